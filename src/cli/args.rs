@@ -1,0 +1,308 @@
+//! The command line: what can be written.
+//!
+//! Every option is optional here, so that netlaunch.conf can supply what the command line leaves
+//! out (see [`super::request`]). Values are checked as they are read, by the grammar of their type.
+//! What is said about mistakes is in [`super::usage`].
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use serde::Deserialize;
+
+use crate::plan::{AddressChoice, Backend, MAX_MTU, Transport};
+use crate::types::{Device, DomainName, Id, InterfaceName, LaunchName, Mac, Publish};
+
+/// Run QEMU with a network through passt or slirp, and leave nothing behind.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "netlaunch",
+    version,
+    disable_help_subcommand = true,
+    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch probe|ps|completions [OPTIONS]"
+)]
+pub struct Cli {
+    /// What to launch.
+    #[command(flatten)]
+    pub launch: LaunchArgs,
+    /// How to report.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// What to do instead of a launch.
+    #[command(subcommand)]
+    pub command: Option<Action>,
+}
+
+/// The options of a launch: run mode with a QEMU command, serve mode without.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LaunchArgs {
+    /// Use this backend and no other; auto is passt, else slirp [default: auto]
+    #[arg(long, value_name = "auto|passt|slirp", hide_possible_values = true)]
+    #[arg(help_heading = "Backend")]
+    pub backend: Option<BackendArg>,
+    /// Connect passt and QEMU this way [default: unix]
+    #[arg(long, value_name = "unix|fd|vhost-user", hide_possible_values = true)]
+    #[arg(help_heading = "Backend")]
+    pub transport: Option<TransportArg>,
+    /// Use this passt program [default: passt in PATH]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    #[arg(help_heading = "Backend")]
+    pub passt: Option<PathBuf>,
+
+    /// Name the netdev [default: net0]
+    #[arg(long, value_name = "ID", help_heading = "Network card")]
+    pub id: Option<Id>,
+    /// Set the guest's MAC address [default: random, 52:54:00:...]
+    #[arg(long, value_name = "MAC", help_heading = "Network card")]
+    pub mac: Option<Mac>,
+    /// Add this QEMU device as the card, or none [default: virtio-net-pci]
+    #[arg(long, value_name = "MODEL|none", help_heading = "Network card")]
+    pub device: Option<Device>,
+
+    /// Ports of the host that reach the guest.
+    #[arg(short, long, value_name = "PORT", help_heading = "Ports")]
+    #[arg(help = "Publish a guest port: [ADDR:]HOSTPORT[-END][:GUESTPORT][/tcp|udp]; repeatable")]
+    pub publish: Vec<Publish>,
+    /// Keep the guest from the host's loopback services
+    #[arg(long, help_heading = "Ports")]
+    pub no_host_loopback: bool,
+
+    /// Set the guest's IPv4 address, or mirror the host's [default: 10.0.2.15/24]
+    #[arg(long, value_name = "ADDR/PREFIX|host", help_heading = "Addresses")]
+    pub address: Option<AddressChoice>,
+    /// Set the guest's IPv4 gateway [default: 10.0.2.2]
+    #[arg(long, value_name = "ADDR", value_parser = ipv4, help_heading = "Addresses")]
+    pub gateway: Option<Ipv4Addr>,
+    /// Set the guest's DNS server [default: 10.0.2.3, which forwards to the host's]
+    #[arg(long, value_name = "ADDR", value_parser = ip, help_heading = "Addresses")]
+    pub dns: Option<IpAddr>,
+    /// Add a DNS search domain; repeatable
+    #[arg(long, value_name = "DOMAIN", help_heading = "Addresses")]
+    pub search: Vec<DomainName>,
+    /// Set the guest's host name in DHCP
+    #[arg(long, value_name = "NAME", help_heading = "Addresses")]
+    pub hostname: Option<DomainName>,
+    /// Set the MTU the guest is told, in bytes
+    #[arg(long, value_name = "BYTES", value_parser = mtu, help_heading = "Addresses")]
+    pub mtu: Option<u16>,
+    /// Take addresses and routes from this host interface
+    #[arg(long, value_name = "IFNAME", help_heading = "Addresses")]
+    pub interface: Option<InterfaceName>,
+    /// Give the guest IPv4 only
+    #[arg(long, conflicts_with = "ipv6_only", help_heading = "Addresses")]
+    pub ipv4_only: bool,
+    /// Give the guest IPv6 only
+    #[arg(long, help_heading = "Addresses")]
+    pub ipv6_only: bool,
+
+    /// Name the launch for netlaunch ps
+    #[arg(long, value_name = "NAME", help_heading = "Launch")]
+    pub name: Option<LaunchName>,
+    /// Write the guest's frames to this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Launch")]
+    pub pcap: Option<PathBuf>,
+    /// Write READY=1 to this file descriptor when the network is up
+    #[arg(long, value_name = "N", value_parser = ready_fd, help_heading = "Launch")]
+    pub ready_fd: Option<RawFd>,
+    /// Print the arguments for this QEMU (serve mode) [default: qemu-system-ARCH in PATH]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    #[arg(conflicts_with = "qemu_command", help_heading = "Launch")]
+    pub qemu: Option<PathBuf>,
+    /// Print the command lines, for a shell or as JSON, and start nothing
+    #[arg(long, value_name = "shell|json", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "shell", hide_possible_values = true, help_heading = "Launch")]
+    pub print: Option<PrintFormat>,
+
+    /// QEMU and its arguments
+    #[arg(last = true, id = "qemu_command", value_name = "QEMU", hide = true)]
+    pub command: Vec<OsString>,
+}
+
+/// The options that say how to report; every command takes them.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LogArgs {
+    /// Report more; repeatable
+    #[arg(short, action = ArgAction::Count, global = true, help_heading = "Messages")]
+    pub verbose: u8,
+    /// Report errors only
+    #[arg(short, global = true, conflicts_with = "verbose", help_heading = "Messages")]
+    pub quiet: bool,
+    /// Report in this format [default: text]
+    #[arg(long, value_name = "text|json", hide_possible_values = true, global = true)]
+    #[arg(help_heading = "Messages")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// What to do instead of a launch.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Action {
+    /// Show what this host can do, what auto would choose, why, and how to fix the rest
+    Probe(ProbeArgs),
+    /// List the launches that run now
+    Ps(PsArgs),
+    /// Print the completion script of a shell
+    Completions(CompletionsArgs),
+}
+
+/// The options of `netlaunch probe`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ProbeArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Probe this QEMU [default: qemu-system-ARCH in PATH]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    pub qemu: Option<PathBuf>,
+    /// Probe this passt [default: passt in PATH]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    pub passt: Option<PathBuf>,
+}
+
+/// The options of `netlaunch ps`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PsArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The arguments of `netlaunch completions`.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `--backend`, and `backend` in the configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendArg {
+    /// passt, else slirp.
+    Auto,
+    /// passt and nothing else.
+    Passt,
+    /// slirp and nothing else.
+    Slirp,
+}
+
+impl BackendArg {
+    /// The backend that was named; `None` for auto.
+    pub fn named(self) -> Option<Backend> {
+        match self {
+            BackendArg::Auto => None,
+            BackendArg::Passt => Some(Backend::Passt),
+            BackendArg::Slirp => Some(Backend::Slirp),
+        }
+    }
+}
+
+/// `--transport`, and `transport` in the configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TransportArg {
+    /// A listening UNIX socket.
+    Unix,
+    /// A pair of connected sockets.
+    Fd,
+    /// vhost-user.
+    VhostUser,
+}
+
+impl From<TransportArg> for Transport {
+    fn from(arg: TransportArg) -> Transport {
+        match arg {
+            TransportArg::Unix => Transport::Unix,
+            TransportArg::Fd => Transport::Fd,
+            TransportArg::VhostUser => Transport::VhostUser,
+        }
+    }
+}
+
+/// How `--print` shows a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrintFormat {
+    /// Command lines that a shell understands.
+    Shell,
+    /// One JSON object.
+    Json,
+}
+
+/// How messages look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why a value that has no type of its own is not what its option takes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Not an IPv4 address.
+    #[error("{0:?} is not an IPv4 address: write one such as 10.0.2.2")]
+    Ipv4(String),
+    /// Not an IP address.
+    #[error("{0:?} is not an IP address: write one such as 9.9.9.9 or 2620:fe::fe")]
+    Ip(String),
+    /// No MTU of any guest.
+    #[error("{0:?} is not an MTU: use 68 to {MAX_MTU} bytes")]
+    Mtu(String),
+    /// Not a descriptor that netlaunch can be handed for this.
+    #[error(
+        "{0:?} is not a file descriptor to report to: use 3 or a higher number that is open for writing"
+    )]
+    ReadyFd(String),
+    /// A program is named by its full path or by its name alone.
+    #[error("the program's name is empty: write its path, or its name to look it up in PATH")]
+    NoProgram,
+}
+
+/// Reads an IPv4 address.
+///
+/// # Errors
+/// [`ValueError::Ipv4`].
+pub fn ipv4(text: &str) -> Result<Ipv4Addr, ValueError> {
+    text.parse().map_err(|_| ValueError::Ipv4(text.to_owned()))
+}
+
+/// Reads an IPv4 or IPv6 address.
+///
+/// # Errors
+/// [`ValueError::Ip`].
+pub fn ip(text: &str) -> Result<IpAddr, ValueError> {
+    text.parse().map_err(|_| ValueError::Ip(text.to_owned()))
+}
+
+/// Reads an MTU in bytes. The whole request decides whether it has to be higher (IPv6).
+///
+/// # Errors
+/// [`ValueError::Mtu`] for anything but 68 to [`MAX_MTU`].
+pub fn mtu(text: &str) -> Result<u16, ValueError> {
+    number(text)
+        .filter(|mtu| (68..=MAX_MTU).contains(mtu))
+        .ok_or_else(|| ValueError::Mtu(text.to_owned()))
+}
+
+/// Reads a file descriptor that is none of the standard three: QEMU has those.
+fn ready_fd(text: &str) -> Result<RawFd, ValueError> {
+    number(text).filter(|fd| *fd >= 3).ok_or_else(|| ValueError::ReadyFd(text.to_owned()))
+}
+
+/// Reads a program: a path, or a name to look up in PATH.
+///
+/// # Errors
+/// [`ValueError::NoProgram`] for an empty one.
+pub fn program(text: &str) -> Result<PathBuf, ValueError> {
+    if text.is_empty() { Err(ValueError::NoProgram) } else { Ok(PathBuf::from(text)) }
+}
+
+/// A decimal number without a sign.
+fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}

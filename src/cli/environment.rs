@@ -1,0 +1,169 @@
+//! What the environment says: the one place where variables, user and directories are read.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+
+use crate::launch::LaunchRoot;
+use crate::probe::Prober;
+
+/// The environment of this process, as values to pass on.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    vars: Vec<(OsString, OsString)>,
+    user: u32,
+    current_dir: PathBuf,
+}
+
+impl Environment {
+    /// Reads it.
+    pub fn read() -> Self {
+        Environment {
+            vars: std::env::vars_os().collect(),
+            user: geteuid().as_raw(),
+            current_dir: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+        }
+    }
+
+    fn var(&self, name: &str) -> Option<&OsStr> {
+        let (_, value) = self.vars.iter().find(|(n, _)| n == name)?;
+        Some(value.as_os_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A directory named by one of our own variables; a relative one starts at the current
+    /// directory.
+    fn own_dir(&self, name: &str) -> Option<PathBuf> {
+        self.var(name).map(|value| self.current_dir.join(value))
+    }
+
+    /// A directory named by a variable of the XDG base directory specification, which says that a
+    /// relative one is invalid and to be ignored.
+    fn xdg_dir(&self, name: &str) -> Option<PathBuf> {
+        self.var(name).map(PathBuf::from).filter(|path| path.is_absolute())
+    }
+
+    fn home(&self) -> Option<PathBuf> {
+        self.xdg_dir("HOME")
+    }
+
+    /// Whether we are root.
+    pub fn is_root(&self) -> bool {
+        self.user == 0
+    }
+
+    /// The configuration directory; `None` where an ordinary user has no home.
+    pub fn config_dir(&self) -> Option<PathBuf> {
+        self.own_dir("NETLAUNCH_CONFIG_DIR").or_else(|| {
+            if self.is_root() {
+                return Some("/etc/netlaunch".into());
+            }
+            let base = self.xdg_dir("XDG_CONFIG_HOME");
+            base.or_else(|| Some(self.home()?.join(".config"))).map(|dir| dir.join("netlaunch"))
+        })
+    }
+
+    /// Where launch directories are made.
+    pub fn launch_root(&self) -> LaunchRoot {
+        let ours = |dir, shared_parent| LaunchRoot { dir, shared_parent, ours: true };
+        if let Some(dir) = self.own_dir("NETLAUNCH_STATE_DIR") {
+            return LaunchRoot { dir, shared_parent: false, ours: false };
+        }
+        if let Some(dir) = self.xdg_dir("XDG_RUNTIME_DIR") {
+            return ours(dir.join("netlaunch"), false);
+        }
+        if self.is_root() {
+            return ours("/run/netlaunch".into(), false);
+        }
+        let temporary = self.xdg_dir("TMPDIR").unwrap_or_else(|| "/tmp".into());
+        ours(temporary.join(format!("netlaunch-{}", self.user)), true)
+    }
+
+    /// Where the answers of probed programs are kept.
+    fn cache_dir(&self) -> Option<PathBuf> {
+        let base = self.xdg_dir("XDG_CACHE_HOME").or_else(|| {
+            if self.is_root() {
+                return Some("/var/cache".into());
+            }
+            Some(self.home()?.join(".cache"))
+        });
+        base.map(|dir| dir.join("netlaunch"))
+    }
+
+    /// A prober for this environment.
+    pub fn prober(&self) -> Prober {
+        let path = self.var("PATH").unwrap_or_else(|| OsStr::new("/usr/bin:/bin"));
+        Prober {
+            path: std::env::split_paths(path).filter(|dir| dir.is_absolute()).collect(),
+            cache_dir: self.cache_dir(),
+            home: self.home(),
+            runtime_dir: self.xdg_dir("XDG_RUNTIME_DIR"),
+            root: self.is_root(),
+            system: Path::new("/").to_owned(),
+        }
+    }
+
+    /// The environment for QEMU and passt: ours, without the readiness socket that is ours alone.
+    pub fn for_children(&self) -> Vec<(OsString, OsString)> {
+        self.vars.iter().filter(|(name, _)| name != "NOTIFY_SOCKET").cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(user: u32, vars: &[(&str, &str)]) -> Environment {
+        let vars = vars.iter().map(|(n, v)| (n.into(), v.into())).collect();
+        Environment { vars, user, current_dir: "/cwd".into() }
+    }
+
+    #[test]
+    fn launch_roots() {
+        for (user, vars, dir, shared_parent, ours) in [
+            (0, &[][..], "/run/netlaunch", false, true),
+            (7, &[], "/tmp/netlaunch-7", true, true),
+            (7, &[("TMPDIR", "/t")], "/t/netlaunch-7", true, true),
+            (7, &[("XDG_RUNTIME_DIR", "/run/user/7")], "/run/user/7/netlaunch", false, true),
+            (0, &[("XDG_RUNTIME_DIR", "/run/user/0")], "/run/user/0/netlaunch", false, true),
+            (7, &[("XDG_RUNTIME_DIR", "relative")], "/tmp/netlaunch-7", true, true),
+            (7, &[("XDG_RUNTIME_DIR", "/r"), ("NETLAUNCH_STATE_DIR", "/s")], "/s", false, false),
+            (7, &[("NETLAUNCH_STATE_DIR", "s")], "/cwd/s", false, false),
+            (0, &[("NETLAUNCH_STATE_DIR", "")], "/run/netlaunch", false, true),
+        ] {
+            let root = environment(user, vars).launch_root();
+            assert_eq!(root, LaunchRoot { dir: dir.into(), shared_parent, ours }, "{vars:?}");
+        }
+    }
+
+    #[test]
+    fn configuration_directories() {
+        for (user, vars, dir) in [
+            (0, &[("HOME", "/root"), ("XDG_CONFIG_HOME", "/x")][..], Some("/etc/netlaunch")),
+            (7, &[("HOME", "/h")], Some("/h/.config/netlaunch")),
+            (7, &[("HOME", "/h"), ("XDG_CONFIG_HOME", "/x")], Some("/x/netlaunch")),
+            (7, &[], None),
+            (7, &[("NETLAUNCH_CONFIG_DIR", "/c")], Some("/c")),
+        ] {
+            assert_eq!(environment(user, vars).config_dir(), dir.map(PathBuf::from), "{vars:?}");
+        }
+    }
+
+    #[test]
+    fn caches() {
+        for (user, vars, dir) in [
+            (0, &[("HOME", "/root")][..], Some("/var/cache/netlaunch")),
+            (0, &[("XDG_CACHE_HOME", "/c")], Some("/c/netlaunch")),
+            (7, &[("HOME", "/h")], Some("/h/.cache/netlaunch")),
+            (7, &[], None),
+        ] {
+            assert_eq!(environment(user, vars).cache_dir(), dir.map(PathBuf::from), "{vars:?}");
+        }
+    }
+
+    #[test]
+    fn the_readiness_socket_is_not_passed_on() {
+        let vars = environment(7, &[("NOTIFY_SOCKET", "/n"), ("A", "b")]).for_children();
+        assert_eq!(vars, [("A".into(), "b".into())]);
+    }
+}

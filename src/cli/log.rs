@@ -1,0 +1,294 @@
+//! Messages on standard error: short lines for people, or one JSON object a line for programs.
+//!
+//! Text has no time stamps and no colour, so that it reads well beside a guest's console and in a
+//! journal that adds its own time. One event is one line and one write: control characters in it,
+//! which may come from another program's output, are escaped. A message that cannot be written is
+//! dropped; netlaunch must go on supervising when its standard error is closed.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::io::{self, Write};
+use std::sync::Mutex;
+
+use serde_json::{Map, Value, json};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use super::args::LogFormat;
+
+/// How much to say, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Lines or JSON.
+    pub format: LogFormat,
+    /// The least important level that is still written.
+    pub level: Level,
+}
+
+/// Makes standard error the place for this process's messages. The first call counts.
+pub fn init(settings: Settings) {
+    // An error means that messages go somewhere already, which is as good.
+    let _ = tracing::subscriber::set_global_default(subscriber(settings, io::stderr()));
+}
+
+/// A subscriber that writes messages to `out`.
+pub fn subscriber<W: Write + Send + 'static>(
+    settings: Settings,
+    out: W,
+) -> impl Subscriber + Send + Sync {
+    tracing_subscriber::registry().with(Log { settings, out: Mutex::new(out) })
+}
+
+/// Writes `netlaunch: TEXT` to standard error, for mistakes found before [`init`] can be called.
+pub fn complain(text: &dyn fmt::Display) {
+    let line = format!("netlaunch: {}\n", printable(&text.to_string()));
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// The text with control characters escaped (`\n`, `\u{1b}`), so that it stays on one line and
+/// cannot steer a terminal.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if c.is_control() { clean.extend(c.escape_default()) } else { clean.push(c) }
+    }
+    Cow::Owned(clean)
+}
+
+struct Log<W> {
+    settings: Settings,
+    out: Mutex<W>,
+}
+
+impl<W> Log<W> {
+    /// Other crates' events are of use only to who reads everything.
+    fn wants(&self, metadata: &Metadata<'_>) -> bool {
+        let ours = metadata.target() == "netlaunch" || metadata.target().starts_with("netlaunch::");
+        *metadata.level() <= self.settings.level && (ours || self.settings.level == Level::TRACE)
+    }
+}
+
+impl<S: Subscriber, W: Write + Send + 'static> Layer<S> for Log<W> {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.wants(metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::from_level(self.settings.level))
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut parts = Parts::default();
+        event.record(&mut parts);
+        let level = *event.metadata().level();
+        let line = match self.settings.format {
+            LogFormat::Text => parts.text(level),
+            LogFormat::Json => parts.json(level, &now()),
+        };
+        let mut out = self.out.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Nobody reads messages any more: that is no reason to stop.
+        let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    }
+}
+
+/// The time as RFC 3339, UTC.
+fn now() -> String {
+    let mut time = String::new();
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    time
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warning",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    }
+}
+
+/// An event taken apart: its message, and its fields in order.
+#[derive(Default)]
+struct Parts {
+    message: String,
+    fields: Vec<(&'static str, Value)>,
+}
+
+impl Parts {
+    fn text(&self, level: Level) -> String {
+        let mut line = String::from("netlaunch: ");
+        if level != Level::INFO {
+            line.push_str(level_name(level));
+            line.push_str(": ");
+        }
+        line.push_str(&printable(&self.message));
+        for (name, value) in &self.fields {
+            let value = match value {
+                Value::String(text) => Cow::Borrowed(text.as_str()),
+                other => Cow::Owned(other.to_string()),
+            };
+            let plain = !value.is_empty()
+                && !value.contains(|c: char| c.is_control() || c.is_whitespace() || c == '"');
+            // Writing to a String cannot fail.
+            let _ = if plain {
+                write!(line, " {name}={value}")
+            } else {
+                write!(line, " {name}={value:?}")
+            };
+        }
+        line.push('\n');
+        line
+    }
+
+    fn json(self, level: Level, time: &str) -> String {
+        let fields: Map<String, Value> =
+            self.fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut line = json!({
+            "timestamp": time,
+            "level": level_name(level),
+            "message": self.message,
+            "fields": fields,
+        })
+        .to_string();
+        line.push('\n');
+        line
+    }
+
+    fn add(&mut self, field: &Field, value: Value) {
+        match (field.name(), value) {
+            ("message", Value::String(text)) => self.message = text,
+            ("message", value) => self.message = value.to_string(),
+            (name, value) => self.fields.push((name, value)),
+        }
+    }
+}
+
+impl Visit for Parts {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value.into());
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.add(field, value.to_string().into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn capture(format: LogFormat, level: Level, events: impl FnOnce()) -> String {
+        let out = Shared::default();
+        let subscriber = subscriber(Settings { format, level }, out.clone());
+        tracing::subscriber::with_default(subscriber, events);
+        let bytes = out.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn samples() {
+        tracing::error!(status = 1, "passt failed");
+        tracing::warn!("slirp is used: {}", "passt is missing");
+        tracing::info!(guest = %"10.0.2.15/24", words = "no route", empty = "", "ready");
+        tracing::debug!(ok = true, path = ?std::path::Path::new("/a b"), "said\nso");
+        tracing::info!(target: "other_crate", "not ours");
+    }
+
+    #[test]
+    fn text_lines() {
+        assert_eq!(
+            capture(LogFormat::Text, Level::DEBUG, samples),
+            concat!(
+                "netlaunch: error: passt failed status=1\n",
+                "netlaunch: warning: slirp is used: passt is missing\n",
+                "netlaunch: ready guest=10.0.2.15/24 words=\"no route\" empty=\"\"\n",
+                "netlaunch: debug: said\\nso ok=true path=\"\\\"/a b\\\"\"\n",
+            )
+        );
+    }
+
+    #[test]
+    fn levels() {
+        for (level, lines) in [(Level::ERROR, 1), (Level::INFO, 3), (Level::TRACE, 5)] {
+            assert_eq!(capture(LogFormat::Text, level, samples).lines().count(), lines);
+        }
+    }
+
+    #[test]
+    fn json_lines() {
+        let text = capture(LogFormat::Json, Level::INFO, samples);
+        let lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[0]["level"], "error");
+        assert_eq!(lines[0]["message"], "passt failed");
+        assert_eq!(lines[0]["fields"], json!({"status": 1}));
+        assert_eq!(lines[2]["fields"]["guest"], "10.0.2.15/24");
+        let time = lines[0]["timestamp"].as_str().unwrap();
+        assert!(time.starts_with("20") && time.ends_with('Z'), "{time}");
+    }
+
+    #[test]
+    fn a_broken_writer_is_no_reason_to_stop() {
+        struct Broken;
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let settings = Settings { format: LogFormat::Text, level: Level::INFO };
+        tracing::subscriber::with_default(subscriber(settings, Broken), samples);
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(printable("plain é"), "plain é");
+        assert_eq!(printable("a\nb\x1b[0m"), "a\\nb\\u{1b}[0m");
+    }
+}

@@ -1,0 +1,172 @@
+//! The command line program: everything that reads arguments, the environment or the configuration,
+//! and the one place where errors become a line and an exit status.
+
+pub mod args;
+pub mod completions;
+pub mod config;
+pub mod environment;
+pub mod log;
+mod orders;
+mod probe;
+mod ps;
+pub mod request;
+mod run;
+pub mod usage;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::fd::RawFd;
+
+use args::{Action, Cli};
+use config::{Config, ConfigError};
+use environment::Environment;
+use request::JobError;
+use usage::{Stop, UsageError};
+
+use crate::launch::{LaunchError, RuntimeError, StartError};
+use crate::plan::PlanError;
+use crate::process::SpawnError;
+
+/// Exit status of a usage error.
+const USAGE: u8 = 2;
+/// Exit status when netlaunch itself failed.
+const FAILED: u8 = 125;
+/// Exit status when a program cannot be run.
+const CANNOT_RUN: u8 = 126;
+/// Exit status when a program is not found.
+const NOT_FOUND: u8 = 127;
+
+/// Why netlaunch ends without a status of QEMU's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0}")]
+    Usage(UsageError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Job(#[from] JobError),
+    #[error("--ready-fd {number}: {error}; name a descriptor that is open for writing")]
+    ReadyFd { number: RawFd, error: io::Error },
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Runtime(RuntimeError),
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    #[error("{} closed; redirect it, for example to or from /dev/null", closed(.0))]
+    Closed(Vec<&'static str>),
+    #[error("{0}")]
+    System(io::Error),
+}
+
+fn closed(names: &[&str]) -> String {
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    format!("{} {verb}", names.join(" and "))
+}
+
+impl Failure {
+    /// The exit status: 2 for the caller's mistake, 126 or 127 for a program that cannot be run or
+    /// found, else 125.
+    fn status(&self) -> u8 {
+        match self {
+            Failure::Usage(_) | Failure::Job(_) | Failure::ReadyFd { .. } => USAGE,
+            Failure::Config(error) => error.status(),
+            Failure::Launch(LaunchError::Plan(error)) => match error {
+                error if error.is_usage() => USAGE,
+                PlanError::QemuMissing(_) => NOT_FOUND,
+                PlanError::QemuUnusable(_) => CANNOT_RUN,
+                _ => FAILED,
+            },
+            Failure::Launch(LaunchError::Start(StartError::Qemu(SpawnError::Exec {
+                source,
+                ..
+            }))) => match source.kind() {
+                io::ErrorKind::NotFound => NOT_FOUND,
+                _ => CANNOT_RUN,
+            },
+            _ => FAILED,
+        }
+    }
+}
+
+/// Runs netlaunch with these arguments, the program's name first. `closed` are the standard
+/// descriptors that were closed at the start, `free_fd` is one that was not open. Returns the exit
+/// status.
+pub fn main(
+    args: impl IntoIterator<Item = OsString>,
+    closed: Vec<&'static str>,
+    free_fd: RawFd,
+) -> u8 {
+    let failed = |failure: Failure| {
+        log::complain(&failure);
+        failure.status()
+    };
+    if !closed.is_empty() {
+        return failed(Failure::Closed(closed));
+    }
+    let cli = match usage::parse(args) {
+        Ok(cli) => cli,
+        Err(Stop::Usage(error)) => return failed(Failure::Usage(error)),
+        Err(Stop::Show(text)) => {
+            return print(text.as_bytes()).map_or_else(failed, |()| 0);
+        }
+    };
+    let environment = Environment::read();
+    let config = match configuration(&environment) {
+        Ok(config) => config,
+        Err(error) => return failed(error.into()),
+    };
+    log::init(request::log_settings(&cli.log, &config));
+    match perform(cli, &config, &environment, free_fd) {
+        Ok(status) => status,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            failure.status()
+        }
+    }
+}
+
+fn configuration(environment: &Environment) -> Result<Config, ConfigError> {
+    match environment.config_dir() {
+        Some(dir) => config::read(&dir.join("netlaunch.conf")),
+        None => Ok(Config::default()),
+    }
+}
+
+fn perform(
+    cli: Cli,
+    config: &Config,
+    environment: &Environment,
+    free_fd: RawFd,
+) -> Result<u8, Failure> {
+    // One thread: PR_SET_PDEATHSIG belongs to the thread that starts a child.
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::System)
+    };
+    match &cli.command {
+        None => {
+            let job = request::job(&cli.launch, config)?;
+            runtime()?.block_on(run::run(job, environment, free_fd))
+        }
+        Some(Action::Probe(args)) => {
+            let programs = request::programs(args, config);
+            runtime()?.block_on(probe::probe(args.json, &programs, environment))
+        }
+        Some(Action::Ps(args)) => ps::ps(args, environment),
+        Some(Action::Completions(args)) => {
+            let mut script = Vec::new();
+            completions::write(args.shell, &mut script).map_err(Failure::Output)?;
+            print(&script)?;
+            Ok(0)
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has gone, as of `| head`, is no failure.
+fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
+        _ => Ok(()),
+    }
+}

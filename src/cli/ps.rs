@@ -1,0 +1,42 @@
+//! `netlaunch ps`: what runs now.
+
+use comfy_table::{Table, presets};
+use serde_json::json;
+
+use super::args::PsArgs;
+use super::environment::Environment;
+use super::{Failure, print};
+use crate::launch::record::{RECORD_VERSION, Record, running};
+
+/// Lists the live launches of this user.
+pub(super) fn ps(args: &PsArgs, environment: &Environment) -> Result<u8, Failure> {
+    let records = running(&environment.launch_root()).map_err(Failure::Runtime)?;
+    if args.json {
+        let all = json!({ "version": RECORD_VERSION, "launches": records });
+        print(format!("{all:#}\n").as_bytes())?;
+    } else {
+        print(format!("{}\n", table(&records)).as_bytes())?;
+    }
+    Ok(0)
+}
+
+fn table(records: &[Record]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["NAME", "PID", "BACKEND", "QEMU", "PASST", "ADDRESS", "PORTS"]);
+    let pid = |pid: Option<i32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    for record in records {
+        let transport = record.transport.map(|t| format!("/{}", t.name())).unwrap_or_default();
+        let ports: Vec<String> = record.publish.iter().map(|p| p.to_string()).collect();
+        table.add_row([
+            record.name.clone(),
+            record.pid.to_string(),
+            format!("{}{transport}", record.backend),
+            pid(record.qemu.as_ref().map(|p| p.pid)),
+            pid(record.passt.as_ref().map(|p| p.pid)),
+            record.guest.address.map_or_else(|| "-".to_owned(), |a| a.to_string()),
+            if ports.is_empty() { "-".to_owned() } else { ports.join(" ") },
+        ]);
+    }
+    table
+}

@@ -1,0 +1,178 @@
+//! `netlaunch [OPTIONS] [-- QEMU [ARGS]...]`: run, serve, print.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{OwnedFd, RawFd};
+
+use super::args::PrintFormat;
+use super::environment::Environment;
+use super::orders::Orders;
+use super::request::Job;
+use super::{Failure, print};
+use crate::facts::Facts;
+use crate::launch::{LaunchError, Order, Outcome, Running, Surroundings, launch};
+use crate::plan::{self, Backend, Plan, PlanError};
+use crate::process::{inherited, signals};
+
+/// Carries `job` out; the exit status is QEMU's.
+pub(super) async fn run(
+    job: Job,
+    environment: &Environment,
+    qemu_fd: RawFd,
+) -> Result<u8, Failure> {
+    if let Some(format) = job.print {
+        let facts = facts(&job, environment).await?;
+        let around = surroundings(environment, qemu_fd, None);
+        let plan =
+            plan::plan(&job.request, &facts, &around.particulars()).map_err(LaunchError::from)?;
+        return show(&plan, format);
+    }
+    let ready = job.ready_fd.map(ready_descriptor).transpose()?;
+    signals::ignore_sigpipe();
+    let mut orders = Orders::take().map_err(Failure::System)?;
+    let around = surroundings(environment, qemu_fd, Some(&orders));
+
+    let begin = async {
+        let facts = facts(&job, environment).await?;
+        if job.request.command.is_none() {
+            // slirp is inside QEMU: there is nothing to serve but the arguments.
+            let plan = plan::plan(&job.request, &facts, &around.particulars())
+                .map_err(LaunchError::from)?;
+            if plan.backend == Backend::Slirp {
+                return Ok(Begun::Done(plan));
+            }
+        }
+        Ok::<_, Failure>(Begun::Running(Box::new(launch(&job.request, &facts, &around).await?)))
+    };
+    let begun = tokio::select! {
+        biased;
+        begun = begin => begun?,
+        // Dropping what was begun undoes it.
+        Order::Signal(signal) | Order::Stop(signal) = orders.next(false) => {
+            tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
+            return Ok(128 + signal as i32 as u8);
+        }
+    };
+    match begun {
+        Begun::Done(plan) => {
+            report(&plan);
+            serve(&plan, ready)?;
+            Ok(0)
+        }
+        Begun::Running(running) => {
+            let running = *running;
+            report(running.plan());
+            let outcome = supervise(running, orders, ready).await?;
+            for left in &outcome.left {
+                tracing::warn!("{left}");
+            }
+            Ok(outcome.code())
+        }
+    }
+}
+
+enum Begun {
+    /// Only arguments to print.
+    Done(Plan),
+    /// Something runs.
+    Running(Box<Running>),
+}
+
+async fn supervise(
+    running: Running,
+    mut orders: Orders,
+    ready: Option<OwnedFd>,
+) -> Result<Outcome, Failure> {
+    let with_qemu = running.plan().qemu.program.is_some();
+    let told = if with_qemu { signal_ready(ready) } else { serve(running.plan(), ready) };
+    if let Err(failure) = told {
+        running.stop().await;
+        return Err(failure);
+    }
+    Ok(running.supervise(async || orders.next(with_qemu).await).await)
+}
+
+/// What the host offers, asked of the programs that were named.
+async fn facts(job: &Job, environment: &Environment) -> Result<Facts, Failure> {
+    let named = job.programs.qemu.as_deref().map(|path| path.as_os_str());
+    let command = job.request.command.as_ref().map(|command| command.program.as_os_str());
+    let passt = job.programs.passt.as_deref().map(|path| path.as_os_str());
+    let facts = environment.prober().facts(command.or(named), passt).await;
+    match facts.qemu.problem.clone() {
+        // Without one that was named, serve mode does without asking QEMU.
+        Some(problem) if named.is_some() => Err(Failure::Launch(
+            match facts.qemu.path {
+                None => PlanError::QemuMissing(problem),
+                Some(_) => PlanError::QemuUnusable(problem),
+            }
+            .into(),
+        )),
+        _ => Ok(facts),
+    }
+}
+
+fn surroundings(
+    environment: &Environment,
+    qemu_fd: RawFd,
+    orders: Option<&Orders>,
+) -> Surroundings {
+    Surroundings {
+        root: environment.launch_root(),
+        env: environment.for_children(),
+        mask: orders.map(Orders::mask_before),
+        qemu_fd,
+        is_root: environment.is_root(),
+    }
+}
+
+fn show(plan: &Plan, format: PrintFormat) -> Result<u8, Failure> {
+    match format {
+        PrintFormat::Shell => print(plan::shell(plan).as_bytes())?,
+        PrintFormat::Json => print(format!("{:#}\n", plan::json(plan)).as_bytes())?,
+    }
+    Ok(0)
+}
+
+/// Says once what the user would not expect, and with -v everything.
+fn report(plan: &Plan) {
+    if let Some(why) = &plan.fallback {
+        tracing::warn!("using {}, because {why}", plan.backend);
+    }
+    for note in &plan.notes {
+        tracing::info!("{note}");
+    }
+    if let Some(passt) = &plan.passt {
+        tracing::debug!("passt: {}", plan::shell_line(&passt.argv));
+    }
+    if let Some(argv) = plan.qemu.argv() {
+        tracing::debug!("QEMU: {}", plan::shell_line(&argv));
+    }
+}
+
+/// Prints the arguments for QEMU and says that they can be used.
+fn serve(plan: &Plan, ready: Option<OwnedFd>) -> Result<(), Failure> {
+    print(format!("{}\n", plan::shell_line(&plan.qemu.args)).as_bytes())?;
+    signal_ready(ready)
+}
+
+fn ready_descriptor(number: RawFd) -> Result<OwnedFd, Failure> {
+    inherited::take_writable(number).map_err(|error| Failure::ReadyFd { number, error })
+}
+
+/// Tells whoever waits that the network serves: a line to `--ready-fd`, a message to the service
+/// manager (sd_notify(3)).
+fn signal_ready(ready: Option<OwnedFd>) -> Result<(), Failure> {
+    if let Some(fd) = ready {
+        match File::from(fd).write_all(b"READY=1\n") {
+            // Whoever asked for it does not care any more.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(Failure::System(error));
+            }
+            _ => {}
+        }
+    }
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!("cannot tell the service manager that the network serves: {error}");
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! `launch.json`: what a running launch tells others about itself.
+
+use std::io;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::runtime::{LaunchRoot, RuntimeError};
+use crate::plan::{Backend, Plan, Transport};
+use crate::types::{HostAddress, Mac, Publish};
+
+/// The version of the JSON forms of a record and of `netlaunch ps`.
+pub const RECORD_VERSION: u32 = 1;
+
+/// A running launch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`RECORD_VERSION`].
+    pub version: u32,
+    /// The name given, else that of the launch directory.
+    pub name: String,
+    /// netlaunch's own process number.
+    pub pid: i32,
+    /// Seconds since 1970 at the start.
+    pub started: u64,
+    /// The backend.
+    pub backend: Backend,
+    /// Why it is not the preferred one.
+    pub fallback: Option<String>,
+    /// How passt and QEMU are connected.
+    pub transport: Option<Transport>,
+    /// QEMU, once it runs; `None` in serve mode.
+    pub qemu: Option<Program>,
+    /// passt, once it runs; `None` on slirp.
+    pub passt: Option<Program>,
+    /// The guest's network.
+    pub guest: Guest,
+    /// Published ports.
+    pub publish: Vec<Publish>,
+    /// The launch directory.
+    pub dir: PathBuf,
+}
+
+/// A running program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its process number as the host sees it.
+    pub pid: i32,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// A guest's network; addresses are absent when the guest mirrors the host or has no IPv4.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Its card's address.
+    pub mac: Mac,
+    /// Its address and prefix length.
+    pub address: Option<HostAddress>,
+    /// Its router.
+    pub gateway: Option<Ipv4Addr>,
+    /// Its DNS server.
+    pub dns: Option<Ipv4Addr>,
+}
+
+impl Record {
+    /// The record of `plan`, started now by this process.
+    pub fn new(plan: &Plan) -> Self {
+        let dir_name = plan.dir.file_name().unwrap_or_default().to_string_lossy();
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Record {
+            version: RECORD_VERSION,
+            name: plan.name.clone().unwrap_or_else(|| dir_name.into_owned()),
+            pid: std::process::id() as i32,
+            started: since.map(|d| d.as_secs()).unwrap_or_default(),
+            backend: plan.backend,
+            fallback: plan.fallback.clone(),
+            transport: plan.transport,
+            qemu: None,
+            passt: None,
+            guest: Guest {
+                mac: plan.mac,
+                address: plan.view.map(|v| v.address),
+                gateway: plan.view.map(|v| v.gateway),
+                dns: plan.view.map(|v| v.dns),
+            },
+            publish: plan.publish.clone(),
+            dir: plan.dir.clone(),
+        }
+    }
+
+    /// Writes the record into its launch directory, whole or not at all.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn write(&self) -> io::Result<()> {
+        replace(&self.dir.join("launch.json"), &serde_json::to_vec_pretty(self)?)
+    }
+}
+
+/// The records of all live launches below `root`, by directory name. A launch that has not written
+/// its record yet, or is just going, is left out.
+///
+/// # Errors
+/// The root exists but cannot be read.
+pub fn running(root: &LaunchRoot) -> Result<Vec<Record>, RuntimeError> {
+    let read = |dir: &PathBuf| {
+        let text = std::fs::read(dir.join("launch.json")).ok()?;
+        serde_json::from_slice(&text).ok()
+    };
+    Ok(root.live()?.iter().filter_map(read).collect())
+}
+
+/// Replaces a file in one step, so that no reader ever sees half of it.
+pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(content)?;
+    file.persist(path)?;
+    Ok(())
+}

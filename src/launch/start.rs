@@ -1,0 +1,141 @@
+//! Carrying a plan out: directory, passt, QEMU, in that order; undone last first.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+
+use nix::sys::signal::SigSet;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use super::passt::{self, PasstError, Setting};
+use super::ports::{self, PortError};
+use super::record::{Program, Record};
+use super::runtime::{LaunchDir, LaunchRoot, RuntimeError};
+use crate::plan::{Plan, Transport};
+use crate::process::{Child, Spawn, SpawnError};
+
+/// What a launch takes from around it. Nothing else is read from the environment.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Where launch directories are made.
+    pub root: LaunchRoot,
+    /// The environment of QEMU and passt.
+    pub env: Vec<(OsString, OsString)>,
+    /// The signal mask of QEMU and passt; `None` is the calling thread's.
+    pub mask: Option<SigSet>,
+    /// A descriptor number that QEMU does not inherit, for the fd transport.
+    pub qemu_fd: RawFd,
+    /// Whether we are root.
+    pub is_root: bool,
+}
+
+/// Why a plan could not be carried out. Everything begun was undone.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A published port cannot be had.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The launch directory cannot be had.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// A file in the launch directory cannot be written.
+    #[error("cannot prepare the launch: {0}")]
+    Prepare(#[source] io::Error),
+    /// passt does not serve.
+    #[error("{0}")]
+    Passt(#[source] PasstError),
+    /// QEMU cannot be executed.
+    #[error(transparent)]
+    Qemu(SpawnError),
+}
+
+/// A launch that runs. Dropping it ends it and removes all of it.
+#[derive(Debug)]
+pub struct Running {
+    // In this order they are dropped: QEMU, passt, and only then what they use.
+    pub(super) qemu: Option<Child>,
+    pub(super) passt: Option<Child>,
+    pub(super) dir: Option<LaunchDir>,
+    pub(super) record: Record,
+    pub(super) plan: Plan,
+    pub(super) setting: Option<Setting>,
+}
+
+impl Running {
+    /// The plan that was carried out.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What `netlaunch ps` shows of it.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
+/// Carries `plan` out and returns once passt serves and QEMU, unless in serve mode, executes.
+///
+/// # Errors
+/// [`StartError`]; then nothing is left running and no file is left.
+pub async fn start(plan: Plan, surroundings: &Surroundings) -> Result<Running, StartError> {
+    ports::check(&plan.publish)?;
+    let dir = surroundings.root.create(&plan.dir)?;
+    let record = Record::new(&plan);
+    record.write().map_err(StartError::Prepare)?;
+    let setting = plan.passt.as_ref().map(|passt| Setting {
+        plan: passt.clone(),
+        env: surroundings.env.clone(),
+        mask: surroundings.mask,
+        root: surroundings.is_root,
+    });
+    let mut running = Running { qemu: None, passt: None, dir: Some(dir), record, plan, setting };
+    running.start_passt_and_qemu(surroundings).await?;
+    Ok(running)
+}
+
+impl Running {
+    async fn start_passt_and_qemu(&mut self, around: &Surroundings) -> Result<(), StartError> {
+        let mut qemu_end = None;
+        if let Some(setting) = &self.setting {
+            if around.is_root
+                && let Some(dir) = &self.dir
+            {
+                dir.open_to_passt().map_err(StartError::Prepare)?;
+            }
+            let mut passt_end = None;
+            if self.plan.transport == Some(Transport::Fd) {
+                let (a, b) = pair().map_err(StartError::Prepare)?;
+                (passt_end, qemu_end) = (Some(a), Some(b));
+            }
+            let child = passt::start(setting, passt_end).await.map_err(StartError::Passt)?;
+            self.passt_started(child);
+        }
+        let qemu = &self.plan.qemu;
+        if let (Some(program), Some(argv)) = (&qemu.program, qemu.argv()) {
+            let mut spawn = Spawn::new(program, &argv).env(&around.env);
+            if let Some(mask) = around.mask {
+                spawn = spawn.mask(mask);
+            }
+            if let (Some(end), Some(number)) = (qemu_end, qemu.fd) {
+                spawn = spawn.fd(end, number);
+            }
+            let child = spawn.start().map_err(StartError::Qemu)?;
+            self.record.qemu = Some(Program { pid: child.pid().as_raw(), path: program.clone() });
+            self.qemu = Some(child);
+        }
+        self.record.write().map_err(StartError::Prepare)
+    }
+
+    /// Takes a started passt in, also into the record.
+    pub(super) fn passt_started(&mut self, child: Child) {
+        let path = self.plan.passt.as_ref().map(|p| p.program.clone()).unwrap_or_default();
+        self.record.passt = Some(Program { pid: child.pid().as_raw(), path });
+        self.passt = Some(child);
+    }
+}
+
+/// The two ends of the fd transport. Ours are closed as soon as both programs have theirs: passt
+/// ends when QEMU's, then the only other one, is closed.
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?)
+}

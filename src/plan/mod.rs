@@ -1,0 +1,373 @@
+//! From a request and the facts to every command line: pure, nothing is started or looked at here.
+//!
+//! ```text
+//! Request ─ check ─┐
+//! Facts ───────────┼─ candidates ─ choice ─▶ Plan { passt, QEMU, files } ─▶ print, or start
+//! Particulars ─────┘
+//! ```
+//!
+//! [`plan`] is deterministic: what differs between two equal launches (the directory's name, the
+//! random MAC address) comes in as [`Particulars`].
+
+mod choice;
+mod memory;
+mod passt_args;
+mod print;
+mod qemu_args;
+mod request;
+mod slirp_args;
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::facts::{Facts, Problem, Qemu};
+use crate::types::{DEFAULT_VIEW, Device, GuestView, GuestViewError, Id, Mac, Publish};
+
+pub use choice::{Candidate, candidates};
+pub use memory::MemoryError;
+pub use print::{PLAN_VERSION, json, shell, shell_line};
+pub use request::{
+    AddressChoice, Backend, Command, Family, MAX_MTU, Request, RequestError, Transport,
+};
+
+/// The longest socket path that every passt takes (measured: one byte less than the kernel's 107,
+/// because Debian 12's passt cuts that one short without a word).
+pub const MAX_SOCKET_PATH: usize = 106;
+
+/// What is particular to one launch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Particulars {
+    /// The launch directory.
+    pub dir: PathBuf,
+    /// The guest's address where the request names none.
+    pub mac: Mac,
+    /// A descriptor number that QEMU has not inherited, for the fd transport.
+    pub qemu_fd: RawFd,
+}
+
+/// Everything there is to start for one launch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The backend chosen.
+    pub backend: Backend,
+    /// Why the preferred backend is not used; `None` when it is, or when this one was named.
+    pub fallback: Option<String>,
+    /// How passt and QEMU are connected; `None` on slirp.
+    pub transport: Option<Transport>,
+    /// What the guest is told; `None` when it mirrors the host or has no IPv4.
+    pub view: Option<GuestView>,
+    /// The guest card's address.
+    pub mac: Mac,
+    /// `id=` of the netdev.
+    pub id: Id,
+    /// Published ports.
+    pub publish: Vec<Publish>,
+    /// QEMU's side.
+    pub qemu: QemuPlan,
+    /// passt's side; `None` on slirp.
+    pub passt: Option<PasstPlan>,
+    /// The launch's name in `netlaunch ps`, where one was given.
+    pub name: Option<String>,
+    /// The launch directory.
+    pub dir: PathBuf,
+    /// What the user should know, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// How QEMU is to be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QemuPlan {
+    /// The program; `None` in serve mode.
+    pub program: Option<PathBuf>,
+    /// The name it was called by, its `argv[0]`; `None` in serve mode.
+    pub name: Option<OsString>,
+    /// The caller's own arguments.
+    pub user_args: Vec<OsString>,
+    /// The arguments that give the guest its network, to follow the caller's.
+    pub args: Vec<OsString>,
+    /// The descriptor number at which QEMU expects its end (fd transport).
+    pub fd: Option<RawFd>,
+    /// Whether QEMU connects again when passt was restarted.
+    pub reconnects: bool,
+}
+
+impl QemuPlan {
+    /// The whole argument vector; `None` in serve mode.
+    pub fn argv(&self) -> Option<Vec<OsString>> {
+        let name = self.name.clone()?;
+        Some([name].into_iter().chain(self.user_args.clone()).chain(self.args.clone()).collect())
+    }
+}
+
+/// How passt is to be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PasstPlan {
+    /// The program.
+    pub program: PathBuf,
+    /// The whole argument vector.
+    pub argv: Vec<OsString>,
+    /// The listening socket; `None` with the fd transport.
+    pub socket: Option<PathBuf>,
+    /// The file that holds passt's process number as the host sees it.
+    pub pid: PathBuf,
+    /// The file that takes what passt prints.
+    pub log: PathBuf,
+    /// The descriptor number at which passt expects its end (fd transport).
+    pub fd: Option<RawFd>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The request contradicts itself.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The gateway or DNS server does not fit the subnet that was chosen.
+    #[error("{0}; or give --address as well")]
+    View(GuestViewError),
+    /// QEMU was not found.
+    #[error("{}; {}", .0.why, .0.fix)]
+    QemuMissing(Problem),
+    /// QEMU cannot be run.
+    #[error("{}; {}", .0.why, .0.fix)]
+    QemuUnusable(Problem),
+    /// The backend that was named cannot serve.
+    #[error("{} cannot be used: {}; {}", .0.backend, .0.why, .0.fix.as_deref().unwrap_or("use --backend auto"))]
+    Unusable(Candidate),
+    /// No backend can serve.
+    #[error("no backend can serve: {}", list(.0))]
+    NoBackend(Vec<Candidate>),
+    /// The socket's path does not fit.
+    #[error("the socket path {} is {length} bytes long, and {MAX_SOCKET_PATH} is the most that fits: set NETLAUNCH_STATE_DIR to a shorter directory, or use --transport fd", path.display())]
+    SocketPath {
+        /// The path.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The guest's memory cannot be shared with passt.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+fn list(candidates: &[Candidate]) -> String {
+    let one = |c: &Candidate| {
+        let fix = c.fix.as_deref().map(|fix| format!(" ({fix})")).unwrap_or_default();
+        format!("{}: {}{fix}", c.backend, c.why)
+    };
+    candidates.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+impl PlanError {
+    /// Whether the mistake is the caller's (exit status 2) and not the host's.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, PlanError::Request(_) | PlanError::View(_))
+    }
+}
+
+/// Makes the plan for `request` on a host of which `facts` are known.
+///
+/// # Errors
+/// [`PlanError`]: the request contradicts itself, QEMU cannot be run, or no backend that was
+/// allowed can serve; in the last case with every candidate's reason and fix.
+pub fn plan(
+    request: &Request,
+    facts: &Facts,
+    particulars: &Particulars,
+) -> Result<Plan, PlanError> {
+    request.check()?;
+    let mut notes = Vec::new();
+    let assumed;
+    let facts = match (&request.command, &facts.qemu.path) {
+        (None, None) => {
+            notes.push("no QEMU was found here to ask, so the arguments are for QEMU 7.2 or later, which does not connect again to a restarted passt".to_owned());
+            assumed = Facts { qemu: any_qemu(), ..facts.clone() };
+            &assumed
+        }
+        _ => facts,
+    };
+    if let (Some(problem), Some(_)) = (&facts.qemu.problem, &request.command) {
+        let problem = problem.clone();
+        return Err(match facts.qemu.path {
+            None => PlanError::QemuMissing(problem),
+            Some(_) => PlanError::QemuUnusable(problem),
+        });
+    }
+    let view = view(request, facts, &mut notes)?;
+    let (backend, fallback) = choose(request, facts)?;
+    let draft = Draft { request, facts, particulars, view };
+    let (transport, passt) = match backend {
+        Backend::Slirp => (None, None),
+        Backend::Passt => {
+            let transport = transport(&draft, &mut notes)?;
+            (Some(transport), Some(passt_plan(&draft, transport)?))
+        }
+    };
+    let qemu = qemu_args::qemu_plan(&draft, transport, passt.as_ref(), &mut notes)?;
+    Ok(Plan {
+        backend,
+        fallback,
+        transport,
+        view,
+        mac: draft.mac(),
+        id: request.id.clone(),
+        publish: request.publish.clone(),
+        qemu,
+        passt,
+        name: request.name.as_ref().map(|n| n.to_string()),
+        dir: particulars.dir.clone(),
+        notes,
+    })
+}
+
+/// The QEMU that serve mode assumes where none is to be found, as in a container beside QEMU's.
+fn any_qemu() -> Qemu {
+    let netdevs = ["stream", "user", "vhost-user"].map(str::to_owned).into();
+    Qemu { netdevs, ..Qemu::default() }
+}
+
+/// What the parts of a plan are made from.
+struct Draft<'a> {
+    request: &'a Request,
+    facts: &'a Facts,
+    particulars: &'a Particulars,
+    view: Option<GuestView>,
+}
+
+impl Draft<'_> {
+    fn mac(&self) -> Mac {
+        self.request.mac.unwrap_or(self.particulars.mac)
+    }
+
+    /// The DNS server that is handed to the guest as it is, when one outside its subnet was named.
+    fn foreign_dns(&self) -> Option<IpAddr> {
+        let forwarder = self.view.map(|view| IpAddr::V4(view.dns));
+        self.request.dns.filter(|dns| Some(*dns) != forwarder)
+    }
+}
+
+/// The network the guest sees; `None` when it mirrors the host or has no IPv4.
+fn view(
+    request: &Request,
+    facts: &Facts,
+    notes: &mut Vec<String>,
+) -> Result<Option<GuestView>, PlanError> {
+    let overlapping = |subnet: &ipnet::Ipv4Net| {
+        facts.host.routes.iter().find(|r| r.contains(subnet) || subnet.contains(*r))
+    };
+    let address = match request.address {
+        _ if request.family == Family::V6 => return Ok(None),
+        AddressChoice::Host => return Ok(None),
+        AddressChoice::Fixed(address) => {
+            if let Some(route) = overlapping(&address.subnet()) {
+                notes.push(format!(
+                    "this host routes {route}, which the guest's subnet {} hides from the guest",
+                    address.subnet()
+                ));
+            }
+            address
+        }
+        AddressChoice::Default => {
+            let [usual, ..] = DEFAULT_VIEW;
+            let free = DEFAULT_VIEW.iter().find(|subnet| overlapping(subnet).is_none());
+            let subnet = *free.unwrap_or(&usual);
+            if let Some(route) = overlapping(&usual) {
+                notes.push(format!("this host routes {route}, so the guest's subnet is {subnet}"));
+            }
+            GuestView::in_subnet(subnet).map_err(PlanError::View)?.address
+        }
+    };
+    GuestView::new(address, request.gateway, request.forwarder(address))
+        .map(Some)
+        .map_err(PlanError::View)
+}
+
+/// The backend, and why not the preferred one.
+fn choose(request: &Request, facts: &Facts) -> Result<(Backend, Option<String>), PlanError> {
+    let candidates = candidates(request, facts);
+    match request.backend {
+        Some(named) => match candidates.into_iter().find(|c| c.backend == named) {
+            Some(candidate) if !candidate.usable => Err(PlanError::Unusable(candidate)),
+            _ => Ok((named, None)),
+        },
+        None => match candidates.iter().position(|c| c.usable) {
+            Some(0) => Ok((candidates[0].backend, None)),
+            Some(n) => {
+                let preferred = &candidates[0];
+                let why = format!("{}: {}", preferred.backend, preferred.why);
+                Ok((candidates[n].backend, Some(why)))
+            }
+            None => Err(PlanError::NoBackend(candidates)),
+        },
+    }
+}
+
+/// The transport asked for; else a UNIX socket, or none where passt may not make one.
+fn transport(draft: &Draft, notes: &mut Vec<String>) -> Result<Transport, PlanError> {
+    let dir = &draft.particulars.dir;
+    let denied = draft.facts.passt.confinement.as_ref().filter(|c| !c.allows(dir));
+    match (draft.request.transport, denied) {
+        (Some(Transport::Fd), _) => Ok(Transport::Fd),
+        (named, None) => Ok(named.unwrap_or(Transport::Unix)),
+        (None, Some(profile)) if draft.request.command.is_some() => {
+            notes.push(format!(
+                "the AppArmor profile {} forbids passt a socket in {}, so QEMU is connected by --transport fd",
+                profile.profile,
+                dir.display()
+            ));
+            Ok(Transport::Fd)
+        }
+        (_, Some(profile)) => Err(PlanError::Unusable(Candidate {
+            backend: Backend::Passt,
+            usable: false,
+            why: format!(
+                "the AppArmor profile {} forbids it a socket in {}",
+                profile.profile,
+                dir.display()
+            ),
+            fix: Some("set NETLAUNCH_STATE_DIR to a directory below /tmp or your home".into()),
+        })),
+    }
+}
+
+fn passt_plan(draft: &Draft, transport: Transport) -> Result<PasstPlan, PlanError> {
+    /// The only descriptor that passt gets besides the standard ones.
+    const PASST_FD: RawFd = 3;
+    let dir = &draft.particulars.dir;
+    let path = dir.join("passt.sock");
+    let length = path.as_os_str().as_bytes().len();
+    let socket = (transport != Transport::Fd).then_some(path);
+    if let Some(path) = socket.clone().filter(|_| length > MAX_SOCKET_PATH) {
+        return Err(PlanError::SocketPath { path, length });
+    }
+    let program = draft.facts.passt.path.clone().unwrap_or_else(|| "passt".into());
+    let fd = (transport == Transport::Fd).then_some(PASST_FD);
+    let pid = dir.join("passt.pid");
+    let argv = passt_args::argv(draft, &program, socket.as_deref(), fd, &pid, transport);
+    Ok(PasstPlan { program, argv, socket, pid, log: dir.join("passt.log"), fd })
+}
+
+/// Whether the guest's card is one that QEMU is to make.
+fn device_args(draft: &Draft, extra: &str) -> Vec<OsString> {
+    match &draft.request.device {
+        Device::None => Vec::new(),
+        Device::Model(model) => {
+            let (id, mac) = (&draft.request.id, draft.mac());
+            vec!["-device".into(), format!("{model},netdev={id},mac={mac}{extra}").into()]
+        }
+    }
+}
+
+/// A path as a value of a QEMU option: commas are doubled (QEMU's manual, option syntax).
+fn option_path(path: &Path) -> OsString {
+    use std::os::unix::ffi::OsStringExt;
+    let doubled = path
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .flat_map(|byte| std::iter::repeat_n(*byte, if *byte == b',' { 2 } else { 1 }));
+    OsString::from_vec(doubled.collect())
+}

@@ -1,0 +1,78 @@
+//! The arguments that connect QEMU to its backend.
+
+use std::ffi::OsString;
+
+use super::{
+    Draft, PasstPlan, PlanError, QemuPlan, Transport, device_args, memory, option_path, slirp_args,
+};
+use crate::facts::Reconnect;
+
+/// How long QEMU waits before it connects to a restarted passt again. Guest traffic is back about
+/// a second after passt is (measured), so this stays well below that.
+const RECONNECT_MS: u32 = 200;
+
+/// QEMU's side of the plan.
+pub(super) fn qemu_plan(
+    draft: &Draft,
+    transport: Option<Transport>,
+    passt: Option<&PasstPlan>,
+    notes: &mut Vec<String>,
+) -> Result<QemuPlan, PlanError> {
+    let (request, qemu) = (draft.request, &draft.facts.qemu);
+    let id = &request.id;
+    let mut args: Vec<OsString> = Vec::new();
+    let mut fd = None;
+    let mut reconnects = false;
+    let socket = passt.and_then(|passt| passt.socket.as_deref()).map(option_path);
+    match (transport, socket) {
+        (Some(Transport::Unix), Some(socket)) => {
+            let mut netdev =
+                OsString::from(format!("stream,id={id},server=off,addr.type=unix,addr.path="));
+            netdev.push(socket);
+            match qemu.reconnect {
+                Reconnect::Milliseconds => netdev.push(format!(",reconnect-ms={RECONNECT_MS}")),
+                Reconnect::Seconds => netdev.push(",reconnect=1"),
+                Reconnect::No => {}
+            }
+            reconnects = qemu.reconnect != Reconnect::No;
+            args.extend(["-netdev".into(), netdev]);
+        }
+        (Some(Transport::VhostUser), Some(socket)) => {
+            let mut chardev = OsString::from(format!("socket,id={id}-chr,path="));
+            chardev.push(socket);
+            args.extend(["-chardev".into(), chardev]);
+            args.push("-netdev".into());
+            args.push(format!("vhost-user,id={id},chardev={id}-chr").into());
+            args.extend(memory::shared(request.command.as_ref(), id, notes)?);
+        }
+        (Some(_), _) => {
+            let number = draft.particulars.qemu_fd;
+            fd = Some(number);
+            args.push("-netdev".into());
+            args.push(format!("stream,id={id},server=off,addr.type=fd,addr.str={number}").into());
+        }
+        (None, _) => {
+            args.extend(["-netdev".into(), slirp_args::netdev(draft).into()]);
+            if let Some(pcap) = &request.pcap {
+                let mut dump =
+                    OsString::from(format!("filter-dump,id={id}-dump,netdev={id},file="));
+                dump.push(option_path(pcap));
+                args.extend(["-object".into(), dump]);
+            }
+        }
+    }
+    let mtu = match request.mtu {
+        Some(mtu) if transport.is_none() => format!(",host_mtu={mtu}"),
+        _ => String::new(),
+    };
+    args.extend(device_args(draft, &mtu));
+    let command = request.command.as_ref();
+    Ok(QemuPlan {
+        program: command.and(qemu.path.clone()),
+        name: command.map(|c| c.program.clone()),
+        user_args: command.map(|c| c.args.clone()).unwrap_or_default(),
+        args,
+        fd,
+        reconnects,
+    })
+}

@@ -1,0 +1,338 @@
+//! What the caller asks for, already validated part by part; [`Request::check`] validates the whole.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{
+    Device, DomainName, GuestView, GuestViewError, HostAddress, Id, InterfaceName, LaunchName, Mac,
+    Publish, overlap,
+};
+
+/// A way to give a guest its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The passt program, connected to QEMU by a socket.
+    Passt,
+    /// The user network inside QEMU (libslirp).
+    Slirp,
+}
+
+impl Backend {
+    /// The name used on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Passt => "passt",
+            Backend::Slirp => "slirp",
+        }
+    }
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How passt and QEMU are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// A listening UNIX socket in the launch directory; survives a restart of passt.
+    Unix,
+    /// A connected pair of sockets, inherited; needs no path, cannot reconnect.
+    Fd,
+    /// vhost-user over a UNIX socket; the guest's memory must be shared.
+    VhostUser,
+}
+
+impl Transport {
+    /// The name used on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Unix => "unix",
+            Transport::Fd => "fd",
+            Transport::VhostUser => "vhost-user",
+        }
+    }
+}
+
+/// Which internet protocol versions the guest gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4, and IPv6 where the host has it.
+    #[default]
+    Both,
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+}
+
+/// Which IPv4 address the guest gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AddressChoice {
+    /// 10.0.2.15/24, or the like in another private subnet where the host routes that one.
+    #[default]
+    Default,
+    /// The host's own, mirrored by passt.
+    Host,
+    /// This one.
+    Fixed(HostAddress),
+}
+
+impl FromStr for AddressChoice {
+    type Err = crate::types::AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "host" => Ok(AddressChoice::Host),
+            _ => text.parse().map(AddressChoice::Fixed),
+        }
+    }
+}
+
+/// A request for a guest's network. [`Request::default`] is what `netlaunch` does without options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The backend to use and no other; `None` is "auto": passt, else slirp.
+    pub backend: Option<Backend>,
+    /// The transport to use and no other; `None` is `unix`, or `fd` where no socket path can be.
+    pub transport: Option<Transport>,
+    /// `id=` of the netdev.
+    pub id: Id,
+    /// The guest card's address; `None` is a random one.
+    pub mac: Option<Mac>,
+    /// The guest's card.
+    pub device: Device,
+    /// Ports of the host that reach the guest.
+    pub publish: Vec<Publish>,
+    /// The guest's IPv4 address.
+    pub address: AddressChoice,
+    /// The guest's router; `None` is the second address of the guest's subnet.
+    pub gateway: Option<Ipv4Addr>,
+    /// The guest's DNS server. An address of the guest's subnet forwards to the host's resolver;
+    /// any other is handed to the guest as it is (passt only). `None` is the former.
+    pub dns: Option<IpAddr>,
+    /// DNS search domains.
+    pub search: Vec<DomainName>,
+    /// The guest's name in DHCP.
+    pub hostname: Option<DomainName>,
+    /// The MTU the guest is told, 68 to 65520 bytes (1280 at least where IPv6 is used).
+    pub mtu: Option<u16>,
+    /// The host interface whose addresses and routes passt takes.
+    pub interface: Option<InterfaceName>,
+    /// Protocol versions.
+    pub family: Family,
+    /// Whether the guest reaches the host's loopback services at the gateway's address.
+    pub host_loopback: bool,
+    /// A file to which passt or QEMU writes the guest's frames.
+    pub pcap: Option<PathBuf>,
+    /// What to call the launch in `netlaunch ps`.
+    pub name: Option<LaunchName>,
+    /// QEMU and its arguments; `None` is serve mode, in which the caller starts QEMU.
+    pub command: Option<Command>,
+}
+
+/// A QEMU command line, as the caller gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The program, a path or a name to look up in PATH.
+    pub program: OsString,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Request {
+            backend: None,
+            transport: None,
+            id: Id::default(),
+            mac: None,
+            device: Device::default(),
+            publish: Vec::new(),
+            address: AddressChoice::Default,
+            gateway: None,
+            dns: None,
+            search: Vec::new(),
+            hostname: None,
+            mtu: None,
+            interface: None,
+            family: Family::Both,
+            host_loopback: true,
+            pcap: None,
+            name: None,
+            command: None,
+        }
+    }
+}
+
+/// Parts of a request that do not go together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Two published ports are the same.
+    #[error("-p {first} and -p {second} both want port {port}: give one of them another host port")]
+    Overlap {
+        /// The earlier one.
+        first: Publish,
+        /// The later one.
+        second: Publish,
+        /// The port both want.
+        port: u16,
+    },
+    /// A port is published on an address of the protocol version that is switched off.
+    #[error(
+        "-p {publish} listens on {has}, but {option} leaves the guest without it: publish on an address of the other kind, or drop {option}"
+    )]
+    FamilyPublish {
+        /// The published port.
+        publish: Publish,
+        /// "IPv4" or "IPv6".
+        has: &'static str,
+        /// The option that switches it off.
+        option: &'static str,
+    },
+    /// An IPv4 setting of a guest without IPv4.
+    #[error(
+        "{0} is an IPv4 setting, but --ipv6-only leaves the guest without IPv4: drop one of them"
+    )]
+    FamilyAddress(&'static str),
+    /// An IPv6 DNS server for a guest without IPv6.
+    #[error(
+        "--dns {0} is an IPv6 address, but --ipv4-only leaves the guest without IPv6: use an IPv4 address, or drop --ipv4-only"
+    )]
+    FamilyDns(IpAddr),
+    /// `--address host` and an own gateway.
+    #[error(
+        "--gateway cannot go with --address host, which takes the host's own gateway: drop one of them"
+    )]
+    HostGateway,
+    /// The addresses make no network.
+    #[error("{0}")]
+    View(#[from] GuestViewError),
+    /// No guest can be reached at such an address.
+    #[error(
+        "--dns {0} is not a server's address: use one such as 9.9.9.9, or leave --dns out for the host's resolver"
+    )]
+    Dns(IpAddr),
+    /// The MTU is out of range.
+    #[error("--mtu {mtu} is out of range: use {least} to 65520")]
+    Mtu {
+        /// What was asked for.
+        mtu: u16,
+        /// The least that works.
+        least: u16,
+    },
+    /// QEMU would leave the supervisor behind.
+    #[error(
+        "QEMU's {0} would take it away from netlaunch, which supervises it: drop {0} and let netlaunch run in the background instead"
+    )]
+    Daemonize(String),
+    /// QEMU's arguments use the id already.
+    #[error("the QEMU arguments have a netdev with id={0} already: choose another with --id")]
+    IdTaken(Id),
+    /// The fd transport needs a child to hand the descriptor to.
+    #[error(
+        "--transport fd hands QEMU an open descriptor, so netlaunch must start QEMU itself: add -- QEMU ARGS, or use --transport unix"
+    )]
+    ServeFd,
+}
+
+/// The largest MTU that every passt takes (measured: larger ones are refused).
+pub const MAX_MTU: u16 = 65520;
+
+impl Request {
+    /// Checks that the parts of the request go together.
+    ///
+    /// # Errors
+    /// The first [`RequestError`] found; each is the caller's mistake (exit status 2).
+    pub fn check(&self) -> Result<(), RequestError> {
+        if let Some((first, second, port)) = overlap(&self.publish) {
+            return Err(RequestError::Overlap {
+                first: first.clone(),
+                second: second.clone(),
+                port,
+            });
+        }
+        self.check_family()?;
+        self.check_addresses()?;
+        let least = if self.family == Family::V6 { 1280 } else { 68 };
+        if let Some(mtu) = self.mtu.filter(|mtu| !(least..=MAX_MTU).contains(mtu)) {
+            return Err(RequestError::Mtu { mtu, least });
+        }
+        match &self.command {
+            None if self.transport == Some(Transport::Fd) => Err(RequestError::ServeFd),
+            None => Ok(()),
+            Some(command) => self.check_command(command),
+        }
+    }
+
+    fn check_family(&self) -> Result<(), RequestError> {
+        let (off, has, option): (fn(&IpAddr) -> bool, _, _) = match self.family {
+            Family::Both => return Ok(()),
+            Family::V4 => (IpAddr::is_ipv6, "IPv6", "--ipv4-only"),
+            Family::V6 => (IpAddr::is_ipv4, "IPv4", "--ipv6-only"),
+        };
+        if let Some(publish) = self.publish.iter().find(|p| off(&p.address)) {
+            return Err(RequestError::FamilyPublish { publish: publish.clone(), has, option });
+        }
+        if let Some(dns) = self.dns.filter(off) {
+            return Err(match self.family {
+                Family::V6 => RequestError::FamilyAddress("--dns with an IPv4 address"),
+                _ => RequestError::FamilyDns(dns),
+            });
+        }
+        if self.family == Family::V6 {
+            if matches!(self.address, AddressChoice::Fixed(_)) {
+                return Err(RequestError::FamilyAddress("--address"));
+            }
+            if self.gateway.is_some() {
+                return Err(RequestError::FamilyAddress("--gateway"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_addresses(&self) -> Result<(), RequestError> {
+        if let Some(dns) =
+            self.dns.filter(|d| d.is_unspecified() || d.is_multicast() || d.is_loopback())
+        {
+            return Err(RequestError::Dns(dns));
+        }
+        match self.address {
+            AddressChoice::Host if self.gateway.is_some() => Err(RequestError::HostGateway),
+            AddressChoice::Fixed(address) => {
+                GuestView::new(address, self.gateway, self.forwarder(address))?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The DNS server asked for, where it is an address of the guest's subnet.
+    pub fn forwarder(&self, guest: HostAddress) -> Option<Ipv4Addr> {
+        match self.dns {
+            Some(IpAddr::V4(dns)) if guest.subnet().contains(&dns) => Some(dns),
+            _ => None,
+        }
+    }
+
+    fn check_command(&self, command: &Command) -> Result<(), RequestError> {
+        let args: Vec<_> = command.args.iter().map(|a| a.to_string_lossy()).collect();
+        if let Some(arg) = args.iter().find(|a| *a == "-daemonize" || *a == "--daemonize") {
+            return Err(RequestError::Daemonize(arg.to_string()));
+        }
+        let taken = args.windows(2).any(|pair| {
+            let netdev = pair[0] == "-netdev" || pair[0] == "--netdev";
+            netdev
+                && pair[1].split(',').any(|part| part.strip_prefix("id=") == Some(self.id.as_str()))
+        });
+        if taken { Err(RequestError::IdTaken(self.id.clone())) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,311 @@
+//! Whether AppArmor confines a program, and where it may then create files.
+//!
+//! A program that AppArmor confines cannot create its socket just anywhere: Debian's profile for
+//! passt allows it below /tmp and the home directories only, and where the socket cannot be made
+//! passt fails with no word of AppArmor. So this is found out beforehand, from the kernel's list of
+//! loaded profiles where this user may read it, and from the profile's file otherwise. Nothing is
+//! read unless AppArmor is switched on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::facts::Confinement;
+
+/// One profile of AppArmor, as its file declares it or the kernel lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Profile {
+    name: String,
+    /// The pattern of the programs it applies to; the name where it has no other.
+    programs: String,
+    enforced: bool,
+}
+
+/// The confinement of the program at `path` (canonical), for a user with this home directory.
+///
+/// `root` stands before every path that is read: `/`, or a copy of a host's files in a test.
+/// Nothing is returned for a program that is not confined, or not as far as can be read.
+pub(super) fn confinement(root: &Path, path: &Path, home: Option<&Path>) -> Option<Confinement> {
+    let read = |file: &str| fs::read_to_string(root.join(file)).ok();
+    let enabled = read("sys/module/apparmor/parameters/enabled")?;
+    if enabled.trim() != "Y" {
+        return None;
+    }
+    let program = path.to_str()?;
+    let declared = declared(root, program);
+    let name = match read("sys/kernel/security/apparmor/profiles") {
+        Some(list) => {
+            let known = declared.as_ref().map(|profile| profile.name.as_str());
+            loaded(&list)
+                .into_iter()
+                .find(|p| {
+                    p.enforced && (Some(p.name.as_str()) == known || glob(&p.programs, program))
+                })?
+                .name
+        }
+        None => declared.filter(|profile| profile.enforced)?.name,
+    };
+    let writable = std::iter::once(PathBuf::from("/tmp"))
+        .chain(home.filter(|home| is_home(home)).map(Path::to_owned))
+        .collect();
+    Some(Confinement { profile: name, writable })
+}
+
+/// Whether `@{HOME}` of AppArmor's stock tunables/global covers this directory: root's, and those
+/// right below /home.
+fn is_home(home: &Path) -> bool {
+    home == Path::new("/root") || home.parent() == Some(Path::new("/home"))
+}
+
+/// The profile for this program in /etc/apparmor.d, whose files are named after the program's path
+/// (`usr.bin.passt`) or its name.
+fn declared(root: &Path, program: &str) -> Option<Profile> {
+    let dir = root.join("etc/apparmor.d");
+    let by_path = program.trim_start_matches('/').replace('/', ".");
+    let by_name = Path::new(program).file_name()?.to_str()?;
+    [by_path.as_str(), by_name].into_iter().find_map(|file| {
+        let text = fs::read_to_string(dir.join(file)).ok()?;
+        let mut profile = profiles(&text).into_iter().find(|p| glob(&p.programs, program))?;
+        // A link of the file's name in either directory is how aa-disable and aa-complain work.
+        for off in ["disable", "force-complain"] {
+            profile.enforced &= fs::symlink_metadata(dir.join(off).join(file)).is_err();
+        }
+        Some(profile)
+    })
+}
+
+/// The profiles that a file declares (apparmor.d(5)): `[profile] [NAME] [PATTERN] [flags=(...)] {`.
+fn profiles(text: &str) -> Vec<Profile> {
+    text.lines().filter_map(header).collect()
+}
+
+/// The profile whose head is this line.
+fn header(line: &str) -> Option<Profile> {
+    let (head, _) = line.trim().split_once(" #").unwrap_or((line.trim(), ""));
+    let head = head.trim_end().strip_suffix('{')?.trim_end();
+    let (head, flags) = match head.split_once("flags=(") {
+        Some((head, flags)) => (head, flags),
+        None => (head, ""),
+    };
+    let mut words = head.split_whitespace();
+    let first = words.next()?;
+    let name = match first {
+        "profile" => words.next()?,
+        _ if first.starts_with('/') || first.starts_with("@{") => first,
+        _ => return None,
+    };
+    let unquoted = |word: &str| word.trim_matches('"').to_owned();
+    let enforced = !["complain", "unconfined"]
+        .iter()
+        .any(|mode| flags.split([',', ' ', ')']).any(|flag| flag == *mode));
+    // What follows the name may be extended attributes, `xattrs=(...)`.
+    let programs = words.next().filter(|word| !word.contains('=')).unwrap_or(name);
+    Some(Profile { name: unquoted(name), programs: unquoted(programs), enforced })
+}
+
+/// The profiles in the kernel's list: lines such as `passt (enforce)`.
+fn loaded(list: &str) -> Vec<Profile> {
+    list.lines()
+        .filter_map(|line| {
+            let (name, mode) = line.rsplit_once(" (")?;
+            let enforced = matches!(mode.strip_suffix(')')?, "enforce" | "kill" | "prompt");
+            Some(Profile { name: name.to_owned(), programs: name.to_owned(), enforced })
+        })
+        .collect()
+}
+
+/// Whether a pattern of AppArmor covers a path: `?`, `*` (within a directory), `**`, `{a,b}`, and
+/// the variable `@{bin}`. Anything else stands for itself.
+fn glob(pattern: &str, path: &str) -> bool {
+    let pattern = pattern.replace("@{bin}", "/{usr/,}{s,}bin");
+    alternatives(&pattern).iter().any(|one| wildcard(one.as_bytes(), path.as_bytes()))
+}
+
+/// The most patterns that one with braces is spelled out to.
+const ALTERNATIVES: usize = 64;
+
+/// A pattern's braces spelled out, innermost pairs first.
+fn alternatives(pattern: &str) -> Vec<String> {
+    let mut done = Vec::new();
+    let mut open = vec![pattern.to_owned()];
+    while let Some(one) = open.pop() {
+        let Some((head, choices, tail)) = innermost(&one) else {
+            done.push(one);
+            continue;
+        };
+        for choice in choices.split(',') {
+            if done.len() + open.len() < ALTERNATIVES {
+                open.push(format!("{head}{choice}{tail}"));
+            }
+        }
+    }
+    done
+}
+
+/// What stands before, in and after the first pair of braces that holds no other.
+fn innermost(pattern: &str) -> Option<(&str, &str, &str)> {
+    let (before, tail) = pattern.split_once('}')?;
+    let (head, choices) = before.rsplit_once('{')?;
+    Some((head, choices, tail))
+}
+
+/// Whether a pattern without braces covers a path.
+fn wildcard(pattern: &[u8], path: &[u8]) -> bool {
+    match pattern {
+        [] => path.is_empty(),
+        [b'*', b'*', rest @ ..] => (0..=path.len()).any(|skip| wildcard(rest, &path[skip..])),
+        [b'*', rest @ ..] => {
+            let within = path.iter().position(|&b| b == b'/').unwrap_or(path.len());
+            (0..=within).any(|skip| wildcard(rest, &path[skip..]))
+        }
+        [first, rest @ ..] => match path {
+            [byte, tail @ ..] if byte == first || (*first == b'?' && *byte != b'/') => {
+                wildcard(rest, tail)
+            }
+            _ => false,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The heads of profiles as distributions write them, and lines that are none.
+    const FILE: &str = "\
+abi <abi/3.0>,
+include <tunables/global>
+# profile old /usr/bin/passt {
+profile passt /usr/bin/passt{,.avx2} flags=(attach_disconnected) {
+  owner /tmp/** w,
+  @{bin}/other rix,
+}
+/usr/sbin/man flags=(complain) {  # quoted names, too
+profile \"pasta\" \"/usr/bin/pasta{,.avx2}\" {
+profile bwrap /usr/bin/bwrap flags=(attach_disconnected,unconfined) {
+@{bin}/thing {
+";
+
+    fn profile(name: &str, programs: &str, enforced: bool) -> Profile {
+        Profile { name: name.into(), programs: programs.into(), enforced }
+    }
+
+    #[test]
+    fn profile_heads() {
+        assert_eq!(
+            profiles(FILE),
+            [
+                profile("passt", "/usr/bin/passt{,.avx2}", true),
+                profile("/usr/sbin/man", "/usr/sbin/man", false),
+                profile("pasta", "/usr/bin/pasta{,.avx2}", true),
+                profile("bwrap", "/usr/bin/bwrap", false),
+                profile("@{bin}/thing", "@{bin}/thing", true),
+            ]
+        );
+    }
+
+    #[test]
+    fn loaded_profiles() {
+        let list = "passt (enforce)\nman_filter (complain)\n/usr/bin/a (b) (kill)\nbwrap (unconfined)\nbad\n";
+        assert_eq!(
+            loaded(list),
+            [
+                profile("passt", "passt", true),
+                profile("man_filter", "man_filter", false),
+                profile("/usr/bin/a (b)", "/usr/bin/a (b)", true),
+                profile("bwrap", "bwrap", false),
+            ]
+        );
+    }
+
+    #[test]
+    fn patterns() {
+        for (pattern, path, expected) in [
+            ("/usr/bin/passt{,.avx2}", "/usr/bin/passt", true),
+            ("/usr/bin/passt{,.avx2}", "/usr/bin/passt.avx2", true),
+            ("/usr/bin/passt{,.avx2}", "/usr/bin/passt2", false),
+            ("/usr/bin/passt", "/usr/local/bin/passt", false),
+            ("/{usr/{local/,},}bin/passt", "/usr/local/bin/passt", true),
+            ("/{usr/{local/,},}bin/passt", "/bin/passt", true),
+            ("@{bin}/passt", "/usr/sbin/passt", true),
+            ("/usr/*/passt", "/usr/bin/passt", true),
+            ("/usr/*/passt", "/usr/local/bin/passt", false),
+            ("/usr/**/passt", "/usr/local/bin/passt", true),
+            ("/usr/bin/pass?", "/usr/bin/passt", true),
+            ("/a}b{c", "/a}b{c", true),
+        ] {
+            assert_eq!(glob(pattern, path), expected, "{pattern} {path}");
+        }
+        assert!(alternatives(&"{a,b}".repeat(30)).len() <= ALTERNATIVES);
+    }
+
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let tree = Tree(tempfile::tempdir().unwrap());
+            for (file, text) in files {
+                tree.add(file, text);
+            }
+            tree
+        }
+
+        fn add(&self, file: &str, text: &str) {
+            let file = self.0.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+
+        fn profile(&self, program: &str) -> Option<String> {
+            confinement(self.0.path(), Path::new(program), None).map(|c| c.profile)
+        }
+    }
+
+    const ENABLED: (&str, &str) = ("sys/module/apparmor/parameters/enabled", "Y\n");
+    const DECLARED: (&str, &str) = ("etc/apparmor.d/usr.bin.passt", FILE);
+    const LIST: &str = "sys/kernel/security/apparmor/profiles";
+    const PASST: &str = "/usr/bin/passt";
+
+    #[test]
+    fn the_file_counts_where_the_list_cannot_be_read() {
+        let tree = Tree::new(&[ENABLED, DECLARED]);
+        assert_eq!(tree.profile(PASST).as_deref(), Some("passt"));
+        assert_eq!(tree.profile("/usr/local/bin/passt"), None, "another program");
+        tree.add("etc/apparmor.d/disable/usr.bin.passt", "");
+        assert_eq!(tree.profile(PASST), None, "disabled");
+    }
+
+    #[test]
+    fn nothing_is_confined_without_apparmor() {
+        assert_eq!(Tree::new(&[DECLARED]).profile(PASST), None);
+        assert_eq!(Tree::new(&[(ENABLED.0, "N\n"), DECLARED]).profile(PASST), None);
+    }
+
+    #[test]
+    fn the_kernels_list_outweighs_the_file() {
+        for (list, expected) in [
+            ("passt (enforce)\n", Some("passt")),
+            ("passt (complain)\n", None),
+            ("", None),
+            ("/usr/bin/passt{,.avx2} (enforce)\n", Some("/usr/bin/passt{,.avx2}")),
+        ] {
+            let tree = Tree::new(&[ENABLED, DECLARED, (LIST, list)]);
+            assert_eq!(tree.profile(PASST).as_deref(), expected, "{list}");
+        }
+    }
+
+    #[test]
+    fn home_is_writable_where_apparmor_counts_it_as_one() {
+        let tree = Tree::new(&[ENABLED, DECLARED]);
+        for (home, expected) in [
+            (Some("/home/ann"), vec!["/tmp", "/home/ann"]),
+            (Some("/root"), vec!["/tmp", "/root"]),
+            (Some("/var/lib/ci"), vec!["/tmp"]),
+            (Some("/home"), vec!["/tmp"]),
+            (None, vec!["/tmp"]),
+        ] {
+            let got =
+                confinement(tree.0.path(), Path::new(PASST), home.map(Path::new)).unwrap().writable;
+            assert_eq!(got, expected.iter().map(PathBuf::from).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The passt program: which options it knows, and whether AppArmor confines it.
+//!
+//! passt has no way to list its features (and `--version` of Debian 12's says "unknown"), so they
+//! are read off its help: an option counts when its line is there.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::time::Duration;
+
+use super::Prober;
+use super::apparmor::confinement;
+use super::cache::{Cache, Key};
+use super::program::find;
+use crate::facts::{Passt, Problem};
+use crate::process::{Captured, capture};
+
+/// The time passt has for printing its help.
+const LIMIT: Duration = Duration::from_secs(5);
+/// What to do without passt.
+const INSTALL: &str =
+    "install the package passt (Debian, Ubuntu, Fedora and others have it), or use --backend slirp";
+/// Options that every passt has, and hardly anything else has both of.
+const TELLTALE: [&str; 2] = ["socket", "foreground"];
+
+/// What is stored in the cache under this name changes with the code that finds it out.
+const KIND: &str = "passt-options";
+
+/// Finds passt (`name`, by default `passt` in PATH) and asks it for its options.
+///
+/// Returns the answer to cache where it did not come from the cache.
+pub(super) async fn probe(
+    prober: &Prober,
+    cache: &Cache,
+    name: Option<&OsStr>,
+) -> (Passt, Option<(Key, BTreeSet<String>)>) {
+    let name = name.unwrap_or(OsStr::new("passt"));
+    let lookup = find(name, &prober.path);
+    let problem = lookup.problem(name, INSTALL);
+    let Some(path) = lookup.found() else {
+        return (Passt { problem, ..Passt::default() }, None);
+    };
+    let canonical = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+    let confinement = confinement(&prober.system, &canonical, prober.home.as_deref());
+    let found = Passt { path: Some(path.clone()), confinement, ..Passt::default() };
+    let key = Key::new(KIND, &path).ok();
+    if let Some(options) = key.as_ref().and_then(|key| cache.get(key)) {
+        return (Passt { options, ..found }, None);
+    }
+    match ask(&path).await {
+        Ok(options) => {
+            let new = key.map(|key| (key, options.clone()));
+            (Passt { options, ..found }, new)
+        }
+        Err(problem) => (Passt { problem: Some(problem), ..found }, None),
+    }
+}
+
+/// Runs `passt --help`. Its exit status says nothing: Debian 12's passt fails with its help.
+async fn ask(path: &Path) -> Result<BTreeSet<String>, Problem> {
+    let captured = capture(path, &[OsString::from("--help")], b"", LIMIT).await;
+    let Captured { stdout, stderr, status } = captured.map_err(|error| {
+        Problem::new(format!("{} cannot be run: {error}", path.display()), "install it again")
+    })?;
+    let text = [stdout, stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    let options = options(&text);
+    if TELLTALE.iter().all(|option| options.contains(*option)) {
+        return Ok(options);
+    }
+    let why = match (status, super::first_line(&text)) {
+        (None, _) => format!("gave no help within {} s", LIMIT.as_secs()),
+        (_, None) => "gave no help".to_owned(),
+        (_, Some(line)) => format!("does not look like passt: --help says {line:?}"),
+    };
+    Err(Problem::new(
+        format!("{} {why}", path.display()),
+        "install the package passt again, or use --backend slirp",
+    ))
+}
+
+/// The long options that a help text lists, without dashes: those at the start of a line, up to
+/// the first word that is no option.
+fn options(help: &str) -> BTreeSet<String> {
+    help.lines()
+        .filter(|line| line.trim_start().starts_with('-'))
+        .flat_map(|line| {
+            line.split([' ', '\t', ','])
+                .filter(|word| !word.is_empty())
+                .take_while(|w| w.starts_with('-'))
+        })
+        .filter_map(|word| {
+            let name = word.strip_prefix("--")?;
+            let name = name.split_once('=').map_or(name, |(name, _)| name);
+            let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+            (first && name.bytes().all(plain)).then(|| name.to_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Host;
+    use super::*;
+
+    /// Lines of the help of Debian 12's passt (0.0~git20230309), shortened.
+    const OLD: &str = include_str!("../../tests/fixtures/probe/passt-2023-03-help.txt");
+    /// The same of passt 0.0~git20261002.
+    const NEW: &str = include_str!("../../tests/fixtures/probe/passt-2026-10-help.txt");
+
+    #[test]
+    fn options_of_real_versions() {
+        let (old, new) = (options(OLD), options(NEW));
+        for (option, in_old, in_new) in [
+            ("socket", true, true),
+            ("fd", true, true),
+            ("one-off", true, true),
+            ("ipv4-only", true, true),
+            ("no-map-gw", true, true),
+            ("trace", true, true),
+            ("stderr", true, false),
+            ("socket-path", false, true),
+            ("vhost-user", false, true),
+            ("map-host-loopback", false, true),
+            ("hostname", false, true),
+            ("print-capabilities", false, true),
+        ] {
+            assert_eq!((old.contains(option), new.contains(option)), (in_old, in_new), "{option}");
+        }
+        assert!(TELLTALE.iter().all(|option| old.contains(*option) && new.contains(*option)));
+    }
+
+    #[test]
+    fn lines_of_help() {
+        for (line, expected) in [
+            ("  -s, --socket, --socket-path PATH\tpath", &["socket", "socket-path"][..]),
+            ("      --trace\t\tBe extra verbose, implies --debug", &["trace"]),
+            ("  --fd=FD  text", &["fd"]),
+            ("  -1, --one-off", &["one-off"]),
+            ("    default: from --outbound-if4 and --outbound-if6, if any", &[]),
+            ("        -t ::1/all\tForward --all ports", &[]),
+            ("--", &[]),
+            ("---x", &[]),
+            ("-", &[]),
+            ("  --a/b c", &[]),
+        ] {
+            let got: Vec<_> = options(line).into_iter().collect();
+            assert_eq!(got, expected, "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn programs_that_are_not_passt_are_problems() {
+        let host = Host::new();
+        for (script, why) in [
+            ("echo 'Usage: ls [OPTION]... --socket'", "does not look like passt"),
+            ("exit 0", "gave no help"),
+            ("echo 'cannot open libfoo.so' >&2; exit 127", "cannot open libfoo.so"),
+        ] {
+            let path = host.script("passt", script);
+            let (passt, new) = probe(&host.prober, &Cache::default(), None).await;
+            assert_eq!(passt.path, Some(path));
+            let problem = passt.problem.unwrap();
+            assert!(problem.why.contains(why), "{}", problem.why);
+            assert_eq!(new, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn help_is_read_from_both_outputs_whatever_the_exit_status() {
+        let host = Host::new();
+        host.script("passt", "echo ' -s, --socket PATH'; echo ' -f, --foreground' >&2; exit 1");
+        let (passt, new) = probe(&host.prober, &Cache::default(), None).await;
+        assert!(passt.has("socket") && passt.has("foreground") && passt.problem.is_none());
+        assert_eq!(new, None, "a script is not cached");
+    }
+
+    #[tokio::test]
+    async fn a_missing_passt_is_a_problem_with_a_fix() {
+        let host = Host::new();
+        let (passt, _) = probe(&host.prober, &Cache::default(), None).await;
+        let problem = passt.problem.unwrap();
+        assert!(problem.why.starts_with("passt is not installed (looked in /"), "{}", problem.why);
+        assert!(problem.fix.contains("install the package passt"), "{}", problem.fix);
+        assert_eq!(passt.path, None);
+    }
+}

@@ -1,0 +1,302 @@
+//! A started program: its number, its signals, its end.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+
+use super::guard::EXITED;
+use super::spawn::{Spawn, Stdio};
+
+/// A running program under its guard. Dropping it kills the program and waits until it is gone.
+#[derive(Debug)]
+pub struct Child {
+    guard: Pid,
+    pid: Pid,
+    socket: AsyncFd<OwnedFd>,
+    status: Option<ExitStatus>,
+}
+
+impl Child {
+    /// The guard `guard` at the other end of `socket`.
+    pub(super) fn new(guard: Pid, socket: OwnedFd) -> io::Result<Self> {
+        // SAFETY: the descriptor is owned by the AsyncFd from here to its end.
+        match unsafe { AsyncFd::register(socket) } {
+            Ok(socket) => Ok(Child { guard, pid: guard, socket, status: None }),
+            Err(error) => {
+                let (socket, error) = error.into_parts();
+                drop(socket); // which tells the guard to leave
+                let _ = waitpid(guard, None);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn with_socket<T>(&self, read: impl FnOnce(&OwnedFd) -> T) -> T {
+        read(self.socket.get_ref())
+    }
+
+    pub(super) fn set_pid(&mut self, pid: Pid) {
+        self.pid = pid;
+    }
+
+    /// The program's process number as we see it, whatever namespace it lives in.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends a signal to the program; one that has ended already is none the wiser.
+    pub fn signal(&self, signal: Signal) {
+        if self.status.is_none() {
+            let _ = send(
+                self.socket.as_raw_fd(),
+                &[signal as i32 as u8],
+                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+            );
+        }
+    }
+
+    /// Waits for the program's end; may be called again and be cancelled at any time.
+    pub async fn wait(&mut self) -> ExitStatus {
+        if let Some(status) = self.status {
+            return status;
+        }
+        let status = loop {
+            let Ok(mut ready) = self.socket.readable().await else { break lost() };
+            let mut message = [0u8; 8];
+            match ready.try_io(|socket| {
+                Ok(recv(socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT)?)
+            }) {
+                Ok(Ok(5)) if message[0] == EXITED => {
+                    let [_, a, b, c, d, ..] = message;
+                    break ExitStatus::from_raw(i32::from_ne_bytes([a, b, c, d]));
+                }
+                // The guard was killed, and the program with it.
+                Ok(Ok(0) | Err(_)) => break lost(),
+                Ok(Ok(_)) | Err(_) => {}
+            }
+        };
+        let _ = waitpid(self.guard, None);
+        self.status = Some(status);
+        status
+    }
+
+    /// Asks the program to end with `signal`, kills it when it is still there after `patience`.
+    pub async fn stop(&mut self, signal: Signal, patience: Duration) -> ExitStatus {
+        self.signal(signal);
+        match tokio::time::timeout(patience, self.wait()).await {
+            Ok(status) => status,
+            Err(_) => {
+                self.signal(Signal::SIGKILL);
+                self.wait().await
+            }
+        }
+    }
+}
+
+/// The status of a program whose guard was killed.
+fn lost() -> ExitStatus {
+    ExitStatus::from_raw(libc::SIGKILL)
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            self.signal(Signal::SIGKILL);
+            let _ = waitpid(self.guard, None);
+        }
+    }
+}
+
+/// What a short-lived program printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Captured {
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+    /// How it ended; `None` when it was killed at the time limit.
+    pub status: Option<ExitStatus>,
+}
+
+/// Runs a program to its end, at most `limit`, feeds it `stdin` and collects what it prints.
+///
+/// It runs in a process group of its own with an empty environment but for `LC_ALL=C`.
+///
+/// # Errors
+/// It could not be started, or a pipe failed. Nothing is left running.
+pub async fn capture(
+    program: &Path,
+    args: &[OsString],
+    stdin: &[u8],
+    limit: Duration,
+) -> io::Result<Captured> {
+    let (mut input, input_end) = pipe::pipe().map(|(tx, rx)| (tx, rx.into_blocking_fd()))?;
+    let (output_end, mut output) = pipe::pipe().map(|(tx, rx)| (tx.into_blocking_fd(), rx))?;
+    let (error_end, mut error) = pipe::pipe().map(|(tx, rx)| (tx.into_blocking_fd(), rx))?;
+    let mut argv = vec![program.as_os_str().to_owned()];
+    argv.extend_from_slice(args);
+    let mut child = Spawn::new(program, &argv)
+        .env(&[("LC_ALL".into(), "C".into())])
+        .stdio(Stdio::Fd(input_end?), Stdio::Fd(output_end?), Stdio::Fd(error_end?))
+        .own_group()
+        .start()
+        .map_err(io::Error::other)?;
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let all = async {
+        let feed = async {
+            // A program that does not read its input is no failure.
+            let _ = input.write_all(stdin).await;
+            drop(input);
+        };
+        let (_, out, err) =
+            tokio::join!(feed, output.read_to_end(&mut stdout), error.read_to_end(&mut stderr));
+        out.and(err).map(|_| ())
+    };
+    let status = match tokio::time::timeout(limit, async {
+        all.await?;
+        Ok::<_, io::Error>(child.wait().await)
+    })
+    .await
+    {
+        Ok(status) => Some(status?),
+        Err(_) => {
+            child.stop(Signal::SIGKILL, Duration::ZERO).await;
+            None
+        }
+    };
+    Ok(Captured { stdout, stderr, status })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{Isolation, SpawnError};
+
+    fn shell(script: &str) -> Spawn {
+        let argv = ["sh", "-c", script].map(OsString::from);
+        Spawn::new(Path::new("/bin/sh"), &argv).stdio(Stdio::Null, Stdio::Null, Stdio::Null)
+    }
+
+    fn alive(pid: Pid) -> bool {
+        nix::sys::signal::kill(pid, None).is_ok()
+    }
+
+    #[tokio::test]
+    async fn the_status_comes_through_the_guard() {
+        assert_eq!(shell("exit 7").start().unwrap().wait().await.code(), Some(7));
+        let mut child = shell("kill -TERM $$").start().unwrap();
+        assert_eq!(child.wait().await.signal(), Some(15));
+        assert_eq!(child.wait().await.signal(), Some(15), "asking again gives the same");
+    }
+
+    #[tokio::test]
+    async fn the_number_is_the_programs_own() {
+        let mut child = shell("exec sleep 60").start().unwrap();
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", child.pid())).unwrap();
+        assert_eq!(name.trim(), "sleep");
+        assert_eq!(child.stop(Signal::SIGTERM, Duration::from_secs(5)).await.signal(), Some(15));
+        assert!(!alive(child.pid()));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ignores_the_signal_is_killed() {
+        let mut child =
+            shell("trap '' TERM; while :; do sleep 60 & wait; done").own_group().start().unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let status = child.stop(Signal::SIGTERM, Duration::from_millis(50)).await;
+        assert_eq!(status.signal(), Some(9));
+    }
+
+    #[tokio::test]
+    async fn dropping_kills_the_program_and_its_helpers() {
+        let child = shell("sleep 60 & sleep 60").own_group().start().unwrap();
+        let (pid, guard) = (child.pid(), child.guard);
+        drop(child);
+        assert!(!alive(pid) && !alive(guard));
+        assert!(nix::sys::signal::killpg(pid, None).is_err(), "the helper is gone, too");
+    }
+
+    #[tokio::test]
+    async fn killing_the_guard_kills_the_program() {
+        for isolation in [Isolation::Guard, Isolation::PidNamespace] {
+            let mut child = shell("exec sleep 60").isolation(isolation).start().unwrap();
+            let pid = child.pid();
+            nix::sys::signal::kill(child.guard, Signal::SIGKILL).unwrap();
+            assert_eq!(child.wait().await.signal(), Some(9));
+            for _ in 0..100 {
+                if !alive(pid) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert!(!alive(pid), "{isolation:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pid_namespace_has_its_own_proc_and_we_know_the_outer_number() {
+        let script = "test $$ = 2 && test \"$(cat /proc/self/stat | cut -d' ' -f5)\" -lt 9 && exec sleep 60; exit 1";
+        let mut child = shell(script).isolation(Isolation::PidNamespace).start().unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", child.pid())).unwrap();
+        assert_eq!(name.trim(), "sleep");
+        assert_eq!(child.stop(Signal::SIGTERM, Duration::from_secs(5)).await.signal(), Some(15));
+    }
+
+    #[tokio::test]
+    async fn a_failed_execve_says_so() {
+        for (program, errno) in [("/nonexistent/x", libc::ENOENT), ("/etc/passwd", libc::EACCES)] {
+            match Spawn::new(Path::new(program), &["x".into()]).start() {
+                Err(SpawnError::Exec { source, .. }) => {
+                    assert_eq!(source.raw_os_error(), Some(errno));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn descriptors_arrive_under_their_numbers() {
+        // The numbers are likely ones of ours, which must not get in the way.
+        for number in [3, 4, 5, 9] {
+            let (read, write) = nix::unistd::pipe().unwrap();
+            let mut child =
+                shell(&format!("printf hello >&{number}")).fd(write, number).start().unwrap();
+            assert!(child.wait().await.success());
+            let mut text = [0u8; 16];
+            assert_eq!(nix::unistd::read(&read, &mut text), Ok(5));
+            assert_eq!(nix::unistd::read(&read, &mut text), Ok(0), "no copy is left open");
+        }
+    }
+
+    #[tokio::test]
+    async fn capture_feeds_and_collects() {
+        let args = ["-c", "cat; echo problem >&2; exit 3"].map(OsString::from);
+        let big = vec![b'x'; 300_000];
+        let got =
+            capture(Path::new("/bin/sh"), &args, &big, Duration::from_secs(20)).await.unwrap();
+        assert_eq!(got.stdout, big);
+        assert_eq!(got.stderr, b"problem\n");
+        assert_eq!(got.status.and_then(|s| s.code()), Some(3));
+    }
+
+    #[tokio::test]
+    async fn capture_ends_at_its_limit() {
+        let args = ["-c", "echo early; sleep 60"].map(OsString::from);
+        let got =
+            capture(Path::new("/bin/sh"), &args, b"", Duration::from_millis(300)).await.unwrap();
+        assert_eq!((got.stdout.as_slice(), got.status), (&b"early\n"[..], None));
+    }
+}

@@ -1,0 +1,44 @@
+//! Descriptors that this process was started with.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD only reads a flag of a number.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// Which of standard input, output and error were closed by whoever started us. Call it first of
+/// all: the next file that is opened would get the number.
+pub fn closed_standard() -> Vec<&'static str> {
+    [(0, "standard input"), (1, "standard output"), (2, "standard error")]
+        .into_iter()
+        .filter(|(fd, _)| !is_open(*fd))
+        .map(|(_, name)| name)
+        .collect()
+}
+
+/// The lowest descriptor above the standard ones that was not open when this is called.
+pub fn first_free() -> RawFd {
+    (3..).find(|fd| !is_open(*fd)).unwrap_or(3)
+}
+
+/// Takes an inherited descriptor that is open for writing, so that no child inherits it.
+///
+/// # Errors
+/// It is not open, or only for reading. The caller must not use the number any further.
+pub fn take_writable(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl on a number; afterwards the number is ours alone: this is called once for a
+    // number that our starter opened for us, before anything else could have got it.
+    unsafe {
+        let flags = libc::fcntl(fd, libc::F_GETFL);
+        if flags < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if flags & libc::O_ACCMODE == libc::O_RDONLY {
+            return Err(io::Error::other("open for reading only"));
+        }
+        libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}

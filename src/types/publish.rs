@@ -1,0 +1,349 @@
+//! Published ports: host ports whose connections and datagrams reach the guest.
+//!
+//! Grammar: `[ADDR:]HOSTPORT[-END][:GUESTPORT][/tcp|udp]`. ADDR is an IPv4 address, or an IPv6
+//! address in brackets; without one only the host itself can connect (127.0.0.1). GUESTPORT is the
+//! first port in the guest, by default the same as on the host; a range keeps its length.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The transport protocol of a published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP connections.
+    Tcp,
+    /// UDP datagrams.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+/// Ports `first..=last`, never empty, never port 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// The ports from `first` to `last`; `None` for port 0 or a range that runs backwards.
+    pub fn new(first: u16, last: u16) -> Option<Self> {
+        (first > 0 && first <= last).then_some(PortRange { first, last })
+    }
+
+    /// The lowest port.
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The highest port.
+    pub fn last(self) -> u16 {
+        self.last
+    }
+
+    /// Every port in order.
+    pub fn ports(self) -> impl Iterator<Item = u16> {
+        self.first..=self.last
+    }
+
+    fn shared_with(self, other: PortRange) -> Option<u16> {
+        let low = self.first.max(other.first);
+        (low <= self.last.min(other.last)).then_some(low)
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// One published port or range of ports.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Publish {
+    /// The host address that listens.
+    pub address: IpAddr,
+    /// The host's ports.
+    pub host: PortRange,
+    /// The guest's ports, as many as the host's.
+    pub guest: PortRange,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// Why a text publishes no port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Not of the form above.
+    #[error(
+        "{0:?} is not [ADDR:]HOSTPORT[-END][:GUESTPORT][/tcp|udp], such as 2222:22 or [::1]:8080:80/tcp"
+    )]
+    Form(String),
+    /// The part before the ports is no address.
+    #[error("{address:?} in {text:?} is not an IP address: write 127.0.0.1, 0.0.0.0 or [::1]")]
+    Address {
+        /// The whole text.
+        text: String,
+        /// The part that should be an address.
+        address: String,
+    },
+    /// No socket can listen on this address.
+    #[error(
+        "{address} in {text:?} cannot be listened on: use one of the host's addresses, or 0.0.0.0 for all"
+    )]
+    NotLocal {
+        /// The whole text.
+        text: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A part is no port number.
+    #[error("{port:?} in {text:?} is not a port: use 1 to 65535")]
+    Port {
+        /// The whole text.
+        text: String,
+        /// The part that should be a port.
+        port: String,
+    },
+    /// The range runs backwards.
+    #[error("the range {first}-{last} in {text:?} runs backwards: write {last}-{first}")]
+    Backwards {
+        /// The whole text.
+        text: String,
+        /// The first port written.
+        first: u16,
+        /// The second port written.
+        last: u16,
+    },
+    /// The guest's ports would pass 65535.
+    #[error("the guest's ports in {0:?} would run past 65535: start lower or shorten the range")]
+    GuestRange(String),
+    /// Neither tcp nor udp.
+    #[error("{protocol:?} in {text:?} is not a protocol: use tcp or udp")]
+    Protocol {
+        /// The whole text.
+        text: String,
+        /// The part behind the slash.
+        protocol: String,
+    },
+}
+
+impl FromStr for Publish {
+    type Err = PublishError;
+
+    fn from_str(text: &str) -> Result<Self, PublishError> {
+        let form = || PublishError::Form(text.to_owned());
+        let (rest, protocol) = match text.split_once('/') {
+            None => (text, Protocol::Tcp),
+            Some((rest, "tcp")) => (rest, Protocol::Tcp),
+            Some((rest, "udp")) => (rest, Protocol::Udp),
+            Some((_, other)) => {
+                return Err(PublishError::Protocol {
+                    text: text.to_owned(),
+                    protocol: other.to_owned(),
+                });
+            }
+        };
+        let (address, ports) = split_address(text, rest)?;
+        let mut parts = ports.split(':');
+        let host = host_range(text, parts.next().ok_or_else(form)?)?;
+        let first = match parts.next() {
+            Some(part) => port(text, part)?,
+            None => host.first,
+        };
+        if parts.next().is_some() {
+            return Err(form());
+        }
+        let last = first
+            .checked_add(host.last - host.first)
+            .ok_or_else(|| PublishError::GuestRange(text.to_owned()))?;
+        Ok(Publish { address, host, guest: PortRange { first, last }, protocol })
+    }
+}
+
+/// The listening address and what is left: the ports.
+fn split_address<'a>(text: &str, rest: &'a str) -> Result<(IpAddr, &'a str), PublishError> {
+    let bad = |address: &str| PublishError::Address {
+        text: text.to_owned(),
+        address: address.to_owned(),
+    };
+    let (address, ports): (IpAddr, &str) = if let Some(inner) = rest.strip_prefix('[') {
+        let (address, ports) =
+            inner.split_once("]:").ok_or_else(|| PublishError::Form(text.to_owned()))?;
+        (address.parse::<Ipv6Addr>().map_err(|_| bad(address))?.into(), ports)
+    } else {
+        match rest.split_once(':') {
+            // A port has no dot and no letter, an address has a dot: that tells 2222:22 from 0.0.0.0:22.
+            Some((address, ports)) if !address.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
+                (address.parse::<Ipv4Addr>().map_err(|_| bad(address))?.into(), ports)
+            }
+            _ => (Ipv4Addr::LOCALHOST.into(), rest),
+        }
+    };
+    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if address.is_multicast() || broadcast {
+        return Err(PublishError::NotLocal { text: text.to_owned(), address });
+    }
+    Ok((address, ports))
+}
+
+fn host_range(text: &str, part: &str) -> Result<PortRange, PublishError> {
+    let (first, last) = match part.split_once('-') {
+        Some((first, last)) => (port(text, first)?, port(text, last)?),
+        None => {
+            let only = port(text, part)?;
+            (only, only)
+        }
+    };
+    PortRange::new(first, last).ok_or(PublishError::Backwards {
+        text: text.to_owned(),
+        first,
+        last,
+    })
+}
+
+fn port(text: &str, part: &str) -> Result<u16, PublishError> {
+    let bad = || PublishError::Port { text: text.to_owned(), port: part.to_owned() };
+    if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(bad());
+    }
+    part.parse().ok().filter(|p| *p > 0).ok_or_else(bad)
+}
+
+impl fmt::Display for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{address}:")?,
+            IpAddr::V6(address) => write!(f, "[{address}]:")?,
+        }
+        write!(f, "{}:{}/{}", self.host, self.guest.first, self.protocol)
+    }
+}
+
+impl TryFrom<String> for Publish {
+    type Error = PublishError;
+
+    fn try_from(text: String) -> Result<Self, PublishError> {
+        text.parse()
+    }
+}
+
+impl From<Publish> for String {
+    fn from(publish: Publish) -> String {
+        publish.to_string()
+    }
+}
+
+/// The first two entries that want the same host port, and that port.
+///
+/// An unspecified address (0.0.0.0, ::) wants the port on every address of its family.
+pub fn overlap(list: &[Publish]) -> Option<(&Publish, &Publish, u16)> {
+    list.iter().enumerate().find_map(|(i, a)| {
+        list[..i].iter().find_map(|b| {
+            let family = a.address.is_ipv4() == b.address.is_ipv4();
+            let address = a.address == b.address
+                || family && (a.address.is_unspecified() || b.address.is_unspecified());
+            let port = a.host.shared_with(b.host)?;
+            (address && a.protocol == b.protocol).then_some((b, a, port))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_every_form() {
+        for (text, canonical) in [
+            ("22", "127.0.0.1:22:22/tcp"),
+            ("2222:22", "127.0.0.1:2222:22/tcp"),
+            ("2222:22/udp", "127.0.0.1:2222:22/udp"),
+            ("0.0.0.0:80", "0.0.0.0:80:80/tcp"),
+            ("192.0.2.7:8080-8090:80", "192.0.2.7:8080-8090:80/tcp"),
+            ("8080-8090", "127.0.0.1:8080-8090:8080/tcp"),
+            ("[::1]:2223:22/tcp", "[::1]:2223:22/tcp"),
+            ("[::]:53/udp", "[::]:53:53/udp"),
+        ] {
+            let publish: Publish = text.parse().unwrap();
+            assert_eq!(publish.to_string(), canonical, "{text}");
+            assert_eq!(canonical.parse(), Ok(publish));
+        }
+    }
+
+    #[test]
+    fn refuses_with_the_part_that_is_wrong() {
+        let t = |s: &str| s.to_owned();
+        let port = |text: &str, port: &str| PublishError::Port { text: t(text), port: t(port) };
+        let address = |text: &str, a: &str| PublishError::Address { text: t(text), address: t(a) };
+        for (text, error) in [
+            ("", port("", "")),
+            ("0", port("0", "0")),
+            ("65536", port("65536", "65536")),
+            ("+80", port("+80", "+80")),
+            ("80:", port("80:", "")),
+            ("1:2:3", PublishError::Form(t("1:2:3"))),
+            ("90-80", PublishError::Backwards { text: t("90-80"), first: 90, last: 80 }),
+            ("80-90:65530", PublishError::GuestRange(t("80-90:65530"))),
+            ("80-90:80-90", port("80-90:80-90", "80-90")),
+            ("host:80", address("host:80", "host")),
+            ("1.2.3:80", address("1.2.3:80", "1.2.3")),
+            ("[::1]80", PublishError::Form(t("[::1]80"))),
+            ("[1.2.3.4]:80", address("[1.2.3.4]:80", "1.2.3.4")),
+            (
+                "224.0.0.1:80",
+                PublishError::NotLocal {
+                    text: t("224.0.0.1:80"),
+                    address: "224.0.0.1".parse().unwrap(),
+                },
+            ),
+            ("80/sctp", PublishError::Protocol { text: t("80/sctp"), protocol: t("sctp") }),
+        ] {
+            assert_eq!(text.parse::<Publish>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn overlaps() {
+        let list =
+            |texts: &[&str]| -> Vec<Publish> { texts.iter().map(|t| t.parse().unwrap()).collect() };
+        for (texts, port) in [
+            (&["80", "80"][..], Some(80)),
+            (&["80", "0.0.0.0:80"], Some(80)),
+            (&["8000-8010", "9000", "8005-8020"], Some(8005)),
+            (&["80", "80/udp"], None),
+            (&["80", "[::1]:80"], None),
+            (&["[::]:80", "[::1]:80:81"], Some(80)),
+            (&["127.0.0.1:80", "127.0.0.2:80"], None),
+            (&["80-81", "82"], None),
+        ] {
+            assert_eq!(overlap(&list(texts)).map(|o| o.2), port, "{texts:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused_or_round_trips(text in "[0-9a-f:.\\[\\]/\\-tcpud]{0,30}") {
+            if let Ok(publish) = text.parse::<Publish>() {
+                prop_assert_eq!(publish.to_string().parse(), Ok(publish));
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Names: of a domain, a host interface, a launch.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not a name of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// Not a host or domain name (RFC 1123: labels of letters, digits and inner hyphens, 63
+    /// characters a label, 253 in all).
+    #[error(
+        "{0:?} is not a domain name: use labels of letters, digits and hyphens, such as example.org"
+    )]
+    Domain(String),
+    /// Not a network interface name (Linux: 1 to 15 bytes, no '/', no white space, not '.' or '..').
+    #[error("{0:?} is not a network interface name: 1 to 15 characters, no spaces, '/' or ':'")]
+    Interface(String),
+    /// Not a name for a launch.
+    #[error("{0:?} cannot name a launch: use 1 to 64 letters, digits, '-', '.' or '_'")]
+    Launch(String),
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $error:ident, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = TextError;
+
+            fn from_str(text: &str) -> Result<Self, TextError> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(text) { Ok($name(text.to_owned())) } else { Err(TextError::$error(text.to_owned())) }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = TextError;
+
+            fn try_from(text: String) -> Result<Self, TextError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+    };
+}
+
+name!(
+    /// A host or domain name as DHCP hands it to a guest.
+    DomainName, Domain, is_domain
+);
+name!(
+    /// The name of one of the host's network interfaces.
+    InterfaceName, Interface, is_interface
+);
+name!(
+    /// What a launch is called in `netlaunch ps`.
+    LaunchName, Launch, is_launch
+);
+
+fn is_domain(text: &str) -> bool {
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+fn is_interface(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
+    (1..=15).contains(&text.len()) && text.bytes().all(allowed) && text != "." && text != ".."
+}
+
+fn is_launch(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains() {
+        for good in ["a", "example.org", "x-1.example", &"a".repeat(63)] {
+            assert!(good.parse::<DomainName>().is_ok(), "{good}");
+        }
+        for bad in
+            ["", ".", "a..b", "-a", "a-", "a_b", "a b", "a,b", &"a".repeat(64), &"a.".repeat(127)]
+        {
+            assert_eq!(bad.parse::<DomainName>(), Err(TextError::Domain(bad.to_owned())), "{bad}");
+        }
+    }
+
+    #[test]
+    fn interfaces() {
+        for good in ["eth0", "br-1", "enp0s31f6", "a.100"] {
+            assert!(good.parse::<InterfaceName>().is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "eth0:1", "sixteen-letters-", "é"] {
+            assert_eq!(
+                bad.parse::<InterfaceName>(),
+                Err(TextError::Interface(bad.to_owned())),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn launches() {
+        assert_eq!("web-1".parse::<LaunchName>().unwrap().as_str(), "web-1");
+        for bad in ["", "a/b", "a b", &"a".repeat(65)] {
+            assert_eq!(bad.parse::<LaunchName>(), Err(TextError::Launch(bad.to_owned())), "{bad}");
+        }
+    }
+}

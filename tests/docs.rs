@@ -1,0 +1,239 @@
+//! Holds together what is written about the options and what they are: command line definition,
+//! manual pages, completions, README, sample configuration file, changelog.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use clap::{CommandFactory, ValueEnum};
+use clap_complete::Shell;
+use netlaunch::cli::args::Cli;
+use netlaunch::cli::{completions, config};
+
+type Flags = BTreeSet<String>;
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The flags of one command, dashes included. `-h` and `-V` are clap's own and stay in.
+fn flags(command: &clap::Command) -> Flags {
+    let of = |arg: &clap::Arg| {
+        let long = arg.get_long().map(|long| format!("--{long}"));
+        let short = arg.get_short().map(|short| format!("-{short}"));
+        long.into_iter().chain(short).collect::<Vec<_>>()
+    };
+    command.get_arguments().flat_map(of).collect()
+}
+
+/// The flags of netlaunch itself (under "") and of each command, without what every command has.
+fn defined() -> BTreeMap<String, Flags> {
+    let mut cli = Cli::command();
+    cli.build();
+    let top = flags(&cli);
+    let everywhere: Flags = cli
+        .get_arguments()
+        .filter(|arg| arg.is_global_set())
+        .flat_map(|arg| {
+            let long = arg.get_long().map(|long| format!("--{long}"));
+            long.into_iter().chain(arg.get_short().map(|short| format!("-{short}")))
+        })
+        .chain(["-h", "--help", "-V", "--version"].map(String::from))
+        .collect();
+    let mut all = BTreeMap::from([(String::new(), top)]);
+    for command in cli.get_subcommands() {
+        let own = flags(command).difference(&everywhere).cloned().collect();
+        all.insert(command.get_name().to_owned(), own);
+    }
+    all
+}
+
+fn union(all: &BTreeMap<String, Flags>) -> Flags {
+    all.values().flatten().cloned().collect()
+}
+
+/// The flags that mdoc lines mark up with `Fl`.
+fn marked<'a>(lines: impl Iterator<Item = &'a str>) -> Flags {
+    let mut flags = Flags::new();
+    for line in lines.filter(|line| line.starts_with('.')) {
+        let words: Vec<&str> = line.trim_start_matches('.').split_whitespace().collect();
+        let mut after_flag = false;
+        for (i, word) in words.iter().enumerate() {
+            match *word {
+                "Fl" => after_flag = true,
+                "|" | "," | ";" | "." => {}
+                // A word behind Fl is a flag until another macro begins; `--` alone is none.
+                word if after_flag && !is_macro(word) => {
+                    if word != "-" {
+                        flags.insert(format!("-{word}"));
+                    }
+                }
+                _ => after_flag = false,
+            }
+            assert!(!(*word == "Fl" && i + 1 == words.len()) || line.ends_with("Fl -"), "{line}");
+        }
+    }
+    flags
+}
+
+fn is_macro(word: &str) -> bool {
+    let mut letters = word.chars();
+    word.len() == 2
+        && letters.next().is_some_and(|c| c.is_ascii_uppercase())
+        && letters.next().is_some_and(|c| c.is_ascii_lowercase())
+}
+
+/// The lines of a section (`.Sh`) or subsection (`.Ss`) of a manual page.
+fn section<'a>(page: &'a str, heading: &str) -> Vec<&'a str> {
+    let lines: Vec<&str> = page
+        .lines()
+        .skip_while(|line| *line != heading)
+        .skip(1)
+        .take_while(|line| !line.starts_with(".Sh ") && !line.starts_with(".Ss "))
+        .collect();
+    assert!(!lines.is_empty(), "no section {heading:?}");
+    lines
+}
+
+fn items<'a>(lines: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    lines.iter().copied().filter(|line| line.starts_with(".It "))
+}
+
+#[test]
+fn every_option_has_an_entry_in_the_manual_and_every_entry_an_option() {
+    let page = read("man/netlaunch.1");
+    let all = defined();
+    let launch = section(&page, ".Ss Options of a launch");
+    let every = section(&page, ".Ss Options of every command");
+    assert_eq!(marked(items(&launch).chain(items(&every))), all[""]);
+
+    let commands = section(&page, ".Ss Options of probe and ps");
+    let documented = marked(items(&commands));
+    assert_eq!(documented, union_of(&all, |command| !command.is_empty()));
+    assert_eq!(marked(page.lines()), union(&all), "a flag in the text that is none of netlaunch's");
+}
+
+fn union_of(all: &BTreeMap<String, Flags>, wanted: impl Fn(&str) -> bool) -> Flags {
+    all.iter().filter(|(name, _)| wanted(name)).flat_map(|(_, flags)| flags.clone()).collect()
+}
+
+#[test]
+fn the_synopsis_names_every_option_of_every_command() {
+    let page = read("man/netlaunch.1");
+    let lines = section(&page, ".Sh SYNOPSIS");
+    let all = defined();
+    let mut found: BTreeMap<String, Flags> = BTreeMap::new();
+    for call in lines.split(|line| *line == ".Nm") {
+        let name = call.iter().find_map(|line| line.strip_prefix(".Cm ")).unwrap_or_default();
+        found.entry(name.to_owned()).or_default().extend(marked(call.iter().copied()));
+    }
+    assert_eq!(found, all);
+}
+
+#[test]
+fn every_command_has_an_entry_in_the_manual() {
+    let page = read("man/netlaunch.1");
+    let lines = section(&page, ".Sh DESCRIPTION");
+    let documented: Flags = items(&lines)
+        .filter_map(|line| line.strip_prefix(".It Cm "))
+        .filter_map(|rest| rest.split(' ').next())
+        .map(String::from)
+        .collect();
+    let commands: Flags =
+        Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    assert_eq!(documented, commands);
+}
+
+#[test]
+fn completions_know_every_option_and_no_other() {
+    for shell in Shell::value_variants() {
+        let mut script = Vec::new();
+        completions::write(*shell, &mut script).unwrap();
+        let script = String::from_utf8(script).unwrap();
+        let (all, words) = (union(&defined()), long_flags(&script));
+        for flag in all.iter().filter(|flag| flag.starts_with("--")) {
+            // fish writes `-l FLAG`, the others the flag as it is typed.
+            let fish = format!("-l {} ", &flag[2..]);
+            assert!(
+                words.contains(flag) || format!("{script} ").replace('\n', " ").contains(&fish),
+                "{shell}: {flag}"
+            );
+        }
+        if *shell == Shell::Bash {
+            let unknown: Vec<_> = words.difference(&all).collect();
+            assert!(unknown.is_empty(), "{unknown:?}");
+        }
+    }
+}
+
+/// Every `--word` in a text.
+fn long_flags(text: &str) -> Flags {
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    text.split(|c| !part(c))
+        .filter(|word| word.strip_prefix("--").is_some_and(|w| w.starts_with(char::is_alphabetic)))
+        .map(String::from)
+        .collect()
+}
+
+#[test]
+fn the_readme_mentions_no_unknown_option() {
+    let readme = read("README.md");
+    // Other programs' options are on lines that call those programs.
+    let ours = readme.lines().filter(|line| !line.starts_with("cargo ")).collect::<Vec<_>>();
+    let mentioned = long_flags(&ours.join("\n"));
+    assert!(mentioned.contains("--print"));
+    let all = union(&defined());
+    let unknown: Vec<_> = mentioned.difference(&all).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    let examples: Vec<&str> = readme
+        .split("```")
+        .skip(1)
+        .step_by(2)
+        .flat_map(str::lines)
+        .filter(|line| line.starts_with("netlaunch "))
+        .collect();
+    assert!(examples.len() > 3, "{examples:?}");
+    for line in examples {
+        let command = line.split(" > ").next().unwrap_or_default();
+        let words = command.split_whitespace().map(Into::into);
+        assert!(netlaunch::cli::usage::parse(words).is_ok(), "{line}");
+    }
+}
+
+/// The sample file with the `#` of its settings removed.
+fn sample() -> String {
+    let setting = |line: &&str| line.starts_with(|c: char| c.is_ascii_lowercase());
+    let text = read("conf/netlaunch.conf");
+    let lines = text.lines().filter_map(|line| line.strip_prefix('#')).filter(setting);
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_sample_file_sets_nothing_and_names_every_key() {
+    let text = read("conf/netlaunch.conf");
+    assert_eq!(config::parse(text.as_bytes()), Ok(config::Config::default()));
+    let sample = sample();
+    if let Err(mistake) = config::parse(sample.as_bytes()) {
+        panic!("the settings of conf/netlaunch.conf, uncommented{mistake}");
+    }
+    let keys: BTreeSet<&str> = sample.lines().filter_map(|l| l.split(" = ").next()).collect();
+    assert_eq!(keys, BTreeSet::from(config::KEYS));
+}
+
+#[test]
+fn the_manual_of_the_file_has_every_key_and_no_other() {
+    let page = read("man/netlaunch.conf.5");
+    let lines = section(&page, ".Sh DESCRIPTION");
+    let keys: BTreeSet<&str> =
+        items(&lines).filter_map(|line| line.strip_prefix(".It Cm ")).collect();
+    assert_eq!(keys, BTreeSet::from(config::KEYS));
+}
+
+#[test]
+fn the_changelog_has_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let has = |line: &str| line.starts_with("## ") && line.contains(version);
+    assert!(read("CHANGELOG.md").lines().any(has), "no section for {version}");
+}
