@@ -338,6 +338,44 @@ mod x86 {
             tell(report, STOPPED, reason, u32::from(result))
         }
     }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn silence_is_bounded_and_an_early_end_is_seen() {
+            let limit = Duration::from_millis(50);
+            let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
+            let start = Instant::now();
+            assert_eq!(await_message(read.into(), limit).unwrap(), KvmOutcome::Hung);
+            assert!(start.elapsed() >= limit);
+            drop(write);
+            let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
+            nix::unistd::write(&write, &[0; 3]).unwrap();
+            drop(write);
+            let answer = await_message(read.into(), Duration::from_secs(5)).unwrap();
+            assert_eq!(answer, KvmOutcome::Crashed);
+        }
+
+        #[test]
+        fn a_test_process_that_never_answers_is_killed() {
+            let us = getpid();
+            // SAFETY: the child makes system calls only.
+            let pid = unsafe {
+                let pid = raw_fork(0);
+                if pid == 0 {
+                    loop {
+                        libc::pause();
+                    }
+                }
+                Pid::from_raw(pid as c_int)
+            };
+            assert_ne!(pid, us);
+            end(pid);
+            assert_eq!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Err(Errno::ECHILD));
+        }
+    }
 }
 
 #[cfg(test)]

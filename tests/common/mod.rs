@@ -1,0 +1,372 @@
+//! What the tests share: network namespaces, sandboxes, users, the real guest. Everything made
+//! here is gone when its value is dropped, also when a test fails.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::fs;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64::prelude::*;
+
+/// The ordinary user of the tests; has no entry in /etc/passwd, no capability and no group.
+pub const USER: u32 = 12345;
+
+/// Who runs netlaunch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum As {
+    Root,
+    User,
+}
+
+/// Whether the tests that need root can run; says so when not.
+pub fn have_root(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped {test}: it makes network namespaces, which needs root (./tests/run)");
+    }
+    root
+}
+
+/// A network namespace with a default route, from which passt takes its addresses.
+pub struct Netns {
+    pub name: String,
+}
+
+impl Netns {
+    /// A namespace with loopback and a default route over a veth pair; both ends are inside.
+    pub fn routed() -> Self {
+        let netns = Netns::bare();
+        netns.ip("link add up0 type veth peer name up1");
+        netns.ip("link set up0 up");
+        netns.ip("link set up1 up");
+        netns.ip("address add 192.0.2.2/24 dev up0");
+        netns.ip("route add default via 192.0.2.1 dev up0");
+        netns
+    }
+
+    /// A namespace with loopback only.
+    pub fn bare() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("nltest-{}-{n}", std::process::id());
+        let netns = Netns { name };
+        assert!(run("ip", &["netns", "add", &netns.name]).status.success());
+        netns.ip("link set lo up");
+        netns
+    }
+
+    /// Runs `ip` inside.
+    pub fn ip(&self, args: &str) {
+        let mut argv = vec!["-n", &self.name];
+        argv.extend(args.split(' '));
+        let output = run("ip", &argv);
+        assert!(output.status.success(), "ip {args}: {}", text(&output.stderr));
+    }
+
+    /// Runs `work` in a thread inside the namespace: the sockets it makes belong there.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let handle = fs::File::open(format!("/run/netns/{}", self.name)).unwrap();
+        thread::scope(|scope| {
+            let work = || {
+                nix::sched::setns(handle.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            };
+            scope.spawn(work).join().unwrap()
+        })
+    }
+
+    /// Serves `body` over HTTP to everyone who connects to `port` of the namespace's loopback, for
+    /// as long as the test runs.
+    pub fn serve_http(&self, port: u16, body: &'static str) {
+        let listener = self.inside(|| TcpListener::bind(("127.0.0.1", port)).unwrap());
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || answer(stream, body));
+            }
+        });
+    }
+
+    /// Connects to a port of the namespace's loopback, sends a line and returns what comes back;
+    /// tries until `limit`, because the guest's server may not be there yet.
+    pub fn ask_tcp(&self, port: u16, limit: Duration) -> String {
+        self.inside(|| {
+            let end = Instant::now() + limit;
+            let mut got = String::new();
+            while got.is_empty() && Instant::now() < end {
+                if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
+                    use std::io::Write;
+                    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+                    let _ = stream.write_all(b"hello\n");
+                    let mut bytes = [0u8; 256];
+                    if let Ok(n) = stream.read(&mut bytes) {
+                        got = text(&bytes[..n]);
+                    }
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+            got
+        })
+    }
+
+    /// The same with datagrams.
+    pub fn ask_udp(&self, port: u16, limit: Duration) -> String {
+        self.inside(|| {
+            let end = Instant::now() + limit;
+            let socket = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            let mut bytes = [0u8; 256];
+            while Instant::now() < end {
+                let _ = socket.send_to(b"hello\n", ("127.0.0.1", port));
+                if let Ok(n) = socket.recv(&mut bytes) {
+                    return text(&bytes[..n]);
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+            String::new()
+        })
+    }
+}
+
+fn answer(mut stream: TcpStream, body: &str) {
+    use std::io::Write;
+    let mut request = [0u8; 2048];
+    let _ = stream.read(&mut request);
+    let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    let _ = stream.write_all(format!("{head}{body}").as_bytes());
+    // The guest's side closes first, or never: see the half-close bug in the man page.
+    thread::sleep(Duration::from_millis(500));
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = run("ip", &["netns", "delete", &self.name]);
+    }
+}
+
+/// Directories of one test's own, and netlaunch as a user who can reach only those.
+pub struct Sandbox {
+    dir: tempfile::TempDir,
+    pub who: As,
+    netns: Option<String>,
+}
+
+impl Sandbox {
+    /// A sandbox for `who`, whose programs run in `netns`.
+    pub fn new(who: As, netns: Option<&Netns>) -> Self {
+        let dir = tempfile::Builder::new().prefix("nltest-").tempdir().unwrap();
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(dir.path(), open.clone()).unwrap();
+        for name in ["bin", "state", "config", "home", "run"] {
+            let path = dir.path().join(name);
+            fs::create_dir(&path).unwrap();
+            if who == As::User && name != "bin" {
+                std::os::unix::fs::chown(&path, Some(USER), Some(USER)).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+            }
+        }
+        let built = Path::new(env!("CARGO_BIN_EXE_netlaunch"));
+        let here = dir.path().join("bin/netlaunch");
+        fs::copy(built, &here).unwrap();
+        fs::set_permissions(&here, open).unwrap();
+        Sandbox { dir, who, netns: netns.map(|n| n.name.clone()) }
+    }
+
+    /// A path in the sandbox.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The launch directories' root.
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// What is left in the launch directories' root.
+    pub fn launch_dirs(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.state()).unwrap();
+        entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// netlaunch with these arguments; the child's process number is netlaunch's own.
+    pub fn netlaunch<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Command {
+        let mut command = self.program(&self.path("bin/netlaunch"));
+        command.args(args);
+        command
+    }
+
+    /// Any program as this sandbox's user, in its namespace.
+    pub fn program(&self, program: &Path) -> Command {
+        let mut argv: Vec<String> = Vec::new();
+        if let Some(netns) = &self.netns {
+            argv.extend(["ip", "netns", "exec", netns].map(str::to_owned));
+        }
+        if self.who == As::User {
+            let (uid, gid) = (format!("--reuid={USER}"), format!("--regid={USER}"));
+            let rest = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"];
+            argv.push("setpriv".to_owned());
+            argv.extend([uid, gid]);
+            argv.extend(rest.map(str::to_owned));
+        }
+        argv.push(program.to_string_lossy().into_owned());
+        let mut command = Command::new(&argv[0]);
+        command
+            .args(&argv[1..])
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", self.path("home"))
+            .env("XDG_CACHE_HOME", self.path("home"))
+            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("NETLAUNCH_STATE_DIR", self.state())
+            .env("NETLAUNCH_CONFIG_DIR", self.path("config"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Writes an executable shell script into `bin` of the sandbox.
+    pub fn script(&self, name: &str, body: &str) -> PathBuf {
+        let path = self.path("bin").join(name);
+        // A shell writes it: a file that this process has open for writing cannot be executed, and
+        // what another test forks at that moment would have it open, too.
+        let write = "printf '%s\\n' '#!/bin/sh' \"$2\" > \"$1\" && chmod 755 \"$1\"";
+        let status = Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(body).status();
+        assert!(status.unwrap().success());
+        path
+    }
+}
+
+/// The real guest: its kernel and initramfs, made by tests/guest/build.
+pub struct Guest {
+    dir: PathBuf,
+}
+
+impl Guest {
+    /// The guest, if it was built; `tests/run` names it in NETLAUNCH_TEST_GUEST.
+    pub fn find(test: &str) -> Option<Self> {
+        let dir = std::env::var_os("NETLAUNCH_TEST_GUEST")
+            .map(PathBuf::from)
+            .unwrap_or_else(|| "/var/cache/netlaunch-tests/guest".into());
+        if dir.join("vmlinux").exists() && dir.join("initrd.gz").exists() {
+            return Some(Guest { dir });
+        }
+        eprintln!("skipped {test}: no test guest in {} (run ./tests/setup --guest)", dir.display());
+        None
+    }
+
+    /// QEMU and its arguments for a guest that runs `script` once it has its lease.
+    pub fn qemu(&self, script: &str) -> Vec<String> {
+        let file = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
+        let append =
+            format!("console=ttyS0 quiet panic=-1 nl.run={}", BASE64_STANDARD.encode(script));
+        let mut argv: Vec<String> = "qemu-system-x86_64 -M q35 -accel tcg -cpu qemu64 -nodefaults -no-user-config -display none -serial stdio -m 256 -no-reboot -device isa-debug-exit,iobase=0xf4,iosize=0x4"
+            .split(' ')
+            .map(str::to_owned)
+            .collect();
+        argv.extend(["-kernel".into(), file("vmlinux"), "-initrd".into(), file("initrd.gz")]);
+        argv.extend(["-append".into(), append]);
+        argv
+    }
+}
+
+/// A child that is killed when the test ends, however it ends.
+pub struct Reaped(pub Child);
+
+impl Reaped {
+    pub fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    /// Waits for the end, at most `limit`, and returns all output.
+    pub fn output(mut self, limit: Duration) -> Output {
+        let end = Instant::now() + limit;
+        let (out, err) = (self.0.stdout.take(), self.0.stderr.take());
+        let read = |pipe: Option<Box<dyn Read + Send>>| {
+            thread::spawn(move || {
+                let mut bytes = Vec::new();
+                if let Some(mut pipe) = pipe {
+                    let _ = pipe.read_to_end(&mut bytes);
+                }
+                bytes
+            })
+        };
+        let out = read(out.map(|p| Box::new(p) as _));
+        let err = read(err.map(|p| Box::new(p) as _));
+        let status = loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > end {
+                let _ = self.0.kill();
+                let (out, err) = (out.join().unwrap(), err.join().unwrap());
+                panic!("no end within {limit:?}: {}\n{}", text(&out), text(&err));
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        Output { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() }
+    }
+}
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a command.
+pub fn start(mut command: Command) -> Reaped {
+    Reaped(command.spawn().unwrap())
+}
+
+/// Runs a command to its end, 60 s at most.
+pub fn finish(command: Command) -> Output {
+    start(command).output(Duration::from_secs(60))
+}
+
+/// Runs a system tool to its end.
+pub fn run(program: &str, args: &[&str]) -> Output {
+    Command::new(program).args(args).output().unwrap()
+}
+
+/// Bytes as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The processes whose command line or executable mentions `needle` (a path that only this test
+/// uses), zombies left out; own processes of the test are not counted.
+pub fn processes_with(needle: &str) -> Vec<(i32, String)> {
+    let me = std::process::id() as i32;
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok())
+        .filter(|pid| *pid != me)
+        .filter_map(|pid| {
+            let line = text(&fs::read(format!("/proc/{pid}/cmdline")).ok()?).replace('\0', " ");
+            line.contains(needle).then_some((pid, line))
+        })
+        .collect()
+}
+
+/// Waits until `done` says so, at most `limit`; returns whether it did.
+pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
