@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tokio::time::sleep_until;
 
-use super::passt::{self, PasstError, describe, last_words};
+use super::passt::{self, describe, last_words};
 use super::start::Running;
 use crate::process::Child;
 
@@ -62,7 +62,20 @@ impl Outcome {
     }
 }
 
-type Restart = Pin<Box<dyn Future<Output = Result<Child, PasstError>>>>;
+/// How long QEMU may take to be gone after passt has seen it disconnect.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// What became of a passt that had ended.
+enum Recovered {
+    /// A new one serves.
+    Serves(Child),
+    /// A new one does not, and this is why.
+    Failed(String),
+    /// There will be no new one.
+    Lost,
+}
+
+type Recovery = Pin<Box<dyn Future<Output = Recovered>>>;
 
 /// What is known of passt's past.
 struct History {
@@ -94,7 +107,7 @@ impl Running {
     pub async fn supervise(mut self, mut orders: impl AsyncFnMut() -> Order) -> Outcome {
         let serving = self.qemu.is_none();
         let mut history = History { since: Instant::now(), failures: 0 };
-        let mut restart: Option<Restart> = None;
+        let mut recovery: Option<Recovery> = None;
         let mut kill_at: Option<tokio::time::Instant> = None;
         let mut outcome =
             Outcome { qemu: None, signal: None, backend_lost: false, left: Vec::new() };
@@ -128,29 +141,28 @@ impl Running {
                     if serving && status.success() {
                         break; // QEMU came and has left
                     }
-                    restart = self.restart_after(&mut history, &describe(&status));
-                    outcome.backend_lost = restart.is_none();
-                    if serving && outcome.backend_lost {
-                        break;
-                    }
+                    let left = status.success();
+                    let what = format!("passt {} ({})", describe(&status), self.last_words());
+                    recovery = Some(self.recover(&mut history, what, left));
                 }
-                started = pending(&mut restart) => {
-                    restart = None;
-                    match started {
-                        Ok(child) => {
+                recovered = pending(&mut recovery) => {
+                    recovery = match recovered {
+                        Recovered::Serves(child) => {
                             self.passt_started(child);
                             let _ = self.record.write();
                             history.since = Instant::now();
                             tracing::debug!("passt serves again");
+                            None
                         }
-                        Err(error) => {
-                            restart = self.restart_after(&mut history, &error.to_string());
-                            outcome.backend_lost = restart.is_none();
-                            if serving && outcome.backend_lost {
+                        Recovered::Failed(what) => Some(self.recover(&mut history, what, false)),
+                        Recovered::Lost => {
+                            outcome.backend_lost = true;
+                            if serving {
                                 break;
                             }
+                            None
                         }
-                    }
+                    };
                 }
                 () = sleep_until(kill_at.unwrap_or(far)), if kill_at.is_some() => {
                     tracing::warn!("QEMU does not end on SIGTERM and is killed");
@@ -161,40 +173,48 @@ impl Running {
                 }
             }
         }
-        drop(restart);
+        drop(recovery);
         self.clear(&mut outcome).await;
         outcome
     }
 
-    /// The restart of a passt that is gone, after a pause; `None` when it is of no use.
-    fn restart_after(&self, history: &mut History, how: &str) -> Option<Restart> {
-        let words = self.plan.passt.as_ref().map(|p| last_words(&p.log)).unwrap_or_default();
-        let serving = self.qemu.is_none();
-        let setting = self.setting.clone().filter(|s| s.plan.socket.is_some());
-        let useful = self.plan.qemu.reconnects || serving;
-        let Some(setting) = setting.filter(|_| useful) else {
-            tracing::warn!(
-                "passt {how} ({words}); the guest has no network any more, because QEMU cannot connect to a new one: use --transport unix with QEMU 8.0 or later"
-            );
-            return None;
-        };
+    fn last_words(&self) -> String {
+        self.plan.passt.as_ref().map(|passt| last_words(&passt.log)).unwrap_or_default()
+    }
+
+    /// What to do about a passt that is gone (`what` says how): start it again after a pause, where
+    /// QEMU can connect to it. `left` says that passt itself saw QEMU disconnect: then QEMU is most likely on its
+    /// way out, and nothing is said or done before it has had the time.
+    fn recover(&self, history: &mut History, what: String, left: bool) -> Recovery {
+        let useful = self.plan.qemu.reconnects || self.qemu.is_none();
+        let setting = self.setting.clone().filter(|s| useful && s.plan.socket.is_some());
         if history.since.elapsed() > STABLE {
             history.failures = 0;
         }
-        if history.failures == RESTARTS {
-            tracing::error!(
-                "passt {how} ({words}); it ended {} times in a row and is not started again: the guest has no network any more",
-                RESTARTS + 1
-            );
-            return None;
-        }
-        let pause = FIRST_PAUSE * 2u32.pow(history.failures);
+        let tried = history.failures;
         history.failures += 1;
-        tracing::warn!("passt {how} ({words}); it is started again");
-        Some(Box::pin(async move {
-            tokio::time::sleep(pause).await;
-            passt::start(&setting, None).await
-        }))
+        let backoff = FIRST_PAUSE * 2u32.pow(tried.min(RESTARTS));
+        Box::pin(async move {
+            tokio::time::sleep(if left { LEAVING } else { backoff }).await;
+            let Some(setting) = setting else {
+                tracing::warn!(
+                    "{what}; the guest has no network any more, because QEMU cannot connect to another passt: use --transport unix with QEMU 8.0 or later"
+                );
+                return Recovered::Lost;
+            };
+            if tried == RESTARTS {
+                tracing::error!(
+                    "{what}; it ended {} times in a row and is not started again: the guest has no network any more",
+                    RESTARTS + 1
+                );
+                return Recovered::Lost;
+            }
+            tracing::warn!("{what}; it is started again");
+            match passt::start(&setting, None).await {
+                Ok(child) => Recovered::Serves(child),
+                Err(error) => Recovered::Failed(error.to_string()),
+            }
+        })
     }
 
     /// Ends what still runs, last started first, and removes the directory; goes on over errors.
@@ -219,10 +239,10 @@ async fn ended(child: &mut Option<Child>) -> ExitStatus {
     }
 }
 
-/// The end of a restart; never, where there is none.
-async fn pending(restart: &mut Option<Restart>) -> Result<Child, PasstError> {
-    match restart {
-        Some(restart) => restart.await,
+/// The end of a recovery; never, where there is none.
+async fn pending(recovery: &mut Option<Recovery>) -> Recovered {
+    match recovery {
+        Some(recovery) => recovery.await,
         None => std::future::pending().await,
     }
 }
