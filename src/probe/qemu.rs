@@ -5,6 +5,7 @@
 //! (docs/interop/qemu-qmp-ref, "query-qmp-schema"). That takes a second run, about three times as
 //! long, which is left out where there is no stream netdev anyway.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -16,7 +17,7 @@ use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::pipe2;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Prober;
 use super::cache::{Cache, Key};
@@ -139,11 +140,13 @@ async fn ask_reconnect(path: &Path) -> Option<Reconnect> {
         Ok(answer) => answer,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };
-    let schema = answer.and_then(|output| {
-        schema(&output).ok_or_else(|| io::Error::other("its output holds no schema"))
+    let found = answer.and_then(|output| {
+        let schema = schema(&output);
+        let schema = schema.ok_or_else(|| io::Error::other("its output holds no schema"))?;
+        Ok(reconnect(&schema))
     });
-    match schema {
-        Ok(schema) => Some(reconnect(&schema)),
+    match found {
+        Ok(found) => Some(found),
         Err(error) => {
             let qemu = path.display();
             tracing::debug!(%qemu, %error, "no QMP schema: its stream netdev is taken as unable to reconnect");
@@ -179,28 +182,59 @@ async fn ask_schema(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// An entity of the schema, as far as it matters here. The whole schema is a quarter of a megabyte,
+/// and a supervisor that has read it once would keep what it had allocated for all of it; so its
+/// parts stay the text they are until they are looked at.
+#[derive(Deserialize)]
+struct Entity<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default, rename = "arg-type")]
+    arg_type: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    members: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    variants: Option<&'a RawValue>,
+}
+
+/// One case of a union.
+#[derive(Deserialize)]
+struct Variant {
+    case: String,
+    r#type: String,
+}
+
+/// One member of an object.
+#[derive(Deserialize)]
+struct Member {
+    name: String,
+}
+
 /// The schema among the lines of a control protocol's output: the answer that is a list.
-fn schema(output: &[u8]) -> Option<Vec<Value>> {
+fn schema(output: &[u8]) -> Option<Vec<Entity<'_>>> {
+    #[derive(Deserialize)]
+    struct Reply<'a> {
+        #[serde(borrow)]
+        r#return: &'a RawValue,
+    }
     output.split(|&b| b == b'\n').find_map(|line| {
-        match serde_json::from_slice::<Value>(line).ok()?.get_mut("return")?.take() {
-            Value::Array(entities) => Some(entities),
-            _ => None,
-        }
+        let reply: Reply = serde_json::from_slice(line).ok()?;
+        serde_json::from_str(reply.r#return.get()).ok()
     })
 }
 
 /// How the stream netdev of this schema reconnects.
-fn reconnect(schema: &[Value]) -> Reconnect {
-    let entity = |name: &str| schema.iter().find(|entity| entity["name"] == name);
+fn reconnect(schema: &[Entity]) -> Reconnect {
+    let entity = |name: &str| schema.iter().find(|entity| entity.name == name);
     let stream = || {
-        let arguments = entity(entity("netdev_add")?["arg-type"].as_str()?)?;
-        let variant = arguments["variants"].as_array()?.iter().find(|v| v["case"] == "stream")?;
-        entity(variant["type"].as_str()?)
+        let arguments = entity(entity("netdev_add")?.arg_type.as_deref()?)?;
+        let variants: Vec<Variant> = serde_json::from_str(arguments.variants?.get()).ok()?;
+        entity(&variants.iter().find(|variant| variant.case == "stream")?.r#type)
     };
     let Some(stream) = stream() else { return Reconnect::No };
-    let has = |name: &str| {
-        stream["members"].as_array().is_some_and(|all| all.iter().any(|m| m["name"] == name))
-    };
+    let members: Vec<Member> =
+        stream.members.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+    let has = |name: &str| members.iter().any(|member| member.name == name);
     // Where both are there, the seconds are deprecated.
     if has("reconnect-ms") {
         Reconnect::Milliseconds
@@ -259,24 +293,31 @@ mod tests {
                     {{"name":"2","members":[{members}]}},
                     {{"name":"3","members":[{{"name":"reconnect-ms"}}]}}]}}"#
             );
-            let entities = schema(line.replace('\n', "").as_bytes()).unwrap();
+            let line = line.replace('\n', "");
+            let entities = schema(line.as_bytes()).unwrap();
             assert_eq!(reconnect(&entities), expected, "{members}");
         }
     }
 
     #[test]
     fn answers_that_are_no_schema() {
-        for text in ["", "{}\n", "{\"return\": {}}\n", "text\n[1]\n", "{\"return\": [\n"] {
-            assert_eq!(schema(text.as_bytes()), None, "{text}");
+        for text in [
+            "",
+            "{}\n",
+            "{\"return\": {}}\n",
+            "text\n[1]\n",
+            "{\"return\": [\n",
+            "{\"return\": [1, null]}\n",
+        ] {
+            assert!(schema(text.as_bytes()).is_none(), "{text}");
         }
         for text in [
             r#"[]"#,
             r#"[{"name":"netdev_add"}]"#,
             r#"[{"name":"netdev_add","arg-type":"9"}]"#,
             r#"[{"name":"netdev_add","arg-type":"1"},{"name":"1","variants":[{"case":"stream","type":"7"}]}]"#,
-            r#"[1, null, "netdev_add"]"#,
         ] {
-            let entities: Vec<Value> = serde_json::from_str(text).unwrap();
+            let entities: Vec<Entity> = serde_json::from_str(text).unwrap();
             assert_eq!(reconnect(&entities), Reconnect::No, "{text}");
         }
     }

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod scene;
+
 use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -61,6 +63,18 @@ impl Netns {
         assert!(run("ip", &["netns", "add", &netns.name]).status.success());
         netns.ip("link set lo up");
         netns
+    }
+
+    /// Gives the namespace's programs a resolv.conf(5) of their own, with this server in it.
+    pub fn resolver(&self, server: std::net::Ipv4Addr) {
+        let dir = self.etc();
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("resolv.conf"), format!("nameserver {server}\n")).unwrap();
+    }
+
+    /// What `ip netns exec` puts over /etc (ip-netns(8)).
+    fn etc(&self) -> PathBuf {
+        Path::new("/etc/netns").join(&self.name)
     }
 
     /// Runs `ip` inside.
@@ -148,6 +162,8 @@ fn answer(mut stream: TcpStream, body: &str) {
 impl Drop for Netns {
     fn drop(&mut self) {
         let _ = run("ip", &["netns", "delete", &self.name]);
+        let _ = fs::remove_dir_all(self.etc());
+        let _ = fs::remove_dir("/etc/netns"); // when it was the last one's
     }
 }
 
@@ -241,6 +257,16 @@ impl Sandbox {
         let status = Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(body).status();
         assert!(status.unwrap().success());
         path
+    }
+}
+
+impl Drop for Sandbox {
+    /// Ends what a failed test left, so that it cannot disturb the others.
+    fn drop(&mut self) {
+        for (pid, _) in processes_with(&self.dir.path().to_string_lossy()) {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
     }
 }
 

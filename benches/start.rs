@@ -1,0 +1,129 @@
+//! What netlaunch costs: time to QEMU's QMP greeting against a shell line that does the same by
+//! hand, netlaunch's resident memory, and a cached probe.
+//!
+//! `cargo bench --bench start`, as root: it makes a network namespace of its own. The two ways are
+//! started in turn, and the ratio is taken pair by pair, so that a machine that slows down slows
+//! both. Figures go to standard output; nothing here passes or fails.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a bench stops by panicking")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{As, Netns, Sandbox, have_root, text};
+
+const PAIRS: usize = 40;
+const QEMU: &str = "qemu-system-x86_64 -M none -nodefaults -display none -S -qmp stdio";
+const PASST: &str = "--address 10.0.2.15 --netmask 24 --gateway 10.0.2.2";
+
+fn main() {
+    if !have_root("the start benchmark") {
+        return;
+    }
+    let netns = Netns::routed();
+    for who in [As::Root, As::User] {
+        let sandbox = Sandbox::new(who, Some(&netns));
+        start(&sandbox);
+    }
+    probe(&Sandbox::new(As::User, Some(&netns)));
+}
+
+/// Time to the greeting, both ways, and memory.
+fn start(sandbox: &Sandbox) {
+    let mut ratios = Vec::new();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut memory = 0;
+    for pair in 0..=PAIRS {
+        // A machine of type none has no bus for a card.
+        let options = ["--backend", "passt", "--device", "none", "--"];
+        let mut command = sandbox.netlaunch(&options);
+        command.args(QEMU.split(' '));
+        let a = greeting(command, |pid| memory = memory.max(resident(pid)));
+        let dir = sandbox.path(&format!("run/{pair}"));
+        std::fs::create_dir(&dir).unwrap();
+        // Debian's passt under root makes its files as nobody.
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let b = greeting(by_hand(sandbox, &dir), |_| ());
+        // The first pair warms the caches, the probe's among them.
+        if pair > 0 {
+            ratios.push(a.as_secs_f64() / b.as_secs_f64());
+            ours.push(a.as_secs_f64() * 1e3);
+            theirs.push(b.as_secs_f64() * 1e3);
+        }
+    }
+    println!(
+        "{:?}: QMP greeting after {:.1} ms, by hand {:.1} ms, ratio {:.3} (medians of {PAIRS}), netlaunch resident {:.1} MiB",
+        sandbox.who,
+        median(&mut ours),
+        median(&mut theirs),
+        median(&mut ratios),
+        memory as f64 / 1024.0,
+    );
+}
+
+/// passt in the background, whose parent returns when it listens, then QEMU.
+fn by_hand(sandbox: &Sandbox, dir: &Path) -> Command {
+    let dir = dir.display();
+    let line = format!(
+        "passt --one-off --socket {dir}/s --pid {dir}/p {PASST} 2>/dev/null && exec {QEMU} \
+         -netdev stream,id=net0,server=off,addr.type=unix,addr.path={dir}/s,reconnect-ms=200"
+    );
+    let mut command = sandbox.program(Path::new("/bin/sh"));
+    command.args(["-c", &line]);
+    command
+}
+
+/// The time from starting `command` to the first line of its output; then QEMU is told to quit.
+fn greeting(mut command: Command, look: impl FnOnce(u32)) -> Duration {
+    command.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let begun = Instant::now();
+    let mut child: Child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    let took = begun.elapsed();
+    if !line.contains("QMP") {
+        let output = child.wait_with_output().unwrap();
+        panic!("no greeting: {line}{}", text(&output.stderr));
+    }
+    look(child.id());
+    let mut stdin = child.stdin.take().unwrap();
+    let _ = stdin.write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}\n");
+    child.wait().unwrap();
+    took
+}
+
+/// The resident memory of a process in KiB (proc_pid_status(5), VmRSS).
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// The whole of `netlaunch --print` with its probes cached, a process start included.
+fn probe(sandbox: &Sandbox) {
+    let mut took = Vec::new();
+    for round in 0..=PAIRS {
+        let begun = Instant::now();
+        let command = sandbox.netlaunch(&["--print", "--", "qemu-system-x86_64"]);
+        assert!(common::finish(command).status.success());
+        if round > 0 {
+            took.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    println!(
+        "cached probe: {:.1} ms for a whole `netlaunch --print` (median of {PAIRS})",
+        median(&mut took)
+    );
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

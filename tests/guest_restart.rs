@@ -1,0 +1,131 @@
+//! A passt that crashes under a running guest.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use common::scene::{
+    HOST, Scene, alive, command_line, fake_passt, launch, netns_with_resolver, nothing_left,
+    passt_option, pid_of,
+};
+use common::{As, Guest, Netns, Sandbox, have_root, wait_until};
+
+const SCRIPT: &str = "\
+serve_tcp 80 tcp-answer
+echo 'UP .'
+read go
+exit_qemu 33";
+
+/// A guest on passt that serves at port 2280 of the namespace, and its passt.
+struct Up {
+    netns: Netns,
+    scene: Scene,
+    sandbox: Sandbox,
+    passt: i32,
+}
+
+/// Starts it; `fake` is the shell code of a passt of the test's own.
+fn up(test: &str, who: As, transport: &str, fake: Option<&str>) -> Option<Up> {
+    let (true, Some(guest)) = (have_root(test), Guest::find(test)) else { return None };
+    let netns = netns_with_resolver(HOST);
+    let sandbox = Sandbox::new(who, Some(&netns));
+    let passt = match fake {
+        None => passt_option(),
+        Some(body) => {
+            let path = fake_passt(&sandbox, body).to_string_lossy().into_owned();
+            vec!["--passt".to_owned(), path]
+        }
+    };
+    let mut options = vec!["-p", "2280:80", "--backend", "passt", "--transport", transport];
+    options.extend(passt.iter().map(String::as_str));
+    let args = command_line(&sandbox, &guest, &options, SCRIPT);
+    let mut scene = Scene::start(sandbox.netlaunch(&args));
+    scene.hear("UP ");
+    assert_eq!(netns.ask_tcp(2280, Duration::from_secs(30)), "tcp-answer\n", "{}", scene.said());
+    let passt = pid_of(&launch(&sandbox), "passt");
+    Some(Up { netns, scene, sandbox, passt })
+}
+
+/// netlaunch's messages that have `words`.
+fn count(scene: &Scene, words: &str) -> usize {
+    scene.err.text().lines().filter(|l| l.contains("netlaunch: ") && l.contains(words)).count()
+}
+
+fn traffic_comes_back(who: As) {
+    let Some(mut up) = up("traffic_comes_back", who, "unix", None) else { return };
+    let dir = up.sandbox.state().join(&up.sandbox.launch_dirs()[0]);
+    let noted = || std::fs::read_to_string(dir.join("passt.pid")).unwrap_or_default();
+    assert_eq!(noted(), format!("{}\n", up.passt));
+
+    let killed = Instant::now();
+    kill(Pid::from_raw(up.passt), Signal::SIGKILL).unwrap();
+    let answer = up.netns.ask_tcp(2280, Duration::from_secs(20));
+    eprintln!("{who:?}: guest traffic back {} ms after the kill", killed.elapsed().as_millis());
+    assert_eq!(answer, "tcp-answer\n", "{}", up.scene.said());
+
+    let new = pid_of(&launch(&up.sandbox), "passt");
+    assert!(new != up.passt && alive(new) && !alive(up.passt));
+    assert_eq!(noted(), format!("{new}\n"));
+    assert_eq!(count(&up.scene, "SIGKILL"), 1, "{}", up.scene.err.text());
+    assert_eq!(count(&up.scene, ""), 1, "{}", up.scene.err.text());
+
+    up.scene.say("go");
+    assert_eq!(up.scene.end().code(), Some(33), "{}", up.scene.said());
+    nothing_left(&up.sandbox);
+}
+
+#[test]
+fn traffic_comes_back_for_root() {
+    traffic_comes_back(As::Root);
+}
+
+#[test]
+fn traffic_comes_back_for_a_user() {
+    traffic_comes_back(As::User);
+}
+
+/// netlaunch gives up with one error, and QEMU and its status are not touched by that.
+fn gives_up(test: &str, who: As, fake: &str) {
+    let Some(mut up) = up(test, who, "unix", Some(fake)) else { return };
+    kill(Pid::from_raw(up.passt), Signal::SIGKILL).unwrap();
+    up.scene.messages("that passt is given up", |text| text.contains("not started again: the"));
+    let gone = wait_until(Duration::from_secs(5), || launch(&up.sandbox)["qemu"].is_object());
+    assert!(gone, "the launch goes on");
+    up.scene.say("go");
+    assert_eq!(up.scene.end().code(), Some(33), "{}", up.scene.said());
+    assert_eq!(count(&up.scene, "netlaunch: error: "), 1, "{}", up.scene.err.text());
+    assert!(count(&up.scene, "") <= 8, "{}", up.scene.err.text());
+    nothing_left(&up.sandbox);
+}
+
+#[test]
+fn a_passt_that_does_not_start_again_is_given_up() {
+    // `home` of the sandbox is the one directory that every user's passt can write to.
+    let fake = "if mkdir \"$HOME/started\" 2>/dev/null; then exec \"$REAL\" \"$@\"; fi
+echo 'Once was enough' >&2; exit 1";
+    gives_up("a_passt_that_does_not_start_again", As::Root, fake);
+}
+
+#[test]
+fn a_passt_that_crashes_again_and_again_is_given_up() {
+    let fake = "if mkdir \"$HOME/started\" 2>/dev/null; then exec \"$REAL\" \"$@\"; fi
+(sleep 0.2; kill -KILL $$) & exec \"$REAL\" \"$@\"";
+    gives_up("a_passt_that_crashes_again_and_again", As::User, fake);
+}
+
+/// The fd transport cannot reconnect: one warning, and QEMU goes on without.
+#[test]
+fn without_reconnect_the_guest_goes_on_alone() {
+    let Some(mut up) = up("without_reconnect", As::User, "fd", None) else { return };
+    kill(Pid::from_raw(up.passt), Signal::SIGKILL).unwrap();
+    up.scene.messages("that the network is gone", |text| text.contains("no network any more"));
+    up.scene.say("go");
+    assert_eq!(up.scene.end().code(), Some(33), "{}", up.scene.said());
+    assert_eq!(count(&up.scene, ""), 1, "{}", up.scene.err.text());
+    nothing_left(&up.sandbox);
+}

@@ -1,0 +1,54 @@
+//! The vhost-user transport with a real guest, where the installed passt has it.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::process::Command;
+use std::time::Duration;
+
+use common::scene::{
+    HOST, Scene, command_line, launch, netns_with_resolver, nothing_left, passt_option, passt_path,
+};
+use common::{As, Guest, Sandbox, have_root, text};
+
+fn works(who: As) {
+    let test = format!("vhost-user as {who:?}");
+    let (true, Some(guest)) = (have_root(&test), Guest::find(&test)) else { return };
+    let help = Command::new(passt_path()).arg("--help").output().unwrap();
+    if !text(&[help.stdout, help.stderr].concat()).contains("--vhost-user") {
+        return eprintln!("skipped {test}: {} has no --vhost-user", passt_path().display());
+    }
+    let netns = netns_with_resolver(HOST);
+    netns.serve_http(8000, "page of the host");
+    let sandbox = Sandbox::new(who, Some(&netns));
+    let passt = passt_option();
+    let mut options = vec!["-p", "2280:80", "--backend", "passt", "--transport", "vhost-user"];
+    options.extend(passt.iter().map(String::as_str));
+    let script = "\
+echo \"PAGE $(fetch 10.0.2.2 8000 /)\"
+serve_tcp 80 tcp-answer
+echo 'UP .'
+read go
+exit_qemu 33";
+    let args = command_line(&sandbox, &guest, &options, script);
+    let mut scene = Scene::start(sandbox.netlaunch(&args));
+    assert!(scene.hear("LEASE ").starts_with("ip=10.0.2.15 prefix=24 router=10.0.2.2 "));
+    assert_eq!(scene.hear("PAGE "), "page of the host");
+    scene.hear("UP ");
+    assert_eq!(netns.ask_tcp(2280, Duration::from_secs(30)), "tcp-answer\n", "{}", scene.said());
+    assert_eq!(launch(&sandbox)["transport"], "vhost-user");
+    scene.say("go");
+    assert_eq!(scene.end().code(), Some(33), "{}", scene.said());
+    nothing_left(&sandbox);
+}
+
+#[test]
+fn root_on_vhost_user() {
+    works(As::Root);
+}
+
+#[test]
+fn user_on_vhost_user() {
+    works(As::User);
+}

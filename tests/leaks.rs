@@ -1,0 +1,732 @@
+//! Nothing is left behind: not when netlaunch is killed at any moment, not when a start fails, not
+//! when many run at once.
+//!
+//! What belongs to a trial is known by its directory, which is in the command line of everything
+//! the trial starts: of netlaunch and its guards, of QEMU and passt (both are called through links
+//! there), and of the probes of both.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{
+    As, Netns, Reaped, Sandbox, USER, have_root, processes_with, start, text, wait_until,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rand::RngExt;
+use serde_json::Value;
+
+/// Kills at random moments, for each user and transport.
+const KILLS: usize = 100;
+/// Kills once QEMU is up.
+const KILLS_UP: usize = 20;
+/// Every so many random kills, one meets a launch that has to probe its programs first.
+const COLD_EVERY: usize = 10;
+/// How long a start may be under way when it is hit.
+const WINDOW: Duration = Duration::from_millis(60);
+/// By when everything must be gone.
+const GONE: Duration = Duration::from_secs(1);
+/// Launches that are started at the same time in the random trials.
+const AT_ONCE: usize = 4;
+/// Far more than anything here takes.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A QEMU that is up soon and does nothing.
+const QEMU: [&str; 6] = ["-M", "none", "-nodefaults", "-display", "none", "-S"];
+
+const BOTH: [As; 2] = [As::Root, As::User];
+
+/// A host for launches.
+struct Site {
+    netns: Netns,
+    sandbox: Sandbox,
+}
+
+/// A directory of its own for one launch or for several.
+struct Place {
+    dir: PathBuf,
+    user: bool,
+}
+
+impl Site {
+    fn new(who: As) -> Self {
+        let netns = Netns::routed();
+        let sandbox = Sandbox::new(who, Some(&netns));
+        let site = Site { netns, sandbox };
+        // Fills the cache of the programs' features, which all places but cold ones share.
+        site.warm();
+        site
+    }
+
+    fn warm(&self) {
+        for place in [self.place("warm"), self.place("cold")] {
+            let output = self.finish(place.netlaunch(&[], &["-no-such-option"]));
+            assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        }
+    }
+
+    /// A place with links to the real programs and a launch root of its own. One that is called
+    /// `cold...` has no cache yet.
+    fn place(&self, name: &str) -> Place {
+        let user = self.sandbox.who == As::User;
+        let place = Place { dir: self.sandbox.path(name), user };
+        for dir in [place.dir.clone(), place.state(), place.dir.join("cache")] {
+            fs::create_dir(&dir).unwrap();
+            if user {
+                chown(&dir, Some(USER), Some(USER)).unwrap();
+            }
+        }
+        if !name.starts_with("cold") {
+            let cache = place.dir.join("cache");
+            fs::remove_dir(&cache).unwrap();
+            symlink(self.sandbox.path("home"), cache).unwrap();
+        }
+        symlink("/usr/bin/qemu-system-x86_64", place.qemu()).unwrap();
+        symlink("/usr/bin/passt", place.dir.join("passt")).unwrap();
+        symlink(self.sandbox.path("bin/netlaunch"), place.dir.join("netlaunch")).unwrap();
+        place
+    }
+
+    /// Starts a command in the namespace; its process number is netlaunch's own from the start.
+    fn start(&self, command: Command) -> Reaped {
+        self.netns.inside(|| start(command))
+    }
+
+    fn finish(&self, command: Command) -> Output {
+        self.start(command).output(LIMIT)
+    }
+}
+
+impl Place {
+    fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    fn qemu(&self) -> PathBuf {
+        self.dir.join("qemu")
+    }
+
+    /// What is in the command line of every process of this place. With the slash `t1` is not
+    /// taken for `t12`.
+    fn marker(&self) -> String {
+        format!("{}/", self.dir.display())
+    }
+
+    fn processes(&self) -> Vec<(i32, String)> {
+        processes_with(&self.marker())
+    }
+
+    /// The directories of launches, live or left.
+    fn launches(&self) -> Vec<PathBuf> {
+        fs::read_dir(self.state()).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// What the launches here say of themselves.
+    fn records(&self) -> Vec<Value> {
+        self.launches().iter().filter_map(|dir| record(dir)).collect()
+    }
+
+    fn bare<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+        let mut command = Command::new(self.dir.join("netlaunch"));
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", &self.dir)
+            .env("XDG_CACHE_HOME", self.dir.join("cache"))
+            .env("NETLAUNCH_STATE_DIR", self.state())
+            .env("NETLAUNCH_CONFIG_DIR", self.dir.join("config"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if self.user {
+            command.uid(USER).gid(USER);
+        }
+        command
+    }
+
+    /// netlaunch with the place's passt and QEMU, `options` before and `qemu_args` behind.
+    fn netlaunch(&self, options: &[&str], qemu_args: &[&str]) -> Command {
+        let mut args: Vec<String> = options.iter().map(|s| (*s).to_owned()).collect();
+        let path = |name: &str| self.dir.join(name).display().to_string();
+        if !options.contains(&"--passt") {
+            args.extend(["--passt".to_owned(), path("passt")]);
+        }
+        args.extend(["--device", "none", "--"].map(str::to_owned));
+        args.push(path("qemu"));
+        args.extend(QEMU.map(str::to_owned));
+        args.extend(["-name".to_owned(), self.marker()]);
+        args.extend(qemu_args.iter().map(|s| (*s).to_owned()));
+        self.bare(&args)
+    }
+
+    /// The same, started and mute.
+    fn launch(&self, site: &Site, options: &[&str]) -> Reaped {
+        let mut command = self.netlaunch(options, &[]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        site.start(command)
+    }
+
+    /// Nothing runs and nothing is left.
+    fn assert_clean(&self, what: &str) {
+        assert_eq!(self.processes(), [], "{what}: processes");
+        assert_eq!(self.launches(), [] as [PathBuf; 0], "{what}: directories");
+    }
+
+    /// A start that ends by itself; it must clear up behind all that were before.
+    fn next_start(&self, site: &Site) {
+        let output = site.finish(self.netlaunch(&[], &["-no-such-option"]));
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    }
+
+    fn script(&self, name: &str, body: &str) -> String {
+        let path = self.dir.join(name);
+        let write = "printf '%s\\n' '#!/bin/sh' \"$2\" > \"$1\" && chmod 755 \"$1\"";
+        let status = Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(body).status();
+        assert!(status.unwrap().success());
+        path.display().to_string()
+    }
+}
+
+fn record(dir: &Path) -> Option<Value> {
+    serde_json::from_slice(&fs::read(dir.join("launch.json")).ok()?).ok()
+}
+
+fn pid(record: &Value, program: &str) -> i32 {
+    record[program]["pid"].as_i64().unwrap() as i32
+}
+
+/// Waits until this launch of the place has QEMU up, and returns its record.
+fn up(place: &Place, launch: i32) -> Value {
+    let mut found = None;
+    let there = wait_until(LIMIT, || {
+        let mut records = place.records().into_iter();
+        found = records.find(|record| record["pid"] == launch && !record["qemu"].is_null());
+        found.is_some() || !alive(launch)
+    });
+    assert!(there && found.is_some(), "QEMU does not come up: {:?}", place.processes());
+    found.unwrap()
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+fn alive(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    status.is_ok_and(|status| !status.contains("State:\tZ"))
+}
+
+fn parent(pid: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+/// QEMU makes an orderly end of SIGTERM once it is far enough to know of it; before that it dies.
+fn ended_by_sigterm(launch: Reaped) {
+    let output = launch.output(LIMIT);
+    let code = output.status.code();
+    assert!([Some(0), Some(143)].contains(&code), "{code:?}: {}", text(&output.stderr));
+}
+
+/// Does `work` for 0 to `count`, `at_once` at the same time.
+fn each(count: usize, at_once: usize, work: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= count {
+                        break;
+                    }
+                    work(n);
+                }
+            });
+        }
+    });
+}
+
+/// How far launches had come when they were killed.
+#[derive(Debug, Default)]
+struct Phases {
+    /// No directory was made.
+    before: usize,
+    /// A directory, but no passt.
+    directory: usize,
+    /// passt served.
+    passt: usize,
+    /// QEMU ran.
+    qemu: usize,
+}
+
+impl Phases {
+    fn add(&mut self, place: &Place) {
+        let phase = match place.launches().first().map(|dir| (dir, record(dir))) {
+            None => &mut self.before,
+            Some((_, Some(record))) if !record["qemu"].is_null() => &mut self.qemu,
+            Some((dir, _)) if dir.join("passt.pid").exists() => &mut self.passt,
+            Some(_) => &mut self.directory,
+        };
+        *phase += 1;
+    }
+}
+
+fn kill_trials(who: As, transport: &str) {
+    let test = format!("leaks of {who:?} by {transport}");
+    if !have_root(&test) {
+        return;
+    }
+    let site = Site::new(who);
+    let places: Vec<Place> = (0..KILLS + KILLS_UP)
+        .map(|n| {
+            let cold = n < KILLS && n % COLD_EVERY == 0;
+            site.place(&format!("{}{n}", if cold { "cold" } else { "t" }))
+        })
+        .collect();
+
+    let left = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        let (site, places, left) = (&site, &places, &left);
+        each(places.len(), AT_ONCE, move |n| {
+            let place = &places[n];
+            let mut launch = place.launch(site, &["--transport", transport]);
+            if n < KILLS {
+                thread::sleep(rand::rng().random_range(Duration::ZERO..WINDOW));
+            } else {
+                up(place, launch.pid());
+            }
+            assert!(launch.0.try_wait().unwrap().is_none(), "{test} {n}: it ended by itself");
+            drop(launch); // which is SIGKILL
+            scope.spawn(move || {
+                thread::sleep(GONE);
+                left.lock().unwrap().extend(place.processes());
+            });
+        });
+    });
+    let left = left.into_inner().unwrap();
+    let mut phases = Phases::default();
+    places.iter().for_each(|place| phases.add(place));
+    each(places.len(), AT_ONCE, |n| places[n].next_start(&site));
+    let directories: Vec<_> = places.iter().flat_map(Place::launches).collect();
+    eprintln!(
+        "leaks of {who:?} by {transport}: {KILLS} kills within {WINDOW:?} and {KILLS_UP} with QEMU up, which hit {phases:?}; {} processes were left after {GONE:?}, {} directories after the next start",
+        left.len(),
+        directories.len()
+    );
+    for (pid, _) in &left {
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+    }
+    assert_eq!((left, directories), (Vec::new(), Vec::new()));
+    let caches = places.iter().flat_map(|place| fs::read_dir(place.dir.join("cache/netlaunch")));
+    let odd: BTreeSet<_> = caches
+        .flatten()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name != "probe.json")
+        .collect();
+    assert_eq!(odd, BTreeSet::new(), "in the caches");
+}
+
+#[test]
+fn root_unix() {
+    kill_trials(As::Root, "unix");
+}
+
+#[test]
+fn root_fd() {
+    kill_trials(As::Root, "fd");
+}
+
+#[test]
+fn user_unix() {
+    kill_trials(As::User, "unix");
+}
+
+#[test]
+fn user_fd() {
+    kill_trials(As::User, "fd");
+}
+
+#[test]
+fn sigterm_during_the_start() {
+    if !have_root("sigterm_during_the_start") {
+        return;
+    }
+    for who in BOTH {
+        let site = Site::new(who);
+        let places: Vec<_> = (0..50).map(|n| site.place(&format!("t{n}"))).collect();
+        let codes = Mutex::new(std::collections::BTreeMap::<i32, usize>::new());
+        each(places.len(), AT_ONCE, |n| {
+            let place = &places[n];
+            let transport = ["unix", "fd"][n % 2];
+            let launch = site.start(place.netlaunch(&["--transport", transport], &[]));
+            thread::sleep(rand::rng().random_range(Duration::ZERO..WINDOW));
+            signal(launch.pid(), Signal::SIGTERM);
+            let output = launch.output(LIMIT);
+            // Before netlaunch takes its signals, the kernel ends it.
+            let status = output.status;
+            let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap());
+            // QEMU makes an orderly end of SIGTERM, once it is far enough to know of it.
+            assert!([143, 0].contains(&code), "{status}: {}", text(&output.stderr));
+            place.assert_clean(&format!("SIGTERM, {who:?} {transport} {n}"));
+            *codes.lock().unwrap().entry(code).or_default() += 1;
+        });
+        eprintln!("SIGTERM within {WINDOW:?}, {who:?}: exit statuses {:?}", codes.lock().unwrap());
+    }
+}
+
+#[test]
+fn qemu_fails_to_start() {
+    if !have_root("qemu_fails_to_start") {
+        return;
+    }
+    for who in BOTH {
+        let site = Site::new(who);
+        for options in
+            [&["--transport", "unix"][..], &["--transport", "fd"], &["--backend", "slirp"]]
+        {
+            let place = site.place(&format!("refused{}", options[1]));
+            let output = site.finish(place.netlaunch(options, &["-no-such-option"]));
+            assert_eq!(output.status.code(), Some(1));
+            let said = text(&output.stderr);
+            assert!(said.contains("-no-such-option: invalid option"), "{said}");
+            assert_eq!(said.lines().count(), 1, "QEMU's own message and no other: {said}");
+            place.assert_clean(&format!("{who:?} {options:?}"));
+        }
+
+        // There when it is asked for its features, gone when it is to be started: passt runs by
+        // then.
+        for (transport, removal, code) in
+            [("unix", "rm \"$0\"", 127), ("fd", "chmod 644 \"$0\"", 126)]
+        {
+            let place = site.place(&format!("gone{transport}"));
+            fs::remove_file(place.qemu()).unwrap();
+            let real = "exec /usr/bin/qemu-system-x86_64 \"$@\"";
+            place.script("qemu", &format!("case $* in *-qmp*) {removal};; esac; {real}"));
+            if who == As::User {
+                chown(place.qemu(), Some(USER), Some(USER)).unwrap();
+            }
+            let output = site.finish(place.netlaunch(&["--transport", transport], &[]));
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{said}");
+            let start = format!("netlaunch: error: cannot execute {}: ", place.qemu().display());
+            assert!(said.starts_with(&start) && said.lines().count() == 1, "{said}");
+            place.assert_clean(&format!("{who:?}, QEMU gone"));
+        }
+    }
+}
+
+/// A passt that has all options and does not start.
+const BROKEN: &str =
+    "case $* in *--help*) exec /usr/bin/passt --help;; esac; echo 'passt: out of luck' >&2; exit 1";
+
+#[test]
+fn passt_fails_to_start() {
+    if !have_root("passt_fails_to_start") {
+        return;
+    }
+    for who in BOTH {
+        let site = Site::new(who);
+        for transport in ["unix", "fd"] {
+            let place = site.place(&format!("broken{transport}"));
+            let passt = place.script("broken", BROKEN);
+            let options = ["--backend", "passt", "--transport", transport, "--passt", &passt];
+            let output = site.finish(place.netlaunch(&options, &[]));
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(125), "{said}");
+            assert!(
+                said.contains("exited with status 1") && said.contains("\"passt: out of luck\"")
+            );
+            assert!(said.starts_with("netlaunch: ") && said.lines().count() == 1, "{said}");
+            place.assert_clean(&format!("{who:?} {transport}, passt fails"));
+
+            // The same without a word on the backend: slirp, and why.
+            let output = site.finish(place.netlaunch(&["--passt", &passt], &["-no-such-option"]));
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "QEMU's: {said}");
+            assert!(said.contains("using slirp") && said.contains("passt: out of luck"), "{said}");
+            place.assert_clean(&format!("{who:?} {transport}, passt fails, slirp"));
+        }
+
+        // The real passt has words of its own.
+        let place = site.place("interface");
+        let options = ["--backend", "passt", "--interface", "nosuch0"];
+        let output = site.finish(place.netlaunch(&options, &[]));
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        assert!(said.contains("nosuch0") && said.lines().count() == 1, "{said}");
+        place.assert_clean(&format!("{who:?}, no interface"));
+    }
+}
+
+/// Starts 30 launches at once, by both transports, in one launch root; returns when all are up.
+fn thirty(site: &Site, place: &Place) -> Vec<Reaped> {
+    let launches = Mutex::new(Vec::new());
+    each(30, 30, |n| {
+        let launch = place.launch(site, &["--transport", ["unix", "fd"][n % 2]]);
+        launches.lock().unwrap().push(launch);
+    });
+    let all_up = || place.records().iter().filter(|r| !r["qemu"].is_null()).count() == 30;
+    assert!(wait_until(LIMIT, all_up), "{:?}", place.records());
+    launches.into_inner().unwrap()
+}
+
+#[test]
+fn thirty_at_once() {
+    if !have_root("thirty_at_once") {
+        return;
+    }
+    for who in BOTH {
+        let site = Site::new(who);
+        let place = site.place("thirty");
+        let launches = thirty(&site, &place);
+
+        let output = site.finish(place.bare(&["ps", "--json"]));
+        let listed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let listed = listed["launches"].as_array().unwrap();
+        for part in ["/dir", "/name", "/pid", "/guest/mac", "/qemu/pid", "/passt/pid"] {
+            let all: BTreeSet<String> =
+                listed.iter().map(|record| record.pointer(part).unwrap().to_string()).collect();
+            assert_eq!(all.len(), 30, "{part}: {all:?}");
+        }
+        for record in listed {
+            let file = Path::new(record["dir"].as_str().unwrap()).join("passt.pid");
+            assert_eq!(fs::read_to_string(file).unwrap(), format!("{}\n", pid(record, "passt")));
+            assert!(alive(pid(record, "passt")) && alive(pid(record, "qemu")));
+        }
+
+        for launch in &launches {
+            signal(launch.pid(), Signal::SIGTERM);
+        }
+        for launch in launches {
+            ended_by_sigterm(launch);
+        }
+        place.assert_clean(&format!("{who:?}, thirty"));
+    }
+}
+
+#[test]
+fn thirty_killed() {
+    if !have_root("thirty_killed") {
+        return;
+    }
+    for who in BOTH {
+        let site = Site::new(who);
+        let place = site.place("thirty");
+        let launches = thirty(&site, &place);
+        // Some more are on their way.
+        let more: Vec<_> = (0..6).map(|_| place.launch(&site, &[])).collect();
+        for launch in launches.iter().chain(&more) {
+            signal(launch.pid(), Signal::SIGKILL);
+        }
+        let killed = Instant::now();
+        drop((launches, more));
+        thread::sleep(GONE.saturating_sub(killed.elapsed()));
+        assert_eq!(place.processes(), [], "{who:?}");
+        assert!(place.launches().len() >= 30);
+        place.next_start(&site);
+        place.assert_clean(&format!("{who:?}, thirty killed"));
+    }
+}
+
+#[test]
+fn killing_guards_leaves_no_orphan() {
+    if !have_root("killing_guards_leaves_no_orphan") {
+        return;
+    }
+    for who in BOTH {
+        let site = Site::new(who);
+        for transport in ["unix", "fd"] {
+            let what = format!("{who:?} {transport}");
+            let place = site.place(&format!("passt{transport}"));
+            let launch = place.launch(&site, &["--transport", transport]);
+            let record = up(&place, launch.pid());
+            let (passt, qemu) = (pid(&record, "passt"), pid(&record, "qemu"));
+            let guard = parent(passt);
+            assert_eq!(parent(guard), launch.pid(), "{what}");
+            signal(guard, Signal::SIGKILL);
+            assert!(wait_until(GONE, || !alive(passt)), "{what}: passt outlives its guard");
+            assert!(alive(qemu), "{what}");
+            if transport == "unix" {
+                let again = || {
+                    let records = place.records();
+                    records.first().is_some_and(|r| pid(r, "passt") != passt)
+                };
+                assert!(wait_until(LIMIT, again), "{what}: passt is not started again");
+            }
+            signal(launch.pid(), Signal::SIGTERM);
+            ended_by_sigterm(launch);
+            place.assert_clean(&format!("{what}, guard of passt"));
+
+            let place = site.place(&format!("qemu{transport}"));
+            let launch = place.launch(&site, &["--transport", transport]);
+            let qemu = pid(&up(&place, launch.pid()), "qemu");
+            signal(parent(qemu), Signal::SIGKILL);
+            assert!(wait_until(GONE, || !alive(qemu)), "{what}: QEMU outlives its guard");
+            assert_eq!(launch.output(LIMIT).status.code(), Some(137), "{what}");
+            place.assert_clean(&format!("{what}, guard of QEMU"));
+
+            // The guards and netlaunch, all in the same moment.
+            let place = site.place(&format!("all{transport}"));
+            let launch = place.launch(&site, &["--transport", transport]);
+            let record = up(&place, launch.pid());
+            let all = [parent(pid(&record, "passt")), parent(pid(&record, "qemu")), launch.pid()];
+            for pid in all {
+                signal(pid, Signal::SIGKILL);
+            }
+            drop(launch);
+            let gone = wait_until(GONE, || place.processes().is_empty());
+            assert!(gone, "{what}: {:?}", place.processes());
+            place.next_start(&site);
+            place.assert_clean(&format!("{what}, all"));
+        }
+    }
+}
+
+#[test]
+fn what_lives_is_never_removed() {
+    if !have_root("what_lives_is_never_removed") {
+        return;
+    }
+    for who in BOTH {
+        let site = Site::new(who);
+        let place = site.place("shared");
+        let running = place.launch(&site, &[]);
+        let before = up(&place, running.pid());
+        let dir = PathBuf::from(before["dir"].as_str().unwrap());
+        let files = || -> BTreeSet<_> {
+            fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        };
+        let were = files();
+        let named = |name: &str| were.contains(OsStr::new(name));
+        assert!(["launch.json", "passt.log", "passt.pid", "passt.sock"].into_iter().all(named));
+        each(20, AT_ONCE, |n| match n % 2 {
+            0 => place.next_start(&site),
+            _ => {
+                let launch = place.launch(&site, &["--transport", ["unix", "fd"][n / 2 % 2]]);
+                thread::sleep(rand::rng().random_range(Duration::ZERO..WINDOW));
+                drop(launch);
+            }
+        });
+        place.next_start(&site);
+        assert_eq!(place.launches(), [dir.clone()], "{who:?}");
+        assert_eq!((files(), record(&dir)), (were, Some(before.clone())), "{who:?}");
+        assert!(alive(pid(&before, "passt")) && alive(pid(&before, "qemu")));
+        signal(running.pid(), Signal::SIGTERM);
+        ended_by_sigterm(running);
+        place.assert_clean(&format!("{who:?}, survivor"));
+    }
+}
+
+#[test]
+fn a_start_after_a_crash_collects() {
+    if !have_root("a_start_after_a_crash_collects") {
+        return;
+    }
+    for who in BOTH {
+        let site = Site::new(who);
+        let place = site.place("crash");
+        let launch = place.launch(&site, &[]);
+        let dir = PathBuf::from(up(&place, launch.pid())["dir"].as_str().unwrap());
+        drop(launch);
+        assert!(wait_until(GONE, || place.processes().is_empty()));
+        assert!(dir.exists());
+        let listed = site.finish(place.bare(&["ps", "--json"]));
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        assert_eq!(listed["launches"], Value::Array(Vec::new()), "a dead launch is not listed");
+        assert!(dir.exists(), "ps changes nothing");
+
+        let launch = place.launch(&site, &[]);
+        let record = up(&place, launch.pid());
+        assert!(!dir.exists(), "{who:?}");
+        assert_eq!(place.launches(), [PathBuf::from(record["dir"].as_str().unwrap())]);
+        signal(launch.pid(), Signal::SIGTERM);
+        ended_by_sigterm(launch);
+        place.assert_clean(&format!("{who:?}, crash"));
+    }
+}
+
+#[test]
+fn the_parents_death_ends_the_launch() {
+    if !have_root("the_parents_death_ends_the_launch") {
+        return;
+    }
+    for who in BOTH {
+        let site = Site::new(who);
+        let place = site.place("parent");
+        let launch = place.netlaunch(&[], &[]);
+        let mut shell = Command::new("/bin/sh");
+        // The shell stays in between: it has something to do afterwards.
+        shell
+            .args(["-c", "\"$@\"; exit 3", "sh"])
+            .arg(launch.get_program())
+            .args(launch.get_args());
+        shell.env_clear();
+        for (name, value) in launch.get_envs() {
+            shell.env(name, value.unwrap());
+        }
+        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if who == As::User {
+            shell.uid(USER).gid(USER);
+        }
+        let shell = site.start(shell);
+        let is_up = || place.records().iter().any(|record| !record["qemu"].is_null());
+        assert!(wait_until(LIMIT, is_up), "{:?}", place.processes());
+        drop(shell);
+        let gone =
+            wait_until(LIMIT, || place.processes().is_empty() && place.launches().is_empty());
+        assert!(gone, "{who:?}: {:?} {:?}", place.processes(), place.launches());
+    }
+}
+
+#[test]
+fn roots_launch_directory_below_a_closed_one() {
+    if !have_root("roots_launch_directory_below_a_closed_one") {
+        return;
+    }
+    let site = Site::new(As::Root);
+    // passt becomes another user, who cannot pass a directory of root's own.
+    for (name, root) in [("far", "closed/a/b"), ("near", "closed")] {
+        let place = site.place(name);
+        fs::create_dir(place.dir.join("closed")).unwrap();
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(place.dir.join("closed"), closed).unwrap();
+        let mut command = place.netlaunch(&["--backend", "passt"], &[]);
+        command.env("NETLAUNCH_STATE_DIR", place.dir.join(root));
+        let launch = site.start(command);
+        let records = || fs::read_dir(place.dir.join(root)).into_iter().flatten().flatten();
+        let mut found = None;
+        let is_up = wait_until(LIMIT, || {
+            found = records().filter_map(|e| record(&e.path())).find(|r| !r["qemu"].is_null());
+            found.is_some() || !alive(launch.pid())
+        });
+        if !is_up || found.is_none() {
+            signal(launch.pid(), Signal::SIGKILL);
+            panic!("{name}: {}", text(&launch.output(LIMIT).stderr));
+        }
+        let passt = pid(&found.clone().unwrap(), "passt");
+        let status = fs::read_to_string(format!("/proc/{passt}/status")).unwrap();
+        assert!(!status.contains("Uid:\t0\t"), "passt is still root");
+        let dir = PathBuf::from(found.unwrap()["dir"].as_str().unwrap());
+        let number = fs::read_to_string(dir.join("passt.pid")).unwrap();
+        assert_eq!(number, format!("{passt}\n"));
+        signal(launch.pid(), Signal::SIGTERM);
+        ended_by_sigterm(launch);
+        assert_eq!(place.processes(), []);
+        assert_eq!(records().count(), 0);
+    }
+}
