@@ -39,7 +39,7 @@ pub(super) async fn run(
             let plan = plan::plan(&job.request, &facts, &around.particulars())
                 .map_err(LaunchError::from)?;
             if plan.backend == Backend::Slirp {
-                return Ok(Begun::Done(plan));
+                return Ok(Begun::Done(Box::new(plan)));
             }
         }
         Ok::<_, Failure>(Begun::Running(Box::new(launch(&job.request, &facts, &around).await?)))
@@ -73,7 +73,7 @@ pub(super) async fn run(
 
 enum Begun {
     /// Only arguments to print.
-    Done(Plan),
+    Done(Box<Plan>),
     /// Something runs.
     Running(Box<Running>),
 }

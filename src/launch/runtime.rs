@@ -279,7 +279,7 @@ mod tests {
         let path = root.fresh();
         let dir = root.create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o700);
-        assert_eq!(root.live().unwrap(), [path.clone()]);
+        assert_eq!(root.live().unwrap(), std::slice::from_ref(&path));
         fs::write(path.join("passt.pid"), "1").unwrap();
         dir.remove().unwrap();
         assert!(!root.dir.exists(), "the empty root goes, too");

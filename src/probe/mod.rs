@@ -106,7 +106,6 @@ fn first_line(text: &str) -> Option<&str> {
 mod tests {
     use super::*;
     use std::process::Command;
-    use std::time::Instant;
 
     /// A host without anything but a directory of programs.
     pub(super) struct Host {
@@ -184,21 +183,24 @@ mod tests {
     #[tokio::test]
     async fn real_programs_are_asked_once() {
         let dir = tempfile::tempdir().unwrap();
-        let Some(prober) = real(dir.path().join("cache")) else { return };
+        let Some(prober) = real(dir.path().join("cache")) else {
+            eprintln!("skipped: passt and qemu-system-x86_64 are not in /usr/bin (./tests/setup)");
+            return;
+        };
         let qemu = Some(OsStr::new("qemu-system-x86_64"));
         let cold = prober.facts(qemu, None).await;
         assert_eq!((&cold.passt.problem, &cold.qemu.problem), (&None, &None));
         assert!(cold.passt.has("socket") && cold.qemu.netdevs.contains("stream"));
 
-        // Far less than a program's start takes, even on a busy machine.
-        let mut fastest = std::time::Duration::MAX;
-        for _ in 0..10 {
-            let start = Instant::now();
-            let warm = prober.facts(qemu, None).await;
-            fastest = fastest.min(start.elapsed());
-            assert_eq!(warm, cold);
-        }
-        assert!(fastest.as_millis() < 10, "{fastest:?}");
+        assert_eq!(prober.facts(qemu, None).await, cold);
+
+        // What only the cache says can only come from there.
+        let cache = dir.path().join("cache/probe.json");
+        let told = std::fs::read_to_string(&cache).unwrap();
+        let told = told.replace("\"socket\"", "\"from-cache\"").replace("\"stream\"", "\"cached\"");
+        std::fs::write(&cache, told).unwrap();
+        let warm = prober.facts(qemu, None).await;
+        assert!(warm.passt.has("from-cache") && warm.qemu.netdevs.contains("cached"), "{warm:?}");
     }
 
     #[tokio::test]

@@ -31,6 +31,7 @@
 //!
 //! All `unsafe` code of the crate is in this folder.
 
+mod capture;
 mod child;
 mod guard;
 pub mod inherited;
@@ -39,7 +40,8 @@ mod namespace;
 pub mod signals;
 mod spawn;
 
-pub use child::{Captured, Child, capture};
+pub use capture::{Captured, capture};
+pub use child::Child;
 pub use kvm::{KvmOutcome, KvmStep, try_kvm};
 pub use namespace::{Namespace, try_namespace};
 pub use spawn::{Isolation, Reveal, Spawn, SpawnError, Stdio};

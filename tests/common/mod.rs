@@ -1,7 +1,7 @@
 //! What the tests share: network namespaces, sandboxes, users, the real guest. Everything made
 //! here is gone when its value is dropped, also when a test fails.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod scene;
 
