@@ -163,10 +163,9 @@ fn window_size_and_keys_reach_qemu_once() {
     let mut terminal = Terminal::run(&sandbox, &argv);
     terminal.hear("UP ");
 
-    let resize = Command::new("stty").args(["rows", "33", "cols", "99"]);
     let tty = terminal.tty.try_clone().unwrap();
-    let mut resize = resize.stdin(tty).spawn().unwrap();
-    assert!(resize.wait().unwrap().success());
+    let mut resize = Command::new("stty");
+    assert!(resize.args(["rows", "33", "cols", "99"]).stdin(tty).status().unwrap().success());
     terminal.hear("GOT-WINCH ");
     terminal.press("\x03");
     terminal.hear("GOT-INT ");

@@ -74,7 +74,8 @@ pub(super) fn argv(
             argv.flag("no-map-gw");
         }
     }
-    if let Some(pcap) = &request.pcap {
+    // With the other transports QEMU writes it, with the caller's rights.
+    if let Some(pcap) = request.pcap.as_ref().filter(|_| transport == Transport::VhostUser) {
         argv.option("pcap", pcap);
     }
     for publish in &request.publish {

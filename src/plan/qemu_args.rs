@@ -53,13 +53,14 @@ pub(super) fn qemu_plan(
         }
         (None, _) => {
             args.extend(["-netdev".into(), slirp_args::netdev(draft).into()]);
-            if let Some(pcap) = &request.pcap {
-                let mut dump =
-                    OsString::from(format!("filter-dump,id={id}-dump,netdev={id},file="));
-                dump.push(option_path(pcap));
-                args.extend(["-object".into(), dump]);
-            }
         }
+    }
+    // QEMU writes the file with the caller's rights; passt under root would do it as another user.
+    // vhost-user frames do not pass through QEMU.
+    if let Some(pcap) = request.pcap.as_ref().filter(|_| transport != Some(Transport::VhostUser)) {
+        let mut dump = OsString::from(format!("filter-dump,id={id}-dump,netdev={id},file="));
+        dump.push(option_path(pcap));
+        args.extend(["-object".into(), dump]);
     }
     let mtu = match request.mtu {
         Some(mtu) if transport.is_none() => format!(",host_mtu={mtu}"),
