@@ -166,9 +166,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_ignores_the_signal_is_killed() {
-        let mut child =
-            shell("trap '' TERM; while :; do sleep 60 & wait; done").own_group().start().unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let (ready, end) = nix::unistd::pipe().unwrap();
+        let argv = ["sh", "-c", "trap '' TERM; echo; while :; do sleep 60 & wait; done"];
+        let mut child = Spawn::new(Path::new("/bin/sh"), &argv.map(OsString::from))
+            .stdio(Stdio::Null, Stdio::Fd(end), Stdio::Null)
+            .own_group()
+            .start()
+            .unwrap();
+        assert_eq!(nix::unistd::read(&ready, &mut [0u8; 1]), Ok(1));
         let status = child.stop(Signal::SIGTERM, Duration::from_millis(50)).await;
         assert_eq!(status.signal(), Some(9));
     }
