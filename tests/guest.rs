@@ -6,8 +6,8 @@
 mod common;
 
 use common::scene::{
-    HOST, Scene, command_line, fake_passt, launch, netns_with_resolver, nothing_left, passt_option,
-    path_without_passt,
+    HOST, Scene, command_line, fake_passt, launch, netns_with_resolver, nothing_left, passt_has,
+    passt_option, path_without_passt,
 };
 use common::{As, Guest, Sandbox, have_root};
 
@@ -69,7 +69,12 @@ fn works(who: As, case: Case) {
     let seen = (field("ip="), field("prefix="), field("router="));
     assert_eq!(seen, (Some("10.0.2.15"), Some("24"), Some("10.0.2.2")), "{lease}");
     let servers: Vec<&str> = field("dns=").unwrap_or_default().split(',').collect();
-    assert!(servers.contains(&"10.0.2.3"), "{lease}");
+    if matches!(case, Case::Unix | Case::Fd) && !passt_has("dns-host") {
+        // Debian 12's passt announces the host's own; tests/guest_dns.rs tries what works.
+        assert!(!servers.is_empty(), "{lease}");
+    } else {
+        assert_eq!(servers, ["10.0.2.3"], "{lease}");
+    }
     assert_eq!(scene.hear("PAGE "), "page of the host");
     scene.hear("UP ");
     assert_eq!(netns.ask_tcp(2280, Duration::from_secs(30)), "tcp-answer\n", "{}", scene.said());

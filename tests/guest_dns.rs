@@ -7,7 +7,8 @@ mod common;
 use std::net::Ipv4Addr;
 
 use common::scene::{
-    HOST, Scene, command_line, netns_with_resolver, nothing_left, passt_option, serve_dns,
+    HOST, Scene, command_line, netns_with_resolver, nothing_left, passt_has, passt_option,
+    serve_dns,
 };
 use common::{As, Guest, Sandbox, have_root};
 
@@ -56,47 +57,45 @@ fn answers(who: As, backend: &str, resolver: Ipv4Addr) -> Option<Answers> {
     Some(answers)
 }
 
-/// 10.0.2.3 forwards, and so does what the guest uses by itself.
-fn forwards(who: As, backend: &str) {
-    let Some(got) = answers(who, backend, HOST) else { return };
-    assert_eq!(got.forwarder, ANSWER.to_string());
-    assert_eq!(got.default, ANSWER.to_string());
-    assert!(got.servers.split(',').any(|server| server == "10.0.2.3"), "{}", got.servers);
+/// What the guest uses by itself works. On slirp and newer passt that is 10.0.2.3; Debian 12's passt
+/// cannot announce it (see the man page).
+fn resolves(who: As, backend: &str, resolver: Ipv4Addr) {
+    let Some(got) = answers(who, backend, resolver) else { return };
+    assert_eq!(got.default, ANSWER.to_string(), "what the guest uses by itself: {}", got.servers);
+    if backend == "slirp" || passt_has("dns-host") {
+        assert_eq!(got.servers, "10.0.2.3");
+        assert_eq!(got.forwarder, ANSWER.to_string(), "the promised address");
+    }
 }
 
 #[test]
 fn passt_forwards_for_root() {
-    forwards(As::Root, "passt");
+    resolves(As::Root, "passt", HOST);
 }
 
 #[test]
 fn passt_forwards_for_a_user() {
-    forwards(As::User, "passt");
+    resolves(As::User, "passt", HOST);
 }
 
 #[test]
 fn slirp_forwards() {
-    forwards(As::User, "slirp");
+    resolves(As::User, "slirp", HOST);
 }
 
-/// A resolver on the host's loopback, as systemd-resolved's and dnsmasq's are.
-fn reaches_loopback(who: As, backend: &str) {
-    let Some(got) = answers(who, backend, Ipv4Addr::LOCALHOST) else { return };
-    assert_eq!(got.default, ANSWER.to_string(), "what the guest uses by itself");
-    assert_eq!(got.forwarder, ANSWER.to_string(), "the promised address");
-}
+// A resolver on the host's loopback, as systemd-resolved's and dnsmasq's are.
 
 #[test]
 fn passt_reaches_a_loopback_resolver_for_root() {
-    reaches_loopback(As::Root, "passt");
+    resolves(As::Root, "passt", Ipv4Addr::LOCALHOST);
 }
 
 #[test]
 fn passt_reaches_a_loopback_resolver_for_a_user() {
-    reaches_loopback(As::User, "passt");
+    resolves(As::User, "passt", Ipv4Addr::LOCALHOST);
 }
 
 #[test]
 fn slirp_reaches_a_loopback_resolver() {
-    reaches_loopback(As::User, "slirp");
+    resolves(As::User, "slirp", Ipv4Addr::LOCALHOST);
 }

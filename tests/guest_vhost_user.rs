@@ -4,19 +4,18 @@
 
 mod common;
 
-use std::process::Command;
 use std::time::Duration;
 
 use common::scene::{
-    HOST, Scene, command_line, launch, netns_with_resolver, nothing_left, passt_option, passt_path,
+    HOST, Scene, command_line, launch, netns_with_resolver, nothing_left, passt_has, passt_option,
+    passt_path,
 };
-use common::{As, Guest, Sandbox, have_root, text};
+use common::{As, Guest, Sandbox, have_root};
 
 fn works(who: As) {
     let test = format!("vhost-user as {who:?}");
     let (true, Some(guest)) = (have_root(&test), Guest::find(&test)) else { return };
-    let help = Command::new(passt_path()).arg("--help").output().unwrap();
-    if !text(&[help.stdout, help.stderr].concat()).contains("--vhost-user") {
+    if !passt_has("vhost-user") {
         return eprintln!("skipped {test}: {} has no --vhost-user", passt_path().display());
     }
     let netns = netns_with_resolver(HOST);

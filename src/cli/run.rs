@@ -136,7 +136,7 @@ fn show(plan: &Plan, format: PrintFormat) -> Result<u8, Failure> {
 /// Says once what the user would not expect, and with -v everything.
 fn report(plan: &Plan) {
     if let Some(why) = &plan.fallback {
-        tracing::warn!("using {}, because {why}", plan.backend);
+        tracing::warn!("using {} instead of passt: {why}", plan.backend);
     }
     for note in &plan.notes {
         tracing::info!("{note}");

@@ -59,7 +59,7 @@ pub async fn launch(
             Err(StartError::Passt(error)) if request.backend.is_none() => {
                 debug_assert_eq!(backend, Backend::Passt);
                 facts.passt.problem = Some(Problem::new(
-                    format!("it does not start: {error}"),
+                    format!("it fails to start: {error}"),
                     "mend what it complains of",
                 ));
             }

@@ -295,11 +295,7 @@ fn choose(request: &Request, facts: &Facts) -> Result<(Backend, Option<String>),
         },
         None => match candidates.iter().position(|c| c.usable) {
             Some(0) => Ok((candidates[0].backend, None)),
-            Some(n) => {
-                let preferred = &candidates[0];
-                let why = format!("{}: {}", preferred.backend, preferred.why);
-                Ok((candidates[n].backend, Some(why)))
-            }
+            Some(n) => Ok((candidates[n].backend, Some(candidates[0].why.clone()))),
             None => Err(PlanError::NoBackend(candidates)),
         },
     }

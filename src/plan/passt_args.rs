@@ -6,7 +6,6 @@
 //! Debian 12's passt refuses together with it (measured).
 
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::path::Path;
 
@@ -105,28 +104,22 @@ impl Argv {
 /// The DNS options: the guest's server is an address of its subnet, forwarded to the host's
 /// resolver.
 ///
-/// Newer passt (which has `--dns-host`) announces and forwards it as told. Older passt forwards to
-/// the first server it announces, so the host's own resolver has to come before ours; where the
-/// host's resolvers are all on its loopback, it announces the gateway by itself.
+/// Newer passt (which has `--dns-host`) announces and forwards it as told, and then has to be told
+/// the resolver, too. Older passt cannot do both (measured): with `--dns` it forgets the resolver,
+/// and with `--dns-forward` alone it announces the resolver but gives its answers a wrong sender.
+/// Left alone it announces the host's resolver, or the gateway for one on the loopback address,
+/// and both work.
 fn dns(draft: &Draft, argv: &mut Argv) {
     if let Some(server) = draft.foreign_dns() {
         argv.option("dns", server.to_string());
         return;
     }
-    let Some(GuestView { dns, .. }) = draft.view else { return };
-    let passt = &draft.facts.passt;
-    if !passt.has("dns-forward") {
-        return;
-    }
-    argv.option("dns-forward", dns.to_string());
-    if passt.has("dns-host") {
+    let resolver = draft.facts.host.resolvers.iter().find(|server| server.is_ipv4());
+    let (Some(GuestView { dns, .. }), Some(resolver)) = (draft.view, resolver) else { return };
+    if draft.facts.passt.has("dns-host") {
+        argv.option("dns-forward", dns.to_string());
         argv.option("dns", dns.to_string());
-        return;
-    }
-    let usable = |server: &&IpAddr| server.is_ipv4() && !server.is_loopback();
-    if let Some(resolver) = draft.facts.host.resolvers.iter().find(usable) {
-        argv.option("dns", resolver.to_string());
-        argv.option("dns", dns.to_string());
+        argv.option("dns-host", resolver.to_string());
     }
 }
 

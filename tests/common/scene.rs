@@ -191,6 +191,12 @@ pub fn passt_path() -> PathBuf {
     std::env::var_os("NETLAUNCH_TEST_PASST").map_or_else(|| "/usr/bin/passt".into(), Into::into)
 }
 
+/// Whether the passt under test names this option in its help.
+pub fn passt_has(option: &str) -> bool {
+    let help = Command::new(passt_path()).arg("--help").output().unwrap();
+    text(&[help.stdout, help.stderr].concat()).contains(&format!("--{option}"))
+}
+
 /// The guest's QEMU, which carries the sandbox's path in its command line to be found by it.
 pub fn qemu(sandbox: &Sandbox, guest: &Guest, script: &str) -> Vec<String> {
     let mut argv = guest.qemu(script);
