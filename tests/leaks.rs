@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::scene::passt_path;
 use common::{
     As, Netns, Reaped, Sandbox, USER, have_root, processes_with, start, text, wait_until,
 };
@@ -95,7 +96,7 @@ impl Site {
             symlink(self.sandbox.path("home"), cache).unwrap();
         }
         symlink("/usr/bin/qemu-system-x86_64", place.qemu()).unwrap();
-        symlink("/usr/bin/passt", place.dir.join("passt")).unwrap();
+        symlink(passt_path(), place.dir.join("passt")).unwrap();
         symlink(self.sandbox.path("bin/netlaunch"), place.dir.join("netlaunch")).unwrap();
         place
     }
@@ -431,8 +432,7 @@ fn qemu_fails_to_start() {
 }
 
 /// A passt that has all options and does not start.
-const BROKEN: &str =
-    "case $* in *--help*) exec /usr/bin/passt --help;; esac; echo 'passt: out of luck' >&2; exit 1";
+const BROKEN: &str = "echo 'passt: out of luck' >&2; exit 1";
 
 #[test]
 fn passt_fails_to_start() {
@@ -443,7 +443,9 @@ fn passt_fails_to_start() {
         let site = Site::new(who);
         for transport in ["unix", "fd"] {
             let place = site.place(&format!("broken{transport}"));
-            let passt = place.script("broken", BROKEN);
+            let help =
+                format!("case $* in *--help*) exec {} --help;; esac", passt_path().display());
+            let passt = place.script("broken", &format!("{help}; {BROKEN}"));
             let options = ["--backend", "passt", "--transport", transport, "--passt", &passt];
             let output = site.finish(place.netlaunch(&options, &[]));
             let said = text(&output.stderr);
@@ -623,12 +625,35 @@ fn what_lives_is_never_removed() {
             }
         });
         place.next_start(&site);
-        assert_eq!(place.launches(), [dir.clone()], "{who:?}");
+        assert_eq!(place.launches(), std::slice::from_ref(&dir), "{who:?}");
         assert_eq!((files(), record(&dir)), (were, Some(before.clone())), "{who:?}");
         assert!(alive(pid(&before, "passt")) && alive(pid(&before, "qemu")));
         signal(running.pid(), Signal::SIGTERM);
         ended_by_sigterm(running);
         place.assert_clean(&format!("{who:?}, survivor"));
+    }
+}
+
+/// The root is made by the first launch and removed by the last one, so starts and ends meet there.
+#[test]
+fn starts_meet_ends_in_a_root_that_comes_and_goes() {
+    if !have_root("starts_meet_ends_in_a_root_that_comes_and_goes") {
+        return;
+    }
+    for who in BOTH {
+        let site = Site::new(who);
+        let place = site.place("meet");
+        let failures = Mutex::new(Vec::new());
+        each(200, 8, |_| {
+            let mut command = place.netlaunch(&["--backend", "slirp"], &["-no-such-option"]);
+            command.env_remove("NETLAUNCH_STATE_DIR").env("XDG_RUNTIME_DIR", place.state());
+            let output = site.finish(command);
+            if output.status.code() != Some(1) {
+                failures.lock().unwrap().push(text(&output.stderr));
+            }
+        });
+        assert_eq!(failures.into_inner().unwrap(), [] as [String; 0], "{who:?}");
+        place.assert_clean(&format!("{who:?}, meet"));
     }
 }
 
@@ -700,12 +725,19 @@ fn roots_launch_directory_below_a_closed_one() {
     }
     let site = Site::new(As::Root);
     // passt becomes another user, who cannot pass a directory of root's own.
-    for (name, root) in [("far", "closed/a/b"), ("near", "closed")] {
+    for (name, root) in [("far", "closed/a/b"), ("near", "closed"), ("passt", "closed/a")] {
         let place = site.place(name);
         fs::create_dir(place.dir.join("closed")).unwrap();
         let closed = fs::Permissions::from_mode(0o700);
         fs::set_permissions(place.dir.join("closed"), closed).unwrap();
-        let mut command = place.netlaunch(&["--backend", "passt"], &[]);
+        let mut passt = place.dir.join("passt");
+        if name == "passt" {
+            // Where root has built one, say.
+            passt = place.dir.join("closed/passt");
+            symlink(passt_path(), &passt).unwrap();
+        }
+        let passt = passt.display().to_string();
+        let mut command = place.netlaunch(&["--backend", "passt", "--passt", &passt], &[]);
         command.env("NETLAUNCH_STATE_DIR", place.dir.join(root));
         let launch = site.start(command);
         let records = || fs::read_dir(place.dir.join(root)).into_iter().flatten().flatten();
@@ -715,7 +747,7 @@ fn roots_launch_directory_below_a_closed_one() {
             found.is_some() || !alive(launch.pid())
         });
         if !is_up || found.is_none() {
-            signal(launch.pid(), Signal::SIGKILL);
+            let _ = kill(Pid::from_raw(launch.pid()), Signal::SIGKILL);
             panic!("{name}: {}", text(&launch.output(LIMIT).stderr));
         }
         let passt = pid(&found.clone().unwrap(), "passt");

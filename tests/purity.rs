@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,22 +60,41 @@ fn executed(calls: &[Call]) -> Vec<(i32, String)> {
         .collect()
 }
 
-/// netlaunch's own processes: all that are not in a program it executed.
+/// netlaunch's own calls: without those of programs it executed, and of what these start.
 fn own(calls: &[Call]) -> Vec<&Call> {
-    let mut others = BTreeSet::new();
+    // Lines of several processes interleave: a child may be seen before its parent's clone returns,
+    // and a call may come in two parts.
+    let parents: BTreeMap<i32, i32> = calls
+        .iter()
+        .filter(|call| call.text.contains("clone"))
+        .filter_map(|call| {
+            let child = call.text.rsplit_once("= ")?.1.trim().parse().ok()?;
+            Some((child, call.pid))
+        })
+        .collect();
+    let is_other = |call: &Call| {
+        let exec = call.text.starts_with("execve") && !call.text.contains("= -1");
+        exec && !call.text.contains("/bin/netlaunch\"")
+    };
+    let others: BTreeSet<i32> = calls.iter().filter(|c| is_other(c)).map(|c| c.pid).collect();
+    let descends = |pid: i32| {
+        let mut above = parents.get(&pid);
+        while let Some(pid) = above {
+            if others.contains(pid) {
+                return true;
+            }
+            above = parents.get(pid);
+        }
+        false
+    };
+    let mut executed = BTreeSet::new();
     let mut own = Vec::new();
     for call in calls {
-        let exec = call.text.starts_with("execve");
-        if exec && !call.text.contains("/bin/netlaunch\"") && !call.text.contains("= -1") {
-            others.insert(call.pid);
+        if is_other(call) {
+            executed.insert(call.pid);
         }
-        if !others.contains(&call.pid) {
+        if !executed.contains(&call.pid) && !descends(call.pid) {
             own.push(call);
-        } else if call.text.starts_with("clone") || call.text.starts_with("fork") {
-            // What such a program makes is not netlaunch's either.
-            if let Some((_, made)) = call.text.rsplit_once("= ") {
-                others.extend(made.trim().parse::<i32>());
-            }
         }
     }
     own

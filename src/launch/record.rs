@@ -2,7 +2,7 @@
 
 use std::io;
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -61,8 +61,8 @@ pub struct Guest {
     pub address: Option<HostAddress>,
     /// Its router.
     pub gateway: Option<Ipv4Addr>,
-    /// Its DNS server.
-    pub dns: Option<Ipv4Addr>,
+    /// The DNS server it is told; absent where passt decides.
+    pub dns: Option<IpAddr>,
 }
 
 impl Record {
@@ -84,7 +84,7 @@ impl Record {
                 mac: plan.mac,
                 address: plan.view.map(|v| v.address),
                 gateway: plan.view.map(|v| v.gateway),
-                dns: plan.view.map(|v| v.dns),
+                dns: plan.dns,
             },
             publish: plan.publish.clone(),
             dir: plan.dir.clone(),

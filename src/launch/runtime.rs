@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Group, User, chown, geteuid};
 use rand::RngExt;
 
@@ -84,30 +84,30 @@ impl LaunchRoot {
     /// # Errors
     /// [`RuntimeError`]; then nothing was made but, perhaps, the root.
     pub fn create(&self, dir: &Path) -> Result<LaunchDir, RuntimeError> {
+        let error = |source| RuntimeError::Make { dir: dir.to_owned(), source };
+        let name = dir.file_name().ok_or_else(|| error(io::ErrorKind::InvalidInput.into()))?;
         loop {
-            let lock = self.lock(FlockArg::LockExclusive)?;
-            self.collect();
-            let made = DirBuilder::new().mode(0o700).create(dir);
-            match made {
-                Ok(()) => {
-                    let locked = lock_dir(dir, FlockArg::LockExclusiveNonblock);
-                    drop(lock);
-                    return match locked {
-                        Ok(lock) => Ok(LaunchDir {
-                            path: dir.to_owned(),
-                            root: self.clone(),
-                            lock: Some(lock),
-                        }),
-                        Err(errno) => {
-                            let _ = fs::remove_dir(dir);
-                            Err(RuntimeError::Make { dir: dir.to_owned(), source: errno.into() })
-                        }
-                    };
-                }
+            let root = self.lock(FlockArg::LockExclusive)?;
+            // In the directory that is locked, whatever has its name by now; from here on it is not
+            // empty and keeps its name.
+            match mkdirat(&*root, name, Mode::S_IRWXU) {
+                Ok(()) => {}
                 // Another launch has just removed the empty root whose lock we hold.
-                Err(e) if e.kind() == io::ErrorKind::NotFound && self.ours => continue,
-                Err(source) => return Err(RuntimeError::Make { dir: dir.to_owned(), source }),
+                Err(Errno::ENOENT) if self.ours => continue,
+                Err(errno) => return Err(error(errno.into())),
             }
+            let locked = lock_dir(dir, FlockArg::LockExclusiveNonblock);
+            return match locked {
+                Ok(lock) => {
+                    self.collect();
+                    let (path, root) = (dir.to_owned(), self.clone());
+                    Ok(LaunchDir { path, root, lock: Some(lock) })
+                }
+                Err(errno) => {
+                    let _ = fs::remove_dir(dir);
+                    Err(error(errno.into()))
+                }
+            };
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::request::{AddressChoice, Backend, Request, Transport};
-use super::{Family, view};
+use super::{Family, passt_args, view};
 use crate::facts::{Facts, Problem};
 
 /// A backend, whether it can serve, and why.
@@ -64,6 +64,14 @@ fn passt(request: &Request, facts: &Facts) -> Result<String, Problem> {
             "install a newer passt, or use --transport unix",
         );
     }
+    let view = view(request, facts, &mut Vec::new()).ok().flatten();
+    let forwards = request.dns.is_some() && request.dns == view.map(|view| IpAddr::V4(view.dns));
+    if forwards && passt_args::forwarded_to(facts).is_none() {
+        return no(
+            "this passt, on this host, cannot forward queries from an address of the guest's subnet",
+            "drop --dns, or name a server outside of the guest's subnet",
+        );
+    }
     if request.hostname.is_some() && !passt.has("hostname") {
         return no("this passt has no --hostname", "install a newer passt, or drop --hostname");
     }
@@ -102,6 +110,12 @@ fn slirp(request: &Request, facts: &Facts) -> Result<String, Problem> {
         return no("slirp cannot give the guest the host's addresses", "drop --address host");
     }
     let view = view(request, facts, &mut Vec::new()).ok().flatten();
+    if view.is_some_and(|view| view.dns == view.gateway) {
+        return no(
+            "slirp needs a DNS server's address beside the gateway's",
+            "use --address with a prefix length of 29 or less, or another --dns",
+        );
+    }
     let forwarder = view.map(|view| IpAddr::V4(view.dns));
     if request.dns.is_some() && request.dns != forwarder {
         return no(

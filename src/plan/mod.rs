@@ -59,6 +59,8 @@ pub struct Plan {
     pub transport: Option<Transport>,
     /// What the guest is told; `None` when it mirrors the host or has no IPv4.
     pub view: Option<GuestView>,
+    /// The DNS server the guest is told; `None` where passt decides, from the host's resolvers.
+    pub dns: Option<IpAddr>,
     /// The guest card's address.
     pub mac: Mac,
     /// `id=` of the netdev.
@@ -164,7 +166,7 @@ fn list(candidates: &[Candidate]) -> String {
 impl PlanError {
     /// Whether the mistake is the caller's (exit status 2) and not the host's.
     pub fn is_usage(&self) -> bool {
-        matches!(self, PlanError::Request(_) | PlanError::View(_))
+        matches!(self, PlanError::Request(_) | PlanError::View(_) | PlanError::Memory(_))
     }
 }
 
@@ -183,7 +185,10 @@ pub fn plan(
     let assumed;
     let facts = match (&request.command, &facts.qemu.path) {
         (None, None) => {
-            notes.push("no QEMU was found here to ask, so the arguments are for QEMU 7.2 or later, which does not connect again to a restarted passt".to_owned());
+            notes.push(
+                "no QEMU was found here to ask, so the arguments are what QEMU 7.2 and later take"
+                    .to_owned(),
+            );
             assumed = Facts { qemu: any_qemu(), ..facts.clone() };
             &assumed
         }
@@ -212,6 +217,7 @@ pub fn plan(
         fallback,
         transport,
         view,
+        dns: draft.dns(backend),
         mac: draft.mac(),
         id: request.id.clone(),
         publish: request.publish.clone(),
@@ -240,6 +246,13 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn mac(&self) -> Mac {
         self.request.mac.unwrap_or(self.particulars.mac)
+    }
+
+    /// The DNS server the guest is told, as far as that is ours to say.
+    fn dns(&self, backend: Backend) -> Option<IpAddr> {
+        let forwarded = backend == Backend::Slirp || passt_args::forwarded_to(self.facts).is_some();
+        let own = self.view.map(|view| IpAddr::V4(view.dns)).filter(|_| forwarded);
+        self.foreign_dns().or(own)
     }
 
     /// The DNS server that is handed to the guest as it is, when one outside its subnet was named.
@@ -274,8 +287,13 @@ fn view(
             let [usual, ..] = DEFAULT_VIEW;
             let free = DEFAULT_VIEW.iter().find(|subnet| overlapping(subnet).is_none());
             let subnet = *free.unwrap_or(&usual);
-            if let Some(route) = overlapping(&usual) {
-                notes.push(format!("this host routes {route}, so the guest's subnet is {subnet}"));
+            match (overlapping(&usual), free) {
+                (Some(route), Some(_)) => notes
+                    .push(format!("this host routes {route}, so the guest's subnet is {subnet}")),
+                (Some(route), None) => notes.push(format!(
+                    "this host routes {route}, which the guest's subnet {subnet} hides from the guest, and all others that are tried; name one with --address"
+                )),
+                (None, _) => {}
             }
             GuestView::in_subnet(subnet).map_err(PlanError::View)?.address
         }

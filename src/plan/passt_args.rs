@@ -6,10 +6,12 @@
 //! Debian 12's passt refuses together with it (measured).
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::path::Path;
 
 use super::{AddressChoice, Draft, Family, Transport};
+use crate::facts::Facts;
 use crate::types::{GuestView, Protocol, Publish};
 
 /// The whole argument vector.
@@ -114,13 +116,17 @@ fn dns(draft: &Draft, argv: &mut Argv) {
         argv.option("dns", server.to_string());
         return;
     }
-    let resolver = draft.facts.host.resolvers.iter().find(|server| server.is_ipv4());
-    let (Some(GuestView { dns, .. }), Some(resolver)) = (draft.view, resolver) else { return };
-    if draft.facts.passt.has("dns-host") {
+    if let (Some(GuestView { dns, .. }), Some(resolver)) = (draft.view, forwarded_to(draft.facts)) {
         argv.option("dns-forward", dns.to_string());
         argv.option("dns", dns.to_string());
         argv.option("dns-host", resolver.to_string());
     }
+}
+
+/// The host's resolver that this passt can forward queries to; none where it cannot.
+pub(super) fn forwarded_to(facts: &Facts) -> Option<IpAddr> {
+    let resolver = facts.host.resolvers.iter().find(|server| server.is_ipv4());
+    resolver.copied().filter(|_| facts.passt.has("dns-host"))
 }
 
 /// A published port in passt's form: `ADDRESS/HOST[-END][:GUEST[-END]]`.

@@ -51,7 +51,7 @@ fn quote(word: &OsStr) -> String {
     shell_words::quote(&word.to_string_lossy()).into_owned()
 }
 
-/// The plan as JSON, described by conf/schema/plan.json.
+/// The plan as JSON, described by conf/schema/plan.schema.json.
 pub fn json(plan: &Plan) -> Value {
     let words = |words: &[std::ffi::OsString]| -> Vec<String> {
         words.iter().map(|w| w.to_string_lossy().into_owned()).collect()
@@ -66,7 +66,7 @@ pub fn json(plan: &Plan) -> Value {
             "mac": plan.mac,
             "address": plan.view.map(|v| v.address),
             "gateway": plan.view.map(|v| v.gateway),
-            "dns": plan.view.map(|v| v.dns),
+            "dns": plan.dns,
         },
         "publish": plan.publish,
         "qemu": {

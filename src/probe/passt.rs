@@ -36,10 +36,11 @@ pub(super) async fn probe(
 ) -> (Passt, Option<(Key, BTreeSet<String>)>) {
     let name = name.unwrap_or(OsStr::new("passt"));
     let lookup = find(name, &prober.path);
-    let problem = lookup.problem(name, INSTALL);
-    let Some(path) = lookup.found() else {
-        return (Passt { problem, ..Passt::default() }, None);
-    };
+    if let Some(problem) = lookup.problem(name, INSTALL) {
+        let path = lookup.place();
+        return (Passt { path, problem: Some(problem), ..Passt::default() }, None);
+    }
+    let Some(path) = lookup.found() else { return (Passt::default(), None) };
     let canonical = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
     let confinement = confinement(&prober.system, &canonical, prober.home.as_deref());
     let found = Passt { path: Some(path.clone()), confinement, ..Passt::default() };

@@ -33,6 +33,16 @@ impl Lookup {
         }
     }
 
+    /// Where the program is, though it may not be one that can be run.
+    pub fn place(&self) -> Option<PathBuf> {
+        match self {
+            Lookup::Found(path) | Lookup::NotExecutable(path) | Lookup::NotFile(path) => {
+                Some(path.clone())
+            }
+            Lookup::Missing(_) | Lookup::Absent(_) => None,
+        }
+    }
+
     /// Why the program `name` cannot be run; nothing where it can.
     ///
     /// `install` is what to do where it is not installed.

@@ -60,10 +60,11 @@ pub(super) async fn probe(
         Some(name) => find(name, &prober.path),
         None => default_lookup(&default, prober),
     };
-    let problem = lookup.problem(name.unwrap_or(&default), INSTALL);
-    let Some(path) = lookup.found() else {
-        return (Qemu { problem, ..Qemu::default() }, None);
-    };
+    if let Some(problem) = lookup.problem(name.unwrap_or(&default), INSTALL) {
+        let path = lookup.place();
+        return (Qemu { path, problem: Some(problem), ..Qemu::default() }, None);
+    }
+    let Some(path) = lookup.found() else { return (Qemu::default(), None) };
     let found = Qemu { path: Some(path.clone()), ..Qemu::default() };
     let key = Key::new(KIND, &path).ok();
     if let Some(Answer { netdevs, reconnect }) = key.as_ref().and_then(|key| cache.get(key)) {

@@ -34,6 +34,8 @@ pub(super) struct Prepared {
     /// NULL-terminated paths of a [`super::Reveal`]: what is covered, then each directory below it
     /// down to the one revealed; empty for none.
     pub(super) covered: *const *const c_char,
+    /// The program, opened before a directory above it may be covered; or -1.
+    pub(super) program_fd: c_int,
 }
 
 /// Where a start failed; with an errno this is what travels through the report pipe.
@@ -213,6 +215,11 @@ unsafe fn program_main(p: &Prepared, guard: pid_t) -> ! {
         }
         libc::sigprocmask(libc::SIG_SETMASK, &p.mask, std::ptr::null_mut());
         libc::execve(p.program, p.argv, p.envp);
+        if p.program_fd >= 0 && errno() == libc::ENOENT {
+            // It lies below the directory that was covered, and can still be reached this way.
+            let flags = libc::AT_EMPTY_PATH;
+            libc::syscall(libc::SYS_execveat, p.program_fd, c"".as_ptr(), p.argv, p.envp, flags);
+        }
         fail(p.report, Stage::Exec)
     }
 }

@@ -202,6 +202,10 @@ impl Spawn {
         let theirs = above(theirs, &moves).map_err(|e| system(e.into()))?;
         let report_end = above(report_end, &moves).map_err(|e| system(e.into()))?;
         let parent = own_pidfd();
+        let opened = match &self.reveal {
+            Some(_) => open_program(&self.program, &moves).map_err(|e| system(e.into()))?,
+            None => None,
+        };
 
         let mask = match self.mask {
             Some(mask) => mask,
@@ -220,6 +224,7 @@ impl Spawn {
             namespace: self.isolation == Isolation::PidNamespace,
             mask: *mask.as_ref(),
             covered: covered_pointers.as_ptr(),
+            program_fd: opened.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         };
         let guard = match fork_guard(&prepared) {
             Ok(guard) => guard,
@@ -316,6 +321,16 @@ fn place(stdio: [Stdio; 3], fds: Vec<(OwnedFd, RawFd)>) -> nix::Result<Vec<(Owne
 /// Moves `fd` above every number to be filled; it is closed on execve.
 fn above(fd: OwnedFd, moves: &[(RawFd, RawFd)]) -> nix::Result<OwnedFd> {
     dup_above(fd, moves.iter().map(|(_, to)| *to).max().unwrap_or(2).max(2))
+}
+
+/// The program as a descriptor, for when its path leads nowhere any more; nothing where it cannot
+/// be opened, which its execution will tell.
+fn open_program(path: &Path, moves: &[(RawFd, RawFd)]) -> nix::Result<Option<OwnedFd>> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    match nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()) {
+        Ok(fd) => above(fd, moves).map(Some),
+        Err(_) => Ok(None),
+    }
 }
 
 fn dup_above(fd: OwnedFd, top: RawFd) -> nix::Result<OwnedFd> {

@@ -219,8 +219,9 @@ impl GuestView {
     /// The view for a guest at `address`.
     ///
     /// Without a gateway it is the second address of the subnet (the first where that is the
-    /// guest); without a DNS server it is the address after the gateway, or the gateway where that
-    /// one is taken: so 10.0.2.15/24 gives 10.0.2.2 and 10.0.2.3, as QEMU's user network does.
+    /// guest); without a DNS server it is the next free address after the gateway, else before it,
+    /// or the gateway in a subnet that has no third address: so 10.0.2.15/24 gives 10.0.2.2 and
+    /// 10.0.2.3, as QEMU's user network does.
     ///
     /// # Errors
     /// [`GuestViewError`] when the gateway or the DNS server cannot be where it was asked for.
@@ -252,8 +253,10 @@ impl GuestView {
         };
         let dns = match dns {
             None => {
-                let next = Ipv4Addr::from(u32::from(gateway) + 1);
-                if next == guest || next > last { gateway } else { next }
+                let after = u32::from(gateway) + 1..=u32::from(last);
+                let before = (u32::from(first)..u32::from(gateway)).rev();
+                let mut free = after.chain(before).map(Ipv4Addr::from).filter(|a| *a != guest);
+                free.next().unwrap_or(gateway)
             }
             Some(dns) if dns == guest => return Err(GuestViewError::DnsIsGuest(dns)),
             Some(dns) if dns == subnet.network() || dns == subnet.broadcast() => {
@@ -320,10 +323,10 @@ mod tests {
     fn views() {
         for (address, gateway, dns, expected) in [
             ("10.0.2.15/24", None, None, ("10.0.2.2", "10.0.2.3")),
-            ("10.0.2.2/24", None, None, ("10.0.2.1", "10.0.2.1")),
+            ("10.0.2.2/24", None, None, ("10.0.2.1", "10.0.2.3")),
             ("192.0.2.1/30", None, None, ("192.0.2.2", "192.0.2.2")),
             ("169.254.2.15/16", Some("169.254.2.2"), None, ("169.254.2.2", "169.254.2.3")),
-            ("10.0.2.15/24", Some("10.0.2.254"), None, ("10.0.2.254", "10.0.2.254")),
+            ("10.0.2.15/24", Some("10.0.2.254"), None, ("10.0.2.254", "10.0.2.253")),
             ("10.0.2.15/24", None, Some("9.9.9.9"), ("10.0.2.2", "9.9.9.9")),
         ] {
             let view =

@@ -1,0 +1,713 @@
+//! The command as its user meets it: what it refuses, in which words and with which status, and
+//! what it prints. A refusal is one line, and behind it nothing has run and nothing is left.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use common::{
+    As, Netns, Sandbox, USER, finish, have_root, processes_with, start, text, wait_until,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(30);
+const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+const USAGE: i32 = 2;
+const FAILED: i32 = 125;
+
+/// A sandbox whose passt and QEMU tell when they are started for more than to be asked.
+struct Bench {
+    sandbox: Sandbox,
+    netns: Netns,
+}
+
+impl Bench {
+    fn new(who: As) -> Self {
+        let netns = Netns::routed();
+        let sandbox = Sandbox::new(who, Some(&netns));
+        let started = sandbox.path("home/started");
+        for (name, real, question) in
+            [("qemu", QEMU, "*-netdev\\ help*|*-qmp*"), ("passt", "/usr/bin/passt", "*--help*")]
+        {
+            sandbox.script(
+                name,
+                &format!(
+                    "case $* in {question}) ;; *) echo {name} >>{};; esac\nexec {real} \"$@\"",
+                    started.display()
+                ),
+            );
+        }
+        Bench { sandbox, netns }
+    }
+
+    /// netlaunch with the bench's programs first in its PATH.
+    fn netlaunch(&self, args: &[&str]) -> Command {
+        let mut command = self.sandbox.netlaunch(args);
+        let bin = self.sandbox.path("bin").display().to_string();
+        command.env("PATH", format!("{bin}:/usr/sbin:/usr/bin:/sbin:/bin"));
+        command
+    }
+
+    fn bin(&self, name: &str) -> String {
+        self.sandbox.path("bin").join(name).display().to_string()
+    }
+
+    /// The command is refused with this status and one line that has all of the words.
+    fn refuses(&self, command: Command, status: i32, words: &[&str]) {
+        let what = format!("{command:?}");
+        let output = finish(command);
+        let line = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{what}: {line}");
+        assert!(line.starts_with("netlaunch: ") && line.ends_with('\n'), "{what}: {line:?}");
+        assert_eq!(line.lines().count(), 1, "{what}: {line}");
+        for word in words {
+            assert!(line.contains(word), "{what}: no {word:?} in {line}");
+        }
+        // What went wrong comes with what to do: behind a semicolon, a colon or in brackets.
+        assert!(line.contains([';', '(']) || line.matches(": ").count() > 1, "{what}: {line}");
+        assert_eq!(text(&output.stdout), "", "{what}");
+        self.untouched(&what);
+    }
+
+    /// Nothing was started, nothing runs, nothing is left.
+    fn untouched(&self, what: &str) {
+        assert!(!self.sandbox.path("home/started").exists(), "{what}: something was started");
+        assert_eq!(self.sandbox.launch_dirs(), [] as [String; 0], "{what}");
+        assert_eq!(processes_with(&self.sandbox.path("").display().to_string()), [], "{what}");
+    }
+
+    /// Writes a file into the sandbox, for its user.
+    fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.sandbox.path(name);
+        fs::write(&path, content).unwrap();
+        self.give(&path);
+        path
+    }
+
+    fn give(&self, path: &Path) {
+        if self.sandbox.who == As::User {
+            chown(path, Some(USER), Some(USER)).unwrap();
+        }
+    }
+
+    fn make_dir(&self, name: &str, mode: u32) -> PathBuf {
+        let path = self.sandbox.path(name);
+        fs::create_dir(&path).unwrap();
+        self.give(&path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+}
+
+#[test]
+fn mistakes_in_the_command_line() {
+    if !have_root("mistakes_in_the_command_line") {
+        return;
+    }
+    let bench = Bench::new(As::User);
+    // Words are split at blanks; `Q` is QEMU with arguments that would run.
+    for (line, words) in [
+        ("--bakend slirp -- Q", &["unknown option --bakend", "--backend"][..]),
+        ("-m 256 -- Q", &["unknown option -m", "put QEMU's own options behind -- QEMU"]),
+        ("qemu -m 256", &["\"qemu\" is not a command", "put -- before QEMU"]),
+        ("--backend qemu -- Q", &["--backend: unknown value \"qemu\"", "auto, passt or slirp"]),
+        ("--transport tcp -- Q", &["--transport: unknown value \"tcp\"", "unix, fd or vhost-user"]),
+        ("--backend", &["--backend needs a value"]),
+        ("--print=yaml -- Q", &["--print: unknown value \"yaml\"", "shell or json"]),
+        ("--", &["no program behind --"]),
+        ("-- ", &["the program behind -- is an empty word"]),
+        ("-v -q -- Q", &["-v cannot go with -q", "drop one of them"]),
+        ("--ipv4-only --ipv6-only -- Q", &["--ipv4-only cannot go with --ipv6-only"]),
+        ("--id 0 -- Q", &["--id: \"0\" is not a QEMU id", "start with a letter"]),
+        ("--mac 53:54:00:00:00:01 -- Q", &["--mac: 53:54:00:00:00:01 is a multicast"]),
+        ("--device a,b -- Q", &["--device: \"a,b\" is not a QEMU device model"]),
+        ("--hostname a_b -- Q", &["--hostname: \"a_b\" is not a domain name"]),
+        ("--interface a/b -- Q", &["--interface: \"a/b\" is not a network interface name"]),
+        ("--name a/b -- Q", &["--name: \"a/b\" cannot name a launch"]),
+        ("--mtu 67 -- Q", &["--mtu: \"67\" is not an MTU", "68 to 65520"]),
+        ("--mtu 65521 -- Q", &["--mtu: \"65521\" is not an MTU", "68 to 65520"]),
+        ("--ipv6-only --mtu 1279 -- Q", &["--mtu 1279 is out of range", "1280 to 65520"]),
+        // Addresses.
+        (
+            "--address 10.0.2.0/24 -- Q",
+            &["10.0.2.0 is the network address", "10.0.2.1 to 10.0.2.254"],
+        ),
+        (
+            "--address 10.0.2.255/24 -- Q",
+            &["10.0.2.255 is the broadcast address", "use 10.0.2.1 to"],
+        ),
+        ("--address 169.254.0.0/16 -- Q", &["169.254.0.0 is the network address"]),
+        ("--address 0.0.0.0/8 -- Q", &["0.0.0.0 is of 0.0.0.0/8", "use a private one"]),
+        ("--address 127.0.0.1/8 -- Q", &["127.0.0.1 is a loopback address"]),
+        ("--address 224.0.0.1/24 -- Q", &["224.0.0.1 is a multicast address"]),
+        ("--address 255.255.255.255/24 -- Q", &["240.0.0.0/4"]),
+        ("--address 10.0.2.15 -- Q", &["--address: \"10.0.2.15\"", "with a prefix length"]),
+        ("--address 10.0.2.15/31 -- Q", &["/31 has no room", "from 8 to 30"]),
+        ("--address 10.0.2.15/33 -- Q", &["/33 has no room", "from 8 to 30"]),
+        ("--address fe80::1/64 -- Q", &["fe80::1/64\" is an IPv6 address"]),
+        (
+            "--gateway 10.0.3.1 -- Q",
+            &["10.0.3.1 is outside the guest's subnet 10.0.2.0/24", "--address"],
+        ),
+        ("--gateway 10.0.2.15 -- Q", &["10.0.2.15 is the guest's own address"]),
+        ("--gateway 10.0.2.0 -- Q", &["10.0.2.0 is the network address of 10.0.2.0/24"]),
+        ("--address 10.1.2.3/24 --gateway 10.1.2.255 -- Q", &["10.1.2.255 is the broadcast"]),
+        ("--address 10.1.2.3/24 --gateway 10.1.3.1 -- Q", &["10.1.3.1 is outside", "10.1.2.0/24"]),
+        ("--address 10.1.2.3/24 --gateway 10.1.2.3 -- Q", &["10.1.2.3 is the guest's own address"]),
+        ("--address host --gateway 10.0.2.2 -- Q", &["--gateway cannot go with --address host"]),
+        ("--gateway fe80::1 -- Q", &["--gateway: \"fe80::1\" is not an IPv4 address"]),
+        ("--dns 0.0.0.0 -- Q", &["--dns 0.0.0.0 is not a server's address", "such as 9.9.9.9"]),
+        ("--dns 127.0.0.53 -- Q", &["--dns 127.0.0.53 is not a server's address"]),
+        ("--dns 10.0.2.15 -- Q", &["DNS server 10.0.2.15 is the guest's own address"]),
+        ("--ipv4-only --dns 2620:fe::fe -- Q", &["--dns 2620:fe::fe is an IPv6 address"]),
+        ("--ipv6-only --address 10.0.2.15/24 -- Q", &["--address is an IPv4 setting"]),
+        // Ports.
+        ("-p 0 -- Q", &["\"0\" in \"0\" is not a port", "1 to 65535"]),
+        ("-p 65536:22 -- Q", &["\"65536\" in \"65536:22\" is not a port"]),
+        ("-p 90-80 -- Q", &["range 90-80", "write 80-90"]),
+        ("-p 80/sctp -- Q", &["\"sctp\" in \"80/sctp\"", "tcp or udp"]),
+        ("-p localhost:80 -- Q", &["\"localhost\" in \"localhost:80\" is not an IP address"]),
+        (
+            "-p 2222:22 -p 2222:23 -- Q",
+            &["127.0.0.1:2222:22/tcp", "127.0.0.1:2222:23/tcp", "port 2222"],
+        ),
+        (
+            "-p 8000-8010 -p 0.0.0.0:8005 -- Q",
+            &["8000-8010", "0.0.0.0:8005", "both want port 8005"],
+        ),
+        ("-p 53/udp -p 53/udp -- Q", &["both want port 53"]),
+        ("--ipv6-only -p 2222:22 -- Q", &["127.0.0.1:2222:22/tcp listens on IPv4", "--ipv6-only"]),
+        (
+            "--ipv4-only -p [::1]:2222:22 -- Q",
+            &["[::1]:2222:22/tcp listens on IPv6", "--ipv4-only"],
+        ),
+        // What cannot be supervised or connected.
+        ("--transport fd", &["--transport fd", "add -- QEMU ARGS, or use --transport unix"]),
+        ("-- Q -daemonize", &["QEMU's -daemonize", "drop -daemonize"]),
+        ("-- Q -netdev user,id=net0", &["netdev with id=net0 already", "--id"]),
+        ("--id lan -- Q -netdev user,id=lan,ipv6=off", &["netdev with id=lan already", "--id"]),
+        ("--ready-fd 2 -- Q", &["\"2\" is not a file descriptor to report to"]),
+        ("--ready-fd 9 -- Q", &["--ready-fd 9: ", "name a descriptor that is open for writing"]),
+        // Of the other commands.
+        ("probe --jsn", &["unknown option --jsn", "--json"]),
+        ("ps now", &["unexpected argument \"now\""]),
+        ("--backend slirp ps", &["--backend is an option of a launch, not of ps"]),
+        ("completions", &["SHELL is missing", "bash"]),
+        ("completions csh", &["SHELL: unknown value \"csh\""]),
+    ] {
+        let args: Vec<&str> = line.split(' ').collect();
+        let split = args.iter().position(|word| *word == "Q");
+        let mut all: Vec<&str> = args[..split.unwrap_or(args.len())].to_vec();
+        if let Some(at) = split {
+            all.extend(["qemu", "-M", "none", "-display", "none"]);
+            all.extend(&args[at + 1..]);
+        }
+        bench.refuses(bench.netlaunch(&all), USAGE, words);
+    }
+}
+
+const Q: [&str; 6] = ["--", "qemu", "-M", "none", "-display", "none"];
+
+fn with<'a>(options: &[&'a str]) -> Vec<&'a str> {
+    [options, &Q].concat()
+}
+
+#[test]
+fn a_descriptor_for_reading_is_none_to_report_to() {
+    if !have_root("a_descriptor_for_reading_is_none_to_report_to") {
+        return;
+    }
+    let bench = Bench::new(As::User);
+    let line = format!("{} --ready-fd 7 -- qemu 7</dev/null", bench.bin("netlaunch"));
+    bench.refuses(shell(&bench, &line), USAGE, &["--ready-fd 7: open for reading only"]);
+}
+
+/// A shell of the sandbox's user.
+fn shell(bench: &Bench, line: &str) -> Command {
+    let mut command = bench.sandbox.program(Path::new("/bin/sh"));
+    command.args(["-c", line]);
+    command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bench.bin("")));
+    command
+}
+
+#[test]
+fn ports_that_cannot_be_had() {
+    if !have_root("ports_that_cannot_be_had") {
+        return;
+    }
+    let me = format!("(pid {})", std::process::id());
+    for who in [As::Root, As::User] {
+        let bench = Bench::new(who);
+        let tcp = bench.netns.inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
+        let tcp6 = bench.netns.inside(|| TcpListener::bind("[::1]:0").unwrap());
+        let udp = bench.netns.inside(|| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let port = |address: std::io::Result<std::net::SocketAddr>| address.unwrap().port();
+        let (tcp_port, udp_port) = (port(tcp.local_addr()), port(udp.local_addr()));
+        let tcp6_port = port(tcp6.local_addr());
+        for (publish, says) in [
+            (format!("{tcp_port}:22"), format!("port {tcp_port}/tcp on 127.0.0.1 is in use")),
+            (format!("0.0.0.0:{tcp_port}:22"), format!("port {tcp_port}/tcp on 0.0.0.0 is in use")),
+            (format!("[::1]:{tcp6_port}:22"), format!("port {tcp6_port}/tcp on ::1 is in use")),
+            (format!("{udp_port}/udp"), format!("port {udp_port}/udp on 127.0.0.1 is in use")),
+        ] {
+            // Root may know who holds it, another user may not.
+            let by = if who == As::Root { me.as_str() } else { "in use: stop that program" };
+            let words = [says.as_str(), by, "publish another port than -p "];
+            bench.refuses(bench.netlaunch(&with(&["-p", &publish])), FAILED, &words);
+        }
+        let words = ["203.0.113.9 is not an address of this host", "use 127.0.0.1"];
+        bench.refuses(bench.netlaunch(&with(&["-p", "203.0.113.9:8080:80"])), FAILED, &words);
+        if who == As::User {
+            let words = ["port 80/tcp on 127.0.0.1 needs privileges", "above 1023"];
+            bench.refuses(bench.netlaunch(&with(&["-p", "80"])), FAILED, &words);
+            bench.refuses(
+                bench.netlaunch(&with(&["--backend", "slirp", "-p", "53/udp"])),
+                FAILED,
+                &["port 53/udp on 127.0.0.1 needs privileges"],
+            );
+        }
+    }
+}
+
+#[test]
+fn directories_that_cannot_be_used() {
+    if !have_root("directories_that_cannot_be_used") {
+        return;
+    }
+    let bench = Bench::new(As::User);
+    let state = |dir: &Path| {
+        let mut command = bench.netlaunch(&with(&[]));
+        command.env("NETLAUNCH_STATE_DIR", dir);
+        command
+    };
+    let long = bench.sandbox.path(&"x".repeat(90));
+    let fix = "set NETLAUNCH_STATE_DIR to a shorter directory, or use --transport fd";
+    bench.refuses(state(&long), FAILED, &["the socket path ", "106 is the most that fits", fix]);
+    assert!(!long.exists());
+
+    let fix = "set NETLAUNCH_STATE_DIR to a directory that is";
+    let roots = bench.sandbox.path("of-root");
+    fs::create_dir(&roots).unwrap();
+    let closed = bench.make_dir("closed", 0o500);
+    let file = bench.write("file", "");
+    for (dir, words) in [
+        (roots.clone(), &["Permission denied", fix][..]),
+        (roots.join("below"), &["Permission denied", fix]),
+        (closed, &["Permission denied", fix]),
+        (file.clone(), &["Not a directory", fix]),
+        (file.join("below"), &["Not a directory", fix]),
+        ("/proc/netlaunch".into(), &["cannot use /proc/netlaunch for launch directories", fix]),
+    ] {
+        let named = dir.display().to_string();
+        bench.refuses(state(&dir), FAILED, &[words, &[named.as_str()]].concat());
+    }
+
+    let missing = |name: &str, value: &Path| {
+        let mut command = bench.netlaunch(&with(&[]));
+        command.env_remove("NETLAUNCH_STATE_DIR").env(name, value);
+        command
+    };
+    let none = Path::new("/nonexistent/run");
+    let words = ["cannot use /nonexistent/run/netlaunch for launch directories", fix];
+    bench.refuses(missing("XDG_RUNTIME_DIR", none), FAILED, &words);
+
+    // The fallback in the temporary directory must be the user's own, and private.
+    let tmp = bench.make_dir("tmp", 0o777);
+    let own = tmp.join(format!("netlaunch-{USER}"));
+    let tried = || {
+        let mut command = missing("TMPDIR", &tmp);
+        command.env_remove("XDG_RUNTIME_DIR");
+        command
+    };
+    fs::create_dir(&own).unwrap();
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).unwrap();
+    let named = own.display().to_string();
+    let words = [&named, "belongs to another user or is open to others", "remove it"];
+    bench.refuses(tried(), FAILED, &words);
+    chown(&own, Some(USER), Some(USER)).unwrap();
+    bench.refuses(tried(), FAILED, &words);
+    fs::remove_dir(&own).unwrap();
+    symlink(bench.sandbox.path("home"), &own).unwrap();
+    bench.refuses(tried(), FAILED, &[&named]);
+    assert!(own.is_symlink());
+    fs::remove_file(&own).unwrap();
+    // Then it works, and the directory goes when it is empty.
+    let mut command = tried();
+    command.arg("-no-such-option");
+    let output = finish(command);
+    assert_eq!(output.status.code(), Some(1), "QEMU's: {}", text(&output.stderr));
+    assert!(!own.exists() && own.parent().unwrap().exists());
+}
+
+#[test]
+fn programs_that_cannot_be_run() {
+    if !have_root("programs_that_cannot_be_run") {
+        return;
+    }
+    let bench = Bench::new(As::User);
+    let plain = bench.write("plain", "#!/bin/sh\n").display().to_string();
+    let dir = bench.make_dir("dir", 0o755).display().to_string();
+    let install = "install QEMU";
+    for (program, status, words) in [
+        ("qemu-system-none", 127, &["qemu-system-none is not installed (looked in ", install][..]),
+        ("/nonexistent/qemu", 127, &["/nonexistent/qemu does not exist", "correct the path"]),
+        (&plain, 126, &[&plain, "is not executable by this user", "change its permissions"]),
+        (&dir, 126, &[&dir, "is not a program", "name the program itself"]),
+        ("true", 126, &["/bin/true does not look like QEMU", "name a QEMU system emulator"]),
+    ] {
+        bench.refuses(bench.netlaunch(&["--", program]), status, words);
+        bench.refuses(bench.netlaunch(&["--qemu", program]), status, words);
+        bench.refuses(bench.netlaunch(&["--print", "--", program]), status, words);
+    }
+    let install = "install the package passt";
+    for (passt, words) in [
+        ("nopasst", &["passt cannot be used: nopasst is not installed", install][..]),
+        ("/nonexistent/passt", &["/nonexistent/passt does not exist", "correct the path"]),
+        (&plain, &[&plain, "is not executable by this user"]),
+        ("true", &["/bin/true does not look like passt", "install the package passt again"]),
+    ] {
+        let options = ["--backend", "passt", "--passt", passt];
+        bench.refuses(bench.netlaunch(&with(&options)), FAILED, words);
+    }
+    // Neither can serve: each with its reason and its fix.
+    let options = ["--passt", "nopasst", "--address", "host"];
+    let words = ["no backend can serve: passt: nopasst is not installed", install, "; slirp: "];
+    bench.refuses(bench.netlaunch(&with(&options)), FAILED, &words);
+    let options = ["--backend", "slirp", "--mtu", "9000"];
+    let words = ["slirp cannot be used: slirp has no frames of 9000 bytes; use --mtu 1500 or less"];
+    bench.refuses(bench.netlaunch(&with(&options)), FAILED, &words);
+}
+
+#[test]
+fn closed_standard_descriptors() {
+    if !have_root("closed_standard_descriptors") {
+        return;
+    }
+    let bench = Bench::new(As::User);
+    let netlaunch = bench.bin("netlaunch");
+    for (closed, names) in [
+        ("<&-", "standard input is closed"),
+        (">&-", "standard output is closed"),
+        ("<&- >&-", "standard input and standard output are closed"),
+    ] {
+        for args in ["-- qemu -M none", "--print -- qemu", "probe", "ps", "--help"] {
+            let line = format!("exec {netlaunch} {args} {closed}");
+            bench.refuses(shell(&bench, &line), FAILED, &[names, "redirect it"]);
+        }
+    }
+    for closed in ["2>&-", "<&- >&- 2>&-"] {
+        let output = finish(shell(&bench, &format!("exec {netlaunch} -- qemu -M none {closed}")));
+        assert_eq!(output.status.code(), Some(FAILED), "{closed}");
+        bench.untouched(closed);
+    }
+    let line = format!("exec {netlaunch} --print -- qemu >/dev/full");
+    let words = ["cannot write to standard output: No space left on device"];
+    bench.refuses(shell(&bench, &line), FAILED, &words);
+}
+
+#[test]
+fn mistakes_in_the_configuration_file() {
+    if !have_root("mistakes_in_the_configuration_file") {
+        return;
+    }
+    let bench = Bench::new(As::User);
+    let file = bench.sandbox.path("config/netlaunch.conf");
+    let named = file.display().to_string();
+    for (content, place, words) in [
+        ("bakend = \"slirp\"\n", ":1:1: ", &["unknown key `bakend`", "backend"][..]),
+        ("# a\n\n  mtu = 70000\n", ":3:9: ", &["not an MTU", "68 to 65520"]),
+        ("mtu = \"1500\"\n", ":1:7: ", &["write a number"]),
+        ("backend = \"pasta\"\n", ":1:11: ", &["unknown value", "pasta", "auto, passt, slirp"]),
+        ("\npublish = [\"22\", \"0\"]\n", ":2:11: ", &["is not a port"]),
+        ("mtu = 1500\nmtu = 1400\n", ":2:1: ", &["duplicate key"]),
+        ("backend = passt\n", ":1:11: ", &[]),
+        ("address = \"10.0.2.0/24\"\n", ":1:11: ", &["10.0.2.0 is the network address"]),
+    ] {
+        bench.write("config/netlaunch.conf", content);
+        let place = format!("{named}{place}");
+        let words = [words, &[place.as_str()]].concat();
+        for args in [&with(&[])[..], &["probe"], &["ps"]] {
+            bench.refuses(bench.netlaunch(args), USAGE, &words);
+        }
+    }
+    bench.write("config/netlaunch.conf", "gateway = \"10.9.9.9\"\naddress = \"10.0.2.15/24\"\n");
+    let words = ["10.9.9.9 is outside", &format!("(with the settings of {named})")];
+    bench.refuses(bench.netlaunch(&with(&[])), USAGE, &words);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+    let words = [&named, "cannot be read: Permission denied", "correct its permissions"];
+    bench.refuses(bench.netlaunch(&with(&[])), FAILED, &words);
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    bench.refuses(bench.netlaunch(&with(&[])), FAILED, &[&named, "cannot be read"]);
+}
+
+#[test]
+fn refusals_as_json() {
+    if !have_root("refusals_as_json") {
+        return;
+    }
+    let bench = Bench::new(As::User);
+    let options = ["--log-format", "json", "--backend", "passt", "--passt", "nopasst"];
+    let output = finish(bench.netlaunch(&with(&options)));
+    assert_eq!(output.status.code(), Some(FAILED));
+    let line: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(line["level"], "error");
+    assert!(line["message"].as_str().unwrap().starts_with("passt cannot be used: "), "{line}");
+    bench.untouched("json");
+}
+
+#[test]
+fn print_shows_everything_and_starts_nothing() {
+    if !have_root("print_shows_everything_and_starts_nothing") {
+        return;
+    }
+    for who in [As::Root, As::User] {
+        let bench = Bench::new(who);
+        for options in [
+            &["--transport", "unix"][..],
+            &["--transport", "fd"],
+            &["--backend", "slirp"],
+            &["--address", "host", "-p", "2222:22", "-p", "[::1]:8000-8010:80"],
+            &["--ipv6-only", "--search", "example.org", "--mtu", "1400", "--no-host-loopback"],
+            &["--interface", "up0", "--pcap", "/tmp/a file,x", "--name", "web", "--ready-fd", "9"],
+        ] {
+            let output = finish(bench.netlaunch(&with(&[options, &["--print"]].concat())));
+            let shell = text(&output.stdout);
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            assert!(shell.starts_with("# backend: ") && shell.contains("qemu -M none"), "{shell}");
+            // A shell takes it: nothing is unquoted.
+            let mut parse = Command::new("sh");
+            parse.args(["-n", "-c", &shell]);
+            assert!(finish(parse).status.success(), "{shell}");
+
+            let output = finish(bench.netlaunch(&with(&[options, &["--print=json"]].concat())));
+            let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+            valid("plan", &plan);
+            assert_eq!(text(&output.stderr), "");
+            bench.untouched("print");
+        }
+    }
+}
+
+/// What is wrong with `value` by one of the schemas in conf/schema.
+fn faults(schema: &str, value: &Value) -> Vec<String> {
+    let file = format!("{}/conf/schema/{schema}.schema.json", env!("CARGO_MANIFEST_DIR"));
+    let schema: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect()
+}
+
+fn valid(schema: &str, value: &Value) {
+    assert_eq!(faults(schema, value), [] as [String; 0], "{schema}: {value:#}");
+}
+
+fn json(output: Output) -> Value {
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn plans_are_as_their_schema_says() {
+    if !have_root("plans_are_as_their_schema_says") {
+        return;
+    }
+    let bench = Bench::new(As::User);
+    // A passt of another age, by its help: it has all that the installed one may lack.
+    let help = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/probe/passt-2026-10-help.txt");
+    fs::copy(help, bench.sandbox.path("help.txt")).unwrap();
+    let new = format!("cat {}", bench.sandbox.path("help.txt").display());
+    let new = bench.sandbox.script("newpasst", &new).display().to_string();
+    let mut seen = std::collections::BTreeSet::new();
+    for (options, command) in [
+        (&[][..], &Q[..]),
+        (&["--transport", "fd"], &Q),
+        (&["--passt", &new, "--transport", "vhost-user"], &Q),
+        (&["--passt", &new, "--hostname", "web", "--no-host-loopback"], &Q),
+        (&["--backend", "slirp", "-p", "2222:22", "-p", "53/udp"], &Q),
+        (&["--passt", "nopasst"], &Q),
+        (&["--address", "host"], &Q),
+        (&["--ipv6-only", "-p", "[::1]:8000-8010:80"], &Q),
+        (&["--address", "192.168.7.9/28", "--gateway", "192.168.7.1", "--dns", "9.9.9.9"], &Q),
+        (&["--qemu", "qemu"], &[]),
+        (&["--qemu", "qemu", "--passt", &new, "--transport", "vhost-user"], &[]),
+        (&["--qemu", "qemu", "--backend", "slirp"], &[]),
+    ] {
+        let args = [options, &["--print=json"], command].concat();
+        let plan = json(finish(bench.netlaunch(&args)));
+        valid("plan", &plan);
+        seen.insert((plan["transport"].to_string(), plan["qemu"]["argv"].is_null()));
+        // An object with a member more is not valid: the schema is complete.
+        let mut more = plan;
+        more["guest"]["extra"] = Value::Null;
+        assert_eq!(faults("plan", &more).len(), 1);
+    }
+    assert_eq!(seen.len(), 7, "{seen:?}");
+}
+
+#[test]
+fn probes_are_as_their_schema_says() {
+    if !have_root("probes_are_as_their_schema_says") {
+        return;
+    }
+    for who in [As::Root, As::User] {
+        let bench = Bench::new(who);
+        let probe =
+            |args: &[&str]| json(finish(bench.netlaunch(&[&["probe", "--json"], args].concat())));
+        for (args, chosen) in [
+            (&["--qemu", QEMU][..], "passt"),
+            (&["--qemu", QEMU, "--passt", "nopasst"], "slirp"),
+            (&["--qemu", "/nonexistent/qemu"], ""),
+        ] {
+            let report = probe(args);
+            valid("probe", &report);
+            assert_eq!(report["chosen"].as_str().unwrap_or_default(), chosen);
+            assert_eq!(report["host"]["root"], who == As::Root);
+            for candidate in report["candidates"].as_array().unwrap() {
+                let fixed = candidate["usable"] == candidate["fix"].is_null();
+                assert!(fixed, "usable, or with a fix: {candidate}");
+            }
+        }
+        let output = finish(bench.netlaunch(&["probe", "--qemu", QEMU]));
+        let table = text(&output.stdout);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+        assert!(table.starts_with("auto would choose passt.\n") && table.contains("BACKEND"));
+        bench.untouched("probe");
+    }
+    let netns = Netns::bare();
+    let sandbox = Sandbox::new(As::User, Some(&netns));
+    let report = json(finish(sandbox.netlaunch(&["probe", "--json", "--qemu", QEMU])));
+    valid("probe", &report);
+    assert_eq!(report["host"]["default_v4"], Value::Null);
+}
+
+#[test]
+fn lists_are_as_their_schema_says() {
+    if !have_root("lists_are_as_their_schema_says") {
+        return;
+    }
+    for who in [As::Root, As::User] {
+        let bench = Bench::new(who);
+        let list = || json(finish(bench.netlaunch(&["ps", "--json"])));
+        let empty = list();
+        valid("ps", &empty);
+        assert_eq!(empty["launches"], Value::Array(Vec::new()));
+        let output = finish(bench.netlaunch(&["ps"]));
+        assert_eq!(text(&output.stdout).lines().count(), 1, "the head of the table");
+
+        let quiet = ["--device", "none", "--", QEMU, "-M", "none", "-display", "none", "-S"];
+        let mut running = Vec::new();
+        for (options, with_qemu) in [
+            (&["-p", "2222:22", "--name", "web"][..], true),
+            (&["--transport", "fd", "--address", "host"], true),
+            (&["--backend", "slirp", "-p", "[::1]:53/udp"], true),
+            (&["--backend", "slirp", "-p", "53000-53002:53/udp"], true),
+            (&["--backend", "passt", "--qemu", QEMU], false),
+        ] {
+            // slirp cannot publish on IPv6.
+            if options.contains(&"[::1]:53/udp") {
+                let args = [options, &quiet].concat();
+                let words = ["slirp cannot publish on an IPv6 address", "[::1]:53:53/udp"];
+                let output = finish(bench.netlaunch(&args));
+                assert!(words.iter().all(|word| text(&output.stderr).contains(word)));
+                continue;
+            }
+            let args = [options, if with_qemu { &quiet } else { &[] }].concat();
+            let mut command = bench.netlaunch(&args);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            running.push((start(command), with_qemu));
+        }
+        let up = |launch: &Value, with_qemu: bool| match with_qemu {
+            true => !launch["qemu"].is_null(),
+            false => !launch["passt"].is_null(),
+        };
+        let all_up = || {
+            let all = list();
+            valid("ps", &all);
+            running.iter().all(|(launch, with_qemu)| {
+                let mut all = all["launches"].as_array().unwrap().iter();
+                all.any(|l| l["pid"] == launch.pid() && up(l, *with_qemu))
+            })
+        };
+        assert!(wait_until(LIMIT, all_up), "{:#}", list());
+        let table = text(&finish(bench.netlaunch(&["ps"])).stdout);
+        let words = ["web", "passt/unix", "passt/fd", "slirp", "127.0.0.1:2222:22/tcp"];
+        assert!(words.iter().all(|word| table.contains(word)), "{table}");
+        assert_eq!(table.lines().count(), 1 + running.len(), "{table}");
+        for (launch, _) in &running {
+            kill(Pid::from_raw(launch.pid()), Signal::SIGTERM).unwrap();
+        }
+        for (launch, _) in running {
+            let code = launch.output(LIMIT).status.code();
+            assert!([Some(0), Some(143)].contains(&code), "{code:?}");
+        }
+        assert_eq!(bench.sandbox.launch_dirs(), [] as [String; 0]);
+    }
+}
+
+#[test]
+fn serve_mode_on_slirp_prints_arguments_only() {
+    if !have_root("serve_mode_on_slirp_prints_arguments_only") {
+        return;
+    }
+    let bench = Bench::new(As::User);
+    let output = finish(bench.netlaunch(&["--backend", "slirp", "--qemu", "qemu"]));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let line = text(&output.stdout);
+    assert!(line.starts_with("-netdev 'user,id=net0,") && line.lines().count() == 1, "{line}");
+    bench.untouched("serve");
+}
+
+#[test]
+fn completions_are_scripts() {
+    if !have_root("completions_are_scripts") {
+        return;
+    }
+    let bench = Bench::new(As::User);
+    for shell in ["bash", "zsh", "fish"] {
+        let output = finish(bench.netlaunch(&["completions", shell]));
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+        let script = text(&output.stdout);
+        assert!(script.contains("netlaunch") && script.contains("transport"), "{shell}");
+        if shell == "bash" {
+            let mut parse = Command::new("bash");
+            parse.args(["-n", "-c", &script]);
+            assert!(finish(parse).status.success());
+        }
+    }
+    bench.untouched("completions");
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    if !have_root("a_reader_that_leaves_is_no_failure") {
+        return;
+    }
+    let bench = Bench::new(As::User);
+    let netlaunch = bench.bin("netlaunch");
+    for args in ["probe", "probe --json", "ps", "completions zsh", "--help", "--print -- qemu"] {
+        for reader in ["head -1", "true"] {
+            let line = format!("{{ {netlaunch} {args}; echo \"status $?\" >&2; }} | {reader}");
+            let output = finish(shell(&bench, &line));
+            let said = text(&output.stderr);
+            // 141 is SIGPIPE, which other programs end by as well.
+            assert!(["status 0\n", "status 141\n"].contains(&said.as_str()), "{args}: {said}");
+        }
+    }
+    // Nobody listens to its messages either: it ends as it would.
+    let line = format!(
+        "{{ {netlaunch} -v --backend passt --passt nopasst -- qemu 2>&1 >&3; }} 3>&1 | true"
+    );
+    let said = text(&finish(shell(&bench, &line)).stderr);
+    assert_eq!(said, "");
+    bench.untouched("closed pipes");
+}
