@@ -69,9 +69,16 @@
 
 #[doc(hidden)]
 pub mod cli;
+pub mod dnsmasq;
+pub mod driver;
 pub mod facts;
+pub mod firewall;
 pub mod launch;
+pub mod link;
+pub mod network;
 pub mod plan;
 pub mod probe;
 pub mod process;
+pub mod rules;
 pub mod types;
+pub mod xml;

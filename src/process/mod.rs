@@ -39,6 +39,7 @@ mod kvm;
 mod namespace;
 pub mod signals;
 mod spawn;
+pub mod tap;
 
 pub use capture::{Captured, capture};
 pub use child::Child;

@@ -1,0 +1,324 @@
+//! The text of dnsmasq's files (dnsmasq(8), "CONFIG FILE").
+//!
+//! A line is read up to 1024 bytes; a value in double quotes may hold commas, and a backslash
+//! before a quote or backslash.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::config::{
+    Client, ConfigError, DhcpDns, DhcpHost, Dns, DnsHost, Lease, Range, Rendered, Srv, Txt,
+};
+
+/// The longest value that leaves room for the rest of its line.
+const LONGEST: usize = 900;
+/// The most leases dnsmasq is asked to keep: it reserves nothing for them, but counts in an int.
+const MOST_LEASES: u128 = 1 << 20;
+
+impl DhcpDns {
+    /// The text of the files.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: a value that dnsmasq would misread.
+    pub fn render(&self) -> Result<Rendered, ConfigError> {
+        if self.interface.as_str().contains('*') {
+            return Err(ConfigError::Interface(self.interface.clone()));
+        }
+        let mut conf = Lines::default();
+        conf.line("# Written by netlaunch when the network started; changes are lost.");
+        conf.value("pid-file", &path(&self.files.pid)?);
+        conf.value("interface", &quoted("the interface", self.interface.as_str())?);
+        // Loopback is added to any interface unless it is excluded.
+        conf.line("except-interface=lo");
+        conf.line("bind-dynamic");
+        conf.line("strict-order");
+        self.dns(&mut conf)?;
+        self.dhcp(&mut conf)?;
+        if let Some(root) = &self.tftp_root {
+            conf.line("enable-tftp");
+            conf.value("tftp-root", &path(root)?);
+        }
+        if let Some(boot) = &self.boot {
+            let file = quoted("the boot file", &boot.file)?;
+            let server = boot.server.map(|server| format!(",,{server}")).unwrap_or_default();
+            conf.value("dhcp-boot", &format!("{file}{server}"));
+        }
+        let hosts = self.dns.as_ref().map_or(&[][..], |dns| &dns.hosts);
+        Ok(Rendered {
+            conf: conf.0,
+            dhcp_hosts: self.hosts.iter().map(dhcp_host).collect::<Result<_, _>>()?,
+            dns_hosts: hosts.iter().map(dns_host).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn dns(&self, conf: &mut Lines) -> Result<(), ConfigError> {
+        if let Some(domain) = &self.domain {
+            conf.value("domain", domain.name.as_str());
+            conf.line("expand-hosts");
+            if domain.local_only {
+                conf.value("local", &format!("/{}/", domain.name));
+            }
+        }
+        let Some(dns) = &self.dns else {
+            conf.line("port=0");
+            return Ok(());
+        };
+        if !dns.forward_plain_names {
+            conf.line("domain-needed");
+            conf.line("local=//");
+        }
+        if !dns.host_servers || dns.forwarders.iter().any(|f| f.domain.is_none()) {
+            conf.line("no-resolv");
+        }
+        for forwarder in &dns.forwarders {
+            let server = match (&forwarder.domain, forwarder.address) {
+                (Some(domain), Some(address)) => format!("/{domain}/{address}"),
+                (Some(domain), None) => format!("/{domain}/#"),
+                (None, Some(address)) => address.to_string(),
+                (None, None) => return Err(ConfigError::Forwarder),
+            };
+            conf.value("server", &server);
+        }
+        conf.value("addn-hosts", &path(&self.files.dns_hosts)?);
+        self.records(dns, conf)
+    }
+
+    fn records(&self, dns: &Dns, conf: &mut Lines) -> Result<(), ConfigError> {
+        for Txt { name, value } in &dns.txt {
+            let valid = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+            let label = |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(valid);
+            if name.len() > 253 || !name.split('.').all(label) {
+                return Err(ConfigError::Name { what: "the TXT name", text: name.clone() });
+            }
+            if value.len() > 255 {
+                let (what, text) = ("the TXT value", value.clone());
+                return Err(ConfigError::Long { what, text, limit: 255 });
+            }
+            conf.value("txt-record", &format!("{name},{}", quoted("the TXT value", value)?));
+        }
+        for srv in &dns.srv {
+            let service = label("the SRV service", &srv.service)?;
+            let protocol = label("the SRV protocol", &srv.protocol)?;
+            let own = self.domain.as_ref().map(|domain| &domain.name);
+            let domain = srv.domain.as_ref().or(own);
+            let domain = domain.map(|domain| format!(".{domain}")).unwrap_or_default();
+            let Srv { port, priority, weight, .. } = srv;
+            let target = srv.target.as_ref();
+            let target = target.map(|name| format!(",{name},{port},{priority},{weight}"));
+            let target = target.unwrap_or_default();
+            conf.value("srv-host", &format!("_{service}._{protocol}{domain}{target}"));
+        }
+        Ok(())
+    }
+
+    fn dhcp(&self, conf: &mut Lines) -> Result<(), ConfigError> {
+        if self.ranges.is_empty() {
+            return Ok(());
+        }
+        for given in &self.ranges {
+            conf.value("dhcp-range", &range(given));
+        }
+        conf.line("dhcp-authoritative");
+        conf.line("dhcp-no-override");
+        conf.value("dhcp-lease-max", &self.leases().to_string());
+        conf.value("dhcp-leasefile", &path(&self.files.leases)?);
+        conf.value("dhcp-hostsfile", &path(&self.files.dhcp_hosts)?);
+        if !self.default_route {
+            conf.line("dhcp-option=option:router");
+        }
+        if let Some(mtu) = self.mtu {
+            conf.value("dhcp-option", &format!("option:mtu,{mtu}"));
+        }
+        let v6 = |range: &Range| !matches!(range, Range::V4 { .. } | Range::V4Hosts { .. });
+        if self.ranges.iter().any(v6) {
+            conf.line("enable-ra");
+            let mtu = self.mtu.map(|mtu| format!(",mtu:{mtu}")).unwrap_or_default();
+            // The interval stays as it is; a lifetime of 0 means "no default router".
+            let lifetime = if self.default_route { "" } else { ",0" };
+            if self.mtu.is_some() || !self.default_route {
+                let interface = quoted("the interface", self.interface.as_str())?;
+                conf.value("ra-param", &format!("{interface}{mtu},0{lifetime}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many leases there can be.
+    fn leases(&self) -> u128 {
+        let size = |range: &Range| match range {
+            Range::V4 { start, end, .. } => {
+                u128::from(u32::from(*end).saturating_sub(u32::from(*start))) + 1
+            }
+            Range::V6 { start, end, .. } => {
+                u128::from(*end).saturating_sub(u128::from(*start)).saturating_add(1)
+            }
+            _ => 0,
+        };
+        let ranges = self.ranges.iter().map(size).fold(0, u128::saturating_add);
+        ranges.saturating_add(self.hosts.len() as u128).clamp(1, MOST_LEASES)
+    }
+}
+
+fn range(range: &Range) -> String {
+    let (text, lease) = match range {
+        Range::V4 { start, end, netmask, lease } => (format!("{start},{end},{netmask}"), *lease),
+        Range::V4Hosts { subnet, netmask } => (format!("{subnet},static,{netmask}"), None),
+        Range::V6 { start, end, prefix, lease } => (format!("{start},{end},{prefix}"), *lease),
+        Range::V6Hosts { subnet, prefix } => (format!("{subnet},static,{prefix}"), None),
+        Range::V6Announced { subnet, prefix } => (format!("{subnet},ra-only,{prefix}"), None),
+    };
+    match lease {
+        Some(lease) => format!("{text},{}", time(lease)),
+        None => text,
+    }
+}
+
+fn time(lease: Lease) -> String {
+    match lease {
+        Lease::Seconds(seconds) => seconds.to_string(),
+        Lease::Infinite => "infinite".to_owned(),
+    }
+}
+
+fn dhcp_host(host: &DhcpHost) -> Result<String, ConfigError> {
+    let mut parts = Vec::new();
+    match &host.client {
+        Client::Mac(mac) => parts.push(mac.to_string()),
+        Client::Duid(id) => {
+            let pair = |p: &str| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit());
+            // RFC 8415, 11.1: a type and at most 128 bytes.
+            if !id.split(':').all(pair) || !(3..=130).contains(&id.split(':').count()) {
+                return Err(ConfigError::Duid(id.clone()));
+            }
+            parts.push(format!("id:{id}"));
+        }
+        Client::Name(name) => parts.push(name.to_string()),
+    }
+    match host.address {
+        Some(std::net::IpAddr::V4(address)) => parts.push(address.to_string()),
+        Some(std::net::IpAddr::V6(address)) => parts.push(format!("[{address}]")),
+        None => {}
+    }
+    match (&host.client, &host.name) {
+        (Client::Name(_), _) | (_, None) => {}
+        (_, Some(name)) => parts.push(name.to_string()),
+    }
+    parts.extend(host.lease.map(time));
+    Ok(format!("{}\n", parts.join(",")))
+}
+
+/// One line for each name: lines have an end.
+fn dns_host(host: &DnsHost) -> Result<String, ConfigError> {
+    if host.names.is_empty() {
+        return Err(ConfigError::Nameless(host.address));
+    }
+    Ok(host.names.iter().map(|name| format!("{}\t{name}\n", host.address)).collect())
+}
+
+/// A word of an SRV name.
+fn label<'a>(what: &'static str, text: &'a str) -> Result<&'a str, ConfigError> {
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    if (1..=62).contains(&text.len()) && text.bytes().all(valid) {
+        Ok(text)
+    } else {
+        Err(ConfigError::Name { what, text: text.to_owned() })
+    }
+}
+
+fn path(path: &Path) -> Result<String, ConfigError> {
+    let what = "the path";
+    match path.to_str() {
+        Some(text) => quoted(what, text),
+        None => {
+            let text = path.to_string_lossy().into_owned();
+            Err(ConfigError::Characters { what, text })
+        }
+    }
+}
+
+/// A value as dnsmasq reads it back: in quotes unless it is plain.
+fn quoted(what: &'static str, text: &str) -> Result<String, ConfigError> {
+    if text.chars().any(char::is_control) {
+        return Err(ConfigError::Characters { what, text: text.to_owned() });
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return Ok(text.to_owned());
+    }
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+    if escaped.len() > LONGEST {
+        return Err(ConfigError::Long { what, text: text.to_owned(), limit: LONGEST });
+    }
+    Ok(format!("\"{escaped}\""))
+}
+
+/// A file, line by line.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn line(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
+    }
+
+    fn value(&mut self, name: &str, value: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{name}={value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_values_stay_and_others_are_quoted() {
+        let quoted = |text: &str| super::quoted("it", text).unwrap();
+        for plain in ["/run/netlaunch/networks/default/dnsmasq.pid", "br-1", "fd00::1"] {
+            assert_eq!(quoted(plain), plain);
+        }
+        assert_eq!(quoted("a,b"), "\"a,b\"");
+        assert_eq!(quoted(""), "\"\"");
+        assert_eq!(quoted("say \"hi\" \\ #"), r#""say \"hi\" \\ #""#);
+        assert!(super::quoted("it", "a\nb").is_err());
+        assert!(super::quoted("it", &"ä".repeat(900)).is_err());
+    }
+
+    #[test]
+    fn hosts_by_address_identifier_and_name() {
+        let host = |client, address: &str, name: Option<&str>, lease| DhcpHost {
+            client,
+            address: Some(address.parse().unwrap()),
+            name: name.map(|name| name.parse().unwrap()),
+            lease,
+        };
+        let mac = Client::Mac("52:54:00:00:00:01".parse().unwrap());
+        let duid = "00:03:00:01:52:54:00:00:00:01".to_owned();
+        for (host, line) in [
+            (
+                host(mac, "10.0.0.9", Some("web"), Some(Lease::Infinite)),
+                "52:54:00:00:00:01,10.0.0.9,web,infinite\n",
+            ),
+            (
+                host(Client::Duid(duid.clone()), "fd00::9", Some("web"), None),
+                "id:00:03:00:01:52:54:00:00:00:01,[fd00::9],web\n",
+            ),
+            (
+                host(
+                    Client::Name("db".parse().unwrap()),
+                    "10.0.0.8",
+                    None,
+                    Some(Lease::Seconds(300)),
+                ),
+                "db,10.0.0.8,300\n",
+            ),
+        ] {
+            assert_eq!(dhcp_host(&host).unwrap(), line);
+        }
+        for bad in ["", "00", "00:03:0", "00:03:zz", "00:03:00\n"] {
+            let host = host(Client::Duid(bad.to_owned()), "fd00::9", None, None);
+            assert_eq!(dhcp_host(&host), Err(ConfigError::Duid(bad.to_owned())));
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A network's definition in the words of the firewall, of dnsmasq and of the kernel's settings.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use crate::dnsmasq::{self as served, Boot, DhcpDns, Files, Range};
+use crate::link::sysctl::Key;
+use crate::network::{self, Client, Forward, Forwarder, Ip, Network};
+use crate::rules::{AddressRange, Mode, NetworkRules};
+
+/// What a definition has that cannot be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The boot server is a name.
+    #[error("the boot server {0} is a name, and guests need an address; write its IPv4 address")]
+    BootServer(String),
+}
+
+/// The firewall's view.
+pub(super) fn rules(network: &Network) -> NetworkRules {
+    let mode = match &network.forward {
+        Forward::Isolated => Mode::Isolated,
+        Forward::Route { dev } => Mode::Route { dev: dev.clone() },
+        Forward::Open => Mode::Open,
+        Forward::Nat(nat) => Mode::Nat {
+            dev: nat.dev.clone(),
+            addresses: nat.addresses.map(|range| AddressRange::V4(range.first(), range.last())),
+            ports: nat.ports.map(|ports| ports.first()..=ports.last()),
+            ipv6: nat.ipv6,
+        },
+    };
+    NetworkRules {
+        bridge: network.bridge.name.clone(),
+        mode,
+        subnets: network.ips.iter().map(|ip| ip.net).collect(),
+        ipv6_between_guests: network.ipv6,
+        dhcp: network.ips.iter().any(|ip| ip.dhcp.is_some()),
+        dns: network.dns.enable && !network.ips.is_empty(),
+        tftp: network.ips.iter().any(|ip| ip.tftp.is_some()),
+    }
+}
+
+/// The kernel settings that the network needs to be 1.
+pub(super) fn settings(network: &Network) -> Vec<Key> {
+    if !matches!(network.forward, Forward::Nat(_) | Forward::Route { .. }) {
+        return Vec::new();
+    }
+    let has = |v6: bool| network.ips.iter().any(|ip| ip.net.addr().is_ipv6() == v6);
+    let wanted = [(has(false), Key::Ipv4Forwarding), (has(true), Key::Ipv6Forwarding)];
+    wanted.into_iter().filter(|(wanted, _)| *wanted).map(|(_, key)| key).collect()
+}
+
+/// dnsmasq's view; `None` where there is nothing for it to do.
+///
+/// # Errors
+/// [`ConfigError`].
+pub(super) fn served(network: &Network, files: Files) -> Result<Option<DhcpDns>, ConfigError> {
+    let dhcp = || network.ips.iter().filter_map(|ip| ip.dhcp.as_ref());
+    let isolated = network.forward == Forward::Isolated;
+    let dns = (network.dns.enable && !network.ips.is_empty()).then(|| names(network, isolated));
+    let ranges: Vec<Range> = network.ips.iter().flat_map(ranges).collect();
+    let tftp_root = network.ips.iter().find_map(|ip| ip.tftp.as_ref());
+    if dns.is_none() && ranges.is_empty() && tftp_root.is_none() {
+        return Ok(None);
+    }
+    let boot = dhcp().find_map(|dhcp| dhcp.bootp.as_ref());
+    let boot = boot.map(|bootp| {
+        let server = bootp.server.as_ref().map(|server| {
+            let address: Result<Ipv4Addr, _> = server.as_str().parse();
+            address.map_err(|_| ConfigError::BootServer(server.to_string()))
+        });
+        Ok::<_, ConfigError>(Boot {
+            file: bootp.file.as_str().to_owned(),
+            server: server.transpose()?,
+        })
+    });
+    Ok(Some(DhcpDns {
+        interface: network.bridge.name.clone(),
+        files,
+        ranges,
+        hosts: dhcp().flat_map(|dhcp| &dhcp.hosts).map(host).collect(),
+        default_route: !isolated,
+        mtu: network.mtu,
+        domain: network.domain.as_ref().map(|domain| served::Domain {
+            name: domain.name.clone(),
+            local_only: domain.local_only,
+        }),
+        dns,
+        tftp_root: tftp_root.map(|root| root.as_str().into()),
+        boot: boot.transpose()?,
+    }))
+}
+
+fn lease(lease: Option<network::Lease>) -> Option<served::Lease> {
+    lease.map(|lease| match lease {
+        network::Lease::Infinite => served::Lease::Infinite,
+        network::Lease::Seconds(seconds) => served::Lease::Seconds(seconds),
+    })
+}
+
+/// What is given away or announced in one subnet.
+fn ranges(ip: &Ip) -> Vec<Range> {
+    let dhcp = ip.dhcp.as_ref();
+    let listed = dhcp.map(|dhcp| dhcp.ranges.as_slice()).unwrap_or_default();
+    match ip.net {
+        IpNet::V4(net) => {
+            let netmask = net.netmask();
+            let mut ranges: Vec<Range> = Vec::new();
+            for range in listed {
+                if let (IpAddr::V4(start), IpAddr::V4(end)) = (range.first, range.last) {
+                    ranges.push(Range::V4 { start, end, netmask, lease: lease(range.lease) });
+                }
+            }
+            if dhcp.is_some_and(|dhcp| ranges.is_empty() && !dhcp.hosts.is_empty()) {
+                ranges.push(Range::V4Hosts { subnet: net.network(), netmask });
+            }
+            ranges
+        }
+        IpNet::V6(net) => {
+            let (subnet, prefix) = (net.network(), net.prefix_len());
+            let mut ranges: Vec<Range> = Vec::new();
+            for range in listed {
+                if let (IpAddr::V6(start), IpAddr::V6(end)) = (range.first, range.last) {
+                    ranges.push(Range::V6 { start, end, prefix, lease: lease(range.lease) });
+                }
+            }
+            match dhcp {
+                _ if !ranges.is_empty() => {}
+                Some(dhcp) if !dhcp.hosts.is_empty() => {
+                    ranges.push(Range::V6Hosts { subnet, prefix })
+                }
+                // Guests make themselves addresses in a /64 only; others are set by hand.
+                _ if prefix == 64 => ranges.push(Range::V6Announced { subnet, prefix }),
+                _ => {}
+            }
+            ranges
+        }
+    }
+}
+
+fn host(host: &network::DhcpHost) -> served::DhcpHost {
+    let (client, name) = match &host.client {
+        Client::Mac(mac, name) => (served::Client::Mac(*mac), name.clone()),
+        Client::Duid(duid, name) => {
+            let pairs: Vec<String> = duid.octets().iter().map(|b| format!("{b:02x}")).collect();
+            (served::Client::Duid(pairs.join(":")), name.clone())
+        }
+        Client::Name(name) => (served::Client::Name(name.clone()), None),
+    };
+    served::DhcpHost { client, address: Some(host.ip), name, lease: lease(host.lease) }
+}
+
+fn names(network: &Network, isolated: bool) -> served::Dns {
+    let dns = &network.dns;
+    let forwarder = |forwarder: &Forwarder| match forwarder {
+        Forwarder::All(address) => served::Forwarder { domain: None, address: Some(*address) },
+        Forwarder::Domain(domain, address) => {
+            served::Forwarder { domain: Some(domain.clone()), address: Some(*address) }
+        }
+        Forwarder::Host(domain) => {
+            served::Forwarder { domain: Some(domain.clone()), address: None }
+        }
+    };
+    let service = |srv: &network::Srv| {
+        let target = srv.target.as_ref();
+        served::Srv {
+            service: srv.service.as_str().to_owned(),
+            protocol: srv.protocol.to_string(),
+            domain: srv.domain.clone(),
+            target: target.and_then(|t| t.host.clone()),
+            port: target.and_then(|t| t.port).unwrap_or(1),
+            priority: target.and_then(|t| t.priority).unwrap_or(0),
+            weight: target.and_then(|t| t.weight).unwrap_or(0),
+        }
+    };
+    let text = |txt: &network::Txt| served::Txt {
+        name: txt.name.to_string(),
+        value: txt.value.as_str().to_owned(),
+    };
+    let host =
+        |host: &network::DnsHost| served::DnsHost { address: host.ip, names: host.names.clone() };
+    served::Dns {
+        hosts: dns.hosts.iter().map(host).collect(),
+        srv: dns.services.iter().map(service).collect(),
+        txt: dns.texts.iter().map(text).collect(),
+        forwarders: dns.forwarders.iter().map(forwarder).collect(),
+        host_servers: !isolated,
+        forward_plain_names: dns.forward_plain_names,
+    }
+}

@@ -1,0 +1,460 @@
+//! Bringing virtual networks up and down: bridge, addresses, kernel settings, firewall, dnsmasq.
+//!
+//! # Theory of operation
+//!
+//! A network that runs has a directory `networks/NAME` below the state directory, with dnsmasq's
+//! files and a [`Status`]: the definition it was started with, and everything that takes back what
+//! was done, in the words of the netlaunch that did it. [`Driver::start`] writes the status after
+//! every step, so what a killed start left is known, and the next command takes it back.
+//!
+//! A start does its steps in the order bridge, addresses, routes, settings, firewall, dnsmasq; when
+//! one fails those before it are undone, last first, and the host is as it was. A destroy undoes in
+//! the same order, collects what fails and goes on. All of them hold one lock, so that commands at
+//! the same time come one after the other.
+//!
+//! A kernel setting that several networks need was changed by the first of them; when that one goes
+//! its record is handed to one that still needs it, and the last one puts the old value back.
+
+mod config;
+mod status;
+mod step;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::dnsmasq::{self, Dnsmasq, DnsmasqError, Files, Leases};
+use crate::facts::Problem;
+use crate::firewall::{ApplyError, Backend, NoBackend, Tools, Transaction, choose, transact};
+use crate::link::sysctl::{Restore, SysctlError, Sysctls};
+use crate::link::{Conflict, LinkError, Netlink};
+use crate::network::{
+    self, CheckError, Network, NetworkName, NetworkStore, StoreError, check_against,
+};
+use crate::probe::program::find;
+use crate::process::tap::TapError;
+use crate::rules::{NetworkRulesError, for_network};
+use crate::types::InterfaceName;
+
+pub use config::ConfigError;
+pub use status::{Status, StatusError};
+
+/// Where a driver finds everything.
+#[derive(Debug, Clone)]
+pub struct DriverSettings {
+    /// The configuration directory, with the definitions below it.
+    pub config_dir: PathBuf,
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// The directories of PATH.
+    pub path: Vec<PathBuf>,
+    /// The firewall backend that network.conf names; `None` is the first usable one.
+    pub firewall_backend: Option<Backend>,
+}
+
+/// Starts and ends virtual networks.
+#[derive(Debug, Clone)]
+pub struct Driver {
+    settings: DriverSettings,
+    store: NetworkStore,
+    tools: Tools,
+    sysctls: Sysctls,
+}
+
+/// Why a network could not be started, ended or put back. After a failed start the host is as it
+/// was before.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// Its definition cannot be had.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state directory cannot be used.
+    #[error("cannot use {} for running networks: {source}; run netlaunch as root, or set NETLAUNCH_STATE_DIR", dir.display())]
+    State {
+        /// The directory.
+        dir: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A status cannot be read or written.
+    #[error(transparent)]
+    Status(#[from] StatusError),
+    /// It runs.
+    #[error("the network {0} runs already; end it first with netlaunch network destroy {0}")]
+    Active(NetworkName),
+    /// It does not run.
+    #[error("the network {0} does not run; start it with netlaunch network start {0}")]
+    Inactive(NetworkName),
+    /// It cannot run beside another one.
+    #[error("the network {name} cannot run beside those that do: {what}")]
+    Beside {
+        /// The network.
+        name: NetworkName,
+        /// What stands in the way.
+        what: CheckError,
+    },
+    /// Its bridge's name is taken.
+    #[error(
+        "the network {name} needs an interface {bridge}, and the host has one already; remove that, or give the network another bridge name"
+    )]
+    Bridge {
+        /// The network.
+        name: NetworkName,
+        /// The bridge.
+        bridge: InterfaceName,
+    },
+    /// Its subnet is in use.
+    #[error("the network {name} needs {subnet}, but {conflict}; give the network another subnet")]
+    Subnet {
+        /// The network.
+        name: NetworkName,
+        /// The subnet.
+        subnet: ipnet::IpNet,
+        /// What is in the way.
+        conflict: Conflict,
+    },
+    /// It wants a zone of firewalld.
+    #[error(
+        "the network {name} wants the firewalld zone {zone}, and netlaunch does not put bridges into zones yet; remove zone='{zone}'"
+    )]
+    Zone {
+        /// The network.
+        name: NetworkName,
+        /// The zone.
+        zone: network::ZoneName,
+    },
+    /// dnsmasq is missing.
+    #[error("the network needs dnsmasq: {}; {}", .0.why, .0.fix)]
+    NoDnsmasq(Problem),
+    /// The definition has something that cannot be carried out.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No firewall.
+    #[error(transparent)]
+    NoBackend(#[from] NoBackend),
+    /// An interface's name cannot stand in a rule.
+    #[error(transparent)]
+    Rules(#[from] NetworkRulesError),
+    /// The firewall refused.
+    #[error(transparent)]
+    Firewall(#[from] ApplyError),
+    /// A link, address or route.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A kernel setting.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// The bridge's checksums.
+    #[error(transparent)]
+    Checksums(#[from] TapError),
+    /// dnsmasq refused.
+    #[error(transparent)]
+    Dnsmasq(#[from] DnsmasqError),
+}
+
+impl DriverError {
+    /// Whether the caller's words are at fault and not the host.
+    pub fn is_callers(&self) -> bool {
+        match self {
+            DriverError::Store(error) => error.is_callers(),
+            DriverError::Active(_) | DriverError::Inactive(_) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Driver {
+    /// A driver; nothing is looked at or made yet.
+    pub fn new(settings: DriverSettings) -> Self {
+        Driver {
+            store: NetworkStore::new(&settings.config_dir),
+            tools: Tools::find(&settings.path),
+            sysctls: Sysctls::new(Path::new("/proc/sys")),
+            settings,
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.settings.state_dir.join("networks")
+    }
+
+    /// One command at a time.
+    fn lock(&self) -> Result<Flock<OwnedFd>, DriverError> {
+        let dir = self.dir();
+        let error = |source| DriverError::State { dir: dir.clone(), source };
+        fs::create_dir_all(&dir).map_err(error)?;
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(dir.join(".lock"))
+            .map_err(error)?;
+        Flock::lock(OwnedFd::from(file), FlockArg::LockExclusive)
+            .map_err(|(_, errno)| error(errno.into()))
+    }
+
+    /// The networks that run.
+    ///
+    /// # Errors
+    /// [`DriverError::Status`] when one's status cannot be read.
+    pub fn active(&self) -> Result<Vec<Status>, DriverError> {
+        let all = status::all(&self.dir())?;
+        Ok(all.into_iter().filter(|status| status.complete).collect())
+    }
+
+    /// Starts a network. Returns what the caller should know, a sentence each.
+    ///
+    /// # Errors
+    /// [`DriverError`]; then the host is as it was before.
+    pub async fn start(&self, name: &NetworkName) -> Result<Vec<String>, DriverError> {
+        let _lock = self.lock()?;
+        let mut notes = self.collect().await?;
+        let network = self.store.get(name)?.network;
+        let others = self.active()?;
+        if others.iter().any(|status| status.name == *name) {
+            return Err(DriverError::Active(name.clone()));
+        }
+        let netlink = Netlink::open()?;
+        let host = netlink.host().await?;
+        self.check(&network, &others, &host)?;
+        let rulesets = for_network(&config::rules(&network))?;
+        let backend = match rulesets.is_empty() {
+            true => None,
+            false => Some(choose(&self.tools, self.settings.firewall_backend).await?),
+        };
+        let files = Files::in_dir(&self.dir().join(name.as_str()));
+        let served = config::served(&network, files.clone())?;
+        let dnsmasq = served.as_ref().map(|_| self.dnsmasq()).transpose()?;
+
+        let mut status = Status::new(&network, backend, &self.dir().join(name.as_str()));
+        let begun = step::Begun { driver: self, netlink: &netlink, host: &host };
+        let done = async {
+            status.write()?;
+            begun.link(&network, &mut status).await?;
+            begun.settings(&network, &mut status)?;
+            if let Some(backend) = backend {
+                let transaction = Transaction {
+                    remove: &[],
+                    add: &[rulesets],
+                    others: others_have(&others, backend),
+                };
+                let mut recorded = transact(&self.tools, backend, &transaction).await?;
+                status.firewall = recorded.pop();
+                status.write()?;
+            }
+            if let (Some(program), Some(config)) = (dnsmasq, served) {
+                status.dnsmasq = true;
+                status.write()?;
+                Dnsmasq::start(&program, &config).await?;
+            }
+            status.complete = true;
+            status.write()?;
+            Ok(())
+        };
+        match done.await {
+            Ok(()) => Ok(notes),
+            Err(error) => {
+                notes.extend(self.undo(&status, &others).await);
+                for note in notes {
+                    tracing::warn!("{note}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn check(
+        &self,
+        network: &Network,
+        others: &[Status],
+        host: &crate::link::HostNet,
+    ) -> Result<(), DriverError> {
+        let name = &network.name;
+        let running: Vec<Network> = others.iter().filter_map(Status::network).collect();
+        check_against(network, &running)
+            .map_err(|problem| DriverError::Beside { name: name.clone(), what: problem.what })?;
+        if let Some(zone) = network.bridge.zone.clone() {
+            return Err(DriverError::Zone { name: name.clone(), zone });
+        }
+        let bridge = &network.bridge.name;
+        if host.link(bridge).is_some() {
+            return Err(DriverError::Bridge { name: name.clone(), bridge: bridge.clone() });
+        }
+        for subnet in network.subnets() {
+            if let Some(conflict) = host.conflict(subnet, None) {
+                return Err(DriverError::Subnet { name: name.clone(), subnet, conflict });
+            }
+        }
+        Ok(())
+    }
+
+    fn dnsmasq(&self) -> Result<PathBuf, DriverError> {
+        let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+        let dirs: Vec<PathBuf> = self.settings.path.iter().cloned().chain(system).collect();
+        let name = OsStr::new("dnsmasq");
+        let lookup = find(name, &dirs);
+        match lookup.problem(name, dnsmasq::INSTALL) {
+            Some(problem) => Err(DriverError::NoDnsmasq(problem)),
+            None => Ok(lookup.found().unwrap_or_else(|| name.into())),
+        }
+    }
+
+    /// Ends a network. Returns what could not be undone, a sentence each.
+    ///
+    /// # Errors
+    /// [`DriverError`] when it does not run, or nothing could be begun.
+    pub async fn destroy(&self, name: &NetworkName) -> Result<Vec<String>, DriverError> {
+        let _lock = self.lock()?;
+        let mut left = self.collect().await?;
+        let (mut mine, others): (Vec<_>, Vec<_>) =
+            self.active()?.into_iter().partition(|status| status.name == *name);
+        let Some(status) = mine.pop() else { return Err(DriverError::Inactive(name.clone())) };
+        left.extend(self.undo(&status, &others).await);
+        Ok(left)
+    }
+
+    /// Takes back what starts that were killed left.
+    async fn collect(&self) -> Result<Vec<String>, DriverError> {
+        let (complete, broken): (Vec<_>, Vec<_>) =
+            status::all(&self.dir())?.into_iter().partition(|status| status.complete);
+        let mut notes = Vec::new();
+        for status in &broken {
+            notes.push(format!(
+                "the start of the network {} was cut short, and is undone",
+                status.name
+            ));
+            notes.extend(self.undo(status, &complete).await);
+        }
+        Ok(notes)
+    }
+
+    /// Undoes a network's steps, last first; goes on over failures and returns them.
+    async fn undo(&self, status: &Status, others: &[Status]) -> Vec<String> {
+        let mut left = Vec::new();
+        if status.dnsmasq {
+            let files = Files::in_dir(&status.dir);
+            left.extend(
+                Dnsmasq::stop(&files, Leases::Remove).await.iter().map(ToString::to_string),
+            );
+        }
+        // The links first: from then on the guests reach nothing, whatever the rules say.
+        match Netlink::open() {
+            Ok(netlink) => {
+                let failed = netlink.undo_all(&status.links).await;
+                left.extend(failed.iter().map(ToString::to_string));
+            }
+            Err(error) => left.push(error.to_string()),
+        }
+        if let Some(recorded) = &status.firewall {
+            let backend = recorded.backend();
+            let remove = std::slice::from_ref(recorded);
+            let transaction =
+                Transaction { remove, add: &[], others: others_have(others, backend) };
+            if let Err(error) = transact(&self.tools, backend, &transaction).await {
+                left.push(error.to_string());
+            }
+        }
+        for change in status.settings.iter().rev() {
+            let heir = others.iter().find(|other| {
+                other.network().is_some_and(|n| config::settings(&n).contains(&change.key))
+            });
+            match self.sysctls.undo(change, heir.is_some()) {
+                Ok(Restore::HandOver) => {
+                    if let Some(Err(error)) = heir.map(|heir| heir.inherit(change)) {
+                        left.push(error.to_string());
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => left.push(error.to_string()),
+            }
+        }
+        if let Err(error) = status.remove() {
+            left.push(error.to_string());
+        }
+        left
+    }
+
+    /// Starts every network that is marked for it and does not run.
+    pub async fn autostart(&self) -> Vec<Result<NetworkName, DriverError>> {
+        let (defined, broken) = match self.store.list() {
+            Ok(list) => list,
+            Err(error) => return vec![Err(error.into())],
+        };
+        let mut results: Vec<_> =
+            broken.into_iter().map(|broken| Err(DriverError::Store(broken.error))).collect();
+        for definition in defined.into_iter().filter(|definition| definition.autostart) {
+            let name = definition.network.name;
+            match self.start(&name).await {
+                Ok(notes) => {
+                    for note in notes {
+                        tracing::info!("{note}");
+                    }
+                    results.push(Ok(name));
+                }
+                Err(DriverError::Active(_)) => {}
+                Err(error) => results.push(Err(error)),
+            }
+        }
+        results
+    }
+
+    /// Puts back the rules of all running networks in one transaction, by the backend that the
+    /// settings name now, and a dnsmasq that is gone. Returns what was put back, a sentence each.
+    ///
+    /// # Errors
+    /// [`DriverError`]; the rules are as they were before.
+    pub async fn reload(&self) -> Result<Vec<String>, DriverError> {
+        let _lock = self.lock()?;
+        let mut notes = self.collect().await?;
+        let mut running = self.active()?;
+        let mut rulesets = Vec::new();
+        for status in &running {
+            let network = status.network().ok_or_else(|| StatusError::broken(&status.dir))?;
+            rulesets.push(for_network(&config::rules(&network))?);
+        }
+        if rulesets.iter().any(|rulesets| !rulesets.is_empty()) {
+            let backend = choose(&self.tools, self.settings.firewall_backend).await?;
+            let remove: Vec<_> = running.iter().filter_map(|s| s.firewall.clone()).collect();
+            let transaction = Transaction { remove: &remove, add: &rulesets, others: false };
+            let recorded = transact(&self.tools, backend, &transaction).await?;
+            for (status, recorded) in running.iter_mut().zip(recorded) {
+                status.firewall = Some(recorded);
+                status.backend = Some(backend);
+                status.write()?;
+                notes.push(format!(
+                    "the rules of the network {} are there ({backend})",
+                    status.name
+                ));
+            }
+        }
+        for status in running.iter().filter(|status| status.dnsmasq) {
+            let files = Files::in_dir(&status.dir);
+            if Dnsmasq::find(&files).is_some() {
+                continue;
+            }
+            let network = status.network().ok_or_else(|| StatusError::broken(&status.dir))?;
+            if let Some(config) = config::served(&network, files)? {
+                Dnsmasq::start(&self.dnsmasq()?, &config).await?;
+                notes.push(format!(
+                    "dnsmasq of the network {} was gone and runs again",
+                    status.name
+                ));
+            }
+        }
+        Ok(notes)
+    }
+}
+
+/// Whether other networks have rules of this backend.
+fn others_have(others: &[Status], backend: Backend) -> bool {
+    others.iter().any(|o| o.firewall.as_ref().is_some_and(|r| r.backend() == backend))
+}
+
+/// The definition in a status, as XML.
+fn parse(xml: &str) -> Option<Network> {
+    network::parse(xml.as_bytes(), None).ok().map(|parsed| parsed.network)
+}

@@ -1,0 +1,160 @@
+//! What is kept about a network that runs.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::parse;
+use crate::firewall::{Backend, Recorded};
+use crate::link::Undo;
+use crate::link::sysctl::Change;
+use crate::network::{Network, NetworkName, Uuid, to_xml};
+use crate::types::InterfaceName;
+
+/// The file in the network's directory.
+const FILE: &str = "status.json";
+
+/// A network that runs, or whose start was cut short.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of this form, 1.
+    pub version: u32,
+    /// Its name.
+    pub name: NetworkName,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Its bridge.
+    pub bridge: InterfaceName,
+    /// The firewall backend; `None` for a network without rules.
+    pub backend: Option<Backend>,
+    /// Whether every step was done.
+    pub complete: bool,
+    /// The definition it was started with.
+    pub xml: String,
+    /// What undoes its links, addresses and routes, in the order they were made.
+    pub links: Vec<Undo>,
+    /// The kernel settings that it changed.
+    pub settings: Vec<Change>,
+    /// What removes its rules.
+    pub firewall: Option<Recorded>,
+    /// Whether it has a dnsmasq.
+    pub dnsmasq: bool,
+    /// Its directory.
+    pub dir: PathBuf,
+}
+
+/// Why a status cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// A file.
+    #[error("cannot {what} {}: {source}; check the directory's permissions and free space", path.display())]
+    Io {
+        /// "read", "write" or "remove".
+        what: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is not what netlaunch writes.
+    #[error("{} is damaged: {what}; remove its directory, and by hand what the network left", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl StatusError {
+    /// A definition in a status that cannot be read any more.
+    pub(super) fn broken(dir: &Path) -> Self {
+        StatusError::Damaged { path: dir.join(FILE), what: "its definition is no network".into() }
+    }
+}
+
+impl Status {
+    /// The status of a network before its first step.
+    pub(super) fn new(network: &Network, backend: Option<Backend>, dir: &Path) -> Self {
+        Status {
+            version: 1,
+            name: network.name.clone(),
+            uuid: network.uuid,
+            bridge: network.bridge.name.clone(),
+            backend,
+            complete: false,
+            xml: to_xml(network),
+            links: Vec::new(),
+            settings: Vec::new(),
+            firewall: None,
+            dnsmasq: false,
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// The network as it was started.
+    pub fn network(&self) -> Option<Network> {
+        parse(&self.xml)
+    }
+
+    /// Writes it, whole or not at all; makes the directory where it is missing.
+    pub(super) fn write(&self) -> Result<(), StatusError> {
+        let path = self.dir.join(FILE);
+        let text = serde_json::to_vec_pretty(self).map_err(io::Error::other);
+        let written = text.and_then(|text| {
+            fs::create_dir_all(&self.dir)?;
+            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+            file.write_all(&text)?;
+            file.persist(&path)?;
+            Ok(())
+        });
+        written.map_err(|source| StatusError::Io { what: "write", path, source })
+    }
+
+    /// Takes over the record of a setting that another network changed and this one still needs.
+    pub(super) fn inherit(&self, change: &Change) -> Result<(), StatusError> {
+        // The one on disk counts: this one may have inherited before.
+        let mut status = read(&self.dir.join(FILE))?.unwrap_or_else(|| self.clone());
+        status.settings.push(change.clone());
+        status.write()
+    }
+
+    /// Removes it with its directory.
+    pub(super) fn remove(&self) -> Result<(), StatusError> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StatusError::Io { what: "remove", path: self.dir.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Status>, StatusError> {
+    let path_of = || path.to_owned();
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|e| StatusError::Damaged { path: path_of(), what: e.to_string() }),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StatusError::Io { what: "read", path: path_of(), source }),
+    }
+}
+
+/// Every status below `dir`, by name.
+pub(super) fn all(dir: &Path) -> Result<Vec<Status>, StatusError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(StatusError::Io { what: "read", path: dir.to_owned(), source }),
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path().join(FILE)).collect();
+    paths.sort();
+    let mut found = Vec::new();
+    for path in paths.into_iter().filter(|path| path.exists()) {
+        found.extend(read(&path)?);
+    }
+    Ok(found)
+}

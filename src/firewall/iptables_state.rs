@@ -1,0 +1,208 @@
+//! What iptables holds of ours, and the text that turns one such state into another.
+//!
+//! iptables has no private tables: our chains live in the host's tables, and the host's own chains
+//! jump to ours. So the present state is read first (`iptables-save`), the wanted one is made from
+//! it as a value, and the difference is one `iptables-restore --noflush`. The same difference, the
+//! other way round, undoes it.
+//!
+//! Chains of ours start with `NETLAUNCH_` (those the host's chains jump to) or `nl-` (an owner's).
+//! Nothing else is looked at, let alone changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+/// What one tool (iptables or ip6tables) holds of ours, by table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Present {
+    pub(super) tables: BTreeMap<String, Table>,
+}
+
+/// Our part of one table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Table {
+    /// Our chains and their rules, each as it stands behind `-A CHAIN `.
+    pub(super) chains: BTreeMap<String, Vec<String>>,
+    /// The jumps to our chains, by the host's chain and ours.
+    pub(super) jumps: BTreeMap<(String, String), Jump>,
+}
+
+/// How the host's chain jumps to ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Jump {
+    /// How many times.
+    count: usize,
+    /// Whether no rule of others comes before.
+    first: bool,
+}
+
+impl Jump {
+    /// As we want it: once, at the head.
+    pub(super) const HEAD: Jump = Jump { count: 1, first: true };
+}
+
+/// Whether a chain is one the host's chains jump to.
+pub(super) fn is_base(chain: &str) -> bool {
+    chain.starts_with("NETLAUNCH_")
+}
+
+fn is_ours(chain: &str) -> bool {
+    is_base(chain) || chain.starts_with("nl-")
+}
+
+impl Present {
+    /// Reads the output of `iptables-save` or `ip6tables-save`. Lines that are not about our chains
+    /// are passed over.
+    pub fn parse(saved: &str) -> Self {
+        let mut present = Present::default();
+        let mut table = None;
+        // Chains of the host that a rule of others was seen in.
+        let mut others = BTreeSet::new();
+        for line in saved.lines() {
+            if let Some(name) = line.strip_prefix('*') {
+                table = Some(name.to_owned());
+                others.clear();
+                continue;
+            }
+            let Some(name) = &table else { continue };
+            if let Some(rest) = line.strip_prefix(':') {
+                let chain = rest.split(' ').next().unwrap_or_default();
+                if is_ours(chain) {
+                    let table = present.tables.entry(name.clone()).or_default();
+                    table.chains.entry(chain.to_owned()).or_default();
+                }
+                continue;
+            }
+            let Some((chain, rule)) = line.strip_prefix("-A ").and_then(|l| l.split_once(' '))
+            else {
+                continue;
+            };
+            let jump = rule.strip_prefix("-j ").filter(|to| is_base(to));
+            if is_ours(chain) {
+                let table = present.tables.entry(name.clone()).or_default();
+                table.chains.entry(chain.to_owned()).or_default().push(rule.to_owned());
+            } else if let Some(to) = jump {
+                let table = present.tables.entry(name.clone()).or_default();
+                let first = !others.contains(chain);
+                let key = (chain.to_owned(), to.to_owned());
+                table.jumps.entry(key).or_insert(Jump { count: 0, first }).count += 1;
+            } else {
+                others.insert(chain.to_owned());
+            }
+        }
+        present
+    }
+
+    /// The input of `iptables-restore --noflush` that makes this state `wanted`; empty where
+    /// nothing is to be done. The rules of others stay, and so does their order.
+    pub fn change_to(&self, wanted: &Present) -> String {
+        let names: BTreeSet<_> = self.tables.keys().chain(wanted.tables.keys()).collect();
+        let none = Table::default();
+        let mut text = String::new();
+        for name in names {
+            let from = self.tables.get(name).unwrap_or(&none);
+            let to = wanted.tables.get(name).unwrap_or(&none);
+            let change = from.change_to(to);
+            if !change.is_empty() {
+                let _ = writeln!(text, "*{name}\n{change}COMMIT");
+            }
+        }
+        text
+    }
+}
+
+impl Table {
+    fn change_to(&self, wanted: &Table) -> String {
+        let changed: Vec<_> = wanted
+            .chains
+            .iter()
+            .filter(|(name, rules)| self.chains.get(*name) != Some(rules))
+            .collect();
+        let gone: Vec<_> =
+            self.chains.keys().filter(|name| !wanted.chains.contains_key(*name)).collect();
+        let old_jumps = self.jumps.iter().filter(|(at, jump)| wanted.jumps.get(*at) != Some(jump));
+        let new_jumps = wanted.jumps.iter().filter(|(at, jump)| self.jumps.get(*at) != Some(jump));
+        let mut text = String::new();
+        // Naming a chain makes it, or empties the one that is there.
+        for name in changed.iter().map(|(name, _)| *name).chain(gone.iter().copied()) {
+            let _ = writeln!(text, ":{name} - [0:0]");
+        }
+        for ((host, ours), jump) in old_jumps {
+            for _ in 0..jump.count {
+                let _ = writeln!(text, "-D {host} -j {ours}");
+            }
+        }
+        for (name, rules) in &changed {
+            for rule in *rules {
+                let _ = writeln!(text, "-A {name} {rule}");
+            }
+        }
+        for ((host, ours), jump) in new_jumps {
+            for _ in 0..jump.count {
+                let _ = writeln!(text, "-I {host} 1 -j {ours}");
+            }
+        }
+        for name in gone {
+            let _ = writeln!(text, "-X {name}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAVED: &str = "# Generated by iptables-save v1.8.9
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [3:252]
+:DOCKER-USER - [0:0]
+:NETLAUNCH_FWD - [0:0]
+:nl-virbr0-from - [0:0]
+-A FORWARD -j NETLAUNCH_FWD
+-A FORWARD -j DOCKER-USER
+-A NETLAUNCH_FWD -i virbr0 -j nl-virbr0-from
+-A nl-virbr0-from -j REJECT --reject-with icmp-port-unreachable
+COMMIT
+";
+
+    #[test]
+    fn only_what_is_ours_is_seen() {
+        let present = Present::parse(SAVED);
+        let table = &present.tables["filter"];
+        let names: Vec<_> = table.chains.keys().collect();
+        assert_eq!(names, ["NETLAUNCH_FWD", "nl-virbr0-from"]);
+        let key = ("FORWARD".to_owned(), "NETLAUNCH_FWD".to_owned());
+        assert_eq!(table.jumps[&key], Jump::HEAD);
+        assert_eq!(Present::parse("rubbish\n:NETLAUNCH_X - [0:0]\n"), Present::default());
+    }
+
+    #[test]
+    fn nothing_to_do_is_no_text() {
+        let present = Present::parse(SAVED);
+        assert_eq!(present.change_to(&present), "");
+    }
+
+    #[test]
+    fn a_jump_that_others_got_before_moves_to_the_head() {
+        let moved = SAVED.replace(
+            "-A FORWARD -j NETLAUNCH_FWD\n-A FORWARD -j DOCKER-USER\n",
+            "-A FORWARD -j DOCKER-USER\n-A FORWARD -j NETLAUNCH_FWD\n-A FORWARD -j NETLAUNCH_FWD\n",
+        );
+        assert_eq!(
+            Present::parse(&moved).change_to(&Present::parse(SAVED)),
+            "*filter\n-D FORWARD -j NETLAUNCH_FWD\n-D FORWARD -j NETLAUNCH_FWD\n\
+             -I FORWARD 1 -j NETLAUNCH_FWD\nCOMMIT\n"
+        );
+    }
+
+    #[test]
+    fn everything_goes_with_its_jump() {
+        let change = Present::parse(SAVED).change_to(&Present::default());
+        assert_eq!(
+            change,
+            "*filter\n:NETLAUNCH_FWD - [0:0]\n:nl-virbr0-from - [0:0]\n\
+             -D FORWARD -j NETLAUNCH_FWD\n-X NETLAUNCH_FWD\n-X nl-virbr0-from\nCOMMIT\n"
+        );
+    }
+}

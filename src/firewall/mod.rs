@@ -1,0 +1,27 @@
+//! The host's firewall, through nftables or iptables.
+//!
+//! [`crate::rules`] says what is wanted. [`render_nft`] and [`render_iptables`] turn it into text
+//! for one tool, without running anything; [`transact`] hands the text over, as one transaction
+//! that is done wholly or not at all. What it returns, [`Recorded`], is all that removal needs, so
+//! that a later netlaunch can remove what an earlier one added. [`choose`] finds out which
+//! [`Backend`] works here, and [`conflicts`] looks for rules of others that stop guests' traffic.
+//!
+//! Rules of others are never changed. Whoever calls [`transact`] keeps other netlaunch processes
+//! from doing so at the same time, and says whether owners it does not name have rules: nft cannot
+//! be asked in the same process that it is told.
+
+mod apply;
+mod backend;
+mod iptables_state;
+mod recorded;
+mod tools;
+
+pub mod conflicts;
+pub mod render_iptables;
+pub mod render_nft;
+
+pub use apply::{ApplyError, Script, Transaction, scripts, transact};
+pub use backend::{Backend, BackendError, NoBackend, choose, usable};
+pub use iptables_state::Present;
+pub use recorded::{Recorded, TableRemoval};
+pub use tools::{ToolError, Tools};

@@ -1,0 +1,212 @@
+//! iptables: rules as states of our chains.
+//!
+//! The host's chains FORWARD, INPUT, OUTPUT and POSTROUTING jump, at their head, to base chains of
+//! ours, and these to the owners' chains. The forwarding base chain first has the owners' chains by
+//! the interface packets arrive on, then those by the one they leave by, then accepts what is left
+//! of these interfaces; for that order, and because others add rules there, too, it is always
+//! written as a whole.
+//!
+//! Protocols are numbers, since iptables would look their names up in files.
+
+use std::fmt::Write;
+use std::ops::RangeInclusive;
+
+use crate::rules::{
+    AddressRange, ChainName, Entry, Match, Packets, Rule, Ruleset, Side, Transport, Verdict,
+    Version,
+};
+
+use super::iptables_state::{Jump, Present, is_base};
+use super::recorded::TableRemoval;
+
+/// Where our chains hang: the table, the host's chain and ours.
+struct Base {
+    table: &'static str,
+    host: &'static str,
+    ours: &'static str,
+}
+
+fn base(packets: &Packets) -> Base {
+    match packets {
+        Packets::ForwardedFrom(_) | Packets::ForwardedTo(_) => {
+            Base { table: "filter", host: "FORWARD", ours: "NETLAUNCH_FWD" }
+        }
+        Packets::ToHost(_) => Base { table: "filter", host: "INPUT", ours: "NETLAUNCH_INP" },
+        Packets::FromHost(_) => Base { table: "filter", host: "OUTPUT", ours: "NETLAUNCH_OUT" },
+        Packets::LeavingWithSource(_) => {
+            Base { table: "nat", host: "POSTROUTING", ours: "NETLAUNCH_PRT" }
+        }
+    }
+}
+
+/// The state with these rulesets added, in place of the same owner's rules of before. Rulesets of
+/// the other IP version are passed over.
+pub fn with(present: &Present, version: Version, rulesets: &[Ruleset]) -> Present {
+    let mut wanted = present.clone();
+    for ruleset in rulesets.iter().filter(|r| r.version == version) {
+        for chain in &ruleset.chains {
+            let entries = ruleset.entries.iter().filter(|entry| entry.chain == chain.name);
+            for entry in entries {
+                let Base { table, host, ours } = base(&entry.packets);
+                let table = wanted.tables.entry(table.to_owned()).or_default();
+                table.jumps.insert((host.to_owned(), ours.to_owned()), Jump::HEAD);
+                let rules = chain.rules.iter().map(|r| rule(r, version)).collect();
+                table.chains.insert(chain_name(&chain.name), rules);
+                let lines = table.chains.entry(ours.to_owned()).or_default();
+                let missing: Vec<_> =
+                    base_rules(entry).into_iter().filter(|line| !lines.contains(line)).collect();
+                lines.extend(missing);
+                lines.sort_by_key(|line| stage(line)); // stable
+            }
+        }
+    }
+    wanted
+}
+
+/// The state without what was recorded for removal; base chains that nobody needs any more go, too.
+pub fn without(present: &Present, version: Version, removals: &[TableRemoval]) -> Present {
+    let mut wanted = present.clone();
+    for removal in removals.iter().filter(|removal| removal.version == version) {
+        let Some(table) = wanted.tables.get_mut(&removal.table) else { continue };
+        for line in &removal.rules {
+            let Some((chain, rule)) = line.split_once(' ') else { continue };
+            let Some(rules) = table.chains.get_mut(chain) else { continue };
+            rules.retain(|one| one != rule);
+            if rules.is_empty() && is_base(chain) {
+                table.chains.remove(chain);
+                table.jumps.retain(|(_, ours), _| ours != chain);
+            }
+        }
+        table.chains.retain(|chain, _| !removal.chains.contains(chain));
+        if table.chains.is_empty() && table.jumps.is_empty() {
+            wanted.tables.remove(&removal.table);
+        }
+    }
+    wanted
+}
+
+/// What is to be recorded so that these rulesets can be removed.
+pub fn removals(rulesets: &[Ruleset]) -> Vec<TableRemoval> {
+    let mut removals: Vec<TableRemoval> = Vec::new();
+    for ruleset in rulesets {
+        for entry in &ruleset.entries {
+            let Base { table, ours, .. } = base(&entry.packets);
+            let same = |r: &TableRemoval| r.version == ruleset.version && r.table == table;
+            let at = removals.iter().position(same).unwrap_or(removals.len());
+            if at == removals.len() {
+                let (version, table) = (ruleset.version, table.to_owned());
+                removals.push(TableRemoval { version, table, rules: vec![], chains: vec![] });
+            }
+            let lines = base_rules(entry).into_iter().map(|rule| format!("{ours} {rule}"));
+            removals[at].rules.extend(lines);
+            let name = chain_name(&entry.chain);
+            if !removals[at].chains.contains(&name) {
+                removals[at].chains.push(name);
+            }
+        }
+    }
+    removals
+}
+
+fn chain_name(name: &ChainName) -> String {
+    format!("nl-{}", name.as_str())
+}
+
+/// An entry's rules in the base chain, word for word as `iptables-save` shows them.
+fn base_rules(entry: &Entry) -> Vec<String> {
+    let chain = chain_name(&entry.chain);
+    match &entry.packets {
+        Packets::ForwardedFrom(name) => {
+            vec![format!("-i {name} -j {chain}"), format!("-i {name} -j ACCEPT")]
+        }
+        Packets::ForwardedTo(name) => {
+            vec![format!("-o {name} -j {chain}"), format!("-o {name} -j ACCEPT")]
+        }
+        Packets::ToHost(name) => vec![format!("-i {name} -j {chain}")],
+        Packets::FromHost(name) => vec![format!("-o {name} -j {chain}")],
+        Packets::LeavingWithSource(subnet) => vec![format!("-s {subnet} -j {chain}")],
+    }
+}
+
+/// Where in the base chain a rule belongs.
+fn stage(rule: &str) -> u8 {
+    match rule {
+        _ if rule.ends_with("-j ACCEPT") => 2,
+        _ if rule.starts_with("-o ") => 1,
+        _ => 0,
+    }
+}
+
+fn rule(rule: &Rule, version: Version) -> String {
+    let mut text = String::new();
+    for one in &rule.matches {
+        text.push_str(&matching(one));
+        text.push(' ');
+    }
+    text.push_str(&verdict(&rule.verdict, version));
+    text
+}
+
+fn matching(one: &Match) -> String {
+    match one {
+        Match::Interface(Side::In, name) => format!("-i {name}"),
+        Match::Interface(Side::Out, name) => format!("-o {name}"),
+        Match::Source(subnet) => format!("-s {subnet}"),
+        Match::Destination(subnet) => format!("-d {subnet}"),
+        Match::Protocol(transport) => protocol(*transport).to_owned(),
+        Match::SourcePort(transport, port) => with_port(*transport, "sport", *port),
+        Match::DestinationPort(transport, port) => with_port(*transport, "dport", *port),
+        Match::Established => "-m conntrack --ctstate RELATED,ESTABLISHED".to_owned(),
+    }
+}
+
+fn protocol(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "-p 6",
+        Transport::Udp => "-p 17",
+    }
+}
+
+fn with_port(transport: Transport, which: &str, port: u16) -> String {
+    // The name of the match extension, which is looked up nowhere.
+    let extension = match transport {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
+    };
+    format!("{} -m {extension} --{which} {port}", protocol(transport))
+}
+
+fn verdict(verdict: &Verdict, version: Version) -> String {
+    match (verdict, version) {
+        (Verdict::Accept, _) => "-j ACCEPT".to_owned(),
+        (Verdict::Reject, Version::V4) => {
+            "-j REJECT --reject-with icmp-port-unreachable".to_owned()
+        }
+        (Verdict::Reject, Version::V6) => {
+            "-j REJECT --reject-with icmp6-port-unreachable".to_owned()
+        }
+        (Verdict::Return, _) => "-j RETURN".to_owned(),
+        (Verdict::Masquerade { ports: None }, _) => "-j MASQUERADE".to_owned(),
+        (Verdict::Masquerade { ports: Some(ports) }, _) => {
+            format!("-j MASQUERADE --to-ports {}", self::ports(ports))
+        }
+        (Verdict::SourceNat { addresses, ports }, _) => {
+            let mut text = match (addresses, ports) {
+                (AddressRange::V6(..), Some(_)) => format!("-j SNAT --to-source [{addresses}]"),
+                _ => format!("-j SNAT --to-source {addresses}"),
+            };
+            if let Some(ports) = ports {
+                let _ = write!(text, ":{}", self::ports(ports));
+            }
+            text
+        }
+    }
+}
+
+fn ports(ports: &RangeInclusive<u16>) -> String {
+    if ports.start() == ports.end() {
+        ports.start().to_string()
+    } else {
+        format!("{}-{}", ports.start(), ports.end())
+    }
+}

@@ -1,0 +1,320 @@
+//! nftables: rules as the text of one `nft -f -`, which the kernel takes whole or not at all.
+//!
+//! Everything is in a table of our own, one per IP version. Its base chains hold only look-ups: a
+//! map from the interface, or from the source subnet, to the owner's chain. So a packet costs the
+//! same with one network and with a thousand.
+//!
+//! A table of one's own can refuse packets, but not let through what another table refuses. So the
+//! chains that only accept what goes to the host or comes from it are left out.
+//! [`super::conflicts`] finds the table that refuses.
+//!
+//! The text can be applied to any state, also after somebody's `nft flush ruleset`: adding what is
+//! there changes nothing, and what is deleted is added before. nft 1.0.6 is enough (`destroy` came
+//! later). Protocols are numbers, since nft would look their names up in files.
+
+use std::fmt::Write;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use crate::rules::{
+    AddressRange, Chain, ChainName, Entry, Match, Packets, Rule, Ruleset, Side, Transport, Verdict,
+    Version,
+};
+
+/// The table's name in both families.
+pub const TABLE: &str = "netlaunch_network";
+
+/// What adds these rulesets to the table, in place of the same owner's chains of before.
+pub fn apply(rulesets: &[Ruleset]) -> String {
+    let mut text = String::new();
+    for ruleset in rulesets {
+        let table = table(ruleset.version);
+        let (entries, chains) = rendered(ruleset);
+        line(&mut text, &format!("add table {table}"));
+        for base in bases(&entries) {
+            base.add(&mut text, ruleset.version);
+        }
+        for chain in &chains {
+            let name = chain_name(&chain.name);
+            line(&mut text, &format!("add chain {table} {name}"));
+            line(&mut text, &format!("flush chain {table} {name}"));
+            for rule in &chain.rules {
+                let rule = self::rule(rule, ruleset.version);
+                line(&mut text, &format!("add rule {table} {name} {rule}"));
+            }
+        }
+        for entry in &entries {
+            line(&mut text, &add_element(entry, ruleset.version));
+        }
+    }
+    text
+}
+
+/// What removes these rulesets, whether they are there or not. Others' chains, and the base chains,
+/// stay.
+pub fn removal(rulesets: &[Ruleset]) -> String {
+    let mut text = String::new();
+    for ruleset in rulesets {
+        let table = table(ruleset.version);
+        let (entries, chains) = rendered(ruleset);
+        line(&mut text, &format!("add table {table}"));
+        for base in bases(&entries) {
+            base.add_maps(&mut text, ruleset.version);
+        }
+        for chain in &chains {
+            line(&mut text, &format!("add chain {table} {}", chain_name(&chain.name)));
+        }
+        for entry in &entries {
+            line(&mut text, &add_element(entry, ruleset.version));
+            line(&mut text, &delete_element(entry, ruleset.version));
+        }
+        for verb in ["flush", "delete"] {
+            for chain in &chains {
+                line(&mut text, &format!("{verb} chain {table} {}", chain_name(&chain.name)));
+            }
+        }
+    }
+    text
+}
+
+/// What removes the tables, whether they are there or not.
+pub fn remove_tables() -> String {
+    let mut text = String::new();
+    for version in [Version::V4, Version::V6] {
+        let table = table(version);
+        line(&mut text, &format!("add table {table}"));
+        line(&mut text, &format!("delete table {table}"));
+    }
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}
+
+fn family(version: Version) -> &'static str {
+    match version {
+        Version::V4 => "ip",
+        Version::V6 => "ip6",
+    }
+}
+
+fn table(version: Version) -> String {
+    format!("{} {TABLE}", family(version))
+}
+
+/// An owner's chain: the prefix keeps it apart from base chains and nft's own words.
+fn chain_name(name: &ChainName) -> String {
+    format!("nl-{}", name.as_str())
+}
+
+/// The entries and chains that have an effect here.
+fn rendered(ruleset: &Ruleset) -> (Vec<&Entry>, Vec<&Chain>) {
+    let only_accepts = |name: &ChainName| {
+        let rules = ruleset.chains.iter().filter(|c| c.name == *name).flat_map(|c| &c.rules);
+        rules.into_iter().all(|rule| rule.verdict == Verdict::Accept)
+    };
+    let effective = |entry: &&Entry| {
+        let host = matches!(entry.packets, Packets::ToHost(_) | Packets::FromHost(_));
+        !(host && only_accepts(&entry.chain))
+    };
+    let entries: Vec<_> = ruleset.entries.iter().filter(effective).collect();
+    let used = |chain: &&Chain| entries.iter().any(|entry| entry.chain == chain.name);
+    let chains = ruleset.chains.iter().filter(used).collect();
+    (entries, chains)
+}
+
+/// A base chain, and the look-ups in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Base {
+    Forward,
+    Input,
+    Output,
+    Postrouting,
+}
+
+/// The base chains that these entries hang on, each once.
+fn bases(entries: &[&Entry]) -> Vec<Base> {
+    let mut bases = Vec::new();
+    for entry in entries {
+        let base = match entry.packets {
+            Packets::ForwardedFrom(_) | Packets::ForwardedTo(_) => Base::Forward,
+            Packets::ToHost(_) => Base::Input,
+            Packets::FromHost(_) => Base::Output,
+            Packets::LeavingWithSource(_) => Base::Postrouting,
+        };
+        if !bases.contains(&base) {
+            bases.push(base);
+        }
+    }
+    bases
+}
+
+/// The map that leads these packets to their owner's chain.
+fn map(packets: &Packets) -> &'static str {
+    match packets {
+        Packets::ForwardedFrom(_) => FROM,
+        Packets::ForwardedTo(_) => TO,
+        Packets::ToHost(_) => HOST,
+        Packets::FromHost(_) => GUEST,
+        Packets::LeavingWithSource(_) => SOURCE,
+    }
+}
+
+const FROM: &str = "forwarded_from";
+const TO: &str = "forwarded_to";
+const HOST: &str = "to_host";
+const GUEST: &str = "from_host";
+const SOURCE: &str = "leaving_with_source";
+
+impl Base {
+    fn name(self) -> &'static str {
+        match self {
+            Base::Forward => "forward",
+            Base::Input => "input",
+            Base::Output => "output",
+            Base::Postrouting => "postrouting",
+        }
+    }
+
+    /// The chain's type, hook and priority: those of `filter` and `srcnat`.
+    fn kind(self) -> &'static str {
+        match self {
+            Base::Forward => "type filter hook forward priority 0; policy accept;",
+            Base::Input => "type filter hook input priority 0; policy accept;",
+            Base::Output => "type filter hook output priority 0; policy accept;",
+            Base::Postrouting => "type nat hook postrouting priority 100; policy accept;",
+        }
+    }
+
+    /// Its maps: name, declaration, and what of a packet is looked up, in the order of the rules.
+    fn maps(self, version: Version) -> Vec<(&'static str, String, String)> {
+        let by = |map, interface: &str| {
+            (map, "type ifname : verdict;".to_owned(), format!("{interface} vmap @{map}"))
+        };
+        match self {
+            Base::Forward => vec![by(FROM, "iifname"), by(TO, "oifname")],
+            Base::Input => vec![by(HOST, "iifname")],
+            Base::Output => vec![by(GUEST, "oifname")],
+            Base::Postrouting => {
+                let family = family(version);
+                let kind = if version == Version::V4 { "ipv4_addr" } else { "ipv6_addr" };
+                // Any protocol: the second part is there because nft 1.0.6 sends the elements of a
+                // plain interval map before the chains that they lead to.
+                vec![(
+                    SOURCE,
+                    format!("type {kind} . inet_proto : verdict; flags interval;"),
+                    format!("{family} saddr . meta l4proto vmap @{SOURCE}"),
+                )]
+            }
+        }
+    }
+
+    fn add_maps(self, text: &mut String, version: Version) {
+        for (name, declaration, _) in self.maps(version) {
+            line(text, &format!("add map {} {name} {{ {declaration} }}", table(version)));
+        }
+    }
+
+    fn add(self, text: &mut String, version: Version) {
+        let (table, name) = (table(version), self.name());
+        self.add_maps(text, version);
+        line(text, &format!("add chain {table} {name} {{ {} }}", self.kind()));
+        line(text, &format!("flush chain {table} {name}"));
+        for (_, _, look_up) in self.maps(version) {
+            line(text, &format!("add rule {table} {name} {look_up}"));
+        }
+    }
+}
+
+fn key(packets: &Packets) -> String {
+    match packets {
+        Packets::ForwardedFrom(name)
+        | Packets::ForwardedTo(name)
+        | Packets::ToHost(name)
+        | Packets::FromHost(name) => format!("\"{name}\""),
+        Packets::LeavingWithSource(subnet) => format!("{subnet} . 0-255"),
+    }
+}
+
+fn add_element(entry: &Entry, version: Version) -> String {
+    let (table, map, key) = (table(version), map(&entry.packets), key(&entry.packets));
+    format!("add element {table} {map} {{ {key} : jump {} }}", chain_name(&entry.chain))
+}
+
+fn delete_element(entry: &Entry, version: Version) -> String {
+    let (table, map, key) = (table(version), map(&entry.packets), key(&entry.packets));
+    format!("delete element {table} {map} {{ {key} }}")
+}
+
+fn rule(rule: &Rule, version: Version) -> String {
+    let mut text = String::new();
+    for one in &rule.matches {
+        text.push_str(&self::matching(one, version));
+        text.push(' ');
+    }
+    text.push_str(&verdict(&rule.verdict));
+    text
+}
+
+fn matching(one: &Match, version: Version) -> String {
+    let family = family(version);
+    let subnet = |which: &str, subnet: &IpNet| format!("{family} {which} {subnet}");
+    match one {
+        Match::Interface(Side::In, name) => format!("iifname \"{name}\""),
+        Match::Interface(Side::Out, name) => format!("oifname \"{name}\""),
+        Match::Source(net) => subnet("saddr", net),
+        Match::Destination(net) => subnet("daddr", net),
+        Match::Protocol(Transport::Tcp) => "meta l4proto 6".to_owned(),
+        Match::Protocol(Transport::Udp) => "meta l4proto 17".to_owned(),
+        Match::SourcePort(transport, port) => format!("{} sport {port}", header(*transport)),
+        Match::DestinationPort(transport, port) => format!("{} dport {port}", header(*transport)),
+        Match::Established => "ct state established,related".to_owned(),
+    }
+}
+
+/// nft's word for the header, which is no name that it looks up.
+fn header(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
+    }
+}
+
+fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Accept => "accept".to_owned(),
+        Verdict::Reject => "reject".to_owned(),
+        Verdict::Return => "return".to_owned(),
+        Verdict::Masquerade { ports: None } => "masquerade".to_owned(),
+        Verdict::Masquerade { ports: Some(ports) } => {
+            format!("masquerade to :{}", self::ports(ports))
+        }
+        Verdict::SourceNat { addresses, ports } => {
+            let mut text = format!("snat to {}", self::addresses(addresses, ports.is_some()));
+            if let Some(ports) = ports {
+                let _ = write!(text, ":{}", self::ports(ports));
+            }
+            text
+        }
+    }
+}
+
+fn ports(ports: &RangeInclusive<u16>) -> String {
+    if ports.start() == ports.end() {
+        ports.start().to_string()
+    } else {
+        format!("{}-{}", ports.start(), ports.end())
+    }
+}
+
+/// An IPv6 address before a port is in brackets, each end of a range in its own.
+fn addresses(range: &AddressRange, with_ports: bool) -> String {
+    match range {
+        AddressRange::V6(first, last) if with_ports && first == last => format!("[{first}]"),
+        AddressRange::V6(first, last) if with_ports => format!("[{first}]-[{last}]"),
+        _ => range.to_string(),
+    }
+}

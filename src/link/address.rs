@@ -1,0 +1,166 @@
+//! Addresses and static routes of a bridge.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
+use serde::{Deserialize, Serialize};
+
+use super::undo::Undo;
+use super::{LinkError, Netlink};
+use crate::types::InterfaceName;
+
+/// A static route through an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where to; bits beyond the prefix do not count.
+    pub to: IpNet,
+    /// By which router; none means that the interface reaches it directly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// Lower wins; none leaves it to the kernel (0 for IPv4, 1024 for IPv6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+}
+
+impl std::fmt::Display for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.to.trunc())?;
+        self.via.map_or(Ok(()), |via| write!(f, " via {via}"))?;
+        self.metric.map_or(Ok(()), |metric| write!(f, " metric {metric}"))
+    }
+}
+
+impl Netlink {
+    /// Gives an interface an address with its subnet. An IPv4 one gets the subnet's broadcast
+    /// address. An IPv6 one is used at once, without duplicate address detection: on a bridge
+    /// without ports that would never end, and a server could not bind to it meanwhile.
+    ///
+    /// # Errors
+    /// No such interface, or the kernel's refusal: EEXIST where the interface has the address.
+    pub async fn add_address(
+        &self,
+        name: &InterfaceName,
+        address: IpNet,
+    ) -> Result<Undo, LinkError> {
+        let link = self.link(name).await?;
+        let mut request =
+            self.handle.address().add(link.index, address.addr(), address.prefix_len());
+        if address.addr().is_ipv6() {
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        let refused =
+            |error| LinkError::refused(format!("give {name} the address {address}"), error);
+        request.execute().await.map_err(refused)?;
+        Ok(Undo::Address { name: name.clone(), index: link.index, address })
+    }
+
+    /// Takes an address from an interface.
+    ///
+    /// # Errors
+    /// No such interface, or the kernel's refusal: EADDRNOTAVAIL where it has no such address.
+    pub async fn delete_address(
+        &self,
+        name: &InterfaceName,
+        address: IpNet,
+    ) -> Result<(), LinkError> {
+        let index = self.link(name).await?.index;
+        let message = match address {
+            IpNet::V4(net) => AddressMessageBuilder::<std::net::Ipv4Addr>::new()
+                .index(index)
+                .address(net.addr(), net.prefix_len())
+                .build(),
+            IpNet::V6(net) => AddressMessageBuilder::<std::net::Ipv6Addr>::new()
+                .index(index)
+                .address(net.addr(), net.prefix_len())
+                .build(),
+        };
+        let refused =
+            |error| LinkError::refused(format!("take the address {address} from {name}"), error);
+        self.handle.address().del(message).execute().await.map_err(refused)
+    }
+
+    /// Adds a static route through an interface, which must be up.
+    ///
+    /// # Errors
+    /// No such interface, or the kernel's refusal: EEXIST where the host has such a route,
+    /// ENETUNREACH (IPv4) or EHOSTUNREACH (IPv6) where the interface does not reach the router.
+    pub async fn add_route(&self, name: &InterfaceName, route: &Route) -> Result<Undo, LinkError> {
+        let link = self.link(name).await?;
+        let what = || format!("add the route to {route} through {name}");
+        let message = message(link.index, route, what)?;
+        let refused = |error| LinkError::refused(what(), error);
+        self.handle.route().add(message).execute().await.map_err(refused)?;
+        Ok(Undo::Route { name: name.clone(), index: link.index, route: route.clone() })
+    }
+
+    /// Removes a static route through an interface.
+    ///
+    /// # Errors
+    /// No such interface, or the kernel's refusal: ESRCH where there is no such route.
+    pub async fn delete_route(&self, name: &InterfaceName, route: &Route) -> Result<(), LinkError> {
+        let link = self.link(name).await?;
+        let what = || format!("remove the route to {route} through {name}");
+        let message = message(link.index, route, what)?;
+        let refused = |error| LinkError::refused(what(), error);
+        self.handle.route().del(message).execute().await.map_err(refused)
+    }
+}
+
+/// The kernel's form of a route; refused where its router has the other IP version.
+fn message(
+    index: u32,
+    route: &Route,
+    what: impl Fn() -> String,
+) -> Result<RouteMessage, LinkError> {
+    let invalid = || LinkError::Refused {
+        what: what(),
+        source: std::io::ErrorKind::InvalidInput.into(),
+        fix: "destination and router must have the same IP version",
+    };
+    let to = route.to.trunc();
+    let mut builder = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(to.addr(), to.prefix_len())
+        .map_err(|_| invalid())?
+        .output_interface(index);
+    match route.via {
+        Some(via) if via.is_ipv4() != to.addr().is_ipv4() => return Err(invalid()),
+        Some(via) => builder = builder.gateway(via).map_err(|_| invalid())?,
+        None => builder = builder.scope(RouteScope::Link),
+    }
+    if let Some(metric) = route.metric {
+        builder = builder.priority(metric);
+    }
+    Ok(builder.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(to: &str, via: Option<&str>) -> Route {
+        let via = via.map(|via| via.parse().unwrap());
+        Route { to: to.parse().unwrap(), via, metric: Some(7) }
+    }
+
+    #[test]
+    fn a_router_has_the_destinations_ip_version() {
+        let what = || "add it".to_owned();
+        let error = message(1, &route("10.1.0.0/16", Some("fd00::1")), what).unwrap_err();
+        assert!(error.to_string().contains("same IP version"), "{error}");
+        assert!(message(1, &route("10.1.0.0/16", Some("10.0.0.1")), what).is_ok());
+        assert!(message(1, &route("fd01::/64", None), what).is_ok());
+    }
+
+    #[test]
+    fn routes_read_like_those_of_ip() {
+        assert_eq!(
+            route("10.1.2.3/16", Some("10.0.0.1")).to_string(),
+            "10.1.0.0/16 via 10.0.0.1 metric 7"
+        );
+        let json = serde_json::to_string(&route("fd00::/64", None)).unwrap();
+        assert_eq!(json, r#"{"to":"fd00::/64","metric":7}"#);
+    }
+}

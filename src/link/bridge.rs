@@ -1,0 +1,173 @@
+//! Bridges and their ports.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+use rtnetlink::packet_route::link::{BridgeStpState, LinkMessage};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
+
+use super::undo::Undo;
+use super::{Link, LinkError, Netlink};
+use crate::types::{InterfaceName, Mac};
+
+/// A bridge to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeSpec {
+    /// Its name.
+    pub name: InterfaceName,
+    /// Its own address; without one it has the lowest of its ports', which changes with them.
+    pub mac: Option<Mac>,
+    /// Whether it takes part in the spanning tree protocol.
+    pub stp: bool,
+    /// How long a new port listens and learns before it forwards, in steps of 10 ms. With `stp` the
+    /// kernel makes less than 2 s that, and more than 30 s that.
+    pub forward_delay: Duration,
+    /// The largest packet; without one it is the smallest of its ports'.
+    pub mtu: Option<u32>,
+}
+
+impl Netlink {
+    /// Makes a bridge; it is down and has no address. Multicast snooping is the kernel's default.
+    ///
+    /// # Errors
+    /// [`LinkError::InUse`], [`LinkError::Pattern`], or the kernel's refusal; then nothing was made.
+    pub async fn create_bridge(&self, spec: &BridgeSpec) -> Result<Undo, LinkError> {
+        let name = &spec.name;
+        if name.as_str().contains('%') {
+            return Err(LinkError::Pattern(name.clone()));
+        }
+        // The kernel takes hundredths of a second here (USER_HZ).
+        let delay = u32::try_from(spec.forward_delay.as_millis() / 10).unwrap_or(u32::MAX);
+        let state = if spec.stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
+        let mut message = LinkMessageBuilder::<LinkBridge>::new(name.as_str())
+            .forward_delay(delay)
+            .stp_state(state);
+        if let Some(mac) = spec.mac {
+            message = message.address(mac.octets().to_vec());
+        }
+        let what = || format!("make the bridge {name}");
+        self.handle.link().add(message.build()).execute().await.map_err(|error| {
+            let error = LinkError::refused(what(), error);
+            match error.errno() {
+                Some(Errno::EEXIST) => LinkError::InUse(name.clone()),
+                _ => error,
+            }
+        })?;
+        let link = self.link(name).await?;
+        let undo = Undo::Link { name: name.clone(), index: link.index };
+        if let Some(mtu) = spec.mtu
+            // Set at creation it would follow the ports' (br_mtu_auto_adjust in the kernel).
+            && let Err(error) = self.set_mtu(name, mtu).await
+        {
+            let _ = self.undo(&undo).await;
+            return Err(error);
+        }
+        Ok(undo)
+    }
+
+    /// Turns an interface on; nothing to undo where it was on.
+    ///
+    /// # Errors
+    /// No such interface, or the kernel's refusal.
+    pub async fn up(&self, name: &InterfaceName) -> Result<Option<Undo>, LinkError> {
+        let link = self.link(name).await?;
+        if link.up {
+            return Ok(None);
+        }
+        let message = LinkUnspec::new_with_index(link.index).up().build();
+        self.change(message, || format!("turn {name} on")).await?;
+        Ok(Some(Undo::Up { name: name.clone(), index: link.index }))
+    }
+
+    /// Turns an interface off.
+    ///
+    /// # Errors
+    /// No such interface, or the kernel's refusal.
+    pub async fn down(&self, name: &InterfaceName) -> Result<(), LinkError> {
+        let link = self.link(name).await?;
+        let message = LinkUnspec::new_with_index(link.index).down().build();
+        self.change(message, || format!("turn {name} off")).await
+    }
+
+    /// Sets the largest packet of an interface of ours, in bytes.
+    ///
+    /// # Errors
+    /// No such interface, or the kernel's refusal.
+    pub async fn set_mtu(&self, name: &InterfaceName, mtu: u32) -> Result<(), LinkError> {
+        let link = self.link(name).await?;
+        let message = LinkUnspec::new_with_index(link.index).mtu(mtu).build();
+        self.change(message, || format!("set the MTU of {name} to {mtu}")).await
+    }
+
+    /// Removes a bridge, and with it its addresses, its routes and its ports' belonging to it.
+    ///
+    /// # Errors
+    /// No such interface, not a bridge, or the kernel's refusal.
+    pub async fn delete_bridge(&self, name: &InterfaceName) -> Result<(), LinkError> {
+        let link = self.bridge(name).await?;
+        self.delete_link(name, link.index).await
+    }
+
+    /// Makes an interface a port of a bridge; nothing to undo where it was one.
+    ///
+    /// # Errors
+    /// Either is missing, `bridge` is none, the port belongs to another ([`LinkError::Attached`]:
+    /// the kernel would move it without a word), or the kernel's refusal.
+    pub async fn attach(
+        &self,
+        port: &InterfaceName,
+        bridge: &InterfaceName,
+    ) -> Result<Option<Undo>, LinkError> {
+        let master = self.bridge(bridge).await?;
+        let link = self.link(port).await?;
+        match link.master {
+            Some(present) if present == master.index => return Ok(None),
+            Some(present) => {
+                let present = match self.link_by_index(present).await {
+                    Ok(link) => link.name,
+                    Err(_) => format!("interface {present}"),
+                };
+                let (port, bridge) = (port.clone(), bridge.clone());
+                return Err(LinkError::Attached { port, bridge, present });
+            }
+            None => {}
+        }
+        let message = LinkUnspec::new_with_index(link.index).controller(master.index).build();
+        self.change(message, || format!("attach {port} to {bridge}")).await?;
+        Ok(Some(Undo::Port { name: port.clone(), index: link.index, bridge: master.index }))
+    }
+
+    /// Takes a port off its bridge, where it is on one.
+    ///
+    /// # Errors
+    /// No such interface, or the kernel's refusal.
+    pub async fn detach(&self, port: &InterfaceName) -> Result<(), LinkError> {
+        let link = self.link(port).await?;
+        let message = LinkUnspec::new_with_index(link.index).nocontroller().build();
+        self.change(message, || format!("detach {port} from its bridge")).await
+    }
+
+    /// The interface, which must be a bridge.
+    async fn bridge(&self, name: &InterfaceName) -> Result<Link, LinkError> {
+        let link = self.link(name).await?;
+        if link.bridge { Ok(link) } else { Err(LinkError::NotBridge(name.clone())) }
+    }
+
+    pub(super) async fn delete_link(
+        &self,
+        name: &InterfaceName,
+        index: u32,
+    ) -> Result<(), LinkError> {
+        let refused = |error| LinkError::refused(format!("remove the interface {name}"), error);
+        self.handle.link().del(index).execute().await.map_err(refused)
+    }
+
+    async fn change(
+        &self,
+        message: LinkMessage,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), LinkError> {
+        let refused = |error| LinkError::refused(what(), error);
+        self.handle.link().change(message).execute().await.map_err(refused)
+    }
+}

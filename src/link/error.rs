@@ -1,0 +1,123 @@
+//! What can go wrong with links, in one line each.
+
+use std::io;
+
+use nix::errno::Errno;
+
+use crate::types::InterfaceName;
+
+/// Why the host's links, addresses or routes could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// There is no netlink socket.
+    #[error("cannot talk to the kernel about interfaces (netlink socket): {0}")]
+    Connect(io::Error),
+    /// No interface has this name.
+    #[error("there is no interface {0}; 'ip link' lists those there are")]
+    Missing(InterfaceName),
+    /// An interface has the name that a new bridge was to get.
+    #[error(
+        "cannot make the bridge {0}: an interface of that name exists; choose another name, or remove it with 'ip link delete {0}'"
+    )]
+    InUse(InterfaceName),
+    /// The name has a `%`, which the kernel would fill in.
+    #[error("cannot make the bridge {0}: its name has a '%'; choose another name")]
+    Pattern(InterfaceName),
+    /// The interface exists and is no bridge.
+    #[error("{0} is not a bridge; 'ip link show type bridge' lists those there are")]
+    NotBridge(InterfaceName),
+    /// The interface belongs to another bridge, bond or the like.
+    #[error(
+        "cannot attach {port} to {bridge}: it belongs to {present}; detach it first with 'ip link set {port} nomaster'"
+    )]
+    Attached {
+        /// The interface.
+        port: InterfaceName,
+        /// Where it was to go.
+        bridge: InterfaceName,
+        /// Where it is.
+        present: String,
+    },
+    /// The kernel refused.
+    #[error("cannot {what}: {source}; {fix}")]
+    Refused {
+        /// What was to be done.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+        /// What to do about it.
+        fix: &'static str,
+    },
+}
+
+impl LinkError {
+    /// The kernel's refusal to do `what`.
+    pub(super) fn refused(what: impl Into<String>, error: rtnetlink::Error) -> Self {
+        let source = kernels(error);
+        let fix = fix(source.raw_os_error().map(Errno::from_raw));
+        LinkError::Refused { what: what.into(), source, fix }
+    }
+
+    /// The kernel's error number, where it gave one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            LinkError::Connect(source) | LinkError::Refused { source, .. } => {
+                source.raw_os_error().map(Errno::from_raw)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the thing that was to be changed does not exist.
+    pub(super) fn is_gone(&self) -> bool {
+        let gone = [Errno::ENODEV, Errno::ENOENT, Errno::ESRCH, Errno::EADDRNOTAVAIL];
+        matches!(self, LinkError::Missing(_)) || self.errno().is_some_and(|e| gone.contains(&e))
+    }
+}
+
+/// The kernel's own word, without the library's around it.
+fn kernels(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+fn fix(errno: Option<Errno>) -> &'static str {
+    match errno {
+        Some(Errno::EPERM | Errno::EACCES) => "run netlaunch as root or with CAP_NET_ADMIN",
+        Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => {
+            "the kernel lacks it: 'modprobe bridge', or IPv6 is turned off on this host"
+        }
+        Some(Errno::EEXIST) => "the host has it already: choose another, or remove that one",
+        Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH) => {
+            "the gateway must be an address in one of the network's own subnets"
+        }
+        Some(Errno::EBUSY | Errno::ELOOP) => "the interface is in use by something else",
+        Some(Errno::ERANGE | Errno::EINVAL) => "the kernel does not take this value",
+        _ => "the kernel log may say more",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_what_where_and_fix_in_one_line() {
+        let mut message = rtnetlink::packet_core::ErrorMessage::default();
+        message.code = std::num::NonZeroI32::new(-libc::EPERM);
+        let error = LinkError::refused("make it", rtnetlink::Error::NetlinkError(message));
+        assert_eq!(
+            error.to_string(),
+            "cannot make it: Operation not permitted (os error 1); run netlaunch as root or with CAP_NET_ADMIN"
+        );
+        assert_eq!(error.errno(), Some(Errno::EPERM));
+        assert!(!error.is_gone());
+    }
+
+    #[test]
+    fn what_is_missing_is_gone() {
+        assert!(LinkError::Missing("br0".parse().unwrap()).is_gone());
+    }
+}

@@ -1,0 +1,139 @@
+//! Taking back what was done.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{LinkError, Netlink, Route};
+use crate::types::InterfaceName;
+
+/// What takes one change back. It can be written to a file and carried out by a later process, of
+/// a newer version, too: the names here stay what they are.
+///
+/// `name` and `index` are the interface's, and both must still fit: a number means another
+/// interface in another network namespace or after a restart, and a name may have been used again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "undo", rename_all = "kebab-case")]
+pub enum Undo {
+    /// The interface was made: remove it.
+    Link {
+        /// Its name.
+        name: InterfaceName,
+        /// Its number.
+        index: u32,
+    },
+    /// It was turned on: turn it off.
+    Up {
+        /// Its name.
+        name: InterfaceName,
+        /// Its number.
+        index: u32,
+    },
+    /// It was given an address: take that.
+    Address {
+        /// Its name.
+        name: InterfaceName,
+        /// Its number.
+        index: u32,
+        /// The address.
+        address: IpNet,
+    },
+    /// A route was added: remove that.
+    Route {
+        /// The interface's name.
+        name: InterfaceName,
+        /// The interface's number.
+        index: u32,
+        /// The route.
+        route: Route,
+    },
+    /// It was made a port: detach it, unless it belongs to another bridge by now.
+    Port {
+        /// The port's name.
+        name: InterfaceName,
+        /// The port's number.
+        index: u32,
+        /// The bridge's number.
+        bridge: u32,
+    },
+}
+
+impl Undo {
+    /// The interface's name and number.
+    fn link(&self) -> (&InterfaceName, u32) {
+        match self {
+            Undo::Link { name, index }
+            | Undo::Up { name, index }
+            | Undo::Address { name, index, .. }
+            | Undo::Route { name, index, .. }
+            | Undo::Port { name, index, .. } => (name, *index),
+        }
+    }
+}
+
+impl Netlink {
+    /// Takes one change back; nothing to do where that has happened already.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub async fn undo(&self, undo: &Undo) -> Result<(), LinkError> {
+        let (name, index) = undo.link();
+        let link = match self.link(name).await {
+            Ok(link) if link.index == index => link,
+            Ok(_) => return Ok(()), // the name is another interface's by now
+            Err(error) if error.is_gone() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let done = match undo {
+            Undo::Link { .. } => self.delete_link(name, index).await,
+            Undo::Up { .. } => self.down(name).await,
+            Undo::Address { address, .. } => self.delete_address(name, *address).await,
+            Undo::Route { route, .. } => self.delete_route(name, route).await,
+            Undo::Port { bridge, .. } if link.master == Some(*bridge) => self.detach(name).await,
+            Undo::Port { .. } => Ok(()),
+        };
+        match done {
+            Err(error) if error.is_gone() => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Takes changes back, the last first, and goes on where one fails. Returns what failed.
+    pub async fn undo_all(&self, undos: &[Undo]) -> Vec<LinkError> {
+        let mut failed = Vec::new();
+        for undo in undos.iter().rev() {
+            failed.extend(self.undo(undo).await.err());
+        }
+        failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The written form, which a newer version must still read.
+    #[test]
+    fn the_written_form_stays() {
+        let name: InterfaceName = "virbr0".parse().unwrap();
+        let route = Route { to: "10.9.0.0/16".parse().unwrap(), via: None, metric: None };
+        let address = "192.168.122.1/24".parse().unwrap();
+        let undos = [
+            Undo::Link { name: name.clone(), index: 4 },
+            Undo::Up { name: name.clone(), index: 4 },
+            Undo::Address { name: name.clone(), index: 4, address },
+            Undo::Route { name: name.clone(), index: 4, route },
+            Undo::Port { name, index: 5, bridge: 4 },
+        ];
+        let written = [
+            r#"{"undo":"link","name":"virbr0","index":4}"#,
+            r#"{"undo":"up","name":"virbr0","index":4}"#,
+            r#"{"undo":"address","name":"virbr0","index":4,"address":"192.168.122.1/24"}"#,
+            r#"{"undo":"route","name":"virbr0","index":4,"route":{"to":"10.9.0.0/16"}}"#,
+            r#"{"undo":"port","name":"virbr0","index":5,"bridge":4}"#,
+        ];
+        for (undo, written) in undos.iter().zip(written) {
+            assert_eq!(serde_json::to_string(undo).unwrap(), written);
+            assert_eq!(serde_json::from_str::<Undo>(written).unwrap(), *undo);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Attributes that several elements of a network have: numbers, addresses, subnets.
+
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+use ipnet::{IpNet, ipv4_mask_to_prefix};
+
+use crate::xml::{Take, XmlError};
+
+type Result<T> = std::result::Result<T, XmlError>;
+
+/// A number in decimal digits alone.
+pub(super) fn number<T: FromStr>(text: &str) -> std::result::Result<T, String> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let value = if digits { text.parse().ok() } else { None };
+    value.ok_or_else(|| format!("{text:?} is not a number that fits here: write decimal digits"))
+}
+
+/// An IP address.
+pub(super) fn address(text: &str) -> std::result::Result<IpAddr, String> {
+    let error =
+        || format!("{text:?} is not an IP address: write one such as 192.168.122.1 or fd00::1");
+    text.parse().map_err(|_| error())
+}
+
+/// An IPv4 address.
+pub(super) fn address_v4(text: &str) -> std::result::Result<Ipv4Addr, String> {
+    let error = || format!("{text:?} is not an IPv4 address: write one such as 192.0.2.1");
+    text.parse().map_err(|_| error())
+}
+
+/// An attribute that must be there, read by `read`.
+pub(super) fn need<T, E: Display>(
+    take: &mut Take<'_>,
+    name: &'static str,
+    read: impl FnOnce(&str) -> std::result::Result<T, E>,
+) -> Result<T> {
+    take.value_with(name, read)?.ok_or_else(|| take.missing(name))
+}
+
+/// The attributes `family`, `address`, and `netmask` or `prefix`.
+pub(super) fn subnet(take: &mut Take<'_>) -> Result<IpNet> {
+    let v6 = take.choice("family", &[("ipv4", false), ("ipv6", true)])?.unwrap_or(false);
+    let ip = need(take, "address", |text| match address(text)? {
+        ip if ip.is_ipv6() == v6 => Ok(ip),
+        ip if v6 => Err(format!("{ip} is an IPv4 address: remove family='ipv6'")),
+        ip => Err(format!("{ip} is an IPv6 address: add family='ipv6'")),
+    })?;
+    let prefix = take.value_with("prefix", |text| match number::<u8>(text)? {
+        prefix if IpNet::new(ip, prefix).is_ok() => Ok(prefix),
+        prefix => Err(format!("{prefix} is too long: use at most {}", if v6 { 128 } else { 32 })),
+    })?;
+    let netmask = take.value_with("netmask", |text| match address_v4(text) {
+        _ if v6 => Err("IPv6 has no netmasks: use prefix".to_owned()),
+        Err(why) => Err(why),
+        Ok(mask) => ipv4_mask_to_prefix(mask)
+            .map_err(|_| format!("{mask} has gaps: write one such as 255.255.255.0")),
+    })?;
+    let prefix = match (prefix, netmask) {
+        (Some(prefix), None) | (None, Some(prefix)) => prefix,
+        (Some(_), Some(_)) => return Err(take.bad("prefix and netmask are the same: remove one")),
+        (None, None) if v6 => return Err(take.missing("prefix")),
+        (None, None) => return Err(take.bad("its subnet is missing: add prefix or netmask")),
+    };
+    IpNet::new(ip, prefix).map_err(|why| take.bad(why))
+}

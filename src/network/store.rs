@@ -1,0 +1,358 @@
+//! The definitions of networks: one file each, `NAME.xml`, in `CONFIG/networks`, and a mark
+//! `autostart/NAME` for those that start with the host.
+//!
+//! A file is replaced by renaming a complete one over it, so whoever reads sees the old or the new
+//! and never a mixture, and reading needs no lock and no right to write. Whoever changes something
+//! holds an exclusive flock(2) on `.lock` from the first look at the other definitions to the last
+//! rename; so two processes cannot define networks that exclude each other, and none undoes what
+//! another did meanwhile. The lock is on a file that only its owner can open, not on the directory:
+//! that one everybody can open, and keep locked.
+//!
+//! A network called `default` is compiled in. It is there until the user defines one of that name,
+//! and again when that is undefined. It keeps no other definition from being made, since nobody
+//! asked for it; whether it can be started beside others is for the start to see.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::model::Network;
+use super::store_error::{StoreError, io_error};
+use super::values::NetworkName;
+use super::{CheckError, Fill, Part, Problem, check_against, load, to_xml};
+use crate::types::InterfaceName;
+use crate::xml::MAX_BYTES;
+
+/// The network that is there without a definition.
+const DEFAULT: &str = include_str!("default.xml");
+/// Its name.
+const DEFAULT_NAME: &str = "default";
+/// What the names of files start with that are not complete yet.
+const UNFINISHED: &str = ".new-";
+
+/// Where definitions are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkStore {
+    dir: PathBuf,
+}
+
+/// A defined network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// The network.
+    pub network: Network,
+    /// Where the definition is from.
+    pub origin: Origin,
+    /// Whether it starts with the host.
+    pub autostart: bool,
+}
+
+/// Where a definition is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Compiled in.
+    BuiltIn,
+    /// This file.
+    File(PathBuf),
+}
+
+/// A definition to make.
+#[derive(Debug, Clone, Copy)]
+pub struct Define<'a> {
+    /// The document.
+    pub xml: &'a [u8],
+    /// What it is called in errors: a path, or `-`.
+    pub source: &'a Path,
+    /// Interfaces that the host has, so that a bridge that gets its name here is none of them.
+    pub interfaces: &'a [InterfaceName],
+    /// The definition that was edited, and must still be what it was; the name must stay.
+    pub edited: Option<&'a Definition>,
+}
+
+/// A file that is no definition.
+#[derive(Debug)]
+pub struct Broken {
+    /// What it would define.
+    pub name: NetworkName,
+    /// Why it does not.
+    pub error: StoreError,
+}
+
+impl NetworkStore {
+    /// The store in a configuration directory; nothing is made or read yet.
+    pub fn new(config: &Path) -> Self {
+        NetworkStore { dir: config.join("networks") }
+    }
+
+    /// Where the definition of a network is, or would be.
+    pub fn path(&self, name: &NetworkName) -> PathBuf {
+        self.dir.join(format!("{name}.xml"))
+    }
+
+    fn mark(&self, name: &NetworkName) -> PathBuf {
+        self.dir.join("autostart").join(name.as_str())
+    }
+
+    /// A network.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] when there is none; the others when its definition cannot be used.
+    pub fn get(&self, name: &NetworkName) -> Result<Definition, StoreError> {
+        let found = self.find(name)?;
+        found.ok_or_else(|| StoreError::Unknown(name.clone()))
+    }
+
+    fn find(&self, name: &NetworkName) -> Result<Option<Definition>, StoreError> {
+        let path = self.path(name);
+        let autostart = self.mark(name).symlink_metadata().is_ok();
+        let (bytes, origin) = match read(&path)? {
+            Some(bytes) => (bytes, Origin::File(path.clone())),
+            None if name.as_str() == DEFAULT_NAME => (DEFAULT.into(), Origin::BuiltIn),
+            None => return Ok(None),
+        };
+        let parsed = load(&bytes, None)
+            .map_err(|error| StoreError::Document { path: path.clone(), error })?;
+        if parsed.network.name != *name {
+            return Err(StoreError::Misnamed { path, found: parsed.network.name });
+        }
+        Ok(Some(Definition { network: parsed.network, origin, autostart }))
+    }
+
+    /// All networks by name, and the files that are none: one of those hides no other network.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the directory is there and cannot be read.
+    pub fn list(&self) -> Result<(Vec<Definition>, Vec<Broken>), StoreError> {
+        let mut names: Vec<NetworkName> = self.names()?;
+        names.extend(DEFAULT_NAME.parse());
+        names.sort();
+        names.dedup();
+        let (mut definitions, mut broken) = (Vec::new(), Vec::new());
+        for name in names {
+            match self.find(&name) {
+                Ok(found) => definitions.extend(found),
+                Err(error) => broken.push(Broken { name, error }),
+            }
+        }
+        Ok((definitions, broken))
+    }
+
+    /// The names of the files. Others than `NAME.xml` are not ours.
+    fn names(&self) -> Result<Vec<NetworkName>, StoreError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io_error("read", &self.dir)(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(io_error("read", &self.dir))?.path();
+            if path.extension() == Some(OsStr::new("xml")) {
+                let stem = path.file_stem().and_then(OsStr::to_str);
+                names.extend(stem.and_then(|stem| stem.parse::<NetworkName>().ok()));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Defines a network, or defines it anew. What the document leaves out is kept from the
+    /// definition that is replaced (UUID, MAC address, the bridge's name), or chosen.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing has changed.
+    pub fn define(
+        &self,
+        define: &Define<'_>,
+        rng: &mut impl rand::Rng,
+    ) -> Result<Definition, StoreError> {
+        let located = |error| StoreError::Document { path: define.source.to_owned(), error };
+        // A first look tells mistakes before anything is made, and the name.
+        let draft = Fill::random(free_bridge(&[], define.interfaces), rng);
+        let name = load(define.xml, Some(&draft)).map_err(located)?.network.name;
+        let _lock = self.lock()?;
+        // A broken definition of that name is replaced; broken others cannot be started either.
+        let (definitions, _) = self.list()?;
+        if let Some(edited) = define.edited {
+            let old = &edited.network.name;
+            if *old != name {
+                return Err(StoreError::Renamed { old: old.clone(), new: name });
+            }
+            let now = definitions.iter().find(|now| now.network.name == *old);
+            if now.map(|now| (&now.network, &now.origin)) != Some((&edited.network, &edited.origin))
+            {
+                return Err(StoreError::Changed(name));
+            }
+        }
+        let users: Vec<&Network> = definitions
+            .iter()
+            .filter(|definition| definition.origin != Origin::BuiltIn)
+            .map(|definition| &definition.network)
+            .collect();
+        let fill = match users.iter().find(|network| network.name == name) {
+            Some(old) => {
+                Fill { uuid: old.uuid, mac: old.mac, bridge: Some(old.bridge.name.clone()) }
+            }
+            None => {
+                let all: Vec<_> = definitions.iter().map(|d| &d.network.bridge.name).collect();
+                Fill { bridge: free_bridge(&all, define.interfaces), ..draft }
+            }
+        };
+        let parsed = load(define.xml, Some(&fill)).map_err(located)?;
+        check_against(&parsed.network, users)
+            .and_then(|()| check_copy(&parsed.network, &definitions))
+            .map_err(|problem| located(parsed.locate(problem)))?;
+        let path = self.path(&name);
+        self.write(&path, to_xml(&parsed.network).as_bytes())?;
+        let autostart = self.mark(&name).symlink_metadata().is_ok();
+        Ok(Definition { network: parsed.network, origin: Origin::File(path), autostart })
+    }
+
+    /// Removes a definition, whether it can be read or not, and its autostart mark.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] or [`StoreError::BuiltIn`] when there is none.
+    pub fn undefine(&self, name: &NetworkName) -> Result<(), StoreError> {
+        let path = self.path(name);
+        // Looking first keeps a store from being made for nothing.
+        if path.symlink_metadata().is_err() {
+            return Err(none(name));
+        }
+        let _lock = self.lock()?;
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(none(name)),
+            Err(error) => return Err(io_error("remove", &path)(error)),
+        }
+        self.unmark(name)?;
+        sync(&self.dir)
+    }
+
+    /// Sets whether a network starts with the host.
+    ///
+    /// # Errors
+    /// [`StoreError`], for one when there is no such network.
+    pub fn set_autostart(&self, name: &NetworkName, on: bool) -> Result<(), StoreError> {
+        let mark = self.mark(name);
+        let marked = || mark.symlink_metadata().is_ok();
+        if !on {
+            // Also of a definition that is broken, or gone.
+            if !marked() {
+                return self.get(name).map(|_| ());
+            }
+            let _lock = self.lock()?;
+            return self.unmark(name);
+        }
+        self.get(name)?;
+        let _lock = self.lock()?;
+        self.get(name)?;
+        if marked() {
+            return Ok(());
+        }
+        make(&self.dir.join("autostart"))?;
+        let mut options = OpenOptions::new();
+        let made = options.write(true).create_new(true).mode(0o644).open(&mark);
+        made.map_err(io_error("write", &mark))?;
+        Ok(())
+    }
+
+    fn unmark(&self, name: &NetworkName) -> Result<(), StoreError> {
+        let mark = self.mark(name);
+        match fs::remove_file(&mark) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &mark)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the directory where it is missing, and locks it for changes.
+    fn lock(&self) -> Result<Flock<File>, StoreError> {
+        make(&self.dir)?;
+        let path = self.dir.join(".lock");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        options.custom_flags(nix::libc::O_NOFOLLOW);
+        let file = options.open(&path).map_err(io_error("open", &path))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| io_error("lock", &path)(errno.into()))?;
+        self.clean();
+        Ok(lock)
+    }
+
+    /// Removes what a killed process has not finished: while we hold the lock, nobody else writes.
+    fn clean(&self) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+                // What stays is in nobody's way; the next change tries again.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let failed = |source| io_error("write", path)(source);
+        let mut file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .permissions(Permissions::from_mode(0o644))
+            .tempfile_in(&self.dir)
+            .map_err(failed)?;
+        file.write_all(bytes).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(path).map_err(|error| failed(error.error))?;
+        sync(&self.dir)
+    }
+}
+
+/// A copy of the compiled-in network under another name would have its UUID.
+fn check_copy(network: &Network, definitions: &[Definition]) -> Result<(), Problem> {
+    let copied = |other: &&Definition| {
+        let other = (&other.origin, &other.network);
+        *other.0 == Origin::BuiltIn && other.1.uuid == network.uuid && other.1.name != network.name
+    };
+    let Some(other) = definitions.iter().find(copied) else { return Ok(()) };
+    let (name, uuid) = (other.network.name.clone(), network.uuid);
+    Err(Problem { part: Part::Uuid, what: CheckError::UuidTaken { name, uuid } })
+}
+
+fn none(name: &NetworkName) -> StoreError {
+    match name.as_str() {
+        DEFAULT_NAME => StoreError::BuiltIn(name.clone()),
+        _ => StoreError::Unknown(name.clone()),
+    }
+}
+
+/// A file's bytes, no more than a document can have and one; `None` where there is no file.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    use std::io::Read;
+    let failed = |error| io_error("read", path)(error);
+    let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(Some(bytes))
+}
+
+/// A name for a bridge that no network and no interface has, as libvirt chooses them. The first is
+/// left to the network `default`.
+fn free_bridge(networks: &[&InterfaceName], interfaces: &[InterfaceName]) -> Option<InterfaceName> {
+    let taken = |name: &InterfaceName| networks.contains(&name) || interfaces.contains(name);
+    let mut names = (1u32..=u32::MAX).filter_map(|number| format!("virbr{number}").parse().ok());
+    names.find(|name| !taken(name))
+}
+
+fn make(dir: &Path) -> Result<(), StoreError> {
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
+    made.map_err(io_error("make the directory", dir))
+}
+
+/// Makes renames in a directory last through a power cut.
+fn sync(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("write", dir))
+}

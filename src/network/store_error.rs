@@ -1,0 +1,71 @@
+//! Why a store cannot do what it is asked for.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::DocumentError;
+use super::values::NetworkName;
+
+/// Why definitions cannot be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A mistake in a document.
+    #[error("{}:{error}", path.display())]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        error: DocumentError,
+    },
+    /// A file that defines a network of another name.
+    #[error("{} defines the network {found}: rename the file, or the network", path.display())]
+    Misnamed {
+        /// The file.
+        path: PathBuf,
+        /// The network in it.
+        found: NetworkName,
+    },
+    /// No network has that name.
+    #[error("no network is called {0}; 'netlaunch network list' shows those that are there")]
+    Unknown(NetworkName),
+    /// The compiled-in network cannot be removed.
+    #[error(
+        "the network {0} is netlaunch's own and has no definition to remove; define one of that name to replace it"
+    )]
+    BuiltIn(NetworkName),
+    /// It was changed while it was edited.
+    #[error(
+        "the network {0} was changed or removed by somebody else meanwhile; nothing was written, edit it again"
+    )]
+    Changed(NetworkName),
+    /// An edited definition has another name.
+    #[error("the network {old} cannot be renamed to {new}; define {new}, then undefine {old}")]
+    Renamed {
+        /// Its name.
+        old: NetworkName,
+        /// The name in the document.
+        new: NetworkName,
+    },
+    /// A file or directory cannot be used.
+    #[error("cannot {doing} {}: {source}; correct its permissions, or set NETLAUNCH_CONFIG_DIR", path.display())]
+    Io {
+        /// `read`, `write` and the like.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// Whether the mistake is in a document or a name, not in the system.
+    pub fn is_callers(&self) -> bool {
+        !matches!(self, StoreError::Io { .. })
+    }
+}
+
+/// The error that something cannot be done with a file.
+pub(super) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    move |source| StoreError::Io { doing, path: path.to_owned(), source }
+}

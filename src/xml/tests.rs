@@ -1,0 +1,211 @@
+//! Reading, taking and writing together.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn fails(text: &str) -> String {
+    read(text.as_bytes()).unwrap_err().to_string()
+}
+
+#[test]
+fn everything_has_its_place() {
+    let text = "<?xml version='1.0' encoding='UTF-8'?>\n<!-- ä -->\n<a x='1'\n   y=\"&lt;ß&#x41;\">\n  <b/> t&amp;u<![CDATA[<v>]]>\n</a>\n";
+    let a = read(text.as_bytes()).unwrap();
+    assert_eq!((a.name.as_str(), a.place.to_string()), ("a", "3:1".to_owned()));
+    let found: Vec<_> = a
+        .attributes
+        .iter()
+        .map(|a| {
+            let (place, value_place) = (a.place.to_string(), a.value_place.to_string());
+            (a.name.as_str(), a.value.as_str(), place, value_place)
+        })
+        .collect();
+    let place = |p: &str| p.to_owned();
+    assert_eq!(
+        found,
+        [("x", "1", place("3:4"), place("3:7")), ("y", "<ßA", place("4:4"), place("4:7"))]
+    );
+    assert_eq!(a.children[0].place.to_string(), "5:3");
+    assert_eq!(a.text.trim(), "t&u<v>");
+    assert_eq!(a.text_place.unwrap().to_string(), "5:8");
+}
+
+#[test]
+fn forms_of_the_same() {
+    let plain = read(b"<a b='c d'/>").unwrap();
+    for text in ["<a b='c d'></a>", "<a b=\"c\nd\" />", "<a b = 'c\r\nd'/>", "<a b='c&#32;d'/>"] {
+        let other = read(text.as_bytes()).unwrap();
+        assert_eq!(other.attributes[0].value, plain.attributes[0].value, "{text}");
+        assert!(other.children.is_empty() && other.text.is_empty());
+    }
+    assert_eq!(read("\u{feff}<a/>".as_bytes()).unwrap().place, Place::START);
+    assert_eq!(read(b"<a>x\r\ny\rz</a>").unwrap().text, "x\ny\nz");
+}
+
+#[test]
+fn what_is_refused() {
+    for (text, error) in [
+        ("", "1:1: the document is empty"),
+        ("  \n <!-- --> ", "2:11: the document is empty"),
+        ("x", "1:1: a document is one element"),
+        ("<a/>x", "1:5: a document is one element"),
+        ("<a/>\n<b/>", "2:1: a document is one element"),
+        ("&amp;<a/>", "1:1: a document is one element"),
+        ("<![CDATA[]]><a/>", "1:1: a document is one element"),
+        ("<a/></a>", "1:5: </a> closes nothing: remove it"),
+        ("<a>\n<b></a>", "2:4: </a> closes nothing: </b> comes first"),
+        ("<a>\n<b>", "2:1: <b> is never closed: add </b>"),
+        ("<a", "1:1: "),
+        ("<a>&</a>", "1:4: '&' starts a reference"),
+        ("<a>&x;</a>", "1:4: &x; stands for nothing"),
+        ("<a>\n &#0;</a>", "2:2: &#0; stands for nothing"),
+        ("<a>&#x110000;</a>", "1:4: &#x110000; stands"),
+        ("<a>&#+65;</a>", "1:4: '&' starts a reference"),
+        ("<a>&#;</a>", "1:4: '&' starts a reference"),
+        ("<a b='&\n;'/>", "1:7: '&' starts a reference"),
+        ("<a></a\tb>", "1:4: </a\\tb> closes nothing"),
+        ("<a b='1 &x;'/>", "1:9: &x; stands"),
+        ("<a b='&'/>", "1:7: '&' starts a reference"),
+        ("<a b='<'/>", "1:7: '<' cannot be in a value"),
+        ("<a>]]></a>", "1:4: ']]>' cannot be in text"),
+        ("<!DOCTYPE a><a/>", "1:1: a document type definition"),
+        ("<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", "1:1: a document type definition"),
+        ("<?php x?><a/>", "1:1: the processing instruction <?php?>"),
+        (" <?xml version='1.0'?><a/>", "1:2: <?xml?> can only be the first"),
+        ("<?xml version='1.1'?><a/>", "1:1: XML of version '1.1'"),
+        ("<?xml version='1.0' encoding='latin1'?><a/>", "1:1: the encoding 'latin1'"),
+        ("<a b='1' b='2'/>", "1:10: the attribute b is there already, at 1:4"),
+        ("<a b='1'c='2'/>", "1:9: attributes are separated by white space"),
+        ("<a b/>", "1:5: an attribute needs a value"),
+        ("<a b=1/>", "1:6: a value needs quotes"),
+        ("<x:a/>", "1:1: 'x:a' uses a namespace"),
+        ("<a xmlns='u'/>", "1:4: 'xmlns' uses a namespace"),
+        ("<a xmlns:x='u'/>", "1:4: 'xmlns:x' uses a namespace"),
+        ("<1/>", "1:1: '1' is not a name"),
+        ("<a ä='1'/>", "1:4: 'ä' is not a name"),
+        ("<></>", "1:1: '' is not a name"),
+        ("<a>\u{1}</a>", "1:4: the character U+0001"),
+        ("<!-- -- --><a/>", "1:1: '--' cannot be in a comment"),
+    ] {
+        let found = fails(text);
+        assert!(found.starts_with(error), "{text:?}: {found}");
+        assert_eq!(found.lines().count(), 1);
+    }
+    let error = read(b"<a>\n\xc3\xa4\xff</a>").unwrap_err();
+    assert_eq!((error.place.to_string(), error.what), ("2:2".to_owned(), Mistake::NotUtf8));
+}
+
+#[test]
+fn limits() {
+    let deep = |n: usize| format!("{}{}", "<a>".repeat(n), "</a>".repeat(n));
+    assert!(read(deep(MAX_DEPTH).as_bytes()).is_ok());
+    assert!(fails(&deep(MAX_DEPTH + 1)).contains("deeper"));
+    assert!(fails(&"<a>".repeat(100_000)).contains("deeper"));
+    let wide = |n: usize| format!("<a>{}</a>", "<b/>".repeat(n));
+    assert!(read(wide(MAX_NODES - 1).as_bytes()).is_ok());
+    assert!(fails(&wide(MAX_NODES)).contains("more than"));
+    let large = |n: usize| format!("<a>{}</a>", " ".repeat(n - 7));
+    assert!(read(large(MAX_BYTES).as_bytes()).is_ok());
+    assert!(fails(&large(MAX_BYTES + 1)).contains("1048577 bytes"));
+}
+
+/// Many places on one long line cost one pass, not one each.
+#[test]
+fn long_lines_are_read_in_linear_time() {
+    let mut text = "<a>".to_owned();
+    text.push_str(&"<b c='d'/>".repeat(32_000));
+    text.push_str(&" ".repeat(MAX_BYTES - text.len() - 4));
+    text.push_str("</a>");
+    let start = std::time::Instant::now();
+    assert_eq!(read(text.as_bytes()).unwrap().children.len(), 32_000);
+    assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+fn taken(text: &str) -> Result<(Option<u8>, usize), XmlError> {
+    let root = read(text.as_bytes())?;
+    let mut take = Take::root(&root, "a")?;
+    take.refuse_children(&["old"])?;
+    take.refuse_attributes(&["older"])?;
+    let number = take.value("n")?;
+    take.yes_no("yes")?;
+    let one = take.child("one")?;
+    if let Some(one) = one {
+        one.take(|one| one.text_value::<u8>())?;
+    }
+    let many = take.children("many").count();
+    for m in take.children_of(&["many", "more"]) {
+        m.take(|m| m.required::<u8>("x"))?;
+    }
+    take.finish()?;
+    Ok((number, many))
+}
+
+#[test]
+fn what_is_not_taken_is_named() {
+    assert_eq!(taken("<a n='7'><many x='1'/><one>2</one><more x='3'/></a>"), Ok((Some(7), 1)));
+    assert_eq!(taken("<a><!-- nothing --></a>"), Ok((None, 0)));
+    for (text, error) in [
+        ("<b/>", "1:1: the document is a <b>, and a <a> is wanted"),
+        ("<a n='x'/>", "1:7: n of <a>: invalid digit"),
+        ("<a yes='1'/>", "1:9: yes of <a>: \"1\" is not a value of it: use yes or no"),
+        ("<a m='1'/>", "1:4: the attribute m is not known in <a>: use n, yes, or remove it"),
+        ("<a><c/></a>", "1:4: <c> is not known in <a>: use one, many, more, or remove it"),
+        ("<a>\n x<c/></a>", "2:2: <a> has no text: remove it"),
+        ("<a><c/>x</a>", "1:4: <c> is not known"),
+        ("<a><one>1</one> <one>1</one></a>", "1:17: <a> has a <one> already, at 1:4"),
+        ("<a><one>\n x</one></a>", "2:2: <one>: invalid digit"),
+        ("<a><one y='1'>1</one></a>", "1:9: the attribute y is not known in <one>, which has no"),
+        ("<a><one>1<z/></one></a>", "1:10: <z> is not known in <one>, which has no elements"),
+        ("<a><many/></a>", "1:4: <many> needs the attribute x: add it"),
+        ("<a><old/></a>", "1:4: <old> is not supported by netlaunch; remove it"),
+        ("<a older=''/>", "1:4: the attribute older of <a> is not supported by netlaunch"),
+    ] {
+        let found = taken(text).unwrap_err().to_string();
+        assert!(found.starts_with(error), "{text}: {found}");
+    }
+}
+
+#[test]
+fn written_as_libvirt_does() {
+    let tag = Tag::new("a")
+        .attribute("b", "it's <&> \"\t")
+        .optional("c", None::<u8>)
+        .children([Tag::new("d").optional("e", Some(1)), Tag::text("f", "<&>'\r")]);
+    let text = "<a b='it&apos;s &lt;&amp;&gt; \"&#9;'>\n  <d e='1'/>\n  <f>&lt;&amp;&gt;'&#13;</f>\n</a>\n";
+    assert_eq!(tag.to_string(), text);
+    assert!(Tag::new("a").is_empty() && !tag.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = read(&bytes);
+    }
+
+    #[test]
+    fn any_markup_is_read_or_refused(
+        parts in prop::collection::vec(
+            prop::sample::select(vec![
+                "<", ">", "/>", "</", "a", "b", " ", "\n", "\r", "=", "'", "\"", "&", ";", "#", "x4", "!",
+                "--", "<!--", "-->", "<![CDATA[", "]]>", "<?xml", "?>", "<!DOCTYPE", "[", "ä", "<a>",
+                "</a>", "<a b='", "'/>", ":", "version='1.0'",
+            ]),
+            0..40,
+        )
+    ) {
+        let text = parts.concat();
+        if let Err(error) = read(text.as_bytes()) {
+            prop_assert!(error.place.line <= text.split('\n').count());
+            prop_assert_eq!(error.to_string().lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn values_come_back(value in "[^\u{0}-\u{8}\u{b}\u{c}\u{e}-\u{1f}\u{fffe}\u{ffff}]{0,20}") {
+        let tag = Tag::new("a").attribute("b", &value).children([Tag::text("c", &value)]);
+        let back = read(tag.to_string().as_bytes()).unwrap();
+        prop_assert_eq!(&back.attributes[0].value, &value);
+        prop_assert_eq!(&back.children[0].text, &value);
+    }
+}

@@ -1,0 +1,112 @@
+//! From values to text: two spaces a level, single quotes, an element without content in one tag,
+//! as libvirt's own programs print.
+
+use std::fmt::{self, Write};
+
+/// An element to be written. Names are literals of the program, so only values are escaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Tag {
+    name: &'static str,
+    attributes: Vec<(&'static str, String)>,
+    content: Content,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Content {
+    Children(Vec<Tag>),
+    Text(String),
+}
+
+impl Tag {
+    /// An element with nothing in it.
+    pub fn new(name: &'static str) -> Self {
+        Tag { name, attributes: Vec::new(), content: Content::Children(Vec::new()) }
+    }
+
+    /// An element with only text in it.
+    pub fn text(name: &'static str, text: impl fmt::Display) -> Self {
+        Tag { name, attributes: Vec::new(), content: Content::Text(text.to_string()) }
+    }
+
+    /// Adds an attribute after the others.
+    pub fn attribute(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+        self.attributes.push((name, value.to_string()));
+        self
+    }
+
+    /// Adds an attribute where there is a value.
+    pub fn optional(self, name: &'static str, value: Option<impl fmt::Display>) -> Self {
+        match value {
+            Some(value) => self.attribute(name, value),
+            None => self,
+        }
+    }
+
+    /// Adds elements after the others; replaces a text.
+    pub fn children(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        match &mut self.content {
+            Content::Children(children) => children.extend(tags),
+            Content::Text(_) => self.content = Content::Children(tags.into_iter().collect()),
+        }
+        self
+    }
+
+    /// Whether there is nothing in it: no attribute, no element, no text.
+    pub fn is_empty(&self) -> bool {
+        let content = match &self.content {
+            Content::Children(children) => children.is_empty(),
+            Content::Text(text) => text.is_empty(),
+        };
+        content && self.attributes.is_empty()
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
+        let indent = 2 * depth;
+        write!(f, "{:indent$}<{}", "", self.name)?;
+        for (name, value) in &self.attributes {
+            write!(f, " {name}='")?;
+            escape(f, value, true)?;
+            f.write_char('\'')?;
+        }
+        match &self.content {
+            Content::Children(children) if children.is_empty() => f.write_str("/>\n"),
+            Content::Children(children) => {
+                f.write_str(">\n")?;
+                for child in children {
+                    child.write(f, depth + 1)?;
+                }
+                writeln!(f, "{:indent$}</{}>", "", self.name)
+            }
+            Content::Text(text) => {
+                f.write_char('>')?;
+                escape(f, text, false)?;
+                writeln!(f, "</{}>", self.name)
+            }
+        }
+    }
+}
+
+/// Writes the element as a document, with a newline at its end.
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, 0)
+    }
+}
+
+/// White space other than the space itself would come back as a space from a value, and carriage
+/// returns as newlines from a text, so they are written as numbers.
+fn escape(f: &mut fmt::Formatter<'_>, text: &str, value: bool) -> fmt::Result {
+    for character in text.chars() {
+        match character {
+            '&' => f.write_str("&amp;")?,
+            '<' => f.write_str("&lt;")?,
+            '>' => f.write_str("&gt;")?,
+            '\'' if value => f.write_str("&apos;")?,
+            '\t' | '\n' if value => write!(f, "&#{};", u32::from(character))?,
+            '\r' => f.write_str("&#13;")?,
+            other => f.write_char(other)?,
+        }
+    }
+    Ok(())
+}

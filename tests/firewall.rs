@@ -1,0 +1,468 @@
+//! The firewall's texts, and what the real tools make of them: whole transactions that leave
+//! nothing behind and touch nothing of others.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{As, Netns, Sandbox, have_root, run, text};
+use netlaunch::firewall::conflicts::{self, Listings};
+use netlaunch::firewall::{
+    ApplyError, Backend, Recorded, Tools, Transaction, choose, scripts, transact, usable,
+};
+use netlaunch::probe::program::Lookup;
+use netlaunch::rules::{
+    AddressRange, Mode, NetworkRules, Packets, Rule, Ruleset, Verdict, Version, for_network,
+};
+
+const CASES: [&str; 6] =
+    ["nat", "nat-everything", "nat-ipv6-addresses", "route", "isolated", "open"];
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/firewall").join(name)
+}
+
+/// The network that a fixture describes.
+fn network(case: &str) -> NetworkRules {
+    let file = fs::read_to_string(fixture(&format!("{case}.toml"))).unwrap();
+    let file: toml::Table = file.parse().unwrap();
+    let word = |key: &str| file.get(key).map(|value| value.as_str().unwrap().to_owned());
+    let words = |key: &str| -> Vec<String> {
+        let list = file[key].as_array().unwrap();
+        list.iter().map(|value| value.as_str().unwrap().to_owned()).collect()
+    };
+    let is = |key: &str| file.get(key).is_some_and(|value| value.as_bool().unwrap());
+    let dev = word("dev").map(|dev| dev.parse().unwrap());
+    let addresses = word("addresses").map(|range| {
+        let (first, last) = range.split_once('-').unwrap();
+        match (first.parse().unwrap(), last.parse().unwrap()) {
+            (std::net::IpAddr::V4(first), std::net::IpAddr::V4(last)) => {
+                AddressRange::V4(first, last)
+            }
+            (std::net::IpAddr::V6(first), std::net::IpAddr::V6(last)) => {
+                AddressRange::V6(first, last)
+            }
+            _ => panic!("{range}"),
+        }
+    });
+    let port = |value: &toml::Value| u16::try_from(value.as_integer().unwrap()).unwrap();
+    let ports = file.get("ports").map(|ports| port(&ports[0])..=port(&ports[1]));
+    let serves = words("serves");
+    let serves = |what: &str| serves.iter().any(|s| s == what);
+    NetworkRules {
+        bridge: "virbr0".parse().unwrap(),
+        mode: match word("mode").unwrap().as_str() {
+            "isolated" => Mode::Isolated,
+            "nat" => Mode::Nat { dev, addresses, ports, ipv6: is("ipv6") },
+            "route" => Mode::Route { dev },
+            _ => Mode::Open,
+        },
+        subnets: words("subnets").iter().map(|subnet| subnet.parse().unwrap()).collect(),
+        ipv6_between_guests: is("ipv6_between_guests"),
+        dhcp: serves("dhcp"),
+        dns: serves("dns"),
+        tftp: serves("tftp"),
+    }
+}
+
+/// The case's network, and another on `virbr1` with other subnets.
+fn two_networks(case: &str) -> [Vec<Ruleset>; 2] {
+    let other = NetworkRules {
+        bridge: "virbr1".parse().unwrap(),
+        subnets: vec!["192.168.99.1/24".parse().unwrap(), "fd00:99::1/64".parse().unwrap()],
+        ..network("nat")
+    };
+    [for_network(&network(case)).unwrap(), for_network(&other).unwrap()]
+}
+
+#[test]
+fn rules_become_these_texts() {
+    for case in CASES {
+        let rulesets = for_network(&network(case)).unwrap();
+        let mut golden = String::new();
+        for backend in Backend::ORDER {
+            for script in scripts(backend, &rulesets) {
+                let head = [&[script.program], script.args].concat().join(" ");
+                golden.push_str(&format!("== {head}\n{}", script.input));
+            }
+            let recorded = Recorded::new(backend, &rulesets);
+            let removal = match &recorded {
+                Recorded::Nftables { own, tables } => format!("{own}-- or\n{tables}"),
+                Recorded::Iptables { .. } => {
+                    serde_json::to_string_pretty(&recorded).unwrap() + "\n"
+                }
+            };
+            golden.push_str(&format!("== removal by {backend}\n{removal}"));
+            let json = serde_json::to_string(&recorded).unwrap();
+            assert_eq!(serde_json::from_str::<Recorded>(&json).unwrap(), recorded);
+        }
+        let file = fixture(&format!("{case}.txt"));
+        if std::env::var_os("NETLAUNCH_TEST_BLESS").is_some() {
+            fs::write(&file, &golden).unwrap();
+        }
+        let expected = fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(golden, expected, "{case} (NETLAUNCH_TEST_BLESS=1 writes {})", file.display());
+    }
+}
+
+/// A host with rules of others, in a namespace of its own.
+struct Host {
+    netns: Netns,
+    tools: Tools,
+}
+
+impl Host {
+    fn new() -> Self {
+        let host = Host { netns: Netns::bare(), tools: Tools::find(&[]) };
+        for tool in ["iptables", "ip6tables"] {
+            for args in [
+                "-P FORWARD DROP",
+                "-N DOCKER-USER",
+                "-A FORWARD -j DOCKER-USER",
+                "-A INPUT -p tcp --dport 22 -j ACCEPT",
+                "-A OUTPUT -o eth7 -j DROP",
+                "-t nat -A POSTROUTING -o eth7 -j MASQUERADE",
+            ] {
+                host.sh(&format!("{tool} {args}"));
+            }
+        }
+        host.sh("nft add table inet filter");
+        host.sh(
+            "nft add chain inet filter input '{ type filter hook input priority 0; policy drop; }'",
+        );
+        host.sh("nft add rule inet filter input ct state established,related accept");
+        host
+    }
+
+    fn sh(&self, script: &str) -> String {
+        let output = run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", script]);
+        assert!(output.status.success(), "{script}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// All rules of all tools.
+    fn state(&self) -> String {
+        let shown = self.sh("nft list ruleset; iptables-save; ip6tables-save");
+        // Times of day.
+        shown.lines().filter(|line| !line.starts_with('#')).map(|l| format!("{l}\n")).collect()
+    }
+
+    fn run<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+        self.netns.inside(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(work)
+        })
+    }
+
+    fn transact(
+        &self,
+        backend: Backend,
+        remove: &[Recorded],
+        add: &[Vec<Ruleset>],
+        others: bool,
+    ) -> Result<Vec<Recorded>, ApplyError> {
+        self.run(transact(&self.tools, backend, &Transaction { remove, add, others }))
+    }
+}
+
+#[test]
+fn removal_leaves_the_host_as_it_was() {
+    if !have_root("removal_leaves_the_host_as_it_was") {
+        return;
+    }
+    let host = Host::new();
+    let before = host.state();
+    for case in CASES {
+        for backend in Backend::ORDER {
+            let [one, two] = two_networks(case);
+            let first = host.transact(backend, &[], &[one], false).unwrap();
+            let with_first = host.state();
+            assert_eq!(with_first == before, case == "open", "{case}: {backend} adds something");
+            let second = host.transact(backend, &[], &[two], true).unwrap();
+            host.transact(backend, &second, &[], true).unwrap();
+            if case != "open" && case != "isolated" && backend == Backend::Iptables {
+                assert_eq!(host.state(), with_first, "{case}: {backend} leaves the other network");
+            }
+            host.transact(backend, &first, &[], false).unwrap();
+            assert_eq!(host.state(), before, "{case}: {backend} leaves nothing");
+            // Once more, where nothing is left to remove.
+            host.transact(backend, &first, &[], false).unwrap();
+            assert_eq!(host.state(), before, "{case}: {backend} removes nothing twice");
+        }
+    }
+}
+
+#[test]
+fn applying_again_changes_nothing() {
+    if !have_root("applying_again_changes_nothing") {
+        return;
+    }
+    for backend in Backend::ORDER {
+        let host = Host::new();
+        let before = host.state();
+        let both = two_networks("nat-everything");
+        let recorded = host.transact(backend, &[], &both, false).unwrap();
+        let applied = host.state();
+        for remove in [&[][..], &recorded[..], &recorded[..1]] {
+            assert_eq!(host.transact(backend, remove, &both, false).unwrap(), recorded);
+            assert_eq!(sorted(&host.state()), sorted(&applied), "{backend}");
+        }
+        // Others' rules that come later at the head of a chain stay, behind ours.
+        if backend == Backend::Iptables {
+            host.sh("iptables -I FORWARD -i eth9 -j DROP");
+            host.transact(backend, &recorded, &both, false).unwrap();
+            let forward = host.sh("iptables -S FORWARD");
+            let rules: Vec<_> = forward.lines().skip(1).collect();
+            assert_eq!(rules[..2], ["-A FORWARD -j NETLAUNCH_FWD", "-A FORWARD -i eth9 -j DROP"]);
+            host.sh("iptables -D FORWARD -i eth9 -j DROP");
+        }
+        host.transact(backend, &recorded, &[], false).unwrap();
+        assert_eq!(host.state(), before, "{backend}");
+    }
+}
+
+/// The lines in alphabetical order: nft lists chains and elements in the order they were made in.
+fn sorted(state: &str) -> Vec<&str> {
+    let bare = |line| {
+        let line = str::trim(line).trim_start_matches("elements = { ");
+        line.trim_end_matches([',', '}', ' '])
+    };
+    let mut lines: Vec<_> = state.lines().map(bare).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn removal_and_reapply_work_after_a_flush() {
+    if !have_root("removal_and_reapply_work_after_a_flush") {
+        return;
+    }
+    for backend in Backend::ORDER {
+        let host = Host::new();
+        let both = two_networks("nat-everything");
+        let recorded = host.transact(backend, &[], &both, false).unwrap();
+        let applied = host.state();
+        let ours = |state: &str| -> Vec<String> {
+            let words = ["netlaunch", "NETLAUNCH", "nl-"];
+            let of_ours = |line: &&str| words.iter().any(|word| line.contains(word));
+            sorted(state).into_iter().filter(of_ours).map(str::to_owned).collect()
+        };
+        for add in [&both[..], &both[..1], &[]] {
+            host.sh("nft flush ruleset");
+            let again = host.transact(backend, &recorded, add, false).unwrap();
+            assert_eq!(again, recorded[..add.len()]);
+            match add.len() {
+                2 => assert_eq!(ours(&host.state()), ours(&applied), "{backend}"),
+                0 => assert_eq!(ours(&host.state()), [] as [String; 0], "{backend}"),
+                _ => assert!(!host.state().contains("virbr1"), "{backend}"),
+            }
+        }
+        // One of two, when neither is there.
+        host.sh("nft flush ruleset");
+        host.transact(backend, &recorded[..1], &[], true).unwrap();
+        host.transact(backend, &[], &both, false).unwrap();
+        assert_eq!(ours(&host.state()), ours(&applied), "{backend}");
+    }
+}
+
+/// The network's rules with one that no tool takes: an IPv6 address for IPv4's translation.
+fn impossible() -> Vec<Ruleset> {
+    let mut rulesets = for_network(&network("nat-everything")).unwrap();
+    let nat = rulesets[0].chains.iter_mut().find(|chain| chain.name.as_str().ends_with("-nat"));
+    let address = "2001:db8::1".parse().unwrap();
+    let verdict = Verdict::SourceNat { addresses: AddressRange::V6(address, address), ports: None };
+    nat.unwrap().rules.push(Rule { matches: Vec::new(), verdict });
+    rulesets
+}
+
+#[test]
+fn a_refusal_names_the_line_and_changes_nothing() {
+    if !have_root("a_refusal_names_the_line_and_changes_nothing") {
+        return;
+    }
+    for backend in Backend::ORDER {
+        let host = Host::new();
+        let [_, other] = two_networks("nat");
+        host.transact(backend, &[], &[other], false).unwrap();
+        let before = host.state();
+        let error = host.transact(backend, &[], &[impossible()], true).unwrap_err().to_string();
+        assert!(error.contains("the firewall was not changed"), "{error}");
+        assert!(error.contains("2001:db8::1") && !error.contains('\n'), "{error}");
+        assert_eq!(host.state(), before, "{backend}");
+    }
+}
+
+#[test]
+fn a_failure_in_the_middle_is_undone() {
+    if !have_root("a_failure_in_the_middle_is_undone") {
+        return;
+    }
+    let sandbox = Sandbox::new(As::Root, None);
+    // Fails when the table that comes second, nat, is to be done; the first one is done.
+    let half = "in=$(cat); case $in in *'*nat'*) printf '%s\\n' \"${in%%'*nat'*}\" | TOOL --noflush; echo 'line 9 failed' >&2; exit 1;; *) printf '%s\\n' \"$in\" | TOOL --noflush;; esac";
+    for tool in ["iptables-restore", "ip6tables-restore"] {
+        let half = half.replace("TOOL", &format!("/usr/sbin/{tool}"));
+        let script = sandbox.script(tool, &half);
+        let mut host = Host::new();
+        let [one, two] = two_networks("nat-everything");
+        host.transact(Backend::Iptables, &[], &[two], false).unwrap();
+        let before = host.state();
+        let place = if tool.starts_with("ip6") {
+            &mut host.tools.ip6tables_restore
+        } else {
+            &mut host.tools.iptables_restore
+        };
+        *place = Lookup::Found(script);
+        let error = host.transact(Backend::Iptables, &[], &[one], true).unwrap_err();
+        // Undoing runs the tool again, which may fail at nat again: then nothing was done there.
+        assert!(error.to_string().contains("line 9 failed"), "{error}");
+        assert_eq!(host.state(), before, "{tool}: {error}");
+    }
+}
+
+#[test]
+fn the_backend_can_be_changed() {
+    if !have_root("the_backend_can_be_changed") {
+        return;
+    }
+    let host = Host::new();
+    let before = host.state();
+    let both = two_networks("nat-everything");
+    let mut recorded = Vec::new();
+    for backend in [Backend::Nftables, Backend::Iptables, Backend::Nftables] {
+        recorded = host.transact(backend, &recorded, &both, false).unwrap();
+        let state = host.state();
+        let [nft, iptables] =
+            ["table ip netlaunch_network", "NETLAUNCH_"].map(|w| state.contains(w));
+        assert_eq!((nft, iptables), (backend == Backend::Nftables, backend == Backend::Iptables));
+    }
+    // What cannot be removed keeps the new rules away, too.
+    let state = host.state();
+    let tools = Tools { nft: Lookup::Absent("/none".into()), ..host.tools.clone() };
+    let transaction = Transaction { remove: &recorded, add: &both, others: false };
+    let error = host.run(transact(&tools, Backend::Iptables, &transaction)).unwrap_err();
+    assert!(matches!(error, ApplyError::Tool(_)), "{error}");
+    assert_eq!(host.state(), state);
+    let in_iptables = host.transact(Backend::Iptables, &recorded, &both, false).unwrap();
+    let state = host.state();
+    let tools = Tools { ip6tables_save: Lookup::Absent("/none".into()), ..host.tools.clone() };
+    let transaction = Transaction { remove: &in_iptables, add: &both, others: false };
+    let error = host.run(transact(&tools, Backend::Nftables, &transaction)).unwrap_err();
+    assert!(matches!(error, ApplyError::Tool(_)), "{error}");
+    assert_eq!(host.state(), state);
+    host.transact(Backend::Iptables, &in_iptables, &[], false).unwrap();
+    assert_eq!(host.state(), before);
+}
+
+#[test]
+fn an_operation_runs_few_processes() {
+    if !have_root("an_operation_runs_few_processes") {
+        return;
+    }
+    let sandbox = Sandbox::new(As::Root, None);
+    let log = sandbox.path("run/log");
+    let counted = |tool: &str| {
+        let body = format!("echo {tool} >> {}; exec /usr/sbin/{tool} \"$@\"", log.display());
+        Lookup::Found(sandbox.script(tool, &body))
+    };
+    let mut host = Host::new();
+    host.tools = Tools {
+        nft: counted("nft"),
+        iptables_save: counted("iptables-save"),
+        iptables_restore: counted("iptables-restore"),
+        ip6tables_save: counted("ip6tables-save"),
+        ip6tables_restore: counted("ip6tables-restore"),
+    };
+    let ran = || {
+        let ran = fs::read_to_string(&log).unwrap_or_default();
+        let _ = fs::remove_file(&log);
+        ran.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let both = two_networks("nat-everything");
+    let four = ["iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore"];
+    for (backend, expected) in [(Backend::Nftables, &["nft"][..]), (Backend::Iptables, &four)] {
+        let recorded = host.transact(backend, &[], &both, false).unwrap();
+        assert_eq!(ran(), expected);
+        host.transact(backend, &recorded, &both, false).unwrap();
+        assert_eq!(ran(), expected, "a reload");
+        host.transact(backend, &recorded, &[], false).unwrap();
+        assert_eq!(ran(), expected);
+        host.transact(backend, &[], &[], false).unwrap();
+        assert_eq!(ran(), [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn the_backend_is_chosen_by_trying() {
+    if !have_root("the_backend_is_chosen_by_trying") {
+        return;
+    }
+    let host = Host::new();
+    let before = host.state();
+    for backend in Backend::ORDER {
+        assert_eq!(host.run(usable(&host.tools, backend)), Ok(()));
+    }
+    assert_eq!(host.run(choose(&host.tools, None)), Ok(Backend::Nftables));
+    assert_eq!(host.state(), before, "trying changes nothing");
+    // A file that exists is no backend.
+    let sandbox = Sandbox::new(As::Root, None);
+    let fails = sandbox.script(
+        "nft",
+        "echo 'netlink: Error: cache initialization failed: Protocol not supported' >&2; exit 1",
+    );
+    let tools = Tools { nft: Lookup::Found(fails), ..host.tools.clone() };
+    assert_eq!(host.run(choose(&tools, None)), Ok(Backend::Iptables));
+    let error = host.run(choose(&tools, Some(Backend::Nftables))).unwrap_err().to_string();
+    assert!(error.contains("nftables: nft refuses") && error.contains("Protocol not supported"));
+    let half =
+        Tools { ip6tables_restore: Lookup::Absent("/usr/sbin/ip6tables-restore".into()), ..tools };
+    let error = host.run(choose(&half, None)).unwrap_err().to_string();
+    assert!(error.contains("/usr/sbin/ip6tables-restore does not exist"), "{error}");
+}
+
+#[test]
+fn what_stops_guests_is_named() {
+    let found = |host: &str, backend| {
+        let read =
+            |kind: &str| fs::read_to_string(fixture(&format!("conflict-{host}.{kind}"))).unwrap();
+        let (nft, saved) = (read("json"), read("txt"));
+        let listings = Listings { nft: Some(&nft), iptables: Some(&saved), ip6tables: None };
+        let found = conflicts::find(&listings, backend, &"virbr0".parse().unwrap()).unwrap();
+        found
+            .iter()
+            .map(|f| format!("{}, {}: {}; {}\n", f.table, f.chain, f.why, f.fix))
+            .collect::<String>()
+    };
+    let mut golden = String::new();
+    for host in
+        ["docker", "docker-allowed", "ufw", "firewalld", "default-drop", "default-drop-allowed"]
+    {
+        for backend in Backend::ORDER {
+            golden.push_str(&format!("== {host}, ours in {backend}\n{}", found(host, backend)));
+        }
+    }
+    let file = fixture("conflicts.txt");
+    if std::env::var_os("NETLAUNCH_TEST_BLESS").is_some() {
+        fs::write(&file, &golden).unwrap();
+    }
+    assert_eq!(golden, fs::read_to_string(&file).unwrap_or_default());
+    let rubbish = Listings { nft: Some("nft: nonsense"), ..Listings::default() };
+    assert!(conflicts::find(&rubbish, Backend::Nftables, &"br0".parse().unwrap()).is_err());
+}
+
+#[test]
+fn every_entry_leads_to_a_chain() {
+    for case in CASES {
+        for ruleset in for_network(&network(case)).unwrap() {
+            for entry in &ruleset.entries {
+                assert!(ruleset.chains.iter().any(|chain| chain.name == entry.chain));
+                if let Packets::LeavingWithSource(subnet) = &entry.packets {
+                    assert_eq!(Version::of(subnet), ruleset.version);
+                }
+            }
+        }
+    }
+}

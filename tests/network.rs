@@ -1,0 +1,342 @@
+//! Virtual networks on real bridges, with the real firewall tools and the real dnsmasq, in network
+//! namespaces: what a start makes, what a destroy leaves, what a failed start changes.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::{Netns, have_root, run, text, wait_until};
+use netlaunch::driver::{Driver, DriverError, DriverSettings};
+use netlaunch::firewall::Backend;
+use netlaunch::network::NetworkName;
+
+const BACKENDS: [Backend; 2] = [Backend::Nftables, Backend::Iptables];
+
+/// A host with definitions of its own.
+struct Host {
+    netns: Netns,
+    dir: tempfile::TempDir,
+    backend: Backend,
+}
+
+impl Host {
+    fn new(backend: Backend) -> Self {
+        let dir = tempfile::Builder::new().prefix("nltest-").tempdir().unwrap();
+        // dnsmasq reads its lists as another user.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(dir.path(), open).unwrap();
+        fs::create_dir_all(dir.path().join("config/networks")).unwrap();
+        Host { netns: Netns::routed(), dir, backend }
+    }
+
+    fn driver(&self) -> Driver {
+        Driver::new(DriverSettings {
+            config_dir: self.dir.path().join("config"),
+            state_dir: self.dir.path().join("state"),
+            path: ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from).into(),
+            firewall_backend: Some(self.backend),
+        })
+    }
+
+    fn define(&self, name: &str, xml: &str) {
+        fs::write(self.dir.path().join(format!("config/networks/{name}.xml")), xml).unwrap();
+    }
+
+    /// Runs `work` with the driver, inside the namespace.
+    fn with<T: Send>(&self, work: impl AsyncFnOnce(Driver) -> T + Send) -> T {
+        let driver = self.driver();
+        self.netns.inside(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(work(driver))
+        })
+    }
+
+    fn start(&self, name: &str) -> Result<Vec<String>, DriverError> {
+        let name: NetworkName = name.parse().unwrap();
+        self.with(async |driver| driver.start(&name).await)
+    }
+
+    fn destroy(&self, name: &str) -> Result<Vec<String>, DriverError> {
+        let name: NetworkName = name.parse().unwrap();
+        self.with(async |driver| driver.destroy(&name).await)
+    }
+
+    fn inside(&self, program: &str, args: &[&str]) -> String {
+        let mut argv = vec!["netns", "exec", &self.netns.name, program];
+        argv.extend_from_slice(args);
+        text(&run("ip", &argv).stdout)
+    }
+
+    /// Everything that a network could change.
+    fn state(&self) -> String {
+        let mut all = String::new();
+        for (program, args) in [
+            ("nft", &["list", "ruleset"][..]),
+            ("iptables-save", &[]),
+            ("ip6tables-save", &[]),
+            ("ip", &["-o", "link"]),
+            ("ip", &["-o", "address"]),
+            ("ip", &["route"]),
+            ("ip", &["-6", "route"]),
+            (
+                "sh",
+                &[
+                    "-c",
+                    "grep . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/*/forwarding",
+                ],
+            ),
+        ] {
+            // Times and counts, which differ from listing to listing.
+            let lines = self.inside(program, args);
+            let lines = lines.lines().filter(|line| !line.starts_with('#'));
+            all.push_str(&format!("== {program} {args:?}\n"));
+            for line in lines {
+                let line = line.split(" [").next().unwrap_or(line);
+                // An address of a link that is not ours settles while the test runs.
+                all.push_str(&line.replace(" tentative", ""));
+                all.push('\n');
+            }
+        }
+        let state = self.dir.path().join("state/networks");
+        let left = fs::read_dir(state).into_iter().flatten().flatten();
+        for entry in left.filter(|entry| entry.file_name() != ".lock") {
+            all.push_str(&format!("left: {:?}\n", entry.path()));
+        }
+        all
+    }
+
+    /// Lets iptables make its own tables and chains, which stay once they have been used.
+    fn used_before(&self) {
+        let chains = [
+            ("filter", "INPUT"),
+            ("filter", "FORWARD"),
+            ("filter", "OUTPUT"),
+            ("nat", "POSTROUTING"),
+        ];
+        for tool in ["iptables", "ip6tables"] {
+            for (table, chain) in chains {
+                for verb in ["-A", "-D"] {
+                    self.inside(tool, &["-t", table, verb, chain, "-j", "ACCEPT"]);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // dnsmasq outlives a test that failed; its command line has our directory.
+        for (pid, _) in common::processes_with(&self.dir.path().to_string_lossy()) {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        }
+    }
+}
+
+/// One of each kind of network, by name.
+fn documents() -> Vec<(String, String)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/network/driver");
+    let mut all: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            (name, fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+fn every_kind_comes_and_goes(backend: Backend) {
+    if !have_root("every_kind_comes_and_goes") {
+        return;
+    }
+    let host = Host::new(backend);
+    host.used_before();
+    for (name, xml) in documents() {
+        host.define(&name, &xml);
+        let before = host.state();
+        assert_eq!(host.start(&name).unwrap(), [] as [String; 0], "{name}");
+        assert_ne!(host.state(), before, "{name}");
+        assert!(host.inside("ip", &["-o", "link", "show", "dev", "nlt0"]).contains("nlt0"));
+        match host.start(&name) {
+            Err(DriverError::Active(_)) => {}
+            other => panic!("{name}: {other:?}"),
+        }
+        assert_eq!(host.destroy(&name).unwrap(), [] as [String; 0], "{name}");
+        assert_eq!(host.state(), before, "{name}");
+        fs::remove_file(host.dir.path().join(format!("config/networks/{name}.xml"))).unwrap();
+    }
+}
+
+#[test]
+fn every_kind_comes_and_goes_on_nftables() {
+    every_kind_comes_and_goes(Backend::Nftables);
+}
+
+#[test]
+fn every_kind_comes_and_goes_on_iptables() {
+    every_kind_comes_and_goes(Backend::Iptables);
+}
+
+#[test]
+fn the_last_network_that_forwards_turns_it_off() {
+    if !have_root("the_last_network_that_forwards_turns_it_off") {
+        return;
+    }
+    let host = Host::new(Backend::Nftables);
+    let forward = || host.inside("cat", &["/proc/sys/net/ipv4/ip_forward"]).trim().to_owned();
+    for (name, bridge, net) in [("a", "nlta", 210), ("b", "nltb", 211)] {
+        let xml = format!(
+            "<network><name>{name}</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000{net}</uuid>\
+             <bridge name='{bridge}'/><mac address='52:54:00:00:00:0{name}'/><forward mode='nat'/>\
+             <ip address='192.168.{net}.1' netmask='255.255.255.0'/></network>"
+        );
+        host.define(name, &xml);
+    }
+    assert_eq!(forward(), "0");
+    host.start("a").unwrap();
+    host.start("b").unwrap();
+    assert_eq!(forward(), "1");
+    assert_eq!(host.destroy("a").unwrap(), [] as [String; 0]);
+    assert_eq!(forward(), "1", "b still needs it");
+    assert_eq!(host.destroy("b").unwrap(), [] as [String; 0]);
+    assert_eq!(forward(), "0");
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_host_as_it_was() {
+    if !have_root("a_start_that_fails_leaves_the_host_as_it_was") {
+        return;
+    }
+    for backend in BACKENDS {
+        let host = Host::new(backend);
+        host.used_before();
+        let (name, xml) = documents().into_iter().find(|(name, _)| name == "nat").unwrap();
+        host.define(&name, &xml);
+
+        // dnsmasq cannot have its port.
+        let before = host.state();
+        let taken = host.netns.inside(|| std::net::UdpSocket::bind(("0.0.0.0", 67)).unwrap());
+        let error = host.start(&name).unwrap_err();
+        assert!(matches!(error, DriverError::Dnsmasq(_)), "{error}");
+        assert_eq!(host.state(), before, "{backend}");
+        drop(taken);
+
+        // The address is taken.
+        host.netns.ip("address add 192.168.222.77/24 dev up1");
+        let before = host.state();
+        let error = host.start(&name).unwrap_err().to_string();
+        assert!(error.contains("up1 has the address 192.168.222.77/24"), "{error}");
+        assert_eq!(host.state(), before);
+        host.netns.ip("address del 192.168.222.77/24 dev up1");
+
+        // The bridge's name is taken.
+        host.netns.ip("link add nlt0 type bridge");
+        let before = host.state();
+        let error = host.start(&name).unwrap_err().to_string();
+        assert!(error.contains("nlt0"), "{error}");
+        assert_eq!(host.state(), before);
+    }
+}
+
+#[test]
+fn reload_puts_everything_back_and_changes_the_backend() {
+    if !have_root("reload_puts_everything_back_and_changes_the_backend") {
+        return;
+    }
+    let mut host = Host::new(Backend::Nftables);
+    host.used_before();
+    let (name, xml) = documents().into_iter().find(|(name, _)| name == "nat").unwrap();
+    host.define(&name, &xml);
+    let before = host.state();
+    host.start(&name).unwrap();
+    let started = host.state();
+    host.inside("nft", &["flush", "ruleset"]);
+    host.used_before();
+    assert_ne!(host.state(), started);
+    let notes = host.with(async |driver| driver.reload().await).unwrap();
+    assert_eq!(notes, ["the rules of the network nat are there (nftables)"]);
+    assert_eq!(host.state(), started);
+    host.with(async |driver| driver.reload().await).unwrap();
+    assert_eq!(host.state(), started, "again changes nothing");
+
+    host.backend = Backend::Iptables;
+    host.with(async |driver| driver.reload().await).unwrap();
+    assert!(!host.inside("nft", &["list", "tables"]).contains("netlaunch_network"));
+    assert!(host.inside("iptables-save", &[]).contains("NETLAUNCH_"));
+    assert_eq!(host.destroy(&name).unwrap(), [] as [String; 0]);
+    assert_eq!(host.state(), before);
+}
+
+/// A guest behind NAT: its lease, the page it gets from outside, and who asked for that.
+#[test]
+fn a_guest_reaches_outside_as_the_host() {
+    if !have_root("a_guest_reaches_outside_as_the_host") {
+        return;
+    }
+    for backend in BACKENDS {
+        let host = Host::new(backend);
+        let (name, xml) = documents().into_iter().find(|(name, _)| name == "nat").unwrap();
+        host.define(&name, &xml);
+        host.start(&name).unwrap();
+        let (guest, outside) = (Netns::bare(), Netns::bare());
+        let connect = |other: &Netns, mine: &str, theirs: &str| {
+            host.netns
+                .ip(&format!("link add {mine} type veth peer name {theirs} netns {}", other.name));
+            host.netns.ip(&format!("link set {mine} up"));
+            other.ip(&format!("link set {theirs} up"));
+        };
+        connect(&guest, "port0", "eth0");
+        host.netns.ip("link set port0 master nlt0");
+        connect(&outside, "out0", "eth0");
+        host.netns.ip("address add 198.51.100.1/24 dev out0");
+        outside.ip("address add 198.51.100.2/24 dev eth0");
+
+        // With -s true busybox sets nothing by itself, and prints the lease.
+        let argv = [
+            "netns",
+            "exec",
+            &guest.name,
+            "busybox",
+            "udhcpc",
+            "-i",
+            "eth0",
+            "-n",
+            "-q",
+            "-f",
+            "-t",
+            "10",
+            "-T",
+            "1",
+            "-s",
+            "/bin/true",
+        ];
+        let said = run("ip", &argv);
+        let said = text(&said.stdout) + &text(&said.stderr);
+        let lease = said.split("lease of ").nth(1).and_then(|rest| rest.split(' ').next());
+        let lease = lease.unwrap_or_else(|| panic!("no lease: {said}")).to_owned();
+        assert!(lease.starts_with("192.168.222."), "{said}");
+        guest.ip(&format!("address add {lease}/24 dev eth0"));
+        guest.ip("route add default via 192.168.222.1");
+
+        let server = outside.inside(|| std::net::TcpListener::bind("198.51.100.2:80").unwrap());
+        let asked = std::thread::spawn(move || server.accept().unwrap().1);
+        let connected = wait_until(Duration::from_secs(20), || {
+            guest.inside(|| {
+                let server = "198.51.100.2:80".parse().unwrap();
+                std::net::TcpStream::connect_timeout(&server, Duration::from_secs(2)).is_ok()
+            })
+        });
+        assert!(connected, "{backend}");
+        assert_eq!(asked.join().unwrap().ip().to_string(), "198.51.100.1", "as the host");
+        assert_eq!(host.destroy(&name).unwrap(), [] as [String; 0]);
+    }
+}
