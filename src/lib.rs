@@ -64,8 +64,10 @@
 //!
 //! # Layout
 //!
-//! Imports go one way: [`types`] ← [`facts`] ← [`plan`] (pure) ← [`process`] ← [`probe`],
-//! [`launch`] (effects) ← `cli` ← `main`.
+//! Imports go one way. For guests of their own: [`types`] ← [`facts`] ← [`plan`] (pure) ←
+//! [`process`] ← [`probe`], [`launch`] (effects) ← `cli` ← `main`. For virtual networks: [`xml`] ←
+//! [`network`] and [`rules`] (pure) ← [`firewall`], [`link`], [`dnsmasq`] (effects) ← [`driver`] ←
+//! `cli`.
 
 #[doc(hidden)]
 pub mod cli;

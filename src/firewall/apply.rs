@@ -6,7 +6,8 @@
 //! before the old ones go, unless that could not be undone.
 
 use super::backend::Backend;
-use super::recorded::{Recorded, TableRemoval};
+use super::iptables_state::TableRemoval;
+use super::recorded::Recorded;
 use super::tools::{Tool, ToolError, Tools};
 use super::{Present, render_iptables, render_nft};
 use crate::rules::{Ruleset, Version};

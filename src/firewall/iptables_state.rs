@@ -11,10 +11,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
+
+use crate::rules::Version;
+
 /// What one tool (iptables or ip6tables) holds of ours, by table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Present {
     pub(super) tables: BTreeMap<String, Table>,
+}
+
+/// What to remove from one table of iptables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRemoval {
+    /// The tool: iptables or ip6tables.
+    pub version: Version,
+    /// The table.
+    pub table: String,
+    /// Rules of base chains, each as it stands behind `-A `.
+    pub rules: Vec<String>,
+    /// Chains to remove.
+    pub chains: Vec<String>,
 }
 
 /// Our part of one table.

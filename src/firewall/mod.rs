@@ -22,6 +22,6 @@ pub mod render_nft;
 
 pub use apply::{ApplyError, Script, Transaction, scripts, transact};
 pub use backend::{Backend, BackendError, NoBackend, choose, usable};
-pub use iptables_state::Present;
-pub use recorded::{Recorded, TableRemoval};
+pub use iptables_state::{Present, TableRemoval};
+pub use recorded::Recorded;
 pub use tools::{ToolError, Tools};

@@ -4,8 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::backend::Backend;
+use super::iptables_state::TableRemoval;
 use super::{render_iptables, render_nft};
-use crate::rules::{Ruleset, Version};
+use crate::rules::Ruleset;
 
 /// How to remove what was added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,19 +24,6 @@ pub enum Recorded {
         /// What to remove from which table.
         removals: Vec<TableRemoval>,
     },
-}
-
-/// What to remove from one table of iptables.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableRemoval {
-    /// The tool: iptables or ip6tables.
-    pub version: Version,
-    /// The table.
-    pub table: String,
-    /// Rules of base chains, each as it stands behind `-A `.
-    pub rules: Vec<String>,
-    /// Chains to remove.
-    pub chains: Vec<String>,
 }
 
 impl Recorded {

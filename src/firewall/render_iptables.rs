@@ -16,8 +16,8 @@ use crate::rules::{
     Version,
 };
 
+use super::iptables_state::TableRemoval;
 use super::iptables_state::{Jump, Present, is_base};
-use super::recorded::TableRemoval;
 
 /// Where our chains hang: the table, the host's chain and ours.
 struct Base {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use crate::types::checked_text::checked_text;
 
 /// Why a text is not a value of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,80 +49,32 @@ pub enum ValueError {
     Txt(String),
 }
 
-macro_rules! value {
-    ($(#[$doc:meta])* $name:ident, $error:ident, $valid:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// It as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ValueError;
-
-            fn from_str(text: &str) -> Result<Self, ValueError> {
-                let valid: fn(&str) -> bool = $valid;
-                match valid(text) {
-                    true => Ok($name(text.to_owned())),
-                    false => Err(ValueError::$error(text.to_owned())),
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = ValueError;
-
-            fn try_from(text: String) -> Result<Self, ValueError> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(value: $name) -> String {
-                value.0
-            }
-        }
-    };
-}
-
-value!(
+checked_text!(
     /// What a network is called; also the name of its file.
-    NetworkName, Network, |text| {
+    NetworkName, ValueError::Network, |text| {
         let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
         starts && text.len() <= 64 && of(text, b"-._+")
     }
 );
-value!(
+checked_text!(
     /// A zone of firewalld.
-    ZoneName, Zone, |text| (1..=17).contains(&text.len()) && of(text, b"-_")
+    ZoneName, ValueError::Zone, |text| (1..=17).contains(&text.len()) && of(text, b"-_")
 );
-value!(
+checked_text!(
     /// A file that a guest asks the boot server for.
-    BootFile, BootFile, |text| (1..=127).contains(&text.len()) && plain(text)
+    BootFile, ValueError::BootFile, |text| (1..=127).contains(&text.len()) && plain(text)
 );
-value!(
+checked_text!(
     /// The directory whose files guests can fetch by TFTP.
-    TftpRoot, TftpRoot, |text| text.starts_with('/') && text.len() < 4096 && plain(text) && !text.contains(',')
+    TftpRoot, ValueError::TftpRoot, |text| text.starts_with('/') && text.len() < 4096 && plain(text) && !text.contains(',')
 );
-value!(
+checked_text!(
     /// The service of an SRV record, without the underscore that DNS puts in front.
-    ServiceName, Service, |text| (1..=62).contains(&text.len()) && of(text, b"-_")
+    ServiceName, ValueError::Service, |text| (1..=62).contains(&text.len()) && of(text, b"-_")
 );
-value!(
+checked_text!(
     /// The value of a TXT record: strings with commas between them.
-    TxtValue, Txt, |text| plain(text.replace(',', "").as_str()) && text.split(',').all(|part| part.len() <= 255)
+    TxtValue, ValueError::Txt, |text| plain(text.replace(',', "").as_str()) && text.split(',').all(|part| part.len() <= 255)
 );
 
 fn of(text: &str, others: &[u8]) -> bool {

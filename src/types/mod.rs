@@ -4,6 +4,7 @@
 //! Nothing in this folder knows a program, a file or a kernel; everything else may use it.
 
 mod address;
+pub(crate) mod checked_text;
 mod device;
 mod id;
 mod mac;

@@ -1,9 +1,6 @@
 //! Names: of a domain, a host interface, a launch.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
+use super::checked_text::checked_text;
 
 /// Why a text is not a name of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,62 +19,17 @@ pub enum TextError {
     Launch(String),
 }
 
-macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $error:ident, $valid:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// The name as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = TextError;
-
-            fn from_str(text: &str) -> Result<Self, TextError> {
-                let valid: fn(&str) -> bool = $valid;
-                if valid(text) { Ok($name(text.to_owned())) } else { Err(TextError::$error(text.to_owned())) }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = TextError;
-
-            fn try_from(text: String) -> Result<Self, TextError> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> String {
-                name.0
-            }
-        }
-    };
-}
-
-name!(
+checked_text!(
     /// A host or domain name as DHCP hands it to a guest.
-    DomainName, Domain, is_domain
+    DomainName, TextError::Domain, is_domain
 );
-name!(
+checked_text!(
     /// The name of one of the host's network interfaces.
-    InterfaceName, Interface, is_interface
+    InterfaceName, TextError::Interface, is_interface
 );
-name!(
+checked_text!(
     /// What a launch is called in `netlaunch ps`.
-    LaunchName, Launch, is_launch
+    LaunchName, TextError::Launch, is_launch
 );
 
 fn is_domain(text: &str) -> bool {

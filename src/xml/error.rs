@@ -1,7 +1,7 @@
 //! What can be wrong with a document, before and while a format's parser looks at it.
 
+use super::limits::{MAX_BYTES, MAX_DEPTH, MAX_NODES};
 use super::place::Place;
-use super::read::{MAX_BYTES, MAX_DEPTH, MAX_NODES};
 
 /// A mistake in a document and where it is. Its text is `LINE:COLUMN: what; fix`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -13,6 +13,7 @@
 
 mod error;
 mod grammar;
+mod limits;
 mod place;
 mod read;
 mod take;
@@ -21,7 +22,8 @@ mod tests;
 mod write;
 
 pub use error::{Mistake, XmlError};
+pub use limits::{MAX_BYTES, MAX_DEPTH, MAX_NODES};
 pub use place::Place;
-pub use read::{Attribute, Element, MAX_BYTES, MAX_DEPTH, MAX_NODES, read};
+pub use read::{Attribute, Element, read};
 pub use take::Take;
 pub use write::Tag;

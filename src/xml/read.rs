@@ -11,14 +11,8 @@ use super::error::{Mistake, XmlError};
 use super::grammar::{
     attribute_error, check_name, describe, is_char, newlines, no_entity, resolve, short,
 };
+use super::limits::{MAX_BYTES, MAX_DEPTH, MAX_NODES};
 use super::place::{Cursor, Place};
-
-/// The largest document, in bytes.
-pub const MAX_BYTES: usize = 1 << 20;
-/// How deep elements can be nested.
-pub const MAX_DEPTH: usize = 32;
-/// How many elements and attributes a document can have.
-pub const MAX_NODES: usize = 1 << 16;
 
 /// An element with all that is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
