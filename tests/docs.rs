@@ -9,7 +9,7 @@ use std::path::Path;
 use clap::{CommandFactory, ValueEnum};
 use clap_complete::Shell;
 use netlaunch::cli::args::Cli;
-use netlaunch::cli::{completions, config};
+use netlaunch::cli::{completions, config, network_config};
 
 type Flags = BTreeSet<String>;
 
@@ -28,26 +28,49 @@ fn flags(command: &clap::Command) -> Flags {
     command.get_arguments().flat_map(of).collect()
 }
 
-/// The flags of netlaunch itself (under "") and of each command, without what every command has.
-fn defined() -> BTreeMap<String, Flags> {
-    let mut cli = Cli::command();
-    cli.build();
-    let top = flags(&cli);
-    let everywhere: Flags = cli
-        .get_arguments()
+/// The flags that every command has.
+fn everywhere(cli: &clap::Command) -> Flags {
+    cli.get_arguments()
         .filter(|arg| arg.is_global_set())
         .flat_map(|arg| {
             let long = arg.get_long().map(|long| format!("--{long}"));
             long.into_iter().chain(arg.get_short().map(|short| format!("-{short}")))
         })
         .chain(["-h", "--help", "-V", "--version"].map(String::from))
-        .collect();
+        .collect()
+}
+
+/// The flags of netlaunch itself (under "") and of each command, without what every command has.
+fn defined() -> BTreeMap<String, Flags> {
+    let mut cli = Cli::command();
+    cli.build();
+    let (top, everywhere) = (flags(&cli), everywhere(&cli));
     let mut all = BTreeMap::from([(String::new(), top)]);
     for command in cli.get_subcommands() {
         let own = flags(command).difference(&everywhere).cloned().collect();
         all.insert(command.get_name().to_owned(), own);
     }
     all
+}
+
+/// The flags of each verb, under `COMMAND VERB`, without what every command has.
+fn verbs() -> BTreeMap<String, Flags> {
+    let mut cli = Cli::command();
+    cli.build();
+    let everywhere = everywhere(&cli);
+    let mut all = BTreeMap::new();
+    for command in cli.get_subcommands() {
+        for verb in command.get_subcommands() {
+            let own = flags(verb).difference(&everywhere).cloned().collect();
+            all.insert(format!("{} {}", command.get_name(), verb.get_name()), own);
+        }
+    }
+    all
+}
+
+/// Every flag there is.
+fn every_flag() -> Flags {
+    union(&defined()).union(&union(&verbs())).cloned().collect()
 }
 
 fn union(all: &BTreeMap<String, Flags>) -> Flags {
@@ -152,7 +175,7 @@ fn completions_know_every_option_and_no_other() {
         let mut script = Vec::new();
         completions::write(*shell, &mut script).unwrap();
         let script = String::from_utf8(script).unwrap();
-        let (all, words) = (union(&defined()), long_flags(&script));
+        let (all, words) = (every_flag(), long_flags(&script));
         for flag in all.iter().filter(|flag| flag.starts_with("--")) {
             // fish writes `-l FLAG`, the others the flag as it is typed.
             let fish = format!("-l {} ", &flag[2..]);
@@ -165,7 +188,84 @@ fn completions_know_every_option_and_no_other() {
             let unknown: Vec<_> = words.difference(&all).collect();
             assert!(unknown.is_empty(), "{unknown:?}");
         }
+        for (verb, _) in verbs() {
+            let words: Vec<&str> = verb.split(' ').collect();
+            assert!(words.iter().all(|word| script.contains(word)), "{shell}: {verb}");
+        }
     }
+}
+
+/// The words behind `.It Cm ` or `.Cm ` up to the next macro.
+fn command_words(rest: &str) -> String {
+    rest.split(' ').take_while(|word| !is_macro(word)).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_manual_of_networks_has_every_verb_with_its_options_and_no_other() {
+    let page = read("man/netlaunch-network.1");
+    let verbs = verbs();
+    let lines = section(&page, ".Sh SYNOPSIS");
+    let mut synopsis: BTreeMap<String, Flags> = BTreeMap::new();
+    for call in lines.split(|line| *line == ".Nm netlaunch").skip(1) {
+        let name = call.iter().find_map(|line| line.strip_prefix(".Cm ")).unwrap_or_default();
+        let again = synopsis.insert(name.to_owned(), marked(call.iter().copied()));
+        assert_eq!(again, None, "{name} is there twice");
+    }
+    assert_eq!(synopsis, verbs);
+    let lines = section(&page, ".Sh DESCRIPTION");
+    let entries: BTreeMap<String, Flags> = items(&lines)
+        .filter_map(|line| {
+            let rest = line.strip_prefix(".It Cm ")?;
+            Some((command_words(rest), marked([line].into_iter())))
+        })
+        .collect();
+    assert_eq!(entries, verbs);
+    assert_eq!(marked(page.lines()), union(&verbs), "a flag in the text that is none of theirs");
+}
+
+#[test]
+fn the_document_in_the_manual_of_networks_is_a_network() {
+    let page = read("man/netlaunch-network.1");
+    let lines = section(&page, ".Sh EXAMPLES");
+    let xml: Vec<&str> = lines
+        .iter()
+        .copied()
+        .skip_while(|line| *line != "<network>")
+        .take_while(|line| !line.starts_with('.'))
+        .collect();
+    let fill = netlaunch::network::Fill {
+        uuid: "3e3fce45-4f53-4fa7-bb32-11f34168b82b".parse().unwrap(),
+        mac: "52:54:00:00:00:01".parse().unwrap(),
+        bridge: Some("virbr9".parse().unwrap()),
+    };
+    let network = netlaunch::network::load(xml.join("\n").as_bytes(), Some(&fill)).unwrap();
+    assert_eq!(network.network.name.as_str(), "lab");
+    let calls = lines.iter().filter_map(|line| line.strip_prefix("# netlaunch "));
+    let mut found = 0;
+    for call in calls {
+        let words = ["netlaunch"].into_iter().chain(call.split_whitespace()).map(Into::into);
+        assert!(netlaunch::cli::usage::parse(words).is_ok(), "{call}");
+        found += 1;
+    }
+    assert!(found > 2);
+}
+
+#[test]
+fn network_conf_sets_nothing_and_names_every_key_as_the_manual_does() {
+    let text = read("conf/network.conf");
+    let parsed = network_config::parse(text.as_bytes());
+    assert_eq!(parsed, Ok(network_config::NetworkConfig::default()));
+    let sample = sample("conf/network.conf");
+    if let Err(mistake) = network_config::parse(sample.as_bytes()) {
+        panic!("the settings of conf/network.conf, uncommented{mistake}");
+    }
+    let keys: BTreeSet<&str> = sample.lines().filter_map(|l| l.split(" = ").next()).collect();
+    assert_eq!(keys, BTreeSet::from(network_config::KEYS));
+    let page = read("man/netlaunch-network.1");
+    let lines = section(&page, ".Ss network.conf");
+    let keys: BTreeSet<&str> =
+        items(&lines).filter_map(|line| line.strip_prefix(".It Cm ")).collect();
+    assert_eq!(keys, BTreeSet::from(network_config::KEYS));
 }
 
 /// Every `--word` in a text.
@@ -184,7 +284,7 @@ fn the_readme_mentions_no_unknown_option() {
     let ours = readme.lines().filter(|line| !line.starts_with("cargo ")).collect::<Vec<_>>();
     let mentioned = long_flags(&ours.join("\n"));
     assert!(mentioned.contains("--print"));
-    let all = union(&defined());
+    let all = every_flag();
     let unknown: Vec<_> = mentioned.difference(&all).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
     let examples: Vec<&str> = readme
@@ -196,16 +296,16 @@ fn the_readme_mentions_no_unknown_option() {
         .collect();
     assert!(examples.len() > 3, "{examples:?}");
     for line in examples {
-        let command = line.split(" > ").next().unwrap_or_default();
+        let command = line.split(['>', '#']).next().unwrap_or_default();
         let words = command.split_whitespace().map(Into::into);
         assert!(netlaunch::cli::usage::parse(words).is_ok(), "{line}");
     }
 }
 
 /// The sample file with the `#` of its settings removed.
-fn sample() -> String {
+fn sample(path: &str) -> String {
     let setting = |line: &&str| line.starts_with(|c: char| c.is_ascii_lowercase());
-    let text = read("conf/netlaunch.conf");
+    let text = read(path);
     let lines = text.lines().filter_map(|line| line.strip_prefix('#')).filter(setting);
     lines.map(|line| format!("{line}\n")).collect()
 }
@@ -214,7 +314,7 @@ fn sample() -> String {
 fn the_sample_file_sets_nothing_and_names_every_key() {
     let text = read("conf/netlaunch.conf");
     assert_eq!(config::parse(text.as_bytes()), Ok(config::Config::default()));
-    let sample = sample();
+    let sample = sample("conf/netlaunch.conf");
     if let Err(mistake) = config::parse(sample.as_bytes()) {
         panic!("the settings of conf/netlaunch.conf, uncommented{mistake}");
     }

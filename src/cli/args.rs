@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use serde::Deserialize;
 
+use crate::network::NetworkName;
 use crate::plan::{AddressChoice, Backend, MAX_MTU, Transport};
 use crate::types::{Device, DomainName, Id, InterfaceName, LaunchName, Mac, Publish};
 
@@ -21,7 +22,7 @@ use crate::types::{Device, DomainName, Id, InterfaceName, LaunchName, Mac, Publi
     name = "netlaunch",
     version,
     disable_help_subcommand = true,
-    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch probe|ps|completions [OPTIONS]"
+    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch probe|ps|network|firewall|completions [OPTIONS]"
 )]
 pub struct Cli {
     /// What to launch.
@@ -142,6 +143,14 @@ pub enum Action {
     Probe(ProbeArgs),
     /// List the launches that run now
     Ps(PsArgs),
+    /// Define, start and show virtual networks; see netlaunch-network(1)
+    #[command(disable_help_subcommand = true, arg_required_else_help = false)]
+    #[command(subcommand)]
+    Network(NetworkVerb),
+    /// Put the firewall rules of the networks back
+    #[command(disable_help_subcommand = true, arg_required_else_help = false)]
+    #[command(subcommand)]
+    Firewall(FirewallVerb),
     /// Print the completion script of a shell
     Completions(CompletionsArgs),
 }
@@ -166,6 +175,57 @@ pub struct PsArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// What to do with virtual networks.
+#[derive(Debug, Clone, Subcommand)]
+pub enum NetworkVerb {
+    /// List all networks
+    List {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Define a network from an XML file, or define it anew
+    Define {
+        /// The file; - is standard input
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Remove the definition of a network
+    Undefine(NameArg),
+    /// Print the definition of a network
+    Dumpxml(NameArg),
+    /// Change the definition of a network in an editor
+    Edit(NameArg),
+    /// Start a network
+    Start(NameArg),
+    /// End a network and remove everything that its start made
+    Destroy(NameArg),
+    /// Have a network start with the host
+    Autostart {
+        /// The network
+        #[command(flatten)]
+        name: NameArg,
+        /// Have it no longer start with the host
+        #[arg(long)]
+        disable: bool,
+    },
+}
+
+/// The network that a verb is about.
+#[derive(Debug, Clone, Args)]
+pub struct NameArg {
+    /// The network
+    #[arg(value_name = "NAME")]
+    pub name: NetworkName,
+}
+
+/// What to do with the firewall.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum FirewallVerb {
+    /// Put back the rules of the active networks, after another program removed them
+    Reload,
 }
 
 /// The arguments of `netlaunch completions`.

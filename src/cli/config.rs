@@ -170,7 +170,7 @@ pub fn parse(content: &[u8]) -> Result<Config, Mistake> {
 }
 
 /// Line and column of what follows `before`.
-fn place(before: &str) -> (usize, usize) {
+pub(super) fn place(before: &str) -> (usize, usize) {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     (line, column)

@@ -75,8 +75,28 @@ impl Environment {
         if self.is_root() {
             return ours("/run/netlaunch".into(), false);
         }
-        let temporary = self.xdg_dir("TMPDIR").unwrap_or_else(|| "/tmp".into());
-        ours(temporary.join(format!("netlaunch-{}", self.user)), true)
+        ours(self.temporary_dir().join(format!("netlaunch-{}", self.user)), true)
+    }
+
+    /// Where the state of networks is kept: one place for every user, since the host has one network.
+    pub fn state_dir(&self) -> PathBuf {
+        self.own_dir("NETLAUNCH_STATE_DIR").unwrap_or_else(|| "/run/netlaunch".into())
+    }
+
+    /// Where temporary files are made.
+    pub fn temporary_dir(&self) -> PathBuf {
+        self.xdg_dir("TMPDIR").unwrap_or_else(|| "/tmp".into())
+    }
+
+    /// The directories in which programs are looked up.
+    pub fn path(&self) -> Vec<PathBuf> {
+        let path = self.var("PATH").unwrap_or_else(|| OsStr::new("/usr/bin:/bin"));
+        std::env::split_paths(path).filter(|dir| dir.is_absolute()).collect()
+    }
+
+    /// The user's editor, a command with its arguments as a shell writes them.
+    pub fn editor(&self) -> &OsStr {
+        self.var("VISUAL").or_else(|| self.var("EDITOR")).unwrap_or(OsStr::new("vi"))
     }
 
     /// Where the answers of probed programs are kept.
@@ -92,9 +112,8 @@ impl Environment {
 
     /// A prober for this environment.
     pub fn prober(&self) -> Prober {
-        let path = self.var("PATH").unwrap_or_else(|| OsStr::new("/usr/bin:/bin"));
         Prober {
-            path: std::env::split_paths(path).filter(|dir| dir.is_absolute()).collect(),
+            path: self.path(),
             cache_dir: self.cache_dir(),
             home: self.home(),
             runtime_dir: self.xdg_dir("XDG_RUNTIME_DIR"),
@@ -146,6 +165,28 @@ mod tests {
             (7, &[("NETLAUNCH_CONFIG_DIR", "/c")], Some("/c")),
         ] {
             assert_eq!(environment(user, vars).config_dir(), dir.map(PathBuf::from), "{vars:?}");
+        }
+    }
+
+    #[test]
+    fn states_of_networks() {
+        for (user, vars, dir) in [
+            (0, &[("XDG_RUNTIME_DIR", "/run/user/0")][..], "/run/netlaunch"),
+            (7, &[], "/run/netlaunch"),
+            (7, &[("NETLAUNCH_STATE_DIR", "s")], "/cwd/s"),
+        ] {
+            assert_eq!(environment(user, vars).state_dir(), PathBuf::from(dir), "{vars:?}");
+        }
+    }
+
+    #[test]
+    fn editors() {
+        for (vars, editor) in [
+            (&[("VISUAL", "a -b"), ("EDITOR", "c")][..], "a -b"),
+            (&[("VISUAL", ""), ("EDITOR", "c")], "c"),
+            (&[], "vi"),
+        ] {
+            assert_eq!(environment(7, vars).editor(), editor, "{vars:?}");
         }
     }
 

@@ -6,6 +6,8 @@ pub mod completions;
 pub mod config;
 pub mod environment;
 pub mod log;
+mod network;
+pub mod network_config;
 mod orders;
 mod probe;
 mod ps;
@@ -20,6 +22,7 @@ use std::os::fd::RawFd;
 use args::{Action, Cli};
 use config::{Config, ConfigError};
 use environment::Environment;
+use network::NetworkError;
 use request::JobError;
 use usage::{Stop, UsageError};
 
@@ -51,12 +54,20 @@ pub(crate) enum Failure {
     Launch(#[from] LaunchError),
     #[error(transparent)]
     Runtime(RuntimeError),
+    #[error(transparent)]
+    Network(Box<NetworkError>),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
     #[error("{} closed; redirect it, for example to or from /dev/null", closed(.0))]
     Closed(Vec<&'static str>),
     #[error("{0}")]
     System(io::Error),
+}
+
+impl From<NetworkError> for Failure {
+    fn from(error: NetworkError) -> Self {
+        Failure::Network(Box::new(error))
+    }
 }
 
 fn closed(names: &[&str]) -> String {
@@ -71,6 +82,7 @@ impl Failure {
         match self {
             Failure::Usage(_) | Failure::Job(_) | Failure::ReadyFd { .. } => USAGE,
             Failure::Config(error) => error.status(),
+            Failure::Network(error) => error.status(),
             Failure::Launch(LaunchError::Plan(error)) => match error {
                 error if error.is_usage() => USAGE,
                 PlanError::QemuMissing(_) => NOT_FOUND,
@@ -153,6 +165,8 @@ fn perform(
             runtime()?.block_on(probe::probe(args.json, &programs, environment))
         }
         Some(Action::Ps(args)) => ps::ps(args, environment),
+        Some(Action::Network(verb)) => network::network(verb, environment, runtime),
+        Some(Action::Firewall(verb)) => network::firewall(*verb, environment, runtime),
         Some(Action::Completions(args)) => {
             let mut script = Vec::new();
             completions::write(args.shell, &mut script).map_err(Failure::Output)?;

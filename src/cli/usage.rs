@@ -82,11 +82,7 @@ pub fn one_line(error: &clap::Error) -> UsageError {
     let option = option_name(&arg);
     let value = text(ContextKind::InvalidValue).unwrap_or_default();
     let line = match error.kind() {
-        // The usage of a command does not speak of QEMU, that of a launch does.
-        ErrorKind::UnknownArgument
-            if text(ContextKind::Usage).is_some_and(|usage| !usage.contains("QEMU"))
-                && !arg.starts_with('-') =>
-        {
+        ErrorKind::UnknownArgument if !speaks_of_qemu(error) && !arg.starts_with('-') => {
             format!("unexpected argument {arg:?}; drop it")
         }
         ErrorKind::UnknownArgument if !arg.starts_with('-') => stray(&arg),
@@ -98,6 +94,21 @@ pub fn one_line(error: &clap::Error) -> UsageError {
                 "unknown option {arg}; see netlaunch --help, and put QEMU's own options behind -- QEMU"
             ),
         },
+        ErrorKind::InvalidSubcommand if !speaks_of_qemu(error) => {
+            let word = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            // clap puts the most similar one last.
+            let similar = match error.get(ContextKind::SuggestedSubcommand) {
+                Some(ContextValue::Strings(similar)) => similar.last(),
+                Some(ContextValue::String(similar)) => Some(similar),
+                _ => None,
+            };
+            match similar {
+                Some(similar) => {
+                    format!("unknown command {word:?}; a similar command exists: {similar}")
+                }
+                None => format!("unknown command {word:?}; see {} --help", caller(error)),
+            }
+        }
         ErrorKind::InvalidSubcommand => {
             stray(&text(ContextKind::InvalidSubcommand).unwrap_or_default())
         }
@@ -131,9 +142,20 @@ pub fn one_line(error: &clap::Error) -> UsageError {
             None => format!("{option} cannot go with the other options; drop it"),
         },
         ErrorKind::MissingRequiredArgument => {
-            // The only argument that must be there is the shell's name.
-            let shells = clap_complete::Shell::value_variants().iter().map(ToString::to_string);
-            format!("{} is missing; use {}", plain(&arg), either(&shells.collect::<Vec<_>>()))
+            let instead = if arg.contains("SHELL") {
+                let shells = clap_complete::Shell::value_variants().iter().map(ToString::to_string);
+                format!("use {}", either(&shells.collect::<Vec<_>>()))
+            } else {
+                format!("write {} {}", caller(error), plain(&arg))
+            };
+            format!("{} is missing; {instead}", plain(&arg))
+        }
+        ErrorKind::MissingSubcommand => {
+            let verbs = match error.get(ContextKind::ValidSubcommand) {
+                Some(ContextValue::Strings(verbs)) => either(verbs),
+                _ => "one of its commands".to_owned(),
+            };
+            format!("{} needs a command; use {verbs}", caller(error))
         }
         ErrorKind::InvalidUtf8 => {
             "an argument is not valid UTF-8; only QEMU's own arguments and file names may be such"
@@ -142,6 +164,18 @@ pub fn one_line(error: &clap::Error) -> UsageError {
         _ => first_line(&error.render().to_string()),
     };
     UsageError::new(line)
+}
+
+/// Whether the mistake is in a launch, whose usage speaks of QEMU, and not in a command.
+fn speaks_of_qemu(error: &clap::Error) -> bool {
+    context(error, ContextKind::Usage).is_none_or(|usage| usage.contains("QEMU"))
+}
+
+/// The command that the mistake is in, such as `netlaunch network define`.
+fn caller(error: &clap::Error) -> String {
+    let usage = context(error, ContextKind::Usage).unwrap_or_default();
+    let words = usage.trim_start_matches("Usage:").split_whitespace();
+    words.take_while(|word| !word.starts_with(['[', '<', '-'])).collect::<Vec<_>>().join(" ")
 }
 
 /// A word where none belongs: most likely QEMU without `--`.
@@ -350,6 +384,25 @@ mod tests {
             ),
             ("probe --jsn", "unknown option --jsn; a similar option exists: --json"),
             ("probe extra", "unexpected argument \"extra\"; drop it"),
+            ("network define", "FILE is missing; write netlaunch network define FILE"),
+            ("network start", "NAME is missing; write netlaunch network start NAME"),
+            ("network start a b", "unexpected argument \"b\"; drop it"),
+            (
+                "network start a/b",
+                "NAME: \"a/b\" cannot name a network: use 1 to 64 letters, digits, '-', '.', '_' or '+', a letter, digit or '_' first",
+            ),
+            ("network defin", "unknown command \"defin\"; a similar command exists: define"),
+            ("network xyz", "unknown command \"xyz\"; see netlaunch network --help"),
+            (
+                "network",
+                "netlaunch network needs a command; use list, define, undefine, dumpxml, edit, start, destroy or autostart",
+            ),
+            ("firewall", "netlaunch firewall needs a command; use reload"),
+            ("network list --jsn", "unknown option --jsn; a similar option exists: --json"),
+            (
+                "--backend slirp network list",
+                "--backend is an option of a launch, not of network; drop one of them",
+            ),
             ("completions", "SHELL is missing; use bash, elvish, fish, powershell or zsh"),
             (
                 "completions 1",

@@ -317,19 +317,16 @@ impl Driver {
         Ok(left)
     }
 
-    /// Takes back what starts that were killed left.
+    /// Takes back what starts that were killed left. Returns what could not be undone.
     async fn collect(&self) -> Result<Vec<String>, DriverError> {
         let (complete, broken): (Vec<_>, Vec<_>) =
             status::all(&self.dir())?.into_iter().partition(|status| status.complete);
-        let mut notes = Vec::new();
+        let mut left = Vec::new();
         for status in &broken {
-            notes.push(format!(
-                "the start of the network {} was cut short, and is undone",
-                status.name
-            ));
-            notes.extend(self.undo(status, &complete).await);
+            tracing::info!("the start of the network {} was cut short, and is undone", status.name);
+            left.extend(self.undo(status, &complete).await);
         }
-        Ok(notes)
+        Ok(left)
     }
 
     /// Undoes a network's steps, last first; goes on over failures and returns them.
@@ -411,17 +408,22 @@ impl Driver {
         let _lock = self.lock()?;
         let mut notes = self.collect().await?;
         let mut running = self.active()?;
-        let mut rulesets = Vec::new();
-        for status in &running {
+        let (mut ruled, mut rulesets) = (Vec::new(), Vec::new());
+        for status in &mut running {
             let network = status.network().ok_or_else(|| StatusError::broken(&status.dir))?;
-            rulesets.push(for_network(&config::rules(&network))?);
+            let own = for_network(&config::rules(&network))?;
+            // An open network has none.
+            if !own.is_empty() {
+                ruled.push(status);
+                rulesets.push(own);
+            }
         }
-        if rulesets.iter().any(|rulesets| !rulesets.is_empty()) {
+        if !ruled.is_empty() {
             let backend = choose(&self.tools, self.settings.firewall_backend).await?;
-            let remove: Vec<_> = running.iter().filter_map(|s| s.firewall.clone()).collect();
+            let remove: Vec<_> = ruled.iter().filter_map(|s| s.firewall.clone()).collect();
             let transaction = Transaction { remove: &remove, add: &rulesets, others: false };
             let recorded = transact(&self.tools, backend, &transaction).await?;
-            for (status, recorded) in running.iter_mut().zip(recorded) {
+            for (status, recorded) in ruled.into_iter().zip(recorded) {
                 status.firewall = Some(recorded);
                 status.backend = Some(backend);
                 status.write()?;

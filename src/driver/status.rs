@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,8 @@ impl Status {
             fs::create_dir_all(&self.dir)?;
             let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
             file.write_all(&text)?;
+            // Everyone may know what runs.
+            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
             file.persist(&path)?;
             Ok(())
         });

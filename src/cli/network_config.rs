@@ -1,0 +1,125 @@
+//! network.conf: the settings of the virtual networks' driver, as TOML.
+//!
+//! Read as netlaunch.conf is (see [`super::config`]): every key is optional and none is ignored.
+//! A file of its own, since a mistake in the settings of networks is no reason to refuse a launch
+//! that needs none of them; it is read where networks are started, ended or listed.
+
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer, de};
+
+use super::config::{ConfigError, Mistake, place};
+use super::log::printable;
+use crate::firewall::Backend;
+
+/// The file's name in the configuration directory.
+pub const FILE_NAME: &str = "network.conf";
+
+/// Every key, in the order of the fields of [`NetworkConfig`].
+pub const KEYS: [&str; 1] = ["firewall_backend"];
+
+/// What network.conf sets; `None` is what it leaves to netlaunch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// The firewall tool to use; without it the first that is usable.
+    #[serde(deserialize_with = "backend")]
+    pub firewall_backend: Option<Backend>,
+}
+
+/// Reads the file at `path`. A file that is not there sets nothing.
+///
+/// # Errors
+/// [`ConfigError`], when it is there and cannot be read, or has a mistake.
+pub fn read(path: &Path) -> Result<NetworkConfig, ConfigError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
+        Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+    };
+    parse(&bytes).map_err(|mistake| ConfigError::Content { path: path.to_owned(), mistake })
+}
+
+/// Reads the content of the file.
+///
+/// # Errors
+/// The first [`Mistake`] in it.
+pub fn parse(content: &[u8]) -> Result<NetworkConfig, Mistake> {
+    let text = std::str::from_utf8(content).map_err(|error| Mistake {
+        place: Some(place(&String::from_utf8_lossy(&content[..error.valid_up_to()]))),
+        what: "not UTF-8; save the file in that encoding".to_owned(),
+    })?;
+    toml::from_str(text).map_err(|error| Mistake {
+        place: error.span().and_then(|span| text.get(..span.start)).map(place),
+        what: printable(&explain(error.message())).into_owned(),
+    })
+}
+
+/// The parser's message in the terms of this file, with what to do.
+fn explain(message: &str) -> String {
+    if let Some((what, _)) = message.split_once(", expected ") {
+        if let Some(key) = what.strip_prefix("unknown field ") {
+            return format!("unknown key {key}; the keys are {}", KEYS.join(", "));
+        }
+        if let Some(found) = what.strip_prefix("invalid type: ") {
+            return format!("{found} cannot be used here; write \"nftables\" or \"iptables\"");
+        }
+    }
+    // The setting's own message says what to write, behind a colon.
+    let complete = message.contains(": ");
+    if complete { message.into() } else { format!("{message}; see netlaunch-network(1)") }
+}
+
+fn backend<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Backend>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key() {
+        let set = |text: &str| parse(text.as_bytes()).unwrap().firewall_backend;
+        assert_eq!(set("# nothing"), None);
+        for backend in Backend::ORDER {
+            assert_eq!(set(&format!("{} = \"{backend}\"", KEYS[0])), Some(backend));
+        }
+    }
+
+    #[test]
+    fn mistakes_have_a_place_and_a_fix() {
+        for (text, expected) in [
+            ("\nbackend = 1", ":2:1: unknown key `backend`; the keys are firewall_backend"),
+            (
+                "firewall_backend = \"nft\"",
+                ":1:20: firewall_backend cannot be \"nft\": write \"nftables\" or \"iptables\"",
+            ),
+            (
+                "firewall_backend = 1",
+                ":1:20: integer `1` cannot be used here; write \"nftables\" or \"iptables\"",
+            ),
+            (
+                "firewall_backend = \"nftables\"\nfirewall_backend = \"nftables\"",
+                ":2:1: duplicate key; see netlaunch-network(1)",
+            ),
+        ] {
+            assert_eq!(parse(text.as_bytes()).unwrap_err().to_string(), expected, "{text}");
+        }
+        let error = parse(b"\n# \xff").unwrap_err().to_string();
+        assert_eq!(error, ":2:3: not UTF-8; save the file in that encoding");
+    }
+
+    #[test]
+    fn a_missing_file_is_no_error_and_an_unreadable_one_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        assert_eq!(read(&path).unwrap(), NetworkConfig::default());
+        std::fs::write(&path, "x = 1").unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{}:1:1: ", path.display())), "{error}");
+        assert_eq!((error.status(), read(dir.path()).unwrap_err().status()), (2, 125));
+    }
+}
