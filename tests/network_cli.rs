@@ -187,6 +187,9 @@ fn autostart_on_and_off() {
     host.good("network autostart default --disable");
     assert!(!mark.exists());
     host.good("network autostart default --disable");
+    // Nothing is marked any more, so nothing is started.
+    assert_eq!(host.good("network autostart"), "");
+    assert!(host.bad("network autostart --disable", 2).contains("NAME"));
     assert!(host.bad("network autostart nosuch", 2).contains("no network is called nosuch"));
 }
 

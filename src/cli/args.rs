@@ -202,13 +202,13 @@ pub enum NetworkVerb {
     Start(NameArg),
     /// End a network and remove everything that its start made
     Destroy(NameArg),
-    /// Have a network start with the host
+    /// Have a network start with the host; without a name, start all that are to
     Autostart {
         /// The network
-        #[command(flatten)]
-        name: NameArg,
+        #[arg(value_name = "NAME")]
+        name: Option<NetworkName>,
         /// Have it no longer start with the host
-        #[arg(long)]
+        #[arg(long, requires = "name")]
         disable: bool,
     },
 }

@@ -145,8 +145,25 @@ pub(super) fn network(
                 return Ok(super::FAILED);
             }
         }
-        NetworkVerb::Autostart { name, disable } => {
-            store.set_autostart(&name.name, !disable).map_err(NetworkError::from)?;
+        NetworkVerb::Autostart { name: Some(name), disable } => {
+            store.set_autostart(name, !disable).map_err(NetworkError::from)?;
+        }
+        NetworkVerb::Autostart { name: None, .. } => {
+            let driver = driver(&config_dir, environment)?;
+            let mut failed = false;
+            for result in runtime()?.block_on(driver.autostart()) {
+                match result {
+                    Ok(name) => tracing::info!("the network {name} is started"),
+                    // One that fails keeps no other from starting.
+                    Err(error) => {
+                        tracing::error!("{error}");
+                        failed = true;
+                    }
+                }
+            }
+            if failed {
+                return Ok(super::FAILED);
+            }
         }
     }
     Ok(0)
