@@ -4,13 +4,14 @@
 //!
 //! A network that runs has a directory `networks/NAME` below the state directory, with dnsmasq's
 //! files and a [`Status`]: the definition it was started with, and everything that takes back what
-//! was done, in the words of the netlaunch that did it. [`Driver::start`] writes the status after
+//! was done, in the words of the netlaunch that did it. [`Driver::start`] writes the status with
 //! every step, so what a killed start left is known, and the next command takes it back.
 //!
 //! A start does its steps in the order bridge, addresses, routes, settings, firewall, dnsmasq; when
-//! one fails those before it are undone, last first, and the host is as it was. A destroy undoes in
-//! the same order, collects what fails and goes on. All of them hold one lock, so that commands at
-//! the same time come one after the other.
+//! one fails those before it are undone, and the host is as it was. Undoing, then and at a destroy,
+//! ends dnsmasq, removes the links, and then what only guests needed: rules and settings. It
+//! collects what fails and goes on. All commands hold one lock, so that those at the same time come
+//! one after the other.
 //!
 //! A kernel setting that several networks need was changed by the first of them; when that one goes
 //! its record is handed to one that still needs it, and the last one puts the old value back.
@@ -29,7 +30,9 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::dnsmasq::{self, Dnsmasq, DnsmasqError, Files, Leases};
 use crate::facts::Problem;
-use crate::firewall::{ApplyError, Backend, NoBackend, Tools, Transaction, choose, transact};
+use crate::firewall::{
+    ApplyError, Backend, NoBackend, Recorded, Tools, Transaction, choose, transact,
+};
 use crate::link::sysctl::{Restore, SysctlError, Sysctls};
 use crate::link::{Conflict, LinkError, Netlink};
 use crate::network::{
@@ -237,14 +240,13 @@ impl Driver {
             begun.link(&network, &mut status).await?;
             begun.settings(&network, &mut status)?;
             if let Some(backend) = backend {
-                let transaction = Transaction {
-                    remove: &[],
-                    add: &[rulesets],
-                    others: others_have(&others, backend),
-                };
-                let mut recorded = transact(&self.tools, backend, &transaction).await?;
-                status.firewall = recorded.pop();
+                // Before it is done: removing rules that are not there is no mistake.
+                status.firewall = Some(Recorded::new(backend, &rulesets));
                 status.write()?;
+                let add = [rulesets];
+                let others = others_have(&others, backend);
+                let transaction = Transaction { remove: &[], add: &add, others };
+                transact(&self.tools, backend, &transaction).await?;
             }
             if let (Some(program), Some(config)) = (dnsmasq, served) {
                 status.dnsmasq = true;
