@@ -21,9 +21,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::scene::passt_path;
+use common::scene::{Heard, passt_path};
 use common::{
-    As, Netns, Reaped, Sandbox, USER, have_root, processes_with, start, text, wait_until,
+    As, Guest, Netns, Reaped, Sandbox, USER, have_root, processes_with, start, text, wait_until,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -32,7 +32,7 @@ use serde_json::Value;
 
 /// Kills at random moments, for each user and transport.
 const KILLS: usize = 100;
-/// Kills once QEMU is up.
+/// Kills once the guest is up and has its lease.
 const KILLS_UP: usize = 20;
 /// Every so many random kills, one meets a launch that has to probe its programs first.
 const COLD_EVERY: usize = 10;
@@ -44,6 +44,8 @@ const GONE: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 4;
 /// Far more than anything here takes.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Far more than a guest's boot takes beside another one.
+const BOOT: Duration = Duration::from_secs(120);
 
 /// A QEMU that is up soon and does nothing.
 const QEMU: [&str; 6] = ["-M", "none", "-nodefaults", "-display", "none", "-S"];
@@ -181,6 +183,21 @@ impl Place {
         site.start(command)
     }
 
+    /// A launch whose real guest has its lease by the time this returns.
+    fn launch_guest(&self, site: &Site, options: &[&str], guest: &Guest) -> Reaped {
+        let mut args: Vec<String> = options.iter().map(|s| (*s).to_owned()).collect();
+        args.extend(["--passt".into(), self.dir.join("passt").display().to_string(), "--".into()]);
+        args.push(self.qemu().display().to_string());
+        args.extend(guest.qemu("sleep 600").into_iter().skip(1));
+        args.extend(["-name".to_owned(), self.marker()]);
+        let mut launch = site.start(self.bare(&args));
+        let console = Heard::of(launch.0.stdout.take().unwrap());
+        let messages = Heard::of(launch.0.stderr.take().unwrap());
+        let leased = wait_until(BOOT, || console.after("LEASE ip=").is_some());
+        assert!(leased, "no lease: {}{}", console.text(), messages.text());
+        launch
+    }
+
     /// Nothing runs and nothing is left.
     fn assert_clean(&self, what: &str) {
         assert_eq!(self.processes(), [], "{what}: processes");
@@ -300,12 +317,17 @@ fn kill_trials(who: As, transport: &str) {
         })
         .collect();
 
+    let guest = Guest::find(&format!("the guests of {test}"));
     let left = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        let (site, places, left) = (&site, &places, &left);
-        each(places.len(), AT_ONCE, move |n| {
+        let (site, places, left, guest, test) = (&site, &places, &left, &guest, &test);
+        let trial = move |n: usize| {
             let place = &places[n];
-            let mut launch = place.launch(site, &["--transport", transport]);
+            let options = ["--transport", transport];
+            let mut launch = match guest {
+                Some(guest) if n >= KILLS => place.launch_guest(site, &options, guest),
+                _ => place.launch(site, &options),
+            };
             if n < KILLS {
                 thread::sleep(rand::rng().random_range(Duration::ZERO..WINDOW));
             } else {
@@ -317,7 +339,10 @@ fn kill_trials(who: As, transport: &str) {
                 thread::sleep(GONE);
                 left.lock().unwrap().extend(place.processes());
             });
-        });
+        };
+        each(KILLS, AT_ONCE, trial);
+        // A guest keeps a processor busy until it is up.
+        each(KILLS_UP, 1, |n| trial(KILLS + n));
     });
     let left = left.into_inner().unwrap();
     let mut phases = Phases::default();
@@ -325,7 +350,8 @@ fn kill_trials(who: As, transport: &str) {
     each(places.len(), AT_ONCE, |n| places[n].next_start(&site));
     let directories: Vec<_> = places.iter().flat_map(Place::launches).collect();
     eprintln!(
-        "leaks of {who:?} by {transport}: {KILLS} kills within {WINDOW:?} and {KILLS_UP} with QEMU up, which hit {phases:?}; {} processes were left after {GONE:?}, {} directories after the next start",
+        "leaks of {who:?} by {transport}: {KILLS} kills within {WINDOW:?} and {KILLS_UP} with {} up, which hit {phases:?}; {} processes were left after {GONE:?}, {} directories after the next start",
+        if guest.is_some() { "the guest" } else { "QEMU" },
         left.len(),
         directories.len()
     );
