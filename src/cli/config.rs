@@ -143,15 +143,22 @@ impl std::error::Error for Mistake {}
 /// # Errors
 /// [`ConfigError`], when it is there and cannot be read, or has a mistake.
 pub fn read(path: &Path) -> Result<Config, ConfigError> {
+    let config = read_with(path, parse)?;
+    Ok(config.map(|config| Config { source: Some(path.to_owned()), ..config }).unwrap_or_default())
+}
+
+/// Reads a settings file, any of netlaunch's; nothing where there is none.
+pub(super) fn read_with<T>(
+    path: &Path,
+    parse: fn(&[u8]) -> Result<T, Mistake>,
+) -> Result<Option<T>, ConfigError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Config::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
     };
-    let mut config =
-        parse(&bytes).map_err(|mistake| ConfigError::Content { path: path.to_owned(), mistake })?;
-    config.source = Some(path.to_owned());
-    Ok(config)
+    let content = parse(&bytes);
+    content.map(Some).map_err(|mistake| ConfigError::Content { path: path.to_owned(), mistake })
 }
 
 /// Reads the content of the file.
@@ -159,6 +166,14 @@ pub fn read(path: &Path) -> Result<Config, ConfigError> {
 /// # Errors
 /// The first [`Mistake`] in it.
 pub fn parse(content: &[u8]) -> Result<Config, Mistake> {
+    parse_with(content, explain)
+}
+
+/// Reads the content of a settings file; `explain` puts the parser's message in the file's terms.
+pub(super) fn parse_with<T: de::DeserializeOwned>(
+    content: &[u8],
+    explain: fn(&str) -> String,
+) -> Result<T, Mistake> {
     let text = std::str::from_utf8(content).map_err(|error| Mistake {
         place: Some(place(&String::from_utf8_lossy(&content[..error.valid_up_to()]))),
         what: "not UTF-8; save the file in that encoding".to_owned(),
@@ -170,7 +185,7 @@ pub fn parse(content: &[u8]) -> Result<Config, Mistake> {
 }
 
 /// Line and column of what follows `before`.
-pub(super) fn place(before: &str) -> (usize, usize) {
+fn place(before: &str) -> (usize, usize) {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     (line, column)

@@ -4,13 +4,11 @@
 //! A file of its own, since a mistake in the settings of networks is no reason to refuse a launch
 //! that needs none of them; it is read where networks are started, ended or listed.
 
-use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::config::{ConfigError, Mistake, place};
-use super::log::printable;
+use super::config::{ConfigError, Mistake, parse_with, read_with};
 use crate::firewall::Backend;
 
 /// The file's name in the configuration directory.
@@ -33,12 +31,7 @@ pub struct NetworkConfig {
 /// # Errors
 /// [`ConfigError`], when it is there and cannot be read, or has a mistake.
 pub fn read(path: &Path) -> Result<NetworkConfig, ConfigError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
-        Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
-    };
-    parse(&bytes).map_err(|mistake| ConfigError::Content { path: path.to_owned(), mistake })
+    Ok(read_with(path, parse)?.unwrap_or_default())
 }
 
 /// Reads the content of the file.
@@ -46,14 +39,7 @@ pub fn read(path: &Path) -> Result<NetworkConfig, ConfigError> {
 /// # Errors
 /// The first [`Mistake`] in it.
 pub fn parse(content: &[u8]) -> Result<NetworkConfig, Mistake> {
-    let text = std::str::from_utf8(content).map_err(|error| Mistake {
-        place: Some(place(&String::from_utf8_lossy(&content[..error.valid_up_to()]))),
-        what: "not UTF-8; save the file in that encoding".to_owned(),
-    })?;
-    toml::from_str(text).map_err(|error| Mistake {
-        place: error.span().and_then(|span| text.get(..span.start)).map(place),
-        what: printable(&explain(error.message())).into_owned(),
-    })
+    parse_with(content, explain)
 }
 
 /// The parser's message in the terms of this file, with what to do.
