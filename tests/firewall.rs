@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{As, Netns, Sandbox, have_root, run, text};
-use netlaunch::firewall::conflicts::{self, Listings};
+use netlaunch::firewall::conflicts::{self, Guests, Listings};
 use netlaunch::firewall::{
     ApplyError, Backend, Recorded, Tools, Transaction, choose, scripts, transact, usable,
 };
@@ -375,6 +375,7 @@ fn an_operation_runs_few_processes() {
         iptables_restore: counted("iptables-restore"),
         ip6tables_save: counted("ip6tables-save"),
         ip6tables_restore: counted("ip6tables-restore"),
+        ..host.tools.clone()
     };
     let ran = || {
         let ran = fs::read_to_string(&log).unwrap_or_default();
@@ -425,23 +426,35 @@ fn the_backend_is_chosen_by_trying() {
 
 #[test]
 fn what_stops_guests_is_named() {
-    let found = |host: &str, backend| {
-        let read =
-            |kind: &str| fs::read_to_string(fixture(&format!("conflict-{host}.{kind}"))).unwrap();
-        let (nft, saved) = (read("json"), read("txt"));
-        let listings = Listings { nft: Some(&nft), iptables: Some(&saved), ip6tables: None };
-        let found = conflicts::find(&listings, backend, &"virbr0".parse().unwrap()).unwrap();
-        found
-            .iter()
-            .map(|f| format!("{}, {}: {}; {}\n", f.table, f.chain, f.why, f.fix))
-            .collect::<String>()
+    let guests = Guests {
+        bridge: "virbr0".parse().unwrap(),
+        subnets: vec!["192.168.122.1/24".parse().unwrap()],
+        forwarded: true,
+        guarded: true,
+        filtered_within: Vec::new(),
+        dhcp: true,
+        dns: true,
+        tftp: false,
+        uplinks: vec!["eth0".to_owned()],
     };
     let mut golden = String::new();
     for host in
         ["docker", "docker-allowed", "ufw", "firewalld", "default-drop", "default-drop-allowed"]
     {
-        for backend in Backend::ORDER {
-            golden.push_str(&format!("== {host}, ours in {backend}\n{}", found(host, backend)));
+        let read =
+            |kind: &str| fs::read_to_string(fixture(&format!("conflict-{host}.{kind}"))).unwrap();
+        let (nft, saved) = (read("json"), read("txt"));
+        let listings = Listings { nft: Some(&nft), iptables: Some(&saved), ..Listings::default() };
+        golden.push_str(&format!("== {host}\n"));
+        for f in conflicts::find(&listings, &guests).unwrap() {
+            golden.push_str(&format!(
+                "{}, {}: {}\n  {}\n  {}\n",
+                f.table,
+                f.chain,
+                f.why,
+                f.fix(),
+                f.note
+            ));
         }
     }
     let file = fixture("conflicts.txt");
@@ -450,7 +463,7 @@ fn what_stops_guests_is_named() {
     }
     assert_eq!(golden, fs::read_to_string(&file).unwrap_or_default());
     let rubbish = Listings { nft: Some("nft: nonsense"), ..Listings::default() };
-    assert!(conflicts::find(&rubbish, Backend::Nftables, &"br0".parse().unwrap()).is_err());
+    assert!(conflicts::find(&rubbish, &guests).is_err());
 }
 
 #[test]

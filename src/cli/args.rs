@@ -147,7 +147,7 @@ pub enum Action {
     #[command(disable_help_subcommand = true, arg_required_else_help = false)]
     #[command(subcommand)]
     Network(NetworkVerb),
-    /// Put the firewall rules of the networks back
+    /// Put the firewall rules of the networks back, or find what stops guests' traffic
     #[command(disable_help_subcommand = true, arg_required_else_help = false)]
     #[command(subcommand)]
     Firewall(FirewallVerb),
@@ -222,10 +222,19 @@ pub struct NameArg {
 }
 
 /// What to do with the firewall.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum FirewallVerb {
     /// Put back the rules of the active networks, after another program removed them
     Reload,
+    /// Find the rules of others that stop guests' traffic, and what to do; changes nothing
+    Check {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+        /// Bridges [default: those of the active networks, else of all networks]
+        #[arg(value_name = "BRIDGE")]
+        bridges: Vec<InterfaceName>,
+    },
 }
 
 /// The arguments of `netlaunch completions`.

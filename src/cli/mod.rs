@@ -5,6 +5,7 @@ pub mod args;
 pub mod completions;
 pub mod config;
 pub mod environment;
+mod firewall;
 pub mod log;
 mod network;
 pub mod network_config;
@@ -166,7 +167,7 @@ fn perform(
         }
         Some(Action::Ps(args)) => ps::ps(args, environment),
         Some(Action::Network(verb)) => network::network(verb, environment, runtime),
-        Some(Action::Firewall(verb)) => network::firewall(*verb, environment, runtime),
+        Some(Action::Firewall(verb)) => firewall::firewall(verb, environment, runtime),
         Some(Action::Completions(args)) => {
             let mut script = Vec::new();
             completions::write(args.shell, &mut script).map_err(Failure::Output)?;

@@ -1,4 +1,4 @@
-//! `netlaunch network` and `netlaunch firewall`: virtual networks, from the command line.
+//! `netlaunch network`: virtual networks, from the command line.
 //!
 //! Definitions are [`NetworkStore`]'s, what runs is the [`Driver`]'s; here is what joins them: a
 //! network that is active is not undefined, and a definition that changes says when it counts.
@@ -19,12 +19,12 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use super::args::{FirewallVerb, NetworkVerb};
+use super::args::NetworkVerb;
 use super::config::ConfigError;
 use super::environment::Environment;
 use super::network_config::{self, NetworkConfig};
 use super::{Failure, log, print};
-use crate::driver::{Driver, DriverError, DriverSettings, Status};
+use crate::driver::{ConflictsError, Driver, DriverError, DriverSettings, Status};
 use crate::network::{Broken, Define, Definition, NetworkName, NetworkStore, Origin, StoreError};
 use crate::types::InterfaceName;
 use crate::xml::MAX_BYTES;
@@ -47,6 +47,9 @@ pub(crate) enum NetworkError {
     /// The driver cannot do it.
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// The host's firewall cannot be looked at.
+    #[error(transparent)]
+    Conflicts(#[from] ConflictsError),
     /// The document cannot be read.
     #[error("{}: {source}; name a file that can be read, or - for standard input", path.display())]
     Document { path: PathBuf, source: io::Error },
@@ -78,6 +81,8 @@ impl NetworkError {
             NetworkError::Kept { error, .. } => return error.status(),
             NetworkError::Store(error) => error.is_callers(),
             NetworkError::Driver(error) => error.is_callers(),
+            NetworkError::Conflicts(ConflictsError::Driver(error)) => error.is_callers(),
+            NetworkError::Conflicts(ConflictsError::NoBridge(_)) => true,
             NetworkError::Document { .. } | NetworkError::Active(_) => true,
             _ => false,
         };
@@ -169,26 +174,8 @@ pub(super) fn network(
     Ok(0)
 }
 
-/// Does what `netlaunch firewall` is asked for.
-pub(super) fn firewall(
-    verb: FirewallVerb,
-    environment: &Environment,
-    runtime: impl FnOnce() -> Result<Runtime, Failure>,
-) -> Result<u8, Failure> {
-    let config_dir = environment.config_dir().ok_or(NetworkError::NoDirectory)?;
-    match verb {
-        FirewallVerb::Reload => {
-            let driver = driver(&config_dir, environment)?;
-            let done = runtime()?.block_on(driver.reload()).map_err(NetworkError::from)?;
-            let text: String = done.iter().map(|what| format!("{what}\n")).collect();
-            print(text.as_bytes())?;
-        }
-    }
-    Ok(0)
-}
-
 /// The driver as network.conf sets it.
-fn driver(config_dir: &Path, environment: &Environment) -> Result<Driver, NetworkError> {
+pub(super) fn driver(config_dir: &Path, environment: &Environment) -> Result<Driver, NetworkError> {
     let NetworkConfig { firewall_backend } =
         network_config::read(&config_dir.join(network_config::FILE_NAME))?;
     Ok(Driver::new(DriverSettings {

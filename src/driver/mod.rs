@@ -17,6 +17,7 @@
 //! its record is handed to one that still needs it, and the last one puts the old value back.
 
 mod config;
+mod conflicts;
 mod status;
 mod step;
 
@@ -44,6 +45,7 @@ use crate::rules::{NetworkRulesError, for_network};
 use crate::types::InterfaceName;
 
 pub use config::ConfigError;
+pub use conflicts::{Checked, ConflictsError};
 pub use status::{Status, StatusError};
 
 /// Where a driver finds everything.

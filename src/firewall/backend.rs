@@ -162,7 +162,9 @@ mod tests {
             iptables_save: missing.clone(),
             iptables_restore: missing.clone(),
             ip6tables_save: missing.clone(),
-            ip6tables_restore: missing,
+            ip6tables_restore: missing.clone(),
+            iptables_legacy_save: missing.clone(),
+            ip6tables_legacy_save: missing,
         };
         let error = choose(&tools, None).await.unwrap_err().to_string();
         for word in ["nftables: nft is not installed", "iptables: iptables-save is not installed"] {

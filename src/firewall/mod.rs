@@ -13,6 +13,7 @@
 mod apply;
 mod backend;
 mod iptables_state;
+mod listing;
 mod recorded;
 mod tools;
 
@@ -23,5 +24,6 @@ pub mod render_nft;
 pub use apply::{ApplyError, Script, Transaction, scripts, transact};
 pub use backend::{Backend, BackendError, NoBackend, choose, usable};
 pub use iptables_state::{Present, TableRemoval};
+pub use listing::{Listed, list};
 pub use recorded::Recorded;
 pub use tools::{ToolError, Tools};

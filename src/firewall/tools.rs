@@ -26,6 +26,10 @@ pub struct Tools {
     pub ip6tables_save: Lookup,
     /// `ip6tables-restore`.
     pub ip6tables_restore: Lookup,
+    /// `iptables-legacy-save`, where `iptables-save` can be another.
+    pub iptables_legacy_save: Lookup,
+    /// `ip6tables-legacy-save`.
+    pub ip6tables_legacy_save: Lookup,
 }
 
 /// Why a tool did not do its work.
@@ -81,33 +85,39 @@ pub(super) fn remedy(said: &str) -> &'static str {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tool {
     Nft,
+    NftList,
     Save(Version),
+    SaveLegacy(Version),
     Restore(Version),
 }
 
 impl Tool {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Tool::Nft => "nft",
+            Tool::Nft | Tool::NftList => "nft",
             Tool::Save(Version::V4) => "iptables-save",
             Tool::Save(Version::V6) => "ip6tables-save",
+            Tool::SaveLegacy(Version::V4) => "iptables-legacy-save",
+            Tool::SaveLegacy(Version::V6) => "ip6tables-legacy-save",
             Tool::Restore(Version::V4) => "iptables-restore",
             Tool::Restore(Version::V6) => "ip6tables-restore",
         }
     }
 
-    /// Its arguments for applying our text.
+    /// Its arguments for applying our text, or for showing what there is.
     pub(super) fn args(self) -> &'static [&'static str] {
         match self {
             Tool::Nft => &["-f", "-"],
-            Tool::Save(_) => &[],
+            // Without the counters, which are no rules.
+            Tool::NftList => &["-j", "-s", "list", "ruleset"],
+            Tool::Save(_) | Tool::SaveLegacy(_) => &[],
             Tool::Restore(_) => &["--noflush", "-w", "10"],
         }
     }
 
     /// The package that has it.
     fn package(self) -> &'static str {
-        if self == Tool::Nft { "nftables" } else { "iptables" }
+        if self.name() == "nft" { "nftables" } else { "iptables" }
     }
 }
 
@@ -124,14 +134,18 @@ impl Tools {
             iptables_restore: tool(Tool::Restore(Version::V4)),
             ip6tables_save: tool(Tool::Save(Version::V6)),
             ip6tables_restore: tool(Tool::Restore(Version::V6)),
+            iptables_legacy_save: tool(Tool::SaveLegacy(Version::V4)),
+            ip6tables_legacy_save: tool(Tool::SaveLegacy(Version::V6)),
         }
     }
 
     fn lookup(&self, tool: Tool) -> &Lookup {
         match tool {
-            Tool::Nft => &self.nft,
+            Tool::Nft | Tool::NftList => &self.nft,
             Tool::Save(Version::V4) => &self.iptables_save,
             Tool::Save(Version::V6) => &self.ip6tables_save,
+            Tool::SaveLegacy(Version::V4) => &self.iptables_legacy_save,
+            Tool::SaveLegacy(Version::V6) => &self.ip6tables_legacy_save,
             Tool::Restore(Version::V4) => &self.iptables_restore,
             Tool::Restore(Version::V6) => &self.ip6tables_restore,
         }

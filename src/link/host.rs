@@ -166,6 +166,15 @@ impl HostNet {
         names
     }
 
+    /// The interfaces of the default routes, by which the host reaches everything else.
+    pub fn uplinks(&self) -> Vec<String> {
+        let default = self.routes.iter().filter(|route| route.to.prefix_len() == 0);
+        let mut names: Vec<String> = default.filter_map(|r| Some(self.name(r.link?))).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
     fn name(&self, index: u32) -> String {
         let link = self.links.iter().find(|link| link.index == index);
         link.map_or_else(|| format!("interface {index}"), |link| link.name.clone())

@@ -1,0 +1,88 @@
+//! `netlaunch firewall`: the rules of networks put back, and those of others that are in the way.
+
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use super::args::FirewallVerb;
+use super::environment::Environment;
+use super::network::{NetworkError, driver};
+use super::{Failure, print};
+use crate::driver::Checked;
+use crate::firewall::conflicts::Finding;
+
+/// The version of what `check --json` prints, described by conf/schema/firewall-check.schema.json.
+const CHECK_VERSION: u32 = 1;
+/// Exit status of a check that found something.
+const FOUND: u8 = 1;
+
+/// Does what `netlaunch firewall` is asked for.
+pub(super) fn firewall(
+    verb: &FirewallVerb,
+    environment: &Environment,
+    runtime: impl FnOnce() -> Result<Runtime, Failure>,
+) -> Result<u8, Failure> {
+    let config_dir = environment.config_dir().ok_or(NetworkError::NoDirectory)?;
+    let driver = driver(&config_dir, environment)?;
+    match verb {
+        FirewallVerb::Reload => {
+            let done = runtime()?.block_on(driver.reload()).map_err(NetworkError::from)?;
+            let text: String = done.iter().map(|what| format!("{what}\n")).collect();
+            print(text.as_bytes())?;
+            Ok(0)
+        }
+        FirewallVerb::Check { json, bridges } => {
+            let checked = runtime()?.block_on(driver.conflicts(bridges));
+            let checked = checked.map_err(NetworkError::from)?;
+            let text = if *json { as_json(&checked) } else { as_text(&checked) };
+            print(text.as_bytes())?;
+            let found = checked.iter().any(|checked| !checked.findings.is_empty());
+            Ok(if found { FOUND } else { 0 })
+        }
+    }
+}
+
+fn as_json(checked: &[Checked]) -> String {
+    let bridge = |one: &Checked| {
+        let row = |found: &Finding| {
+            json!({
+                "table": found.table,
+                "chain": found.chain,
+                "why": found.why,
+                "fix": found.fix(),
+                "commands": found.commands,
+                "note": found.note,
+            })
+        };
+        json!({
+            "network": one.network,
+            "bridge": one.bridge,
+            "findings": one.findings.iter().map(row).collect::<Vec<_>>(),
+        })
+    };
+    let bridges: Vec<_> = checked.iter().map(bridge).collect();
+    format!("{:#}\n", json!({ "version": CHECK_VERSION, "bridges": bridges }))
+}
+
+fn as_text(checked: &[Checked]) -> String {
+    let mut text = String::new();
+    for one in checked {
+        let who = match &one.network {
+            Some(network) => format!("network {network} ({})", one.bridge),
+            None => format!("bridge {}", one.bridge),
+        };
+        if one.findings.is_empty() {
+            text.push_str(&format!("{who}: nothing stops its guests\n"));
+        }
+        for found in &one.findings {
+            text.push_str(&format!(
+                "{who}: {}, chain {}: {}\n  fix:  {}\n  note: {}\n",
+                found.table,
+                found.chain,
+                found.why,
+                found.fix(),
+                found.note
+            ));
+        }
+    }
+    text
+}

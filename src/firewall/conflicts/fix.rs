@@ -1,0 +1,211 @@
+//! What lets guests through where a chain stops them.
+
+use std::fmt;
+
+use super::chains::{Chain, Hook, Place, Property, Rule, Table, Verdict};
+use super::{Guests, Traffic, packets};
+use crate::rules::Version;
+
+/// Whose a table is, by the names in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Maker {
+    Docker,
+    Ufw,
+    Firewalld,
+    Host,
+}
+
+impl fmt::Display for Maker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Maker::Docker => "docker's: ",
+            Maker::Ufw => "ufw's: ",
+            Maker::Firewalld => "firewalld's: ",
+            Maker::Host => "",
+        })
+    }
+}
+
+/// What to do.
+pub(super) struct Fix {
+    pub(super) commands: Vec<Vec<String>>,
+    pub(super) note: String,
+}
+
+/// The chain of docker's that is for the rules of others.
+const DOCKER_USER: &str = "DOCKER-USER";
+
+pub(super) fn maker(table: &Table) -> Maker {
+    let has = |is: fn(&str) -> bool| table.chains.iter().any(|chain| is(&chain.name));
+    let named = matches!(&table.place, Place::Nft { name, .. } if name == "firewalld");
+    if named || has(|name| name.starts_with("FWD_") || name == "FORWARD_direct") {
+        Maker::Firewalld
+    } else if has(|name| name.starts_with("ufw-") || name.starts_with("ufw6-")) {
+        Maker::Ufw
+    } else if has(|name| name == "DOCKER" || name.starts_with("DOCKER-")) {
+        Maker::Docker
+    } else {
+        Maker::Host
+    }
+}
+
+/// What lets through what `chain` stops.
+pub(super) fn fix(table: &Table, chain: &Chain, guests: &Guests, stops: &[Traffic]) -> Fix {
+    let lines = match maker(table) {
+        Maker::Firewalld => return firewalld(guests),
+        Maker::Ufw => return ufw(guests, chain, stops),
+        Maker::Docker | Maker::Host => lines(table, guests, stops),
+    };
+    match &table.place {
+        Place::Iptables { tool, table: name, .. } => {
+            let into = match chain.hook {
+                Some(Hook::Forward) if helps(table, chain, guests, DOCKER_USER) => DOCKER_USER,
+                _ => &chain.name,
+            };
+            let of_table = if name == "filter" { String::new() } else { format!("-t {name} ") };
+            let command = |line: &String| words(&format!("{tool} {of_table}-I {into} {line}"));
+            Fix {
+                commands: lines.iter().map(command).collect(),
+                note: "save it with the host's other rules; with firewall_backend = \"iptables\" in network.conf netlaunch's rules come first in these tables".into(),
+            }
+        }
+        Place::Nft { family, name } => {
+            let command = |line: &String| {
+                vec!["nft".into(), format!("insert rule {family} {name} {} {line}", chain.name)]
+            };
+            Fix {
+                commands: lines.iter().map(command).collect(),
+                note: "write the same into the file that makes the table, often /etc/nftables.conf"
+                    .into(),
+            }
+        }
+    }
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split(' ').map(str::to_owned).collect()
+}
+
+fn firewalld(guests: &Guests) -> Fix {
+    let bridge = &guests.bridge;
+    let zone = format!("firewall-cmd --permanent --zone trusted --add-interface {bridge}");
+    Fix {
+        commands: vec![words(&zone), words("firewall-cmd --reload")],
+        note: "any zone whose target or policies let guests through will do".into(),
+    }
+}
+
+fn ufw(guests: &Guests, chain: &Chain, stops: &[Traffic]) -> Fix {
+    let bridge = &guests.bridge;
+    let mut lines = Vec::new();
+    if chain.hook == Some(Hook::Forward) {
+        lines.push(format!("ufw route allow in on {bridge}"));
+        // ufw lets replies in by itself.
+        if guests.guarded {
+            lines.push(format!("ufw route allow out on {bridge}"));
+        }
+    }
+    for (traffic, ports) in [
+        (Traffic::Dhcp, &["67 proto udp", "547 proto udp"][..]),
+        (Traffic::Dns, &["53"]),
+        (Traffic::Tftp, &["69 proto udp"]),
+    ] {
+        if stops.contains(&traffic) {
+            let wanted = |port: &&&str| !port.starts_with("547") || has_v6(guests);
+            let line = |port: &&str| format!("ufw allow in on {bridge} to any port {port}");
+            lines.extend(ports.iter().filter(wanted).map(line));
+        }
+    }
+    Fix {
+        commands: lines.iter().map(|line| words(line)).collect(),
+        note: "ufw keeps these rules itself".into(),
+    }
+}
+
+fn has_v6(guests: &Guests) -> bool {
+    guests.subnets.iter().any(|net| Version::of(net) == Version::V6)
+}
+
+/// The rules that let through what is stopped, in the words of the table's tool.
+fn lines(table: &Table, guests: &Guests, stops: &[Traffic]) -> Vec<String> {
+    let bridge = &guests.bridge;
+    let stopped = |traffic| stops.contains(&traffic);
+    let forwarded = stopped(Traffic::Beyond) || stopped(Traffic::Replies);
+    let mut lines = Vec::new();
+    match &table.place {
+        Place::Iptables { version, .. } => {
+            if forwarded {
+                let replies = match guests.guarded {
+                    true => "",
+                    false => "-m conntrack --ctstate RELATED,ESTABLISHED ",
+                };
+                lines.push(format!("-i {bridge} -j ACCEPT"));
+                lines.push(format!("-o {bridge} {replies}-j ACCEPT"));
+            } else if stopped(Traffic::Among) {
+                lines.push(format!("-i {bridge} -o {bridge} -j ACCEPT"));
+            }
+            let dhcp = if *version == Version::V4 { 67 } else { 547 };
+            for (traffic, protocol, port) in [
+                (Traffic::Dhcp, "udp", dhcp),
+                (Traffic::Dns, "udp", 53),
+                (Traffic::Dns, "tcp", 53),
+                (Traffic::Tftp, "udp", 69),
+            ] {
+                if stopped(traffic) {
+                    lines.push(format!("-i {bridge} -p {protocol} --dport {port} -j ACCEPT"));
+                }
+            }
+            if stopped(Traffic::Neighbours) {
+                lines.push(format!("-i {bridge} -p ipv6-icmp -j ACCEPT"));
+            }
+        }
+        Place::Nft { family, .. } => {
+            if forwarded {
+                let replies = if guests.guarded { "" } else { "ct state established,related " };
+                lines.push(format!("iifname \"{bridge}\" accept"));
+                lines.push(format!("oifname \"{bridge}\" {replies}accept"));
+            } else if stopped(Traffic::Among) {
+                lines.push(format!("iifname \"{bridge}\" oifname \"{bridge}\" accept"));
+            }
+            let mut ports = Vec::new();
+            for (traffic, v4, v6) in
+                [(Traffic::Dns, 53, 53), (Traffic::Dhcp, 67, 547), (Traffic::Tftp, 69, 69)]
+            {
+                if !stopped(traffic) {
+                    continue;
+                }
+                if family != "ip6" {
+                    ports.push(v4.to_string());
+                }
+                if family == "ip6" || family == "inet" && has_v6(guests) && v4 != v6 {
+                    ports.push(v6.to_string());
+                }
+            }
+            if !ports.is_empty() {
+                lines.push(format!(
+                    "iifname \"{bridge}\" meta l4proto {{ tcp, udp }} th dport {{ {} }} accept",
+                    ports.join(", ")
+                ));
+            }
+            if stopped(Traffic::Neighbours) {
+                lines.push(format!("iifname \"{bridge}\" meta l4proto ipv6-icmp accept"));
+            }
+        }
+    }
+    lines
+}
+
+/// Whether accepting rules at the head of the chain `into` let everything through that `chain`
+/// stops.
+fn helps(table: &Table, chain: &Chain, guests: &Guests, into: &str) -> bool {
+    let mut fixed = table.clone();
+    let Some(target) = fixed.chains.iter_mut().find(|chain| chain.name == into) else {
+        return false;
+    };
+    let bridge = || vec![guests.bridge.to_string()];
+    for property in [Property::Arrives(bridge()), Property::Leaves(bridge())] {
+        target.rules.insert(0, Rule { terms: vec![property.into()], verdict: Verdict::Accept });
+    }
+    let Some(chain) = fixed.chain(&chain.name) else { return false };
+    packets(guests).iter().all(|(_, packet)| fixed.refuses(chain, packet).is_none())
+}

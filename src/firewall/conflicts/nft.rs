@@ -1,0 +1,228 @@
+//! The output of `nft -j list ruleset` (libnftables-json(5)), read.
+
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::ListingError;
+use super::chains::{Chain, Hook, Place, Property, Rule, Table, Term, Verdict};
+use super::saved::protocol;
+use crate::rules::Version;
+
+/// The tables that see IP packets, without ours.
+pub(super) fn tables(json: &str) -> Result<Vec<Table>, ListingError> {
+    let listing: Value = serde_json::from_str(json)?;
+    let mut tables: Vec<Table> = Vec::new();
+    let word = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    for item in listing["nftables"].as_array().into_iter().flatten() {
+        let (chain, rule) = (&item["chain"], &item["rule"]);
+        let item = if chain.is_object() { chain } else { rule };
+        let (family, name) = (word(item, "family"), word(item, "table"));
+        if !["ip", "ip6", "inet"].contains(&family.as_str()) || name.starts_with("netlaunch_") {
+            continue;
+        }
+        let is = |table: &Table| matches!(&table.place, Place::Nft { family: f, name: n } if *f == family && *n == name);
+        let known = tables.iter().position(is);
+        let at = known.unwrap_or(tables.len());
+        if known.is_none() {
+            tables.push(Table { place: Place::Nft { family, name }, chains: Vec::new() });
+        }
+        let chains = &mut tables[at].chains;
+        if chain.is_object() {
+            let hook = match chain["hook"].as_str() {
+                Some("forward") => Some(Hook::Forward),
+                Some("input") => Some(Hook::Input),
+                _ => None,
+            };
+            // A chain of type nat or route sees only some packets, and none to refuse.
+            let hook = hook.filter(|_| chain["type"] == "filter");
+            let drops = chain["policy"] == "drop";
+            chains.push(Chain { name: word(chain, "name"), hook, drops, rules: Vec::new() });
+        } else if let Some(chain) = chains.iter_mut().find(|c| rule["chain"] == c.name.as_str()) {
+            rules(rule, &mut chain.rules);
+        }
+    }
+    Ok(tables)
+}
+
+/// A rule, or where it looks a verdict up, one for each possibility.
+fn rules(rule: &Value, into: &mut Vec<Rule>) {
+    let mut read = Rule::default();
+    for statement in rule["expr"].as_array().into_iter().flatten() {
+        let Some((kind, value)) = statement.as_object().and_then(|s| s.iter().next()) else {
+            // A bare word is a statement that this nft cannot show.
+            read.terms.push(Property::Unknown.into());
+            continue;
+        };
+        match kind.as_str() {
+            "match" => read.terms.extend(terms(value)),
+            "vmap" => {
+                for pair in value["data"]["set"].as_array().into_iter().flatten() {
+                    let mut terms = read.terms.clone();
+                    terms.extend(properties(&value["key"], &pair[0]).into_iter().map(Term::from));
+                    into.push(Rule { terms, verdict: verdict(&pair[1]).unwrap_or_default() });
+                }
+                // A map with a name is not followed, and who is not in a map goes on.
+                read.terms.push(Property::Unknown.into());
+            }
+            "counter" | "log" | "notrack" | "mangle" => {}
+            _ => match verdict(statement) {
+                Some(verdict) => read.verdict = verdict,
+                None => read.terms.push(Property::Unknown.into()),
+            },
+        }
+    }
+    into.push(read);
+}
+
+fn verdict(statement: &Value) -> Option<Verdict> {
+    let (kind, value) = statement.as_object()?.iter().next()?;
+    let target = || value["target"].as_str().unwrap_or_default().to_owned();
+    Some(match kind.as_str() {
+        "accept" => Verdict::Accept,
+        "drop" | "reject" => Verdict::Refuse,
+        "return" => Verdict::Return,
+        "continue" => Verdict::Other,
+        "jump" => Verdict::Jump(target()),
+        "goto" => Verdict::Goto(target()),
+        _ => return None,
+    })
+}
+
+fn terms(one: &Value) -> Vec<Term> {
+    let properties = properties(&one["left"], &one["right"]);
+    let negated = match one["op"].as_str() {
+        Some("==" | "in") | None => false,
+        // Only one property can be turned round; what it implies is not.
+        Some("!=") if properties.len() == 1 => true,
+        Some(_) => return vec![Property::Unknown.into()],
+    };
+    properties.into_iter().map(|property| Term { negated, property }).collect()
+}
+
+/// What it means that `left` is `right`.
+fn properties(left: &Value, right: &Value) -> Vec<Property> {
+    let mut words = Vec::new();
+    if !collect(right, &mut words) {
+        return vec![Property::Unknown];
+    }
+    let known = |property: Option<Property>| property.unwrap_or(Property::Unknown);
+    let texts = || words.iter().map(Word::text).collect::<Option<Vec<_>>>();
+    let protocols = || texts().map(|t| Property::Protocol(t.iter().map(|p| protocol(p)).collect()));
+    let nets = || words.iter().map(Word::net).collect::<Option<Vec<_>>>();
+    if let Some(key) = left["meta"]["key"].as_str() {
+        return vec![known(match key {
+            "iifname" | "iif" => texts().map(Property::Arrives),
+            "oifname" | "oif" => texts().map(Property::Leaves),
+            "l4proto" => protocols(),
+            "nfproto" => match texts().unwrap_or_default().as_slice() {
+                [one] if one == "ipv4" => Some(Property::Version(Version::V4)),
+                [one] if one == "ipv6" => Some(Property::Version(Version::V6)),
+                _ => None,
+            },
+            _ => None,
+        })];
+    }
+    if left["ct"]["key"] == "state" {
+        return vec![known(texts().map(Property::State))];
+    }
+    if left["fib"]["result"] == "type" && left["fib"]["flags"].to_string().contains("daddr") {
+        return vec![known(texts().map(Property::To))];
+    }
+    let payload = &left["payload"];
+    let of = payload["protocol"].as_str().unwrap_or_default();
+    let field = payload["field"].as_str().unwrap_or_default();
+    let version = match of {
+        "ip" => Some(Property::Version(Version::V4)),
+        "ip6" => Some(Property::Version(Version::V6)),
+        _ => None,
+    };
+    let ports = || words.iter().map(Word::port).collect::<Option<Vec<_>>>();
+    let this = || Property::Protocol(vec![protocol(of)]);
+    match (of, field) {
+        ("ip" | "ip6", "saddr") => {
+            version.into_iter().chain([known(nets().map(Property::Source))]).collect()
+        }
+        ("ip" | "ip6", "daddr") => {
+            version.into_iter().chain([known(nets().map(Property::Destination))]).collect()
+        }
+        ("ip", "protocol") | ("ip6", "nexthdr") => {
+            version.into_iter().chain([known(protocols())]).collect()
+        }
+        ("th", "dport") => vec![known(ports().map(Property::Port))],
+        ("tcp" | "udp", "dport") => vec![this(), known(ports().map(Property::Port))],
+        ("icmpv6", "type") => vec![this(), known(texts().map(Property::Icmpv6))],
+        _ => vec![Property::Unknown],
+    }
+}
+
+/// A value that something is compared with.
+enum Word {
+    Text(String),
+    Ports(RangeInclusive<u16>),
+    Net(IpNet),
+}
+
+impl Word {
+    fn text(&self) -> Option<String> {
+        match self {
+            Word::Text(text) => Some(text.clone()),
+            Word::Ports(ports) if ports.start() == ports.end() => Some(ports.start().to_string()),
+            _ => None,
+        }
+    }
+
+    fn port(&self) -> Option<RangeInclusive<u16>> {
+        match self {
+            Word::Ports(ports) => Some(ports.clone()),
+            _ => None,
+        }
+    }
+
+    fn net(&self) -> Option<IpNet> {
+        match self {
+            Word::Net(net) => Some(*net),
+            Word::Text(text) => text.parse::<std::net::IpAddr>().ok().map(IpNet::from),
+            Word::Ports(_) => None,
+        }
+    }
+}
+
+/// The values of a right side: one, a list, a set. False where one is not understood, such as the
+/// name of a set.
+fn collect(value: &Value, into: &mut Vec<Word>) -> bool {
+    let port = |value: &Value| value.as_u64().and_then(|n| u16::try_from(n).ok());
+    match value {
+        Value::String(text) if text.starts_with('@') => false,
+        Value::String(text) => {
+            into.push(Word::Text(text.clone()));
+            true
+        }
+        Value::Number(_) => match port(value) {
+            Some(n) => {
+                into.push(Word::Ports(n..=n));
+                true
+            }
+            None => false,
+        },
+        Value::Array(all) => all.iter().all(|one| collect(one, into)),
+        Value::Object(object) => {
+            if let Some(set) = object.get("set") {
+                return collect(set, into);
+            }
+            if let Some(element) = object.get("elem") {
+                return collect(&element["val"], into);
+            }
+            let range = || Some(port(&object.get("range")?[0])?..=port(&object.get("range")?[1])?);
+            let prefix = || {
+                let prefix = object.get("prefix")?;
+                let address = prefix["addr"].as_str()?.parse().ok()?;
+                IpNet::new(address, u8::try_from(prefix["len"].as_u64()?).ok()?).ok()
+            };
+            let word = range().map(Word::Ports).or_else(|| prefix().map(Word::Net));
+            word.map(|word| into.push(word)).is_some()
+        }
+        _ => false,
+    }
+}
