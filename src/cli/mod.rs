@@ -29,7 +29,7 @@ use usage::{Stop, UsageError};
 
 use crate::launch::{LaunchError, RuntimeError, StartError};
 use crate::plan::PlanError;
-use crate::process::SpawnError;
+use crate::process::{SpawnError, signals};
 
 /// Exit status of a usage error.
 const USAGE: u8 = 2;
@@ -130,6 +130,8 @@ pub fn main(
         Err(error) => return failed(error.into()),
     };
     log::init(request::log_settings(&cli.log, &config));
+    // A tool may end before it has read its input, and whoever reads our output may have gone.
+    signals::ignore_sigpipe();
     match perform(cli, &config, &environment, free_fd) {
         Ok(status) => status,
         Err(failure) => {

@@ -4,8 +4,9 @@
 //!
 //! A network that runs has a directory `networks/NAME` below the state directory, with dnsmasq's
 //! files and a [`Status`]: the definition it was started with, and everything that takes back what
-//! was done, in the words of the netlaunch that did it. [`Driver::start`] writes the status with
-//! every step, so what a killed start left is known, and the next command takes it back.
+//! was done, in the words of the netlaunch that did it. [`Driver::start`] writes into the status what
+//! takes a step back before it does the step, and undoing what was not done does nothing; so
+//! whenever a start or an end is killed, the next command takes back what is left.
 //!
 //! A start does its steps in the order bridge, addresses, routes, settings, firewall, dnsmasq; when
 //! one fails those before it are undone, and the host is as it was. Undoing, then and at a destroy,
@@ -18,6 +19,7 @@
 
 mod config;
 mod conflicts;
+mod rules;
 mod status;
 mod step;
 
@@ -31,9 +33,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::dnsmasq::{self, Dnsmasq, DnsmasqError, Files, Leases};
 use crate::facts::Problem;
-use crate::firewall::{
-    ApplyError, Backend, NoBackend, Recorded, Tools, Transaction, choose, transact,
-};
+use crate::firewall::{ApplyError, Backend, Tools, Transaction, transact};
 use crate::link::sysctl::{Restore, SysctlError, Sysctls};
 use crate::link::{Conflict, LinkError, Netlink};
 use crate::network::{
@@ -41,11 +41,12 @@ use crate::network::{
 };
 use crate::probe::program::find;
 use crate::process::tap::TapError;
-use crate::rules::{NetworkRulesError, for_network};
+use crate::rules::NetworkRulesError;
 use crate::types::InterfaceName;
 
 pub use config::ConfigError;
 pub use conflicts::{Checked, ConflictsError};
+pub use rules::Untaken;
 pub use status::{Status, StatusError};
 
 /// Where a driver finds everything.
@@ -138,9 +139,19 @@ pub enum DriverError {
     /// The definition has something that cannot be carried out.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// It has IPv6, and the host has not.
+    #[error(
+        "the network {name} needs {subnet}, and the host has no IPv6 (net.ipv6.conf.all.disable_ipv6 is not 0); turn it on, or give the network IPv4 only"
+    )]
+    NoIpv6 {
+        /// The network.
+        name: NetworkName,
+        /// Its subnet.
+        subnet: ipnet::IpNet,
+    },
     /// No firewall.
     #[error(transparent)]
-    NoBackend(#[from] NoBackend),
+    NoBackend(#[from] Untaken),
     /// An interface's name cannot stand in a rule.
     #[error(transparent)]
     Rules(#[from] NetworkRulesError),
@@ -167,6 +178,15 @@ impl DriverError {
         match self {
             DriverError::Store(error) => error.is_callers(),
             DriverError::Active(_) | DriverError::Inactive(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the firewall's tools refused, and so did nothing.
+    fn is_refusal(&self) -> bool {
+        match self {
+            DriverError::NoBackend(_) => true,
+            DriverError::Firewall(ApplyError::Tool(error)) => error.is_refusal(),
             _ => false,
         }
     }
@@ -226,29 +246,31 @@ impl Driver {
         let netlink = Netlink::open()?;
         let host = netlink.host().await?;
         self.check(&network, &others, &host)?;
-        let rulesets = for_network(&config::rules(&network))?;
-        let backend = match rulesets.is_empty() {
-            true => None,
-            false => Some(choose(&self.tools, self.settings.firewall_backend).await?),
-        };
+        let rulesets = self.rulesets(&network)?;
         let files = Files::in_dir(&self.dir().join(name.as_str()));
         let served = config::served(&network, files.clone())?;
         let dnsmasq = served.as_ref().map(|_| self.dnsmasq()).transpose()?;
 
-        let mut status = Status::new(&network, backend, &self.dir().join(name.as_str()));
+        let mut status = Status::new(&network, &self.dir().join(name.as_str()));
         let begun = step::Begun { driver: self, netlink: &netlink, host: &host };
         let done = async {
             status.write()?;
             begun.link(&network, &mut status).await?;
             begun.settings(&network, &mut status)?;
-            if let Some(backend) = backend {
-                // Before it is done: removing rules that are not there is no mistake.
-                status.firewall = Some(Recorded::new(backend, &rulesets));
-                status.write()?;
+            if !rulesets.is_empty() {
                 let add = [rulesets];
-                let others = others_have(&others, backend);
-                let transaction = Transaction { remove: &[], add: &add, others };
-                transact(&self.tools, backend, &transaction).await?;
+                let transaction = Transaction { remove: &[], add: &add, others: in_nft(&others) };
+                let backends = self.backends(&others);
+                let record = |backend, mut added: Vec<_>| {
+                    (status.backend, status.firewall) = (Some(backend), added.pop());
+                    status.write()
+                };
+                if let Err(error) = self.set_rules(&backends, &transaction, record).await {
+                    if error.is_refusal() {
+                        status.firewall = None;
+                    }
+                    return Err(error);
+                }
             }
             if let (Some(program), Some(config)) = (dnsmasq, served) {
                 status.dnsmasq = true;
@@ -289,6 +311,9 @@ impl Driver {
             return Err(DriverError::Bridge { name: name.clone(), bridge: bridge.clone() });
         }
         for subnet in network.subnets() {
+            if subnet.addr().is_ipv6() && !self.has_ipv6()? {
+                return Err(DriverError::NoIpv6 { name: name.clone(), subnet });
+            }
             if let Some(conflict) = host.conflict(subnet, None) {
                 return Err(DriverError::Subnet { name: name.clone(), subnet, conflict });
             }
@@ -316,7 +341,10 @@ impl Driver {
         let mut left = self.collect().await?;
         let (mut mine, others): (Vec<_>, Vec<_>) =
             self.active()?.into_iter().partition(|status| status.name == *name);
-        let Some(status) = mine.pop() else { return Err(DriverError::Inactive(name.clone())) };
+        let Some(mut status) = mine.pop() else { return Err(DriverError::Inactive(name.clone())) };
+        // From here on it is for the next command to go on, where this one is killed.
+        status.complete = false;
+        status.write()?;
         left.extend(self.undo(&status, &others).await);
         Ok(left)
     }
@@ -330,6 +358,7 @@ impl Driver {
             tracing::info!("the start of the network {} was cut short, and is undone", status.name);
             left.extend(self.undo(status, &complete).await);
         }
+        status::sweep(&self.dir())?;
         Ok(left)
     }
 
@@ -350,11 +379,9 @@ impl Driver {
             }
             Err(error) => left.push(error.to_string()),
         }
-        if let Some(recorded) = &status.firewall {
-            let backend = recorded.backend();
-            let remove = std::slice::from_ref(recorded);
-            let transaction =
-                Transaction { remove, add: &[], others: others_have(others, backend) };
+        let remove = status.rules();
+        if let Some(backend) = remove.last().map(|recorded| recorded.backend()) {
+            let transaction = Transaction { remove: &remove, add: &[], others: in_nft(others) };
             if let Err(error) = transact(&self.tools, backend, &transaction).await {
                 left.push(error.to_string());
             }
@@ -415,7 +442,7 @@ impl Driver {
         let (mut ruled, mut rulesets) = (Vec::new(), Vec::new());
         for status in &mut running {
             let network = status.network().ok_or_else(|| StatusError::broken(&status.dir))?;
-            let own = for_network(&config::rules(&network))?;
+            let own = self.rulesets(&network)?;
             // An open network has none.
             if !own.is_empty() {
                 ruled.push(status);
@@ -423,14 +450,34 @@ impl Driver {
             }
         }
         if !ruled.is_empty() {
-            let backend = choose(&self.tools, self.settings.firewall_backend).await?;
-            let remove: Vec<_> = ruled.iter().filter_map(|s| s.firewall.clone()).collect();
+            // What works is found out anew, the first first.
+            let backends = self.backends(&[]);
+            let before: Vec<_> = ruled.iter().map(|status| status.rules()).collect();
+            let remove = before.concat();
             let transaction = Transaction { remove: &remove, add: &rulesets, others: false };
-            let recorded = transact(&self.tools, backend, &transaction).await?;
-            for (status, recorded) in ruled.into_iter().zip(recorded) {
-                status.firewall = Some(recorded);
-                status.backend = Some(backend);
-                status.write()?;
+            let record = |backend, added: Vec<_>| {
+                for ((status, added), before) in ruled.iter_mut().zip(added).zip(&before) {
+                    status.replaced = before.iter().filter(|b| **b != added).cloned().collect();
+                    (status.backend, status.firewall) = (Some(backend), Some(added));
+                    status.write()?;
+                }
+                Ok(())
+            };
+            let backend = match self.set_rules(&backends, &transaction, record).await {
+                Ok(backend) => backend,
+                Err(error) if error.is_refusal() => {
+                    for (status, before) in ruled.into_iter().zip(before) {
+                        status.restore(before)?;
+                    }
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            };
+            for status in ruled {
+                if !status.replaced.is_empty() {
+                    status.replaced.clear();
+                    status.write()?;
+                }
                 notes.push(format!(
                     "the rules of the network {} are there ({backend})",
                     status.name
@@ -455,9 +502,9 @@ impl Driver {
     }
 }
 
-/// Whether other networks have rules of this backend.
-fn others_have(others: &[Status], backend: Backend) -> bool {
-    others.iter().any(|o| o.firewall.as_ref().is_some_and(|r| r.backend() == backend))
+/// Whether these networks have rules in nftables, whose tables must stay then.
+fn in_nft(others: &[Status]) -> bool {
+    others.iter().flat_map(Status::rules).any(|rules| rules.backend() == Backend::Nftables)
 }
 
 /// The definition in a status, as XML.

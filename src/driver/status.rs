@@ -40,6 +40,9 @@ pub struct Status {
     pub settings: Vec<Change>,
     /// What removes its rules.
     pub firewall: Option<Recorded>,
+    /// What removes its rules of before, while a reload replaces them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<Recorded>,
     /// Whether it has a dnsmasq.
     pub dnsmasq: bool,
     /// Its directory.
@@ -78,18 +81,19 @@ impl StatusError {
 
 impl Status {
     /// The status of a network before its first step.
-    pub(super) fn new(network: &Network, backend: Option<Backend>, dir: &Path) -> Self {
+    pub(super) fn new(network: &Network, dir: &Path) -> Self {
         Status {
             version: 1,
             name: network.name.clone(),
             uuid: network.uuid,
             bridge: network.bridge.name.clone(),
-            backend,
+            backend: None,
             complete: false,
             xml: to_xml(network),
             links: Vec::new(),
             settings: Vec::new(),
             firewall: None,
+            replaced: Vec::new(),
             dnsmasq: false,
             dir: dir.to_owned(),
         }
@@ -120,19 +124,53 @@ impl Status {
     pub(super) fn inherit(&self, change: &Change) -> Result<(), StatusError> {
         // The one on disk counts: this one may have inherited before.
         let mut status = read(&self.dir.join(FILE))?.unwrap_or_else(|| self.clone());
-        status.settings.push(change.clone());
+        // A destroy that was killed is done again.
+        if !status.settings.contains(change) {
+            status.settings.push(change.clone());
+        }
         status.write()
     }
 
-    /// Removes it with its directory.
+    /// Removes it with its directory, which without it is removed by [`sweep`].
     pub(super) fn remove(&self) -> Result<(), StatusError> {
-        match fs::remove_dir_all(&self.dir) {
+        let removed =
+            fs::remove_file(self.dir.join(FILE)).and_then(|()| fs::remove_dir_all(&self.dir));
+        match removed {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(StatusError::Io { what: "remove", path: self.dir.clone(), source })
             }
             _ => Ok(()),
         }
     }
+
+    /// Writes what removes its rules as it was before a reload that changed nothing.
+    pub(super) fn restore(&mut self, mut rules: Vec<Recorded>) -> Result<(), StatusError> {
+        self.firewall = rules.pop();
+        self.backend = self.firewall.as_ref().map(Recorded::backend).or(self.backend);
+        self.replaced = rules;
+        self.write()
+    }
+
+    /// Everything that removes rules of it.
+    pub(super) fn rules(&self) -> Vec<Recorded> {
+        self.replaced.iter().chain(&self.firewall).cloned().collect()
+    }
+}
+
+/// Removes the directories below `dir` without a status: a start was killed that had done nothing,
+/// or the end of a network that had undone everything.
+pub(super) fn sweep(dir: &Path) -> Result<(), StatusError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StatusError::Io { what: "remove", path, source }
+    };
+    for entry in fs::read_dir(dir).map_err(io(dir))?.flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !path.join(FILE).exists() {
+            fs::remove_dir_all(&path).map_err(io(&path))?;
+        }
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Option<Status>, StatusError> {

@@ -1,11 +1,13 @@
-//! The steps of a start that change links and kernel settings, each recorded as it is done.
+//! The steps of a start that change links and kernel settings, each recorded before it is done.
 
 use std::time::Duration;
+
+use rand::RngExt;
 
 use super::status::Status;
 use super::{Driver, DriverError, config};
 use crate::link::sysctl::Key;
-use crate::link::{BridgeSpec, HostNet, Netlink, Route};
+use crate::link::{BridgeSpec, HostNet, Netlink, Route, Undo};
 use crate::network::Network;
 use crate::process::tap::complete_checksums;
 
@@ -31,8 +33,14 @@ impl Begun<'_> {
             forward_delay: Duration::from_secs(bridge.delay.into()),
             mtu: network.mtu.map(u32::from),
         };
-        status.links.push(self.netlink.create_bridge(&spec).await?);
+        let mark = rand::rng().random_range(1..=u32::MAX);
+        status.links.push(Undo::Marked { name: spec.name.clone(), mark });
         status.write()?;
+        // Its addresses and routes go with it.
+        let made = self.netlink.create_marked_bridge(&spec, mark).await?;
+        status.links = vec![made];
+        status.write()?;
+        self.netlink.unmark(&spec.name).await?;
         // A bridge that is nobody's host must not make itself an address, nor take routes.
         let ipv6 = network.ips.iter().any(|ip| ip.net.addr().is_ipv6());
         self.of_the_bridge(&Key::Ipv6Disabled(bridge.name.clone()), if ipv6 { "0" } else { "1" })?;
@@ -73,12 +81,21 @@ impl Begun<'_> {
                 // The host would lose the routes that it has from other routers.
                 for link in self.host.advertised() {
                     if let Ok(link) = link.parse() {
-                        status.settings.extend(self.driver.sysctls.set(&Key::AcceptRa(link), "2")?);
+                        self.set(&Key::AcceptRa(link), "2", status)?;
                     }
                 }
             }
-            status.settings.extend(self.driver.sysctls.set(&key, "1")?);
+            self.set(&key, "1", status)?;
+        }
+        Ok(())
+    }
+
+    /// A setting of the host's: recorded, then made.
+    fn set(&self, key: &Key, value: &str, status: &mut Status) -> Result<(), DriverError> {
+        if let Some(change) = self.driver.sysctls.plan(key, value)? {
+            status.settings.push(change.clone());
             status.write()?;
+            self.driver.sysctls.make(&change)?;
         }
         Ok(())
     }

@@ -68,6 +68,14 @@ fn at(line: &Option<String>) -> String {
     line.as_ref().map_or_else(String::new, |line| format!(" (at \"{line}\")"))
 }
 
+impl ToolError {
+    /// Whether the tool did nothing at all: it is not there, or it refused the whole. One that was
+    /// killed while it worked may have done it.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self, ToolError::Slow { .. })
+    }
+}
+
 /// What to do about a refusal, by what the tools say where the cause is known.
 pub(super) fn remedy(said: &str) -> &'static str {
     if said.contains("not permitted") || said.contains("ermission denied") {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::errno::Errno;
-use rtnetlink::packet_route::link::{BridgeStpState, LinkMessage};
+use rtnetlink::packet_route::link::{BridgeStpState, LinkAttribute, LinkMessage};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::undo::Undo;
@@ -32,6 +32,36 @@ impl Netlink {
     /// # Errors
     /// [`LinkError::InUse`], [`LinkError::Pattern`], or the kernel's refusal; then nothing was made.
     pub async fn create_bridge(&self, spec: &BridgeSpec) -> Result<Undo, LinkError> {
+        self.create(spec, None).await
+    }
+
+    /// Makes a bridge that has this mark from its first moment, as its group, so that a caller who
+    /// has recorded [`Undo::Marked`] before can be killed at any time. The mark is a random number
+    /// but 0; [`Netlink::unmark`] takes it off.
+    ///
+    /// # Errors
+    /// Those of [`Netlink::create_bridge`].
+    pub async fn create_marked_bridge(
+        &self,
+        spec: &BridgeSpec,
+        mark: u32,
+    ) -> Result<Undo, LinkError> {
+        self.create(spec, Some(mark)).await
+    }
+
+    /// Puts an interface back into the group of all others.
+    ///
+    /// # Errors
+    /// No such interface, or the kernel's refusal.
+    pub async fn unmark(&self, name: &InterfaceName) -> Result<(), LinkError> {
+        let link = self.link(name).await?;
+        let message = LinkUnspec::new_with_index(link.index)
+            .append_extra_attribute(LinkAttribute::Group(0))
+            .build();
+        self.change(message, || format!("set the group of {name}")).await
+    }
+
+    async fn create(&self, spec: &BridgeSpec, mark: Option<u32>) -> Result<Undo, LinkError> {
         let name = &spec.name;
         if name.as_str().contains('%') {
             return Err(LinkError::Pattern(name.clone()));
@@ -44,6 +74,9 @@ impl Netlink {
             .stp_state(state);
         if let Some(mac) = spec.mac {
             message = message.address(mac.octets().to_vec());
+        }
+        if let Some(mark) = mark {
+            message = message.append_extra_attribute(LinkAttribute::Group(mark));
         }
         let what = || format!("make the bridge {name}");
         self.handle.link().add(message.build()).execute().await.map_err(|error| {

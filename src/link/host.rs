@@ -36,6 +36,8 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// The number of the bridge, bond or the like that it belongs to.
     pub master: Option<u32>,
+    /// Its group, a number without a meaning to the kernel; 0 unless somebody sets it.
+    pub group: u32,
 }
 
 /// An address of an interface, with its subnet.
@@ -260,12 +262,14 @@ fn link(message: &LinkMessage) -> Link {
         mtu: 0,
         mac: None,
         master: None,
+        group: 0,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok(),
+            LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::LinkInfo(infos) => {
                 link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
@@ -345,6 +349,7 @@ mod tests {
             mtu: 1500,
             mac: None,
             master,
+            group: 0,
         };
         let address = |link, address: &str| LinkAddress { link, address: address.parse().unwrap() };
         let route = |to: &str, link, direct| HostRoute {

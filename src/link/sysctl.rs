@@ -29,6 +29,8 @@ pub enum Key {
     BridgeCallsIp6tables,
     /// The same for ARP.
     BridgeCallsArptables,
+    /// Whether IPv6 is turned off on all interfaces. A kernel without IPv6 lacks the setting.
+    AllIpv6Disabled,
     /// Whether an interface has no IPv6 at all. Of an interface's own settings there is nothing to
     /// put back where the interface goes.
     Ipv6Disabled(InterfaceName),
@@ -50,6 +52,7 @@ impl Key {
             Key::BridgeCallsIptables => "net/bridge/bridge-nf-call-iptables".into(),
             Key::BridgeCallsIp6tables => "net/bridge/bridge-nf-call-ip6tables".into(),
             Key::BridgeCallsArptables => "net/bridge/bridge-nf-call-arptables".into(),
+            Key::AllIpv6Disabled => "net/ipv6/conf/all/disable_ipv6".into(),
             Key::Ipv6Disabled(name) => own(name, "disable_ipv6"),
             Key::AcceptRa(name) => own(name, "accept_ra"),
             Key::Autoconf(name) => own(name, "autoconf"),
@@ -150,15 +153,33 @@ impl Sysctls {
     /// # Errors
     /// The setting is missing, or cannot be read or written.
     pub fn set(&self, key: &Key, value: &str) -> Result<Option<Change>, SysctlError> {
+        let change = self.plan(key, value)?;
+        if let Some(change) = &change {
+            self.make(change)?;
+        }
+        Ok(change)
+    }
+
+    /// The change that setting this value would be, to be recorded before it is made: until then
+    /// undoing it does nothing. None where the value is that already.
+    ///
+    /// # Errors
+    /// The setting is missing, or cannot be read.
+    pub fn plan(&self, key: &Key, value: &str) -> Result<Option<Change>, SysctlError> {
         let Some(before) = self.get(key)? else {
             let source = io::ErrorKind::NotFound.into();
             return Err(SysctlError::Read { path: self.root.join(key.path()), source });
         };
-        if before == value {
-            return Ok(None);
-        }
-        self.write(key, value)?;
-        Ok(Some(Change { key: key.clone(), before, after: value.to_owned() }))
+        let change = Change { key: key.clone(), before, after: value.to_owned() };
+        Ok(Some(change).filter(|change| change.before != change.after))
+    }
+
+    /// Makes a change.
+    ///
+    /// # Errors
+    /// The setting cannot be written.
+    pub fn make(&self, change: &Change) -> Result<(), SysctlError> {
+        self.write(&change.key, &change.after)
     }
 
     /// Puts a setting back as [`restore`] decides, and says what it decided. One that is gone was

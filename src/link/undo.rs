@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{LinkError, Netlink, Route};
+use super::{Link, LinkError, Netlink, Route};
 use crate::types::InterfaceName;
 
 /// What takes one change back. It can be written to a file and carried out by a later process, of
@@ -14,6 +14,14 @@ use crate::types::InterfaceName;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "undo", rename_all = "kebab-case")]
 pub enum Undo {
+    /// An interface is about to be made with this mark ([`Netlink::create_marked_bridge`]): remove
+    /// the one that has it. Another one of that name is somebody else's.
+    Marked {
+        /// Its name.
+        name: InterfaceName,
+        /// Its mark.
+        mark: u32,
+    },
     /// The interface was made: remove it.
     Link {
         /// Its name.
@@ -58,14 +66,27 @@ pub enum Undo {
 }
 
 impl Undo {
-    /// The interface's name and number.
-    fn link(&self) -> (&InterfaceName, u32) {
+    /// The interface's name.
+    fn name(&self) -> &InterfaceName {
         match self {
-            Undo::Link { name, index }
-            | Undo::Up { name, index }
-            | Undo::Address { name, index, .. }
-            | Undo::Route { name, index, .. }
-            | Undo::Port { name, index, .. } => (name, *index),
+            Undo::Marked { name, .. }
+            | Undo::Link { name, .. }
+            | Undo::Up { name, .. }
+            | Undo::Address { name, .. }
+            | Undo::Route { name, .. }
+            | Undo::Port { name, .. } => name,
+        }
+    }
+
+    /// Whether this is the interface that it is about.
+    fn is_about(&self, link: &Link) -> bool {
+        match self {
+            Undo::Marked { mark, .. } => link.group == *mark,
+            Undo::Link { index, .. }
+            | Undo::Up { index, .. }
+            | Undo::Address { index, .. }
+            | Undo::Route { index, .. }
+            | Undo::Port { index, .. } => link.index == *index,
         }
     }
 }
@@ -76,15 +97,15 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn undo(&self, undo: &Undo) -> Result<(), LinkError> {
-        let (name, index) = undo.link();
+        let name = undo.name();
         let link = match self.link(name).await {
-            Ok(link) if link.index == index => link,
+            Ok(link) if undo.is_about(&link) => link,
             Ok(_) => return Ok(()), // the name is another interface's by now
             Err(error) if error.is_gone() => return Ok(()),
             Err(error) => return Err(error),
         };
         let done = match undo {
-            Undo::Link { .. } => self.delete_link(name, index).await,
+            Undo::Marked { .. } | Undo::Link { .. } => self.delete_link(name, link.index).await,
             Undo::Up { .. } => self.down(name).await,
             Undo::Address { address, .. } => self.delete_address(name, *address).await,
             Undo::Route { route, .. } => self.delete_route(name, route).await,
@@ -118,6 +139,7 @@ mod tests {
         let route = Route { to: "10.9.0.0/16".parse().unwrap(), via: None, metric: None };
         let address = "192.168.122.1/24".parse().unwrap();
         let undos = [
+            Undo::Marked { name: name.clone(), mark: 77 },
             Undo::Link { name: name.clone(), index: 4 },
             Undo::Up { name: name.clone(), index: 4 },
             Undo::Address { name: name.clone(), index: 4, address },
@@ -125,6 +147,7 @@ mod tests {
             Undo::Port { name, index: 5, bridge: 4 },
         ];
         let written = [
+            r#"{"undo":"marked","name":"virbr0","mark":77}"#,
             r#"{"undo":"link","name":"virbr0","index":4}"#,
             r#"{"undo":"up","name":"virbr0","index":4}"#,
             r#"{"undo":"address","name":"virbr0","index":4,"address":"192.168.122.1/24"}"#,

@@ -1,0 +1,250 @@
+//! netlaunch is killed at every step of bringing a network up, taking it down and putting its rules
+//! back: the next command repairs what is left, and in the end nothing of ours is there and nothing
+//! of others has changed.
+//!
+//! strace kills the real program before the Nth of each system call that changes something. Between
+//! two of them nothing changes, so these are all moments there are.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Output;
+
+use common::{As, Netns, Sandbox, finish, have_root, processes_with, run, text};
+
+/// The system calls that change something: messages to the kernel and to tools, files, processes.
+const CALLS: &str = "sendto,sendmsg,write,openat,rename,unlink,unlinkat,rmdir,mkdir,fork,clone,\
+                     clone3,vfork,kill,pidfd_send_signal,ioctl";
+
+const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000094</uuid>\
+    <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:94'/>\
+    <ip address='10.94.0.1' netmask='255.255.255.0'><dhcp><range start='10.94.0.100' \
+    end='10.94.0.200'/></dhcp></ip><ip family='ipv6' address='fd00:94::1' prefix='64'/>\
+    <route address='10.95.0.0' prefix='24' gateway='10.94.0.2'/></network>";
+
+struct Host {
+    // Dropped first: what it ends lives in the namespace.
+    sandbox: Sandbox,
+    netns: Netns,
+}
+
+impl Host {
+    /// A host with rules and links of others.
+    fn new(backend: &str) -> Self {
+        let netns = Netns::routed();
+        let sandbox = Sandbox::new(As::Root, Some(&netns));
+        let config = sandbox.path("config");
+        fs::create_dir_all(config.join("networks")).unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(sandbox.path(""), open).unwrap();
+        fs::write(config.join("networks/lab.xml"), NAT).unwrap();
+        fs::write(config.join("network.conf"), format!("firewall_backend = \"{backend}\"\n"))
+            .unwrap();
+        let host = Host { sandbox, netns };
+        host.sh(
+            "for t in iptables ip6tables; do $t -P FORWARD DROP; $t -N OTHER; $t -A FORWARD -j OTHER; \
+             $t -A INPUT -p tcp --dport 22 -j ACCEPT; $t -A OUTPUT -o up9 -j DROP; \
+             $t -t nat -A POSTROUTING -o up9 -j MASQUERADE; done; nft add table inet other; \
+             ip link add other0 type bridge",
+        );
+        host
+    }
+
+    fn sh(&self, script: &str) -> String {
+        let output = run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", script]);
+        assert!(output.status.success(), "{script}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Everything that netlaunch could leave or change.
+    fn state(&self) -> String {
+        let seen = self.sh(
+            "nft -s list ruleset; iptables-save; ip6tables-save; ip -o link; ip -o address; ip route; \
+             ip -6 route; grep . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/*/forwarding \
+             /proc/sys/net/ipv6/conf/*/accept_ra",
+        );
+        let mut state = String::new();
+        for line in seen.lines().filter(|line| !line.starts_with('#')) {
+            let line = line.split(" [").next().unwrap_or(line).replace(" tentative", "");
+            state.push_str(line.split(" qlen ").next().unwrap_or(&line));
+            state.push('\n');
+        }
+        let dir = self.sandbox.state().join("networks");
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_name() != ".lock" {
+                state.push_str(&format!("left: {:?}\n", entry.path()));
+            }
+        }
+        for process in processes_with(&self.sandbox.path("").to_string_lossy()) {
+            state.push_str(&format!("runs: {process:?}\n"));
+        }
+        state
+    }
+
+    fn netlaunch(&self, line: &str) -> Output {
+        finish(self.sandbox.netlaunch(&line.split(' ').collect::<Vec<_>>()))
+    }
+
+    fn good(&self, line: &str, about: &str) {
+        let output = self.netlaunch(line);
+        assert!(output.status.success(), "{about}: {line}: {}", text(&output.stderr));
+    }
+
+    fn strace(&self, options: &[&str], line: &str) -> Output {
+        let mut command = self.sandbox.program(Path::new("/usr/bin/strace"));
+        command.args(["-qq", "-e", "signal=none"]).args(options);
+        command.arg(env!("CARGO_BIN_EXE_netlaunch")).args(line.split(' '));
+        finish(command)
+    }
+
+    /// How often a command does each of the calls.
+    fn calls(&self, line: &str) -> BTreeMap<String, usize> {
+        let log = self.sandbox.path("run/calls");
+        let trace = format!("trace={}", known(CALLS));
+        let output = self.strace(&["-e", &trace, "-o", &log.to_string_lossy()], line);
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+        let mut calls = BTreeMap::new();
+        for line in fs::read_to_string(&log).unwrap().lines() {
+            *calls.entry(line.split('(').next().unwrap().to_owned()).or_default() += 1;
+        }
+        calls
+    }
+
+    /// Kills netlaunch before its Nth call of this name. Returns whether it came so far.
+    fn killed(&self, line: &str, call: &str, n: usize) -> bool {
+        let inject = format!("inject={call}:signal=KILL:when={n}");
+        let log = self.sandbox.path("run/killed");
+        let trace = format!("trace={call}");
+        let output =
+            self.strace(&["-e", &trace, "-e", &inject, "-o", &log.to_string_lossy()], line);
+        output.status.signal() == Some(9) || output.status.code() == Some(137)
+    }
+}
+
+/// The calls that this machine has.
+fn known(calls: &str) -> String {
+    let missing: &[&str] = match cfg!(target_arch = "x86_64") {
+        true => &[],
+        false => &["rename", "unlink", "rmdir", "mkdir", "fork", "vfork"],
+    };
+    calls.split(',').filter(|call| !missing.contains(call)).collect::<Vec<_>>().join(",")
+}
+
+/// The moments to kill a command at: every `step`th, files opened for reading among them aside.
+fn moments(calls: &BTreeMap<String, usize>, step: usize) -> Vec<(String, usize)> {
+    let all = calls.iter().flat_map(|(call, n)| (1..=*n).map(|n| (call.clone(), n)));
+    // Of those, opening a file mostly reads, and each is followed by a call that is listed, too.
+    let all = all.filter(|(call, n)| call != "openat" || n % 4 == 0);
+    all.step_by(step).collect()
+}
+
+fn killed_at_every_step(backend: &str, step: usize) {
+    if !have_root("killed_at_every_step") {
+        return;
+    }
+    let host = Host::new(backend);
+    let before = host.state();
+    let start = host.calls("network start lab");
+    let reload = host.calls("firewall reload");
+    let destroy = host.calls("network destroy lab");
+    assert_eq!(host.state(), before);
+    let (mut tried, mut killed) = (0, 0);
+    // After a start that was killed, in turn: start, reload, destroy (which says that it does not
+    // run). The last one always leaves nothing.
+    for (i, (call, n)) in moments(&start, step).into_iter().enumerate() {
+        let about = format!("{backend}: start killed at {call} {n}");
+        tried += 1;
+        killed += usize::from(host.killed("network start lab", &call, n));
+        match i % 3 {
+            0 if host.state() != before => {
+                let output = host.netlaunch("network start lab");
+                let active = text(&output.stderr).contains("runs already");
+                assert!(output.status.success() || active, "{about}: {}", text(&output.stderr));
+                host.good("network destroy lab", &about);
+            }
+            1 => host.good("firewall reload", &about),
+            _ => {
+                host.netlaunch("network destroy lab");
+            }
+        }
+        // A start that had come to its end, as where the last words were cut off.
+        host.netlaunch("network destroy lab");
+        assert_eq!(host.state(), before, "{about}");
+    }
+    for (i, (call, n)) in moments(&destroy, step).into_iter().enumerate() {
+        let about = format!("{backend}: destroy killed at {call} {n}");
+        host.good("network start lab", &about);
+        tried += 1;
+        killed += usize::from(host.killed("network destroy lab", &call, n));
+        if i % 2 == 0 {
+            host.good("firewall reload", &about);
+        }
+        host.netlaunch("network destroy lab");
+        assert_eq!(host.state(), before, "{about}");
+    }
+    // A reload that changes the backend holds the rules of both at one moment.
+    let other = if backend == "nftables" { "iptables" } else { "nftables" };
+    let settings = host.sandbox.path("config/network.conf");
+    let set = |to: &str| fs::write(&settings, format!("firewall_backend = \"{to}\"\n")).unwrap();
+    for (call, n) in moments(&reload, step * 3) {
+        let about = format!("{backend}: reload killed at {call} {n}");
+        host.good("network start lab", &about);
+        set(other);
+        tried += 1;
+        killed += usize::from(host.killed("firewall reload", &call, n));
+        host.good("network destroy lab", &about);
+        set(backend);
+        assert_eq!(host.state(), before, "{about}");
+    }
+    println!("{backend}: killed at {killed} of {tried} moments");
+    assert!(killed * 10 > tried * 8, "{killed} of {tried}");
+}
+
+#[test]
+fn killed_at_every_step_with_nftables() {
+    killed_at_every_step("nftables", 2);
+}
+
+#[test]
+fn killed_at_every_step_with_iptables() {
+    killed_at_every_step("iptables", 5);
+}
+
+/// A start that was killed right before it made the bridge, and then somebody else makes one of that
+/// name, even with that address: it is theirs.
+#[test]
+fn an_interface_of_others_is_never_removed() {
+    if !have_root("an_interface_of_others_is_never_removed") {
+        return;
+    }
+    let host = Host::new("nftables");
+    let before = host.state();
+    let calls = host.calls("network start lab");
+    host.good("network destroy lab", "");
+    let status = host.sandbox.state().join("networks/lab/status.json");
+    let mut seen = 0;
+    for call in ["sendto", "sendmsg"] {
+        for n in 1..=calls.get(call).copied().unwrap_or_default() {
+            host.killed("network start lab", call, n);
+            let marked = fs::read_to_string(&status).is_ok_and(|s| s.contains("\"marked\""));
+            let made = host.state().contains("nlt0");
+            if marked && !made {
+                seen += 1;
+                host.netns.ip("link add nlt0 address 52:54:00:00:00:94 type bridge");
+                let theirs = host.sh("ip -o link show dev nlt0");
+                host.good("firewall reload", "a bridge of others");
+                assert_eq!(host.sh("ip -o link show dev nlt0"), theirs);
+                host.netns.ip("link del nlt0");
+            }
+            host.netlaunch("firewall reload");
+            host.netlaunch("network destroy lab");
+            assert_eq!(host.state(), before, "{call} {n}");
+        }
+    }
+    assert!(seen > 0, "no start was killed before its bridge: {calls:?}");
+}
