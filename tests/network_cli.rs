@@ -82,7 +82,13 @@ impl Host {
 
     fn list(&self) -> Vec<Value> {
         let all: Value = serde_json::from_str(&self.good("network list --json")).unwrap();
-        assert_eq!(all["version"], 1);
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/schema/networks.schema.json");
+        let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        jsonschema::meta::validate(&schema).unwrap();
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let faults: Vec<String> =
+            validator.iter_errors(&all).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        assert_eq!(faults, [] as [String; 0], "{all:#}");
         all["networks"].as_array().unwrap().clone()
     }
 }
@@ -242,6 +248,54 @@ fn nothing_typed_is_lost() {
         assert!(fs::read_to_string(kept).unwrap().contains(text));
         assert_eq!(host.good("network dumpxml web"), before);
     }
+}
+
+/// Starts an edit whose editor runs `body` and then stays, and waits until it does.
+fn long_edit(host: &Host, body: &str) -> std::process::Child {
+    host.good(&format!("network define {}", host.file("web.xml", WEB)));
+    let begun = host.path("begun");
+    let script = format!("sh -c '{body}; echo > {}; exec sleep 60' sh", begun.display());
+    let mut command = host.command("network edit web");
+    let child = command.env("EDITOR", script).stderr(Stdio::piped()).spawn().unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !begun.exists() {
+        assert!(std::time::Instant::now() < end, "the editor does not run");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child
+}
+
+#[test]
+fn an_edit_that_is_ended_leaves_nothing_but_what_was_typed() {
+    use nix::sys::signal::{Signal, kill};
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        for typed in [false, true] {
+            let host = Host::new();
+            let child = long_edit(&host, if typed { "echo typed > \"$1\"" } else { ":" });
+            let before = host.good("network dumpxml web");
+            kill(nix::unistd::Pid::from_raw(child.id() as i32), signal).unwrap();
+            let line = complaint(&child.wait_with_output().unwrap(), 125);
+            assert!(line.contains("the editor sh failed (signal: "), "{signal}: {line}");
+            assert_eq!(host.good("network dumpxml web"), before);
+            assert_eq!(host.kept().len(), usize::from(typed), "{signal}: {line}");
+            let left = fs::read_dir(host.path("tmp")).unwrap().count();
+            assert_eq!(left, usize::from(typed), "{signal}");
+        }
+    }
+}
+
+#[test]
+fn a_definition_that_cannot_be_read_is_not_edited() {
+    let host = Host::new();
+    fs::create_dir_all(host.path("config/networks")).unwrap();
+    let file = host.file("config/networks/web.xml", "<network>");
+    let line = complaint(&host.edit("web", "touch"), 2);
+    assert!(line.starts_with(&format!("{file}:1:1: <network> is never closed")), "{line}");
+    assert!(line.ends_with("; correct that file, or define the network anew"), "{line}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "<network>");
+    assert!(host.kept().is_empty());
+    host.good(&format!("network define {}", host.file("web.xml", WEB)));
+    assert!(host.edit("web", "true").status.success());
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod firewall;
 pub mod log;
 mod network;
 pub mod network_config;
+mod network_edit;
 mod orders;
 mod probe;
 mod ps;

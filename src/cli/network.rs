@@ -4,15 +4,11 @@
 //! network that is active is not undefined, and a definition that changes says when it counts.
 //! Reading and changing definitions needs nothing of the host, so network.conf is read only where
 //! the driver is asked to act.
-//!
-//! `edit` hands a copy to the user's editor and loses nothing that was typed there: whatever goes
-//! wrong afterwards, the copy stays and its name is said.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -23,13 +19,14 @@ use super::args::NetworkVerb;
 use super::config::ConfigError;
 use super::environment::Environment;
 use super::network_config::{self, NetworkConfig};
-use super::{Failure, log, print};
+use super::network_edit::edit;
+use super::{Failure, print};
 use crate::driver::{ConflictsError, Driver, DriverError, DriverSettings, Status};
 use crate::network::{Broken, Define, Definition, NetworkName, NetworkStore, Origin, StoreError};
 use crate::types::InterfaceName;
 use crate::xml::MAX_BYTES;
 
-/// The version of what `list --json` prints.
+/// The version of what `list --json` prints, described by conf/schema/networks.schema.json.
 const LIST_VERSION: u32 = 1;
 
 /// Why a verb cannot be done.
@@ -56,6 +53,12 @@ pub(crate) enum NetworkError {
     /// The network is active.
     #[error("the network {0} is active; destroy it first: netlaunch network destroy {0}")]
     Active(NetworkName),
+    /// What is to be edited is no network.
+    #[error("{0}; correct that file, or define the network anew")]
+    Uneditable(StoreError),
+    /// Signals cannot be watched.
+    #[error("signals cannot be watched: {0}; raise the limit of open files")]
+    Signals(io::Error),
     /// What the environment names is no command.
     #[error("the editor {0:?} is no command; correct VISUAL or EDITOR")]
     NoEditor(String),
@@ -83,7 +86,9 @@ impl NetworkError {
             NetworkError::Driver(error) => error.is_callers(),
             NetworkError::Conflicts(ConflictsError::Driver(error)) => error.is_callers(),
             NetworkError::Conflicts(ConflictsError::NoBridge(_)) => true,
-            NetworkError::Document { .. } | NetworkError::Active(_) => true,
+            NetworkError::Document { .. }
+            | NetworkError::Active(_)
+            | NetworkError::Uneditable(_) => true,
             _ => false,
         };
         if callers { super::USAGE } else { super::FAILED }
@@ -130,8 +135,13 @@ pub(super) fn network(
             print(crate::network::to_xml(&definition.network).as_bytes())?;
         }
         NetworkVerb::Edit(arg) => {
-            let definition = store.get(&arg.name).map_err(NetworkError::from)?;
-            match edit(&store, &definition, environment)? {
+            let definition = store.get(&arg.name).map_err(|error| match error {
+                StoreError::Document { .. } | StoreError::Misnamed { .. } => {
+                    NetworkError::Uneditable(error)
+                }
+                other => other.into(),
+            })?;
+            match runtime()?.block_on(edit(&store, &definition, environment))? {
                 Some(defined) => say_defined(&defined, &config_dir, environment),
                 None => tracing::info!("the network {} was not changed", arg.name),
             }
@@ -204,7 +214,7 @@ fn say_defined(defined: &Definition, config_dir: &Path, environment: &Environmen
 }
 
 /// The bytes of a document that the command line names, no more than a document can have and one.
-fn document(path: &Path) -> Result<Vec<u8>, NetworkError> {
+pub(super) fn document(path: &Path) -> Result<Vec<u8>, NetworkError> {
     let read = |from: &mut dyn Read| {
         let mut bytes = Vec::new();
         from.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map(|_| bytes)
@@ -218,61 +228,9 @@ fn document(path: &Path) -> Result<Vec<u8>, NetworkError> {
 
 /// The names of the host's interfaces, none where the kernel does not tell: then the start of a
 /// network finds out whether its bridge's name is free.
-fn interfaces() -> Vec<InterfaceName> {
+pub(super) fn interfaces() -> Vec<InterfaceName> {
     let Ok(names) = nix::net::if_::if_nameindex() else { return Vec::new() };
     names.iter().filter_map(|link| link.name().to_str().ok()?.parse().ok()).collect()
-}
-
-/// Has the user edit a definition, and defines what comes back; `None` when that is what was there.
-fn edit(
-    store: &NetworkStore,
-    definition: &Definition,
-    environment: &Environment,
-) -> Result<Option<Definition>, NetworkError> {
-    let name = &definition.network.name;
-    let before = crate::network::to_xml(&definition.network);
-    let words = environment.editor().to_string_lossy();
-    let argv = shell_words::split(&words).unwrap_or_default();
-    let [program, args @ ..] = argv.as_slice() else {
-        return Err(NetworkError::NoEditor(words.into_owned()));
-    };
-    // A directory of our own, so that what the editor puts beside the file is ours, too.
-    let parent = environment.temporary_dir();
-    let dir = tempfile::Builder::new()
-        .prefix("netlaunch-edit-")
-        .permissions(fs::Permissions::from_mode(0o700))
-        .tempdir_in(&parent)
-        .map_err(|source| NetworkError::Copy { path: parent, source })?;
-    let path = dir.path().join(format!("{name}.xml"));
-    let failed = |source| NetworkError::Copy { path: path.clone(), source };
-    fs::write(&path, &before).map_err(failed)?;
-    let program = log::printable(program).into_owned();
-    let ended = Command::new(&argv[0]).args(args).arg(&path).status();
-    let ended = match ended {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(NetworkError::EditorFailed { program, status }),
-        Err(source) => return Err(NetworkError::Editor { program, source }),
-    };
-    // Read by its name: editors replace files.
-    let after = document(&path);
-    if after.as_ref().is_ok_and(|after| after == before.as_bytes()) {
-        return ended.map(|()| None);
-    }
-    let source = &path;
-    let defined = ended.and(after).and_then(|xml| {
-        let edited = Some(definition);
-        let define = Define { xml: &xml, source, interfaces: &interfaces(), edited };
-        Ok(store.define(&define, &mut rand::rng())?)
-    });
-    match defined {
-        Ok(defined) => Ok(Some(defined)),
-        // Only what is there can be kept: an editor may have removed it.
-        Err(error) if path.exists() => {
-            let _ = dir.keep();
-            Err(NetworkError::Kept { error: Box::new(error), path })
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// What `list` says of one network.
