@@ -6,7 +6,7 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use common::{Netns, have_root, run, text, wait_until};
@@ -37,7 +37,14 @@ impl Host {
         Driver::new(DriverSettings {
             config_dir: self.dir.path().join("config"),
             state_dir: self.dir.path().join("state"),
-            path: ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from).into(),
+            path: [
+                self.dir.path().join("bin"),
+                "/usr/sbin".into(),
+                "/usr/bin".into(),
+                "/sbin".into(),
+                "/bin".into(),
+            ]
+            .into(),
             firewall_backend: Some(self.backend),
         })
     }
@@ -274,6 +281,63 @@ fn reload_puts_everything_back_and_changes_the_backend() {
     assert!(host.inside("iptables-save", &[]).contains("NETLAUNCH_"));
     assert_eq!(host.destroy(&name).unwrap(), [] as [String; 0]);
     assert_eq!(host.state(), before);
+}
+
+/// IPv6 turned off, and its tools out of order.
+#[test]
+fn a_host_without_ipv6_has_networks_without_it() {
+    if !have_root("a_host_without_ipv6_has_networks_without_it") {
+        return;
+    }
+    for backend in BACKENDS {
+        let host = Host::new(backend);
+        let bin = host.dir.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        for tool in ["ip6tables-save", "ip6tables-restore"] {
+            // A link to a program that fails; a file written here could be held open by a test's
+            // child that is just starting.
+            std::os::unix::fs::symlink("/bin/false", bin.join(tool)).unwrap();
+        }
+        let off = |value: &str| {
+            let file = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
+            host.inside("sh", &["-c", &format!("echo {value} > {file}")]);
+        };
+        let v4 = "<network><name>four</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000444</uuid>\
+                  <forward mode='nat'/><bridge name='nlt0'/><mac address='52:54:00:00:00:44'/>\
+                  <ip address='192.168.144.1' netmask='255.255.255.0'><dhcp><range \
+                  start='192.168.144.2' end='192.168.144.9'/></dhcp></ip></network>";
+        let v6 = "<ip family='ipv6' address='fd00:44::1' prefix='64'/></network>";
+        let both = v4.replace("</network>", v6).replace("four", "both").replace("444<", "446<");
+        host.define("four", v4);
+        off("1");
+        host.used_before();
+        let before = host.state();
+        assert_eq!(host.start("four").unwrap(), [] as [String; 0], "{backend}");
+        let rules = host.state();
+        assert!(rules.contains("192.168.144.0/24"), "{rules}");
+        assert_eq!(host.with(async |driver| driver.reload().await).unwrap().len(), 1);
+        assert_eq!(host.destroy("four").unwrap(), [] as [String; 0]);
+        assert_eq!(host.state(), before, "{backend}");
+        fs::remove_file(host.dir.path().join("config/networks/four.xml")).unwrap();
+
+        host.define("both", &both);
+        let error = host.start("both").unwrap_err();
+        assert!(matches!(error, DriverError::NoIpv6 { .. }), "{error}");
+        let error = error.to_string();
+        let expected = "the network both needs fd00:44::/64, and the host has no IPv6";
+        assert!(error.starts_with(expected), "{error}");
+        assert_eq!(host.state(), before, "{backend}");
+
+        // With IPv6 its packets must be refused, and tools that cannot are no use.
+        if backend == Backend::Iptables {
+            off("0");
+            host.define("both", v4.replace("four", "both").as_str());
+            let before = host.state();
+            let error = host.start("both").unwrap_err().to_string();
+            assert!(error.contains("ip6tables-save failed"), "{error}");
+            assert_eq!(host.state(), before);
+        }
+    }
 }
 
 /// A guest behind NAT: its lease, the page it gets from outside, and who asked for that.
