@@ -397,7 +397,7 @@ mod tests {
                 "network",
                 "netlaunch network needs a command; use list, define, undefine, dumpxml, edit, start, destroy or autostart",
             ),
-            ("firewall", "netlaunch firewall needs a command; use reload"),
+            ("firewall", "netlaunch firewall needs a command; use reload or check"),
             ("network list --jsn", "unknown option --jsn; a similar option exists: --json"),
             (
                 "--backend slirp network list",
