@@ -29,9 +29,9 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::dnsmasq::{self, Dnsmasq, DnsmasqError, Files, Leases};
-use crate::facts::Problem;
+use crate::facts::{FirewallScript, Problem, Target};
 use crate::firewall::{
-    ApplyError, Backend, NoBackend, Recorded, Tools, Transaction, choose, transact,
+    ApplyError, Backend, NoBackend, Recorded, Tools, Transaction, choose, scripts, transact,
 };
 use crate::link::sysctl::{Restore, SysctlError, Sysctls};
 use crate::link::{Conflict, LinkError, Netlink};
@@ -207,6 +207,29 @@ impl Driver {
     pub fn active(&self) -> Result<Vec<Status>, DriverError> {
         let all = status::all(&self.dir())?;
         Ok(all.into_iter().filter(|status| status.complete).collect())
+    }
+
+    /// What a guest that joins a network has to know. For ordinary users, too.
+    ///
+    /// # Errors
+    /// [`DriverError`]: there is no such network, it does not run, its status cannot be read, or its
+    /// bridge is gone.
+    pub async fn target(&self, name: &NetworkName) -> Result<Target, DriverError> {
+        let Some(status) = self.active()?.into_iter().find(|status| status.name == *name) else {
+            self.store.get(name)?;
+            return Err(DriverError::Inactive(name.clone()));
+        };
+        let link = Netlink::open()?.bridge(&status.bridge).await?;
+        let scripts = match (status.backend, status.network()) {
+            (Some(backend), Some(network)) => scripts(backend, &for_network(&config::rules(&network))?),
+            _ => Vec::new(),
+        };
+        let firewall = scripts.into_iter().map(|script| FirewallScript {
+            program: script.program.to_owned(),
+            args: script.args.iter().map(|arg| (*arg).to_owned()).collect(),
+            input: script.input,
+        });
+        Ok(Target { bridge: status.bridge, mtu: link.mtu, firewall: firewall.collect() })
     }
 
     /// Starts a network. Returns what the caller should know, a sentence each.

@@ -14,8 +14,10 @@
 //!
 //! All functions that start something need a tokio runtime with I/O and time enabled.
 
+mod bridge;
 mod passt;
 pub mod ports;
+mod privileges;
 pub mod record;
 pub mod runtime;
 mod start;
@@ -25,6 +27,7 @@ use crate::facts::{Facts, Problem};
 use crate::plan::{Backend, Particulars, PlanError, Request, plan};
 use crate::types::Mac;
 
+pub use bridge::{BridgeError, target};
 pub use passt::PasstError;
 pub use ports::PortError;
 pub use runtime::{LaunchRoot, RuntimeError};

@@ -7,9 +7,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::NetworkName;
 use crate::types::{
     Device, DomainName, GuestView, GuestViewError, HostAddress, Id, InterfaceName, LaunchName, Mac,
-    Publish, overlap,
+    Publish, UserName, overlap,
 };
 
 /// A way to give a guest its network.
@@ -20,6 +21,8 @@ pub enum Backend {
     Passt,
     /// The user network inside QEMU (libslirp).
     Slirp,
+    /// A tap device on a bridge; only where it is named.
+    Bridge,
 }
 
 impl Backend {
@@ -28,6 +31,31 @@ impl Backend {
         match self {
             Backend::Passt => "passt",
             Backend::Slirp => "slirp",
+            Backend::Bridge => "bridge",
+        }
+    }
+
+    /// Whether "auto" may choose it.
+    pub fn is_automatic(self) -> bool {
+        self != Backend::Bridge
+    }
+}
+
+/// What a bridged guest joins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attachment {
+    /// A virtual network of netlaunch's, which must be active.
+    Network(NetworkName),
+    /// A bridge of this host, whoever made it.
+    Bridge(InterfaceName),
+}
+
+impl Attachment {
+    /// The option that asks for it.
+    pub fn option(&self) -> &'static str {
+        match self {
+            Attachment::Network(_) => "--network",
+            Attachment::Bridge(_) => "--bridge",
         }
     }
 }
@@ -102,6 +130,8 @@ impl FromStr for AddressChoice {
 pub struct Request {
     /// The backend to use and no other; `None` is "auto": passt, else slirp.
     pub backend: Option<Backend>,
+    /// What a guest on the bridge backend joins; `None` on the others.
+    pub attachment: Option<Attachment>,
     /// The transport to use and no other; `None` is `unix`, or `fd` where no socket path can be.
     pub transport: Option<Transport>,
     /// `id=` of the netdev.
@@ -123,7 +153,7 @@ pub struct Request {
     pub search: Vec<DomainName>,
     /// The guest's name in DHCP.
     pub hostname: Option<DomainName>,
-    /// The MTU the guest is told, 68 to 65520 bytes (1280 at least where IPv6 is used).
+    /// The MTU the guest is told; on a bridge `None` is the bridge's. 68 to 65520 bytes (1280 at least where IPv6 is used).
     pub mtu: Option<u16>,
     /// The host interface whose addresses and routes passt takes.
     pub interface: Option<InterfaceName>,
@@ -135,6 +165,8 @@ pub struct Request {
     pub pcap: Option<PathBuf>,
     /// What to call the launch in `netlaunch ps`.
     pub name: Option<LaunchName>,
+    /// Whom QEMU runs as, without capabilities; only for root.
+    pub user: Option<UserName>,
     /// QEMU and its arguments; `None` is serve mode, in which the caller starts QEMU.
     pub command: Option<Command>,
 }
@@ -152,6 +184,7 @@ impl Default for Request {
     fn default() -> Self {
         Request {
             backend: None,
+            attachment: None,
             transport: None,
             id: Id::default(),
             mac: None,
@@ -168,6 +201,7 @@ impl Default for Request {
             host_loopback: true,
             pcap: None,
             name: None,
+            user: None,
             command: None,
         }
     }
@@ -237,6 +271,37 @@ pub enum RequestError {
     /// QEMU's arguments use the id already.
     #[error("the QEMU arguments have a netdev with id={0} already: choose another with --id")]
     IdTaken(Id),
+    /// The bridge backend, and nothing to join.
+    #[error(
+        "--backend bridge needs what the guest is to join: add --network NAME, or --bridge IFNAME"
+    )]
+    NothingToJoin,
+    /// Something to join, and another backend.
+    #[error("{option} is for the bridge backend, and --backend {backend} was given: drop one of them")]
+    JoinWithout {
+        /// `--network` or `--bridge`.
+        option: &'static str,
+        /// The backend, or auto.
+        backend: &'static str,
+    },
+    /// A setting of user-mode networks for a bridged guest.
+    #[error(
+        "{0} is for passt and slirp, and a guest on a bridge has its network from there: drop {0}"
+    )]
+    NotOnBridge(&'static str),
+    /// passt's socket is closed to the user.
+    #[error(
+        "--user {user} cannot reach passt's socket with --transport {transport}: use --transport fd"
+    )]
+    UserSocket {
+        /// The user.
+        user: UserName,
+        /// The transport.
+        transport: &'static str,
+    },
+    /// Serve mode has no QEMU to run as somebody.
+    #[error("--user {0} says whom QEMU runs as, so netlaunch must start QEMU itself: add -- QEMU ARGS")]
+    ServeUser(UserName),
     /// The fd transport needs a child to hand the descriptor to.
     #[error(
         "--transport fd hands QEMU an open descriptor, so netlaunch must start QEMU itself: add -- QEMU ARGS, or use --transport unix"
@@ -253,6 +318,7 @@ impl Request {
     /// # Errors
     /// The first [`RequestError`] found; each is the caller's mistake (exit status 2).
     pub fn check(&self) -> Result<(), RequestError> {
+        self.check_bridge()?;
         if let Some((first, second, port)) = overlap(&self.publish) {
             return Err(RequestError::Overlap {
                 first: first.clone(),
@@ -268,8 +334,48 @@ impl Request {
         }
         match &self.command {
             None if self.transport == Some(Transport::Fd) => Err(RequestError::ServeFd),
-            None => Ok(()),
+            None => match &self.user {
+                Some(user) => Err(RequestError::ServeUser(user.clone())),
+                None => Ok(()),
+            },
             Some(command) => self.check_command(command),
+        }
+    }
+
+    fn check_bridge(&self) -> Result<(), RequestError> {
+        match (&self.attachment, self.backend) {
+            (None, Some(Backend::Bridge)) => return Err(RequestError::NothingToJoin),
+            (Some(attachment), backend) if backend != Some(Backend::Bridge) => {
+                let (option, backend) = (attachment.option(), backend.map_or("auto", Backend::name));
+                return Err(RequestError::JoinWithout { option, backend });
+            }
+            (None, _) => {
+                return match (&self.user, self.transport) {
+                    (Some(user), Some(other)) if other != Transport::Fd => {
+                        let (user, transport) = (user.clone(), other.name());
+                        Err(RequestError::UserSocket { user, transport })
+                    }
+                    _ => Ok(()),
+                };
+            }
+            _ => {}
+        }
+        let stray = [
+            (!self.publish.is_empty(), "-p"),
+            (self.address != AddressChoice::Default, "--address"),
+            (self.gateway.is_some(), "--gateway"),
+            (self.dns.is_some(), "--dns"),
+            (!self.search.is_empty(), "--search"),
+            (self.hostname.is_some(), "--hostname"),
+            (self.interface.is_some(), "--interface"),
+            (self.family == Family::V4, "--ipv4-only"),
+            (self.family == Family::V6, "--ipv6-only"),
+            (!self.host_loopback, "--no-host-loopback"),
+            (self.transport.is_some(), "--transport"),
+        ];
+        match stray.into_iter().find(|(given, _)| *given) {
+            Some((_, option)) => Err(RequestError::NotOnBridge(option)),
+            None => Ok(()),
         }
     }
 
