@@ -8,6 +8,9 @@
 //!           confined=DIR for an AppArmor profile that allows DIR
 //! qemu:     new (reconnect-ms), middle (reconnect), old (neither), none, broken; then -NETDEV
 //! host:     routes=SUBNET, dns=SERVER, no-route (no default route)
+//! bridge:   root (may make taps), no-tun, helper, helper-plain (not setuid), closed (its list
+//!           cannot be read), no-list, allow=BRIDGE, deny=BRIDGE; joins=BRIDGE, mtu=BYTES and
+//!           rules of what is to be joined
 //! dir:      the launch directory
 //! args:     the command line
 //! ```
@@ -21,7 +24,10 @@ use std::path::{Path, PathBuf};
 
 use netlaunch::cli::config::Config;
 use netlaunch::cli::{request, usage};
-use netlaunch::facts::{Confinement, Facts, Host, Passt, Problem, Qemu, Reconnect};
+use netlaunch::facts::{
+    AclRule, AclState, Bridge, Confinement, Facts, FirewallScript, Host, Passt, Problem, Qemu,
+    Reconnect, Target,
+};
 use netlaunch::plan::{
     AddressChoice, Backend, Command, Family, MAX_SOCKET_PATH, Particulars, Plan, PlanError,
     Request, Transport, plan, shell,
@@ -66,7 +72,7 @@ fn passt(words: &str) -> Passt {
 }
 
 fn qemu(words: &str) -> Qemu {
-    let netdevs = ["user", "tap", "socket", "stream", "vhost-user"].map(str::to_owned);
+    let netdevs = ["user", "tap", "bridge", "socket", "stream", "vhost-user"].map(str::to_owned);
     let mut qemu = Qemu {
         path: Some("/usr/bin/qemu-system-x86_64".into()),
         netdevs: netdevs.into(),
@@ -106,6 +112,44 @@ fn host(words: &str) -> Host {
     host
 }
 
+fn bridge(words: &str) -> (Bridge, Option<Target>) {
+    let mut bridge = Bridge { tun: true, ..Bridge::default() };
+    bridge.acl.file = "/etc/qemu/bridge.conf".into();
+    bridge.acl.state = AclState::Read;
+    let mut target: Option<Target> = None;
+    for word in words.split_whitespace() {
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("root", _) => bridge.net_admin = true,
+            ("no-tun", _) => bridge.tun = false,
+            ("helper", _) => bridge.helper = Some("/usr/lib/qemu/qemu-bridge-helper".into()),
+            ("helper-plain", _) => {
+                bridge.helper = Some("/usr/lib/qemu/qemu-bridge-helper".into());
+                let problem = Problem::new("the helper is not setuid", "make it setuid");
+                bridge.helper_problem = Some(problem);
+            }
+            ("closed", _) => bridge.acl.state = AclState::Unreadable,
+            ("no-list", _) => bridge.acl.state = AclState::Missing,
+            (verb @ ("allow" | "deny"), name) => {
+                let name = Some(name.to_owned()).filter(|name| name != "all");
+                bridge.acl.rules.push(AclRule { allow: verb == "allow", bridge: name });
+            }
+            ("joins", name) => {
+                let (bridge, firewall) = (name.parse().unwrap(), Vec::new());
+                target = Some(Target { bridge, mtu: 1500, firewall });
+            }
+            ("mtu", bytes) => target.as_mut().unwrap().mtu = bytes.parse().unwrap(),
+            ("rules", _) => {
+                let args = ["-f", "-"].map(str::to_owned).into();
+                let input = "add table ip t\nadd chain ip t c\n".into();
+                let script = FirewallScript { program: "nft".into(), args, input };
+                target.as_mut().unwrap().firewall.push(script);
+            }
+            _ => panic!("bridge: {words}"),
+        }
+    }
+    (bridge, target)
+}
+
 /// One case of a file: its head as it stands there, and the text expected.
 struct Case<'a> {
     head: &'a str,
@@ -122,16 +166,21 @@ impl Case<'_> {
     fn outcome(&self) -> String {
         for line in self.head.lines().filter(|line| !line.starts_with('#')) {
             let key = line.split(':').next().unwrap();
-            assert!(["passt", "qemu", "host", "dir", "args"].contains(&key), "{line}");
+            assert!(["passt", "qemu", "host", "bridge", "dir", "args"].contains(&key), "{line}");
         }
         let or = |key, default| match self.value(key) {
             "" => default,
             value => value,
         };
+        let (bridge, target) = bridge(self.value("bridge"));
+        let mut host = host(self.value("host"));
+        host.root = bridge.net_admin;
         let facts = Facts {
             passt: passt(or("passt", "new")),
             qemu: qemu(or("qemu", "new")),
-            host: host(self.value("host")),
+            host,
+            bridge,
+            target,
         };
         let particulars = Particulars {
             dir: or("dir", "/run/netlaunch/launch-abcdefgh").into(),
@@ -298,6 +347,7 @@ fn facts() -> impl Strategy<Value = Facts> {
         passt: passt(p),
         qemu: qemu(q),
         host: host(h),
+        ..Facts::default()
     })
 }
 
