@@ -89,6 +89,14 @@ pub enum DriverError {
     /// It runs.
     #[error("the network {0} runs already; end it first with netlaunch network destroy {0}")]
     Active(NetworkName),
+    /// Its bridge cannot be told, as where its state is closed to an ordinary user.
+    #[error("cannot tell the bridge of the network {name}: {source}, or name the bridge with --bridge")]
+    BridgeUnknown {
+        /// The network.
+        name: NetworkName,
+        /// Its status cannot be read.
+        source: StatusError,
+    },
     /// It does not run.
     #[error("the network {0} does not run; start it with netlaunch network start {0}")]
     Inactive(NetworkName),
@@ -215,7 +223,10 @@ impl Driver {
     /// [`DriverError`]: there is no such network, it does not run, its status cannot be read, or its
     /// bridge is gone.
     pub async fn target(&self, name: &NetworkName) -> Result<Target, DriverError> {
-        let Some(status) = self.active()?.into_iter().find(|status| status.name == *name) else {
+        let active = status::all(&self.dir())
+            .map_err(|source| DriverError::BridgeUnknown { name: name.clone(), source })?;
+        let named = |status: &Status| status.complete && status.name == *name;
+        let Some(status) = active.into_iter().find(named) else {
             self.store.get(name)?;
             return Err(DriverError::Inactive(name.clone()));
         };

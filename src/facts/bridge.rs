@@ -24,8 +24,10 @@ pub struct Bridge {
 
 /// The helper's access control list.
 ///
-/// The helper reads all of it: a bridge is joined where some line allows it and none denies it
-/// (qemu-bridge-helper.c, measured with QEMU 10.0).
+/// The helper reads all of it: a bridge is joined where some line allows it and none denies it. By
+/// then it has become the user again, with CAP_NET_ADMIN alone, so that the user has to be able to
+/// read it, and to open /dev/net/tun (both measured with QEMU 10.0, built with libcap-ng as
+/// distributions do).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acl {
     /// The file.
@@ -42,8 +44,7 @@ pub struct Acl {
 pub enum AclState {
     /// It is not there: the helper refuses everything.
     Missing,
-    /// It, or a file that it includes, is closed to this user: only the helper, which reads it as
-    /// root, knows what it allows.
+    /// It, or a file that it includes, is closed to this user, and so to the helper.
     #[default]
     Unreadable,
     /// It was read.
@@ -69,7 +70,12 @@ impl Acl {
         let allow = format!("have root write the line \"allow {bridge}\" into {file}");
         let about = |rule: &&AclRule| rule.bridge.as_deref().is_none_or(|b| b == bridge.as_str());
         match self.state {
-            AclState::Unreadable => return Ok(()),
+            AclState::Unreadable => {
+                return Err(Problem::new(
+                    format!("QEMU's bridge helper reads {file} as this user, to whom it is closed"),
+                    format!("have root run 'chmod a+r {file}'"),
+                ));
+            }
             AclState::Missing => {
                 let why = format!("QEMU's bridge helper allows no bridge, since {file} is missing");
                 return Err(Problem::new(why, allow));
@@ -91,9 +97,6 @@ impl Acl {
 
     /// The bridges it allows, in words; `None` where it allows none.
     pub fn allowed(&self) -> Option<String> {
-        if self.state == AclState::Unreadable {
-            return Some("the bridges that root allows".to_owned());
-        }
         let denied = |name: Option<&str>| {
             self.rules.iter().any(|r| !r.allow && (r.bridge.is_none() || r.bridge.as_deref() == name))
         };
@@ -148,7 +151,7 @@ mod tests {
         for (state, lines, refusal, allowed) in [
             (Read, &[(true, "br0")][..], None, Some("br0")),
             (Read, &[(true, "all")], None, Some("every bridge")),
-            (Unreadable, &[], None, Some("the bridges that root allows")),
+            (Unreadable, &[], Some("to whom it is closed"), None),
             (Missing, &[], Some("since /e/bridge.conf is missing"), None),
             (Read, &[], Some("/e/bridge.conf does not allow br0"), None),
             (Read, &[(true, "br1")], Some("/e/bridge.conf does not allow br0"), Some("br1")),

@@ -98,12 +98,19 @@ fn way(request: &Request, facts: &Facts) -> Result<Way, Problem> {
         }
         _ => {}
     }
+    if !bridge.tun {
+        return no(
+            format!("{who}, and that opens /dev/net/tun as this user, to whom it is closed"),
+            "have root run 'modprobe tun; chmod 0666 /dev/net/tun', or run netlaunch as root",
+        );
+    }
     match &facts.target {
         Some(target) => bridge.acl.permits(&target.bridge)?,
         None if bridge.acl.allowed().is_none() => {
+            let file = bridge.acl.file.display();
             return no(
-                format!("{who}, and {} allows it no bridge", bridge.acl.file.display()),
-                "have root write a line such as \"allow br0\" into that file, or run netlaunch as root",
+                format!("{who}, and {file} allows it no bridge, or is closed to this user"),
+                "have root write a line such as \"allow br0\" there and let everyone read it, or run netlaunch as root",
             );
         }
         None => {}

@@ -1,0 +1,508 @@
+//! Launches on a bridge as far as they need no guest: what the tap is like, who makes it, what is
+//! refused and how it is said, what netlaunch and QEMU may do, and the XML for libvirt. QEMU runs,
+//! with its processor stopped.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::scene::{Scene, alive, launch, launches, nothing_left, pid_of};
+use common::{
+    As, Netns, Sandbox, USER, finish, have_root, processes_with, run, start, status_field, text,
+    wait_until,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+const HELPER: &str = "/usr/lib/qemu/qemu-bridge-helper";
+const NONE: &str = "0000000000000000";
+const NET_ADMIN: &str = "0000000000001000";
+
+/// A host with the bridge br0.
+fn host() -> Netns {
+    let host = Netns::bare();
+    host.ip("link add br0 type bridge");
+    host.ip("link set br0 up");
+    host
+}
+
+/// netlaunch's arguments, then a QEMU that waits to be told to run its guest.
+fn waiting<'a>(options: &[&'a str], mark: &'a str) -> Vec<&'a str> {
+    let mut args = options.to_vec();
+    let qemu = ["--", QEMU, "-S", "-nodefaults", "-no-user-config", "-display", "none"];
+    args.extend(qemu);
+    args.extend(["-accel", "tcg", "-m", "32", "-name", mark]);
+    args
+}
+
+/// A launch whose QEMU runs.
+fn up(sandbox: &Sandbox, command: Command) -> (Scene, serde_json::Value) {
+    let mut scene = Scene::start(command);
+    let mut shown = serde_json::Value::Null;
+    let begun = wait_until(Duration::from_secs(30), || {
+        shown = launches(sandbox).pop().unwrap_or_default();
+        !shown["qemu"].is_null()
+    });
+    assert!(begun, "{:?}\n{}", scene.end(), scene.said());
+    (scene, shown)
+}
+
+/// Ends it as a service manager does.
+fn end(mut scene: Scene) {
+    kill(Pid::from_raw(scene.pid()), Signal::SIGTERM).unwrap();
+    let code = scene.end().code();
+    assert!([Some(0), Some(143)].contains(&code), "{code:?}: {}", scene.said());
+}
+
+fn taps(host: &Netns) -> String {
+    host.says("ip", &["-o", "link", "show", "type", "tun"])
+}
+
+/// Its one line of complaint, and its exit status.
+fn refused(command: Command) -> (Option<i32>, String) {
+    let output = finish(command);
+    let said = text(&output.stderr);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    (output.status.code(), said)
+}
+
+#[test]
+fn the_tap_is_the_bridges_and_nobody_elses() {
+    if !have_root("the_tap_is_the_bridges_and_nobody_elses") {
+        return;
+    }
+    let host = host();
+    host.ip("link set br0 mtu 4000");
+    let sandbox = Sandbox::new(As::Root, Some(&host));
+    let mark = sandbox.path("").to_string_lossy().into_owned();
+    let options = ["--bridge", "br0", "--mac", "02:00:00:00:00:07"];
+    let before = host.says("cat", &["/sys/class/net/br0/address"]);
+    let (scene, shown) = up(&sandbox, sandbox.netlaunch(&waiting(&options, &mark)));
+    let tap = shown["bridge"]["tap"].as_str().unwrap().to_owned();
+
+    let link = host.says("ip", &["-d", "-o", "link", "show", "dev", &tap]);
+    for word in ["master br0", "mtu 4000", "fe:00:00:00:00:07", "persist off", ",UP"] {
+        assert!(link.contains(word), "{word}: {link}");
+    }
+    let of_tap = |key: &str| {
+        host.says("cat", &[&format!("/proc/sys/net/ipv6/conf/{tap}/{key}")]).trim().to_owned()
+    };
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        assert_eq!(of_tap("disable_ipv6"), "1");
+        assert!(!host.says("ip", &["-6", "address", "show", "dev", &tap]).contains("inet6"));
+    }
+    // A bridge has the lowest address of its ports', and this is the only one; with a second port
+    // the tap must lose.
+    host.ip("link add port0 type veth peer name port1");
+    host.ip("link set port0 address 52:54:00:00:00:01");
+    host.ip("link set port0 master br0");
+    let now = host.says("cat", &["/sys/class/net/br0/address"]);
+    assert_eq!(now.trim(), "52:54:00:00:00:01", "before the launch {before}");
+    let qemu = fs::read(format!("/proc/{}/cmdline", pid_of(&shown, "qemu"))).unwrap();
+    assert!(text(&qemu).contains("mac=02:00:00:00:00:07,host_mtu=4000"), "{}", text(&qemu));
+    let listed = text(&finish(sandbox.netlaunch(&["ps"])).stdout);
+    assert!(listed.contains("bridge/br0") && listed.contains(&tap), "{listed}");
+
+    end(scene);
+    nothing_left(&sandbox);
+    assert_eq!(taps(&host), "");
+}
+
+#[test]
+fn a_killed_netlaunch_leaves_no_tap_and_no_qemu() {
+    if !have_root("a_killed_netlaunch_leaves_no_tap_and_no_qemu") {
+        return;
+    }
+    for options in [&["--bridge", "br0"][..], &["--bridge", "br0", "--user", "nobody"]] {
+        let host = host();
+        let sandbox = Sandbox::new(As::Root, Some(&host));
+        let mark = sandbox.path("").to_string_lossy().into_owned();
+        // Not netlaunch alone: its guard, too, which the kernel then has to stand in for.
+        for guard in [false, true] {
+            let (mut scene, shown) = up(&sandbox, sandbox.netlaunch(&waiting(options, &mark)));
+            let qemu = pid_of(&shown, "qemu");
+            assert!(!taps(&host).is_empty());
+            let victim = match guard {
+                false => scene.pid(),
+                true => status_field(qemu, "PPid").parse().unwrap(),
+            };
+            kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
+            scene.end();
+            let gone = || !alive(qemu) && taps(&host).is_empty();
+            assert!(wait_until(Duration::from_secs(5), gone), "{options:?}: {}", taps(&host));
+        }
+        // The directory of the killed one goes with the next start.
+        let output = finish(sandbox.netlaunch(&[options, &["--", QEMU, "-version"]].concat()));
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        nothing_left(&sandbox);
+    }
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_tap() {
+    if !have_root("a_start_that_fails_leaves_no_tap") {
+        return;
+    }
+    let host = host();
+    let sandbox = Sandbox::new(As::Root, Some(&host));
+    let script = sandbox.script("qemu", "exit 1");
+    let script = script.to_string_lossy();
+    for (options, code, words) in [
+        (&["--user", "nl-nobody-has-this", "--", QEMU][..], 2, "there is no user nl-nobody"),
+        (&["--", "/nonexistent/qemu"], 127, "/nonexistent/qemu"),
+        (&["--", &script], 126, "does not look like QEMU"),
+    ] {
+        let args = [&["--bridge", "br0"], options].concat();
+        let (got, said) = refused(sandbox.netlaunch(&args));
+        assert_eq!(got, Some(code), "{said}");
+        assert!(said.contains(words), "{said}");
+        assert_eq!(taps(&host), "");
+        nothing_left(&sandbox);
+    }
+    // QEMU itself refuses: the tap was there.
+    let output = finish(sandbox.netlaunch(&["--bridge", "br0", "--", QEMU, "-no-such-option"]));
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert_eq!(taps(&host), "");
+    nothing_left(&sandbox);
+}
+
+/// `--user` on every backend: QEMU has nothing, and netlaunch what the end takes.
+#[test]
+fn what_another_users_qemu_and_its_netlaunch_may_do() {
+    if !have_root("what_another_users_qemu_and_its_netlaunch_may_do") {
+        return;
+    }
+    for (options, kept) in [
+        (&["--bridge", "br0"][..], NET_ADMIN),
+        (&["--backend", "slirp"], NONE),
+        (&["--backend", "passt"], NONE),
+    ] {
+        let host = Netns::routed();
+        host.ip("link add br0 type bridge");
+        let sandbox = Sandbox::new(As::Root, Some(&host));
+        let mark = sandbox.path("").to_string_lossy().into_owned();
+        let options = [options, &["--user", "nobody", "--device", "none"]].concat();
+        let (scene, shown) = up(&sandbox, sandbox.netlaunch(&waiting(&options, &mark)));
+        let qemu = pid_of(&shown, "qemu");
+        assert!(status_field(qemu, "Uid").starts_with("65534\t"), "{options:?}");
+        assert_eq!(status_field(qemu, "NoNewPrivs"), "1");
+        for set in ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"] {
+            assert_eq!(status_field(qemu, set), NONE, "{options:?}: {set} of QEMU");
+        }
+        let given_up = || status_field(scene.pid(), "CapPrm") == kept;
+        assert!(wait_until(Duration::from_secs(5), given_up), "{options:?}");
+        assert_eq!(status_field(scene.pid(), "CapEff"), kept);
+        assert_eq!(status_field(scene.pid(), "CapBnd"), kept);
+        assert_eq!(shown["user"], "nobody");
+        // A QEMU of another user's that does not listen is killed all the same.
+        kill(Pid::from_raw(qemu), Signal::SIGSTOP).unwrap();
+        kill(Pid::from_raw(scene.pid()), Signal::SIGTERM).unwrap();
+        let mut scene = scene;
+        assert_eq!(scene.end().code(), Some(137), "{}", scene.said());
+        nothing_left(&sandbox);
+    }
+}
+
+/// Without privileges netlaunch must still be able to remove its directory.
+#[test]
+fn a_state_directory_in_somebody_elses() {
+    if !have_root("a_state_directory_in_somebody_elses") {
+        return;
+    }
+    let host = host();
+    let sandbox = Sandbox::new(As::Root, Some(&host));
+    for path in [sandbox.state(), sandbox.path("run")] {
+        std::os::unix::fs::chown(&path, Some(USER), Some(USER)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let mark = sandbox.path("").to_string_lossy().into_owned();
+    let (scene, _) = up(&sandbox, sandbox.netlaunch(&waiting(&["--bridge", "br0"], &mark)));
+    // CAP_DAC_OVERRIDE is number 1.
+    let both = || status_field(scene.pid(), "CapEff") == "0000000000001002";
+    assert!(wait_until(Duration::from_secs(5), both), "{}", status_field(scene.pid(), "CapEff"));
+    assert_eq!(status_field(scene.pid(), "CapBnd"), NET_ADMIN);
+    end(scene);
+    nothing_left(&sandbox);
+}
+
+#[test]
+fn a_network_must_be_active_and_a_bridge_one() {
+    if !have_root("a_network_must_be_active_and_a_bridge_one") {
+        return;
+    }
+    let host = host();
+    let sandbox = Sandbox::new(As::Root, Some(&host));
+    for (options, code, words) in [
+        (["--network", "default"], 2, "start it with netlaunch network start default"),
+        (["--network", "nosuch"], 2, "no network is called nosuch"),
+        (["--bridge", "br9"], 125, "there is no interface br9"),
+        (["--bridge", "lo"], 125, "lo is not a bridge"),
+    ] {
+        for rest in [&["--", QEMU][..], &["--print", "--", QEMU], &[]] {
+            let (got, said) = refused(sandbox.netlaunch(&[&options[..], rest].concat()));
+            assert_eq!(got, Some(code), "{said}");
+            assert!(said.contains(words), "{said}");
+        }
+    }
+    nothing_left(&sandbox);
+}
+
+/// An ordinary user's netlaunch, on a host whose /etc is `etc` and whose bridge helper is `helper`,
+/// and where everyone may open the tap device, as udev has it: a mount namespace of its own, in
+/// which setuid programs work.
+fn users(sandbox: &Sandbox, etc: &Path, helper: &Path, args: &[&str]) -> Command {
+    let plain = sandbox.netlaunch(args);
+    let mount = "mount --bind \"$1\" /etc && mount --bind \"$2\" \"$3\" &&
+        mount -t tmpfs tmpfs /dev/net && mknod -m 0666 /dev/net/tun c 10 200 &&
+        shift 3 && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", mount, "sh"]);
+    command.arg(etc).arg(helper).arg(HELPER).arg(plain.get_program());
+    // The helper's privileges come from the bounding set.
+    command.args(plain.get_args().filter(|arg| *arg != "--bounding-set=-all"));
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (name, value) in plain.get_envs() {
+        command.env(name, value.unwrap());
+    }
+    command
+}
+
+/// A copy of /etc with this access control list, and a copy of the helper with these bits.
+fn helped(sandbox: &Sandbox, name: &str, list: Option<&str>, mode: u32) -> (PathBuf, PathBuf) {
+    let (etc, helper) = (sandbox.path(&format!("{name}.etc")), sandbox.path(&format!("{name}.qbh")));
+    let [from, to] = [Path::new("/etc"), &etc].map(|p| p.to_string_lossy().into_owned());
+    assert!(run("cp", &["-a", &from, &to]).status.success());
+    fs::create_dir_all(etc.join("qemu")).unwrap();
+    let _ = fs::remove_file(etc.join("qemu/bridge.conf"));
+    if let Some(list) = list {
+        fs::write(etc.join("qemu/bridge.conf"), list).unwrap();
+    }
+    fs::copy(HELPER, &helper).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(mode)).unwrap();
+    (etc, helper)
+}
+
+fn have_helper(test: &str) -> bool {
+    let there = Path::new(HELPER).exists();
+    if !there {
+        eprintln!("skipped {test}: {HELPER} is not installed (./tests/setup)");
+    }
+    there
+}
+
+#[test]
+fn an_ordinary_user_goes_through_the_helper() {
+    let test = "an_ordinary_user_goes_through_the_helper";
+    if !have_root(test) || !have_helper(test) {
+        return;
+    }
+    let host = host();
+    let sandbox = Sandbox::new(As::User, Some(&host));
+    let mark = sandbox.path("").to_string_lossy().into_owned();
+    let (etc, helper) = helped(&sandbox, "good", Some("# ours\nallow br0\n"), 0o4755);
+    let args = waiting(&["--bridge", "br0"], &mark);
+    let (mut scene, shown) = up(&sandbox, users(&sandbox, &etc, &helper, &args));
+    assert_eq!(shown["bridge"]["bridge"], "br0");
+    let of_bridge = || host.says("ip", &["-o", "link", "show", "master", "br0"]);
+    assert!(wait_until(Duration::from_secs(30), || of_bridge().contains("tap")), "{}", scene.said());
+    let qemu = pid_of(&shown, "qemu");
+    assert!(status_field(qemu, "Uid").starts_with(&format!("{USER}\t")));
+    // netlaunch is killed, and the helper's tap is gone with QEMU.
+    kill(Pid::from_raw(scene.pid()), Signal::SIGKILL).unwrap();
+    scene.end();
+    let gone = || !alive(qemu) && of_bridge().is_empty();
+    assert!(wait_until(Duration::from_secs(5), gone), "{}", of_bridge());
+
+    // Serve mode has nothing to supervise but the arguments to print.
+    let output = finish(users(&sandbox, &etc, &helper, &["--bridge", "br0", "--qemu", QEMU]));
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let netdev = format!("-netdev 'bridge,id=net0,br=br0,helper={HELPER}' -device ");
+    assert!(printed.starts_with(&netdev), "{printed}");
+}
+
+#[test]
+fn what_keeps_an_ordinary_user_off_the_bridge() {
+    let test = "what_keeps_an_ordinary_user_off_the_bridge";
+    if !have_root(test) || !have_helper(test) {
+        return;
+    }
+    let host = host();
+    let sandbox = Sandbox::new(As::User, Some(&host));
+    let list = "/etc/qemu/bridge.conf";
+    for (name, text, mode, words) in [
+        ("plain", Some("allow br0\n"), 0o755, format!("run 'chmod u+s {HELPER}'")),
+        ("none", None, 0o4755, format!("write the line \"allow br0\" into {list}")),
+        ("other", Some("allow br1\n"), 0o4755, format!("write the line \"allow br0\" into {list}")),
+        ("deny", Some("allow all\ndeny br0\n"), 0o4755, "remove the line \"deny br0\"".into()),
+    ] {
+        let (etc, helper) = helped(&sandbox, name, text, mode);
+        let args = ["--bridge", "br0", "--", QEMU, "-version"];
+        let (code, said) = refused(users(&sandbox, &etc, &helper, &args));
+        assert_eq!(code, Some(125), "{name}: {said}");
+        assert!(said.contains(&words), "{name}: {said}");
+        // The same words in the list of what this host can do.
+        let output = finish(users(&sandbox, &etc, &helper, &["probe", "--json"]));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let bridge = &report["candidates"][2];
+        assert_eq!((&bridge["backend"], bridge["usable"].as_bool()), (&"bridge".into(), Some(name == "other" || name == "deny")), "{name}: {bridge}");
+        assert_eq!(bridge["fix"].is_null(), bridge["usable"] == true);
+        assert_ne!(report["chosen"], "bridge");
+    }
+    // The helper reads its list as the user.
+    let (etc, helper) = helped(&sandbox, "closed", Some("allow br0\n"), 0o4755);
+    let file = etc.join("qemu/bridge.conf");
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    let (code, said) =
+        refused(users(&sandbox, &etc, &helper, &["--bridge", "br0", "--", QEMU, "-version"]));
+    assert_eq!(code, Some(125), "{said}");
+    assert!(said.contains(&format!("chmod a+r {list}")), "{said}");
+    nothing_left(&sandbox);
+}
+
+/// The state of networks is root's; a user sees which bridge is meant, or is told what to do.
+#[test]
+fn an_ordinary_user_on_a_network() {
+    let test = "an_ordinary_user_on_a_network";
+    if !have_root(test) || !have_helper(test) {
+        return;
+    }
+    let host = Netns::bare();
+    let sandbox = Sandbox::new(As::User, Some(&host));
+    let (etc, helper) = helped(&sandbox, "good", Some("allow virbr0\n"), 0o4755);
+    let networks = Sandbox::new(As::Root, Some(&host));
+    let output = finish(networks.netlaunch(&["network", "start", "default"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let args = ["--network", "default", "--print=json", "--", QEMU];
+    let plan = || {
+        let mut command = users(&sandbox, &etc, &helper, &args);
+        command.env("NETLAUNCH_STATE_DIR", networks.state());
+        finish(command)
+    };
+    let output = plan();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let plan_of: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let joined = &plan_of["bridge"];
+    assert_eq!((&joined["bridge"], &joined["helper"]), (&"virbr0".into(), &HELPER.into()));
+    assert_eq!(plan_of["firewall"][0]["program"].as_str().map(|p| p.is_empty()), Some(false));
+
+    let status = networks.state().join("networks");
+    fs::set_permissions(&status, fs::Permissions::from_mode(0o700)).unwrap();
+    let output = plan();
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(125), 1), "{said}");
+    assert!(said.contains("--bridge"), "{said}");
+    let output = finish(networks.netlaunch(&["network", "destroy", "default"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(processes_with(&networks.path("").to_string_lossy()).is_empty());
+}
+
+/// The rules that `--print` shows are those that the network has.
+#[test]
+fn the_printed_rules_are_those_of_the_network() {
+    if !have_root("the_printed_rules_are_those_of_the_network") {
+        return;
+    }
+    for (backend, tools) in
+        [("nftables", &["nft"][..]), ("iptables", &["iptables-restore", "ip6tables-restore"])]
+    {
+        let host = Netns::bare();
+        let sandbox = Sandbox::new(As::Root, Some(&host));
+        let setting = format!("firewall_backend = \"{backend}\"\n");
+        fs::write(sandbox.path("config/network.conf"), setting).unwrap();
+        let ours = |args: &[&str]| {
+            let output = finish(sandbox.netlaunch(args));
+            assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+            text(&output.stdout)
+        };
+        ours(&["network", "start", "default"]);
+        let printed = ours(&["--network", "default", "--print=json", "--", QEMU]);
+        let plan: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        let scripts = plan["firewall"].as_array().unwrap();
+        let programs: Vec<_> = scripts.iter().map(|s| s["program"].as_str().unwrap()).collect();
+        assert_eq!(programs, tools);
+        assert!(scripts[0]["input"].as_str().unwrap().contains("192.168.122.0/24"));
+        let shell = ours(&["--network", "default", "--print", "--", QEMU]);
+        assert!(shell.contains("# rules of the network default") && shell.contains("virbr0"));
+        ours(&["network", "destroy", "default"]);
+    }
+}
+
+/// libvirt's own schema accepts the interface of every launch.
+#[test]
+fn libvirt_accepts_the_xml() {
+    let test = "libvirt_accepts_the_xml";
+    let schemas = PathBuf::from("/usr/share/libvirt/schemas");
+    let schemas = std::env::var_os("NETLAUNCH_TEST_SCHEMAS").map_or(schemas, PathBuf::from);
+    let common = schemas.join("domaincommon.rng");
+    if !common.exists() || Command::new("xmllint").arg("--version").output().is_err() {
+        eprintln!("skipped {test}: it needs libvirt's domaincommon.rng and xmllint (./tests/setup)");
+        return;
+    }
+    if !have_root(test) {
+        return;
+    }
+    let host = Netns::routed();
+    host.ip("link add br0 type bridge");
+    let sandbox = Sandbox::new(As::Root, Some(&host));
+    let output = finish(sandbox.netlaunch(&["network", "start", "default"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let rng = sandbox.path("interface.rng");
+    let grammar = format!(
+        "<grammar xmlns='http://relaxng.org/ns/structure/1.0'>\n<start><ref name='interface'/></start>\n<include href='{}'/>\n</grammar>\n",
+        common.display()
+    );
+    fs::write(&rng, grammar).unwrap();
+    for (options, words) in [
+        (&["--network", "default"][..], "<source network='default'/>"),
+        (&["--bridge", "br0", "--mtu", "1400", "--user", "nobody"], "<mtu size='1400'/>"),
+        (&["--bridge", "br0", "--device", "e1000"], "<model type='e1000'/>"),
+        (&["--backend", "slirp", "-p", "2222:22"], "<ip family='ipv4' address='10.0.2.15' prefix='24'/>"),
+        (&["--backend", "passt", "-p", "2222:22", "-p", "[::1]:53/udp"], "<range start='2222' to='22'/>"),
+        (&["--backend", "passt", "-p", "0.0.0.0:80-89:180"], "<range start='80' end='89' to='180'/>"),
+        (&["--backend", "passt", "--address", "host", "--device", "none"], "<backend type='passt'/>"),
+    ] {
+        let args = [options, &["--print=xml", "--", QEMU]].concat();
+        let output = finish(sandbox.netlaunch(&args));
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let xml = text(&output.stdout);
+        assert!(xml.contains(words), "{xml}");
+        let unsaid = options.contains(&"--user") || options[1] == "slirp";
+        assert_eq!(output.stderr.is_empty(), !unsaid, "{}", text(&output.stderr));
+        let file = sandbox.path("interface.xml");
+        fs::write(&file, &xml).unwrap();
+        let mut xmllint = Command::new("xmllint");
+        let checked = xmllint.args(["--noout", "--nonet", "--relaxng"]).arg(&rng).arg(&file).output();
+        let checked = checked.unwrap();
+        assert!(checked.status.success(), "{}{xml}", text(&checked.stderr));
+    }
+    finish(sandbox.netlaunch(&["network", "destroy", "default"]));
+}
+
+/// Two guests on one bridge have taps of their own, and each goes with its QEMU.
+#[test]
+fn every_guest_has_its_own_tap() {
+    if !have_root("every_guest_has_its_own_tap") {
+        return;
+    }
+    let host = host();
+    let sandbox = Sandbox::new(As::Root, Some(&host));
+    let mark = sandbox.path("").to_string_lossy().into_owned();
+    let args = waiting(&["--bridge", "br0", "--name", "first"], &mark);
+    let (first, shown) = up(&sandbox, sandbox.netlaunch(&args));
+    let _second = start(sandbox.netlaunch(&waiting(&["--bridge", "br0"], &mark)));
+    let both = || launches(&sandbox).iter().filter(|l| !l["qemu"].is_null()).count() == 2;
+    assert!(wait_until(Duration::from_secs(30), both));
+    assert_eq!(taps(&host).lines().count(), 2);
+    end(first);
+    let left = launch(&sandbox)["bridge"]["tap"].as_str().unwrap().to_owned();
+    assert_ne!(shown["bridge"]["tap"], left.as_str());
+    assert!(taps(&host).contains(&left) && taps(&host).lines().count() == 1);
+}
