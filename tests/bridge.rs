@@ -276,7 +276,8 @@ fn users(sandbox: &Sandbox, etc: &Path, helper: &Path, args: &[&str]) -> Command
 
 /// A copy of /etc with this access control list, and a copy of the helper with these bits.
 fn helped(sandbox: &Sandbox, name: &str, list: Option<&str>, mode: u32) -> (PathBuf, PathBuf) {
-    let (etc, helper) = (sandbox.path(&format!("{name}.etc")), sandbox.path(&format!("{name}.qbh")));
+    let (etc, helper) =
+        (sandbox.path(&format!("{name}.etc")), sandbox.path(&format!("{name}.qbh")));
     let [from, to] = [Path::new("/etc"), &etc].map(|p| p.to_string_lossy().into_owned());
     assert!(run("cp", &["-a", &from, &to]).status.success());
     fs::create_dir_all(etc.join("qemu")).unwrap();
@@ -311,7 +312,11 @@ fn an_ordinary_user_goes_through_the_helper() {
     let (mut scene, shown) = up(&sandbox, users(&sandbox, &etc, &helper, &args));
     assert_eq!(shown["bridge"]["bridge"], "br0");
     let of_bridge = || host.says("ip", &["-o", "link", "show", "master", "br0"]);
-    assert!(wait_until(Duration::from_secs(30), || of_bridge().contains("tap")), "{}", scene.said());
+    assert!(
+        wait_until(Duration::from_secs(30), || of_bridge().contains("tap")),
+        "{}",
+        scene.said()
+    );
     let qemu = pid_of(&shown, "qemu");
     assert!(status_field(qemu, "Uid").starts_with(&format!("{USER}\t")));
     // netlaunch is killed, and the helper's tap is gone with QEMU.
@@ -352,7 +357,11 @@ fn what_keeps_an_ordinary_user_off_the_bridge() {
         let output = finish(users(&sandbox, &etc, &helper, &["probe", "--json"]));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let bridge = &report["candidates"][2];
-        assert_eq!((&bridge["backend"], bridge["usable"].as_bool()), (&"bridge".into(), Some(name == "other" || name == "deny")), "{name}: {bridge}");
+        assert_eq!(
+            (&bridge["backend"], bridge["usable"].as_bool()),
+            (&"bridge".into(), Some(name == "other" || name == "deny")),
+            "{name}: {bridge}"
+        );
         assert_eq!(bridge["fix"].is_null(), bridge["usable"] == true);
         assert_ne!(report["chosen"], "bridge");
     }
@@ -443,7 +452,9 @@ fn libvirt_accepts_the_xml() {
     let schemas = std::env::var_os("NETLAUNCH_TEST_SCHEMAS").map_or(schemas, PathBuf::from);
     let common = schemas.join("domaincommon.rng");
     if !common.exists() || Command::new("xmllint").arg("--version").output().is_err() {
-        eprintln!("skipped {test}: it needs libvirt's domaincommon.rng and xmllint (./tests/setup)");
+        eprintln!(
+            "skipped {test}: it needs libvirt's domaincommon.rng and xmllint (./tests/setup)"
+        );
         return;
     }
     if !have_root(test) {
@@ -464,10 +475,22 @@ fn libvirt_accepts_the_xml() {
         (&["--network", "default"][..], "<source network='default'/>"),
         (&["--bridge", "br0", "--mtu", "1400", "--user", "nobody"], "<mtu size='1400'/>"),
         (&["--bridge", "br0", "--device", "e1000"], "<model type='e1000'/>"),
-        (&["--backend", "slirp", "-p", "2222:22"], "<ip family='ipv4' address='10.0.2.15' prefix='24'/>"),
-        (&["--backend", "passt", "-p", "2222:22", "-p", "[::1]:53/udp"], "<range start='2222' to='22'/>"),
-        (&["--backend", "passt", "-p", "0.0.0.0:80-89:180"], "<range start='80' end='89' to='180'/>"),
-        (&["--backend", "passt", "--address", "host", "--device", "none"], "<backend type='passt'/>"),
+        (
+            &["--backend", "slirp", "-p", "2222:22"],
+            "<ip family='ipv4' address='10.0.2.15' prefix='24'/>",
+        ),
+        (
+            &["--backend", "passt", "-p", "2222:22", "-p", "[::1]:53/udp"],
+            "<range start='2222' to='22'/>",
+        ),
+        (
+            &["--backend", "passt", "-p", "0.0.0.0:80-89:180"],
+            "<range start='80' end='89' to='180'/>",
+        ),
+        (
+            &["--backend", "passt", "--address", "host", "--device", "none"],
+            "<backend type='passt'/>",
+        ),
     ] {
         let args = [options, &["--print=xml", "--", QEMU]].concat();
         let output = finish(sandbox.netlaunch(&args));
@@ -479,7 +502,8 @@ fn libvirt_accepts_the_xml() {
         let file = sandbox.path("interface.xml");
         fs::write(&file, &xml).unwrap();
         let mut xmllint = Command::new("xmllint");
-        let checked = xmllint.args(["--noout", "--nonet", "--relaxng"]).arg(&rng).arg(&file).output();
+        let checked =
+            xmllint.args(["--noout", "--nonet", "--relaxng"]).arg(&rng).arg(&file).output();
         let checked = checked.unwrap();
         assert!(checked.status.success(), "{}{xml}", text(&checked.stderr));
     }

@@ -84,7 +84,10 @@ fn on_the_default_network(firewall: &str, end: End) {
 
     let shown = launch(&sandbox);
     let tap = shown["bridge"]["tap"].as_str().unwrap().to_owned();
-    assert_eq!((&shown["bridge"]["network"], &shown["backend"]), (&"default".into(), &"bridge".into()));
+    assert_eq!(
+        (&shown["bridge"]["network"], &shown["backend"]),
+        (&"default".into(), &"bridge".into())
+    );
     assert!(host.says("ip", &["-o", "link", "show", "master", "virbr0"]).contains(&tap));
     who_may_what(scene.pid(), pid_of(&shown, "qemu"));
 

@@ -92,7 +92,9 @@ impl Failure {
                 PlanError::QemuUnusable(_) => CANNOT_RUN,
                 _ => FAILED,
             },
-            Failure::Launch(LaunchError::Start(StartError::User(AccountError::Unknown(_)))) => USAGE,
+            Failure::Launch(LaunchError::Start(StartError::User(AccountError::Unknown(_)))) => {
+                USAGE
+            }
             Failure::Launch(LaunchError::Start(StartError::Qemu(SpawnError::Exec {
                 source,
                 ..

@@ -90,7 +90,9 @@ pub enum DriverError {
     #[error("the network {0} runs already; end it first with netlaunch network destroy {0}")]
     Active(NetworkName),
     /// Its bridge cannot be told, as where its state is closed to an ordinary user.
-    #[error("cannot tell the bridge of the network {name}: {source}, or name the bridge with --bridge")]
+    #[error(
+        "cannot tell the bridge of the network {name}: {source}, or name the bridge with --bridge"
+    )]
     BridgeUnknown {
         /// The network.
         name: NetworkName,
@@ -232,7 +234,9 @@ impl Driver {
         };
         let link = Netlink::open()?.bridge(&status.bridge).await?;
         let scripts = match (status.backend, status.network()) {
-            (Some(backend), Some(network)) => scripts(backend, &for_network(&config::rules(&network))?),
+            (Some(backend), Some(network)) => {
+                scripts(backend, &for_network(&config::rules(&network))?)
+            }
             _ => Vec::new(),
         };
         let firewall = scripts.into_iter().map(|script| FirewallScript {

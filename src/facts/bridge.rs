@@ -98,7 +98,9 @@ impl Acl {
     /// The bridges it allows, in words; `None` where it allows none.
     pub fn allowed(&self) -> Option<String> {
         let denied = |name: Option<&str>| {
-            self.rules.iter().any(|r| !r.allow && (r.bridge.is_none() || r.bridge.as_deref() == name))
+            self.rules
+                .iter()
+                .any(|r| !r.allow && (r.bridge.is_none() || r.bridge.as_deref() == name))
         };
         let allowed = self.rules.iter().filter(|rule| rule.allow);
         let mut names: Vec<&str> = allowed

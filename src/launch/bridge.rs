@@ -94,9 +94,9 @@ impl Port {
 
     /// A copy of the tap's descriptor for QEMU.
     pub(super) fn descriptor(&self) -> Result<OwnedFd, BridgeError> {
-        self.tap.as_fd().try_clone_to_owned().map_err(|source| BridgeError::Descriptor {
-            tap: self.name().clone(),
-            source,
-        })
+        self.tap
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|source| BridgeError::Descriptor { tap: self.name().clone(), source })
     }
 }

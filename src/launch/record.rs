@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::runtime::{LaunchRoot, RuntimeError};
-use crate::plan::{Backend, Plan, Transport};
 use crate::network::NetworkName;
+use crate::plan::{Backend, Plan, Transport};
 use crate::types::{HostAddress, InterfaceName, Mac, Publish, UserName};
 
 /// The version of the JSON forms of a record and of `netlaunch ps`.

@@ -105,8 +105,7 @@ impl Netlink {
     /// No such interface, or the kernel's refusal.
     pub async fn set_mac(&self, name: &InterfaceName, mac: Mac) -> Result<(), LinkError> {
         let link = self.link(name).await?;
-        let message =
-            LinkUnspec::new_with_index(link.index).address(mac.octets().to_vec()).build();
+        let message = LinkUnspec::new_with_index(link.index).address(mac.octets().to_vec()).build();
         self.change(message, || format!("set the address of {name} to {mac}")).await
     }
 

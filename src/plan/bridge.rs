@@ -162,8 +162,7 @@ pub(super) fn netdev(draft: &Draft, plan: &BridgePlan) -> (std::ffi::OsString, O
         }
         Way::Helper(helper) => {
             let bridge = plan.bridge.as_str().replace(',', ",,");
-            let mut value =
-                std::ffi::OsString::from(format!("bridge,id={id},br={bridge},helper="));
+            let mut value = std::ffi::OsString::from(format!("bridge,id={id},br={bridge},helper="));
             value.push(option_path(helper));
             (value, None)
         }

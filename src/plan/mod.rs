@@ -26,9 +26,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::facts::{Facts, Problem, Qemu};
-use crate::types::{
-    DEFAULT_VIEW, Device, GuestView, GuestViewError, Id, Mac, Publish, UserName,
-};
+use crate::types::{DEFAULT_VIEW, Device, GuestView, GuestViewError, Id, Mac, Publish, UserName};
 
 pub use bridge::{BridgePlan, Way};
 pub use choice::{Candidate, candidates};

@@ -277,7 +277,9 @@ pub enum RequestError {
     )]
     NothingToJoin,
     /// Something to join, and another backend.
-    #[error("{option} is for the bridge backend, and --backend {backend} was given: drop one of them")]
+    #[error(
+        "{option} is for the bridge backend, and --backend {backend} was given: drop one of them"
+    )]
     JoinWithout {
         /// `--network` or `--bridge`.
         option: &'static str,
@@ -300,7 +302,9 @@ pub enum RequestError {
         transport: &'static str,
     },
     /// Serve mode has no QEMU to run as somebody.
-    #[error("--user {0} says whom QEMU runs as, so netlaunch must start QEMU itself: add -- QEMU ARGS")]
+    #[error(
+        "--user {0} says whom QEMU runs as, so netlaunch must start QEMU itself: add -- QEMU ARGS"
+    )]
     ServeUser(UserName),
     /// The fd transport needs a child to hand the descriptor to.
     #[error(
@@ -346,7 +350,8 @@ impl Request {
         match (&self.attachment, self.backend) {
             (None, Some(Backend::Bridge)) => return Err(RequestError::NothingToJoin),
             (Some(attachment), backend) if backend != Some(Backend::Bridge) => {
-                let (option, backend) = (attachment.option(), backend.map_or("auto", Backend::name));
+                let (option, backend) =
+                    (attachment.option(), backend.map_or("auto", Backend::name));
                 return Err(RequestError::JoinWithout { option, backend });
             }
             (None, _) => {

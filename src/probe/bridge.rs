@@ -131,9 +131,11 @@ mod tests {
         assert_eq!(bridge(root.path()).acl.state, AclState::Missing);
         let dir = root.path().join("etc/qemu");
         fs::create_dir_all(&dir).unwrap();
-        let text = "# bridges\n\n  allow br0 \ninclude /etc/qemu/more.conf\ninclude /none\ndeny\tall\n";
+        let text =
+            "# bridges\n\n  allow br0 \ninclude /etc/qemu/more.conf\ninclude /none\ndeny\tall\n";
         fs::write(dir.join("bridge.conf"), text).unwrap();
-        fs::write(dir.join("more.conf"), "allow br1\ninclude /etc/qemu/more.conf\nallow\n").unwrap();
+        fs::write(dir.join("more.conf"), "allow br1\ninclude /etc/qemu/more.conf\nallow\n")
+            .unwrap();
         let acl = bridge(root.path()).acl;
         assert_eq!((acl.state, acl.file), (AclState::Read, dir.join("bridge.conf")));
         let said: Vec<_> = acl.rules.iter().map(|r| (r.allow, r.bridge.as_deref())).collect();

@@ -103,12 +103,12 @@ pub(super) struct Become {
 }
 
 // 32-bit systems have system calls of the plain names for 16-bit numbers.
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+use libc::{SYS_setgroups as SETGROUPS, SYS_setresgid as SETRESGID, SYS_setresuid as SETRESUID};
 #[cfg(any(target_arch = "x86", target_arch = "arm"))]
 use libc::{
     SYS_setgroups32 as SETGROUPS, SYS_setresgid32 as SETRESGID, SYS_setresuid32 as SETRESUID,
 };
-#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
-use libc::{SYS_setgroups as SETGROUPS, SYS_setresgid as SETRESGID, SYS_setresuid as SETRESUID};
 
 /// Becomes that user, with no capability and no way to one.
 ///
@@ -219,8 +219,7 @@ mod tests {
         std::thread::spawn(move || {
             let kept = [Capability::CAP_NET_ADMIN];
             keep_only(&kept, &[]).unwrap();
-            let has: CapsHashSet =
-                kept.into_iter().filter(|c| before[1].contains(c)).collect();
+            let has: CapsHashSet = kept.into_iter().filter(|c| before[1].contains(c)).collect();
             let [effective, permitted, bounding] = sets();
             assert_eq!((&effective, &permitted), (&has, &has));
             if before[0].contains(&Capability::CAP_SETPCAP) {

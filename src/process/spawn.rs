@@ -17,8 +17,8 @@ use nix::sys::socket::{
 use nix::unistd::Pid;
 
 use super::child::Child;
-use super::privileges::{Account, Become};
 use super::guard::{Prepared, REPORT_LEN, STARTED, Stage, guard_main, raw_fork};
+use super::privileges::{Account, Become};
 
 /// Where one of a program's standard descriptors leads.
 #[derive(Debug)]

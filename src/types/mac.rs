@@ -123,10 +123,9 @@ mod tests {
 
     #[test]
     fn the_hosts_end_has_a_high_address_of_its_own() {
-        for (guest, host) in [
-            ("52:54:00:12:34:56", "fe:54:00:12:34:56"),
-            ("fe:54:00:12:34:56", "fa:54:00:12:34:56"),
-        ] {
+        for (guest, host) in
+            [("52:54:00:12:34:56", "fe:54:00:12:34:56"), ("fe:54:00:12:34:56", "fa:54:00:12:34:56")]
+        {
             assert_eq!(guest.parse::<Mac>().unwrap().host_side().to_string(), host);
         }
     }
