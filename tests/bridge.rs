@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/schema.rs"]
+mod schema;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,6 +21,7 @@ use common::{
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use schema::valid;
 
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 const HELPER: &str = "/usr/lib/qemu/qemu-bridge-helper";
@@ -107,6 +110,7 @@ fn the_tap_is_the_bridges_and_nobody_elses() {
     assert_eq!(now.trim(), "52:54:00:00:00:01", "before the launch {before}");
     let qemu = fs::read(format!("/proc/{}/cmdline", pid_of(&shown, "qemu"))).unwrap();
     assert!(text(&qemu).contains("mac=02:00:00:00:00:07,host_mtu=4000"), "{}", text(&qemu));
+    valid("ps", &serde_json::json!({ "version": 1, "launches": [shown] }));
     let listed = text(&finish(sandbox.netlaunch(&["ps"])).stdout);
     assert!(listed.contains("bridge/br0") && listed.contains(&tap), "{listed}");
 
@@ -356,6 +360,7 @@ fn what_keeps_an_ordinary_user_off_the_bridge() {
         // The same words in the list of what this host can do.
         let output = finish(users(&sandbox, &etc, &helper, &["probe", "--json"]));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        valid("probe", &report);
         let bridge = &report["candidates"][2];
         assert_eq!(
             (&bridge["backend"], bridge["usable"].as_bool()),
@@ -398,6 +403,7 @@ fn an_ordinary_user_on_a_network() {
     let output = plan();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let plan_of: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    valid("plan", &plan_of);
     let joined = &plan_of["bridge"];
     assert_eq!((&joined["bridge"], &joined["helper"]), (&"virbr0".into(), &HELPER.into()));
     assert_eq!(plan_of["firewall"][0]["program"].as_str().map(|p| p.is_empty()), Some(false));
@@ -434,6 +440,7 @@ fn the_printed_rules_are_those_of_the_network() {
         ours(&["network", "start", "default"]);
         let printed = ours(&["--network", "default", "--print=json", "--", QEMU]);
         let plan: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        valid("plan", &plan);
         let scripts = plan["firewall"].as_array().unwrap();
         let programs: Vec<_> = scripts.iter().map(|s| s["program"].as_str().unwrap()).collect();
         assert_eq!(programs, tools);

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/schema.rs"]
+mod schema;
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -17,6 +19,7 @@ use common::{
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use schema::{faults, valid};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -125,7 +128,7 @@ fn mistakes_in_the_command_line() {
         ),
         ("--transport tcp -- Q", &["--transport: unknown value \"tcp\"", "unix, fd or vhost-user"]),
         ("--backend", &["--backend needs a value"]),
-        ("--print=yaml -- Q", &["--print: unknown value \"yaml\"", "shell or json"]),
+        ("--print=qqq -- Q", &["--print: unknown value \"qqq\"", "shell, json or xml"]),
         ("--", &["no program behind --"]),
         ("-- ", &["the program behind -- is an empty word"]),
         ("-v -q -- Q", &["-v cannot go with -q", "drop one of them"]),
@@ -503,19 +506,6 @@ fn print_shows_everything_and_starts_nothing() {
             bench.untouched("print");
         }
     }
-}
-
-/// What is wrong with `value` by one of the schemas in conf/schema.
-fn faults(schema: &str, value: &Value) -> Vec<String> {
-    let file = format!("{}/conf/schema/{schema}.schema.json", env!("CARGO_MANIFEST_DIR"));
-    let schema: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    jsonschema::meta::validate(&schema).unwrap();
-    let validator = jsonschema::draft202012::new(&schema).unwrap();
-    validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect()
-}
-
-fn valid(schema: &str, value: &Value) {
-    assert_eq!(faults(schema, value), [] as [String; 0], "{schema}: {value:#}");
 }
 
 fn json(output: Output) -> Value {
