@@ -29,8 +29,8 @@ use netlaunch::facts::{
     Reconnect, Target,
 };
 use netlaunch::plan::{
-    AddressChoice, Backend, Command, Family, MAX_SOCKET_PATH, Particulars, Plan, PlanError,
-    Request, Transport, plan, shell,
+    AddressChoice, Attachment, Backend, Command, Family, MAX_SOCKET_PATH, Particulars, Plan,
+    PlanError, Request, Transport, Way, plan, shell,
 };
 use netlaunch::types::{HostAddress, Mac, Publish};
 use proptest::prelude::*;
@@ -293,6 +293,7 @@ fn requests() -> impl Strategy<Value = Request> {
         3 => Just(None),
         3 => Just(Some(Backend::Passt)),
         1 => Just(Some(Backend::Slirp)),
+        1 => Just(Some(Backend::Bridge)),
     ];
     let transport = prop::option::of(prop_oneof![
         Just(Transport::Unix),
@@ -311,6 +312,15 @@ fn requests() -> impl Strategy<Value = Request> {
     (backend, transport, addresses(), family, dns, prop::collection::vec(publish(), 0..4), rest)
         .prop_map(|(backend, transport, (address, gateway), family, dns, publish, rest)| {
             let (mtu, host_loopback, name, pcap, serve) = rest;
+            let attachment = Some(Attachment::Bridge("br0".parse().unwrap()));
+            let attachment = attachment.filter(|_| backend == Some(Backend::Bridge));
+            if attachment.is_some() {
+                // Hardly any of them could be asked for there.
+                let command = Command { program: "q".into(), args: Vec::new() };
+                let command = (!serve).then_some(command);
+                let pcap = pcap.map(PathBuf::from);
+                return Request { backend, attachment, mtu, pcap, command, ..Request::default() };
+            }
             let args = ["-m", "64", "-M", "q35"].map(OsString::from).to_vec();
             let command = Command { program: "qemu-system-x86_64".into(), args };
             Request {
@@ -343,11 +353,16 @@ fn facts() -> impl Strategy<Value = Facts> {
         "dns=192.0.2.1 dns=::1 routes=10.0.2.0/24",
         "routes=10.0.0.0/8 routes=172.16.0.0/12 routes=192.168.0.0/16 routes=169.254.0.0/16",
     ]);
-    (passts, qemus, hosts).prop_map(|(p, q, h)| Facts {
-        passt: passt(p),
-        qemu: qemu(q),
-        host: host(h),
-        ..Facts::default()
+    let bridges = of(&[
+        "root joins=br0 mtu=9000",
+        "root no-tun joins=br0",
+        "helper allow=br0 joins=br0",
+        "helper-plain joins=br0",
+        "helper",
+    ]);
+    (passts, qemus, hosts, bridges).prop_map(|(p, q, h, b)| {
+        let (bridge, target) = bridge(b);
+        Facts { passt: passt(p), qemu: qemu(q), host: host(h), bridge, target }
     })
 }
 
@@ -377,6 +392,13 @@ fn check(request: &Request, facts: &Facts, made: &Plan) {
     }
     let Some(passt) = &made.passt else {
         let netdev = values(&qemu, "-netdev")[0];
+        if let Some(bridge) = &made.bridge {
+            let (tap, helper) = (netdev.ends_with(",fd=7"), netdev.contains(",br=br0,helper=/"));
+            assert_eq!((tap, helper), (bridge.way == Way::Tap, bridge.way != Way::Tap), "{netdev}");
+            assert_eq!((made.qemu.fd == Some(7), made.view), (tap, None));
+            assert!(!(tap && request.command.is_none()), "nobody inherits it");
+            return;
+        }
         assert!(netdev.starts_with("user,id=net0"), "{netdev}");
         let given = made.view.map(|v| format!(",dhcpstart={},", v.address.address()));
         assert!(given.is_none_or(|given| netdev.contains(&given)), "{netdev}");

@@ -11,7 +11,7 @@ use super::request::Job;
 use super::{Failure, network, print};
 use crate::facts::Facts;
 use crate::launch::{self, LaunchError, Order, Outcome, Running, Surroundings, launch};
-use crate::plan::{self, Attachment, Backend, Plan, PlanError};
+use crate::plan::{self, Attachment, Backend, Plan, PlanError, Request};
 use crate::process::{inherited, signals};
 
 /// Carries `job` out; the exit status is QEMU's.
@@ -25,7 +25,7 @@ pub(super) async fn run(
         let around = surroundings(environment, qemu_fd, None);
         let plan =
             plan::plan(&job.request, &facts, &around.particulars()).map_err(LaunchError::from)?;
-        return show(&plan, format);
+        return show(&job.request, &plan, format);
     }
     let ready = job.ready_fd.map(ready_descriptor).transpose()?;
     signals::ignore_sigpipe();
@@ -139,14 +139,14 @@ fn surroundings(
     }
 }
 
-fn show(plan: &Plan, format: PrintFormat) -> Result<u8, Failure> {
+fn show(request: &Request, plan: &Plan, format: PrintFormat) -> Result<u8, Failure> {
     match format {
         PrintFormat::Shell => print(plan::shell(plan).as_bytes())?,
         PrintFormat::Json => print(format!("{:#}\n", plan::json(plan)).as_bytes())?,
         PrintFormat::Xml => {
-            print(plan::xml(plan).as_bytes())?;
-            for what in plan::unsaid(plan) {
-                tracing::warn!("libvirt's XML lacks {what}");
+            print(plan::xml(request, plan).as_bytes())?;
+            for option in plan::unsaid(request, plan) {
+                tracing::warn!("{option} is not in this XML: libvirt's format has nothing for it");
             }
         }
     }

@@ -81,10 +81,6 @@ pub struct Plan {
     pub passt: Option<PasstPlan>,
     /// The bridge's side; `None` on the other backends.
     pub bridge: Option<BridgePlan>,
-    /// The guest's card.
-    pub device: Device,
-    /// The MTU the guest was to be told, where the request says.
-    pub mtu: Option<u16>,
     /// Whom QEMU runs as; `None` is the caller.
     pub user: Option<UserName>,
     /// The launch's name in `netlaunch ps`, where one was given.
@@ -205,8 +201,6 @@ pub fn plan(
         qemu,
         passt,
         bridge,
-        device: request.device.clone(),
-        mtu: request.mtu,
         user: request.user.clone(),
         name: request.name.as_ref().map(|n| n.to_string()),
         dir: particulars.dir.clone(),

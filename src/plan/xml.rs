@@ -1,24 +1,25 @@
 //! A plan as the `<interface>` of a libvirt domain, for guests that libvirt starts.
 //!
 //! The element says what the plan says as far as libvirt's format can (its formatdomain page,
-//! "Network interfaces"). libvirt forwards ports with the passt backend only, and chooses gateway
-//! and DNS server itself; what cannot be said is left out, and [`unsaid`] names it.
+//! "Network interfaces"). libvirt forwards ports and names an interface with the passt backend only,
+//! and chooses gateway and DNS server itself; what cannot be said is left out, and [`unsaid`] names
+//! it.
 
-use super::{Backend, Plan};
+use super::{Backend, Family, Plan, Request, Transport};
 use crate::types::{Device, Publish};
 use crate::xml::Tag;
 
-/// The guest's card as libvirt's XML, with a newline at its end.
-pub fn xml(plan: &Plan) -> String {
+/// The guest's card as libvirt's XML, with a newline at its end. `plan` is that of `request`.
+pub fn xml(request: &Request, plan: &Plan) -> String {
     let mac = Tag::new("mac").attribute("address", plan.mac);
-    let model = model(&plan.device).map(|model| Tag::new("model").attribute("type", model));
-    let mtu = plan.mtu.map(|mtu| Tag::new("mtu").attribute("size", mtu));
+    let model = model(&request.device).map(|model| Tag::new("model").attribute("type", model));
+    let mtu = request.mtu.map(|mtu| Tag::new("mtu").attribute("size", mtu));
     let (kind, children) = match &plan.bridge {
         Some(bridge) => match &bridge.network {
             Some(name) => ("network", vec![Tag::new("source").attribute("network", name)]),
             None => ("bridge", vec![Tag::new("source").attribute("bridge", &bridge.bridge)]),
         },
-        None => ("user", user(plan)),
+        None => ("user", user(request, plan)),
     };
     Tag::new("interface")
         .attribute("type", kind)
@@ -29,19 +30,27 @@ pub fn xml(plan: &Plan) -> String {
         .to_string()
 }
 
-/// What the plan has and the XML has not, a clause each.
-pub fn unsaid(plan: &Plan) -> Vec<String> {
-    let mut unsaid = Vec::new();
-    if plan.backend == Backend::Slirp && !plan.publish.is_empty() {
-        unsaid.push("published ports, which libvirt has for passt alone".to_owned());
-    }
-    if let (None, Device::Model(model)) = (model(&plan.device), &plan.device) {
-        unsaid.push(format!("the card {model}, whose name libvirt does not take"));
-    }
-    if let Some(user) = &plan.user {
-        unsaid.push(format!("the user {user}, which libvirt sets in its qemu.conf"));
-    }
-    unsaid
+/// The options of the request that the XML has nothing for.
+pub fn unsaid(request: &Request, plan: &Plan) -> Vec<&'static str> {
+    let passt = plan.backend == Backend::Passt;
+    let options = [
+        (!passt && !request.publish.is_empty(), "--publish"),
+        (!request.host_loopback, "--no-host-loopback"),
+        (request.gateway.is_some(), "--gateway"),
+        (request.dns.is_some(), "--dns"),
+        (!request.search.is_empty(), "--search"),
+        (request.hostname.is_some(), "--hostname"),
+        (request.family == Family::V4, "--ipv4-only"),
+        (request.family == Family::V6, "--ipv6-only"),
+        (plan.transport == Some(Transport::VhostUser), "--transport vhost-user"),
+        (
+            matches!(request.device, Device::Model(_)) && model(&request.device).is_none(),
+            "--device",
+        ),
+        (request.pcap.is_some(), "--pcap"),
+        (request.user.is_some(), "--user"),
+    ];
+    options.into_iter().filter(|(given, _)| *given).map(|(_, option)| option).collect()
 }
 
 /// libvirt's word for the card; it makes a virtio card of the machine's own bus.
@@ -54,11 +63,13 @@ fn model(device: &Device) -> Option<&str> {
 }
 
 /// The elements of a user-mode network.
-fn user(plan: &Plan) -> Vec<Tag> {
+fn user(request: &Request, plan: &Plan) -> Vec<Tag> {
     let mut tags = Vec::new();
     if plan.backend == Backend::Passt {
         tags.push(Tag::new("backend").attribute("type", "passt"));
     }
+    let interface = request.interface.as_ref();
+    tags.extend(interface.map(|name| Tag::new("source").attribute("dev", name)));
     tags.extend(plan.view.map(|view| {
         Tag::new("ip")
             .attribute("family", "ipv4")
