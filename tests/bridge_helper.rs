@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::bridges::{QEMU, host, refused, up, waiting};
-use common::scene::{alive, nothing_left, pid_of};
+use common::bridges::{QEMU, host, refused, taps, up, waiting};
+use common::scene::{Scene, alive, command_line, nothing_left, pid_of};
 use common::{
-    As, Netns, Sandbox, USER, finish, have_root, processes_with, run, status_field, text,
+    As, Guest, Netns, Sandbox, USER, finish, have_root, processes_with, run, status_field, text,
     wait_until,
 };
 use nix::sys::signal::{Signal, kill};
@@ -184,4 +184,30 @@ fn an_ordinary_user_on_a_network() {
     let output = finish(networks.netlaunch(&["network", "destroy", "default"]));
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(processes_with(&networks.path("").to_string_lossy()).is_empty());
+}
+
+/// A real guest on the helper's tap: its lease is from the network's dnsmasq.
+#[test]
+fn a_users_guest_on_the_bridge_of_a_network() {
+    let test = "a_users_guest_on_the_bridge_of_a_network";
+    let (true, true, Some(guest)) = (have_root(test), have_helper(test), Guest::find(test)) else {
+        return;
+    };
+    let host = Netns::bare();
+    let networks = Sandbox::new(As::Root, Some(&host));
+    let output = finish(networks.netlaunch(&["network", "start", "default"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let sandbox = Sandbox::new(As::User, Some(&host));
+    let (etc, helper) = helped(&sandbox, "good", Some("allow virbr0\n"), 0o4755);
+    let args = command_line(&sandbox, &guest, &["--bridge", "virbr0"], "read go\nexit_qemu 37");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut scene = Scene::start(users(&sandbox, &etc, &helper, &args));
+    let lease = scene.hear("LEASE ");
+    assert!(lease.contains("ip=192.168.122.") && lease.contains("router=192.168.122.1"), "{lease}");
+    scene.say("go");
+    assert_eq!(scene.end().code(), Some(37), "{}", scene.said());
+    nothing_left(&sandbox);
+    assert_eq!(taps(&host), "");
+    let output = finish(networks.netlaunch(&["network", "destroy", "default"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }
