@@ -3,12 +3,16 @@
 //! Everything a plan depends on is here, so a plan can be made for any host in a test, and
 //! `netlaunch probe --json` is these values as they are. Features count, never version numbers.
 
+mod bridge;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+
+pub use bridge::{Acl, AclRule, AclState, Bridge, FirewallScript, Target};
 
 /// Why something cannot be used here, and what would change that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,17 +104,6 @@ pub struct Libvirt {
     pub why: String,
 }
 
-/// What bridged networks would need.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bridge {
-    /// Whether this process may make links (CAP_NET_ADMIN).
-    pub net_admin: bool,
-    /// Whether /dev/net/tun can be opened.
-    pub tun: bool,
-    /// QEMU's setuid bridge helper, where there is one.
-    pub helper: Option<PathBuf>,
-}
-
 /// The firewall tools that bridged networks would use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firewall {
@@ -159,7 +152,7 @@ pub struct Host {
     pub resolvers: Vec<IpAddr>,
 }
 
-/// All that a plan for a user-mode network depends on.
+/// All that a plan depends on. The last two are looked up for launches on a bridge only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The passt program.
@@ -168,4 +161,8 @@ pub struct Facts {
     pub qemu: Qemu,
     /// The host's own network.
     pub host: Host,
+    /// How this user may join bridges.
+    pub bridge: Bridge,
+    /// The bridge that the request names, itself or by its network.
+    pub target: Option<Target>,
 }

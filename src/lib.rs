@@ -1,5 +1,5 @@
 //! netlaunch gives QEMU guests their network: through passt, or through slirp where passt cannot
-//! serve, started, supervised and cleaned up.
+//! serve, or on a bridge; started, supervised and cleaned up.
 //!
 //! The program `netlaunch` is a thin front of this library. Programs that start guests themselves,
 //! such as appliance launchers, call it in three steps, each usable alone:
@@ -64,10 +64,11 @@
 //!
 //! # Layout
 //!
-//! Imports go one way. For guests of their own: [`types`] ← [`facts`] ← [`plan`] (pure) ←
-//! [`process`] ← [`probe`], [`launch`] (effects) ← `cli` ← `main`. For virtual networks: [`xml`] ←
-//! [`network`] and [`rules`] (pure) ← [`firewall`], [`link`], [`dnsmasq`] (effects) ← [`driver`] ←
-//! `cli`.
+//! Imports go one way. For guests: [`types`] ← [`facts`] ← [`plan`] (pure) ← [`process`] ←
+//! [`probe`], [`launch`] (effects) ← `cli` ← `main`. For virtual networks: [`xml`] ← [`network`] and
+//! [`rules`] (pure) ← [`firewall`], [`link`], [`dnsmasq`] (effects) ← [`driver`] ← `cli`. A guest on
+//! a network: [`plan`] knows its name, [`driver`] tells what it is ([`facts::Target`]), and
+//! [`launch`] uses [`link`].
 
 #[doc(hidden)]
 pub mod cli;

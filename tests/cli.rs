@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/schema.rs"]
+mod schema;
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -17,6 +19,7 @@ use common::{
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use schema::{faults, valid};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -119,10 +122,13 @@ fn mistakes_in_the_command_line() {
         ("--bakend slirp -- Q", &["unknown option --bakend", "--backend"][..]),
         ("-m 256 -- Q", &["unknown option -m", "put QEMU's own options behind -- QEMU"]),
         ("qemu -m 256", &["\"qemu\" is not a command", "put -- before QEMU"]),
-        ("--backend qemu -- Q", &["--backend: unknown value \"qemu\"", "auto, passt or slirp"]),
+        (
+            "--backend qemu -- Q",
+            &["--backend: unknown value \"qemu\"", "auto, passt, slirp or bridge"],
+        ),
         ("--transport tcp -- Q", &["--transport: unknown value \"tcp\"", "unix, fd or vhost-user"]),
         ("--backend", &["--backend needs a value"]),
-        ("--print=yaml -- Q", &["--print: unknown value \"yaml\"", "shell or json"]),
+        ("--print=qqq -- Q", &["--print: unknown value \"qqq\"", "shell, json or xml"]),
         ("--", &["no program behind --"]),
         ("-- ", &["the program behind -- is an empty word"]),
         ("-v -q -- Q", &["-v cannot go with -q", "drop one of them"]),
@@ -426,7 +432,11 @@ fn mistakes_in_the_configuration_file() {
         ("bakend = \"slirp\"\n", ":1:1: ", &["unknown key `bakend`", "backend"][..]),
         ("# a\n\n  mtu = 70000\n", ":3:9: ", &["not an MTU", "68 to 65520"]),
         ("mtu = \"1500\"\n", ":1:7: ", &["write a number"]),
-        ("backend = \"pasta\"\n", ":1:11: ", &["unknown value", "pasta", "auto, passt, slirp"]),
+        (
+            "backend = \"pasta\"\n",
+            ":1:11: ",
+            &["unknown value", "pasta", "auto, passt, slirp, bridge"],
+        ),
         ("\npublish = [\"22\", \"0\"]\n", ":2:11: ", &["is not a port"]),
         ("mtu = 1500\nmtu = 1400\n", ":2:1: ", &["duplicate key"]),
         ("backend = passt\n", ":1:11: ", &[]),
@@ -496,19 +506,6 @@ fn print_shows_everything_and_starts_nothing() {
             bench.untouched("print");
         }
     }
-}
-
-/// What is wrong with `value` by one of the schemas in conf/schema.
-fn faults(schema: &str, value: &Value) -> Vec<String> {
-    let file = format!("{}/conf/schema/{schema}.schema.json", env!("CARGO_MANIFEST_DIR"));
-    let schema: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    jsonschema::meta::validate(&schema).unwrap();
-    let validator = jsonschema::draft202012::new(&schema).unwrap();
-    validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect()
-}
-
-fn valid(schema: &str, value: &Value) {
-    assert_eq!(faults(schema, value), [] as [String; 0], "{schema}: {value:#}");
 }
 
 fn json(output: Output) -> Value {

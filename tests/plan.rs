@@ -8,6 +8,9 @@
 //!           confined=DIR for an AppArmor profile that allows DIR
 //! qemu:     new (reconnect-ms), middle (reconnect), old (neither), none, broken; then -NETDEV
 //! host:     routes=SUBNET, dns=SERVER, no-route (no default route)
+//! bridge:   root (may make taps), no-tun, helper, helper-plain (not setuid), closed (its list
+//!           cannot be read), no-list, allow=BRIDGE, deny=BRIDGE; joins=BRIDGE, mtu=BYTES and
+//!           rules of what is to be joined
 //! dir:      the launch directory
 //! args:     the command line
 //! ```
@@ -21,10 +24,13 @@ use std::path::{Path, PathBuf};
 
 use netlaunch::cli::config::Config;
 use netlaunch::cli::{request, usage};
-use netlaunch::facts::{Confinement, Facts, Host, Passt, Problem, Qemu, Reconnect};
+use netlaunch::facts::{
+    AclRule, AclState, Bridge, Confinement, Facts, FirewallScript, Host, Passt, Problem, Qemu,
+    Reconnect, Target,
+};
 use netlaunch::plan::{
-    AddressChoice, Backend, Command, Family, MAX_SOCKET_PATH, Particulars, Plan, PlanError,
-    Request, Transport, plan, shell,
+    AddressChoice, Attachment, Backend, Command, Family, MAX_SOCKET_PATH, Particulars, Plan,
+    PlanError, Request, Transport, Way, plan, shell,
 };
 use netlaunch::types::{HostAddress, Mac, Publish};
 use proptest::prelude::*;
@@ -66,7 +72,7 @@ fn passt(words: &str) -> Passt {
 }
 
 fn qemu(words: &str) -> Qemu {
-    let netdevs = ["user", "tap", "socket", "stream", "vhost-user"].map(str::to_owned);
+    let netdevs = ["user", "tap", "bridge", "socket", "stream", "vhost-user"].map(str::to_owned);
     let mut qemu = Qemu {
         path: Some("/usr/bin/qemu-system-x86_64".into()),
         netdevs: netdevs.into(),
@@ -106,6 +112,44 @@ fn host(words: &str) -> Host {
     host
 }
 
+fn bridge(words: &str) -> (Bridge, Option<Target>) {
+    let mut bridge = Bridge { tun: true, ..Bridge::default() };
+    bridge.acl.file = "/etc/qemu/bridge.conf".into();
+    bridge.acl.state = AclState::Read;
+    let mut target: Option<Target> = None;
+    for word in words.split_whitespace() {
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("root", _) => bridge.net_admin = true,
+            ("no-tun", _) => bridge.tun = false,
+            ("helper", _) => bridge.helper = Some("/usr/lib/qemu/qemu-bridge-helper".into()),
+            ("helper-plain", _) => {
+                bridge.helper = Some("/usr/lib/qemu/qemu-bridge-helper".into());
+                let problem = Problem::new("the helper is not setuid", "make it setuid");
+                bridge.helper_problem = Some(problem);
+            }
+            ("closed", _) => bridge.acl.state = AclState::Unreadable,
+            ("no-list", _) => bridge.acl.state = AclState::Missing,
+            (verb @ ("allow" | "deny"), name) => {
+                let name = Some(name.to_owned()).filter(|name| name != "all");
+                bridge.acl.rules.push(AclRule { allow: verb == "allow", bridge: name });
+            }
+            ("joins", name) => {
+                let (bridge, firewall) = (name.parse().unwrap(), Vec::new());
+                target = Some(Target { bridge, mtu: 1500, firewall });
+            }
+            ("mtu", bytes) => target.as_mut().unwrap().mtu = bytes.parse().unwrap(),
+            ("rules", _) => {
+                let args = ["-f", "-"].map(str::to_owned).into();
+                let input = "add table ip t\nadd chain ip t c\n".into();
+                let script = FirewallScript { program: "nft".into(), args, input };
+                target.as_mut().unwrap().firewall.push(script);
+            }
+            _ => panic!("bridge: {words}"),
+        }
+    }
+    (bridge, target)
+}
+
 /// One case of a file: its head as it stands there, and the text expected.
 struct Case<'a> {
     head: &'a str,
@@ -122,16 +166,21 @@ impl Case<'_> {
     fn outcome(&self) -> String {
         for line in self.head.lines().filter(|line| !line.starts_with('#')) {
             let key = line.split(':').next().unwrap();
-            assert!(["passt", "qemu", "host", "dir", "args"].contains(&key), "{line}");
+            assert!(["passt", "qemu", "host", "bridge", "dir", "args"].contains(&key), "{line}");
         }
         let or = |key, default| match self.value(key) {
             "" => default,
             value => value,
         };
+        let (bridge, target) = bridge(self.value("bridge"));
+        let mut host = host(self.value("host"));
+        host.root = bridge.net_admin;
         let facts = Facts {
             passt: passt(or("passt", "new")),
             qemu: qemu(or("qemu", "new")),
-            host: host(self.value("host")),
+            host,
+            bridge,
+            target,
         };
         let particulars = Particulars {
             dir: or("dir", "/run/netlaunch/launch-abcdefgh").into(),
@@ -244,6 +293,7 @@ fn requests() -> impl Strategy<Value = Request> {
         3 => Just(None),
         3 => Just(Some(Backend::Passt)),
         1 => Just(Some(Backend::Slirp)),
+        1 => Just(Some(Backend::Bridge)),
     ];
     let transport = prop::option::of(prop_oneof![
         Just(Transport::Unix),
@@ -262,6 +312,15 @@ fn requests() -> impl Strategy<Value = Request> {
     (backend, transport, addresses(), family, dns, prop::collection::vec(publish(), 0..4), rest)
         .prop_map(|(backend, transport, (address, gateway), family, dns, publish, rest)| {
             let (mtu, host_loopback, name, pcap, serve) = rest;
+            let attachment = Some(Attachment::Bridge("br0".parse().unwrap()));
+            let attachment = attachment.filter(|_| backend == Some(Backend::Bridge));
+            if attachment.is_some() {
+                // Hardly any of them could be asked for there.
+                let command = Command { program: "q".into(), args: Vec::new() };
+                let command = (!serve).then_some(command);
+                let pcap = pcap.map(PathBuf::from);
+                return Request { backend, attachment, mtu, pcap, command, ..Request::default() };
+            }
             let args = ["-m", "64", "-M", "q35"].map(OsString::from).to_vec();
             let command = Command { program: "qemu-system-x86_64".into(), args };
             Request {
@@ -294,10 +353,16 @@ fn facts() -> impl Strategy<Value = Facts> {
         "dns=192.0.2.1 dns=::1 routes=10.0.2.0/24",
         "routes=10.0.0.0/8 routes=172.16.0.0/12 routes=192.168.0.0/16 routes=169.254.0.0/16",
     ]);
-    (passts, qemus, hosts).prop_map(|(p, q, h)| Facts {
-        passt: passt(p),
-        qemu: qemu(q),
-        host: host(h),
+    let bridges = of(&[
+        "root joins=br0 mtu=9000",
+        "root no-tun joins=br0",
+        "helper allow=br0 joins=br0",
+        "helper-plain joins=br0",
+        "helper",
+    ]);
+    (passts, qemus, hosts, bridges).prop_map(|(p, q, h, b)| {
+        let (bridge, target) = bridge(b);
+        Facts { passt: passt(p), qemu: qemu(q), host: host(h), bridge, target }
     })
 }
 
@@ -327,6 +392,13 @@ fn check(request: &Request, facts: &Facts, made: &Plan) {
     }
     let Some(passt) = &made.passt else {
         let netdev = values(&qemu, "-netdev")[0];
+        if let Some(bridge) = &made.bridge {
+            let (tap, helper) = (netdev.ends_with(",fd=7"), netdev.contains(",br=br0,helper=/"));
+            assert_eq!((tap, helper), (bridge.way == Way::Tap, bridge.way != Way::Tap), "{netdev}");
+            assert_eq!((made.qemu.fd == Some(7), made.view), (tap, None));
+            assert!(!(tap && request.command.is_none()), "nobody inherits it");
+            return;
+        }
         assert!(netdev.starts_with("user,id=net0"), "{netdev}");
         let given = made.view.map(|v| format!(",dhcpstart={},", v.address.address()));
         assert!(given.is_none_or(|given| netdev.contains(&given)), "{netdev}");

@@ -14,9 +14,9 @@ use serde::Deserialize;
 
 use crate::network::NetworkName;
 use crate::plan::{AddressChoice, Backend, MAX_MTU, Transport};
-use crate::types::{Device, DomainName, Id, InterfaceName, LaunchName, Mac, Publish};
+use crate::types::{Device, DomainName, Id, InterfaceName, LaunchName, Mac, Publish, UserName};
 
-/// Run QEMU with a network through passt or slirp, and leave nothing behind.
+/// Run QEMU with a network through passt, slirp or a bridge, and leave nothing behind.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "netlaunch",
@@ -40,9 +40,15 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 pub struct LaunchArgs {
     /// Use this backend and no other; auto is passt, else slirp [default: auto]
-    #[arg(long, value_name = "auto|passt|slirp", hide_possible_values = true)]
+    #[arg(long, value_name = "auto|passt|slirp|bridge", hide_possible_values = true)]
     #[arg(help_heading = "Backend")]
     pub backend: Option<BackendArg>,
+    /// Put the guest on the bridge of this virtual network, which must be active
+    #[arg(long, value_name = "NAME", conflicts_with = "bridge", help_heading = "Backend")]
+    pub network: Option<NetworkName>,
+    /// Put the guest on this bridge of the host
+    #[arg(long, value_name = "IFNAME", help_heading = "Backend")]
+    pub bridge: Option<InterfaceName>,
     /// Connect passt and QEMU this way [default: unix]
     #[arg(long, value_name = "unix|fd|vhost-user", hide_possible_values = true)]
     #[arg(help_heading = "Backend")]
@@ -101,6 +107,9 @@ pub struct LaunchArgs {
     /// Name the launch for netlaunch ps
     #[arg(long, value_name = "NAME", help_heading = "Launch")]
     pub name: Option<LaunchName>,
+    /// Run QEMU as this user, without capabilities (root only)
+    #[arg(long, value_name = "NAME", help_heading = "Launch")]
+    pub user: Option<UserName>,
     /// Write the guest's frames to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Launch")]
     pub pcap: Option<PathBuf>,
@@ -111,8 +120,8 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
     #[arg(conflicts_with = "qemu_command", help_heading = "Launch")]
     pub qemu: Option<PathBuf>,
-    /// Print the command lines, for a shell or as JSON, and start nothing
-    #[arg(long, value_name = "shell|json", num_args = 0..=1, require_equals = true)]
+    /// Print the command lines for a shell or as JSON, or libvirt's XML, and start nothing
+    #[arg(long, value_name = "shell|json|xml", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "shell", hide_possible_values = true, help_heading = "Launch")]
     pub print: Option<PrintFormat>,
 
@@ -255,6 +264,8 @@ pub enum BackendArg {
     Passt,
     /// slirp and nothing else.
     Slirp,
+    /// A bridge.
+    Bridge,
 }
 
 impl BackendArg {
@@ -264,6 +275,7 @@ impl BackendArg {
             BackendArg::Auto => None,
             BackendArg::Passt => Some(Backend::Passt),
             BackendArg::Slirp => Some(Backend::Slirp),
+            BackendArg::Bridge => Some(Backend::Bridge),
         }
     }
 }
@@ -297,6 +309,8 @@ pub enum PrintFormat {
     Shell,
     /// One JSON object.
     Json,
+    /// The interface of a libvirt domain.
+    Xml,
 }
 
 /// How messages look.

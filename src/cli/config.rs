@@ -335,7 +335,7 @@ mod tests {
         for (text, expected) in [
             (
                 "\nbackend = \"pasts\"",
-                ":2:11: unknown value `pasts`; use one of auto, passt, slirp",
+                ":2:11: unknown value `pasts`; use one of auto, passt, slirp, bridge",
             ),
             ("mtu = 70000", ":1:7: \"70000\" is not an MTU: use 68 to 65520 bytes"),
             ("mtu = -1", ":1:7: \"-1\" is not an MTU: use 68 to 65520 bytes"),

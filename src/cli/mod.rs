@@ -29,8 +29,9 @@ use request::JobError;
 use usage::{Stop, UsageError};
 
 use crate::launch::{LaunchError, RuntimeError, StartError};
+use crate::link::LinkError;
 use crate::plan::PlanError;
-use crate::process::{SpawnError, signals};
+use crate::process::{AccountError, SpawnError, signals};
 
 /// Exit status of a usage error.
 const USAGE: u8 = 2;
@@ -58,6 +59,8 @@ pub(crate) enum Failure {
     Runtime(RuntimeError),
     #[error(transparent)]
     Network(Box<NetworkError>),
+    #[error(transparent)]
+    Link(LinkError),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
     #[error("{} closed; redirect it, for example to or from /dev/null", closed(.0))]
@@ -91,6 +94,9 @@ impl Failure {
                 PlanError::QemuUnusable(_) => CANNOT_RUN,
                 _ => FAILED,
             },
+            Failure::Launch(LaunchError::Start(StartError::User(AccountError::Unknown(_)))) => {
+                USAGE
+            }
             Failure::Launch(LaunchError::Start(StartError::Qemu(SpawnError::Exec {
                 source,
                 ..

@@ -22,6 +22,7 @@ use super::network_config::{self, NetworkConfig};
 use super::network_edit::edit;
 use super::{Failure, print};
 use crate::driver::{ConflictsError, Driver, DriverError, DriverSettings, Status};
+use crate::facts::Target;
 use crate::network::{Broken, Define, Definition, NetworkName, NetworkStore, Origin, StoreError};
 use crate::types::InterfaceName;
 use crate::xml::MAX_BYTES;
@@ -182,6 +183,15 @@ pub(super) fn network(
         }
     }
     Ok(0)
+}
+
+/// What a launch on a virtual network has to know of it.
+pub(super) async fn target(
+    name: &NetworkName,
+    environment: &Environment,
+) -> Result<Target, NetworkError> {
+    let config_dir = environment.config_dir().ok_or(NetworkError::NoDirectory)?;
+    Ok(driver(&config_dir, environment)?.target(name).await?)
 }
 
 /// The driver as network.conf sets it.

@@ -22,8 +22,9 @@ pub(super) async fn probe(
     let prober = environment.prober();
     let name = |path: &Option<std::path::PathBuf>| path.clone().map(|p| p.into_os_string());
     let (qemu, passt) = (name(&programs.qemu), name(&programs.passt));
-    let (facts, survey) =
+    let (mut facts, survey) =
         tokio::join!(prober.facts(qemu.as_deref(), passt.as_deref()), prober.survey());
+    facts.bridge = survey.bridge.clone();
     let candidates = candidates(&Request::default(), &facts);
     if as_json {
         print(format!("{:#}\n", json(&facts, &survey, &candidates)).as_bytes())?;
@@ -34,7 +35,7 @@ pub(super) async fn probe(
 }
 
 fn chosen(candidates: &[Candidate]) -> Option<&Candidate> {
-    candidates.iter().find(|candidate| candidate.usable)
+    candidates.iter().find(|candidate| candidate.usable && candidate.backend.is_automatic())
 }
 
 fn json(facts: &Facts, survey: &Survey, candidates: &[Candidate]) -> Value {

@@ -23,17 +23,26 @@ pub(super) fn ps(args: &PsArgs, environment: &Environment) -> Result<u8, Failure
 fn table(records: &[Record]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["NAME", "PID", "BACKEND", "QEMU", "PASST", "ADDRESS", "PORTS"]);
+    table.set_header(["NAME", "PID", "BACKEND", "QEMU", "PASST", "TAP", "ADDRESS", "PORTS"]);
     let pid = |pid: Option<i32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
     for record in records {
-        let transport = record.transport.map(|t| format!("/{}", t.name())).unwrap_or_default();
+        let transport = record.transport.map(|t| format!("/{}", t.name()));
+        let bridge = record.bridge.as_ref();
+        let joined = bridge.map(|bridge| match &bridge.network {
+            Some(network) => format!("/{network}"),
+            None => format!("/{}", bridge.bridge),
+        });
+        let by = transport.or(joined).unwrap_or_default();
         let ports: Vec<String> = record.publish.iter().map(|p| p.to_string()).collect();
         table.add_row([
             record.name.clone(),
             record.pid.to_string(),
-            format!("{}{transport}", record.backend),
+            format!("{}{by}", record.backend),
             pid(record.qemu.as_ref().map(|p| p.pid)),
             pid(record.passt.as_ref().map(|p| p.pid)),
+            bridge
+                .and_then(|bridge| bridge.tap.as_ref())
+                .map_or_else(|| "-".to_owned(), ToString::to_string),
             record.guest.address.map_or_else(|| "-".to_owned(), |a| a.to_string()),
             if ports.is_empty() { "-".to_owned() } else { ports.join(" ") },
         ]);

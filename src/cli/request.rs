@@ -4,7 +4,7 @@
 //! What the command line says wins, a list as a whole. A setting of the file that the command line
 //! makes meaningless, and that no option could take back, is set aside and no error: the file's
 //! gateway when another address is asked for, its IPv4 settings under `--ipv6-only`, its passt
-//! settings under `--backend slirp`. Everything else that does not go together is refused.
+//! settings under `--backend slirp`, all of user-mode networks on a bridge. Everything else that does not go together is refused.
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -15,7 +15,7 @@ use tracing::Level;
 use super::args::{LaunchArgs, LogArgs, PrintFormat, ProbeArgs};
 use super::config::Config;
 use super::log;
-use crate::plan::{AddressChoice, Backend, Command, Family, Request, RequestError};
+use crate::plan::{AddressChoice, Attachment, Backend, Command, Family, Request, RequestError};
 
 /// A launch as the command line and the configuration file ask for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,10 +111,16 @@ fn blame(error: RequestError, args: &LaunchArgs, config: &Config) -> JobError {
 /// The request without a check of the whole.
 fn merge(args: &LaunchArgs, config: &Config) -> Request {
     let default = Request::default();
-    let backend = args.backend.or(config.backend).and_then(|backend| backend.named());
+    let attachment = attachment(args);
+    let backend = match (args.backend, &attachment) {
+        // What is to be joined says how.
+        (None, Some(_)) => Some(Backend::Bridge),
+        (named, _) => named.or(config.backend).and_then(|backend| backend.named()),
+    };
     let file = Defaults::of(args, config);
     Request {
         backend,
+        attachment,
         transport: args.transport.or(file.config.transport).map(Into::into),
         id: args.id.clone().unwrap_or(default.id),
         mac: args.mac,
@@ -132,6 +138,7 @@ fn merge(args: &LaunchArgs, config: &Config) -> Request {
             && file.config.host_loopback.unwrap_or(default.host_loopback),
         pcap: args.pcap.clone(),
         name: args.name.clone(),
+        user: args.user.clone(),
         command: args
             .command
             .split_first()
@@ -165,12 +172,25 @@ impl Defaults {
             Some(Family::V4) => config.dns = config.dns.filter(IpAddr::is_ipv4),
             _ => {}
         }
-        if args.backend.and_then(|backend| backend.named()) == Some(Backend::Slirp) {
-            config.transport = None;
-            config.interface = None;
+        match args.backend.and_then(|backend| backend.named()) {
+            Some(Backend::Slirp) => {
+                config.transport = None;
+                config.interface = None;
+            }
+            named if named == Some(Backend::Bridge) || attachment(args).is_some() => {
+                let Config { passt, qemu, device, log_format, source, .. } = config;
+                config = Config { passt, qemu, device, log_format, source, ..Config::default() };
+            }
+            _ => {}
         }
         Defaults { config }
     }
+}
+
+/// What a guest on a bridge is to join.
+fn attachment(args: &LaunchArgs) -> Option<Attachment> {
+    let network = args.network.clone().map(Attachment::Network);
+    network.or_else(|| args.bridge.clone().map(Attachment::Bridge))
 }
 
 fn family(args: &LaunchArgs) -> Option<Family> {

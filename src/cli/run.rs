@@ -8,10 +8,10 @@ use super::args::PrintFormat;
 use super::environment::Environment;
 use super::orders::Orders;
 use super::request::Job;
-use super::{Failure, print};
+use super::{Failure, network, print};
 use crate::facts::Facts;
-use crate::launch::{LaunchError, Order, Outcome, Running, Surroundings, launch};
-use crate::plan::{self, Backend, Plan, PlanError};
+use crate::launch::{self, LaunchError, Order, Outcome, Running, Surroundings, launch};
+use crate::plan::{self, Attachment, Backend, Plan, PlanError, Request};
 use crate::process::{inherited, signals};
 
 /// Carries `job` out; the exit status is QEMU's.
@@ -25,7 +25,7 @@ pub(super) async fn run(
         let around = surroundings(environment, qemu_fd, None);
         let plan =
             plan::plan(&job.request, &facts, &around.particulars()).map_err(LaunchError::from)?;
-        return show(&plan, format);
+        return show(&job.request, &plan, format);
     }
     let ready = job.ready_fd.map(ready_descriptor).transpose()?;
     signals::ignore_sigpipe();
@@ -35,10 +35,11 @@ pub(super) async fn run(
     let begin = async {
         let facts = facts(&job, environment).await?;
         if job.request.command.is_none() {
-            // slirp is inside QEMU: there is nothing to serve but the arguments.
+            // slirp is inside QEMU, and its bridge helper is QEMU's: there is nothing to serve but
+            // the arguments.
             let plan = plan::plan(&job.request, &facts, &around.particulars())
                 .map_err(LaunchError::from)?;
-            if plan.backend == Backend::Slirp {
+            if plan.backend != Backend::Passt {
                 return Ok(Begun::Done(Box::new(plan)));
             }
         }
@@ -62,6 +63,11 @@ pub(super) async fn run(
         Begun::Running(running) => {
             let running = *running;
             report(running.plan());
+            if environment.is_root()
+                && let Err(error) = running.give_up_privileges()
+            {
+                tracing::warn!("netlaunch keeps its privileges while QEMU runs: {error}");
+            }
             let outcome = supervise(running, orders, ready).await?;
             for left in &outcome.left {
                 tracing::warn!("{left}");
@@ -97,7 +103,15 @@ async fn facts(job: &Job, environment: &Environment) -> Result<Facts, Failure> {
     let named = job.programs.qemu.as_deref().map(|path| path.as_os_str());
     let command = job.request.command.as_ref().map(|command| command.program.as_os_str());
     let passt = job.programs.passt.as_deref().map(|path| path.as_os_str());
-    let facts = environment.prober().facts(command.or(named), passt).await;
+    let prober = environment.prober();
+    let mut facts = prober.facts(command.or(named), passt).await;
+    if let Some(attachment) = &job.request.attachment {
+        facts.bridge = prober.bridge();
+        facts.target = Some(match attachment {
+            Attachment::Network(name) => network::target(name, environment).await?,
+            Attachment::Bridge(name) => launch::target(name).await.map_err(Failure::Link)?,
+        });
+    }
     match facts.qemu.problem.clone() {
         // Without one that was named, serve mode does without asking QEMU.
         Some(problem) if named.is_some() => Err(Failure::Launch(
@@ -125,10 +139,16 @@ fn surroundings(
     }
 }
 
-fn show(plan: &Plan, format: PrintFormat) -> Result<u8, Failure> {
+fn show(request: &Request, plan: &Plan, format: PrintFormat) -> Result<u8, Failure> {
     match format {
         PrintFormat::Shell => print(plan::shell(plan).as_bytes())?,
         PrintFormat::Json => print(format!("{:#}\n", plan::json(plan)).as_bytes())?,
+        PrintFormat::Xml => {
+            print(plan::xml(request, plan).as_bytes())?;
+            for option in plan::unsaid(request, plan) {
+                tracing::warn!("{option} is not in this XML: libvirt's format has nothing for it");
+            }
+        }
     }
     Ok(0)
 }

@@ -182,7 +182,9 @@ fn caller(error: &clap::Error) -> String {
 fn stray(word: &str) -> String {
     match word {
         "" => return "an empty argument; put -- before QEMU".to_owned(),
-        "shell" | "json" => return format!("unknown command {word:?}; write --print={word}"),
+        "shell" | "json" | "xml" => {
+            return format!("unknown command {word:?}; write --print={word}");
+        }
         _ => {}
     }
     match similar_action(word) {
@@ -332,11 +334,14 @@ mod tests {
                 "--backend pasts",
                 "--backend: unknown value \"pasts\"; a similar value exists: passt",
             ),
-            ("--backend xyz", "--backend: unknown value \"xyz\"; use auto, passt or slirp"),
-            ("--backend", "--backend needs a value; write --backend auto, passt or slirp"),
+            ("--backend xyz", "--backend: unknown value \"xyz\"; use auto, passt, slirp or bridge"),
+            ("--backend", "--backend needs a value; write --backend auto, passt, slirp or bridge"),
             ("--mac", "--mac needs a value; write --mac MAC"),
             ("-p", "--publish needs a value; write --publish PORT"),
-            ("--backend -- qemu", "--backend needs a value; write --backend auto, passt or slirp"),
+            (
+                "--backend -- qemu",
+                "--backend needs a value; write --backend auto, passt, slirp or bridge",
+            ),
             (
                 "qemu-system-x86_64 -m 256",
                 "\"qemu-system-x86_64\" is not a command of netlaunch; put -- before QEMU: netlaunch [OPTIONS] -- qemu-system-x86_64 ...",
@@ -347,9 +352,17 @@ mod tests {
             ),
             ("prob", "unknown command \"prob\"; a similar command exists: probe"),
             ("--print json", "unknown command \"json\"; write --print=json"),
-            ("--print=", "--print needs a value; write --print= followed by shell or json"),
+            ("--print=", "--print needs a value; write --print= followed by shell, json or xml"),
             ("--passt=", "--passt needs a value; write --passt PATH"),
-            ("--print=xml", "--print: unknown value \"xml\"; use shell or json"),
+            ("--print=qqq", "--print: unknown value \"qqq\"; use shell, json or xml"),
+            (
+                "--network default --bridge br0",
+                "--network cannot go with --bridge; drop one of them",
+            ),
+            (
+                "--user a:b",
+                "--user: \"a:b\" cannot be a user's name: use 1 to 32 letters, digits, '-', '.' or '_'",
+            ),
             ("--ipv4-only --ipv6-only", "--ipv4-only cannot go with --ipv6-only; drop one of them"),
             ("-q -v", "-q cannot go with -v; drop one of them"),
             ("--qemu q -- q", "--qemu cannot go with a QEMU command; drop one of them"),

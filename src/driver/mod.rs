@@ -32,8 +32,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::dnsmasq::{self, Dnsmasq, DnsmasqError, Files, Leases};
-use crate::facts::Problem;
-use crate::firewall::{ApplyError, Backend, Tools, Transaction, transact};
+use crate::facts::{FirewallScript, Problem, Target};
+use crate::firewall::{ApplyError, Backend, Tools, Transaction, scripts, transact};
 use crate::link::sysctl::{Restore, SysctlError, Sysctls};
 use crate::link::{Conflict, LinkError, Netlink};
 use crate::network::{
@@ -41,7 +41,7 @@ use crate::network::{
 };
 use crate::probe::program::find;
 use crate::process::tap::TapError;
-use crate::rules::NetworkRulesError;
+use crate::rules::{NetworkRulesError, for_network};
 use crate::types::InterfaceName;
 
 pub use config::ConfigError;
@@ -92,6 +92,16 @@ pub enum DriverError {
     /// It runs.
     #[error("the network {0} runs already; end it first with netlaunch network destroy {0}")]
     Active(NetworkName),
+    /// Its bridge cannot be told, as where its state is closed to an ordinary user.
+    #[error(
+        "cannot tell the bridge of the network {name}: {source}, or name the bridge with --bridge"
+    )]
+    BridgeUnknown {
+        /// The network.
+        name: NetworkName,
+        /// Its status cannot be read.
+        source: StatusError,
+    },
     /// It does not run.
     #[error("the network {0} does not run; start it with netlaunch network start {0}")]
     Inactive(NetworkName),
@@ -229,6 +239,34 @@ impl Driver {
     pub fn active(&self) -> Result<Vec<Status>, DriverError> {
         let all = status::all(&self.dir())?;
         Ok(all.into_iter().filter(|status| status.complete).collect())
+    }
+
+    /// What a guest that joins a network has to know. For ordinary users, too.
+    ///
+    /// # Errors
+    /// [`DriverError`]: there is no such network, it does not run, its status cannot be read, or its
+    /// bridge is gone.
+    pub async fn target(&self, name: &NetworkName) -> Result<Target, DriverError> {
+        let active = status::all(&self.dir())
+            .map_err(|source| DriverError::BridgeUnknown { name: name.clone(), source })?;
+        let named = |status: &Status| status.complete && status.name == *name;
+        let Some(status) = active.into_iter().find(named) else {
+            self.store.get(name)?;
+            return Err(DriverError::Inactive(name.clone()));
+        };
+        let link = Netlink::open()?.bridge(&status.bridge).await?;
+        let scripts = match (status.backend, status.network()) {
+            (Some(backend), Some(network)) => {
+                scripts(backend, &for_network(&config::rules(&network))?)
+            }
+            _ => Vec::new(),
+        };
+        let firewall = scripts.into_iter().map(|script| FirewallScript {
+            program: script.program.to_owned(),
+            args: script.args.iter().map(|arg| (*arg).to_owned()).collect(),
+            input: script.input,
+        });
+        Ok(Target { bridge: status.bridge, mtu: link.mtu, firewall: firewall.collect() })
     }
 
     /// Starts a network. Returns what the caller should know, a sentence each.

@@ -8,14 +8,20 @@
 //!
 //! Each step can be used alone: [`crate::plan::plan`] without anything being started,
 //! [`start`] with a plan of the caller's, [`Running::supervise`] or [`Running::wait`] on what was
-//! started. Whatever way a [`Running`] ends, being dropped included, QEMU and passt are gone then
-//! and so is the launch directory; when this process is killed, their guards
+//! started. Whatever way a [`Running`] ends, being dropped included, QEMU, passt and tap are gone
+//! then and so is the launch directory; when this process is killed, their guards
 //! ([`crate::process`]) kill them and the next start removes the directory.
+//!
+//! For a guest on a bridge the facts have to say what that bridge is: [`target`], or
+//! [`crate::driver::Driver::target`] for a virtual network. Root can then shed what it does not need
+//! any more, by [`Running::give_up_privileges`].
 //!
 //! All functions that start something need a tokio runtime with I/O and time enabled.
 
+mod bridge;
 mod passt;
 pub mod ports;
+mod privileges;
 pub mod record;
 pub mod runtime;
 mod start;
@@ -25,6 +31,7 @@ use crate::facts::{Facts, Problem};
 use crate::plan::{Backend, Particulars, PlanError, Request, plan};
 use crate::types::Mac;
 
+pub use bridge::{BridgeError, target};
 pub use passt::PasstError;
 pub use ports::PortError;
 pub use runtime::{LaunchRoot, RuntimeError};

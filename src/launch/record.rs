@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::runtime::{LaunchRoot, RuntimeError};
+use crate::network::NetworkName;
 use crate::plan::{Backend, Plan, Transport};
-use crate::types::{HostAddress, Mac, Publish};
+use crate::types::{HostAddress, InterfaceName, Mac, Publish, UserName};
 
 /// The version of the JSON forms of a record and of `netlaunch ps`.
 pub const RECORD_VERSION: u32 = 1;
@@ -33,8 +34,14 @@ pub struct Record {
     pub transport: Option<Transport>,
     /// QEMU, once it runs; `None` in serve mode.
     pub qemu: Option<Program>,
-    /// passt, once it runs; `None` on slirp.
+    /// passt, once it runs; `None` on the other backends.
     pub passt: Option<Program>,
+    /// The guest's place on a bridge; `None` on the other backends.
+    #[serde(default)]
+    pub bridge: Option<Joined>,
+    /// Whom QEMU runs as; `None` is the user whose launch it is.
+    #[serde(default)]
+    pub user: Option<UserName>,
     /// The guest's network.
     pub guest: Guest,
     /// Published ports.
@@ -52,7 +59,19 @@ pub struct Program {
     pub path: PathBuf,
 }
 
-/// A guest's network; addresses are absent when the guest mirrors the host or has no IPv4.
+/// A guest's place on a bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The bridge.
+    pub bridge: InterfaceName,
+    /// The virtual network whose bridge it is, where the launch names one.
+    pub network: Option<NetworkName>,
+    /// The guest's tap, once there is one; `None` where QEMU's helper makes it.
+    pub tap: Option<InterfaceName>,
+}
+
+/// A guest's network; addresses are absent when the guest mirrors the host, has
+/// no IPv4, or is on a bridge, where others give them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guest {
     /// Its card's address.
@@ -80,6 +99,12 @@ impl Record {
             transport: plan.transport,
             qemu: None,
             passt: None,
+            bridge: plan.bridge.as_ref().map(|bridge| Joined {
+                bridge: bridge.bridge.clone(),
+                network: bridge.network.clone(),
+                tap: None,
+            }),
+            user: plan.user.clone(),
             guest: Guest {
                 mac: plan.mac,
                 address: plan.view.map(|v| v.address),
@@ -88,6 +113,13 @@ impl Record {
             },
             publish: plan.publish.clone(),
             dir: plan.dir.clone(),
+        }
+    }
+
+    /// Takes the name of the guest's tap in.
+    pub(super) fn tap_made(&mut self, tap: &InterfaceName) {
+        if let Some(bridge) = &mut self.bridge {
+            bridge.tap = Some(tap.clone());
         }
     }
 

@@ -1,4 +1,4 @@
-//! Carrying a plan out: directory, passt, QEMU, in that order; undone last first.
+//! Carrying a plan out: directory, passt or tap, QEMU, in that order; undone last first.
 
 use std::ffi::OsString;
 use std::io;
@@ -7,12 +7,13 @@ use std::os::fd::{OwnedFd, RawFd};
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use super::bridge::{BridgeError, Port};
 use super::passt::{self, PasstError, Setting};
 use super::ports::{self, PortError};
 use super::record::{Program, Record};
 use super::runtime::{LaunchDir, LaunchRoot, RuntimeError};
-use crate::plan::{Plan, Transport};
-use crate::process::{Child, Spawn, SpawnError};
+use crate::plan::{Plan, Transport, Way};
+use crate::process::{Account, AccountError, Child, Spawn, SpawnError};
 
 /// What a launch takes from around it. Nothing else is read from the environment.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub struct Surroundings {
     pub env: Vec<(OsString, OsString)>,
     /// The signal mask of QEMU and passt; `None` is the calling thread's.
     pub mask: Option<SigSet>,
-    /// A descriptor number that QEMU does not inherit, for the fd transport.
+    /// A descriptor number that QEMU does not inherit, for the fd transport or a tap.
     pub qemu_fd: RawFd,
     /// Whether we are root.
     pub is_root: bool,
@@ -44,6 +45,12 @@ pub enum StartError {
     /// passt does not serve.
     #[error("{0}")]
     Passt(#[source] PasstError),
+    /// The guest cannot be on its bridge.
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+    /// There is no such user to run QEMU as.
+    #[error(transparent)]
+    User(#[from] AccountError),
     /// QEMU cannot be executed.
     #[error(transparent)]
     Qemu(SpawnError),
@@ -55,6 +62,7 @@ pub struct Running {
     // In this order they are dropped: QEMU, passt, and only then what they use.
     pub(super) qemu: Option<Child>,
     pub(super) passt: Option<Child>,
+    pub(super) port: Option<Port>,
     pub(super) dir: Option<LaunchDir>,
     pub(super) record: Record,
     pub(super) plan: Plan,
@@ -78,6 +86,7 @@ impl Running {
 /// # Errors
 /// [`StartError`]; then nothing is left running and no file is left.
 pub async fn start(plan: Plan, surroundings: &Surroundings) -> Result<Running, StartError> {
+    let account = plan.user.as_ref().map(Account::find).transpose()?;
     ports::check(&plan.publish)?;
     let dir = surroundings.root.create(&plan.dir)?;
     let record = Record::new(&plan);
@@ -88,13 +97,18 @@ pub async fn start(plan: Plan, surroundings: &Surroundings) -> Result<Running, S
         mask: surroundings.mask,
         root: surroundings.is_root,
     });
-    let mut running = Running { qemu: None, passt: None, dir: Some(dir), record, plan, setting };
-    running.start_passt_and_qemu(surroundings).await?;
+    let mut running =
+        Running { qemu: None, passt: None, port: None, dir: Some(dir), record, plan, setting };
+    running.start_all(surroundings, account).await?;
     Ok(running)
 }
 
 impl Running {
-    async fn start_passt_and_qemu(&mut self, around: &Surroundings) -> Result<(), StartError> {
+    async fn start_all(
+        &mut self,
+        around: &Surroundings,
+        account: Option<Account>,
+    ) -> Result<(), StartError> {
         let mut qemu_end = None;
         if let Some(setting) = &self.setting {
             if around.is_root
@@ -110,9 +124,22 @@ impl Running {
             let child = passt::start(setting, passt_end).await.map_err(StartError::Passt)?;
             self.passt_started(child);
         }
+        if let Some(bridge) = self.plan.bridge.as_ref().filter(|bridge| bridge.way == Way::Tap) {
+            let port = Port::attach(&bridge.bridge, self.plan.mac).await?;
+            self.record.tap_made(port.name());
+            self.record.write().map_err(StartError::Prepare)?;
+            // Whoever filters this guest's packets begins here: the tap has its name and its place,
+            // and nothing passes through it yet.
+            port.up().await?;
+            qemu_end = Some(port.descriptor()?);
+            self.port = Some(port);
+        }
         let qemu = &self.plan.qemu;
         if let (Some(program), Some(argv)) = (&qemu.program, qemu.argv()) {
             let mut spawn = Spawn::new(program, &argv).env(&around.env);
+            if let Some(account) = account {
+                spawn = spawn.account(account);
+            }
             if let Some(mask) = around.mask {
                 spawn = spawn.mask(mask);
             }

@@ -132,6 +132,16 @@ impl Netlink {
         self.change(message, || format!("set the MTU of {name} to {mtu}")).await
     }
 
+    /// Sets the hardware address of an interface of ours.
+    ///
+    /// # Errors
+    /// No such interface, or the kernel's refusal.
+    pub async fn set_mac(&self, name: &InterfaceName, mac: Mac) -> Result<(), LinkError> {
+        let link = self.link(name).await?;
+        let message = LinkUnspec::new_with_index(link.index).address(mac.octets().to_vec()).build();
+        self.change(message, || format!("set the address of {name} to {mac}")).await
+    }
+
     /// Removes a bridge, and with it its addresses, its routes and its ports' belonging to it.
     ///
     /// # Errors
@@ -181,7 +191,10 @@ impl Netlink {
     }
 
     /// The interface, which must be a bridge.
-    async fn bridge(&self, name: &InterfaceName) -> Result<Link, LinkError> {
+    ///
+    /// # Errors
+    /// No such interface, no bridge ([`LinkError::NotBridge`]), or the kernel's refusal.
+    pub async fn bridge(&self, name: &InterfaceName) -> Result<Link, LinkError> {
         let link = self.link(name).await?;
         if link.bridge { Ok(link) } else { Err(LinkError::NotBridge(name.clone())) }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::request::{AddressChoice, Backend, Request, Transport};
-use super::{Family, passt_args, view};
+use super::{Family, bridge, passt_args, view};
 use crate::facts::{Facts, Problem};
 
 /// A backend, whether it can serve, and why.
@@ -24,9 +24,15 @@ pub struct Candidate {
 /// The largest MTU that slirp's frames have.
 const SLIRP_MTU: u16 = 1500;
 
-/// Judges every backend for `request`, the preferred one first.
+/// Judges every backend for `request`, the preferred one first; the bridge is last, and only chosen
+/// where it is named. A request that names no bridge is judged for any.
 pub fn candidates(request: &Request, facts: &Facts) -> Vec<Candidate> {
-    [(Backend::Passt, passt(request, facts)), (Backend::Slirp, slirp(request, facts))]
+    let judged = [
+        (Backend::Passt, passt(request, facts)),
+        (Backend::Slirp, slirp(request, facts)),
+        (Backend::Bridge, bridge::judge(request, facts)),
+    ];
+    judged
         .into_iter()
         .map(|(backend, judged)| match judged {
             Ok(why) => Candidate { backend, usable: true, why, fix: None },

@@ -9,13 +9,17 @@
 //! [`plan`] is deterministic: what differs between two equal launches (the directory's name, the
 //! random MAC address) comes in as [`Particulars`].
 
+mod bridge;
 mod choice;
+mod error;
 mod memory;
 mod passt_args;
 mod print;
 mod qemu_args;
 mod request;
+mod request_error;
 mod slirp_args;
+mod xml;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -24,14 +28,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::facts::{Facts, Problem, Qemu};
-use crate::types::{DEFAULT_VIEW, Device, GuestView, GuestViewError, Id, Mac, Publish};
+use crate::types::{DEFAULT_VIEW, Device, GuestView, Id, Mac, Publish, UserName};
 
+pub use bridge::{BridgePlan, Way};
 pub use choice::{Candidate, candidates};
+pub use error::PlanError;
 pub use memory::MemoryError;
 pub use print::{PLAN_VERSION, json, shell, shell_line};
 pub use request::{
-    AddressChoice, Backend, Command, Family, MAX_MTU, Request, RequestError, Transport,
+    AddressChoice, Attachment, Backend, Command, Family, MAX_MTU, Request, Transport,
 };
+pub use request_error::RequestError;
+pub use xml::{unsaid, xml};
 
 /// The longest socket path that every passt takes (measured: one byte less than the kernel's 107,
 /// because Debian 12's passt cuts that one short without a word).
@@ -44,7 +52,7 @@ pub struct Particulars {
     pub dir: PathBuf,
     /// The guest's address where the request names none.
     pub mac: Mac,
-    /// A descriptor number that QEMU has not inherited, for the fd transport.
+    /// A descriptor number that QEMU has not inherited, for the fd transport or a tap.
     pub qemu_fd: RawFd,
 }
 
@@ -55,9 +63,9 @@ pub struct Plan {
     pub backend: Backend,
     /// Why the preferred backend is not used; `None` when it is, or when this one was named.
     pub fallback: Option<String>,
-    /// How passt and QEMU are connected; `None` on slirp.
+    /// How passt and QEMU are connected; `None` on the other backends.
     pub transport: Option<Transport>,
-    /// What the guest is told; `None` when it mirrors the host or has no IPv4.
+    /// What the guest is told; `None` when it mirrors the host, has no IPv4, or is on a bridge.
     pub view: Option<GuestView>,
     /// The DNS server the guest is told; `None` where passt decides, from the host's resolvers.
     pub dns: Option<IpAddr>,
@@ -69,8 +77,12 @@ pub struct Plan {
     pub publish: Vec<Publish>,
     /// QEMU's side.
     pub qemu: QemuPlan,
-    /// passt's side; `None` on slirp.
+    /// passt's side; `None` on the other backends.
     pub passt: Option<PasstPlan>,
+    /// The bridge's side; `None` on the other backends.
+    pub bridge: Option<BridgePlan>,
+    /// Whom QEMU runs as; `None` is the caller.
+    pub user: Option<UserName>,
     /// The launch's name in `netlaunch ps`, where one was given.
     pub name: Option<String>,
     /// The launch directory.
@@ -90,7 +102,7 @@ pub struct QemuPlan {
     pub user_args: Vec<OsString>,
     /// The arguments that give the guest its network, to follow the caller's.
     pub args: Vec<OsString>,
-    /// The descriptor number at which QEMU expects its end (fd transport).
+    /// The descriptor number at which QEMU expects its end of the fd transport, or its tap.
     pub fd: Option<RawFd>,
     /// Whether QEMU connects again when passt was restarted.
     pub reconnects: bool,
@@ -119,55 +131,6 @@ pub struct PasstPlan {
     pub log: PathBuf,
     /// The descriptor number at which passt expects its end (fd transport).
     pub fd: Option<RawFd>,
-}
-
-/// Why there is no plan.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// The request contradicts itself.
-    #[error(transparent)]
-    Request(#[from] RequestError),
-    /// The gateway or DNS server does not fit the subnet that was chosen.
-    #[error("{0}; or give --address as well")]
-    View(GuestViewError),
-    /// QEMU was not found.
-    #[error("{}; {}", .0.why, .0.fix)]
-    QemuMissing(Problem),
-    /// QEMU cannot be run.
-    #[error("{}; {}", .0.why, .0.fix)]
-    QemuUnusable(Problem),
-    /// The backend that was named cannot serve.
-    #[error("{} cannot be used: {}; {}", .0.backend, .0.why, .0.fix.as_deref().unwrap_or("use --backend auto"))]
-    Unusable(Candidate),
-    /// No backend can serve.
-    #[error("no backend can serve: {}", list(.0))]
-    NoBackend(Vec<Candidate>),
-    /// The socket's path does not fit.
-    #[error("the socket path {} is {length} bytes long, and {MAX_SOCKET_PATH} is the most that fits: set NETLAUNCH_STATE_DIR to a shorter directory, or use --transport fd", path.display())]
-    SocketPath {
-        /// The path.
-        path: PathBuf,
-        /// Its length in bytes.
-        length: usize,
-    },
-    /// The guest's memory cannot be shared with passt.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-}
-
-fn list(candidates: &[Candidate]) -> String {
-    let one = |c: &Candidate| {
-        let fix = c.fix.as_deref().map(|fix| format!(" ({fix})")).unwrap_or_default();
-        format!("{}: {}{fix}", c.backend, c.why)
-    };
-    candidates.iter().map(one).collect::<Vec<_>>().join("; ")
-}
-
-impl PlanError {
-    /// Whether the mistake is the caller's (exit status 2) and not the host's.
-    pub fn is_usage(&self) -> bool {
-        matches!(self, PlanError::Request(_) | PlanError::View(_) | PlanError::Memory(_))
-    }
 }
 
 /// Makes the plan for `request` on a host of which `facts` are known.
@@ -201,17 +164,31 @@ pub fn plan(
             Some(_) => PlanError::QemuUnusable(problem),
         });
     }
+    if let Some(user) = request.user.as_ref().filter(|_| !facts.host.root) {
+        return Err(PlanError::UserNotRoot(user.clone()));
+    }
     let view = view(request, facts, &mut notes)?;
     let (backend, fallback) = choose(request, facts)?;
     let draft = Draft { request, facts, particulars, view };
-    let (transport, passt) = match backend {
-        Backend::Slirp => (None, None),
+    let link = match backend {
+        Backend::Slirp => Link::Slirp,
         Backend::Passt => {
             let transport = transport(&draft, &mut notes)?;
-            (Some(transport), Some(passt_plan(&draft, transport)?))
+            Link::Passt(transport, passt_plan(&draft, transport)?)
+        }
+        Backend::Bridge => {
+            let unusable = |Problem { why, fix }| {
+                PlanError::Unusable(Candidate { backend, usable: false, why, fix: Some(fix) })
+            };
+            Link::Bridge(bridge::bridge_plan(&draft).map_err(unusable)?)
         }
     };
-    let qemu = qemu_args::qemu_plan(&draft, transport, passt.as_ref(), &mut notes)?;
+    let qemu = qemu_args::qemu_plan(&draft, &link, &mut notes)?;
+    let (transport, passt, bridge) = match link {
+        Link::Slirp => (None, None, None),
+        Link::Passt(transport, passt) => (Some(transport), Some(passt), None),
+        Link::Bridge(bridge) => (None, None, Some(bridge)),
+    };
     Ok(Plan {
         backend,
         fallback,
@@ -223,6 +200,8 @@ pub fn plan(
         publish: request.publish.clone(),
         qemu,
         passt,
+        bridge,
+        user: request.user.clone(),
         name: request.name.as_ref().map(|n| n.to_string()),
         dir: particulars.dir.clone(),
         notes,
@@ -231,8 +210,15 @@ pub fn plan(
 
 /// The QEMU that serve mode assumes where none is to be found, as in a container beside QEMU's.
 fn any_qemu() -> Qemu {
-    let netdevs = ["stream", "user", "vhost-user"].map(str::to_owned).into();
+    let netdevs = ["bridge", "stream", "tap", "user", "vhost-user"].map(str::to_owned).into();
     Qemu { netdevs, ..Qemu::default() }
+}
+
+/// What connects QEMU to its network.
+enum Link {
+    Slirp,
+    Passt(Transport, PasstPlan),
+    Bridge(BridgePlan),
 }
 
 /// What the parts of a plan are made from.
@@ -250,6 +236,9 @@ impl Draft<'_> {
 
     /// The DNS server the guest is told, as far as that is ours to say.
     fn dns(&self, backend: Backend) -> Option<IpAddr> {
+        if backend == Backend::Bridge {
+            return None;
+        }
         let forwarded = backend == Backend::Slirp || passt_args::forwarded_to(self.facts).is_some();
         let own = self.view.map(|view| IpAddr::V4(view.dns)).filter(|_| forwarded);
         self.foreign_dns().or(own)
@@ -272,7 +261,7 @@ fn view(
         facts.host.routes.iter().find(|r| r.contains(subnet) || subnet.contains(*r))
     };
     let address = match request.address {
-        _ if request.family == Family::V6 => return Ok(None),
+        _ if request.family == Family::V6 || request.attachment.is_some() => return Ok(None),
         AddressChoice::Host => return Ok(None),
         AddressChoice::Fixed(address) => {
             if let Some(route) = overlapping(&address.subnet()) {
@@ -311,11 +300,15 @@ fn choose(request: &Request, facts: &Facts) -> Result<(Backend, Option<String>),
             Some(candidate) if !candidate.usable => Err(PlanError::Unusable(candidate)),
             _ => Ok((named, None)),
         },
-        None => match candidates.iter().position(|c| c.usable) {
-            Some(0) => Ok((candidates[0].backend, None)),
-            Some(n) => Ok((candidates[n].backend, Some(candidates[0].why.clone()))),
-            None => Err(PlanError::NoBackend(candidates)),
-        },
+        None => {
+            let automatic = candidates.into_iter().filter(|c| c.backend.is_automatic());
+            let candidates: Vec<Candidate> = automatic.collect();
+            match candidates.iter().position(|c| c.usable) {
+                Some(0) => Ok((candidates[0].backend, None)),
+                Some(n) => Ok((candidates[n].backend, Some(candidates[0].why.clone()))),
+                None => Err(PlanError::NoBackend(candidates)),
+            }
+        }
     }
 }
 
@@ -325,6 +318,8 @@ fn transport(draft: &Draft, notes: &mut Vec<String>) -> Result<Transport, PlanEr
     let denied = draft.facts.passt.confinement.as_ref().filter(|c| !c.allows(dir));
     match (draft.request.transport, denied) {
         (Some(Transport::Fd), _) => Ok(Transport::Fd),
+        // The launch directory with the socket is closed to that user.
+        (None, _) if draft.request.user.is_some() => Ok(Transport::Fd),
         (named, None) => Ok(named.unwrap_or(Transport::Unix)),
         (None, Some(profile)) if draft.request.command.is_some() => {
             notes.push(format!(

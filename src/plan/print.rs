@@ -1,11 +1,11 @@
-//! A plan as text for people and shells, and as JSON for programs.
+//! A plan as text for people and shells, and as JSON for programs. For libvirt: [`super::xml`].
 
 use std::ffi::OsStr;
 use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{Plan, Transport};
+use super::{BridgePlan, Plan, Transport, Way};
 
 /// The version of the JSON form.
 pub const PLAN_VERSION: u32 = 1;
@@ -35,11 +35,36 @@ pub fn shell(plan: &Plan) -> String {
         }
         line(format!("{} 2>{} &", shell_line(&passt.argv), quote(passt.log.as_os_str())));
     }
+    if let Some(bridge) = &plan.bridge {
+        for said in bridge_lines(bridge, plan.qemu.fd) {
+            line(said);
+        }
+    }
+    if let Some(user) = &plan.user {
+        line(format!("# QEMU runs as the user {user}, without capabilities"));
+    }
     match plan.qemu.argv() {
         Some(argv) => line(shell_line(&argv)),
         None => line(format!("# QEMU: {}", shell_line(&plan.qemu.args))),
     }
     text
+}
+
+/// The network's rules, which are set already, and what stands for the tap.
+fn bridge_lines(plan: &BridgePlan, fd: Option<i32>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for script in &plan.firewall {
+        let words = [std::slice::from_ref(&script.program), &script.args].concat();
+        let tool = shell_line(&words);
+        let network = plan.network.as_ref().map(|n| n.as_str()).unwrap_or_default();
+        lines.push(format!("# rules of the network {network}, set when it was started: {tool}"));
+        lines.extend(script.input.lines().map(|line| format!("#   {line}")));
+    }
+    if plan.way == Way::Tap {
+        let (bridge, fd) = (&plan.bridge, fd.unwrap_or(-1));
+        lines.push(format!("# a tap on the bridge {bridge} is descriptor {fd} of QEMU"));
+    }
+    lines
 }
 
 /// Words as one line that a shell splits into the same words.
@@ -84,6 +109,15 @@ pub fn json(plan: &Plan) -> Value {
             "pid": passt.pid,
             "log": passt.log,
         })),
-        "firewall": null,
+        "bridge": plan.bridge.as_ref().map(|bridge| json!({
+            "bridge": bridge.bridge,
+            "network": bridge.network,
+            "helper": match &bridge.way {
+                Way::Tap => None,
+                Way::Helper(helper) => Some(helper),
+            },
+        })),
+        "user": plan.user,
+        "firewall": plan.bridge.as_ref().map(|bridge| &bridge.firewall),
     })
 }

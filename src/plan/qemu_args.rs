@@ -1,9 +1,10 @@
-//! The arguments that connect QEMU to its backend.
+//! The arguments that connect QEMU to its network.
 
 use std::ffi::OsString;
 
 use super::{
-    Draft, PasstPlan, PlanError, QemuPlan, Transport, device_args, memory, option_path, slirp_args,
+    Draft, Link, PlanError, QemuPlan, Transport, bridge, device_args, memory, option_path,
+    slirp_args,
 };
 use crate::facts::Reconnect;
 
@@ -14,8 +15,7 @@ const RECONNECT_MS: u32 = 200;
 /// QEMU's side of the plan.
 pub(super) fn qemu_plan(
     draft: &Draft,
-    transport: Option<Transport>,
-    passt: Option<&PasstPlan>,
+    link: &Link,
     notes: &mut Vec<String>,
 ) -> Result<QemuPlan, PlanError> {
     let (request, qemu) = (draft.request, &draft.facts.qemu);
@@ -23,9 +23,17 @@ pub(super) fn qemu_plan(
     let mut args: Vec<OsString> = Vec::new();
     let mut fd = None;
     let mut reconnects = false;
-    let socket = passt.and_then(|passt| passt.socket.as_deref()).map(option_path);
-    match (transport, socket) {
-        (Some(Transport::Unix), Some(socket)) => {
+    let mut card_mtu = None;
+    let transport = match link {
+        Link::Passt(transport, _) => Some(*transport),
+        _ => None,
+    };
+    let socket = match link {
+        Link::Passt(_, passt) => passt.socket.as_deref().map(option_path),
+        _ => None,
+    };
+    match (link, socket) {
+        (Link::Passt(Transport::Unix, _), Some(socket)) => {
             let mut netdev =
                 OsString::from(format!("stream,id={id},server=off,addr.type=unix,addr.path="));
             netdev.push(socket);
@@ -37,7 +45,7 @@ pub(super) fn qemu_plan(
             reconnects = qemu.reconnect != Reconnect::No;
             args.extend(["-netdev".into(), netdev]);
         }
-        (Some(Transport::VhostUser), Some(socket)) => {
+        (Link::Passt(Transport::VhostUser, _), Some(socket)) => {
             let mut chardev = OsString::from(format!("socket,id={id}-chr,path="));
             chardev.push(socket);
             args.extend(["-chardev".into(), chardev]);
@@ -45,14 +53,21 @@ pub(super) fn qemu_plan(
             args.push(format!("vhost-user,id={id},chardev={id}-chr").into());
             args.extend(memory::shared(request.command.as_ref(), id, notes)?);
         }
-        (Some(_), _) => {
+        (Link::Passt(..), _) => {
             let number = draft.particulars.qemu_fd;
             fd = Some(number);
             args.push("-netdev".into());
             args.push(format!("stream,id={id},server=off,addr.type=fd,addr.str={number}").into());
         }
-        (None, _) => {
+        (Link::Slirp, _) => {
             args.extend(["-netdev".into(), slirp_args::netdev(draft).into()]);
+            card_mtu = request.mtu;
+        }
+        (Link::Bridge(plan), _) => {
+            let (netdev, inherited) = bridge::netdev(draft, plan);
+            args.extend(["-netdev".into(), netdev]);
+            fd = inherited;
+            card_mtu = bridge::card_mtu(request, draft.facts);
         }
     }
     // QEMU writes the file with the caller's rights; passt under root would do it as another user.
@@ -62,10 +77,7 @@ pub(super) fn qemu_plan(
         dump.push(option_path(pcap));
         args.extend(["-object".into(), dump]);
     }
-    let mtu = match request.mtu {
-        Some(mtu) if transport.is_none() => format!(",host_mtu={mtu}"),
-        _ => String::new(),
-    };
+    let mtu = card_mtu.map(|mtu| format!(",host_mtu={mtu}")).unwrap_or_default();
     args.extend(device_args(draft, &mtu));
     let command = request.command.as_ref();
     Ok(QemuPlan {

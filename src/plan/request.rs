@@ -7,9 +7,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::RequestError;
+use crate::network::NetworkName;
 use crate::types::{
-    Device, DomainName, GuestView, GuestViewError, HostAddress, Id, InterfaceName, LaunchName, Mac,
-    Publish, overlap,
+    Device, DomainName, GuestView, HostAddress, Id, InterfaceName, LaunchName, Mac, Publish,
+    UserName, overlap,
 };
 
 /// A way to give a guest its network.
@@ -20,6 +22,8 @@ pub enum Backend {
     Passt,
     /// The user network inside QEMU (libslirp).
     Slirp,
+    /// A tap device on a bridge; only where it is named.
+    Bridge,
 }
 
 impl Backend {
@@ -28,6 +32,31 @@ impl Backend {
         match self {
             Backend::Passt => "passt",
             Backend::Slirp => "slirp",
+            Backend::Bridge => "bridge",
+        }
+    }
+
+    /// Whether "auto" may choose it.
+    pub fn is_automatic(self) -> bool {
+        self != Backend::Bridge
+    }
+}
+
+/// What a bridged guest joins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attachment {
+    /// A virtual network of netlaunch's, which must be active.
+    Network(NetworkName),
+    /// A bridge of this host, whoever made it.
+    Bridge(InterfaceName),
+}
+
+impl Attachment {
+    /// The option that asks for it.
+    pub fn option(&self) -> &'static str {
+        match self {
+            Attachment::Network(_) => "--network",
+            Attachment::Bridge(_) => "--bridge",
         }
     }
 }
@@ -102,6 +131,8 @@ impl FromStr for AddressChoice {
 pub struct Request {
     /// The backend to use and no other; `None` is "auto": passt, else slirp.
     pub backend: Option<Backend>,
+    /// What a guest on the bridge backend joins; `None` on the others.
+    pub attachment: Option<Attachment>,
     /// The transport to use and no other; `None` is `unix`, or `fd` where no socket path can be.
     pub transport: Option<Transport>,
     /// `id=` of the netdev.
@@ -123,7 +154,7 @@ pub struct Request {
     pub search: Vec<DomainName>,
     /// The guest's name in DHCP.
     pub hostname: Option<DomainName>,
-    /// The MTU the guest is told, 68 to 65520 bytes (1280 at least where IPv6 is used).
+    /// The MTU the guest is told; on a bridge `None` is the bridge's. 68 to 65520 bytes (1280 at least where IPv6 is used).
     pub mtu: Option<u16>,
     /// The host interface whose addresses and routes passt takes.
     pub interface: Option<InterfaceName>,
@@ -135,6 +166,8 @@ pub struct Request {
     pub pcap: Option<PathBuf>,
     /// What to call the launch in `netlaunch ps`.
     pub name: Option<LaunchName>,
+    /// Whom QEMU runs as, without capabilities; only for root.
+    pub user: Option<UserName>,
     /// QEMU and its arguments; `None` is serve mode, in which the caller starts QEMU.
     pub command: Option<Command>,
 }
@@ -152,6 +185,7 @@ impl Default for Request {
     fn default() -> Self {
         Request {
             backend: None,
+            attachment: None,
             transport: None,
             id: Id::default(),
             mac: None,
@@ -168,80 +202,10 @@ impl Default for Request {
             host_loopback: true,
             pcap: None,
             name: None,
+            user: None,
             command: None,
         }
     }
-}
-
-/// Parts of a request that do not go together.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// Two published ports are the same.
-    #[error("-p {first} and -p {second} both want port {port}: give one of them another host port")]
-    Overlap {
-        /// The earlier one.
-        first: Publish,
-        /// The later one.
-        second: Publish,
-        /// The port both want.
-        port: u16,
-    },
-    /// A port is published on an address of the protocol version that is switched off.
-    #[error(
-        "-p {publish} listens on {has}, but {option} leaves the guest without it: publish on an address of the other kind, or drop {option}"
-    )]
-    FamilyPublish {
-        /// The published port.
-        publish: Publish,
-        /// "IPv4" or "IPv6".
-        has: &'static str,
-        /// The option that switches it off.
-        option: &'static str,
-    },
-    /// An IPv4 setting of a guest without IPv4.
-    #[error(
-        "{0} is an IPv4 setting, but --ipv6-only leaves the guest without IPv4: drop one of them"
-    )]
-    FamilyAddress(&'static str),
-    /// An IPv6 DNS server for a guest without IPv6.
-    #[error(
-        "--dns {0} is an IPv6 address, but --ipv4-only leaves the guest without IPv6: use an IPv4 address, or drop --ipv4-only"
-    )]
-    FamilyDns(IpAddr),
-    /// `--address host` and an own gateway.
-    #[error(
-        "--gateway cannot go with --address host, which takes the host's own gateway: drop one of them"
-    )]
-    HostGateway,
-    /// The addresses make no network.
-    #[error("{0}")]
-    View(#[from] GuestViewError),
-    /// No guest can be reached at such an address.
-    #[error(
-        "--dns {0} is not a server's address: use one such as 9.9.9.9, or leave --dns out for the host's resolver"
-    )]
-    Dns(IpAddr),
-    /// The MTU is out of range.
-    #[error("--mtu {mtu} is out of range: use {least} to 65520")]
-    Mtu {
-        /// What was asked for.
-        mtu: u16,
-        /// The least that works.
-        least: u16,
-    },
-    /// QEMU would leave the supervisor behind.
-    #[error(
-        "QEMU's {0} would take it away from netlaunch, which supervises it: drop {0} and let netlaunch run in the background instead"
-    )]
-    Daemonize(String),
-    /// QEMU's arguments use the id already.
-    #[error("the QEMU arguments have a netdev with id={0} already: choose another with --id")]
-    IdTaken(Id),
-    /// The fd transport needs a child to hand the descriptor to.
-    #[error(
-        "--transport fd hands QEMU an open descriptor, so netlaunch must start QEMU itself: add -- QEMU ARGS, or use --transport unix"
-    )]
-    ServeFd,
 }
 
 /// The largest MTU that every passt takes (measured: larger ones are refused).
@@ -253,6 +217,7 @@ impl Request {
     /// # Errors
     /// The first [`RequestError`] found; each is the caller's mistake (exit status 2).
     pub fn check(&self) -> Result<(), RequestError> {
+        self.check_bridge()?;
         if let Some((first, second, port)) = overlap(&self.publish) {
             return Err(RequestError::Overlap {
                 first: first.clone(),
@@ -268,8 +233,49 @@ impl Request {
         }
         match &self.command {
             None if self.transport == Some(Transport::Fd) => Err(RequestError::ServeFd),
-            None => Ok(()),
+            None => match &self.user {
+                Some(user) => Err(RequestError::ServeUser(user.clone())),
+                None => Ok(()),
+            },
             Some(command) => self.check_command(command),
+        }
+    }
+
+    fn check_bridge(&self) -> Result<(), RequestError> {
+        match (&self.attachment, self.backend) {
+            (None, Some(Backend::Bridge)) => return Err(RequestError::NothingToJoin),
+            (Some(attachment), backend) if backend != Some(Backend::Bridge) => {
+                let (option, backend) =
+                    (attachment.option(), backend.map_or("auto", Backend::name));
+                return Err(RequestError::JoinWithout { option, backend });
+            }
+            (None, _) => {
+                return match (&self.user, self.transport) {
+                    (Some(user), Some(other)) if other != Transport::Fd => {
+                        let (user, transport) = (user.clone(), other.name());
+                        Err(RequestError::UserSocket { user, transport })
+                    }
+                    _ => Ok(()),
+                };
+            }
+            _ => {}
+        }
+        let stray = [
+            (!self.publish.is_empty(), "-p"),
+            (self.address != AddressChoice::Default, "--address"),
+            (self.gateway.is_some(), "--gateway"),
+            (self.dns.is_some(), "--dns"),
+            (!self.search.is_empty(), "--search"),
+            (self.hostname.is_some(), "--hostname"),
+            (self.interface.is_some(), "--interface"),
+            (self.family == Family::V4, "--ipv4-only"),
+            (self.family == Family::V6, "--ipv6-only"),
+            (!self.host_loopback, "--no-host-loopback"),
+            (self.transport.is_some(), "--transport"),
+        ];
+        match stray.into_iter().find(|(given, _)| *given) {
+            Some((_, option)) => Err(RequestError::NotOnBridge(option)),
+            None => Ok(()),
         }
     }
 

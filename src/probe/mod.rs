@@ -78,7 +78,13 @@ impl Prober {
             cache.put(key, &answer);
         }
         cache.save();
-        Facts { passt, qemu, host: host::host(&self.system, self.root) }
+        let host = host::host(&self.system, self.root);
+        Facts { passt, qemu, host, ..Facts::default() }
+    }
+
+    /// How this user may join bridges; a launch on one needs it in its facts.
+    pub fn bridge(&self) -> Bridge {
+        bridge::bridge(&self.system)
     }
 
     /// Everything else there is to say about this host.
@@ -88,7 +94,7 @@ impl Prober {
     pub async fn survey(&self) -> Survey {
         Survey {
             libvirt: libvirt::probe(self).await,
-            bridge: bridge::bridge(&self.system),
+            bridge: self.bridge(),
             firewall: firewall::firewall(&self.path),
             kernel: kernel::kernel(&self.system),
         }

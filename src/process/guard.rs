@@ -6,6 +6,8 @@
 
 use libc::{c_char, c_int, c_ulong, pid_t};
 
+use super::privileges::{Become, become_user, keep_kill};
+
 /// What the two processes need, made before the fork; the pointers stay valid because the forked
 /// process has a copy of the whole memory and never returns to the code that owns it.
 pub(super) struct Prepared {
@@ -36,6 +38,8 @@ pub(super) struct Prepared {
     pub(super) covered: *const *const c_char,
     /// The program, opened before a directory above it may be covered; or -1.
     pub(super) program_fd: c_int,
+    /// The user whom the program's process becomes, if any.
+    pub(super) user: Option<Become>,
 }
 
 /// Where a start failed; with an errno this is what travels through the report pipe.
@@ -50,12 +54,14 @@ pub(super) enum Stage {
     Descriptors = 3,
     /// Executing the program.
     Exec = 4,
+    /// Becoming another user.
+    User = 5,
 }
 
 impl Stage {
     /// The stage with this number.
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        [Stage::Mount, Stage::Fork, Stage::Descriptors, Stage::Exec]
+        [Stage::Mount, Stage::Fork, Stage::Descriptors, Stage::Exec, Stage::User]
             .into_iter()
             .find(|stage| *stage as u8 == byte)
     }
@@ -143,6 +149,10 @@ pub(super) unsafe fn guard_main(p: &Prepared) -> ! {
             pid if pid > 0 => pid as pid_t,
             _ => fail(p.report, Stage::Fork),
         };
+        if p.user.is_some() {
+            // Where this fails the guard can do more than it needs, and its work all the same.
+            keep_kill();
+        }
         keep_only([p.socket, ended, p.parent]);
         watch(program, p.own_group)
     }
@@ -201,10 +211,7 @@ unsafe fn program_main(p: &Prepared, guard: pid_t) -> ! {
         if p.own_group {
             libc::setpgid(0, 0);
         }
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong);
-        if libc::getppid() != guard {
-            libc::_exit(127); // the guard went before the kernel knew that we go with it
-        }
+        go_with(guard);
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::send(p.socket, [STARTED].as_ptr().cast(), 1, libc::MSG_NOSIGNAL);
         for i in 0..p.fds_len {
@@ -212,6 +219,12 @@ unsafe fn program_main(p: &Prepared, guard: pid_t) -> ! {
             if libc::dup2(from, to) < 0 {
                 fail(p.report, Stage::Descriptors);
             }
+        }
+        if let Some(user) = &p.user {
+            if !become_user(user) {
+                fail(p.report, Stage::User);
+            }
+            go_with(guard); // the change has cleared it (prctl(2))
         }
         libc::sigprocmask(libc::SIG_SETMASK, &p.mask, std::ptr::null_mut());
         libc::execve(p.program, p.argv, p.envp);
@@ -221,6 +234,20 @@ unsafe fn program_main(p: &Prepared, guard: pid_t) -> ! {
             libc::syscall(libc::SYS_execveat, p.program_fd, c"".as_ptr(), p.argv, p.envp, flags);
         }
         fail(p.report, Stage::Exec)
+    }
+}
+
+/// Has the kernel kill this process when its parent, the guard, ends.
+///
+/// # Safety
+/// As [`guard_main`], in the guard's child.
+unsafe fn go_with(guard: pid_t) {
+    // SAFETY: plain system calls on numbers.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong);
+        if libc::getppid() != guard {
+            libc::_exit(127); // the guard went before the kernel knew that we go with it
+        }
     }
 }
 

@@ -24,6 +24,9 @@
 //! ([`Isolation::PidNamespace`]): when it goes, the kernel kills everything inside
 //! (pid_namespaces(7)).
 //!
+//! A program that runs as another user ([`Spawn::account`]) is signalled by a guard that stays root's
+//! and keeps CAP_KILL alone; the program's `PR_SET_PDEATHSIG` is set once more after the change.
+//!
 //! A guard signals only its own child that it has not yet waited for, so a process number that has
 //! been used again is never hit. The program's number as we see it, whatever namespace it lives in,
 //! comes from the credentials that the kernel attaches to the message the program's process sends
@@ -37,6 +40,7 @@ mod guard;
 pub mod inherited;
 mod kvm;
 mod namespace;
+mod privileges;
 pub mod signals;
 mod spawn;
 pub mod tap;
@@ -45,4 +49,5 @@ pub use capture::{Captured, capture};
 pub use child::Child;
 pub use kvm::{KvmOutcome, KvmStep, try_kvm};
 pub use namespace::{Namespace, try_namespace};
+pub use privileges::{Account, AccountError, has_file_capabilities, keep_only};
 pub use spawn::{Isolation, Reveal, Spawn, SpawnError, Stdio};

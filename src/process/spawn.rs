@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 
 use super::child::Child;
 use super::guard::{Prepared, REPORT_LEN, STARTED, Stage, guard_main, raw_fork};
+use super::privileges::{Account, Become};
 
 /// Where one of a program's standard descriptors leads.
 #[derive(Debug)]
@@ -63,6 +64,7 @@ pub struct Spawn {
     own_group: bool,
     isolation: Isolation,
     reveal: Option<Reveal>,
+    account: Option<Account>,
 }
 
 /// Why a program could not be started. Nothing is left running.
@@ -87,6 +89,18 @@ pub enum SpawnError {
     Namespace {
         /// The program.
         program: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It cannot become the user.
+    #[error(
+        "cannot run {} as the user {user}: {source}; run netlaunch as root with CAP_SETUID and CAP_SETGID", program.display()
+    )]
+    User {
+        /// The program.
+        program: PathBuf,
+        /// The user.
+        user: String,
         /// What the kernel said.
         source: io::Error,
     },
@@ -115,6 +129,7 @@ impl Spawn {
             own_group: false,
             isolation: Isolation::Guard,
             reveal: None,
+            account: None,
         }
     }
 
@@ -157,6 +172,12 @@ impl Spawn {
     /// Makes a directory reachable; only with [`Isolation::PidNamespace`].
     pub fn reveal(mut self, reveal: Reveal) -> Self {
         self.reveal = Some(reveal);
+        self
+    }
+
+    /// Runs the program as another user without any capability; only for root.
+    pub fn account(mut self, account: Account) -> Self {
+        self.account = Some(account);
         self
     }
 
@@ -211,6 +232,14 @@ impl Spawn {
             Some(mask) => mask,
             None => SigSet::thread_get_mask().map_err(|e| system(e.into()))?,
         };
+        let groups: Vec<libc::gid_t> =
+            self.account.iter().flat_map(|a| &a.groups).map(|group| group.as_raw()).collect();
+        let user = self.account.as_ref().map(|account| Become {
+            uid: account.uid.as_raw(),
+            gid: account.gid.as_raw(),
+            groups: groups.as_ptr(),
+            groups_len: groups.len(),
+        });
         let prepared = Prepared {
             program: path.as_ptr(),
             argv: argv_pointers.as_ptr(),
@@ -225,6 +254,7 @@ impl Spawn {
             mask: *mask.as_ref(),
             covered: covered_pointers.as_ptr(),
             program_fd: opened.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            user,
         };
         let guard = match fork_guard(&prepared) {
             Ok(guard) => guard,
@@ -241,6 +271,10 @@ impl Spawn {
             return Err(match stage {
                 Stage::Exec => SpawnError::Exec { program, source },
                 Stage::Mount => SpawnError::Namespace { program, source },
+                Stage::User => {
+                    let user = self.account.map(|a| a.name.to_string()).unwrap_or_default();
+                    SpawnError::User { program, user, source }
+                }
                 Stage::Fork | Stage::Descriptors => system(source),
             });
         }

@@ -36,6 +36,17 @@ impl Mac {
         Mac(bytes)
     }
 
+    /// The address for the host's end of the link to a guest that has this one.
+    ///
+    /// A bridge without an address of its own takes the lowest of its ports', so this one starts
+    /// as high as a locally administered unicast address can (0xfe), or with 0xfa where that would
+    /// be the guest's own: the kernel drops frames from an address that a port of the bridge has.
+    pub fn host_side(self) -> Self {
+        let [first, rest @ ..] = self.0;
+        let [b, c, d, e, g] = rest;
+        Mac([if first == 0xfe { 0xfa } else { 0xfe }, b, c, d, e, g])
+    }
+
     /// The six bytes in the order in which they are sent.
     pub fn octets(self) -> [u8; 6] {
         self.0
@@ -107,6 +118,15 @@ mod tests {
             [("52:54:00:12:34:56", "52:54:00:12:34:56"), ("52:54:0:AB:c:EF", "52:54:00:ab:0c:ef")]
         {
             assert_eq!(text.parse::<Mac>().unwrap().to_string(), canonical);
+        }
+    }
+
+    #[test]
+    fn the_hosts_end_has_a_high_address_of_its_own() {
+        for (guest, host) in
+            [("52:54:00:12:34:56", "fe:54:00:12:34:56"), ("fe:54:00:12:34:56", "fa:54:00:12:34:56")]
+        {
+            assert_eq!(guest.parse::<Mac>().unwrap().host_side().to_string(), host);
         }
     }
 

@@ -16,4 +16,4 @@ pub use device::{Device, DeviceError};
 pub use id::{Id, IdError};
 pub use mac::{Mac, MacError};
 pub use publish::{PortRange, Protocol, Publish, PublishError, overlap};
-pub use text::{DomainName, InterfaceName, LaunchName, TextError};
+pub use text::{DomainName, InterfaceName, LaunchName, TextError, UserName};

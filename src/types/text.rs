@@ -14,6 +14,9 @@ pub enum TextError {
     /// Not a network interface name (Linux: 1 to 15 bytes, no '/', no white space, not '.' or '..').
     #[error("{0:?} is not a network interface name: 1 to 15 characters, no spaces, '/' or ':'")]
     Interface(String),
+    /// Not the name of a user (useradd(8): 32 characters, no leading '-').
+    #[error("{0:?} cannot be a user's name: use 1 to 32 letters, digits, '-', '.' or '_'")]
+    User(String),
     /// Not a name for a launch.
     #[error("{0:?} cannot name a launch: use 1 to 64 letters, digits, '-', '.' or '_'")]
     Launch(String),
@@ -26,6 +29,10 @@ checked_text!(
 checked_text!(
     /// The name of one of the host's network interfaces.
     InterfaceName, TextError::Interface, is_interface
+);
+checked_text!(
+    /// The name of one of the host's users.
+    UserName, TextError::User, is_user
 );
 checked_text!(
     /// What a launch is called in `netlaunch ps`.
@@ -45,6 +52,11 @@ fn is_domain(text: &str) -> bool {
 fn is_interface(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
     (1..=15).contains(&text.len()) && text.bytes().all(allowed) && text != "." && text != ".."
+}
+
+fn is_user(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    (1..=32).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with('-')
 }
 
 fn is_launch(text: &str) -> bool {
@@ -79,6 +91,16 @@ mod tests {
                 Err(TextError::Interface(bad.to_owned())),
                 "{bad}"
             );
+        }
+    }
+
+    #[test]
+    fn users() {
+        for good in ["nobody", "_apt", "jane.doe", "u-1"] {
+            assert!(good.parse::<UserName>().is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a b", "a:b", "a/b", &"a".repeat(33)] {
+            assert_eq!(bad.parse::<UserName>(), Err(TextError::User(bad.to_owned())), "{bad}");
         }
     }
 

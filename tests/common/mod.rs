@@ -3,16 +3,18 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod bridges;
 pub mod scene;
 
 use std::fs;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -100,12 +102,35 @@ impl Netns {
     /// Serves `body` over HTTP to everyone who connects to `port` of the namespace's loopback, for
     /// as long as the test runs.
     pub fn serve_http(&self, port: u16, body: &'static str) {
-        let listener = self.inside(|| TcpListener::bind(("127.0.0.1", port)).unwrap());
+        self.serve_http_at(([127, 0, 0, 1], port).into(), body);
+    }
+
+    /// The same at any address of the namespace; returns who has connected so far.
+    pub fn serve_http_at(&self, at: SocketAddr, body: &'static str) -> Arc<Mutex<Vec<IpAddr>>> {
+        let listener = self.inside(|| TcpListener::bind(at).unwrap());
+        let callers: Arc<Mutex<Vec<IpAddr>>> = Arc::default();
+        let seen = callers.clone();
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            while let Ok((stream, caller)) = listener.accept() {
+                seen.lock().unwrap().push(caller.ip());
                 thread::spawn(move || answer(stream, body));
             }
         });
+        callers
+    }
+
+    /// What a program inside prints.
+    pub fn says(&self, program: &str, args: &[&str]) -> String {
+        let mut argv = vec!["netns", "exec", &self.name, program];
+        argv.extend_from_slice(args);
+        text(&run("ip", &argv).stdout)
+    }
+
+    /// A wire to another namespace: an interface `mine` here, and `theirs` there, both on.
+    pub fn wire(&self, mine: &str, other: &Netns, theirs: &str) {
+        self.ip(&format!("link add {mine} type veth peer name {theirs} netns {}", other.name));
+        self.ip(&format!("link set {mine} up"));
+        other.ip(&format!("link set {theirs} up"));
     }
 
     /// Connects to a port of the namespace's loopback, sends a line and returns what comes back;
@@ -381,6 +406,14 @@ pub fn processes_with(needle: &str) -> Vec<(i32, String)> {
             line.contains(needle).then_some((pid, line))
         })
         .collect()
+}
+
+/// A field of /proc/PID/status; empty where the process is gone.
+pub fn status_field(pid: i32, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let prefix = format!("{name}:");
+    let line = status.lines().find_map(|line| line.strip_prefix(&prefix));
+    line.unwrap_or_default().trim().to_owned()
 }
 
 /// Waits until `done` says so, at most `limit`; returns whether it did.

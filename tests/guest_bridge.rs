@@ -1,0 +1,176 @@
+//! A real guest on a bridge: on a virtual network of netlaunch's it has its lease from dnsmasq and
+//! reaches the world behind the host by NAT, with QEMU another user's; on a bridge of the host's own
+//! it is one more machine there. Nothing is left of it, however netlaunch ends.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::scene::{Scene, alive, command_line, launch, pid_of};
+use common::{
+    As, Guest, Netns, Sandbox, finish, have_root, processes_with, status_field, text, wait_until,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// CAP_KILL and CAP_NET_ADMIN of linux/capability.h, as /proc shows them.
+const KILL: &str = "0000000000000020";
+const NET_ADMIN: &str = "0000000000001000";
+const NONE: &str = "0000000000000000";
+
+/// The guest gets a page from outside, and stays until it is told to go.
+const SCRIPT: &str = "\
+echo \"PAGE $(fetch 198.51.100.2 80 /)\"
+echo 'UP .'
+read go
+exit_qemu 33";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The guest powers off.
+    Own,
+    /// netlaunch is killed.
+    Killed,
+}
+
+/// A namespace behind the one of the host, with a page.
+fn outside(host: &Netns) -> (Netns, std::sync::Arc<std::sync::Mutex<Vec<std::net::IpAddr>>>) {
+    let outside = Netns::bare();
+    host.wire("out0", &outside, "eth0");
+    host.ip("address add 198.51.100.1/24 dev out0");
+    outside.ip("address add 198.51.100.2/24 dev eth0");
+    let callers = outside.serve_http_at("198.51.100.2:80".parse().unwrap(), "page of outside");
+    (outside, callers)
+}
+
+fn ours(sandbox: &Sandbox, args: &[&str]) -> String {
+    let output = finish(sandbox.netlaunch(args));
+    assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The taps that the namespace has.
+fn taps(host: &Netns) -> String {
+    host.says("ip", &["-o", "link", "show", "type", "tun"])
+}
+
+fn on_the_default_network(firewall: &str, end: End) {
+    let test = format!("on_the_default_network {firewall} {end:?}");
+    let (true, Some(guest)) = (have_root(&test), Guest::find(&test)) else { return };
+    let host = Netns::bare();
+    let (_outside, callers) = outside(&host);
+    let sandbox = Sandbox::new(As::Root, Some(&host));
+    let setting = format!("firewall_backend = \"{firewall}\"\n");
+    std::fs::write(sandbox.path("config/network.conf"), setting).unwrap();
+    let rules = || match firewall {
+        "nftables" => host.says("nft", &["list", "tables"]).contains("netlaunch_network"),
+        _ => host.says("iptables-save", &[]).contains("NETLAUNCH_"),
+    };
+    ours(&sandbox, &["network", "start", "default"]);
+    assert!(rules());
+
+    let options = ["--network", "default", "--user", "nobody", "--name", "web"];
+    let args = command_line(&sandbox, &guest, &options, SCRIPT);
+    let mut scene = Scene::start(sandbox.netlaunch(&args));
+    let lease = scene.hear("LEASE ");
+    let has = |part: &str| lease.split(' ').any(|word| word.starts_with(part));
+    assert!(has("ip=192.168.122.") && has("router=192.168.122.1"), "{lease}");
+    assert_eq!(scene.hear("PAGE "), "page of outside", "{}", scene.said());
+    scene.hear("UP ");
+    let callers = callers.lock().unwrap().clone();
+    assert!(callers.iter().all(|ip| ip.to_string() == "198.51.100.1"), "as the host: {callers:?}");
+
+    let shown = launch(&sandbox);
+    let tap = shown["bridge"]["tap"].as_str().unwrap().to_owned();
+    assert_eq!(
+        (&shown["bridge"]["network"], &shown["backend"]),
+        (&"default".into(), &"bridge".into())
+    );
+    assert!(host.says("ip", &["-o", "link", "show", "master", "virbr0"]).contains(&tap));
+    who_may_what(scene.pid(), pid_of(&shown, "qemu"));
+
+    match end {
+        End::Own => {
+            scene.say("go");
+            assert_eq!(scene.end().code(), Some(33), "{}", scene.said());
+            assert_eq!(sandbox.launch_dirs(), ["networks"]);
+            assert_eq!(taps(&host), "");
+        }
+        End::Killed => {
+            kill(Pid::from_raw(scene.pid()), Signal::SIGKILL).unwrap();
+            scene.end();
+            let gone = wait_until(Duration::from_secs(5), || !alive(pid_of(&shown, "qemu")));
+            assert!(gone, "QEMU outlives netlaunch");
+            let gone = wait_until(Duration::from_secs(5), || taps(&host).is_empty());
+            assert!(gone, "{}", taps(&host));
+        }
+    }
+    ours(&sandbox, &["network", "destroy", "default"]);
+    assert!(!rules());
+    assert_eq!(host.says("ip", &["-o", "link", "show", "type", "bridge"]), "");
+    let left = processes_with(&sandbox.path("").to_string_lossy());
+    assert!(left.is_empty(), "still running: {left:?}");
+}
+
+/// QEMU is nobody's and can do nothing; its guard can kill, and netlaunch can change links.
+fn who_may_what(netlaunch: i32, qemu: i32) {
+    let guard: i32 = status_field(qemu, "PPid").parse().unwrap();
+    assert_eq!(status_field(guard, "PPid"), netlaunch.to_string());
+    assert_eq!(status_field(qemu, "Uid"), "65534\t65534\t65534\t65534");
+    assert_eq!(status_field(qemu, "Gid"), "65534\t65534\t65534\t65534");
+    assert_eq!(status_field(qemu, "Groups"), "65534");
+    assert_eq!(status_field(qemu, "NoNewPrivs"), "1");
+    for (pid, has, passes_on) in
+        [(qemu, NONE, NONE), (guard, KILL, NONE), (netlaunch, NET_ADMIN, NET_ADMIN)]
+    {
+        let sets = ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"];
+        let found = sets.map(|set| status_field(pid, set));
+        assert_eq!(found, [has, has, passes_on, NONE, NONE], "{}", status_field(pid, "Name"));
+    }
+}
+
+#[test]
+fn a_guest_on_default_with_nftables() {
+    on_the_default_network("nftables", End::Own);
+}
+
+#[test]
+fn a_guest_on_default_with_iptables_whose_netlaunch_is_killed() {
+    on_the_default_network("iptables", End::Killed);
+}
+
+/// A bridge that somebody else has made, and its router in another namespace: the guest is told
+/// nothing by us, and gives itself an address.
+#[test]
+fn a_guest_on_a_bridge_of_the_hosts() {
+    let test = "a_guest_on_a_bridge_of_the_hosts";
+    let (true, Some(guest)) = (have_root(test), Guest::find(test)) else { return };
+    let (host, server) = (Netns::bare(), Netns::bare());
+    host.ip("link add br0 type bridge");
+    host.ip("link set br0 up");
+    host.wire("port0", &server, "eth0");
+    host.ip("link set port0 master br0");
+    server.ip("address add 10.77.0.1/24 dev eth0");
+    let callers = server.serve_http_at("10.77.0.1:80".parse().unwrap(), "page of a neighbour");
+    let sandbox = Sandbox::new(As::Root, Some(&host));
+
+    let script = "\
+ip address add 10.77.0.2/24 dev eth0
+echo \"PAGE $(fetch 10.77.0.1 80 /)\"
+read go
+exit_qemu 35";
+    let mut args = command_line(&sandbox, &guest, &["--bridge", "br0"], script);
+    let kernel = args.iter().position(|arg| arg == "-append").unwrap() + 1;
+    args[kernel].insert_str(0, "nl.dhcp=no ");
+    let mut scene = Scene::start(sandbox.netlaunch(&args));
+    assert_eq!(scene.hear("PAGE "), "page of a neighbour", "{}", scene.said());
+    assert_eq!(*callers.lock().unwrap(), ["10.77.0.2".parse::<std::net::IpAddr>().unwrap()]);
+    let tap = launch(&sandbox)["bridge"]["tap"].as_str().unwrap().to_owned();
+    assert!(taps(&host).contains(&tap));
+    scene.say("go");
+    assert_eq!(scene.end().code(), Some(35), "{}", scene.said());
+    common::scene::nothing_left(&sandbox);
+    assert_eq!(taps(&host), "");
+}
