@@ -38,6 +38,7 @@ impl Host {
             config_dir: self.dir.path().join("config"),
             state_dir: self.dir.path().join("state"),
             path: ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from).into(),
+            system_bus: "unix:path=/nonexistent/bus".into(),
             firewall_backend: Some(self.backend),
         })
     }

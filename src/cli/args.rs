@@ -225,7 +225,11 @@ pub struct NameArg {
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum FirewallVerb {
     /// Put back the rules of the active networks, after another program removed them
-    Reload,
+    Reload {
+        /// Stay, and do it again whenever firewalld has reloaded, started or ended
+        #[arg(long)]
+        follow: bool,
+    },
 }
 
 /// The arguments of `netlaunch completions`.

@@ -5,6 +5,7 @@ pub mod args;
 pub mod completions;
 pub mod config;
 pub mod environment;
+mod follow;
 pub mod log;
 mod network;
 pub mod network_config;

@@ -22,9 +22,11 @@ use tokio::runtime::Runtime;
 use super::args::{FirewallVerb, NetworkVerb};
 use super::config::ConfigError;
 use super::environment::Environment;
+use super::follow;
 use super::network_config::{self, NetworkConfig};
 use super::{Failure, log, print};
 use crate::driver::{Driver, DriverError, DriverSettings, Status};
+use crate::firewall::FirewalldError;
 use crate::network::{Broken, Define, Definition, NetworkName, NetworkStore, Origin, StoreError};
 use crate::types::InterfaceName;
 use crate::xml::MAX_BYTES;
@@ -47,6 +49,9 @@ pub(crate) enum NetworkError {
     /// The driver cannot do it.
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// firewalld cannot be followed.
+    #[error(transparent)]
+    Follow(#[from] FirewalldError),
     /// The document cannot be read.
     #[error("{}: {source}; name a file that can be read, or - for standard input", path.display())]
     Document { path: PathBuf, source: io::Error },
@@ -177,7 +182,10 @@ pub(super) fn firewall(
 ) -> Result<u8, Failure> {
     let config_dir = environment.config_dir().ok_or(NetworkError::NoDirectory)?;
     match verb {
-        FirewallVerb::Reload => {
+        FirewallVerb::Reload { follow: true } => {
+            runtime()?.block_on(follow::follow(&config_dir, environment))?;
+        }
+        FirewallVerb::Reload { follow: false } => {
             let driver = driver(&config_dir, environment)?;
             let done = runtime()?.block_on(driver.reload()).map_err(NetworkError::from)?;
             let text: String = done.iter().map(|what| format!("{what}\n")).collect();
@@ -188,13 +196,14 @@ pub(super) fn firewall(
 }
 
 /// The driver as network.conf sets it.
-fn driver(config_dir: &Path, environment: &Environment) -> Result<Driver, NetworkError> {
+pub(super) fn driver(config_dir: &Path, environment: &Environment) -> Result<Driver, NetworkError> {
     let NetworkConfig { firewall_backend } =
         network_config::read(&config_dir.join(network_config::FILE_NAME))?;
     Ok(Driver::new(DriverSettings {
         config_dir: config_dir.to_owned(),
         state_dir: environment.state_dir(),
         path: environment.path(),
+        system_bus: environment.system_bus(),
         firewall_backend,
     }))
 }
