@@ -52,9 +52,12 @@ impl Host {
         outside.ip("link set eth0 up");
         outside.ip("address add 198.51.100.2/24 dev eth0");
         outside.ip("route add default via 198.51.100.1");
+        netns.ip("address add 2001:db8:f::1/64 dev out0 nodad");
+        outside.ip("address add 2001:db8:f::2/64 dev eth0 nodad");
+        outside.ip("-6 route add default via 2001:db8:f::1");
         // Everyone serves at port 80.
         for netns in [&netns, &outside, &guest] {
-            let listener = netns.inside(|| TcpListener::bind(("0.0.0.0", 80)).unwrap());
+            let listener = netns.inside(|| TcpListener::bind(("::", 80)).unwrap());
             std::thread::spawn(move || listener.incoming().for_each(drop));
         }
         let sandbox = Sandbox::new(As::Root, Some(&netns));
@@ -170,15 +173,20 @@ impl Host {
         said
     }
 
-    /// Defines the network `n` of this mode, with this attribute of its bridge.
+    /// Defines the network `n` of this mode, with this attribute of its bridge; one that is routed
+    /// has IPv6 as well.
     fn define(&self, mode: &str, zone: &str) {
+        let ipv6 = match mode {
+            "route" => "<ip family='ipv6' address='2001:db8:7a::1' prefix='64'/>",
+            _ => "",
+        };
         let xml = format!(
             "<network><name>n</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000001</uuid>\
              <forward mode='{mode}'/><bridge name='nlt0' stp='off' {zone}/>\
              <mac address='52:54:00:7a:00:01'/>\
              <dns><host ip='192.168.222.1'><hostname>host.test</hostname></host></dns>\
              <ip address='192.168.222.1' netmask='255.255.255.0'>\
-             <dhcp><range start='192.168.222.100' end='192.168.222.200'/></dhcp></ip></network>"
+             <dhcp><range start='192.168.222.100' end='192.168.222.200'/></dhcp></ip>{ipv6}</network>"
         );
         fs::write(self.sandbox.path("config/networks/n.xml"), xml).unwrap();
     }
@@ -368,6 +376,16 @@ fn a_routed_network_is_reached_from_outside() {
         host.plug();
         assert_eq!(host.zone(), "netlaunch-routed");
         assert_eq!(host.seen(), "lease, outside, from outside, from host, name", "{backend}");
+        // The guest makes itself an address of what the router, dnsmasq, announces.
+        let argv = ["-n", &host.guest.name, "-6", "-o", "address", "show", "-tentative"];
+        let own = || {
+            let all = text(&run("ip", &argv).stdout);
+            let mut words = all.split([' ', '/']);
+            words.find(|word| word.starts_with("2001:db8:7a:")).map(str::to_owned)
+        };
+        assert!(wait_until(LIMIT, || own().is_some()));
+        assert!(connects(&host.guest, "2001:db8:f::2"), "{backend}");
+        assert!(connects(&host.outside, &own().unwrap()), "{backend}");
         host.done(&["network", "destroy", "n"]);
         assert_eq!(host.traces(), [] as [String; 0]);
     }
