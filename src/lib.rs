@@ -66,11 +66,12 @@
 //!
 //! Imports go one way. For guests of their own: [`types`] ← [`facts`] ← [`plan`] (pure) ←
 //! [`process`] ← [`probe`], [`launch`] (effects) ← `cli` ← `main`. For virtual networks: [`xml`] ←
-//! [`network`] and [`rules`] (pure) ← [`firewall`], [`link`], [`dnsmasq`] (effects) ← [`driver`] ←
-//! `cli`.
+//! [`network`] and [`rules`] (pure) ← [`dbus`] ← [`firewall`], [`link`], [`dnsmasq`] (effects) ←
+//! [`driver`] ← `cli`.
 
 #[doc(hidden)]
 pub mod cli;
+pub mod dbus;
 pub mod dnsmasq;
 pub mod driver;
 pub mod facts;

@@ -230,8 +230,8 @@ impl Driver {
         let files = Files::in_dir(&self.dir().join(name.as_str()));
         let served = config::served(&network, files.clone())?;
         let dnsmasq = served.as_ref().map(|_| self.dnsmasq()).transpose()?;
-        let zones = Zones::ready(&self.settings.system_bus).await?;
-        let zone = match &zones {
+        let mut zones = Zones::ready(&self.settings.system_bus).await?;
+        let zone = match &mut zones {
             Some(zones) => zones.change(&network).await?,
             None => zone::without_firewalld(&network)?,
         };
@@ -241,7 +241,7 @@ impl Driver {
         let done = async {
             status.write()?;
             begun.link(&network, &mut status).await?;
-            if let (Some(zones), Some(zone)) = (zones, zone) {
+            if let (Some(zones), Some(zone)) = (&mut zones, zone) {
                 zones.put(zone, &mut status).await?;
             }
             begun.settings(&network, &mut status)?;
@@ -449,7 +449,7 @@ impl Driver {
             }
         }
         let zoned = match zones {
-            Ok(Some(zones)) => zones.put_back(&mut running).await,
+            Ok(Some(mut zones)) => zones.put_back(&mut running).await,
             Ok(None) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         };

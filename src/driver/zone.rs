@@ -106,20 +106,23 @@ impl Zones {
     /// Waits until firewalld is ready; `None` where it does not run.
     pub(super) async fn ready(bus: &str) -> Result<Option<Self>, ZoneError> {
         match Firewalld::find(bus).await? {
-            Some(firewalld) => Ok(Some(Zones { zones: firewalld.zones().await?, firewalld })),
+            Some(mut firewalld) => Ok(Some(Zones { zones: firewalld.zones().await?, firewalld })),
             None => Ok(None),
         }
     }
 
     /// What is to be done for a network; `None` for nothing.
-    pub(super) async fn change(&self, network: &Network) -> Result<Option<ZoneChange>, ZoneError> {
+    pub(super) async fn change(
+        &mut self,
+        network: &Network,
+    ) -> Result<Option<ZoneChange>, ZoneError> {
         let current = self.firewalld.zone_of(&network.bridge.name).await?;
         choose(network, &self.zones, current)
     }
 
     /// Puts a network's bridge into its zone.
     pub(super) async fn put(
-        &self,
+        &mut self,
         change: ZoneChange,
         status: &mut Status,
     ) -> Result<(), DriverError> {
@@ -137,7 +140,7 @@ impl Zones {
     /// # Errors
     /// That of the first that failed; it keeps no other from being done.
     pub(super) async fn put_back(
-        &self,
+        &mut self,
         running: &mut [Status],
     ) -> Result<Vec<String>, DriverError> {
         let (mut notes, mut result) = (Vec::new(), Ok(()));
@@ -168,7 +171,7 @@ pub(super) fn without_firewalld(network: &Network) -> Result<Option<ZoneChange>,
 pub(super) async fn undo(bus: &str, status: &Status) -> Result<(), FirewalldError> {
     let Some(change) = &status.zone else { return Ok(()) };
     match Firewalld::find(bus).await? {
-        Some(firewalld) => firewalld.undo(&status.bridge, change).await,
+        Some(mut firewalld) => firewalld.undo(&status.bridge, change).await,
         None => Ok(()),
     }
 }

@@ -17,28 +17,19 @@
 //!
 //! # How
 //!
-//! Asking must not start firewalld, which D-Bus would do for a message to its name: messages go to
+//! Asking does not start firewalld, which the bus would do for a message to its name: messages go to
 //! the process that owns the name, by that one's own. firewalld owns the name before it is done
 //! with its start and answers afterwards, so an answer says that its rules are there.
 //!
 //! The interface is described in firewalld.dbus(5).
 
-use std::fmt::Display;
-use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream as Plain};
+use std::fmt;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixStream;
-use tokio::time::timeout;
-use zbus::address::transport::{Transport, UnixSocket};
-use zbus::connection::Builder;
-use zbus::message::Type;
-use zbus::zvariant::DynamicType;
-use zbus::{Address, Connection, MatchRule, Message, MessageStream};
 
+use crate::dbus::message::{Call, Malformed};
+use crate::dbus::{BUS, BUS_PATH, Bus, BusError};
 use crate::types::InterfaceName;
 
 /// The name that firewalld owns while it runs, and its interface for everything but zones.
@@ -47,12 +38,6 @@ const NAME: &str = "org.fedoraproject.FirewallD1";
 const ZONE: &str = "org.fedoraproject.FirewallD1.zone";
 /// Its object.
 const PATH: &str = "/org/fedoraproject/FirewallD1";
-/// The bus itself: name and interface.
-const BUS: &str = "org.freedesktop.DBus";
-/// Its object.
-const BUS_PATH: &str = "/org/freedesktop/DBus";
-/// How long the bus may take to let us in.
-const ENTRY: Duration = Duration::from_secs(10);
 /// How long an answer may take: firewalld gives none while it starts or reloads, which takes
 /// seconds, and longer with many rules.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A firewalld that runs.
 #[derive(Debug)]
 pub struct Firewalld {
-    bus: Connection,
+    bus: Bus,
     /// The unique name of its process on the bus.
     owner: String,
 }
@@ -77,28 +62,9 @@ pub struct ZoneChange {
 /// Why firewalld was not asked, or did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewalldError {
-    /// The bus's address is none of a socket.
-    #[error(
-        "{0:?} is no address of a system bus; set DBUS_SYSTEM_BUS_ADDRESS to one such as unix:path=/run/dbus/system_bus_socket, or unset it"
-    )]
-    Address(String),
-    /// There is no bus.
-    #[error("there is no system bus at {address}: {source}; start D-Bus")]
-    NoBus {
-        /// Its address.
-        address: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
     /// The bus cannot be used.
-    #[error("the system bus cannot be used: {source}; see the log of D-Bus")]
-    Bus {
-        /// What is wrong.
-        source: Box<zbus::Error>,
-    },
-    /// The bus went away.
-    #[error("the system bus closed the connection; start D-Bus again")]
-    Closed,
+    #[error(transparent)]
+    Bus(#[from] BusError),
     /// firewalld refused.
     #[error("firewalld cannot {what}: {said}; see its log, /var/log/firewalld")]
     Refused {
@@ -121,29 +87,22 @@ pub enum FirewalldError {
     },
 }
 
-impl FirewalldError {
-    fn bus(source: zbus::Error) -> Self {
-        FirewalldError::Bus { source: Box::new(source) }
-    }
-}
-
 impl Firewalld {
     /// The firewalld on the bus at this address; `None` where none runs, or there is no bus that
-    /// one could be on. Never starts it.
+    /// one could be on. Does not start it.
     ///
     /// # Errors
     /// The bus is there and cannot be used.
     pub async fn find(address: &str) -> Result<Option<Self>, FirewalldError> {
-        let bus = match enter(address).await {
+        let mut bus = match Bus::enter(address).await {
             Ok(bus) => bus,
-            Err(FirewalldError::NoBus { .. }) => return Ok(None),
-            Err(error) => return Err(error),
+            Err(BusError::Absent { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
-        let reply = bus.call_method(Some(BUS), BUS_PATH, Some(BUS), "GetNameOwner", &NAME).await;
-        match reply.and_then(|reply| reply.body().deserialize()) {
-            Ok(owner) => Ok(Some(Firewalld { bus, owner })),
-            Err(error) if said_by_the_bus(&error, &["NameHasNoOwner"]) => Ok(None),
-            Err(error) => Err(FirewalldError::bus(error)),
+        match bus.call_bus("GetNameOwner", &[NAME]).await {
+            Ok(answer) => Ok(Some(Firewalld { bus, owner: single(answer)? })),
+            Err(error) if error.is(&["NameHasNoOwner"]) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -151,10 +110,8 @@ impl Firewalld {
     ///
     /// # Errors
     /// It did not answer as it should.
-    pub async fn zones(&self) -> Result<Vec<String>, FirewalldError> {
-        let what = || "list its zones".to_owned();
-        let reply = self.ask("getZones", &(), what).await?;
-        reply.body().deserialize().map_err(FirewalldError::bus)
+    pub async fn zones(&mut self) -> Result<Vec<String>, FirewalldError> {
+        self.ask("getZones", &[], || "list its zones".to_owned()).await
     }
 
     /// The zone that this interface was put into; `None` for none, which means the default zone.
@@ -162,10 +119,12 @@ impl Firewalld {
     ///
     /// # Errors
     /// It did not answer as it should.
-    pub async fn zone_of(&self, link: &InterfaceName) -> Result<Option<String>, FirewalldError> {
+    pub async fn zone_of(
+        &mut self,
+        link: &InterfaceName,
+    ) -> Result<Option<String>, FirewalldError> {
         let what = || format!("tell the zone of {link}");
-        let reply = self.ask("getZoneOfInterface", &link.as_str(), what).await?;
-        let zone: String = reply.body().deserialize().map_err(FirewalldError::bus)?;
+        let zone = single(self.ask("getZoneOfInterface", &[link.as_str()], what).await?)?;
         Ok(Some(zone).filter(|zone| !zone.is_empty()))
     }
 
@@ -173,10 +132,10 @@ impl Firewalld {
     ///
     /// # Errors
     /// It refused; the interface is where it was.
-    pub async fn put(&self, link: &InterfaceName, zone: &str) -> Result<(), FirewalldError> {
+    pub async fn put(&mut self, link: &InterfaceName, zone: &str) -> Result<(), FirewalldError> {
         let what = || format!("put {link} into the zone {zone}");
         // Like addInterface, but content with one that is in this zone or another.
-        self.ask("changeZoneOfInterface", &(zone, link.as_str()), what).await.map(drop)
+        self.ask("changeZoneOfInterface", &[zone, link.as_str()], what).await.map(drop)
     }
 
     /// Takes a change back; nothing to do where the interface has left that zone meanwhile, or
@@ -185,7 +144,7 @@ impl Firewalld {
     /// # Errors
     /// It refused.
     pub async fn undo(
-        &self,
+        &mut self,
         link: &InterfaceName,
         change: &ZoneChange,
     ) -> Result<(), FirewalldError> {
@@ -197,8 +156,8 @@ impl Firewalld {
                 Some(before) => self.put(link, before).await,
                 None => {
                     let what = || format!("take {link} out of the zone {}", change.zone);
-                    let both = (change.zone.as_str(), link.as_str());
-                    self.ask("removeInterface", &both, what).await.map(drop)
+                    let args = [change.zone.as_str(), link.as_str()];
+                    self.ask("removeInterface", &args, what).await.map(drop)
                 }
             }
         };
@@ -209,29 +168,28 @@ impl Firewalld {
         }
     }
 
-    async fn ask<B: Serialize + DynamicType>(
-        &self,
-        method: &str,
-        body: &B,
+    async fn ask(
+        &mut self,
+        member: &str,
+        args: &[&str],
         what: impl FnOnce() -> String,
-    ) -> Result<Message, FirewalldError> {
-        let owner = self.owner.as_str();
-        let reply = self.bus.call_method(Some(owner), PATH, Some(ZONE), method, body).await;
-        reply.map_err(|error| match error {
+    ) -> Result<Vec<String>, FirewalldError> {
+        let call = Call { destination: &self.owner, path: PATH, interface: ZONE, member, args };
+        self.bus.call(&call, PATIENCE).await.map_err(|error| match error {
             // NoReply is the bus's word for a process that left before it answered.
-            error if said_by_the_bus(&error, &["ServiceUnknown", "NameHasNoOwner", "NoReply"]) => {
+            error if error.is(&["ServiceUnknown", "NameHasNoOwner", "NoReply"]) => {
                 FirewalldError::Gone { what: what() }
             }
-            zbus::Error::MethodError(name, said, _) => FirewalldError::Refused {
-                what: what(),
-                said: said.as_deref().and_then(last_line).unwrap_or(name.as_str()).to_owned(),
-            },
-            zbus::Error::InputOutput(error) if error.kind() == io::ErrorKind::TimedOut => {
-                FirewalldError::Slow { what: what() }
-            }
-            error => FirewalldError::bus(error),
+            BusError::Refused { said, .. } => FirewalldError::Refused { what: what(), said },
+            BusError::Slow(_) => FirewalldError::Slow { what: what() },
+            error => error.into(),
         })
     }
+}
+
+/// The one text of an answer.
+fn single(answer: Vec<String>) -> Result<String, BusError> {
+    answer.into_iter().next().ok_or(BusError::Malformed(Malformed))
 }
 
 /// What happened to firewalld.
@@ -245,8 +203,8 @@ pub enum Event {
     Ended,
 }
 
-impl Display for Event {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Event::Reloaded => "firewalld has reloaded",
             Event::Started => "firewalld was started",
@@ -258,8 +216,7 @@ impl Display for Event {
 /// Tells what happens to firewalld, from the moment it was opened.
 #[derive(Debug)]
 pub struct Watch {
-    reloads: MessageStream,
-    owners: MessageStream,
+    bus: Bus,
 }
 
 impl Watch {
@@ -268,19 +225,18 @@ impl Watch {
     /// # Errors
     /// There is no bus, or it cannot be used.
     pub async fn open(address: &str) -> Result<Self, FirewalldError> {
-        let bus = enter(address).await?;
-        // The bus looks at the sender: no other process can speak for firewalld.
-        let signal = || MatchRule::builder().msg_type(Type::Signal);
-        let streams = async {
-            let reloads = signal().sender(NAME)?.path(PATH)?.interface(NAME)?.member("Reloaded")?;
-            let owners = signal().sender(BUS)?.path(BUS_PATH)?.interface(BUS)?;
-            let owners = owners.member("NameOwnerChanged")?.arg(0, NAME)?;
-            Ok(Watch {
-                reloads: MessageStream::for_match_rule(reloads.build(), &bus, None).await?,
-                owners: MessageStream::for_match_rule(owners.build(), &bus, None).await?,
-            })
-        };
-        streams.await.map_err(FirewalldError::bus)
+        let mut bus = Bus::enter(address).await?;
+        for rule in [
+            format!(
+                "type='signal',sender='{NAME}',path='{PATH}',interface='{NAME}',member='Reloaded'"
+            ),
+            format!(
+                "type='signal',sender='{BUS}',path='{BUS_PATH}',interface='{BUS}',member='NameOwnerChanged',arg0='{NAME}'"
+            ),
+        ] {
+            bus.call_bus("AddMatch", &[&rule]).await?;
+        }
+        Ok(Watch { bus })
     }
 
     /// Waits for the next event. Events that come in the meantime are kept.
@@ -288,60 +244,20 @@ impl Watch {
     /// # Errors
     /// The bus is gone.
     pub async fn next(&mut self) -> Result<Event, FirewalldError> {
-        let (message, reload) = tokio::select! {
-            message = self.reloads.next() => (message, true),
-            message = self.owners.next() => (message, false),
-        };
-        let message = message.ok_or(FirewalldError::Closed)?.map_err(|error| match error {
-            zbus::Error::InputOutput(_) => FirewalldError::Closed,
-            error => FirewalldError::bus(error),
-        })?;
-        if reload {
-            return Ok(Event::Reloaded);
+        loop {
+            let signal = self.bus.signal().await?;
+            let member = signal.member.as_deref().unwrap_or_default();
+            match (signal.interface.as_deref().unwrap_or_default(), member) {
+                (NAME, "Reloaded") => return Ok(Event::Reloaded),
+                (BUS, "NameOwnerChanged") => {
+                    // The name, its owner of before, its owner now.
+                    let texts = signal.texts().map_err(BusError::from)?;
+                    let ended = texts.get(2).is_none_or(String::is_empty);
+                    return Ok(if ended { Event::Ended } else { Event::Started });
+                }
+                // The bus also tells us our own name.
+                _ => {}
+            }
         }
-        let body = message.body();
-        let (_, _, new): (&str, &str, &str) = body.deserialize().map_err(FirewalldError::bus)?;
-        Ok(if new.is_empty() { Event::Ended } else { Event::Started })
     }
-}
-
-/// A connection to the bus at this address.
-async fn enter(address: &str) -> Result<Connection, FirewalldError> {
-    let wrong = || FirewalldError::Address(address.to_owned());
-    let parsed: Address = address.parse().map_err(|_| wrong())?;
-    let Transport::Unix(unix) = parsed.transport() else { return Err(wrong()) };
-    // We connect ourselves: zbus would make a thread for it.
-    let connected = match unix.path() {
-        UnixSocket::File(path) => UnixStream::connect(path).await,
-        UnixSocket::Abstract(name) => SocketAddr::from_abstract_name(name.as_encoded_bytes())
-            .and_then(|address| Plain::connect_addr(&address))
-            .and_then(|socket| {
-                socket.set_nonblocking(true)?;
-                UnixStream::from_std(socket)
-            }),
-        _ => return Err(wrong()),
-    };
-    let socket = connected.map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            FirewalldError::NoBus { address: address.to_owned(), source }
-        }
-        _ => FirewalldError::bus(source.into()),
-    })?;
-    let builder = Builder::unix_stream(socket).method_timeout(PATIENCE);
-    match timeout(ENTRY, builder.build()).await {
-        Ok(entered) => entered.map_err(FirewalldError::bus),
-        Err(_) => Err(FirewalldError::bus(io::Error::from(io::ErrorKind::TimedOut).into())),
-    }
-}
-
-/// Whether this is an answer of the bus instead of firewalld, one of these of its errors.
-fn said_by_the_bus(error: &zbus::Error, names: &[&str]) -> bool {
-    let zbus::Error::MethodError(name, ..) = error else { return false };
-    let name = name.as_str().strip_prefix("org.freedesktop.DBus.Error.");
-    name.is_some_and(|name| names.contains(&name))
-}
-
-/// The last line that says something: a trace of Python's ends with what went wrong.
-fn last_line(said: &str) -> Option<&str> {
-    said.lines().map(str::trim).rfind(|line| !line.is_empty())
 }
