@@ -66,12 +66,13 @@
 //!
 //! Imports go one way. For guests: [`types`] ← [`facts`] ← [`plan`] (pure) ← [`process`] ←
 //! [`probe`], [`launch`] (effects) ← `cli` ← `main`. For virtual networks: [`xml`] ← [`network`] and
-//! [`rules`] (pure) ← [`firewall`], [`link`], [`dnsmasq`] (effects) ← [`driver`] ← `cli`. A guest on
-//! a network: [`plan`] knows its name, [`driver`] tells what it is ([`facts::Target`]), and
+//! [`rules`] (pure) ← [`dbus`] ← [`firewall`], [`link`], [`dnsmasq`] (effects) ← [`driver`] ← `cli`. A
+//! guest on a network: [`plan`] knows its name, [`driver`] tells what it is ([`facts::Target`]), and
 //! [`launch`] uses [`link`].
 
 #[doc(hidden)]
 pub mod cli;
+pub mod dbus;
 pub mod dnsmasq;
 pub mod driver;
 pub mod facts;

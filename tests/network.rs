@@ -45,6 +45,7 @@ impl Host {
                 "/bin".into(),
             ]
             .into(),
+            system_bus: "unix:path=/nonexistent/bus".into(),
             firewall_backend: Some(self.backend),
         })
     }

@@ -234,7 +234,11 @@ pub struct NameArg {
 #[derive(Debug, Clone, Subcommand)]
 pub enum FirewallVerb {
     /// Put back the rules of the active networks, after another program removed them
-    Reload,
+    Reload {
+        /// Stay, and do it again whenever firewalld has reloaded, started or ended
+        #[arg(long)]
+        follow: bool,
+    },
     /// Find the rules of others that stop guests' traffic, and what to do; changes nothing
     Check {
         /// Print one JSON object

@@ -83,6 +83,12 @@ impl Environment {
         self.own_dir("NETLAUNCH_STATE_DIR").unwrap_or_else(|| "/run/netlaunch".into())
     }
 
+    /// The address of D-Bus's system bus (D-Bus specification, "Well-known Message Bus Instances").
+    pub fn system_bus(&self) -> String {
+        let set = self.var("DBUS_SYSTEM_BUS_ADDRESS").map(|value| value.to_string_lossy().into());
+        set.unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".into())
+    }
+
     /// Where temporary files are made.
     pub fn temporary_dir(&self) -> PathBuf {
         self.xdg_dir("TMPDIR").unwrap_or_else(|| "/tmp".into())
@@ -176,6 +182,17 @@ mod tests {
             (7, &[("NETLAUNCH_STATE_DIR", "s")], "/cwd/s"),
         ] {
             assert_eq!(environment(user, vars).state_dir(), PathBuf::from(dir), "{vars:?}");
+        }
+    }
+
+    #[test]
+    fn system_buses() {
+        for (vars, address) in [
+            (&[][..], "unix:path=/run/dbus/system_bus_socket"),
+            (&[("DBUS_SYSTEM_BUS_ADDRESS", "")], "unix:path=/run/dbus/system_bus_socket"),
+            (&[("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/b")], "unix:path=/b"),
+        ] {
+            assert_eq!(environment(7, vars).system_bus(), address, "{vars:?}");
         }
     }
 

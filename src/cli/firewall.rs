@@ -5,6 +5,7 @@ use tokio::runtime::Runtime;
 
 use super::args::FirewallVerb;
 use super::environment::Environment;
+use super::follow;
 use super::network::{NetworkError, driver};
 use super::{Failure, print};
 use crate::driver::Checked;
@@ -22,15 +23,20 @@ pub(super) fn firewall(
     runtime: impl FnOnce() -> Result<Runtime, Failure>,
 ) -> Result<u8, Failure> {
     let config_dir = environment.config_dir().ok_or(NetworkError::NoDirectory)?;
-    let driver = driver(&config_dir, environment)?;
     match verb {
-        FirewallVerb::Reload => {
+        FirewallVerb::Reload { follow: true } => {
+            runtime()?.block_on(follow::follow(&config_dir, environment))?;
+            Ok(0)
+        }
+        FirewallVerb::Reload { follow: false } => {
+            let driver = driver(&config_dir, environment)?;
             let done = runtime()?.block_on(driver.reload()).map_err(NetworkError::from)?;
             let text: String = done.iter().map(|what| format!("{what}\n")).collect();
             print(text.as_bytes())?;
             Ok(0)
         }
         FirewallVerb::Check { json, bridges } => {
+            let driver = driver(&config_dir, environment)?;
             let checked = runtime()?.block_on(driver.conflicts(bridges));
             let checked = checked.map_err(NetworkError::from)?;
             let text = if *json { as_json(&checked) } else { as_text(&checked) };

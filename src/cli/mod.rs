@@ -6,6 +6,7 @@ pub mod completions;
 pub mod config;
 pub mod environment;
 mod firewall;
+mod follow;
 pub mod log;
 mod network;
 pub mod network_config;

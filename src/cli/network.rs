@@ -23,6 +23,7 @@ use super::network_edit::edit;
 use super::{Failure, print};
 use crate::driver::{ConflictsError, Driver, DriverError, DriverSettings, Status};
 use crate::facts::Target;
+use crate::firewall::FirewalldError;
 use crate::network::{Broken, Define, Definition, NetworkName, NetworkStore, Origin, StoreError};
 use crate::types::InterfaceName;
 use crate::xml::MAX_BYTES;
@@ -48,6 +49,9 @@ pub(crate) enum NetworkError {
     /// The host's firewall cannot be looked at.
     #[error(transparent)]
     Conflicts(#[from] ConflictsError),
+    /// firewalld cannot be followed.
+    #[error(transparent)]
+    Follow(#[from] FirewalldError),
     /// The document cannot be read.
     #[error("{}: {source}; name a file that can be read, or - for standard input", path.display())]
     Document { path: PathBuf, source: io::Error },
@@ -202,6 +206,7 @@ pub(super) fn driver(config_dir: &Path, environment: &Environment) -> Result<Dri
         config_dir: config_dir.to_owned(),
         state_dir: environment.state_dir(),
         path: environment.path(),
+        system_bus: environment.system_bus(),
         firewall_backend,
     }))
 }

@@ -8,11 +8,11 @@
 //! takes a step back before it does the step, and undoing what was not done does nothing; so
 //! whenever a start or an end is killed, the next command takes back what is left.
 //!
-//! A start does its steps in the order bridge, addresses, routes, settings, firewall, dnsmasq; when
-//! one fails those before it are undone, and the host is as it was. Undoing, then and at a destroy,
-//! ends dnsmasq, removes the links, and then what only guests needed: rules and settings. It
-//! collects what fails and goes on. All commands hold one lock, so that those at the same time come
-//! one after the other.
+//! A start does its steps in the order bridge, addresses, routes, firewalld's zone, settings,
+//! firewall, dnsmasq; when one fails those before it are undone, and the host is as it was. Undoing,
+//! then and at a destroy, ends dnsmasq, removes the links, and then what only guests needed: rules,
+//! zone and settings. It collects what fails and goes on. All commands hold one lock, so that those
+//! at the same time come one after the other.
 //!
 //! A kernel setting that several networks need was changed by the first of them; when that one goes
 //! its record is handed to one that still needs it, and the last one puts the old value back.
@@ -22,6 +22,7 @@ mod conflicts;
 mod rules;
 mod status;
 mod step;
+mod zone;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -43,11 +44,13 @@ use crate::probe::program::find;
 use crate::process::tap::TapError;
 use crate::rules::{NetworkRulesError, for_network};
 use crate::types::InterfaceName;
+use zone::Zones;
 
 pub use config::ConfigError;
 pub use conflicts::{Checked, ConflictsError};
 pub use rules::Untaken;
 pub use status::{Status, StatusError};
+pub use zone::ZoneError;
 
 /// Where a driver finds everything.
 #[derive(Debug, Clone)]
@@ -58,6 +61,8 @@ pub struct DriverSettings {
     pub state_dir: PathBuf,
     /// The directories of PATH.
     pub path: Vec<PathBuf>,
+    /// The address of D-Bus's system bus, on which firewalld is, where it runs.
+    pub system_bus: String,
     /// The firewall backend that network.conf names; `None` is the first usable one.
     pub firewall_backend: Option<Backend>,
 }
@@ -133,16 +138,9 @@ pub enum DriverError {
         /// What is in the way.
         conflict: Conflict,
     },
-    /// It wants a zone of firewalld.
-    #[error(
-        "the network {name} wants the firewalld zone {zone}, and netlaunch does not put bridges into zones yet; remove zone='{zone}'"
-    )]
-    Zone {
-        /// The network.
-        name: NetworkName,
-        /// The zone.
-        zone: network::ZoneName,
-    },
+    /// Its bridge cannot be put into a zone of firewalld.
+    #[error(transparent)]
+    Zone(#[from] ZoneError),
     /// dnsmasq is missing.
     #[error("the network needs dnsmasq: {}; {}", .0.why, .0.fix)]
     NoDnsmasq(Problem),
@@ -288,12 +286,20 @@ impl Driver {
         let files = Files::in_dir(&self.dir().join(name.as_str()));
         let served = config::served(&network, files.clone())?;
         let dnsmasq = served.as_ref().map(|_| self.dnsmasq()).transpose()?;
+        let mut zones = Zones::ready(&self.settings.system_bus).await?;
+        let zone = match &mut zones {
+            Some(zones) => zones.change(&network).await?,
+            None => zone::without_firewalld(&network)?,
+        };
 
         let mut status = Status::new(&network, &self.dir().join(name.as_str()));
         let begun = step::Begun { driver: self, netlink: &netlink, host: &host };
         let done = async {
             status.write()?;
             begun.link(&network, &mut status).await?;
+            if let (Some(zones), Some(zone)) = (&mut zones, zone) {
+                zones.put(zone, &mut status).await?;
+            }
             begun.settings(&network, &mut status)?;
             if !rulesets.is_empty() {
                 let add = [rulesets];
@@ -341,9 +347,6 @@ impl Driver {
         let running: Vec<Network> = others.iter().filter_map(Status::network).collect();
         check_against(network, &running)
             .map_err(|problem| DriverError::Beside { name: name.clone(), what: problem.what })?;
-        if let Some(zone) = network.bridge.zone.clone() {
-            return Err(DriverError::Zone { name: name.clone(), zone });
-        }
         let bridge = &network.bridge.name;
         if host.link(bridge).is_some() {
             return Err(DriverError::Bridge { name: name.clone(), bridge: bridge.clone() });
@@ -424,6 +427,9 @@ impl Driver {
                 left.push(error.to_string());
             }
         }
+        if let Err(error) = zone::undo(&self.settings.system_bus, status).await {
+            left.push(error.to_string());
+        }
         for change in status.settings.iter().rev() {
             let heir = others.iter().find(|other| {
                 other.network().is_some_and(|n| config::settings(&n).contains(&change.key))
@@ -469,14 +475,21 @@ impl Driver {
     }
 
     /// Puts back the rules of all running networks in one transaction, by the backend that the
-    /// settings name now, and a dnsmasq that is gone. Returns what was put back, a sentence each.
+    /// settings name now, a dnsmasq that is gone, and firewalld's zones. Returns what was put back, a
+    /// sentence each.
     ///
     /// # Errors
-    /// [`DriverError`]; the rules are as they were before.
+    /// [`DriverError`]; the rules are as they were before, or they are there and what it names is
+    /// not.
     pub async fn reload(&self) -> Result<Vec<String>, DriverError> {
         let _lock = self.lock()?;
         let mut notes = self.collect().await?;
         let mut running = self.active()?;
+        // First: a firewalld that is not done with its start or reload may remove rules yet.
+        let zones = match running.is_empty() {
+            true => Ok(None),
+            false => Zones::ready(&self.settings.system_bus).await,
+        };
         let (mut ruled, mut rulesets) = (Vec::new(), Vec::new());
         for status in &mut running {
             let network = status.network().ok_or_else(|| StatusError::broken(&status.dir))?;
@@ -522,6 +535,11 @@ impl Driver {
                 ));
             }
         }
+        let zoned = match zones {
+            Ok(Some(mut zones)) => zones.put_back(&mut running).await,
+            Ok(None) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        };
         for status in running.iter().filter(|status| status.dnsmasq) {
             let files = Files::in_dir(&status.dir);
             if Dnsmasq::find(&files).is_some() {
@@ -536,6 +554,7 @@ impl Driver {
                 ));
             }
         }
+        notes.extend(zoned?);
         Ok(notes)
     }
 }

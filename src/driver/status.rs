@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::parse;
-use crate::firewall::{Backend, Recorded};
+use crate::firewall::{Backend, Recorded, ZoneChange};
 use crate::link::Undo;
 use crate::link::sysctl::Change;
 use crate::network::{Network, NetworkName, Uuid, to_xml};
@@ -36,6 +36,9 @@ pub struct Status {
     pub xml: String,
     /// What undoes its links, addresses and routes, in the order they were made.
     pub links: Vec<Undo>,
+    /// The zone of firewalld that its bridge was put into.
+    #[serde(default)]
+    pub zone: Option<ZoneChange>,
     /// The kernel settings that it changed.
     pub settings: Vec<Change>,
     /// What removes its rules.
@@ -91,6 +94,7 @@ impl Status {
             complete: false,
             xml: to_xml(network),
             links: Vec::new(),
+            zone: None,
             settings: Vec::new(),
             firewall: None,
             replaced: Vec::new(),

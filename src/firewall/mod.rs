@@ -5,6 +5,7 @@
 //! that is done wholly or not at all. What it returns, [`Recorded`], is all that removal needs, so
 //! that a later netlaunch can remove what an earlier one added. [`choose`] finds out which
 //! [`Backend`] works here, and [`conflicts`] looks for rules of others that stop guests' traffic.
+//! Where firewalld runs, [`Firewalld`] has it let bridges through.
 //!
 //! Rules of others are never changed. Whoever calls [`transact`] keeps other netlaunch processes
 //! from doing so at the same time, and says whether owners it does not name have rules: nft cannot
@@ -12,6 +13,7 @@
 
 mod apply;
 mod backend;
+mod firewalld;
 mod iptables_state;
 mod listing;
 mod recorded;
@@ -23,6 +25,7 @@ pub mod render_nft;
 
 pub use apply::{ApplyError, Script, Transaction, scripts, transact};
 pub use backend::{Backend, BackendError, NoBackend, choose, usable};
+pub use firewalld::{Event, Firewalld, FirewalldError, Watch, ZoneChange};
 pub use iptables_state::{Present, TableRemoval};
 pub use listing::{Listed, list};
 pub use recorded::Recorded;

@@ -267,6 +267,8 @@ impl Sandbox {
             .env("XDG_RUNTIME_DIR", self.path("run"))
             .env("NETLAUNCH_STATE_DIR", self.state())
             .env("NETLAUNCH_CONFIG_DIR", self.path("config"))
+            // The system bus of a test that makes one; never the host's.
+            .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.path("bus").display()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
