@@ -88,6 +88,13 @@ fn words(line: &str) -> Vec<String> {
 
 fn firewalld(guests: &Guests) -> Fix {
     let bridge = &guests.bridge;
+    // The bridge of a network: it belongs into netlaunch's own zone, which opens less.
+    if guests.forwarded || guests.dhcp || guests.dns {
+        return Fix {
+            commands: vec![words("netlaunch firewall reload")],
+            note: "it puts the bridge back into its zone; netlaunch-firewalld.service does so whenever firewalld reloads".into(),
+        };
+    }
     let zone = format!("firewall-cmd --permanent --zone trusted --add-interface {bridge}");
     Fix {
         commands: vec![words(&zone), words("firewall-cmd --reload")],
