@@ -65,14 +65,17 @@
 //! # Layout
 //!
 //! Imports go one way. For guests: [`types`] ← [`facts`] ← [`plan`] (pure) ← [`process`] ←
-//! [`probe`], [`launch`] (effects) ← `cli` ← `main`. For virtual networks: [`xml`] ← [`network`] and
-//! [`rules`] (pure) ← [`dbus`] ← [`firewall`], [`link`], [`dnsmasq`] (effects) ← [`driver`] ← `cli`. A
-//! guest on a network: [`plan`] knows its name, [`driver`] tells what it is ([`facts::Target`]), and
-//! [`launch`] uses [`link`].
+//! [`probe`], [`launch`] (effects) ← `cli` ← `main`. For virtual networks: [`xml`] ← [`definitions`]
+//! (files) ← [`network`] and [`rules`] (pure) ← [`dbus`] ← [`firewall`], [`link`], [`dnsmasq`]
+//! (effects) ← [`driver`] ← `cli`. A guest on a network: [`plan`] knows its name, [`driver`] tells
+//! what it is ([`facts::Target`]), and [`launch`] uses [`link`]. For network filters: [`xml`] ←
+//! [`definitions`] ← [`nwfilter`] (pure, but for its store) ← [`firewall`] ← [`binding`] ← `cli`.
 
 #[doc(hidden)]
+pub mod binding;
 pub mod cli;
 pub mod dbus;
+pub mod definitions;
 pub mod dnsmasq;
 pub mod driver;
 pub mod facts;
@@ -80,6 +83,7 @@ pub mod firewall;
 pub mod launch;
 pub mod link;
 pub mod network;
+pub mod nwfilter;
 pub mod plan;
 pub mod probe;
 pub mod process;

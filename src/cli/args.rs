@@ -13,6 +13,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use serde::Deserialize;
 
 use crate::network::NetworkName;
+use crate::nwfilter::FilterName;
 use crate::plan::{AddressChoice, Backend, MAX_MTU, Transport};
 use crate::types::{Device, DomainName, Id, InterfaceName, LaunchName, Mac, Publish, UserName};
 
@@ -22,7 +23,7 @@ use crate::types::{Device, DomainName, Id, InterfaceName, LaunchName, Mac, Publi
     name = "netlaunch",
     version,
     disable_help_subcommand = true,
-    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch probe|ps|network|firewall|completions [OPTIONS]"
+    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch probe|ps|network|nwfilter|firewall|completions [OPTIONS]"
 )]
 pub struct Cli {
     /// What to launch.
@@ -156,7 +157,11 @@ pub enum Action {
     #[command(disable_help_subcommand = true, arg_required_else_help = false)]
     #[command(subcommand)]
     Network(NetworkVerb),
-    /// Put the firewall rules of the networks back, or find what stops guests' traffic
+    /// Define network filters and put them on ports; see netlaunch-nwfilter(1)
+    #[command(disable_help_subcommand = true, arg_required_else_help = false)]
+    #[command(subcommand)]
+    Nwfilter(NwfilterVerb),
+    /// Put firewall rules back, or find what stops guests' traffic
     #[command(disable_help_subcommand = true, arg_required_else_help = false)]
     #[command(subcommand)]
     Firewall(FirewallVerb),
@@ -228,6 +233,67 @@ pub struct NameArg {
     /// The network
     #[arg(value_name = "NAME")]
     pub name: NetworkName,
+}
+
+/// What to do with network filters.
+#[derive(Debug, Clone, Subcommand)]
+pub enum NwfilterVerb {
+    /// List all filters
+    List {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the definition of a filter
+    Dumpxml(FilterArg),
+    /// Define a filter from an XML file, or define it anew
+    Define {
+        /// The file; - is standard input
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Remove the definition of a filter
+    Undefine(FilterArg),
+    /// Change the definition of a filter in an editor
+    Edit(FilterArg),
+    /// Put a filter on a port, as a file of libvirt's filterbinding XML says
+    BindingCreate {
+        /// The file; - is standard input
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Take the filter of a port away
+    BindingDelete(PortArg),
+    /// List the ports that have a filter
+    BindingList {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the binding of a port
+    BindingDumpxml(PortArg),
+    /// Check a file or a defined filter, and change nothing
+    Check {
+        /// The file, with a / or .xml in its name, or the filter
+        #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
+        what: String,
+    },
+}
+
+/// The filter that a verb is about.
+#[derive(Debug, Clone, Args)]
+pub struct FilterArg {
+    /// The filter
+    #[arg(value_name = "NAME")]
+    pub name: FilterName,
+}
+
+/// The port that a verb is about.
+#[derive(Debug, Clone, Args)]
+pub struct PortArg {
+    /// The interface
+    #[arg(value_name = "PORT")]
+    pub port: InterfaceName,
 }
 
 /// What to do with the firewall.

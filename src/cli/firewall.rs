@@ -7,6 +7,7 @@ use super::args::FirewallVerb;
 use super::environment::Environment;
 use super::follow;
 use super::network::{NetworkError, driver};
+use super::nwfilter::{self, NwfilterError};
 use super::{Failure, print};
 use crate::driver::Checked;
 use crate::firewall::conflicts::Finding;
@@ -30,7 +31,11 @@ pub(super) fn firewall(
         }
         FirewallVerb::Reload { follow: false } => {
             let driver = driver(&config_dir, environment)?;
-            let done = runtime()?.block_on(driver.reload()).map_err(NetworkError::from)?;
+            let bindings = nwfilter::bindings(&config_dir, environment)?;
+            let runtime = runtime()?;
+            let mut done = runtime.block_on(driver.reload()).map_err(NetworkError::from)?;
+            let ports = runtime.block_on(bindings.reload()).map_err(NwfilterError::from)?;
+            done.extend(ports);
             let text: String = done.iter().map(|what| format!("{what}\n")).collect();
             print(text.as_bytes())?;
             Ok(0)

@@ -4,13 +4,15 @@
 pub mod args;
 pub mod completions;
 pub mod config;
+mod document;
 pub mod environment;
 mod firewall;
 mod follow;
 pub mod log;
 mod network;
 pub mod network_config;
-mod network_edit;
+mod nwfilter;
+mod nwfilter_config;
 mod orders;
 mod probe;
 mod ps;
@@ -26,6 +28,7 @@ use args::{Action, Cli};
 use config::{Config, ConfigError};
 use environment::Environment;
 use network::NetworkError;
+use nwfilter::NwfilterError;
 use request::JobError;
 use usage::{Stop, UsageError};
 
@@ -62,6 +65,8 @@ pub(crate) enum Failure {
     Network(Box<NetworkError>),
     #[error(transparent)]
     Link(LinkError),
+    #[error(transparent)]
+    Nwfilter(Box<NwfilterError>),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
     #[error("{} closed; redirect it, for example to or from /dev/null", closed(.0))]
@@ -73,6 +78,12 @@ pub(crate) enum Failure {
 impl From<NetworkError> for Failure {
     fn from(error: NetworkError) -> Self {
         Failure::Network(Box::new(error))
+    }
+}
+
+impl From<NwfilterError> for Failure {
+    fn from(error: NwfilterError) -> Self {
+        Failure::Nwfilter(Box::new(error))
     }
 }
 
@@ -89,6 +100,7 @@ impl Failure {
             Failure::Usage(_) | Failure::Job(_) | Failure::ReadyFd { .. } => USAGE,
             Failure::Config(error) => error.status(),
             Failure::Network(error) => error.status(),
+            Failure::Nwfilter(error) => error.status(),
             Failure::Launch(LaunchError::Plan(error)) => match error {
                 error if error.is_usage() => USAGE,
                 PlanError::QemuMissing(_) => NOT_FOUND,
@@ -177,6 +189,7 @@ fn perform(
         }
         Some(Action::Ps(args)) => ps::ps(args, environment),
         Some(Action::Network(verb)) => network::network(verb, environment, runtime),
+        Some(Action::Nwfilter(verb)) => nwfilter::nwfilter(verb, environment, runtime),
         Some(Action::Firewall(verb)) => firewall::firewall(verb, environment, runtime),
         Some(Action::Completions(args)) => {
             let mut script = Vec::new();

@@ -5,10 +5,7 @@
 //! Reading and changing definitions needs nothing of the host, so network.conf is read only where
 //! the driver is asked to act.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -17,16 +14,15 @@ use tokio::runtime::Runtime;
 
 use super::args::NetworkVerb;
 use super::config::ConfigError;
+use super::document::{self, DocumentError, Stopped};
 use super::environment::Environment;
 use super::network_config::{self, NetworkConfig};
-use super::network_edit::edit;
 use super::{Failure, print};
 use crate::driver::{ConflictsError, Driver, DriverError, DriverSettings, Status};
 use crate::facts::Target;
 use crate::firewall::FirewalldError;
 use crate::network::{Broken, Define, Definition, NetworkName, NetworkStore, Origin, StoreError};
 use crate::types::InterfaceName;
-use crate::xml::MAX_BYTES;
 
 /// The version of what `list --json` prints, described by conf/schema/networks.schema.json.
 const LIST_VERSION: u32 = 1;
@@ -52,30 +48,15 @@ pub(crate) enum NetworkError {
     /// firewalld cannot be followed.
     #[error(transparent)]
     Follow(#[from] FirewalldError),
-    /// The document cannot be read.
-    #[error("{}: {source}; name a file that can be read, or - for standard input", path.display())]
-    Document { path: PathBuf, source: io::Error },
+    /// The document cannot be read or edited.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// The network is active.
     #[error("the network {0} is active; destroy it first: netlaunch network destroy {0}")]
     Active(NetworkName),
     /// What is to be edited is no network.
     #[error("{0}; correct that file, or define the network anew")]
     Uneditable(StoreError),
-    /// Signals cannot be watched.
-    #[error("signals cannot be watched: {0}; raise the limit of open files")]
-    Signals(io::Error),
-    /// What the environment names is no command.
-    #[error("the editor {0:?} is no command; correct VISUAL or EDITOR")]
-    NoEditor(String),
-    /// The editor cannot be run.
-    #[error("the editor {program} cannot be run: {source}; set VISUAL or EDITOR to another")]
-    Editor { program: String, source: io::Error },
-    /// The editor failed.
-    #[error("the editor {program} failed ({status}), so nothing was changed; edit again")]
-    EditorFailed { program: String, status: ExitStatus },
-    /// The copy for the editor cannot be made or read.
-    #[error("{}: {source}; make room there, or set TMPDIR to another directory", path.display())]
-    Copy { path: PathBuf, source: io::Error },
     /// What was typed cannot be used.
     #[error("{error}; nothing was changed, and the text is kept in {}", path.display())]
     Kept { error: Box<NetworkError>, path: PathBuf },
@@ -91,12 +72,20 @@ impl NetworkError {
             NetworkError::Driver(error) => error.is_callers(),
             NetworkError::Conflicts(ConflictsError::Driver(error)) => error.is_callers(),
             NetworkError::Conflicts(ConflictsError::NoBridge(_)) => true,
-            NetworkError::Document { .. }
-            | NetworkError::Active(_)
-            | NetworkError::Uneditable(_) => true,
+            NetworkError::Document(error) => error.is_callers(),
+            NetworkError::Active(_) | NetworkError::Uneditable(_) => true,
             _ => false,
         };
         if callers { super::USAGE } else { super::FAILED }
+    }
+}
+
+impl From<Stopped<NetworkError>> for NetworkError {
+    fn from(stopped: Stopped<NetworkError>) -> Self {
+        match stopped.kept {
+            Some(path) => NetworkError::Kept { error: Box::new(stopped.error), path },
+            None => stopped.error,
+        }
     }
 }
 
@@ -122,7 +111,7 @@ pub(super) fn network(
             list(*json, rows(&definitions, &broken, active.as_deref()))?;
         }
         NetworkVerb::Define { file } => {
-            let xml = document(file)?;
+            let xml = document::read(file).map_err(NetworkError::from)?;
             let edited = None;
             let define = Define { xml: &xml, source: file, interfaces: &interfaces(), edited };
             let defined = store.define(&define, &mut rand::rng()).map_err(NetworkError::from)?;
@@ -228,24 +217,25 @@ fn say_defined(defined: &Definition, config_dir: &Path, environment: &Environmen
     }
 }
 
-/// The bytes of a document that the command line names, no more than a document can have and one.
-pub(super) fn document(path: &Path) -> Result<Vec<u8>, NetworkError> {
-    let read = |from: &mut dyn Read| {
-        let mut bytes = Vec::new();
-        from.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map(|_| bytes)
-    };
-    let bytes = match path.as_os_str() == "-" {
-        true => read(&mut io::stdin().lock()),
-        false => File::open(path).and_then(|mut file| read(&mut file)),
-    };
-    bytes.map_err(|source| NetworkError::Document { path: path.to_owned(), source })
-}
-
 /// The names of the host's interfaces, none where the kernel does not tell: then the start of a
 /// network finds out whether its bridge's name is free.
-pub(super) fn interfaces() -> Vec<InterfaceName> {
+fn interfaces() -> Vec<InterfaceName> {
     let Ok(names) = nix::net::if_::if_nameindex() else { return Vec::new() };
     names.iter().filter_map(|link| link.name().to_str().ok()?.parse().ok()).collect()
+}
+
+/// Has the user edit a definition, and defines what comes back; `None` when that is what was there.
+async fn edit(
+    store: &NetworkStore,
+    definition: &Definition,
+    environment: &Environment,
+) -> Result<Option<Definition>, NetworkError> {
+    let before = crate::network::to_xml(&definition.network);
+    let define = async |xml: &[u8], source: &Path| {
+        let define = Define { xml, source, interfaces: &interfaces(), edited: Some(definition) };
+        Ok(store.define(&define, &mut rand::rng())?)
+    };
+    Ok(document::edit(&definition.network.name, &before, environment, define).await?)
 }
 
 /// What `list` says of one network.

@@ -39,25 +39,31 @@ pub fn read(path: &Path) -> Result<NetworkConfig, ConfigError> {
 /// # Errors
 /// The first [`Mistake`] in it.
 pub fn parse(content: &[u8]) -> Result<NetworkConfig, Mistake> {
-    parse_with(content, explain)
+    parse_with(content, |message| explain(message, &KEYS, "netlaunch-network(1)"))
 }
 
-/// The parser's message in the terms of this file, with what to do.
-fn explain(message: &str) -> String {
+/// The parser's message in the terms of a driver's file, with what to do.
+pub(super) fn explain(message: &str, keys: &[&str], manual: &str) -> String {
     if let Some((what, _)) = message.split_once(", expected ") {
         if let Some(key) = what.strip_prefix("unknown field ") {
-            return format!("unknown key {key}; the keys are {}", KEYS.join(", "));
+            return format!("unknown key {key}; the keys are {}", keys.join(", "));
         }
         if let Some(found) = what.strip_prefix("invalid type: ") {
+            if message.ends_with("a boolean") {
+                return format!("{found} cannot be used here; write true or false");
+            }
             return format!("{found} cannot be used here; write \"nftables\" or \"iptables\"");
         }
     }
     // The setting's own message says what to write, behind a colon.
     let complete = message.contains(": ");
-    if complete { message.into() } else { format!("{message}; see netlaunch-network(1)") }
+    if complete { message.into() } else { format!("{message}; see {manual}") }
 }
 
-fn backend<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Backend>, D::Error> {
+/// Reads `firewall_backend`.
+pub(super) fn backend<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Backend>, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map(Some).map_err(de::Error::custom)
 }

@@ -11,8 +11,8 @@ use super::parse;
 use crate::firewall::{Backend, Recorded, ZoneChange};
 use crate::link::Undo;
 use crate::link::sysctl::Change;
-use crate::network::{Network, NetworkName, Uuid, to_xml};
-use crate::types::InterfaceName;
+use crate::network::{Network, NetworkName, to_xml};
+use crate::types::{InterfaceName, Uuid};
 
 /// The file in the network's directory.
 const FILE: &str = "status.json";

@@ -55,9 +55,12 @@ pub struct Script {
     pub input: String,
 }
 
+pub(super) fn script(tool: Tool, input: String) -> Script {
+    Script { program: tool.name(), args: tool.args(), input }
+}
+
 /// What adding these rulesets runs on a host where nothing of ours is there yet. Runs nothing.
 pub fn scripts(backend: Backend, rulesets: &[Ruleset]) -> Vec<Script> {
-    let script = |tool: Tool, input| Script { program: tool.name(), args: tool.args(), input };
     let all = match backend {
         Backend::Nftables => vec![script(Tool::Nft, render_nft::apply(rulesets))],
         Backend::Iptables => [Version::V4, Version::V6]

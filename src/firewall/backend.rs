@@ -164,7 +164,9 @@ mod tests {
             ip6tables_save: missing.clone(),
             ip6tables_restore: missing.clone(),
             iptables_legacy_save: missing.clone(),
-            ip6tables_legacy_save: missing,
+            ip6tables_legacy_save: missing.clone(),
+            ebtables_save: missing.clone(),
+            ebtables_restore: missing,
         };
         let error = choose(&tools, None).await.unwrap_err().to_string();
         for word in ["nftables: nft is not installed", "iptables: iptables-save is not installed"] {

@@ -48,7 +48,7 @@ pub(super) struct Table {
 pub(super) struct Jump {
     /// How many times.
     count: usize,
-    /// Whether no rule of others comes before.
+    /// Whether no rule comes before that could let pass what ours refuse.
     first: bool,
 }
 
@@ -60,6 +60,31 @@ impl Jump {
 /// Whether a chain is one the host's chains jump to.
 pub(super) fn is_base(chain: &str) -> bool {
     chain.starts_with("NETLAUNCH_")
+}
+
+/// Whether a base chain is one of the ports' filters. They only refuse, and so stand before those
+/// of networks, which accept.
+fn is_port_base(chain: &str) -> bool {
+    chain.starts_with("NETLAUNCH_PORT_")
+}
+
+/// How `*-restore` declares a chain of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// iptables-restore and ip6tables-restore.
+    Iptables,
+    /// ebtables-restore. A chain's end goes back to where it was called, which is not what ebtables
+    /// does by itself.
+    Ebtables,
+}
+
+impl Dialect {
+    fn declare(self, chain: &str) -> String {
+        match self {
+            Dialect::Iptables => format!(":{chain} - [0:0]"),
+            Dialect::Ebtables => format!(":{chain} RETURN"),
+        }
+    }
 }
 
 fn is_ours(chain: &str) -> bool {
@@ -74,10 +99,13 @@ impl Present {
         let mut table = None;
         // Chains of the host that a rule of others was seen in.
         let mut others = BTreeSet::new();
+        // And chains in which networks' rules were.
+        let mut networks = BTreeSet::new();
         for line in saved.lines() {
             if let Some(name) = line.strip_prefix('*') {
                 table = Some(name.to_owned());
                 others.clear();
+                networks.clear();
                 continue;
             }
             let Some(name) = &table else { continue };
@@ -100,6 +128,10 @@ impl Present {
             } else if let Some(to) = jump {
                 let table = present.tables.entry(name.clone()).or_default();
                 let first = !others.contains(chain);
+                if !is_port_base(to) {
+                    networks.insert(chain.to_owned());
+                }
+                let first = first && !(is_port_base(to) && networks.contains(chain));
                 let key = (chain.to_owned(), to.to_owned());
                 table.jumps.entry(key).or_insert(Jump { count: 0, first }).count += 1;
             } else {
@@ -112,13 +144,18 @@ impl Present {
     /// The input of `iptables-restore --noflush` that makes this state `wanted`; empty where
     /// nothing is to be done. The rules of others stay, and so does their order.
     pub fn change_to(&self, wanted: &Present) -> String {
+        self.change_in(wanted, Dialect::Iptables)
+    }
+
+    /// The same for the tool that has this dialect.
+    pub(super) fn change_in(&self, wanted: &Present, dialect: Dialect) -> String {
         let names: BTreeSet<_> = self.tables.keys().chain(wanted.tables.keys()).collect();
         let none = Table::default();
         let mut text = String::new();
         for name in names {
             let from = self.tables.get(name).unwrap_or(&none);
             let to = wanted.tables.get(name).unwrap_or(&none);
-            let change = from.change_to(to);
+            let change = from.change_to(to, dialect);
             if !change.is_empty() {
                 let _ = writeln!(text, "*{name}\n{change}COMMIT");
             }
@@ -128,7 +165,7 @@ impl Present {
 }
 
 impl Table {
-    fn change_to(&self, wanted: &Table) -> String {
+    fn change_to(&self, wanted: &Table, dialect: Dialect) -> String {
         let changed: Vec<_> = wanted
             .chains
             .iter()
@@ -136,12 +173,23 @@ impl Table {
             .collect();
         let gone: Vec<_> =
             self.chains.keys().filter(|name| !wanted.chains.contains_key(*name)).collect();
-        let old_jumps = self.jumps.iter().filter(|(at, jump)| wanted.jumps.get(*at) != Some(jump));
-        let new_jumps = wanted.jumps.iter().filter(|(at, jump)| self.jumps.get(*at) != Some(jump));
+        let new = |at: &(String, String), jump: &Jump| self.jumps.get(at) != Some(jump);
+        let changed_host = |host: &str| {
+            wanted.jumps.iter().any(|(at, jump)| at.0 == host && !is_port_base(&at.1) && new(at, jump))
+        };
+        // What comes to stand before the ports' filters puts them behind it: they move up again.
+        let moved = |(host, ours): &(String, String)| is_port_base(ours) && changed_host(host);
+        let old_jumps = self.jumps.iter().filter(|(at, jump)| {
+            wanted.jumps.get(*at) != Some(jump) || moved(at)
+        });
+        let mut new_jumps: Vec<_> =
+            wanted.jumps.iter().filter(|(at, jump)| new(at, jump) || moved(at)).collect();
+        // Each is put at the head, so the last is the first.
+        new_jumps.sort_by_key(|((_, ours), _)| is_port_base(ours));
         let mut text = String::new();
         // Naming a chain makes it, or empties the one that is there.
         for name in changed.iter().map(|(name, _)| *name).chain(gone.iter().copied()) {
-            let _ = writeln!(text, ":{name} - [0:0]");
+            let _ = writeln!(text, "{}", dialect.declare(name));
         }
         for ((host, ours), jump) in old_jumps {
             for _ in 0..jump.count {

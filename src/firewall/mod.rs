@@ -16,10 +16,13 @@ mod backend;
 mod firewalld;
 mod iptables_state;
 mod listing;
+mod port_apply;
 mod recorded;
 mod tools;
 
 pub mod conflicts;
+pub mod port_iptables;
+pub mod port_nft;
 pub mod render_iptables;
 pub mod render_nft;
 
@@ -28,5 +31,6 @@ pub use backend::{Backend, BackendError, NoBackend, choose, usable};
 pub use firewalld::{Event, Firewalld, FirewalldError, Watch, ZoneChange};
 pub use iptables_state::{Present, TableRemoval};
 pub use listing::{Listed, list};
+pub use port_apply::{PortError, PortFilter, PortPlan, PortRecorded};
 pub use recorded::Recorded;
 pub use tools::{ToolError, Tools};

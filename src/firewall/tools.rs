@@ -30,6 +30,10 @@ pub struct Tools {
     pub iptables_legacy_save: Lookup,
     /// `ip6tables-legacy-save`.
     pub ip6tables_legacy_save: Lookup,
+    /// `ebtables-save`.
+    pub ebtables_save: Lookup,
+    /// `ebtables-restore`.
+    pub ebtables_restore: Lookup,
 }
 
 /// Why a tool did not do its work.
@@ -97,6 +101,8 @@ pub(super) enum Tool {
     Save(Version),
     SaveLegacy(Version),
     Restore(Version),
+    SaveEthernet,
+    RestoreEthernet,
 }
 
 impl Tool {
@@ -109,6 +115,8 @@ impl Tool {
             Tool::SaveLegacy(Version::V6) => "ip6tables-legacy-save",
             Tool::Restore(Version::V4) => "iptables-restore",
             Tool::Restore(Version::V6) => "ip6tables-restore",
+            Tool::SaveEthernet => "ebtables-save",
+            Tool::RestoreEthernet => "ebtables-restore",
         }
     }
 
@@ -118,7 +126,8 @@ impl Tool {
             Tool::Nft => &["-f", "-"],
             // Without the counters, which are no rules.
             Tool::NftList => &["-j", "-s", "list", "ruleset"],
-            Tool::Save(_) | Tool::SaveLegacy(_) => &[],
+            Tool::Save(_) | Tool::SaveLegacy(_) | Tool::SaveEthernet => &[],
+            Tool::RestoreEthernet => &["--noflush"],
             Tool::Restore(_) => &["--noflush", "-w", "10"],
         }
     }
@@ -144,6 +153,8 @@ impl Tools {
             ip6tables_restore: tool(Tool::Restore(Version::V6)),
             iptables_legacy_save: tool(Tool::SaveLegacy(Version::V4)),
             ip6tables_legacy_save: tool(Tool::SaveLegacy(Version::V6)),
+            ebtables_save: tool(Tool::SaveEthernet),
+            ebtables_restore: tool(Tool::RestoreEthernet),
         }
     }
 
@@ -156,6 +167,8 @@ impl Tools {
             Tool::SaveLegacy(Version::V6) => &self.ip6tables_legacy_save,
             Tool::Restore(Version::V4) => &self.iptables_restore,
             Tool::Restore(Version::V6) => &self.ip6tables_restore,
+            Tool::SaveEthernet => &self.ebtables_save,
+            Tool::RestoreEthernet => &self.ebtables_restore,
         }
     }
 

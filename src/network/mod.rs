@@ -22,7 +22,6 @@ mod store_error;
 mod store_tests;
 #[cfg(test)]
 mod tests;
-mod uuid;
 mod values;
 mod write;
 mod xml;
@@ -36,15 +35,15 @@ pub use model::{
 };
 pub use places::{Part, Places};
 pub use problem::{CheckError, Problem};
-pub use store::{Broken, Define, Definition, NetworkStore, Origin};
+pub use store::{Broken, Define, Definition, NetworkStore};
 pub use store_error::StoreError;
-pub use uuid::{Uuid, UuidError};
 pub use values::{
     BootFile, Duid, NetworkName, ServiceName, TftpRoot, TxtValue, ValueError, ZoneName,
 };
 pub use write::to_xml;
 pub use xml::{Fill, Parsed, parse};
 
+pub use crate::definitions::Origin;
 use crate::xml::{Mistake, Place, XmlError};
 
 /// A mistake in a network's document and where it is. Its text is `LINE:COLUMN: what; fix`.

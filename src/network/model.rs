@@ -10,9 +10,8 @@ use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
-use super::uuid::Uuid;
 use super::values::{BootFile, Duid, NetworkName, ServiceName, TftpRoot, TxtValue, ZoneName};
-use crate::types::{DomainName, InterfaceName, Mac, PortRange, Protocol};
+use crate::types::{DomainName, InterfaceName, Mac, PortRange, Protocol, Uuid};
 
 /// A virtual network: a bridge of the host, its addresses, and what the host does for its guests.
 #[derive(Debug, Clone, PartialEq, Eq)]

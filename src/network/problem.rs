@@ -5,9 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::places::Part;
-use super::uuid::Uuid;
 use super::values::NetworkName;
-use crate::types::{AddressError, InterfaceName, Mac};
+use crate::types::{AddressError, InterfaceName, Mac, Uuid};
 
 /// What is wrong with a network, and with which part of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,43 +1,30 @@
 //! The definitions of networks: one file each, `NAME.xml`, in `CONFIG/networks`, and a mark
 //! `autostart/NAME` for those that start with the host.
 //!
-//! A file is replaced by renaming a complete one over it, so whoever reads sees the old or the new
-//! and never a mixture, and reading needs no lock and no right to write. Whoever changes something
-//! holds an exclusive flock(2) on `.lock` from the first look at the other definitions to the last
-//! rename; so two processes cannot define networks that exclude each other, and none undoes what
-//! another did meanwhile. The lock is on a file that only its owner can open, not on the directory:
-//! that one everybody can open, and keep locked.
+//! [`DefinitionDir`] says how files are changed, and what the lock is.
 //!
 //! A network called `default` is compiled in. It is there until the user defines one of that name,
 //! and again when that is undefined. It keeps no other definition from being made, since nobody
 //! asked for it; whether it can be started beside others is for the start to see.
 
-use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
-
 use super::model::Network;
-use super::store_error::{StoreError, io_error};
+use super::store_error::StoreError;
 use super::values::NetworkName;
 use super::{CheckError, Fill, Part, Problem, check_against, load, to_xml};
+use crate::definitions::{self, DefinitionDir, DefinitionLock, Origin};
 use crate::types::InterfaceName;
-use crate::xml::MAX_BYTES;
 
 /// The network that is there without a definition.
 const DEFAULT: &str = include_str!("default.xml");
 /// Its name.
 const DEFAULT_NAME: &str = "default";
-/// What the names of files start with that are not complete yet.
-const UNFINISHED: &str = ".new-";
 
 /// Where definitions are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkStore {
-    dir: PathBuf,
+    dir: DefinitionDir,
 }
 
 /// A defined network.
@@ -49,15 +36,6 @@ pub struct Definition {
     pub origin: Origin,
     /// Whether it starts with the host.
     pub autostart: bool,
-}
-
-/// Where a definition is from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Compiled in.
-    BuiltIn,
-    /// This file.
-    File(PathBuf),
 }
 
 /// A definition to make.
@@ -85,16 +63,16 @@ pub struct Broken {
 impl NetworkStore {
     /// The store in a configuration directory; nothing is made or read yet.
     pub fn new(config: &Path) -> Self {
-        NetworkStore { dir: config.join("networks") }
+        NetworkStore { dir: DefinitionDir::new(config.join("networks")) }
     }
 
     /// Where the definition of a network is, or would be.
     pub fn path(&self, name: &NetworkName) -> PathBuf {
-        self.dir.join(format!("{name}.xml"))
+        self.dir.file(name)
     }
 
     fn mark(&self, name: &NetworkName) -> PathBuf {
-        self.dir.join("autostart").join(name.as_str())
+        self.dir.path().join("autostart").join(name.as_str())
     }
 
     /// A network.
@@ -109,7 +87,7 @@ impl NetworkStore {
     fn find(&self, name: &NetworkName) -> Result<Option<Definition>, StoreError> {
         let path = self.path(name);
         let autostart = self.mark(name).symlink_metadata().is_ok();
-        let (bytes, origin) = match read(&path)? {
+        let (bytes, origin) = match definitions::read(&path)? {
             Some(bytes) => (bytes, Origin::File(path.clone())),
             None if name.as_str() == DEFAULT_NAME => (DEFAULT.into(), Origin::BuiltIn),
             None => return Ok(None),
@@ -125,9 +103,9 @@ impl NetworkStore {
     /// All networks by name, and the files that are none: one of those hides no other network.
     ///
     /// # Errors
-    /// [`StoreError::Io`] when the directory is there and cannot be read.
+    /// [`StoreError::File`] when the directory is there and cannot be read.
     pub fn list(&self) -> Result<(Vec<Definition>, Vec<Broken>), StoreError> {
-        let mut names: Vec<NetworkName> = self.names()?;
+        let mut names: Vec<NetworkName> = self.dir.names()?;
         names.extend(DEFAULT_NAME.parse());
         names.sort();
         names.dedup();
@@ -139,24 +117,6 @@ impl NetworkStore {
             }
         }
         Ok((definitions, broken))
-    }
-
-    /// The names of the files. Others than `NAME.xml` are not ours.
-    fn names(&self) -> Result<Vec<NetworkName>, StoreError> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(io_error("read", &self.dir)(error)),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(io_error("read", &self.dir))?.path();
-            if path.extension() == Some(OsStr::new("xml")) {
-                let stem = path.file_stem().and_then(OsStr::to_str);
-                names.extend(stem.and_then(|stem| stem.parse::<NetworkName>().ok()));
-            }
-        }
-        Ok(names)
     }
 
     /// Defines a network, or defines it anew. What the document leaves out is kept from the
@@ -173,7 +133,7 @@ impl NetworkStore {
         // A first look tells mistakes before anything is made, and the name.
         let draft = Fill::random(free_bridge(&[], define.interfaces), rng);
         let name = load(define.xml, Some(&draft)).map_err(located)?.network.name;
-        let _lock = self.lock()?;
+        let lock = self.dir.lock()?;
         // A broken definition of that name is replaced; broken others cannot be started either.
         let (definitions, _) = self.list()?;
         if let Some(edited) = define.edited {
@@ -206,7 +166,7 @@ impl NetworkStore {
             .and_then(|()| check_copy(&parsed.network, &definitions))
             .map_err(|problem| located(parsed.locate(problem)))?;
         let path = self.path(&name);
-        self.write(&path, to_xml(&parsed.network).as_bytes())?;
+        lock.write(&path, to_xml(&parsed.network).as_bytes())?;
         let autostart = self.mark(&name).symlink_metadata().is_ok();
         Ok(Definition { network: parsed.network, origin: Origin::File(path), autostart })
     }
@@ -221,14 +181,11 @@ impl NetworkStore {
         if path.symlink_metadata().is_err() {
             return Err(none(name));
         }
-        let _lock = self.lock()?;
-        match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(none(name)),
-            Err(error) => return Err(io_error("remove", &path)(error)),
+        let lock = self.dir.lock()?;
+        if !lock.remove(&path)? {
+            return Err(none(name));
         }
-        self.unmark(name)?;
-        sync(&self.dir)
+        self.unmark(&lock, name)
     }
 
     /// Sets whether a network starts with the host.
@@ -243,67 +200,17 @@ impl NetworkStore {
             if !marked() {
                 return self.get(name).map(|_| ());
             }
-            let _lock = self.lock()?;
-            return self.unmark(name);
+            return self.unmark(&self.dir.lock()?, name);
         }
         self.get(name)?;
-        let _lock = self.lock()?;
+        let lock = self.dir.lock()?;
         self.get(name)?;
-        if marked() {
-            return Ok(());
-        }
-        make(&self.dir.join("autostart"))?;
-        let mut options = OpenOptions::new();
-        let made = options.write(true).create_new(true).mode(0o644).open(&mark);
-        made.map_err(io_error("write", &mark))?;
+        Ok(lock.mark(&mark)?)
+    }
+
+    fn unmark(&self, lock: &DefinitionLock<'_>, name: &NetworkName) -> Result<(), StoreError> {
+        lock.remove(&self.mark(name))?;
         Ok(())
-    }
-
-    fn unmark(&self, name: &NetworkName) -> Result<(), StoreError> {
-        let mark = self.mark(name);
-        match fs::remove_file(&mark) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("remove", &mark)(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Makes the directory where it is missing, and locks it for changes.
-    fn lock(&self) -> Result<Flock<File>, StoreError> {
-        make(&self.dir)?;
-        let path = self.dir.join(".lock");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        options.custom_flags(nix::libc::O_NOFOLLOW);
-        let file = options.open(&path).map_err(io_error("open", &path))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| io_error("lock", &path)(errno.into()))?;
-        self.clean();
-        Ok(lock)
-    }
-
-    /// Removes what a killed process has not finished: while we hold the lock, nobody else writes.
-    fn clean(&self) {
-        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
-                // What stays is in nobody's way; the next change tries again.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        let failed = |source| io_error("write", path)(source);
-        let mut file = tempfile::Builder::new()
-            .prefix(UNFINISHED)
-            .permissions(Permissions::from_mode(0o644))
-            .tempfile_in(&self.dir)
-            .map_err(failed)?;
-        file.write_all(bytes).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(path).map_err(|error| failed(error.error))?;
-        sync(&self.dir)
     }
 }
 
@@ -325,34 +232,10 @@ fn none(name: &NetworkName) -> StoreError {
     }
 }
 
-/// A file's bytes, no more than a document can have and one; `None` where there is no file.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    use std::io::Read;
-    let failed = |error| io_error("read", path)(error);
-    let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(Some(bytes))
-}
-
 /// A name for a bridge that no network and no interface has, as libvirt chooses them. The first is
 /// left to the network `default`.
 fn free_bridge(networks: &[&InterfaceName], interfaces: &[InterfaceName]) -> Option<InterfaceName> {
     let taken = |name: &InterfaceName| networks.contains(&name) || interfaces.contains(name);
     let mut names = (1u32..=u32::MAX).filter_map(|number| format!("virbr{number}").parse().ok());
     names.find(|name| !taken(name))
-}
-
-fn make(dir: &Path) -> Result<(), StoreError> {
-    let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
-    made.map_err(io_error("make the directory", dir))
-}
-
-/// Makes renames in a directory last through a power cut.
-fn sync(dir: &Path) -> Result<(), StoreError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("write", dir))
 }

@@ -1,10 +1,10 @@
 //! Why a store cannot do what it is asked for.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::DocumentError;
 use super::values::NetworkName;
+use crate::definitions::FileError;
 
 /// Why definitions cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -47,25 +47,13 @@ pub enum StoreError {
         new: NetworkName,
     },
     /// A file or directory cannot be used.
-    #[error("cannot {doing} {}: {source}; correct its permissions, or set NETLAUNCH_CONFIG_DIR", path.display())]
-    Io {
-        /// `read`, `write` and the like.
-        doing: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 impl StoreError {
     /// Whether the mistake is in a document or a name, not in the system.
     pub fn is_callers(&self) -> bool {
-        !matches!(self, StoreError::Io { .. })
+        !matches!(self, StoreError::File(_))
     }
-}
-
-/// The error that something cannot be done with a file.
-pub(super) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    move |source| StoreError::Io { doing, path: path.to_owned(), source }
 }

@@ -9,9 +9,8 @@ use super::model::{
     Forwarder, Ip, Lease, Nat, Network, Route, Srv, SrvTarget, Txt,
 };
 use super::places::{Part, Places};
-use super::uuid::Uuid;
 use super::values::device;
-use crate::types::{DomainName, InterfaceName, Mac, PortRange, Protocol};
+use crate::types::{DomainName, InterfaceName, Mac, PortRange, Protocol, Uuid};
 use crate::xml::{self, Mistake, Take, XmlError};
 
 /// What a document gets that leaves these out.

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::InterfaceName;
 
 mod for_network;
+pub mod port;
 
 pub use for_network::{Mode, NetworkRules, NetworkRulesError, for_network};
 

@@ -1,9 +1,13 @@
-//! Ethernet (MAC) addresses of guests.
+//! Ethernet (MAC) addresses: of guests' cards, and any there can be in a frame.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+/// Any Ethernet address, groups and masks included, written as six pairs of hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EthernetAddress([u8; 6]);
 
 /// A unicast Ethernet address, written as six pairs of hexadecimal digits (`52:54:00:12:34:56`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,6 +30,59 @@ pub enum MacError {
         "00:00:00:00:00:00 is not the address of a network card: use one such as 52:54:00:12:34:56"
     )]
     Zero,
+}
+
+impl EthernetAddress {
+    /// The address with these bytes, in the order in which they are sent.
+    pub const fn new(octets: [u8; 6]) -> Self {
+        EthernetAddress(octets)
+    }
+
+    /// The six bytes in the order in which they are sent.
+    pub const fn octets(self) -> [u8; 6] {
+        self.0
+    }
+}
+
+impl FromStr for EthernetAddress {
+    type Err = MacError;
+
+    /// Takes one digit where two are usual, as libvirt does.
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let form = || MacError::Form(text.to_owned());
+        let mut bytes = [0u8; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().ok_or_else(form)?;
+            if !(1..=2).contains(&part.len()) || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(form());
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| form())?;
+        }
+        match parts.next() {
+            None => Ok(EthernetAddress(bytes)),
+            Some(_) => Err(form()),
+        }
+    }
+}
+
+impl fmt::Display for EthernetAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for EthernetAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Mac> for EthernetAddress {
+    fn from(mac: Mac) -> Self {
+        EthernetAddress(mac.0)
+    }
 }
 
 impl Mac {
@@ -57,19 +114,7 @@ impl FromStr for Mac {
     type Err = MacError;
 
     fn from_str(text: &str) -> Result<Self, MacError> {
-        let form = || MacError::Form(text.to_owned());
-        let mut bytes = [0u8; 6];
-        let mut parts = text.split(':');
-        for byte in &mut bytes {
-            let part = parts.next().ok_or_else(form)?;
-            if !(1..=2).contains(&part.len()) || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
-                return Err(form());
-            }
-            *byte = u8::from_str_radix(part, 16).map_err(|_| form())?;
-        }
-        if parts.next().is_some() {
-            return Err(form());
-        }
+        let EthernetAddress(bytes) = text.parse()?;
         if bytes == [0; 6] {
             return Err(MacError::Zero);
         }
@@ -82,8 +127,7 @@ impl FromStr for Mac {
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        EthernetAddress(self.0).fmt(f)
     }
 }
 

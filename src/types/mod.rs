@@ -10,10 +10,12 @@ mod id;
 mod mac;
 mod publish;
 mod text;
+mod uuid;
 
 pub use address::{AddressError, DEFAULT_VIEW, GuestView, GuestViewError, HostAddress};
 pub use device::{Device, DeviceError};
 pub use id::{Id, IdError};
-pub use mac::{Mac, MacError};
+pub use mac::{EthernetAddress, Mac, MacError};
 pub use publish::{PortRange, Protocol, Publish, PublishError, overlap};
 pub use text::{DomainName, InterfaceName, LaunchName, TextError, UserName};
+pub use uuid::{Uuid, UuidError};

@@ -1,4 +1,4 @@
-//! UUIDs: what a network is known by when its name changes.
+//! UUIDs: what a network or a filter is known by when its name changes.
 
 use std::fmt;
 use std::str::FromStr;

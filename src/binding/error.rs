@@ -1,0 +1,115 @@
+//! Why a filter could not be put on a port, changed there, or taken away.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::status::StatusError;
+use crate::firewall::{Backend, PortError};
+use crate::nwfilter::{CompileError, FilterName, StoreError, TreeError};
+use crate::types::InterfaceName;
+
+/// Nothing has changed, unless it is [`PortError::HalfDone`].
+#[derive(Debug, thiserror::Error)]
+pub enum BindingError {
+    /// Definitions.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state directory cannot be used.
+    #[error("cannot use {} for ports' filters: {source}; run netlaunch as root, or set NETLAUNCH_STATE_DIR", dir.display())]
+    State {
+        /// The directory.
+        dir: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A status.
+    #[error(transparent)]
+    Status(#[from] StatusError),
+    /// There is no such interface.
+    #[error("there is no interface {0}; make it first, a filter is for a port that exists")]
+    NoPort(InterfaceName),
+    /// It has a filter.
+    #[error(
+        "the port {0} has a filter already; end that first with netlaunch nwfilter binding-delete {0}"
+    )]
+    Bound(InterfaceName),
+    /// It has none.
+    #[error("the port {0} has no filter; netlaunch nwfilter binding-list shows those that have")]
+    Unbound(InterfaceName),
+    /// The filter cannot be put on the port.
+    #[error("the port {port}: {error}")]
+    Tree {
+        /// The port.
+        port: InterfaceName,
+        /// Why.
+        error: TreeError,
+    },
+    /// The filter makes no sense on a port.
+    #[error("the port {port}: {error}")]
+    Compile {
+        /// The port.
+        port: InterfaceName,
+        /// Why.
+        error: CompileError,
+    },
+    /// A way of learning addresses that there is not.
+    #[error("CTRL_IP_LEARNING cannot be {0:?}: use any, dhcp or none")]
+    Learning(String),
+    /// A filter is in use.
+    #[error("the filter {filter} is in use by the port {port}; end that first with netlaunch nwfilter binding-delete {port}")]
+    InUse {
+        /// The filter.
+        filter: FilterName,
+        /// A port that needs it.
+        port: InterfaceName,
+    },
+    /// iptables would not see the packets.
+    #[error(
+        "iptables does not see the packets of the port {0}, and so cannot filter them; switch that on: sysctl net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1"
+    )]
+    NotCalled(InterfaceName),
+    /// The firewall.
+    #[error("{}{error}", named(.ports))]
+    Firewall {
+        /// The ports that were to change.
+        ports: Vec<InterfaceName>,
+        /// Why they could not.
+        error: PortError,
+    },
+    /// No backend carries it out.
+    #[error("{}no firewall backend can do it: {}", named(.ports), reasons(.tried))]
+    NoBackend {
+        /// The ports that were to change.
+        ports: Vec<InterfaceName>,
+        /// Each backend that was tried, and why not it.
+        tried: Vec<(Backend, PortError)>,
+    },
+}
+
+/// The first port by name, and how many more there are.
+fn named(ports: &[InterfaceName]) -> String {
+    match ports {
+        [] => String::new(),
+        [port] => format!("the port {port}: "),
+        [port, others @ ..] => format!("the port {port} and {} more: ", others.len()),
+    }
+}
+
+fn reasons(tried: &[(Backend, PortError)]) -> String {
+    tried.iter().map(|(backend, why)| format!("{backend}: {why}")).collect::<Vec<_>>().join("; ")
+}
+
+impl BindingError {
+    /// Whether the caller's words are at fault and not the host.
+    pub fn is_callers(&self) -> bool {
+        match self {
+            BindingError::Store(error) => error.is_callers(),
+            BindingError::State { .. }
+            | BindingError::Status(_)
+            | BindingError::NotCalled(_)
+            | BindingError::Firewall { .. }
+            | BindingError::NoBackend { .. } => false,
+            _ => true,
+        }
+    }
+}

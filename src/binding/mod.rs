@@ -1,0 +1,469 @@
+//! Filters on ports: put in force, changed, put back, taken away.
+//!
+//! # Theory of operation
+//!
+//! Each port that has a filter has a [`Status`] below the state directory. A change of any number
+//! of ports is made in this order:
+//!
+//! 1. every port's rules are compiled and rendered; a mistake ends here;
+//! 2. the statuses say what removes the old rules and the new ones, and that they are not complete;
+//! 3. the firewall takes all of it as one transaction ([`PortPlan::apply`]);
+//! 4. the statuses say what removes the new rules.
+//!
+//! So whatever was cut short is known, and the next command removes it. A change that fails in 3
+//! leaves the rules of before; the statuses are put back.
+//!
+//! Every command first collects what has no port any more and what was cut short, in the same
+//! transaction as its own work. A port is its interface's number: the kernel does not use one again,
+//! so an interface of the old name is a new port without a filter.
+//!
+//! All commands hold one lock, so that those at the same time come one after the other; definitions
+//! of filters that are in use change under it, too ([`Bindings::commit`]), together with the rules
+//! of every port that uses them, or not at all.
+
+mod error;
+mod status;
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::net::if_::if_nametoindex;
+
+use crate::firewall::port_nft::Extras;
+use crate::firewall::{Backend, PortFilter, PortPlan, PortRecorded, Tools};
+use crate::nwfilter::{
+    Binding, Change, FilterName, FilterStore, Filters, VariableName, Warning, compile, flatten,
+    reachable,
+};
+use crate::rules::port::{PortRules, Test};
+use crate::types::InterfaceName;
+
+pub use error::BindingError;
+pub use status::{Status, StatusError};
+
+/// What the driver of filters is told.
+#[derive(Debug, Clone)]
+pub struct BindingSettings {
+    /// The configuration directory, with the definitions below it.
+    pub config_dir: PathBuf,
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// The directories of PATH.
+    pub path: Vec<PathBuf>,
+    /// The firewall backend that nwfilter.conf names; `None` is the first that can do it.
+    pub firewall_backend: Option<Backend>,
+    /// Frames of bound ports are shown by `nft monitor trace`.
+    pub enable_trace: bool,
+    /// Rules and ports count.
+    pub enable_counters: bool,
+}
+
+/// The filters on this host's ports.
+#[derive(Debug, Clone)]
+pub struct Bindings {
+    settings: BindingSettings,
+    store: FilterStore,
+    tools: Tools,
+}
+
+/// The rules that a port is to have.
+struct Wanted {
+    status: Status,
+    rules: PortRules,
+}
+
+impl Bindings {
+    /// The driver; nothing is looked at or made yet.
+    pub fn new(settings: BindingSettings) -> Self {
+        Bindings {
+            store: FilterStore::new(&settings.config_dir),
+            tools: Tools::find(&settings.path),
+            settings,
+        }
+    }
+
+    /// The filters' definitions.
+    pub fn store(&self) -> &FilterStore {
+        &self.store
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.settings.state_dir.join("nwfilter").join("bindings")
+    }
+
+    /// One command at a time.
+    fn lock(&self) -> Result<Flock<OwnedFd>, BindingError> {
+        let dir = self.dir();
+        let error = |source| BindingError::State { dir: dir.clone(), source };
+        fs::create_dir_all(&dir).map_err(error)?;
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(dir.join(".lock"))
+            .map_err(error)?;
+        Flock::lock(OwnedFd::from(file), FlockArg::LockExclusive)
+            .map_err(|(_, errno)| error(errno.into()))
+    }
+
+    /// The ports that have a filter, by name.
+    ///
+    /// # Errors
+    /// [`BindingError::Status`] when one's status cannot be read.
+    pub fn list(&self) -> Result<Vec<Status>, BindingError> {
+        let all = status::all(&self.dir())?;
+        Ok(all.into_iter().filter(|status| status.complete && is_there(status)).collect())
+    }
+
+    /// The filter of a port.
+    ///
+    /// # Errors
+    /// [`BindingError::Unbound`] when it has none.
+    pub fn get(&self, port: &InterfaceName) -> Result<Status, BindingError> {
+        let found = self.list()?.into_iter().find(|status| status.port == *port);
+        found.ok_or_else(|| BindingError::Unbound(port.clone()))
+    }
+
+    /// The bindings of statuses.
+    ///
+    /// # Errors
+    /// [`BindingError::Status`] when one is damaged.
+    pub fn binding(&self, status: &Status) -> Result<Binding, BindingError> {
+        Ok(status.binding(&self.dir())?)
+    }
+
+    /// Puts a filter on a port. Returns what the caller should know, a sentence each.
+    ///
+    /// # Errors
+    /// [`BindingError`]; then the port is as it was before.
+    pub async fn create(&self, binding: &Binding) -> Result<Vec<String>, BindingError> {
+        let port = &binding.port;
+        let index = if_nametoindex(port.as_str())
+            .map_err(|_| BindingError::NoPort(port.clone()))?;
+        let _lock = self.lock()?;
+        let (live, stale) = self.statuses()?;
+        if live.iter().any(|status| status.port == *port) {
+            return Err(BindingError::Bound(port.clone()));
+        }
+        let filters = self.store.tree(&binding.filter)?;
+        let (rules, warnings) = self.rules(binding, &filters)?;
+        let status = Status {
+            version: 1,
+            port: port.clone(),
+            index,
+            xml: binding.to_xml(),
+            complete: false,
+            backend: self.settings.firewall_backend.unwrap_or(Backend::Nftables),
+            recorded: Vec::new(),
+        };
+        self.change(vec![Wanted { status, rules }], &stale, &live).await?;
+        Ok(warnings.iter().map(Warning::to_string).collect())
+    }
+
+    /// Takes a port's filter away.
+    ///
+    /// # Errors
+    /// [`BindingError`]; then it still has it.
+    pub async fn delete(&self, port: &InterfaceName) -> Result<(), BindingError> {
+        let _lock = self.lock()?;
+        let (mut live, mut stale) = self.statuses()?;
+        let known = live.iter().chain(&stale).any(|status| status.port == *port);
+        if !known {
+            return Err(BindingError::Unbound(port.clone()));
+        }
+        if let Some(at) = live.iter().position(|status| status.port == *port) {
+            stale.push(live.remove(at));
+        }
+        self.change(Vec::new(), &stale, &live).await
+    }
+
+    /// Puts every port's rules back, by the backend that the settings name now. Returns what was put
+    /// back, a sentence each.
+    ///
+    /// # Errors
+    /// [`BindingError`]; then the rules are as they were before.
+    pub async fn reload(&self) -> Result<Vec<String>, BindingError> {
+        if !self.dir().exists() {
+            return Ok(Vec::new());
+        }
+        let _lock = self.lock()?;
+        let (live, stale) = self.statuses()?;
+        let filters = self.filters()?;
+        let wanted = self.wanted(&live, &filters)?;
+        let notes = live
+            .iter()
+            .map(|status| format!("the filter of the port {} is there", status.port))
+            .collect();
+        self.change(wanted, &stale, &[]).await?;
+        Ok(notes)
+    }
+
+    /// Makes a change of definitions, together with the rules of all ports that use the filter.
+    /// `plan` is asked under the lock.
+    ///
+    /// # Errors
+    /// What `plan` says, or [`BindingError`]; then definition and rules are as they were before.
+    pub async fn commit<E: From<BindingError>>(
+        &self,
+        plan: impl FnOnce(&FilterStore) -> Result<Change, E>,
+    ) -> Result<Change, E> {
+        // Without a directory there is no port, and making one is the right of who binds.
+        let bound = self.dir().exists();
+        let _lock = bound.then(|| self.lock()).transpose()?;
+        let locked = self.store.lock().map_err(BindingError::from)?;
+        let change = plan(&self.store)?;
+        let (live, stale) = self.statuses()?;
+        let affected = self.affected(&live, &change)?;
+        if let (Some(status), None) = (affected.first(), &change.new) {
+            let (filter, port) = (change.name.clone(), status.port.clone());
+            return Err(BindingError::InUse { filter, port }.into());
+        }
+        if change.is_same_filter() || affected.is_empty() {
+            locked.commit(&change).map_err(BindingError::from)?;
+            return Ok(change);
+        }
+        let names: Vec<_> = affected.iter().map(|status| status.port.clone()).collect();
+        let others: Vec<_> =
+            live.into_iter().filter(|status| !names.contains(&status.port)).collect();
+        let wanted = self.wanted(&affected, &change.filters)?;
+        self.change(wanted, &stale, &others).await?;
+        if let Err(error) = locked.commit(&change) {
+            // The rules must not say what the definition does not.
+            let old = self.filters()?;
+            let wanted = self.wanted(&affected, &old)?;
+            self.change(wanted, &[], &others).await?;
+            return Err(BindingError::from(error).into());
+        }
+        Ok(change)
+    }
+
+    /// The statuses of ports that are there, and those of which only rules are left.
+    fn statuses(&self) -> Result<(Vec<Status>, Vec<Status>), BindingError> {
+        let all = status::all(&self.dir())?;
+        Ok(all.into_iter().partition(|status| status.complete && is_there(status)))
+    }
+
+    fn filters(&self) -> Result<Filters, BindingError> {
+        let (definitions, broken) = self.store.list()?;
+        for broken in broken {
+            tracing::warn!("{}", broken.error);
+        }
+        Ok(definitions.into_iter().map(|d| (d.filter.name.clone(), d.filter)).collect())
+    }
+
+    /// The ports whose rules a change of definitions changes.
+    fn affected(&self, live: &[Status], change: &Change) -> Result<Vec<Status>, BindingError> {
+        let mut affected = Vec::new();
+        // Ports mostly share their filters.
+        let mut known: Vec<(FilterName, bool)> = Vec::new();
+        for status in live {
+            let filter = self.binding(status)?.filter;
+            let uses = match known.iter().find(|(name, _)| *name == filter) {
+                Some((_, uses)) => *uses,
+                None => {
+                    let mut filters = change.filters.clone();
+                    if let Some(old) = &change.old {
+                        filters.entry(change.name.clone()).or_insert_with(|| old.filter.clone());
+                    }
+                    let uses = reachable(&filter, &filters).contains(&change.name);
+                    known.push((filter, uses));
+                    uses
+                }
+            };
+            if uses {
+                affected.push(status.clone());
+            }
+        }
+        Ok(affected)
+    }
+
+    fn wanted(&self, live: &[Status], filters: &Filters) -> Result<Vec<Wanted>, BindingError> {
+        let wanted = |status: &Status| {
+            let (rules, _) = self.rules(&self.binding(status)?, filters)?;
+            Ok(Wanted { status: status.clone(), rules })
+        };
+        live.iter().map(wanted).collect()
+    }
+
+    /// What a binding's filter means for its port.
+    fn rules(
+        &self,
+        binding: &Binding,
+        filters: &Filters,
+    ) -> Result<(PortRules, Vec<Warning>), BindingError> {
+        let port = || binding.port.clone();
+        let variables = binding.variables();
+        if let Ok(name) = "CTRL_IP_LEARNING".parse::<VariableName>() {
+            for value in variables.get(&name).unwrap_or_default() {
+                if !["any", "dhcp", "none"].contains(&value.as_str()) {
+                    return Err(BindingError::Learning(value.to_string()));
+                }
+            }
+        }
+        let Some(filter) = filters.get(&binding.filter) else {
+            return Err(crate::nwfilter::StoreError::Unknown(binding.filter.clone()).into());
+        };
+        let parts = flatten(filter, filters, &variables)
+            .map_err(|error| BindingError::Tree { port: port(), error })?;
+        compile(&parts).map_err(|error| BindingError::Compile { port: port(), error })
+    }
+
+    /// Gives ports the rules they are to have, and removes those of `gone`. `others` are ports that
+    /// stay as they are.
+    async fn change(
+        &self,
+        wanted: Vec<Wanted>,
+        gone: &[Status],
+        others: &[Status],
+    ) -> Result<(), BindingError> {
+        let dir = self.dir();
+        let ports: Vec<_> = wanted.iter().map(|wanted| wanted.status.port.clone()).collect();
+        let removed: Vec<PortRecorded> = wanted
+            .iter()
+            .map(|wanted| &wanted.status)
+            .chain(gone)
+            .flat_map(|status| status.recorded.iter().cloned())
+            .collect();
+        let others = others
+            .iter()
+            .any(|status| status.recorded.iter().any(|r| r.backend() == Backend::Nftables));
+        let mut tried = Vec::new();
+        for backends in self.choices(&wanted) {
+            match self.attempt(&dir, &wanted, &backends, &removed, others).await {
+                Ok(()) => {
+                    for status in gone {
+                        // One of the same port was replaced.
+                        if !ports.contains(&status.port) {
+                            status.remove(&dir)?;
+                        }
+                    }
+                    return Ok(());
+                }
+                Err(BindingError::Firewall { error, .. })
+                    if self.settings.firewall_backend.is_none() && error.is_backends() =>
+                {
+                    let backend = if backends.contains(&Backend::Nftables) {
+                        Backend::Nftables
+                    } else {
+                        Backend::Iptables
+                    };
+                    tried.push((backend, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(BindingError::NoBackend { ports, tried })
+    }
+
+    /// The backends to try for each port, the best first: the one that is set, else nftables, else
+    /// iptables for the ports that nftables may not be able to serve, else for all.
+    fn choices(&self, wanted: &[Wanted]) -> Vec<Vec<Backend>> {
+        if let Some(backend) = self.settings.firewall_backend {
+            return vec![vec![backend; wanted.len()]];
+        }
+        let special = |rules: &PortRules| {
+            let set = |test: &Test| matches!(test, Test::Set { .. });
+            rules.is_stateful() || rules.rules().any(|rule| rule.tests.iter().any(set))
+        };
+        let mixed = wanted.iter().map(|wanted| match special(&wanted.rules) {
+            true => Backend::Iptables,
+            false => Backend::Nftables,
+        });
+        let mut choices = vec![vec![Backend::Nftables; wanted.len()], mixed.collect()];
+        if !wanted.is_empty() {
+            choices.push(vec![Backend::Iptables; wanted.len()]);
+        }
+        choices.dedup();
+        choices
+    }
+
+    async fn attempt(
+        &self,
+        dir: &Path,
+        wanted: &[Wanted],
+        backends: &[Backend],
+        removed: &[PortRecorded],
+        others: bool,
+    ) -> Result<(), BindingError> {
+        let ports = || wanted.iter().map(|wanted| wanted.status.port.clone()).collect();
+        let filters: Vec<_> = wanted
+            .iter()
+            .zip(backends)
+            .map(|(wanted, backend)| PortFilter {
+                index: wanted.status.index,
+                port: wanted.status.port.clone(),
+                rules: wanted.rules.clone(),
+                backend: *backend,
+            })
+            .collect();
+        for filter in filters.iter().filter(|filter| filter.backend == Backend::Iptables) {
+            let has_packets = !filter.rules.from_guest.packets.is_empty()
+                || !filter.rules.to_guest.packets.is_empty();
+            if has_packets && !iptables_is_called(&filter.port) {
+                return Err(BindingError::NotCalled(filter.port.clone()));
+            }
+        }
+        let failed = |error| BindingError::Firewall { ports: ports(), error };
+        let extras = Extras {
+            trace: self.settings.enable_trace,
+            counters: self.settings.enable_counters,
+            reject: true,
+        };
+        let plan = PortPlan::new(&filters, extras).map_err(failed)?;
+        let before = wanted.iter().map(|wanted| &wanted.status);
+        let (mut begun, mut complete) = (Vec::new(), Vec::new());
+        for ((status, recorded), backend) in before.zip(plan.recorded()).zip(backends) {
+            let known = status.recorded.contains(recorded);
+            let mut both = status.recorded.clone();
+            if !known {
+                both.push(recorded.clone());
+            }
+            begun.push(Status { recorded: both, ..status.clone() });
+            let recorded = vec![recorded.clone()];
+            complete.push(Status { recorded, complete: true, backend: *backend, ..status.clone() });
+        }
+        // What names the same objects needs no word before it is done.
+        let changed = |(new, old): (&Status, &Wanted)| *new != old.status;
+        for (status, _) in begun.iter().zip(wanted).filter(|(n, o)| changed((n, o))) {
+            status.write(dir)?;
+        }
+        if let Err(error) = plan.apply(&self.tools, removed, others).await {
+            for wanted in wanted {
+                // What was there before stays; a port that had nothing has nothing.
+                let back = match wanted.status.complete {
+                    true => wanted.status.write(dir),
+                    false => wanted.status.remove(dir),
+                };
+                if let Err(error) = back {
+                    tracing::warn!("{error}");
+                }
+            }
+            return Err(failed(error));
+        }
+        for (status, _) in complete.iter().zip(wanted).filter(|(n, o)| changed((n, o))) {
+            status.write(dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the interface is still the one that was bound.
+fn is_there(status: &Status) -> bool {
+    if_nametoindex(status.port.as_str()).is_ok_and(|index| index == status.index)
+}
+
+/// Whether iptables sees what a bridge of this port forwards: br_netfilter is on for all bridges or
+/// for this one. Without the module there is no setting yet; iptables' physdev match loads it, and
+/// then it is on (kernel, Documentation/networking/ip-sysctl.rst).
+fn iptables_is_called(port: &InterfaceName) -> bool {
+    let on = |path: String| fs::read_to_string(path).ok().map(|text| text.trim() == "1");
+    let all = |tool: &str| on(format!("/proc/sys/net/bridge/bridge-nf-call-{tool}"));
+    let one = |tool: &str| {
+        on(format!("/sys/class/net/{port}/brport/bridge/bridge/nf_call_{tool}"))
+    };
+    ["iptables", "ip6tables"]
+        .into_iter()
+        .all(|tool| all(tool).unwrap_or(true) || one(tool).unwrap_or(false))
+}

@@ -1,0 +1,360 @@
+//! `netlaunch nwfilter`: network filters, from the command line.
+
+use std::path::{Path, PathBuf};
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use super::args::NwfilterVerb;
+use super::config::ConfigError;
+use super::document::{self, DocumentError, Stopped};
+use super::environment::Environment;
+use super::nwfilter_config::{self, NwfilterConfig};
+use super::{Failure, print};
+use crate::binding::{BindingError, BindingSettings, Bindings, Status};
+use crate::definitions::Origin;
+use crate::nwfilter::{
+    Binding, Broken, Change, Definition, Draft, FilterName, FilterStore, StoreError, needs, reachable,
+    to_xml,
+};
+use crate::types::Uuid;
+use crate::xml::XmlError;
+
+/// The version of what `list --json` prints.
+const LIST_VERSION: u32 = 1;
+
+/// Why a verb cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NwfilterError {
+    /// There is no directory for definitions.
+    #[error("there is no directory for filters: HOME is not set; set it, or NETLAUNCH_CONFIG_DIR")]
+    NoDirectory,
+    /// The definitions cannot be read or changed so.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A mistake in nwfilter.conf.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A port's filter cannot be changed so.
+    #[error(transparent)]
+    Binding(#[from] BindingError),
+    /// A document of a binding has a mistake.
+    #[error("{}:{error}", path.display())]
+    BindingDocument { path: PathBuf, error: XmlError },
+    /// The document cannot be read or edited.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// What is to be checked is neither.
+    #[error(
+        "{0:?} is neither a file nor a filter: write the file with a '/', as in ./{0}, or a name that 'netlaunch nwfilter list' shows"
+    )]
+    Neither(String),
+    /// What was typed cannot be used.
+    #[error("{error}; nothing was changed, and the text is kept in {}", path.display())]
+    Kept { error: Box<NwfilterError>, path: PathBuf },
+}
+
+impl NwfilterError {
+    /// The exit status: 2 for the caller's mistake, else 125.
+    pub(super) fn status(&self) -> u8 {
+        let callers = match self {
+            NwfilterError::Kept { error, .. } => return error.status(),
+            NwfilterError::Store(error) => error.is_callers(),
+            NwfilterError::Config(error) => return error.status(),
+            NwfilterError::Binding(error) => error.is_callers(),
+            NwfilterError::BindingDocument { .. } => true,
+            NwfilterError::Document(error) => error.is_callers(),
+            NwfilterError::Neither(_) => true,
+            NwfilterError::NoDirectory => false,
+        };
+        if callers { super::USAGE } else { super::FAILED }
+    }
+}
+
+impl From<Stopped<NwfilterError>> for NwfilterError {
+    fn from(stopped: Stopped<NwfilterError>) -> Self {
+        match stopped.kept {
+            Some(path) => NwfilterError::Kept { error: Box::new(stopped.error), path },
+            None => stopped.error,
+        }
+    }
+}
+
+/// Does what `netlaunch nwfilter` is asked for.
+pub(super) fn nwfilter(
+    verb: &NwfilterVerb,
+    environment: &Environment,
+    runtime: impl FnOnce() -> Result<Runtime, Failure>,
+) -> Result<u8, Failure> {
+    let config_dir = environment.config_dir().ok_or(NwfilterError::NoDirectory)?;
+    let store = FilterStore::new(&config_dir);
+    let bindings = || bindings(&config_dir, environment);
+    match verb {
+        NwfilterVerb::List { json } => {
+            let (definitions, broken) = store.list().map_err(NwfilterError::from)?;
+            list(*json, rows(&definitions, &broken))?;
+        }
+        NwfilterVerb::Dumpxml(arg) => {
+            let definition = store.get(&arg.name).map_err(NwfilterError::from)?;
+            print(to_xml(&definition.filter).as_bytes())?;
+        }
+        NwfilterVerb::Define { file } => {
+            let xml = document::read(file).map_err(NwfilterError::from)?;
+            let bindings = bindings()?;
+            say_defined(&runtime()?.block_on(define(&bindings, &xml, file, None))?);
+        }
+        NwfilterVerb::Undefine(arg) => {
+            let bindings = bindings()?;
+            runtime()?.block_on(undefine(&bindings, &arg.name))?;
+        }
+        NwfilterVerb::BindingCreate { file } => {
+            let xml = document::read(file).map_err(NwfilterError::from)?;
+            let binding = Binding::parse(&xml).map_err(|error| {
+                NwfilterError::BindingDocument { path: file.clone(), error }
+            })?;
+            let bindings = bindings()?;
+            let notes =
+                runtime()?.block_on(bindings.create(&binding)).map_err(NwfilterError::from)?;
+            notes.iter().for_each(|note| tracing::warn!("{note}"));
+        }
+        NwfilterVerb::BindingDelete(arg) => {
+            let bindings = bindings()?;
+            runtime()?.block_on(bindings.delete(&arg.port)).map_err(NwfilterError::from)?;
+        }
+        NwfilterVerb::BindingList { json } => list_bindings(*json, &bindings()?)?,
+        NwfilterVerb::BindingDumpxml(arg) => {
+            let bindings = bindings()?;
+            let status = bindings.get(&arg.port).map_err(NwfilterError::from)?;
+            let binding = bindings.binding(&status).map_err(NwfilterError::from)?;
+            print(binding.to_xml().as_bytes())?;
+        }
+        NwfilterVerb::Edit(arg) => {
+            let old = store.get(&arg.name).map_err(NwfilterError::from)?;
+            let before = to_xml(&old.filter);
+            let bindings = bindings()?;
+            let define = async |xml: &[u8], source: &Path| {
+                define(&bindings, xml, source, Some(&old)).await
+            };
+            let edit = document::edit(&arg.name, &before, environment, define);
+            let edited = runtime()?.block_on(edit);
+            match edited.map_err(NwfilterError::from)? {
+                Some(change) => say_defined(&change),
+                None => say_unchanged(&arg.name),
+            }
+        }
+        NwfilterVerb::Check { what } => check(&store, what)?,
+    }
+    Ok(0)
+}
+
+/// The driver of filters as nwfilter.conf sets it.
+pub(super) fn bindings(
+    config_dir: &Path,
+    environment: &Environment,
+) -> Result<Bindings, NwfilterError> {
+    let NwfilterConfig { firewall_backend, enable_trace, enable_counters } =
+        nwfilter_config::read(&config_dir.join(nwfilter_config::FILE_NAME))?;
+    Ok(Bindings::new(BindingSettings {
+        config_dir: config_dir.to_owned(),
+        state_dir: environment.state_dir(),
+        path: environment.path(),
+        firewall_backend,
+        enable_trace,
+        enable_counters,
+    }))
+}
+
+/// Defines the filter of a document, in place of `edited` where that was edited.
+async fn define(
+    bindings: &Bindings,
+    xml: &[u8],
+    source: &Path,
+    edited: Option<&Definition>,
+) -> Result<Change, NwfilterError> {
+    // Mistakes are told before anything is made.
+    let draft = Draft::read(xml, source, &mut rand::rng())?;
+    bindings.commit(|store| Ok(store.plan_define(draft, edited)?)).await
+}
+
+async fn undefine(bindings: &Bindings, name: &FilterName) -> Result<(), NwfilterError> {
+    // Looking first keeps a store from being made for nothing.
+    bindings.store().check_own(name)?;
+    let change = bindings
+        .commit(|store| Ok::<_, NwfilterError>(store.plan_undefine(name)?))
+        .await?;
+    if change.new.is_some() {
+        tracing::info!("the filter {name} is netlaunch's own again");
+    }
+    Ok(())
+}
+
+/// Shows the ports that have a filter.
+fn list_bindings(json: bool, bindings: &Bindings) -> Result<(), Failure> {
+    let all = bindings.list().map_err(NwfilterError::from)?;
+    let mut rows = Vec::new();
+    for status in &all {
+        rows.push((status, bindings.binding(status).map_err(NwfilterError::from)?));
+    }
+    if json {
+        let port = |(status, binding): &(&Status, Binding)| {
+            json!({
+                "port": status.port,
+                "index": status.index,
+                "filter": binding.filter,
+                "mac": binding.mac,
+                "owner": binding.owner.as_ref().map(|owner| owner.name.to_string()),
+                "backend": status.backend,
+            })
+        };
+        let all: Vec<_> = rows.iter().map(port).collect();
+        let list = json!({ "version": LIST_VERSION, "bindings": all });
+        return print(format!("{list:#}\n").as_bytes());
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["PORT", "FILTER", "MAC", "BACKEND"]);
+    for (status, binding) in &rows {
+        table.add_row([
+            status.port.to_string(),
+            binding.filter.to_string(),
+            binding.mac.to_string(),
+            status.backend.to_string(),
+        ]);
+    }
+    print(format!("{table}\n").as_bytes())
+}
+
+/// Says where the definition is.
+fn say_defined(change: &Change) {
+    match &change.new {
+        new if *new == change.old => say_unchanged(&change.name),
+        Some(Definition { origin: Origin::File(path), .. }) => {
+            tracing::info!("the filter {} is defined in {}", change.name, path.display());
+        }
+        _ => {}
+    }
+}
+
+fn say_unchanged(name: &FilterName) {
+    tracing::info!("the filter {name} was not changed");
+}
+
+/// Checks a document as if it were defined, or a filter that is, and says what it comes to.
+fn check(store: &FilterStore, what: &str) -> Result<(), Failure> {
+    let (filter, filters) = match subject(what)? {
+        Subject::File(path) => {
+            let xml = document::read(&path).map_err(NwfilterError::from)?;
+            let draft = Draft::read(&xml, &path, &mut rand::rng()).map_err(NwfilterError::from)?;
+            let filter = draft.filter().clone();
+            let change = store.plan_define(draft, None).map_err(NwfilterError::from)?;
+            (filter, change.filters)
+        }
+        Subject::Name(name) => {
+            let filters = store.tree(&name).map_err(NwfilterError::from)?;
+            let filter = store.get(&name).map_err(NwfilterError::from)?.filter;
+            (filter, filters)
+        }
+    };
+    let needs = needs(&filter, &filters);
+    for missing in &needs.filters {
+        tracing::warn!(
+            "the filter {missing} is referred to and missing; {} cannot be bound until it is defined",
+            filter.name
+        );
+    }
+    let rules: usize = reachable(&filter.name, &filters)
+        .iter()
+        .filter_map(|name| filters.get(name))
+        .map(|filter| filter.rules().count())
+        .sum();
+    let variables: Vec<String> = needs.variables.iter().map(|used| format!("${used}")).collect();
+    let variables = if variables.is_empty() { "none".to_owned() } else { variables.join(", ") };
+    print(format!("filter: {}\nrules: {rules}\nvariables: {variables}\n", filter.name).as_bytes())
+}
+
+/// What is to be checked.
+enum Subject {
+    File(PathBuf),
+    Name(FilterName),
+}
+
+/// A word with a `/` or with `.xml` at its end is a file, and so is `-`; another is a name.
+fn subject(what: &str) -> Result<Subject, NwfilterError> {
+    if what == "-" || what.contains('/') || what.ends_with(".xml") {
+        return Ok(Subject::File(what.into()));
+    }
+    what.parse().map(Subject::Name).map_err(|_| NwfilterError::Neither(what.to_owned()))
+}
+
+/// What `list` says of one filter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Row {
+    name: FilterName,
+    origin: &'static str,
+    /// These are `None` where the definition cannot be read.
+    uuid: Option<Uuid>,
+    chain: Option<String>,
+    priority: Option<i32>,
+    /// The definition's file; `None` for a stock filter.
+    file: Option<PathBuf>,
+    /// Why the definition cannot be used.
+    error: Option<String>,
+}
+
+/// All filters by name, those with it that cannot be read.
+fn rows(definitions: &[Definition], broken: &[Broken]) -> Vec<Row> {
+    let defined = definitions.iter().map(|Definition { filter, origin }| {
+        let (origin, file) = match origin {
+            Origin::BuiltIn => ("stock", None),
+            Origin::File(path) => ("user", Some(path.clone())),
+        };
+        Row {
+            name: filter.name.clone(),
+            origin,
+            uuid: Some(filter.uuid),
+            chain: Some(filter.chain.to_string()),
+            priority: Some(filter.priority),
+            file,
+            error: None,
+        }
+    });
+    let unusable = broken.iter().map(|broken| Row {
+        name: broken.name.clone(),
+        origin: "broken",
+        uuid: None,
+        chain: None,
+        priority: None,
+        file: None,
+        error: Some(broken.error.to_string()),
+    });
+    let mut rows: Vec<Row> = defined.chain(unusable).collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    rows
+}
+
+fn list(json: bool, rows: Vec<Row>) -> Result<(), Failure> {
+    if json {
+        let all = json!({ "version": LIST_VERSION, "filters": rows });
+        return print(format!("{all:#}\n").as_bytes());
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["NAME", "FROM", "CHAIN", "PRIORITY", "UUID"]);
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    for row in &rows {
+        table.add_row([
+            row.name.to_string(),
+            row.origin.to_owned(),
+            or_dash(row.chain.clone()),
+            or_dash(row.priority.map(|priority| priority.to_string())),
+            or_dash(row.uuid.map(|uuid| uuid.to_string())),
+        ]);
+    }
+    print(format!("{table}\n").as_bytes())?;
+    for error in rows.iter().filter_map(|row| row.error.as_ref()) {
+        tracing::warn!("{error}");
+    }
+    Ok(())
+}

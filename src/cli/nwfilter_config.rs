@@ -1,0 +1,76 @@
+//! nwfilter.conf: the settings of the network filters' driver, as TOML.
+//!
+//! A file of its own, as [`super::network_config`] is, and read like it.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::config::{ConfigError, Mistake, parse_with, read_with};
+use super::network_config::{backend, explain};
+use crate::firewall::Backend;
+
+/// The file's name in the configuration directory.
+pub(super) const FILE_NAME: &str = "nwfilter.conf";
+
+/// Every key, in the order of the fields of [`NwfilterConfig`].
+pub(super) const KEYS: [&str; 3] = ["firewall_backend", "enable_trace", "enable_counters"];
+
+/// What nwfilter.conf sets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct NwfilterConfig {
+    /// The firewall tool to use; without it the first that can do what a filter needs.
+    #[serde(deserialize_with = "backend")]
+    pub(super) firewall_backend: Option<Backend>,
+    /// Whether `nft monitor trace` shows the frames of bound ports.
+    pub(super) enable_trace: bool,
+    /// Whether rules and ports count frames (nftables).
+    pub(super) enable_counters: bool,
+}
+
+/// Reads the file at `path`. A file that is not there sets nothing.
+///
+/// # Errors
+/// [`ConfigError`], when it is there and cannot be read, or has a mistake.
+pub(super) fn read(path: &Path) -> Result<NwfilterConfig, ConfigError> {
+    Ok(read_with(path, parse)?.unwrap_or_default())
+}
+
+/// Reads the content of the file.
+///
+/// # Errors
+/// The first [`Mistake`] in it.
+pub(super) fn parse(content: &[u8]) -> Result<NwfilterConfig, Mistake> {
+    parse_with(content, |message| explain(message, &KEYS, "netlaunch-nwfilter(1)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key() {
+        let all = parse(b"firewall_backend = \"iptables\"\nenable_trace = true\nenable_counters = true");
+        let expected = NwfilterConfig {
+            firewall_backend: Some(Backend::Iptables),
+            enable_trace: true,
+            enable_counters: true,
+        };
+        assert_eq!(all.unwrap(), expected);
+        assert_eq!(parse(b"# nothing").unwrap(), NwfilterConfig::default());
+    }
+
+    #[test]
+    fn mistakes_have_a_place_and_a_fix() {
+        for (text, expected) in [
+            (
+                "backend = 1",
+                ":1:1: unknown key `backend`; the keys are firewall_backend, enable_trace, enable_counters",
+            ),
+            ("enable_trace = 1", ":1:16: integer `1` cannot be used here; write true or false"),
+        ] {
+            assert_eq!(parse(text.as_bytes()).unwrap_err().to_string(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Definitions that users make, one file each, `NAME.xml` in a directory, and how they are changed.
+//!
+//! A file is replaced by renaming a complete one over it, so whoever reads sees the old or the new
+//! and never a mixture, and reading needs no lock and no right to write. Whoever changes something
+//! holds an exclusive flock(2) on `.lock` from the first look at the other definitions to the last
+//! rename ([`DefinitionDir::lock`]); so two processes cannot make definitions that exclude each
+//! other, and none undoes what another did meanwhile. The lock is on a file that only its owner can
+//! open, not on the directory: that one everybody can open, and keep locked.
+
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::xml::MAX_BYTES;
+
+/// What the names of files start with that are not complete yet.
+const UNFINISHED: &str = ".new-";
+
+/// A file or directory of definitions cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} {}: {source}; correct its permissions, or set NETLAUNCH_CONFIG_DIR", path.display())]
+pub struct FileError {
+    /// `read`, `write` and the like.
+    doing: &'static str,
+    /// The file.
+    path: PathBuf,
+    /// What the kernel said.
+    source: io::Error,
+}
+
+/// The error that something cannot be done with a file.
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    move |source| FileError { doing, path: path.to_owned(), source }
+}
+
+/// Where a definition is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Compiled in.
+    BuiltIn,
+    /// This file.
+    File(PathBuf),
+}
+
+/// A directory of definitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefinitionDir(PathBuf);
+
+impl DefinitionDir {
+    /// This directory; nothing is made or read yet.
+    pub fn new(path: PathBuf) -> Self {
+        DefinitionDir(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where the definition of that name is, or would be.
+    pub fn file(&self, name: &impl Display) -> PathBuf {
+        self.0.join(format!("{name}.xml"))
+    }
+
+    /// The names of the definitions. Files of others than `NAME.xml` are not ours.
+    ///
+    /// # Errors
+    /// [`FileError`] when the directory is there and cannot be read.
+    pub fn names<T: std::str::FromStr>(&self) -> Result<Vec<T>, FileError> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("read", &self.0)(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed("read", &self.0))?.path();
+            if path.extension() == Some(OsStr::new("xml")) {
+                let stem = path.file_stem().and_then(OsStr::to_str);
+                names.extend(stem.and_then(|stem| stem.parse::<T>().ok()));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Makes the directory where it is missing, and locks it for changes.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn lock(&self) -> Result<DefinitionLock<'_>, FileError> {
+        make(&self.0)?;
+        let path = self.0.join(".lock");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        options.custom_flags(nix::libc::O_NOFOLLOW);
+        let file = options.open(&path).map_err(failed("open", &path))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| failed("lock", &path)(errno.into()))?;
+        let lock = DefinitionLock { dir: &self.0, _lock: lock };
+        lock.clean();
+        Ok(lock)
+    }
+}
+
+/// The right to change a directory of definitions, until it is dropped.
+#[derive(Debug)]
+pub struct DefinitionLock<'a> {
+    dir: &'a Path,
+    _lock: Flock<File>,
+}
+
+impl DefinitionLock<'_> {
+    /// Removes what a killed process has not finished: while we hold the lock, nobody else writes.
+    fn clean(&self) {
+        for entry in fs::read_dir(self.dir).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+                // What stays is in nobody's way; the next change tries again.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Writes a definition, in place of the one that may be there.
+    ///
+    /// # Errors
+    /// [`FileError`]; then the old one is there.
+    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        let failed = |source| failed("write", path)(source);
+        let mut file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .permissions(Permissions::from_mode(0o644))
+            .tempfile_in(self.dir)
+            .map_err(failed)?;
+        file.write_all(bytes).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(path).map_err(|error| failed(error.error))?;
+        self.sync()
+    }
+
+    /// Removes a file; tells whether it was there.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn remove(&self, path: &Path) -> Result<bool, FileError> {
+        match fs::remove_file(path) {
+            Ok(()) => self.sync().map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed("remove", path)(error)),
+        }
+    }
+
+    /// Makes an empty file in a directory of ours; one that is there stays.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn mark(&self, path: &Path) -> Result<(), FileError> {
+        if let Some(parent) = path.parent() {
+            make(parent)?;
+        }
+        let mut options = OpenOptions::new();
+        match options.write(true).create_new(true).mode(0o644).open(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(failed("write", path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes renames last through a power cut.
+    fn sync(&self) -> Result<(), FileError> {
+        File::open(self.dir).and_then(|dir| dir.sync_all()).map_err(failed("write", self.dir))
+    }
+}
+
+/// A file's bytes, no more than a document can have and one; `None` where there is no file.
+///
+/// # Errors
+/// [`FileError`] when it is there and cannot be read.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    let failed = |error| failed("read", path)(error);
+    let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(Some(bytes))
+}
+
+fn make(dir: &Path) -> Result<(), FileError> {
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
+    made.map_err(failed("make the directory", dir))
+}

@@ -1,0 +1,375 @@
+//! Handing ports' filters to the tools: any number of ports, each with its backend, in one
+//! transaction.
+//!
+//! nft takes its part whole or not at all, in one process. For iptables the three tools each take a
+//! part, and what they held before is brought back when one fails. Between the parts a frame could
+//! pass that neither the old filter nor the new one lets through (the old one refuses it in the
+//! second stage, the new one in the first); so ports that already had a filter are closed until
+//! all parts are done. A port that changes its backend has the new filter before the old one goes.
+
+use serde::{Deserialize, Serialize};
+
+use super::backend::Backend;
+use super::iptables_state::{Dialect, Present};
+use super::port_iptables::{self, Part, PortTables, Unexpressible};
+use super::port_nft::{self, Extras, NoIpset, PortObjects, PortText};
+use super::tools::{Tool, ToolError, Tools};
+use super::{Script, apply};
+use crate::rules::port::{PortRules, PortVerdict};
+use crate::types::InterfaceName;
+
+/// What a port is to have.
+#[derive(Debug, Clone)]
+pub struct PortFilter {
+    /// The interface's number.
+    pub index: u32,
+    /// The interface's name.
+    pub port: InterfaceName,
+    /// Its rules.
+    pub rules: PortRules,
+    /// The backend that carries them out.
+    pub backend: Backend,
+}
+
+/// What a port's status keeps, so that exactly what was added can be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "backend", rename_all = "lowercase")]
+pub enum PortRecorded {
+    /// By nft.
+    Nftables(PortObjects),
+    /// By ebtables, iptables and ip6tables: all chains of this number.
+    Iptables {
+        /// The interface's number.
+        index: u32,
+        /// The interface's name.
+        port: InterfaceName,
+        /// The tools that have something of it.
+        parts: Vec<Part>,
+    },
+}
+
+impl PortRecorded {
+    /// The interface's number.
+    pub fn index(&self) -> u32 {
+        match self {
+            PortRecorded::Nftables(objects) => objects.index,
+            PortRecorded::Iptables { index, .. } => *index,
+        }
+    }
+
+    /// The backend that added it and removes it.
+    pub fn backend(&self) -> Backend {
+        match self {
+            PortRecorded::Nftables(_) => Backend::Nftables,
+            PortRecorded::Iptables { .. } => Backend::Iptables,
+        }
+    }
+}
+
+/// Why a backend cannot carry a filter out.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// nftables has no words for it.
+    #[error(transparent)]
+    NoIpset(#[from] NoIpset),
+    /// ebtables has no words for it.
+    #[error(transparent)]
+    Unexpressible(#[from] Unexpressible),
+    /// The kernel does not track connections of bridges.
+    #[error(
+        "the kernel cannot track connections in the bridge family (nf_conntrack_bridge), which the filter's stateful rules need; use firewall_backend = \"iptables\" in nwfilter.conf, or another kernel"
+    )]
+    NoConntrack,
+    /// A tool failed; everything is as it was.
+    #[error("the filter was not changed: {0}")]
+    Tool(#[from] ToolError),
+    /// A tool failed, and so did what was to bring back the state of before.
+    #[error(
+        "the filter is half changed and its ports may drop what they should not: {error}; undoing it failed, too: {}; run `netlaunch firewall reload` once that works",
+        .undo.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    HalfDone {
+        /// The failure.
+        error: ToolError,
+        /// What undoing it said.
+        undo: Vec<ToolError>,
+    },
+}
+
+impl PortError {
+    /// Whether another backend may do what this one cannot.
+    pub fn is_backends(&self) -> bool {
+        !matches!(self, PortError::HalfDone { .. })
+    }
+}
+
+/// Ports' filters, rendered and ready to be applied.
+#[derive(Debug)]
+pub struct PortPlan {
+    texts: Vec<PortText>,
+    /// The same without ICMP answers, for kernels that have none in the bridge family.
+    silent: Option<Vec<PortText>>,
+    tables: Vec<PortTables>,
+    recorded: Vec<PortRecorded>,
+}
+
+impl PortPlan {
+    /// Renders the filters of ports.
+    ///
+    /// # Errors
+    /// [`PortError`] when a backend has no words for a rule.
+    pub fn new(filters: &[PortFilter], extras: Extras) -> Result<Self, PortError> {
+        let mut plan = PortPlan { texts: vec![], silent: None, tables: vec![], recorded: vec![] };
+        let of = |backend| filters.iter().filter(move |filter| filter.backend == backend);
+        let rendered = |extras| {
+            of(Backend::Nftables)
+                .map(|filter| port_nft::port(filter.index, &filter.rules, extras))
+                .collect::<Result<Vec<_>, NoIpset>>()
+        };
+        plan.texts = rendered(extras)?;
+        let refuses = of(Backend::Nftables).any(|filter| {
+            filter.rules.from_guest.packets.iter().any(|r| r.verdict == PortVerdict::Reject)
+        });
+        if refuses && extras.reject {
+            plan.silent = Some(rendered(Extras { reject: false, ..extras })?);
+        }
+        for filter in of(Backend::Iptables) {
+            plan.tables.push(port_iptables::port(filter.index, &filter.port, &filter.rules)?);
+        }
+        let (mut texts, mut tables) = (plan.texts.iter(), plan.tables.iter());
+        for filter in filters {
+            let recorded = match filter.backend {
+                Backend::Nftables => {
+                    texts.next().map(|text| PortRecorded::Nftables(text.objects.clone()))
+                }
+                Backend::Iptables => tables.next().map(|tables| PortRecorded::Iptables {
+                    index: filter.index,
+                    port: filter.port.clone(),
+                    parts: Part::ALL.into_iter().filter(|part| tables.needs(*part)).collect(),
+                }),
+            };
+            plan.recorded.extend(recorded);
+        }
+        Ok(plan)
+    }
+
+    /// What is to be recorded, in the order of the filters.
+    pub fn recorded(&self) -> &[PortRecorded] {
+        &self.recorded
+    }
+
+    /// What applying it runs on a host where nothing of ours is there yet. Runs nothing.
+    pub fn scripts(&self) -> Vec<Script> {
+        let mut scripts = Vec::new();
+        if !self.texts.is_empty() {
+            let all: Vec<_> = self.texts.iter().collect();
+            scripts.push(apply::script(Tool::Nft, port_nft::change(&[], &all)));
+        }
+        for part in Part::ALL {
+            let nothing = Present::default();
+            let text = nothing.change_in(&self.with(&nothing, part), dialect(part));
+            if !text.is_empty() {
+                scripts.push(apply::script(restore_tool(part), text));
+            }
+        }
+        scripts
+    }
+
+    fn with(&self, present: &Present, part: Part) -> Present {
+        self.tables
+            .iter()
+            .fold(present.clone(), |present, port| port_iptables::with(&present, part, port))
+    }
+
+    /// Puts the filters in force in place of what was recorded; ports that are only recorded lose
+    /// theirs. `others` says whether ports that are not named here have rules of nft's: else its
+    /// table goes with the last of them.
+    ///
+    /// # Errors
+    /// Everything is as it was before, or [`PortError::HalfDone`].
+    pub async fn apply(
+        &self,
+        tools: &Tools,
+        remove: &[PortRecorded],
+        others: bool,
+    ) -> Result<(), PortError> {
+        let old: Vec<&PortObjects> = remove
+            .iter()
+            .filter_map(|recorded| match recorded {
+                PortRecorded::Nftables(objects) => Some(objects),
+                PortRecorded::Iptables { .. } => None,
+            })
+            .collect();
+        // Ports that go from iptables to nft keep their old rules until the new ones are there.
+        let moves = |recorded: &PortRecorded| {
+            recorded.backend() == Backend::Iptables
+                && self.texts.iter().any(|text| text.objects.index == recorded.index())
+        };
+        let (later, now): (Vec<_>, Vec<_>) = remove.iter().partition(|recorded| moves(recorded));
+        let done = self.change_iptables(tools, &now, &self.tables).await?;
+        if let Err(error) = self.run_nft(tools, &old, others).await {
+            return Err(undo(tools, &done, error).await);
+        }
+        if !later.is_empty() {
+            self.change_iptables(tools, &later, &[]).await?;
+        }
+        Ok(())
+    }
+
+    async fn run_nft(
+        &self,
+        tools: &Tools,
+        old: &[&PortObjects],
+        others: bool,
+    ) -> Result<(), PortError> {
+        if old.is_empty() && self.texts.is_empty() {
+            return Ok(());
+        }
+        let text = |texts: &[PortText]| match texts.is_empty() && !others {
+            true => port_nft::remove_table(),
+            false => port_nft::change(old, &texts.iter().collect::<Vec<_>>()),
+        };
+        let error = match tools.run(Tool::Nft, &[], &text(&self.texts)).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        match (&error, &self.silent) {
+            (ToolError::Refused { line: Some(line), .. }, Some(silent))
+                if line.contains(" reject") =>
+            {
+                tools.run(Tool::Nft, &[], &text(silent)).await?;
+                Ok(())
+            }
+            (ToolError::Refused { line: Some(line), .. }, _)
+                if ["ct state", "ct count", "ct direction"].iter().any(|ct| line.contains(ct)) =>
+            {
+                Err(PortError::NoConntrack)
+            }
+            _ => Err(error.into()),
+        }
+    }
+
+    /// Changes the three tools' tables; returns their states of before.
+    async fn change_iptables(
+        &self,
+        tools: &Tools,
+        remove: &[&PortRecorded],
+        add: &[PortTables],
+    ) -> Result<Vec<(Part, Present)>, PortError> {
+        let mut changes = Vec::new();
+        for part in Part::ALL {
+            let had = |recorded: &&&PortRecorded| {
+                matches!(recorded, PortRecorded::Iptables { parts, .. } if parts.contains(&part))
+            };
+            if !remove.iter().any(|r| had(&r)) && !add.iter().any(|port| port.needs(part)) {
+                continue;
+            }
+            let before = present(tools, part).await?;
+            let rest = remove.iter().fold(before.clone(), |present, recorded| {
+                port_iptables::without(&present, part, recorded.index())
+            });
+            let wanted = add.iter().fold(rest, |present, port| {
+                // Chains of this number that were not recorded are from a start that was cut short.
+                let present = port_iptables::without(&present, part, port.index);
+                port_iptables::with(&present, part, port)
+            });
+            if before != wanted {
+                changes.push((part, before, wanted));
+            }
+        }
+        let replaced: Vec<&InterfaceName> = remove
+            .iter()
+            .filter_map(|recorded| match recorded {
+                PortRecorded::Iptables { index, port, .. }
+                    if add.iter().any(|new| new.index == *index) =>
+                {
+                    Some(port)
+                }
+                _ => None,
+            })
+            .collect();
+        let close = changes.len() > 1 && !replaced.is_empty();
+        let mut done = Vec::new();
+        if close {
+            let before = match changes.iter().find(|(part, ..)| *part == Part::Ethernet) {
+                Some((_, before, _)) => before.clone(),
+                None => present(tools, Part::Ethernet).await?,
+            };
+            let closed = port_iptables::closed(&before, replaced.iter().copied());
+            done.push((Part::Ethernet, before.clone()));
+            let result = restore(tools, Part::Ethernet, &before, &closed).await;
+            if let Err(error) = result {
+                return Err(undo(tools, &done, error.into()).await);
+            }
+            // Opened again when the other parts are done.
+            let wanted = match changes.iter().position(|(part, ..)| *part == Part::Ethernet) {
+                Some(at) => changes.remove(at).2,
+                None => before,
+            };
+            changes.push((Part::Ethernet, closed, wanted));
+        }
+        for (part, before, wanted) in changes {
+            if !done.iter().any(|(other, _)| *other == part) {
+                done.push((part, before.clone()));
+            }
+            if let Err(error) = restore(tools, part, &before, &wanted).await {
+                return Err(undo(tools, &done, error.into()).await);
+            }
+        }
+        Ok(done)
+    }
+}
+
+fn dialect(part: Part) -> Dialect {
+    match part {
+        Part::Ethernet => Dialect::Ebtables,
+        Part::Ip(_) => Dialect::Iptables,
+    }
+}
+
+fn restore_tool(part: Part) -> Tool {
+    match part {
+        Part::Ethernet => Tool::RestoreEthernet,
+        Part::Ip(version) => Tool::Restore(version),
+    }
+}
+
+async fn present(tools: &Tools, part: Part) -> Result<Present, ToolError> {
+    let tool = match part {
+        Part::Ethernet => Tool::SaveEthernet,
+        Part::Ip(version) => Tool::Save(version),
+    };
+    Ok(Present::parse(&tools.run(tool, &[], "").await?))
+}
+
+async fn restore(
+    tools: &Tools,
+    part: Part,
+    before: &Present,
+    wanted: &Present,
+) -> Result<(), ToolError> {
+    let text = before.change_in(wanted, dialect(part));
+    if !text.is_empty() {
+        tools.run(restore_tool(part), &[], &text).await?;
+    }
+    Ok(())
+}
+
+/// Brings back the states of before, the first part last, because of `error`.
+async fn undo(tools: &Tools, done: &[(Part, Present)], error: PortError) -> PortError {
+    let mut failed = Vec::new();
+    for (part, before) in done.iter().rev() {
+        let back = async {
+            // A tool that failed may have changed something, too.
+            let now = present(tools, *part).await?;
+            restore(tools, *part, &now, before).await
+        };
+        failed.extend(back.await.err());
+    }
+    match error {
+        PortError::Tool(error) if !failed.is_empty() => {
+            PortError::HalfDone { error, undo: failed }
+        }
+        other => other,
+    }
+}
