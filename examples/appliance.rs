@@ -52,6 +52,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         mask: None,
         qemu_fd: 3,
         is_root,
+        bindings: None,
     };
     let plan = plan(&request, &facts, &surroundings.particulars())?;
     println!("backend: {}", plan.backend);

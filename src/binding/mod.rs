@@ -32,7 +32,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::net::if_::if_nametoindex;
 
 use crate::firewall::port_nft::Extras;
-use crate::firewall::{Backend, PortFilter, PortPlan, PortRecorded, Tools};
+use crate::firewall::{Backend, PortFilter, PortPlan, PortRecorded, Script, Tools};
 use crate::nwfilter::{
     Binding, Change, FilterName, FilterStore, Filters, VariableName, Warning, compile, flatten,
     reachable,
@@ -177,6 +177,48 @@ impl Bindings {
             stale.push(live.remove(at));
         }
         self.change(Vec::new(), &stale, &live).await
+    }
+
+    /// Takes away what was cut short and what has no port any more.
+    ///
+    /// # Errors
+    /// [`BindingError`].
+    pub async fn collect(&self) -> Result<(), BindingError> {
+        if !self.dir().exists() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        let (live, stale) = self.statuses()?;
+        if stale.is_empty() { Ok(()) } else { self.change(Vec::new(), &stale, &live).await }
+    }
+
+    /// What putting a filter on a port runs, on a host where nothing of ours is there yet. Runs
+    /// nothing; the port's number is 0, since there is no port.
+    ///
+    /// # Errors
+    /// The filter makes no rules.
+    pub fn scripts(&self, binding: &Binding) -> Result<Vec<Script>, BindingError> {
+        let filters = self.store.tree(&binding.filter)?;
+        let (rules, _) = self.rules(binding, &filters)?;
+        let extras = self.extras();
+        let mut tried = Vec::new();
+        let port = binding.port.clone();
+        for backend in self.settings.firewall_backend.map_or(Backend::ORDER.to_vec(), |b| vec![b]) {
+            let filter = PortFilter { index: 0, port: port.clone(), rules: rules.clone(), backend };
+            match PortPlan::new(&[filter], extras) {
+                Ok(plan) => return Ok(plan.scripts()),
+                Err(error) => tried.push((backend, error)),
+            }
+        }
+        Err(BindingError::NoBackend { ports: vec![port], tried })
+    }
+
+    fn extras(&self) -> Extras {
+        Extras {
+            trace: self.settings.enable_trace,
+            counters: self.settings.enable_counters,
+            reject: true,
+        }
     }
 
     /// Puts every port's rules back, by the backend that the settings name now. Returns what was put
@@ -406,12 +448,7 @@ impl Bindings {
             }
         }
         let failed = |error| BindingError::Firewall { ports: ports(), error };
-        let extras = Extras {
-            trace: self.settings.enable_trace,
-            counters: self.settings.enable_counters,
-            reject: true,
-        };
-        let plan = PortPlan::new(&filters, extras).map_err(failed)?;
+        let plan = PortPlan::new(&filters, self.extras()).map_err(failed)?;
         let before = wanted.iter().map(|wanted| &wanted.status);
         let (mut begun, mut complete) = (Vec::new(), Vec::new());
         for ((status, recorded), backend) in before.zip(plan.recorded()).zip(backends) {

@@ -13,7 +13,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use serde::Deserialize;
 
 use crate::network::NetworkName;
-use crate::nwfilter::FilterName;
+use crate::nwfilter::{FilterName, Parameter, VariableName, VariableValue};
 use crate::plan::{AddressChoice, Backend, MAX_MTU, Transport};
 use crate::types::{Device, DomainName, Id, InterfaceName, LaunchName, Mac, Publish, UserName};
 
@@ -47,6 +47,12 @@ pub struct LaunchArgs {
     /// Put the guest on the bridge of this virtual network, which must be active
     #[arg(long, value_name = "NAME", conflicts_with = "bridge", help_heading = "Backend")]
     pub network: Option<NetworkName>,
+    /// Filter the guest's packets on the bridge with this network filter
+    #[arg(long, value_name = "NAME", help_heading = "Backend")]
+    pub filter: Option<FilterName>,
+    /// Give a variable of the filter a value; several times for a list
+    #[arg(long, value_name = "NAME=VALUE", value_parser = filter_param, requires = "filter", help_heading = "Backend")]
+    pub filter_param: Vec<Parameter>,
     /// Put the guest on this bridge of the host
     #[arg(long, value_name = "IFNAME", help_heading = "Backend")]
     pub bridge: Option<InterfaceName>,
@@ -440,6 +446,17 @@ pub fn mtu(text: &str) -> Result<u16, ValueError> {
     number(text)
         .filter(|mtu| (68..=MAX_MTU).contains(mtu))
         .ok_or_else(|| ValueError::Mtu(text.to_owned()))
+}
+
+/// A value of a filter's variable.
+fn filter_param(text: &str) -> Result<Parameter, String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} has no '=': write NAME=VALUE, as in IP=10.0.0.5"))?;
+    let name: Result<VariableName, _> = name.parse();
+    let value: Result<VariableValue, _> = value.parse();
+    let line = |error: crate::nwfilter::ValueError| error.to_string();
+    Ok((name.map_err(line)?, value.map_err(line)?))
 }
 
 /// Reads a file descriptor that is none of the standard three: QEMU has those.

@@ -19,7 +19,9 @@ use crate::nwfilter::{
     Binding, Broken, Change, Definition, Draft, FilterName, FilterStore, StoreError, needs, reachable,
     to_xml,
 };
-use crate::types::Uuid;
+use crate::facts::FirewallScript;
+use crate::plan::GuestFilter;
+use crate::types::{Mac, Uuid};
 use crate::xml::XmlError;
 
 /// The version of what `list --json` prints.
@@ -164,6 +166,26 @@ pub(super) fn bindings(
         enable_trace,
         enable_counters,
     }))
+}
+
+/// What setting a guest's filter would run.
+pub(super) fn scripts(
+    filter: &GuestFilter,
+    mac: Option<Mac>,
+    environment: &Environment,
+) -> Result<Vec<FirewallScript>, NwfilterError> {
+    let config_dir = environment.config_dir().ok_or(NwfilterError::NoDirectory)?;
+    // The kernel gives the tap its number when it is made.
+    let Ok(port) = "nltap0".parse() else { return Ok(Vec::new()) };
+    let binding = Binding {
+        owner: None,
+        port,
+        mac: mac.unwrap_or_else(|| Mac::random(&mut rand::rng())),
+        filter: filter.name.clone(),
+        parameters: filter.parameters.clone(),
+    };
+    let scripts = bindings(&config_dir, environment)?.scripts(&binding)?;
+    Ok(scripts.into_iter().map(FirewallScript::from).collect())
 }
 
 /// Defines the filter of a document, in place of `edited` where that was edited.

@@ -8,11 +8,13 @@ use super::args::PrintFormat;
 use super::environment::Environment;
 use super::orders::Orders;
 use super::request::Job;
+use super::nwfilter::{self, NwfilterError};
 use super::{Failure, network, print};
+use crate::binding::{BindingError, Bindings};
 use crate::facts::Facts;
 use crate::launch::{self, LaunchError, Order, Outcome, Running, Surroundings, launch};
 use crate::plan::{self, Attachment, Backend, Plan, PlanError, Request};
-use crate::process::{inherited, signals};
+use crate::process::inherited;
 
 /// Carries `job` out; the exit status is QEMU's.
 pub(super) async fn run(
@@ -22,15 +24,15 @@ pub(super) async fn run(
 ) -> Result<u8, Failure> {
     if let Some(format) = job.print {
         let facts = facts(&job, environment).await?;
-        let around = surroundings(environment, qemu_fd, None);
+        let around = surroundings(environment, qemu_fd, None, None);
         let plan =
             plan::plan(&job.request, &facts, &around.particulars()).map_err(LaunchError::from)?;
         return show(&job.request, &plan, format);
     }
     let ready = job.ready_fd.map(ready_descriptor).transpose()?;
-    signals::ignore_sigpipe();
     let mut orders = Orders::take().map_err(Failure::System)?;
-    let around = surroundings(environment, qemu_fd, Some(&orders));
+    let bindings = bindings(&job, environment)?;
+    let around = surroundings(environment, qemu_fd, Some(&orders), bindings);
 
     let begin = async {
         let facts = facts(&job, environment).await?;
@@ -51,6 +53,10 @@ pub(super) async fn run(
         // Dropping what was begun undoes it.
         Order::Signal(signal) | Order::Stop(signal) = orders.next(false) => {
             tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
+            // The port is gone; its filter may have been set.
+            if let Some(Err(error)) = collect(&around).await {
+                tracing::warn!("{error}");
+            }
             return Ok(128 + signal as i32 as u8);
         }
     };
@@ -74,6 +80,13 @@ pub(super) async fn run(
             }
             Ok(outcome.code())
         }
+    }
+}
+
+async fn collect(around: &Surroundings) -> Option<Result<(), BindingError>> {
+    match &around.bindings {
+        Some(bindings) => Some(bindings.collect().await),
+        None => None,
     }
 }
 
@@ -112,6 +125,10 @@ async fn facts(job: &Job, environment: &Environment) -> Result<Facts, Failure> {
             Attachment::Bridge(name) => launch::target(name).await.map_err(Failure::Link)?,
         });
     }
+    if let (Some(target), Some(filter)) = (&mut facts.target, &job.request.filter) {
+        let scripts = nwfilter::scripts(filter, job.request.mac, environment)?;
+        target.firewall.extend(scripts);
+    }
     match facts.qemu.problem.clone() {
         // Without one that was named, serve mode does without asking QEMU.
         Some(problem) if named.is_some() => Err(Failure::Launch(
@@ -129,6 +146,7 @@ fn surroundings(
     environment: &Environment,
     qemu_fd: RawFd,
     orders: Option<&Orders>,
+    bindings: Option<Bindings>,
 ) -> Surroundings {
     Surroundings {
         root: environment.launch_root(),
@@ -136,7 +154,17 @@ fn surroundings(
         mask: orders.map(Orders::mask_before),
         qemu_fd,
         is_root: environment.is_root(),
+        bindings,
     }
+}
+
+/// The filters of ports, where the guest is to have one.
+fn bindings(job: &Job, environment: &Environment) -> Result<Option<Bindings>, Failure> {
+    if job.request.filter.is_none() {
+        return Ok(None);
+    }
+    let config_dir = environment.config_dir().ok_or(NwfilterError::NoDirectory)?;
+    Ok(Some(nwfilter::bindings(&config_dir, environment)?))
 }
 
 fn show(request: &Request, plan: &Plan, format: PrintFormat) -> Result<u8, Failure> {

@@ -259,11 +259,7 @@ impl Driver {
             }
             _ => Vec::new(),
         };
-        let firewall = scripts.into_iter().map(|script| FirewallScript {
-            program: script.program.to_owned(),
-            args: script.args.iter().map(|arg| (*arg).to_owned()).collect(),
-            input: script.input,
-        });
+        let firewall = scripts.into_iter().map(FirewallScript::from);
         Ok(Target { bridge: status.bridge, mtu: link.mtu, firewall: firewall.collect() })
     }
 

@@ -10,6 +10,7 @@ use super::iptables_state::TableRemoval;
 use super::recorded::Recorded;
 use super::tools::{Tool, ToolError, Tools};
 use super::{Present, render_iptables, render_nft};
+use crate::facts::FirewallScript;
 use crate::rules::{Ruleset, Version};
 
 /// What is to change at once.
@@ -53,6 +54,16 @@ pub struct Script {
     pub args: &'static [&'static str],
     /// Its input.
     pub input: String,
+}
+
+impl From<Script> for FirewallScript {
+    fn from(script: Script) -> Self {
+        FirewallScript {
+            program: script.program.to_owned(),
+            args: script.args.iter().map(|arg| (*arg).to_owned()).collect(),
+            input: script.input,
+        }
+    }
 }
 
 pub(super) fn script(tool: Tool, input: String) -> Script {

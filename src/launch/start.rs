@@ -12,8 +12,11 @@ use super::passt::{self, PasstError, Setting};
 use super::ports::{self, PortError};
 use super::record::{Program, Record};
 use super::runtime::{LaunchDir, LaunchRoot, RuntimeError};
-use crate::plan::{Plan, Transport, Way};
+use crate::binding::{BindingError, Bindings};
+use crate::nwfilter::{Binding, Owner};
+use crate::plan::{GuestFilter, Plan, Transport, Way};
 use crate::process::{Account, AccountError, Child, Spawn, SpawnError};
+use crate::types::{InterfaceName, Uuid};
 
 /// What a launch takes from around it. Nothing else is read from the environment.
 #[derive(Debug, Clone)]
@@ -28,6 +31,8 @@ pub struct Surroundings {
     pub qemu_fd: RawFd,
     /// Whether we are root.
     pub is_root: bool,
+    /// The filters of this host's ports, for a guest that has one.
+    pub bindings: Option<Bindings>,
 }
 
 /// Why a plan could not be carried out. Everything begun was undone.
@@ -51,6 +56,9 @@ pub enum StartError {
     /// There is no such user to run QEMU as.
     #[error(transparent)]
     User(#[from] AccountError),
+    /// The guest's filter cannot be put on its port.
+    #[error(transparent)]
+    Filter(#[from] BindingError),
     /// QEMU cannot be executed.
     #[error(transparent)]
     Qemu(SpawnError),
@@ -63,6 +71,8 @@ pub struct Running {
     pub(super) qemu: Option<Child>,
     pub(super) passt: Option<Child>,
     pub(super) port: Option<Port>,
+    /// What filters the port.
+    pub(super) filtered: Option<Bindings>,
     pub(super) dir: Option<LaunchDir>,
     pub(super) record: Record,
     pub(super) plan: Plan,
@@ -98,9 +108,17 @@ pub async fn start(plan: Plan, surroundings: &Surroundings) -> Result<Running, S
         root: surroundings.is_root,
     });
     let mut running =
-        Running { qemu: None, passt: None, port: None, dir: Some(dir), record, plan, setting };
-    running.start_all(surroundings, account).await?;
-    Ok(running)
+        Running { qemu: None, passt: None, port: None, filtered: None, dir: Some(dir), record, plan, setting };
+    match running.start_all(surroundings, account).await {
+        Ok(()) => Ok(running),
+        Err(error) => {
+            // Dropping the rest needs nobody to wait.
+            if let Some(error) = running.unfilter().await {
+                tracing::warn!("{error}");
+            }
+            Err(error)
+        }
+    }
 }
 
 impl Running {
@@ -128,11 +146,16 @@ impl Running {
             let port = Port::attach(&bridge.bridge, self.plan.mac).await?;
             self.record.tap_made(port.name());
             self.record.write().map_err(StartError::Prepare)?;
-            // Whoever filters this guest's packets begins here: the tap has its name and its place,
-            // and nothing passes through it yet.
+            let port = self.port.insert(port);
+            // The tap has its name and its place, and nothing passes through it yet.
+            if let (Some(filter), Some(bindings)) = (&bridge.filter, &around.bindings) {
+                let binding = binding(&self.plan, &self.record, port.name(), filter);
+                let notes = bindings.create(&binding).await?;
+                notes.iter().for_each(|note| tracing::warn!("{note}"));
+                self.filtered = Some(bindings.clone());
+            }
             port.up().await?;
             qemu_end = Some(port.descriptor()?);
-            self.port = Some(port);
         }
         let qemu = &self.plan.qemu;
         if let (Some(program), Some(argv)) = (&qemu.program, qemu.argv()) {
@@ -153,11 +176,30 @@ impl Running {
         self.record.write().map_err(StartError::Prepare)
     }
 
+    /// Takes the filter of the guest's port away, while the port is still there; returns why it
+    /// could not be.
+    pub(super) async fn unfilter(&mut self) -> Option<BindingError> {
+        let (bindings, port) = (self.filtered.take()?, self.port.as_ref()?);
+        bindings.delete(port.name()).await.err()
+    }
+
     /// Takes a started passt in, also into the record.
     pub(super) fn passt_started(&mut self, child: Child) {
         let path = self.plan.passt.as_ref().map(|p| p.program.clone()).unwrap_or_default();
         self.record.passt = Some(Program { pid: child.pid().as_raw(), path });
         self.passt = Some(child);
+    }
+}
+
+/// The filter of a launch's guest on its port. The guest has no UUID that we know, so it gets one.
+fn binding(plan: &Plan, record: &Record, port: &InterfaceName, filter: &GuestFilter) -> Binding {
+    let name = record.name.parse().ok();
+    Binding {
+        owner: name.map(|name| Owner { name, uuid: Uuid::random(&mut rand::rng()) }),
+        port: port.clone(),
+        mac: plan.mac,
+        filter: filter.name.clone(),
+        parameters: filter.parameters.clone(),
     }
 }
 

@@ -225,8 +225,10 @@ impl Running {
         if let Some(mut passt) = self.passt.take() {
             passt.stop(Signal::SIGTERM, PASST_PATIENCE).await;
         }
-        // Whoever filters this guest's packets ends here: the guest is gone, and no other can have
-        // the tap's name yet.
+        // The guest is gone, and no other can have the tap's name yet.
+        if let Some(error) = self.unfilter().await {
+            outcome.left.push(error.to_string());
+        }
         drop(self.port.take());
         if let Some(Err(error)) = self.dir.take().map(|dir| dir.remove()) {
             outcome.left.push(error.to_string());

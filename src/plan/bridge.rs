@@ -12,7 +12,7 @@
 
 use std::path::PathBuf;
 
-use super::{Draft, Request, option_path};
+use super::{Draft, GuestFilter, Request, option_path};
 use crate::facts::{Facts, FirewallScript, Problem};
 use crate::types::InterfaceName;
 
@@ -28,7 +28,9 @@ pub struct BridgePlan {
     pub network: Option<crate::network::NetworkName>,
     /// Who makes the tap.
     pub way: Way,
-    /// The firewall rules of that network, which were set when it was started.
+    /// The guest's filter.
+    pub filter: Option<GuestFilter>,
+    /// The firewall rules: the network's, which were set when it was started, and the filter's.
     pub firewall: Vec<FirewallScript>,
 }
 
@@ -45,6 +47,12 @@ pub enum Way {
 pub(super) fn judge(request: &Request, facts: &Facts) -> Result<String, Problem> {
     check_mtu(request, facts)?;
     Ok(match way(request, facts)? {
+        Way::Helper(_) if request.filter.is_some() && facts.target.is_some() => {
+            return Err(Problem::new(
+                "a filter is for root to set, and QEMU's bridge helper would make this guest's tap",
+                "run netlaunch as root and let it start QEMU, or drop --filter",
+            ));
+        }
         Way::Tap => "netlaunch makes the tap".to_owned(),
         Way::Helper(helper) => match &facts.target {
             Some(_) => format!("{} makes the tap", helper.display()),
@@ -148,6 +156,7 @@ pub(super) fn bridge_plan(draft: &Draft) -> Result<BridgePlan, Problem> {
             _ => None,
         },
         way: way(draft.request, draft.facts)?,
+        filter: draft.request.filter.clone(),
         firewall: target.firewall.clone(),
     })
 }

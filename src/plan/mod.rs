@@ -36,7 +36,7 @@ pub use error::PlanError;
 pub use memory::MemoryError;
 pub use print::{PLAN_VERSION, json, shell, shell_line};
 pub use request::{
-    AddressChoice, Attachment, Backend, Command, Family, MAX_MTU, Request, Transport,
+    AddressChoice, Attachment, Backend, Command, Family, GuestFilter, MAX_MTU, Request, Transport,
 };
 pub use request_error::RequestError;
 pub use xml::{unsaid, xml};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RequestError;
 use crate::network::NetworkName;
+use crate::nwfilter::{FilterName, Parameter};
 use crate::types::{
     Device, DomainName, GuestView, HostAddress, Id, InterfaceName, LaunchName, Mac, Publish,
     UserName, overlap,
@@ -126,6 +127,15 @@ impl FromStr for AddressChoice {
     }
 }
 
+/// The network filter of a guest on a bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestFilter {
+    /// The filter.
+    pub name: FilterName,
+    /// Values for its variables, in the order given; a name that comes several times is a list.
+    pub parameters: Vec<Parameter>,
+}
+
 /// A request for a guest's network. [`Request::default`] is what `netlaunch` does without options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -133,6 +143,8 @@ pub struct Request {
     pub backend: Option<Backend>,
     /// What a guest on the bridge backend joins; `None` on the others.
     pub attachment: Option<Attachment>,
+    /// The filter of a guest on the bridge backend.
+    pub filter: Option<GuestFilter>,
     /// The transport to use and no other; `None` is `unix`, or `fd` where no socket path can be.
     pub transport: Option<Transport>,
     /// `id=` of the netdev.
@@ -186,6 +198,7 @@ impl Default for Request {
         Request {
             backend: None,
             attachment: None,
+            filter: None,
             transport: None,
             id: Id::default(),
             mac: None,
@@ -242,6 +255,9 @@ impl Request {
     }
 
     fn check_bridge(&self) -> Result<(), RequestError> {
+        if self.filter.is_some() && self.attachment.is_none() {
+            return Err(RequestError::FilterWithout);
+        }
         match (&self.attachment, self.backend) {
             (None, Some(Backend::Bridge)) => return Err(RequestError::NothingToJoin),
             (Some(attachment), backend) if backend != Some(Backend::Bridge) => {

@@ -83,6 +83,11 @@ pub enum RequestError {
         /// The backend, or auto.
         backend: &'static str,
     },
+    /// A filter of a guest without a port.
+    #[error(
+        "--filter is for a guest's port on a bridge: add --network NAME or --bridge IFNAME, or drop --filter"
+    )]
+    FilterWithout,
     /// A setting of user-mode networks for a bridged guest.
     #[error(
         "{0} is for passt and slirp, and a guest on a bridge has its network from there: drop {0}"

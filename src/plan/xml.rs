@@ -5,7 +5,8 @@
 //! and chooses gateway and DNS server itself; what cannot be said is left out, and [`unsaid`] names
 //! it.
 
-use super::{Backend, Family, Plan, Request, Transport};
+use super::{Backend, Family, GuestFilter, Plan, Request, Transport};
+use crate::nwfilter::Parameter;
 use crate::types::{Device, Publish};
 use crate::xml::Tag;
 
@@ -27,7 +28,17 @@ pub fn xml(request: &Request, plan: &Plan) -> String {
         .children(children)
         .children(model)
         .children(mtu)
+        .children(request.filter.as_ref().map(filter))
         .to_string()
+}
+
+fn filter(filter: &GuestFilter) -> Tag {
+    let parameter = |(name, value): &Parameter| {
+        Tag::new("parameter").attribute("name", name).attribute("value", value)
+    };
+    Tag::new("filterref")
+        .attribute("filter", &filter.name)
+        .children(filter.parameters.iter().map(parameter))
 }
 
 /// The options of the request that the XML has nothing for.
