@@ -200,10 +200,11 @@ fn command_words(rest: &str) -> String {
     rest.split(' ').take_while(|word| !is_macro(word)).collect::<Vec<_>>().join(" ")
 }
 
-#[test]
-fn the_manual_of_networks_has_every_verb_with_its_options_and_no_other() {
-    let page = read("man/netlaunch-network.1");
-    let verbs = verbs();
+/// Holds a page about some commands to their verbs.
+fn page_of_verbs(page: &str, commands: &[&str]) {
+    let page = read(page);
+    let of = |verb: &str| commands.iter().any(|command| verb.split(' ').next() == Some(command));
+    let verbs: BTreeMap<String, Flags> = verbs().into_iter().filter(|(verb, _)| of(verb)).collect();
     let lines = section(&page, ".Sh SYNOPSIS");
     let mut synopsis: BTreeMap<String, Flags> = BTreeMap::new();
     for call in lines.split(|line| *line == ".Nm netlaunch").skip(1) {
@@ -221,6 +222,65 @@ fn the_manual_of_networks_has_every_verb_with_its_options_and_no_other() {
         .collect();
     assert_eq!(entries, verbs);
     assert_eq!(marked(page.lines()), union(&verbs), "a flag in the text that is none of theirs");
+}
+
+#[test]
+fn the_manual_of_networks_has_every_verb_with_its_options_and_no_other() {
+    page_of_verbs("man/netlaunch-network.1", &["network", "firewall"]);
+}
+
+#[test]
+fn the_manual_of_filters_has_every_verb_with_its_options_and_no_other() {
+    page_of_verbs("man/netlaunch-nwfilter.1", &["nwfilter"]);
+    let covered: BTreeSet<_> = ["network", "firewall", "nwfilter"].into();
+    assert!(verbs().keys().all(|verb| covered.contains(verb.split(' ').next().unwrap())));
+}
+
+/// The filter in the examples of a page.
+fn example_filter(page: &str) -> netlaunch::nwfilter::Filter {
+    let page = read(page);
+    let lines = section(&page, ".Sh EXAMPLES");
+    let start = lines.iter().position(|line| line.starts_with("<filter ")).unwrap();
+    let xml: Vec<&str> =
+        lines[start..].iter().copied().take_while(|line| !line.starts_with('.')).collect();
+    let uuid = "3e3fce45-4f53-4fa7-bb32-11f34168b82b".parse().unwrap();
+    netlaunch::nwfilter::parse(xml.join("\n").as_bytes(), Some(uuid)).unwrap()
+}
+
+#[test]
+fn the_manuals_of_filters_have_filters_calls_and_stock_filters() {
+    assert_eq!(example_filter("man/netlaunch-nwfilter.1").name.as_str(), "web");
+    assert_eq!(example_filter("man/netlaunch-nwfilter.5").name.as_str(), "servers");
+    let page = read("man/netlaunch-nwfilter.1");
+    let calls = page.lines().filter_map(|line| line.strip_prefix("# netlaunch "));
+    let mut found = 0;
+    for call in calls {
+        let words = ["netlaunch"].into_iter().chain(call.split_whitespace()).map(Into::into);
+        assert!(netlaunch::cli::usage::parse(words).is_ok(), "{call}");
+        found += 1;
+    }
+    assert!(found > 2);
+    let stock = section(&page, ".Ss Stock filters").join(" ");
+    let words: BTreeSet<&str> = stock.split_whitespace().collect();
+    for name in netlaunch::nwfilter::stock_names() {
+        assert!(words.contains(name.as_str()), "{name}");
+    }
+}
+
+#[test]
+fn the_manual_of_the_filter_format_names_every_element_and_attribute() {
+    let page = read("man/netlaunch-nwfilter.5");
+    let text = section(&page, ".Ss Protocols").join(" ");
+    let words: BTreeSet<&str> = text.split([' ', '<', '>']).collect();
+    for (protocol, name) in netlaunch::nwfilter::Protocol::NAMES {
+        assert!(words.contains(name), "<{name}>");
+        for (attribute, _) in protocol.fields() {
+            assert!(words.contains(attribute.name()), "{} of <{name}>", attribute.name());
+        }
+    }
+    for (name, _) in netlaunch::nwfilter::Action::NAMES {
+        assert!(page.contains(&format!(".Cm {name}\n")), "{name}");
+    }
 }
 
 #[test]

@@ -411,6 +411,14 @@ mod tests {
                 "netlaunch network needs a command; use list, define, undefine, dumpxml, edit, start, destroy or autostart",
             ),
             ("firewall", "netlaunch firewall needs a command; use reload or check"),
+            (
+                "nwfilter",
+                "netlaunch nwfilter needs a command; use list, dumpxml, define, undefine, edit, binding-create, binding-delete, binding-list, binding-dumpxml or check",
+            ),
+            (
+                "nwfilter dumpxml a/b",
+                "NAME: \"a/b\" cannot name a filter: use 1 to 128 letters, digits, '-', '.' or '_', a letter or '_' first",
+            ),
             ("network list --jsn", "unknown option --jsn; a similar option exists: --json"),
             (
                 "--backend slirp network list",

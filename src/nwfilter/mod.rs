@@ -16,15 +16,23 @@ mod attribute;
 mod binding;
 mod check;
 mod compile;
+#[cfg(test)]
+mod generate;
 mod kind;
 mod model;
 mod protocol;
 mod stock;
 mod store;
 mod store_error;
+#[cfg(test)]
+mod store_tests;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod value;
 mod variable;
+#[cfg(test)]
+mod variable_tests;
 mod write;
 mod xml;
 

@@ -147,7 +147,8 @@ impl FilterStore {
         Ok((definitions, broken))
     }
 
-    /// A filter and all that it refers to, as far as they are there.
+    /// A filter and all that it refers to, as far as they are there. Without the lock they may be of
+    /// different moments.
     ///
     /// # Errors
     /// When it is not there, or one of them cannot be read.

@@ -16,6 +16,8 @@ mod grammar;
 mod limits;
 mod place;
 mod read;
+#[cfg(test)]
+pub(crate) mod schema;
 mod take;
 #[cfg(test)]
 mod tests;

@@ -172,7 +172,7 @@ fn written_as_libvirt_does() {
         .attribute("b", "it's <&> \"\t")
         .optional("c", None::<u8>)
         .children([Tag::new("d").optional("e", Some(1)), Tag::text("f", "<&>'\r")]);
-    let text = "<a b='it&apos;s &lt;&amp;&gt; \"&#9;'>\n  <d e='1'/>\n  <f>&lt;&amp;&gt;'&#13;</f>\n</a>\n";
+    let text = "<a b='it&apos;s &lt;&amp;&gt; &quot;&#9;'>\n  <d e='1'/>\n  <f>&lt;&amp;&gt;'&#13;</f>\n</a>\n";
     assert_eq!(tag.to_string(), text);
     assert!(Tag::new("a").is_empty() && !tag.is_empty());
 }

@@ -103,6 +103,8 @@ fn escape(f: &mut fmt::Formatter<'_>, text: &str, value: bool) -> fmt::Result {
             '<' => f.write_str("&lt;")?,
             '>' => f.write_str("&gt;")?,
             '\'' if value => f.write_str("&apos;")?,
+            // As libvirt does, although the quotes around a value are the others.
+            '"' if value => f.write_str("&quot;")?,
             '\t' | '\n' if value => write!(f, "&#{};", u32::from(character))?,
             '\r' => f.write_str("&#13;")?,
             other => f.write_char(other)?,

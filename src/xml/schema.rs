@@ -1,0 +1,33 @@
+//! libvirt's schemas, for tests: what netlaunch writes is what they describe.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A schema of libvirt's, where its package and xmllint are installed.
+fn schema(name: &str) -> Option<PathBuf> {
+    let dirs = std::env::var_os("NETLAUNCH_TEST_SCHEMAS").map(PathBuf::from);
+    let dir = dirs.unwrap_or_else(|| "/usr/share/libvirt/schemas".into());
+    let found = Some(dir.join(name)).filter(|path| path.exists());
+    let xmllint = Command::new("xmllint").arg("--version").output().is_ok();
+    if found.is_none() || !xmllint {
+        eprintln!("skipped the schema: it needs libvirt's {name} and xmllint (./tests/setup)");
+    }
+    found.filter(|_| xmllint)
+}
+
+/// Has a schema accept every document.
+pub(crate) fn accepted(name: &str, documents: &[String]) {
+    let Some(schema) = schema(name) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut xmllint = Command::new("xmllint");
+    xmllint.args(["--noout", "--nonet", "--relaxng"]).arg(schema);
+    for (index, document) in documents.iter().enumerate() {
+        let path = dir.path().join(format!("{index}.xml"));
+        std::fs::write(&path, document).unwrap();
+        xmllint.arg(path);
+    }
+    let output = xmllint.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{}", documents.join("\n"));
+    assert_eq!(said.matches(" validates").count(), documents.len(), "{said}");
+}

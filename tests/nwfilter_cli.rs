@@ -1,0 +1,237 @@
+//! `netlaunch nwfilter`: definitions of filters, their list, the editor, checks, and what is said
+//! about mistakes.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const WEB: &str = "<filter name='web'>\n  <filterref filter='clean-traffic'/>\n  <rule action='accept' direction='in'>\n    <tcp dstportstart='$PORT'/>\n  </rule>\n</filter>\n";
+
+/// netlaunch with directories of its own.
+struct Host {
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["config", "state", "tmp"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        Host { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path.to_string_lossy().into_owned()
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_netlaunch"));
+        command
+            .arg("nwfilter")
+            .args(line.split_whitespace())
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("NETLAUNCH_CONFIG_DIR", self.path("config"))
+            .env("NETLAUNCH_STATE_DIR", self.path("state"))
+            .env("TMPDIR", self.path("tmp"))
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
+    }
+
+    /// Standard output of what must succeed.
+    fn good(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert!(output.status.success(), "{line}: {}", err(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The one line of what must fail with this status.
+    fn bad(&self, line: &str, status: i32) -> String {
+        complaint(&self.run(line), status)
+    }
+
+    fn edit(&self, name: &str, editor: &str) -> Output {
+        self.command(&format!("edit {name}")).env("EDITOR", editor).output().unwrap()
+    }
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn complaint(output: &Output, status: i32) -> String {
+    let text = err(output);
+    assert_eq!(output.status.code(), Some(status), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text.trim_end().trim_start_matches("netlaunch: ").trim_start_matches("error: ").to_owned()
+}
+
+#[test]
+fn define_dump_define_again_undefine() {
+    let host = Host::new();
+    let file = host.file("web.xml", WEB);
+    let said = err(&host.run(&format!("define {file}")));
+    assert!(said.contains("the filter web is defined in"), "{said}");
+    let first = host.good("dumpxml web");
+    assert!(first.starts_with("<filter name='web' chain='root'>\n  <uuid>"), "{first}");
+    assert!(first.contains("<rule action='accept' direction='in' priority='500'>"), "{first}");
+    let said = err(&host.run(&format!("define {file}")));
+    assert!(said.contains("was not changed"), "{said}");
+    assert_eq!(host.good("dumpxml web"), first);
+    // What was dumped defines the same; - is standard input.
+    let mut command = host.command("define -");
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(first.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(host.good("dumpxml web"), first);
+
+    host.good("undefine web");
+    for verb in ["dumpxml", "undefine", "edit", "check"] {
+        let line = host.bad(&format!("{verb} web"), 2);
+        assert!(line.contains("no filter is called web"), "{verb}: {line}");
+    }
+    assert!(host.bad("undefine clean-traffic", 2).contains("is netlaunch's own"));
+    assert!(host.good("dumpxml clean-traffic").contains("chain='root'"));
+}
+
+#[test]
+fn mistakes_have_file_line_and_column() {
+    let host = Host::new();
+    for (text, place) in [
+        ("<filter name='web'>\n  <nonsense/>\n</filter>", "2:3: <nonsense> is not known"),
+        (&WEB.replace("dstportstart", "dstport"), "4:10: the attribute dstport is not known"),
+        (&WEB.replace("$PORT", "70000"), "4:24: dstportstart of <tcp>: \"70000\" is not"),
+        ("", "1:1"),
+    ] {
+        let file = host.file("bad.xml", text);
+        for verb in ["define", "check"] {
+            let line = host.bad(&format!("{verb} {file}"), 2);
+            assert!(line.starts_with(&format!("{file}:{place}")), "{line}");
+        }
+    }
+    let line = host.bad("define /nowhere.xml", 2);
+    assert!(line.starts_with("/nowhere.xml: No such file"), "{line}");
+    assert!(!host.path("config/nwfilter").exists(), "nothing is made for a mistake");
+}
+
+#[test]
+fn a_list_for_people_and_for_programs() {
+    let host = Host::new();
+    host.good(&format!("define {}", host.file("web.xml", WEB)));
+    host.file("config/nwfilter/broken.xml", "<filter>");
+    let all: Value = serde_json::from_str(&host.good("list --json")).unwrap();
+    assert_eq!(all["version"], 1);
+    let filters = all["filters"].as_array().unwrap();
+    assert_eq!(filters.len(), 26);
+    let find = |name: &str| filters.iter().find(|filter| filter["name"] == name).unwrap();
+    assert_eq!((&find("web")["origin"], &find("web")["chain"]), (&"user".into(), &"root".into()));
+    assert_eq!(
+        Path::new(find("web")["file"].as_str().unwrap()),
+        host.path("config/nwfilter/web.xml")
+    );
+    let stock = find("no-ip-spoofing");
+    assert_eq!((&stock["origin"], &stock["priority"]), (&"stock".into(), &(-710).into()));
+    assert_eq!((&stock["file"], &stock["error"]), (&Value::Null, &Value::Null));
+    assert!(find("broken")["error"].as_str().unwrap().contains("broken.xml:1:1: "));
+
+    let output = host.run("list");
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let rows: Vec<Vec<_>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NAME", "FROM", "CHAIN", "PRIORITY", "UUID"]);
+    assert!(rows.iter().any(|row| row[..4] == ["web", "user", "root", "0"]), "{text}");
+    assert!(rows.iter().any(|row| row[..] == ["broken", "broken", "-", "-", "-"]), "{text}");
+    assert!(err(&output).contains("broken.xml:1:1"), "{}", err(&output));
+}
+
+#[test]
+fn checks() {
+    let host = Host::new();
+    assert_eq!(
+        host.good("check clean-traffic"),
+        "filter: clean-traffic\nrules: 16\nvariables: $MAC, $IP\n"
+    );
+    host.file("web.xml", WEB);
+    let text = host.good("check web.xml");
+    assert!(text.starts_with("filter: web\nrules: 17\nvariables: $PORT, "), "{text}");
+    assert!(!host.path("config/nwfilter").exists(), "a check makes nothing");
+    host.file("web.xml", &WEB.replace("clean-traffic", "nosuch"));
+    let output = host.run("check ./web.xml");
+    assert!(output.status.success());
+    assert!(err(&output).contains("the filter nosuch is referred to and missing"));
+    let line = host.bad("check a*b", 2);
+    assert!(line.contains("\"a*b\" is neither a file nor a filter"), "{line}");
+    // A circle, as a definition would close it.
+    host.good(&format!(
+        "define {}",
+        host.file("a.xml", "<filter name='a'><filterref filter='b'/></filter>")
+    ));
+    host.file("b.xml", "<filter name='b'><filterref filter='a'/></filter>");
+    for verb in ["check", "define"] {
+        let line = host.bad(&format!("{verb} b.xml"), 2);
+        assert!(line.contains("in a circle, b -> a -> b"), "{line}");
+    }
+}
+
+#[test]
+fn editing() {
+    let host = Host::new();
+    host.good(&format!("define {}", host.file("web.xml", WEB)));
+    let before = host.good("dumpxml web");
+    assert!(err(&host.edit("web", "true")).contains("was not changed"));
+    assert!(host.edit("web", "sed -i s/PORT/PORTS/").status.success());
+    assert_eq!(host.good("dumpxml web"), before.replace("PORT", "PORTS"));
+    let line = complaint(&host.edit("web", "sed -i s/dstportstart/port/"), 2);
+    assert!(line.contains("the attribute port is not known in <tcp>"), "{line}");
+    let kept = line.rsplit(' ').next().unwrap();
+    assert!(fs::read_to_string(kept).unwrap().contains("port='$PORTS'"), "{line}");
+    // A stock filter is edited into a definition, and comes back.
+    let stock = host.good("dumpxml no-ip-multicast");
+    assert!(host.edit("no-ip-multicast", "sed -i s/drop/reject/").status.success());
+    assert!(host.good("dumpxml no-ip-multicast").contains("action='reject'"));
+    let said = err(&host.run("undefine no-ip-multicast"));
+    assert!(said.contains("is netlaunch's own again"), "{said}");
+    assert_eq!(host.good("dumpxml no-ip-multicast"), stock);
+}
+
+/// Many processes define one filter; each sees one that is whole.
+#[test]
+fn many_at_once() {
+    let host = Host::new();
+    let children: Vec<_> = (0..8)
+        .map(|number| {
+            let text = WEB.replace("$PORT", &format!("{}", 1000 + number));
+            let file = host.file(&format!("{number}.xml"), &text);
+            let mut command = host.command(&format!("define {file}"));
+            command.stderr(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let text = host.good("dumpxml web");
+    assert_eq!(text.matches("dstportstart='100").count(), 1, "{text}");
+    let files: Vec<_> = fs::read_dir(host.path("config/nwfilter"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != ".lock")
+        .collect();
+    assert_eq!(files, ["web.xml"]);
+}
