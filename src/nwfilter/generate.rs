@@ -111,11 +111,10 @@ fn settle(mut attributes: Vec<(Attribute, Value)>) -> Vec<(Attribute, Value)> {
     for (start, end) in RANGES {
         let known: Vec<_> = attributes
             .iter()
-            .filter_map(|(name, value)| match value {
-                Value::Literal(literal) => Some((*name, Some(literal))),
-                Value::Variable(_) => None,
+            .map(|(name, value)| match value {
+                Value::Literal(literal) if [start, end].contains(name) => (*name, Some(literal)),
+                _ => (*name, None),
             })
-            .filter(|(name, _)| *name == start || *name == end)
             .collect();
         if check::check(&known).is_err_and(|e| matches!(e, CheckError::Backwards { .. })) {
             let find = |name| attributes.iter().position(|(other, _)| *other == name).unwrap();

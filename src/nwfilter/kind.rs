@@ -115,11 +115,13 @@ impl Kind {
     /// # Errors
     /// When the text is none.
     pub fn read(self, text: &str) -> Result<Literal, LiteralError> {
-        let number = |least: u32, most: u32, names: &[(u32, &str)]| {
+        let number = |least: u32, most: u32, names: &[(u32, &'static str)]| {
             if let Some((value, _)) = names.iter().find(|(_, name)| self.same_word(name, text)) {
                 return Some(Literal::Number { value: *value, hex: false });
             }
             let (value, hex) = number(text)?;
+            // A number that has a name is written by it.
+            let hex = hex && named(names, value).is_none();
             (least..=most).contains(&value).then_some(Literal::Number { value, hex })
         };
         let read = match self {

@@ -630,7 +630,11 @@ proptest! {
         filters in prop::collection::vec(generate::filter(), 25),
         bindings in prop::collection::vec(generate::binding(), 10),
     ) {
-        let filters = filters.iter().filter(|filter| !beyond_schema(filter));
+        // xmllint's time is exponential in the number of an element's attributes.
+        let few = |filter: &&Filter| {
+            filter.rules().flat_map(|rule| &rule.element).all(|e| e.attributes.len() <= 8)
+        };
+        let filters = filters.iter().filter(|filter| !beyond_schema(filter)).filter(few);
         accepted("nwfilter.rng", &filters.map(to_xml).collect::<Vec<_>>());
         let bindings = bindings.iter().filter(|binding| binding.owner.is_some());
         accepted("nwfilterbinding.rng", &bindings.map(Binding::to_xml).collect::<Vec<_>>());
