@@ -24,6 +24,7 @@
 mod error;
 mod status;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,9 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::net::if_::if_nametoindex;
 
 use crate::firewall::port_nft::Extras;
-use crate::firewall::{Backend, PortFilter, PortPlan, PortRecorded, Script, Tools};
+use crate::firewall::{
+    Backend, Counters, PortCounts, PortFilter, PortPlan, PortRecorded, Script, Tools,
+};
 use crate::nwfilter::{
     Binding, Change, FilterName, FilterStore, Filters, VariableName, Warning, compile, flatten,
     reachable,
@@ -132,6 +135,34 @@ impl Bindings {
     /// [`BindingError::Status`] when one is damaged.
     pub fn binding(&self, status: &Status) -> Result<Binding, BindingError> {
         Ok(status.binding(&self.dir())?)
+    }
+
+    /// What the filters of these ports counted, by their interfaces' numbers. Ports without counters
+    /// are left out, and so are all when nft cannot tell, which is a warning. nft runs once, or not
+    /// at all where no port has any.
+    pub async fn counts(&self, ports: &[Status]) -> BTreeMap<u32, PortCounts> {
+        let objects: Vec<_> = ports
+            .iter()
+            .flat_map(|status| &status.recorded)
+            .filter_map(|recorded| match recorded {
+                PortRecorded::Nftables(objects) => Some(objects),
+                PortRecorded::Iptables { .. } => None,
+            })
+            .filter(|objects| !objects.counters.is_empty())
+            .collect();
+        if objects.is_empty() {
+            return BTreeMap::new();
+        }
+        match Counters::read(&self.tools).await {
+            Ok(counters) => objects
+                .into_iter()
+                .filter_map(|objects| Some((objects.index, counters.of(objects)?)))
+                .collect(),
+            Err(error) => {
+                tracing::warn!("what the ports' filters counted cannot be read: {error}");
+                BTreeMap::new()
+            }
+        }
     }
 
     /// Puts a filter on a port. Returns what the caller should know, a sentence each.

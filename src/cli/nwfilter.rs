@@ -1,5 +1,6 @@
 //! `netlaunch nwfilter`: network filters, from the command line.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use comfy_table::{Table, presets};
@@ -15,6 +16,7 @@ use super::nwfilter_config::{self, NwfilterConfig};
 use super::{Failure, print};
 use crate::binding::{BindingError, BindingSettings, Bindings, Status};
 use crate::definitions::Origin;
+use crate::firewall::PortCounts;
 use crate::nwfilter::{
     Binding, Broken, Change, Definition, Draft, FilterName, FilterStore, StoreError, needs, reachable,
     to_xml,
@@ -125,7 +127,13 @@ pub(super) fn nwfilter(
             let bindings = bindings()?;
             runtime()?.block_on(bindings.delete(&arg.port)).map_err(NwfilterError::from)?;
         }
-        NwfilterVerb::BindingList { json } => list_bindings(*json, &bindings()?)?,
+        NwfilterVerb::BindingList { json: true } => {
+            let bindings = bindings()?;
+            let all = bindings.list().map_err(NwfilterError::from)?;
+            let counts = runtime()?.block_on(bindings.counts(&all));
+            print_bindings(&bindings, &all, &counts)?;
+        }
+        NwfilterVerb::BindingList { json: false } => list_bindings(&bindings()?)?,
         NwfilterVerb::BindingDumpxml(arg) => {
             let bindings = bindings()?;
             let status = bindings.get(&arg.port).map_err(NwfilterError::from)?;
@@ -212,32 +220,36 @@ async fn undefine(bindings: &Bindings, name: &FilterName) -> Result<(), Nwfilter
     Ok(())
 }
 
+/// Prints the ports that have a filter as one JSON object.
+fn print_bindings(
+    bindings: &Bindings,
+    all: &[Status],
+    counts: &BTreeMap<u32, PortCounts>,
+) -> Result<(), Failure> {
+    let port = |status: &Status| {
+        let binding = bindings.binding(status)?;
+        Ok(json!({
+            "port": status.port,
+            "index": status.index,
+            "filter": binding.filter,
+            "mac": binding.mac,
+            "owner": binding.owner.as_ref().map(|owner| owner.name.to_string()),
+            "backend": status.backend,
+            "counters": counts.get(&status.index),
+        }))
+    };
+    let ports: Result<Vec<_>, BindingError> = all.iter().map(port).collect();
+    let list = json!({ "version": LIST_VERSION, "bindings": ports.map_err(NwfilterError::from)? });
+    print(format!("{list:#}\n").as_bytes())
+}
+
 /// Shows the ports that have a filter.
-fn list_bindings(json: bool, bindings: &Bindings) -> Result<(), Failure> {
-    let all = bindings.list().map_err(NwfilterError::from)?;
-    let mut rows = Vec::new();
-    for status in &all {
-        rows.push((status, bindings.binding(status).map_err(NwfilterError::from)?));
-    }
-    if json {
-        let port = |(status, binding): &(&Status, Binding)| {
-            json!({
-                "port": status.port,
-                "index": status.index,
-                "filter": binding.filter,
-                "mac": binding.mac,
-                "owner": binding.owner.as_ref().map(|owner| owner.name.to_string()),
-                "backend": status.backend,
-            })
-        };
-        let all: Vec<_> = rows.iter().map(port).collect();
-        let list = json!({ "version": LIST_VERSION, "bindings": all });
-        return print(format!("{list:#}\n").as_bytes());
-    }
+fn list_bindings(bindings: &Bindings) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["PORT", "FILTER", "MAC", "BACKEND"]);
-    for (status, binding) in &rows {
+    for status in bindings.list().map_err(NwfilterError::from)? {
+        let binding = bindings.binding(&status).map_err(NwfilterError::from)?;
         table.add_row([
             status.port.to_string(),
             binding.filter.to_string(),

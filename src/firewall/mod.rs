@@ -17,6 +17,7 @@ mod firewalld;
 mod iptables_state;
 mod listing;
 mod port_apply;
+mod port_counters;
 mod recorded;
 mod tools;
 
@@ -32,5 +33,6 @@ pub use firewalld::{Event, Firewalld, FirewalldError, Watch, ZoneChange};
 pub use iptables_state::{Present, TableRemoval};
 pub use listing::{Listed, list};
 pub use port_apply::{PortError, PortFilter, PortPlan, PortRecorded};
+pub use port_counters::{Count, Counters, PathCounts, PortCounts};
 pub use recorded::Recorded;
 pub use tools::{ToolError, Tools};

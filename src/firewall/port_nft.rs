@@ -302,6 +302,7 @@ impl PortText {
         let pass = format!("{}accept", count(&passed));
         let limited = way == Way::From && path.is_limited();
         let second = match path.packets.is_empty() || limited {
+            // Each frame counts as passed once, though a flooded one is forwarded many times.
             true => pass.clone(),
             false => format!("goto {name}-ip"),
         };
@@ -311,7 +312,8 @@ impl PortText {
             accept: accept.to_owned(),
             back: back.to_owned(),
             drop: format!("{}drop", count(&dropped)),
-            can_reject: extras.reject && way == Way::From,
+            reject: (extras.reject && way == Way::From)
+                .then(|| format!("{}reject", count(&dropped))),
         };
         let frames = context(&second, &second);
         let mut root = Vec::new();
@@ -346,10 +348,11 @@ impl PortText {
         };
         self.objects.limited |= limited;
         for (place, answers) in places {
-            let mut packets = context(&pass, &pass);
-            packets.can_reject &= answers;
+            let pass = if limited { "accept" } else { pass.as_str() };
+            let mut packets = context(pass, pass);
+            packets.reject = packets.reject.filter(|_| *answers);
             let mut rules = self.rules(&path.packets, &packets)?;
-            rules.push(pass.clone());
+            rules.push(pass.to_owned());
             self.chain(format!("{name}-{place}"), &rules);
         }
         Ok(())
@@ -377,8 +380,8 @@ impl PortText {
         let verdict = match rule.verdict {
             PortVerdict::Accept => context.accept.as_str(),
             PortVerdict::Return => context.back.as_str(),
-            PortVerdict::Reject if context.can_reject => "reject",
-            PortVerdict::Drop | PortVerdict::Reject => context.drop.as_str(),
+            PortVerdict::Reject => context.reject.as_ref().unwrap_or(&context.drop),
+            PortVerdict::Drop => context.drop.as_str(),
             PortVerdict::Continue if context.extras.counters => "continue",
             PortVerdict::Continue => return Ok(None),
         };
@@ -446,7 +449,8 @@ struct Context {
     accept: String,
     back: String,
     drop: String,
-    can_reject: bool,
+    /// `None` where nobody is answered.
+    reject: Option<String>,
 }
 
 /// What a test comes to.

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod bridges;
+pub mod port_scene;
 pub mod scene;
 
 use std::fs;

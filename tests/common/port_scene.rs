@@ -1,0 +1,588 @@
+//! A bridge with guests' ports to put filters on, and frames that tell whether they came through.
+//!
+//! ```text
+//! vnet0 ─┐          vnet0 and vnet1 are the ports that get filters; nobody filters peer0
+//! vnet1 ─┤ br0      br0 is a hub (no ageing) and has the host's addresses 10.2.3.254, 2001:db8::fe
+//! peer0 ─┘
+//! ```
+//!
+//! The ports are taps, as QEMU's are: what the test writes into one, its guest sends; what it reads,
+//! its guest receives. The kernel takes a frame through the bridge to the other taps' queues before
+//! the write of it returns (drivers/net/tun.c, tun_get_user), so what is not in a queue by then was
+//! dropped; [`PortScene::send`] still waits for a frame of a protocol that no filter here knows,
+//! sent behind it.
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use netlaunch::process::tap::{TUN, Tap, TapName};
+
+use super::{As, Netns, Sandbox, finish, run, text, wait_until};
+
+/// The guest behind vnet0.
+pub const VM: Host = Host {
+    mac: [0x52, 0x54, 0, 0x11, 0x22, 0x33],
+    v4: Ipv4Addr::new(10, 2, 3, 4),
+    v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 4),
+};
+/// The guest behind vnet1.
+pub const OTHER: Host = Host {
+    mac: [0x52, 0x54, 0, 0x11, 0x22, 0x44],
+    v4: Ipv4Addr::new(10, 2, 3, 5),
+    v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 5),
+};
+/// Who is behind peer0.
+pub const PEER: Host = Host {
+    mac: [0x52, 0x54, 0, 0xaa, 0xbb, 0xcc],
+    v4: Ipv4Addr::new(10, 2, 3, 9),
+    v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9),
+};
+/// The host's own end of the bridge.
+pub const BRIDGE: Host = Host {
+    mac: [0x52, 0x54, 0, 0, 0, 0xfe],
+    v4: Ipv4Addr::new(10, 2, 3, 254),
+    v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xfe),
+};
+
+/// Somebody with addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Host {
+    pub mac: [u8; 6],
+    pub v4: Ipv4Addr,
+    pub v6: Ipv6Addr,
+}
+
+/// A place where frames are sent and received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Station {
+    Vnet0,
+    Vnet1,
+    Peer,
+}
+
+impl Station {
+    const ALL: [Station; 3] = [Station::Vnet0, Station::Vnet1, Station::Peer];
+
+    /// The name of its port.
+    pub fn port(self) -> &'static str {
+        match self {
+            Station::Vnet0 => "vnet0",
+            Station::Vnet1 => "vnet1",
+            Station::Peer => "peer0",
+        }
+    }
+}
+
+/// A tap of the test's.
+struct Port(std::fs::File);
+
+/// The header of virtio that a tap of netlaunch's puts before each frame: no offload.
+const VNET_HEADER: usize = 10;
+
+impl Port {
+    fn open(name: &str) -> Self {
+        let tap = Tap::open(Path::new(TUN), &TapName::Exact(name.parse().unwrap())).unwrap();
+        Port(tap.into_fd().into())
+    }
+
+    fn send(&self, frame: &[u8]) {
+        let bytes = [&[0; VNET_HEADER], frame].concat();
+        assert_eq!((&self.0).write(&bytes).unwrap(), bytes.len());
+    }
+
+    /// Every frame that is in the queue.
+    fn drain(&self) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        let mut buffer = vec![0; 65_600];
+        loop {
+            match (&self.0).read(&mut buffer) {
+                Ok(length) => frames.push(buffer[VNET_HEADER..length].to_vec()),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return frames,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// The scene: its namespace, its ports, and netlaunch with directories of its own.
+pub struct PortScene {
+    pub netns: Netns,
+    pub sandbox: Sandbox,
+    ports: [RefCell<Option<Port>>; 3],
+    /// Each frame has another number, by which it is known again.
+    number: Cell<u32>,
+}
+
+impl PortScene {
+    /// A scene without a filter; netlaunch uses this backend, or chooses.
+    pub fn new(backend: Option<&str>) -> Self {
+        let netns = Netns::bare();
+        netns.inside(|| {
+            for (file, value) in [
+                ("bridge/bridge-nf-call-iptables", "1"),
+                ("bridge/bridge-nf-call-ip6tables", "1"),
+                ("ipv4/icmp_ratelimit", "0"),
+                ("ipv4/conf/all/rp_filter", "0"),
+                ("ipv6/icmp/ratelimit", "0"),
+                ("ipv6/conf/default/accept_dad", "0"),
+                ("ipv6/conf/default/addr_gen_mode", "1"),
+            ] {
+                std::fs::write(format!("/proc/sys/net/{file}"), value).unwrap();
+            }
+        });
+        netns.ip(&format!(
+            "link add br0 address {} type bridge ageing_time 0 stp_state 0 mcast_snooping 0 forward_delay 0",
+            mac_text(BRIDGE.mac)
+        ));
+        netns.ip("link set br0 up");
+        let sandbox = Sandbox::new(As::Root, Some(&netns));
+        let ports = [(); 3].map(|()| RefCell::new(None));
+        let scene = PortScene { netns, sandbox, ports, number: Cell::new(0) };
+        for station in Station::ALL {
+            scene.plug(station);
+        }
+        scene.netns.ip(&format!("address add {}/24 dev br0", BRIDGE.v4));
+        scene.netns.ip(&format!("address add {}/64 dev br0 nodad", BRIDGE.v6));
+        for host in [VM, OTHER, PEER] {
+            let mac = mac_text(host.mac);
+            scene.netns.ip(&format!("neighbour add {} lladdr {mac} dev br0", host.v4));
+            scene.netns.ip(&format!("neighbour add {} lladdr {mac} dev br0", host.v6));
+        }
+        scene.settings(&backend.map_or_else(String::new, |b| format!("firewall_backend = \"{b}\"\n")));
+        scene
+    }
+
+    /// Makes a station's port.
+    pub fn plug(&self, station: Station) {
+        let port = self.netns.inside(|| Port::open(station.port()));
+        *self.port(station).borrow_mut() = Some(port);
+        self.netns.ip(&format!("link set {} master br0 up", station.port()));
+    }
+
+    /// Closes a station's port: its interface is gone then.
+    pub fn unplug(&self, station: Station) {
+        *self.port(station).borrow_mut() = None;
+        let path = format!("/sys/class/net/{}", station.port());
+        let gone = || !self.netlaunch_sees(&path);
+        assert!(wait_until(Duration::from_secs(5), gone), "{path} is still there");
+    }
+
+    fn netlaunch_sees(&self, path: &str) -> bool {
+        finish(self.with_args("/usr/bin/test", &["-e", path])).status.success()
+    }
+
+    fn port(&self, station: Station) -> &RefCell<Option<Port>> {
+        let at = Station::ALL.iter().position(|other| *other == station).unwrap();
+        &self.ports[at]
+    }
+
+    fn with_args(&self, program: &str, args: &[&str]) -> std::process::Command {
+        let mut command = self.sandbox.program(Path::new(program));
+        command.args(args);
+        command
+    }
+
+    /// Writes nwfilter.conf.
+    pub fn settings(&self, toml: &str) {
+        std::fs::write(self.sandbox.path("config/nwfilter.conf"), toml).unwrap();
+    }
+
+    /// Runs `netlaunch nwfilter` with these arguments.
+    pub fn nwfilter(&self, args: &[&str]) -> Output {
+        finish(self.sandbox.netlaunch(&[&["nwfilter"], args].concat()))
+    }
+
+    /// Runs it with directories before the others of PATH.
+    pub fn nwfilter_with_path(&self, first: &Path, args: &[&str]) -> Output {
+        let mut command = self.sandbox.netlaunch(&[&["nwfilter"], args].concat());
+        command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", first.display()));
+        finish(command)
+    }
+
+    /// Runs a program of the host inside and returns what it prints.
+    pub fn sh(&self, line: &str) -> String {
+        let output =
+            run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", line]);
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Defines a filter of these rules; its name is `name`.
+    pub fn define(&self, name: &str, rules: &str) -> Result<(), String> {
+        let file = self.sandbox.path("filter.xml");
+        std::fs::write(&file, format!("<filter name='{name}'>\n{rules}\n</filter>\n")).unwrap();
+        done(self.nwfilter(&["define", file.to_str().unwrap()]))
+    }
+
+    /// Writes the document that binds a filter to a port, and returns its path.
+    pub fn binding(&self, station: Station, filter: &str, parameters: &[(&str, &str)]) -> String {
+        let mac = if station == Station::Vnet1 { OTHER.mac } else { VM.mac };
+        let parameters: String = parameters
+            .iter()
+            .map(|(name, value)| format!("<parameter name='{name}' value='{value}'/>"))
+            .collect();
+        let file = self.sandbox.path(&format!("binding-{}.xml", station.port()));
+        let xml = format!(
+            "<filterbinding>\n<owner><name>test</name><uuid>7b2f9b5e-1c9f-4c0b-8d57-1f8f0a5d0c11</uuid></owner>\n\
+             <portdev name='{}'/>\n<mac address='{}'/>\n<filterref filter='{filter}'>{parameters}</filterref>\n</filterbinding>\n",
+            station.port(),
+            mac_text(mac),
+        );
+        std::fs::write(&file, xml).unwrap();
+        file.to_string_lossy().into_owned()
+    }
+
+    /// Binds a filter to a port.
+    pub fn bind(
+        &self,
+        station: Station,
+        filter: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<(), String> {
+        done(self.nwfilter(&["binding-create", &self.binding(station, filter, parameters)]))
+    }
+
+    /// Defines a filter of these rules and binds it to vnet0.
+    pub fn filter(&self, rules: &str) -> Result<(), String> {
+        self.define("test", rules)?;
+        self.bind(Station::Vnet0, "test", &[])
+    }
+
+    /// Takes a port's filter away.
+    pub fn unbind(&self, station: Station) {
+        done(self.nwfilter(&["binding-delete", station.port()])).unwrap();
+    }
+
+    /// What `binding-list --json` prints.
+    pub fn list(&self) -> serde_json::Value {
+        let output = self.nwfilter(&["binding-list", "--json"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The backend that carries a port's filter out.
+    pub fn backend_of(&self, station: Station) -> String {
+        let list = self.list();
+        let all = list["bindings"].as_array().unwrap();
+        let found = all.iter().find(|b| b["port"] == station.port()).unwrap();
+        found["backend"].as_str().unwrap().to_owned()
+    }
+
+    /// Puts rules of others into every table that netlaunch's rules could come near, none of which
+    /// concerns a frame of the tests; the tools' tables are all there then.
+    pub fn foreign_rules(&self) {
+        for tool in ["iptables", "ip6tables"] {
+            for rule in [
+                "-N DOCKER-USER",
+                "-A FORWARD -j DOCKER-USER",
+                "-A FORWARD -p 99 -j DROP",
+                "-A INPUT -p tcp --dport 9 -j ACCEPT",
+                "-t nat -A POSTROUTING -o eth7 -j MASQUERADE",
+            ] {
+                self.sh(&format!("{tool} {rule}"));
+            }
+        }
+        for rule in [
+            "-t nat -N others -P RETURN",
+            "-t nat -A others -p 0x9000 -j DROP",
+            "-t nat -A PREROUTING -i eth7 -j others",
+            "-t nat -A POSTROUTING -o eth7 -j others",
+            "-A FORWARD -p 0x9000 -j DROP",
+        ] {
+            self.sh(&format!("ebtables {rule}"));
+        }
+        self.sh("nft add table bridge others");
+        self.sh("nft add chain bridge others c '{ type filter hook prerouting priority 7; }'");
+        self.sh("nft add rule bridge others c ether type 0x9000 drop");
+    }
+
+    /// Every rule of nft's, iptables' and ebtables', packets they counted aside.
+    pub fn ruleset(&self) -> String {
+        let save = |tool: &str| {
+            let saved = self.sh(tool);
+            let kept = saved.lines().filter(|line| !line.starts_with('#'));
+            kept.map(|line| without_counts(line) + "\n").collect()
+        };
+        let parts: [String; 4] =
+            ["nft list ruleset", "iptables-save", "ip6tables-save", "ebtables-save"].map(save);
+        parts.concat()
+    }
+
+    /// Sends a frame from a station; returns the others that received it.
+    pub fn send(&self, from: Station, frame: &Frame) -> Vec<Station> {
+        let seen = self.exchange(from, frame);
+        seen.into_iter().map(|(station, _)| station).collect()
+    }
+
+    /// Whether what the guest behind vnet0 sends reaches the peer.
+    pub fn leaves(&self, frame: &Frame) -> bool {
+        self.send(Station::Vnet0, frame).contains(&Station::Peer)
+    }
+
+    /// Whether what the peer sends reaches the guest behind vnet0.
+    pub fn enters(&self, frame: &Frame) -> bool {
+        self.send(Station::Peer, frame).contains(&Station::Vnet0)
+    }
+
+    /// Sends a frame and returns who received it, and what they received.
+    fn exchange(&self, from: Station, frame: &Frame) -> Vec<(Station, Vec<u8>)> {
+        let number = self.number.get() + 1;
+        self.number.set(number);
+        let nonce = [b"nltest".as_slice(), &number.to_be_bytes()].concat();
+        for station in Station::ALL {
+            self.drain(station);
+        }
+        self.write(from, &frame.bytes(&nonce));
+        // Behind it, in the same queues: a frame that only a filter of all frames would stop.
+        let marker = if from == Station::Peer { Station::Vnet1 } else { Station::Peer };
+        let mut received: Vec<(Station, Vec<u8>)> = Vec::new();
+        let mark = [&[0xff; 6], &[2, 0, 0, 0, 0, 1], [0x88, 0xb5].as_slice(), &nonce, &[0; 46]].concat();
+        self.write(if from == Station::Peer { Station::Peer } else { Station::Vnet1 }, &mark);
+        let came = || {
+            for station in Station::ALL {
+                for bytes in self.drain(station) {
+                    received.push((station, bytes));
+                }
+            }
+            received.iter().any(|(at, bytes)| *at == marker && bytes.ends_with(&[0; 46]))
+        };
+        // A filter on vnet1 may stop the mark; the write's own order is then all there is.
+        let _ = wait_until(Duration::from_millis(200), came);
+        // An ICMP error about the frame has its number, too, and another sender.
+        let is_it = |bytes: &[u8]| {
+            bytes.windows(nonce.len()).any(|window| window == nonce)
+                && bytes[6..12] == frame.source
+                && bytes[12..14] != [0x88, 0xb5]
+        };
+        received.retain(|(station, bytes)| *station != from && is_it(bytes));
+        received
+    }
+
+    /// Sends a frame from a station; returns what came back to it.
+    pub fn answers(&self, from: Station, frame: &Frame) -> Vec<Vec<u8>> {
+        self.drain(from);
+        self.write(from, &frame.bytes(b"nltest-answer"));
+        let mut answers = Vec::new();
+        let came = || {
+            answers.extend(self.drain(from));
+            !answers.is_empty()
+        };
+        wait_until(Duration::from_millis(500), came);
+        answers
+    }
+
+    /// Whether a datagram from the guest behind vnet0 reaches this port of the host itself.
+    pub fn reaches_host(&self, port: u16) -> bool {
+        let socket = self.netns.inside(|| UdpSocket::bind((BRIDGE.v4, port)).unwrap());
+        socket.set_nonblocking(true).unwrap();
+        let frame = Frame::udp(VM, BRIDGE, 68, port);
+        self.write(Station::Vnet0, &frame.bytes(b"nltest-host"));
+        let mut buffer = [0; 100];
+        wait_until(Duration::from_millis(200), || socket.recv(&mut buffer).is_ok())
+    }
+
+    fn write(&self, station: Station, bytes: &[u8]) {
+        self.port(station).borrow().as_ref().unwrap().send(bytes);
+    }
+
+    fn drain(&self, station: Station) -> Vec<Vec<u8>> {
+        self.port(station).borrow().as_ref().map(Port::drain).unwrap_or_default()
+    }
+}
+
+/// A line of a ruleset without what its counter counted.
+fn without_counts(line: &str) -> String {
+    let line = line.split(" [").next().unwrap_or_default();
+    let mut words: Vec<&str> = line.split(' ').collect();
+    for at in 1..words.len() {
+        if ["packets", "bytes"].contains(&words[at - 1]) {
+            words[at] = "N";
+        }
+    }
+    words.join(" ")
+}
+
+/// A command's success, or its message.
+pub fn done(output: Output) -> Result<(), String> {
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(text(&output.stderr)),
+    }
+}
+
+/// Whether this kernel tracks connections in the bridge family: a rule that needs it is tried.
+pub fn tracks_bridges() -> bool {
+    let netns = Netns::bare();
+    let rules = "add table bridge p; add chain bridge p c { type filter hook prerouting priority 0; }; add rule bridge p c ct state new accept";
+    let tried = run("ip", &["netns", "exec", &netns.name, "nft", rules]);
+    tried.status.success()
+}
+
+/// An address in six pairs of digits.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// A frame in the making.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    pub source: [u8; 6],
+    pub destination: [u8; 6],
+    ether_type: [u8; 2],
+    body: Body,
+}
+
+#[derive(Debug, Clone)]
+enum Body {
+    /// Bytes as they are; the number stands behind them.
+    Plain(Vec<u8>),
+    /// A packet; the number is its payload's end.
+    Packet { source: Host, destination: Host, v6: bool, protocol: u8, head: Vec<u8> },
+}
+
+impl Frame {
+    fn packet(from: Host, to: Host, v6: bool, protocol: u8, head: Vec<u8>) -> Self {
+        Frame {
+            source: from.mac,
+            destination: to.mac,
+            ether_type: if v6 { [0x86, 0xdd] } else { [0x08, 0x00] },
+            body: Body::Packet { source: from, destination: to, v6, protocol, head },
+        }
+    }
+
+    /// A datagram (RFC 768).
+    pub fn udp(from: Host, to: Host, source: u16, destination: u16) -> Self {
+        let head = [source, destination, 0, 0].map(u16::to_be_bytes).concat();
+        Frame::packet(from, to, false, 17, head)
+    }
+
+    /// The same over IPv6.
+    pub fn udp6(from: Host, to: Host, source: u16, destination: u16) -> Self {
+        let head = [source, destination, 0, 0].map(u16::to_be_bytes).concat();
+        Frame::packet(from, to, true, 17, head)
+    }
+
+    /// A segment with these flags (RFC 9293).
+    pub fn tcp(from: Host, to: Host, source: u16, destination: u16, flags: u8) -> Self {
+        let ports = [source, destination].map(u16::to_be_bytes).concat();
+        let rest = [0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0x20, 0, 0, 0, 0, 0];
+        Frame::packet(from, to, false, 6, [ports.as_slice(), &rest].concat())
+    }
+
+    /// An ICMP message of this type (RFC 792).
+    pub fn icmp(from: Host, to: Host, kind: u8) -> Self {
+        Frame::packet(from, to, false, 1, vec![kind, 0, 0, 0, 0, 7, 0, 1])
+    }
+
+    /// ARP or RARP for IPv4 (RFC 826, 903).
+    pub fn arp(sender: Host, target: Host, operation: u16) -> Self {
+        let numbers = [1, 0x0800, 0x0604, operation].map(u16::to_be_bytes).concat();
+        let parties = [
+            sender.mac.as_slice(),
+            &sender.v4.octets(),
+            &target.mac,
+            &target.v4.octets(),
+        ];
+        Frame {
+            source: sender.mac,
+            destination: [0xff; 6],
+            ether_type: [0x08, 0x06],
+            body: Body::Plain([numbers, parties.concat()].concat()),
+        }
+    }
+
+    /// RARP about addresses of this protocol.
+    pub fn rarp(sender: Host, protocol: u16) -> Self {
+        let mut frame = Frame::arp(sender, sender, 3);
+        frame.ether_type = [0x80, 0x35];
+        if let Body::Plain(bytes) = &mut frame.body {
+            bytes[2..4].copy_from_slice(&protocol.to_be_bytes());
+        }
+        frame
+    }
+
+    /// A bridge's configuration message (IEEE 802.1D, 9.3.1) whose flags and both bytes of the root's
+    /// priority are this. The kernel's ebtables reads each field one byte too early (ebt_stp.c takes
+    /// the protocol's identifier for one byte, it has two), so that only such a priority is what it
+    /// is on both backends.
+    pub fn stp(from: Host, byte: u8) -> Self {
+        let mut bytes = vec![0x42, 0x42, 0x03, 0, 0, 0, 0];
+        bytes.extend([byte; 3]);
+        bytes.extend([0; 28]);
+        Frame {
+            source: from.mac,
+            destination: [0x01, 0x80, 0xc2, 0, 0, 0],
+            // Of IEEE 802.3: the length, the number's ten bytes included.
+            ether_type: (bytes.len() as u16 + 10).to_be_bytes(),
+            body: Body::Plain(bytes),
+        }
+    }
+
+    /// The same frame from another hardware address.
+    pub fn from_mac(mut self, mac: [u8; 6]) -> Self {
+        self.source = mac;
+        self
+    }
+
+    /// The frame's bytes, with the number in them.
+    fn bytes(&self, number: &[u8]) -> Vec<u8> {
+        let body = match &self.body {
+            Body::Plain(bytes) => [bytes.as_slice(), number].concat(),
+            Body::Packet { source, destination, v6, protocol, head } => {
+                let payload = [head.as_slice(), number].concat();
+                packet(*source, *destination, *v6, *protocol, payload)
+            }
+        };
+        let mut frame =
+            [self.destination.as_slice(), &self.source, &self.ether_type, &body].concat();
+        frame.resize(frame.len().max(60), 0);
+        frame
+    }
+}
+
+/// An IP packet; the payload's length and checksum fields are filled in.
+fn packet(from: Host, to: Host, v6: bool, protocol: u8, mut payload: Vec<u8>) -> Vec<u8> {
+    let length = payload.len() as u16;
+    let ends: Vec<u8> = match v6 {
+        true => [from.v6.octets(), to.v6.octets()].concat(),
+        false => [from.v4.octets(), to.v4.octets()].concat(),
+    };
+    let pseudo = [ends.as_slice(), &length.to_be_bytes(), &[0, protocol]].concat();
+    let (at, covered) = match protocol {
+        17 => {
+            payload[4..6].copy_from_slice(&length.to_be_bytes());
+            (6, pseudo)
+        }
+        6 => (16, pseudo),
+        _ => (2, Vec::new()),
+    };
+    let sum = checksum(&[covered, payload.clone()].concat());
+    payload[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    let mut head = if v6 {
+        let [high, low] = length.to_be_bytes();
+        vec![0x60, 0, 0, 0, high, low, protocol, 64]
+    } else {
+        let [high, low] = (length + 20).to_be_bytes();
+        vec![0x45, 0, high, low, 0, 0, 0, 0, 64, protocol, 0, 0]
+    };
+    head.extend(&ends);
+    if !v6 {
+        let sum = checksum(&head);
+        head[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    [head, payload].concat()
+}
+
+/// The internet checksum (RFC 1071).
+fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
