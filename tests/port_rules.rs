@@ -1,0 +1,381 @@
+//! Filters of ports as texts for the tools: what each test becomes, a whole filter beside its
+//! document, and that the tools take whatever a filter may say.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::port_scene::tracks_bridges;
+use common::{Netns, have_root, text};
+use netlaunch::firewall::port_nft::Extras;
+use netlaunch::firewall::{Backend, PortError, PortFilter, PortPlan, Script};
+use netlaunch::nwfilter::{
+    Attribute, Binding, Filter, Filters, Kind as Value, Protocol, compile, flatten, parse, stock,
+    stock_names,
+};
+use netlaunch::rules::port::{
+    Address, Addresses, Direction, End, Hardware, Kind, Number, Origin, Path as Way, PortRule,
+    PortRules, PortVerdict, State, Step, Test,
+};
+use netlaunch::rules::{AddressRange, Version};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+const EXTRAS: Extras = Extras { trace: false, counters: false, reject: true };
+
+fn scripts(rules: &PortRules, backend: Backend, extras: Extras) -> Result<Vec<Script>, PortError> {
+    let port = "vnet0".parse().unwrap();
+    let filter = PortFilter { index: 7, port, rules: rules.clone(), backend };
+    Ok(PortPlan::new(&[filter], extras)?.scripts())
+}
+
+/// Compares with a file of tests/fixtures/nwfilter, or writes it.
+fn golden(name: &str, text: &str) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nwfilter");
+    let file: PathBuf = dir.join(name);
+    if std::env::var_os("NETLAUNCH_TEST_BLESS").is_some() {
+        fs::write(&file, text).unwrap();
+    }
+    let expected = fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(text, expected, "{name} (NETLAUNCH_TEST_BLESS=1 writes {})", file.display());
+}
+
+fn stock_filters() -> Filters {
+    stock_names().map(|name| (name.clone(), stock(&name).unwrap().unwrap())).collect()
+}
+
+#[test]
+fn clean_traffic_becomes_these_texts() {
+    let file = "tests/fixtures/nwfilter/clean-traffic.binding.xml";
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let binding = Binding::parse(&fs::read(file).unwrap()).unwrap();
+    let filters = stock_filters();
+    let parts = flatten(&filters[&binding.filter], &filters, &binding.variables()).unwrap();
+    let (rules, warnings) = compile(&parts).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    for (name, extras) in
+        [("plain", EXTRAS), ("extras", Extras { trace: true, counters: true, ..EXTRAS })]
+    {
+        let mut all = String::new();
+        for backend in Backend::ORDER {
+            for script in scripts(&rules, backend, extras).unwrap() {
+                let head = [&[script.program], script.args].concat().join(" ");
+                let _ = write!(all, "== {head}\n{}", script.input);
+            }
+        }
+        golden(&format!("clean-traffic.{name}.txt"), &all);
+    }
+}
+
+fn rule(kind: Kind, test: Test, verdict: PortVerdict) -> PortRule {
+    let origin = Origin { filter: "f".to_owned(), line: 3 };
+    PortRule { kind, tests: vec![test], verdict, comment: None, origin }
+}
+
+/// The rules of a script in which the drop of the one rule stands, or why there is none.
+fn rendered(rules: &PortRules, backend: Backend) -> String {
+    let scripts = match scripts(rules, backend, EXTRAS) {
+        Ok(scripts) => scripts,
+        Err(error) => return format!("refused: {error}"),
+    };
+    let mut lines = Vec::new();
+    for script in &scripts {
+        for line in script.input.lines().map(str::trim) {
+            if line.ends_with("drop") || line.ends_with("-j DROP") {
+                lines.push(line.trim_start_matches("-A nl-7:from ").to_owned());
+            }
+        }
+    }
+    // INPUT's chain of a limit repeats what is there.
+    lines.dedup();
+    if lines.is_empty() { "(no rule)".to_owned() } else { lines.join("\n           ") }
+}
+
+/// A line of the table: what it is called, a kind of frame, a test of it.
+type Row = (&'static str, Kind, Test);
+
+const V4: Kind = Kind::Ip(Version::V4, None);
+const V6: Kind = Kind::Ip(Version::V6, None);
+
+fn mac(field: Hardware, mask: [u8; 6], negated: bool) -> Test {
+    Test::Hardware { field, address: [0x52, 0x54, 0, 0x11, 0x22, 0x33], mask, negated }
+}
+
+fn number(field: Number, first: u32, last: u32, negated: bool) -> Test {
+    Test::Number { field, first, last, negated }
+}
+
+fn net(field: Address, net: &str, negated: bool) -> Test {
+    Test::Address { field, among: Addresses::Net(net.parse().unwrap()), negated }
+}
+
+fn link_rows() -> Vec<Row> {
+    const ALL: [u8; 6] = [0xff; 6];
+    const OUI: [u8; 6] = [0xff, 0xff, 0xff, 0, 0, 0];
+    let udp = V4;
+    vec![
+        ("source address", Kind::Any, mac(Hardware::Source, ALL, false)),
+        ("source address excluded", Kind::Any, mac(Hardware::Source, ALL, true)),
+        ("destination under a mask", Kind::Any, mac(Hardware::Destination, OUI, false)),
+        ("mask of nothing", Kind::Any, mac(Hardware::Source, [0; 6], false)),
+        ("mask of nothing excluded", Kind::Any, mac(Hardware::Source, [0; 6], true)),
+        ("EtherType", Kind::Any, number(Number::EtherType, 0x88cc, 0x88cc, false)),
+        ("EtherType excluded", Kind::Any, number(Number::EtherType, 0x0806, 0x0806, true)),
+        ("VLAN", Kind::Vlan, number(Number::VlanId, 0x123, 0x123, false)),
+        ("VLAN's content", Kind::Vlan, number(Number::VlanEncapsulated, 0x806, 0x806, false)),
+        ("STP type", Kind::Stp, number(Number::StpType, 0x12, 0x12, false)),
+        ("STP flags", Kind::Stp, number(Number::StpFlags, 0x44, 0x44, true)),
+        ("STP root priority", Kind::Stp, number(Number::StpRootPriority, 1, 9, false)),
+        ("STP root address", Kind::Stp, mac(Hardware::StpRoot, OUI, false)),
+        ("STP root cost", Kind::Stp, number(Number::StpRootCost, 1, 0xffff_ffff, false)),
+        ("STP sender priority", Kind::Stp, number(Number::StpSenderPriority, 1, 1, true)),
+        ("STP sender address", Kind::Stp, mac(Hardware::StpSender, ALL, true)),
+        ("STP port", Kind::Stp, number(Number::StpPort, 1, 2, false)),
+        ("STP age", Kind::Stp, number(Number::StpAge, 1, 2, false)),
+        ("STP greatest age", Kind::Stp, number(Number::StpMaxAge, 1, 2, false)),
+        ("STP hello time", Kind::Stp, number(Number::StpHelloTime, 1, 2, true)),
+        ("STP forward delay", Kind::Stp, number(Number::StpForwardDelay, 1, 2, false)),
+        ("ARP hardware", Kind::Arp, number(Number::ArpHardware, 6, 6, false)),
+        ("RARP protocol", Kind::Rarp, number(Number::ArpProtocol, 0x800, 0x800, false)),
+        ("ARP operation", Kind::Arp, number(Number::ArpOperation, 2, 2, true)),
+        ("ARP sender", Kind::Arp, mac(Hardware::ArpSender, ALL, false)),
+        ("ARP target under a mask", Kind::Arp, mac(Hardware::ArpTarget, OUI, true)),
+        ("ARP sender's IP", Kind::Arp, net(Address::ArpSender, "10.2.3.4/32", false)),
+        ("ARP target's subnet", Kind::Arp, net(Address::ArpTarget, "10.2.0.0/16", true)),
+        ("ARP announcement", Kind::Arp, Test::Gratuitous),
+        ("IPv4 source", V4, net(Address::Source, "10.2.3.4/32", false)),
+        ("IPv4 destinations excluded", V4, net(Address::Destination, "10.0.0.0/8", true)),
+        ("IPv4 of everyone", V4, net(Address::Source, "0.0.0.0/0", false)),
+        ("IPv4 of no one", V4, net(Address::Source, "0.0.0.0/0", true)),
+        ("IPv6 source", V6, net(Address::Source, "2001:db8::/32", false)),
+        ("IPv4 protocol", V4, number(Number::Protocol, 17, 17, true)),
+        ("IPv6 protocol", V6, number(Number::Protocol, 58, 58, false)),
+        ("IPv4 code point", V4, number(Number::Dscp, 10, 10, false)),
+        ("IPv4 code point excluded", V4, number(Number::Dscp, 10, 10, true)),
+        ("IPv4 source port", udp, number(Number::SourcePort, 53, 53, false)),
+        ("IPv6 destination ports", V6, number(Number::DestinationPort, 1, 1023, true)),
+        ("ICMPv6 types", V6, Test::Icmp { types: (128, 129), codes: None, negated: false }),
+        ("ICMPv6 codes", V6, Test::Icmp { types: (1, 1), codes: Some((0, 3)), negated: true }),
+    ]
+}
+
+fn packet_rows() -> Vec<Row> {
+    let v4 = |protocol| Kind::Ip(Version::V4, Some(protocol));
+    let v6 = |protocol| Kind::Ip(Version::V6, Some(protocol));
+    let range4 = AddressRange::V4([10, 2, 3, 4].into(), [10, 2, 3, 9].into());
+    let range6 =
+        AddressRange::V6("2001:db8::4".parse().unwrap(), "2001:db8::9".parse().unwrap());
+    let range = |field, range, negated| Test::Address {
+        field,
+        among: Addresses::Range(range),
+        negated,
+    };
+    let icmp = |types, codes, negated| Test::Icmp { types, codes, negated };
+    let flags = |mask, flags, negated| Test::TcpFlags { mask, flags, negated };
+    let state = |states: &[State], direction| Test::State { states: states.to_vec(), direction };
+    let set = |negated| Test::Set {
+        name: "known hosts".to_owned(),
+        sides: vec![End::Source, End::Destination],
+        negated,
+    };
+    vec![
+        ("sender", V4, mac(Hardware::Source, [0xff; 6], true)),
+        ("subnet", V4, net(Address::Source, "10.2.3.0/24", false)),
+        ("subnet excluded", V6, net(Address::Destination, "2001:db8::/64", true)),
+        ("everyone", V4, net(Address::Source, "0.0.0.0/0", false)),
+        ("no one", V4, net(Address::Source, "0.0.0.0/0", true)),
+        ("range", V4, range(Address::Source, range4, false)),
+        ("range excluded", V6, range(Address::Destination, range6, true)),
+        ("TCP source port", v4(6), number(Number::SourcePort, 22, 22, false)),
+        ("UDP destination ports", v6(17), number(Number::DestinationPort, 1, 99, false)),
+        ("SCTP port", v4(132), number(Number::DestinationPort, 9, 9, true)),
+        ("code point", V6, number(Number::Dscp, 10, 10, true)),
+        ("ICMP type", v4(1), icmp((8, 8), None, false)),
+        ("ICMP type and code", v4(1), icmp((3, 3), Some((1, 1)), true)),
+        ("any ICMP", v4(1), icmp((0, 255), None, false)),
+        ("no ICMP", v4(1), icmp((0, 255), None, true)),
+        ("ICMPv6 type and code", v6(58), icmp((1, 1), Some((4, 4)), false)),
+        ("TCP flags", v4(6), flags(0x12, 0x02, false)),
+        ("TCP flags excluded", v6(6), flags(0x3f, 0, true)),
+        ("ipset", v4(17), set(false)),
+        ("ipset excluded", V4, set(true)),
+        ("connections", v4(6), Test::Connections { above: 3 }),
+        ("connections by IPv6", v6(6), Test::Connections { above: 3 }),
+        ("opener's", v4(6), state(&[State::New, State::Established], Some(Direction::Original))),
+        ("answerer's", v4(6), state(&[State::Established], Some(Direction::Reply))),
+        ("states", V6, state(&[State::Related, State::Invalid], None)),
+    ]
+}
+
+#[test]
+fn every_test_becomes_these_words() {
+    let mut table = String::new();
+    for (stage, rows) in [("frames", link_rows()), ("packets", packet_rows())] {
+        for (name, kind, test) in rows {
+            let rule = rule(kind, test, PortVerdict::Drop);
+            let path = match stage {
+                "frames" => Way { frames: vec![Step::Rule(rule)], ..Way::default() },
+                _ => Way { packets: vec![rule], ..Way::default() },
+            };
+            let rules = PortRules { from_guest: path, ..PortRules::default() };
+            let [nft, iptables] = Backend::ORDER.map(|backend| rendered(&rules, backend));
+            let _ = write!(table, "{stage}: {name}\n  nft      {nft}\n  iptables {iptables}\n");
+        }
+    }
+    golden("tests.txt", &table);
+}
+
+/// Part of a random rule: whether each attribute is there, and what its value is made from.
+type Seeds = Vec<(bool, u32)>;
+
+/// A value of this kind in a document.
+fn value(kind: Value, seed: u32) -> String {
+    let pick = |values: &[&str]| values[seed as usize % values.len()].to_owned();
+    let number = |most: u32| match most {
+        u32::MAX => seed,
+        most => seed % (most + 1),
+    };
+    match kind {
+        Value::Mac => format!("52:54:00:11:22:{:02x}", seed & 0xff),
+        Value::MacMask => pick(&["ff:ff:ff:ff:ff:ff", "ff:ff:ff:00:00:00", "00:00:00:00:00:ff", "00:00:00:00:00:00"]),
+        Value::V4 => std::net::Ipv4Addr::from(seed).to_string(),
+        Value::V4Mask => (seed % 33).to_string(),
+        Value::V6 => format!("2001:db8:{:x}::{:x}", seed >> 16, seed & 0xffff),
+        Value::V6Mask => (seed % 129).to_string(),
+        Value::U6 => number(63).to_string(),
+        Value::U8 => number(255).to_string(),
+        Value::U12 => number(4095).to_string(),
+        Value::U16 => format!("{:#x}", number(65535)),
+        Value::U32 => number(u32::MAX).to_string(),
+        Value::EtherType => (0x600 + seed % 0xfa00).to_string(),
+        Value::IpProtocol => pick(&["tcp", "udp", "icmpv6", "sctp", "0", "255", "47"]),
+        Value::Opcode => pick(&["Request", "ARP_NAK", "0", "4711"]),
+        Value::Boolean => pick(&["true", "false"]),
+        Value::TcpFlags => pick(&["SYN/ALL", "ALL/SYN", "SYN,ACK/SYN", "NONE/NONE", "ALL/NONE"]),
+        Value::State => pick(&["NONE", "NEW", "ESTABLISHED,RELATED", "INVALID", "NEW,INVALID"]),
+        Value::Comment => pick(&["plain", "quotes &quot; and &apos;", "$(reboot) ; `id` \\ #", "é€ñ", &"x".repeat(256)]),
+        Value::IpSet | Value::IpSetFlags => String::new(),
+    }
+}
+
+/// A rule of a document; sets of the host's, which would have to be there, aside.
+fn document_rule(protocol: Protocol, direction: &str, action: &str, no: bool, seeds: &Seeds) -> String {
+    let mut attributes = String::new();
+    for ((attribute, kind), (there, seed)) in protocol.fields().iter().zip(seeds) {
+        let set = matches!(attribute, Attribute::IpSet | Attribute::IpSetFlags);
+        if *there && !set {
+            let _ = write!(attributes, " {}='{}'", attribute.name(), value(*kind, *seed));
+        }
+    }
+    let negated = if no { " match='no'" } else { "" };
+    let priority = 100 + seeds[0].1 % 800;
+    format!(
+        "<rule action='{action}' direction='{direction}' priority='{priority}'><{}{negated}{attributes}/></rule>\n",
+        protocol.name()
+    )
+}
+
+fn filter_of(rules: &str) -> Option<PortRules> {
+    let xml = format!(
+        "<filter name='random'><uuid>7b2f9b5e-1c9f-4c0b-8d57-1f8f0a5d0c11</uuid>\n{rules}</filter>"
+    );
+    let filter: Filter = parse(xml.as_bytes(), None).ok()?;
+    let name = filter.name.clone();
+    let filters = Filters::from([(name.clone(), filter)]);
+    let variables = netlaunch::nwfilter::Variables::default();
+    let parts = flatten(&filters[&name], &filters, &variables).ok()?;
+    compile(&parts).ok().map(|(rules, _)| rules)
+}
+
+/// Documents of a few rules, each of which can be compiled.
+fn documents() -> impl Strategy<Value = String> {
+    let protocol = 0..Protocol::NAMES.len();
+    let direction = prop_oneof![Just("in"), Just("out"), Just("inout")];
+    let action = prop_oneof![
+        3 => Just("accept"), 2 => Just("drop"), 1 => Just("reject"), 1 => Just("return"),
+        1 => Just("continue")
+    ];
+    let seeds = proptest::collection::vec((proptest::bool::weighted(0.25), any::<u32>()), 25);
+    let no = proptest::bool::weighted(0.2);
+    let rule = (protocol, direction, action, no, seeds).prop_map(|(at, way, action, no, seeds)| {
+        document_rule(Protocol::NAMES[at].0, way, action, no, &seeds)
+    });
+    let usable = rule.prop_map(|rule| if filter_of(&rule).is_some() { rule } else { String::new() });
+    proptest::collection::vec(usable, 1..30).prop_map(|rules| rules.concat())
+}
+
+/// Has a tool take a script, in a namespace.
+fn take(netns: &Netns, script: &Script) -> Result<(), String> {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &netns.name, script.program]).args(script.args);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A tool that refuses may not read all.
+    let _ = child.stdin.take().unwrap().write_all(script.input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{}: {}\n{}", script.program, text(&output.stderr), script.input)),
+    }
+}
+
+/// Every rule of a filter without its need for connection tracking.
+fn untracked(rules: &PortRules) -> PortRules {
+    let mut rules = rules.clone();
+    for path in [&mut rules.from_guest, &mut rules.to_guest] {
+        for rule in &mut path.packets {
+            rule.tests.retain(|test| !test.is_stateful());
+        }
+    }
+    rules
+}
+
+#[test]
+fn the_tools_take_whatever_a_filter_says() {
+    if !have_root("the_tools_take_whatever_a_filter_says") {
+        return;
+    }
+    const CASES: u32 = 40;
+    let tracks = tracks_bridges();
+    if !tracks {
+        println!("nft is given no stateful rule: this kernel tracks no connections of bridges");
+    }
+    let netns = Netns::bare();
+    let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
+    let counted = [Cell::new(0), Cell::new(0)];
+    let done = runner.run(&documents(), |document| {
+        let rules = filter_of(&document).unwrap();
+        for (backend, count) in Backend::ORDER.into_iter().zip(&counted) {
+            let nft = backend == Backend::Nftables;
+            let rules = if nft && !tracks { untracked(&rules) } else { rules.clone() };
+            // This kernel's bridges may be without answers, too; netlaunch tries then without.
+            let extras = Extras { reject: false, counters: true, trace: true };
+            let scripts = match scripts(&rules, backend, extras) {
+                Ok(scripts) => scripts,
+                // What ebtables has no words for is refused with the rule's place.
+                Err(error @ PortError::Unexpressible(_)) => {
+                    assert!(error.to_string().contains("in line "), "{error}");
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            for script in &scripts {
+                take(&netns, script).map_err(TestCaseError::fail)?;
+                count.set(count.get() + script.input.lines().count());
+            }
+            let flush = Script { program: "nft", args: &["-f", "-"], input: "flush ruleset\n".into() };
+            take(&netns, &flush).map_err(TestCaseError::fail)?;
+        }
+        Ok(())
+    });
+    println!("{CASES} filters: {} lines for nft, {} for the iptables tools", counted[0].get(), counted[1].get());
+    if let Err(error) = done {
+        panic!("{error}");
+    }
+}
