@@ -9,7 +9,7 @@ use std::path::Path;
 use clap::{CommandFactory, ValueEnum};
 use clap_complete::Shell;
 use netlaunch::cli::args::Cli;
-use netlaunch::cli::{completions, config, network_config};
+use netlaunch::cli::{completions, config, network_config, nwfilter_config};
 
 type Flags = BTreeSet<String>;
 
@@ -308,6 +308,58 @@ fn the_document_in_the_manual_of_networks_is_a_network() {
         found += 1;
     }
     assert!(found > 2);
+}
+
+/// The literal lines of an example that begins so.
+fn example(lines: &[&str], first: &str) -> String {
+    let begin = lines.iter().copied().skip_while(|line| *line != first);
+    begin.take_while(|line| !line.starts_with('.')).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_documents_in_the_manual_of_filters_can_be_bound() {
+    use netlaunch::nwfilter::{Binding, Filters, compile, flatten, parse, stock, stock_names};
+    let page = read("man/netlaunch-nwfilter.1");
+    let lines = section(&page, ".Sh EXAMPLES");
+    let uuid = "3e3fce45-4f53-4fa7-bb32-11f34168b82b".parse().unwrap();
+    let filter = example(&lines, "<filter name='web'>");
+    let filter = parse(filter.as_bytes(), Some(uuid)).unwrap();
+    let binding = Binding::parse(example(&lines, "<filterbinding>").as_bytes()).unwrap();
+    assert_eq!(binding.filter, filter.name);
+    let mut filters: Filters =
+        stock_names().map(|name| (name.clone(), stock(&name).unwrap().unwrap())).collect();
+    filters.insert(filter.name.clone(), filter);
+    let parts = flatten(&filters[&binding.filter], &filters, &binding.variables()).unwrap();
+    let (rules, warnings) = compile(&parts).unwrap();
+    assert!(rules.is_stateful() && warnings.is_empty());
+    let calls = lines.iter().filter_map(|line| line.strip_prefix("# netlaunch "));
+    let words = |call: &str| {
+        let words = ["netlaunch"].into_iter().chain(call.split_whitespace());
+        words.map(Into::into).collect::<Vec<std::ffi::OsString>>()
+    };
+    let calls: Vec<_> = calls.map(|call| (call, words(call))).collect();
+    assert!(calls.len() > 3);
+    for (call, words) in calls {
+        assert!(netlaunch::cli::usage::parse(words).is_ok(), "{call}");
+    }
+}
+
+#[test]
+fn nwfilter_conf_sets_nothing_and_names_every_key_as_the_manual_does() {
+    let text = read("conf/nwfilter.conf");
+    let parsed = nwfilter_config::parse(text.as_bytes());
+    assert_eq!(parsed, Ok(nwfilter_config::NwfilterConfig::default()));
+    let sample = sample("conf/nwfilter.conf");
+    if let Err(mistake) = nwfilter_config::parse(sample.as_bytes()) {
+        panic!("the settings of conf/nwfilter.conf, uncommented{mistake}");
+    }
+    let keys: BTreeSet<&str> = sample.lines().filter_map(|l| l.split(" = ").next()).collect();
+    assert_eq!(keys, BTreeSet::from(nwfilter_config::KEYS));
+    let page = read("man/netlaunch-nwfilter.1");
+    let lines = section(&page, ".Ss nwfilter.conf");
+    let keys: BTreeSet<&str> =
+        items(&lines).filter_map(|line| line.strip_prefix(".It Cm ")).collect();
+    assert_eq!(keys, BTreeSet::from(nwfilter_config::KEYS));
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub mod log;
 mod network;
 pub mod network_config;
 mod nwfilter;
-mod nwfilter_config;
+pub mod nwfilter_config;
 mod orders;
 mod probe;
 mod ps;

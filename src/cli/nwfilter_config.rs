@@ -14,19 +14,19 @@ use crate::firewall::Backend;
 pub(super) const FILE_NAME: &str = "nwfilter.conf";
 
 /// Every key, in the order of the fields of [`NwfilterConfig`].
-pub(super) const KEYS: [&str; 3] = ["firewall_backend", "enable_trace", "enable_counters"];
+pub const KEYS: [&str; 3] = ["firewall_backend", "enable_trace", "enable_counters"];
 
 /// What nwfilter.conf sets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct NwfilterConfig {
+pub struct NwfilterConfig {
     /// The firewall tool to use; without it the first that can do what a filter needs.
     #[serde(deserialize_with = "backend")]
-    pub(super) firewall_backend: Option<Backend>,
+    pub firewall_backend: Option<Backend>,
     /// Whether `nft monitor trace` shows the frames of bound ports.
-    pub(super) enable_trace: bool,
+    pub enable_trace: bool,
     /// Whether rules and ports count frames (nftables).
-    pub(super) enable_counters: bool,
+    pub enable_counters: bool,
 }
 
 /// Reads the file at `path`. A file that is not there sets nothing.
@@ -41,7 +41,7 @@ pub(super) fn read(path: &Path) -> Result<NwfilterConfig, ConfigError> {
 ///
 /// # Errors
 /// The first [`Mistake`] in it.
-pub(super) fn parse(content: &[u8]) -> Result<NwfilterConfig, Mistake> {
+pub fn parse(content: &[u8]) -> Result<NwfilterConfig, Mistake> {
     parse_with(content, |message| explain(message, &KEYS, "netlaunch-nwfilter(1)"))
 }
 

@@ -89,7 +89,7 @@ pub(super) fn remedy(said: &str) -> &'static str {
     } else if said.contains("incompatible") {
         "use firewall_backend = \"nftables\", or remove the rules that nft put into iptables' tables"
     } else {
-        "see whether the kernel has the netfilter modules for it, or set firewall_backend in network.conf to the other backend"
+        "see whether the kernel has the netfilter modules for it, or set firewall_backend to the other backend (in network.conf, for filters in nwfilter.conf)"
     }
 }
 
