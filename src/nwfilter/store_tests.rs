@@ -220,7 +220,7 @@ fn hammer(config: &Path, worker: usize) {
     let store = FilterStore::new(config);
     for round in 0..12 {
         // Half of them want a -> b, half b -> a; one at a time can have it.
-        let (one, other) = if worker % 2 == 0 { ("a", "b") } else { ("b", "a") };
+        let (one, other) = if worker.is_multiple_of(2) { ("a", "b") } else { ("b", "a") };
         if define(&store, &referring(one, other)).is_ok() {
             // Another worker of the same half may have removed it; under the lock nothing changes.
             let locked = store.lock().unwrap();

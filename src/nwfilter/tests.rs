@@ -596,7 +596,7 @@ proptest! {
             }
             Err(error) => {
                 let lines = bytes.iter().filter(|b| matches!(b, b'\n' | b'\r')).count() + 1;
-                prop_assert!(error.place.line as usize <= lines, "{}", &error);
+                prop_assert!(error.place.line <= lines, "{}", &error);
                 prop_assert_eq!(error.to_string().lines().count(), 1);
             }
         }
