@@ -278,6 +278,8 @@ pub enum NwfilterVerb {
     },
     /// Print the binding of a port
     BindingDumpxml(PortArg),
+    /// Say which rule of a filter decides about frames; nothing is bound
+    Explain(ExplainArgs),
     /// Check a file or a defined filter, and change nothing
     Check {
         /// The file, with a / or .xml in its name, or the filter
@@ -292,6 +294,74 @@ pub struct FilterArg {
     /// The filter
     #[arg(value_name = "NAME")]
     pub name: FilterName,
+}
+
+/// The arguments of `netlaunch nwfilter explain`.
+#[derive(Debug, Clone, Args)]
+pub struct ExplainArgs {
+    /// The filter
+    #[arg(value_name = "NAME")]
+    pub name: FilterName,
+    /// Judge this frame: hexadecimal digits from the destination's MAC address on
+    #[arg(long, value_name = "HEX", required_unless_present = "pcap", conflicts_with = "pcap")]
+    pub frame: Option<HexFrame>,
+    /// Judge the frames of this capture, in their order
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub pcap: Option<PathBuf>,
+    /// Set a variable of the filter; repeatable, a name given twice is a list
+    #[arg(short, long = "param", value_name = "K=V", value_parser = parameter)]
+    pub param: Vec<Parameter>,
+    /// The address of the guest's network card: the variable MAC
+    #[arg(long, value_name = "MAC")]
+    pub mac: Option<Mac>,
+    /// Which way frames go [default: out from the guest's address, else in]
+    #[arg(long, value_name = "in|out", hide_possible_values = true)]
+    pub direction: Option<DirectionArg>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--direction`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DirectionArg {
+    /// To the guest.
+    In,
+    /// From the guest.
+    Out,
+}
+
+/// The bytes of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HexFrame(pub Vec<u8>);
+
+impl std::str::FromStr for HexFrame {
+    type Err = ValueError;
+
+    /// Takes spaces and colons between bytes.
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let digits: Option<Vec<u8>> = text
+            .chars()
+            .filter(|c| *c != ':' && !c.is_ascii_whitespace())
+            .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+            .collect();
+        match digits {
+            Some(digits) if !digits.is_empty() && digits.len() % 2 == 0 => {
+                Ok(HexFrame(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()))
+            }
+            _ => Err(ValueError::HexFrame),
+        }
+    }
+}
+
+/// Reads a variable and its value.
+///
+/// # Errors
+/// [`ValueError::Parameter`] for what is no `NAME=VALUE`, else what is wrong with either.
+pub fn parameter(text: &str) -> Result<Parameter, ValueError> {
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| ValueError::Parameter(text.to_owned()))?;
+    Ok((name.parse()?, value.parse()?))
 }
 
 /// The port that a verb is about.
@@ -417,6 +487,17 @@ pub enum ValueError {
         "{0:?} is not a file descriptor to report to: use 3 or a higher number that is open for writing"
     )]
     ReadyFd(String),
+    /// Not the bytes of a frame.
+    #[error(
+        "it is not a frame: write its bytes as pairs of hexadecimal digits, such as ffffffffffff525400112233..."
+    )]
+    HexFrame,
+    /// No variable with a value.
+    #[error("{0:?} gives no variable a value: write NAME=VALUE, such as IP=192.0.2.5")]
+    Parameter(String),
+    /// Not a variable's name, or not a value.
+    #[error(transparent)]
+    Variable(#[from] crate::nwfilter::ValueError),
     /// A program is named by its full path or by its name alone.
     #[error("the program's name is empty: write its path, or its name to look it up in PATH")]
     NoProgram,

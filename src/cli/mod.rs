@@ -13,6 +13,7 @@ mod network;
 pub mod network_config;
 mod nwfilter;
 pub mod nwfilter_config;
+mod nwfilter_explain;
 mod orders;
 mod probe;
 mod ps;
@@ -189,7 +190,9 @@ fn perform(
         }
         Some(Action::Ps(args)) => ps::ps(args, environment),
         Some(Action::Network(verb)) => network::network(verb, environment, runtime),
-        Some(Action::Nwfilter(verb)) => nwfilter::nwfilter(verb, environment, runtime),
+        Some(Action::Nwfilter(verb)) => {
+            nwfilter::nwfilter(verb, cli.log.verbose > 0, environment, runtime)
+        }
         Some(Action::Firewall(verb)) => firewall::firewall(verb, environment, runtime),
         Some(Action::Completions(args)) => {
             let mut script = Vec::new();

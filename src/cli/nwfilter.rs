@@ -13,12 +13,13 @@ use super::config::ConfigError;
 use super::document::{self, DocumentError, Stopped};
 use super::environment::Environment;
 use super::nwfilter_config::{self, NwfilterConfig};
+use super::nwfilter_explain::{ExplainError, explain};
 use super::{Failure, print};
 use crate::binding::{BindingError, BindingSettings, Bindings, Status};
 use crate::definitions::Origin;
 use crate::firewall::PortCounts;
 use crate::nwfilter::{
-    Binding, Broken, Change, Definition, Draft, FilterName, FilterStore, StoreError, needs, reachable,
+    Binding, Broken, Change, CompileError, Definition, Draft, FilterName, FilterStore, StoreError, TreeError, needs, reachable,
     to_xml,
 };
 use crate::facts::FirewallScript;
@@ -55,6 +56,15 @@ pub(crate) enum NwfilterError {
         "{0:?} is neither a file nor a filter: write the file with a '/', as in ./{0}, or a name that 'netlaunch nwfilter list' shows"
     )]
     Neither(String),
+    /// No rules can be made of a filter with these variables.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A rule of a filter makes no sense.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// Frames cannot be judged.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     /// What was typed cannot be used.
     #[error("{error}; nothing was changed, and the text is kept in {}", path.display())]
     Kept { error: Box<NwfilterError>, path: PathBuf },
@@ -70,7 +80,10 @@ impl NwfilterError {
             NwfilterError::Binding(error) => error.is_callers(),
             NwfilterError::BindingDocument { .. } => true,
             NwfilterError::Document(error) => error.is_callers(),
-            NwfilterError::Neither(_) => true,
+            NwfilterError::Neither(_)
+            | NwfilterError::Tree(_)
+            | NwfilterError::Compile(_)
+            | NwfilterError::Explain(_) => true,
             NwfilterError::NoDirectory => false,
         };
         if callers { super::USAGE } else { super::FAILED }
@@ -89,6 +102,7 @@ impl From<Stopped<NwfilterError>> for NwfilterError {
 /// Does what `netlaunch nwfilter` is asked for.
 pub(super) fn nwfilter(
     verb: &NwfilterVerb,
+    verbose: bool,
     environment: &Environment,
     runtime: impl FnOnce() -> Result<Runtime, Failure>,
 ) -> Result<u8, Failure> {
@@ -154,6 +168,7 @@ pub(super) fn nwfilter(
                 None => say_unchanged(&arg.name),
             }
         }
+        NwfilterVerb::Explain(args) => explain(&store, args, verbose)?,
         NwfilterVerb::Check { what } => check(&store, what)?,
     }
     Ok(0)

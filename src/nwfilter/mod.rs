@@ -16,6 +16,7 @@ mod attribute;
 mod binding;
 mod check;
 mod compile;
+pub mod explain;
 #[cfg(test)]
 mod generate;
 mod kind;

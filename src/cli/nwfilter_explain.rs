@@ -1,0 +1,179 @@
+//! `netlaunch nwfilter explain`: which rule of a filter decides about frames.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::args::{DirectionArg, ExplainArgs, HexFrame};
+use super::nwfilter::NwfilterError;
+use super::{Failure, print};
+use crate::nwfilter::explain::{
+    Captured, Decider, Explanation, Judge, PcapError, Stage, TooShort, Tried, Tryable, Way, action,
+    read_pcap,
+};
+use crate::nwfilter::{FilterStore, Variables, compile, flatten};
+use crate::types::Mac;
+
+/// The version of what `--json` prints.
+const VERSION: u32 = 1;
+
+/// Why frames cannot be judged.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExplainError {
+    /// The capture cannot be read.
+    #[error("{}: {source}; name a capture that can be read", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    /// The file is no capture that can be used.
+    #[error("{}: {error}", path.display())]
+    Pcap { path: PathBuf, error: PcapError },
+    /// A frame is none.
+    #[error("frame {number}: {error}")]
+    Frame { number: usize, error: TooShort },
+    /// Nothing says which way frames go.
+    #[error(
+        "which way the frames go is not known: give the guest's address with --mac, or --direction in or out"
+    )]
+    Direction,
+}
+
+/// Judges the frames that `args` name, and prints what decides. `verbose` shows all that was tried.
+pub(super) fn explain(
+    store: &FilterStore,
+    args: &ExplainArgs,
+    verbose: bool,
+) -> Result<(), Failure> {
+    let filters = store.tree(&args.name).map_err(NwfilterError::from)?;
+    let filter = store.get(&args.name).map_err(NwfilterError::from)?.filter;
+    let mut variables: Variables = args.param.iter().cloned().collect();
+    let mut mac = args.mac;
+    // The text of an address is a value, and `MAC` is a name.
+    if let Ok(name) = "MAC".parse() {
+        if let Some(Ok(value)) = args.mac.map(|mac| mac.to_string().parse()) {
+            variables.set_default(name, value);
+        } else if let Some([value]) = variables.get(&name) {
+            mac = value.as_str().parse().ok();
+        }
+    }
+    let parts = flatten(&filter, &filters, &variables).map_err(NwfilterError::from)?;
+    let (rules, warnings) = compile(&parts).map_err(NwfilterError::from)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let file = args.pcap.as_deref().map(contents).transpose().map_err(NwfilterError::from)?;
+    let frames = frames(args, file.as_deref()).map_err(NwfilterError::from)?;
+    let mut judge = Judge::new(&rules);
+    let (mut text, mut all) = (String::new(), Vec::new());
+    for (index, captured) in frames.iter().enumerate() {
+        let number = index + 1;
+        let way = way(args.direction, mac, captured.bytes).map_err(NwfilterError::from)?;
+        let explained = judge
+            .judge(way, captured.bytes, captured.length)
+            .map_err(|error| NwfilterError::Explain(ExplainError::Frame { number, error }))?;
+        if captured.bytes.len() < captured.length {
+            let (kept, length) = (captured.bytes.len(), captured.length);
+            tracing::warn!("frame {number} was captured in part, {kept} of {length} bytes; the rest counts as missing");
+        }
+        if args.json {
+            all.push(object(number, way, &explained));
+        } else {
+            line(&mut text, number, way, &explained, verbose);
+        }
+    }
+    if args.json {
+        let object = json!({ "version": VERSION, "filter": args.name, "frames": all });
+        text = format!("{object:#}\n");
+    }
+    print(text.as_bytes())
+}
+
+fn contents(path: &Path) -> Result<Vec<u8>, ExplainError> {
+    fs::read(path).map_err(|source| ExplainError::Read { path: path.to_owned(), source })
+}
+
+/// The frames that are to be judged; `file` is the capture's bytes.
+fn frames<'a>(
+    args: &'a ExplainArgs,
+    file: Option<&'a [u8]>,
+) -> Result<Vec<Captured<'a>>, ExplainError> {
+    let named = args.frame.iter().map(|HexFrame(bytes)| Captured { bytes, length: bytes.len() });
+    match (&args.pcap, file) {
+        (Some(path), Some(file)) => {
+            read_pcap(file).map_err(|error| ExplainError::Pcap { path: path.clone(), error })
+        }
+        _ => Ok(named.collect()),
+    }
+}
+
+/// Which way a frame goes: as the user says, else by who sent it.
+fn way(
+    direction: Option<DirectionArg>,
+    mac: Option<Mac>,
+    bytes: &[u8],
+) -> Result<Way, ExplainError> {
+    match (direction, mac) {
+        (Some(DirectionArg::In), _) => Ok(Way::In),
+        (Some(DirectionArg::Out), _) => Ok(Way::Out),
+        (None, Some(mac)) => {
+            let own = bytes.get(6..12) == Some(&mac.octets());
+            Ok(if own { Way::Out } else { Way::In })
+        }
+        (None, None) => Err(ExplainError::Direction),
+    }
+}
+
+/// The line of one frame, and those of what was tried.
+fn line(text: &mut String, number: usize, way: Way, explained: &Explanation<'_>, verbose: bool) {
+    let _ = writeln!(text, "{number} {} {explained}", way.name());
+    if !verbose {
+        return;
+    }
+    for tried in explained.stages.iter().flat_map(|stage| &stage.tried) {
+        let place = tried.chain.map_or_else(|| "IP rules".to_owned(), |c| format!("chain {c}"));
+        let _ = writeln!(text, "    {place}: {}: {}", tried.what, tried.outcome);
+    }
+}
+
+fn object(number: usize, way: Way, explained: &Explanation<'_>) -> Value {
+    let stages: Vec<Value> = explained
+        .stages
+        .iter()
+        .map(|end| {
+            json!({
+                "stage": match end.stage { Stage::Frames => "frames", Stage::Packets => "packets" },
+                "verdict": end.verdict.name(),
+                "rule": end.rule.as_ref().map(rule),
+                "depends": end.depends.iter().map(|(on, _)| on.to_string()).collect::<Vec<_>>(),
+                "tried": end.tried.iter().map(tried).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({
+        "number": number,
+        "direction": way.name(),
+        "verdict": explained.verdict.name(),
+        "stages": stages,
+    })
+}
+
+fn rule(decider: &Decider<'_>) -> Value {
+    let Decider { rule, chain } = decider;
+    json!({
+        "filter": rule.origin.filter,
+        "line": rule.origin.line,
+        "chain": chain,
+        "action": action(rule.verdict),
+    })
+}
+
+fn tried(tried: &Tried<'_>) -> Value {
+    match tried.what {
+        Tryable::Rule(found) => json!({
+            "rule": rule(&Decider { rule: found, chain: tried.chain }),
+            "outcome": tried.outcome.to_string(),
+        }),
+        Tryable::Chain(chain) => json!({
+            "chain": chain.name,
+            "outcome": tried.outcome.to_string(),
+        }),
+    }
+}
