@@ -13,7 +13,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use serde::Deserialize;
 
 use crate::network::NetworkName;
-use crate::nwfilter::{FilterName, Parameter, VariableName, VariableValue};
+use crate::nwfilter::{FilterName, Parameter};
 use crate::plan::{AddressChoice, Backend, MAX_MTU, Transport};
 use crate::types::{Device, DomainName, Id, InterfaceName, LaunchName, Mac, Publish, UserName};
 
@@ -51,7 +51,7 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "NAME", help_heading = "Backend")]
     pub filter: Option<FilterName>,
     /// Give a variable of the filter a value; several times for a list
-    #[arg(long, value_name = "NAME=VALUE", value_parser = filter_param, requires = "filter", help_heading = "Backend")]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, requires = "filter", help_heading = "Backend")]
     pub filter_param: Vec<Parameter>,
     /// Put the guest on this bridge of the host
     #[arg(long, value_name = "IFNAME", help_heading = "Backend")]
@@ -527,17 +527,6 @@ pub fn mtu(text: &str) -> Result<u16, ValueError> {
     number(text)
         .filter(|mtu| (68..=MAX_MTU).contains(mtu))
         .ok_or_else(|| ValueError::Mtu(text.to_owned()))
-}
-
-/// A value of a filter's variable.
-fn filter_param(text: &str) -> Result<Parameter, String> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| format!("{text:?} has no '=': write NAME=VALUE, as in IP=10.0.0.5"))?;
-    let name: Result<VariableName, _> = name.parse();
-    let value: Result<VariableValue, _> = value.parse();
-    let line = |error: crate::nwfilter::ValueError| error.to_string();
-    Ok((name.map_err(line)?, value.map_err(line)?))
 }
 
 /// Reads a file descriptor that is none of the standard three: QEMU has those.

@@ -312,8 +312,8 @@ impl PortText {
             accept: accept.to_owned(),
             back: back.to_owned(),
             drop: format!("{}drop", count(&dropped)),
-            reject: (extras.reject && way == Way::From)
-                .then(|| format!("{}reject", count(&dropped))),
+            // The link layer has no answer to give, as in ebtables.
+            reject: None,
         };
         let frames = context(&second, &second);
         let mut root = Vec::new();
@@ -350,7 +350,8 @@ impl PortText {
         for (place, answers) in places {
             let pass = if limited { "accept" } else { pass.as_str() };
             let mut packets = context(pass, pass);
-            packets.reject = packets.reject.filter(|_| *answers);
+            let rejects = extras.reject && way == Way::From && *answers;
+            packets.reject = rejects.then(|| format!("{}reject", count(&dropped)));
             let mut rules = self.rules(&path.packets, &packets)?;
             rules.push(pass.to_owned());
             self.chain(format!("{name}-{place}"), &rules);
