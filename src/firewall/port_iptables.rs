@@ -352,6 +352,10 @@ fn ebtables_test(test: &Test, v6: bool) -> Tested {
         Test::Number { field: Number::Dscp, negated: true, .. } => {
             Tested::Cannot("a dscp under match='no' in the link layer")
         }
+        // A number that is reserved (IEEE 802.1Q, 9.6), and that the tool refuses.
+        Test::Number { field: Number::VlanId, first: 4095, .. } => {
+            Tested::Cannot("the reserved VLAN number 4095")
+        }
         // ebtables knows the whole byte, whose two low bits are not the code point's (RFC 3168).
         Test::Number { field: Number::Dscp, first, .. } => Tested::AnyOf(
             (0..4).map(|ecn| format!("--ip-tos {:#04x}", (first << 2) | ecn)).collect(),
