@@ -2,15 +2,16 @@
 //!
 //! # What cannot be known
 //!
-//! What is in an ipset, how many connections there are, and what a later fragment's packet begins
-//! with is not in the frame. A rule that comes down to such a test may hold or not; if the rest of
-//! its stage gives another verdict than the rule would, the frame is undecided, and the explanation
-//! names what it depends on. One that is undecided counts as passed for the frames after it.
+//! What is in an ipset and how many connections there are is not in the frame. A rule that comes
+//! down to such a test may apply or not; if the rest of its stage gives another verdict than the
+//! rule would, the frame is undecided, and the explanation names what it depends on. So is a later
+//! fragment where connections are tracked and the packet's first has not been seen. A frame that is
+//! undecided counts as passed for those after it.
 
 use super::frame::{Fragment, Frame, TooShort};
 use super::state::{Connections, Place};
 use crate::rules::port::{
-    Addresses, Kind, Number, Origin, Path, PortRule, PortRules, PortVerdict, Step, SubChain, Test,
+    Addresses, Kind, Origin, Path, PortRule, PortRules, PortVerdict, Step, SubChain, Test,
 };
 use crate::rules::AddressRange;
 
@@ -74,8 +75,8 @@ pub struct StageEnd<'a> {
     pub verdict: Verdict,
     /// The rule that said it; `None` is the stage's end, which lets through.
     pub rule: Option<Decider<'a>>,
-    /// What an undecided verdict depends on, each with the rule that asks for it.
-    pub depends: Vec<(Dependency, &'a Origin)>,
+    /// What an undecided verdict depends on, each with the rule that asks for it, if one does.
+    pub depends: Vec<(Dependency, Option<&'a Origin>)>,
     /// The rules that were tried and the sub chains that were asked for, in order.
     pub tried: Vec<Tried<'a>>,
 }
@@ -183,8 +184,8 @@ impl<'a> Judge<'a> {
         Ok(Explanation { verdict, stages })
     }
 
-    /// The second stage. Where connections are tracked it is whole packets that pass it, so what is
-    /// asked of a later fragment is asked of the packet's begin.
+    /// The second stage. Where connections are tracked it is whole packets that pass it, so a later
+    /// fragment is judged as its packet's begin, and waits for that.
     fn packets(
         &self,
         path: &'a Path,
@@ -193,14 +194,20 @@ impl<'a> Judge<'a> {
     ) -> Result<StageEnd<'a>, TooShort> {
         let later = frame.packet().filter(|packet| matches!(packet.fragment, Fragment::Later(_)));
         let (Some(connections), Some(packet)) = (&self.connections, later) else {
-            return Ok(packets(path, &Subject { frame, place, begins: false }));
+            return Ok(packets(path, Subject { frame, place }));
         };
         let Some(begin) = connections.begin(packet) else {
-            return Ok(packets(path, &Subject { frame, place, begins: true }));
+            return Ok(StageEnd {
+                stage: Stage::Packets,
+                verdict: Verdict::Undecided,
+                rule: None,
+                depends: vec![(Dependency::Begin, None)],
+                tried: Vec::new(),
+            });
         };
         let begin = Frame::read(begin, usize::MAX)?;
         let place = Some(connections.clone().look(&begin));
-        Ok(packets(path, &Subject { frame: &begin, place, begins: false }))
+        Ok(packets(path, Subject { frame: &begin, place }))
     }
 }
 
@@ -216,14 +223,12 @@ struct Subject<'f> {
     frame: &'f Frame<'f>,
     /// `None` where nothing is tracked.
     place: Option<Place>,
-    /// Whether the packet's begin is needed and not known.
-    begins: bool,
 }
 
 /// The first stage.
 fn frames<'a>(path: &'a Path, frame: &Frame<'_>) -> StageEnd<'a> {
     let mut walk = Walk {
-        subject: Subject { frame, place: None, begins: false },
+        subject: Subject { frame, place: None },
         tried: Vec::new(),
     };
     for step in &path.frames {
@@ -243,7 +248,7 @@ fn frames<'a>(path: &'a Path, frame: &Frame<'_>) -> StageEnd<'a> {
         for rule in rules {
             let (verdict, depends) = match walk.attempt(Some(chain), rule) {
                 Outcome::Applies => (rule.verdict, Vec::new()),
-                Outcome::Depends(dependency) => (rule.verdict, vec![(dependency, &rule.origin)]),
+                Outcome::Depends(dependency) => (rule.verdict, vec![(dependency, Some(&rule.origin))]),
                 Outcome::Kind(_) | Outcome::Fails(_) => continue,
             };
             let verdict = match verdict {
@@ -265,9 +270,8 @@ fn frames<'a>(path: &'a Path, frame: &Frame<'_>) -> StageEnd<'a> {
 }
 
 /// The second stage.
-fn packets<'a>(path: &'a Path, subject: &Subject<'_>) -> StageEnd<'a> {
-    let Subject { frame, place, begins } = *subject;
-    let mut walk = Walk { subject: Subject { frame, place, begins }, tried: Vec::new() };
+fn packets<'a>(path: &'a Path, subject: Subject<'_>) -> StageEnd<'a> {
+    let mut walk = Walk { subject, tried: Vec::new() };
     let mut perhaps: Vec<(Dependency, Decider<'a>, Verdict)> = Vec::new();
     let mut decided = (Verdict::Pass, None);
     for rule in &path.packets {
@@ -295,7 +299,7 @@ fn packets<'a>(path: &'a Path, subject: &Subject<'_>) -> StageEnd<'a> {
         (verdict, rule) = (Verdict::Undecided, Some(*decider));
     }
     let depends =
-        perhaps.into_iter().map(|(dependency, by, _)| (dependency, &by.rule.origin)).collect();
+        perhaps.into_iter().map(|(dependency, by, _)| (dependency, Some(&by.rule.origin))).collect();
     StageEnd { stage: Stage::Packets, verdict, rule, depends, tried: walk.tried }
 }
 
@@ -345,9 +349,6 @@ impl Subject<'_> {
                 field(frame.hardware(*which).map(same), negated)
             }
             Test::Number { field: which, first, last, negated } => {
-                if self.begins && matches!(which, Number::SourcePort | Number::DestinationPort) {
-                    return Err(Dependency::Begin);
-                }
                 let within = |found: u32| (*first..=*last).contains(&found);
                 field(frame.number(*which).map(within), negated)
             }
@@ -370,9 +371,6 @@ impl Subject<'_> {
                 use crate::rules::port::Address::{ArpSender, ArpTarget};
                 frame.address(ArpSender).is_some() && frame.address(ArpSender) == frame.address(ArpTarget)
             }
-            Test::Icmp { .. } | Test::TcpFlags { .. } if self.begins => {
-                return Err(Dependency::Begin);
-            }
             Test::Icmp { types: (0, u8::MAX), codes: None, negated } => !negated,
             Test::Icmp { types, codes, negated } => {
                 let among = |(kind, code): (u8, u8)| {
@@ -386,7 +384,6 @@ impl Subject<'_> {
             }
             Test::Set { name, .. } => return Err(Dependency::Set(name.clone())),
             Test::Connections { above } => return Err(Dependency::Connections(*above)),
-            Test::State { .. } if self.begins => return Err(Dependency::Begin),
             Test::State { states, direction } => match self.place {
                 Some(Place::Tracked(state, side)) => {
                     let side = direction.is_none_or(|wanted| wanted == side);

@@ -63,13 +63,14 @@ impl Connections {
         let Some(tuple) = Tuple::of(packet, payload) else {
             return Place::Tracked(State::Invalid, Direction::Original);
         };
-        if let Some(both) = self.seen.get(&tuple) {
-            let state = if *both { State::Established } else { State::New };
-            return Place::Tracked(state, Direction::Original);
-        }
+        // First, as in the kernel: a packet to its own source and port is its own answer.
         if let Some(both) = tuple.answered().and_then(|opener| self.seen.get_mut(&opener)) {
             *both = true;
             return Place::Tracked(State::Established, Direction::Reply);
+        }
+        if let Some(both) = self.seen.get(&tuple) {
+            let state = if *both { State::Established } else { State::New };
+            return Place::Tracked(state, Direction::Original);
         }
         match opens(packet.protocol, payload) {
             true => Place::Tracked(State::New, Direction::Original),

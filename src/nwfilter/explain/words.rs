@@ -69,6 +69,9 @@ impl Display for Decider<'_> {
 impl Display for StageEnd<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match (&self.rule, self.stage) {
+            (None, Stage::Packets) if !self.depends.is_empty() => {
+                write!(f, "it {}", self.depends[0].0)
+            }
             (None, Stage::Frames) => write!(f, "the end of chain root"),
             (None, Stage::Packets) => write!(f, "the end of the IP rules"),
             (Some(decider), _) => {

@@ -1,0 +1,432 @@
+//! Frames near what rules look for: for each rule one that it applies to, and that with each field
+//! at the edges of what the rule names and next to them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlaunch::nwfilter::explain::Way;
+use netlaunch::rules::port::{
+    Address, Addresses, Hardware, Kind, Number, PortRule, PortRules, Test,
+};
+use netlaunch::rules::{AddressRange, Version};
+
+use crate::wire::MARK;
+
+pub const GUEST: [u8; 6] = [0x52, 0x54, 0, 0x11, 0x22, 0x33];
+const PEER: [u8; 6] = [0x52, 0x54, 0, 0xaa, 0xbb, 0xcc];
+const STP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
+
+/// How much of an IP packet is in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    First,
+    Later,
+}
+
+/// What a frame is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    pub source: [u8; 6],
+    pub destination: [u8; 6],
+    pub vlan: Option<u16>,
+    /// Behind the tag, where there is one.
+    pub ether_type: u16,
+    pub arp: Arp,
+    pub v4: [Ipv4Addr; 2],
+    pub v6: [Ipv6Addr; 2],
+    pub protocol: u8,
+    pub dscp: u8,
+    pub part: Part,
+    pub options: bool,
+    pub ports: [u16; 2],
+    pub flags: u8,
+    pub icmp: (u8, u8),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arp {
+    pub hardware: u16,
+    pub protocol: u16,
+    pub operation: u16,
+    pub macs: [[u8; 6]; 2],
+    pub addresses: [Ipv4Addr; 2],
+}
+
+impl Spec {
+    pub fn new(way: Way) -> Self {
+        let mut spec = Spec {
+            source: GUEST,
+            destination: PEER,
+            vlan: None,
+            ether_type: 0x88b5,
+            arp: Arp {
+                hardware: 1,
+                protocol: 0x0800,
+                operation: 1,
+                macs: [GUEST, [0; 6]],
+                addresses: [Ipv4Addr::new(10, 2, 3, 4), Ipv4Addr::new(10, 2, 3, 1)],
+            },
+            v4: [Ipv4Addr::new(10, 2, 3, 4), Ipv4Addr::new(10, 2, 16, 9)],
+            v6: ["2001:db8::4".parse().unwrap(), "2001:db8:9::9".parse().unwrap()],
+            protocol: 17,
+            dscp: 0,
+            part: Part::Whole,
+            options: false,
+            ports: [20_000, 8_000],
+            flags: 0x02,
+            icmp: (8, 0),
+        };
+        if way == Way::In {
+            spec = spec.answer();
+        }
+        spec
+    }
+
+    /// The frame that answers.
+    pub fn answer(&self) -> Self {
+        let mut spec = self.clone();
+        std::mem::swap(&mut spec.source, &mut spec.destination);
+        spec.v4.swap(0, 1);
+        spec.v6.swap(0, 1);
+        spec.ports.swap(0, 1);
+        spec.arp.addresses.swap(0, 1);
+        spec.arp.macs = [spec.source, self.arp.macs[0]];
+        spec.flags = if self.flags == 0x02 { 0x12 } else { self.flags };
+        spec.icmp.0 = match (self.protocol, self.icmp.0) {
+            (1, 8) => 0,
+            (58, 128) => 129,
+            (_, other) => other,
+        };
+        spec
+    }
+
+    fn of_kind(mut self, kind: Kind) -> Self {
+        match kind {
+            Kind::Any => {}
+            Kind::Vlan => self.vlan = Some(5),
+            Kind::Stp => self.destination = STP,
+            Kind::Arp | Kind::Rarp | Kind::Ip(..) => {
+                self.ether_type = kind.ether_type().unwrap();
+                if let Kind::Ip(_, Some(protocol)) = kind {
+                    self.protocol = protocol;
+                    self.icmp.0 = if protocol == 58 { 128 } else { 8 };
+                }
+            }
+        }
+        self
+    }
+
+    /// Frames of this kind with the field that a test looks at near what it names, and whether that
+    /// is what it wants.
+    fn near(&self, test: &Test) -> Vec<(Spec, bool)> {
+        let mut found = Vec::new();
+        let mut add = |negated: bool, inside: bool, change: &dyn Fn(&mut Spec)| {
+            let mut spec = self.clone();
+            change(&mut spec);
+            found.push((spec, inside != negated));
+        };
+        match test {
+            Test::Hardware { field, address, mask, negated } => {
+                let set = |spec: &mut Spec, value: [u8; 6]| match field {
+                    Hardware::Source => spec.source = value,
+                    Hardware::Destination => spec.destination = value,
+                    Hardware::ArpSender => spec.arp.macs[0] = value,
+                    Hardware::ArpTarget => spec.arp.macs[1] = value,
+                    Hardware::StpRoot | Hardware::StpSender => {}
+                };
+                let base: [u8; 6] = std::array::from_fn(|i| address[i] & mask[i]);
+                let free: [u8; 6] = std::array::from_fn(|i| base[i] | (!mask[i] & 0x24));
+                add(*negated, true, &|spec| set(spec, *address));
+                add(*negated, true, &|spec| set(spec, free));
+                for byte in [0, 3, 5] {
+                    let bit = if mask[byte] & 2 != 0 { 2 } else { mask[byte] & 0xf0 };
+                    let mut other = *address;
+                    other[byte] ^= bit;
+                    add(*negated, bit == 0, &|spec| set(spec, other));
+                }
+            }
+            Test::Number { field, first, last, negated } => {
+                let below = first.checked_sub(1).map(|value| (value, false));
+                let above = Some((last + 1, false)).filter(|(value, _)| *value <= most(*field));
+                let edges = [(*first, true), (*last, true)];
+                for (value, inside) in edges.into_iter().chain(below).chain(above) {
+                    add(*negated, inside, &|spec| spec.set(*field, value));
+                }
+            }
+            Test::Address { field, among, negated } => {
+                let (first, last) = ends(among);
+                let shifted = |address: IpAddr, by: i8| match address {
+                    IpAddr::V4(address) => {
+                        u32::from(address).checked_add_signed(by.into()).map(|n| Ipv4Addr::from(n).into())
+                    }
+                    IpAddr::V6(address) => {
+                        u128::from(address).checked_add_signed(by.into()).map(|n| Ipv6Addr::from(n).into())
+                    }
+                };
+                let below = shifted(first, -1).map(|address| (address, false));
+                let above = shifted(last, 1).map(|address| (address, false));
+                let edges = [(first, true), (last, true)];
+                for (address, inside) in edges.into_iter().chain(below).chain(above) {
+                    add(*negated, inside, &|spec| spec.put(*field, address));
+                }
+            }
+            Test::Gratuitous => {
+                add(false, true, &|spec| spec.arp.addresses[1] = spec.arp.addresses[0]);
+                for bit in [1, 1 << 8, 1 << 31] {
+                    let change = |spec: &mut Spec| {
+                        spec.arp.addresses[1] = (u32::from(spec.arp.addresses[0]) ^ bit).into();
+                    };
+                    add(false, false, &change);
+                }
+            }
+            Test::Icmp { types, codes, negated } => {
+                let code = codes.map_or(1, |codes| codes.0);
+                add(*negated, true, &|spec| spec.icmp = (types.0, code));
+                add(*negated, true, &|spec| spec.icmp = (types.1, codes.map_or(0, |c| c.1)));
+                for kind in [types.0.checked_sub(1), types.1.checked_add(1)].into_iter().flatten() {
+                    add(*negated, false, &|spec| spec.icmp = (kind, code));
+                }
+                if let Some(code) = codes.and_then(|codes| codes.1.checked_add(1)) {
+                    add(*negated, false, &|spec| spec.icmp = (types.0, code));
+                }
+            }
+            Test::TcpFlags { mask, flags, negated } => {
+                add(*negated, flags & mask == *flags, &|spec| spec.flags = *flags);
+                add(*negated, flags & mask == *flags, &|spec| spec.flags = flags | (!mask & 0x3f));
+                for bit in [1, 2, 4, 8, 16, 32] {
+                    let other = flags ^ bit;
+                    add(*negated, other & mask == *flags, &|spec| spec.flags = other);
+                }
+            }
+            Test::Set { .. } | Test::Connections { .. } | Test::State { .. } => {}
+        }
+        found
+    }
+
+    fn set(&mut self, field: Number, value: u32) {
+        let short = value as u16;
+        match field {
+            Number::EtherType if short == 0x8100 => self.vlan = Some(5),
+            Number::EtherType | Number::VlanEncapsulated => self.ether_type = short,
+            Number::VlanId => self.vlan = Some(short),
+            Number::ArpHardware => self.arp.hardware = short,
+            Number::ArpProtocol => self.arp.protocol = short,
+            Number::ArpOperation => self.arp.operation = short,
+            Number::Protocol => self.protocol = value as u8,
+            Number::Dscp => self.dscp = value as u8,
+            Number::SourcePort => self.ports[0] = short,
+            Number::DestinationPort => self.ports[1] = short,
+            _ => {}
+        }
+    }
+
+    fn put(&mut self, field: Address, address: IpAddr) {
+        match (field, address) {
+            (Address::Source, IpAddr::V4(address)) => self.v4[0] = address,
+            (Address::Destination, IpAddr::V4(address)) => self.v4[1] = address,
+            (Address::Source, IpAddr::V6(address)) => self.v6[0] = address,
+            (Address::Destination, IpAddr::V6(address)) => self.v6[1] = address,
+            (Address::ArpSender, IpAddr::V4(address)) => self.arp.addresses[0] = address,
+            (Address::ArpTarget, IpAddr::V4(address)) => self.arp.addresses[1] = address,
+            _ => {}
+        }
+    }
+
+    /// Whether a bridge forwards it, and both backends can read it as documented.
+    fn is_usable(&self) -> bool {
+        // A sender is one station, and groups of the bridge itself are not forwarded.
+        let reserved = self.destination[..5] == STP[..5] && self.destination[5] != 0;
+        let stays = self.source[0] & 1 == 1 || self.source == [0; 6] || reserved;
+        // Extension headers are no protocols. Of AH, ip6tables and ebtables see what is behind it.
+        let extension = self.ether_type == 0x86dd && [0, 43, 44, 51, 59, 60].contains(&self.protocol);
+        // Of a later fragment, ebtables sees the fragment header's number as IPv6's protocol.
+        let later = self.ether_type == 0x86dd && self.part == Part::Later;
+        // Another kind of tag than 0x8100, which ebtables takes for that one.
+        !(stays || extension || later || self.ether_type == 0x88a8 || self.ether_type == 0x8100)
+    }
+
+    /// The bytes, with a number that they are known by.
+    pub fn bytes(&self, number: usize) -> Vec<u8> {
+        let mark = [MARK.as_slice(), &(number as u32).to_be_bytes()].concat();
+        let mut frame = [self.destination, self.source].concat();
+        if let Some(vlan) = self.vlan {
+            frame.extend(0x8100u16.to_be_bytes());
+            frame.extend(vlan.to_be_bytes());
+        }
+        frame.extend(self.ether_type.to_be_bytes());
+        match self.ether_type {
+            0x0806 | 0x8035 => frame.extend(self.arp(&mark)),
+            0x0800 => frame.extend(self.packet_v4(&mark)),
+            0x86dd => frame.extend(self.packet_v6(&mark)),
+            _ => frame.extend([&[0; 4], mark.as_slice(), &[0; 40]].concat()),
+        }
+        frame
+    }
+
+    fn arp(&self, mark: &[u8]) -> Vec<u8> {
+        let Arp { hardware, protocol, operation, macs, addresses } = &self.arp;
+        let mut bytes = [hardware.to_be_bytes(), protocol.to_be_bytes(), [6, 4]].concat();
+        bytes.extend(operation.to_be_bytes());
+        for side in [0, 1] {
+            bytes.extend(macs[side]);
+            bytes.extend(addresses[side].octets());
+        }
+        [bytes, vec![0; 8], mark.to_vec()].concat()
+    }
+
+    fn transport(&self, mark: &[u8]) -> Vec<u8> {
+        let data = [mark, &[0; 16]].concat();
+        let ports = [self.ports[0].to_be_bytes(), self.ports[1].to_be_bytes()].concat();
+        let head = match self.protocol {
+            6 => {
+                let acknowledged = if self.flags & 0x10 == 0 { 0u32 } else { 1001 };
+                let numbers = [1000u32.to_be_bytes(), acknowledged.to_be_bytes()].concat();
+                [numbers, vec![0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]].concat()
+            }
+            17 => [(8 + data.len() as u16).to_be_bytes(), [0; 2]].concat(),
+            136 => vec![0; 4],
+            // INIT, with what it must have.
+            132 => [&[0; 8], [1, 0, 0, 44].as_slice(), &[0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]].concat(),
+            1 | 58 => return [&[self.icmp.0, self.icmp.1, 0, 0, 0, 1, 0, 1], data.as_slice()].concat(),
+            33 => vec![0; 12],
+            _ => return [&[0; 8], data.as_slice()].concat(),
+        };
+        [ports, head, data].concat()
+    }
+
+    fn packet_v4(&self, mark: &[u8]) -> Vec<u8> {
+        let fragment: u16 = match self.part {
+            Part::Whole => 0,
+            Part::First => 0x2000,
+            Part::Later => 100,
+        };
+        let mut payload = self.transport(mark);
+        // A fragment that is not the last has a multiple of eight bytes (RFC 791).
+        payload.resize(payload.len().next_multiple_of(8), 0);
+        let options: &[u8] = if self.options { &[1, 1, 1, 0] } else { &[] };
+        let length = 20 + options.len();
+        let mut head = vec![0x40 | (length / 4) as u8, self.dscp << 2 | 1];
+        head.extend(((length + payload.len()) as u16).to_be_bytes());
+        head.extend(7u16.to_be_bytes());
+        head.extend(fragment.to_be_bytes());
+        head.extend([64, self.protocol, 0, 0]);
+        self.v4.iter().for_each(|address| head.extend(address.octets()));
+        head.extend(options);
+        let sum: u32 =
+            head.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        head[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+        [head, payload].concat()
+    }
+
+    fn packet_v6(&self, mark: &[u8]) -> Vec<u8> {
+        let mut payload = self.transport(mark);
+        payload.resize(payload.len().next_multiple_of(8), 0);
+        let mut next = self.protocol;
+        if self.part != Part::Whole {
+            let offset: u16 = if self.part == Part::First { 1 } else { 800 };
+            let head = [[next, 0], offset.to_be_bytes(), [0, 0], [0, 7]].concat();
+            (payload, next) = ([head, payload].concat(), 44);
+        }
+        if self.options {
+            let head = [next, 0, 1, 4, 0, 0, 0, 0];
+            (payload, next) = ([head.as_slice(), &payload].concat(), 0);
+        }
+        let class = u32::from(self.dscp << 2 | 1);
+        let mut head = (6 << 28 | class << 20).to_be_bytes().to_vec();
+        head.extend((payload.len() as u16).to_be_bytes());
+        head.extend([next, 64]);
+        self.v6.iter().for_each(|address| head.extend(address.octets()));
+        [head, payload].concat()
+    }
+}
+
+fn most(field: Number) -> u32 {
+    match field {
+        Number::Dscp => 0x3f,
+        Number::Protocol | Number::StpType | Number::StpFlags => 0xff,
+        Number::VlanId => 0xfff,
+        Number::StpRootCost => u32::MAX,
+        _ => 0xffff,
+    }
+}
+
+fn ends(among: &Addresses) -> (IpAddr, IpAddr) {
+    match among {
+        Addresses::Net(IpNet::V4(net)) => (net.network().into(), net.broadcast().into()),
+        Addresses::Net(IpNet::V6(net)) => (net.network().into(), net.broadcast().into()),
+        Addresses::Range(AddressRange::V4(first, last)) => ((*first).into(), (*last).into()),
+        Addresses::Range(AddressRange::V6(first, last)) => ((*first).into(), (*last).into()),
+    }
+}
+
+/// Frames for one rule.
+fn near_rule(way: Way, rule: &PortRule) -> Vec<Spec> {
+    let mut base = Spec::new(way).of_kind(rule.kind);
+    for test in &rule.tests {
+        let wanted = base.near(test).into_iter().find(|(_, wanted)| *wanted);
+        base = wanted.map_or(base, |(spec, _)| spec);
+    }
+    let mut all = vec![base.clone()];
+    all.extend(rule.tests.iter().flat_map(|test| base.near(test)).map(|(spec, _)| spec));
+    let changed = |change: &dyn Fn(&mut Spec)| {
+        let mut spec = base.clone();
+        change(&mut spec);
+        spec
+    };
+    all.push(changed(&|spec| spec.vlan = Some(7)));
+    if matches!(rule.kind, Kind::Ip(..)) {
+        all.push(changed(&|spec| spec.options = true));
+        all.push(changed(&|spec| spec.part = Part::First));
+        all.push(changed(&|spec| spec.part = Part::Later));
+        all.push(changed(&|spec| spec.protocol = if spec.protocol == 17 { 6 } else { 17 }));
+        all.push(changed(&|spec| spec.ether_type = 0x0800 + 0x86dd - spec.ether_type));
+    }
+    all
+}
+
+/// At most `limit` frames near the rules of a port, both ways, each with its number in it.
+pub fn near(rules: &PortRules, limit: usize) -> Vec<(Way, Vec<u8>)> {
+    let mut all: Vec<(Way, Spec)> = Vec::new();
+    for (way, path) in [(Way::Out, &rules.from_guest), (Way::In, &rules.to_guest)] {
+        let kinds = path.chains.iter().map(|chain| chain.kind);
+        all.extend(kinds.map(|kind| (way, Spec::new(way).of_kind(kind))));
+        for rule in path.rules() {
+            all.extend(near_rule(way, rule).into_iter().map(|spec| (way, spec)));
+        }
+        for kind in [Kind::Any, Kind::Arp, Kind::Ip(Version::V4, None), Kind::Ip(Version::V6, None)] {
+            all.push((way, Spec::new(way).of_kind(kind)));
+        }
+    }
+    all.retain(|(_, spec)| spec.is_usable());
+    let step = all.len().div_ceil(limit).max(1);
+    let chosen = all.into_iter().step_by(step).enumerate();
+    chosen.map(|(number, (way, spec))| (way, spec.bytes(number))).collect()
+}
+
+/// Exchanges near the rules of a port that tracks connections: a frame, its answer, and the frame
+/// again, of protocols that need no more to be a connection.
+pub fn exchanges(rules: &PortRules, limit: usize) -> Vec<(Way, Vec<u8>)> {
+    let mut all: Vec<(Way, Spec)> = Vec::new();
+    for (way, path) in [(Way::Out, &rules.from_guest), (Way::In, &rules.to_guest)] {
+        let back = if way == Way::Out { Way::In } else { Way::Out };
+        let mut specs = vec![Spec::new(way).of_kind(Kind::Ip(Version::V4, Some(17)))];
+        specs.extend(path.rules().flat_map(|rule| near_rule(way, rule)));
+        for spec in specs {
+            // A TCP packet other than the first two is judged by the ones before it, and fragments
+            // wait for the others.
+            let simple = spec.part == Part::Whole && (spec.protocol != 6 || spec.flags == 0x02);
+            // SCTP answers with another chunk.
+            if !simple || spec.protocol == 132 || !spec.is_usable() {
+                continue;
+            }
+            let answer = spec.answer();
+            all.extend([(way, spec.clone()), (back, answer), (way, spec)]);
+        }
+    }
+    all.retain(|(_, spec)| spec.is_usable());
+    all.truncate(limit);
+    let numbered = all.into_iter().enumerate();
+    numbered.map(|(number, (way, spec))| (way, spec.bytes(number))).collect()
+}

@@ -1,0 +1,135 @@
+//! Generated filters give generated frames the same verdict in `explain`, by iptables and by
+//! nftables in the kernel.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, reason = "a test fails by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod filters;
+mod frames;
+mod wire;
+
+use std::cell::Cell;
+
+use filters::{Documents, Tracking};
+use netlaunch::firewall::Backend;
+use netlaunch::nwfilter::explain::{Judge, Verdict, Way};
+use netlaunch::rules::port::PortRules;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use wire::Wire;
+
+/// How many filters, and at most how many frames for each.
+const FILTERS: u32 = 40;
+const FRAMES: usize = 300;
+
+/// What explain says of the frames, and why.
+fn explained(rules: &PortRules, frames: &[(Way, Vec<u8>)]) -> (Vec<bool>, Vec<String>) {
+    let mut judge = Judge::new(rules);
+    let judged = frames.iter().map(|(way, bytes)| {
+        let explained = judge.judge(*way, bytes, bytes.len()).unwrap();
+        assert_ne!(explained.verdict, Verdict::Undecided, "{explained}");
+        (explained.verdict == Verdict::Pass, explained.to_string())
+    });
+    judged.unzip()
+}
+
+/// The first frame on which a backend and explain do not agree, in full.
+fn compare(
+    documents: &Documents,
+    backend: Backend,
+    frames: &[(Way, Vec<u8>)],
+    (expected, why): &(Vec<bool>, Vec<String>),
+    got: &[bool],
+) -> Result<(), TestCaseError> {
+    let differs: Vec<_> = (0..frames.len()).filter(|n| got[*n] != expected[*n]).collect();
+    let Some(number) = differs.first().copied() else { return Ok(()) };
+    let (way, bytes) = &frames[number];
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let said = if got[number] { "pass" } else { "no pass" };
+    Err(TestCaseError::fail(format!(
+        "{} frames differ; {backend}: frame {number} {}: {said}\nexplain: {}\n{hex}\n{}",
+        differs.len(),
+        way.name(),
+        why[number],
+        documents.0.concat(),
+    )))
+}
+
+/// Fails with the reason, which has the documents; the numbers they were made of say nothing.
+fn passed_or_shown<T>(result: Result<(), TestError<T>>) {
+    match result {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, _) | TestError::Abort(reason)) => panic!("{reason}"),
+    }
+}
+
+fn runner(seed: u8) -> TestRunner {
+    let config = Config {
+        cases: FILTERS,
+        failure_persistence: None,
+        max_shrink_iters: 150,
+        ..Config::default()
+    };
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]))
+}
+
+#[test]
+fn stateless_filters_do_the_same_everywhere() {
+    if !common::have_root("stateless_filters_do_the_same_everywhere") {
+        return;
+    }
+    let wire = Wire::new();
+    let (count, passed) = (Cell::new(0), Cell::new(0));
+    let result = runner(1).run(&filters::seeds(), |seeds| {
+        let documents = filters::documents(&seeds, Tracking::Without);
+        let Some(rules) = filters::rules(&documents) else {
+            return Err(TestCaseError::fail(format!("no rules: {documents:?}")));
+        };
+        let frames = frames::near(&rules, FRAMES);
+        let explained = explained(&rules, &frames);
+        count.set(count.get() + frames.len());
+        passed.set(passed.get() + explained.0.iter().filter(|passes| **passes).count());
+        for backend in [Backend::Iptables, Backend::Nftables] {
+            let failed = |error| TestCaseError::fail(format!("{error}\n{}", documents.0.concat()));
+            let recorded = wire.apply(backend, Some(&rules), &[]).map_err(failed)?;
+            let got = wire.replay(&frames, &explained.0);
+            wire.apply(backend, None, &recorded).map_err(failed)?;
+            compare(&documents, backend, &frames, &explained, &got)?;
+        }
+        Ok(())
+    });
+    passed_or_shown(result);
+    let (count, passed) = (count.get(), passed.get());
+    eprintln!("{FILTERS} filters, {count} frames on each backend, {passed} of them pass");
+    assert!(passed * 10 > count && passed * 10 < count * 9, "{passed} of {count} pass");
+}
+
+#[test]
+fn stateful_filters_do_as_explained() {
+    if !common::have_root("stateful_filters_do_as_explained") {
+        return;
+    }
+    let count = Cell::new(0);
+    let result = runner(2).run(&filters::seeds(), |seeds| {
+        let documents = filters::documents(&seeds, Tracking::With);
+        let Some(rules) = filters::rules(&documents) else {
+            return Err(TestCaseError::fail(format!("no rules: {documents:?}")));
+        };
+        if !rules.is_stateful() {
+            return Ok(());
+        }
+        let frames = frames::exchanges(&rules, FRAMES);
+        let explained = explained(&rules, &frames);
+        count.set(count.get() + frames.len());
+        // A namespace of its own: nothing is tracked there yet.
+        let wire = Wire::new();
+        let failed = |error| TestCaseError::fail(format!("{error}\n{}", documents.0.concat()));
+        wire.apply(Backend::Iptables, Some(&rules), &[]).map_err(failed)?;
+        wire.trust_checksums();
+        let got = wire.replay(&frames, &explained.0);
+        compare(&documents, Backend::Iptables, &frames, &explained, &got)
+    });
+    passed_or_shown(result);
+    eprintln!("{} frames in connections", count.get());
+    assert!(count.get() > 1000);
+}

@@ -1,0 +1,193 @@
+//! A bridge with a guest's port and a neighbour's, and frames sent through it.
+//!
+//! ```text
+//! vm ──── vnet0 [br0] peer0 ──── peer
+//! ```
+//!
+//! The bridge is a hub (it forgets addresses at once) without addresses of its own, so whatever a
+//! filter lets through comes out at the other end.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use netlaunch::firewall::port_nft::Extras;
+use netlaunch::firewall::{Backend, PortFilter, PortPlan, PortRecorded, Tools};
+use netlaunch::nwfilter::explain::Way;
+use netlaunch::rules::port::PortRules;
+use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom,
+    send, setsockopt, socket, sockopt,
+};
+
+use crate::common::Netns;
+
+/// What marks a frame's payload, in front of its number.
+pub const MARK: &[u8; 4] = b"NLa~";
+
+pub struct Wire {
+    netns: Netns,
+    vm: OwnedFd,
+    peer: OwnedFd,
+    index: u32,
+}
+
+impl Wire {
+    pub fn new() -> Self {
+        let netns = Netns::bare();
+        netns.inside(|| {
+            let set = |path: &str, value: &str| {
+                // Settings of modules that are not loaded yet cannot be made.
+                let _ = fs::write(format!("/proc/sys/net/{path}"), value);
+            };
+            set("ipv6/conf/default/disable_ipv6", "1");
+        });
+        netns.ip("link add br0 address 52:54:00:00:00:fe type bridge ageing_time 0 stp_state 0 mcast_snooping 0 forward_delay 0");
+        netns.ip("link add vnet0 type veth peer name vm");
+        netns.ip("link add peer0 type veth peer name peer");
+        for port in ["vnet0", "peer0"] {
+            netns.ip(&format!("link set {port} master br0"));
+        }
+        for link in ["vm", "peer", "br0"] {
+            netns.ip(&format!("link set {link} arp off"));
+        }
+        for link in ["br0", "vnet0", "peer0", "vm", "peer"] {
+            netns.ip(&format!("link set {link} up"));
+        }
+        let (vm, peer, index) = netns.inside(|| {
+            for (path, value) in [
+                ("bridge/bridge-nf-call-iptables", "1"),
+                ("bridge/bridge-nf-call-ip6tables", "1"),
+                ("bridge/bridge-nf-filter-vlan-tagged", "0"),
+            ] {
+                fs::write(format!("/proc/sys/net/{path}"), value).unwrap();
+            }
+            (station("vm"), station("peer"), if_nametoindex("vnet0").unwrap())
+        });
+        Wire { netns, vm, peer, index }
+    }
+
+    /// Gives the port these rules, or takes those of `old` away.
+    pub fn apply(
+        &self,
+        backend: Backend,
+        rules: Option<&PortRules>,
+        old: &[PortRecorded],
+    ) -> Result<Vec<PortRecorded>, String> {
+        let filter = |rules: &PortRules| PortFilter {
+            index: self.index,
+            port: "vnet0".parse().unwrap(),
+            rules: rules.clone(),
+            backend,
+        };
+        let filters: Vec<_> = rules.map(filter).into_iter().collect();
+        let extras = Extras { trace: false, counters: false, reject: true };
+        let plan = PortPlan::new(&filters, extras).unwrap();
+        let applied = self.netns.inside(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let path = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(Into::into);
+            let tools = Tools::find(&path);
+            let applied = plan.apply(&tools, old, false);
+            runtime.unwrap().block_on(applied).map_err(|error| error.to_string())
+        });
+        applied.map(|()| plan.recorded().to_vec())
+    }
+
+    /// Has the connection tracking of the namespace, once it is in use, believe every checksum:
+    /// the frames have none.
+    pub fn trust_checksums(&self) {
+        self.netns.inside(|| {
+            for path in ["nf_conntrack_checksum"] {
+                let _ = fs::write(format!("/proc/sys/net/netfilter/{path}"), "0");
+            }
+        });
+    }
+
+    /// Sends the frames one after the other and says which came out at the other end. `expected`
+    /// are those that should: they are waited for.
+    pub fn replay(&self, frames: &[(Way, Vec<u8>)], expected: &[bool]) -> Vec<bool> {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // On one processor the links deliver in the order of sending.
+                let mut one = nix::sched::CpuSet::new();
+                one.set(0).unwrap();
+                let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &one);
+                self.replay_here(frames, expected)
+            }).join().unwrap()
+        })
+    }
+
+    fn replay_here(&self, frames: &[(Way, Vec<u8>)], expected: &[bool]) -> Vec<bool> {
+        let mut seen = vec![false; frames.len()];
+        let drain = |seen: &mut Vec<bool>| {
+            for (way, socket) in [(Way::Out, &self.peer), (Way::In, &self.vm)] {
+                for number in heard(socket) {
+                    if frames.get(number).is_some_and(|(sent, _)| *sent == way) {
+                        seen[number] = true;
+                    }
+                }
+            }
+        };
+        drain(&mut Vec::new());
+        for (number, (way, bytes)) in frames.iter().enumerate() {
+            let from = if *way == Way::Out { &self.vm } else { &self.peer };
+            send(from.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
+            if number % 32 == 31 {
+                drain(&mut seen);
+            }
+        }
+        let end = Instant::now() + Duration::from_secs(2);
+        loop {
+            drain(&mut seen);
+            let missing = (0..frames.len()).any(|number| expected[number] && !seen[number]);
+            if !missing || Instant::now() > end {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // What should not have come would be here by now, too: nothing overtakes.
+        drain(&mut seen);
+        seen
+    }
+}
+
+/// A socket that sends and hears everything at an interface.
+fn station(name: &str) -> OwnedFd {
+    let (family, kind) = (AddressFamily::Packet, SockType::Raw);
+    let socket = socket(family, kind, SockFlag::SOCK_NONBLOCK, SockProtocol::EthAll).unwrap();
+    setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).unwrap();
+    let address = getifaddrs()
+        .unwrap()
+        .filter(|found| found.interface_name == name)
+        .find_map(|found| found.address?.as_link_addr().copied())
+        .unwrap();
+    bind(socket.as_raw_fd(), &address).unwrap();
+    socket
+}
+
+/// The numbers of the frames that came in at a socket.
+fn heard(socket: &OwnedFd) -> BTreeSet<usize> {
+    const OUTGOING: u8 = 4;
+    let mut numbers = BTreeSet::new();
+    let mut bytes = [0; 4096];
+    loop {
+        match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut bytes) {
+            Ok((length, from)) => {
+                if from.is_some_and(|from| from.pkttype() == OUTGOING) {
+                    continue;
+                }
+                let found = bytes[..length].windows(8).filter(|at| at[..4] == *MARK);
+                numbers.extend(found.map(|at| {
+                    u32::from_be_bytes([at[4], at[5], at[6], at[7]]) as usize
+                }));
+            }
+            Err(Errno::EAGAIN) => return numbers,
+            Err(Errno::EINTR | Errno::ENETDOWN) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! `explain` gives the verdicts that were measured: the conformance cases, where they are there.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use netlaunch::nwfilter::explain::{Dependency, Judge, Verdict, Way};
+use netlaunch::nwfilter::{Binding, Filters, compile, flatten, parse, stock, stock_names};
+use serde_json::Value;
+
+/// The measured cases: NETLAUNCH_CONFORMANCE, or beside the sources.
+fn cases() -> Option<PathBuf> {
+    let dir = std::env::var_os("NETLAUNCH_CONFORMANCE").map(PathBuf::from).unwrap_or_else(|| {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/conformance")
+    });
+    let given = dir.join("given");
+    if given.is_dir() {
+        return Some(given);
+    }
+    eprintln!("skipped: no conformance cases in {} (NETLAUNCH_CONFORMANCE)", dir.display());
+    None
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
+}
+
+/// Numbers in a frame at a place.
+fn short(frame: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([frame[at], frame[at + 1]])
+}
+
+/// What an exception's pattern stands for: frames on which the reference says nothing about the
+/// documentation.
+fn excused(class: &str, frame: &[u8]) -> bool {
+    match class {
+        "arp-hardware" => short(frame, 12) == 0x0806 && [12, 18].contains(&short(frame, 14)),
+        "stp-type" => short(frame, 12) < 0x600 && frame[14..16] == [0x42; 2] && frame[20] > 0,
+        "ah-ipv6" => short(frame, 12) == 0x86dd && frame[20] == 51,
+        other => panic!("no rule for the exceptions of the class {other}"),
+    }
+}
+
+/// Whether no bridge forwards the frame, whatever a filter says: its source is a group or nobody, or
+/// its destination is one of the addresses that are for the bridge itself (IEEE 802.1Q, 8.6.3), the
+/// bridge group's own aside.
+fn stays_at_bridge(frame: &[u8]) -> bool {
+    let reserved = frame[..5] == [0x01, 0x80, 0xc2, 0, 0] && (1..16).contains(&frame[5]);
+    reserved || frame[6] & 1 == 1 || frame[6..12] == [0; 6]
+}
+
+/// Exceptions of a case: whether a frame's verdict is the opposite, or not compared.
+struct Exceptions {
+    turned: BTreeSet<u64>,
+    excused: BTreeSet<u64>,
+    classes: Vec<String>,
+}
+
+impl Exceptions {
+    fn of(all: &Value, name: &str) -> Self {
+        let mut own = Exceptions { turned: [].into(), excused: [].into(), classes: vec![] };
+        for entry in all.as_array().unwrap() {
+            let pattern = entry["filter"].as_str().unwrap();
+            let (start, end) = pattern.split_once('*').unwrap_or((pattern, ""));
+            let matches = match pattern.contains('*') {
+                true => name.contains(start.trim_end_matches('*')) && (end.is_empty() || name.contains(end.trim_matches('*'))),
+                false => pattern == name,
+            };
+            if !matches {
+                continue;
+            }
+            let numbers = |key: &str| entry[key].as_array().into_iter().flatten().filter_map(Value::as_u64);
+            own.turned.extend(numbers("frames"));
+            own.excused.extend(numbers("undone_by_another"));
+            if entry.get("frame").is_some() {
+                own.classes.push(entry["class"].as_str().unwrap().to_owned());
+            }
+        }
+        own
+    }
+}
+
+#[test]
+fn explain_gives_the_measured_verdicts() {
+    let Some(given) = cases() else { return };
+    let exceptions: Value =
+        serde_json::from_slice(&fs::read(given.join("exceptions.json")).unwrap()).unwrap();
+    let mut names: Vec<_> = fs::read_dir(&given).unwrap().map(|e| e.unwrap().path()).collect();
+    names.sort();
+    let (mut total, mut same, mut undecided) = (0, 0, 0);
+    let mut wrong: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in names.iter().filter(|path| !path.ends_with("exceptions.json")) {
+        let case: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let name = case["name"].as_str().unwrap();
+        if case.get("expect_error").is_some() {
+            continue;
+        }
+        let exceptions = Exceptions::of(&exceptions, name);
+        let mut filters: Filters =
+            stock_names().map(|name| (name.clone(), stock(&name).unwrap().unwrap())).collect();
+        let extra = case["extra_filters"].as_array().unwrap();
+        for xml in extra.iter().chain([&case["filter_xml"]]) {
+            let uuid = "3e3fce45-4f53-4fa7-bb32-11f34168b82b".parse().unwrap();
+            let filter = parse(xml.as_str().unwrap().as_bytes(), Some(uuid)).unwrap();
+            filters.insert(filter.name.clone(), filter);
+        }
+        let binding = Binding::parse(case["binding_xml"].as_str().unwrap().as_bytes()).unwrap();
+        let parts = flatten(&filters[&binding.filter], &filters, &binding.variables()).unwrap();
+        let (rules, _) = compile(&parts).unwrap();
+        let mut judge = Judge::new(&rules);
+        // Once a frame depends on how many connections there are, nobody knows what is tracked.
+        let mut unknown = false;
+        let frames = case["frames"].as_array().unwrap();
+        for (number, (frame, verdict)) in
+            frames.iter().zip(case["verdicts"].as_array().unwrap()).enumerate()
+        {
+            let raw = bytes(frame["hex"].as_str().unwrap());
+            let way = if frame["dir"] == "in" { Way::In } else { Way::Out };
+            let explained = judge.judge(way, &raw, raw.len()).unwrap();
+            let Some(verdict) = verdict.as_u64() else { continue };
+            // Nor does the host take packets from nobody (RFC 1122, 3.2.1.3), and who listened there
+            // when this was measured did not hear the reserved protocol.
+            let unheard =
+                || short(&raw, 12) == 0x0800 && (raw[26..30] == [0; 4] || raw[23] == 255);
+            if stays_at_bridge(&raw)
+                || (frame["dir"] == "host" && unheard())
+                || exceptions.excused.contains(&(number as u64))
+                || exceptions.classes.iter().any(|class| excused(class, &raw))
+            {
+                continue;
+            }
+            let depends = explained.stages.iter().flat_map(|stage| &stage.depends);
+            unknown |= depends.into_iter().any(|(on, _)| matches!(on, Dependency::Connections(_)));
+            if unknown || explained.verdict == Verdict::Undecided {
+                undecided += 1;
+                continue;
+            }
+            let expected = (verdict == 1) != exceptions.turned.contains(&(number as u64));
+            total += 1;
+            if (explained.verdict == Verdict::Pass) == expected {
+                same += 1;
+                continue;
+            }
+            let text = format!("#{number} {} {}: {explained}", frame["dir"], frame["desc"]);
+            wrong.entry(name.to_owned()).or_default().push(text);
+        }
+    }
+    eprintln!("{same} of {total} frames as measured, {undecided} undecided");
+    for (name, wrong) in &wrong {
+        eprintln!("{name}: {} differ", wrong.len());
+        wrong.iter().take(4).for_each(|line| eprintln!("    {line}"));
+    }
+    assert!(total > 10_000);
+    assert!(wrong.is_empty());
+}
