@@ -29,9 +29,8 @@ fn on_both(name: &str, test: impl Fn(&PortScene, &str)) {
 
 /// Datagrams to this port are dropped, both ways.
 fn no_port(port: u16) -> String {
-    let rule = |way| {
-        format!("<rule action='drop' direction='{way}'><udp dstportstart='{port}'/></rule>")
-    };
+    let rule =
+        |way| format!("<rule action='drop' direction='{way}'><udp dstportstart='{port}'/></rule>");
     rule("in") + &rule("out")
 }
 
@@ -68,14 +67,12 @@ fn a_tool_that_fails_half_way_leaves_every_tool_as_it_was() {
     scene.foreign_rules();
     let failing = scene.sandbox.path("failing");
     std::fs::create_dir(&failing).unwrap();
-    let script = scene.sandbox.script("ip6tables-restore", "cat > /dev/null; echo no luck >&2; exit 4");
+    let script =
+        scene.sandbox.script("ip6tables-restore", "cat > /dev/null; echo no luck >&2; exit 4");
     std::os::unix::fs::symlink(script, failing.join("ip6tables-restore")).unwrap();
     let untouched = scene.ruleset();
-    let frames = [
-        Frame::arp(VM, PEER, 1),
-        Frame::udp(VM, PEER, 1, 53),
-        Frame::udp6(VM, PEER, 1, 53),
-    ];
+    let frames =
+        [Frame::arp(VM, PEER, 1), Frame::udp(VM, PEER, 1, 53), Frame::udp6(VM, PEER, 1, 53)];
     let pass = || frames.each_ref().map(|frame| scene.leaves(frame));
 
     // A port that had no filter has none.
@@ -93,12 +90,16 @@ fn a_tool_that_fails_half_way_leaves_every_tool_as_it_was() {
     assert_eq!(pass(), [false; 3]);
     let file = scene.sandbox.path("filter.xml");
     let old = std::fs::read_to_string(scene.sandbox.path("config/nwfilter/test.xml")).unwrap();
-    std::fs::write(&file, old.replace("53", "54").replace("opcode='Request'", "opcode='2'")).unwrap();
+    std::fs::write(&file, old.replace("53", "54").replace("opcode='Request'", "opcode='2'"))
+        .unwrap();
     let define = ["define", file.to_str().unwrap()];
     done(scene.nwfilter_with_path(&failing, &define)).unwrap_err();
     assert_eq!(scene.ruleset(), bound);
     assert_eq!(pass(), [false; 3]);
-    assert_eq!(std::fs::read_to_string(scene.sandbox.path("config/nwfilter/test.xml")).unwrap(), old);
+    assert_eq!(
+        std::fs::read_to_string(scene.sandbox.path("config/nwfilter/test.xml")).unwrap(),
+        old
+    );
 
     // A filter that cannot be taken away is still there.
     done(scene.nwfilter_with_path(&failing, &["binding-delete", "vnet0"])).unwrap_err();
@@ -189,9 +190,13 @@ fn a_frame_between_two_ports_passes_the_filters_of_both() {
         scene.define("receiver", &format!("{}{}", drop("in", 2), drop("out", 12))).unwrap();
         scene.bind(Station::Vnet0, "sender", &[]).unwrap();
         scene.bind(Station::Vnet1, "receiver", &[]).unwrap();
-        for (port, there, back) in
-            [(1, false, true), (2, false, true), (3, true, true), (11, true, false), (12, true, false)]
-        {
+        for (port, there, back) in [
+            (1, false, true),
+            (2, false, true),
+            (3, true, true),
+            (11, true, false),
+            (12, true, false),
+        ] {
             let to = scene.send(Station::Vnet0, &Frame::udp(VM, OTHER, 9, port));
             assert_eq!(to.contains(&Station::Vnet1), there, "to port {port}");
             let from = scene.send(Station::Vnet1, &Frame::udp(OTHER, VM, 9, port));
@@ -263,15 +268,16 @@ fn faults(list: &Value) -> Vec<String> {
 fn ports_count_what_passes_and_what_is_dropped() {
     on_both("ports_count_what_passes_and_what_is_dropped", |scene, backend| {
         let settings = format!("firewall_backend = \"{backend}\"\n");
-        scene.define(
-            "test",
-            &format!(
-                "{}<rule action='reject' direction='out'><udp dstportstart='54'/></rule>
+        scene
+            .define(
+                "test",
+                &format!(
+                    "{}<rule action='reject' direction='out'><udp dstportstart='54'/></rule>
                  <rule action='drop' direction='out'><arp opcode='2'/></rule>",
-                no_port(53)
-            ),
-        )
-        .unwrap();
+                    no_port(53)
+                ),
+            )
+            .unwrap();
         scene.bind(Station::Vnet1, "test", &[]).unwrap();
         scene.settings(&format!("{settings}enable_counters = true\n"));
         scene.bind(Station::Vnet0, "test", &[]).unwrap();

@@ -142,9 +142,7 @@ fn addresses_can_be_excluded() {
             scene.unbind(Station::Vnet0);
         }
         scene
-            .filter(
-                "<rule action='drop' direction='out'><ip match='no' protocol='tcp'/></rule>",
-            )
+            .filter("<rule action='drop' direction='out'><ip match='no' protocol='tcp'/></rule>")
             .unwrap();
         assert!(scene.leaves(&Frame::tcp(VM, PEER, 1, 2, SYN)));
         assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
@@ -253,19 +251,22 @@ fn flags_of_tcp_are_compared_under_their_mask() {
 fn nothing_of_a_failed_bind_reaches_the_next() {
     on_both("the test of failed binds", |scene| {
         let backend = std::fs::read_to_string(scene.sandbox.path("config/nwfilter.conf")).unwrap();
-        let accept_v6 =
-            "<rule action='accept' direction='inout' priority='100'><all-ipv6/></rule>
+        let accept_v6 = "<rule action='accept' direction='inout' priority='100'><all-ipv6/></rule>
              <rule action='accept' direction='inout' priority='100'><mac protocolid='arp'/></rule>";
         scene.foreign_rules();
         let before = scene.ruleset();
         let failing = if backend.contains("nftables") {
             // The kernel refuses a map that is there with other keys.
             scene.sh("nft add table bridge netlaunch_nwfilter");
-            scene.sh("nft 'add map bridge netlaunch_nwfilter to_guest { type ether_addr : verdict; }'");
+            scene.sh(
+                "nft 'add map bridge netlaunch_nwfilter to_guest { type ether_addr : verdict; }'",
+            );
             accept_v6.to_owned()
         } else {
             // iptables refuses a set that is not there, when ebtables has done its part already.
-            format!("{accept_v6}<rule action='drop' direction='out'><all ipset='absent' ipsetflags='src'/></rule>")
+            format!(
+                "{accept_v6}<rule action='drop' direction='out'><all ipset='absent' ipsetflags='src'/></rule>"
+            )
         };
         let refused = scene.ruleset();
         let said = scene.filter(&failing).unwrap_err();
@@ -293,7 +294,8 @@ fn nothing_of_a_failed_bind_reaches_the_next() {
 fn a_guest_without_its_address_gets_no_open_port_and_icmp_types_have_one_way() {
     on_both("the test of what is not known yet", |scene| {
         for learning in [None, Some("any"), Some("dhcp"), Some("none")] {
-            let parameters: Vec<_> = learning.map(|how| ("CTRL_IP_LEARNING", how)).into_iter().collect();
+            let parameters: Vec<_> =
+                learning.map(|how| ("CTRL_IP_LEARNING", how)).into_iter().collect();
             match scene.bind(Station::Vnet0, "clean-traffic", &parameters) {
                 // It says what is missing, and the port is nobody's.
                 Err(said) => {
@@ -336,8 +338,7 @@ fn a_filter_is_in_force_when_its_bind_returns() {
     let stranger = Host { v4: Ipv4Addr::new(10, 2, 3, 200), ..VM };
     on_both("the test of binds that return early", |scene| {
         for learning in ["any", "dhcp", "none"] {
-            let parameters =
-                [("IP", "10.2.3.4"), ("CTRL_IP_LEARNING", learning)];
+            let parameters = [("IP", "10.2.3.4"), ("CTRL_IP_LEARNING", learning)];
             scene.bind(Station::Vnet0, "clean-traffic", &parameters).unwrap();
             assert!(!scene.leaves(&Frame::udp(stranger, PEER, 1, 2)), "{learning}");
             assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)), "{learning}");
@@ -389,7 +390,13 @@ fn make_ipset(name: &str, address: Ipv4Addr, udp_port: u16) {
     let family = attribute(5, &[2]);
     call(
         CREATE,
-        &[named.clone(), attribute(3, b"hash:ip,port\0"), revision, family, attribute(7 | NESTED, &[])],
+        &[
+            named.clone(),
+            attribute(3, b"hash:ip,port\0"),
+            revision,
+            family,
+            attribute(7 | NESTED, &[]),
+        ],
     );
     let ip = attribute(1 | NESTED, &attribute(1 | NETWORK_ORDER, &address.octets()));
     let port = attribute(4 | NETWORK_ORDER, &udp_port.to_be_bytes());

@@ -12,9 +12,9 @@ use serde_json::Value;
 
 /// The measured cases: NETLAUNCH_CONFORMANCE, or beside the sources.
 fn cases() -> Option<PathBuf> {
-    let dir = std::env::var_os("NETLAUNCH_CONFORMANCE").map(PathBuf::from).unwrap_or_else(|| {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/conformance")
-    });
+    let dir = std::env::var_os("NETLAUNCH_CONFORMANCE")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/conformance"));
     let given = dir.join("given");
     if given.is_dir() {
         return Some(given);
@@ -65,13 +65,17 @@ impl Exceptions {
             let pattern = entry["filter"].as_str().unwrap();
             let (start, end) = pattern.split_once('*').unwrap_or((pattern, ""));
             let matches = match pattern.contains('*') {
-                true => name.contains(start.trim_end_matches('*')) && (end.is_empty() || name.contains(end.trim_matches('*'))),
+                true => {
+                    name.contains(start.trim_end_matches('*'))
+                        && (end.is_empty() || name.contains(end.trim_matches('*')))
+                }
                 false => pattern == name,
             };
             if !matches {
                 continue;
             }
-            let numbers = |key: &str| entry[key].as_array().into_iter().flatten().filter_map(Value::as_u64);
+            let numbers =
+                |key: &str| entry[key].as_array().into_iter().flatten().filter_map(Value::as_u64);
             own.turned.extend(numbers("frames"));
             own.excused.extend(numbers("undone_by_another"));
             if entry.get("frame").is_some() {
@@ -122,8 +126,7 @@ fn explain_gives_the_measured_verdicts() {
             let Some(verdict) = verdict.as_u64() else { continue };
             // Nor does the host take packets from nobody (RFC 1122, 3.2.1.3), and who listened there
             // when this was measured did not hear the reserved protocol.
-            let unheard =
-                || short(&raw, 12) == 0x0800 && (raw[26..30] == [0; 4] || raw[23] == 255);
+            let unheard = || short(&raw, 12) == 0x0800 && (raw[26..30] == [0; 4] || raw[23] == 255);
             if stays_at_bridge(&raw)
                 || (frame["dir"] == "host" && unheard())
                 || exceptions.excused.contains(&(number as u64))

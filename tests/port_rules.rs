@@ -170,13 +170,9 @@ fn packet_rows() -> Vec<Row> {
     let v4 = |protocol| Kind::Ip(Version::V4, Some(protocol));
     let v6 = |protocol| Kind::Ip(Version::V6, Some(protocol));
     let range4 = AddressRange::V4([10, 2, 3, 4].into(), [10, 2, 3, 9].into());
-    let range6 =
-        AddressRange::V6("2001:db8::4".parse().unwrap(), "2001:db8::9".parse().unwrap());
-    let range = |field, range, negated| Test::Address {
-        field,
-        among: Addresses::Range(range),
-        negated,
-    };
+    let range6 = AddressRange::V6("2001:db8::4".parse().unwrap(), "2001:db8::9".parse().unwrap());
+    let range =
+        |field, range, negated| Test::Address { field, among: Addresses::Range(range), negated };
     let icmp = |types, codes, negated| Test::Icmp { types, codes, negated };
     let flags = |mask, flags, negated| Test::TcpFlags { mask, flags, negated };
     let state = |states: &[State], direction| Test::State { states: states.to_vec(), direction };
@@ -244,7 +240,12 @@ fn value(kind: Value, seed: u32) -> String {
     };
     match kind {
         Value::Mac => format!("52:54:00:11:22:{:02x}", seed & 0xff),
-        Value::MacMask => pick(&["ff:ff:ff:ff:ff:ff", "ff:ff:ff:00:00:00", "00:00:00:00:00:ff", "00:00:00:00:00:00"]),
+        Value::MacMask => pick(&[
+            "ff:ff:ff:ff:ff:ff",
+            "ff:ff:ff:00:00:00",
+            "00:00:00:00:00:ff",
+            "00:00:00:00:00:00",
+        ]),
         Value::V4 => std::net::Ipv4Addr::from(seed).to_string(),
         Value::V4Mask => (seed % 33).to_string(),
         Value::V6 => format!("2001:db8:{:x}::{:x}", seed >> 16, seed & 0xffff),
@@ -260,13 +261,25 @@ fn value(kind: Value, seed: u32) -> String {
         Value::Boolean => pick(&["true", "false"]),
         Value::TcpFlags => pick(&["SYN/ALL", "ALL/SYN", "SYN,ACK/SYN", "NONE/NONE", "ALL/NONE"]),
         Value::State => pick(&["NONE", "NEW", "ESTABLISHED,RELATED", "INVALID", "NEW,INVALID"]),
-        Value::Comment => pick(&["plain", "quotes &quot; and &apos;", "$(reboot) ; `id` \\ #", "é€ñ", &"x".repeat(256)]),
+        Value::Comment => pick(&[
+            "plain",
+            "quotes &quot; and &apos;",
+            "$(reboot) ; `id` \\ #",
+            "é€ñ",
+            &"x".repeat(256),
+        ]),
         Value::IpSet | Value::IpSetFlags => String::new(),
     }
 }
 
 /// A rule of a document; sets of the host's, which would have to be there, aside.
-fn document_rule(protocol: Protocol, direction: &str, action: &str, no: bool, seeds: &Seeds) -> String {
+fn document_rule(
+    protocol: Protocol,
+    direction: &str,
+    action: &str,
+    no: bool,
+    seeds: &Seeds,
+) -> String {
     let mut attributes = String::new();
     for ((attribute, kind), (there, seed)) in protocol.fields().iter().zip(seeds) {
         let set = matches!(attribute, Attribute::IpSet | Attribute::IpSetFlags);
@@ -307,7 +320,8 @@ fn documents() -> impl Strategy<Value = String> {
     let rule = (protocol, direction, action, no, seeds).prop_map(|(at, way, action, no, seeds)| {
         document_rule(Protocol::NAMES[at].0, way, action, no, &seeds)
     });
-    let usable = rule.prop_map(|rule| if filter_of(&rule).is_some() { rule } else { String::new() });
+    let usable =
+        rule.prop_map(|rule| if filter_of(&rule).is_some() { rule } else { String::new() });
     proptest::collection::vec(usable, 1..30).prop_map(|rules| rules.concat())
 }
 
@@ -347,7 +361,8 @@ fn the_tools_take_whatever_a_filter_says() {
         println!("nft is given no stateful rule: this kernel tracks no connections of bridges");
     }
     let netns = Netns::bare();
-    let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
     let counted = [Cell::new(0), Cell::new(0)];
     let done = runner.run(&documents(), |document| {
         let rules = filter_of(&document).unwrap();
@@ -369,12 +384,17 @@ fn the_tools_take_whatever_a_filter_says() {
                 take(&netns, script).map_err(TestCaseError::fail)?;
                 count.set(count.get() + script.input.lines().count());
             }
-            let flush = Script { program: "nft", args: &["-f", "-"], input: "flush ruleset\n".into() };
+            let flush =
+                Script { program: "nft", args: &["-f", "-"], input: "flush ruleset\n".into() };
             take(&netns, &flush).map_err(TestCaseError::fail)?;
         }
         Ok(())
     });
-    println!("{CASES} filters: {} lines for nft, {} for the iptables tools", counted[0].get(), counted[1].get());
+    println!(
+        "{CASES} filters: {} lines for nft, {} for the iptables tools",
+        counted[0].get(),
+        counted[1].get()
+    );
     if let Err(error) = done {
         panic!("{error}");
     }

@@ -56,7 +56,9 @@ pub enum BindingError {
     #[error("CTRL_IP_LEARNING cannot be {0:?}: use any, dhcp or none")]
     Learning(String),
     /// A filter is in use.
-    #[error("the filter {filter} is in use by the port {port}; end that first with netlaunch nwfilter binding-delete {port}")]
+    #[error(
+        "the filter {filter} is in use by the port {port}; end that first with netlaunch nwfilter binding-delete {port}"
+    )]
     InUse {
         /// The filter.
         filter: FilterName,

@@ -171,8 +171,8 @@ impl Bindings {
     /// [`BindingError`]; then the port is as it was before.
     pub async fn create(&self, binding: &Binding) -> Result<Vec<String>, BindingError> {
         let port = &binding.port;
-        let index = if_nametoindex(port.as_str())
-            .map_err(|_| BindingError::NoPort(port.clone()))?;
+        let index =
+            if_nametoindex(port.as_str()).map_err(|_| BindingError::NoPort(port.clone()))?;
         let _lock = self.lock()?;
         let (live, stale) = self.statuses()?;
         if live.iter().any(|status| status.port == *port) {
@@ -528,9 +528,7 @@ fn is_there(status: &Status) -> bool {
 fn iptables_is_called(port: &InterfaceName) -> bool {
     let on = |path: String| fs::read_to_string(path).ok().map(|text| text.trim() == "1");
     let all = |tool: &str| on(format!("/proc/sys/net/bridge/bridge-nf-call-{tool}"));
-    let one = |tool: &str| {
-        on(format!("/sys/class/net/{port}/brport/bridge/bridge/nf_call_{tool}"))
-    };
+    let one = |tool: &str| on(format!("/sys/class/net/{port}/brport/bridge/bridge/nf_call_{tool}"));
     ["iptables", "ip6tables"]
         .into_iter()
         .all(|tool| all(tool).unwrap_or(true) || one(tool).unwrap_or(false))

@@ -123,8 +123,9 @@ pub(super) fn all(dir: &Path) -> Result<Vec<Status>, StatusError> {
 
 fn read(path: &Path) -> Result<Option<Status>, StatusError> {
     match fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| {
-            StatusError::Damaged { path: path.to_owned(), what: error.to_string() }
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| StatusError::Damaged {
+            path: path.to_owned(),
+            what: error.to_string(),
         }),
         // Another command may just have ended it.
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -17,12 +17,12 @@ use super::nwfilter_explain::{ExplainError, explain};
 use super::{Failure, print};
 use crate::binding::{BindingError, BindingSettings, Bindings, Status};
 use crate::definitions::Origin;
+use crate::facts::FirewallScript;
 use crate::firewall::PortCounts;
 use crate::nwfilter::{
-    Binding, Broken, Change, CompileError, Definition, Draft, FilterName, FilterStore, StoreError, TreeError, needs, reachable,
-    to_xml,
+    Binding, Broken, Change, CompileError, Definition, Draft, FilterName, FilterStore, StoreError,
+    TreeError, needs, reachable, to_xml,
 };
-use crate::facts::FirewallScript;
 use crate::plan::GuestFilter;
 use crate::types::{Mac, Uuid};
 use crate::xml::XmlError;
@@ -129,9 +129,8 @@ pub(super) fn nwfilter(
         }
         NwfilterVerb::BindingCreate { file } => {
             let xml = document::read(file).map_err(NwfilterError::from)?;
-            let binding = Binding::parse(&xml).map_err(|error| {
-                NwfilterError::BindingDocument { path: file.clone(), error }
-            })?;
+            let binding = Binding::parse(&xml)
+                .map_err(|error| NwfilterError::BindingDocument { path: file.clone(), error })?;
             let bindings = bindings()?;
             let notes =
                 runtime()?.block_on(bindings.create(&binding)).map_err(NwfilterError::from)?;
@@ -158,9 +157,8 @@ pub(super) fn nwfilter(
             let old = store.get(&arg.name).map_err(NwfilterError::from)?;
             let before = to_xml(&old.filter);
             let bindings = bindings()?;
-            let define = async |xml: &[u8], source: &Path| {
-                define(&bindings, xml, source, Some(&old)).await
-            };
+            let define =
+                async |xml: &[u8], source: &Path| define(&bindings, xml, source, Some(&old)).await;
             let edit = document::edit(&arg.name, &before, environment, define);
             let edited = runtime()?.block_on(edit);
             match edited.map_err(NwfilterError::from)? {
@@ -226,9 +224,8 @@ async fn define(
 async fn undefine(bindings: &Bindings, name: &FilterName) -> Result<(), NwfilterError> {
     // Looking first keeps a store from being made for nothing.
     bindings.store().check_own(name)?;
-    let change = bindings
-        .commit(|store| Ok::<_, NwfilterError>(store.plan_undefine(name)?))
-        .await?;
+    let change =
+        bindings.commit(|store| Ok::<_, NwfilterError>(store.plan_undefine(name)?)).await?;
     if change.new.is_some() {
         tracing::info!("the filter {name} is netlaunch's own again");
     }

@@ -51,7 +51,8 @@ mod tests {
 
     #[test]
     fn every_key() {
-        let all = parse(b"firewall_backend = \"iptables\"\nenable_trace = true\nenable_counters = true");
+        let all =
+            parse(b"firewall_backend = \"iptables\"\nenable_trace = true\nenable_counters = true");
         let expected = NwfilterConfig {
             firewall_backend: Some(Backend::Iptables),
             enable_trace: true,

@@ -71,7 +71,9 @@ pub(super) fn explain(
             .map_err(|error| NwfilterError::Explain(ExplainError::Frame { number, error }))?;
         if captured.bytes.len() < captured.length {
             let (kept, length) = (captured.bytes.len(), captured.length);
-            tracing::warn!("frame {number} was captured in part, {kept} of {length} bytes; the rest counts as missing");
+            tracing::warn!(
+                "frame {number} was captured in part, {kept} of {length} bytes; the rest counts as missing"
+            );
         }
         if args.json {
             all.push(object(number, way, &explained));

@@ -15,7 +15,9 @@ use tracing::Level;
 use super::args::{LaunchArgs, LogArgs, PrintFormat, ProbeArgs};
 use super::config::Config;
 use super::log;
-use crate::plan::{AddressChoice, Attachment, GuestFilter, Backend, Command, Family, Request, RequestError};
+use crate::plan::{
+    AddressChoice, Attachment, Backend, Command, Family, GuestFilter, Request, RequestError,
+};
 
 /// A launch as the command line and the configuration file ask for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,10 +123,10 @@ fn merge(args: &LaunchArgs, config: &Config) -> Request {
     Request {
         backend,
         attachment,
-        filter: args.filter.clone().map(|name| GuestFilter {
-            name,
-            parameters: args.filter_param.clone(),
-        }),
+        filter: args
+            .filter
+            .clone()
+            .map(|name| GuestFilter { name, parameters: args.filter_param.clone() }),
         transport: args.transport.or(file.config.transport).map(Into::into),
         id: args.id.clone().unwrap_or(default.id),
         mac: args.mac,

@@ -6,9 +6,9 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use super::args::PrintFormat;
 use super::environment::Environment;
+use super::nwfilter::{self, NwfilterError};
 use super::orders::Orders;
 use super::request::Job;
-use super::nwfilter::{self, NwfilterError};
 use super::{Failure, network, print};
 use crate::binding::{BindingError, Bindings};
 use crate::facts::Facts;

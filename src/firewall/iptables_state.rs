@@ -175,13 +175,15 @@ impl Table {
             self.chains.keys().filter(|name| !wanted.chains.contains_key(*name)).collect();
         let new = |at: &(String, String), jump: &Jump| self.jumps.get(at) != Some(jump);
         let changed_host = |host: &str| {
-            wanted.jumps.iter().any(|(at, jump)| at.0 == host && !is_port_base(&at.1) && new(at, jump))
+            wanted
+                .jumps
+                .iter()
+                .any(|(at, jump)| at.0 == host && !is_port_base(&at.1) && new(at, jump))
         };
         // What comes to stand before the ports' filters puts them behind it: they move up again.
         let moved = |(host, ours): &(String, String)| is_port_base(ours) && changed_host(host);
-        let old_jumps = self.jumps.iter().filter(|(at, jump)| {
-            wanted.jumps.get(*at) != Some(jump) || moved(at)
-        });
+        let old_jumps =
+            self.jumps.iter().filter(|(at, jump)| wanted.jumps.get(*at) != Some(jump) || moved(at));
         let mut new_jumps: Vec<_> =
             wanted.jumps.iter().filter(|(at, jump)| new(at, jump) || moved(at)).collect();
         // Each is put at the head, so the last is the first.

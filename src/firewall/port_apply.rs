@@ -258,9 +258,7 @@ impl PortPlan {
     ) -> Result<Vec<(Part, Present)>, PortError> {
         let mut changes = Vec::new();
         for part in Part::ALL {
-            let had = |recorded: &&&PortRecorded| {
-                matches!(recorded, PortRecorded::Iptables { parts, .. } if parts.contains(&part))
-            };
+            let had = |recorded: &&&PortRecorded| matches!(recorded, PortRecorded::Iptables { parts, .. } if parts.contains(&part));
             if !remove.iter().any(|r| had(&r)) && !add.iter().any(|port| port.needs(part)) {
                 continue;
             }
@@ -367,9 +365,7 @@ async fn undo(tools: &Tools, done: &[(Part, Present)], error: PortError) -> Port
         failed.extend(back.await.err());
     }
     match error {
-        PortError::Tool(error) if !failed.is_empty() => {
-            PortError::HalfDone { error, undo: failed }
-        }
+        PortError::Tool(error) if !failed.is_empty() => PortError::HalfDone { error, undo: failed },
         other => other,
     }
 }

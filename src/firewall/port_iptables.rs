@@ -141,12 +141,9 @@ pub fn port(
     for (way, path) in [("from", &rules.from_guest), ("to", &rules.to_guest)] {
         let name = entry(index, way);
         tables.ethernet.link(&name, path)?;
-        for (version, chains) in
-            [(Version::V4, &mut tables.v4), (Version::V6, &mut tables.v6)]
-        {
+        for (version, chains) in [(Version::V4, &mut tables.v4), (Version::V6, &mut tables.v6)] {
             let own = |rule: &&PortRule| matches!(rule.kind, Kind::Ip(v, _) if v == version);
-            let lines: Vec<_> =
-                path.packets.iter().filter(own).filter_map(packet_rule).collect();
+            let lines: Vec<_> = path.packets.iter().filter(own).filter_map(packet_rule).collect();
             if lines.is_empty() {
                 continue;
             }
@@ -309,7 +306,10 @@ fn link_rule(rule: &PortRule) -> Result<Vec<String>, Unexpressible> {
         PortVerdict::Return => "RETURN",
         PortVerdict::Continue => "CONTINUE",
     };
-    Ok(lines.into_iter().map(|line| [line, vec![format!("-j {target}")]].concat().join(" ")).collect())
+    Ok(lines
+        .into_iter()
+        .map(|line| [line, vec![format!("-j {target}")]].concat().join(" "))
+        .collect())
 }
 
 /// What a test comes to.
@@ -335,7 +335,11 @@ fn ebtables_test(test: &Test, v6: bool) -> Tested {
     let ip = if v6 { "ip6" } else { "ip" };
     match test {
         Test::Hardware { mask: [0, 0, 0, 0, 0, 0], negated, .. } => {
-            if *negated { Tested::Never } else { Tested::Always }
+            if *negated {
+                Tested::Never
+            } else {
+                Tested::Always
+            }
         }
         Test::Hardware { field, address, mask, negated } => {
             let option = match field {
@@ -369,7 +373,11 @@ fn ebtables_test(test: &Test, v6: bool) -> Tested {
             Tested::If(format!("--ip6-icmp-type {not}{}:{}/{first}:{last}", types.0, types.1))
         }
         Test::Address { among: Addresses::Net(net), negated, .. } if net.prefix_len() == 0 => {
-            if *negated { Tested::Never } else { Tested::Always }
+            if *negated {
+                Tested::Never
+            } else {
+                Tested::Always
+            }
         }
         Test::Address { field, among: Addresses::Net(net), negated } => {
             let option = match field {
@@ -471,7 +479,11 @@ fn iptables_test(test: &Test, version: Version, protocol: Option<u8>) -> Tested 
             let destination = *field == Address::Destination;
             match among {
                 Addresses::Net(net) if net.prefix_len() == 0 => {
-                    if *negated { Tested::Never } else { Tested::Always }
+                    if *negated {
+                        Tested::Never
+                    } else {
+                        Tested::Always
+                    }
                 }
                 Addresses::Net(net) => {
                     let option = if destination { "-d" } else { "-s" };
@@ -495,7 +507,11 @@ fn iptables_test(test: &Test, version: Version, protocol: Option<u8>) -> Tested 
             }
         }
         Test::Icmp { types: (0, u8::MAX), codes: None, negated } => {
-            if *negated { Tested::Never } else { Tested::Always }
+            if *negated {
+                Tested::Never
+            } else {
+                Tested::Always
+            }
         }
         Test::Icmp { types, codes, negated } => {
             let (module, option) = match version {
@@ -519,11 +535,7 @@ fn iptables_test(test: &Test, version: Version, protocol: Option<u8>) -> Tested 
                     End::Destination => "dst",
                 })
                 .collect();
-            Tested::If(format!(
-                "-m set {}--match-set \"{name}\" {}",
-                not(negated),
-                sides.join(",")
-            ))
+            Tested::If(format!("-m set {}--match-set \"{name}\" {}", not(negated), sides.join(",")))
         }
         Test::Connections { above } => {
             let mask = if version == Version::V4 { 32 } else { 128 };

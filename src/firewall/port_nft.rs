@@ -269,8 +269,7 @@ fn declare_set(text: &mut String, set: &str, version: Version) {
 
 /// Adds or deletes the elements that lead to these ports' chains.
 fn elements(text: &mut String, verb: &str, way: Way, ports: impl Iterator<Item = u32>) {
-    let all: Vec<_> =
-        ports.map(|index| format!("{index} : goto {}", entry(index, way))).collect();
+    let all: Vec<_> = ports.map(|index| format!("{index} : goto {}", entry(index, way))).collect();
     let _ = writeln!(text, "{verb} element bridge {TABLE} {} {{ {} }}", way.map(), all.join(", "));
 }
 
@@ -327,7 +326,9 @@ impl PortText {
                     let Some(chain) = path.chains.get(*number) else { continue };
                     let jump = format!("jump {name}-{}", number + 1);
                     let comment = format!(" comment \"{}\"", quoted(&chain.name));
-                    root.push(kind(chain.kind).map_or_else(String::new, |k| k + " ") + &jump + &comment);
+                    root.push(
+                        kind(chain.kind).map_or_else(String::new, |k| k + " ") + &jump + &comment,
+                    );
                 }
             }
         }
@@ -413,9 +414,7 @@ impl PortText {
             Test::Number { field, first, last, negated } => {
                 number(*field, *first, *last, *negated, rule.kind)
             }
-            Test::Address { field, among, negated } => {
-                address(*field, among, *negated, rule.kind)
-            }
+            Test::Address { field, among, negated } => address(*field, among, *negated, rule.kind),
             Test::Gratuitous => {
                 self.objects.equal_bytes = true;
                 Tested::If(gratuitous())
@@ -586,7 +585,11 @@ fn address(field: Address, among: &Addresses, negated: bool, kind: Kind) -> Test
     let raw = matches!(field, Address::ArpSender | Address::ArpTarget);
     match among {
         Addresses::Net(net) if net.prefix_len() == 0 => {
-            if negated { Tested::Never } else { Tested::Always }
+            if negated {
+                Tested::Never
+            } else {
+                Tested::Always
+            }
         }
         Addresses::Net(IpNet::V4(net)) if raw => {
             let (address, mask) = (u32::from(net.network()), u32::from(net.netmask()));
@@ -609,8 +612,9 @@ fn icmp(types: (u8, u8), codes: Option<(u8, u8)>, negated: bool) -> Tested {
         };
     };
     // Type and code as one number.
-    let pairs: Vec<_> =
-        (types.0..=types.1).map(|kind| format!("{kind:#04x}{first:02x}-{kind:#04x}{last:02x}")).collect();
+    let pairs: Vec<_> = (types.0..=types.1)
+        .map(|kind| format!("{kind:#04x}{first:02x}-{kind:#04x}{last:02x}"))
+        .collect();
     Tested::If(format!("@th,0,16 {sign} {{ {} }}", pairs.join(", ")))
 }
 

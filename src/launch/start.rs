@@ -107,8 +107,16 @@ pub async fn start(plan: Plan, surroundings: &Surroundings) -> Result<Running, S
         mask: surroundings.mask,
         root: surroundings.is_root,
     });
-    let mut running =
-        Running { qemu: None, passt: None, port: None, filtered: None, dir: Some(dir), record, plan, setting };
+    let mut running = Running {
+        qemu: None,
+        passt: None,
+        port: None,
+        filtered: None,
+        dir: Some(dir),
+        record,
+        plan,
+        setting,
+    };
     match running.start_all(surroundings, account).await {
         Ok(()) => Ok(running),
         Err(error) => {

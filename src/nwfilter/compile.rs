@@ -55,7 +55,9 @@ pub enum CompileError {
     #[error("{0} looks at an ICMP type or code, but not with protocol='icmpv6'; add that")]
     IcmpType(Origin),
     /// A VLAN's protocol together with its number is fine, a negated gratuitous ARP is not.
-    #[error("{0} has gratuitous='true' under match='no', which no backend can look for; turn the rule round")]
+    #[error(
+        "{0} has gratuitous='true' under match='no', which no backend can look for; turn the rule round"
+    )]
     NotGratuitous(Origin),
 }
 
@@ -588,7 +590,8 @@ mod tests {
     /// The rules of a filter whose document has this inside.
     fn compiled(inside: &str) -> Result<(PortRules, Vec<Warning>), CompileError> {
         let xml = format!("<filter name='f'>{inside}</filter>");
-        let filter = parse(xml.as_bytes(), "5d0c1f4e-7a55-4b56-9d5b-0a3b5bb5a101".parse().ok()).unwrap();
+        let filter =
+            parse(xml.as_bytes(), "5d0c1f4e-7a55-4b56-9d5b-0a3b5bb5a101".parse().ok()).unwrap();
         compile(&flatten(&filter, &Filters::new(), &Default::default()).unwrap())
     }
 
@@ -703,8 +706,10 @@ mod tests {
     #[test]
     fn chains_stand_among_roots_rules_by_priority() {
         let part = |chain: &str, priority: i32, rules: &str| {
-            let xml = format!("<filter name='f' chain='{chain}' priority='{priority}'>{rules}</filter>");
-            let filter = parse(xml.as_bytes(), "5d0c1f4e-7a55-4b56-9d5b-0a3b5bb5a101".parse().ok()).unwrap();
+            let xml =
+                format!("<filter name='f' chain='{chain}' priority='{priority}'>{rules}</filter>");
+            let filter =
+                parse(xml.as_bytes(), "5d0c1f4e-7a55-4b56-9d5b-0a3b5bb5a101".parse().ok()).unwrap();
             flatten(&filter, &Filters::new(), &Default::default()).unwrap()
         };
         let rule = |priority: i32, action: &str| {

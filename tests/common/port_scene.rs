@@ -152,7 +152,9 @@ impl PortScene {
             scene.netns.ip(&format!("neighbour add {} lladdr {mac} dev br0", host.v4));
             scene.netns.ip(&format!("neighbour add {} lladdr {mac} dev br0", host.v6));
         }
-        scene.settings(&backend.map_or_else(String::new, |b| format!("firewall_backend = \"{b}\"\n")));
+        scene.settings(
+            &backend.map_or_else(String::new, |b| format!("firewall_backend = \"{b}\"\n")),
+        );
         scene
     }
 
@@ -205,8 +207,7 @@ impl PortScene {
 
     /// Runs a program of the host inside and returns what it prints.
     pub fn sh(&self, line: &str) -> String {
-        let output =
-            run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", line]);
+        let output = run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", line]);
         assert!(output.status.success(), "{line}: {}", text(&output.stderr));
         text(&output.stdout)
     }
@@ -340,7 +341,8 @@ impl PortScene {
         // Behind it, in the same queues: a frame that only a filter of all frames would stop.
         let marker = if from == Station::Peer { Station::Vnet1 } else { Station::Peer };
         let mut received: Vec<(Station, Vec<u8>)> = Vec::new();
-        let mark = [&[0xff; 6], &[2, 0, 0, 0, 0, 1], [0x88, 0xb5].as_slice(), &nonce, &[0; 46]].concat();
+        let mark =
+            [&[0xff; 6], &[2, 0, 0, 0, 0, 1], [0x88, 0xb5].as_slice(), &nonce, &[0; 46]].concat();
         self.write(if from == Station::Peer { Station::Peer } else { Station::Vnet1 }, &mark);
         let came = || {
             for station in Station::ALL {
@@ -481,12 +483,8 @@ impl Frame {
     /// ARP or RARP for IPv4 (RFC 826, 903).
     pub fn arp(sender: Host, target: Host, operation: u16) -> Self {
         let numbers = [1, 0x0800, 0x0604, operation].map(u16::to_be_bytes).concat();
-        let parties = [
-            sender.mac.as_slice(),
-            &sender.v4.octets(),
-            &target.mac,
-            &target.v4.octets(),
-        ];
+        let parties =
+            [sender.mac.as_slice(), &sender.v4.octets(), &target.mac, &target.v4.octets()];
         Frame {
             source: sender.mac,
             destination: [0xff; 6],
@@ -579,7 +577,8 @@ fn packet(from: Host, to: Host, v6: bool, protocol: u8, mut payload: Vec<u8>) ->
 
 /// The internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+    let words =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -171,11 +171,18 @@ fn value(attribute: A, kind: Kind, pick: usize, first: &mut usize) -> String {
     const BYTES: [&str; 6] = ["0", "3", "8", "128", "129", "200"];
     match (attribute, kind) {
         (A::SrcIpTo | A::DstIpTo, Kind::V4) => range(first, &V4),
-        (A::SrcIpTo | A::DstIpTo, Kind::V6) => range(first, &["2001:db8::4", "2001:db8::ff", "2001:db8:9::9", "fe80::1"]),
+        (A::SrcIpTo | A::DstIpTo, Kind::V6) => {
+            range(first, &["2001:db8::4", "2001:db8::ff", "2001:db8:9::9", "fe80::1"])
+        }
         (A::SrcPortEnd | A::DstPortEnd, _) => range(first, &PORTS),
         (A::TypeEnd | A::CodeEnd, _) => range(first, &BYTES),
         (_, Kind::Mac) => of(&MACS),
-        (_, Kind::MacMask) => of(&["ff:ff:ff:ff:ff:ff", "ff:ff:ff:00:00:00", "ff:ff:ff:ff:ff:f0", "fe:00:00:00:00:01"]),
+        (_, Kind::MacMask) => of(&[
+            "ff:ff:ff:ff:ff:ff",
+            "ff:ff:ff:00:00:00",
+            "ff:ff:ff:ff:ff:f0",
+            "fe:00:00:00:00:01",
+        ]),
         (_, Kind::V4) => {
             *first = pick % V4.len();
             of(&V4)
@@ -198,11 +205,17 @@ fn value(attribute: A, kind: Kind, pick: usize, first: &mut usize) -> String {
             of(&PORTS)
         }
         (_, Kind::EtherType) => of(&["ipv4", "arp", "ipv6", "rarp", "0x88b5", "0x600", "vlan"]),
-        (_, Kind::IpProtocol) => of(&["tcp", "udp", "sctp", "udplite", "esp", "igmp", "icmp", "33"]),
+        (_, Kind::IpProtocol) => {
+            of(&["tcp", "udp", "sctp", "udplite", "esp", "igmp", "icmp", "33"])
+        }
         (_, Kind::Opcode) => of(&["Request", "Reply", "9", "65535"]),
         (_, Kind::Boolean) => "true".to_owned(),
-        (_, Kind::TcpFlags) => of(&["SYN/SYN,ACK", "SYN,ACK/SYN", "ALL/NONE", "FIN/NONE", "ALL/ALL"]),
-        (_, Kind::State) => of(&["NEW", "ESTABLISHED", "NEW,ESTABLISHED", "INVALID", "NONE", "RELATED"]),
+        (_, Kind::TcpFlags) => {
+            of(&["SYN/SYN,ACK", "SYN,ACK/SYN", "ALL/NONE", "FIN/NONE", "ALL/ALL"])
+        }
+        (_, Kind::State) => {
+            of(&["NEW", "ESTABLISHED", "NEW,ESTABLISHED", "INVALID", "NONE", "RELATED"])
+        }
         (_, Kind::IpSet | Kind::IpSetFlags | Kind::Comment) => String::new(),
     }
 }

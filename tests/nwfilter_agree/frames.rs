@@ -157,12 +157,12 @@ impl Spec {
             Test::Address { field, among, negated } => {
                 let (first, last) = ends(among);
                 let shifted = |address: IpAddr, by: i8| match address {
-                    IpAddr::V4(address) => {
-                        u32::from(address).checked_add_signed(by.into()).map(|n| Ipv4Addr::from(n).into())
-                    }
-                    IpAddr::V6(address) => {
-                        u128::from(address).checked_add_signed(by.into()).map(|n| Ipv6Addr::from(n).into())
-                    }
+                    IpAddr::V4(address) => u32::from(address)
+                        .checked_add_signed(by.into())
+                        .map(|n| Ipv4Addr::from(n).into()),
+                    IpAddr::V6(address) => u128::from(address)
+                        .checked_add_signed(by.into())
+                        .map(|n| Ipv6Addr::from(n).into()),
                 };
                 let below = shifted(first, -1).map(|address| (address, false));
                 let above = shifted(last, 1).map(|address| (address, false));
@@ -239,7 +239,8 @@ impl Spec {
         let reserved = self.destination[..5] == STP[..5] && self.destination[5] != 0;
         let stays = self.source[0] & 1 == 1 || self.source == [0; 6] || reserved;
         // Extension headers are no protocols. Of AH, ip6tables and ebtables see what is behind it.
-        let extension = self.ether_type == 0x86dd && [0, 43, 44, 51, 59, 60].contains(&self.protocol);
+        let extension =
+            self.ether_type == 0x86dd && [0, 43, 44, 51, 59, 60].contains(&self.protocol);
         // Of a later fragment, ebtables sees the fragment header's number as IPv6's protocol.
         let later = self.ether_type == 0x86dd && self.part == Part::Later;
         // Another kind of tag than 0x8100, which ebtables takes for that one.
@@ -287,8 +288,15 @@ impl Spec {
             17 => [(8 + data.len() as u16).to_be_bytes(), [0; 2]].concat(),
             136 => vec![0; 4],
             // INIT, with what it must have.
-            132 => [&[0; 8], [1, 0, 0, 44].as_slice(), &[0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]].concat(),
-            1 | 58 => return [&[self.icmp.0, self.icmp.1, 0, 0, 0, 1, 0, 1], data.as_slice()].concat(),
+            132 => [
+                &[0; 8],
+                [1, 0, 0, 44].as_slice(),
+                &[0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1],
+            ]
+            .concat(),
+            1 | 58 => {
+                return [&[self.icmp.0, self.icmp.1, 0, 0, 0, 1, 0, 1], data.as_slice()].concat();
+            }
             33 => vec![0; 12],
             _ => return [&[0; 8], data.as_slice()].concat(),
         };
@@ -395,7 +403,8 @@ pub fn near(rules: &PortRules, limit: usize) -> Vec<(Way, Vec<u8>)> {
         for rule in path.rules() {
             all.extend(near_rule(way, rule).into_iter().map(|spec| (way, spec)));
         }
-        for kind in [Kind::Any, Kind::Arp, Kind::Ip(Version::V4, None), Kind::Ip(Version::V6, None)] {
+        for kind in [Kind::Any, Kind::Arp, Kind::Ip(Version::V4, None), Kind::Ip(Version::V6, None)]
+        {
             all.push((way, Spec::new(way).of_kind(kind)));
         }
     }

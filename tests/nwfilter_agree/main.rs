@@ -1,7 +1,13 @@
 //! Generated filters give generated frames the same verdict in `explain`, by iptables and by
 //! nftables in the kernel.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;

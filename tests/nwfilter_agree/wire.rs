@@ -20,8 +20,8 @@ use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom,
-    send, setsockopt, socket, sockopt,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom, send,
+    setsockopt, socket, sockopt,
 };
 
 use crate::common::Netns;
@@ -111,13 +111,16 @@ impl Wire {
     /// are those that should: they are waited for.
     pub fn replay(&self, frames: &[(Way, Vec<u8>)], expected: &[bool]) -> Vec<bool> {
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                // On one processor the links deliver in the order of sending.
-                let mut one = nix::sched::CpuSet::new();
-                one.set(0).unwrap();
-                let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &one);
-                self.replay_here(frames, expected)
-            }).join().unwrap()
+            scope
+                .spawn(|| {
+                    // On one processor the links deliver in the order of sending.
+                    let mut one = nix::sched::CpuSet::new();
+                    one.set(0).unwrap();
+                    let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &one);
+                    self.replay_here(frames, expected)
+                })
+                .join()
+                .unwrap()
         })
     }
 
@@ -181,9 +184,9 @@ fn heard(socket: &OwnedFd) -> BTreeSet<usize> {
                     continue;
                 }
                 let found = bytes[..length].windows(8).filter(|at| at[..4] == *MARK);
-                numbers.extend(found.map(|at| {
-                    u32::from_be_bytes([at[4], at[5], at[6], at[7]]) as usize
-                }));
+                numbers.extend(
+                    found.map(|at| u32::from_be_bytes([at[4], at[5], at[6], at[7]]) as usize),
+                );
             }
             Err(Errno::EAGAIN) => return numbers,
             Err(Errno::EINTR | Errno::ENETDOWN) => {}

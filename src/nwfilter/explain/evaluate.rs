@@ -10,10 +10,10 @@
 
 use super::frame::{Fragment, Frame, TooShort};
 use super::state::{Connections, Place};
+use crate::rules::AddressRange;
 use crate::rules::port::{
     Addresses, Kind, Origin, Path, PortRule, PortRules, PortVerdict, Step, SubChain, Test,
 };
-use crate::rules::AddressRange;
 
 /// Which way a frame goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -227,10 +227,7 @@ struct Subject<'f> {
 
 /// The first stage.
 fn frames<'a>(path: &'a Path, frame: &Frame<'_>) -> StageEnd<'a> {
-    let mut walk = Walk {
-        subject: Subject { frame, place: None },
-        tried: Vec::new(),
-    };
+    let mut walk = Walk { subject: Subject { frame, place: None }, tried: Vec::new() };
     for step in &path.frames {
         let (chain, rules) = match step {
             Step::Rule(rule) => (ROOT, std::slice::from_ref(rule)),
@@ -248,7 +245,9 @@ fn frames<'a>(path: &'a Path, frame: &Frame<'_>) -> StageEnd<'a> {
         for rule in rules {
             let (verdict, depends) = match walk.attempt(Some(chain), rule) {
                 Outcome::Applies => (rule.verdict, Vec::new()),
-                Outcome::Depends(dependency) => (rule.verdict, vec![(dependency, Some(&rule.origin))]),
+                Outcome::Depends(dependency) => {
+                    (rule.verdict, vec![(dependency, Some(&rule.origin))])
+                }
                 Outcome::Kind(_) | Outcome::Fails(_) => continue,
             };
             let verdict = match verdict {
@@ -298,8 +297,10 @@ fn packets<'a>(path: &'a Path, subject: Subject<'_>) -> StageEnd<'a> {
     if let Some((_, decider, _)) = perhaps.first() {
         (verdict, rule) = (Verdict::Undecided, Some(*decider));
     }
-    let depends =
-        perhaps.into_iter().map(|(dependency, by, _)| (dependency, Some(&by.rule.origin))).collect();
+    let depends = perhaps
+        .into_iter()
+        .map(|(dependency, by, _)| (dependency, Some(&by.rule.origin)))
+        .collect();
     StageEnd { stage: Stage::Packets, verdict, rule, depends, tried: walk.tried }
 }
 
@@ -336,7 +337,8 @@ impl Subject<'_> {
     fn holds(&self, test: &Test) -> Result<bool, Dependency> {
         let frame = self.frame;
         // A field that is not there fails whatever is asked of it.
-        let field = |found: Option<bool>, negated: &bool| found.is_some_and(|found| found != *negated);
+        let field =
+            |found: Option<bool>, negated: &bool| found.is_some_and(|found| found != *negated);
         let holds = match test {
             Test::Hardware { field: which, address, mask, negated } => {
                 let same = |found: [u8; 6]| {
@@ -369,7 +371,8 @@ impl Subject<'_> {
             }
             Test::Gratuitous => {
                 use crate::rules::port::Address::{ArpSender, ArpTarget};
-                frame.address(ArpSender).is_some() && frame.address(ArpSender) == frame.address(ArpTarget)
+                frame.address(ArpSender).is_some()
+                    && frame.address(ArpSender) == frame.address(ArpTarget)
             }
             Test::Icmp { types: (0, u8::MAX), codes: None, negated } => !negated,
             Test::Icmp { types, codes, negated } => {

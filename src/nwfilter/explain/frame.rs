@@ -196,7 +196,10 @@ impl<'a> Frame<'a> {
 
     /// TCP's flags, FIN the lowest bit.
     pub fn tcp_flags(&self) -> Option<u8> {
-        self.transport().filter(|_| self.packet.is_some_and(|p| p.protocol == TCP))?.get(13).copied()
+        self.transport()
+            .filter(|_| self.packet.is_some_and(|p| p.protocol == TCP))?
+            .get(13)
+            .copied()
     }
 
     /// Source and destination port.
@@ -279,8 +282,10 @@ fn packet_v4(bytes: &[u8], length: usize) -> Option<Packet<'_>> {
     const OFFSET: u16 = 0x1fff;
     let header: [u8; 20] = array(bytes, 0)?;
     let short = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let address = |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
-    let (version, words, total) = (header[0] >> 4, usize::from(header[0] & 0xf), usize::from(short(2)));
+    let address =
+        |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
+    let (version, words, total) =
+        (header[0] >> 4, usize::from(header[0] & 0xf), usize::from(short(2)));
     let behind = words * 4;
     if version != 4 || behind < header.len() || total < behind || length < total {
         return None;
@@ -319,7 +324,8 @@ fn packet_v6(bytes: &[u8], length: usize) -> Option<Packet<'_>> {
             behind += (usize::from(words) + 1) * 8;
         } else if protocol == FRAGMENT {
             let head: [u8; 8] = array(bytes, behind)?;
-            let (offset, number) = (u16::from_be_bytes([head[2], head[3]]), [4, 5, 6, 7].map(|i| head[i]));
+            let (offset, number) =
+                (u16::from_be_bytes([head[2], head[3]]), [4, 5, 6, 7].map(|i| head[i]));
             let number = u32::from_be_bytes(number);
             protocol = head[0];
             behind += head.len();

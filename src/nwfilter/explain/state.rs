@@ -128,7 +128,8 @@ fn key(packet: &Packet<'_>, number: u32) -> FragmentKey {
 impl Tuple {
     fn of(packet: &Packet<'_>, payload: &[u8]) -> Option<Self> {
         let Packet { source, destination, protocol, .. } = *packet;
-        let short = |at: usize| Some(u16::from_be_bytes([*payload.get(at)?, *payload.get(at + 1)?]));
+        let short =
+            |at: usize| Some(u16::from_be_bytes([*payload.get(at)?, *payload.get(at + 1)?]));
         let plain = Tuple { source, destination, protocol, from: 0, to: 0, query: 0 };
         match protocol {
             ICMP | ICMPV6 => {

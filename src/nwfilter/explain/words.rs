@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::evaluate::{Decider, Dependency, Explanation, Outcome, Stage, StageEnd, Tryable, Verdict, Way};
+use super::evaluate::{
+    Decider, Dependency, Explanation, Outcome, Stage, StageEnd, Tryable, Verdict, Way,
+};
 use crate::rules::Version;
 use crate::rules::port::{
     Address, Addresses, Direction, End, Hardware, Kind, Number, PortVerdict, State, Test,
@@ -90,9 +92,8 @@ impl Display for Explanation<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.verdict.name())?;
         // Of a frame that does not pass, what the other stage thinks does not matter.
-        let counts = |stage: &&StageEnd<'_>| {
-            self.verdict == Verdict::Pass || stage.verdict == self.verdict
-        };
+        let counts =
+            |stage: &&StageEnd<'_>| self.verdict == Verdict::Pass || stage.verdict == self.verdict;
         for (number, stage) in self.stages.iter().filter(counts).enumerate() {
             let between = if number == 0 { "" } else { ", then " };
             write!(f, "{between}{stage}")?;
@@ -143,7 +144,11 @@ impl Display for Words<'_, Kind> {
     }
 }
 
-fn range(f: &mut Formatter<'_>, first: impl Display + PartialEq, last: impl Display + PartialEq) -> fmt::Result {
+fn range(
+    f: &mut Formatter<'_>,
+    first: impl Display + PartialEq,
+    last: impl Display + PartialEq,
+) -> fmt::Result {
     let (first, last) = (first.to_string(), last.to_string());
     if first == last { write!(f, "{first}") } else { write!(f, "{first} to {last}") }
 }
