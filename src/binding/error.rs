@@ -42,7 +42,7 @@ pub enum BindingError {
         /// The port.
         port: InterfaceName,
         /// Why.
-        error: TreeError,
+        error: Box<TreeError>,
     },
     /// The filter makes no sense on a port.
     #[error("the port {port}: {error}")]

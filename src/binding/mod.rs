@@ -379,7 +379,7 @@ impl Bindings {
             return Err(crate::nwfilter::StoreError::Unknown(binding.filter.clone()).into());
         };
         let parts = flatten(filter, filters, &variables)
-            .map_err(|error| BindingError::Tree { port: port(), error })?;
+            .map_err(|error| BindingError::Tree { port: port(), error: Box::new(error) })?;
         compile(&parts).map_err(|error| BindingError::Compile { port: port(), error })
     }
 
