@@ -58,7 +58,7 @@ pub(crate) enum NwfilterError {
     Neither(String),
     /// No rules can be made of a filter with these variables.
     #[error(transparent)]
-    Tree(#[from] TreeError),
+    Tree(Box<TreeError>),
     /// A rule of a filter makes no sense.
     #[error(transparent)]
     Compile(#[from] CompileError),
@@ -87,6 +87,12 @@ impl NwfilterError {
             NwfilterError::NoDirectory => false,
         };
         if callers { super::USAGE } else { super::FAILED }
+    }
+}
+
+impl From<TreeError> for NwfilterError {
+    fn from(error: TreeError) -> Self {
+        NwfilterError::Tree(Box::new(error))
     }
 }
 
