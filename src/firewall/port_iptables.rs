@@ -290,7 +290,9 @@ fn link_rule(rule: &PortRule) -> Result<Vec<String>, Unexpressible> {
                 lines = lines
                     .iter()
                     .flat_map(|line| {
-                        alternatives.iter().map(|word| [line.as_slice(), &[word.clone()]].concat())
+                        alternatives
+                            .iter()
+                            .map(|word| [line.as_slice(), std::slice::from_ref(word)].concat())
                     })
                     .collect();
                 continue;
