@@ -49,7 +49,10 @@ fn stateful_filters_on_nftables_let_through_what_the_reference_does() {
     let guest = std::env::var_os("NETLAUNCH_TEST_GUEST")
         .map_or_else(|| "/var/cache/netlaunch-tests/guest".into(), PathBuf::from);
     if !guest.join("host-initrd.gz").exists() {
-        eprintln!("skipped {test}: no test host in {} (run ./tests/setup --guest)", guest.display());
+        eprintln!(
+            "skipped {test}: no test host in {} (run ./tests/setup --guest)",
+            guest.display()
+        );
         return;
     }
     let mut command = Command::new(root.join("tests/guest/host"));

@@ -6,7 +6,8 @@
 //! of ports is made in this order:
 //!
 //! 1. every port's rules are compiled and rendered; a mistake ends here;
-//! 2. the statuses say what removes the old rules and the new ones, and that they are not complete;
+//! 2. the statuses say what removes the old rules and the new ones; that of a new port is not
+//!    complete;
 //! 3. the firewall takes all of it as one transaction ([`PortPlan::apply`]);
 //! 4. the statuses say what removes the new rules.
 //!
@@ -21,13 +22,14 @@
 //! of filters that are in use change under it, too ([`Bindings::commit`]), together with the rules
 //! of every port that uses them, or not at all.
 
+mod change;
 mod error;
 mod status;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::net::if_::if_nametoindex;
@@ -40,9 +42,10 @@ use crate::nwfilter::{
     Binding, Change, FilterName, FilterStore, Filters, VariableName, Warning, compile, flatten,
     reachable,
 };
-use crate::rules::port::{PortRules, Test};
+use crate::rules::port::PortRules;
 use crate::types::InterfaceName;
 
+use change::Wanted;
 pub use error::BindingError;
 pub use status::{Status, StatusError};
 
@@ -69,12 +72,6 @@ pub struct Bindings {
     settings: BindingSettings,
     store: FilterStore,
     tools: Tools,
-}
-
-/// The rules that a port is to have.
-struct Wanted {
-    status: Status,
-    rules: PortRules,
 }
 
 impl Bindings {
@@ -382,154 +379,9 @@ impl Bindings {
             .map_err(|error| BindingError::Tree { port: port(), error: Box::new(error) })?;
         compile(&parts).map_err(|error| BindingError::Compile { port: port(), error })
     }
-
-    /// Gives ports the rules they are to have, and removes those of `gone`. `others` are ports that
-    /// stay as they are.
-    async fn change(
-        &self,
-        wanted: Vec<Wanted>,
-        gone: &[Status],
-        others: &[Status],
-    ) -> Result<(), BindingError> {
-        let dir = self.dir();
-        let ports: Vec<_> = wanted.iter().map(|wanted| wanted.status.port.clone()).collect();
-        let removed: Vec<PortRecorded> = wanted
-            .iter()
-            .map(|wanted| &wanted.status)
-            .chain(gone)
-            .flat_map(|status| status.recorded.iter().cloned())
-            .collect();
-        let others = others
-            .iter()
-            .any(|status| status.recorded.iter().any(|r| r.backend() == Backend::Nftables));
-        let mut tried = Vec::new();
-        for backends in self.choices(&wanted) {
-            match self.attempt(&dir, &wanted, &backends, &removed, others).await {
-                Ok(()) => {
-                    for status in gone {
-                        // One of the same port was replaced.
-                        if !ports.contains(&status.port) {
-                            status.remove(&dir)?;
-                        }
-                    }
-                    return Ok(());
-                }
-                Err(BindingError::Firewall { error, .. })
-                    if self.settings.firewall_backend.is_none() && error.is_backends() =>
-                {
-                    let backend = if backends.contains(&Backend::Nftables) {
-                        Backend::Nftables
-                    } else {
-                        Backend::Iptables
-                    };
-                    tried.push((backend, error));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(BindingError::NoBackend { ports, tried })
-    }
-
-    /// The backends to try for each port, the best first: the one that is set, else nftables, else
-    /// iptables for the ports that nftables may not be able to serve, else for all.
-    fn choices(&self, wanted: &[Wanted]) -> Vec<Vec<Backend>> {
-        if let Some(backend) = self.settings.firewall_backend {
-            return vec![vec![backend; wanted.len()]];
-        }
-        let special = |rules: &PortRules| {
-            let set = |test: &Test| matches!(test, Test::Set { .. });
-            rules.is_stateful() || rules.rules().any(|rule| rule.tests.iter().any(set))
-        };
-        let mixed = wanted.iter().map(|wanted| match special(&wanted.rules) {
-            true => Backend::Iptables,
-            false => Backend::Nftables,
-        });
-        let mut choices = vec![vec![Backend::Nftables; wanted.len()], mixed.collect()];
-        if !wanted.is_empty() {
-            choices.push(vec![Backend::Iptables; wanted.len()]);
-        }
-        choices.dedup();
-        choices
-    }
-
-    async fn attempt(
-        &self,
-        dir: &Path,
-        wanted: &[Wanted],
-        backends: &[Backend],
-        removed: &[PortRecorded],
-        others: bool,
-    ) -> Result<(), BindingError> {
-        let ports = || wanted.iter().map(|wanted| wanted.status.port.clone()).collect();
-        let filters: Vec<_> = wanted
-            .iter()
-            .zip(backends)
-            .map(|(wanted, backend)| PortFilter {
-                index: wanted.status.index,
-                port: wanted.status.port.clone(),
-                rules: wanted.rules.clone(),
-                backend: *backend,
-            })
-            .collect();
-        for filter in filters.iter().filter(|filter| filter.backend == Backend::Iptables) {
-            let has_packets = !filter.rules.from_guest.packets.is_empty()
-                || !filter.rules.to_guest.packets.is_empty();
-            if has_packets && !iptables_is_called(&filter.port) {
-                return Err(BindingError::NotCalled(filter.port.clone()));
-            }
-        }
-        let failed = |error| BindingError::Firewall { ports: ports(), error };
-        let plan = PortPlan::new(&filters, self.extras()).map_err(failed)?;
-        let before = wanted.iter().map(|wanted| &wanted.status);
-        let (mut begun, mut complete) = (Vec::new(), Vec::new());
-        for ((status, recorded), backend) in before.zip(plan.recorded()).zip(backends) {
-            let known = status.recorded.contains(recorded);
-            let mut both = status.recorded.clone();
-            if !known {
-                both.push(recorded.clone());
-            }
-            begun.push(Status { recorded: both, ..status.clone() });
-            let recorded = vec![recorded.clone()];
-            complete.push(Status { recorded, complete: true, backend: *backend, ..status.clone() });
-        }
-        // What names the same objects needs no word before it is done.
-        let changed = |(new, old): (&Status, &Wanted)| *new != old.status;
-        for (status, _) in begun.iter().zip(wanted).filter(|(n, o)| changed((n, o))) {
-            status.write(dir)?;
-        }
-        if let Err(error) = plan.apply(&self.tools, removed, others).await {
-            for wanted in wanted {
-                // What was there before stays; a port that had nothing has nothing.
-                let back = match wanted.status.complete {
-                    true => wanted.status.write(dir),
-                    false => wanted.status.remove(dir),
-                };
-                if let Err(error) = back {
-                    tracing::warn!("{error}");
-                }
-            }
-            return Err(failed(error));
-        }
-        for (status, _) in complete.iter().zip(wanted).filter(|(n, o)| changed((n, o))) {
-            status.write(dir)?;
-        }
-        Ok(())
-    }
 }
 
 /// Whether the interface is still the one that was bound.
 fn is_there(status: &Status) -> bool {
     if_nametoindex(status.port.as_str()).is_ok_and(|index| index == status.index)
-}
-
-/// Whether iptables sees what a bridge of this port forwards: br_netfilter is on for all bridges or
-/// for this one. Without the module there is no setting yet; iptables' physdev match loads it, and
-/// then it is on (kernel, Documentation/networking/ip-sysctl.rst).
-fn iptables_is_called(port: &InterfaceName) -> bool {
-    let on = |path: String| fs::read_to_string(path).ok().map(|text| text.trim() == "1");
-    let all = |tool: &str| on(format!("/proc/sys/net/bridge/bridge-nf-call-{tool}"));
-    let one = |tool: &str| on(format!("/sys/class/net/{port}/brport/bridge/bridge/nf_call_{tool}"));
-    ["iptables", "ip6tables"]
-        .into_iter()
-        .all(|tool| all(tool).unwrap_or(true) || one(tool).unwrap_or(false))
 }
