@@ -8,7 +8,8 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
-use common::port_scene::{BRIDGE, Frame, OTHER, PEER, PortScene, Station, VM, done};
+use common::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM};
+use common::port_scene::{PortScene, Station, done};
 use common::{have_root, start, wait_until};
 use netlaunch::firewall::{Backend, Tools, Transaction, transact};
 use netlaunch::rules::{Mode, NetworkRules, for_network};
@@ -248,7 +249,7 @@ fn arp_that_announces_the_senders_own_address_is_told_from_other() {
         for at in 0..4 {
             let mut octets = VM.v4.octets();
             octets[at] ^= 1;
-            let target = common::port_scene::Host { v4: octets.into(), ..VM };
+            let target = Host { v4: octets.into(), ..VM };
             assert!(!scene.leaves(&Frame::arp(VM, target, 1)), "another byte {at}");
         }
         assert!(scene.enters(&Frame::arp(PEER, VM, 1)));

@@ -11,14 +11,9 @@ mod common;
 
 use std::net::Ipv4Addr;
 
-use common::have_root;
-use common::port_scene::{
-    Frame, Host, OTHER, PEER, PortScene, Station, VM, mac_text, tracks_bridges,
-};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
-};
-use std::os::fd::AsRawFd;
+use common::frame::{Frame, Host, OTHER, PEER, VM, mac_text};
+use common::port_scene::{PortScene, Station, tracks_bridges};
+use common::{have_root, ipset};
 
 const BACKENDS: [&str; 2] = ["nftables", "iptables"];
 
@@ -75,7 +70,7 @@ fn addresses_are_looked_up_in_an_ipset_or_the_filter_is_refused() {
     for backend in [Some("nftables"), Some("iptables"), None] {
         println!("{backend:?}");
         let scene = PortScene::new(backend);
-        scene.netns.inside(|| make_ipset("known", PEER.v4, 53));
+        scene.netns.inside(|| ipset::make("known", PEER.v4, 53));
         if backend == Some("nftables") {
             let before = scene.ruleset();
             let refusal = scene.filter(&rules).unwrap_err();
@@ -182,7 +177,7 @@ fn answers_pass_where_the_rule_names_the_guests_hardware_address() {
         assert!(!scene.enters(&Frame::udp(PEER, VM, 53, 1000)), "nobody asked for it");
         assert!(scene.leaves(&Frame::udp(VM, PEER, 1001, 53)));
         assert!(scene.enters(&Frame::udp(PEER, VM, 53, 1001)), "the answer");
-        let stranger = Frame::udp(VM, PEER, 1002, 53).from_mac(OTHER.mac);
+        let stranger = Frame::udp(VM, PEER, 1002, 53).sent_by(OTHER.mac);
         assert!(!scene.leaves(&stranger), "another hardware address");
     });
 }
@@ -345,61 +340,4 @@ fn a_filter_is_in_force_when_its_bind_returns() {
             scene.unbind(Station::Vnet0);
         }
     });
-}
-
-/// Makes an ipset of type `hash:ip,port` in the caller's namespace, with one element; the tool for
-/// it need not be installed (linux/netfilter/ipset/ip_set.h).
-fn make_ipset(name: &str, address: Ipv4Addr, udp_port: u16) {
-    const CREATE: u16 = 2;
-    const ADD: u16 = 9;
-    const NESTED: u16 = 0x8000;
-    const NETWORK_ORDER: u16 = 0x4000;
-    const IPSET: u16 = 6;
-    fn attribute(kind: u16, data: &[u8]) -> Vec<u8> {
-        let mut bytes = (data.len() as u16 + 4).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(data);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
-    let fd = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkNetFilter,
-    )
-    .unwrap();
-    let call = |command: u16, attributes: &[Vec<u8>]| {
-        const REQUEST_AND_ACK: u16 = 1 | 4;
-        // The family (AF_INET), the version, the number; ipset's protocol 6 is attribute 1.
-        let head = [vec![2, 0, 0, 0], attribute(1, &[6])].concat();
-        let body = [head, attributes.concat()].concat();
-        let mut message = (body.len() as u32 + 16).to_ne_bytes().to_vec();
-        message.extend((IPSET << 8 | command).to_ne_bytes());
-        message.extend(REQUEST_AND_ACK.to_ne_bytes());
-        message.extend([1u32, 0].map(u32::to_ne_bytes).concat());
-        message.extend(body);
-        sendto(fd.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty()).unwrap();
-        let mut answer = [0; 4096];
-        recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty()).unwrap();
-        let error = i32::from_ne_bytes(answer[16..20].try_into().unwrap());
-        assert_eq!(error, 0, "ipset netlink request {command}");
-    };
-    let named = attribute(2, &[name.as_bytes(), b"\0"].concat());
-    let revision = attribute(4, &[5]);
-    let family = attribute(5, &[2]);
-    call(
-        CREATE,
-        &[
-            named.clone(),
-            attribute(3, b"hash:ip,port\0"),
-            revision,
-            family,
-            attribute(7 | NESTED, &[]),
-        ],
-    );
-    let ip = attribute(1 | NESTED, &attribute(1 | NETWORK_ORDER, &address.octets()));
-    let port = attribute(4 | NETWORK_ORDER, &udp_port.to_be_bytes());
-    let element = [ip, port, attribute(7, &[17])].concat();
-    call(ADD, &[named, attribute(7 | NESTED, &element)]);
 }

@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod bridges;
+pub mod frame;
+pub mod ipset;
 pub mod port_scene;
 pub mod scene;
 
