@@ -441,6 +441,11 @@ fn packet_rule(rule: &PortRule) -> Option<String> {
     if let Some(protocol) = protocol {
         words.push(format!("-p {protocol}"));
     }
+    if version == Version::V4 && rule.tests.iter().any(Test::is_transport) {
+        // iptables over nftables takes the middle of a later fragment for the header (measured with
+        // 1.8.9 on Linux 6.18). ip6tables has no such option.
+        words.push("! -f".to_owned());
+    }
     for test in &rule.tests {
         match iptables_test(test, version, protocol) {
             Tested::Always => {}

@@ -503,6 +503,11 @@ fn implied(rule: &PortRule) -> Vec<&'static str> {
         // The addresses' lengths, six and four bytes.
         words.push(if any(ip) { "@nh,16,16 0x0800 @nh,32,16 0x0604" } else { "@nh,32,8 6" });
     }
+    if any(Test::is_transport) {
+        // A load of one, two or four bytes does not ask whether the packet is a later fragment, and
+        // takes its middle for the header (measured on Linux 6.18); one of three bytes does.
+        words.push("@th,0,24 >= 0x0");
+    }
     if any(Test::is_stp) {
         // Logical link control's header of a BPDU, and its protocol (IEEE 802.1D, 9.3.1).
         words.push("@ll,112,24 0x424203 @nh,24,16 0");

@@ -369,6 +369,17 @@ impl Test {
         matches!(self, Test::State { .. } | Test::Connections { .. })
     }
 
+    /// Whether it is about a field of a transport protocol's header, which later fragments lack.
+    pub fn is_transport(&self) -> bool {
+        match self {
+            Test::Number { field, .. } => {
+                matches!(field, Number::SourcePort | Number::DestinationPort)
+            }
+            Test::Icmp { .. } | Test::TcpFlags { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The test of a number that must be this one.
     pub fn is(field: Number, value: u32) -> Self {
         Test::Number { field, first: value, last: value, negated: false }
