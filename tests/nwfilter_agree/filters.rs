@@ -44,7 +44,7 @@ pub fn seeds() -> impl Strategy<Value = Vec<(usize, RuleSeed)>> {
             attributes,
         },
     );
-    prop::collection::vec((pick(), rule), 1..10)
+    prop::collection::vec((pick(), rule), 4..24)
 }
 
 /// A filter and those that it refers to, as documents.

@@ -286,7 +286,8 @@ impl Spec {
                 [numbers, vec![0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]].concat()
             }
             17 => [(8 + data.len() as u16).to_be_bytes(), [0; 2]].concat(),
-            136 => vec![0; 4],
+            // UDP-Lite has to have a checksum (RFC 3828, 3.1).
+            136 => vec![0, 0, 0xff, 0xff],
             // INIT, with what it must have.
             132 => [
                 &[0; 8],
@@ -323,8 +324,9 @@ impl Spec {
         head.extend(options);
         let sum: u32 =
             head.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-        let folded = (sum & 0xffff) + (sum >> 16);
-        head[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+        let once = (sum & 0xffff) + (sum >> 16);
+        let folded = (once + (once >> 16)) as u16;
+        head[10..12].copy_from_slice(&(!folded).to_be_bytes());
         [head, payload].concat()
     }
 

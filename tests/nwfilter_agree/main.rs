@@ -25,7 +25,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use wire::Wire;
 
 /// How many filters, and at most how many frames for each.
-const FILTERS: u32 = 40;
+const FILTERS: u32 = 250;
 const FRAMES: usize = 300;
 
 /// What explain says of the frames, and why.
@@ -73,7 +73,7 @@ fn runner(seed: u8) -> TestRunner {
     let config = Config {
         cases: FILTERS,
         failure_persistence: None,
-        max_shrink_iters: 150,
+        max_shrink_iters: 40,
         ..Config::default()
     };
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]))

@@ -54,6 +54,10 @@ impl Connections {
     pub(super) fn look(&mut self, frame: &Frame<'_>) -> Place {
         let Some(packet) = frame.packet() else { return Place::Untracked };
         let payload = frame.transport().unwrap_or_default();
+        // Each version has an ICMP of its own.
+        if packet.protocol == if packet.source.is_ipv6() { ICMP } else { ICMPV6 } {
+            return Place::Tracked(State::Invalid, Direction::Original);
+        }
         if packet.protocol == ICMPV6 && matches!(payload, [130..=137 | 143, ..]) {
             return Place::Untracked;
         }
