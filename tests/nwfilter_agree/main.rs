@@ -25,7 +25,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use wire::Wire;
 
 /// How many filters, and at most how many frames for each.
-const FILTERS: u32 = 250;
+const FILTERS: u32 = 40;
 const FRAMES: usize = 300;
 
 /// What explain says of the frames, and why.
