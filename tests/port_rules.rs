@@ -119,7 +119,6 @@ fn net(field: Address, net: &str, negated: bool) -> Test {
 fn link_rows() -> Vec<Row> {
     const ALL: [u8; 6] = [0xff; 6];
     const OUI: [u8; 6] = [0xff, 0xff, 0xff, 0, 0, 0];
-    let udp = V4;
     vec![
         ("source address", Kind::Any, mac(Hardware::Source, ALL, false)),
         ("source address excluded", Kind::Any, mac(Hardware::Source, ALL, true)),
@@ -159,7 +158,7 @@ fn link_rows() -> Vec<Row> {
         ("IPv6 protocol", V6, number(Number::Protocol, 58, 58, false)),
         ("IPv4 code point", V4, number(Number::Dscp, 10, 10, false)),
         ("IPv4 code point excluded", V4, number(Number::Dscp, 10, 10, true)),
-        ("IPv4 source port", udp, number(Number::SourcePort, 53, 53, false)),
+        ("IPv4 source port", V4, number(Number::SourcePort, 53, 53, false)),
         ("IPv6 destination ports", V6, number(Number::DestinationPort, 1, 1023, true)),
         ("ICMPv6 types", V6, Test::Icmp { types: (128, 129), codes: None, negated: false }),
         ("ICMPv6 codes", V6, Test::Icmp { types: (1, 1), codes: Some((0, 3)), negated: true }),
