@@ -34,18 +34,8 @@ fn is_fragment(difference: &Value) -> bool {
     difference["expected"] == "pass" && difference["got"] == "drop" && text.contains("frag off")
 }
 
-#[test]
-fn stateful_filters_on_nftables_let_through_what_the_reference_does() {
-    let test = "stateful_filters_on_nftables_let_through_what_the_reference_does";
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let run = root.join("../shared/conformance/run.py");
-    if !have_root(test) {
-        return;
-    }
-    let Ok(run) = run.canonicalize() else {
-        eprintln!("skipped {test}: there is no {}", run.display());
-        return;
-    };
+/// The command that runs what is added to it in the test host, if that was built.
+fn test_host(test: &str) -> Option<Command> {
     let guest = std::env::var_os("NETLAUNCH_TEST_GUEST")
         .map_or_else(|| "/var/cache/netlaunch-tests/guest".into(), PathBuf::from);
     if !guest.join("host-initrd.gz").exists() {
@@ -53,18 +43,67 @@ fn stateful_filters_on_nftables_let_through_what_the_reference_does() {
             "skipped {test}: no test host in {} (run ./tests/setup --guest)",
             guest.display()
         );
-        return;
+        return None;
     }
-    let mut command = Command::new(root.join("tests/guest/host"));
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/host"));
     command
-        .args(["--timeout", HOST_LIMIT, "--", "python3", "-B"])
-        .arg(run)
-        .args(["--json", "--after-delete", "--backend", "nftables", "--netlaunch"])
-        .arg(netlaunch())
+        .args(["--timeout", HOST_LIMIT, "--"])
         .env("NETLAUNCH_TEST_GUEST", guest)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    Some(command)
+}
+
+/// The newest binary of another test, which the same build made.
+fn sibling(name: &str) -> Option<PathBuf> {
+    let own = std::env::current_exe().unwrap();
+    let is_its = |path: &PathBuf| {
+        let file = path.file_name().unwrap().to_string_lossy();
+        file.strip_prefix(name).is_some_and(|rest| rest.starts_with('-') && !rest.contains('.'))
+    };
+    let all = std::fs::read_dir(own.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    all.filter(is_its).max_by_key(|path| path.metadata().and_then(|m| m.modified()).ok())
+}
+
+/// The tests of libvirt's defects, whose stateful halves on nftables can show here what they only
+/// refuse elsewhere.
+#[test]
+fn defects_of_stateful_filters_are_not_ours() {
+    let test = "defects_of_stateful_filters_are_not_ours";
+    if !have_root(test) {
+        return;
+    }
+    let Some(mut command) = test_host(test) else { return };
+    let Some(defects) = sibling("nwfilter_defects") else {
+        eprintln!("skipped {test}: the test nwfilter_defects is not built (build all tests)");
+        return;
+    };
+    command.arg(defects).args(["--test-threads", "2"]);
+    let output = start(command).output(LIMIT);
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("11 passed; 0 failed"), "{said}");
+}
+
+#[test]
+fn stateful_filters_on_nftables_let_through_what_the_reference_does() {
+    let test = "stateful_filters_on_nftables_let_through_what_the_reference_does";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/conformance/run.py");
+    if !have_root(test) {
+        return;
+    }
+    let Ok(run) = run.canonicalize() else {
+        eprintln!("skipped {test}: there is no {}", run.display());
+        return;
+    };
+    let Some(mut command) = test_host(test) else { return };
+    command
+        .args(["python3", "-B"])
+        .arg(run)
+        .args(["--json", "--after-delete", "--backend", "nftables", "--netlaunch"])
+        .arg(netlaunch());
     let output = start(command).output(LIMIT);
     let report: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {} {}", output.status, text(&output.stderr)));
