@@ -12,6 +12,7 @@ pub mod log;
 mod network;
 pub mod network_config;
 mod nwfilter;
+mod nwfilter_check;
 pub mod nwfilter_config;
 mod nwfilter_explain;
 mod orders;

@@ -12,6 +12,7 @@ use super::args::NwfilterVerb;
 use super::config::ConfigError;
 use super::document::{self, DocumentError, Stopped};
 use super::environment::Environment;
+use super::nwfilter_check::check;
 use super::nwfilter_config::{self, NwfilterConfig};
 use super::nwfilter_explain::{ExplainError, explain};
 use super::{Failure, print};
@@ -21,7 +22,7 @@ use crate::facts::FirewallScript;
 use crate::firewall::PortCounts;
 use crate::nwfilter::{
     Binding, Broken, Change, CompileError, Definition, Draft, FilterName, FilterStore, StoreError,
-    TreeError, needs, reachable, to_xml,
+    TreeError, to_xml,
 };
 use crate::plan::GuestFilter;
 use crate::types::{Mac, Uuid};
@@ -291,53 +292,6 @@ fn say_defined(change: &Change) {
 
 fn say_unchanged(name: &FilterName) {
     tracing::info!("the filter {name} was not changed");
-}
-
-/// Checks a document as if it were defined, or a filter that is, and says what it comes to.
-fn check(store: &FilterStore, what: &str) -> Result<(), Failure> {
-    let (filter, filters) = match subject(what)? {
-        Subject::File(path) => {
-            let xml = document::read(&path).map_err(NwfilterError::from)?;
-            let draft = Draft::read(&xml, &path, &mut rand::rng()).map_err(NwfilterError::from)?;
-            let filter = draft.filter().clone();
-            let change = store.plan_define(draft, None).map_err(NwfilterError::from)?;
-            (filter, change.filters)
-        }
-        Subject::Name(name) => {
-            let filters = store.tree(&name).map_err(NwfilterError::from)?;
-            let filter = store.get(&name).map_err(NwfilterError::from)?.filter;
-            (filter, filters)
-        }
-    };
-    let needs = needs(&filter, &filters);
-    for missing in &needs.filters {
-        tracing::warn!(
-            "the filter {missing} is referred to and missing; {} cannot be bound until it is defined",
-            filter.name
-        );
-    }
-    let rules: usize = reachable(&filter.name, &filters)
-        .iter()
-        .filter_map(|name| filters.get(name))
-        .map(|filter| filter.rules().count())
-        .sum();
-    let variables: Vec<String> = needs.variables.iter().map(|used| format!("${used}")).collect();
-    let variables = if variables.is_empty() { "none".to_owned() } else { variables.join(", ") };
-    print(format!("filter: {}\nrules: {rules}\nvariables: {variables}\n", filter.name).as_bytes())
-}
-
-/// What is to be checked.
-enum Subject {
-    File(PathBuf),
-    Name(FilterName),
-}
-
-/// A word with a `/` or with `.xml` at its end is a file, and so is `-`; another is a name.
-fn subject(what: &str) -> Result<Subject, NwfilterError> {
-    if what == "-" || what.contains('/') || what.ends_with(".xml") {
-        return Ok(Subject::File(what.into()));
-    }
-    what.parse().map(Subject::Name).map_err(|_| NwfilterError::Neither(what.to_owned()))
 }
 
 /// What `list` says of one filter.

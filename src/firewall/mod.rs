@@ -23,6 +23,7 @@ mod tools;
 
 pub mod conflicts;
 pub mod port_iptables;
+pub mod port_limits;
 pub mod port_nft;
 pub mod render_iptables;
 pub mod render_nft;

@@ -68,6 +68,15 @@ pub enum Warning {
     NoEffect(Origin),
 }
 
+impl Warning {
+    /// The rule.
+    pub fn origin(&self) -> &Origin {
+        match self {
+            Warning::NoEffect(origin) => origin,
+        }
+    }
+}
+
 impl std::fmt::Display for Warning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

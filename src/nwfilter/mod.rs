@@ -22,6 +22,7 @@ mod generate;
 mod kind;
 mod model;
 mod protocol;
+mod review;
 mod stock;
 mod store;
 mod store_error;
@@ -47,6 +48,7 @@ pub use model::{
     Parameter, RULE_PRIORITY, Rule, RuleInstance,
 };
 pub use protocol::{Field, Layer, Protocol};
+pub use review::{Unreachable, sample, unreachable};
 pub use stock::{stock, stock_names};
 pub use store::{Broken, Change, Definition, Draft, FilterStore, Locked};
 pub use store_error::StoreError;

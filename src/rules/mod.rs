@@ -196,7 +196,7 @@ pub enum Verdict {
 }
 
 /// Addresses from a first to a last one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddressRange {
     /// IPv4.
     V4(Ipv4Addr, Ipv4Addr),

@@ -141,7 +141,7 @@ pub enum PortVerdict {
 }
 
 /// A property of a frame. The range or set that is named holds it, or, negated, does not.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Test {
     /// A hardware address, compared in the bits of the mask.
     Hardware {
@@ -293,7 +293,7 @@ pub enum Address {
 }
 
 /// Some IP addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Addresses {
     /// Those of a subnet.
     Net(IpNet),
