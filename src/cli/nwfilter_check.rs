@@ -69,7 +69,9 @@ fn warn(
         Ok(parts) => parts,
         // Its own values would do, perhaps.
         Err(error @ TreeError::Rule { .. }) => {
-            tracing::warn!("the rules were not looked at, since no value of a variable is known to fit: {error}");
+            tracing::warn!(
+                "the rules were not looked at, since no value of a variable is known to fit: {error}"
+            );
             return Ok(());
         }
         Err(error) => return Err(NwfilterError::from(error).into()),
@@ -79,7 +81,9 @@ fn warn(
     for warning in warnings {
         all.push((warning.origin().clone(), warning.to_string()));
     }
-    all.extend(unreachable(&rules).into_iter().map(|found| (found.origin.clone(), found.to_string())));
+    all.extend(
+        unreachable(&rules).into_iter().map(|found| (found.origin.clone(), found.to_string())),
+    );
     if let Ok(port) = "port".parse() {
         all.extend(limits(&port, &rules).into_iter().map(|limit| (limit.origin, limit.text)));
     }

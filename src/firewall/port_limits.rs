@@ -34,9 +34,8 @@ pub fn limits(port: &InterfaceName, rules: &PortRules) -> Vec<Limit> {
             Step::Chain(_) => None,
         });
         let frames = root.chain(path.chains.iter().flat_map(|chain| &chain.rules));
-        let placed = frames
-            .map(|rule| (false, rule))
-            .chain(path.packets.iter().map(|rule| (true, rule)));
+        let placed =
+            frames.map(|rule| (false, rule)).chain(path.packets.iter().map(|rule| (true, rule)));
         for (packets, rule) in placed {
             for text in of_rule(port, rule, Place { to_guest, packets }) {
                 let limit = Limit { origin: rule.origin.clone(), text };
@@ -139,7 +138,8 @@ mod tests {
         let (frames, packets) =
             (Place { to_guest: true, packets: false }, Place { to_guest: true, packets: true });
         let set = Test::Set { name: "s".to_owned(), sides: vec![], negated: false };
-        let mac = |field| Test::Hardware { field, address: [2; 6], mask: [0xff; 6], negated: false };
+        let mac =
+            |field| Test::Hardware { field, address: [2; 6], mask: [0xff; 6], negated: false };
         let is = |field, value| vec![Test::is(field, value)];
         for (rule, place, word) in [
             (rule(tcp, vec![set], PortVerdict::Drop), packets, "nftables"),

@@ -52,9 +52,8 @@ pub fn unreachable(rules: &PortRules) -> Vec<Unreachable> {
         // By what decides before it; `None` as soon as one of a rule's parts can be reached.
         let mut all: BTreeMap<&Origin, Option<&Origin>> = BTreeMap::new();
         for (rule, by) in shadows(path) {
-            let is_answer = |test: &Test| {
-                matches!(test, Test::State { direction: Some(Direction::Reply), .. })
-            };
+            let is_answer =
+                |test: &Test| matches!(test, Test::State { direction: Some(Direction::Reply), .. });
             if rule.tests.iter().any(is_answer) {
                 continue;
             }
@@ -156,7 +155,8 @@ pub fn sample(needs: &Needs, filters: &Filters) -> Option<Variables> {
 fn kind_of(filter: &Filter, used: &VariableUse) -> Option<ValueKind> {
     let elements = filter.rules().filter_map(|rule| rule.element.as_ref());
     elements.into_iter().find_map(|element| {
-        let is_it = |value: &Value| matches!(value, Value::Variable(found) if found.name == used.name);
+        let is_it =
+            |value: &Value| matches!(value, Value::Variable(found) if found.name == used.name);
         let found = element.attributes.iter().find(|(_, value)| is_it(value));
         found.and_then(|(attribute, _)| element.protocol.kind(*attribute))
     })
