@@ -89,7 +89,6 @@ fn defects_of_stateful_filters_are_not_ours() {
 #[test]
 fn stateful_filters_on_nftables_let_through_what_the_reference_does() {
     let test = "stateful_filters_on_nftables_let_through_what_the_reference_does";
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/conformance/run.py");
     if !have_root(test) {
         return;

@@ -1,0 +1,162 @@
+//! ebtables' words for the rules of the first stage.
+
+use ipnet::IpNet;
+
+use super::{Tested, Unexpressible};
+use crate::firewall::port_nft::words::colons;
+use crate::rules::Version;
+use crate::rules::port::{Address, Addresses, Hardware, Kind, Number, PortRule, PortVerdict, Test};
+
+pub(super) fn kind(kind: Kind) -> Vec<String> {
+    match (kind, kind.ether_type()) {
+        (Kind::Stp, _) => vec!["-d 01:80:c2:00:00:00".to_owned()],
+        (_, Some(ether_type)) => vec![format!("-p {ether_type:#06x}")],
+        (_, None) => Vec::new(),
+    }
+}
+
+/// A rule for ebtables, as one line or several; none where it applies to nothing.
+pub(super) fn link_rule(rule: &PortRule) -> Result<Vec<String>, Unexpressible> {
+    let mut lines = vec![kind(rule.kind)];
+    let v6 = matches!(rule.kind, Kind::Ip(Version::V6, _));
+    for test in &rule.tests {
+        let words = match ebtables_test(test, v6) {
+            Tested::Always => continue,
+            Tested::Never => return Ok(Vec::new()),
+            Tested::Cannot(what) => {
+                return Err(Unexpressible { origin: rule.origin.clone(), what });
+            }
+            Tested::If(words) => words,
+            Tested::AnyOf(alternatives) => {
+                lines = lines
+                    .iter()
+                    .flat_map(|line| {
+                        alternatives
+                            .iter()
+                            .map(|word| [line.as_slice(), std::slice::from_ref(word)].concat())
+                    })
+                    .collect();
+                continue;
+            }
+        };
+        for line in &mut lines {
+            line.push(words.clone());
+        }
+    }
+    let target = match rule.verdict {
+        PortVerdict::Accept => "ACCEPT",
+        PortVerdict::Drop | PortVerdict::Reject => "DROP",
+        PortVerdict::Return => "RETURN",
+        PortVerdict::Continue => "CONTINUE",
+    };
+    Ok(lines
+        .into_iter()
+        .map(|line| [line, vec![format!("-j {target}")]].concat().join(" "))
+        .collect())
+}
+
+/// `! ` where a test is negated, as ebtables has it: behind the option.
+fn not(negated: bool) -> &'static str {
+    if negated { "! " } else { "" }
+}
+
+fn ebtables_test(test: &Test, v6: bool) -> Tested {
+    let ip = if v6 { "ip6" } else { "ip" };
+    match test {
+        Test::Hardware { mask: [0, 0, 0, 0, 0, 0], negated, .. } => {
+            if *negated {
+                Tested::Never
+            } else {
+                Tested::Always
+            }
+        }
+        Test::Hardware { field, address, mask, negated } => {
+            let option = match field {
+                Hardware::Source => "-s",
+                Hardware::Destination => "-d",
+                Hardware::ArpSender => "--arp-mac-src",
+                Hardware::ArpTarget => "--arp-mac-dst",
+                Hardware::StpRoot => "--stp-root-addr",
+                Hardware::StpSender => "--stp-sender-addr",
+            };
+            let not = not(*negated);
+            Tested::If(format!("{option} {not}{}/{}", colons(*address), colons(*mask)))
+        }
+        Test::Number { field: Number::Dscp, negated: true, .. } => {
+            Tested::Cannot("a dscp under match='no' in the link layer")
+        }
+        // A number that is reserved (IEEE 802.1Q, 9.6), and that the tool refuses.
+        Test::Number { field: Number::VlanId, first: 4095, .. } => {
+            Tested::Cannot("the reserved VLAN number 4095")
+        }
+        // ebtables knows the whole byte, whose two low bits are not the code point's (RFC 3168).
+        Test::Number { field: Number::Dscp, first, .. } => Tested::AnyOf(
+            (0..4).map(|ecn| format!("--ip-tos {:#04x}", (first << 2) | ecn)).collect(),
+        ),
+        Test::Number { field, first, last, negated } => {
+            Tested::If(number(*field, *first, *last, not(*negated), ip))
+        }
+        Test::Icmp { types, codes, negated } => {
+            let (first, last) = codes.unwrap_or((0, u8::MAX));
+            let not = not(*negated);
+            Tested::If(format!("--ip6-icmp-type {not}{}:{}/{first}:{last}", types.0, types.1))
+        }
+        Test::Address { among: Addresses::Net(net), negated, .. } if net.prefix_len() == 0 => {
+            if *negated {
+                Tested::Never
+            } else {
+                Tested::Always
+            }
+        }
+        Test::Address { field, among: Addresses::Net(net), negated } => {
+            let option = match field {
+                Address::Source => format!("--{ip}-source"),
+                Address::Destination => format!("--{ip}-destination"),
+                Address::ArpSender => "--arp-ip-src".to_owned(),
+                Address::ArpTarget => "--arp-ip-dst".to_owned(),
+            };
+            Tested::If(format!("{option} {}{}", not(*negated), plain(net)))
+        }
+        Test::Gratuitous => Tested::If("--arp-gratuitous".to_owned()),
+        Test::Address { .. }
+        | Test::TcpFlags { .. }
+        | Test::Set { .. }
+        | Test::Connections { .. }
+        | Test::State { .. } => Tested::Cannot("a test of the network layer"),
+    }
+}
+
+/// A subnet; one address alone without its length.
+fn plain(net: &IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() {
+        net.addr().to_string()
+    } else {
+        net.trunc().to_string()
+    }
+}
+
+fn number(field: Number, first: u32, last: u32, not: &str, ip: &str) -> String {
+    let range = if first == last { first.to_string() } else { format!("{first}:{last}") };
+    match field {
+        Number::EtherType => format!("-p {not}{first:#06x}"),
+        Number::VlanId => format!("--vlan-id {not}{first}"),
+        Number::VlanEncapsulated => format!("--vlan-encap {not}{first:04x}"),
+        Number::StpType => format!("--stp-type {not}{first}"),
+        Number::StpFlags => format!("--stp-flags {not}{first}"),
+        Number::StpRootPriority => format!("--stp-root-prio {not}{range}"),
+        Number::StpRootCost => format!("--stp-root-cost {not}{range}"),
+        Number::StpSenderPriority => format!("--stp-sender-prio {not}{range}"),
+        Number::StpPort => format!("--stp-port {not}{range}"),
+        Number::StpAge => format!("--stp-msg-age {not}{range}"),
+        Number::StpMaxAge => format!("--stp-max-age {not}{range}"),
+        Number::StpHelloTime => format!("--stp-hello-time {not}{range}"),
+        Number::StpForwardDelay => format!("--stp-forward-delay {not}{range}"),
+        Number::ArpHardware => format!("--arp-htype {not}{first}"),
+        Number::ArpProtocol => format!("--arp-ptype {not}{first:#06x}"),
+        Number::ArpOperation => format!("--arp-opcode {not}{first}"),
+        Number::Protocol => format!("--{ip}-protocol {not}{first}"),
+        Number::Dscp => format!("--ip-tos {not}{:#04x}", first << 2),
+        Number::SourcePort => format!("--{ip}-source-port {not}{range}"),
+        Number::DestinationPort => format!("--{ip}-destination-port {not}{range}"),
+    }
+}

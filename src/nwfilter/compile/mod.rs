@@ -1,0 +1,381 @@
+//! From a filter's rules to what they mean for a port: pure, in no tool's words.
+//!
+//! # What a rule means
+//!
+//! A rule of the link layer is one rule of its chain, in each of its directions. A rule of direction
+//! `inout` describes frames to the guest; for those that leave it, source and destination are
+//! exchanged.
+//!
+//! A rule of the network layer describes packets that go its way, and packets the other way with
+//! source and destination exchanged (its MAC address, which is a sender's, aside):
+//!
+//! | rule | its own way | the other way |
+//! |---|---|---|
+//! | accept | new and established, of the opener | established, of the answerer |
+//! | accept, `statematch='false'` | stateless | exchanged, stateless |
+//! | any with `state` | these states, or stateless for `NONE` | nothing |
+//! | drop, reject, return, continue | stateless | nothing |
+//! | any with `connlimit-above` | stateless | nothing |
+//! | accept of an ICMP type | new and established | nothing |
+//! | `inout` | stateless | exchanged, stateless; its MAC address stays |
+//! | `inout` of an ICMP type | nothing | nothing |
+//!
+//! That is what libvirt's iptables backend does, but for two points in which its documentation says
+//! otherwise: drop, reject and return of one direction are not mirrored, and `inout` rules keep
+//! their MAC address. That an `inout` rule of an ICMP type does nothing is kept, since filters may
+//! rest on it, and [`Warning::NoEffect`] says so.
+//!
+//! # Order
+//!
+//! Link rules stand in their chain by priority, in the order of the document among equals. Chains
+//! other than root are called from root where their own priority puts them, before rules of the
+//! same one. Network rules of all chains make one list, those of root first, then by priority.
+
+mod reader;
+
+use super::{
+    Action, Attribute as A, ChainKind, ChainName, Condition, Direction as Way, FlatFilter, Layer,
+    Literal, Protocol, RuleInstance,
+};
+use crate::rules::Version;
+use crate::rules::port::{
+    Direction, Hardware, Kind, Number, Origin, Path, PortRule, PortRules, PortVerdict, State, Step,
+    SubChain, Test,
+};
+use reader::Reader;
+
+/// A rule that makes no sense, whatever carries it out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// Ports of a protocol that has none.
+    #[error(
+        "{0} looks at ports, but its protocol is none of tcp, udp, udplite, dccp and sctp; name one of these with protocol= (match='no' would exclude it)"
+    )]
+    Ports(Origin),
+    /// ICMP fields of another protocol.
+    #[error("{0} looks at an ICMP type or code, but not with protocol='icmpv6'; add that")]
+    IcmpType(Origin),
+    /// A VLAN's protocol together with its number is fine, a negated gratuitous ARP is not.
+    #[error(
+        "{0} has gratuitous='true' under match='no', which no backend can look for; turn the rule round"
+    )]
+    NotGratuitous(Origin),
+}
+
+/// A rule that is not what it seems.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Warning {
+    /// It does nothing.
+    NoEffect(Origin),
+}
+
+impl Warning {
+    /// The rule.
+    pub fn origin(&self) -> &Origin {
+        match self {
+            Warning::NoEffect(origin) => origin,
+        }
+    }
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Warning::NoEffect(origin) => write!(
+                f,
+                "{origin} has an ICMP type and direction='inout', and does nothing (as in libvirt); write a rule for each direction"
+            ),
+        }
+    }
+}
+
+/// What a filter's parts mean for a port.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn compile(parts: &[FlatFilter]) -> Result<(PortRules, Vec<Warning>), CompileError> {
+    let mut sources: Vec<Source> = parts
+        .iter()
+        .flat_map(|part| part.rules.iter().map(move |rule| Source { part, rule }))
+        .collect();
+    sources.sort_by_key(|source| (source.part.chain != ChainName::root(), source.rule.priority));
+    let mut warnings = Vec::new();
+    let (mut out, mut into) = (Builder::default(), Builder::default());
+    for source in &sources {
+        match source.rule.layer() {
+            Layer::Link => {
+                let swapped = source.rule.direction == Way::InOut;
+                if source.rule.direction != Way::In {
+                    out.link(source, link_rule(source, swapped)?);
+                }
+                if source.rule.direction != Way::Out {
+                    into.link(source, link_rule(source, false)?);
+                }
+            }
+            Layer::Ipv4 | Layer::Ipv6 => {
+                let Some(condition) = &source.rule.condition else { continue };
+                if source.rule.direction == Way::InOut && has_icmp_type(condition) {
+                    let warning = Warning::NoEffect(source.origin());
+                    if !warnings.contains(&warning) {
+                        warnings.push(warning);
+                    }
+                    continue;
+                }
+                for (to_guest, packet) in packets(source.rule, condition) {
+                    let rule = packet_rule(source, condition, packet);
+                    let path = if to_guest { &mut into } else { &mut out };
+                    path.packets.push(rule);
+                }
+            }
+        }
+    }
+    let rules = PortRules { from_guest: out.path(), to_guest: into.path() };
+    Ok((rules, warnings))
+}
+
+/// A rule and the part of a filter that it is from.
+struct Source<'a> {
+    part: &'a FlatFilter,
+    rule: &'a RuleInstance,
+}
+
+impl Source<'_> {
+    fn origin(&self) -> Origin {
+        Origin { filter: self.part.filter.to_string(), line: self.rule.place.line as u64 }
+    }
+
+    fn verdict(&self) -> PortVerdict {
+        match self.rule.action {
+            Action::Accept => PortVerdict::Accept,
+            Action::Drop => PortVerdict::Drop,
+            Action::Reject => PortVerdict::Reject,
+            Action::Return => PortVerdict::Return,
+            Action::Continue => PortVerdict::Continue,
+        }
+    }
+
+    fn port_rule(&self, kind: Kind, tests: Vec<Test>) -> PortRule {
+        let comment = self.rule.condition.as_ref().and_then(|c| match c.get(A::Comment) {
+            Some(Literal::Comment(comment)) => Some(comment.to_string()),
+            _ => None,
+        });
+        PortRule { kind, tests, verdict: self.verdict(), comment, origin: self.origin() }
+    }
+}
+
+/// One path in the making.
+#[derive(Default)]
+struct Builder {
+    /// Rules of root, and their priorities.
+    root: Vec<(i32, PortRule)>,
+    /// The other chains, and their priorities.
+    chains: Vec<(i32, SubChain)>,
+    packets: Vec<PortRule>,
+}
+
+impl Builder {
+    fn link(&mut self, source: &Source<'_>, rule: PortRule) {
+        let chain = &source.part.chain;
+        if *chain == ChainName::root() {
+            self.root.push((source.rule.priority, rule));
+            return;
+        }
+        let name = chain.to_string();
+        match self.chains.iter_mut().find(|(_, sub)| sub.name == name) {
+            Some((priority, sub)) => {
+                // Filters that share a chain should give it the same priority; else the last counts.
+                *priority = source.part.priority;
+                sub.rules.push(rule);
+            }
+            None => {
+                let sub = SubChain { name, kind: chain_kind(chain.kind()), rules: vec![rule] };
+                self.chains.push((source.part.priority, sub));
+            }
+        }
+    }
+
+    fn path(mut self) -> Path {
+        // Stable: chains of one priority stay in the order in which they came.
+        self.chains.sort_by_key(|(priority, _)| *priority);
+        let mut frames = Vec::new();
+        let mut next = 0;
+        let call_until = |frames: &mut Vec<Step>, next: &mut usize, limit: Option<i32>| {
+            while let Some((priority, _)) = self.chains.get(*next) {
+                if limit.is_some_and(|limit| *priority > limit) {
+                    break;
+                }
+                frames.push(Step::Chain(*next));
+                *next += 1;
+            }
+        };
+        for (priority, rule) in self.root {
+            call_until(&mut frames, &mut next, Some(priority));
+            frames.push(Step::Rule(rule));
+        }
+        call_until(&mut frames, &mut next, None);
+        let chains = self.chains.into_iter().map(|(_, sub)| sub).collect();
+        Path { frames, chains, packets: self.packets }
+    }
+}
+
+fn chain_kind(kind: ChainKind) -> Kind {
+    match kind {
+        ChainKind::Root | ChainKind::Mac => Kind::Any,
+        ChainKind::Stp => Kind::Stp,
+        ChainKind::Vlan => Kind::Vlan,
+        ChainKind::Ipv4 => Kind::Ip(Version::V4, None),
+        ChainKind::Ipv6 => Kind::Ip(Version::V6, None),
+        ChainKind::Arp => Kind::Arp,
+        ChainKind::Rarp => Kind::Rarp,
+    }
+}
+
+/// A rule of the link layer; `swapped` exchanges source and destination.
+fn link_rule(source: &Source<'_>, swapped: bool) -> Result<PortRule, CompileError> {
+    let Some(condition) = &source.rule.condition else {
+        return Ok(source.port_rule(Kind::Any, Vec::new()));
+    };
+    let kind = match condition.protocol {
+        Protocol::Vlan => Kind::Vlan,
+        Protocol::Stp => Kind::Stp,
+        Protocol::Arp => Kind::Arp,
+        Protocol::Rarp => Kind::Rarp,
+        Protocol::Ip => Kind::Ip(Version::V4, None),
+        Protocol::Ipv6 => Kind::Ip(Version::V6, None),
+        _ => Kind::Any,
+    };
+    check_transport(condition).map_err(|error| error(source.origin()))?;
+    // An STP frame's destination is what makes it one.
+    let swapped = swapped && kind != Kind::Stp;
+    let tests = Reader { condition, swapped, negated: condition.negated };
+    let mut all = tests.link();
+    if kind == Kind::Any && condition.protocol == Protocol::Mac {
+        all.extend(tests.number(A::ProtocolId, None, Number::EtherType));
+    }
+    Ok(source.port_rule(kind, all))
+}
+
+/// Whether the fields of transport protocols can be there. Both layers that may carry rules out
+/// want to know the protocol, and a negated one says nothing.
+fn check_transport(condition: &Condition) -> Result<(), fn(Origin) -> CompileError> {
+    const WITH_PORTS: [u32; 5] = [6, 17, 33, 132, 136];
+    const ICMPV6: u32 = 58;
+    let has = |attribute| condition.get(attribute).is_some();
+    let protocol = condition.number(A::IpProtocol).filter(|_| !condition.negated);
+    let ports = has(A::SrcPortStart) || has(A::DstPortStart);
+    if ports && !protocol.is_some_and(|p| WITH_PORTS.contains(&p)) {
+        return Err(CompileError::Ports);
+    }
+    if condition.protocol == Protocol::Ipv6
+        && (has(A::Type) || has(A::Code))
+        && protocol != Some(ICMPV6)
+    {
+        return Err(CompileError::IcmpType);
+    }
+    if condition.negated && condition.get(A::Gratuitous) == Some(&Literal::Boolean(true)) {
+        return Err(CompileError::NotGratuitous);
+    }
+    Ok(())
+}
+
+/// How a rule of the network layer applies to packets of one way.
+struct Packet {
+    /// Source and destination are exchanged.
+    swapped: bool,
+    /// The sender's MAC address is tested.
+    mac: bool,
+    state: Option<Test>,
+}
+
+/// The ways in which a rule of the network layer applies: `true` is to the guest.
+fn packets(rule: &RuleInstance, condition: &Condition) -> Vec<(bool, Packet)> {
+    let own = rule.direction != Way::Out;
+    let plain = |swapped, mac| Packet { swapped, mac, state: None };
+    let tracked = |swapped, states: &[State], direction| Packet {
+        swapped,
+        mac: !swapped,
+        state: Some(Test::State { states: states.to_vec(), direction }),
+    };
+    let limited = condition.get(A::ConnlimitAbove).is_some();
+    if let Some(Literal::State(states)) = condition.get(A::State) {
+        let listed: Vec<State> = [
+            (states.new, State::New),
+            (states.established, State::Established),
+            (states.related, State::Related),
+            (states.invalid, State::Invalid),
+        ]
+        .into_iter()
+        .filter_map(|(on, state)| on.then_some(state))
+        .collect();
+        let state = (!listed.is_empty()).then_some(Test::State { states: listed, direction: None });
+        let mut all = vec![(own, Packet { swapped: false, mac: true, state: state.clone() })];
+        if rule.direction == Way::InOut {
+            all.push((!own, Packet { swapped: true, mac: true, state }));
+        }
+        return all;
+    }
+    if rule.direction == Way::InOut {
+        return vec![(own, plain(false, true)), (!own, plain(true, true))];
+    }
+    if rule.action != Action::Accept || limited {
+        return vec![(own, plain(false, true))];
+    }
+    if has_icmp_type(condition) {
+        let state = match rule.statematch {
+            true => tracked(false, &[State::New, State::Established], None),
+            false => plain(false, true),
+        };
+        return vec![(own, state)];
+    }
+    if !rule.statematch {
+        return vec![(own, plain(false, true)), (!own, plain(true, false))];
+    }
+    let first = [State::New, State::Established];
+    vec![
+        (own, tracked(false, &first, Some(Direction::Original))),
+        (!own, tracked(true, &[State::Established], Some(Direction::Reply))),
+    ]
+}
+
+fn has_icmp_type(condition: &Condition) -> bool {
+    matches!(condition.protocol, Protocol::Icmp | Protocol::Icmpv6)
+        && condition.get(A::Type).is_some()
+}
+
+/// A rule of the network layer for packets of one way.
+fn packet_rule(source: &Source<'_>, condition: &Condition, packet: Packet) -> PortRule {
+    let version = match condition.protocol.layer() {
+        Layer::Ipv6 => Version::V6,
+        _ => Version::V4,
+    };
+    let kind = Kind::Ip(version, ip_protocol(condition.protocol));
+    let reader = Reader { condition, swapped: packet.swapped, negated: condition.negated };
+    let mut tests = Vec::new();
+    if packet.mac {
+        let unswapped = Reader { swapped: false, ..reader };
+        tests.extend(unswapped.hardware(A::SrcMacAddr, A::SrcMacMask, Hardware::Source));
+    }
+    tests.extend(reader.network());
+    tests.extend(packet.state);
+    source.port_rule(kind, tests)
+}
+
+/// The number of an element's IP protocol (IANA, Protocol Numbers).
+fn ip_protocol(protocol: Protocol) -> Option<u8> {
+    use Protocol as P;
+    match protocol {
+        P::Icmp => Some(1),
+        P::Igmp => Some(2),
+        P::Tcp | P::TcpIpv6 => Some(6),
+        P::Udp | P::UdpIpv6 => Some(17),
+        P::Esp | P::EspIpv6 => Some(50),
+        P::Ah | P::AhIpv6 => Some(51),
+        P::Icmpv6 => Some(58),
+        P::Sctp | P::SctpIpv6 => Some(132),
+        P::Udplite | P::UdpliteIpv6 => Some(136),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
