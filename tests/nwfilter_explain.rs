@@ -1,11 +1,15 @@
-//! `explain` gives the verdicts that were measured: the conformance cases, where they are there.
+//! `netlaunch nwfilter explain` and `check` from the command line; and that `explain` gives the
+//! verdicts that were measured: the conformance cases, where they are there.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
+use common::{As, Sandbox, finish, text};
 use netlaunch::nwfilter::explain::{Dependency, Judge, Verdict, Way};
 use netlaunch::nwfilter::{Binding, Filters, compile, flatten, parse, stock, stock_names};
 use serde_json::Value;
@@ -157,4 +161,123 @@ fn explain_gives_the_measured_verdicts() {
     }
     assert!(total > 10_000);
     assert!(wrong.is_empty());
+}
+
+/// A DHCP request of the guest 52:54:00:11:22:33, up to its ports.
+const DHCP: &str = "ffffffffffff5254001122330800450000300000000040110000000000\
+                    00ffffffff00440043001c0000000000000000000000000000000000000000000000";
+
+/// The program's standard output, standard error and exit status.
+fn run_netlaunch(sandbox: &Sandbox, args: &[&str]) -> (String, String, Option<i32>) {
+    let output = finish(sandbox.netlaunch(&[&["nwfilter"], args].concat()));
+    (text(&output.stdout), text(&output.stderr), output.status.code())
+}
+
+#[test]
+fn one_line_says_what_decides() {
+    let sandbox = Sandbox::new(As::Root, None);
+    let guest = ["--mac", "52:54:00:11:22:33", "-p", "IP=192.0.2.7"];
+    let explain = |args: &[&str]| {
+        run_netlaunch(&sandbox, &[&["explain", "clean-traffic"], guest.as_slice(), args].concat())
+    };
+    let (out, error, status) = explain(&["--frame", DHCP]);
+    assert_eq!((error.as_str(), status), ("", Some(0)));
+    let [line] = out.lines().collect::<Vec<_>>()[..] else { panic!("{out}") };
+    assert!(line.starts_with("1 out pass: filter "), "{line}");
+    let (out, ..) = explain(&["-v", "--direction", "in", "--frame", DHCP]);
+    assert!(out.starts_with("1 in ") && out.lines().count() > 2, "{out}");
+    assert!(out.lines().skip(1).all(|line| line.starts_with("    chain ")), "{out}");
+    let foreign = DHCP.replace("525400112233", "525400112234");
+    let (out, ..) = explain(&["--direction", "out", "--frame", &foreign]);
+    assert!(out.starts_with("1 out drop: filter no-mac-spoofing line "), "{out}");
+}
+
+#[test]
+fn captures_are_explained_frame_by_frame_and_json_is_as_its_schema_says() {
+    let sandbox = Sandbox::new(As::Root, None);
+    let frame = bytes(DHCP);
+    let mut pcap = bytes("d4c3b2a1020004000000000000000000ffff000001000000");
+    for kept in [frame.len(), 20] {
+        pcap.extend([0; 8]);
+        pcap.extend((kept as u32).to_le_bytes());
+        pcap.extend((frame.len() as u32).to_le_bytes());
+        pcap.extend(&frame[..kept]);
+    }
+    let file = sandbox.path("home/frames.pcap");
+    fs::write(&file, pcap).unwrap();
+    let args = ["explain", "clean-traffic", "-p", "IP=192.0.2.7", "-p", "MAC=52:54:00:11:22:33"];
+    let args = [&args[..], &["--pcap", file.to_str().unwrap(), "--json"]].concat();
+    let (out, error, status) = run_netlaunch(&sandbox, &args);
+    assert_eq!(status, Some(0), "{error}");
+    assert!(error.contains("frame 2 was captured in part, 20 of"), "{error}");
+    let object: Value = serde_json::from_str(&out).unwrap();
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/schema/nwfilter-explain.schema.json");
+    let schema: Value = serde_json::from_slice(&fs::read(schema).unwrap()).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let faults: Vec<_> = validator.iter_errors(&object).map(|fault| fault.to_string()).collect();
+    assert_eq!(faults, [] as [String; 0], "{object:#}");
+    let verdict = |number: usize| object["frames"][number]["verdict"].as_str().unwrap();
+    assert_eq!((verdict(0), verdict(1)), ("pass", "drop"));
+    let rule = &object["frames"][0]["stages"][0]["rule"];
+    assert_eq!(rule["action"], "accept", "{object:#}");
+}
+
+#[test]
+fn what_cannot_be_explained_is_one_line() {
+    let sandbox = Sandbox::new(As::Root, None);
+    let missing = sandbox.path("home/none.pcap");
+    let mac = ["--mac", "52:54:00:11:22:33"];
+    for (args, expected) in [
+        (vec!["clean-traffic", "--frame", DHCP], "needs values for MAC, IP"),
+        (vec!["allow-arp", "--frame", DHCP], "which way the frames go is not known"),
+        (vec!["allow-arp", "--frame", "ffff", mac[0], mac[1]], "frame 1: 2 bytes are no"),
+        (vec!["allow-arp", "--frame", "fff"], "it is not a frame"),
+        (vec!["allow-arp"], "is missing"),
+        (vec!["allow-arp", "--pcap", missing.to_str().unwrap(), mac[0], mac[1]], "none.pcap: No such"),
+        (vec!["allow-arp", "--pcap", "/dev/null", mac[0], mac[1]], "neither pcap nor pcapng"),
+        (vec!["allow-arp", "--frame", DHCP, "-p", "IP"], "gives no variable a value"),
+        (vec!["nobodys", "--frame", DHCP], "nobodys"),
+    ] {
+        let (out, error, status) = run_netlaunch(&sandbox, &[&["explain"], args.as_slice()].concat());
+        assert_eq!((out.as_str(), status), ("", Some(2)), "{args:?}: {error}");
+        assert!(error.contains(expected) && error.lines().count() == 1, "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn check_warns_with_file_and_line() {
+    let sandbox = Sandbox::new(As::Root, None);
+    let file = sandbox.path("home/filter.xml");
+    let rules = "<filter name='f'>
+        <rule action='drop' direction='out'/>
+        <rule action='accept' direction='out'><mac srcmacaddr='$MAC'/></rule>
+        <rule action='reject' direction='in'><tcp dstportstart='$PORTS[1]'/></rule>
+        <rule action='drop' direction='in'><all ipset='$SET' ipsetflags='src'/></rule>
+        <rule action='accept' direction='inout'><icmp type='8'/></rule>
+        <rule action='drop' direction='in'><stp port='1'/></rule>
+        <rule action='drop' direction='in'><vlan vlanid='4095'/></rule>
+    </filter>";
+    fs::write(&file, rules).unwrap();
+    let (out, error, status) = run_netlaunch(&sandbox, &["check", file.to_str().unwrap()]);
+    assert_eq!(status, Some(0), "{error}");
+    assert!(out.contains("variables: $MAC, $PORTS[1], $SET"), "{out}");
+    let lines: Vec<&str> = error.lines().collect();
+    for (number, word) in [
+        (3, "comes to this rule"),
+        (4, "tells nobody"),
+        (5, "nftables"),
+        (6, "does nothing"),
+        (7, "ebtables"),
+        (8, "ebtables"),
+    ] {
+        let place = format!("{}:{number}: ", file.display());
+        let found = lines.iter().any(|line| line.contains(&place) && line.contains(word));
+        assert!(found, "{number} {word}:\n{error}");
+    }
+    assert_eq!(lines.len(), 6, "{error}");
+    for name in netlaunch::nwfilter::stock_names() {
+        let (_, error, status) = run_netlaunch(&sandbox, &["check", name.as_str()]);
+        assert_eq!((error.as_str(), status), ("", Some(0)), "{name}");
+    }
 }

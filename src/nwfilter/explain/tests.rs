@@ -1,1 +1,292 @@
+//! Frames by hand: each field is there exactly when its bytes and what leads to it are.
 
+use proptest::prelude::*;
+
+use super::{Dependency, Frame, Judge, Verdict, Way};
+use crate::rules::Version;
+use crate::rules::port::{
+    Address, Direction, Hardware, Kind, Number, Origin, Path, PortRule, PortRules, PortVerdict,
+    State, Step, SubChain, Test,
+};
+
+const UDP: Kind = Kind::Ip(Version::V4, Some(17));
+
+/// A frame: its EtherType and what follows.
+fn frame(ether_type: u16, rest: &[u8]) -> Vec<u8> {
+    [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2], ether_type.to_be_bytes().as_slice(), rest].concat()
+}
+
+/// A UDP packet of IPv4 from 10.0.0.1:1000 to 10.0.0.2:53 with these options and fragment field.
+fn udp(options: &[u8], fragment: u16) -> Vec<u8> {
+    let length = 20 + options.len();
+    let mut packet = vec![0x40 | (length / 4) as u8, 0xb9, 0, (length + 8) as u8, 0, 9];
+    packet.extend(fragment.to_be_bytes());
+    packet.extend([64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    packet.extend(options);
+    packet.extend([0x03, 0xe8, 0, 53, 0, 8, 0, 0]);
+    frame(0x0800, &packet)
+}
+
+/// A packet of IPv6 with these headers, the first of this kind.
+fn v6(next: u8, rest: &[u8]) -> Vec<u8> {
+    let head = [0x6b, 0x90, 0, 0, 0, rest.len() as u8, next, 64];
+    frame(0x86dd, &[head.as_slice(), &[1; 16], &[2; 16], rest].concat())
+}
+
+fn number(bytes: &[u8], field: Number) -> Option<u32> {
+    Frame::read(bytes, bytes.len()).unwrap().number(field)
+}
+
+#[test]
+fn ports_are_behind_the_options_and_not_in_later_fragments() {
+    for (bytes, port) in [
+        (udp(&[], 0), Some(53)),
+        (udp(&[1, 1, 1, 0], 0), Some(53)),
+        (udp(&[], 0x2000), Some(53)),
+        (udp(&[], 1), None),
+        (v6(17, &[0x03, 0xe8, 0, 53, 0, 8, 0, 0]), Some(53)),
+        (v6(0, &[17, 0, 1, 4, 0, 0, 0, 0, 0x03, 0xe8, 0, 53, 0, 8, 0, 0]), Some(53)),
+        (v6(44, &[17, 0, 0, 1, 0, 0, 0, 9, 0x03, 0xe8, 0, 53]), Some(53)),
+        (v6(44, &[17, 0, 0, 8, 0, 0, 0, 9, 0x03, 0xe8, 0, 53]), None),
+    ] {
+        assert_eq!(number(&bytes, Number::DestinationPort), port, "{bytes:x?}");
+        let read = Frame::read(&bytes, bytes.len()).unwrap();
+        let version = if bytes[12] == 8 { Version::V4 } else { Version::V6 };
+        assert!(read.is(Kind::Ip(version, Some(17))), "{bytes:x?}");
+        assert_eq!(number(&bytes, Number::Dscp), Some(0x2e), "{bytes:x?}");
+    }
+}
+
+#[test]
+fn every_field_ends_with_the_frame() {
+    let whole = udp(&[], 0);
+    for (field, needs) in
+        [(Number::EtherType, 14), (Number::Dscp, 16), (Number::Protocol, 24), (Number::SourcePort, 42)]
+    {
+        for end in 14..=whole.len() {
+            let found = number(&whole[..end], field).is_some();
+            assert_eq!(found, end >= needs, "{field:?} in {end} bytes");
+        }
+    }
+    // What a capture left out is there, but not to be read.
+    let cut = Frame::read(&whole[..38], whole.len()).unwrap();
+    assert_eq!(cut.ports(), Some((1000, 53)));
+    assert!(Frame::read(&whole[..13], 13).is_err());
+}
+
+#[test]
+fn an_ip_header_that_lies_has_no_transport() {
+    for (at, value) in [(14, 0x55), (14, 0x44), (17, 200), (17, 10)] {
+        let mut bytes = udp(&[], 0);
+        bytes[at] = value;
+        assert_eq!(number(&bytes, Number::SourcePort), None, "{at} {value}");
+        assert!(!Frame::read(&bytes, bytes.len()).unwrap().is(UDP));
+        // Fields at fixed places stay.
+        assert_eq!(number(&bytes, Number::Protocol), Some(17));
+    }
+}
+
+#[test]
+fn arp_addresses_follow_the_lengths() {
+    let arp = |hardware: u16, protocol: u16, lengths: [u8; 2]| {
+        let head = [hardware.to_be_bytes(), protocol.to_be_bytes(), lengths, [0, 2]].concat();
+        frame(0x0806, &[head.as_slice(), &(1..=28).collect::<Vec<u8>>()].concat())
+    };
+    let read = |bytes: &[u8]| {
+        let frame = Frame::read(bytes, bytes.len()).unwrap();
+        let mac = frame.hardware(Hardware::ArpTarget).map(|mac| mac[0]);
+        let address = frame.address(Address::ArpTarget).map(|address| address.to_string());
+        (mac, address)
+    };
+    let target = |text: &str| Some(text.to_owned());
+    assert_eq!(read(&arp(1, 0x0800, [6, 4])), (Some(11), target("17.18.19.20")));
+    assert_eq!(read(&arp(6, 0x0800, [6, 4])), (None, target("17.18.19.20")));
+    assert_eq!(read(&arp(1, 0x0800, [8, 4])), (None, target("21.22.23.24")));
+    assert_eq!(read(&arp(1, 0x0801, [6, 16])), (Some(23), None));
+    assert_eq!(number(&arp(1, 0x0800, [6, 4]), Number::ArpOperation), Some(2));
+    assert_eq!(number(&frame(0x0806, &[0; 7]), Number::ArpHardware), None);
+}
+
+#[test]
+fn a_tag_hides_what_is_behind_it() {
+    let tagged = frame(0x8100, &[&[0x20, 0x05], &udp(&[], 0)[12..]].concat());
+    let frame = Frame::read(&tagged, tagged.len()).unwrap();
+    assert!(frame.is(Kind::Vlan) && !frame.is(UDP) && frame.packet().is_none());
+    assert_eq!(frame.number(Number::VlanId), Some(5));
+    assert_eq!(frame.number(Number::VlanEncapsulated), Some(0x0800));
+    assert_eq!(frame.address(Address::Source), None);
+}
+
+#[test]
+fn stp_fields_need_a_bpdu() {
+    let mut bytes = frame(38, &[0x42, 0x42, 3, 0, 0, 0, 0x80, 1, 0x80, 0]);
+    assert_eq!(number(&bytes, Number::StpType), None);
+    bytes[..6].copy_from_slice(&[0x01, 0x80, 0xc2, 0, 0, 0]);
+    assert_eq!(number(&bytes, Number::StpType), Some(0x80));
+    assert_eq!(number(&bytes, Number::StpRootPriority), Some(0x8000));
+    assert_eq!(number(&bytes, Number::StpPort), None);
+    bytes[18] = 1;
+    assert_eq!(number(&bytes, Number::StpType), None);
+}
+
+fn rule(line: u64, kind: Kind, tests: &[Test], verdict: PortVerdict) -> PortRule {
+    let origin = Origin { filter: "f".to_owned(), line };
+    PortRule { kind, tests: tests.to_vec(), verdict, comment: None, origin }
+}
+
+fn out(path: Path) -> PortRules {
+    PortRules { from_guest: path, ..PortRules::default() }
+}
+
+/// What is said of one frame.
+fn said(rules: &PortRules, bytes: &[u8]) -> String {
+    Judge::new(rules).judge(Way::Out, bytes, bytes.len()).unwrap().to_string()
+}
+
+#[test]
+fn chains_return_and_end_behind_their_call() {
+    let sub = |rules| SubChain { name: "ipv4-x".to_owned(), kind: Kind::Ip(Version::V4, None), rules };
+    let path = |rules| {
+        out(Path {
+            frames: vec![
+                Step::Chain(0),
+                Step::Rule(rule(9, Kind::Any, &[], PortVerdict::Drop)),
+            ],
+            chains: vec![sub(rules)],
+            packets: vec![],
+        })
+    };
+    use PortVerdict::{Accept, Continue, Reject, Return};
+    let behind = "drop: filter f line 9 (chain root)";
+    for (verdict, expected) in [
+        (Accept, "pass: filter f line 1 (chain ipv4-x)"),
+        (Reject, "drop: filter f line 1 (chain ipv4-x)"),
+        (Return, behind),
+        (Continue, behind),
+    ] {
+        assert_eq!(said(&path(vec![rule(1, UDP, &[], verdict)]), &udp(&[], 0)), expected);
+        assert_eq!(said(&path(vec![rule(1, UDP, &[], verdict)]), &frame(0x88b5, &[])), behind);
+    }
+    let empty = out(Path::default());
+    assert_eq!(said(&empty, &udp(&[], 0)), "pass: the end of chain root");
+}
+
+#[test]
+fn both_stages_have_to_let_through() {
+    let rules = out(Path {
+        frames: vec![Step::Rule(rule(1, Kind::Any, &[], PortVerdict::Accept))],
+        chains: vec![],
+        packets: vec![rule(2, UDP, &[Test::is(Number::DestinationPort, 53)], PortVerdict::Reject)],
+    });
+    assert_eq!(said(&rules, &udp(&[], 0)), "reject: filter f line 2 (IP rules)");
+    let passes = "pass: filter f line 1 (chain root), then the end of the IP rules";
+    assert_eq!(said(&rules, &udp(&[], 1)), passes);
+    assert_eq!(said(&rules, &frame(0x0806, &[])), "pass: filter f line 1 (chain root)");
+}
+
+#[test]
+fn a_missing_field_fails_negated_or_not() {
+    for negated in [false, true] {
+        let test = Test::Number { field: Number::SourcePort, first: 0, last: 0, negated };
+        let rules = out(Path {
+            packets: vec![rule(1, UDP, &[test], PortVerdict::Drop)],
+            ..Path::default()
+        });
+        assert!(said(&rules, &udp(&[], 1)).starts_with("pass"), "{negated}");
+        assert_eq!(said(&rules, &udp(&[], 0)).starts_with("drop"), negated);
+    }
+}
+
+#[test]
+fn what_is_not_in_the_frame_is_named_only_where_it_matters() {
+    let set = Test::Set { name: "friends".to_owned(), sides: vec![], negated: false };
+    let asked = |then| {
+        out(Path {
+            packets: vec![
+                rule(1, UDP, std::slice::from_ref(&set), PortVerdict::Accept),
+                rule(2, UDP, &[Test::is(Number::SourcePort, 1000)], then),
+            ],
+            ..Path::default()
+        })
+    };
+    assert_eq!(
+        said(&asked(PortVerdict::Drop), &udp(&[], 0)),
+        "undecided: filter f line 1 (IP rules) depends on the ipset friends"
+    );
+    let passes = "pass: the end of chain root, then filter f line 2 (IP rules)";
+    assert_eq!(said(&asked(PortVerdict::Accept), &udp(&[], 0)), passes);
+}
+
+/// Rules that let the guest open connections, and answers come back.
+fn stateful() -> PortRules {
+    let state = |states: &[State], direction| Test::State { states: states.to_vec(), direction };
+    let first = state(&[State::New, State::Established], Some(Direction::Original));
+    let answer = state(&[State::Established], Some(Direction::Reply));
+    let path = |test, line| Path {
+        packets: vec![
+            rule(line, Kind::Ip(Version::V4, None), &[test], PortVerdict::Accept),
+            rule(9, Kind::Any, &[], PortVerdict::Drop),
+        ],
+        ..Path::default()
+    };
+    PortRules { from_guest: path(first, 1), to_guest: path(answer, 2) }
+}
+
+fn turned(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let (mut source, mut destination) = (bytes[26..30].to_vec(), bytes[30..34].to_vec());
+    source.extend(&bytes[34..36]);
+    destination.extend(&bytes[36..38]);
+    bytes[26..30].copy_from_slice(&destination[..4]);
+    bytes[30..34].copy_from_slice(&source[..4]);
+    bytes[34..36].copy_from_slice(&destination[4..]);
+    bytes[36..38].copy_from_slice(&source[4..]);
+    bytes
+}
+
+#[test]
+fn answers_pass_once_asked_for() {
+    let rules = stateful();
+    let (asks, answers) = (udp(&[], 0), turned(&udp(&[], 0)));
+    let verdicts = |frames: &[(Way, &[u8])]| -> Vec<Verdict> {
+        let mut judge = Judge::new(&rules);
+        let judged =
+            frames.iter().map(|(way, bytes)| judge.judge(*way, bytes, bytes.len()).unwrap());
+        judged.map(|explained| explained.verdict).collect()
+    };
+    use Verdict::{Drop, Pass};
+    let frames = [(Way::In, answers.as_slice()), (Way::Out, &asks), (Way::In, &answers)];
+    assert_eq!(verdicts(&frames), [Drop, Pass, Pass]);
+    // Who is known by the other's packets alone has opened nothing.
+    assert_eq!(verdicts(&[(Way::Out, &answers), (Way::In, &answers)]), [Pass, Drop]);
+}
+
+#[test]
+fn fragments_wait_for_the_first() {
+    let rules = stateful();
+    let mut judge = Judge::new(&rules);
+    let mut verdict = |bytes: &[u8]| {
+        let explained = judge.judge(Way::Out, bytes, bytes.len()).unwrap();
+        let depends: Vec<_> =
+            explained.stages.iter().flat_map(|s| &s.depends).map(|(on, _)| on.clone()).collect();
+        (explained.verdict, depends)
+    };
+    assert_eq!(verdict(&udp(&[], 1)), (Verdict::Undecided, vec![Dependency::Begin]));
+    assert_eq!(verdict(&udp(&[], 0x2000)), (Verdict::Pass, vec![]));
+    assert_eq!(verdict(&udp(&[], 1)), (Verdict::Pass, vec![]));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read(
+        ether_type in prop::sample::select(vec![0x0800u16, 0x86dd, 0x0806, 0x8035, 0x8100, 38]),
+        rest in prop::collection::vec(any::<u8>(), 0..120),
+    ) {
+        let bytes = frame(ether_type, &rest);
+        let rules = stateful();
+        let mut judge = Judge::new(&rules);
+        for way in [Way::Out, Way::In] {
+            prop_assert!(judge.judge(way, &bytes, bytes.len()).is_ok());
+        }
+    }
+}
