@@ -234,12 +234,16 @@ fn what_cannot_be_explained_is_one_line() {
         (vec!["allow-arp", "--frame", "ffff", mac[0], mac[1]], "frame 1: 2 bytes are no"),
         (vec!["allow-arp", "--frame", "fff"], "it is not a frame"),
         (vec!["allow-arp"], "is missing"),
-        (vec!["allow-arp", "--pcap", missing.to_str().unwrap(), mac[0], mac[1]], "none.pcap: No such"),
+        (
+            vec!["allow-arp", "--pcap", missing.to_str().unwrap(), mac[0], mac[1]],
+            "none.pcap: No such",
+        ),
         (vec!["allow-arp", "--pcap", "/dev/null", mac[0], mac[1]], "neither pcap nor pcapng"),
         (vec!["allow-arp", "--frame", DHCP, "-p", "IP"], "gives no variable a value"),
         (vec!["nobodys", "--frame", DHCP], "nobodys"),
     ] {
-        let (out, error, status) = run_netlaunch(&sandbox, &[&["explain"], args.as_slice()].concat());
+        let (out, error, status) =
+            run_netlaunch(&sandbox, &[&["explain"], args.as_slice()].concat());
         assert_eq!((out.as_str(), status), ("", Some(2)), "{args:?}: {error}");
         assert!(error.contains(expected) && error.lines().count() == 1, "{args:?}: {error}");
     }

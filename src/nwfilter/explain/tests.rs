@@ -60,9 +60,12 @@ fn ports_are_behind_the_options_and_not_in_later_fragments() {
 #[test]
 fn every_field_ends_with_the_frame() {
     let whole = udp(&[], 0);
-    for (field, needs) in
-        [(Number::EtherType, 14), (Number::Dscp, 16), (Number::Protocol, 24), (Number::SourcePort, 42)]
-    {
+    for (field, needs) in [
+        (Number::EtherType, 14),
+        (Number::Dscp, 16),
+        (Number::Protocol, 24),
+        (Number::SourcePort, 42),
+    ] {
         for end in 14..=whole.len() {
             let found = number(&whole[..end], field).is_some();
             assert_eq!(found, end >= needs, "{field:?} in {end} bytes");
@@ -145,13 +148,11 @@ fn said(rules: &PortRules, bytes: &[u8]) -> String {
 
 #[test]
 fn chains_return_and_end_behind_their_call() {
-    let sub = |rules| SubChain { name: "ipv4-x".to_owned(), kind: Kind::Ip(Version::V4, None), rules };
+    let sub =
+        |rules| SubChain { name: "ipv4-x".to_owned(), kind: Kind::Ip(Version::V4, None), rules };
     let path = |rules| {
         out(Path {
-            frames: vec![
-                Step::Chain(0),
-                Step::Rule(rule(9, Kind::Any, &[], PortVerdict::Drop)),
-            ],
+            frames: vec![Step::Chain(0), Step::Rule(rule(9, Kind::Any, &[], PortVerdict::Drop))],
             chains: vec![sub(rules)],
             packets: vec![],
         })
