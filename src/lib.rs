@@ -88,5 +88,6 @@ pub mod plan;
 pub mod probe;
 pub mod process;
 pub mod rules;
+pub mod state;
 pub mod types;
 pub mod xml;

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::status::StatusError;
 use crate::firewall::{Backend, PortError};
 use crate::nwfilter::{CompileError, FilterName, StoreError, TreeError};
+use crate::state::StatusError;
 use crate::types::InterfaceName;
 
 /// Nothing has changed, unless it is [`PortError::HalfDone`].

@@ -27,11 +27,10 @@ mod error;
 mod status;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use nix::net::if_::if_nametoindex;
 
 use crate::firewall::port_nft::Extras;
@@ -43,11 +42,12 @@ use crate::nwfilter::{
     reachable,
 };
 use crate::rules::port::PortRules;
+use crate::state;
 use crate::types::InterfaceName;
 
 use change::Wanted;
 pub use error::BindingError;
-pub use status::{Status, StatusError};
+pub use status::Status;
 
 /// What the driver of filters is told.
 #[derive(Debug, Clone)]
@@ -96,16 +96,7 @@ impl Bindings {
     /// One command at a time.
     fn lock(&self) -> Result<Flock<OwnedFd>, BindingError> {
         let dir = self.dir();
-        let error = |source| BindingError::State { dir: dir.clone(), source };
-        fs::create_dir_all(&dir).map_err(error)?;
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.join(".lock"))
-            .map_err(error)?;
-        Flock::lock(OwnedFd::from(file), FlockArg::LockExclusive)
-            .map_err(|(_, errno)| error(errno.into()))
+        state::lock(&dir).map_err(|source| BindingError::State { dir, source })
     }
 
     /// The ports that have a filter, by name.

@@ -19,37 +19,34 @@
 
 mod config;
 mod conflicts;
+mod error;
 mod rules;
 mod status;
 mod step;
 mod zone;
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 
-use crate::dnsmasq::{self, Dnsmasq, DnsmasqError, Files, Leases};
-use crate::facts::{FirewallScript, Problem, Target};
-use crate::firewall::{ApplyError, Backend, Tools, Transaction, scripts, transact};
-use crate::link::sysctl::{Restore, SysctlError, Sysctls};
-use crate::link::{Conflict, LinkError, Netlink};
-use crate::network::{
-    self, CheckError, Network, NetworkName, NetworkStore, StoreError, check_against,
-};
+use crate::dnsmasq::{self, Dnsmasq, Files, Leases};
+use crate::facts::{FirewallScript, Target};
+use crate::firewall::{Backend, Tools, Transaction, scripts, transact};
+use crate::link::Netlink;
+use crate::link::sysctl::{Restore, Sysctls};
+use crate::network::{self, Network, NetworkName, NetworkStore, check_against};
 use crate::probe::program::find;
-use crate::process::tap::TapError;
-use crate::rules::{NetworkRulesError, for_network};
-use crate::types::InterfaceName;
+use crate::rules::for_network;
+use crate::state;
 use zone::Zones;
 
 pub use config::ConfigError;
 pub use conflicts::{Checked, ConflictsError};
+pub use error::DriverError;
 pub use rules::Untaken;
-pub use status::{Status, StatusError};
+pub use status::Status;
 pub use zone::ZoneError;
 
 /// Where a driver finds everything.
@@ -76,130 +73,6 @@ pub struct Driver {
     sysctls: Sysctls,
 }
 
-/// Why a network could not be started, ended or put back. After a failed start the host is as it
-/// was before.
-#[derive(Debug, thiserror::Error)]
-pub enum DriverError {
-    /// Its definition cannot be had.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The state directory cannot be used.
-    #[error("cannot use {} for running networks: {source}; run netlaunch as root, or set NETLAUNCH_STATE_DIR", dir.display())]
-    State {
-        /// The directory.
-        dir: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A status cannot be read or written.
-    #[error(transparent)]
-    Status(#[from] StatusError),
-    /// It runs.
-    #[error("the network {0} runs already; end it first with netlaunch network destroy {0}")]
-    Active(NetworkName),
-    /// Its bridge cannot be told, as where its state is closed to an ordinary user.
-    #[error(
-        "cannot tell the bridge of the network {name}: {source}, or name the bridge with --bridge"
-    )]
-    BridgeUnknown {
-        /// The network.
-        name: NetworkName,
-        /// Its status cannot be read.
-        source: StatusError,
-    },
-    /// It does not run.
-    #[error("the network {0} does not run; start it with netlaunch network start {0}")]
-    Inactive(NetworkName),
-    /// It cannot run beside another one.
-    #[error("the network {name} cannot run beside those that do: {what}")]
-    Beside {
-        /// The network.
-        name: NetworkName,
-        /// What stands in the way.
-        what: CheckError,
-    },
-    /// Its bridge's name is taken.
-    #[error(
-        "the network {name} needs an interface {bridge}, and the host has one already; remove that, or give the network another bridge name"
-    )]
-    Bridge {
-        /// The network.
-        name: NetworkName,
-        /// The bridge.
-        bridge: InterfaceName,
-    },
-    /// Its subnet is in use.
-    #[error("the network {name} needs {subnet}, but {conflict}; give the network another subnet")]
-    Subnet {
-        /// The network.
-        name: NetworkName,
-        /// The subnet.
-        subnet: ipnet::IpNet,
-        /// What is in the way.
-        conflict: Conflict,
-    },
-    /// Its bridge cannot be put into a zone of firewalld.
-    #[error(transparent)]
-    Zone(#[from] ZoneError),
-    /// dnsmasq is missing.
-    #[error("the network needs dnsmasq: {}; {}", .0.why, .0.fix)]
-    NoDnsmasq(Problem),
-    /// The definition has something that cannot be carried out.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// It has IPv6, and the host has not.
-    #[error(
-        "the network {name} needs {subnet}, and the host has no IPv6 (net.ipv6.conf.all.disable_ipv6 is not 0); turn it on, or give the network IPv4 only"
-    )]
-    NoIpv6 {
-        /// The network.
-        name: NetworkName,
-        /// Its subnet.
-        subnet: ipnet::IpNet,
-    },
-    /// No firewall.
-    #[error(transparent)]
-    NoBackend(#[from] Untaken),
-    /// An interface's name cannot stand in a rule.
-    #[error(transparent)]
-    Rules(#[from] NetworkRulesError),
-    /// The firewall refused.
-    #[error(transparent)]
-    Firewall(#[from] ApplyError),
-    /// A link, address or route.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// A kernel setting.
-    #[error(transparent)]
-    Sysctl(#[from] SysctlError),
-    /// The bridge's checksums.
-    #[error(transparent)]
-    Checksums(#[from] TapError),
-    /// dnsmasq refused.
-    #[error(transparent)]
-    Dnsmasq(#[from] DnsmasqError),
-}
-
-impl DriverError {
-    /// Whether the caller's words are at fault and not the host.
-    pub fn is_callers(&self) -> bool {
-        match self {
-            DriverError::Store(error) => error.is_callers(),
-            DriverError::Active(_) | DriverError::Inactive(_) => true,
-            _ => false,
-        }
-    }
-
-    /// Whether the firewall's tools refused, and so did nothing.
-    fn is_refusal(&self) -> bool {
-        match self {
-            DriverError::NoBackend(_) => true,
-            DriverError::Firewall(ApplyError::Tool(error)) => error.is_refusal(),
-            _ => false,
-        }
-    }
-}
-
 impl Driver {
     /// A driver; nothing is looked at or made yet.
     pub fn new(settings: DriverSettings) -> Self {
@@ -218,16 +91,7 @@ impl Driver {
     /// One command at a time.
     fn lock(&self) -> Result<Flock<OwnedFd>, DriverError> {
         let dir = self.dir();
-        let error = |source| DriverError::State { dir: dir.clone(), source };
-        fs::create_dir_all(&dir).map_err(error)?;
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.join(".lock"))
-            .map_err(error)?;
-        Flock::lock(OwnedFd::from(file), FlockArg::LockExclusive)
-            .map_err(|(_, errno)| error(errno.into()))
+        state::lock(&dir).map_err(|source| DriverError::State { dir, source })
     }
 
     /// The networks that run.
@@ -488,7 +352,7 @@ impl Driver {
         };
         let (mut ruled, mut rulesets) = (Vec::new(), Vec::new());
         for status in &mut running {
-            let network = status.network().ok_or_else(|| StatusError::broken(&status.dir))?;
+            let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
             let own = self.rulesets(&network)?;
             // An open network has none.
             if !own.is_empty() {
@@ -541,7 +405,7 @@ impl Driver {
             if Dnsmasq::find(&files).is_some() {
                 continue;
             }
-            let network = status.network().ok_or_else(|| StatusError::broken(&status.dir))?;
+            let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
             if let Some(config) = config::served(&network, files)? {
                 Dnsmasq::start(&self.dnsmasq()?, &config).await?;
                 notes.push(format!(

@@ -5,12 +5,13 @@
 //! a setting names one and leaves no other. Before each attempt the caller records what removes the
 //! rules, since a netlaunch that is killed after it cannot.
 
-use super::status::{Status, StatusError};
+use super::status::Status;
 use super::{Driver, DriverError, config};
 use crate::firewall::{ApplyError, Backend, Recorded, ToolError, Transaction, transact};
 use crate::link::sysctl::Key;
 use crate::network::Network;
 use crate::rules::{Ruleset, Version, for_network};
+use crate::state::StatusError;
 
 /// No backend took the rules.
 #[derive(Debug, thiserror::Error)]

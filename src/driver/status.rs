@@ -1,8 +1,8 @@
 //! What is kept about a network that runs.
 
+use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use crate::firewall::{Backend, Recorded, ZoneChange};
 use crate::link::Undo;
 use crate::link::sysctl::Change;
 use crate::network::{Network, NetworkName, to_xml};
+use crate::state::{self, StatusError};
 use crate::types::{InterfaceName, Uuid};
 
 /// The file in the network's directory.
@@ -52,34 +53,9 @@ pub struct Status {
     pub dir: PathBuf,
 }
 
-/// Why a status cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StatusError {
-    /// A file.
-    #[error("cannot {what} {}: {source}; check the directory's permissions and free space", path.display())]
-    Io {
-        /// "read", "write" or "remove".
-        what: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// It is not what netlaunch writes.
-    #[error("{} is damaged: {what}; remove its directory, and by hand what the network left", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        what: String,
-    },
-}
-
-impl StatusError {
-    /// A definition in a status that cannot be read any more.
-    pub(super) fn broken(dir: &Path) -> Self {
-        StatusError::Damaged { path: dir.join(FILE), what: "its definition is no network".into() }
-    }
+/// The error that the definition in a status cannot be read any more.
+pub(super) fn broken(dir: &Path) -> StatusError {
+    StatusError::Damaged { path: dir.join(FILE), what: "its definition is no network".into() }
 }
 
 impl Status {
@@ -110,24 +86,13 @@ impl Status {
 
     /// Writes it, whole or not at all; makes the directory where it is missing.
     pub(super) fn write(&self) -> Result<(), StatusError> {
-        let path = self.dir.join(FILE);
-        let text = serde_json::to_vec_pretty(self).map_err(io::Error::other);
-        let written = text.and_then(|text| {
-            fs::create_dir_all(&self.dir)?;
-            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-            file.write_all(&text)?;
-            // Everyone may know what runs.
-            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-            file.persist(&path)?;
-            Ok(())
-        });
-        written.map_err(|source| StatusError::Io { what: "write", path, source })
+        state::write(&self.dir.join(FILE), self)
     }
 
     /// Takes over the record of a setting that another network changed and this one still needs.
     pub(super) fn inherit(&self, change: &Change) -> Result<(), StatusError> {
         // The one on disk counts: this one may have inherited before.
-        let mut status = read(&self.dir.join(FILE))?.unwrap_or_else(|| self.clone());
+        let mut status: Status = state::read(&self.dir.join(FILE))?.unwrap_or_else(|| self.clone());
         // A destroy that was killed is done again.
         if !status.settings.contains(change) {
             status.settings.push(change.clone());
@@ -177,29 +142,8 @@ pub(super) fn sweep(dir: &Path) -> Result<(), StatusError> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Option<Status>, StatusError> {
-    let path_of = || path.to_owned();
-    match fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|e| StatusError::Damaged { path: path_of(), what: e.to_string() }),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(StatusError::Io { what: "read", path: path_of(), source }),
-    }
-}
-
 /// Every status below `dir`, by name.
 pub(super) fn all(dir: &Path) -> Result<Vec<Status>, StatusError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(StatusError::Io { what: "read", path: dir.to_owned(), source }),
-    };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path().join(FILE)).collect();
-    paths.sort();
-    let mut found = Vec::new();
-    for path in paths.into_iter().filter(|path| path.exists()) {
-        found.extend(read(&path)?);
-    }
-    Ok(found)
+    let read = |name: &OsString| state::read(&dir.join(name).join(FILE)).transpose();
+    state::names(dir)?.iter().filter_map(read).collect()
 }

@@ -9,7 +9,7 @@
 //!
 //! A bridge that is in a zone already was put there by the administrator, and stays.
 
-use super::{DriverError, Status, StatusError};
+use super::{DriverError, Status, status};
 use crate::firewall::{Firewalld, FirewalldError, ZoneChange};
 use crate::network::{Forward, Network, NetworkName, ZoneName};
 
@@ -146,7 +146,7 @@ impl Zones {
         let (mut notes, mut result) = (Vec::new(), Ok(()));
         for status in running {
             let done = async {
-                let network = status.network().ok_or_else(|| StatusError::broken(&status.dir))?;
+                let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
                 let Some(change) = self.change(&network).await? else { return Ok(()) };
                 let zone = change.zone.clone();
                 self.put(change, status).await?;
