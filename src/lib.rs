@@ -45,6 +45,7 @@
 //!     mask: None,
 //!     qemu_fd: 3,
 //!     is_root: false,
+//!     bindings: None,
 //! };
 //! let running = launch(&request, &facts, &surroundings).await?;
 //! Ok(running.wait().await.code())

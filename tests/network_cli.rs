@@ -8,130 +8,59 @@
     reason = "tests fail by panicking"
 )]
 
+#[path = "common/definitions.rs"]
+mod definitions;
+
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
+use definitions::{Host, complaint, err};
 use serde_json::Value;
 
 const WEB: &str = "<network>\n  <name>web</name>\n  <forward mode='nat'/>\n  <ip address='10.77.1.1' netmask='255.255.255.0'>\n    <dhcp><range start='10.77.1.2' end='10.77.1.254'/></dhcp>\n  </ip>\n</network>\n";
 
-/// netlaunch with directories of its own.
-struct Host {
-    dir: tempfile::TempDir,
-}
-
-impl Host {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["config", "state", "tmp"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
-        }
-        Host { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.path(name);
-        fs::write(&path, text).unwrap();
-        path.to_string_lossy().into_owned()
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_netlaunch"));
-        command
-            .args(line.split_whitespace())
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("NETLAUNCH_CONFIG_DIR", self.path("config"))
-            .env("NETLAUNCH_STATE_DIR", self.path("state"))
-            .env("TMPDIR", self.path("tmp"))
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, line: &str) -> Output {
-        self.command(line).output().unwrap()
-    }
-
-    /// Standard output of what must succeed.
-    fn good(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(output.status.success(), "{line}: {}", err(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// The one line of what must fail with this status.
-    fn bad(&self, line: &str, status: i32) -> String {
-        complaint(&self.run(line), status)
-    }
-
-    fn edit(&self, name: &str, editor: &str) -> Output {
-        self.command(&format!("network edit {name}")).env("EDITOR", editor).output().unwrap()
-    }
-
-    /// What edits have kept.
-    fn kept(&self) -> Vec<PathBuf> {
-        let dirs = fs::read_dir(self.path("tmp")).unwrap().map(|e| e.unwrap().path());
-        dirs.flat_map(|dir| fs::read_dir(dir).unwrap().map(|e| e.unwrap().path())).collect()
-    }
-
-    fn list(&self) -> Vec<Value> {
-        let all: Value = serde_json::from_str(&self.good("network list --json")).unwrap();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/schema/networks.schema.json");
-        let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-        jsonschema::meta::validate(&schema).unwrap();
-        let validator = jsonschema::draft202012::new(&schema).unwrap();
-        let faults: Vec<String> =
-            validator.iter_errors(&all).map(|e| format!("{}: {e}", e.instance_path())).collect();
-        assert_eq!(faults, [] as [String; 0], "{all:#}");
-        all["networks"].as_array().unwrap().clone()
-    }
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn complaint(output: &Output, status: i32) -> String {
-    let text = err(output);
-    assert_eq!(output.status.code(), Some(status), "{text}");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    text.trim_end().trim_start_matches("netlaunch: ").trim_start_matches("error: ").to_owned()
+fn list(host: &Host) -> Vec<Value> {
+    let all: Value = serde_json::from_str(&host.good("list --json")).unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/schema/networks.schema.json");
+    let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let faults: Vec<String> =
+        validator.iter_errors(&all).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert_eq!(faults, [] as [String; 0], "{all:#}");
+    all["networks"].as_array().unwrap().clone()
 }
 
 #[test]
 fn define_dump_define_again_undefine() {
-    let host = Host::new();
+    let host = Host::of("network");
     let file = host.file("web.xml", WEB);
-    host.good(&format!("network define {file}"));
-    let first = host.good("network dumpxml web");
+    host.good(&format!("define {file}"));
+    let first = host.good("dumpxml web");
     for part in ["<uuid>", "<mac address='52:54:00:", "<bridge name='virbr", "start='10.77.1.2'"] {
         assert!(first.contains(part), "{part}: {first}");
     }
     // What the document leaves out stays; what was dumped defines the same; - is standard input.
-    host.good(&format!("network define {file}"));
-    assert_eq!(host.good("network dumpxml web"), first);
-    let mut command = host.command("network define -");
+    host.good(&format!("define {file}"));
+    assert_eq!(host.good("dumpxml web"), first);
+    let mut command = host.command("define -");
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(first.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
-    assert_eq!(host.good("network dumpxml web"), first);
+    assert_eq!(host.good("dumpxml web"), first);
 
-    host.good("network undefine web");
-    assert!(host.bad("network dumpxml web", 2).contains("no network is called web"));
-    assert!(host.bad("network undefine web", 2).contains("no network is called web"));
-    assert!(host.bad("network undefine default", 2).contains("is netlaunch's own"));
-    assert!(host.good("network dumpxml default").contains("<name>default</name>"));
+    host.good("undefine web");
+    assert!(host.bad("dumpxml web", 2).contains("no network is called web"));
+    assert!(host.bad("undefine web", 2).contains("no network is called web"));
+    assert!(host.bad("undefine default", 2).contains("is netlaunch's own"));
+    assert!(host.good("dumpxml default").contains("<name>default</name>"));
 }
 
 #[test]
 fn mistakes_have_file_line_and_column() {
-    let host = Host::new();
+    let host = Host::of("network");
     for (text, place) in [
         ("<network>\n  <name>web</name>\n  <nonsense/>\n</network>", "3:3"),
         (WEB.replace("10.77.1.254", "10.78.1.254").as_str(), "5:11"),
@@ -139,31 +68,31 @@ fn mistakes_have_file_line_and_column() {
         ("", "1:1"),
     ] {
         let file = host.file("bad.xml", text);
-        let line = host.bad(&format!("network define {file}"), 2);
+        let line = host.bad(&format!("define {file}"), 2);
         assert!(line.starts_with(&format!("{file}:{place}")), "{line}");
     }
-    let line = host.bad("network define /nowhere.xml", 2);
+    let line = host.bad("define /nowhere.xml", 2);
     assert!(line.starts_with("/nowhere.xml: No such file"), "{line}");
     assert!(!host.path("config/networks").exists(), "nothing is made for a mistake");
 
-    host.good(&format!("network define {}", host.file("web.xml", WEB)));
+    host.good(&format!("define {}", host.file("web.xml", WEB)));
     let other = host.file("other.xml", &WEB.replace("<name>web", "<name>other"));
-    let line = host.bad(&format!("network define {other}"), 2);
+    let line = host.bad(&format!("define {other}"), 2);
     assert!(line.starts_with(&format!("{other}:4:3: the subnet 10.77.1.0/24 overlaps")), "{line}");
 }
 
 #[test]
 fn a_list_for_people_and_for_programs() {
-    let host = Host::new();
-    let default = &host.list()[0];
+    let host = Host::of("network");
+    let default = &list(&host)[0];
     assert_eq!((&default["name"], &default["state"]), (&"default".into(), &"inactive".into()));
     assert_eq!((&default["mode"], &default["bridge"]), (&"nat".into(), &"virbr0".into()));
     assert_eq!((&default["file"], &default["error"]), (&Value::Null, &Value::Null));
 
-    host.good(&format!("network define {}", host.file("web.xml", WEB)));
-    host.good("network autostart web");
+    host.good(&format!("define {}", host.file("web.xml", WEB)));
+    host.good("autostart web");
     host.file("config/networks/broken.xml", "<network>");
-    let list = host.list();
+    let list = list(&host);
     let names: Vec<_> = list.iter().map(|network| network["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["broken", "default", "web"]);
     assert_eq!(list[0]["state"], "broken");
@@ -172,7 +101,7 @@ fn a_list_for_people_and_for_programs() {
     assert_eq!(Path::new(list[2]["file"].as_str().unwrap()), host.path("config/networks/web.xml"));
     assert_eq!(list[2]["uuid"].as_str().unwrap().len(), 36);
 
-    let output = host.run("network list");
+    let output = host.run("list");
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let rows: Vec<Vec<_>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
@@ -185,25 +114,25 @@ fn a_list_for_people_and_for_programs() {
 
 #[test]
 fn autostart_on_and_off() {
-    let host = Host::new();
+    let host = Host::of("network");
     let mark = host.path("config/networks/autostart/default");
-    host.good("network autostart default");
+    host.good("autostart default");
     assert!(mark.exists());
-    host.good("network autostart default");
-    host.good("network autostart default --disable");
+    host.good("autostart default");
+    host.good("autostart default --disable");
     assert!(!mark.exists());
-    host.good("network autostart default --disable");
+    host.good("autostart default --disable");
     // Nothing is marked any more, so nothing is started.
-    assert_eq!(host.good("network autostart"), "");
-    assert!(host.bad("network autostart --disable", 2).contains("NAME"));
-    assert!(host.bad("network autostart nosuch", 2).contains("no network is called nosuch"));
+    assert_eq!(host.good("autostart"), "");
+    assert!(host.bad("autostart --disable", 2).contains("NAME"));
+    assert!(host.bad("autostart nosuch", 2).contains("no network is called nosuch"));
 }
 
 #[test]
 fn editing() {
-    let host = Host::new();
-    host.good(&format!("network define {}", host.file("web.xml", WEB)));
-    let before = host.good("network dumpxml web");
+    let host = Host::of("network");
+    host.good(&format!("define {}", host.file("web.xml", WEB)));
+    let before = host.good("dumpxml web");
 
     let output = host.edit("web", "true");
     assert!(output.status.success());
@@ -212,22 +141,22 @@ fn editing() {
     // The command has arguments, quoted as for a shell, and no shell sees it.
     let output = host.edit("web", "sed -i 's/10.77.1.254/10.77.1.99/; s/$(x)/y/'");
     assert!(output.status.success(), "{}", err(&output));
-    assert_eq!(host.good("network dumpxml web"), before.replace("10.77.1.254", "10.77.1.99"));
+    assert_eq!(host.good("dumpxml web"), before.replace("10.77.1.254", "10.77.1.99"));
     assert!(host.kept().is_empty(), "{:?}", host.kept());
 
     // VISUAL comes before EDITOR.
-    let mut command = host.command("network edit web");
+    let mut command = host.command("edit web");
     let output = command.env("VISUAL", "true").env("EDITOR", "false").output().unwrap();
     assert!(output.status.success(), "{}", err(&output));
 }
 
 #[test]
 fn an_edit_of_the_network_that_is_compiled_in_defines_it() {
-    let host = Host::new();
+    let host = Host::of("network");
     let output = host.edit("default", "sed -i s/192.168.122/192.168.123/g");
     assert!(output.status.success(), "{}", err(&output));
     assert!(host.path("config/networks/default.xml").exists());
-    assert!(host.good("network dumpxml default").contains("192.168.123.1"));
+    assert!(host.good("dumpxml default").contains("192.168.123.1"));
 }
 
 #[test]
@@ -237,25 +166,25 @@ fn nothing_typed_is_lost() {
         ("sed -i s/<name>web/<name>new/", "<name>new", "cannot be renamed to new"),
         ("sh -c 'echo typed > \"$1\"; exit 3' sh", "typed", "sh failed (exit status: 3)"),
     ] {
-        let host = Host::new();
-        host.good(&format!("network define {}", host.file("web.xml", WEB)));
-        let before = host.good("network dumpxml web");
+        let host = Host::of("network");
+        host.good(&format!("define {}", host.file("web.xml", WEB)));
+        let before = host.good("dumpxml web");
         let line = complaint(&host.edit("web", editor), if text == "typed" { 125 } else { 2 });
         let kept = host.kept();
         let [kept] = kept.as_slice() else { panic!("{kept:?}: {line}") };
         assert!(line.contains(says), "{line}");
         assert!(line.ends_with(&format!("the text is kept in {}", kept.display())), "{line}");
         assert!(fs::read_to_string(kept).unwrap().contains(text));
-        assert_eq!(host.good("network dumpxml web"), before);
+        assert_eq!(host.good("dumpxml web"), before);
     }
 }
 
 /// Starts an edit whose editor runs `body` and then stays, and waits until it does.
 fn long_edit(host: &Host, body: &str) -> std::process::Child {
-    host.good(&format!("network define {}", host.file("web.xml", WEB)));
+    host.good(&format!("define {}", host.file("web.xml", WEB)));
     let begun = host.path("begun");
     let script = format!("sh -c '{body}; echo > {}; exec sleep 60' sh", begun.display());
-    let mut command = host.command("network edit web");
+    let mut command = host.command("edit web");
     let child = command.env("EDITOR", script).stderr(Stdio::piped()).spawn().unwrap();
     let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !begun.exists() {
@@ -270,13 +199,13 @@ fn an_edit_that_is_ended_leaves_nothing_but_what_was_typed() {
     use nix::sys::signal::{Signal, kill};
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         for typed in [false, true] {
-            let host = Host::new();
+            let host = Host::of("network");
             let child = long_edit(&host, if typed { "echo typed > \"$1\"" } else { ":" });
-            let before = host.good("network dumpxml web");
+            let before = host.good("dumpxml web");
             kill(nix::unistd::Pid::from_raw(child.id() as i32), signal).unwrap();
             let line = complaint(&child.wait_with_output().unwrap(), 125);
             assert!(line.contains("the editor sh failed (signal: "), "{signal}: {line}");
-            assert_eq!(host.good("network dumpxml web"), before);
+            assert_eq!(host.good("dumpxml web"), before);
             assert_eq!(host.kept().len(), usize::from(typed), "{signal}: {line}");
             let left = fs::read_dir(host.path("tmp")).unwrap().count();
             assert_eq!(left, usize::from(typed), "{signal}");
@@ -286,7 +215,7 @@ fn an_edit_that_is_ended_leaves_nothing_but_what_was_typed() {
 
 #[test]
 fn a_definition_that_cannot_be_read_is_not_edited() {
-    let host = Host::new();
+    let host = Host::of("network");
     fs::create_dir_all(host.path("config/networks")).unwrap();
     let file = host.file("config/networks/web.xml", "<network>");
     let line = complaint(&host.edit("web", "touch"), 2);
@@ -294,13 +223,13 @@ fn a_definition_that_cannot_be_read_is_not_edited() {
     assert!(line.ends_with("; correct that file, or define the network anew"), "{line}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "<network>");
     assert!(host.kept().is_empty());
-    host.good(&format!("network define {}", host.file("web.xml", WEB)));
+    host.good(&format!("define {}", host.file("web.xml", WEB)));
     assert!(host.edit("web", "true").status.success());
 }
 
 #[test]
 fn editors_that_are_none() {
-    let host = Host::new();
+    let host = Host::of("network");
     for (editor, status, says) in [
         ("/nowhere/vi", 125, "the editor /nowhere/vi cannot be run: No such file"),
         ("vi 'x", 125, "is no command; correct VISUAL or EDITOR"),
@@ -315,22 +244,24 @@ fn editors_that_are_none() {
 
 #[test]
 fn a_mistake_in_network_conf_has_its_place() {
-    let host = Host::new();
+    let host = Host::of("network");
     let file = host.file("config/network.conf", "\nfirewall_backend = \"ufw\"\n");
-    for line in ["network list", "network start default", "firewall reload"] {
-        let line = host.bad(line, 2);
+    let placed = |line: &str| {
         assert!(line.starts_with(&format!("{file}:2:20: firewall_backend cannot be")), "{line}");
-    }
+    };
+    placed(&host.bad("list", 2));
+    placed(&host.bad("start default", 2));
     // What needs no driver needs no settings either.
-    host.good("network dumpxml default");
+    host.good("dumpxml default");
+    placed(&host.also("firewall").bad("reload", 2));
 }
 
 #[test]
 fn what_does_not_run_cannot_be_ended_and_nothing_needs_no_reload() {
-    let host = Host::new();
-    host.bad("network destroy default", 2);
-    assert!(host.bad("network start nosuch", 2).contains("no network is called nosuch"));
-    assert_eq!(host.good("firewall reload"), "");
+    let host = Host::of("network");
+    host.bad("destroy default", 2);
+    assert!(host.bad("start nosuch", 2).contains("no network is called nosuch"));
+    assert_eq!(host.also("firewall").good("reload"), "");
 }
 
 /// A status as the driver writes it, of a network that is not really there.
@@ -340,7 +271,7 @@ fn pretend(host: &Host, name: &str) {
     let status = serde_json::json!({
         "version": 1, "name": name, "uuid": "3e3fce45-4f53-4fa7-bb32-11f34168b82b",
         "bridge": "virbr77", "backend": null, "complete": true,
-        "xml": host.good(&format!("network dumpxml {name}")),
+        "xml": host.good(&format!("dumpxml {name}")),
         "links": [], "settings": [], "firewall": null, "dnsmasq": false, "dir": dir,
     });
     fs::write(dir.join("status.json"), status.to_string()).unwrap();
@@ -348,38 +279,38 @@ fn pretend(host: &Host, name: &str) {
 
 #[test]
 fn what_is_active_is_not_undefined() {
-    let host = Host::new();
+    let host = Host::of("network");
     let file = host.file("web.xml", WEB);
-    host.good(&format!("network define {file}"));
+    host.good(&format!("define {file}"));
     pretend(&host, "web");
-    let line = host.bad("network undefine web", 2);
+    let line = host.bad("undefine web", 2);
     assert_eq!(line, "the network web is active; destroy it first: netlaunch network destroy web");
     assert!(host.path("config/networks/web.xml").exists());
-    let web = &host.list()[1];
+    let web = &list(&host)[1];
     assert_eq!((&web["state"], &web["bridge"]), (&"active".into(), &"virbr77".into()));
 
     // A new definition says when it counts.
-    let output = host.run(&format!("network define {file}"));
+    let output = host.run(&format!("define {file}"));
     assert!(err(&output).contains("is active and stays as it was started"), "{}", err(&output));
 
     // An active network is listed also when its definition has gone.
     fs::remove_file(host.path("config/networks/web.xml")).unwrap();
-    let web = &host.list()[1];
+    let web = &list(&host)[1];
     assert_eq!((&web["state"], &web["mode"]), (&"active".into(), &"nat".into()));
     assert_eq!(web["file"], Value::Null);
 }
 
 #[test]
 fn a_state_that_cannot_be_read_hides_no_definition() {
-    let host = Host::new();
+    let host = Host::of("network");
     fs::create_dir_all(host.path("state/networks/web")).unwrap();
     host.file("state/networks/web/status.json", "{");
-    let output = host.run("network list");
+    let output = host.run("list");
     assert!(output.status.success(), "{}", err(&output));
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(text.lines().nth(1).unwrap().contains("default  unknown"), "{text}");
     assert!(err(&output).contains("which networks are active is not known"), "{}", err(&output));
     // What must know it says why it cannot.
-    host.good(&format!("network define {}", host.file("web.xml", WEB)));
-    assert!(host.bad("network undefine web", 125).contains("status.json is damaged"));
+    host.good(&format!("define {}", host.file("web.xml", WEB)));
+    assert!(host.bad("undefine web", 125).contains("status.json is damaged"));
 }

@@ -3,89 +3,22 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
+#[path = "common/definitions.rs"]
+mod definitions;
+
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
+use definitions::{Host, complaint, err};
 use serde_json::Value;
 
 const WEB: &str = "<filter name='web'>\n  <filterref filter='clean-traffic'/>\n  <rule action='accept' direction='in'>\n    <tcp dstportstart='$PORT'/>\n  </rule>\n</filter>\n";
 
-/// netlaunch with directories of its own.
-struct Host {
-    dir: tempfile::TempDir,
-}
-
-impl Host {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["config", "state", "tmp"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
-        }
-        Host { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.path(name);
-        fs::write(&path, text).unwrap();
-        path.to_string_lossy().into_owned()
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_netlaunch"));
-        command
-            .arg("nwfilter")
-            .args(line.split_whitespace())
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("NETLAUNCH_CONFIG_DIR", self.path("config"))
-            .env("NETLAUNCH_STATE_DIR", self.path("state"))
-            .env("TMPDIR", self.path("tmp"))
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, line: &str) -> Output {
-        self.command(line).output().unwrap()
-    }
-
-    /// Standard output of what must succeed.
-    fn good(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(output.status.success(), "{line}: {}", err(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// The one line of what must fail with this status.
-    fn bad(&self, line: &str, status: i32) -> String {
-        complaint(&self.run(line), status)
-    }
-
-    fn edit(&self, name: &str, editor: &str) -> Output {
-        self.command(&format!("edit {name}")).env("EDITOR", editor).output().unwrap()
-    }
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn complaint(output: &Output, status: i32) -> String {
-    let text = err(output);
-    assert_eq!(output.status.code(), Some(status), "{text}");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    text.trim_end().trim_start_matches("netlaunch: ").trim_start_matches("error: ").to_owned()
-}
-
 #[test]
 fn define_dump_define_again_undefine() {
-    let host = Host::new();
+    let host = Host::of("nwfilter");
     let file = host.file("web.xml", WEB);
     let said = err(&host.run(&format!("define {file}")));
     assert!(said.contains("the filter web is defined in"), "{said}");
@@ -113,7 +46,7 @@ fn define_dump_define_again_undefine() {
 
 #[test]
 fn mistakes_have_file_line_and_column() {
-    let host = Host::new();
+    let host = Host::of("nwfilter");
     for (text, place) in [
         ("<filter name='web'>\n  <nonsense/>\n</filter>", "2:3: <nonsense> is not known"),
         (&WEB.replace("dstportstart", "dstport"), "4:10: the attribute dstport is not known"),
@@ -133,7 +66,7 @@ fn mistakes_have_file_line_and_column() {
 
 #[test]
 fn a_list_for_people_and_for_programs() {
-    let host = Host::new();
+    let host = Host::of("nwfilter");
     host.good(&format!("define {}", host.file("web.xml", WEB)));
     host.file("config/nwfilter/broken.xml", "<filter>");
     let all: Value = serde_json::from_str(&host.good("list --json")).unwrap();
@@ -163,7 +96,7 @@ fn a_list_for_people_and_for_programs() {
 
 #[test]
 fn checks() {
-    let host = Host::new();
+    let host = Host::of("nwfilter");
     assert_eq!(
         host.good("check clean-traffic"),
         "filter: clean-traffic\nrules: 16\nvariables: $MAC, $IP\n"
@@ -192,7 +125,7 @@ fn checks() {
 
 #[test]
 fn editing() {
-    let host = Host::new();
+    let host = Host::of("nwfilter");
     host.good(&format!("define {}", host.file("web.xml", WEB)));
     let before = host.good("dumpxml web");
     assert!(err(&host.edit("web", "true")).contains("was not changed"));
@@ -214,7 +147,7 @@ fn editing() {
 /// Many processes define one filter; each sees one that is whole.
 #[test]
 fn many_at_once() {
-    let host = Host::new();
+    let host = Host::of("nwfilter");
     let children: Vec<_> = (0..8)
         .map(|number| {
             let text = WEB.replace("$PORT", &format!("{}", 1000 + number));

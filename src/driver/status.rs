@@ -144,6 +144,8 @@ pub(super) fn sweep(dir: &Path) -> Result<(), StatusError> {
 
 /// Every status below `dir`, by name.
 pub(super) fn all(dir: &Path) -> Result<Vec<Status>, StatusError> {
-    let read = |name: &OsString| state::read(&dir.join(name).join(FILE)).transpose();
-    state::names(dir)?.iter().filter_map(read).collect()
+    let path = |name: &OsString| dir.join(name).join(FILE);
+    let names = state::names(dir)?;
+    let paths = names.iter().map(path).filter(|path| path.exists());
+    paths.filter_map(|path| state::read(&path).transpose()).collect()
 }
