@@ -70,7 +70,8 @@
 //! (files) ← [`network`] and [`rules`] (pure) ← [`dbus`] ← [`firewall`], [`link`], [`dnsmasq`]
 //! (effects) ← [`driver`] ← `cli`. A guest on a network: [`plan`] knows its name, [`driver`] tells
 //! what it is ([`facts::Target`]), and [`launch`] uses [`link`]. For network filters: [`xml`] ←
-//! [`definitions`] ← [`nwfilter`] (pure, but for its store) ← [`firewall`] ← [`binding`] ← `cli`.
+//! [`definitions`] ← [`nwfilter`] (pure, but for its store) ← [`firewall`] ← [`binding`] ← `cli`; a
+//! guest's address is learnt by [`learn`], between [`rules`], [`process`] and [`binding`].
 
 #[doc(hidden)]
 pub mod binding;
@@ -82,6 +83,7 @@ pub mod driver;
 pub mod facts;
 pub mod firewall;
 pub mod launch;
+pub mod learn;
 pub mod link;
 pub mod network;
 pub mod nwfilter;

@@ -6,6 +6,7 @@
 pub mod bridges;
 pub mod frame;
 pub mod ipset;
+pub mod dhcp_frame;
 pub mod port_scene;
 pub mod scene;
 

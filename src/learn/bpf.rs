@@ -1,0 +1,182 @@
+//! The classic BPF program that keeps every frame from the learner that cannot teach it anything.
+//!
+//! A program is a list of *alternatives*, one per kind of frame that matters. An alternative is a
+//! list of conditions; the first that does not hold jumps to the next alternative, and behind the
+//! last one the frame is dropped. A load beyond the frame's end drops it too, as the machine has it
+//! (filter.txt in the kernel's documentation). What an alternative takes is a superset of what
+//! [`super::packet`] and the learner accept: no option of DHCP is looked at here.
+//!
+//! Frames with a VLAN tag, which the kernel has already taken out of the bytes, are never taken:
+//! an answer in another VLAN is not for this port.
+
+use crate::types::Mac;
+
+use super::packet::{ARP, CHADDR, CLIENT_PORT, ETHERNET, IPV4, SERVER_PORT, UDP, UDP_HEADER};
+
+/// One instruction of the kernel's machine (`struct sock_filter`).
+pub type Instruction = libc::sock_filter;
+
+/// Which frames can teach something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Interest {
+    /// DHCP messages of the guest and for it.
+    Dhcp,
+    /// These, and ARP and IPv4 packets with which the guest says an address.
+    All,
+}
+
+/// How much of a frame is taken: all of it.
+const WHOLE: u32 = 0x4_0000;
+
+/// The program for a guest with this MAC address.
+pub fn program(interest: Interest, guest: Mac) -> Vec<Instruction> {
+    let guest = guest.octets();
+    let mut alternatives = vec![
+        [vec![untagged(), from_guest()], source_is(guest), dhcp(CLIENT_PORT, SERVER_PORT, guest)],
+        [vec![untagged(), to_guest()], vec![], dhcp(SERVER_PORT, CLIENT_PORT, guest)],
+    ];
+    if interest == Interest::All {
+        for content in [arp(guest), ip()] {
+            alternatives.push([vec![untagged(), from_guest()], source_is(guest), content]);
+        }
+    }
+    let mut program: Vec<Instruction> =
+        alternatives.iter().flat_map(|parts| alternative(&parts.concat())).collect();
+    program.push(statement(libc::BPF_RET | libc::BPF_K, 0));
+    program
+}
+
+/// Something that must hold.
+#[derive(Debug, Clone, Copy)]
+struct Condition {
+    /// Loads the value.
+    load: Instruction,
+    /// `BPF_JEQ`, `BPF_JGE` or `BPF_JSET`.
+    comparison: u32,
+    /// What the value is compared with.
+    with: u32,
+    /// Whether the comparison must come out true.
+    wanted: bool,
+}
+
+/// The instructions of an alternative: two for each condition, and the one that takes the frame.
+///
+/// X is set first, to the length of the IPv4 header; the machine does that for every frame that
+/// has this byte, and only conditions behind the EtherType's use it.
+fn alternative(conditions: &[Condition]) -> Vec<Instruction> {
+    let header = statement(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, ETHERNET as u32);
+    let mut instructions = vec![header];
+    for (done, condition) in conditions.iter().enumerate() {
+        // Over the rest of the conditions and the return. There are at most 17 conditions.
+        let out = (2 * (conditions.len() - done - 1) + 1) as u8;
+        let (yes, no) = if condition.wanted { (0, out) } else { (out, 0) };
+        instructions.push(condition.load);
+        let code = libc::BPF_JMP | condition.comparison | libc::BPF_K;
+        let code = code as u16;
+        instructions.push(Instruction { code, jt: yes, jf: no, k: condition.with });
+    }
+    instructions.push(statement(libc::BPF_RET | libc::BPF_K, WHOLE));
+    instructions
+}
+
+fn statement(code: u32, k: u32) -> Instruction {
+    Instruction { code: code as u16, jt: 0, jf: 0, k }
+}
+
+/// What is loaded, by its size and its place: from the frame's start or, behind the IPv4 header,
+/// relative to X.
+fn load(size: u32, mode: u32, at: usize) -> Instruction {
+    statement(libc::BPF_LD | size | mode, at as u32)
+}
+
+fn equal(load: Instruction, with: u32, wanted: bool) -> Condition {
+    Condition { load, comparison: libc::BPF_JEQ, with, wanted }
+}
+
+fn byte(at: usize, with: u8, wanted: bool) -> Condition {
+    equal(load(libc::BPF_B, libc::BPF_ABS, at), with.into(), wanted)
+}
+
+fn half(mode: u32, at: usize, with: u16, wanted: bool) -> Condition {
+    equal(load(libc::BPF_H, mode, at), with.into(), wanted)
+}
+
+/// A hardware address.
+fn address(mode: u32, at: usize, address: [u8; 6]) -> [Condition; 2] {
+    let [a, b, c, d, e, f] = address;
+    let first = u32::from_be_bytes([a, b, c, d]);
+    [
+        equal(load(libc::BPF_W, mode, at), first, true),
+        half(mode, at + 4, u16::from_be_bytes([e, f]), true),
+    ]
+}
+
+/// What the kernel knows about a frame besides its bytes.
+fn about_frame(what: i32, with: u32, wanted: bool) -> Condition {
+    let load =
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, (libc::SKF_AD_OFF + what) as u32);
+    equal(load, with, wanted)
+}
+
+fn untagged() -> Condition {
+    about_frame(libc::SKF_AD_VLAN_TAG_PRESENT, 0, true)
+}
+
+/// What leaves the host by the port is for the guest.
+fn to_guest() -> Condition {
+    about_frame(libc::SKF_AD_PKTTYPE, libc::PACKET_OUTGOING.into(), true)
+}
+
+fn from_guest() -> Condition {
+    Condition { wanted: false, ..to_guest() }
+}
+
+fn source_is(guest: [u8; 6]) -> Vec<Condition> {
+    address(libc::BPF_ABS, 6, guest).to_vec()
+}
+
+fn ether_type(is: u16) -> Condition {
+    half(libc::BPF_ABS, 12, is, true)
+}
+
+/// DHCP between these ports about the guest, not in fragments.
+fn dhcp(source: u16, destination: u16, guest: [u8; 6]) -> Vec<Condition> {
+    let fragment = Condition {
+        load: load(libc::BPF_H, libc::BPF_ABS, ETHERNET + 6),
+        comparison: libc::BPF_JSET,
+        with: 0x3fff,
+        wanted: false,
+    };
+    let mut conditions = vec![
+        ether_type(IPV4),
+        byte(ETHERNET + 9, UDP, true),
+        fragment,
+        half(libc::BPF_IND, ETHERNET, source, true),
+        half(libc::BPF_IND, ETHERNET + 2, destination, true),
+    ];
+    conditions.extend(address(libc::BPF_IND, ETHERNET + UDP_HEADER + CHADDR, guest));
+    conditions
+}
+
+/// ARP in which the guest says an address.
+fn arp(guest: [u8; 6]) -> Vec<Condition> {
+    let mut conditions = vec![ether_type(ARP)];
+    conditions.extend(address(libc::BPF_ABS, ETHERNET + 8, guest));
+    conditions.extend(says_address(ETHERNET + 14));
+    conditions
+}
+
+/// An IPv4 packet with a source that can be an address.
+fn ip() -> Vec<Condition> {
+    let mut conditions = vec![ether_type(IPV4)];
+    conditions.extend(says_address(ETHERNET + 12));
+    conditions
+}
+
+/// The address there is of none of the blocks that the learner discards; the host's own addresses
+/// are left to it.
+fn says_address(at: usize) -> [Condition; 4] {
+    let class_d_or_e = Condition { comparison: libc::BPF_JGE, ..byte(at, 224, false) };
+    let link_local = half(libc::BPF_ABS, at, 0xa9fe, false);
+    [byte(at, 0, false), byte(at, 127, false), class_d_or_e, link_local]
+}

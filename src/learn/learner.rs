@@ -1,0 +1,228 @@
+//! The state machine that learns an address: frames in, changes out. The head of [`super`] says
+//! what it believes.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::bpf::Interest;
+use super::lease::{Lease, Teacher, UnixTime};
+use super::packet::{self, Content, Dhcp, Frame, Message};
+use super::{Direction, Method};
+use crate::types::{EthernetAddress, Mac};
+
+/// Something that was learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The guest has this address, in place of the one it may have had.
+    Learnt(Lease),
+    /// It keeps its address, for another time or by a better teacher.
+    Renewed(Lease),
+    /// It has this address no more, and none.
+    Forgotten(Ipv4Addr),
+}
+
+/// What is known about one guest's address.
+#[derive(Debug, Clone)]
+pub struct Learner {
+    method: Method,
+    guest: EthernetAddress,
+    host: Vec<Ipv4Net>,
+    /// The lease that is in force.
+    lease: Option<Lease>,
+    /// Something was learnt before: packets that are not DHCP teach nothing more.
+    taught: bool,
+    /// The transaction of the guest's last request that has no answer yet.
+    transaction: Option<u32>,
+    /// What a server offered in that transaction.
+    offered: Option<Ipv4Addr>,
+}
+
+impl Learner {
+    /// A learner for the guest with this MAC address that knows nothing yet. `host` are the host's
+    /// own addresses with their subnets: these, and the network and broadcast addresses of the
+    /// subnets, are never learnt.
+    pub fn new(method: Method, guest: Mac, host: Vec<Ipv4Net>) -> Self {
+        Learner {
+            method,
+            guest: guest.into(),
+            host,
+            lease: None,
+            taught: false,
+            transaction: None,
+            offered: None,
+        }
+    }
+
+    /// The same, for a port about which something was learnt in an earlier run: a lease, or that it
+    /// had one ([`super::Kept`]). A lease that could not be learnt now is not taken over.
+    pub fn resumed(mut self, lease: Option<Lease>, now: UnixTime) -> Self {
+        self.taught = true;
+        self.lease = lease.filter(|lease| !lease.is_over(now) && self.is_possible(lease.address));
+        self
+    }
+
+    /// The lease that is in force.
+    pub fn lease(&self) -> Option<Lease> {
+        self.lease
+    }
+
+    /// The address that a server offered and has not yet acknowledged.
+    pub fn offered(&self) -> Option<Ipv4Addr> {
+        self.offered
+    }
+
+    /// The frames that can teach something from now on. After each change the capture can be
+    /// narrowed to it.
+    pub fn interest(&self) -> Interest {
+        match self.method {
+            Method::Any if !self.taught => Interest::All,
+            _ => Interest::Dhcp,
+        }
+    }
+
+    /// Takes in a frame, from its destination address on.
+    pub fn see(&mut self, direction: Direction, frame: &[u8], now: UnixTime) -> Option<Change> {
+        let frame = packet::read(frame)?;
+        match direction {
+            Direction::FromGuest => self.from_guest(frame),
+            Direction::ToGuest => self.to_guest(frame, now),
+        }
+    }
+
+    /// Forgets a lease whose time is over.
+    pub fn expire(&mut self, now: UnixTime) -> Option<Change> {
+        if self.lease?.is_over(now) { self.forget() } else { None }
+    }
+
+    fn from_guest(&mut self, frame: Frame) -> Option<Change> {
+        if frame.source != self.guest {
+            return None;
+        }
+        match frame.content {
+            Content::Arp(arp) if arp.sender_mac == self.guest => self.heard(arp.sender),
+            Content::Arp(_) => None,
+            Content::Ip(packet) => match packet.dhcp {
+                Some(dhcp) if dhcp.client == self.guest => self.asked(&dhcp),
+                Some(_) => None,
+                None => self.heard(packet.source),
+            },
+        }
+    }
+
+    /// A DHCP message of the guest.
+    fn asked(&mut self, dhcp: &Dhcp) -> Option<Change> {
+        match dhcp.message {
+            Message::Discover | Message::Request => {
+                if self.transaction != Some(dhcp.transaction) {
+                    self.offered = None;
+                }
+                self.transaction = Some(dhcp.transaction);
+                None
+            }
+            Message::Release if self.has_leased(dhcp.current) => self.forget(),
+            Message::Decline if self.has_leased(dhcp.requested?) => self.forget(),
+            _ => None,
+        }
+    }
+
+    /// The guest speaks with an address.
+    fn heard(&mut self, address: Ipv4Addr) -> Option<Change> {
+        if self.interest() != Interest::All || !self.is_possible(address) {
+            return None;
+        }
+        self.learn(Lease { address, teacher: Teacher::Traffic, until: None })
+    }
+
+    fn to_guest(&mut self, frame: Frame, now: UnixTime) -> Option<Change> {
+        let Content::Ip(packet) = frame.content else { return None };
+        let dhcp = packet.dhcp?;
+        let is_for_guest = frame.destination == self.guest || frame.destination == BROADCAST;
+        if !is_for_guest || dhcp.client != self.guest || !self.is_served_by(packet.source) {
+            return None;
+        }
+        if self.transaction != Some(dhcp.transaction) {
+            return None;
+        }
+        match dhcp.message {
+            Message::Offer => {
+                self.offered = Some(dhcp.given).filter(|address| self.is_possible(*address));
+                None
+            }
+            Message::Ack => {
+                // RFC 2131 table 3: it must be there, except in the answer to an INFORM, which
+                // gives no address.
+                let lease_time = dhcp.lease_time.filter(|time| *time > 0)?;
+                if !self.is_possible(dhcp.given) {
+                    return None;
+                }
+                self.end_transaction();
+                self.learn(Lease {
+                    address: dhcp.given,
+                    teacher: Teacher::Dhcp,
+                    until: now.after_lease_time(lease_time),
+                })
+            }
+            Message::Nak => {
+                self.end_transaction();
+                let leased = self.lease?.teacher == Teacher::Dhcp;
+                if leased { self.forget() } else { None }
+            }
+            _ => None,
+        }
+    }
+
+    /// The client takes the first answer, too.
+    fn end_transaction(&mut self) {
+        self.transaction = None;
+        self.offered = None;
+    }
+
+    fn learn(&mut self, lease: Lease) -> Option<Change> {
+        self.taught = true;
+        let old = self.lease.replace(lease);
+        Some(match old {
+            Some(old) if old.address == lease.address => Change::Renewed(lease),
+            _ => Change::Learnt(lease),
+        })
+    }
+
+    fn forget(&mut self) -> Option<Change> {
+        self.lease.take().map(|lease| Change::Forgotten(lease.address))
+    }
+
+    fn has_leased(&self, address: Ipv4Addr) -> bool {
+        self.lease.is_some_and(|l| l.address == address && l.teacher == Teacher::Dhcp)
+    }
+
+    fn is_served_by(&self, server: Ipv4Addr) -> bool {
+        match &self.method {
+            Method::Any => true,
+            Method::Dhcp { servers } => servers.is_empty() || servers.contains(&server),
+        }
+    }
+
+    /// Whether it can be a guest's address at all.
+    fn is_possible(&self, address: Ipv4Addr) -> bool {
+        let is_hosts = |net: &Ipv4Net| {
+            let has_edges = net.prefix_len() < 31; // RFC 3021
+            let is_edge = address == net.network() || address == net.broadcast();
+            address == net.addr() || has_edges && is_edge
+        };
+        !is_special(address) && !self.host.iter().any(is_hosts)
+    }
+}
+
+/// The Ethernet broadcast address.
+const BROADCAST: EthernetAddress = EthernetAddress::new([0xff; 6]);
+
+/// Whether an address is of a block that gives no guest its address (RFC 6890): "this network",
+/// loopback, link-local, class D (multicast), class E with the broadcast address.
+///
+/// Link-local (RFC 3927) is what a guest takes while it waits for DHCP or before its own setting
+/// takes hold; learnt from its first ARP packet, it would stay. No DHCP server may give it. A
+/// network that really uses it says `IP=`.
+fn is_special(address: Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    first == 0 || first == 127 || first >= 224 || address.is_link_local()
+}

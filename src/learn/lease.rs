@@ -1,0 +1,179 @@
+//! Leases: what was learnt about a port, and for how long; kept in `nwfilter/leases/PORT.json`
+//! below the state directory, so that it survives a restart of whoever learns.
+//!
+//! A file per port, since each port may have a process of its own that learns: none waits for, or
+//! undoes, what another writes. A file is replaced whole. It is for one interface's number and one
+//! MAC address; a later port of the same name, or another guest, does not inherit it. It stays when
+//! the lease is over, because it also says that this port was taught before.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{InterfaceName, Mac};
+
+/// A time in whole seconds since the start of 1970, UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UnixTime(pub u64);
+
+impl From<SystemTime> for UnixTime {
+    /// A clock before 1970 is at 1970.
+    fn from(time: SystemTime) -> Self {
+        UnixTime(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    }
+}
+
+impl UnixTime {
+    /// The end of a DHCP lease of this many seconds that starts now; all ones has none (RFC 2131
+    /// section 3.3). The client counts from its request, and so is always done before.
+    pub fn after_lease_time(self, seconds: u32) -> Option<UnixTime> {
+        (seconds != u32::MAX).then(|| UnixTime(self.0.saturating_add(seconds.into())))
+    }
+}
+
+/// Who taught an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Teacher {
+    /// A DHCP server acknowledged it.
+    Dhcp,
+    /// The guest used it.
+    Traffic,
+}
+
+/// An address that a guest has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Who taught it.
+    pub teacher: Teacher,
+    /// When it is over; `None` is never.
+    pub until: Option<UnixTime>,
+}
+
+impl Lease {
+    /// Whether its time is over.
+    pub fn is_over(&self, now: UnixTime) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
+/// What is kept about a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The version of this form, 1.
+    pub version: u32,
+    /// The port.
+    pub port: InterfaceName,
+    /// The interface's number.
+    pub index: u32,
+    /// The guest's MAC address.
+    pub mac: Mac,
+    /// The lease; `None` where it was forgotten.
+    pub lease: Option<Lease>,
+}
+
+impl Kept {
+    /// Whether it is about this guest on this interface.
+    pub fn is_of(&self, index: u32, mac: Mac) -> bool {
+        self.version == 1 && self.index == index && self.mac == mac
+    }
+
+    /// The same without a lease whose time is over.
+    pub fn aged(self, now: UnixTime) -> Self {
+        Kept { lease: self.lease.filter(|lease| !lease.is_over(now)), ..self }
+    }
+}
+
+/// Why a lease cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {}: {source}; check the directory's permissions and free space", path.display())]
+pub struct LeaseError {
+    /// "read", "write" or "remove".
+    what: &'static str,
+    /// The file or directory.
+    path: PathBuf,
+    /// What the kernel said.
+    source: io::Error,
+}
+
+/// What the names of files start with that are not complete yet.
+const UNFINISHED: &str = ".new-";
+
+/// Where leases are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseDir(PathBuf);
+
+impl LeaseDir {
+    /// The one below this state directory; nothing is made or read yet.
+    pub fn new(state_dir: &Path) -> Self {
+        LeaseDir(state_dir.join("nwfilter").join("leases"))
+    }
+
+    /// Where a port's file is, or would be.
+    pub fn file(&self, port: &InterfaceName) -> PathBuf {
+        self.0.join(format!("{port}.json"))
+    }
+
+    /// What is kept about a port, aged. A damaged file is like none: then the address is learnt
+    /// again.
+    ///
+    /// # Errors
+    /// [`LeaseError`] when the file is there and cannot be read.
+    pub fn read(&self, port: &InterfaceName, now: UnixTime) -> Result<Option<Kept>, LeaseError> {
+        let path = self.file(port);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(LeaseError { what: "read", path, source }),
+        };
+        match serde_json::from_slice::<Kept>(&text) {
+            Ok(kept) => Ok(Some(kept.aged(now))),
+            Err(error) => {
+                tracing::warn!(
+                    "{} is damaged: {error}; the address is learnt again",
+                    path.display()
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// Keeps it, whole or not at all.
+    ///
+    /// # Errors
+    /// [`LeaseError`]; then the old file is there.
+    pub fn write(&self, kept: &Kept) -> Result<(), LeaseError> {
+        let path = self.file(&kept.port);
+        let written = serde_json::to_vec(kept).map_err(io::Error::other).and_then(|text| {
+            fs::create_dir_all(&self.0)?;
+            let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.0)?;
+            file.write_all(&text)?;
+            // Everyone may know who has which address.
+            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+            file.persist(&path)?;
+            Ok(())
+        });
+        written.map_err(|source| LeaseError { what: "write", path, source })
+    }
+
+    /// Keeps it no more.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub fn remove(&self, port: &InterfaceName) -> Result<(), LeaseError> {
+        let path = self.file(port);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(LeaseError { what: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Which IPv4 address a guest has, where its filter needs `$IP` and nobody said it: learnt from the
+//! frames on its port.
+//!
+//! # Theory of operation
+//!
+//! ```text
+//! port ──BPF──▶ Capture ──frame──▶ Learner ──Change──▶ the binding's rules
+//!       (bpf)                        │ packet: what the frame says
+//!                                    └ lease: what was learnt, kept across restarts
+//! ```
+//!
+//! From before the guest runs until its address is known, the port has [`learning_rules`]: what a
+//! guest needs to get an address, and nothing else. A [`Capture`] sees what the guest *sends*
+//! before any rule drops it, and what is *for* the guest after every rule, so the learner works
+//! under them. A BPF program in the kernel ([`program`]) keeps all other frames away: it is how a
+//! flood costs nothing.
+//!
+//! # What is believed
+//!
+//! - Frames from the guest only with its own MAC address as the source; forged ones teach nothing.
+//! - A DHCP server's answer only when it is for the guest's MAC address, answers the guest's last
+//!   request (same transaction, RFC 2131 section 4.4.1) and comes from a server that may serve it.
+//!   So another guest can neither give this one an address nor take it away by sending answers that
+//!   nobody asked for; where it could answer real requests faster, name the servers (`DHCPSERVER`).
+//! - The message's type is option 53. BOOTP's `op` field decides nothing: one that contradicts the
+//!   type makes the message malformed.
+//! - An offer is not an address: a guest can collect many and take none. It is shown
+//!   ([`Learner::offered`]) until the acknowledgement decides.
+//! - With [`Method::Any`] also the first ARP or IPv4 packet, once in the port's life: a guest that
+//!   gave its lease back cannot speak itself a new address. Only DHCP replaces an address.
+//!
+//! # Layout
+//!
+//! [`packet`], [`bpf`], the learner, and the rules are functions of values. Only the capture and
+//! the kept leases have effects. Imports: [`crate::types`], [`crate::rules`] and
+//! [`crate::process`] ← `learn` ← [`crate::binding`].
+
+pub mod bpf;
+mod capture;
+mod learner;
+mod lease;
+pub mod packet;
+mod rules;
+
+use std::net::Ipv4Addr;
+
+pub use bpf::{Interest, program};
+pub use capture::{Capture, CaptureError};
+pub use learner::{Change, Learner};
+pub use lease::{Kept, Lease, LeaseDir, LeaseError, Teacher, UnixTime};
+pub use rules::learning_rules;
+
+/// How an address is learnt (`CTRL_IP_LEARNING`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Method {
+    /// From DHCP, ARP and IPv4, whichever comes first.
+    Any,
+    /// From DHCP alone.
+    Dhcp {
+        /// Whose answers count (`DHCPSERVER`), by the packets' source address: behind a relay agent
+        /// that is the agent. None is everyone's.
+        servers: Vec<Ipv4Addr>,
+    },
+}
+
+/// Which way a frame goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The guest sent it.
+    FromGuest,
+    /// It is on its way to the guest.
+    ToGuest,
+}

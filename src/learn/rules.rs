@@ -1,0 +1,89 @@
+//! What a port lets through while its guest's address is learnt: what it takes to get an address.
+//!
+//! | | from the guest, with its MAC address | to the guest's MAC address or to all |
+//! |---|---|---|
+//! | [`Method::Dhcp`] | DHCP to servers | DHCP from servers, or from those that are named |
+//! | [`Method::Any`] | the same, and ARP probes | the same, and ARP |
+//!
+//! Everything else is dropped. An ARP probe says no address (RFC 5227), so it deceives nobody. An
+//! ARP packet that says one is dropped like any other packet of the guest: it teaches the learner
+//! all the same, which sees it before any rule does, and nobody else before it is checked. The
+//! guest sends it again, after a second as a rule, and then it passes the rules that were made with
+//! what it said. So nothing leaves that the final rules would not let out.
+
+use std::net::Ipv4Addr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::Method;
+use super::packet::{CLIENT_PORT, SERVER_PORT, UDP};
+use crate::rules::Version;
+use crate::rules::port::{
+    Address, Addresses, Hardware, Kind, Number, Origin, Path, PortRule, PortRules, PortVerdict,
+    Step, Test,
+};
+use crate::types::Mac;
+
+/// What [`Origin::filter`] is for these rules: the variable that asks for them.
+const ORIGIN: &str = "CTRL_IP_LEARNING";
+
+/// The rules of a port whose guest has this MAC address.
+pub fn learning_rules(method: &Method, guest: Mac) -> PortRules {
+    let guest = guest.octets();
+    let from_guest = hardware(Hardware::Source, guest);
+    let mut out =
+        vec![(DHCP, [ports(CLIENT_PORT, SERVER_PORT), vec![from_guest.clone()]].concat())];
+    let mut back = Vec::new();
+    for receiver in [guest, [0xff; 6]] {
+        let receiver = hardware(Hardware::Destination, receiver);
+        let answer = [ports(SERVER_PORT, CLIENT_PORT), vec![receiver.clone()]].concat();
+        match method {
+            Method::Dhcp { servers } if !servers.is_empty() => {
+                let from = |server: &Ipv4Addr| vec![is_exactly(Address::Source, *server)];
+                let from_servers = servers.iter().map(from);
+                back.extend(from_servers.map(|from| (DHCP, [answer.clone(), from].concat())));
+            }
+            _ => back.push((DHCP, answer)),
+        }
+        if *method == Method::Any {
+            back.push((Kind::Arp, vec![receiver]));
+        }
+    }
+    if *method == Method::Any {
+        let sender = hardware(Hardware::ArpSender, guest);
+        let probe = is_exactly(Address::ArpSender, Ipv4Addr::UNSPECIFIED);
+        out.push((Kind::Arp, vec![from_guest, sender, probe]));
+    }
+    PortRules { from_guest: only(out), to_guest: only(back) }
+}
+
+/// IPv4 UDP.
+const DHCP: Kind = Kind::Ip(Version::V4, Some(UDP));
+
+/// A path that only these frames pass.
+fn only(frames: Vec<(Kind, Vec<Test>)>) -> Path {
+    let accepted = frames.into_iter().map(|(kind, tests)| (kind, tests, PortVerdict::Accept));
+    let rest = (Kind::Any, Vec::new(), PortVerdict::Drop);
+    let step = |(line, (kind, tests, verdict))| {
+        let origin = Origin { filter: ORIGIN.to_owned(), line };
+        Step::Rule(PortRule { kind, tests, verdict, comment: None, origin })
+    };
+    let frames = (1..).zip(accepted.chain([rest])).map(step).collect();
+    Path { frames, ..Path::default() }
+}
+
+fn ports(source: u16, destination: u16) -> Vec<Test> {
+    vec![
+        Test::is(Number::SourcePort, source.into()),
+        Test::is(Number::DestinationPort, destination.into()),
+    ]
+}
+
+fn hardware(field: Hardware, address: [u8; 6]) -> Test {
+    Test::Hardware { field, address, mask: [0xff; 6], negated: false }
+}
+
+fn is_exactly(field: Address, address: Ipv4Addr) -> Test {
+    let among = Addresses::Net(IpNet::V4(Ipv4Net::from(address)));
+    Test::Address { field, among, negated: false }
+}
