@@ -1,0 +1,284 @@
+//! The capture on real ports, in network namespaces. That a frame is not received shows in what is
+//! received next: one that was sent behind it.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
+use netlaunch::learn::{Capture, Change, Interest, Learner, Teacher, UnixTime};
+use netlaunch::process::tap::{TUN, Tap, TapName};
+use nix::net::if_::if_nametoindex;
+
+use crate::common::dhcp_frame::{
+    ACK, DISCOVER, DhcpFrame, EVERYONE, GUEST, OTHER, REQUEST, arp, speech,
+};
+use crate::common::{Netns, have_root, run, start, text};
+use crate::{A, B, dhcp_only, guest};
+
+/// What has to come comes within this.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A tap, written to as a guest does.
+struct Port(File);
+
+impl Port {
+    /// Makes it in the thread's namespace, switches it on and puts it on the bridge.
+    fn new(netns: &Netns, name: &str) -> Self {
+        let tap = Tap::open(Path::new(TUN), &TapName::Exact(name.parse().unwrap())).unwrap();
+        netns.ip(&format!("link set {name} master br0 up"));
+        Port(tap.into_fd().into())
+    }
+
+    fn send(&self, frame: &[u8]) {
+        // Behind a virtio header without any offload.
+        (&self.0).write_all(&[&[0; 10], frame].concat()).unwrap();
+    }
+}
+
+/// Runs something in a namespace with a bridge br0 without IPv6, within a runtime.
+fn beside_a_bridge(work: impl AsyncFnOnce(&Netns) + Send) {
+    let netns = Netns::bare();
+    netns.says("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
+    netns.ip("link add br0 type bridge forward_delay 0 mcast_snooping 0");
+    netns.ip("link set br0 up");
+    netns.inside(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work(&netns));
+    });
+}
+
+fn capture(port: &str, interest: Interest) -> Capture {
+    Capture::open(if_nametoindex(port).unwrap(), guest(), interest).unwrap()
+}
+
+/// The next frame; `None` when the interface is gone.
+async fn next(capture: &mut Capture) -> Option<(Direction, Vec<u8>)> {
+    let next = tokio::time::timeout(LIMIT, capture.next()).await.expect("nothing comes");
+    next.unwrap().map(|(way, frame)| (way, frame.to_vec()))
+}
+
+fn request(transaction: u32) -> Vec<u8> {
+    DhcpFrame { transaction, ..DhcpFrame::asks(REQUEST) }.bytes()
+}
+
+#[test]
+fn frames_of_both_directions_come_as_they_were_sent() {
+    if !have_root("frames_of_both_directions_come_as_they_were_sent") {
+        return;
+    }
+    beside_a_bridge(async |netns| {
+        let (port, peer) = (Port::new(netns, "port0"), Port::new(netns, "peer0"));
+        let mut capture = capture("port0", Interest::All);
+        let answer = DhcpFrame::answers(ACK, A).bytes();
+        let mut learner = Learner::new(dhcp_only(), guest(), Vec::new());
+        let now = UnixTime(0);
+        port.send(&request(7));
+        let (way, frame) = next(&mut capture).await.unwrap();
+        assert_eq!((way, &frame), (FromGuest, &request(7)));
+        assert_eq!(learner.see(way, &frame, now), None);
+        peer.send(&answer);
+        let (way, frame) = next(&mut capture).await.unwrap();
+        assert_eq!((way, &frame), (ToGuest, &answer));
+        let change = learner.see(way, &frame, now);
+        assert!(matches!(change, Some(Change::Learnt(lease)) if lease.address == A), "{change:?}");
+        // The longest there is. It is told apart from a cut one by its end.
+        let mut long = speech(GUEST, A);
+        long.resize(1514, 0x55);
+        port.send(&long);
+        assert_eq!(next(&mut capture).await, Some((FromGuest, long)));
+        capture.narrow(Interest::Dhcp).unwrap();
+        port.send(&speech(GUEST, B));
+        port.send(&request(8));
+        assert_eq!(next(&mut capture).await, Some((FromGuest, request(8))));
+    });
+}
+
+#[test]
+fn a_flood_of_100000_frames_that_do_not_concern_it_gives_nothing() {
+    if !have_root("a_flood_of_100000_frames_that_do_not_concern_it_gives_nothing") {
+        return;
+    }
+    beside_a_bridge(async |netns| {
+        let (port, peer) = (Port::new(netns, "port0"), Port::new(netns, "peer0"));
+        let mut capture = capture("port0", Interest::All);
+        let hostile = [
+            speech(OTHER, B),
+            arp(OTHER, GUEST, B, 2),
+            arp(GUEST, OTHER, B, 2),
+            speech(GUEST, Ipv4Addr::new(224, 0, 0, 7)),
+            DhcpFrame { from: OTHER, ..DhcpFrame::asks(DISCOVER) }.bytes(),
+            DhcpFrame::answers(ACK, B).bytes(),
+            tagged(&speech(GUEST, B)),
+        ];
+        let mut from_peer = DhcpFrame::answers(ACK, B);
+        (from_peer.to, from_peer.chaddr) = (EVERYONE, OTHER);
+        let inbound = [from_peer.bytes(), tagged(&DhcpFrame::answers(ACK, B).bytes())];
+        for (port, frames) in [(&port, &hostile[..]), (&peer, &inbound)] {
+            for frame in frames.iter().cycle().take(50_000) {
+                port.send(frame);
+            }
+        }
+        port.send(&request(7));
+        let mut received = vec![next(&mut capture).await];
+        port.send(&request(8));
+        received.push(next(&mut capture).await);
+        let expected = [request(7), request(8)].map(|frame| Some((FromGuest, frame)));
+        assert_eq!(received, expected, "others than the two behind the flood");
+    });
+}
+
+/// The same with an 802.1Q tag of VLAN 5.
+fn tagged(frame: &[u8]) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0, 0, 5], &frame[12..]].concat()
+}
+
+#[test]
+fn no_frame_of_another_port_ever_comes() {
+    if !have_root("no_frame_of_another_port_ever_comes") {
+        return;
+    }
+    beside_a_bridge(async |netns| {
+        let (port, other) = (Port::new(netns, "port0"), Port::new(netns, "port1"));
+        let done = AtomicBool::new(false);
+        let received = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    other.send(&speech(GUEST, B));
+                }
+            });
+            let received: Vec<_> = (0..300)
+                .map(|number| {
+                    let mut capture = capture("port0", Interest::All);
+                    port.send(&request(number));
+                    let next = async { next(&mut capture).await };
+                    futures_util::FutureExt::now_or_never(next).flatten()
+                })
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            received
+        });
+        for (number, received) in (0..).zip(received) {
+            assert_eq!(received, Some((FromGuest, request(number))));
+        }
+    });
+}
+
+#[test]
+fn it_ends_with_the_interface_and_not_when_that_is_off() {
+    if !have_root("it_ends_with_the_interface_and_not_when_that_is_off") {
+        return;
+    }
+    beside_a_bridge(async |netns| {
+        let port = Port::new(netns, "port0");
+        let index = if_nametoindex("port0").unwrap();
+        let mut capture = capture("port0", Interest::All);
+        for number in 0..3 {
+            netns.ip("link set port0 down");
+            netns.ip("link set port0 up");
+            port.send(&request(number));
+            assert_eq!(next(&mut capture).await, Some((FromGuest, request(number))));
+        }
+        // It goes while it is waited for, with a frame in the queue.
+        let end = async {
+            tokio::task::yield_now().await;
+            port.send(&request(9));
+            drop(port);
+        };
+        let frames = async { (next(&mut capture).await, next(&mut capture).await) };
+        let (frames, ()) = tokio::join!(frames, end);
+        assert_eq!(frames, (Some((FromGuest, request(9))), None));
+        // Another one of the name is none of its business, also when it looks again.
+        let again = Port::new(netns, "port0");
+        again.send(&request(10));
+        assert_eq!(next(&mut capture).await, None);
+        for index in [index, 0, u32::MAX] {
+            let error = Capture::open(index, guest(), Interest::All).unwrap_err().to_string();
+            assert!(error.contains(&index.to_string()) && error.lines().count() == 1, "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_lease_of_dnsmasq_is_learnt_renewed_and_given_back() {
+    if !have_root("a_lease_of_dnsmasq_is_learnt_renewed_and_given_back") {
+        return;
+    }
+    if !Path::new("/usr/sbin/dnsmasq").exists()
+        || !run("busybox", &["udhcpc", "--help"]).status.success()
+    {
+        eprintln!("skipped: dnsmasq or busybox with udhcpc is not installed (./tests/setup)");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("bound");
+    // A release is sent from the address.
+    let body = "#!/bin/sh\n[ \"$1\" != bound ] || ip address add \"$ip/24\" dev eth0\n";
+    let status = Command::new("sh")
+        .args(["-c", "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"", "sh"])
+        .arg(&script)
+        .arg(body)
+        .status();
+    assert!(status.unwrap().success());
+    let outside = Netns::bare();
+    beside_a_bridge(async |netns| {
+        netns.wire("port0", &outside, "eth0");
+        outside.ip("link set eth0 address 52:54:00:11:22:33");
+        netns.ip("link set port0 master br0");
+        netns.ip("address add 10.5.0.1/24 dev br0");
+        let mut dnsmasq = Command::new("ip");
+        dnsmasq.args(["netns", "exec", &netns.name, "dnsmasq", "--no-daemon", "--port=0"]);
+        dnsmasq.args([
+            "--conf-file=/dev/null",
+            "--interface=br0",
+            "--bind-interfaces",
+            "--pid-file=",
+        ]);
+        dnsmasq.args(["--dhcp-range=10.5.0.20,10.5.0.20,10m", "--no-ping", "--user=root"]);
+        dnsmasq.arg(format!("--dhcp-leasefile={}", dir.path().join("leases").display()));
+        let _dnsmasq = start({
+            dnsmasq.stdout(Stdio::null()).stderr(Stdio::null());
+            dnsmasq
+        });
+        let mut capture = capture("port0", Interest::Dhcp);
+        let mut client = Command::new("ip");
+        client.args([
+            "netns",
+            "exec",
+            &outside.name,
+            "busybox",
+            "udhcpc",
+            "-i",
+            "eth0",
+            "-f",
+            "-q",
+        ]);
+        client.args(["-R", "-n", "-t", "30", "-T", "1", "-s"]).arg(&script);
+        client.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let client = start(client);
+        let hosts = vec!["10.5.0.1/24".parse().unwrap()];
+        let mut learner = Learner::new(dhcp_only(), guest(), hosts);
+        let mut changes = Vec::new();
+        while !matches!(changes.last(), Some(Change::Forgotten(_))) {
+            let (way, frame) = next(&mut capture).await.unwrap();
+            let now = UnixTime::from(SystemTime::now());
+            if let Some(change) = learner.see(way, &frame, now) {
+                if let Change::Learnt(lease) = change {
+                    assert_eq!((lease.address, lease.teacher), (A, Teacher::Dhcp));
+                    assert_eq!(lease.until, Some(UnixTime(now.0 + 600)));
+                }
+                changes.push(change);
+            }
+        }
+        let client = client.output(LIMIT);
+        assert!(client.status.success(), "{}", text(&client.stderr));
+        assert!(matches!(changes[..], [Change::Learnt(_), Change::Forgotten(A)]), "{changes:?}");
+        let leases = fs::read_to_string(dir.path().join("leases")).unwrap();
+        assert_eq!(leases, "", "the server forgot it, too");
+    });
+}

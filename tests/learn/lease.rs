@@ -1,0 +1,60 @@
+//! How long addresses are known, and where they are kept.
+
+use netlaunch::learn::Direction::{FromGuest, ToGuest};
+use netlaunch::learn::{Change, Kept, LeaseDir, Method, UnixTime};
+
+use crate::common::dhcp_frame::{ACK, DhcpFrame, GUEST, REQUEST, speech};
+use crate::{A, B, HOUR, NOW, answers, asks, by_dhcp, dhcp_only, guest, learner, lesson};
+
+#[test]
+fn leases_end_with_their_time() {
+    let mut learner = learner(dhcp_only());
+    lesson(&mut learner, &[asks(REQUEST), answers(ACK, A)]);
+    assert_eq!(learner.expire(UnixTime(NOW.0 + HOUR - 1)), None);
+    assert_eq!(learner.expire(UnixTime(NOW.0 + HOUR)), Some(Change::Forgotten(A)));
+    assert_eq!(learner.expire(UnixTime(NOW.0 + HOUR)), None);
+    // For ever.
+    let ack = DhcpFrame::answers(ACK, A).options(&[&[53, 1, ACK], &[51, 4, 255, 255, 255, 255]]);
+    lesson(&mut learner, &[asks(REQUEST), (ToGuest, ack.bytes())]);
+    assert_eq!(learner.lease().unwrap().until, None);
+    assert_eq!(learner.expire(UnixTime(u64::MAX)), None);
+}
+
+#[test]
+fn what_was_learnt_is_kept_for_this_port_and_guest_alone() {
+    let state = tempfile::tempdir().unwrap();
+    let dir = LeaseDir::new(state.path());
+    let port: netlaunch::types::InterfaceName = "vnet0".parse().unwrap();
+    assert_eq!(dir.read(&port, NOW).unwrap(), None);
+    dir.remove(&port).unwrap();
+    let kept =
+        Kept { version: 1, port: port.clone(), index: 7, mac: guest(), lease: Some(by_dhcp(A)) };
+    dir.write(&kept).unwrap();
+    let text = std::fs::read_to_string(dir.file(&port)).unwrap();
+    let expected = r#"{"version":1,"port":"vnet0","index":7,"mac":"52:54:00:11:22:33","lease":{"address":"10.5.0.20","teacher":"dhcp","until":1003600}}"#;
+    assert_eq!(text, expected);
+    assert_eq!(dir.read(&port, NOW).unwrap(), Some(kept.clone()));
+    assert!(kept.is_of(7, guest()));
+    assert!(!kept.is_of(8, guest()));
+    assert!(!kept.is_of(7, "52:54:00:44:55:66".parse().unwrap()));
+    // Aged: the lease is over, and that the port was taught stays.
+    let later = UnixTime(NOW.0 + HOUR);
+    let aged = dir.read(&port, later).unwrap().unwrap();
+    assert_eq!(aged.lease, None);
+    let mut resumed = learner(Method::Any).resumed(aged.lease, later);
+    assert_eq!(resumed.see(FromGuest, &speech(GUEST, B), later), None);
+    assert_eq!(learner(Method::Any).resumed(kept.lease, NOW).lease(), Some(by_dhcp(A)));
+    assert_eq!(learner(Method::Any).resumed(kept.lease, later).lease(), None);
+    // Nothing half-written is left, and what is damaged is like nothing.
+    assert_eq!(std::fs::read_dir(dir.file(&port).parent().unwrap()).unwrap().count(), 1);
+    std::fs::write(dir.file(&port), &text[..20]).unwrap();
+    assert_eq!(dir.read(&port, NOW).unwrap(), None);
+    dir.remove(&port).unwrap();
+    assert!(!dir.file(&port).exists());
+    // A directory that cannot be used is told in one line.
+    std::fs::create_dir(dir.file(&port)).unwrap();
+    for error in [dir.read(&port, NOW).unwrap_err(), dir.write(&kept).unwrap_err()] {
+        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        assert!(error.to_string().contains("vnet0.json"), "{error}");
+    }
+}

@@ -1,0 +1,67 @@
+//! What passes while an address is learnt.
+
+use std::net::Ipv4Addr;
+
+use netlaunch::learn::{Method, learning_rules};
+use netlaunch::nwfilter::explain::{Judge, Verdict, Way};
+
+use crate::common::dhcp_frame::{
+    ACK, DhcpFrame, EVERYONE, GUEST, OTHER, REQUEST, SERVER, arp, ethernet, ipv4, speech, udp,
+};
+use crate::{A, B, dhcp_only, guest};
+
+#[test]
+fn while_it_is_learnt_only_what_that_takes_passes() {
+    let any = Method::Any;
+    let all = dhcp_only();
+    let named = Method::Dhcp { servers: vec![SERVER, B] };
+    let unnamed = Method::Dhcp { servers: vec![A] };
+    let methods = [&any, &all, &named, &unnamed];
+    let in_any: &[&Method] = &[&any];
+    let answered: &[&Method] = &[&any, &all, &named];
+    let ack = DhcpFrame::answers(ACK, A);
+    let ack_to_all = DhcpFrame { to: EVERYONE, ..ack.clone() };
+    let request = DhcpFrame::asks(REQUEST);
+    let probe = |from, sender| arp(from, sender, Ipv4Addr::UNSPECIFIED, 1);
+    let arp_to = |to: [u8; 6]| {
+        let mut frame = arp(OTHER, OTHER, SERVER, 2);
+        frame[..6].copy_from_slice(&to);
+        frame
+    };
+    let answer_to_dns = ethernet(GUEST, OTHER, 0x0800, &ipv4(SERVER, A, 17, &udp(53, 68, b"x")));
+    let table: Vec<(&str, Way, Vec<u8>, &[&Method])> = vec![
+        ("a request", Way::Out, request.bytes(), &methods),
+        (
+            "a request of others",
+            Way::Out,
+            DhcpFrame { from: OTHER, ..request.clone() }.bytes(),
+            &[],
+        ),
+        ("an answer out", Way::Out, DhcpFrame { from: GUEST, ..ack.clone() }.bytes(), &[]),
+        ("an answer", Way::In, ack.bytes(), answered),
+        ("an answer to all", Way::In, ack_to_all.bytes(), answered),
+        ("an answer to others", Way::In, DhcpFrame { to: OTHER, ..ack }.bytes(), &[]),
+        ("a request in", Way::In, DhcpFrame { from: OTHER, ..request }.bytes(), &[]),
+        ("DNS", Way::In, answer_to_dns, &[]),
+        ("an ARP probe", Way::Out, probe(GUEST, GUEST), in_any),
+        ("an ARP probe of others", Way::Out, probe(OTHER, GUEST), &[]),
+        ("an ARP probe about others", Way::Out, probe(GUEST, OTHER), &[]),
+        ("ARP that says an address", Way::Out, arp(GUEST, GUEST, A, 1), &[]),
+        ("ARP to the guest", Way::In, arp_to(GUEST), in_any),
+        ("ARP to all", Way::In, arp_to(EVERYONE), in_any),
+        ("ARP to others", Way::In, arp_to(OTHER), &[]),
+        ("IPv4 out", Way::Out, speech(GUEST, A), &[]),
+        ("IPv4 in", Way::In, speech(OTHER, A), &[]),
+        ("IPv6 out", Way::Out, ethernet(EVERYONE, GUEST, 0x86dd, &[0x60; 60]), &[]),
+        ("IPv6 in", Way::In, ethernet(GUEST, OTHER, 0x86dd, &[0x60; 60]), &[]),
+        ("anything else", Way::Out, ethernet(EVERYONE, GUEST, 0x88cc, &[0; 60]), &[]),
+    ];
+    for method in methods {
+        let rules = learning_rules(method, guest());
+        for (what, way, frame, passing) in &table {
+            let explained = Judge::new(&rules).judge(*way, frame, frame.len()).unwrap();
+            let passes = explained.verdict == Verdict::Pass;
+            assert_eq!(passes, passing.contains(&method), "{what}, {method:?}");
+        }
+    }
+}
