@@ -11,9 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockType, getsockname, recvfrom, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -90,20 +88,13 @@ impl PacketSocket {
         if index == 0 {
             return Err(Errno::ENODEV.into());
         }
-        // SAFETY: sockaddr_ll consists of integers and arrays of them, for which zero is valid.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        let mut address = nowhere();
         address.sll_family = libc::AF_PACKET as libc::sa_family_t;
         // All protocols: what a host sends is shown to no socket of just one.
         address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
         address.sll_ifindex = index.try_into().map_err(out_of_range)?;
         // SAFETY: `address` is a sockaddr_ll, of the size that is given, and outlives the call.
-        let done = unsafe {
-            libc::bind(
-                self.0.as_raw_fd(),
-                (&raw const address).cast(),
-                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-            )
-        };
+        let done = unsafe { libc::bind(self.0.as_raw_fd(), (&raw const address).cast(), SIZE) };
         Ok(Errno::result(done).map(drop)?)
     }
 
@@ -113,11 +104,8 @@ impl PacketSocket {
     /// What the kernel says.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         loop {
-            match recvfrom::<LinkAddr>(self.0.as_raw_fd(), buffer) {
-                Ok((length, from)) => {
-                    let outgoing = from.is_some_and(|from| from.pkttype() == libc::PACKET_OUTGOING);
-                    return Ok(Received::Frame { length, outgoing });
-                }
+            match self.receive_once(buffer) {
+                Ok((length, outgoing)) => return Ok(Received::Frame { length, outgoing }),
                 Err(Errno::EAGAIN) if self.is_gone()? => return Ok(Received::Gone),
                 Err(Errno::EAGAIN) => return Ok(Received::Nothing),
                 // It was switched off, or is gone. While it is there, it can be switched on again.
@@ -127,11 +115,37 @@ impl PacketSocket {
         }
     }
 
+    /// The length of a frame, and whether it is outgoing. nix' functions would take the address
+    /// only at its full length, which not every kernel tells.
+    fn receive_once(&self, buffer: &mut [u8]) -> Result<(usize, bool), Errno> {
+        let mut from = nowhere();
+        let mut size = SIZE;
+        // SAFETY: the kernel writes at most the given lengths to `buffer` and to `from`, a
+        // sockaddr_ll for which every content is valid; all of it outlives the call.
+        let length = unsafe {
+            libc::recvfrom(
+                self.0.as_raw_fd(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                0,
+                (&raw mut from).cast(),
+                &mut size,
+            )
+        };
+        let length = Errno::result(length)?.unsigned_abs();
+        Ok((length, from.sll_pkttype == libc::PACKET_OUTGOING))
+    }
+
     /// Whether the interface is gone: the kernel then takes the socket off it.
     fn is_gone(&self) -> io::Result<bool> {
-        let bound = getsockname::<LinkAddr>(self.0.as_raw_fd())?;
-        // sll_ifindex is -1 then (af_packet.c, packet_notifier); as usize that is the largest.
-        Ok(bound.ifindex() == usize::MAX)
+        let mut bound = nowhere();
+        let mut size = SIZE;
+        // SAFETY: the kernel writes at most the given length to `bound`, as above.
+        let done =
+            unsafe { libc::getsockname(self.0.as_raw_fd(), (&raw mut bound).cast(), &mut size) };
+        Errno::result(done)?;
+        // -1 (af_packet.c, packet_notifier).
+        Ok(bound.sll_ifindex < 0)
     }
 
     /// Waits until there may be something to [`receive`](Self::receive), after that had nothing.
@@ -142,4 +156,13 @@ impl PacketSocket {
         self.0.ready(WOKEN_BY).await?.clear_ready();
         Ok(())
     }
+}
+
+/// The size of a packet socket's address.
+const SIZE: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+
+/// A packet socket's address, all zero.
+fn nowhere() -> libc::sockaddr_ll {
+    // SAFETY: it consists of integers and arrays of them, for which zero is valid.
+    unsafe { std::mem::zeroed() }
 }
