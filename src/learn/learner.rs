@@ -85,8 +85,8 @@ impl Learner {
     pub fn see(&mut self, direction: Direction, frame: &[u8], now: UnixTime) -> Option<Change> {
         let frame = packet::read(frame)?;
         match direction {
-            Direction::FromGuest => self.from_guest(frame),
-            Direction::ToGuest => self.to_guest(frame, now),
+            Direction::FromGuest => self.sent(frame),
+            Direction::ToGuest => self.received(frame, now),
         }
     }
 
@@ -95,7 +95,8 @@ impl Learner {
         if self.lease?.is_over(now) { self.forget() } else { None }
     }
 
-    fn from_guest(&mut self, frame: Frame) -> Option<Change> {
+    /// The guest sent it, or so it says.
+    fn sent(&mut self, frame: Frame) -> Option<Change> {
         if frame.source != self.guest {
             return None;
         }
@@ -134,7 +135,8 @@ impl Learner {
         self.learn(Lease { address, teacher: Teacher::Traffic, until: None })
     }
 
-    fn to_guest(&mut self, frame: Frame, now: UnixTime) -> Option<Change> {
+    /// It is on its way to the guest.
+    fn received(&mut self, frame: Frame, now: UnixTime) -> Option<Change> {
         let Content::Ip(packet) = frame.content else { return None };
         let dhcp = packet.dhcp?;
         let is_for_guest = frame.destination == self.guest || frame.destination == BROADCAST;
