@@ -130,6 +130,155 @@ fn a_flood_of_100000_frames_that_do_not_concern_it_gives_nothing() {
         let mut received = vec![next(&mut capture).await];
         port.send(&request(8));
         received.push(next(&mut capture).await);
+        let expected = [request(7), request(8)].map(|frame| Some((FromGuest, frame)));
+        assert_eq!(received, expected, "others than the two behind the flood");
+    });
+}
+
+/// The same with an 802.1Q tag of VLAN 5.
+fn tagged(frame: &[u8]) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0, 0, 5], &frame[12..]].concat()
+}
+
+#[test]
+fn no_frame_of_another_port_ever_comes() {
+    if !have_root("no_frame_of_another_port_ever_comes") {
+        return;
+    }
+    beside_a_bridge(async |netns| {
+        let (port, other) = (Port::new(netns, "port0"), Port::new(netns, "port1"));
+        let done = AtomicBool::new(false);
+        let received = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    other.send(&speech(GUEST, B));
+                }
+            });
+            let received: Vec<_> = (0..300)
+                .map(|number| {
+                    let mut capture = capture("port0", Interest::All);
+                    port.send(&request(number));
+                    let next = async { next(&mut capture).await };
+                    futures_util::FutureExt::now_or_never(next).flatten()
+                })
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            received
+        });
+        for (number, received) in (0..).zip(received) {
+            assert_eq!(received, Some((FromGuest, request(number))));
+        }
+    });
+}
+
+#[test]
+fn it_ends_with_the_interface_and_not_when_that_is_off() {
+    if !have_root("it_ends_with_the_interface_and_not_when_that_is_off") {
+        return;
+    }
+    beside_a_bridge(async |netns| {
+        let port = Port::new(netns, "port0");
+        let index = if_nametoindex("port0").unwrap();
+        let mut capture = capture("port0", Interest::All);
+        for number in 0..3 {
+            netns.ip("link set port0 down");
+            netns.ip("link set port0 up");
+            port.send(&request(number));
+            assert_eq!(next(&mut capture).await, Some((FromGuest, request(number))));
+        }
+        // It goes while it is waited for, with a frame in the queue.
+        let end = async {
+            tokio::task::yield_now().await;
+            port.send(&request(9));
+            drop(port);
+        };
+        let frames = async { (next(&mut capture).await, next(&mut capture).await) };
+        let (frames, ()) = tokio::join!(frames, end);
+        assert_eq!(frames, (Some((FromGuest, request(9))), None));
+        // Another one of the name is none of its business, also when it looks again.
+        let again = Port::new(netns, "port0");
+        again.send(&request(10));
+        assert_eq!(next(&mut capture).await, None);
+        for index in [index, 0, u32::MAX] {
+            let error = Capture::open(index, guest(), Interest::All).unwrap_err().to_string();
+            assert!(error.contains(&index.to_string()) && error.lines().count() == 1, "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_lease_of_dnsmasq_is_learnt_renewed_and_given_back() {
+    if !have_root("a_lease_of_dnsmasq_is_learnt_renewed_and_given_back") {
+        return;
+    }
+    if !Path::new("/usr/sbin/dnsmasq").exists()
+        || !run("busybox", &["udhcpc", "--help"]).status.success()
+    {
+        eprintln!("skipped: dnsmasq or busybox with udhcpc is not installed (./tests/setup)");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("bound");
+    let events = dir.path().join("events");
+    // A renewal and a release are sent from the address.
+    let body = format!(
+        "#!/bin/sh\n[ \"$1\" != bound ] || ip address add \"$ip/24\" dev eth0\necho \"$1\" >> {}\n",
+        events.display()
+    );
+    let status = Command::new("sh")
+        .args(["-c", "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"", "sh"])
+        .arg(&script)
+        .arg(body)
+        .status();
+    assert!(status.unwrap().success());
+    let outside = Netns::bare();
+    beside_a_bridge(async |netns| {
+        netns.wire("port0", &outside, "eth0");
+        outside.ip("link set eth0 address 52:54:00:11:22:33");
+        netns.ip("link set port0 master br0");
+        netns.ip("address add 10.5.0.1/24 dev br0");
+        let mut dnsmasq = Command::new("ip");
+        dnsmasq.args(["netns", "exec", &netns.name, "dnsmasq", "--no-daemon", "--port=0"]);
+        dnsmasq.args([
+            "--conf-file=/dev/null",
+            "--interface=br0",
+            "--bind-interfaces",
+            "--pid-file=",
+        ]);
+        dnsmasq.args(["--dhcp-range=10.5.0.20,10.5.0.20,10m", "--no-ping", "--user=root"]);
+        dnsmasq.arg(format!("--dhcp-leasefile={}", dir.path().join("leases").display()));
+        let _dnsmasq = start({
+            dnsmasq.stdout(Stdio::null()).stderr(Stdio::null());
+            dnsmasq
+        });
+        let mut capture = capture("port0", Interest::Dhcp);
+        let mut client = Command::new("ip");
+        client.args(["netns", "exec", &outside.name, "busybox", "udhcpc", "-i", "eth0", "-f"]);
+        client.args(["-S", "-t", "30", "-T", "1", "-s"]).arg(&script);
+        client.stdout(Stdio::null()).stderr(Stdio::null());
+        let client = start(client);
+        let has = |event: &str| fs::read_to_string(&events).is_ok_and(|all| all.contains(event));
+        let tell = |signal| nix::sys::signal::kill(Pid::from_raw(client.pid()), signal).unwrap();
+        let hosts = vec!["10.5.0.1/24".parse().unwrap()];
+        let mut learner = Learner::new(dhcp_only(), guest(), hosts);
+        let mut changes = Vec::new();
+        while !matches!(changes.last(), Some(Change::Forgotten(_))) {
+            let (way, frame) = next(&mut capture).await.unwrap();
+            let now = UnixTime::from(SystemTime::now());
+            let Some(change) = learner.see(way, &frame, now) else { continue };
+            changes.push(change);
+            let (Change::Learnt(lease) | Change::Renewed(lease)) = change else { continue };
+            assert_eq!((lease.address, lease.teacher), (A, Teacher::Dhcp));
+            assert_eq!(lease.until, Some(UnixTime(now.0 + 600)));
+            // It acts on signals as soon as it has taken the answer in.
+            if matches!(change, Change::Learnt(_)) {
+                assert!(wait_until(LIMIT, || has("bound")), "the client has no address");
+                tell(Signal::SIGUSR1);
+            } else {
+                assert!(wait_until(LIMIT, || has("renew")), "the client has not renewed it");
+                tell(Signal::SIGUSR2);
+            }
+        }
         // A busy client asks once more.
         let [Change::Learnt(_), renewed @ .., Change::Forgotten(A)] = &changes[..] else {
             panic!("{changes:?}");
