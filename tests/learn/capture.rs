@@ -61,7 +61,7 @@ fn capture(port: &str, interest: Interest) -> Capture {
 
 /// The next frame; `None` when the interface is gone.
 async fn next(capture: &mut Capture) -> Option<(Direction, Vec<u8>)> {
-    let next = tokio::time::timeout(LIMIT, capture.next()).await.expect("nothing comes");
+    let next = tokio::time::timeout(LIMIT, capture.next()).await.unwrap();
     next.unwrap().map(|(way, frame)| (way, frame.to_vec()))
 }
 
