@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use netlaunch::firewall::port_nft::Extras;
+use netlaunch::firewall::{Backend, PortFilter, PortPlan};
 use netlaunch::learn::{Method, learning_rules};
 use netlaunch::nwfilter::explain::{Judge, Verdict, Way};
 
@@ -62,6 +64,21 @@ fn while_it_is_learnt_only_what_that_takes_passes() {
             let explained = Judge::new(&rules).judge(*way, frame, frame.len()).unwrap();
             let passes = explained.verdict == Verdict::Pass;
             assert_eq!(passes, passing.contains(&method), "{what}, {method:?}");
+        }
+    }
+}
+
+#[test]
+fn both_backends_have_words_for_it() {
+    let extras = Extras { trace: true, counters: true, reject: false };
+    for method in [Method::Any, dhcp_only(), Method::Dhcp { servers: vec![SERVER, B] }] {
+        let rules = learning_rules(&method, guest());
+        assert!(!rules.is_stateful());
+        for backend in Backend::ORDER {
+            let port = "vnet0".parse().unwrap();
+            let filter = PortFilter { index: 7, port, rules: rules.clone(), backend };
+            let scripts = PortPlan::new(&[filter], extras).unwrap().scripts();
+            assert!(!scripts.is_empty(), "{method:?}, {backend}");
         }
     }
 }
