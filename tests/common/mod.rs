@@ -4,9 +4,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod bridges;
+pub mod dhcp_frame;
 pub mod frame;
 pub mod ipset;
-pub mod dhcp_frame;
 pub mod port_scene;
 pub mod scene;
 
