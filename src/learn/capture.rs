@@ -41,7 +41,7 @@ pub struct Capture {
 impl Capture {
     /// Listens on the interface with this number, which has the guest with this MAC address behind
     /// it, in the caller's network namespace. From here on nothing of interest is missed. Needs a
-    /// tokio runtime with I/O enabled.
+    /// tokio runtime with I/O and time enabled.
     ///
     /// # Errors
     /// [`CaptureError`] without the right to, or without such an interface.

@@ -9,6 +9,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
@@ -17,7 +19,16 @@ use tokio::io::unix::AsyncFd;
 
 /// A socket that receives what its program takes from one interface, in both directions.
 #[derive(Debug)]
-pub struct PacketSocket(AsyncFd<OwnedFd>);
+pub struct PacketSocket {
+    fd: AsyncFd<OwnedFd>,
+    /// The interface was switched off, and nothing was received since.
+    down: AtomicBool,
+}
+
+/// How often to look whether an interface that was switched off is gone. The kernel takes an
+/// interface away in two steps, and only the first, that it is off, wakes who waits (af_packet.c,
+/// packet_notifier).
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// That the interface is gone comes as an error alone.
 const WOKEN_BY: Interest = Interest::READABLE.add(Interest::ERROR);
@@ -40,7 +51,7 @@ pub enum Received {
 
 impl PacketSocket {
     /// Opens a socket that never waits on the interface with this number, in the caller's network
-    /// namespace; needs a tokio runtime with I/O enabled. About `queue` bytes of frames wait to be received; more are lost.
+    /// namespace; needs a tokio runtime with I/O and time enabled. About `queue` bytes of frames wait to be received; more are lost.
     ///
     /// # Errors
     /// What the kernel says; `ENODEV` when there is no such interface, `EPERM` without CAP_NET_RAW.
@@ -53,7 +64,7 @@ impl PacketSocket {
         // until it has deregistered it.
         let fd = unsafe { AsyncFd::register_with_interest(fd, WOKEN_BY) }
             .map_err(|error| error.into_parts().1)?;
-        let packet_socket = PacketSocket(fd);
+        let packet_socket = PacketSocket { fd, down: AtomicBool::new(false) };
         packet_socket.set_program(program)?;
         packet_socket.bind(index)?;
         Ok(packet_socket)
@@ -72,7 +83,7 @@ impl PacketSocket {
         // instructions it points to, without writing; both outlive the call.
         let done = unsafe {
             libc::setsockopt(
-                self.0.as_raw_fd(),
+                self.fd.as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_ATTACH_FILTER,
                 (&raw const program).cast(),
@@ -94,7 +105,7 @@ impl PacketSocket {
         address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
         address.sll_ifindex = index.try_into().map_err(out_of_range)?;
         // SAFETY: `address` is a sockaddr_ll, of the size that is given, and outlives the call.
-        let done = unsafe { libc::bind(self.0.as_raw_fd(), (&raw const address).cast(), SIZE) };
+        let done = unsafe { libc::bind(self.fd.as_raw_fd(), (&raw const address).cast(), SIZE) };
         Ok(Errno::result(done).map(drop)?)
     }
 
@@ -105,11 +116,15 @@ impl PacketSocket {
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         loop {
             match self.receive_once(buffer) {
-                Ok((length, outgoing)) => return Ok(Received::Frame { length, outgoing }),
+                Ok((length, outgoing)) => {
+                    self.down.store(false, Ordering::Relaxed);
+                    return Ok(Received::Frame { length, outgoing });
+                }
                 Err(Errno::EAGAIN) if self.is_gone()? => return Ok(Received::Gone),
                 Err(Errno::EAGAIN) => return Ok(Received::Nothing),
                 // It was switched off, or is gone. While it is there, it can be switched on again.
-                Err(Errno::ENETDOWN | Errno::EINTR) => {}
+                Err(Errno::ENETDOWN) => self.down.store(true, Ordering::Relaxed),
+                Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
@@ -124,7 +139,7 @@ impl PacketSocket {
         // sockaddr_ll for which every content is valid; all of it outlives the call.
         let length = unsafe {
             libc::recvfrom(
-                self.0.as_raw_fd(),
+                self.fd.as_raw_fd(),
                 buffer.as_mut_ptr().cast(),
                 buffer.len(),
                 0,
@@ -142,7 +157,7 @@ impl PacketSocket {
         let mut size = SIZE;
         // SAFETY: the kernel writes at most the given length to `bound`, as above.
         let done =
-            unsafe { libc::getsockname(self.0.as_raw_fd(), (&raw mut bound).cast(), &mut size) };
+            unsafe { libc::getsockname(self.fd.as_raw_fd(), (&raw mut bound).cast(), &mut size) };
         Errno::result(done)?;
         // -1 (af_packet.c, packet_notifier).
         Ok(bound.sll_ifindex < 0)
@@ -153,7 +168,12 @@ impl PacketSocket {
     /// # Errors
     /// What the kernel says.
     pub async fn wait(&self) -> io::Result<()> {
-        self.0.ready(WOKEN_BY).await?.clear_ready();
+        let ready = self.fd.ready(WOKEN_BY);
+        if !self.down.load(Ordering::Relaxed) {
+            ready.await?.clear_ready();
+        } else if let Ok(guard) = tokio::time::timeout(LOOK_AGAIN, ready).await {
+            guard?.clear_ready();
+        }
         Ok(())
     }
 }
