@@ -7,9 +7,10 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use common::{As, Sandbox, finish, text};
+use common::{finish, text};
 use netlaunch::nwfilter::explain::{Dependency, Judge, Verdict, Way};
 use netlaunch::nwfilter::{Binding, Filters, compile, flatten, parse, stock, stock_names};
 use serde_json::Value;
@@ -168,17 +169,26 @@ const DHCP: &str = "ffffffffffff5254001122330800450000300000000040110000000000\
                     00ffffffff00440043001c0000000000000000000000000000000000000000000000";
 
 /// The program's standard output, standard error and exit status.
-fn run_netlaunch(sandbox: &Sandbox, args: &[&str]) -> (String, String, Option<i32>) {
-    let output = finish(sandbox.netlaunch(&[&["nwfilter"], args].concat()));
+fn run_netlaunch(config: &Path, args: &[&str]) -> (String, String, Option<i32>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_netlaunch"));
+    command
+        .arg("nwfilter")
+        .args(args)
+        .env_clear()
+        .env("NETLAUNCH_CONFIG_DIR", config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let output = finish(command);
     (text(&output.stdout), text(&output.stderr), output.status.code())
 }
 
 #[test]
 fn one_line_says_what_decides() {
-    let sandbox = Sandbox::new(As::Root, None);
+    let dir = tempfile::tempdir().unwrap();
     let guest = ["--mac", "52:54:00:11:22:33", "-p", "IP=192.0.2.7"];
     let explain = |args: &[&str]| {
-        run_netlaunch(&sandbox, &[&["explain", "clean-traffic"], guest.as_slice(), args].concat())
+        run_netlaunch(dir.path(), &[&["explain", "clean-traffic"], guest.as_slice(), args].concat())
     };
     let (out, error, status) = explain(&["--frame", DHCP]);
     assert_eq!((error.as_str(), status), ("", Some(0)));
@@ -194,7 +204,7 @@ fn one_line_says_what_decides() {
 
 #[test]
 fn captures_are_explained_frame_by_frame_and_json_is_as_its_schema_says() {
-    let sandbox = Sandbox::new(As::Root, None);
+    let dir = tempfile::tempdir().unwrap();
     let frame = bytes(DHCP);
     let mut pcap = bytes("d4c3b2a1020004000000000000000000ffff000001000000");
     for kept in [frame.len(), 20] {
@@ -203,11 +213,11 @@ fn captures_are_explained_frame_by_frame_and_json_is_as_its_schema_says() {
         pcap.extend((frame.len() as u32).to_le_bytes());
         pcap.extend(&frame[..kept]);
     }
-    let file = sandbox.path("home/frames.pcap");
+    let file = dir.path().join("frames.pcap");
     fs::write(&file, pcap).unwrap();
     let args = ["explain", "clean-traffic", "-p", "IP=192.0.2.7", "-p", "MAC=52:54:00:11:22:33"];
     let args = [&args[..], &["--pcap", file.to_str().unwrap(), "--json"]].concat();
-    let (out, error, status) = run_netlaunch(&sandbox, &args);
+    let (out, error, status) = run_netlaunch(dir.path(), &args);
     assert_eq!(status, Some(0), "{error}");
     assert!(error.contains("frame 2 was captured in part, 20 of"), "{error}");
     let object: Value = serde_json::from_str(&out).unwrap();
@@ -225,8 +235,8 @@ fn captures_are_explained_frame_by_frame_and_json_is_as_its_schema_says() {
 
 #[test]
 fn what_cannot_be_explained_is_one_line() {
-    let sandbox = Sandbox::new(As::Root, None);
-    let missing = sandbox.path("home/none.pcap");
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("none.pcap");
     let mac = ["--mac", "52:54:00:11:22:33"];
     for (args, expected) in [
         (vec!["clean-traffic", "--frame", DHCP], "needs values for MAC, IP"),
@@ -243,7 +253,7 @@ fn what_cannot_be_explained_is_one_line() {
         (vec!["nobodys", "--frame", DHCP], "nobodys"),
     ] {
         let (out, error, status) =
-            run_netlaunch(&sandbox, &[&["explain"], args.as_slice()].concat());
+            run_netlaunch(dir.path(), &[&["explain"], args.as_slice()].concat());
         assert_eq!((out.as_str(), status), ("", Some(2)), "{args:?}: {error}");
         assert!(error.contains(expected) && error.lines().count() == 1, "{args:?}: {error}");
     }
@@ -251,8 +261,8 @@ fn what_cannot_be_explained_is_one_line() {
 
 #[test]
 fn check_warns_with_file_and_line() {
-    let sandbox = Sandbox::new(As::Root, None);
-    let file = sandbox.path("home/filter.xml");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("filter.xml");
     let rules = "<filter name='f'>
         <rule action='drop' direction='out'/>
         <rule action='accept' direction='out'><mac srcmacaddr='$MAC'/></rule>
@@ -263,7 +273,7 @@ fn check_warns_with_file_and_line() {
         <rule action='drop' direction='in'><vlan vlanid='4095'/></rule>
     </filter>";
     fs::write(&file, rules).unwrap();
-    let (out, error, status) = run_netlaunch(&sandbox, &["check", file.to_str().unwrap()]);
+    let (out, error, status) = run_netlaunch(dir.path(), &["check", file.to_str().unwrap()]);
     assert_eq!(status, Some(0), "{error}");
     assert!(out.contains("variables: $MAC, $PORTS[1], $SET"), "{out}");
     let lines: Vec<&str> = error.lines().collect();
@@ -281,7 +291,7 @@ fn check_warns_with_file_and_line() {
     }
     assert_eq!(lines.len(), 6, "{error}");
     for name in netlaunch::nwfilter::stock_names() {
-        let (_, error, status) = run_netlaunch(&sandbox, &["check", name.as_str()]);
+        let (_, error, status) = run_netlaunch(dir.path(), &["check", name.as_str()]);
         assert_eq!((error.as_str(), status), ("", Some(0)), "{name}");
     }
 }

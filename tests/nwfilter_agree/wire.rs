@@ -101,6 +101,7 @@ impl Wire {
     /// the frames have none.
     pub fn trust_checksums(&self) {
         self.netns.inside(|| {
+            // Without connection tracking there is no such setting, and no need of it.
             let _ = fs::write("/proc/sys/net/netfilter/nf_conntrack_checksum", "0");
         });
     }
