@@ -89,6 +89,9 @@ impl PortScene {
     /// A scene without a filter; netlaunch uses this backend, or chooses.
     pub fn new(backend: Option<&str>) -> Self {
         let netns = Netns::bare();
+        if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+            run("modprobe", &["br_netfilter"]);
+        }
         netns.inside(|| {
             for (file, value) in [
                 ("bridge/bridge-nf-call-iptables", "1"),
