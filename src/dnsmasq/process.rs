@@ -300,19 +300,27 @@ fn signal(pid: Pid, files: &Files, signal: Signal) -> Result<bool, DnsmasqError>
 
 /// Ends a process of ours: asks it, then kills it.
 async fn end(pid: Pid, files: &Files) -> Result<(), DnsmasqError> {
+    let born = started(pid);
     for order in [Signal::SIGTERM, Signal::SIGKILL] {
-        if !signal(pid, files, order)? {
+        if !signal(pid, files, order)? && started(pid) != born {
             return Ok(());
         }
         let last = Instant::now() + PATIENCE;
         while Instant::now() < last {
-            if !is_ours(pid, files) {
+            if started(pid) != born || born.is_none() {
                 return Ok(());
             }
             tokio::time::sleep(STEP).await;
         }
     }
     Err(DnsmasqError::Stuck(pid))
+}
+
+/// When a process was started, in clock ticks since the host was; `None` once it has ended. One on
+/// its way there has no arguments any more and its sockets still, until it is a zombie (do_exit()).
+fn started(pid: Pid) -> Option<u64> {
+    let stat = Process::new(pid.as_raw()).and_then(|process| process.stat()).ok()?;
+    (!matches!(stat.state, 'Z' | 'X')).then_some(stat.starttime)
 }
 
 /// Writes a file that everyone may read, whole or not at all.
