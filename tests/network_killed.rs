@@ -154,12 +154,17 @@ fn killed_at_every_step(backend: &str, step: usize) {
     let destroy = host.calls("network destroy lab");
     assert_eq!(host.state(), before);
     let (mut tried, mut killed) = (0, 0);
+    // How often a file is opened differs from run to run, since the end of dnsmasq is waited for by
+    // looking; a moment of those that did not come is none.
+    let mut count = |call: &str, came: bool| {
+        tried += usize::from(came || call != "openat");
+        killed += usize::from(came);
+    };
     // After a start that was killed, in turn: start, reload, destroy (which says that it does not
     // run). The last one always leaves nothing.
     for (i, (call, n)) in moments(&start, step).into_iter().enumerate() {
         let about = format!("{backend}: start killed at {call} {n}");
-        tried += 1;
-        killed += usize::from(host.killed("network start lab", &call, n));
+        count(&call, host.killed("network start lab", &call, n));
         match i % 3 {
             0 if host.state() != before => {
                 let output = host.netlaunch("network start lab");
@@ -179,8 +184,7 @@ fn killed_at_every_step(backend: &str, step: usize) {
     for (i, (call, n)) in moments(&destroy, step).into_iter().enumerate() {
         let about = format!("{backend}: destroy killed at {call} {n}");
         host.good("network start lab", &about);
-        tried += 1;
-        killed += usize::from(host.killed("network destroy lab", &call, n));
+        count(&call, host.killed("network destroy lab", &call, n));
         if i % 2 == 0 {
             host.good("firewall reload", &about);
         }
@@ -195,8 +199,7 @@ fn killed_at_every_step(backend: &str, step: usize) {
         let about = format!("{backend}: reload killed at {call} {n}");
         host.good("network start lab", &about);
         set(other);
-        tried += 1;
-        killed += usize::from(host.killed("firewall reload", &call, n));
+        count(&call, host.killed("firewall reload", &call, n));
         host.good("network destroy lab", &about);
         set(backend);
         assert_eq!(host.state(), before, "{about}");
