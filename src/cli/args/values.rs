@@ -1,0 +1,119 @@
+//! The values that have no type of their own outside the command line, and what is said when one
+//! is not what its option takes. The configuration file is read with the same.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use crate::nwfilter::Parameter;
+use crate::plan::MAX_MTU;
+
+/// Why a value that has no type of its own is not what its option takes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Not an IPv4 address.
+    #[error("{0:?} is not an IPv4 address: write one such as 10.0.2.2")]
+    Ipv4(String),
+    /// Not an IP address.
+    #[error("{0:?} is not an IP address: write one such as 9.9.9.9 or 2620:fe::fe")]
+    Ip(String),
+    /// No MTU of any guest.
+    #[error("{0:?} is not an MTU: use 68 to {MAX_MTU} bytes")]
+    Mtu(String),
+    /// Not a descriptor that netlaunch can be handed for this.
+    #[error(
+        "{0:?} is not a file descriptor to report to: use 3 or a higher number that is open for writing"
+    )]
+    ReadyFd(String),
+    /// Not the bytes of a frame.
+    #[error(
+        "it is not a frame: write its bytes as pairs of hexadecimal digits, such as ffffffffffff525400112233..."
+    )]
+    HexFrame,
+    /// No variable with a value.
+    #[error("{0:?} gives no variable a value: write NAME=VALUE, such as IP=192.0.2.5")]
+    Parameter(String),
+    /// Not a variable's name, or not a value.
+    #[error(transparent)]
+    Variable(#[from] crate::nwfilter::ValueError),
+    /// A program is named by its full path or by its name alone.
+    #[error("the program's name is empty: write its path, or its name to look it up in PATH")]
+    NoProgram,
+}
+
+/// Reads an IPv4 address.
+///
+/// # Errors
+/// [`ValueError::Ipv4`].
+pub fn ipv4(text: &str) -> Result<Ipv4Addr, ValueError> {
+    text.parse().map_err(|_| ValueError::Ipv4(text.to_owned()))
+}
+
+/// Reads an IPv4 or IPv6 address.
+///
+/// # Errors
+/// [`ValueError::Ip`].
+pub fn ip(text: &str) -> Result<IpAddr, ValueError> {
+    text.parse().map_err(|_| ValueError::Ip(text.to_owned()))
+}
+
+/// Reads an MTU in bytes. The whole request decides whether it has to be higher (IPv6).
+///
+/// # Errors
+/// [`ValueError::Mtu`] for anything but 68 to [`MAX_MTU`].
+pub fn mtu(text: &str) -> Result<u16, ValueError> {
+    number(text)
+        .filter(|mtu| (68..=MAX_MTU).contains(mtu))
+        .ok_or_else(|| ValueError::Mtu(text.to_owned()))
+}
+
+/// Reads a file descriptor that is none of the standard three: QEMU has those.
+pub(super) fn ready_fd(text: &str) -> Result<RawFd, ValueError> {
+    number(text).filter(|fd| *fd >= 3).ok_or_else(|| ValueError::ReadyFd(text.to_owned()))
+}
+
+/// Reads a program: a path, or a name to look up in PATH.
+///
+/// # Errors
+/// [`ValueError::NoProgram`] for an empty one.
+pub fn program(text: &str) -> Result<PathBuf, ValueError> {
+    if text.is_empty() { Err(ValueError::NoProgram) } else { Ok(PathBuf::from(text)) }
+}
+
+/// A decimal number without a sign.
+fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// Reads a variable and its value.
+///
+/// # Errors
+/// [`ValueError::Parameter`] for what is no `NAME=VALUE`, else what is wrong with either.
+pub fn parameter(text: &str) -> Result<Parameter, ValueError> {
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| ValueError::Parameter(text.to_owned()))?;
+    Ok((name.parse()?, value.parse()?))
+}
+
+/// The bytes of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HexFrame(pub Vec<u8>);
+
+impl std::str::FromStr for HexFrame {
+    type Err = ValueError;
+
+    /// Takes spaces and colons between bytes.
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let digits: Option<Vec<u8>> = text
+            .chars()
+            .filter(|c| *c != ':' && !c.is_ascii_whitespace())
+            .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+            .collect();
+        match digits {
+            Some(digits) if !digits.is_empty() && digits.len() % 2 == 0 => {
+                Ok(HexFrame(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()))
+            }
+            _ => Err(ValueError::HexFrame),
+        }
+    }
+}
