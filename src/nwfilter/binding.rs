@@ -109,3 +109,95 @@ fn owner(take: &mut Take<'_>) -> Result<Owner, XmlError> {
     let uuid = take.child("uuid")?.ok_or_else(|| take.missing_child("uuid"))?;
     Ok(Owner { name: name.take(Take::text_value)?, uuid: uuid.take(Take::text_value)? })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{VariableValue, generate};
+    use super::*;
+    use crate::xml::schema::accepted;
+
+    #[test]
+    fn bindings() {
+        let text = "<filterbinding>\n  <owner>\n    <name>vm &amp; 1</name>\n    <uuid>d54df46f-1ab5-4a22-8618-4560ef5fac2c</uuid>\n  </owner>\n  <portdev name='vnet0'/>\n  <mac address='52:54:00:11:22:33'/>\n  <filterref filter='clean-traffic'>\n    <parameter name='IP' value='10.2.3.4'/>\n    <parameter name='IP' value='10.2.3.5'/>\n  </filterref>\n</filterbinding>\n";
+        let binding = Binding::parse(text.as_bytes()).unwrap();
+        assert_eq!(binding.to_xml(), text);
+        accepted("nwfilterbinding.rng", &[text.to_owned()]);
+        let variables = binding.variables();
+        let get = |name: &str| {
+            let values = variables.get(&name.parse().unwrap()).unwrap();
+            values.iter().map(VariableValue::as_str).collect::<Vec<_>>()
+        };
+        assert_eq!(get("IP"), ["10.2.3.4", "10.2.3.5"]);
+        assert_eq!(get("MAC"), ["52:54:00:11:22:33"]);
+        let mut named = binding.clone();
+        named.parameters.push(("MAC".parse().unwrap(), "52:54:00:00:00:99".parse().unwrap()));
+        assert_eq!(named.variables().get(&"MAC".parse().unwrap()).unwrap().len(), 1);
+
+        let rest = "<mac address='52:54:00:11:22:33'/><filterref filter='a'/>";
+        for (inside, error) in [
+            (String::new(), "1:1: <filterbinding> needs a <portdev>"),
+            ("<portdev/>".to_owned(), "1:16: <portdev> needs the attribute name"),
+            (
+                "<portdev name='a b'/>".to_owned(),
+                "1:31: name of <portdev>: \"a b\" is not a network interface name",
+            ),
+            ("<portdev name='a'/>".to_owned(), "1:1: <filterbinding> needs a <mac>"),
+            (
+                "<portdev name='a'/><mac address='01:00:5e:00:00:01'/>".to_owned(),
+                "1:49: address of <mac>: ",
+            ),
+            (
+                "<portdev name='a'/><mac address='52:54:00:11:22:33'/>".to_owned(),
+                "1:1: <filterbinding> needs a <filterref>",
+            ),
+            (
+                format!("<portdev name='a'/><linkdev name='eth0'/>{rest}"),
+                "1:35: <linkdev>, a port without a bridge, is not supported",
+            ),
+            (format!("<portdev name='a'/><owner/>{rest}"), "1:35: <owner> needs a <name>"),
+            (
+                format!("<portdev name='a'/><owner><name>a&#9;b</name><uuid/></owner>{rest}"),
+                "1:48: <name>: \"a\\tb\" cannot name a guest",
+            ),
+            (
+                format!("<portdev name='a'/><vlan/>{rest}"),
+                "1:35: <vlan> is not known in <filterbinding>",
+            ),
+            (
+                format!("<portdev name='a' mode='x'/>{rest}"),
+                "1:34: the attribute mode is not known in <portdev>",
+            ),
+        ] {
+            let error_found =
+                Binding::parse(format!("<filterbinding>{inside}</filterbinding>").as_bytes());
+            let found = error_found.unwrap_err().to_string();
+            assert!(found.starts_with(error), "{inside}\n{found}");
+        }
+        let least = format!("<filterbinding><portdev name='a'/>{rest}</filterbinding>");
+        assert_eq!(Binding::parse(least.as_bytes()).unwrap().owner, None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn a_written_binding_is_read_as_it_was(binding in generate::binding()) {
+            let written = binding.to_xml();
+            prop_assert_eq!(Binding::parse(written.as_bytes()), Ok(binding), "{}", &written);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4))]
+
+        #[test]
+        fn libvirts_schema_accepts_what_is_written(
+            bindings in prop::collection::vec(generate::binding(), 10),
+        ) {
+            let bindings = bindings.iter().filter(|binding| binding.owner.is_some());
+            accepted("nwfilterbinding.rng", &bindings.map(Binding::to_xml).collect::<Vec<_>>());
+        }
+    }
+}

@@ -20,6 +20,8 @@ pub mod explain;
 #[cfg(test)]
 mod generate;
 mod kind;
+#[cfg(test)]
+mod kind_tests;
 mod model;
 mod protocol;
 mod review;
@@ -28,15 +30,17 @@ mod store;
 mod store_error;
 #[cfg(test)]
 mod store_tests;
-#[cfg(test)]
-mod tests;
 mod tree;
 mod value;
 mod variable;
 #[cfg(test)]
 mod variable_tests;
 mod write;
+#[cfg(test)]
+mod write_tests;
 mod xml;
+#[cfg(test)]
+mod xml_tests;
 
 pub use attribute::Attribute;
 pub use binding::{Binding, Owner, OwnerError, OwnerName};

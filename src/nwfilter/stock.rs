@@ -47,3 +47,51 @@ pub fn stock(name: &FilterName) -> Option<Result<Filter, XmlError>> {
     let (_, text) = STOCK.iter().find(|(stock, _)| *stock == name.as_str())?;
     Some(parse(text.as_bytes(), None))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Filters, Variables, find_loop, flatten, needs, to_xml};
+    use super::*;
+    use crate::xml::schema::accepted;
+
+    #[test]
+    fn stock_filters() {
+        let names: Vec<FilterName> = stock_names().collect();
+        assert_eq!(names.len(), 24);
+        assert!(names.is_sorted());
+        let filters: Filters = names
+            .iter()
+            .map(|name| {
+                (name.clone(), stock(name).unwrap().unwrap_or_else(|e| panic!("{name}:{e}")))
+            })
+            .collect();
+        let uuids: std::collections::BTreeSet<_> =
+            filters.values().map(|filter| filter.uuid).collect();
+        assert_eq!(uuids.len(), 24, "each has a UUID of its own");
+        let parameters = [
+            ("MAC", "52:54:00:00:00:01"),
+            ("IP", "10.0.0.1"),
+            ("IP", "10.0.0.2"),
+            ("IPV6", "2001:db8::1"),
+            ("DHCPSERVER", "10.0.0.3"),
+            ("GATEWAY_MAC", "52:54:00:00:00:02"),
+        ];
+        let variables: Variables =
+            parameters.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
+        for (name, filter) in &filters {
+            assert_eq!(filter.name, *name);
+            assert_eq!(find_loop(filter, &filters), None);
+            assert_eq!(needs(filter, &filters).filters, []);
+            let mut variables = variables.clone();
+            if name.as_str() == "allow-dhcpv6-server" {
+                variables = [("DHCPSERVER".parse().unwrap(), "2001:db8::3".parse().unwrap())]
+                    .into_iter()
+                    .collect();
+            }
+            let flat = flatten(filter, &filters, &variables).unwrap_or_else(|e| panic!("{e}"));
+            assert!(!flat.is_empty(), "{name}");
+        }
+        let documents: Vec<String> = filters.values().map(to_xml).collect();
+        accepted("nwfilter.rng", &documents);
+    }
+}
