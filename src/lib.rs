@@ -73,8 +73,8 @@
 //! [`definitions`] ← [`nwfilter`] (pure, but for its store) ← [`firewall`] ← [`binding`] ← `cli`; a
 //! guest's address is learnt by [`learn`], between [`rules`], [`process`] and [`binding`].
 
-#[doc(hidden)]
 pub mod binding;
+#[doc(hidden)]
 pub mod cli;
 pub mod dbus;
 pub mod definitions;

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,10 +51,22 @@ impl StatusError {
 
 /// One command at a time: the right to change what `dir` says, which is made where it is missing.
 pub(crate) fn lock(dir: &Path) -> io::Result<Flock<OwnedFd>> {
+    Flock::lock(lock_file(dir)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+}
+
+/// The same; nothing where another command has it.
+pub(crate) fn try_lock(dir: &Path) -> io::Result<Option<Flock<OwnedFd>>> {
+    match Flock::lock(lock_file(dir)?, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
+fn lock_file(dir: &Path) -> io::Result<OwnedFd> {
     fs::create_dir_all(dir)?;
-    let file =
-        fs::OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(".lock"))?;
-    Flock::lock(OwnedFd::from(file), FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    let mut options = fs::OpenOptions::new();
+    Ok(options.create(true).truncate(false).write(true).open(dir.join(".lock"))?.into())
 }
 
 /// Writes a status, whole or not at all; makes the directory where it is missing.

@@ -1,16 +1,25 @@
 //! One change of any number of ports, in the order that [`super`] describes.
 
 use std::fs;
+use std::net::Ipv4Addr;
 
+use super::meaning::Known;
 use super::{BindingError, Bindings, Status};
 use crate::firewall::{Backend, PortError, PortFilter, PortPlan, PortRecorded};
+use crate::link::Netlink;
 use crate::rules::port::{PortRules, Test};
 use crate::types::InterfaceName;
 
 /// The rules that a port is to have.
 pub(super) struct Wanted {
+    /// The status of before.
     pub(super) status: Status,
+    /// The rules.
     pub(super) rules: PortRules,
+    /// Those that are to follow; they are not set, and have to be possible.
+    pub(super) to_come: Option<PortRules>,
+    /// The learnt address that the rules are made with.
+    pub(super) address: Option<Ipv4Addr>,
 }
 
 impl Bindings {
@@ -33,31 +42,50 @@ impl Bindings {
         let others = others
             .iter()
             .any(|status| status.recorded.iter().any(|r| r.backend() == Backend::Nftables));
+        // What is cut short from here on is an end that the next command completes.
+        let going: Vec<&Status> = gone.iter().filter(|status| status.complete).collect();
+        for status in &going {
+            Status { complete: false, ..(*status).clone() }.write(&dir)?;
+        }
+        if let Err(error) = self.try_backends(&wanted, gone, &removed, others).await {
+            let stay = if error.is_half_done() { Vec::new() } else { going };
+            for error in stay.iter().filter_map(|status| status.write(&dir).err()) {
+                tracing::warn!("{error}");
+            }
+            return Err(error);
+        }
+        // One of the same port was replaced.
+        for status in gone.iter().filter(|status| !ports.contains(&status.port)) {
+            status.remove(&dir)?;
+        }
+        for wanted in wanted.iter().filter(|wanted| wanted.status.failed.is_some()) {
+            Netlink::open()?.up(&wanted.status.port).await?;
+        }
+        Ok(())
+    }
+
+    /// Tries what [`choices`](Self::choices) has until something is possible.
+    async fn try_backends(
+        &self,
+        wanted: &[Wanted],
+        gone: &[Status],
+        removed: &[PortRecorded],
+        others: bool,
+    ) -> Result<(), BindingError> {
         let mut tried = Vec::new();
-        for backends in self.choices(&wanted) {
-            match self.attempt(&wanted, &backends, gone, &removed, others).await {
-                Ok(()) => {
-                    for status in gone {
-                        // One of the same port was replaced.
-                        if !ports.contains(&status.port) {
-                            status.remove(&dir)?;
-                        }
-                    }
-                    return Ok(());
-                }
+        for backends in self.choices(wanted) {
+            match self.attempt(wanted, &backends, gone, removed, others).await {
                 Err(BindingError::Firewall { error, .. })
                     if self.settings.firewall_backend.is_none() && error.is_backends() =>
                 {
-                    let backend = if backends.contains(&Backend::Nftables) {
-                        Backend::Nftables
-                    } else {
-                        Backend::Iptables
-                    };
+                    let nftables = backends.contains(&Backend::Nftables);
+                    let backend = if nftables { Backend::Nftables } else { Backend::Iptables };
                     tried.push((backend, error));
                 }
-                Err(error) => return Err(error),
+                done => return done,
             }
         }
+        let ports = wanted.iter().map(|wanted| wanted.status.port.clone()).collect();
         Err(BindingError::NoBackend { ports, tried })
     }
 
@@ -67,11 +95,7 @@ impl Bindings {
         if let Some(backend) = self.settings.firewall_backend {
             return vec![vec![backend; wanted.len()]];
         }
-        let special = |rules: &PortRules| {
-            let set = |test: &Test| matches!(test, Test::Set { .. });
-            rules.is_stateful() || rules.rules().any(|rule| rule.tests.iter().any(set))
-        };
-        let mixed = wanted.iter().map(|wanted| match special(&wanted.rules) {
+        let mixed = wanted.iter().map(|wanted| match wanted.all_rules().any(is_special) {
             true => Backend::Iptables,
             false => Backend::Nftables,
         });
@@ -93,30 +117,42 @@ impl Bindings {
     ) -> Result<(), BindingError> {
         let dir = &self.dir();
         let ports = || wanted.iter().map(|wanted| wanted.status.port.clone()).collect();
-        let filters: Vec<_> = wanted
-            .iter()
-            .zip(backends)
-            .map(|(wanted, backend)| PortFilter {
-                index: wanted.status.index,
-                port: wanted.status.port.clone(),
-                rules: wanted.rules.clone(),
-                backend: *backend,
-            })
-            .collect();
-        for filter in filters.iter().filter(|filter| filter.backend == Backend::Iptables) {
-            let has_packets = !filter.rules.from_guest.packets.is_empty()
-                || !filter.rules.to_guest.packets.is_empty();
-            if has_packets && !iptables_is_called(&filter.port) {
-                return Err(BindingError::NotCalled(filter.port.clone()));
-            }
-        }
         let failed = |error| BindingError::Firewall { ports: ports(), error };
+        let filter = |wanted: &Wanted, rules: &PortRules, backend: &Backend| PortFilter {
+            index: wanted.status.index,
+            port: wanted.status.port.clone(),
+            rules: rules.clone(),
+            backend: *backend,
+        };
+        let mut filters = Vec::new();
+        let mut to_come = Vec::new();
+        for (wanted, backend) in wanted.iter().zip(backends) {
+            let has_packets = |rules: &PortRules| {
+                !rules.from_guest.packets.is_empty() || !rules.to_guest.packets.is_empty()
+            };
+            let port = &wanted.status.port;
+            if *backend == Backend::Iptables
+                && wanted.all_rules().any(has_packets)
+                && !iptables_is_called(port)
+            {
+                return Err(BindingError::NotCalled(port.clone()));
+            }
+            filters.push(filter(wanted, &wanted.rules, backend));
+            to_come.extend(wanted.to_come.iter().map(|rules| filter(wanted, rules, backend)));
+        }
         let plan = PortPlan::new(&filters, self.extras()).map_err(failed)?;
+        // What can be known now of the rules that follow is told now.
+        let all_to_come = PortPlan::new(&to_come, self.extras()).map_err(failed)?;
+        if to_come.iter().any(|filter| is_special(&filter.rules)) {
+            all_to_come.check(&self.tools).await.map_err(failed)?;
+        }
         let before = wanted.iter().map(|wanted| &wanted.status);
         let (mut begun, mut complete) = (Vec::new(), Vec::new());
         // What an earlier interface of the name left is removed by the same transaction.
         let stale = |port: &InterfaceName| gone.iter().find(|status| status.port == *port);
-        for ((status, recorded), backend) in before.zip(plan.recorded()).zip(backends) {
+        for (((status, recorded), backend), wanted) in
+            before.zip(plan.recorded()).zip(backends).zip(wanted)
+        {
             let mut both = status.recorded.clone();
             both.extend(stale(&status.port).into_iter().flat_map(|s| s.recorded.clone()));
             if !both.contains(recorded) {
@@ -124,7 +160,10 @@ impl Bindings {
             }
             begun.push(Status { recorded: both, ..status.clone() });
             let recorded = vec![recorded.clone()];
-            complete.push(Status { recorded, complete: true, backend: *backend, ..status.clone() });
+            let (backend, address) = (*backend, wanted.address);
+            let failed = None;
+            let status = status.clone();
+            complete.push(Status { recorded, complete: true, backend, address, failed, ..status });
         }
         // What names the same objects needs no word before it is done.
         let changed = |(new, old): (&Status, &Wanted)| *new != old.status;
@@ -152,6 +191,31 @@ impl Bindings {
         }
         Ok(())
     }
+}
+
+impl Wanted {
+    pub(super) fn new(
+        status: Status,
+        rules: PortRules,
+        to_come: Option<PortRules>,
+        known: Known,
+    ) -> Self {
+        let address = match known {
+            Known::Is(address) => Some(address),
+            Known::Unlearnt | Known::NotYet => None,
+        };
+        Wanted { status, rules, to_come, address }
+    }
+
+    fn all_rules(&self) -> impl Iterator<Item = &PortRules> {
+        [&self.rules].into_iter().chain(&self.to_come)
+    }
+}
+
+/// Whether not every kernel or backend can do it: tracking connections, and address sets.
+fn is_special(rules: &PortRules) -> bool {
+    let set = |test: &Test| matches!(test, Test::Set { .. });
+    rules.is_stateful() || rules.rules().any(|rule| rule.tests.iter().any(set))
 }
 
 /// Whether iptables sees what a bridge of this port forwards: br_netfilter is on for all bridges or

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::firewall::{Backend, PortError};
+use crate::learn::{CaptureError, LeaseError};
+use crate::link::LinkError;
 use crate::nwfilter::{CompileError, FilterName, StoreError, TreeError};
 use crate::state::StatusError;
 use crate::types::InterfaceName;
@@ -55,6 +57,47 @@ pub enum BindingError {
     /// A way of learning addresses that there is not.
     #[error("CTRL_IP_LEARNING cannot be {0:?}: use any, dhcp or none")]
     Learning(String),
+    /// What is no DHCP server's address.
+    #[error("DHCPSERVER cannot be {0:?}: write the IPv4 address of a DHCP server")]
+    Server(String),
+    /// The port cannot be listened to.
+    #[error("the port {port}: {error}")]
+    Capture {
+        /// The port.
+        port: InterfaceName,
+        /// Why.
+        error: CaptureError,
+    },
+    /// The host's own addresses, which no guest has, cannot be found out, or a port cannot be
+    /// turned off or on.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// What was learnt cannot be kept.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// Who learns a port's address cannot be settled.
+    #[error("cannot settle in {} who learns the address of the port {port}: {source}; check the directory's permissions and free space", dir.display())]
+    Seat {
+        /// The port.
+        port: InterfaceName,
+        /// The directory.
+        dir: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Somebody else learns the address of this port.
+    #[error("the address of the port {0} is being learnt by another process already")]
+    Seated(InterfaceName),
+    /// The rules that a port was to have could not be set, and it was turned off.
+    #[error(
+        "{error}; the port {port} was turned off: netlaunch firewall reload turns it on again with its rules, once that is mended"
+    )]
+    TurnedOff {
+        /// The port.
+        port: InterfaceName,
+        /// Why its rules could not be set.
+        error: Box<BindingError>,
+    },
     /// A filter is in use.
     #[error(
         "the filter {filter} is in use by the port {port}; end that first with netlaunch nwfilter binding-delete {port}"
@@ -64,6 +107,14 @@ pub enum BindingError {
         filter: FilterName,
         /// A port that needs it.
         port: InterfaceName,
+    },
+    /// The definition was not written, and the rules that were made of it stay.
+    #[error(
+        "{error}; the rules of the ports that use the filter are newer than its definition: netlaunch firewall reload makes them anew, once that is mended"
+    )]
+    Apart {
+        /// Why the old rules could not be put back.
+        error: Box<BindingError>,
     },
     /// iptables would not see the packets.
     #[error(
@@ -102,12 +153,38 @@ fn reasons(tried: &[(Backend, PortError)]) -> String {
 }
 
 impl BindingError {
+    /// Whether the firewall could not do it, as opposed to a mistake of the caller's or a file.
+    pub(super) fn is_firewalls(&self) -> bool {
+        matches!(
+            self,
+            BindingError::NotCalled(_)
+                | BindingError::Firewall { .. }
+                | BindingError::NoBackend { .. }
+        )
+    }
+
+    /// Whether rules may be neither those of before nor the new ones.
+    pub(super) fn is_half_done(&self) -> bool {
+        matches!(
+            self,
+            BindingError::Apart { .. }
+                | BindingError::Firewall { error: PortError::HalfDone { .. }, .. }
+        )
+    }
+
     /// Whether the caller's words are at fault and not the host.
     pub fn is_callers(&self) -> bool {
         match self {
             BindingError::Store(error) => error.is_callers(),
             BindingError::State { .. }
             | BindingError::Status(_)
+            | BindingError::Capture { .. }
+            | BindingError::Link(_)
+            | BindingError::Lease(_)
+            | BindingError::Seat { .. }
+            | BindingError::Seated(_)
+            | BindingError::TurnedOff { .. }
+            | BindingError::Apart { .. }
             | BindingError::NotCalled(_)
             | BindingError::Firewall { .. }
             | BindingError::NoBackend { .. } => false,

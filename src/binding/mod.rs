@@ -6,13 +6,17 @@
 //! of ports is made in this order:
 //!
 //! 1. every port's rules are compiled and rendered; a mistake ends here;
-//! 2. the statuses say what removes the old rules and the new ones; that of a new port is not
-//!    complete;
+//! 2. the statuses say what removes the old rules and the new ones; that of a port that is new, or
+//!    that loses its filter, is not complete;
 //! 3. the firewall takes all of it as one transaction ([`PortPlan::apply`]);
-//! 4. the statuses say what removes the new rules.
+//! 4. the statuses say what removes the new rules, and those of ports without a filter are removed.
 //!
 //! So whatever was cut short is known, and the next command removes it. A change that fails in 3
 //! leaves the rules of before; the statuses are put back.
+//!
+//! Rules and definitions cannot change in one step together. So a change of ports that have rules
+//! leaves a mark in the directory until all of it is done, and a command that finds the mark first
+//! makes all ports' rules anew, of the definitions and addresses that are there ([`unsettled`]).
 //!
 //! Every command first collects what has no port any more and what was cut short, in the same
 //! transaction as its own work. A port is its interface's number: the kernel does not use one again,
@@ -21,14 +25,32 @@
 //! All commands hold one lock, so that those at the same time come one after the other; definitions
 //! of filters that are in use change under it, too ([`Bindings::commit`]), together with the rules
 //! of every port that uses them, or not at all.
+//!
+//! # Learnt addresses
+//!
+//! A filter may need the guest's address where nobody said it ([`meaning`]). Then
+//! [`Bindings::create`] begins to listen to the port, puts the rules in force that it takes to get an
+//! address, and hands a [`Learning`] to its caller, who goes on with it for as long as the port is
+//! there: the supervisor of a launch, or a process of its own ([`learning`]). One process does so for
+//! a port, the one that has its [`seat`].
+//!
+//! What was learnt is written down first ([`crate::learn::LeaseDir`]) and then put in force, by a
+//! change like any other: so every change, a redefinition or a reload, makes the rules with the
+//! address that is known by then. Whether a port learns is settled when it is bound; a filter that
+//! asks for an address later, of a guest that has long had one, is refused.
 
 mod change;
 mod error;
+mod learning;
+mod meaning;
+mod seat;
 mod status;
+mod unsettled;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use nix::fcntl::Flock;
 use nix::net::if_::if_nametoindex;
@@ -37,17 +59,20 @@ use crate::firewall::port_nft::Extras;
 use crate::firewall::{
     Backend, Counters, PortCounts, PortFilter, PortPlan, PortRecorded, Script, Tools,
 };
-use crate::nwfilter::{
-    Binding, Change, FilterName, FilterStore, Filters, VariableName, Warning, compile, flatten,
-    reachable,
-};
-use crate::rules::port::PortRules;
+use crate::learn::{Kept, LeaseDir, Teacher, UnixTime};
+use crate::nwfilter::{Binding, Change, FilterName, FilterStore, Filters, Warning, reachable};
 use crate::state;
 use crate::types::InterfaceName;
 
 use change::Wanted;
 pub use error::BindingError;
+pub use learning::{Learning, Told};
+use meaning::{Known, meaning};
+use seat::Seats;
 pub use status::Status;
+
+/// How long to wait before trying for the lock again.
+const TRY_AGAIN: Duration = Duration::from_millis(5);
 
 /// What the driver of filters is told.
 #[derive(Debug, Clone)]
@@ -72,6 +97,31 @@ pub struct Bindings {
     settings: BindingSettings,
     store: FilterStore,
     tools: Tools,
+    leases: LeaseDir,
+    seats: Seats,
+}
+
+/// A filter that was put on a port.
+#[derive(Debug)]
+pub struct Created {
+    /// What the caller should know, a sentence each.
+    pub notes: Vec<String>,
+    /// The guest's address is still to be learnt: [`Learning::next`], again and again, or
+    /// [`Learning::hand_over`].
+    pub learning: Option<Learning>,
+}
+
+/// Who learns the address of a port's guest, and what was learnt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Learner {
+    /// The process; `None` when there is none any more, which the next `firewall reload` mends.
+    pub pid: Option<u32>,
+    /// The address that the port's rules are made with; `None` while it is not known.
+    pub address: Option<std::net::Ipv4Addr>,
+    /// When it is over; `None` is never, or no address.
+    pub until: Option<UnixTime>,
+    /// Why the port is turned off: its rules could not be set.
+    pub failed: Option<String>,
 }
 
 impl Bindings {
@@ -80,6 +130,8 @@ impl Bindings {
         Bindings {
             store: FilterStore::new(&settings.config_dir),
             tools: Tools::find(&settings.path),
+            leases: LeaseDir::new(&settings.state_dir),
+            seats: Seats::new(&settings.state_dir),
             settings,
         }
     }
@@ -89,14 +141,25 @@ impl Bindings {
         &self.store
     }
 
+    /// The directories that it uses: of definitions and of state.
+    pub fn dirs(&self) -> [PathBuf; 2] {
+        [self.settings.config_dir.clone(), self.settings.state_dir.clone()]
+    }
+
     fn dir(&self) -> PathBuf {
         self.settings.state_dir.join("nwfilter").join("bindings")
     }
 
-    /// One command at a time.
-    fn lock(&self) -> Result<Flock<OwnedFd>, BindingError> {
+    /// One command at a time. It never blocks: a process can have two, and one of them the lock.
+    async fn lock(&self) -> Result<Flock<OwnedFd>, BindingError> {
         let dir = self.dir();
-        state::lock(&dir).map_err(|source| BindingError::State { dir, source })
+        loop {
+            match state::try_lock(&dir) {
+                Ok(Some(lock)) => return Ok(lock),
+                Ok(None) => tokio::time::sleep(TRY_AGAIN).await,
+                Err(source) => return Err(BindingError::State { dir, source }),
+            }
+        }
     }
 
     /// The ports that have a filter, by name.
@@ -153,40 +216,83 @@ impl Bindings {
         }
     }
 
-    /// Puts a filter on a port. Returns what the caller should know, a sentence each.
+    /// Who learns the address of a port's guest, where it is learnt.
     ///
     /// # Errors
-    /// [`BindingError`]; then the port is as it was before.
-    pub async fn create(&self, binding: &Binding) -> Result<Vec<String>, BindingError> {
+    /// [`BindingError::Lease`] when what was learnt cannot be read.
+    pub fn learner(&self, status: &Status) -> Result<Option<Learner>, BindingError> {
+        if !status.learns {
+            return Ok(None);
+        }
+        let kept = self.leases.read(&status.port, now())?.filter(|kept| kept.index == status.index);
+        let lease = kept.and_then(|kept| kept.lease);
+        Ok(Some(Learner {
+            pid: self.seats.holder(status.index),
+            address: status.address,
+            until: lease.filter(|is| Some(is.address) == status.address).and_then(|is| is.until),
+            failed: status.failed.clone(),
+        }))
+    }
+
+    /// Puts a filter on a port. Needs a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    /// [`BindingError`]; then the port is as it was before, or [`BindingError::TurnedOff`].
+    pub async fn create(&self, binding: &Binding) -> Result<Created, BindingError> {
         let port = &binding.port;
         let index =
             if_nametoindex(port.as_str()).map_err(|_| BindingError::NoPort(port.clone()))?;
-        let _lock = self.lock()?;
+        let _lock = self.lock().await?;
+        self.settle().await;
         let (live, stale) = self.statuses()?;
         if live.iter().any(|status| status.port == *port) {
             return Err(BindingError::Bound(port.clone()));
         }
         let filters = self.store.tree(&binding.filter)?;
-        let (rules, warnings) = self.rules(binding, &filters)?;
-        let status = Status {
+        let mut status = Status {
             version: 1,
             port: port.clone(),
             index,
             xml: binding.to_xml(),
             complete: false,
+            learns: true,
+            address: None,
+            failed: None,
             backend: self.settings.firewall_backend.unwrap_or(Backend::Nftables),
             recorded: Vec::new(),
         };
-        self.change(vec![Wanted { status, rules }], &stale, &live).await?;
-        Ok(warnings.iter().map(Warning::to_string).collect())
+        // From an earlier binding of the same guest to the same port.
+        let kept = self.kept(&status, binding)?;
+        let known = known(kept.as_ref());
+        let made = meaning(binding, &filters, known)?;
+        status.learns = made.method.is_some();
+        // It listens before the rules let anything through that teaches.
+        let learning = match made.method {
+            None => None,
+            Some(method) => Some(self.listen(&status, binding, method, kept).await?),
+        };
+        let wanted = Wanted::new(status, made.rules, made.to_come, known);
+        if let Err(error) = self.change(vec![wanted], &stale, &live).await {
+            let never_open = learning.is_some() && error.is_firewalls();
+            return Err(if never_open { self.turn_off(port, index, error).await } else { error });
+        }
+        Ok(Created { notes: made.warnings.iter().map(Warning::to_string).collect(), learning })
     }
 
-    /// Takes a port's filter away.
+    /// Takes a port's filter away. Whoever learns its address has ended before its rules go.
     ///
     /// # Errors
     /// [`BindingError`]; then it still has it.
     pub async fn delete(&self, port: &InterfaceName) -> Result<(), BindingError> {
-        let _lock = self.lock()?;
+        let _lock = loop {
+            // Who learns may just wait for the lock.
+            self.dismiss(port).await?;
+            let lock = self.lock().await?;
+            let is_back = |status: &Status| self.seats.is_held(status.index);
+            if !self.status(port)?.as_ref().is_some_and(is_back) {
+                break lock;
+            }
+        };
         let (mut live, mut stale) = self.statuses()?;
         let known = live.iter().chain(&stale).any(|status| status.port == *port);
         if !known {
@@ -195,7 +301,28 @@ impl Bindings {
         if let Some(at) = live.iter().position(|status| status.port == *port) {
             stale.push(live.remove(at));
         }
-        self.change(Vec::new(), &stale, &live).await
+        self.change(Vec::new(), &stale, &live).await?;
+        // What a DHCP server gave is the guest's with another filter, too.
+        let lease = self.leases.read(port, now())?.and_then(|kept| kept.lease);
+        if !lease.is_some_and(|lease| lease.teacher == Teacher::Dhcp) {
+            self.leases.remove(port)?;
+        }
+        Ok(())
+    }
+
+    /// Ends who learns the address of a port.
+    async fn dismiss(&self, port: &InterfaceName) -> Result<(), BindingError> {
+        let Some(status) = self.status(port)? else { return Ok(()) };
+        if !status.learns {
+            return Ok(());
+        }
+        let dismissed = self.seats.dismiss(status.index).await;
+        let left = dismissed.map_err(|source| self.seat_error(port, source))?;
+        if !left {
+            // It changes nothing of a port that has no filter.
+            tracing::warn!("who learns the address of the port {port} does not answer");
+        }
+        Ok(())
     }
 
     /// Takes away what was cut short and what has no port any more.
@@ -206,9 +333,34 @@ impl Bindings {
         if !self.dir().exists() {
             return Ok(());
         }
-        let _lock = self.lock()?;
+        let _lock = self.lock().await?;
+        self.settle().await;
         let (live, stale) = self.statuses()?;
+        self.collect_learnt()?;
         if stale.is_empty() { Ok(()) } else { self.change(Vec::new(), &stale, &live).await }
+    }
+
+    /// Takes away what was learnt about ports that are gone, and the seats that nobody holds.
+    fn collect_learnt(&self) -> Result<(), BindingError> {
+        let gone = |kept: &Kept| if_nametoindex(kept.port.as_str()) != Ok(kept.index);
+        for kept in self.leases.all(now())?.iter().filter(|kept| gone(kept)) {
+            self.leases.remove(&kept.port)?;
+        }
+        if let Err(error) = self.seats.collect() {
+            tracing::warn!("what was left by who learnt addresses cannot be removed: {error}");
+        }
+        Ok(())
+    }
+
+    /// The ports whose guests' addresses nobody learns any more: whoever did was killed. A
+    /// [`Bindings::resume`] for each mends that.
+    ///
+    /// # Errors
+    /// [`BindingError::Status`].
+    pub fn unattended(&self) -> Result<Vec<InterfaceName>, BindingError> {
+        let unattended = |status: &Status| status.learns && !self.seats.is_held(status.index);
+        let live = self.list()?.into_iter();
+        Ok(live.filter(unattended).map(|status| status.port).collect())
     }
 
     /// What putting a filter on a port runs, on a host where nothing of ours is there yet. Runs
@@ -218,7 +370,7 @@ impl Bindings {
     /// The filter makes no rules.
     pub fn scripts(&self, binding: &Binding) -> Result<Vec<Script>, BindingError> {
         let filters = self.store.tree(&binding.filter)?;
-        let (rules, _) = self.rules(binding, &filters)?;
+        let rules = meaning(binding, &filters, Known::NotYet)?.rules;
         let extras = self.extras();
         let mut tried = Vec::new();
         let port = binding.port.clone();
@@ -249,15 +401,19 @@ impl Bindings {
         if !self.dir().exists() {
             return Ok(Vec::new());
         }
-        let _lock = self.lock()?;
+        let _lock = self.lock().await?;
+        self.rebuild().await
+    }
+
+    /// What [`reload`](Self::reload) does under the lock.
+    async fn rebuild(&self) -> Result<Vec<String>, BindingError> {
         let (live, stale) = self.statuses()?;
         let filters = self.filters()?;
         let wanted = self.wanted(&live, &filters)?;
-        let notes = live
-            .iter()
-            .map(|status| format!("the filter of the port {} is there", status.port))
-            .collect();
-        self.change(wanted, &stale, &[]).await?;
+        let note = |status: &Status| format!("the filter of the port {} is there", status.port);
+        let notes = live.iter().map(note).collect();
+        self.collect_learnt()?;
+        self.settled(self.change(wanted, &stale, &[])).await?;
         Ok(notes)
     }
 
@@ -272,16 +428,19 @@ impl Bindings {
     ) -> Result<Change, E> {
         // Without a directory there is no port, and making one is the right of who binds.
         let bound = self.dir().exists();
-        let _lock = bound.then(|| self.lock()).transpose()?;
+        let _lock = if bound { Some(self.lock().await?) } else { None };
         let locked = self.store.lock().map_err(BindingError::from)?;
         let change = plan(&self.store)?;
         let (live, stale) = self.statuses()?;
-        let affected = self.affected(&live, &change)?;
-        if let (Some(status), None) = (affected.first(), &change.new) {
+        let in_use = self.affected(&live, &change)?;
+        // Where a change was cut short, nobody knows which rules a port has.
+        let affected = if self.is_unsettled() { live.clone() } else { in_use.clone() };
+        if let (Some(status), None) = (in_use.first(), &change.new) {
             let (filter, port) = (change.name.clone(), status.port.clone());
             return Err(BindingError::InUse { filter, port }.into());
         }
-        if change.is_same_filter() || affected.is_empty() {
+        let is_same = change.is_same_filter() && !self.is_unsettled();
+        if is_same || affected.is_empty() {
             locked.commit(&change).map_err(BindingError::from)?;
             return Ok(change);
         }
@@ -289,14 +448,21 @@ impl Bindings {
         let others: Vec<_> =
             live.into_iter().filter(|status| !names.contains(&status.port)).collect();
         let wanted = self.wanted(&affected, &change.filters)?;
-        self.change(wanted, &stale, &others).await?;
-        if let Err(error) = locked.commit(&change) {
-            // The rules must not say what the definition does not.
-            let old = self.filters()?;
-            let wanted = self.wanted(&affected, &old)?;
-            self.change(wanted, &[], &others).await?;
-            return Err(BindingError::from(error).into());
-        }
+        let both = async {
+            self.change(wanted, &stale, &others).await?;
+            if let Err(error) = locked.commit(&change) {
+                // The rules must not say what the definition does not.
+                let back = async {
+                    let wanted = self.wanted(&self.again(&affected)?, &self.filters()?)?;
+                    self.change(wanted, &[], &others).await
+                };
+                let apart = |error| BindingError::Apart { error: Box::new(error) };
+                back.await.map_err(apart)?;
+                return Err(BindingError::from(error));
+            }
+            Ok(())
+        };
+        self.settled(both).await?;
         Ok(change)
     }
 
@@ -342,34 +508,47 @@ impl Bindings {
 
     fn wanted(&self, live: &[Status], filters: &Filters) -> Result<Vec<Wanted>, BindingError> {
         let wanted = |status: &Status| {
-            let (rules, _) = self.rules(&self.binding(status)?, filters)?;
-            Ok(Wanted { status: status.clone(), rules })
+            let binding = self.binding(status)?;
+            let known = match status.learns {
+                true => known(self.kept(status, &binding)?.as_ref()),
+                false => Known::Unlearnt,
+            };
+            let made = meaning(&binding, filters, known)?;
+            Ok(Wanted::new(status.clone(), made.rules, made.to_come, known))
         };
         live.iter().map(wanted).collect()
     }
 
-    /// What a binding's filter means for its port.
-    fn rules(
-        &self,
-        binding: &Binding,
-        filters: &Filters,
-    ) -> Result<(PortRules, Vec<Warning>), BindingError> {
-        let port = || binding.port.clone();
-        let variables = binding.variables();
-        if let Ok(name) = "CTRL_IP_LEARNING".parse::<VariableName>() {
-            for value in variables.get(&name).unwrap_or_default() {
-                if !["any", "dhcp", "none"].contains(&value.as_str()) {
-                    return Err(BindingError::Learning(value.to_string()));
-                }
-            }
-        }
-        let Some(filter) = filters.get(&binding.filter) else {
-            return Err(crate::nwfilter::StoreError::Unknown(binding.filter.clone()).into());
-        };
-        let parts = flatten(filter, filters, &variables)
-            .map_err(|error| BindingError::Tree { port: port(), error: Box::new(error) })?;
-        compile(&parts).map_err(|error| BindingError::Compile { port: port(), error })
+    /// The statuses of these ports as they are now.
+    fn again(&self, ports: &[Status]) -> Result<Vec<Status>, BindingError> {
+        let all = status::all(&self.dir())?.into_iter();
+        Ok(all.filter(|new| ports.iter().any(|old| old.port == new.port)).collect())
     }
+
+    /// The status of a port, complete or not.
+    fn status(&self, port: &InterfaceName) -> Result<Option<Status>, BindingError> {
+        Ok(status::all(&self.dir())?.into_iter().find(|status| status.port == *port))
+    }
+
+    /// What was learnt about a port's guest and still holds.
+    fn kept(&self, status: &Status, binding: &Binding) -> Result<Option<Kept>, BindingError> {
+        let kept = self.leases.read(&status.port, now())?;
+        Ok(kept.filter(|kept| kept.is_of(status.index, binding.mac)))
+    }
+
+    fn seat_error(&self, port: &InterfaceName, source: std::io::Error) -> BindingError {
+        let dir = self.settings.state_dir.join("nwfilter");
+        BindingError::Seat { port: port.clone(), dir, source }
+    }
+}
+
+/// What the rules are to be made with.
+fn known(kept: Option<&Kept>) -> Known {
+    kept.and_then(|kept| kept.lease).map_or(Known::NotYet, |lease| Known::Is(lease.address))
+}
+
+fn now() -> UnixTime {
+    SystemTime::now().into()
 }
 
 /// Whether the interface is still the one that was bound.

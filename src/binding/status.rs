@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -24,8 +25,17 @@ pub struct Status {
     pub index: u32,
     /// The binding, as XML.
     pub xml: String,
-    /// Whether the filter is in force.
+    /// Whether the filter is in force. `false` is a start or an end that was cut short.
     pub complete: bool,
+    /// Whether the guest's address is learnt, because nobody said it.
+    #[serde(default)]
+    pub learns: bool,
+    /// The learnt address that the rules are made with.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
+    /// Why the port was turned off: its rules could not be set.
+    #[serde(default)]
+    pub failed: Option<String>,
     /// The backend that carries it out.
     pub backend: Backend,
     /// What removes its rules. While they are changed, that of the old and the new ones.

@@ -94,6 +94,14 @@ impl Environment {
         self.xdg_dir("TMPDIR").unwrap_or_else(|| "/tmp".into())
     }
 
+    /// This program itself.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn own_program(&self) -> std::io::Result<PathBuf> {
+        std::env::current_exe()
+    }
+
     /// The directories in which programs are looked up.
     pub fn path(&self) -> Vec<PathBuf> {
         let path = self.var("PATH").unwrap_or_else(|| OsStr::new("/usr/bin:/bin"));

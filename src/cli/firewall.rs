@@ -1,5 +1,7 @@
 //! `netlaunch firewall`: the rules of networks put back, and those of others that are in the way.
 
+use std::path::Path;
+
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -8,7 +10,7 @@ use super::environment::Environment;
 use super::follow;
 use super::network::{NetworkError, driver};
 use super::nwfilter::{self, NwfilterError};
-use super::{Failure, print};
+use super::{Failure, learn, print};
 use crate::driver::Checked;
 use crate::firewall::conflicts::Finding;
 
@@ -30,12 +32,7 @@ pub(super) fn firewall(
             Ok(0)
         }
         FirewallVerb::Reload { follow: false } => {
-            let driver = driver(&config_dir, environment)?;
-            let bindings = nwfilter::bindings(&config_dir, environment)?;
-            let runtime = runtime()?;
-            let mut done = runtime.block_on(driver.reload()).map_err(NetworkError::from)?;
-            let ports = runtime.block_on(bindings.reload()).map_err(NwfilterError::from)?;
-            done.extend(ports);
+            let done = runtime()?.block_on(reload(&config_dir, environment))?;
             let text: String = done.iter().map(|what| format!("{what}\n")).collect();
             print(text.as_bytes())?;
             Ok(0)
@@ -50,6 +47,20 @@ pub(super) fn firewall(
             Ok(if found { FOUND } else { 0 })
         }
     }
+}
+
+/// Puts the rules of networks and of ports' filters back; returns what was, a sentence each.
+pub(super) async fn reload(
+    config_dir: &Path,
+    environment: &Environment,
+) -> Result<Vec<String>, Failure> {
+    let driver = driver(config_dir, environment)?;
+    let bindings = nwfilter::bindings(config_dir, environment)?;
+    let mut done = driver.reload().await.map_err(NetworkError::from)?;
+    let ports = bindings.reload().await;
+    learn::attend(&bindings, environment);
+    done.extend(ports.map_err(NwfilterError::from)?);
+    Ok(done)
 }
 
 fn as_json(checked: &[Checked]) -> String {

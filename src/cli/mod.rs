@@ -8,6 +8,7 @@ mod document;
 pub mod environment;
 mod firewall;
 mod follow;
+mod learn;
 pub mod log;
 mod network;
 pub mod network_config;

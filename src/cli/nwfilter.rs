@@ -1,6 +1,7 @@
 //! `netlaunch nwfilter`: network filters, from the command line.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use comfy_table::{Table, presets};
@@ -15,8 +16,8 @@ use super::environment::Environment;
 use super::nwfilter_check::check;
 use super::nwfilter_config::{self, NwfilterConfig};
 use super::nwfilter_explain::{ExplainError, explain};
-use super::{Failure, print};
-use crate::binding::{BindingError, BindingSettings, Bindings, Status};
+use super::{Failure, learn, print};
+use crate::binding::{BindingError, BindingSettings, Bindings, Learner, Status};
 use crate::definitions::Origin;
 use crate::facts::FirewallScript;
 use crate::firewall::PortCounts;
@@ -25,7 +26,7 @@ use crate::nwfilter::{
     TreeError, to_xml,
 };
 use crate::plan::GuestFilter;
-use crate::types::{Mac, Uuid};
+use crate::types::{InterfaceName, Mac, Uuid};
 use crate::xml::XmlError;
 
 /// The version of what `list --json` prints.
@@ -63,6 +64,19 @@ pub(crate) enum NwfilterError {
     /// A rule of a filter makes no sense.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// A process that learns an address cannot be started.
+    #[error(
+        "cannot start the process that learns the address of the port {port}: {source}; the port has no filter"
+    )]
+    Learner { port: InterfaceName, source: io::Error },
+    /// It ended before there was an address.
+    #[error(
+        "the port {0} is gone, or its filter, before the guest's address was known; see netlaunch nwfilter binding-list"
+    )]
+    Gone(InterfaceName),
+    /// What was learnt could not be put in force.
+    #[error("{0}")]
+    TurnedOff(String),
     /// Frames cannot be judged.
     #[error(transparent)]
     Explain(#[from] ExplainError),
@@ -85,7 +99,10 @@ impl NwfilterError {
             | NwfilterError::Tree(_)
             | NwfilterError::Compile(_)
             | NwfilterError::Explain(_) => true,
-            NwfilterError::NoDirectory => false,
+            NwfilterError::NoDirectory
+            | NwfilterError::Learner { .. }
+            | NwfilterError::Gone(_)
+            | NwfilterError::TurnedOff(_) => false,
         };
         if callers { super::USAGE } else { super::FAILED }
     }
@@ -128,24 +145,41 @@ pub(super) fn nwfilter(
         NwfilterVerb::Define { file } => {
             let xml = document::read(file).map_err(NwfilterError::from)?;
             let bindings = bindings()?;
-            say_defined(&runtime()?.block_on(define(&bindings, &xml, file, None))?);
+            let change = runtime()?.block_on(define(&bindings, &xml, file, None));
+            learn::attend(&bindings, environment);
+            say_defined(&change?);
         }
         NwfilterVerb::Undefine(arg) => {
             let bindings = bindings()?;
-            runtime()?.block_on(undefine(&bindings, &arg.name))?;
+            let undefined = runtime()?.block_on(undefine(&bindings, &arg.name));
+            learn::attend(&bindings, environment);
+            undefined?;
         }
-        NwfilterVerb::BindingCreate { file } => {
+        NwfilterVerb::BindingCreate { wait, file } => {
             let xml = document::read(file).map_err(NwfilterError::from)?;
             let binding = Binding::parse(&xml)
                 .map_err(|error| NwfilterError::BindingDocument { path: file.clone(), error })?;
             let bindings = bindings()?;
-            let notes =
-                runtime()?.block_on(bindings.create(&binding)).map_err(NwfilterError::from)?;
-            notes.iter().for_each(|note| tracing::warn!("{note}"));
+            let learner = runtime()?.block_on(learn::bind(&bindings, &binding, *wait, environment));
+            if let Some(learner) = learner? {
+                let address = learner.address(&bindings)?;
+                print(format!("{address}\n").as_bytes())?;
+            }
         }
         NwfilterVerb::BindingDelete(arg) => {
             let bindings = bindings()?;
-            runtime()?.block_on(bindings.delete(&arg.port)).map_err(NwfilterError::from)?;
+            let deleted = runtime()?.block_on(bindings.delete(&arg.port));
+            // One that failed has ended who learnt.
+            learn::attend(&bindings, environment);
+            deleted.map_err(NwfilterError::from)?;
+        }
+        NwfilterVerb::BindingLearn { port, handed } => {
+            let bindings = bindings()?;
+            let handed = match handed.as_slice() {
+                [capture, seat] => Some([*capture, *seat]),
+                _ => None,
+            };
+            runtime()?.block_on(learn::learn(&bindings, port, handed))?;
         }
         NwfilterVerb::BindingList { json: true } => {
             let bindings = bindings()?;
@@ -168,6 +202,7 @@ pub(super) fn nwfilter(
                 async |xml: &[u8], source: &Path| define(&bindings, xml, source, Some(&old)).await;
             let edit = document::edit(&arg.name, &before, environment, define);
             let edited = runtime()?.block_on(edit);
+            learn::attend(&bindings, environment);
             match edited.map_err(NwfilterError::from)? {
                 Some(change) => say_defined(&change),
                 None => say_unchanged(&arg.name),
@@ -254,6 +289,12 @@ fn print_bindings(
             "mac": binding.mac,
             "owner": binding.owner.as_ref().map(|owner| owner.name.to_string()),
             "backend": status.backend,
+            "learning": bindings.learner(status)?.map(|learner| json!({
+                "address": learner.address,
+                "until": learner.until,
+                "pid": learner.pid,
+                "error": learner.failed,
+            })),
             "counters": counts.get(&status.index),
         }))
     };
@@ -266,14 +307,22 @@ fn print_bindings(
 fn list_bindings(bindings: &Bindings) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["PORT", "FILTER", "MAC", "BACKEND"]);
+    table.set_header(["PORT", "FILTER", "MAC", "BACKEND", "LEARNT"]);
     for status in bindings.list().map_err(NwfilterError::from)? {
         let binding = bindings.binding(&status).map_err(NwfilterError::from)?;
+        let learnt = match bindings.learner(&status).map_err(NwfilterError::from)? {
+            None => "-".to_owned(),
+            Some(Learner { failed: Some(_), .. }) => "failed, off".to_owned(),
+            Some(Learner { pid: None, .. }) => "nobody learns".to_owned(),
+            Some(Learner { address: Some(address), .. }) => address.to_string(),
+            Some(Learner { address: None, .. }) => "learning".to_owned(),
+        };
         table.add_row([
             status.port.to_string(),
             binding.filter.to_string(),
             binding.mac.to_string(),
             status.backend.to_string(),
+            learnt,
         ]);
     }
     print(format!("{table}\n").as_bytes())

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::args::PsArgs;
 use super::environment::Environment;
 use super::{Failure, print};
-use crate::launch::record::{RECORD_VERSION, Record, running};
+use crate::launch::record::{Learnt, RECORD_VERSION, Record, running};
 
 /// Lists the live launches of this user.
 pub(super) fn ps(args: &PsArgs, environment: &Environment) -> Result<u8, Failure> {
@@ -18,6 +18,18 @@ pub(super) fn ps(args: &PsArgs, environment: &Environment) -> Result<u8, Failure
         print(format!("{}\n", table(&records)).as_bytes())?;
     }
     Ok(0)
+}
+
+/// The guest's address: the one it is given, or the learnt one.
+fn address(record: &Record) -> String {
+    if let Some(address) = record.guest.address {
+        return address.to_string();
+    }
+    match record.bridge.as_ref().and_then(|bridge| bridge.learning.as_ref()) {
+        Some(Learnt { address: Some(address) }) => address.to_string(),
+        Some(Learnt { address: None }) => "learning".to_owned(),
+        None => "-".to_owned(),
+    }
 }
 
 fn table(records: &[Record]) -> Table {
@@ -43,7 +55,7 @@ fn table(records: &[Record]) -> Table {
             bridge
                 .and_then(|bridge| bridge.tap.as_ref())
                 .map_or_else(|| "-".to_owned(), ToString::to_string),
-            record.guest.address.map_or_else(|| "-".to_owned(), |a| a.to_string()),
+            address(record),
             if ports.is_empty() { "-".to_owned() } else { ports.join(" ") },
         ]);
     }

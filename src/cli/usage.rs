@@ -413,7 +413,7 @@ mod tests {
             ("firewall", "netlaunch firewall needs a command; use reload or check"),
             (
                 "nwfilter",
-                "netlaunch nwfilter needs a command; use list, dumpxml, define, undefine, edit, binding-create, binding-delete, binding-list, binding-dumpxml, explain or check",
+                "netlaunch nwfilter needs a command; use list, dumpxml, define, undefine, edit, binding-create, binding-delete, binding-learn, binding-list, binding-dumpxml, explain or check",
             ),
             (
                 "nwfilter dumpxml a/b",

@@ -175,6 +175,20 @@ impl PortPlan {
         scripts
     }
 
+    /// Whether nft and the kernel can do its part of it; nothing is changed.
+    ///
+    /// # Errors
+    /// What [`apply`](Self::apply) would fail with.
+    pub async fn check(&self, tools: &Tools) -> Result<(), PortError> {
+        if self.texts.is_empty() {
+            return Ok(());
+        }
+        self.nft(tools, &["--check"], &|texts| {
+            port_nft::change(&[], &texts.iter().collect::<Vec<_>>())
+        })
+        .await
+    }
+
     fn with(&self, present: &Present, part: Part) -> Present {
         self.tables
             .iter()
@@ -229,7 +243,17 @@ impl PortPlan {
             true => port_nft::remove_table(),
             false => port_nft::change(old, &texts.iter().collect::<Vec<_>>()),
         };
-        let error = match tools.run(Tool::Nft, &[], &text(&self.texts)).await {
+        self.nft(tools, &[], &text).await
+    }
+
+    /// Runs nft on what `script` makes of the ports, without ICMP answers where the kernel has none.
+    async fn nft(
+        &self,
+        tools: &Tools,
+        extra: &[&str],
+        script: &dyn Fn(&[PortText]) -> String,
+    ) -> Result<(), PortError> {
+        let error = match tools.run(Tool::Nft, extra, &script(&self.texts)).await {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
@@ -237,7 +261,7 @@ impl PortPlan {
             (ToolError::Refused { line: Some(line), .. }, Some(silent))
                 if line.contains(" reject") =>
             {
-                tools.run(Tool::Nft, &[], &text(silent)).await?;
+                tools.run(Tool::Nft, extra, &script(silent)).await?;
                 Ok(())
             }
             (ToolError::Refused { line: Some(line), .. }, _)

@@ -4,8 +4,11 @@
 //!
 //! - CAP_NET_ADMIN for a guest on a bridge of ours, so that what was set for its tap can be taken
 //!   back at the end. It is also all that programs executed from then on can get.
-//! - CAP_DAC_OVERRIDE only where the launch directory lies in somebody else's directory (a state
-//!   directory in a user's home): root owns the directory itself and needs nothing to remove it.
+//! - CAP_NET_RAW as well where that guest has a filter: the legacy iptables tools do not work
+//!   without, and a filter's rules are changed while the guest runs.
+//! - CAP_DAC_OVERRIDE only where the launch directory, or those of the filters' definitions and
+//!   states, lie in somebody else's directory (a state directory in a user's home): root owns them
+//!   itself and needs nothing to change them.
 //!
 //! QEMU of another user's is ended by its guard, which keeps CAP_KILL for that
 //! ([`crate::process`]). passt that is started again after a crash needs root's privileges, so a
@@ -15,12 +18,10 @@ use std::io;
 use std::path::Path;
 
 use caps::Capability;
-use nix::fcntl::AtFlags;
-use nix::unistd::{AccessFlags, faccessat};
 
 use super::start::Running;
 use crate::plan::Way;
-use crate::process::keep_only;
+use crate::process::keep_only_for;
 
 impl Running {
     /// Gives up the calling thread's capabilities but those that supervising and ending this launch
@@ -38,23 +39,13 @@ impl Running {
         if tap {
             kept.push(Capability::CAP_NET_ADMIN);
         }
-        let passed_on = kept.clone();
-        let above = self.plan.dir.parent().unwrap_or(Path::new("/"));
-        if !ours_without_override(above)? {
-            kept.push(Capability::CAP_DAC_OVERRIDE);
+        // The directory is removed from the one above it.
+        let mut dirs = vec![self.plan.dir.parent().unwrap_or(Path::new("/")).to_owned()];
+        if let Some(bindings) = &self.filtered {
+            kept.push(Capability::CAP_NET_RAW);
+            dirs.extend(bindings.dirs());
         }
-        keep_only(&kept, &passed_on)
+        let dirs: Vec<&Path> = dirs.iter().map(|dir| dir.as_path()).collect();
+        keep_only_for(&kept, &dirs)
     }
-}
-
-/// Whether files in this directory can be made and removed without CAP_DAC_OVERRIDE. Asked in a
-/// thread of its own, whose capabilities are its own.
-fn ours_without_override(dir: &Path) -> io::Result<bool> {
-    let dir = dir.to_owned();
-    let asked = std::thread::spawn(move || {
-        keep_only(&[], &[])?;
-        let write = AccessFlags::W_OK | AccessFlags::X_OK;
-        Ok(faccessat(nix::fcntl::AT_FDCWD, &dir, write, AtFlags::AT_EACCESS).is_ok())
-    });
-    asked.join().unwrap_or_else(|_| Err(io::Error::other("the thread that asks has failed")))
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::runtime::{LaunchRoot, RuntimeError};
 use crate::network::NetworkName;
+use crate::nwfilter::FilterName;
 use crate::plan::{Backend, Plan, Transport};
 use crate::types::{HostAddress, InterfaceName, Mac, Publish, UserName};
 
@@ -68,6 +69,19 @@ pub struct Joined {
     pub network: Option<NetworkName>,
     /// The guest's tap, once there is one; `None` where QEMU's helper makes it.
     pub tap: Option<InterfaceName>,
+    /// Its filter.
+    #[serde(default)]
+    pub filter: Option<FilterName>,
+    /// What is known of the guest's address, where its filter needs one that nobody said.
+    #[serde(default)]
+    pub learning: Option<Learnt>,
+}
+
+/// What the supervisor learnt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learnt {
+    /// The address that the filter's rules are made with; `None` while it is not known.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// A guest's network; addresses are absent when the guest mirrors the host, has
@@ -103,6 +117,8 @@ impl Record {
                 bridge: bridge.bridge.clone(),
                 network: bridge.network.clone(),
                 tap: None,
+                filter: None,
+                learning: None,
             }),
             user: plan.user.clone(),
             guest: Guest {
@@ -120,6 +136,21 @@ impl Record {
     pub(super) fn tap_made(&mut self, tap: &InterfaceName) {
         if let Some(bridge) = &mut self.bridge {
             bridge.tap = Some(tap.clone());
+        }
+    }
+
+    /// Takes the filter of the guest's port in, and whether the guest's address is to be learnt.
+    pub(super) fn filtered(&mut self, filter: &FilterName, learns: bool) {
+        if let Some(bridge) = &mut self.bridge {
+            bridge.filter = Some(filter.clone());
+            bridge.learning = learns.then_some(Learnt { address: None });
+        }
+    }
+
+    /// Takes the learnt address in, or that it is not known any more.
+    pub(super) fn learnt(&mut self, address: Option<Ipv4Addr>) {
+        if let Some(bridge) = &mut self.bridge {
+            bridge.learning = Some(Learnt { address });
         }
     }
 

@@ -12,7 +12,7 @@ use super::passt::{self, PasstError, Setting};
 use super::ports::{self, PortError};
 use super::record::{Program, Record};
 use super::runtime::{LaunchDir, LaunchRoot, RuntimeError};
-use crate::binding::{BindingError, Bindings};
+use crate::binding::{BindingError, Bindings, Learning};
 use crate::nwfilter::{Binding, Owner};
 use crate::plan::{GuestFilter, Plan, Transport, Way};
 use crate::process::{Account, AccountError, Child, Spawn, SpawnError};
@@ -71,6 +71,8 @@ pub struct Running {
     pub(super) qemu: Option<Child>,
     pub(super) passt: Option<Child>,
     pub(super) port: Option<Port>,
+    /// What learns the guest's address; it ends before the filter goes.
+    pub(super) learning: Option<Learning>,
     /// What filters the port.
     pub(super) filtered: Option<Bindings>,
     pub(super) dir: Option<LaunchDir>,
@@ -111,6 +113,7 @@ pub async fn start(plan: Plan, surroundings: &Surroundings) -> Result<Running, S
         qemu: None,
         passt: None,
         port: None,
+        learning: None,
         filtered: None,
         dir: Some(dir),
         record,
@@ -158,9 +161,11 @@ impl Running {
             // The tap has its name and its place, and nothing passes through it yet.
             if let (Some(filter), Some(bindings)) = (&bridge.filter, &around.bindings) {
                 let binding = binding(&self.plan, &self.record, port.name(), filter);
-                let notes = bindings.create(&binding).await?;
-                notes.iter().for_each(|note| tracing::warn!("{note}"));
+                let created = bindings.create(&binding).await?;
+                created.notes.iter().for_each(|note| tracing::warn!("{note}"));
                 self.filtered = Some(bindings.clone());
+                self.record.filtered(&filter.name, created.learning.is_some());
+                self.learning = created.learning;
             }
             port.up().await?;
             qemu_end = Some(port.descriptor()?);
@@ -187,6 +192,7 @@ impl Running {
     /// Takes the filter of the guest's port away, while the port is still there; returns why it
     /// could not be.
     pub(super) async fn unfilter(&mut self) -> Option<BindingError> {
+        drop(self.learning.take());
         let (bindings, port) = (self.filtered.take()?, self.port.as_ref()?);
         bindings.delete(port.name()).await.err()
     }

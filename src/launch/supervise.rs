@@ -11,6 +11,7 @@ use tokio::time::sleep_until;
 
 use super::passt::{self, describe, last_words};
 use super::start::Running;
+use crate::binding::{BindingError, Bindings, Learning, Told};
 use crate::process::Child;
 
 /// How long QEMU may take to end after SIGTERM.
@@ -77,6 +78,12 @@ enum Recovered {
 
 type Recovery = Pin<Box<dyn Future<Output = Recovered>>>;
 
+/// The guest's address being learnt.
+type Learns = Pin<Box<dyn Future<Output = (Told, Option<Learning>)>>>;
+
+/// Every port's rules being made anew.
+type Rebuild = Pin<Box<dyn Future<Output = Result<Vec<String>, BindingError>>>>;
+
 /// What is known of passt's past.
 struct History {
     since: Instant,
@@ -108,6 +115,9 @@ impl Running {
         let serving = self.qemu.is_none();
         let mut history = History { since: Instant::now(), failures: 0 };
         let mut recovery: Option<Recovery> = None;
+        let mut learns: Option<Learns> = self.learning.take().map(learns_on);
+        let mut rebuild: Option<Rebuild> = None;
+        let mut again = false;
         let mut kill_at: Option<tokio::time::Instant> = None;
         let mut outcome =
             Outcome { qemu: None, signal: None, backend_lost: false, left: Vec::new() };
@@ -125,6 +135,11 @@ impl Running {
                         Order::Stop(signal) => (signal, true),
                     };
                     tracing::debug!(signal = signal.as_str(), stop, "told");
+                    if let (Signal::SIGHUP, Some(bindings)) = (signal, &self.filtered) {
+                        again = rebuild.is_some();
+                        rebuild = rebuild.or_else(|| Some(rebuild_with(bindings)));
+                        continue;
+                    }
                     if serving {
                         outcome.signal = Some(signal);
                         break;
@@ -164,6 +179,18 @@ impl Running {
                         }
                     };
                 }
+                (told, learning) = pending(&mut learns) => {
+                    learns = learning.map(learns_on);
+                    self.told(told);
+                }
+                rebuilt = pending(&mut rebuild) => {
+                    match rebuilt {
+                        Ok(notes) => notes.iter().for_each(|note| tracing::info!("{note}")),
+                        Err(error) => tracing::error!("{error}"),
+                    }
+                    let more = std::mem::take(&mut again);
+                    rebuild = self.filtered.as_ref().filter(|_| more).map(rebuild_with);
+                }
                 () = sleep_until(kill_at.unwrap_or(far)), if kill_at.is_some() => {
                     tracing::warn!("QEMU does not end on SIGTERM and is killed");
                     if let Some(qemu) = &self.qemu {
@@ -173,9 +200,30 @@ impl Running {
                 }
             }
         }
-        drop(recovery);
+        drop((recovery, rebuild));
+        // It ends before the filter's rules go.
+        drop(learns);
         self.clear(&mut outcome).await;
         outcome
+    }
+
+    /// Takes in what was learnt about the guest's address.
+    fn told(&mut self, told: Told) {
+        match told {
+            Told::InForce(address) => {
+                match address {
+                    Some(address) => tracing::info!("the guest has the address {address}"),
+                    None => tracing::info!("the guest has no address any more"),
+                }
+                self.record.learnt(address);
+                let _ = self.record.write();
+            }
+            Told::Failed(error) => tracing::error!("{error}"),
+            Told::Ended(Some(error)) => {
+                tracing::error!("the guest's address is not learnt any more: {error}");
+            }
+            Told::Ended(None) => tracing::debug!("the guest's port has no filter any more"),
+        }
     }
 
     fn last_words(&self) -> String {
@@ -244,12 +292,21 @@ async fn ended(child: &mut Option<Child>) -> ExitStatus {
     }
 }
 
-/// The end of a recovery; never, where there is none.
-async fn pending(recovery: &mut Option<Recovery>) -> Recovered {
-    match recovery {
-        Some(recovery) => recovery.await,
+/// The end of what is under way; never, where nothing is.
+async fn pending<T>(work: &mut Option<Pin<Box<dyn Future<Output = T>>>>) -> T {
+    match work {
+        Some(work) => work.await,
         None => std::future::pending().await,
     }
+}
+
+fn learns_on(learning: Learning) -> Learns {
+    Box::pin(learning.next())
+}
+
+fn rebuild_with(bindings: &Bindings) -> Rebuild {
+    let bindings = bindings.clone();
+    Box::pin(async move { bindings.reload().await })
 }
 
 #[cfg(test)]

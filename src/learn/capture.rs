@@ -1,6 +1,7 @@
 //! The frames of one port that concern the learner, as they come.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use super::Direction;
 use super::bpf::{Interest, program};
@@ -49,6 +50,21 @@ impl Capture {
         let error = |source| CaptureError { what: "listen on", index, source };
         let socket = PacketSocket::open(index, &program(interest, guest), QUEUE).map_err(error)?;
         Ok(Capture { socket, index, guest, buffer: vec![0; LONGEST] })
+    }
+
+    /// Goes on with what another process began to listen to, and handed over.
+    ///
+    /// # Errors
+    /// [`CaptureError`].
+    pub fn adopt(socket: OwnedFd, index: u32, guest: Mac) -> Result<Self, CaptureError> {
+        let error = |source| CaptureError { what: "go on listening on", index, source };
+        let socket = PacketSocket::from_fd(socket).map_err(error)?;
+        Ok(Capture { socket, index, guest, buffer: vec![0; LONGEST] })
+    }
+
+    /// The descriptor, for another process to go on. What was not yet received stays in it.
+    pub fn into_fd(self) -> OwnedFd {
+        self.socket.into_fd()
     }
 
     /// Wakes for frames of this interest only, from now on.

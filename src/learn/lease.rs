@@ -145,6 +145,27 @@ impl LeaseDir {
         }
     }
 
+    /// What is kept about all ports, aged.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub fn all(&self, now: UnixTime) -> Result<Vec<Kept>, LeaseError> {
+        let failed = |source| LeaseError { what: "read", path: self.0.clone(), source };
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(failed(source)),
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            let port = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok());
+            let Some(port) = port else { continue };
+            all.extend(self.read(&port, now)?);
+        }
+        Ok(all)
+    }
+
     /// Keeps it, whole or not at all.
     ///
     /// # Errors

@@ -28,17 +28,25 @@ pub fn first_free() -> RawFd {
 /// # Errors
 /// It is not open, or only for reading. The caller must not use the number any further.
 pub fn take_writable(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl only reads flags of a number.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    if flags >= 0 && flags & libc::O_ACCMODE == libc::O_RDONLY {
+        return Err(io::Error::other("open for reading only"));
+    }
+    take(fd)
+}
+
+/// Takes an inherited descriptor, so that no child inherits it.
+///
+/// # Errors
+/// It is not open. The caller must not use the number any further.
+pub fn take(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl on a number; afterwards the number is ours alone: this is called once for a
     // number that our starter opened for us, before anything else could have got it.
     unsafe {
-        let flags = libc::fcntl(fd, libc::F_GETFL);
-        if flags < 0 {
+        if libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) < 0 {
             return Err(io::Error::last_os_error());
         }
-        if flags & libc::O_ACCMODE == libc::O_RDONLY {
-            return Err(io::Error::other("open for reading only"));
-        }
-        libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
         Ok(OwnedFd::from_raw_fd(fd))
     }
 }

@@ -36,6 +36,8 @@
 
 mod capture;
 mod child;
+mod detached;
+mod file_watch;
 mod guard;
 pub mod inherited;
 mod kvm;
@@ -48,8 +50,10 @@ pub mod tap;
 
 pub use capture::{Captured, capture};
 pub use child::Child;
+pub use detached::detach;
+pub use file_watch::FileWatch;
 pub use kvm::{KvmOutcome, KvmStep, try_kvm};
 pub use namespace::{Namespace, try_namespace};
 pub use packet_socket::{PacketSocket, Received};
-pub use privileges::{Account, AccountError, has_file_capabilities, keep_only};
+pub use privileges::{Account, AccountError, has_file_capabilities, keep_only, keep_only_for};
 pub use spawn::{Isolation, Reveal, Spawn, SpawnError, Stdio};

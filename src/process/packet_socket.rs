@@ -60,14 +60,28 @@ impl PacketSocket {
         // No protocol: nothing is received.
         let fd = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         setsockopt(&fd, sockopt::RcvBuf, &queue)?;
+        let packet_socket = PacketSocket::from_fd(fd)?;
+        packet_socket.set_program(program)?;
+        packet_socket.bind(index)?;
+        Ok(packet_socket)
+    }
+
+    /// A socket that another process opened here and handed over. What it has not received yet is
+    /// there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         // SAFETY: `fd` is an open descriptor that the AsyncFd owns, and keeps open and the same
         // until it has deregistered it.
         let fd = unsafe { AsyncFd::register_with_interest(fd, WOKEN_BY) }
             .map_err(|error| error.into_parts().1)?;
-        let packet_socket = PacketSocket { fd, down: AtomicBool::new(false) };
-        packet_socket.set_program(program)?;
-        packet_socket.bind(index)?;
-        Ok(packet_socket)
+        Ok(PacketSocket { fd, down: AtomicBool::new(false) })
+    }
+
+    /// The descriptor, for another process to take over.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd.into_inner()
     }
 
     /// Puts another program in place of the one that is there, at once. What waits to be received

@@ -11,11 +11,12 @@
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability, CapsHashSet};
 use libc::{c_int, c_uint, c_ulong};
-use nix::unistd::{Gid, Uid, User, getgrouplist};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, Gid, Uid, User, faccessat, getgrouplist};
 
 use crate::types::UserName;
 
@@ -83,6 +84,33 @@ pub fn keep_only(kept: &[Capability], passed_on: &[Capability]) -> io::Result<()
     let kept: CapsHashSet = kept.iter().copied().filter(|c| permitted.contains(c)).collect();
     caps::set(None, CapSet::Effective, &kept).map_err(failed)?;
     caps::set(None, CapSet::Permitted, &kept).map_err(failed)
+}
+
+/// The same, for who goes on using these directories: CAP_DAC_OVERRIDE is kept, but not passed on,
+/// where one of them lies in another user's, who may have closed it to everybody else.
+///
+/// # Errors
+/// As [`keep_only`].
+pub fn keep_only_for(kept: &[Capability], dirs: &[&Path]) -> io::Result<()> {
+    let mut all = kept.to_vec();
+    if !usable_without_override(dirs)? {
+        all.push(Capability::CAP_DAC_OVERRIDE);
+    }
+    keep_only(&all, kept)
+}
+
+/// Whether files in these directories, or in what is there above them, can be made and removed
+/// without CAP_DAC_OVERRIDE. Asked in a thread of its own, whose capabilities are its own.
+fn usable_without_override(dirs: &[&Path]) -> io::Result<bool> {
+    let dirs: Vec<PathBuf> = dirs.iter().map(|dir| dir.to_path_buf()).collect();
+    let asked = std::thread::spawn(move || {
+        keep_only(&[], &[])?;
+        let write = AccessFlags::W_OK | AccessFlags::X_OK;
+        let usable = |dir: &Path| faccessat(AT_FDCWD, dir, write, AtFlags::AT_EACCESS).is_ok();
+        let there = |dir: &Path| dir.ancestors().find(|dir| dir.exists()).map(Path::to_owned);
+        Ok(dirs.iter().all(|dir| there(dir).is_none_or(|dir| usable(&dir))))
+    });
+    asked.join().unwrap_or_else(|_| Err(io::Error::other("the thread that asks has failed")))
 }
 
 /// Whether a file gives capabilities to whoever executes it (setcap(8)).

@@ -133,8 +133,8 @@ impl Parent {
 }
 
 /// Registers a descriptor with the runtime.
-fn watch<T: AsFd + AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: both callers hand over a type that owns its descriptor, so it stays open, and the
+pub(super) fn watch<T: AsFd + AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: all callers hand over a type that owns its descriptor, so it stays open, and the
     // same, until the AsyncFd has deregistered it.
     unsafe { AsyncFd::register(fd) }.map_err(|error| error.into_parts().1)
 }

@@ -1,5 +1,6 @@
 //! The verbs of `netlaunch nwfilter`: of filters, and of the ports that have one.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
@@ -31,12 +32,24 @@ pub enum NwfilterVerb {
     Edit(FilterArg),
     /// Put a filter on a port, as a file of libvirt's filterbinding XML says
     BindingCreate {
+        /// Wait until the guest's address is learnt, where it has to be, and print it
+        #[arg(long)]
+        wait: bool,
         /// The file; - is standard input
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
     /// Take the filter of a port away
     BindingDelete(PortArg),
+    /// Learn the address of a port's guest until the port goes; binding-create starts it
+    BindingLearn {
+        /// The interface
+        #[arg(value_name = "PORT")]
+        port: InterfaceName,
+        /// Inherited descriptors of whoever began to learn: the capture and the seat
+        #[arg(long, value_name = "FD,FD", value_delimiter = ',', hide = true)]
+        handed: Vec<RawFd>,
+    },
     /// List the ports that have a filter
     BindingList {
         /// Print one JSON object

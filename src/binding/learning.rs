@@ -1,0 +1,351 @@
+//! Learning the address of a port's guest for as long as the port is there, and putting what was
+//! learnt in force.
+//!
+//! ```text
+//! create ──▶ Learning ──next──▶ Told, Learning ──next──▶ … ──▶ Ended
+//!               │  ▲
+//!      hand_over▼  │adopt              resume (whoever learnt was killed)
+//!          another process ◀──────────────┘
+//! ```
+//!
+//! A [`Learning`] ends with its interface, with its binding, and when somebody asks its holder to
+//! leave. Dropping it ends it at any time; rules stay as they are.
+//!
+//! # What a guest can make it do
+//!
+//! Rules change at most four times a second, however often a guest gives its lease back and gets
+//! another. A guest that floods with packets of its own that teach nothing is heard with pauses; it
+//! loses packets of its own alone.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::meaning::method;
+use super::seat::Seat;
+use super::{BindingError, Bindings, Status, is_there, now};
+use crate::learn::{Capture, Kept, Learner, Lease, Method};
+use crate::link::Netlink;
+use crate::nwfilter::Binding;
+use crate::types::{InterfaceName, Mac};
+
+/// The shortest time between two changes of rules.
+const PACE: Duration = Duration::from_millis(250);
+/// After so many frames that taught nothing, there is a pause.
+const FRAMES: u32 = 64;
+/// How long it is.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How often the clock is looked at, at least: it may be set, or the host may sleep.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Told {
+    /// The rules are made with this address now; with none, they wait for one again.
+    InForce(Option<Ipv4Addr>),
+    /// What was learnt could not be put in force, and the port was turned off.
+    Failed(BindingError),
+    /// There is nothing to learn any more: the port or its filter is gone, somebody else goes on,
+    /// or, where there is one, it is this mistake.
+    Ended(Option<BindingError>),
+}
+
+/// The learning of one port's address. Dropping it ends it.
+#[derive(Debug)]
+pub struct Learning {
+    bindings: Bindings,
+    port: InterfaceName,
+    index: u32,
+    mac: Mac,
+    // Closed before the seat is given up.
+    capture: Capture,
+    seat: Seat,
+    learner: Learner,
+    /// What was learnt may not be in force.
+    due: bool,
+    /// When rules may be changed again.
+    not_before: Instant,
+    /// Frames since the last pause.
+    frames: u32,
+}
+
+/// What woke it.
+enum Woken {
+    Learnt,
+    Nothing,
+    Gone,
+}
+
+impl Learning {
+    /// The port.
+    pub fn port(&self) -> &InterfaceName {
+        &self.port
+    }
+
+    /// Waits until something was learnt and is in force. Cancelled, it ends; do not cancel it for
+    /// less.
+    pub async fn next(mut self) -> (Told, Option<Learning>) {
+        loop {
+            match self.wait().await {
+                Ok(Woken::Nothing) => {}
+                Ok(Woken::Learnt) => self.due = true,
+                Ok(Woken::Gone) => return (Told::Ended(None), None),
+                Err(error) => return (Told::Ended(Some(error)), None),
+            }
+            if !self.due || self.not_before > Instant::now() {
+                continue;
+            }
+            self.due = false;
+            let lease = self.learner.lease();
+            let told = self.bindings.put_in_force(&self.port, self.index, self.mac, lease).await;
+            self.not_before = Instant::now() + PACE;
+            match told {
+                Ok(InForce::Changed) => {
+                    return (Told::InForce(lease.map(|lease| lease.address)), Some(self));
+                }
+                Ok(InForce::Was) => {}
+                Ok(InForce::Gone) => return (Told::Ended(None), None),
+                Err(error) => return (Told::Failed(error), Some(self)),
+            }
+        }
+    }
+
+    /// Waits for one thing to happen.
+    async fn wait(&mut self) -> Result<Woken, BindingError> {
+        if self.frames >= FRAMES {
+            self.frames = 0;
+            sleep(PAUSE).await;
+        }
+        let until = self.learner.lease().and_then(|lease| lease.until);
+        let left = until.map(|until| Duration::from_secs(until.0.saturating_sub(now().0)));
+        let look_again = Instant::now() + left.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
+        tokio::select! {
+            biased;
+            dismissed = self.seat.dismissed() => {
+                let seat_error = |source| self.bindings.seat_error(&self.port, source);
+                dismissed.map_err(seat_error)?;
+                Ok(Woken::Gone)
+            }
+            () = sleep_until(self.not_before), if self.due => Ok(Woken::Nothing),
+            frame = self.capture.next() => {
+                let capture_error =
+                    |error| BindingError::Capture { port: self.port.clone(), error };
+                let Some((direction, frame)) = frame.map_err(capture_error)? else {
+                    return Ok(Woken::Gone);
+                };
+                self.frames += 1;
+                let before = self.learner.interest();
+                let change = self.learner.see(direction, frame, now());
+                if self.learner.interest() != before {
+                    let narrowed = self.capture.narrow(self.learner.interest());
+                    narrowed.map_err(capture_error)?;
+                }
+                Ok(if change.is_some() { Woken::Learnt } else { Woken::Nothing })
+            }
+            () = sleep_until(look_again) => {
+                let expired = self.learner.expire(now());
+                Ok(if expired.is_some() { Woken::Learnt } else { Woken::Nothing })
+            }
+        }
+    }
+
+    /// What another process needs to go on with it ([`Bindings::adopt`]): the capture, in which
+    /// everything stays that was not yet received, and the seat.
+    ///
+    /// # Errors
+    /// [`BindingError::Seat`].
+    pub fn hand_over(self) -> Result<[OwnedFd; 2], BindingError> {
+        let Learning { bindings, port, capture, seat, .. } = self;
+        let seat = seat.hand_over().map_err(|source| bindings.seat_error(&port, source))?;
+        Ok([capture.into_fd(), seat])
+    }
+}
+
+impl Bindings {
+    /// Begins to learn the address of a port that is being bound.
+    pub(super) async fn listen(
+        &self,
+        status: &Status,
+        binding: &Binding,
+        method: Method,
+        kept: Option<Kept>,
+    ) -> Result<Learning, BindingError> {
+        let port = &status.port;
+        let seat = self.seats.take(status.index).map_err(|error| self.seat_error(port, error))?;
+        let seat = seat.ok_or_else(|| BindingError::Seated(port.clone()))?;
+        let learner = learner(binding, method, kept).await?;
+        let error = |error| BindingError::Capture { port: port.clone(), error };
+        let capture =
+            Capture::open(status.index, binding.mac, learner.interest()).map_err(error)?;
+        Ok(self.learning(status, binding, learner, capture, seat))
+    }
+
+    /// Goes on with what another process handed over; nothing where the port or its filter is gone.
+    ///
+    /// # Errors
+    /// [`BindingError`].
+    pub async fn adopt(
+        &self,
+        port: &InterfaceName,
+        [capture, seat]: [OwnedFd; 2],
+    ) -> Result<Option<Learning>, BindingError> {
+        let Some((status, binding, method)) = self.learnt_port(port)? else { return Ok(None) };
+        let seat = self.seats.adopt(status.index, seat);
+        let Some(seat) = seat.map_err(|error| self.seat_error(port, error))? else {
+            return Ok(None);
+        };
+        let kept = self.kept(&status, &binding)?;
+        let learner = learner(&binding, method, kept).await?;
+        let error = |error| BindingError::Capture { port: port.clone(), error };
+        let capture = Capture::adopt(capture, status.index, binding.mac).map_err(error)?;
+        Ok(Some(self.learning(&status, &binding, learner, capture, seat)))
+    }
+
+    /// Learns on where whoever did was killed; nothing where somebody does already, or where the
+    /// port or its filter is gone.
+    ///
+    /// # Errors
+    /// [`BindingError`].
+    pub async fn resume(&self, port: &InterfaceName) -> Result<Option<Learning>, BindingError> {
+        let Some((status, binding, method)) = self.learnt_port(port)? else { return Ok(None) };
+        let kept = self.kept(&status, &binding)?;
+        match self.listen(&status, &binding, method, kept).await {
+            Ok(learning) => Ok(Some(learning)),
+            Err(BindingError::Seated(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A port whose address is learnt.
+    fn learnt_port(
+        &self,
+        port: &InterfaceName,
+    ) -> Result<Option<(Status, Binding, Method)>, BindingError> {
+        let status = self.status(port)?;
+        let Some(status) = status.filter(|s| s.complete && s.learns && is_there(s)) else {
+            return Ok(None);
+        };
+        let binding = self.binding(&status)?;
+        // The filter itself may not need the address at the moment, and may again.
+        let method = method(&binding.variables())?;
+        Ok(method.map(|method| (status, binding, method)))
+    }
+
+    fn learning(
+        &self,
+        status: &Status,
+        binding: &Binding,
+        learner: Learner,
+        capture: Capture,
+        seat: Seat,
+    ) -> Learning {
+        Learning {
+            bindings: self.clone(),
+            port: status.port.clone(),
+            index: status.index,
+            mac: binding.mac,
+            capture,
+            seat,
+            // What was kept may not have been put in force.
+            due: learner.lease().map(|lease| lease.address) != status.address,
+            learner,
+            not_before: Instant::now(),
+            frames: 0,
+        }
+    }
+
+    /// Keeps what was learnt about a port, and makes its rules with it.
+    ///
+    /// # Errors
+    /// [`BindingError::TurnedOff`] when the rules cannot be set. [`BindingError`] otherwise.
+    async fn put_in_force(
+        &self,
+        port: &InterfaceName,
+        index: u32,
+        mac: Mac,
+        lease: Option<Lease>,
+    ) -> Result<InForce, BindingError> {
+        let _lock = self.lock().await?;
+        self.settle().await;
+        let (mut live, stale) = self.statuses()?;
+        let is_ours = |status: &Status| status.port == *port && status.index == index;
+        let Some(at) = live.iter().position(is_ours) else { return Ok(InForce::Gone) };
+        let status = live.remove(at);
+        self.leases.write(&Kept { version: 1, port: port.clone(), index, mac, lease })?;
+        let address = lease.map(|lease| lease.address);
+        if status.address == address && status.failed.is_none() {
+            return Ok(InForce::Was);
+        }
+        let changed = async {
+            let filters = self.store.tree(&self.binding(&status)?.filter)?;
+            let wanted = self.wanted(std::slice::from_ref(&status), &filters)?;
+            self.settled(self.change(wanted, &stale, &live)).await
+        };
+        match changed.await {
+            Ok(()) => Ok(InForce::Changed),
+            Err(error) => {
+                let error = self.turn_off(port, index, error).await;
+                let failed = Status { failed: Some(error.to_string()), ..status };
+                failed.write(&self.dir())?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Turns a port off whose rules could not be set, because of `error`.
+    pub(super) async fn turn_off(
+        &self,
+        port: &InterfaceName,
+        index: u32,
+        error: BindingError,
+    ) -> BindingError {
+        let off = async {
+            let netlink = Netlink::open()?;
+            // Not another of its name.
+            match netlink.link(port).await {
+                Ok(link) if link.index == index => netlink.down(port).await,
+                _ => Ok(()),
+            }
+        };
+        match off.await {
+            Ok(()) => BindingError::TurnedOff { port: port.clone(), error: Box::new(error) },
+            Err(off) => {
+                tracing::error!("{error}");
+                off.into()
+            }
+        }
+    }
+}
+
+/// What came of a learnt address.
+enum InForce {
+    /// The rules are made with it now.
+    Changed,
+    /// They were before.
+    Was,
+    /// The port, or its filter, is gone.
+    Gone,
+}
+
+/// A learner for the guest of a binding.
+async fn learner(
+    binding: &Binding,
+    method: Method,
+    kept: Option<Kept>,
+) -> Result<Learner, BindingError> {
+    let host = Netlink::open()?.host().await?;
+    let own = |net: IpNet| match net {
+        IpNet::V4(net) => Some(net),
+        IpNet::V6(_) => None,
+    };
+    let own: Vec<Ipv4Net> =
+        host.addresses.into_iter().filter_map(|address| own(address.address)).collect();
+    let learner = Learner::new(method, binding.mac, own);
+    Ok(match kept {
+        Some(kept) => learner.resumed(kept.lease, now()),
+        None => learner,
+    })
+}

@@ -1,0 +1,166 @@
+//! Who learns the address of a port that was bound by hand: a process of ours, `netlaunch nwfilter
+//! binding-learn`, that takes over from binding-create and ends with the port.
+//!
+//! On standard output it says `+` once it has taken over, and then each change, a line each: the
+//! address; `-` when it waits for one again; `!` when the address could not be put in force, for the
+//! reason that is in the port's status.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, PipeReader};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use caps::Capability;
+
+use super::environment::Environment;
+use super::nwfilter::NwfilterError;
+use super::{Failure, print};
+use crate::binding::{Bindings, Told};
+use crate::nwfilter::Binding;
+use crate::process::{detach, inherited, keep_only_for};
+use crate::types::InterfaceName;
+
+/// A process that learns, and what it tells.
+pub(super) struct Learner {
+    port: InterfaceName,
+    told: BufReader<PipeReader>,
+}
+
+impl Learner {
+    /// Starts one that takes over what was begun.
+    fn start(
+        environment: &Environment,
+        port: &InterfaceName,
+        handed: [OwnedFd; 2],
+    ) -> io::Result<Self> {
+        let (told, output) = io::pipe()?;
+        start(environment, port, &handed, Some(output.into()))?;
+        let mut learner = Learner { port: port.clone(), told: BufReader::new(told) };
+        match learner.line()? {
+            Some(_taken_over) => Ok(learner),
+            None => Err(io::Error::other("it ended at once")),
+        }
+    }
+
+    /// What it tells next; nothing when it has ended.
+    fn line(&mut self) -> io::Result<Option<String>> {
+        let mut line = String::new();
+        let length = self.told.read_line(&mut line)?;
+        Ok((length > 0).then(|| line.trim().to_owned()))
+    }
+
+    /// Waits for the address.
+    pub(super) fn address(mut self, bindings: &Bindings) -> Result<String, NwfilterError> {
+        while let Ok(Some(line)) = self.line() {
+            match line.as_str() {
+                "-" => {}
+                "!" => {
+                    let status = bindings.get(&self.port)?;
+                    let failed = bindings.learner(&status)?.and_then(|learner| learner.failed);
+                    return Err(NwfilterError::TurnedOff(failed.unwrap_or_default()));
+                }
+                _ => return Ok(line),
+            }
+        }
+        Err(NwfilterError::Gone(self.port))
+    }
+}
+
+/// Puts a filter on a port and, where its guest's address is to be learnt, starts the process that
+/// does so. Returns it where it has to be waited for.
+pub(super) async fn bind(
+    bindings: &Bindings,
+    binding: &Binding,
+    wait: bool,
+    environment: &Environment,
+) -> Result<Option<Learner>, NwfilterError> {
+    let created = bindings.create(binding).await;
+    attend(bindings, environment);
+    let created = created?;
+    created.notes.iter().for_each(|note| tracing::warn!("{note}"));
+    let Some(learning) = created.learning else { return Ok(None) };
+    let port = &binding.port;
+    match Learner::start(environment, port, learning.hand_over()?) {
+        Ok(learner) => Ok(Some(learner).filter(|_| wait)),
+        Err(source) => {
+            bindings.delete(port).await?;
+            Err(NwfilterError::Learner { port: port.clone(), source })
+        }
+    }
+}
+
+/// Starts a process for every port whose own was killed.
+pub(super) fn attend(bindings: &Bindings, environment: &Environment) {
+    let ports = match bindings.unattended() {
+        Ok(ports) => ports,
+        Err(error) => return tracing::warn!("{error}"),
+    };
+    for port in ports {
+        match start(environment, &port, &[], None) {
+            Ok(()) => tracing::info!("the address of the port {port} is learnt again"),
+            Err(error) => tracing::warn!("nobody learns the address of the port {port}: {error}"),
+        }
+    }
+}
+
+/// Starts the process, to go on with what is handed over.
+fn start(
+    environment: &Environment,
+    port: &InterfaceName,
+    handed: &[OwnedFd],
+    output: Option<OwnedFd>,
+) -> io::Result<()> {
+    let mut args: Vec<OsString> =
+        ["nwfilter", "binding-learn", port.as_str()].map(OsString::from).into();
+    let fds: Vec<BorrowedFd<'_>> = handed.iter().map(AsFd::as_fd).collect();
+    if let [capture, seat] = handed {
+        args.push(format!("--handed={},{}", capture.as_raw_fd(), seat.as_raw_fd()).into());
+    }
+    detach(&environment.own_program()?, &args, &fds, output)
+}
+
+/// Learns until there is nothing to learn any more.
+pub(super) async fn learn(
+    bindings: &Bindings,
+    port: &InterfaceName,
+    handed: Option<[RawFd; 2]>,
+) -> Result<(), Failure> {
+    // It outlives whoever stands in the directory.
+    std::env::set_current_dir("/").map_err(Failure::System)?;
+    let took_over = handed.is_some();
+    let learning = match handed {
+        None => bindings.resume(port).await,
+        Some([capture, seat]) => {
+            let take = |fd| inherited::take(fd).map_err(Failure::System);
+            bindings.adopt(port, [take(capture)?, take(seat)?]).await
+        }
+    };
+    let mut next = learning.map_err(NwfilterError::from)?;
+    let kept = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+    let dirs = bindings.dirs();
+    if let Err(error) = keep_only_for(&kept, &dirs.each_ref().map(|dir| dir.as_path())) {
+        tracing::warn!("the process keeps its privileges: {error}");
+    }
+    if took_over {
+        print(b"+\n")?;
+    }
+    while let Some(learning) = next {
+        let told;
+        (told, next) = learning.next().await;
+        match told {
+            Told::InForce(Some(address)) => print(format!("{address}\n").as_bytes())?,
+            Told::InForce(None) => print(b"-\n")?,
+            Told::Failed(error) => {
+                tracing::error!("{error}");
+                print(b"!\n")?;
+            }
+            Told::Ended(error) => {
+                // A port that is gone has left its rules.
+                bindings.collect().await.map_err(NwfilterError::from)?;
+                if let Some(error) = error {
+                    return Err(NwfilterError::from(error).into());
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! Programs that outlive us: the opposite of a [`Spawn`](super::Spawn).
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Starts a program in a session of its own, away from our terminal, our directory and our standard
+/// descriptors, with our environment. It inherits `fds` under the numbers that they have here, and
+/// its standard output is `output`, or nothing.
+///
+/// Returns once it is really executing. Nobody waits for its end: that is init's, since we are to
+/// end before.
+///
+/// # Errors
+/// What the kernel said; then it does not run.
+pub fn detach(
+    program: &Path,
+    args: &[OsString],
+    fds: &[BorrowedFd<'_>],
+    output: Option<OwnedFd>,
+) -> io::Result<()> {
+    let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut command = Command::new(program);
+    command.args(args).current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+    command.stdout(output.map_or_else(Stdio::null, Stdio::from));
+    // SAFETY: between fork and execve the closure makes async-signal-safe calls only, on numbers of
+    // descriptors that stay open here, and so in the fork, until spawn() has returned.
+    unsafe {
+        command.pre_exec(move || {
+            let inherited = numbers.iter().all(|fd| libc::fcntl(*fd, libc::F_SETFD, 0) == 0);
+            if inherited && libc::setsid() >= 0 {
+                return Ok(());
+            }
+            Err(io::Error::last_os_error())
+        });
+    }
+    command.spawn().map(drop)
+}
