@@ -7,12 +7,17 @@
 //! other, and none undoes what another did meanwhile. The lock is on a file that only its owner can
 //! open, not on the directory: that one everybody can open, and keep locked.
 
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -47,6 +52,18 @@ pub enum Origin {
     File(PathBuf),
 }
 
+/// A file that is no definition.
+#[derive(Debug)]
+pub struct Broken<N, E> {
+    /// What it would define.
+    pub name: N,
+    /// Why it does not.
+    pub error: E,
+}
+
+/// Definitions, and the files that are none.
+pub type Listed<N, D, E> = (Vec<D>, Vec<Broken<N, E>>);
+
 /// A directory of definitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefinitionDir(PathBuf);
@@ -67,11 +84,30 @@ impl DefinitionDir {
         self.0.join(format!("{name}.xml"))
     }
 
-    /// The names of the definitions. Files of others than `NAME.xml` are not ours.
+    /// All definitions by name, those that are there without a file too, and the files that are
+    /// none: one of those hides no other definition. `find` looks one up.
     ///
     /// # Errors
     /// [`FileError`] when the directory is there and cannot be read.
-    pub fn names<T: std::str::FromStr>(&self) -> Result<Vec<T>, FileError> {
+    pub fn list<N: Ord + FromStr, D, E>(
+        &self,
+        built_in: impl IntoIterator<Item = N>,
+        find: impl Fn(&N) -> Result<Option<D>, E>,
+    ) -> Result<Listed<N, D, E>, FileError> {
+        let mut names: BTreeSet<N> = built_in.into_iter().collect();
+        names.extend(self.names()?);
+        let (mut definitions, mut broken) = (Vec::new(), Vec::new());
+        for name in names {
+            match find(&name) {
+                Ok(found) => definitions.extend(found),
+                Err(error) => broken.push(Broken { name, error }),
+            }
+        }
+        Ok((definitions, broken))
+    }
+
+    /// The names of the files. Others than `NAME.xml` are not ours.
+    fn names<N: FromStr>(&self) -> Result<Vec<N>, FileError> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -82,7 +118,7 @@ impl DefinitionDir {
             let path = entry.map_err(failed("read", &self.0))?.path();
             if path.extension() == Some(OsStr::new("xml")) {
                 let stem = path.file_stem().and_then(OsStr::to_str);
-                names.extend(stem.and_then(|stem| stem.parse::<T>().ok()));
+                names.extend(stem.and_then(|stem| stem.parse::<N>().ok()));
             }
         }
         Ok(names)

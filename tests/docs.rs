@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::path::Path;
 
 use clap::{CommandFactory, ValueEnum};
@@ -245,6 +246,22 @@ fn the_manual_of_filters_has_every_verb_with_its_options_and_no_other() {
     assert!(verbs().keys().all(|verb| covered.contains(verb.split(' ').next().unwrap())));
 }
 
+/// The literal lines of an example that begins so.
+fn example(lines: &[&str], first: &str) -> String {
+    let begin = lines.iter().copied().skip_while(|line| *line != first);
+    begin.take_while(|line| !line.starts_with('.')).collect::<Vec<_>>().join("\n")
+}
+
+/// How many calls the lines show, all of which can be read.
+fn readable_calls<'a>(lines: impl IntoIterator<Item = &'a str>) -> usize {
+    let calls = lines.into_iter().filter_map(|line| line.strip_prefix("# netlaunch "));
+    let read = calls.map(|call| {
+        let words = ["netlaunch"].into_iter().chain(call.split_whitespace()).map(Into::into);
+        assert!(netlaunch::cli::usage::parse(words).is_ok(), "{call}");
+    });
+    read.count()
+}
+
 /// The filter in the examples of a page.
 fn example_filter(page: &str) -> netlaunch::nwfilter::Filter {
     let page = read(page);
@@ -261,14 +278,7 @@ fn the_manuals_of_filters_have_filters_calls_and_stock_filters() {
     assert_eq!(example_filter("man/netlaunch-nwfilter.1").name.as_str(), "web");
     assert_eq!(example_filter("man/netlaunch-nwfilter.5").name.as_str(), "servers");
     let page = read("man/netlaunch-nwfilter.1");
-    let calls = page.lines().filter_map(|line| line.strip_prefix("# netlaunch "));
-    let mut found = 0;
-    for call in calls {
-        let words = ["netlaunch"].into_iter().chain(call.split_whitespace()).map(Into::into);
-        assert!(netlaunch::cli::usage::parse(words).is_ok(), "{call}");
-        found += 1;
-    }
-    assert!(found > 2);
+    assert!(readable_calls(page.lines()) > 2);
     let stock = section(&page, ".Ss Stock filters").join(" ");
     let words: BTreeSet<&str> = stock.split_whitespace().collect();
     for name in netlaunch::nwfilter::stock_names() {
@@ -296,33 +306,15 @@ fn the_manual_of_the_filter_format_names_every_element_and_attribute() {
 fn the_document_in_the_manual_of_networks_is_a_network() {
     let page = read("man/netlaunch-network.1");
     let lines = section(&page, ".Sh EXAMPLES");
-    let xml: Vec<&str> = lines
-        .iter()
-        .copied()
-        .skip_while(|line| *line != "<network>")
-        .take_while(|line| !line.starts_with('.'))
-        .collect();
+    let xml = example(&lines, "<network>");
     let fill = netlaunch::network::Fill {
         uuid: "3e3fce45-4f53-4fa7-bb32-11f34168b82b".parse().unwrap(),
         mac: "52:54:00:00:00:01".parse().unwrap(),
         bridge: Some("virbr9".parse().unwrap()),
     };
-    let network = netlaunch::network::load(xml.join("\n").as_bytes(), Some(&fill)).unwrap();
+    let network = netlaunch::network::load(xml.as_bytes(), Some(&fill)).unwrap();
     assert_eq!(network.network.name.as_str(), "lab");
-    let calls = lines.iter().filter_map(|line| line.strip_prefix("# netlaunch "));
-    let mut found = 0;
-    for call in calls {
-        let words = ["netlaunch"].into_iter().chain(call.split_whitespace()).map(Into::into);
-        assert!(netlaunch::cli::usage::parse(words).is_ok(), "{call}");
-        found += 1;
-    }
-    assert!(found > 2);
-}
-
-/// The literal lines of an example that begins so.
-fn example(lines: &[&str], first: &str) -> String {
-    let begin = lines.iter().copied().skip_while(|line| *line != first);
-    begin.take_while(|line| !line.starts_with('.')).collect::<Vec<_>>().join("\n")
+    assert!(readable_calls(lines) > 2);
 }
 
 #[test]
@@ -341,52 +333,21 @@ fn the_documents_in_the_manual_of_filters_can_be_bound() {
     let parts = flatten(&filters[&binding.filter], &filters, &binding.variables()).unwrap();
     let (rules, warnings) = compile(&parts).unwrap();
     assert!(rules.is_stateful() && warnings.is_empty());
-    let calls = lines.iter().filter_map(|line| line.strip_prefix("# netlaunch "));
-    let words = |call: &str| {
-        let words = ["netlaunch"].into_iter().chain(call.split_whitespace());
-        words.map(Into::into).collect::<Vec<std::ffi::OsString>>()
-    };
-    let calls: Vec<_> = calls.map(|call| (call, words(call))).collect();
-    assert!(calls.len() > 3);
-    for (call, words) in calls {
-        assert!(netlaunch::cli::usage::parse(words).is_ok(), "{call}");
-    }
+    assert!(readable_calls(lines) > 3);
 }
 
 #[test]
 fn nwfilter_conf_sets_nothing_and_names_every_key_as_the_manual_does() {
-    let text = read("conf/nwfilter.conf");
-    let parsed = nwfilter_config::parse(text.as_bytes());
-    assert_eq!(parsed, Ok(nwfilter_config::NwfilterConfig::default()));
-    let sample = sample("conf/nwfilter.conf");
-    if let Err(mistake) = nwfilter_config::parse(sample.as_bytes()) {
-        panic!("the settings of conf/nwfilter.conf, uncommented{mistake}");
-    }
-    let keys: BTreeSet<&str> = sample.lines().filter_map(|l| l.split(" = ").next()).collect();
-    assert_eq!(keys, BTreeSet::from(nwfilter_config::KEYS));
-    let page = read("man/netlaunch-nwfilter.1");
-    let lines = section(&page, ".Ss nwfilter.conf");
-    let keys: BTreeSet<&str> =
-        items(&lines).filter_map(|line| line.strip_prefix(".It Cm ")).collect();
-    assert_eq!(keys, BTreeSet::from(nwfilter_config::KEYS));
+    let keys = &nwfilter_config::KEYS;
+    names_every_key("conf/nwfilter.conf", nwfilter_config::parse, keys);
+    explains_every_key("man/netlaunch-nwfilter.1", ".Ss nwfilter.conf", keys);
 }
 
 #[test]
 fn network_conf_sets_nothing_and_names_every_key_as_the_manual_does() {
-    let text = read("conf/network.conf");
-    let parsed = network_config::parse(text.as_bytes());
-    assert_eq!(parsed, Ok(network_config::NetworkConfig::default()));
-    let sample = sample("conf/network.conf");
-    if let Err(mistake) = network_config::parse(sample.as_bytes()) {
-        panic!("the settings of conf/network.conf, uncommented{mistake}");
-    }
-    let keys: BTreeSet<&str> = sample.lines().filter_map(|l| l.split(" = ").next()).collect();
-    assert_eq!(keys, BTreeSet::from(network_config::KEYS));
-    let page = read("man/netlaunch-network.1");
-    let lines = section(&page, ".Ss network.conf");
-    let keys: BTreeSet<&str> =
-        items(&lines).filter_map(|line| line.strip_prefix(".It Cm ")).collect();
-    assert_eq!(keys, BTreeSet::from(network_config::KEYS));
+    let keys = &network_config::KEYS;
+    names_every_key("conf/network.conf", network_config::parse, keys);
+    explains_every_key("man/netlaunch-network.1", ".Ss network.conf", keys);
 }
 
 /// Every `--word` in a text.
@@ -431,25 +392,38 @@ fn sample(path: &str) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
+/// A sample file sets nothing, and has every key and no other.
+fn names_every_key<C: Default + PartialEq + Debug>(
+    file: &str,
+    parse: impl Fn(&[u8]) -> Result<C, config::Mistake>,
+    keys: &[&str],
+) {
+    assert_eq!(parse(read(file).as_bytes()), Ok(C::default()));
+    let sample = sample(file);
+    if let Err(mistake) = parse(sample.as_bytes()) {
+        panic!("the settings of {file}, uncommented{mistake}");
+    }
+    let found: BTreeSet<&str> = sample.lines().filter_map(|l| l.split(" = ").next()).collect();
+    assert_eq!(found, keys.iter().copied().collect());
+}
+
+/// A section of a manual page has an entry for every key and no other.
+fn explains_every_key(page: &str, heading: &str, keys: &[&str]) {
+    let page = read(page);
+    let lines = section(&page, heading);
+    let found: BTreeSet<&str> =
+        items(&lines).filter_map(|line| line.strip_prefix(".It Cm ")).collect();
+    assert_eq!(found, keys.iter().copied().collect());
+}
+
 #[test]
 fn the_sample_file_sets_nothing_and_names_every_key() {
-    let text = read("conf/netlaunch.conf");
-    assert_eq!(config::parse(text.as_bytes()), Ok(config::Config::default()));
-    let sample = sample("conf/netlaunch.conf");
-    if let Err(mistake) = config::parse(sample.as_bytes()) {
-        panic!("the settings of conf/netlaunch.conf, uncommented{mistake}");
-    }
-    let keys: BTreeSet<&str> = sample.lines().filter_map(|l| l.split(" = ").next()).collect();
-    assert_eq!(keys, BTreeSet::from(config::KEYS));
+    names_every_key("conf/netlaunch.conf", config::parse, &config::KEYS);
 }
 
 #[test]
 fn the_manual_of_the_file_has_every_key_and_no_other() {
-    let page = read("man/netlaunch.conf.5");
-    let lines = section(&page, ".Sh DESCRIPTION");
-    let keys: BTreeSet<&str> =
-        items(&lines).filter_map(|line| line.strip_prefix(".It Cm ")).collect();
-    assert_eq!(keys, BTreeSet::from(config::KEYS));
+    explains_every_key("man/netlaunch.conf.5", ".Sh DESCRIPTION", &config::KEYS);
 }
 
 #[test]

@@ -8,12 +8,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::scene::{Scene, alive, command_line, launch, pid_of};
-use common::{
-    As, Guest, Netns, Sandbox, finish, have_root, processes_with, status_field, text, wait_until,
-};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use common::bridges::{self, End, neighbour, taps, without_dhcp};
+use common::scene::{Scene, command_line, launch, nothing_left, pid_of};
+use common::{As, Guest, Netns, Sandbox, have_root, processes_with, status_field, wait_until};
 
 /// CAP_KILL and CAP_NET_ADMIN of linux/capability.h, as /proc shows them.
 const KILL: &str = "0000000000000020";
@@ -27,14 +24,6 @@ echo 'UP .'
 read go
 exit_qemu 33";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// The guest powers off.
-    Own,
-    /// netlaunch is killed.
-    Killed,
-}
-
 /// A namespace behind the one of the host, with a page.
 fn outside(host: &Netns) -> (Netns, std::sync::Arc<std::sync::Mutex<Vec<std::net::IpAddr>>>) {
     let outside = Netns::bare();
@@ -43,17 +32,6 @@ fn outside(host: &Netns) -> (Netns, std::sync::Arc<std::sync::Mutex<Vec<std::net
     outside.ip("address add 198.51.100.2/24 dev eth0");
     let callers = outside.serve_http_at("198.51.100.2:80".parse().unwrap(), "page of outside");
     (outside, callers)
-}
-
-fn ours(sandbox: &Sandbox, args: &[&str]) -> String {
-    let output = finish(sandbox.netlaunch(args));
-    assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// The taps that the namespace has.
-fn taps(host: &Netns) -> String {
-    host.says("ip", &["-o", "link", "show", "type", "tun"])
 }
 
 fn on_the_default_network(firewall: &str, end: End) {
@@ -68,7 +46,7 @@ fn on_the_default_network(firewall: &str, end: End) {
         "nftables" => host.says("nft", &["list", "tables"]).contains("netlaunch_network"),
         _ => host.says("iptables-save", &[]).contains("NETLAUNCH_"),
     };
-    ours(&sandbox, &["network", "start", "default"]);
+    sandbox.good(&["network", "start", "default"]);
     assert!(rules());
 
     let options = ["--network", "default", "--user", "nobody", "--name", "web"];
@@ -91,23 +69,18 @@ fn on_the_default_network(firewall: &str, end: End) {
     assert!(host.says("ip", &["-o", "link", "show", "master", "virbr0"]).contains(&tap));
     who_may_what(scene.pid(), pid_of(&shown, "qemu"));
 
+    end.come(&mut scene, pid_of(&shown, "qemu"), 33);
     match end {
         End::Own => {
-            scene.say("go");
-            assert_eq!(scene.end().code(), Some(33), "{}", scene.said());
             assert_eq!(sandbox.launch_dirs(), ["networks"]);
             assert_eq!(taps(&host), "");
         }
         End::Killed => {
-            kill(Pid::from_raw(scene.pid()), Signal::SIGKILL).unwrap();
-            scene.end();
-            let gone = wait_until(Duration::from_secs(5), || !alive(pid_of(&shown, "qemu")));
-            assert!(gone, "QEMU outlives netlaunch");
             let gone = wait_until(Duration::from_secs(5), || taps(&host).is_empty());
             assert!(gone, "{}", taps(&host));
         }
     }
-    ours(&sandbox, &["network", "destroy", "default"]);
+    sandbox.good(&["network", "destroy", "default"]);
     assert!(!rules());
     assert_eq!(host.says("ip", &["-o", "link", "show", "type", "bridge"]), "");
     let left = processes_with(&sandbox.path("").to_string_lossy());
@@ -147,13 +120,8 @@ fn a_guest_on_default_with_iptables_whose_netlaunch_is_killed() {
 fn a_guest_on_a_bridge_of_the_hosts() {
     let test = "a_guest_on_a_bridge_of_the_hosts";
     let (true, Some(guest)) = (have_root(test), Guest::find(test)) else { return };
-    let (host, server) = (Netns::bare(), Netns::bare());
-    host.ip("link add br0 type bridge");
-    host.ip("link set br0 up");
-    host.wire("port0", &server, "eth0");
-    host.ip("link set port0 master br0");
-    server.ip("address add 10.77.0.1/24 dev eth0");
-    let callers = server.serve_http_at("10.77.0.1:80".parse().unwrap(), "page of a neighbour");
+    let host = bridges::host();
+    let (_neighbour, callers) = neighbour(&host);
     let sandbox = Sandbox::new(As::Root, Some(&host));
 
     let script = "\
@@ -161,16 +129,13 @@ ip address add 10.77.0.2/24 dev eth0
 echo \"PAGE $(fetch 10.77.0.1 80 /)\"
 read go
 exit_qemu 35";
-    let mut args = command_line(&sandbox, &guest, &["--bridge", "br0"], script);
-    let kernel = args.iter().position(|arg| arg == "-append").unwrap() + 1;
-    args[kernel].insert_str(0, "nl.dhcp=no ");
+    let args = without_dhcp(command_line(&sandbox, &guest, &["--bridge", "br0"], script));
     let mut scene = Scene::start(sandbox.netlaunch(&args));
     assert_eq!(scene.hear("PAGE "), "page of a neighbour", "{}", scene.said());
     assert_eq!(*callers.lock().unwrap(), ["10.77.0.2".parse::<std::net::IpAddr>().unwrap()]);
-    let tap = launch(&sandbox)["bridge"]["tap"].as_str().unwrap().to_owned();
-    assert!(taps(&host).contains(&tap));
-    scene.say("go");
-    assert_eq!(scene.end().code(), Some(35), "{}", scene.said());
-    common::scene::nothing_left(&sandbox);
+    let shown = launch(&sandbox);
+    assert!(taps(&host).contains(shown["bridge"]["tap"].as_str().unwrap()));
+    End::Own.come(&mut scene, pid_of(&shown, "qemu"), 35);
+    nothing_left(&sandbox);
     assert_eq!(taps(&host), "");
 }

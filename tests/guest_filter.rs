@@ -5,12 +5,9 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::scene::{Scene, alive, command_line, launch, pid_of};
-use common::{As, Guest, Netns, Sandbox, finish, have_root, text, wait_until};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use common::bridges::{self, End, neighbour, refused, taps, without_dhcp};
+use common::scene::{Scene, command_line, launch, pid_of};
+use common::{As, Guest, Sandbox, have_root};
 
 /// The guest gets a page as itself, and tries to as somebody else.
 const SCRIPT: &str = "\
@@ -22,32 +19,14 @@ if ping -c 2 -W 1 10.77.0.1 >/dev/null; then echo 'SPOOF passes'; else echo 'SPO
 read go
 exit_qemu 37";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// The guest powers off.
-    Own,
-    /// netlaunch is killed.
-    Killed,
-}
-
 fn filtered(backend: &str, end: End) {
     let test = format!("filtered {backend} {end:?}");
     let (true, Some(guest)) = (have_root(&test), Guest::find(&test)) else { return };
-    let (host, server) = (Netns::bare(), Netns::bare());
-    host.ip("link add br0 type bridge");
-    host.ip("link set br0 up");
-    host.wire("port0", &server, "eth0");
-    host.ip("link set port0 master br0");
-    server.ip("address add 10.77.0.1/24 dev eth0");
-    let _callers = server.serve_http_at("10.77.0.1:80".parse().unwrap(), "page of a neighbour");
+    let host = bridges::host();
+    let (_neighbour, _) = neighbour(&host);
     let sandbox = Sandbox::new(As::Root, Some(&host));
     let setting = format!("firewall_backend = \"{backend}\"\n");
     std::fs::write(sandbox.path("config/nwfilter.conf"), setting).unwrap();
-    let ours = |args: &[&str]| {
-        let output = finish(sandbox.netlaunch(args));
-        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
-        text(&output.stdout)
-    };
     let rules = || match backend {
         "nftables" => host.says("nft", &["list", "tables"]).contains("netlaunch_nwfilter"),
         _ => host.says("ebtables-save", &[]).contains("NETLAUNCH_"),
@@ -65,34 +44,23 @@ fn filtered(backend: &str, end: End) {
         "--name",
         "web",
     ];
-    let mut args = command_line(&sandbox, &guest, &options, SCRIPT);
-    let kernel = args.iter().position(|arg| arg == "-append").unwrap() + 1;
-    args[kernel].insert_str(0, "nl.dhcp=no ");
+    let args = without_dhcp(command_line(&sandbox, &guest, &options, SCRIPT));
     let mut scene = Scene::start(sandbox.netlaunch(&args));
     assert_eq!(scene.hear("PAGE "), "page of a neighbour", "{}", scene.said());
     assert_eq!(scene.hear("SPOOF "), "stopped");
     let shown = launch(&sandbox);
     let tap = shown["bridge"]["tap"].as_str().unwrap().to_owned();
-    let list = ours(&["nwfilter", "binding-list"]);
+    let list = sandbox.good(&["nwfilter", "binding-list"]);
     assert!(list.contains(&tap) && list.contains("clean-traffic"), "{list}");
-    assert!(ours(&["nwfilter", "binding-dumpxml", &tap]).contains("<name>web</name>"));
+    assert!(sandbox.good(&["nwfilter", "binding-dumpxml", &tap]).contains("<name>web</name>"));
     assert!(rules());
 
-    match end {
-        End::Own => {
-            scene.say("go");
-            assert_eq!(scene.end().code(), Some(37), "{}", scene.said());
-        }
-        End::Killed => {
-            kill(Pid::from_raw(scene.pid()), Signal::SIGKILL).unwrap();
-            scene.end();
-            let gone = wait_until(Duration::from_secs(5), || !alive(pid_of(&shown, "qemu")));
-            assert!(gone, "QEMU outlives netlaunch");
-            // What a killed launch left is the next command's to take away.
-            let list = ours(&["nwfilter", "binding-list"]);
-            assert!(!list.contains(&tap), "{list}");
-            ours(&["firewall", "reload"]);
-        }
+    end.come(&mut scene, pid_of(&shown, "qemu"), 37);
+    if end == End::Killed {
+        // What a killed launch left is the next command's to take away.
+        let list = sandbox.good(&["nwfilter", "binding-list"]);
+        assert!(!list.contains(&tap), "{list}");
+        sandbox.good(&["firewall", "reload"]);
     }
     assert!(!rules(), "{}", scene.said());
 }
@@ -120,8 +88,7 @@ fn a_filter_without_its_values_starts_nothing() {
     if !have_root("a_filter_without_its_values_starts_nothing") {
         return;
     }
-    let host = Netns::bare();
-    host.ip("link add br0 type bridge");
+    let host = bridges::host();
     let sandbox = Sandbox::new(As::Root, Some(&host));
     for (options, expected) in [
         (&["--filter", "clean-traffic", "--filter-param", "CTRL_IP_LEARNING=none"][..], "IP"),
@@ -130,11 +97,10 @@ fn a_filter_without_its_values_starts_nothing() {
         (&["--filter-param", "IP=10.0.0.1"], "--filter"),
     ] {
         let args = [&["--bridge", "br0"], options, &["--", "true"]].concat();
-        let output = finish(sandbox.netlaunch(&args));
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.lines().count() == 1 && said.contains(expected), "{said}");
-        assert_eq!(host.says("ip", &["-o", "link", "show", "type", "tun"]), "");
+        let (status, said) = refused(sandbox.netlaunch(&args));
+        assert_eq!(status, Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(taps(&host), "");
         assert!(!host.says("nft", &["list", "tables"]).contains("netlaunch"));
     }
 }

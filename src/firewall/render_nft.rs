@@ -29,12 +29,7 @@ pub const TABLE: &str = "netlaunch_network";
 pub fn apply(rulesets: &[Ruleset]) -> String {
     let mut text = String::new();
     for ruleset in rulesets {
-        let table = table(ruleset.version);
-        let (entries, chains) = rendered(ruleset);
-        line(&mut text, &format!("add table {table}"));
-        for base in bases(&entries) {
-            base.add(&mut text, ruleset.version);
-        }
+        let (table, entries, chains) = begin(&mut text, ruleset, Base::add);
         for chain in &chains {
             let name = chain_name(&chain.name);
             line(&mut text, &format!("add chain {table} {name}"));
@@ -56,12 +51,7 @@ pub fn apply(rulesets: &[Ruleset]) -> String {
 pub fn removal(rulesets: &[Ruleset]) -> String {
     let mut text = String::new();
     for ruleset in rulesets {
-        let table = table(ruleset.version);
-        let (entries, chains) = rendered(ruleset);
-        line(&mut text, &format!("add table {table}"));
-        for base in bases(&entries) {
-            base.add_maps(&mut text, ruleset.version);
-        }
+        let (table, entries, chains) = begin(&mut text, ruleset, Base::add_maps);
         for chain in &chains {
             line(&mut text, &format!("add chain {table} {}", chain_name(&chain.name)));
         }
@@ -108,6 +98,22 @@ fn table(version: Version) -> String {
 /// An owner's chain: the prefix keeps it apart from base chains and nft's own words.
 fn chain_name(name: &ChainName) -> String {
     format!("nl-{}", name.as_str())
+}
+
+/// Adds the ruleset's table, and to it what `add` adds for each base chain. Returns the table, and
+/// the entries and chains that have an effect here.
+fn begin<'a>(
+    text: &mut String,
+    ruleset: &'a Ruleset,
+    add: fn(Base, &mut String, Version),
+) -> (String, Vec<&'a Entry>, Vec<&'a Chain>) {
+    let table = table(ruleset.version);
+    let (entries, chains) = rendered(ruleset);
+    line(text, &format!("add table {table}"));
+    for base in bases(&entries) {
+        add(base, text, ruleset.version);
+    }
+    (table, entries, chains)
 }
 
 /// The entries and chains that have an effect here.

@@ -52,13 +52,7 @@ pub struct Define<'a> {
 }
 
 /// A file that is no definition.
-#[derive(Debug)]
-pub struct Broken {
-    /// What it would define.
-    pub name: NetworkName,
-    /// Why it does not.
-    pub error: StoreError,
-}
+pub type Broken = definitions::Broken<NetworkName, StoreError>;
 
 impl NetworkStore {
     /// The store in a configuration directory; nothing is made or read yet.
@@ -105,18 +99,7 @@ impl NetworkStore {
     /// # Errors
     /// [`StoreError::File`] when the directory is there and cannot be read.
     pub fn list(&self) -> Result<(Vec<Definition>, Vec<Broken>), StoreError> {
-        let mut names: Vec<NetworkName> = self.dir.names()?;
-        names.extend(DEFAULT_NAME.parse());
-        names.sort();
-        names.dedup();
-        let (mut definitions, mut broken) = (Vec::new(), Vec::new());
-        for name in names {
-            match self.find(&name) {
-                Ok(found) => definitions.extend(found),
-                Err(error) => broken.push(Broken { name, error }),
-            }
-        }
-        Ok((definitions, broken))
+        Ok(self.dir.list(DEFAULT_NAME.parse(), |name| self.find(name))?)
     }
 
     /// Defines a network, or defines it anew. What the document leaves out is kept from the

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Define, Definition, NetworkName, NetworkStore, Origin, StoreError, to_xml};
+use crate::definitions::testing::{self, WORKERS, files};
 use crate::types::InterfaceName;
 
 fn name(text: &str) -> NetworkName {
@@ -33,22 +33,6 @@ fn simple(name: &str, number: usize) -> String {
     format!(
         "<network><name>{name}</name><ip address='10.{number}.0.1' netmask='255.255.255.0'/></network>"
     )
-}
-
-/// Every file below the directory but the lock, with its text.
-fn files(dir: &Path) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(dir) else { return found };
-    for entry in entries.map(Result::unwrap) {
-        let path = entry.path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false if entry.file_name() == ".lock" => {}
-            false => found.push((path.display().to_string(), fs::read_to_string(&path).unwrap())),
-        }
-    }
-    found.sort();
-    found
 }
 
 #[test]
@@ -277,8 +261,6 @@ fn hammer(config: &Path, worker: usize) {
     }
 }
 
-const WORKERS: usize = 4;
-
 fn check_hammered(config: &Path) {
     let store = NetworkStore::new(config);
     let (definitions, broken) = store.list().unwrap();
@@ -289,46 +271,15 @@ fn check_hammered(config: &Path) {
     bridges.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     bridges.dedup();
     assert_eq!(bridges.len(), definitions.len(), "no two have one bridge");
-    let names = fs::read_dir(config.join("networks")).unwrap();
-    let unfinished =
-        names.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(".new"));
-    assert_eq!(unfinished.count(), 0);
 }
 
 #[test]
 fn threads_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path();
-    std::thread::scope(|scope| {
-        for worker in 0..WORKERS {
-            scope.spawn(move || hammer(config, worker));
-        }
-    });
-    check_hammered(dir.path());
+    testing::threads(hammer, check_hammered);
 }
-
-/// Tells a test that it is one of the processes of [`processes_at_once`], and which.
-const WORKER: &str = "NETLAUNCH_TEST_STORE_WORKER";
 
 #[test]
 fn processes_at_once() {
-    if let Some(worker) = std::env::var_os(WORKER) {
-        let worker = worker.into_string().unwrap();
-        let (number, config) = worker.split_once(':').unwrap();
-        return hammer(Path::new(config), number.parse().unwrap());
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let workers: Vec<_> = (0..WORKERS)
-        .map(|worker| {
-            Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "network::store_tests::processes_at_once", "--nocapture"])
-                .env(WORKER, format!("{worker}:{}", dir.path().display()))
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    for mut worker in workers {
-        assert!(worker.wait().unwrap().success());
-    }
-    check_hammered(dir.path());
+    let test = "network::store_tests::processes_at_once";
+    testing::processes(test, hammer, check_hammered);
 }

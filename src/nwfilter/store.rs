@@ -37,13 +37,7 @@ pub struct Definition {
 }
 
 /// A file that is no definition.
-#[derive(Debug)]
-pub struct Broken {
-    /// What it would define.
-    pub name: FilterName,
-    /// Why it does not.
-    pub error: StoreError,
-}
+pub type Broken = definitions::Broken<FilterName, StoreError>;
 
 /// A filter as a document says it, before it is looked at among others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,18 +127,7 @@ impl FilterStore {
     /// # Errors
     /// [`StoreError::File`] when the directory is there and cannot be read.
     pub fn list(&self) -> Result<(Vec<Definition>, Vec<Broken>), StoreError> {
-        let mut names: Vec<FilterName> = self.dir.names()?;
-        names.extend(stock_names());
-        names.sort();
-        names.dedup();
-        let (mut definitions, mut broken) = (Vec::new(), Vec::new());
-        for name in names {
-            match self.find(&name) {
-                Ok(found) => definitions.extend(found),
-                Err(error) => broken.push(Broken { name, error }),
-            }
-        }
-        Ok((definitions, broken))
+        Ok(self.dir.list(stock_names(), |name| self.find(name))?)
     }
 
     /// A filter and all that it refers to, as far as they are there. Without the lock they may be of

@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use super::*;
 use crate::definitions::Origin;
+use crate::definitions::testing::{self, WORKERS, files};
 
 fn name(text: &str) -> FilterName {
     text.parse().unwrap()
@@ -42,18 +42,6 @@ fn simple(name: &str, port: usize) -> String {
 
 fn referring(name: &str, other: &str) -> String {
     format!("<filter name='{name}'><filterref filter='{other}'/></filter>")
-}
-
-/// Every file below the directory but the lock, with its text.
-fn files(dir: &Path) -> Vec<(String, String)> {
-    let Ok(entries) = fs::read_dir(dir.join("nwfilter")) else { return Vec::new() };
-    let mut found: Vec<_> = entries
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| !path.ends_with(".lock"))
-        .map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap()))
-        .collect();
-    found.sort();
-    found
 }
 
 #[test]
@@ -242,8 +230,6 @@ fn hammer(config: &Path, worker: usize) {
     }
 }
 
-const WORKERS: usize = 4;
-
 fn check_hammered(config: &Path) {
     let store = FilterStore::new(config);
     let (definitions, broken) = store.list().unwrap();
@@ -252,44 +238,15 @@ fn check_hammered(config: &Path) {
     assert_eq!(own, WORKERS * 12);
     let uuids: std::collections::BTreeSet<_> = definitions.iter().map(|d| d.filter.uuid).collect();
     assert_eq!(uuids.len(), definitions.len());
-    let unfinished = files(config).into_iter().filter(|(path, _)| path.contains(".new"));
-    assert_eq!(unfinished.count(), 0);
 }
 
 #[test]
 fn threads_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path();
-    std::thread::scope(|scope| {
-        for worker in 0..WORKERS {
-            scope.spawn(move || hammer(config, worker));
-        }
-    });
-    check_hammered(config);
+    testing::threads(hammer, check_hammered);
 }
-
-/// Tells a test that it is one of the processes of [`processes_at_once`], and which.
-const WORKER: &str = "NETLAUNCH_TEST_FILTER_WORKER";
 
 #[test]
 fn processes_at_once() {
-    if let Some(worker) = std::env::var_os(WORKER) {
-        let worker = worker.into_string().unwrap();
-        let (number, config) = worker.split_once(':').unwrap();
-        return hammer(Path::new(config), number.parse().unwrap());
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let workers: Vec<_> = (0..WORKERS)
-        .map(|worker| {
-            Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "nwfilter::store_tests::processes_at_once", "--nocapture"])
-                .env(WORKER, format!("{worker}:{}", dir.path().display()))
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    for mut worker in workers {
-        assert!(worker.wait().unwrap().success());
-    }
-    check_hammered(dir.path());
+    let test = "nwfilter::store_tests::processes_at_once";
+    testing::processes(test, hammer, check_hammered);
 }

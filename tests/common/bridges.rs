@@ -1,9 +1,11 @@
-//! Launches on a bridge whose QEMU runs with its processor stopped.
+//! Launches on a bridge: of a QEMU that runs with its processor stopped, and of the real guest.
 
+use std::net::IpAddr;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::scene::{Scene, launches};
+use super::scene::{Scene, alive, launches};
 use super::{Netns, Sandbox, finish, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,6 +18,51 @@ pub fn host() -> Netns {
     host.ip("link add br0 type bridge");
     host.ip("link set br0 up");
     host
+}
+
+/// Another machine on that bridge, 10.77.0.1, with a page; and who asks for it.
+pub fn neighbour(host: &Netns) -> (Netns, Arc<Mutex<Vec<IpAddr>>>) {
+    let neighbour = Netns::bare();
+    host.wire("port0", &neighbour, "eth0");
+    host.ip("link set port0 master br0");
+    neighbour.ip("address add 10.77.0.1/24 dev eth0");
+    let at = "10.77.0.1:80".parse().unwrap();
+    let callers = neighbour.serve_http_at(at, "page of a neighbour");
+    (neighbour, callers)
+}
+
+/// The arguments of a launch, with a guest that asks nobody for its address.
+pub fn without_dhcp(mut args: Vec<String>) -> Vec<String> {
+    let kernel = args.iter().position(|arg| arg == "-append").unwrap() + 1;
+    args[kernel].insert_str(0, "nl.dhcp=no ");
+    args
+}
+
+/// How a launch of the real guest ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The guest powers off.
+    Own,
+    /// netlaunch is killed.
+    Killed,
+}
+
+impl End {
+    /// Brings it about, where the guest waits for a line and then ends its QEMU with `status`.
+    pub fn come(self, scene: &mut Scene, qemu: i32, status: i32) {
+        match self {
+            End::Own => {
+                scene.say("go");
+                assert_eq!(scene.end().code(), Some(status), "{}", scene.said());
+            }
+            End::Killed => {
+                kill(Pid::from_raw(scene.pid()), Signal::SIGKILL).unwrap();
+                scene.end();
+                let gone = wait_until(Duration::from_secs(5), || !alive(qemu));
+                assert!(gone, "QEMU outlives netlaunch");
+            }
+        }
+    }
 }
 
 /// netlaunch's arguments, then a QEMU that waits to be told to run its guest.

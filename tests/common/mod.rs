@@ -247,6 +247,13 @@ impl Sandbox {
         command
     }
 
+    /// What netlaunch prints when it does what these arguments say.
+    pub fn good(&self, args: &[&str]) -> String {
+        let output = finish(self.netlaunch(args));
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
     /// Any program as this sandbox's user, in its namespace.
     pub fn program(&self, program: &Path) -> Command {
         let mut argv: Vec<String> = Vec::new();
