@@ -358,7 +358,8 @@ impl PortScene {
         wait_until(Duration::from_millis(200), || socket.recv(&mut buffer).is_ok())
     }
 
-    fn write(&self, station: Station, bytes: &[u8]) {
+    /// Sends these bytes from a station, whatever becomes of them.
+    pub fn write(&self, station: Station, bytes: &[u8]) {
         self.port(station).borrow().as_ref().unwrap().send(bytes);
     }
 
