@@ -1,6 +1,7 @@
 //! One change of any number of ports, in the order that [`super`] describes.
 
 use std::fs;
+use std::sync::Arc;
 
 use super::{BindingError, Bindings, Status};
 use crate::firewall::{Backend, PortError, PortFilter, PortPlan, PortRecorded};
@@ -10,7 +11,7 @@ use crate::types::InterfaceName;
 /// The rules that a port is to have.
 pub(super) struct Wanted {
     pub(super) status: Status,
-    pub(super) rules: PortRules,
+    pub(super) rules: Arc<PortRules>,
 }
 
 impl Bindings {

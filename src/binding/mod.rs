@@ -38,10 +38,9 @@ use crate::firewall::{
     Backend, Counters, PortCounts, PortFilter, PortPlan, PortRecorded, Script, Tools,
 };
 use crate::nwfilter::{
-    Binding, Change, FilterName, FilterStore, Filters, VariableName, Warning, compile, flatten,
-    reachable,
+    Binding, Change, Compiled, Compiler, FilterName, FilterStore, Filters, RulesError,
+    VariableName, Warning, reachable,
 };
-use crate::rules::port::PortRules;
 use crate::state;
 use crate::types::InterfaceName;
 
@@ -167,7 +166,7 @@ impl Bindings {
             return Err(BindingError::Bound(port.clone()));
         }
         let filters = self.store.tree(&binding.filter)?;
-        let (rules, warnings) = self.rules(binding, &filters)?;
+        let (rules, warnings) = self.rules(binding, &filters, &mut Compiler::new(&filters))?;
         let status = Status {
             version: 1,
             port: port.clone(),
@@ -218,7 +217,7 @@ impl Bindings {
     /// The filter makes no rules.
     pub fn scripts(&self, binding: &Binding) -> Result<Vec<Script>, BindingError> {
         let filters = self.store.tree(&binding.filter)?;
-        let (rules, _) = self.rules(binding, &filters)?;
+        let (rules, _) = self.rules(binding, &filters, &mut Compiler::new(&filters))?;
         let extras = self.extras();
         let mut tried = Vec::new();
         let port = binding.port.clone();
@@ -341,8 +340,9 @@ impl Bindings {
     }
 
     fn wanted(&self, live: &[Status], filters: &Filters) -> Result<Vec<Wanted>, BindingError> {
+        let mut compiler = Compiler::new(filters);
         let wanted = |status: &Status| {
-            let (rules, _) = self.rules(&self.binding(status)?, filters)?;
+            let (rules, _) = self.rules(&self.binding(status)?, filters, &mut compiler)?;
             Ok(Wanted { status: status.clone(), rules })
         };
         live.iter().map(wanted).collect()
@@ -353,7 +353,8 @@ impl Bindings {
         &self,
         binding: &Binding,
         filters: &Filters,
-    ) -> Result<(PortRules, Vec<Warning>), BindingError> {
+        compiler: &mut Compiler<'_>,
+    ) -> Result<Compiled, BindingError> {
         let port = || binding.port.clone();
         let variables = binding.variables();
         if let Ok(name) = "CTRL_IP_LEARNING".parse::<VariableName>() {
@@ -366,9 +367,10 @@ impl Bindings {
         let Some(filter) = filters.get(&binding.filter) else {
             return Err(crate::nwfilter::StoreError::Unknown(binding.filter.clone()).into());
         };
-        let parts = flatten(filter, filters, &variables)
-            .map_err(|error| BindingError::Tree { port: port(), error: Box::new(error) })?;
-        compile(&parts).map_err(|error| BindingError::Compile { port: port(), error })
+        compiler.rules(filter, &variables).map_err(|error| match error {
+            RulesError::Tree(error) => BindingError::Tree { port: port(), error },
+            RulesError::Compile(error) => BindingError::Compile { port: port(), error },
+        })
     }
 }
 

@@ -7,6 +7,8 @@
 //! second stage, the new one in the first); so ports that already had a filter are closed until
 //! all parts are done. A port that changes its backend has the new filter before the old one goes.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::backend::Backend;
@@ -25,8 +27,8 @@ pub struct PortFilter {
     pub index: u32,
     /// The interface's name.
     pub port: InterfaceName,
-    /// Its rules.
-    pub rules: PortRules,
+    /// Its rules; ports with the same share them.
+    pub rules: Arc<PortRules>,
     /// The backend that carries them out.
     pub backend: Backend,
 }
