@@ -113,13 +113,19 @@ impl Bindings {
         }
         let failed = |error| BindingError::Firewall { ports: ports(), error };
         let plan = PortPlan::new(&filters, self.extras()).map_err(failed)?;
-        let before = wanted.iter().map(|wanted| &wanted.status);
-        let (mut begun, mut complete) = (Vec::new(), Vec::new());
         // What an earlier interface of the name left is removed by the same transaction.
         let stale = |port: &InterfaceName| gone.iter().find(|status| status.port == *port);
-        for ((status, recorded), backend) in before.zip(plan.recorded()).zip(backends) {
+        let (mut begun, mut complete) = (Vec::new(), Vec::new());
+        for ((wanted, recorded), backend) in wanted.iter().zip(plan.recorded()).zip(backends) {
+            let status = &wanted.status;
+            let stale = stale(&status.port);
+            let same = status.complete && status.backend == *backend && stale.is_none();
+            // What names the same objects needs no word.
+            if same && status.recorded.as_slice() == std::slice::from_ref(recorded) {
+                continue;
+            }
             let mut both = status.recorded.clone();
-            both.extend(stale(&status.port).into_iter().flat_map(|s| s.recorded.clone()));
+            both.extend(stale.into_iter().flat_map(|s| s.recorded.clone()));
             if !both.contains(recorded) {
                 both.push(recorded.clone());
             }
@@ -127,9 +133,7 @@ impl Bindings {
             let recorded = vec![recorded.clone()];
             complete.push(Status { recorded, complete: true, backend: *backend, ..status.clone() });
         }
-        // What names the same objects needs no word before it is done.
-        let changed = |(new, old): (&Status, &Wanted)| *new != old.status;
-        for (status, _) in begun.iter().zip(wanted).filter(|(n, o)| changed((n, o))) {
+        for status in &begun {
             status.write(dir)?;
         }
         if let Err(error) = plan.apply(&self.tools, removed, others).await {
@@ -148,7 +152,7 @@ impl Bindings {
             }
             return Err(failed(error));
         }
-        for (status, _) in complete.iter().zip(wanted).filter(|(n, o)| changed((n, o))) {
+        for status in &complete {
             status.write(dir)?;
         }
         Ok(())
