@@ -251,10 +251,11 @@ impl Bindings {
         let _lock = self.lock()?;
         let (live, stale) = self.statuses()?;
         let filters = self.filters()?;
-        let wanted = self.wanted(&live, &filters)?;
-        let notes = live
+        let bound = self.bound(live)?;
+        let wanted = self.wanted(&bound, &filters)?;
+        let notes = bound
             .iter()
-            .map(|status| format!("the filter of the port {} is there", status.port))
+            .map(|(status, _)| format!("the filter of the port {} is there", status.port))
             .collect();
         self.change(wanted, &stale, &[]).await?;
         Ok(notes)
@@ -275,8 +276,8 @@ impl Bindings {
         let locked = self.store.lock().map_err(BindingError::from)?;
         let change = plan(&self.store)?;
         let (live, stale) = self.statuses()?;
-        let affected = self.affected(&live, &change)?;
-        if let (Some(status), None) = (affected.first(), &change.new) {
+        let (affected, others) = self.affected(live, &change)?;
+        if let (Some((status, _)), None) = (affected.first(), &change.new) {
             let (filter, port) = (change.name.clone(), status.port.clone());
             return Err(BindingError::InUse { filter, port }.into());
         }
@@ -284,9 +285,6 @@ impl Bindings {
             locked.commit(&change).map_err(BindingError::from)?;
             return Ok(change);
         }
-        let names: Vec<_> = affected.iter().map(|status| status.port.clone()).collect();
-        let others: Vec<_> =
-            live.into_iter().filter(|status| !names.contains(&status.port)).collect();
         let wanted = self.wanted(&affected, &change.filters)?;
         self.change(wanted, &stale, &others).await?;
         if let Err(error) = locked.commit(&change) {
@@ -313,39 +311,47 @@ impl Bindings {
         Ok(definitions.into_iter().map(|d| (d.filter.name.clone(), d.filter)).collect())
     }
 
-    /// The ports whose rules a change of definitions changes.
-    fn affected(&self, live: &[Status], change: &Change) -> Result<Vec<Status>, BindingError> {
-        let mut affected = Vec::new();
+    /// The ports whose rules a change of definitions changes, and the others.
+    fn affected(
+        &self,
+        live: Vec<Status>,
+        change: &Change,
+    ) -> Result<(Vec<(Status, Binding)>, Vec<Status>), BindingError> {
+        let (mut affected, mut others) = (Vec::new(), Vec::new());
         // Ports mostly share their filters.
-        let mut known: Vec<(FilterName, bool)> = Vec::new();
-        for status in live {
-            let filter = self.binding(status)?.filter;
-            let uses = match known.iter().find(|(name, _)| *name == filter) {
-                Some((_, uses)) => *uses,
-                None => {
-                    let mut filters = change.filters.clone();
-                    if let Some(old) = &change.old {
-                        filters.entry(change.name.clone()).or_insert_with(|| old.filter.clone());
-                    }
-                    let uses = reachable(&filter, &filters).contains(&change.name);
-                    known.push((filter, uses));
-                    uses
+        let mut known: BTreeMap<FilterName, bool> = BTreeMap::new();
+        for (status, binding) in self.bound(live)? {
+            let uses = *known.entry(binding.filter.clone()).or_insert_with(|| {
+                let mut filters = change.filters.clone();
+                if let Some(old) = &change.old {
+                    filters.entry(change.name.clone()).or_insert_with(|| old.filter.clone());
                 }
-            };
-            if uses {
-                affected.push(status.clone());
+                reachable(&binding.filter, &filters).contains(&change.name)
+            });
+            match uses {
+                true => affected.push((status, binding)),
+                false => others.push(status),
             }
         }
-        Ok(affected)
+        Ok((affected, others))
     }
 
-    fn wanted(&self, live: &[Status], filters: &Filters) -> Result<Vec<Wanted>, BindingError> {
+    fn bound(&self, live: Vec<Status>) -> Result<Vec<(Status, Binding)>, BindingError> {
+        let bound = |status: Status| self.binding(&status).map(|binding| (status, binding));
+        live.into_iter().map(bound).collect()
+    }
+
+    fn wanted(
+        &self,
+        bound: &[(Status, Binding)],
+        filters: &Filters,
+    ) -> Result<Vec<Wanted>, BindingError> {
         let mut compiler = Compiler::new(filters);
-        let wanted = |status: &Status| {
-            let (rules, _) = self.rules(&self.binding(status)?, filters, &mut compiler)?;
+        let wanted = |(status, binding): &(Status, Binding)| {
+            let (rules, _) = self.rules(binding, filters, &mut compiler)?;
             Ok(Wanted { status: status.clone(), rules })
         };
-        live.iter().map(wanted).collect()
+        bound.iter().map(wanted).collect()
     }
 
     /// What a binding's filter means for its port.
