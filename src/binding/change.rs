@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::meaning::Known;
 use super::{BindingError, Bindings, Status};
@@ -15,9 +16,9 @@ pub(super) struct Wanted {
     /// The status of before.
     pub(super) status: Status,
     /// The rules.
-    pub(super) rules: PortRules,
+    pub(super) rules: Arc<PortRules>,
     /// Those that are to follow; they are not set, and have to be possible.
-    pub(super) to_come: Option<PortRules>,
+    pub(super) to_come: Option<Arc<PortRules>>,
     /// The learnt address that the rules are made with.
     pub(super) address: Option<Ipv4Addr>,
 }
@@ -118,7 +119,7 @@ impl Bindings {
         let dir = &self.dir();
         let ports = || wanted.iter().map(|wanted| wanted.status.port.clone()).collect();
         let failed = |error| BindingError::Firewall { ports: ports(), error };
-        let filter = |wanted: &Wanted, rules: &PortRules, backend: &Backend| PortFilter {
+        let filter = |wanted: &Wanted, rules: &Arc<PortRules>, backend: &Backend| PortFilter {
             index: wanted.status.index,
             port: wanted.status.port.clone(),
             rules: rules.clone(),
@@ -146,15 +147,23 @@ impl Bindings {
         if to_come.iter().any(|filter| is_special(&filter.rules)) {
             all_to_come.check(&self.tools).await.map_err(failed)?;
         }
-        let before = wanted.iter().map(|wanted| &wanted.status);
-        let (mut begun, mut complete) = (Vec::new(), Vec::new());
         // What an earlier interface of the name left is removed by the same transaction.
         let stale = |port: &InterfaceName| gone.iter().find(|status| status.port == *port);
-        for (((status, recorded), backend), wanted) in
-            before.zip(plan.recorded()).zip(backends).zip(wanted)
-        {
+        let (mut begun, mut complete) = (Vec::new(), Vec::new());
+        for ((wanted, recorded), backend) in wanted.iter().zip(plan.recorded()).zip(backends) {
+            let status = &wanted.status;
+            let stale = stale(&status.port);
+            let same = status.complete
+                && status.backend == *backend
+                && status.address == wanted.address
+                && status.failed.is_none()
+                && stale.is_none();
+            // What names the same objects needs no word.
+            if same && status.recorded.as_slice() == std::slice::from_ref(recorded) {
+                continue;
+            }
             let mut both = status.recorded.clone();
-            both.extend(stale(&status.port).into_iter().flat_map(|s| s.recorded.clone()));
+            both.extend(stale.into_iter().flat_map(|s| s.recorded.clone()));
             if !both.contains(recorded) {
                 both.push(recorded.clone());
             }
@@ -165,9 +174,7 @@ impl Bindings {
             let status = status.clone();
             complete.push(Status { recorded, complete: true, backend, address, failed, ..status });
         }
-        // What names the same objects needs no word before it is done.
-        let changed = |(new, old): (&Status, &Wanted)| *new != old.status;
-        for (status, _) in begun.iter().zip(wanted).filter(|(n, o)| changed((n, o))) {
+        for status in &begun {
             status.write(dir)?;
         }
         if let Err(error) = plan.apply(&self.tools, removed, others).await {
@@ -186,7 +193,7 @@ impl Bindings {
             }
             return Err(failed(error));
         }
-        for (status, _) in complete.iter().zip(wanted).filter(|(n, o)| changed((n, o))) {
+        for status in &complete {
             status.write(dir)?;
         }
         Ok(())
@@ -196,8 +203,8 @@ impl Bindings {
 impl Wanted {
     pub(super) fn new(
         status: Status,
-        rules: PortRules,
-        to_come: Option<PortRules>,
+        rules: Arc<PortRules>,
+        to_come: Option<Arc<PortRules>>,
         known: Known,
     ) -> Self {
         let address = match known {
@@ -208,7 +215,7 @@ impl Wanted {
     }
 
     fn all_rules(&self) -> impl Iterator<Item = &PortRules> {
-        [&self.rules].into_iter().chain(&self.to_come)
+        [&self.rules].into_iter().chain(&self.to_come).map(Arc::as_ref)
     }
 }
 

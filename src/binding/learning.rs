@@ -280,8 +280,9 @@ impl Bindings {
             return Ok(InForce::Was);
         }
         let changed = async {
-            let filters = self.store.tree(&self.binding(&status)?.filter)?;
-            let wanted = self.wanted(std::slice::from_ref(&status), &filters)?;
+            let binding = self.binding(&status)?;
+            let filters = self.store.tree(&binding.filter)?;
+            let wanted = self.wanted(&[(status.clone(), binding)], &filters)?;
             self.settled(self.change(wanted, &stale, &live)).await
         };
         match changed.await {

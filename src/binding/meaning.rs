@@ -12,11 +12,12 @@
 //! all: a filter that makes no rules with any address is refused at once.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::BindingError;
 use crate::learn::{Method, learning_rules};
 use crate::nwfilter::{
-    Binding, Filters, StoreError, TreeError, VariableName, Variables, Warning, compile, flatten,
+    Binding, Compiler, RulesError, StoreError, TreeError, VariableName, Variables, Warning,
 };
 use crate::rules::port::PortRules;
 
@@ -38,32 +39,33 @@ pub(super) enum Known {
 #[derive(Debug, Clone)]
 pub(super) struct Meaning {
     /// Those to put in force.
-    pub(super) rules: PortRules,
+    pub(super) rules: Arc<PortRules>,
     /// Those that follow once the address is known, with an address that stands for it.
-    pub(super) to_come: Option<PortRules>,
+    pub(super) to_come: Option<Arc<PortRules>>,
     /// What the caller should know.
     pub(super) warnings: Vec<Warning>,
     /// How the address is learnt, where the filter's rules need it and nobody said it.
     pub(super) method: Option<Method>,
 }
 
-/// What the filter of `binding` means.
+/// What the filter of `binding` means, of the filters that `compiler` has.
 ///
 /// # Errors
 /// It makes no rules.
 pub(super) fn meaning(
     binding: &Binding,
-    filters: &Filters,
+    compiler: &mut Compiler<'_>,
     known: Known,
 ) -> Result<Meaning, BindingError> {
     let port = || binding.port.clone();
-    let Some(filter) = filters.get(&binding.filter) else {
+    let Some(filter) = compiler.filter(&binding.filter) else {
         return Err(StoreError::Unknown(binding.filter.clone()).into());
     };
-    let made = |variables: &Variables| {
-        let parts = flatten(filter, filters, variables)
-            .map_err(|error| BindingError::Tree { port: port(), error: Box::new(error) })?;
-        compile(&parts).map_err(|error| BindingError::Compile { port: port(), error })
+    let mut made = |variables: &Variables| {
+        compiler.rules(filter, variables).map_err(|error| match error {
+            RulesError::Tree(error) => BindingError::Tree { port: port(), error },
+            RulesError::Compile(error) => BindingError::Compile { port: port(), error },
+        })
     };
     let mut variables = binding.variables();
     let method = method(&variables)?;
@@ -86,7 +88,7 @@ pub(super) fn meaning(
     let (rules, warnings) = made(&variables)?;
     let (rules, to_come) = match known {
         Known::Is(_) => (rules, None),
-        _ => (learning_rules(&method, binding.mac), Some(rules)),
+        _ => (Arc::new(learning_rules(&method, binding.mac)), Some(rules)),
     };
     Ok(Meaning { rules, to_come, warnings, method: Some(method) })
 }
@@ -129,7 +131,7 @@ pub(super) fn method(variables: &Variables) -> Result<Option<Method>, BindingErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nwfilter::{FilterName, stock, stock_names};
+    use crate::nwfilter::{FilterName, Filters, stock, stock_names};
 
     fn stock_filters() -> Filters {
         let filter = |name: FilterName| Some((name.clone(), stock(&name)?.unwrap()));
@@ -148,7 +150,8 @@ mod tests {
     }
 
     fn learnt(parameters: &[(&str, &str)], known: Known) -> Result<Meaning, String> {
-        meaning(&binding("clean-traffic", parameters), &stock_filters(), known)
+        let filters = stock_filters();
+        meaning(&binding("clean-traffic", parameters), &mut Compiler::new(&filters), known)
             .map_err(|error| error.to_string())
     }
 
@@ -168,7 +171,7 @@ mod tests {
         assert!(is.to_come.is_none());
         let not_yet = learnt(&[], Known::NotYet).unwrap();
         let mac = "52:54:00:00:00:01".parse().unwrap();
-        assert_eq!(not_yet.rules, learning_rules(&Method::Any, mac));
+        assert_eq!(*not_yet.rules, learning_rules(&Method::Any, mac));
         let sample = learnt(&[("IP", "192.0.2.1")], Known::Unlearnt).unwrap();
         assert_eq!(not_yet.to_come, Some(sample.rules));
     }
@@ -233,7 +236,8 @@ mod tests {
             )
             .unwrap();
             let filters = Filters::from([(filter.name.clone(), filter)]);
-            let error = meaning(&binding("f", &[]), &filters, Known::NotYet).unwrap_err();
+            let mut compiler = Compiler::new(&filters);
+            let error = meaning(&binding("f", &[]), &mut compiler, Known::NotYet).unwrap_err();
             assert!(error.to_string().contains(missing), "{error}");
         }
     }

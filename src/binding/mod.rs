@@ -60,7 +60,9 @@ use crate::firewall::{
     Backend, Counters, PortCounts, PortFilter, PortPlan, PortRecorded, Script, Tools,
 };
 use crate::learn::{Kept, LeaseDir, Teacher, UnixTime};
-use crate::nwfilter::{Binding, Change, FilterName, FilterStore, Filters, Warning, reachable};
+use crate::nwfilter::{
+    Binding, Change, Compiler, FilterName, FilterStore, Filters, Warning, reachable,
+};
 use crate::state;
 use crate::types::InterfaceName;
 
@@ -110,6 +112,9 @@ pub struct Created {
     /// [`Learning::hand_over`].
     pub learning: Option<Learning>,
 }
+
+/// A port that has a filter, and what its document says.
+type Bound = (Status, Binding);
 
 /// Who learns the address of a port's guest, and what was learnt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,7 +269,7 @@ impl Bindings {
         // From an earlier binding of the same guest to the same port.
         let kept = self.kept(&status, binding)?;
         let known = known(kept.as_ref());
-        let made = meaning(binding, &filters, known)?;
+        let made = meaning(binding, &mut Compiler::new(&filters), known)?;
         status.learns = made.method.is_some();
         // It listens before the rules let anything through that teaches.
         let learning = match made.method {
@@ -370,7 +375,7 @@ impl Bindings {
     /// The filter makes no rules.
     pub fn scripts(&self, binding: &Binding) -> Result<Vec<Script>, BindingError> {
         let filters = self.store.tree(&binding.filter)?;
-        let rules = meaning(binding, &filters, Known::NotYet)?.rules;
+        let rules = meaning(binding, &mut Compiler::new(&filters), Known::NotYet)?.rules;
         let extras = self.extras();
         let mut tried = Vec::new();
         let port = binding.port.clone();
@@ -409,9 +414,10 @@ impl Bindings {
     async fn rebuild(&self) -> Result<Vec<String>, BindingError> {
         let (live, stale) = self.statuses()?;
         let filters = self.filters()?;
-        let wanted = self.wanted(&live, &filters)?;
-        let note = |status: &Status| format!("the filter of the port {} is there", status.port);
-        let notes = live.iter().map(note).collect();
+        let bound = self.bound(live)?;
+        let wanted = self.wanted(&bound, &filters)?;
+        let note = |port: &InterfaceName| format!("the filter of the port {port} is there");
+        let notes = bound.iter().map(|(status, _)| note(&status.port)).collect();
         self.collect_learnt()?;
         self.settled(self.change(wanted, &stale, &[])).await?;
         Ok(notes)
@@ -432,21 +438,21 @@ impl Bindings {
         let locked = self.store.lock().map_err(BindingError::from)?;
         let change = plan(&self.store)?;
         let (live, stale) = self.statuses()?;
-        let in_use = self.affected(&live, &change)?;
-        // Where a change was cut short, nobody knows which rules a port has.
-        let affected = if self.is_unsettled() { live.clone() } else { in_use.clone() };
-        if let (Some(status), None) = (in_use.first(), &change.new) {
+        let (mut affected, mut others) = self.affected(live, &change)?;
+        if let (Some((status, _)), None) = (affected.first(), &change.new) {
             let (filter, port) = (change.name.clone(), status.port.clone());
             return Err(BindingError::InUse { filter, port }.into());
         }
-        let is_same = change.is_same_filter() && !self.is_unsettled();
+        let unsettled = self.is_unsettled();
+        if unsettled {
+            // Nobody knows which rules a port has.
+            affected.extend(self.bound(std::mem::take(&mut others))?);
+        }
+        let is_same = change.is_same_filter() && !unsettled;
         if is_same || affected.is_empty() {
             locked.commit(&change).map_err(BindingError::from)?;
             return Ok(change);
         }
-        let names: Vec<_> = affected.iter().map(|status| status.port.clone()).collect();
-        let others: Vec<_> =
-            live.into_iter().filter(|status| !names.contains(&status.port)).collect();
         let wanted = self.wanted(&affected, &change.filters)?;
         let both = async {
             self.change(wanted, &stale, &others).await?;
@@ -480,49 +486,53 @@ impl Bindings {
         Ok(definitions.into_iter().map(|d| (d.filter.name.clone(), d.filter)).collect())
     }
 
-    /// The ports whose rules a change of definitions changes.
-    fn affected(&self, live: &[Status], change: &Change) -> Result<Vec<Status>, BindingError> {
-        let mut affected = Vec::new();
+    /// The ports whose rules a change of definitions changes, and the others.
+    fn affected(
+        &self,
+        live: Vec<Status>,
+        change: &Change,
+    ) -> Result<(Vec<Bound>, Vec<Status>), BindingError> {
+        let (mut affected, mut others) = (Vec::new(), Vec::new());
         // Ports mostly share their filters.
-        let mut known: Vec<(FilterName, bool)> = Vec::new();
-        for status in live {
-            let filter = self.binding(status)?.filter;
-            let uses = match known.iter().find(|(name, _)| *name == filter) {
-                Some((_, uses)) => *uses,
-                None => {
-                    let mut filters = change.filters.clone();
-                    if let Some(old) = &change.old {
-                        filters.entry(change.name.clone()).or_insert_with(|| old.filter.clone());
-                    }
-                    let uses = reachable(&filter, &filters).contains(&change.name);
-                    known.push((filter, uses));
-                    uses
+        let mut known: BTreeMap<FilterName, bool> = BTreeMap::new();
+        for (status, binding) in self.bound(live)? {
+            let uses = *known.entry(binding.filter.clone()).or_insert_with(|| {
+                let mut filters = change.filters.clone();
+                if let Some(old) = &change.old {
+                    filters.entry(change.name.clone()).or_insert_with(|| old.filter.clone());
                 }
-            };
-            if uses {
-                affected.push(status.clone());
+                reachable(&binding.filter, &filters).contains(&change.name)
+            });
+            match uses {
+                true => affected.push((status, binding)),
+                false => others.push(status),
             }
         }
-        Ok(affected)
+        Ok((affected, others))
     }
 
-    fn wanted(&self, live: &[Status], filters: &Filters) -> Result<Vec<Wanted>, BindingError> {
-        let wanted = |status: &Status| {
-            let binding = self.binding(status)?;
+    fn bound(&self, live: Vec<Status>) -> Result<Vec<Bound>, BindingError> {
+        let bound = |status: Status| self.binding(&status).map(|binding| (status, binding));
+        live.into_iter().map(bound).collect()
+    }
+
+    fn wanted(&self, bound: &[Bound], filters: &Filters) -> Result<Vec<Wanted>, BindingError> {
+        let mut compiler = Compiler::new(filters);
+        let wanted = |(status, binding): &Bound| {
             let known = match status.learns {
-                true => known(self.kept(status, &binding)?.as_ref()),
+                true => known(self.kept(status, binding)?.as_ref()),
                 false => Known::Unlearnt,
             };
-            let made = meaning(&binding, filters, known)?;
+            let made = meaning(binding, &mut compiler, known)?;
             Ok(Wanted::new(status.clone(), made.rules, made.to_come, known))
         };
-        live.iter().map(wanted).collect()
+        bound.iter().map(wanted).collect()
     }
 
     /// The statuses of these ports as they are now.
-    fn again(&self, ports: &[Status]) -> Result<Vec<Status>, BindingError> {
+    fn again(&self, ports: &[Bound]) -> Result<Vec<Bound>, BindingError> {
         let all = status::all(&self.dir())?.into_iter();
-        Ok(all.filter(|new| ports.iter().any(|old| old.port == new.port)).collect())
+        self.bound(all.filter(|new| ports.iter().any(|(old, _)| old.port == new.port)).collect())
     }
 
     /// The status of a port, complete or not.

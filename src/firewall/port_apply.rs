@@ -7,6 +7,9 @@
 //! second stage, the new one in the first); so ports that already had a filter are closed until
 //! all parts are done. A port that changes its backend has the new filter before the old one goes.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::backend::Backend;
@@ -25,8 +28,8 @@ pub struct PortFilter {
     pub index: u32,
     /// The interface's name.
     pub port: InterfaceName,
-    /// Its rules.
-    pub rules: PortRules,
+    /// Its rules; ports with the same share them.
+    pub rules: Arc<PortRules>,
     /// The backend that carries them out.
     pub backend: Backend,
 }
@@ -167,7 +170,8 @@ impl PortPlan {
         }
         for part in Part::ALL {
             let nothing = Present::default();
-            let text = nothing.change_in(&self.with(&nothing, part), dialect(part));
+            let text =
+                nothing.change_in(&with(Present::default(), part, &self.tables), dialect(part));
             if !text.is_empty() {
                 scripts.push(apply::script(restore_tool(part), text));
             }
@@ -187,12 +191,6 @@ impl PortPlan {
             port_nft::change(&[], &texts.iter().collect::<Vec<_>>())
         })
         .await
-    }
-
-    fn with(&self, present: &Present, part: Part) -> Present {
-        self.tables
-            .iter()
-            .fold(present.clone(), |present, port| port_iptables::with(&present, part, port))
     }
 
     /// Puts the filters in force in place of what was recorded; ports that are only recorded lose
@@ -215,9 +213,9 @@ impl PortPlan {
             })
             .collect();
         // Ports that go from iptables to nft keep their old rules until the new ones are there.
+        let to_nft: BTreeSet<u32> = self.texts.iter().map(|text| text.objects.index).collect();
         let moves = |recorded: &PortRecorded| {
-            recorded.backend() == Backend::Iptables
-                && self.texts.iter().any(|text| text.objects.index == recorded.index())
+            recorded.backend() == Backend::Iptables && to_nft.contains(&recorded.index())
         };
         let (later, now): (Vec<_>, Vec<_>) = remove.iter().partition(|recorded| moves(recorded));
         let done = self.change_iptables(tools, &now, &self.tables).await?;
@@ -287,26 +285,20 @@ impl PortPlan {
                 continue;
             }
             let before = present(tools, part).await?;
-            let rest = remove.iter().fold(before.clone(), |present, recorded| {
-                port_iptables::without(&present, part, recorded.index())
-            });
-            let wanted = add.iter().fold(rest, |present, port| {
-                // Chains of this number that were not recorded are from a start that was cut short.
-                let present = port_iptables::without(&present, part, port.index);
-                port_iptables::with(&present, part, port)
-            });
+            // Chains of an added number that were not recorded are from a start that was cut short.
+            let old = remove.iter().map(|recorded| recorded.index());
+            let old = old.chain(add.iter().map(|port| port.index)).collect();
+            let rest = port_iptables::without(before.clone(), part, &old);
+            let wanted = with(rest, part, add);
             if before != wanted {
                 changes.push((part, before, wanted));
             }
         }
+        let added: BTreeSet<u32> = add.iter().map(|port| port.index).collect();
         let replaced: Vec<&InterfaceName> = remove
             .iter()
             .filter_map(|recorded| match recorded {
-                PortRecorded::Iptables { index, port, .. }
-                    if add.iter().any(|new| new.index == *index) =>
-                {
-                    Some(port)
-                }
+                PortRecorded::Iptables { index, port, .. } if added.contains(index) => Some(port),
                 _ => None,
             })
             .collect();
@@ -340,6 +332,10 @@ impl PortPlan {
         }
         Ok(done)
     }
+}
+
+fn with(present: Present, part: Part, ports: &[PortTables]) -> Present {
+    ports.iter().fold(present, |present, port| port_iptables::with(present, part, port))
 }
 
 fn dialect(part: Part) -> Dialect {

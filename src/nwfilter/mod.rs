@@ -16,6 +16,7 @@ mod attribute;
 mod binding;
 mod check;
 mod compile;
+mod compiler;
 pub mod explain;
 #[cfg(test)]
 mod generate;
@@ -46,6 +47,7 @@ pub use attribute::Attribute;
 pub use binding::{Binding, Owner, OwnerError, OwnerName};
 pub use check::CheckError;
 pub use compile::{CompileError, Warning, compile};
+pub use compiler::{Compiled, Compiler, RulesError};
 pub use kind::{Kind, LiteralError};
 pub use model::{
     Action, Condition, Direction, Element, Entry, Filter, FilterRef, FlatFilter, PRIORITIES,

@@ -83,8 +83,9 @@ impl Change {
     /// Whether the filter stays what it is, so that no rules change. Where the definition is may
     /// change all the same.
     pub fn is_same_filter(&self) -> bool {
-        let filter =
-            |definition: &Option<Definition>| definition.as_ref().map(|d| d.filter.clone());
+        fn filter(definition: &Option<Definition>) -> Option<&Filter> {
+            definition.as_ref().map(|definition| &definition.filter)
+        }
         filter(&self.old) == filter(&self.new)
     }
 }
@@ -186,10 +187,16 @@ impl FilterStore {
             }
         }
         // Stock filters come back, so their UUIDs stay theirs while they are replaced.
-        let stock = stock_names().filter_map(|name| stock(&name)?.ok());
-        let mut others = definitions.iter().map(|other| other.filter.clone()).chain(stock);
+        let is_there = |name: &FilterName| {
+            definitions.iter().any(|d| d.origin == Origin::BuiltIn && d.filter.name == *name)
+        };
+        let hidden: Vec<Filter> = stock_names()
+            .filter(|name| !is_there(name))
+            .filter_map(|name| stock(&name)?.ok())
+            .collect();
+        let mut others = definitions.iter().map(|other| &other.filter).chain(&hidden);
         if let Some(other) = others.find(|other| other.uuid == filter.uuid && other.name != name) {
-            return Err(StoreError::UuidTaken { name: other.name, uuid: filter.uuid });
+            return Err(StoreError::UuidTaken { name: other.name.clone(), uuid: filter.uuid });
         }
         let origin = Origin::File(self.path(&name));
         FilterStore::change(name, definitions, old, Some(Definition { filter, origin }))

@@ -17,7 +17,7 @@ use super::value::{Access, Literal, Value, VariableName, VariableUse, VariableVa
 pub const MAX_COMBINATIONS: usize = 100_000;
 
 /// The values of variables, each a list of one at least.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Variables(BTreeMap<VariableName, Vec<VariableValue>>);
 
 impl Variables {
@@ -37,6 +37,12 @@ impl Variables {
         let mut all: Variables = parameters.iter().cloned().collect();
         all.0.extend(self.0.clone());
         all
+    }
+
+    /// Those of them that `names` has.
+    pub fn only(&self, names: &BTreeSet<VariableName>) -> Variables {
+        let kept = self.0.iter().filter(|(name, _)| names.contains(*name));
+        Variables(kept.map(|(name, values)| (name.clone(), values.clone())).collect())
     }
 }
 

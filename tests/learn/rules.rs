@@ -76,7 +76,7 @@ fn both_backends_have_words_for_it() {
         assert!(!rules.is_stateful());
         for backend in Backend::ORDER {
             let port = "vnet0".parse().unwrap();
-            let filter = PortFilter { index: 7, port, rules: rules.clone(), backend };
+            let filter = PortFilter { index: 7, port, rules: rules.clone().into(), backend };
             let scripts = PortPlan::new(&[filter], extras).unwrap().scripts();
             assert!(!scripts.is_empty(), "{method:?}, {backend}");
         }

@@ -81,7 +81,7 @@ impl Wire {
         let filter = |rules: &PortRules| PortFilter {
             index: self.index,
             port: "vnet0".parse().unwrap(),
-            rules: rules.clone(),
+            rules: rules.clone().into(),
             backend,
         };
         let filters: Vec<_> = rules.map(filter).into_iter().collect();

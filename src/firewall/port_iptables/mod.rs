@@ -22,6 +22,8 @@
 mod ebtables;
 mod packets;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::iptables_state::{Jump, Present};
@@ -173,8 +175,8 @@ impl PortTables {
 }
 
 /// The state with a port's chains.
-pub fn with(present: &Present, part: Part, port: &PortTables) -> Present {
-    let mut wanted = present.clone();
+pub fn with(present: Present, part: Part, port: &PortTables) -> Present {
+    let mut wanted = present;
     let chains = &port.chains(part).0;
     let has = |name: &str| chains.iter().any(|(chain, _)| chain == name);
     for way in WAYS.into_iter().filter(|way| part != Part::Ethernet || *way != "host") {
@@ -198,17 +200,17 @@ pub fn with(present: &Present, part: Part, port: &PortTables) -> Present {
     wanted
 }
 
-/// The state without the chains of the port of this number; base chains that nobody needs any more
-/// go, too.
-pub fn without(present: &Present, part: Part, index: u32) -> Present {
-    let mut wanted = present.clone();
+/// The state without the chains of the ports of these numbers; base chains that nobody needs any
+/// more go, too.
+pub fn without(present: Present, part: Part, gone: &BTreeSet<u32>) -> Present {
+    let mut wanted = present;
     let Some(table) = wanted.tables.get_mut(part.table()) else { return wanted };
-    let prefix = format!("nl-{index}:");
-    table.chains.retain(|name, _| !name.starts_with(&prefix));
+    let is_gone = |chain: &str| number(chain).is_some_and(|index| gone.contains(&index));
+    table.chains.retain(|name, _| !is_gone(name));
     for way in WAYS {
         let base = part.base(way);
         let Some(lines) = table.chains.get_mut(base) else { continue };
-        lines.retain(|line| !line.rsplit(' ').next().is_some_and(|to| to.starts_with(&prefix)));
+        lines.retain(|line| !line.rsplit(' ').next().is_some_and(is_gone));
         if lines.is_empty() {
             table.chains.remove(base);
             table.jumps.retain(|(_, ours), _| ours != base);
@@ -218,6 +220,11 @@ pub fn without(present: &Present, part: Part, index: u32) -> Present {
         wanted.tables.remove(part.table());
     }
     wanted
+}
+
+/// The number of the interface that a chain belongs to.
+fn number(chain: &str) -> Option<u32> {
+    chain.strip_prefix("nl-")?.split_once(':')?.0.parse().ok()
 }
 
 /// The state in which ebtables drops all frames of these ports, for as long as the three tools are

@@ -24,7 +24,7 @@
 
 pub(super) mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
@@ -172,14 +172,15 @@ pub fn change(remove: &[&PortObjects], add: &[&PortText]) -> String {
     let mut text = String::new();
     let all = remove.iter().copied().chain(add.iter().map(|port| &port.objects));
     declare(&mut text, Way::of(all.into_iter().any(|objects| objects.limited)));
-    let kept = |old: &PortObjects| add.iter().find(|new| new.objects.index == old.index);
+    let new: BTreeMap<u32, &PortObjects> =
+        add.iter().map(|port| (port.objects.index, &port.objects)).collect();
+    let old: BTreeMap<u32, &PortObjects> =
+        remove.iter().rev().map(|objects| (objects.index, *objects)).collect();
     for objects in remove {
-        let stays = kept(objects).map(|new| &new.objects);
-        forget(&mut text, objects, stays);
+        forget(&mut text, objects, new.get(&objects.index).copied());
     }
     for port in add {
-        let old = remove.iter().find(|old| old.index == port.objects.index).copied();
-        port.declare(&mut text, old);
+        port.declare(&mut text, old.get(&port.objects.index).copied());
     }
     if add.iter().any(|port| port.objects.equal_bytes) {
         let pairs: Vec<_> = (0..=255).map(|byte| format!("{byte} . {byte}")).collect();

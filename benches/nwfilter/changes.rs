@@ -1,0 +1,143 @@
+//! Commands that change rules, against nft alone with the very text that they feed it: the same
+//! rules in the same transaction.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::host::Host;
+use super::{median, milliseconds};
+
+/// Pairs of a bind and an nft.
+const BINDS: usize = 40;
+/// Pairs of a redefinition and an nft, by how many ports have the filter.
+const REDEFINITIONS: [(usize, usize); 2] = [(200, 20), (1000, 12)];
+/// Pairs of a rebuild and an nft, and the ports that are bound.
+const REBUILDS: usize = 20;
+const BOUND: usize = 200;
+
+/// Binding clean-traffic: the processes and the time.
+pub fn bind() {
+    let host = Host::new(2);
+    let document = host.binding("p0", "clean-traffic");
+    let create = ["nwfilter", "binding-create", document.to_str().unwrap()];
+    let delete = ["nwfilter", "binding-delete", "p0"];
+    let trace = host.sandbox.path("trace");
+    let mut strace = Command::new("strace");
+    let bind = host.sandbox.netlaunch(&create);
+    strace.args(["-f", "-qq", "-e", "trace=execve", "-o"]).arg(&trace);
+    strace.arg(bind.get_program()).args(bind.get_args()).env_clear();
+    strace.envs(bind.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    host.time(strace);
+    let executed: Vec<String> = fs::read_to_string(&trace)
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains("execve(") && !line.contains("= -1"))
+        .filter_map(|line| Some(line.split('"').nth(1)?.to_owned()))
+        .collect();
+    println!("bind of clean-traffic: executes {:?} besides netlaunch itself", &executed[1..]);
+    let delete = || host.time(host.sandbox.netlaunch(&delete));
+    delete();
+    let captured = host.captured(&create);
+    delete();
+    let mut pairs = Pairs::default();
+    for pair in 0..=BINDS {
+        let ours = host.time(host.sandbox.netlaunch(&create));
+        delete();
+        let theirs = host.time(host.nft(&captured));
+        let mut remove = Command::new("/usr/sbin/nft");
+        remove.args(["delete", "table", "bridge", "netlaunch_nwfilter"]);
+        host.time(remove);
+        // The first pair warms the caches.
+        if pair > 0 {
+            pairs.add(ours, theirs);
+        }
+    }
+    pairs.print("bind of clean-traffic", &captured);
+}
+
+/// Redefining a filter of three rules that many ports use.
+pub fn redefine() {
+    for (ports, count) in REDEFINITIONS {
+        let host = Host::new(ports);
+        let file = host.sandbox.path("small.xml");
+        let define = ["nwfilter", "define", file.to_str().unwrap()];
+        write_small(&file, 1);
+        host.time(host.sandbox.netlaunch(&define));
+        host.bind_all(0..ports, "small");
+        write_small(&file, 2);
+        let captured = host.captured(&define);
+        let mut pairs = Pairs::default();
+        for pair in 0..=count {
+            write_small(&file, 3 + pair);
+            let ours = host.time(host.sandbox.netlaunch(&define));
+            let theirs = host.time(host.nft(&captured));
+            if pair > 0 {
+                pairs.add(ours, theirs);
+            }
+        }
+        pairs.print(&format!("redefinition of a filter of 3 rules on {ports} ports"), &captured);
+    }
+}
+
+/// A filter whose rules are about this port of UDP and TCP.
+fn write_small(file: &Path, port: usize) {
+    let xml = format!(
+        "<filter name='small'><uuid>7b2f9b5e-1c9f-4c0b-8d57-1f8f0a5d0c12</uuid>\
+         <rule action='drop' direction='out'><udp dstportstart='{port}'/></rule>\
+         <rule action='drop' direction='in'><tcp dstportstart='{port}'/></rule>\
+         <rule action='drop' direction='out'><arp opcode='2'/></rule></filter>"
+    );
+    fs::write(file, xml).unwrap();
+}
+
+/// Putting the rules of many ports back, of a small filter and of clean-traffic.
+pub fn rebuild() {
+    for filter in ["small", "clean-traffic"] {
+        let host = Host::new(BOUND);
+        let file = host.sandbox.path("small.xml");
+        write_small(&file, 1);
+        host.time(host.sandbox.netlaunch(&["nwfilter", "define", file.to_str().unwrap()]));
+        host.bind_all(0..BOUND, filter);
+        let reload = ["firewall", "reload"];
+        let captured = host.captured(&reload);
+        let mut pairs = Pairs::default();
+        for pair in 0..=REBUILDS {
+            let ours = host.time(host.sandbox.netlaunch(&reload));
+            let theirs = host.time(host.nft(&captured));
+            if pair > 0 {
+                pairs.add(ours, theirs);
+            }
+        }
+        pairs.print(&format!("rebuild of {BOUND} bindings of {filter}"), &captured);
+    }
+}
+
+/// What netlaunch took and nft, in turn.
+#[derive(Default)]
+struct Pairs {
+    ours: Vec<Duration>,
+    theirs: Vec<Duration>,
+    ratios: Vec<f64>,
+}
+
+impl Pairs {
+    fn add(&mut self, ours: Duration, theirs: Duration) {
+        self.ours.push(ours);
+        self.theirs.push(theirs);
+        self.ratios.push(ours.as_secs_f64() / theirs.as_secs_f64());
+    }
+
+    fn print(&mut self, what: &str, captured: &Path) {
+        println!(
+            "{what}: {:.1} ms, nft -f of the same text ({} KiB, {} lines) {:.1} ms, ratio {:.2} (medians of {} pairs)",
+            milliseconds(&mut self.ours),
+            fs::metadata(captured).unwrap().len() / 1024,
+            fs::read_to_string(captured).unwrap().lines().count(),
+            milliseconds(&mut self.theirs),
+            median(&mut self.ratios),
+            self.ratios.len(),
+        );
+    }
+}
