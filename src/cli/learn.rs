@@ -113,7 +113,7 @@ fn start(
         ["nwfilter", "binding-learn", port.as_str()].map(OsString::from).into();
     let fds: Vec<BorrowedFd<'_>> = handed.iter().map(AsFd::as_fd).collect();
     if let [capture, seat] = handed {
-        args.push(format!("--handed={},{}", capture.as_raw_fd(), seat.as_raw_fd()).into());
+        args.push(format!("{},{}", capture.as_raw_fd(), seat.as_raw_fd()).into());
     }
     detach(&environment.own_program()?, &args, &fds, output)
 }

@@ -47,7 +47,7 @@ pub enum NwfilterVerb {
         #[arg(value_name = "PORT")]
         port: InterfaceName,
         /// Inherited descriptors of whoever began to learn: the capture and the seat
-        #[arg(long, value_name = "FD,FD", value_delimiter = ',', hide = true)]
+        #[arg(value_name = "FD,FD", value_delimiter = ',', hide = true)]
         handed: Vec<RawFd>,
     },
     /// List the ports that have a filter
