@@ -59,7 +59,7 @@ impl Bindings {
         for status in gone.iter().filter(|status| !ports.contains(&status.port)) {
             status.remove(&dir)?;
         }
-        for wanted in wanted.iter().filter(|wanted| wanted.status.failed.is_some()) {
+        for wanted in wanted.iter().filter(|wanted| wanted.status.turned_off) {
             Netlink::open()?.up(&wanted.status.port).await?;
         }
         Ok(())
@@ -170,9 +170,9 @@ impl Bindings {
             begun.push(Status { recorded: both, ..status.clone() });
             let recorded = vec![recorded.clone()];
             let (backend, address) = (*backend, wanted.address);
-            let failed = None;
-            let status = status.clone();
-            complete.push(Status { recorded, complete: true, backend, address, failed, ..status });
+            let (failed, turned_off) = (None, false);
+            let status = Status { failed, turned_off, ..status.clone() };
+            complete.push(Status { recorded, complete: true, backend, address, ..status });
         }
         for status in &begun {
             status.write(dir)?;

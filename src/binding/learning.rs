@@ -34,6 +34,8 @@ use crate::types::{InterfaceName, Mac};
 
 /// The shortest time between two changes of rules.
 const PACE: Duration = Duration::from_millis(250);
+/// How long to wait before trying again what a full disk or the like stood in the way of.
+const RETRY: Duration = Duration::from_secs(10);
 /// After so many frames that taught nothing, there is a pause.
 const FRAMES: u32 = 64;
 /// How long it is.
@@ -46,7 +48,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(600);
 pub enum Told {
     /// The rules are made with this address now; with none, they wait for one again.
     InForce(Option<Ipv4Addr>),
-    /// What was learnt could not be put in force, and the port was turned off.
+    /// What was learnt could not be put in force. With [`BindingError::TurnedOff`] the port is off
+    /// until a reload; anything else is tried again.
     Failed(BindingError),
     /// There is nothing to learn any more: the port or its filter is gone, somebody else goes on,
     /// or, where there is one, it is this mistake.
@@ -108,7 +111,13 @@ impl Learning {
                 }
                 Ok(InForce::Was) => {}
                 Ok(InForce::Gone) => return (Told::Ended(None), None),
-                Err(error) => return (Told::Failed(error), Some(self)),
+                Err(error) => {
+                    if !matches!(error, BindingError::TurnedOff { .. }) {
+                        self.due = true;
+                        self.not_before += RETRY;
+                    }
+                    return (Told::Failed(error), Some(self));
+                }
             }
         }
     }
@@ -289,14 +298,16 @@ impl Bindings {
             Ok(()) => Ok(InForce::Changed),
             Err(error) => {
                 let error = self.turn_off(port, index, error).await;
-                let failed = Status { failed: Some(error.to_string()), ..status };
-                failed.write(&self.dir())?;
+                let turned_off =
+                    status.turned_off || matches!(error, BindingError::TurnedOff { .. });
+                let failed = Some(error.to_string());
+                Status { failed, turned_off, ..status }.write(&self.dir())?;
                 Err(error)
             }
         }
     }
 
-    /// Turns a port off whose rules could not be set, because of `error`.
+    /// Turns a port off whose rules could not be set, because of `error`; one that is off stays so.
     pub(super) async fn turn_off(
         &self,
         port: &InterfaceName,
@@ -307,12 +318,15 @@ impl Bindings {
             let netlink = Netlink::open()?;
             // Not another of its name.
             match netlink.link(port).await {
-                Ok(link) if link.index == index => netlink.down(port).await,
-                _ => Ok(()),
+                Ok(link) if link.index == index && link.up => {
+                    netlink.down(port).await.map(|()| true)
+                }
+                _ => Ok(false),
             }
         };
         match off.await {
-            Ok(()) => BindingError::TurnedOff { port: port.clone(), error: Box::new(error) },
+            Ok(true) => BindingError::TurnedOff { port: port.clone(), error: Box::new(error) },
+            Ok(false) => error,
             Err(off) => {
                 tracing::error!("{error}");
                 off.into()

@@ -125,7 +125,7 @@ pub struct Learner {
     pub address: Option<std::net::Ipv4Addr>,
     /// When it is over; `None` is never, or no address.
     pub until: Option<UnixTime>,
-    /// Why the port is turned off: its rules could not be set.
+    /// Why its rules could not be made with what was learnt last; then it is off.
     pub failed: Option<String>,
 }
 
@@ -263,6 +263,7 @@ impl Bindings {
             learns: true,
             address: None,
             failed: None,
+            turned_off: false,
             backend: self.settings.firewall_backend.unwrap_or(Backend::Nftables),
             recorded: Vec::new(),
         };

@@ -33,9 +33,12 @@ pub struct Status {
     /// The learnt address that the rules are made with.
     #[serde(default)]
     pub address: Option<Ipv4Addr>,
-    /// Why the port was turned off: its rules could not be set.
+    /// Why the rules could not be made with what was learnt last.
     #[serde(default)]
     pub failed: Option<String>,
+    /// Whether the port was turned off for that.
+    #[serde(default)]
+    pub turned_off: bool,
     /// The backend that carries it out.
     pub backend: Backend,
     /// What removes its rules. While they are changed, that of the old and the new ones.

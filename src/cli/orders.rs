@@ -13,6 +13,7 @@ use crate::process::signals::{Parent, Received, Signals};
 pub(super) struct Orders {
     signals: Signals,
     parent: Option<Parent>,
+    rebuilds: bool,
 }
 
 impl Orders {
@@ -26,7 +27,13 @@ impl Orders {
         let leads = getsid(None) == Ok(getpid());
         let lives_on = signals.ignores_hangup() || leads || Pid::parent().as_raw() <= 1;
         let parent = if lives_on { None } else { Parent::watch() };
-        Ok(Orders { signals, parent })
+        Ok(Orders { signals, parent, rebuilds: false })
+    }
+
+    /// From now on SIGHUP ends nothing, but has rules put back; so it counts also where it was
+    /// ignored at the start.
+    pub(super) fn rebuild_on_hangup(&mut self) {
+        self.rebuilds = true;
     }
 
     /// The signal mask that children get.
@@ -47,6 +54,7 @@ impl Orders {
             tokio::select! {
                 Received { signal, from_kernel } = self.signals.next() => match signal {
                     Signal::SIGTERM => return Order::Stop(signal),
+                    Signal::SIGHUP if self.signals.ignores_hangup() && !self.rebuilds => {}
                     _ if from_kernel && shared_terminal => {}
                     _ => return Order::Signal(signal),
                 },

@@ -10,7 +10,7 @@ use super::nwfilter::{self, NwfilterError};
 use super::orders::Orders;
 use super::request::Job;
 use super::{Failure, network, print};
-use crate::binding::{BindingError, Bindings};
+use crate::binding::Bindings;
 use crate::facts::Facts;
 use crate::launch::{self, LaunchError, Order, Outcome, Running, Surroundings, launch};
 use crate::plan::{self, Attachment, Backend, Plan, PlanError, Request};
@@ -54,7 +54,9 @@ pub(super) async fn run(
         Order::Signal(signal) | Order::Stop(signal) = orders.next(false) => {
             tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
             // The port is gone; its filter may have been set.
-            if let Some(Err(error)) = collect(&around).await {
+            if let Some(bindings) = &around.bindings
+                && let Err(error) = bindings.collect().await
+            {
                 tracing::warn!("{error}");
             }
             return Ok(128 + signal as i32 as u8);
@@ -68,6 +70,9 @@ pub(super) async fn run(
         }
         Begun::Running(running) => {
             let running = *running;
+            if around.bindings.is_some() {
+                orders.rebuild_on_hangup();
+            }
             report(running.plan());
             if environment.is_root()
                 && let Err(error) = running.give_up_privileges()
@@ -80,13 +85,6 @@ pub(super) async fn run(
             }
             Ok(outcome.code())
         }
-    }
-}
-
-async fn collect(around: &Surroundings) -> Option<Result<(), BindingError>> {
-    match &around.bindings {
-        Some(bindings) => Some(bindings.collect().await),
-        None => None,
     }
 }
 
@@ -125,7 +123,10 @@ async fn facts(job: &Job, environment: &Environment) -> Result<Facts, Failure> {
             Attachment::Bridge(name) => launch::target(name).await.map_err(Failure::Link)?,
         });
     }
-    if let (Some(target), Some(filter)) = (&mut facts.target, &job.request.filter) {
+    // Only to be shown: a launch makes them when it binds.
+    if let (Some(target), Some(filter), Some(_)) =
+        (&mut facts.target, &job.request.filter, job.print)
+    {
         let scripts = nwfilter::scripts(filter, job.request.mac, environment)?;
         target.firewall.extend(scripts);
     }

@@ -27,8 +27,8 @@ pub struct Received {
     pub from_kernel: bool,
 }
 
-/// SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 of this process, one after the other; a
-/// SIGHUP that was ignored (nohup) stays so.
+/// SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 of this process, one after the other, also
+/// a SIGHUP that was ignored (nohup).
 #[derive(Debug)]
 pub struct Signals {
     fd: AsyncFd<SignalFd>,
@@ -74,7 +74,6 @@ impl Signals {
             });
             if let Ok(Ok(info)) = got
                 && let Ok(signal) = Signal::try_from(info.ssi_signo as i32)
-                && !(signal == Signal::SIGHUP && self.ignores_hangup)
             {
                 return Received { signal, from_kernel: info.ssi_code == libc::SI_KERNEL };
             }
