@@ -73,7 +73,7 @@ impl Line {
 }
 
 /// A datagram of 64 bytes as a tap takes it, behind an empty virtio header.
-fn frame(source: [u8; 6], destination: [u8; 6], address: [u8; 4]) -> Vec<u8> {
+pub fn frame(source: [u8; 6], destination: [u8; 6], address: [u8; 4]) -> Vec<u8> {
     let mut ip = vec![0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17, 0, 0];
     ip.extend(address);
     ip.extend([10, 2, 3, 9]);

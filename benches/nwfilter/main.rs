@@ -1,11 +1,11 @@
 //! What filters cost on nftables: binding one, changing one that many ports use, and putting many
 //! back, each against nft alone with the same text; and frames through a port with a thousand ports
-//! bound against one.
+//! bound against one; and what a flood costs the process that learns an address.
 //!
 //! `cargo bench --bench nwfilter`, as root: it makes network namespaces of its own. What is compared
 //! is done in turn and the ratio is taken pair by pair, so that a machine that slows down slows
 //! both. Figures go to standard output; nothing here passes or fails. Words behind `--` choose: bind,
-//! redefine, rebuild, frames.
+//! redefine, rebuild, frames, learner.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,6 +20,7 @@ mod changes;
 mod common;
 mod frames;
 mod host;
+mod learner;
 
 use std::time::Duration;
 
@@ -29,11 +30,12 @@ fn main() {
     }
     // Cargo adds a word of its own, --bench.
     let chosen: Vec<String> = std::env::args().skip(1).filter(|w| !w.starts_with('-')).collect();
-    let parts: [(&str, fn()); 4] = [
+    let parts: [(&str, fn()); 5] = [
         ("bind", changes::bind),
         ("redefine", changes::redefine),
         ("rebuild", changes::rebuild),
         ("frames", frames::frames),
+        ("learner", learner::learner),
     ];
     for (name, part) in parts {
         if chosen.is_empty() || chosen.iter().any(|word| word == name) {
