@@ -57,8 +57,8 @@ pub fn learning_rules(method: &Method, guest: Mac) -> PortRules {
     PortRules { from_guest: only(out), to_guest: only(back) }
 }
 
-/// IPv4 UDP.
-const DHCP: Kind = Kind::Ip(Version::V4, Some(UDP));
+/// IPv4; that it is UDP is a test of the rules' own ([`ports`]).
+const DHCP: Kind = Kind::Ip(Version::V4, None);
 
 /// A path that only these frames pass.
 fn only(frames: Vec<(Kind, Vec<Test>)>) -> Path {
@@ -74,6 +74,7 @@ fn only(frames: Vec<(Kind, Vec<Test>)>) -> Path {
 
 fn ports(source: u16, destination: u16) -> Vec<Test> {
     vec![
+        Test::is(Number::Protocol, UDP.into()),
         Test::is(Number::SourcePort, source.into()),
         Test::is(Number::DestinationPort, destination.into()),
     ]
