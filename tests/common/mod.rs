@@ -9,6 +9,7 @@ pub mod frame;
 pub mod ipset;
 pub mod port_scene;
 pub mod scene;
+pub mod wire;
 
 use std::fs;
 use std::io::Read;

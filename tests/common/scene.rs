@@ -62,7 +62,12 @@ pub struct Scene {
     pub out: Heard,
     /// netlaunch's messages.
     pub err: Heard,
+    /// How many commands the guest was asked to run.
+    asked: u32,
 }
+
+/// A guest's script for [`Scene::ask`].
+pub const SHELL: &str = "echo 'SHELL .'; while read -r line; do eval \"$line\"; done";
 
 impl Scene {
     /// Starts `command` with pipes at its standard descriptors.
@@ -72,7 +77,7 @@ impl Scene {
         let stdin = child.0.stdin.take();
         let out = Heard::of(child.0.stdout.take().unwrap());
         let err = Heard::of(child.0.stderr.take().unwrap());
-        Scene { child, stdin, out, err }
+        Scene { child, stdin, out, err, asked: 0 }
     }
 
     pub fn pid(&self) -> i32 {
@@ -109,6 +114,14 @@ impl Scene {
         let stdin = self.stdin.as_mut().unwrap();
         stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
         stdin.flush().unwrap();
+    }
+
+    /// Has a guest whose script is [`SHELL`] run a command, and returns what that prints, in one line.
+    pub fn ask(&mut self, command: &str) -> String {
+        self.asked += 1;
+        let key = format!("ANSWER{} ", self.asked);
+        self.say(&format!("answer=$({command} 2>&1); echo \"{key}\"$answer"));
+        self.hear(&key)
     }
 
     /// Waits for the end and for the last words.
