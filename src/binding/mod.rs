@@ -155,7 +155,11 @@ impl Bindings {
         let dir = self.dir();
         loop {
             match state::try_lock(&dir) {
-                Ok(Some(lock)) => return Ok(lock),
+                Ok(Some(lock)) => {
+                    state::clean(&dir);
+                    state::clean(self.leases.path());
+                    return Ok(lock);
+                }
                 Ok(None) => tokio::time::sleep(TRY_AGAIN).await,
                 Err(source) => return Err(BindingError::State { dir, source }),
             }
