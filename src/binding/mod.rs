@@ -297,6 +297,7 @@ impl Bindings {
                 break lock;
             }
         };
+        self.settle().await;
         let (mut live, mut stale) = self.statuses()?;
         let known = live.iter().chain(&stale).any(|status| status.port == *port);
         if !known {
@@ -438,13 +439,13 @@ impl Bindings {
         let (live, stale) = self.statuses()?;
         let in_use = self.affected(&live, &change)?;
         // Where a change was cut short, nobody knows which rules a port has.
-        let affected = if self.is_unsettled() { live.clone() } else { in_use.clone() };
+        let is_settled = !self.is_unsettled();
+        let affected = if is_settled { in_use.clone() } else { live.clone() };
         if let (Some(status), None) = (in_use.first(), &change.new) {
             let (filter, port) = (change.name.clone(), status.port.clone());
             return Err(BindingError::InUse { filter, port }.into());
         }
-        let is_same = change.is_same_filter() && !self.is_unsettled();
-        if is_same || affected.is_empty() {
+        if is_settled && (change.is_same_filter() || affected.is_empty()) {
             locked.commit(&change).map_err(BindingError::from)?;
             return Ok(change);
         }
