@@ -59,7 +59,7 @@ use crate::firewall::port_nft::Extras;
 use crate::firewall::{
     Backend, Counters, PortCounts, PortFilter, PortPlan, PortRecorded, Script, Tools,
 };
-use crate::learn::{Kept, LeaseDir, Teacher, UnixTime};
+use crate::learn::{Kept, Lease, LeaseDir, Teacher, UnixTime};
 use crate::nwfilter::{Binding, Change, FilterName, FilterStore, Filters, Warning, reachable};
 use crate::state;
 use crate::types::InterfaceName;
@@ -306,11 +306,16 @@ impl Bindings {
         if let Some(at) = live.iter().position(|status| status.port == *port) {
             stale.push(live.remove(at));
         }
-        self.change(Vec::new(), &stale, &live).await?;
-        // What a DHCP server gave is the guest's with another filter, too.
-        let lease = self.leases.read(port, now())?.and_then(|kept| kept.lease);
-        if !lease.is_some_and(|lease| lease.teacher == Teacher::Dhcp) {
-            self.leases.remove(port)?;
+        self.change(Vec::new(), &stale, &live).await
+    }
+
+    /// Forgets what was learnt about a port whose rules are gone. What a DHCP server gave is the
+    /// guest's with another filter, too.
+    fn forget(&self, status: &Status) -> Result<(), BindingError> {
+        let given = |lease: Lease| lease.teacher == Teacher::Dhcp;
+        let stays = |kept: Kept| kept.index != status.index || kept.lease.is_some_and(given);
+        if !self.leases.read(&status.port, now())?.is_some_and(stays) {
+            self.leases.remove(&status.port)?;
         }
         Ok(())
     }
