@@ -350,6 +350,16 @@ impl Bindings {
         if stale.is_empty() { Ok(()) } else { self.change(Vec::new(), &stale, &live).await }
     }
 
+    /// Takes away what was cut short and what has no port any more, for a command that has nothing
+    /// else to do with ports. What cannot be taken away is told, and is in no other command's way.
+    async fn sweep(&self, stale: &[Status], live: &[Status]) {
+        if !stale.is_empty()
+            && let Err(error) = self.change(Vec::new(), stale, live).await
+        {
+            tracing::warn!("filters of ports that are gone could not be taken away: {error}");
+        }
+    }
+
     /// Takes away what was learnt about ports that are gone, and the seats that nobody holds.
     fn collect_learnt(&self) -> Result<(), BindingError> {
         let gone = |kept: &Kept| if_nametoindex(kept.port.as_str()) != Ok(kept.index);
@@ -445,12 +455,17 @@ impl Bindings {
         let in_use = self.affected(&live, &change)?;
         // Where a change was cut short, nobody knows which rules a port has.
         let is_settled = !self.is_unsettled();
-        let affected = if is_settled { in_use.clone() } else { live.clone() };
+        let affected = match (is_settled, change.is_same_filter()) {
+            (false, _) => live.clone(),
+            (true, false) => in_use.clone(),
+            (true, true) => Vec::new(),
+        };
         if let (Some(status), None) = (in_use.first(), &change.new) {
             let (filter, port) = (change.name.clone(), status.port.clone());
             return Err(BindingError::InUse { filter, port }.into());
         }
-        if is_settled && (change.is_same_filter() || affected.is_empty()) {
+        if is_settled && affected.is_empty() {
+            self.sweep(&stale, &live).await;
             locked.commit(&change).map_err(BindingError::from)?;
             return Ok(change);
         }
