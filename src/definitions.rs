@@ -21,10 +21,8 @@ use std::str::FromStr;
 
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::state::{UNFINISHED, clean};
 use crate::xml::MAX_BYTES;
-
-/// What the names of files start with that are not complete yet.
-const UNFINISHED: &str = ".new-";
 
 /// A file or directory of definitions cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +136,7 @@ impl DefinitionDir {
         let lock = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| failed("lock", &path)(errno.into()))?;
         let lock = DefinitionLock { dir: &self.0, _lock: lock };
-        lock.clean();
+        clean(&self.0);
         Ok(lock)
     }
 }
@@ -151,16 +149,6 @@ pub struct DefinitionLock<'a> {
 }
 
 impl DefinitionLock<'_> {
-    /// Removes what a killed process has not finished: while we hold the lock, nobody else writes.
-    fn clean(&self) {
-        for entry in fs::read_dir(self.dir).into_iter().flatten().flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
-                // What stays is in nobody's way; the next change tries again.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-
     /// Writes a definition, in place of the one that may be there.
     ///
     /// # Errors

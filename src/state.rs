@@ -63,6 +63,17 @@ pub(crate) fn try_lock(dir: &Path) -> io::Result<Option<Flock<OwnedFd>>> {
     }
 }
 
+/// Removes the files in `dir` that are not complete, for whoever holds the lock under which files are
+/// written there: who began them was killed.
+pub(crate) fn clean(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+            // What stays is in nobody's way; the next command tries again.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn lock_file(dir: &Path) -> io::Result<OwnedFd> {
     fs::create_dir_all(dir)?;
     let mut options = fs::OpenOptions::new();

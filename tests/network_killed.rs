@@ -1,25 +1,16 @@
 //! netlaunch is killed at every step of bringing a network up, taking it down and putting its rules
 //! back: the next command repairs what is left, and in the end nothing of ours is there and nothing
 //! of others has changed.
-//!
-//! strace kills the real program before the Nth of each system call that changes something. Between
-//! two of them nothing changes, so these are all moments there are.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::Output;
 
+use common::killed::{self, Moment};
 use common::{As, Netns, Sandbox, finish, have_root, processes_with, run, text};
-
-/// The system calls that change something: messages to the kernel and to tools, files, processes.
-const CALLS: &str = "sendto,sendmsg,write,openat,rename,unlink,unlinkat,rmdir,mkdir,fork,clone,\
-                     clone3,vfork,kill,pidfd_send_signal,ioctl";
 
 const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000094</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:94'/>\
@@ -95,52 +86,15 @@ impl Host {
         assert!(output.status.success(), "{about}: {line}: {}", text(&output.stderr));
     }
 
-    fn strace(&self, options: &[&str], line: &str) -> Output {
-        let mut command = self.sandbox.program(Path::new("/usr/bin/strace"));
-        command.args(["-qq", "-e", "signal=none"]).args(options);
-        command.arg(env!("CARGO_BIN_EXE_netlaunch")).args(line.split(' '));
-        finish(command)
+    /// The moments of a command.
+    fn moments(&self, line: &str) -> Vec<Moment> {
+        killed::moments(&self.sandbox, &line.split(' ').collect::<Vec<_>>())
     }
 
-    /// How often a command does each of the calls.
-    fn calls(&self, line: &str) -> BTreeMap<String, usize> {
-        let log = self.sandbox.path("run/calls");
-        let trace = format!("trace={}", known(CALLS));
-        let output = self.strace(&["-e", &trace, "-o", &log.to_string_lossy()], line);
-        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
-        let mut calls = BTreeMap::new();
-        for line in fs::read_to_string(&log).unwrap().lines() {
-            *calls.entry(line.split('(').next().unwrap().to_owned()).or_default() += 1;
-        }
-        calls
+    /// Kills a command at a moment of it. Returns whether it came so far.
+    fn killed(&self, line: &str, at: &Moment) -> bool {
+        killed::killed(&self.sandbox, &line.split(' ').collect::<Vec<_>>(), at)
     }
-
-    /// Kills netlaunch before its Nth call of this name. Returns whether it came so far.
-    fn killed(&self, line: &str, call: &str, n: usize) -> bool {
-        let inject = format!("inject={call}:signal=KILL:when={n}");
-        let log = self.sandbox.path("run/killed");
-        let trace = format!("trace={call}");
-        let output =
-            self.strace(&["-e", &trace, "-e", &inject, "-o", &log.to_string_lossy()], line);
-        output.status.signal() == Some(9) || output.status.code() == Some(137)
-    }
-}
-
-/// The calls that this machine has.
-fn known(calls: &str) -> String {
-    let missing: &[&str] = match cfg!(target_arch = "x86_64") {
-        true => &[],
-        false => &["rename", "unlink", "rmdir", "mkdir", "fork", "vfork"],
-    };
-    calls.split(',').filter(|call| !missing.contains(call)).collect::<Vec<_>>().join(",")
-}
-
-/// The moments to kill a command at: every `step`th, files opened for reading among them aside.
-fn moments(calls: &BTreeMap<String, usize>, step: usize) -> Vec<(String, usize)> {
-    let all = calls.iter().flat_map(|(call, n)| (1..=*n).map(|n| (call.clone(), n)));
-    // Of those, opening a file mostly reads, and each is followed by a call that is listed, too.
-    let all = all.filter(|(call, n)| call != "openat" || n % 4 == 0);
-    all.step_by(step).collect()
 }
 
 fn killed_at_every_step(backend: &str, step: usize) {
@@ -149,22 +103,20 @@ fn killed_at_every_step(backend: &str, step: usize) {
     }
     let host = Host::new(backend);
     let before = host.state();
-    let start = host.calls("network start lab");
-    let reload = host.calls("firewall reload");
-    let destroy = host.calls("network destroy lab");
+    let start = host.moments("network start lab");
+    let reload = host.moments("firewall reload");
+    let destroy = host.moments("network destroy lab");
     assert_eq!(host.state(), before);
     let (mut tried, mut killed) = (0, 0);
-    // How often a file is opened differs from run to run, since the end of dnsmasq is waited for by
-    // looking; a moment of those that did not come is none.
-    let mut count = |call: &str, came: bool| {
-        tried += usize::from(came || call != "openat");
+    let mut count = |came: bool| {
+        tried += 1;
         killed += usize::from(came);
     };
     // After a start that was killed, in turn: start, reload, destroy (which says that it does not
     // run). The last one always leaves nothing.
-    for (i, (call, n)) in moments(&start, step).into_iter().enumerate() {
-        let about = format!("{backend}: start killed at {call} {n}");
-        count(&call, host.killed("network start lab", &call, n));
+    for (i, at) in start.iter().step_by(step).enumerate() {
+        let about = format!("{backend}: start killed at {at}");
+        count(host.killed("network start lab", at));
         match i % 3 {
             0 if host.state() != before => {
                 let output = host.netlaunch("network start lab");
@@ -181,10 +133,10 @@ fn killed_at_every_step(backend: &str, step: usize) {
         host.netlaunch("network destroy lab");
         assert_eq!(host.state(), before, "{about}");
     }
-    for (i, (call, n)) in moments(&destroy, step).into_iter().enumerate() {
-        let about = format!("{backend}: destroy killed at {call} {n}");
+    for (i, at) in destroy.iter().step_by(step).enumerate() {
+        let about = format!("{backend}: destroy killed at {at}");
         host.good("network start lab", &about);
-        count(&call, host.killed("network destroy lab", &call, n));
+        count(host.killed("network destroy lab", at));
         if i % 2 == 0 {
             host.good("firewall reload", &about);
         }
@@ -195,11 +147,11 @@ fn killed_at_every_step(backend: &str, step: usize) {
     let other = if backend == "nftables" { "iptables" } else { "nftables" };
     let settings = host.sandbox.path("config/network.conf");
     let set = |to: &str| fs::write(&settings, format!("firewall_backend = \"{to}\"\n")).unwrap();
-    for (call, n) in moments(&reload, step * 3) {
-        let about = format!("{backend}: reload killed at {call} {n}");
+    for at in reload.iter().step_by(step * 3) {
+        let about = format!("{backend}: reload killed at {at}");
         host.good("network start lab", &about);
         set(other);
-        count(&call, host.killed("firewall reload", &call, n));
+        count(host.killed("firewall reload", at));
         host.good("network destroy lab", &about);
         set(backend);
         assert_eq!(host.state(), before, "{about}");
@@ -227,27 +179,25 @@ fn an_interface_of_others_is_never_removed() {
     }
     let host = Host::new("nftables");
     let before = host.state();
-    let calls = host.calls("network start lab");
+    let moments = host.moments("network start lab");
     host.good("network destroy lab", "");
     let status = host.sandbox.state().join("networks/lab/status.json");
     let mut seen = 0;
-    for call in ["sendto", "sendmsg"] {
-        for n in 1..=calls.get(call).copied().unwrap_or_default() {
-            host.killed("network start lab", call, n);
-            let marked = fs::read_to_string(&status).is_ok_and(|s| s.contains("\"marked\""));
-            let made = host.state().contains("nlt0");
-            if marked && !made {
-                seen += 1;
-                host.netns.ip("link add nlt0 address 52:54:00:00:00:94 type bridge");
-                let theirs = host.sh("ip -o link show dev nlt0");
-                host.good("firewall reload", "a bridge of others");
-                assert_eq!(host.sh("ip -o link show dev nlt0"), theirs);
-                host.netns.ip("link del nlt0");
-            }
-            host.netlaunch("firewall reload");
-            host.netlaunch("network destroy lab");
-            assert_eq!(host.state(), before, "{call} {n}");
+    for at in moments.iter().filter(|at| ["sendto", "sendmsg"].contains(&at.call.as_str())) {
+        host.killed("network start lab", at);
+        let marked = fs::read_to_string(&status).is_ok_and(|s| s.contains("\"marked\""));
+        let made = host.state().contains("nlt0");
+        if marked && !made {
+            seen += 1;
+            host.netns.ip("link add nlt0 address 52:54:00:00:00:94 type bridge");
+            let theirs = host.sh("ip -o link show dev nlt0");
+            host.good("firewall reload", "a bridge of others");
+            assert_eq!(host.sh("ip -o link show dev nlt0"), theirs);
+            host.netns.ip("link del nlt0");
         }
+        host.netlaunch("firewall reload");
+        host.netlaunch("network destroy lab");
+        assert_eq!(host.state(), before, "{at}");
     }
-    assert!(seen > 0, "no start was killed before its bridge: {calls:?}");
+    assert!(seen > 0, "no start was killed before its bridge: {moments:?}");
 }

@@ -57,6 +57,7 @@ impl Bindings {
         }
         // One of the same port was replaced.
         for status in gone.iter().filter(|status| !ports.contains(&status.port)) {
+            self.forget(status)?;
             status.remove(&dir)?;
         }
         for wanted in wanted.iter().filter(|wanted| wanted.status.turned_off) {

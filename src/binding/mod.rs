@@ -59,7 +59,7 @@ use crate::firewall::port_nft::Extras;
 use crate::firewall::{
     Backend, Counters, PortCounts, PortFilter, PortPlan, PortRecorded, Script, Tools,
 };
-use crate::learn::{Kept, LeaseDir, Teacher, UnixTime};
+use crate::learn::{Kept, Lease, LeaseDir, Teacher, UnixTime};
 use crate::nwfilter::{
     Binding, Change, Compiler, FilterName, FilterStore, Filters, Warning, reachable,
 };
@@ -160,7 +160,11 @@ impl Bindings {
         let dir = self.dir();
         loop {
             match state::try_lock(&dir) {
-                Ok(Some(lock)) => return Ok(lock),
+                Ok(Some(lock)) => {
+                    state::clean(&dir);
+                    state::clean(self.leases.path());
+                    return Ok(lock);
+                }
                 Ok(None) => tokio::time::sleep(TRY_AGAIN).await,
                 Err(source) => return Err(BindingError::State { dir, source }),
             }
@@ -299,6 +303,7 @@ impl Bindings {
                 break lock;
             }
         };
+        self.settle().await;
         let (mut live, mut stale) = self.statuses()?;
         let known = live.iter().chain(&stale).any(|status| status.port == *port);
         if !known {
@@ -307,11 +312,16 @@ impl Bindings {
         if let Some(at) = live.iter().position(|status| status.port == *port) {
             stale.push(live.remove(at));
         }
-        self.change(Vec::new(), &stale, &live).await?;
-        // What a DHCP server gave is the guest's with another filter, too.
-        let lease = self.leases.read(port, now())?.and_then(|kept| kept.lease);
-        if !lease.is_some_and(|lease| lease.teacher == Teacher::Dhcp) {
-            self.leases.remove(port)?;
+        self.change(Vec::new(), &stale, &live).await
+    }
+
+    /// Forgets what was learnt about a port whose rules are gone. What a DHCP server gave is the
+    /// guest's with another filter, too.
+    fn forget(&self, status: &Status) -> Result<(), BindingError> {
+        let given = |lease: Lease| lease.teacher == Teacher::Dhcp;
+        let stays = |kept: Kept| kept.index != status.index || kept.lease.is_some_and(given);
+        if !self.leases.read(&status.port, now())?.is_some_and(stays) {
+            self.leases.remove(&status.port)?;
         }
         Ok(())
     }
@@ -344,6 +354,16 @@ impl Bindings {
         let (live, stale) = self.statuses()?;
         self.collect_learnt()?;
         if stale.is_empty() { Ok(()) } else { self.change(Vec::new(), &stale, &live).await }
+    }
+
+    /// Takes away what was cut short and what has no port any more, for a command that has nothing
+    /// else to do with ports. What cannot be taken away is told, and is in no other command's way.
+    async fn sweep(&self, stale: &[Status], live: &[Status]) {
+        if !stale.is_empty()
+            && let Err(error) = self.change(Vec::new(), stale, live).await
+        {
+            tracing::warn!("filters of ports that are gone could not be taken away: {error}");
+        }
     }
 
     /// Takes away what was learnt about ports that are gone, and the seats that nobody holds.
@@ -444,13 +464,15 @@ impl Bindings {
             let (filter, port) = (change.name.clone(), status.port.clone());
             return Err(BindingError::InUse { filter, port }.into());
         }
-        let unsettled = self.is_unsettled();
-        if unsettled {
+        let is_settled = !self.is_unsettled();
+        match (is_settled, change.is_same_filter()) {
             // Nobody knows which rules a port has.
-            affected.extend(self.bound(std::mem::take(&mut others))?);
+            (false, _) => affected.extend(self.bound(std::mem::take(&mut others))?),
+            (true, true) => others.extend(affected.drain(..).map(|(status, _)| status)),
+            (true, false) => {}
         }
-        let is_same = change.is_same_filter() && !unsettled;
-        if is_same || affected.is_empty() {
+        if is_settled && affected.is_empty() {
+            self.sweep(&stale, &others).await;
             locked.commit(&change).map_err(BindingError::from)?;
             return Ok(change);
         }

@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::UNFINISHED;
 use crate::types::{InterfaceName, Mac};
 
 /// A time in whole seconds since the start of 1970, UTC.
@@ -103,9 +104,6 @@ pub struct LeaseError {
     source: io::Error,
 }
 
-/// What the names of files start with that are not complete yet.
-const UNFINISHED: &str = ".new-";
-
 /// Where leases are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseDir(PathBuf);
@@ -114,6 +112,11 @@ impl LeaseDir {
     /// The one below this state directory; nothing is made or read yet.
     pub fn new(state_dir: &Path) -> Self {
         LeaseDir(state_dir.join("nwfilter").join("leases"))
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Where a port's file is, or would be.

@@ -7,6 +7,7 @@ pub mod bridges;
 pub mod dhcp_frame;
 pub mod frame;
 pub mod ipset;
+pub mod killed;
 pub mod port_scene;
 pub mod scene;
 pub mod wire;
