@@ -29,6 +29,11 @@ fn filter(rng: &mut StdRng) -> &'static str {
     FILTERS[rng.random_range(0..FILTERS.len())]
 }
 
+/// One that ports have; the others are used by references alone, or by nobody for a while.
+fn bound(rng: &mut StdRng) -> &'static str {
+    FILTERS[rng.random_range(0..3)]
+}
+
 impl Word {
     pub fn random(rng: &mut StdRng, serial: u32) -> Self {
         let port = port(rng.random_range(0..PORTS));
@@ -58,7 +63,7 @@ impl Word {
              </filterbinding>",
             serial >> 8 & 0xff,
             serial & 0xff,
-            filter(rng),
+            bound(rng),
         );
         Word::Bind { port, serial, document }
     }
@@ -77,7 +82,7 @@ impl Word {
         }
         let at = FILTERS.iter().position(|other| *other == filter).unwrap_or_default();
         let later = &FILTERS[at + 1..];
-        for other in later.iter().filter(|_| rng.random_bool(0.4)) {
+        for other in later.iter().filter(|_| rng.random_bool(0.25)) {
             rules += &format!("<filterref filter='{other}'/>");
         }
         match rng.random_range(0..20) {
