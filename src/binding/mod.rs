@@ -288,10 +288,12 @@ impl Bindings {
         let wanted = self.wanted(&affected, &change.filters)?;
         self.change(wanted, &stale, &others).await?;
         if let Err(error) = locked.commit(&change) {
-            // The rules must not say what the definition does not.
-            let old = self.filters()?;
-            let wanted = self.wanted(&affected, &old)?;
-            self.change(wanted, &[], &others).await?;
+            // The rules must not say what the definition does not. What is there now, the statuses
+            // know.
+            let (live, stale) = self.statuses()?;
+            let (affected, others) = self.affected(live, &change)?;
+            let wanted = self.wanted(&affected, &self.filters()?)?;
+            self.change(wanted, &stale, &others).await?;
             return Err(BindingError::from(error).into());
         }
         Ok(change)
