@@ -270,9 +270,13 @@ impl Bindings {
         &self,
         plan: impl FnOnce(&FilterStore) -> Result<Change, E>,
     ) -> Result<Change, E> {
-        // Without a directory there is no port, and making one is the right of who binds.
-        let bound = self.dir().exists();
-        let _lock = bound.then(|| self.lock()).transpose()?;
+        // Made where it is missing: the first port may be bound meanwhile. Where it cannot be made,
+        // nobody with our rights binds one.
+        let _lock = match self.lock() {
+            Ok(lock) => Some(lock),
+            Err(_) if !self.dir().exists() => None,
+            Err(error) => return Err(error.into()),
+        };
         let locked = self.store.lock().map_err(BindingError::from)?;
         let change = plan(&self.store)?;
         let (live, stale) = self.statuses()?;
