@@ -38,6 +38,7 @@ mod capture;
 mod child;
 mod guard;
 pub mod inherited;
+mod interfaces;
 mod kvm;
 mod namespace;
 mod packet_socket;
@@ -48,6 +49,7 @@ pub mod tap;
 
 pub use capture::{Captured, capture};
 pub use child::Child;
+pub use interfaces::Interfaces;
 pub use kvm::{KvmOutcome, KvmStep, try_kvm};
 pub use namespace::{Namespace, try_namespace};
 pub use packet_socket::{PacketSocket, Received};
