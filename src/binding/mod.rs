@@ -41,6 +41,7 @@ use crate::nwfilter::{
     Binding, Change, Compiled, Compiler, FilterName, FilterStore, Filters, RulesError,
     VariableName, Warning, reachable,
 };
+use crate::process::Interfaces;
 use crate::state;
 use crate::types::InterfaceName;
 
@@ -103,8 +104,7 @@ impl Bindings {
     /// # Errors
     /// [`BindingError::Status`] when one's status cannot be read.
     pub fn list(&self) -> Result<Vec<Status>, BindingError> {
-        let all = status::all(&self.dir())?;
-        Ok(all.into_iter().filter(|status| status.complete && is_there(status)).collect())
+        Ok(self.statuses()?.0)
     }
 
     /// The filter of a port.
@@ -305,8 +305,19 @@ impl Bindings {
 
     /// The statuses of ports that are there, and those of which only rules are left.
     fn statuses(&self) -> Result<(Vec<Status>, Vec<Status>), BindingError> {
-        let all = status::all(&self.dir())?;
-        Ok(all.into_iter().partition(|status| status.complete && is_there(status)))
+        let dir = self.dir();
+        let failed = |source| BindingError::State { dir: dir.clone(), source };
+        let interfaces = Interfaces::open().map_err(failed)?;
+        let (mut live, mut stale) = (Vec::new(), Vec::new());
+        for status in status::all(&dir)? {
+            // Whether the interface is still the one that was bound.
+            let index = interfaces.number(&status.port).map_err(failed)?;
+            match status.complete && index == Some(status.index) {
+                true => live.push(status),
+                false => stale.push(status),
+            }
+        }
+        Ok((live, stale))
     }
 
     fn filters(&self) -> Result<Filters, BindingError> {
@@ -384,9 +395,4 @@ impl Bindings {
             RulesError::Compile(error) => BindingError::Compile { port: port(), error },
         })
     }
-}
-
-/// Whether the interface is still the one that was bound.
-fn is_there(status: &Status) -> bool {
-    if_nametoindex(status.port.as_str()).is_ok_and(|index| index == status.index)
 }
