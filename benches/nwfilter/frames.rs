@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::common::finish;
-use super::host::Host;
+use super::host::{Host, guest};
 use super::{median, milliseconds};
 use netlaunch::process::tap::{TUN, Tap, TapName};
 
@@ -49,11 +49,8 @@ impl Line {
 
     /// Frames a second from the guest to the peer.
     fn rate(&self) -> f64 {
-        let frame = frame(
-            [0x52, 0x54, 0, 0x11, 0x22, 0x33],
-            [0x52, 0x54, 0, 0xaa, 0xbb, 0xcc],
-            [10, 2, 3, 4],
-        );
+        let (mac, ip) = guest("vnet0");
+        let frame = frame(mac, [0x52, 0x54, 0, 0xaa, 0xbb, 0xcc], ip.octets());
         let mut buffer = [0; 2048];
         // What others left there.
         while (&self.peer).read(&mut buffer).is_ok() {}

@@ -1,10 +1,12 @@
 //! A host with many ports: a network namespace of its own, and a sandbox.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::common::frame::mac_text;
 use super::common::{As, Netns, Sandbox, run, text};
 use netlaunch::binding::{BindingSettings, Bindings};
 use netlaunch::firewall::Backend;
@@ -92,10 +94,19 @@ impl Host {
     }
 }
 
+/// The addresses of the guest behind a port, by the number in the port's name.
+pub fn guest(port: &str) -> ([u8; 6], Ipv4Addr) {
+    let digits: String = port.chars().filter(char::is_ascii_digit).collect();
+    let [.., high, low] = digits.parse::<u32>().unwrap().to_be_bytes();
+    ([0x52, 0x54, 0, 0x11, high, low], Ipv4Addr::new(10, 2, high, low))
+}
+
 fn binding(port: &str, filter: &str) -> String {
+    let (mac, ip) = guest(port);
     format!(
         "<filterbinding><owner><name>bench</name><uuid>7b2f9b5e-1c9f-4c0b-8d57-1f8f0a5d0c11</uuid></owner>\
-         <portdev name='{port}'/><mac address='52:54:00:11:22:33'/>\
-         <filterref filter='{filter}'><parameter name='IP' value='10.2.3.4'/></filterref></filterbinding>"
+         <portdev name='{port}'/><mac address='{}'/>\
+         <filterref filter='{filter}'><parameter name='IP' value='{ip}'/></filterref></filterbinding>",
+        mac_text(mac),
     )
 }

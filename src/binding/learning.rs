@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::meaning::method;
 use super::seat::Seat;
-use super::{BindingError, Bindings, Status, is_there, now};
+use super::{BindingError, Bindings, Status, now};
 use crate::learn::{Capture, Kept, Learner, Lease, Method};
 use crate::link::Netlink;
 use crate::nwfilter::Binding;
@@ -233,8 +233,8 @@ impl Bindings {
         &self,
         port: &InterfaceName,
     ) -> Result<Option<(Status, Binding, Method)>, BindingError> {
-        let status = self.status(port)?;
-        let Some(status) = status.filter(|s| s.complete && s.learns && is_there(s)) else {
+        let mut live = self.list()?.into_iter();
+        let Some(status) = live.find(|status| status.port == *port && status.learns) else {
             return Ok(None);
         };
         let binding = self.binding(&status)?;

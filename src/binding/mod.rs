@@ -63,6 +63,7 @@ use crate::learn::{Kept, Lease, LeaseDir, Teacher, UnixTime};
 use crate::nwfilter::{
     Binding, Change, Compiler, FilterName, FilterStore, Filters, Warning, reachable,
 };
+use crate::process::Interfaces;
 use crate::state;
 use crate::types::InterfaceName;
 
@@ -176,8 +177,7 @@ impl Bindings {
     /// # Errors
     /// [`BindingError::Status`] when one's status cannot be read.
     pub fn list(&self) -> Result<Vec<Status>, BindingError> {
-        let all = status::all(&self.dir())?;
-        Ok(all.into_iter().filter(|status| status.complete && is_there(status)).collect())
+        Ok(self.statuses()?.0)
     }
 
     /// The filter of a port.
@@ -433,15 +433,19 @@ impl Bindings {
 
     /// What [`reload`](Self::reload) does under the lock.
     async fn rebuild(&self) -> Result<Vec<String>, BindingError> {
-        let (live, stale) = self.statuses()?;
-        let filters = self.filters()?;
-        let bound = self.bound(live)?;
-        let wanted = self.wanted(&bound, &filters)?;
-        let note = |port: &InterfaceName| format!("the filter of the port {port} is there");
-        let notes = bound.iter().map(|(status, _)| note(&status.port)).collect();
         self.collect_learnt()?;
-        self.settled(self.change(wanted, &stale, &[])).await?;
-        Ok(notes)
+        let ports = self.settled(self.make_all_anew()).await?;
+        Ok(ports.iter().map(|port| format!("the filter of the port {port} is there")).collect())
+    }
+
+    /// Makes the rules of all ports of the definitions and addresses that there are. Returns the
+    /// ports.
+    async fn make_all_anew(&self) -> Result<Vec<InterfaceName>, BindingError> {
+        let (live, stale) = self.statuses()?;
+        let bound = self.bound(live)?;
+        let wanted = self.wanted(&bound, &self.filters()?)?;
+        self.change(wanted, &stale, &[]).await?;
+        Ok(bound.into_iter().map(|(status, _)| status.port).collect())
     }
 
     /// Makes a change of definitions, together with the rules of all ports that use the filter.
@@ -453,9 +457,13 @@ impl Bindings {
         &self,
         plan: impl FnOnce(&FilterStore) -> Result<Change, E>,
     ) -> Result<Change, E> {
-        // Without a directory there is no port, and making one is the right of who binds.
-        let bound = self.dir().exists();
-        let _lock = if bound { Some(self.lock().await?) } else { None };
+        // Made where it is missing: the first port may be bound meanwhile. Where it cannot be made,
+        // nobody with our rights binds one.
+        let _lock = match self.lock().await {
+            Ok(lock) => Some(lock),
+            Err(_) if !self.dir().exists() => None,
+            Err(error) => return Err(error.into()),
+        };
         let locked = self.store.lock().map_err(BindingError::from)?;
         let change = plan(&self.store)?;
         let (live, stale) = self.statuses()?;
@@ -481,12 +489,8 @@ impl Bindings {
             self.change(wanted, &stale, &others).await?;
             if let Err(error) = locked.commit(&change) {
                 // The rules must not say what the definition does not.
-                let back = async {
-                    let wanted = self.wanted(&self.again(&affected)?, &self.filters()?)?;
-                    self.change(wanted, &[], &others).await
-                };
                 let apart = |error| BindingError::Apart { error: Box::new(error) };
-                back.await.map_err(apart)?;
+                self.make_all_anew().await.map_err(apart)?;
                 return Err(BindingError::from(error));
             }
             Ok(())
@@ -497,8 +501,19 @@ impl Bindings {
 
     /// The statuses of ports that are there, and those of which only rules are left.
     fn statuses(&self) -> Result<(Vec<Status>, Vec<Status>), BindingError> {
-        let all = status::all(&self.dir())?;
-        Ok(all.into_iter().partition(|status| status.complete && is_there(status)))
+        let dir = self.dir();
+        let failed = |source| BindingError::State { dir: dir.clone(), source };
+        let interfaces = Interfaces::open().map_err(failed)?;
+        let (mut live, mut stale) = (Vec::new(), Vec::new());
+        for status in status::all(&dir)? {
+            // Whether the interface is still the one that was bound.
+            let index = interfaces.number(&status.port).map_err(failed)?;
+            match status.complete && index == Some(status.index) {
+                true => live.push(status),
+                false => stale.push(status),
+            }
+        }
+        Ok((live, stale))
     }
 
     fn filters(&self) -> Result<Filters, BindingError> {
@@ -552,12 +567,6 @@ impl Bindings {
         bound.iter().map(wanted).collect()
     }
 
-    /// The statuses of these ports as they are now.
-    fn again(&self, ports: &[Bound]) -> Result<Vec<Bound>, BindingError> {
-        let all = status::all(&self.dir())?.into_iter();
-        self.bound(all.filter(|new| ports.iter().any(|(old, _)| old.port == new.port)).collect())
-    }
-
     /// The status of a port, complete or not.
     fn status(&self, port: &InterfaceName) -> Result<Option<Status>, BindingError> {
         Ok(status::all(&self.dir())?.into_iter().find(|status| status.port == *port))
@@ -582,9 +591,4 @@ fn known(kept: Option<&Kept>) -> Known {
 
 fn now() -> UnixTime {
     SystemTime::now().into()
-}
-
-/// Whether the interface is still the one that was bound.
-fn is_there(status: &Status) -> bool {
-    if_nametoindex(status.port.as_str()).is_ok_and(|index| index == status.index)
 }

@@ -6,11 +6,16 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
 use super::spawn::{Spawn, Stdio};
+
+/// What a pipe takes by itself, and the most that one is made for, in bytes.
+const PIPE: i32 = 64 << 10;
+const MOST: i32 = 1 << 20;
 
 /// What a short-lived program printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +41,12 @@ pub async fn capture(
     limit: Duration,
 ) -> io::Result<Captured> {
     let (mut input, input_end) = pipe::pipe().map(|(tx, rx)| (tx, rx.into_blocking_fd()))?;
+    // A pipe that takes all at once spares us and the program to wake each other up; users have a
+    // limit (pipe(7), pipe-max-size), and then it is smaller.
+    let size = i32::try_from(stdin.len()).unwrap_or(MOST).min(MOST);
+    if size > PIPE {
+        let _ = fcntl(&input, FcntlArg::F_SETPIPE_SZ(size));
+    }
     let (output_end, mut output) = pipe::pipe().map(|(tx, rx)| (tx.into_blocking_fd(), rx))?;
     let (error_end, mut error) = pipe::pipe().map(|(tx, rx)| (tx.into_blocking_fd(), rx))?;
     let mut argv = vec![program.as_os_str().to_owned()];

@@ -185,7 +185,7 @@ pub fn complete_checksums(link: &InterfaceName) -> Result<(), TapError> {
 }
 
 /// A request about the interface `name`, cut to the kernel's 15 bytes.
-fn ifreq(name: &str) -> libc::ifreq {
+pub(super) fn ifreq(name: &str) -> libc::ifreq {
     // SAFETY: an ifreq is plain numbers and a union of such; all zero is a valid one.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let last = request.ifr_name.len() - 1;
