@@ -1,0 +1,128 @@
+//! A bridge with a port whose guest floods it, from before it has a filter until it has none any
+//! more, and links at which the flood would come out.
+//!
+//! ```text
+//! vnet0 ─┐ br0      vnet0 is a tap, as QEMU's is; the flood writes into it without end
+//! peer0 ─┘          what the bridge sends by peer0, and what it gives to the host, is watched
+//! ```
+
+#![allow(unreachable_pub, reason = "each test file uses its own part")]
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Instant;
+
+use netlaunch::process::tap::{TUN, Tap, TapName};
+
+use crate::common::frame::{BRIDGE, Host, VM, mac_text};
+use crate::common::port_scene::hub;
+use crate::common::{As, Netns, Sandbox, finish, text};
+use crate::flood::{Flood, Load, Watch, own, refused};
+
+/// How often each case happens.
+pub const RUNS: u32 = 20;
+/// The port's name.
+pub const PORT: &str = "vnet0";
+/// The value of IP for [`VM`].
+pub const IP: (&str, &str) = ("IP", "10.2.3.4");
+
+/// The scene; the flood runs.
+pub struct FloodScene {
+    pub netns: Netns,
+    pub sandbox: Sandbox,
+    pub flood: Flood,
+    pub watch: Watch,
+    begun: Instant,
+}
+
+/// What is sent to a port whose guest has an address that its filter knows.
+pub fn usual(guest: Host) -> Load {
+    Load { forbidden: refused(guest), allowed: own(guest) }
+}
+
+impl FloodScene {
+    /// A port without a filter that is down, on the bridge, and flooded. Before that each frame was
+    /// seen to come out at `links`, where nothing keeps it from that.
+    pub fn new(backend: &str, links: &[&str], load: Load) -> Self {
+        let netns = hub();
+        peer(&netns, "br0");
+        netns.ip(&format!("address add {}/24 dev br0", BRIDGE.v4));
+        let sandbox = Sandbox::new(As::Root, Some(&netns));
+        let watch = Watch::start(&netns, links);
+        let port = plug(&netns);
+        netns.ip("link set vnet0 up");
+        watch.sees(&load, &port);
+        netns.ip("link set vnet0 down");
+        let flood = Flood::start(port, load);
+        let scene = FloodScene { netns, sandbox, flood, watch, begun: Instant::now() };
+        scene.backend(backend);
+        scene
+    }
+
+    /// Sets the backend, from the next command on.
+    pub fn backend(&self, backend: &str) {
+        let setting = format!("firewall_backend = \"{backend}\"\n");
+        std::fs::write(self.sandbox.path("config/nwfilter.conf"), setting).unwrap();
+    }
+
+    /// Runs netlaunch, which must succeed; returns what it prints.
+    pub fn netlaunch(&self, args: &[&str]) -> String {
+        let output = finish(self.sandbox.netlaunch(args));
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Binds a filter to the port.
+    pub fn bind(&self, filter: &str, parameters: &[(&str, &str)]) {
+        let parameters: String = parameters
+            .iter()
+            .map(|(name, value)| format!("<parameter name='{name}' value='{value}'/>"))
+            .collect();
+        let mac = mac_text(VM.mac);
+        let file = self.sandbox.path("binding.xml");
+        let xml = format!(
+            "<filterbinding><portdev name='{PORT}'/><mac address='{mac}'/><filterref filter='{filter}'>{parameters}</filterref></filterbinding>"
+        );
+        std::fs::write(&file, xml).unwrap();
+        self.netlaunch(&["nwfilter", "binding-create", &file.to_string_lossy()]);
+    }
+
+    /// Turns the port on.
+    pub fn up(&self) {
+        self.netns.ip("link set vnet0 up");
+    }
+
+    /// Takes the port down, its filter away, and deletes it; then makes another one of its name.
+    pub fn replace(&self) {
+        self.netns.ip("link set vnet0 down");
+        self.netlaunch(&["nwfilter", "binding-delete", PORT]);
+        self.netns.ip("link delete vnet0");
+        self.flood.port(plug(&self.netns));
+    }
+
+    /// Says what was sent and seen.
+    pub fn report(&self, what: &str, runs: u32) {
+        let (taken, not_taken) = self.flood.sent();
+        println!(
+            "{what}: {runs} runs in {:.1} s; {taken} frames sent, {not_taken} more to a port that \
+             was down or gone; seen: {} allowed, 0 forbidden",
+            self.begun.elapsed().as_secs_f32(),
+            self.watch.allowed()
+        );
+    }
+}
+
+/// Makes the link peer0 on a bridge.
+pub fn peer(netns: &Netns, bridge: &str) {
+    netns.ip("link add peer0 type veth peer name far0");
+    netns.ip("link set far0 up");
+    netns.ip(&format!("link set peer0 master {bridge} up"));
+}
+
+/// Makes the port on its bridge; it is down.
+fn plug(netns: &Netns) -> File {
+    let name = TapName::Exact(PORT.parse().unwrap());
+    let port = netns.inside(|| Tap::open(Path::new(TUN), &name).unwrap().into_fd());
+    netns.ip("link set vnet0 master br0");
+    port.into()
+}
