@@ -10,9 +10,15 @@ mod flood;
 #[path = "common/flood_scene.rs"]
 mod flood_scene;
 
+use std::time::Duration;
+
 use common::frame::VM;
-use common::have_root;
-use flood_scene::{FloodScene, IP, RUNS, usual};
+use common::{have_root, start, text};
+use flood::flood;
+use flood_scene::{FloodScene, IP, LaunchScene, RUNS, usual};
+use netlaunch::process::inherited;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// What a bridge sends to another port, and what it gives to the host.
 const LINKS: [&str; 2] = ["peer0", "br0"];
@@ -132,4 +138,78 @@ fn switching_the_backend_to_and_fro() {
         }
     }
     scene.report(what, 2 * RUNS);
+}
+
+/// The variable with the arguments of the QEMU that a launch starts.
+const GUEST: &str = "NETLAUNCH_TEST_FLOOD_GUEST";
+
+/// Not a test of its own: the guest of a launch, which floods the tap of its QEMU.
+#[test]
+fn the_guest_of_a_launch() {
+    let Ok(args) = std::env::var(GUEST) else {
+        eprintln!("skipped the_guest_of_a_launch: the tests of launches run it in place of QEMU");
+        return;
+    };
+    let words = || args.split([' ', ',']);
+    let number = |key| words().find_map(|word| word.strip_prefix(key)).unwrap().parse::<u32>();
+    let tap = inherited::take_writable(number("fd=").unwrap() as i32).unwrap();
+    flood(&usual(VM), number("run=").unwrap(), &tap.into());
+}
+
+/// Whole launches, from the tap's first moment to its last. `guest` is how QEMU's stand-in runs the
+/// command of its guest.
+fn launched(backend: &str, case: &str, guest: impl Fn(&str) -> String) {
+    let what = format!("launch, {case}, {backend}");
+    if !have_root(&what) {
+        return;
+    }
+    let scene = LaunchScene::new(backend);
+    let own = std::env::current_exe().unwrap();
+    let log = scene.sandbox.path("guest.log");
+    let command = format!(
+        "{} --nocapture --exact the_guest_of_a_launch {} >> {log} 2>&1",
+        own.display(),
+        scene.sandbox.path("").display(),
+        log = log.display()
+    );
+    let qemu = scene.sandbox.script(
+        "qemu",
+        &format!(
+            "case $* in *'-netdev help'*) echo tap; exit;; esac\nexport {GUEST}=\"$*\"\n{}",
+            guest(&command)
+        ),
+    );
+    let mut sent = 0;
+    for run in 1..=RUNS {
+        let netlaunch = start(scene.launch(&qemu, &format!("run={run}")));
+        sent += u64::from(scene.watch.passes(run));
+        kill(Pid::from_raw(netlaunch.pid()), Signal::SIGTERM).unwrap();
+        let output = netlaunch.output(Duration::from_secs(30));
+        let (code, said) = (output.status.code(), text(&output.stderr));
+        assert_eq!((code, said.as_str()), (Some(143), ""), "run {run}");
+        scene.gone();
+        scene.watch.holds(&format!("{what}, run {run}"));
+    }
+    scene.report(&what, sent);
+}
+
+#[test]
+fn launches_with_nftables() {
+    launched("nftables", "QEMU floods", |guest| format!("exec {guest}"));
+}
+
+#[test]
+fn launches_with_iptables() {
+    launched("iptables", "QEMU floods", |guest| format!("exec {guest}"));
+}
+
+/// What QEMU has started may still have the tap when QEMU is gone.
+#[test]
+fn launches_whose_qemu_leaves_a_helper_with_nftables() {
+    launched("nftables", "a helper outlives QEMU", |guest| format!("{guest} &\nexec sleep 600"));
+}
+
+#[test]
+fn launches_whose_qemu_leaves_a_helper_with_iptables() {
+    launched("iptables", "a helper outlives QEMU", |guest| format!("{guest} &\nexec sleep 600"));
 }

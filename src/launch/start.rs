@@ -121,8 +121,8 @@ pub async fn start(plan: Plan, surroundings: &Surroundings) -> Result<Running, S
         Ok(()) => Ok(running),
         Err(error) => {
             // Dropping the rest needs nobody to wait.
-            if let Some(error) = running.unfilter().await {
-                tracing::warn!("{error}");
+            for left in running.remove_port().await {
+                tracing::warn!("{left}");
             }
             Err(error)
         }
@@ -184,11 +184,20 @@ impl Running {
         self.record.write().map_err(StartError::Prepare)
     }
 
-    /// Takes the filter of the guest's port away, while the port is still there; returns why it
-    /// could not be.
-    pub(super) async fn unfilter(&mut self) -> Option<BindingError> {
-        let (bindings, port) = (self.filtered.take()?, self.port.as_ref()?);
-        bindings.delete(port.name()).await.err()
+    /// Takes the guest's port away, as [`super::bridge`] describes; returns what could not be done.
+    /// A port that cannot be turned off keeps its filter.
+    pub(super) async fn remove_port(&mut self) -> Vec<String> {
+        let Some(port) = self.port.take() else { return Vec::new() };
+        let mut left = Vec::new();
+        match (port.down().await, self.filtered.take()) {
+            (Err(error), _) => left.push(error.to_string()),
+            (Ok(()), Some(bindings)) => {
+                left.extend(bindings.delete(port.name()).await.err().map(|e| e.to_string()));
+            }
+            (Ok(()), None) => {}
+        }
+        left.extend(port.remove().await.err().map(|error| error.to_string()));
+        left
     }
 
     /// Takes a started passt in, also into the record.

@@ -226,10 +226,7 @@ impl Running {
             passt.stop(Signal::SIGTERM, PASST_PATIENCE).await;
         }
         // The guest is gone, and no other can have the tap's name yet.
-        if let Some(error) = self.unfilter().await {
-            outcome.left.push(error.to_string());
-        }
-        drop(self.port.take());
+        outcome.left.extend(self.remove_port().await);
         if let Some(Err(error)) = self.dir.take().map(|dir| dir.remove()) {
             outcome.left.push(error.to_string());
         }

@@ -77,8 +77,14 @@ pub fn foreign(guest: Host) -> Vec<Kind> {
             Frame::arp(lying_arp, PEER, 2).sent_by(guest.mac)
         }),
         Kind::new("IPv6", Frame::udp6(guest, PEER, 1000, 2000)),
-        Kind { change: |bytes| bytes[12..14].copy_from_slice(&[0x88, 0xb5]), ..Kind::new("a protocol of its own", udp()) },
-        Kind { change: |bytes| drop(bytes.splice(12..12, [0x81, 0, 0, 5])), ..Kind::new("a VLAN", udp()) },
+        Kind {
+            change: |bytes| bytes[12..14].copy_from_slice(&[0x88, 0xb5]),
+            ..Kind::new("a protocol of its own", udp())
+        },
+        Kind {
+            change: |bytes| drop(bytes.splice(12..12, [0x81, 0, 0, 5])),
+            ..Kind::new("a VLAN", udp())
+        },
     ]
 }
 
@@ -89,7 +95,10 @@ pub fn spoofed(guest: Host) -> Vec<Kind> {
     vec![
         Kind::new("UDP from another address", Frame::udp(other, PEER, 1000, 2000)),
         Kind::new("UDP from another address to all", Frame::udp(other, everyone, 1000, HOST_PORT)),
-        Kind::new("UDP from another address to the host", Frame::udp(other, BRIDGE, 1000, HOST_PORT)),
+        Kind::new(
+            "UDP from another address to the host",
+            Frame::udp(other, BRIDGE, 1000, HOST_PORT),
+        ),
         Kind::new("ICMP from another address", Frame::icmp(other, PEER, 8)),
         Kind::new("ARP request of another address", Frame::arp(other, PEER, 1)),
         Kind::new("ARP answer of another address", Frame::arp(other, PEER, 2)),

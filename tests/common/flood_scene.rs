@@ -10,17 +10,18 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::time::Instant;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use netlaunch::process::tap::{TUN, Tap, TapName};
 
 use crate::common::frame::{BRIDGE, Host, VM, mac_text};
-use crate::common::port_scene::hub;
-use crate::common::{As, Netns, Sandbox, finish, text};
+use crate::common::port_scene::{done, hub};
+use crate::common::{As, Netns, Sandbox, finish, text, wait_until};
 use crate::flood::{Flood, Load, Watch, own, refused};
 
 /// How often each case happens.
-pub const RUNS: u32 = 20;
+pub const RUNS: u32 = 200;
 /// The port's name.
 pub const PORT: &str = "vnet0";
 /// The value of IP for [`VM`].
@@ -49,7 +50,7 @@ impl FloodScene {
         netns.ip(&format!("address add {}/24 dev br0", BRIDGE.v4));
         let sandbox = Sandbox::new(As::Root, Some(&netns));
         let watch = Watch::start(&netns, links);
-        let port = plug(&netns);
+        let port = plug(&netns, "br0");
         netns.ip("link set vnet0 up");
         watch.sees(&load, &port);
         netns.ip("link set vnet0 down");
@@ -97,7 +98,7 @@ impl FloodScene {
         self.netns.ip("link set vnet0 down");
         self.netlaunch(&["nwfilter", "binding-delete", PORT]);
         self.netns.ip("link delete vnet0");
-        self.flood.port(plug(&self.netns));
+        self.flood.port(plug(&self.netns, "br0"));
     }
 
     /// Says what was sent and seen.
@@ -112,6 +113,68 @@ impl FloodScene {
     }
 }
 
+/// A network with launches one after the other, whose guests flood it.
+pub struct LaunchScene {
+    pub netns: Netns,
+    pub sandbox: Sandbox,
+    pub watch: Watch,
+    begun: Instant,
+}
+
+/// Its bridge forwards at once, and serves nothing.
+const NETWORK: &str =
+    "<network ipv6='yes'><name>flood</name><bridge name='nlflood0' stp='off' delay='0'/>
+<ip address='10.2.3.254' prefix='24'/></network>";
+
+impl LaunchScene {
+    /// A network that is up; networks and filters have this backend. Each frame was seen to come
+    /// out of a port of it without a filter.
+    pub fn new(backend: &str) -> Self {
+        let netns = hub();
+        let sandbox = Sandbox::new(As::Root, Some(&netns));
+        for file in ["network.conf", "nwfilter.conf"] {
+            let setting = format!("firewall_backend = \"{backend}\"\n");
+            std::fs::write(sandbox.path("config").join(file), setting).unwrap();
+        }
+        let file = sandbox.path("network.xml");
+        std::fs::write(&file, NETWORK).unwrap();
+        for args in [&["define", &*file.to_string_lossy()][..], &["start", "flood"]] {
+            done(finish(sandbox.netlaunch(&[&["network"], args].concat()))).unwrap();
+        }
+        peer(&netns, "nlflood0");
+        let watch = Watch::start(&netns, &["peer0", "nlflood0"]);
+        let port = plug(&netns, "nlflood0");
+        netns.ip("link set vnet0 up");
+        watch.sees(&usual(VM), &port);
+        LaunchScene { netns, sandbox, watch, begun: Instant::now() }
+    }
+
+    /// The command of a launch with this QEMU.
+    pub fn launch(&self, qemu: &Path, name: &str) -> Command {
+        let (mac, ip) = (mac_text(VM.mac), format!("{}={}", IP.0, IP.1));
+        let qemu = qemu.to_string_lossy();
+        let options = ["--network", "flood", "--mac", &mac, "--filter", "clean-traffic"];
+        let rest = ["--filter-param", &ip, "--", &qemu, "-name", name];
+        self.sandbox.netlaunch(&[&options[..], &rest].concat())
+    }
+
+    /// Waits until the last launch's tap is gone.
+    pub fn gone(&self) {
+        let taps = || self.netns.says("ip", &["-o", "link", "show", "type", "tun"]);
+        assert!(wait_until(Duration::from_secs(20), || taps().is_empty()), "left: {}", taps());
+    }
+
+    /// Says what was sent, at least, and seen.
+    pub fn report(&self, what: &str, sent: u64) {
+        println!(
+            "{what}: {RUNS} runs in {:.1} s; more than {sent} frames sent; seen: {} allowed, 0 \
+             forbidden",
+            self.begun.elapsed().as_secs_f32(),
+            self.watch.allowed()
+        );
+    }
+}
+
 /// Makes the link peer0 on a bridge.
 pub fn peer(netns: &Netns, bridge: &str) {
     netns.ip("link add peer0 type veth peer name far0");
@@ -119,10 +182,10 @@ pub fn peer(netns: &Netns, bridge: &str) {
     netns.ip(&format!("link set peer0 master {bridge} up"));
 }
 
-/// Makes the port on its bridge; it is down.
-fn plug(netns: &Netns) -> File {
+/// Makes the port on a bridge; it is down.
+fn plug(netns: &Netns, bridge: &str) -> File {
     let name = TapName::Exact(PORT.parse().unwrap());
     let port = netns.inside(|| Tap::open(Path::new(TUN), &name).unwrap().into_fd());
-    netns.ip("link set vnet0 master br0");
+    netns.ip(&format!("link set {PORT} master {bridge}"));
     port.into()
 }
