@@ -12,10 +12,11 @@ mod flood_scene;
 
 use std::time::Duration;
 
-use common::frame::VM;
-use common::{have_root, start, text};
-use flood::flood;
-use flood_scene::{FloodScene, IP, LaunchScene, RUNS, usual};
+use common::dhcp_frame::{ACK, DhcpFrame, REQUEST};
+use common::frame::{Frame, PEER, VM};
+use common::{have_root, start, text, wait_until};
+use flood::{Load, asking, flood, foreign, own, refused, write};
+use flood_scene::{FloodScene, IP, LaunchScene, RUNS, plug, usual};
 use netlaunch::process::inherited;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -138,6 +139,98 @@ fn switching_the_backend_to_and_fro() {
         }
     }
     scene.report(what, 2 * RUNS);
+}
+
+/// What a guest may send while its address is learnt, and what teaches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    /// The first packet teaches. So before it there is only what teaches nothing.
+    Any,
+    /// A server's acknowledgement teaches; the guest's own address must not pass before it.
+    Dhcp,
+}
+
+impl Method {
+    fn load(self) -> Load {
+        let [dhcp, probe] = asking(VM);
+        match self {
+            Method::Any => Load { forbidden: foreign(VM), allowed: vec![dhcp, probe] },
+            Method::Dhcp => {
+                let forbidden = refused(VM).into_iter().chain(own(VM)).chain([probe]).collect();
+                Load { forbidden, allowed: vec![dhcp] }
+            }
+        }
+    }
+}
+
+/// The port learns its guest's address while that floods it: before, only what asks for an address
+/// comes out, and then only what has the address.
+fn learnt(backend: &str, method: Method) {
+    let what = format!("learning by {method:?}, {backend}");
+    if !have_root(&what) {
+        return;
+    }
+    // The one that may pass first at last.
+    let first = if method == Method::Any { usual(VM) } else { method.load() };
+    let scene = FloodScene::new(backend, &LINKS, first);
+    let server = plug(&scene.netns, "server0", "br0");
+    scene.netns.ip("link set server0 up");
+    for run in 1..=RUNS {
+        scene.flood.load(method.load());
+        scene.flood.run(run);
+        let learning = if method == Method::Any { "any" } else { "dhcp" };
+        scene.bind("clean-traffic", &[("CTRL_IP_LEARNING", learning)]);
+        scene.up();
+        scene.watch.passes(run);
+        match method {
+            Method::Any => {
+                assert!(scene.flood.send(&Frame::arp(VM, PEER, 1).bytes(b"")));
+                scene.flood.load(usual(VM));
+            }
+            Method::Dhcp => {
+                let asks = DhcpFrame { transaction: run, ..DhcpFrame::asks(REQUEST) };
+                let answers = DhcpFrame { transaction: run, ..DhcpFrame::answers(ACK, VM.v4) };
+                assert!(scene.flood.send(&asks.bytes()));
+                scene.flood.load(usual(VM));
+                assert!(write(&server, &answers.bytes()));
+            }
+        }
+        let address = || {
+            let list = scene.netlaunch(&["nwfilter", "binding-list", "--json"]);
+            let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+            list["bindings"][0]["learning"]["address"].clone()
+        };
+        let learnt = wait_until(Duration::from_secs(20), || address() == VM.v4.to_string());
+        assert!(learnt, "run {run}: it has learnt {}", address());
+        scene.watch.passes(run);
+        scene.replace();
+        scene.watch.holds(&format!("{what}, run {run}"));
+    }
+    scene.report(&what, RUNS);
+}
+
+#[test]
+#[ignore = "bindings do not learn yet"]
+fn learning_from_the_first_packet_with_nftables() {
+    learnt("nftables", Method::Any);
+}
+
+#[test]
+#[ignore = "bindings do not learn yet"]
+fn learning_from_the_first_packet_with_iptables() {
+    learnt("iptables", Method::Any);
+}
+
+#[test]
+#[ignore = "bindings do not learn yet"]
+fn learning_from_dhcp_with_nftables() {
+    learnt("nftables", Method::Dhcp);
+}
+
+#[test]
+#[ignore = "bindings do not learn yet"]
+fn learning_from_dhcp_with_iptables() {
+    learnt("iptables", Method::Dhcp);
 }
 
 /// The variable with the arguments of the QEMU that a launch starts.

@@ -9,7 +9,7 @@
 
 #![allow(unreachable_pub, reason = "each test file uses its own part")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
@@ -118,6 +118,16 @@ pub fn own(guest: Host) -> Vec<Kind> {
     ]
 }
 
+/// With what a guest without an address asks for one; no address can be learnt from it.
+pub fn asking(guest: Host) -> [Kind; 2] {
+    let nobody = Host { v4: Ipv4Addr::UNSPECIFIED, ..guest };
+    let everyone = Host { mac: [0xff; 6], v4: Ipv4Addr::BROADCAST, ..PEER };
+    [
+        Kind::new("DHCP to servers", Frame::udp(nobody, everyone, 68, 67)),
+        Kind::new("an ARP probe", Frame::arp(nobody, guest, 1)),
+    ]
+}
+
 /// What is sent.
 #[derive(Default)]
 pub struct Load {
@@ -165,7 +175,7 @@ impl Load {
 }
 
 /// Hands a frame to a tap; whether that took it.
-fn write(mut port: &File, frame: &[u8]) -> bool {
+pub fn write(mut port: &File, frame: &[u8]) -> bool {
     port.write(&[&[0; VNET_HEADER], frame].concat()).is_ok()
 }
 
@@ -255,19 +265,11 @@ impl Drop for Flood {
 /// A frame that came out though it must not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaked {
-    pub link: String,
-    pub kind: u8,
-    pub run: u32,
-    pub sequence: u32,
+    link: String,
+    kind: usize,
+    run: u32,
+    sequence: u32,
     bytes: Vec<u8>,
-}
-
-impl std::fmt::Display for Leaked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Leaked { link, kind, run, sequence, bytes } = self;
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        write!(f, "{link}: kind {kind} of run {run}, frame {sequence}: {hex}")
-    }
 }
 
 /// Who would receive the flood.
@@ -278,6 +280,8 @@ pub struct Watch {
     allowed: PacketSocket,
     /// The host's own.
     host: UdpSocket,
+    /// The forbidden kinds' names, in their order.
+    names: RefCell<Vec<&'static str>>,
     seen: Cell<u64>,
     /// The sockets need it.
     _runtime: tokio::runtime::Runtime,
@@ -299,7 +303,14 @@ impl Watch {
                 links.iter().map(|link| ((*link).to_owned(), open(link, FORBIDDEN))).collect();
             (forbidden, open(links[0], ALLOWED))
         });
-        Watch { forbidden, allowed, host, seen: Cell::new(0), _runtime: runtime }
+        Watch {
+            forbidden,
+            allowed,
+            host,
+            names: RefCell::default(),
+            seen: Cell::new(0),
+            _runtime: runtime,
+        }
     }
 
     /// How many allowed frames were looked at; more may have come out.
@@ -329,13 +340,14 @@ impl Watch {
         numbers.into_iter().map(|(_, run, sequence)| (run, sequence)).collect()
     }
 
-    /// Shows that it sees every frame that must not come out: each is sent once into a port without
-    /// a filter.
+    /// Shows that it sees every frame that must not come out: each is sent into a port without a
+    /// filter. What is sent later has the same kinds, or the first of them.
     pub fn sees(&self, load: &Load, port: &File) {
+        *self.names.borrow_mut() = load.forbidden.iter().map(|kind| kind.name).collect();
         load.burst(0, &mut Sent::default(), port);
         let leaked = self.leaked();
         for (index, kind) in load.forbidden.iter().enumerate() {
-            let came = leaked.iter().any(|one| usize::from(one.kind) == index);
+            let came = leaked.iter().any(|one| one.kind == index);
             assert!(came, "{} is not seen", kind.name);
         }
         let links: BTreeSet<&str> = leaked.iter().map(|one| one.link.as_str()).collect();
@@ -368,7 +380,12 @@ impl Watch {
     /// Fails where something has come out that must not.
     pub fn holds(&self, about: &str) {
         let leaked = self.leaked();
-        let shown: Vec<_> = leaked.iter().take(10).map(Leaked::to_string).collect();
+        let show = |Leaked { link, kind, run, sequence, bytes }: &Leaked| {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let name = self.names.borrow()[*kind];
+            format!("{link}: {name}, frame {sequence} of run {run}: {hex}")
+        };
+        let shown: Vec<_> = leaked.iter().take(10).map(show).collect();
         assert!(leaked.is_empty(), "{about}: {} came out\n{}", leaked.len(), shown.join("\n"));
     }
 }
@@ -388,13 +405,13 @@ fn drain(socket: &PacketSocket) -> Vec<Vec<u8>> {
 }
 
 /// Kind, run and sequence number of a frame of the flood.
-fn number(frame: &[u8]) -> Option<(u8, u32, u32)> {
+fn number(frame: &[u8]) -> Option<(usize, u32, u32)> {
     let marks = [FORBIDDEN, ALLOWED].map(u32::to_be_bytes);
     let at = PLACES.into_iter().find(|at| {
         frame.get(*at..at + 4).is_some_and(|bytes| marks.iter().any(|mark| bytes == mark))
     })?;
     let word = |at: usize| Some(u32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?));
-    Some((*frame.get(at + 4)?, word(at + 5)?, word(at + 9)?))
+    Some((usize::from(*frame.get(at + 4)?), word(at + 5)?, word(at + 9)?))
 }
 
 /// The kernel's filter that takes frames with this mark at one of its places (filter.txt in the

@@ -50,7 +50,7 @@ impl FloodScene {
         netns.ip(&format!("address add {}/24 dev br0", BRIDGE.v4));
         let sandbox = Sandbox::new(As::Root, Some(&netns));
         let watch = Watch::start(&netns, links);
-        let port = plug(&netns, "br0");
+        let port = plug(&netns, PORT, "br0");
         netns.ip("link set vnet0 up");
         watch.sees(&load, &port);
         netns.ip("link set vnet0 down");
@@ -98,7 +98,7 @@ impl FloodScene {
         self.netns.ip("link set vnet0 down");
         self.netlaunch(&["nwfilter", "binding-delete", PORT]);
         self.netns.ip("link delete vnet0");
-        self.flood.port(plug(&self.netns, "br0"));
+        self.flood.port(plug(&self.netns, PORT, "br0"));
     }
 
     /// Says what was sent and seen.
@@ -143,7 +143,7 @@ impl LaunchScene {
         }
         peer(&netns, "nlflood0");
         let watch = Watch::start(&netns, &["peer0", "nlflood0"]);
-        let port = plug(&netns, "nlflood0");
+        let port = plug(&netns, PORT, "nlflood0");
         netns.ip("link set vnet0 up");
         watch.sees(&usual(VM), &port);
         LaunchScene { netns, sandbox, watch, begun: Instant::now() }
@@ -182,10 +182,10 @@ pub fn peer(netns: &Netns, bridge: &str) {
     netns.ip(&format!("link set peer0 master {bridge} up"));
 }
 
-/// Makes the port on a bridge; it is down.
-fn plug(netns: &Netns, bridge: &str) -> File {
-    let name = TapName::Exact(PORT.parse().unwrap());
-    let port = netns.inside(|| Tap::open(Path::new(TUN), &name).unwrap().into_fd());
-    netns.ip(&format!("link set {PORT} master {bridge}"));
+/// Makes a tap on a bridge; it is down.
+pub fn plug(netns: &Netns, name: &str, bridge: &str) -> File {
+    let exact = TapName::Exact(name.parse().unwrap());
+    let port = netns.inside(|| Tap::open(Path::new(TUN), &exact).unwrap().into_fd());
+    netns.ip(&format!("link set {name} master {bridge}"));
     port.into()
 }
