@@ -250,8 +250,8 @@ fn the_guest_of_a_launch() {
 }
 
 /// Whole launches, from the tap's first moment to its last. `guest` is how QEMU's stand-in runs the
-/// command of its guest.
-fn launched(backend: &str, case: &str, guest: impl Fn(&str) -> String) {
+/// command of its guest, and `end` what netlaunch gets.
+fn launched(backend: &str, case: &str, guest: impl Fn(&str) -> String, end: Signal) {
     let what = format!("launch, {case}, {backend}");
     if !have_root(&what) {
         return;
@@ -276,33 +276,55 @@ fn launched(backend: &str, case: &str, guest: impl Fn(&str) -> String) {
     for run in 1..=RUNS {
         let netlaunch = start(scene.launch(&qemu, &format!("run={run}")));
         sent += u64::from(scene.watch.passes(run));
-        kill(Pid::from_raw(netlaunch.pid()), Signal::SIGTERM).unwrap();
+        kill(Pid::from_raw(netlaunch.pid()), end).unwrap();
         let output = netlaunch.output(Duration::from_secs(30));
-        let (code, said) = (output.status.code(), text(&output.stderr));
-        assert_eq!((code, said.as_str()), (Some(143), ""), "run {run}");
+        let code = if end == Signal::SIGKILL { None } else { Some(128 + end as i32) };
+        assert_eq!(
+            (output.status.code(), text(&output.stderr)),
+            (code, String::new()),
+            "run {run}"
+        );
         scene.gone();
         scene.watch.holds(&format!("{what}, run {run}"));
     }
     scene.report(&what, sent);
 }
 
+fn floods(guest: &str) -> String {
+    format!("exec {guest}")
+}
+
+/// What QEMU has started may still have the tap when QEMU is gone.
+fn leaves_a_helper(guest: &str) -> String {
+    format!("{guest} &\nexec sleep 600")
+}
+
 #[test]
 fn launches_with_nftables() {
-    launched("nftables", "QEMU floods", |guest| format!("exec {guest}"));
+    launched("nftables", "QEMU floods", floods, Signal::SIGTERM);
 }
 
 #[test]
 fn launches_with_iptables() {
-    launched("iptables", "QEMU floods", |guest| format!("exec {guest}"));
+    launched("iptables", "QEMU floods", floods, Signal::SIGTERM);
 }
 
-/// What QEMU has started may still have the tap when QEMU is gone.
+#[test]
+fn killed_launches_with_nftables() {
+    launched("nftables", "QEMU floods and netlaunch is killed", floods, Signal::SIGKILL);
+}
+
+#[test]
+fn killed_launches_with_iptables() {
+    launched("iptables", "QEMU floods and netlaunch is killed", floods, Signal::SIGKILL);
+}
+
 #[test]
 fn launches_whose_qemu_leaves_a_helper_with_nftables() {
-    launched("nftables", "a helper outlives QEMU", |guest| format!("{guest} &\nexec sleep 600"));
+    launched("nftables", "a helper outlives QEMU", leaves_a_helper, Signal::SIGTERM);
 }
 
 #[test]
 fn launches_whose_qemu_leaves_a_helper_with_iptables() {
-    launched("iptables", "a helper outlives QEMU", |guest| format!("{guest} &\nexec sleep 600"));
+    launched("iptables", "a helper outlives QEMU", leaves_a_helper, Signal::SIGTERM);
 }
