@@ -13,7 +13,7 @@ mod flood_scene;
 use std::time::Duration;
 
 use common::dhcp_frame::{ACK, DhcpFrame, REQUEST};
-use common::frame::{Frame, PEER, VM};
+use common::frame::{Frame, OTHER, PEER, VM};
 use common::{have_root, start, text, wait_until};
 use flood::{Load, asking, flood, foreign, own, refused, write};
 use flood_scene::{FloodScene, IP, LaunchScene, RUNS, plug, usual};
@@ -119,6 +119,34 @@ fn reload_with_nftables() {
 #[test]
 fn reload_with_iptables() {
     reloaded("iptables");
+}
+
+/// Another port has its filter and loses it, of which it may share parts with the flooded one.
+fn beside_another(backend: &str) {
+    let what = format!("bind and unbind of another port, {backend}");
+    if !have_root(&what) {
+        return;
+    }
+    let scene = bound(backend, &LINKS);
+    let _other = plug(&scene.netns, "vnet1", "br0");
+    for run in 1..=RUNS {
+        scene.flood.run(run);
+        scene.bind_other("vnet1", OTHER, "clean-traffic", &[("IP", "10.2.3.5")]);
+        scene.netlaunch(&["nwfilter", "binding-delete", "vnet1"]);
+        scene.watch.passes(run);
+        scene.watch.holds(&format!("{what}, run {run}"));
+    }
+    scene.report(&what, RUNS);
+}
+
+#[test]
+fn another_port_with_nftables() {
+    beside_another("nftables");
+}
+
+#[test]
+fn another_port_with_iptables() {
+    beside_another("iptables");
 }
 
 /// To each backend as often as a case is run.

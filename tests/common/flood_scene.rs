@@ -75,14 +75,19 @@ impl FloodScene {
 
     /// Binds a filter to the port.
     pub fn bind(&self, filter: &str, parameters: &[(&str, &str)]) {
+        self.bind_other(PORT, VM, filter, parameters);
+    }
+
+    /// Binds a filter to any port.
+    pub fn bind_other(&self, port: &str, guest: Host, filter: &str, parameters: &[(&str, &str)]) {
         let parameters: String = parameters
             .iter()
             .map(|(name, value)| format!("<parameter name='{name}' value='{value}'/>"))
             .collect();
-        let mac = mac_text(VM.mac);
+        let mac = mac_text(guest.mac);
         let file = self.sandbox.path("binding.xml");
         let xml = format!(
-            "<filterbinding><portdev name='{PORT}'/><mac address='{mac}'/><filterref filter='{filter}'>{parameters}</filterref></filterbinding>"
+            "<filterbinding><portdev name='{port}'/><mac address='{mac}'/><filterref filter='{filter}'>{parameters}</filterref></filterbinding>"
         );
         std::fs::write(&file, xml).unwrap();
         self.netlaunch(&["nwfilter", "binding-create", &file.to_string_lossy()]);
