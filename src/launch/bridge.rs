@@ -6,11 +6,13 @@
 //!
 //! ```text
 //! attach: tap made, MTU, address, no IPv6, on the bridge ─▶ (filters) ─▶ up ─▶ QEMU
-//! end:    QEMU gone ─▶ (filters) ─▶ tap gone
+//! end:    QEMU gone ─▶ down ─▶ (filters) ─▶ tap gone
 //! ```
 //!
 //! The tap belongs to its descriptor, which QEMU inherits and we keep: it outlives QEMU until
 //! [`Port`] is dropped, so that no other tap gets its name before what belongs to it is removed.
+//! A process that QEMU has started may have the descriptor, too, and outlive QEMU: so at the end the
+//! tap is turned off before its filter goes, and removed whoever still has it open.
 //! When we are killed our guard kills QEMU, and with both copies closed the kernel removes the tap.
 
 use std::io;
@@ -19,7 +21,7 @@ use std::path::Path;
 
 use crate::facts::Target;
 use crate::link::sysctl::{Key, SysctlError, Sysctls};
-use crate::link::{LinkError, Netlink};
+use crate::link::{LinkError, Netlink, Undo};
 use crate::process::tap::{TUN, Tap, TapError, TapName};
 use crate::types::{InterfaceName, Mac};
 
@@ -85,6 +87,18 @@ impl Port {
     pub(super) async fn up(&self) -> Result<(), BridgeError> {
         Netlink::open()?.up(self.tap.name()).await?;
         Ok(())
+    }
+
+    /// Turns the tap off: nothing passes through it any more. Done already where it is gone.
+    pub(super) async fn down(&self) -> Result<(), BridgeError> {
+        let undo = Undo::Up { name: self.name().clone(), index: self.tap.index() };
+        Ok(Netlink::open()?.undo(&undo).await?)
+    }
+
+    /// Removes the tap, also where others have it open.
+    pub(super) async fn remove(self) -> Result<(), BridgeError> {
+        let undo = Undo::Link { name: self.name().clone(), index: self.tap.index() };
+        Ok(Netlink::open()?.undo(&undo).await?)
     }
 
     /// The tap's name.

@@ -124,8 +124,8 @@ pub async fn start(plan: Plan, surroundings: &Surroundings) -> Result<Running, S
         Ok(()) => Ok(running),
         Err(error) => {
             // Dropping the rest needs nobody to wait.
-            if let Some(error) = running.unfilter().await {
-                tracing::warn!("{error}");
+            for left in running.remove_port().await {
+                tracing::warn!("{left}");
             }
             Err(error)
         }
@@ -189,12 +189,28 @@ impl Running {
         self.record.write().map_err(StartError::Prepare)
     }
 
-    /// Takes the filter of the guest's port away, while the port is still there; returns why it
-    /// could not be.
-    pub(super) async fn unfilter(&mut self) -> Option<BindingError> {
+    /// Takes the guest's port away, as [`super::bridge`] describes; returns what could not be done.
+    /// A port that cannot be turned off keeps its filter until it is gone.
+    pub(super) async fn remove_port(&mut self) -> Vec<String> {
         drop(self.learning.take());
-        let (bindings, port) = (self.filtered.take()?, self.port.as_ref()?);
-        bindings.delete(port.name()).await.err()
+        let Some(port) = self.port.take() else { return Vec::new() };
+        let bindings = self.filtered.take();
+        let mut left = Vec::new();
+        match (port.down().await, &bindings) {
+            (Err(error), _) => left.push(error.to_string()),
+            (Ok(()), Some(bindings)) => {
+                if let Err(error) = bindings.delete(port.name()).await {
+                    tracing::debug!("the filter's end is tried again without the port: {error}");
+                }
+            }
+            (Ok(()), None) => {}
+        }
+        left.extend(port.remove().await.err().map(|error| error.to_string()));
+        // What was learnt about the port goes with it, and what could not be removed before.
+        if let Some(bindings) = bindings {
+            left.extend(bindings.collect().await.err().map(|error| error.to_string()));
+        }
+        left
     }
 
     /// Takes a started passt in, also into the record.

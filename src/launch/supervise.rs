@@ -274,17 +274,7 @@ impl Running {
             passt.stop(Signal::SIGTERM, PASST_PATIENCE).await;
         }
         // The guest is gone, and no other can have the tap's name yet.
-        let bindings = self.filtered.clone();
-        if let Some(error) = self.unfilter().await {
-            tracing::debug!("the filter's end is tried again without the port: {error}");
-        }
-        drop(self.port.take());
-        // What was learnt about the port goes with it, and what could not be removed before.
-        if let Some(bindings) = bindings
-            && let Err(error) = bindings.collect().await
-        {
-            outcome.left.push(error.to_string());
-        }
+        outcome.left.extend(self.remove_port().await);
         if let Some(Err(error)) = self.dir.take().map(|dir| dir.remove()) {
             outcome.left.push(error.to_string());
         }

@@ -49,7 +49,7 @@ impl Station {
 struct Port(std::fs::File);
 
 /// The header of virtio that a tap of netlaunch's puts before each frame: no offload.
-const VNET_HEADER: usize = 10;
+pub const VNET_HEADER: usize = 10;
 
 impl Port {
     fn open(name: &str) -> Self {
@@ -85,31 +85,38 @@ pub struct PortScene {
     number: Cell<u32>,
 }
 
+/// A namespace with the bridge br0, whose packets iptables sees, and which sends every frame to all
+/// ports.
+pub fn hub() -> Netns {
+    let netns = Netns::bare();
+    if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+        run("modprobe", &["br_netfilter"]);
+    }
+    netns.inside(|| {
+        for (file, value) in [
+            ("bridge/bridge-nf-call-iptables", "1"),
+            ("bridge/bridge-nf-call-ip6tables", "1"),
+            ("ipv4/icmp_ratelimit", "0"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv6/icmp/ratelimit", "0"),
+            ("ipv6/conf/default/accept_dad", "0"),
+            ("ipv6/conf/default/addr_gen_mode", "1"),
+        ] {
+            std::fs::write(format!("/proc/sys/net/{file}"), value).unwrap();
+        }
+    });
+    netns.ip(&format!(
+        "link add br0 address {} type bridge ageing_time 0 stp_state 0 mcast_snooping 0 forward_delay 0",
+        mac_text(BRIDGE.mac)
+    ));
+    netns.ip("link set br0 up");
+    netns
+}
+
 impl PortScene {
     /// A scene without a filter; netlaunch uses this backend, or chooses.
     pub fn new(backend: Option<&str>) -> Self {
-        let netns = Netns::bare();
-        if !std::path::Path::new("/proc/sys/net/bridge").exists() {
-            run("modprobe", &["br_netfilter"]);
-        }
-        netns.inside(|| {
-            for (file, value) in [
-                ("bridge/bridge-nf-call-iptables", "1"),
-                ("bridge/bridge-nf-call-ip6tables", "1"),
-                ("ipv4/icmp_ratelimit", "0"),
-                ("ipv4/conf/all/rp_filter", "0"),
-                ("ipv6/icmp/ratelimit", "0"),
-                ("ipv6/conf/default/accept_dad", "0"),
-                ("ipv6/conf/default/addr_gen_mode", "1"),
-            ] {
-                std::fs::write(format!("/proc/sys/net/{file}"), value).unwrap();
-            }
-        });
-        netns.ip(&format!(
-            "link add br0 address {} type bridge ageing_time 0 stp_state 0 mcast_snooping 0 forward_delay 0",
-            mac_text(BRIDGE.mac)
-        ));
-        netns.ip("link set br0 up");
+        let netns = hub();
         let sandbox = Sandbox::new(As::Root, Some(&netns));
         let ports = [(); 3].map(|()| RefCell::new(None));
         let scene = PortScene { netns, sandbox, ports, number: Cell::new(0) };
