@@ -60,8 +60,11 @@ impl Bindings {
             self.forget(status)?;
             status.remove(&dir)?;
         }
-        for wanted in wanted.iter().filter(|wanted| wanted.status.turned_off) {
-            Netlink::open()?.up(&wanted.status.port).await?;
+        for port in wanted.iter().map(|wanted| &wanted.status).filter(|status| status.turned_off) {
+            let on = async { Netlink::open()?.up(&port.port).await };
+            if let Err(error) = on.await {
+                tracing::warn!("the port has its rules again, and stays off: {error}");
+            }
         }
         Ok(())
     }

@@ -294,14 +294,16 @@ impl Bindings {
     /// # Errors
     /// [`BindingError`]; then it still has it.
     pub async fn delete(&self, port: &InterfaceName) -> Result<(), BindingError> {
-        let _lock = loop {
-            // Who learns may just wait for the lock.
-            self.dismiss(port).await?;
+        let dismissed = self.dismiss(port).await?;
+        let lock = loop {
             let lock = self.lock().await?;
             let is_back = |status: &Status| self.seats.is_held(status.index);
             if !self.status(port)?.as_ref().is_some_and(is_back) {
                 break lock;
             }
+            // It may just wait for the lock.
+            drop(lock);
+            self.dismiss(port).await?;
         };
         self.settle().await;
         let (mut live, mut stale) = self.statuses()?;
@@ -312,7 +314,13 @@ impl Bindings {
         if let Some(at) = live.iter().position(|status| status.port == *port) {
             stale.push(live.remove(at));
         }
-        self.change(Vec::new(), &stale, &live).await
+        self.change(Vec::new(), &stale, &live).await?;
+        drop(lock);
+        // Another command may have missed who learnt, and started another meanwhile.
+        match dismissed {
+            Some(index) => self.leave(port, index).await,
+            None => Ok(()),
+        }
     }
 
     /// Forgets what was learnt about a port whose rules are gone. What a DHCP server gave is the
@@ -326,13 +334,19 @@ impl Bindings {
         Ok(())
     }
 
-    /// Ends who learns the address of a port.
-    async fn dismiss(&self, port: &InterfaceName) -> Result<(), BindingError> {
-        let Some(status) = self.status(port)? else { return Ok(()) };
-        if !status.learns {
-            return Ok(());
+    /// Ends who learns the address of a port, where it is learnt. Returns its number.
+    async fn dismiss(&self, port: &InterfaceName) -> Result<Option<u32>, BindingError> {
+        match self.status(port)? {
+            Some(status) if status.learns => {
+                self.leave(port, status.index).await?;
+                Ok(Some(status.index))
+            }
+            _ => Ok(None),
         }
-        let dismissed = self.seats.dismiss(status.index).await;
+    }
+
+    async fn leave(&self, port: &InterfaceName, index: u32) -> Result<(), BindingError> {
+        let dismissed = self.seats.dismiss(index).await;
         let left = dismissed.map_err(|source| self.seat_error(port, source))?;
         if !left {
             // It changes nothing of a port that has no filter.
@@ -384,6 +398,10 @@ impl Bindings {
     /// # Errors
     /// [`BindingError::Status`].
     pub fn unattended(&self) -> Result<Vec<InterfaceName>, BindingError> {
+        // Mostly no address was ever learnt here.
+        if !self.seats.were_taken() {
+            return Ok(Vec::new());
+        }
         let unattended = |status: &Status| status.learns && !self.seats.is_held(status.index);
         let live = self.list()?.into_iter();
         Ok(live.filter(unattended).map(|status| status.port).collect())

@@ -49,6 +49,11 @@ impl Seats {
         self.0.join(index.to_string())
     }
 
+    /// Whether there was ever one.
+    pub(super) fn were_taken(&self) -> bool {
+        self.0.exists()
+    }
+
     /// Takes the seat of the interface with this number; nothing where another has it.
     pub(super) fn take(&self, index: u32) -> io::Result<Option<Seat>> {
         fs::create_dir_all(&self.0)?;
