@@ -282,8 +282,15 @@ impl PortPlan {
     ) -> Result<Vec<(Part, Present)>, PortError> {
         let mut changes = Vec::new();
         for part in Part::ALL {
-            let had = |recorded: &&&PortRecorded| matches!(recorded, PortRecorded::Iptables { parts, .. } if parts.contains(&part));
-            if !remove.iter().any(|r| had(&r)) && !add.iter().any(|port| port.needs(part)) {
+            // A change that was cut short may have left any port closed.
+            let had = |recorded: &&PortRecorded| {
+                let parts = match recorded {
+                    PortRecorded::Iptables { parts, .. } => parts,
+                    PortRecorded::Nftables(_) => return false,
+                };
+                part == Part::Ethernet || parts.contains(&part)
+            };
+            if !remove.iter().any(had) && !add.iter().any(|port| port.needs(part)) {
                 continue;
             }
             let before = present(tools, part).await?;
@@ -299,13 +306,13 @@ impl PortPlan {
                 changes.push((part, before, wanted));
             }
         }
-        let replaced: Vec<&InterfaceName> = remove
+        let replaced: Vec<(u32, &InterfaceName)> = remove
             .iter()
             .filter_map(|recorded| match recorded {
                 PortRecorded::Iptables { index, port, .. }
                     if add.iter().any(|new| new.index == *index) =>
                 {
-                    Some(port)
+                    Some((*index, port))
                 }
                 _ => None,
             })
