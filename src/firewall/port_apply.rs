@@ -280,8 +280,15 @@ impl PortPlan {
     ) -> Result<Vec<(Part, Present)>, PortError> {
         let mut changes = Vec::new();
         for part in Part::ALL {
-            let had = |recorded: &&&PortRecorded| matches!(recorded, PortRecorded::Iptables { parts, .. } if parts.contains(&part));
-            if !remove.iter().any(|r| had(&r)) && !add.iter().any(|port| port.needs(part)) {
+            // A change that was cut short may have left any port closed.
+            let had = |recorded: &&PortRecorded| {
+                let parts = match recorded {
+                    PortRecorded::Iptables { parts, .. } => parts,
+                    PortRecorded::Nftables(_) => return false,
+                };
+                part == Part::Ethernet || parts.contains(&part)
+            };
+            if !remove.iter().any(had) && !add.iter().any(|port| port.needs(part)) {
                 continue;
             }
             let before = present(tools, part).await?;
@@ -295,10 +302,12 @@ impl PortPlan {
             }
         }
         let added: BTreeSet<u32> = add.iter().map(|port| port.index).collect();
-        let replaced: Vec<&InterfaceName> = remove
+        let replaced: Vec<(u32, &InterfaceName)> = remove
             .iter()
             .filter_map(|recorded| match recorded {
-                PortRecorded::Iptables { index, port, .. } if added.contains(index) => Some(port),
+                PortRecorded::Iptables { index, port, .. } if added.contains(index) => {
+                    Some((*index, port))
+                }
                 _ => None,
             })
             .collect();

@@ -228,19 +228,28 @@ fn number(chain: &str) -> Option<u32> {
 }
 
 /// The state in which ebtables drops all frames of these ports, for as long as the three tools are
-/// not at one.
-pub fn closed<'a>(present: &Present, ports: impl Iterator<Item = &'a InterfaceName>) -> Present {
+/// not at one. It does so in chains of the ports' numbers, so that [`without`] opens them again
+/// where that was cut short.
+pub fn closed<'a>(
+    present: &Present,
+    ports: impl Iterator<Item = (u32, &'a InterfaceName)>,
+) -> Present {
     let mut wanted = present.clone();
-    let table = wanted.tables.entry("nat".to_owned()).or_default();
-    for port in ports {
-        for (way, option) in [("from", "-i"), ("to", "-o")] {
+    let table = wanted.tables.entry(Part::Ethernet.table().to_owned()).or_default();
+    for (index, port) in ports {
+        let chain = entry(index, "closed");
+        for way in ["from", "to"] {
             let base = Part::Ethernet.base(way);
             for host in Part::Ethernet.hosts(way) {
                 table.jumps.insert(((*host).to_owned(), base.to_owned()), Jump::HEAD);
             }
             let lines = table.chains.entry(base.to_owned()).or_default();
-            lines.insert(0, format!("{option} {port} -j DROP"));
+            let line = Part::Ethernet.dispatch(way, port, &chain);
+            if !lines.contains(&line) {
+                lines.insert(0, line);
+            }
         }
+        table.chains.insert(chain, vec!["-j DROP".to_owned()]);
     }
     wanted
 }
