@@ -9,6 +9,8 @@ mod common;
 mod flood;
 #[path = "common/flood_scene.rs"]
 mod flood_scene;
+#[path = "common/flood_watch.rs"]
+mod flood_watch;
 
 use std::time::Duration;
 

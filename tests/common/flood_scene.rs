@@ -18,7 +18,8 @@ use netlaunch::process::tap::{TUN, Tap, TapName};
 use crate::common::frame::{BRIDGE, Host, VM, mac_text};
 use crate::common::port_scene::{done, hub};
 use crate::common::{As, Netns, Sandbox, finish, text, wait_until};
-use crate::flood::{Flood, Load, Watch, own, refused};
+use crate::flood::{Flood, Load, own, refused};
+use crate::flood_watch::Watch;
 
 /// How often each case happens.
 pub const RUNS: u32 = 200;
