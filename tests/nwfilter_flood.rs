@@ -240,25 +240,21 @@ fn learnt(backend: &str, method: Method) {
 }
 
 #[test]
-#[ignore = "bindings do not learn yet"]
 fn learning_from_the_first_packet_with_nftables() {
     learnt("nftables", Method::Any);
 }
 
 #[test]
-#[ignore = "bindings do not learn yet"]
 fn learning_from_the_first_packet_with_iptables() {
     learnt("iptables", Method::Any);
 }
 
 #[test]
-#[ignore = "bindings do not learn yet"]
 fn learning_from_dhcp_with_nftables() {
     learnt("nftables", Method::Dhcp);
 }
 
 #[test]
-#[ignore = "bindings do not learn yet"]
 fn learning_from_dhcp_with_iptables() {
     learnt("iptables", Method::Dhcp);
 }
