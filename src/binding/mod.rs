@@ -66,6 +66,9 @@ pub struct BindingSettings {
     pub enable_counters: bool,
 }
 
+/// A port, and the binding that its status has as a document.
+type BoundPort = (Status, Binding);
+
 /// The filters on this host's ports.
 #[derive(Debug, Clone)]
 pub struct Bindings {
@@ -333,7 +336,7 @@ impl Bindings {
         &self,
         live: Vec<Status>,
         change: &Change,
-    ) -> Result<(Vec<(Status, Binding)>, Vec<Status>), BindingError> {
+    ) -> Result<(Vec<BoundPort>, Vec<Status>), BindingError> {
         let (mut affected, mut others) = (Vec::new(), Vec::new());
         // Ports mostly share their filters.
         let mut known: BTreeMap<FilterName, bool> = BTreeMap::new();
@@ -353,18 +356,14 @@ impl Bindings {
         Ok((affected, others))
     }
 
-    fn bound(&self, live: Vec<Status>) -> Result<Vec<(Status, Binding)>, BindingError> {
+    fn bound(&self, live: Vec<Status>) -> Result<Vec<BoundPort>, BindingError> {
         let bound = |status: Status| self.binding(&status).map(|binding| (status, binding));
         live.into_iter().map(bound).collect()
     }
 
-    fn wanted(
-        &self,
-        bound: &[(Status, Binding)],
-        filters: &Filters,
-    ) -> Result<Vec<Wanted>, BindingError> {
+    fn wanted(&self, bound: &[BoundPort], filters: &Filters) -> Result<Vec<Wanted>, BindingError> {
         let mut compiler = Compiler::new(filters);
-        let wanted = |(status, binding): &(Status, Binding)| {
+        let wanted = |(status, binding): &BoundPort| {
             let (rules, _) = self.rules(binding, filters, &mut compiler)?;
             Ok(Wanted { status: status.clone(), rules })
         };
