@@ -20,7 +20,7 @@ mod schema;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::bridges::{self, end, up, waiting};
 use common::scene::{LIMIT, SHELL, Scene, alive, command_line, launch, pid_of};
