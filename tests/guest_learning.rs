@@ -265,7 +265,7 @@ impl Outside {
     /// What came out since the last time is DHCP from no address, or said by `address`.
     fn judge(&mut self, what: &str, address: Option<Ipv4Addr>) {
         for (wire, judged) in self.wires.iter().zip(&mut self.judged) {
-            let all = wire.from_others_than(&self.known);
+            let all = wire.others_than(&self.known);
             let is_free = |frame: &&Carried| match frame.says() {
                 Says::DhcpClient(_) => false,
                 Says::Arp(is) | Says::Ipv4(is) => Some(is) != address,
@@ -279,7 +279,7 @@ impl Outside {
 
     /// What came out since the last time is what it is.
     fn skip(&mut self) {
-        self.judged = self.wires.each_ref().map(|wire| wire.from_others_than(&self.known).len());
+        self.judged = self.wires.each_ref().map(|wire| wire.others_than(&self.known).len());
     }
 }
 
@@ -457,7 +457,7 @@ fn puts_rules_back(backend: &str) {
     // So this test can tell.
     let is_strangers = |frame: &Carried| frame.says() == Says::Arp(STRANGER);
     speak_as(&lab, &mut scene, &tap, STRANGER);
-    let came = outside.wires[1].from_others_than(&outside.known);
+    let came = outside.wires[1].others_than(&outside.known);
     assert!(came.iter().any(is_strangers));
     outside.skip();
 
