@@ -20,7 +20,7 @@ mod schema;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use common::bridges::{self, end, up, waiting};
 use common::scene::{LIMIT, SHELL, Scene, alive, command_line, launch, pid_of};
@@ -265,7 +265,7 @@ impl Outside {
     /// What came out since the last time is DHCP from no address, or said by `address`.
     fn judge(&mut self, what: &str, address: Option<Ipv4Addr>) {
         for (wire, judged) in self.wires.iter().zip(&mut self.judged) {
-            let all = wire.from_others_than(&self.known);
+            let all = wire.others_than(&self.known);
             let is_free = |frame: &&Carried| match frame.says() {
                 Says::DhcpClient(_) => false,
                 Says::Arp(is) | Says::Ipv4(is) => Some(is) != address,
@@ -279,7 +279,7 @@ impl Outside {
 
     /// What came out since the last time is what it is.
     fn skip(&mut self) {
-        self.judged = self.wires.each_ref().map(|wire| wire.from_others_than(&self.known).len());
+        self.judged = self.wires.each_ref().map(|wire| wire.others_than(&self.known).len());
     }
 }
 
@@ -300,22 +300,24 @@ fn speak_as(lab: &Lab, scene: &mut Scene, tap: &Wire, address: Ipv4Addr) {
     }
 }
 
-/// Tells how the guest's first words as `address` fared.
+/// Tells how the guest's first words as `address` fared, from when it was given the lease, or from
+/// the first one on.
 fn first_words(test: &str, tap: &Wire, out: &Wire, address: Ipv4Addr) {
-    const ACK: u8 = 5;
-    let carried = tap.all();
-    let given = carried.iter().rfind(|f| f.outgoing && f.says() == Says::DhcpServer(ACK)).unwrap();
+    const ACK: Says = Says::DhcpServer(5);
     let asks = |wire: &Wire, outgoing: bool| {
         let is_it = |f: &Carried| f.outgoing == outgoing && f.says() == Says::Arp(address);
-        wire.all().into_iter().filter(|f| is_it(f) && f.at > given.at).collect::<Vec<_>>()
+        wire.all().into_iter().filter(is_it).map(|f| f.at).collect::<Vec<_>>()
     };
     let (said, came) = (asks(tap, false), asks(out, false));
+    let given = tap.all().into_iter().rfind(|f| f.outgoing && f.says() == ACK).map(|f| f.at);
+    let since = given.unwrap_or(said[0]);
+    let after = |all: &[Instant]| all.first().map(|at| at.saturating_duration_since(since));
     println!(
-        "{test}: ARP as {address}: {} said, the first {:?} after the lease; {} came out, the first {:?} after it",
+        "{test}: ARP as {address}: {} said, the first after {:?}; {} came out, the first after {:?}",
         said.len(),
-        said.first().map(|frame| frame.at - given.at),
+        after(&said),
         came.len(),
-        came.first().map(|frame| frame.at - given.at),
+        after(&came),
     );
 }
 
@@ -360,6 +362,7 @@ fn learns(backend: &str, learning: Option<&str>) {
         let page =
             scene.ask(&format!("ip address add {BY_HAND}/24 dev eth0; fetch {NEIGHBOUR} 80 /"));
         assert_eq!(page, "page of a neighbour", "{}", scene.said());
+        first_words(&test, &tap, &outside.wires[1], BY_HAND);
         outside.judge("by hand", Some(BY_HAND));
         lab.shows(tap_name, BY_HAND, |until| assert_eq!(*until, Value::Null));
         speak_as(&lab, &mut scene, &tap, STRANGER);
@@ -454,7 +457,7 @@ fn puts_rules_back(backend: &str) {
     // So this test can tell.
     let is_strangers = |frame: &Carried| frame.says() == Says::Arp(STRANGER);
     speak_as(&lab, &mut scene, &tap, STRANGER);
-    let came = outside.wires[1].from_others_than(&outside.known);
+    let came = outside.wires[1].others_than(&outside.known);
     assert!(came.iter().any(is_strangers));
     outside.skip();
 

@@ -85,7 +85,7 @@ impl Wire {
     }
 
     /// What it received that was not sent from one of these addresses.
-    pub fn from_others_than(&self, known: &[[u8; 6]]) -> Vec<Carried> {
+    pub fn others_than(&self, known: &[[u8; 6]]) -> Vec<Carried> {
         let others = |frame: &Carried| !frame.outgoing && !known.contains(&frame.source());
         self.all().into_iter().filter(others).collect()
     }
