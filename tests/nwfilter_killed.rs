@@ -313,6 +313,14 @@ fn rules(scene: &PortScene) -> Vec<String> {
     rules
 }
 
+fn are_the_same(is: &[String], expected: &[String], about: &str) {
+    let but = |all: &[String], others: &[String]| -> Vec<String> {
+        all.iter().filter(|line| !others.contains(line)).cloned().collect()
+    };
+    let (more, less) = (but(is, expected), but(expected, is));
+    assert!(is == expected, "{about}: too many {more:#?}, too few {less:#?}");
+}
+
 /// Kills the learner while the guest says its address, or after that is in force. Returns whether it
 /// came to the moment.
 fn learner_killed(scene: &PortScene, at: Option<&Moment>) -> bool {
@@ -438,7 +446,7 @@ impl Killing<'_> {
         }
         let is = rules(scene);
         self.reload().unwrap();
-        assert_eq!(is, rules(scene), "{about}");
+        are_the_same(&is, &rules(scene), about);
     }
 
     /// Takes everything away, and looks for what is left.
@@ -453,7 +461,7 @@ impl Killing<'_> {
         let none = || processes(scene).is_empty();
         assert!(wait_until(LIMIT, none), "{about}: {:?}", processes(scene));
         assert_eq!(files(scene), [] as [String; 0], "{about}");
-        assert_eq!(rules(scene), self.before, "{about}");
+        are_the_same(&rules(scene), &self.before, about);
     }
 }
 

@@ -1,21 +1,18 @@
 //! Running a program for what it prints.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::spawn::{Spawn, Stdio};
-
-/// What a pipe takes by itself, and the most that one is made for, in bytes.
-const PIPE: i32 = 64 << 10;
-const MOST: i32 = 1 << 20;
 
 /// What a short-lived program printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,42 +27,36 @@ pub struct Captured {
 
 /// Runs a program to its end, at most `limit`, feeds it `stdin` and collects what it prints.
 ///
-/// It runs in a process group of its own with an empty environment but for `LC_ALL=C`.
+/// It runs in a process group of its own with an empty environment but for `LC_ALL=C`. Its input is a
+/// file in memory and not a pipe: were we killed, it would take what had come through by then for
+/// all of it, and ebtables-restore carries out half a text.
 ///
 /// # Errors
-/// It could not be started, or a pipe failed. Nothing is left running.
+/// It could not be started, or its input could not be made, or a pipe failed. Nothing is left
+/// running.
 pub async fn capture(
     program: &Path,
     args: &[OsString],
     stdin: &[u8],
     limit: Duration,
 ) -> io::Result<Captured> {
-    let (mut input, input_end) = pipe::pipe().map(|(tx, rx)| (tx, rx.into_blocking_fd()))?;
-    // A pipe that takes all at once spares us and the program to wake each other up; users have a
-    // limit (pipe(7), pipe-max-size), and then it is smaller.
-    let size = i32::try_from(stdin.len()).unwrap_or(MOST).min(MOST);
-    if size > PIPE {
-        let _ = fcntl(&input, FcntlArg::F_SETPIPE_SZ(size));
-    }
+    let mut input = File::from(memfd_create(c"input", MFdFlags::MFD_CLOEXEC)?);
+    input.write_all(stdin)?;
+    input.rewind()?;
     let (output_end, mut output) = pipe::pipe().map(|(tx, rx)| (tx.into_blocking_fd(), rx))?;
     let (error_end, mut error) = pipe::pipe().map(|(tx, rx)| (tx.into_blocking_fd(), rx))?;
     let mut argv = vec![program.as_os_str().to_owned()];
     argv.extend_from_slice(args);
     let mut child = Spawn::new(program, &argv)
         .env(&[("LC_ALL".into(), "C".into())])
-        .stdio(Stdio::Fd(input_end?), Stdio::Fd(output_end?), Stdio::Fd(error_end?))
+        .stdio(Stdio::Fd(input.into()), Stdio::Fd(output_end?), Stdio::Fd(error_end?))
         .own_group()
         .start()
         .map_err(io::Error::other)?;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let all = async {
-        let feed = async {
-            // A program that does not read its input is no failure.
-            let _ = input.write_all(stdin).await;
-            drop(input);
-        };
-        let (_, out, err) =
-            tokio::join!(feed, output.read_to_end(&mut stdout), error.read_to_end(&mut stderr));
+        let (out, err) =
+            tokio::join!(output.read_to_end(&mut stdout), error.read_to_end(&mut stderr));
         out.and(err).map(|_| ())
     };
     let status = match tokio::time::timeout(limit, async {
