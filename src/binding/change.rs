@@ -60,6 +60,9 @@ impl Bindings {
             self.forget(status)?;
             status.remove(&dir)?;
         }
+        if !gone.is_empty() {
+            self.collect_learnt()?;
+        }
         for port in wanted.iter().map(|wanted| &wanted.status).filter(|status| status.turned_off) {
             let on = async { Netlink::open()?.up(&port.port).await };
             if let Err(error) = on.await {

@@ -39,10 +39,13 @@
 //! address that is known by then. Whether a port learns is settled when it is bound; a filter that
 //! asks for an address later, of a guest that has long had one, is refused.
 
+mod bind;
 mod change;
+mod collect;
 mod error;
 mod learning;
 mod meaning;
+mod redefine;
 mod seat;
 mod status;
 mod unsettled;
@@ -53,16 +56,13 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::Flock;
-use nix::net::if_::if_nametoindex;
 
 use crate::firewall::port_nft::Extras;
 use crate::firewall::{
     Backend, Counters, PortCounts, PortFilter, PortPlan, PortRecorded, Script, Tools,
 };
-use crate::learn::{Kept, Lease, LeaseDir, Teacher, UnixTime};
-use crate::nwfilter::{
-    Binding, Change, Compiler, FilterName, FilterStore, Filters, Warning, reachable,
-};
+use crate::learn::{Kept, LeaseDir, UnixTime};
+use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
 use crate::process::Interfaces;
 use crate::state;
 use crate::types::InterfaceName;
@@ -243,155 +243,6 @@ impl Bindings {
         }))
     }
 
-    /// Puts a filter on a port. Needs a tokio runtime with I/O and time enabled.
-    ///
-    /// # Errors
-    /// [`BindingError`]; then the port is as it was before, or [`BindingError::TurnedOff`].
-    pub async fn create(&self, binding: &Binding) -> Result<Created, BindingError> {
-        let port = &binding.port;
-        let index =
-            if_nametoindex(port.as_str()).map_err(|_| BindingError::NoPort(port.clone()))?;
-        let _lock = self.lock().await?;
-        self.settle().await;
-        let (live, stale) = self.statuses()?;
-        if live.iter().any(|status| status.port == *port) {
-            return Err(BindingError::Bound(port.clone()));
-        }
-        let filters = self.store.tree(&binding.filter)?;
-        let mut status = Status {
-            version: 1,
-            port: port.clone(),
-            index,
-            xml: binding.to_xml(),
-            complete: false,
-            learns: true,
-            address: None,
-            failed: None,
-            turned_off: false,
-            backend: self.settings.firewall_backend.unwrap_or(Backend::Nftables),
-            recorded: Vec::new(),
-        };
-        // From an earlier binding of the same guest to the same port.
-        let kept = self.kept(&status, binding)?;
-        let known = known(kept.as_ref());
-        let made = meaning(binding, &mut Compiler::new(&filters), known)?;
-        status.learns = made.method.is_some();
-        // It listens before the rules let anything through that teaches.
-        let learning = match made.method {
-            None => None,
-            Some(method) => Some(self.listen(&status, binding, method, kept).await?),
-        };
-        let wanted = Wanted::new(status, made.rules, made.to_come, known);
-        if let Err(error) = self.change(vec![wanted], &stale, &live).await {
-            let never_open = learning.is_some() && error.is_firewalls();
-            return Err(if never_open { self.turn_off(port, index, error).await } else { error });
-        }
-        Ok(Created { notes: made.warnings.iter().map(Warning::to_string).collect(), learning })
-    }
-
-    /// Takes a port's filter away. Whoever learns its address has ended before its rules go.
-    ///
-    /// # Errors
-    /// [`BindingError`]; then it still has it.
-    pub async fn delete(&self, port: &InterfaceName) -> Result<(), BindingError> {
-        let dismissed = self.dismiss(port).await?;
-        let lock = loop {
-            let lock = self.lock().await?;
-            let is_back = |status: &Status| self.seats.is_held(status.index);
-            if !self.status(port)?.as_ref().is_some_and(is_back) {
-                break lock;
-            }
-            // It may just wait for the lock.
-            drop(lock);
-            self.dismiss(port).await?;
-        };
-        self.settle().await;
-        let (mut live, mut stale) = self.statuses()?;
-        let known = live.iter().chain(&stale).any(|status| status.port == *port);
-        if !known {
-            return Err(BindingError::Unbound(port.clone()));
-        }
-        if let Some(at) = live.iter().position(|status| status.port == *port) {
-            stale.push(live.remove(at));
-        }
-        self.change(Vec::new(), &stale, &live).await?;
-        drop(lock);
-        // Another command may have missed who learnt, and started another meanwhile.
-        match dismissed {
-            Some(index) => self.leave(port, index).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Forgets what was learnt about a port whose rules are gone. What a DHCP server gave is the
-    /// guest's with another filter, too.
-    fn forget(&self, status: &Status) -> Result<(), BindingError> {
-        let given = |lease: Lease| lease.teacher == Teacher::Dhcp;
-        let stays = |kept: Kept| kept.index != status.index || kept.lease.is_some_and(given);
-        if !self.leases.read(&status.port, now())?.is_some_and(stays) {
-            self.leases.remove(&status.port)?;
-        }
-        Ok(())
-    }
-
-    /// Ends who learns the address of a port, where it is learnt. Returns its number.
-    async fn dismiss(&self, port: &InterfaceName) -> Result<Option<u32>, BindingError> {
-        match self.status(port)? {
-            Some(status) if status.learns => {
-                self.leave(port, status.index).await?;
-                Ok(Some(status.index))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    async fn leave(&self, port: &InterfaceName, index: u32) -> Result<(), BindingError> {
-        let dismissed = self.seats.dismiss(index).await;
-        let left = dismissed.map_err(|source| self.seat_error(port, source))?;
-        if !left {
-            // It changes nothing of a port that has no filter.
-            tracing::warn!("who learns the address of the port {port} does not answer");
-        }
-        Ok(())
-    }
-
-    /// Takes away what was cut short and what has no port any more.
-    ///
-    /// # Errors
-    /// [`BindingError`].
-    pub async fn collect(&self) -> Result<(), BindingError> {
-        if !self.dir().exists() {
-            return Ok(());
-        }
-        let _lock = self.lock().await?;
-        self.settle().await;
-        let (live, stale) = self.statuses()?;
-        self.collect_learnt()?;
-        if stale.is_empty() { Ok(()) } else { self.change(Vec::new(), &stale, &live).await }
-    }
-
-    /// Takes away what was cut short and what has no port any more, for a command that has nothing
-    /// else to do with ports. What cannot be taken away is told, and is in no other command's way.
-    async fn sweep(&self, stale: &[Status], live: &[Status]) {
-        if !stale.is_empty()
-            && let Err(error) = self.change(Vec::new(), stale, live).await
-        {
-            tracing::warn!("filters of ports that are gone could not be taken away: {error}");
-        }
-    }
-
-    /// Takes away what was learnt about ports that are gone, and the seats that nobody holds.
-    fn collect_learnt(&self) -> Result<(), BindingError> {
-        let gone = |kept: &Kept| if_nametoindex(kept.port.as_str()) != Ok(kept.index);
-        for kept in self.leases.all(now())?.iter().filter(|kept| gone(kept)) {
-            self.leases.remove(&kept.port)?;
-        }
-        if let Err(error) = self.seats.collect() {
-            tracing::warn!("what was left by who learnt addresses cannot be removed: {error}");
-        }
-        Ok(())
-    }
-
     /// The ports whose guests' addresses nobody learns any more: whoever did was killed. A
     /// [`Bindings::resume`] for each mends that.
     ///
@@ -436,87 +287,6 @@ impl Bindings {
         }
     }
 
-    /// Puts every port's rules back, by the backend that the settings name now. Returns what was put
-    /// back, a sentence each.
-    ///
-    /// # Errors
-    /// [`BindingError`]; then the rules are as they were before.
-    pub async fn reload(&self) -> Result<Vec<String>, BindingError> {
-        if !self.dir().exists() {
-            return Ok(Vec::new());
-        }
-        let _lock = self.lock().await?;
-        self.rebuild().await
-    }
-
-    /// What [`reload`](Self::reload) does under the lock.
-    async fn rebuild(&self) -> Result<Vec<String>, BindingError> {
-        self.collect_learnt()?;
-        let ports = self.settled(self.make_all_anew()).await?;
-        Ok(ports.iter().map(|port| format!("the filter of the port {port} is there")).collect())
-    }
-
-    /// Makes the rules of all ports of the definitions and addresses that there are. Returns the
-    /// ports.
-    async fn make_all_anew(&self) -> Result<Vec<InterfaceName>, BindingError> {
-        let (live, stale) = self.statuses()?;
-        let bound = self.bound(live)?;
-        let wanted = self.wanted(&bound, &self.filters()?)?;
-        self.change(wanted, &stale, &[]).await?;
-        Ok(bound.into_iter().map(|(status, _)| status.port).collect())
-    }
-
-    /// Makes a change of definitions, together with the rules of all ports that use the filter.
-    /// `plan` is asked under the lock.
-    ///
-    /// # Errors
-    /// What `plan` says, or [`BindingError`]; then definition and rules are as they were before.
-    pub async fn commit<E: From<BindingError>>(
-        &self,
-        plan: impl FnOnce(&FilterStore) -> Result<Change, E>,
-    ) -> Result<Change, E> {
-        // Made where it is missing: the first port may be bound meanwhile. Where it cannot be made,
-        // nobody with our rights binds one.
-        let _lock = match self.lock().await {
-            Ok(lock) => Some(lock),
-            Err(_) if !self.dir().exists() => None,
-            Err(error) => return Err(error.into()),
-        };
-        let locked = self.store.lock().map_err(BindingError::from)?;
-        let change = plan(&self.store)?;
-        let (live, stale) = self.statuses()?;
-        let (mut affected, mut others) = self.affected(live, &change)?;
-        if let (Some((status, _)), None) = (affected.first(), &change.new) {
-            let (filter, port) = (change.name.clone(), status.port.clone());
-            return Err(BindingError::InUse { filter, port }.into());
-        }
-        let is_settled = !self.is_unsettled();
-        match (is_settled, change.is_same_filter()) {
-            // Nobody knows which rules a port has.
-            (false, _) => affected.extend(self.bound(std::mem::take(&mut others))?),
-            (true, true) => others.extend(affected.drain(..).map(|(status, _)| status)),
-            (true, false) => {}
-        }
-        if is_settled && affected.is_empty() {
-            self.sweep(&stale, &others).await;
-            locked.commit(&change).map_err(BindingError::from)?;
-            return Ok(change);
-        }
-        let wanted = self.wanted(&affected, &change.filters)?;
-        let both = async {
-            self.change(wanted, &stale, &others).await?;
-            if let Err(error) = locked.commit(&change) {
-                // The rules must not say what the definition does not.
-                let apart = |error| BindingError::Apart { error: Box::new(error) };
-                self.make_all_anew().await.map_err(apart)?;
-                return Err(BindingError::from(error));
-            }
-            Ok(())
-        };
-        self.settled(both).await?;
-        Ok(change)
-    }
-
     /// The statuses of ports that are there, and those of which only rules are left.
     fn statuses(&self) -> Result<(Vec<Status>, Vec<Status>), BindingError> {
         let dir = self.dir();
@@ -540,31 +310,6 @@ impl Bindings {
             tracing::warn!("{}", broken.error);
         }
         Ok(definitions.into_iter().map(|d| (d.filter.name.clone(), d.filter)).collect())
-    }
-
-    /// The ports whose rules a change of definitions changes, and the others.
-    fn affected(
-        &self,
-        live: Vec<Status>,
-        change: &Change,
-    ) -> Result<(Vec<Bound>, Vec<Status>), BindingError> {
-        let (mut affected, mut others) = (Vec::new(), Vec::new());
-        // Ports mostly share their filters.
-        let mut known: BTreeMap<FilterName, bool> = BTreeMap::new();
-        for (status, binding) in self.bound(live)? {
-            let uses = *known.entry(binding.filter.clone()).or_insert_with(|| {
-                let mut filters = change.filters.clone();
-                if let Some(old) = &change.old {
-                    filters.entry(change.name.clone()).or_insert_with(|| old.filter.clone());
-                }
-                reachable(&binding.filter, &filters).contains(&change.name)
-            });
-            match uses {
-                true => affected.push((status, binding)),
-                false => others.push(status),
-            }
-        }
-        Ok((affected, others))
     }
 
     fn bound(&self, live: Vec<Status>) -> Result<Vec<Bound>, BindingError> {
