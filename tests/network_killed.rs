@@ -8,9 +8,10 @@ mod common;
 
 use std::fs;
 use std::process::Output;
+use std::time::Duration;
 
 use common::killed::{self, Moment};
-use common::{As, Netns, Sandbox, finish, have_root, processes_with, run, text};
+use common::{As, Netns, Sandbox, finish, have_root, processes_with, run, text, wait_until};
 
 const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000094</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:94'/>\
@@ -91,9 +92,14 @@ impl Host {
         killed::moments(&self.sandbox, &line.split(' ').collect::<Vec<_>>())
     }
 
-    /// Kills a command at a moment of it. Returns whether it came so far.
+    /// Kills a command at a moment of it, and waits for the end of the guards of its tools. Returns
+    /// whether it came so far.
     fn killed(&self, line: &str, at: &Moment) -> bool {
-        killed::killed(&self.sandbox, &line.split(' ').collect::<Vec<_>>(), at)
+        let came = killed::killed(&self.sandbox, &line.split(' ').collect::<Vec<_>>(), at);
+        let program = self.sandbox.path("bin/netlaunch");
+        let ended = || processes_with(&program.to_string_lossy()).is_empty();
+        assert!(wait_until(Duration::from_secs(20), ended), "{line}, killed before {at}");
+        came
     }
 }
 
