@@ -1,7 +1,5 @@
 //! `netlaunch firewall`: the rules of networks put back, and those of others that are in the way.
 
-use std::path::Path;
-
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -9,8 +7,8 @@ use super::args::FirewallVerb;
 use super::environment::Environment;
 use super::follow;
 use super::network::{NetworkError, driver};
-use super::nwfilter::{self, NwfilterError};
-use super::{Failure, learn, print};
+use super::reload::reload;
+use super::{Failure, print};
 use crate::driver::Checked;
 use crate::firewall::conflicts::Finding;
 
@@ -47,20 +45,6 @@ pub(super) fn firewall(
             Ok(if found { FOUND } else { 0 })
         }
     }
-}
-
-/// Puts the rules of networks and of ports' filters back; returns what was, a sentence each.
-pub(super) async fn reload(
-    config_dir: &Path,
-    environment: &Environment,
-) -> Result<Vec<String>, Failure> {
-    let driver = driver(config_dir, environment)?;
-    let bindings = nwfilter::bindings(config_dir, environment)?;
-    let mut done = driver.reload().await.map_err(NetworkError::from)?;
-    let ports = bindings.reload().await;
-    learn::attend(&bindings, environment);
-    done.extend(ports.map_err(NwfilterError::from)?);
-    Ok(done)
 }
 
 fn as_json(checked: &[Checked]) -> String {

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use super::Failure;
 use super::environment::Environment;
-use super::firewall::reload;
 use super::network::NetworkError;
+use super::reload::reload;
 use crate::firewall::Watch;
 
 /// Puts back now and after every event, until the bus goes away.

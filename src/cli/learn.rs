@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use caps::Capability;
 
 use super::environment::Environment;
-use super::nwfilter::NwfilterError;
+use super::nwfilter_error::NwfilterError;
 use super::{Failure, print};
 use crate::binding::{Bindings, Told};
 use crate::nwfilter::Binding;

@@ -1,7 +1,6 @@
 //! `netlaunch nwfilter`: network filters, from the command line.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use comfy_table::{Table, presets};
@@ -10,118 +9,25 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 use super::args::NwfilterVerb;
-use super::config::ConfigError;
-use super::document::{self, DocumentError, Stopped};
+use super::document;
 use super::environment::Environment;
 use super::nwfilter_check::check;
 use super::nwfilter_config::{self, NwfilterConfig};
-use super::nwfilter_explain::{ExplainError, explain};
+use super::nwfilter_error::NwfilterError;
+use super::nwfilter_explain::explain;
 use super::{Failure, learn, print};
 use crate::binding::{BindingError, BindingSettings, Bindings, Learner, Status};
 use crate::definitions::Origin;
 use crate::facts::FirewallScript;
 use crate::firewall::PortCounts;
 use crate::nwfilter::{
-    Binding, Broken, Change, CompileError, Definition, Draft, FilterName, FilterStore, StoreError,
-    TreeError, to_xml,
+    Binding, Broken, Change, Definition, Draft, FilterName, FilterStore, to_xml,
 };
 use crate::plan::GuestFilter;
-use crate::types::{InterfaceName, Mac, Uuid};
-use crate::xml::XmlError;
+use crate::types::{Mac, Uuid};
 
 /// The version of what `list --json` prints.
 const LIST_VERSION: u32 = 1;
-
-/// Why a verb cannot be done.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NwfilterError {
-    /// There is no directory for definitions.
-    #[error("there is no directory for filters: HOME is not set; set it, or NETLAUNCH_CONFIG_DIR")]
-    NoDirectory,
-    /// The definitions cannot be read or changed so.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A mistake in nwfilter.conf.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A port's filter cannot be changed so.
-    #[error(transparent)]
-    Binding(#[from] BindingError),
-    /// A document of a binding has a mistake.
-    #[error("{}:{error}", path.display())]
-    BindingDocument { path: PathBuf, error: XmlError },
-    /// The document cannot be read or edited.
-    #[error(transparent)]
-    Document(#[from] DocumentError),
-    /// What is to be checked is neither.
-    #[error(
-        "{0:?} is neither a file nor a filter: write the file with a '/', as in ./{0}, or a name that 'netlaunch nwfilter list' shows"
-    )]
-    Neither(String),
-    /// No rules can be made of a filter with these variables.
-    #[error(transparent)]
-    Tree(Box<TreeError>),
-    /// A rule of a filter makes no sense.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// A process that learns an address cannot be started.
-    #[error(
-        "cannot start the process that learns the address of the port {port}: {source}; the port has no filter"
-    )]
-    Learner { port: InterfaceName, source: io::Error },
-    /// It ended before there was an address.
-    #[error(
-        "the port {0} is gone, or its filter, before the guest's address was known; see netlaunch nwfilter binding-list"
-    )]
-    Gone(InterfaceName),
-    /// What was learnt could not be put in force.
-    #[error("{0}")]
-    TurnedOff(String),
-    /// Frames cannot be judged.
-    #[error(transparent)]
-    Explain(#[from] ExplainError),
-    /// What was typed cannot be used.
-    #[error("{error}; nothing was changed, and the text is kept in {}", path.display())]
-    Kept { error: Box<NwfilterError>, path: PathBuf },
-}
-
-impl NwfilterError {
-    /// The exit status: 2 for the caller's mistake, else 125.
-    pub(super) fn status(&self) -> u8 {
-        let callers = match self {
-            NwfilterError::Kept { error, .. } => return error.status(),
-            NwfilterError::Store(error) => error.is_callers(),
-            NwfilterError::Config(error) => return error.status(),
-            NwfilterError::Binding(error) => error.is_callers(),
-            NwfilterError::BindingDocument { .. } => true,
-            NwfilterError::Document(error) => error.is_callers(),
-            NwfilterError::Neither(_)
-            | NwfilterError::Tree(_)
-            | NwfilterError::Compile(_)
-            | NwfilterError::Explain(_) => true,
-            NwfilterError::NoDirectory
-            | NwfilterError::Learner { .. }
-            | NwfilterError::Gone(_)
-            | NwfilterError::TurnedOff(_) => false,
-        };
-        if callers { super::USAGE } else { super::FAILED }
-    }
-}
-
-impl From<TreeError> for NwfilterError {
-    fn from(error: TreeError) -> Self {
-        NwfilterError::Tree(Box::new(error))
-    }
-}
-
-impl From<Stopped<NwfilterError>> for NwfilterError {
-    fn from(stopped: Stopped<NwfilterError>) -> Self {
-        match stopped.kept {
-            Some(path) => NwfilterError::Kept { error: Box::new(stopped.error), path },
-            None => stopped.error,
-        }
-    }
-}
 
 /// Does what `netlaunch nwfilter` is asked for.
 pub(super) fn nwfilter(

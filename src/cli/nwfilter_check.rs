@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::document;
-use super::nwfilter::NwfilterError;
+use super::nwfilter_error::NwfilterError;
 use super::{Failure, print};
 use crate::definitions::Origin as Definer;
 use crate::firewall::port_limits::limits;

@@ -2,41 +2,21 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::args::{DirectionArg, ExplainArgs, HexFrame};
-use super::nwfilter::NwfilterError;
+use super::nwfilter_error::{ExplainError, NwfilterError};
 use super::{Failure, print};
 use crate::nwfilter::explain::{
-    Captured, Decider, Explanation, Judge, PcapError, Stage, TooShort, Tried, Tryable, Way, action,
-    read_pcap,
+    Captured, Decider, Explanation, Judge, Stage, Tried, Tryable, Way, action, read_pcap,
 };
 use crate::nwfilter::{FilterStore, Variables, compile, flatten};
 use crate::types::Mac;
 
 /// The version of what `--json` prints.
 const VERSION: u32 = 1;
-
-/// Why frames cannot be judged.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ExplainError {
-    /// The capture cannot be read.
-    #[error("{}: {source}; name a capture that can be read", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    /// The file is no capture that can be used.
-    #[error("{}: {error}", path.display())]
-    Pcap { path: PathBuf, error: PcapError },
-    /// A frame is none.
-    #[error("frame {number}: {error}")]
-    Frame { number: usize, error: TooShort },
-    /// Nothing says which way frames go.
-    #[error(
-        "which way the frames go is not known: give the guest's address with --mac, or --direction in or out"
-    )]
-    Direction,
-}
 
 /// Judges the frames that `args` name, and prints what decides. `verbose` shows all that was tried.
 pub(super) fn explain(

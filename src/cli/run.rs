@@ -6,7 +6,8 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use super::args::PrintFormat;
 use super::environment::Environment;
-use super::nwfilter::{self, NwfilterError};
+use super::nwfilter;
+use super::nwfilter_error::NwfilterError;
 use super::orders::Orders;
 use super::request::Job;
 use super::{Failure, network, print};
