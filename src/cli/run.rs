@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{OwnedFd, RawFd};
 
+use nix::sys::signal::Signal;
+
 use super::args::PrintFormat;
 use super::environment::Environment;
 use super::nwfilter;
@@ -35,7 +37,7 @@ pub(super) async fn run(
     let bindings = bindings(&job, environment)?;
     let around = surroundings(environment, qemu_fd, Some(&orders), bindings);
 
-    let begin = async {
+    let mut begin = Box::pin(async {
         let facts = facts(&job, environment).await?;
         if job.request.command.is_none() {
             // slirp is inside QEMU, and its bridge helper is QEMU's: there is nothing to serve but
@@ -47,13 +49,17 @@ pub(super) async fn run(
             }
         }
         Ok::<_, Failure>(Begun::Running(Box::new(launch(&job.request, &facts, &around).await?)))
-    };
+    });
+    if around.bindings.is_some() {
+        orders.rebuild_on_hangup();
+    }
     let begun = tokio::select! {
         biased;
-        begun = begin => begun?,
-        // Dropping what was begun undoes it.
-        Order::Signal(signal) | Order::Stop(signal) = orders.next(false) => {
+        begun = &mut begin => begun?,
+        signal = end(&mut orders, around.bindings.is_some()) => {
             tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
+            // Which undoes what was begun.
+            drop(begin);
             // The port is gone; its filter may have been set.
             if let Some(bindings) = &around.bindings
                 && let Err(error) = bindings.collect().await
@@ -71,9 +77,6 @@ pub(super) async fn run(
         }
         Begun::Running(running) => {
             let running = *running;
-            if around.bindings.is_some() {
-                orders.rebuild_on_hangup();
-            }
             report(running.plan());
             if environment.is_root()
                 && let Err(error) = running.give_up_privileges()
@@ -85,6 +88,17 @@ pub(super) async fn run(
                 tracing::warn!("{left}");
             }
             Ok(outcome.code())
+        }
+    }
+}
+
+/// The signal that ends what was begun. With filters a SIGHUP only asks for rules that are just
+/// being made.
+async fn end(orders: &mut Orders, filters: bool) -> Signal {
+    loop {
+        match orders.next(false).await {
+            Order::Signal(Signal::SIGHUP) if filters => {}
+            Order::Signal(signal) | Order::Stop(signal) => return signal,
         }
     }
 }

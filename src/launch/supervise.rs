@@ -218,7 +218,11 @@ impl Running {
                 self.record.learnt(address);
                 let _ = self.record.write();
             }
-            Told::Failed(error) => tracing::error!("{error}"),
+            Told::Failed(error) => {
+                tracing::error!("{error}");
+                self.record.learnt(None);
+                let _ = self.record.write();
+            }
             Told::Ended(Some(error)) => {
                 tracing::error!("the guest's address is not learnt any more: {error}");
             }
