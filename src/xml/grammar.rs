@@ -77,7 +77,8 @@ pub(super) fn newlines(text: &str) -> std::borrow::Cow<'_, str> {
 
 pub(super) fn describe(error: &ReaderError) -> String {
     use quick_xml::errors::IllFormedError::{
-        DoubleHyphenInComment, MismatchedEndTag, UnclosedReference, UnmatchedEndTag,
+        DoubleHyphenInComment, MismatchedEndTag, MissingDeclVersion, UnclosedReference,
+        UnmatchedEndTag,
     };
     match error {
         ReaderError::IllFormed(MismatchedEndTag { expected, found }) => {
@@ -90,6 +91,11 @@ pub(super) fn describe(error: &ReaderError) -> String {
         ReaderError::IllFormed(DoubleHyphenInComment) => {
             "'--' cannot be in a comment: remove it".to_owned()
         }
+        // quick-xml quotes the document here, however long.
+        ReaderError::IllFormed(MissingDeclVersion(_)) => {
+            "<?xml?> needs a version first: write version='1.0'".to_owned()
+        }
+        ReaderError::InvalidAttr(error) => attribute_error(error).1.to_owned(),
         other => other.to_string().replace('\n', " "),
     }
 }

@@ -169,7 +169,9 @@ impl Tree<'_> {
                 let what = Mistake::Encoding(short(&encoding));
                 Err(self.error(0, what))
             }
-            Some(Err(error)) => Err(self.error(0, Mistake::Syntax(error.to_string()))),
+            Some(Err(error)) => {
+                Err(self.error(0, Mistake::Syntax(attribute_error(&error).1.to_owned())))
+            }
         }
     }
 

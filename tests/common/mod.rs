@@ -3,11 +3,13 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod bpf_machine;
 pub mod bridges;
 pub mod dhcp_frame;
 pub mod frame;
 pub mod ipset;
 pub mod killed;
+pub mod observed;
 pub mod port_scene;
 pub mod scene;
 pub mod wire;

@@ -1,0 +1,78 @@
+//! Any bytes as a frame and as a capture file. Both readers of frames, the learner's and the one
+//! that `explain` judges by, agree where the learner's understands it; a filter's verdict rests on
+//! the frame alone.
+
+#![no_main]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a finding is a panic")]
+
+use std::net::IpAddr;
+use std::sync::OnceLock;
+
+use libfuzzer_sys::fuzz_target;
+use netlaunch::learn::packet::{self, Content};
+use netlaunch::nwfilter::explain::{Captured, Frame, Judge, Way, read_pcap};
+use netlaunch::nwfilter::{compile, flatten, needs, parse, sample};
+use netlaunch::rules::port::{Address, Hardware, PortRules};
+use netlaunch_fuzz::{filters, in_one_line};
+
+/// A filter with every element and attribute.
+const EVERYTHING: &[u8] = include_bytes!("../../tests/fixtures/nwfilter/everything.xml");
+/// The least of an Ethernet frame.
+const HEADER: usize = 14;
+
+fuzz_target!(|bytes: &[u8]| {
+    let captured = read_pcap(bytes).inspect_err(|error| in_one_line(error)).unwrap_or_default();
+    let kept: usize = captured.iter().map(|frame| frame.bytes.len()).sum();
+    assert!(kept <= bytes.len());
+    let whole = Captured { bytes, length: bytes.len() };
+    for rules in all_rules() {
+        let mut judge = Judge::new(rules);
+        for Captured { bytes, length } in [whole].into_iter().chain(captured.iter().copied()) {
+            agree(bytes, length);
+            for way in [Way::Out, Way::In] {
+                let twin = judge.clone().judge(way, bytes, length).map(|it| it.to_string());
+                let explained = judge.judge(way, bytes, length).map(|it| it.to_string());
+                assert_eq!(explained, twin);
+                assert_eq!(explained.is_err(), bytes.len() < HEADER);
+                explained.iter().for_each(|text| in_one_line(text));
+            }
+        }
+    }
+});
+
+/// What the learner's reader understands, the other understands likewise.
+fn agree(bytes: &[u8], length: usize) {
+    let (Some(learnt), Ok(frame)) = (packet::read(bytes), Frame::read(bytes, length)) else {
+        return;
+    };
+    assert_eq!(frame.source(), learnt.source.octets());
+    match learnt.content {
+        Content::Arp(arp) => {
+            assert_eq!(frame.hardware(Hardware::ArpSender), Some(arp.sender_mac.octets()));
+            assert_eq!(frame.address(Address::ArpSender), Some(arp.sender.into()));
+        }
+        Content::Ip(ip) => {
+            let found = frame.packet().map(|packet| (packet.source, packet.destination));
+            assert_eq!(found, Some((IpAddr::from(ip.source), IpAddr::from(ip.destination))));
+            if ip.dhcp.is_some() {
+                assert!(matches!(frame.ports(), Some((67, 68) | (68, 67))));
+            }
+        }
+    }
+}
+
+/// The rules of filters that look at everything, and at connections.
+fn all_rules() -> &'static [PortRules] {
+    static RULES: OnceLock<Vec<PortRules>> = OnceLock::new();
+    RULES.get_or_init(|| {
+        let mut filters = filters();
+        let filter = parse(EVERYTHING, None).unwrap();
+        filters.insert(filter.name.clone(), filter);
+        let rules = |name: &str| {
+            let filter = &filters[&name.parse().unwrap()];
+            let variables = sample(&needs(filter, &filters), &filters).unwrap();
+            compile(&flatten(filter, &filters, &variables).unwrap()).unwrap().0
+        };
+        ["everything", "clean-traffic-gateway"].map(rules).into()
+    })
+}

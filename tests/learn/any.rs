@@ -1,0 +1,114 @@
+//! Any sequence of frames, made of such as matter; fuzz/ looks for more.
+
+use std::net::Ipv4Addr;
+
+use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
+use netlaunch::learn::{Method, UnixTime};
+use proptest::prelude::*;
+
+use crate::common::dhcp_frame::{
+    ACK, DhcpFrame, EVERYONE, GUEST, NAK, OFFER, OTHER, SERVER, arp, set_checksum, speech,
+};
+use crate::common::observed::Observed;
+use crate::{A, B, FORBIDDEN, HOUR, NOW, dhcp_only, hosts};
+
+/// A frame that may matter, and which way it goes.
+fn frames() -> impl Strategy<Value = (Direction, Vec<u8>)> {
+    let address = prop_oneof![
+        Just(A),
+        Just(B),
+        any::<[u8; 4]>().prop_map(Ipv4Addr::from),
+        prop::sample::select(&FORBIDDEN).prop_map(|text| text.parse().unwrap()),
+    ];
+    let mac = prop_oneof![4 => Just(GUEST), 1 => Just(OTHER), 1 => Just(EVERYONE)];
+    let way = prop_oneof![Just(FromGuest), Just(ToGuest)];
+    let dhcp = (1..=8u8, address.clone(), mac.clone(), mac.clone(), mac.clone(), 7..9u32);
+    let dhcp = dhcp.prop_map(|(message, address, to, from, chaddr, transaction)| {
+        let message = DhcpFrame {
+            to,
+            from,
+            chaddr,
+            transaction,
+            ..match message {
+                OFFER | ACK | NAK => DhcpFrame::answers(message, address),
+                _ => DhcpFrame { ciaddr: address, ..DhcpFrame::asks(message) },
+            }
+        };
+        message.bytes()
+    });
+    let arp = (mac.clone(), mac.clone(), address.clone(), 0..4u16)
+        .prop_map(|(from, sender, address, operation)| arp(from, sender, address, operation));
+    let ip = (mac, address).prop_map(|(from, address)| speech(from, address));
+    let noise = prop::collection::vec(any::<u8>(), 0..400);
+    (way, prop_oneof![5 => dhcp, 2 => arp, 2 => ip, 1 => noise])
+}
+
+/// Some bytes are others, and the end may be missing; the IPv4 checksum may be right again.
+fn mutated() -> impl Strategy<Value = (Direction, Vec<u8>)> {
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    let cut = prop_oneof![3 => Just(None), 1 => any::<prop::sample::Index>().prop_map(Some)];
+    (frames(), changes, cut, any::<bool>()).prop_map(|((way, mut frame), changes, cut, fix)| {
+        for (at, byte) in changes {
+            if !frame.is_empty() {
+                let at = at.index(frame.len());
+                frame[at] = byte;
+            }
+        }
+        let header = frame.get(14).map_or(0, |byte| usize::from(byte & 15) * 4);
+        if fix && header >= 20 && frame.len() >= 14 + header {
+            set_checksum(&mut frame[14..14 + header]);
+        }
+        if let Some(cut) = cut {
+            frame.truncate(cut.index(frame.len() + 1));
+        }
+        (way, frame)
+    })
+}
+
+/// What happens.
+#[derive(Debug, Clone)]
+enum Event {
+    /// A frame comes.
+    Frame(Direction, Vec<u8>),
+    /// So many seconds pass.
+    Later(u64),
+    /// Another learner takes over.
+    Restart,
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        12 => mutated().prop_map(|(way, frame)| Event::Frame(way, frame)),
+        2 => (0..2 * HOUR).prop_map(Event::Later),
+        1 => Just(Event::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    /// [`Observed`] says what must hold then.
+    #[test]
+    fn whatever_comes_the_learner_stays_sane(
+        events in prop::collection::vec(events(), 1..16),
+        method in prop::sample::select(vec![
+            Method::Any,
+            dhcp_only(),
+            Method::Dhcp { servers: vec![SERVER] },
+            Method::Dhcp { servers: vec![B] },
+        ]),
+    ) {
+        let mut learner = Observed::new(method, hosts());
+        let mut now = NOW;
+        for event in events {
+            match event {
+                Event::Frame(way, frame) => drop(learner.see(way, &frame, now)),
+                Event::Later(seconds) => {
+                    now = UnixTime(now.0 + seconds);
+                    learner.expire(now);
+                }
+                Event::Restart => learner.resume(learner.lease(), now),
+            }
+        }
+    }
+}
