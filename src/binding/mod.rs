@@ -258,6 +258,15 @@ impl Bindings {
         Ok(live.filter(unattended).map(|status| status.port).collect())
     }
 
+    /// Whether the filter of a binding makes rules, which need not be known before there is a port.
+    ///
+    /// # Errors
+    /// The filter makes no rules.
+    pub fn check(&self, binding: &Binding) -> Result<(), BindingError> {
+        let filters = self.store.tree(&binding.filter)?;
+        meaning(binding, &mut Compiler::new(&filters), Known::NotYet).map(drop)
+    }
+
     /// What putting a filter on a port runs, on a host where nothing of ours is there yet. Runs
     /// nothing; the port's number is 0, since there is no port.
     ///

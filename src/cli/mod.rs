@@ -115,6 +115,11 @@ impl Failure {
             Failure::Launch(LaunchError::Start(StartError::User(AccountError::Unknown(_)))) => {
                 USAGE
             }
+            Failure::Launch(LaunchError::Start(StartError::Filter(error)))
+                if error.is_callers() =>
+            {
+                USAGE
+            }
             Failure::Launch(LaunchError::Start(StartError::Qemu(SpawnError::Exec {
                 source,
                 ..

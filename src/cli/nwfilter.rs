@@ -137,24 +137,41 @@ pub(super) fn bindings(
     }))
 }
 
-/// What setting a guest's filter would run.
-pub(super) fn scripts(
-    filter: &GuestFilter,
-    mac: Option<Mac>,
-    environment: &Environment,
-) -> Result<Vec<FirewallScript>, NwfilterError> {
-    let config_dir = environment.config_dir().ok_or(NwfilterError::NoDirectory)?;
-    // The kernel gives the tap its number when it is made.
-    let Ok(port) = "nltap0".parse() else { return Ok(Vec::new()) };
-    let binding = Binding {
-        owner: None,
-        port,
-        mac: mac.unwrap_or_else(|| Mac::random(&mut rand::rng())),
-        filter: filter.name.clone(),
-        parameters: filter.parameters.clone(),
-    };
-    let scripts = bindings(&config_dir, environment)?.scripts(&binding)?;
-    Ok(scripts.into_iter().map(FirewallScript::from).collect())
+/// A guest's filter before there is a port for it.
+pub(super) struct Filtered {
+    bindings: Bindings,
+    binding: Binding,
+}
+
+impl Filtered {
+    pub(super) fn new(
+        filter: &GuestFilter,
+        mac: Option<Mac>,
+        environment: &Environment,
+    ) -> Result<Option<Self>, NwfilterError> {
+        // The kernel gives the tap its number when it is made.
+        let Ok(port) = "nltap0".parse() else { return Ok(None) };
+        let config_dir = environment.config_dir().ok_or(NwfilterError::NoDirectory)?;
+        let binding = Binding {
+            owner: None,
+            port,
+            mac: mac.unwrap_or_else(|| Mac::random(&mut rand::rng())),
+            filter: filter.name.clone(),
+            parameters: filter.parameters.clone(),
+        };
+        Ok(Some(Filtered { bindings: bindings(&config_dir, environment)?, binding }))
+    }
+
+    /// Whether it makes rules.
+    pub(super) fn check(&self) -> Result<(), NwfilterError> {
+        Ok(self.bindings.check(&self.binding)?)
+    }
+
+    /// What setting it would run.
+    pub(super) fn scripts(&self) -> Result<Vec<FirewallScript>, NwfilterError> {
+        let scripts = self.bindings.scripts(&self.binding)?;
+        Ok(scripts.into_iter().map(FirewallScript::from).collect())
+    }
 }
 
 /// Defines the filter of a document, in place of `edited` where that was edited.

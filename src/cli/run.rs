@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::args::PrintFormat;
 use super::environment::Environment;
-use super::nwfilter;
+use super::nwfilter::{self, Filtered};
 use super::nwfilter_error::NwfilterError;
 use super::orders::Orders;
 use super::request::Job;
@@ -138,12 +138,14 @@ async fn facts(job: &Job, environment: &Environment) -> Result<Facts, Failure> {
             Attachment::Bridge(name) => launch::target(name).await.map_err(Failure::Link)?,
         });
     }
-    // Only to be shown: a launch makes them when it binds.
-    if let (Some(target), Some(filter), Some(_)) =
-        (&mut facts.target, &job.request.filter, job.print)
+    if let (Some(target), Some(filter)) = (&mut facts.target, &job.request.filter)
+        && let Some(filtered) = Filtered::new(filter, job.request.mac, environment)?
     {
-        let scripts = nwfilter::scripts(filter, job.request.mac, environment)?;
-        target.firewall.extend(scripts);
+        match job.print {
+            Some(_) => target.firewall.extend(filtered.scripts()?),
+            // Mistakes are told before anything is started.
+            None => filtered.check()?,
+        }
     }
     match facts.qemu.problem.clone() {
         // Without one that was named, serve mode does without asking QEMU.
