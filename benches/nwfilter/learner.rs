@@ -66,11 +66,12 @@ pub fn learner() {
         let after = used(pid);
         let time = (after.0 - before.0) as f64 / 1e9;
         println!(
-            "learner under {:.0} frames/s, {whose}: {:.2} ms on a processor in {took:.1} s, {:.4} %, woken {} times",
+            "learner under {:.0} frames/s, {whose}: {:.2} ms on a processor in {took:.1} s, {:.4} %, woken {} times ({:.2} ms since its start)",
             f64::from(sent) / took,
             time * 1e3,
             100.0 * time / took,
             after.1 - before.1,
+            after.0 as f64 / 1e6,
         );
     }
     host.time(host.sandbox.netlaunch(&["nwfilter", "binding-delete", "vnet0"]));
