@@ -398,7 +398,24 @@ fn waiting_for_the_address_prints_it() {
     assert!(text(&output.stderr).contains("the port vnet0 is gone, or its filter"));
 }
 
-/// A program cannot be on a path that has no mark of a learner: two never learn for one port.
+/// Directories can be named from where the command stands, and the process that learns finds them.
+#[test]
+fn directories_may_be_relative() {
+    if !have_root("directories_may_be_relative") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    let file = scene.binding(Station::Vnet0, "clean-traffic", &[]);
+    let state = scene.sandbox.state();
+    let mut command = scene.sandbox.netlaunch(&["nwfilter", "binding-create", &file]);
+    command.current_dir(state.parent().unwrap());
+    command.env("NETLAUNCH_STATE_DIR", state.file_name().unwrap());
+    done(common::finish(command)).unwrap();
+    assert!(runs(learner(&scene)));
+    scene.leaves(&Frame::arp(VM, PEER, 1));
+    learns(&scene, Some(VM.v4));
+}
+
 #[test]
 fn one_process_learns_for_a_port() {
     if !have_root("one_process_learns_for_a_port") {
@@ -409,6 +426,10 @@ fn one_process_learns_for_a_port() {
     let pid = learner(&scene);
     // There is nothing to do for another.
     done(scene.nwfilter(&["binding-learn", "vnet0"])).unwrap();
+    for numbers in ["7", "0,1", "7,7", "100,101", "7,8,9"] {
+        let said = done(scene.nwfilter(&["binding-learn", "vnet0", numbers])).unwrap_err();
+        assert!(said.contains("FD,FD: ") && said.lines().count() == 1, "{said}");
+    }
     assert!(runs(pid));
     // Nor for one of a port without a filter, or with one that needs no address.
     done(scene.nwfilter(&["binding-learn", "vnet1"])).unwrap();

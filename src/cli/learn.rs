@@ -118,21 +118,32 @@ fn start(
     detach(&environment.own_program()?, &args, &fds, output)
 }
 
+/// The descriptors that binding-create hands over by their numbers; none where it is no part of
+/// this.
+pub(super) fn handed(numbers: &[RawFd]) -> Result<Option<[OwnedFd; 2]>, NwfilterError> {
+    let failed = |source| NwfilterError::Handed { source };
+    match numbers {
+        [] => Ok(None),
+        [capture, seat] if capture != seat && *capture.min(seat) > 2 => {
+            let take = |fd| inherited::take(fd).map_err(failed);
+            Ok(Some([take(*capture)?, take(*seat)?]))
+        }
+        _ => Err(failed(io::Error::other("they are not two descriptors of its own"))),
+    }
+}
+
 /// Learns until there is nothing to learn any more.
 pub(super) async fn learn(
     bindings: &Bindings,
     port: &InterfaceName,
-    handed: Option<[RawFd; 2]>,
+    handed: Option<[OwnedFd; 2]>,
 ) -> Result<(), Failure> {
     // It outlives whoever stands in the directory.
     std::env::set_current_dir("/").map_err(Failure::System)?;
     let took_over = handed.is_some();
     let learning = match handed {
         None => bindings.resume(port).await,
-        Some([capture, seat]) => {
-            let take = |fd| inherited::take(fd).map_err(Failure::System);
-            bindings.adopt(port, [take(capture)?, take(seat)?]).await
-        }
+        Some(handed) => bindings.adopt(port, handed).await,
     };
     let mut next = learning.map_err(NwfilterError::from)?;
     let kept = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];

@@ -80,11 +80,9 @@ pub(super) fn nwfilter(
             deleted.map_err(NwfilterError::from)?;
         }
         NwfilterVerb::BindingLearn { port, handed } => {
+            // Before anything else is opened.
+            let handed = learn::handed(handed)?;
             let bindings = bindings()?;
-            let handed = match handed.as_slice() {
-                [capture, seat] => Some([*capture, *seat]),
-                _ => None,
-            };
             runtime()?.block_on(learn::learn(&bindings, port, handed))?;
         }
         NwfilterVerb::BindingList { json: true } => {

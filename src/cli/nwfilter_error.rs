@@ -48,6 +48,9 @@ pub(crate) enum NwfilterError {
         "cannot start the process that learns the address of the port {port}: {source}; the port has no filter"
     )]
     Learner { port: InterfaceName, source: io::Error },
+    /// What should have been inherited is not there.
+    #[error("FD,FD: {source}; leave it out, binding-create alone has use for it")]
+    Handed { source: io::Error },
     /// It ended before there was an address.
     #[error(
         "the port {0} is gone, or its filter, before the guest's address was known; see netlaunch nwfilter binding-list"
@@ -75,6 +78,7 @@ impl NwfilterError {
             NwfilterError::BindingDocument { .. } => true,
             NwfilterError::Document(error) => error.is_callers(),
             NwfilterError::Neither(_)
+            | NwfilterError::Handed { .. }
             | NwfilterError::Tree(_)
             | NwfilterError::Compile(_)
             | NwfilterError::Explain(_) => true,

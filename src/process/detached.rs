@@ -7,8 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Starts a program in a session of its own, away from our terminal, our directory and our standard
-/// descriptors, with our environment. It inherits `fds` under the numbers that they have here, and
+/// Starts a program in a session of its own, away from our terminal and our standard descriptors,
+/// with our environment and directory. It inherits `fds` under the numbers that they have here, and
 /// its standard output is `output`, or nothing.
 ///
 /// Returns once it is really executing. Nobody waits for its end: that is init's, since we are to
@@ -24,7 +24,7 @@ pub fn detach(
 ) -> io::Result<()> {
     let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let mut command = Command::new(program);
-    command.args(args).current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+    command.args(args).stdin(Stdio::null()).stderr(Stdio::null());
     command.stdout(output.map_or_else(Stdio::null, Stdio::from));
     // SAFETY: between fork and execve the closure makes async-signal-safe calls only, on numbers of
     // descriptors that stay open here, and so in the fork, until spawn() has returned.
