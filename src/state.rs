@@ -54,11 +54,11 @@ pub(crate) fn lock(dir: &Path) -> io::Result<Flock<OwnedFd>> {
     Flock::lock(lock_file(dir)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
-/// The same; nothing where another command has it.
-pub(crate) fn try_lock(dir: &Path) -> io::Result<Option<Flock<OwnedFd>>> {
-    match Flock::lock(lock_file(dir)?, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+/// Tries for the same; gives the file of [`lock_file`] back where another command has it.
+pub(crate) fn try_lock(file: OwnedFd) -> io::Result<Result<Flock<OwnedFd>, OwnedFd>> {
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Ok(lock)),
+        Err((file, Errno::EWOULDBLOCK)) => Ok(Err(file)),
         Err((_, errno)) => Err(errno.into()),
     }
 }
@@ -74,7 +74,8 @@ pub(crate) fn clean(dir: &Path) {
     }
 }
 
-fn lock_file(dir: &Path) -> io::Result<OwnedFd> {
+/// The file that is locked; made where it is missing.
+pub(crate) fn lock_file(dir: &Path) -> io::Result<OwnedFd> {
     fs::create_dir_all(dir)?;
     let mut options = fs::OpenOptions::new();
     Ok(options.create(true).truncate(false).write(true).open(dir.join(".lock"))?.into())

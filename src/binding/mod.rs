@@ -74,8 +74,10 @@ use meaning::{Known, meaning};
 use seat::Seats;
 pub use status::Status;
 
-/// How long to wait before trying for the lock again.
-const TRY_AGAIN: Duration = Duration::from_millis(5);
+/// How long to wait before trying for the lock again: at first, and when many wait, who must not
+/// keep the one at work from its processor.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(32);
 
 /// What the driver of filters is told.
 #[derive(Debug, Clone)]
@@ -159,16 +161,20 @@ impl Bindings {
     /// One command at a time. It never blocks: a process can have two, and one of them the lock.
     async fn lock(&self) -> Result<Flock<OwnedFd>, BindingError> {
         let dir = self.dir();
+        let failed = |source| BindingError::State { dir: dir.clone(), source };
+        let mut file = state::lock_file(&dir).map_err(failed)?;
+        let mut pause = FIRST_PAUSE;
         loop {
-            match state::try_lock(&dir) {
-                Ok(Some(lock)) => {
+            file = match state::try_lock(file).map_err(failed)? {
+                Ok(lock) => {
                     state::clean(&dir);
                     state::clean(self.leases.path());
                     return Ok(lock);
                 }
-                Ok(None) => tokio::time::sleep(TRY_AGAIN).await,
-                Err(source) => return Err(BindingError::State { dir, source }),
-            }
+                Err(file) => file,
+            };
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
