@@ -108,6 +108,14 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Status
     }
 }
 
+/// Removes a file; one that is not there is removed already.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The names in `dir`; none where it is not there.
 pub(crate) fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>, StatusError> {
     let entries = match fs::read_dir(dir) {

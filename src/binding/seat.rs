@@ -20,6 +20,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use tokio::time::{Instant, sleep};
 
 use crate::process::FileWatch;
+use crate::state::remove;
 
 /// How long the holder of a seat may take to leave. It acts at once, unless it is just changing
 /// rules.
@@ -186,13 +187,6 @@ impl Drop for Seat {
         if self.is_ours().unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -2,8 +2,6 @@
 //! directory.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -65,12 +63,7 @@ impl Status {
     /// Removes it.
     pub(super) fn remove(&self, dir: &Path) -> Result<(), StatusError> {
         let path = path(dir, &self.port);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(StatusError::Io { what: "remove", path, source })
-            }
-            _ => Ok(()),
-        }
+        state::remove(&path).map_err(StatusError::io("remove", &path))
     }
 }
 

@@ -4,11 +4,10 @@
 
 use std::fs;
 use std::future::Future;
-use std::io;
 use std::path::PathBuf;
 
 use super::{BindingError, Bindings};
-use crate::state::StatusError;
+use crate::state::{self, StatusError};
 
 impl Bindings {
     fn mark(&self) -> PathBuf {
@@ -37,12 +36,7 @@ impl Bindings {
             Err(error) => !was_settled || error.is_half_done(),
         };
         if !keep {
-            match fs::remove_file(&mark) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(StatusError::io("remove", &mark)(error).into());
-                }
-                _ => {}
-            }
+            state::remove(&mark).map_err(StatusError::io("remove", &mark))?;
         }
         done
     }

@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::UNFINISHED;
+use crate::state::{UNFINISHED, remove};
 use crate::types::{InterfaceName, Mac};
 
 /// A time in whole seconds since the start of 1970, UTC.
@@ -193,11 +193,6 @@ impl LeaseDir {
     /// [`LeaseError`].
     pub fn remove(&self, port: &InterfaceName) -> Result<(), LeaseError> {
         let path = self.file(port);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(LeaseError { what: "remove", path, source })
-            }
-            _ => Ok(()),
-        }
+        remove(&path).map_err(|source| LeaseError { what: "remove", path, source })
     }
 }
