@@ -18,8 +18,8 @@ impl Bindings {
         let port = &binding.port;
         let index =
             if_nametoindex(port.as_str()).map_err(|_| BindingError::NoPort(port.clone()))?;
-        let _lock = self.lock().await?;
-        self.settle().await;
+        let lock = self.lock().await?;
+        self.settle(&lock).await;
         let (live, stale) = self.statuses()?;
         if live.iter().any(|status| status.port == *port) {
             return Err(BindingError::Bound(port.clone()));
@@ -49,7 +49,7 @@ impl Bindings {
             Some(method) => Some(self.listen(&status, binding, method, kept).await?),
         };
         let wanted = Wanted::new(status, made.rules, made.to_come, known);
-        if let Err(error) = self.change(vec![wanted], &stale, &live).await {
+        if let Err(error) = self.change(&lock, vec![wanted], &stale, &live).await {
             let never_open = learning.is_some() && error.is_firewalls();
             return Err(if never_open { self.turn_off(port, index, error).await } else { error });
         }
@@ -72,7 +72,7 @@ impl Bindings {
             drop(lock);
             self.dismiss(port).await?;
         };
-        self.settle().await;
+        self.settle(&lock).await;
         let (mut live, mut stale) = self.statuses()?;
         let known = live.iter().chain(&stale).any(|status| status.port == *port);
         if !known {
@@ -81,7 +81,7 @@ impl Bindings {
         if let Some(at) = live.iter().position(|status| status.port == *port) {
             stale.push(live.remove(at));
         }
-        self.change(Vec::new(), &stale, &live).await?;
+        self.change(&lock, Vec::new(), &stale, &live).await?;
         drop(lock);
         // Another command may have missed who learnt, and started another meanwhile.
         match dismissed {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::meaning::Known;
-use super::{BindingError, Bindings, Status};
+use super::{BindingError, Bindings, Lock, Status};
 use crate::firewall::{Backend, PortError, PortFilter, PortPlan, PortRecorded};
 use crate::link::Netlink;
 use crate::rules::port::{PortRules, Test};
@@ -28,6 +28,7 @@ impl Bindings {
     /// stay as they are.
     pub(super) async fn change(
         &self,
+        lock: &Lock,
         wanted: Vec<Wanted>,
         gone: &[Status],
         others: &[Status],
@@ -48,7 +49,7 @@ impl Bindings {
         for status in &going {
             Status { complete: false, ..(*status).clone() }.write(&dir)?;
         }
-        if let Err(error) = self.try_backends(&wanted, gone, &removed, others).await {
+        if let Err(error) = self.try_backends(lock, &wanted, gone, &removed, others).await {
             let stay = if error.is_half_done() { Vec::new() } else { going };
             for error in stay.iter().filter_map(|status| status.write(&dir).err()) {
                 tracing::warn!("{error}");
@@ -75,6 +76,7 @@ impl Bindings {
     /// Tries what [`choices`](Self::choices) has until something is possible.
     async fn try_backends(
         &self,
+        lock: &Lock,
         wanted: &[Wanted],
         gone: &[Status],
         removed: &[PortRecorded],
@@ -82,7 +84,7 @@ impl Bindings {
     ) -> Result<(), BindingError> {
         let mut tried = Vec::new();
         for backends in self.choices(wanted) {
-            match self.attempt(wanted, &backends, gone, removed, others).await {
+            match self.attempt(lock, wanted, &backends, gone, removed, others).await {
                 Err(BindingError::Firewall { error, .. })
                     if self.settings.firewall_backend.is_none() && error.is_backends() =>
                 {
@@ -117,6 +119,7 @@ impl Bindings {
 
     async fn attempt(
         &self,
+        lock: &Lock,
         wanted: &[Wanted],
         backends: &[Backend],
         gone: &[Status],
@@ -152,7 +155,7 @@ impl Bindings {
         // What can be known now of the rules that follow is told now.
         let all_to_come = PortPlan::new(&to_come, self.extras()).map_err(failed)?;
         if to_come.iter().any(|filter| is_special(&filter.rules)) {
-            all_to_come.check(&self.tools).await.map_err(failed)?;
+            all_to_come.check(&lock.tools).await.map_err(failed)?;
         }
         // What an earlier interface of the name left is removed by the same transaction.
         let stale = |port: &InterfaceName| gone.iter().find(|status| status.port == *port);
@@ -184,7 +187,7 @@ impl Bindings {
         for status in &begun {
             status.write(dir)?;
         }
-        if let Err(error) = plan.apply(&self.tools, removed, others).await {
+        if let Err(error) = plan.apply(&lock.tools, removed, others).await {
             // Of a change that could not be undone, the statuses know both sides.
             let undone = !matches!(error, PortError::HalfDone { .. });
             for wanted in wanted.iter().filter(|_| undone) {

@@ -3,7 +3,7 @@
 
 use nix::net::if_::if_nametoindex;
 
-use super::{BindingError, Bindings, Status, now};
+use super::{BindingError, Bindings, Lock, Status, now};
 use crate::learn::{Kept, Lease, Teacher};
 use crate::types::InterfaceName;
 
@@ -16,18 +16,18 @@ impl Bindings {
         if !self.dir().exists() {
             return Ok(());
         }
-        let _lock = self.lock().await?;
-        self.settle().await;
+        let lock = self.lock().await?;
+        self.settle(&lock).await;
         let (live, stale) = self.statuses()?;
         self.collect_learnt()?;
-        if stale.is_empty() { Ok(()) } else { self.change(Vec::new(), &stale, &live).await }
+        if stale.is_empty() { Ok(()) } else { self.change(&lock, Vec::new(), &stale, &live).await }
     }
 
     /// Takes away what was cut short and what has no port any more, for a command that has nothing
     /// else to do with ports. What cannot be taken away is told, and is in no other command's way.
-    pub(super) async fn sweep(&self, stale: &[Status], live: &[Status]) {
+    pub(super) async fn sweep(&self, lock: &Lock, stale: &[Status], live: &[Status]) {
         if !stale.is_empty()
-            && let Err(error) = self.change(Vec::new(), stale, live).await
+            && let Err(error) = self.change(lock, Vec::new(), stale, live).await
         {
             tracing::warn!("filters of ports that are gone could not be taken away: {error}");
         }
@@ -65,24 +65,27 @@ impl Bindings {
         if !self.dir().exists() {
             return Ok(Vec::new());
         }
-        let _lock = self.lock().await?;
-        self.rebuild().await
+        let lock = self.lock().await?;
+        self.rebuild(&lock).await
     }
 
     /// What [`reload`](Self::reload) does under the lock.
-    pub(super) async fn rebuild(&self) -> Result<Vec<String>, BindingError> {
+    pub(super) async fn rebuild(&self, lock: &Lock) -> Result<Vec<String>, BindingError> {
         self.collect_learnt()?;
-        let ports = self.settled(self.make_all_anew()).await?;
+        let ports = self.settled(self.make_all_anew(lock)).await?;
         Ok(ports.iter().map(|port| format!("the filter of the port {port} is there")).collect())
     }
 
     /// Makes the rules of all ports of the definitions and addresses that there are. Returns the
     /// ports.
-    pub(super) async fn make_all_anew(&self) -> Result<Vec<InterfaceName>, BindingError> {
+    pub(super) async fn make_all_anew(
+        &self,
+        lock: &Lock,
+    ) -> Result<Vec<InterfaceName>, BindingError> {
         let (live, stale) = self.statuses()?;
         let bound = self.bound(live)?;
         let wanted = self.wanted(&bound, &self.filters()?)?;
-        self.change(wanted, &stale, &[]).await?;
+        self.change(lock, wanted, &stale, &[]).await?;
         Ok(bound.into_iter().map(|(status, _)| status.port).collect())
     }
 }

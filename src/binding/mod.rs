@@ -22,7 +22,7 @@
 //! transaction as its own work. A port is its interface's number: the kernel does not use one again,
 //! so an interface of the old name is a new port without a filter.
 //!
-//! All commands hold one lock, so that those at the same time come one after the other; definitions
+//! All commands hold one [`lock`], so that those at the same time come one after the other; definitions
 //! of filters that are in use change under it, too ([`Bindings::commit`]), together with the rules
 //! of every port that uses them, or not at all.
 //!
@@ -44,6 +44,7 @@ mod change;
 mod collect;
 mod error;
 mod learning;
+mod lock;
 mod meaning;
 mod redefine;
 mod seat;
@@ -51,11 +52,8 @@ mod status;
 mod unsettled;
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
-
-use nix::fcntl::Flock;
+use std::time::SystemTime;
 
 use crate::firewall::port_nft::Extras;
 use crate::firewall::{
@@ -64,20 +62,15 @@ use crate::firewall::{
 use crate::learn::{Kept, LeaseDir, UnixTime};
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
 use crate::process::Interfaces;
-use crate::state;
 use crate::types::InterfaceName;
 
 use change::Wanted;
 pub use error::BindingError;
 pub use learning::{Learning, Told};
+use lock::Lock;
 use meaning::{Known, meaning};
 use seat::Seats;
 pub use status::Status;
-
-/// How long to wait before trying for the lock again: at first, and when many wait, who must not
-/// keep the one at work from its processor.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(32);
 
 /// What the driver of filters is told.
 #[derive(Debug, Clone)]
@@ -156,26 +149,6 @@ impl Bindings {
 
     fn dir(&self) -> PathBuf {
         self.settings.state_dir.join("nwfilter").join("bindings")
-    }
-
-    /// One command at a time. It never blocks: a process can have two, and one of them the lock.
-    async fn lock(&self) -> Result<Flock<OwnedFd>, BindingError> {
-        let dir = self.dir();
-        let failed = |source| BindingError::State { dir: dir.clone(), source };
-        let mut file = state::lock_file(&dir).map_err(failed)?;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            file = match state::try_lock(file).map_err(failed)? {
-                Ok(lock) => {
-                    state::clean(&dir);
-                    state::clean(self.leases.path());
-                    return Ok(lock);
-                }
-                Err(file) => file,
-            };
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
     }
 
     /// The ports that have a filter, by name.

@@ -17,7 +17,7 @@ impl Bindings {
     ) -> Result<Change, E> {
         // Made where it is missing: the first port may be bound meanwhile. Where it cannot be made,
         // nobody with our rights binds one.
-        let _lock = match self.lock().await {
+        let lock = match self.lock().await {
             Ok(lock) => Some(lock),
             Err(_) if !self.dir().exists() => None,
             Err(error) => return Err(error.into()),
@@ -37,18 +37,23 @@ impl Bindings {
             (true, true) => others.extend(affected.drain(..).map(|(status, _)| status)),
             (true, false) => {}
         }
-        if is_settled && affected.is_empty() {
-            self.sweep(&stale, &others).await;
-            locked.commit(&change).map_err(BindingError::from)?;
-            return Ok(change);
-        }
+        let lock = match lock {
+            Some(lock) if !is_settled || !affected.is_empty() => lock,
+            lock => {
+                if let Some(lock) = &lock {
+                    self.sweep(lock, &stale, &others).await;
+                }
+                locked.commit(&change).map_err(BindingError::from)?;
+                return Ok(change);
+            }
+        };
         let wanted = self.wanted(&affected, &change.filters)?;
         let both = async {
-            self.change(wanted, &stale, &others).await?;
+            self.change(&lock, wanted, &stale, &others).await?;
             if let Err(error) = locked.commit(&change) {
                 // The rules must not say what the definition does not.
                 let apart = |error| BindingError::Apart { error: Box::new(error) };
-                self.make_all_anew().await.map_err(apart)?;
+                self.make_all_anew(&lock).await.map_err(apart)?;
                 return Err(BindingError::from(error));
             }
             Ok(())

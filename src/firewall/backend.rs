@@ -167,6 +167,7 @@ mod tests {
             ip6tables_legacy_save: missing.clone(),
             ebtables_save: missing.clone(),
             ebtables_restore: missing,
+            held: None,
         };
         let error = choose(&tools, None).await.unwrap_err().to_string();
         for word in ["nftables: nft is not installed", "iptables: iptables-save is not installed"] {

@@ -2,19 +2,21 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::facts::Problem;
 use crate::probe::program::{Lookup, find};
-use crate::process::capture;
+use crate::process::capture_holding;
 use crate::rules::Version;
 
 /// The longest a tool may take; waiting for iptables' lock is part of it.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Where the tools are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Tools {
     /// `nft`.
     pub nft: Lookup,
@@ -34,6 +36,8 @@ pub struct Tools {
     pub ebtables_save: Lookup,
     /// `ebtables-restore`.
     pub ebtables_restore: Lookup,
+    /// What [`holding`](Self::holding) was told.
+    pub held: Option<Arc<OwnedFd>>,
 }
 
 /// Why a tool did not do its work.
@@ -155,7 +159,14 @@ impl Tools {
             ip6tables_legacy_save: tool(Tool::SaveLegacy(Version::V6)),
             ebtables_save: tool(Tool::SaveEthernet),
             ebtables_restore: tool(Tool::RestoreEthernet),
+            held: None,
         }
+    }
+
+    /// The same tools; each keeps `file` open while it runs. A lock on it, which flock(2) ties to
+    /// the open file, is given up when the last of them has ended, however we go.
+    pub fn holding(&self, file: Arc<OwnedFd>) -> Self {
+        Tools { held: Some(file), ..self.clone() }
     }
 
     fn lookup(&self, tool: Tool) -> &Lookup {
@@ -190,9 +201,10 @@ impl Tools {
             }
         };
         let args: Vec<OsString> = extra.iter().chain(tool.args()).map(OsString::from).collect();
-        let ended = capture(path, &args, input.as_bytes(), LIMIT)
-            .await
-            .map_err(|source| ToolError::Start { program, source })?;
+        let start = |source| ToolError::Start { program, source };
+        let held = self.held.as_ref().map(|file| file.try_clone()).transpose().map_err(start)?;
+        let ended =
+            capture_holding(path, &args, input.as_bytes(), LIMIT, held).await.map_err(start)?;
         let Some(status) = ended.status else { return Err(ToolError::Slow { program }) };
         if status.success() {
             return Ok(String::from_utf8_lossy(&ended.stdout).into_owned());

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -13,6 +14,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::spawn::{Spawn, Stdio};
+
+/// The number under which a program has what it is to keep open.
+const HELD: RawFd = 3;
 
 /// What a short-lived program printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,20 @@ pub async fn capture(
     stdin: &[u8],
     limit: Duration,
 ) -> io::Result<Captured> {
+    capture_holding(program, args, stdin, limit, None).await
+}
+
+/// The same; the program keeps `held` open, which it knows nothing of, until it ends.
+///
+/// # Errors
+/// As [`capture`].
+pub async fn capture_holding(
+    program: &Path,
+    args: &[OsString],
+    stdin: &[u8],
+    limit: Duration,
+    held: Option<OwnedFd>,
+) -> io::Result<Captured> {
     let mut input = File::from(memfd_create(c"input", MFdFlags::MFD_CLOEXEC)?);
     input.write_all(stdin)?;
     input.rewind()?;
@@ -47,12 +65,12 @@ pub async fn capture(
     let (error_end, mut error) = pipe::pipe().map(|(tx, rx)| (tx.into_blocking_fd(), rx))?;
     let mut argv = vec![program.as_os_str().to_owned()];
     argv.extend_from_slice(args);
-    let mut child = Spawn::new(program, &argv)
+    let spawn = Spawn::new(program, &argv)
         .env(&[("LC_ALL".into(), "C".into())])
         .stdio(Stdio::Fd(input.into()), Stdio::Fd(output_end?), Stdio::Fd(error_end?))
-        .own_group()
-        .start()
-        .map_err(io::Error::other)?;
+        .own_group();
+    let spawn = held.into_iter().fold(spawn, |spawn, file| spawn.fd(file, HELD));
+    let mut child = spawn.start().map_err(io::Error::other)?;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let all = async {
         let (out, err) =

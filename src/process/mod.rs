@@ -49,7 +49,7 @@ pub mod signals;
 mod spawn;
 pub mod tap;
 
-pub use capture::{Captured, capture};
+pub use capture::{Captured, capture, capture_holding};
 pub use child::Child;
 pub use detached::detach;
 pub use file_watch::FileWatch;
