@@ -175,7 +175,7 @@ impl LeaseDir {
     /// [`LeaseError`]; then the old file is there.
     pub fn write(&self, kept: &Kept) -> Result<(), LeaseError> {
         let path = self.file(&kept.port);
-        let written = serde_json::to_vec(kept).map_err(io::Error::other).and_then(|text| {
+        let written = serde_json::to_vec_pretty(kept).map_err(io::Error::other).and_then(|text| {
             fs::create_dir_all(&self.0)?;
             let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.0)?;
             file.write_all(&text)?;
