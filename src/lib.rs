@@ -71,7 +71,8 @@
 //! (effects) ← [`driver`] ← `cli`. A guest on a network: [`plan`] knows its name, [`driver`] tells
 //! what it is ([`facts::Target`]), and [`launch`] uses [`link`]. For network filters: [`xml`] ←
 //! [`definitions`] ← [`nwfilter`] (pure, but for its store) ← [`firewall`] ← [`binding`] ← `cli`; a
-//! guest's address is learnt by [`learn`], between [`rules`], [`process`] and [`binding`].
+//! guest's address is learnt by [`learn`], between [`rules`], [`process`] and [`binding`]. [`state`]
+//! imports nothing; everyone who keeps files about what runs imports it.
 
 pub mod binding;
 #[doc(hidden)]

@@ -1,8 +1,11 @@
-//! What is kept about what runs: JSON files below the state directory.
+//! What is kept about what runs: JSON files below the state directory and in launch directories.
 //!
 //! A file is replaced by renaming a complete one over it, so whoever reads sees the old or the new
-//! and never a mixture. Everyone may read them: what runs is no secret. Whoever changes something
-//! holds an exclusive flock(2) on `.lock` in the directory, from the first look to the last rename.
+//! and never a mixture. Everyone may read those below the state directory: what runs is no secret.
+//! Whoever changes something there holds an exclusive flock(2) on `.lock` in the directory, from the
+//! first look to the last rename.
+//!
+//! Whoever keeps something uses this; it uses nothing of the crate.
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,6 +20,24 @@ use serde::de::DeserializeOwned;
 
 /// What the names of files start with that are not complete yet.
 pub(crate) const UNFINISHED: &str = ".new-";
+
+/// Who may read a file; its owner alone may write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// Everyone.
+    Everyone,
+    /// Its owner.
+    Owner,
+}
+
+impl Readers {
+    fn permissions(self) -> fs::Permissions {
+        fs::Permissions::from_mode(match self {
+            Readers::Everyone => 0o644,
+            Readers::Owner => 0o600,
+        })
+    }
+}
 
 /// Why a status cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -85,15 +106,23 @@ pub(crate) fn lock_file(dir: &Path) -> io::Result<OwnedFd> {
 pub(crate) fn write(path: &Path, status: &impl Serialize) -> Result<(), StatusError> {
     let text = serde_json::to_vec_pretty(status).map_err(io::Error::other);
     let written = text.and_then(|text| {
-        let dir = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(dir)?;
-        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir)?;
-        file.write_all(&text)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.persist(path)?;
-        Ok(())
+        fs::create_dir_all(dir_of(path))?;
+        replace(path, &text, Readers::Everyone)
     });
     written.map_err(StatusError::io("write", path))
+}
+
+/// Replaces a file, or makes it, whole or not at all, in a directory that is there.
+pub(crate) fn replace(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir_of(path))?;
+    file.write_all(content)?;
+    file.as_file().set_permissions(readers.permissions())?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn dir_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
 }
 
 /// Reads a status; `None` where there is none, since another command may just have removed it.
@@ -127,4 +156,44 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>, StatusError> 
     let mut names = names.map_err(StatusError::io("read", dir))?;
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_status_is_replaced_whole_and_everyone_may_read_it() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("made/port.json");
+        assert_eq!(read::<Vec<u8>>(&path).unwrap(), None);
+        for status in [vec![1, 2, 3], vec![4]] {
+            write(&path, &status).unwrap();
+            assert_eq!(read(&path).unwrap(), Some(status));
+            assert_eq!(mode(&path), 0o644);
+        }
+        assert_eq!(names(&place.path().join("made")).unwrap(), ["port.json"]);
+        fs::write(&path, "[4").unwrap();
+        assert!(matches!(read::<Vec<u8>>(&path), Err(StatusError::Damaged { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_stays_and_leaves_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let secret = place.path().join("secret");
+        replace(&secret, b"old", Readers::Owner).unwrap();
+        assert_eq!(mode(&secret), 0o600);
+        let taken = place.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        replace(&taken, b"new", Readers::Owner).unwrap_err();
+        assert_eq!(names(place.path()).unwrap(), ["secret", "taken"]);
+        // A directory that is gone, such as that of a launch that ended, is not made again.
+        let gone = place.path().join("gone");
+        replace(&gone.join("file"), b"new", Readers::Owner).unwrap_err();
+        assert!(!gone.exists());
+    }
 }

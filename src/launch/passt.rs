@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 
-use super::record::replace;
 use super::signal_name;
 use crate::plan::PasstPlan;
 use crate::process::{Child, Isolation, Reveal, Spawn, SpawnError, Stdio};
+use crate::state::{Readers, replace};
 
 /// How long passt may take until it serves; measured: about 30 ms on an idle machine.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -111,7 +111,7 @@ pub(super) async fn start(setting: &Setting, peer: Option<OwnedFd>) -> Result<Ch
     wait_for_pid_file(plan).await;
     // passt writes its number in its own PID namespace; the file is for the host.
     let number = format!("{}\n", child.pid());
-    replace(&plan.pid, number.as_bytes())
+    replace(&plan.pid, number.as_bytes(), Readers::Owner)
         .map_err(|e| PasstError::File { path: plan.pid.clone(), source: e })?;
     Ok(child)
 }

@@ -1,7 +1,6 @@
 //! `launch.json`: what a running launch tells others about itself.
 
 use std::io;
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use super::runtime::{LaunchRoot, RuntimeError};
 use crate::network::NetworkName;
 use crate::nwfilter::FilterName;
 use crate::plan::{Backend, Plan, Transport};
+use crate::state::{self, Readers};
 use crate::types::{HostAddress, InterfaceName, Mac, Publish, UserName};
 
 /// The version of the JSON forms of a record and of `netlaunch ps`.
@@ -154,12 +154,12 @@ impl Record {
         }
     }
 
-    /// Writes the record into its launch directory, whole or not at all.
+    /// Writes the record into its launch directory, whole or not at all; its owner may read it.
     ///
     /// # Errors
     /// What the kernel said.
     pub fn write(&self) -> io::Result<()> {
-        replace(&self.dir.join("launch.json"), &serde_json::to_vec_pretty(self)?)
+        state::replace(&file(&self.dir), &serde_json::to_vec_pretty(self)?, Readers::Owner)
     }
 }
 
@@ -169,18 +169,11 @@ impl Record {
 /// # Errors
 /// The root exists but cannot be read.
 pub fn running(root: &LaunchRoot) -> Result<Vec<Record>, RuntimeError> {
-    let read = |dir: &PathBuf| {
-        let text = std::fs::read(dir.join("launch.json")).ok()?;
-        serde_json::from_slice(&text).ok()
-    };
+    let read = |dir: &PathBuf| state::read(&file(dir)).ok().flatten();
     Ok(root.live()?.iter().filter_map(read).collect())
 }
 
-/// Replaces a file in one step, so that no reader ever sees half of it.
-pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(content)?;
-    file.persist(path)?;
-    Ok(())
+/// The file in a launch directory.
+fn file(dir: &Path) -> PathBuf {
+    dir.join("launch.json")
 }

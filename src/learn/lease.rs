@@ -6,16 +6,13 @@
 //! MAC address; a later port of the same name, or another guest, does not inherit it. It stays when
 //! the lease is over, because it also says that this port was taught before.
 
-use std::fs;
-use std::io::{self, Write};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::{UNFINISHED, remove};
+use crate::state::{self, StatusError};
 use crate::types::{InterfaceName, Mac};
 
 /// A time in whole seconds since the start of 1970, UTC.
@@ -92,17 +89,10 @@ impl Kept {
     }
 }
 
-/// Why a lease cannot be kept.
+/// Why a lease cannot be kept or read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {what} {}: {source}; check the directory's permissions and free space", path.display())]
-pub struct LeaseError {
-    /// "read", "write" or "remove".
-    what: &'static str,
-    /// The file or directory.
-    path: PathBuf,
-    /// What the kernel said.
-    source: io::Error,
-}
+#[error(transparent)]
+pub struct LeaseError(#[from] StatusError);
 
 /// Where leases are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,21 +120,16 @@ impl LeaseDir {
     /// # Errors
     /// [`LeaseError`] when the file is there and cannot be read.
     pub fn read(&self, port: &InterfaceName, now: UnixTime) -> Result<Option<Kept>, LeaseError> {
-        let path = self.file(port);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(LeaseError { what: "read", path, source }),
-        };
-        match serde_json::from_slice::<Kept>(&text) {
-            Ok(kept) => Ok(Some(kept.aged(now))),
-            Err(error) => {
+        match state::read::<Kept>(&self.file(port)) {
+            Ok(kept) => Ok(kept.map(|kept| kept.aged(now))),
+            Err(StatusError::Damaged { path, what }) => {
                 tracing::warn!(
-                    "{} is damaged: {error}; the address is learnt again",
+                    "{} is damaged: {what}; the address is learnt again",
                     path.display()
                 );
                 Ok(None)
             }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -153,15 +138,8 @@ impl LeaseDir {
     /// # Errors
     /// [`LeaseError`].
     pub fn all(&self, now: UnixTime) -> Result<Vec<Kept>, LeaseError> {
-        let failed = |source| LeaseError { what: "read", path: self.0.clone(), source };
-        let entries = match fs::read_dir(&self.0) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(failed(source)),
-        };
         let mut all = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(failed)?.file_name();
+        for name in state::names(&self.0)? {
             let port = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok());
             let Some(port) = port else { continue };
             all.extend(self.read(&port, now)?);
@@ -169,22 +147,12 @@ impl LeaseDir {
         Ok(all)
     }
 
-    /// Keeps it, whole or not at all.
+    /// Keeps it, whole or not at all. Everyone may know who has which address.
     ///
     /// # Errors
     /// [`LeaseError`]; then the old file is there.
     pub fn write(&self, kept: &Kept) -> Result<(), LeaseError> {
-        let path = self.file(&kept.port);
-        let written = serde_json::to_vec(kept).map_err(io::Error::other).and_then(|text| {
-            fs::create_dir_all(&self.0)?;
-            let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.0)?;
-            file.write_all(&text)?;
-            // Everyone may know who has which address.
-            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-            file.persist(&path)?;
-            Ok(())
-        });
-        written.map_err(|source| LeaseError { what: "write", path, source })
+        Ok(state::write(&self.file(&kept.port), kept)?)
     }
 
     /// Keeps it no more.
@@ -193,6 +161,6 @@ impl LeaseDir {
     /// [`LeaseError`].
     pub fn remove(&self, port: &InterfaceName) -> Result<(), LeaseError> {
         let path = self.file(port);
-        remove(&path).map_err(|source| LeaseError { what: "remove", path, source })
+        Ok(state::remove(&path).map_err(StatusError::io("remove", &path))?)
     }
 }

@@ -32,8 +32,8 @@
 //! # Layout
 //!
 //! [`packet`], [`bpf`], the learner, and the rules are functions of values. Only the capture and
-//! the kept leases have effects. Imports: [`crate::types`], [`crate::rules`] and
-//! [`crate::process`] ← `learn` ← [`crate::binding`].
+//! the kept leases have effects. Imports: [`crate::types`], [`crate::state`],
+//! [`crate::rules`] and [`crate::process`] ← `learn` ← [`crate::binding`].
 
 pub mod bpf;
 mod capture;

@@ -10,7 +10,8 @@
 //! |------|------|
 //! | [`bridge`] | bridges, their ports, up and down |
 //! | [`address`] | addresses and static routes |
-//! | [`host`] | what the host has, and whether a subnet is free |
+//! | [`host`] | what the host has as a value, and whether a subnet is free |
+//! | `read` | the same, read from the kernel |
 //! | [`undo`] | taking back, last first |
 //! | [`sysctl`] | settings in /proc/sys, put back where nobody else needs them |
 
@@ -18,6 +19,7 @@ pub mod address;
 pub mod bridge;
 mod error;
 pub mod host;
+mod read;
 pub mod sysctl;
 pub mod undo;
 

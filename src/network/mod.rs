@@ -16,6 +16,8 @@ mod generate;
 mod model;
 mod places;
 mod problem;
+#[cfg(test)]
+mod refused_tests;
 mod store;
 mod store_error;
 #[cfg(test)]

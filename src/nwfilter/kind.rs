@@ -8,7 +8,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{ipv4_mask_to_prefix, ipv6_mask_to_prefix};
 
-use super::value::{Comment, IpSetName, Literal, SetDirection, States, TcpFlags};
+use super::flags::{SetDirection, States, TcpFlags};
+use super::value::{Comment, IpSetName, Literal};
 
 /// What the values of an attribute are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

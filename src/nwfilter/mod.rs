@@ -18,6 +18,7 @@ mod check;
 mod compile;
 mod compiler;
 pub mod explain;
+mod flags;
 #[cfg(test)]
 mod generate;
 mod kind;
@@ -48,6 +49,7 @@ pub use binding::{Binding, Owner, OwnerError, OwnerName};
 pub use check::CheckError;
 pub use compile::{CompileError, Warning, compile};
 pub use compiler::{Compiled, Compiler, RulesError};
+pub use flags::{SetDirection, States, TcpFlags};
 pub use kind::{Kind, LiteralError};
 pub use model::{
     Action, Condition, Direction, Element, Entry, Filter, FilterRef, FlatFilter, PRIORITIES,
@@ -63,8 +65,8 @@ pub use tree::{
     reachable,
 };
 pub use value::{
-    Access, ChainKind, ChainName, Comment, FilterName, IpSetName, Literal, SetDirection, States,
-    TcpFlags, Value, ValueError, VariableName, VariableUse, VariableValue,
+    Access, ChainKind, ChainName, Comment, FilterName, IpSetName, Literal, Value, ValueError,
+    VariableName, VariableUse, VariableValue,
 };
 pub use variable::{MAX_COMBINATIONS, VariableError, Variables, combinations};
 pub use write::to_xml;

@@ -2,6 +2,7 @@
 
 use netlaunch::learn::Direction::{FromGuest, ToGuest};
 use netlaunch::learn::{Change, Kept, LeaseDir, Method, UnixTime};
+use serde_json::{Value, json};
 
 use crate::common::dhcp_frame::{ACK, DhcpFrame, GUEST, REQUEST, speech};
 use crate::{A, B, HOUR, NOW, answers, asks, by_dhcp, dhcp_only, guest, learner, lesson};
@@ -31,8 +32,14 @@ fn what_was_learnt_is_kept_for_this_port_and_guest_alone() {
         Kept { version: 1, port: port.clone(), index: 7, mac: guest(), lease: Some(by_dhcp(A)) };
     dir.write(&kept).unwrap();
     let text = std::fs::read_to_string(dir.file(&port)).unwrap();
-    let expected = r#"{"version":1,"port":"vnet0","index":7,"mac":"52:54:00:11:22:33","lease":{"address":"10.5.0.20","teacher":"dhcp","until":1003600}}"#;
-    assert_eq!(text, expected);
+    let expected = json!({
+        "version": 1,
+        "port": "vnet0",
+        "index": 7,
+        "mac": "52:54:00:11:22:33",
+        "lease": { "address": "10.5.0.20", "teacher": "dhcp", "until": 1003600 },
+    });
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
     assert_eq!(dir.read(&port, NOW).unwrap(), Some(kept.clone()));
     assert!(kept.is_of(7, guest()));
     assert!(!kept.is_of(8, guest()));

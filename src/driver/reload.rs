@@ -1,0 +1,93 @@
+//! Putting back what others took from networks that run: a firewall that was flushed or exchanged, a
+//! dnsmasq that ended, zones that firewalld forgot.
+
+use super::zone::Zones;
+use super::{Driver, DriverError, config, status};
+use crate::dnsmasq::{Dnsmasq, Files};
+use crate::firewall::Transaction;
+
+impl Driver {
+    /// Puts back the rules of all running networks in one transaction, by the backend that the
+    /// settings name now, a dnsmasq that is gone, and firewalld's zones. Returns what was put back, a
+    /// sentence each.
+    ///
+    /// # Errors
+    /// [`DriverError`]; the rules are as they were before, or they are there and what it names is
+    /// not.
+    pub async fn reload(&self) -> Result<Vec<String>, DriverError> {
+        let _lock = self.lock()?;
+        let mut notes = self.collect().await?;
+        let mut running = self.active()?;
+        // First: a firewalld that is not done with its start or reload may remove rules yet.
+        let zones = match running.is_empty() {
+            true => Ok(None),
+            false => Zones::ready(&self.settings.system_bus).await,
+        };
+        let (mut ruled, mut rulesets) = (Vec::new(), Vec::new());
+        for status in &mut running {
+            let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
+            let own = self.rulesets(&network)?;
+            // An open network has none.
+            if !own.is_empty() {
+                ruled.push(status);
+                rulesets.push(own);
+            }
+        }
+        if !ruled.is_empty() {
+            // What works is found out anew, the first first.
+            let backends = self.backends(&[]);
+            let before: Vec<_> = ruled.iter().map(|status| status.rules()).collect();
+            let remove = before.concat();
+            let transaction = Transaction { remove: &remove, add: &rulesets, others: false };
+            let record = |backend, added: Vec<_>| {
+                for ((status, added), before) in ruled.iter_mut().zip(added).zip(&before) {
+                    status.replaced = before.iter().filter(|b| **b != added).cloned().collect();
+                    (status.backend, status.firewall) = (Some(backend), Some(added));
+                    status.write()?;
+                }
+                Ok(())
+            };
+            let backend = match self.set_rules(&backends, &transaction, record).await {
+                Ok(backend) => backend,
+                Err(error) if error.is_refusal() => {
+                    for (status, before) in ruled.into_iter().zip(before) {
+                        status.restore(before)?;
+                    }
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            };
+            for status in ruled {
+                if !status.replaced.is_empty() {
+                    status.replaced.clear();
+                    status.write()?;
+                }
+                notes.push(format!(
+                    "the rules of the network {} are there ({backend})",
+                    status.name
+                ));
+            }
+        }
+        let zoned = match zones {
+            Ok(Some(mut zones)) => zones.put_back(&mut running).await,
+            Ok(None) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        };
+        for status in running.iter().filter(|status| status.dnsmasq) {
+            let files = Files::in_dir(&status.dir);
+            if Dnsmasq::find(&files).is_some() {
+                continue;
+            }
+            let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
+            if let Some(config) = config::served(&network, files)? {
+                Dnsmasq::start(&self.dnsmasq()?, &config).await?;
+                notes.push(format!(
+                    "dnsmasq of the network {} was gone and runs again",
+                    status.name
+                ));
+            }
+        }
+        notes.extend(zoned?);
+        Ok(notes)
+    }
+}

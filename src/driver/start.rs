@@ -1,0 +1,148 @@
+//! A network's start: the order of its steps, and what stands in its way.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use super::status::Status;
+use super::step::Begun;
+use super::zone::{self, Zones};
+use super::{Driver, DriverError, config, in_nft};
+use crate::dnsmasq::{self, Dnsmasq, Files};
+use crate::firewall::Transaction;
+use crate::link::{HostNet, Netlink};
+use crate::network::{Network, NetworkName, check_against};
+use crate::probe::program::find;
+
+impl Driver {
+    /// Starts a network. Returns what the caller should know, a sentence each.
+    ///
+    /// # Errors
+    /// [`DriverError`]; then the host is as it was before.
+    pub async fn start(&self, name: &NetworkName) -> Result<Vec<String>, DriverError> {
+        let _lock = self.lock()?;
+        let mut notes = self.collect().await?;
+        let network = self.store.get(name)?.network;
+        let others = self.active()?;
+        if others.iter().any(|status| status.name == *name) {
+            return Err(DriverError::Active(name.clone()));
+        }
+        let netlink = Netlink::open()?;
+        let host = netlink.host().await?;
+        self.check(&network, &others, &host)?;
+        let rulesets = self.rulesets(&network)?;
+        let files = Files::in_dir(&self.dir().join(name.as_str()));
+        let served = config::served(&network, files.clone())?;
+        let dnsmasq = served.as_ref().map(|_| self.dnsmasq()).transpose()?;
+        let mut zones = Zones::ready(&self.settings.system_bus).await?;
+        let zone = match &mut zones {
+            Some(zones) => zones.change(&network).await?,
+            None => zone::without_firewalld(&network)?,
+        };
+
+        let mut status = Status::new(&network, &self.dir().join(name.as_str()));
+        let begun = Begun { driver: self, netlink: &netlink, host: &host };
+        let done = async {
+            status.write()?;
+            begun.link(&network, &mut status).await?;
+            if let (Some(zones), Some(zone)) = (&mut zones, zone) {
+                zones.put(zone, &mut status).await?;
+            }
+            begun.settings(&network, &mut status)?;
+            if !rulesets.is_empty() {
+                let add = [rulesets];
+                let transaction = Transaction { remove: &[], add: &add, others: in_nft(&others) };
+                let backends = self.backends(&others);
+                let record = |backend, mut added: Vec<_>| {
+                    (status.backend, status.firewall) = (Some(backend), added.pop());
+                    status.write()
+                };
+                if let Err(error) = self.set_rules(&backends, &transaction, record).await {
+                    if error.is_refusal() {
+                        status.firewall = None;
+                    }
+                    return Err(error);
+                }
+            }
+            if let (Some(program), Some(config)) = (dnsmasq, served) {
+                status.dnsmasq = true;
+                status.write()?;
+                Dnsmasq::start(&program, &config).await?;
+            }
+            status.complete = true;
+            status.write()?;
+            Ok(())
+        };
+        match done.await {
+            Ok(()) => Ok(notes),
+            Err(error) => {
+                notes.extend(self.undo(&status, &others).await);
+                for note in notes {
+                    tracing::warn!("{note}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether there is room for the network: beside those that run, and on the host.
+    fn check(
+        &self,
+        network: &Network,
+        others: &[Status],
+        host: &HostNet,
+    ) -> Result<(), DriverError> {
+        let name = &network.name;
+        let running: Vec<Network> = others.iter().filter_map(Status::network).collect();
+        check_against(network, &running)
+            .map_err(|problem| DriverError::Beside { name: name.clone(), what: problem.what })?;
+        let bridge = &network.bridge.name;
+        if host.link(bridge).is_some() {
+            return Err(DriverError::Bridge { name: name.clone(), bridge: bridge.clone() });
+        }
+        for subnet in network.subnets() {
+            if subnet.addr().is_ipv6() && !self.has_ipv6()? {
+                return Err(DriverError::NoIpv6 { name: name.clone(), subnet });
+            }
+            if let Some(conflict) = host.conflict(subnet, None) {
+                return Err(DriverError::Subnet { name: name.clone(), subnet, conflict });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the program is.
+    pub(super) fn dnsmasq(&self) -> Result<PathBuf, DriverError> {
+        let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+        let dirs: Vec<PathBuf> = self.settings.path.iter().cloned().chain(system).collect();
+        let name = OsStr::new("dnsmasq");
+        let lookup = find(name, &dirs);
+        match lookup.problem(name, dnsmasq::INSTALL) {
+            Some(problem) => Err(DriverError::NoDnsmasq(problem)),
+            None => Ok(lookup.found().unwrap_or_else(|| name.into())),
+        }
+    }
+
+    /// Starts every network that is marked for it and does not run.
+    pub async fn autostart(&self) -> Vec<Result<NetworkName, DriverError>> {
+        let (defined, broken) = match self.store.list() {
+            Ok(list) => list,
+            Err(error) => return vec![Err(error.into())],
+        };
+        let mut results: Vec<_> =
+            broken.into_iter().map(|broken| Err(DriverError::Store(broken.error))).collect();
+        for definition in defined.into_iter().filter(|definition| definition.autostart) {
+            let name = definition.network.name;
+            match self.start(&name).await {
+                Ok(notes) => {
+                    for note in notes {
+                        tracing::info!("{note}");
+                    }
+                    results.push(Ok(name));
+                }
+                Err(DriverError::Active(_)) => {}
+                Err(error) => results.push(Err(error)),
+            }
+        }
+        results
+    }
+}

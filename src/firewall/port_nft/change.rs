@@ -1,0 +1,131 @@
+//! The transaction between two states of the table: what ports had goes, what they are to have comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use super::{EQUAL_BYTES, PortObjects, PortText, TABLE, Way, entry};
+use crate::rules::Version;
+
+/// The transaction that removes what these ports had and adds what those are to have. A port may be
+/// on both sides.
+pub fn change(remove: &[&PortObjects], add: &[&PortText]) -> String {
+    let mut text = String::new();
+    let all = remove.iter().copied().chain(add.iter().map(|port| &port.objects));
+    declare(&mut text, Way::of(all.into_iter().any(|objects| objects.limited)));
+    let new: BTreeMap<u32, &PortObjects> =
+        add.iter().map(|port| (port.objects.index, &port.objects)).collect();
+    let old: BTreeMap<u32, &PortObjects> =
+        remove.iter().rev().map(|objects| (objects.index, *objects)).collect();
+    for objects in remove {
+        forget(&mut text, objects, new.get(&objects.index).copied());
+    }
+    for port in add {
+        port.declare(&mut text, old.get(&port.objects.index).copied());
+    }
+    if add.iter().any(|port| port.objects.equal_bytes) {
+        let pairs: Vec<_> = (0..=255).map(|byte| format!("{byte} . {byte}")).collect();
+        let _ = writeln!(
+            text,
+            "add set bridge {TABLE} {EQUAL_BYTES} {{ typeof ip ttl . ip ttl; }}\n\
+             add element bridge {TABLE} {EQUAL_BYTES} {{ {} }}",
+            pairs.join(", ")
+        );
+    }
+    if !add.is_empty() {
+        let _ = writeln!(text, "table bridge {TABLE} {{");
+        for port in add {
+            text.push_str(&port.body);
+        }
+        text.push_str("}\n");
+        for way in Way::BOTH {
+            elements(&mut text, "add", way, add.iter().map(|port| port.objects.index));
+        }
+        let limited: Vec<_> =
+            add.iter().filter(|port| port.objects.limited).map(|p| p.objects.index).collect();
+        for way in Way::LIMITED.into_iter().filter(|_| !limited.is_empty()) {
+            elements(&mut text, "add", way, limited.iter().copied());
+        }
+    }
+    text
+}
+
+/// What removes the table, whether it is there or not.
+pub fn remove_table() -> String {
+    format!("add table bridge {TABLE}\ndelete table bridge {TABLE}\n")
+}
+
+fn declare(text: &mut String, ways: &[Way]) {
+    let _ = writeln!(text, "add table bridge {TABLE}");
+    for way in ways {
+        let (chain, kind, rule) = way.base();
+        let map = way.map();
+        let _ = writeln!(text, "add map bridge {TABLE} {map} {{ type iface_index : verdict; }}");
+        let _ = writeln!(text, "add chain bridge {TABLE} {chain} {{ {kind} policy accept; }}");
+        let _ = writeln!(text, "flush chain bridge {TABLE} {chain}");
+        let _ = writeln!(text, "add rule bridge {TABLE} {chain} {rule}");
+    }
+}
+
+/// Removes a port's objects but those that stay; they need not be there.
+fn forget(text: &mut String, objects: &PortObjects, stays: Option<&PortObjects>) {
+    let none = PortObjects::default();
+    let kept = stays.unwrap_or(&none);
+    for chain in &objects.chains {
+        let _ = writeln!(text, "add chain bridge {TABLE} {chain}");
+    }
+    for way in Way::of(objects.limited) {
+        let stays = stays.is_some_and(|stays| Way::of(stays.limited).contains(way));
+        for verb in ["add", "delete"].into_iter().filter(|_| !stays) {
+            elements(text, verb, *way, std::iter::once(objects.index));
+        }
+    }
+    for chain in &objects.chains {
+        let _ = writeln!(text, "flush chain bridge {TABLE} {chain}");
+    }
+    for chain in objects.chains.difference(&kept.chains) {
+        let _ = writeln!(text, "delete chain bridge {TABLE} {chain}");
+    }
+    for (set, version) in objects.sets.difference(&kept.sets) {
+        declare_set(text, set, *version);
+        let _ = writeln!(text, "delete set bridge {TABLE} {set}");
+    }
+    for counter in objects.counters.difference(&kept.counters) {
+        let _ = writeln!(text, "add counter bridge {TABLE} {counter}");
+        let _ = writeln!(text, "delete counter bridge {TABLE} {counter}");
+    }
+}
+
+fn declare_set(text: &mut String, set: &str, version: Version) {
+    let kind = match version {
+        Version::V4 => "ipv4_addr",
+        Version::V6 => "ipv6_addr",
+    };
+    let _ = writeln!(
+        text,
+        "add set bridge {TABLE} {set} {{ type {kind}; size 65535; flags dynamic; }}"
+    );
+}
+
+/// Adds or deletes the elements that lead to these ports' chains.
+fn elements(text: &mut String, verb: &str, way: Way, ports: impl Iterator<Item = u32>) {
+    let all: Vec<_> = ports.map(|index| format!("{index} : goto {}", entry(index, way))).collect();
+    let _ = writeln!(text, "{verb} element bridge {TABLE} {} {{ {} }}", way.map(), all.join(", "));
+}
+
+impl PortText {
+    /// Declares the objects; the chains are empty then.
+    fn declare(&self, text: &mut String, old: Option<&PortObjects>) {
+        let none = BTreeSet::new();
+        let emptied = old.map_or(&none, |old| &old.chains);
+        for chain in self.objects.chains.difference(emptied) {
+            let _ = writeln!(text, "add chain bridge {TABLE} {chain}");
+            let _ = writeln!(text, "flush chain bridge {TABLE} {chain}");
+        }
+        for (set, version) in &self.objects.sets {
+            declare_set(text, set, *version);
+        }
+        for counter in &self.objects.counters {
+            let _ = writeln!(text, "add counter bridge {TABLE} {counter}");
+        }
+    }
+}
