@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::firewall::{Backend, PortError};
-use crate::learn::{CaptureError, LeaseError};
+use crate::learn::CaptureError;
 use crate::link::LinkError;
 use crate::nwfilter::{CompileError, FilterName, StoreError, TreeError};
 use crate::state::StatusError;
@@ -24,7 +24,7 @@ pub enum BindingError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A status.
+    /// A status, or what was learnt.
     #[error(transparent)]
     Status(#[from] StatusError),
     /// There is no such interface.
@@ -72,9 +72,6 @@ pub enum BindingError {
     /// turned off or on.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// What was learnt cannot be kept.
-    #[error(transparent)]
-    Lease(#[from] LeaseError),
     /// Who learns a port's address cannot be settled.
     #[error("cannot settle in {} who learns the address of the port {port}: {source}; check the directory's permissions and free space", dir.display())]
     Seat {
@@ -180,7 +177,6 @@ impl BindingError {
             | BindingError::Status(_)
             | BindingError::Capture { .. }
             | BindingError::Link(_)
-            | BindingError::Lease(_)
             | BindingError::Seat { .. }
             | BindingError::Seated(_)
             | BindingError::TurnedOff { .. }

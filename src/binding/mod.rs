@@ -207,7 +207,7 @@ impl Bindings {
     /// Who learns the address of a port's guest, where it is learnt.
     ///
     /// # Errors
-    /// [`BindingError::Lease`] when what was learnt cannot be read.
+    /// [`BindingError::Status`] when what was learnt cannot be read.
     pub fn learner(&self, status: &Status) -> Result<Option<Learner>, BindingError> {
         if !status.learns {
             return Ok(None);

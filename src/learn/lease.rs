@@ -89,11 +89,6 @@ impl Kept {
     }
 }
 
-/// Why a lease cannot be kept or read.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct LeaseError(#[from] StatusError);
-
 /// Where leases are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseDir(PathBuf);
@@ -118,8 +113,8 @@ impl LeaseDir {
     /// again.
     ///
     /// # Errors
-    /// [`LeaseError`] when the file is there and cannot be read.
-    pub fn read(&self, port: &InterfaceName, now: UnixTime) -> Result<Option<Kept>, LeaseError> {
+    /// [`StatusError`] when the file is there and cannot be read.
+    pub fn read(&self, port: &InterfaceName, now: UnixTime) -> Result<Option<Kept>, StatusError> {
         match state::read::<Kept>(&self.file(port)) {
             Ok(kept) => Ok(kept.map(|kept| kept.aged(now))),
             Err(StatusError::Damaged { path, what }) => {
@@ -129,15 +124,15 @@ impl LeaseDir {
                 );
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
     /// What is kept about all ports, aged.
     ///
     /// # Errors
-    /// [`LeaseError`].
-    pub fn all(&self, now: UnixTime) -> Result<Vec<Kept>, LeaseError> {
+    /// [`StatusError`].
+    pub fn all(&self, now: UnixTime) -> Result<Vec<Kept>, StatusError> {
         let mut all = Vec::new();
         for name in state::names(&self.0)? {
             let port = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok());
@@ -150,17 +145,17 @@ impl LeaseDir {
     /// Keeps it, whole or not at all. Everyone may know who has which address.
     ///
     /// # Errors
-    /// [`LeaseError`]; then the old file is there.
-    pub fn write(&self, kept: &Kept) -> Result<(), LeaseError> {
-        Ok(state::write(&self.file(&kept.port), kept)?)
+    /// [`StatusError`]; then the old file is there.
+    pub fn write(&self, kept: &Kept) -> Result<(), StatusError> {
+        state::write(&self.file(&kept.port), kept)
     }
 
     /// Keeps it no more.
     ///
     /// # Errors
-    /// [`LeaseError`].
-    pub fn remove(&self, port: &InterfaceName) -> Result<(), LeaseError> {
+    /// [`StatusError`].
+    pub fn remove(&self, port: &InterfaceName) -> Result<(), StatusError> {
         let path = self.file(port);
-        Ok(state::remove(&path).map_err(StatusError::io("remove", &path))?)
+        state::remove(&path).map_err(StatusError::io("remove", &path))
     }
 }

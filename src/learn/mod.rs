@@ -47,7 +47,7 @@ use std::net::Ipv4Addr;
 pub use bpf::{Interest, program};
 pub use capture::{Capture, CaptureError};
 pub use learner::{Change, Learner};
-pub use lease::{Kept, Lease, LeaseDir, LeaseError, Teacher, UnixTime};
+pub use lease::{Kept, Lease, LeaseDir, Teacher, UnixTime};
 pub use rules::learning_rules;
 
 /// How an address is learnt (`CTRL_IP_LEARNING`).
