@@ -18,8 +18,8 @@ impl Bindings {
         let port = &binding.port;
         let index =
             if_nametoindex(port.as_str()).map_err(|_| BindingError::NoPort(port.clone()))?;
-        let lock = self.lock().await?;
-        self.settle(&lock).await;
+        let tools = self.lock().await?;
+        self.settle(&tools).await;
         let (live, stale) = self.statuses()?;
         if live.iter().any(|status| status.port == *port) {
             return Err(BindingError::Bound(port.clone()));
@@ -49,7 +49,7 @@ impl Bindings {
             Some(method) => Some(self.listen(&status, binding, method, kept).await?),
         };
         let wanted = Wanted::new(status, made.rules, made.to_come, known);
-        if let Err(error) = self.change(&lock, vec![wanted], &stale, &live).await {
+        if let Err(error) = self.change(&tools, vec![wanted], &stale, &live).await {
             let never_open = learning.is_some() && error.is_firewalls();
             return Err(if never_open { self.turn_off(port, index, error).await } else { error });
         }

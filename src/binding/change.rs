@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::meaning::Known;
-use super::{BindingError, Bindings, Lock, Status};
-use crate::firewall::{Backend, PortError, PortFilter, PortPlan, PortRecorded};
+use super::{BindingError, Bindings, Status};
+use crate::firewall::{Backend, LockedTools, PortError, PortFilter, PortPlan, PortRecorded};
 use crate::link::Netlink;
 use crate::rules::port::{PortRules, Test};
 use crate::types::InterfaceName;
@@ -28,7 +28,7 @@ impl Bindings {
     /// stay as they are.
     pub(super) async fn change(
         &self,
-        lock: &Lock,
+        tools: &LockedTools,
         wanted: Vec<Wanted>,
         gone: &[Status],
         others: &[Status],
@@ -49,7 +49,7 @@ impl Bindings {
         for status in &going {
             Status { complete: false, ..(*status).clone() }.write(&dir)?;
         }
-        if let Err(error) = self.try_backends(lock, &wanted, gone, &removed, others).await {
+        if let Err(error) = self.try_backends(tools, &wanted, gone, &removed, others).await {
             let stay = if error.is_half_done() { Vec::new() } else { going };
             for error in stay.iter().filter_map(|status| status.write(&dir).err()) {
                 tracing::warn!("{error}");
@@ -76,7 +76,7 @@ impl Bindings {
     /// Tries what [`choices`](Self::choices) has until something is possible.
     async fn try_backends(
         &self,
-        lock: &Lock,
+        tools: &LockedTools,
         wanted: &[Wanted],
         gone: &[Status],
         removed: &[PortRecorded],
@@ -84,7 +84,7 @@ impl Bindings {
     ) -> Result<(), BindingError> {
         let mut tried = Vec::new();
         for backends in self.choices(wanted) {
-            match self.attempt(lock, wanted, &backends, gone, removed, others).await {
+            match self.attempt(tools, wanted, &backends, gone, removed, others).await {
                 Err(BindingError::Firewall { error, .. })
                     if self.settings.firewall_backend.is_none() && error.is_backends() =>
                 {
@@ -119,7 +119,7 @@ impl Bindings {
 
     async fn attempt(
         &self,
-        lock: &Lock,
+        tools: &LockedTools,
         wanted: &[Wanted],
         backends: &[Backend],
         gone: &[Status],
@@ -155,7 +155,7 @@ impl Bindings {
         // What can be known now of the rules that follow is told now.
         let all_to_come = PortPlan::new(&to_come, self.extras()).map_err(failed)?;
         if to_come.iter().any(|filter| is_special(&filter.rules)) {
-            all_to_come.check(&lock.tools).await.map_err(failed)?;
+            all_to_come.check(tools).await.map_err(failed)?;
         }
         // What an earlier interface of the name left is removed by the same transaction.
         let stale = |port: &InterfaceName| gone.iter().find(|status| status.port == *port);
@@ -187,7 +187,7 @@ impl Bindings {
         for status in &begun {
             status.write(dir)?;
         }
-        if let Err(error) = plan.apply(&lock.tools, removed, others).await {
+        if let Err(error) = plan.apply(tools, removed, others).await {
             // Of a change that could not be undone, the statuses know both sides.
             let undone = !matches!(error, PortError::HalfDone { .. });
             for wanted in wanted.iter().filter(|_| undone) {

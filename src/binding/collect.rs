@@ -3,7 +3,8 @@
 
 use nix::net::if_::if_nametoindex;
 
-use super::{BindingError, Bindings, Lock, Status, now};
+use super::{BindingError, Bindings, Status, now};
+use crate::firewall::LockedTools;
 use crate::learn::{Kept, Lease, Teacher};
 use crate::types::InterfaceName;
 
@@ -16,18 +17,18 @@ impl Bindings {
         if !self.dir().exists() {
             return Ok(());
         }
-        let lock = self.lock().await?;
-        self.settle(&lock).await;
+        let tools = self.lock().await?;
+        self.settle(&tools).await;
         let (live, stale) = self.statuses()?;
         self.collect_learnt()?;
-        if stale.is_empty() { Ok(()) } else { self.change(&lock, Vec::new(), &stale, &live).await }
+        if stale.is_empty() { Ok(()) } else { self.change(&tools, Vec::new(), &stale, &live).await }
     }
 
     /// Takes away what was cut short and what has no port any more, for a command that has nothing
     /// else to do with ports. What cannot be taken away is told, and is in no other command's way.
-    pub(super) async fn sweep(&self, lock: &Lock, stale: &[Status], live: &[Status]) {
+    pub(super) async fn sweep(&self, tools: &LockedTools, stale: &[Status], live: &[Status]) {
         if !stale.is_empty()
-            && let Err(error) = self.change(lock, Vec::new(), stale, live).await
+            && let Err(error) = self.change(tools, Vec::new(), stale, live).await
         {
             tracing::warn!("filters of ports that are gone could not be taken away: {error}");
         }
@@ -65,14 +66,14 @@ impl Bindings {
         if !self.dir().exists() {
             return Ok(Vec::new());
         }
-        let lock = self.lock().await?;
-        self.rebuild(&lock).await
+        let tools = self.lock().await?;
+        self.rebuild(&tools).await
     }
 
     /// What [`reload`](Self::reload) does under the lock.
-    pub(super) async fn rebuild(&self, lock: &Lock) -> Result<Vec<String>, BindingError> {
+    pub(super) async fn rebuild(&self, tools: &LockedTools) -> Result<Vec<String>, BindingError> {
         self.collect_learnt()?;
-        let ports = self.settled(self.make_all_anew(lock)).await?;
+        let ports = self.settled(self.make_all_anew(tools)).await?;
         Ok(ports.iter().map(|port| format!("the filter of the port {port} is there")).collect())
     }
 
@@ -80,12 +81,12 @@ impl Bindings {
     /// ports.
     pub(super) async fn make_all_anew(
         &self,
-        lock: &Lock,
+        tools: &LockedTools,
     ) -> Result<Vec<InterfaceName>, BindingError> {
         let (live, stale) = self.statuses()?;
         let bound = self.bound(live)?;
         let wanted = self.wanted(&bound, &self.filters()?)?;
-        self.change(lock, wanted, &stale, &[]).await?;
+        self.change(tools, wanted, &stale, &[]).await?;
         Ok(bound.into_iter().map(|(status, _)| status.port).collect())
     }
 }

@@ -277,8 +277,8 @@ impl Bindings {
         mac: Mac,
         lease: Option<Lease>,
     ) -> Result<InForce, BindingError> {
-        let lock = self.lock().await?;
-        self.settle(&lock).await;
+        let tools = self.lock().await?;
+        self.settle(&tools).await;
         let (mut live, stale) = self.statuses()?;
         let is_ours = |status: &Status| status.port == *port && status.index == index;
         let Some(at) = live.iter().position(is_ours) else { return Ok(InForce::Gone) };
@@ -292,7 +292,7 @@ impl Bindings {
             let binding = self.binding(&status)?;
             let filters = self.store.tree(&binding.filter)?;
             let wanted = self.wanted(&[(status.clone(), binding)], &filters)?;
-            self.settled(self.change(&lock, wanted, &stale, &live)).await
+            self.settled(self.change(&tools, wanted, &stale, &live)).await
         };
         match changed.await {
             Ok(()) => Ok(InForce::Changed),

@@ -67,7 +67,6 @@ use crate::types::InterfaceName;
 use change::Wanted;
 pub use error::BindingError;
 pub use learning::{Learning, Told};
-use lock::Lock;
 use meaning::{Known, meaning};
 use seat::Seats;
 pub use status::Status;

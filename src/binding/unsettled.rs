@@ -6,7 +6,8 @@ use std::fs;
 use std::future::Future;
 use std::path::PathBuf;
 
-use super::{BindingError, Bindings, Lock};
+use super::{BindingError, Bindings};
+use crate::firewall::LockedTools;
 use crate::state::{self, StatusError};
 
 impl Bindings {
@@ -43,9 +44,9 @@ impl Bindings {
 
     /// Makes all ports' rules anew where a change was cut short. What cannot be mended is told, and
     /// is in no other command's way; the mark stays.
-    pub(super) async fn settle(&self, lock: &Lock) {
+    pub(super) async fn settle(&self, tools: &LockedTools) {
         if self.is_unsettled()
-            && let Err(error) = self.rebuild(lock).await
+            && let Err(error) = self.rebuild(tools).await
         {
             tracing::warn!("a change that was cut short could not be completed: {error}");
         }

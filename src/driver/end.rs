@@ -3,7 +3,7 @@
 use super::status::{self, Status};
 use super::{Driver, DriverError, config, in_nft, zone};
 use crate::dnsmasq::{Dnsmasq, Files, Leases};
-use crate::firewall::{Transaction, transact};
+use crate::firewall::{LockedTools, Transaction, transact};
 use crate::link::Netlink;
 use crate::link::sysctl::Restore;
 use crate::network::NetworkName;
@@ -14,33 +14,38 @@ impl Driver {
     /// # Errors
     /// [`DriverError`] when it does not run, or nothing could be begun.
     pub async fn destroy(&self, name: &NetworkName) -> Result<Vec<String>, DriverError> {
-        let _lock = self.lock()?;
-        let mut left = self.collect().await?;
+        let tools = self.lock()?;
+        let mut left = self.collect(&tools).await?;
         let (mut mine, others): (Vec<_>, Vec<_>) =
             self.active()?.into_iter().partition(|status| status.name == *name);
         let Some(mut status) = mine.pop() else { return Err(DriverError::Inactive(name.clone())) };
         // From here on it is for the next command to go on, where this one is killed.
         status.complete = false;
         status.write()?;
-        left.extend(self.undo(&status, &others).await);
+        left.extend(self.undo(&tools, &status, &others).await);
         Ok(left)
     }
 
     /// Takes back what starts that were killed left. Returns what could not be undone.
-    pub(super) async fn collect(&self) -> Result<Vec<String>, DriverError> {
+    pub(super) async fn collect(&self, tools: &LockedTools) -> Result<Vec<String>, DriverError> {
         let (complete, broken): (Vec<_>, Vec<_>) =
             status::all(&self.dir())?.into_iter().partition(|status| status.complete);
         let mut left = Vec::new();
         for status in &broken {
             tracing::info!("the start of the network {} was cut short, and is undone", status.name);
-            left.extend(self.undo(status, &complete).await);
+            left.extend(self.undo(tools, status, &complete).await);
         }
         status::sweep(&self.dir())?;
         Ok(left)
     }
 
     /// Undoes a network's steps, last first; goes on over failures and returns them.
-    pub(super) async fn undo(&self, status: &Status, others: &[Status]) -> Vec<String> {
+    pub(super) async fn undo(
+        &self,
+        tools: &LockedTools,
+        status: &Status,
+        others: &[Status],
+    ) -> Vec<String> {
         let mut left = Vec::new();
         if status.dnsmasq {
             let files = Files::in_dir(&status.dir);
@@ -59,7 +64,7 @@ impl Driver {
         let remove = status.rules();
         if let Some(backend) = remove.last().map(|recorded| recorded.backend()) {
             let transaction = Transaction { remove: &remove, add: &[], others: in_nft(others) };
-            if let Err(error) = transact(&self.tools, backend, &transaction).await {
+            if let Err(error) = transact(tools, backend, &transaction).await {
                 left.push(error.to_string());
             }
         }

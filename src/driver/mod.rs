@@ -28,13 +28,10 @@ mod status;
 mod step;
 mod zone;
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::Flock;
-
 use crate::facts::{FirewallScript, Target};
-use crate::firewall::{Backend, Tools, scripts};
+use crate::firewall::{Backend, LockedTools, Tools, scripts};
 use crate::link::Netlink;
 use crate::link::sysctl::Sysctls;
 use crate::network::{self, Network, NetworkName, NetworkStore};
@@ -88,9 +85,10 @@ impl Driver {
     }
 
     /// One command at a time.
-    fn lock(&self) -> Result<Flock<OwnedFd>, DriverError> {
+    fn lock(&self) -> Result<LockedTools, DriverError> {
         let dir = self.dir();
-        state::lock(&dir).map_err(|source| DriverError::State { dir, source })
+        let locked = state::lock(&dir).and_then(|lock| LockedTools::new(&self.tools, lock));
+        locked.map_err(|source| DriverError::State { dir, source })
     }
 
     /// The networks that run.

@@ -15,8 +15,8 @@ impl Driver {
     /// [`DriverError`]; the rules are as they were before, or they are there and what it names is
     /// not.
     pub async fn reload(&self) -> Result<Vec<String>, DriverError> {
-        let _lock = self.lock()?;
-        let mut notes = self.collect().await?;
+        let tools = self.lock()?;
+        let mut notes = self.collect(&tools).await?;
         let mut running = self.active()?;
         // First: a firewalld that is not done with its start or reload may remove rules yet.
         let zones = match running.is_empty() {
@@ -47,7 +47,7 @@ impl Driver {
                 }
                 Ok(())
             };
-            let backend = match self.set_rules(&backends, &transaction, record).await {
+            let backend = match self.set_rules(&tools, &backends, &transaction, record).await {
                 Ok(backend) => backend,
                 Err(error) if error.is_refusal() => {
                     for (status, before) in ruled.into_iter().zip(before) {

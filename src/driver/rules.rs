@@ -7,7 +7,9 @@
 
 use super::status::Status;
 use super::{Driver, DriverError, config};
-use crate::firewall::{ApplyError, Backend, Recorded, ToolError, Transaction, transact};
+use crate::firewall::{
+    ApplyError, Backend, LockedTools, Recorded, ToolError, Transaction, transact,
+};
 use crate::link::sysctl::Key;
 use crate::network::Network;
 use crate::rules::{Ruleset, Version, for_network};
@@ -60,6 +62,7 @@ impl Driver {
     /// [`DriverError`]; the rules are as they were before.
     pub(super) async fn set_rules(
         &self,
+        tools: &LockedTools,
         backends: &[Backend],
         transaction: &Transaction<'_>,
         mut record: impl FnMut(Backend, Vec<Recorded>) -> Result<(), StatusError>,
@@ -68,7 +71,7 @@ impl Driver {
         for backend in backends {
             let added = transaction.add.iter().map(|rules| Recorded::new(*backend, rules));
             record(*backend, added.collect())?;
-            match transact(&self.tools, *backend, transaction).await {
+            match transact(tools, *backend, transaction).await {
                 Ok(_) => {
                     for (other, error) in &tried {
                         tracing::info!("{backend} is used, since {other} does not work: {error}");

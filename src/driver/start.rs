@@ -19,8 +19,8 @@ impl Driver {
     /// # Errors
     /// [`DriverError`]; then the host is as it was before.
     pub async fn start(&self, name: &NetworkName) -> Result<Vec<String>, DriverError> {
-        let _lock = self.lock()?;
-        let mut notes = self.collect().await?;
+        let tools = self.lock()?;
+        let mut notes = self.collect(&tools).await?;
         let network = self.store.get(name)?.network;
         let others = self.active()?;
         if others.iter().any(|status| status.name == *name) {
@@ -56,7 +56,7 @@ impl Driver {
                     (status.backend, status.firewall) = (Some(backend), added.pop());
                     status.write()
                 };
-                if let Err(error) = self.set_rules(&backends, &transaction, record).await {
+                if let Err(error) = self.set_rules(&tools, &backends, &transaction, record).await {
                     if error.is_refusal() {
                         status.firewall = None;
                     }
@@ -75,7 +75,7 @@ impl Driver {
         match done.await {
             Ok(()) => Ok(notes),
             Err(error) => {
-                notes.extend(self.undo(&status, &others).await);
+                notes.extend(self.undo(&tools, &status, &others).await);
                 for note in notes {
                     tracing::warn!("{note}");
                 }
