@@ -62,6 +62,12 @@ impl LaunchScene {
         self.sandbox.netlaunch(&[&options[..], &rest].concat())
     }
 
+    /// Sets the backend of filters, for whoever reads the settings from now on.
+    pub fn backend(&self, backend: &str) {
+        let setting = format!("firewall_backend = \"{backend}\"\n");
+        std::fs::write(self.sandbox.path("config/nwfilter.conf"), setting).unwrap();
+    }
+
     /// Plugs in a DHCP server, which has no rules.
     pub fn server(&self) -> File {
         let server = plug(&self.netns, SERVER, BRIDGE);
