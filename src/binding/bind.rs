@@ -36,6 +36,8 @@ impl Bindings {
             failed: None,
             turned_off: false,
             backend: self.settings.firewall_backend.unwrap_or(Backend::Nftables),
+            trace: self.settings.enable_trace,
+            counters: self.settings.enable_counters,
             recorded: Vec::new(),
         };
         // From an earlier binding of the same guest to the same port.

@@ -159,12 +159,14 @@ impl Bindings {
         }
         // What an earlier interface of the name left is removed by the same transaction.
         let stale = |port: &InterfaceName| gone.iter().find(|status| status.port == *port);
+        let (trace, counters) = (self.settings.enable_trace, self.settings.enable_counters);
         let (mut begun, mut complete) = (Vec::new(), Vec::new());
         for ((wanted, recorded), backend) in wanted.iter().zip(plan.recorded()).zip(backends) {
             let status = &wanted.status;
             let stale = stale(&status.port);
             let same = status.complete
                 && status.backend == *backend
+                && (status.trace, status.counters) == (trace, counters)
                 && status.address == wanted.address
                 && status.failed.is_none()
                 && stale.is_none();
@@ -181,7 +183,7 @@ impl Bindings {
             let recorded = vec![recorded.clone()];
             let (backend, address) = (*backend, wanted.address);
             let (failed, turned_off) = (None, false);
-            let status = Status { failed, turned_off, ..status.clone() };
+            let status = Status { failed, turned_off, trace, counters, ..status.clone() };
             complete.push(Status { recorded, complete: true, backend, address, ..status });
         }
         for status in &begun {

@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::meaning::method;
 use super::seat::Seat;
-use super::{BindingError, Bindings, Status, now};
+use super::{BindingError, BindingSettings, Bindings, Status, now};
 use crate::learn::{Capture, Kept, Learner, Lease, Method};
 use crate::link::Netlink;
 use crate::nwfilter::Binding;
@@ -278,7 +278,6 @@ impl Bindings {
         lease: Option<Lease>,
     ) -> Result<InForce, BindingError> {
         let tools = self.lock().await?;
-        self.settle(&tools).await;
         let (mut live, stale) = self.statuses()?;
         let is_ours = |status: &Status| status.port == *port && status.index == index;
         let Some(at) = live.iter().position(is_ours) else { return Ok(InForce::Gone) };
@@ -292,7 +291,13 @@ impl Bindings {
             let binding = self.binding(&status)?;
             let filters = self.store.tree(&binding.filter)?;
             let wanted = self.wanted(&[(status.clone(), binding)], &filters)?;
-            self.settled(self.change(&tools, wanted, &stale, &live)).await
+            let keeping = self.keeping(&status);
+            let change = keeping.change(&tools, wanted, &stale, &live);
+            // A change that was cut short is for the next command, which knows the settings.
+            match self.is_unsettled() {
+                true => change.await,
+                false => self.settled(change).await,
+            }
         };
         match changed.await {
             Ok(()) => Ok(InForce::Changed),
@@ -305,6 +310,18 @@ impl Bindings {
                 Err(error)
             }
         }
+    }
+
+    /// The driver with the settings that a port's rules were made with last. Who learns began before
+    /// they were, and does not change them.
+    fn keeping(&self, status: &Status) -> Bindings {
+        let settings = BindingSettings {
+            firewall_backend: Some(status.backend),
+            enable_trace: status.trace,
+            enable_counters: status.counters,
+            ..self.settings.clone()
+        };
+        Bindings { settings, ..self.clone() }
     }
 
     /// Turns a port off whose rules could not be set, because of `error`; one that is off stays so.

@@ -39,6 +39,12 @@ pub struct Status {
     pub turned_off: bool,
     /// The backend that carries it out.
     pub backend: Backend,
+    /// Whether its frames are shown by `nft monitor trace`.
+    #[serde(default)]
+    pub trace: bool,
+    /// Whether its rules count.
+    #[serde(default)]
+    pub counters: bool,
     /// What removes its rules. While they are changed, that of the old and the new ones.
     pub recorded: Vec<PortRecorded>,
 }

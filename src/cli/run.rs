@@ -56,7 +56,7 @@ pub(super) async fn run(
     let begun = tokio::select! {
         biased;
         begun = &mut begin => begun?,
-        signal = end(&mut orders, around.bindings.is_some()) => {
+        signal = end(&mut orders, &job, environment) => {
             tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
             // Which undoes what was begun.
             drop(begin);
@@ -83,7 +83,7 @@ pub(super) async fn run(
             {
                 tracing::warn!("netlaunch keeps its privileges while QEMU runs: {error}");
             }
-            let outcome = supervise(running, orders, ready).await?;
+            let outcome = supervise(running, orders, ready, &job, environment).await?;
             for left in &outcome.left {
                 tracing::warn!("{left}");
             }
@@ -94,11 +94,31 @@ pub(super) async fn run(
 
 /// The signal that ends what was begun. With filters a SIGHUP only asks for rules that are just
 /// being made.
-async fn end(orders: &mut Orders, filters: bool) -> Signal {
+async fn end(orders: &mut Orders, job: &Job, environment: &Environment) -> Signal {
     loop {
-        match orders.next(false).await {
-            Order::Signal(Signal::SIGHUP) if filters => {}
+        match next(orders, false, job, environment).await {
+            Order::Rebuild(_) => {}
             Order::Signal(signal) | Order::Stop(signal) => return signal,
+        }
+    }
+}
+
+/// The next order. With filters a SIGHUP has rules made anew, as nwfilter.conf says by then.
+async fn next(
+    orders: &mut Orders,
+    shared_terminal: bool,
+    job: &Job,
+    environment: &Environment,
+) -> Order {
+    loop {
+        let order = orders.next(shared_terminal).await;
+        if !matches!(order, Order::Signal(Signal::SIGHUP)) {
+            return order;
+        }
+        match bindings(job, environment) {
+            Ok(None) => return order,
+            Ok(Some(bindings)) => return Order::Rebuild(Box::new(bindings)),
+            Err(error) => tracing::error!("{error}"),
         }
     }
 }
@@ -114,6 +134,8 @@ async fn supervise(
     running: Running,
     mut orders: Orders,
     ready: Option<OwnedFd>,
+    job: &Job,
+    environment: &Environment,
 ) -> Result<Outcome, Failure> {
     let with_qemu = running.plan().qemu.program.is_some();
     let told = if with_qemu { signal_ready(ready) } else { serve(running.plan(), ready) };
@@ -121,7 +143,8 @@ async fn supervise(
         running.stop().await;
         return Err(failure);
     }
-    Ok(running.supervise(async || orders.next(with_qemu).await).await)
+    let orders = async || next(&mut orders, with_qemu, job, environment).await;
+    Ok(running.supervise(orders).await)
 }
 
 /// What the host offers, asked of the programs that were named.

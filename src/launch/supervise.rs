@@ -26,10 +26,12 @@ const RESTARTS: u32 = 6;
 const STABLE: Duration = Duration::from_secs(30);
 
 /// What the supervisor is told from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Order {
     /// Pass a signal on to QEMU; in serve mode, one that would end a program ends the launch.
     Signal(Signal),
+    /// Make the rules of all ports' filters anew, with these settings.
+    Rebuild(Box<Bindings>),
     /// End everything: QEMU by SIGTERM, and by SIGKILL when that does not help.
     Stop(Signal),
 }
@@ -117,7 +119,7 @@ impl Running {
         let mut recovery: Option<Recovery> = None;
         let mut learns: Option<Learns> = self.learning.take().map(learns_on);
         let mut rebuild: Option<Rebuild> = None;
-        let mut again = false;
+        let mut again: Option<Box<Bindings>> = None;
         let mut kill_at: Option<tokio::time::Instant> = None;
         let mut outcome =
             Outcome { qemu: None, signal: None, backend_lost: false, left: Vec::new() };
@@ -133,13 +135,15 @@ impl Running {
                     let (signal, stop) = match order {
                         Order::Signal(signal) => (signal, false),
                         Order::Stop(signal) => (signal, true),
+                        Order::Rebuild(bindings) => {
+                            match rebuild {
+                                Some(_) => again = Some(bindings),
+                                None => rebuild = Some(rebuild_with(*bindings)),
+                            }
+                            continue;
+                        }
                     };
                     tracing::debug!(signal = signal.as_str(), stop, "told");
-                    if let (Signal::SIGHUP, Some(bindings)) = (signal, &self.filtered) {
-                        again = rebuild.is_some();
-                        rebuild = rebuild.or_else(|| Some(rebuild_with(bindings)));
-                        continue;
-                    }
                     if serving {
                         outcome.signal = Some(signal);
                         break;
@@ -188,8 +192,7 @@ impl Running {
                         Ok(notes) => notes.iter().for_each(|note| tracing::info!("{note}")),
                         Err(error) => tracing::error!("{error}"),
                     }
-                    let more = std::mem::take(&mut again);
-                    rebuild = self.filtered.as_ref().filter(|_| more).map(rebuild_with);
+                    rebuild = again.take().map(|bindings| rebuild_with(*bindings));
                 }
                 () = sleep_until(kill_at.unwrap_or(far)), if kill_at.is_some() => {
                     tracing::warn!("QEMU does not end on SIGTERM and is killed");
@@ -305,8 +308,7 @@ fn learns_on(learning: Learning) -> Learns {
     Box::pin(learning.next())
 }
 
-fn rebuild_with(bindings: &Bindings) -> Rebuild {
-    let bindings = bindings.clone();
+fn rebuild_with(bindings: Bindings) -> Rebuild {
     Box::pin(async move { bindings.reload().await })
 }
 

@@ -3,7 +3,7 @@
 //! Every frame carries a mark, its kind, the run it belongs to and a sequence number, so that one
 //! that comes out is known and can be shown.
 
-#![allow(unreachable_pub, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::fs::File;
 use std::io::Write;
@@ -183,11 +183,12 @@ pub fn write(mut port: &File, frame: &[u8]) -> bool {
     port.write(&[&[0; VNET_HEADER], frame].concat()).is_ok()
 }
 
-/// Sends until the port takes nothing any more; for a process that is the guest.
-pub fn flood(load: &Load, run: u32, port: &File) {
+/// Sends until the port takes nothing any more, or it is time to stop; for a process that is the
+/// guest.
+pub fn flood(load: &Load, run: u32, port: &File, stop: impl Fn() -> bool) {
     let mut sent = Sent::default();
     let mut before = None;
-    while before != Some(sent.taken) {
+    while before != Some(sent.taken) && !stop() {
         before = Some(sent.taken);
         load.burst(run, &mut sent, port);
         thread::sleep(PAUSE);

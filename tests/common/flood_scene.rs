@@ -6,18 +6,19 @@
 //! peer0 ─┘          what the bridge sends by peer0, and what it gives to the host, is watched
 //! ```
 
-#![allow(unreachable_pub, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::fs::File;
 use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use netlaunch::process::tap::{TUN, Tap, TapName};
 
 use crate::common::frame::{BRIDGE, Host, VM, mac_text};
-use crate::common::port_scene::{done, hub};
-use crate::common::{As, Netns, Sandbox, finish, text, wait_until};
+use crate::common::port_scene::hub;
+use crate::common::{As, Netns, Sandbox, finish, text};
 use crate::flood::{Flood, Load, own, refused};
 use crate::flood_watch::Watch;
 
@@ -27,6 +28,22 @@ pub const RUNS: u32 = 200;
 pub const PORT: &str = "vnet0";
 /// The value of IP for [`VM`].
 pub const IP: (&str, &str) = ("IP", "10.2.3.4");
+
+/// What a bridge sends to another port, and what it gives to the host.
+pub const LINKS: [&str; 2] = ["peer0", "br0"];
+
+/// The links to watch while [`FloodScene::redefinition`] is in force: iptables refuses packets for
+/// the host only behind br0.
+pub fn links_of_redefinition(backend: &str) -> &'static [&'static str] {
+    if backend == "iptables" { &LINKS[..1] } else { &LINKS }
+}
+/// Two definitions that refuse the same: the stock's in the link layer, the other among IPv4 packets.
+const NO_IP_SPOOFING: [&str; 2] = [
+    include_str!("../../conf/filters/no-ip-spoofing.xml"),
+    "<filter name='no-ip-spoofing' chain='ipv4-ip' priority='-710'>
+  <rule action='drop' direction='out' priority='500'><all match='no' srcipaddr='$IP'/></rule>
+</filter>",
+];
 
 /// The scene; the flood runs.
 pub struct FloodScene {
@@ -63,12 +80,16 @@ impl FloodScene {
 
     /// Sets the backend, from the next command on.
     pub fn backend(&self, backend: &str) {
-        let setting = format!("firewall_backend = \"{backend}\"\n");
-        std::fs::write(self.sandbox.path("config/nwfilter.conf"), setting).unwrap();
+        self.settings(&format!("firewall_backend = \"{backend}\"\n"));
+    }
+
+    /// Sets all settings of filters, from the next command on.
+    pub fn settings(&self, settings: &str) {
+        std::fs::write(self.sandbox.path("config/nwfilter.conf"), settings).unwrap();
     }
 
     /// Runs netlaunch, which must succeed; returns what it prints.
-    pub fn netlaunch(&self, args: &[&str]) -> String {
+    pub fn netlaunch<S: AsRef<OsStr> + Debug>(&self, args: &[S]) -> String {
         let output = finish(self.sandbox.netlaunch(args));
         assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
         text(&output.stdout)
@@ -94,6 +115,18 @@ impl FloodScene {
         self.netlaunch(&["nwfilter", "binding-create", &file.to_string_lossy()]);
     }
 
+    /// The command that gives a filter to which clean-traffic refers its other definition.
+    pub fn redefinition(&self, run: u32) -> Vec<String> {
+        let file = self.sandbox.path("filter.xml");
+        std::fs::write(&file, NO_IP_SPOOFING[run as usize % 2]).unwrap();
+        vec!["nwfilter".into(), "define".into(), file.to_string_lossy().into_owned()]
+    }
+
+    /// The command that makes all rules anew.
+    pub fn reload(&self) -> Vec<String> {
+        vec!["firewall".into(), "reload".into()]
+    }
+
     /// Turns the port on.
     pub fn up(&self) {
         self.netns.ip("link set vnet0 up");
@@ -113,68 +146,6 @@ impl FloodScene {
         println!(
             "{what}: {runs} runs in {:.1} s; {taken} frames sent, {not_taken} more to a port that \
              was down or gone; seen: {} allowed, 0 forbidden",
-            self.begun.elapsed().as_secs_f32(),
-            self.watch.allowed()
-        );
-    }
-}
-
-/// A network with launches one after the other, whose guests flood it.
-pub struct LaunchScene {
-    pub netns: Netns,
-    pub sandbox: Sandbox,
-    pub watch: Watch,
-    begun: Instant,
-}
-
-/// Its bridge forwards at once, and serves nothing.
-const NETWORK: &str =
-    "<network ipv6='yes'><name>flood</name><bridge name='nlflood0' stp='off' delay='0'/>
-<ip address='10.2.3.254' prefix='24'/></network>";
-
-impl LaunchScene {
-    /// A network that is up; networks and filters have this backend. Each frame was seen to come
-    /// out of a port of it without a filter.
-    pub fn new(backend: &str) -> Self {
-        let netns = hub();
-        let sandbox = Sandbox::new(As::Root, Some(&netns));
-        for file in ["network.conf", "nwfilter.conf"] {
-            let setting = format!("firewall_backend = \"{backend}\"\n");
-            std::fs::write(sandbox.path("config").join(file), setting).unwrap();
-        }
-        let file = sandbox.path("network.xml");
-        std::fs::write(&file, NETWORK).unwrap();
-        for args in [&["define", &*file.to_string_lossy()][..], &["start", "flood"]] {
-            done(finish(sandbox.netlaunch(&[&["network"], args].concat()))).unwrap();
-        }
-        peer(&netns, "nlflood0");
-        let watch = Watch::start(&netns, &["peer0", "nlflood0"]);
-        let port = plug(&netns, PORT, "nlflood0");
-        netns.ip("link set vnet0 up");
-        watch.sees(&usual(VM), &port);
-        LaunchScene { netns, sandbox, watch, begun: Instant::now() }
-    }
-
-    /// The command of a launch with this QEMU.
-    pub fn launch(&self, qemu: &Path, name: &str) -> Command {
-        let (mac, ip) = (mac_text(VM.mac), format!("{}={}", IP.0, IP.1));
-        let qemu = qemu.to_string_lossy();
-        let options = ["--network", "flood", "--mac", &mac, "--filter", "clean-traffic"];
-        let rest = ["--filter-param", &ip, "--", &qemu, "-name", name];
-        self.sandbox.netlaunch(&[&options[..], &rest].concat())
-    }
-
-    /// Waits until the last launch's tap is gone.
-    pub fn gone(&self) {
-        let taps = || self.netns.says("ip", &["-o", "link", "show", "type", "tun"]);
-        assert!(wait_until(Duration::from_secs(20), || taps().is_empty()), "left: {}", taps());
-    }
-
-    /// Says what was sent, at least, and seen.
-    pub fn report(&self, what: &str, sent: u64) {
-        println!(
-            "{what}: {RUNS} runs in {:.1} s; more than {sent} frames sent; seen: {} allowed, 0 \
-             forbidden",
             self.begun.elapsed().as_secs_f32(),
             self.watch.allowed()
         );

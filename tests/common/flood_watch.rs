@@ -5,7 +5,7 @@
 //! however many others come by. Another one has frames that may come out; it shows that they do, and
 //! that it may lose some does not matter. What the host takes for itself is heard by a UDP socket.
 
-#![allow(unreachable_pub, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;

@@ -11,6 +11,7 @@ pub mod ipset;
 pub mod killed;
 pub mod observed;
 pub mod port_scene;
+pub mod ruleset;
 pub mod scene;
 pub mod wire;
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 use netlaunch::process::tap::{TUN, Tap, TapName};
 
 use super::frame::{BRIDGE, Frame, OTHER, PEER, VM, mac_text};
+use super::ruleset::ruleset;
 use super::{As, Netns, Sandbox, finish, run, text, wait_until};
 
 /// A place where frames are sent and received.
@@ -281,14 +282,7 @@ impl PortScene {
 
     /// Every rule of nft's, iptables' and ebtables', packets they counted aside.
     pub fn ruleset(&self) -> String {
-        let save = |tool: &str| {
-            let saved = self.sh(tool);
-            let kept = saved.lines().filter(|line| !line.starts_with('#'));
-            kept.map(|line| without_counts(line) + "\n").collect()
-        };
-        let parts: [String; 4] =
-            ["nft list ruleset", "iptables-save", "ip6tables-save", "ebtables-save"].map(save);
-        parts.concat()
+        ruleset(&self.netns)
     }
 
     /// Sends a frame from a station; returns the others that received it.
@@ -373,18 +367,6 @@ impl PortScene {
     fn drain(&self, station: Station) -> Vec<Vec<u8>> {
         self.port(station).borrow().as_ref().map(Port::drain).unwrap_or_default()
     }
-}
-
-/// A line of a ruleset without what its counter counted.
-fn without_counts(line: &str) -> String {
-    let line = line.split(" [").next().unwrap_or_default();
-    let mut words: Vec<&str> = line.split(' ').collect();
-    for at in 1..words.len() {
-        if ["packets", "bytes"].contains(&words[at - 1]) {
-            words[at] = "N";
-        }
-    }
-    words.join(" ")
 }
 
 /// A command's success, or its message.
