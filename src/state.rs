@@ -18,6 +18,9 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// The name of the file that is locked.
+pub(crate) const LOCK: &str = ".lock";
+
 /// What the names of files start with that are not complete yet.
 pub(crate) const UNFINISHED: &str = ".new-";
 
@@ -84,11 +87,17 @@ pub(crate) fn try_lock(file: OwnedFd) -> io::Result<Result<Flock<OwnedFd>, Owned
     }
 }
 
+/// Whether a file of this name is not complete yet. One that has an ending is: an interface may be
+/// called what unfinished files are.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.strip_prefix(UNFINISHED).is_some_and(|rest| !rest.contains('.'))
+}
+
 /// Removes the files in `dir` that are not complete, for whoever holds the lock under which files are
 /// written there: who began them was killed.
 pub(crate) fn clean(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+        if is_unfinished(&entry.file_name().to_string_lossy()) {
             // What stays is in nobody's way; the next command tries again.
             let _ = fs::remove_file(entry.path());
         }
@@ -99,7 +108,7 @@ pub(crate) fn clean(dir: &Path) {
 pub(crate) fn lock_file(dir: &Path) -> io::Result<OwnedFd> {
     fs::create_dir_all(dir)?;
     let mut options = fs::OpenOptions::new();
-    Ok(options.create(true).truncate(false).write(true).open(dir.join(".lock"))?.into())
+    Ok(options.create(true).truncate(false).write(true).open(dir.join(LOCK))?.into())
 }
 
 /// Writes a status, whole or not at all; makes the directory where it is missing.

@@ -339,10 +339,16 @@ fn a_port_whose_rules_cannot_be_set_is_turned_off() {
         );
         assert!(!is_up(scene, "vnet0"));
         assert_eq!(scene.ruleset(), before);
-        assert_eq!(scene.list()["bindings"], json!([]));
-        scene.netns.ip("link set vnet0 up");
-        // Those that are made with the address.
+        assert!(learning(scene)["error"].to_string().contains("broken on purpose"));
+        scene.unbind(Station::Vnet0);
+        assert!(is_up(scene, "vnet0"), "nothing keeps it off any more");
+        create().unwrap_err();
+        assert!(!is_up(scene, "vnet0"));
         fs::remove_file(&switch).unwrap();
+        done(run_netlaunch(scene, &["firewall", "reload"])).unwrap();
+        assert!(is_up(scene, "vnet0"), "it has its rules");
+        scene.unbind(Station::Vnet0);
+        // Those that are made with the address.
         create().unwrap();
         fs::write(&switch, "").unwrap();
         scene.leaves(&Frame::arp(VM, PEER, 1));

@@ -33,7 +33,7 @@ const EXTRAS: Extras = Extras { trace: false, counters: false, reject: true };
 fn scripts(rules: &PortRules, backend: Backend, extras: Extras) -> Result<Vec<Script>, PortError> {
     let port = "vnet0".parse().unwrap();
     let filter = PortFilter { index: 7, port, rules: rules.clone().into(), backend };
-    Ok(PortPlan::new(&[filter], extras)?.scripts())
+    Ok(PortPlan::new(&[filter], extras).map_err(|error| error.error)?.scripts())
 }
 
 /// Compares with a file of tests/fixtures/nwfilter, or writes it.

@@ -1,12 +1,11 @@
 //! Putting a filter on a port, and taking it away.
 
-use nix::net::if_::if_nametoindex;
-
 use super::change::Wanted;
 use super::meaning::meaning;
-use super::{BindingError, Bindings, Created, Status, known};
+use super::{BindingError, Bindings, Created, Status, known, status};
 use crate::firewall::Backend;
 use crate::nwfilter::{Binding, Compiler, Warning};
+use crate::process::Interfaces;
 use crate::types::InterfaceName;
 
 impl Bindings {
@@ -16,8 +15,7 @@ impl Bindings {
     /// [`BindingError`]; then the port is as it was before, or [`BindingError::TurnedOff`].
     pub async fn create(&self, binding: &Binding) -> Result<Created, BindingError> {
         let port = &binding.port;
-        let index =
-            if_nametoindex(port.as_str()).map_err(|_| BindingError::NoPort(port.clone()))?;
+        let index = self.number(port)?;
         let tools = self.lock().await?;
         self.settle(&tools).await;
         let (live, stale) = self.statuses()?;
@@ -26,7 +24,7 @@ impl Bindings {
         }
         let filters = self.store.tree(&binding.filter)?;
         let mut status = Status {
-            version: 1,
+            version: status::VERSION,
             port: port.clone(),
             index,
             xml: binding.to_xml(),
@@ -51,11 +49,61 @@ impl Bindings {
             Some(method) => Some(self.listen(&status, binding, method, kept).await?),
         };
         let wanted = Wanted::new(status, made.rules, made.to_come, known);
+        let fresh = wanted.status.clone();
         if let Err(error) = self.change(&tools, vec![wanted], &stale, &live).await {
-            let never_open = learning.is_some() && error.is_firewalls();
-            return Err(if never_open { self.turn_off(port, index, error).await } else { error });
+            // What the backend has no words for was refused before anything was begun.
+            return Err(match learning.is_some() && error.was_tried() {
+                true => self.turn_off_unlearnt(fresh, error).await,
+                false => error,
+            });
         }
         Ok(Created { notes: made.warnings.iter().map(Warning::to_string).collect(), learning })
+    }
+
+    /// The number of a port.
+    fn number(&self, port: &InterfaceName) -> Result<u32, BindingError> {
+        let failed = |source| BindingError::State { dir: self.dir(), source };
+        let interfaces = Interfaces::open().map_err(failed)?;
+        let Some(index) = interfaces.number(port).map_err(failed)? else {
+            return Err(BindingError::NoPort(port.clone()));
+        };
+        match interfaces.name(index).map_err(failed)? {
+            Some(name) if name != *port => {
+                Err(BindingError::AnotherName { port: port.clone(), name })
+            }
+            _ => Ok(index),
+        }
+    }
+
+    /// Turns a port off that was to learn and got no rules. It is bound all the same, so that a
+    /// reload tries again and turns it on.
+    async fn turn_off_unlearnt(&self, fresh: Status, error: BindingError) -> BindingError {
+        let error = self.turn_off(&fresh.port, fresh.index, error).await;
+        if matches!(error, BindingError::TurnedOff { .. }) {
+            // What could not be undone is written there.
+            let half_done = self.status(&fresh.port).ok().flatten();
+            let status = half_done.unwrap_or(fresh);
+            let failed = Some(error.to_string());
+            let status = Status { complete: true, turned_off: true, failed, ..status };
+            if let Err(unwritten) = status.write(&self.dir()) {
+                tracing::error!("{unwritten}; the port {} stays off", status.port);
+            }
+        }
+        error
+    }
+
+    /// Takes a port's filter away, as [`delete`](Self::delete) does, and turns it on again where it
+    /// was off for want of rules.
+    ///
+    /// # Errors
+    /// [`BindingError`]; then it still has it.
+    pub async fn release(&self, port: &InterfaceName) -> Result<(), BindingError> {
+        let status = self.status(port)?;
+        self.delete(port).await?;
+        if let Some(status) = status {
+            self.turn_on(&status).await;
+        }
+        Ok(())
     }
 
     /// Takes a port's filter away. Whoever learns its address has ended before its rules go.

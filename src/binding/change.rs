@@ -5,8 +5,10 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::meaning::Known;
-use super::{BindingError, Bindings, Status};
-use crate::firewall::{Backend, LockedTools, PortError, PortFilter, PortPlan, PortRecorded};
+use super::{BindingError, Bindings, Status, Tried};
+use crate::firewall::{
+    Backend, LockedTools, PortError, PortFilter, PortPlan, PortRecorded, Unwritable,
+};
 use crate::link::Netlink;
 use crate::rules::port::{PortRules, Test};
 use crate::types::InterfaceName;
@@ -64,13 +66,28 @@ impl Bindings {
         if !gone.is_empty() {
             self.collect_learnt()?;
         }
-        for port in wanted.iter().map(|wanted| &wanted.status).filter(|status| status.turned_off) {
-            let on = async { Netlink::open()?.up(&port.port).await };
-            if let Err(error) = on.await {
-                tracing::warn!("the port has its rules again, and stays off: {error}");
-            }
+        for status in wanted.iter().map(|wanted| &wanted.status) {
+            self.turn_on(status).await;
         }
         Ok(())
+    }
+
+    /// Turns a port on that was off for want of rules.
+    pub(super) async fn turn_on(&self, status: &Status) {
+        if !status.turned_off {
+            return;
+        }
+        let on = async {
+            let netlink = Netlink::open()?;
+            match netlink.link(&status.port).await {
+                // Not another of its name.
+                Ok(link) if link.index == status.index => netlink.up(&status.port).await.map(drop),
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = on.await {
+            tracing::warn!("the port {} stays off: {error}", status.port);
+        }
     }
 
     /// Tries what [`choices`](Self::choices) has until something is possible.
@@ -85,18 +102,17 @@ impl Bindings {
         let mut tried = Vec::new();
         for backends in self.choices(wanted) {
             match self.attempt(tools, wanted, &backends, gone, removed, others).await {
-                Err(BindingError::Firewall { error, .. })
+                Err(BindingError::Firewall { ports, error })
                     if self.settings.firewall_backend.is_none() && error.is_backends() =>
                 {
                     let nftables = backends.contains(&Backend::Nftables);
                     let backend = if nftables { Backend::Nftables } else { Backend::Iptables };
-                    tried.push((backend, error));
+                    tried.push(Tried { backend, ports, error });
                 }
                 done => return done,
             }
         }
-        let ports = wanted.iter().map(|wanted| wanted.status.port.clone()).collect();
-        Err(BindingError::NoBackend { ports, tried })
+        Err(BindingError::NoBackend(tried))
     }
 
     /// The backends to try for each port, the best first: the one that is set, else nftables, else
@@ -142,6 +158,9 @@ impl Bindings {
                 !rules.from_guest.packets.is_empty() || !rules.to_guest.packets.is_empty()
             };
             let port = &wanted.status.port;
+            if *backend == Backend::Iptables && port.as_str().ends_with('+') {
+                return Err(BindingError::Pattern(port.clone()));
+            }
             if *backend == Backend::Iptables
                 && wanted.all_rules().any(has_packets)
                 && !iptables_is_called(port)
@@ -151,9 +170,13 @@ impl Bindings {
             filters.push(filter(wanted, &wanted.rules, backend));
             to_come.extend(wanted.to_come.iter().map(|rules| filter(wanted, rules, backend)));
         }
-        let plan = PortPlan::new(&filters, self.extras()).map_err(failed)?;
+        let of_port = |Unwritable { port, error }: Unwritable| BindingError::Firewall {
+            ports: vec![port],
+            error,
+        };
+        let plan = PortPlan::new(&filters, self.extras()).map_err(of_port)?;
         // What can be known now of the rules that follow is told now.
-        let all_to_come = PortPlan::new(&to_come, self.extras()).map_err(failed)?;
+        let all_to_come = PortPlan::new(&to_come, self.extras()).map_err(of_port)?;
         if to_come.iter().any(|filter| is_special(&filter.rules)) {
             all_to_come.check(tools).await.map_err(failed)?;
         }

@@ -30,6 +30,26 @@ pub enum BindingError {
     /// There is no such interface.
     #[error("there is no interface {0}; make it first, a filter is for a port that exists")]
     NoPort(InterfaceName),
+    /// It is another name of an interface.
+    #[error(
+        "{port} is another name of the interface {name}; write {name}, which filters know it by"
+    )]
+    AnotherName {
+        /// What was asked for.
+        port: InterfaceName,
+        /// The interface's own name.
+        name: InterfaceName,
+    },
+    /// The firewall tools take the name for many.
+    #[error(
+        "to iptables the name {0} means every interface that begins like it; give the interface a name that does not end in +, or use firewall_backend = \"nftables\" in nwfilter.conf"
+    )]
+    Pattern(InterfaceName),
+    /// The state directory is that of another network namespace.
+    #[error(
+        "{} is about the ports of another network namespace; set NETLAUNCH_STATE_DIR to a directory of this one's own, or remove it if that namespace is gone", .0.display()
+    )]
+    Elsewhere(PathBuf),
     /// It has a filter.
     #[error(
         "the port {0} has a filter already; end that first with netlaunch nwfilter binding-delete {0}"
@@ -121,19 +141,25 @@ pub enum BindingError {
     /// The firewall.
     #[error("{}{error}", named(.ports))]
     Firewall {
-        /// The ports that were to change.
+        /// The ports that were to change, or the one whose rules cannot be written.
         ports: Vec<InterfaceName>,
         /// Why they could not.
         error: PortError,
     },
     /// No backend carries it out.
-    #[error("{}no firewall backend can do it: {}", named(.ports), reasons(.tried))]
-    NoBackend {
-        /// The ports that were to change.
-        ports: Vec<InterfaceName>,
-        /// Each backend that was tried, and why not it.
-        tried: Vec<(Backend, PortError)>,
-    },
+    #[error("{}", reasons(.0))]
+    NoBackend(Vec<Tried>),
+}
+
+/// A backend that was tried.
+#[derive(Debug)]
+pub struct Tried {
+    /// The backend.
+    pub backend: Backend,
+    /// The ports that were to change, or the one whose rules cannot be written.
+    pub ports: Vec<InterfaceName>,
+    /// Why it cannot do it.
+    pub error: PortError,
 }
 
 /// The first port by name, and how many more there are.
@@ -145,19 +171,25 @@ fn named(ports: &[InterfaceName]) -> String {
     }
 }
 
-fn reasons(tried: &[(Backend, PortError)]) -> String {
-    tried.iter().map(|(backend, why)| format!("{backend}: {why}")).collect::<Vec<_>>().join("; ")
+fn reasons(tried: &[Tried]) -> String {
+    let same = tried.windows(2).all(|two| two[0].ports == two[1].ports);
+    let all = tried.first().filter(|_| same).map(|tried| named(&tried.ports)).unwrap_or_default();
+    let each = |Tried { backend, ports, error }: &Tried| {
+        let ports = if same { String::new() } else { named(ports) };
+        format!("{backend}: {ports}{error}")
+    };
+    let each: Vec<_> = tried.iter().map(each).collect();
+    format!("{all}no firewall backend can do it: {}", each.join("; "))
 }
 
 impl BindingError {
-    /// Whether the firewall could not do it, as opposed to a mistake of the caller's or a file.
-    pub(super) fn is_firewalls(&self) -> bool {
-        matches!(
-            self,
-            BindingError::NotCalled(_)
-                | BindingError::Firewall { .. }
-                | BindingError::NoBackend { .. }
-        )
+    /// Whether a tool of the firewall was to carry it out and did not.
+    pub(super) fn was_tried(&self) -> bool {
+        match self {
+            BindingError::Firewall { error, .. } => error.was_tried(),
+            BindingError::NoBackend(tried) => tried.iter().any(|tried| tried.error.was_tried()),
+            _ => false,
+        }
     }
 
     /// Whether rules may be neither those of before nor the new ones.
@@ -181,9 +213,10 @@ impl BindingError {
             | BindingError::Seated(_)
             | BindingError::TurnedOff { .. }
             | BindingError::Apart { .. }
+            | BindingError::Elsewhere(_)
             | BindingError::NotCalled(_)
             | BindingError::Firewall { .. }
-            | BindingError::NoBackend { .. } => false,
+            | BindingError::NoBackend(_) => false,
             _ => true,
         }
     }

@@ -69,6 +69,8 @@ pub struct Learning {
     learner: Learner,
     /// What was learnt may not be in force.
     due: bool,
+    /// The port was turned off, and that could not be written down.
+    off: bool,
     /// When rules may be changed again.
     not_before: Instant,
     /// Frames since the last pause.
@@ -103,16 +105,19 @@ impl Learning {
             }
             self.due = false;
             let lease = self.learner.lease();
-            let told = self.bindings.put_in_force(&self.port, self.index, self.mac, lease).await;
+            let told = self.bindings.put_in_force(self.index, self.mac, lease, self.off).await;
             self.not_before = Instant::now() + PACE;
             match told {
                 Ok(InForce::Changed) => {
+                    self.off = false;
                     return (Told::InForce(lease.map(|lease| lease.address)), Some(self));
                 }
                 Ok(InForce::Was) => {}
                 Ok(InForce::Gone) => return (Told::Ended(None), None),
-                Err(error) => {
-                    if !matches!(error, BindingError::TurnedOff { .. }) {
+                Err(NotInForce { error, is_known }) => {
+                    // What is written down is a reload's to mend.
+                    if !is_known {
+                        self.off |= matches!(error, BindingError::TurnedOff { .. });
                         self.due = true;
                         self.not_before += RETRY;
                     }
@@ -261,30 +266,36 @@ impl Bindings {
             // What was kept may not have been put in force.
             due: learner.lease().map(|lease| lease.address) != status.address,
             learner,
+            off: false,
             not_before: Instant::now(),
             frames: 0,
         }
     }
 
-    /// Keeps what was learnt about a port, and makes its rules with it.
+    /// Keeps what was learnt about a port, and makes its rules with it. `off` says that it is
+    /// turned off, where its status does not.
     ///
     /// # Errors
     /// [`BindingError::TurnedOff`] when the rules cannot be set. [`BindingError`] otherwise.
     async fn put_in_force(
         &self,
-        port: &InterfaceName,
         index: u32,
         mac: Mac,
         lease: Option<Lease>,
-    ) -> Result<InForce, BindingError> {
+        off: bool,
+    ) -> Result<InForce, NotInForce> {
         let tools = self.lock().await?;
         let (mut live, stale) = self.statuses()?;
-        let is_ours = |status: &Status| status.port == *port && status.index == index;
+        let is_ours = |status: &Status| status.index == index;
         let Some(at) = live.iter().position(is_ours) else { return Ok(InForce::Gone) };
         let status = live.remove(at);
-        self.leases.write(&Kept { version: 1, port: port.clone(), index, mac, lease })?;
+        let status = Status { turned_off: status.turned_off || off, ..status };
+        let port = &status.port;
+        self.leases
+            .write(&Kept { version: 1, port: port.clone(), index, mac, lease })
+            .map_err(BindingError::from)?;
         let address = lease.map(|lease| lease.address);
-        if status.address == address && status.failed.is_none() {
+        if status.address == address && status.failed.is_none() && !off {
             return Ok(InForce::Was);
         }
         let changed = async {
@@ -306,8 +317,12 @@ impl Bindings {
                 let turned_off =
                     status.turned_off || matches!(error, BindingError::TurnedOff { .. });
                 let failed = Some(error.to_string());
-                Status { failed, turned_off, ..status }.write(&self.dir())?;
-                Err(error)
+                let written = Status { failed, turned_off, ..status }.write(&self.dir());
+                if let Err(error) = &written {
+                    tracing::warn!("{error}");
+                }
+                let is_known = turned_off && written.is_ok();
+                Err(NotInForce { error, is_known })
             }
         }
     }
@@ -349,6 +364,19 @@ impl Bindings {
                 off.into()
             }
         }
+    }
+}
+
+/// Why the rules could not be made with a learnt address.
+struct NotInForce {
+    error: BindingError,
+    /// The port is off, and its status says so.
+    is_known: bool,
+}
+
+impl From<BindingError> for NotInForce {
+    fn from(error: BindingError) -> Self {
+        NotInForce { error, is_known: false }
     }
 }
 

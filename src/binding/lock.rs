@@ -23,6 +23,7 @@ impl Bindings {
                 Ok(lock) => {
                     state::clean(&dir);
                     state::clean(self.leases.path());
+                    self.settle_names()?;
                     return LockedTools::new(&self.tools, lock).map_err(failed);
                 }
                 Err(file) => file,

@@ -46,6 +46,7 @@ mod error;
 mod learning;
 mod lock;
 mod meaning;
+mod ports;
 mod redefine;
 mod seat;
 mod status;
@@ -57,15 +58,14 @@ use std::time::SystemTime;
 
 use crate::firewall::port_nft::Extras;
 use crate::firewall::{
-    Backend, Counters, PortCounts, PortFilter, PortPlan, PortRecorded, Script, Tools,
+    Backend, Counters, PortCounts, PortFilter, PortPlan, PortRecorded, Script, Tools, Unwritable,
 };
 use crate::learn::{Kept, LeaseDir, UnixTime};
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
-use crate::process::Interfaces;
 use crate::types::InterfaceName;
 
 use change::Wanted;
-pub use error::BindingError;
+pub use error::{BindingError, Tried};
 pub use learning::{Learning, Told};
 use meaning::{Known, meaning};
 use seat::Seats;
@@ -232,7 +232,12 @@ impl Bindings {
             return Ok(Vec::new());
         }
         let unattended = |status: &Status| status.learns && !self.seats.is_held(status.index);
-        let live = self.list()?.into_iter();
+        let live = match self.list() {
+            Ok(live) => live.into_iter(),
+            // Those are learnt there.
+            Err(BindingError::Elsewhere(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
         Ok(live.filter(unattended).map(|status| status.port).collect())
     }
 
@@ -260,10 +265,12 @@ impl Bindings {
             let filter = PortFilter { index: 0, port: port.clone(), rules: rules.clone(), backend };
             match PortPlan::new(&[filter], extras) {
                 Ok(plan) => return Ok(plan.scripts()),
-                Err(error) => tried.push((backend, error)),
+                Err(Unwritable { port, error }) => {
+                    tried.push(Tried { backend, ports: vec![port], error });
+                }
             }
         }
-        Err(BindingError::NoBackend { ports: vec![port], tried })
+        Err(BindingError::NoBackend(tried))
     }
 
     fn extras(&self) -> Extras {
@@ -272,23 +279,6 @@ impl Bindings {
             counters: self.settings.enable_counters,
             reject: true,
         }
-    }
-
-    /// The statuses of ports that are there, and those of which only rules are left.
-    fn statuses(&self) -> Result<(Vec<Status>, Vec<Status>), BindingError> {
-        let dir = self.dir();
-        let failed = |source| BindingError::State { dir: dir.clone(), source };
-        let interfaces = Interfaces::open().map_err(failed)?;
-        let (mut live, mut stale) = (Vec::new(), Vec::new());
-        for status in status::all(&dir)? {
-            // Whether the interface is still the one that was bound.
-            let index = interfaces.number(&status.port).map_err(failed)?;
-            match status.complete && index == Some(status.index) {
-                true => live.push(status),
-                false => stale.push(status),
-            }
-        }
-        Ok((live, stale))
     }
 
     fn filters(&self) -> Result<Filters, BindingError> {
@@ -315,11 +305,6 @@ impl Bindings {
             Ok(Wanted::new(status.clone(), made.rules, made.to_come, known))
         };
         bound.iter().map(wanted).collect()
-    }
-
-    /// The status of a port, complete or not.
-    fn status(&self, port: &InterfaceName) -> Result<Option<Status>, BindingError> {
-        Ok(status::all(&self.dir())?.into_iter().find(|status| status.port == *port))
     }
 
     /// What was learnt about a port's guest and still holds.

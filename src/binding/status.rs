@@ -12,10 +12,13 @@ use crate::nwfilter::Binding;
 use crate::state::{self, StatusError};
 use crate::types::InterfaceName;
 
+/// The version of this form.
+pub(super) const VERSION: u32 = 1;
+
 /// A port that has a filter, or whose change was cut short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// The version of this form, 1.
+    /// The version of this form.
     pub version: u32,
     /// The port.
     pub port: InterfaceName,
@@ -82,8 +85,19 @@ pub(super) fn all(dir: &Path) -> Result<Vec<Status>, StatusError> {
     let names = state::names(dir)?;
     let is_status = |name: &&OsString| {
         let shown = name.to_string_lossy();
-        shown.ends_with(".json") && !shown.starts_with(state::UNFINISHED)
+        shown.ends_with(".json")
     };
-    let read = |name: &OsString| state::read(&dir.join(name)).transpose();
-    names.iter().filter(is_status).filter_map(read).collect()
+    let read = |name: &OsString| {
+        let path = dir.join(name);
+        let status = state::read::<Status>(&path)?;
+        match status {
+            Some(status) if status.version != VERSION => {
+                let what =
+                    format!("its version is {}, this netlaunch knows {VERSION}", status.version);
+                Err(StatusError::Damaged { path, what })
+            }
+            status => Ok(status),
+        }
+    };
+    names.iter().filter(is_status).filter_map(|name| read(name).transpose()).collect()
 }

@@ -20,6 +20,12 @@ impl Bindings {
         self.mark().exists()
     }
 
+    /// Says that a change is to be completed.
+    pub(super) fn unsettle(&self) -> Result<(), BindingError> {
+        let mark = self.mark();
+        Ok(fs::write(&mark, "").map_err(StatusError::io("write", &mark))?)
+    }
+
     /// Makes a change of ports that have rules: the mark is there from before the change until it
     /// is done, or known to have come to nothing.
     pub(super) async fn settled<T>(
@@ -29,7 +35,7 @@ impl Bindings {
         let mark = self.mark();
         let was_settled = !mark.exists();
         if was_settled {
-            fs::write(&mark, "").map_err(StatusError::io("write", &mark))?;
+            self.unsettle()?;
         }
         let done = change.await;
         let keep = match &done {

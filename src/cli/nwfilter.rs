@@ -74,7 +74,7 @@ pub(super) fn nwfilter(
         }
         NwfilterVerb::BindingDelete(arg) => {
             let bindings = bindings()?;
-            let deleted = runtime()?.block_on(bindings.delete(&arg.port));
+            let deleted = runtime()?.block_on(bindings.release(&arg.port));
             // One that failed has ended who learnt.
             learn::attend(&bindings, environment);
             deleted.map_err(NwfilterError::from)?;

@@ -35,7 +35,7 @@ pub use firewalld::{Event, Firewalld, FirewalldError, Watch, ZoneChange};
 pub use iptables_state::{Present, TableRemoval};
 pub use listing::{Listed, list};
 pub use locked::LockedTools;
-pub use port_apply::{PortError, PortFilter, PortPlan, PortRecorded};
+pub use port_apply::{PortError, PortFilter, PortPlan, PortRecorded, Unwritable};
 pub use port_counters::{Count, Counters, PathCounts, PortCounts};
 pub use recorded::Recorded;
 pub use tools::{ToolError, Tools};

@@ -100,10 +100,25 @@ pub enum PortError {
 }
 
 impl PortError {
+    /// Whether a tool was to carry it out, as opposed to what a backend is known not to do.
+    pub fn was_tried(&self) -> bool {
+        matches!(self, PortError::Tool(_) | PortError::HalfDone { .. })
+    }
+
     /// Whether another backend may do what this one cannot.
     pub fn is_backends(&self) -> bool {
         !matches!(self, PortError::HalfDone { .. })
     }
+}
+
+/// Why a port's filter cannot be written for its backend.
+#[derive(Debug, thiserror::Error)]
+#[error("the port {port}: {error}")]
+pub struct Unwritable {
+    /// The port.
+    pub port: InterfaceName,
+    /// Why.
+    pub error: PortError,
 }
 
 /// Ports' filters, rendered and ready to be applied.
@@ -120,14 +135,20 @@ impl PortPlan {
     /// Renders the filters of ports.
     ///
     /// # Errors
-    /// [`PortError`] when a backend has no words for a rule.
-    pub fn new(filters: &[PortFilter], extras: Extras) -> Result<Self, PortError> {
+    /// [`Unwritable`] when a backend has no words for a rule.
+    pub fn new(filters: &[PortFilter], extras: Extras) -> Result<Self, Unwritable> {
+        fn of_port(filter: &PortFilter) -> impl Fn(PortError) -> Unwritable {
+            |error| Unwritable { port: filter.port.clone(), error }
+        }
         let mut plan = PortPlan { texts: vec![], silent: None, tables: vec![], recorded: vec![] };
         let of = |backend| filters.iter().filter(move |filter| filter.backend == backend);
         let rendered = |extras| {
             of(Backend::Nftables)
-                .map(|filter| port_nft::port(filter.index, &filter.rules, extras))
-                .collect::<Result<Vec<_>, NoIpset>>()
+                .map(|filter| {
+                    let text = port_nft::port(filter.index, &filter.rules, extras);
+                    text.map_err(PortError::from).map_err(of_port(filter))
+                })
+                .collect::<Result<Vec<_>, Unwritable>>()
         };
         plan.texts = rendered(extras)?;
         let refuses = of(Backend::Nftables).any(|filter| {
@@ -137,7 +158,8 @@ impl PortPlan {
             plan.silent = Some(rendered(Extras { reject: false, ..extras })?);
         }
         for filter in of(Backend::Iptables) {
-            plan.tables.push(port_iptables::port(filter.index, &filter.port, &filter.rules)?);
+            let tables = port_iptables::port(filter.index, &filter.port, &filter.rules);
+            plan.tables.push(tables.map_err(PortError::from).map_err(of_port(filter))?);
         }
         let (mut texts, mut tables) = (plan.texts.iter(), plan.tables.iter());
         for filter in filters {
@@ -237,7 +259,8 @@ impl PortPlan {
         if old.is_empty() && self.texts.is_empty() {
             return Ok(());
         }
-        let text = |texts: &[PortText]| match texts.is_empty() && !others {
+        let last = self.texts.is_empty() && !others && !holds_more(tools, old).await;
+        let text = |texts: &[PortText]| match last {
             true => port_nft::remove_table(),
             false => port_nft::change(old, &texts.iter().collect::<Vec<_>>()),
         };
@@ -340,6 +363,19 @@ impl PortPlan {
             }
         }
         Ok(done)
+    }
+}
+
+/// Whether the table holds other ports than these: those of another state directory.
+async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> bool {
+    let question = port_nft::question();
+    let question: Vec<&str> = question.iter().map(String::as_str).collect();
+    let ours: BTreeSet<u32> = ports.iter().map(|objects| objects.index).collect();
+    match tools.run(Tool::NftAsk, &question, "").await {
+        Ok(listing) => !port_nft::held(&listing).is_subset(&ours),
+        // There is no table: somebody flushed the rules.
+        Err(ToolError::Refused { .. }) => false,
+        Err(_) => true,
     }
 }
 

@@ -102,6 +102,7 @@ pub(super) fn remedy(said: &str) -> &'static str {
 pub(super) enum Tool {
     Nft,
     NftList,
+    NftAsk,
     Save(Version),
     SaveLegacy(Version),
     Restore(Version),
@@ -112,7 +113,7 @@ pub(super) enum Tool {
 impl Tool {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Tool::Nft | Tool::NftList => "nft",
+            Tool::Nft | Tool::NftList | Tool::NftAsk => "nft",
             Tool::Save(Version::V4) => "iptables-save",
             Tool::Save(Version::V6) => "ip6tables-save",
             Tool::SaveLegacy(Version::V4) => "iptables-legacy-save",
@@ -130,6 +131,8 @@ impl Tool {
             Tool::Nft => &["-f", "-"],
             // Without the counters, which are no rules.
             Tool::NftList => &["-j", "-s", "list", "ruleset"],
+            // The question is its caller's.
+            Tool::NftAsk => &[],
             Tool::Save(_) | Tool::SaveLegacy(_) | Tool::SaveEthernet => &[],
             Tool::RestoreEthernet => &["--noflush"],
             Tool::Restore(_) => &["--noflush", "-w", "10"],
@@ -171,7 +174,7 @@ impl Tools {
 
     fn lookup(&self, tool: Tool) -> &Lookup {
         match tool {
-            Tool::Nft | Tool::NftList => &self.nft,
+            Tool::Nft | Tool::NftList | Tool::NftAsk => &self.nft,
             Tool::Save(Version::V4) => &self.iptables_save,
             Tool::Save(Version::V6) => &self.ip6tables_save,
             Tool::SaveLegacy(Version::V4) => &self.iptables_legacy_save,

@@ -161,9 +161,10 @@ impl Running {
             // The tap has its name and its place, and nothing passes through it yet.
             if let (Some(filter), Some(bindings)) = (&bridge.filter, &around.bindings) {
                 let binding = binding(&self.plan, &self.record, port.name(), filter);
+                // Whatever of it there is goes with the port.
+                self.filtered = Some(bindings.clone());
                 let created = bindings.create(&binding).await?;
                 created.notes.iter().for_each(|note| tracing::warn!("{note}"));
-                self.filtered = Some(bindings.clone());
                 self.record.filtered(&filter.name, created.learning.is_some());
                 self.learning = created.learning;
             }

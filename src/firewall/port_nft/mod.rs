@@ -24,6 +24,7 @@
 
 mod chains;
 mod change;
+mod held;
 pub(super) mod words;
 
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ use crate::rules::port::Origin;
 
 pub use chains::port;
 pub use change::{change, remove_table};
+pub use held::{held, question};
 
 /// The table's name, of the bridge family.
 pub const TABLE: &str = "netlaunch_nwfilter";

@@ -1,0 +1,99 @@
+//! When a port is turned off for want of rules, and when it comes back.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use common::frame::{Frame, PEER, VM};
+use common::port_scene::{PortScene, Station};
+use common::{have_root, wait_until};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn is_up(scene: &PortScene) -> bool {
+    scene.netns.says("ip", &["-o", "link", "show", "dev", "vnet0"]).contains(",UP")
+}
+
+fn address(scene: &PortScene) -> Value {
+    scene.list()["bindings"][0]["learning"]["address"].clone()
+}
+
+#[test]
+fn what_a_backend_has_no_words_for_leaves_the_port_as_it_was() {
+    if !have_root("what_a_backend_has_no_words_for_leaves_the_port_as_it_was") {
+        return;
+    }
+    // The rules that learning takes could be set, those that follow never.
+    for (backend, rule) in [
+        ("nftables", "<all srcipaddr='$IP' ipset='some' ipsetflags='src'/>"),
+        ("iptables", "<vlan vlanid='4095'/><ip srcipaddr='$IP'/>"),
+    ] {
+        let scene = PortScene::new(Some(backend));
+        let rules = rule.split_inclusive("/>");
+        let rules: String = rules
+            .map(|rule| format!("<rule action='drop' direction='out'>{rule}</rule>"))
+            .collect();
+        scene.define("test", &rules).unwrap();
+        let said = scene.bind(Station::Vnet0, "test", &[]).unwrap_err();
+        assert!(!said.contains("turned off"), "{backend}: {said}");
+        assert!(is_up(&scene), "{backend}: {said}");
+        assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)), "{backend}");
+        assert_eq!(scene.list()["bindings"], Value::Array(vec![]), "{backend}");
+    }
+}
+
+/// A small file system over a directory, for as long as this lives.
+struct Small(PathBuf);
+
+impl Small {
+    fn over(dir: PathBuf) -> Self {
+        let none: Option<&str> = None;
+        mount(none, &dir, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=0755")).unwrap();
+        Small(dir)
+    }
+
+    /// Leaves no room but for one small file.
+    fn fill(&self) {
+        let mut file = OpenOptions::new().create(true).append(true).open(self.filler()).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+        let size = file.metadata().unwrap().len();
+        file.set_len(size - 4096).unwrap();
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_port_that_was_turned_off_when_the_disk_was_full_comes_back() {
+    if !have_root("a_port_that_was_turned_off_when_the_disk_was_full_comes_back") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    let disk = Small::over(scene.sandbox.state());
+    scene.bind(Station::Vnet0, "clean-traffic", &[]).unwrap();
+    disk.fill();
+    // Its address can be kept, and the status not be written.
+    scene.leaves(&Frame::arp(VM, PEER, 1));
+    assert!(wait_until(LIMIT, || !is_up(&scene)), "{}", scene.list());
+    assert_eq!(address(&scene), Value::Null);
+    fs::remove_file(disk.filler()).unwrap();
+    assert!(wait_until(LIMIT, || is_up(&scene)), "{}", scene.list());
+    assert_eq!(address(&scene), Value::from("10.2.3.4"));
+    assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
+    scene.unbind(Station::Vnet0);
+}
