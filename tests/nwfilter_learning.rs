@@ -445,3 +445,34 @@ fn one_process_learns_for_a_port() {
         "CAP_DAC_OVERRIDE is the most it keeps: {effective}"
     );
 }
+
+/// What the caller has open, a lock for example, is not kept open for as long as the port is there.
+#[test]
+fn who_learns_has_nothing_of_the_callers_open() {
+    if !have_root("who_learns_has_nothing_of_the_callers_open") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    let kept = scene.sandbox.path("kept");
+    let file = scene.binding(Station::Vnet0, "clean-traffic", &[]);
+    let netlaunch = env!("CARGO_BIN_EXE_netlaunch");
+    let line = "exec 4>\"$1\" 9>\"$1\"; exec \"$2\" nwfilter binding-create \"$3\"";
+    let mut command = scene.sandbox.program(Path::new("/bin/sh"));
+    command.args(["-ec", line, "sh"]).arg(&kept).args([netlaunch, &file]);
+    done(common::finish(command)).unwrap();
+    let pid = learner(&scene);
+    let open = || -> Vec<PathBuf> {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect()
+    };
+    assert!(!open().contains(&kept), "{:?}", open());
+    assert!(open().contains(&scene.sandbox.state().join("nwfilter/learners").join(seat(&scene))));
+}
+
+/// The name of vnet0's seat.
+fn seat(scene: &PortScene) -> String {
+    let list = scene.list();
+    let bindings = list["bindings"].as_array().unwrap();
+    let bound = bindings.iter().find(|binding| binding["port"] == "vnet0").unwrap();
+    format!("{}.seat", bound["index"])
+}
