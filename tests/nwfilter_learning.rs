@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::dhcp_frame::{ACK, DhcpFrame, EVERYONE, OFFER, RELEASE, REQUEST};
 use common::frame::{Frame, Host, OTHER, PEER, VM};
 use common::port_scene::{PortScene, Station, done};
-use common::{have_root, start, text, wait_until};
+use common::{USER, have_root, start, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -475,4 +475,48 @@ fn seat(scene: &PortScene) -> String {
     let bindings = list["bindings"].as_array().unwrap();
     let bound = bindings.iter().find(|binding| binding["port"] == "vnet0").unwrap();
     format!("{}.seat", bound["index"])
+}
+
+/// Ordinary users see who learns. They can lock nothing that a command waits for.
+#[test]
+fn an_ordinary_user_sees_who_learns_and_is_in_nobodys_way() {
+    if !have_root("an_ordinary_user_sees_who_learns_and_is_in_nobodys_way") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    for dir in ["", "config", "state"] {
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(scene.sandbox.path(dir), open).unwrap();
+    }
+    // From before only their owner could open them.
+    let lock = scene.sandbox.path("state/nwfilter/bindings/.lock");
+    fs::create_dir_all(lock.parent().unwrap()).unwrap();
+    fs::write(&lock, "").unwrap();
+    fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
+    bind(&scene, "dhcp");
+    let pid = learner(&scene);
+
+    let as_user = |program: &[&str]| {
+        let mut command = scene.sandbox.program(Path::new("setpriv"));
+        command.arg(format!("--reuid={USER}")).arg(format!("--regid={USER}"));
+        command.args(["--clear-groups", "--"]).args(program);
+        common::finish(command)
+    };
+    let netlaunch = scene.sandbox.path("bin/netlaunch");
+    let list = [netlaunch.to_str().unwrap(), "nwfilter", "binding-list", "--json"];
+    let seen = || -> Value {
+        let output = as_user(&list);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+        list["bindings"][0]["learning"]["pid"].clone()
+    };
+    assert_eq!(seen(), json!(pid.as_raw()));
+    let learners = scene.sandbox.path("state/nwfilter/learners");
+    for file in [lock, learners.join(".lock"), learners.join(seat(&scene))] {
+        let file = file.to_str().unwrap();
+        let output = as_user(&["flock", "--nonblock", "--shared", file, "true"]);
+        assert!(text(&output.stderr).contains("Permission denied"), "{file}: {output:?}");
+    }
+    kill(pid, Signal::SIGKILL).unwrap();
+    assert!(wait_until(LIMIT, || seen() == Value::Null));
 }
