@@ -21,7 +21,7 @@ use std::str::FromStr;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::state::{UNFINISHED, clean};
+use crate::state::{UNFINISHED, clean, open_lock};
 use crate::xml::MAX_BYTES;
 
 /// A file or directory of definitions cannot be used.
@@ -129,10 +129,7 @@ impl DefinitionDir {
     pub fn lock(&self) -> Result<DefinitionLock<'_>, FileError> {
         make(&self.0)?;
         let path = self.0.join(".lock");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        options.custom_flags(nix::libc::O_NOFOLLOW);
-        let file = options.open(&path).map_err(failed("open", &path))?;
+        let file = open_lock(&path).map_err(failed("open", &path))?;
         let lock = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| failed("lock", &path)(errno.into()))?;
         let lock = DefinitionLock { dir: &self.0, _lock: lock };

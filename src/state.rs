@@ -3,18 +3,20 @@
 //! A file is replaced by renaming a complete one over it, so whoever reads sees the old or the new
 //! and never a mixture. Everyone may read those below the state directory: what runs is no secret.
 //! Whoever changes something there holds an exclusive flock(2) on `.lock` in the directory, from the
-//! first look to the last rename.
+//! first look to the last rename. Whoever can open a file or a directory can keep it locked, so only
+//! its owner can open that one, and of the directories above only the last one for reading.
 //!
 //! Whoever keeps something uses this; it uses nothing of the crate.
 
-use std::fs;
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -104,18 +106,38 @@ pub(crate) fn clean(dir: &Path) {
     }
 }
 
-/// The file that is locked; made where it is missing.
+/// The file that is locked; made where it is missing, and the directory, too.
 pub(crate) fn lock_file(dir: &Path) -> io::Result<OwnedFd> {
-    fs::create_dir_all(dir)?;
+    make(dir)?;
+    open_lock(&dir.join(LOCK)).map(OwnedFd::from)
+}
+
+/// Opens a file that is to be locked, and makes it where it is missing. One of ours that others can
+/// open is closed to them.
+pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = fs::OpenOptions::new();
-    Ok(options.create(true).truncate(false).write(true).open(dir.join(LOCK))?.into())
+    options.write(true).create(true).truncate(false);
+    options.mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(path)?;
+    let is = file.metadata()?;
+    if is.mode() & 0o077 != 0 && is.uid() == geteuid().as_raw() {
+        file.set_permissions(Readers::Owner.permissions())?;
+    }
+    Ok(file)
+}
+
+/// Makes a directory that everyone may read, with those above it.
+fn make(dir: &Path) -> io::Result<()> {
+    // Launches lock one of those (`launch::runtime`).
+    DirBuilder::new().recursive(true).mode(0o711).create(dir_of(dir))?;
+    DirBuilder::new().recursive(true).mode(0o755).create(dir)
 }
 
 /// Writes a status, whole or not at all; makes the directory where it is missing.
 pub(crate) fn write(path: &Path, status: &impl Serialize) -> Result<(), StatusError> {
     let text = serde_json::to_vec_pretty(status).map_err(io::Error::other);
     let written = text.and_then(|text| {
-        fs::create_dir_all(dir_of(path))?;
+        make(dir_of(path))?;
         replace(path, &text, Readers::Everyone)
     });
     written.map_err(StatusError::io("write", path))
@@ -204,5 +226,22 @@ mod tests {
         let gone = place.path().join("gone");
         replace(&gone.join("file"), b"new", Readers::Owner).unwrap_err();
         assert!(!gone.exists());
+    }
+    #[test]
+    fn only_its_owner_can_open_what_is_locked() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("state/made");
+        drop(lock(&dir).unwrap());
+        assert_eq!(mode(&dir.join(LOCK)), 0o600);
+        // Launches lock the upper one; everyone reads what is in the lower one.
+        assert_eq!([mode(&place.path().join("state")), mode(&dir)], [0o711, 0o755]);
+        // As it was made before.
+        fs::set_permissions(dir.join(LOCK), Readers::Everyone.permissions()).unwrap();
+        drop(lock(&dir).unwrap());
+        assert_eq!(mode(&dir.join(LOCK)), 0o600);
+        let file = dir.join("file");
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&file, dir.join("link")).unwrap();
+        open_lock(&dir.join("link")).unwrap_err();
     }
 }

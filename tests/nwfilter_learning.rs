@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::dhcp_frame::{ACK, DhcpFrame, EVERYONE, OFFER, RELEASE, REQUEST};
 use common::frame::{Frame, Host, OTHER, PEER, VM};
 use common::port_scene::{PortScene, Station, done};
-use common::{have_root, start, text, wait_until};
+use common::{USER, have_root, start, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -450,4 +450,79 @@ fn one_process_learns_for_a_port() {
         0,
         "CAP_DAC_OVERRIDE is the most it keeps: {effective}"
     );
+}
+
+/// What the caller has open, a lock for example, is not kept open for as long as the port is there.
+#[test]
+fn who_learns_has_nothing_of_the_callers_open() {
+    if !have_root("who_learns_has_nothing_of_the_callers_open") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    let kept = scene.sandbox.path("kept");
+    let file = scene.binding(Station::Vnet0, "clean-traffic", &[]);
+    let netlaunch = env!("CARGO_BIN_EXE_netlaunch");
+    let line = "exec 4>\"$1\" 9>\"$1\"; exec \"$2\" nwfilter binding-create \"$3\"";
+    let mut command = scene.sandbox.program(Path::new("/bin/sh"));
+    command.args(["-ec", line, "sh"]).arg(&kept).args([netlaunch, &file]);
+    done(common::finish(command)).unwrap();
+    let pid = learner(&scene);
+    let open = || -> Vec<PathBuf> {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect()
+    };
+    assert!(!open().contains(&kept), "{:?}", open());
+    assert!(open().contains(&scene.sandbox.state().join("nwfilter/learners").join(seat(&scene))));
+}
+
+/// The name of vnet0's seat.
+fn seat(scene: &PortScene) -> String {
+    let list = scene.list();
+    let bindings = list["bindings"].as_array().unwrap();
+    let bound = bindings.iter().find(|binding| binding["port"] == "vnet0").unwrap();
+    format!("{}.seat", bound["index"])
+}
+
+/// Ordinary users see who learns. They can lock nothing that a command waits for.
+#[test]
+fn an_ordinary_user_sees_who_learns_and_is_in_nobodys_way() {
+    if !have_root("an_ordinary_user_sees_who_learns_and_is_in_nobodys_way") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    for dir in ["", "config", "state"] {
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(scene.sandbox.path(dir), open).unwrap();
+    }
+    // From before only their owner could open them.
+    let lock = scene.sandbox.path("state/nwfilter/bindings/.lock");
+    fs::create_dir_all(lock.parent().unwrap()).unwrap();
+    fs::write(&lock, "").unwrap();
+    fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
+    bind(&scene, "dhcp");
+    let pid = learner(&scene);
+
+    let as_user = |program: &[&str]| {
+        let mut command = scene.sandbox.program(Path::new("setpriv"));
+        command.arg(format!("--reuid={USER}")).arg(format!("--regid={USER}"));
+        command.args(["--clear-groups", "--"]).args(program);
+        common::finish(command)
+    };
+    let netlaunch = scene.sandbox.path("bin/netlaunch");
+    let list = [netlaunch.to_str().unwrap(), "nwfilter", "binding-list", "--json"];
+    let seen = || -> Value {
+        let output = as_user(&list);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+        list["bindings"][0]["learning"]["pid"].clone()
+    };
+    assert_eq!(seen(), json!(pid.as_raw()));
+    let learners = scene.sandbox.path("state/nwfilter/learners");
+    for file in [lock, learners.join(".lock"), learners.join(seat(&scene))] {
+        let file = file.to_str().unwrap();
+        let output = as_user(&["flock", "--nonblock", "--shared", file, "true"]);
+        assert!(text(&output.stderr).contains("Permission denied"), "{file}: {output:?}");
+    }
+    kill(pid, Signal::SIGKILL).unwrap();
+    assert!(wait_until(LIMIT, || seen() == Value::Null));
 }

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use procfs::process::Process;
 
 use super::config::{ConfigError, DhcpDns, Files, Rendered};
-use crate::process::{SpawnError, capture};
+use crate::process::{SpawnError, capture, started};
 
 /// How to get dnsmasq where it is missing.
 pub const INSTALL: &str =
@@ -314,13 +314,6 @@ async fn end(pid: Pid, files: &Files) -> Result<(), DnsmasqError> {
         }
     }
     Err(DnsmasqError::Stuck(pid))
-}
-
-/// When a process was started, in clock ticks since the host was; `None` once it has ended. One on
-/// its way there has no arguments any more and its sockets still, until it is a zombie (do_exit()).
-fn started(pid: Pid) -> Option<u64> {
-    let stat = Process::new(pid.as_raw()).and_then(|process| process.stat()).ok()?;
-    (!matches!(stat.state, 'Z' | 'X')).then_some(stat.starttime)
 }
 
 /// Writes a file that everyone may read, whole or not at all.

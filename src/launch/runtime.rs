@@ -4,7 +4,8 @@
 //! it for as long as it lives, so a directory that nobody has locked was left by a killed launch,
 //! and the next start removes it. Making a directory and locking it are two steps, and between them
 //! it looks abandoned; therefore both making and collecting hold the root's own lock. flock belongs
-//! to the open file, which no child inherits, so a killed owner's locks go with it.
+//! to the open file, which no child inherits, so a killed owner's locks go with it. Whoever can open
+//! a directory can keep it locked: ours is for others to pass through, not to read.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -185,6 +186,11 @@ impl LaunchRoot {
             {
                 return Err(RuntimeError::Foreign(self.dir.clone()));
             }
+            let mode = held.permissions().mode();
+            if self.ours && held.uid() == geteuid().as_raw() && mode & 0o044 != 0 {
+                let closed = fs::Permissions::from_mode(mode & 0o7733);
+                file.set_permissions(closed).map_err(error)?;
+            }
             let lock =
                 Flock::lock(OwnedFd::from(file), how).map_err(|(_, errno)| error(errno.into()))?;
             if let Ok(named) = fs::metadata(&self.dir)
@@ -336,6 +342,24 @@ mod tests {
         assert!(matches!(root.create(&root.fresh()), Err(RuntimeError::Foreign(_))));
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
         assert!(root.create(&root.fresh()).is_ok());
+    }
+
+    #[test]
+    fn others_cannot_open_what_is_locked() {
+        let base = tempfile::tempdir().unwrap();
+        let root = root(base.path().join("netlaunch"));
+        let mode = || fs::metadata(&root.dir).unwrap().permissions().mode() & 0o7777;
+        fs::create_dir(&root.dir).unwrap();
+        fs::set_permissions(&root.dir, fs::Permissions::from_mode(0o755)).unwrap();
+        let dir = root.create(&root.fresh()).unwrap();
+        assert_eq!(mode(), 0o711);
+        dir.remove().unwrap();
+        // One that the user has chosen is the user's.
+        fs::create_dir(&root.dir).unwrap();
+        fs::set_permissions(&root.dir, fs::Permissions::from_mode(0o755)).unwrap();
+        let theirs = LaunchRoot { ours: false, ..root.clone() };
+        drop(theirs.create(&theirs.fresh()).unwrap());
+        assert_eq!(mode(), 0o755);
     }
 
     #[test]

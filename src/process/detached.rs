@@ -1,4 +1,7 @@
 //! Programs that outlive us: the opposite of a [`Spawn`](super::Spawn).
+//!
+//! They must not keep open what our caller happens to have open, a lock or a terminal: it would be
+//! in use for as long as they run.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,7 +12,7 @@ use std::process::{Command, Stdio};
 
 /// Starts a program in a session of its own, away from our terminal and our standard descriptors,
 /// with our environment and directory. It inherits `fds` under the numbers that they have here, and
-/// its standard output is `output`, or nothing.
+/// nothing else; its standard output is `output`, or nothing.
 ///
 /// Returns once it is really executing. Nobody waits for its end: that is init's, since we are to
 /// end before.
@@ -26,10 +29,12 @@ pub fn detach(
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stderr(Stdio::null());
     command.stdout(output.map_or_else(Stdio::null, Stdio::from));
-    // SAFETY: between fork and execve the closure makes async-signal-safe calls only, on numbers of
-    // descriptors that stay open here, and so in the fork, until spawn() has returned.
+    // SAFETY: between fork and execve the closure makes async-signal-safe calls only, on numbers:
+    // those of `numbers` are of descriptors that stay open here, and so in the fork, until spawn()
+    // has returned.
     unsafe {
         command.pre_exec(move || {
+            close_on_exec();
             let inherited = numbers.iter().all(|fd| libc::fcntl(*fd, libc::F_SETFD, 0) == 0);
             if inherited && libc::setsid() >= 0 {
                 return Ok(());
@@ -38,4 +43,21 @@ pub fn detach(
         });
     }
     command.spawn().map(drop)
+}
+
+/// Has execve close every descriptor but the standard ones. (Not before: std reports through one of
+/// its own that it failed.) Async-signal-safe.
+fn close_on_exec() {
+    let (first, last) = (3 as libc::c_ulong, libc::c_ulong::from(u32::MAX));
+    let flags = libc::c_ulong::from(libc::CLOSE_RANGE_CLOEXEC);
+    // SAFETY: both calls change a flag of numbers and no memory; a number that is not open is
+    // answered with an error.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, first, last, flags) != 0 {
+            // Before Linux 5.11: one by one, up to what any default limit allows.
+            for fd in 3..65536 {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
 }

@@ -37,7 +37,6 @@
 mod capture;
 mod child;
 mod detached;
-mod file_watch;
 mod guard;
 pub mod inherited;
 mod interfaces;
@@ -47,15 +46,16 @@ mod packet_socket;
 mod privileges;
 pub mod signals;
 mod spawn;
+mod started;
 pub mod tap;
 
 pub use capture::{Captured, capture, capture_holding};
 pub use child::Child;
 pub use detached::detach;
-pub use file_watch::FileWatch;
 pub use interfaces::Interfaces;
 pub use kvm::{KvmOutcome, KvmStep, try_kvm};
 pub use namespace::{Namespace, try_namespace};
 pub use packet_socket::{PacketSocket, Received};
 pub use privileges::{Account, AccountError, has_file_capabilities, keep_only, keep_only_for};
 pub use spawn::{Isolation, Reveal, Spawn, SpawnError, Stdio};
+pub use started::{started, still_runs};
