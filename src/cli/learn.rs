@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, PipeReader};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use caps::Capability;
@@ -50,6 +51,10 @@ impl Learner {
 
     /// Waits for the address.
     pub(super) fn address(mut self, bindings: &Bindings) -> Result<String, NwfilterError> {
+        // One that was kept may be in force since the port was bound, and nobody tells it.
+        if let Some(address) = self.in_force(bindings)? {
+            return Ok(address.to_string());
+        }
         while let Ok(Some(line)) = self.line() {
             match line.as_str() {
                 "-" => {}
@@ -62,6 +67,13 @@ impl Learner {
             }
         }
         Err(NwfilterError::Gone(self.port))
+    }
+
+    /// The address that the port's rules are made with.
+    fn in_force(&self, bindings: &Bindings) -> Result<Option<Ipv4Addr>, NwfilterError> {
+        let live = bindings.list()?;
+        let status = live.iter().find(|status| status.port == self.port);
+        Ok(status.filter(|status| status.failed.is_none()).and_then(|status| status.address))
     }
 }
 
