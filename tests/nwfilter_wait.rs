@@ -4,13 +4,16 @@
 
 mod common;
 
+use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use common::dhcp_frame::{ACK, DhcpFrame, EVERYONE, REQUEST};
 use common::frame::{Frame, PEER, VM};
-use common::port_scene::{PortScene, Station};
-use common::{Reaped, have_root, start, text, wait_until};
+use common::port_scene::{PortScene, Station, done};
+use common::{Reaped, finish, have_root, start, text, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// What has to come comes within this.
@@ -27,14 +30,22 @@ fn learning(scene: &PortScene) -> Value {
     list["bindings"].get(0).map_or(Value::Null, |binding| binding["learning"].clone())
 }
 
-/// A command that waits for the address of vnet0's guest, once somebody learns it.
+/// A command that waits for the address of vnet0's guest, once another process has taken over and
+/// learns it.
 fn waiting(scene: &PortScene, parameters: &[(&str, &str)]) -> Reaped {
     let file = scene.binding(Station::Vnet0, "clean-traffic", parameters);
     let args = ["nwfilter", "binding-create", "--wait", &file];
     let waits = start(scene.sandbox.netlaunch(&args));
-    let begun = || learning(scene)["pid"] != Value::Null;
+    let begun = || learning(scene)["pid"].as_i64().is_some_and(has_given_up);
     assert!(wait_until(LIMIT, begun), "{}", learning(scene));
     waits
+}
+
+/// Whether a process is without CAP_SYS_ADMIN, as who learns is from when it has taken over.
+fn has_given_up(pid: i64) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
+    effective.is_some_and(|digits| u64::from_str_radix(digits, 16).unwrap() & 1 << 21 == 0)
 }
 
 /// That it has ended with this address.
@@ -100,4 +111,45 @@ fn a_port_or_a_filter_that_goes() {
     scene.unplug(Station::Vnet0);
     let said = complains(waits);
     assert!(said.contains("the port vnet0 is gone, or its filter"), "{said}");
+}
+
+/// As on a full disk: what was learnt cannot be written down, and so is not in force.
+#[test]
+fn an_address_that_cannot_be_kept() {
+    let Some(scene) = scene("an_address_that_cannot_be_kept") else { return };
+    let waits = waiting(&scene, &[]);
+    let leases = scene.sandbox.path("state/nwfilter/leases");
+    let _ = fs::remove_dir(&leases);
+    fs::write(&leases, "").unwrap();
+    scene.leaves(&Frame::arp(VM, PEER, 1));
+    let said = complains(waits);
+    for part in
+        ["the port vnet0", "cannot write", "leases/vnet0.json", "permissions and free space"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
+    fs::remove_file(&leases).unwrap();
+    // It goes on by itself.
+    let in_force = || learning(&scene)["address"] == json!(VM.v4);
+    assert!(wait_until(2 * LIMIT, in_force), "{}", learning(&scene));
+}
+
+#[test]
+fn a_process_that_is_killed() {
+    let Some(scene) = scene("a_process_that_is_killed") else { return };
+    let waits = waiting(&scene, &[]);
+    let pid = learning(&scene)["pid"].as_i64().unwrap();
+    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+    let said = complains(waits);
+    for part in ["the port vnet0", "was killed", "netlaunch firewall reload"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // What it names mends it.
+    done(finish(scene.sandbox.netlaunch(&["firewall", "reload"]))).unwrap();
+    let again = || learning(&scene)["pid"] != Value::Null;
+    assert!(wait_until(LIMIT, again), "{}", learning(&scene));
+    scene.leaves(&Frame::arp(VM, PEER, 1));
+    let in_force = || learning(&scene)["address"] == json!(VM.v4);
+    assert!(wait_until(LIMIT, in_force), "{}", learning(&scene));
 }

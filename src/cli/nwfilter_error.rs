@@ -56,9 +56,14 @@ pub(crate) enum NwfilterError {
         "the port {0} is gone, or its filter, before the guest's address was known; see netlaunch nwfilter binding-list"
     )]
     Gone(InterfaceName),
+    /// Who learnt did not live to say that there is an address.
+    #[error(
+        "the process that learns the address of the port {0} was killed; the port still has its filter: netlaunch firewall reload starts another"
+    )]
+    Killed(InterfaceName),
     /// What was learnt could not be put in force.
-    #[error("{0}")]
-    TurnedOff(String),
+    #[error("the port {port} does not have the address of its guest in force: {why}")]
+    NotInForce { port: InterfaceName, why: String },
     /// Frames cannot be judged.
     #[error(transparent)]
     Explain(#[from] ExplainError),
@@ -85,7 +90,8 @@ impl NwfilterError {
             NwfilterError::NoDirectory
             | NwfilterError::Learner { .. }
             | NwfilterError::Gone(_)
-            | NwfilterError::TurnedOff(_) => false,
+            | NwfilterError::Killed(_)
+            | NwfilterError::NotInForce { .. } => false,
         };
         if callers { super::USAGE } else { super::FAILED }
     }
