@@ -384,6 +384,14 @@ fn directories_may_be_relative() {
     learns(&scene, Some(VM.v4));
 }
 
+/// The address of this port is not to be learnt, which is said in one line.
+fn refused(scene: &PortScene, port: &str, why: &str) {
+    let output = scene.nwfilter(&["binding-learn", port]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{port}: {said}");
+    assert!(said.contains(port) && said.contains(why) && said.lines().count() == 1, "{said}");
+}
+
 #[test]
 fn one_process_learns_for_a_port() {
     if !have_root("one_process_learns_for_a_port") {
@@ -399,8 +407,12 @@ fn one_process_learns_for_a_port() {
         assert!(said.contains("FD,FD: ") && said.lines().count() == 1, "{said}");
     }
     assert!(runs(pid));
-    // Nor for one of a port without a filter, or with one that needs no address.
-    done(scene.nwfilter(&["binding-learn", "vnet1"])).unwrap();
+    // Nor is there for one of a port without a filter, or with one that needs no address.
+    for (port, why) in [("nothere", "has no filter"), ("vnet1", "has no filter")] {
+        refused(&scene, port, why);
+    }
+    scene.bind(Station::Vnet1, "clean-traffic", &[("IP", "10.2.3.5")]).unwrap();
+    refused(&scene, "vnet1", "is not learnt");
     assert_eq!(learner(&scene), pid);
     let status =
         fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap();

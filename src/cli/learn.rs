@@ -158,6 +158,9 @@ pub(super) async fn learn(
     std::env::set_current_dir("/").map_err(Failure::System)?;
     let took_over = handed.is_some();
     let learning = match handed {
+        None if !bindings.get(port).map_err(NwfilterError::from)?.learns => {
+            return Err(NwfilterError::NotLearnt(port.clone()).into());
+        }
         None => bindings.resume(port).await,
         Some(handed) => bindings.adopt(port, handed).await,
     };

@@ -48,6 +48,11 @@ pub(crate) enum NwfilterError {
         "cannot start the process that learns the address of the port {port}: {source}; the port has no filter"
     )]
     Learner { port: InterfaceName, source: io::Error },
+    /// Nobody has to learn it.
+    #[error(
+        "the address of the port {0} is not learnt: its binding says it, or its filter does without; there is nothing to do"
+    )]
+    NotLearnt(InterfaceName),
     /// What should have been inherited is not there.
     #[error("FD,FD: {source}; leave it out, binding-create alone has use for it")]
     Handed { source: io::Error },
@@ -83,6 +88,7 @@ impl NwfilterError {
             NwfilterError::BindingDocument { .. } => true,
             NwfilterError::Document(error) => error.is_callers(),
             NwfilterError::Neither(_)
+            | NwfilterError::NotLearnt(_)
             | NwfilterError::Handed { .. }
             | NwfilterError::Tree(_)
             | NwfilterError::Compile(_)
