@@ -36,6 +36,7 @@ impl Bindings {
             backend: self.settings.firewall_backend.unwrap_or(Backend::Nftables),
             trace: self.settings.enable_trace,
             counters: self.settings.enable_counters,
+            definitions: Some(self.store.dir().to_owned()),
             recorded: Vec::new(),
         };
         // From an earlier binding of the same guest to the same port.

@@ -191,6 +191,7 @@ impl Bindings {
                 && status.backend == *backend
                 && (status.trace, status.counters) == (trace, counters)
                 && status.address == wanted.address
+                && status.definitions.as_deref() == Some(self.store.dir())
                 && status.failed.is_none()
                 && stale.is_none();
             // What names the same objects needs no word.
@@ -206,7 +207,9 @@ impl Bindings {
             let recorded = vec![recorded.clone()];
             let (backend, address) = (*backend, wanted.address);
             let (failed, turned_off) = (None, false);
-            let status = Status { failed, turned_off, trace, counters, ..status.clone() };
+            let definitions = Some(self.store.dir().to_owned());
+            let status =
+                Status { failed, turned_off, trace, counters, definitions, ..status.clone() };
             complete.push(Status { recorded, complete: true, backend, address, ..status });
         }
         for status in &begun {

@@ -1,8 +1,24 @@
 //! Changing a definition under the ports that use it.
+//!
+//! Every user has definitions, in a configuration directory of his own, and root alone binds ports. An
+//! ordinary user cannot have the [`lock`](super::lock), and does not need it: root's ports have their
+//! rules of root's definitions, whatever filters of his have the same names. So his definitions change
+//! alone, and no port is looked at.
+//!
+//! Unless they are those of a bound port. A directory can be shared: a group may write root's, or root
+//! have bound by one that NETLAUNCH_CONFIG_DIR named. Each port's status says of which directory its
+//! rules were made last, and where that is the one to be changed, under whatever path, who cannot have
+//! the lock is refused. This holds for all filters in it: which of them root binds next, nobody knows.
+//! That root binds the first port of a shared directory in this very moment is not seen; the port then
+//! has the old rules until the next reload, as after a change with a plain editor.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use super::{BindingError, Bindings, Bound, Status};
+use super::{BindingError, Bindings, Bound, Status, status};
 use crate::nwfilter::{Change, FilterName, FilterStore, reachable};
 
 impl Bindings {
@@ -15,11 +31,15 @@ impl Bindings {
         &self,
         plan: impl FnOnce(&FilterStore) -> Result<Change, E>,
     ) -> Result<Change, E> {
-        // Made where it is missing: the first port may be bound meanwhile. Where it cannot be made,
-        // nobody with our rights binds one.
+        // Made where it is missing: the first port may be bound meanwhile.
         let lock = match self.lock().await {
-            Ok(lock) => Some(lock),
-            Err(_) if !self.dir().exists() => None,
+            Ok(lock) => lock,
+            Err(error) if self.changes_alone(&error)? => {
+                let locked = self.store.lock().map_err(BindingError::from)?;
+                let change = plan(&self.store)?;
+                locked.commit(&change).map_err(BindingError::from)?;
+                return Ok(change);
+            }
             Err(error) => return Err(error.into()),
         };
         let locked = self.store.lock().map_err(BindingError::from)?;
@@ -37,16 +57,11 @@ impl Bindings {
             (true, true) => others.extend(affected.drain(..).map(|(status, _)| status)),
             (true, false) => {}
         }
-        let lock = match lock {
-            Some(lock) if !is_settled || !affected.is_empty() => lock,
-            lock => {
-                if let Some(lock) = &lock {
-                    self.sweep(lock, &stale, &others).await;
-                }
-                locked.commit(&change).map_err(BindingError::from)?;
-                return Ok(change);
-            }
-        };
+        if is_settled && affected.is_empty() {
+            self.sweep(&lock, &stale, &others).await;
+            locked.commit(&change).map_err(BindingError::from)?;
+            return Ok(change);
+        }
         let wanted = self.wanted(&affected, &change.filters)?;
         let both = async {
             self.change(&lock, wanted, &stale, &others).await?;
@@ -60,6 +75,23 @@ impl Bindings {
         };
         self.settled(both).await?;
         Ok(change)
+    }
+
+    /// Whether definitions may change without the lock, which could not be had because of `error`.
+    fn changes_alone(&self, error: &BindingError) -> Result<bool, BindingError> {
+        let dir = self.dir();
+        // Who cannot make it, and others with no more rights, bind no port.
+        if !dir.exists() {
+            return Ok(true);
+        }
+        let BindingError::State { source, .. } = error else { return Ok(false) };
+        if source.kind() != io::ErrorKind::PermissionDenied {
+            return Ok(false);
+        }
+        let ours = |status: &Status| {
+            status.definitions.as_deref().is_none_or(|theirs| is_same(theirs, self.store.dir()))
+        };
+        Ok(!status::all(&dir)?.iter().any(ours))
     }
 
     /// The ports whose rules a change of definitions changes, and the others.
@@ -86,4 +118,10 @@ impl Bindings {
         }
         Ok((affected, others))
     }
+}
+
+/// Whether two paths lead to one directory. One that cannot be looked at is nobody's to change.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |dir: &Path| fs::metadata(dir).map(|dir| (dir.dev(), dir.ino())).ok();
+    one == other || identity(one).is_some_and(|id| identity(other) == Some(id))
 }

@@ -48,6 +48,9 @@ pub struct Status {
     /// Whether its rules count.
     #[serde(default)]
     pub counters: bool,
+    /// The directory of the definitions that its rules are made of; `None` is not known.
+    #[serde(default)]
+    pub definitions: Option<PathBuf>,
     /// What removes its rules. While they are changed, that of the old and the new ones.
     pub recorded: Vec<PortRecorded>,
 }

@@ -2,11 +2,14 @@
 //! binding-learn`, that takes over from binding-create and ends with the port.
 //!
 //! On standard output it says `+` once it has taken over, and then each change, a line each: the
-//! address; `-` when it waits for one again; `!` when the address could not be put in force, for the
-//! reason that is in the port's status.
+//! address; `-` when it waits for one again; `!` and why when the address could not be put in force.
+//! Its last line is `.` when the port or its filter is gone, or `!` and the mistake it ends with. So
+//! whoever reads knows that one who ends without was killed.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, PipeReader};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use caps::Capability;
@@ -14,7 +17,7 @@ use caps::Capability;
 use super::environment::Environment;
 use super::nwfilter_error::NwfilterError;
 use super::{Failure, print};
-use crate::binding::{Bindings, Told};
+use crate::binding::{Bindings, Learning, Told};
 use crate::nwfilter::Binding;
 use crate::process::{detach, inherited, keep_only_for};
 use crate::types::InterfaceName;
@@ -50,18 +53,31 @@ impl Learner {
 
     /// Waits for the address.
     pub(super) fn address(mut self, bindings: &Bindings) -> Result<String, NwfilterError> {
+        // One that was kept may be in force since the port was bound, and nobody tells it.
+        if let Some(address) = self.in_force(bindings)? {
+            return Ok(address.to_string());
+        }
         while let Ok(Some(line)) = self.line() {
             match line.as_str() {
                 "-" => {}
-                "!" => {
-                    let status = bindings.get(&self.port)?;
-                    let failed = bindings.learner(&status)?.and_then(|learner| learner.failed);
-                    return Err(NwfilterError::TurnedOff(failed.unwrap_or_default()));
-                }
-                _ => return Ok(line),
+                "." => return Err(NwfilterError::Gone(self.port)),
+                _ => match line.strip_prefix("! ") {
+                    None => return Ok(line),
+                    Some(why) => {
+                        let why = why.to_owned();
+                        return Err(NwfilterError::NotInForce { port: self.port, why });
+                    }
+                },
             }
         }
-        Err(NwfilterError::Gone(self.port))
+        Err(NwfilterError::Killed(self.port))
+    }
+
+    /// The address that the port's rules are made with.
+    fn in_force(&self, bindings: &Bindings) -> Result<Option<Ipv4Addr>, NwfilterError> {
+        let live = bindings.list()?;
+        let status = live.iter().find(|status| status.port == self.port);
+        Ok(status.filter(|status| status.failed.is_none()).and_then(|status| status.address))
     }
 }
 
@@ -142,10 +158,13 @@ pub(super) async fn learn(
     std::env::set_current_dir("/").map_err(Failure::System)?;
     let took_over = handed.is_some();
     let learning = match handed {
+        None if !bindings.get(port).map_err(NwfilterError::from)?.learns => {
+            return Err(NwfilterError::NotLearnt(port.clone()).into());
+        }
         None => bindings.resume(port).await,
         Some(handed) => bindings.adopt(port, handed).await,
     };
-    let mut next = learning.map_err(NwfilterError::from)?;
+    let next = learning.map_err(NwfilterError::from)?;
     let kept = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
     let dirs = bindings.dirs();
     if let Err(error) = keep_only_for(&kept, &dirs.each_ref().map(|dir| dir.as_path())) {
@@ -153,7 +172,17 @@ pub(super) async fn learn(
     }
     if took_over {
         print(b"+\n")?;
+    } else if next.is_none() {
+        return Ok(());
     }
+    let ended = go_on(bindings, next).await;
+    let last = ended.as_ref().map_or_else(|error| told_failure(error), |()| ".\n".to_owned());
+    print(last.as_bytes())?;
+    ended
+}
+
+/// Says what is learnt until nothing is any more.
+async fn go_on(bindings: &Bindings, mut next: Option<Learning>) -> Result<(), Failure> {
     while let Some(learning) = next {
         let told;
         (told, next) = learning.next().await;
@@ -162,7 +191,7 @@ pub(super) async fn learn(
             Told::InForce(None) => print(b"-\n")?,
             Told::Failed(error) => {
                 tracing::error!("{error}");
-                print(b"!\n")?;
+                print(told_failure(&error).as_bytes())?;
             }
             Told::Ended(error) => {
                 // A port that is gone has left its rules.
@@ -174,4 +203,9 @@ pub(super) async fn learn(
         }
     }
     Ok(())
+}
+
+/// The line that says why an address is not in force.
+fn told_failure(error: &impl Display) -> String {
+    format!("! {}\n", error.to_string().replace('\n', " "))
 }

@@ -48,6 +48,11 @@ pub(crate) enum NwfilterError {
         "cannot start the process that learns the address of the port {port}: {source}; the port has no filter"
     )]
     Learner { port: InterfaceName, source: io::Error },
+    /// Nobody has to learn it.
+    #[error(
+        "the address of the port {0} is not learnt: its binding says it, or its filter does without; there is nothing to do"
+    )]
+    NotLearnt(InterfaceName),
     /// What should have been inherited is not there.
     #[error("FD,FD: {source}; leave it out, binding-create alone has use for it")]
     Handed { source: io::Error },
@@ -56,9 +61,14 @@ pub(crate) enum NwfilterError {
         "the port {0} is gone, or its filter, before the guest's address was known; see netlaunch nwfilter binding-list"
     )]
     Gone(InterfaceName),
+    /// Who learnt did not live to say that there is an address.
+    #[error(
+        "the process that learns the address of the port {0} was killed; the port still has its filter: netlaunch firewall reload starts another"
+    )]
+    Killed(InterfaceName),
     /// What was learnt could not be put in force.
-    #[error("{0}")]
-    TurnedOff(String),
+    #[error("the port {port} does not have the address of its guest in force: {why}")]
+    NotInForce { port: InterfaceName, why: String },
     /// Frames cannot be judged.
     #[error(transparent)]
     Explain(#[from] ExplainError),
@@ -78,6 +88,7 @@ impl NwfilterError {
             NwfilterError::BindingDocument { .. } => true,
             NwfilterError::Document(error) => error.is_callers(),
             NwfilterError::Neither(_)
+            | NwfilterError::NotLearnt(_)
             | NwfilterError::Handed { .. }
             | NwfilterError::Tree(_)
             | NwfilterError::Compile(_)
@@ -85,7 +96,8 @@ impl NwfilterError {
             NwfilterError::NoDirectory
             | NwfilterError::Learner { .. }
             | NwfilterError::Gone(_)
-            | NwfilterError::TurnedOff(_) => false,
+            | NwfilterError::Killed(_)
+            | NwfilterError::NotInForce { .. } => false,
         };
         if callers { super::USAGE } else { super::FAILED }
     }

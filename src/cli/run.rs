@@ -53,10 +53,11 @@ pub(super) async fn run(
     if around.bindings.is_some() {
         orders.rebuild_on_hangup();
     }
+    let mut asked = None;
     let begun = tokio::select! {
         biased;
         begun = &mut begin => begun?,
-        signal = end(&mut orders, &job, environment) => {
+        signal = end(&mut orders, &mut asked, &job, environment) => {
             tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
             // Which undoes what was begun.
             drop(begin);
@@ -83,7 +84,7 @@ pub(super) async fn run(
             {
                 tracing::warn!("netlaunch keeps its privileges while QEMU runs: {error}");
             }
-            let outcome = supervise(running, orders, ready, &job, environment).await?;
+            let outcome = supervise(running, orders, asked, ready, &job, environment).await?;
             for left in &outcome.left {
                 tracing::warn!("{left}");
             }
@@ -92,12 +93,16 @@ pub(super) async fn run(
     }
 }
 
-/// The signal that ends what was begun. With filters a SIGHUP only asks for rules that are just
-/// being made.
-async fn end(orders: &mut Orders, job: &Job, environment: &Environment) -> Signal {
+/// The signal that ends what was begun. Rules that are `asked` for meanwhile come once it runs.
+async fn end(
+    orders: &mut Orders,
+    asked: &mut Option<Box<Bindings>>,
+    job: &Job,
+    environment: &Environment,
+) -> Signal {
     loop {
         match next(orders, false, job, environment).await {
-            Order::Rebuild(_) => {}
+            Order::Rebuild(bindings) => *asked = Some(bindings),
             Order::Signal(signal) | Order::Stop(signal) => return signal,
         }
     }
@@ -133,6 +138,7 @@ enum Begun {
 async fn supervise(
     running: Running,
     mut orders: Orders,
+    mut asked: Option<Box<Bindings>>,
     ready: Option<OwnedFd>,
     job: &Job,
     environment: &Environment,
@@ -143,7 +149,10 @@ async fn supervise(
         running.stop().await;
         return Err(failure);
     }
-    let orders = async || next(&mut orders, with_qemu, job, environment).await;
+    let orders = async || match asked.take() {
+        Some(bindings) => Order::Rebuild(bindings),
+        None => next(&mut orders, with_qemu, job, environment).await,
+    };
     Ok(running.supervise(orders).await)
 }
 

@@ -96,6 +96,11 @@ impl FilterStore {
         FilterStore { dir: DefinitionDir::new(config.join("nwfilter")) }
     }
 
+    /// The directory of the definitions; it may not be there yet.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Where the definition of a filter is, or would be.
     pub fn path(&self, name: &FilterName) -> PathBuf {
         self.dir.file(name)

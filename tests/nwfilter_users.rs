@@ -1,0 +1,91 @@
+//! Definitions of filters are their user's own: root's ports are in nobody's way, and nobody is in
+//! theirs.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::Output;
+
+use common::port_scene::{PortScene, Station, done};
+use common::{USER, finish, have_root, text};
+
+/// Runs `netlaunch nwfilter` as an ordinary user whose configuration directory is this.
+fn as_user(scene: &PortScene, config: &Path, args: &[&str]) -> Output {
+    let mut command = scene.sandbox.program(Path::new("setpriv"));
+    command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]);
+    command.args(["--inh-caps=-all", "--bounding-set=-all"]);
+    command.arg(scene.sandbox.path("bin/netlaunch")).arg("nwfilter").args(args);
+    command.env("NETLAUNCH_CONFIG_DIR", config);
+    finish(command)
+}
+
+fn document(scene: &PortScene, name: &str, rule: &str) -> String {
+    let file = scene.sandbox.path("user.xml");
+    fs::write(&file, format!("<filter name='{name}'>{rule}</filter>\n")).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+const TELNET: &str = "<rule action='drop' direction='out'><tcp dstportstart='23'/></rule>";
+
+#[test]
+fn an_ordinary_users_definitions_are_his_own() {
+    if !have_root("an_ordinary_users_definitions_are_his_own") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    scene.filter("<filterref filter='no-mac-spoofing'/>").unwrap();
+    let rules = scene.ruleset();
+    let own = scene.sandbox.path("own");
+    fs::create_dir(&own).unwrap();
+    chown(&own, Some(USER), Some(USER)).unwrap();
+    // Names that root's port uses are none of it.
+    for name in ["mine", "test", "no-mac-spoofing"] {
+        let file = document(&scene, name, TELNET);
+        done(as_user(&scene, &own, &["define", &file])).unwrap();
+        let dumped = as_user(&scene, &own, &["dumpxml", name]);
+        assert!(text(&dumped.stdout).contains("dstportstart='23'"), "{}", text(&dumped.stderr));
+        done(as_user(&scene, &own, &["undefine", name])).unwrap();
+    }
+    assert_eq!(scene.ruleset(), rules);
+    done(finish(scene.sandbox.netlaunch(&["firewall", "reload"]))).unwrap();
+    assert_eq!(scene.ruleset(), rules);
+}
+
+/// Who may write the definitions of root's ports may still not change their rules, and definition and
+/// rules change together.
+#[test]
+fn definitions_that_roots_ports_use_are_roots() {
+    if !have_root("definitions_that_roots_ports_use_are_roots") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    scene.filter("<filterref filter='no-mac-spoofing'/>").unwrap();
+    let config = scene.sandbox.path("config");
+    let definitions = config.join("nwfilter");
+    for entry in fs::read_dir(&definitions).unwrap() {
+        fs::set_permissions(entry.unwrap().path(), fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    fs::set_permissions(&definitions, fs::Permissions::from_mode(0o777)).unwrap();
+    // By another name, too.
+    let link = scene.sandbox.path("link");
+    std::os::unix::fs::symlink(&config, &link).unwrap();
+    let before = fs::read_to_string(definitions.join("test.xml")).unwrap();
+    for config in [&config, &link] {
+        let file = document(&scene, "test", TELNET);
+        for args in [&["define", &file][..], &["undefine", "test"]] {
+            let output = as_user(&scene, config, args);
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(125), "{args:?}: {said}");
+            assert!(said.contains("bindings") && said.lines().count() == 1, "{said}");
+        }
+        assert_eq!(fs::read_to_string(definitions.join("test.xml")).unwrap(), before);
+    }
+    // Where no port uses any of them they are whose they may be.
+    scene.unbind(Station::Vnet0);
+    let file = document(&scene, "test", TELNET);
+    done(as_user(&scene, &link, &["define", &file])).unwrap();
+}
