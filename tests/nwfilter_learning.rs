@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::dhcp_frame::{ACK, DhcpFrame, EVERYONE, OFFER, RELEASE, REQUEST};
-use common::frame::{Frame, Host, OTHER, PEER, VM};
+use common::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM};
 use common::port_scene::{PortScene, Station, done};
 use common::{have_root, start, text, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -23,6 +23,10 @@ use serde_json::{Value, json};
 const LIMIT: Duration = Duration::from_secs(20);
 /// Another address than the guest's.
 const STRANGER: Host = Host { v4: Ipv4Addr::new(10, 2, 3, 200), ..VM };
+/// The guest while it has none.
+const NOBODY: Host = Host { v4: Ipv4Addr::UNSPECIFIED, ..VM };
+/// Whom it asks for one.
+const SERVERS: Host = Host { mac: EVERYONE, v4: Ipv4Addr::BROADCAST, ..PEER };
 
 /// Runs a test on each backend.
 fn on_both(name: &str, test: impl Fn(&PortScene)) {
@@ -96,6 +100,9 @@ fn is_not_deceived(scene: &PortScene) {
         Frame::arp(STRANGER, PEER, 1),
         Frame::udp(VM, PEER, 1, 2).sent_by(OTHER.mac),
         Frame::udp6(VM, PEER, 1, 2),
+        Frame::udp(STRANGER, PEER, 68, 67),
+        Frame::udp(STRANGER, SERVERS, 68, 67),
+        Frame::udp(Host { mac: VM.mac, ..BRIDGE }, PEER, 68, 67),
     ] {
         assert!(!scene.leaves(&forbidden), "{forbidden:?}");
     }
@@ -129,11 +136,16 @@ fn the_first_packet_teaches_and_only_what_was_taught_passes() {
         let before = before(scene);
         bind(scene, "any");
         assert_eq!(learning(scene)["address"], Value::Null);
-        let probe = Frame::arp(Host { v4: Ipv4Addr::UNSPECIFIED, ..VM }, PEER, 1);
+        let probe = Frame::arp(NOBODY, PEER, 1);
         assert!(scene.leaves(&probe), "who has an address yet to choose may ask for it");
+        assert!(scene.leaves(&Frame::udp(NOBODY, SERVERS, 68, 67)));
         for nobodys in [
+            Frame::udp(VM, SERVERS, 68, 67),
+            Frame::udp(VM, PEER, 68, 67),
+            Frame::udp(STRANGER, PEER, 68, 67),
+            Frame::udp(Host { v4: BRIDGE.v4, ..VM }, PEER, 68, 67),
             Frame::udp(VM, PEER, 1, 2).sent_by(OTHER.mac),
-            Frame::udp(Host { v4: common::frame::BRIDGE.v4, ..VM }, PEER, 1, 2),
+            Frame::udp(Host { v4: BRIDGE.v4, ..VM }, PEER, 1, 2),
             Frame::udp(Host { v4: Ipv4Addr::new(224, 0, 0, 5), ..VM }, PEER, 1, 2),
             Frame::udp6(VM, PEER, 1, 2),
         ] {
@@ -164,6 +176,8 @@ fn what_a_server_gives_is_in_force_until_it_ends() {
         is_not_deceived(scene);
         assert!(!scene.leaves(&Frame::arp(VM, PEER, 1)));
         assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
+        assert!(scene.leaves(&Frame::udp(NOBODY, SERVERS, 68, 67)));
+        assert!(!scene.leaves(&Frame::udp(VM, SERVERS, 68, 67)), "it may not be its address");
         // An answer of somebody else's, and one that nobody asked for.
         let request = DhcpFrame { from: VM.mac, chaddr: VM.mac, ..DhcpFrame::asks(REQUEST) };
         scene.write(Station::Peer, &acknowledgement(STRANGER.v4, 3600, PEER).bytes());
