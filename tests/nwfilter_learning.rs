@@ -252,6 +252,44 @@ fn a_lease_survives_whoever_learnt_it() {
     });
 }
 
+/// The host's addresses are those that it has when one is put in force, not when learning began.
+#[test]
+fn an_address_that_the_host_has_by_then_is_not_learnt() {
+    on_both("the test of addresses that the host gets meanwhile", |scene| {
+        let hosts = Host { v4: Ipv4Addr::new(10, 9, 9, 1), ..VM };
+        bind(scene, "any");
+        scene.netns.ip("address add 10.9.9.1/24 dev br0");
+        assert!(!scene.leaves(&Frame::arp(hosts, PEER, 1)));
+        assert!(!scene.leaves(&Frame::udp(hosts, PEER, 1, 2)));
+        // It has taught nothing, not even that something was taught.
+        let learnt = || {
+            scene.leaves(&Frame::arp(VM, PEER, 1));
+            learning(scene)["address"] == json!(VM.v4)
+        };
+        assert!(wait_until(LIMIT, learnt), "{}", learning(scene));
+        is_in_force(scene);
+        assert!(!scene.leaves(&Frame::udp(hosts, PEER, 1, 2)));
+        // One that is given while another is in force.
+        scene.netns.ip("address add 10.9.9.2/24 dev br0");
+        let hosts = Host { v4: Ipv4Addr::new(10, 9, 9, 2), ..VM };
+        lease(scene, hosts.v4, 3600);
+        learns(scene, None);
+        assert!(!scene.leaves(&Frame::udp(hosts, PEER, 1, 2)));
+        lease(scene, VM.v4, 3600);
+        learns(scene, Some(VM.v4));
+        // And one that is kept, of a guest that comes back.
+        scene.unbind(Station::Vnet0);
+        scene.netns.ip(&format!("address add {}/32 dev br0", VM.v4));
+        bind(scene, "dhcp");
+        assert_eq!(learning(scene)["address"], Value::Null);
+        assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
+        done(run_netlaunch(scene, &["firewall", "reload"])).unwrap();
+        assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
+        lease(scene, STRANGER.v4, 3600);
+        learns(scene, Some(STRANGER.v4));
+    });
+}
+
 #[test]
 fn a_port_that_goes_takes_its_learner_and_its_rules_with_it() {
     on_both("the test of ports that go", |scene| {

@@ -47,6 +47,8 @@ enum Event<'a> {
     Expire,
     /// Another learner takes over what this one knows.
     Restart,
+    /// The host has these addresses when the lease is put in force.
+    Check(Vec<(Address, u8)>),
     /// Another learner takes over what was kept, which may be damaged.
     Resume {
         address: Address,
@@ -176,6 +178,7 @@ impl Lesson<'_> {
                 Event::MuchLater(seconds) => now.0 += u64::from(*seconds),
                 Event::Expire => drop(learner.expire(now)),
                 Event::Restart => learner.resume(learner.lease(), now),
+                Event::Check(hosts) => drop(learner.check(hosts.iter().map(host).collect())),
                 Event::Resume { address, by_dhcp, lasts } => {
                     let teacher = if *by_dhcp { Teacher::Dhcp } else { Teacher::Traffic };
                     let until = lasts.map(|seconds| UnixTime(now.0 + u64::from(seconds)));

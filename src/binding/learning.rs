@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::meaning::method;
 use super::seat::Seat;
 use super::{BindingError, BindingSettings, Bindings, Status, now};
-use crate::learn::{Capture, Kept, Learner, Lease, Method};
+use crate::learn::{Capture, Kept, Learner, Method};
 use crate::link::Netlink;
 use crate::nwfilter::Binding;
 use crate::types::{InterfaceName, Mac};
@@ -102,8 +102,14 @@ impl Learning {
                 continue;
             }
             self.due = false;
+            let told = match self.check().await {
+                Ok(()) => {
+                    let (port, learner) = (&self.port, &self.learner);
+                    self.bindings.put_in_force(port, self.index, self.mac, learner).await
+                }
+                Err(error) => Err(error),
+            };
             let lease = self.learner.lease();
-            let told = self.bindings.put_in_force(&self.port, self.index, self.mac, lease).await;
             self.not_before = Instant::now() + PACE;
             match told {
                 Ok(InForce::Changed) => {
@@ -120,6 +126,19 @@ impl Learning {
                 }
             }
         }
+    }
+
+    /// Checks what was learnt against the host's addresses of now, before it is put in force. From
+    /// then on frames come only that can still teach something.
+    async fn check(&mut self) -> Result<(), BindingError> {
+        let before = self.learner.interest();
+        self.learner.check(own_addresses().await?);
+        let interest = self.learner.interest();
+        if interest == before {
+            return Ok(());
+        }
+        let narrowed = self.capture.narrow(interest);
+        narrowed.map_err(|error| BindingError::Capture { port: self.port.clone(), error })
     }
 
     /// Waits for one thing to happen.
@@ -146,12 +165,7 @@ impl Learning {
                     return Ok(Woken::Gone);
                 };
                 self.frames += 1;
-                let before = self.learner.interest();
                 let change = self.learner.see(direction, frame, now());
-                if self.learner.interest() != before {
-                    let narrowed = self.capture.narrow(self.learner.interest());
-                    narrowed.map_err(capture_error)?;
-                }
                 Ok(if change.is_some() { Woken::Learnt } else { Woken::Nothing })
             }
             () = sleep_until(look_again) => {
@@ -190,6 +204,22 @@ impl Bindings {
         let capture =
             Capture::open(status.index, binding.mac, learner.interest()).map_err(error)?;
         Ok(self.learning(status, binding, learner, capture, seat))
+    }
+
+    /// What was learnt for an earlier binding of the same guest to the same port. An address that is
+    /// the host's by now is kept no more.
+    pub(super) async fn inherited(
+        &self,
+        status: &Status,
+        binding: &Binding,
+    ) -> Result<Option<Kept>, BindingError> {
+        let Some(kept) = self.kept(status, binding)? else { return Ok(None) };
+        let learner = Learner::new(Method::Any, binding.mac, own_addresses().await?);
+        if learner.resumed(kept.lease, now()).lease() == kept.lease {
+            return Ok(Some(kept));
+        }
+        self.leases.remove(&status.port)?;
+        Ok(None)
     }
 
     /// Goes on with what another process handed over; nothing where the port or its filter is gone.
@@ -266,7 +296,7 @@ impl Bindings {
         }
     }
 
-    /// Keeps what was learnt about a port, and makes its rules with it.
+    /// Keeps what was learnt about a port and checked, and makes its rules with it.
     ///
     /// # Errors
     /// [`BindingError::TurnedOff`] when the rules cannot be set. [`BindingError`] otherwise.
@@ -275,14 +305,20 @@ impl Bindings {
         port: &InterfaceName,
         index: u32,
         mac: Mac,
-        lease: Option<Lease>,
+        learner: &Learner,
     ) -> Result<InForce, BindingError> {
         let tools = self.lock().await?;
         let (mut live, stale) = self.statuses()?;
         let is_ours = |status: &Status| status.port == *port && status.index == index;
         let Some(at) = live.iter().position(is_ours) else { return Ok(InForce::Gone) };
         let status = live.remove(at);
-        self.leases.write(&Kept { version: 1, port: port.clone(), index, mac, lease })?;
+        let lease = learner.lease();
+        match learner.is_taught() {
+            true => {
+                self.leases.write(&Kept { version: 1, port: port.clone(), index, mac, lease })?
+            }
+            false => self.leases.remove(port)?,
+        }
         let address = lease.map(|lease| lease.address);
         if status.address == address && status.failed.is_none() {
             return Ok(InForce::Was);
@@ -368,16 +404,19 @@ async fn learner(
     method: Method,
     kept: Option<Kept>,
 ) -> Result<Learner, BindingError> {
+    let learner = Learner::new(method, binding.mac, own_addresses().await?);
+    Ok(match kept {
+        Some(kept) => learner.resumed(kept.lease, now()),
+        None => learner,
+    })
+}
+
+/// The host's own IPv4 addresses, with their subnets.
+async fn own_addresses() -> Result<Vec<Ipv4Net>, BindingError> {
     let host = Netlink::open()?.host().await?;
     let own = |net: IpNet| match net {
         IpNet::V4(net) => Some(net),
         IpNet::V6(_) => None,
     };
-    let own: Vec<Ipv4Net> =
-        host.addresses.into_iter().filter_map(|address| own(address.address)).collect();
-    let learner = Learner::new(method, binding.mac, own);
-    Ok(match kept {
-        Some(kept) => learner.resumed(kept.lease, now()),
-        None => learner,
-    })
+    Ok(host.addresses.into_iter().filter_map(|address| own(address.address)).collect())
 }

@@ -26,6 +26,10 @@
 //!   type makes the message malformed.
 //! - An offer is not an address: a guest can collect many and take none. It is shown
 //!   ([`Learner::offered`]) until the acknowledgement decides.
+//! - Addresses of blocks that give no guest its address, and the host's own, are never learnt. The
+//!   host may get one between the frame and the rules, so who puts a lease in force has it checked
+//!   once more ([`Learner::check`]). An address that the host gets later stays the guest's until it
+//!   is learnt anew, by a renewal or because whoever learns is another.
 //! - With [`Method::Any`] also the first ARP or IPv4 packet, once in the port's life: a guest that
 //!   gave its lease back cannot speak itself a new address. Only DHCP replaces an address.
 //!

@@ -21,13 +21,15 @@ pub struct Observed {
     asked: Option<u32>,
     /// Something was learnt before.
     taught: bool,
+    /// Some of that has stood its check.
+    checked: bool,
 }
 
 impl Observed {
     /// One that knows nothing yet.
     pub fn new(method: Method, hosts: Vec<Ipv4Net>) -> Self {
         let learner = Learner::new(method.clone(), guest(), hosts.clone());
-        Observed { learner, method, hosts, asked: None, taught: false }
+        Observed { learner, method, hosts, asked: None, taught: false, checked: false }
     }
 
     /// The lease that is in force.
@@ -62,9 +64,34 @@ impl Observed {
             Some(Change::Forgotten(address)) => self.check_loss(way, frame, address, before),
             None => {}
         }
-        let wide = self.method == Method::Any && !self.taught;
-        assert_eq!(self.learner.interest(), if wide { Interest::All } else { Interest::Dhcp });
+        self.check_interest();
         change
+    }
+
+    /// The host has these addresses by the time that the lease is put in force.
+    ///
+    /// # Panics
+    /// When anything but an address that is the host's is forgotten.
+    pub fn check(&mut self, hosts: Vec<Ipv4Net>) -> Option<Change> {
+        let before = self.lease();
+        self.hosts = hosts;
+        let change = self.learner.check(self.hosts.clone());
+        let refused = before.filter(|lease| self.refuses(lease.address));
+        assert_eq!(change, refused.map(|lease| Change::Forgotten(lease.address)));
+        self.check_account(before, change);
+        if change.is_some() && !self.checked {
+            self.taught = false;
+        }
+        self.checked = self.taught;
+        self.check_interest();
+        change
+    }
+
+    /// Packets that are not DHCP matter until something was learnt that stood its check.
+    fn check_interest(&self) {
+        let wide = self.method == Method::Any && !self.checked;
+        assert_eq!(self.learner.interest(), if wide { Interest::All } else { Interest::Dhcp });
+        assert_eq!(self.learner.is_taught(), self.checked);
     }
 
     /// Time has passed.
@@ -87,7 +114,7 @@ impl Observed {
     pub fn resume(&mut self, lease: Option<Lease>, now: UnixTime) {
         let learner = Learner::new(self.method.clone(), guest(), self.hosts.clone());
         self.learner = learner.resumed(lease, now);
-        (self.asked, self.taught) = (None, true);
+        (self.asked, self.taught, self.checked) = (None, true, true);
         let lives = |lease: &Lease| lease.until.is_none_or(|until| until > now);
         let expected = lease.filter(|lease| lives(lease) && !self.refuses(lease.address));
         assert_eq!(self.lease(), expected);

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
 use netlaunch::learn::{Method, UnixTime};
 use proptest::prelude::*;
@@ -74,6 +75,8 @@ enum Event {
     Later(u64),
     /// Another learner takes over.
     Restart,
+    /// The lease is to be put in force, and the host has these addresses by then.
+    Check(Vec<Ipv4Net>),
 }
 
 fn events() -> impl Strategy<Value = Event> {
@@ -81,6 +84,9 @@ fn events() -> impl Strategy<Value = Event> {
         12 => mutated().prop_map(|(way, frame)| Event::Frame(way, frame)),
         2 => (0..2 * HOUR).prop_map(Event::Later),
         1 => Just(Event::Restart),
+        2 => prop::collection::vec(prop::sample::select(vec![A, B]), 0..2).prop_map(|more| {
+            Event::Check(hosts().into_iter().chain(more.into_iter().map(Ipv4Net::from)).collect())
+        }),
     ]
 }
 
@@ -108,6 +114,7 @@ proptest! {
                     learner.expire(now);
                 }
                 Event::Restart => learner.resume(learner.lease(), now),
+                Event::Check(hosts) => drop(learner.check(hosts)),
             }
         }
     }
