@@ -290,6 +290,36 @@ fn an_address_that_the_host_has_by_then_is_not_learnt() {
     });
 }
 
+/// A binding believes of what is kept what it would believe now.
+#[test]
+fn a_kept_lease_is_of_a_server_that_the_binding_names() {
+    on_both("the test of leases of other servers", |scene| {
+        let bind_to = |servers: &[&str]| {
+            let servers = servers.iter().map(|server| ("DHCPSERVER", *server));
+            let parameters: Vec<_> =
+                [("CTRL_IP_LEARNING", "dhcp")].into_iter().chain(servers).collect();
+            scene.bind(Station::Vnet0, "clean-traffic", &parameters).unwrap();
+            learning(scene)["address"].clone()
+        };
+        assert_eq!(bind_to(&[]), Value::Null);
+        lease(scene, STRANGER.v4, 3600);
+        learns(scene, Some(STRANGER.v4));
+        for (servers, kept) in [
+            (&["10.2.3.1"][..], false),
+            (&["10.2.3.1", "10.2.3.9"], true),
+            (&["10.2.3.1"], false),
+            (&[], true),
+        ] {
+            scene.unbind(Station::Vnet0);
+            let expected = if kept { json!(STRANGER.v4) } else { Value::Null };
+            assert_eq!(bind_to(servers), expected, "{servers:?}");
+            assert_eq!(scene.leaves(&Frame::udp(STRANGER, PEER, 1, 2)), kept, "{servers:?}");
+            done(run_netlaunch(scene, &["firewall", "reload"])).unwrap();
+            assert_eq!(learning(scene)["address"], expected, "{servers:?}");
+        }
+    });
+}
+
 #[test]
 fn a_port_that_goes_takes_its_learner_and_its_rules_with_it() {
     on_both("the test of ports that go", |scene| {

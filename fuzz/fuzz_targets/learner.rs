@@ -52,7 +52,8 @@ enum Event<'a> {
     /// Another learner takes over what was kept, which may be damaged.
     Resume {
         address: Address,
-        by_dhcp: bool,
+        /// Of this server, or what a packet taught.
+        server: Option<Address>,
         lasts: Option<u16>,
     },
 }
@@ -179,8 +180,9 @@ impl Lesson<'_> {
                 Event::Expire => drop(learner.expire(now)),
                 Event::Restart => learner.resume(learner.lease(), now),
                 Event::Check(hosts) => drop(learner.check(hosts.iter().map(host).collect())),
-                Event::Resume { address, by_dhcp, lasts } => {
-                    let teacher = if *by_dhcp { Teacher::Dhcp } else { Teacher::Traffic };
+                Event::Resume { address, server, lasts } => {
+                    let by_server = |server: &Address| Teacher::Dhcp { server: server.value() };
+                    let teacher = server.as_ref().map_or(Teacher::Traffic, by_server);
                     let until = lasts.map(|seconds| UnixTime(now.0 + u64::from(seconds)));
                     let lease = Lease { address: address.value(), teacher, until };
                     learner.resume(Some(lease), now);

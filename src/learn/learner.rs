@@ -68,7 +68,10 @@ impl Learner {
     /// had one ([`super::Kept`]). A lease that could not be learnt now is not taken over.
     pub fn resumed(mut self, lease: Option<Lease>, now: UnixTime) -> Self {
         self.taught = Taught::Before;
-        self.lease = lease.filter(|lease| !lease.is_over(now) && self.is_possible(lease.address));
+        let holds = |lease: &Lease| {
+            !lease.is_over(now) && self.method.believes(lease) && self.is_possible(lease.address)
+        };
+        self.lease = lease.filter(holds);
         self
     }
 
@@ -171,7 +174,7 @@ impl Learner {
         let Content::Ip(packet) = frame.content else { return None };
         let dhcp = packet.dhcp?;
         let is_for_guest = frame.destination == self.guest || frame.destination == BROADCAST;
-        if !is_for_guest || dhcp.client != self.guest || !self.is_served_by(packet.source) {
+        if !is_for_guest || dhcp.client != self.guest || !self.method.hears(packet.source) {
             return None;
         }
         if self.transaction != Some(dhcp.transaction) {
@@ -192,13 +195,13 @@ impl Learner {
                 self.end_transaction();
                 self.learn(Lease {
                     address: dhcp.given,
-                    teacher: Teacher::Dhcp,
+                    teacher: Teacher::Dhcp { server: packet.source },
                     until: now.after_lease_time(lease_time),
                 })
             }
             Message::Nak => {
                 self.end_transaction();
-                let leased = self.lease?.teacher == Teacher::Dhcp;
+                let leased = self.lease?.teacher.is_dhcp();
                 if leased { self.forget() } else { None }
             }
             _ => None,
@@ -227,14 +230,7 @@ impl Learner {
     }
 
     fn has_leased(&self, address: Ipv4Addr) -> bool {
-        self.lease.is_some_and(|l| l.address == address && l.teacher == Teacher::Dhcp)
-    }
-
-    fn is_served_by(&self, server: Ipv4Addr) -> bool {
-        match &self.method {
-            Method::Any => true,
-            Method::Dhcp { servers } => servers.is_empty() || servers.contains(&server),
-        }
+        self.lease.is_some_and(|l| l.address == address && l.teacher.is_dhcp())
     }
 
     /// Whether it can be a guest's address at all.

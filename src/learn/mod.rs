@@ -67,6 +67,25 @@ pub enum Method {
     },
 }
 
+impl Method {
+    /// Whether this server's answers count.
+    pub fn hears(&self, server: Ipv4Addr) -> bool {
+        match self {
+            Method::Any => true,
+            Method::Dhcp { servers } => servers.is_empty() || servers.contains(&server),
+        }
+    }
+
+    /// Whether a lease could have been learnt this way: one that is kept may have been learnt
+    /// another way, for another binding.
+    pub fn believes(&self, lease: &Lease) -> bool {
+        match lease.teacher {
+            Teacher::Dhcp { server } => self.hears(server),
+            Teacher::Traffic => *self == Method::Any,
+        }
+    }
+}
+
 /// Which way a frame goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
