@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::dhcp_frame::{ACK, DhcpFrame, EVERYONE, OFFER, RELEASE, REQUEST};
-use common::frame::{Frame, Host, OTHER, PEER, VM};
+use common::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM};
 use common::port_scene::{PortScene, Station, done};
 use common::{USER, have_root, text, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -23,6 +23,10 @@ use serde_json::{Value, json};
 const LIMIT: Duration = Duration::from_secs(20);
 /// Another address than the guest's.
 const STRANGER: Host = Host { v4: Ipv4Addr::new(10, 2, 3, 200), ..VM };
+/// The guest while it has none.
+const NOBODY: Host = Host { v4: Ipv4Addr::UNSPECIFIED, ..VM };
+/// Whom it asks for one.
+const SERVERS: Host = Host { mac: EVERYONE, v4: Ipv4Addr::BROADCAST, ..PEER };
 
 /// Runs a test on each backend.
 fn on_both(name: &str, test: impl Fn(&PortScene)) {
@@ -96,6 +100,9 @@ fn is_not_deceived(scene: &PortScene) {
         Frame::arp(STRANGER, PEER, 1),
         Frame::udp(VM, PEER, 1, 2).sent_by(OTHER.mac),
         Frame::udp6(VM, PEER, 1, 2),
+        Frame::udp(STRANGER, PEER, 68, 67),
+        Frame::udp(STRANGER, SERVERS, 68, 67),
+        Frame::udp(Host { mac: VM.mac, ..BRIDGE }, PEER, 68, 67),
     ] {
         assert!(!scene.leaves(&forbidden), "{forbidden:?}");
     }
@@ -129,11 +136,16 @@ fn the_first_packet_teaches_and_only_what_was_taught_passes() {
         let before = before(scene);
         bind(scene, "any");
         assert_eq!(learning(scene)["address"], Value::Null);
-        let probe = Frame::arp(Host { v4: Ipv4Addr::UNSPECIFIED, ..VM }, PEER, 1);
+        let probe = Frame::arp(NOBODY, PEER, 1);
         assert!(scene.leaves(&probe), "who has an address yet to choose may ask for it");
+        assert!(scene.leaves(&Frame::udp(NOBODY, SERVERS, 68, 67)));
         for nobodys in [
+            Frame::udp(VM, SERVERS, 68, 67),
+            Frame::udp(VM, PEER, 68, 67),
+            Frame::udp(STRANGER, PEER, 68, 67),
+            Frame::udp(Host { v4: BRIDGE.v4, ..VM }, PEER, 68, 67),
             Frame::udp(VM, PEER, 1, 2).sent_by(OTHER.mac),
-            Frame::udp(Host { v4: common::frame::BRIDGE.v4, ..VM }, PEER, 1, 2),
+            Frame::udp(Host { v4: BRIDGE.v4, ..VM }, PEER, 1, 2),
             Frame::udp(Host { v4: Ipv4Addr::new(224, 0, 0, 5), ..VM }, PEER, 1, 2),
             Frame::udp6(VM, PEER, 1, 2),
         ] {
@@ -164,6 +176,8 @@ fn what_a_server_gives_is_in_force_until_it_ends() {
         is_not_deceived(scene);
         assert!(!scene.leaves(&Frame::arp(VM, PEER, 1)));
         assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
+        assert!(scene.leaves(&Frame::udp(NOBODY, SERVERS, 68, 67)));
+        assert!(!scene.leaves(&Frame::udp(VM, SERVERS, 68, 67)), "it may not be its address");
         // An answer of somebody else's, and one that nobody asked for.
         let request = DhcpFrame { from: VM.mac, chaddr: VM.mac, ..DhcpFrame::asks(REQUEST) };
         scene.write(Station::Peer, &acknowledgement(STRANGER.v4, 3600, PEER).bytes());
@@ -235,6 +249,74 @@ fn a_lease_survives_whoever_learnt_it() {
         let third = learner(scene);
         scene.unbind(Station::Vnet0);
         nothing_is_left(scene, &before, third);
+    });
+}
+
+/// The host's addresses are those that it has when one is put in force, not when learning began.
+#[test]
+fn an_address_that_the_host_has_by_then_is_not_learnt() {
+    on_both("the test of addresses that the host gets meanwhile", |scene| {
+        let hosts = Host { v4: Ipv4Addr::new(10, 9, 9, 1), ..VM };
+        bind(scene, "any");
+        scene.netns.ip("address add 10.9.9.1/24 dev br0");
+        assert!(!scene.leaves(&Frame::arp(hosts, PEER, 1)));
+        assert!(!scene.leaves(&Frame::udp(hosts, PEER, 1, 2)));
+        // It has taught nothing, not even that something was taught.
+        let learnt = || {
+            scene.leaves(&Frame::arp(VM, PEER, 1));
+            learning(scene)["address"] == json!(VM.v4)
+        };
+        assert!(wait_until(LIMIT, learnt), "{}", learning(scene));
+        is_in_force(scene);
+        assert!(!scene.leaves(&Frame::udp(hosts, PEER, 1, 2)));
+        // One that is given while another is in force.
+        scene.netns.ip("address add 10.9.9.2/24 dev br0");
+        let hosts = Host { v4: Ipv4Addr::new(10, 9, 9, 2), ..VM };
+        lease(scene, hosts.v4, 3600);
+        learns(scene, None);
+        assert!(!scene.leaves(&Frame::udp(hosts, PEER, 1, 2)));
+        lease(scene, VM.v4, 3600);
+        learns(scene, Some(VM.v4));
+        // And one that is kept, of a guest that comes back.
+        scene.unbind(Station::Vnet0);
+        scene.netns.ip(&format!("address add {}/32 dev br0", VM.v4));
+        bind(scene, "dhcp");
+        assert_eq!(learning(scene)["address"], Value::Null);
+        assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
+        done(run_netlaunch(scene, &["firewall", "reload"])).unwrap();
+        assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
+        lease(scene, STRANGER.v4, 3600);
+        learns(scene, Some(STRANGER.v4));
+    });
+}
+
+/// A binding believes of what is kept what it would believe now.
+#[test]
+fn a_kept_lease_is_of_a_server_that_the_binding_names() {
+    on_both("the test of leases of other servers", |scene| {
+        let bind_to = |servers: &[&str]| {
+            let servers = servers.iter().map(|server| ("DHCPSERVER", *server));
+            let parameters: Vec<_> =
+                [("CTRL_IP_LEARNING", "dhcp")].into_iter().chain(servers).collect();
+            scene.bind(Station::Vnet0, "clean-traffic", &parameters).unwrap();
+            learning(scene)["address"].clone()
+        };
+        assert_eq!(bind_to(&[]), Value::Null);
+        lease(scene, STRANGER.v4, 3600);
+        learns(scene, Some(STRANGER.v4));
+        for (servers, kept) in [
+            (&["10.2.3.1"][..], false),
+            (&["10.2.3.1", "10.2.3.9"], true),
+            (&["10.2.3.1"], false),
+            (&[], true),
+        ] {
+            scene.unbind(Station::Vnet0);
+            let expected = if kept { json!(STRANGER.v4) } else { Value::Null };
+            assert_eq!(bind_to(servers), expected, "{servers:?}");
+            assert_eq!(scene.leaves(&Frame::udp(STRANGER, PEER, 1, 2)), kept, "{servers:?}");
+            done(run_netlaunch(scene, &["firewall", "reload"])).unwrap();
+            assert_eq!(learning(scene)["address"], expected, "{servers:?}");
+        }
     });
 }
 

@@ -90,7 +90,7 @@ fn a_port_is_renamed_while_it_learns() {
         scene.leaves(&Frame::arp(VM, PEER, 1));
         let learnt = || {
             let list = scene.list();
-            list["bindings"][0]["learning"]["address"] == Value::from("10.2.3.4")
+            list["bindings"][0]["learning"]["address"] == "10.2.3.4"
         };
         assert!(common::wait_until(std::time::Duration::from_secs(20), learnt), "{backend}");
         assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)), "{backend}");

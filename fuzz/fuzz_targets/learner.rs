@@ -47,10 +47,13 @@ enum Event<'a> {
     Expire,
     /// Another learner takes over what this one knows.
     Restart,
+    /// The host has these addresses when the lease is put in force.
+    Check(Vec<(Address, u8)>),
     /// Another learner takes over what was kept, which may be damaged.
     Resume {
         address: Address,
-        by_dhcp: bool,
+        /// Of this server, or what a packet taught.
+        server: Option<Address>,
         lasts: Option<u16>,
     },
 }
@@ -176,8 +179,10 @@ impl Lesson<'_> {
                 Event::MuchLater(seconds) => now.0 += u64::from(*seconds),
                 Event::Expire => drop(learner.expire(now)),
                 Event::Restart => learner.resume(learner.lease(), now),
-                Event::Resume { address, by_dhcp, lasts } => {
-                    let teacher = if *by_dhcp { Teacher::Dhcp } else { Teacher::Traffic };
+                Event::Check(hosts) => drop(learner.check(hosts.iter().map(host).collect())),
+                Event::Resume { address, server, lasts } => {
+                    let by_server = |server: &Address| Teacher::Dhcp { server: server.value() };
+                    let teacher = server.as_ref().map_or(Teacher::Traffic, by_server);
                     let until = lasts.map(|seconds| UnixTime(now.0 + u64::from(seconds)));
                     let lease = Lease { address: address.value(), teacher, until };
                     learner.resume(Some(lease), now);

@@ -40,7 +40,7 @@ impl Bindings {
             recorded: Vec::new(),
         };
         // From an earlier binding of the same guest to the same port.
-        let kept = self.kept(&status, binding)?;
+        let kept = self.inherited(&status, binding).await?;
         let known = known(kept.as_ref());
         let made = meaning(binding, &mut Compiler::new(&filters), known)?;
         status.learns = made.method.is_some();

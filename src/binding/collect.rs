@@ -5,7 +5,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::{BindingError, Bindings, Status, now};
 use crate::firewall::LockedTools;
-use crate::learn::{Kept, Lease, Teacher};
+use crate::learn::{Kept, Lease};
 use crate::types::InterfaceName;
 
 impl Bindings {
@@ -49,7 +49,7 @@ impl Bindings {
     /// Forgets what was learnt about a port whose rules are gone. What a DHCP server gave is the
     /// guest's with another filter, too, while the port is there.
     pub(super) fn forget(&self, status: &Status) -> Result<(), BindingError> {
-        let given = |lease: Lease| lease.teacher == Teacher::Dhcp;
+        let given = |lease: Lease| lease.teacher.is_dhcp();
         let stays = |kept: &Kept| kept.index != status.index || kept.lease.is_some_and(given);
         if !self.leases.read(&status.port, now())?.is_some_and(|kept| stays(&kept)) {
             self.leases.remove(&status.port)?;

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::meaning::method;
 use super::seat::Seat;
 use super::{BindingError, BindingSettings, Bindings, Status, now};
-use crate::learn::{Capture, Kept, Learner, Lease, Method};
+use crate::learn::{Capture, Kept, Learner, Method};
 use crate::link::Netlink;
 use crate::nwfilter::Binding;
 use crate::types::{InterfaceName, Mac};
@@ -104,8 +104,14 @@ impl Learning {
                 continue;
             }
             self.due = false;
+            let told = match self.check().await {
+                Ok(()) => {
+                    let (learner, off) = (&self.learner, self.off);
+                    self.bindings.put_in_force(self.index, self.mac, learner, off).await
+                }
+                Err(error) => Err(error.into()),
+            };
             let lease = self.learner.lease();
-            let told = self.bindings.put_in_force(self.index, self.mac, lease, self.off).await;
             self.not_before = Instant::now() + PACE;
             match told {
                 Ok(InForce::Changed) => {
@@ -125,6 +131,19 @@ impl Learning {
                 }
             }
         }
+    }
+
+    /// Checks what was learnt against the host's addresses of now, before it is put in force. From
+    /// then on frames come only that can still teach something.
+    async fn check(&mut self) -> Result<(), BindingError> {
+        let before = self.learner.interest();
+        self.learner.check(own_addresses().await?);
+        let interest = self.learner.interest();
+        if interest == before {
+            return Ok(());
+        }
+        let narrowed = self.capture.narrow(interest);
+        narrowed.map_err(|error| BindingError::Capture { port: self.port.clone(), error })
     }
 
     /// Waits for one thing to happen.
@@ -151,12 +170,7 @@ impl Learning {
                     return Ok(Woken::Gone);
                 };
                 self.frames += 1;
-                let before = self.learner.interest();
                 let change = self.learner.see(direction, frame, now());
-                if self.learner.interest() != before {
-                    let narrowed = self.capture.narrow(self.learner.interest());
-                    narrowed.map_err(capture_error)?;
-                }
                 Ok(if change.is_some() { Woken::Learnt } else { Woken::Nothing })
             }
             () = sleep_until(look_again) => {
@@ -195,6 +209,22 @@ impl Bindings {
         let capture =
             Capture::open(status.index, binding.mac, learner.interest()).map_err(error)?;
         Ok(self.learning(status, binding, learner, capture, seat))
+    }
+
+    /// What was learnt for an earlier binding of the same guest to the same port. An address that is
+    /// the host's by now is kept no more.
+    pub(super) async fn inherited(
+        &self,
+        status: &Status,
+        binding: &Binding,
+    ) -> Result<Option<Kept>, BindingError> {
+        let Some(kept) = self.kept(status, binding)? else { return Ok(None) };
+        let learner = Learner::new(Method::Any, binding.mac, own_addresses().await?);
+        if learner.resumed(kept.lease, now()).lease() == kept.lease {
+            return Ok(Some(kept));
+        }
+        self.leases.remove(&status.port)?;
+        Ok(None)
     }
 
     /// Goes on with what another process handed over; nothing where the port or its filter is gone.
@@ -272,8 +302,8 @@ impl Bindings {
         }
     }
 
-    /// Keeps what was learnt about a port, and makes its rules with it. `off` says that it is
-    /// turned off, where its status does not.
+    /// Keeps what was learnt about a port and checked, and makes its rules with it. `off` says that
+    /// it is turned off, where its status does not.
     ///
     /// # Errors
     /// [`BindingError::TurnedOff`] when the rules cannot be set. [`BindingError`] otherwise.
@@ -281,7 +311,7 @@ impl Bindings {
         &self,
         index: u32,
         mac: Mac,
-        lease: Option<Lease>,
+        learner: &Learner,
         off: bool,
     ) -> Result<InForce, NotInForce> {
         let tools = self.lock().await?;
@@ -291,9 +321,12 @@ impl Bindings {
         let status = live.remove(at);
         let status = Status { turned_off: status.turned_off || off, ..status };
         let port = &status.port;
-        self.leases
-            .write(&Kept { version: 1, port: port.clone(), index, mac, lease })
-            .map_err(BindingError::from)?;
+        let lease = learner.lease();
+        let kept = match learner.is_taught() {
+            true => self.leases.write(&Kept { version: 1, port: port.clone(), index, mac, lease }),
+            false => self.leases.remove(port),
+        };
+        kept.map_err(BindingError::from)?;
         let address = lease.map(|lease| lease.address);
         if status.address == address && status.failed.is_none() && !off {
             return Ok(InForce::Was);
@@ -396,16 +429,19 @@ async fn learner(
     method: Method,
     kept: Option<Kept>,
 ) -> Result<Learner, BindingError> {
+    let learner = Learner::new(method, binding.mac, own_addresses().await?);
+    Ok(match kept {
+        Some(kept) => learner.resumed(kept.lease, now()),
+        None => learner,
+    })
+}
+
+/// The host's own IPv4 addresses, with their subnets.
+async fn own_addresses() -> Result<Vec<Ipv4Net>, BindingError> {
     let host = Netlink::open()?.host().await?;
     let own = |net: IpNet| match net {
         IpNet::V4(net) => Some(net),
         IpNet::V6(_) => None,
     };
-    let own: Vec<Ipv4Net> =
-        host.addresses.into_iter().filter_map(|address| own(address.address)).collect();
-    let learner = Learner::new(method, binding.mac, own);
-    Ok(match kept {
-        Some(kept) => learner.resumed(kept.lease, now()),
-        None => learner,
-    })
+    Ok(host.addresses.into_iter().filter_map(|address| own(address.address)).collect())
 }

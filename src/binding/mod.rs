@@ -60,14 +60,14 @@ use crate::firewall::port_nft::Extras;
 use crate::firewall::{
     Backend, Counters, PortCounts, PortFilter, PortPlan, PortRecorded, Script, Tools, Unwritable,
 };
-use crate::learn::{Kept, LeaseDir, UnixTime};
+use crate::learn::{Kept, Lease, LeaseDir, UnixTime};
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
 use crate::types::InterfaceName;
 
 use change::Wanted;
 pub use error::{BindingError, Tried};
 pub use learning::{Learning, Told};
-use meaning::{Known, meaning};
+use meaning::{Known, meaning, method};
 use seat::Seats;
 pub use status::Status;
 
@@ -307,10 +307,14 @@ impl Bindings {
         bound.iter().map(wanted).collect()
     }
 
-    /// What was learnt about a port's guest and still holds.
+    /// What was learnt about a port's guest, still holds, and would be believed by this binding.
     fn kept(&self, status: &Status, binding: &Binding) -> Result<Option<Kept>, BindingError> {
         let kept = self.leases.read(&status.port, now())?;
-        Ok(kept.filter(|kept| kept.is_of(status.index, binding.mac)))
+        let kept = kept.filter(|kept| kept.is_of(status.index, binding.mac));
+        // What a mistake in its parameters is, who makes the rules says.
+        let method = method(&binding.variables()).ok().flatten();
+        let believes = |lease: Lease| method.as_ref().is_some_and(|method| method.believes(&lease));
+        Ok(kept.filter(|kept| kept.lease.is_none_or(believes)))
     }
 
     fn seat_error(&self, port: &InterfaceName, source: std::io::Error) -> BindingError {

@@ -176,7 +176,7 @@ pub(super) async fn learn(
         return Ok(());
     }
     let ended = go_on(bindings, next).await;
-    let last = ended.as_ref().map_or_else(|error| told_failure(error), |()| ".\n".to_owned());
+    let last = ended.as_ref().map_or_else(told_failure, |()| ".\n".to_owned());
     print(last.as_bytes())?;
     ended
 }

@@ -30,12 +30,22 @@ pub struct Learner {
     host: Vec<Ipv4Net>,
     /// The lease that is in force.
     lease: Option<Lease>,
-    /// Something was learnt before: packets that are not DHCP teach nothing more.
-    taught: bool,
+    taught: Taught,
     /// The transaction of the guest's last request that has no answer yet.
     transaction: Option<u32>,
     /// What a server offered in that transaction.
     offered: Option<Ipv4Addr>,
+}
+
+/// Whether something was learnt before. Then packets that are not DHCP teach nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taught {
+    /// Nothing that counts.
+    Never,
+    /// Yes, and nothing of it was checked ([`Learner::check`]).
+    Unchecked,
+    /// Yes, or in an earlier run.
+    Before,
 }
 
 impl Learner {
@@ -48,7 +58,7 @@ impl Learner {
             guest: guest.into(),
             host,
             lease: None,
-            taught: false,
+            taught: Taught::Never,
             transaction: None,
             offered: None,
         }
@@ -57,8 +67,11 @@ impl Learner {
     /// The same, for a port about which something was learnt in an earlier run: a lease, or that it
     /// had one ([`super::Kept`]). A lease that could not be learnt now is not taken over.
     pub fn resumed(mut self, lease: Option<Lease>, now: UnixTime) -> Self {
-        self.taught = true;
-        self.lease = lease.filter(|lease| !lease.is_over(now) && self.is_possible(lease.address));
+        self.taught = Taught::Before;
+        let holds = |lease: &Lease| {
+            !lease.is_over(now) && self.method.believes(lease) && self.is_possible(lease.address)
+        };
+        self.lease = lease.filter(holds);
         self
     }
 
@@ -72,13 +85,33 @@ impl Learner {
         self.offered
     }
 
-    /// The frames that can teach something from now on. After each change the capture can be
-    /// narrowed to it.
+    /// Whether anything was learnt that stood its check, in this run or in an earlier one.
+    pub fn is_taught(&self) -> bool {
+        self.taught == Taught::Before
+    }
+
+    /// The frames that can teach something from now on. After each [`check`](Self::check) the
+    /// capture can be narrowed to it.
     pub fn interest(&self) -> Interest {
         match self.method {
-            Method::Any if !self.taught => Interest::All,
+            Method::Any if !self.is_taught() => Interest::All,
             _ => Interest::Dhcp,
         }
+    }
+
+    /// Checks the lease against the host's own addresses once more, before it is put in force: the
+    /// host may have others by then. A lease that could not be learnt now is forgotten, and where
+    /// none has stood its check before, it is as if nothing had ever been learnt.
+    pub fn check(&mut self, host: Vec<Ipv4Net>) -> Option<Change> {
+        self.host = host;
+        self.offered = self.offered.filter(|address| self.is_possible(*address));
+        let gone = self.lease.filter(|lease| !self.is_possible(lease.address));
+        self.taught = match self.taught {
+            Taught::Unchecked if gone.is_some() => Taught::Never,
+            Taught::Unchecked => Taught::Before,
+            taught => taught,
+        };
+        if gone.is_some() { self.forget() } else { None }
     }
 
     /// Takes in a frame, from its destination address on.
@@ -129,7 +162,8 @@ impl Learner {
 
     /// The guest speaks with an address.
     fn heard(&mut self, address: Ipv4Addr) -> Option<Change> {
-        if self.interest() != Interest::All || !self.is_possible(address) {
+        let is_first = self.method == Method::Any && self.taught == Taught::Never;
+        if !is_first || !self.is_possible(address) {
             return None;
         }
         self.learn(Lease { address, teacher: Teacher::Traffic, until: None })
@@ -140,7 +174,7 @@ impl Learner {
         let Content::Ip(packet) = frame.content else { return None };
         let dhcp = packet.dhcp?;
         let is_for_guest = frame.destination == self.guest || frame.destination == BROADCAST;
-        if !is_for_guest || dhcp.client != self.guest || !self.is_served_by(packet.source) {
+        if !is_for_guest || dhcp.client != self.guest || !self.method.hears(packet.source) {
             return None;
         }
         if self.transaction != Some(dhcp.transaction) {
@@ -161,13 +195,13 @@ impl Learner {
                 self.end_transaction();
                 self.learn(Lease {
                     address: dhcp.given,
-                    teacher: Teacher::Dhcp,
+                    teacher: Teacher::Dhcp { server: packet.source },
                     until: now.after_lease_time(lease_time),
                 })
             }
             Message::Nak => {
                 self.end_transaction();
-                let leased = self.lease?.teacher == Teacher::Dhcp;
+                let leased = self.lease?.teacher.is_dhcp();
                 if leased { self.forget() } else { None }
             }
             _ => None,
@@ -181,7 +215,9 @@ impl Learner {
     }
 
     fn learn(&mut self, lease: Lease) -> Option<Change> {
-        self.taught = true;
+        if self.taught == Taught::Never {
+            self.taught = Taught::Unchecked;
+        }
         let old = self.lease.replace(lease);
         Some(match old {
             Some(old) if old.address == lease.address => Change::Renewed(lease),
@@ -194,14 +230,7 @@ impl Learner {
     }
 
     fn has_leased(&self, address: Ipv4Addr) -> bool {
-        self.lease.is_some_and(|l| l.address == address && l.teacher == Teacher::Dhcp)
-    }
-
-    fn is_served_by(&self, server: Ipv4Addr) -> bool {
-        match &self.method {
-            Method::Any => true,
-            Method::Dhcp { servers } => servers.is_empty() || servers.contains(&server),
-        }
+        self.lease.is_some_and(|l| l.address == address && l.teacher.is_dhcp())
     }
 
     /// Whether it can be a guest's address at all.

@@ -36,12 +36,22 @@ impl UnixTime {
 
 /// Who taught an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(tag = "teacher", rename_all = "lowercase")]
 pub enum Teacher {
     /// A DHCP server acknowledged it.
-    Dhcp,
+    Dhcp {
+        /// Which, by the packet's source address, as [`Method`](super::Method) has it.
+        server: Ipv4Addr,
+    },
     /// The guest used it.
     Traffic,
+}
+
+impl Teacher {
+    /// Whether it is a DHCP server.
+    pub fn is_dhcp(self) -> bool {
+        matches!(self, Teacher::Dhcp { .. })
+    }
 }
 
 /// An address that a guest has.
@@ -50,6 +60,7 @@ pub struct Lease {
     /// The address.
     pub address: Ipv4Addr,
     /// Who taught it.
+    #[serde(flatten)]
     pub teacher: Teacher,
     /// When it is over; `None` is never.
     pub until: Option<UnixTime>,

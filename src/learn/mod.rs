@@ -26,6 +26,10 @@
 //!   type makes the message malformed.
 //! - An offer is not an address: a guest can collect many and take none. It is shown
 //!   ([`Learner::offered`]) until the acknowledgement decides.
+//! - Addresses of blocks that give no guest its address, and the host's own, are never learnt. The
+//!   host may get one between the frame and the rules, so who puts a lease in force has it checked
+//!   once more ([`Learner::check`]). An address that the host gets later stays the guest's until it
+//!   is learnt anew, by a renewal or because whoever learns is another.
 //! - With [`Method::Any`] also the first ARP or IPv4 packet, once in the port's life: a guest that
 //!   gave its lease back cannot speak itself a new address. Only DHCP replaces an address.
 //!
@@ -61,6 +65,25 @@ pub enum Method {
         /// that is the agent. None is everyone's.
         servers: Vec<Ipv4Addr>,
     },
+}
+
+impl Method {
+    /// Whether this server's answers count.
+    pub fn hears(&self, server: Ipv4Addr) -> bool {
+        match self {
+            Method::Any => true,
+            Method::Dhcp { servers } => servers.is_empty() || servers.contains(&server),
+        }
+    }
+
+    /// Whether a lease could have been learnt this way: one that is kept may have been learnt
+    /// another way, for another binding.
+    pub fn believes(&self, lease: &Lease) -> bool {
+        match lease.teacher {
+            Teacher::Dhcp { server } => self.hears(server),
+            Teacher::Traffic => *self == Method::Any,
+        }
+    }
 }
 
 /// Which way a frame goes.

@@ -2,14 +2,20 @@
 //!
 //! | | from the guest, with its MAC address | to the guest's MAC address or to all |
 //! |---|---|---|
-//! | [`Method::Dhcp`] | DHCP to servers | DHCP from servers, or from those that are named |
+//! | [`Method::Dhcp`] | DHCP to servers from 0.0.0.0 | DHCP from servers, or from those that are named |
 //! | [`Method::Any`] | the same, and ARP probes | the same, and ARP |
 //!
-//! Everything else is dropped. An ARP probe says no address (RFC 5227), so it deceives nobody. An
-//! ARP packet that says one is dropped like any other packet of the guest: it teaches the learner
-//! all the same, which sees it before any rule does, and nobody else before it is checked. The
-//! guest sends it again, after a second as a rule, and then it passes the rules that were made with
-//! what it said. So nothing leaves that the final rules would not let out.
+//! Everything else is dropped. A client without an address asks for one from 0.0.0.0 (RFC 2131
+//! section 4.1), and an ARP probe says no address (RFC 5227): they deceive nobody. An ARP packet
+//! that says one is dropped like any other packet of the guest: it teaches the learner all the same,
+//! which sees it before any rule does, and nobody else before it is checked. The guest sends it
+//! again, after a second as a rule, and then it passes the rules that were made with what it said.
+//! So nothing leaves that says an address before the final rules can judge it.
+//!
+//! The price: a guest that has an address already, because it ran before its port was bound, renews
+//! it from that address (RFC 2131 section 4.3.2), and no server hears it. It is back when it asks
+//! anew from 0.0.0.0, at the latest when its lease is over; with [`Method::Any`], when it sends its
+//! next ARP packet, or an IPv4 packet that is not DHCP.
 
 use std::net::Ipv4Addr;
 
@@ -31,8 +37,9 @@ const ORIGIN: &str = "CTRL_IP_LEARNING";
 pub fn learning_rules(method: &Method, guest: Mac) -> PortRules {
     let guest = guest.octets();
     let from_guest = hardware(Hardware::Source, guest);
-    let mut out =
-        vec![(DHCP, [ports(CLIENT_PORT, SERVER_PORT), vec![from_guest.clone()]].concat())];
+    let without_address = is_exactly(Address::Source, Ipv4Addr::UNSPECIFIED);
+    let asks = [ports(CLIENT_PORT, SERVER_PORT), vec![from_guest.clone(), without_address]];
+    let mut out = vec![(DHCP, asks.concat())];
     let mut back = Vec::new();
     for receiver in [guest, [0xff; 6]] {
         let receiver = hardware(Hardware::Destination, receiver);

@@ -54,7 +54,7 @@ fn stranger(guest: Host) -> Host {
 
 /// What says another MAC address than the guest's, or is neither IPv4 nor ARP: no address can be
 /// learnt from it.
-pub fn foreign(guest: Host) -> Vec<Kind> {
+fn foreign(guest: Host) -> Vec<Kind> {
     let other = stranger(guest);
     let lying_arp = Host { mac: other.mac, ..guest };
     let udp = || Frame::udp(guest, PEER, 1000, 2000);
@@ -94,9 +94,23 @@ pub fn spoofed(guest: Host) -> Vec<Kind> {
     ]
 }
 
+/// What no guest may say before or after its address is known, and from which none can be learnt:
+/// [`foreign`] frames, and such to DHCP servers that say an address that is not the guest's.
+pub fn never(guest: Host) -> Vec<Kind> {
+    let other = Host { mac: guest.mac, ..stranger(guest) };
+    let host = Host { mac: guest.mac, ..BRIDGE };
+    let everyone = Host { mac: [0xff; 6], v4: Ipv4Addr::BROADCAST, ..PEER };
+    let dhcp = [
+        Kind::new("DHCP from another address", Frame::udp(other, PEER, 68, 67)),
+        Kind::new("DHCP from another address to all", Frame::udp(other, everyone, 68, 67)),
+        Kind::new("DHCP from the host's address", Frame::udp(host, PEER, 68, 67)),
+    ];
+    foreign(guest).into_iter().chain(dhcp).collect()
+}
+
 /// What clean-traffic refuses of a guest that has an address.
 pub fn refused(guest: Host) -> Vec<Kind> {
-    foreign(guest).into_iter().chain(spoofed(guest)).collect()
+    never(guest).into_iter().chain(spoofed(guest)).collect()
 }
 
 /// What it lets pass.

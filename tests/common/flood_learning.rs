@@ -6,7 +6,7 @@ use std::fs::File;
 
 use crate::common::dhcp_frame::{ACK, DhcpFrame, REQUEST};
 use crate::common::frame::{Frame, PEER, VM};
-use crate::flood::{Load, asking, foreign, own, refused, write};
+use crate::flood::{Load, asking, never, own, refused, write};
 
 /// What teaches the address of [`VM`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Method {
     pub fn load(self) -> Load {
         let [dhcp, probe] = asking(VM);
         match self {
-            Method::Any => Load { forbidden: foreign(VM), allowed: vec![dhcp, probe] },
+            Method::Any => Load { forbidden: never(VM), allowed: vec![dhcp, probe] },
             Method::Dhcp => {
                 let forbidden = refused(VM).into_iter().chain(own(VM)).chain([probe]).collect();
                 Load { forbidden, allowed: vec![dhcp] }

@@ -21,13 +21,15 @@ pub struct Observed {
     asked: Option<u32>,
     /// Something was learnt before.
     taught: bool,
+    /// Some of that has stood its check.
+    checked: bool,
 }
 
 impl Observed {
     /// One that knows nothing yet.
     pub fn new(method: Method, hosts: Vec<Ipv4Net>) -> Self {
         let learner = Learner::new(method.clone(), guest(), hosts.clone());
-        Observed { learner, method, hosts, asked: None, taught: false }
+        Observed { learner, method, hosts, asked: None, taught: false, checked: false }
     }
 
     /// The lease that is in force.
@@ -54,7 +56,7 @@ impl Observed {
         match change {
             Some(Change::Learnt(lease) | Change::Renewed(lease)) => {
                 match lease.teacher {
-                    Teacher::Dhcp => self.check_answer(way, frame, lease, now),
+                    Teacher::Dhcp { .. } => self.check_answer(way, frame, lease, now),
                     Teacher::Traffic => self.check_speech(way, frame, lease),
                 }
                 self.taught = true;
@@ -62,9 +64,34 @@ impl Observed {
             Some(Change::Forgotten(address)) => self.check_loss(way, frame, address, before),
             None => {}
         }
-        let wide = self.method == Method::Any && !self.taught;
-        assert_eq!(self.learner.interest(), if wide { Interest::All } else { Interest::Dhcp });
+        self.check_interest();
         change
+    }
+
+    /// The host has these addresses by the time that the lease is put in force.
+    ///
+    /// # Panics
+    /// When anything but an address that is the host's is forgotten.
+    pub fn check(&mut self, hosts: Vec<Ipv4Net>) -> Option<Change> {
+        let before = self.lease();
+        self.hosts = hosts;
+        let change = self.learner.check(self.hosts.clone());
+        let refused = before.filter(|lease| self.refuses(lease.address));
+        assert_eq!(change, refused.map(|lease| Change::Forgotten(lease.address)));
+        self.check_account(before, change);
+        if change.is_some() && !self.checked {
+            self.taught = false;
+        }
+        self.checked = self.taught;
+        self.check_interest();
+        change
+    }
+
+    /// Packets that are not DHCP matter until something was learnt that stood its check.
+    fn check_interest(&self) {
+        let wide = self.method == Method::Any && !self.checked;
+        assert_eq!(self.learner.interest(), if wide { Interest::All } else { Interest::Dhcp });
+        assert_eq!(self.learner.is_taught(), self.checked);
     }
 
     /// Time has passed.
@@ -87,9 +114,17 @@ impl Observed {
     pub fn resume(&mut self, lease: Option<Lease>, now: UnixTime) {
         let learner = Learner::new(self.method.clone(), guest(), self.hosts.clone());
         self.learner = learner.resumed(lease, now);
-        (self.asked, self.taught) = (None, true);
+        (self.asked, self.taught, self.checked) = (None, true, true);
         let lives = |lease: &Lease| lease.until.is_none_or(|until| until > now);
-        let expected = lease.filter(|lease| lives(lease) && !self.refuses(lease.address));
+        let could_be_learnt = |lease: &Lease| match (&self.method, lease.teacher) {
+            (Method::Any, _) => true,
+            (Method::Dhcp { servers }, Teacher::Dhcp { server }) => {
+                servers.is_empty() || servers.contains(&server)
+            }
+            (Method::Dhcp { .. }, Teacher::Traffic) => false,
+        };
+        let holds = |lease: &Lease| lives(lease) && could_be_learnt(lease);
+        let expected = lease.filter(|lease| holds(lease) && !self.refuses(lease.address));
         assert_eq!(self.lease(), expected);
         assert_eq!(self.learner.interest(), Interest::Dhcp);
     }
@@ -120,6 +155,7 @@ impl Observed {
         assert_eq!(way, ToGuest);
         self.check_servers(frame, ACK);
         assert_eq!(bootp(frame)[16..20], lease.address.octets());
+        assert_eq!(lease.teacher, Teacher::Dhcp { server: source(frame) });
         assert!(lease.until.is_none_or(|until| until > now), "{lease:?}");
         self.asked = None;
     }
@@ -141,7 +177,7 @@ impl Observed {
         address: Ipv4Addr,
         before: Option<Lease>,
     ) {
-        assert_eq!(before.map(|lease| lease.teacher), Some(Teacher::Dhcp));
+        assert!(before.unwrap().teacher.is_dhcp(), "{before:?}");
         match way {
             FromGuest => {
                 assert_eq!(frame[6..12], GUEST);
@@ -164,9 +200,9 @@ impl Observed {
         assert_eq!(bootp(frame)[28..34], GUEST);
         let transaction = <[u8; 4]>::try_from(&bootp(frame)[4..8]).unwrap();
         assert_eq!(Some(u32::from_be_bytes(transaction)), self.asked);
-        let server = <[u8; 4]>::try_from(&frame[26..30]).unwrap();
+        let server = source(frame);
         if let Method::Dhcp { servers } = &self.method {
-            assert!(servers.is_empty() || servers.contains(&server.into()), "{server:?}");
+            assert!(servers.is_empty() || servers.contains(&server), "{server}");
         }
     }
 
@@ -197,6 +233,11 @@ impl Observed {
 
 fn guest() -> Mac {
     "52:54:00:11:22:33".parse().unwrap()
+}
+
+/// Where the IPv4 packet in a frame says it comes from.
+fn source(frame: &[u8]) -> Ipv4Addr {
+    <[u8; 4]>::try_from(&frame[26..30]).unwrap().into()
 }
 
 /// What is behind the UDP header: a BOOTP message, where there is one.

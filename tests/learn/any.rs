@@ -2,15 +2,16 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
-use netlaunch::learn::{Method, UnixTime};
+use netlaunch::learn::{Lease, Method, UnixTime};
 use proptest::prelude::*;
 
 use crate::common::dhcp_frame::{
     ACK, DhcpFrame, EVERYONE, GUEST, NAK, OFFER, OTHER, SERVER, arp, set_checksum, speech,
 };
 use crate::common::observed::Observed;
-use crate::{A, B, FORBIDDEN, HOUR, NOW, dhcp_only, hosts};
+use crate::{A, B, FORBIDDEN, HOUR, NOW, by_dhcp, by_traffic, dhcp_only, hosts};
 
 /// A frame that may matter, and which way it goes.
 fn frames() -> impl Strategy<Value = (Direction, Vec<u8>)> {
@@ -72,15 +73,26 @@ enum Event {
     Frame(Direction, Vec<u8>),
     /// So many seconds pass.
     Later(u64),
-    /// Another learner takes over.
-    Restart,
+    /// Another learner takes over, with what is known or with this lease.
+    Restart(Option<Lease>),
+    /// The lease is to be put in force, and the host has these addresses by then.
+    Check(Vec<Ipv4Net>),
+}
+
+/// A lease that may be kept, of whatever binding.
+fn kept() -> impl Strategy<Value = Option<Lease>> {
+    let lease = prop::sample::select(vec![by_dhcp(A), by_traffic(B)]);
+    prop_oneof![Just(None), lease.prop_map(Some)]
 }
 
 fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         12 => mutated().prop_map(|(way, frame)| Event::Frame(way, frame)),
         2 => (0..2 * HOUR).prop_map(Event::Later),
-        1 => Just(Event::Restart),
+        1 => kept().prop_map(Event::Restart),
+        2 => prop::collection::vec(prop::sample::select(vec![A, B]), 0..2).prop_map(|more| {
+            Event::Check(hosts().into_iter().chain(more.into_iter().map(Ipv4Net::from)).collect())
+        }),
     ]
 }
 
@@ -107,7 +119,8 @@ proptest! {
                     now = UnixTime(now.0 + seconds);
                     learner.expire(now);
                 }
-                Event::Restart => learner.resume(learner.lease(), now),
+                Event::Restart(kept) => learner.resume(kept.or(learner.lease()), now),
+                Event::Check(hosts) => drop(learner.check(hosts)),
             }
         }
     }

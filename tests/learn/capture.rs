@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::common::dhcp_frame::{
-    ACK, DISCOVER, DhcpFrame, EVERYONE, GUEST, OTHER, REQUEST, arp, speech,
+    ACK, DISCOVER, DhcpFrame, EVERYONE, GUEST, OTHER, REQUEST, SERVER, arp, speech,
 };
 use crate::common::{Netns, have_root, run, start, wait_until};
 use crate::{A, B, dhcp_only, guest};
@@ -268,7 +268,7 @@ fn a_lease_of_dnsmasq_is_learnt_renewed_and_given_back() {
             let Some(change) = learner.see(way, &frame, now) else { continue };
             changes.push(change);
             let (Change::Learnt(lease) | Change::Renewed(lease)) = change else { continue };
-            assert_eq!((lease.address, lease.teacher), (A, Teacher::Dhcp));
+            assert_eq!((lease.address, lease.teacher), (A, Teacher::Dhcp { server: SERVER }));
             assert_eq!(lease.until, Some(UnixTime(now.0 + 600)));
             // It acts on signals as soon as it has taken the answer in.
             if matches!(change, Change::Learnt(_)) {

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use netlaunch::learn::Direction::{FromGuest, ToGuest};
 use netlaunch::learn::{Change, Interest, Learner, Method};
 
@@ -98,6 +99,8 @@ fn what_is_given_back_is_forgotten() {
         assert_eq!(lesson(&mut learner, &[(FromGuest, frame.bytes())]), expected, "{frame:?}");
         // The guest cannot speak itself another one then.
         assert_eq!(lesson(&mut learner, &[(FromGuest, speech(GUEST, B))]), []);
+        assert_eq!(learner.check(Vec::new()), None);
+        assert_eq!(lesson(&mut learner, &[(FromGuest, speech(GUEST, B))]), []);
         assert_eq!(learner.interest(), Interest::Dhcp);
         let again = [asks(REQUEST), answers(ACK, B)];
         assert_eq!(lesson(&mut learner, &again), [Change::Learnt(by_dhcp(B))]);
@@ -113,8 +116,11 @@ fn any_learns_from_the_first_packet_and_only_dhcp_corrects_it() {
         assert_eq!(lesson(&mut learner, &[(ToGuest, first.clone())]), []);
         let said = lesson(&mut learner, &[(FromGuest, first)]);
         assert_eq!(said, [Change::Learnt(by_traffic(A))]);
-        assert_eq!(learner.interest(), Interest::Dhcp);
         let others = [(FromGuest, speech(GUEST, B)), (FromGuest, arp(GUEST, GUEST, B, 1))];
+        assert_eq!(lesson(&mut learner, &others), []);
+        assert_eq!(learner.interest(), Interest::All);
+        assert_eq!(learner.check(Vec::new()), None);
+        assert_eq!(learner.interest(), Interest::Dhcp);
         assert_eq!(lesson(&mut learner, &others), []);
         // No server has given it, so none can take it.
         let nak = [asks(REQUEST), answers(NAK, Ipv4Addr::UNSPECIFIED)];
@@ -132,6 +138,37 @@ fn any_learns_from_the_first_packet_and_only_dhcp_corrects_it() {
     ] {
         assert_eq!(lesson(&mut learner(Method::Any), &[(FromGuest, spoofed)]), []);
     }
+}
+
+#[test]
+fn an_address_that_is_the_hosts_when_it_is_checked_was_never_learnt() {
+    let host_has = |address: Ipv4Addr| vec![Ipv4Net::from(address)];
+    let speaks = |address| [(FromGuest, speech(GUEST, address))];
+    let given = |address| [asks(REQUEST), answers(ACK, address)];
+    let frames = [speaks(A).to_vec(), given(A).to_vec()];
+    for first in frames {
+        let mut learner = learner(Method::Any);
+        lesson(&mut learner, &first);
+        assert_eq!(learner.check(host_has(A)), Some(Change::Forgotten(A)));
+        assert_eq!((learner.lease(), learner.is_taught()), (None, false));
+        assert_eq!(learner.interest(), Interest::All);
+        // It is the host's from now on.
+        assert_eq!(lesson(&mut learner, &speaks(A)), []);
+        assert_eq!(lesson(&mut learner, &given(A)), []);
+        assert_eq!(lesson(&mut learner, &speaks(B)), [Change::Learnt(by_traffic(B))]);
+        assert_eq!(learner.check(host_has(A)), None);
+        assert_eq!((learner.lease(), learner.is_taught()), (Some(by_traffic(B)), true));
+        // Once something was known, only DHCP teaches in place of what is the host's.
+        assert_eq!(learner.check(host_has(B)), Some(Change::Forgotten(B)));
+        assert!(learner.is_taught());
+        assert_eq!(lesson(&mut learner, &speaks(A)), []);
+        assert_eq!(lesson(&mut learner, &given(A)), [Change::Learnt(by_dhcp(A))]);
+    }
+    // Nor is one offered.
+    let mut learner = learner(dhcp_only());
+    lesson(&mut learner, &[asks(DISCOVER), answers(OFFER, A)]);
+    assert_eq!(learner.check(host_has(A)), None);
+    assert_eq!(learner.offered(), None);
 }
 
 #[test]

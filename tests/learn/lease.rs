@@ -1,11 +1,13 @@
 //! How long addresses are known, and where they are kept.
 
 use netlaunch::learn::Direction::{FromGuest, ToGuest};
-use netlaunch::learn::{Change, Kept, LeaseDir, Method, UnixTime};
+use netlaunch::learn::{Change, Kept, Lease, LeaseDir, Method, UnixTime};
 use serde_json::{Value, json};
 
-use crate::common::dhcp_frame::{ACK, DhcpFrame, GUEST, REQUEST, speech};
-use crate::{A, B, HOUR, NOW, answers, asks, by_dhcp, dhcp_only, guest, learner, lesson};
+use crate::common::dhcp_frame::{ACK, DhcpFrame, GUEST, REQUEST, SERVER, speech};
+use crate::{
+    A, B, HOUR, NOW, answers, asks, by_dhcp, by_traffic, dhcp_only, guest, learner, lesson,
+};
 
 #[test]
 fn leases_end_with_their_time() {
@@ -19,6 +21,24 @@ fn leases_end_with_their_time() {
     lesson(&mut learner, &[asks(REQUEST), (ToGuest, ack.bytes())]);
     assert_eq!(learner.lease().unwrap().until, None);
     assert_eq!(learner.expire(UnixTime(u64::MAX)), None);
+}
+
+#[test]
+fn a_lease_is_taken_over_where_it_could_have_been_learnt() {
+    let by = |servers: &[std::net::Ipv4Addr]| Method::Dhcp { servers: servers.to_vec() };
+    for (method, believes_server, believes_traffic) in [
+        (Method::Any, true, true),
+        (by(&[]), true, false),
+        (by(&[B, SERVER]), true, false),
+        (by(&[B]), false, false),
+    ] {
+        for (lease, believed) in [(by_dhcp(A), believes_server), (by_traffic(A), believes_traffic)]
+        {
+            let expected = believed.then_some(lease);
+            let resumed = learner(method.clone()).resumed(Some(lease), NOW);
+            assert_eq!(resumed.lease(), expected, "{method:?}, {lease:?}");
+        }
+    }
 }
 
 #[test]
@@ -37,9 +57,17 @@ fn what_was_learnt_is_kept_for_this_port_and_guest_alone() {
         "port": "vnet0",
         "index": 7,
         "mac": "52:54:00:11:22:33",
-        "lease": { "address": "10.5.0.20", "teacher": "dhcp", "until": 1003600 },
+        "lease": {
+            "address": "10.5.0.20",
+            "teacher": "dhcp",
+            "server": "10.5.0.1",
+            "until": 1003600,
+        },
     });
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
+    let other = json!({ "address": "10.5.0.20", "teacher": "traffic", "until": null });
+    assert_eq!(serde_json::to_value(by_traffic(A)).unwrap(), other);
+    assert_eq!(serde_json::from_value::<Lease>(other).unwrap(), by_traffic(A));
     assert_eq!(dir.read(&port, NOW).unwrap(), Some(kept.clone()));
     assert!(kept.is_of(7, guest()));
     assert!(!kept.is_of(8, guest()));

@@ -39,7 +39,8 @@ fn learner(method: Method) -> Learner {
 }
 
 fn by_dhcp(address: Ipv4Addr) -> Lease {
-    Lease { address, teacher: Teacher::Dhcp, until: Some(UnixTime(NOW.0 + HOUR)) }
+    let teacher = Teacher::Dhcp { server: SERVER };
+    Lease { address, teacher, until: Some(UnixTime(NOW.0 + HOUR)) }
 }
 
 fn by_traffic(address: Ipv4Addr) -> Lease {

@@ -24,6 +24,9 @@ fn while_it_is_learnt_only_what_that_takes_passes() {
     let ack = DhcpFrame::answers(ACK, A);
     let ack_to_all = DhcpFrame { to: EVERYONE, ..ack.clone() };
     let request = DhcpFrame::asks(REQUEST);
+    let request_to_server = DhcpFrame { destination: SERVER, ..request.clone() };
+    let asks_as = |source| DhcpFrame { source, ..DhcpFrame::asks(REQUEST) };
+    let renewal = DhcpFrame { to: OTHER, destination: SERVER, ciaddr: A, ..asks_as(A) };
     let probe = |from, sender| arp(from, sender, Ipv4Addr::UNSPECIFIED, 1);
     let arp_to = |to: [u8; 6]| {
         let mut frame = arp(OTHER, OTHER, SERVER, 2);
@@ -33,6 +36,10 @@ fn while_it_is_learnt_only_what_that_takes_passes() {
     let answer_to_dns = ethernet(GUEST, OTHER, 0x0800, &ipv4(SERVER, A, 17, &udp(53, 68, b"x")));
     let table: Vec<(&str, Way, Vec<u8>, &[&Method])> = vec![
         ("a request", Way::Out, request.bytes(), &methods),
+        ("a request to one server", Way::Out, request_to_server.bytes(), &methods),
+        ("a request from an address", Way::Out, asks_as(A).bytes(), &[]),
+        ("a request from nearly none", Way::Out, asks_as(Ipv4Addr::new(0, 0, 0, 1)).bytes(), &[]),
+        ("a renewal", Way::Out, renewal.bytes(), &[]),
         (
             "a request of others",
             Way::Out,
