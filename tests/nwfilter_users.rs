@@ -9,9 +9,15 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
 use common::port_scene::{PortScene, Station, done};
-use common::{USER, finish, have_root, text};
+use common::{USER, finish, have_root, text, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// What has to come comes within this.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs `netlaunch nwfilter` as an ordinary user whose configuration directory is this.
 fn as_user(scene: &PortScene, config: &Path, args: &[&str]) -> Output {
@@ -53,6 +59,34 @@ fn an_ordinary_users_definitions_are_his_own() {
     assert_eq!(scene.ruleset(), rules);
     done(finish(scene.sandbox.netlaunch(&["firewall", "reload"]))).unwrap();
     assert_eq!(scene.ruleset(), rules);
+}
+
+/// Who may not learn the address of root's port starts nobody who would, and does not say so.
+#[test]
+fn roots_ports_are_roots_to_attend() {
+    if !have_root("roots_ports_are_roots_to_attend") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    scene.bind(Station::Vnet0, "clean-traffic", &[]).unwrap();
+    let own = scene.sandbox.path("own");
+    fs::create_dir(&own).unwrap();
+    chown(&own, Some(USER), Some(USER)).unwrap();
+    let says = |rule: &str| {
+        let file = document(&scene, "mine", rule);
+        let output = as_user(&scene, &own, &["define", &file]);
+        let said = text(&output.stderr);
+        assert!(output.status.success() && said.lines().count() == 1, "{said}");
+        assert!(said.contains("the filter mine is defined in"), "{said}");
+    };
+    says(TELNET);
+    // Nor where nobody learns it any more.
+    let pid = || scene.list()["bindings"][0]["learning"]["pid"].as_i64();
+    kill(Pid::from_raw(pid().unwrap() as i32), Signal::SIGKILL).unwrap();
+    assert!(wait_until(LIMIT, || pid().is_none()));
+    says("");
+    scene.define("unrelated", "").unwrap();
+    assert!(wait_until(LIMIT, || pid().is_some()), "root's next command does");
 }
 
 /// Who may write the definitions of root's ports may still not change their rules, and definition and

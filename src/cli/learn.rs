@@ -13,6 +13,8 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use caps::Capability;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 
 use super::environment::Environment;
 use super::nwfilter_error::NwfilterError;
@@ -104,8 +106,13 @@ pub(super) async fn bind(
     }
 }
 
-/// Starts a process for every port whose own was killed.
+/// Starts a process for every port whose own was killed; nothing for whoever may not keep there what
+/// is learnt, and cannot even tell who learns.
 pub(super) fn attend(bindings: &Bindings, environment: &Environment) {
+    let state = environment.state_dir().join("nwfilter");
+    if faccessat(AT_FDCWD, &state, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_err() {
+        return;
+    }
     let ports = match bindings.unattended() {
         Ok(ports) => ports,
         Err(error) => return tracing::warn!("{error}"),
