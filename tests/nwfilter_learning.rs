@@ -214,6 +214,37 @@ fn what_a_server_gives_is_in_force_until_it_ends() {
     });
 }
 
+/// The guest's own packets teach then, and of servers those that are named.
+#[test]
+fn servers_are_named_for_learning_from_anything_too() {
+    on_both("the test of servers that are named", |scene| {
+        for method in ["any", "dhcp"] {
+            let bind = |server| {
+                let parameters = [("CTRL_IP_LEARNING", method), ("DHCPSERVER", server)];
+                scene.bind(Station::Vnet0, "clean-traffic", &parameters)
+            };
+            for none in ["dhcp.example", "10.2.3.0/24", "fe80::1"] {
+                let said = bind(none).unwrap_err();
+                let mistake = format!("DHCPSERVER cannot be \"{none}\": write the IPv4 address");
+                assert!(said.contains(&mistake) && said.lines().count() == 1, "{said}");
+            }
+            bind("10.2.3.9").unwrap();
+            let request = DhcpFrame { from: VM.mac, chaddr: VM.mac, ..DhcpFrame::asks(REQUEST) };
+            scene.write(Station::Vnet0, &request.bytes());
+            scene.write(Station::Vnet1, &acknowledgement(STRANGER.v4, 3600, OTHER).bytes());
+            scene.write(Station::Peer, &acknowledgement(VM.v4, 3600, PEER).bytes());
+            learns(scene, Some(VM.v4));
+            is_in_force(scene);
+            scene.unbind(Station::Vnet0);
+            fs::remove_file(scene.sandbox.path("state/nwfilter/leases/vnet0.json")).unwrap();
+        }
+        // Where no address is learnt it is a variable like others.
+        let filter = "<rule action='drop' direction='out'><ipv6 srcipaddr='$DHCPSERVER'/></rule>";
+        scene.define("mine", filter).unwrap();
+        scene.bind(Station::Vnet0, "mine", &[("DHCPSERVER", "fe80::1")]).unwrap();
+    });
+}
+
 #[test]
 fn a_lease_survives_whoever_learnt_it() {
     on_both("the test of learners that are killed", |scene| {

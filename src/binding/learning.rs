@@ -214,7 +214,7 @@ impl Bindings {
         binding: &Binding,
     ) -> Result<Option<Kept>, BindingError> {
         let Some(kept) = self.kept(status, binding)? else { return Ok(None) };
-        let learner = Learner::new(Method::Any, binding.mac, own_addresses().await?);
+        let learner = Learner::new(Method::any(Vec::new()), binding.mac, own_addresses().await?);
         if learner.resumed(kept.lease, now()).lease() == kept.lease {
             return Ok(Some(kept));
         }
