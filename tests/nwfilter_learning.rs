@@ -245,6 +245,39 @@ fn servers_are_named_for_learning_from_anything_too() {
     });
 }
 
+/// Frames that the learner has no room for are lost, and those that the rules drop take none.
+#[test]
+fn a_flood_of_answers_delays_learning_unless_servers_are_named() {
+    on_both("the test of floods of answers", |scene| {
+        for named in [true, false] {
+            let server = named.then_some(("DHCPSERVER", "10.2.3.9"));
+            let parameters: Vec<_> =
+                [("CTRL_IP_LEARNING", "dhcp")].into_iter().chain(server).collect();
+            scene.bind(Station::Vnet0, "clean-traffic", &parameters).unwrap();
+            let pid = learner(scene);
+            kill(pid, Signal::SIGSTOP).unwrap();
+            let mut answer = acknowledgement(STRANGER.v4, 3600, OTHER);
+            answer.transaction = 99;
+            for _ in 0..1000 {
+                scene.write(Station::Vnet1, &answer.bytes());
+            }
+            lease(scene, VM.v4, 3600);
+            kill(pid, Signal::SIGCONT).unwrap();
+            if !named {
+                let again = || {
+                    lease(scene, VM.v4, 3600);
+                    learning(scene)["address"] == json!(VM.v4)
+                };
+                assert!(wait_until(LIMIT, again), "{}", learning(scene));
+            }
+            learns(scene, Some(VM.v4));
+            is_in_force(scene);
+            scene.unbind(Station::Vnet0);
+            fs::remove_file(scene.sandbox.path("state/nwfilter/leases/vnet0.json")).unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_lease_survives_whoever_learnt_it() {
     on_both("the test of learners that are killed", |scene| {

@@ -11,11 +11,14 @@
 //! A [`Learning`] ends with its interface, with its binding, and when somebody asks its holder to
 //! leave. Dropping it ends it at any time; rules stay as they are.
 //!
-//! # What a guest can make it do
+//! # What a flood can make it do
 //!
 //! Rules change at most four times a second, however often a guest gives its lease back and gets
-//! another. A guest that floods with packets of its own that teach nothing is heard with pauses; it
-//! loses packets of its own alone.
+//! another. Frames that teach nothing are taken with pauses, so that a flood of them costs little;
+//! those that wait then may be lost, and with them one that would have taught. A guest that floods
+//! delays itself alone. But a neighbour can flood with DHCP answers to the guest, too, and delay
+//! what the guest learns until an exchange gets through. Where servers are named, the rules to learn
+//! by drop the answers of others before they come here.
 
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
