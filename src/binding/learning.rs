@@ -24,9 +24,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::learnt::{learner, own_addresses};
 use super::meaning::method;
 use super::seat::Seat;
 use super::{BindingError, BindingSettings, Bindings, Status, now};
@@ -209,22 +209,6 @@ impl Bindings {
         Ok(self.learning(status, binding, learner, capture, seat))
     }
 
-    /// What was learnt for an earlier binding of the same guest to the same port. An address that is
-    /// the host's by now is kept no more.
-    pub(super) async fn inherited(
-        &self,
-        status: &Status,
-        binding: &Binding,
-    ) -> Result<Option<Kept>, BindingError> {
-        let Some(kept) = self.kept(status, binding)? else { return Ok(None) };
-        let learner = Learner::new(Method::any(Vec::new()), binding.mac, own_addresses().await?);
-        if learner.resumed(kept.lease, now()).lease() == kept.lease {
-            return Ok(Some(kept));
-        }
-        self.leases.remove(&status.port)?;
-        Ok(None)
-    }
-
     /// Goes on with what another process handed over; nothing where the port or its filter is gone.
     ///
     /// # Errors
@@ -399,27 +383,4 @@ enum InForce {
     Was,
     /// The port, or its filter, is gone.
     Gone,
-}
-
-/// A learner for the guest of a binding.
-async fn learner(
-    binding: &Binding,
-    method: Method,
-    kept: Option<Kept>,
-) -> Result<Learner, BindingError> {
-    let learner = Learner::new(method, binding.mac, own_addresses().await?);
-    Ok(match kept {
-        Some(kept) => learner.resumed(kept.lease, now()),
-        None => learner,
-    })
-}
-
-/// The host's own IPv4 addresses, with their subnets.
-async fn own_addresses() -> Result<Vec<Ipv4Net>, BindingError> {
-    let host = Netlink::open()?.host().await?;
-    let own = |net: IpNet| match net {
-        IpNet::V4(net) => Some(net),
-        IpNet::V6(_) => None,
-    };
-    Ok(host.addresses.into_iter().filter_map(|address| own(address.address)).collect())
 }
