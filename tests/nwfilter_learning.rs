@@ -4,108 +4,30 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/learning_scene.rs"]
+mod learning_scene;
 
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use common::dhcp_frame::{ACK, DhcpFrame, EVERYONE, OFFER, RELEASE, REQUEST};
+use common::dhcp_frame::{DhcpFrame, OFFER, RELEASE, REQUEST};
 use common::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM};
 use common::port_scene::{PortScene, Station, done};
 use common::{USER, have_root, text, wait_until};
+use learning_scene::{
+    LIMIT, NOBODY, SERVERS, STRANGER, acknowledgement, bind, is_in_force, is_not_deceived, learner,
+    learning, learns, lease, on_both, run_netlaunch,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-
-/// What has to come comes within this.
-const LIMIT: Duration = Duration::from_secs(20);
-/// Another address than the guest's.
-const STRANGER: Host = Host { v4: Ipv4Addr::new(10, 2, 3, 200), ..VM };
-/// The guest while it has none.
-const NOBODY: Host = Host { v4: Ipv4Addr::UNSPECIFIED, ..VM };
-/// Whom it asks for one.
-const SERVERS: Host = Host { mac: EVERYONE, v4: Ipv4Addr::BROADCAST, ..PEER };
-
-/// Runs a test on each backend.
-fn on_both(name: &str, test: impl Fn(&PortScene)) {
-    if !have_root(name) {
-        return;
-    }
-    for backend in ["nftables", "iptables"] {
-        println!("{backend}");
-        test(&PortScene::new(Some(backend)));
-    }
-}
-
-/// What `binding-list` says of the learning of vnet0.
-fn learning(scene: &PortScene) -> Value {
-    let list = scene.list();
-    let bindings = list["bindings"].as_array().unwrap();
-    let found = bindings.iter().find(|binding| binding["port"] == "vnet0");
-    found.map_or(Value::Null, |binding| binding["learning"].clone())
-}
-
-fn learns(scene: &PortScene, address: Option<Ipv4Addr>) {
-    let expected = address.map_or(Value::Null, |address| json!(address));
-    let learnt = || learning(scene)["address"] == expected;
-    assert!(wait_until(LIMIT, learnt), "{address:?}: {}", learning(scene));
-}
-
-fn learner(scene: &PortScene) -> Pid {
-    let pid = learning(scene)["pid"].as_i64().unwrap_or_else(|| panic!("{}", learning(scene)));
-    Pid::from_raw(pid as i32)
-}
 
 /// Whether a process runs; one that nobody has waited for does not.
 fn runs(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-}
-
-fn bind(scene: &PortScene, method: &str) {
-    scene.bind(Station::Vnet0, "clean-traffic", &[("CTRL_IP_LEARNING", method)]).unwrap();
-}
-
-/// The guest asks for an address, and a server behind peer0 gives it for this long.
-fn lease(scene: &PortScene, address: Ipv4Addr, seconds: u32) {
-    let request = DhcpFrame { from: VM.mac, chaddr: VM.mac, ..DhcpFrame::asks(REQUEST) };
-    scene.write(Station::Vnet0, &request.bytes());
-    scene.write(Station::Peer, &acknowledgement(address, seconds, PEER).bytes());
-}
-
-fn acknowledgement(address: Ipv4Addr, seconds: u32, server: Host) -> DhcpFrame {
-    let answer = DhcpFrame {
-        to: EVERYONE,
-        from: server.mac,
-        source: server.v4,
-        chaddr: VM.mac,
-        ..DhcpFrame::answers(ACK, address)
-    };
-    let time = [&[51, 4][..], &seconds.to_be_bytes()].concat();
-    answer.options(&[&[53, 1, ACK], &[54, 4], &server.v4.octets(), &time])
-}
-
-/// What the guest may send with its address comes out, and nothing else does.
-fn is_in_force(scene: &PortScene) {
-    assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
-    assert!(scene.leaves(&Frame::arp(VM, PEER, 1)));
-    is_not_deceived(scene);
-}
-
-fn is_not_deceived(scene: &PortScene) {
-    for forbidden in [
-        Frame::udp(STRANGER, PEER, 1, 2),
-        Frame::arp(STRANGER, PEER, 1),
-        Frame::udp(VM, PEER, 1, 2).sent_by(OTHER.mac),
-        Frame::udp6(VM, PEER, 1, 2),
-        Frame::udp(STRANGER, PEER, 68, 67),
-        Frame::udp(STRANGER, SERVERS, 68, 67),
-        Frame::udp(Host { mac: VM.mac, ..BRIDGE }, PEER, 68, 67),
-    ] {
-        assert!(!scene.leaves(&forbidden), "{forbidden:?}");
-    }
 }
 
 /// No rule, no process and no file of a port is left; `pid` was its learner.
@@ -252,74 +174,6 @@ fn a_lease_survives_whoever_learnt_it() {
     });
 }
 
-/// The host's addresses are those that it has when one is put in force, not when learning began.
-#[test]
-fn an_address_that_the_host_has_by_then_is_not_learnt() {
-    on_both("the test of addresses that the host gets meanwhile", |scene| {
-        let hosts = Host { v4: Ipv4Addr::new(10, 9, 9, 1), ..VM };
-        bind(scene, "any");
-        scene.netns.ip("address add 10.9.9.1/24 dev br0");
-        assert!(!scene.leaves(&Frame::arp(hosts, PEER, 1)));
-        assert!(!scene.leaves(&Frame::udp(hosts, PEER, 1, 2)));
-        // It has taught nothing, not even that something was taught.
-        let learnt = || {
-            scene.leaves(&Frame::arp(VM, PEER, 1));
-            learning(scene)["address"] == json!(VM.v4)
-        };
-        assert!(wait_until(LIMIT, learnt), "{}", learning(scene));
-        is_in_force(scene);
-        assert!(!scene.leaves(&Frame::udp(hosts, PEER, 1, 2)));
-        // One that is given while another is in force.
-        scene.netns.ip("address add 10.9.9.2/24 dev br0");
-        let hosts = Host { v4: Ipv4Addr::new(10, 9, 9, 2), ..VM };
-        lease(scene, hosts.v4, 3600);
-        learns(scene, None);
-        assert!(!scene.leaves(&Frame::udp(hosts, PEER, 1, 2)));
-        lease(scene, VM.v4, 3600);
-        learns(scene, Some(VM.v4));
-        // And one that is kept, of a guest that comes back.
-        scene.unbind(Station::Vnet0);
-        scene.netns.ip(&format!("address add {}/32 dev br0", VM.v4));
-        bind(scene, "dhcp");
-        assert_eq!(learning(scene)["address"], Value::Null);
-        assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
-        done(run_netlaunch(scene, &["firewall", "reload"])).unwrap();
-        assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
-        lease(scene, STRANGER.v4, 3600);
-        learns(scene, Some(STRANGER.v4));
-    });
-}
-
-/// A binding believes of what is kept what it would believe now.
-#[test]
-fn a_kept_lease_is_of_a_server_that_the_binding_names() {
-    on_both("the test of leases of other servers", |scene| {
-        let bind_to = |servers: &[&str]| {
-            let servers = servers.iter().map(|server| ("DHCPSERVER", *server));
-            let parameters: Vec<_> =
-                [("CTRL_IP_LEARNING", "dhcp")].into_iter().chain(servers).collect();
-            scene.bind(Station::Vnet0, "clean-traffic", &parameters).unwrap();
-            learning(scene)["address"].clone()
-        };
-        assert_eq!(bind_to(&[]), Value::Null);
-        lease(scene, STRANGER.v4, 3600);
-        learns(scene, Some(STRANGER.v4));
-        for (servers, kept) in [
-            (&["10.2.3.1"][..], false),
-            (&["10.2.3.1", "10.2.3.9"], true),
-            (&["10.2.3.1"], false),
-            (&[], true),
-        ] {
-            scene.unbind(Station::Vnet0);
-            let expected = if kept { json!(STRANGER.v4) } else { Value::Null };
-            assert_eq!(bind_to(servers), expected, "{servers:?}");
-            assert_eq!(scene.leaves(&Frame::udp(STRANGER, PEER, 1, 2)), kept, "{servers:?}");
-            done(run_netlaunch(scene, &["firewall", "reload"])).unwrap();
-            assert_eq!(learning(scene)["address"], expected, "{servers:?}");
-        }
-    });
-}
-
 #[test]
 fn a_port_that_goes_takes_its_learner_and_its_rules_with_it() {
     on_both("the test of ports that go", |scene| {
@@ -448,10 +302,6 @@ fn a_port_whose_rules_cannot_be_set_is_turned_off() {
         learns(scene, Some(VM.v4));
         is_in_force(scene);
     });
-}
-
-fn run_netlaunch(scene: &PortScene, args: &[&str]) -> std::process::Output {
-    common::finish(scene.sandbox.netlaunch(args))
 }
 
 /// Directories can be named from where the command stands, and the process that learns finds them.

@@ -12,7 +12,6 @@ use std::process::Command;
 use common::frame::{Frame, OTHER, PEER, VM};
 use common::port_scene::{PortScene, Station, done};
 use common::{Netns, finish, have_root, run, text};
-use serde_json::Value;
 
 const BACKENDS: [&str; 2] = ["nftables", "iptables"];
 const ADDRESS: &[(&str, &str)] = &[("IP", "10.2.3.4")];

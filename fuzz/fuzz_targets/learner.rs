@@ -31,7 +31,7 @@ struct Lesson<'a> {
 
 #[derive(Debug, Arbitrary)]
 enum How {
-    Any,
+    Any { servers: Vec<Address> },
     Dhcp { servers: Vec<Address> },
 }
 
@@ -159,11 +159,10 @@ struct Damage {
 
 impl Lesson<'_> {
     fn run(&self) {
+        let addresses = |all: &[Address]| all.iter().map(|one| one.value()).collect();
         let method = match &self.method {
-            How::Any => Method::Any,
-            How::Dhcp { servers } => {
-                Method::Dhcp { servers: servers.iter().map(|server| server.value()).collect() }
-            }
+            How::Any { servers } => Method::any(addresses(servers)),
+            How::Dhcp { servers } => Method::dhcp(addresses(servers)),
         };
         let host =
             |(address, length): &(Address, u8)| Ipv4Net::new_assert(address.value(), length % 33);

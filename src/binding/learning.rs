@@ -11,19 +11,22 @@
 //! A [`Learning`] ends with its interface, with its binding, and when somebody asks its holder to
 //! leave. Dropping it ends it at any time; rules stay as they are.
 //!
-//! # What a guest can make it do
+//! # What a flood can make it do
 //!
 //! Rules change at most four times a second, however often a guest gives its lease back and gets
-//! another. A guest that floods with packets of its own that teach nothing is heard with pauses; it
-//! loses packets of its own alone.
+//! another. Frames that teach nothing are taken with pauses, so that a flood of them costs little;
+//! those that wait then may be lost, and with them one that would have taught. A guest that floods
+//! delays itself alone. But a neighbour can flood with DHCP answers to the guest, too, and delay
+//! what the guest learns until an exchange gets through. Where servers are named, the rules to learn
+//! by drop the answers of others before they come here.
 
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::learnt::{learner, own_addresses};
 use super::meaning::method;
 use super::seat::Seat;
 use super::{BindingError, BindingSettings, Bindings, Status, now};
@@ -209,22 +212,6 @@ impl Bindings {
         let capture =
             Capture::open(status.index, binding.mac, learner.interest()).map_err(error)?;
         Ok(self.learning(status, binding, learner, capture, seat))
-    }
-
-    /// What was learnt for an earlier binding of the same guest to the same port. An address that is
-    /// the host's by now is kept no more.
-    pub(super) async fn inherited(
-        &self,
-        status: &Status,
-        binding: &Binding,
-    ) -> Result<Option<Kept>, BindingError> {
-        let Some(kept) = self.kept(status, binding)? else { return Ok(None) };
-        let learner = Learner::new(Method::Any, binding.mac, own_addresses().await?);
-        if learner.resumed(kept.lease, now()).lease() == kept.lease {
-            return Ok(Some(kept));
-        }
-        self.leases.remove(&status.port)?;
-        Ok(None)
     }
 
     /// Goes on with what another process handed over; nothing where the port or its filter is gone.
@@ -421,27 +408,4 @@ enum InForce {
     Was,
     /// The port, or its filter, is gone.
     Gone,
-}
-
-/// A learner for the guest of a binding.
-async fn learner(
-    binding: &Binding,
-    method: Method,
-    kept: Option<Kept>,
-) -> Result<Learner, BindingError> {
-    let learner = Learner::new(method, binding.mac, own_addresses().await?);
-    Ok(match kept {
-        Some(kept) => learner.resumed(kept.lease, now()),
-        None => learner,
-    })
-}
-
-/// The host's own IPv4 addresses, with their subnets.
-async fn own_addresses() -> Result<Vec<Ipv4Net>, BindingError> {
-    let host = Netlink::open()?.host().await?;
-    let own = |net: IpNet| match net {
-        IpNet::V4(net) => Some(net),
-        IpNet::V6(_) => None,
-    };
-    Ok(host.addresses.into_iter().filter_map(|address| own(address.address)).collect())
 }

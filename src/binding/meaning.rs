@@ -5,8 +5,11 @@
 //! |---|---|---|
 //! | has a value, or no rule asks for it | | the filter's rules |
 //! | alone has no value | `any`, or nothing | learnt from DHCP, ARP and IPv4 |
-//! | alone has no value | `dhcp` | learnt from DHCP, of the servers in `DHCPSERVER` where it names some |
+//! | alone has no value | `dhcp` | learnt from DHCP |
 //! | alone has no value | `none` | an error |
+//!
+//! Where it is learnt, `DHCPSERVER` may name the servers whose answers count. Elsewhere it is a
+//! variable like others, such as one for an IPv6 address.
 //!
 //! While the address is unknown, the filter's rules are made all the same, with one that stands for
 //! all: a filter that makes no rules with any address is refused at once.
@@ -17,7 +20,8 @@ use std::sync::Arc;
 use super::BindingError;
 use crate::learn::{Method, learning_rules};
 use crate::nwfilter::{
-    Binding, Compiler, RulesError, StoreError, TreeError, VariableName, Variables, Warning,
+    Binding, Compiler, RulesError, StoreError, TreeError, VariableName, VariableValue, Variables,
+    Warning,
 };
 use crate::rules::port::PortRules;
 
@@ -68,12 +72,12 @@ pub(super) fn meaning(
         })
     };
     let mut variables = binding.variables();
-    let method = method(&variables)?;
-    let (error, method) = match (made(&variables), method) {
+    let way = way(&variables)?;
+    let (error, way) = match (made(&variables), way) {
         (Ok((rules, warnings)), _) => {
             return Ok(Meaning { rules, to_come: None, warnings, method: None });
         }
-        (Err(error), Some(method)) if lacks_address_alone(&error) => (error, method),
+        (Err(error), Some(way)) if lacks_address_alone(&error) => (error, way),
         (Err(error), _) => return Err(error),
     };
     let address = match known {
@@ -81,6 +85,7 @@ pub(super) fn meaning(
         Known::NotYet => SAMPLE,
         Known::Is(address) => address,
     };
+    let method = way(servers(&variables)?);
     // The text of an address is a value, and `IP` is a name.
     if let (Ok(name), Ok(value)) = (ADDRESS.parse(), address.to_string().parse()) {
         variables.set_default(name, value);
@@ -104,28 +109,40 @@ fn lacks_address_alone(error: &BindingError) -> bool {
 }
 
 /// How the variables want the address to be learnt; `None` is not at all.
+///
+/// # Errors
+/// `CTRL_IP_LEARNING` or `DHCPSERVER` has a value that is none.
 pub(super) fn method(variables: &Variables) -> Result<Option<Method>, BindingError> {
-    let values = |name: &str| {
-        let name: Option<VariableName> = name.parse().ok();
-        name.and_then(|name| variables.get(&name)).unwrap_or_default()
-    };
-    match values("CTRL_IP_LEARNING") {
-        [] => Ok(Some(Method::Any)),
-        [value] if value.as_str().eq_ignore_ascii_case("any") => Ok(Some(Method::Any)),
+    way(variables)?.map(|way| Ok(way(servers(variables)?))).transpose()
+}
+
+/// A [`Method`] of some servers.
+type Way = fn(Vec<Ipv4Addr>) -> Method;
+
+fn way(variables: &Variables) -> Result<Option<Way>, BindingError> {
+    match values(variables, "CTRL_IP_LEARNING") {
+        [] => Ok(Some(Method::any)),
+        [value] if value.as_str().eq_ignore_ascii_case("any") => Ok(Some(Method::any)),
+        [value] if value.as_str().eq_ignore_ascii_case("dhcp") => Ok(Some(Method::dhcp)),
         [value] if value.as_str().eq_ignore_ascii_case("none") => Ok(None),
-        [value] if value.as_str().eq_ignore_ascii_case("dhcp") => {
-            let server = |value: &crate::nwfilter::VariableValue| {
-                let address: Result<Ipv4Addr, _> = value.as_str().parse();
-                address.map_err(|_| BindingError::Server(value.to_string()))
-            };
-            let servers = values("DHCPSERVER").iter().map(server).collect::<Result<_, _>>()?;
-            Ok(Some(Method::Dhcp { servers }))
-        }
         values => {
-            let values: Vec<&str> = values.iter().map(|value| value.as_str()).collect();
+            let values: Vec<&str> = values.iter().map(VariableValue::as_str).collect();
             Err(BindingError::Learning(values.join(", ")))
         }
     }
+}
+
+fn servers(variables: &Variables) -> Result<Vec<Ipv4Addr>, BindingError> {
+    let server = |value: &VariableValue| {
+        let address: Result<Ipv4Addr, _> = value.as_str().parse();
+        address.map_err(|_| BindingError::Server(value.to_string()))
+    };
+    values(variables, "DHCPSERVER").iter().map(server).collect()
+}
+
+fn values<'a>(variables: &'a Variables, name: &str) -> &'a [VariableValue] {
+    let name: Option<VariableName> = name.parse().ok();
+    name.and_then(|name| variables.get(&name)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -171,28 +188,27 @@ mod tests {
         assert!(is.to_come.is_none());
         let not_yet = learnt(&[], Known::NotYet).unwrap();
         let mac = "52:54:00:00:00:01".parse().unwrap();
-        assert_eq!(*not_yet.rules, learning_rules(&Method::Any, mac));
+        assert_eq!(*not_yet.rules, learning_rules(&Method::any(Vec::new()), mac));
         let sample = learnt(&[("IP", "192.0.2.1")], Known::Unlearnt).unwrap();
         assert_eq!(not_yet.to_come, Some(sample.rules));
     }
 
     #[test]
     fn the_method_is_what_the_parameters_say() {
-        let servers = |all: &[[u8; 4]]| Method::Dhcp {
-            servers: all.iter().map(|octets| Ipv4Addr::from(*octets)).collect(),
-        };
         let two = [("DHCPSERVER", "10.0.0.1"), ("DHCPSERVER", "10.0.0.9")];
-        for (parameters, expected) in [
-            (vec![], Method::Any),
-            (vec![("CTRL_IP_LEARNING", "any")], Method::Any),
-            (vec![("CTRL_IP_LEARNING", "DHCP")], servers(&[])),
-            (
-                [vec![("CTRL_IP_LEARNING", "dhcp")], two.to_vec()].concat(),
-                servers(&[[10, 0, 0, 1], [10, 0, 0, 9]]),
-            ),
+        let named = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 9)];
+        for (learning, way) in [
+            (vec![], Method::any as Way),
+            (vec![("CTRL_IP_LEARNING", "any")], Method::any),
+            (vec![("CTRL_IP_LEARNING", "DHCP")], Method::dhcp),
         ] {
-            let made = learnt(&parameters, Known::NotYet).unwrap();
-            assert_eq!(made.method, Some(expected), "{parameters:?}");
+            for (servers, named) in [(&[][..], &[][..]), (&two, &named)] {
+                let parameters = [&learning, servers].concat();
+                let made = learnt(&parameters, Known::NotYet).unwrap();
+                assert_eq!(made.method, Some(way(named.to_vec())), "{parameters:?}");
+                let variables = binding("clean-traffic", &parameters).variables();
+                assert_eq!(method(&variables).unwrap(), made.method, "{parameters:?}");
+            }
         }
     }
 
@@ -218,9 +234,17 @@ mod tests {
                 Known::NotYet,
                 "DHCPSERVER cannot be \"fe80::1\": write the IPv4 address of a DHCP server",
             ),
+            (
+                vec![("DHCPSERVER", "10.0.0.1"), ("DHCPSERVER", "router")],
+                Known::NotYet,
+                "DHCPSERVER cannot be \"router\": write the IPv4 address of a DHCP server",
+            ),
         ] {
             assert_eq!(learnt(&parameters, known).unwrap_err(), expected, "{parameters:?}");
         }
+        // Where none is learnt it is another's.
+        let parameters = [("IP", "10.0.0.2"), ("DHCPSERVER", "fe80::1")];
+        assert!(learnt(&parameters, Known::NotYet).is_ok());
         // More than the address is missing, or a second one, or it has no place in the rules.
         for (rule, missing) in [
             ("<udp dstipaddr='$IP' srcportstart='$PORT'/>", "needs values for IP, PORT"),

@@ -44,6 +44,7 @@ mod change;
 mod collect;
 mod error;
 mod learning;
+mod learnt;
 mod lock;
 mod meaning;
 mod ports;
@@ -60,14 +61,14 @@ use crate::firewall::port_nft::Extras;
 use crate::firewall::{
     Backend, Counters, PortCounts, PortFilter, PortPlan, PortRecorded, Script, Tools, Unwritable,
 };
-use crate::learn::{Kept, Lease, LeaseDir, UnixTime};
+use crate::learn::{Kept, LeaseDir, UnixTime};
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
 use crate::types::InterfaceName;
 
 use change::Wanted;
 pub use error::{BindingError, Tried};
 pub use learning::{Learning, Told};
-use meaning::{Known, meaning, method};
+use meaning::{Known, meaning};
 use seat::Seats;
 pub use status::Status;
 
@@ -305,16 +306,6 @@ impl Bindings {
             Ok(Wanted::new(status.clone(), made.rules, made.to_come, known))
         };
         bound.iter().map(wanted).collect()
-    }
-
-    /// What was learnt about a port's guest, still holds, and would be believed by this binding.
-    fn kept(&self, status: &Status, binding: &Binding) -> Result<Option<Kept>, BindingError> {
-        let kept = self.leases.read(&status.port, now())?;
-        let kept = kept.filter(|kept| kept.is_of(status.index, binding.mac));
-        // What a mistake in its parameters is, who makes the rules says.
-        let method = method(&binding.variables()).ok().flatten();
-        let believes = |lease: Lease| method.as_ref().is_some_and(|method| method.believes(&lease));
-        Ok(kept.filter(|kept| kept.lease.is_none_or(believes)))
     }
 
     fn seat_error(&self, port: &InterfaceName, source: std::io::Error) -> BindingError {

@@ -4,7 +4,9 @@
 //! list of conditions; the first that does not hold jumps to the next alternative, and behind the
 //! last one the frame is dropped. A load beyond the frame's end drops it too, as the machine has it
 //! (filter.txt in the kernel's documentation). What an alternative takes is a superset of what
-//! [`super::packet`] and the learner accept: no option of DHCP is looked at here.
+//! [`super::packet`] and the learner accept: no option of DHCP is looked at here, nor is the
+//! transaction. A program that knows the guest's last request would be attached after it, and a
+//! server near by answers sooner.
 //!
 //! Frames with a VLAN tag, which the kernel has already taken out of the bytes, are never taken:
 //! an answer in another VLAN is not for this port.

@@ -93,9 +93,9 @@ impl Learner {
     /// The frames that can teach something from now on. After each [`check`](Self::check) the
     /// capture can be narrowed to it.
     pub fn interest(&self) -> Interest {
-        match self.method {
-            Method::Any if !self.is_taught() => Interest::All,
-            _ => Interest::Dhcp,
+        match self.method.by_traffic && !self.is_taught() {
+            true => Interest::All,
+            false => Interest::Dhcp,
         }
     }
 
@@ -162,7 +162,7 @@ impl Learner {
 
     /// The guest speaks with an address.
     fn heard(&mut self, address: Ipv4Addr) -> Option<Change> {
-        let is_first = self.method == Method::Any && self.taught == Taught::Never;
+        let is_first = self.method.by_traffic && self.taught == Taught::Never;
         if !is_first || !self.is_possible(address) {
             return None;
         }

@@ -30,7 +30,7 @@
 //!   host may get one between the frame and the rules, so who puts a lease in force has it checked
 //!   once more ([`Learner::check`]). An address that the host gets later stays the guest's until it
 //!   is learnt anew, by a renewal or because whoever learns is another.
-//! - With [`Method::Any`] also the first ARP or IPv4 packet, once in the port's life: a guest that
+//! - With [`Method::by_traffic`] also the first ARP or IPv4 packet, once in the port's life: a guest that
 //!   gave its lease back cannot speak itself a new address. Only DHCP replaces an address.
 //!
 //! # Layout
@@ -56,24 +56,29 @@ pub use rules::learning_rules;
 
 /// How an address is learnt (`CTRL_IP_LEARNING`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Method {
-    /// From DHCP, ARP and IPv4, whichever comes first.
-    Any,
-    /// From DHCP alone.
-    Dhcp {
-        /// Whose answers count (`DHCPSERVER`), by the packets' source address: behind a relay agent
-        /// that is the agent. None is everyone's.
-        servers: Vec<Ipv4Addr>,
-    },
+pub struct Method {
+    /// ARP and IPv4 packets of the guest teach, too, if they come first (`any`); else DHCP alone
+    /// (`dhcp`).
+    pub by_traffic: bool,
+    /// Whose answers count (`DHCPSERVER`), by the packets' source address: behind a relay agent
+    /// that is the agent. None is everyone's.
+    pub servers: Vec<Ipv4Addr>,
 }
 
 impl Method {
+    /// From DHCP of these servers, ARP and IPv4, whichever comes first.
+    pub fn any(servers: Vec<Ipv4Addr>) -> Self {
+        Method { by_traffic: true, servers }
+    }
+
+    /// From DHCP of these servers alone.
+    pub fn dhcp(servers: Vec<Ipv4Addr>) -> Self {
+        Method { by_traffic: false, servers }
+    }
+
     /// Whether this server's answers count.
     pub fn hears(&self, server: Ipv4Addr) -> bool {
-        match self {
-            Method::Any => true,
-            Method::Dhcp { servers } => servers.is_empty() || servers.contains(&server),
-        }
+        self.servers.is_empty() || self.servers.contains(&server)
     }
 
     /// Whether a lease could have been learnt this way: one that is kept may have been learnt
@@ -81,7 +86,7 @@ impl Method {
     pub fn believes(&self, lease: &Lease) -> bool {
         match lease.teacher {
             Teacher::Dhcp { server } => self.hears(server),
-            Teacher::Traffic => *self == Method::Any,
+            Teacher::Traffic => self.by_traffic,
         }
     }
 }

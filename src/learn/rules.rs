@@ -2,8 +2,8 @@
 //!
 //! | | from the guest, with its MAC address | to the guest's MAC address or to all |
 //! |---|---|---|
-//! | [`Method::Dhcp`] | DHCP to servers from 0.0.0.0 | DHCP from servers, or from those that are named |
-//! | [`Method::Any`] | the same, and ARP probes | the same, and ARP |
+//! | always | DHCP to servers from 0.0.0.0 | DHCP from servers, or from those that are named |
+//! | [`Method::by_traffic`] | ARP probes | ARP |
 //!
 //! Everything else is dropped. A client without an address asks for one from 0.0.0.0 (RFC 2131
 //! section 4.1), and an ARP probe says no address (RFC 5227): they deceive nobody. An ARP packet
@@ -14,7 +14,7 @@
 //!
 //! The price: a guest that has an address already, because it ran before its port was bound, renews
 //! it from that address (RFC 2131 section 4.3.2), and no server hears it. It is back when it asks
-//! anew from 0.0.0.0, at the latest when its lease is over; with [`Method::Any`], when it sends its
+//! anew from 0.0.0.0, at the latest when its lease is over; with [`Method::by_traffic`], when it sends its
 //! next ARP packet, or an IPv4 packet that is not DHCP.
 
 use std::net::Ipv4Addr;
@@ -44,19 +44,19 @@ pub fn learning_rules(method: &Method, guest: Mac) -> PortRules {
     for receiver in [guest, [0xff; 6]] {
         let receiver = hardware(Hardware::Destination, receiver);
         let answer = [ports(SERVER_PORT, CLIENT_PORT), vec![receiver.clone()]].concat();
-        match method {
-            Method::Dhcp { servers } if !servers.is_empty() => {
+        match method.servers.as_slice() {
+            [] => back.push((DHCP, answer)),
+            servers => {
                 let from = |server: &Ipv4Addr| vec![is_exactly(Address::Source, *server)];
                 let from_servers = servers.iter().map(from);
                 back.extend(from_servers.map(|from| (DHCP, [answer.clone(), from].concat())));
             }
-            _ => back.push((DHCP, answer)),
         }
-        if *method == Method::Any {
+        if method.by_traffic {
             back.push((Kind::Arp, vec![receiver]));
         }
     }
-    if *method == Method::Any {
+    if method.by_traffic {
         let sender = hardware(Hardware::ArpSender, guest);
         let probe = is_exactly(Address::ArpSender, Ipv4Addr::UNSPECIFIED);
         out.push((Kind::Arp, vec![from_guest, sender, probe]));

@@ -89,7 +89,7 @@ impl Observed {
 
     /// Packets that are not DHCP matter until something was learnt that stood its check.
     fn check_interest(&self) {
-        let wide = self.method == Method::Any && !self.checked;
+        let wide = self.method.by_traffic && !self.checked;
         assert_eq!(self.learner.interest(), if wide { Interest::All } else { Interest::Dhcp });
         assert_eq!(self.learner.is_taught(), self.checked);
     }
@@ -116,12 +116,10 @@ impl Observed {
         self.learner = learner.resumed(lease, now);
         (self.asked, self.taught, self.checked) = (None, true, true);
         let lives = |lease: &Lease| lease.until.is_none_or(|until| until > now);
-        let could_be_learnt = |lease: &Lease| match (&self.method, lease.teacher) {
-            (Method::Any, _) => true,
-            (Method::Dhcp { servers }, Teacher::Dhcp { server }) => {
-                servers.is_empty() || servers.contains(&server)
-            }
-            (Method::Dhcp { .. }, Teacher::Traffic) => false,
+        let Method { by_traffic, servers } = &self.method;
+        let could_be_learnt = |lease: &Lease| match lease.teacher {
+            Teacher::Dhcp { server } => servers.is_empty() || servers.contains(&server),
+            Teacher::Traffic => *by_traffic,
         };
         let holds = |lease: &Lease| lives(lease) && could_be_learnt(lease);
         let expected = lease.filter(|lease| holds(lease) && !self.refuses(lease.address));
@@ -162,7 +160,7 @@ impl Observed {
 
     /// The guest was the first to say this address, and may.
     fn check_speech(&self, way: Direction, frame: &[u8], lease: Lease) {
-        assert_eq!((way, &self.method, self.taught), (FromGuest, &Method::Any, false));
+        assert_eq!((way, self.method.by_traffic, self.taught), (FromGuest, true, false));
         assert_eq!(frame[6..12], GUEST);
         let place = if frame[12..14] == [8, 6] { 28..32 } else { 26..30 };
         assert_eq!(frame[place], lease.address.octets());
@@ -201,9 +199,8 @@ impl Observed {
         let transaction = <[u8; 4]>::try_from(&bootp(frame)[4..8]).unwrap();
         assert_eq!(Some(u32::from_be_bytes(transaction)), self.asked);
         let server = source(frame);
-        if let Method::Dhcp { servers } = &self.method {
-            assert!(servers.is_empty() || servers.contains(&server), "{server}");
-        }
+        let servers = &self.method.servers;
+        assert!(servers.is_empty() || servers.contains(&server), "{server}");
     }
 
     fn note_request(&mut self, frame: &[u8]) {

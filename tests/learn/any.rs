@@ -11,7 +11,7 @@ use crate::common::dhcp_frame::{
     ACK, DhcpFrame, EVERYONE, GUEST, NAK, OFFER, OTHER, SERVER, arp, set_checksum, speech,
 };
 use crate::common::observed::Observed;
-use crate::{A, B, FORBIDDEN, HOUR, NOW, by_dhcp, by_traffic, dhcp_only, hosts};
+use crate::{A, B, FORBIDDEN, HOUR, NOW, by_dhcp, by_traffic, dhcp_only, from_anything, hosts};
 
 /// A frame that may matter, and which way it goes.
 fn frames() -> impl Strategy<Value = (Direction, Vec<u8>)> {
@@ -104,10 +104,12 @@ proptest! {
     fn whatever_comes_the_learner_stays_sane(
         events in prop::collection::vec(events(), 1..16),
         method in prop::sample::select(vec![
-            Method::Any,
+            from_anything(),
             dhcp_only(),
-            Method::Dhcp { servers: vec![SERVER] },
-            Method::Dhcp { servers: vec![B] },
+            Method::dhcp(vec![SERVER]),
+            Method::dhcp(vec![B]),
+            Method::any(vec![SERVER]),
+            Method::any(vec![B]),
         ]),
     ) {
         let mut learner = Observed::new(method, hosts());

@@ -11,13 +11,15 @@ use crate::common::dhcp_frame::{
     REQUEST, SERVER, arp, speech,
 };
 use crate::{
-    A, B, FORBIDDEN, HOST, NOW, answers, asks, by_dhcp, by_traffic, dhcp_only, guest, hosts,
-    learner, lesson,
+    A, B, FORBIDDEN, HOST, NOW, answers, asks, by_dhcp, by_traffic, dhcp_only, from_anything,
+    guest, hosts, learner, lesson,
 };
 
 #[test]
 fn dhcp_teaches_by_acknowledgements() {
-    for method in [dhcp_only(), Method::Any, Method::Dhcp { servers: vec![B, SERVER] }] {
+    for method in
+        [dhcp_only(), from_anything(), Method::dhcp(vec![B, SERVER]), Method::any(vec![B, SERVER])]
+    {
         let mut learner = learner(method);
         let offer = [asks(DISCOVER), answers(OFFER, A)];
         assert_eq!(lesson(&mut learner, &offer), []);
@@ -56,12 +58,13 @@ fn dhcp_teaches_nothing_by_these() {
         ("an offer", Some(DISCOVER), DhcpFrame::answers(OFFER, A)),
         ("the host's address", Some(REQUEST), DhcpFrame::answers(ACK, HOST)),
     ] {
-        let mut learner = learner(Method::Dhcp { servers: vec![SERVER] });
         let mut frames: Vec<_> = request.map(asks).into_iter().collect();
         frames.push((ToGuest, answer.bytes()));
-        assert_eq!(lesson(&mut learner, &frames), [], "{what}");
+        for method in [Method::dhcp(vec![SERVER]), Method::any(vec![SERVER])] {
+            assert_eq!(lesson(&mut learner(method), &frames), [], "{what}");
+        }
         // The guest itself says such things to the network.
-        let mut learner = self::learner(Method::Any);
+        let mut learner = learner(from_anything());
         let mut forged = answer;
         (forged.from, forged.source) = (GUEST, Ipv4Addr::UNSPECIFIED);
         let frames = [asks(REQUEST), (FromGuest, forged.bytes())];
@@ -93,7 +96,7 @@ fn what_is_given_back_is_forgotten() {
         (DhcpFrame { from: OTHER, ..release(A) }, false),
         (DhcpFrame { chaddr: OTHER, ..release(A) }, false),
     ] {
-        let mut learner = learner(Method::Any);
+        let mut learner = learner(from_anything());
         lesson(&mut learner, &[asks(REQUEST), answers(ACK, A)]);
         let expected: &[Change] = if forgets { &[Change::Forgotten(A)] } else { &[] };
         assert_eq!(lesson(&mut learner, &[(FromGuest, frame.bytes())]), expected, "{frame:?}");
@@ -111,7 +114,7 @@ fn what_is_given_back_is_forgotten() {
 fn any_learns_from_the_first_packet_and_only_dhcp_corrects_it() {
     for first in [arp(GUEST, GUEST, A, 1), arp(GUEST, GUEST, A, 2), speech(GUEST, A)] {
         assert_eq!(lesson(&mut learner(dhcp_only()), &[(FromGuest, first.clone())]), []);
-        let mut learner = learner(Method::Any);
+        let mut learner = learner(from_anything());
         assert_eq!(learner.interest(), Interest::All);
         assert_eq!(lesson(&mut learner, &[(ToGuest, first.clone())]), []);
         let said = lesson(&mut learner, &[(FromGuest, first)]);
@@ -136,7 +139,7 @@ fn any_learns_from_the_first_packet_and_only_dhcp_corrects_it() {
         speech(OTHER, A),
         arp(GUEST, GUEST, Ipv4Addr::UNSPECIFIED, 1),
     ] {
-        assert_eq!(lesson(&mut learner(Method::Any), &[(FromGuest, spoofed)]), []);
+        assert_eq!(lesson(&mut learner(from_anything()), &[(FromGuest, spoofed)]), []);
     }
 }
 
@@ -147,7 +150,7 @@ fn an_address_that_is_the_hosts_when_it_is_checked_was_never_learnt() {
     let given = |address| [asks(REQUEST), answers(ACK, address)];
     let frames = [speaks(A).to_vec(), given(A).to_vec()];
     for first in frames {
-        let mut learner = learner(Method::Any);
+        let mut learner = learner(from_anything());
         lesson(&mut learner, &first);
         assert_eq!(learner.check(host_has(A)), Some(Change::Forgotten(A)));
         assert_eq!((learner.lease(), learner.is_taught()), (None, false));
@@ -182,10 +185,10 @@ fn forbidden_addresses_are_never_learnt() {
                 vec![(FromGuest, arp(GUEST, GUEST, address, 1))],
                 vec![(FromGuest, speech(GUEST, address))],
             ] {
-                let mut learner = Learner::new(Method::Any, guest(), hosts());
+                let mut learner = Learner::new(from_anything(), guest(), hosts());
                 assert_eq!(lesson(&mut learner, &frames).len(), usize::from(learnt), "{address}");
             }
-            let mut learner = Learner::new(Method::Any, guest(), hosts());
+            let mut learner = Learner::new(from_anything(), guest(), hosts());
             lesson(&mut learner, &[asks(DISCOVER), answers(OFFER, address)]);
             assert_eq!(learner.offered().is_some(), learnt, "{address}");
             let resumed = learner.resumed(Some(by_dhcp(address)), NOW);

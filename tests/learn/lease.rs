@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::common::dhcp_frame::{ACK, DhcpFrame, GUEST, REQUEST, SERVER, speech};
 use crate::{
-    A, B, HOUR, NOW, answers, asks, by_dhcp, by_traffic, dhcp_only, guest, learner, lesson,
+    A, B, HOUR, NOW, answers, asks, by_dhcp, by_traffic, dhcp_only, from_anything, guest, learner,
+    lesson,
 };
 
 #[test]
@@ -25,12 +26,13 @@ fn leases_end_with_their_time() {
 
 #[test]
 fn a_lease_is_taken_over_where_it_could_have_been_learnt() {
-    let by = |servers: &[std::net::Ipv4Addr]| Method::Dhcp { servers: servers.to_vec() };
     for (method, believes_server, believes_traffic) in [
-        (Method::Any, true, true),
-        (by(&[]), true, false),
-        (by(&[B, SERVER]), true, false),
-        (by(&[B]), false, false),
+        (from_anything(), true, true),
+        (Method::any(vec![B, SERVER]), true, true),
+        (Method::any(vec![B]), false, true),
+        (dhcp_only(), true, false),
+        (Method::dhcp(vec![B, SERVER]), true, false),
+        (Method::dhcp(vec![B]), false, false),
     ] {
         for (lease, believed) in [(by_dhcp(A), believes_server), (by_traffic(A), believes_traffic)]
         {
@@ -76,10 +78,10 @@ fn what_was_learnt_is_kept_for_this_port_and_guest_alone() {
     let later = UnixTime(NOW.0 + HOUR);
     let aged = dir.read(&port, later).unwrap().unwrap();
     assert_eq!(aged.lease, None);
-    let mut resumed = learner(Method::Any).resumed(aged.lease, later);
+    let mut resumed = learner(from_anything()).resumed(aged.lease, later);
     assert_eq!(resumed.see(FromGuest, &speech(GUEST, B), later), None);
-    assert_eq!(learner(Method::Any).resumed(kept.lease, NOW).lease(), Some(by_dhcp(A)));
-    assert_eq!(learner(Method::Any).resumed(kept.lease, later).lease(), None);
+    assert_eq!(learner(from_anything()).resumed(kept.lease, NOW).lease(), Some(by_dhcp(A)));
+    assert_eq!(learner(from_anything()).resumed(kept.lease, later).lease(), None);
     // Nothing half-written is left, and what is damaged is like nothing.
     assert_eq!(std::fs::read_dir(dir.file(&port).parent().unwrap()).unwrap().count(), 1);
     std::fs::write(dir.file(&port), &text[..20]).unwrap();

@@ -31,7 +31,11 @@ fn guest() -> Mac {
 }
 
 fn dhcp_only() -> Method {
-    Method::Dhcp { servers: Vec::new() }
+    Method::dhcp(Vec::new())
+}
+
+fn from_anything() -> Method {
+    Method::any(Vec::new())
 }
 
 fn learner(method: Method) -> Learner {

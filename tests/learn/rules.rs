@@ -10,17 +10,19 @@ use netlaunch::nwfilter::explain::{Judge, Verdict, Way};
 use crate::common::dhcp_frame::{
     ACK, DhcpFrame, EVERYONE, GUEST, OTHER, REQUEST, SERVER, arp, ethernet, ipv4, speech, udp,
 };
-use crate::{A, B, dhcp_only, guest};
+use crate::{A, B, dhcp_only, from_anything, guest};
 
 #[test]
 fn while_it_is_learnt_only_what_that_takes_passes() {
-    let any = Method::Any;
+    let any = from_anything();
     let all = dhcp_only();
-    let named = Method::Dhcp { servers: vec![SERVER, B] };
-    let unnamed = Method::Dhcp { servers: vec![A] };
-    let methods = [&any, &all, &named, &unnamed];
-    let in_any: &[&Method] = &[&any];
-    let answered: &[&Method] = &[&any, &all, &named];
+    let named = Method::dhcp(vec![SERVER, B]);
+    let unnamed = Method::dhcp(vec![A]);
+    let any_named = Method::any(vec![SERVER, B]);
+    let any_unnamed = Method::any(vec![A]);
+    let methods = [&any, &all, &named, &unnamed, &any_named, &any_unnamed];
+    let in_any: &[&Method] = &[&any, &any_named, &any_unnamed];
+    let answered: &[&Method] = &[&any, &all, &named, &any_named];
     let ack = DhcpFrame::answers(ACK, A);
     let ack_to_all = DhcpFrame { to: EVERYONE, ..ack.clone() };
     let request = DhcpFrame::asks(REQUEST);
@@ -78,7 +80,9 @@ fn while_it_is_learnt_only_what_that_takes_passes() {
 #[test]
 fn both_backends_have_words_for_it() {
     let extras = Extras { trace: true, counters: true, reject: false };
-    for method in [Method::Any, dhcp_only(), Method::Dhcp { servers: vec![SERVER, B] }] {
+    for method in
+        [from_anything(), dhcp_only(), Method::dhcp(vec![SERVER, B]), Method::any(vec![SERVER, B])]
+    {
         let rules = learning_rules(&method, guest());
         assert!(!rules.is_stateful());
         for backend in Backend::ORDER {
