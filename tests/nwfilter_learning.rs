@@ -435,6 +435,10 @@ fn an_ordinary_user_sees_who_learns_and_is_in_nobodys_way() {
         let output = as_user(&["flock", "--nonblock", "--shared", file, "true"]);
         assert!(text(&output.stderr).contains("Permission denied"), "{file}: {output:?}");
     }
+    // What they may not change they do not take for unattended.
+    let output = as_user(&[&list[..2], &["binding-delete", "vnet0"]].concat());
+    let said = text(&output.stderr);
+    assert!(said.contains("Permission denied") && said.lines().count() == 1, "{said}");
     kill(pid, Signal::SIGKILL).unwrap();
     assert!(wait_until(LIMIT, || seen() == Value::Null));
 }

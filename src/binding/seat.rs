@@ -6,10 +6,11 @@
 //! descriptor, and which goes with the last of those that have it, however they end. So a FIFO
 //! without a lock means that nobody learns any more.
 //!
-//! Removing the FIFO asks its holder to leave; that is the request, and a byte in the FIFO wakes the
-//! holder to see it. The byte waits in the FIFO for a process to which the seat is just being handed
-//! over. The lock's end says that the holder has left. (inotify(7) would need no byte, but an
-//! instance for each port, of which a user may have 128.)
+//! A byte in the FIFO asks its holder to leave; it waits there for a process to which the seat is just
+//! being handed over. Whoever writes it then removes the FIFO, so that the seat is free for another;
+//! killed in between, it leaves that to the holder. The lock's end says that the holder has left.
+//! (inotify(7) would tell of the removal itself, but takes an instance for each port, of which a user
+//! may have 128.)
 //!
 //! Nobody else can open a seat, since a lock needs no more than that. So that everyone can be told
 //! who learns, the file `INDEX` beside it says the process's number and when it was started.
@@ -18,7 +19,7 @@
 //! longer than that: what is removed is never what another has just made.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -98,6 +99,8 @@ impl Seats {
         if !try_lock(&file)? {
             return Ok(None);
         }
+        // Who was asked to leave was killed before it saw that.
+        empty(&file)?;
         // One that cannot be made smaller serves as well.
         let _ = fcntl(&file, FcntlArg::F_SETPIPE_SZ(ROOM));
         self.sit_down(index, file.into()).map(Some)
@@ -125,22 +128,26 @@ impl Seats {
 
     /// The number of the process that holds the seat of the interface with this number.
     pub(super) fn holder(&self, index: u32) -> Option<u32> {
-        let statement = fs::read_to_string(self.statement(index)).ok()?;
-        let (pid, at) = statement.trim().split_once(' ')?;
-        let pid: u32 = pid.parse().ok()?;
-        let is_held = match self.is_locked(index) {
-            // Who may not ask for the lock can still look at the process.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                still_runs(Pid::from_raw(pid.try_into().ok()?), at.parse().ok()?)
-            }
-            asked => asked.unwrap_or(false),
-        };
-        is_held.then_some(pid)
+        let (pid, _) = self.stated(index)?;
+        if self.is_held(index) { pid.as_raw().try_into().ok() } else { None }
     }
 
     /// Whether somebody holds the seat of the interface with this number.
     pub(super) fn is_held(&self, index: u32) -> bool {
-        self.is_locked(index).unwrap_or(false)
+        match self.is_locked(index) {
+            // Who may not ask for the lock can still look at the process.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.stated(index).is_some_and(|(pid, at)| still_runs(pid, at))
+            }
+            asked => asked.unwrap_or(false),
+        }
+    }
+
+    /// The process that sat down last, and when it was started.
+    fn stated(&self, index: u32) -> Option<(Pid, u64)> {
+        let statement = fs::read_to_string(self.statement(index)).ok()?;
+        let (pid, at) = statement.trim().split_once(' ')?;
+        Some((Pid::from_raw(pid.parse().ok()?), at.parse().ok()?))
     }
 
     fn is_locked(&self, index: u32) -> io::Result<bool> {
@@ -156,12 +163,7 @@ impl Seats {
         if !self.were_taken() {
             return Ok(true);
         }
-        let Some(mut file) = self.ask(index)? else { return Ok(true) };
-        match file.write(&[0]) {
-            // So many bytes wait there that none is needed.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            written => drop(written?),
-        }
+        let Some(file) = self.ask(index)? else { return Ok(true) };
         let until = Instant::now() + PATIENCE;
         while is_locked(&file) {
             if Instant::now() > until {
@@ -172,11 +174,16 @@ impl Seats {
         Ok(true)
     }
 
-    /// Removes a seat. Returns it where somebody has it open.
+    /// Asks the holder of a seat to leave, and removes the seat. Returns it where somebody has it
+    /// open.
     fn ask(&self, index: u32) -> io::Result<Option<File>> {
         let _lock = self.lock()?;
         let file = match open(&self.path(index), OpenOptions::new().write(true)) {
-            Ok(file) => Some(file),
+            Ok(mut file) => match file.write(&[0]) {
+                // As many wait there as it can hold.
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => Some(file),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             // Nobody reads.
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => None,
@@ -213,11 +220,12 @@ impl Seats {
 impl Seat {
     /// Waits until somebody asks us to leave.
     pub(super) async fn dismissed(&self) -> io::Result<()> {
+        // Somebody may have removed it by hand.
         while is_at(&self.seats.path(self.index), &self.fifo)? {
             self.fifo.readable().await?;
             match self.fifo.try_read(&mut [0; 64]) {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                _ => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read.map(drop),
             }
         }
         Ok(())
@@ -247,6 +255,17 @@ impl Drop for Seat {
 /// Opens a FIFO without waiting for its other end.
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)
+}
+
+/// Takes out what is in a FIFO.
+fn empty(mut file: &File) -> io::Result<()> {
+    loop {
+        match file.read(&mut [0; 4096]) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Whether a path leads to this file.
@@ -287,106 +306,4 @@ fn is_locked(file: &File) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What has to come comes within this.
-    const LIMIT: Duration = Duration::from_secs(20);
-
-    /// More than the inotify instances that a user may have.
-    const MANY: u32 = 140;
-
-    async fn is_dismissed(seat: &Seat) {
-        tokio::time::timeout(LIMIT, seat.dismissed()).await.unwrap().unwrap();
-    }
-
-    fn names(seats: &Seats) -> Vec<std::ffi::OsString> {
-        let names = state::names(&seats.0).unwrap();
-        names.into_iter().filter(|name| name != ".lock").collect()
-    }
-
-    #[tokio::test]
-    async fn one_of_many_is_dismissed() {
-        let place = tempfile::tempdir().unwrap();
-        let seats = Seats::new(place.path());
-        let mut taken: Vec<Seat> =
-            (1..=MANY).map(|index| seats.take(index).unwrap().unwrap()).collect();
-        assert!((1..=MANY).all(|index| seats.holder(index) == Some(std::process::id())));
-        assert!(seats.take(9).unwrap().is_none(), "it is taken");
-        let ninth = taken.remove(8);
-        let leaves = async {
-            is_dismissed(&ninth).await;
-            drop(ninth);
-        };
-        let (left, ()) = tokio::join!(seats.dismiss(9), leaves);
-        assert!(left.unwrap());
-        assert!(!seats.is_held(9) && seats.holder(9).is_none());
-        for others in &taken {
-            let waits = tokio::time::timeout(Duration::ZERO, others.dismissed()).await;
-            assert!(waits.is_err(), "nobody asked it");
-        }
-        seats.collect().unwrap();
-        assert_eq!(seats.holder(MANY), Some(std::process::id()), "it is in use");
-        drop(taken);
-        assert_eq!(names(&seats), [""; 0]);
-    }
-
-    #[tokio::test]
-    async fn whom_it_is_handed_to_is_dismissed() {
-        let place = tempfile::tempdir().unwrap();
-        let seats = Seats::new(place.path());
-        // Nobody is there.
-        assert!(seats.dismiss(1).await.unwrap());
-        let handed = |seats: &Seats| seats.take(1).unwrap().unwrap().hand_over().unwrap();
-        // Before it has taken over; whoever dismisses still waits then.
-        let fifo = handed(&seats);
-        assert!(seats.is_held(1) && seats.take(1).unwrap().is_none());
-        let adopts = async {
-            while seats.is_held(1) {
-                tokio::task::yield_now().await;
-            }
-            assert!(seats.adopt(1, fifo).unwrap().is_none());
-        };
-        let (left, ()) = tokio::join!(seats.dismiss(1), adopts);
-        assert!(left.unwrap());
-        // And afterwards.
-        let seat = seats.adopt(1, handed(&seats)).unwrap().unwrap();
-        let leaves = async {
-            is_dismissed(&seat).await;
-            drop(seat);
-        };
-        let (left, ()) = tokio::join!(seats.dismiss(1), leaves);
-        assert!(left.unwrap());
-        assert_eq!(names(&seats), [""; 0]);
-    }
-
-    #[tokio::test]
-    async fn a_seat_that_is_dismissed_is_anothers() {
-        let place = tempfile::tempdir().unwrap();
-        let seats = Seats::new(place.path());
-        let first = seats.take(1).unwrap().unwrap();
-        seats.ask(1).unwrap().unwrap();
-        let second = seats.take(1).unwrap().unwrap();
-        // What the first one leaves is not the second one's.
-        is_dismissed(&first).await;
-        drop(first);
-        assert!(seats.is_held(1));
-        assert_eq!(seats.holder(1), Some(std::process::id()));
-        drop(second);
-        assert!(!seats.is_held(1));
-    }
-
-    #[tokio::test]
-    async fn what_nobody_holds_is_collected() {
-        let place = tempfile::tempdir().unwrap();
-        let seats = Seats::new(place.path());
-        seats.collect().unwrap();
-        // Whoever was to take over was killed.
-        drop(seats.take(1).unwrap().unwrap().hand_over().unwrap());
-        assert_eq!(names(&seats), ["1", "1.seat"]);
-        assert!(!seats.is_held(1) && seats.holder(1).is_none());
-        fs::write(seats.statement(2), "what an earlier version left").unwrap();
-        seats.collect().unwrap();
-        assert_eq!(names(&seats), [""; 0]);
-    }
-}
+mod tests;
