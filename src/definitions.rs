@@ -13,16 +13,22 @@ pub(crate) mod testing;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Display;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::Mode;
 
-use crate::state::{UNFINISHED, clean, open_lock};
+use crate::dir::{Dir, Modes, Trust, split};
+use crate::input::{self, Pipes};
+use crate::state::{LOCK, clean};
 use crate::xml::MAX_BYTES;
+
+/// The mode of a definition's file.
+const MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR).union(Mode::S_IRGRP).union(Mode::S_IROTH);
 
 /// A file or directory of definitions cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -127,12 +133,12 @@ impl DefinitionDir {
     /// # Errors
     /// [`FileError`].
     pub fn lock(&self) -> Result<DefinitionLock<'_>, FileError> {
-        make(&self.0)?;
-        let path = self.0.join(".lock");
-        let file = open_lock(&path).map_err(failed("open", &path))?;
+        let dir = make(&self.0)?;
+        let path = self.0.join(LOCK);
+        let file = dir.lock_file(LOCK.as_ref()).map_err(failed("open", &path))?;
         let lock = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| failed("lock", &path)(errno.into()))?;
-        let lock = DefinitionLock { dir: &self.0, _lock: lock };
+        let lock = DefinitionLock { of: &self.0, dir, _lock: lock };
         clean(&self.0);
         Ok(lock)
     }
@@ -141,7 +147,8 @@ impl DefinitionDir {
 /// The right to change a directory of definitions, until it is dropped.
 #[derive(Debug)]
 pub struct DefinitionLock<'a> {
-    dir: &'a Path,
+    of: &'a Path,
+    dir: Dir,
     _lock: Flock<File>,
 }
 
@@ -151,15 +158,10 @@ impl DefinitionLock<'_> {
     /// # Errors
     /// [`FileError`]; then the old one is there.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-        let failed = |source| failed("write", path)(source);
-        let mut file = tempfile::Builder::new()
-            .prefix(UNFINISHED)
-            .permissions(Permissions::from_mode(0o644))
-            .tempfile_in(self.dir)
-            .map_err(failed)?;
-        file.write_all(bytes).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(path).map_err(|error| failed(error.error))?;
+        let replaced = self.holder(path).and_then(|(dir, name)| {
+            dir.as_ref().unwrap_or(&self.dir).replace(name, bytes, MODE, true)
+        });
+        replaced.map_err(failed("write", path))?;
         self.sync()
     }
 
@@ -168,7 +170,10 @@ impl DefinitionLock<'_> {
     /// # Errors
     /// [`FileError`].
     pub fn remove(&self, path: &Path) -> Result<bool, FileError> {
-        match fs::remove_file(path) {
+        let removed = self.holder(path).and_then(|(dir, name)| {
+            Ok(dir.as_ref().unwrap_or(&self.dir).remove_file(name)?)
+        });
+        match removed {
             Ok(()) => self.sync().map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(failed("remove", path)(error)),
@@ -180,21 +185,27 @@ impl DefinitionLock<'_> {
     /// # Errors
     /// [`FileError`].
     pub fn mark(&self, path: &Path) -> Result<(), FileError> {
-        if let Some(parent) = path.parent() {
-            make(parent)?;
+        let (parent, name) = split(path).map_err(failed("write", path))?;
+        match make(parent)?.create(name, MODE) {
+            Err(Errno::EEXIST) | Ok(_) => Ok(()),
+            Err(errno) => Err(failed("write", path)(errno.into())),
         }
-        let mut options = OpenOptions::new();
-        match options.write(true).create_new(true).mode(0o644).open(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(failed("write", path)(error))
-            }
-            _ => Ok(()),
-        }
+    }
+
+    /// The name of a file, and its directory where that is another one than the locked one, such as
+    /// the directory of marks below it.
+    fn holder<'p>(&self, path: &'p Path) -> io::Result<(Option<Dir>, &'p std::ffi::OsStr)> {
+        let (parent, name) = split(path)?;
+        let dir = match parent == self.of {
+            true => None,
+            false => Some(Dir::open(parent, Trust::Links)?),
+        };
+        Ok((dir, name))
     }
 
     /// Makes renames last through a power cut.
     fn sync(&self) -> Result<(), FileError> {
-        File::open(self.dir).and_then(|dir| dir.sync_all()).map_err(failed("write", self.dir))
+        self.dir.sync().map_err(failed("write", self.of))
     }
 }
 
@@ -203,18 +214,13 @@ impl DefinitionLock<'_> {
 /// # Errors
 /// [`FileError`] when it is there and cannot be read.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
-    let failed = |error| failed("read", path)(error);
-    let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(Some(bytes))
+    match input::start(path, MAX_BYTES as u64 + 1, Pipes::Refused) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", path)(error)),
+    }
 }
 
-fn make(dir: &Path) -> Result<(), FileError> {
-    let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
-    made.map_err(failed("make the directory", dir))
+fn make(dir: &Path) -> Result<Dir, FileError> {
+    Dir::make(dir, Trust::Links, Modes::all(0o755)).map_err(failed("make the directory", dir))
 }

@@ -72,17 +72,20 @@
 //! what it is ([`facts::Target`]), and [`launch`] uses [`link`]. For network filters: [`xml`] ←
 //! [`definitions`] ← [`nwfilter`] (pure, but for its store) ← [`firewall`] ← [`binding`] ← `cli`; a
 //! guest's address is learnt by [`learn`], between [`rules`], [`process`] and [`binding`]. [`state`]
-//! imports nothing; everyone who keeps files about what runs imports it.
+//! imports `dir` only, and each module that keeps files about running things imports it; `dir`
+//! (directories by descriptor) and `input` (bounded reading) import nothing.
 
 pub mod binding;
 #[doc(hidden)]
 pub mod cli;
 pub mod dbus;
 pub mod definitions;
+mod dir;
 pub mod dnsmasq;
 pub mod driver;
 pub mod facts;
 pub mod firewall;
+mod input;
 pub mod launch;
 pub mod learn;
 pub mod link;

@@ -6,25 +6,28 @@
 //! first look to the last rename. Whoever can open a file or a directory can keep it locked, so only
 //! its owner can open that one, and of the directories above only the last one for reading.
 //!
-//! Whoever keeps something uses this; it uses nothing of the crate.
+//! All work is done by descriptors of directories that only root and the caller can change
+//! ([`crate::dir`]): a state that another user could have written is refused.
+//!
+//! Whoever keeps something uses this; it uses nothing of the crate but [`crate::dir`].
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::unistd::geteuid;
+use nix::sys::stat::Mode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::dir::{self, Dir, Modes, Trust, UNFINISHED};
 
 /// The name of the file that is locked.
 pub(crate) const LOCK: &str = ".lock";
 
-/// What the names of files start with that are not complete yet.
-pub(crate) const UNFINISHED: &str = ".new-";
+/// The most bytes of a status that are read; the largest real ones have some hundred kilobytes.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// Who may read a file; its owner alone may write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +39,8 @@ pub(crate) enum Readers {
 }
 
 impl Readers {
-    fn permissions(self) -> fs::Permissions {
-        fs::Permissions::from_mode(match self {
+    fn mode(self) -> Mode {
+        Mode::from_bits_truncate(match self {
             Readers::Everyone => 0o644,
             Readers::Owner => 0o600,
         })
@@ -98,58 +101,42 @@ pub(crate) fn is_unfinished(name: &str) -> bool {
 /// Removes the files in `dir` that are not complete, for whoever holds the lock under which files are
 /// written there: who began them was killed.
 pub(crate) fn clean(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if is_unfinished(&entry.file_name().to_string_lossy()) {
+    let Ok(dir) = Dir::open(dir, Trust::Links) else { return };
+    for name in dir.names().unwrap_or_default() {
+        if is_unfinished(&name.to_string_lossy()) {
             // What stays is in nobody's way; the next command tries again.
-            let _ = fs::remove_file(entry.path());
+            let _ = dir.remove_file(&name);
         }
     }
 }
 
 /// The file that is locked; made where it is missing, and the directory, too.
 pub(crate) fn lock_file(dir: &Path) -> io::Result<OwnedFd> {
-    make(dir)?;
-    open_lock(&dir.join(LOCK)).map(OwnedFd::from)
-}
-
-/// Opens a file that is to be locked, and makes it where it is missing. One of ours that others can
-/// open is closed to them.
-pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    options.mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let file = options.open(path)?;
-    let is = file.metadata()?;
-    if is.mode() & 0o077 != 0 && is.uid() == geteuid().as_raw() {
-        file.set_permissions(Readers::Owner.permissions())?;
-    }
-    Ok(file)
+    make(dir)?.lock_file(LOCK.as_ref()).map(OwnedFd::from)
 }
 
 /// Makes a directory that everyone may read, with those above it.
-fn make(dir: &Path) -> io::Result<()> {
-    // Launches lock one of those (`launch::runtime`).
-    DirBuilder::new().recursive(true).mode(0o711).create(dir_of(dir))?;
-    DirBuilder::new().recursive(true).mode(0o755).create(dir)
+fn make(dir: &Path) -> io::Result<Dir> {
+    // Launches lock one of those above (`launch::runtime`), so only its owner may read it.
+    let above = Dir::make(dir_of(dir), Trust::Last, Modes::all(0o711))?;
+    drop(above);
+    Dir::make(dir, Trust::Last, Modes::all(0o755))
 }
 
 /// Writes a status, whole or not at all; makes the directory where it is missing.
 pub(crate) fn write(path: &Path, status: &impl Serialize) -> Result<(), StatusError> {
     let text = serde_json::to_vec_pretty(status).map_err(io::Error::other);
     let written = text.and_then(|text| {
-        make(dir_of(path))?;
-        replace(path, &text, Readers::Everyone)
+        let (dir, name) = dir::split(path)?;
+        make(dir)?.replace(name, &text, Readers::Everyone.mode(), false)
     });
     written.map_err(StatusError::io("write", path))
 }
 
 /// Replaces a file, or makes it, whole or not at all, in a directory that is there.
 pub(crate) fn replace(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
-    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir_of(path))?;
-    file.write_all(content)?;
-    file.as_file().set_permissions(readers.permissions())?;
-    file.persist(path)?;
-    Ok(())
+    let (dir, name) = dir::split(path)?;
+    Dir::open(dir, Trust::Last)?.replace(name, content, readers.mode(), false)
 }
 
 fn dir_of(path: &Path) -> &Path {
@@ -158,11 +145,16 @@ fn dir_of(path: &Path) -> &Path {
 
 /// Reads a status; `None` where there is none, since another command may just have removed it.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StatusError> {
-    match fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| StatusError::Damaged {
-            path: path.to_owned(),
-            what: error.to_string(),
-        }),
+    let content = dir::split(path)
+        .and_then(|(dir, name)| Dir::open(dir, Trust::Last)?.read(name, MAX_BYTES));
+    match content {
+        Ok(Some(text)) => {
+            serde_json::from_slice(&text).map(Some).map_err(|error| StatusError::Damaged {
+                path: path.to_owned(),
+                what: error.to_string(),
+            })
+        }
+        Ok(None) => Ok(None),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(StatusError::io("read", path)(source)),
     }
@@ -170,7 +162,9 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Status
 
 /// Removes a file; one that is not there is removed already.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    let (dir, name) = dir::split(path)?;
+    let removed = Dir::open(dir, Trust::Last).and_then(|dir| Ok(dir.remove_file(name)?));
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -178,19 +172,18 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 
 /// The names in `dir`; none where it is not there.
 pub(crate) fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>, StatusError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(StatusError::io("read", dir)(source)),
-    };
-    let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
-    let mut names = names.map_err(StatusError::io("read", dir))?;
-    names.sort();
-    Ok(names)
+    match Dir::open(dir, Trust::Last).and_then(|dir| dir.names()) {
+        Ok(names) => Ok(names),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(StatusError::io("read", dir)(source)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -236,12 +229,19 @@ mod tests {
         // Launches lock the upper one; everyone reads what is in the lower one.
         assert_eq!([mode(&place.path().join("state")), mode(&dir)], [0o711, 0o755]);
         // As it was made before.
-        fs::set_permissions(dir.join(LOCK), Readers::Everyone.permissions()).unwrap();
+        fs::set_permissions(dir.join(LOCK), fs::Permissions::from_mode(0o644)).unwrap();
         drop(lock(&dir).unwrap());
         assert_eq!(mode(&dir.join(LOCK)), 0o600);
+        let open = |name: &str| Dir::open(&dir, Trust::Last).unwrap().lock_file(name.as_ref());
         let file = dir.join("file");
         fs::write(&file, "").unwrap();
+        open("file").unwrap();
         std::os::unix::fs::symlink(&file, dir.join("link")).unwrap();
-        open_lock(&dir.join("link")).unwrap_err();
+        open("link").unwrap_err();
+        // Closing a hard link would close the file elsewhere.
+        fs::hard_link(&file, dir.join("hard")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        open("hard").unwrap_err();
+        assert_eq!(mode(&file), 0o644);
     }
 }

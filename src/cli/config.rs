@@ -13,11 +13,15 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, de};
 
 use super::args::{self, BackendArg, LogFormat, TransportArg};
+use crate::input::{self, Pipes};
 use crate::plan::{AddressChoice, Family};
 use crate::types::{Device, DomainName, InterfaceName, Publish};
 
 /// The file's name in the configuration directory.
 pub const FILE_NAME: &str = "netlaunch.conf";
+
+/// The most bytes of a settings file.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Every key, in the order of the fields of [`Config`].
 pub const KEYS: [&str; 16] = [
@@ -152,7 +156,7 @@ pub(super) fn read_with<T>(
     path: &Path,
     parse: fn(&[u8]) -> Result<T, Mistake>,
 ) -> Result<Option<T>, ConfigError> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match input::read(path, MAX_BYTES, Pipes::Refused) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),

@@ -9,7 +9,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use nix::sys::signal::Signal;
 
 use super::environment::Environment;
 use super::log;
+use crate::input::{self, Pipes};
 use crate::probe::program::find;
 use crate::process::signals::Signals;
 use crate::process::{Spawn, SpawnError};
@@ -76,13 +77,13 @@ impl<E> From<E> for Stopped<E> {
 
 /// The bytes of a document that the command line names, no more than a document can have and one.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, DocumentError> {
-    let read = |from: &mut dyn Read| {
-        let mut bytes = Vec::new();
-        from.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map(|_| bytes)
-    };
+    let most = MAX_BYTES as u64 + 1;
     let bytes = match path.as_os_str() == "-" {
-        true => read(&mut io::stdin().lock()),
-        false => File::open(path).and_then(|mut file| read(&mut file)),
+        true => {
+            let mut bytes = Vec::new();
+            io::stdin().lock().take(most).read_to_end(&mut bytes).map(|_| bytes)
+        }
+        false => input::start(path, most, Pipes::Read),
     };
     bytes.map_err(|source| DocumentError::Read { path: path.to_owned(), source })
 }

@@ -1,10 +1,12 @@
 //! What the environment says: the one place where variables, user and directories are read.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
+use crate::dir::{Dir, Trust};
 use crate::launch::LaunchRoot;
 use crate::probe::Prober;
 
@@ -63,14 +65,23 @@ impl Environment {
         })
     }
 
+    /// XDG_RUNTIME_DIR, or why it is not used: `su` without `-` and `sudo -E` leave root that of
+    /// another user, who could lead root elsewhere by a symbolic link.
+    fn runtime_dir(&self) -> Option<io::Result<PathBuf>> {
+        let path = self.xdg_dir("XDG_RUNTIME_DIR")?;
+        Some(Dir::check_private(&path).map(|()| path))
+    }
+
     /// Where launch directories are made.
     pub fn launch_root(&self) -> LaunchRoot {
         let ours = |dir, shared_parent| LaunchRoot { dir, shared_parent, ours: true };
         if let Some(dir) = self.own_dir("NETLAUNCH_STATE_DIR") {
             return LaunchRoot { dir, shared_parent: false, ours: false };
         }
-        if let Some(dir) = self.xdg_dir("XDG_RUNTIME_DIR") {
-            return ours(dir.join("netlaunch"), false);
+        match self.runtime_dir() {
+            Some(Ok(dir)) => return ours(dir.join("netlaunch"), false),
+            Some(Err(error)) => tracing::debug!("XDG_RUNTIME_DIR is not used: {error}"),
+            None => {}
         }
         if self.is_root() {
             return ours("/run/netlaunch".into(), false);
@@ -89,9 +100,17 @@ impl Environment {
         set.unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".into())
     }
 
-    /// Where temporary files are made.
+    /// Where temporary files are made: TMPDIR, unless other users can change what that path means.
     pub fn temporary_dir(&self) -> PathBuf {
-        self.xdg_dir("TMPDIR").unwrap_or_else(|| "/tmp".into())
+        let Some(path) = self.xdg_dir("TMPDIR") else { return "/tmp".into() };
+        match Dir::open(&path, Trust::Way) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::debug!("TMPDIR is not used: {error}");
+                "/tmp".into()
+            }
+            // Another error is that of the file which is to be made there.
+            _ => path,
+        }
     }
 
     /// This program itself.
@@ -130,7 +149,7 @@ impl Environment {
             path: self.path(),
             cache_dir: self.cache_dir(),
             home: self.home(),
-            runtime_dir: self.xdg_dir("XDG_RUNTIME_DIR"),
+            runtime_dir: self.runtime_dir().and_then(Result::ok),
             root: self.is_root(),
             system: Path::new("/").to_owned(),
         }
@@ -157,8 +176,8 @@ mod tests {
             (0, &[][..], "/run/netlaunch", false, true),
             (7, &[], "/tmp/netlaunch-7", true, true),
             (7, &[("TMPDIR", "/t")], "/t/netlaunch-7", true, true),
-            (7, &[("XDG_RUNTIME_DIR", "/run/user/7")], "/run/user/7/netlaunch", false, true),
-            (0, &[("XDG_RUNTIME_DIR", "/run/user/0")], "/run/user/0/netlaunch", false, true),
+            (7, &[("XDG_RUNTIME_DIR", "/nonexistent/7")], "/tmp/netlaunch-7", true, true),
+            (0, &[("XDG_RUNTIME_DIR", "/nonexistent/0")], "/run/netlaunch", false, true),
             (7, &[("XDG_RUNTIME_DIR", "relative")], "/tmp/netlaunch-7", true, true),
             (7, &[("XDG_RUNTIME_DIR", "/r"), ("NETLAUNCH_STATE_DIR", "/s")], "/s", false, false),
             (7, &[("NETLAUNCH_STATE_DIR", "s")], "/cwd/s", false, false),
@@ -167,6 +186,26 @@ mod tests {
             let root = environment(user, vars).launch_root();
             assert_eq!(root, LaunchRoot { dir: dir.into(), shared_parent, ours }, "{vars:?}");
         }
+    }
+
+    #[test]
+    fn a_runtime_directory_is_used_only_if_it_is_private() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let place = tempfile::tempdir().unwrap();
+        let real = place.path().join("real");
+        std::fs::create_dir(&real).unwrap();
+        symlink(&real, place.path().join("link")).unwrap();
+        let root = |name: &str| {
+            let dir = place.path().join(name);
+            environment(0, &[("XDG_RUNTIME_DIR", dir.to_str().unwrap())]).launch_root().dir
+        };
+        for (mode, used) in [(0o700, true), (0o755, false), (0o770, false), (0o1777, false)] {
+            std::fs::set_permissions(&real, std::fs::Permissions::from_mode(mode)).unwrap();
+            let expected = if used { real.join("netlaunch") } else { "/run/netlaunch".into() };
+            assert_eq!(root("real"), expected, "{mode:o}");
+        }
+        std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(root("link"), Path::new("/run/netlaunch"));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! `netlaunch nwfilter explain`: which rule of a filter decides about frames.
 
 use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -9,11 +8,15 @@ use serde_json::{Value, json};
 use super::args::{DirectionArg, ExplainArgs, HexFrame};
 use super::nwfilter_error::{ExplainError, NwfilterError};
 use super::{Failure, print};
+use crate::input::{self, Pipes};
 use crate::nwfilter::explain::{
     Captured, Decider, Explanation, Judge, Stage, Tried, Tryable, Way, action, read_pcap,
 };
 use crate::nwfilter::{FilterStore, Variables, compile, flatten};
 use crate::types::Mac;
+
+/// The most bytes of a capture, which is in memory while its frames are judged.
+const MAX_CAPTURE: u64 = 64 << 20;
 
 /// The version of what `--json` prints.
 const VERSION: u32 = 1;
@@ -69,7 +72,8 @@ pub(super) fn explain(
 }
 
 fn contents(path: &Path) -> Result<Vec<u8>, ExplainError> {
-    fs::read(path).map_err(|source| ExplainError::Read { path: path.to_owned(), source })
+    let bytes = input::read(path, MAX_CAPTURE, Pipes::Read);
+    bytes.map_err(|source| ExplainError::Read { path: path.to_owned(), source })
 }
 
 /// The frames that are to be judged; `file` is the capture's bytes.

@@ -65,5 +65,5 @@ pub(crate) fn processes(test: &str, work: fn(&Path, usize), check: fn(&Path)) {
 fn checked(config: &Path, check: fn(&Path)) {
     check(config);
     let files = files(config);
-    assert!(files.iter().all(|(path, _)| !path.contains(super::UNFINISHED)), "{files:?}");
+    assert!(files.iter().all(|(path, _)| !path.contains(crate::dir::UNFINISHED)), "{files:?}");
 }

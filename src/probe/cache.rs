@@ -11,16 +11,18 @@
 //! again next time. A file or a directory that is not our user's own is not used, as it would let
 //! others say what our programs can do. Whatever is wrong with the cache, probing goes on without.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::libc;
+use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::dir::{Dir, Modes, Trust};
 
 /// The cache's file in its directory.
 const FILE: &str = "probe.json";
@@ -136,19 +138,18 @@ impl Cache {
 }
 
 fn read(dir: &Path) -> io::Result<Vec<Entry>> {
-    check_owner(&fs::metadata(dir)?)?;
-    // Neither a link nor a pipe that someone put there is followed or waited for.
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(dir.join(FILE))?;
-    let meta = file.metadata()?;
-    check_owner(&meta)?;
-    if !meta.is_file() || meta.size() > LONGEST {
+    entries(&Dir::open(dir, Trust::Way)?)
+}
+
+fn entries(dir: &Dir) -> io::Result<Vec<Entry>> {
+    check_owner(&dir.stat()?)?;
+    let file = dir.open_file(FILE.as_ref())?.ok_or(io::ErrorKind::NotFound)?;
+    check_owner(&fstat(&file)?)?;
+    if file.metadata()?.size() > LONGEST {
         return Err(io::Error::other("not a cache file"));
     }
     let mut text = Vec::new();
-    Read::by_ref(&mut file).take(LONGEST).read_to_end(&mut text)?;
+    file.take(LONGEST).read_to_end(&mut text)?;
     let contents: Contents = serde_json::from_slice(&text)?;
     if contents.version != VERSION {
         return Err(io::Error::other(format!("format version {}", contents.version)));
@@ -157,43 +158,36 @@ fn read(dir: &Path) -> io::Result<Vec<Entry>> {
 }
 
 /// Refuses what belongs to another user, or what another user may write.
-fn check_owner(meta: &fs::Metadata) -> io::Result<()> {
-    let ours = meta.uid() == geteuid().as_raw();
-    if ours && meta.mode() & 0o022 == 0 {
+fn check_owner(stat: &FileStat) -> io::Result<()> {
+    let ours = stat.st_uid == geteuid().as_raw();
+    if ours && stat.st_mode & 0o022 == 0 {
         return Ok(());
     }
     let what = if ours { "others may write it" } else { "it belongs to another user" };
     Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
 }
 
+/// Writes into the directory, and makes it where it is missing.
+///
+/// Under `sudo`, HOME may still be the calling user's: a directory of root's there would keep that
+/// user from having a cache, and a link there would lead root elsewhere, so nothing is made below
+/// another user's directory.
 fn write(dir: &Path, added: Vec<Entry>) -> io::Result<()> {
-    make_dir(dir)?;
+    let dir = Dir::make(dir, Trust::Way, Modes::all(0o700))?;
+    check_owner(&dir.stat()?)?;
     // Read again: another process may have stored something since.
-    let mut entries = read(dir).unwrap_or_default();
+    let mut entries = entries(&dir).unwrap_or_default();
     entries.retain(|old| !added.iter().any(|new| new.key.replaces(&old.key)));
     entries.extend(added);
     entries.drain(..entries.len().saturating_sub(ENTRIES));
     let text = serde_json::to_vec(&Contents { version: VERSION, entries })?;
-    let mut file = tempfile::Builder::new().prefix(".probe-").tempfile_in(dir)?;
-    file.write_all(&text)?;
-    file.persist(dir.join(FILE))?;
-    Ok(())
-}
-
-/// Makes the cache's directory where it is missing.
-///
-/// Under `sudo`, HOME may still be the calling user's: a directory of root's there would keep that
-/// user from having a cache, so nothing is made below a directory that is not our own.
-fn make_dir(dir: &Path) -> io::Result<()> {
-    let nearest = dir.ancestors().find_map(|dir| fs::metadata(dir).ok());
-    check_owner(&nearest.ok_or(io::ErrorKind::NotFound)?)?;
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    dir.replace(FILE.as_ref(), &text, Mode::S_IRUSR | Mode::S_IWUSR, false)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::Permissions;
+    use std::fs::{OpenOptions, Permissions};
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
     use std::time::{Duration, SystemTime};
 

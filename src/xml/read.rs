@@ -44,6 +44,8 @@ pub struct Attribute {
     pub value_place: Place,
 }
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Reads a document.
 ///
 /// # Errors
@@ -60,8 +62,13 @@ pub fn read(bytes: &[u8]) -> Result<Element, XmlError> {
             return Err(XmlError { place, what: Mistake::NotUtf8 });
         }
     };
-    // A byte order mark is not part of the document (XML 1.0, 4.3.3).
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    // A byte order mark is not part of the document (XML 1.0, 4.3.3). A second one is a character
+    // before the root element; quick-xml would skip it.
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    if text.starts_with(BYTE_ORDER_MARK) {
+        let what = "a second byte order mark cannot be in front of the document: remove it";
+        return Err(XmlError { place: Place::START, what: Mistake::Syntax(what.to_owned()) });
+    }
     let mut tree = Tree { text, cursor: Cursor::new(text), open: Vec::new(), root: None, nodes: 0 };
     if let Some((offset, character)) = text.char_indices().find(|(_, c)| !is_char(*c)) {
         return Err(tree.error(offset, Mistake::Character(character.into())));
