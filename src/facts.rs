@@ -146,6 +146,8 @@ pub struct Host {
     pub default_v4: Option<String>,
     /// The interface of the IPv6 default route.
     pub default_v6: Option<String>,
+    /// Why the routes are not known; `None` where they are.
+    pub unknown: Option<String>,
     /// The IPv4 subnets the host routes, the default route aside.
     pub routes: Vec<Ipv4Net>,
     /// The resolvers of /etc/resolv.conf, in order.

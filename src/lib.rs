@@ -92,6 +92,7 @@ pub mod link;
 pub mod network;
 pub mod nwfilter;
 pub mod plan;
+mod printable;
 pub mod probe;
 pub mod process;
 pub mod rules;

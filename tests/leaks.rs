@@ -92,6 +92,8 @@ impl Site {
                 chown(&dir, Some(USER), Some(USER)).unwrap();
             }
         }
+        // As a runtime directory has to be.
+        fs::set_permissions(place.state(), fs::Permissions::from_mode(0o700)).unwrap();
         if !name.starts_with("cold") {
             let cache = place.dir.join("cache");
             fs::remove_dir(&cache).unwrap();

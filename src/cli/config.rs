@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::args::{self, BackendArg, LogFormat, TransportArg};
 use crate::input::{self, Pipes};
+use crate::printable::printable;
 use crate::plan::{AddressChoice, Family};
 use crate::types::{Device, DomainName, InterfaceName, Publish};
 
@@ -184,7 +185,7 @@ pub(super) fn parse_with<T: de::DeserializeOwned>(
     })?;
     toml::from_str(text).map_err(|error| Mistake {
         place: error.span().and_then(|span| text.get(..span.start)).map(place),
-        what: super::log::printable(&explain(error.message())).into_owned(),
+        what: printable(&explain(error.message())).into_owned(),
     })
 }
 

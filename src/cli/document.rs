@@ -20,8 +20,8 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::environment::Environment;
-use super::log;
 use crate::input::{self, Pipes};
+use crate::printable::printable;
 use crate::probe::program::find;
 use crate::process::signals::Signals;
 use crate::process::{Spawn, SpawnError};
@@ -115,7 +115,7 @@ pub(super) async fn edit<T, E: From<DocumentError>>(
     let failed = |source| E::from(DocumentError::Copy { path: path.clone(), source });
     fs::write(&path, before).map_err(failed)?;
     let argv = [argv, vec![path.clone().into()]].concat();
-    let program = log::printable(&argv[0].to_string_lossy()).into_owned();
+    let program = printable(&argv[0].to_string_lossy()).into_owned();
     let ended = match run(&argv, environment, &mut signals).await {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(DocumentError::EditorFailed { program, status }.into()),

@@ -1,6 +1,6 @@
 //! `netlaunch firewall`: the rules of networks put back, and those of others that are in the way.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::args::FirewallVerb;
@@ -8,7 +8,7 @@ use super::environment::Environment;
 use super::follow;
 use super::network::{NetworkError, driver};
 use super::reload::reload;
-use super::{Failure, print};
+use super::{Failure, print_json, print_text};
 use crate::driver::Checked;
 use crate::firewall::conflicts::Finding;
 
@@ -32,22 +32,24 @@ pub(super) fn firewall(
         FirewallVerb::Reload { follow: false } => {
             let done = runtime()?.block_on(reload(&config_dir, environment))?;
             let text: String = done.iter().map(|what| format!("{what}\n")).collect();
-            print(text.as_bytes())?;
+            print_text(&text)?;
             Ok(0)
         }
         FirewallVerb::Check { json, bridges } => {
             let driver = driver(&config_dir, environment)?;
             let checked = runtime()?.block_on(driver.conflicts(bridges));
             let checked = checked.map_err(NetworkError::from)?;
-            let text = if *json { as_json(&checked) } else { as_text(&checked) };
-            print(text.as_bytes())?;
+            match json {
+                true => print_json(&as_json(&checked))?,
+                false => print_text(&as_text(&checked))?,
+            }
             let found = checked.iter().any(|checked| !checked.findings.is_empty());
             Ok(if found { FOUND } else { 0 })
         }
     }
 }
 
-fn as_json(checked: &[Checked]) -> String {
+fn as_json(checked: &[Checked]) -> Value {
     let bridge = |one: &Checked| {
         let row = |found: &Finding| {
             json!({
@@ -66,7 +68,7 @@ fn as_json(checked: &[Checked]) -> String {
         })
     };
     let bridges: Vec<_> = checked.iter().map(bridge).collect();
-    format!("{:#}\n", json!({ "version": CHECK_VERSION, "bridges": bridges }))
+    json!({ "version": CHECK_VERSION, "bridges": bridges })
 }
 
 fn as_text(checked: &[Checked]) -> String {

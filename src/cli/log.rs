@@ -19,6 +19,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::args::LogFormat;
+use crate::printable::{self, printable, shortened, steers};
 
 /// How much to say, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,21 +46,9 @@ pub fn subscriber<W: Write + Send + 'static>(
 
 /// Writes `netlaunch: TEXT` to standard error, for mistakes found before [`init`] can be called.
 pub fn complain(text: &dyn fmt::Display) {
-    let line = format!("netlaunch: {}\n", printable(&text.to_string()));
+    let text = text.to_string();
+    let line = format!("netlaunch: {}\n", printable(&shortened(&text)));
     let _ = io::stderr().write_all(line.as_bytes());
-}
-
-/// The text with control characters escaped (`\n`, `\u{1b}`), so that it stays on one line and
-/// cannot steer a terminal.
-pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut clean = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if c.is_control() { clean.extend(c.escape_default()) } else { clean.push(c) }
-    }
-    Cow::Owned(clean)
 }
 
 struct Log<W> {
@@ -129,14 +118,15 @@ impl Parts {
             line.push_str(level_name(level));
             line.push_str(": ");
         }
-        line.push_str(&printable(&self.message));
+        line.push_str(&printable(&shortened(&self.message)));
         for (name, value) in &self.fields {
             let value = match value {
                 Value::String(text) => Cow::Borrowed(text.as_str()),
                 other => Cow::Owned(other.to_string()),
             };
+            let value = shortened(&value);
             let plain = !value.is_empty()
-                && !value.contains(|c: char| c.is_control() || c.is_whitespace() || c == '"');
+                && !value.contains(|c: char| steers(c) || c.is_whitespace() || c == '"');
             // Writing to a String cannot fail.
             let _ = if plain {
                 write!(line, " {name}={value}")
@@ -151,13 +141,13 @@ impl Parts {
     fn json(self, level: Level, time: &str) -> String {
         let fields: Map<String, Value> =
             self.fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let mut line = json!({
+        let object = json!({
             "timestamp": time,
             "level": level_name(level),
-            "message": self.message,
+            "message": shortened(&self.message),
             "fields": fields,
-        })
-        .to_string();
+        });
+        let mut line = printable::json(&object, false);
         line.push('\n');
         line
     }
@@ -287,8 +277,14 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_escaped() {
-        assert_eq!(printable("plain é"), "plain é");
-        assert_eq!(printable("a\nb\x1b[0m"), "a\\nb\\u{1b}[0m");
+    fn a_message_is_one_line_of_bounded_length() {
+        let long = "x".repeat(1 << 20);
+        let events = || tracing::warn!(long, "\x1b]0;{long}\n");
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let line = capture(format, Level::INFO, events);
+            assert!(!line.trim_end_matches('\n').contains(steers), "{line}");
+        }
+        let line = capture(LogFormat::Text, Level::INFO, events);
+        assert!(line.chars().count() < 300, "{line}");
     }
 }

@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Subcommand, ValueEnum};
 
 use super::args::Action;
-use super::log::printable;
+use crate::printable::printable;
 
 /// A mistake in the command line: one line without `netlaunch: ` in front and newline behind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -28,7 +28,7 @@ pub mod usage;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use args::{Action, Cli};
 use config::{Config, ConfigError};
@@ -42,7 +42,8 @@ use usage::Stop;
 use crate::launch::{LaunchError, RuntimeError, StartError};
 use crate::link::LinkError;
 use crate::plan::PlanError;
-use crate::process::{AccountError, SpawnError, signals};
+use crate::printable;
+use crate::process::{AccountError, SpawnError, inherited, signals};
 
 /// Exit status of a usage error.
 const USAGE: u8 = 2;
@@ -156,6 +157,11 @@ pub fn main(
             return print(text.as_bytes()).map_or_else(failed, |()| 0);
         }
     };
+    // Before any descriptor is opened here, so that the number can only be the caller's.
+    let ready = match cli.launch.ready_fd.map(ready_descriptor).transpose() {
+        Ok(ready) => ready,
+        Err(failure) => return failed(failure),
+    };
     let environment = Environment::read();
     let config = match configuration(&environment) {
         Ok(config) => config,
@@ -164,13 +170,17 @@ pub fn main(
     log::init(request::log_settings(&cli.log, &config));
     // A tool may end before it has read its input, and whoever reads our output may have gone.
     signals::ignore_sigpipe();
-    match perform(cli, &config, &environment, free_fd) {
+    match perform(cli, &config, &environment, free_fd, ready) {
         Ok(status) => status,
         Err(failure) => {
             tracing::error!("{failure}");
             failure.status()
         }
     }
+}
+
+fn ready_descriptor(number: RawFd) -> Result<OwnedFd, Failure> {
+    inherited::take_writable(number).map_err(|error| Failure::ReadyFd { number, error })
 }
 
 fn configuration(environment: &Environment) -> Result<Config, ConfigError> {
@@ -185,6 +195,7 @@ fn perform(
     config: &Config,
     environment: &Environment,
     free_fd: RawFd,
+    ready: Option<OwnedFd>,
 ) -> Result<u8, Failure> {
     // One thread: PR_SET_PDEATHSIG belongs to the thread that starts a child.
     let runtime = || {
@@ -193,7 +204,7 @@ fn perform(
     match &cli.command {
         None => {
             let job = request::job(&cli.launch, config)?;
-            runtime()?.block_on(run::run(job, environment, free_fd))
+            runtime()?.block_on(run::run(job, environment, free_fd, ready))
         }
         Some(Action::Probe(args)) => {
             let programs = request::programs(args, config);
@@ -212,6 +223,16 @@ fn perform(
             Ok(0)
         }
     }
+}
+
+/// Prints text for people: nothing in it steers their terminal.
+fn print_text(text: &str) -> Result<(), Failure> {
+    print(printable::lines(text).as_bytes())
+}
+
+/// Prints JSON for programs.
+fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    print(format!("{}\n", printable::json(value, true)).as_bytes())
 }
 
 /// Writes to standard output. A reader that has gone, as of `| head`, is no failure.

@@ -17,7 +17,7 @@ use super::config::ConfigError;
 use super::document::{self, DocumentError, Stopped};
 use super::environment::Environment;
 use super::network_config::{self, NetworkConfig};
-use super::{Failure, print};
+use super::{Failure, print, print_json, print_text};
 use crate::driver::{ConflictsError, Driver, DriverError, DriverSettings, Status};
 use crate::facts::Target;
 use crate::firewall::FirewalldError;
@@ -340,7 +340,7 @@ fn mode(status: &Status) -> Option<&'static str> {
 fn list(json: bool, rows: Vec<Row>) -> Result<(), Failure> {
     if json {
         let all = json!({ "version": LIST_VERSION, "networks": rows });
-        return print(format!("{all:#}\n").as_bytes());
+        return print_json(&all);
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -354,7 +354,7 @@ fn list(json: bool, rows: Vec<Row>) -> Result<(), Failure> {
             row.mode.unwrap_or("-"),
         ]);
     }
-    print(format!("{table}\n").as_bytes())?;
+    print_text(&format!("{table}\n"))?;
     for error in rows.iter().filter_map(|row| row.error.as_ref()) {
         tracing::warn!("{error}");
     }

@@ -15,7 +15,7 @@ use super::nwfilter_check::check;
 use super::nwfilter_config::{self, NwfilterConfig};
 use super::nwfilter_error::NwfilterError;
 use super::nwfilter_explain::explain;
-use super::{Failure, learn, print};
+use super::{Failure, learn, print, print_json, print_text};
 use crate::binding::{BindingError, BindingSettings, Bindings, Learner, Status};
 use crate::definitions::Origin;
 use crate::facts::FirewallScript;
@@ -63,8 +63,12 @@ pub(super) fn nwfilter(
         }
         NwfilterVerb::BindingCreate { wait, file } => {
             let xml = document::read(file).map_err(NwfilterError::from)?;
-            let binding = Binding::parse(&xml)
+            let mut binding = Binding::parse(&xml)
                 .map_err(|error| NwfilterError::BindingDocument { path: file.clone(), error })?;
+            // libvirt's schema wants one in what binding-dumpxml prints.
+            if let Some(owner) = &mut binding.owner {
+                owner.uuid.get_or_insert_with(|| Uuid::random(&mut rand::rng()));
+            }
             let bindings = bindings()?;
             let learner = runtime()?.block_on(learn::bind(&bindings, &binding, *wait, environment));
             if let Some(learner) = learner? {
@@ -221,7 +225,7 @@ fn print_bindings(
     };
     let ports: Result<Vec<_>, BindingError> = all.iter().map(port).collect();
     let list = json!({ "version": LIST_VERSION, "bindings": ports.map_err(NwfilterError::from)? });
-    print(format!("{list:#}\n").as_bytes())
+    print_json(&list)
 }
 
 /// Shows the ports that have a filter.
@@ -246,7 +250,7 @@ fn list_bindings(bindings: &Bindings) -> Result<(), Failure> {
             learnt,
         ]);
     }
-    print(format!("{table}\n").as_bytes())
+    print_text(&format!("{table}\n"))
 }
 
 /// Says where the definition is.
@@ -313,7 +317,7 @@ fn rows(definitions: &[Definition], broken: &[Broken]) -> Vec<Row> {
 fn list(json: bool, rows: Vec<Row>) -> Result<(), Failure> {
     if json {
         let all = json!({ "version": LIST_VERSION, "filters": rows });
-        return print(format!("{all:#}\n").as_bytes());
+        return print_json(&all);
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -328,7 +332,7 @@ fn list(json: bool, rows: Vec<Row>) -> Result<(), Failure> {
             or_dash(row.uuid.map(|uuid| uuid.to_string())),
         ]);
     }
-    print(format!("{table}\n").as_bytes())?;
+    print_text(&format!("{table}\n"))?;
     for error in rows.iter().filter_map(|row| row.error.as_ref()) {
         tracing::warn!("{error}");
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::document;
 use super::nwfilter_error::NwfilterError;
-use super::{Failure, print};
+use super::{Failure, print_text};
 use crate::definitions::Origin as Definer;
 use crate::firewall::port_limits::limits;
 use crate::nwfilter::{
@@ -46,7 +46,7 @@ pub(super) fn check(store: &FilterStore, what: &str) -> Result<(), Failure> {
         .sum();
     let variables: Vec<String> = needs.variables.iter().map(|used| format!("${used}")).collect();
     let variables = if variables.is_empty() { "none".to_owned() } else { variables.join(", ") };
-    print(format!("filter: {}\nrules: {rules}\nvariables: {variables}\n", filter.name).as_bytes())
+    print_text(&format!("filter: {}\nrules: {rules}\nvariables: {variables}\n", filter.name))
 }
 
 /// Says what of a filter can do nothing, and what a backend does not do. Variables have one value

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::args::{DirectionArg, ExplainArgs, HexFrame};
 use super::nwfilter_error::{ExplainError, NwfilterError};
-use super::{Failure, print};
+use super::{Failure, print_json, print_text};
 use crate::input::{self, Pipes};
 use crate::nwfilter::explain::{
     Captured, Decider, Explanation, Judge, Stage, Tried, Tryable, Way, action, read_pcap,
@@ -66,9 +66,9 @@ pub(super) fn explain(
     }
     if args.json {
         let object = json!({ "version": VERSION, "filter": args.name, "frames": all });
-        text = format!("{object:#}\n");
+        return print_json(&object);
     }
-    print(text.as_bytes())
+    print_text(&text)
 }
 
 fn contents(path: &Path) -> Result<Vec<u8>, ExplainError> {

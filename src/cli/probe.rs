@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::environment::Environment;
 use super::request::Programs;
-use super::{Failure, print};
+use super::{Failure, print_json, print_text};
 use crate::facts::{Ability, Facts};
 use crate::plan::{Candidate, Request, candidates};
 use crate::probe::Survey;
@@ -27,9 +27,9 @@ pub(super) async fn probe(
     facts.bridge = survey.bridge.clone();
     let candidates = candidates(&Request::default(), &facts);
     if as_json {
-        print(format!("{:#}\n", json(&facts, &survey, &candidates)).as_bytes())?;
+        print_json(&json(&facts, &survey, &candidates))?;
     } else {
-        print(text(&facts, &survey, &candidates).as_bytes())?;
+        print_text(&text(&facts, &survey, &candidates))?;
     }
     Ok(0)
 }
@@ -78,6 +78,9 @@ fn text(facts: &Facts, survey: &Survey, candidates: &[Candidate]) -> String {
     }
     let libvirt = survey.libvirt.passt_backend == Some(true);
     rest.add_row(["libvirt with passt", yes(libvirt), &survey.libvirt.why, "-"]);
+    if let Some(why) = &facts.host.unknown {
+        rest.add_row(["the host's routes", "no", why, "mount /proc"]);
+    }
     if let Some(profile) = &facts.passt.confinement {
         let dirs: Vec<_> = profile.writable.iter().map(|d| d.display().to_string()).collect();
         let why = format!("passt may make files only below {}", dirs.join(", "));

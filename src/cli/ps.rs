@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::args::PsArgs;
 use super::environment::Environment;
-use super::{Failure, print};
+use super::{Failure, print_json, print_text};
+use crate::printable::printable;
 use crate::launch::record::{Learnt, RECORD_VERSION, Record, running};
 
 /// Lists the live launches of this user.
@@ -13,9 +14,9 @@ pub(super) fn ps(args: &PsArgs, environment: &Environment) -> Result<u8, Failure
     let records = running(&environment.launch_root()).map_err(Failure::Runtime)?;
     if args.json {
         let all = json!({ "version": RECORD_VERSION, "launches": records });
-        print(format!("{all:#}\n").as_bytes())?;
+        print_json(&all)?;
     } else {
-        print(format!("{}\n", table(&records)).as_bytes())?;
+        print_text(&format!("{}\n", table(&records)))?;
     }
     Ok(0)
 }
@@ -47,7 +48,7 @@ fn table(records: &[Record]) -> Table {
         let by = transport.or(joined).unwrap_or_default();
         let ports: Vec<String> = record.publish.iter().map(|p| p.to_string()).collect();
         table.add_row([
-            record.name.clone(),
+            printable(&record.name).into_owned(),
             record.pid.to_string(),
             format!("{}{by}", record.backend),
             pid(record.qemu.as_ref().map(|p| p.pid)),

@@ -7,7 +7,6 @@
 //! settings under `--backend slirp`, all of user-mode networks on a bridge. Everything else that does not go together is refused.
 
 use std::net::IpAddr;
-use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use tracing::Level;
@@ -28,8 +27,6 @@ pub struct Job {
     pub programs: Programs,
     /// Show the plan in this format and start nothing.
     pub print: Option<PrintFormat>,
-    /// Where to write `READY=1`; whether the descriptor is open has not been looked at.
-    pub ready_fd: Option<RawFd>,
 }
 
 /// Programs that were named, as paths or as names to look up in PATH; `None` is the usual one.
@@ -77,7 +74,7 @@ pub fn job(args: &LaunchArgs, config: &Config) -> Result<Job, JobError> {
     };
     let passt = args.passt.clone().or_else(|| config.passt.clone());
     let programs = Programs { passt, qemu };
-    Ok(Job { request, programs, print: args.print, ready_fd: args.ready_fd })
+    Ok(Job { request, programs, print: args.print })
 }
 
 /// The programs that `netlaunch probe` looks at.
@@ -312,7 +309,7 @@ mod tests {
         assert_eq!(job.request.mac.map(|m| m.to_string()).as_deref(), Some("52:54:00:00:00:01"));
         assert_eq!(job.request.pcap, Some("f".into()));
         assert_eq!(job.request.name.as_ref().map(|n| n.as_str()), Some("web"));
-        assert_eq!((job.ready_fd, job.print), (Some(7), Some(PrintFormat::Json)));
+        assert_eq!(job.print, Some(PrintFormat::Json));
         assert_eq!(job.programs, Programs { passt: Some("./p".into()), qemu: None });
         let command = job.request.command.unwrap();
         assert_eq!((command.program, command.args), ("/q".into(), vec!["-m".into(), "1".into()]));

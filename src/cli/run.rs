@@ -12,18 +12,18 @@ use super::nwfilter::{self, Filtered};
 use super::nwfilter_error::NwfilterError;
 use super::orders::Orders;
 use super::request::Job;
-use super::{Failure, network, print};
+use super::{Failure, network, print, print_json, print_text};
 use crate::binding::Bindings;
 use crate::facts::Facts;
 use crate::launch::{self, LaunchError, Order, Outcome, Running, Surroundings, launch};
 use crate::plan::{self, Attachment, Backend, Plan, PlanError, Request};
-use crate::process::inherited;
 
-/// Carries `job` out; the exit status is QEMU's.
+/// Carries `job` out; the exit status is QEMU's. `ready` is told when the network serves.
 pub(super) async fn run(
     job: Job,
     environment: &Environment,
     qemu_fd: RawFd,
+    ready: Option<OwnedFd>,
 ) -> Result<u8, Failure> {
     if let Some(format) = job.print {
         let facts = facts(&job, environment).await?;
@@ -32,7 +32,6 @@ pub(super) async fn run(
             plan::plan(&job.request, &facts, &around.particulars()).map_err(LaunchError::from)?;
         return show(&job.request, &plan, format);
     }
-    let ready = job.ready_fd.map(ready_descriptor).transpose()?;
     let mut orders = Orders::take().map_err(Failure::System)?;
     let bindings = bindings(&job, environment)?;
     let around = surroundings(environment, qemu_fd, Some(&orders), bindings);
@@ -163,6 +162,9 @@ async fn facts(job: &Job, environment: &Environment) -> Result<Facts, Failure> {
     let passt = job.programs.passt.as_deref().map(|path| path.as_os_str());
     let prober = environment.prober();
     let mut facts = prober.facts(command.or(named), passt).await;
+    if let Some(why) = &facts.host.unknown {
+        tracing::warn!("the host's routes are not known: {why}; mount /proc");
+    }
     if let Some(attachment) = &job.request.attachment {
         facts.bridge = prober.bridge();
         facts.target = Some(match attachment {
@@ -219,8 +221,8 @@ fn bindings(job: &Job, environment: &Environment) -> Result<Option<Bindings>, Fa
 
 fn show(request: &Request, plan: &Plan, format: PrintFormat) -> Result<u8, Failure> {
     match format {
-        PrintFormat::Shell => print(plan::shell(plan).as_bytes())?,
-        PrintFormat::Json => print(format!("{:#}\n", plan::json(plan)).as_bytes())?,
+        PrintFormat::Shell => print_text(&plan::shell(plan))?,
+        PrintFormat::Json => print_json(&plan::json(plan))?,
         PrintFormat::Xml => {
             print(plan::xml(request, plan).as_bytes())?;
             for option in plan::unsaid(request, plan) {
@@ -251,10 +253,6 @@ fn report(plan: &Plan) {
 fn serve(plan: &Plan, ready: Option<OwnedFd>) -> Result<(), Failure> {
     print(format!("{}\n", plan::shell_line(&plan.qemu.args)).as_bytes())?;
     signal_ready(ready)
-}
-
-fn ready_descriptor(number: RawFd) -> Result<OwnedFd, Failure> {
-    inherited::take_writable(number).map_err(|error| Failure::ReadyFd { number, error })
 }
 
 /// Tells whoever waits that the network serves: a line to `--ready-fd`, a message to the service

@@ -38,6 +38,14 @@ pub enum RuntimeError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Another user can change what the root's path means.
+    #[error("cannot use {} for launch directories: {source}; set NETLAUNCH_STATE_DIR to a directory that no other user can change", dir.display())]
+    Untrusted {
+        /// The root.
+        dir: PathBuf,
+        /// Which directory or link on the way, and whose it is.
+        source: io::Error,
+    },
     /// Somebody else made the root first.
     #[error("{} belongs to another user or is open to others; remove it, or set NETLAUNCH_STATE_DIR to a directory of your own", .0.display())]
     Foreign(PathBuf),

@@ -226,7 +226,7 @@ impl Running {
 fn binding(plan: &Plan, record: &Record, port: &InterfaceName, filter: &GuestFilter) -> Binding {
     let name = record.name.parse().ok();
     Binding {
-        owner: name.map(|name| Owner { name, uuid: Uuid::random(&mut rand::rng()) }),
+        owner: name.map(|name| Owner { name, uuid: Some(Uuid::random(&mut rand::rng())) }),
         port: port.clone(),
         mac: plan.mac,
         filter: filter.name.clone(),

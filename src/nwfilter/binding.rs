@@ -29,8 +29,8 @@ pub struct Binding {
 pub struct Owner {
     /// What it is called.
     pub name: OwnerName,
-    /// What it is known by.
-    pub uuid: Uuid,
+    /// What it is known by; `None` where the document does not say.
+    pub uuid: Option<Uuid>,
 }
 
 /// The text is not what a guest is called.
@@ -77,8 +77,8 @@ impl Binding {
     /// The binding as a document, with a newline at its end.
     pub fn to_xml(&self) -> String {
         let owner = self.owner.as_ref().map(|owner| {
-            let tags = [Tag::text("name", &owner.name), Tag::text("uuid", owner.uuid)];
-            Tag::new("owner").children(tags)
+            let uuid = owner.uuid.map(|uuid| Tag::text("uuid", uuid));
+            Tag::new("owner").children([Tag::text("name", &owner.name)]).children(uuid)
         });
         let reference =
             FilterRef { filter: self.filter.clone(), parameters: self.parameters.clone() };
@@ -106,8 +106,8 @@ impl Binding {
 
 fn owner(take: &mut Take<'_>) -> Result<Owner, XmlError> {
     let name = take.child("name")?.ok_or_else(|| take.missing_child("name"))?;
-    let uuid = take.child("uuid")?.ok_or_else(|| take.missing_child("uuid"))?;
-    Ok(Owner { name: name.take(Take::text_value)?, uuid: uuid.take(Take::text_value)? })
+    let uuid = take.child("uuid")?.map(|uuid| uuid.take(Take::text_value)).transpose()?;
+    Ok(Owner { name: name.take(Take::text_value)?, uuid })
 }
 
 #[cfg(test)]
@@ -175,6 +175,11 @@ mod tests {
             let found = error_found.unwrap_err().to_string();
             assert!(found.starts_with(error), "{inside}\n{found}");
         }
+        let owner = "<owner><name>vm</name></owner><portdev name='a'/>";
+        let named = format!("<filterbinding>{owner}{rest}</filterbinding>");
+        let named = Binding::parse(named.as_bytes()).unwrap();
+        assert_eq!(named.owner.as_ref().unwrap().uuid, None, "an owner needs no UUID");
+        assert_eq!(Binding::parse(named.to_xml().as_bytes()).unwrap(), named);
         let least = format!("<filterbinding><portdev name='a'/>{rest}</filterbinding>");
         assert_eq!(Binding::parse(least.as_bytes()).unwrap().owner, None);
     }

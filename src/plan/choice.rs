@@ -89,6 +89,12 @@ fn passt(request: &Request, facts: &Facts) -> Result<String, Problem> {
         );
     }
     let host = &facts.host;
+    if let (Some(why), None) = (&host.unknown, &request.interface)
+        && !passt.has("map-guest-addr")
+    {
+        let why = format!("the host's routes are not known: {why}");
+        return no(&why, "mount /proc, name an interface with --interface, or use slirp");
+    }
     let routed = host.default_v4.is_some() || host.default_v6.is_some();
     // A passt that knows --map-guest-addr has a local mode for hosts without a route.
     if request.interface.is_none() && !routed && !passt.has("map-guest-addr") {

@@ -2,10 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
 
 use serde_json::{Value, json};
 
 use super::{BridgePlan, Plan, Transport, Way};
+use crate::printable::{printable, steers};
 
 /// The version of the JSON form.
 pub const PLAN_VERSION: u32 = 1;
@@ -19,10 +21,10 @@ pub fn shell(plan: &Plan) -> String {
     };
     line(format!("# backend: {}", plan.backend));
     if let Some(why) = &plan.fallback {
-        line(format!("# fallback: {why}"));
+        line(format!("# fallback: {}", printable(why)));
     }
     for note in &plan.notes {
-        line(format!("# note: {note}"));
+        line(format!("# note: {}", printable(note)));
     }
     if let Some(passt) = &plan.passt {
         line(format!("mkdir -m 0700 {}", quote(plan.dir.as_os_str())));
@@ -58,7 +60,7 @@ fn bridge_lines(plan: &BridgePlan, fd: Option<i32>) -> Vec<String> {
         let tool = shell_line(&words);
         let network = plan.network.as_ref().map(|n| n.as_str()).unwrap_or_default();
         lines.push(format!("# rules of the network {network}, set when it was started: {tool}"));
-        lines.extend(script.input.lines().map(|line| format!("#   {line}")));
+        lines.extend(script.input.lines().map(|line| format!("#   {}", printable(line))));
     }
     if plan.way == Way::Tap {
         let (bridge, fd) = (&plan.bridge, fd.unwrap_or(-1));
@@ -72,8 +74,37 @@ pub fn shell_line<S: AsRef<OsStr>>(words: &[S]) -> String {
     words.iter().map(|word| quote(word.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
+/// A word as a shell reads it. A word with a control character, or one that is not UTF-8, is
+/// written as `$'...'` (POSIX.1-2024, 2.2.4) with octal escapes, so that a terminal that shows the
+/// line does not act on it.
 fn quote(word: &OsStr) -> String {
-    shell_words::quote(&word.to_string_lossy()).into_owned()
+    match word.to_str() {
+        Some(text) if !text.contains(steers) => shell_words::quote(text).into_owned(),
+        _ => escaped(word.as_bytes()),
+    }
+}
+
+fn escaped(word: &[u8]) -> String {
+    let mut quoted = String::from("$'");
+    for chunk in word.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\'' | '\\' => quoted.extend(['\\', c]),
+                c if steers(c) => octal(&mut quoted, c.encode_utf8(&mut [0; 4]).as_bytes()),
+                c => quoted.push(c),
+            }
+        }
+        octal(&mut quoted, chunk.invalid());
+    }
+    quoted.push('\'');
+    quoted
+}
+
+fn octal(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\\{byte:03o}");
+    }
 }
 
 /// The plan as JSON, described by conf/schema/plan.schema.json.
@@ -120,4 +151,37 @@ pub fn json(plan: &Plan) -> Value {
         "user": plan.user,
         "firewall": plan.bridge.as_ref().map(|bridge| &bridge.firewall),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn a_shell_reads_the_words_back_and_a_terminal_is_not_steered() {
+        let words: Vec<OsString> = [
+            &b"plain"[..],
+            b"it's $HOME \\",
+            b"\x1b]0;title\x07",
+            b"two\nlines'\\t",
+            b"not \xff UTF-8 \xe2\x82",
+            "\u{9b}2J 1 \u{202e}\u{7f}\u{1}7".as_bytes(),
+            "é".as_bytes(),
+            b"",
+        ]
+        .map(|word| OsString::from_vec(word.to_vec()))
+        .to_vec();
+        let line = shell_line(&words);
+        assert!(!line.contains(steers), "{line:?}");
+        assert!(line.contains("$'\\033]0;title\\007'"), "{line}");
+        let script = format!("printf '%s\\0' {line}");
+        let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+        let read: Vec<&[u8]> = output.stdout.split_inclusive(|byte| *byte == 0).collect();
+        let expected: Vec<Vec<u8>> =
+            words.iter().map(|word| [word.as_bytes(), b"\0"].concat()).collect();
+        assert_eq!(read, expected);
+    }
 }

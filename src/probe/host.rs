@@ -28,6 +28,13 @@ pub(super) fn host(root: &Path, is_root: bool) -> Host {
             String::new()
         })
     };
+    // A kernel without IPv6 has no file of its routes, but /proc/net/route is always there.
+    let unknown = fs::metadata(root.join("proc/net/route")).err().map(|error| {
+        match root.join("proc/self").exists() {
+            true => format!("/proc/net/route cannot be read ({error})"),
+            false => "/proc is not mounted".to_owned(),
+        }
+    });
     let v4 = lines(&read("proc/net/route"), 1, route_v4);
     let v6 = lines(&read("proc/net/ipv6_route"), 0, route_v6);
     let mut routes = Vec::new();
@@ -40,6 +47,7 @@ pub(super) fn host(root: &Path, is_root: bool) -> Host {
         root: is_root,
         default_v4: default(v4),
         default_v6: default(v6),
+        unknown,
         routes,
         resolvers: resolvers(&read("etc/resolv.conf")),
     }
@@ -208,7 +216,17 @@ mod tests {
             assert_eq!(host.default_v4.as_deref(), Some("eth0"), "{bad}");
         }
         assert_eq!(of("", "", ""), Host::default());
-        assert_eq!(host(Path::new("/nonexistent"), true), Host { root: true, ..Host::default() });
+    }
+
+    #[test]
+    fn a_missing_proc_is_not_a_host_without_routes() {
+        let unknown = Some("/proc is not mounted".to_owned());
+        let expected = Host { root: true, unknown, ..Host::default() };
+        assert_eq!(host(Path::new("/nonexistent"), true), expected);
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("proc/self")).unwrap();
+        let unknown = host(root.path(), false).unknown.unwrap();
+        assert!(unknown.starts_with("/proc/net/route cannot be read (No such file"), "{unknown}");
     }
 
     #[test]

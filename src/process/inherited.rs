@@ -25,12 +25,18 @@ pub fn first_free() -> RawFd {
 
 /// Takes an inherited descriptor that is open for writing, so that no child inherits it.
 ///
+/// Call it before this process opens a descriptor of its own, which could have the same number: the
+/// epoll descriptor of a runtime would be taken for the caller's, and closed.
+///
 /// # Errors
 /// It is not open, or only for reading. The caller must not use the number any further.
 pub fn take_writable(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl only reads flags of a number.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-    if flags >= 0 && flags & libc::O_ACCMODE == libc::O_RDONLY {
+    if flags < 0 {
+        return Err(io::Error::other("not open"));
+    }
+    if flags & libc::O_ACCMODE == libc::O_RDONLY {
         return Err(io::Error::other("open for reading only"));
     }
     take(fd)

@@ -11,7 +11,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use libc::{c_int, c_uint, c_ulong};
@@ -100,17 +100,18 @@ pub fn keep_only_for(kept: &[Capability], dirs: &[&Path]) -> io::Result<()> {
 }
 
 /// Whether files in these directories, or in what is there above them, can be made and removed
-/// without CAP_DAC_OVERRIDE. Asked in a thread of its own, whose capabilities are its own.
+/// without CAP_DAC_OVERRIDE. The calling thread has no effective capability while it asks; a thread
+/// of its own could fail to start on a host that is short of processes.
 fn usable_without_override(dirs: &[&Path]) -> io::Result<bool> {
-    let dirs: Vec<PathBuf> = dirs.iter().map(|dir| dir.to_path_buf()).collect();
-    let asked = std::thread::spawn(move || {
-        keep_only(&[], &[])?;
-        let write = AccessFlags::W_OK | AccessFlags::X_OK;
-        let usable = |dir: &Path| faccessat(AT_FDCWD, dir, write, AtFlags::AT_EACCESS).is_ok();
-        let there = |dir: &Path| dir.ancestors().find(|dir| dir.exists()).map(Path::to_owned);
-        Ok(dirs.iter().all(|dir| there(dir).is_none_or(|dir| usable(&dir))))
-    });
-    asked.join().unwrap_or_else(|_| Err(io::Error::other("the thread that asks has failed")))
+    let failed = |error: caps::errors::CapsError| io::Error::other(error.to_string());
+    let effective = caps::read(None, CapSet::Effective).map_err(failed)?;
+    caps::clear(None, CapSet::Effective).map_err(failed)?;
+    let write = AccessFlags::W_OK | AccessFlags::X_OK;
+    let usable = |dir: &Path| faccessat(AT_FDCWD, dir, write, AtFlags::AT_EACCESS).is_ok();
+    let there = |dir: &Path| dir.ancestors().find(|dir| dir.exists()).map(Path::to_owned);
+    let all = dirs.iter().all(|dir| there(dir).is_none_or(|dir| usable(&dir)));
+    caps::set(None, CapSet::Effective, &effective).map_err(failed)?;
+    Ok(all)
 }
 
 /// Whether a file gives capabilities to whoever executes it (setcap(8)).

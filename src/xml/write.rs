@@ -107,6 +107,8 @@ fn escape(f: &mut fmt::Formatter<'_>, text: &str, value: bool) -> fmt::Result {
             '"' if value => f.write_str("&quot;")?,
             '\t' | '\n' if value => write!(f, "&#{};", u32::from(character))?,
             '\r' => f.write_str("&#13;")?,
+            // XML allows them, and a terminal acts on them.
+            '\u{7f}'..='\u{9f}' => write!(f, "&#{};", u32::from(character))?,
             other => f.write_char(other)?,
         }
     }

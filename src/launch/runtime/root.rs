@@ -123,7 +123,9 @@ impl LaunchRoot {
             let lock = Flock::lock(fd, how).map_err(|(_, errno)| error(errno))?;
             match self.open(None) {
                 Ok((_, named)) if same(&named, &is) => return Ok((place, lock)),
-                Err(RuntimeError::Foreign(dir)) => return Err(RuntimeError::Foreign(dir)),
+                Err(error @ (RuntimeError::Foreign(_) | RuntimeError::Untrusted { .. })) => {
+                    return Err(error);
+                }
                 _ => {}
             }
         }
@@ -158,13 +160,13 @@ impl LaunchRoot {
     }
 
     fn error(&self, source: io::Error) -> RuntimeError {
-        let at = match Untrusted::in_error(&source) {
-            Some(Untrusted::Owner { path, .. } | Untrusted::Open(path)) => Some(path),
-            _ => None,
-        };
-        match at {
-            Some(path) if *path == self.dir => RuntimeError::Foreign(self.dir.clone()),
-            _ => RuntimeError::Root { dir: self.dir.clone(), source },
+        let dir = self.dir.clone();
+        match Untrusted::in_error(&source) {
+            Some(Untrusted::Owner { path, .. } | Untrusted::Open(path)) if *path == dir => {
+                RuntimeError::Foreign(dir)
+            }
+            Some(_) => RuntimeError::Untrusted { dir, source },
+            None => RuntimeError::Root { dir, source },
         }
     }
 }

@@ -1,0 +1,248 @@
+//! Another user of the host cannot lead root elsewhere by what root takes from that user's
+//! environment or directories.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{As, Netns, Sandbox, USER, finish, have_root, text};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+/// The attacker: a user without a name, other than the tests' ordinary one.
+const ATTACKER: u32 = 54_321;
+/// A launch that ends at once, by an option that QEMU refuses, once its directory was made.
+const LAUNCH: &str = "-v --backend slirp -- qemu-system-x86_64 -M none -no-such-option";
+
+struct Scene {
+    sandbox: Sandbox,
+    _netns: Netns,
+}
+
+impl Scene {
+    fn new(who: As) -> Self {
+        let netns = Netns::routed();
+        Scene { sandbox: Sandbox::new(who, Some(&netns)), _netns: netns }
+    }
+
+    fn dir(&self, name: &str, owner: u32, mode: u32) -> PathBuf {
+        let path = self.sandbox.path(name);
+        fs::create_dir(&path).unwrap();
+        chown(&path, Some(owner), Some(owner)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    /// A directory of root's with the directory of a launch, as the attacker wants it removed.
+    fn victim(&self) -> PathBuf {
+        let victim = self.dir("victim", 0, 0o755);
+        fs::create_dir(victim.join("launch-aaaaaaaa")).unwrap();
+        fs::write(victim.join("launch-aaaaaaaa/file"), "precious").unwrap();
+        victim
+    }
+
+    fn link(&self, to: &Path, at: &Path) {
+        symlink(to, at).unwrap();
+        lchown(at, Some(ATTACKER), Some(ATTACKER)).unwrap();
+    }
+
+    /// A shell's line as the sandbox's user, which may have private mounts over the host's where
+    /// that user is root. `{}` in it is netlaunch.
+    fn shell(&self, line: &str) -> Command {
+        let netlaunch = self.sandbox.path("bin/netlaunch").display().to_string();
+        let line = line.replace("{}", &netlaunch);
+        let root = self.sandbox.who == As::Root;
+        let mut command = self.sandbox.program(Path::new(if root { "unshare" } else { "sh" }));
+        if root {
+            command.args(["--mount", "--propagation", "private", "sh"]);
+        }
+        command.args(["-c", &line]).env_remove("NETLAUNCH_STATE_DIR");
+        command
+    }
+}
+
+/// The launch was carried out up to QEMU's own refusal.
+fn launched(output: &Output) -> String {
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("no-such-option"), "{said}");
+    said
+}
+
+fn untouched(victim: &Path) {
+    assert_eq!(fs::read_to_string(victim.join("launch-aaaaaaaa/file")).unwrap(), "precious");
+    let is = fs::metadata(victim).unwrap();
+    assert_eq!((is.uid(), is.mode() & 0o7777), (0, 0o755));
+    assert_eq!(fs::read_dir(victim).unwrap().count(), 1);
+}
+
+#[test]
+fn root_does_not_use_another_users_runtime_directory() {
+    if !have_root("root_does_not_use_another_users_runtime_directory") {
+        return;
+    }
+    let scene = Scene::new(As::Root);
+    let victim = scene.victim();
+    let theirs = scene.dir("theirs", ATTACKER, 0o700);
+    let below = scene.dir("theirs/mine", 0, 0o700);
+    scene.link(&victim, &theirs.join("netlaunch"));
+    let pretty = scene.sandbox.path("link");
+    scene.link(&theirs, &pretty);
+    scene.link(&victim, &below.join("netlaunch"));
+    let inside = format!("mount -t tmpfs none /run && {{}} {LAUNCH}; ls /run/netlaunch* 2>/dev/null");
+    for (dir, why) in [
+        (&theirs, format!("{} belongs to user {ATTACKER}", theirs.display())),
+        (&below, format!("{} belongs to user {ATTACKER}", theirs.display())),
+        (&pretty, format!("{} is a symbolic link of user {ATTACKER}", pretty.display())),
+    ] {
+        let line = format!("mount -t tmpfs none /run && exec {{}} {LAUNCH}");
+        let mut command = scene.shell(&line);
+        command.env("XDG_RUNTIME_DIR", dir);
+        let said = launched(&finish(command));
+        assert!(said.contains(&format!("XDG_RUNTIME_DIR is not used: {why}")), "{said}");
+        untouched(&victim);
+    }
+    // The user's own launches need the directory as it was.
+    assert_eq!(fs::read_dir(&theirs).unwrap().count(), 2);
+    let mut command = scene.shell(&inside);
+    command.env("XDG_RUNTIME_DIR", &theirs);
+    assert_eq!(text(&finish(command).stdout), "", "nothing is left in /run");
+}
+
+#[test]
+fn a_runtime_directory_of_roots_is_used_without_its_links() {
+    if !have_root("a_runtime_directory_of_roots_is_used_without_its_links") {
+        return;
+    }
+    let scene = Scene::new(As::Root);
+    let victim = scene.victim();
+    let mine = scene.dir("mine", 0, 0o700);
+    let run = |line: &str| {
+        let mut command = scene.shell(line);
+        command.env("XDG_RUNTIME_DIR", &mine);
+        finish(command)
+    };
+    let said = launched(&run(&format!("exec {{}} {LAUNCH}")));
+    assert!(!said.contains("XDG_RUNTIME_DIR"), "{said}");
+    scene.link(&victim, &mine.join("netlaunch"));
+    let output = run(&format!("exec {{}} {LAUNCH}"));
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(125) && said.contains("symbolic link"), "{said}");
+    untouched(&victim);
+}
+
+#[test]
+fn roots_directory_below_run_is_refused_when_others_can_change_it() {
+    if !have_root("roots_directory_below_run_is_refused_when_others_can_change_it") {
+        return;
+    }
+    let scene = Scene::new(As::Root);
+    for make in [
+        format!("mkdir /run/netlaunch && chown {ATTACKER} /run/netlaunch"),
+        format!("mkdir -m 770 /run/netlaunch && chgrp {ATTACKER} /run/netlaunch"),
+        "mkdir -m 777 /run/netlaunch".to_owned(),
+    ] {
+        let line = format!("mount -t tmpfs none /run && {make} && exec {{}} {LAUNCH}");
+        let mut command = scene.shell(&line);
+        command.env_remove("XDG_RUNTIME_DIR");
+        let output = finish(command);
+        let said = text(&output.stderr);
+        let why = "/run/netlaunch belongs to another user or is open to others";
+        assert!(output.status.code() == Some(125) && said.contains(why), "{make}: {said}");
+    }
+}
+
+/// The user in whose directory root's state lies exchanges it for a link while root launches.
+#[test]
+fn a_state_directory_that_becomes_a_link_leads_root_nowhere() {
+    if !have_root("a_state_directory_that_becomes_a_link_leads_root_nowhere") {
+        return;
+    }
+    let scene = Scene::new(As::Root);
+    let victim = scene.victim();
+    let theirs = scene.dir("theirs", ATTACKER, 0o755);
+    let state = scene.dir("theirs/state", 0, 0o711);
+    let link = theirs.join("link");
+    scene.link(&victim, &link);
+    let done = AtomicBool::new(false);
+    let mut codes = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                renameat2(AT_FDCWD, &state, AT_FDCWD, &link, RenameFlags::RENAME_EXCHANGE).unwrap();
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+        });
+        for _ in 0..60 {
+            let mut command = scene.shell(&format!("exec {{}} {LAUNCH}"));
+            command.env("NETLAUNCH_STATE_DIR", &state);
+            codes.push(finish(command).status.code());
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    untouched(&victim);
+    assert!(codes.contains(&Some(125)), "{codes:?}");
+}
+
+#[test]
+fn a_temporary_directory_without_a_sticky_bit_is_not_used() {
+    if !have_root("a_temporary_directory_without_a_sticky_bit_is_not_used") {
+        return;
+    }
+    let scene = Scene::new(As::User);
+    let print = |tmp: &Path| {
+        let mut command = scene.shell("exec {} -v --print -- qemu-system-x86_64");
+        command.env("TMPDIR", tmp).env_remove("XDG_RUNTIME_DIR");
+        let output = finish(command);
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let sticky = scene.dir("sticky", 0, 0o1777);
+    let (plan, said) = print(&sticky);
+    assert!(plan.contains(&format!("{}/netlaunch-{USER}/launch-", sticky.display())), "{plan}");
+    assert!(!said.contains("TMPDIR"), "{said}");
+    for (dir, why) in [
+        (scene.dir("open", 0, 0o777), "can be written by other users"),
+        (scene.dir("theirs", ATTACKER, 0o1777), "belongs to user 54321"),
+    ] {
+        let (plan, said) = print(&dir);
+        assert!(plan.contains(&format!("/tmp/netlaunch-{USER}/launch-")), "{plan}");
+        assert!(said.contains("TMPDIR is not used: ") && said.contains(why), "{said}");
+    }
+    // Another user may make a directory of that name first.
+    let taken = scene.dir(&format!("sticky/netlaunch-{USER}"), ATTACKER, 0o700);
+    let mut command = scene.shell(&format!("exec {{}} {LAUNCH}"));
+    command.env("TMPDIR", &sticky).env_remove("XDG_RUNTIME_DIR");
+    let said = text(&finish(command).stderr);
+    let why = format!("{} belongs to another user or is open to others", taken.display());
+    assert!(said.contains(&why), "{said}");
+}
+
+#[test]
+fn the_umask_changes_no_mode() {
+    if !have_root("the_umask_changes_no_mode") {
+        return;
+    }
+    for who in [As::User, As::Root] {
+        let scene = Scene::new(who);
+        for mask in ["0177", "0777", "0000"] {
+            let state = scene.sandbox.path("home").join(mask).join("below");
+            let line = format!(
+                "umask {mask}; {{}} {LAUNCH} >/dev/null; stat -c %a {} {}",
+                state.parent().unwrap().display(),
+                state.display()
+            );
+            let mut command = scene.shell(&line);
+            command.env("NETLAUNCH_STATE_DIR", &state);
+            let output = finish(command);
+            let mode = if who == As::Root { "711" } else { "700" };
+            let modes = text(&output.stdout);
+            let said = text(&output.stderr);
+            assert_eq!(modes, format!("{mode}\n{mode}\n"), "{who:?} {mask}: {said}");
+            assert!(said.contains("no-such-option"), "{who:?} {mask}: {said}");
+        }
+    }
+}
