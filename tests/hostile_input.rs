@@ -76,10 +76,8 @@ fn a_fifo_or_a_device_is_no_input() {
             vec!["network", "define", file],
             vec!["nwfilter", "define", file],
             vec!["nwfilter", "binding-create", file],
-            vec!["nwfilter", "explain", "clean-traffic", "--pcap", file, "--mac", "52:54:00:1:2:3"],
+            vec!["nwfilter", "explain", "allow-arp", "--pcap", file, "--direction", "in"],
         ] {
-            let command: Vec<String> =
-                command.iter().map(|word| word.replace("00:1:2:3", "00:01:02:03")).collect();
             let line = refused(&scene.ends(&command), &format!("{command:?}"));
             assert!(line.contains(why) && line.contains(file), "{command:?}: {line}");
         }
@@ -117,7 +115,7 @@ fn a_pipe_of_the_callers_is_read() {
         assert!(scene.sandbox.good(&["nwfilter", "dumpxml", "piped"]).contains("'piped'"));
         scene.sandbox.good(&["nwfilter", "undefine", "piped"]);
     }
-    let line = "{} nwfilter explain clean-traffic --pcap <(cat /dev/zero) --direction in";
+    let line = "{} nwfilter explain allow-arp --pcap <(cat /dev/zero) --direction in";
     let output = scene.bash(line);
     let said = refused(&output, line);
     assert!(said.contains("it is larger than 67108864 bytes"), "{said}");
@@ -185,7 +183,7 @@ fn printed_arguments_do_not_steer_a_terminal() {
         assert!(output.status.success() && !steers, "{shown:?}");
         if format == "--print" {
             assert!(shown.contains(r"$'a\033]0;x\007b'"), "{shown}");
-            assert!(shown.contains(r"$'p\033[1mq'"), "{shown}");
+            assert!(shown.contains(r"file=p\033[1mq'"), "{shown}");
         } else {
             assert!(serde_json::from_slice::<Value>(&output.stdout).is_ok(), "{shown}");
         }
@@ -220,7 +218,9 @@ fn a_descriptor_to_report_to_is_the_callers() {
     let launch = "--backend slirp -- qemu-system-x86_64 -M none -no-such-option";
     for number in (3..40).chain([1023, 1_000_000, i32::MAX]) {
         for launch in [launch, "--backend slirp", "--print -- qemu-system-x86_64"] {
-            let line = format!("exec {{}} --ready-fd {number} {launch}");
+            // The test's own process may have passed one on.
+            let closed = if number < 40 { format!("{number}>&-") } else { String::new() };
+            let line = format!("exec {{}} --ready-fd {number} {launch} {closed}");
             let said = refused(&scene.bash(&line), &line);
             let why = format!("--ready-fd {number}: not open; name a descriptor that is open");
             assert!(said.contains(&why), "{said}");
