@@ -158,7 +158,8 @@ pub fn main(
         }
     };
     // Before any descriptor is opened here, so that the number can only be the caller's.
-    let ready = match cli.launch.ready_fd.map(ready_descriptor).transpose() {
+    let ready = cli.launch.ready_fd.filter(|_| cli.launch.print.is_none());
+    let ready = match ready.map(ready_descriptor).transpose() {
         Ok(ready) => ready,
         Err(failure) => return failed(failure),
     };

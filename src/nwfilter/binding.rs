@@ -106,8 +106,9 @@ impl Binding {
 
 fn owner(take: &mut Take<'_>) -> Result<Owner, XmlError> {
     let name = take.child("name")?.ok_or_else(|| take.missing_child("name"))?;
+    let name = name.take(Take::text_value)?;
     let uuid = take.child("uuid")?.map(|uuid| uuid.take(Take::text_value)).transpose()?;
-    Ok(Owner { name: name.take(Take::text_value)?, uuid })
+    Ok(Owner { name, uuid })
 }
 
 #[cfg(test)]
