@@ -1,0 +1,73 @@
+//! Handing a transaction to nft, and finding out whether the kernel committed it.
+//!
+//! nft's exit status alone decides nothing. nft can be killed, or lose the kernel's answer (ENOBUFS),
+//! after the commit; and a program called nft can report success without reading its input. So the
+//! kernel is asked after every transaction ([`Proof`]), which costs some ten microseconds, and its
+//! answer is the result.
+
+use std::io;
+
+use super::nft_kernel::Proof;
+use super::tool_error::{Effect, ToolError};
+use super::tools::{Tool, Tools};
+
+/// Why a transaction was not committed, or may not have been.
+#[derive(Debug)]
+pub(super) enum Uncommitted {
+    /// The kernel has nothing of it.
+    Nothing(ToolError),
+    /// nft failed and the kernel did not answer.
+    Unknown {
+        /// How nft failed.
+        error: ToolError,
+        /// Why the kernel did not answer.
+        asked: io::Error,
+    },
+}
+
+impl Uncommitted {
+    /// How nft failed.
+    pub(super) fn into_error(self) -> ToolError {
+        match self {
+            Uncommitted::Nothing(error) | Uncommitted::Unknown { error, .. } => error,
+        }
+    }
+}
+
+/// Has nft carry out a text as one transaction; an empty one is none.
+///
+/// # Errors
+/// [`Uncommitted`].
+pub(super) async fn commit(tools: &Tools, text: &str) -> Result<(), Uncommitted> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let unproven = || io::Error::other("the transaction has no mark");
+    let (proof, text) =
+        Proof::of(text).map_or((None, text.to_owned()), |(proof, marked)| (Some(proof), marked));
+    let committed = || {
+        let proof = proof.as_ref().ok_or_else(unproven)?;
+        let committed = proof.is_committed()?;
+        if committed {
+            proof.clear();
+        }
+        Ok(committed)
+    };
+    let error = match tools.run(Tool::Nft, &[], &text).await {
+        // Without the kernel's answer nft's is the best there is.
+        Ok(_) if committed().unwrap_or_else(|_: io::Error| true) => return Ok(()),
+        Ok(_) => return Err(Uncommitted::Nothing(ToolError::Ignored { program: "nft" })),
+        Err(error) if error.effect() == Effect::Nothing => {
+            return Err(Uncommitted::Nothing(error));
+        }
+        Err(error) => error,
+    };
+    match committed() {
+        Ok(true) => {
+            tracing::info!("the rules are there all the same: {error}");
+            Ok(())
+        }
+        Ok(false) => Err(Uncommitted::Nothing(error)),
+        Err(asked) => Err(Uncommitted::Unknown { error, asked }),
+    }
+}
