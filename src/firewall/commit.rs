@@ -34,7 +34,8 @@ impl Uncommitted {
     }
 }
 
-/// Has nft carry out a text as one transaction; an empty one is none.
+/// Has nft carry out a text as one transaction; an empty one is none. nft is run once more when it
+/// was interrupted before its commit.
 ///
 /// # Errors
 /// [`Uncommitted`].
@@ -42,18 +43,28 @@ pub(super) async fn commit(tools: &Tools, text: &str) -> Result<(), Uncommitted>
     if text.is_empty() {
         return Ok(());
     }
-    let unproven = || io::Error::other("the transaction has no mark");
-    let (proof, text) =
-        Proof::of(text).map_or((None, text.to_owned()), |(proof, marked)| (Some(proof), marked));
+    match attempt(tools, text).await {
+        Err(Uncommitted::Nothing(error)) if error.is_interruption() => {
+            tracing::debug!("nft is run once more: {error}");
+            attempt(tools, text).await
+        }
+        done => done,
+    }
+}
+
+async fn attempt(tools: &Tools, text: &str) -> Result<(), Uncommitted> {
+    let marked = Proof::of(text);
     let committed = || {
-        let proof = proof.as_ref().ok_or_else(unproven)?;
+        let unproven = || io::Error::other("the transaction has no mark");
+        let (proof, _) = marked.as_ref().ok_or_else(unproven)?;
         let committed = proof.is_committed()?;
         if committed {
             proof.clear();
         }
         Ok(committed)
     };
-    let error = match tools.run(Tool::Nft, &[], &text).await {
+    let text = marked.as_ref().map_or(text, |(_, marked)| marked);
+    let error = match tools.run(Tool::Nft, &[], text).await {
         // Without the kernel's answer nft's is the best there is.
         Ok(_) if committed().unwrap_or_else(|_: io::Error| true) => return Ok(()),
         Ok(_) => return Err(Uncommitted::Nothing(ToolError::Ignored { program: "nft" })),
@@ -64,7 +75,7 @@ pub(super) async fn commit(tools: &Tools, text: &str) -> Result<(), Uncommitted>
     };
     match committed() {
         Ok(true) => {
-            tracing::info!("the rules are there all the same: {error}");
+            tracing::debug!("the rules are there all the same: {error}");
             Ok(())
         }
         Ok(false) => Err(Uncommitted::Nothing(error)),

@@ -50,16 +50,23 @@ impl Pair {
         if text.is_empty() {
             return Ok(());
         }
-        let Err(error) = tools.run(self.restore, &[], &text).await else { return Ok(()) };
-        if error.effect() == Effect::Nothing {
-            return Err(error);
-        }
-        match self.present(tools).await {
-            Ok(now) if now.is_result(before, wanted, self.dialect) => {
-                tracing::info!("the rules are there all the same: {error}");
-                Ok(())
+        let mut interrupted = false;
+        loop {
+            let Err(error) = tools.run(self.restore, &[], &text).await else { return Ok(()) };
+            if error.effect() == Effect::Nothing {
+                return Err(error);
             }
-            _ => Err(error),
+            match self.present(tools).await {
+                Ok(now) if now.is_result(before, wanted, self.dialect) => {
+                    tracing::debug!("the rules are there all the same: {error}");
+                    return Ok(());
+                }
+                // The text fits what is there, so it can be given once more.
+                Ok(now) if now == *before && error.is_interruption() && !interrupted => {
+                    interrupted = true;
+                }
+                _ => return Err(error),
+            }
         }
     }
 

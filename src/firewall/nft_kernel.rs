@@ -88,8 +88,8 @@ impl Proof {
         let kept = libc::NLM_F_NONREC as u16;
         let set = request(libc::NFT_MSG_DELSET, self.family, &name.concat(), kept);
         for message in [element, set] {
-            let sent = open().and_then(|socket| send(&socket, &batch(&message)));
-            if let Err(error) = sent {
+            let sent = || open().and_then(|socket| send(&socket, &batch(&message)));
+            if let Err(error) = sent().or_else(|_| sent()) {
                 tracing::debug!("the mark of a transaction stays for a while: {error}");
             }
         }

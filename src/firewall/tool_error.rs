@@ -106,10 +106,12 @@ impl ToolError {
     }
 
     /// Whether the tool itself cannot do it, so that another backend may be tried once it is known
-    /// that nothing was changed. A kill, a time limit or a shortage says nothing about the tool.
+    /// that nothing was changed. A kill, a time limit, a shortage or a lock of others says nothing
+    /// about the tool.
     pub fn selects_another(&self) -> bool {
         match self {
-            ToolError::Absent(_) | ToolError::Start { .. } | ToolError::Refused { .. } => true,
+            ToolError::Absent(_) | ToolError::Start { .. } => true,
+            ToolError::Refused { said, .. } => !is_passing(said),
             ToolError::Shortage { .. }
             | ToolError::Unread { .. }
             | ToolError::Killed { .. }
@@ -117,6 +119,29 @@ impl ToolError {
             | ToolError::Ignored { .. } => false,
         }
     }
+}
+
+impl ToolError {
+    /// Whether the tool was interrupted or lost from sight, so that it may succeed when it is run
+    /// again; only where nothing was changed.
+    pub(super) fn is_interruption(&self) -> bool {
+        matches!(self, ToolError::Unread { .. } | ToolError::Killed { .. })
+    }
+}
+
+/// Whether a tool's words name a cause that may be over in a moment: the C library's texts for
+/// ENOBUFS, ENOMEM, EAGAIN, EMFILE, ENFILE and EINTR, and iptables' for its lock.
+fn is_passing(said: &str) -> bool {
+    [
+        "No buffer space available",
+        "Cannot allocate memory",
+        "Resource temporarily unavailable",
+        "Too many open files",
+        "Interrupted system call",
+        "nother app",
+    ]
+    .iter()
+    .any(|words| said.contains(words))
 }
 
 fn at(line: &Option<String>) -> String {
@@ -133,5 +158,32 @@ pub(super) fn remedy(said: &str) -> &'static str {
         "use firewall_backend = \"nftables\", or remove the rules that nft put into iptables' tables"
     } else {
         "see whether the kernel has the netfilter modules for it, or set firewall_backend to the other backend (in network.conf, for filters in nwfilter.conf)"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_absent_tool_and_its_own_lasting_refusal_select_another_backend() {
+        let refused =
+            |said: &str| ToolError::Refused { program: "nft", said: said.to_owned(), line: None };
+        let source = || io::Error::from_raw_os_error(libc::EACCES);
+        let program = "nft";
+        for (error, effect, selects) in [
+            (ToolError::Absent(Problem::new("a", "b")), Effect::Nothing, true),
+            (ToolError::Start { program, source: source() }, Effect::Nothing, true),
+            (ToolError::Shortage { program, source: source() }, Effect::Nothing, false),
+            (ToolError::Unread { program, source: source() }, Effect::Unknown, false),
+            (ToolError::Killed { program, signal: 9 }, Effect::Unknown, false),
+            (ToolError::Slow { program }, Effect::Unknown, false),
+            (ToolError::Ignored { program }, Effect::Unknown, false),
+            (refused("Could not process rule: Protocol error"), Effect::Unknown, true),
+            (refused("Could not process rule: No buffer space available"), Effect::Unknown, false),
+            (refused("Another app is currently holding the xtables lock"), Effect::Unknown, false),
+        ] {
+            assert_eq!((error.effect(), error.selects_another()), (effect, selects), "{error}");
+        }
     }
 }

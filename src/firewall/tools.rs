@@ -75,6 +75,18 @@ impl Tool {
         }
     }
 
+    /// Whether it changes nothing.
+    fn only_reads(self) -> bool {
+        match self {
+            Tool::Nft | Tool::Restore(_) | Tool::RestoreEthernet => false,
+            Tool::NftList
+            | Tool::NftAsk
+            | Tool::Save(_)
+            | Tool::SaveLegacy(_)
+            | Tool::SaveEthernet => true,
+        }
+    }
+
     /// Its arguments for applying our text, or for showing what there is.
     pub(super) fn args(self) -> &'static [&'static str] {
         match self {
@@ -136,13 +148,23 @@ impl Tools {
         }
     }
 
-    /// Runs a tool on `input` and returns what it prints.
+    /// Runs a tool on `input` and returns what it prints. One that only reads is run once more when
+    /// it was interrupted.
     pub(super) async fn run(
         &self,
         tool: Tool,
         extra: &[&str],
         input: &str,
     ) -> Result<String, ToolError> {
+        match self.run_once(tool, extra, input).await {
+            Err(error) if tool.only_reads() && error.is_interruption() => {
+                self.run_once(tool, extra, input).await
+            }
+            done => done,
+        }
+    }
+
+    async fn run_once(&self, tool: Tool, extra: &[&str], input: &str) -> Result<String, ToolError> {
         let program = tool.name();
         let path = match self.lookup(tool) {
             Lookup::Found(path) => path,
