@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use super::meaning::Known;
 use super::{BindingError, Bindings, Status, Tried};
-use crate::firewall::{
-    Backend, LockedTools, PortError, PortFilter, PortPlan, PortRecorded, Unwritable,
-};
+use crate::firewall::{Backend, LockedTools, PortFilter, PortPlan, PortRecorded, Unwritable};
 use crate::link::Netlink;
 use crate::rules::port::{PortRules, Test};
 use crate::types::InterfaceName;
@@ -216,8 +214,8 @@ impl Bindings {
             status.write(dir)?;
         }
         if let Err(error) = plan.apply(tools, removed, others).await {
-            // Of a change that could not be undone, the statuses know both sides.
-            let undone = !matches!(error, PortError::HalfDone { .. });
+            // Of a change that was not undone, or may be done, the statuses know both sides.
+            let undone = error.left_as_before();
             for wanted in wanted.iter().filter(|_| undone) {
                 // What was there before stays; a port that had nothing has nothing.
                 let back = match (wanted.status.complete, stale(&wanted.status.port)) {

@@ -10,7 +10,7 @@ use crate::nwfilter::{CompileError, FilterName, StoreError, TreeError};
 use crate::state::StatusError;
 use crate::types::InterfaceName;
 
-/// Nothing has changed, unless it is [`PortError::HalfDone`].
+/// Nothing has changed, unless [`PortError::left_as_before`] is false.
 #[derive(Debug, thiserror::Error)]
 pub enum BindingError {
     /// Definitions.
@@ -194,11 +194,11 @@ impl BindingError {
 
     /// Whether rules may be neither those of before nor the new ones.
     pub(super) fn is_half_done(&self) -> bool {
-        matches!(
-            self,
-            BindingError::Apart { .. }
-                | BindingError::Firewall { error: PortError::HalfDone { .. }, .. }
-        )
+        match self {
+            BindingError::Apart { .. } => true,
+            BindingError::Firewall { error, .. } => !error.left_as_before(),
+            _ => false,
+        }
     }
 
     /// Whether the caller's words are at fault and not the host.

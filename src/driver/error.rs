@@ -131,11 +131,11 @@ impl DriverError {
         }
     }
 
-    /// Whether the firewall's tools refused, and so did nothing.
-    pub(super) fn is_refusal(&self) -> bool {
+    /// Whether the firewall's tools failed and the rules are known to be those of before.
+    pub(super) fn left_as_before(&self) -> bool {
         match self {
             DriverError::NoBackend(_) => true,
-            DriverError::Firewall(ApplyError::Tool(error)) => error.is_refusal(),
+            DriverError::Firewall(error) => matches!(error, ApplyError::Tool(_)),
             _ => false,
         }
     }

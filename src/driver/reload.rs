@@ -49,7 +49,7 @@ impl Driver {
             };
             let backend = match self.set_rules(&tools, &backends, &transaction, record).await {
                 Ok(backend) => backend,
-                Err(error) if error.is_refusal() => {
+                Err(error) if error.left_as_before() => {
                     for (status, before) in ruled.into_iter().zip(before) {
                         status.restore(before)?;
                     }

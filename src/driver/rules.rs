@@ -1,9 +1,10 @@
 //! The firewall rules of networks, set through the first backend that takes them.
 //!
 //! Whether a backend works is found out by using it: the transaction is the test, so that what works
-//! costs no second process. What a tool refuses it has not begun, so the next backend can be tried;
-//! a setting names one and leaves no other. Before each attempt the caller records what removes the
-//! rules, since a netlaunch that is killed after it cannot.
+//! costs no second process. Only a tool's own refusal, with nothing changed, selects the next
+//! backend; a killed tool or a shortage ends the command. A setting names one backend and leaves no
+//! other. Before each attempt the caller records what removes the rules, since a netlaunch that is
+//! killed after the attempt cannot.
 
 use super::status::Status;
 use super::{Driver, DriverError, config};
@@ -59,7 +60,7 @@ impl Driver {
     /// `record` is called before each attempt, with what is to be recorded for each added owner.
     ///
     /// # Errors
-    /// [`DriverError`]; the rules are as they were before.
+    /// [`DriverError`]; [`DriverError::left_as_before`] says whether the rules are as they were.
     pub(super) async fn set_rules(
         &self,
         tools: &LockedTools,
@@ -78,7 +79,7 @@ impl Driver {
                     }
                     return Ok(*backend);
                 }
-                Err(ApplyError::Tool(error)) if error.is_refusal() && backends.len() > 1 => {
+                Err(ApplyError::Tool(error)) if error.selects_another() && backends.len() > 1 => {
                     tried.push((*backend, error));
                 }
                 Err(error) => return Err(error.into()),

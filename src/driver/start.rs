@@ -57,7 +57,7 @@ impl Driver {
                     status.write()
                 };
                 if let Err(error) = self.set_rules(&tools, &backends, &transaction, record).await {
-                    if error.is_refusal() {
+                    if error.left_as_before() {
                         status.firewall = None;
                     }
                     return Err(error);

@@ -6,9 +6,12 @@
 //! before the old ones go, unless that could not be undone.
 
 use super::backend::Backend;
+use super::commit::{Uncommitted, commit};
+use super::iptables_change::Pair;
 use super::iptables_state::TableRemoval;
 use super::recorded::Recorded;
-use super::tools::{Tool, ToolError, Tools};
+use super::tool_error::ToolError;
+use super::tools::{Tool, Tools};
 use super::{Present, render_iptables, render_nft};
 use crate::facts::FirewallScript;
 use crate::rules::{Ruleset, Version};
@@ -26,12 +29,22 @@ pub struct Transaction<'a> {
     pub others: bool,
 }
 
-/// Why nothing was changed.
+/// Why a transaction was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// A tool failed; everything is as it was.
+    /// A tool failed; everything is as it was, which the kernel was asked about.
     #[error("the firewall was not changed: {0}")]
     Tool(#[from] ToolError),
+    /// nft failed, and whether its transaction was committed could not be found out.
+    #[error(
+        "whether the firewall was changed is not known: {error}, and the kernel did not answer: {asked}; run `netlaunch firewall reload`"
+    )]
+    Unknown {
+        /// How nft failed.
+        error: ToolError,
+        /// Why the kernel did not answer.
+        asked: std::io::Error,
+    },
     /// A tool failed, and so did what was to bring back the state of before.
     #[error(
         "the firewall is half changed: {error}; undoing it failed, too: {}; run `netlaunch firewall reload` once that works",
@@ -92,7 +105,8 @@ pub fn scripts(backend: Backend, rulesets: &[Ruleset]) -> Vec<Script> {
 /// `-save` and, where something changes, one `-restore`.
 ///
 /// # Errors
-/// Everything is as it was before, or [`ApplyError::HalfDone`].
+/// Everything is as it was before ([`ApplyError::Tool`]), or not: then the caller keeps the record
+/// of both sides.
 pub async fn transact(
     tools: &Tools,
     backend: Backend,
@@ -107,19 +121,33 @@ pub async fn transact(
     };
     let removals = iptables_removals(transaction.remove);
     if backend == Backend::Nftables && !removes_nft(transaction.remove) {
-        run_nft(tools, &nft).await?;
+        commit(tools, &nft).await?;
         if let Err(error) = change_iptables(tools, &removals, &rules).await {
             let undo = Transaction { remove: &recorded, add: &[], ..*transaction };
-            let undo = run_nft(tools, &nft_text(backend, &undo)).await.err();
-            return Err(error.and(undo.into_iter().collect()));
+            let undo = commit(tools, &nft_text(backend, &undo)).await.err();
+            return Err(error.and(undo.map(Uncommitted::into_error).into_iter().collect()));
         }
     } else {
         let changed = change_iptables(tools, &removals, &rules).await?;
-        if let Err(error) = run_nft(tools, &nft).await {
-            return Err(restore(tools, &changed, error).await);
+        match commit(tools, &nft).await {
+            Ok(()) => {}
+            Err(Uncommitted::Nothing(error)) => {
+                return Err(restore(tools, &changed, error).await);
+            }
+            // Rules of both sides, and a record of both, are better than of none.
+            Err(unknown) => return Err(unknown.into()),
         }
     }
     Ok(recorded)
+}
+
+impl From<Uncommitted> for ApplyError {
+    fn from(error: Uncommitted) -> Self {
+        match error {
+            Uncommitted::Nothing(error) => ApplyError::Tool(error),
+            Uncommitted::Unknown { error, asked } => ApplyError::Unknown { error, asked },
+        }
+    }
 }
 
 impl ApplyError {
@@ -132,6 +160,7 @@ impl ApplyError {
                 undo.extend(more);
                 ApplyError::HalfDone { error, undo }
             }
+            unknown @ ApplyError::Unknown { .. } => unknown,
         }
     }
 }
@@ -160,13 +189,6 @@ fn nft_text(backend: Backend, transaction: &Transaction<'_>) -> String {
     }
 }
 
-async fn run_nft(tools: &Tools, text: &str) -> Result<(), ToolError> {
-    if !text.is_empty() {
-        tools.run(Tool::Nft, &[], text).await?;
-    }
-    Ok(())
-}
-
 fn iptables_removals(remove: &[Recorded]) -> Vec<TableRemoval> {
     let removals = |recorded: &Recorded| match recorded {
         Recorded::Nftables { .. } => Vec::new(),
@@ -186,42 +208,27 @@ async fn change_iptables(
         let concerned = removals.iter().any(|r| r.version == version)
             || rules.iter().any(|r| r.version == version);
         if concerned {
-            let before = present(tools, version).await?;
+            let before = Pair::ip(version).present(tools).await?;
             let rest = render_iptables::without(&before, version, removals);
             let wanted = render_iptables::with(&rest, version, rules);
-            changes.push((version, before.change_to(&wanted), before));
+            changes.push((version, before, wanted));
         }
     }
     let mut changed = Vec::new();
-    for (version, text, before) in changes {
-        if text.is_empty() {
-            continue;
-        }
-        changed.push((version, before));
-        if let Err(error) = tools.run(Tool::Restore(version), &[], &text).await {
+    for (version, before, wanted) in changes {
+        changed.push((version, before.clone()));
+        if let Err(error) = Pair::ip(version).change(tools, &before, &wanted).await {
             return Err(restore(tools, &changed, error).await);
         }
     }
     Ok(changed)
 }
 
-async fn present(tools: &Tools, version: Version) -> Result<Present, ToolError> {
-    Ok(Present::parse(&tools.run(Tool::Save(version), &[], "").await?))
-}
-
 /// Brings back the states of before, last first, because of `error`.
 async fn restore(tools: &Tools, changed: &[(Version, Present)], error: ToolError) -> ApplyError {
     let mut undo = Vec::new();
     for (version, before) in changed.iter().rev() {
-        let back = async {
-            // A tool that failed may have changed one table and not another.
-            let text = present(tools, *version).await?.change_to(before);
-            if !text.is_empty() {
-                tools.run(Tool::Restore(*version), &[], &text).await?;
-            }
-            Ok(())
-        };
-        undo.extend(back.await.err());
+        undo.extend(Pair::ip(*version).bring_back(tools, before).await.err());
     }
     ApplyError::Tool(error).and(undo)
 }

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::tools::{Tool, ToolError, Tools, remedy};
+use super::tool_error::{ToolError, remedy};
+use super::tools::{Tool, Tools};
 use super::{Present, render_iptables, render_nft};
 use crate::facts::Problem;
 use crate::rules::{Mode, NetworkRules, Ruleset, Version, for_network};

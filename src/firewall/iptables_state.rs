@@ -164,7 +164,28 @@ impl Present {
     }
 }
 
+impl Present {
+    /// Whether this is what became of `before` by a change to `wanted` that was carried out wholly.
+    /// The tools write some rules in other words than ours, so chains count as the wanted ones when
+    /// they have as many rules; a table in which nothing happened does not.
+    pub(super) fn is_result(&self, before: &Present, wanted: &Present, dialect: Dialect) -> bool {
+        let names: BTreeSet<_> = before.tables.keys().chain(wanted.tables.keys()).collect();
+        names.into_iter().all(|name| {
+            let table = |of: &Present| of.tables.get(name).cloned().unwrap_or_default();
+            let (from, to, now) = (table(before), table(wanted), table(self));
+            from.change_to(&to, dialect).is_empty() || now != from && now.has_shape_of(&to)
+        })
+    }
+}
+
 impl Table {
+    fn has_shape_of(&self, other: &Table) -> bool {
+        let shape = |table: &Table| -> Vec<(String, usize)> {
+            table.chains.iter().map(|(name, rules)| (name.clone(), rules.len())).collect()
+        };
+        self.jumps == other.jumps && shape(self) == shape(other)
+    }
+
     fn change_to(&self, wanted: &Table, dialect: Dialect) -> String {
         let changed: Vec<_> = wanted
             .chains
@@ -261,6 +282,31 @@ COMMIT
             "*filter\n-D FORWARD -j NETLAUNCH_FWD\n-D FORWARD -j NETLAUNCH_FWD\n\
              -I FORWARD 1 -j NETLAUNCH_FWD\nCOMMIT\n"
         );
+    }
+
+    #[test]
+    fn a_change_was_carried_out_when_each_table_has_the_wanted_shape() {
+        let none = Present::default();
+        let nat = "*nat\n:NETLAUNCH_PRT - [0:0]\n-A POSTROUTING -j NETLAUNCH_PRT\n\
+                   -A NETLAUNCH_PRT -s 10.0.0.0/24 -p 6 -j MASQUERADE\nCOMMIT\n";
+        let saved = |text: &str| Present::parse(text);
+        let both = saved(&format!("{SAVED}{nat}"));
+        let is = |now: &Present, before: &Present, wanted: &Present| {
+            now.is_result(before, wanted, Dialect::Iptables)
+        };
+        // The tools' own words.
+        let shown = saved(&format!("{SAVED}{}", nat.replace("-p 6", "-p tcp")));
+        assert!(is(&shown, &none, &both));
+        assert!(is(&none, &both, &none));
+        assert!(!is(&none, &none, &both));
+        assert!(!is(&both, &both, &none));
+        // One table of two.
+        assert!(!is(&saved(SAVED), &none, &both));
+        assert!(!is(&saved(nat), &both, &none));
+        // A rule exchanged for another.
+        let other = saved(&SAVED.replace("icmp-port", "icmp-net"));
+        assert!(is(&other, &saved(SAVED), &other));
+        assert!(!is(&saved(SAVED), &saved(SAVED), &other));
     }
 
     #[test]

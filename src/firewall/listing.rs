@@ -1,7 +1,8 @@
 //! What rules the host has, of everyone: the tools' listings. Nothing is changed by it.
 
 use super::conflicts::Listings;
-use super::tools::{Tool, ToolError, Tools};
+use super::tool_error::ToolError;
+use super::tools::{Tool, Tools};
 use crate::rules::Version;
 
 /// The tools' listings; `None` where a tool is not there.

@@ -13,13 +13,19 @@
 
 mod apply;
 mod backend;
+mod commit;
 mod firewalld;
+mod iptables_change;
 mod iptables_state;
 mod listing;
 mod locked;
+mod nft_kernel;
 mod port_apply;
+mod port_change;
 mod port_counters;
+mod port_error;
 mod recorded;
+mod tool_error;
 mod tools;
 
 pub mod conflicts;
@@ -35,7 +41,9 @@ pub use firewalld::{Event, Firewalld, FirewalldError, Watch, ZoneChange};
 pub use iptables_state::{Present, TableRemoval};
 pub use listing::{Listed, list};
 pub use locked::LockedTools;
-pub use port_apply::{PortError, PortFilter, PortPlan, PortRecorded, Unwritable};
+pub use port_apply::{PortFilter, PortPlan, PortRecorded};
 pub use port_counters::{Count, Counters, PathCounts, PortCounts};
+pub use port_error::{PortError, Unwritable};
 pub use recorded::Recorded;
-pub use tools::{ToolError, Tools};
+pub use tool_error::{Effect, ToolError};
+pub use tools::Tools;

@@ -13,11 +13,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::backend::Backend;
-use super::iptables_state::{Dialect, Present};
-use super::port_iptables::{self, Part, PortTables, Unexpressible};
-use super::port_nft::{self, Extras, NoIpset, PortObjects, PortText};
-use super::tools::{Tool, ToolError, Tools};
-use super::{Script, apply};
+use super::commit::commit;
+use super::iptables_state::Present;
+use super::port_change::{self, pair, with};
+use super::port_error::{PortError, Unwritable};
+use super::port_iptables::{self, Part, PortTables};
+use super::port_nft::{self, Extras, PortObjects, PortText};
+use super::tool_error::ToolError;
+use super::tools::{Tool, Tools};
+use super::{Script, apply, nft_kernel};
 use crate::rules::port::{PortRules, PortVerdict};
 use crate::types::InterfaceName;
 
@@ -67,58 +71,6 @@ impl PortRecorded {
             PortRecorded::Iptables { .. } => Backend::Iptables,
         }
     }
-}
-
-/// Why a backend cannot carry a filter out.
-#[derive(Debug, thiserror::Error)]
-pub enum PortError {
-    /// nftables has no words for it.
-    #[error(transparent)]
-    NoIpset(#[from] NoIpset),
-    /// ebtables has no words for it.
-    #[error(transparent)]
-    Unexpressible(#[from] Unexpressible),
-    /// The kernel does not track connections of bridges.
-    #[error(
-        "the kernel cannot track connections in the bridge family (nf_conntrack_bridge), which the filter's stateful rules need; use firewall_backend = \"iptables\" in nwfilter.conf, or another kernel"
-    )]
-    NoConntrack,
-    /// A tool failed; everything is as it was.
-    #[error("the filter was not changed: {0}")]
-    Tool(#[from] ToolError),
-    /// A tool failed, and so did what was to bring back the state of before.
-    #[error(
-        "the filter is half changed and its ports may drop what they should not: {error}; undoing it failed, too: {}; run `netlaunch firewall reload` once that works",
-        .undo.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    )]
-    HalfDone {
-        /// The failure.
-        error: ToolError,
-        /// What undoing it said.
-        undo: Vec<ToolError>,
-    },
-}
-
-impl PortError {
-    /// Whether a tool was to carry it out, as opposed to what a backend is known not to do.
-    pub fn was_tried(&self) -> bool {
-        matches!(self, PortError::Tool(_) | PortError::HalfDone { .. })
-    }
-
-    /// Whether another backend may do what this one cannot.
-    pub fn is_backends(&self) -> bool {
-        !matches!(self, PortError::HalfDone { .. })
-    }
-}
-
-/// Why a port's filter cannot be written for its backend.
-#[derive(Debug, thiserror::Error)]
-#[error("the port {port}: {error}")]
-pub struct Unwritable {
-    /// The port.
-    pub port: InterfaceName,
-    /// Why.
-    pub error: PortError,
 }
 
 /// Ports' filters, rendered and ready to be applied.
@@ -192,10 +144,10 @@ impl PortPlan {
         }
         for part in Part::ALL {
             let nothing = Present::default();
-            let text =
-                nothing.change_in(&with(Present::default(), part, &self.tables), dialect(part));
+            let text = nothing
+                .change_in(&with(Present::default(), part, &self.tables), pair(part).dialect);
             if !text.is_empty() {
-                scripts.push(apply::script(restore_tool(part), text));
+                scripts.push(apply::script(pair(part).restore, text));
             }
         }
         scripts
@@ -209,10 +161,12 @@ impl PortPlan {
         if self.texts.is_empty() {
             return Ok(());
         }
-        self.nft(tools, &["--check"], &|texts| {
-            port_nft::change(&[], &texts.iter().collect::<Vec<_>>())
-        })
-        .await
+        let script = |texts: &[PortText]| port_nft::change(&[], &texts.iter().collect::<Vec<_>>());
+        let check = |text: String| async move {
+            tools.run(Tool::Nft, &["--check"], &text).await?;
+            Ok(())
+        };
+        self.nft(&script, check).await
     }
 
     /// Puts the filters in force in place of what was recorded; ports that are only recorded lose
@@ -220,7 +174,8 @@ impl PortPlan {
     /// table goes with the last of them.
     ///
     /// # Errors
-    /// Everything is as it was before, or [`PortError::HalfDone`].
+    /// [`PortError::left_as_before`] says whether everything is as it was; else the caller keeps the
+    /// record of both sides.
     pub async fn apply(
         &self,
         tools: &Tools,
@@ -240,14 +195,19 @@ impl PortPlan {
             recorded.backend() == Backend::Iptables && to_nft.contains(&recorded.index())
         };
         let (later, now): (Vec<_>, Vec<_>) = remove.iter().partition(|recorded| moves(recorded));
-        let done = self.change_iptables(tools, &now, &self.tables).await?;
+        let done = port_change::change(tools, &now, &self.tables).await?;
         if let Err(error) = self.run_nft(tools, &old, others).await {
-            return Err(undo(tools, &done, error).await);
+            return Err(match error {
+                // Rules of both sides, and a record of both, are better than of none.
+                error @ PortError::Unknown { .. } => error,
+                error => port_change::undo(tools, &done, error).await,
+            });
         }
-        if !later.is_empty() {
-            self.change_iptables(tools, &later, &[]).await?;
+        if later.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // nft has the new rules by now, and nobody has the old ones that they replaced.
+        port_change::change(tools, &later, &[]).await.map(drop).map_err(PortError::after_another)
     }
 
     async fn run_nft(
@@ -264,105 +224,27 @@ impl PortPlan {
             true => port_nft::remove_table(),
             false => port_nft::change(old, &texts.iter().collect::<Vec<_>>()),
         };
-        self.nft(tools, &[], &text).await
+        self.nft(&text, |text| async move { Ok(commit(tools, &text).await?) }).await
     }
 
-    /// Runs nft on what `script` makes of the ports, without ICMP answers where the kernel has none.
-    async fn nft(
+    /// Has `run` run nft on what `script` makes of the ports, and again without ICMP answers where
+    /// the kernel has none.
+    async fn nft<R: Future<Output = Result<(), PortError>>>(
         &self,
-        tools: &Tools,
-        extra: &[&str],
         script: &dyn Fn(&[PortText]) -> String,
+        run: impl Fn(String) -> R,
     ) -> Result<(), PortError> {
-        let error = match tools.run(Tool::Nft, extra, &script(&self.texts)).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
+        let Err(error) = run(script(&self.texts)).await else { return Ok(()) };
+        let PortError::Tool(ToolError::Refused { line: Some(line), .. }) = &error else {
+            return Err(error);
         };
-        match (&error, &self.silent) {
-            (ToolError::Refused { line: Some(line), .. }, Some(silent))
-                if line.contains(" reject") =>
-            {
-                tools.run(Tool::Nft, extra, &script(silent)).await?;
-                Ok(())
-            }
-            (ToolError::Refused { line: Some(line), .. }, _)
-                if ["ct state", "ct count", "ct direction"].iter().any(|ct| line.contains(ct)) =>
-            {
+        match &self.silent {
+            Some(silent) if line.contains(" reject") => run(script(silent)).await,
+            _ if ["ct state", "ct count", "ct direction"].iter().any(|ct| line.contains(ct)) => {
                 Err(PortError::NoConntrack)
             }
-            _ => Err(error.into()),
+            _ => Err(error),
         }
-    }
-
-    /// Changes the three tools' tables; returns their states of before.
-    async fn change_iptables(
-        &self,
-        tools: &Tools,
-        remove: &[&PortRecorded],
-        add: &[PortTables],
-    ) -> Result<Vec<(Part, Present)>, PortError> {
-        let mut changes = Vec::new();
-        for part in Part::ALL {
-            // A change that was cut short may have left any port closed.
-            let had = |recorded: &&PortRecorded| {
-                let parts = match recorded {
-                    PortRecorded::Iptables { parts, .. } => parts,
-                    PortRecorded::Nftables(_) => return false,
-                };
-                part == Part::Ethernet || parts.contains(&part)
-            };
-            if !remove.iter().any(had) && !add.iter().any(|port| port.needs(part)) {
-                continue;
-            }
-            let before = present(tools, part).await?;
-            // Chains of an added number that were not recorded are from a start that was cut short.
-            let old = remove.iter().map(|recorded| recorded.index());
-            let old = old.chain(add.iter().map(|port| port.index)).collect();
-            let rest = port_iptables::without(before.clone(), part, &old);
-            let wanted = with(rest, part, add);
-            if before != wanted {
-                changes.push((part, before, wanted));
-            }
-        }
-        let added: BTreeSet<u32> = add.iter().map(|port| port.index).collect();
-        let replaced: Vec<(u32, &InterfaceName)> = remove
-            .iter()
-            .filter_map(|recorded| match recorded {
-                PortRecorded::Iptables { index, port, .. } if added.contains(index) => {
-                    Some((*index, port))
-                }
-                _ => None,
-            })
-            .collect();
-        let close = changes.len() > 1 && !replaced.is_empty();
-        let mut done = Vec::new();
-        if close {
-            let before = match changes.iter().find(|(part, ..)| *part == Part::Ethernet) {
-                Some((_, before, _)) => before.clone(),
-                None => present(tools, Part::Ethernet).await?,
-            };
-            let closed = port_iptables::closed(&before, replaced.iter().copied());
-            done.push((Part::Ethernet, before.clone()));
-            let result = restore(tools, Part::Ethernet, &before, &closed).await;
-            if let Err(error) = result {
-                return Err(undo(tools, &done, error.into()).await);
-            }
-            // Opened again when the other parts are done.
-            let wanted = match changes.iter().position(|(part, ..)| *part == Part::Ethernet) {
-                Some(at) => changes.remove(at).2,
-                None => before,
-            };
-            changes.push((Part::Ethernet, closed, wanted));
-        }
-        for (part, before, wanted) in changes {
-            if !done.iter().any(|(other, _)| *other == part) {
-                done.push((part, before.clone()));
-            }
-            if let Err(error) = restore(tools, part, &before, &wanted).await {
-                return Err(undo(tools, &done, error.into()).await);
-            }
-        }
-        Ok(done)
     }
 }
 
@@ -373,64 +255,7 @@ async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> bool {
     let ours: BTreeSet<u32> = ports.iter().map(|objects| objects.index).collect();
     match tools.run(Tool::NftAsk, &question, "").await {
         Ok(listing) => !port_nft::held(&listing).is_subset(&ours),
-        // There is no table: somebody flushed the rules.
-        Err(ToolError::Refused { .. }) => false,
-        Err(_) => true,
-    }
-}
-
-fn with(present: Present, part: Part, ports: &[PortTables]) -> Present {
-    ports.iter().fold(present, |present, port| port_iptables::with(present, part, port))
-}
-
-fn dialect(part: Part) -> Dialect {
-    match part {
-        Part::Ethernet => Dialect::Ebtables,
-        Part::Ip(_) => Dialect::Iptables,
-    }
-}
-
-fn restore_tool(part: Part) -> Tool {
-    match part {
-        Part::Ethernet => Tool::RestoreEthernet,
-        Part::Ip(version) => Tool::Restore(version),
-    }
-}
-
-async fn present(tools: &Tools, part: Part) -> Result<Present, ToolError> {
-    let tool = match part {
-        Part::Ethernet => Tool::SaveEthernet,
-        Part::Ip(version) => Tool::Save(version),
-    };
-    Ok(Present::parse(&tools.run(tool, &[], "").await?))
-}
-
-async fn restore(
-    tools: &Tools,
-    part: Part,
-    before: &Present,
-    wanted: &Present,
-) -> Result<(), ToolError> {
-    let text = before.change_in(wanted, dialect(part));
-    if !text.is_empty() {
-        tools.run(restore_tool(part), &[], &text).await?;
-    }
-    Ok(())
-}
-
-/// Brings back the states of before, the first part last, because of `error`.
-async fn undo(tools: &Tools, done: &[(Part, Present)], error: PortError) -> PortError {
-    let mut failed = Vec::new();
-    for (part, before) in done.iter().rev() {
-        let back = async {
-            // A tool that failed may have changed something, too.
-            let now = present(tools, *part).await?;
-            restore(tools, *part, &now, before).await
-        };
-        failed.extend(back.await.err());
-    }
-    match error {
-        PortError::Tool(error) if !failed.is_empty() => PortError::HalfDone { error, undo: failed },
-        other => other,
+        // Without a table nobody holds any: somebody flushed the rules.
+        Err(_) => !matches!(nft_kernel::has_bridge_table(port_nft::TABLE), Ok(false)),
     }
 }

@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::port_nft::{PortObjects, TABLE};
-use super::tools::{Tool, ToolError, Tools};
+use super::tool_error::ToolError;
+use super::tools::{Tool, Tools};
 
 /// What one counter counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

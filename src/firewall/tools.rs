@@ -1,19 +1,26 @@
 //! The firewall's programs: where they are, how they are run, what they say when they refuse.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::tool_error::{LIMIT, ToolError};
 use crate::facts::Problem;
 use crate::probe::program::{Lookup, find};
-use crate::process::capture_holding;
+use crate::process::{CaptureError, Captured, capture_holding};
 use crate::rules::Version;
 
-/// The longest a tool may take; waiting for iptables' lock is part of it.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long to wait before a tool that could not be started for want of memory, processes or
+/// descriptors is tried again.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(10),
+    Duration::from_millis(40),
+    Duration::from_millis(160),
+    Duration::from_millis(640),
+];
 
 /// Where the tools are.
 #[derive(Debug, Clone)]
@@ -38,63 +45,6 @@ pub struct Tools {
     pub ebtables_restore: Lookup,
     /// What [`holding`](Self::holding) was told.
     pub held: Option<Arc<OwnedFd>>,
-}
-
-/// Why a tool did not do its work.
-#[derive(Debug, thiserror::Error)]
-pub enum ToolError {
-    /// It is not there, or cannot be run.
-    #[error("{}; {}", .0.why, .0.fix)]
-    Absent(Problem),
-    /// It could not be started.
-    #[error("{program} cannot be started: {source}; check that it can be run by hand")]
-    Start {
-        /// The tool.
-        program: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// It did not end.
-    #[error("{program} did not end within {} s and was killed; see what else changes the firewall", LIMIT.as_secs())]
-    Slow {
-        /// The tool.
-        program: &'static str,
-    },
-    /// It refused.
-    #[error("{program} failed: {said}{}; {}", at(.line), remedy(.said))]
-    Refused {
-        /// The tool.
-        program: &'static str,
-        /// Its own words.
-        said: String,
-        /// The line of our text that it names.
-        line: Option<String>,
-    },
-}
-
-fn at(line: &Option<String>) -> String {
-    line.as_ref().map_or_else(String::new, |line| format!(" (at \"{line}\")"))
-}
-
-impl ToolError {
-    /// Whether the tool did nothing at all: it is not there, or it refused the whole. One that was
-    /// killed while it worked may have done it.
-    pub fn is_refusal(&self) -> bool {
-        !matches!(self, ToolError::Slow { .. })
-    }
-}
-
-/// What to do about a refusal, by what the tools say where the cause is known.
-pub(super) fn remedy(said: &str) -> &'static str {
-    if said.contains("not permitted") || said.contains("ermission denied") {
-        "run netlaunch as root"
-    } else if said.contains("another app") || said.contains("lock") {
-        "wait for what else changes the firewall, and try again"
-    } else if said.contains("incompatible") {
-        "use firewall_backend = \"nftables\", or remove the rules that nft put into iptables' tables"
-    } else {
-        "see whether the kernel has the netfilter modules for it, or set firewall_backend to the other backend (in network.conf, for filters in nwfilter.conf)"
-    }
 }
 
 /// One of the tools.
@@ -122,6 +72,18 @@ impl Tool {
             Tool::Restore(Version::V6) => "ip6tables-restore",
             Tool::SaveEthernet => "ebtables-save",
             Tool::RestoreEthernet => "ebtables-restore",
+        }
+    }
+
+    /// Whether it changes nothing.
+    fn only_reads(self) -> bool {
+        match self {
+            Tool::Nft | Tool::Restore(_) | Tool::RestoreEthernet => false,
+            Tool::NftList
+            | Tool::NftAsk
+            | Tool::Save(_)
+            | Tool::SaveLegacy(_)
+            | Tool::SaveEthernet => true,
         }
     }
 
@@ -186,13 +148,23 @@ impl Tools {
         }
     }
 
-    /// Runs a tool on `input` and returns what it prints.
+    /// Runs a tool on `input` and returns what it prints. One that only reads is run once more when
+    /// it was interrupted.
     pub(super) async fn run(
         &self,
         tool: Tool,
         extra: &[&str],
         input: &str,
     ) -> Result<String, ToolError> {
+        match self.run_once(tool, extra, input).await {
+            Err(error) if tool.only_reads() && error.is_interruption() => {
+                self.run_once(tool, extra, input).await
+            }
+            done => done,
+        }
+    }
+
+    async fn run_once(&self, tool: Tool, extra: &[&str], input: &str) -> Result<String, ToolError> {
         let program = tool.name();
         let path = match self.lookup(tool) {
             Lookup::Found(path) => path,
@@ -204,13 +176,28 @@ impl Tools {
             }
         };
         let args: Vec<OsString> = extra.iter().chain(tool.args()).map(OsString::from).collect();
-        let start = |source| ToolError::Start { program, source };
-        let held = self.held.as_ref().map(|file| file.try_clone()).transpose().map_err(start)?;
-        let ended =
-            capture_holding(path, &args, input.as_bytes(), LIMIT, held).await.map_err(start)?;
+        let ended = self.start(path, &args, input).await.map_err(|error| {
+            let transient = error.is_transient();
+            match error {
+                CaptureError::NotStarted(source) if transient => {
+                    ToolError::Shortage { program, source }
+                }
+                CaptureError::NotStarted(source) => ToolError::Start { program, source },
+                CaptureError::Lost(source) => ToolError::Unread { program, source },
+            }
+        })?;
         let Some(status) = ended.status else { return Err(ToolError::Slow { program }) };
+        if let Some(signal) = status.signal() {
+            return Err(ToolError::Killed { program, signal });
+        }
         if status.success() {
-            return Ok(String::from_utf8_lossy(&ended.stdout).into_owned());
+            // The iptables tools read to the end; nft opens its input anew.
+            return match tool {
+                Tool::Restore(_) | Tool::RestoreEthernet if ended.left > 0 => {
+                    Err(ToolError::Ignored { program })
+                }
+                _ => Ok(String::from_utf8_lossy(&ended.stdout).into_owned()),
+            };
         }
         let stderr = String::from_utf8_lossy(&ended.stderr);
         let said = match words(&stderr) {
@@ -219,6 +206,28 @@ impl Tools {
         };
         let line = line_number(&stderr).and_then(|n| input.lines().nth(n.checked_sub(1)?));
         Err(ToolError::Refused { program, said, line: line.map(str::to_owned) })
+    }
+
+    /// Runs a program to its end; tries again where it could not be started because the host is
+    /// short of something.
+    async fn start(
+        &self,
+        path: &Path,
+        args: &[OsString],
+        input: &str,
+    ) -> Result<Captured, CaptureError> {
+        let attempt = || async {
+            let held = self.held.as_ref().map(|file| file.try_clone()).transpose();
+            let held = held.map_err(CaptureError::NotStarted)?;
+            capture_holding(path, args, input.as_bytes(), LIMIT, held).await
+        };
+        for pause in PAUSES {
+            match attempt().await {
+                Err(error) if error.is_transient() => tokio::time::sleep(pause).await,
+                done => return done,
+            }
+        }
+        attempt().await
     }
 }
 

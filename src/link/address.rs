@@ -1,13 +1,16 @@
 //! Addresses and static routes of a bridge.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use rtnetlink::packet_route::address::AddressHeaderFlags;
+use nix::errno::Errno;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 use serde::{Deserialize, Serialize};
 
+use super::request::Again;
 use super::undo::Undo;
 use super::{LinkError, Netlink};
 use crate::types::InterfaceName;
@@ -46,14 +49,13 @@ impl Netlink {
         address: IpNet,
     ) -> Result<Undo, LinkError> {
         let link = self.link(name).await?;
-        let mut request =
-            self.handle.address().add(link.index, address.addr(), address.prefix_len());
+        let mut message = address_message(link.index, address);
         if address.addr().is_ipv6() {
-            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            message.header.flags |= AddressHeaderFlags::Nodad;
         }
-        let refused =
-            |error| LinkError::refused(format!("give {name} the address {address}"), error);
-        request.execute().await.map_err(refused)?;
+        let message = RouteNetlinkMessage::NewAddress(message);
+        let added = self.requests.create(message, Again::Refused(&[Errno::EEXIST])).await;
+        added.map_err(|e| LinkError::failed(format!("give {name} the address {address}"), e))?;
         Ok(Undo::Address { name: name.clone(), index: link.index, address })
     }
 
@@ -67,19 +69,10 @@ impl Netlink {
         address: IpNet,
     ) -> Result<(), LinkError> {
         let index = self.link(name).await?.index;
-        let message = match address {
-            IpNet::V4(net) => AddressMessageBuilder::<std::net::Ipv4Addr>::new()
-                .index(index)
-                .address(net.addr(), net.prefix_len())
-                .build(),
-            IpNet::V6(net) => AddressMessageBuilder::<std::net::Ipv6Addr>::new()
-                .index(index)
-                .address(net.addr(), net.prefix_len())
-                .build(),
-        };
-        let refused =
-            |error| LinkError::refused(format!("take the address {address} from {name}"), error);
-        self.handle.address().del(message).execute().await.map_err(refused)
+        let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
+        let gone = Again::Refused(&[Errno::EADDRNOTAVAIL]);
+        let deleted = self.requests.change(message, gone).await;
+        deleted.map_err(|e| LinkError::failed(format!("take the address {address} from {name}"), e))
     }
 
     /// Adds a static route through an interface, which must be up.
@@ -90,9 +83,9 @@ impl Netlink {
     pub async fn add_route(&self, name: &InterfaceName, route: &Route) -> Result<Undo, LinkError> {
         let link = self.link(name).await?;
         let what = || format!("add the route to {route} through {name}");
-        let message = message(link.index, route, what)?;
-        let refused = |error| LinkError::refused(what(), error);
-        self.handle.route().add(message).execute().await.map_err(refused)?;
+        let message = RouteNetlinkMessage::NewRoute(message(link.index, route, what)?);
+        let added = self.requests.create(message, Again::Refused(&[Errno::EEXIST])).await;
+        added.map_err(|e| LinkError::failed(what(), e))?;
         Ok(Undo::Route { name: name.clone(), index: link.index, route: route.clone() })
     }
 
@@ -103,9 +96,23 @@ impl Netlink {
     pub async fn delete_route(&self, name: &InterfaceName, route: &Route) -> Result<(), LinkError> {
         let link = self.link(name).await?;
         let what = || format!("remove the route to {route} through {name}");
-        let message = message(link.index, route, what)?;
-        let refused = |error| LinkError::refused(what(), error);
-        self.handle.route().del(message).execute().await.map_err(refused)
+        let message = RouteNetlinkMessage::DelRoute(message(link.index, route, what)?);
+        let deleted = self.requests.change(message, Again::Refused(&[Errno::ESRCH])).await;
+        deleted.map_err(|e| LinkError::failed(what(), e))
+    }
+}
+
+/// The kernel's form of an address; an IPv4 one has the subnet's broadcast address.
+fn address_message(index: u32, address: IpNet) -> AddressMessage {
+    match address {
+        IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(index)
+            .address(net.addr(), net.prefix_len())
+            .build(),
+        IpNet::V6(net) => AddressMessageBuilder::<Ipv6Addr>::new()
+            .index(index)
+            .address(net.addr(), net.prefix_len())
+            .build(),
     }
 }
 

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use nix::errno::Errno;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{BridgeStpState, LinkAttribute, LinkMessage};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
+use super::request::{Again, Failure};
 use super::undo::Undo;
 use super::{Link, LinkError, Netlink};
 use crate::types::{InterfaceName, Mac};
@@ -78,14 +80,7 @@ impl Netlink {
         if let Some(mark) = mark {
             message = message.append_extra_attribute(LinkAttribute::Group(mark));
         }
-        let what = || format!("make the bridge {name}");
-        self.handle.link().add(message.build()).execute().await.map_err(|error| {
-            let error = LinkError::refused(what(), error);
-            match error.errno() {
-                Some(Errno::EEXIST) => LinkError::InUse(name.clone()),
-                _ => error,
-            }
-        })?;
+        self.add_bridge(name, message.build(), mark).await?;
         let link = self.link(name).await?;
         let undo = Undo::Link { name: name.clone(), index: link.index };
         if let Some(mtu) = spec.mtu
@@ -96,6 +91,36 @@ impl Netlink {
             return Err(error);
         }
         Ok(undo)
+    }
+
+    /// Makes a bridge. Where the kernel's answer is lost, the mark tells whether it was made.
+    async fn add_bridge(
+        &self,
+        name: &InterfaceName,
+        message: LinkMessage,
+        mark: Option<u32>,
+    ) -> Result<(), LinkError> {
+        let failed = |failure| {
+            let error = LinkError::failed(format!("make the bridge {name}"), failure);
+            match error.errno() {
+                Some(Errno::EEXIST) => LinkError::InUse(name.clone()),
+                _ => error,
+            }
+        };
+        let message = RouteNetlinkMessage::NewLink(message);
+        let lost = match self.requests.create(message.clone(), Again::Look).await {
+            Err(lost @ Failure::Lost(_)) => lost,
+            done => return done.map_err(failed),
+        };
+        match self.link(name).await {
+            Ok(link) if mark == Some(link.group) => Ok(()),
+            // Without a mark it could be another program's.
+            Ok(_) => Err(failed(lost)),
+            Err(LinkError::Missing(_)) => {
+                self.requests.create(message, Again::Look).await.map_err(failed)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Turns an interface on; nothing to undo where it was on.
@@ -167,8 +192,8 @@ impl Netlink {
             Some(present) if present == master.index => return Ok(None),
             Some(present) => {
                 let present = match self.link_by_index(present).await {
-                    Ok(link) => link.name,
-                    Err(_) => format!("interface {present}"),
+                    Ok(Some(link)) => link.name,
+                    _ => format!("interface {present}"),
                 };
                 let (port, bridge) = (port.clone(), bridge.clone());
                 return Err(LinkError::Attached { port, bridge, present });
@@ -176,7 +201,11 @@ impl Netlink {
             None => {}
         }
         let message = LinkUnspec::new_with_index(link.index).controller(master.index).build();
-        self.change(message, || format!("attach {port} to {bridge}")).await?;
+        let what = || format!("attach {port} to {bridge}");
+        self.change(message, what).await?;
+        if self.link(port).await?.master != Some(master.index) {
+            return Err(LinkError::NotDone { what: what() });
+        }
         Ok(Some(Undo::Port { name: port.clone(), index: link.index, bridge: master.index }))
     }
 
@@ -204,8 +233,14 @@ impl Netlink {
         name: &InterfaceName,
         index: u32,
     ) -> Result<(), LinkError> {
-        let refused = |error| LinkError::refused(format!("remove the interface {name}"), error);
-        self.handle.link().del(index).execute().await.map_err(refused)
+        let what = || format!("remove the interface {name}");
+        let message = RouteNetlinkMessage::DelLink(LinkUnspec::new_with_index(index).build());
+        let deleted = self.requests.change(message, Again::Refused(&[Errno::ENODEV])).await;
+        deleted.map_err(|failure| LinkError::failed(what(), failure))?;
+        match self.link_by_index(index).await? {
+            Some(_) => Err(LinkError::NotDone { what: what() }),
+            None => Ok(()),
+        }
     }
 
     async fn change(
@@ -213,7 +248,7 @@ impl Netlink {
         message: LinkMessage,
         what: impl FnOnce() -> String,
     ) -> Result<(), LinkError> {
-        let refused = |error| LinkError::refused(what(), error);
-        self.handle.link().change(message).execute().await.map_err(refused)
+        let changed = self.requests.change(RouteNetlinkMessage::NewLink(message), Again::Same);
+        changed.await.map_err(|failure| LinkError::failed(what(), failure))
     }
 }

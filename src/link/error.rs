@@ -4,6 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 
+use super::request::Failure;
 use crate::types::InterfaceName;
 
 /// Why the host's links, addresses or routes could not be read or changed.
@@ -48,14 +49,35 @@ pub enum LinkError {
         /// What to do about it.
         fix: &'static str,
     },
+    /// No answer of the kernel came, also at a second attempt.
+    #[error("cannot {what}: {why}; try again")]
+    Lost {
+        /// What was to be done.
+        what: String,
+        /// What happened to the answer.
+        why: &'static str,
+    },
+    /// The kernel acknowledged a change that is not there.
+    #[error(
+        "cannot {what}: the kernel accepted that and it is not so; see what else changes interfaces, and try again"
+    )]
+    NotDone {
+        /// What was to be done.
+        what: String,
+    },
 }
 
 impl LinkError {
-    /// The kernel's refusal to do `what`.
-    pub(super) fn refused(what: impl Into<String>, error: rtnetlink::Error) -> Self {
-        let source = kernels(error);
-        let fix = fix(source.raw_os_error().map(Errno::from_raw));
-        LinkError::Refused { what: what.into(), source, fix }
+    /// Why the kernel did not do `what`.
+    pub(super) fn failed(what: impl Into<String>, failure: Failure) -> Self {
+        let what = what.into();
+        match failure {
+            Failure::Refused(source) => {
+                let fix = fix(source.raw_os_error().map(Errno::from_raw));
+                LinkError::Refused { what, source, fix }
+            }
+            Failure::Lost(why) => LinkError::Lost { what, why },
+        }
     }
 
     /// The kernel's error number, where it gave one.
@@ -72,14 +94,6 @@ impl LinkError {
     pub(super) fn is_gone(&self) -> bool {
         let gone = [Errno::ENODEV, Errno::ENOENT, Errno::ESRCH, Errno::EADDRNOTAVAIL];
         matches!(self, LinkError::Missing(_)) || self.errno().is_some_and(|e| gone.contains(&e))
-    }
-}
-
-/// The kernel's own word, without the library's around it.
-fn kernels(error: rtnetlink::Error) -> io::Error {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => message.to_io(),
-        other => io::Error::other(other.to_string()),
     }
 }
 
@@ -105,9 +119,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_what_where_and_fix_in_one_line() {
-        let mut message = rtnetlink::packet_core::ErrorMessage::default();
-        message.code = std::num::NonZeroI32::new(-libc::EPERM);
-        let error = LinkError::refused("make it", rtnetlink::Error::NetlinkError(message));
+        let refusal = Failure::Refused(io::Error::from_raw_os_error(libc::EPERM));
+        let error = LinkError::failed("make it", refusal);
         assert_eq!(
             error.to_string(),
             "cannot make it: Operation not permitted (os error 1); run netlaunch as root or with CAP_NET_ADMIN"

@@ -12,6 +12,7 @@
 //! | [`address`] | addresses and static routes |
 //! | [`host`] | what the host has as a value, and whether a subnet is free |
 //! | `read` | the same, read from the kernel |
+//! | `request` | the one way in which requests go to the kernel and are acknowledged |
 //! | [`undo`] | taking back, last first |
 //! | [`sysctl`] | settings in /proc/sys, put back where nobody else needs them |
 
@@ -20,10 +21,9 @@ pub mod bridge;
 mod error;
 pub mod host;
 mod read;
+mod request;
 pub mod sysctl;
 pub mod undo;
-
-use rtnetlink::Handle;
 
 pub use address::Route;
 pub use bridge::BridgeSpec;
@@ -31,10 +31,12 @@ pub use error::LinkError;
 pub use host::{Conflict, HostNet, Link};
 pub use undo::Undo;
 
+use request::Requests;
+
 /// A connection to the kernel's tables of links, addresses and routes.
 #[derive(Debug, Clone)]
 pub struct Netlink {
-    handle: Handle,
+    requests: Requests,
 }
 
 impl Netlink {
@@ -44,8 +46,6 @@ impl Netlink {
     /// # Errors
     /// [`LinkError::Connect`].
     pub fn open() -> Result<Self, LinkError> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(LinkError::Connect)?;
-        tokio::spawn(connection);
-        Ok(Netlink { handle })
+        Ok(Netlink { requests: Requests::open()? })
     }
 }

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{
@@ -23,30 +23,33 @@ impl Netlink {
     /// The kernel's refusal. A kernel without IPv6 just has no IPv6 routes.
     pub async fn host(&self) -> Result<HostNet, LinkError> {
         let links = self.links().await?;
-        let refused = |error| LinkError::refused("list the addresses of the host", error);
-        let addresses: Vec<AddressMessage> =
-            self.handle.address().get().execute().try_collect().await.map_err(refused)?;
-        let refused = |error| LinkError::refused("list the routes of the host", error);
-        let mut routes: Vec<RouteMessage> = Vec::new();
+        let query = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let listed = self.requests.list(query).await;
+        let listed = listed.map_err(|e| LinkError::failed("list the addresses of the host", e))?;
+        let addresses = listed.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewAddress(message) => address(message),
+            _ => None,
+        });
+        let mut routes = Vec::new();
         for query in [
             RouteMessageBuilder::<Ipv4Addr>::new().build(),
             RouteMessageBuilder::<Ipv6Addr>::new().build(),
         ] {
-            match self.handle.route().get(query).execute().try_collect::<Vec<_>>().await {
-                Ok(found) => routes.extend(found),
-                Err(error) => {
-                    let error = refused(error);
+            match self.requests.list(RouteNetlinkMessage::GetRoute(query)).await {
+                Ok(listed) => routes.extend(listed.iter().filter_map(|message| match message {
+                    RouteNetlinkMessage::NewRoute(message) => route(message),
+                    _ => None,
+                })),
+                Err(failure) => {
+                    let error = LinkError::failed("list the routes of the host", failure);
                     if !matches!(error.errno(), Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)) {
                         return Err(error);
                     }
                 }
             }
         }
-        Ok(HostNet {
-            links,
-            addresses: addresses.iter().filter_map(address).collect(),
-            routes: routes.iter().filter_map(route).collect(),
-        })
+        let addresses = addresses.collect();
+        Ok(HostNet { links, addresses, routes })
     }
 
     /// All interfaces.
@@ -54,10 +57,10 @@ impl Netlink {
     /// # Errors
     /// The kernel's refusal.
     pub async fn links(&self) -> Result<Vec<Link>, LinkError> {
-        let refused = |error| LinkError::refused("list the interfaces of the host", error);
-        let messages: Vec<LinkMessage> =
-            self.handle.link().get().execute().try_collect().await.map_err(refused)?;
-        Ok(messages.iter().map(link).collect())
+        let query = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let listed = self.requests.list(query).await;
+        let listed = listed.map_err(|e| LinkError::failed("list the interfaces of the host", e))?;
+        Ok(listed.iter().filter_map(as_link).collect())
     }
 
     /// The interface of that name.
@@ -65,24 +68,34 @@ impl Netlink {
     /// # Errors
     /// [`LinkError::Missing`], or the kernel's refusal.
     pub async fn link(&self, name: &InterfaceName) -> Result<Link, LinkError> {
-        let request = self.handle.link().get().match_name(name.as_str());
-        let found = request.execute().try_collect::<Vec<_>>().await.map_err(|error| {
-            let error = LinkError::refused(format!("look for {name}"), error);
+        let mut query = LinkMessage::default();
+        query.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
+        let found = self.requests.get(RouteNetlinkMessage::GetLink(query)).await;
+        let found = found.map_err(|failure| {
+            let error = LinkError::failed(format!("look for {name}"), failure);
             if error.is_gone() { LinkError::Missing(name.clone()) } else { error }
         })?;
-        found.first().map(link).ok_or_else(|| LinkError::Missing(name.clone()))
+        found.iter().find_map(as_link).ok_or_else(|| LinkError::Missing(name.clone()))
     }
 
-    /// The interface of that number.
-    pub(super) async fn link_by_index(&self, index: u32) -> Result<Link, LinkError> {
-        let what = || format!("look for interface {index}");
-        let request = self.handle.link().get().match_index(index);
-        let found = request.execute().try_collect::<Vec<_>>().await;
-        let found = found.map_err(|error| LinkError::refused(what(), error))?;
-        found
-            .first()
-            .map(link)
-            .ok_or_else(|| LinkError::refused(what(), rtnetlink::Error::RequestFailed))
+    /// The interface of that number; `None` where there is none.
+    pub(super) async fn link_by_index(&self, index: u32) -> Result<Option<Link>, LinkError> {
+        let mut query = LinkMessage::default();
+        query.header.index = index;
+        match self.requests.get(RouteNetlinkMessage::GetLink(query)).await {
+            Ok(found) => Ok(found.iter().find_map(as_link)),
+            Err(failure) => {
+                let error = LinkError::failed(format!("look for interface {index}"), failure);
+                if error.is_gone() { Ok(None) } else { Err(error) }
+            }
+        }
+    }
+}
+
+fn as_link(message: &RouteNetlinkMessage) -> Option<Link> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => Some(link(message)),
+        _ => None,
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn probe(
 /// Runs `passt --help`. Its exit status says nothing: Debian 12's passt fails with its help.
 async fn ask(path: &Path) -> Result<BTreeSet<String>, Problem> {
     let captured = capture(path, &[OsString::from("--help")], b"", LIMIT).await;
-    let Captured { stdout, stderr, status } = captured.map_err(|error| {
+    let Captured { stdout, stderr, status, .. } = captured.map_err(|error| {
         Problem::new(format!("{} cannot be run: {error}", path.display()), "install it again")
     })?;
     let text = [stdout, stderr].concat();

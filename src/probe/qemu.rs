@@ -100,7 +100,7 @@ fn default_lookup(default: &OsStr, prober: &Prober) -> Lookup {
 /// Asks for the netdev types.
 async fn ask_types(path: &Path) -> Result<BTreeSet<String>, Problem> {
     let args = ["-M", "none", "-netdev", "help"].map(OsString::from);
-    let Captured { stdout, stderr, status } =
+    let Captured { stdout, stderr, status, .. } =
         capture(path, &args, b"", LIMIT).await.map_err(|error| {
             Problem::new(format!("{} cannot be run: {error}", path.display()), "install it again")
         })?;

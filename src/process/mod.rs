@@ -49,7 +49,7 @@ mod spawn;
 mod started;
 pub mod tap;
 
-pub use capture::{Captured, capture, capture_holding};
+pub use capture::{CaptureError, Captured, capture, capture_holding};
 pub use child::Child;
 pub use detached::detach;
 pub use interfaces::Interfaces;

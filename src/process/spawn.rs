@@ -104,7 +104,7 @@ pub enum SpawnError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Descriptors or processes ran out, or the guard was killed.
+    /// Descriptors or processes ran out before the program could be executed.
     #[error("cannot start {}: {source}", program.display())]
     System {
         /// The program.
@@ -112,6 +112,29 @@ pub enum SpawnError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The guard could not be heard, or was killed: the program may have been executed, and was
+    /// ended with its guard.
+    #[error("cannot start {}: {source}", program.display())]
+    Lost {
+        /// The program.
+        program: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl SpawnError {
+    /// The kernel's error number, where it gave one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            SpawnError::Nul { .. } => None,
+            SpawnError::Exec { source, .. }
+            | SpawnError::Namespace { source, .. }
+            | SpawnError::User { source, .. }
+            | SpawnError::System { source, .. }
+            | SpawnError::Lost { source, .. } => source.raw_os_error(),
+        }
+    }
 }
 
 impl Spawn {
@@ -266,8 +289,9 @@ impl Spawn {
         drop((theirs, report_end, files));
 
         // From here on the guard exists; a Child that is dropped takes it down.
-        let mut child = Child::new(guard, ours).map_err(system)?;
-        if let Some((stage, source)) = read_report(&report).map_err(system)? {
+        let lost = |source| SpawnError::Lost { program: program.clone(), source };
+        let mut child = Child::new(guard, ours).map_err(lost)?;
+        if let Some((stage, source)) = read_report(&report).map_err(lost)? {
             return Err(match stage {
                 Stage::Exec => SpawnError::Exec { program, source },
                 Stage::Mount => SpawnError::Namespace { program, source },
@@ -278,7 +302,7 @@ impl Spawn {
                 Stage::Fork | Stage::Descriptors => system(source),
             });
         }
-        let pid = child.with_socket(sender).map_err(system)?;
+        let pid = child.with_socket(sender).map_err(lost)?;
         child.set_pid(pid);
         Ok(child)
     }

@@ -1,0 +1,328 @@
+//! The kernel's own answer to whether an nft transaction was committed.
+//!
+//! Each transaction that netlaunch gives to nft adds one random number, its mark, to a set of
+//! netlaunch's own table. The kernel takes a transaction whole or not at all, so the mark is in the
+//! set exactly when the transaction was committed. The kernel removes a mark after [`LIFETIME`]. A
+//! transaction that deletes the table has no mark: it was committed when the table is gone.
+//!
+//! The question goes to the kernel by nfnetlink and not through nft, since it is asked when nft has
+//! just been killed, and since it costs microseconds where a process costs milliseconds. The
+//! messages are those of linux/netfilter/nf_tables.h.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendmsg,
+    setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+use rand::RngExt;
+
+/// The set with the marks of the last transactions.
+const SET: &str = "transactions";
+/// How long a mark stays. The question is asked within seconds: a tool has 30 s.
+const LIFETIME: Duration = Duration::from_secs(120);
+/// How long the kernel may take for an answer; it usually gives one before the send returns.
+const PATIENCE: TimeVal = TimeVal::new(5, 0);
+/// How often a question is asked whose answer was lost.
+const ATTEMPTS: usize = 3;
+/// The length of a netlink message's header.
+const HEADER: usize = 16;
+
+// Attributes of linux/netfilter/nf_tables.h.
+const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_SET_TABLE: u16 = 1;
+const NFTA_SET_NAME: u16 = 2;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+
+/// What proves that a transaction was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Proof {
+    family: u8,
+    table: String,
+    /// The mark; `None` for a transaction that deletes the table.
+    mark: Option<u32>,
+}
+
+impl Proof {
+    /// What will prove that this text was committed, and the text with its mark. `None` for a text
+    /// that does not begin with one of our tables.
+    pub(super) fn of(text: &str) -> Option<(Self, String)> {
+        let table = text.lines().next()?.strip_prefix("add table ")?;
+        let (family, name) = table.split_once(' ')?;
+        let number = match family {
+            "ip" => libc::NFPROTO_IPV4,
+            "ip6" => libc::NFPROTO_IPV6,
+            "bridge" => libc::NFPROTO_BRIDGE,
+            _ => return None,
+        };
+        let deletes = format!("delete table {table}");
+        let mark = (!text.lines().any(|line| line == deletes))
+            .then(|| rand::rng().random_range(1..=u32::MAX));
+        let lines = mark.map_or_else(String::new, |mark| {
+            format!(
+                "add set {table} {SET} {{ type mark; flags timeout; }}\n\
+                 add element {table} {SET} {{ {mark:#x} timeout {}s }}\n",
+                LIFETIME.as_secs()
+            )
+        });
+        let family = u8::try_from(number).ok()?;
+        Some((Proof { family, table: name.to_owned(), mark }, text.to_owned() + &lines))
+    }
+
+    /// Takes the mark away. A failure leaves it for as long as it lives, and is nothing to report.
+    pub(super) fn clear(&self) {
+        let Some(mark) = self.mark else { return };
+        let element = elements(libc::NFT_MSG_DELSETELEM, self.family, &self.table, mark, 0);
+        let name =
+            [attribute(NFTA_SET_TABLE, &text(&self.table)), attribute(NFTA_SET_NAME, &text(SET))];
+        // With NLM_F_NONREC the kernel keeps a set that has the marks of others.
+        let kept = libc::NLM_F_NONREC as u16;
+        let set = request(libc::NFT_MSG_DELSET, self.family, &name.concat(), kept);
+        for message in [element, set] {
+            let sent = || open().and_then(|socket| send(&socket, &batch(&message)));
+            if let Err(error) = sent().or_else(|_| sent()) {
+                tracing::debug!("the mark of a transaction stays for a while: {error}");
+            }
+        }
+    }
+
+    /// Whether the kernel has committed the transaction.
+    ///
+    /// # Errors
+    /// The kernel gave no answer.
+    pub(super) fn is_committed(&self) -> io::Result<bool> {
+        match self.mark {
+            Some(mark) => is_there(&element(self.family, &self.table, mark)),
+            None => is_there(&table(self.family, &self.table)).map(|there| !there),
+        }
+    }
+}
+
+/// Whether there is a table of the bridge family of this name.
+///
+/// # Errors
+/// The kernel gave no answer.
+pub(super) fn has_bridge_table(name: &str) -> io::Result<bool> {
+    is_there(&table(libc::NFPROTO_BRIDGE as u8, name))
+}
+
+/// Asks the kernel for one thing.
+fn is_there(message: &[u8]) -> io::Result<bool> {
+    let mut asked = ask(message);
+    for _ in 1..ATTEMPTS {
+        if asked.is_ok() {
+            break;
+        }
+        asked = ask(message);
+    }
+    asked
+}
+
+fn open() -> io::Result<OwnedFd> {
+    let (kind, flags) = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
+    let socket = socket(AddressFamily::Netlink, kind, flags, SockProtocol::NetlinkNetFilter)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &PATIENCE)?;
+    Ok(socket)
+}
+
+fn send(socket: &OwnedFd, message: &[u8]) -> io::Result<()> {
+    let kernel = NetlinkAddr::new(0, 0);
+    let parts = [IoSlice::new(message)];
+    let sent = sendmsg(socket.as_raw_fd(), &parts, &[], MsgFlags::empty(), Some(&kernel))?;
+    if sent == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+fn ask(message: &[u8]) -> io::Result<bool> {
+    let socket = match open() {
+        Ok(socket) => socket,
+        // A kernel without nfnetlink has no tables.
+        Err(error)
+            if [Some(libc::EPROTONOSUPPORT), Some(libc::EAFNOSUPPORT)]
+                .contains(&error.raw_os_error()) =>
+        {
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    send(&socket, message)?;
+    match acknowledgement(&socket)? {
+        0 => Ok(true),
+        // EPERM: nft has no more rights than we have. EINVAL: the kernel has no nf_tables.
+        libc::ENOENT | libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP | libc::EAFNOSUPPORT => {
+            Ok(false)
+        }
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// The error number in the kernel's acknowledgement, which comes after what was asked for; 0 is
+/// none.
+fn acknowledgement(socket: &OwnedFd) -> io::Result<i32> {
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Ok(length) => length,
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let mut rest = buffer.get(..length).unwrap_or_default();
+        if rest.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        while let Some((message, next)) = first_message(rest) {
+            if let Some(errno) = error_number(message) {
+                return Ok(errno);
+            }
+            rest = next;
+        }
+    }
+}
+
+/// The first netlink message of a datagram, and what follows it.
+fn first_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
+    let length = usize::try_from(length).ok().filter(|length| *length >= HEADER)?;
+    let message = bytes.get(..length)?;
+    Some((message, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+/// The error number of an `NLMSG_ERROR`, without its sign.
+fn error_number(message: &[u8]) -> Option<i32> {
+    let kind = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);
+    if i32::from(kind) != libc::NLMSG_ERROR {
+        return None;
+    }
+    let number = i32::from_ne_bytes(message.get(HEADER..HEADER + 4)?.try_into().ok()?);
+    Some(number.saturating_neg())
+}
+
+/// `NFT_MSG_GETTABLE`.
+fn table(family: u8, name: &str) -> Vec<u8> {
+    let name = attribute(NFTA_TABLE_NAME, &text(name));
+    request(libc::NFT_MSG_GETTABLE, family, &name, libc::NLM_F_ACK as u16)
+}
+
+/// `NFT_MSG_GETSETELEM` of one mark.
+fn element(family: u8, table: &str, mark: u32) -> Vec<u8> {
+    elements(libc::NFT_MSG_GETSETELEM, family, table, mark, libc::NLM_F_ACK as u16)
+}
+
+/// A request about one mark.
+fn elements(kind: libc::c_int, family: u8, table: &str, mark: u32, flags: u16) -> Vec<u8> {
+    let nested = |kind, inner: &[u8]| attribute(kind | libc::NLA_F_NESTED as u16, inner);
+    let value = attribute(NFTA_DATA_VALUE, &mark.to_ne_bytes());
+    let key = nested(NFTA_SET_ELEM_KEY, &value);
+    let list = nested(NFTA_LIST_ELEM, &key);
+    let attributes = [
+        attribute(NFTA_SET_ELEM_LIST_TABLE, &text(table)),
+        attribute(NFTA_SET_ELEM_LIST_SET, &text(SET)),
+        nested(NFTA_SET_ELEM_LIST_ELEMENTS, &list),
+    ];
+    request(kind, family, &attributes.concat(), flags)
+}
+
+/// A change, as the batch that nf_tables takes changes in.
+fn batch(change: &[u8]) -> Vec<u8> {
+    let edge = |kind| message(kind, 0, (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes(), &[], 0);
+    [&edge(libc::NFNL_MSG_BATCH_BEGIN), change, &edge(libc::NFNL_MSG_BATCH_END)].concat()
+}
+
+/// A request of nf_tables.
+fn request(kind: libc::c_int, family: u8, attributes: &[u8], flags: u16) -> Vec<u8> {
+    message((libc::NFNL_SUBSYS_NFTABLES << 8) | kind, family, [0, 0], attributes, flags)
+}
+
+fn message(
+    kind: libc::c_int,
+    family: u8,
+    resource: [u8; 2],
+    attributes: &[u8],
+    flags: u16,
+) -> Vec<u8> {
+    let length = (HEADER + 4 + attributes.len()) as u32;
+    let mut message = Vec::new();
+    message.extend(length.to_ne_bytes());
+    message.extend((kind as u16).to_ne_bytes());
+    message.extend((libc::NLM_F_REQUEST as u16 | flags).to_ne_bytes());
+    // Its number, and the sender's: the socket is for this one message.
+    message.extend([0; 8]);
+    // struct nfgenmsg: family, version, resource.
+    message.extend([family, 0, resource[0], resource[1]]);
+    message.extend(attributes);
+    message
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [text.as_bytes(), &[0]].concat()
+}
+
+/// An attribute, padded to four bytes.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = 4 + value.len();
+    let mut bytes = Vec::new();
+    bytes.extend((length as u16).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(length.next_multiple_of(4), 0);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_has_a_mark_unless_it_deletes_the_table() {
+        let (proof, text) = Proof::of("add table bridge x\nadd chain bridge x y\n").unwrap();
+        let mark = proof.mark.unwrap();
+        assert!(text.ends_with(&format!(
+            "add chain bridge x y\nadd set bridge x transactions {{ type mark; flags timeout; }}\n\
+             add element bridge x transactions {{ {mark:#x} timeout 120s }}\n"
+        )));
+        let deletes = "add table ip x\ndelete table ip x\n";
+        let (proof, text) = Proof::of(deletes).unwrap();
+        assert_eq!((proof.mark, text.as_str()), (None, deletes));
+        assert_eq!(Proof::of("delete table ip x\n"), None);
+        assert_eq!(Proof::of(""), None);
+    }
+
+    /// The bytes that `nft get element ip netlaunch_network changes { 0x12345678 }` sent, as strace
+    /// showed them.
+    #[test]
+    fn the_question_is_the_one_that_nft_asks() {
+        let message = element(2, "netlaunch_network", 0x1234_5678);
+        assert_eq!(message.len() % 4, 0);
+        assert_eq!(message[..4], u32::to_ne_bytes(message.len() as u32));
+        assert_eq!(message[4..6], u16::to_ne_bytes(10 << 8 | 13));
+        assert_eq!(message[16], 2);
+        if cfg!(target_endian = "little") {
+            let end =
+                b"\x14\x00\x03\x80\x10\x00\x01\x80\x0c\x00\x01\x80\x08\x00\x01\x00\x78\x56\x34\x12";
+            assert!(message.ends_with(end), "{message:x?}");
+        }
+    }
+
+    #[test]
+    fn the_acknowledgement_is_the_error_number() {
+        let mut bytes = request(0, 0, &[], 0);
+        bytes.extend(u32::to_ne_bytes(36));
+        bytes.extend(u16::to_ne_bytes(libc::NLMSG_ERROR as u16));
+        bytes.extend([0; 10]);
+        bytes.extend((-libc::ENOENT).to_ne_bytes());
+        bytes.extend([0; 16]);
+        let (first, rest) = first_message(&bytes).unwrap();
+        assert_eq!(error_number(first), None);
+        let (second, rest) = first_message(rest).unwrap();
+        assert_eq!(error_number(second), Some(libc::ENOENT));
+        assert_eq!(first_message(rest), None);
+    }
+}
