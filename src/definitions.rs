@@ -19,8 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use nix::fcntl::{Flock, FlockArg};
-
+use crate::flock::{Flock, FlockArg};
 use crate::state::{UNFINISHED, clean, open_lock};
 use crate::xml::MAX_BYTES;
 

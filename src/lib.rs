@@ -72,7 +72,7 @@
 //! what it is ([`facts::Target`]), and [`launch`] uses [`link`]. For network filters: [`xml`] ←
 //! [`definitions`] ← [`nwfilter`] (pure, but for its store) ← [`firewall`] ← [`binding`] ← `cli`; a
 //! guest's address is learnt by [`learn`], between [`rules`], [`process`] and [`binding`]. [`state`]
-//! imports nothing; everyone who keeps files about what runs imports it.
+//! imports the lock alone; everyone who keeps files about what runs imports it.
 
 pub mod binding;
 #[doc(hidden)]
@@ -83,6 +83,7 @@ pub mod dnsmasq;
 pub mod driver;
 pub mod facts;
 pub mod firewall;
+mod flock;
 pub mod launch;
 pub mod learn;
 pub mod link;

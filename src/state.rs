@@ -6,7 +6,7 @@
 //! first look to the last rename. Whoever can open a file or a directory can keep it locked, so only
 //! its owner can open that one, and of the directories above only the last one for reading.
 //!
-//! Whoever keeps something uses this; it uses nothing of the crate.
+//! Whoever keeps something uses this; of the crate it uses the lock alone.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -15,10 +15,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::flock::{Flock, FlockArg};
 
 /// The name of the file that is locked.
 pub(crate) const LOCK: &str = ".lock";

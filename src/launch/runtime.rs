@@ -14,10 +14,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Group, User, chown, geteuid};
 use rand::RngExt;
+
+use crate::flock::{Flock, FlockArg};
 
 /// What the names of launch directories start with; everything else in a root is not ours.
 const PREFIX: &str = "launch-";
