@@ -27,6 +27,13 @@ impl Display for Case {
 }
 
 impl Case {
+    /// A number that chooses the next command: the same one when the case is run alone.
+    pub fn number(&self) -> usize {
+        let mut hasher = DefaultHasher::new();
+        self.to_string().hash(&mut hasher);
+        (hasher.finish() % 1000) as usize
+    }
+
     /// The case of this name.
     pub fn parse(name: &str) -> Option<Self> {
         let [role, call, fault, n] = name.split(':').collect::<Vec<_>>().try_into().ok()?;

@@ -39,7 +39,11 @@ impl Call {
         match role {
             "main" | "learner" => errors().collect(),
             // A process that was forked and executes no other program yet: mostly a guard.
-            "fork" => errors().filter(|f| *f != Fault::Error(Errno::EINTR as i32)).collect(),
+            // Its signals are blocked, and it does not ignore the end of its child.
+            "fork" => {
+                let never = [Errno::EINTR, Errno::ECHILD].map(|errno| Fault::Error(errno as i32));
+                errors().filter(|fault| !never.contains(fault)).collect()
+            }
             _ if ["sendmsg", "sendto"].contains(&self.name) => {
                 vec![Fault::Kill, Fault::Error(Errno::ENOBUFS as i32)]
             }

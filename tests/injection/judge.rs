@@ -60,10 +60,13 @@ pub fn ended(traced: &Traced, said: &str, qemu_status: bool) -> Vec<Finding> {
 /// Why the messages of a failed command are not clear.
 fn unclear(said: &str) -> Option<&'static str> {
     let ours: Vec<&str> = said.lines().filter_map(|l| l.strip_prefix("netlaunch: ")).collect();
-    let is_error = |line: &&str| {
-        !["warning: ", "info: ", "debug: "].iter().any(|level| line.starts_with(level))
-    };
-    let errors: Vec<&str> = ours.into_iter().filter(is_error).collect();
+    let is_told = |line: &&str| line.starts_with("error: ");
+    // Mistakes that are found before messages have levels, and what is told without one.
+    let is_plain = |line: &&str| !line.starts_with("warning: ") && !line.starts_with("debug: ");
+    let mut errors: Vec<&str> = ours.iter().copied().filter(is_told).collect();
+    if errors.is_empty() {
+        errors = ours.into_iter().filter(is_plain).collect();
+    }
     let [error] = errors[..] else {
         return Some(if errors.is_empty() { "no error line" } else { "several error lines" });
     };

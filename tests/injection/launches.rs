@@ -84,7 +84,7 @@ impl Scenario for Launch {
         true
     }
 
-    fn prepare(&mut self, _: usize) -> Vec<String> {
+    fn prepare(&mut self) -> Vec<String> {
         self.seen = None;
         self.args()
     }

@@ -119,7 +119,7 @@ impl Scenario for Network {
         &self.sandbox
     }
 
-    fn prepare(&mut self, _: usize) -> Vec<String> {
+    fn prepare(&mut self) -> Vec<String> {
         let line = match self.verb {
             Verb::Start => "network start lab",
             Verb::Destroy => "network destroy lab",

@@ -63,7 +63,7 @@ pub trait Scenario {
     fn sandbox(&self) -> &Sandbox;
 
     /// netlaunch's arguments; what must be there before it is made here.
-    fn prepare(&mut self, number: usize) -> Vec<String>;
+    fn prepare(&mut self) -> Vec<String>;
 
     /// Called again and again while netlaunch runs. Returns whether it has been told to end.
     fn during(&mut self, _live: &mut Live) -> bool {
@@ -76,7 +76,7 @@ pub trait Scenario {
     /// It is not.
     fn is_true(&mut self, ended: &Ended) -> Result<(), String>;
 
-    /// The next command, after which nothing may be left behind.
+    /// The next command, which `number` chooses, after which nothing may be left behind.
     ///
     /// # Errors
     /// What is.
@@ -133,11 +133,12 @@ fn traced(
 }
 
 /// One case: the command with its fault, then the next one.
-fn one(scenario: &mut dyn Scenario, case: &Case, number: usize) -> (Traced, Vec<Finding>) {
+fn one(scenario: &mut dyn Scenario, case: &Case) -> (Traced, Vec<Finding>) {
     if std::env::var_os("NETLAUNCH_INJECT_SHOW").is_some() {
         println!("{case}");
     }
-    let args = scenario.prepare(number);
+    let number = case.number();
+    let args = scenario.prepare();
     let (traced, ended_how, hung) = traced(scenario, &args, Some(case));
     let mut found = Vec::new();
     if hung {
@@ -190,7 +191,7 @@ pub fn sweep(name: &str, make: &dyn Fn() -> Box<dyn Scenario>, limit: Option<usi
             vec![Case::parse(case).unwrap_or_else(|| panic!("no such case: {case}"))]
         }
         None => {
-            let args = scenario.prepare(0);
+            let args = scenario.prepare();
             let (counted, ended, hung) = traced(&mut *scenario, &args, None);
             assert!(!hung && (ended.success || ended.stopped), "without a fault: {}", ended.said);
             scenario.is_true(&ended).unwrap_or_else(|what| panic!("without a fault: {what}"));
@@ -201,14 +202,14 @@ pub fn sweep(name: &str, make: &dyn Fn() -> Box<dyn Scenario>, limit: Option<usi
     let (mut hits, mut kinds): (usize, BTreeMap<Kind, usize>) = Default::default();
     let mut all = String::new();
     let begin = Instant::now();
-    for (number, case) in cases.iter().enumerate() {
-        let (traced, found) = one(&mut *scenario, case, number + 1);
+    for case in &cases {
+        let (traced, found) = one(&mut *scenario, case);
         hits += usize::from(traced.hit.is_some());
         if found.is_empty() {
             continue;
         }
         let hit = traced.hit.unwrap_or_else(|| "the call did not come".to_owned());
-        let mut report = format!("{name}:{case} at {hit}, as number {}\n", number + 1);
+        let mut report = format!("{name}:{case} at {hit}\n");
         for finding in &found {
             *kinds.entry(finding.kind).or_default() += 1;
             report.push_str(&format!("    {finding}\n"));
