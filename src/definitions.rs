@@ -19,10 +19,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::Mode;
 
 use crate::dir::{Dir, Modes, Trust, split};
+use crate::flock::{Flock, FlockArg};
 use crate::input::{self, Pipes};
 use crate::state::{LOCK, clean};
 use crate::xml::MAX_BYTES;
@@ -170,9 +170,9 @@ impl DefinitionLock<'_> {
     /// # Errors
     /// [`FileError`].
     pub fn remove(&self, path: &Path) -> Result<bool, FileError> {
-        let removed = self.holder(path).and_then(|(dir, name)| {
-            Ok(dir.as_ref().unwrap_or(&self.dir).remove_file(name)?)
-        });
+        let removed = self
+            .holder(path)
+            .and_then(|(dir, name)| Ok(dir.as_ref().unwrap_or(&self.dir).remove_file(name)?));
         match removed {
             Ok(()) => self.sync().map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

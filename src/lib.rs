@@ -72,8 +72,8 @@
 //! what it is ([`facts::Target`]), and [`launch`] uses [`link`]. For network filters: [`xml`] ←
 //! [`definitions`] ← [`nwfilter`] (pure, but for its store) ← [`firewall`] ← [`binding`] ← `cli`; a
 //! guest's address is learnt by [`learn`], between [`rules`], [`process`] and [`binding`]. [`state`]
-//! imports `dir` only, and each module that keeps files about running things imports it; `dir`
-//! (directories by descriptor) and `input` (bounded reading) import nothing.
+//! imports `dir` and `flock` only, and each module that keeps files about running things imports
+//! it; `dir` (directories by descriptor), `flock` and `input` (bounded reading) import nothing else.
 
 pub mod binding;
 #[doc(hidden)]
@@ -85,6 +85,7 @@ pub mod dnsmasq;
 pub mod driver;
 pub mod facts;
 pub mod firewall;
+mod flock;
 mod input;
 pub mod launch;
 pub mod learn;

@@ -9,19 +9,20 @@
 //! All work is done by descriptors of directories that only root and the caller can change
 //! ([`crate::dir`]): a state that another user could have written is refused.
 //!
-//! Whoever keeps something uses this; it uses nothing of the crate but [`crate::dir`].
+//! Each module that keeps files about running things uses this; of the crate it uses `dir` and
+//! `flock` alone.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::Mode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::dir::{self, Dir, Modes, Trust, UNFINISHED};
+use crate::flock::{Flock, FlockArg};
 
 /// The name of the file that is locked.
 pub(crate) const LOCK: &str = ".lock";
@@ -145,15 +146,12 @@ fn dir_of(path: &Path) -> &Path {
 
 /// Reads a status; `None` where there is none, since another command may just have removed it.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StatusError> {
-    let content = dir::split(path)
-        .and_then(|(dir, name)| Dir::open(dir, Trust::Last)?.read(name, MAX_BYTES));
+    let content =
+        dir::split(path).and_then(|(dir, name)| Dir::open(dir, Trust::Last)?.read(name, MAX_BYTES));
     match content {
-        Ok(Some(text)) => {
-            serde_json::from_slice(&text).map(Some).map_err(|error| StatusError::Damaged {
-                path: path.to_owned(),
-                what: error.to_string(),
-            })
-        }
+        Ok(Some(text)) => serde_json::from_slice(&text).map(Some).map_err(|error| {
+            StatusError::Damaged { path: path.to_owned(), what: error.to_string() }
+        }),
         Ok(None) => Ok(None),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(StatusError::io("read", path)(source)),

@@ -26,12 +26,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, Flock, fcntl};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Instant, sleep};
 
+use crate::flock::Flock;
 use crate::process::{started, still_runs};
 use crate::state::{self, Readers, remove};
 

@@ -162,7 +162,7 @@ pub(super) async fn learn(
     handed: Option<[OwnedFd; 2]>,
 ) -> Result<(), Failure> {
     // It outlives whoever stands in the directory.
-    std::env::set_current_dir("/").map_err(Failure::System)?;
+    std::env::set_current_dir("/").map_err(Failure::system("leave the current directory"))?;
     let took_over = handed.is_some();
     let learning = match handed {
         None if !bindings.get(port).map_err(NwfilterError::from)?.learns => {

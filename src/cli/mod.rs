@@ -79,8 +79,8 @@ pub(crate) enum Failure {
     Output(io::Error),
     #[error("{} closed; redirect it, for example to or from /dev/null", closed(.0))]
     Closed(Vec<&'static str>),
-    #[error("{0}")]
-    System(io::Error),
+    #[error("cannot {what}: {source}")]
+    System { what: &'static str, source: io::Error },
 }
 
 impl From<NetworkError> for Failure {
@@ -101,6 +101,11 @@ fn closed(names: &[&str]) -> String {
 }
 
 impl Failure {
+    /// The error that the system does not let netlaunch do what it must.
+    fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Failure::System { what, source }
+    }
+
     /// The exit status: 2 for the caller's mistake, 126 or 127 for a program that cannot be run or
     /// found, else 125.
     fn status(&self) -> u8 {
@@ -200,7 +205,10 @@ fn perform(
 ) -> Result<u8, Failure> {
     // One thread: PR_SET_PDEATHSIG belongs to the thread that starts a child.
     let runtime = || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::System)
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Failure::system("wait for descriptors and timers"))
     };
     match &cli.command {
         None => {

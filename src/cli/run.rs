@@ -32,7 +32,7 @@ pub(super) async fn run(
             plan::plan(&job.request, &facts, &around.particulars()).map_err(LaunchError::from)?;
         return show(&job.request, &plan, format);
     }
-    let mut orders = Orders::take().map_err(Failure::System)?;
+    let mut orders = Orders::take().map_err(Failure::system("take signals"))?;
     let bindings = bindings(&job, environment)?;
     let around = surroundings(environment, qemu_fd, Some(&orders), bindings);
 
@@ -262,7 +262,7 @@ fn signal_ready(ready: Option<OwnedFd>) -> Result<(), Failure> {
         match File::from(fd).write_all(b"READY=1\n") {
             // Whoever asked for it does not care any more.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(Failure::System(error));
+                return Err(Failure::system("tell --ready-fd that the network serves")(error));
             }
             _ => {}
         }

@@ -8,9 +8,8 @@ use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nix::fcntl::Flock;
-
 use super::Tools;
+use crate::flock::Flock;
 
 /// A lock, held until this is dropped and the last of the tools has ended.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ impl LockedTools {
     ///
     /// # Errors
     /// There are too many open files.
-    pub fn new(tools: &Tools, lock: Flock<OwnedFd>) -> io::Result<Self> {
+    pub(crate) fn new(tools: &Tools, lock: Flock<OwnedFd>) -> io::Result<Self> {
         Ok(LockedTools { tools: tools.holding(Arc::new(lock.try_clone()?)), _lock: lock })
     }
 }

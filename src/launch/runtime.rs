@@ -19,13 +19,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::Flock;
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Group, User, fchown};
 
 pub use root::LaunchRoot;
 
 use crate::dir::Dir;
+use crate::flock::Flock;
 
 /// Why a launch directory cannot be made or read.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
@@ -54,11 +55,9 @@ impl Child {
     /// Sends a signal to the program; one that has ended already is none the wiser.
     pub fn signal(&self, signal: Signal) {
         if self.status.is_none() {
-            let _ = send(
-                self.socket.as_raw_fd(),
-                &[signal as i32 as u8],
-                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-            );
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            let order = [signal as i32 as u8];
+            let _ = again(|| send(self.socket.as_raw_fd(), &order, flags));
         }
     }
 
@@ -71,7 +70,8 @@ impl Child {
             let Ok(mut ready) = self.socket.readable().await else { break lost() };
             let mut message = [0u8; 8];
             match ready.try_io(|socket| {
-                Ok(recv(socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT)?)
+                let flags = MsgFlags::MSG_DONTWAIT;
+                Ok(again(|| recv(socket.as_raw_fd(), &mut message, flags))?)
             }) {
                 Ok(Ok(5)) if message[0] == EXITED => {
                     let [_, a, b, c, d, ..] = message;
@@ -100,6 +100,20 @@ impl Child {
     }
 }
 
+/// Makes a call on a guard's socket again while the kernel is short of memory for it, or a signal
+/// came between. A message that cannot be read for now is still there, and its sender runs: to take
+/// the error for its end would kill a tool in the middle of its work.
+pub(super) fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    const ATTEMPTS: usize = 100;
+    for _ in 0..ATTEMPTS {
+        match call() {
+            Err(Errno::EINTR | Errno::ENOBUFS | Errno::ENOMEM) => {}
+            other => return other,
+        }
+    }
+    call()
+}
+
 /// The status of a program whose guard was killed.
 fn lost() -> ExitStatus {
     ExitStatus::from_raw(libc::SIGKILL)
@@ -108,7 +122,8 @@ fn lost() -> ExitStatus {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.status.is_none() {
-            self.signal(Signal::SIGKILL);
+            // The guard kills the program when its socket ends; a message could be lost.
+            let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
             let _ = waitpid(self.guard, None);
         }
     }

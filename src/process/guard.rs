@@ -352,7 +352,15 @@ unsafe fn tell_and_leave(status: c_int) -> ! {
     message[1..].copy_from_slice(&status.to_ne_bytes());
     // SAFETY: the buffer is valid for its length; _exit never returns.
     unsafe {
-        libc::send(0, message.as_ptr().cast(), message.len(), libc::MSG_NOSIGNAL);
+        // Without this message the program counts as killed: while the kernel is short of memory for
+        // it, it is sent again, for a second at most.
+        for _ in 0..100 {
+            let sent = libc::send(0, message.as_ptr().cast(), message.len(), libc::MSG_NOSIGNAL);
+            if sent >= 0 || !matches!(errno(), libc::ENOBUFS | libc::ENOMEM) {
+                break;
+            }
+            libc::poll(std::ptr::null_mut(), 0, 10);
+        }
         libc::_exit(0)
     }
 }

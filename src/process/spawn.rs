@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{
@@ -417,6 +418,9 @@ fn read_report(report: &OwnedFd) -> io::Result<Option<(Stage, io::Error)>> {
     Ok(Some((Stage::from_byte(stage).unwrap_or(Stage::Fork), error)))
 }
 
+/// How often a message that could not be received is asked for again.
+const ATTEMPTS: usize = 100;
+
 /// The process number of whoever sent the first message, as we see it.
 fn sender(socket: &OwnedFd) -> io::Result<Pid> {
     let mut byte = [0u8; 8];
@@ -424,8 +428,18 @@ fn sender(socket: &OwnedFd) -> io::Result<Pid> {
     let mut control = nix::cmsg_space!(UnixCredentials);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let gone = || io::Error::other("it was killed before it could start");
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut control), flags)
-        .map_err(|_| gone())?;
+    // A message that could not be received for now is still there, and its sender runs: to take that
+    // for its death would end a tool in the middle of its work.
+    let mut attempts = 0;
+    let message = loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut control), flags) {
+            Err(Errno::EINTR | Errno::ENOBUFS | Errno::ENOMEM) if attempts < ATTEMPTS => {
+                attempts += 1;
+            }
+            Err(Errno::EAGAIN | Errno::ECONNRESET) => return Err(gone()),
+            other => break other?,
+        }
+    };
     let pid = message.cmsgs()?.find_map(|c| match c {
         nix::sys::socket::ControlMessageOwned::ScmCredentials(c) => Some(Pid::from_raw(c.pid())),
         _ => None,

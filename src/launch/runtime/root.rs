@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use crate::flock::{Flock, FlockArg};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod};
 use nix::unistd::geteuid;
 use rand::RngExt;

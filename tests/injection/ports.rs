@@ -1,0 +1,253 @@
+//! Filters on ports: bind, unbind, redefine, learn.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::common::frame::{Frame, PEER, VM};
+use crate::common::port_scene::{PortScene, Station, done};
+use crate::common::{Sandbox, finish, wait_until};
+use crate::networks::differs;
+use crate::seen::{files, is_bound, is_learnt, is_listened_to, processes, rules, vnet0};
+use crate::sweep::{BOUND, Ended, Live, Scenario};
+
+/// The command that gets the fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Bind,
+    Unbind,
+    Redefine,
+    BindLearning,
+    Learn,
+}
+
+pub struct Ports {
+    scene: PortScene,
+    verb: Verb,
+    /// The rules with no filter on vnet0, and with the first and the second one.
+    unbound: String,
+    bound: [String; 2],
+    /// When the learner was started, and when the guest was last looked at.
+    since: Option<Instant>,
+    looked: Instant,
+    learnt: bool,
+    /// Which of the two filters was defined last.
+    version: usize,
+}
+
+fn version(number: usize) -> String {
+    let port = 1001 + number % 2;
+    format!(
+        "<rule action='drop' direction='out'><udp dstportstart='{port}'/></rule>\
+         <rule action='drop' direction='in'><udp-ipv6 dstportstart='{port}'/></rule>"
+    )
+}
+
+impl Ports {
+    pub fn new(verb: Verb, backend: &str) -> Self {
+        let scene = PortScene::new(Some(backend));
+        scene.foreign_rules();
+        scene.define("outer", "<filterref filter='inner'/>").unwrap_or(());
+        scene.define("inner", &version(0)).unwrap();
+        scene.define("outer", "<filterref filter='inner'/>").unwrap();
+        let mut ports = Ports {
+            scene,
+            verb,
+            unbound: String::new(),
+            bound: [String::new(), String::new()],
+            since: None,
+            looked: Instant::now(),
+            learnt: false,
+            version: 0,
+        };
+        if verb == Verb::Redefine {
+            ports.scene.bind(Station::Vnet1, "outer", &[]).unwrap();
+        }
+        for number in [1, 0, 1, 0] {
+            ports.scene.define("inner", &version(number)).unwrap();
+            ports.unbound = ports.rules();
+            ports.bind().unwrap();
+            ports.bound[number] = ports.rules();
+            ports.scene.unbind(Station::Vnet0);
+        }
+        ports.unbound = ports.rules();
+        ports
+    }
+
+    fn rules(&self) -> String {
+        rules(&self.scene).join("\n")
+    }
+
+    fn filter(&self) -> &'static str {
+        match self.verb {
+            Verb::BindLearning | Verb::Learn => "clean-traffic",
+            _ => "outer",
+        }
+    }
+
+    fn bind(&self) -> Result<(), String> {
+        self.scene.bind(Station::Vnet0, self.filter(), &[])
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        done(finish(self.scene.sandbox.netlaunch(&["firewall", "reload"])))
+    }
+
+    /// Binds the port where it is not bound, with the first filter.
+    fn make_bound(&self) {
+        if !is_bound(&self.scene) {
+            self.bind().unwrap();
+        }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.scene.sandbox.path(name).to_string_lossy().into_owned()
+    }
+
+    fn has_rules_of(&self, number: usize) -> Result<(), String> {
+        differs("in force", &self.bound[number % 2], &self.rules())
+    }
+
+    /// The learner writes at its own time.
+    fn learns(&self) -> Result<(), String> {
+        let listened_to = wait_until(BOUND, || is_listened_to(&self.scene));
+        listened_to.then_some(()).ok_or_else(|| format!("no learner: {}", vnet0(&self.scene)))
+    }
+
+    fn teach(&self) -> Result<(), String> {
+        let learnt = wait_until(BOUND, || {
+            self.scene.try_send(Station::Vnet0, &Frame::arp(VM, PEER, 1));
+            is_learnt(&self.scene)
+        });
+        learnt.then_some(()).ok_or_else(|| format!("nothing learnt: {}", vnet0(&self.scene)))
+    }
+
+    /// Takes the filter away where there is one.
+    fn delete(&self) -> Result<(), String> {
+        let deleted = done(self.scene.nwfilter(&["binding-delete", "vnet0"]));
+        deleted.or_else(|said| if said.contains("has no filter") { Ok(()) } else { Err(said) })
+    }
+
+    /// Takes the filter away; nothing is left then.
+    fn is_gone(&self) -> Result<(), String> {
+        let scene = &self.scene;
+        if is_bound(scene) {
+            self.delete()?;
+        }
+        let none = || processes(scene).is_empty();
+        if !wait_until(BOUND, none) {
+            return Err(format!("runs: {:?}", processes(scene)));
+        }
+        let kept = |file: &String| !file.ends_with("/vnet1.json");
+        let files: Vec<String> = files(scene).into_iter().filter(kept).collect();
+        if !files.is_empty() {
+            return Err(format!("left: {files:?}"));
+        }
+        differs("unbound", &self.unbound, &self.rules())
+    }
+}
+
+impl Scenario for Ports {
+    fn sandbox(&self) -> &Sandbox {
+        &self.scene.sandbox
+    }
+
+    fn prepare(&mut self) -> Vec<String> {
+        self.since = None;
+        self.learnt = false;
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        match self.verb {
+            Verb::Bind | Verb::BindLearning => {
+                let file = self.scene.binding(Station::Vnet0, self.filter(), &[]);
+                words(&["nwfilter", "binding-create", &file])
+            }
+            Verb::Unbind => {
+                self.make_bound();
+                words(&["nwfilter", "binding-delete", "vnet0"])
+            }
+            Verb::Redefine => {
+                self.make_bound();
+                self.version = 1 - self.version;
+                let file = self.file("inner.xml");
+                let xml = format!("<filter name='inner'>{}</filter>\n", version(self.version));
+                fs::write(&file, xml).unwrap();
+                words(&["nwfilter", "define", &file])
+            }
+            Verb::Learn => {
+                self.make_bound();
+                self.learns().unwrap();
+                let pid = vnet0(&self.scene)["learning"]["pid"].as_i64().unwrap() as i32;
+                kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+                assert!(wait_until(BOUND, || !is_listened_to(&self.scene)));
+                words(&["nwfilter", "binding-learn", "vnet0"])
+            }
+        }
+    }
+
+    fn during(&mut self, live: &mut Live) -> bool {
+        if self.verb != Verb::Learn || self.learnt {
+            return false;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if self.looked.elapsed() > Duration::from_millis(50) {
+            self.looked = Instant::now();
+            self.scene.try_send(Station::Vnet0, &Frame::arp(VM, PEER, 1));
+            // Or the learner says why not, and the port is off until a reload.
+            self.learnt =
+                is_learnt(&self.scene) || !vnet0(&self.scene)["learning"]["error"].is_null();
+        }
+        let over = self.learnt || since.elapsed() > Duration::from_secs(8);
+        if over {
+            self.learnt = true;
+            let _ = kill(live.pid, Signal::SIGKILL);
+        }
+        over
+    }
+
+    fn is_true(&mut self, ended: &Ended) -> Result<(), String> {
+        match self.verb {
+            Verb::Bind => self.has_rules_of(0),
+            Verb::Unbind => self.is_gone(),
+            Verb::Redefine => Ok(()),
+            Verb::BindLearning => {
+                self.has_rules_of(0)?;
+                self.learns()
+            }
+            Verb::Learn
+                if ended.stopped
+                    && !is_learnt(&self.scene)
+                    && vnet0(&self.scene)["learning"]["error"].is_null() =>
+            {
+                Err(format!("the learner runs and learns nothing: {}", vnet0(&self.scene)))
+            }
+            Verb::Learn => Ok(()),
+        }
+    }
+
+    fn next(&mut self, number: usize, ended: &Ended) -> Result<(), String> {
+        match self.verb {
+            Verb::Redefine => {
+                if !ended.success {
+                    self.scene.define("inner", &version(self.version))?;
+                }
+                self.has_rules_of(self.version)?;
+                // The port stays bound: the next case redefines the filter once more.
+                return self.reload().and_then(|()| self.has_rules_of(self.version));
+            }
+            Verb::Learn => {
+                self.reload()?;
+                self.learns()?;
+                self.teach()?;
+            }
+            Verb::Bind | Verb::BindLearning if !ended.success => match number % 3 {
+                0 if !is_bound(&self.scene) => self.bind()?,
+                1 => self.reload()?,
+                _ => self.delete()?,
+            },
+            _ => {}
+        }
+        self.is_gone()
+    }
+}
