@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::backend::Backend;
 use super::iptables_state::{Dialect, Present};
 use super::port_iptables::{self, Part, PortTables, Unexpressible};
-use super::port_nft::{self, Extras, NoIpset, PortObjects, PortText};
+use super::port_nft::{self, Extras, Families, NoIpset, PortObjects, PortText};
 use super::tools::{Tool, ToolError, Tools};
 use super::{Script, apply};
 use crate::rules::port::{PortRules, PortVerdict};
@@ -145,7 +145,7 @@ impl PortPlan {
         let rendered = |extras| {
             of(Backend::Nftables)
                 .map(|filter| {
-                    let text = port_nft::port(filter.index, &filter.rules, extras);
+                    let text = port_nft::port(filter.index, &filter.port, &filter.rules, extras);
                     text.map_err(PortError::from).map_err(of_port(filter))
                 })
                 .collect::<Result<Vec<_>, Unwritable>>()
@@ -188,7 +188,7 @@ impl PortPlan {
         let mut scripts = Vec::new();
         if !self.texts.is_empty() {
             let all: Vec<_> = self.texts.iter().collect();
-            scripts.push(apply::script(Tool::Nft, port_nft::change(&[], &all)));
+            scripts.push(apply::script(Tool::Nft, port_nft::change(&[], &all, Families::All)));
         }
         for part in Part::ALL {
             let nothing = Present::default();
@@ -209,8 +209,8 @@ impl PortPlan {
         if self.texts.is_empty() {
             return Ok(());
         }
-        self.nft(tools, &["--check"], &|texts| {
-            port_nft::change(&[], &texts.iter().collect::<Vec<_>>())
+        self.nft(tools, &["--check"], &|texts, families| {
+            port_nft::change(&[], &texts.iter().collect::<Vec<_>>(), families)
         })
         .await
     }
@@ -260,37 +260,38 @@ impl PortPlan {
             return Ok(());
         }
         let last = self.texts.is_empty() && !others && !holds_more(tools, old).await;
-        let text = |texts: &[PortText]| match last {
-            true => port_nft::remove_table(),
-            false => port_nft::change(old, &texts.iter().collect::<Vec<_>>()),
+        let text = |texts: &[PortText], families| match last {
+            true => port_nft::remove_tables(families),
+            false => port_nft::change(old, &texts.iter().collect::<Vec<_>>(), families),
         };
         self.nft(tools, &[], &text).await
     }
 
-    /// Runs nft on what `script` makes of the ports, without ICMP answers where the kernel has none.
+    /// Runs nft on what `script` makes of the ports. If the kernel lacks something that the filters
+    /// can do without ([`adapt`]), nft runs again without that.
     async fn nft(
         &self,
         tools: &Tools,
         extra: &[&str],
-        script: &dyn Fn(&[PortText]) -> String,
+        script: &dyn Fn(&[PortText], Families) -> String,
     ) -> Result<(), PortError> {
-        let error = match tools.run(Tool::Nft, extra, &script(&self.texts)).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
-        match (&error, &self.silent) {
-            (ToolError::Refused { line: Some(line), .. }, Some(silent))
-                if line.contains(" reject") =>
-            {
-                tools.run(Tool::Nft, extra, &script(silent)).await?;
-                Ok(())
+        let mut texts = self.texts.clone();
+        let (mut silent, mut families) = (self.silent.clone(), Families::All);
+        loop {
+            let error = match tools.run(Tool::Nft, extra, &script(&texts, families)).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            let ToolError::Refused { line: Some(line), said, .. } = &error else {
+                return Err(error.into());
+            };
+            if !adapt((line, said), &mut texts, &mut silent, &mut families) {
+                let needs_ct = ["ct state", "ct count", "ct direction"];
+                return Err(match needs_ct.iter().any(|ct| line.contains(ct)) {
+                    true => PortError::NoConntrack,
+                    false => error.into(),
+                });
             }
-            (ToolError::Refused { line: Some(line), .. }, _)
-                if ["ct state", "ct count", "ct direction"].iter().any(|ct| line.contains(ct)) =>
-            {
-                Err(PortError::NoConntrack)
-            }
-            _ => Err(error.into()),
         }
     }
 
@@ -363,6 +364,42 @@ impl PortPlan {
             }
         }
         Ok(done)
+    }
+}
+
+/// Takes out of the ports' texts what nft refused at `line`, if the filters can do without: ICMP
+/// answers, the family netdev, the hook of an interface that is gone. Says whether something was
+/// taken out.
+fn adapt(
+    (line, said): (&str, &str),
+    texts: &mut [PortText],
+    silent: &mut Option<Vec<PortText>>,
+    families: &mut Families,
+) -> bool {
+    if *families == Families::All && line == Families::NETDEV {
+        *families = Families::Bridge;
+        if texts.iter().any(PortText::has_ingress) {
+            tracing::warn!(
+                "this kernel has no nftables family netdev (CONFIG_NF_TABLES_NETDEV): the bridge handles the guests' frames to 01:80:c2:00:00:00 to 0f without a filter"
+            );
+        }
+        return true;
+    }
+    if line.contains(" reject")
+        && let Some(silent) = silent.take()
+    {
+        for (text, silent) in texts.iter_mut().zip(silent) {
+            *text = if text.has_ingress() { silent } else { silent.without_ingress() };
+        }
+        return true;
+    }
+    // Before Linux 6.16, an interface that is gone since the change began has no hook.
+    match texts.iter_mut().find(|text| text.adds_hook(line)) {
+        Some(text) if said.contains("No such file or directory") => {
+            *text = text.without_ingress();
+            true
+        }
+        _ => false,
     }
 }
 

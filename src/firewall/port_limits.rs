@@ -52,7 +52,7 @@ fn of_rule(port: &InterfaceName, rule: &PortRule, place: Place) -> Vec<String> {
     let mut texts = Vec::new();
     let alone = alone(rule, place);
     let extras = Extras { trace: false, counters: false, reject: true };
-    if let Err(error) = port_nft::port(1, &alone, extras) {
+    if let Err(error) = port_nft::port(1, port, &alone, extras) {
         texts.push(format!("not with firewall_backend = \"nftables\": {error}"));
     }
     if let Err(error) = port_iptables::port(1, port, &alone) {

@@ -15,7 +15,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::rules::Version;
-use crate::rules::port::{Address, Hardware, Kind, Number};
+use crate::rules::port::{Address, Hardware, Kind, LINK_LOCAL, LINK_LOCAL_MASK, Number};
 
 /// The bytes of an Ethernet header.
 const HEADER: usize = 14;
@@ -94,6 +94,14 @@ impl<'a> Frame<'a> {
     /// The sender's hardware address.
     pub fn source(&self) -> [u8; 6] {
         self.array(6).unwrap_or_default()
+    }
+
+    /// Whether a bridge keeps it to itself ([`LINK_LOCAL`]).
+    pub fn is_link_local(&self) -> bool {
+        let masked = |address: [u8; 6]| -> [u8; 6] {
+            std::array::from_fn(|byte| address[byte] & LINK_LOCAL_MASK[byte])
+        };
+        self.array(0).map(masked) == Some(LINK_LOCAL)
     }
 
     /// Whether it is of this kind.

@@ -202,6 +202,11 @@ impl Test {
         matches!(self, Test::State { .. } | Test::Connections { .. })
     }
 
+    /// Whether the packet alone decides it.
+    pub fn is_in_packet(&self) -> bool {
+        !self.is_stateful() && !matches!(self, Test::Set { .. })
+    }
+
     /// Whether it is about a field of a transport protocol's header, which later fragments lack.
     pub fn is_transport(&self) -> bool {
         match self {
