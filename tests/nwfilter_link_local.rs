@@ -308,3 +308,46 @@ fn stolen_once(scene: &PortScene) -> usize {
     scene.write(Station::Vnet0, &link_local(LLDP, OTHER.mac, &[0x88, 0xb5]));
     usize::from(learnt(scene, OTHER.mac).is_some())
 }
+
+/// What a command that succeeds says on standard error.
+fn said(scene: &PortScene, args: &[&str]) -> String {
+    let output = scene.nwfilter(args);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stderr)
+}
+
+#[test]
+fn bind_and_check_say_that_iptables_does_not_filter_link_local_frames() {
+    if !have_root("bind_and_check_say_that_iptables_does_not_filter_link_local_frames") {
+        return;
+    }
+    const WORDS: &str = "01:80:c2:00:00:00 to 0f (STP, LLDP and others) come to the bridge without";
+    for (backend, expected) in [("iptables", true), ("nftables", false)] {
+        let scene = scene(backend);
+        let file = scene.binding(Station::Vnet0, "clean-traffic", &[("IP", "10.2.3.4")]);
+        let note = said(&scene, &["binding-create", &file]);
+        assert_eq!(note.contains(WORDS), expected, "{backend}: {note}");
+        assert!(expected || note.is_empty(), "{note}");
+        let checked = said(&scene, &["check", "clean-traffic"]);
+        assert_eq!(checked.contains(WORDS), expected, "{backend}: {checked}");
+        scene.unbind(Station::Vnet0);
+        // A filter that refuses none has nothing to say.
+        let file = scene.binding(Station::Vnet0, "allow-arp", &[]);
+        assert_eq!(said(&scene, &["binding-create", &file]), "", "{backend}");
+    }
+}
+
+#[test]
+fn bind_names_the_filter_that_closes_encapsulations() {
+    if !have_root("bind_names_the_filter_that_closes_encapsulations") {
+        return;
+    }
+    let scene = scene("nftables");
+    for name in ["no-mac-spoofing", "no-ip-spoofing", "no-arp-spoofing"] {
+        let file = scene.binding(Station::Vnet0, name, &[("IP", "10.2.3.4")]);
+        let note = said(&scene, &["binding-create", &file]);
+        assert!(note.contains("add the filter no-other-l2-traffic"), "{name}: {note}");
+        assert_eq!(note.lines().count(), 1, "{name}: {note}");
+        scene.unbind(Station::Vnet0);
+    }
+}

@@ -134,6 +134,8 @@ impl<'a> Frame<'a> {
             }
             Hardware::StpRoot => self.bpdu(10),
             Hardware::StpSender => self.bpdu(22),
+            Hardware::DhcpClient => array(self.transport()?, 36)
+                .filter(|_| self.packet.is_some_and(|packet| packet.protocol == UDP)),
         }
     }
 
@@ -271,13 +273,14 @@ const V6: Kind = Kind::Ip(Version::V6, None);
 /// Numbers of IP protocols (IANA, Protocol Numbers).
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
+const UDP: u8 = 17;
 pub(super) const SCTP: u8 = 132;
 pub(super) const ICMPV6: u8 = 58;
 
 /// Whether a protocol's header begins with a source and a destination port: TCP, UDP, DCCP, SCTP,
 /// UDP-Lite.
 pub(super) fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, TCP | 17 | 33 | SCTP | 136)
+    matches!(protocol, TCP | UDP | 33 | SCTP | 136)
 }
 
 fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {

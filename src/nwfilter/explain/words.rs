@@ -239,6 +239,7 @@ impl Display for Words<'_, Hardware> {
             Hardware::ArpTarget => "the ARP target's MAC address",
             Hardware::StpRoot => "the STP root's address",
             Hardware::StpSender => "the STP sender's address",
+            Hardware::DhcpClient => "the DHCP client's MAC address",
         })
     }
 }

@@ -201,6 +201,19 @@ impl Path {
         self.packets.iter().any(|rule| rule.tests.iter().any(counts))
     }
 
+    /// The packet rules that decide about the clients of DHCP messages, if there are such rules: they
+    /// hold while the guest's address is learnt, too.
+    pub fn dhcp_clients(&self) -> Vec<PortRule> {
+        const SERVER: u32 = 67;
+        let client =
+            |test: &Test| matches!(test, Test::Hardware { field: Hardware::DhcpClient, .. });
+        let to_server = Test::is(Number::DestinationPort, SERVER);
+        if !self.packets.iter().any(|rule| rule.tests.iter().any(client)) {
+            return Vec::new();
+        }
+        self.packets.iter().filter(|rule| rule.tests.contains(&to_server)).cloned().collect()
+    }
+
     /// Whether a rule refuses frames.
     pub fn refuses(&self) -> bool {
         self.rules().any(|rule| matches!(rule.verdict, PortVerdict::Drop | PortVerdict::Reject))

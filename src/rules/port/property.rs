@@ -96,6 +96,8 @@ pub enum Hardware {
     StpRoot,
     /// STP: the sending bridge's.
     StpSender,
+    /// DHCP: the client's, `chaddr` of the message (RFC 2131, 2). A rule that tests it is one for UDP.
+    DhcpClient,
 }
 
 /// A number in a frame.
@@ -213,6 +215,7 @@ impl Test {
             Test::Number { field, .. } => {
                 matches!(field, Number::SourcePort | Number::DestinationPort)
             }
+            Test::Hardware { field, .. } => *field == Hardware::DhcpClient,
             Test::Icmp { .. } | Test::TcpFlags { .. } => true,
             _ => false,
         }
