@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::backend::Backend;
 use super::iptables_state::{Dialect, Present};
 use super::port_iptables::{self, Part, PortTables, Unexpressible};
-use super::port_nft::{self, Extras, Families, NoIpset, PortObjects, PortText};
+use super::port_nft::{self, Attempt, Extras, Families, NoIpset, PortObjects, PortText};
 use super::tools::{Tool, ToolError, Tools};
 use super::{Script, apply};
 use crate::rules::port::{PortRules, PortVerdict};
@@ -268,24 +268,24 @@ impl PortPlan {
     }
 
     /// Runs nft on what `script` makes of the ports. If the kernel lacks something that the filters
-    /// can do without ([`adapt`]), nft runs again without that.
+    /// can do without ([`Attempt::adapt`]), nft runs again without that.
     async fn nft(
         &self,
         tools: &Tools,
         extra: &[&str],
         script: &dyn Fn(&[PortText], Families) -> String,
     ) -> Result<(), PortError> {
-        let mut texts = self.texts.clone();
-        let (mut silent, mut families) = (self.silent.clone(), Families::All);
+        let mut attempt = Attempt::new(&self.texts, self.silent.as_ref());
         loop {
-            let error = match tools.run(Tool::Nft, extra, &script(&texts, families)).await {
+            let text = script(&attempt.texts, attempt.families);
+            let error = match tools.run(Tool::Nft, extra, &text).await {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };
             let ToolError::Refused { line: Some(line), said, .. } = &error else {
                 return Err(error.into());
             };
-            if !adapt((line, said), &mut texts, &mut silent, &mut families) {
+            if !attempt.adapt(line, said) {
                 let needs_ct = ["ct state", "ct count", "ct direction"];
                 return Err(match needs_ct.iter().any(|ct| line.contains(ct)) {
                     true => PortError::NoConntrack,
@@ -364,42 +364,6 @@ impl PortPlan {
             }
         }
         Ok(done)
-    }
-}
-
-/// Takes out of the ports' texts what nft refused at `line`, if the filters can do without: ICMP
-/// answers, the family netdev, the hook of an interface that is gone. Says whether something was
-/// taken out.
-fn adapt(
-    (line, said): (&str, &str),
-    texts: &mut [PortText],
-    silent: &mut Option<Vec<PortText>>,
-    families: &mut Families,
-) -> bool {
-    if *families == Families::All && line == Families::NETDEV {
-        *families = Families::Bridge;
-        if texts.iter().any(PortText::has_ingress) {
-            tracing::warn!(
-                "this kernel has no nftables family netdev (CONFIG_NF_TABLES_NETDEV): the bridge handles the guests' frames to 01:80:c2:00:00:00 to 0f without a filter"
-            );
-        }
-        return true;
-    }
-    if line.contains(" reject")
-        && let Some(silent) = silent.take()
-    {
-        for (text, silent) in texts.iter_mut().zip(silent) {
-            *text = if text.has_ingress() { silent } else { silent.without_ingress() };
-        }
-        return true;
-    }
-    // Before Linux 6.16, an interface that is gone since the change began has no hook.
-    match texts.iter_mut().find(|text| text.adds_hook(line)) {
-        Some(text) if said.contains("No such file or directory") => {
-            *text = text.without_ingress();
-            true
-        }
-        _ => false,
     }
 }
 

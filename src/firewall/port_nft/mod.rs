@@ -25,6 +25,7 @@
 //! A second table of the same name, of the family netdev, filters link-local frames ([`ingress`]).
 //! Both tables change in the same transaction.
 
+mod adapt;
 mod chains;
 mod change;
 mod held;
@@ -38,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use crate::rules::Version;
 use crate::rules::port::Origin;
 
+pub use adapt::Attempt;
 pub use chains::port;
 pub use change::{Families, change, remove_tables};
 pub use held::{held, question};
@@ -106,24 +108,6 @@ pub struct PortText {
     body: String,
     /// The rules for link-local frames, where the filter refuses some.
     ingress: Option<IngressText>,
-}
-
-impl PortText {
-    /// Whether link-local frames have rules of their own.
-    pub fn has_ingress(&self) -> bool {
-        self.ingress.is_some()
-    }
-
-    /// The same without rules for link-local frames. What was recorded of them may still be removed.
-    #[must_use]
-    pub fn without_ingress(&self) -> Self {
-        PortText { ingress: None, ..self.clone() }
-    }
-
-    /// Whether `line` is the one that adds the chain on the port's ingress hook.
-    pub fn adds_hook(&self, line: &str) -> bool {
-        self.ingress.as_ref().is_some_and(|ingress| ingress.base == line)
-    }
 }
 
 /// Which way frames go, and where they are looked at.
