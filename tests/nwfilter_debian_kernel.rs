@@ -134,3 +134,51 @@ fn stateful_filters_on_nftables_let_through_what_the_reference_does() {
     assert_eq!(report["skipped"], 0, "the kernel has what stateful filters need");
     assert!(count("total") > 40_000 && count("total") - count("same") == fragments as u64);
 }
+
+/// The kernel's spanning tree hears BPDUs in the initial network namespace alone.
+const ROOT_GUARD: &str = r#"
+set -e
+export NETLAUNCH_CONFIG_DIR=/run/c NETLAUNCH_STATE_DIR=/run/s
+ip link add br0 type bridge stp_state 1
+ip link add vnet0 type veth peer name vm
+ip link set vnet0 master br0
+for link in br0 vnet0 vm; do ip link set $link up; done
+bpdu() {
+    python3 -c 'import socket
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+s.bind(("vm", 0))
+mac = bytes.fromhex("525400112233")
+own = bytes(2) + mac
+body = bytes.fromhex("00264242030000000000") + own + bytes(4) + own + bytes.fromhex("8001000014000200 0f00")
+s.send(bytes.fromhex("0180c2000000") + mac + body + bytes(8))'
+    sleep 1
+    echo "$1 $(cat /sys/class/net/br0/bridge/root_id)"
+}
+bpdu unfiltered
+ip link set vnet0 down
+ip link set vnet0 up
+echo "<filterbinding><owner><name>t</name><uuid>7b2f9b5e-1c9f-4c0b-8d57-1f8f0a5d0c11</uuid></owner><portdev name='vnet0'/><mac address='52:54:00:11:22:33'/><filterref filter='clean-traffic'><parameter name='IP' value='10.0.0.1'/></filterref></filterbinding>" > /run/b.xml
+"$1" nwfilter binding-create /run/b.xml
+bpdu filtered
+"$1" nwfilter binding-delete vnet0
+nft list tables
+echo end
+"#;
+
+#[test]
+fn a_filtered_guest_does_not_become_the_root_of_the_spanning_tree() {
+    let test = "a_filtered_guest_does_not_become_the_root_of_the_spanning_tree";
+    if !have_root(test) {
+        return;
+    }
+    let Some(mut command) = test_host(test) else { return };
+    command.args(["bash", "-c", ROOT_GUARD, "bash"]).arg(netlaunch());
+    let output = start(command).output(LIMIT);
+    let (said, errors) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}{errors}");
+    let guest = "0000.525400112233";
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], format!("unfiltered {guest}"), "{said}{errors}");
+    assert!(lines[1].starts_with("filtered 8000."), "{said}{errors}");
+    assert_eq!(lines[2..], ["end"], "tables of the binding are left: {said}");
+}

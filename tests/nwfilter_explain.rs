@@ -290,8 +290,42 @@ fn check_warns_with_file_and_line() {
         assert!(found, "{number} {word}:\n{error}");
     }
     assert_eq!(lines.len(), 6, "{error}");
+}
+
+/// The filters that close what a filter of forged addresses leaves open, a line each.
+const CLOSERS: &[&str] =
+    &["no-other-l2-traffic", "netlaunch-no-rogue-server", "netlaunch-dhcp-client"];
+
+/// What `check` names for each stock filter that leaves something open.
+fn closers(stock: &str) -> &'static [&'static str] {
+    match stock {
+        "clean-traffic" => &CLOSERS[1..],
+        "no-mac-spoofing"
+        | "no-ip-spoofing"
+        | "no-ipv6-spoofing"
+        | "no-arp-spoofing"
+        | "no-arp-ip-spoofing"
+        | "no-arp-mac-spoofing" => CLOSERS,
+        "netlaunch-dhcp-client"
+        | "netlaunch-no-rogue-server"
+        | "no-ipv6-multicast"
+        | "no-mac-broadcast" => &CLOSERS[..1],
+        _ => &[],
+    }
+}
+
+#[test]
+fn check_names_the_filter_that_closes_what_a_stock_filter_leaves_open() {
+    let dir = tempfile::tempdir().unwrap();
     for name in netlaunch::nwfilter::stock_names() {
         let (_, error, status) = run_netlaunch(dir.path(), &["check", name.as_str()]);
-        assert_eq!((error.as_str(), status), ("", Some(0)), "{name}");
+        let expected = closers(name.as_str());
+        let names = |(line, closer): (&str, &&str)| {
+            line.contains(&format!("stock filter {name}: "))
+                && line.contains(&format!("add the filter {closer}"))
+        };
+        let fits =
+            error.lines().count() == expected.len() && error.lines().zip(expected).all(names);
+        assert!(fits && status == Some(0), "{name} {expected:?}:\n{error}");
     }
 }

@@ -87,7 +87,9 @@ fn rendered(rules: &PortRules, backend: Backend) -> String {
     };
     let mut lines = Vec::new();
     for script in &scripts {
-        for line in script.input.lines().map(str::trim) {
+        // The family netdev has the same rules (clean-traffic.plain.txt).
+        let bridge = script.input.lines().take_while(|line| !line.contains("netdev"));
+        for line in bridge.map(str::trim) {
             if line.ends_with("drop") || line.ends_with("-j DROP") {
                 lines.push(line.trim_start_matches("-A nl-7:from ").to_owned());
             }

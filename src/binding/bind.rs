@@ -4,8 +4,10 @@ use super::change::Wanted;
 use super::meaning::meaning;
 use super::{BindingError, Bindings, Created, Status, known, status};
 use crate::firewall::Backend;
-use crate::nwfilter::{Binding, Compiler, Warning};
+use crate::firewall::port_limits::link_local;
+use crate::nwfilter::{Binding, Compiler, Evasion, Warning, evasions};
 use crate::process::Interfaces;
+use crate::rules::port::PortRules;
 use crate::types::InterfaceName;
 
 impl Bindings {
@@ -49,7 +51,8 @@ impl Bindings {
             None => None,
             Some(method) => Some(self.listen(&status, binding, method, kept).await?),
         };
-        let wanted = Wanted::new(status, made.rules, made.to_come, known);
+        let rules = made.rules.clone();
+        let wanted = Wanted::new(status, made.rules, made.to_come.clone(), known);
         let fresh = wanted.status.clone();
         if let Err(error) = self.change(&tools, vec![wanted], &stale, &live).await {
             // What the backend has no words for was refused before anything was begun.
@@ -58,7 +61,25 @@ impl Bindings {
                 false => error,
             });
         }
-        Ok(Created { notes: made.warnings.iter().map(Warning::to_string).collect(), learning })
+        let mut notes: Vec<String> = made.warnings.iter().map(Warning::to_string).collect();
+        notes.extend(self.evasions_of(binding, made.to_come.as_ref().unwrap_or(&rules)));
+        Ok(Created { notes, learning })
+    }
+
+    /// The ways around a port's filter that its user may not expect. What libvirt's filters are known
+    /// to leave open is for `netlaunch nwfilter check`.
+    fn evasions_of(&self, binding: &Binding, rules: &PortRules) -> Vec<String> {
+        let variables = binding.variables();
+        let address = "IP".parse().ok().and_then(|name| variables.get(&name)?.first());
+        let address = address.and_then(|address| address.as_str().parse().ok());
+        let found = evasions(rules, binding.mac, address);
+        let encapsulated = found.iter().filter(|e| matches!(e, Evasion::Encapsulated { .. }));
+        let note = |text: String| format!("the filter {}: {text}", binding.filter);
+        let mut notes: Vec<String> = encapsulated.map(|e| note(e.to_string())).collect();
+        if let Ok(status) = self.get(&binding.port) {
+            notes.extend(link_local(&binding.port, rules, status.backend).map(note));
+        }
+        notes
     }
 
     /// The number of a port.

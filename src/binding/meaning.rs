@@ -93,7 +93,11 @@ pub(super) fn meaning(
     let (rules, warnings) = made(&variables)?;
     let (rules, to_come) = match known {
         Known::Is(_) => (rules, None),
-        _ => (Arc::new(learning_rules(&method, binding.mac)), Some(rules)),
+        _ => {
+            let mut learning = learning_rules(&method, binding.mac);
+            learning.from_guest.packets = rules.from_guest.dhcp_clients();
+            (Arc::new(learning), Some(rules))
+        }
     };
     Ok(Meaning { rules, to_come, warnings, method: Some(method) })
 }

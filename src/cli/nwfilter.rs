@@ -117,7 +117,11 @@ pub(super) fn nwfilter(
             }
         }
         NwfilterVerb::Explain(args) => explain(&store, args, verbose)?,
-        NwfilterVerb::Check { what } => check(&store, what)?,
+        NwfilterVerb::Check { what } => {
+            let file = config_dir.join(nwfilter_config::FILE_NAME);
+            let backend = nwfilter_config::read(&file).map_err(NwfilterError::from)?;
+            check(&store, what, backend.firewall_backend)?;
+        }
     }
     Ok(0)
 }

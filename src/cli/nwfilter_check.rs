@@ -6,15 +6,22 @@ use super::document;
 use super::nwfilter_error::NwfilterError;
 use super::{Failure, print_text};
 use crate::definitions::Origin as Definer;
-use crate::firewall::port_limits::limits;
+use crate::firewall::Backend;
+use crate::firewall::port_limits::{limits, link_local};
 use crate::nwfilter::{
-    Draft, Filter, FilterName, FilterStore, Filters, Needs, TreeError, compile, flatten, needs,
-    reachable, sample, unreachable,
+    Draft, Evasion, Filter, FilterName, FilterStore, Filters, Needs, TreeError, Variables, compile,
+    evasions, flatten, needs, reachable, sample, unreachable,
 };
-use crate::rules::port::Origin;
+use crate::rules::port::{Origin, PortRules};
+use crate::types::Mac;
 
-/// Checks a document as if it were defined, or a filter that is, and says what it comes to.
-pub(super) fn check(store: &FilterStore, what: &str) -> Result<(), Failure> {
+/// Checks a document as if it were defined, or a filter that is, and says what it comes to. `backend`
+/// is the configured one.
+pub(super) fn check(
+    store: &FilterStore,
+    what: &str,
+    backend: Option<Backend>,
+) -> Result<(), Failure> {
     let mut file = None;
     let (filter, filters) = match subject(what)? {
         Subject::File(path) => {
@@ -38,7 +45,12 @@ pub(super) fn check(store: &FilterStore, what: &str) -> Result<(), Failure> {
             filter.name
         );
     }
-    warn(store, &filter, &filters, &needs, file.as_deref())?;
+    let made = warn(store, &filter, &filters, &needs, file.as_deref())?;
+    if let Some((rules, variables)) = made {
+        let texts = evasions_of(&rules, &variables, backend);
+        let place = place(store, filter.name.as_str(), file.as_deref());
+        texts.iter().for_each(|text| tracing::warn!("{place}: {text}"));
+    }
     let rules: usize = reachable(&filter.name, &filters)
         .iter()
         .filter_map(|name| filters.get(name))
@@ -50,20 +62,21 @@ pub(super) fn check(store: &FilterStore, what: &str) -> Result<(), Failure> {
 }
 
 /// Says what of a filter can do nothing, and what a backend does not do. Variables have one value
-/// each for that. `file` is the document of `filter`, where it is not a definition yet.
+/// each for that. `file` is the document of `filter`, where it is not a definition yet. Returns the
+/// rules and those values, if the rules can be made.
 fn warn(
     store: &FilterStore,
     filter: &Filter,
     filters: &Filters,
     needs: &Needs,
     file: Option<&Path>,
-) -> Result<(), Failure> {
+) -> Result<Option<(PortRules, Variables)>, Failure> {
     if !needs.filters.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let Some(variables) = sample(needs, filters) else {
         tracing::warn!("a variable has too high an index for its rules to be looked at");
-        return Ok(());
+        return Ok(None);
     };
     let parts = match flatten(filter, filters, &variables) {
         Ok(parts) => parts,
@@ -72,7 +85,7 @@ fn warn(
             tracing::warn!(
                 "the rules were not looked at, since no value of a variable is known to fit: {error}"
             );
-            return Ok(());
+            return Ok(None);
         }
         Err(error) => return Err(NwfilterError::from(error).into()),
     };
@@ -92,7 +105,21 @@ fn warn(
         let own = file.filter(|_| origin.filter == filter.name.as_str());
         tracing::warn!("{}:{}: {text}", place(store, &origin.filter, own), origin.line);
     }
-    Ok(())
+    Ok(Some((rules, variables)))
+}
+
+/// The ways around a filter, a sentence each.
+fn evasions_of(rules: &PortRules, variables: &Variables, backend: Option<Backend>) -> Vec<String> {
+    let value = |name: &str| variables.get(&name.parse().ok()?)?.first();
+    let mac = value("MAC").and_then(|mac| mac.as_str().parse().ok());
+    let address = value("IP").and_then(|address| address.as_str().parse().ok());
+    let mac = mac.unwrap_or_else(|| Mac::random(&mut rand::rng()));
+    let mut texts: Vec<String> =
+        evasions(rules, mac, address).iter().map(Evasion::to_string).collect();
+    if let (Some(backend), Ok(port)) = (backend, "port".parse()) {
+        texts.extend(link_local(&port, rules, backend));
+    }
+    texts
 }
 
 /// Where a filter is written: its file, or that it is netlaunch's own.

@@ -10,7 +10,7 @@ use super::nwfilter_error::{ExplainError, NwfilterError};
 use super::{Failure, print_json, print_text};
 use crate::input::{self, Pipes};
 use crate::nwfilter::explain::{
-    Captured, Decider, Explanation, Judge, Stage, Tried, Tryable, Way, action, read_pcap,
+    Captured, Decider, Explanation, Frame, Judge, Stage, Tried, Tryable, Way, action, read_pcap,
 };
 use crate::nwfilter::{FilterStore, Variables, compile, flatten};
 use crate::types::Mac;
@@ -56,6 +56,11 @@ pub(super) fn explain(
             let (kept, length) = (captured.bytes.len(), captured.length);
             tracing::warn!(
                 "frame {number} was captured in part, {kept} of {length} bytes; the rest counts as missing"
+            );
+        }
+        if way == Way::Out && is_link_local(captured.bytes) && explained.verdict.stops() {
+            tracing::warn!(
+                "frame {number} goes to a link-local address (01:80:c2:00:00:00 to 0f): nftables stops it; with iptables the bridge handles it without the filter"
             );
         }
         if args.json {
@@ -105,6 +110,10 @@ fn way(
         }
         (None, None) => Err(ExplainError::Direction),
     }
+}
+
+fn is_link_local(bytes: &[u8]) -> bool {
+    Frame::read(bytes, bytes.len()).is_ok_and(|frame| frame.is_link_local())
 }
 
 /// The line of one frame, and those of what was tried.

@@ -18,7 +18,7 @@ use super::iptables_state::Present;
 use super::port_change::{self, pair, with};
 use super::port_error::{PortError, Unwritable};
 use super::port_iptables::{self, Part, PortTables};
-use super::port_nft::{self, Extras, PortObjects, PortText};
+use super::port_nft::{self, Attempt, Extras, Families, PortObjects, PortText};
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
 use super::{Script, apply, nft_kernel};
@@ -97,7 +97,7 @@ impl PortPlan {
         let rendered = |extras| {
             of(Backend::Nftables)
                 .map(|filter| {
-                    let text = port_nft::port(filter.index, &filter.rules, extras);
+                    let text = port_nft::port(filter.index, &filter.port, &filter.rules, extras);
                     text.map_err(PortError::from).map_err(of_port(filter))
                 })
                 .collect::<Result<Vec<_>, Unwritable>>()
@@ -140,7 +140,7 @@ impl PortPlan {
         let mut scripts = Vec::new();
         if !self.texts.is_empty() {
             let all: Vec<_> = self.texts.iter().collect();
-            scripts.push(apply::script(Tool::Nft, port_nft::change(&[], &all)));
+            scripts.push(apply::script(Tool::Nft, port_nft::change(&[], &all, Families::All)));
         }
         for part in Part::ALL {
             let nothing = Present::default();
@@ -161,7 +161,9 @@ impl PortPlan {
         if self.texts.is_empty() {
             return Ok(());
         }
-        let script = |texts: &[PortText]| port_nft::change(&[], &texts.iter().collect::<Vec<_>>());
+        let script = |texts: &[PortText], families| {
+            port_nft::change(&[], &texts.iter().collect::<Vec<_>>(), families)
+        };
         let check = |text: String| async move {
             tools.run(Tool::Nft, &["--check"], &text).await?;
             Ok(())
@@ -220,30 +222,34 @@ impl PortPlan {
             return Ok(());
         }
         let last = self.texts.is_empty() && !others && !holds_more(tools, old).await;
-        let text = |texts: &[PortText]| match last {
-            true => port_nft::remove_table(),
-            false => port_nft::change(old, &texts.iter().collect::<Vec<_>>()),
+        let text = |texts: &[PortText], families| match last {
+            true => port_nft::remove_tables(families),
+            false => port_nft::change(old, &texts.iter().collect::<Vec<_>>(), families),
         };
         self.nft(&text, |text| async move { Ok(commit(tools, &text).await?) }).await
     }
 
-    /// Has `run` run nft on what `script` makes of the ports, and again without ICMP answers where
-    /// the kernel has none.
+    /// Has `run` run nft on what `script` makes of the ports. If the kernel lacks something that the
+    /// filters can do without ([`Attempt::adapt`]), nft runs again without that.
     async fn nft<R: Future<Output = Result<(), PortError>>>(
         &self,
-        script: &dyn Fn(&[PortText]) -> String,
+        script: &dyn Fn(&[PortText], Families) -> String,
         run: impl Fn(String) -> R,
     ) -> Result<(), PortError> {
-        let Err(error) = run(script(&self.texts)).await else { return Ok(()) };
-        let PortError::Tool(ToolError::Refused { line: Some(line), .. }) = &error else {
-            return Err(error);
-        };
-        match &self.silent {
-            Some(silent) if line.contains(" reject") => run(script(silent)).await,
-            _ if ["ct state", "ct count", "ct direction"].iter().any(|ct| line.contains(ct)) => {
-                Err(PortError::NoConntrack)
+        let mut attempt = Attempt::new(&self.texts, self.silent.as_ref());
+        loop {
+            let text = script(&attempt.texts, attempt.families);
+            let Err(error) = run(text).await else { return Ok(()) };
+            let PortError::Tool(ToolError::Refused { line: Some(line), said, .. }) = &error else {
+                return Err(error);
+            };
+            if !attempt.adapt(line, said) {
+                let needs_ct = ["ct state", "ct count", "ct direction"];
+                return match needs_ct.iter().any(|ct| line.contains(ct)) {
+                    true => Err(PortError::NoConntrack),
+                    false => Err(error),
+                };
             }
-            _ => Err(error),
         }
     }
 }

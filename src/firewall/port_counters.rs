@@ -44,9 +44,14 @@ pub struct PortCounts {
     pub to_guest: PathCounts,
 }
 
-/// Every named counter of nft's table.
+/// Every named counter of nft's tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counters(BTreeMap<String, Count>);
+pub struct Counters {
+    /// Those of the bridge family.
+    bridge: BTreeMap<String, Count>,
+    /// Those of link-local frames, which the bridge itself may handle.
+    netdev: BTreeMap<String, Count>,
+}
 
 impl Counters {
     /// Asks nft.
@@ -55,47 +60,62 @@ impl Counters {
     /// nft cannot be run, or refuses.
     pub async fn read(tools: &Tools) -> Result<Self, ToolError> {
         let listing = format!("list counters table bridge {TABLE}\n");
-        Ok(Counters::parse(&tools.run(Tool::Nft, &[], &listing).await?))
-    }
-
-    /// Reads what nft prints: each `counter NAME`, and the numbers behind the next `packets` and
-    /// `bytes`.
-    fn parse(listing: &str) -> Self {
-        let mut counters = BTreeMap::new();
-        let mut name = None;
-        let mut count = Count::default();
-        let mut words = listing.split_whitespace();
-        while let Some(word) = words.next() {
-            let mut number = || words.next().and_then(|word| word.parse().ok());
-            match word {
-                "packets" => count.frames = number().unwrap_or_default(),
-                "bytes" => {
-                    let bytes = number();
-                    if let (Some(name), Some(bytes)) = (name.take(), bytes) {
-                        counters.insert(name, Count { bytes, ..count });
-                    }
-                }
-                "counter" => {
-                    name = words.next().map(|name| name.trim_matches('"').to_owned());
-                    count = Count::default();
-                }
-                _ => {}
-            }
-        }
-        Counters(counters)
+        let bridge = parse(&tools.run(Tool::Nft, &[], &listing).await?);
+        let listing = format!("list counters table netdev {TABLE}\n");
+        let netdev = match tools.run(Tool::Nft, &[], &listing).await {
+            Ok(listing) => parse(&listing),
+            // Only ports whose filters refuse frames have such a table.
+            Err(ToolError::Refused { .. }) => BTreeMap::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Counters { bridge, netdev })
     }
 
     /// What they say of a port; `None` when it has no counters, or nft did not list them all.
     pub fn of(&self, objects: &PortObjects) -> Option<PortCounts> {
         let count = |way: &str, what: &str| {
             let name = format!("p{}-{way}-{what}", objects.index);
-            objects.counters.contains(&name).then(|| self.0.get(&name).copied()).flatten()
+            objects.counters.contains(&name).then(|| self.bridge.get(&name).copied()).flatten()
         };
         let path = |way: &str| {
             Some(PathCounts { passed: count(way, "passed")?, dropped: count(way, "dropped")? })
         };
-        Some(PortCounts { from_guest: path("from")?, to_guest: path("to")? })
+        let mut counts = PortCounts { from_guest: path("from")?, to_guest: path("to")? };
+        // A frame that passes there may come to the bridge's table and is counted there.
+        if let Some(more) = self.netdev.get(&format!("p{}-from-dropped", objects.index)) {
+            let dropped = &mut counts.from_guest.dropped;
+            dropped.frames = dropped.frames.saturating_add(more.frames);
+            dropped.bytes = dropped.bytes.saturating_add(more.bytes);
+        }
+        Some(counts)
     }
+}
+
+/// Reads what nft prints: each `counter NAME`, and the numbers behind the next `packets` and
+/// `bytes`.
+fn parse(listing: &str) -> BTreeMap<String, Count> {
+    let mut counters = BTreeMap::new();
+    let mut name = None;
+    let mut count = Count::default();
+    let mut words = listing.split_whitespace();
+    while let Some(word) = words.next() {
+        let mut number = || words.next().and_then(|word| word.parse().ok());
+        match word {
+            "packets" => count.frames = number().unwrap_or_default(),
+            "bytes" => {
+                let bytes = number();
+                if let (Some(name), Some(bytes)) = (name.take(), bytes) {
+                    counters.insert(name, Count { bytes, ..count });
+                }
+            }
+            "counter" => {
+                name = words.next().map(|name| name.trim_matches('"').to_owned());
+                count = Count::default();
+            }
+            _ => {}
+        }
+    }
+    counters
 }
 
 #[cfg(test)]
@@ -128,7 +148,8 @@ mod tests {
 
     #[test]
     fn counts_are_read_from_what_nft_prints() {
-        let counts = Counters::parse(LISTING).of(&objects(7)).unwrap();
+        let counts =
+            Counters { bridge: parse(LISTING), netdev: BTreeMap::new() }.of(&objects(7)).unwrap();
         let path = |passed: (u64, u64), dropped: (u64, u64)| PathCounts {
             passed: Count { frames: passed.0, bytes: passed.1 },
             dropped: Count { frames: dropped.0, bytes: dropped.1 },
@@ -138,13 +159,27 @@ mod tests {
     }
 
     #[test]
+    fn frames_dropped_on_the_ingress_hook_count_as_dropped() {
+        let counters = Counters {
+            bridge: parse(LISTING),
+            netdev: parse(
+                "counter p7-from-dropped { packets 3 bytes 100 }\ncounter p7-from-passed { packets 9 bytes 9 }",
+            ),
+        };
+        let counts = counters.of(&objects(7)).unwrap().from_guest;
+        assert_eq!((counts.dropped.frames, counts.dropped.bytes), (5, 220));
+        assert_eq!(counts.passed.frames, 31);
+    }
+
+    #[test]
     fn what_is_not_there_or_not_understood_is_no_count() {
-        let counters = Counters::parse(LISTING);
+        let counters = Counters { bridge: parse(LISTING), netdev: BTreeMap::new() };
         assert_eq!(counters.of(&objects(70)), None);
         assert_eq!(counters.of(&objects(8)), None);
         assert_eq!(counters.of(&PortObjects { index: 7, ..PortObjects::default() }), None);
         for rubbish in ["", "counter", "counter p7-from-passed { packets", "bytes bytes counter"] {
-            assert_eq!(Counters::parse(rubbish).of(&objects(7)), None);
+            let counters = Counters { bridge: parse(rubbish), ..Counters::default() };
+            assert_eq!(counters.of(&objects(7)), None);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What of a port's rules a backend does not do as documented. Pure: both renderers are asked, rule
 //! by rule, and what they render but the kernel does otherwise is known here.
 
+use super::backend::Backend;
 use super::port_iptables;
-use super::port_nft::{self, Extras};
+use super::port_nft::{self, Extras, has_hook};
 use crate::rules::Version;
 use crate::rules::port::{
     Hardware, Kind, Number, Origin, Path, PortRule, PortRules, PortVerdict, Step, Test,
@@ -48,11 +49,28 @@ pub fn limits(port: &InterfaceName, rules: &PortRules) -> Vec<Limit> {
     all
 }
 
+/// Whether the bridge handles a port's link-local frames without its filter, and why; `None` where
+/// the filter lets all of them through.
+pub fn link_local(port: &InterfaceName, rules: &PortRules, backend: Backend) -> Option<String> {
+    const FRAMES: &str = "the guest's frames to 01:80:c2:00:00:00 to 0f (STP, LLDP and others)";
+    let why = match backend {
+        Backend::Iptables => {
+            "ebtables has no hook before the bridge's own handling; use firewall_backend = \"nftables\" in nwfilter.conf".to_owned()
+        }
+        Backend::Nftables if !has_hook(port) => {
+            format!("nft cannot name the port {port}; rename it")
+        }
+        Backend::Nftables => return None,
+    };
+    let refuses = rules.for_link_local().refuses();
+    refuses.then(|| format!("{FRAMES} come to the bridge without the filter: {why}"))
+}
+
 fn of_rule(port: &InterfaceName, rule: &PortRule, place: Place) -> Vec<String> {
     let mut texts = Vec::new();
     let alone = alone(rule, place);
     let extras = Extras { trace: false, counters: false, reject: true };
-    if let Err(error) = port_nft::port(1, &alone, extras) {
+    if let Err(error) = port_nft::port(1, port, &alone, extras) {
         texts.push(format!("not with firewall_backend = \"nftables\": {error}"));
     }
     if let Err(error) = port_iptables::port(1, port, &alone) {

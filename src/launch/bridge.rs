@@ -63,8 +63,14 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// Makes a tap for the guest with this address and attaches it; it is down.
-    pub(super) async fn attach(bridge: &InterfaceName, guest: Mac) -> Result<Self, BridgeError> {
+    /// Makes a tap for the guest with this address and attaches it; it is down. `own` says that the
+    /// bridge is one of netlaunch's networks, where no guest takes part in the spanning tree. Ports
+    /// of other bridges have what their administrator sets.
+    pub(super) async fn attach(
+        bridge: &InterfaceName,
+        own: bool,
+        guest: Mac,
+    ) -> Result<Self, BridgeError> {
         let netlink = Netlink::open()?;
         let mtu = netlink.bridge(bridge).await?.mtu;
         let tap = Tap::open(Path::new(TUN), &TapName::Numbered)?;
@@ -80,6 +86,9 @@ impl Port {
             sysctls.set(&ipv6, "1")?;
         }
         netlink.attach(name, bridge).await?;
+        if own {
+            netlink.guard_spanning_tree(name).await?;
+        }
         Ok(Port { tap })
     }
 

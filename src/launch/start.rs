@@ -154,7 +154,8 @@ impl Running {
             self.passt_started(child);
         }
         if let Some(bridge) = self.plan.bridge.as_ref().filter(|bridge| bridge.way == Way::Tap) {
-            let port = Port::attach(&bridge.bridge, self.plan.mac).await?;
+            let port =
+                Port::attach(&bridge.bridge, bridge.network.is_some(), self.plan.mac).await?;
             self.record.tap_made(port.name());
             self.record.write().map_err(StartError::Prepare)?;
             let port = self.port.insert(port);

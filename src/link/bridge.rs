@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{BridgeStpState, LinkAttribute, LinkMessage};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec};
 
 use super::request::{Again, Failure};
 use super::undo::Undo;
@@ -30,6 +30,9 @@ pub struct BridgeSpec {
 
 impl Netlink {
     /// Makes a bridge; it is down and has no address. Multicast snooping is the kernel's default.
+    /// It learns no addresses from link-local frames (01:80:c2:00:00:00 to 0f), which it does not
+    /// forward: such a frame with a neighbour's source address would take the neighbour's packets.
+    /// Kernels before 5.0 have no such setting and ignore it.
     ///
     /// # Errors
     /// [`LinkError::InUse`], [`LinkError::Pattern`], or the kernel's refusal; then nothing was made.
@@ -73,7 +76,8 @@ impl Netlink {
         let state = if spec.stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
         let mut message = LinkMessageBuilder::<LinkBridge>::new(name.as_str())
             .forward_delay(delay)
-            .stp_state(state);
+            .stp_state(state)
+            .no_linklocal_learn(true);
         if let Some(mac) = spec.mac {
             message = message.address(mac.octets().to_vec());
         }
@@ -207,6 +211,18 @@ impl Netlink {
             return Err(LinkError::NotDone { what: what() });
         }
         Ok(Some(Undo::Port { name: port.clone(), index: link.index, bridge: master.index }))
+    }
+
+    /// Keeps a port of a bridge out of the bridge's spanning tree: the port never leads to the root
+    /// (root guard), and the bridge turns the port off if a BPDU comes from there (BPDU guard), until
+    /// the interface is turned off and on. Neither does anything where the bridge's STP is off.
+    ///
+    /// # Errors
+    /// No such interface, no port of a bridge, or the kernel's refusal.
+    pub async fn guard_spanning_tree(&self, port: &InterfaceName) -> Result<(), LinkError> {
+        let link = self.link(port).await?;
+        let message = LinkBridgePort::new(link.index).root_block(true).guard(true).build();
+        self.change(message, || format!("set root guard and BPDU guard of the port {port}")).await
     }
 
     /// Takes a port off its bridge, where it is on one.

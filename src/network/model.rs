@@ -126,7 +126,7 @@ impl fmt::Display for AddressRange {
 pub struct Bridge {
     /// Its interface name.
     pub name: InterfaceName,
-    /// Whether it speaks the spanning tree protocol; on unless said otherwise.
+    /// Whether it speaks the spanning tree protocol; off unless the document turns it on.
     pub stp: bool,
     /// How long a new port waits before it forwards, in seconds; 0 unless said otherwise.
     pub delay: u32,

@@ -93,7 +93,7 @@ fn other_forms_of_the_same() {
         ),
         (
             "<ip address='10.0.0.1' prefix='24'/>",
-            "<bridge name='virbr9' stp='on' delay='0'/><forward dev='up0'/>",
+            "<bridge name='virbr9' stp='off' delay='0'/><forward dev='up0'/>",
         ),
     ] {
         assert_eq!(read(&long(ip, forward)).unwrap(), plain, "{ip} {forward}");

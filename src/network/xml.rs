@@ -33,6 +33,10 @@ pub struct Parsed {
     pub places: Places,
 }
 
+/// Whether a bridge speaks STP if its document does not say so. libvirt's does; here no bridge
+/// believes a guest's BPDUs without being asked to, and a network of one bridge has no loops.
+const STP: bool = false;
+
 /// Elements of `<network>` that the format has and netlaunch does not.
 const OTHER_ELEMENTS: [&str; 8] =
     ["bandwidth", "vlan", "portgroup", "virtualport", "port", "metadata", "title", "description"];
@@ -87,7 +91,7 @@ fn network(take: &mut Take<'_>, fill: Option<&Fill>, places: &mut Places) -> Res
         None => {
             let name = fill.and_then(|fill| fill.bridge.clone());
             let name = name.ok_or_else(|| take.missing_child("bridge"))?;
-            Bridge { name, stp: true, delay: 0, zone: None }
+            Bridge { name, stp: STP, delay: 0, zone: None }
         }
     };
     let mtu = take.child("mtu")?.map(|element| {
@@ -150,7 +154,7 @@ fn bridge(take: &mut Take<'_>, fill: Option<&Fill>) -> Result<Bridge> {
     };
     Ok(Bridge {
         name,
-        stp: take.choice("stp", &[("on", true), ("off", false)])?.unwrap_or(true),
+        stp: take.choice("stp", &[("on", true), ("off", false)])?.unwrap_or(STP),
         delay: take.value_with("delay", number)?.unwrap_or(0),
         zone: take.value("zone")?,
     })

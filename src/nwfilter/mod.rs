@@ -17,6 +17,7 @@ mod binding;
 mod check;
 mod compile;
 mod compiler;
+mod evasion;
 pub mod explain;
 mod flags;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use binding::{Binding, Owner, OwnerError, OwnerName};
 pub use check::CheckError;
 pub use compile::{CompileError, Warning, compile};
 pub use compiler::{Compiled, Compiler, RulesError};
+pub use evasion::{Evasion, evasions};
 pub use flags::{SetDirection, States, TcpFlags};
 pub use kind::{Kind, LiteralError};
 pub use model::{

@@ -258,4 +258,7 @@ pub struct FlatFilter {
     pub priority: i32,
     /// The rules in the document's order, those with lists as often as they have combinations.
     pub rules: Vec<RuleInstance>,
+    /// Whether DHCP messages that a rule with a MAC address accepts must have that address as their
+    /// client's (`CTRL_DHCP_CLIENT`).
+    pub own_dhcp_client: bool,
 }

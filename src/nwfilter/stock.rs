@@ -1,5 +1,6 @@
-//! The filters that are there without being defined: libvirt's by name, and by what they do. Their
-//! texts are netlaunch's own, `conf/filters/NAME.xml`.
+//! The filters that are there without being defined: libvirt's by name, and by what they do, and
+//! stricter ones that libvirt has not (`clean-traffic-strict`, `netlaunch-*`). Their texts are
+//! netlaunch's own, `conf/filters/NAME.xml`.
 
 use super::model::Filter;
 use super::value::FilterName;
@@ -7,7 +8,7 @@ use super::xml::parse;
 use crate::xml::XmlError;
 
 /// Their names and documents, by name.
-const STOCK: [(&str, &str); 24] = [
+const STOCK: [(&str, &str); 28] = [
     ("allow-arp", include_str!("../../conf/filters/allow-arp.xml")),
     ("allow-dhcp", include_str!("../../conf/filters/allow-dhcp.xml")),
     ("allow-dhcp-server", include_str!("../../conf/filters/allow-dhcp-server.xml")),
@@ -19,6 +20,10 @@ const STOCK: [(&str, &str); 24] = [
     ("allow-ipv6", include_str!("../../conf/filters/allow-ipv6.xml")),
     ("clean-traffic", include_str!("../../conf/filters/clean-traffic.xml")),
     ("clean-traffic-gateway", include_str!("../../conf/filters/clean-traffic-gateway.xml")),
+    ("clean-traffic-strict", include_str!("../../conf/filters/clean-traffic-strict.xml")),
+    ("netlaunch-dhcp-client", include_str!("../../conf/filters/netlaunch-dhcp-client.xml")),
+    ("netlaunch-dhcp-messages", include_str!("../../conf/filters/netlaunch-dhcp-messages.xml")),
+    ("netlaunch-no-rogue-server", include_str!("../../conf/filters/netlaunch-no-rogue-server.xml")),
     ("no-arp-ip-spoofing", include_str!("../../conf/filters/no-arp-ip-spoofing.xml")),
     ("no-arp-mac-spoofing", include_str!("../../conf/filters/no-arp-mac-spoofing.xml")),
     ("no-arp-spoofing", include_str!("../../conf/filters/no-arp-spoofing.xml")),
@@ -57,7 +62,7 @@ mod tests {
     #[test]
     fn stock_filters() {
         let names: Vec<FilterName> = stock_names().collect();
-        assert_eq!(names.len(), 24);
+        assert_eq!(names.len(), 28);
         assert!(names.is_sorted());
         let filters: Filters = names
             .iter()
@@ -67,7 +72,7 @@ mod tests {
             .collect();
         let uuids: std::collections::BTreeSet<_> =
             filters.values().map(|filter| filter.uuid).collect();
-        assert_eq!(uuids.len(), 24, "each has a UUID of its own");
+        assert_eq!(uuids.len(), 28, "each has a UUID of its own");
         let parameters = [
             ("MAC", "52:54:00:00:00:01"),
             ("IP", "10.0.0.1"),

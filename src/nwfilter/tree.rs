@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::{Element, Entry, Filter, FlatFilter};
-use super::value::{FilterName, VariableUse};
+use super::value::{FilterName, VariableName, VariableUse, VariableValue};
 use super::variable::{VariableError, Variables, combinations};
 use crate::xml::Place;
 
@@ -19,6 +19,10 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_REFERENCES: usize = 10_000;
 /// The most rules that a filter may come to.
 pub const MAX_RULES: usize = 100_000;
+
+/// The variable that says which clients' DHCP messages a rule accepts: `own`, those of the guest's
+/// own MAC address, or `any`. libvirt does not know it; its XML has no word for a field of DHCP.
+pub(super) const DHCP_CLIENT: &str = "CTRL_DHCP_CLIENT";
 
 /// Why no rules can be made of a filter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +71,9 @@ pub enum TreeError {
     /// More rules than [`MAX_RULES`].
     #[error("the filter {0} comes to more than {MAX_RULES} rules: use fewer, or shorter lists")]
     TooManyRules(FilterName),
+    /// A value of `CTRL_DHCP_CLIENT` that is none.
+    #[error("{DHCP_CLIENT} cannot be {0:?}: use own or any")]
+    DhcpClient(String),
 }
 
 fn names(uses: &[VariableUse]) -> String {
@@ -130,11 +137,13 @@ impl<'a> Walk<'a> {
             return Err(TreeError::TooDeep(self.root.clone()));
         }
         self.path.push(&filter.name);
+        let own_dhcp_client = own_dhcp_client(variables)?;
         let part = || FlatFilter {
             filter: filter.name.clone(),
             chain: filter.chain.clone(),
             priority: filter.priority,
             rules: Vec::new(),
+            own_dhcp_client,
         };
         let mut open = part();
         for entry in &filter.entries {
@@ -181,6 +190,19 @@ impl<'a> Walk<'a> {
     fn close(&mut self, part: FlatFilter) {
         if !part.rules.is_empty() {
             self.flat.push(part);
+        }
+    }
+}
+
+fn own_dhcp_client(variables: &Variables) -> Result<bool, TreeError> {
+    let name: Option<VariableName> = DHCP_CLIENT.parse().ok();
+    match name.and_then(|name| variables.get(&name)).unwrap_or_default() {
+        [] => Ok(false),
+        [value] if value.as_str().eq_ignore_ascii_case("any") => Ok(false),
+        [value] if value.as_str().eq_ignore_ascii_case("own") => Ok(true),
+        values => {
+            let values: Vec<&str> = values.iter().map(VariableValue::as_str).collect();
+            Err(TreeError::DhcpClient(values.join(", ")))
         }
     }
 }

@@ -98,8 +98,9 @@ pub fn rules(documents: &Documents) -> Option<PortRules> {
     let parts = flatten(&first?, &filters, &Variables::default()).ok()?;
     let (rules, _) = compile(&parts).ok()?;
     let extras = Extras { trace: false, counters: false, reject: true };
-    port_nft::port(1, &rules, extras).ok()?;
-    port_iptables::port(1, &"vnet0".parse().ok()?, &rules).ok()?;
+    let port = "vnet0".parse().ok()?;
+    port_nft::port(1, &port, &rules, extras).ok()?;
+    port_iptables::port(1, &port, &rules).ok()?;
     Some(rules)
 }
 

@@ -133,7 +133,7 @@ impl Spec {
                     Hardware::Destination => spec.destination = value,
                     Hardware::ArpSender => spec.arp.macs[0] = value,
                     Hardware::ArpTarget => spec.arp.macs[1] = value,
-                    Hardware::StpRoot | Hardware::StpSender => {}
+                    Hardware::StpRoot | Hardware::StpSender | Hardware::DhcpClient => {}
                 };
                 let base: [u8; 6] = std::array::from_fn(|i| address[i] & mask[i]);
                 let free: [u8; 6] = std::array::from_fn(|i| base[i] | (!mask[i] & 0x24));

@@ -70,6 +70,9 @@ fn ebtables_test(test: &Test, v6: bool) -> Tested {
                 Tested::Always
             }
         }
+        Test::Hardware { field: Hardware::DhcpClient, .. } => {
+            Tested::Cannot("a DHCP message's client address in the link layer")
+        }
         Test::Hardware { field, address, mask, negated } => {
             let option = match field {
                 Hardware::Source => "-s",
@@ -77,7 +80,7 @@ fn ebtables_test(test: &Test, v6: bool) -> Tested {
                 Hardware::ArpSender => "--arp-mac-src",
                 Hardware::ArpTarget => "--arp-mac-dst",
                 Hardware::StpRoot => "--stp-root-addr",
-                Hardware::StpSender => "--stp-sender-addr",
+                Hardware::StpSender | Hardware::DhcpClient => "--stp-sender-addr",
             };
             let not = not(*negated);
             Tested::If(format!("{option} {not}{}/{}", colons(*address), colons(*mask)))

@@ -3,7 +3,7 @@
 use super::Tested;
 use crate::firewall::port_nft::words::colons;
 use crate::rules::port::{
-    Address, Addresses, Direction, End, Kind, Number, PortRule, PortVerdict, State, Test,
+    Address, Addresses, Direction, End, Hardware, Kind, Number, PortRule, PortVerdict, State, Test,
 };
 use crate::rules::{AddressRange, Version};
 
@@ -52,6 +52,16 @@ fn iptables_test(test: &Test, version: Version, protocol: Option<u8>) -> Tested 
     // Before the option, where iptables wants it.
     let not = |negated: &bool| if *negated { "! " } else { "" };
     match test {
+        Test::Hardware { field: Hardware::DhcpClient, address, negated, .. } => {
+            // Two words of four bytes that overlap, 36 and 38 bytes behind the IP header.
+            let [a, b, c, d, e, f] = *address;
+            let (first, last) =
+                (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([c, d, e, f]));
+            Tested::If(format!(
+                "-m u32 {}--u32 \"0x0>>0x16&0x3c@0x24={first:#x}&&0x0>>0x16&0x3c@0x26={last:#x}\"",
+                not(negated)
+            ))
+        }
         Test::Hardware { address, negated, .. } => {
             Tested::If(format!("-m mac {}--mac-source {}", not(negated), colons(*address)))
         }

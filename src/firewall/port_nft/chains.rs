@@ -2,27 +2,38 @@
 
 use std::fmt::Write;
 
+use super::ingress::ingress;
 use super::words::{
     Tested, address, gratuitous, hardware, icmp, implied, kind, number, quoted, state,
 };
 use super::{Extras, NoIpset, PortObjects, PortText, Way, entry};
 use crate::rules::Version;
 use crate::rules::port::{Kind, Path, PortRule, PortRules, PortVerdict, Step, Test};
+use crate::types::InterfaceName;
 
 /// Renders a port's rules.
 ///
 /// # Errors
 /// [`NoIpset`].
-pub fn port(index: u32, rules: &PortRules, extras: Extras) -> Result<PortText, NoIpset> {
+pub fn port(
+    index: u32,
+    port: &InterfaceName,
+    rules: &PortRules,
+    extras: Extras,
+) -> Result<PortText, NoIpset> {
     let objects = PortObjects { index, ..PortObjects::default() };
-    let mut text = PortText { objects, body: String::new() };
+    let mut text = PortText { objects, body: String::new(), ingress: None };
     text.path(Way::From, &rules.from_guest, extras)?;
     text.path(Way::To, &rules.to_guest, extras)?;
+    if let Some((objects, ingress)) = ingress(index, port, rules, extras)? {
+        text.objects.ingress = Some(objects);
+        text.ingress = Some(ingress);
+    }
     Ok(text)
 }
 
 impl PortText {
-    fn path(&mut self, way: Way, path: &Path, extras: Extras) -> Result<(), NoIpset> {
+    pub(super) fn path(&mut self, way: Way, path: &Path, extras: Extras) -> Result<(), NoIpset> {
         let name = entry(self.objects.index, way);
         let dropped = extras.counters.then(|| format!("{name}-dropped"));
         let passed = extras.counters.then(|| format!("{name}-passed"));

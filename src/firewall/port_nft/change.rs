@@ -3,12 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use super::ingress::{IngressObjects, base};
 use super::{EQUAL_BYTES, PortObjects, PortText, TABLE, Way, entry};
 use crate::rules::Version;
 
+/// The families of tables that a transaction may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// Bridge and netdev.
+    All,
+    /// Bridge alone: this kernel has no tables of the family netdev.
+    Bridge,
+}
+
+impl Families {
+    /// The line that a kernel without the family netdev refuses, and no other.
+    pub const NETDEV: &'static str = concat!("add table netdev ", "netlaunch_nwfilter");
+}
+
 /// The transaction that removes what these ports had and adds what those are to have. A port may be
 /// on both sides.
-pub fn change(remove: &[&PortObjects], add: &[&PortText]) -> String {
+pub fn change(remove: &[&PortObjects], add: &[&PortText], families: Families) -> String {
     let mut text = String::new();
     let all = remove.iter().copied().chain(add.iter().map(|port| &port.objects));
     declare(&mut text, Way::of(all.into_iter().any(|objects| objects.limited)));
@@ -23,13 +38,7 @@ pub fn change(remove: &[&PortObjects], add: &[&PortText]) -> String {
         port.declare(&mut text, old.get(&port.objects.index).copied());
     }
     if add.iter().any(|port| port.objects.equal_bytes) {
-        let pairs: Vec<_> = (0..=255).map(|byte| format!("{byte} . {byte}")).collect();
-        let _ = writeln!(
-            text,
-            "add set bridge {TABLE} {EQUAL_BYTES} {{ typeof ip ttl . ip ttl; }}\n\
-             add element bridge {TABLE} {EQUAL_BYTES} {{ {} }}",
-            pairs.join(", ")
-        );
+        declare_equal_bytes(&mut text, "bridge");
     }
     if !add.is_empty() {
         let _ = writeln!(text, "table bridge {TABLE} {{");
@@ -46,12 +55,95 @@ pub fn change(remove: &[&PortObjects], add: &[&PortText]) -> String {
             elements(&mut text, "add", way, limited.iter().copied());
         }
     }
+    if families == Families::All {
+        change_ingress(&mut text, remove, add);
+    }
     text
 }
 
-/// What removes the table, whether it is there or not.
-pub fn remove_table() -> String {
-    format!("add table bridge {TABLE}\ndelete table bridge {TABLE}\n")
+/// The transaction that removes the tables, whether they are there or not.
+pub fn remove_tables(families: Families) -> String {
+    let names: &[&str] = match families {
+        Families::All => &["bridge", "netdev"],
+        Families::Bridge => &["bridge"],
+    };
+    let remove =
+        |family: &&str| format!("add table {family} {TABLE}\ndelete table {family} {TABLE}\n");
+    names.iter().map(remove).collect()
+}
+
+/// Changes the table of the family netdev, where a port has or gets something there.
+fn change_ingress(text: &mut String, remove: &[&PortObjects], add: &[&PortText]) {
+    let old: Vec<(u32, &IngressObjects)> = remove
+        .iter()
+        .filter_map(|objects| Some((objects.index, objects.ingress.as_ref()?)))
+        .collect();
+    let new: Vec<_> = add
+        .iter()
+        .filter_map(|port| Some((port.objects.index, port.ingress.as_ref()?, port)))
+        .collect();
+    if old.is_empty() && new.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "{}", Families::NETDEV);
+    // A base chain is always made anew: it may be there without its hook, or the interface may have
+    // another name by now.
+    let old_bases = old.iter().map(|(index, _)| base(*index));
+    let new_bases = new.iter().map(|(index, ..)| base(*index));
+    let bases: BTreeSet<String> = old_bases.chain(new_bases).collect();
+    for chain in &bases {
+        let _ = writeln!(text, "add chain netdev {TABLE} {chain}");
+        let _ = writeln!(text, "flush chain netdev {TABLE} {chain}");
+        let _ = writeln!(text, "delete chain netdev {TABLE} {chain}");
+    }
+    let none = IngressObjects::default();
+    let objects = |port: &&PortText| port.objects.ingress.clone().unwrap_or_default();
+    let kept: BTreeMap<u32, IngressObjects> =
+        new.iter().map(|(index, _, port)| (*index, objects(port))).collect();
+    let old_chains = old.iter().flat_map(|(_, objects)| &objects.chains);
+    let chains: BTreeSet<&String> =
+        old_chains.chain(kept.values().flat_map(|objects| &objects.chains)).collect();
+    for chain in chains {
+        let _ = writeln!(text, "add chain netdev {TABLE} {chain}");
+        let _ = writeln!(text, "flush chain netdev {TABLE} {chain}");
+    }
+    for (index, objects) in &old {
+        let kept = kept.get(index).unwrap_or(&none);
+        for chain in objects.chains.difference(&kept.chains) {
+            let _ = writeln!(text, "delete chain netdev {TABLE} {chain}");
+        }
+        for counter in objects.counters.difference(&kept.counters) {
+            let _ = writeln!(text, "add counter netdev {TABLE} {counter}");
+            let _ = writeln!(text, "delete counter netdev {TABLE} {counter}");
+        }
+    }
+    for counter in kept.values().flat_map(|objects| &objects.counters) {
+        let _ = writeln!(text, "add counter netdev {TABLE} {counter}");
+    }
+    if kept.values().any(|objects| objects.equal_bytes) {
+        declare_equal_bytes(text, "netdev");
+    }
+    for (_, ingress, _) in &new {
+        let _ = writeln!(text, "{}", ingress.base);
+    }
+    if !new.is_empty() {
+        let _ = writeln!(text, "table netdev {TABLE} {{");
+        new.iter().for_each(|(_, ingress, _)| text.push_str(&ingress.body));
+        text.push_str("}\n");
+    }
+    for (_, ingress, _) in &new {
+        let _ = writeln!(text, "{}", ingress.rule);
+    }
+}
+
+fn declare_equal_bytes(text: &mut String, family: &str) {
+    let pairs: Vec<_> = (0..=255).map(|byte| format!("{byte} . {byte}")).collect();
+    let _ = writeln!(
+        text,
+        "add set {family} {TABLE} {EQUAL_BYTES} {{ typeof ip ttl . ip ttl; }}\n\
+         add element {family} {TABLE} {EQUAL_BYTES} {{ {} }}",
+        pairs.join(", ")
+    );
 }
 
 fn declare(text: &mut String, ways: &[Way]) {

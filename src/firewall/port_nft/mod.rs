@@ -21,10 +21,15 @@
 //! ones.
 //!
 //! Fields of ARP, RARP and STP are read at their places, since nft knows the fields of ARP only.
+//!
+//! A second table of the same name, of the family netdev, filters link-local frames ([`ingress`]).
+//! Both tables change in the same transaction.
 
+mod adapt;
 mod chains;
 mod change;
 mod held;
+mod ingress;
 pub(super) mod words;
 
 use std::collections::BTreeSet;
@@ -34,11 +39,14 @@ use serde::{Deserialize, Serialize};
 use crate::rules::Version;
 use crate::rules::port::Origin;
 
+pub use adapt::Attempt;
 pub use chains::port;
-pub use change::{change, remove_table};
+pub use change::{Families, change, remove_tables};
 pub use held::{held, question};
+use ingress::IngressText;
+pub use ingress::{IngressObjects, has_hook};
 
-/// The table's name, of the bridge family.
+/// The tables' name, of the families bridge and netdev.
 pub const TABLE: &str = "netlaunch_nwfilter";
 
 /// The set of all pairs of equal bytes; it stays as long as the table does.
@@ -86,6 +94,9 @@ pub struct PortObjects {
     /// Whether a rule needs the set of equal bytes.
     #[serde(default)]
     pub equal_bytes: bool,
+    /// What it has in the table of the family netdev; `None` is nothing.
+    #[serde(default)]
+    pub ingress: Option<IngressObjects>,
 }
 
 /// A port's rules, made ready for the table.
@@ -95,6 +106,8 @@ pub struct PortText {
     pub objects: PortObjects,
     /// The chains' rules.
     body: String,
+    /// The rules for link-local frames, where the filter refuses some.
+    ingress: Option<IngressText>,
 }
 
 /// Which way frames go, and where they are looked at.

@@ -25,6 +25,9 @@
 //! their MAC address. That an `inout` rule of an ICMP type does nothing is kept, since filters may
 //! rest on it, and [`Warning::NoEffect`] says so.
 //!
+//! With `CTRL_DHCP_CLIENT` = `own`, an accept of UDP to port 67 with a MAC address wants that address
+//! in the DHCP message, too.
+//!
 //! # Order
 //!
 //! Link rules stand in their chain by priority, in the order of the document among equals. Chains
@@ -357,7 +360,23 @@ fn packet_rule(source: &Source<'_>, condition: &Condition, packet: Packet) -> Po
     }
     tests.extend(reader.network());
     tests.extend(packet.state);
+    if packet.mac && source.part.own_dhcp_client {
+        tests.extend(dhcp_client(source.rule, condition));
+    }
     source.port_rule(kind, tests)
+}
+
+/// The test that a DHCP message to a server is one of the client whose MAC address the rule names.
+fn dhcp_client(rule: &RuleInstance, condition: &Condition) -> Option<Test> {
+    const SERVER: u32 = 67;
+    let is_server = |attribute| condition.number(attribute).is_none_or(|port| port == SERVER);
+    let is_to_server = condition.get(A::DstPortStart).is_some()
+        && [A::DstPortStart, A::DstPortEnd].into_iter().all(is_server);
+    let is_about = condition.protocol == Protocol::Udp && !condition.negated && is_to_server;
+    let accepts = rule.action == Action::Accept && rule.direction == Way::Out;
+    let address = condition.mac(A::SrcMacAddr).filter(|_| is_about && accepts)?.octets();
+    let field = Hardware::DhcpClient;
+    Some(Test::Hardware { field, address, mask: [0xff; 6], negated: false })
 }
 
 /// The number of an element's IP protocol (IANA, Protocol Numbers).

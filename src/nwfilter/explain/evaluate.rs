@@ -9,6 +9,7 @@
 //! undecided counts as passed for those after it.
 
 use super::frame::{Fragment, Frame, TooShort};
+use super::link_local::untracked;
 use super::state::{Connections, Place};
 use crate::rules::AddressRange;
 use crate::rules::port::{
@@ -167,7 +168,9 @@ impl<'a> Judge<'a> {
             connections.hear(&frame, bytes);
             place = Some(connections.look(&frame));
         }
-        if !stopped && frame.packet().is_some() && !path.packets.is_empty() {
+        if let Some(end) = untracked(way, path, &frame).filter(|_| !stopped) {
+            stages.push(end);
+        } else if !stopped && frame.packet().is_some() && !path.packets.is_empty() {
             stages.push(self.packets(path, &frame, place)?);
         }
         let worst = |one: Verdict, stage: &StageEnd<'_>| match (one, stage.verdict) {
@@ -208,13 +211,6 @@ impl<'a> Judge<'a> {
         let begin = Frame::read(begin, usize::MAX)?;
         let place = Some(connections.clone().look(&begin));
         Ok(packets(path, Subject { frame: &begin, place }))
-    }
-}
-
-impl Verdict {
-    /// Whether the frame ends there.
-    pub fn stops(self) -> bool {
-        matches!(self, Verdict::Drop | Verdict::Reject)
     }
 }
 

@@ -15,7 +15,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::rules::Version;
-use crate::rules::port::{Address, Hardware, Kind, Number};
+use crate::rules::port::{Address, Hardware, Kind, LINK_LOCAL, LINK_LOCAL_MASK, Number};
 
 /// The bytes of an Ethernet header.
 const HEADER: usize = 14;
@@ -96,6 +96,14 @@ impl<'a> Frame<'a> {
         self.array(6).unwrap_or_default()
     }
 
+    /// Whether a bridge keeps it to itself ([`LINK_LOCAL`]).
+    pub fn is_link_local(&self) -> bool {
+        let masked = |address: [u8; 6]| -> [u8; 6] {
+            std::array::from_fn(|byte| address[byte] & LINK_LOCAL_MASK[byte])
+        };
+        self.array(0).map(masked) == Some(LINK_LOCAL)
+    }
+
     /// Whether it is of this kind.
     pub fn is(&self, kind: Kind) -> bool {
         match kind {
@@ -126,6 +134,8 @@ impl<'a> Frame<'a> {
             }
             Hardware::StpRoot => self.bpdu(10),
             Hardware::StpSender => self.bpdu(22),
+            Hardware::DhcpClient => array(self.transport()?, 36)
+                .filter(|_| self.packet.is_some_and(|packet| packet.protocol == UDP)),
         }
     }
 
@@ -263,13 +273,14 @@ const V6: Kind = Kind::Ip(Version::V6, None);
 /// Numbers of IP protocols (IANA, Protocol Numbers).
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
+const UDP: u8 = 17;
 pub(super) const SCTP: u8 = 132;
 pub(super) const ICMPV6: u8 = 58;
 
 /// Whether a protocol's header begins with a source and a destination port: TCP, UDP, DCCP, SCTP,
 /// UDP-Lite.
 pub(super) fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, TCP | 17 | 33 | SCTP | 136)
+    matches!(protocol, TCP | UDP | 33 | SCTP | 136)
 }
 
 fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {

@@ -16,6 +16,7 @@
 
 mod evaluate;
 mod frame;
+mod link_local;
 mod pcap;
 mod state;
 #[cfg(test)]

@@ -21,6 +21,11 @@ impl Way {
 }
 
 impl Verdict {
+    /// Whether the frame ends there.
+    pub fn stops(self) -> bool {
+        matches!(self, Verdict::Drop | Verdict::Reject)
+    }
+
     /// Its word.
     pub fn name(self) -> &'static str {
         match self {
@@ -73,6 +78,9 @@ impl Display for StageEnd<'_> {
         match (&self.rule, self.stage) {
             (None, Stage::Packets) if !self.depends.is_empty() => {
                 write!(f, "it {}", self.depends[0].0)
+            }
+            (None, Stage::Packets) if self.verdict.stops() => {
+                write!(f, "a link-local address, to which no connections are tracked")
             }
             (None, Stage::Frames) => write!(f, "the end of chain root"),
             (None, Stage::Packets) => write!(f, "the end of the IP rules"),
@@ -231,6 +239,7 @@ impl Display for Words<'_, Hardware> {
             Hardware::ArpTarget => "the ARP target's MAC address",
             Hardware::StpRoot => "the STP root's address",
             Hardware::StpSender => "the STP sender's address",
+            Hardware::DhcpClient => "the DHCP client's MAC address",
         })
     }
 }

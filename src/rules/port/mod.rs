@@ -16,6 +16,13 @@
 //! that a frame does not have (ports of a later fragment, an ARP address of another length) does
 //! not hold, negated or not. Nothing is rewritten.
 //!
+//! # Link-local frames
+//!
+//! A bridge does not forward frames from a guest to 01:80:c2:00:00:00 to 0f: it learns from them and
+//! gives them to the host. They pass [`PortRules::for_link_local`], where connections cannot be
+//! tracked. If a rule for packets of an IP version needs more than the packet
+//! ([`Test::is_in_packet`]), all packets of that version to these addresses are dropped.
+//!
 //! The reference is what libvirt's filters do to packets with ebtables and iptables, put right
 //! where that departs from its documentation (netlaunch-nwfilter(5)).
 
@@ -24,6 +31,12 @@ mod property;
 use super::Version;
 
 pub use property::{Address, Addresses, Direction, End, Hardware, Number, State, Test};
+
+/// The first of the addresses that a bridge does not forward frames to (IEEE 802.1Q, 8.6.3).
+pub const LINK_LOCAL: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
+
+/// The bits that [`LINK_LOCAL`] shares with the other fifteen.
+pub const LINK_LOCAL_MASK: [u8; 6] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xf0];
 
 /// A port's filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -148,9 +161,35 @@ impl PortRules {
         [&self.from_guest, &self.to_guest].into_iter().flat_map(Path::rules)
     }
 
+    /// What a guest's link-local frames pass.
+    pub fn for_link_local(&self) -> Path {
+        let mut path = self.from_guest.clone();
+        for version in [Version::V4, Version::V6] {
+            if !path.packets_need_more(version) {
+                continue;
+            }
+            path.packets.retain(|rule| !rule.is_of(version));
+            path.packets.push(PortRule {
+                kind: Kind::Ip(version, None),
+                tests: Vec::new(),
+                verdict: PortVerdict::Drop,
+                comment: None,
+                origin: Origin::default(),
+            });
+        }
+        path
+    }
+
     /// Whether a rule needs connection tracking.
     pub fn is_stateful(&self) -> bool {
         self.rules().any(|rule| rule.tests.iter().any(Test::is_stateful))
+    }
+}
+
+impl PortRule {
+    /// Whether it is for packets of this IP version.
+    pub fn is_of(&self, version: Version) -> bool {
+        matches!(self.kind, Kind::Ip(own, _) if own == version)
     }
 }
 
@@ -160,6 +199,33 @@ impl Path {
     pub fn is_limited(&self) -> bool {
         let counts = |test: &Test| matches!(test, Test::Connections { .. });
         self.packets.iter().any(|rule| rule.tests.iter().any(counts))
+    }
+
+    /// The packet rules that decide about the clients of DHCP messages, if there are such rules: they
+    /// hold while the guest's address is learnt, too.
+    pub fn dhcp_clients(&self) -> Vec<PortRule> {
+        const SERVER: u32 = 67;
+        let client =
+            |test: &Test| matches!(test, Test::Hardware { field: Hardware::DhcpClient, .. });
+        let to_server = Test::is(Number::DestinationPort, SERVER);
+        if !self.packets.iter().any(|rule| rule.tests.iter().any(client)) {
+            return Vec::new();
+        }
+        self.packets.iter().filter(|rule| rule.tests.contains(&to_server)).cloned().collect()
+    }
+
+    /// Whether a rule refuses frames.
+    pub fn refuses(&self) -> bool {
+        self.rules().any(|rule| matches!(rule.verdict, PortVerdict::Drop | PortVerdict::Reject))
+    }
+
+    /// Whether rules for packets of this version refuse some, and one of them tests more than the
+    /// packet.
+    pub fn packets_need_more(&self, version: Version) -> bool {
+        let mut own = self.packets.iter().filter(|rule| rule.is_of(version));
+        let refuses =
+            |rule: &PortRule| matches!(rule.verdict, PortVerdict::Drop | PortVerdict::Reject);
+        own.clone().any(refuses) && own.any(|rule| !rule.tests.iter().all(Test::is_in_packet))
     }
 
     /// Every rule, the sub chains' included.

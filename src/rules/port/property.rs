@@ -96,6 +96,8 @@ pub enum Hardware {
     StpRoot,
     /// STP: the sending bridge's.
     StpSender,
+    /// DHCP: the client's, `chaddr` of the message (RFC 2131, 2). A rule that tests it is one for UDP.
+    DhcpClient,
 }
 
 /// A number in a frame.
@@ -202,12 +204,18 @@ impl Test {
         matches!(self, Test::State { .. } | Test::Connections { .. })
     }
 
+    /// Whether the packet alone decides it.
+    pub fn is_in_packet(&self) -> bool {
+        !self.is_stateful() && !matches!(self, Test::Set { .. })
+    }
+
     /// Whether it is about a field of a transport protocol's header, which later fragments lack.
     pub fn is_transport(&self) -> bool {
         match self {
             Test::Number { field, .. } => {
                 matches!(field, Number::SourcePort | Number::DestinationPort)
             }
+            Test::Hardware { field, .. } => *field == Hardware::DhcpClient,
             Test::Icmp { .. } | Test::TcpFlags { .. } => true,
             _ => false,
         }

@@ -1,0 +1,107 @@
+//! A transaction that nft refused, without what this kernel lacks and the filters can do without.
+
+use super::{Families, PortText};
+
+/// Ports' texts, as the next attempt applies them.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// The texts.
+    pub texts: Vec<PortText>,
+    /// The families of the tables.
+    pub families: Families,
+    /// The texts without ICMP answers, if some have any.
+    silent: Option<Vec<PortText>>,
+}
+
+impl Attempt {
+    /// The first attempt; `silent` are the texts without ICMP answers, if some have any.
+    pub fn new(texts: &[PortText], silent: Option<&Vec<PortText>>) -> Self {
+        Attempt { texts: texts.to_vec(), families: Families::All, silent: silent.cloned() }
+    }
+
+    /// Takes out what nft refused at `line` with the words `said`, if the filters can do without:
+    /// ICMP answers, the family netdev, the hook of an interface that is gone. Says whether
+    /// something was taken out.
+    pub fn adapt(&mut self, line: &str, said: &str) -> bool {
+        if self.families == Families::All && line == Families::NETDEV {
+            self.families = Families::Bridge;
+            if self.texts.iter().any(|text| text.ingress.is_some()) {
+                tracing::warn!(
+                    "this kernel has no nftables family netdev (CONFIG_NF_TABLES_NETDEV): the guests' frames to 01:80:c2:00:00:00 to 0f come to the bridge without their filters"
+                );
+            }
+            return true;
+        }
+        if line.contains(" reject")
+            && let Some(silent) = self.silent.take()
+        {
+            for (text, silent) in self.texts.iter_mut().zip(silent) {
+                let had_ingress = text.ingress.is_some();
+                *text = silent;
+                text.ingress = text.ingress.take().filter(|_| had_ingress);
+            }
+            return true;
+        }
+        // Before Linux 6.16, an interface that is gone since the change began has no hook.
+        let is_hook =
+            |text: &&mut PortText| text.ingress.as_ref().is_some_and(|own| own.base == line);
+        match self.texts.iter_mut().find(is_hook) {
+            Some(text) if said.contains("No such file or directory") => {
+                text.ingress = None;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Extras, TABLE, change, port};
+    use super::*;
+    use crate::rules::port::{Kind, Origin, Path, PortRule, PortRules, PortVerdict, Step};
+
+    fn attempt() -> Attempt {
+        let rule = PortRule {
+            kind: Kind::Any,
+            tests: Vec::new(),
+            verdict: PortVerdict::Drop,
+            comment: None,
+            origin: Origin::default(),
+        };
+        let from_guest = Path { frames: vec![Step::Rule(rule)], ..Path::default() };
+        let rules = PortRules { from_guest, ..PortRules::default() };
+        let extras = Extras { trace: false, counters: false, reject: true };
+        let text = |index: u32| {
+            let name = format!("vnet{index}").parse().unwrap();
+            port(index, &name, &rules, extras).unwrap()
+        };
+        Attempt::new(&[text(1), text(2)], None)
+    }
+
+    fn script(attempt: &Attempt) -> String {
+        change(&[], &attempt.texts.iter().collect::<Vec<_>>(), attempt.families)
+    }
+
+    #[test]
+    fn a_kernel_without_the_family_netdev_filters_in_the_bridge_family_alone() {
+        let mut attempt = attempt();
+        assert_eq!(Families::NETDEV, format!("add table netdev {TABLE}"));
+        assert!(script(&attempt).contains(Families::NETDEV));
+        assert!(attempt.adapt(Families::NETDEV, "Could not process rule: Operation not supported"));
+        let text = script(&attempt);
+        assert!(!text.contains("netdev") && text.contains("p1-from"), "{text}");
+        assert!(!attempt.adapt(Families::NETDEV, ""), "once");
+    }
+
+    #[test]
+    fn an_interface_that_is_gone_has_no_hook_and_the_others_keep_theirs() {
+        let mut attempt = attempt();
+        let first = script(&attempt);
+        let line = first.lines().find(|line| line.contains("device \"vnet1\"")).unwrap();
+        assert!(!attempt.adapt(line, "Could not process rule: Cannot allocate memory"));
+        assert!(attempt.adapt(line, "Could not process rule: No such file or directory"));
+        let text = script(&attempt);
+        assert!(!text.contains("\"vnet1\"") && text.contains("\"vnet2\""), "{text}");
+    }
+}

@@ -1,0 +1,101 @@
+//! The filter of link-local frames, which a bridge handles before its own hooks.
+//!
+//! A bridge consumes frames to 01:80:c2:00:00:00 to 0f (IEEE 802.1Q, 8.6.3) before the chain
+//! `prerouting` of the bridge family sees them: it learns their source address, takes part in STP,
+//! and hands them to the host's own protocols. Only the ingress hook of the port comes before that
+//! (measured on Linux 6.18; the bridge's input hook sees those to 02 to 0d and 0f, and none of the
+//! spanning tree's or LLDP's). So a table of the family netdev has, for each port whose filter
+//! refuses frames, a chain on that hook. The chain sends link-local frames, and no others, through
+//! the same rules as in the bridge's table:
+//!
+//! ```text
+//! ingress of vnet0 ─ to 01:80:c2:00:00:0x, iif 7 ─▶ p7-from ─▶ p7-from-1 … ─▶ p7-from-ip
+//! ```
+//!
+//! A frame that the bridge forwards all the same (STP is off, or group_fwd_mask) passes the bridge's
+//! table afterwards, which gives the same verdict.
+//!
+//! The hook is on an interface's name, and since Linux 6.16 the kernel moves it to a later interface
+//! of that name. The rule tests the interface's number, too, so that such an interface stays without
+//! a filter.
+//!
+//! There is no connection tracking on this hook. If a rule for an IP version needs it, packets of
+//! that version do not pass (see [`crate::rules::port`]).
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Extras, NoIpset, PortObjects, PortText, TABLE, Way, entry};
+use crate::rules::port::{LINK_LOCAL, LINK_LOCAL_MASK, PortRules};
+use crate::types::InterfaceName;
+
+use super::words::colons;
+
+/// What a port has in the table of the family netdev, by name. Its entry chain is in `chains`, its
+/// base chain is not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressObjects {
+    /// The chains.
+    pub chains: BTreeSet<String>,
+    /// The counters.
+    #[serde(default)]
+    pub counters: BTreeSet<String>,
+    /// Whether a rule needs the set of equal bytes.
+    #[serde(default)]
+    pub equal_bytes: bool,
+}
+
+/// A port's rules for link-local frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct IngressText {
+    /// The line that adds the base chain.
+    pub(super) base: String,
+    /// The base chain's rule.
+    pub(super) rule: String,
+    /// The other chains and their rules.
+    pub(super) body: String,
+}
+
+/// The name of a port's base chain.
+pub(super) fn base(index: u32) -> String {
+    format!("p{index}-ingress")
+}
+
+/// Renders a port's rules for link-local frames; `None` where the filter lets all of them through.
+pub(super) fn ingress(
+    index: u32,
+    port: &InterfaceName,
+    rules: &PortRules,
+    extras: Extras,
+) -> Result<Option<(IngressObjects, IngressText)>, NoIpset> {
+    let path = rules.for_link_local();
+    if !path.refuses() || !has_hook(port) {
+        return Ok(None);
+    }
+    let objects = PortObjects { index, ..PortObjects::default() };
+    let mut text = PortText { objects, body: String::new(), ingress: None };
+    // The family netdev has no answers.
+    text.path(Way::From, &path, Extras { reject: false, ..extras })?;
+    let PortText { objects: PortObjects { chains, counters, equal_bytes, .. }, body, .. } = text;
+    let base = base(index);
+    let text = IngressText {
+        rule: format!(
+            "add rule netdev {TABLE} {base} ether daddr & {} == {} iif {index} goto {}",
+            colons(LINK_LOCAL_MASK),
+            colons(LINK_LOCAL),
+            entry(index, Way::From)
+        ),
+        base: format!(
+            "add chain netdev {TABLE} {base} {{ type filter hook ingress device \"{port}\" priority 0; policy accept; }}"
+        ),
+        body,
+    };
+    Ok(Some((IngressObjects { chains, counters, equal_bytes }, text)))
+}
+
+/// Whether nft can name the interface: its strings know no quotation marks, and newer versions take
+/// an asterisk for any text.
+pub fn has_hook(port: &InterfaceName) -> bool {
+    !port.as_str().contains(['"', '*', '\\'])
+}
