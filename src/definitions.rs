@@ -170,9 +170,9 @@ impl DefinitionLock<'_> {
     /// # Errors
     /// [`FileError`].
     pub fn remove(&self, path: &Path) -> Result<bool, FileError> {
-        let removed = self.holder(path).and_then(|(dir, name)| {
-            Ok(dir.as_ref().unwrap_or(&self.dir).remove_file(name)?)
-        });
+        let removed = self
+            .holder(path)
+            .and_then(|(dir, name)| Ok(dir.as_ref().unwrap_or(&self.dir).remove_file(name)?));
         match removed {
             Ok(()) => self.sync().map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

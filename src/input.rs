@@ -157,7 +157,10 @@ mod tests {
         let path = format!("/proc/self/fd/{}", from.as_raw_fd());
         let path = Path::new(&path);
         assert_eq!(refused(path, 9, Pipes::Refused), "it is a pipe, not a regular file");
-        assert_eq!(refused(path, 4, Pipes::Read), "it is larger than 4 bytes, the most that is read");
+        assert_eq!(
+            refused(path, 4, Pipes::Read),
+            "it is larger than 4 bytes, the most that is read"
+        );
         to.write_all(b"abc").unwrap();
         drop(to);
         assert_eq!(read(path, 9, Pipes::Read).unwrap(), b"abc");

@@ -174,7 +174,8 @@ fn printed_arguments_do_not_steer_a_terminal() {
     };
     let bad = [&b"a\x1b]0;x\x07b"[..], "c\u{9b}2Jd".as_bytes(), b"e\xff\xfef", b"g\x7fh\ri\nj"];
     for format in ["--print", "--print=json"] {
-        let mut args: Vec<&OsStr> = ["-v", format, "--pcap", "p\x1b[1mq", "--"].map(OsStr::new).into();
+        let mut args: Vec<&OsStr> =
+            ["-v", format, "--pcap", "p\x1b[1mq", "--"].map(OsStr::new).into();
         args.push(OsStr::new("qemu-system-x86_64"));
         args.push(OsStr::new("-name"));
         args.extend(bad.iter().map(|word| OsStr::from_bytes(word)));
@@ -226,7 +227,8 @@ fn a_descriptor_to_report_to_is_the_callers() {
             assert!(said.contains(&why), "{said}");
         }
     }
-    for (open, why) in [("7</dev/null", "open for reading only"), ("7</", "open for reading only")] {
+    for (open, why) in [("7</dev/null", "open for reading only"), ("7</", "open for reading only")]
+    {
         let said = refused(&scene.bash(&format!("{{}} --ready-fd 7 {launch} {open}")), open);
         assert!(said.contains(why), "{said}");
     }

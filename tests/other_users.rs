@@ -93,7 +93,8 @@ fn root_does_not_use_another_users_runtime_directory() {
     let pretty = scene.sandbox.path("link");
     scene.link(&theirs, &pretty);
     scene.link(&victim, &below.join("netlaunch"));
-    let inside = format!("mount -t tmpfs none /run && {{}} {LAUNCH}; ls /run/netlaunch* 2>/dev/null");
+    let inside =
+        format!("mount -t tmpfs none /run && {{}} {LAUNCH}; ls /run/netlaunch* 2>/dev/null");
     for (dir, why) in [
         (&theirs, format!("{} belongs to user {ATTACKER}", theirs.display())),
         (&below, format!("{} belongs to user {ATTACKER}", theirs.display())),

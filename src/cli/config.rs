@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::args::{self, BackendArg, LogFormat, TransportArg};
 use crate::input::{self, Pipes};
-use crate::printable::printable;
 use crate::plan::{AddressChoice, Family};
+use crate::printable::printable;
 use crate::types::{Device, DomainName, InterfaceName, Publish};
 
 /// The file's name in the configuration directory.

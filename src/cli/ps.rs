@@ -6,8 +6,8 @@ use serde_json::json;
 use super::args::PsArgs;
 use super::environment::Environment;
 use super::{Failure, print_json, print_text};
-use crate::printable::printable;
 use crate::launch::record::{Learnt, RECORD_VERSION, Record, running};
+use crate::printable::printable;
 
 /// Lists the live launches of this user.
 pub(super) fn ps(args: &PsArgs, environment: &Environment) -> Result<u8, Failure> {

@@ -149,11 +149,8 @@ impl Dir {
     /// # Errors
     /// What the kernel said; EEXIST where the name is taken.
     pub(crate) fn create(&self, name: &OsStr, mode: Mode) -> nix::Result<File> {
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_EXCL
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&self.0, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
         fchmod(&fd, mode)?;
         Ok(File::from(fd))
@@ -197,8 +194,11 @@ impl Dir {
     /// closing it would close a file elsewhere.
     pub(crate) fn lock_file(&self, name: &OsStr) -> io::Result<File> {
         let owner_only = Mode::S_IRUSR | Mode::S_IWUSR;
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_WRONLY
+            | OFlag::O_NOFOLLOW
+            | OFlag::O_NONBLOCK
+            | OFlag::O_NOCTTY
+            | OFlag::O_CLOEXEC;
         let file = loop {
             match openat(&self.0, name, flags, Mode::empty()) {
                 Ok(fd) => break File::from(fd),

@@ -67,7 +67,10 @@ fn links_of_other_users_are_not_followed() {
         let expected = format!("theirs is a symbolic link of user {OTHER}");
         assert_eq!(place.refused("theirs", trust), expected);
         assert_eq!(place.refused("theirs/below", trust), expected);
-        assert_eq!(place.refused("real/../theirs", trust).split('/').next_back().unwrap(), expected);
+        assert_eq!(
+            place.refused("real/../theirs", trust).split('/').next_back().unwrap(),
+            expected
+        );
     }
     symlink(&real, place.at("own")).unwrap();
     symlink("real/../own", place.at("relative")).unwrap();
@@ -111,7 +114,10 @@ fn directories_of_other_users_and_open_ones_are_refused() {
         let opened = Dir::open(&at, Trust::Last);
         assert_eq!(opened.is_err(), open, "{name}");
         if open {
-            assert_eq!(place.refused(name, Trust::Way), format!("{name} can be written by other users"));
+            assert_eq!(
+                place.refused(name, Trust::Way),
+                format!("{name} can be written by other users")
+            );
         }
     }
 }

@@ -13,9 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::libc;
-use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, mkdirat,
-};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, mkdirat};
 use nix::unistd::geteuid;
 
 use super::open_to_others;
@@ -243,10 +241,8 @@ pub(super) fn make_dir(at: BorrowedFd<'_>, name: &OsStr, mode: Mode) -> nix::Res
 
 /// Opens a directory that was made just now, and gives it its mode, whatever the umask is.
 fn open_new(at: BorrowedFd<'_>, name: &OsStr, mode: Mode) -> nix::Result<OwnedFd> {
-    const READ: OFlag = OFlag::O_RDONLY
-        .union(OFlag::O_DIRECTORY)
-        .union(OFlag::O_NOFOLLOW)
-        .union(OFlag::O_CLOEXEC);
+    const READ: OFlag =
+        OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
     let fd = openat(at, name, READ, Mode::empty()).or_else(|errno| match errno {
         // An umask such as 0777 leaves a directory that its owner cannot open.
         Errno::EACCES => {

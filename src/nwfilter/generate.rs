@@ -181,7 +181,8 @@ pub(super) fn filter() -> impl Strategy<Value = Filter> {
 
 /// A binding that can be written and read.
 pub(super) fn binding() -> impl Strategy<Value = Binding> {
-    let owner = (text("[^\\pC]{1,20}"), uuid()).prop_map(|(name, uuid)| Owner { name, uuid: Some(uuid) });
+    let owner =
+        (text("[^\\pC]{1,20}"), uuid()).prop_map(|(name, uuid)| Owner { name, uuid: Some(uuid) });
     let mac = text("[0-9a-f][02468ace](:[0-9a-f]{2}){5}");
     (of(owner), text("[!-~]{1,15}"), mac, filter_name(), parameters()).prop_map(
         |(owner, port, mac, filter, parameters)| Binding { owner, port, mac, filter, parameters },
