@@ -218,6 +218,40 @@ mod tests {
         replace(&gone.join("file"), b"new", Readers::Owner).unwrap_err();
         assert!(!gone.exists());
     }
+
+    #[test]
+    fn a_state_that_another_user_can_change_is_refused() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped a_state_that_another_user_can_change_is_refused: it needs root");
+            return;
+        }
+        const OTHER: Option<u32> = Some(54_321);
+        let place = tempfile::tempdir().unwrap();
+        let (mine, theirs) = (place.path().join("mine"), place.path().join("theirs"));
+        let file = |dir: &Path| dir.join("made/port.json");
+        for dir in [&mine, &theirs] {
+            write(&file(dir), &1).unwrap();
+        }
+        let refused = |dir: &Path, why: &str| {
+            let error = read::<u8>(&file(dir)).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+            lock(&dir.join("made")).unwrap_err();
+            write(&file(dir), &2).unwrap_err();
+            names(&dir.join("made")).unwrap_err();
+            remove(&file(dir)).unwrap_err();
+        };
+        std::os::unix::fs::chown(theirs.join("made"), OTHER, OTHER).unwrap();
+        refused(&theirs, "made belongs to user 54321");
+        fs::set_permissions(mine.join("made"), fs::Permissions::from_mode(0o777)).unwrap();
+        refused(&mine, "made can be written by other users");
+        fs::set_permissions(mine.join("made"), fs::Permissions::from_mode(0o755)).unwrap();
+        let link = place.path().join("link");
+        std::os::unix::fs::symlink(&mine, &link).unwrap();
+        std::os::unix::fs::lchown(&link, OTHER, OTHER).unwrap();
+        refused(&link, "link is a symbolic link of user 54321");
+        assert_eq!(read(&file(&mine)).unwrap(), Some(1));
+    }
+
     #[test]
     fn only_its_owner_can_open_what_is_locked() {
         let place = tempfile::tempdir().unwrap();

@@ -143,7 +143,8 @@ impl Sysctls {
         let path = self.root.join(key.path());
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text.trim_end().to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // Without /proc nothing is known about the kernel.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(None),
             Err(source) => Err(SysctlError::Read { path, source }),
         }
     }

@@ -10,6 +10,7 @@ use caps::{CapSet, Capability};
 use nix::libc;
 
 use crate::facts::{Acl, AclRule, AclState, Bridge, Problem};
+use crate::input::{self, Pipes};
 use crate::process::has_file_capabilities;
 
 /// Where distributions put QEMU's bridge helper: Debian; Fedora and SUSE; Arch and Alpine.
@@ -21,6 +22,9 @@ const HELPERS: [&str; 3] = [
 
 /// The helper's access control list, where QEMU is built for /etc (all distributions).
 const ACL: &str = "etc/qemu/bridge.conf";
+
+/// The most bytes of an access control list.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// How deep files may include others: the helper has no limit, and a circle is its end.
 const MAX_DEPTH: usize = 8;
@@ -64,7 +68,8 @@ fn acl(file: &Path, root: &Path) -> Acl {
 }
 
 fn read_acl(file: &Path, root: &Path, depth: usize, rules: &mut Vec<AclRule>) -> io::Result<()> {
-    for line in String::from_utf8_lossy(&fs::read(file)?).lines() {
+    let list = input::read(file, MAX_BYTES, Pipes::Refused)?;
+    for line in String::from_utf8_lossy(&list).lines() {
         let (word, rest) = line.trim().split_once(char::is_whitespace).unwrap_or_default();
         let name = rest.trim();
         match word {

@@ -314,6 +314,28 @@ mod tests {
     }
 
     #[test]
+    fn another_users_link_leads_to_no_cache() {
+        if !geteuid().is_root() {
+            eprintln!("skipped another_users_link_leads_to_no_cache: it needs root");
+            return;
+        }
+        let place = Place::new();
+        place.store(place.key(), "answer");
+        let roots = place.0.path().join("roots");
+        let theirs = place.0.path().join("theirs");
+        fs::rename(place.dir(), &roots).unwrap();
+        fs::remove_file(roots.join(FILE)).unwrap();
+        fs::create_dir(&theirs).unwrap();
+        chown(&theirs, Some(54_321), Some(54_321)).unwrap();
+        symlink(&roots, theirs.join("netlaunch")).unwrap();
+        // The link is root's, as one that was renamed; the directory that it is in is not.
+        let mut cache = Cache::open(Some(&theirs.join("netlaunch")));
+        cache.put(place.key(), &"answer");
+        cache.save();
+        assert_eq!(fs::read_dir(&roots).unwrap().count(), 0, "nothing was written there");
+    }
+
+    #[test]
     fn a_place_that_cannot_be_written_is_no_error() {
         let place = Place::new();
         for dir in [PathBuf::from("/proc/nothing/here"), place.program().join("x")] {
