@@ -67,7 +67,8 @@ fn reasons(tried: &[(Backend, Problem)]) -> String {
 }
 
 /// The backend to use: the one the configuration names, where it does, else the first of
-/// [`Backend::ORDER`] that is usable. A named one is never replaced by another.
+/// [`Backend::ORDER`] that is usable. A named one is never replaced by another, nor is one whose
+/// tool was killed or could not be started for want of memory, processes or open files.
 ///
 /// This runs the tools (see [`usable`]); a caller that has recorded its choice need not ask again.
 ///
@@ -76,9 +77,11 @@ fn reasons(tried: &[(Backend, Problem)]) -> String {
 pub async fn choose(tools: &Tools, configured: Option<Backend>) -> Result<Backend, NoBackend> {
     let mut tried = Vec::new();
     for backend in configured.map_or_else(|| Backend::ORDER.to_vec(), |one| vec![one]) {
-        match usable(tools, backend).await {
-            Ok(()) => return Ok(backend),
-            Err(problem) => tried.push((backend, problem)),
+        let Err(error) = trial(tools, backend).await else { return Ok(backend) };
+        let selects_another = error.selects_another();
+        tried.push((backend, problem(error)));
+        if !selects_another {
+            break;
         }
     }
     Err(NoBackend(tried))
@@ -90,20 +93,27 @@ pub async fn choose(tools: &Tools, configured: Option<Backend>) -> Result<Backen
 /// # Errors
 /// Why it cannot be used.
 pub async fn usable(tools: &Tools, backend: Backend) -> Result<(), Problem> {
+    trial(tools, backend).await.map_err(problem)
+}
+
+async fn trial(tools: &Tools, backend: Backend) -> Result<(), ToolError> {
     let sample = sample();
-    let tried = match backend {
+    match backend {
         Backend::Nftables => {
             tools.run(Tool::Nft, &["-c"], &render_nft::apply(&sample)).await.map(drop)
         }
         Backend::Iptables => iptables(tools, &sample).await,
-    };
-    tried.map_err(|error| match error {
+    }
+}
+
+fn problem(error: ToolError) -> Problem {
+    match error {
         ToolError::Absent(problem) => problem,
         ToolError::Refused { program, said, .. } => {
             Problem::new(format!("{program} refuses rules such as ours: {said}"), remedy(&said))
         }
         other => Problem::new(other.to_string(), "run it by hand to see what it does"),
-    })
+    }
 }
 
 async fn iptables(tools: &Tools, sample: &[Ruleset]) -> Result<(), ToolError> {

@@ -1,9 +1,9 @@
 //! Handing a transaction to nft, and finding out whether the kernel committed it.
 //!
-//! nft's exit status alone decides nothing. nft can be killed, or lose the kernel's answer (ENOBUFS),
-//! after the commit; and a program called nft can report success without reading its input. So the
-//! kernel is asked after every transaction ([`Proof`]), which costs some ten microseconds, and its
-//! answer is the result.
+//! nft's exit status alone decides nothing. nft can be killed, or lose the kernel's answer
+//! (ENOBUFS), after the commit; and a program called nft can report success without reading its
+//! input. So the kernel is asked after every transaction ([`Proof`]), which costs some ten
+//! microseconds, and its answer is the result.
 
 use std::io;
 
@@ -54,7 +54,7 @@ pub(super) async fn commit(tools: &Tools, text: &str) -> Result<(), Uncommitted>
 
 async fn attempt(tools: &Tools, text: &str) -> Result<(), Uncommitted> {
     let marked = Proof::of(text);
-    let committed = || {
+    let committed = || -> io::Result<bool> {
         let unproven = || io::Error::other("the transaction has no mark");
         let (proof, _) = marked.as_ref().ok_or_else(unproven)?;
         let committed = proof.is_committed()?;
@@ -66,7 +66,7 @@ async fn attempt(tools: &Tools, text: &str) -> Result<(), Uncommitted> {
     let text = marked.as_ref().map_or(text, |(_, marked)| marked);
     let error = match tools.run(Tool::Nft, &[], text).await {
         // Without the kernel's answer nft's is the best there is.
-        Ok(_) if committed().unwrap_or_else(|_: io::Error| true) => return Ok(()),
+        Ok(_) if committed().unwrap_or(true) => return Ok(()),
         Ok(_) => return Err(Uncommitted::Nothing(ToolError::Ignored { program: "nft" })),
         Err(error) if error.effect() == Effect::Nothing => {
             return Err(Uncommitted::Nothing(error));

@@ -162,9 +162,25 @@ impl Firewalld {
             }
         };
         match undone.await {
-            // What it had was at run time only, and went with it.
-            Err(FirewalldError::Gone { .. }) => Ok(()),
+            Err(FirewalldError::Gone { .. }) => self.has_ended(link, change).await,
             other => other,
+        }
+    }
+
+    /// Confirms that firewalld has ended: then the zones that it had at run time went with it. The
+    /// bus sends NoReply also for an answer that it gave up on.
+    async fn has_ended(
+        &mut self,
+        link: &InterfaceName,
+        change: &ZoneChange,
+    ) -> Result<(), FirewalldError> {
+        match self.bus.call_bus("GetNameOwner", &[&self.owner]).await {
+            Err(error) if error.is(&["NameHasNoOwner"]) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Err(FirewalldError::Refused {
+                what: format!("take {link} out of the zone {}", change.zone),
+                said: "it runs and gave no answer".to_owned(),
+            }),
         }
     }
 

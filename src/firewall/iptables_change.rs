@@ -1,7 +1,8 @@
 //! Changing the tables of iptables, ip6tables and ebtables, and finding out what a failed tool did.
 //!
-//! `*-restore` takes a table whole or not at all, and tables one after the other. When it fails, for
-//! whatever reason, the tables are read again: a tool that was killed after its work has done it.
+//! `*-restore` takes a table whole or not at all, and tables one after the other. When it fails,
+//! for whatever reason, the tables are read again: a tool that was killed after its work has done
+//! it.
 
 use super::iptables_state::{Dialect, Present};
 use super::tool_error::{Effect, ToolError};

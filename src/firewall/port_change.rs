@@ -1,8 +1,8 @@
 //! Changing the tables of ebtables, iptables and ip6tables for ports, as one change that is undone
 //! when a part of it fails.
 //!
-//! Between the parts a frame could pass that neither the old filter nor the new one lets through. So
-//! ebtables closes ports that already had a filter until all parts are done.
+//! Between the parts a frame could pass that neither the old filter nor the new one lets through.
+//! So ebtables closes ports that already had a filter until all parts are done.
 
 use std::collections::BTreeSet;
 

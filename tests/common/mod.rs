@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod bad_tools;
 pub mod bpf_machine;
 pub mod bridges;
 pub mod dhcp_frame;
