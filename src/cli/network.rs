@@ -54,6 +54,11 @@ pub(crate) enum NetworkError {
     /// The network is active.
     #[error("the network {0} is active; destroy it first: netlaunch network destroy {0}")]
     Active(NetworkName),
+    /// A network's end left things behind, each of which a warning has named.
+    #[error(
+        "the network {0} is not removed completely: the warnings above name what is left; mend the causes, then repeat netlaunch network destroy {0}"
+    )]
+    Left(NetworkName),
     /// What is to be edited is no network.
     #[error("{0}; correct that file, or define the network anew")]
     Uneditable(StoreError),
@@ -151,7 +156,7 @@ pub(super) fn network(
                 runtime()?.block_on(driver.destroy(&arg.name)).map_err(NetworkError::from)?;
             left.iter().for_each(|what| tracing::warn!("{what}"));
             if !left.is_empty() {
-                return Ok(super::FAILED);
+                return Err(NetworkError::Left(arg.name.clone()).into());
             }
         }
         NetworkVerb::Autostart { name: Some(name), disable } => {

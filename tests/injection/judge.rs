@@ -49,10 +49,11 @@ pub fn ended(traced: &Traced, said: &str, qemu_status: bool) -> Vec<Finding> {
         found.push(finding(Kind::Status, format!("status {code}: {said}")));
     }
     // Other statuses are QEMU's, or a signal's.
-    if matches!(code, 2 | 125..=127) && !traced.mute {
-        if let Some(why) = unclear(said) {
-            found.push(finding(Kind::Unclear, format!("{why}, status {code}: {said:?}")));
-        }
+    if matches!(code, 2 | 125..=127)
+        && !traced.mute
+        && let Some(why) = unclear(said)
+    {
+        found.push(finding(Kind::Unclear, format!("{why}, status {code}: {said:?}")));
     }
     found
 }

@@ -107,7 +107,7 @@ impl Scenario for Launch {
         if !shown.status.success() {
             return Err(text(&shown.stderr));
         }
-        if self.left().is_err() || number % 8 == 0 {
+        if self.left().is_err() || number.is_multiple_of(8) {
             let args = [&self.args()[..], &["-no-such".into()]].concat();
             let output = finish(self.sandbox.netlaunch(&args));
             if output.status.code() != Some(1) {

@@ -241,6 +241,10 @@ impl Scenario for Ports {
                 self.learns()?;
                 self.teach()?;
             }
+            Verb::Unbind if !ended.success => match number % 2 {
+                0 => self.reload()?,
+                _ => self.delete()?,
+            },
             Verb::Bind | Verb::BindLearning if !ended.success => match number % 3 {
                 0 if !is_bound(&self.scene) => self.bind()?,
                 1 => self.reload()?,

@@ -99,6 +99,7 @@ fn traced(
     command.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"]);
     command.arg(sandbox.path("bin/netlaunch")).args(args).stdin(Stdio::piped());
     let mine = sandbox.path("").to_string_lossy().into_owned();
+    #[expect(clippy::zombie_processes, reason = "the tracer waits for it")]
     let mut child = command.spawn().unwrap();
     let pid = Pid::from_raw(child.id() as i32);
     let out = Heard::of(child.stdout.take().unwrap());
@@ -148,10 +149,11 @@ fn one(scenario: &mut dyn Scenario, case: &Case) -> (Traced, Vec<Finding>) {
     }
     // A daemon that is killed after it has told that it serves was there.
     let daemon = ["dnsmasq", "passt", "qemu"].iter().any(|name| case.role.starts_with(name));
-    if (ended_how.success || ended_how.stopped) && !daemon {
-        if let Err(what) = scenario.is_true(&ended_how) {
-            found.push(finding(Kind::Lie, format!("{what}\nsaid: {}", ended_how.said)));
-        }
+    if (ended_how.success || ended_how.stopped)
+        && !daemon
+        && let Err(what) = scenario.is_true(&ended_how)
+    {
+        found.push(finding(Kind::Lie, format!("{what}\nsaid: {}", ended_how.said)));
     }
     if let Err(what) = scenario.next(number, &ended_how) {
         found.push(finding(Kind::Leak, format!("{what}\nsaid: {}", ended_how.said)));
