@@ -4,18 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
 mod common;
-#[path = "common/dhcp_frame.rs"]
-#[allow(dead_code, unreachable_pub, reason = "other tests use the rest")]
-mod dhcp_frame;
 
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use common::dhcp_frame::{self, DhcpFrame};
 use common::frame::{Frame, PEER, VM};
 use common::port_scene::{PortScene, Station};
 use common::{have_root, wait_until};
-use dhcp_frame::DhcpFrame;
 
 const DISCOVER: u8 = 1;
 const REQUEST: u8 = 3;
