@@ -105,6 +105,7 @@ impl Failure {
     fn status(&self) -> u8 {
         match self {
             Failure::Usage(_) | Failure::Job(_) | Failure::ReadyFd { .. } => USAGE,
+            Failure::Link(LinkError::Missing(_) | LinkError::NotBridge(_)) => USAGE,
             Failure::Config(error) => error.status(),
             Failure::Network(error) => error.status(),
             Failure::Nwfilter(error) => error.status(),
