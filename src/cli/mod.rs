@@ -24,6 +24,7 @@ mod ps;
 mod reload;
 pub mod request;
 mod run;
+mod table;
 pub mod usage;
 
 use std::ffi::OsString;
