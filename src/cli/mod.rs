@@ -2,6 +2,7 @@
 //! and the one place where errors become a line and an exit status.
 
 pub mod args;
+mod complete;
 pub mod completions;
 pub mod config;
 mod document;
@@ -150,6 +151,13 @@ pub fn main(
     };
     if !closed.is_empty() {
         return failed(Failure::Closed(closed));
+    }
+    let args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1).is_some_and(|verb| verb == complete::VERB) {
+        let words: Vec<_> =
+            args.iter().skip(2).map(|word| word.to_string_lossy().into_owned()).collect();
+        let text = complete::complete(&words, &Environment::read());
+        return print(text.as_bytes()).map_or_else(failed, |()| 0);
     }
     let cli = match usage::parse(args) {
         Ok(cli) => cli,
