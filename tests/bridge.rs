@@ -200,8 +200,8 @@ fn a_network_must_be_active_and_a_bridge_one() {
     for (options, code, words) in [
         (["--network", "default"], 2, "start it with netlaunch network start default"),
         (["--network", "nosuch"], 2, "no network is called nosuch"),
-        (["--bridge", "br9"], 125, "there is no interface br9"),
-        (["--bridge", "lo"], 125, "lo is not a bridge"),
+        (["--bridge", "br9"], 2, "there is no interface br9"),
+        (["--bridge", "lo"], 2, "lo is not a bridge"),
     ] {
         for rest in [&["--", QEMU][..], &["--print", "--", QEMU], &[]] {
             let (got, said) = refused(sandbox.netlaunch(&[&options[..], rest].concat()));

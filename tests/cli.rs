@@ -387,7 +387,7 @@ fn programs_that_cannot_be_run() {
     bench.refuses(bench.netlaunch(&with(&options)), FAILED, &words);
     let options = ["--backend", "slirp", "--mtu", "9000"];
     let words = ["slirp cannot be used: slirp has no frames of 9000 bytes; use --mtu 1500 or less"];
-    bench.refuses(bench.netlaunch(&with(&options)), FAILED, &words);
+    bench.refuses(bench.netlaunch(&with(&options)), USAGE, &words);
 }
 
 #[test]

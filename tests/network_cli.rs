@@ -314,3 +314,26 @@ fn a_state_that_cannot_be_read_hides_no_definition() {
     host.good(&format!("define {}", host.file("web.xml", WEB)));
     assert!(host.bad("undefine web", 125).contains("status.json is damaged"));
 }
+
+#[test]
+fn a_refusal_names_what_does_the_same_and_destroy_does_not_advise_to_start() {
+    let host = Host::of("network");
+    let text = "<network><name>n</name><forward mode='bridge'/><bridge name='br0'/></network>";
+    let line = host.bad(&format!("define {}", host.file("n.xml", text)), 2);
+    assert!(line.contains("a launch puts its guest on a bridge of the host with --bridge IFNAME"));
+    if nix::unistd::geteuid().is_root() {
+        assert!(host.bad("destroy nosuch", 2).contains("no network is called nosuch"));
+        let line = host.bad("destroy default", 2);
+        assert_eq!(line, "the network default is not active; there is nothing to destroy");
+    }
+}
+
+#[test]
+fn lists_of_networks_fit_80_columns() {
+    let host = Host::of("network");
+    let name = "n".repeat(64);
+    let text = format!("<network><name>{name}</name></network>");
+    host.good(&format!("define {}", host.file("n.xml", &text)));
+    let listed = host.good("list");
+    assert!(listed.lines().all(|line| line.chars().count() <= 80), "{listed}");
+}

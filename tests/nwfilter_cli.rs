@@ -168,3 +168,23 @@ fn many_at_once() {
         .collect();
     assert_eq!(files, ["web.xml"]);
 }
+
+#[test]
+fn the_list_of_filters_fits_80_columns() {
+    let host = Host::of("nwfilter");
+    let listed = host.good("list");
+    assert!(listed.lines().all(|line| line.chars().count() <= 80), "{listed}");
+    assert!(listed.contains("qemu-announce-self-rarp "), "{listed}");
+}
+
+#[test]
+fn an_empty_half_of_tcp_flags_means_none() {
+    let host = Host::of("nwfilter");
+    for (flags, printed) in [("PSH/", "PSH/NONE"), ("/ALL", "NONE/ALL"), ("/", "NONE/NONE")] {
+        let text = format!(
+            "<filter name='f'><rule action='drop' direction='in'><tcp flags='{flags}'/></rule></filter>"
+        );
+        host.good(&format!("define {}", host.file("f.xml", &text)));
+        assert!(host.good("dumpxml f").contains(&format!("flags='{printed}'")), "{flags}");
+    }
+}

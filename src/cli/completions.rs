@@ -1,4 +1,9 @@
-//! Completion scripts for shells, made from the command line's own definition.
+//! Completion scripts for shells.
+//!
+//! Those of bash, zsh and fish ask netlaunch itself for each word (see [`super::complete`]), so that
+//! names of networks, filters, ports and bridges complete, too. clap_complete makes the others from
+//! the command line's definition; its script for zsh loses the verbs of a command that also takes
+//! words after `--`, and its script for fish offers files where none is taken.
 
 use std::io::{self, Write};
 
@@ -7,6 +12,10 @@ use clap_complete::Shell;
 
 use super::args::Cli;
 
+const BASH: &str = include_str!("completions/netlaunch.bash");
+const ZSH: &str = include_str!("completions/_netlaunch.zsh");
+const FISH: &str = include_str!("completions/netlaunch.fish");
+
 /// Writes the completion script of `shell` to `out`.
 ///
 /// # Errors
@@ -14,7 +23,12 @@ use super::args::Cli;
 pub fn write(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
     // clap_complete panics when its writer fails; memory does not.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "netlaunch", &mut script);
+    match shell {
+        Shell::Bash => script.extend_from_slice(BASH.as_bytes()),
+        Shell::Zsh => script.extend_from_slice(ZSH.as_bytes()),
+        Shell::Fish => script.extend_from_slice(FISH.as_bytes()),
+        _ => clap_complete::generate(shell, &mut Cli::command(), "netlaunch", &mut script),
+    }
     out.write_all(&script)?;
     out.flush()
 }
@@ -30,7 +44,11 @@ mod tests {
             let mut script = Vec::new();
             write(*shell, &mut script).unwrap();
             let script = String::from_utf8(script).unwrap();
-            for word in ["no-host-loopback", "log-format", "completions"] {
+            let words: &[&str] = match shell {
+                Shell::Bash | Shell::Zsh | Shell::Fish => &["__complete", "files", "commands"],
+                _ => &["no-host-loopback", "log-format", "completions"],
+            };
+            for word in words {
                 assert!(script.contains(word), "{shell}: {word}");
             }
         }

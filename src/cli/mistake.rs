@@ -296,7 +296,7 @@ mod tests {
             ("network start a b", "unexpected argument \"b\"; drop it"),
             (
                 "network start a/b",
-                "NAME: \"a/b\" cannot name a network: use 1 to 64 letters, digits, '-', '.', '_' or '+', a letter, digit or '_' first",
+                "NAME: \"a/b\" cannot name a network: use 1 to 64 letters, digits, inner spaces, '-', '.', '_' or '+', a letter, digit or '_' first",
             ),
             ("network defin", "unknown command \"defin\"; a similar command exists: define"),
             ("network xyz", "unknown command \"xyz\"; see netlaunch network --help"),

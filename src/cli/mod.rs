@@ -2,6 +2,7 @@
 //! and the one place where errors become a line and an exit status.
 
 pub mod args;
+mod complete;
 pub mod completions;
 pub mod config;
 mod document;
@@ -24,6 +25,7 @@ mod ps;
 mod reload;
 pub mod request;
 mod run;
+mod table;
 pub mod usage;
 
 use std::ffi::OsString;
@@ -111,6 +113,7 @@ impl Failure {
     fn status(&self) -> u8 {
         match self {
             Failure::Usage(_) | Failure::Job(_) | Failure::ReadyFd { .. } => USAGE,
+            Failure::Link(LinkError::Missing(_) | LinkError::NotBridge(_)) => USAGE,
             Failure::Config(error) => error.status(),
             Failure::Network(error) => error.status(),
             Failure::Nwfilter(error) => error.status(),
@@ -154,6 +157,13 @@ pub fn main(
     };
     if !closed.is_empty() {
         return failed(Failure::Closed(closed));
+    }
+    let args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1).is_some_and(|verb| verb == complete::VERB) {
+        let words: Vec<_> =
+            args.iter().skip(2).map(|word| word.to_string_lossy().into_owned()).collect();
+        let text = complete::complete(&words, &Environment::read());
+        return print(text.as_bytes()).map_or_else(failed, |()| 0);
     }
     let cli = match usage::parse(args) {
         Ok(cli) => cli,

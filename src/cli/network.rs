@@ -7,7 +7,6 @@
 
 use std::path::{Path, PathBuf};
 
-use comfy_table::{Table, presets};
 use serde::Serialize;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -17,6 +16,7 @@ use super::config::ConfigError;
 use super::document::{self, DocumentError, Stopped};
 use super::environment::Environment;
 use super::network_config::{self, NetworkConfig};
+use super::table::table;
 use super::{Failure, print, print_json, print_text};
 use crate::driver::{ConflictsError, Driver, DriverError, DriverSettings, Status};
 use crate::facts::Target;
@@ -37,7 +37,7 @@ pub(crate) enum NetworkError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The definitions cannot be read or changed so.
-    #[error(transparent)]
+    #[error("{error}{hint}", error = .0, hint = bridge_hint(.0))]
     Store(#[from] StoreError),
     /// The driver cannot do it.
     #[error(transparent)]
@@ -59,6 +59,9 @@ pub(crate) enum NetworkError {
         "the network {0} is not removed completely: the warnings above name what is left; mend the causes, then repeat netlaunch network destroy {0}"
     )]
     Left(NetworkName),
+    /// A network that is to be destroyed is not active.
+    #[error("the network {0} is not active; there is nothing to destroy")]
+    Inactive(NetworkName),
     /// What is to be edited is no network.
     #[error("{0}; correct that file, or define the network anew")]
     Uneditable(StoreError),
@@ -78,10 +81,24 @@ impl NetworkError {
             NetworkError::Conflicts(ConflictsError::Driver(error)) => error.is_callers(),
             NetworkError::Conflicts(ConflictsError::NoBridge(_)) => true,
             NetworkError::Document(error) => error.is_callers(),
-            NetworkError::Active(_) | NetworkError::Uneditable(_) => true,
+            NetworkError::Active(_) | NetworkError::Inactive(_) | NetworkError::Uneditable(_) => {
+                true
+            }
             _ => false,
         };
         if callers { super::USAGE } else { super::FAILED }
+    }
+}
+
+/// The option that does what libvirt's `<forward mode='bridge'>` is for.
+fn bridge_hint(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Document { error, .. }
+            if error.to_string().contains(": <forward mode='bridge'> is not supported") =>
+        {
+            "; a launch puts its guest on a bridge of the host with --bridge IFNAME"
+        }
+        _ => "",
     }
 }
 
@@ -152,8 +169,15 @@ pub(super) fn network(
         }
         NetworkVerb::Destroy(arg) => {
             let driver = driver(&config_dir, environment)?;
-            let left =
-                runtime()?.block_on(driver.destroy(&arg.name)).map_err(NetworkError::from)?;
+            let destroyed = runtime()?.block_on(driver.destroy(&arg.name));
+            let left = destroyed.map_err(|error| match error {
+                // A network that is not even defined is a mistake in the name.
+                DriverError::Inactive(name) => match store.get(&name) {
+                    Err(error @ StoreError::Unknown(_)) => NetworkError::Store(error),
+                    _ => NetworkError::Inactive(name),
+                },
+                other => other.into(),
+            })?;
             left.iter().for_each(|what| tracing::warn!("{what}"));
             if !left.is_empty() {
                 return Err(NetworkError::Left(arg.name.clone()).into());
@@ -347,19 +371,19 @@ fn list(json: bool, rows: Vec<Row>) -> Result<(), Failure> {
         let all = json!({ "version": LIST_VERSION, "networks": rows });
         return print_json(&all);
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["NAME", "STATE", "AUTOSTART", "BRIDGE", "MODE"]);
-    for row in &rows {
-        table.add_row([
+    let row = |row: &Row| {
+        [
             row.name.as_str(),
             row.state.name(),
             if row.autostart { "yes" } else { "no" },
             row.bridge.as_ref().map_or("-", |bridge| bridge.as_str()),
             row.mode.unwrap_or("-"),
-        ]);
-    }
-    print_text(&format!("{table}\n"))?;
+        ]
+        .map(str::to_owned)
+    };
+    let header = ["NAME", "STATE", "AUTOSTART", "BRIDGE", "MODE"];
+    let text = table(header, &rows.iter().map(row).collect::<Vec<_>>(), &[], &[0]);
+    print_text(&text)?;
     for error in rows.iter().filter_map(|row| row.error.as_ref()) {
         tracing::warn!("{error}");
     }

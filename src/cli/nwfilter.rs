@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use comfy_table::{Table, presets};
 use serde::Serialize;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -15,6 +14,7 @@ use super::nwfilter_check::check;
 use super::nwfilter_config::{self, NwfilterConfig};
 use super::nwfilter_error::NwfilterError;
 use super::nwfilter_explain::explain;
+use super::table::table;
 use super::{Failure, learn, print, print_json, print_text};
 use crate::binding::{BindingError, BindingSettings, Bindings, Learner, Status};
 use crate::definitions::Origin;
@@ -234,9 +234,7 @@ fn print_bindings(
 
 /// Shows the ports that have a filter.
 fn list_bindings(bindings: &Bindings) -> Result<(), Failure> {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["PORT", "FILTER", "MAC", "BACKEND", "LEARNT"]);
+    let mut rows = Vec::new();
     for status in bindings.list().map_err(NwfilterError::from)? {
         let binding = bindings.binding(&status).map_err(NwfilterError::from)?;
         let learnt = match bindings.learner(&status).map_err(NwfilterError::from)? {
@@ -246,7 +244,7 @@ fn list_bindings(bindings: &Bindings) -> Result<(), Failure> {
             Some(Learner { address: Some(address), .. }) => address.to_string(),
             Some(Learner { address: None, .. }) => "learning".to_owned(),
         };
-        table.add_row([
+        rows.push([
             status.port.to_string(),
             binding.filter.to_string(),
             binding.mac.to_string(),
@@ -254,7 +252,8 @@ fn list_bindings(bindings: &Bindings) -> Result<(), Failure> {
             learnt,
         ]);
     }
-    print_text(&format!("{table}\n"))
+    let header = ["PORT", "FILTER", "MAC", "BACKEND", "LEARNT"];
+    print_text(&table(header, &rows, &[4], &[1]))
 }
 
 /// Says where the definition is.
@@ -323,20 +322,19 @@ fn list(json: bool, rows: Vec<Row>) -> Result<(), Failure> {
         let all = json!({ "version": LIST_VERSION, "filters": rows });
         return print_json(&all);
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["NAME", "FROM", "CHAIN", "PRIORITY", "UUID"]);
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    for row in &rows {
-        table.add_row([
+    let row = |row: &Row| {
+        [
             row.name.to_string(),
             row.origin.to_owned(),
             or_dash(row.chain.clone()),
             or_dash(row.priority.map(|priority| priority.to_string())),
             or_dash(row.uuid.map(|uuid| uuid.to_string())),
-        ]);
-    }
-    print_text(&format!("{table}\n"))?;
+        ]
+    };
+    let header = ["NAME", "FROM", "CHAIN", "PRIORITY", "UUID"];
+    let text = table(header, &rows.iter().map(row).collect::<Vec<_>>(), &[], &[0, 4]);
+    print_text(&text)?;
     for error in rows.iter().filter_map(|row| row.error.as_ref()) {
         tracing::warn!("{error}");
     }

@@ -1,10 +1,10 @@
 //! `netlaunch probe`: what this host can do, for people and for programs.
 
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use super::environment::Environment;
 use super::request::Programs;
+use super::table::table;
 use super::{Failure, print_json, print_text};
 use crate::facts::{Ability, Facts};
 use crate::plan::{Candidate, Request, candidates};
@@ -58,45 +58,38 @@ fn text(facts: &Facts, survey: &Survey, candidates: &[Candidate]) -> String {
         Some(candidate) => format!("auto would choose {}.\n", candidate.backend),
         None => "No backend can serve on this host.\n".to_owned(),
     };
-    let mut backends = table(["BACKEND", "USABLE", "WHY", "FIX"]);
-    for candidate in candidates {
-        backends.add_row([
-            candidate.backend.name(),
-            yes(candidate.usable),
-            &candidate.why,
-            candidate.fix.as_deref().unwrap_or("-"),
-        ]);
-    }
-    let mut rest = table(["ALSO", "USABLE", "WHY", "FIX"]);
+    let row = |name: &str, usable, why: &str, fix: Option<&str>| {
+        [name, yes(usable), why, fix.unwrap_or("-")].map(str::to_owned)
+    };
+    let backends: Vec<_> = candidates
+        .iter()
+        .map(|c| row(c.backend.name(), c.usable, &c.why, c.fix.as_deref()))
+        .collect();
     let kernel = &survey.kernel;
-    for (name, Ability { usable, why, fix }) in [
+    let mut rest: Vec<_> = [
         ("user namespaces", &kernel.user_namespaces),
         ("PID namespaces", &kernel.pid_namespaces),
         ("KVM", &kernel.kvm),
-    ] {
-        rest.add_row([name, yes(*usable), why, fix.as_deref().unwrap_or("-")]);
-    }
+    ]
+    .into_iter()
+    .map(|(name, Ability { usable, why, fix })| row(name, *usable, why, fix.as_deref()))
+    .collect();
     let libvirt = survey.libvirt.passt_backend == Some(true);
-    rest.add_row(["libvirt with passt", yes(libvirt), &survey.libvirt.why, "-"]);
+    rest.push(row("libvirt with passt", libvirt, &survey.libvirt.why, None));
     if let Some(why) = &facts.host.unknown {
-        rest.add_row(["the host's routes", "no", why, "mount /proc"]);
+        rest.push(row("the host's routes", false, why, Some("mount /proc")));
     }
     if let Some(profile) = &facts.passt.confinement {
         let dirs: Vec<_> = profile.writable.iter().map(|d| d.display().to_string()).collect();
         let why = format!("passt may make files only below {}", dirs.join(", "));
-        rest.add_row(["AppArmor", "yes", &format!("profile {}: {why}", profile.profile), "-"]);
+        rest.push(row("AppArmor", true, &format!("profile {}: {why}", profile.profile), None));
     }
-    format!("{choice}\n{backends}\n\n{rest}\n")
+    let (wrap, cut) = (&[0, 2, 3], &[2, 3]);
+    let backends = table(["BACKEND", "USABLE", "WHY", "FIX"], &backends, wrap, cut);
+    let rest = table(["ALSO", "USABLE", "WHY", "FIX"], &rest, wrap, cut);
+    format!("{choice}\n{backends}\n{rest}")
 }
 
 fn yes(usable: bool) -> &'static str {
     if usable { "yes" } else { "no" }
-}
-
-fn table(header: [&str; 4]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header);
-    table
 }

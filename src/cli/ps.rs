@@ -1,10 +1,10 @@
 //! `netlaunch ps`: what runs now.
 
-use comfy_table::{Table, presets};
 use serde_json::json;
 
 use super::args::PsArgs;
 use super::environment::Environment;
+use super::table::table;
 use super::{Failure, print_json, print_text};
 use crate::launch::record::{Learnt, RECORD_VERSION, Record, running};
 use crate::printable::printable;
@@ -16,7 +16,7 @@ pub(super) fn ps(args: &PsArgs, environment: &Environment) -> Result<u8, Failure
         let all = json!({ "version": RECORD_VERSION, "launches": records });
         print_json(&all)?;
     } else {
-        print_text(&format!("{}\n", table(&records)))?;
+        print_text(&text(&records))?;
     }
     Ok(0)
 }
@@ -33,12 +33,9 @@ fn address(record: &Record) -> String {
     }
 }
 
-fn table(records: &[Record]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["NAME", "PID", "BACKEND", "QEMU", "PASST", "TAP", "ADDRESS", "PORTS"]);
+fn text(records: &[Record]) -> String {
     let pid = |pid: Option<i32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-    for record in records {
+    let row = |record: &Record| {
         let transport = record.transport.map(|t| format!("/{}", t.name()));
         let bridge = record.bridge.as_ref();
         let joined = bridge.map(|bridge| match &bridge.network {
@@ -47,7 +44,7 @@ fn table(records: &[Record]) -> Table {
         });
         let by = transport.or(joined).unwrap_or_default();
         let ports: Vec<String> = record.publish.iter().map(|p| p.to_string()).collect();
-        table.add_row([
+        [
             printable(&record.name).into_owned(),
             record.pid.to_string(),
             format!("{}{by}", record.backend),
@@ -58,7 +55,8 @@ fn table(records: &[Record]) -> Table {
                 .map_or_else(|| "-".to_owned(), ToString::to_string),
             address(record),
             if ports.is_empty() { "-".to_owned() } else { ports.join(" ") },
-        ]);
-    }
-    table
+        ]
+    };
+    let header = ["NAME", "PID", "BACKEND", "QEMU", "PASST", "TAP", "ADDRESS", "PORTS"];
+    table(header, &records.iter().map(row).collect::<Vec<_>>(), &[7], &[0, 2])
 }

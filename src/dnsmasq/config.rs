@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use crate::types::{DomainName, InterfaceName, Mac};
+use crate::types::{DomainName, HostName, InterfaceName, Mac};
 
 /// Everything that one bridge's dnsmasq does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +125,7 @@ pub enum Client {
     /// The one with this DHCPv6 unique identifier: pairs of hexadecimal digits with colons.
     Duid(String),
     /// The one that calls itself so.
-    Name(DomainName),
+    Name(HostName),
 }
 
 /// A guest with an address or name of its own.
@@ -136,7 +136,7 @@ pub struct DhcpHost {
     /// Its address.
     pub address: Option<IpAddr>,
     /// The name it is told, and known by in DNS; with [`Client::Name`] it is that.
-    pub name: Option<DomainName>,
+    pub name: Option<HostName>,
     /// For how long.
     pub lease: Option<Lease>,
 }
@@ -174,7 +174,7 @@ pub struct DnsHost {
     /// The address.
     pub address: IpAddr,
     /// At least one name.
-    pub names: Vec<DomainName>,
+    pub names: Vec<HostName>,
 }
 
 /// A service (RFC 2782).

@@ -3,7 +3,9 @@
 //! A line is read up to 1024 bytes; a value in double quotes may hold commas, and a backslash
 //! before a quote or backslash.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::config::{
@@ -46,7 +48,7 @@ impl DhcpDns {
         let hosts = self.dns.as_ref().map_or(&[][..], |dns| &dns.hosts);
         Ok(Rendered {
             conf: conf.0,
-            dhcp_hosts: self.hosts.iter().map(dhcp_host).collect::<Result<_, _>>()?,
+            dhcp_hosts: dhcp_hosts(&self.hosts)?,
             dns_hosts: hosts.iter().map(dns_host).collect::<Result<_, _>>()?,
         })
     }
@@ -180,6 +182,33 @@ fn time(lease: Lease) -> String {
     }
 }
 
+/// Writes one line for each address: dnsmasq refuses a second line with the same one, and takes
+/// several MAC addresses in a line (dnsmasq(8), `--dhcp-host`).
+fn dhcp_hosts(hosts: &[DhcpHost]) -> Result<String, ConfigError> {
+    let mut cards: BTreeMap<IpAddr, Vec<&Client>> = BTreeMap::new();
+    for host in hosts {
+        if let (Client::Mac(_), Some(address)) = (&host.client, host.address) {
+            cards.entry(address).or_default().push(&host.client);
+        }
+    }
+    let mut lines = String::new();
+    for host in hosts {
+        if let (Client::Mac(mac), Some(address)) = (&host.client, host.address) {
+            let Some(cards) = cards.remove(&address) else { continue };
+            for card in cards {
+                if let Client::Mac(other) = card
+                    && other != mac
+                {
+                    // Writing to a string cannot fail.
+                    let _ = write!(lines, "{other},");
+                }
+            }
+        }
+        lines.push_str(&dhcp_host(host)?);
+    }
+    Ok(lines)
+}
+
 fn dhcp_host(host: &DhcpHost) -> Result<String, ConfigError> {
     let mut parts = Vec::new();
     match &host.client {
@@ -283,6 +312,25 @@ mod tests {
         assert_eq!(quoted("say \"hi\" \\ #"), r#""say \"hi\" \\ #""#);
         assert!(super::quoted("it", "a\nb").is_err());
         assert!(super::quoted("it", &"ä".repeat(900)).is_err());
+    }
+
+    #[test]
+    fn the_cards_of_one_guest_have_one_line() {
+        let host = |mac: &str, address: &str| DhcpHost {
+            client: Client::Mac(mac.parse().unwrap()),
+            address: Some(address.parse().unwrap()),
+            name: Some("web".parse().unwrap()),
+            lease: None,
+        };
+        let hosts = [
+            host("52:54:00:00:00:01", "10.0.0.9"),
+            host("52:54:00:00:00:02", "10.0.0.8"),
+            host("52:54:00:00:00:03", "10.0.0.9"),
+        ];
+        assert_eq!(
+            dhcp_hosts(&hosts).unwrap(),
+            "52:54:00:00:00:03,52:54:00:00:00:01,10.0.0.9,web\n52:54:00:00:00:02,10.0.0.8,web\n"
+        );
     }
 
     #[test]

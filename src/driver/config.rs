@@ -103,11 +103,12 @@ fn lease(lease: Option<network::Lease>) -> Option<served::Lease> {
 fn ranges(ip: &Ip) -> Vec<Range> {
     let dhcp = ip.dhcp.as_ref();
     let listed = dhcp.map(|dhcp| dhcp.ranges.as_slice()).unwrap_or_default();
+    let listed: Vec<_> = listed.iter().flat_map(|range| range.without(ip.net.addr())).collect();
     match ip.net {
         IpNet::V4(net) => {
             let netmask = net.netmask();
             let mut ranges: Vec<Range> = Vec::new();
-            for range in listed {
+            for range in &listed {
                 if let (IpAddr::V4(start), IpAddr::V4(end)) = (range.first, range.last) {
                     ranges.push(Range::V4 { start, end, netmask, lease: lease(range.lease) });
                 }
@@ -120,7 +121,7 @@ fn ranges(ip: &Ip) -> Vec<Range> {
         IpNet::V6(net) => {
             let (subnet, prefix) = (net.network(), net.prefix_len());
             let mut ranges: Vec<Range> = Vec::new();
-            for range in listed {
+            for range in &listed {
                 if let (IpAddr::V6(start), IpAddr::V6(end)) = (range.first, range.last) {
                     ranges.push(Range::V6 { start, end, prefix, lease: lease(range.lease) });
                 }

@@ -152,12 +152,13 @@ fn check_ranges(index: usize, ip: &Ip, dhcp: &Dhcp) -> Result {
     for (number, range) in dhcp.ranges.iter().enumerate() {
         let part = Part::Range(index, number);
         let (first, last, own) = (range.first, range.last, ip.net.addr());
-        let ends = first <= own && own <= last && first.is_ipv4() == own.is_ipv4();
-        if ends && last.is_ipv4() == own.is_ipv4() {
-            return problem(part, CheckError::RangeOwn { first, last, own });
+        if first == own && last == own {
+            return problem(part, CheckError::RangeOwn { own });
         }
-        guest_address(part, ip, first)?;
-        guest_address(part, ip, last)?;
+        // A range may hold the bridge's own address: DhcpRange::without leaves the address out.
+        for end in [first, last].into_iter().filter(|end| *end != own) {
+            guest_address(part, ip, end)?;
+        }
         if first > last {
             return problem(part, CheckError::Backwards { first, last });
         }
@@ -186,11 +187,26 @@ fn check_hosts(network: &Network, index: usize, ip: &Ip, dhcp: &Dhcp) -> Result 
             _ => {}
         }
         guest_address(part, ip, host.ip)?;
-        for twice in [host.ip.to_string(), client_text(host)] {
-            if !seen.insert(twice.clone()) {
-                return problem(part, CheckError::HostTwice(twice));
-            }
+        if let Some(other) = dhcp.hosts[..number].iter().find(|other| other.ip == host.ip) {
+            check_shared(part, host, other)?;
         }
+        let twice = client_text(host);
+        if !seen.insert(twice.clone()) {
+            return problem(part, CheckError::HostTwice(twice));
+        }
+    }
+    Ok(())
+}
+
+/// Checks two hosts with one address: the network cards of one guest, known by their MAC addresses.
+/// dnsmasq gives the address to one card at a time, with one name and one lease time.
+fn check_shared(part: Part, host: &DhcpHost, other: &DhcpHost) -> Result {
+    let (Client::Mac(..), Client::Mac(..)) = (&host.client, &other.client) else {
+        return problem(part, CheckError::HostTwice(host.ip.to_string()));
+    };
+    let lower = |host: &DhcpHost| host.client.name().map(|n| n.as_str().to_ascii_lowercase());
+    if lower(host) != lower(other) || host.lease != other.lease {
+        return problem(part, CheckError::Shared(host.ip));
     }
     Ok(())
 }

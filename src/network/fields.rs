@@ -39,8 +39,26 @@ pub(super) fn need<T, E: Display>(
     take.value_with(name, read)?.ok_or_else(|| take.missing(name))
 }
 
-/// The attributes `family`, `address`, and `netmask` or `prefix`.
-pub(super) fn subnet(take: &mut Take<'_>) -> Result<IpNet> {
+/// The prefix length of an address that is written without one: that of its class (RFC 791, 3.2),
+/// and 64 for IPv6. Addresses of the classes D and E have none.
+pub(super) fn class_prefix(address: IpAddr) -> Option<u8> {
+    match address {
+        IpAddr::V6(_) => Some(64),
+        IpAddr::V4(address) => match address.octets()[0] {
+            0..=127 => Some(8),
+            128..=191 => Some(16),
+            192..=223 => Some(24),
+            224.. => None,
+        },
+    }
+}
+
+/// Reads the attributes `family`, `address`, and `netmask` or `prefix`. `default` gives the prefix
+/// length where the document has neither.
+pub(super) fn subnet(
+    take: &mut Take<'_>,
+    default: impl FnOnce(IpAddr) -> Option<u8>,
+) -> Result<IpNet> {
     let v6 = take.choice("family", &[("ipv4", false), ("ipv6", true)])?.unwrap_or(false);
     let ip = need(take, "address", |text| match address(text)? {
         ip if ip.is_ipv6() == v6 => Ok(ip),
@@ -60,8 +78,11 @@ pub(super) fn subnet(take: &mut Take<'_>) -> Result<IpNet> {
     let prefix = match (prefix, netmask) {
         (Some(prefix), None) | (None, Some(prefix)) => prefix,
         (Some(_), Some(_)) => return Err(take.bad("prefix and netmask are the same: remove one")),
-        (None, None) if v6 => return Err(take.missing("prefix")),
-        (None, None) => return Err(take.bad("its subnet is missing: add prefix or netmask")),
+        (None, None) => match default(ip) {
+            Some(prefix) => prefix,
+            None if v6 => return Err(take.missing("prefix")),
+            None => return Err(take.bad("its subnet is missing: add prefix or netmask")),
+        },
     };
     IpNet::new(ip, prefix).map_err(|why| take.bad(why))
 }

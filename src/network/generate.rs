@@ -7,7 +7,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::{DomainName, InterfaceName, Mac, PortRange, Protocol};
+use crate::types::{DomainName, HostName, InterfaceName, Mac, PortRange, Protocol};
 
 /// Values of `T` from texts of a pattern.
 fn text<T>(pattern: &'static str) -> impl Strategy<Value = T>
@@ -19,6 +19,11 @@ where
 
 fn domain() -> impl Strategy<Value = DomainName> {
     text("[a-z0-9]([a-z0-9-]{0,5}[a-z])?(\\.[a-z]{1,3}){0,2}")
+}
+
+/// A name of a guest in DHCP; libvirt's schema takes an underscore there, but not in DNS.
+fn host_name() -> impl Strategy<Value = HostName> {
+    text("[a-z0-9]([a-z0-9_-]{0,5}[a-z])?(\\.[a-z]{1,3}){0,2}")
 }
 
 fn device() -> impl Strategy<Value = InterfaceName> {
@@ -72,8 +77,8 @@ fn dns() -> impl Strategy<Value = Dns> {
         (domain(), ip()).prop_map(|(domain, ip)| Forwarder::Domain(domain, ip)),
         domain().prop_map(Forwarder::Host),
     ];
-    let host =
-        (ip(), prop::collection::vec(domain(), 1..3)).prop_map(|(ip, names)| DnsHost { ip, names });
+    let host = (ip(), prop::collection::vec(domain().prop_map(HostName::from), 1..3))
+        .prop_map(|(ip, names)| DnsHost { ip, names });
     let target = (of(domain()), of(any::<u16>()), of(any::<u16>()), of(any::<u16>()))
         .prop_map(|(host, port, priority, weight)| SrvTarget { host, port, priority, weight });
     let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
@@ -110,9 +115,9 @@ fn dhcp() -> impl Strategy<Value = Dhcp> {
     ]
     .prop_map(|text| text.parse().unwrap());
     let client = prop_oneof![
-        (mac(), of(domain())).prop_map(|(mac, name)| Client::Mac(mac, name)),
-        (duid, of(domain())).prop_map(|(duid, name)| Client::Duid(duid, name)),
-        domain().prop_map(Client::Name),
+        (mac(), of(host_name())).prop_map(|(mac, name)| Client::Mac(mac, name)),
+        (duid, of(host_name())).prop_map(|(duid, name)| Client::Duid(duid, name)),
+        host_name().prop_map(Client::Name),
     ];
     let host =
         (client, ip(), lease()).prop_map(|(client, ip, lease)| DhcpHost { client, ip, lease });

@@ -5,13 +5,13 @@
 //! a document may leave out and netlaunch then chooses (UUID, MAC address, bridge) is in it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
 use super::values::{BootFile, Duid, NetworkName, ServiceName, TftpRoot, TxtValue, ZoneName};
-use crate::types::{DomainName, InterfaceName, Mac, PortRange, Protocol, Uuid};
+use crate::types::{DomainName, HostName, InterfaceName, Mac, PortRange, Protocol, Uuid};
 
 /// A virtual network: a bridge of the host, its addresses, and what the host does for its guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,7 +191,7 @@ pub struct DnsHost {
     /// The address.
     pub ip: IpAddr,
     /// Its names, one at least.
-    pub names: Vec<DomainName>,
+    pub names: Vec<HostName>,
 }
 
 /// An SRV record (RFC 2782).
@@ -264,6 +264,30 @@ pub struct DhcpRange {
     pub lease: Option<Lease>,
 }
 
+impl DhcpRange {
+    /// The parts of the range without `own`, the bridge's address: none, one or two, lowest first.
+    pub fn without(&self, own: IpAddr) -> Vec<DhcpRange> {
+        if own < self.first || self.last < own {
+            return vec![self.clone()];
+        }
+        let step = |by: i8| match own {
+            IpAddr::V4(own) => {
+                let number = u32::from(own);
+                let near = if by < 0 { number.checked_sub(1) } else { number.checked_add(1) };
+                near.map(|number| IpAddr::from(Ipv4Addr::from(number)))
+            }
+            IpAddr::V6(own) => {
+                let number = u128::from(own);
+                let near = if by < 0 { number.checked_sub(1) } else { number.checked_add(1) };
+                near.map(|number| IpAddr::from(Ipv6Addr::from(number)))
+            }
+        };
+        let below = step(-1).map(|last| DhcpRange { last, ..self.clone() });
+        let above = step(1).map(|first| DhcpRange { first, ..self.clone() });
+        below.into_iter().chain(above).filter(|part| part.first <= part.last).collect()
+    }
+}
+
 /// The address of a particular guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DhcpHost {
@@ -279,16 +303,16 @@ pub struct DhcpHost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Client {
     /// By its hardware address (IPv4); it is given the name.
-    Mac(Mac, Option<DomainName>),
+    Mac(Mac, Option<HostName>),
     /// By its identifier (IPv6); it is given the name.
-    Duid(Duid, Option<DomainName>),
+    Duid(Duid, Option<HostName>),
     /// By the name it says it has.
-    Name(DomainName),
+    Name(HostName),
 }
 
 impl Client {
     /// The name it is given or has.
-    pub fn name(&self) -> Option<&DomainName> {
+    pub fn name(&self) -> Option<&HostName> {
         match self {
             Client::Mac(_, name) | Client::Duid(_, name) => name.as_ref(),
             Client::Name(name) => Some(name),
@@ -334,5 +358,35 @@ impl Network {
     /// Whether the bridge has an IPv6 address, or guests speak IPv6 without one.
     pub fn has_ipv6(&self) -> bool {
         self.ipv6 || self.ips.iter().any(|ip| ip.net.addr().is_ipv6())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_leaves_the_bridge_s_own_address_out() {
+        let range = |first: &str, last: &str| DhcpRange {
+            first: first.parse().unwrap(),
+            last: last.parse().unwrap(),
+            lease: None,
+        };
+        for (first, last, own, parts) in [
+            ("10.0.0.1", "10.0.0.9", "10.0.0.1", &[("10.0.0.2", "10.0.0.9")][..]),
+            ("10.0.0.2", "10.0.0.9", "10.0.0.9", &[("10.0.0.2", "10.0.0.8")]),
+            (
+                "10.0.0.2",
+                "10.0.0.9",
+                "10.0.0.5",
+                &[("10.0.0.2", "10.0.0.4"), ("10.0.0.6", "10.0.0.9")],
+            ),
+            ("10.0.0.2", "10.0.0.9", "10.0.0.1", &[("10.0.0.2", "10.0.0.9")]),
+            ("10.0.0.1", "10.0.0.1", "10.0.0.1", &[]),
+            ("fd00::1", "fd00::9", "fd00::1", &[("fd00::2", "fd00::9")]),
+        ] {
+            let parts: Vec<_> = parts.iter().map(|(first, last)| range(first, last)).collect();
+            assert_eq!(range(first, last).without(own.parse().unwrap()), parts, "{own}");
+        }
     }
 }

@@ -110,15 +110,11 @@ pub enum CheckError {
     /// The bridge's own address for a guest.
     #[error("{0} is the bridge's own address: no guest can have it")]
     Own(IpAddr),
-    /// A range with the bridge's own address.
+    /// A range that has the bridge's own address only.
     #[error(
-        "the range {first} to {last} contains {own}, the bridge's own address: end it before, or start it after"
+        "the range has {own} only, the bridge's own address, and no guest can have that: add other addresses"
     )]
     RangeOwn {
-        /// Its lowest address.
-        first: IpAddr,
-        /// Its highest.
-        last: IpAddr,
         /// The bridge's.
         own: IpAddr,
     },
@@ -157,6 +153,11 @@ pub enum CheckError {
     /// Two hosts that are the same.
     #[error("{0} is another <host>'s already: remove one of them")]
     HostTwice(String),
+    /// Two MAC addresses for one IP address, with different names or lease times.
+    #[error(
+        "another <host> has {0} with another name or lease: an address has one of each, so give both hosts the same"
+    )]
+    Shared(IpAddr),
     /// A guest with the bridge's hardware address.
     #[error("{0} is the bridge's own MAC address: no guest can have it")]
     OwnMac(Mac),

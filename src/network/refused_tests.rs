@@ -36,6 +36,10 @@ fn refused_where_it_stands() {
             "2:9: the attribute macTableManager of <bridge> is not supported",
         ),
         ("<domain name='a' register='yes'/>", "2:18: the attribute register of <domain> is not"),
+        (
+            "<dns><forwarder addr='10.0.0.2' port='5353'/></dns>",
+            "2:33: the attribute port of <forwarder> is not supported",
+        ),
         ("<d:options xmlns:d='u'/>", "2:1: 'd:options' uses a namespace"),
         // Unknown or missing.
         (
@@ -100,7 +104,8 @@ fn refused_where_it_stands() {
             "<forward><nat><address start='fd00::1' end='fd00::2'/></nat></forward>",
             "2:31: start of <address>: \"fd00::1\" is not an IPv4",
         ),
-        ("<ip address='10.0.0.1'/>", "2:1: <ip>: its subnet is missing"),
+        ("<ip address='240.0.0.1'/>", "2:1: <ip>: its subnet is missing"),
+        ("<route address='10.0.0.0' gateway='10.0.0.2'/>", "2:1: <route>: its subnet is missing"),
         ("<ip address='10.0.0.1' prefix='33'/>", "2:32: prefix of <ip>: 33 is too long"),
         (
             "<ip address='10.0.0.1' netmask='255.0.255.0'/>",
@@ -231,8 +236,8 @@ fn parts_that_do_not_go_together() {
             "3:1: the range 10.0.0.9 to 10.0.0.8 runs backwards",
         ),
         (
-            dhcp(&range("10.0.0.1", "10.0.0.8")),
-            "3:1: the range 10.0.0.1 to 10.0.0.8 contains 10.0.0.1, the bridge's own",
+            dhcp(&range("10.0.0.1", "10.0.0.1")),
+            "3:1: the range has 10.0.0.1 only, the bridge's own address",
         ),
         (dhcp(&range("10.0.0.2", "10.0.1.8")), "3:1: 10.0.1.8 is outside the subnet 10.0.0.0/24"),
         (dhcp(&range("9.0.0.2", "9.0.0.8")), "3:1: 9.0.0.2 is outside"),
@@ -247,7 +252,7 @@ fn parts_that_do_not_go_together() {
         ),
         (
             dhcp6(&range("fd00::", "fd00:0:0:1::")),
-            "3:1: the range fd00:: to fd00:0:0:1:: contains fd00::1",
+            "3:1: fd00:: is the network address of fd00::/64",
         ),
         (
             dhcp6(&host("mac='52:54:00:00:00:02'", "fd00::2")),
@@ -267,6 +272,14 @@ fn parts_that_do_not_go_together() {
         (
             dhcp(&format!("{}\n{}", host("name='a'", "10.0.0.2"), host("name='b'", "10.0.0.2"))),
             "4:1: 10.0.0.2 is another <host>'s already",
+        ),
+        (
+            dhcp(&format!(
+                "{}\n{}",
+                host("mac='52:54:0:0:0:2' name='a'", "10.0.0.2"),
+                host("mac='52:54:0:0:0:3' name='b'", "10.0.0.2")
+            )),
+            "4:1: another <host> has 10.0.0.2 with another name",
         ),
         (
             dhcp(&format!("{}\n{}", host("name='a'", "10.0.0.2"), host("name='A'", "10.0.0.3"))),

@@ -13,7 +13,7 @@ use crate::types::checked_text::checked_text;
 pub enum ValueError {
     /// Not a network's name.
     #[error(
-        "{0:?} cannot name a network: use 1 to 64 letters, digits, '-', '.', '_' or '+', a letter, digit or '_' first"
+        "{0:?} cannot name a network: use 1 to 64 letters, digits, inner spaces, '-', '.', '_' or '+', a letter, digit or '_' first"
     )]
     Network(String),
     /// Not a firewalld zone (firewalld's own limit is 17 characters).
@@ -53,7 +53,7 @@ checked_text!(
     /// What a network is called; also the name of its file.
     NetworkName, ValueError::Network, |text| {
         let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-        starts && text.len() <= 64 && of(text, b"-._+")
+        starts && text.len() <= 64 && of(text, b"-._+ ") && !text.ends_with(' ')
     }
 );
 checked_text!(
@@ -160,8 +160,8 @@ mod tests {
     fn tables() {
         let long = |n: usize| "a".repeat(n);
         all::<NetworkName>(
-            &["default", "n1", "_x", "a.b-c+d", &long(64)],
-            &["", ".a", "-a", "a/b", "..", "a b", "ä", "a\n", &long(65)],
+            &["default", "n1", "_x", "a.b-c+d", "my lab", &long(64)],
+            &["", ".a", "-a", "a/b", "..", " a", "a ", "a\tb", "ä", "a\n", &long(65)],
         );
         all::<ZoneName>(&["libvirt", "a_b-c"], &["", "a.b", &long(18)]);
         all::<BootFile>(&["pxelinux.0", "a b/ä"], &["", "a,b", "a\nb", "\"", "\\", &long(128)]);

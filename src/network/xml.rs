@@ -3,14 +3,14 @@
 //! A value that makes no sense by itself is refused here, at its own place; what does not go
 //! together is for [`super::check`], and [`Places`] tells it where the parts are.
 
-use super::fields::{address, address_v4, need, number, subnet};
+use super::fields::{address, address_v4, class_prefix, need, number, subnet};
 use super::model::{
     AddressRange, Bootp, Bridge, Client, Dhcp, DhcpHost, DhcpRange, Dns, DnsHost, Domain, Forward,
     Forwarder, Ip, Lease, Nat, Network, Route, Srv, SrvTarget, Txt,
 };
 use super::places::{Part, Places};
 use super::values::device;
-use crate::types::{DomainName, InterfaceName, Mac, PortRange, Protocol, Uuid};
+use crate::types::{DomainName, HostName, InterfaceName, Mac, PortRange, Protocol, Uuid};
 use crate::xml::{self, Mistake, Take, XmlError};
 
 /// What a document gets that leaves these out.
@@ -70,9 +70,15 @@ fn network(take: &mut Take<'_>, fill: Option<&Fill>, places: &mut Places) -> Res
     places.note(Part::Name, name.place);
     let name = name.take(Take::text_value)?;
     let uuid = match take.child("uuid")? {
-        Some(uuid) => {
+        // libvirt's tools write an empty <uuid/> for "choose one".
+        Some(uuid) if !(fill.is_some() && uuid.text.trim().is_empty()) => {
             places.note(Part::Uuid, uuid.place);
             uuid.take(Take::text_value)?
+        }
+        Some(uuid) => {
+            places.note(Part::Uuid, uuid.place);
+            uuid.take(|take| Ok(take.text()))?;
+            fill.map(|fill| fill.uuid).ok_or_else(|| take.missing_child("uuid"))?
         }
         None => fill.map(|fill| fill.uuid).ok_or_else(|| take.missing_child("uuid"))?,
     };
@@ -113,7 +119,13 @@ fn network(take: &mut Take<'_>, fill: Option<&Fill>, places: &mut Places) -> Res
         element.take(|take| {
             take.refuse_attributes(&["register"])?;
             let local_only = take.yes_no("localOnly")?.unwrap_or(false);
-            Ok(Domain { name: take.required("name")?, local_only })
+            let name = take.value_with("name", |text| match text {
+                "" => Ok(None),
+                _ => text.parse().map(Some),
+            })?;
+            // An empty name is no domain, as in libvirt.
+            let name = name.ok_or_else(|| take.missing("name"))?;
+            Ok(name.map(|name| Domain { name, local_only }))
         })
     });
     let dns = take.child("dns")?.map(|element| element.take(dns));
@@ -136,7 +148,7 @@ fn network(take: &mut Take<'_>, fill: Option<&Fill>, places: &mut Places) -> Res
         bridge,
         mac,
         mtu: mtu.transpose()?,
-        domain: domain.transpose()?,
+        domain: domain.transpose()?.flatten(),
         dns: dns.transpose()?.unwrap_or_default(),
         ips,
         routes,
@@ -256,6 +268,7 @@ fn dns(take: &mut Take<'_>) -> Result<Dns> {
 }
 
 fn forwarder(take: &mut Take<'_>) -> Result<Forwarder> {
+    take.refuse_attributes(&["port"])?;
     match (take.value::<DomainName>("domain")?, take.value_with("addr", address)?) {
         (None, Some(addr)) => Ok(Forwarder::All(addr)),
         (Some(domain), Some(addr)) => Ok(Forwarder::Domain(domain, addr)),
@@ -266,7 +279,7 @@ fn forwarder(take: &mut Take<'_>) -> Result<Forwarder> {
 
 fn dns_host(take: &mut Take<'_>) -> Result<DnsHost> {
     let ip = need(take, "ip", address)?;
-    let names: Vec<DomainName> =
+    let names: Vec<HostName> =
         take.children("hostname").map(|e| e.take(Take::text_value)).collect::<Result<_>>()?;
     if names.is_empty() { Err(take.missing_child("hostname")) } else { Ok(DnsHost { ip, names }) }
 }
@@ -292,7 +305,7 @@ fn srv(take: &mut Take<'_>) -> Result<Srv> {
 }
 
 fn ip(take: &mut Take<'_>, index: usize, places: &mut Places) -> Result<Ip> {
-    let net = subnet(take)?;
+    let net = subnet(take, class_prefix)?;
     let local_ptr = take.yes_no("localPtr")?.unwrap_or(false);
     let tftp = take.child("tftp")?.map(|element| {
         places.note(Part::Tftp(index), element.place);
@@ -362,7 +375,7 @@ fn lease(take: &mut Take<'_>) -> Result<Option<Lease>> {
 }
 
 fn route(take: &mut Take<'_>) -> Result<Route> {
-    let net = subnet(take)?;
+    let net = subnet(take, |ip| ip.is_unspecified().then_some(0))?;
     let gateway = need(take, "gateway", address)?;
     let metric = take.value_with("metric", |text| match number::<u32>(text)?.try_into() {
         Ok(metric) => Ok(metric),

@@ -90,7 +90,7 @@ fn values_refused_where_they_stand() {
             "<tcp flags='SYN'/>",
             "3:13: flags of <tcp>: \"SYN\" is not a set of TCP flags: write MASK/SET",
         ),
-        ("<tcp flags='SYN/'/>", "3:13: flags of <tcp>"),
+        ("<tcp flags='SYN,/ALL'/>", "3:13: flags of <tcp>"),
         ("<tcp flags='SYN,ALL/SYN'/>", "3:13: flags of <tcp>"),
         (
             "<tcp state='NEW,NONE'/>",

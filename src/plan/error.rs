@@ -24,6 +24,9 @@ pub enum PlanError {
     /// The backend that was named cannot serve.
     #[error("{} cannot be used: {}; {}", .0.backend, .0.why, .0.fix.as_deref().unwrap_or("use --backend auto"))]
     Unusable(Candidate),
+    /// The backend that was named could serve, but not with these options.
+    #[error("{} cannot be used: {}; {}", .0.backend, .0.why, .0.fix.as_deref().unwrap_or("use --backend auto"))]
+    Options(Candidate),
     /// No backend can serve.
     #[error("no backend can serve: {}", list(.0))]
     NoBackend(Vec<Candidate>),
@@ -58,6 +61,7 @@ impl PlanError {
             self,
             PlanError::Request(_)
                 | PlanError::View(_)
+                | PlanError::Options(_)
                 | PlanError::Memory(_)
                 | PlanError::UserNotRoot(_)
         )

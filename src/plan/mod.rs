@@ -292,12 +292,29 @@ fn view(
         .map_err(PlanError::View)
 }
 
+/// The error of a named backend that cannot serve. slirp and the bridge do not lack options by their
+/// version: where the host can serve them without the options, the options are the mistake.
+fn unusable(candidate: Candidate, request: &Request, facts: &Facts) -> PlanError {
+    let plain = Request {
+        backend: request.backend,
+        attachment: request.attachment.clone(),
+        command: request.command.clone(),
+        ..Request::default()
+    };
+    let serves = |c: &Candidate| c.usable && c.backend == candidate.backend;
+    match candidate.backend {
+        Backend::Passt => PlanError::Unusable(candidate),
+        _ if candidates(&plain, facts).iter().any(serves) => PlanError::Options(candidate),
+        _ => PlanError::Unusable(candidate),
+    }
+}
+
 /// The backend, and why not the preferred one.
 fn choose(request: &Request, facts: &Facts) -> Result<(Backend, Option<String>), PlanError> {
     let candidates = candidates(request, facts);
     match request.backend {
         Some(named) => match candidates.into_iter().find(|c| c.backend == named) {
-            Some(candidate) if !candidate.usable => Err(PlanError::Unusable(candidate)),
+            Some(candidate) if !candidate.usable => Err(unusable(candidate, request, facts)),
             _ => Ok((named, None)),
         },
         None => {

@@ -20,6 +20,8 @@ pub fn xml(request: &Request, plan: &Plan) -> String {
             Some(name) => ("network", vec![Tag::new("source").attribute("network", name)]),
             None => ("bridge", vec![Tag::new("source").attribute("bridge", &bridge.bridge)]),
         },
+        // libvirt 12 starts passt with --vhost-user for this type and backend.
+        None if plan.transport == Some(Transport::VhostUser) => ("vhostuser", user(request, plan)),
         None => ("user", user(request, plan)),
     };
     Tag::new("interface")
@@ -50,10 +52,9 @@ pub fn unsaid(request: &Request, plan: &Plan) -> Vec<&'static str> {
         (request.gateway.is_some(), "--gateway"),
         (request.dns.is_some(), "--dns"),
         (!request.search.is_empty(), "--search"),
-        (request.hostname.is_some(), "--hostname"),
+        (!passt && request.hostname.is_some(), "--hostname"),
         (request.family == Family::V4, "--ipv4-only"),
         (request.family == Family::V6, "--ipv6-only"),
-        (plan.transport == Some(Transport::VhostUser), "--transport vhost-user"),
         (
             matches!(request.device, Device::Model(_)) && model(&request.device).is_none(),
             "--device",
@@ -77,7 +78,9 @@ fn model(device: &Device) -> Option<&str> {
 fn user(request: &Request, plan: &Plan) -> Vec<Tag> {
     let mut tags = Vec::new();
     if plan.backend == Backend::Passt {
-        tags.push(Tag::new("backend").attribute("type", "passt"));
+        // passt's --hostname; libvirt has this attribute since version 12.
+        let hostname = request.hostname.as_ref();
+        tags.push(Tag::new("backend").attribute("type", "passt").optional("hostname", hostname));
     }
     let interface = request.interface.as_ref();
     tags.extend(interface.map(|name| Tag::new("source").attribute("dev", name)));

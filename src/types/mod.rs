@@ -17,5 +17,5 @@ pub use device::{Device, DeviceError};
 pub use id::{Id, IdError};
 pub use mac::{EthernetAddress, Mac, MacError};
 pub use publish::{PortRange, Protocol, Publish, PublishError, overlap};
-pub use text::{DomainName, InterfaceName, LaunchName, TextError, UserName};
+pub use text::{DomainName, HostName, InterfaceName, LaunchName, TextError, UserName};
 pub use uuid::{Uuid, UuidError};

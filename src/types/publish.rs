@@ -1,8 +1,9 @@
 //! Published ports: host ports whose connections and datagrams reach the guest.
 //!
-//! Grammar: `[ADDR:]HOSTPORT[-END][:GUESTPORT][/tcp|udp]`. ADDR is an IPv4 address, or an IPv6
+//! Grammar: `[ADDR:]HOSTPORT[-END][:GUESTPORT[-END]][/tcp|udp]`, the protocol in any case. ADDR is an IPv4 address, or an IPv6
 //! address in brackets; without one only the host itself can connect (127.0.0.1). GUESTPORT is the
-//! first port in the guest, by default the same as on the host; a range keeps its length.
+//! first port in the guest, by default the same as on the host; a range keeps its length, and where
+//! the guest's end is written (docker's form), it must be the one that follows from that.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -92,7 +93,7 @@ pub struct Publish {
 pub enum PublishError {
     /// Not of the form above.
     #[error(
-        "{0:?} is not [ADDR:]HOSTPORT[-END][:GUESTPORT][/tcp|udp], such as 2222:22 or [::1]:8080:80/tcp"
+        "{0:?} is not [ADDR:]HOSTPORT[-END][:GUESTPORT[-END]][/tcp|udp], such as 2222:22 or [::1]:8080:80/tcp"
     )]
     Form(String),
     /// The part before the ports is no address.
@@ -134,6 +135,20 @@ pub enum PublishError {
     /// The guest's ports would pass 65535.
     #[error("the guest's ports in {0:?} would run past 65535: start lower or shorten the range")]
     GuestRange(String),
+    /// The guest's range has another length than the host's.
+    #[error(
+        "the ranges {host} and {guest} in {text:?} have different lengths: write {host}:{first}"
+    )]
+    Length {
+        /// The whole text.
+        text: String,
+        /// The host's ports.
+        host: PortRange,
+        /// The guest's ports.
+        guest: PortRange,
+        /// The first of the guest's ports.
+        first: u16,
+    },
     /// Neither tcp nor udp.
     #[error("{protocol:?} in {text:?} is not a protocol: use tcp or udp")]
     Protocol {
@@ -151,8 +166,8 @@ impl FromStr for Publish {
         let form = || PublishError::Form(text.to_owned());
         let (rest, protocol) = match text.split_once('/') {
             None => (text, Protocol::Tcp),
-            Some((rest, "tcp")) => (rest, Protocol::Tcp),
-            Some((rest, "udp")) => (rest, Protocol::Udp),
+            Some((rest, word)) if word.eq_ignore_ascii_case("tcp") => (rest, Protocol::Tcp),
+            Some((rest, word)) if word.eq_ignore_ascii_case("udp") => (rest, Protocol::Udp),
             Some((_, other)) => {
                 return Err(PublishError::Protocol {
                     text: text.to_owned(),
@@ -162,10 +177,13 @@ impl FromStr for Publish {
         };
         let (address, ports) = split_address(text, rest)?;
         let mut parts = ports.split(':');
-        let host = host_range(text, parts.next().ok_or_else(form)?)?;
-        let first = match parts.next() {
-            Some(part) => port(text, part)?,
-            None => host.first,
+        let host = port_range(text, parts.next().ok_or_else(form)?)?;
+        let (first, end) = match parts.next() {
+            Some(part) => match part.split_once('-') {
+                Some(_) => port_range(text, part).map(|range| (range.first, Some(range.last)))?,
+                None => (port(text, part)?, None),
+            },
+            None => (host.first, None),
         };
         if parts.next().is_some() {
             return Err(form());
@@ -173,6 +191,10 @@ impl FromStr for Publish {
         let last = first
             .checked_add(host.last - host.first)
             .ok_or_else(|| PublishError::GuestRange(text.to_owned()))?;
+        if let Some(end) = end.filter(|end| *end != last) {
+            let guest = PortRange { first, last: end };
+            return Err(PublishError::Length { text: text.to_owned(), host, guest, first });
+        }
         Ok(Publish { address, host, guest: PortRange { first, last }, protocol })
     }
 }
@@ -203,7 +225,7 @@ fn split_address<'a>(text: &str, rest: &'a str) -> Result<(IpAddr, &'a str), Pub
     Ok((address, ports))
 }
 
-fn host_range(text: &str, part: &str) -> Result<PortRange, PublishError> {
+fn port_range(text: &str, part: &str) -> Result<PortRange, PublishError> {
     let (first, last) = match part.split_once('-') {
         Some((first, last)) => (port(text, first)?, port(text, last)?),
         None => {
@@ -302,7 +324,7 @@ mod tests {
             ("1:2:3", PublishError::Form(t("1:2:3"))),
             ("90-80", PublishError::Backwards { text: t("90-80"), first: 90, last: 80 }),
             ("80-90:65530", PublishError::GuestRange(t("80-90:65530"))),
-            ("80-90:80-90", port("80-90:80-90", "80-90")),
+            ("80-90:80-", port("80-90:80-", "")),
             ("host:80", address("host:80", "host")),
             ("1.2.3:80", address("1.2.3:80", "1.2.3")),
             ("[::1]80", PublishError::Form(t("[::1]80"))),
@@ -317,6 +339,30 @@ mod tests {
             ("80/sctp", PublishError::Protocol { text: t("80/sctp"), protocol: t("sctp") }),
         ] {
             assert_eq!(text.parse::<Publish>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_guest_range_of_the_same_length_and_a_protocol_in_capitals_are_read() {
+        for (text, canonical) in [
+            ("8000-8010:9000-9010", "127.0.0.1:8000-8010:9000/tcp"),
+            ("0.0.0.0:80:80-80/UDP", "0.0.0.0:80:80/udp"),
+            ("[::1]:1-2:3-4/Tcp", "[::1]:1-2:3/tcp"),
+        ] {
+            assert_eq!(text.parse::<Publish>().unwrap().to_string(), canonical, "{text}");
+        }
+        for (text, why) in [
+            (
+                "8000-8010:9000-9009",
+                "the ranges 8000-8010 and 9000-9009 in \"8000-8010:9000-9009\" have different lengths: write 8000-8010:9000",
+            ),
+            (
+                "80:80-81",
+                "the ranges 80 and 80-81 in \"80:80-81\" have different lengths: write 80:80",
+            ),
+            ("80-81:91-90", "the range 91-90 in \"80-81:91-90\" runs backwards: write 90-91"),
+        ] {
+            assert_eq!(text.parse::<Publish>().unwrap_err().to_string(), why);
         }
     }
 

@@ -27,6 +27,18 @@ checked_text!(
     DomainName, TextError::Domain, is_domain
 );
 checked_text!(
+    /// The name of a guest in a virtual network's DHCP and DNS: a [`DomainName`], or one with inner
+    /// underscores. RFC 1123 has none of these, but guests do, and dnsmasq and libvirt accept them.
+    HostName, TextError::Domain, |text| is_domain(&text.replace('_', "-"))
+);
+
+impl From<DomainName> for HostName {
+    fn from(name: DomainName) -> Self {
+        HostName(name.into())
+    }
+}
+
+checked_text!(
     /// The name of one of the host's network interfaces.
     InterfaceName, TextError::Interface, is_interface
 );
@@ -77,6 +89,16 @@ mod tests {
             ["", ".", "a..b", "-a", "a-", "a_b", "a b", "a,b", &"a".repeat(64), &"a.".repeat(127)]
         {
             assert_eq!(bad.parse::<DomainName>(), Err(TextError::Domain(bad.to_owned())), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_has_inner_underscores() {
+        for good in ["a", "example.org", "my_vm", "my_vm.lab_1"] {
+            assert!(good.parse::<HostName>().is_ok(), "{good}");
+        }
+        for bad in ["", "_a", "a_", "a._b", "a b", "a,b", "a..b"] {
+            assert_eq!(bad.parse::<HostName>(), Err(TextError::Domain(bad.to_owned())), "{bad}");
         }
     }
 

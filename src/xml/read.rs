@@ -220,7 +220,9 @@ impl Tree<'_> {
             let value_at = inside + within(tag, &attribute.value);
             self.count(at)?;
             let name = attribute.key.0.to_owned();
-            if let Err(what) = check_name(&name) {
+            // A prefix may be declared; check_name refuses every name that uses one.
+            let prefix = name.strip_prefix("xmlns:");
+            if let Err(what) = check_name(prefix.unwrap_or(&name)) {
                 return Err(self.error(at, what));
             }
             if !self.text[..at].ends_with(|c: char| c.is_ascii_whitespace()) {
@@ -233,7 +235,9 @@ impl Tree<'_> {
             }
             let value_place = self.cursor.place(value_at);
             let value = self.value(value_at, &attribute.value)?;
-            attributes.push(Attribute { name, value, place, value_place });
+            if prefix.is_none() {
+                attributes.push(Attribute { name, value, place, value_place });
+            }
         }
         Ok(Element {
             name,

@@ -54,7 +54,9 @@ pub struct LaunchArgs {
 
     /// Ports of the host that reach the guest.
     #[arg(short, long, value_name = "PORT", help_heading = "Ports")]
-    #[arg(help = "Publish a guest port: [ADDR:]HOSTPORT[-END][:GUESTPORT][/tcp|udp]; repeatable")]
+    #[arg(
+        help = "Publish a guest port: [ADDR:]HOSTPORT[-END][:GUESTPORT[-END]][/tcp|udp]; repeatable"
+    )]
     pub publish: Vec<Publish>,
     /// Keep the guest from the host's loopback services
     #[arg(long, help_heading = "Ports")]

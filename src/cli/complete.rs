@@ -1,0 +1,286 @@
+//! The words that a shell may offer at the cursor.
+//!
+//! The scripts of bash, zsh and fish call `netlaunch __complete WORD...`, with the words from the
+//! one after the program's name to the one at the cursor. The first line of the answer says whether
+//! the shell adds `files` or `commands` of its own, or `none`; each further line is a word, a tab and
+//! its meaning. The command line's own definition gives the options and the verbs; the names of
+//! networks, filters, bound ports and bridges are read when they are asked for. The answer is empty
+//! where nothing can be read: a completion never fails and never prints an error.
+
+use std::fmt::Write;
+use std::fs;
+
+use clap::{Arg, Command, CommandFactory, ValueHint};
+
+use super::args::Cli;
+use super::environment::Environment;
+use super::nwfilter;
+use crate::network::NetworkStore;
+use crate::nwfilter::FilterStore;
+
+/// The first word of the command line that asks for completions.
+pub(super) const VERB: &str = "__complete";
+
+/// What the host has of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    Networks,
+    Filters,
+    Ports,
+    Bridges,
+    Interfaces,
+}
+
+/// Answers a shell; `words` end with the one at the cursor.
+pub(super) fn complete(words: &[String], environment: &Environment) -> String {
+    answer(words, &|names| read(names, environment))
+}
+
+/// The command line up to the cursor.
+struct Line<'a> {
+    command: &'a Command,
+    /// The names of the verbs, outermost first.
+    path: Vec<&'a str>,
+    /// How many positional arguments there are already.
+    position: usize,
+    /// The option whose value comes next.
+    pending: Option<&'a Arg>,
+}
+
+impl<'a> Line<'a> {
+    fn take(&mut self, word: &str) {
+        // bash splits --backend=passt into three words.
+        if word == "=" && self.pending.is_some() {
+            return;
+        }
+        if self.pending.take().is_some() {
+            return;
+        }
+        if let Some(long) = word.strip_prefix("--") {
+            if !long.contains('=') {
+                self.pending = self.option(|arg| arg.get_long() == Some(long));
+            }
+        } else if let Some(short) = word.strip_prefix('-').and_then(|rest| rest.chars().last()) {
+            self.pending = self.option(|arg| arg.get_short() == Some(short));
+        } else if let Some(verb) = self.verbs().find(|verb| verb.get_name() == word) {
+            self.command = verb;
+            self.path.push(verb.get_name());
+        } else {
+            self.position += 1;
+        }
+    }
+
+    /// The option of these that takes a value in a word of its own.
+    fn option(&self, is_it: impl Fn(&Arg) -> bool) -> Option<&'a Arg> {
+        let takes = |arg: &&Arg| arg.get_action().takes_values() && !arg.is_require_equals_set();
+        self.command.get_arguments().find(|arg| is_it(arg)).filter(takes)
+    }
+
+    fn verbs(&self) -> impl Iterator<Item = &'a Command> + use<'a> {
+        let none = self.position > 0;
+        self.command.get_subcommands().filter(move |verb| !none && !verb.is_hide_set())
+    }
+}
+
+fn answer(words: &[String], list: &dyn Fn(Names) -> Vec<String>) -> String {
+    let mut root = Cli::command();
+    root.build();
+    let words: Vec<String> = words.iter().map(|word| word.replace(['\\', '\'', '"'], "")).collect();
+    let (current, before) = match words.split_last() {
+        Some((current, before)) => (current.as_str(), before),
+        None => ("", &[][..]),
+    };
+    if let Some(at) = before.iter().position(|word| word == "--") {
+        return if at + 1 == before.len() { "commands\n" } else { "files\n" }.to_owned();
+    }
+    let mut line = Line { command: &root, path: Vec::new(), position: 0, pending: None };
+    before.iter().for_each(|word| line.take(word));
+    let mut found = Found { shell: "none", words: Vec::new() };
+    let attached = current.split_once('=').filter(|(name, _)| name.starts_with("--"));
+    if let Some(arg) = line.pending {
+        found.values(arg, &line.path, "", list);
+    } else if let Some((name, _)) = attached {
+        let arg = line.command.get_arguments().find(|a| a.get_long() == name.strip_prefix("--"));
+        if let Some(arg) = arg.filter(|arg| arg.get_action().takes_values()) {
+            found.values(arg, &line.path, &format!("{name}="), list);
+        }
+    } else if current.starts_with('-') {
+        for arg in line.command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            found.words.extend(arg.get_long().map(|long| (format!("--{long}"), help)));
+        }
+    } else {
+        for verb in line.verbs() {
+            let help = verb.get_about().map(ToString::to_string).unwrap_or_default();
+            found.words.push((verb.get_name().to_owned(), help));
+        }
+        let mut positional = line.command.get_positionals().filter(|arg| !arg.is_hide_set());
+        if let Some(arg) = positional.nth(line.position).filter(|_| !line.path.is_empty()) {
+            found.values(arg, &line.path, "", list);
+        }
+    }
+    // bash hands over the value alone, after the `=`.
+    let prefix = if current == "=" { "" } else { current };
+    let mut text = format!("{}\n", found.shell);
+    for (word, help) in found.words.iter().filter(|(word, _)| word.starts_with(prefix)) {
+        let help = help.lines().next().unwrap_or_default();
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{word}\t{help}");
+    }
+    text
+}
+
+/// What to offer.
+struct Found {
+    shell: &'static str,
+    words: Vec<(String, String)>,
+}
+
+impl Found {
+    /// Adds the values of an argument, each behind `before`.
+    fn values(
+        &mut self,
+        arg: &Arg,
+        path: &[&str],
+        before: &str,
+        list: &dyn Fn(Names) -> Vec<String>,
+    ) {
+        for value in arg.get_possible_values().iter().filter(|value| !value.is_hide_set()) {
+            let help = value.get_help().map(ToString::to_string).unwrap_or_default();
+            self.words.push((format!("{before}{}", value.get_name()), help));
+        }
+        if let Some(names) = names(arg, path) {
+            let named = list(names).into_iter();
+            self.words.extend(named.map(|name| (format!("{before}{name}"), String::new())));
+        }
+        self.shell = match arg.get_value_hint() {
+            ValueHint::FilePath | ValueHint::AnyPath | ValueHint::DirPath => "files",
+            ValueHint::ExecutablePath | ValueHint::CommandName => "commands",
+            _ => self.shell,
+        };
+    }
+}
+
+/// The kind of names that an argument of the verb `path` takes.
+fn names(arg: &Arg, path: &[&str]) -> Option<Names> {
+    let value = arg.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
+    match (path, arg.get_id().as_str()) {
+        ([], "network") => Some(Names::Networks),
+        ([], "filter") => Some(Names::Filters),
+        ([], "bridge") => Some(Names::Bridges),
+        ([], "interface") => Some(Names::Interfaces),
+        (["network", ..], "name") => Some(Names::Networks),
+        (["nwfilter", ..], "name" | "what") => Some(Names::Filters),
+        (["nwfilter", ..], "port") => Some(Names::Ports),
+        (["firewall", ..], _) if value == Some("BRIDGE") || arg.get_id() == "bridges" => {
+            Some(Names::Bridges)
+        }
+        _ => None,
+    }
+}
+
+/// Reads the names; none where they cannot be read.
+fn read(names: Names, environment: &Environment) -> Vec<String> {
+    let config_dir = environment.config_dir();
+    let mut found: Vec<String> = match (names, &config_dir) {
+        (Names::Networks, Some(dir)) => {
+            let (networks, _) = NetworkStore::new(dir).list().unwrap_or_default();
+            networks.iter().map(|definition| definition.network.name.to_string()).collect()
+        }
+        (Names::Filters, Some(dir)) => {
+            let (filters, _) = FilterStore::new(dir).list().unwrap_or_default();
+            filters.iter().map(|definition| definition.filter.name.to_string()).collect()
+        }
+        (Names::Ports, Some(dir)) => match nwfilter::bindings(dir, environment) {
+            Ok(bindings) => {
+                let ports = bindings.list().unwrap_or_default();
+                ports.iter().map(|status| status.port.to_string()).collect()
+            }
+            Err(_) => Vec::new(),
+        },
+        (Names::Bridges | Names::Interfaces, _) => {
+            let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+            links
+                .filter(|link| names == Names::Interfaces || link.path().join("bridge").is_dir())
+                .filter_map(|link| link.file_name().into_string().ok())
+                .collect()
+        }
+        (_, None) => Vec::new(),
+    };
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words that are offered for a line; a `|` at its end is an empty word at the cursor.
+    fn offered(line: &str) -> (String, Vec<String>) {
+        let words: Vec<String> =
+            line.split(' ').map(|word| word.trim_end_matches('|').to_owned()).collect();
+        let list = |names| {
+            let names: &[&str] = match names {
+                Names::Networks => &["default", "my lab"],
+                Names::Filters => &["clean-traffic"],
+                Names::Ports => &["vnet0"],
+                Names::Bridges => &["br0"],
+                Names::Interfaces => &["br0", "eth0"],
+            };
+            names.iter().map(|name| (*name).to_owned()).collect()
+        };
+        let answer = answer(&words, &list);
+        let mut lines = answer.lines();
+        let shell = lines.next().unwrap().to_owned();
+        (shell, lines.map(|line| line.split('\t').next().unwrap().to_owned()).collect())
+    }
+
+    #[test]
+    fn names_of_each_kind_complete_where_they_are_taken() {
+        for (line, words) in [
+            ("network start |", &["default", "my lab"][..]),
+            ("network autostart --disable m", &["my lab"]),
+            ("--network |", &["default", "my lab"]),
+            ("--network=d", &["--network=default"]),
+            ("--network = d", &["default"]),
+            ("--network =", &["default", "my lab"]),
+            ("--bridge |", &["br0"]),
+            ("--interface |", &["br0", "eth0"]),
+            ("--filter |", &["clean-traffic"]),
+            ("nwfilter dumpxml |", &["clean-traffic"]),
+            ("nwfilter explain c", &["clean-traffic"]),
+            ("nwfilter binding-delete |", &["vnet0"]),
+            ("nwfilter binding-dumpxml v", &["vnet0"]),
+            ("firewall check |", &["br0"]),
+            ("--backend |", &["auto", "passt", "slirp", "bridge"]),
+            ("-v --backend s", &["slirp"]),
+            ("net", &["network"]),
+            ("network de", &["define", "destroy"]),
+            ("network start default |", &[]),
+            ("--no-host", &["--no-host-loopback"]),
+            ("network list --j", &["--json"]),
+            ("network list --log-format j", &["json"]),
+        ] {
+            let (shell, found) = offered(line);
+            assert_eq!(
+                (shell.as_str(), &found[..]),
+                ("none", &words.iter().map(ToString::to_string).collect::<Vec<_>>()[..]),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn files_and_commands_are_the_shell_s_own() {
+        for (line, shell) in [
+            ("network define |", "files"),
+            ("--pcap |", "files"),
+            ("--passt |", "commands"),
+            ("-p 22 -- |", "commands"),
+            ("-- qemu -m |", "files"),
+            ("nwfilter check |", "files"),
+        ] {
+            assert_eq!(offered(line).0, shell, "{line}");
+        }
+    }
+}

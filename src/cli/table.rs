@@ -1,0 +1,126 @@
+//! Tables for people, at most 80 columns wide.
+//!
+//! A table that is too wide gets narrower gaps first, then narrower columns: the widest of those
+//! that may wrap, a character at a time. A table is wider than 80 columns only when no column may
+//! give more. Programs read the JSON form instead.
+
+/// The width of a terminal that was not resized.
+const WIDTH: usize = 80;
+/// The least width of a column whose text may be split within a word.
+const LEAST: usize = 12;
+
+/// Formats rows under a header, with a newline at the end. Text of the columns `wrap` goes on in
+/// the next line at a space; that of the columns `cut` anywhere, where a word is too long.
+pub(super) fn table<const N: usize>(
+    header: [&str; N],
+    rows: &[[String; N]],
+    wrap: &[usize],
+    cut: &[usize],
+) -> String {
+    let head = header.map(str::to_owned);
+    let lines: Vec<&[String; N]> = std::iter::once(&head).chain(rows).collect();
+    let widest = |column: usize, width: fn(&str) -> usize| {
+        lines.iter().map(|line| width(&line[column])).max().unwrap_or(0)
+    };
+    let mut widths: [usize; N] = std::array::from_fn(|column| widest(column, length));
+    let least: [usize; N] = std::array::from_fn(|column| {
+        if cut.contains(&column) {
+            widths[column].min(LEAST.max(length(header[column])))
+        } else if wrap.contains(&column) {
+            widest(column, |text| text.split(' ').map(length).max().unwrap_or(0))
+        } else {
+            widths[column]
+        }
+    });
+    let total =
+        |widths: &[usize; N], gap: usize| widths.iter().sum::<usize>() + gap * N.saturating_sub(1);
+    let gap = if total(&widths, 2) <= WIDTH { 2 } else { 1 };
+    while total(&widths, gap) > WIDTH {
+        let mut wider = (0..N).filter(|column| widths[*column] > least[*column]);
+        let Some(first) = wider.next() else { break };
+        let widest = wider.fold(first, |a, b| if widths[b] > widths[a] { b } else { a });
+        widths[widest] -= 1;
+    }
+    let mut text = String::new();
+    for line in lines {
+        let cells: [Vec<String>; N] =
+            std::array::from_fn(|column| folded(&line[column], widths[column]));
+        for part in 0..cells.iter().map(Vec::len).max().unwrap_or(0) {
+            let mut row = String::new();
+            for (cell, width) in cells.iter().zip(widths) {
+                let piece = cell.get(part).map_or("", String::as_str);
+                row.push_str(piece);
+                row.extend(std::iter::repeat_n(' ', (width + gap).saturating_sub(length(piece))));
+            }
+            text.push_str(row.trim_end());
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// Splits a text into lines of at most `width` characters: at spaces, and within a longer word.
+fn folded(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split(' ') {
+        let used = length(&line);
+        if used > 0 && used + 1 + length(word) <= width {
+            line.push(' ');
+        } else if used > 0 {
+            lines.push(std::mem::take(&mut line));
+        }
+        for character in word.chars() {
+            if length(&line) == width {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push(character);
+        }
+    }
+    lines.push(line);
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row<const N: usize>(cells: [&str; N]) -> [String; N] {
+        cells.map(str::to_owned)
+    }
+
+    #[test]
+    fn every_table_fits_80_columns_and_wraps_long_text_in_its_column() {
+        let why = "the host has no default route, from which passt takes its addresses, so far";
+        let fix = "set one, name an interface with --interface, or use slirp";
+        let rows = [row(["passt", "no", why, fix])];
+        let text = table(["BACKEND", "USABLE", "WHY", "FIX"], &rows, &[2, 3], &[]);
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        let indent = text.find("WHY").unwrap();
+        for line in text.lines().skip(2) {
+            assert_eq!(line.find(|c| c != ' '), Some(indent), "{text}");
+        }
+        for word in why.split(' ').chain(fix.split(' ')) {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+
+        let uuid = "15b1486e-ad4b-4c7d-a27f-4e1b8f0a1c2d";
+        let rows = [row(["qemu-announce-self-rarp", "built-in", "rarp", "-400", uuid])];
+        let text = table(["NAME", "FROM", "CHAIN", "PRIORITY", "UUID"], &rows, &[], &[0, 4]);
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        assert!(text.contains("qemu-announce-self-rarp "), "{text}");
+    }
+
+    #[test]
+    fn a_word_that_may_not_be_split_stays_whole() {
+        let long = "x".repeat(90);
+        let text = table(["A", "B"], &[row(["a", &long])], &[1], &[]);
+        assert!(text.contains(&long), "{text}");
+        assert_eq!(folded("ab cd", 1), ["a", "b", "c", "d"]);
+        assert_eq!(folded("", 5), [""]);
+    }
+}
