@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{Group, User, chown, geteuid};
+use nix::unistd::geteuid;
 use rand::RngExt;
 
 /// What the names of launch directories start with; everything else in a root is not ours.
@@ -225,20 +225,6 @@ impl LaunchDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Lets the user that root's passt changes to make files here, and nobody else: Debian 12's
-    /// passt binds its socket only after it has changed. The sticky bit keeps our own files ours.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub fn open_to_passt(&self) -> io::Result<()> {
-        let gid = User::from_name("nobody")?
-            .map(|user| user.gid)
-            .or(Group::from_name("nogroup")?.map(|group| group.gid))
-            .unwrap_or(nix::unistd::Gid::from_raw(65534));
-        chown(&self.path, None, Some(gid))?;
-        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o1770))
     }
 
     /// Removes the directory and all in it, and the root where that is ours and empty.
