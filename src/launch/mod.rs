@@ -94,7 +94,7 @@ impl Surroundings {
 fn passt_user() -> Option<TransientUser> {
     let picked = TransientUser::pick();
     if let Err(error) = &picked {
-        tracing::info!("passt has no user of its own and runs as this one: {error}");
+        tracing::debug!("passt has no user of its own and runs as this one: {error}");
     }
     picked.ok()
 }
