@@ -32,7 +32,7 @@ use netlaunch::plan::{
     AddressChoice, Attachment, Backend, Command, Family, MAX_SOCKET_PATH, Particulars, Plan,
     PlanError, Request, Transport, Way, plan, shell,
 };
-use netlaunch::types::{HostAddress, Mac, Publish};
+use netlaunch::types::{HostAddress, Mac, Publish, TransientUser};
 use proptest::prelude::*;
 
 const OLD: &str = include_str!("fixtures/probe/passt-2023-03-help.txt");
@@ -182,10 +182,12 @@ impl Case<'_> {
             bridge,
             target,
         };
+        let passt_user = TransientUser { uid: 1_900_000_000, gid: 1_900_000_000 };
         let particulars = Particulars {
             dir: or("dir", "/run/netlaunch/launch-abcdefgh").into(),
             mac: "52:54:00:12:34:56".parse().unwrap(),
             qemu_fd: 7,
+            passt_user: facts.host.root.then_some(passt_user),
         };
         let words = shell_words::split(self.value("args")).unwrap();
         let words = std::iter::once("netlaunch".to_owned()).chain(words).map(OsString::from);
@@ -454,7 +456,7 @@ proptest! {
         dir in "/tmp/[a-zA-Z,. -]{0,100}",
     ) {
         let mac: Mac = "52:54:00:12:34:56".parse().unwrap();
-        let particulars = Particulars { dir: dir.into(), mac, qemu_fd: 7 };
+        let particulars = Particulars { dir: dir.into(), mac, qemu_fd: 7, passt_user: None };
         match plan(&request, &facts, &particulars) {
             Ok(made) => {
                 check(&request, &facts, &made);

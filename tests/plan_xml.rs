@@ -27,6 +27,7 @@ fn the_xml_has_the_host_name_and_the_type_of_vhost_user() {
         dir: "/run/netlaunch/launch-abcdefgh".into(),
         mac: "52:54:00:12:34:56".parse().unwrap(),
         qemu_fd: 7,
+        passt_user: None,
     };
     for (transport, kind) in [(None, "user"), (Some(Transport::VhostUser), "vhostuser")] {
         let request = Request {

@@ -19,17 +19,19 @@
 //! All functions that start something need a tokio runtime with I/O and time enabled.
 
 mod bridge;
+mod gate;
 mod passt;
 pub mod ports;
 mod privileges;
 pub mod record;
 pub mod runtime;
+mod serving;
 mod start;
 mod supervise;
 
 use crate::facts::{Facts, Problem};
 use crate::plan::{Backend, Particulars, PlanError, Request, plan};
-use crate::types::Mac;
+use crate::types::{Mac, TransientUser};
 
 pub use bridge::{BridgeError, target};
 pub use passt::PasstError;
@@ -76,14 +78,25 @@ pub async fn launch(
 }
 
 impl Surroundings {
-    /// A fresh launch directory's name, a random MAC address, a free descriptor number.
+    /// A fresh launch directory's name, a random MAC address, a free descriptor number, and for
+    /// root a user of passt's own.
     pub fn particulars(&self) -> Particulars {
         Particulars {
             dir: self.root.fresh(),
             mac: Mac::random(&mut rand::rng()),
             qemu_fd: self.qemu_fd,
+            passt_user: self.is_root.then(passt_user).flatten(),
         }
     }
+}
+
+/// A user for root's passt, where there is one to be had.
+fn passt_user() -> Option<TransientUser> {
+    let picked = TransientUser::pick();
+    if let Err(error) = &picked {
+        tracing::debug!("passt has no user of its own and runs as this one: {error}");
+    }
+    picked.ok()
 }
 
 /// The name of a signal, such as SIGTERM.

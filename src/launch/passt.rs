@@ -1,14 +1,14 @@
-//! Starting passt and knowing when it serves.
+//! Starting passt.
 //!
-//! "Ready" is: the socket is listened on, as /proc/net/unix tells. A socket file alone is no sign
-//! (newer passt makes it 10 to 20 ms before it listens), a test connection would use up
-//! `--one-off`, and Debian 12's passt goes on even after its bind() has failed.
+//! Root's passt becomes a user of its own ([`TransientUser`](crate::types::TransientUser)), for whom
+//! the launch directory is open while passt starts ([`super::gate`]). In a user namespace that maps
+//! no id for it, passt stays the user that it is started as, to whom the directory belongs; it does
+//! so by itself outside of the initial user namespace.
 //!
-//! What passt prints goes to a file: a pipe that nobody reads would block it, one whose reader is
-//! gone would kill it.
+//! passt's guard keeps what it prints, in a bounded amount ([`Spawn::keep_output`]).
 
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 
+use super::gate::Gate;
+use super::serving::{names_pid_file, pid_file_written, serves};
 use super::signal_name;
 use crate::plan::PasstPlan;
 use crate::process::{Child, Isolation, Reveal, Spawn, SpawnError, Stdio};
@@ -25,8 +27,11 @@ use crate::state::{Readers, replace};
 
 /// How long passt may take until it serves; measured: about 30 ms on an idle machine.
 const START_LIMIT: Duration = Duration::from_secs(10);
-/// How long its pid file may come after its socket.
-const PID_LIMIT: Duration = Duration::from_secs(1);
+/// The most bytes of a line that a message repeats; a guest may have a part in what it says.
+const WORDS: usize = 300;
+/// How long passt's pid file may come after its socket; measured: over 1 s where thirty start at
+/// once on two processors.
+const PID_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why passt does not serve. Nothing of it is left running.
 #[derive(Debug, thiserror::Error)]
@@ -34,11 +39,25 @@ pub enum PasstError {
     /// It could not be executed.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-    /// Its files could not be prepared.
-    #[error("cannot write {}: {source}", path.display())]
+    /// A file of the passt before it could not be removed.
+    #[error("cannot remove {}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The launch directory could not be opened to passt's user.
+    #[error("cannot open {} to passt's user: {source}", path.display())]
+    Directory {
+        /// The launch directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There were no descriptors left for it.
+    #[error("cannot copy a descriptor for passt: {source}")]
+    Copy {
         /// What the kernel said.
         source: io::Error,
     },
@@ -92,47 +111,80 @@ pub(super) async fn start(setting: &Setting, peer: Option<OwnedFd>) -> Result<Ch
             _ => {}
         }
     }
-    let mut child = spawn(setting, peer)?;
+    let log = open_log(&plan.log);
+    // Dropped, it closes the directory again, whether passt serves by then or not.
+    let _gate = match (plan.pid.parent(), plan.user) {
+        (Some(dir), Some(user)) => Some(
+            Gate::open(dir, user)
+                .map_err(|source| PasstError::Directory { path: dir.to_owned(), source })?,
+        ),
+        _ => None,
+    };
+    let mut child = spawn(setting, peer, log)?;
     let begun = Instant::now();
-    while !serves(plan) {
+    let mut served = None;
+    loop {
+        if served.is_none() && serves(plan, child.pid()) {
+            served = Some(Instant::now());
+        }
+        // passt must have written its file before we write ours: it could not open that one.
+        if let Some(since) = served
+            && (!names_pid_file(plan) || pid_file_written(plan) || since.elapsed() > PID_LIMIT)
+        {
+            break;
+        }
         let pause = if begun.elapsed() < Duration::from_millis(100) { 1 } else { 10 };
         tokio::select! {
             biased;
             status = child.wait() => {
-                return Err(PasstError::Ended { status, words: last_words(&plan.log) });
+                return Err(PasstError::Ended { status, words: last_words(&child) });
             }
             () = tokio::time::sleep(Duration::from_millis(pause)) => {}
         }
-        if begun.elapsed() > START_LIMIT {
+        if served.is_none() && begun.elapsed() > START_LIMIT {
             let path = plan.socket.clone().unwrap_or_else(|| plan.pid.clone());
-            return Err(PasstError::Silent { path, words: last_words(&plan.log) });
+            return Err(PasstError::Silent { path, words: last_words(&child) });
         }
     }
-    wait_for_pid_file(plan).await;
     // passt writes its number in its own PID namespace; the file is for the host.
     let number = format!("{}\n", child.pid());
-    replace(&plan.pid, number.as_bytes(), Readers::Owner)
-        .map_err(|e| PasstError::File { path: plan.pid.clone(), source: e })?;
+    if let Err(error) = replace(&plan.pid, number.as_bytes(), Readers::Owner) {
+        // On a full disk passt serves all the same; a wrong number would be worse than none.
+        let _ = fs::remove_file(&plan.pid);
+        tracing::warn!("cannot write {}: {error}", plan.pid.display());
+    }
     Ok(child)
 }
 
-fn spawn(setting: &Setting, peer: Option<OwnedFd>) -> Result<Child, PasstError> {
+/// Opens passt's log for its guard; without one, as on a full disk, passt is started all the same.
+fn open_log(path: &Path) -> Option<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    match options.mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path) {
+        Ok(log) => Some(log),
+        Err(error) => {
+            tracing::debug!("passt has no log: cannot write {}: {error}", path.display());
+            None
+        }
+    }
+}
+
+fn spawn(setting: &Setting, peer: Option<OwnedFd>, log: Option<File>) -> Result<Child, PasstError> {
     let plan = &setting.plan;
-    let file = |source| PasstError::File { path: plan.log.clone(), source };
-    let log =
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&plan.log).map_err(file)?;
     let describe = |isolation| -> Result<Spawn, PasstError> {
-        let log: OwnedFd = log.try_clone().map_err(file)?.into();
+        let copied = |source| PasstError::Copy { source };
+        let log = log.as_ref().map(File::try_clone).transpose().map_err(copied)?;
         let mut spawn = Spawn::new(&plan.program, &plan.argv)
             .env(&setting.env)
-            .stdio(Stdio::Null, Stdio::Null, Stdio::Fd(log))
+            .stdio(Stdio::Null, Stdio::Null, Stdio::Null)
+            .keep_output(log)
             .own_group()
             .isolation(isolation);
         if let Some(mask) = setting.mask {
             spawn = spawn.mask(mask);
         }
         if let (Some(peer), Some(number)) = (&peer, plan.fd) {
-            spawn = spawn.fd(peer.try_clone().map_err(file)?, number);
+            spawn = spawn.fd(peer.try_clone().map_err(copied)?, number);
         }
         Ok(spawn)
     };
@@ -161,51 +213,9 @@ fn hidden(dir: &Path) -> Option<Reveal> {
     Some(Reveal { top: top.to_owned(), dir: dir.to_owned() })
 }
 
-/// Whether passt is there for QEMU: listening, or with the fd transport past its set-up, at the end
-/// of which it writes its pid file.
-fn serves(plan: &PasstPlan) -> bool {
-    match &plan.socket {
-        Some(socket) => fs::read("/proc/net/unix").is_ok_and(|table| listened_on(&table, socket)),
-        None => !names_pid_file(plan) || pid_file_written(plan),
-    }
-}
-
-/// Whether `table` (proc_net(5), /proc/net/unix) has a listening socket with this path.
-///
-/// Columns: number, reference count, protocol, flags, type, state, inode, path. The flag 0x10000
-/// (__SO_ACCEPTCON in the kernel) marks a listening socket.
-fn listened_on(table: &[u8], socket: &Path) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    let path = socket.as_os_str().as_bytes();
-    table.split(|byte| *byte == b'\n').any(|line| {
-        let Some(before) = line.strip_suffix(path).and_then(|l| l.strip_suffix(b" ")) else {
-            return false;
-        };
-        let flags = before.split(|b| *b == b' ').filter(|f| !f.is_empty()).nth(3);
-        let flags = flags.and_then(|f| std::str::from_utf8(f).ok());
-        flags.and_then(|f| u32::from_str_radix(f, 16).ok()).is_some_and(|f| f & 0x10000 != 0)
-    })
-}
-
-fn names_pid_file(plan: &PasstPlan) -> bool {
-    plan.argv.iter().any(|arg| arg == plan.pid.as_os_str())
-}
-
-fn pid_file_written(plan: &PasstPlan) -> bool {
-    fs::metadata(&plan.pid).is_ok_and(|m| m.len() > 0)
-}
-
-/// Waits until passt has written its pid file, so that it cannot overwrite ours.
-async fn wait_for_pid_file(plan: &PasstPlan) {
-    let begun = Instant::now();
-    while names_pid_file(plan) && !pid_file_written(plan) && begun.elapsed() < PID_LIMIT {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-/// passt's own last words from its log.
-pub(super) fn last_words(log: &Path) -> String {
-    meaning(&fs::read_to_string(log).unwrap_or_default())
+/// passt's own last words.
+pub(super) fn last_words(passt: &Child) -> String {
+    meaning(&String::from_utf8_lossy(&passt.output()))
 }
 
 /// The line that says most: the last one that is neither noise nor part of a usage text.
@@ -217,6 +227,10 @@ fn meaning(log: &str) -> String {
         .filter(|line| !line.is_empty() && !line.ends_with("bytes to syslog"))
         .collect();
     match lines.last() {
+        Some(line) if line.len() > WORDS => {
+            let end = (0..=WORDS).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
+            format!("\"{}...\"", &line[..end])
+        }
         Some(line) => format!("\"{line}\""),
         None => "it said nothing".to_owned(),
     }
@@ -225,36 +239,6 @@ fn meaning(log: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn listening_is_told_from_being_there() {
-        let table = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 23456 /run/l/passt.sock\n\
-            0000000000000000: 00000002 00000000 00000000 0001 01 23457 /run/m/passt.sock\n\
-            0000000000000000: 00000003 00000000 00000000 0001 03 23458\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 23459 /run/with space/passt.sock\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 23460 /x/run/n/passt.sock\n";
-        for (path, listening) in [
-            ("/run/l/passt.sock", true),
-            ("/run/m/passt.sock", false),
-            ("/run/with space/passt.sock", true),
-            ("/run/n/passt.sock", false),
-            ("/l/passt.sock", false),
-        ] {
-            assert_eq!(listened_on(table, Path::new(path)), listening, "{path}");
-        }
-    }
-
-    #[test]
-    fn the_kernel_shows_a_real_listener() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let table = || fs::read("/proc/net/unix").unwrap();
-        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert!(listened_on(&table(), &path));
-        drop(listener);
-        assert!(path.exists() && !listened_on(&table(), &path));
-    }
 
     #[test]
     fn last_words_leave_the_noise_out() {
@@ -272,5 +256,7 @@ mod tests {
         ] {
             assert_eq!(meaning(log), words);
         }
+        let long = meaning(&"\u{e9}".repeat(100_000));
+        assert!(long.len() <= WORDS + 5 && long.ends_with("...\""), "{long}");
     }
 }

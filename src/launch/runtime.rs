@@ -19,9 +19,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{Group, User, fchown};
-
 pub use root::LaunchRoot;
 
 use crate::dir::Dir;
@@ -81,21 +78,6 @@ impl LaunchDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Lets the user that root's passt changes to make files here, and nobody else: Debian 12's
-    /// passt binds its socket only after it has changed. The sticky bit keeps our own files ours.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub fn open_to_passt(&self) -> io::Result<()> {
-        let gid = User::from_name("nobody")?
-            .map(|user| user.gid)
-            .or(Group::from_name("nogroup")?.map(|group| group.gid))
-            .unwrap_or(nix::unistd::Gid::from_raw(65534));
-        let Some(dir) = &self.lock else { return Ok(()) };
-        fchown(&**dir, None, Some(gid))?;
-        Ok(fchmod(&**dir, Mode::from_bits_truncate(0o1770))?)
     }
 
     /// Removes the directory and all in it, and the root where that is ours and empty.

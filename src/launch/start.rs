@@ -99,6 +99,12 @@ impl Running {
 /// [`StartError`]; then nothing is left running and no file is left.
 pub async fn start(plan: Plan, surroundings: &Surroundings) -> Result<Running, StartError> {
     let account = plan.user.as_ref().map(Account::find).transpose()?;
+    if let Some(account) = account.as_ref().filter(|account| is_shared(account)) {
+        tracing::warn!(
+            "QEMU runs as {}, whose processes can all stop, trace and replace each other: use a user that runs nothing else",
+            account.name
+        );
+    }
     ports::check(&plan.publish)?;
     let dir = surroundings.root.create(&plan.dir)?;
     let record = Record::new(&plan);
@@ -140,11 +146,6 @@ impl Running {
     ) -> Result<(), StartError> {
         let mut qemu_end = None;
         if let Some(setting) = &self.setting {
-            if around.is_root
-                && let Some(dir) = &self.dir
-            {
-                dir.open_to_passt().map_err(StartError::Prepare)?;
-            }
             let mut passt_end = None;
             if self.plan.transport == Some(Transport::Fd) {
                 let (a, b) = pair().map_err(StartError::Prepare)?;
@@ -221,6 +222,12 @@ impl Running {
         self.record.passt = Some(Program { pid: child.pid().as_raw(), path });
         self.passt = Some(child);
     }
+}
+
+/// Whether a user is one that several services have at the same time, by Debian's base-passwd and
+/// systemd's UIDS-GIDS document.
+fn is_shared(account: &Account) -> bool {
+    account.uid.as_raw() == 65_534 || ["nobody", "daemon"].contains(&account.name.as_str())
 }
 
 /// The filter of a launch's guest on its port. The guest has no UUID that we know, so it gets one.

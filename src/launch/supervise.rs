@@ -156,12 +156,13 @@ impl Running {
                     }
                 }
                 status = ended(&mut self.passt) => {
-                    self.passt = None;
+                    let words = self.passt.take().map(|passt| last_words(&passt));
                     if serving && status.success() {
                         break; // QEMU came and has left
                     }
                     let left = status.success();
-                    let what = format!("passt {} ({})", describe(&status), self.last_words());
+                    let words = words.unwrap_or_default();
+                    let what = format!("passt {} ({words})", describe(&status));
                     recovery = Some(self.recover(&mut history, what, left));
                 }
                 recovered = pending(&mut recovery) => {
@@ -231,10 +232,6 @@ impl Running {
             }
             Told::Ended(None) => tracing::debug!("the guest's port has no filter any more"),
         }
-    }
-
-    fn last_words(&self) -> String {
-        self.plan.passt.as_ref().map(|passt| last_words(&passt.log)).unwrap_or_default()
     }
 
     /// What to do about a passt that is gone (`what` says how): start it again after a pause, where

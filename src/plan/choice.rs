@@ -64,6 +64,12 @@ fn passt(request: &Request, facts: &Facts) -> Result<String, Problem> {
             return no(&format!("this passt has no --{needed}"), "install a newer passt");
         }
     }
+    if facts.host.root && !passt.has("runas") {
+        return no(
+            "this passt has no --runas, so root's would run as a user that other programs share",
+            "install a newer passt, or run netlaunch as an ordinary user",
+        );
+    }
     if let Some(option) = option.filter(|o| !passt.has(o)) {
         return no(
             &format!("this passt has no --{option}"),

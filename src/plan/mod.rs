@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`plan`] is deterministic: what differs between two equal launches (the directory's name, the
-//! random MAC address) comes in as [`Particulars`].
+//! random MAC address, passt's user) comes in as [`Particulars`].
 
 mod bridge;
 mod choice;
@@ -28,7 +28,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::facts::{Facts, Problem, Qemu};
-use crate::types::{DEFAULT_VIEW, Device, GuestView, Id, Mac, Publish, UserName};
+use crate::types::{DEFAULT_VIEW, Device, GuestView, Id, Mac, Publish, TransientUser, UserName};
 
 pub use bridge::{BridgePlan, Way};
 pub use choice::{Candidate, candidates};
@@ -54,6 +54,8 @@ pub struct Particulars {
     pub mac: Mac,
     /// A descriptor number that QEMU has not inherited, for the fd transport or a tap.
     pub qemu_fd: RawFd,
+    /// The user that passt becomes; `None` where it stays the caller's.
+    pub passt_user: Option<TransientUser>,
 }
 
 /// Everything there is to start for one launch.
@@ -131,6 +133,8 @@ pub struct PasstPlan {
     pub log: PathBuf,
     /// The descriptor number at which passt expects its end (fd transport).
     pub fd: Option<RawFd>,
+    /// The user that passt becomes; `None` where it stays the caller's.
+    pub user: Option<TransientUser>,
 }
 
 /// Makes the plan for `request` on a host of which `facts` are known.
@@ -373,7 +377,15 @@ fn passt_plan(draft: &Draft, transport: Transport) -> Result<PasstPlan, PlanErro
     let fd = (transport == Transport::Fd).then_some(PASST_FD);
     let pid = dir.join("passt.pid");
     let argv = passt_args::argv(draft, &program, socket.as_deref(), fd, &pid, transport);
-    Ok(PasstPlan { program, argv, socket, pid, log: dir.join("passt.log"), fd })
+    Ok(PasstPlan {
+        program,
+        argv,
+        socket,
+        pid,
+        log: dir.join("passt.log"),
+        fd,
+        user: draft.particulars.passt_user,
+    })
 }
 
 /// Whether the guest's card is one that QEMU is to make.

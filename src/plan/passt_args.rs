@@ -26,6 +26,10 @@ pub(super) fn argv(
     let (request, passt) = (draft.request, &draft.facts.passt);
     let mut argv = Argv(vec![program.into()]);
     argv.flag("foreground");
+    // Left alone, root's passt becomes nobody, whom other programs share.
+    if let Some(user) = draft.particulars.passt_user {
+        argv.option("runas", user.to_string());
+    }
     if transport == Transport::VhostUser {
         argv.flag("vhost-user");
     }

@@ -27,7 +27,12 @@ pub fn shell(plan: &Plan) -> String {
         line(format!("# note: {}", printable(note)));
     }
     if let Some(passt) = &plan.passt {
-        line(format!("mkdir -m 0700 {}", quote(plan.dir.as_os_str())));
+        let dir = quote(plan.dir.as_os_str());
+        line(format!("mkdir -m 0700 {dir}"));
+        if let Some(user) = passt.user {
+            line("# open to passt's user, until passt serves".to_owned());
+            line(format!("chgrp {} {dir} && chmod 1770 {dir}", user.gid));
+        }
         if plan.transport == Some(Transport::Fd) {
             let qemu = plan.qemu.fd.unwrap_or(-1);
             line(format!(

@@ -13,7 +13,8 @@ use nix::sys::signal::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-use super::spawn::{Spawn, SpawnError, Stdio};
+use super::spawn::{Spawn, Stdio};
+use super::spawn_error::SpawnError;
 
 /// The number under which a program has what it is to keep open.
 const HELD: RawFd = 3;

@@ -1,5 +1,6 @@
 //! A started program: its number, its signals, its end.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -14,6 +15,7 @@ use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 
 use super::guard::EXITED;
+use super::output;
 
 /// A running program under its guard. Dropping it kills the program and waits until it is gone.
 #[derive(Debug)]
@@ -22,14 +24,16 @@ pub struct Child {
     pid: Pid,
     socket: AsyncFd<OwnedFd>,
     status: Option<ExitStatus>,
+    /// The file in memory that has the program's standard error, where that is kept.
+    output: Option<File>,
 }
 
 impl Child {
-    /// The guard `guard` at the other end of `socket`.
-    pub(super) fn new(guard: Pid, socket: OwnedFd) -> io::Result<Self> {
+    /// The guard `guard` at the other end of `socket`, and its file in memory.
+    pub(super) fn new(guard: Pid, socket: OwnedFd, output: Option<File>) -> io::Result<Self> {
         // SAFETY: the descriptor is owned by the AsyncFd from here to its end.
         match unsafe { AsyncFd::register(socket) } {
-            Ok(socket) => Ok(Child { guard, pid: guard, socket, status: None }),
+            Ok(socket) => Ok(Child { guard, pid: guard, socket, status: None, output }),
             Err(error) => {
                 let (socket, error) = error.into_parts();
                 drop(socket); // which tells the guard to leave
@@ -50,6 +54,12 @@ impl Child {
     /// The program's process number as we see it, whatever namespace it lives in.
     pub fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// The beginning and the end of what the program has printed on standard error, where that is
+    /// kept ([`Spawn::keep_output`](super::Spawn::keep_output)); all of it once the program has ended.
+    pub fn output(&self) -> Vec<u8> {
+        self.output.as_ref().map(output::text).unwrap_or_default()
     }
 
     /// Sends a signal to the program; one that has ended already is none the wiser.
@@ -202,6 +212,42 @@ mod tests {
         assert_eq!(nix::unistd::read(&ready, &mut [0u8; 1]), Ok(1));
         let status = child.stop(Signal::SIGTERM, Duration::from_millis(50)).await;
         assert_eq!(status.signal(), Some(9));
+    }
+
+    #[tokio::test]
+    async fn kept_output_is_whole_at_the_end_and_never_blocks_the_program() {
+        for isolation in [Isolation::Guard, Isolation::PidNamespace] {
+            let script = "yes | head -c 40000000 >&2; echo last words >&2; exit 3";
+            let spawn = shell(script).isolation(isolation).keep_output(None);
+            // Nothing here runs meanwhile: the guard alone reads the pipe.
+            let Ok(mut child) = spawn.start() else {
+                assert_eq!(isolation, Isolation::PidNamespace, "needs root");
+                continue;
+            };
+            while alive(child.pid()) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            assert_eq!(child.wait().await.code(), Some(3));
+            let text = child.output();
+            assert!(text.starts_with(b"y\ny\n") && text.ends_with(b"y\nlast words\n"));
+            assert!(text.len() <= output::LIMIT, "{}", text.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_output_does_not_keep_the_guard_busy() {
+        let child = shell("exec sleep 60 2>&-").keep_output(None).start().unwrap();
+        assert!(becomes(child.pid(), "sleep").await);
+        // The first number is the time on a processor in nanoseconds (proc_pid_schedstat(5)).
+        let time = || -> u64 {
+            let path = format!("/proc/{}/schedstat", child.guard);
+            let text = std::fs::read_to_string(path).unwrap();
+            text.split(' ').next().unwrap().parse().unwrap()
+        };
+        let before = time();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(time() - before < 50_000_000);
+        assert_eq!(child.output(), b"");
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 
 use libc::{c_char, c_int, c_ulong, pid_t};
 
+use super::output::Drain;
 use super::privileges::{Become, become_user, keep_kill};
 
 /// What the two processes need, made before the fork; the pointers stay valid because the forked
@@ -27,6 +28,8 @@ pub(super) struct Prepared {
     pub(super) report: c_int,
     /// A pidfd of our process, or -1.
     pub(super) parent: c_int,
+    /// The pipe, the file in memory and the log of [`super::output`]; -1 for each that is not there.
+    pub(super) output: [c_int; 3],
     /// Whether guard and program leave our process group, and with it our terminal.
     pub(super) own_group: bool,
     /// Whether the guard is the init of new PID and mount namespaces.
@@ -153,7 +156,8 @@ pub(super) unsafe fn guard_main(p: &Prepared) -> ! {
             // Where this fails the guard can do more than it needs, and its work all the same.
             keep_kill();
         }
-        keep_only([p.socket, ended, p.parent]);
+        let [pipe, memory, log] = p.output;
+        keep_only([p.socket, ended, p.parent, pipe, memory, log]);
         watch(program, p.own_group)
     }
 }
@@ -251,18 +255,19 @@ unsafe fn go_with(guard: pid_t) {
     }
 }
 
-/// Moves three descriptors to 0, 1 and 2 and closes all others: a guard must not keep a terminal,
-/// a pipe or the other end of somebody's socket open.
+/// Moves descriptors to 0, 1, 2 and so on and closes all others: a guard must not keep a terminal, a
+/// pipe or the other end of another process's socket open. A negative one leaves its number closed.
 ///
 /// # Safety
 /// Nothing else in this process may use a descriptor afterwards.
-unsafe fn keep_only(fds: [c_int; 3]) {
+unsafe fn keep_only<const N: usize>(fds: [c_int; N]) {
     // SAFETY: numbers only; closing what is not open is harmless.
     unsafe {
-        let mut high = [-1; 3];
+        let first = N as c_int;
+        let mut high = [-1; N];
         for (i, fd) in fds.into_iter().enumerate() {
             if fd >= 0 {
-                high[i] = libc::fcntl(fd, libc::F_DUPFD, 3);
+                high[i] = libc::fcntl(fd, libc::F_DUPFD, first);
             }
         }
         for (i, fd) in high.into_iter().enumerate() {
@@ -270,43 +275,51 @@ unsafe fn keep_only(fds: [c_int; 3]) {
                 libc::close(i as c_int);
             }
         }
-        if libc::syscall(libc::SYS_close_range, 3 as c_ulong, u32::MAX as c_ulong, 0 as c_ulong)
-            != 0
-        {
+        let last = u32::MAX as c_ulong;
+        if libc::syscall(libc::SYS_close_range, N as c_ulong, last, 0 as c_ulong) != 0 {
             // Before Linux 5.9: one by one, up to what any default limit allows.
-            for fd in 3..65536 {
+            for fd in first..65536 {
                 libc::close(fd);
             }
         }
     }
 }
 
-/// Waits until the program has ended or we are gone.
+/// Waits until the program has ended or we are gone, and keeps what it prints.
 ///
 /// # Safety
-/// Descriptors 0, 1 and 2 are the socket, the signalfd for SIGCHLD and our pidfd (or closed).
+/// Descriptors 0, 1 and 2 are the socket, the signalfd for SIGCHLD and our pidfd (or closed); 3, 4
+/// and 5 are those of [`Prepared::output`] (or closed).
 unsafe fn watch(program: pid_t, own_group: bool) -> ! {
     const SOCKET: usize = 0;
     const PARENT: usize = 2;
+    const OUTPUT: usize = 3;
     let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let mut polled = [entry(0), entry(1), entry(2)];
+    let mut polled = [entry(0), entry(1), entry(2), entry(3)];
     // SAFETY: system calls on local memory; `program` is our child and not yet waited for until
     // `waitpid` returns it, after which this process leaves.
     unsafe {
-        // Without a pidfd poll would answer POLLNVAL for ever; a negative number is skipped.
-        if libc::fcntl(2, libc::F_GETFD) < 0 {
-            polled[PARENT].fd = -1;
+        // poll would answer POLLNVAL for ever for a closed number; a negative one is skipped.
+        for optional in [PARENT, OUTPUT] {
+            if libc::fcntl(optional as c_int, libc::F_GETFD) < 0 {
+                polled[optional].fd = -1;
+            }
         }
+        let mut output = Drain::new([3, 4, 5]);
         loop {
             let mut status = 0;
             loop {
                 match libc::waitpid(-1, &mut status, libc::WNOHANG) {
-                    pid if pid == program => tell_and_leave(status),
+                    pid if pid == program => {
+                        // All of it is there before the end is known.
+                        output.all();
+                        tell_and_leave(status)
+                    }
                     pid if pid > 0 => {} // an orphan of the namespace whose init we are
                     _ => break,
                 }
             }
-            libc::poll(polled.as_mut_ptr(), 3, -1);
+            libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1);
             let mut gone = polled[PARENT].revents != 0;
             if polled[SOCKET].revents != 0 {
                 let mut order = [0u8; 1];
@@ -320,6 +333,9 @@ unsafe fn watch(program: pid_t, own_group: bool) -> ! {
                 deliver(program, libc::SIGKILL, own_group);
                 libc::waitpid(program, &mut status, 0);
                 libc::_exit(0);
+            }
+            if polled[OUTPUT].revents != 0 && !output.some() {
+                polled[OUTPUT].fd = -1;
             }
             let mut drained = [0u8; 128];
             if polled[1].revents != 0 {

@@ -15,7 +15,7 @@
 //! its guard, so that killing the guard ends the program as well.
 //!
 //! Why not `PR_SET_PDEATHSIG` alone: the kernel clears it when the program changes its credentials
-//! (passt started by root becomes nobody; `-run-with user=` in QEMU; an SELinux domain transition),
+//! (passt started by root becomes another user; `-run-with user=` in QEMU; an SELinux domain transition),
 //! and it belongs to the parent's *thread*, which kills the child of a library caller whose thread
 //! ends (prctl(2)). The guard's credentials never change, and a socket's end is seen by everyone.
 //!
@@ -23,6 +23,9 @@
 //! passt under root the guard is therefore also the init of a PID namespace with a fresh /proc
 //! ([`Isolation::PidNamespace`]): when it goes, the kernel kills everything inside
 //! (pid_namespaces(7)).
+//!
+//! A guard also reads the program's standard error, where that is to be kept
+//! ([`Spawn::keep_output`]): in a bounded amount, and without ever blocking the program.
 //!
 //! A program that runs as another user ([`Spawn::account`]) is signalled by a guard that stays root's
 //! and keeps CAP_KILL alone; the program's `PR_SET_PDEATHSIG` is set once more after the change.
@@ -42,12 +45,15 @@ pub mod inherited;
 mod interfaces;
 mod kvm;
 mod namespace;
+mod output;
 mod packet_socket;
 mod privileges;
 pub mod signals;
 mod spawn;
+mod spawn_error;
 mod started;
 pub mod tap;
+mod transient_user;
 
 pub use capture::{CaptureError, Captured, capture, capture_holding};
 pub use child::Child;
@@ -57,5 +63,7 @@ pub use kvm::{KvmOutcome, KvmStep, try_kvm};
 pub use namespace::{Namespace, try_namespace};
 pub use packet_socket::{PacketSocket, Received};
 pub use privileges::{Account, AccountError, has_file_capabilities, keep_only, keep_only_for};
-pub use spawn::{Isolation, Reveal, Spawn, SpawnError, Stdio};
+pub use spawn::{Isolation, Reveal, Spawn, Stdio};
+pub use spawn_error::SpawnError;
 pub use started::{started, still_runs};
+pub use transient_user::TransientUserError;

@@ -1,6 +1,7 @@
 //! Describing a program to start, and starting it under a guard.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -19,7 +20,9 @@ use nix::unistd::Pid;
 
 use super::child::Child;
 use super::guard::{Prepared, REPORT_LEN, STARTED, Stage, guard_main, raw_fork};
+use super::output::Output;
 use super::privileges::{Account, Become};
+use super::spawn_error::SpawnError;
 
 /// Where one of a program's standard descriptors leads.
 #[derive(Debug)]
@@ -66,76 +69,7 @@ pub struct Spawn {
     isolation: Isolation,
     reveal: Option<Reveal>,
     account: Option<Account>,
-}
-
-/// Why a program could not be started. Nothing is left running.
-#[derive(Debug, thiserror::Error)]
-pub enum SpawnError {
-    /// A name, argument or variable holds a NUL byte.
-    #[error("an argument of {} holds a NUL byte", program.display())]
-    Nul {
-        /// The program.
-        program: PathBuf,
-    },
-    /// The program cannot be executed.
-    #[error("cannot execute {}: {source}", program.display())]
-    Exec {
-        /// The program.
-        program: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The namespaces for [`Isolation::PidNamespace`] cannot be made.
-    #[error("cannot make a PID namespace for {}: {source}", program.display())]
-    Namespace {
-        /// The program.
-        program: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// It cannot become the user.
-    #[error(
-        "cannot run {} as the user {user}: {source}; run netlaunch as root with CAP_SETUID and CAP_SETGID", program.display()
-    )]
-    User {
-        /// The program.
-        program: PathBuf,
-        /// The user.
-        user: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// Descriptors or processes ran out before the program could be executed.
-    #[error("cannot start {}: {source}", program.display())]
-    System {
-        /// The program.
-        program: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The guard could not be heard, or was killed: the program may have been executed, and was
-    /// ended with its guard.
-    #[error("cannot start {}: {source}", program.display())]
-    Lost {
-        /// The program.
-        program: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-impl SpawnError {
-    /// The kernel's error number, where it gave one.
-    pub fn errno(&self) -> Option<i32> {
-        match self {
-            SpawnError::Nul { .. } => None,
-            SpawnError::Exec { source, .. }
-            | SpawnError::Namespace { source, .. }
-            | SpawnError::User { source, .. }
-            | SpawnError::System { source, .. }
-            | SpawnError::Lost { source, .. } => source.raw_os_error(),
-        }
-    }
+    output: Option<Option<File>>,
 }
 
 impl Spawn {
@@ -154,6 +88,7 @@ impl Spawn {
             isolation: Isolation::Guard,
             reveal: None,
             account: None,
+            output: None,
         }
     }
 
@@ -166,6 +101,13 @@ impl Spawn {
     /// Sets standard input, output and error.
     pub fn stdio(mut self, stdin: Stdio, stdout: Stdio, stderr: Stdio) -> Self {
         self.stdio = [stdin, stdout, stderr];
+        self
+    }
+
+    /// Has the guard read standard error and keep a bounded part of it, for [`Child::output`] and in
+    /// `log`, which must be open for reading and writing and may be full ([`super::output`]).
+    pub fn keep_output(mut self, log: Option<File>) -> Self {
+        self.output = Some(log);
         self
     }
 
@@ -210,7 +152,7 @@ impl Spawn {
     /// # Errors
     /// [`SpawnError`]; then nothing runs. Must be called within a tokio runtime whose I/O driver
     /// is enabled.
-    pub fn start(self) -> Result<Child, SpawnError> {
+    pub fn start(mut self) -> Result<Child, SpawnError> {
         let program = self.program.clone();
         let system = |source| SpawnError::System { program: program.clone(), source };
         let nul = || SpawnError::Nul { program: program.clone() };
@@ -234,6 +176,12 @@ impl Spawn {
         let argv_pointers = pointers(&argv);
         let env_pointers = pointers(&env);
 
+        let mut output = None;
+        if let Some(log) = self.output {
+            let (kept, end) = Output::new(log).map_err(system)?;
+            self.stdio[2] = Stdio::Fd(end);
+            output = Some(kept);
+        }
         let files = place(self.stdio, self.fds).map_err(|e| system(e.into()))?;
         let moves: Vec<(RawFd, RawFd)> =
             files.iter().map(|(fd, to)| (fd.as_raw_fd(), *to)).collect();
@@ -273,6 +221,7 @@ impl Spawn {
             socket: theirs.as_raw_fd(),
             report: report_end.as_raw_fd(),
             parent: parent.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            output: output.as_ref().map_or([-1; 3], Output::descriptors),
             own_group: self.own_group,
             namespace: self.isolation == Isolation::PidNamespace,
             mask: *mask.as_ref(),
@@ -291,7 +240,8 @@ impl Spawn {
 
         // From here on the guard exists; a Child that is dropped takes it down.
         let lost = |source| SpawnError::Lost { program: program.clone(), source };
-        let mut child = Child::new(guard, ours).map_err(lost)?;
+        let memory = output.map(|output| output.memory);
+        let mut child = Child::new(guard, ours, memory).map_err(lost)?;
         if let Some((stage, source)) = read_report(&report).map_err(lost)? {
             return Err(match stage {
                 Stage::Exec => SpawnError::Exec { program, source },

@@ -93,7 +93,7 @@ pub struct LaunchArgs {
     /// Name the launch for netlaunch ps
     #[arg(long, value_name = "NAME", help_heading = "Launch")]
     pub name: Option<LaunchName>,
-    /// Run QEMU as this user, without capabilities (root only)
+    /// Run QEMU as this user, who should run nothing else, without capabilities (root only)
     #[arg(long, value_name = "NAME", help_heading = "Launch")]
     pub user: Option<UserName>,
     /// Write the guest's frames to this file
