@@ -30,8 +30,8 @@ use common::{
 /// Far more than anything here takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Tries for ever to take over a passt below the directory that is its argument, and prints each
-/// attempt that succeeds, once.
+/// A Python program that tries to take over the passts of a launch root, and prints each attempt
+/// that succeeds, once. Its arguments are the launch root and its own name.
 const ATTACKER: &str = r#"
 import ctypes, glob, os, signal, socket, sys, time
 root, tag = sys.argv[1], sys.argv[2]
@@ -126,7 +126,7 @@ fn besieged(sandbox: &Sandbox, args: &[String]) -> Command {
         let loot = sandbox.path(&format!("loot-{name}"));
         script += &format!("until grep -q ready {}; do sleep 0.1; done\n", loot.display());
     }
-    // The attackers get the sandbox's terminal and messages no more than netlaunch's PID does.
+    // The shell stays PID 1 of the namespace, so netlaunch's end is its own.
     script += "\"$@\"; exit $?";
     let mut command = sandbox.program(Path::new("unshare"));
     command.args(["--pid", "--mount", "--mount-proc", "--fork", "--kill-child"]);
@@ -134,7 +134,7 @@ fn besieged(sandbox: &Sandbox, args: &[String]) -> Command {
     command
 }
 
-/// The one launch directory, which nobody but root can list.
+/// The one launch directory.
 fn launch_dir(sandbox: &Sandbox) -> PathBuf {
     let mut dirs = sandbox.launch_dirs();
     assert_eq!(dirs.len(), 1, "{dirs:?}");
@@ -192,7 +192,7 @@ fn other_users_cannot_touch_a_root_guests_passt() {
     scene.hear("UP ");
     assert!(answers(&netns), "{}", scene.said());
 
-    // passt runs as a user whom no other process has.
+    // passt runs as a user that no other process has.
     let first = passt(&sandbox, 0);
     let ids = status_field(first, "Uid");
     let uid: u32 = ids.split_whitespace().next().unwrap().parse().unwrap();

@@ -3,8 +3,8 @@
 //! Debian 12's passt binds its socket and writes its pid file after it has become its own user, so
 //! that user must be able to make files in the launch directory for that time. The directory then
 //! has the user's group, which no other process has, and mode 1770: the sticky bit keeps our files
-//! from being renamed or replaced. Before and afterwards it is closed to all but us; a passt that
-//! has been taken over by its guest finds it so.
+//! from being renamed or replaced. Before and afterwards the directory is closed to other users,
+//! also to a passt that its guest has taken over.
 
 use std::fs::File;
 use std::io;

@@ -26,7 +26,7 @@ pub(super) fn argv(
     let (request, passt) = (draft.request, &draft.facts.passt);
     let mut argv = Argv(vec![program.into()]);
     argv.flag("foreground");
-    // Left alone, root's passt becomes nobody, whom other programs share.
+    // Without the option root's passt becomes nobody, which other programs share.
     if let Some(user) = draft.particulars.passt_user {
         argv.option("runas", user.to_string());
     }
