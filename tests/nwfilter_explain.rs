@@ -306,10 +306,9 @@ fn closers(stock: &str) -> &'static [&'static str] {
         | "no-arp-spoofing"
         | "no-arp-ip-spoofing"
         | "no-arp-mac-spoofing" => CLOSERS,
-        "netlaunch-dhcp-client"
-        | "netlaunch-no-rogue-server"
-        | "no-ipv6-multicast"
-        | "no-mac-broadcast" => &CLOSERS[..1],
+        "netlaunch-dhcp-client" | "netlaunch-no-rogue-server" | "no-ipv6-multicast" => {
+            &CLOSERS[..1]
+        }
         _ => &[],
     }
 }

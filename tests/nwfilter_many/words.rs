@@ -163,5 +163,5 @@ pub fn is_refusal(word: &Word, said: &str) -> bool {
 
 /// Whether it may be said of what was done.
 pub fn is_said(line: &str) -> bool {
-    line.contains(" is defined in ")
+    line.contains(" is defined in ") || line.contains(" in plain frames alone")
 }

@@ -53,10 +53,6 @@ impl Probe {
     /// Frames under other addresses than the guest's; the first has another MAC address.
     pub(super) fn forged(&self) -> Vec<(&'static str, Inner)> {
         let udp = udp(1000, 2000, &[0; 18]);
-        let arp = |mac: [u8; 6], address: Ipv4Addr| {
-            let head = [0, 1, 8, 0, 6, 4, 0, 1];
-            [&head, mac.as_slice(), &address.octets(), &[0; 6], &PEER.octets()].concat()
-        };
         let forged_mac = Inner { from: OTHER_MAC, ..self.v4(self.address, PEER, &udp) };
         vec![
             ("forged MAC addresses", forged_mac),
@@ -84,8 +80,22 @@ impl Probe {
 
     /// A DHCP client's question in the name of another client (RFC 2131, 4.1).
     pub(super) fn forged_client(&self) -> Inner {
-        let question = udp(68, 67, &dhcp(1, OTHER_MAC));
+        self.client(OTHER_MAC)
+    }
+
+    fn client(&self, address: [u8; 6]) -> Inner {
+        let question = udp(68, 67, &dhcp(1, address));
         self.v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, &question)
+    }
+
+    /// The frame that the guest may send in place of a forged one of its kind.
+    pub(super) fn honest(&self, forged: &Inner) -> Inner {
+        match (forged.ether_type, forged.to) {
+            (0x0806, _) => self.inner(BROADCAST, 0x0806, arp(self.mac, self.address)),
+            (0x86dd, _) => self.v6(LINK_V6, OTHER_V6, UDP, &udp(1000, 2000, &[0; 18])),
+            (_, BROADCAST) => self.client(self.mac),
+            _ => self.v4(self.address, PEER, &udp(1000, 2000, &[0; 18])),
+        }
     }
 
     fn inner(&self, to: [u8; 6], ether_type: u16, body: Vec<u8>) -> Inner {
@@ -168,6 +178,12 @@ impl Encapsulation {
         };
         Some(inner.frame(&header))
     }
+}
+
+/// An ARP question of this sender (RFC 826).
+fn arp(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+    let head = [0, 1, 8, 0, 6, 4, 0, 1];
+    [&head, mac.as_slice(), &address.octets(), &[0; 6], &PEER.octets()].concat()
 }
 
 fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
