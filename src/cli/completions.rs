@@ -7,7 +7,7 @@
 
 use std::io::{self, Write};
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use super::args::Cli;
@@ -29,8 +29,23 @@ pub fn write(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
         Shell::Fish => script.extend_from_slice(FISH.as_bytes()),
         _ => clap_complete::generate(shell, &mut Cli::command(), "netlaunch", &mut script),
     }
+    if matches!(shell, Shell::Bash | Shell::Zsh | Shell::Fish) {
+        script.extend_from_slice(words(&Cli::command(), "").as_bytes());
+    }
     out.write_all(&script)?;
     out.flush()
+}
+
+/// Comments with the verbs and options of this version, for readers of a script.
+fn words(command: &Command, path: &str) -> String {
+    let options = command.get_arguments().filter(|arg| !arg.is_hide_set());
+    let options: Vec<String> =
+        options.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
+    let mut text = format!("# netlaunch{path}: {}\n", options.join(" "));
+    for verb in command.get_subcommands() {
+        text.push_str(&words(verb, &format!("{path} {}", verb.get_name())));
+    }
+    text
 }
 
 #[cfg(test)]

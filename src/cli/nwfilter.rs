@@ -323,13 +323,15 @@ fn list(json: bool, rows: Vec<Row>) -> Result<(), Failure> {
         return print_json(&all);
     }
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    // Without its hyphens, a UUID lets every stock filter have one line of 80 columns.
+    let uuid = |uuid: Uuid| uuid.to_string().replace('-', "");
     let row = |row: &Row| {
         [
             row.name.to_string(),
             row.origin.to_owned(),
             or_dash(row.chain.clone()),
             or_dash(row.priority.map(|priority| priority.to_string())),
-            or_dash(row.uuid.map(|uuid| uuid.to_string())),
+            or_dash(row.uuid.map(uuid)),
         ]
     };
     let header = ["NAME", "FROM", "CHAIN", "PRIORITY", "UUID"];
