@@ -88,8 +88,8 @@ pub enum PortError {
     Tool(#[from] ToolError),
     /// A tool failed, and so did what was to bring back the state of before.
     #[error(
-        "the filter is half changed and its ports may drop what they should not: {error}; undoing it failed, too: {}; run `netlaunch firewall reload` once that works",
-        .undo.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        "the filter is half changed and its ports may drop what they should not: {error}{}; run `netlaunch firewall reload` once that works",
+        undoing(.undo)
     )]
     HalfDone {
         /// The failure.
@@ -97,6 +97,16 @@ pub enum PortError {
         /// What undoing it said.
         undo: Vec<ToolError>,
     },
+}
+
+/// The part of a message that says why a change could not be undone.
+fn undoing(errors: &[ToolError]) -> String {
+    let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    if errors.is_empty() {
+        String::new()
+    } else {
+        format!("; undoing it failed, too: {}", errors.join("; "))
+    }
 }
 
 impl PortError {
@@ -245,7 +255,12 @@ impl PortPlan {
             return Err(undo(tools, &done, error).await);
         }
         if !later.is_empty() {
-            self.change_iptables(tools, &later, &[]).await?;
+            // The new rules are there, and some of the old ones may be: both sides stay recorded.
+            let error = match self.change_iptables(tools, &later, &[]).await {
+                Err(PortError::Tool(error)) => error,
+                done => return done.map(drop),
+            };
+            return Err(PortError::HalfDone { error, undo: Vec::new() });
         }
         Ok(())
     }
