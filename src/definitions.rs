@@ -15,13 +15,14 @@ use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 
-use crate::state::{UNFINISHED, clean, open_lock};
+use crate::state::{LOCK_LIMIT, UNFINISHED, clean, lock_blocking, open_lock};
 use crate::xml::MAX_BYTES;
 
 /// A file or directory of definitions cannot be used.
@@ -130,8 +131,7 @@ impl DefinitionDir {
         make(&self.0)?;
         let path = self.0.join(".lock");
         let file = open_lock(&path).map_err(failed("open", &path))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| failed("lock", &path)(errno.into()))?;
+        let lock = lock_blocking(&path, file.into(), LOCK_LIMIT).map_err(failed("lock", &path))?;
         let lock = DefinitionLock { dir: &self.0, _lock: lock };
         clean(&self.0);
         Ok(lock)
@@ -142,7 +142,7 @@ impl DefinitionDir {
 #[derive(Debug)]
 pub struct DefinitionLock<'a> {
     dir: &'a Path,
-    _lock: Flock<File>,
+    _lock: Flock<OwnedFd>,
 }
 
 impl DefinitionLock<'_> {

@@ -8,8 +8,11 @@
 //!
 //! Whoever keeps something uses this; it uses nothing of the crate.
 
+mod wait;
+
+use std::cmp::Ordering;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -20,11 +23,17 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use wait::{Holder, LOCK_LIMIT, LockTimeout};
+pub(crate) use wait::{lock, lock_blocking};
+
 /// The name of the file that is locked.
 pub(crate) const LOCK: &str = ".lock";
 
 /// What the names of files start with that are not complete yet.
 pub(crate) const UNFINISHED: &str = ".new-";
+
+/// The longest status that is read, in bytes. That of a port with 10,000 rules has less than 1 MiB.
+const LONGEST: u64 = 64 << 20;
 
 /// Who may read a file; its owner alone may write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +66,18 @@ pub enum StatusError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A newer netlaunch wrote it.
+    #[error(
+        "{} was written by a newer netlaunch: its version is {version}, and this netlaunch knows {known}; use the newer one to change what it is about", path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
+        /// The version that this release writes.
+        known: u32,
+    },
     /// It is not what netlaunch writes.
     #[error("{} is damaged: {what}; remove it, and by hand the firewall rules and links that it is about", path.display())]
     Damaged {
@@ -75,13 +96,8 @@ impl StatusError {
     }
 }
 
-/// One command at a time: the right to change what `dir` says, which is made where it is missing.
-pub(crate) fn lock(dir: &Path) -> io::Result<Flock<OwnedFd>> {
-    Flock::lock(lock_file(dir)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
-}
-
-/// Tries for the same; gives the file of [`lock_file`] back where another command has it.
-pub(crate) fn try_lock(file: OwnedFd) -> io::Result<Result<Flock<OwnedFd>, OwnedFd>> {
+/// Tries for the lock on the file of [`lock_file`]; gives it back where another command has it.
+fn try_lock(file: OwnedFd) -> io::Result<Result<Flock<OwnedFd>, OwnedFd>> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Ok(lock)),
         Err((file, Errno::EWOULDBLOCK)) => Ok(Err(file)),
@@ -118,7 +134,13 @@ pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(false);
     options.mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let file = options.open(path)?;
+    let file = match options.open(path) {
+        // A lock needs no right to write, and what was made can be taken away all the same.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?
+        }
+        opened => opened?,
+    };
     let is = file.metadata()?;
     if is.mode() & 0o077 != 0 && is.uid() == geteuid().as_raw() {
         file.set_permissions(Readers::Owner.permissions())?;
@@ -158,11 +180,53 @@ fn dir_of(path: &Path) -> &Path {
 
 /// Reads a status; `None` where there is none, since another command may just have removed it.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StatusError> {
-    match fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| StatusError::Damaged {
-            path: path.to_owned(),
-            what: error.to_string(),
-        }),
+    let Some(text) = text(path)? else { return Ok(None) };
+    serde_json::from_slice(&text).map(Some).map_err(damaged(path))
+}
+
+/// Reads a status of this version. Its member `version` is looked at first, since a newer form may
+/// differ in all others.
+pub(crate) fn read_version<T: DeserializeOwned>(
+    path: &Path,
+    known: u32,
+) -> Result<Option<T>, StatusError> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        version: u64,
+    }
+    let Some(text) = text(path)? else { return Ok(None) };
+    let Version { version } = serde_json::from_slice(&text).map_err(damaged(path))?;
+    match version.cmp(&known.into()) {
+        Ordering::Equal => serde_json::from_slice(&text).map(Some).map_err(damaged(path)),
+        Ordering::Greater => Err(StatusError::Newer { path: path.to_owned(), version, known }),
+        Ordering::Less => {
+            let what = format!("its version is {version}, and the first one is 1");
+            Err(StatusError::Damaged { path: path.to_owned(), what })
+        }
+    }
+}
+
+fn damaged(path: &Path) -> impl Fn(serde_json::Error) -> StatusError {
+    |error| StatusError::Damaged { path: path.to_owned(), what: error.to_string() }
+}
+
+/// The text of a status. Opening a FIFO for reading would wait for a writer, and a device may never
+/// end, so only a regular file is read.
+fn text(path: &Path) -> Result<Option<Vec<u8>>, StatusError> {
+    let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let read = opened.and_then(|file| {
+        let mut text = Vec::new();
+        match file.metadata()?.is_file() {
+            true => file.take(LONGEST).read_to_end(&mut text).map(|_| Some(text)),
+            false => Ok(None),
+        }
+    });
+    match read {
+        Ok(Some(text)) => Ok(Some(text)),
+        Ok(None) => {
+            let what = "it is no regular file".to_owned();
+            Err(StatusError::Damaged { path: path.to_owned(), what })
+        }
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(StatusError::io("read", path)(source)),
     }
@@ -231,13 +295,13 @@ mod tests {
     fn only_its_owner_can_open_what_is_locked() {
         let place = tempfile::tempdir().unwrap();
         let dir = place.path().join("state/made");
-        drop(lock(&dir).unwrap());
+        drop(lock_file(&dir).unwrap());
         assert_eq!(mode(&dir.join(LOCK)), 0o600);
         // Launches lock the upper one; everyone reads what is in the lower one.
         assert_eq!([mode(&place.path().join("state")), mode(&dir)], [0o711, 0o755]);
         // As it was made before.
         fs::set_permissions(dir.join(LOCK), Readers::Everyone.permissions()).unwrap();
-        drop(lock(&dir).unwrap());
+        drop(lock_file(&dir).unwrap());
         assert_eq!(mode(&dir.join(LOCK)), 0o600);
         let file = dir.join("file");
         fs::write(&file, "").unwrap();

@@ -13,6 +13,7 @@ pub mod log;
 mod mistake;
 mod network;
 pub mod network_config;
+mod network_list;
 mod nwfilter;
 mod nwfilter_check;
 pub mod nwfilter_config;
@@ -29,6 +30,7 @@ pub mod usage;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use args::{Action, Cli};
 use config::{Config, ConfigError};
@@ -156,7 +158,10 @@ pub fn main(
             return print(text.as_bytes()).map_or_else(failed, |()| 0);
         }
     };
-    let environment = Environment::read();
+    let mut environment = Environment::read();
+    if let Some(seconds) = cli.lock.lock_timeout {
+        environment.lock_limit = Duration::from_secs(seconds.into());
+    }
     let config = match configuration(&environment) {
         Ok(config) => config,
         Err(error) => return failed(error.into()),

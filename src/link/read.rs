@@ -9,7 +9,7 @@ use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
 };
 
 use super::host::{HostNet, HostRoute, Link, LinkAddress};
@@ -46,6 +46,7 @@ impl Netlink {
             links,
             addresses: addresses.iter().filter_map(address).collect(),
             routes: routes.iter().filter_map(route).collect(),
+            next_hops: routes.iter().flat_map(|route| next_hops(&route.attributes)).collect(),
         })
     }
 
@@ -126,6 +127,25 @@ fn address(message: &AddressMessage) -> Option<LinkAddress> {
     });
     let address = IpNet::new(local.or(any)?, message.header.prefix_len).ok()?;
     Some(LinkAddress { link: message.header.index, address })
+}
+
+/// The routers of a route: its own, or those of its parts (rtnetlink(7), RTA_MULTIPATH). A router of
+/// another IP version is RTA_VIA.
+fn next_hops(attributes: &[RouteAttribute]) -> Vec<IpAddr> {
+    let mut all = Vec::new();
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => all.push((*address).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => all.push((*address).into()),
+            RouteAttribute::Via(RouteVia::Inet(address)) => all.push((*address).into()),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => all.push((*address).into()),
+            RouteAttribute::MultiPath(parts) => {
+                all.extend(parts.iter().flat_map(|part| next_hops(&part.attributes)));
+            }
+            _ => {}
+        }
+    }
+    all
 }
 
 /// A route of the main table, as far as packets of guests may meet it.
