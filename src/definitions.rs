@@ -13,8 +13,9 @@ pub(crate) mod testing;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Display;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -22,9 +23,9 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 
 use crate::dir::{Dir, Modes, Trust, split};
-use crate::flock::{Flock, FlockArg};
+use crate::flock::Flock;
 use crate::input::{self, Pipes};
-use crate::state::{LOCK, clean};
+use crate::state::{LOCK, LOCK_LIMIT, clean, lock_blocking};
 use crate::xml::MAX_BYTES;
 
 /// The mode of a definition's file.
@@ -136,8 +137,7 @@ impl DefinitionDir {
         let dir = make(&self.0)?;
         let path = self.0.join(LOCK);
         let file = dir.lock_file(LOCK.as_ref()).map_err(failed("open", &path))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| failed("lock", &path)(errno.into()))?;
+        let lock = lock_blocking(&path, file.into(), LOCK_LIMIT).map_err(failed("lock", &path))?;
         let lock = DefinitionLock { of: &self.0, dir, _lock: lock };
         clean(&self.0);
         Ok(lock)
@@ -149,7 +149,7 @@ impl DefinitionDir {
 pub struct DefinitionLock<'a> {
     of: &'a Path,
     dir: Dir,
-    _lock: Flock<File>,
+    _lock: Flock<OwnedFd>,
 }
 
 impl DefinitionLock<'_> {

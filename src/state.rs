@@ -12,6 +12,9 @@
 //! Each module that keeps files about running things uses this; of the crate it uses `dir` and
 //! `flock` alone.
 
+mod wait;
+
+use std::cmp::Ordering;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -23,6 +26,8 @@ use serde::de::DeserializeOwned;
 
 use crate::dir::{self, Dir, Modes, Trust, UNFINISHED};
 use crate::flock::{Flock, FlockArg};
+pub use wait::{Holder, LOCK_LIMIT, LockTimeout};
+pub(crate) use wait::{lock, lock_blocking};
 
 /// The name of the file that is locked.
 pub(crate) const LOCK: &str = ".lock";
@@ -61,6 +66,18 @@ pub enum StatusError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A newer netlaunch wrote it.
+    #[error(
+        "{} was written by a newer netlaunch: its version is {version}, and this netlaunch knows {known}; use the newer one to change what it is about", path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
+        /// The version that this release writes.
+        known: u32,
+    },
     /// It is not what netlaunch writes.
     #[error("{} is damaged: {what}; remove it, and by hand the firewall rules and links that it is about", path.display())]
     Damaged {
@@ -79,13 +96,8 @@ impl StatusError {
     }
 }
 
-/// One command at a time: the right to change what `dir` says, which is made where it is missing.
-pub(crate) fn lock(dir: &Path) -> io::Result<Flock<OwnedFd>> {
-    Flock::lock(lock_file(dir)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
-}
-
-/// Tries for the same; gives the file of [`lock_file`] back where another command has it.
-pub(crate) fn try_lock(file: OwnedFd) -> io::Result<Result<Flock<OwnedFd>, OwnedFd>> {
+/// Tries for the lock on the file of [`lock_file`]; gives it back where another command has it.
+fn try_lock(file: OwnedFd) -> io::Result<Result<Flock<OwnedFd>, OwnedFd>> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Ok(lock)),
         Err((file, Errno::EWOULDBLOCK)) => Ok(Err(file)),
@@ -146,13 +158,42 @@ fn dir_of(path: &Path) -> &Path {
 
 /// Reads a status; `None` where there is none, since another command may just have removed it.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StatusError> {
+    let Some(text) = text(path)? else { return Ok(None) };
+    serde_json::from_slice(&text).map(Some).map_err(damaged(path))
+}
+
+/// Reads a status of this version. Its member `version` is looked at first, since a newer form may
+/// differ in all others.
+pub(crate) fn read_version<T: DeserializeOwned>(
+    path: &Path,
+    known: u32,
+) -> Result<Option<T>, StatusError> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        version: u64,
+    }
+    let Some(text) = text(path)? else { return Ok(None) };
+    let Version { version } = serde_json::from_slice(&text).map_err(damaged(path))?;
+    match version.cmp(&known.into()) {
+        Ordering::Equal => serde_json::from_slice(&text).map(Some).map_err(damaged(path)),
+        Ordering::Greater => Err(StatusError::Newer { path: path.to_owned(), version, known }),
+        Ordering::Less => {
+            let what = format!("its version is {version}, and the first one is 1");
+            Err(StatusError::Damaged { path: path.to_owned(), what })
+        }
+    }
+}
+
+fn damaged(path: &Path) -> impl Fn(serde_json::Error) -> StatusError {
+    |error| StatusError::Damaged { path: path.to_owned(), what: error.to_string() }
+}
+
+/// The text of a status; only a regular file is read, and only a bounded one.
+fn text(path: &Path) -> Result<Option<Vec<u8>>, StatusError> {
     let content =
         dir::split(path).and_then(|(dir, name)| Dir::open(dir, Trust::Last)?.read(name, MAX_BYTES));
     match content {
-        Ok(Some(text)) => serde_json::from_slice(&text).map(Some).map_err(|error| {
-            StatusError::Damaged { path: path.to_owned(), what: error.to_string() }
-        }),
-        Ok(None) => Ok(None),
+        Ok(text) => Ok(text),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(StatusError::io("read", path)(source)),
     }
@@ -256,13 +297,13 @@ mod tests {
     fn only_its_owner_can_open_what_is_locked() {
         let place = tempfile::tempdir().unwrap();
         let dir = place.path().join("state/made");
-        drop(lock(&dir).unwrap());
+        drop(lock_file(&dir).unwrap());
         assert_eq!(mode(&dir.join(LOCK)), 0o600);
         // Launches lock the upper one; everyone reads what is in the lower one.
         assert_eq!([mode(&place.path().join("state")), mode(&dir)], [0o711, 0o755]);
         // As it was made before.
         fs::set_permissions(dir.join(LOCK), fs::Permissions::from_mode(0o644)).unwrap();
-        drop(lock(&dir).unwrap());
+        drop(lock_file(&dir).unwrap());
         assert_eq!(mode(&dir.join(LOCK)), 0o600);
         let open = |name: &str| Dir::open(&dir, Trust::Last).unwrap().lock_file(name.as_ref());
         let file = dir.join("file");

@@ -4,15 +4,13 @@
 
 mod common;
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs;
 use std::time::Duration;
 
 use common::frame::{Frame, PEER, VM};
 use common::port_scene::{PortScene, Station};
+use common::small_disk::Small;
 use common::{have_root, wait_until};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -46,35 +44,6 @@ fn what_a_backend_has_no_words_for_leaves_the_port_as_it_was() {
         assert!(is_up(&scene), "{backend}: {said}");
         assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)), "{backend}");
         assert_eq!(scene.list()["bindings"], Value::Array(vec![]), "{backend}");
-    }
-}
-
-/// A small file system over a directory, for as long as this lives.
-struct Small(PathBuf);
-
-impl Small {
-    fn over(dir: PathBuf) -> Self {
-        let none: Option<&str> = None;
-        mount(none, &dir, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=0755")).unwrap();
-        Small(dir)
-    }
-
-    /// Leaves no room but for one small file.
-    fn fill(&self) {
-        let mut file = OpenOptions::new().create(true).append(true).open(self.filler()).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-        let size = file.metadata().unwrap().len();
-        file.set_len(size - 4096).unwrap();
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("filler")
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
 }
 

@@ -17,7 +17,7 @@ use arbitrary::Arbitrary;
 use dhcp_frame::{DhcpFrame, EVERYONE, GUEST, OTHER, SERVER, arp, set_checksum, speech};
 use ipnet::Ipv4Net;
 use libfuzzer_sys::fuzz_target;
-use netlaunch::learn::{Direction, Lease, Method, Teacher, UnixTime};
+use netlaunch::learn::{Direction, Lease, Method, Teacher, BootTime};
 use observed::Observed;
 
 fuzz_target!(|lesson: Lesson| lesson.run());
@@ -167,7 +167,7 @@ impl Lesson<'_> {
         let host =
             |(address, length): &(Address, u8)| Ipv4Net::new_assert(address.value(), length % 33);
         let mut learner = Observed::new(method, self.hosts.iter().map(host).collect());
-        let mut now = UnixTime(0);
+        let mut now = BootTime(0);
         for event in &self.events {
             match event {
                 Event::Frame { out, frame, damage } => {
@@ -182,7 +182,7 @@ impl Lesson<'_> {
                 Event::Resume { address, server, lasts } => {
                     let by_server = |server: &Address| Teacher::Dhcp { server: server.value() };
                     let teacher = server.as_ref().map_or(Teacher::Traffic, by_server);
-                    let until = lasts.map(|seconds| UnixTime(now.0 + u64::from(seconds)));
+                    let until = lasts.map(|seconds| BootTime(now.0 + u64::from(seconds)));
                     let lease = Lease { address: address.value(), teacher, until };
                     learner.resume(Some(lease), now);
                 }

@@ -2,6 +2,7 @@
 
 use super::change::Wanted;
 use super::meaning::meaning;
+use super::ports::Statuses;
 use super::{BindingError, Bindings, Created, Status, known, status};
 use crate::firewall::Backend;
 use crate::firewall::port_limits::link_local;
@@ -18,9 +19,9 @@ impl Bindings {
     pub async fn create(&self, binding: &Binding) -> Result<Created, BindingError> {
         let port = &binding.port;
         let index = self.number(port)?;
-        let tools = self.lock().await?;
-        self.settle(&tools).await;
-        let (live, stale) = self.statuses()?;
+        let (tools, statuses) = self.lock().await?;
+        let Statuses { live, stale, .. } = self.settle(&tools, statuses).await?;
+        tools.check(port)?;
         if live.iter().any(|status| status.port == *port) {
             return Err(BindingError::Bound(port.clone()));
         }
@@ -35,6 +36,7 @@ impl Bindings {
             address: None,
             failed: None,
             turned_off: false,
+            refused: None,
             backend: self.settings.firewall_backend.unwrap_or(Backend::Nftables),
             trace: self.settings.enable_trace,
             counters: self.settings.enable_counters,
@@ -42,7 +44,8 @@ impl Bindings {
             recorded: Vec::new(),
         };
         // From an earlier binding of the same guest to the same port.
-        let kept = self.inherited(&status, binding).await?;
+        self.check_named(&status, binding, &live).await?;
+        let kept = self.inherited(&status, binding, &live).await?;
         let known = known(kept.as_ref());
         let made = meaning(binding, &mut Compiler::new(&filters), known)?;
         status.learns = made.method.is_some();
@@ -134,18 +137,19 @@ impl Bindings {
     /// [`BindingError`]; then it still has it.
     pub async fn delete(&self, port: &InterfaceName) -> Result<(), BindingError> {
         let dismissed = self.dismiss(port).await?;
-        let lock = loop {
-            let lock = self.lock().await?;
-            let is_back = |status: &Status| self.seats.is_held(status.index);
-            if !self.status(port)?.as_ref().is_some_and(is_back) {
-                break lock;
+        let (lock, statuses) = loop {
+            let (lock, statuses) = self.lock().await?;
+            let mut all = statuses.live.iter().chain(&statuses.stale);
+            let status = all.find(|status| status.port == *port);
+            if !status.is_some_and(|status| self.seats.is_held(status.index)) {
+                break (lock, statuses);
             }
             // It may just wait for the lock.
             drop(lock);
             self.dismiss(port).await?;
         };
-        self.settle(&lock).await;
-        let (mut live, mut stale) = self.statuses()?;
+        lock.check(port)?;
+        let Statuses { mut live, mut stale, .. } = self.settle(&lock, statuses).await?;
         let known = live.iter().chain(&stale).any(|status| status.port == *port);
         if !known {
             return Err(BindingError::Unbound(port.clone()));

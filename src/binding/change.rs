@@ -4,9 +4,10 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use super::lock::Lock;
 use super::meaning::Known;
 use super::{BindingError, Bindings, Status, Tried};
-use crate::firewall::{Backend, LockedTools, PortFilter, PortPlan, PortRecorded, Unwritable};
+use crate::firewall::{Backend, PortFilter, PortPlan, PortRecorded, Unwritable};
 use crate::link::Netlink;
 use crate::rules::port::{PortRules, Test};
 use crate::types::InterfaceName;
@@ -28,12 +29,15 @@ impl Bindings {
     /// stay as they are.
     pub(super) async fn change(
         &self,
-        tools: &LockedTools,
+        tools: &Lock,
         wanted: Vec<Wanted>,
         gone: &[Status],
         others: &[Status],
     ) -> Result<(), BindingError> {
         let dir = self.dir();
+        for status in wanted.iter().map(|wanted| &wanted.status).chain(gone) {
+            tools.check(&status.port)?;
+        }
         let ports: Vec<_> = wanted.iter().map(|wanted| wanted.status.port.clone()).collect();
         let removed: Vec<PortRecorded> = wanted
             .iter()
@@ -41,13 +45,20 @@ impl Bindings {
             .chain(gone)
             .flat_map(|status| status.recorded.iter().cloned())
             .collect();
-        let others = others
-            .iter()
-            .any(|status| status.recorded.iter().any(|r| r.backend() == Backend::Nftables));
+        // A port whose status cannot be read may have rules in nft's table, which must stay then.
+        let others = tools.has_damaged()
+            || others
+                .iter()
+                .any(|status| status.recorded.iter().any(|r| r.backend() == Backend::Nftables));
         // What is cut short from here on is an end that the next command completes.
         let going: Vec<&Status> = gone.iter().filter(|status| status.complete).collect();
+        // A removal needs no new record: the old one says all that is to go. So it goes on where the
+        // disk is full or can only be read. Killed then, it leaves a port that seems to have rules,
+        // which a reload makes again.
         for status in &going {
-            Status { complete: false, ..(*status).clone() }.write(&dir)?;
+            if let Err(error) = (Status { complete: false, ..(*status).clone() }).write(&dir) {
+                tracing::warn!("{error}; the rules of the port {} go all the same", status.port);
+            }
         }
         if let Err(error) = self.try_backends(tools, &wanted, gone, &removed, others).await {
             let stay = if error.is_half_done() { Vec::new() } else { going };
@@ -57,17 +68,21 @@ impl Bindings {
             return Err(error);
         }
         // One of the same port was replaced.
+        // All are tried, and the first failure is told at the end: their rules are gone.
+        let mut removed = Ok(());
         for status in gone.iter().filter(|status| !ports.contains(&status.port)) {
-            self.forget(status)?;
-            status.remove(&dir)?;
+            let all = self.forget(status).and_then(|()| Ok(status.remove(&dir)?));
+            removed = removed.and(all);
         }
-        if !gone.is_empty() {
-            self.collect_learnt()?;
+        if !gone.is_empty()
+            && let Err(error) = self.collect_learnt()
+        {
+            tracing::warn!("{error}");
         }
         for status in wanted.iter().map(|wanted| &wanted.status) {
             self.turn_on(status).await;
         }
-        Ok(())
+        removed
     }
 
     /// Turns a port on that was off for want of rules.
@@ -91,7 +106,7 @@ impl Bindings {
     /// Tries what [`choices`](Self::choices) has until something is possible.
     async fn try_backends(
         &self,
-        tools: &LockedTools,
+        tools: &Lock,
         wanted: &[Wanted],
         gone: &[Status],
         removed: &[PortRecorded],
@@ -133,7 +148,7 @@ impl Bindings {
 
     async fn attempt(
         &self,
-        tools: &LockedTools,
+        tools: &Lock,
         wanted: &[Wanted],
         backends: &[Backend],
         gone: &[Status],
@@ -191,6 +206,7 @@ impl Bindings {
                 && status.address == wanted.address
                 && status.definitions.as_deref() == Some(self.store.dir())
                 && status.failed.is_none()
+                && (status.refused.is_none() || wanted.address.is_none())
                 && stale.is_none();
             // What names the same objects needs no word.
             if same && status.recorded.as_slice() == std::slice::from_ref(recorded) {
@@ -205,34 +221,67 @@ impl Bindings {
             let recorded = vec![recorded.clone()];
             let (backend, address) = (*backend, wanted.address);
             let (failed, turned_off) = (None, false);
+            // Another address was learnt since one was refused.
+            let refused = status.refused.clone().filter(|_| wanted.address.is_none());
             let definitions = Some(self.store.dir().to_owned());
-            let status =
-                Status { failed, turned_off, trace, counters, definitions, ..status.clone() };
+            let status = Status {
+                failed,
+                turned_off,
+                refused,
+                trace,
+                counters,
+                definitions,
+                ..status.clone()
+            };
             complete.push(Status { recorded, complete: true, backend, address, ..status });
         }
-        for status in &begun {
-            status.write(dir)?;
+        if let Err(error) = begun.iter().try_for_each(|status| status.write(dir)) {
+            self.put_back(wanted, gone);
+            return Err(error.into());
         }
         if let Err(error) = plan.apply(tools, removed, others).await {
             // Of a change that was not undone, or may be done, the statuses know both sides.
-            let undone = error.left_as_before();
-            for wanted in wanted.iter().filter(|_| undone) {
-                // What was there before stays; a port that had nothing has nothing.
-                let back = match (wanted.status.complete, stale(&wanted.status.port)) {
-                    (true, _) => wanted.status.write(dir),
-                    (false, Some(stale)) => stale.write(dir),
-                    (false, None) => wanted.status.remove(dir),
-                };
-                if let Err(error) = back {
-                    tracing::warn!("{error}");
-                }
+            if error.left_as_before() {
+                self.put_back(wanted, gone);
             }
             return Err(failed(error));
         }
-        for status in &complete {
-            status.write(dir)?;
+        let Err(error) = complete.iter().try_for_each(|status| status.write(dir)) else {
+            return Ok(());
+        };
+        // What was begun is a superset, so the next command can complete ports that had rules. A
+        // port that is new gets none.
+        let (new, old): (Vec<_>, Vec<_>) =
+            wanted.iter().zip(plan.recorded()).partition(|(wanted, _)| !wanted.status.complete);
+        if !old.is_empty() {
+            return Err(BindingError::Unrecorded(error));
         }
-        Ok(())
+        let set: Vec<PortRecorded> = new.iter().map(|(_, recorded)| (*recorded).clone()).collect();
+        let nothing = PortPlan::new(&[], self.extras()).map_err(of_port)?;
+        nothing.apply(tools, &set, others).await.map_err(failed)?;
+        for (wanted, _) in new {
+            if let Err(error) = wanted.status.remove(dir) {
+                tracing::warn!("{error}");
+            }
+        }
+        Err(error.into())
+    }
+
+    /// Writes the statuses of before a change that did nothing.
+    fn put_back(&self, wanted: &[Wanted], gone: &[Status]) {
+        let dir = &self.dir();
+        for wanted in wanted {
+            let stale = gone.iter().find(|status| status.port == wanted.status.port);
+            // What was there before stays; a port that had nothing has nothing.
+            let back = match (wanted.status.complete, stale) {
+                (true, _) => wanted.status.write(dir),
+                (false, Some(stale)) => stale.write(dir),
+                (false, None) => wanted.status.remove(dir),
+            };
+            if let Err(error) = back {
+                tracing::warn!("{error}");
+            }
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 
 use nix::net::if_::if_nametoindex;
 
-use super::{BindingError, Bindings, Status, now};
-use crate::firewall::LockedTools;
-use crate::learn::{Kept, Lease};
+use super::lock::Lock;
+use super::ports::Statuses;
+use super::{BindingError, Bindings, Status};
+use crate::learn::{Clock, Kept, Lease};
 use crate::types::InterfaceName;
 
 impl Bindings {
@@ -17,16 +18,15 @@ impl Bindings {
         if !self.dir().exists() {
             return Ok(());
         }
-        let tools = self.lock().await?;
-        self.settle(&tools).await;
-        let (live, stale) = self.statuses()?;
+        let (tools, statuses) = self.lock().await?;
+        let Statuses { live, stale, .. } = self.settle(&tools, statuses).await?;
         self.collect_learnt()?;
         if stale.is_empty() { Ok(()) } else { self.change(&tools, Vec::new(), &stale, &live).await }
     }
 
     /// Takes away what was cut short and what has no port any more, for a command that has nothing
     /// else to do with ports. What cannot be taken away is told, and is in no other command's way.
-    pub(super) async fn sweep(&self, tools: &LockedTools, stale: &[Status], live: &[Status]) {
+    pub(super) async fn sweep(&self, tools: &Lock, stale: &[Status], live: &[Status]) {
         if !stale.is_empty()
             && let Err(error) = self.change(tools, Vec::new(), stale, live).await
         {
@@ -37,7 +37,7 @@ impl Bindings {
     /// Takes away what was learnt about ports that are gone, and the seats that nobody holds.
     pub(super) fn collect_learnt(&self) -> Result<(), BindingError> {
         let gone = |kept: &Kept| if_nametoindex(kept.port.as_str()) != Ok(kept.index);
-        for kept in self.leases.all(now())?.iter().filter(|kept| gone(kept)) {
+        for kept in self.leases.all(&Clock::now())?.iter().filter(|kept| gone(kept)) {
             self.leases.remove(&kept.port)?;
         }
         if let Err(error) = self.seats.collect() {
@@ -51,7 +51,7 @@ impl Bindings {
     pub(super) fn forget(&self, status: &Status) -> Result<(), BindingError> {
         let given = |lease: Lease| lease.teacher.is_dhcp();
         let stays = |kept: &Kept| kept.index != status.index || kept.lease.is_some_and(given);
-        if !self.leases.read(&status.port, now())?.is_some_and(|kept| stays(&kept)) {
+        if !self.leases.read(&status.port, &Clock::now())?.is_some_and(|kept| stays(&kept)) {
             self.leases.remove(&status.port)?;
         }
         Ok(())
@@ -66,14 +66,19 @@ impl Bindings {
         if !self.dir().exists() {
             return Ok(Vec::new());
         }
-        let tools = self.lock().await?;
-        self.rebuild(&tools).await
+        let (tools, statuses) = self.lock().await?;
+        self.rebuild(&tools, statuses).await
     }
 
     /// What [`reload`](Self::reload) does under the lock.
-    pub(super) async fn rebuild(&self, tools: &LockedTools) -> Result<Vec<String>, BindingError> {
+    pub(super) async fn rebuild(
+        &self,
+        tools: &Lock,
+        statuses: Statuses,
+    ) -> Result<Vec<String>, BindingError> {
+        tools.warn_of_damaged();
         self.collect_learnt()?;
-        let ports = self.settled(self.make_all_anew(tools)).await?;
+        let ports = self.settled_if_possible(self.make_all_anew(tools, statuses)).await?;
         Ok(ports.iter().map(|port| format!("the filter of the port {port} is there")).collect())
     }
 
@@ -81,12 +86,12 @@ impl Bindings {
     /// ports.
     pub(super) async fn make_all_anew(
         &self,
-        tools: &LockedTools,
+        tools: &Lock,
+        statuses: Statuses,
     ) -> Result<Vec<InterfaceName>, BindingError> {
-        let (live, stale) = self.statuses()?;
-        let bound = self.bound(live)?;
+        let (bound, others) = self.bound(statuses.live);
         let wanted = self.wanted(&bound, &self.filters()?)?;
-        self.change(tools, wanted, &stale, &[]).await?;
+        self.change(tools, wanted, &statuses.stale, &others).await?;
         Ok(bound.into_iter().map(|(status, _)| status.port).collect())
     }
 }

@@ -1,13 +1,15 @@
 //! Why a filter could not be put on a port, changed there, or taken away.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::firewall::{Backend, PortError};
 use crate::learn::CaptureError;
 use crate::link::LinkError;
 use crate::nwfilter::{CompileError, FilterName, StoreError, TreeError};
-use crate::state::StatusError;
+use crate::state::{LockTimeout, StatusError};
 use crate::types::InterfaceName;
 
 /// Nothing has changed, unless [`PortError::left_as_before`] is false.
@@ -24,6 +26,12 @@ pub enum BindingError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Another command holds the lock for too long.
+    #[error(transparent)]
+    Locked(LockTimeout),
+    /// The status of a port that is to be looked at or changed cannot be used.
+    #[error("{0}")]
+    Damaged(Arc<StatusError>),
     /// A status, or what was learnt.
     #[error(transparent)]
     Status(#[from] StatusError),
@@ -133,6 +141,23 @@ pub enum BindingError {
         /// Why the old rules could not be put back.
         error: Box<BindingError>,
     },
+    /// The rules were set, and their record could not be written.
+    #[error(
+        "the rules are set, and their record is not: {0}; netlaunch firewall reload completes that"
+    )]
+    Unrecorded(StatusError),
+    /// An address that a binding names was learnt by another port.
+    #[error(
+        "the port {port} cannot have the address {address}: the port {holder} of the same bridge learnt it; end that first with netlaunch nwfilter binding-delete {holder}"
+    )]
+    Holder {
+        /// The port to be bound.
+        port: InterfaceName,
+        /// The address.
+        address: Ipv4Addr,
+        /// The port that learnt it.
+        holder: InterfaceName,
+    },
     /// iptables would not see the packets.
     #[error(
         "iptables does not see the packets of the port {0}, and so cannot filter them; switch that on: sysctl net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1"
@@ -195,7 +220,7 @@ impl BindingError {
     /// Whether rules may be neither those of before nor the new ones.
     pub(super) fn is_half_done(&self) -> bool {
         match self {
-            BindingError::Apart { .. } => true,
+            BindingError::Apart { .. } | BindingError::Unrecorded(_) => true,
             BindingError::Firewall { error, .. } => !error.left_as_before(),
             _ => false,
         }
@@ -206,6 +231,10 @@ impl BindingError {
         match self {
             BindingError::Store(error) => error.is_callers(),
             BindingError::State { .. }
+            | BindingError::Locked(_)
+            | BindingError::Damaged(_)
+            | BindingError::Unrecorded(_)
+            | BindingError::Holder { .. }
             | BindingError::Status(_)
             | BindingError::Capture { .. }
             | BindingError::Link(_)

@@ -26,24 +26,26 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::learnt::{learner, own_addresses};
+use super::in_force::{InForce, NotInForce};
+use super::learnt::learner;
 use super::meaning::method;
 use super::seat::Seat;
-use super::{BindingError, BindingSettings, Bindings, Status, now};
-use crate::learn::{Capture, Kept, Learner, Method};
-use crate::link::Netlink;
+use super::{BindingError, Bindings, Status};
+use crate::learn::{BootTime, Capture, Kept, Learner, Method, Taken};
 use crate::nwfilter::Binding;
 use crate::types::{InterfaceName, Mac};
 
 /// The shortest time between two changes of rules.
 const PACE: Duration = Duration::from_millis(250);
+/// So many refusals in succession make the pause longest: 8 s.
+const MOST_REFUSALS: u32 = 6;
 /// How long to wait before trying again what a full disk or the like stood in the way of.
 const RETRY: Duration = Duration::from_secs(10);
 /// After so many frames that taught nothing, there is a pause.
 const FRAMES: u32 = 64;
 /// How long it is.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How often the clock is looked at, at least: it may be set, or the host may sleep.
+/// How often the clock is looked at, at least: the host may sleep, and timers do not count that.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
 /// What happened.
@@ -64,20 +66,22 @@ pub enum Told {
 pub struct Learning {
     bindings: Bindings,
     port: InterfaceName,
-    index: u32,
-    mac: Mac,
+    pub(super) index: u32,
+    pub(super) mac: Mac,
     // Closed before the seat is given up.
     capture: Capture,
     seat: Seat,
-    learner: Learner,
+    pub(super) learner: Learner,
     /// What was learnt may not be in force.
     due: bool,
     /// The port was turned off, and that could not be written down.
-    off: bool,
+    pub(super) off: bool,
     /// When rules may be changed again.
     not_before: Instant,
     /// Frames since the last pause.
     frames: u32,
+    /// How many times in succession an address was refused.
+    refusals: u32,
 }
 
 /// What woke it.
@@ -107,15 +111,9 @@ impl Learning {
                 continue;
             }
             self.due = false;
-            let told = match self.check().await {
-                Ok(()) => {
-                    let (learner, off) = (&self.learner, self.off);
-                    self.bindings.put_in_force(self.index, self.mac, learner, off).await
-                }
-                Err(error) => Err(error.into()),
-            };
+            let told = self.put_in_force().await;
             let lease = self.learner.lease();
-            self.not_before = Instant::now() + PACE;
+            self.not_before = Instant::now() + self.pace();
             match told {
                 Ok(InForce::Changed) => {
                     self.off = false;
@@ -136,11 +134,27 @@ impl Learning {
         }
     }
 
-    /// Checks what was learnt against the host's addresses of now, before it is put in force. From
-    /// then on frames come only that can still teach something.
-    async fn check(&mut self) -> Result<(), BindingError> {
+    /// How long rules stay as they are. A guest that goes on claiming addresses of others costs the
+    /// host less and less.
+    fn pace(&mut self) -> Duration {
+        self.refusals = match self.learner.refused() {
+            Some(_) => (self.refusals + 1).min(MOST_REFUSALS),
+            None => 0,
+        };
+        PACE * 2_u32.pow(self.refusals.saturating_sub(1))
+    }
+
+    /// Makes the port's rules with what was learnt.
+    async fn put_in_force(&mut self) -> Result<InForce, NotInForce> {
+        let bindings = self.bindings.clone();
+        bindings.put_in_force(self).await
+    }
+
+    /// Checks what was learnt against what is taken now. From then on frames come only that can still
+    /// teach something. The caller holds the lock.
+    pub(super) fn check(&mut self, taken: Taken) -> Result<(), BindingError> {
         let before = self.learner.interest();
-        self.learner.check(own_addresses().await?);
+        self.learner.check(taken);
         let interest = self.learner.interest();
         if interest == before {
             return Ok(());
@@ -156,7 +170,8 @@ impl Learning {
             sleep(PAUSE).await;
         }
         let until = self.learner.lease().and_then(|lease| lease.until);
-        let left = until.map(|until| Duration::from_secs(until.0.saturating_sub(now().0)));
+        let left =
+            until.map(|until| Duration::from_secs(until.0.saturating_sub(BootTime::now().0)));
         let look_again = Instant::now() + left.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
         tokio::select! {
             biased;
@@ -173,11 +188,13 @@ impl Learning {
                     return Ok(Woken::Gone);
                 };
                 self.frames += 1;
-                let change = self.learner.see(direction, frame, now());
-                Ok(if change.is_some() { Woken::Learnt } else { Woken::Nothing })
+                let change = self.learner.see(direction, frame, BootTime::now());
+                // A refusal is checked and written down, too.
+                let is_due = change.is_some() || self.learner.is_refusal_new();
+                Ok(if is_due { Woken::Learnt } else { Woken::Nothing })
             }
             () = sleep_until(look_again) => {
-                let expired = self.learner.expire(now());
+                let expired = self.learner.expire(BootTime::now());
                 Ok(if expired.is_some() { Woken::Learnt } else { Woken::Nothing })
             }
         }
@@ -274,7 +291,8 @@ impl Bindings {
         seat: Seat,
     ) -> Learning {
         Learning {
-            bindings: self.clone(),
+            // A learner has time: it waits for the lock for as long as the port is there.
+            bindings: self.clone().lock_limit(Duration::MAX),
             port: status.port.clone(),
             index: status.index,
             mac: binding.mac,
@@ -286,126 +304,7 @@ impl Bindings {
             off: false,
             not_before: Instant::now(),
             frames: 0,
+            refusals: 0,
         }
     }
-
-    /// Keeps what was learnt about a port and checked, and makes its rules with it. `off` says that
-    /// it is turned off, where its status does not.
-    ///
-    /// # Errors
-    /// [`BindingError::TurnedOff`] when the rules cannot be set. [`BindingError`] otherwise.
-    async fn put_in_force(
-        &self,
-        index: u32,
-        mac: Mac,
-        learner: &Learner,
-        off: bool,
-    ) -> Result<InForce, NotInForce> {
-        let tools = self.lock().await?;
-        let (mut live, stale) = self.statuses()?;
-        let is_ours = |status: &Status| status.index == index;
-        let Some(at) = live.iter().position(is_ours) else { return Ok(InForce::Gone) };
-        let status = live.remove(at);
-        let status = Status { turned_off: status.turned_off || off, ..status };
-        let port = &status.port;
-        let lease = learner.lease();
-        let kept = match learner.is_taught() {
-            true => self.leases.write(&Kept { version: 1, port: port.clone(), index, mac, lease }),
-            false => self.leases.remove(port),
-        };
-        kept.map_err(BindingError::from)?;
-        let address = lease.map(|lease| lease.address);
-        if status.address == address && status.failed.is_none() && !off {
-            return Ok(InForce::Was);
-        }
-        let changed = async {
-            let binding = self.binding(&status)?;
-            let filters = self.store.tree(&binding.filter)?;
-            let wanted = self.wanted(&[(status.clone(), binding)], &filters)?;
-            let keeping = self.keeping(&status);
-            let change = keeping.change(&tools, wanted, &stale, &live);
-            // A change that was cut short is for the next command, which knows the settings.
-            match self.is_unsettled() {
-                true => change.await,
-                false => self.settled(change).await,
-            }
-        };
-        match changed.await {
-            Ok(()) => Ok(InForce::Changed),
-            Err(error) => {
-                let error = self.turn_off(port, index, error).await;
-                let turned_off =
-                    status.turned_off || matches!(error, BindingError::TurnedOff { .. });
-                let failed = Some(error.to_string());
-                let written = Status { failed, turned_off, ..status }.write(&self.dir());
-                if let Err(error) = &written {
-                    tracing::warn!("{error}");
-                }
-                let is_known = turned_off && written.is_ok();
-                Err(NotInForce { error, is_known })
-            }
-        }
-    }
-
-    /// The driver with the settings that a port's rules were made with last. Who learns began before
-    /// they were, and does not change them.
-    fn keeping(&self, status: &Status) -> Bindings {
-        let settings = BindingSettings {
-            firewall_backend: Some(status.backend),
-            enable_trace: status.trace,
-            enable_counters: status.counters,
-            ..self.settings.clone()
-        };
-        Bindings { settings, ..self.clone() }
-    }
-
-    /// Turns a port off whose rules could not be set, because of `error`; one that is off stays so.
-    pub(super) async fn turn_off(
-        &self,
-        port: &InterfaceName,
-        index: u32,
-        error: BindingError,
-    ) -> BindingError {
-        let off = async {
-            let netlink = Netlink::open()?;
-            // Not another of its name.
-            match netlink.link(port).await {
-                Ok(link) if link.index == index && link.up => {
-                    netlink.down(port).await.map(|()| true)
-                }
-                _ => Ok(false),
-            }
-        };
-        match off.await {
-            Ok(true) => BindingError::TurnedOff { port: port.clone(), error: Box::new(error) },
-            Ok(false) => error,
-            Err(off) => {
-                tracing::error!("{error}");
-                off.into()
-            }
-        }
-    }
-}
-
-/// Why the rules could not be made with a learnt address.
-struct NotInForce {
-    error: BindingError,
-    /// The port is off, and its status says so.
-    is_known: bool,
-}
-
-impl From<BindingError> for NotInForce {
-    fn from(error: BindingError) -> Self {
-        NotInForce { error, is_known: false }
-    }
-}
-
-/// What came of a learnt address.
-enum InForce {
-    /// The rules are made with it now.
-    Changed,
-    /// They were before.
-    Was,
-    /// The port, or its filter, is gone.
-    Gone,
 }

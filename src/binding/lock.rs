@@ -1,35 +1,67 @@
 //! The right to change ports' filters: one lock for all commands.
 
-use std::time::Duration;
+use std::ops::Deref;
 
+use super::ports::Statuses;
+use super::status::Damaged;
 use super::{BindingError, Bindings};
 use crate::firewall::LockedTools;
 use crate::state;
+use crate::types::InterfaceName;
 
-/// How long to wait before trying for the lock again: at first, and when many wait, who must not
-/// keep the one at work from its processor.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(32);
+/// The lock, with the tools that inherit it.
+#[derive(Debug)]
+pub(super) struct Lock {
+    tools: LockedTools,
+    /// The statuses that cannot be read. Ports that they are about may have rules.
+    damaged: Vec<Damaged>,
+}
+
+impl Deref for Lock {
+    type Target = LockedTools;
+
+    fn deref(&self) -> &LockedTools {
+        &self.tools
+    }
+}
+
+impl Lock {
+    /// Whether there are ports whose rules are not known.
+    pub(super) fn has_damaged(&self) -> bool {
+        !self.damaged.is_empty()
+    }
+
+    /// Refuses to change a port whose status cannot be read: it may have rules, and its file stays
+    /// as it is.
+    pub(super) fn check(&self, port: &InterfaceName) -> Result<(), BindingError> {
+        match self.damaged.iter().find(|damaged| damaged.port.as_ref() == Some(port)) {
+            Some(damaged) => Err(BindingError::Damaged(damaged.error.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Warns of ports that a command which is about all ports leaves out.
+    pub(super) fn warn_of_damaged(&self) {
+        for damaged in &self.damaged {
+            tracing::warn!("{}", damaged.error);
+        }
+    }
+}
 
 impl Bindings {
-    /// One command at a time. It never blocks: a process can have two, and one of them the lock.
-    pub(super) async fn lock(&self) -> Result<LockedTools, BindingError> {
+    /// One command at a time. Returns with the lock what the statuses say under it. The wait does not
+    /// block: a process can have two, and one of them the lock.
+    pub(super) async fn lock(&self) -> Result<(Lock, Statuses), BindingError> {
         let dir = self.dir();
-        let failed = |source| BindingError::State { dir: dir.clone(), source };
-        let mut file = state::lock_file(&dir).map_err(failed)?;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            file = match state::try_lock(file).map_err(failed)? {
-                Ok(lock) => {
-                    state::clean(&dir);
-                    state::clean(self.leases.path());
-                    self.settle_names()?;
-                    return LockedTools::new(&self.tools, lock).map_err(failed);
-                }
-                Err(file) => file,
-            };
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+        let failed = |source: std::io::Error| match source.downcast() {
+            Ok(timeout) => BindingError::Locked(timeout),
+            Err(source) => BindingError::State { dir: dir.clone(), source },
+        };
+        let lock = state::lock(&dir, self.lock_limit).await.map_err(failed)?;
+        state::clean(&dir);
+        state::clean(self.leases.path());
+        let mut statuses = self.settle_names()?;
+        let tools = LockedTools::new(&self.tools, lock).map_err(failed)?;
+        Ok((Lock { tools, damaged: std::mem::take(&mut statuses.damaged) }, statuses))
     }
 }

@@ -43,6 +43,7 @@ mod bind;
 mod change;
 mod collect;
 mod error;
+mod in_force;
 mod learning;
 mod learnt;
 mod lock;
@@ -55,22 +56,24 @@ mod unsettled;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use crate::firewall::port_nft::Extras;
 use crate::firewall::{
     Backend, Counters, PortCounts, PortFilter, PortPlan, PortRecorded, Script, Tools, Unwritable,
 };
-use crate::learn::{Kept, LeaseDir, UnixTime};
+use crate::learn::{Clock, Kept, LeaseDir, UnixTime};
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
+use crate::state::LOCK_LIMIT;
 use crate::types::InterfaceName;
 
 use change::Wanted;
 pub use error::{BindingError, Tried};
 pub use learning::{Learning, Told};
 use meaning::{Known, meaning};
+use ports::Statuses;
 use seat::Seats;
-pub use status::Status;
+pub use status::{Damaged, Status};
 
 /// What the driver of filters is told.
 #[derive(Debug, Clone)]
@@ -97,6 +100,7 @@ pub struct Bindings {
     tools: Tools,
     leases: LeaseDir,
     seats: Seats,
+    lock_limit: Duration,
 }
 
 /// A filter that was put on a port.
@@ -119,10 +123,12 @@ pub struct Learner {
     pub pid: Option<u32>,
     /// The address that the port's rules are made with; `None` while it is not known.
     pub address: Option<std::net::Ipv4Addr>,
-    /// When it is over; `None` is never, or no address.
+    /// When it is over, as the wall clock is set now; `None` is never, or no address.
     pub until: Option<UnixTime>,
     /// Why its rules could not be made with what was learnt last; then it is off.
     pub failed: Option<String>,
+    /// The address that was refused last, and why.
+    pub refused: Option<String>,
 }
 
 impl Bindings {
@@ -134,7 +140,13 @@ impl Bindings {
             leases: LeaseDir::new(&settings.state_dir),
             seats: Seats::new(&settings.state_dir),
             settings,
+            lock_limit: LOCK_LIMIT,
         }
+    }
+
+    /// The same; it gives up when another command has held the lock for `limit`.
+    pub fn lock_limit(self, limit: Duration) -> Self {
+        Bindings { lock_limit: limit, ..self }
     }
 
     /// The filters' definitions.
@@ -154,18 +166,36 @@ impl Bindings {
     /// The ports that have a filter, by name.
     ///
     /// # Errors
-    /// [`BindingError::Status`] when one's status cannot be read.
+    /// [`BindingError::Status`] when the directory cannot be read. A status that cannot be used is left
+    /// out; see [`damaged`](Self::damaged).
     pub fn list(&self) -> Result<Vec<Status>, BindingError> {
-        Ok(self.statuses()?.0)
+        Ok(self.statuses()?.live)
     }
 
     /// The filter of a port.
     ///
     /// # Errors
-    /// [`BindingError::Unbound`] when it has none.
+    /// [`BindingError::Unbound`] when it has none, [`BindingError::Damaged`] when its status cannot be
+    /// used.
     pub fn get(&self, port: &InterfaceName) -> Result<Status, BindingError> {
-        let found = self.list()?.into_iter().find(|status| status.port == *port);
-        found.ok_or_else(|| BindingError::Unbound(port.clone()))
+        let Statuses { live, damaged, .. } = self.statuses()?;
+        let known = Statuses { live, damaged, ..Statuses::default() };
+        known.port(port)?.ok_or_else(|| BindingError::Unbound(port.clone()))
+    }
+
+    /// The ports that have a filter, by name, and the statuses that cannot be used: damaged, not
+    /// readable, or of a newer version. All commands leave these, and their ports, as they are.
+    ///
+    /// # Errors
+    /// [`BindingError::Status`] when the directory cannot be read.
+    pub fn list_all(&self) -> Result<(Vec<Status>, Vec<Damaged>), BindingError> {
+        let Statuses { live, damaged, .. } = self.statuses()?;
+        Ok((live, damaged))
+    }
+
+    /// A status whose document cannot be read because of `error`.
+    pub fn damaged(&self, status: &Status, error: BindingError) -> Damaged {
+        status.damaged(&self.dir(), error)
     }
 
     /// The bindings of statuses.
@@ -179,9 +209,11 @@ impl Bindings {
     /// What the filters of these ports counted, by their interfaces' numbers. Ports without counters
     /// are left out, and so are all when nft cannot tell, which is a warning. nft runs once, or not
     /// at all where no port has any.
-    pub async fn counts(&self, ports: &[Status]) -> BTreeMap<u32, PortCounts> {
+    pub async fn counts<'a>(
+        &self,
+        ports: impl Iterator<Item = &'a Status>,
+    ) -> BTreeMap<u32, PortCounts> {
         let objects: Vec<_> = ports
-            .iter()
             .flat_map(|status| &status.recorded)
             .filter_map(|recorded| match recorded {
                 PortRecorded::Nftables(objects) => Some(objects),
@@ -204,22 +236,29 @@ impl Bindings {
         }
     }
 
-    /// Who learns the address of a port's guest, where it is learnt.
-    ///
-    /// # Errors
-    /// [`BindingError::Status`] when what was learnt cannot be read.
-    pub fn learner(&self, status: &Status) -> Result<Option<Learner>, BindingError> {
+    /// The process that learns the address of a port's guest, where it is learnt. A lease that cannot
+    /// be read has no end here, which is a warning.
+    pub fn learner(&self, status: &Status) -> Option<Learner> {
         if !status.learns {
-            return Ok(None);
+            return None;
         }
-        let kept = self.leases.read(&status.port, now())?.filter(|kept| kept.index == status.index);
+        let clock = Clock::now();
+        let kept = self.leases.read(&status.port, &clock).unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            None
+        });
+        let kept = kept.filter(|kept| kept.index == status.index);
         let lease = kept.and_then(|kept| kept.lease);
-        Ok(Some(Learner {
+        Some(Learner {
             pid: self.seats.holder(status.index),
             address: status.address,
-            until: lease.filter(|is| Some(is.address) == status.address).and_then(|is| is.until),
+            until: lease
+                .filter(|is| Some(is.address) == status.address)
+                .and_then(|is| is.until)
+                .map(|until| clock.wall_of(until)),
             failed: status.failed.clone(),
-        }))
+            refused: status.refused.clone(),
+        })
     }
 
     /// The ports whose guests' addresses nobody learns any more: whoever did was killed. A
@@ -290,9 +329,20 @@ impl Bindings {
         Ok(definitions.into_iter().map(|d| (d.filter.name.clone(), d.filter)).collect())
     }
 
-    fn bound(&self, live: Vec<Status>) -> Result<Vec<Bound>, BindingError> {
-        let bound = |status: Status| self.binding(&status).map(|binding| (status, binding));
-        live.into_iter().map(bound).collect()
+    /// Ports with what their documents say, and those whose document cannot be read, which is a
+    /// warning. These keep the rules that they have.
+    fn bound(&self, live: Vec<Status>) -> (Vec<Bound>, Vec<Status>) {
+        let (mut bound, mut others) = (Vec::new(), Vec::new());
+        for status in live {
+            match self.binding(&status) {
+                Ok(binding) => bound.push((status, binding)),
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    others.push(status);
+                }
+            }
+        }
+        (bound, others)
     }
 
     fn wanted(&self, bound: &[Bound], filters: &Filters) -> Result<Vec<Wanted>, BindingError> {
@@ -317,8 +367,4 @@ impl Bindings {
 /// What the rules are to be made with.
 fn known(kept: Option<&Kept>) -> Known {
     kept.and_then(|kept| kept.lease).map_or(Known::NotYet, |lease| Known::Is(lease.address))
-}
-
-fn now() -> UnixTime {
-    SystemTime::now().into()
 }

@@ -18,6 +18,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::ports::Statuses;
 use super::{BindingError, Bindings, Bound, Status, status};
 use crate::nwfilter::{Change, FilterName, FilterStore, reachable};
 
@@ -32,8 +33,8 @@ impl Bindings {
         plan: impl FnOnce(&FilterStore) -> Result<Change, E>,
     ) -> Result<Change, E> {
         // Made where it is missing: the first port may be bound meanwhile.
-        let lock = match self.lock().await {
-            Ok(lock) => lock,
+        let (lock, statuses) = match self.lock().await {
+            Ok(locked) => locked,
             Err(error) if self.changes_alone(&error)? => {
                 let locked = self.store.lock().map_err(BindingError::from)?;
                 let change = plan(&self.store)?;
@@ -44,8 +45,9 @@ impl Bindings {
         };
         let locked = self.store.lock().map_err(BindingError::from)?;
         let change = plan(&self.store)?;
-        let (live, stale) = self.statuses()?;
-        let (mut affected, mut others) = self.affected(live, &change)?;
+        lock.warn_of_damaged();
+        let Statuses { live, stale, .. } = statuses;
+        let (mut affected, mut others) = self.affected(live, &change);
         if let (Some((status, _)), None) = (affected.first(), &change.new) {
             let (filter, port) = (change.name.clone(), status.port.clone());
             return Err(BindingError::InUse { filter, port }.into());
@@ -53,7 +55,11 @@ impl Bindings {
         let is_settled = !self.is_unsettled();
         match (is_settled, change.is_same_filter()) {
             // Nobody knows which rules a port has.
-            (false, _) => affected.extend(self.bound(std::mem::take(&mut others))?),
+            (false, _) => {
+                let (bound, rest) = self.bound(std::mem::take(&mut others));
+                affected.extend(bound);
+                others = rest;
+            }
             (true, true) => others.extend(affected.drain(..).map(|(status, _)| status)),
             (true, false) => {}
         }
@@ -68,7 +74,8 @@ impl Bindings {
             if let Err(error) = locked.commit(&change) {
                 // The rules must not say what the definition does not.
                 let apart = |error| BindingError::Apart { error: Box::new(error) };
-                self.make_all_anew(&lock).await.map_err(apart)?;
+                let statuses = self.statuses().map_err(apart)?;
+                self.make_all_anew(&lock, statuses).await.map_err(apart)?;
                 return Err(BindingError::from(error));
             }
             Ok(())
@@ -91,19 +98,18 @@ impl Bindings {
         let ours = |status: &Status| {
             status.definitions.as_deref().is_none_or(|theirs| is_same(theirs, self.store.dir()))
         };
-        Ok(!status::all(&dir)?.iter().any(ours))
+        // One that cannot be read may be of these definitions.
+        let (all, damaged) = status::all(&dir)?;
+        Ok(damaged.is_empty() && !all.iter().any(ours))
     }
 
     /// The ports whose rules a change of definitions changes, and the others.
-    pub(super) fn affected(
-        &self,
-        live: Vec<Status>,
-        change: &Change,
-    ) -> Result<(Vec<Bound>, Vec<Status>), BindingError> {
-        let (mut affected, mut others) = (Vec::new(), Vec::new());
+    pub(super) fn affected(&self, live: Vec<Status>, change: &Change) -> (Vec<Bound>, Vec<Status>) {
+        let (bound, mut others) = self.bound(live);
+        let mut affected = Vec::new();
         // Ports mostly share their filters.
         let mut known: BTreeMap<FilterName, bool> = BTreeMap::new();
-        for (status, binding) in self.bound(live)? {
+        for (status, binding) in bound {
             let uses = *known.entry(binding.filter.clone()).or_insert_with(|| {
                 let mut filters = change.filters.clone();
                 if let Some(old) = &change.old {
@@ -116,7 +122,7 @@ impl Bindings {
                 false => others.push(status),
             }
         }
-        Ok((affected, others))
+        (affected, others)
     }
 }
 

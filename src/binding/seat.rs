@@ -82,7 +82,8 @@ impl Seats {
 
     /// The right to make, sign and remove files; to be dropped at once.
     fn lock(&self) -> io::Result<Flock<OwnedFd>> {
-        let lock = state::lock(&self.0)?;
+        let path = self.0.join(state::LOCK);
+        let lock = state::lock_blocking(&path, state::lock_file(&self.0)?, state::LOCK_LIMIT)?;
         state::clean(&self.0);
         Ok(lock)
     }
@@ -104,7 +105,12 @@ impl Seats {
         empty(&file)?;
         // One that cannot be made smaller serves as well.
         let _ = fcntl(&file, FcntlArg::F_SETPIPE_SZ(ROOM));
-        self.sit_down(index, file.into()).map(Some)
+        let seat = self.sit_down(index, file.into());
+        if seat.is_err() {
+            // As on a full disk: nothing is left of it.
+            let _ = self.remove(index);
+        }
+        seat.map(Some)
     }
 
     /// Goes on with a seat that another process took and handed over; nothing where somebody has
@@ -190,7 +196,11 @@ impl Seats {
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => None,
             Err(error) => return Err(error),
         };
-        self.remove(index)?;
+        match self.remove(index) {
+            // Its holder has the request, and the next command removes the files.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
+            removed => removed?,
+        }
         Ok(file)
     }
 

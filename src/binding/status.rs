@@ -1,12 +1,13 @@
 //! What is kept about a port that has a filter: `nwfilter/bindings/PORT.json` below the state
 //! directory.
 
-use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::BindingError;
 use crate::firewall::{Backend, PortRecorded};
 use crate::nwfilter::Binding;
 use crate::state::{self, StatusError};
@@ -40,6 +41,9 @@ pub struct Status {
     /// Whether the port was turned off for that.
     #[serde(default)]
     pub turned_off: bool,
+    /// The address that was refused last, and why; `None` once another was learnt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// The backend that carries it out.
     pub backend: Backend,
     /// Whether its frames are shown by `nft monitor trace`.
@@ -67,6 +71,16 @@ impl Status {
         })
     }
 
+    /// What is shown of it where its document cannot be read.
+    pub(super) fn damaged(&self, dir: &Path, error: BindingError) -> Damaged {
+        let path = path(dir, &self.port);
+        let error = match error {
+            BindingError::Status(error) => error,
+            other => StatusError::Damaged { path: path.clone(), what: other.to_string() },
+        };
+        Damaged { port: Some(self.port.clone()), path, error: Arc::new(error) }
+    }
+
     /// Writes it, whole or not at all.
     pub(super) fn write(&self, dir: &Path) -> Result<(), StatusError> {
         state::write(&path(dir, &self.port), self)
@@ -83,24 +97,34 @@ fn path(dir: &Path, port: &InterfaceName) -> PathBuf {
     dir.join(format!("{port}.json"))
 }
 
-/// Every status in `dir`, by name.
-pub(super) fn all(dir: &Path) -> Result<Vec<Status>, StatusError> {
-    let names = state::names(dir)?;
-    let is_status = |name: &&OsString| {
+/// A status that cannot be used: damaged, not readable, or of a newer version. It says which port it
+/// is about by the name of its file alone.
+#[derive(Debug, Clone)]
+pub struct Damaged {
+    /// The port; `None` where the file has the name of none.
+    pub port: Option<InterfaceName>,
+    /// The file.
+    pub path: PathBuf,
+    /// Why it cannot be used.
+    pub error: Arc<StatusError>,
+}
+
+/// Every status in `dir`, by name, and those that cannot be used.
+///
+/// # Errors
+/// [`StatusError`] when the directory cannot be read.
+pub(super) fn all(dir: &Path) -> Result<(Vec<Status>, Vec<Damaged>), StatusError> {
+    let (mut all, mut damaged) = (Vec::new(), Vec::new());
+    for name in state::names(dir)? {
         let shown = name.to_string_lossy();
-        shown.ends_with(".json")
-    };
-    let read = |name: &OsString| {
-        let path = dir.join(name);
-        let status = state::read::<Status>(&path)?;
-        match status {
-            Some(status) if status.version != VERSION => {
-                let what =
-                    format!("its version is {}, this netlaunch knows {VERSION}", status.version);
-                Err(StatusError::Damaged { path, what })
+        let Some(port) = shown.strip_suffix(".json") else { continue };
+        let path = dir.join(&name);
+        match state::read_version::<Status>(&path, VERSION) {
+            Ok(status) => all.extend(status),
+            Err(error) => {
+                damaged.push(Damaged { port: port.parse().ok(), path, error: Arc::new(error) });
             }
-            status => Ok(status),
         }
-    };
-    names.iter().filter(is_status).filter_map(|name| read(name).transpose()).collect()
+    }
+    Ok((all, damaged))
 }

@@ -3,12 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::unistd::geteuid;
 
 use crate::dir::{Dir, Trust};
 use crate::launch::LaunchRoot;
 use crate::probe::Prober;
+use crate::state::LOCK_LIMIT;
 
 /// The environment of this process, as values to pass on.
 #[derive(Debug, Clone)]
@@ -16,6 +18,8 @@ pub struct Environment {
     vars: Vec<(OsString, OsString)>,
     user: u32,
     current_dir: PathBuf,
+    /// How long another command may hold a lock, as the command line says.
+    pub(super) lock_limit: Duration,
 }
 
 impl Environment {
@@ -25,6 +29,7 @@ impl Environment {
             vars: std::env::vars_os().collect(),
             user: geteuid().as_raw(),
             current_dir: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+            lock_limit: LOCK_LIMIT,
         }
     }
 
@@ -167,7 +172,7 @@ mod tests {
 
     fn environment(user: u32, vars: &[(&str, &str)]) -> Environment {
         let vars = vars.iter().map(|(n, v)| (n.into(), v.into())).collect();
-        Environment { vars, user, current_dir: "/cwd".into() }
+        Environment { vars, user, current_dir: "/cwd".into(), lock_limit: LOCK_LIMIT }
     }
 
     #[test]

@@ -100,7 +100,10 @@ pub(super) async fn bind(
     match Learner::start(environment, port, learning.hand_over()?) {
         Ok(learner) => Ok(Some(learner).filter(|_| wait)),
         Err(source) => {
-            bindings.delete(port).await?;
+            if let Err(error) = bindings.delete(port).await {
+                tracing::error!("cannot start the process that learns the address: {source}");
+                return Err(error.into());
+            }
             Err(NwfilterError::Learner { port: port.clone(), source })
         }
     }

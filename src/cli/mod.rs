@@ -14,6 +14,7 @@ pub mod log;
 mod mistake;
 mod network;
 pub mod network_config;
+mod network_list;
 mod nwfilter;
 mod nwfilter_check;
 pub mod nwfilter_config;
@@ -31,6 +32,7 @@ pub mod usage;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{OwnedFd, RawFd};
+use std::time::Duration;
 
 use args::{Action, Cli};
 use config::{Config, ConfigError};
@@ -178,7 +180,10 @@ pub fn main(
         Ok(ready) => ready,
         Err(failure) => return failed(failure),
     };
-    let environment = Environment::read();
+    let mut environment = Environment::read();
+    if let Some(seconds) = cli.lock.lock_timeout {
+        environment.lock_limit = Duration::from_secs(seconds.into());
+    }
     let config = match configuration(&environment) {
         Ok(config) => config,
         Err(error) => return failed(error.into()),

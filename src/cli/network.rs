@@ -7,8 +7,6 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-use serde_json::json;
 use tokio::runtime::Runtime;
 
 use super::args::NetworkVerb;
@@ -16,16 +14,14 @@ use super::config::ConfigError;
 use super::document::{self, DocumentError, Stopped};
 use super::environment::Environment;
 use super::network_config::{self, NetworkConfig};
-use super::table::table;
-use super::{Failure, print, print_json, print_text};
-use crate::driver::{ConflictsError, Driver, DriverError, DriverSettings, Status};
+use super::network_list::{list, rows, with_damaged};
+use super::{Failure, print};
+use crate::driver::{ConflictsError, Driver, DriverError, DriverSettings};
 use crate::facts::Target;
 use crate::firewall::FirewalldError;
-use crate::network::{Broken, Define, Definition, NetworkName, NetworkStore, Origin, StoreError};
+use crate::network::{Define, Definition, NetworkName, NetworkStore, Origin, StoreError};
+use crate::state::LockTimeout;
 use crate::types::InterfaceName;
-
-/// The version of what `list --json` prints, described by conf/schema/networks.schema.json.
-const LIST_VERSION: u32 = 1;
 
 /// Why a verb cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +37,10 @@ pub(crate) enum NetworkError {
     Store(#[from] StoreError),
     /// The driver cannot do it.
     #[error(transparent)]
-    Driver(#[from] DriverError),
+    Driver(DriverError),
+    /// Another command holds the lock for too long.
+    #[error("{0}; --lock-timeout SECONDS sets how long to wait")]
+    Locked(LockTimeout),
     /// The host's firewall cannot be looked at.
     #[error(transparent)]
     Conflicts(#[from] ConflictsError),
@@ -102,6 +101,15 @@ fn bridge_hint(error: &StoreError) -> &'static str {
     }
 }
 
+impl From<DriverError> for NetworkError {
+    fn from(error: DriverError) -> Self {
+        match error {
+            DriverError::Locked(timeout) => NetworkError::Locked(timeout),
+            other => NetworkError::Driver(other),
+        }
+    }
+}
+
 impl From<Stopped<NetworkError>> for NetworkError {
     fn from(stopped: Stopped<NetworkError>) -> Self {
         match stopped.kept {
@@ -123,14 +131,16 @@ pub(super) fn network(
         NetworkVerb::List { json } => {
             let (definitions, broken) = store.list().map_err(NetworkError::from)?;
             // Definitions can be listed where the state cannot be read, as by an ordinary user.
-            let active = match driver(&config_dir, environment)?.active() {
-                Ok(active) => Some(active),
+            let driver = driver(&config_dir, environment)?;
+            let (active, damaged) = match driver.active().and_then(|a| Ok((a, driver.damaged()?))) {
+                Ok((active, damaged)) => (Some(active), damaged),
                 Err(error) => {
                     tracing::warn!("which networks are active is not known: {error}");
-                    None
+                    (None, Vec::new())
                 }
             };
-            list(*json, rows(&definitions, &broken, active.as_deref()))?;
+            let rows = rows(&definitions, &broken, active.as_deref());
+            list(*json, with_damaged(rows, damaged))?;
         }
         NetworkVerb::Define { file } => {
             let xml = document::read(file).map_err(NetworkError::from)?;
@@ -140,9 +150,15 @@ pub(super) fn network(
             say_defined(&defined, &config_dir, environment);
         }
         NetworkVerb::Undefine(arg) => {
-            let active = driver(&config_dir, environment)?.active().map_err(NetworkError::from)?;
+            let driver = driver(&config_dir, environment)?;
+            let active = driver.active().map_err(NetworkError::from)?;
             if active.iter().any(|status| status.name == arg.name) {
                 return Err(NetworkError::Active(arg.name.clone()).into());
+            }
+            let damaged = driver.damaged().map_err(NetworkError::from)?;
+            if let Some(damaged) = damaged.into_iter().find(|d| d.name.as_ref() == Some(&arg.name))
+            {
+                return Err(NetworkError::from(DriverError::from(damaged.error)).into());
             }
             store.undefine(&arg.name).map_err(NetworkError::from)?;
         }
@@ -220,13 +236,14 @@ pub(super) async fn target(
 pub(super) fn driver(config_dir: &Path, environment: &Environment) -> Result<Driver, NetworkError> {
     let NetworkConfig { firewall_backend } =
         network_config::read(&config_dir.join(network_config::FILE_NAME))?;
-    Ok(Driver::new(DriverSettings {
+    let settings = DriverSettings {
         config_dir: config_dir.to_owned(),
         state_dir: environment.state_dir(),
         path: environment.path(),
         system_bus: environment.system_bus(),
         firewall_backend,
-    }))
+    };
+    Ok(Driver::new(settings).lock_limit(environment.lock_limit))
 }
 
 /// Says where the definition is, and when it counts where the network is active.
@@ -265,127 +282,4 @@ async fn edit(
         Ok(store.define(&define, &mut rand::rng())?)
     };
     Ok(document::edit(&definition.network.name, &before, environment, define).await?)
-}
-
-/// What `list` says of one network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Row {
-    name: NetworkName,
-    /// `None` where the definition cannot be read.
-    uuid: Option<String>,
-    state: State,
-    autostart: bool,
-    bridge: Option<InterfaceName>,
-    /// `None` where no definition can be read that says it.
-    mode: Option<&'static str>,
-    /// The definition's file; `None` for the network that is compiled in, and for one that is
-    /// active and no longer defined.
-    file: Option<PathBuf>,
-    /// Why the definition cannot be used.
-    error: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    Active,
-    Inactive,
-    Broken,
-    Unknown,
-}
-
-impl State {
-    fn name(self) -> &'static str {
-        match self {
-            State::Active => "active",
-            State::Inactive => "inactive",
-            State::Broken => "broken",
-            State::Unknown => "unknown",
-        }
-    }
-}
-
-/// All networks by name: the defined ones, the files that define none, and what is active without
-/// a definition. `active` is `None` where that cannot be known.
-fn rows(definitions: &[Definition], broken: &[Broken], active: Option<&[Status]>) -> Vec<Row> {
-    let inactive = if active.is_some() { State::Inactive } else { State::Unknown };
-    let active = active.unwrap_or_default();
-    let status = |name: &NetworkName| active.iter().find(|status| status.name == *name);
-    let defined = definitions.iter().map(|definition| {
-        let network = &definition.network;
-        let status = status(&network.name);
-        Row {
-            name: network.name.clone(),
-            uuid: Some(network.uuid.to_string()),
-            state: if status.is_some() { State::Active } else { inactive },
-            autostart: definition.autostart,
-            // What runs counts, where a definition was changed since.
-            bridge: Some(status.map_or(&network.bridge.name, |status| &status.bridge).clone()),
-            mode: status.and_then(mode).or(Some(network.forward.name())),
-            file: match &definition.origin {
-                Origin::BuiltIn => None,
-                Origin::File(path) => Some(path.clone()),
-            },
-            error: None,
-        }
-    });
-    let unusable = broken.iter().map(|broken| {
-        let status = status(&broken.name);
-        Row {
-            name: broken.name.clone(),
-            uuid: status.map(|status| status.uuid.to_string()),
-            state: if status.is_some() { State::Active } else { State::Broken },
-            autostart: false,
-            bridge: status.map(|status| status.bridge.clone()),
-            mode: status.and_then(mode),
-            file: None,
-            error: Some(broken.error.to_string()),
-        }
-    });
-    let mut rows: Vec<Row> = defined.chain(unusable).collect();
-    for status in active {
-        if rows.iter().all(|row| row.name != status.name) {
-            rows.push(Row {
-                name: status.name.clone(),
-                uuid: Some(status.uuid.to_string()),
-                state: State::Active,
-                autostart: false,
-                bridge: Some(status.bridge.clone()),
-                mode: mode(status),
-                file: None,
-                error: None,
-            });
-        }
-    }
-    rows.sort_by(|a, b| a.name.cmp(&b.name));
-    rows
-}
-
-/// The forward mode that an active network was started with.
-fn mode(status: &Status) -> Option<&'static str> {
-    status.network().map(|network| network.forward.name())
-}
-
-fn list(json: bool, rows: Vec<Row>) -> Result<(), Failure> {
-    if json {
-        let all = json!({ "version": LIST_VERSION, "networks": rows });
-        return print_json(&all);
-    }
-    let row = |row: &Row| {
-        [
-            row.name.as_str(),
-            row.state.name(),
-            if row.autostart { "yes" } else { "no" },
-            row.bridge.as_ref().map_or("-", |bridge| bridge.as_str()),
-            row.mode.unwrap_or("-"),
-        ]
-        .map(str::to_owned)
-    };
-    let header = ["NAME", "STATE", "AUTOSTART", "BRIDGE", "MODE"];
-    let text = table(header, &rows.iter().map(row).collect::<Vec<_>>(), &[], &[0]);
-    print_text(&text)?;
-    for error in rows.iter().filter_map(|row| row.error.as_ref()) {
-        tracing::warn!("{error}");
-    }
-    Ok(())
 }

@@ -16,7 +16,7 @@ use super::nwfilter_error::NwfilterError;
 use super::nwfilter_explain::explain;
 use super::table::table;
 use super::{Failure, learn, print, print_json, print_text};
-use crate::binding::{BindingError, BindingSettings, Bindings, Learner, Status};
+use crate::binding::{BindingSettings, Bindings, Damaged, Learner, Status};
 use crate::definitions::Origin;
 use crate::facts::FirewallScript;
 use crate::firewall::PortCounts;
@@ -91,9 +91,10 @@ pub(super) fn nwfilter(
         }
         NwfilterVerb::BindingList { json: true } => {
             let bindings = bindings()?;
-            let all = bindings.list().map_err(NwfilterError::from)?;
-            let counts = runtime()?.block_on(bindings.counts(&all));
-            print_bindings(&bindings, &all, &counts)?;
+            let listed = Listed::read(&bindings)?;
+            let ports = listed.ports.iter().map(|(status, _)| status);
+            let counts = runtime()?.block_on(bindings.counts(ports));
+            print_bindings(&bindings, &listed, &counts)?;
         }
         NwfilterVerb::BindingList { json: false } => list_bindings(&bindings()?)?,
         NwfilterVerb::BindingDumpxml(arg) => {
@@ -133,14 +134,15 @@ pub(super) fn bindings(
 ) -> Result<Bindings, NwfilterError> {
     let NwfilterConfig { firewall_backend, enable_trace, enable_counters } =
         nwfilter_config::read(&config_dir.join(nwfilter_config::FILE_NAME))?;
-    Ok(Bindings::new(BindingSettings {
+    let settings = BindingSettings {
         config_dir: config_dir.to_owned(),
         state_dir: environment.state_dir(),
         path: environment.path(),
         firewall_backend,
         enable_trace,
         enable_counters,
-    }))
+    };
+    Ok(Bindings::new(settings).lock_limit(environment.lock_limit))
 }
 
 /// A guest's filter before there is a port for it.
@@ -203,45 +205,78 @@ async fn undefine(bindings: &Bindings, name: &FilterName) -> Result<(), Nwfilter
     Ok(())
 }
 
+/// The ports that have a filter.
+struct Listed {
+    /// Those that can be shown.
+    ports: Vec<(Status, Binding)>,
+    /// The statuses that cannot be used.
+    damaged: Vec<Damaged>,
+}
+
+impl Listed {
+    fn read(bindings: &Bindings) -> Result<Self, NwfilterError> {
+        let (all, mut damaged) = bindings.list_all()?;
+        let mut ports = Vec::new();
+        for status in all {
+            match bindings.binding(&status) {
+                Ok(binding) => ports.push((status, binding)),
+                Err(error) => damaged.push(bindings.damaged(&status, error)),
+            }
+        }
+        Ok(Listed { ports, damaged })
+    }
+}
+
 /// Prints the ports that have a filter as one JSON object.
 fn print_bindings(
     bindings: &Bindings,
-    all: &[Status],
+    listed: &Listed,
     counts: &BTreeMap<u32, PortCounts>,
 ) -> Result<(), Failure> {
-    let port = |status: &Status| {
-        let binding = bindings.binding(status)?;
-        Ok(json!({
+    let port = |(status, binding): &(Status, Binding)| {
+        json!({
             "port": status.port,
             "index": status.index,
             "filter": binding.filter,
             "mac": binding.mac,
             "owner": binding.owner.as_ref().map(|owner| owner.name.to_string()),
             "backend": status.backend,
-            "learning": bindings.learner(status)?.map(|learner| json!({
+            "learning": bindings.learner(status).map(|learner| json!({
                 "address": learner.address,
                 "until": learner.until,
                 "pid": learner.pid,
                 "error": learner.failed,
+                "refused": learner.refused,
             })),
             "counters": counts.get(&status.index),
-        }))
+        })
     };
-    let ports: Result<Vec<_>, BindingError> = all.iter().map(port).collect();
-    let list = json!({ "version": LIST_VERSION, "bindings": ports.map_err(NwfilterError::from)? });
+    let damaged = |damaged: &Damaged| {
+        json!({
+            "port": damaged.port,
+            "file": damaged.path,
+            "error": damaged.error.to_string(),
+        })
+    };
+    let list = json!({
+        "version": LIST_VERSION,
+        "bindings": listed.ports.iter().map(port).collect::<Vec<_>>(),
+        "damaged": listed.damaged.iter().map(damaged).collect::<Vec<_>>(),
+    });
     print_json(&list)
 }
 
 /// Shows the ports that have a filter.
 fn list_bindings(bindings: &Bindings) -> Result<(), Failure> {
     let mut rows = Vec::new();
-    for status in bindings.list().map_err(NwfilterError::from)? {
-        let binding = bindings.binding(&status).map_err(NwfilterError::from)?;
-        let learnt = match bindings.learner(&status).map_err(NwfilterError::from)? {
+    let listed = Listed::read(bindings)?;
+    for (status, binding) in &listed.ports {
+        let learnt = match bindings.learner(status) {
             None => "-".to_owned(),
             Some(Learner { failed: Some(_), .. }) => "failed, off".to_owned(),
             Some(Learner { pid: None, .. }) => "nobody learns".to_owned(),
             Some(Learner { address: Some(address), .. }) => address.to_string(),
+            Some(Learner { refused: Some(refused), .. }) => format!("learning; {refused}"),
             Some(Learner { address: None, .. }) => "learning".to_owned(),
         };
         rows.push([
@@ -252,8 +287,16 @@ fn list_bindings(bindings: &Bindings) -> Result<(), Failure> {
             learnt,
         ]);
     }
+    for damaged in &listed.damaged {
+        let port = damaged.port.as_ref().map_or("?", |port| port.as_str());
+        rows.push([port, "damaged", "-", "-", "-"].map(str::to_owned));
+    }
     let header = ["PORT", "FILTER", "MAC", "BACKEND", "LEARNT"];
-    print_text(&table(header, &rows, &[4], &[1]))
+    print_text(&table(header, &rows, &[4], &[1]))?;
+    for damaged in &listed.damaged {
+        tracing::warn!("{}", damaged.error);
+    }
+    Ok(())
 }
 
 /// Says where the definition is.

@@ -8,6 +8,7 @@ use super::document::{DocumentError, Stopped};
 use crate::binding::BindingError;
 use crate::nwfilter::explain::{PcapError, TooShort};
 use crate::nwfilter::{CompileError, StoreError, TreeError};
+use crate::state::LockTimeout;
 use crate::types::InterfaceName;
 use crate::xml::XmlError;
 
@@ -25,7 +26,10 @@ pub(crate) enum NwfilterError {
     Config(#[from] ConfigError),
     /// A port's filter cannot be changed so.
     #[error(transparent)]
-    Binding(#[from] BindingError),
+    Binding(BindingError),
+    /// Another command holds the lock for too long.
+    #[error("{0}; --lock-timeout SECONDS sets how long to wait")]
+    Locked(LockTimeout),
     /// A document of a binding has a mistake.
     #[error("{}:{error}", path.display())]
     BindingDocument { path: PathBuf, error: XmlError },
@@ -94,12 +98,22 @@ impl NwfilterError {
             | NwfilterError::Compile(_)
             | NwfilterError::Explain(_) => true,
             NwfilterError::NoDirectory
+            | NwfilterError::Locked(_)
             | NwfilterError::Learner { .. }
             | NwfilterError::Gone(_)
             | NwfilterError::Killed(_)
             | NwfilterError::NotInForce { .. } => false,
         };
         if callers { super::USAGE } else { super::FAILED }
+    }
+}
+
+impl From<BindingError> for NwfilterError {
+    fn from(error: BindingError) -> Self {
+        match error {
+            BindingError::Locked(timeout) => NwfilterError::Locked(timeout),
+            other => NwfilterError::Binding(other),
+        }
     }
 }
 

@@ -14,9 +14,17 @@ pub(super) async fn reload(
 ) -> Result<Vec<String>, Failure> {
     let driver = driver(config_dir, environment)?;
     let bindings = nwfilter::bindings(config_dir, environment)?;
-    let mut done = driver.reload().await.map_err(NetworkError::from)?;
-    let ports = bindings.reload().await;
+    // A failure of networks keeps no port's filter from being put back.
+    let networks = driver.reload().await.map_err(NetworkError::from);
+    let ports = bindings.reload().await.map_err(NwfilterError::from);
     learn::attend(&bindings, environment);
-    done.extend(ports.map_err(NwfilterError::from)?);
-    Ok(done)
+    match (networks, ports) {
+        (Ok(networks), Ok(ports)) => Ok([networks, ports].concat()),
+        (Err(networks), Err(ports)) => {
+            tracing::error!("{networks}");
+            Err(ports.into())
+        }
+        (Err(networks), Ok(_)) => Err(networks.into()),
+        (Ok(_), Err(ports)) => Err(ports.into()),
+    }
 }

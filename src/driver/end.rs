@@ -1,7 +1,7 @@
 //! A network's end, and taking back what a killed command left.
 
 use super::status::{self, Status};
-use super::{Driver, DriverError, config, in_nft, zone};
+use super::{Driver, DriverError, config, zone};
 use crate::dnsmasq::{Dnsmasq, Files, Leases};
 use crate::firewall::{LockedTools, Transaction, transact};
 use crate::link::Netlink;
@@ -14,8 +14,9 @@ impl Driver {
     /// # Errors
     /// [`DriverError`] when it does not run, or nothing could be begun.
     pub async fn destroy(&self, name: &NetworkName) -> Result<Vec<String>, DriverError> {
-        let tools = self.lock()?;
+        let tools = self.lock().await?;
         let mut left = self.collect(&tools).await?;
+        self.check_status(name)?;
         let (mut mine, others): (Vec<_>, Vec<_>) =
             self.active()?.into_iter().partition(|status| status.name == *name);
         let Some(mut status) = mine.pop() else { return Err(DriverError::Inactive(name.clone())) };
@@ -28,8 +29,14 @@ impl Driver {
 
     /// Takes back what starts that were killed left. Returns what could not be undone.
     pub(super) async fn collect(&self, tools: &LockedTools) -> Result<Vec<String>, DriverError> {
-        let (complete, broken): (Vec<_>, Vec<_>) =
-            status::all(&self.dir())?.into_iter().partition(|status| status.complete);
+        let (mut complete, mut broken) = (Vec::new(), Vec::new());
+        for status in status::all(&self.dir())? {
+            match status {
+                Ok(status) if status.complete => complete.push(status),
+                Ok(status) => broken.push(status),
+                Err(damaged) => tracing::warn!("{}", damaged.error),
+            }
+        }
         let mut left = Vec::new();
         for status in &broken {
             tracing::info!("the start of the network {} was cut short, and is undone", status.name);
@@ -63,7 +70,8 @@ impl Driver {
         }
         let remove = status.rules();
         if let Some(backend) = remove.last().map(|recorded| recorded.backend()) {
-            let transaction = Transaction { remove: &remove, add: &[], others: in_nft(others) };
+            let transaction =
+                Transaction { remove: &remove, add: &[], others: self.in_nft(others) };
             if let Err(error) = transact(tools, backend, &transaction).await {
                 left.push(error.to_string());
             }

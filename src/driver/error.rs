@@ -14,7 +14,7 @@ use crate::link::{Conflict, LinkError};
 use crate::network::{CheckError, NetworkName, StoreError};
 use crate::process::tap::TapError;
 use crate::rules::NetworkRulesError;
-use crate::state::StatusError;
+use crate::state::{LockTimeout, StatusError};
 use crate::types::InterfaceName;
 
 /// Why a network could not be started, ended or put back. After a failed start the host is as it
@@ -32,6 +32,9 @@ pub enum DriverError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Another command holds the lock for too long.
+    #[error(transparent)]
+    Locked(LockTimeout),
     /// A status cannot be read or written.
     #[error(transparent)]
     Status(#[from] StatusError),

@@ -29,6 +29,7 @@ mod step;
 mod zone;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::facts::{FirewallScript, Target};
 use crate::firewall::{Backend, LockedTools, Tools, scripts};
@@ -42,7 +43,7 @@ pub use config::ConfigError;
 pub use conflicts::{Checked, ConflictsError};
 pub use error::DriverError;
 pub use rules::Untaken;
-pub use status::Status;
+pub use status::{Damaged, Status};
 pub use zone::ZoneError;
 
 /// Where a driver finds everything.
@@ -67,6 +68,7 @@ pub struct Driver {
     store: NetworkStore,
     tools: Tools,
     sysctls: Sysctls,
+    lock_limit: Duration,
 }
 
 impl Driver {
@@ -77,7 +79,13 @@ impl Driver {
             tools: Tools::find(&settings.path),
             sysctls: Sysctls::new(Path::new("/proc/sys")),
             settings,
+            lock_limit: state::LOCK_LIMIT,
         }
+    }
+
+    /// The same; it gives up when another command has held the lock for `limit`.
+    pub fn lock_limit(self, limit: Duration) -> Self {
+        Driver { lock_limit: limit, ..self }
     }
 
     fn dir(&self) -> PathBuf {
@@ -85,19 +93,50 @@ impl Driver {
     }
 
     /// One command at a time.
-    fn lock(&self) -> Result<LockedTools, DriverError> {
+    async fn lock(&self) -> Result<LockedTools, DriverError> {
         let dir = self.dir();
-        let locked = state::lock(&dir).and_then(|lock| LockedTools::new(&self.tools, lock));
-        locked.map_err(|source| DriverError::State { dir, source })
+        let locked = state::lock(&dir, self.lock_limit).await;
+        let locked = locked.and_then(|lock| LockedTools::new(&self.tools, lock));
+        locked.map_err(|source| match source.downcast() {
+            Ok(timeout) => DriverError::Locked(timeout),
+            Err(source) => DriverError::State { dir, source },
+        })
     }
 
-    /// The networks that run.
+    /// The networks that run. A network whose status cannot be used is left out; see
+    /// [`damaged`](Self::damaged).
     ///
     /// # Errors
-    /// [`DriverError::Status`] when one's status cannot be read.
+    /// [`DriverError::Status`] when the directory cannot be read.
     pub fn active(&self) -> Result<Vec<Status>, DriverError> {
         let all = status::all(&self.dir())?;
-        Ok(all.into_iter().filter(|status| status.complete).collect())
+        Ok(all.into_iter().flatten().filter(|status| status.complete).collect())
+    }
+
+    /// The statuses that cannot be used: damaged, not readable, or of a newer version. All commands
+    /// leave these, and what their networks have, as they are.
+    ///
+    /// # Errors
+    /// [`DriverError::Status`] when the directory cannot be read.
+    pub fn damaged(&self) -> Result<Vec<Damaged>, DriverError> {
+        Ok(status::all(&self.dir())?.into_iter().filter_map(Result::err).collect())
+    }
+
+    /// Refuses to act on a network whose status cannot be used.
+    fn check_status(&self, name: &NetworkName) -> Result<(), DriverError> {
+        let mut damaged = self.damaged()?.into_iter();
+        match damaged.find(|damaged| damaged.name.as_ref() == Some(name)) {
+            Some(damaged) => Err(damaged.error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether networks other than those that change have, or may have, rules in nftables, whose
+    /// tables must stay then.
+    fn in_nft(&self, others: &[Status]) -> bool {
+        let rules = || others.iter().flat_map(Status::rules);
+        rules().any(|rules| rules.backend() == Backend::Nftables)
+            || self.damaged().is_ok_and(|damaged| !damaged.is_empty())
     }
 
     /// What a guest that joins a network has to know. For ordinary users, too.
@@ -106,10 +145,19 @@ impl Driver {
     /// [`DriverError`]: there is no such network, it does not run, its status cannot be read, or its
     /// bridge is gone.
     pub async fn target(&self, name: &NetworkName) -> Result<Target, DriverError> {
-        let active = status::all(&self.dir())
-            .map_err(|source| DriverError::BridgeUnknown { name: name.clone(), source })?;
-        let named = |status: &Status| status.complete && status.name == *name;
-        let Some(status) = active.into_iter().find(named) else {
+        let unknown = |source| DriverError::BridgeUnknown { name: name.clone(), source };
+        let (mut status, mut damaged) = (None, None);
+        for one in status::all(&self.dir()).map_err(unknown)? {
+            match one {
+                Ok(one) if one.complete && one.name == *name => status = Some(one),
+                Err(one) if one.name.as_ref() == Some(name) => damaged = Some(one.error),
+                _ => {}
+            }
+        }
+        let Some(status) = status else {
+            if let Some(error) = damaged {
+                return Err(unknown(error));
+            }
             self.store.get(name)?;
             return Err(DriverError::Inactive(name.clone()));
         };
@@ -123,11 +171,6 @@ impl Driver {
         let firewall = scripts.into_iter().map(FirewallScript::from);
         Ok(Target { bridge: status.bridge, mtu: link.mtu, firewall: firewall.collect() })
     }
-}
-
-/// Whether these networks have rules in nftables, whose tables must stay then.
-fn in_nft(others: &[Status]) -> bool {
-    others.iter().flat_map(Status::rules).any(|rules| rules.backend() == Backend::Nftables)
 }
 
 /// The definition in a status, as XML.

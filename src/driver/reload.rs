@@ -15,9 +15,14 @@ impl Driver {
     /// [`DriverError`]; the rules are as they were before, or they are there and what it names is
     /// not.
     pub async fn reload(&self) -> Result<Vec<String>, DriverError> {
-        let tools = self.lock()?;
+        let tools = self.lock().await?;
         let mut notes = self.collect(&tools).await?;
-        let mut running = self.active()?;
+        // A network whose definition cannot be read keeps what it has.
+        let (mut running, unreadable): (Vec<_>, Vec<_>) =
+            self.active()?.into_iter().partition(|status| status.network().is_some());
+        for status in &unreadable {
+            tracing::warn!("{}", status::broken(&status.dir));
+        }
         // First: a firewalld that is not done with its start or reload may remove rules yet.
         let zones = match running.is_empty() {
             true => Ok(None),
@@ -38,7 +43,8 @@ impl Driver {
             let backends = self.backends(&[]);
             let before: Vec<_> = ruled.iter().map(|status| status.rules()).collect();
             let remove = before.concat();
-            let transaction = Transaction { remove: &remove, add: &rulesets, others: false };
+            let others = self.in_nft(&unreadable);
+            let transaction = Transaction { remove: &remove, add: &rulesets, others };
             let record = |backend, added: Vec<_>| {
                 for ((status, added), before) in ruled.iter_mut().zip(added).zip(&before) {
                     status.replaced = before.iter().filter(|b| **b != added).cloned().collect();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::status::Status;
 use super::step::Begun;
 use super::zone::{self, Zones};
-use super::{Driver, DriverError, config, in_nft};
+use super::{Driver, DriverError, config};
 use crate::dnsmasq::{self, Dnsmasq, Files};
 use crate::firewall::Transaction;
 use crate::link::{HostNet, Netlink};
@@ -19,8 +19,9 @@ impl Driver {
     /// # Errors
     /// [`DriverError`]; then the host is as it was before.
     pub async fn start(&self, name: &NetworkName) -> Result<Vec<String>, DriverError> {
-        let tools = self.lock()?;
+        let tools = self.lock().await?;
         let mut notes = self.collect(&tools).await?;
+        self.check_status(name)?;
         let network = self.store.get(name)?.network;
         let others = self.active()?;
         if others.iter().any(|status| status.name == *name) {
@@ -50,7 +51,8 @@ impl Driver {
             begun.settings(&network, &mut status)?;
             if !rulesets.is_empty() {
                 let add = [rulesets];
-                let transaction = Transaction { remove: &[], add: &add, others: in_nft(&others) };
+                let transaction =
+                    Transaction { remove: &[], add: &add, others: self.in_nft(&others) };
                 let backends = self.backends(&others);
                 let record = |backend, mut added: Vec<_>| {
                     (status.backend, status.firewall) = (Some(backend), added.pop());

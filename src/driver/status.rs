@@ -15,6 +15,9 @@ use crate::network::{Network, NetworkName, to_xml};
 use crate::state::{self, StatusError};
 use crate::types::{InterfaceName, Uuid};
 
+/// The version of this form.
+const VERSION: u32 = 1;
+
 /// The file in the network's directory.
 const FILE: &str = "status.json";
 
@@ -62,7 +65,7 @@ impl Status {
     /// The status of a network before its first step.
     pub(super) fn new(network: &Network, dir: &Path) -> Self {
         Status {
-            version: 1,
+            version: VERSION,
             name: network.name.clone(),
             uuid: network.uuid,
             bridge: network.bridge.name.clone(),
@@ -135,17 +138,38 @@ pub(super) fn sweep(dir: &Path) -> Result<(), StatusError> {
     };
     for entry in fs::read_dir(dir).map_err(io(dir))?.flatten() {
         let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !path.join(FILE).exists() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !is_there(&path.join(FILE)) {
             fs::remove_dir_all(&path).map_err(io(&path))?;
         }
     }
     Ok(())
 }
 
-/// Every status below `dir`, by name.
-pub(super) fn all(dir: &Path) -> Result<Vec<Status>, StatusError> {
-    let path = |name: &OsString| dir.join(name).join(FILE);
-    let names = state::names(dir)?;
-    let paths = names.iter().map(path).filter(|path| path.exists());
-    paths.filter_map(|path| state::read(&path).transpose()).collect()
+/// Whether there is a status, whatever it is: one that cannot be looked at is no reason to remove
+/// what it is about.
+fn is_there(path: &Path) -> bool {
+    !matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
+
+/// A status that cannot be used: damaged, not readable, or of a newer version. It says which network
+/// it is about by the name of its directory alone.
+#[derive(Debug)]
+pub struct Damaged {
+    /// The network; `None` where the directory has the name of none.
+    pub name: Option<NetworkName>,
+    /// Why it cannot be used.
+    pub error: StatusError,
+}
+
+/// Every status below `dir`, by name, each or why it cannot be used.
+pub(super) fn all(dir: &Path) -> Result<Vec<Result<Status, Damaged>>, StatusError> {
+    let read = |name: &OsString| {
+        let path = dir.join(name).join(FILE);
+        let name = || name.to_str().and_then(|name| name.parse().ok());
+        let read = state::read_version(&path, VERSION);
+        read.map_err(|error| Damaged { name: name(), error }).transpose()
+    };
+    // Files beside the networks' directories, such as the lock, have nothing below them.
+    let is_dir = |name: &&OsString| dir.join(name).is_dir();
+    Ok(state::names(dir)?.iter().filter(is_dir).filter_map(read).collect())
 }

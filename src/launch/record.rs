@@ -164,12 +164,18 @@ impl Record {
 }
 
 /// The records of all live launches below `root`, by directory name. A launch that has not written
-/// its record yet, or is just going, is left out.
+/// its record yet, or is just going, is left out, and so is one whose record cannot be used, which is
+/// a warning.
 ///
 /// # Errors
 /// The root exists but cannot be read.
 pub fn running(root: &LaunchRoot) -> Result<Vec<Record>, RuntimeError> {
-    let read = |dir: &PathBuf| state::read(&file(dir)).ok().flatten();
+    let read = |dir: &PathBuf| {
+        state::read_version(&file(dir), RECORD_VERSION).unwrap_or_else(|error| {
+            tracing::warn!("the launch in {} cannot be shown: {error}", dir.display());
+            None
+        })
+    };
     Ok(root.live()?.iter().filter_map(read).collect())
 }
 

@@ -3,11 +3,11 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
-
 use super::bpf::Interest;
-use super::lease::{Lease, Teacher, UnixTime};
+use super::clock::BootTime;
+use super::lease::{Lease, Teacher};
 use super::packet::{self, Content, Dhcp, Frame, Message};
+use super::taken::{Reason, Refused, Taken};
 use super::{Direction, Method};
 use crate::types::{EthernetAddress, Mac};
 
@@ -27,7 +27,8 @@ pub enum Change {
 pub struct Learner {
     method: Method,
     guest: EthernetAddress,
-    host: Vec<Ipv4Net>,
+    /// What was taken at the last check, other ports' addresses left out.
+    taken: Taken,
     /// The lease that is in force.
     lease: Option<Lease>,
     taught: Taught,
@@ -35,6 +36,10 @@ pub struct Learner {
     transaction: Option<u32>,
     /// What a server offered in that transaction.
     offered: Option<Ipv4Addr>,
+    /// The address that was refused last, until another is learnt.
+    refused: Option<Refused>,
+    /// A frame was refused since the last [`Learner::check`].
+    is_refusal_new: bool,
 }
 
 /// Whether something was learnt before. Then packets that are not DHCP teach nothing more.
@@ -49,24 +54,25 @@ enum Taught {
 }
 
 impl Learner {
-    /// A learner for the guest with this MAC address that knows nothing yet. `host` are the host's
-    /// own addresses with their subnets: these, and the network and broadcast addresses of the
-    /// subnets, are never learnt.
-    pub fn new(method: Method, guest: Mac, host: Vec<Ipv4Net>) -> Self {
+    /// A learner for the guest with this MAC address that knows nothing yet, and never learns what
+    /// is taken. Other ports' addresses count in [`check`](Self::check) alone.
+    pub fn new(method: Method, guest: Mac, taken: impl Into<Taken>) -> Self {
         Learner {
             method,
             guest: guest.into(),
-            host,
+            taken: taken.into().without_ports(),
             lease: None,
             taught: Taught::Never,
             transaction: None,
             offered: None,
+            refused: None,
+            is_refusal_new: false,
         }
     }
 
     /// The same, for a port about which something was learnt in an earlier run: a lease, or that it
     /// had one ([`super::Kept`]). A lease that could not be learnt now is not taken over.
-    pub fn resumed(mut self, lease: Option<Lease>, now: UnixTime) -> Self {
+    pub fn resumed(mut self, lease: Option<Lease>, now: BootTime) -> Self {
         self.taught = Taught::Before;
         let holds = |lease: &Lease| {
             !lease.is_over(now) && self.method.believes(lease) && self.is_possible(lease.address)
@@ -99,13 +105,32 @@ impl Learner {
         }
     }
 
-    /// Checks the lease against the host's own addresses once more, before it is put in force: the
-    /// host may have others by then. A lease that could not be learnt now is forgotten, and where
-    /// none has stood its check before, it is as if nothing had ever been learnt.
-    pub fn check(&mut self, host: Vec<Ipv4Net>) -> Option<Change> {
-        self.host = host;
+    /// The address that was refused last, until another is learnt.
+    pub fn refused(&self) -> Option<&Refused> {
+        self.refused.as_ref()
+    }
+
+    /// Whether an address was refused since the last [`check`](Self::check), which may find that it
+    /// is free by now.
+    pub fn is_refusal_new(&self) -> bool {
+        self.is_refusal_new
+    }
+
+    /// Checks the lease once more against what is taken, before its rules are set: that may have
+    /// changed. A lease that could not be learnt now is forgotten, and where none has stood its
+    /// check before, it is as if nothing had ever been learnt.
+    pub fn check(&mut self, taken: impl Into<Taken>) -> Option<Change> {
+        let taken = taken.into();
+        self.is_refusal_new = false;
+        let reason = self.lease.and_then(|lease| taken.reason(lease.address));
+        if let (Some(lease), Some(reason)) = (self.lease, reason) {
+            self.refused = Some(Refused { address: lease.address, reason });
+        }
+        let gone = self
+            .lease
+            .filter(|lease| is_special(lease.address) || taken.reason(lease.address).is_some());
+        self.taken = taken.without_ports();
         self.offered = self.offered.filter(|address| self.is_possible(*address));
-        let gone = self.lease.filter(|lease| !self.is_possible(lease.address));
         self.taught = match self.taught {
             Taught::Unchecked if gone.is_some() => Taught::Never,
             Taught::Unchecked => Taught::Before,
@@ -115,7 +140,7 @@ impl Learner {
     }
 
     /// Takes in a frame, from its destination address on.
-    pub fn see(&mut self, direction: Direction, frame: &[u8], now: UnixTime) -> Option<Change> {
+    pub fn see(&mut self, direction: Direction, frame: &[u8], now: BootTime) -> Option<Change> {
         let frame = packet::read(frame)?;
         match direction {
             Direction::FromGuest => self.sent(frame),
@@ -124,7 +149,7 @@ impl Learner {
     }
 
     /// Forgets a lease whose time is over.
-    pub fn expire(&mut self, now: UnixTime) -> Option<Change> {
+    pub fn expire(&mut self, now: BootTime) -> Option<Change> {
         if self.lease?.is_over(now) { self.forget() } else { None }
     }
 
@@ -163,14 +188,14 @@ impl Learner {
     /// The guest speaks with an address.
     fn heard(&mut self, address: Ipv4Addr) -> Option<Change> {
         let is_first = self.method.by_traffic && self.taught == Taught::Never;
-        if !is_first || !self.is_possible(address) {
+        if !is_first || self.refuses(address, None) {
             return None;
         }
         self.learn(Lease { address, teacher: Teacher::Traffic, until: None })
     }
 
     /// It is on its way to the guest.
-    fn received(&mut self, frame: Frame, now: UnixTime) -> Option<Change> {
+    fn received(&mut self, frame: Frame, now: BootTime) -> Option<Change> {
         let Content::Ip(packet) = frame.content else { return None };
         let dhcp = packet.dhcp?;
         let is_for_guest = frame.destination == self.guest || frame.destination == BROADCAST;
@@ -189,7 +214,7 @@ impl Learner {
                 // RFC 2131 table 3: it must be there, except in the answer to an INFORM, which
                 // gives no address.
                 let lease_time = dhcp.lease_time.filter(|time| *time > 0)?;
-                if !self.is_possible(dhcp.given) {
+                if self.refuses(dhcp.given, Some(packet.source)) {
                     return None;
                 }
                 self.end_transaction();
@@ -218,6 +243,7 @@ impl Learner {
         if self.taught == Taught::Never {
             self.taught = Taught::Unchecked;
         }
+        self.refused = None;
         let old = self.lease.replace(lease);
         Some(match old {
             Some(old) if old.address == lease.address => Change::Renewed(lease),
@@ -235,12 +261,23 @@ impl Learner {
 
     /// Whether it can be a guest's address at all.
     fn is_possible(&self, address: Ipv4Addr) -> bool {
-        let is_hosts = |net: &Ipv4Net| {
-            let has_edges = net.prefix_len() < 31; // RFC 3021
-            let is_edge = address == net.network() || address == net.broadcast();
-            address == net.addr() || has_edges && is_edge
-        };
-        !is_special(address) && !self.host.iter().any(is_hosts)
+        let is_named = self.method.servers.contains(&address);
+        !is_special(address) && !is_named && self.taken.reason(address).is_none()
+    }
+
+    /// Whether an address that the guest uses, or that this server gives it, cannot be its own. An
+    /// address that is taken is remembered; one that no guest can have is a step of every guest's
+    /// start.
+    fn refuses(&mut self, address: Ipv4Addr, server: Option<Ipv4Addr>) -> bool {
+        if is_special(address) {
+            return true;
+        }
+        let is_servers = server == Some(address) || self.method.servers.contains(&address);
+        let reason = is_servers.then_some(Reason::Server).or_else(|| self.taken.reason(address));
+        let Some(reason) = reason else { return false };
+        self.refused = Some(Refused { address, reason });
+        self.is_refusal_new = true;
+        true
     }
 }
 

@@ -8,31 +8,12 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::clock::{BootTime, Clock, UnixTime};
 use crate::state::{self, StatusError};
 use crate::types::{InterfaceName, Mac};
-
-/// A time in whole seconds since the start of 1970, UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct UnixTime(pub u64);
-
-impl From<SystemTime> for UnixTime {
-    /// A clock before 1970 is at 1970.
-    fn from(time: SystemTime) -> Self {
-        UnixTime(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
-    }
-}
-
-impl UnixTime {
-    /// The end of a DHCP lease of this many seconds that starts now; all ones has none (RFC 2131
-    /// section 3.3). The client counts from its request, and so is always done before.
-    pub fn after_lease_time(self, seconds: u32) -> Option<UnixTime> {
-        (seconds != u32::MAX).then(|| UnixTime(self.0.saturating_add(seconds.into())))
-    }
-}
 
 /// Who taught an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -55,29 +36,26 @@ impl Teacher {
 }
 
 /// An address that a guest has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     /// The address.
     pub address: Ipv4Addr,
     /// Who taught it.
-    #[serde(flatten)]
     pub teacher: Teacher,
     /// When it is over; `None` is never.
-    pub until: Option<UnixTime>,
+    pub until: Option<BootTime>,
 }
 
 impl Lease {
     /// Whether its time is over.
-    pub fn is_over(&self, now: UnixTime) -> bool {
+    pub fn is_over(&self, now: BootTime) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
 }
 
 /// What is kept about a port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// The version of this form, 1.
-    pub version: u32,
     /// The port.
     pub port: InterfaceName,
     /// The interface's number.
@@ -91,12 +69,77 @@ pub struct Kept {
 impl Kept {
     /// Whether it is about this guest on this interface.
     pub fn is_of(&self, index: u32, mac: Mac) -> bool {
-        self.version == 1 && self.index == index && self.mac == mac
+        self.index == index && self.mac == mac
     }
 
     /// The same without a lease whose time is over.
-    pub fn aged(self, now: UnixTime) -> Self {
+    pub fn aged(self, now: BootTime) -> Self {
         Kept { lease: self.lease.filter(|lease| !lease.is_over(now)), ..self }
+    }
+}
+
+/// The version of the file.
+const VERSION: u32 = 1;
+
+/// The file. It has the end of the lease twice: by the wall clock, which is all that an earlier
+/// release wrote and reads, and as a time since boot, which decides.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    version: u32,
+    port: InterfaceName,
+    index: u32,
+    mac: Mac,
+    lease: Option<SavedLease>,
+    /// The boot that `until_boot` counts from; absent in a file of an earlier release.
+    #[serde(default)]
+    boot_id: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedLease {
+    address: Ipv4Addr,
+    #[serde(flatten)]
+    teacher: Teacher,
+    until: Option<UnixTime>,
+    #[serde(default)]
+    until_boot: Option<BootTime>,
+}
+
+impl Saved {
+    fn new(kept: &Kept, clock: &Clock) -> Self {
+        let lease = kept.lease.map(|lease| SavedLease {
+            address: lease.address,
+            teacher: lease.teacher,
+            until: lease.until.map(|until| clock.wall_of(until)),
+            until_boot: lease.until,
+        });
+        Saved {
+            version: VERSION,
+            port: kept.port.clone(),
+            index: kept.index,
+            mac: kept.mac,
+            lease,
+            boot_id: clock.boot_id.clone(),
+        }
+    }
+
+    /// What the file says now; `None` for a file of another boot, whose interfaces are gone though
+    /// others may have their names and numbers.
+    fn kept(self, clock: &Clock) -> Option<Kept> {
+        let has_boot = self.boot_id.is_some();
+        if has_boot && self.boot_id != clock.boot_id {
+            return None;
+        }
+        let lease = self.lease.map(|lease| Lease {
+            address: lease.address,
+            teacher: lease.teacher,
+            until: match has_boot {
+                true => lease.until_boot,
+                false => lease.until.map(|until| clock.boot_of(until)),
+            },
+        });
+        let kept = Kept { port: self.port, index: self.index, mac: self.mac, lease };
+        Some(kept.aged(clock.boot))
     }
 }
 
@@ -120,35 +163,35 @@ impl LeaseDir {
         self.0.join(format!("{port}.json"))
     }
 
-    /// What is kept about a port, aged. A damaged file is like none: then the address is learnt
-    /// again.
+    /// What is kept about a port, aged. A damaged file is like none, and so is one of a version
+    /// that this release does not know: then the address is learnt again.
     ///
     /// # Errors
     /// [`StatusError`] when the file is there and cannot be read.
-    pub fn read(&self, port: &InterfaceName, now: UnixTime) -> Result<Option<Kept>, StatusError> {
-        match state::read::<Kept>(&self.file(port)) {
-            Ok(kept) => Ok(kept.map(|kept| kept.aged(now))),
-            Err(StatusError::Damaged { path, what }) => {
-                tracing::warn!(
-                    "{} is damaged: {what}; the address is learnt again",
-                    path.display()
-                );
+    pub fn read(&self, port: &InterfaceName, clock: &Clock) -> Result<Option<Kept>, StatusError> {
+        match state::read_version::<Saved>(&self.file(port), VERSION) {
+            Ok(saved) => Ok(saved.and_then(|saved| saved.kept(clock))),
+            Err(error @ StatusError::Io { .. }) => Err(error),
+            Err(error) => {
+                tracing::warn!("{error}; the address is learnt again");
                 Ok(None)
             }
-            Err(error) => Err(error),
         }
     }
 
-    /// What is kept about all ports, aged.
+    /// What is kept about all ports, aged. A file that cannot be read is left out.
     ///
     /// # Errors
-    /// [`StatusError`].
-    pub fn all(&self, now: UnixTime) -> Result<Vec<Kept>, StatusError> {
+    /// [`StatusError`] when the directory cannot be read.
+    pub fn all(&self, clock: &Clock) -> Result<Vec<Kept>, StatusError> {
         let mut all = Vec::new();
         for name in state::names(&self.0)? {
             let port = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok());
             let Some(port) = port else { continue };
-            all.extend(self.read(&port, now)?);
+            match self.read(&port, clock) {
+                Ok(kept) => all.extend(kept),
+                Err(error) => tracing::warn!("{error}"),
+            }
         }
         Ok(all)
     }
@@ -157,8 +200,8 @@ impl LeaseDir {
     ///
     /// # Errors
     /// [`StatusError`]; then the old file is there.
-    pub fn write(&self, kept: &Kept) -> Result<(), StatusError> {
-        state::write(&self.file(&kept.port), kept)
+    pub fn write(&self, kept: &Kept, clock: &Clock) -> Result<(), StatusError> {
+        state::write(&self.file(&kept.port), &Saved::new(kept, clock))
     }
 
     /// Keeps it no more.

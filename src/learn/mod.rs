@@ -26,10 +26,12 @@
 //!   type makes the message malformed.
 //! - An offer is not an address: a guest can collect many and take none. It is shown
 //!   ([`Learner::offered`]) until the acknowledgement decides.
-//! - Addresses of blocks that give no guest its address, and the host's own, are never learnt. The
-//!   host may get one between the frame and the rules, so who puts a lease in force has it checked
-//!   once more ([`Learner::check`]). An address that the host gets later stays the guest's until it
-//!   is learnt anew, by a renewal or because whoever learns is another.
+//! - Addresses of blocks that give no guest its address are never learnt, nor are those that the
+//!   host knows to be in use ([`Taken`]): its own, its routers', a DHCP server's, another port's.
+//!   Each may come into use between the frame and the rules, so a lease is checked once more before
+//!   its rules are set ([`Learner::check`]), under the lock of all ports' filters: of two guests
+//!   that claim one address at once, one gets it. An address that the host gets later stays the
+//!   guest's until it is learnt anew, by a renewal or by another learner.
 //! - With [`Method::by_traffic`] also the first ARP or IPv4 packet, once in the port's life: a guest that
 //!   gave its lease back cannot speak itself a new address. Only DHCP replaces an address.
 //!
@@ -41,18 +43,22 @@
 
 pub mod bpf;
 mod capture;
+mod clock;
 mod learner;
 mod lease;
 pub mod packet;
 mod rules;
+mod taken;
 
 use std::net::Ipv4Addr;
 
 pub use bpf::{Interest, program};
 pub use capture::{Capture, CaptureError};
+pub use clock::{BootTime, Clock, UnixTime};
 pub use learner::{Change, Learner};
-pub use lease::{Kept, Lease, LeaseDir, Teacher, UnixTime};
+pub use lease::{Kept, Lease, LeaseDir, Teacher};
 pub use rules::learning_rules;
+pub use taken::{Reason, Refused, Taken};
 
 /// How an address is learnt (`CTRL_IP_LEARNING`).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! count all the same.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -62,6 +63,8 @@ pub struct HostNet {
     pub addresses: Vec<LinkAddress>,
     /// The routes of its main table.
     pub routes: Vec<HostRoute>,
+    /// The routers of the routes of all tables.
+    pub next_hops: Vec<IpAddr>,
 }
 
 /// What stands in the way of a subnet.
@@ -211,6 +214,7 @@ mod tests {
                 route("10.77.5.0/24", None, false),
                 route("172.16.0.0/12", Some(2), true),
             ],
+            next_hops: Vec::new(),
         }
     }
 

@@ -9,7 +9,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
 };
 
 use super::host::{HostNet, HostRoute, Link, LinkAddress};
@@ -36,10 +36,12 @@ impl Netlink {
             RouteMessageBuilder::<Ipv6Addr>::new().build(),
         ] {
             match self.requests.list(RouteNetlinkMessage::GetRoute(query)).await {
-                Ok(listed) => routes.extend(listed.iter().filter_map(|message| match message {
-                    RouteNetlinkMessage::NewRoute(message) => route(message),
-                    _ => None,
-                })),
+                Ok(listed) => {
+                    routes.extend(listed.into_iter().filter_map(|message| match message {
+                        RouteNetlinkMessage::NewRoute(message) => Some(message),
+                        _ => None,
+                    }))
+                }
                 Err(failure) => {
                     let error = LinkError::failed("list the routes of the host", failure);
                     if !matches!(error.errno(), Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)) {
@@ -48,8 +50,12 @@ impl Netlink {
                 }
             }
         }
-        let addresses = addresses.collect();
-        Ok(HostNet { links, addresses, routes })
+        Ok(HostNet {
+            links,
+            addresses: addresses.collect(),
+            routes: routes.iter().filter_map(route).collect(),
+            next_hops: routes.iter().flat_map(|route| next_hops(&route.attributes)).collect(),
+        })
     }
 
     /// All interfaces.
@@ -139,6 +145,25 @@ fn address(message: &AddressMessage) -> Option<LinkAddress> {
     });
     let address = IpNet::new(local.or(any)?, message.header.prefix_len).ok()?;
     Some(LinkAddress { link: message.header.index, address })
+}
+
+/// The routers of a route: its own, or those of its parts (rtnetlink(7), RTA_MULTIPATH). A router of
+/// another IP version is RTA_VIA.
+fn next_hops(attributes: &[RouteAttribute]) -> Vec<IpAddr> {
+    let mut all = Vec::new();
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => all.push((*address).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => all.push((*address).into()),
+            RouteAttribute::Via(RouteVia::Inet(address)) => all.push((*address).into()),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => all.push((*address).into()),
+            RouteAttribute::MultiPath(parts) => {
+                all.extend(parts.iter().flat_map(|part| next_hops(&part.attributes)));
+            }
+            _ => {}
+        }
+    }
+    all
 }
 
 /// A route of the main table, as far as packets of guests may meet it.

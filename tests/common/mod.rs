@@ -14,6 +14,7 @@ pub mod observed;
 pub mod port_scene;
 pub mod ruleset;
 pub mod scene;
+pub mod small_disk;
 pub mod wire;
 
 use std::fs;

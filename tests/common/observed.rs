@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
 use netlaunch::learn::packet::{self, Content, Message};
-use netlaunch::learn::{Change, Interest, Learner, Lease, Method, Teacher, UnixTime, program};
+use netlaunch::learn::{BootTime, Change, Interest, Learner, Lease, Method, Teacher, program};
 use netlaunch::types::Mac;
 
 use super::bpf_machine::run;
@@ -41,7 +41,7 @@ impl Observed {
     ///
     /// # Panics
     /// When anything but the frame's right effect is there.
-    pub fn see(&mut self, way: Direction, frame: &[u8], now: UnixTime) -> Option<Change> {
+    pub fn see(&mut self, way: Direction, frame: &[u8], now: BootTime) -> Option<Change> {
         let interest = self.learner.interest();
         let (before, state) = (self.lease(), format!("{:?}", self.learner));
         let change = self.learner.see(way, frame, now);
@@ -98,7 +98,7 @@ impl Observed {
     ///
     /// # Panics
     /// When anything but a lease whose time is over is forgotten.
-    pub fn expire(&mut self, now: UnixTime) -> Option<Change> {
+    pub fn expire(&mut self, now: BootTime) -> Option<Change> {
         let before = self.lease();
         let over = before.filter(|lease| lease.until.is_some_and(|until| until <= now));
         let change = self.learner.expire(now);
@@ -111,7 +111,7 @@ impl Observed {
     ///
     /// # Panics
     /// When it takes over what it may not, or does not take over what it may.
-    pub fn resume(&mut self, lease: Option<Lease>, now: UnixTime) {
+    pub fn resume(&mut self, lease: Option<Lease>, now: BootTime) {
         let learner = Learner::new(self.method.clone(), guest(), self.hosts.clone());
         self.learner = learner.resumed(lease, now);
         (self.asked, self.taught, self.checked) = (None, true, true);
@@ -149,11 +149,12 @@ impl Observed {
     }
 
     /// A server has given this lease, and it was asked to.
-    fn check_answer(&mut self, way: Direction, frame: &[u8], lease: Lease, now: UnixTime) {
+    fn check_answer(&mut self, way: Direction, frame: &[u8], lease: Lease, now: BootTime) {
         assert_eq!(way, ToGuest);
         self.check_servers(frame, ACK);
         assert_eq!(bootp(frame)[16..20], lease.address.octets());
         assert_eq!(lease.teacher, Teacher::Dhcp { server: source(frame) });
+        assert_ne!(lease.address, source(frame), "it is the server's");
         assert!(lease.until.is_none_or(|until| until > now), "{lease:?}");
         self.asked = None;
     }
@@ -217,6 +218,9 @@ impl Observed {
 
     /// Whether no guest may have this address.
     fn refuses(&self, address: Ipv4Addr) -> bool {
+        if self.method.servers.contains(&address) {
+            return true;
+        }
         let blocks = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"];
         let is_special =
             blocks.iter().any(|block| block.parse::<Ipv4Net>().unwrap().contains(&address));

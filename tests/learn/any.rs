@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
-use netlaunch::learn::{Lease, Method, UnixTime};
+use netlaunch::learn::{BootTime, Lease, Method};
 use proptest::prelude::*;
 
 use crate::common::dhcp_frame::{
@@ -118,7 +118,7 @@ proptest! {
             match event {
                 Event::Frame(way, frame) => drop(learner.see(way, &frame, now)),
                 Event::Later(seconds) => {
-                    now = UnixTime(now.0 + seconds);
+                    now = BootTime(now.0 + seconds);
                     learner.expire(now);
                 }
                 Event::Restart(kept) => learner.resume(kept.or(learner.lease()), now),

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
-use netlaunch::learn::{Capture, Change, Interest, Learner, Teacher, UnixTime};
+use netlaunch::learn::{BootTime, Capture, Change, Interest, Learner, Teacher};
 use netlaunch::process::tap::{TUN, Tap, TapName};
 use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
@@ -79,7 +79,7 @@ fn frames_of_both_directions_come_as_they_were_sent() {
         let mut capture = capture("port0", Interest::All);
         let answer = DhcpFrame::answers(ACK, A).bytes();
         let mut learner = Learner::new(dhcp_only(), guest(), Vec::new());
-        let now = UnixTime(0);
+        let now = BootTime(0);
         port.send(&request(7));
         let (way, frame) = next(&mut capture).await.unwrap();
         assert_eq!((way, &frame), (FromGuest, &request(7)));
@@ -264,12 +264,12 @@ fn a_lease_of_dnsmasq_is_learnt_renewed_and_given_back() {
         let mut changes = Vec::new();
         while !matches!(changes.last(), Some(Change::Forgotten(_))) {
             let (way, frame) = next(&mut capture).await.unwrap();
-            let now = UnixTime::from(SystemTime::now());
+            let now = BootTime::now();
             let Some(change) = learner.see(way, &frame, now) else { continue };
             changes.push(change);
             let (Change::Learnt(lease) | Change::Renewed(lease)) = change else { continue };
             assert_eq!((lease.address, lease.teacher), (A, Teacher::Dhcp { server: SERVER }));
-            assert_eq!(lease.until, Some(UnixTime(now.0 + 600)));
+            assert_eq!(lease.until, Some(BootTime(now.0 + 600)));
             // It acts on signals as soon as it has taken the answer in.
             if matches!(change, Change::Learnt(_)) {
                 assert!(wait_until(LIMIT, || has("bound")), "the client has no address");

@@ -17,9 +17,13 @@ use crate::{
 
 #[test]
 fn dhcp_teaches_by_acknowledgements() {
-    for method in
-        [dhcp_only(), from_anything(), Method::dhcp(vec![B, SERVER]), Method::any(vec![B, SERVER])]
-    {
+    let relay = Ipv4Addr::new(10, 5, 0, 30);
+    for method in [
+        dhcp_only(),
+        from_anything(),
+        Method::dhcp(vec![relay, SERVER]),
+        Method::any(vec![relay, SERVER]),
+    ] {
         let mut learner = learner(method);
         let offer = [asks(DISCOVER), answers(OFFER, A)];
         assert_eq!(lesson(&mut learner, &offer), []);
@@ -57,6 +61,7 @@ fn dhcp_teaches_nothing_by_these() {
         ("no time at all", Some(REQUEST), zero),
         ("an offer", Some(DISCOVER), DhcpFrame::answers(OFFER, A)),
         ("the host's address", Some(REQUEST), DhcpFrame::answers(ACK, HOST)),
+        ("the server's address", Some(REQUEST), DhcpFrame::answers(ACK, SERVER)),
     ] {
         let mut frames: Vec<_> = request.map(asks).into_iter().collect();
         frames.push((ToGuest, answer.bytes()));

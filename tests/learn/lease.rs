@@ -1,7 +1,10 @@
 //! How long addresses are known, and where they are kept.
 
 use netlaunch::learn::Direction::{FromGuest, ToGuest};
-use netlaunch::learn::{Change, Kept, Lease, LeaseDir, Method, UnixTime};
+use std::path::Path;
+
+use netlaunch::learn::{BootTime, Change, Clock, Kept, LeaseDir, Method, UnixTime};
+use netlaunch::types::InterfaceName;
 use serde_json::{Value, json};
 
 use crate::common::dhcp_frame::{ACK, DhcpFrame, GUEST, REQUEST, SERVER, speech};
@@ -14,14 +17,14 @@ use crate::{
 fn leases_end_with_their_time() {
     let mut learner = learner(dhcp_only());
     lesson(&mut learner, &[asks(REQUEST), answers(ACK, A)]);
-    assert_eq!(learner.expire(UnixTime(NOW.0 + HOUR - 1)), None);
-    assert_eq!(learner.expire(UnixTime(NOW.0 + HOUR)), Some(Change::Forgotten(A)));
-    assert_eq!(learner.expire(UnixTime(NOW.0 + HOUR)), None);
+    assert_eq!(learner.expire(BootTime(NOW.0 + HOUR - 1)), None);
+    assert_eq!(learner.expire(BootTime(NOW.0 + HOUR)), Some(Change::Forgotten(A)));
+    assert_eq!(learner.expire(BootTime(NOW.0 + HOUR)), None);
     // For ever.
     let ack = DhcpFrame::answers(ACK, A).options(&[&[53, 1, ACK], &[51, 4, 255, 255, 255, 255]]);
     lesson(&mut learner, &[asks(REQUEST), (ToGuest, ack.bytes())]);
     assert_eq!(learner.lease().unwrap().until, None);
-    assert_eq!(learner.expire(UnixTime(u64::MAX)), None);
+    assert_eq!(learner.expire(BootTime(u64::MAX)), None);
 }
 
 #[test]
@@ -43,17 +46,86 @@ fn a_lease_is_taken_over_where_it_could_have_been_learnt() {
     }
 }
 
+/// The wall clock at [`NOW`].
+const WALL: UnixTime = UnixTime(1_790_000_000);
+
+/// The clocks some seconds after [`NOW`], the wall clock set forward or back by others.
+fn clock(seconds: u64, step: i64) -> Clock {
+    Clock {
+        boot: BootTime(NOW.0 + seconds),
+        wall: UnixTime((WALL.0 + seconds).checked_add_signed(step).unwrap()),
+        boot_id: Some("this boot".to_owned()),
+    }
+}
+
+fn port() -> InterfaceName {
+    "vnet0".parse().unwrap()
+}
+
+fn lease_of_vnet0(dir: &Path) -> (LeaseDir, Kept) {
+    let dir = LeaseDir::new(dir);
+    let kept = Kept { port: port(), index: 7, mac: guest(), lease: Some(by_dhcp(A)) };
+    dir.write(&kept, &clock(0, 0)).unwrap();
+    (dir, kept)
+}
+
+#[test]
+fn a_lease_ends_after_its_time_whatever_is_done_to_the_wall_clock() {
+    let state = tempfile::tempdir().unwrap();
+    let (dir, kept) = lease_of_vnet0(state.path());
+    for step in [0, 7200, -7200, 100_000_000, -100_000_000] {
+        assert_eq!(dir.read(&port(), &clock(HOUR - 1, step)).unwrap(), Some(kept.clone()));
+        let over = dir.read(&port(), &clock(HOUR, step)).unwrap().unwrap();
+        assert_eq!(over, Kept { lease: None, ..kept.clone() }, "{step}");
+    }
+    // People see the end by their clock as it is set now.
+    let until = by_dhcp(A).until.unwrap();
+    assert_eq!(clock(5, 0).wall_of(until), UnixTime(WALL.0 + HOUR));
+    assert_eq!(clock(5, 7200).wall_of(until), UnixTime(WALL.0 + HOUR + 7200));
+}
+
+#[test]
+fn a_lease_of_another_boot_is_not_believed() {
+    let state = tempfile::tempdir().unwrap();
+    let (dir, _) = lease_of_vnet0(state.path());
+    for other in [Some("another boot".to_owned()), None] {
+        let clock = Clock { boot_id: other, ..clock(1, 0) };
+        assert_eq!(dir.read(&port(), &clock).unwrap(), None);
+        assert_eq!(dir.all(&clock).unwrap(), []);
+    }
+}
+
+#[test]
+fn a_lease_that_the_last_release_saved_ends_by_the_wall_clock() {
+    let state = tempfile::tempdir().unwrap();
+    let (dir, kept) = lease_of_vnet0(state.path());
+    let saved = json!({
+        "version": 1,
+        "port": "vnet0",
+        "index": 7,
+        "mac": "52:54:00:11:22:33",
+        "lease": {
+            "address": "10.5.0.20",
+            "teacher": "dhcp",
+            "server": "10.5.0.1",
+            "until": WALL.0 + HOUR,
+        },
+    });
+    std::fs::write(dir.file(&port()), saved.to_string()).unwrap();
+    assert_eq!(dir.read(&port(), &clock(HOUR - 1, 0)).unwrap(), Some(kept.clone()));
+    let over = dir.read(&port(), &clock(HOUR, 0)).unwrap().unwrap();
+    assert_eq!(over, Kept { lease: None, ..kept });
+}
+
 #[test]
 fn what_was_learnt_is_kept_for_this_port_and_guest_alone() {
     let state = tempfile::tempdir().unwrap();
+    let now = clock(0, 0);
     let dir = LeaseDir::new(state.path());
-    let port: netlaunch::types::InterfaceName = "vnet0".parse().unwrap();
-    assert_eq!(dir.read(&port, NOW).unwrap(), None);
-    dir.remove(&port).unwrap();
-    let kept =
-        Kept { version: 1, port: port.clone(), index: 7, mac: guest(), lease: Some(by_dhcp(A)) };
-    dir.write(&kept).unwrap();
-    let text = std::fs::read_to_string(dir.file(&port)).unwrap();
+    assert_eq!(dir.read(&port(), &now).unwrap(), None);
+    dir.remove(&port()).unwrap();
+    let (dir, kept) = lease_of_vnet0(state.path());
+    let text = std::fs::read_to_string(dir.file(&port())).unwrap();
     let expected = json!({
         "version": 1,
         "port": "vnet0",
@@ -63,35 +135,42 @@ fn what_was_learnt_is_kept_for_this_port_and_guest_alone() {
             "address": "10.5.0.20",
             "teacher": "dhcp",
             "server": "10.5.0.1",
-            "until": 1003600,
+            "until": WALL.0 + HOUR,
+            "until_boot": 1003600,
         },
+        "boot_id": "this boot",
     });
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
-    let other = json!({ "address": "10.5.0.20", "teacher": "traffic", "until": null });
-    assert_eq!(serde_json::to_value(by_traffic(A)).unwrap(), other);
-    assert_eq!(serde_json::from_value::<Lease>(other).unwrap(), by_traffic(A));
-    assert_eq!(dir.read(&port, NOW).unwrap(), Some(kept.clone()));
+    let traffic = Kept { lease: Some(by_traffic(A)), ..kept.clone() };
+    dir.write(&traffic, &now).unwrap();
+    assert_eq!(dir.read(&port(), &now).unwrap(), Some(traffic));
+    dir.write(&kept, &now).unwrap();
+    assert_eq!(dir.read(&port(), &now).unwrap(), Some(kept.clone()));
     assert!(kept.is_of(7, guest()));
     assert!(!kept.is_of(8, guest()));
     assert!(!kept.is_of(7, "52:54:00:44:55:66".parse().unwrap()));
     // Aged: the lease is over, and that the port was taught stays.
-    let later = UnixTime(NOW.0 + HOUR);
-    let aged = dir.read(&port, later).unwrap().unwrap();
+    let later = clock(HOUR, 0);
+    let aged = dir.read(&port(), &later).unwrap().unwrap();
     assert_eq!(aged.lease, None);
-    let mut resumed = learner(from_anything()).resumed(aged.lease, later);
-    assert_eq!(resumed.see(FromGuest, &speech(GUEST, B), later), None);
+    let mut resumed = learner(from_anything()).resumed(aged.lease, later.boot);
+    assert_eq!(resumed.see(FromGuest, &speech(GUEST, B), later.boot), None);
     assert_eq!(learner(from_anything()).resumed(kept.lease, NOW).lease(), Some(by_dhcp(A)));
-    assert_eq!(learner(from_anything()).resumed(kept.lease, later).lease(), None);
+    assert_eq!(learner(from_anything()).resumed(kept.lease, later.boot).lease(), None);
     // Nothing half-written is left, and what is damaged is like nothing.
-    assert_eq!(std::fs::read_dir(dir.file(&port).parent().unwrap()).unwrap().count(), 1);
-    std::fs::write(dir.file(&port), &text[..20]).unwrap();
-    assert_eq!(dir.read(&port, NOW).unwrap(), None);
-    dir.remove(&port).unwrap();
-    assert!(!dir.file(&port).exists());
-    // A directory that cannot be used is told in one line.
-    std::fs::create_dir(dir.file(&port)).unwrap();
-    for error in [dir.read(&port, NOW).unwrap_err(), dir.write(&kept).unwrap_err()] {
-        assert_eq!(error.to_string().lines().count(), 1, "{error}");
-        assert!(error.to_string().contains("vnet0.json"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.file(&port()).parent().unwrap()).unwrap().count(), 1);
+    let newer = text.replace("\"version\": 1", "\"version\": 2");
+    for damaged in [&text[..20], "", "[]", &newer] {
+        std::fs::write(dir.file(&port()), damaged).unwrap();
+        assert_eq!(dir.read(&port(), &now).unwrap(), None, "{damaged}");
+        assert_eq!(dir.all(&now).unwrap(), []);
     }
+    dir.remove(&port()).unwrap();
+    assert!(!dir.file(&port()).exists());
+    // A directory in its place: nothing can be written there, which is told in one line.
+    std::fs::create_dir(dir.file(&port())).unwrap();
+    assert_eq!(dir.read(&port(), &now).unwrap(), None);
+    let error = dir.write(&kept, &now).unwrap_err();
+    assert_eq!(error.to_string().lines().count(), 1, "{error}");
+    assert!(error.to_string().contains("vnet0.json"), "{error}");
 }

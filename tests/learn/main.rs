@@ -17,13 +17,13 @@ use std::net::Ipv4Addr;
 
 use common::dhcp_frame::{DhcpFrame, SERVER};
 use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
-use netlaunch::learn::{Change, Learner, Lease, Method, Teacher, UnixTime};
+use netlaunch::learn::{BootTime, Change, Learner, Lease, Method, Teacher};
 use netlaunch::types::Mac;
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 5, 0, 20);
 const B: Ipv4Addr = Ipv4Addr::new(10, 5, 0, 21);
 const HOST: Ipv4Addr = SERVER;
-const NOW: UnixTime = UnixTime(1_000_000);
+const NOW: BootTime = BootTime(1_000_000);
 const HOUR: u64 = 3600;
 
 fn guest() -> Mac {
@@ -44,7 +44,7 @@ fn learner(method: Method) -> Learner {
 
 fn by_dhcp(address: Ipv4Addr) -> Lease {
     let teacher = Teacher::Dhcp { server: SERVER };
-    Lease { address, teacher, until: Some(UnixTime(NOW.0 + HOUR)) }
+    Lease { address, teacher, until: Some(BootTime(NOW.0 + HOUR)) }
 }
 
 fn by_traffic(address: Ipv4Addr) -> Lease {

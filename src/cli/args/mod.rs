@@ -40,6 +40,9 @@ pub struct Cli {
     /// How to report.
     #[command(flatten)]
     pub log: LogArgs,
+    /// How to wait for other commands.
+    #[command(flatten)]
+    pub lock: LockArgs,
     /// What to do instead of a launch.
     #[command(subcommand)]
     pub command: Option<Action>,
@@ -58,6 +61,14 @@ pub struct LogArgs {
     #[arg(long, value_name = "text|json", hide_possible_values = true, global = true)]
     #[arg(help_heading = "Messages")]
     pub log_format: Option<LogFormat>,
+}
+
+/// The options that say how to wait for other commands of netlaunch; every command takes them.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LockArgs {
+    /// Give up when another netlaunch has held a lock for so long; 0 does not wait [default: 120]
+    #[arg(long, value_name = "SECONDS", global = true, help_heading = "Other commands")]
+    pub lock_timeout: Option<u32>,
 }
 
 /// How messages look.

@@ -1,0 +1,230 @@
+//! Addresses that learning refuses, since another port, the host, a router or a server has them.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+
+mod common;
+#[path = "common/learning_scene.rs"]
+mod learning_scene;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use common::dhcp_frame::{DhcpFrame, REQUEST};
+use common::frame::{Frame, Host, OTHER, PEER, VM};
+use common::port_scene::{PortScene, Station, done};
+use common::{finish, have_root, wait_until};
+use learning_scene::{
+    LIMIT, STRANGER, acknowledgement, bind, is_in_force, learner, learning, learns, lease, on_both,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// What `binding-list` says of the learning of a port.
+fn of(scene: &PortScene, station: Station) -> Value {
+    let list = scene.list();
+    let all = list["bindings"].as_array().unwrap().clone();
+    let found = all.into_iter().find(|binding| binding["port"] == station.port());
+    found.map_or(Value::Null, |binding| binding["learning"].clone())
+}
+
+fn bind_other(scene: &PortScene, parameters: &[(&str, &str)]) -> Result<(), String> {
+    scene.bind(Station::Vnet1, "clean-traffic", parameters)
+}
+
+/// The guest behind vnet0 claims an address by ARP and by a packet.
+fn claims(scene: &PortScene, address: Ipv4Addr) {
+    let claimed = Host { v4: address, ..VM };
+    assert!(!scene.leaves(&Frame::arp(claimed, PEER, 1)));
+    assert!(!scene.leaves(&Frame::udp(claimed, PEER, 1, 2)));
+}
+
+/// `binding-list` says that vnet0 has no address, and why not this one.
+fn is_refused(scene: &PortScene, address: Ipv4Addr, why: &str) {
+    let refused = || {
+        let said = learning(scene)["refused"].as_str().unwrap_or_default().to_owned();
+        said.starts_with(&format!("{address} is refused")) && said.contains(why)
+    };
+    assert!(wait_until(LIMIT, refused), "{address}, {why}: {}", learning(scene));
+    assert_eq!(learning(scene)["address"], Value::Null);
+}
+
+/// A good address is learnt afterwards, however many were refused.
+fn then_learns(scene: &PortScene) {
+    let learnt = || {
+        scene.leaves(&Frame::arp(VM, PEER, 1));
+        learning(scene)["address"] == json!(VM.v4)
+    };
+    assert!(wait_until(LIMIT, learnt), "{}", learning(scene));
+    assert_eq!(learning(scene)["refused"], Value::Null);
+    is_in_force(scene);
+    scene.unbind(Station::Vnet0);
+    std::fs::remove_file(scene.sandbox.path("state/nwfilter/leases/vnet0.json")).ok();
+}
+
+#[test]
+fn an_address_that_another_port_learnt_is_refused_until_that_port_goes() {
+    on_both("an_address_that_another_port_learnt", |scene| {
+        bind_other(scene, &[]).unwrap();
+        scene.send(Station::Vnet1, &Frame::arp(OTHER, PEER, 1));
+        let other = || of(scene, Station::Vnet1)["address"] == json!(OTHER.v4);
+        assert!(wait_until(LIMIT, other), "{}", scene.list());
+        for method in ["any", "dhcp"] {
+            bind(scene, method);
+            claims(scene, OTHER.v4);
+            lease(scene, OTHER.v4, 3600);
+            is_refused(scene, OTHER.v4, "the port vnet1");
+            assert!(!scene.leaves(&Frame::udp(Host { v4: OTHER.v4, ..VM }, PEER, 1, 2)));
+            assert!(other(), "the port that has it lost it: {}", scene.list());
+            lease(scene, VM.v4, 3600);
+            then_learns(scene);
+        }
+        let list = scene.nwfilter(&["binding-list"]);
+        assert!(list.status.success());
+        // It is free again.
+        bind(scene, "any");
+        claims(scene, OTHER.v4);
+        is_refused(scene, OTHER.v4, "the port vnet1");
+        scene.unplug(Station::Vnet1);
+        scene.plug(Station::Vnet1);
+        let mac = Host { v4: OTHER.v4, ..VM };
+        let learnt = || {
+            scene.leaves(&Frame::arp(mac, PEER, 1));
+            learning(scene)["address"] == json!(OTHER.v4)
+        };
+        assert!(wait_until(LIMIT, learnt), "{}", learning(scene));
+    });
+}
+
+#[test]
+fn an_address_that_another_binding_names_is_refused() {
+    on_both("an_address_that_another_binding_names", |scene| {
+        bind_other(scene, &[("IP", "10.2.3.77"), ("IP", "10.2.3.78")]).unwrap();
+        for last in [77, 78] {
+            bind(scene, "any");
+            claims(scene, Ipv4Addr::new(10, 2, 3, last));
+            is_refused(scene, Ipv4Addr::new(10, 2, 3, last), "the port vnet1");
+            then_learns(scene);
+        }
+    });
+}
+
+#[test]
+fn a_binding_cannot_name_an_address_that_another_port_learnt() {
+    on_both("a_binding_cannot_name_a_learnt_address", |scene| {
+        bind(scene, "any");
+        scene.leaves(&Frame::arp(VM, PEER, 1));
+        learns(scene, Some(VM.v4));
+        let before = scene.ruleset();
+        let said = bind_other(scene, &[("IP", "10.2.3.4")]).unwrap_err();
+        assert!(said.contains("the port vnet0 of the same bridge learnt it"), "{said}");
+        assert_eq!(scene.ruleset(), before);
+        bind_other(scene, &[("IP", "10.2.3.5")]).unwrap();
+        scene.unbind(Station::Vnet1);
+        scene.unbind(Station::Vnet0);
+        bind_other(scene, &[("IP", "10.2.3.4")]).unwrap();
+    });
+}
+
+#[test]
+fn the_same_address_on_another_bridge_is_another_guest() {
+    on_both("the_same_address_on_another_bridge", |scene| {
+        scene.netns.ip("link add br1 type bridge");
+        scene.netns.ip("link set vnet1 master br1");
+        bind_other(scene, &[("IP", "10.2.3.4")]).unwrap();
+        bind(scene, "any");
+        scene.leaves(&Frame::arp(VM, PEER, 1));
+        learns(scene, Some(VM.v4));
+    });
+}
+
+#[test]
+fn addresses_of_the_host_its_routers_and_servers_are_refused() {
+    on_both("addresses_of_the_host_its_routers_and_servers", |scene| {
+        scene.netns.ip("route add default via 10.2.3.100");
+        scene
+            .netns
+            .ip("route add 10.9.0.0/16 table 7 nexthop via 10.2.3.101 nexthop via 10.2.3.102");
+        bind_other(scene, &[("CTRL_IP_LEARNING", "dhcp"), ("DHCPSERVER", "10.2.3.103")]).unwrap();
+        let address = |last| Ipv4Addr::new(10, 2, 3, last);
+        for (last, why) in [
+            (254, "an address of this host"),
+            (0, "the network or broadcast address of 10.2.3.0/24"),
+            (255, "the network or broadcast address of 10.2.3.0/24"),
+            (100, "router"),
+            (101, "router"),
+            (102, "router"),
+            (103, "DHCP server"),
+        ] {
+            bind(scene, "any");
+            claims(scene, address(last));
+            is_refused(scene, address(last), why);
+            then_learns(scene);
+        }
+        // The server that gives the address is none that has it.
+        bind(scene, "dhcp");
+        let request = DhcpFrame { from: VM.mac, chaddr: VM.mac, ..DhcpFrame::asks(REQUEST) };
+        scene.write(Station::Vnet0, &request.bytes());
+        scene.write(Station::Peer, &acknowledgement(PEER.v4, 3600, PEER).bytes());
+        is_refused(scene, PEER.v4, "DHCP server");
+        lease(scene, STRANGER.v4, 3600);
+        learns(scene, Some(STRANGER.v4));
+    });
+}
+
+/// Both learners are stopped while the guests claim the address, and go on at once.
+#[test]
+fn of_two_guests_that_claim_an_address_at_once_one_gets_it() {
+    if !have_root("of_two_guests_that_claim_an_address_at_once_one_gets_it") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    let other_learner = || {
+        let pid = of(&scene, Station::Vnet1)["pid"].as_i64().unwrap();
+        Pid::from_raw(pid as i32)
+    };
+    let wanted = Ipv4Addr::new(10, 2, 3, 66);
+    for round in 0..5 {
+        bind(&scene, "any");
+        bind_other(&scene, &[]).unwrap();
+        let pids = [learner(&scene), other_learner()];
+        pids.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
+        for (station, host) in [(Station::Vnet0, VM), (Station::Vnet1, OTHER)] {
+            let claim = Frame::arp(Host { v4: wanted, ..host }, PEER, 1);
+            scene.write(station, &claim.bytes(b"nltest-claim"));
+        }
+        pids.iter().for_each(|pid| kill(*pid, Signal::SIGCONT).unwrap());
+        let both = || [of(&scene, Station::Vnet0), of(&scene, Station::Vnet1)];
+        let decided = || {
+            let got = both().iter().filter(|one| one["address"] == json!(wanted)).count();
+            let refused = both().iter().filter(|one| one["refused"] != Value::Null).count();
+            assert!(got < 2, "round {round}: both have it");
+            (got, refused) == (1, 1)
+        };
+        assert!(wait_until(LIMIT, decided), "round {round}: {:?}", both());
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(decided(), "round {round}: {:?}", both());
+        done(finish(scene.sandbox.netlaunch(&["firewall", "reload"]))).unwrap();
+        assert!(decided(), "round {round}: {:?}", both());
+        for (station, port) in [(Station::Vnet0, "vnet0"), (Station::Vnet1, "vnet1")] {
+            scene.unbind(station);
+            std::fs::remove_file(scene.sandbox.path(&format!("state/nwfilter/leases/{port}.json")))
+                .ok();
+        }
+    }
+}
+
+/// A lease that was given up with its filter is another guest's by then.
+#[test]
+fn a_kept_lease_whose_address_another_port_has_is_not_used_again() {
+    on_both("a_kept_lease_whose_address_another_port_has", |scene| {
+        bind(scene, "dhcp");
+        lease(scene, VM.v4, 3600);
+        learns(scene, Some(VM.v4));
+        scene.unbind(Station::Vnet0);
+        bind_other(scene, &[("IP", "10.2.3.4")]).unwrap();
+        bind(scene, "dhcp");
+        learns(scene, None);
+        assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
+    });
+}
