@@ -30,7 +30,10 @@ pub fn write(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
         _ => clap_complete::generate(shell, &mut Cli::command(), "netlaunch", &mut script),
     }
     if matches!(shell, Shell::Bash | Shell::Zsh | Shell::Fish) {
-        script.extend_from_slice(words(&Cli::command(), "").as_bytes());
+        let mut command = Cli::command();
+        // Adds --help and the options that every verb takes.
+        command.build();
+        script.extend_from_slice(words(&command, "").as_bytes());
     }
     out.write_all(&script)?;
     out.flush()
