@@ -48,6 +48,7 @@ pub mod signals;
 mod spawn;
 mod started;
 pub mod tap;
+mod transient_user;
 
 pub use capture::{Captured, capture, capture_holding};
 pub use child::Child;
@@ -59,3 +60,4 @@ pub use packet_socket::{PacketSocket, Received};
 pub use privileges::{Account, AccountError, has_file_capabilities, keep_only, keep_only_for};
 pub use spawn::{Isolation, Reveal, Spawn, SpawnError, Stdio};
 pub use started::{started, still_runs};
+pub use transient_user::TransientUserError;

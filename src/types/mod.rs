@@ -10,6 +10,7 @@ mod id;
 mod mac;
 mod publish;
 mod text;
+mod transient_user;
 mod uuid;
 
 pub use address::{AddressError, DEFAULT_VIEW, GuestView, GuestViewError, HostAddress};
@@ -18,4 +19,5 @@ pub use id::{Id, IdError};
 pub use mac::{EthernetAddress, Mac, MacError};
 pub use publish::{PortRange, Protocol, Publish, PublishError, overlap};
 pub use text::{DomainName, InterfaceName, LaunchName, TextError, UserName};
+pub use transient_user::TransientUser;
 pub use uuid::{Uuid, UuidError};

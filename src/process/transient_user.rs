@@ -1,0 +1,211 @@
+//! Picking a user and group id for one process tree.
+//!
+//! A process may signal, trace and replace the files of every process with its uid. A program that
+//! runs as `nobody` is therefore at the mercy of all other programs that run as `nobody`. With an
+//! id of its own, only root can do that to it.
+//!
+//! [`TransientUser::pick`] draws random ids from a range that no one assigns, and takes the first
+//! one that is free: the user namespace maps it, neither database knows it, and no process has it.
+//! The user and the group get the same number.
+//!
+//! Nothing reserves the id. Between the choice and the start of the program another process could
+//! take it; in [`UNUSED`] the chance is one to 2^28. Processes in another PID namespace than ours
+//! are not seen either, unless it is a descendant of ours.
+
+use std::fs;
+use std::io;
+use std::ops::RangeInclusive;
+
+use nix::unistd::{Gid, Group, Uid, User};
+use rand::RngExt;
+
+use crate::types::TransientUser;
+
+/// Ids that no one assigns: systemd's UIDS-GIDS document leaves them unused, above those of
+/// containers and below 2^31, from where on some programs take an id for a negative number.
+const UNUSED: RangeInclusive<u32> = 1_879_048_192..=2_147_352_575;
+/// The ids of systemd's dynamic users, for a user namespace that maps 65536 ids (a container).
+const DYNAMIC: RangeInclusive<u32> = 61_184..=65_519;
+/// How many ids are drawn from a range before it counts as used up.
+const DRAWS: usize = 256;
+
+/// The reason why there is no id for a process tree of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum TransientUserError {
+    /// A file in /proc cannot be read.
+    #[error("cannot read {path} to find a free user id: {source}")]
+    Proc {
+        /// The file or directory.
+        path: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The user namespace maps no id that could be used.
+    #[error("this user namespace maps no id from {UNUSED:?} or {DYNAMIC:?} for users and groups")]
+    Unmapped,
+    /// Every id that was drawn has an owner.
+    #[error("all {DRAWS} user ids that were drawn are in use")]
+    Used,
+}
+
+impl TransientUser {
+    /// Picks an id that no database knows and no process has.
+    ///
+    /// # Errors
+    /// [`TransientUserError`]: there is none, or /proc cannot tell.
+    pub fn pick() -> Result<Self, TransientUserError> {
+        let users = read_map("/proc/self/uid_map")?;
+        let groups = read_map("/proc/self/gid_map")?;
+        let mapped = candidates(&users, &groups).ok_or(TransientUserError::Unmapped)?;
+        let taken = ids_of_processes()?;
+        let mut rng = rand::rng();
+        (0..DRAWS)
+            .filter_map(|_| {
+                let total: u64 = mapped.iter().map(length).sum();
+                nth(&mapped, rng.random_range(0..total))
+            })
+            .find(|id| !taken.contains(id) && !is_known(*id))
+            .map(|id| TransientUser { uid: id, gid: id })
+            .ok_or(TransientUserError::Used)
+    }
+}
+
+/// The ids that both maps have in the best range of which they have any.
+fn candidates(
+    users: &[RangeInclusive<u32>],
+    groups: &[RangeInclusive<u32>],
+) -> Option<Vec<RangeInclusive<u32>>> {
+    [UNUSED, DYNAMIC].into_iter().find_map(|range| {
+        let common = intersect(&intersect(std::slice::from_ref(&range), users), groups);
+        (!common.is_empty()).then_some(common)
+    })
+}
+
+/// The common parts of two lists of ranges.
+fn intersect(a: &[RangeInclusive<u32>], b: &[RangeInclusive<u32>]) -> Vec<RangeInclusive<u32>> {
+    let pairs = a.iter().flat_map(|a| b.iter().map(move |b| (a, b)));
+    pairs
+        .map(|(a, b)| *a.start().max(b.start())..=*a.end().min(b.end()))
+        .filter(|common| !common.is_empty())
+        .collect()
+}
+
+fn length(range: &RangeInclusive<u32>) -> u64 {
+    u64::from(*range.end()) - u64::from(*range.start()) + 1
+}
+
+/// Entry `index` of the ranges' ids.
+fn nth(ranges: &[RangeInclusive<u32>], mut index: u64) -> Option<u32> {
+    for range in ranges {
+        if index < length(range) {
+            return u32::try_from(u64::from(*range.start()) + index).ok();
+        }
+        index -= length(range);
+    }
+    None
+}
+
+fn read_map(path: &'static str) -> Result<Vec<RangeInclusive<u32>>, TransientUserError> {
+    let text = fs::read_to_string(path).map_err(|source| TransientUserError::Proc { path, source });
+    Ok(parse_map(&text?))
+}
+
+/// The ids that a map of a user namespace has inside (user_namespaces(7): lines of the first id
+/// inside, the first id outside, the number of ids).
+fn parse_map(text: &str) -> Vec<RangeInclusive<u32>> {
+    let line = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
+        let (first, _, count) = (numbers.next()?.ok()?, numbers.next()?, numbers.next()?.ok()?);
+        let last = first.checked_add(count.checked_sub(1)?)?;
+        Some(first..=last)
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Whether the user or group database lists the id. An error of a database, such as a directory
+/// service that does not answer, is no sign that the id has an owner.
+fn is_known(id: u32) -> bool {
+    matches!(User::from_uid(Uid::from_raw(id)), Ok(Some(_)))
+        || matches!(Group::from_gid(Gid::from_raw(id)), Ok(Some(_)))
+}
+
+/// The user, group and supplementary group ids of all processes that /proc shows.
+fn ids_of_processes() -> Result<Vec<u32>, TransientUserError> {
+    let path = "/proc";
+    let failed = |source| TransientUserError::Proc { path, source };
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
+            // A process that has just ended has no file any more.
+            let status = fs::read(entry.path().join("status")).unwrap_or_default();
+            ids.extend(ids_of_status(&String::from_utf8_lossy(&status)));
+        }
+    }
+    Ok(ids)
+}
+
+/// The ids in a process's status (proc_pid_status(5)).
+fn ids_of_status(status: &str) -> impl Iterator<Item = u32> {
+    let lines = status.lines().filter_map(|line| {
+        ["Uid:", "Gid:", "Groups:"].into_iter().find_map(|field| line.strip_prefix(field))
+    });
+    lines.flat_map(|ids| ids.split_ascii_whitespace().filter_map(|id| id.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picked_id_is_unused_here() {
+        let Ok(user) = TransientUser::pick() else {
+            let users = candidates(
+                &read_map("/proc/self/uid_map").unwrap(),
+                &read_map("/proc/self/gid_map").unwrap(),
+            );
+            assert_eq!(users, None, "there are ids to pick");
+            return;
+        };
+        assert_eq!(user.uid, user.gid);
+        assert!(UNUSED.contains(&user.uid) || DYNAMIC.contains(&user.uid), "{user}");
+        assert!(!is_known(user.uid) && !ids_of_processes().unwrap().contains(&user.uid));
+        if UNUSED.contains(&user.uid) {
+            assert_ne!(TransientUser::pick().unwrap(), user, "ids are drawn at random");
+        }
+    }
+
+    #[test]
+    fn ids_come_from_the_best_range_that_both_maps_have() {
+        let all = "         0          0 4294967295\n";
+        let container = "0 100000 65536\n";
+        let single = "0 1000 1\n";
+        for (users, groups, expected) in [
+            (all, all, Some(vec![UNUSED])),
+            (all, container, Some(vec![DYNAMIC])),
+            (container, container, Some(vec![DYNAMIC])),
+            ("0 1000 1\n1 100000 65000\n", all, Some(vec![61_184..=65_000])),
+            ("0 0 62000\n62010 62010 10\n", all, Some(vec![61_184..=61_999, 62_010..=62_019])),
+            (single, single, None),
+            (all, single, None),
+            ("", all, None),
+            ("4294967295 0 2\n0 0 0\nx\n", all, None),
+        ] {
+            assert_eq!(candidates(&parse_map(users), &parse_map(groups)), expected, "{users:?}");
+        }
+    }
+
+    #[test]
+    fn every_id_of_the_ranges_can_be_drawn() {
+        let ranges = [5..=6, 9..=9];
+        let ids: Vec<_> = (0..4).map(|index| nth(&ranges, index)).collect();
+        assert_eq!(ids, [Some(5), Some(6), Some(9), None]);
+    }
+
+    #[test]
+    fn ids_of_a_process_are_all_its_users_and_groups() {
+        let status = "Name:\tUid: 7\nUid:\t1\t2\t3\t4\nGid:\t5\t5\t5\t5\nGroups:\t8 9 \nPid:\t6\n";
+        let ids: Vec<u32> = ids_of_status(status).collect();
+        assert_eq!(ids, [1, 2, 3, 4, 5, 5, 5, 5, 8, 9]);
+    }
+}
