@@ -8,12 +8,10 @@
 //! names the namespace. Another one has a directory of its own.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use super::status::{self, Status};
 use super::{BindingError, Bindings, now};
-use crate::process::Interfaces;
+use crate::process::{Interfaces, network_namespace};
 use crate::state::LOCK;
 use crate::types::InterfaceName;
 
@@ -54,7 +52,7 @@ impl Bindings {
     fn is_here(&self) -> Result<bool, BindingError> {
         let failed = |source| BindingError::State { dir: self.dir(), source };
         match fs::read_to_string(self.dir().join(LOCK)) {
-            Ok(of) => Ok(of.is_empty() || of == namespace().map_err(failed)?),
+            Ok(of) => Ok(of.is_empty() || of == network_namespace().map_err(failed)?),
             // An ordinary user's, who changes nothing.
             Err(_) => Ok(true),
         }
@@ -68,7 +66,7 @@ impl Bindings {
         let all = self.all()?;
         if all.is_empty() {
             let path = dir.join(LOCK);
-            let here = namespace().map_err(failed)?;
+            let here = network_namespace().map_err(failed)?;
             if fs::read_to_string(&path).map_err(failed)? != here {
                 fs::write(path, here).map_err(failed)?;
             }
@@ -103,10 +101,4 @@ impl Bindings {
         }
         Ok(())
     }
-}
-
-/// The network namespace of this thread, as the kernel tells namespaces apart (namespaces(7)).
-fn namespace() -> std::io::Result<String> {
-    let file = fs::metadata(Path::new("/proc/thread-self/ns/net"))?;
-    Ok(format!("{}:{}", file.dev(), file.ino()))
 }

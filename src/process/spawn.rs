@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
+use caps::Capability;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{
@@ -19,6 +20,7 @@ use nix::unistd::Pid;
 use super::child::Child;
 use super::guard::{Prepared, REPORT_LEN, STARTED, Stage, guard_main, raw_fork};
 use super::privileges::{Account, Become};
+use crate::types::TransientUser;
 
 /// Where one of a program's standard descriptors leads.
 #[derive(Debug)]
@@ -65,6 +67,7 @@ pub struct Spawn {
     isolation: Isolation,
     reveal: Option<Reveal>,
     account: Option<Account>,
+    transient: Option<(TransientUser, u32)>,
 }
 
 /// Why a program could not be started. Nothing is left running.
@@ -130,6 +133,7 @@ impl Spawn {
             isolation: Isolation::Guard,
             reveal: None,
             account: None,
+            transient: None,
         }
     }
 
@@ -178,6 +182,15 @@ impl Spawn {
     /// Runs the program as another user without any capability; only for root.
     pub fn account(mut self, account: Account) -> Self {
         self.account = Some(account);
+        self
+    }
+
+    /// Runs the program as a user of its own with these capabilities and no way to another one; only
+    /// for root. A capability has to be one of the first 32, and one that this process lacks is left
+    /// out.
+    pub fn transient(mut self, user: TransientUser, keeps: &[Capability]) -> Self {
+        let bits = keeps.iter().map(|keep| 1u32.checked_shl(keep.index().into()).unwrap_or(0));
+        self.transient = Some((user, bits.fold(0, |all, bit| all | bit)));
         self
     }
 
@@ -239,6 +252,14 @@ impl Spawn {
             gid: account.gid.as_raw(),
             groups: groups.as_ptr(),
             groups_len: groups.len(),
+            keeps: 0,
+        });
+        let transient = self.transient.map(|(TransientUser { uid, gid }, keeps)| Become {
+            uid,
+            gid,
+            groups: groups.as_ptr(),
+            groups_len: 0,
+            keeps,
         });
         let prepared = Prepared {
             program: path.as_ptr(),
@@ -254,7 +275,7 @@ impl Spawn {
             mask: *mask.as_ref(),
             covered: covered_pointers.as_ptr(),
             program_fd: opened.as_ref().map_or(-1, AsRawFd::as_raw_fd),
-            user,
+            user: user.or(transient),
         };
         let guard = match fork_guard(&prepared) {
             Ok(guard) => guard,
@@ -272,7 +293,9 @@ impl Spawn {
                 Stage::Exec => SpawnError::Exec { program, source },
                 Stage::Mount => SpawnError::Namespace { program, source },
                 Stage::User => {
-                    let user = self.account.map(|a| a.name.to_string()).unwrap_or_default();
+                    let transient = self.transient.map(|(user, _)| user.to_string());
+                    let name = self.account.map(|account| account.name.to_string());
+                    let user = name.or(transient).unwrap_or_default();
                     SpawnError::User { program, user, source }
                 }
                 Stage::Fork | Stage::Descriptors => system(source),
