@@ -18,7 +18,7 @@ use super::document::{self, DocumentError, Stopped};
 use super::environment::Environment;
 use super::network_config::{self, NetworkConfig};
 use super::{Failure, print};
-use crate::driver::{ConflictsError, Driver, DriverError, DriverSettings, Status};
+use crate::driver::{ConflictsError, Driver, DriverError, DriverSettings, Status, Whereabouts};
 use crate::facts::Target;
 use crate::firewall::FirewalldError;
 use crate::network::{Broken, Define, Definition, NetworkName, NetworkStore, Origin, StoreError};
@@ -143,7 +143,7 @@ pub(super) fn network(
         NetworkVerb::Start(arg) => {
             let driver = driver(&config_dir, environment)?;
             let notes = runtime()?.block_on(driver.start(&arg.name)).map_err(NetworkError::from)?;
-            notes.iter().for_each(|note| tracing::info!("{note}"));
+            notes.iter().for_each(|note| tracing::warn!("{note}"));
         }
         NetworkVerb::Destroy(arg) => {
             let driver = driver(&config_dir, environment)?;
@@ -245,6 +245,8 @@ struct Row {
     /// `None` where the definition cannot be read.
     uuid: Option<String>,
     state: State,
+    /// Whether it is active in another network namespace.
+    elsewhere: bool,
     autostart: bool,
     bridge: Option<InterfaceName>,
     /// `None` where no definition can be read that says it.
@@ -289,6 +291,7 @@ fn rows(definitions: &[Definition], broken: &[Broken], active: Option<&[Status]>
             name: network.name.clone(),
             uuid: Some(network.uuid.to_string()),
             state: if status.is_some() { State::Active } else { inactive },
+            elsewhere: status.is_some_and(elsewhere),
             autostart: definition.autostart,
             // What runs counts, where a definition was changed since.
             bridge: Some(status.map_or(&network.bridge.name, |status| &status.bridge).clone()),
@@ -306,6 +309,7 @@ fn rows(definitions: &[Definition], broken: &[Broken], active: Option<&[Status]>
             name: broken.name.clone(),
             uuid: status.map(|status| status.uuid.to_string()),
             state: if status.is_some() { State::Active } else { State::Broken },
+            elsewhere: status.is_some_and(elsewhere),
             autostart: false,
             bridge: status.map(|status| status.bridge.clone()),
             mode: status.and_then(mode),
@@ -320,6 +324,7 @@ fn rows(definitions: &[Definition], broken: &[Broken], active: Option<&[Status]>
                 name: status.name.clone(),
                 uuid: Some(status.uuid.to_string()),
                 state: State::Active,
+                elsewhere: elsewhere(status),
                 autostart: false,
                 bridge: Some(status.bridge.clone()),
                 mode: mode(status),
@@ -330,6 +335,11 @@ fn rows(definitions: &[Definition], broken: &[Broken], active: Option<&[Status]>
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     rows
+}
+
+/// Whether a network is active in another network namespace than this.
+fn elsewhere(status: &Status) -> bool {
+    status.whereabouts() != Whereabouts::Here
 }
 
 /// The forward mode that an active network was started with.
@@ -348,7 +358,7 @@ fn list(json: bool, rows: Vec<Row>) -> Result<(), Failure> {
     for row in &rows {
         table.add_row([
             row.name.as_str(),
-            row.state.name(),
+            if row.elsewhere { "elsewhere" } else { row.state.name() },
             if row.autostart { "yes" } else { "no" },
             row.bridge.as_ref().map_or("-", |bridge| bridge.as_str()),
             row.mode.unwrap_or("-"),

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -90,6 +91,17 @@ pub fn network_namespace_cookie() -> Option<u64> {
     (answer == 0 && length as usize == size_of::<u64>()).then_some(cookie)
 }
 
+/// The cookie of the network namespace that this file is; `None` where this process cannot enter it.
+/// A thread of its own enters, whose namespace is its own.
+pub fn network_namespace_cookie_of(file: &Path) -> Option<u64> {
+    let file = fs::File::open(file).ok()?;
+    let enter = move || {
+        setns(&file, CloneFlags::CLONE_NEWNET).ok()?;
+        network_namespace_cookie()
+    };
+    std::thread::Builder::new().spawn(enter).ok()?.join().ok().flatten()
+}
+
 /// The network namespace of a process, in the form of [`network_namespace`].
 ///
 /// # Errors
@@ -126,16 +138,20 @@ fn identity(path: &Path) -> io::Result<String> {
 /// program could enter it.
 pub fn find_network_namespace(of: &str) -> Elsewhere {
     let mut search = Search { of, whole: true, seen: BTreeSet::new() };
+    let host = fs::metadata("/proc/self/ns/pid").is_ok_and(|is| is.ino() == HOST_PID_NAMESPACE);
     let Ok(processes) = fs::read_dir("/proc") else { return Elsewhere::Unknown };
     for entry in processes.flatten() {
-        let path = entry.path();
-        if entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)
-            && let Some(found) = search.process(&path)
-        {
+        let (name, path) = (entry.file_name(), entry.path());
+        if !name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            continue;
+        }
+        let before = search.whole;
+        if let Some(found) = search.process(&path) {
             return Elsewhere::At(found);
         }
+        // The host's init is in the first namespace; root without CAP_SYS_PTRACE cannot look.
+        search.whole |= before && host && name == "1";
     }
-    let host = fs::metadata("/proc/self/ns/pid").is_ok_and(|is| is.ino() == HOST_PID_NAMESPACE);
     if search.whole && host { Elsewhere::Gone } else { Elsewhere::Unknown }
 }
 
@@ -200,7 +216,8 @@ impl Search<'_> {
     /// Notes where a look was refused; a process that has ended in the meantime refuses nothing.
     fn note<T>(&mut self, looked: io::Result<T>) -> Option<T> {
         if let Err(error) = &looked {
-            let ended = [libc::ENOENT, libc::ESRCH];
+            // EINVAL is the answer for the mounts of a zombie.
+            let ended = [libc::ENOENT, libc::ESRCH, libc::EINVAL];
             self.whole &= error.raw_os_error().is_some_and(|errno| ended.contains(&errno));
         }
         looked.ok()
@@ -221,6 +238,8 @@ mod tests {
         assert_eq!(never, if all { Elsewhere::Gone } else { Elsewhere::Unknown });
         assert_eq!(network_namespace_of(Pid::this()).unwrap(), here);
         assert_eq!(network_namespace_cookie(), network_namespace_cookie());
+        let entered = network_namespace_cookie_of(Path::new("/proc/self/ns/net"));
+        assert_eq!(entered, network_namespace_cookie().filter(|_| entered.is_some()));
         assert_eq!(boot_id().unwrap().len(), 36);
     }
 }
