@@ -11,12 +11,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use common::{Netns, have_root, processes_with, run, text, wait_until};
 use netlaunch::dnsmasq::{
     Boot, Client, DhcpDns, DhcpHost, Dns, DnsHost, Dnsmasq, DnsmasqError, Domain, Files, Forwarder,
-    Lease, Leases, Range, Srv, Txt,
+    Lease, Leases, Range, Record, Srv, Txt,
 };
 use netlaunch::link::{BridgeSpec, Netlink};
 use netlaunch::process::tap::complete_checksums;
@@ -136,7 +137,6 @@ fn the_default_networks_text() {
         text.conf,
         "\
 # Written by netlaunch when the network started; changes are lost.
-pid-file=/run/n/dnsmasq.pid
 interface=virbr0
 except-interface=lo
 bind-dynamic
@@ -148,7 +148,7 @@ dhcp-range=192.168.122.2,192.168.122.254,255.255.255.0
 dhcp-authoritative
 dhcp-no-override
 dhcp-lease-max=253
-dhcp-leasefile=/run/n/dnsmasq.leases
+dhcp-leasefile=/run/n/leases/dnsmasq.leases
 dhcp-hostsfile=/run/n/dnsmasq.dhcp-hosts
 "
     );
@@ -162,7 +162,6 @@ fn the_text_of_everything() {
     assert_eq!(
         text.conf,
         r#"# Written by netlaunch when the network started; changes are lost.
-pid-file=/run/n/dnsmasq.pid
 interface=virbr0
 except-interface=lo
 bind-dynamic
@@ -187,7 +186,7 @@ dhcp-range=fd00:3::,ra-only,64
 dhcp-authoritative
 dhcp-no-override
 dhcp-lease-max=4199
-dhcp-leasefile=/run/n/dnsmasq.leases
+dhcp-leasefile=/run/n/leases/dnsmasq.leases
 dhcp-hostsfile=/run/n/dnsmasq.dhcp-hosts
 dhcp-option=option:router
 dhcp-option=option:mtu,1400
@@ -243,11 +242,18 @@ struct Scene {
     host: Netns,
     guest: Netns,
     dir: tempfile::TempDir,
+    /// Of the dnsmasq that was started last.
+    record: Mutex<Option<Record>>,
 }
 
 impl Scene {
     fn new() -> Self {
-        let scene = Scene { host: Netns::routed(), guest: Netns::bare(), dir: state() };
+        let scene = Scene {
+            host: Netns::routed(),
+            guest: Netns::bare(),
+            dir: state(),
+            record: Mutex::new(None),
+        };
         scene.run(async |links| {
             let br = name("virbr0");
             let spec = BridgeSpec {
@@ -295,11 +301,36 @@ impl Scene {
     }
 
     fn start(&self, config: &DhcpDns) -> Result<Dnsmasq, DnsmasqError> {
-        self.run(async |_| Dnsmasq::start(Path::new(DNSMASQ), config).await)
+        self.start_program(Path::new(DNSMASQ), config)
+    }
+
+    fn start_program(&self, program: &Path, config: &DhcpDns) -> Result<Dnsmasq, DnsmasqError> {
+        if let Some(running) = self.find() {
+            let mut record = self.record();
+            let again =
+                self.run(async |_| Dnsmasq::start(program, config, record.as_mut().unwrap()).await);
+            assert!(
+                matches!(again, Err(DnsmasqError::Running { pid, .. }) if pid == running.pid())
+            );
+            return again;
+        }
+        let mut record = self.host.inside(|| Dnsmasq::plan(program, config).unwrap());
+        let started = self.run(async |_| Dnsmasq::start(program, config, &mut record).await);
+        *self.record.lock().unwrap() = Some(record);
+        started
+    }
+
+    fn record(&self) -> Option<Record> {
+        self.record.lock().unwrap().clone()
+    }
+
+    fn find(&self) -> Option<Dnsmasq> {
+        self.host.inside(|| Dnsmasq::find(self.record().as_ref(), &self.files()))
     }
 
     fn stop(&self, leases: Leases) -> Vec<DnsmasqError> {
-        self.run(async |_| Dnsmasq::stop(&self.files(), leases).await)
+        let record = self.record();
+        self.run(async |_| Dnsmasq::stop(record.as_ref(), &self.files(), leases).await)
     }
 
     /// A program as the guest, its output.
@@ -369,7 +400,7 @@ fn a_guest_gets_a_lease_and_names_and_the_end_leaves_nothing() {
     let running = scene.start(&config).unwrap();
     eprintln!("start: {:?}", begun.elapsed());
     assert!(running.is_running());
-    assert_eq!(Dnsmasq::find(&scene.files()), Some(running.clone()));
+    assert_eq!(scene.find(), Some(running.clone()));
     assert!(matches!(scene.start(&config), Err(DnsmasqError::Running { .. })));
     assert!(running.is_running(), "a second start disturbs nothing");
 
@@ -411,7 +442,7 @@ fn a_guest_gets_a_lease_and_names_and_the_end_leaves_nothing() {
     assert!(matches!(running.reload(&config), Err(DnsmasqError::Gone(_))));
     fs::remove_file(scene.files().dhcp_hosts).unwrap();
     fs::remove_file(scene.files().dns_hosts).unwrap();
-    assert_eq!(scene.left(), [scene.files().leases]);
+    assert_eq!(scene.left(), [scene.files().leases.parent().unwrap()]);
 
     // The next one knows the leases.
     config.hosts.clear();
@@ -536,9 +567,9 @@ fn a_failed_start_leaves_nothing_and_says_dnsmasqs_words() {
     let mut config = default(scene.files());
 
     let missing = Path::new("/nonexistent/dnsmasq");
-    let error = scene.run(async |_| Dnsmasq::start(missing, &config).await).unwrap_err();
+    let error = scene.start_program(missing, &config).unwrap_err();
     nothing(error, "install dnsmasq-base");
-    let error = scene.run(async |_| Dnsmasq::start(Path::new("/etc/passwd"), &config).await);
+    let error = scene.start_program(Path::new("/etc/passwd"), &config);
     nothing(error.unwrap_err(), "cannot execute /etc/passwd");
 
     config.tftp_root = Some("/nonexistent/tftp".into());
@@ -557,11 +588,12 @@ fn a_failed_start_leaves_nothing_and_says_dnsmasqs_words() {
     drop(holder);
 
     // Leases from before are nobody's to remove but the caller's.
+    fs::create_dir(scene.files().leases.parent().unwrap()).unwrap();
     fs::write(scene.files().leases, "").unwrap();
     config.tftp_root = Some("/nonexistent/tftp".into());
     scene.start(&config).unwrap_err();
-    assert_eq!(scene.left(), [scene.files().leases]);
-    fs::remove_file(scene.files().leases).unwrap();
+    assert_eq!(scene.left(), [scene.files().leases.parent().unwrap()]);
+    fs::remove_dir_all(scene.files().leases.parent().unwrap()).unwrap();
 
     let mut elsewhere = config;
     elsewhere.files = Files::in_dir(Path::new("/nonexistent"));
@@ -582,7 +614,7 @@ fn a_killed_dnsmasq_and_a_foreign_number() {
     let is_gone = || stat().rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
     assert!(wait_until(Duration::from_secs(5), is_gone));
     assert!(!running.is_running());
-    assert_eq!(Dnsmasq::find(&scene.files()), None);
+    assert_eq!(scene.find(), None);
     // The number is somebody else's by now.
     let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
     fs::write(scene.files().pid, sleeper.id().to_string()).unwrap();
@@ -625,7 +657,11 @@ fn two_networks_at_once_and_nothing_for_the_outside() {
         netmask: "255.255.255.0".parse().unwrap(),
         lease: None,
     }];
-    scene.start(&config).unwrap();
+    let mut record = scene.host.inside(|| Dnsmasq::plan(Path::new(DNSMASQ), &config).unwrap());
+    assert_ne!(record.user, scene.record().unwrap().user, "each has a user of its own");
+    let started =
+        scene.run(async |_| Dnsmasq::start(Path::new(DNSMASQ), &config, &mut record).await);
+    assert!(started.unwrap().is_running());
     assert!(scene.lease().contains("ip='192.168.122."), "each serves its own");
 
     // From outside, the bridge's address is reachable, but its DNS is not for everyone.
@@ -645,8 +681,9 @@ fn two_networks_at_once_and_nothing_for_the_outside() {
     );
     assert!(text(&host.stdout).contains("Name:"), "the host itself: {}", text(&host.stdout));
 
-    assert!(scene.run(async |_| Dnsmasq::stop(&files, Leases::Remove).await).is_empty());
-    assert!(Dnsmasq::find(&scene.files()).unwrap().is_running(), "the other is left alone");
+    let stopped = scene.run(async |_| Dnsmasq::stop(Some(&record), &files, Leases::Remove).await);
+    assert!(stopped.is_empty(), "{stopped:?}");
+    assert!(scene.find().unwrap().is_running(), "the other is left alone");
     assert!(scene.stop(Leases::Remove).is_empty());
 }
 

@@ -8,13 +8,11 @@
 //! names the namespace. Another one has a directory of its own.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use super::status::{self, Damaged, Status};
 use super::{BindingError, Bindings};
 use crate::learn::Clock;
-use crate::process::Interfaces;
+use crate::process::{Interfaces, network_namespace};
 use crate::state::{LOCK, StatusError};
 use crate::types::InterfaceName;
 
@@ -85,7 +83,7 @@ impl Bindings {
     fn is_here(&self) -> Result<bool, BindingError> {
         let failed = |source| BindingError::State { dir: self.dir(), source };
         match fs::read_to_string(self.dir().join(LOCK)) {
-            Ok(of) => Ok(of.is_empty() || of == namespace().map_err(failed)?),
+            Ok(of) => Ok(of.is_empty() || of == network_namespace().map_err(failed)?),
             // An ordinary user's, who changes nothing.
             Err(_) => Ok(true),
         }
@@ -100,7 +98,7 @@ impl Bindings {
         if all.is_empty() && damaged.is_empty() {
             let path = dir.join(LOCK);
             let named = fs::read_to_string(&path).and_then(|said| {
-                let here = namespace()?;
+                let here = network_namespace()?;
                 if said == here { Ok(()) } else { fs::write(&path, here) }
             });
             if let Err(error) = named {
@@ -158,10 +156,4 @@ impl Bindings {
         }
         Ok(true)
     }
-}
-
-/// The network namespace of this thread, as the kernel tells namespaces apart (namespaces(7)).
-fn namespace() -> std::io::Result<String> {
-    let file = fs::metadata(Path::new("/proc/thread-self/ns/net"))?;
-    Ok(format!("{}:{}", file.dev(), file.ino()))
 }

@@ -181,7 +181,7 @@ pub(super) fn network(
         NetworkVerb::Start(arg) => {
             let driver = driver(&config_dir, environment)?;
             let notes = runtime()?.block_on(driver.start(&arg.name)).map_err(NetworkError::from)?;
-            notes.iter().for_each(|note| tracing::info!("{note}"));
+            notes.iter().for_each(|note| tracing::warn!("{note}"));
         }
         NetworkVerb::Destroy(arg) => {
             let driver = driver(&config_dir, environment)?;

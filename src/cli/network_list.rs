@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::table::table;
 use super::{Failure, print_json, print_text};
-use crate::driver::{Damaged, Status};
+use crate::driver::{Damaged, Status, Whereabouts};
 use crate::network::{Broken, Definition, NetworkName, Origin};
 use crate::types::InterfaceName;
 
@@ -21,6 +21,8 @@ pub(super) struct Row {
     /// `None` where the definition cannot be read.
     uuid: Option<String>,
     state: State,
+    /// Whether it is active in another network namespace.
+    elsewhere: bool,
     autostart: bool,
     bridge: Option<InterfaceName>,
     /// `None` where no definition can be read that says it.
@@ -69,6 +71,7 @@ pub(super) fn rows(
             name: network.name.clone(),
             uuid: Some(network.uuid.to_string()),
             state: if status.is_some() { State::Active } else { inactive },
+            elsewhere: status.is_some_and(elsewhere),
             autostart: definition.autostart,
             // What runs counts, where a definition was changed since.
             bridge: Some(status.map_or(&network.bridge.name, |status| &status.bridge).clone()),
@@ -86,6 +89,7 @@ pub(super) fn rows(
             name: broken.name.clone(),
             uuid: status.map(|status| status.uuid.to_string()),
             state: if status.is_some() { State::Active } else { State::Broken },
+            elsewhere: status.is_some_and(elsewhere),
             autostart: false,
             bridge: status.map(|status| status.bridge.clone()),
             mode: status.and_then(mode),
@@ -100,6 +104,7 @@ pub(super) fn rows(
                 name: status.name.clone(),
                 uuid: Some(status.uuid.to_string()),
                 state: State::Active,
+                elsewhere: elsewhere(status),
                 autostart: false,
                 bridge: Some(status.bridge.clone()),
                 mode: mode(status),
@@ -126,6 +131,7 @@ pub(super) fn with_damaged(mut rows: Vec<Row>, damaged: Vec<Damaged>) -> Vec<Row
                 name,
                 uuid: None,
                 state: State::Unknown,
+                elsewhere: false,
                 autostart: false,
                 bridge: None,
                 mode: None,
@@ -136,6 +142,11 @@ pub(super) fn with_damaged(mut rows: Vec<Row>, damaged: Vec<Damaged>) -> Vec<Row
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     rows
+}
+
+/// Whether a network is active in another network namespace than this.
+fn elsewhere(status: &Status) -> bool {
+    status.whereabouts() != Whereabouts::Here
 }
 
 /// The forward mode that an active network was started with.
@@ -151,7 +162,7 @@ pub(super) fn list(json: bool, rows: Vec<Row>) -> Result<(), Failure> {
     let row = |row: &Row| {
         [
             row.name.as_str(),
-            row.state.name(),
+            if row.elsewhere { "elsewhere" } else { row.state.name() },
             if row.autostart { "yes" } else { "no" },
             row.bridge.as_ref().map_or("-", |bridge| bridge.as_str()),
             row.mode.unwrap_or("-"),

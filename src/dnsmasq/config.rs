@@ -1,8 +1,9 @@
 //! What the guests of a bridge are told, in no program's words.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::files::Files;
 use crate::types::{DomainName, HostName, InterfaceName, Mac};
 
 /// Everything that one bridge's dnsmasq does.
@@ -29,35 +30,6 @@ pub struct DhcpDns {
     pub tftp_root: Option<PathBuf>,
     /// What guests boot from the network.
     pub boot: Option<Boot>,
-}
-
-/// The files of one dnsmasq, all in a directory that the caller makes. dnsmasq reads the last two
-/// again, as an ordinary user, when it is told to: everyone must be able to pass through.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
-    /// The configuration.
-    pub conf: PathBuf,
-    /// The process number, written by dnsmasq.
-    pub pid: PathBuf,
-    /// Who has which address, written by dnsmasq.
-    pub leases: PathBuf,
-    /// [`DhcpDns::hosts`].
-    pub dhcp_hosts: PathBuf,
-    /// [`Dns::hosts`].
-    pub dns_hosts: PathBuf,
-}
-
-impl Files {
-    /// The usual names in `dir`.
-    pub fn in_dir(dir: &Path) -> Self {
-        Files {
-            conf: dir.join("dnsmasq.conf"),
-            pid: dir.join("dnsmasq.pid"),
-            leases: dir.join("dnsmasq.leases"),
-            dhcp_hosts: dir.join("dnsmasq.dhcp-hosts"),
-            dns_hosts: dir.join("dnsmasq.dns-hosts"),
-        }
-    }
 }
 
 /// How long a guest may keep an address.

@@ -3,18 +3,26 @@
 //!
 //! - [`config`] says what the guests shall get, as values; the text of dnsmasq's files is a pure
 //!   function of it.
-//! - [`process`] writes the files, starts dnsmasq, finds it again, reloads and stops it.
+//! - [`files`] writes the files, so that dnsmasq can write its leases and nothing else.
+//! - [`record`] recognises the processes of a dnsmasq that an earlier command started.
+//! - [`process`] starts dnsmasq, reloads and stops it.
 //!
-//! dnsmasq becomes a daemon by itself: a network outlives the command that started it. Which
-//! process is ours is therefore not known by a number alone, but by the configuration file on its
-//! command line.
+//! dnsmasq becomes a daemon by itself: a network outlives the command that started it. Each one runs
+//! as a user of its own, so that no process of another user, and no other network's dnsmasq, can
+//! signal it or write its leases.
 
 pub mod config;
+mod error;
+pub mod files;
 pub mod process;
+pub mod record;
 mod render;
 
 pub use config::{
-    Boot, Client, ConfigError, DhcpDns, DhcpHost, Dns, DnsHost, Domain, Files, Forwarder, Lease,
-    Range, Rendered, Srv, Txt,
+    Boot, Client, ConfigError, DhcpDns, DhcpHost, Dns, DnsHost, Domain, Forwarder, Lease, Range,
+    Rendered, Srv, Txt,
 };
-pub use process::{Dnsmasq, DnsmasqError, INSTALL, Leases};
+pub use error::DnsmasqError;
+pub use files::Files;
+pub use process::{Dnsmasq, INSTALL, Leases};
+pub use record::{Known, Record};

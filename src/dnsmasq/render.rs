@@ -28,7 +28,6 @@ impl DhcpDns {
         }
         let mut conf = Lines::default();
         conf.line("# Written by netlaunch when the network started; changes are lost.");
-        conf.value("pid-file", &path(&self.files.pid)?);
         conf.value("interface", &quoted("the interface", self.interface.as_str())?);
         // Loopback is added to any interface unless it is excluded.
         conf.line("except-interface=lo");

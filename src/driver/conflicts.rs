@@ -52,7 +52,7 @@ impl Driver {
         let host = Netlink::open().map_err(DriverError::from)?.host().await;
         let host = host.map_err(DriverError::from)?;
         let running: Vec<Network> =
-            self.active()?.iter().filter_map(super::Status::network).collect();
+            self.here()?.iter().filter_map(super::Status::network).collect();
         let mut known = running.clone();
         let (defined, _) = self.store.list().map_err(DriverError::from)?;
         // What runs counts, where a definition was changed since.

@@ -35,6 +35,9 @@ pub enum DriverError {
     /// Another command holds the lock for too long.
     #[error(transparent)]
     Locked(LockTimeout),
+    /// This network namespace cannot be told from others.
+    #[error("cannot tell in which network namespace this is: {0}; mount /proc")]
+    Place(#[source] io::Error),
     /// A status cannot be read or written.
     #[error(transparent)]
     Status(#[from] StatusError),
@@ -54,6 +57,24 @@ pub enum DriverError {
     /// It does not run.
     #[error("the network {0} does not run; start it with netlaunch network start {0}")]
     Inactive(NetworkName),
+    /// It was started in another network namespace.
+    #[error(
+        "the network {name} was started in another network namespace, to which its bridge and rules belong; enter that one with {entry}, or remove the network's state directory if that namespace is gone"
+    )]
+    Elsewhere {
+        /// The network.
+        name: NetworkName,
+        /// The command that enters it.
+        entry: String,
+    },
+    /// Parts of it are left from before.
+    #[error("the network {name} has parts of an earlier start that cannot be removed: {}", failed.join("; "))]
+    Left {
+        /// The network.
+        name: NetworkName,
+        /// What failed, a sentence each.
+        failed: Vec<String>,
+    },
     /// It cannot run beside another one.
     #[error("the network {name} cannot run beside those that do: {what}")]
     Beside {
@@ -129,7 +150,9 @@ impl DriverError {
     pub fn is_callers(&self) -> bool {
         match self {
             DriverError::Store(error) => error.is_callers(),
-            DriverError::Active(_) | DriverError::Inactive(_) => true,
+            DriverError::Active(_) | DriverError::Inactive(_) | DriverError::Elsewhere { .. } => {
+                true
+            }
             _ => false,
         }
     }

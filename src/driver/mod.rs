@@ -11,8 +11,11 @@
 //! A start does its steps in the order bridge, addresses, routes, firewalld's zone, settings,
 //! firewall, dnsmasq; when one fails those before it are undone, and the host is as it was. Undoing,
 //! then and at a destroy, ends dnsmasq, removes the links, and then what only guests needed: rules,
-//! zone and settings. It collects what fails and goes on. All commands hold one lock, so that those
-//! at the same time come one after the other.
+//! zone and settings. It goes on over failures, and the status keeps the steps that failed, for the
+//! next command. All commands hold one lock, so that those at the same time come one after the other.
+//!
+//! A status belongs to the network namespace in which its network was started ([`Place`]). Commands
+//! in another one leave it alone.
 //!
 //! A kernel setting that several networks need was changed by the first of them; when that one goes
 //! its record is handed to one that still needs it, and the last one puts the old value back.
@@ -21,8 +24,10 @@ mod config;
 mod conflicts;
 mod end;
 mod error;
+mod place;
 mod reload;
 mod rules;
+mod spare;
 mod start;
 mod status;
 mod step;
@@ -42,6 +47,7 @@ use crate::state;
 pub use config::ConfigError;
 pub use conflicts::{Checked, ConflictsError};
 pub use error::DriverError;
+pub use place::{Place, Whereabouts};
 pub use rules::Untaken;
 pub use status::{Damaged, Status};
 pub use zone::ZoneError;
@@ -103,14 +109,23 @@ impl Driver {
         })
     }
 
-    /// The networks that run. A network whose status cannot be used is left out; see
+    /// The networks that run, those in other network namespaces included
+    /// ([`Status::whereabouts`]). A network whose status cannot be used is left out; see
     /// [`damaged`](Self::damaged).
     ///
     /// # Errors
     /// [`DriverError::Status`] when the directory cannot be read.
     pub fn active(&self) -> Result<Vec<Status>, DriverError> {
         let all = status::all(&self.dir())?;
-        Ok(all.into_iter().flatten().filter(|status| status.complete).collect())
+        let runs = |status: &Status| status.complete && status.whereabouts() != Whereabouts::Gone;
+        Ok(all.into_iter().flatten().filter(runs).collect())
+    }
+
+    /// The networks that run in this network namespace.
+    fn here(&self) -> Result<Vec<Status>, DriverError> {
+        let all = status::all(&self.dir())?.into_iter().flatten();
+        let runs = |status: &Status| status.complete && status.whereabouts() == Whereabouts::Here;
+        Ok(all.filter(runs).collect())
     }
 
     /// The statuses that cannot be used: damaged, not readable, or of a newer version. All commands
@@ -139,6 +154,17 @@ impl Driver {
             || self.damaged().is_ok_and(|damaged| !damaged.is_empty())
     }
 
+    /// Refuses a network that another network namespace has, or parts of it.
+    fn not_elsewhere(&self, name: &NetworkName) -> Result<(), DriverError> {
+        let all = status::all(&self.dir())?;
+        match all.iter().flatten().find(|status| status.name == *name).map(Status::whereabouts) {
+            Some(Whereabouts::Elsewhere(file)) => {
+                Err(DriverError::Elsewhere { name: name.clone(), entry: entry(file.as_deref()) })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What a guest that joins a network has to know. For ordinary users, too.
     ///
     /// # Errors
@@ -146,10 +172,13 @@ impl Driver {
     /// bridge is gone.
     pub async fn target(&self, name: &NetworkName) -> Result<Target, DriverError> {
         let unknown = |source| DriverError::BridgeUnknown { name: name.clone(), source };
+        let named = |status: &Status| {
+            status.complete && status.name == *name && status.whereabouts() != Whereabouts::Gone
+        };
         let (mut status, mut damaged) = (None, None);
         for one in status::all(&self.dir()).map_err(unknown)? {
             match one {
-                Ok(one) if one.complete && one.name == *name => status = Some(one),
+                Ok(one) if named(&one) => status = Some(one),
                 Err(one) if one.name.as_ref() == Some(name) => damaged = Some(one.error),
                 _ => {}
             }
@@ -161,6 +190,7 @@ impl Driver {
             self.store.get(name)?;
             return Err(DriverError::Inactive(name.clone()));
         };
+        self.not_elsewhere(name)?;
         let link = Netlink::open()?.bridge(&status.bridge).await?;
         let scripts = match (status.backend, status.network()) {
             (Some(backend), Some(network)) => {
@@ -170,6 +200,14 @@ impl Driver {
         };
         let firewall = scripts.into_iter().map(FirewallScript::from);
         Ok(Target { bridge: status.bridge, mtu: link.mtu, firewall: firewall.collect() })
+    }
+}
+
+/// How to get into a network namespace.
+fn entry(file: Option<&Path>) -> String {
+    match file {
+        Some(file) => format!("nsenter --net={}", file.display()),
+        None => "nsenter".to_owned(),
     }
 }
 

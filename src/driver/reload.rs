@@ -1,8 +1,10 @@
 //! Putting back what others took from networks that run: a firewall that was flushed or exchanged, a
 //! dnsmasq that ended, zones that firewalld forgot.
 
+use super::place::Whereabouts;
+use super::start::serve;
 use super::zone::Zones;
-use super::{Driver, DriverError, config, status};
+use super::{Driver, DriverError, config, entry, status};
 use crate::dnsmasq::{Dnsmasq, Files};
 use crate::firewall::Transaction;
 
@@ -16,13 +18,16 @@ impl Driver {
     /// not.
     pub async fn reload(&self) -> Result<Vec<String>, DriverError> {
         let tools = self.lock().await?;
-        let mut notes = self.collect(&tools).await?;
+        let mut left = self.collect(&tools).await?;
+        left.retain(|left| !left.failed.is_empty());
+        let mut notes = Vec::new();
         // A network whose definition cannot be read keeps what it has.
         let (mut running, unreadable): (Vec<_>, Vec<_>) =
-            self.active()?.into_iter().partition(|status| status.network().is_some());
+            self.here()?.into_iter().partition(|status| status.network().is_some());
         for status in &unreadable {
             tracing::warn!("{}", status::broken(&status.dir));
         }
+        self.elsewhere(running.is_empty() && unreadable.is_empty())?;
         // First: a firewalld that is not done with its start or reload may remove rules yet.
         let zones = match running.is_empty() {
             true => Ok(None),
@@ -64,9 +69,11 @@ impl Driver {
                 Err(error) => return Err(error),
             };
             for status in ruled {
-                if !status.replaced.is_empty() {
-                    status.replaced.clear();
-                    status.write()?;
+                status.replaced.clear();
+                // An earlier netlaunch reserved no space.
+                if let Err(error) = status.write().and_then(|()| status.reserve()) {
+                    // The status on disk removes the earlier rules as well, which are gone.
+                    tracing::warn!("{error}");
                 }
                 notes.push(format!(
                     "the rules of the network {} are there ({backend})",
@@ -79,14 +86,14 @@ impl Driver {
             Ok(None) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         };
-        for status in running.iter().filter(|status| status.dnsmasq) {
+        for status in running.iter_mut().filter(|status| status.dnsmasq) {
             let files = Files::in_dir(&status.dir);
-            if Dnsmasq::find(&files).is_some() {
+            if Dnsmasq::find(status.served.as_ref(), &files).is_some() {
                 continue;
             }
             let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
             if let Some(config) = config::served(&network, files)? {
-                Dnsmasq::start(&self.dnsmasq()?, &config).await?;
+                serve(&self.dnsmasq()?, &config, status).await?;
                 notes.push(format!(
                     "dnsmasq of the network {} was gone and runs again",
                     status.name
@@ -94,6 +101,25 @@ impl Driver {
             }
         }
         notes.extend(zoned?);
-        Ok(notes)
+        let last = left.pop();
+        for other in left {
+            other.sentences().iter().for_each(|what| tracing::warn!("{what}"));
+        }
+        last.map_or(Ok(notes), |left| Err(left.into()))
+    }
+
+    /// Reports networks that this command cannot reload; that is an error if there is no other one.
+    fn elsewhere(&self, alone: bool) -> Result<(), DriverError> {
+        for status in self.active()? {
+            if let Whereabouts::Elsewhere(file) = status.whereabouts() {
+                let (name, entry) = (status.name, entry(file.as_deref()));
+                let error = DriverError::Elsewhere { name, entry };
+                if alone {
+                    return Err(error);
+                }
+                tracing::warn!("{error}");
+            }
+        }
+        Ok(())
     }
 }

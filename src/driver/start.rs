@@ -1,29 +1,39 @@
 //! A network's start: the order of its steps, and what stands in its way.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::status::Status;
 use super::step::Begun;
 use super::zone::{self, Zones};
-use super::{Driver, DriverError, config};
-use crate::dnsmasq::{self, Dnsmasq, Files};
+use super::{Driver, DriverError, Place, config};
+use crate::dnsmasq::{self, DhcpDns, Dnsmasq, Files};
 use crate::firewall::Transaction;
 use crate::link::{HostNet, Netlink};
 use crate::network::{Network, NetworkName, check_against};
 use crate::probe::program::find;
 
 impl Driver {
-    /// Starts a network. Returns what the caller should know, a sentence each.
+    /// Starts a network. Returns the steps of other networks that could not be undone, a sentence
+    /// each.
     ///
     /// # Errors
-    /// [`DriverError`]; then the host is as it was before.
+    /// [`DriverError`]; then the host is as it was before, but for steps that are reported by
+    /// `tracing` and kept in the status.
     pub async fn start(&self, name: &NetworkName) -> Result<Vec<String>, DriverError> {
         let tools = self.lock().await?;
-        let mut notes = self.collect(&tools).await?;
+        let collected = self.collect(&tools).await?;
         self.check_status(name)?;
+        self.not_elsewhere(name)?;
+        let mut notes = Vec::new();
+        for left in collected.into_iter().filter(|left| !left.failed.is_empty()) {
+            if left.name == *name {
+                return Err(left.into());
+            }
+            notes.extend(left.sentences());
+        }
         let network = self.store.get(name)?.network;
-        let others = self.active()?;
+        let others = self.here()?;
         if others.iter().any(|status| status.name == *name) {
             return Err(DriverError::Active(name.clone()));
         }
@@ -40,7 +50,8 @@ impl Driver {
             None => zone::without_firewalld(&network)?,
         };
 
-        let mut status = Status::new(&network, &self.dir().join(name.as_str()));
+        let place = Place::here().map_err(DriverError::Place)?;
+        let mut status = Status::new(&network, &self.dir().join(name.as_str()), place);
         let begun = Begun { driver: self, netlink: &netlink, host: &host };
         let done = async {
             status.write()?;
@@ -66,24 +77,18 @@ impl Driver {
                 }
             }
             if let (Some(program), Some(config)) = (dnsmasq, served) {
-                status.dnsmasq = true;
-                status.write()?;
-                Dnsmasq::start(&program, &config).await?;
+                serve(&program, &config, &mut status).await?;
             }
             status.complete = true;
+            status.reserve()?;
             status.write()?;
             Ok(())
         };
-        match done.await {
-            Ok(()) => Ok(notes),
-            Err(error) => {
-                notes.extend(self.undo(&tools, &status, &others).await);
-                for note in notes {
-                    tracing::warn!("{note}");
-                }
-                Err(error)
-            }
+        let Err(error) = done.await else { return Ok(notes) };
+        for what in self.undo(&tools, &mut status, &others).await {
+            tracing::warn!("the network {name} is not completely undone: {what}");
         }
+        Err(error)
     }
 
     /// Whether there is room for the network: beside those that run, and on the host.
@@ -137,7 +142,7 @@ impl Driver {
             match self.start(&name).await {
                 Ok(notes) => {
                     for note in notes {
-                        tracing::info!("{note}");
+                        tracing::warn!("{note}");
                     }
                     results.push(Ok(name));
                 }
@@ -147,4 +152,18 @@ impl Driver {
         }
         results
     }
+}
+
+/// Starts a network's dnsmasq, whose record is in the status before and afterwards.
+pub(super) async fn serve(
+    program: &Path,
+    config: &DhcpDns,
+    status: &mut Status,
+) -> Result<(), DriverError> {
+    let mut record = Dnsmasq::plan(program, config)?;
+    (status.dnsmasq, status.served) = (true, Some(record.clone()));
+    status.write()?;
+    Dnsmasq::start(program, config, &mut record).await?;
+    status.served = Some(record);
+    Ok(status.write()?)
 }

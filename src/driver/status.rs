@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::parse;
+use super::place::{Place, Whereabouts};
+use super::{parse, spare};
+use crate::dnsmasq;
 use crate::firewall::{Backend, Recorded, ZoneChange};
 use crate::link::Undo;
 use crate::link::sysctl::Change;
@@ -20,6 +22,8 @@ const VERSION: u32 = 1;
 
 /// The file in the network's directory.
 const FILE: &str = "status.json";
+/// The file that keeps space for another one.
+const SPARE: &str = "status.spare";
 
 /// A network that runs, or whose start was cut short.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,6 +56,12 @@ pub struct Status {
     pub replaced: Vec<Recorded>,
     /// Whether it has a dnsmasq.
     pub dnsmasq: bool,
+    /// By which that dnsmasq is recognised; an earlier netlaunch recorded none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<dnsmasq::Record>,
+    /// Where it was started; an earlier netlaunch recorded none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     /// Its directory.
     pub dir: PathBuf,
 }
@@ -63,7 +73,7 @@ pub(super) fn broken(dir: &Path) -> StatusError {
 
 impl Status {
     /// The status of a network before its first step.
-    pub(super) fn new(network: &Network, dir: &Path) -> Self {
+    pub(super) fn new(network: &Network, dir: &Path, place: Place) -> Self {
         Status {
             version: VERSION,
             name: network.name.clone(),
@@ -78,6 +88,8 @@ impl Status {
             firewall: None,
             replaced: Vec::new(),
             dnsmasq: false,
+            served: None,
+            place: Some(place),
             dir: dir.to_owned(),
         }
     }
@@ -87,9 +99,46 @@ impl Status {
         parse(&self.xml)
     }
 
-    /// Writes it, whole or not at all; makes the directory where it is missing.
+    /// Writes it, whole or not at all; makes the directory where it is missing. One that is there
+    /// already in this form needs no space.
     pub(super) fn write(&self) -> Result<(), StatusError> {
-        state::write(&self.dir.join(FILE), self)
+        let path = self.dir.join(FILE);
+        let failed = StatusError::io("write", &path);
+        let text = match serde_json::to_vec_pretty(self) {
+            Ok(text) => text,
+            Err(error) => return Err(failed(error.into())),
+        };
+        if fs::read(&path).is_ok_and(|there| there.trim_ascii_end() == text) {
+            return Ok(());
+        }
+        match state::write(&path, self) {
+            Err(StatusError::Io { source, .. }) if spare::is_full(&source) => {
+                spare::write(&path, &self.dir.join(SPARE), &text).map_err(|_| failed(source))
+            }
+            written => written,
+        }
+    }
+
+    /// Reserves the space for what a reload or a destroy writes later.
+    pub(super) fn reserve(&self) -> Result<(), StatusError> {
+        let path = self.dir.join(SPARE);
+        let text = serde_json::to_vec_pretty(self).map_err(io::Error::other);
+        let reserved = text.and_then(|text| spare::reserve(&path, text.len()));
+        reserved.map_err(StatusError::io("write", &path))
+    }
+
+    /// Whether anything of it is left to be undone.
+    pub(super) fn is_undone(&self) -> bool {
+        self.links.is_empty()
+            && self.zone.is_none()
+            && self.settings.is_empty()
+            && self.rules().is_empty()
+            && !self.dnsmasq
+    }
+
+    /// Where it was started, as seen from here.
+    pub fn whereabouts(&self) -> Whereabouts {
+        self.place.as_ref().map_or(Whereabouts::Here, Place::whereabouts)
     }
 
     /// Takes over the record of a setting that another network changed and this one still needs.

@@ -47,6 +47,7 @@ mod kvm;
 mod namespace;
 mod output;
 mod packet_socket;
+mod pidfd;
 mod privileges;
 pub mod signals;
 mod spawn;
@@ -60,8 +61,13 @@ pub use child::Child;
 pub use detached::detach;
 pub use interfaces::Interfaces;
 pub use kvm::{KvmOutcome, KvmStep, try_kvm};
-pub use namespace::{Namespace, try_namespace};
+pub use namespace::{
+    Elsewhere, Namespace, boot_id, find_network_namespace, network_namespace,
+    network_namespace_cookie, network_namespace_cookie_of, network_namespace_of, pid_namespace,
+    try_namespace,
+};
 pub use packet_socket::{PacketSocket, Received};
+pub use pidfd::Handle;
 pub use privileges::{Account, AccountError, has_file_capabilities, keep_only, keep_only_for};
 pub use spawn::{Isolation, Reveal, Spawn, Stdio};
 pub use spawn_error::SpawnError;

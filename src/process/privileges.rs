@@ -1,4 +1,5 @@
-//! Becoming another user with no privilege left, and giving up what of root's is not needed.
+//! Becoming another user with few privileges or none, and giving up those of root's that are not
+//! needed.
 //!
 //! Root's programs can be run as another user ([`Account`]): they start with that user's groups,
 //! with no capability in any set and with `no_new_privs`, so that no setuid program gives them any
@@ -129,6 +130,8 @@ pub(super) struct Become {
     pub(super) gid: libc::gid_t,
     pub(super) groups: *const libc::gid_t,
     pub(super) groups_len: usize,
+    /// The capabilities that the program keeps, by number; the first 32 only.
+    pub(super) keeps: u32,
 }
 
 // 32-bit systems have system calls of the plain names for 16-bit numbers.
@@ -139,7 +142,7 @@ use libc::{
     SYS_setgroups32 as SETGROUPS, SYS_setresgid32 as SETRESGID, SYS_setresuid32 as SETRESUID,
 };
 
-/// Becomes that user, with no capability and no way to one.
+/// Becomes that user, with the capabilities that it keeps and no way to another one.
 ///
 /// # Safety
 /// In a forked process with one thread; `user.groups` is valid for its length.
@@ -148,11 +151,14 @@ pub(super) unsafe fn become_user(user: &Become) -> bool {
     // SAFETY: plain system calls on numbers and a valid array. The raw ones change this thread
     // only, where the C library would signal other threads, of which a forked process has none.
     unsafe {
-        drop_bounding();
-        libc::syscall(SETGROUPS, user.groups_len, user.groups) == 0
+        drop_bounding(user.keeps);
+        // Without it the change of the user would empty the permitted set; execve clears it.
+        libc::prctl(libc::PR_SET_KEEPCAPS, on, unused, unused, unused) == 0
+            && libc::syscall(SETGROUPS, user.groups_len, user.groups) == 0
             && libc::syscall(SETRESGID, user.gid, user.gid, user.gid) == 0
             && libc::syscall(SETRESUID, user.uid, user.uid, user.uid) == 0
-            && keep_capability(None)
+            && set_capabilities(user.keeps, user.keeps)
+            && raise_ambient(user.keeps)
             && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, on, unused, unused, unused) == 0
     }
 }
@@ -164,19 +170,19 @@ pub(super) unsafe fn become_user(user: &Become) -> bool {
 pub(super) unsafe fn keep_kill() -> bool {
     // SAFETY: as there.
     unsafe {
-        drop_bounding();
-        keep_capability(Some(Capability::CAP_KILL.index()))
+        drop_bounding(0);
+        set_capabilities(1 << Capability::CAP_KILL.index(), 0)
     }
 }
 
-/// Empties the bounding set: nothing executed from now on gets a capability. Without CAP_SETPCAP it
-/// stays, and with it what a program of root's own would get.
+/// Takes everything but `keeps` out of the bounding set: nothing executed from now on gets more.
+/// Without CAP_SETPCAP it stays, and with it what a program of root's own would get.
 ///
 /// # Safety
 /// As [`become_user`].
-unsafe fn drop_bounding() {
+unsafe fn drop_bounding(keeps: u32) {
     // More than there are; the kernel refuses a number that is none.
-    for number in 0..64 as c_ulong {
+    for number in (0..64 as c_ulong).filter(|n| u64::from(keeps) & (1 << n) == 0) {
         // SAFETY: a system call on numbers.
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number) };
     }
@@ -198,13 +204,29 @@ struct Sets {
     inheritable: u32,
 }
 
-/// Sets the capabilities of this process to `keep`, one of the first 32, as far as it has it.
+/// Puts those of `keeps` that this process has into its ambient set, so that a program that it
+/// executes has them without being root's (capabilities(7)).
+///
+/// # Safety
+/// As [`become_user`], after [`set_capabilities`] has made them inheritable.
+unsafe fn raise_ambient(keeps: u32) -> bool {
+    let (raise, unused) = (libc::PR_CAP_AMBIENT_RAISE as c_ulong, 0 as c_ulong);
+    (0..32 as c_ulong).filter(|number| keeps & (1 << number) != 0).all(|number| {
+        // SAFETY: system calls on numbers. EPERM: this process has not got that one itself.
+        unsafe {
+            libc::prctl(libc::PR_CAP_AMBIENT, raise, number, unused, unused) == 0
+                || *libc::__errno_location() == libc::EPERM
+        }
+    })
+}
+
+/// Sets the effective and permitted capabilities of this process to `keep`, and the inheritable ones
+/// to `inherit`, as far as it has them. Bits are numbers of capabilities, the first 32.
 ///
 /// # Safety
 /// As [`become_user`].
-unsafe fn keep_capability(keep: Option<u8>) -> bool {
+unsafe fn set_capabilities(keep: u32, inherit: u32) -> bool {
     const VERSION_3: c_uint = 0x2008_0522;
-    let keep = keep.map_or(0, |index| 1u32 << index);
     let mut header = Header { version: VERSION_3, pid: 0 };
     let mut sets = [Sets { effective: 0, permitted: 0, inheritable: 0 }; 2];
     // SAFETY: version 3 reads and writes a header and two sets, which outlive the calls.
@@ -212,9 +234,10 @@ unsafe fn keep_capability(keep: Option<u8>) -> bool {
         if libc::syscall(libc::SYS_capget, &mut header, sets.as_mut_ptr()) != 0 {
             return false;
         }
-        let kept = sets[0].permitted & keep;
+        let has = sets[0].permitted;
         sets = [Sets { effective: 0, permitted: 0, inheritable: 0 }; 2];
-        (sets[0].effective, sets[0].permitted) = (kept, kept);
+        (sets[0].effective, sets[0].permitted) = (has & keep, has & keep);
+        sets[0].inheritable = has & inherit;
         libc::syscall(libc::SYS_capset, &mut header, sets.as_ptr()) == 0
     }
 }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
+use caps::Capability;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::SigSet;
@@ -23,6 +24,7 @@ use super::guard::{Prepared, REPORT_LEN, STARTED, Stage, guard_main, raw_fork};
 use super::output::Output;
 use super::privileges::{Account, Become};
 use super::spawn_error::SpawnError;
+use crate::types::TransientUser;
 
 /// Where one of a program's standard descriptors leads.
 #[derive(Debug)]
@@ -70,6 +72,7 @@ pub struct Spawn {
     reveal: Option<Reveal>,
     account: Option<Account>,
     output: Option<Option<File>>,
+    transient: Option<(TransientUser, u32)>,
 }
 
 impl Spawn {
@@ -89,6 +92,7 @@ impl Spawn {
             reveal: None,
             account: None,
             output: None,
+            transient: None,
         }
     }
 
@@ -144,6 +148,15 @@ impl Spawn {
     /// Runs the program as another user without any capability; only for root.
     pub fn account(mut self, account: Account) -> Self {
         self.account = Some(account);
+        self
+    }
+
+    /// Runs the program as a user of its own with these capabilities and no way to another one; only
+    /// for root. A capability has to be one of the first 32, and one that this process lacks is left
+    /// out.
+    pub fn transient(mut self, user: TransientUser, keeps: &[Capability]) -> Self {
+        let bits = keeps.iter().map(|keep| 1u32.checked_shl(keep.index().into()).unwrap_or(0));
+        self.transient = Some((user, bits.fold(0, |all, bit| all | bit)));
         self
     }
 
@@ -211,6 +224,14 @@ impl Spawn {
             gid: account.gid.as_raw(),
             groups: groups.as_ptr(),
             groups_len: groups.len(),
+            keeps: 0,
+        });
+        let transient = self.transient.map(|(TransientUser { uid, gid }, keeps)| Become {
+            uid,
+            gid,
+            groups: groups.as_ptr(),
+            groups_len: 0,
+            keeps,
         });
         let prepared = Prepared {
             program: path.as_ptr(),
@@ -227,7 +248,7 @@ impl Spawn {
             mask: *mask.as_ref(),
             covered: covered_pointers.as_ptr(),
             program_fd: opened.as_ref().map_or(-1, AsRawFd::as_raw_fd),
-            user,
+            user: user.or(transient),
         };
         let guard = match fork_guard(&prepared) {
             Ok(guard) => guard,
@@ -247,7 +268,9 @@ impl Spawn {
                 Stage::Exec => SpawnError::Exec { program, source },
                 Stage::Mount => SpawnError::Namespace { program, source },
                 Stage::User => {
-                    let user = self.account.map(|a| a.name.to_string()).unwrap_or_default();
+                    let transient = self.transient.map(|(user, _)| user.to_string());
+                    let name = self.account.map(|account| account.name.to_string());
+                    let user = name.or(transient).unwrap_or_default();
                     SpawnError::User { program, user, source }
                 }
                 Stage::Fork | Stage::Descriptors => system(source),

@@ -10,6 +10,7 @@ pub mod dhcp_frame;
 pub mod frame;
 pub mod ipset;
 pub mod killed;
+pub mod network_host;
 pub mod observed;
 pub mod port_scene;
 pub mod ruleset;
