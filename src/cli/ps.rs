@@ -24,7 +24,7 @@ pub(super) fn ps(args: &PsArgs, environment: &Environment) -> Result<u8, Failure
 /// The guest's address: the one it is given, or the learnt one.
 fn address(record: &Record) -> String {
     if let Some(address) = record.guest.address {
-        return address.to_string();
+        return address.address().to_string();
     }
     match record.bridge.as_ref().and_then(|bridge| bridge.learning.as_ref()) {
         Some(Learnt { address: Some(address) }) => address.to_string(),

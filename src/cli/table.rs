@@ -6,8 +6,9 @@
 
 /// The width of a terminal that was not resized.
 const WIDTH: usize = 80;
-/// The least width of a column whose text may be split within a word.
-const LEAST: usize = 12;
+/// The least width of a column whose text may be split within a word: that of a launch's own name,
+/// `launch-` and eight characters, and of an interface's.
+const LEAST: usize = 15;
 
 /// Formats rows under a header, with a newline at the end. Text of the columns `wrap` goes on in
 /// the next line at a space; that of the columns `cut` anywhere, where a word is too long.
@@ -113,6 +114,17 @@ mod tests {
         let text = table(["NAME", "FROM", "CHAIN", "PRIORITY", "UUID"], &rows, &[], &[0, 4]);
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         assert!(text.contains("qemu-announce-self-rarp "), "{text}");
+    }
+
+    #[test]
+    fn a_launch_with_two_ports_fits_80_columns_and_keeps_its_name_whole() {
+        let ports = "127.0.0.1:2222:22/tcp 127.0.0.1:8080:80/tcp";
+        let name = "launch-7cqmitr4";
+        let rows = [row([name, "26128", "passt/unix", "26141", "26142", "-", "10.0.2.15", ports])];
+        let header = ["NAME", "PID", "BACKEND", "QEMU", "PASST", "TAP", "ADDRESS", "PORTS"];
+        let text = table(header, &rows, &[7], &[0, 2]);
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        assert!(text.contains(name) && text.lines().count() == 3, "{text}");
     }
 
     #[test]
