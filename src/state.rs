@@ -276,7 +276,7 @@ mod tests {
         let refused = |dir: &Path, why: &str| {
             let error = read::<u8>(&file(dir)).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
-            lock(&dir.join("made")).unwrap_err();
+            lock_file(&dir.join("made")).unwrap_err();
             write(&file(dir), &2).unwrap_err();
             names(&dir.join("made")).unwrap_err();
             remove(&file(dir)).unwrap_err();
