@@ -208,7 +208,7 @@ impl PortPlan {
         if later.is_empty() {
             return Ok(());
         }
-        // nft has the new rules by now, and nobody has the old ones that they replaced.
+        // nft has the new rules by now, and the old ones that they replaced are gone.
         port_change::change(tools, &later, &[]).await.map(drop).map_err(PortError::after_another)
     }
 
@@ -221,7 +221,7 @@ impl PortPlan {
         if old.is_empty() && self.texts.is_empty() {
             return Ok(());
         }
-        let last = self.texts.is_empty() && !others && !holds_more(tools, old).await;
+        let last = self.texts.is_empty() && !others && !holds_more(tools, old).await?;
         let text = |texts: &[PortText], families| match last {
             true => port_nft::remove_tables(families),
             false => port_nft::change(old, &texts.iter().collect::<Vec<_>>(), families),
@@ -255,13 +255,27 @@ impl PortPlan {
 }
 
 /// Whether the table holds other ports than these: those of another state directory.
-async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> bool {
+///
+/// # Errors
+/// The question was not asked, so that an empty table could stay. If nft cannot answer it, the table
+/// is taken to hold others and stays.
+async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> Result<bool, PortError> {
     let question = port_nft::question();
     let question: Vec<&str> = question.iter().map(String::as_str).collect();
     let ours: BTreeSet<u32> = ports.iter().map(|objects| objects.index).collect();
-    match tools.run(Tool::NftAsk, &question, "").await {
-        Ok(listing) => !port_nft::held(&listing).is_subset(&ours),
-        // Without a table nobody holds any: somebody flushed the rules.
-        Err(_) => !matches!(nft_kernel::has_bridge_table(port_nft::TABLE), Ok(false)),
+    let error = match tools.run(Tool::NftAsk, &question, "").await {
+        Ok(listing) => return Ok(!port_nft::held(&listing).is_subset(&ours)),
+        Err(error) => error,
+    };
+    // Without a table no port is in it: another program flushed the rules.
+    if let Ok(false) = nft_kernel::has_bridge_table(port_nft::TABLE) {
+        return Ok(false);
+    }
+    match error {
+        ToolError::Refused { .. } | ToolError::Slow { .. } => {
+            tracing::warn!("the table {} stays, and may be empty: {error}", port_nft::TABLE);
+            Ok(true)
+        }
+        error => Err(error.into()),
     }
 }
