@@ -190,13 +190,17 @@ fn damaged(path: &Path) -> impl Fn(serde_json::Error) -> StatusError {
 
 /// The text of a status; only a regular file is read, and only a bounded one.
 fn text(path: &Path) -> Result<Option<Vec<u8>>, StatusError> {
-    let content =
-        dir::split(path).and_then(|(dir, name)| Dir::open(dir, Trust::Last)?.read(name, MAX_BYTES));
-    match content {
-        Ok(text) => Ok(text),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(StatusError::io("read", path)(source)),
-    }
+    let opened = dir::split(path).and_then(|(dir, name)| Ok((Dir::open(dir, Trust::Last)?, name)));
+    let (dir, name) = match opened {
+        Ok(opened) => opened,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(StatusError::io("read", path)(source)),
+    };
+    dir.read(name, MAX_BYTES).map_err(|source| match source.raw_os_error() {
+        Some(_) => StatusError::io("read", path)(source),
+        // The kernel did not refuse to read it: it is no regular file, or too large.
+        None => StatusError::Damaged { path: path.to_owned(), what: source.to_string() },
+    })
 }
 
 /// Removes a file; one that is not there is removed already.

@@ -318,7 +318,7 @@ fn what_a_supervisor_keeps_in_directories_of_others() {
         return;
     }
     let host = bridges::host();
-    for (whose, more) in [("state", DAC_OVERRIDE), ("config", DAC_OVERRIDE), ("home", 0)] {
+    for (whose, more) in [("config", DAC_OVERRIDE), ("home", 0)] {
         let sandbox = Sandbox::new(As::Root, Some(&host));
         std::os::unix::fs::chown(sandbox.path(whose), Some(USER), Some(USER)).unwrap();
         let filter = ["--bridge", "br0", "--filter", "clean-traffic"];

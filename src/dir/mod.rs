@@ -126,7 +126,7 @@ impl Dir {
         };
         match file.metadata()?.is_file() {
             true => Ok(Some(file)),
-            false => Err(io::Error::other("not a regular file")),
+            false => Err(io::Error::other("it is no regular file")),
         }
     }
 
@@ -139,7 +139,7 @@ impl Dir {
         let mut bytes = Vec::new();
         file.take(most + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > most {
-            return Err(io::Error::other(format!("larger than {most} bytes")));
+            return Err(io::Error::other(format!("it is larger than {most} bytes")));
         }
         Ok(Some(bytes))
     }
