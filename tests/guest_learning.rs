@@ -68,8 +68,12 @@ fn learns(backend: &str, learning: Option<&str>) {
 
     assert_eq!(shown["bridge"]["filter"], "clean-traffic");
     assert_eq!(shown["bridge"]["learning"], json!({ "address": null }));
-    let waits = json!({ "address": null, "until": null, "pid": scene.pid(), "error": null });
-    assert_eq!(lab.listed()["learning"], waits);
+    let pid = scene.pid();
+    let waits = |refused| {
+        let (address, until, error) = (Value::Null, Value::Null, Value::Null);
+        json!({ "address": address, "until": until, "pid": pid, "error": error, "refused": refused })
+    };
+    assert_eq!(lab.listed()["learning"], waits(Value::Null));
     for (command, row) in [(&["ps"][..], "web"), (&["nwfilter", "binding-list"], tap_name)] {
         assert!(lab.row(command, row).contains(" learning"), "{command:?}");
     }
@@ -81,7 +85,11 @@ fn learns(backend: &str, learning: Option<&str>) {
         speak_as(&lab, &mut scene, &tap, *address);
         outside.judge("before", None);
     }
-    assert_eq!(lab.listed()["learning"], waits);
+    let refused = match learning {
+        Some(_) => Value::Null,
+        None => json!(format!("{ROUTER} is refused: it is an address of this host")),
+    };
+    assert_eq!(lab.listed()["learning"], waits(refused));
 
     if learning.is_none() {
         // What it says first is its address. Its first packet teaches, and comes out when it is

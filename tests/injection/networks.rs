@@ -99,7 +99,7 @@ impl Network {
     }
 
     fn destroy(&self) -> Result<(), String> {
-        self.attempt("network destroy lab", "does not run")
+        self.attempt("network destroy lab", "is not active")
     }
 
     fn is_up(&self) -> Result<(), String> {

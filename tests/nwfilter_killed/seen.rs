@@ -102,8 +102,10 @@ pub fn rules(scene: &PortScene) -> Vec<String> {
     let mut rules: Vec<String> = scene
         .ruleset()
         .lines()
+        .map(str::trim)
+        // A blank line follows each chain but the last one.
+        .filter(|line| !line.is_empty())
         .map(|line| {
-            let line = line.trim();
             if line.starts_with("chain ") || line.starts_with("table ") || line.starts_with('*') {
                 chain = line.to_owned();
             }
