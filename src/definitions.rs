@@ -39,7 +39,7 @@ pub struct FileError {
     doing: &'static str,
     /// The file.
     path: PathBuf,
-    /// What the kernel said.
+    /// The kernel's error.
     source: io::Error,
 }
 

@@ -63,7 +63,7 @@ pub enum StatusError {
         what: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// A newer netlaunch wrote it.

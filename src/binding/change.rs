@@ -249,7 +249,7 @@ impl Bindings {
         let Err(error) = complete.iter().try_for_each(|status| status.write(dir)) else {
             return Ok(());
         };
-        // What was begun is a superset, so the next command can complete ports that had rules. A
+        // The begun record is a superset, so the next command can complete ports that had rules. A
         // port that is new gets none.
         let (new, old): (Vec<_>, Vec<_>) =
             wanted.iter().zip(plan.recorded()).partition(|(wanted, _)| !wanted.status.complete);
@@ -272,7 +272,7 @@ impl Bindings {
         let dir = &self.dir();
         for wanted in wanted {
             let stale = gone.iter().find(|status| status.port == wanted.status.port);
-            // What was there before stays; a port that had nothing has nothing.
+            // The status of before stays; a port that had nothing has nothing.
             let back = match (wanted.status.complete, stale) {
                 (true, _) => wanted.status.write(dir),
                 (false, Some(stale)) => stale.write(dir),

@@ -23,7 +23,7 @@ pub enum BindingError {
     State {
         /// The directory.
         dir: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Another command holds the lock for too long.
@@ -107,7 +107,7 @@ pub enum BindingError {
         port: InterfaceName,
         /// The directory.
         dir: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Somebody else learns the address of this port.

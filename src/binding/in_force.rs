@@ -145,7 +145,7 @@ impl From<BindingError> for NotInForce {
     }
 }
 
-/// What came of a learnt address.
+/// The outcome of a learnt address.
 pub(super) enum InForce {
     /// The rules are made with it now.
     Changed,

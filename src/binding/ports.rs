@@ -16,7 +16,7 @@ use crate::process::{Interfaces, network_namespace};
 use crate::state::{LOCK, StatusError};
 use crate::types::InterfaceName;
 
-/// What the statuses say at one moment.
+/// All statuses at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Statuses {
     /// Those of ports that are there, under the names that they have now.
@@ -45,7 +45,7 @@ impl Statuses {
 }
 
 impl Bindings {
-    /// What the statuses say now.
+    /// Reads all statuses.
     pub(super) fn statuses(&self) -> Result<Statuses, BindingError> {
         let (all, damaged) = self.all()?;
         self.sorted(all, damaged)

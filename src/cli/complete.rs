@@ -21,7 +21,7 @@ use crate::nwfilter::FilterStore;
 /// The first word of the command line that asks for completions.
 pub(super) const VERB: &str = "__complete";
 
-/// What the host has of one kind.
+/// The names of one kind that the host has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Names {
     Networks,
@@ -130,7 +130,7 @@ fn answer(words: &[String], list: &dyn Fn(Names) -> Vec<String>) -> String {
     text
 }
 
-/// What to offer.
+/// The words to offer.
 struct Found {
     shell: &'static str,
     words: Vec<(String, String)>,

@@ -121,7 +121,7 @@ impl Environment {
     /// This program itself.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub fn own_program(&self) -> std::io::Result<PathBuf> {
         std::env::current_exe()
     }

@@ -1,4 +1,4 @@
-//! What `netlaunch network list` prints.
+//! The output of `netlaunch network list`.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::types::InterfaceName;
 /// The version of what `list --json` prints, described by conf/schema/networks.schema.json.
 const LIST_VERSION: u32 = 1;
 
-/// What `list` says of one network.
+/// One network in the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Row {
     name: NetworkName,

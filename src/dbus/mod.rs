@@ -44,7 +44,7 @@ pub enum BusError {
     Absent {
         /// Its address.
         address: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The connection failed.

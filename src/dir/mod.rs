@@ -30,7 +30,7 @@ use rand::RngExt;
 
 pub(crate) use walk::{Modes, Trust, Untrusted};
 
-/// What the name of an unfinished file starts with.
+/// The start of an unfinished file's name.
 pub(crate) const UNFINISHED: &str = ".new-";
 
 /// An open directory.
@@ -74,7 +74,7 @@ impl Dir {
     /// Opens a directory for reading, as flock(2) needs it.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub(crate) fn readable(&self, name: &OsStr) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         openat(&self.0, name, flags, Mode::empty())
@@ -83,7 +83,7 @@ impl Dir {
     /// Makes a directory and opens it for reading.
     ///
     /// # Errors
-    /// What the kernel said; EEXIST where the name is taken.
+    /// The kernel's error; EEXIST where the name is taken.
     pub(crate) fn make_dir(&self, name: &OsStr, mode: Mode) -> nix::Result<OwnedFd> {
         walk::make_dir(self.0.as_fd(), name, mode)
     }
@@ -101,7 +101,7 @@ impl Dir {
     /// The names in the directory, in order.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = remove::names(self.0.as_fd())?;
         names.sort();
@@ -147,7 +147,7 @@ impl Dir {
     /// Makes a new file, open for writing.
     ///
     /// # Errors
-    /// What the kernel said; EEXIST where the name is taken.
+    /// The kernel's error; EEXIST where the name is taken.
     pub(crate) fn create(&self, name: &OsStr, mode: Mode) -> nix::Result<File> {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -160,7 +160,7 @@ impl Dir {
     /// `sync` its content is on the disk before the rename.
     ///
     /// # Errors
-    /// What the kernel said; the old file is then there, and no new one.
+    /// The kernel's error; the old file is then there, and no new one.
     pub(crate) fn replace(
         &self,
         name: &OsStr,
@@ -241,7 +241,7 @@ impl Dir {
     /// Removes a file, or a link itself.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub(crate) fn remove_file(&self, name: &OsStr) -> nix::Result<()> {
         unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir)
     }
@@ -249,7 +249,7 @@ impl Dir {
     /// Removes an empty directory.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub(crate) fn remove_dir(&self, name: &OsStr) -> nix::Result<()> {
         unlinkat(&self.0, name, UnlinkatFlags::RemoveDir)
     }
@@ -257,7 +257,7 @@ impl Dir {
     /// Removes a directory with all in it; one that is not there is removed already.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub(crate) fn remove_all(&self, name: &OsStr) -> io::Result<()> {
         remove::all(self.0.as_fd(), name)
     }
@@ -265,7 +265,7 @@ impl Dir {
     /// Puts names that were made, renamed or removed on the disk.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub(crate) fn sync(&self) -> io::Result<()> {
         File::from(self.readable(OsStr::new("."))?).sync_all()
     }

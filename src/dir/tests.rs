@@ -102,7 +102,7 @@ fn directories_of_other_users_and_open_ones_are_refused() {
     Dir::open(&place.at("theirs"), Trust::Links).unwrap();
     Dir::open(&place.at("theirs/own"), Trust::Last).unwrap();
     assert_eq!(place.refused("theirs/own", Trust::Way), expected);
-    // What is made in another user's directory is the caller's.
+    // A file made in another user's directory is the caller's.
     Dir::make(&place.at("theirs/new"), Trust::Last, Modes::all(0o700)).unwrap();
 
     for (name, mode, open) in

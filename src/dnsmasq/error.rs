@@ -60,7 +60,7 @@ pub enum DnsmasqError {
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// A signal cannot be sent.
@@ -70,7 +70,7 @@ pub enum DnsmasqError {
     Signal {
         /// Its process.
         pid: Pid,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// It is none of ours any more.

@@ -199,7 +199,7 @@ fn write(path: &Path, text: &str) -> Result<(), DnsmasqError> {
 mod tests {
     use super::*;
 
-    /// What dnsmasq's user could have left instead of the leases.
+    /// The things that dnsmasq's user could have left instead of the leases.
     #[test]
     fn a_lease_file_that_was_replaced_is_never_followed() {
         if !Uid::effective().is_root() {

@@ -37,7 +37,7 @@ pub(super) const READY: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often its processes are looked for while they are ended: one may have forked just then.
 const ROUNDS: usize = 4;
-/// What dnsmasq needs: to bind to one interface and change the ARP table, to ping an address before
+/// The capabilities that dnsmasq needs: to bind to one interface and change the ARP table, to ping an address before
 /// it leases that, and to serve ports below 1024.
 const CAPABILITIES: [Capability; 3] =
     [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_NET_BIND_SERVICE];

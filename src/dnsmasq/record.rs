@@ -23,7 +23,7 @@ use super::Files;
 use crate::process::{boot_id, network_namespace, network_namespace_of, pid_namespace};
 use crate::types::TransientUser;
 
-/// What is known about one start of dnsmasq.
+/// The record of one start of dnsmasq.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The boot in which it was started.

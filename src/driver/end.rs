@@ -17,7 +17,7 @@ use crate::network::NetworkName;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Left {
     pub(super) name: NetworkName,
-    /// What failed, a sentence each; empty if everything is undone.
+    /// The failures, a sentence each; empty if everything is undone.
     pub(super) failed: Vec<String>,
 }
 

@@ -29,7 +29,7 @@ pub enum DriverError {
     State {
         /// The directory.
         dir: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Another command holds the lock for too long.
@@ -72,7 +72,7 @@ pub enum DriverError {
     Left {
         /// The network.
         name: NetworkName,
-        /// What failed, a sentence each.
+        /// The failures, a sentence each.
         failed: Vec<String>,
     },
     /// It cannot run beside another one.

@@ -43,7 +43,7 @@ const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
-/// What proves that a transaction was committed.
+/// The proof that a transaction was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Proof {
     family: u8,

@@ -80,7 +80,7 @@ pub enum ToolError {
     },
 }
 
-/// What is known of a failed tool's effect.
+/// The known effect of a failed tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// It was not executed, and changed nothing.
@@ -90,7 +90,7 @@ pub enum Effect {
 }
 
 impl ToolError {
-    /// What is known of the tool's effect. That a tool reports an error proves nothing: the kernel's
+    /// The known effect of the tool. That a tool reports an error proves nothing: the kernel's
     /// answer to its transaction can be lost.
     pub fn effect(&self) -> Effect {
         match self {

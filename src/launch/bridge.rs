@@ -42,7 +42,7 @@ pub enum BridgeError {
     Descriptor {
         /// The tap.
         tap: InterfaceName,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

@@ -34,7 +34,7 @@ impl Gate {
     /// Opens the directory to `user`.
     ///
     /// # Errors
-    /// What the kernel said; the directory is then closed.
+    /// The kernel's error; the directory is then closed.
     pub(super) fn open(path: &Path, user: TransientUser) -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let dir: OwnedFd = open(path, flags, Mode::empty())?;

@@ -44,7 +44,7 @@ pub enum PasstError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The launch directory could not be opened to passt's user.
@@ -52,13 +52,13 @@ pub enum PasstError {
     Directory {
         /// The launch directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// There were no descriptors left for it.
     #[error("cannot copy a descriptor for passt: {source}")]
     Copy {
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// It ended instead of serving.

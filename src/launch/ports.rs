@@ -56,7 +56,7 @@ pub enum PortError {
         protocol: Protocol,
         /// The address.
         address: IpAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

@@ -29,7 +29,7 @@ impl Running {
     /// what is started afterwards, other launches too, has no more. For programs with one thread.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub fn give_up_privileges(&self) -> io::Result<()> {
         let tap = self.plan.bridge.as_ref().is_some_and(|bridge| bridge.way == Way::Tap);
         if !tap && self.plan.user.is_none() {

@@ -157,7 +157,7 @@ impl Record {
     /// Writes the record into its launch directory, whole or not at all; its owner may read it.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub fn write(&self) -> io::Result<()> {
         state::replace(&file(&self.dir), &serde_json::to_vec_pretty(self)?, Readers::Owner)
     }

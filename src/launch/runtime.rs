@@ -32,7 +32,7 @@ pub enum RuntimeError {
     Root {
         /// The root.
         dir: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Another user can change what the root's path means.
@@ -51,7 +51,7 @@ pub enum RuntimeError {
     Make {
         /// The launch directory.
         dir: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The launch directory cannot be removed.
@@ -59,7 +59,7 @@ pub enum RuntimeError {
     Remove {
         /// The launch directory.
         dir: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -83,7 +83,7 @@ impl LaunchDir {
     /// Removes the directory and all in it, and the root where that is ours and empty.
     ///
     /// # Errors
-    /// What the kernel said; the directory is then left to the next start.
+    /// The kernel's error; the directory is then left to the next start.
     pub fn remove(mut self) -> Result<(), RuntimeError> {
         self.clear().map_err(|source| RuntimeError::Remove { dir: self.path.clone(), source })
     }

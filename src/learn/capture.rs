@@ -26,7 +26,7 @@ pub struct CaptureError {
     what: &'static str,
     /// The interface's number.
     index: u32,
-    /// What the kernel said.
+    /// The kernel's error.
     source: io::Error,
 }
 

@@ -41,7 +41,7 @@ impl BootTime {
     }
 }
 
-/// What the clocks show at one moment.
+/// The clocks at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clock {
     /// The time since boot.

@@ -44,7 +44,7 @@ pub enum LinkError {
     Refused {
         /// What was to be done.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
         /// What to do about it.
         fix: &'static str,

@@ -61,7 +61,7 @@ impl Failure {
     }
 }
 
-/// What a message asks for.
+/// The request in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     One,

@@ -96,7 +96,7 @@ pub enum SysctlError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Not written.
@@ -106,7 +106,7 @@ pub enum SysctlError {
         path: PathBuf,
         /// The value.
         value: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 /// end before.
 ///
 /// # Errors
-/// What the kernel said; then it does not run.
+/// The kernel's error; then it does not run.
 pub fn detach(
     program: &Path,
     args: &[OsString],

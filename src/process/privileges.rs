@@ -69,7 +69,7 @@ impl Account {
 /// from now on get those in `passed_on` at most. What it has not got is no error.
 ///
 /// # Errors
-/// What the kernel said; some may then have been given up.
+/// The kernel's error; some may then have been given up.
 pub fn keep_only(kept: &[Capability], passed_on: &[Capability]) -> io::Result<()> {
     let failed = |error: caps::errors::CapsError| io::Error::other(error.to_string());
     let may = caps::read(None, CapSet::Effective).map_err(failed)?;

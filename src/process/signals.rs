@@ -40,7 +40,7 @@ impl Signals {
     /// Blocks the signals and takes them from now on. Call it while the process has one thread.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The kernel's error.
     pub fn take() -> io::Result<Self> {
         let ignores_hangup = ignored(Signal::SIGHUP);
         let mut mask = SigSet::empty();

@@ -17,7 +17,7 @@ pub enum SpawnError {
     Exec {
         /// The program.
         program: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The namespaces for [`Isolation::PidNamespace`] cannot be made.
@@ -25,7 +25,7 @@ pub enum SpawnError {
     Namespace {
         /// The program.
         program: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// It cannot become the user.
@@ -37,7 +37,7 @@ pub enum SpawnError {
         program: PathBuf,
         /// The user.
         user: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Descriptors or processes ran out before the program could be executed.
@@ -45,7 +45,7 @@ pub enum SpawnError {
     System {
         /// The program.
         program: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The guard could not be heard, or was killed: the program may have been executed, and was
@@ -54,7 +54,7 @@ pub enum SpawnError {
     Lost {
         /// The program.
         program: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

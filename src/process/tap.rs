@@ -40,7 +40,7 @@ pub enum TapError {
     Device {
         /// The device file.
         device: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// An interface has the name.
@@ -54,7 +54,7 @@ pub enum TapError {
         "cannot make a tap: {source}; run netlaunch as root or with CAP_NET_ADMIN, or let qemu-bridge-helper make it"
     )]
     Denied {
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The kernel refused for another reason.
@@ -62,7 +62,7 @@ pub enum TapError {
     Make {
         /// Its name or pattern.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Checksum offload cannot be turned off.
@@ -70,7 +70,7 @@ pub enum TapError {
     Offload {
         /// The link.
         link: InterfaceName,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

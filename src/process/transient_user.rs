@@ -37,7 +37,7 @@ pub enum TransientUserError {
     Proc {
         /// The file or directory.
         path: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The user namespace maps no id that could be used.

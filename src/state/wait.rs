@@ -88,7 +88,7 @@ fn named(holder: &Option<Holder>) -> String {
 /// The right to change what `dir` says, which is made where it is missing.
 ///
 /// # Errors
-/// What the kernel said; [`io::ErrorKind::TimedOut`] with a [`LockTimeout`].
+/// The kernel's error; [`io::ErrorKind::TimedOut`] with a [`LockTimeout`].
 pub(crate) async fn lock(dir: &Path, limit: Duration) -> io::Result<Flock<OwnedFd>> {
     let mut turn = Turn::new(dir.join(LOCK), lock_file(dir)?, limit);
     loop {

@@ -32,7 +32,7 @@ use crate::types::InterfaceName;
 
 use super::words::colons;
 
-/// What a port has in the table of the family netdev, by name. Its entry chain is in `chains`, its
+/// The objects of a port in the table of the family netdev, by name. Its entry chain is in `chains`, its
 /// base chain is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressObjects {

@@ -94,7 +94,7 @@ pub struct PortObjects {
     /// Whether a rule needs the set of equal bytes.
     #[serde(default)]
     pub equal_bytes: bool,
-    /// What it has in the table of the family netdev; `None` is nothing.
+    /// Its objects in the table of the family netdev; `None` is none.
     #[serde(default)]
     pub ingress: Option<IngressObjects>,
 }
