@@ -366,19 +366,17 @@ fn list(json: bool, rows: Vec<Row>) -> Result<(), Failure> {
         return print_json(&all);
     }
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    // Without its hyphens, a UUID lets every stock filter have one line of 80 columns.
-    let uuid = |uuid: Uuid| uuid.to_string().replace('-', "");
     let row = |row: &Row| {
         [
             row.name.to_string(),
             row.origin.to_owned(),
             or_dash(row.chain.clone()),
-            or_dash(row.priority.map(|priority| priority.to_string())),
-            or_dash(row.uuid.map(uuid)),
+            or_dash(row.uuid.map(|uuid| uuid.to_string())),
         ]
     };
-    let header = ["NAME", "FROM", "CHAIN", "PRIORITY", "UUID"];
-    let text = table(header, &rows.iter().map(row).collect::<Vec<_>>(), &[], &[0, 4]);
+    // The priority is left to the JSON form, so that each stock filter has one line.
+    let header = ["NAME", "FROM", "CHAIN", "UUID"];
+    let text = table(header, &rows.iter().map(row).collect::<Vec<_>>(), &[], &[0, 3]);
     print_text(&text)?;
     for error in rows.iter().filter_map(|row| row.error.as_ref()) {
         tracing::warn!("{error}");

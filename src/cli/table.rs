@@ -110,8 +110,8 @@ mod tests {
         }
 
         let uuid = "15b1486e-ad4b-4c7d-a27f-4e1b8f0a1c2d";
-        let rows = [row(["qemu-announce-self-rarp", "built-in", "rarp", "-400", uuid])];
-        let text = table(["NAME", "FROM", "CHAIN", "PRIORITY", "UUID"], &rows, &[], &[0, 4]);
+        let rows = [row(["qemu-announce-self-rarp", "stock", "mac-longer12", uuid])];
+        let text = table(["NAME", "FROM", "CHAIN", "UUID"], &rows, &[], &[0, 3]);
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         assert!(text.contains("qemu-announce-self-rarp "), "{text}");
     }

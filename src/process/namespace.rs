@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, write};
 
 use super::guard::raw_fork;
 
@@ -92,14 +93,31 @@ pub fn network_namespace_cookie() -> Option<u64> {
 }
 
 /// The cookie of the network namespace that this file is; `None` where this process cannot enter it.
-/// A thread of its own enters, whose namespace is its own.
+/// A child enters, so that this process stays where it is.
 pub fn network_namespace_cookie_of(file: &Path) -> Option<u64> {
     let file = fs::File::open(file).ok()?;
-    let enter = move || {
-        setns(&file, CloneFlags::CLONE_NEWNET).ok()?;
-        network_namespace_cookie()
+    let (mut answer, child_end) = io::pipe().ok()?;
+    // SAFETY: the child makes system calls alone, allocates nothing, and ends by _exit.
+    let pid = unsafe {
+        let pid = raw_fork(0);
+        if pid == 0 {
+            if setns(&file, CloneFlags::CLONE_NEWNET).is_ok()
+                && let Some(cookie) = network_namespace_cookie()
+            {
+                let _ = write(&child_end, &cookie.to_ne_bytes());
+            }
+            libc::_exit(0);
+        }
+        pid
     };
-    std::thread::Builder::new().spawn(enter).ok()?.join().ok().flatten()
+    drop(child_end);
+    if pid < 0 {
+        return None;
+    }
+    let mut cookie = [0; 8];
+    let answered = answer.read_exact(&mut cookie);
+    while waitpid(Pid::from_raw(pid as i32), None) == Err(Errno::EINTR) {}
+    answered.ok().map(|()| u64::from_ne_bytes(cookie))
 }
 
 /// The network namespace of a process, in the form of [`network_namespace`].
