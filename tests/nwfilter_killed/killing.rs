@@ -195,12 +195,18 @@ pub fn kill_at_every_moment(case: &Case, backend: &str) {
         }
         (case.prepare)(scene);
         let args = command();
-        came += usize::from(if killing.is_learner() {
+        let was_killed = if killing.is_learner() {
             learner_killed(scene, Some(at))
         } else {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             killed::killed(&scene.sandbox, &args, at)
-        });
+        };
+        // A call that only the first run makes, such as that for a directory, does not come again.
+        if !was_killed {
+            killing.end(about);
+            continue;
+        }
+        came += 1;
         killing.rest(about);
         killing.is_old_or_new(about);
         killing.next_command(i, about);

@@ -103,8 +103,8 @@ pub fn rules(scene: &PortScene) -> Vec<String> {
         .ruleset()
         .lines()
         .map(str::trim)
-        // A blank line follows each chain but the last one.
-        .filter(|line| !line.is_empty())
+        // A blank line follows each chain but the last one, and the table's brace that one.
+        .filter(|line| !matches!(*line, "" | "}"))
         .map(|line| {
             if line.starts_with("chain ") || line.starts_with("table ") || line.starts_with('*') {
                 chain = line.to_owned();
