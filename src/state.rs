@@ -206,10 +206,15 @@ fn text(path: &Path) -> Result<Option<Vec<u8>>, StatusError> {
 /// Removes a file; one that is not there is removed already.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     let (dir, name) = dir::split(path)?;
-    let removed = Dir::open(dir, Trust::Last).and_then(|dir| Ok(dir.remove_file(name)?));
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    let dir = match Dir::open(dir, Trust::Last) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    match dir.remove_file(name) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        // A read-only file system refuses before it looks for the name.
+        Err(Errno::EROFS) if dir.stat_of(name) == Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -140,7 +140,7 @@ fn last_words_are_short() {
     let output = finish(sandbox.netlaunch(&args(&sandbox, fake, &[])));
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{said}");
-    assert!(said.contains("xxx...\"") && said.len() < 500, "{said}");
+    assert!(said.contains("xxx…\"") && said.len() < 500, "{said}");
 }
 
 #[test]

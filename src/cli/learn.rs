@@ -11,6 +11,7 @@ use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, PipeReader};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use caps::Capability;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -23,6 +24,10 @@ use crate::binding::{Bindings, Learning, Told};
 use crate::nwfilter::Binding;
 use crate::process::{detach, inherited, keep_only_for};
 use crate::types::InterfaceName;
+
+/// How often a learner goes on after an error, and how long it waits before that.
+const RESUMES: usize = 3;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A process that learns, and what it tells.
 pub(super) struct Learner {
@@ -185,7 +190,15 @@ pub(super) async fn learn(
     } else if next.is_none() {
         return Ok(());
     }
-    let ended = go_on(bindings, next).await;
+    let mut ended = go_on(bindings, next).await;
+    // One failed call, such as a lost message of the kernel, does not end the learning.
+    for _ in 0..RESUMES {
+        let Err(error) = &ended else { break };
+        tracing::warn!("the address of the port {port} is learnt again: {error}");
+        tokio::time::sleep(PAUSE).await;
+        let Ok(next) = bindings.resume(port).await else { break };
+        ended = go_on(bindings, next).await;
+    }
     let last = ended.as_ref().map_or_else(told_failure, |()| ".\n".to_owned());
     print(last.as_bytes())?;
     ended

@@ -6,7 +6,8 @@
 //! other. Before each attempt the caller records what removes the rules, since a netlaunch that is
 //! killed after the attempt cannot.
 
-use super::status::Status;
+use super::place::Whereabouts;
+use super::status::{self, Status};
 use super::{Driver, DriverError, config};
 use crate::firewall::{
     ApplyError, Backend, LockedTools, Recorded, ToolError, Transaction, transact,
@@ -31,10 +32,17 @@ fn reasons(tried: &[(Backend, ToolError)]) -> String {
 
 impl Driver {
     /// The backends to try, in this order: the one that the settings name, else the one that the
-    /// other networks' rules are in, which works, before the rest.
+    /// other networks' rules are in, which works, before the rest. While a network that is not
+    /// completely undone has rules in a backend, that is the only one: its tool has just failed, and
+    /// the rules of two backends would stay.
     pub(super) fn backends(&self, others: &[Status]) -> Vec<Backend> {
         if let Some(named) = self.settings.firewall_backend {
             return vec![named];
+        }
+        let all = status::all(&self.dir()).unwrap_or_default().into_iter().flatten();
+        let left = all.filter(|one| !one.complete && one.whereabouts() == Whereabouts::Here);
+        if let Some(rules) = left.flat_map(|status| status.rules()).next() {
+            return vec![rules.backend()];
         }
         let used = others.iter().find_map(|other| other.firewall.as_ref().map(Recorded::backend));
         let rest = Backend::ORDER.into_iter().filter(|backend| Some(*backend) != used);

@@ -145,12 +145,7 @@ fn ask(message: &[u8]) -> io::Result<bool> {
     let socket = match open() {
         Ok(socket) => socket,
         // A kernel without nfnetlink has no tables.
-        Err(error)
-            if [Some(libc::EPROTONOSUPPORT), Some(libc::EAFNOSUPPORT)]
-                .contains(&error.raw_os_error()) =>
-        {
-            return Ok(false);
-        }
+        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(false),
         Err(error) => return Err(error),
     };
     send(&socket, message)?;

@@ -198,7 +198,7 @@ impl Scenario for Ports {
             self.learnt =
                 is_learnt(&self.scene) || !vnet0(&self.scene)["learning"]["error"].is_null();
         }
-        let over = self.learnt || since.elapsed() > Duration::from_secs(8);
+        let over = self.learnt || since.elapsed() > Duration::from_secs(15);
         if over {
             self.learnt = true;
             let _ = kill(live.pid, Signal::SIGKILL);

@@ -163,5 +163,8 @@ pub fn is_refusal(word: &Word, said: &str) -> bool {
 
 /// Whether it may be said of what was done.
 pub fn is_said(line: &str) -> bool {
-    line.contains(" is defined in ") || line.contains(" in plain frames alone")
+    // On a busy host a command waits for the lock for more than two seconds, and says so.
+    [" is defined in ", " in plain frames alone", "warning: waiting for "]
+        .iter()
+        .any(|said| line.contains(said))
 }
