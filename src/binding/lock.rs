@@ -6,7 +6,7 @@ use super::ports::Statuses;
 use super::status::Damaged;
 use super::{BindingError, Bindings};
 use crate::firewall::LockedTools;
-use crate::state;
+use crate::state::{self, StatusError};
 use crate::types::InterfaceName;
 
 /// The lock, with the tools that inherit it.
@@ -35,6 +35,16 @@ impl Lock {
     /// as it is.
     pub(super) fn check(&self, port: &InterfaceName) -> Result<(), BindingError> {
         match self.damaged.iter().find(|damaged| damaged.port.as_ref() == Some(port)) {
+            Some(damaged) => Err(BindingError::Damaged(damaged.error.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a change of filters if the kernel did not let a status be read, as with EIO or EMFILE:
+    /// the next command may read it, and its port would keep the rules of before.
+    pub(super) fn check_readable(&self) -> Result<(), BindingError> {
+        let is_refused = |damaged: &&Damaged| matches!(*damaged.error, StatusError::Io { .. });
+        match self.damaged.iter().find(is_refused) {
             Some(damaged) => Err(BindingError::Damaged(damaged.error.clone())),
             None => Ok(()),
         }

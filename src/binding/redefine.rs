@@ -45,6 +45,7 @@ impl Bindings {
         };
         let locked = self.store.lock().map_err(BindingError::from)?;
         let change = plan(&self.store)?;
+        lock.check_readable()?;
         lock.warn_of_damaged();
         let Statuses { live, stale, .. } = statuses;
         let (mut affected, mut others) = self.affected(live, &change);

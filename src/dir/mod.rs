@@ -152,7 +152,10 @@ impl Dir {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&self.0, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
-        fchmod(&fd, mode)?;
+        if let Err(errno) = fchmod(&fd, mode) {
+            let _ = self.remove_file(name);
+            return Err(errno);
+        }
         Ok(File::from(fd))
     }
 
