@@ -88,7 +88,9 @@ impl Driver {
         };
         for status in running.iter_mut().filter(|status| status.dnsmasq) {
             let files = Files::in_dir(&status.dir);
-            if Dnsmasq::find(status.served.as_ref(), &files).is_some() {
+            // A start that was killed has recorded no process: any that is found may be a fork.
+            let recorded = status.served.as_ref().is_none_or(|record| record.process.is_some());
+            if recorded && Dnsmasq::find(status.served.as_ref(), &files).is_some() {
                 continue;
             }
             let network = status.network().ok_or_else(|| status::broken(&status.dir))?;

@@ -154,12 +154,17 @@ impl Driver {
     }
 }
 
-/// Starts a network's dnsmasq, whose record is in the status before and afterwards.
+/// Ends the processes that are left of a network's dnsmasq and starts it. The status has its record
+/// before and afterwards.
 pub(super) async fn serve(
     program: &Path,
     config: &DhcpDns,
     status: &mut Status,
 ) -> Result<(), DriverError> {
+    if status.dnsmasq {
+        // The new record replaces this one, by which those processes are found.
+        Dnsmasq::end(status.served.as_ref(), &config.files).await?;
+    }
     let mut record = Dnsmasq::plan(program, config)?;
     (status.dnsmasq, status.served) = (true, Some(record.clone()));
     status.write()?;

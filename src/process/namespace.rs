@@ -136,6 +136,19 @@ pub fn pid_namespace() -> io::Result<String> {
     identity(Path::new("/proc/self/ns/pid"))
 }
 
+/// Whether this process is in the host's PID namespace, in which all processes have a number.
+pub fn is_host_pid_namespace() -> bool {
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|is| is.ino() == HOST_PID_NAMESPACE)
+}
+
+/// The PID namespace of a process, in the form of [`network_namespace`].
+///
+/// # Errors
+/// The process has ended, or this process may not know that (ptrace(2)).
+pub fn pid_namespace_of(pid: Pid) -> io::Result<String> {
+    identity(Path::new(&format!("/proc/{pid}/ns/pid")))
+}
+
 /// A number that the kernel draws at each boot (proc_sys_kernel(5)).
 ///
 /// # Errors
