@@ -48,6 +48,49 @@ fn served(host: &NetworkHost) -> Vec<i32> {
 }
 
 #[test]
+fn a_dnsmasq_that_another_pid_namespace_hides_is_neither_forgotten_nor_replaced() {
+    if !have_root("a_dnsmasq_that_another_pid_namespace_hides_is_neither_forgotten_nor_replaced") {
+        return;
+    }
+    let host = NetworkHost::new(NAT);
+    let before = host.state();
+    host.good("network start lab");
+    let (active, pids) = (host.state(), served(&host));
+    assert_eq!(pids, [host.dnsmasq()]);
+    let program = host.sandbox.path("bin/netlaunch");
+    // An incomplete network is as well left as it is.
+    for complete in [true, false] {
+        let mut status = host.status();
+        status["complete"] = complete.into();
+        fs::write(host.file("status.json"), status.to_string()).unwrap();
+        for words in [["network", "destroy", "lab"], ["network", "start", "lab"]] {
+            let words = [&[program.to_str().unwrap()][..], &words].concat();
+            let output = finish(in_pid_namespace(&host, &words));
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{words:?}: {said}");
+            assert!(said.contains("has a dnsmasq of another PID namespace"), "{words:?}: {said}");
+            assert!(said.contains("run the command in that PID namespace"), "{words:?}: {said}");
+        }
+        let words = [program.to_str().unwrap(), "firewall", "reload"];
+        let output = finish(in_pid_namespace(&host, &words));
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        assert_eq!((host.state(), host.status()), (active.clone(), status));
+        assert_eq!(served(&host), pids);
+    }
+    host.good("firewall reload");
+    assert_eq!(host.state(), before);
+    // A dnsmasq that has ended holds no socket: any PID namespace may end the network.
+    host.good("network start lab");
+    let pid = host.dnsmasq();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert!(wait_until(LIMIT, || served(&host).is_empty()));
+    let words = [program.to_str().unwrap(), "network", "destroy", "lab"];
+    let output = finish(in_pid_namespace(&host, &words));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(host.state(), before);
+}
+
+#[test]
 fn a_dnsmasq_in_a_lower_pid_namespace_is_kept_by_a_reload_and_ended_by_a_destroy() {
     if !have_root("a_dnsmasq_in_a_lower_pid_namespace_is_kept_by_a_reload_and_ended_by_a_destroy") {
         return;

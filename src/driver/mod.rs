@@ -152,6 +152,24 @@ impl Driver {
         let rules = || others.iter().flat_map(Status::rules);
         rules().any(|rules| rules.backend() == Backend::Nftables)
             || self.damaged().is_ok_and(|damaged| !damaged.is_empty())
+            || self.out_of_reach().is_ok_and(|all| !all.is_empty())
+    }
+
+    /// The networks of this network namespace whose dnsmasq no command in this PID namespace can
+    /// end. All commands leave them as they are.
+    fn out_of_reach(&self) -> Result<Vec<NetworkName>, DriverError> {
+        let all = status::all(&self.dir())?.into_iter().flatten();
+        Ok(all.filter(Status::is_out_of_reach).map(|status| status.name).collect())
+    }
+
+    /// Refuses to change a network that another network namespace has, or whose dnsmasq another PID
+    /// namespace has.
+    fn check_reach(&self, name: &NetworkName) -> Result<(), DriverError> {
+        self.not_elsewhere(name)?;
+        match self.out_of_reach()?.contains(name) {
+            true => Err(DriverError::OutOfReach(name.clone())),
+            false => Ok(()),
+        }
     }
 
     /// Refuses a network that another network namespace has, or parts of it.

@@ -24,7 +24,7 @@ impl Driver {
         let tools = self.lock().await?;
         let collected = self.collect(&tools).await?;
         self.check_status(name)?;
-        self.not_elsewhere(name)?;
+        self.check_reach(name)?;
         let mut notes = Vec::new();
         for left in collected.into_iter().filter(|left| !left.failed.is_empty()) {
             if left.name == *name {
