@@ -139,3 +139,49 @@ fn a_fork_of_dnsmasq_that_a_guest_keeps_alive_is_no_dnsmasq() {
     host.good("network destroy lab");
     assert_eq!(host.state(), before);
 }
+
+/// Another user can make a mount namespace and mount the network namespace there at any path.
+#[test]
+fn a_hint_names_no_path_that_another_mount_namespace_chose() {
+    if !have_root("a_hint_names_no_path_that_another_mount_namespace_chose") {
+        return;
+    }
+    let host = NetworkHost::new(NAT);
+    host.good("network start lab");
+    let program = host.sandbox.path("bin/netlaunch");
+    // The hint of a command in another network namespace, after a script in this mount namespace.
+    let hint = |script: &str| {
+        let script = format!("{script}; exec unshare --net \"$0\" network destroy lab");
+        let mut command = host.sandbox.program(Path::new("/usr/bin/unshare"));
+        command.args(["--mount", "sh", "-ec", &script]).arg(&program);
+        command.args([host.sandbox.path("run").as_os_str(), host.netns.name.as_ref()]);
+        let output = finish(command);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        said.split("enter that one with ")
+            .nth(1)
+            .unwrap()
+            .split(", or remove")
+            .next()
+            .unwrap()
+            .into()
+    };
+    // Ends dnsmasq, so that only mounts keep the namespace.
+    let pid = host.dnsmasq();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert!(wait_until(LIMIT, || served(&host).is_empty()));
+    let mine: String = hint(":");
+    assert_eq!(mine, format!("nsenter --net=/run/netns/{}", host.netns.name));
+    let quoted =
+        "umount /run/netns/$2; : >\"$1/a b;c\"; mount --bind /proc/self/ns/net \"$1/a b;c\"";
+    let path = host.sandbox.path("run/a b;c");
+    assert_eq!(hint(quoted), format!("nsenter --net='{}'", path.display()));
+    let strange = "umount /run/netns/$2; p=$(printf '%s/a\\033[31m' \"$1\"); : >\"$p\"; \
+         mount --bind /proc/self/ns/net \"$p\"";
+    let said = hint(strange);
+    assert!(!said.contains("31m"), "{said}");
+    // Only other mount namespaces have the namespace mounted.
+    let said = hint("umount /run/netns/$2");
+    assert!(!said.contains("root/"), "{said}");
+    host.good("network destroy lab");
+}

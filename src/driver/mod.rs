@@ -41,6 +41,7 @@ use crate::firewall::{Backend, LockedTools, Tools, scripts};
 use crate::link::Netlink;
 use crate::link::sysctl::Sysctls;
 use crate::network::{self, Network, NetworkName, NetworkStore};
+use crate::printable::steers;
 use crate::rules::for_network;
 use crate::state;
 
@@ -221,10 +222,11 @@ impl Driver {
     }
 }
 
-/// How to get into a network namespace.
+/// The shell command that enters a network namespace. A path that cannot be shown as it is, is left
+/// out.
 fn entry(file: Option<&Path>) -> String {
-    match file {
-        Some(file) => format!("nsenter --net={}", file.display()),
+    match file.and_then(Path::to_str).filter(|file| !file.contains(steers)) {
+        Some(file) => format!("nsenter --net={}", shell_words::quote(file)),
         None => "nsenter".to_owned(),
     }
 }
