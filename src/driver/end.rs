@@ -123,7 +123,7 @@ impl Driver {
         left.extend(unlink(status).await);
         let remove = status.rules();
         if let Some(backend) = remove.last().map(|recorded| recorded.backend()) {
-            let others = self.in_nft(others);
+            let others = self.in_nft(Some(&status.name), others);
             let transaction = Transaction { remove: &remove, add: &[], others };
             match transact(tools, backend, &transaction).await {
                 Ok(_) => {

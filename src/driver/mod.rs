@@ -147,13 +147,15 @@ impl Driver {
         }
     }
 
-    /// Whether networks other than those that change have, or may have, rules in nftables, whose
+    /// Whether networks other than the changed one have, or may have, rules in nftables, whose
     /// tables must stay then.
-    fn in_nft(&self, others: &[Status]) -> bool {
+    fn in_nft(&self, changed: Option<&NetworkName>, others: &[Status]) -> bool {
+        // A read of its own status that fails tells nothing about the other networks.
+        let is_other = |name: Option<&NetworkName>| name.is_none() || name != changed;
         let rules = || others.iter().flat_map(Status::rules);
         rules().any(|rules| rules.backend() == Backend::Nftables)
-            || self.damaged().is_ok_and(|damaged| !damaged.is_empty())
-            || self.out_of_reach().is_ok_and(|all| !all.is_empty())
+            || self.damaged().is_ok_and(|all| all.iter().any(|one| is_other(one.name.as_ref())))
+            || self.out_of_reach().is_ok_and(|all| all.iter().any(|name| is_other(Some(name))))
     }
 
     /// The networks of this network namespace whose dnsmasq no command in this PID namespace can

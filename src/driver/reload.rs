@@ -51,7 +51,7 @@ impl Driver {
             let backends = self.backends(&[]);
             let before: Vec<_> = ruled.iter().map(|status| status.rules()).collect();
             let remove = before.concat();
-            let others = self.in_nft(&unreadable);
+            let others = self.in_nft(None, &unreadable);
             let transaction = Transaction { remove: &remove, add: &rulesets, others };
             let record = |backend, added: Vec<_>| {
                 for ((status, added), before) in ruled.iter_mut().zip(added).zip(&before) {

@@ -62,8 +62,11 @@ impl Driver {
             begun.settings(&network, &mut status)?;
             if !rulesets.is_empty() {
                 let add = [rulesets];
-                let transaction =
-                    Transaction { remove: &[], add: &add, others: self.in_nft(&others) };
+                let transaction = Transaction {
+                    remove: &[],
+                    add: &add,
+                    others: self.in_nft(Some(name), &others),
+                };
                 let backends = self.backends(&others);
                 let record = |backend, mut added: Vec<_>| {
                     (status.backend, status.firewall) = (Some(backend), added.pop());
