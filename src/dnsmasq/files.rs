@@ -21,6 +21,10 @@ use super::error::DnsmasqError;
 use super::process::Leases;
 use crate::types::TransientUser;
 
+/// The largest file of leases that is used again: more than a hundred thousand leases. A compromised
+/// dnsmasq could leave one that the next dnsmasq reads for hours.
+const LARGEST_LEASES: u64 = 16 << 20;
+
 /// Where the files are, all below a directory that the caller makes. dnsmasq reads all but the pid
 /// file as an ordinary user: every user must be able to pass through the directories above.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,11 +154,12 @@ impl Files {
     }
 }
 
-/// The file of leases, if it is a regular one that has no other name.
+/// The file of leases, if it is a regular one that has no other name and is not too large.
 fn lease_file(dir: &Dir, name: &std::ffi::CStr) -> Option<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = File::from(openat(dir, name, flags, Mode::empty()).ok()?);
-    file.metadata().is_ok_and(|is| is.is_file() && is.nlink() == 1).then_some(file)
+    let can_be = |is: fs::Metadata| is.is_file() && is.nlink() == 1 && is.len() <= LARGEST_LEASES;
+    file.metadata().is_ok_and(can_be).then_some(file)
 }
 
 /// Gives an open file to the user, or to root.
@@ -213,7 +218,12 @@ mod tests {
         fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
         let user = |id| Some(TransientUser { uid: id, gid: id });
         let leases = dir_of(&files.leases);
-        let kinds: [(&str, &dyn Fn()); 5] = [
+        let giant = || {
+            let file = fs::File::create(&files.leases).unwrap();
+            file.set_len(LARGEST_LEASES + 1).unwrap();
+        };
+        let kinds: [(&str, &dyn Fn()); 6] = [
+            ("giant", &giant),
             ("nothing", &|| {}),
             ("link", &|| std::os::unix::fs::symlink(&secret, &files.leases).unwrap()),
             ("second name", &|| fs::hard_link(&secret, &files.leases).unwrap()),

@@ -5,6 +5,7 @@
 //!   function of it.
 //! - [`files`] writes the files, so that dnsmasq can write its leases and nothing else.
 //! - [`record`] recognises the processes of a dnsmasq that an earlier command started.
+//! - `reach` tells whether a command can see those processes.
 //! - [`process`] starts dnsmasq, reloads and stops it.
 //!
 //! dnsmasq becomes a daemon by itself: a network outlives the command that started it. Each one runs
@@ -15,6 +16,7 @@ pub mod config;
 mod error;
 pub mod files;
 pub mod process;
+mod reach;
 pub mod record;
 mod render;
 

@@ -3,8 +3,8 @@
 //! dnsmasq forks itself into the background once everything that it needs is open, and its first
 //! process ends then: status 0 means that guests are being served, any other that nothing is, with
 //! the reason on standard error. It is started with the user id of its record and three capabilities
-//! in its ambient set: dnsmasq 2.89 and 2.90 that are not started as root change neither user nor
-//! capabilities, and serve DHCP, DNS, TFTP and router advertisements so (measured).
+//! in its ambient set: dnsmasq 2.90 that is not started as root changes neither user nor
+//! capabilities, and serves DHCP, DNS, TFTP and router advertisements so (measured).
 //!
 //! Signals go to processes that the [`Record`] finds, through descriptors
 //! ([`Handle`](crate::process::Handle)), and to no other process.
@@ -115,10 +115,13 @@ impl Dnsmasq {
         }
     }
 
-    /// The dnsmasq of this record, if it runs; without a record, that of an earlier netlaunch with
+    /// The dnsmasq of this record, if its own process runs; without a record, that of an earlier netlaunch with
     /// these files.
     pub fn find(record: Option<&Record>, files: &Files) -> Option<Self> {
-        let known = processes(record, files).first().copied()?;
+        let known = match record {
+            Some(record) => record.daemon(files)?,
+            None => unrecorded(files)?,
+        };
         Some(Dnsmasq { known, files: files.clone() })
     }
 
@@ -156,7 +159,7 @@ impl Dnsmasq {
     /// an earlier netlaunch. Goes on where something fails, and returns what failed.
     pub async fn stop(record: Option<&Record>, files: &Files, leases: Leases) -> Vec<DnsmasqError> {
         let mut failed = Vec::new();
-        if let Err(error) = end(record, files).await {
+        if let Err(error) = Dnsmasq::end(record, files).await {
             failed.push(error);
             // The files by which the next command finds it stay.
             return failed;
@@ -164,39 +167,42 @@ impl Dnsmasq {
         failed.extend(files.remove(leases));
         failed
     }
+
+    /// Ends all processes of a dnsmasq together: asks them, then kills them. Its files stay.
+    ///
+    /// # Errors
+    /// A process cannot be signalled, or does not end.
+    pub async fn end(record: Option<&Record>, files: &Files) -> Result<(), DnsmasqError> {
+        for round in 0..ROUNDS {
+            let order = if round == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
+            let mut handles = Vec::new();
+            for known in processes(record, files) {
+                let pid = Pid::from_raw(known.pid);
+                let failed = |source| DnsmasqError::Signal { pid, source };
+                if let Some(handle) = Handle::open(pid, known.started).map_err(failed)? {
+                    handle.signal(order).map_err(failed)?;
+                    handles.push(handle);
+                }
+            }
+            let last = Instant::now() + PATIENCE;
+            for handle in &handles {
+                handle.ended(last.saturating_duration_since(Instant::now())).await;
+            }
+            if handles.is_empty() {
+                return Ok(());
+            }
+        }
+        match processes(record, files).first() {
+            Some(known) => Err(DnsmasqError::Stuck(Pid::from_raw(known.pid))),
+            None => Ok(()),
+        }
+    }
 }
 
 fn processes(record: Option<&Record>, files: &Files) -> Vec<Known> {
     match record {
         Some(record) => record.processes(files),
         None => unrecorded(files).into_iter().collect(),
-    }
-}
-
-/// Ends all processes of a dnsmasq together: asks them, then kills them.
-async fn end(record: Option<&Record>, files: &Files) -> Result<(), DnsmasqError> {
-    for round in 0..ROUNDS {
-        let order = if round == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
-        let mut handles = Vec::new();
-        for known in processes(record, files) {
-            let pid = Pid::from_raw(known.pid);
-            let failed = |source| DnsmasqError::Signal { pid, source };
-            if let Some(handle) = Handle::open(pid, known.started).map_err(failed)? {
-                handle.signal(order).map_err(failed)?;
-                handles.push(handle);
-            }
-        }
-        let last = Instant::now() + PATIENCE;
-        for handle in &handles {
-            handle.ended(last.saturating_duration_since(Instant::now())).await;
-        }
-        if handles.is_empty() {
-            return Ok(());
-        }
-    }
-    match processes(record, files).first() {
-        Some(known) => Err(DnsmasqError::Stuck(Pid::from_raw(known.pid))),
-        None => Ok(()),
     }
 }
 

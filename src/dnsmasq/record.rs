@@ -20,7 +20,9 @@ use nix::unistd::{Pid, Uid, User};
 use serde::{Deserialize, Serialize};
 
 use super::Files;
-use crate::process::{boot_id, network_namespace, network_namespace_of, pid_namespace};
+use crate::process::{
+    boot_id, network_namespace, network_namespace_of, pid_namespace, pid_namespace_of,
+};
 use crate::types::TransientUser;
 
 /// The record of one start of dnsmasq.
@@ -85,14 +87,12 @@ impl Record {
         if boot_id().ok().as_ref() != Some(&self.boot) {
             return Vec::new();
         }
-        let numbers = pid_namespace().ok().as_ref() == Some(&self.pid_namespace);
-        let daemon = match (self.process, self.user) {
-            (Some(known), _) => Some(known).filter(|_| numbers),
-            (None, Some(_)) => None,
-            (None, None) => self.by_pid_file(&files.pid).filter(|_| numbers),
-        };
         // A session's number stays taken while a process is in it, and no longer.
-        let daemon = daemon.filter(|known| seen(known.pid).is_some_and(|s| known.is(&s)));
+        let daemon = match (self.process, self.user) {
+            (Some(known), _) => self.recorded(known),
+            (None, Some(_)) => None,
+            (None, None) => self.by_pid_file(&files.pid).filter(|_| self.has_numbers_of_here()),
+        };
         let is_one = |seen: &Seen| {
             daemon.is_some_and(|daemon| daemon.is(seen) || daemon.forked(seen))
                 || self.user.is_some_and(|user| self.is_of(user, seen))
@@ -100,6 +100,46 @@ impl Record {
         let mut found: Vec<Known> = all().filter(is_one).map(Known::from).collect();
         found.sort_by_key(|known| (Some(*known) != daemon, known.started, known.pid));
         found
+    }
+
+    /// The recorded process, if it runs, with its numbers in this PID namespace.
+    fn recorded(&self, known: Known) -> Option<Known> {
+        let found = if self.has_numbers_of_here() {
+            seen(known.pid).filter(|seen| known.is(seen))
+        } else {
+            all().find(|seen| seen.started == known.started && self.is_number(seen.pid, known.pid))
+        };
+        found.map(Known::from)
+    }
+
+    /// Whether the numbers in this record are of this PID namespace.
+    fn has_numbers_of_here(&self) -> bool {
+        pid_namespace().is_ok_and(|here| here == self.pid_namespace)
+    }
+
+    /// Whether a process has this number in the PID namespace of this record, a lower one.
+    fn is_number(&self, pid: i32, number: i32) -> bool {
+        let innermost = field(pid, "NSpid:").and_then(|all| {
+            all.split_ascii_whitespace().next_back().and_then(|last| last.parse().ok())
+        });
+        innermost == Some(number)
+            && match pid_namespace_of(Pid::from_raw(pid)) {
+                Ok(namespace) => namespace == self.pid_namespace,
+                Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+            }
+    }
+
+    /// The process that serves, if it runs: the recorded one alone. A record that has none yet
+    /// means the oldest process of this start.
+    ///
+    /// Other processes of the same user are no sign of life: dnsmasq forks for each TCP connection,
+    /// and a guest can keep such a fork alive after dnsmasq itself has ended.
+    pub(super) fn daemon(&self, files: &Files) -> Option<Known> {
+        let first = self.processes(files).first().copied()?;
+        match self.process {
+            Some(known) => self.recorded(known).filter(|daemon| *daemon == first),
+            None => Some(first),
+        }
     }
 
     /// Whether a process has this record's user id, and can be of this start.
@@ -197,10 +237,14 @@ fn written(path: &Path) -> Option<Seen> {
 /// The real user id of a process. The owner of its directory in /proc would be root for one that
 /// changed its user.
 fn owner(pid: i32) -> Option<u32> {
+    field(pid, "Uid:")?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// A line of a process's status (proc_pid_status(5)).
+fn field(pid: i32, name: &str) -> Option<String> {
     let status = fs::read(format!("/proc/{pid}/status")).ok()?;
     let status = String::from_utf8_lossy(&status);
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
 }
 
 /// Whether a process executes a file named like dnsmasq, as far as this process may know that. The

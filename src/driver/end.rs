@@ -43,7 +43,7 @@ impl Driver {
         let tools = self.lock().await?;
         let collected = self.collect(&tools).await?;
         self.check_status(name)?;
-        self.not_elsewhere(name)?;
+        self.check_reach(name)?;
         for other in collected.iter().filter(|left| left.name != *name) {
             other.sentences().iter().for_each(|what| tracing::warn!("{what}"));
         }
@@ -75,6 +75,7 @@ impl Driver {
             };
             match status.whereabouts() {
                 Whereabouts::Here if status.complete => complete.push(status),
+                Whereabouts::Here if status.is_out_of_reach() => {}
                 Whereabouts::Here => broken.push(status),
                 Whereabouts::Elsewhere(_) => {}
                 Whereabouts::Gone => {
@@ -122,7 +123,7 @@ impl Driver {
         left.extend(unlink(status).await);
         let remove = status.rules();
         if let Some(backend) = remove.last().map(|recorded| recorded.backend()) {
-            let others = self.in_nft(others);
+            let others = self.in_nft(Some(&status.name), others);
             let transaction = Transaction { remove: &remove, add: &[], others };
             match transact(tools, backend, &transaction).await {
                 Ok(_) => {

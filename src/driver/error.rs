@@ -67,6 +67,11 @@ pub enum DriverError {
         /// The command that enters it.
         entry: String,
     },
+    /// Its dnsmasq may run where no process of this PID namespace can see it.
+    #[error(
+        "the network {0} has a dnsmasq of another PID namespace, which a command in this one cannot end; run the command in that PID namespace, or in the host's, which has all processes"
+    )]
+    OutOfReach(NetworkName),
     /// Parts of it are left from before.
     #[error("the network {name} has parts of an earlier start that cannot be removed: {}", failed.join("; "))]
     Left {
@@ -150,9 +155,10 @@ impl DriverError {
     pub fn is_callers(&self) -> bool {
         match self {
             DriverError::Store(error) => error.is_callers(),
-            DriverError::Active(_) | DriverError::Inactive(_) | DriverError::Elsewhere { .. } => {
-                true
-            }
+            DriverError::Active(_)
+            | DriverError::Inactive(_)
+            | DriverError::Elsewhere { .. }
+            | DriverError::OutOfReach(_) => true,
             _ => false,
         }
     }

@@ -41,6 +41,7 @@ use crate::firewall::{Backend, LockedTools, Tools, scripts};
 use crate::link::Netlink;
 use crate::link::sysctl::Sysctls;
 use crate::network::{self, Network, NetworkName, NetworkStore};
+use crate::printable::steers;
 use crate::rules::for_network;
 use crate::state;
 
@@ -146,12 +147,32 @@ impl Driver {
         }
     }
 
-    /// Whether networks other than those that change have, or may have, rules in nftables, whose
+    /// Whether networks other than the changed one have, or may have, rules in nftables, whose
     /// tables must stay then.
-    fn in_nft(&self, others: &[Status]) -> bool {
+    fn in_nft(&self, changed: Option<&NetworkName>, others: &[Status]) -> bool {
+        // A read of its own status that fails tells nothing about the other networks.
+        let is_other = |name: Option<&NetworkName>| name.is_none() || name != changed;
         let rules = || others.iter().flat_map(Status::rules);
         rules().any(|rules| rules.backend() == Backend::Nftables)
-            || self.damaged().is_ok_and(|damaged| !damaged.is_empty())
+            || self.damaged().is_ok_and(|all| all.iter().any(|one| is_other(one.name.as_ref())))
+            || self.out_of_reach().is_ok_and(|all| all.iter().any(|name| is_other(Some(name))))
+    }
+
+    /// The networks of this network namespace whose dnsmasq no command in this PID namespace can
+    /// end. All commands leave them as they are.
+    fn out_of_reach(&self) -> Result<Vec<NetworkName>, DriverError> {
+        let all = status::all(&self.dir())?.into_iter().flatten();
+        Ok(all.filter(Status::is_out_of_reach).map(|status| status.name).collect())
+    }
+
+    /// Refuses to change a network that another network namespace has, or whose dnsmasq another PID
+    /// namespace has.
+    fn check_reach(&self, name: &NetworkName) -> Result<(), DriverError> {
+        self.not_elsewhere(name)?;
+        match self.out_of_reach()?.contains(name) {
+            true => Err(DriverError::OutOfReach(name.clone())),
+            false => Ok(()),
+        }
     }
 
     /// Refuses a network that another network namespace has, or parts of it.
@@ -203,10 +224,11 @@ impl Driver {
     }
 }
 
-/// How to get into a network namespace.
+/// The shell command that enters a network namespace. A path that cannot be shown as it is, is left
+/// out.
 fn entry(file: Option<&Path>) -> String {
-    match file {
-        Some(file) => format!("nsenter --net={}", file.display()),
+    match file.and_then(Path::to_str).filter(|file| !file.contains(steers)) {
+        Some(file) => format!("nsenter --net={}", shell_words::quote(file)),
         None => "nsenter".to_owned(),
     }
 }

@@ -35,7 +35,7 @@ pub struct Place {
 pub enum Whereabouts {
     /// In this network namespace.
     Here,
-    /// In another one, which this file is, where that is known.
+    /// In another one, which this file is, where a path is known that no other user has chosen.
     Elsewhere(Option<PathBuf>),
     /// In one that no longer exists, and with it all but files.
     Gone,
@@ -66,11 +66,13 @@ impl Place {
             return if same { Whereabouts::Here } else { Whereabouts::Gone };
         }
         match find_network_namespace(&self.namespace) {
-            Elsewhere::At(path) if !self.may_have(network_namespace_cookie_of(&path)) => {
+            Elsewhere::At(path) | Elsewhere::Open(path)
+                if !self.may_have(network_namespace_cookie_of(&path)) =>
+            {
                 Whereabouts::Gone
             }
             Elsewhere::At(path) => Whereabouts::Elsewhere(Some(path)),
-            Elsewhere::Unknown => Whereabouts::Elsewhere(None),
+            Elsewhere::Open(_) | Elsewhere::Unknown => Whereabouts::Elsewhere(None),
             Elsewhere::Gone => Whereabouts::Gone,
         }
     }

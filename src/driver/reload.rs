@@ -7,6 +7,7 @@ use super::zone::Zones;
 use super::{Driver, DriverError, config, entry, status};
 use crate::dnsmasq::{Dnsmasq, Files};
 use crate::firewall::Transaction;
+use crate::network::NetworkName;
 
 impl Driver {
     /// Puts back the rules of all running networks in one transaction, by the backend that the
@@ -22,12 +23,14 @@ impl Driver {
         left.retain(|left| !left.failed.is_empty());
         let mut notes = Vec::new();
         // A network whose definition cannot be read keeps what it has.
-        let (mut running, unreadable): (Vec<_>, Vec<_>) =
-            self.here()?.into_iter().partition(|status| status.network().is_some());
+        let out_of_reach = self.out_of_reach()?;
+        let (mut running, unreadable): (Vec<_>, Vec<_>) = (self.here()?.into_iter())
+            .filter(|status| !out_of_reach.contains(&status.name))
+            .partition(|status| status.network().is_some());
         for status in &unreadable {
             tracing::warn!("{}", status::broken(&status.dir));
         }
-        self.elsewhere(running.is_empty() && unreadable.is_empty())?;
+        self.elsewhere(running.is_empty() && unreadable.is_empty(), out_of_reach)?;
         // First: a firewalld that is not done with its start or reload may remove rules yet.
         let zones = match running.is_empty() {
             true => Ok(None),
@@ -48,7 +51,7 @@ impl Driver {
             let backends = self.backends(&[]);
             let before: Vec<_> = ruled.iter().map(|status| status.rules()).collect();
             let remove = before.concat();
-            let others = self.in_nft(&unreadable);
+            let others = self.in_nft(None, &unreadable);
             let transaction = Transaction { remove: &remove, add: &rulesets, others };
             let record = |backend, added: Vec<_>| {
                 for ((status, added), before) in ruled.iter_mut().zip(added).zip(&before) {
@@ -88,7 +91,9 @@ impl Driver {
         };
         for status in running.iter_mut().filter(|status| status.dnsmasq) {
             let files = Files::in_dir(&status.dir);
-            if Dnsmasq::find(status.served.as_ref(), &files).is_some() {
+            // A start that was killed has recorded no process: any that is found may be a fork.
+            let recorded = status.served.as_ref().is_none_or(|record| record.process.is_some());
+            if recorded && Dnsmasq::find(status.served.as_ref(), &files).is_some() {
                 continue;
             }
             let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
@@ -109,7 +114,14 @@ impl Driver {
     }
 
     /// Reports networks that this command cannot reload; that is an error if there is no other one.
-    fn elsewhere(&self, alone: bool) -> Result<(), DriverError> {
+    fn elsewhere(&self, alone: bool, out_of_reach: Vec<NetworkName>) -> Result<(), DriverError> {
+        for name in out_of_reach {
+            let error = DriverError::OutOfReach(name);
+            if alone {
+                return Err(error);
+            }
+            tracing::warn!("{error}");
+        }
         for status in self.active()? {
             if let Whereabouts::Elsewhere(file) = status.whereabouts() {
                 let (name, entry) = (status.name, entry(file.as_deref()));

@@ -24,7 +24,7 @@ impl Driver {
         let tools = self.lock().await?;
         let collected = self.collect(&tools).await?;
         self.check_status(name)?;
-        self.not_elsewhere(name)?;
+        self.check_reach(name)?;
         let mut notes = Vec::new();
         for left in collected.into_iter().filter(|left| !left.failed.is_empty()) {
             if left.name == *name {
@@ -62,8 +62,11 @@ impl Driver {
             begun.settings(&network, &mut status)?;
             if !rulesets.is_empty() {
                 let add = [rulesets];
-                let transaction =
-                    Transaction { remove: &[], add: &add, others: self.in_nft(&others) };
+                let transaction = Transaction {
+                    remove: &[],
+                    add: &add,
+                    others: self.in_nft(Some(name), &others),
+                };
                 let backends = self.backends(&others);
                 let record = |backend, mut added: Vec<_>| {
                     (status.backend, status.firewall) = (Some(backend), added.pop());
@@ -154,12 +157,17 @@ impl Driver {
     }
 }
 
-/// Starts a network's dnsmasq, whose record is in the status before and afterwards.
+/// Ends the processes that are left of a network's dnsmasq and starts it. The status has its record
+/// before and afterwards.
 pub(super) async fn serve(
     program: &Path,
     config: &DhcpDns,
     status: &mut Status,
 ) -> Result<(), DriverError> {
+    if status.dnsmasq {
+        // The new record replaces this one, by which those processes are found.
+        Dnsmasq::end(status.served.as_ref(), &config.files).await?;
+    }
     let mut record = Dnsmasq::plan(program, config)?;
     (status.dnsmasq, status.served) = (true, Some(record.clone()));
     status.write()?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::place::{Place, Whereabouts};
 use super::{parse, spare};
-use crate::dnsmasq;
+use crate::dnsmasq::{self, Files};
 use crate::firewall::{Backend, Recorded, ZoneChange};
 use crate::link::Undo;
 use crate::link::sysctl::Change;
@@ -139,6 +139,15 @@ impl Status {
     /// Where it was started, as seen from here.
     pub fn whereabouts(&self) -> Whereabouts {
         self.place.as_ref().map_or(Whereabouts::Here, Place::whereabouts)
+    }
+
+    /// Whether its dnsmasq may run in a PID namespace that this process cannot see, while the
+    /// network is in this network namespace.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        self.dnsmasq
+            && self.whereabouts() == Whereabouts::Here
+            && (self.served.as_ref())
+                .is_some_and(|record| record.is_out_of_reach(&Files::in_dir(&self.dir)))
     }
 
     /// Takes over the record of a setting that another network changed and this one still needs.

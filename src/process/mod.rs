@@ -62,9 +62,9 @@ pub use detached::detach;
 pub use interfaces::Interfaces;
 pub use kvm::{KvmOutcome, KvmStep, try_kvm};
 pub use namespace::{
-    Elsewhere, Namespace, boot_id, find_network_namespace, network_namespace,
-    network_namespace_cookie, network_namespace_cookie_of, network_namespace_of, pid_namespace,
-    try_namespace,
+    Elsewhere, Namespace, boot_id, find_network_namespace, is_host_pid_namespace,
+    network_namespace, network_namespace_cookie, network_namespace_cookie_of, network_namespace_of,
+    pid_namespace, pid_namespace_of, try_namespace,
 };
 pub use packet_socket::{PacketSocket, Received};
 pub use pidfd::Handle;

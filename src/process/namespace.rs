@@ -1,9 +1,11 @@
 //! Namespaces: whether this process may make one, which one it is in, and whether one still exists.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -58,12 +60,16 @@ const SO_NETNS_COOKIE: libc::c_int = 71;
 /// What is known about a network namespace that this process is not in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Elsewhere {
-    /// This file is the namespace: nsenter(1) can enter it there.
+    /// This file is the namespace: nsenter(1) can enter it there. It is a mount that this process
+    /// sees, or /proc/PID/ns/net; no other user has chosen the path.
     At(PathBuf),
+    /// Only open files refer to the namespace, of which this is one. Its process can exchange it.
+    Open(PathBuf),
     /// No process, no open file and no mount that this process can see refers to the namespace, and
     /// this process sees all of them.
     Gone,
-    /// This process sees only a part of the host, and the namespace is not in that part.
+    /// This process sees only a part of the host, and the namespace is not in that part; or only a
+    /// mount in another mount namespace refers to the namespace, whose owner chose the path.
     Unknown,
 }
 
@@ -95,7 +101,10 @@ pub fn network_namespace_cookie() -> Option<u64> {
 /// The cookie of the network namespace that this file is; `None` where this process cannot enter it.
 /// A child enters, so that this process stays where it is.
 pub fn network_namespace_cookie_of(file: &Path) -> Option<u64> {
-    let file = fs::File::open(file).ok()?;
+    // The file of another process may have become a FIFO, which would block.
+    let mut options = fs::OpenOptions::new();
+    let file =
+        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(file).ok()?;
     let (mut answer, child_end) = io::pipe().ok()?;
     // SAFETY: the child makes system calls alone, allocates nothing, and ends by _exit.
     let pid = unsafe {
@@ -136,6 +145,19 @@ pub fn pid_namespace() -> io::Result<String> {
     identity(Path::new("/proc/self/ns/pid"))
 }
 
+/// Whether this process is in the host's PID namespace, in which all processes have a number.
+pub fn is_host_pid_namespace() -> bool {
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|is| is.ino() == HOST_PID_NAMESPACE)
+}
+
+/// The PID namespace of a process, in the form of [`network_namespace`].
+///
+/// # Errors
+/// The process has ended, or this process may not know that (ptrace(2)).
+pub fn pid_namespace_of(pid: Pid) -> io::Result<String> {
+    identity(Path::new(&format!("/proc/{pid}/ns/pid")))
+}
+
 /// A number that the kernel draws at each boot (proc_sys_kernel(5)).
 ///
 /// # Errors
@@ -155,8 +177,14 @@ fn identity(path: &Path) -> io::Result<String> {
 /// A namespace that only a socket keeps alive, whose process is elsewhere, counts as gone: no
 /// program could enter it.
 pub fn find_network_namespace(of: &str) -> Elsewhere {
-    let mut search = Search { of, whole: true, seen: BTreeSet::new() };
-    let host = fs::metadata("/proc/self/ns/pid").is_ok_and(|is| is.ino() == HOST_PID_NAMESPACE);
+    let mut search = Search { of, whole: true, seen: BTreeSet::new(), open: None, mounted: false };
+    let own = Path::new("/proc/self");
+    if let Some(point) = search.mount_point(own)
+        && search.is(&point)
+    {
+        return Elsewhere::At(point);
+    }
+    let host = is_host_pid_namespace();
     let Ok(processes) = fs::read_dir("/proc") else { return Elsewhere::Unknown };
     for entry in processes.flatten() {
         let (name, path) = (entry.file_name(), entry.path());
@@ -170,7 +198,12 @@ pub fn find_network_namespace(of: &str) -> Elsewhere {
         // The host's init is in the first namespace; root without CAP_SYS_PTRACE cannot look.
         search.whole |= before && host && name == "1";
     }
-    if search.whole && host { Elsewhere::Gone } else { Elsewhere::Unknown }
+    match search.open {
+        _ if search.mounted => Elsewhere::Unknown,
+        Some(file) => Elsewhere::Open(file),
+        None if search.whole && host => Elsewhere::Gone,
+        None => Elsewhere::Unknown,
+    }
 }
 
 /// A search for a network namespace.
@@ -180,10 +213,15 @@ struct Search<'a> {
     whole: bool,
     /// The mount namespaces whose mounts were looked at.
     seen: BTreeSet<PathBuf>,
+    /// An open file that is the namespace.
+    open: Option<PathBuf>,
+    /// Whether another mount namespace has a mount of the namespace.
+    mounted: bool,
 }
 
 impl Search<'_> {
-    /// Looks at a process, given its directory in /proc.
+    /// Looks at a process, given its directory in /proc. Returns the file of the namespace if the
+    /// process or a thread is in that; notes open files and mounts.
     fn process(&mut self, dir: &Path) -> Option<PathBuf> {
         if self.is(&dir.join("ns/net")) {
             return Some(dir.join("ns/net"));
@@ -198,25 +236,28 @@ impl Search<'_> {
             if link.is_ok_and(|to| to.as_os_str().as_encoded_bytes().starts_with(b"net:["))
                 && self.is(&fd)
             {
-                return Some(fd);
+                self.open = Some(fd);
             }
         }
         let mounts = fs::read_link(dir.join("ns/mnt"));
         let mounts = self.note(mounts)?;
-        if self.seen.insert(mounts) { self.mounted(dir) } else { None }
+        if self.seen.insert(mounts) {
+            self.mounted |= self.mount_point(dir).is_some();
+        }
+        None
     }
 
-    /// Looks at the mounts that a process sees (proc_pid_mountinfo(5)).
-    fn mounted(&mut self, dir: &Path) -> Option<PathBuf> {
+    /// Where a process sees the namespace mounted (proc_pid_mountinfo(5)).
+    fn mount_point(&mut self, dir: &Path) -> Option<PathBuf> {
         let text = fs::read(dir.join("mountinfo"));
         let text = self.note(text)?;
         let (_, inode) = self.of.split_once(':')?;
         let root = format!("net:[{inode}]");
-        let line = String::from_utf8_lossy(&text);
-        let mut lines = line.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let found = lines.find(|fields| fields.get(3) == Some(&root.as_str()))?;
-        let point = found.get(4)?.trim_start_matches('/');
-        Some(dir.join("root").join(point))
+        text.split(|byte| *byte == b'\n').find_map(|line| {
+            let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+            let is_it = fields.get(3) == Some(&root.as_bytes());
+            is_it.then(|| unescaped(fields.get(4).copied().unwrap_or_default()))
+        })
     }
 
     /// Whether a file is the namespace.
@@ -242,9 +283,37 @@ impl Search<'_> {
     }
 }
 
+/// A path in mountinfo, where the kernel writes blanks and backslashes as three octal digits.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|_| first == b'\\');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                path.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                path.push(first);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_point_is_read_back_from_its_octal_form() {
+        for (field, path) in [("/a\\040b\\134c", "/a b\\c"), ("/a\\9", "/a\\9"), ("/a", "/a")] {
+            assert_eq!(unescaped(field.as_bytes()), Path::new(path));
+        }
+    }
 
     #[test]
     fn the_own_namespace_is_found_and_one_that_never_was_is_gone() {
