@@ -73,6 +73,35 @@ fn starve(scene: &PortScene) {
     std::thread::sleep(Duration::from_millis(500));
 }
 
+/// Asks for an address with the guest's own MAC address in `chaddr`, but of this type and length and
+/// with further bytes behind it, and through this relay.
+fn starve_with(scene: &PortScene, number: u8, kind: u8, length: u8, relay: [u8; 4]) {
+    /// Ethernet's, IPv4's and UDP's headers.
+    const MESSAGE: usize = 14 + 20 + 8;
+    let options = [53, 1, REQUEST, 50, 4, 10, 2, 3, 100 + number, 54, 4, 10, 2, 3, 254];
+    let request = asks(REQUEST, VM.mac).options(&[&options]);
+    for frame in [asks(DISCOVER, VM.mac), request] {
+        let mut bytes = frame.bytes();
+        let message = &mut bytes[MESSAGE..];
+        (message[1], message[2]) = (kind, length);
+        message[24..28].copy_from_slice(&relay);
+        message[34..44].fill(number + 1);
+        scene.write(Station::Vnet0, &bytes);
+    }
+}
+
+/// Clients that dnsmasq tells from the guest, though they have its MAC address.
+const OTHER_TYPES: [(u8, u8); 7] = [(1, 5), (1, 8), (1, 10), (1, 16), (0, 6), (6, 6), (32, 6)];
+
+/// Tries all of [`OTHER_TYPES`], and a relay in the bridge's network.
+fn starve_with_other_types(scene: &PortScene) {
+    for ((kind, length), number) in OTHER_TYPES.into_iter().zip(0..) {
+        starve_with(scene, number, kind, length, [0; 4]);
+    }
+    starve_with(scene, 15, 1, 6, [10, 2, 3, 4]);
+    std::thread::sleep(Duration::from_millis(500));
+}
+
 /// Takes an address for the guest itself.
 fn lease(scene: &PortScene) -> bool {
     let request = asks(REQUEST, VM.mac).options(&[
@@ -99,6 +128,8 @@ fn a_strictly_filtered_guest_leases_addresses_for_its_own_mac_alone() {
             .unwrap();
         starve(&scene);
         assert_eq!(leases(&scene), 0, "leases of forged clients");
+        starve_with_other_types(&scene);
+        assert_eq!(leases(&scene), 0, "leases of other hardware types, lengths and relays");
         // The begin of a packet that ends before the client's address, and the rest.
         let whole = asks(DISCOVER, [2, 0, 0, 0, 2, 1]).bytes();
         let (head, message) = (&whole[..34], &whole[34..]);
@@ -113,6 +144,9 @@ fn a_strictly_filtered_guest_leases_addresses_for_its_own_mac_alone() {
         assert!(lease(&scene), "a lease for the guest's own address");
         scene.unbind(Station::Vnet0);
         scene.bind(Station::Vnet0, "clean-traffic", &[("IP", "10.2.3.4")]).unwrap();
+        starve_with_other_types(&scene);
+        let count = leases(&scene);
+        assert!(count > 3, "the attack by types works through clean-traffic: {count}");
         starve(&scene);
         assert!(leases(&scene) > 15, "the attack works through clean-traffic: {}", leases(&scene));
     }
@@ -129,6 +163,7 @@ fn a_guest_that_is_learnt_leases_no_addresses_of_forged_clients() {
         let _server = serve(&scene);
         scene.bind(Station::Vnet0, "clean-traffic-strict", &[]).unwrap();
         starve(&scene);
+        starve_with_other_types(&scene);
         assert_eq!(leases(&scene), 0, "leases of forged clients");
         assert!(lease(&scene), "a lease for the guest's own address");
         scene.unbind(Station::Vnet0);

@@ -239,11 +239,11 @@ fn what_cannot_be_explained_is_one_line() {
     let missing = dir.path().join("none.pcap");
     let mac = ["--mac", "52:54:00:11:22:33"];
     for (args, expected) in [
-        (vec!["clean-traffic", "--frame", DHCP], "needs values for MAC, IP"),
+        (vec!["clean-traffic", "--frame", DHCP], "add a parameter for each, -p MAC=... -p IP=..."),
         (vec!["allow-arp", "--frame", DHCP], "which way the frames go is not known"),
         (vec!["allow-arp", "--frame", "ffff", mac[0], mac[1]], "frame 1: 2 bytes are no"),
         (vec!["allow-arp", "--frame", "fff"], "it is not a frame"),
-        (vec!["allow-arp"], "is missing"),
+        (vec!["allow-arp"], "explain NAME --frame HEX, or --pcap FILE"),
         (
             vec!["allow-arp", "--pcap", missing.to_str().unwrap(), mac[0], mac[1]],
             "none.pcap: No such",

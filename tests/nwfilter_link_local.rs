@@ -123,6 +123,30 @@ fn a_filter_decides_about_bpdus_before_the_bridge() {
     assert_eq!(bpdus(&scene), 2, "an accepted BPDU");
 }
 
+#[test]
+fn the_next_command_filters_link_local_frames_of_a_renamed_port_again() {
+    if !have_root("the_next_command_filters_link_local_frames_of_a_renamed_port_again") {
+        return;
+    }
+    let scene = scene("nftables");
+    let forged = |last: u8| {
+        let mac = [2, 0, 0, 0, 9, last];
+        scene.write(Station::Vnet0, &link_local(LLDP, mac, &[0x88, 0xcc]));
+        learnt(&scene, mac)
+    };
+    scene.bind(Station::Vnet0, "no-mac-spoofing", &[]).unwrap();
+    assert_eq!(forged(1), None, "bound");
+    scene.netns.ip("link set vnet0 name px");
+    scene.bind(Station::Vnet1, "no-mac-spoofing", &[]).unwrap();
+    assert_eq!(forged(2), None, "another port was bound after the rename");
+    scene.netns.ip("link set px name vnet0");
+    scene.unbind(Station::Vnet1);
+    assert_eq!(forged(3), None, "another port was released after the rename");
+    scene.netns.ip("link set vnet0 name px");
+    scene.define("other", "").unwrap();
+    assert_eq!(forged(4), None, "a filter was defined after the rename");
+}
+
 /// Whether a UDP packet from this address, sent to the host by a link-local frame, arrives.
 fn reaches_host(scene: &PortScene, from: std::net::Ipv4Addr) -> bool {
     let socket = scene.netns.inside(|| UdpSocket::bind((BRIDGE.v4, 4000)).unwrap());

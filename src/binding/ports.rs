@@ -1,8 +1,9 @@
 //! Which interfaces the statuses are about.
 //!
-//! A port is its interface's number; its name may change. nftables' rules go with the number and
-//! stay; those of iptables know names alone, so the next command that changes something writes the
-//! new name down and makes all rules anew ([`super::unsettled`]).
+//! A port is its interface's number; its name may change. nftables' rules in the bridge's table go
+//! with the number and stay. Those of iptables know names alone, and so does the ingress hook of
+//! link-local frames since Linux 6.16. So the next command that takes the lock writes the new name
+//! down and makes all rules anew ([`super::unsettled`]).
 //!
 //! Numbers are those of one network namespace, and so is the state directory: the file that is locked
 //! names the namespace. Another one has a directory of its own.

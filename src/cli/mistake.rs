@@ -91,6 +91,9 @@ pub(super) fn one_line(error: &clap::Error) -> UsageError {
             let instead = if arg.contains("SHELL") {
                 let shells = clap_complete::Shell::value_variants().iter().map(ToString::to_string);
                 format!("use {}", either(&shells.collect::<Vec<_>>()))
+            } else if option == "--frame" {
+                // The capture takes its place.
+                format!("write {} NAME --frame HEX, or --pcap FILE", caller(error))
             } else {
                 format!("write {} {}", caller(error), plain(&arg))
             };
@@ -293,6 +296,10 @@ mod tests {
             ("probe extra", "unexpected argument \"extra\"; drop it"),
             ("network define", "FILE is missing; write netlaunch network define FILE"),
             ("network start", "NAME is missing; write netlaunch network start NAME"),
+            (
+                "nwfilter explain clean-traffic",
+                "--frame HEX is missing; write netlaunch nwfilter explain NAME --frame HEX, or --pcap FILE",
+            ),
             ("network start a b", "unexpected argument \"b\"; drop it"),
             (
                 "network start a/b",

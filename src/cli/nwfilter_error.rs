@@ -42,7 +42,7 @@ pub(crate) enum NwfilterError {
     )]
     Neither(String),
     /// No rules can be made of a filter with these variables.
-    #[error(transparent)]
+    #[error("{error}{options}", error = .0, options = parameters(.0))]
     Tree(Box<TreeError>),
     /// A rule of a filter makes no sense.
     #[error(transparent)]
@@ -106,6 +106,16 @@ impl NwfilterError {
         };
         if callers { super::USAGE } else { super::FAILED }
     }
+}
+
+/// The options that a filter lacks; empty for other mistakes.
+fn parameters(error: &TreeError) -> String {
+    let TreeError::Variables { missing, .. } = error else { return String::new() };
+    let mut names: Vec<&str> = missing.iter().map(|used| used.name.as_str()).collect();
+    names.dedup();
+    names.iter().enumerate().fold(String::new(), |text, (at, name)| {
+        format!("{text}{} -p {name}=...", if at == 0 { "," } else { "" })
+    })
 }
 
 impl From<BindingError> for NwfilterError {

@@ -54,6 +54,10 @@ pub fn limits(port: &InterfaceName, rules: &PortRules) -> Vec<Limit> {
 pub fn link_local(port: &InterfaceName, rules: &PortRules, backend: Backend) -> Option<String> {
     const FRAMES: &str = "the guest's frames to 01:80:c2:00:00:00 to 0f (STP, LLDP and others)";
     let why = match backend {
+        // nftables refuses stateful rules where the bridge family cannot track connections.
+        Backend::Iptables if rules.is_stateful() => {
+            "ebtables has no hook before the bridge's own handling, and the filter needs connection tracking; a kernel without nf_conntrack_bridge can do only one of both".to_owned()
+        }
         Backend::Iptables => {
             "ebtables has no hook before the bridge's own handling; use firewall_backend = \"nftables\" in nwfilter.conf".to_owned()
         }

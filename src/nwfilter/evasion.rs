@@ -4,13 +4,14 @@
 //! puts the forged packet behind a VLAN tag or into another protocol, and hosts read it there. This
 //! is a property of all rules together, so it is found by trying: the judge of
 //! [`super::explain`] gets a forged packet plain and in each encapsulation. The names of filters play
-//! no part. The addresses are those for documentation, so a filter that allows exactly those is
-//! misjudged.
+//! no part. Frames have the guest's addresses and those that the rules name. Forged addresses are those
+//! for documentation, so a filter that allows exactly those is misjudged.
 //!
 //! Besides, a filter that ties the guest to its addresses may still let it speak as a DHCP server or
 //! a router, or take a server's leases under other clients' names. libvirt's filters do, so that is
 //! said by `check` alone.
 
+mod named;
 mod probe;
 
 use std::fmt::{self, Display, Formatter};
@@ -19,6 +20,7 @@ use std::net::Ipv4Addr;
 use super::explain::{Judge, Verdict, Way};
 use crate::rules::port::PortRules;
 use crate::types::Mac;
+use named::Named;
 use probe::{Encapsulation, Inner, Probe};
 
 /// A way around a filter.
@@ -60,33 +62,37 @@ impl Display for Evasion {
 }
 
 /// The ways around the rules of a guest with these addresses, and without one if it is not known.
+/// Addresses and VLANs that the rules name are tried, too.
 pub fn evasions(rules: &PortRules, mac: Mac, address: Option<Ipv4Addr>) -> Vec<Evasion> {
+    let named = Named::of(rules);
     let guest = Probe::new(mac.octets(), address);
+    let by_v4: Vec<Probe> = named.v4.iter().map(|address| guest.with_v4(*address)).collect();
+    let by_v6: Vec<Probe> = named.v6.iter().map(|address| guest.with_v6(*address)).collect();
+    let guests: Vec<Probe> = [guest].into_iter().chain(by_v4).chain(by_v6).collect();
     let verdict = |bytes: &[u8]| {
         let judged = Judge::new(rules).judge(Way::Out, bytes, bytes.len());
         judged.map_or(Verdict::Undecided, |explained| explained.verdict)
     };
     let stops = |bytes: &[u8]| verdict(bytes).stops();
     let passes = |bytes: &[u8]| verdict(bytes) == Verdict::Pass;
-
-    let forged = guest.forged();
-    let served = guest.served();
-    let clients = [("forged DHCP clients", guest.forged_client())];
     // A filter that stops the honest frame, too, does not tell the two apart.
-    let of = |all: &[(&'static str, Inner)]| -> Vec<&'static str> {
-        let honest = |inner: &Inner| guest.honest(inner).plain();
-        all.iter()
-            .filter(|(_, inner)| stops(&inner.plain()) && !stops(&honest(inner)))
-            .map(|(name, _)| *name)
-            .collect()
+    let of = |all: fn(&Probe) -> Vec<(&'static str, Inner)>| {
+        let told_apart = |guest: &Probe, inner: &Inner| {
+            stops(&inner.plain()) && !stops(&guest.honest(inner).plain())
+        };
+        some(&guests, all, &told_apart)
     };
-    let identity = of(&forged);
-    let stopped = [identity.clone(), of(&served), of(&clients)].concat();
-    let carried: Vec<&Inner> =
-        forged.iter().skip(1).chain(&served).chain(&clients).map(|(_, inner)| inner).collect();
+    let identity = of(Probe::forged);
+    let stopped = [identity.clone(), of(Probe::served), of(Probe::clients)].concat();
+    let is_carried = |form: Encapsulation, guest: &Probe| {
+        let all = [guest.forged().split_off(1), guest.served(), guest.clients()];
+        all.iter()
+            .flatten()
+            .any(|(_, inner)| form.frames(inner, &named.vlans).iter().any(|bytes| passes(bytes)))
+    };
     let by: Vec<&'static str> = Encapsulation::ALL
         .into_iter()
-        .filter(|form| carried.iter().any(|inner| form.frame(inner).is_some_and(|b| passes(&b))))
+        .filter(|form| guests.iter().any(|guest| is_carried(*form, guest)))
         .map(Encapsulation::name)
         .collect();
 
@@ -97,15 +103,30 @@ pub fn evasions(rules: &PortRules, mac: Mac, address: Option<Ipv4Addr>) -> Vec<E
     if identity.is_empty() {
         return found;
     }
-    let serves: Vec<&'static str> =
-        served.iter().filter(|(_, inner)| passes(&inner.plain())).map(|(name, _)| *name).collect();
+    let plain = |_: &Probe, inner: &Inner| passes(&inner.plain());
+    let serves = some(&guests, Probe::served, &plain);
     if !serves.is_empty() {
         found.push(Evasion::Serves(serves));
     }
-    if passes(&clients[0].1.plain()) {
+    if !some(&guests, Probe::clients, &plain).is_empty() {
         found.push(Evasion::DhcpClients);
     }
     found
+}
+
+/// The names of frames that any of the guests can be found with, each once, in their order.
+fn some(
+    guests: &[Probe],
+    all: fn(&Probe) -> Vec<(&'static str, Inner)>,
+    is_found: &dyn Fn(&Probe, &Inner) -> bool,
+) -> Vec<&'static str> {
+    let has = |guest: &Probe, at: usize| {
+        all(guest).get(at).is_some_and(|(_, inner)| is_found(guest, inner))
+    };
+    let names: Vec<&'static str> =
+        guests.first().map(all).into_iter().flatten().map(|(name, _)| name).collect();
+    let found = |at: &usize| guests.iter().any(|guest| has(guest, *at));
+    (0..names.len()).filter(found).map(|at| names[at]).collect()
 }
 
 #[cfg(test)]

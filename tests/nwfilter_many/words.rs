@@ -161,10 +161,14 @@ pub fn is_refusal(word: &Word, said: &str) -> bool {
     known.iter().any(|words| said.contains(words))
 }
 
-/// Whether it may be said of what was done.
+/// Whether a line is a note or a warning that a command may print whatever becomes of it. A loaded
+/// machine makes commands wait for the lock.
 pub fn is_said(line: &str) -> bool {
-    // On a busy host a command waits for the lock for more than two seconds, and says so.
-    [" is defined in ", " in plain frames alone", "warning: waiting for "]
-        .iter()
-        .any(|said| line.contains(said))
+    let known = [
+        " is defined in ",
+        " in plain frames alone",
+        " come to the bridge without the filter",
+        ", which is locked by the process ",
+    ];
+    known.iter().any(|words| line.contains(words))
 }

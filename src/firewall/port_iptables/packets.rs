@@ -53,14 +53,19 @@ fn iptables_test(test: &Test, version: Version, protocol: Option<u8>) -> Tested 
     let not = |negated: &bool| if *negated { "! " } else { "" };
     match test {
         Test::Hardware { field: Hardware::DhcpClient, address, negated, .. } => {
-            // Two words of four bytes that overlap, 36 and 38 bytes behind the IP header.
+            // Behind the IP header: htype and hlen at 9, giaddr at 32, chaddr at 36, which two words
+            // of four bytes that overlap test.
             let [a, b, c, d, e, f] = *address;
             let (first, last) =
                 (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([c, d, e, f]));
-            Tested::If(format!(
-                "-m u32 {}--u32 \"0x0>>0x16&0x3c@0x24={first:#x}&&0x0>>0x16&0x3c@0x26={last:#x}\"",
-                not(negated)
-            ))
+            let words = [
+                "0x8&0xffff00=0x10600".to_owned(),
+                "0x20=0x0".to_owned(),
+                format!("0x24={first:#x}"),
+                format!("0x26={last:#x}"),
+            ];
+            let words = words.map(|word| format!("0x0>>0x16&0x3c@{word}")).join("&&");
+            Tested::If(format!("-m u32 {}--u32 \"{words}\"", not(negated)))
         }
         Test::Hardware { address, negated, .. } => {
             Tested::If(format!("-m mac {}--mac-source {}", not(negated), colons(*address)))

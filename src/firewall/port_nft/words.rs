@@ -86,8 +86,9 @@ pub(super) fn hardware(field: Hardware, address: [u8; 6], mask: [u8; 6], negated
         Hardware::ArpTarget => ("@nh,144,48", hex),
         Hardware::StpRoot => ("@nh,80,48", hex),
         Hardware::StpSender => ("@nh,176,48", hex),
-        // Behind UDP's 8 bytes and 28 of the message.
-        Hardware::DhcpClient => ("@th,288,48", hex),
+        // UDP's header has 8 bytes. In the message, htype and hlen are at 1, giaddr at 24, chaddr
+        // at 28.
+        Hardware::DhcpClient => ("@th,72,16 0x0106 @th,256,32 0x0 @th,288,48", hex),
     };
     let masked: [u8; 6] = std::array::from_fn(|i| address[i] & mask[i]);
     if mask == [0; 6] {

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub(super) struct Probe {
     mac: [u8; 6],
     address: Ipv4Addr,
+    address_v6: Ipv6Addr,
 }
 
 /// A packet, and the frame's addresses and EtherType.
@@ -19,7 +20,7 @@ pub(super) struct Inner {
 /// A form of frames in which a host finds a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encapsulation {
-    /// A VLAN tag of VLAN 0 (IEEE 802.1Q, 6.9), which hosts take off.
+    /// A VLAN tag: of VLAN 0 (IEEE 802.1Q, 6.9), which hosts take off, or of a VLAN that is named.
     Vlan,
     /// Two tags (IEEE 802.1ad).
     QinQ,
@@ -47,7 +48,18 @@ const ICMPV6: u8 = 58;
 
 impl Probe {
     pub(super) fn new(mac: [u8; 6], address: Option<Ipv4Addr>) -> Self {
-        Probe { mac, address: address.unwrap_or(Ipv4Addr::new(192, 0, 2, 1)) }
+        let address = address.unwrap_or(Ipv4Addr::new(192, 0, 2, 1));
+        Probe { mac, address, address_v6: LINK_V6 }
+    }
+
+    /// The guest with another address.
+    pub(super) fn with_v4(&self, address: Ipv4Addr) -> Self {
+        Probe { address, ..*self }
+    }
+
+    /// The guest with another IPv6 address.
+    pub(super) fn with_v6(&self, address_v6: Ipv6Addr) -> Self {
+        Probe { address_v6, ..*self }
     }
 
     /// Frames under other addresses than the guest's; the first has another MAC address.
@@ -73,14 +85,14 @@ impl Probe {
         let advertisement = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
         vec![
             ("a DHCP server", self.v4(self.address, Ipv4Addr::BROADCAST, &answer)),
-            ("a DHCPv6 server", self.v6(LINK_V6, LINK_V6, UDP, &answer_v6)),
-            ("an IPv6 router", self.v6(LINK_V6, ALL_NODES, ICMPV6, &advertisement)),
+            ("a DHCPv6 server", self.v6(self.address_v6, LINK_V6, UDP, &answer_v6)),
+            ("an IPv6 router", self.v6(self.address_v6, ALL_NODES, ICMPV6, &advertisement)),
         ]
     }
 
     /// A DHCP client's question in the name of another client (RFC 2131, 4.1).
-    pub(super) fn forged_client(&self) -> Inner {
-        self.client(OTHER_MAC)
+    pub(super) fn clients(&self) -> Vec<(&'static str, Inner)> {
+        vec![("forged DHCP clients", self.client(OTHER_MAC))]
     }
 
     fn client(&self, address: [u8; 6]) -> Inner {
@@ -92,7 +104,7 @@ impl Probe {
     pub(super) fn honest(&self, forged: &Inner) -> Inner {
         match (forged.ether_type, forged.to) {
             (0x0806, _) => self.inner(BROADCAST, 0x0806, arp(self.mac, self.address)),
-            (0x86dd, _) => self.v6(LINK_V6, OTHER_V6, UDP, &udp(1000, 2000, &[0; 18])),
+            (0x86dd, _) => self.v6(self.address_v6, OTHER_V6, UDP, &udp(1000, 2000, &[0; 18])),
             (_, BROADCAST) => self.client(self.mac),
             _ => self.v4(self.address, PEER, &udp(1000, 2000, &[0; 18])),
         }
@@ -157,12 +169,18 @@ impl Encapsulation {
         }
     }
 
+    /// The frames with a packet in this form, a tagged one for each of these VLANs.
+    pub(super) fn frames(self, inner: &Inner, vlans: &[u16]) -> Vec<Vec<u8>> {
+        let vlans = if self == Encapsulation::Vlan { vlans } else { &[0] };
+        vlans.iter().filter_map(|vlan| self.frame(inner, *vlan)).collect()
+    }
+
     /// The frame with a packet in this form; MPLS and PPPoE have none for ARP.
-    pub(super) fn frame(self, inner: &Inner) -> Option<Vec<u8>> {
+    fn frame(self, inner: &Inner, vlan: u16) -> Option<Vec<u8>> {
         let kind = inner.ether_type.to_be_bytes();
         let length = |more: usize| ((inner.body.len() + more) as u16).to_be_bytes();
         let header = match (self, inner.ether_type) {
-            (Encapsulation::Vlan, _) => [&[0x81, 0, 0, 0], kind.as_slice()].concat(),
+            (Encapsulation::Vlan, _) => [&[0x81, 0], vlan.to_be_bytes().as_slice(), &kind].concat(),
             (Encapsulation::QinQ, _) => {
                 [&[0x88, 0xa8, 0, 0, 0x81, 0, 0, 0], kind.as_slice()].concat()
             }

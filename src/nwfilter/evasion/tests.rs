@@ -80,3 +80,32 @@ fn a_guest_can_serve_and_starve_dhcp_through_libvirts_filters_and_not_through_th
     let kinds = vec!["a DHCP server", "a DHCPv6 server", "an IPv6 router"];
     assert!(open.contains(&Evasion::Serves(kinds)), "{open:?}");
 }
+
+#[test]
+fn filters_of_literal_addresses_are_tried_with_those_addresses() {
+    let drop = |element: &str| format!("<rule action='drop' direction='out'>{element}</rule>");
+    let back = |element: &str| {
+        format!("<rule action='return' direction='out' priority='100'>{element}</rule>")
+    };
+    for rules in [
+        drop("<ip match='no' srcipaddr='198.51.100.7'/>"),
+        drop("<ip match='no' srcipaddr='198.51.100.0' srcipmask='24'/>"),
+        back("<ip srcipaddr='198.51.100.7'/>") + &drop("<ip/>"),
+        drop("<ipv6 match='no' srcipaddr='fe80::1'/>"),
+        drop("<arp match='no' arpsrcipaddr='198.51.100.7'/>"),
+    ] {
+        let found = found(&[], &rules);
+        assert!(forms(&found).contains(&"a VLAN tag"), "{rules}: {found:?}");
+        let mac = |e: &Evasion| matches!(e, Evasion::Encapsulated { stopped, .. } if stopped.iter().any(|s| s.contains("MAC")));
+        assert!(!found.iter().any(mac), "no MAC address is tested: {rules}: {found:?}");
+    }
+}
+
+#[test]
+fn a_tag_of_a_vlan_that_the_filter_accepts_is_tried() {
+    let own = "<rule action='drop' direction='out'><ip match='no' srcipaddr='$IP'/></rule>";
+    let accept = "<rule action='accept' direction='out' priority='100'><vlan vlanid='5'/></rule>";
+    let drop = "<rule action='drop' direction='out'><vlan/></rule>";
+    assert!(!forms(&found(&[], &format!("{own}{drop}"))).contains(&ALL[0]));
+    assert!(forms(&found(&[], &format!("{own}{accept}{drop}"))).contains(&ALL[0]));
+}

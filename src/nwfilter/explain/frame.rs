@@ -134,8 +134,13 @@ impl<'a> Frame<'a> {
             }
             Hardware::StpRoot => self.bpdu(10),
             Hardware::StpSender => self.bpdu(22),
-            Hardware::DhcpClient => array(self.transport()?, 36)
-                .filter(|_| self.packet.is_some_and(|packet| packet.protocol == UDP)),
+            Hardware::DhcpClient => {
+                let datagram = self.transport()?;
+                let is_udp = self.packet.is_some_and(|packet| packet.protocol == UDP);
+                let is_ethernet = array(datagram, 9) == Some([1, 6]);
+                let is_direct = array(datagram, 32) == Some([0; 4]);
+                array(datagram, 36).filter(|_| is_udp && is_ethernet && is_direct)
+            }
         }
     }
 

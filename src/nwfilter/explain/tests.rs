@@ -291,3 +291,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_dhcp_client_has_hardware_type_1_six_bytes_and_no_relay() {
+    let client = |kind: u8, length: u8, relay: u8| {
+        let mut message = vec![1, kind, length, 0];
+        message.resize(27, 0);
+        message.push(relay);
+        message.extend([2, 0, 0, 0, 0, 1]);
+        message.resize(240, 0);
+        let size = 8 + message.len() as u16;
+        let ports = [68, 67, size, 0].map(u16::to_be_bytes);
+        let mut packet = vec![0x45, 0];
+        packet.extend((20 + size).to_be_bytes());
+        packet.extend([0, 1, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255]);
+        packet.extend(ports.as_flattened());
+        packet.extend(message);
+        let bytes = [[0xff; 6].as_slice(), &[2, 0, 0, 0, 0, 1, 8, 0], &packet].concat();
+        let frame = Frame::read(&bytes, bytes.len()).unwrap();
+        frame.hardware(Hardware::DhcpClient)
+    };
+    assert_eq!(client(1, 6, 0), Some([2, 0, 0, 0, 0, 1]));
+    let others = [(1, 5), (1, 8), (1, 10), (1, 16), (0, 6), (6, 6), (32, 6)];
+    for (kind, length) in others {
+        assert_eq!(client(kind, length, 0), None, "htype {kind}, hlen {length}");
+    }
+    assert_eq!(client(1, 6, 9), None, "a relay");
+}

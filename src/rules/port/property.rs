@@ -96,7 +96,9 @@ pub enum Hardware {
     StpRoot,
     /// STP: the sending bridge's.
     StpSender,
-    /// DHCP: the client's, `chaddr` of the message (RFC 2131, 2). A rule that tests it is one for UDP.
+    /// DHCP: the client's, `chaddr` of the message (RFC 2131, 2). It is there with hardware type 1, a
+    /// length of six bytes and no relay (`giaddr` 0): servers tell clients apart by all `hlen` bytes,
+    /// and give a relay's clients leases, too. A rule that tests it is one for UDP.
     DhcpClient,
 }
 
