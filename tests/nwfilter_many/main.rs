@@ -106,7 +106,8 @@ impl Worker<'_> {
                 true
             }
             Some(2) => {
-                let refused = said.lines().count() == 1 && is_refusal(word, said.trim_end());
+                let refusals: Vec<_> = said.lines().filter(|line| !is_said(line)).collect();
+                let refused = matches!(refusals[..], [line] if is_refusal(word, line));
                 assert!(refused, "{word:?}: {said}");
                 false
             }

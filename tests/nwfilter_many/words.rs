@@ -161,7 +161,14 @@ pub fn is_refusal(word: &Word, said: &str) -> bool {
     known.iter().any(|words| said.contains(words))
 }
 
-/// Whether it may be said of what was done.
+/// Whether a line is a note or a warning that a command may print whatever becomes of it. A loaded
+/// machine makes commands wait for the lock.
 pub fn is_said(line: &str) -> bool {
-    line.contains(" is defined in ") || line.contains(" in plain frames alone")
+    let known = [
+        " is defined in ",
+        " in plain frames alone",
+        " come to the bridge without the filter",
+        ", which is locked by ",
+    ];
+    known.iter().any(|words| line.contains(words))
 }
