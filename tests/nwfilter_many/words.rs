@@ -168,7 +168,7 @@ pub fn is_said(line: &str) -> bool {
         " is defined in ",
         " in plain frames alone",
         " come to the bridge without the filter",
-        ", which is locked by the process ",
+        ", which is locked by ",
     ];
     known.iter().any(|words| line.contains(words))
 }
