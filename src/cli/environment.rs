@@ -132,6 +132,11 @@ impl Environment {
         std::env::split_paths(path).filter(|dir| dir.is_absolute()).collect()
     }
 
+    /// The service manager's socket, for readiness (sd_notify(3)).
+    pub fn notify_socket(&self) -> Option<&OsStr> {
+        self.var("NOTIFY_SOCKET")
+    }
+
     /// The user's editor, a command with its arguments as a shell writes them.
     pub fn editor(&self) -> &OsStr {
         self.var("VISUAL").or_else(|| self.var("EDITOR")).unwrap_or(OsStr::new("vi"))

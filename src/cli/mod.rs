@@ -23,6 +23,7 @@ mod nwfilter_explain;
 mod orders;
 mod probe;
 mod ps;
+mod ready;
 mod reload;
 pub mod request;
 mod run;
