@@ -217,7 +217,7 @@ fn bindings(job: &Job, environment: &Environment) -> Result<Option<Bindings>, Fa
     if job.request.filter.is_none() {
         return Ok(None);
     }
-    let config_dir = environment.config_dir().ok_or(NwfilterError::NoDirectory)?;
+    let config_dir = environment.config_dir()?.ok_or(NwfilterError::NoDirectory)?;
     Ok(Some(nwfilter::bindings(&config_dir, environment)?))
 }
 
@@ -252,11 +252,7 @@ fn report(plan: &Plan) {
 }
 
 /// Prints the arguments for QEMU and says that they can be used.
-fn serve(
-    plan: &Plan,
-    ready: Option<OwnedFd>,
-    environment: &Environment,
-) -> Result<(), Failure> {
+fn serve(plan: &Plan, ready: Option<OwnedFd>, environment: &Environment) -> Result<(), Failure> {
     print(format!("{}\n", plan::shell_line(&plan.qemu.args)).as_bytes())?;
     signal_ready(ready, environment)
 }
