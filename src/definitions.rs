@@ -113,7 +113,8 @@ impl DefinitionDir {
 
     /// The names of the files. Others than `NAME.xml` are not ours.
     fn names<N: FromStr>(&self) -> Result<Vec<N>, FileError> {
-        let entries = match fs::read_dir(&self.0) {
+        let opened = Dir::open(&self.0, Trust::Way).and_then(|_| fs::read_dir(&self.0));
+        let entries = match opened {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed("read", &self.0)(error)),
@@ -198,7 +199,7 @@ impl DefinitionLock<'_> {
         let (parent, name) = split(path)?;
         let dir = match parent == self.of {
             true => None,
-            false => Some(Dir::open(parent, Trust::Links)?),
+            false => Some(Dir::open(parent, Trust::Way)?),
         };
         Ok((dir, name))
     }
@@ -214,7 +215,8 @@ impl DefinitionLock<'_> {
 /// # Errors
 /// [`FileError`] when it is there and cannot be read.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
-    match input::start(path, MAX_BYTES as u64 + 1, Pipes::Refused) {
+    let checked = Dir::check_file(path);
+    match checked.and_then(|()| input::start(path, MAX_BYTES as u64 + 1, Pipes::Refused)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("read", path)(error)),
@@ -222,5 +224,5 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 }
 
 fn make(dir: &Path) -> Result<Dir, FileError> {
-    Dir::make(dir, Trust::Links, Modes::all(0o755)).map_err(failed("make the directory", dir))
+    Dir::make(dir, Trust::Way, Modes::all(0o755)).map_err(failed("make the directory", dir))
 }

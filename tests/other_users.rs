@@ -247,3 +247,72 @@ fn the_umask_changes_no_mode() {
         }
     }
 }
+
+#[test]
+fn a_configuration_that_another_user_can_change_is_refused() {
+    if !have_root("a_configuration_that_another_user_can_change_is_refused") {
+        return;
+    }
+    for (who, user) in [(As::User, USER), (As::Root, 0)] {
+        let scene = Scene::new(who);
+        let conf = |dir: &Path, owner: u32, mode: u32| {
+            let file = dir.join("netlaunch.conf");
+            fs::write(&file, "mtu = 1").unwrap();
+            chown(&file, Some(owner), Some(owner)).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        // A file that is used has a mistake, with status 2.
+        let own = scene.dir("own", user, 0o775);
+        conf(&own, user, 0o664);
+        let linked = scene.sandbox.path("linked");
+        symlink(&own, &linked).unwrap();
+        let roots = scene.dir("roots", 0, 0o755);
+        symlink(own.join("netlaunch.conf"), roots.join("netlaunch.conf")).unwrap();
+        let theirs = scene.dir("theirs", ATTACKER, 0o755);
+        conf(&theirs, ATTACKER, 0o644);
+        let below = scene.dir("theirs/netlaunch", user, 0o755);
+        conf(&below, user, 0o644);
+        let open = scene.dir("open", user, 0o777);
+        conf(&open, user, 0o644);
+        let foreign_file = scene.dir("foreign_file", user, 0o755);
+        conf(&foreign_file, ATTACKER, 0o644);
+        let open_file = scene.dir("open_file", user, 0o755);
+        conf(&open_file, user, 0o666);
+        let link = scene.sandbox.path("link");
+        scene.link(&own, &link);
+        for (dir, code, why) in [
+            (&own, 2, "is not an MTU"),
+            (&linked, 2, "is not an MTU"),
+            (&roots, 2, "is not an MTU"),
+            (&theirs, 125, "belongs to user 54321"),
+            (&below, 125, "belongs to user 54321"),
+            (&open, 125, "can be written by other users"),
+            (&foreign_file, 125, "belongs to user 54321"),
+            (&open_file, 125, "can be written by other users"),
+            (&link, 125, "is a symbolic link of user 54321"),
+        ] {
+            let mut command = scene.sandbox.netlaunch(&["ps"]);
+            command.env("NETLAUNCH_CONFIG_DIR", dir);
+            let output = finish(command);
+            let said = text(&output.stderr);
+            let is = (output.status.code(), said.contains(why), said.lines().count());
+            assert_eq!(is, (Some(code), true, 1), "{who:?} {}: {said}", dir.display());
+        }
+        if who == As::User {
+            let mut command = scene.sandbox.netlaunch(&["ps"]);
+            command.env_remove("NETLAUNCH_CONFIG_DIR").env("XDG_CONFIG_HOME", &theirs);
+            let output = finish(command);
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(125), "{said}");
+            assert!(said.contains("is not safe"), "{said}");
+        }
+        // Definitions below a directory of another user's are not used, either.
+        let config = scene.sandbox.path("config");
+        let networks = config.join("networks");
+        fs::create_dir(&networks).unwrap();
+        chown(&networks, Some(ATTACKER), Some(ATTACKER)).unwrap();
+        let output = finish(scene.sandbox.netlaunch(&["network", "list"]));
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains("belongs to user 54321"), "{said}");
+    }
+}

@@ -55,7 +55,7 @@ mod status;
 mod unsettled;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::time::Duration;
 
 use crate::firewall::port_nft::Extras;
@@ -154,9 +154,9 @@ impl Bindings {
         &self.store
     }
 
-    /// The directories that it uses: of definitions and of state.
-    pub fn dirs(&self) -> [PathBuf; 2] {
-        [self.settings.config_dir.clone(), self.settings.state_dir.clone()]
+    /// The directory of its state.
+    pub fn state_dir(&self) -> &path::Path {
+        &self.settings.state_dir
     }
 
     fn dir(&self) -> PathBuf {

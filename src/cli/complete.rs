@@ -181,7 +181,7 @@ fn names(arg: &Arg, path: &[&str]) -> Option<Names> {
 
 /// Reads the names; none where they cannot be read.
 fn read(names: Names, environment: &Environment) -> Vec<String> {
-    let config_dir = environment.config_dir();
+    let config_dir = environment.config_dir().ok().flatten();
     let mut found: Vec<String> = match (names, &config_dir) {
         (Names::Networks, Some(dir)) => {
             let (networks, _) = NetworkStore::new(dir).list().unwrap_or_default();

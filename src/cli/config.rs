@@ -13,6 +13,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, de};
 
 use super::args::{self, BackendArg, LogFormat, TransportArg};
+use crate::dir::Dir;
 use crate::input::{self, Pipes};
 use crate::plan::{AddressChoice, Family};
 use crate::printable::printable;
@@ -103,6 +104,17 @@ pub enum ConfigError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another user can change what the configuration directory holds.
+    #[error(
+        "the configuration directory {} is not safe: {source}; use one that you or root own and no other user can write, or set NETLAUNCH_CONFIG_DIR to such a one",
+        dir.display()
+    )]
+    Untrusted {
+        /// The directory.
+        dir: PathBuf,
+        /// Which part of its path, and why.
+        source: io::Error,
+    },
     /// Something in it is wrong.
     #[error("{}{mistake}", path.display())]
     Content {
@@ -117,7 +129,7 @@ impl ConfigError {
     /// The exit status: 2 for a mistake in the file, 125 where netlaunch could not read it.
     pub fn status(&self) -> u8 {
         match self {
-            ConfigError::Read { .. } => 125,
+            ConfigError::Read { .. } | ConfigError::Untrusted { .. } => 125,
             ConfigError::Content { .. } => 2,
         }
     }
@@ -157,7 +169,8 @@ pub(super) fn read_with<T>(
     path: &Path,
     parse: fn(&[u8]) -> Result<T, Mistake>,
 ) -> Result<Option<T>, ConfigError> {
-    let bytes = match input::read(path, MAX_BYTES, Pipes::Refused) {
+    let checked = Dir::check_file(path);
+    let bytes = match checked.and_then(|()| input::read(path, MAX_BYTES, Pipes::Refused)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),

@@ -153,6 +153,7 @@ async fn run(
     let started = Spawn::new(&path, argv)
         .env(&environment.for_children())
         .mask(signals.mask_before())
+        .inherit()
         .start();
     let mut editor = started.map_err(|error| match error {
         SpawnError::Exec { source, .. } => source,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
-use crate::dir::{Dir, Trust};
+use super::config::ConfigError;
+use crate::dir::{Dir, Trust, Untrusted};
 use crate::launch::LaunchRoot;
 use crate::probe::Prober;
 use crate::state::LOCK_LIMIT;
@@ -60,7 +61,21 @@ impl Environment {
     }
 
     /// The configuration directory; `None` where an ordinary user has no home.
-    pub fn config_dir(&self) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// [`ConfigError::Untrusted`] for a directory that is there and that another user can change.
+    pub fn config_dir(&self) -> Result<Option<PathBuf>, ConfigError> {
+        let Some(dir) = self.config_path() else { return Ok(None) };
+        match Dir::open(&dir, Trust::Way) {
+            Err(source) if Untrusted::in_error(&source).is_some() && dir.exists() => {
+                Err(ConfigError::Untrusted { dir, source })
+            }
+            // The readers of its files report all other errors, and check the way again.
+            _ => Ok(Some(dir)),
+        }
+    }
+
+    fn config_path(&self) -> Option<PathBuf> {
         self.own_dir("NETLAUNCH_CONFIG_DIR").or_else(|| {
             if self.is_root() {
                 return Some("/etc/netlaunch".into());
@@ -130,6 +145,11 @@ impl Environment {
     pub fn path(&self) -> Vec<PathBuf> {
         let path = self.var("PATH").unwrap_or_else(|| OsStr::new("/usr/bin:/bin"));
         std::env::split_paths(path).filter(|dir| dir.is_absolute()).collect()
+    }
+
+    /// The service manager's socket, for readiness (sd_notify(3)).
+    pub fn notify_socket(&self) -> Option<&OsStr> {
+        self.var("NOTIFY_SOCKET")
     }
 
     /// The user's editor, a command with its arguments as a shell writes them.
@@ -222,7 +242,11 @@ mod tests {
             (7, &[], None),
             (7, &[("NETLAUNCH_CONFIG_DIR", "/c")], Some("/c")),
         ] {
-            assert_eq!(environment(user, vars).config_dir(), dir.map(PathBuf::from), "{vars:?}");
+            assert_eq!(
+                environment(user, vars).config_dir().unwrap(),
+                dir.map(PathBuf::from),
+                "{vars:?}"
+            );
         }
     }
 

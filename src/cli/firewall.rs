@@ -23,7 +23,7 @@ pub(super) fn firewall(
     environment: &Environment,
     runtime: impl FnOnce() -> Result<Runtime, Failure>,
 ) -> Result<u8, Failure> {
-    let config_dir = environment.config_dir().ok_or(NetworkError::NoDirectory)?;
+    let config_dir = environment.config_dir()?.ok_or(NetworkError::NoDirectory)?;
     match verb {
         FirewallVerb::Reload { follow: true } => {
             runtime()?.block_on(follow::follow(&config_dir, environment))?;

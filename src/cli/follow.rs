@@ -10,6 +10,7 @@ use std::path::Path;
 use super::Failure;
 use super::environment::Environment;
 use super::network::NetworkError;
+use super::ready;
 use super::reload::reload;
 use crate::firewall::Watch;
 
@@ -21,7 +22,7 @@ pub(super) async fn follow(config_dir: &Path, environment: &Environment) -> Resu
     let mut watch = Watch::open(&environment.system_bus()).await.map_err(NetworkError::from)?;
     put_back(config_dir, environment).await;
     // What is ready is the listening: networks can be started, and put right, later.
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+    if let Err(error) = ready::notify(environment.notify_socket()) {
         tracing::warn!("cannot tell the service manager that firewalld is followed: {error}");
     }
     loop {

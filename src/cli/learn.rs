@@ -181,8 +181,8 @@ pub(super) async fn learn(
     };
     let next = learning.map_err(NwfilterError::from)?;
     let kept = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
-    let dirs = bindings.dirs();
-    if let Err(error) = keep_only_for(&kept, &dirs.each_ref().map(|dir| dir.as_path())) {
+    let dirs = [bindings.state_dir()];
+    if let Err(error) = keep_only_for(&kept, &dirs) {
         tracing::warn!("the process keeps its privileges: {error}");
     }
     if took_over {

@@ -23,6 +23,7 @@ mod nwfilter_explain;
 mod orders;
 mod probe;
 mod ps;
+mod ready;
 mod reload;
 pub mod request;
 mod run;
@@ -205,7 +206,7 @@ fn ready_descriptor(number: RawFd) -> Result<OwnedFd, Failure> {
 }
 
 fn configuration(environment: &Environment) -> Result<Config, ConfigError> {
-    match environment.config_dir() {
+    match environment.config_dir()? {
         Some(dir) => config::read(&dir.join("netlaunch.conf")),
         None => Ok(Config::default()),
     }

@@ -125,7 +125,7 @@ pub(super) fn network(
     environment: &Environment,
     runtime: impl FnOnce() -> Result<Runtime, Failure>,
 ) -> Result<u8, Failure> {
-    let config_dir = environment.config_dir().ok_or(NetworkError::NoDirectory)?;
+    let config_dir = environment.config_dir()?.ok_or(NetworkError::NoDirectory)?;
     let store = NetworkStore::new(&config_dir);
     match verb {
         NetworkVerb::List { json } => {
@@ -228,7 +228,7 @@ pub(super) async fn target(
     name: &NetworkName,
     environment: &Environment,
 ) -> Result<Target, NetworkError> {
-    let config_dir = environment.config_dir().ok_or(NetworkError::NoDirectory)?;
+    let config_dir = environment.config_dir()?.ok_or(NetworkError::NoDirectory)?;
     Ok(driver(&config_dir, environment)?.target(name).await?)
 }
 

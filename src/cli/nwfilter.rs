@@ -36,7 +36,7 @@ pub(super) fn nwfilter(
     environment: &Environment,
     runtime: impl FnOnce() -> Result<Runtime, Failure>,
 ) -> Result<u8, Failure> {
-    let config_dir = environment.config_dir().ok_or(NwfilterError::NoDirectory)?;
+    let config_dir = environment.config_dir()?.ok_or(NwfilterError::NoDirectory)?;
     let store = FilterStore::new(&config_dir);
     let bindings = || bindings(&config_dir, environment);
     match verb {
@@ -159,7 +159,7 @@ impl Filtered {
     ) -> Result<Option<Self>, NwfilterError> {
         // The kernel gives the tap its number when it is made.
         let Ok(port) = "nltap0".parse() else { return Ok(None) };
-        let config_dir = environment.config_dir().ok_or(NwfilterError::NoDirectory)?;
+        let config_dir = environment.config_dir()?.ok_or(NwfilterError::NoDirectory)?;
         let binding = Binding {
             owner: None,
             port,

@@ -1,7 +1,6 @@
 //! `netlaunch [OPTIONS] [-- QEMU [ARGS]...]`: run, serve, print.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
 use nix::sys::signal::Signal;
@@ -12,7 +11,7 @@ use super::nwfilter::{self, Filtered};
 use super::nwfilter_error::NwfilterError;
 use super::orders::Orders;
 use super::request::Job;
-use super::{Failure, network, print, print_json, print_text};
+use super::{Failure, network, print, print_json, print_text, ready};
 use crate::binding::Bindings;
 use crate::facts::Facts;
 use crate::launch::{self, LaunchError, Order, Outcome, Running, Surroundings, launch};
@@ -72,7 +71,7 @@ pub(super) async fn run(
     match begun {
         Begun::Done(plan) => {
             report(&plan);
-            serve(&plan, ready)?;
+            serve(&plan, ready, environment)?;
             Ok(0)
         }
         Begun::Running(running) => {
@@ -143,7 +142,10 @@ async fn supervise(
     environment: &Environment,
 ) -> Result<Outcome, Failure> {
     let with_qemu = running.plan().qemu.program.is_some();
-    let told = if with_qemu { signal_ready(ready) } else { serve(running.plan(), ready) };
+    let told = match with_qemu {
+        true => signal_ready(ready, environment),
+        false => serve(running.plan(), ready, environment),
+    };
     if let Err(failure) = told {
         running.stop().await;
         return Err(failure);
@@ -215,7 +217,7 @@ fn bindings(job: &Job, environment: &Environment) -> Result<Option<Bindings>, Fa
     if job.request.filter.is_none() {
         return Ok(None);
     }
-    let config_dir = environment.config_dir().ok_or(NwfilterError::NoDirectory)?;
+    let config_dir = environment.config_dir()?.ok_or(NwfilterError::NoDirectory)?;
     Ok(Some(nwfilter::bindings(&config_dir, environment)?))
 }
 
@@ -250,24 +252,24 @@ fn report(plan: &Plan) {
 }
 
 /// Prints the arguments for QEMU and says that they can be used.
-fn serve(plan: &Plan, ready: Option<OwnedFd>) -> Result<(), Failure> {
+fn serve(plan: &Plan, ready: Option<OwnedFd>, environment: &Environment) -> Result<(), Failure> {
     print(format!("{}\n", plan::shell_line(&plan.qemu.args)).as_bytes())?;
-    signal_ready(ready)
+    signal_ready(ready, environment)
 }
 
-/// Tells whoever waits that the network serves: a line to `--ready-fd`, a message to the service
-/// manager (sd_notify(3)).
-fn signal_ready(ready: Option<OwnedFd>) -> Result<(), Failure> {
-    if let Some(fd) = ready {
-        match File::from(fd).write_all(b"READY=1\n") {
-            // Whoever asked for it does not care any more.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(Failure::system("tell --ready-fd that the network serves")(error));
-            }
-            _ => {}
+/// Reports that the network serves: a line to `--ready-fd`, a message to the service manager.
+fn signal_ready(ready: Option<OwnedFd>, environment: &Environment) -> Result<(), Failure> {
+    match ready.map(ready::report) {
+        Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+            tracing::warn!("--ready-fd is full and not read: readiness is not reported there");
         }
+        // A reader that has gone does not wait for the line.
+        Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(Failure::system("tell --ready-fd that the network serves")(error));
+        }
+        _ => {}
     }
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+    if let Err(error) = ready::notify(environment.notify_socket()) {
         tracing::warn!("cannot tell the service manager that the network serves: {error}");
     }
     Ok(())

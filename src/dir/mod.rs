@@ -71,6 +71,14 @@ impl Dir {
         }
     }
 
+    /// Checks that only the caller and root can change the file at `path` or what that path means.
+    ///
+    /// # Errors
+    /// As [`Dir::open`]; `NotFound` where there is no file.
+    pub(crate) fn check_file(path: &Path) -> io::Result<()> {
+        walk::check_file(path)
+    }
+
     /// Opens a directory for reading, as flock(2) needs it.
     ///
     /// # Errors

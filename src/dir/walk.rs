@@ -24,7 +24,7 @@ const MAX_LINKS: usize = 40;
 /// How much of a path must be out of other users' hands. Links of other users are never followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// Nothing but the links. For a directory that the user names and whose content is checked.
+    /// Nothing but the links. For the removal of unfinished files.
     Links,
     /// The last directory belongs to the caller or to root, and others cannot write it, or only as
     /// in the temporary directory (the sticky bit). The user names it, and it may lie in another
@@ -177,6 +177,31 @@ pub(super) fn walk(path: &Path, trust: Trust, modes: Option<Modes>) -> io::Resul
         trusted.check(&last, path)?;
     }
     Ok(at)
+}
+
+/// Checks that no other user can change what the file at `path` says: each directory and link on the
+/// way and the file belong to the caller or to root, and no other user can write them.
+pub(super) fn check_file(path: &Path) -> io::Result<()> {
+    let trusted = Trusted { caller: geteuid().as_raw(), root: fstat(&start("/")?)?.st_uid };
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let (parent, name) = super::split(&path)?;
+        let dir = walk(parent, Trust::Way, None)?;
+        let Some(target) = link(dir.as_fd(), name, &path, &trusted)? else {
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let is = fstat(openat(&dir, name, flags, Mode::empty())?)?;
+            if !trusted.owns(&is) {
+                return Err(Untrusted::Owner { path, owner: is.st_uid }.into());
+            }
+            let regular = is.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
+            return match regular && open_to_others(&is) {
+                true => Err(Untrusted::Open(path).into()),
+                false => Ok(()),
+            };
+        };
+        path = parent.join(target);
+    }
+    Err(Errno::ELOOP.into())
 }
 
 /// How a directory on the way is opened.

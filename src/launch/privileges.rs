@@ -6,8 +6,8 @@
 //!   back at the end. It is also all that programs executed from then on can get.
 //! - CAP_NET_RAW as well where that guest has a filter: the legacy iptables tools do not work
 //!   without, and a filter's rules are changed while the guest runs.
-//! - CAP_DAC_OVERRIDE only where the launch directory, or those of the filters' definitions and
-//!   states, lie in somebody else's directory (a state directory in a user's home): root owns them
+//! - CAP_DAC_OVERRIDE only where the launch directory, or that of the filters' states, lies in
+//!   another user's directory (a state directory in a user's home): root owns them
 //!   itself and needs nothing to change them.
 //!
 //! QEMU of another user's is ended by its guard, which keeps CAP_KILL for that
@@ -43,7 +43,7 @@ impl Running {
         let mut dirs = vec![self.plan.dir.parent().unwrap_or(Path::new("/")).to_owned()];
         if let Some(bindings) = &self.filtered {
             kept.push(Capability::CAP_NET_RAW);
-            dirs.extend(bindings.dirs());
+            dirs.push(bindings.state_dir().to_owned());
         }
         let dirs: Vec<&Path> = dirs.iter().map(|dir| dir.as_path()).collect();
         keep_only_for(&kept, &dirs)

@@ -175,7 +175,7 @@ impl Running {
         }
         let qemu = &self.plan.qemu;
         if let (Some(program), Some(argv)) = (&qemu.program, qemu.argv()) {
-            let mut spawn = Spawn::new(program, &argv).env(&around.env);
+            let mut spawn = Spawn::new(program, &argv).env(&around.env).inherit();
             if let Some(account) = account {
                 spawn = spawn.account(account);
             }

@@ -292,6 +292,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_a_program_that_inherits_gets_the_callers_descriptors() {
+        let (read, _write) = nix::unistd::pipe().unwrap();
+        // Without close-on-exec, as a caller of netlaunch leaves it.
+        let inherited = nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_DUPFD(70)).unwrap();
+        let script = format!("test -e /proc/self/fd/{inherited}");
+        assert!(shell(&script).inherit().start().unwrap().wait().await.success());
+        for isolation in [Isolation::Guard, Isolation::PidNamespace] {
+            let Ok(mut child) = shell(&script).isolation(isolation).start() else {
+                assert_eq!(isolation, Isolation::PidNamespace, "needs root");
+                continue;
+            };
+            assert_eq!(child.wait().await.code(), Some(1), "{isolation:?}");
+        }
+        nix::unistd::close(inherited).unwrap();
+    }
+
+    #[tokio::test]
     async fn descriptors_arrive_under_their_numbers() {
         // The numbers are likely ones of ours, which must not get in the way.
         for number in [3, 4, 5, 9] {

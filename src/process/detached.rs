@@ -10,6 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::inherited::close_on_exec;
+
 /// Starts a program in a session of its own, away from our terminal and our standard descriptors,
 /// with our environment and directory. It inherits `fds` under the numbers that they have here, and
 /// nothing else; its standard output is `output`, or nothing.
@@ -43,21 +45,4 @@ pub fn detach(
         });
     }
     command.spawn().map(drop)
-}
-
-/// Has execve close every descriptor but the standard ones. (Not before: std reports through one of
-/// its own that it failed.) Async-signal-safe.
-fn close_on_exec() {
-    let (first, last) = (3 as libc::c_ulong, libc::c_ulong::from(u32::MAX));
-    let flags = libc::c_ulong::from(libc::CLOSE_RANGE_CLOEXEC);
-    // SAFETY: both calls change a flag of numbers and no memory; a number that is not open is
-    // answered with an error.
-    unsafe {
-        if libc::syscall(libc::SYS_close_range, first, last, flags) != 0 {
-            // Before Linux 5.11: one by one, up to what any default limit allows.
-            for fd in 3..65536 {
-                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-            }
-        }
-    }
 }

@@ -6,6 +6,7 @@
 
 use libc::{c_char, c_int, c_ulong, pid_t};
 
+use super::inherited::close_on_exec;
 use super::output::Drain;
 use super::privileges::{Become, become_user, keep_kill};
 
@@ -30,6 +31,8 @@ pub(super) struct Prepared {
     pub(super) parent: c_int,
     /// The pipe, the file in memory and the log of [`super::output`]; -1 for each that is not there.
     pub(super) output: [c_int; 3],
+    /// Whether the program also gets every other descriptor that this process would pass on.
+    pub(super) inherit: bool,
     /// Whether guard and program leave our process group, and with it our terminal.
     pub(super) own_group: bool,
     /// Whether the guard is the init of new PID and mount namespaces.
@@ -218,6 +221,10 @@ unsafe fn program_main(p: &Prepared, guard: pid_t) -> ! {
         go_with(guard);
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::send(p.socket, [STARTED].as_ptr().cast(), 1, libc::MSG_NOSIGNAL);
+        if !p.inherit {
+            // dup2 clears the flag again for the descriptors that the program gets.
+            close_on_exec();
+        }
         for i in 0..p.fds_len {
             let (from, to) = *p.fds.add(i);
             if libc::dup2(from, to) < 0 {

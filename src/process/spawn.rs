@@ -68,6 +68,7 @@ pub struct Spawn {
     fds: Vec<(OwnedFd, RawFd)>,
     mask: Option<SigSet>,
     own_group: bool,
+    inherit: bool,
     isolation: Isolation,
     reveal: Option<Reveal>,
     account: Option<Account>,
@@ -77,8 +78,8 @@ pub struct Spawn {
 
 impl Spawn {
     /// The program at `program`, which is not looked up in PATH, with `argv` (the first entry is
-    /// the program's own name). It starts with no environment, our standard descriptors, our
-    /// signal mask, in our process group, under a guard.
+    /// the program's own name). It starts with no environment, our standard descriptors and no
+    /// other, our signal mask, in our process group, under a guard.
     pub fn new(program: &Path, argv: &[OsString]) -> Self {
         Spawn {
             program: program.to_owned(),
@@ -88,6 +89,7 @@ impl Spawn {
             fds: Vec::new(),
             mask: None,
             own_group: false,
+            inherit: false,
             isolation: Isolation::Guard,
             reveal: None,
             account: None,
@@ -118,6 +120,13 @@ impl Spawn {
     /// Hands over an open file under descriptor `number` (3 or more).
     pub fn fd(mut self, fd: OwnedFd, number: RawFd) -> Self {
         self.fds.push((fd, number));
+        self
+    }
+
+    /// Passes on every descriptor that this process was started with, too: the caller of netlaunch
+    /// can name them on QEMU's command line (`-add-fd`, `fd=`).
+    pub fn inherit(mut self) -> Self {
+        self.inherit = true;
         self
     }
 
@@ -243,6 +252,7 @@ impl Spawn {
             report: report_end.as_raw_fd(),
             parent: parent.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             output: output.as_ref().map_or([-1; 3], Output::descriptors),
+            inherit: self.inherit,
             own_group: self.own_group,
             namespace: self.isolation == Isolation::PidNamespace,
             mask: *mask.as_ref(),

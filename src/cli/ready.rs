@@ -1,0 +1,153 @@
+//! Reporting readiness to a descriptor and to the service manager (sd_notify(3)).
+//!
+//! The receiver may be full and never be read, and a write that blocks would keep netlaunch from
+//! its signals. Each message is therefore sent without blocking, for at most [`LIMIT`]. The caller
+//! shares its descriptor's open file description, so O_NONBLOCK is never set there: a socket takes
+//! MSG_DONTWAIT, a pipe is opened anew, and all else is polled before the write.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
+
+/// How long a full receiver is waited for.
+const LIMIT: Duration = Duration::from_millis(500);
+/// The message.
+const READY: &[u8] = b"READY=1\n";
+
+/// Writes the line to a descriptor of the caller's and closes it.
+///
+/// # Errors
+/// `WouldBlock` where it cannot take the line within [`LIMIT`], else the kernel's.
+pub(super) fn report(fd: OwnedFd) -> io::Result<()> {
+    let file = File::from(fd);
+    let kind = file.metadata()?.file_type();
+    if kind.is_socket() {
+        return send_within(file.as_fd());
+    }
+    if kind.is_fifo() {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let options = libc::O_NONBLOCK | libc::O_NOCTTY;
+        match OpenOptions::new().write(true).custom_flags(options).open(path) {
+            Ok(mut pipe) => return within(|| pipe.write_all(READY), file.as_fd()),
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            // The pipe of another user, or no /proc: polled as all else.
+            Err(_) => {}
+        }
+    }
+    wait(file.as_fd(), LIMIT)?;
+    (&file).write_all(READY)
+}
+
+/// Sends the message to the service manager's socket, as NOTIFY_SOCKET names it.
+///
+/// # Errors
+/// As [`report`].
+pub(super) fn notify(address: Option<&OsStr>) -> io::Result<()> {
+    let Some(address) = address else { return Ok(()) };
+    let socket = UnixDatagram::unbound()?;
+    // A blocking connect(2) of a datagram socket never waits.
+    match address.as_bytes().strip_prefix(b"@") {
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            socket.connect_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name)?)?;
+        }
+        None => socket.connect(address)?,
+    }
+    send_within(socket.as_fd())
+}
+
+fn send_within(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    within(|| send(socket.as_raw_fd(), READY, flags).map(drop).map_err(Into::into), socket)
+}
+
+/// Tries `attempt` until it does not answer `WouldBlock`, for at most [`LIMIT`].
+fn within(mut attempt: impl FnMut() -> io::Result<()>, fd: BorrowedFd<'_>) -> io::Result<()> {
+    let end = Instant::now() + LIMIT;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait(fd, end.saturating_duration_since(Instant::now()))?;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Waits until `fd` takes bytes, for at most `limit`.
+fn wait(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now()).as_millis() as u16;
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::from(left)) {
+            Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(Errno::EINTR) => {}
+            // A short pause keeps a descriptor that is ready and yet refuses from a busy loop.
+            Ok(_) if limit.is_zero() => return Err(io::ErrorKind::WouldBlock.into()),
+            other => return other.map(drop).map_err(Into::into),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// Fills a descriptor that stays blocking.
+    fn fill(fd: BorrowedFd<'_>) {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        while nix::unistd::write(fd, b"x").is_ok() {}
+        fcntl(fd, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    }
+
+    #[test]
+    fn a_full_receiver_blocks_no_report() {
+        let (_read, write) = nix::unistd::pipe().unwrap();
+        fill(write.as_fd());
+        assert_eq!(report(write).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let (a, _b) = UnixStream::pair().unwrap();
+        fill(a.as_fd());
+        assert_eq!(report(a.into()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _manager = UnixDatagram::bind(&path).unwrap();
+        let other = UnixDatagram::unbound().unwrap();
+        other.connect(&path).unwrap();
+        fill(other.as_fd());
+        let error = notify(Some(path.as_os_str())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_report_arrives_and_leaves_the_callers_flags() {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        report(write.try_clone().unwrap()).unwrap();
+        let flags = nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+        assert_eq!(flags & libc::O_NONBLOCK, 0);
+        drop(write);
+        let mut text = Vec::new();
+        File::from(read).read_to_end(&mut text).unwrap();
+        assert_eq!(text, READY);
+        let (a, mut b) = UnixStream::pair().unwrap();
+        report(a.into()).unwrap();
+        text.clear();
+        b.read_to_end(&mut text).unwrap();
+        assert_eq!(text, READY);
+    }
+}
