@@ -197,9 +197,9 @@ fn text(path: &Path) -> Result<Option<Vec<u8>>, StatusError> {
         Err(source) => return Err(StatusError::io("read", path)(source)),
     };
     dir.read(name, MAX_BYTES).map_err(|source| match source.raw_os_error() {
-        Some(_) => StatusError::io("read", path)(source),
-        // The kernel did not refuse to read it: it is no regular file, or too large.
-        None => StatusError::Damaged { path: path.to_owned(), what: source.to_string() },
+        Some(errno) if errno != libc::ELOOP => StatusError::io("read", path)(source),
+        // It is a link, no regular file, or too large; to read it again changes nothing.
+        _ => StatusError::Damaged { path: path.to_owned(), what: source.to_string() },
     })
 }
 

@@ -30,7 +30,7 @@ const DAMAGES: [(&str, &str); 9] = [
     ("newer", "was written by a newer netlaunch"),
     ("directory", "is damaged"),
     ("FIFO", "is damaged"),
-    ("loop", "cannot read"),
+    ("loop", "symbolic links"),
 ];
 
 /// Damages a file; returns its text of before.

@@ -48,7 +48,13 @@ impl Bindings {
         let changed = async {
             let binding = self.binding(&status)?;
             let filters = self.store.tree(&binding.filter)?;
-            let wanted = self.wanted(&[(status.clone(), binding)], &filters)?;
+            let bound = [(status.clone(), binding)];
+            let mut wanted = self.wanted(&bound, &filters)?;
+            // The lease was saved a moment ago, so a read that failed is tried once more: without it
+            // the guest would wait until it speaks again.
+            if wanted.iter().any(|wanted| wanted.address != address) {
+                wanted = self.wanted(&bound, &filters)?;
+            }
             let keeping = self.keeping(&status);
             let change = keeping.change(&tools, wanted, &stale, &live);
             // A change that was cut short is for the next command, which knows the settings.
