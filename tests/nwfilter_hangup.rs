@@ -6,11 +6,10 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::time::Duration;
 
 use common::port_scene::{PortScene, Station};
-use common::{USER, have_root, start, text, wait_until};
+use common::{have_root, start, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -31,10 +30,6 @@ fn all_ports_have_the_backend_that_is_set_by_then() {
         return;
     }
     let scene = PortScene::new(Some("nftables"));
-    // Closed to whoever may not pass over permissions, as what is in a user's home is.
-    let config = scene.sandbox.path("config");
-    chown(&config, Some(USER), Some(USER)).unwrap();
-    fs::set_permissions(&config, fs::Permissions::from_mode(0o700)).unwrap();
     scene.bind(Station::Vnet0, "clean-traffic", &[("IP", "10.2.3.4")]).unwrap();
     let stand_in = "case $* in *'-netdev help'*) echo tap; exit;; esac\nexec sleep 600";
     let qemu = scene.sandbox.script("qemu", stand_in);
