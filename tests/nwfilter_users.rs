@@ -118,8 +118,14 @@ fn definitions_that_roots_ports_use_are_roots() {
         }
         assert_eq!(fs::read_to_string(definitions.join("test.xml")).unwrap(), before);
     }
-    // Where no port uses any of them they are whose they may be.
+    // Where no port uses any of them they belong to their user, if no other user can write them.
     scene.unbind(Station::Vnet0);
+    let entries = fs::read_dir(&definitions).unwrap().map(|entry| entry.unwrap().path());
+    for path in entries.chain([definitions.clone()]) {
+        let mode = if path.is_dir() { 0o755 } else { 0o644 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        chown(&path, Some(USER), Some(USER)).unwrap();
+    }
     let file = document(&scene, "test", TELNET);
     done(as_user(&scene, &link, &["define", &file])).unwrap();
 }
