@@ -71,7 +71,7 @@ impl Status {
         })
     }
 
-    /// What is shown of it where its document cannot be read.
+    /// This status as one that cannot be used, because of `error`.
     pub(super) fn damaged(&self, dir: &Path, error: BindingError) -> Damaged {
         let path = path(dir, &self.port);
         let error = match error {

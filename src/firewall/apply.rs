@@ -53,7 +53,7 @@ pub enum ApplyError {
     HalfDone {
         /// The failure.
         error: ToolError,
-        /// What undoing it said.
+        /// The errors of undoing it.
         undo: Vec<ToolError>,
     },
 }

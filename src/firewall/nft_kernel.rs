@@ -53,7 +53,7 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// What will prove that this text was committed, and the text with its mark. `None` for a text
+    /// The proof that this text was committed, and the text with its mark; `None` for a text
     /// that does not begin with one of our tables.
     pub(super) fn of(text: &str) -> Option<(Self, String)> {
         let table = text.lines().next()?.strip_prefix("add table ")?;

@@ -41,7 +41,7 @@ pub enum PortError {
     HalfDone {
         /// The failure.
         error: ToolError,
-        /// What undoing it said.
+        /// The errors of undoing it.
         undo: Vec<ToolError>,
     },
 }
