@@ -1,8 +1,8 @@
-//! The network as the guest sees it: its own address, the gateway, the DNS server.
+//! An IPv4 address that a guest can have.
 //!
-//! passt takes any 32 bits as an address (measured: a network address goes to the guest as it is,
-//! and without a netmask Debian 12's passt derives a mask of one bit), so what is sane is decided
-//! here, before any program sees it.
+//! [`HostAddress::new`] checks an address before any program gets it, because passt accepts any 32
+//! bits. Measured: passt gives a network address to the guest unchanged, and Debian 12's passt
+//! derives a mask of one bit if the netmask is missing.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -11,31 +11,33 @@ use std::str::FromStr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::checked_text::string_conversions;
+
 /// An IPv4 address that a host can have, with the prefix length of its subnet (`10.0.2.15/24`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct HostAddress(Ipv4Net);
+pub struct HostAddress(pub(super) Ipv4Net);
 
-/// Why a text is no address for a guest.
+/// The reason why a guest cannot have an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Not `A.B.C.D/PREFIX`.
+    /// The text does not have the form `A.B.C.D/PREFIX`.
     #[error("{0:?} is not an IPv4 address with a prefix length: write one such as 10.0.2.15/24")]
     Form(String),
-    /// An IPv6 address.
+    /// The text is an IPv6 address.
     #[error(
         "{0:?} is an IPv6 address, and only the guest's IPv4 address can be set: write one such as 10.0.2.15/24, or 'host'"
     )]
     V6(String),
-    /// An address of a block that no host may have.
+    /// The address belongs to a block that no host may use.
     #[error("{address} is {what}, which no guest can have: use a private one such as 10.0.2.15/24")]
     Block {
         /// The address.
         address: Ipv4Addr,
-        /// What the block is.
+        /// The kind of block, in words.
         what: &'static str,
     },
-    /// The prefix leaves no room for a guest and a gateway.
+    /// The subnet is too small for a guest and a gateway, or larger than a /8.
     #[error(
         "a subnet of /{prefix} has no room for a guest and its gateway: use a prefix length from 8 to 30"
     )]
@@ -43,38 +45,39 @@ pub enum AddressError {
         /// The prefix length.
         prefix: u8,
     },
-    /// The address of the subnet itself.
+    /// The address is the network address of its subnet.
     #[error("{address} is the network address of {subnet}, not a host's: use {first} to {last}")]
     Network {
         /// The address.
         address: Ipv4Addr,
         /// Its subnet.
         subnet: Ipv4Net,
-        /// The lowest address a host can have there.
+        /// The lowest address that a host can have in the subnet.
         first: Ipv4Addr,
-        /// The highest.
+        /// The highest address that a host can have in the subnet.
         last: Ipv4Addr,
     },
-    /// The subnet's broadcast address.
+    /// The address is the broadcast address of its subnet.
     #[error("{address} is the broadcast address of {subnet}, not a host's: use {first} to {last}")]
     Broadcast {
         /// The address.
         address: Ipv4Addr,
         /// Its subnet.
         subnet: Ipv4Net,
-        /// The lowest address a host can have there.
+        /// The lowest address that a host can have in the subnet.
         first: Ipv4Addr,
-        /// The highest.
+        /// The highest address that a host can have in the subnet.
         last: Ipv4Addr,
     },
 }
 
 impl HostAddress {
-    /// Checks that a host in the subnet of `prefix` bits around `address` can have that address.
+    /// Checks that a host can have `address` in its subnet of `prefix` bits.
     ///
     /// # Errors
-    /// [`AddressError`] when it is the subnet's own or broadcast address, of a special block (RFC
-    /// 6890: 0/8, 127/8, class D and E), or the prefix is not 8 to 30.
+    /// [`AddressError`] if the address is the network or broadcast address of its subnet, if it
+    /// belongs to a special block (RFC 6890: 0/8 and 127/8; class D and class E), or if the prefix
+    /// length is not 8 to 30.
     pub fn new(address: Ipv4Addr, prefix: u8) -> Result<Self, AddressError> {
         let block = |what| Err(AddressError::Block { address, what });
         match address.octets()[0] {
@@ -99,19 +102,19 @@ impl HostAddress {
         Ok(HostAddress(net))
     }
 
-    /// The address alone.
+    /// Returns the address without the prefix length.
     pub fn address(self) -> Ipv4Addr {
         self.0.addr()
     }
 
-    /// The subnet, host bits zero.
+    /// Returns the subnet, with all host bits zero.
     pub fn subnet(self) -> Ipv4Net {
         self.0.trunc()
     }
 }
 
-/// The lowest and highest host address of a subnet of at most 30 bits.
-fn edges(subnet: Ipv4Net) -> (Ipv4Addr, Ipv4Addr) {
+/// Returns the lowest and the highest host address of a subnet with a prefix of at most 30 bits.
+pub(super) fn edges(subnet: Ipv4Net) -> (Ipv4Addr, Ipv4Addr) {
     let first = u32::from(subnet.network()) + 1;
     let last = u32::from(subnet.broadcast()) - 1;
     (first.into(), last.into())
@@ -140,160 +143,21 @@ impl fmt::Display for HostAddress {
     }
 }
 
-impl TryFrom<String> for HostAddress {
-    type Error = AddressError;
-
-    fn try_from(text: String) -> Result<Self, AddressError> {
-        text.parse()
-    }
-}
-
-impl From<HostAddress> for String {
-    fn from(address: HostAddress) -> String {
-        address.to_string()
-    }
-}
-
-/// What DHCP tells the guest: the same on passt and slirp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestView {
-    /// The guest's address and subnet.
-    pub address: HostAddress,
-    /// The router, a host address of the same subnet; connections to it reach the host itself.
-    pub gateway: Ipv4Addr,
-    /// An address of the subnet whose DNS queries the backend forwards to the host's resolver.
-    pub dns: Ipv4Addr,
-}
-
-/// Subnets to try for the guest, in order, when none was asked for: the usual one of QEMU's user
-/// network first, then one of each private block (RFC 1918) that is rarely in use.
-pub const DEFAULT_VIEW: [Ipv4Net; 5] = [
-    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 2, 0), 24),
-    Ipv4Net::new_assert(Ipv4Addr::new(10, 203, 2, 0), 24),
-    Ipv4Net::new_assert(Ipv4Addr::new(172, 29, 2, 0), 24),
-    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 202, 0), 24),
-    Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 2, 0), 24),
-];
-
-/// Why an address, a gateway and a DNS server make no network together.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GuestViewError {
-    /// The gateway is elsewhere.
-    #[error(
-        "the gateway {gateway} is outside the guest's subnet {subnet}: use an address of it, or leave --gateway out"
-    )]
-    GatewayOutside {
-        /// The gateway.
-        gateway: Ipv4Addr,
-        /// The guest's subnet.
-        subnet: Ipv4Net,
-    },
-    /// The gateway is the guest.
-    #[error(
-        "the gateway {0} is the guest's own address: use another of its subnet, or leave --gateway out"
-    )]
-    GatewayIsGuest(Ipv4Addr),
-    /// The gateway is the subnet's own or broadcast address.
-    #[error(
-        "the gateway {gateway} is the {what} address of {subnet}, not a host's: use another, or leave --gateway out"
-    )]
-    GatewayNoHost {
-        /// The gateway.
-        gateway: Ipv4Addr,
-        /// "network" or "broadcast".
-        what: &'static str,
-        /// The guest's subnet.
-        subnet: Ipv4Net,
-    },
-    /// The DNS server is the guest.
-    #[error("the DNS server {0} is the guest's own address: use another, or leave --dns out")]
-    DnsIsGuest(Ipv4Addr),
-    /// The DNS server is the subnet's own or broadcast address.
-    #[error(
-        "the DNS server {0} is the network or broadcast address of the guest's subnet: use another, or leave --dns out"
-    )]
-    DnsNoHost(Ipv4Addr),
-}
-
-impl GuestView {
-    /// The view for a guest at `address`.
-    ///
-    /// Without a gateway it is the second address of the subnet (the first where that is the
-    /// guest); without a DNS server it is the next free address after the gateway, else before it,
-    /// or the gateway in a subnet that has no third address: so 10.0.2.15/24 gives 10.0.2.2 and
-    /// 10.0.2.3, as QEMU's user network does.
-    ///
-    /// # Errors
-    /// [`GuestViewError`] when the gateway or the DNS server cannot be where it was asked for.
-    pub fn new(
-        address: HostAddress,
-        gateway: Option<Ipv4Addr>,
-        dns: Option<Ipv4Addr>,
-    ) -> Result<Self, GuestViewError> {
-        let (guest, subnet) = (address.address(), address.subnet());
-        let (first, last) = edges(subnet);
-        let gateway = match gateway {
-            None => {
-                let second = Ipv4Addr::from(u32::from(first) + 1);
-                if second == guest { first } else { second }
-            }
-            Some(gateway) if !subnet.contains(&gateway) => {
-                return Err(GuestViewError::GatewayOutside { gateway, subnet });
-            }
-            Some(gateway) if gateway == guest => {
-                return Err(GuestViewError::GatewayIsGuest(gateway));
-            }
-            Some(gateway) if gateway == subnet.network() => {
-                return Err(GuestViewError::GatewayNoHost { gateway, what: "network", subnet });
-            }
-            Some(gateway) if gateway == subnet.broadcast() => {
-                return Err(GuestViewError::GatewayNoHost { gateway, what: "broadcast", subnet });
-            }
-            Some(gateway) => gateway,
-        };
-        let dns = match dns {
-            None => {
-                let after = u32::from(gateway) + 1..=u32::from(last);
-                let before = (u32::from(first)..u32::from(gateway)).rev();
-                let mut free = after.chain(before).map(Ipv4Addr::from).filter(|a| *a != guest);
-                free.next().unwrap_or(gateway)
-            }
-            Some(dns) if dns == guest => return Err(GuestViewError::DnsIsGuest(dns)),
-            Some(dns) if dns == subnet.network() || dns == subnet.broadcast() => {
-                return Err(GuestViewError::DnsNoHost(dns));
-            }
-            Some(dns) => dns,
-        };
-        Ok(GuestView { address, gateway, dns })
-    }
-
-    /// The default view in `subnet` (a /24): guest .15, gateway .2, DNS .3.
-    pub fn in_subnet(subnet: Ipv4Net) -> Result<Self, GuestViewError> {
-        let guest = Ipv4Addr::from(u32::from(subnet.network()) + 15);
-        // The host bits 15 are neither all zeros nor all ones in a subnet of 27 bits or less.
-        let net = Ipv4Net::new(guest, subnet.prefix_len()).unwrap_or(subnet);
-        GuestView::new(HostAddress(net), None, None)
-    }
-}
+string_conversions!(HostAddress, AddressError);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn ip(text: &str) -> Ipv4Addr {
-        text.parse().unwrap()
-    }
 
     #[test]
-    fn host_addresses() {
+    fn an_address_with_a_prefix_length_is_printed_as_it_was_read() {
         for good in ["10.0.2.15/24", "169.254.2.15/16", "192.0.2.1/30", "10.255.255.254/8"] {
             assert_eq!(good.parse::<HostAddress>().unwrap().to_string(), good);
         }
     }
 
     #[test]
-    fn refused_addresses_name_the_reason() {
+    fn an_error_names_the_reason_why_an_address_is_refused() {
         for (text, words) in [
             ("10.0.2.15", "prefix length"),
             ("10.0.2/24", "prefix length"),
@@ -316,79 +180,6 @@ mod tests {
         ] {
             let error = text.parse::<HostAddress>().unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn views() {
-        for (address, gateway, dns, expected) in [
-            ("10.0.2.15/24", None, None, ("10.0.2.2", "10.0.2.3")),
-            ("10.0.2.2/24", None, None, ("10.0.2.1", "10.0.2.3")),
-            ("192.0.2.1/30", None, None, ("192.0.2.2", "192.0.2.2")),
-            ("169.254.2.15/16", Some("169.254.2.2"), None, ("169.254.2.2", "169.254.2.3")),
-            ("10.0.2.15/24", Some("10.0.2.254"), None, ("10.0.2.254", "10.0.2.253")),
-            ("10.0.2.15/24", None, Some("9.9.9.9"), ("10.0.2.2", "9.9.9.9")),
-        ] {
-            let view =
-                GuestView::new(address.parse().unwrap(), gateway.map(ip), dns.map(ip)).unwrap();
-            assert_eq!((view.gateway, view.dns), (ip(expected.0), ip(expected.1)), "{address}");
-        }
-    }
-
-    #[test]
-    fn refused_views() {
-        let subnet = "10.0.2.0/24".parse().unwrap();
-        for (gateway, dns, error) in [
-            (
-                Some("10.0.3.2"),
-                None,
-                GuestViewError::GatewayOutside { gateway: ip("10.0.3.2"), subnet },
-            ),
-            (Some("10.0.2.15"), None, GuestViewError::GatewayIsGuest(ip("10.0.2.15"))),
-            (
-                Some("10.0.2.0"),
-                None,
-                GuestViewError::GatewayNoHost { gateway: ip("10.0.2.0"), what: "network", subnet },
-            ),
-            (
-                Some("10.0.2.255"),
-                None,
-                GuestViewError::GatewayNoHost {
-                    gateway: ip("10.0.2.255"),
-                    what: "broadcast",
-                    subnet,
-                },
-            ),
-            (None, Some("10.0.2.15"), GuestViewError::DnsIsGuest(ip("10.0.2.15"))),
-            (None, Some("10.0.2.255"), GuestViewError::DnsNoHost(ip("10.0.2.255"))),
-        ] {
-            let address = "10.0.2.15/24".parse().unwrap();
-            assert_eq!(GuestView::new(address, gateway.map(ip), dns.map(ip)), Err(error));
-        }
-    }
-
-    #[test]
-    fn every_default_subnet_gives_the_usual_last_bytes() {
-        for subnet in DEFAULT_VIEW {
-            let view = GuestView::in_subnet(subnet).unwrap();
-            let last = [view.address.address(), view.gateway, view.dns].map(|a| a.octets()[3]);
-            assert_eq!(last, [15, 2, 3]);
-            assert_eq!(HostAddress::new(view.address.address(), 24), Ok(view.address));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_view_never_holds_an_impossible_address(a: u32, prefix in 0u8..=33) {
-            if let Ok(address) = HostAddress::new(a.into(), prefix) {
-                let view = GuestView::new(address, None, None).unwrap();
-                let subnet = address.subnet();
-                for one in [address.address(), view.gateway, view.dns] {
-                    prop_assert!(subnet.contains(&one));
-                    prop_assert!(one != subnet.network() && one != subnet.broadcast());
-                }
-                prop_assert!(view.gateway != address.address() && view.dns != address.address());
-            }
         }
     }
 }

@@ -1,7 +1,9 @@
-//! Making a type of text that is checked once, when it is made.
+//! Macros for types whose text is checked once, when the value is made.
 
-/// A type `$name` that holds text for which `$valid` is true; anything else is `$error::$variant` with
-/// that text. It parses, displays, and goes through serde as text.
+/// Defines the type `$name` for texts that the function `$valid` accepts.
+///
+/// Parsing any other text fails with `$error::$variant`, which holds that text. The type parses,
+/// displays and serializes as text.
 macro_rules! checked_text {
     ($(#[$doc:meta])* $name:ident, $error:ident::$variant:ident, $valid:expr) => {
         $(#[$doc])*
@@ -20,7 +22,7 @@ macro_rules! checked_text {
         pub struct $name(String);
 
         impl $name {
-            /// It as text.
+            /// Returns the text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -31,9 +33,10 @@ macro_rules! checked_text {
 
             fn from_str(text: &str) -> Result<Self, $error> {
                 let valid: fn(&str) -> bool = $valid;
-                match valid(text) {
-                    true => Ok($name(text.to_owned())),
-                    false => Err($error::$variant(text.to_owned())),
+                if valid(text) {
+                    Ok($name(text.to_owned()))
+                } else {
+                    Err($error::$variant(text.to_owned()))
                 }
             }
         }
@@ -44,6 +47,15 @@ macro_rules! checked_text {
             }
         }
 
+        $crate::types::checked_text::string_conversions!($name, $error);
+    };
+}
+pub(crate) use checked_text;
+
+/// Implements the conversions from and to `String`, which serde needs, for a type that parses with
+/// `$error` and displays as the same text.
+macro_rules! string_conversions {
+    ($name:ident, $error:ident) => {
         impl TryFrom<String> for $name {
             type Error = $error;
 
@@ -54,9 +66,9 @@ macro_rules! checked_text {
 
         impl From<$name> for String {
             fn from(value: $name) -> String {
-                value.0
+                value.to_string()
             }
         }
     };
 }
-pub(crate) use checked_text;
+pub(crate) use string_conversions;

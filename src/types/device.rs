@@ -1,22 +1,23 @@
-//! Which network card the guest sees.
+//! The network card that the guest sees.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The guest's network card: a QEMU device model, or none when the caller's own QEMU arguments
-/// attach one to the netdev.
+use super::checked_text::string_conversions;
+
+/// The guest's network card: a QEMU device model, or none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Device {
-    /// No `-device`: the QEMU command has one with `netdev=ID` itself.
+    /// No `-device` argument: the caller's own QEMU arguments attach a card with `netdev=ID`.
     None,
-    /// A `-device` model such as `virtio-net-pci`.
+    /// The model of a `-device` argument, such as `virtio-net-pci`.
     Model(String),
 }
 
-/// Why a text names no device model.
+/// A text does not name a device model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a QEMU device model: write 'none' or a name such as virtio-net-pci, e1000 or virtio-net-device"
@@ -24,7 +25,7 @@ pub enum Device {
 pub struct DeviceError(pub String);
 
 impl Device {
-    /// Whether the card is a virtio one, which can be told its MTU by `host_mtu=`.
+    /// Returns whether the card is a virtio card, which takes its MTU from `host_mtu=`.
     pub fn is_virtio(&self) -> bool {
         matches!(self, Device::Model(name) if name.starts_with("virtio-net"))
     }
@@ -61,26 +62,14 @@ impl fmt::Display for Device {
     }
 }
 
-impl TryFrom<String> for Device {
-    type Error = DeviceError;
-
-    fn try_from(text: String) -> Result<Self, DeviceError> {
-        text.parse()
-    }
-}
-
-impl From<Device> for String {
-    fn from(device: Device) -> String {
-        device.to_string()
-    }
-}
+string_conversions!(Device, DeviceError);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_model_is_one_plain_word() {
+    fn a_model_is_one_word_without_commas_or_spaces() {
         assert_eq!("none".parse(), Ok(Device::None));
         assert_eq!("e1000".parse(), Ok(Device::Model("e1000".into())));
         assert!("virtio-net-device".parse::<Device>().unwrap().is_virtio());

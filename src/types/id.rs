@@ -1,17 +1,21 @@
-//! QEMU object identifiers (`id=` of a netdev).
+//! The identifier of a QEMU object (`id=` of a netdev).
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// An identifier that QEMU accepts for `id=`: a letter, then letters, digits, `-`, `.` or `_`
-/// (QEMU's manual, "id" of the option groups), at most 64 characters.
+use super::checked_text::string_conversions;
+
+/// An identifier that QEMU accepts for `id=`.
+///
+/// It is a letter, then letters, digits, `-`, `.` or `_` (QEMU's manual, "id" of the option
+/// groups), at most 64 characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Id(String);
 
-/// Why a text is no QEMU identifier.
+/// A text is not a QEMU identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a QEMU id: start with a letter, go on with letters, digits, '-', '.' or '_', 64 characters at most"
@@ -19,7 +23,7 @@ pub struct Id(String);
 pub struct IdError(pub String);
 
 impl Id {
-    /// The identifier as text.
+    /// Returns the identifier as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -51,26 +55,14 @@ impl fmt::Display for Id {
     }
 }
 
-impl TryFrom<String> for Id {
-    type Error = IdError;
-
-    fn try_from(text: String) -> Result<Self, IdError> {
-        text.parse()
-    }
-}
-
-impl From<Id> for String {
-    fn from(id: Id) -> String {
-        id.0
-    }
-}
+string_conversions!(Id, IdError);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn takes_what_qemu_takes_and_nothing_else() {
+    fn an_id_starts_with_a_letter_and_has_at_most_64_characters() {
         for good in ["net0", "n", "a-b.c_d9"] {
             assert_eq!(good.parse::<Id>().unwrap().as_str(), good);
         }

@@ -1,11 +1,15 @@
-//! Ethernet (MAC) addresses: of guests' cards, and any there can be in a frame.
+//! Ethernet (MAC) addresses: the address of a guest's card, and any address of a frame.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Any Ethernet address, groups and masks included, written as six pairs of hexadecimal digits.
+use super::checked_text::string_conversions;
+
+/// Any Ethernet address, written as six pairs of hexadecimal digits.
+///
+/// It may be a group address or a mask.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EthernetAddress([u8; 6]);
 
@@ -14,10 +18,10 @@ pub struct EthernetAddress([u8; 6]);
 #[serde(try_from = "String", into = "String")]
 pub struct Mac([u8; 6]);
 
-/// Why a text is not the address of a network card.
+/// The reason why a text is not the address of a network card.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MacError {
-    /// Not six colon-separated pairs of hexadecimal digits.
+    /// The text is not six pairs of hexadecimal digits with colons between them.
     #[error(
         "{0:?} is not a MAC address: write six pairs of hexadecimal digits, such as 52:54:00:12:34:56"
     )]
@@ -25,7 +29,7 @@ pub enum MacError {
     /// The group bit is set, so no network card can have this address (IEEE 802, I/G bit).
     #[error("{0} is a multicast MAC address: the first byte must be even, as in 52:54:00:12:34:56")]
     Multicast(String),
-    /// All bytes are zero.
+    /// All six bytes are zero.
     #[error(
         "00:00:00:00:00:00 is not the address of a network card: use one such as 52:54:00:12:34:56"
     )]
@@ -33,12 +37,12 @@ pub enum MacError {
 }
 
 impl EthernetAddress {
-    /// The address with these bytes, in the order in which they are sent.
+    /// Makes an address from its bytes, in the order in which they are sent.
     pub const fn new(octets: [u8; 6]) -> Self {
         EthernetAddress(octets)
     }
 
-    /// The six bytes in the order in which they are sent.
+    /// Returns the six bytes, in the order in which they are sent.
     pub const fn octets(self) -> [u8; 6] {
         self.0
     }
@@ -47,7 +51,7 @@ impl EthernetAddress {
 impl FromStr for EthernetAddress {
     type Err = MacError;
 
-    /// Takes one digit where two are usual, as libvirt does.
+    /// Reads six bytes of one or two digits each; libvirt accepts a single digit too.
     fn from_str(text: &str) -> Result<Self, MacError> {
         let form = || MacError::Form(text.to_owned());
         let mut bytes = [0u8; 6];
@@ -86,25 +90,35 @@ impl From<Mac> for EthernetAddress {
 }
 
 impl Mac {
-    /// An address with QEMU's prefix 52:54:00 and three random bytes.
+    /// Returns an address with QEMU's prefix 52:54:00 and three random bytes.
     pub fn random(rng: &mut impl rand::Rng) -> Self {
         let mut bytes = [0x52, 0x54, 0x00, 0, 0, 0];
         rng.fill_bytes(&mut bytes[3..]);
         Mac(bytes)
     }
 
-    /// The address for the host's end of the link to a guest that has this one.
+    /// Returns the address that is `steps` above this one in the last three bytes, which wrap
+    /// around: one guest's cards have addresses that follow each other.
+    pub fn following(self, steps: u32) -> Self {
+        let [a, b, c, rest @ ..] = self.0;
+        let [d, e, g] = rest;
+        let [_, d, e, g] = u32::from_be_bytes([0, d, e, g]).wrapping_add(steps).to_be_bytes();
+        Mac([a, b, c, d, e, g])
+    }
+
+    /// Returns the address for the host's end of the link, for a guest that has this address.
     ///
-    /// A bridge without an address of its own takes the lowest of its ports', so this one starts
-    /// as high as a locally administered unicast address can (0xfe), or with 0xfa where that would
-    /// be the guest's own: the kernel drops frames from an address that a port of the bridge has.
+    /// A bridge without an address of its own takes the lowest address of its ports. So the host's
+    /// end starts with 0xfe, the highest first byte of a locally administered unicast address. If
+    /// this would be the guest's own address, it starts with 0xfa, because the kernel drops frames
+    /// from an address that a port of the bridge has.
     pub fn host_side(self) -> Self {
         let [first, rest @ ..] = self.0;
         let [b, c, d, e, g] = rest;
         Mac([if first == 0xfe { 0xfa } else { 0xfe }, b, c, d, e, g])
     }
 
-    /// The six bytes in the order in which they are sent.
+    /// Returns the six bytes, in the order in which they are sent.
     pub fn octets(self) -> [u8; 6] {
         self.0
     }
@@ -137,19 +151,7 @@ impl fmt::Debug for Mac {
     }
 }
 
-impl TryFrom<String> for Mac {
-    type Error = MacError;
-
-    fn try_from(text: String) -> Result<Self, MacError> {
-        text.parse()
-    }
-}
-
-impl From<Mac> for String {
-    fn from(mac: Mac) -> String {
-        mac.to_string()
-    }
-}
+string_conversions!(Mac, MacError);
 
 #[cfg(test)]
 mod tests {
@@ -157,7 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn reads_and_writes_the_canonical_form() {
+    fn an_address_is_printed_in_lower_case_with_two_digits_a_byte() {
         for (text, canonical) in
             [("52:54:00:12:34:56", "52:54:00:12:34:56"), ("52:54:0:AB:c:EF", "52:54:00:ab:0c:ef")]
         {
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_end_has_a_high_address_of_its_own() {
+    fn the_hosts_end_starts_with_fe_or_with_fa_when_the_guest_has_fe() {
         for (guest, host) in
             [("52:54:00:12:34:56", "fe:54:00:12:34:56"), ("fe:54:00:12:34:56", "fa:54:00:12:34:56")]
         {
@@ -175,7 +177,18 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_cards_address() {
+    fn the_following_address_wraps_around_in_the_last_three_bytes() {
+        for (first, steps, expected) in [
+            ("52:54:00:12:34:56", 0, "52:54:00:12:34:56"),
+            ("52:54:00:12:34:ff", 2, "52:54:00:12:35:01"),
+            ("52:54:00:ff:ff:ff", 1, "52:54:00:00:00:00"),
+        ] {
+            assert_eq!(first.parse::<Mac>().unwrap().following(steps).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_malformed_or_multicast_or_zero_address_is_refused() {
         let form = |t: &str| MacError::Form(t.to_owned());
         for (text, error) in [
             ("", form("")),
@@ -194,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn random_addresses_are_valid_and_differ() {
+    fn random_addresses_have_qemus_prefix_and_differ() {
         let mut rng = rand::rng();
         let (a, b) = (Mac::random(&mut rng), Mac::random(&mut rng));
         assert_ne!(a, b);
@@ -204,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_refused_or_round_trips(text in "\\PC{0,20}") {
+        fn a_printed_value_parses_to_itself(text in "\\PC{0,20}") {
             if let Ok(mac) = text.parse::<Mac>() {
                 prop_assert_eq!(mac.to_string().parse::<Mac>(), Ok(mac));
             }

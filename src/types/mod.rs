@@ -1,23 +1,44 @@
-//! Values with a grammar: each type here can only hold something that makes sense, and says in one
-//! line what is wrong with text that does not.
+//! Values with a grammar, such as addresses, ports and names.
 //!
-//! Nothing in this folder knows a program, a file or a kernel; everything else may use it.
+//! Each type holds only valid values, and its error says in one line what is wrong with a text.
+//!
+//! This module knows no program, no file and no kernel interface, so every other module may use it.
 
 mod address;
 pub(crate) mod checked_text;
 mod device;
+mod error_text;
+pub mod facts;
+mod guest_addresses;
 mod id;
 mod mac;
+mod names;
+pub mod os_text;
+mod passt_option;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line uses all of it"))]
+pub(crate) mod printable;
 mod publish;
+mod queues;
+mod resolv_conf;
+mod setting;
+mod shell_words;
 mod text;
 mod transient_user;
 mod uuid;
 
-pub use address::{AddressError, DEFAULT_VIEW, GuestView, GuestViewError, HostAddress};
+pub use address::{AddressError, HostAddress};
 pub use device::{Device, DeviceError};
+pub use error_text::error_text;
+pub use guest_addresses::{DEFAULT_SUBNETS, GuestAddresses, GuestAddressesError};
 pub use id::{Id, IdError};
 pub use mac::{EthernetAddress, Mac, MacError};
+pub use names::{FilterName, NameError, NetworkName, Parameter, VariableName, VariableValue};
+pub use passt_option::{PasstOption, PasstOptionError};
 pub use publish::{PortRange, Protocol, Publish, PublishError, overlap};
+pub use queues::{Queues, QueuesError};
+pub use resolv_conf::name_servers;
+pub use setting::Setting;
+pub use shell_words::{quote, shell_line};
 pub use text::{DomainName, HostName, InterfaceName, LaunchName, TextError, UserName};
 pub use transient_user::TransientUser;
 pub use uuid::{Uuid, UuidError};

@@ -1,24 +1,27 @@
-//! Text from elsewhere on a terminal or in a log: no control character, and a bounded length.
+//! Makes foreign text safe for a terminal and a log: without control characters, and of bounded
+//! length.
 //!
-//! A name in a file, an argument or another program's message may hold an escape sequence that
-//! steers the terminal, or be a megabyte long. [`printable`] and [`json`] make text harmless in the
-//! two forms in which netlaunch prints; [`shortened`] bounds a message.
+//! A name in a file, an argument, or another program's message may contain an escape sequence that
+//! controls the terminal, or may be a megabyte long. [`printable`] and [`json`] escape such
+//! characters in the two forms of netlaunch's output, and [`shortened`] limits the length of a
+//! message.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use serde_json::Value;
 
-/// The most characters of a quoted value in a message, and of a word.
+/// The maximum number of characters of a quoted value in a message.
 const LONGEST_QUOTED: usize = 256;
+/// The maximum number of characters of another word.
 const LONGEST_WORD: usize = 1024;
-/// How many characters of a longer one are kept.
+/// The number of characters that are kept of a longer one.
 const KEPT: usize = 64;
-/// The most characters of a message.
+/// The maximum number of characters of a message.
 const LONGEST: usize = 16_384;
 
-/// Whether a terminal may act on a character instead of showing it: control characters (also those
-/// of ISO 6429's second set), and those that change the direction or the line of what follows.
+/// Returns whether a terminal may act on a character instead of showing it: a control character
+/// (also of ISO 6429's second set), or one that changes the direction or the line of the next ones.
 pub(crate) fn steers(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -27,7 +30,7 @@ pub(crate) fn steers(c: char) -> bool {
         )
 }
 
-/// The text with each such character escaped (`\n`, `\u{1b}`), so that it stays on one line.
+/// Returns a text with each such character escaped (`\n`, `\u{1b}`), so that it is one line.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(steers) {
         return Cow::Borrowed(text);
@@ -39,13 +42,13 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
-/// The same for text of several lines.
+/// Does the same as [`printable`] for a text of several lines, and keeps the line ends.
 pub(crate) fn lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// JSON, with each such character in its strings escaped (`\u009b`): serde_json escapes only those
-/// that JSON forbids.
+/// Returns JSON with each such character in its strings escaped (`\u009b`). serde_json escapes only
+/// the characters that JSON forbids.
 pub(crate) fn json(value: &Value, pretty: bool) -> String {
     let text = if pretty { format!("{value:#}") } else { value.to_string() };
     if !text.contains(|c| steers(c) && c != '\n') {
@@ -53,9 +56,9 @@ pub(crate) fn json(value: &Value, pretty: bool) -> String {
     }
     let mut clean = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        // A line feed is between members; outside of strings there is no other such character.
+        // Line feeds separate members. Outside of strings, JSON has no other such character.
         if steers(c) && c != '\n' {
-            // Writing to a String cannot fail, and none of them is above U+FFFF.
+            // Writing to a String cannot fail, and no such character is above U+FFFF.
             let _ = write!(clean, "\\u{:04x}", u32::from(c));
         } else {
             clean.push(c);
@@ -64,7 +67,7 @@ pub(crate) fn json(value: &Value, pretty: bool) -> String {
     clean
 }
 
-/// A message with each overlong value in it cut: the beginning, `…`, and how long it was.
+/// Returns a message in which each overlong value is cut to its beginning, `…`, and its length.
 pub(crate) fn shortened(message: &str) -> Cow<'_, str> {
     if message.len() <= LONGEST_QUOTED {
         return Cow::Borrowed(message);
@@ -86,7 +89,7 @@ pub(crate) fn shortened(message: &str) -> Cow<'_, str> {
     Cow::Owned(cut(&short, LONGEST).into_owned())
 }
 
-/// The quoted value that a text begins with, or the first character where the quote has no end.
+/// Returns the quoted value at the start of a text, or the first character if the quote has no end.
 fn quoted(text: &str) -> &str {
     let mut escaped = true;
     let end = text.char_indices().find(|(_, c)| {
@@ -102,7 +105,7 @@ fn cut(text: &str, most: usize) -> Cow<'_, str> {
     if length <= most {
         return Cow::Borrowed(text);
     }
-    // A whole message keeps more than a value does.
+    // Of a whole message, more characters are kept than of a value.
     let kept = if most == LONGEST { LONGEST / 2 } else { KEPT };
     let end = text.char_indices().nth(kept).map_or(text.len(), |(at, _)| at);
     let quote = if text.starts_with('"') && most == LONGEST_QUOTED { "\"" } else { "" };
@@ -144,7 +147,7 @@ mod tests {
         assert!(short.ends_with("… (1048579 characters) the keys are a, b"), "{short}");
         let many = shortened(&"x ".repeat(1 << 20)).chars().count();
         assert!(many < LONGEST, "{many}");
-        // A quote that nothing closes is a word like another.
+        // A quote without an end is a word.
         let open = format!("5\" {}", "word ".repeat(100));
         assert_eq!(shortened(&open), open);
     }

@@ -1,15 +1,18 @@
 //! Published ports: host ports whose connections and datagrams reach the guest.
 //!
-//! Grammar: `[ADDR:]HOSTPORT[-END][:GUESTPORT[-END]][/tcp|udp]`, the protocol in any case. ADDR is an IPv4 address, or an IPv6
-//! address in brackets; without one only the host itself can connect (127.0.0.1). GUESTPORT is the
-//! first port in the guest, by default the same as on the host; a range keeps its length, and where
-//! the guest's end is written (docker's form), it must be the one that follows from that.
+//! The grammar is `[ADDR:]HOSTPORT[-END][:GUESTPORT[-END]][/tcp|udp]`, with the protocol in upper
+//! or lower case. ADDR is an IPv4 address, or an IPv6 address in brackets. Without ADDR the backend
+//! listens on 127.0.0.1, so only the host itself can connect. GUESTPORT is the first port in the
+//! guest; it defaults to the host's port. The guest's range is as long as the host's range. If the
+//! guest's END is written too (docker's form), it must give that same length.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use super::checked_text::string_conversions;
 
 /// The transport protocol of a published port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,7 +33,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Ports `first..=last`, never empty, never port 0.
+/// The ports `first..=last`; the range is never empty and never contains port 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PortRange {
     first: u16,
@@ -38,22 +41,22 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// The ports from `first` to `last`; `None` for port 0 or a range that runs backwards.
+    /// Makes the range `first..=last`, or `None` if `first` is 0 or greater than `last`.
     pub fn new(first: u16, last: u16) -> Option<Self> {
         (first > 0 && first <= last).then_some(PortRange { first, last })
     }
 
-    /// The lowest port.
+    /// Returns the lowest port.
     pub fn first(self) -> u16 {
         self.first
     }
 
-    /// The highest port.
+    /// Returns the highest port.
     pub fn last(self) -> u16 {
         self.last
     }
 
-    /// Every port in order.
+    /// Returns every port, in ascending order.
     pub fn ports(self) -> impl Iterator<Item = u16> {
         self.first..=self.last
     }
@@ -78,25 +81,25 @@ impl fmt::Display for PortRange {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Publish {
-    /// The host address that listens.
+    /// The host's address that the backend listens on.
     pub address: IpAddr,
     /// The host's ports.
     pub host: PortRange,
-    /// The guest's ports, as many as the host's.
+    /// The guest's ports; there are as many as in `host`.
     pub guest: PortRange,
     /// TCP or UDP.
     pub protocol: Protocol,
 }
 
-/// Why a text publishes no port.
+/// The reason why a text does not describe a published port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// Not of the form above.
+    /// The text does not have the form that the module's documentation gives.
     #[error(
         "{0:?} is not [ADDR:]HOSTPORT[-END][:GUESTPORT[-END]][/tcp|udp], such as 2222:22 or [::1]:8080:80/tcp"
     )]
     Form(String),
-    /// The part before the ports is no address.
+    /// The part before the ports is not an IP address.
     #[error("{address:?} in {text:?} is not an IP address: write 127.0.0.1, 0.0.0.0 or [::1]")]
     Address {
         /// The whole text.
@@ -114,7 +117,7 @@ pub enum PublishError {
         /// The address.
         address: IpAddr,
     },
-    /// A part is no port number.
+    /// A part of the text is not a port number.
     #[error("{port:?} in {text:?} is not a port: use 1 to 65535")]
     Port {
         /// The whole text.
@@ -122,7 +125,7 @@ pub enum PublishError {
         /// The part that should be a port.
         port: String,
     },
-    /// The range runs backwards.
+    /// The range starts at a higher port than it ends.
     #[error("the range {first}-{last} in {text:?} runs backwards: write {last}-{first}")]
     Backwards {
         /// The whole text.
@@ -132,10 +135,10 @@ pub enum PublishError {
         /// The second port written.
         last: u16,
     },
-    /// The guest's ports would pass 65535.
+    /// The guest's range would go past port 65535.
     #[error("the guest's ports in {0:?} would run past 65535: start lower or shorten the range")]
     GuestRange(String),
-    /// The guest's range has another length than the host's.
+    /// The guest's range and the host's range have different lengths.
     #[error(
         "the ranges {host} and {guest} in {text:?} have different lengths: write {host}:{first}"
     )]
@@ -149,12 +152,12 @@ pub enum PublishError {
         /// The first of the guest's ports.
         first: u16,
     },
-    /// Neither tcp nor udp.
+    /// The protocol is neither tcp nor udp.
     #[error("{protocol:?} in {text:?} is not a protocol: use tcp or udp")]
     Protocol {
         /// The whole text.
         text: String,
-        /// The part behind the slash.
+        /// The part after the slash.
         protocol: String,
     },
 }
@@ -199,7 +202,7 @@ impl FromStr for Publish {
     }
 }
 
-/// The listening address and what is left: the ports.
+/// Splits the part before the protocol into the listening address and the ports.
 fn split_address<'a>(text: &str, rest: &'a str) -> Result<(IpAddr, &'a str), PublishError> {
     let bad = |address: &str| PublishError::Address {
         text: text.to_owned(),
@@ -211,7 +214,8 @@ fn split_address<'a>(text: &str, rest: &'a str) -> Result<(IpAddr, &'a str), Pub
         (address.parse::<Ipv6Addr>().map_err(|_| bad(address))?.into(), ports)
     } else {
         match rest.split_once(':') {
-            // A port has no dot and no letter, an address has a dot: that tells 2222:22 from 0.0.0.0:22.
+            // Ports are digits and hyphens only. Any other character before the colon means an
+            // address, which distinguishes 2222:22 from 0.0.0.0:22.
             Some((address, ports)) if !address.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
                 (address.parse::<Ipv4Addr>().map_err(|_| bad(address))?.into(), ports)
             }
@@ -258,23 +262,12 @@ impl fmt::Display for Publish {
     }
 }
 
-impl TryFrom<String> for Publish {
-    type Error = PublishError;
+string_conversions!(Publish, PublishError);
 
-    fn try_from(text: String) -> Result<Self, PublishError> {
-        text.parse()
-    }
-}
-
-impl From<Publish> for String {
-    fn from(publish: Publish) -> String {
-        publish.to_string()
-    }
-}
-
-/// The first two entries that want the same host port, and that port.
+/// Returns the first two entries that need the same host port, and that port.
 ///
-/// An unspecified address (0.0.0.0, ::) wants the port on every address of its family.
+/// An entry with an unspecified address (0.0.0.0, ::) needs the port on every address of its
+/// family.
 pub fn overlap(list: &[Publish]) -> Option<(&Publish, &Publish, u16)> {
     list.iter().enumerate().find_map(|(i, a)| {
         list[..i].iter().find_map(|b| {
@@ -293,7 +286,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn reads_every_form() {
+    fn every_form_of_the_grammar_is_read() {
         for (text, canonical) in [
             ("22", "127.0.0.1:22:22/tcp"),
             ("2222:22", "127.0.0.1:2222:22/tcp"),
@@ -311,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_with_the_part_that_is_wrong() {
+    fn an_error_holds_the_part_that_is_wrong() {
         let t = |s: &str| s.to_owned();
         let port = |text: &str, port: &str| PublishError::Port { text: t(text), port: t(port) };
         let address = |text: &str, a: &str| PublishError::Address { text: t(text), address: t(a) };
@@ -343,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_range_of_the_same_length_and_a_protocol_in_capitals_are_read() {
+    fn a_guest_range_must_be_as_long_as_the_host_range() {
         for (text, canonical) in [
             ("8000-8010:9000-9010", "127.0.0.1:8000-8010:9000/tcp"),
             ("0.0.0.0:80:80-80/UDP", "0.0.0.0:80:80/udp"),
@@ -367,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn overlaps() {
+    fn entries_overlap_on_the_same_port_protocol_and_address() {
         let list =
             |texts: &[&str]| -> Vec<Publish> { texts.iter().map(|t| t.parse().unwrap()).collect() };
         for (texts, port) in [
@@ -386,7 +379,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_refused_or_round_trips(text in "[0-9a-f:.\\[\\]/\\-tcpud]{0,30}") {
+        fn a_printed_value_parses_to_itself(text in "[0-9a-f:.\\[\\]/\\-tcpud]{0,30}") {
             if let Ok(publish) = text.parse::<Publish>() {
                 prop_assert_eq!(publish.to_string().parse(), Ok(publish));
             }

@@ -1,34 +1,37 @@
-//! Names: of a domain, a host interface, a launch.
+//! Names of domains, network interfaces, users and launches.
 
 use super::checked_text::checked_text;
 
-/// Why a text is not a name of its kind.
+/// The reason why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
-    /// Not a host or domain name (RFC 1123: labels of letters, digits and inner hyphens, 63
-    /// characters a label, 253 in all).
+    /// The text is not a host or domain name (RFC 1123: labels of letters, digits and inner
+    /// hyphens; at most 63 characters in a label and 253 in all).
     #[error(
         "{0:?} is not a domain name: use labels of letters, digits and hyphens, such as example.org"
     )]
     Domain(String),
-    /// Not a network interface name (Linux: 1 to 15 bytes, no '/', no white space, not '.' or '..').
+    /// The text is not the name of a network interface (Linux: 1 to 15 bytes, no `/`, no white
+    /// space, not `.` or `..`; a colon is refused too).
     #[error("{0:?} is not a network interface name: 1 to 15 characters, no spaces, '/' or ':'")]
     Interface(String),
-    /// Not the name of a user (useradd(8): 32 characters, no leading '-').
+    /// The text is not the name of a user (useradd(8): at most 32 characters, no leading `-`).
     #[error("{0:?} cannot be a user's name: use 1 to 32 letters, digits, '-', '.' or '_'")]
     User(String),
-    /// Not a name for a launch.
+    /// The text is not a name for a launch.
     #[error("{0:?} cannot name a launch: use 1 to 64 letters, digits, '-', '.' or '_'")]
     Launch(String),
 }
 
 checked_text!(
-    /// A host or domain name as DHCP hands it to a guest.
+    /// A host or domain name that DHCP can give to a guest.
     DomainName, TextError::Domain, is_domain
 );
 checked_text!(
-    /// The name of a guest in a virtual network's DHCP and DNS: a [`DomainName`], or one with inner
-    /// underscores. RFC 1123 has none of these, but guests do, and dnsmasq and libvirt accept them.
+    /// The name of a guest in the DHCP and DNS of a virtual network.
+    ///
+    /// It is a [`DomainName`] that may also have inner underscores. RFC 1123 does not allow
+    /// underscores, but guests use them, and dnsmasq and libvirt accept them.
     HostName, TextError::Domain, |text| is_domain(&text.replace('_', "-"))
 );
 
@@ -47,7 +50,7 @@ checked_text!(
     UserName, TextError::User, is_user
 );
 checked_text!(
-    /// What a launch is called in `netlaunch ps`.
+    /// The name of a launch, as `netlaunch ps` shows it.
     LaunchName, TextError::Launch, is_launch
 );
 
@@ -81,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn domains() {
+    fn a_domain_name_follows_rfc_1123() {
         for good in ["a", "example.org", "x-1.example", &"a".repeat(63)] {
             assert!(good.parse::<DomainName>().is_ok(), "{good}");
         }
@@ -93,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_name_has_inner_underscores() {
+    fn a_host_name_may_have_inner_underscores() {
         for good in ["a", "example.org", "my_vm", "my_vm.lab_1"] {
             assert!(good.parse::<HostName>().is_ok(), "{good}");
         }
@@ -103,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn interfaces() {
+    fn an_interface_name_has_1_to_15_bytes_and_no_separators() {
         for good in ["eth0", "br-1", "enp0s31f6", "a.100"] {
             assert!(good.parse::<InterfaceName>().is_ok(), "{good}");
         }
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn users() {
+    fn a_user_name_has_at_most_32_characters_and_no_leading_hyphen() {
         for good in ["nobody", "_apt", "jane.doe", "u-1"] {
             assert!(good.parse::<UserName>().is_ok(), "{good}");
         }
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn launches() {
+    fn a_launch_name_has_at_most_64_characters_and_no_slash_or_space() {
         assert_eq!("web-1".parse::<LaunchName>().unwrap().as_str(), "web-1");
         for bad in ["", "a/b", "a b", &"a".repeat(65)] {
             assert_eq!(bad.parse::<LaunchName>(), Err(TextError::Launch(bad.to_owned())), "{bad}");

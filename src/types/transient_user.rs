@@ -1,8 +1,9 @@
-//! The numbers of a user that exists for one process tree.
+//! The user id and group id of a user that exists for one process tree only.
 
-/// A user and a group id that belong to one process tree alone; no database lists them.
+/// A user id and a group id that only one process tree has; no user database lists them.
 ///
-/// [`TransientUser::pick`] chooses them. As text, `UID:GID`, as passt's `--runas` takes it.
+/// [`TransientUser::pick`] chooses them. They display as `UID:GID`, the form that passt's `--runas`
+/// takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransientUser {
     /// The user id.

@@ -1,16 +1,18 @@
-//! UUIDs: what a network or a filter is known by when its name changes.
+//! UUIDs, which identify a network or a filter even after its name changes.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::checked_text::string_conversions;
+
 /// A UUID (RFC 9562), written `8-4-4-4-12` in lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Uuid([u8; 16]);
 
-/// The text is no UUID.
+/// A text is not a UUID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a UUID: write 32 hexadecimal digits, as in 3e3fce45-4f53-4fa7-bb32-11f34168b82b, or remove it and get one"
@@ -18,7 +20,7 @@ pub struct Uuid([u8; 16]);
 pub struct UuidError(pub String);
 
 impl Uuid {
-    /// A random one (version 4).
+    /// Returns a random UUID (version 4).
     pub fn random(rng: &mut impl rand::Rng) -> Self {
         let mut bytes = [0; 16];
         rng.fill_bytes(&mut bytes);
@@ -31,7 +33,7 @@ impl Uuid {
 impl FromStr for Uuid {
     type Err = UuidError;
 
-    /// Takes the hyphens where they belong, or none at all, as libvirt's schema does.
+    /// Accepts a UUID with all four hyphens or without hyphens, as libvirt's schema does.
     fn from_str(text: &str) -> Result<Self, UuidError> {
         let error = || UuidError(text.to_owned());
         let bytes = text.as_bytes();
@@ -72,19 +74,7 @@ impl fmt::Debug for Uuid {
     }
 }
 
-impl TryFrom<String> for Uuid {
-    type Error = UuidError;
-
-    fn try_from(text: String) -> Result<Self, UuidError> {
-        text.parse()
-    }
-}
-
-impl From<Uuid> for String {
-    fn from(uuid: Uuid) -> String {
-        uuid.to_string()
-    }
-}
+string_conversions!(Uuid, UuidError);
 
 #[cfg(test)]
 mod tests {
@@ -92,7 +82,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn both_forms() {
+    fn a_uuid_is_read_with_or_without_hyphens_and_printed_in_lower_case() {
         let text = "3e3fce45-4f53-4fa7-bb32-11f34168b82b";
         for form in [text.to_owned(), text.to_uppercase(), text.replace('-', "")] {
             assert_eq!(form.parse::<Uuid>().unwrap().to_string(), text);
@@ -110,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn random_ones_are_of_version_4_and_differ() {
+    fn random_uuids_have_version_4_and_differ() {
         let mut rng = rand::rng();
         let (a, b) = (Uuid::random(&mut rng), Uuid::random(&mut rng));
         assert_ne!(a, b);
@@ -120,7 +110,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_refused_or_round_trips(text in "[0-9a-fA-F-]{30,38}|\\PC{0,40}") {
+        fn a_printed_value_parses_to_itself(text in "[0-9a-fA-F-]{30,38}|\\PC{0,40}") {
             if let Ok(uuid) = text.parse::<Uuid>() {
                 prop_assert_eq!(uuid.to_string().parse(), Ok(uuid));
             }

@@ -1,40 +1,47 @@
-//! What was found out about bridges: how this user may join them, and the one that is to be joined.
+//! The facts about bridges: the means by which this user can attach guests, and the bridge of one
+//! launch.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Problem;
-use crate::types::InterfaceName;
+use super::{KernelFeature, Problem};
+use crate::types::{InterfaceName, os_text};
 
-/// How guests of this user can get onto a bridge.
+/// The means by which this user can attach guests to bridges.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bridge {
-    /// Whether this process may make links (CAP_NET_ADMIN).
+pub struct BridgeAccess {
+    /// Whether this process may make network interfaces (CAP_NET_ADMIN).
     pub net_admin: bool,
-    /// Whether /dev/net/tun can be opened.
+    /// Whether this process can open /dev/net/tun.
     pub tun: bool,
-    /// QEMU's setuid bridge helper, where there is one.
+    /// vhost-net, by which the kernel moves the frames of a tap without QEMU.
+    #[serde(default)]
+    pub vhost_net: KernelFeature,
+    /// The path of QEMU's setuid bridge helper; `None` if it was not found.
+    #[serde(default, with = "os_text::optional_path")]
     pub helper: Option<PathBuf>,
-    /// Why that helper can do nothing for an ordinary user; absent where it can, or is not there.
+    /// The reason why the helper has no effect for an ordinary user; `None` if it works or was not
+    /// found.
     pub helper_problem: Option<Problem>,
-    /// Which bridges the helper lets users join.
+    /// The bridges that the helper lets users join.
     pub acl: Acl,
 }
 
 /// The helper's access control list.
 ///
-/// The helper reads all of it: a bridge is joined where some line allows it and none denies it. By
-/// then it has become the user again, with CAP_NET_ADMIN alone, so that the user has to be able to
-/// read it, and to open /dev/net/tun (both measured with QEMU 10.0, built with libcap-ng as
-/// distributions do).
+/// The helper reads the whole list: it lets a user join a bridge if a line allows the bridge and no
+/// line denies it. Before it reads the list, the helper changes back to the user and keeps only
+/// CAP_NET_ADMIN. So the user must be able to read the list, and to open /dev/net/tun (both
+/// measured with QEMU 10.0, built with libcap-ng as distributions do).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acl {
-    /// The file.
+    /// The path of the list.
+    #[serde(with = "os_text::path")]
     pub file: PathBuf,
-    /// Whether it could be read.
+    /// Whether the list could be read.
     pub state: AclState,
-    /// Its lines, those of included files in their place.
+    /// The lines of the list; the lines of an included file are in the place of its `include` line.
     pub rules: Vec<AclRule>,
 }
 
@@ -42,29 +49,30 @@ pub struct Acl {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AclState {
-    /// It is not there: the helper refuses everything.
+    /// The list does not exist, so the helper refuses every bridge.
     Missing,
-    /// It, or a file that it includes, is closed to this user, and so to the helper.
+    /// This user cannot read the list or a file that it includes, so the helper cannot read it
+    /// either.
     #[default]
     Unreadable,
-    /// It was read.
+    /// The list was read.
     Read,
 }
 
 /// A line of an access control list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AclRule {
-    /// `allow`, else `deny`.
+    /// Whether the line is `allow`; otherwise it is `deny`.
     pub allow: bool,
-    /// The bridge; absent for `all`.
+    /// The bridge; `None` for `all`.
     pub bridge: Option<String>,
 }
 
 impl Acl {
-    /// Whether the helper lets users join this bridge, as far as that can be known.
+    /// Checks that the helper lets users join this bridge, as far as the list shows it.
     ///
     /// # Errors
-    /// It does not, and what root can do about it.
+    /// A [`Problem`] with the reason for the refusal and the fix for root.
     pub fn permits(&self, bridge: &InterfaceName) -> Result<(), Problem> {
         let file = self.file.display();
         let allow = format!("have root write the line \"allow {bridge}\" into {file}");
@@ -95,7 +103,7 @@ impl Acl {
         }
     }
 
-    /// The bridges it allows, in words; `None` where it allows none.
+    /// Returns the allowed bridges in words; `None` if the list allows none.
     pub fn allowed(&self) -> Option<String> {
         let denied = |name: Option<&str>| {
             self.rules
@@ -113,25 +121,38 @@ impl Acl {
     }
 }
 
-/// The bridge that a guest is to join.
+/// The bridge that a guest joins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// Its interface.
+pub struct TargetBridge {
+    /// The bridge's interface.
     pub bridge: InterfaceName,
-    /// Its largest packet in bytes; 0 where that is not known.
+    /// The bridge's largest packet in bytes; 0 if it is not known.
     pub mtu: u32,
-    /// What has set the firewall rules of its network; nothing for a bridge of somebody else's.
+    /// The scripts that have set the firewall rules of its network; empty for a bridge that
+    /// netlaunch did not make.
     pub firewall: Vec<FirewallScript>,
 }
 
-/// One firewall tool's input.
+/// The subject of a set of firewall rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RulesOf {
+    /// A virtual network, whose rules were set when it was started.
+    Network,
+    /// A guest's port, whose filter is set before the port goes up.
+    Port,
+}
+
+/// One run of a firewall tool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FirewallScript {
-    /// The tool.
+    /// The subject of the rules.
+    pub of: RulesOf,
+    /// The tool's name.
     pub program: String,
-    /// Its arguments.
+    /// The tool's arguments.
     pub args: Vec<String>,
-    /// What it reads.
+    /// The tool's standard input.
     pub input: String,
 }
 
@@ -148,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_is_allowed_by_a_line_and_denied_by_none() {
+    fn a_bridge_needs_a_line_that_allows_it_and_no_line_that_denies_it() {
         use AclState::{Missing, Read, Unreadable};
         for (state, lines, refusal, allowed) in [
             (Read, &[(true, "br0")][..], None, Some("br0")),
