@@ -1,8 +1,9 @@
-//! An exclusive or shared flock(2) on a file, for as long as a value lives.
+//! Holds an exclusive or shared flock(2) on a file until a value is dropped.
 //!
-//! nix has the same type, but dropping that one panics when the kernel does not unlock (EINTR, or
-//! ENOLCK of a network file system), and the panic would end a guest. Here the descriptor is closed
-//! after the attempt, which unlocks as well unless a fork still has a copy of it.
+//! nix has the same type, but its `drop` panics if the kernel does not unlock the file (EINTR, or
+//! ENOLCK of a network file system), and such a panic would end a guest. Here `drop` unlocks the
+//! file, ignores an error and closes the descriptor. Closing unlocks the file, too, unless a forked
+//! process still has a copy of the descriptor.
 
 use std::ops::Deref;
 use std::os::fd::AsRawFd;
@@ -15,10 +16,10 @@ pub(crate) use nix::fcntl::FlockArg;
 pub(crate) struct Flock<T: AsRawFd>(T);
 
 impl<T: AsRawFd> Flock<T> {
-    /// Locks a file as flock(2) does; a signal does not end the wait.
+    /// Locks a file with flock(2). A signal does not end the wait.
     ///
     /// # Errors
-    /// The file, which is not locked, and what the kernel said.
+    /// The file, which is not locked, and the kernel's error.
     pub(crate) fn lock(file: T, how: FlockArg) -> Result<Self, (T, Errno)> {
         loop {
             match flock(&file, how) {
@@ -55,7 +56,7 @@ mod tests {
     use std::fs::File;
 
     #[test]
-    fn a_dropped_lock_is_free_although_a_copy_of_the_descriptor_is_open() {
+    fn a_dropped_lock_is_free_even_if_a_copy_of_the_descriptor_is_open() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let open = || File::open(file.path()).unwrap();
         let lock = Flock::lock(open(), FlockArg::LockExclusiveNonblock).unwrap();
@@ -67,8 +68,8 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_whose_file_cannot_be_unlocked_is_dropped_without_a_panic() {
-        // EBADF, as any other error.
+    fn drop_does_not_panic_if_the_file_cannot_be_unlocked() {
+        // -1 gives EBADF, which stands for any other error.
         drop(Flock(Number(-1)));
     }
 

@@ -1,9 +1,9 @@
-//! Reading files that the user names or keeps: only regular files, and only so many bytes.
+//! Reads files that the user names or keeps: only regular files, and only up to a size.
 //!
-//! A FIFO without a writer would block for ever, and a device such as /dev/zero never ends. A file
-//! is therefore opened with O_NONBLOCK, which blocks on nothing, and its kind is checked on the
-//! descriptor. An anonymous pipe, as `<(command)` and `/dev/stdin` are, is read where the caller
-//! allows pipes; a FIFO with a name never is. /dev/null counts as an empty file.
+//! A FIFO without a writer would block forever, and a device such as /dev/zero never ends. So
+//! [`read`] opens a file with O_NONBLOCK, so that the open does not block, and checks the file type
+//! on the descriptor. It reads an anonymous pipe, such as `<(command)` or `/dev/stdin`, if the
+//! caller allows pipes. It never reads a FIFO with a name. It reads /dev/null as an empty file.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -15,15 +15,15 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::statfs::{FsType, fstatfs};
 
-/// The file system of anonymous pipes (linux/magic.h).
+/// The magic number of the file system of anonymous pipes (linux/magic.h).
 const PIPEFS: FsType = FsType(0x5049_5045);
 
 /// Whether an anonymous pipe may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pipes {
-    /// No: a settings file or a stored definition is a file.
+    /// No: a configuration file or a stored definition must be a file.
     Refused,
-    /// Yes: the command line names it.
+    /// Yes: the command line names the input.
     Read,
 }
 
@@ -59,10 +59,10 @@ impl From<Refused> for io::Error {
     }
 }
 
-/// The bytes of a file of at most `most` bytes.
+/// Returns the content of a file of at most `most` bytes.
 ///
 /// # Errors
-/// The kernel's, and `InvalidInput` for a file that is not regular or is too large.
+/// The kernel's error, or `InvalidInput` for a file that is not regular or is too large.
 pub(crate) fn read(path: &Path, most: u64, pipes: Pipes) -> io::Result<Vec<u8>> {
     let bytes = start(path, most + 1, pipes)?;
     if bytes.len() as u64 > most {
@@ -71,10 +71,10 @@ pub(crate) fn read(path: &Path, most: u64, pipes: Pipes) -> io::Result<Vec<u8>> 
     Ok(bytes)
 }
 
-/// The first `most` bytes of a file, or all; for a caller who says itself what is too large.
+/// Returns the first `most` bytes of a file, for a caller that reports a large file itself.
 ///
 /// # Errors
-/// As [`read`], but for the size.
+/// The errors of [`read`], except for the size.
 pub(crate) fn start(path: &Path, most: u64, pipes: Pipes) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Some(file) = open(path, pipes)? {
@@ -83,7 +83,7 @@ pub(crate) fn start(path: &Path, most: u64, pipes: Pipes) -> io::Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// Opens a file to be read; `None` is /dev/null.
+/// Opens a file for reading. Returns `None` for /dev/null.
 fn open(path: &Path, pipes: Pipes) -> io::Result<Option<File>> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
@@ -111,7 +111,7 @@ fn open(path: &Path, pipes: Pipes) -> io::Result<Option<File>> {
     if pipes == Pipes::Refused {
         return Err(Refused::Pipe.into());
     }
-    // Its writer may be slow.
+    // The reads must block, because the writer may be slow.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
     Ok(Some(file))
 }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn only_regular_files_are_read_and_only_so_many_bytes() {
+    fn only_regular_files_up_to_the_limit_are_read() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("file");
         std::fs::write(&file, "12345").unwrap();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_anonymous_pipe_is_read_where_the_caller_allows_it() {
+    fn an_anonymous_pipe_is_read_if_the_caller_allows_it() {
         let (from, mut to) = io::pipe().unwrap();
         to.write_all(b"12345").unwrap();
         let path = format!("/proc/self/fd/{}", from.as_raw_fd());

@@ -1,4 +1,5 @@
-//! Namespaces: whether this process may make one, which one it is in, and whether one still exists.
+//! Examines namespaces: whether this process may make one, the ones that a process is in, and
+//! whether one still exists.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -10,30 +11,34 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::wait::{WaitStatus, waitpid};
+#[cfg(feature = "cli")]
+use nix::sys::wait::WaitStatus;
+use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, write};
 
-use super::guard::raw_fork;
+use super::process::fork::raw_fork;
 
 /// A kind of namespace.
+#[cfg(feature = "cli")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Namespace {
-    /// User namespaces, as an ordinary program makes them.
+pub(crate) enum Namespace {
+    /// A user namespace, as an ordinary program makes it.
     User,
-    /// PID and mount namespaces, as [`super::Isolation::PidNamespace`] makes them.
+    /// A PID namespace with a mount namespace, as the guard of passt makes them for root.
     Pid,
 }
 
-/// Makes a namespace of this kind in a child that ends at once.
+/// Tries to make a namespace of this kind, in a child process that ends at once.
 ///
 /// # Errors
-/// What the kernel answered: EPERM where the namespace is not allowed, ENOSPC where too many exist.
-pub fn try_namespace(kind: Namespace) -> io::Result<()> {
+/// The kernel's error: EPERM if the namespace is not allowed, ENOSPC if too many exist.
+#[cfg(feature = "cli")]
+pub(crate) fn try_namespace(kind: Namespace) -> io::Result<()> {
     let flags = match kind {
         Namespace::User => libc::CLONE_NEWUSER,
         Namespace::Pid => libc::CLONE_NEWPID | libc::CLONE_NEWNS,
     };
-    // SAFETY: the child only calls _exit.
+    // SAFETY: the fork only calls _exit.
     let pid = unsafe {
         let pid = raw_fork(flags);
         if pid == 0 {
@@ -51,45 +56,48 @@ pub fn try_namespace(kind: Namespace) -> io::Result<()> {
     }
 }
 
-/// The inode number of the first PID namespace, the host's (PROC_PID_INIT_INO in linux/proc_ns.h).
+/// The inode number of the host's PID namespace (PROC_PID_INIT_INO in linux/proc_ns.h).
 const HOST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// asm-generic/socket.h; libc has it for some systems only.
+/// The socket option of asm-generic/socket.h, which libc defines for some systems only.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// What is known about a network namespace that this process is not in.
+/// The place where a network namespace was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Elsewhere {
-    /// This file is the namespace: nsenter(1) can enter it there. It is a mount that this process
+pub(crate) enum NamespaceLocation {
+    /// This file is the namespace, and nsenter(1) can enter it. It is a mount that this process
     /// sees, or /proc/PID/ns/net; no other user has chosen the path.
     At(PathBuf),
-    /// Only open files refer to the namespace, of which this is one. Its process can exchange it.
+    /// This open file of a process refers to the namespace, and no process is in it. The process
+    /// can replace the file.
     Open(PathBuf),
     /// No process, no open file and no mount that this process can see refers to the namespace, and
     /// this process sees all of them.
     Gone,
-    /// This process sees only a part of the host, and the namespace is not in that part; or only a
-    /// mount in another mount namespace refers to the namespace, whose owner chose the path.
+    /// This process sees only a part of the host, and the namespace is not in that part. Or only a
+    /// mount in another mount namespace refers to it, and another user may have chosen its path.
     Unknown,
 }
 
-/// The network namespace of this thread, as the kernel tells namespaces apart (namespaces(7)): the
-/// device and the inode number.
+/// Returns the identity of this thread's network namespace: its device and inode number, which
+/// distinguish namespaces (namespaces(7)).
 ///
 /// # Errors
-/// There is no /proc.
-pub fn network_namespace() -> io::Result<String> {
+/// The kernel's error, for example without /proc.
+pub(crate) fn network_namespace() -> io::Result<String> {
     identity(Path::new("/proc/thread-self/ns/net"))
 }
 
-/// A number that the kernel gives to the network namespace of this thread and to no other one until
-/// the next boot, while inode numbers are used again; `None` before Linux 5.14.
-pub fn network_namespace_cookie() -> Option<u64> {
+/// Returns the cookie of this thread's network namespace; `None` before Linux 5.14.
+///
+/// The kernel gives a cookie to no other namespace until the next boot, whereas it uses inode
+/// numbers again.
+pub(crate) fn network_namespace_cookie() -> Option<u64> {
     use std::os::fd::AsRawFd;
     let socket = std::os::unix::net::UnixDatagram::unbound().ok()?;
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes, which `cookie` has.
+    // SAFETY: getsockopt writes at most `length` bytes, which is the size of `cookie`.
     let answer = unsafe {
         let place = (&raw mut cookie).cast();
         let (level, option) = (libc::SOL_SOCKET, SO_NETNS_COOKIE);
@@ -98,15 +106,16 @@ pub fn network_namespace_cookie() -> Option<u64> {
     (answer == 0 && length as usize == size_of::<u64>()).then_some(cookie)
 }
 
-/// The cookie of the network namespace that this file is; `None` where this process cannot enter it.
-/// A child enters, so that this process stays where it is.
-pub fn network_namespace_cookie_of(file: &Path) -> Option<u64> {
-    // The file of another process may have become a FIFO, which would block.
+/// Returns the cookie of the network namespace that this file is; `None` if this process cannot
+/// enter it. A child process enters it, so that this process keeps its own namespace.
+pub(crate) fn network_namespace_cookie_of(file: &Path) -> Option<u64> {
+    // Another process may have replaced the file by a FIFO, and opening a FIFO would block.
     let mut options = fs::OpenOptions::new();
     let file =
         options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(file).ok()?;
     let (mut answer, child_end) = io::pipe().ok()?;
-    // SAFETY: the child makes system calls alone, allocates nothing, and ends by _exit.
+    // SAFETY: the fork makes system calls only: setns, socket, getsockopt, write and _exit. None of
+    // these functions allocates.
     let pid = unsafe {
         let pid = raw_fork(0);
         if pid == 0 {
@@ -129,40 +138,41 @@ pub fn network_namespace_cookie_of(file: &Path) -> Option<u64> {
     answered.ok().map(|()| u64::from_ne_bytes(cookie))
 }
 
-/// The network namespace of a process, in the form of [`network_namespace`].
+/// Returns the identity of a process's network namespace, as [`network_namespace`] does.
 ///
 /// # Errors
-/// The process has ended, or this process may not know that (ptrace(2)).
-pub fn network_namespace_of(pid: Pid) -> io::Result<String> {
+/// The process has ended, or this process may not examine it (ptrace(2)).
+pub(crate) fn network_namespace_of(pid: Pid) -> io::Result<String> {
     identity(Path::new(&format!("/proc/{pid}/ns/net")))
 }
 
-/// The PID namespace of this process, in the form of [`network_namespace`].
+/// Returns the identity of this process's PID namespace, as [`network_namespace`] does.
 ///
 /// # Errors
-/// There is no /proc.
-pub fn pid_namespace() -> io::Result<String> {
+/// The kernel's error, for example without /proc.
+pub(crate) fn pid_namespace() -> io::Result<String> {
     identity(Path::new("/proc/self/ns/pid"))
 }
 
-/// Whether this process is in the host's PID namespace, in which all processes have a number.
-pub fn is_host_pid_namespace() -> bool {
+/// Returns whether this process is in the host's PID namespace, in which every process has a
+/// number.
+pub(crate) fn is_host_pid_namespace() -> bool {
     fs::metadata("/proc/self/ns/pid").is_ok_and(|is| is.ino() == HOST_PID_NAMESPACE)
 }
 
-/// The PID namespace of a process, in the form of [`network_namespace`].
+/// Returns the identity of a process's PID namespace, as [`network_namespace`] does.
 ///
 /// # Errors
-/// The process has ended, or this process may not know that (ptrace(2)).
-pub fn pid_namespace_of(pid: Pid) -> io::Result<String> {
+/// The process has ended, or this process may not examine it (ptrace(2)).
+pub(crate) fn pid_namespace_of(pid: Pid) -> io::Result<String> {
     identity(Path::new(&format!("/proc/{pid}/ns/pid")))
 }
 
-/// A number that the kernel draws at each boot (proc_sys_kernel(5)).
+/// Returns the random identity of this boot (proc_sys_kernel(5)).
 ///
 /// # Errors
-/// There is no /proc.
-pub fn boot_id() -> io::Result<String> {
+/// The kernel's error, for example without /proc.
+pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
@@ -171,21 +181,22 @@ fn identity(path: &Path) -> io::Result<String> {
     Ok(format!("{}:{}", file.dev(), file.ino()))
 }
 
-/// Looks for a network namespace, named as by [`network_namespace`], in all that keeps one alive: the
-/// processes and threads in it, open files, and mounts in every mount namespace.
+/// Looks for a network namespace by its identity ([`network_namespace`]), in everything that keeps
+/// a namespace alive: the processes and threads in it, open files, and mounts in every mount
+/// namespace.
 ///
-/// A namespace that only a socket keeps alive, whose process is elsewhere, counts as gone: no
-/// program could enter it.
-pub fn find_network_namespace(of: &str) -> Elsewhere {
+/// If only a socket keeps the namespace alive, and the socket's process is in another one, the
+/// namespace counts as gone: no program could enter it.
+pub(crate) fn find_network_namespace(of: &str) -> NamespaceLocation {
     let mut search = Search { of, whole: true, seen: BTreeSet::new(), open: None, mounted: false };
     let own = Path::new("/proc/self");
     if let Some(point) = search.mount_point(own)
         && search.is(&point)
     {
-        return Elsewhere::At(point);
+        return NamespaceLocation::At(point);
     }
     let host = is_host_pid_namespace();
-    let Ok(processes) = fs::read_dir("/proc") else { return Elsewhere::Unknown };
+    let Ok(processes) = fs::read_dir("/proc") else { return NamespaceLocation::Unknown };
     for entry in processes.flatten() {
         let (name, path) = (entry.file_name(), entry.path());
         if !name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
@@ -193,35 +204,36 @@ pub fn find_network_namespace(of: &str) -> Elsewhere {
         }
         let before = search.whole;
         if let Some(found) = search.process(&path) {
-            return Elsewhere::At(found);
+            return NamespaceLocation::At(found);
         }
-        // The host's init is in the first namespace; root without CAP_SYS_PTRACE cannot look.
+        // The host's init process is in the host's namespace, and root without CAP_SYS_PTRACE
+        // cannot examine it.
         search.whole |= before && host && name == "1";
     }
     match search.open {
-        _ if search.mounted => Elsewhere::Unknown,
-        Some(file) => Elsewhere::Open(file),
-        None if search.whole && host => Elsewhere::Gone,
-        None => Elsewhere::Unknown,
+        _ if search.mounted => NamespaceLocation::Unknown,
+        Some(file) => NamespaceLocation::Open(file),
+        None if search.whole && host => NamespaceLocation::Gone,
+        None => NamespaceLocation::Unknown,
     }
 }
 
 /// A search for a network namespace.
 struct Search<'a> {
     of: &'a str,
-    /// Whether everything could be looked at so far.
+    /// Whether all objects so far could be examined.
     whole: bool,
-    /// The mount namespaces whose mounts were looked at.
+    /// The mount namespaces whose mounts were examined.
     seen: BTreeSet<PathBuf>,
-    /// An open file that is the namespace.
+    /// An open file that refers to the namespace.
     open: Option<PathBuf>,
     /// Whether another mount namespace has a mount of the namespace.
     mounted: bool,
 }
 
 impl Search<'_> {
-    /// Looks at a process, given its directory in /proc. Returns the file of the namespace if the
-    /// process or a thread is in that; notes open files and mounts.
+    /// Examines a process by its directory in /proc. Returns the file of the namespace if the
+    /// process or one of its threads is in the namespace; notes open files and mounts.
     fn process(&mut self, dir: &Path) -> Option<PathBuf> {
         if self.is(&dir.join("ns/net")) {
             return Some(dir.join("ns/net"));
@@ -247,7 +259,7 @@ impl Search<'_> {
         None
     }
 
-    /// Where a process sees the namespace mounted (proc_pid_mountinfo(5)).
+    /// Returns the path at which a process sees the namespace mounted (proc_pid_mountinfo(5)).
     fn mount_point(&mut self, dir: &Path) -> Option<PathBuf> {
         let text = fs::read(dir.join("mountinfo"));
         let text = self.note(text)?;
@@ -260,7 +272,7 @@ impl Search<'_> {
         })
     }
 
-    /// Whether a file is the namespace.
+    /// Returns whether a file is the namespace.
     fn is(&mut self, path: &Path) -> bool {
         let identity = identity(path);
         self.note(identity).is_some_and(|is| is == self.of)
@@ -272,10 +284,10 @@ impl Search<'_> {
         entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
     }
 
-    /// Notes where a look was refused; a process that has ended in the meantime refuses nothing.
+    /// Notes a refused access. A process that has ended in the meantime is not a refusal.
     fn note<T>(&mut self, looked: io::Result<T>) -> Option<T> {
         if let Err(error) = &looked {
-            // EINVAL is the answer for the mounts of a zombie.
+            // The kernel returns EINVAL for the mounts of a zombie.
             let ended = [libc::ENOENT, libc::ESRCH, libc::EINVAL];
             self.whole &= error.raw_os_error().is_some_and(|errno| ended.contains(&errno));
         }
@@ -283,7 +295,8 @@ impl Search<'_> {
     }
 }
 
-/// A path in mountinfo, where the kernel writes blanks and backslashes as three octal digits.
+/// Returns a path of mountinfo, in which the kernel writes blanks and backslashes as three octal
+/// digits.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -316,13 +329,13 @@ mod tests {
     }
 
     #[test]
-    fn the_own_namespace_is_found_and_one_that_never_was_is_gone() {
+    fn the_own_namespace_is_found_and_an_invented_one_is_gone() {
         let here = network_namespace().unwrap();
-        assert!(matches!(find_network_namespace(&here), Elsewhere::At(_)));
+        assert!(matches!(find_network_namespace(&here), NamespaceLocation::At(_)));
         let never = find_network_namespace("4:1");
         let host = fs::metadata("/proc/self/ns/pid").unwrap().ino() == HOST_PID_NAMESPACE;
         let all = nix::unistd::geteuid().is_root() && host;
-        assert_eq!(never, if all { Elsewhere::Gone } else { Elsewhere::Unknown });
+        assert_eq!(never, if all { NamespaceLocation::Gone } else { NamespaceLocation::Unknown });
         assert_eq!(network_namespace_of(Pid::this()).unwrap(), here);
         assert_eq!(network_namespace_cookie(), network_namespace_cookie());
         let entered = network_namespace_cookie_of(Path::new("/proc/self/ns/net"));

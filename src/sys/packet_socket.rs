@@ -1,11 +1,11 @@
-//! A packet socket (packet(7)) on one interface behind a BPF program.
+//! Receives the frames of one interface that a BPF program selects, by a packet socket (packet(7)).
 //!
-//! A packet socket hears every interface as soon as it has a protocol. So it is made without one,
-//! gets its program, and only then its interface and protocol in one bind(2): no frame of another
-//! interface, and none that the program does not take, is ever queued.
+//! A packet socket receives from every interface as soon as it has a protocol. So the socket is
+//! made without a protocol, then gets its program, and last its interface and protocol in one
+//! bind(2). So it never queues a frame of another interface, or one that the program rejects.
 //!
-//! It is bound to an interface, not to a name: when that goes, the socket hears nothing again, also
-//! when another interface gets the name.
+//! The socket is bound to an interface, not to a name. After the interface is removed, the socket
+//! receives nothing more, even if another interface gets the name.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -17,47 +17,50 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, so
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A socket that receives what its program takes from one interface, in both directions.
+/// A socket for the frames that its program selects, in both directions.
 #[derive(Debug)]
 pub struct PacketSocket {
     fd: AsyncFd<OwnedFd>,
-    /// The interface was switched off, and nothing was received since.
+    /// Whether the interface was turned off, and no frame came since.
     down: AtomicBool,
 }
 
-/// How often to look whether an interface that was switched off is gone. The kernel takes an
-/// interface away in two steps, and only the first, that it is off, wakes who waits (af_packet.c,
-/// packet_notifier).
+/// The time between two checks whether an interface that was turned off has been removed.
+///
+/// The kernel removes an interface in two steps: it turns the interface off, then removes it. Only
+/// the first step wakes a waiter (packet_notifier in af_packet.c).
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// That the interface is gone comes as an error alone.
+/// The events that wake a waiter: the kernel reports a removed interface as an error only.
 const WOKEN_BY: Interest = Interest::READABLE.add(Interest::ERROR);
 
-/// What a packet socket has.
+/// The result of one call of [`PacketSocket::receive`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// A frame, from its destination address on. A longer one than the buffer is cut off.
+    /// A frame, from its destination address on. A frame that is longer than the buffer is cut.
     Frame {
-        /// How many bytes of the buffer it fills.
+        /// The number of bytes in the buffer.
         length: usize,
-        /// The host sends it by the interface, rather than receives it.
+        /// Whether the host sends the frame on the interface; otherwise it receives the frame.
         outgoing: bool,
     },
-    /// Nothing now.
+    /// No frame is queued.
     Nothing,
-    /// The interface is gone.
+    /// The interface has been removed.
     Gone,
 }
 
 impl PacketSocket {
-    /// Opens a socket that never waits on the interface with this number, in the caller's network
-    /// namespace; needs a tokio runtime with I/O and time enabled. About `queue` bytes of frames wait to be received; more are lost.
+    /// Opens a non-blocking socket on the interface with this number, in the caller's network
+    /// namespace. Needs a tokio runtime with I/O and time enabled.
+    ///
+    /// The kernel queues about `queue` bytes of frames and drops later ones.
     ///
     /// # Errors
-    /// What the kernel says; `ENODEV` when there is no such interface, `EPERM` without CAP_NET_RAW.
+    /// The kernel's error: `ENODEV` if there is no such interface, `EPERM` without CAP_NET_RAW.
     pub fn open(index: u32, program: &[libc::sock_filter], queue: usize) -> io::Result<Self> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        // No protocol: nothing is received.
+        // Without a protocol, the socket receives nothing.
         let fd = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         setsockopt(&fd, sockopt::RcvBuf, &queue)?;
         let packet_socket = PacketSocket::from_fd(fd)?;
@@ -66,35 +69,33 @@ impl PacketSocket {
         Ok(packet_socket)
     }
 
-    /// A socket that another process opened here and handed over. What it has not received yet is
-    /// there.
+    /// Takes over a packet socket that another process opened. The queued frames stay.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        // SAFETY: `fd` is an open descriptor that the AsyncFd owns, and keeps open and the same
-        // until it has deregistered it.
+        // SAFETY: the AsyncFd owns the descriptor, so it stays open and the same until the AsyncFd
+        // has deregistered it.
         let fd = unsafe { AsyncFd::register_with_interest(fd, WOKEN_BY) }
             .map_err(|error| error.into_parts().1)?;
         Ok(PacketSocket { fd, down: AtomicBool::new(false) })
     }
 
-    /// The descriptor, for another process to take over.
+    /// Returns the descriptor, which another process can take over.
     pub fn into_fd(self) -> OwnedFd {
         self.fd.into_inner()
     }
 
-    /// Puts another program in place of the one that is there, at once. What waits to be received
-    /// stays.
+    /// Replaces the program in one step. The queued frames stay.
     ///
     /// # Errors
-    /// What the kernel says; `EINVAL` for a program that is none.
+    /// The kernel's error: `EINVAL` for an invalid program.
     pub fn set_program(&self, program: &[libc::sock_filter]) -> io::Result<()> {
         let too_long = |_| io::Error::from(Errno::EINVAL);
         let len = program.len().try_into().map_err(too_long)?;
         let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-        // SAFETY: SO_ATTACH_FILTER reads a sock_fprog of the given size and copies the `len`
-        // instructions it points to, without writing; both outlive the call.
+        // SAFETY: SO_ATTACH_FILTER reads a sock_fprog of the given size, and copies the `len`
+        // instructions that it points to. It writes nothing. Both outlive the call.
         let done = unsafe {
             libc::setsockopt(
                 self.fd.as_raw_fd(),
@@ -109,16 +110,16 @@ impl PacketSocket {
 
     fn bind(&self, index: u32) -> io::Result<()> {
         let out_of_range = |_| io::Error::from(Errno::ENODEV);
-        // Number 0 would be every interface.
+        // Number 0 would mean every interface.
         if index == 0 {
             return Err(Errno::ENODEV.into());
         }
         let mut address = nowhere();
         address.sll_family = libc::AF_PACKET as libc::sa_family_t;
-        // All protocols: what a host sends is shown to no socket of just one.
+        // All protocols: the kernel shows frames that the host sends only to sockets of all.
         address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
         address.sll_ifindex = index.try_into().map_err(out_of_range)?;
-        // SAFETY: `address` is a sockaddr_ll, of the size that is given, and outlives the call.
+        // SAFETY: bind reads a local sockaddr_ll of the given size.
         let done = unsafe { libc::bind(self.fd.as_raw_fd(), (&raw const address).cast(), SIZE) };
         Ok(Errno::result(done).map(drop)?)
     }
@@ -126,7 +127,7 @@ impl PacketSocket {
     /// Receives a frame into `buffer`.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         loop {
             match self.receive_once(buffer) {
@@ -136,7 +137,7 @@ impl PacketSocket {
                 }
                 Err(Errno::EAGAIN) if self.is_gone()? => return Ok(Received::Gone),
                 Err(Errno::EAGAIN) => return Ok(Received::Nothing),
-                // It was switched off, or is gone. While it is there, it can be switched on again.
+                // The interface was turned off or removed. One that exists can be turned on again.
                 Err(Errno::ENETDOWN) => self.down.store(true, Ordering::Relaxed),
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -144,13 +145,13 @@ impl PacketSocket {
         }
     }
 
-    /// The length of a frame, and whether it is outgoing. nix' functions would take the address
-    /// only at its full length, which not every kernel tells.
+    /// Receives a frame; returns its length, and whether it is outgoing. nix's functions accept the
+    /// sender's address only at its full length, which not every kernel returns.
     fn receive_once(&self, buffer: &mut [u8]) -> Result<(usize, bool), Errno> {
         let mut from = nowhere();
         let mut size = SIZE;
-        // SAFETY: the kernel writes at most the given lengths to `buffer` and to `from`, a
-        // sockaddr_ll for which every content is valid; all of it outlives the call.
+        // SAFETY: recvfrom writes at most the given lengths to `buffer` and to `from`, a local
+        // sockaddr_ll for which every content is valid.
         let length = unsafe {
             libc::recvfrom(
                 self.fd.as_raw_fd(),
@@ -165,22 +166,23 @@ impl PacketSocket {
         Ok((length, from.sll_pkttype == libc::PACKET_OUTGOING))
     }
 
-    /// Whether the interface is gone: the kernel then takes the socket off it.
+    /// Returns whether the interface has been removed: the kernel then unbinds the socket.
     fn is_gone(&self) -> io::Result<bool> {
         let mut bound = nowhere();
         let mut size = SIZE;
-        // SAFETY: the kernel writes at most the given length to `bound`, as above.
+        // SAFETY: getsockname writes at most the given length to a local sockaddr_ll.
         let done =
             unsafe { libc::getsockname(self.fd.as_raw_fd(), (&raw mut bound).cast(), &mut size) };
         Errno::result(done)?;
-        // -1 (af_packet.c, packet_notifier).
+        // The kernel sets the number to -1 (packet_notifier in af_packet.c).
         Ok(bound.sll_ifindex < 0)
     }
 
-    /// Waits until there may be something to [`receive`](Self::receive), after that had nothing.
+    /// Waits until a frame may be queued. Call it after [`receive`](Self::receive) returned
+    /// [`Received::Nothing`].
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub async fn wait(&self) -> io::Result<()> {
         let ready = self.fd.ready(WOKEN_BY);
         if !self.down.load(Ordering::Relaxed) {
@@ -195,8 +197,8 @@ impl PacketSocket {
 /// The size of a packet socket's address.
 const SIZE: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
 
-/// A packet socket's address, all zero.
+/// Returns an empty address of a packet socket.
 fn nowhere() -> libc::sockaddr_ll {
-    // SAFETY: it consists of integers and arrays of them, for which zero is valid.
+    // SAFETY: the type consists of integers and arrays of integers, for which zero is valid.
     unsafe { std::mem::zeroed() }
 }

@@ -1,13 +1,13 @@
-//! Becoming another user with few privileges or none, and giving up those of root's that are not
-//! needed.
+//! Changes to another user with few privileges or none, and gives up privileges of root that are
+//! not needed.
 //!
-//! Root's programs can be run as another user ([`Account`]): they start with that user's groups,
-//! with no capability in any set and with `no_new_privs`, so that no setuid program gives them any
-//! (capabilities(7), prctl(2)). Their guard stays root's, so that the user cannot end it, and keeps
-//! CAP_KILL alone, without which it could not signal a program of another user's.
+//! Root can run a program as another user ([`Account`]). The program starts with that user's
+//! groups, without a capability in any set, and with `no_new_privs`, so that no setuid program
+//! gives it one (capabilities(7), prctl(2)). Its guard stays root, so that the user cannot end the
+//! guard, and keeps CAP_KILL alone, because a guard must signal another user's program.
 //!
-//! [`keep_only`] does for ourselves what is done for the guard. Capabilities belong to a thread;
-//! it is for programs with one.
+//! [`keep_only`] gives up the capabilities of the calling thread. Capabilities belong to a thread,
+//! so only a program with one thread may rely on it.
 
 use std::ffi::CString;
 use std::io;
@@ -21,31 +21,31 @@ use nix::unistd::{AccessFlags, Gid, Uid, User, faccessat, getgrouplist};
 
 use crate::types::UserName;
 
-/// A user as whom a program can run.
+/// A user for a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
+pub(crate) struct Account {
     /// The name.
     pub name: UserName,
     /// The user's number.
     pub uid: Uid,
-    /// The number of the user's own group.
+    /// The number of the user's primary group.
     pub gid: Gid,
-    /// All groups the user is in.
+    /// All groups of the user.
     pub groups: Vec<Gid>,
 }
 
-/// Why a user cannot be had.
+/// The reason why a user cannot be looked up.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
-    /// No such user.
+    /// The user does not exist.
     #[error("there is no user {0} on this host; name one that 'getent passwd' lists")]
     Unknown(UserName),
-    /// The user database cannot be asked.
+    /// The user database cannot be read.
     #[error("cannot look up the user {name}: {source}; see whether 'getent passwd {name}' works")]
     Lookup {
         /// The user.
         name: UserName,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -55,7 +55,7 @@ impl Account {
     ///
     /// # Errors
     /// [`AccountError`].
-    pub fn find(name: &UserName) -> Result<Self, AccountError> {
+    pub(crate) fn find(name: &UserName) -> Result<Self, AccountError> {
         let failed = |source| AccountError::Lookup { name: name.clone(), source };
         let user = User::from_name(name.as_str()).map_err(|errno| failed(errno.into()))?;
         let user = user.ok_or_else(|| AccountError::Unknown(name.clone()))?;
@@ -65,15 +65,23 @@ impl Account {
     }
 }
 
-/// Gives up every capability of this thread but those in `kept`; programs that it executes as root
-/// from now on get those in `passed_on` at most. What it has not got is no error.
+/// Returns those of `wanted` that this thread does not have in effect. If the sets cannot be read,
+/// returns none: then the kernel's later refusal is the error.
+pub(crate) fn missing(wanted: &[Capability]) -> Vec<Capability> {
+    let Ok(has) = caps::read(None, CapSet::Effective) else { return Vec::new() };
+    wanted.iter().copied().filter(|capability| !has.contains(capability)).collect()
+}
+
+/// Gives up every capability of this thread except those in `kept`. Programs that it executes as
+/// root from now on get at most those in `passed_on`. A capability that the thread lacks is
+/// ignored.
 ///
 /// # Errors
-/// The kernel's error; some may then have been given up.
-pub fn keep_only(kept: &[Capability], passed_on: &[Capability]) -> io::Result<()> {
+/// The kernel's error; then the thread may have given up some capabilities.
+pub(crate) fn keep_only(kept: &[Capability], passed_on: &[Capability]) -> io::Result<()> {
     let failed = |error: caps::errors::CapsError| io::Error::other(error.to_string());
     let may = caps::read(None, CapSet::Effective).map_err(failed)?;
-    // Without it the bounding set stays, which gives nothing to a program without root's number.
+    // Without CAP_SETPCAP the bounding set stays. It gives capabilities only to programs of root.
     if may.contains(&Capability::CAP_SETPCAP) {
         let bounding = caps::read(None, CapSet::Bounding).map_err(failed)?;
         for capability in bounding.into_iter().filter(|c| !passed_on.contains(c)) {
@@ -87,12 +95,14 @@ pub fn keep_only(kept: &[Capability], passed_on: &[Capability]) -> io::Result<()
     caps::set(None, CapSet::Permitted, &kept).map_err(failed)
 }
 
-/// The same, for who goes on using these directories: CAP_DAC_OVERRIDE is kept, but not passed on,
-/// where one of them lies in another user's, who may have closed it to everybody else.
+/// Does the same as [`keep_only`] for a caller that later writes in these directories.
+///
+/// If another user has closed one of them to root's plain permissions, the thread also keeps
+/// CAP_DAC_OVERRIDE, which it does not pass on.
 ///
 /// # Errors
-/// As [`keep_only`].
-pub fn keep_only_for(kept: &[Capability], dirs: &[&Path]) -> io::Result<()> {
+/// The errors of [`keep_only`].
+pub(crate) fn keep_only_for(kept: &[Capability], dirs: &[&Path]) -> io::Result<()> {
     let mut all = kept.to_vec();
     if !usable_without_override(dirs)? {
         all.push(Capability::CAP_DAC_OVERRIDE);
@@ -100,9 +110,11 @@ pub fn keep_only_for(kept: &[Capability], dirs: &[&Path]) -> io::Result<()> {
     keep_only(&all, kept)
 }
 
-/// Whether files in these directories, or in what is there above them, can be made and removed
-/// without CAP_DAC_OVERRIDE. The calling thread has no effective capability while it asks; a thread
-/// of its own could fail to start on a host that is short of processes.
+/// Returns whether this process can make and remove files in these directories without
+/// CAP_DAC_OVERRIDE. For a missing directory, the nearest existing one above it counts.
+///
+/// The calling thread drops its effective capabilities for the check. A new thread for the check
+/// could fail to start on a host that is short of processes.
 fn usable_without_override(dirs: &[&Path]) -> io::Result<bool> {
     let failed = |error: caps::errors::CapsError| io::Error::other(error.to_string());
     let effective = caps::read(None, CapSet::Effective).map_err(failed)?;
@@ -115,26 +127,26 @@ fn usable_without_override(dirs: &[&Path]) -> io::Result<bool> {
     Ok(all)
 }
 
-/// Whether a file gives capabilities to whoever executes it (setcap(8)).
-pub fn has_file_capabilities(path: &Path) -> bool {
+/// Returns whether a program file gives capabilities to the process that executes it (setcap(8)).
+pub(crate) fn has_file_capabilities(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
     let name = c"security.capability".as_ptr();
-    // SAFETY: both strings are NUL-terminated; without a buffer the kernel only tells the size.
+    // SAFETY: both strings end with a NUL byte. Without a buffer, getxattr only returns the size.
     unsafe { libc::getxattr(path.as_ptr(), name, std::ptr::null_mut(), 0) > 0 }
 }
 
-/// A user's numbers, laid out before a fork.
+/// The numbers of a user, prepared before a fork.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Become {
+pub(super) struct TargetUser {
     pub(super) uid: libc::uid_t,
     pub(super) gid: libc::gid_t,
     pub(super) groups: *const libc::gid_t,
     pub(super) groups_len: usize,
-    /// The capabilities that the program keeps, by number; the first 32 only.
+    /// The capabilities that the program keeps; bit N is capability N of the first 32.
     pub(super) keeps: u32,
 }
 
-// 32-bit systems have system calls of the plain names for 16-bit numbers.
+// On 32-bit systems, the system calls with the plain names take 16-bit numbers.
 #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
 use libc::{SYS_setgroups as SETGROUPS, SYS_setresgid as SETRESGID, SYS_setresuid as SETRESUID};
 #[cfg(any(target_arch = "x86", target_arch = "arm"))]
@@ -142,17 +154,20 @@ use libc::{
     SYS_setgroups32 as SETGROUPS, SYS_setresgid32 as SETRESGID, SYS_setresuid32 as SETRESUID,
 };
 
-/// Becomes that user, with the capabilities that it keeps and no way to another one.
+/// Changes to the user, with the capabilities that the user keeps and no way to get another one.
+/// Returns `false` after an error, with errno set.
 ///
 /// # Safety
-/// In a forked process with one thread; `user.groups` is valid for its length.
-pub(super) unsafe fn become_user(user: &Become) -> bool {
+/// The process is a new fork (one thread); `user.groups` is valid for `user.groups_len` numbers.
+pub(super) unsafe fn become_user(user: &TargetUser) -> bool {
     let (on, unused): (c_ulong, c_ulong) = (1, 0);
-    // SAFETY: plain system calls on numbers and a valid array. The raw ones change this thread
-    // only, where the C library would signal other threads, of which a forked process has none.
+    // SAFETY: system calls on numbers and on an array that the caller vouches for. The C library's
+    // wrappers would also signal other threads, and a fork has no other threads; the raw calls
+    // change the calling thread only.
     unsafe {
         drop_bounding(user.keeps);
-        // Without it the change of the user would empty the permitted set; execve clears it.
+        // Without this flag, the change of the user would empty the permitted set. execve(2)
+        // clears the flag.
         libc::prctl(libc::PR_SET_KEEPCAPS, on, unused, unused, unused) == 0
             && libc::syscall(SETGROUPS, user.groups_len, user.groups) == 0
             && libc::syscall(SETRESGID, user.gid, user.gid, user.gid) == 0
@@ -163,25 +178,26 @@ pub(super) unsafe fn become_user(user: &Become) -> bool {
     }
 }
 
-/// Leaves this process CAP_KILL, where it has that, and nothing else.
+/// Gives up every capability except CAP_KILL.
 ///
 /// # Safety
-/// As [`become_user`].
+/// The process is a new fork (one thread).
 pub(super) unsafe fn keep_kill() -> bool {
-    // SAFETY: as there.
+    // SAFETY: the caller promises the condition of both functions.
     unsafe {
         drop_bounding(0);
         set_capabilities(1 << Capability::CAP_KILL.index(), 0)
     }
 }
 
-/// Takes everything but `keeps` out of the bounding set: nothing executed from now on gets more.
-/// Without CAP_SETPCAP it stays, and with it what a program of root's own would get.
+/// Removes all capabilities except `keeps` from the bounding set, so that no program that is
+/// executed later gets another one. Without CAP_SETPCAP the set stays, and programs of root get its
+/// capabilities.
 ///
 /// # Safety
-/// As [`become_user`].
+/// The process is a new fork (one thread).
 unsafe fn drop_bounding(keeps: u32) {
-    // More than there are; the kernel refuses a number that is none.
+    // 64 is more than there are. The kernel refuses the other numbers.
     for number in (0..64 as c_ulong).filter(|n| u64::from(keeps) & (1 << n) == 0) {
         // SAFETY: a system call on numbers.
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number) };
@@ -195,7 +211,8 @@ struct Header {
     pid: c_int,
 }
 
-/// `struct __user_cap_data_struct` of linux/capability.h; the first has capabilities 0 to 31.
+/// `struct __user_cap_data_struct` of linux/capability.h; the first of two has capabilities 0 to
+/// 31.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Sets {
@@ -204,15 +221,15 @@ struct Sets {
     inheritable: u32,
 }
 
-/// Puts those of `keeps` that this process has into its ambient set, so that a program that it
-/// executes has them without being root's (capabilities(7)).
+/// Adds `keeps` to the ambient set, so that a program of an ordinary user has these capabilities
+/// (capabilities(7)). A capability that the process lacks is left out.
 ///
 /// # Safety
-/// As [`become_user`], after [`set_capabilities`] has made them inheritable.
+/// The process is a new fork (one thread), and [`set_capabilities`] has made `keeps` inheritable.
 unsafe fn raise_ambient(keeps: u32) -> bool {
     let (raise, unused) = (libc::PR_CAP_AMBIENT_RAISE as c_ulong, 0 as c_ulong);
     (0..32 as c_ulong).filter(|number| keeps & (1 << number) != 0).all(|number| {
-        // SAFETY: system calls on numbers. EPERM: this process has not got that one itself.
+        // SAFETY: system calls on numbers. EPERM means that this process lacks the capability.
         unsafe {
             libc::prctl(libc::PR_CAP_AMBIENT, raise, number, unused, unused) == 0
                 || *libc::__errno_location() == libc::EPERM
@@ -220,16 +237,16 @@ unsafe fn raise_ambient(keeps: u32) -> bool {
     })
 }
 
-/// Sets the effective and permitted capabilities of this process to `keep`, and the inheritable ones
-/// to `inherit`, as far as it has them. Bits are numbers of capabilities, the first 32.
+/// Sets the effective and permitted capabilities of this process to `keep`, and the inheritable
+/// ones to `inherit`, as far as the process has them. Bit N is capability N of the first 32.
 ///
 /// # Safety
-/// As [`become_user`].
+/// The process is a new fork (one thread).
 unsafe fn set_capabilities(keep: u32, inherit: u32) -> bool {
     const VERSION_3: c_uint = 0x2008_0522;
     let mut header = Header { version: VERSION_3, pid: 0 };
     let mut sets = [Sets { effective: 0, permitted: 0, inheritable: 0 }; 2];
-    // SAFETY: version 3 reads and writes a header and two sets, which outlive the calls.
+    // SAFETY: version 3 reads and writes a header and two sets, which are local.
     unsafe {
         if libc::syscall(libc::SYS_capget, &mut header, sets.as_mut_ptr()) != 0 {
             return false;
@@ -247,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accounts() {
+    fn an_account_has_the_numbers_of_the_user_database() {
         let root = Account::find(&"root".parse().unwrap()).unwrap();
         assert_eq!((root.uid.as_raw(), root.gid.as_raw()), (0, 0));
         assert!(root.groups.contains(&Gid::from_raw(0)));
@@ -256,13 +273,13 @@ mod tests {
     }
 
     #[test]
-    fn plain_files_have_no_capabilities() {
+    fn a_plain_file_gives_no_capabilities() {
         assert!(!has_file_capabilities(Path::new("/etc/passwd")));
         assert!(!has_file_capabilities(Path::new("/nonexistent")));
     }
 
     #[test]
-    fn what_is_not_kept_is_gone_for_this_thread_alone() {
+    fn a_thread_gives_up_all_capabilities_that_it_does_not_keep() {
         let sets = || {
             [CapSet::Effective, CapSet::Permitted, CapSet::Bounding]
                 .map(|set| caps::read(None, set).unwrap())

@@ -1,4 +1,4 @@
-//! Finding a program, and saying what is in the way when it cannot be run.
+//! Finds a program, and gives the reason and the fix if it cannot be run.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -7,25 +7,49 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 
-use crate::facts::Problem;
+use crate::sys::process::SpawnError;
+use crate::types::facts::Problem;
 
-/// What a search for a program gave.
+/// The result of a search for a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
     /// A file that this process may execute.
     Found(PathBuf),
-    /// No program of that name in any of these directories.
+    /// None of these directories has a program of that name.
     Missing(Vec<PathBuf>),
-    /// There is nothing at this path.
+    /// This path does not exist.
     Absent(PathBuf),
     /// A file that this process may not execute.
     NotExecutable(PathBuf),
-    /// A directory, or something else that is not a file.
+    /// A directory, or another object that is not a regular file.
     NotFile(PathBuf),
 }
 
+/// Returns the fix for a host that is short of a resource; `None` for other errors.
+pub(crate) fn shortage(errno: Option<i32>) -> Option<&'static str> {
+    match errno? {
+        libc::EMFILE | libc::ENFILE => {
+            Some("raise the limit of open files, such as by 'ulimit -n 1024'")
+        }
+        libc::EAGAIN | libc::ENOMEM => {
+            Some("end other programs, or raise the limits that 'ulimit -a' shows")
+        }
+        libc::EFBIG => Some("raise the limit of files' sizes, such as by 'ulimit -f unlimited'"),
+        _ => None,
+    }
+}
+
+/// Returns the problem of a program that was found and could not be started. If the host is short
+/// of a resource, the fix is about the host, not about the program.
+pub(crate) fn not_run(path: &Path, error: &std::io::Error) -> Problem {
+    let spawn = error.get_ref().and_then(|inner| inner.downcast_ref::<SpawnError>());
+    let errno = spawn.map_or_else(|| error.raw_os_error(), SpawnError::errno);
+    let fix = shortage(errno).unwrap_or("install it again");
+    Problem::new(format!("{} cannot be run: {error}", path.display()), fix)
+}
+
 impl Lookup {
-    /// The program's path, where there is a program.
+    /// Returns the program's path if the search found a program.
     pub fn found(self) -> Option<PathBuf> {
         match self {
             Lookup::Found(path) => Some(path),
@@ -33,8 +57,8 @@ impl Lookup {
         }
     }
 
-    /// Where the program is, though it may not be one that can be run.
-    pub fn place(&self) -> Option<PathBuf> {
+    /// Returns the path of an object with the name, even if it cannot be executed.
+    pub fn existing_path(&self) -> Option<PathBuf> {
         match self {
             Lookup::Found(path) | Lookup::NotExecutable(path) | Lookup::NotFile(path) => {
                 Some(path.clone())
@@ -43,9 +67,9 @@ impl Lookup {
         }
     }
 
-    /// Why the program `name` cannot be run; nothing where it can.
+    /// Returns the reason why the program `name` cannot be run; `None` if it can.
     ///
-    /// `install` is what to do where it is not installed.
+    /// `install` is the fix for a program that is not installed.
     pub fn problem(&self, name: &OsStr, install: &str) -> Option<Problem> {
         let name = name.display();
         match self {
@@ -74,11 +98,12 @@ impl Lookup {
     }
 }
 
-/// Finds the program `name`: a name with a `/` is a path and taken as it is, any other is looked up
-/// in the directories `dirs` in order, as execvp(3) does (an empty one is the current directory).
+/// Finds the program `name`.
 ///
-/// A directory of that name is passed over in the search, and so is a file without the permission
-/// to execute it, unless nothing better is found. Symbolic links are followed but not resolved.
+/// A name with a `/` is a path. Any other name is looked up in the directories `dirs` in their
+/// order, as execvp(3) does; an empty directory means the current one. The search skips directories
+/// with that name. It returns a file without permission to execute it only if it finds no program.
+/// The returned path may be a symbolic link to the program.
 pub fn find(name: &OsStr, dirs: &[PathBuf]) -> Lookup {
     if name.as_bytes().contains(&b'/') {
         return look(PathBuf::from(name));
@@ -97,7 +122,8 @@ pub fn find(name: &OsStr, dirs: &[PathBuf]) -> Lookup {
     second_best.unwrap_or_else(|| Lookup::Missing(dirs.to_vec()))
 }
 
-/// The first of `names` that is a program here; the answer for the first name where none is.
+/// Finds the first of `names` that is a program. If there is none, returns the result for the first
+/// name.
 pub fn find_first(names: &[&OsStr], dirs: &[PathBuf]) -> Lookup {
     let mut first = None;
     for name in names {
@@ -111,7 +137,7 @@ pub fn find_first(names: &[&OsStr], dirs: &[PathBuf]) -> Lookup {
     first.unwrap_or_else(|| Lookup::Missing(dirs.to_vec()))
 }
 
-/// What is at `path`.
+/// Examines `path`.
 fn look(path: PathBuf) -> Lookup {
     match std::fs::metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -119,7 +145,7 @@ fn look(path: PathBuf) -> Lookup {
         }
         Err(_) => Lookup::Absent(path),
         Ok(meta) if !meta.is_file() => Lookup::NotFile(path),
-        // By the effective ids, as execve(2) checks.
+        // With the effective ids, as in execve(2).
         Ok(_) => match faccessat(AT_FDCWD, &path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
             Ok(()) => Lookup::Found(path),
             Err(_) => Lookup::NotExecutable(path),
@@ -153,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_looked_up_and_paths_are_not() {
+    fn a_name_is_looked_up_and_a_path_is_not() {
         let tree = tree();
         let at = |name: &str| tree.path().join(name);
         let dirs = ["a", "b", "c", "none"].map(at);
@@ -176,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_name_that_is_there_is_taken() {
+    fn the_first_name_that_is_a_program_is_found() {
         let tree = tree();
         let dirs = [tree.path().join("c")];
         let names = ["nothing", "tool", "folder"].map(OsStr::new);
@@ -185,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_says_where() {
+    fn every_problem_names_the_place() {
         let name = OsStr::new("passt");
         let (one, two) = (PathBuf::from("/a"), PathBuf::from("/b"));
         for (lookup, why) in [

@@ -1,17 +1,20 @@
-//! What is kept about what runs: JSON files below the state directory and in launch directories.
+//! Reads, writes and locks the JSON files about running ports, networks and launches, below the
+//! state directory and in launch directories.
 //!
-//! A file is replaced by renaming a complete one over it, so whoever reads sees the old or the new
-//! and never a mixture. Everyone may read those below the state directory: what runs is no secret.
-//! Whoever changes something there holds an exclusive flock(2) on `.lock` in the directory, from the
-//! first look to the last rename. Whoever can open a file or a directory can keep it locked, so only
-//! its owner can open that one, and of the directories above only the last one for reading.
+//! A write makes a complete new file and renames it over the old one, so a reader sees the old or
+//! the new content, never a mixture. A process that changes the files of a directory holds an
+//! exclusive flock(2) on `.lock` in that directory, from its first read to its last rename. Taking
+//! the lock removes the incomplete files that killed writers left.
 //!
-//! All work is done by descriptors of directories that only root and the caller can change
-//! ([`crate::dir`]): a state that another user could have written is refused.
+//! Every user may read the files below the state directory, because they hold no secrets. A process
+//! that can open a file or directory can lock it. So only its owner can open `.lock`, and the
+//! directories above the last one are readable only by their owner.
 //!
-//! Each module that keeps files about running things uses this; of the crate it uses `dir` and
-//! `flock` alone.
+//! All functions work by descriptors of directories that only root and the caller can change
+//! ([`crate::sys::dir`]), and refuse a state that another user could have written. Imports: `dir`
+//! and `flock`.
 
+#[cfg(feature = "bridged")]
 mod wait;
 
 use std::cmp::Ordering;
@@ -24,23 +27,23 @@ use nix::sys::stat::Mode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::dir::{self, Dir, Modes, Trust, UNFINISHED};
-use crate::flock::{Flock, FlockArg};
-pub use wait::{Holder, LOCK_LIMIT, LockTimeout};
-pub(crate) use wait::{lock, lock_blocking};
+use crate::sys::dir::{self, Dir, Modes, Trust, UNFINISHED};
+use crate::sys::flock::{Flock, FlockArg};
+#[cfg(feature = "bridged")]
+pub(crate) use wait::{LOCK_LIMIT, LockTimeout, lock, lock_blocking};
 
-/// The name of the file that is locked.
+/// The name of the lock file in a directory.
 pub(crate) const LOCK: &str = ".lock";
 
-/// The most bytes of a status that are read; the largest real ones have some hundred kilobytes.
+/// The maximum size of a status file in bytes. The largest real ones have some hundred kilobytes.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Who may read a file; its owner alone may write it.
+/// The users that may read a file. Only the owner may write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readers {
-    /// Everyone.
+    /// Every user.
     Everyone,
-    /// Its owner.
+    /// The owner only.
     Owner,
 }
 
@@ -53,10 +56,10 @@ impl Readers {
     }
 }
 
-/// Why a status cannot be read or written.
+/// A status file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum StatusError {
-    /// A file.
+pub enum StateFileError {
+    /// A system call on a file or directory failed.
     #[error("cannot {what} {}: {source}; check the directory's permissions and free space", path.display())]
     Io {
         /// "read", "write" or "remove".
@@ -66,37 +69,37 @@ pub enum StatusError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// A newer netlaunch wrote it.
+    /// A newer release wrote the file.
     #[error(
         "{} was written by a newer netlaunch: its version is {version}, and this netlaunch knows {known}; use the newer one to change what it is about", path.display()
     )]
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// The version of the file.
         version: u64,
         /// The version that this release writes.
         known: u32,
     },
-    /// It is not what netlaunch writes.
+    /// The content is not what netlaunch writes.
     #[error("{} is damaged: {what}; remove it, and by hand the firewall rules and links that it is about", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The mistake in the content.
         what: String,
     },
 }
 
-impl StatusError {
-    /// The error that something cannot be done with a file.
+impl StateFileError {
+    /// Makes the error of a failed operation on a file.
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| StatusError::Io { what, path, source }
+        move |source| StateFileError::Io { what, path, source }
     }
 }
 
-/// Tries for the lock on the file of [`lock_file`]; gives it back where another command has it.
+/// Tries to lock a file from [`lock_file`]. Returns the file if another process holds the lock.
 fn try_lock(file: OwnedFd) -> io::Result<Result<Flock<OwnedFd>, OwnedFd>> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Ok(lock)),
@@ -105,69 +108,75 @@ fn try_lock(file: OwnedFd) -> io::Result<Result<Flock<OwnedFd>, OwnedFd>> {
     }
 }
 
-/// Whether a file of this name is not complete yet. One that has an ending is: an interface may be
-/// called what unfinished files are.
+/// Returns whether this is the name of an incomplete new file.
+///
+/// A name with an extension is complete: the name of an interface can begin like that of an
+/// incomplete file.
 pub(crate) fn is_unfinished(name: &str) -> bool {
     name.strip_prefix(UNFINISHED).is_some_and(|rest| !rest.contains('.'))
 }
 
-/// Removes the files in `dir` that are not complete, for whoever holds the lock under which files are
-/// written there: who began them was killed.
+/// Removes the incomplete files in `dir`, whose writers were killed. The caller holds the lock
+/// under which files in `dir` are written.
 pub(crate) fn clean(dir: &Path) {
-    let Ok(dir) = Dir::open(dir, Trust::Links) else { return };
+    let Ok(dir) = Dir::open(dir, Trust::LinksOnly) else { return };
     for name in dir.names().unwrap_or_default() {
         if is_unfinished(&name.to_string_lossy()) {
-            // What stays is in nobody's way; the next command tries again.
+            // A file that stays does no harm; the next command tries again.
             let _ = dir.remove_file(&name);
         }
     }
 }
 
-/// The file that is locked; made where it is missing, and the directory, too.
+/// Opens the lock file of `dir`. Makes the file and the directory if they are missing.
 pub(crate) fn lock_file(dir: &Path) -> io::Result<OwnedFd> {
     make(dir)?.lock_file(LOCK.as_ref()).map(OwnedFd::from)
 }
 
-/// Makes a directory that everyone may read, with those above it.
+/// Makes a directory that every user may read, and the directories above it.
 fn make(dir: &Path) -> io::Result<Dir> {
-    // Launches lock one of those above (`launch::runtime`), so only its owner may read it.
-    let above = Dir::make(dir_of(dir), Trust::Last, Modes::all(0o711))?;
+    // Launches lock a directory above (`launch::runtime`), so only its owner may read it.
+    let above = Dir::make(dir_of(dir), Trust::LastDirectory, Modes::all(0o711))?;
     drop(above);
-    Dir::make(dir, Trust::Last, Modes::all(0o755))
+    Dir::make(dir, Trust::LastDirectory, Modes::all(0o755))
 }
 
-/// Writes a status, whole or not at all; makes the directory where it is missing.
-pub(crate) fn write(path: &Path, status: &impl Serialize) -> Result<(), StatusError> {
+/// Writes a status file: replaces the whole file or leaves the old one. Makes the directory if it
+/// is missing.
+pub(crate) fn write(path: &Path, status: &impl Serialize) -> Result<(), StateFileError> {
     let text = serde_json::to_vec_pretty(status).map_err(io::Error::other);
+    tracing::debug!("writes {}", path.display());
     let written = text.and_then(|text| {
         let (dir, name) = dir::split(path)?;
         make(dir)?.replace(name, &text, Readers::Everyone.mode(), false)
     });
-    written.map_err(StatusError::io("write", path))
+    written.map_err(StateFileError::io("write", path))
 }
 
-/// Replaces a file, or makes it, whole or not at all, in a directory that is there.
+/// Writes a file in an existing directory: replaces the whole file or leaves the old one.
 pub(crate) fn replace(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
     let (dir, name) = dir::split(path)?;
-    Dir::open(dir, Trust::Last)?.replace(name, content, readers.mode(), false)
+    Dir::open(dir, Trust::LastDirectory)?.replace(name, content, readers.mode(), false)
 }
 
 fn dir_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("."))
 }
 
-/// Reads a status; `None` where there is none, since another command may just have removed it.
-pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StatusError> {
+/// Reads a status file. Returns `None` if the file is missing, because another command may have
+/// removed it just now.
+#[cfg(test)]
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateFileError> {
     let Some(text) = text(path)? else { return Ok(None) };
     serde_json::from_slice(&text).map(Some).map_err(damaged(path))
 }
 
-/// Reads a status of this version. Its member `version` is looked at first, since a newer form may
-/// differ in all others.
+/// Reads a status file of this version. Checks the member `version` before it reads the others,
+/// because a newer format may differ in all of them.
 pub(crate) fn read_version<T: DeserializeOwned>(
     path: &Path,
     known: u32,
-) -> Result<Option<T>, StatusError> {
+) -> Result<Option<T>, StateFileError> {
     #[derive(serde::Deserialize)]
     struct Version {
         version: u64,
@@ -176,54 +185,55 @@ pub(crate) fn read_version<T: DeserializeOwned>(
     let Version { version } = serde_json::from_slice(&text).map_err(damaged(path))?;
     match version.cmp(&known.into()) {
         Ordering::Equal => serde_json::from_slice(&text).map(Some).map_err(damaged(path)),
-        Ordering::Greater => Err(StatusError::Newer { path: path.to_owned(), version, known }),
+        Ordering::Greater => Err(StateFileError::Newer { path: path.to_owned(), version, known }),
         Ordering::Less => {
             let what = format!("its version is {version}, and the first one is 1");
-            Err(StatusError::Damaged { path: path.to_owned(), what })
+            Err(StateFileError::Damaged { path: path.to_owned(), what })
         }
     }
 }
 
-fn damaged(path: &Path) -> impl Fn(serde_json::Error) -> StatusError {
-    |error| StatusError::Damaged { path: path.to_owned(), what: error.to_string() }
+fn damaged(path: &Path) -> impl Fn(serde_json::Error) -> StateFileError {
+    |error| StateFileError::Damaged { path: path.to_owned(), what: error.to_string() }
 }
 
-/// The text of a status; only a regular file is read, and only a bounded one.
-fn text(path: &Path) -> Result<Option<Vec<u8>>, StatusError> {
-    let opened = dir::split(path).and_then(|(dir, name)| Ok((Dir::open(dir, Trust::Last)?, name)));
+/// Reads the content of a status file, which must be a regular file of bounded size.
+fn text(path: &Path) -> Result<Option<Vec<u8>>, StateFileError> {
+    let opened =
+        dir::split(path).and_then(|(dir, name)| Ok((Dir::open(dir, Trust::LastDirectory)?, name)));
     let (dir, name) = match opened {
         Ok(opened) => opened,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(StatusError::io("read", path)(source)),
+        Err(source) => return Err(StateFileError::io("read", path)(source)),
     };
     dir.read(name, MAX_BYTES).map_err(|source| match source.raw_os_error() {
-        Some(errno) if errno != libc::ELOOP => StatusError::io("read", path)(source),
-        // It is a link, no regular file, or too large; to read it again changes nothing.
-        _ => StatusError::Damaged { path: path.to_owned(), what: source.to_string() },
+        Some(errno) if errno != libc::ELOOP => StateFileError::io("read", path)(source),
+        // The file is a link, not regular, or too large. A second attempt would not help.
+        _ => StateFileError::Damaged { path: path.to_owned(), what: source.to_string() },
     })
 }
 
-/// Removes a file; one that is not there is removed already.
+/// Removes a file. A missing file is not an error.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     let (dir, name) = dir::split(path)?;
-    let dir = match Dir::open(dir, Trust::Last) {
+    let dir = match Dir::open(dir, Trust::LastDirectory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,
     };
     match dir.remove_file(name) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        // A read-only file system refuses before it looks for the name.
+        // A read-only file system reports this error before it looks for the name.
         Err(Errno::EROFS) if dir.stat_of(name) == Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// The names in `dir`; none where it is not there.
-pub(crate) fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>, StatusError> {
-    match Dir::open(dir, Trust::Last).and_then(|dir| dir.names()) {
+/// Returns the names in `dir`, or none if `dir` is missing.
+pub(crate) fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>, StateFileError> {
+    match Dir::open(dir, Trust::LastDirectory).and_then(|dir| dir.names()) {
         Ok(names) => Ok(names),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(source) => Err(StatusError::io("read", dir)(source)),
+        Err(source) => Err(StateFileError::io("read", dir)(source)),
     }
 }
 
@@ -239,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_replaced_whole_and_everyone_may_read_it() {
+    fn a_write_replaces_the_whole_status_file_and_every_user_may_read_it() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("made/port.json");
         assert_eq!(read::<Vec<u8>>(&path).unwrap(), None);
@@ -250,11 +260,11 @@ mod tests {
         }
         assert_eq!(names(&place.path().join("made")).unwrap(), ["port.json"]);
         fs::write(&path, "[4").unwrap();
-        assert!(matches!(read::<Vec<u8>>(&path), Err(StatusError::Damaged { .. })));
+        assert!(matches!(read::<Vec<u8>>(&path), Err(StateFileError::Damaged { .. })));
     }
 
     #[test]
-    fn what_cannot_be_replaced_stays_and_leaves_nothing() {
+    fn a_failed_replace_keeps_the_old_file_and_leaves_no_new_one() {
         let place = tempfile::tempdir().unwrap();
         let secret = place.path().join("secret");
         replace(&secret, b"old", Readers::Owner).unwrap();
@@ -263,7 +273,7 @@ mod tests {
         fs::create_dir(&taken).unwrap();
         replace(&taken, b"new", Readers::Owner).unwrap_err();
         assert_eq!(names(place.path()).unwrap(), ["secret", "taken"]);
-        // A directory that is gone, such as that of a launch that ended, is not made again.
+        // A missing directory, such as that of a launch that has ended, is not made again.
         let gone = place.path().join("gone");
         replace(&gone.join("file"), b"new", Readers::Owner).unwrap_err();
         assert!(!gone.exists());
@@ -303,24 +313,25 @@ mod tests {
     }
 
     #[test]
-    fn only_its_owner_can_open_what_is_locked() {
+    fn only_the_owner_can_open_the_lock_file() {
         let place = tempfile::tempdir().unwrap();
         let dir = place.path().join("state/made");
         drop(lock_file(&dir).unwrap());
         assert_eq!(mode(&dir.join(LOCK)), 0o600);
-        // Launches lock the upper one; everyone reads what is in the lower one.
+        // Launches lock the upper directory. Every user reads the files in the lower one.
         assert_eq!([mode(&place.path().join("state")), mode(&dir)], [0o711, 0o755]);
-        // As it was made before.
+        // Earlier releases made the file with this mode.
         fs::set_permissions(dir.join(LOCK), fs::Permissions::from_mode(0o644)).unwrap();
         drop(lock_file(&dir).unwrap());
         assert_eq!(mode(&dir.join(LOCK)), 0o600);
-        let open = |name: &str| Dir::open(&dir, Trust::Last).unwrap().lock_file(name.as_ref());
+        let open =
+            |name: &str| Dir::open(&dir, Trust::LastDirectory).unwrap().lock_file(name.as_ref());
         let file = dir.join("file");
         fs::write(&file, "").unwrap();
         open("file").unwrap();
         std::os::unix::fs::symlink(&file, dir.join("link")).unwrap();
         open("link").unwrap_err();
-        // Closing a hard link would close the file elsewhere.
+        // `lock_file` sets the mode of a file, and with a hard link that file is elsewhere.
         fs::hard_link(&file, dir.join("hard")).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         open("hard").unwrap_err();

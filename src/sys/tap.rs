@@ -1,9 +1,11 @@
-//! A guest's tap device, and the checksums of the bridge it hangs on.
+//! Makes the tap device of a guest, and turns off checksum offload of the bridge.
 //!
-//! A tap that is made here belongs to its descriptor: QEMU gets that (`-netdev tap,fd=N`), and when
-//! the last copy of it is closed, however that comes, the kernel removes the interface and takes it
-//! off its bridge (tun.txt in the kernel's documentation). Nobody else can attach to it, so it needs
-//! no owner.
+//! A tap belongs to its descriptor, which QEMU gets (`-netdev tap,fd=N`). When the last copy of the
+//! descriptor is closed, the kernel removes the interface, also from its bridge (tuntap.rst in the
+//! kernel's documentation). No other process can attach to the tap, so the tap needs no owner.
+//!
+//! A tap with several queues has one descriptor for each queue. [`open_vhost`] opens the kernel's
+//! network backend, to which QEMU gives a queue of the tap and of the guest's card.
 
 use std::fs::File;
 use std::io;
@@ -11,28 +13,30 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::types::InterfaceName;
 
-/// Where taps are made.
+/// The device file for taps.
 pub const TUN: &str = "/dev/net/tun";
 
-/// What [`TapName::Numbered`] taps are called; the kernel puts the lowest free number there.
+/// The device file of the kernel's network backend.
+pub const VHOST_NET: &str = "/dev/vhost-net";
+
+/// The name pattern of [`TapName::Numbered`] taps; the kernel inserts the lowest free number.
 const PATTERN: &str = "nltap%d";
 
-/// What a tap shall be called.
+/// The name for a tap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TapName {
-    /// `nltap0`, `nltap1` and so on, whichever is free.
+    /// The first free one of `nltap0`, `nltap1` and so on.
     Numbered,
-    /// This, which must be free.
+    /// This name, which must be free.
     Exact(InterfaceName),
 }
 
-/// Why there is no tap, or why a link's checksums stay as they are.
+/// The reason why a tap cannot be made, or the offload cannot be turned off.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
     /// The device file cannot be opened.
@@ -43,13 +47,21 @@ pub enum TapError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// An interface has the name.
+    /// The kernel's network backend cannot be opened.
+    #[error("cannot open {}: {source}; load the kernel module with 'modprobe vhost_net'", device.display())]
+    Vhost {
+        /// The device file.
+        device: PathBuf,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// An interface has this name already.
     #[error("cannot make the tap {0}: an interface of that name exists; choose another name")]
     InUse(InterfaceName),
-    /// The name has a `%`, which the kernel would fill in.
+    /// The name contains a `%`, which the kernel would replace.
     #[error("cannot make the tap {0}: its name has a '%'; choose another name")]
     Pattern(InterfaceName),
-    /// The caller may not make interfaces.
+    /// The caller lacks the permission to make interfaces.
     #[error(
         "cannot make a tap: {source}; run netlaunch as root or with CAP_NET_ADMIN, or let qemu-bridge-helper make it"
     )]
@@ -60,7 +72,7 @@ pub enum TapError {
     /// The kernel refused for another reason.
     #[error("cannot make the tap {name}: {source}; the kernel log may say more")]
     Make {
-        /// Its name or pattern.
+        /// The name or pattern of the tap.
         name: String,
         /// The kernel's error.
         source: io::Error,
@@ -75,22 +87,35 @@ pub enum TapError {
     },
 }
 
-/// A tap device; it is gone when this and every copy of its descriptor are.
+/// A tap device. The kernel removes it when the last copy of its descriptor is closed.
 #[derive(Debug)]
 pub struct Tap {
+    /// The first queue.
     fd: OwnedFd,
+    /// The other queues.
+    further: Vec<OwnedFd>,
     name: InterfaceName,
     index: u32,
 }
 
 impl Tap {
-    /// Makes a tap with one queue and virtio headers (QEMU then leaves checksums and segmentation
-    /// to the kernel) through `device`, usually [`TUN`], in the caller's network namespace. It is
-    /// down and on no bridge.
+    /// Makes a tap with one queue through `device`, usually [`TUN`], in the caller's network
+    /// namespace.
     ///
     /// # Errors
-    /// [`TapError`]; then nothing was made.
+    /// [`TapError`]; then there is no tap.
     pub fn open(device: &Path, name: &TapName) -> Result<Self, TapError> {
+        Tap::open_queues(device, name, 1)
+    }
+
+    /// Makes a tap with so many queues.
+    ///
+    /// The tap has virtio headers, with which QEMU leaves checksums and segmentation
+    /// to the kernel. It is down and on no bridge.
+    ///
+    /// # Errors
+    /// [`TapError`]; then there is no tap.
+    pub fn open_queues(device: &Path, name: &TapName, queues: usize) -> Result<Self, TapError> {
         let text = match name {
             TapName::Numbered => PATTERN,
             TapName::Exact(name) if name.as_str().contains('%') => {
@@ -98,49 +123,50 @@ impl Tap {
             }
             TapName::Exact(name) => name.as_str(),
         };
-        let fd: OwnedFd = File::options()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
-            .open(device)
-            .map_err(|source| TapError::Device { device: device.to_owned(), source })?
-            .into();
         let failed = |source| TapError::Make { name: text.to_owned(), source };
         let mut request = ifreq(text);
-        // Without IFF_TUN_EXCL the name of somebody's persistent tap would attach us to that.
-        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
-        request.ifr_ifru.ifru_flags = flags as libc::c_short;
-        // SAFETY: TUNSETIFF reads an ifreq and writes its name; `request` is one that outlives the
-        // call, its name is NUL-terminated.
-        let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &mut request) };
-        if done < 0 {
-            let source = io::Error::last_os_error();
-            return Err(match (Errno::last_raw(), name) {
-                (libc::EBUSY, TapName::Exact(name)) => TapError::InUse(name.clone()),
-                (libc::EPERM, _) => TapError::Denied { source },
+        let several = if queues > 1 { libc::IFF_MULTI_QUEUE } else { 0 };
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | several;
+        // Without IFF_TUN_EXCL, the call would attach to an existing persistent tap of that name.
+        request.ifr_ifru.ifru_flags = (flags | libc::IFF_TUN_EXCL) as libc::c_short;
+        let fd = attach(device, &mut request)?.map_err(|source| {
+            match (source.raw_os_error(), name) {
+                (Some(libc::EBUSY), TapName::Exact(name)) => TapError::InUse(name.clone()),
+                (Some(libc::EPERM), _) => TapError::Denied { source },
                 _ => failed(source),
-            });
-        }
+            }
+        })?;
         let given: Vec<u8> =
             request.ifr_name.iter().take_while(|c| **c != 0).map(|c| *c as u8).collect();
         let name = String::from_utf8_lossy(&given)
             .parse()
             .map_err(|error| failed(io::Error::other(error)))?;
         let index = if_nametoindex(given.as_slice()).map_err(|errno| failed(errno.into()))?;
-        Ok(Tap { fd, name, index })
+        let mut further = Vec::new();
+        for _ in 1..queues {
+            // The request now has the name of the tap.
+            request.ifr_ifru.ifru_flags = flags as libc::c_short;
+            further.push(attach(device, &mut request)?.map_err(failed)?);
+        }
+        Ok(Tap { fd, further, name, index })
     }
 
-    /// Its name.
+    /// Returns the descriptors of the queues.
+    pub fn queues(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(&self.fd).chain(&self.further).map(OwnedFd::as_fd)
+    }
+
+    /// Returns the tap's name.
     pub fn name(&self) -> &InterfaceName {
         &self.name
     }
 
-    /// Its number among the interfaces.
+    /// Returns the tap's interface number.
     pub fn index(&self) -> u32 {
         self.index
     }
 
-    /// Its descriptor, to be handed to QEMU; the tap lives as long as this is open somewhere.
+    /// Returns the descriptor of the first queue. The tap exists as long as a process has it open.
     pub fn into_fd(self) -> OwnedFd {
         self.fd
     }
@@ -152,16 +178,43 @@ impl AsFd for Tap {
     }
 }
 
-/// Has the host compute the checksums of what it sends through `link` itself.
-///
-/// A packet from the host to a guest normally has a checksum that a network card would complete, of
-/// which there is none on a bridge. Virtio tells the guest so; but DHCP clients that read raw
-/// packets may look at the checksum and refuse the lease. libvirt completes them with a `tc` rule,
-/// which needs the kernel module act_csum. This needs none, and costs computing the checksums of
-/// everything the host sends to guests.
+/// Opens `device` and attaches it to the interface of `request`, whose name the kernel completes.
+/// The inner error is that of the second step.
+fn attach(device: &Path, request: &mut libc::ifreq) -> Result<io::Result<OwnedFd>, TapError> {
+    let fd =
+        open(device).map_err(|source| TapError::Device { device: device.to_owned(), source })?;
+    // SAFETY: TUNSETIFF reads the ifreq, whose name ends with a NUL byte, and writes its name.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, request) };
+    Ok(if done < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) })
+}
+
+/// Opens the kernel's network backend for one queue of a tap, through `device`, usually
+/// [`VHOST_NET`].
 ///
 /// # Errors
-/// [`TapError::Offload`]: no such link, no CAP_NET_ADMIN, or a device that cannot do without.
+/// [`TapError::Vhost`]: the kernel does not have it, or the caller may not use it.
+pub fn open_vhost(device: &Path) -> Result<OwnedFd, TapError> {
+    open(device).map_err(|source| TapError::Vhost { device: device.to_owned(), source })
+}
+
+fn open(device: &Path) -> io::Result<OwnedFd> {
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK);
+    Ok(options.open(device)?.into())
+}
+
+/// Turns off checksum offload of `link`, so that the host completes the checksums of the packets
+/// that it sends through `link`.
+///
+/// Normally the host leaves the checksum to a network card, and a bridge has none. Virtio tells the
+/// guest that the checksum is incomplete, but a DHCP client that reads raw packets may check it and
+/// refuse the lease. libvirt completes such checksums with a `tc` rule, which needs the kernel
+/// module act_csum. Without offload no module is needed, but the host computes the checksums of all
+/// packets that it sends to guests.
+///
+/// # Errors
+/// [`TapError::Offload`]: the link does not exist, the caller lacks CAP_NET_ADMIN, or the device
+/// needs the offload.
 pub fn complete_checksums(link: &InterfaceName) -> Result<(), TapError> {
     /// `struct ethtool_value` of linux/ethtool.h.
     #[repr(C)]
@@ -178,15 +231,16 @@ pub fn complete_checksums(link: &InterfaceName) -> Result<(), TapError> {
     let mut value = Value { cmd: SET_TX_CHECKSUM, data: 0 };
     let mut request = ifreq(link.as_str());
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    // SAFETY: SIOCETHTOOL reads an ifreq whose data points to what its command says, here an
-    // ethtool_value; both outlive the call.
+    // SAFETY: SIOCETHTOOL reads a local ifreq, whose data points to the structure of the command,
+    // here a local ethtool_value.
     let done = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCETHTOOL, &mut request) };
     if done < 0 { Err(failed(io::Error::last_os_error())) } else { Ok(()) }
 }
 
-/// A request about the interface `name`, cut to the kernel's 15 bytes.
+/// Returns a request about the interface `name`, cut to the kernel's maximum of 15 bytes.
 pub(super) fn ifreq(name: &str) -> libc::ifreq {
-    // SAFETY: an ifreq is plain numbers and a union of such; all zero is a valid one.
+    // SAFETY: an ifreq consists of numbers and a union of numbers and pointers, for which zero is
+    // valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let last = request.ifr_name.len() - 1;
     for (to, from) in request.ifr_name[..last].iter_mut().zip(name.bytes()) {

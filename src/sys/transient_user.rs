@@ -1,16 +1,16 @@
-//! Picking a user and group id for one process tree.
+//! Picks a user and group id for one process tree.
 //!
-//! A process may signal, trace and replace the files of every process with its uid. A program that
-//! runs as `nobody` is therefore at the mercy of all other programs that run as `nobody`. With an
-//! id of its own, only root can do that to it.
+//! A process may signal and trace every process with its uid, and replace its files. So a program
+//! that runs as `nobody` has no protection from the other programs that run as `nobody`. If a
+//! program has its own id, only root can interfere with it.
 //!
-//! [`TransientUser::pick`] draws random ids from a range that no one assigns, and takes the first
-//! one that is free: the user namespace maps it, neither database knows it, and no process has it.
-//! The user and the group get the same number.
+//! [`TransientUser::pick`] draws random ids from a range of unassigned ids, and takes the first
+//! free one: the user namespace maps the id, neither database lists it, and no process has it. The
+//! user and the group get the same number.
 //!
-//! Nothing reserves the id. Between the choice and the start of the program another process could
-//! take it; in [`UNUSED`] the chance is one to 2^28. Processes in another PID namespace than ours
-//! are not seen either, unless it is a descendant of ours.
+//! Known race: the id is not reserved, so another process could take it before the program starts.
+//! In [`UNUSED`] the probability is one in 2^28. Processes in other PID namespaces are not seen,
+//! except in descendants of the caller's namespace.
 
 use std::fs;
 use std::io;
@@ -21,17 +21,17 @@ use rand::RngExt;
 
 use crate::types::TransientUser;
 
-/// Ids that no one assigns: systemd's UIDS-GIDS document leaves them unused, above those of
-/// containers and below 2^31, from where on some programs take an id for a negative number.
+/// Unassigned ids: systemd's UIDS-GIDS document leaves them unused. They are above the ids of
+/// containers and below 2^31, from which some programs take an id for a negative number.
 const UNUSED: RangeInclusive<u32> = 1_879_048_192..=2_147_352_575;
 /// The ids of systemd's dynamic users, for a user namespace that maps 65536 ids (a container).
 const DYNAMIC: RangeInclusive<u32> = 61_184..=65_519;
-/// How many ids are drawn from a range before it counts as used up.
+/// The number of ids that are drawn before the search fails.
 const DRAWS: usize = 256;
 
 /// The reason why there is no id for a process tree of its own.
 #[derive(Debug, thiserror::Error)]
-pub enum TransientUserError {
+pub(crate) enum TransientUserError {
     /// A file in /proc cannot be read.
     #[error("cannot read {path} to find a free user id: {source}")]
     Proc {
@@ -40,20 +40,20 @@ pub enum TransientUserError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// The user namespace maps no id that could be used.
+    /// The user namespace maps no id of the two ranges.
     #[error("this user namespace maps no id from {UNUSED:?} or {DYNAMIC:?} for users and groups")]
     Unmapped,
-    /// Every id that was drawn has an owner.
+    /// Every drawn id is in use.
     #[error("all {DRAWS} user ids that were drawn are in use")]
     Used,
 }
 
 impl TransientUser {
-    /// Picks an id that no database knows and no process has.
+    /// Picks an id that no database lists and no process has.
     ///
     /// # Errors
-    /// [`TransientUserError`]: there is none, or /proc cannot tell.
-    pub fn pick() -> Result<Self, TransientUserError> {
+    /// [`TransientUserError`] if no such id is found, or /proc cannot be read.
+    pub(crate) fn pick() -> Result<Self, TransientUserError> {
         let users = read_map("/proc/self/uid_map")?;
         let groups = read_map("/proc/self/gid_map")?;
         let mapped = candidates(&users, &groups).ok_or(TransientUserError::Unmapped)?;
@@ -70,7 +70,7 @@ impl TransientUser {
     }
 }
 
-/// The ids that both maps have in the best range of which they have any.
+/// Returns the ids of the first range that both maps contain, at least in part.
 fn candidates(
     users: &[RangeInclusive<u32>],
     groups: &[RangeInclusive<u32>],
@@ -81,7 +81,7 @@ fn candidates(
     })
 }
 
-/// The common parts of two lists of ranges.
+/// Returns the common parts of two lists of ranges.
 fn intersect(a: &[RangeInclusive<u32>], b: &[RangeInclusive<u32>]) -> Vec<RangeInclusive<u32>> {
     let pairs = a.iter().flat_map(|a| b.iter().map(move |b| (a, b)));
     pairs
@@ -94,7 +94,7 @@ fn length(range: &RangeInclusive<u32>) -> u64 {
     u64::from(*range.end()) - u64::from(*range.start()) + 1
 }
 
-/// Entry `index` of the ranges' ids.
+/// Returns the id at position `index` in the ranges.
 fn nth(ranges: &[RangeInclusive<u32>], mut index: u64) -> Option<u32> {
     for range in ranges {
         if index < length(range) {
@@ -110,8 +110,8 @@ fn read_map(path: &'static str) -> Result<Vec<RangeInclusive<u32>>, TransientUse
     Ok(parse_map(&text?))
 }
 
-/// The ids that a map of a user namespace has inside (user_namespaces(7): lines of the first id
-/// inside, the first id outside, the number of ids).
+/// Returns the ids inside the namespace that a map lists. Each line of a map has the first id
+/// inside, the first id outside, and the number of ids (user_namespaces(7)).
 fn parse_map(text: &str) -> Vec<RangeInclusive<u32>> {
     let line = |line: &str| {
         let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
@@ -122,14 +122,14 @@ fn parse_map(text: &str) -> Vec<RangeInclusive<u32>> {
     text.lines().filter_map(line).collect()
 }
 
-/// Whether the user or group database lists the id. An error of a database, such as a directory
-/// service that does not answer, is no sign that the id has an owner.
+/// Returns whether the user or group database lists the id. If a database fails, for example a
+/// directory service that does not answer, the id counts as not listed.
 fn is_known(id: u32) -> bool {
     matches!(User::from_uid(Uid::from_raw(id)), Ok(Some(_)))
         || matches!(Group::from_gid(Gid::from_raw(id)), Ok(Some(_)))
 }
 
-/// The user, group and supplementary group ids of all processes that /proc shows.
+/// Returns the user, group and supplementary group ids of all processes that /proc shows.
 fn ids_of_processes() -> Result<Vec<u32>, TransientUserError> {
     let path = "/proc";
     let failed = |source| TransientUserError::Proc { path, source };
@@ -137,7 +137,7 @@ fn ids_of_processes() -> Result<Vec<u32>, TransientUserError> {
     for entry in fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         if entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
-            // A process that has just ended has no file any more.
+            // A process that has just ended has no such file any more.
             let status = fs::read(entry.path().join("status")).unwrap_or_default();
             ids.extend(ids_of_status(&String::from_utf8_lossy(&status)));
         }
@@ -145,7 +145,7 @@ fn ids_of_processes() -> Result<Vec<u32>, TransientUserError> {
     Ok(ids)
 }
 
-/// The ids in a process's status (proc_pid_status(5)).
+/// Returns the ids in a process's status (proc_pid_status(5)).
 fn ids_of_status(status: &str) -> impl Iterator<Item = u32> {
     let lines = status.lines().filter_map(|line| {
         ["Uid:", "Gid:", "Groups:"].into_iter().find_map(|field| line.strip_prefix(field))

@@ -1,13 +1,13 @@
-//! Directories by descriptor: open one once, then make, read, replace and remove names in it.
+//! Opens a directory once, and then makes, reads, replaces and removes entries by its descriptor.
 //!
-//! A path is resolved anew at each system call, and a user who owns a directory on the way can put
-//! a symbolic link there between two calls. [`Dir::open`] therefore walks a path once, component by
-//! component, with O_NOFOLLOW, and checks the owner and the mode of what it opened ([`Trust`] says
-//! how much of the way). All other functions take one name and act in the open directory with
-//! openat(2) and its siblings; none of them follows a link.
+//! The kernel resolves a path again at each system call, and the owner of a directory on the path
+//! can put a symbolic link there between two calls. So [`Dir::open`] walks a path once, component
+//! by component, with O_NOFOLLOW, and checks the owner and mode of the opened directories
+//! ([`Trust`] selects which ones). All other functions take one name and act in the open directory
+//! with openat(2) and related calls. None of them follows a link.
 //!
-//! Modes never depend on the umask: each file and directory that is made here gets its mode by
-//! fchmod(2). This module imports nothing of the crate.
+//! Modes never depend on the umask: each new file and directory gets its mode by fchmod(2). This
+//! module imports nothing from the crate.
 
 mod remove;
 #[cfg(test)]
@@ -30,7 +30,7 @@ use rand::RngExt;
 
 pub(crate) use walk::{Modes, Trust, Untrusted};
 
-/// The start of an unfinished file's name.
+/// The beginning of the name of an incomplete new file.
 pub(crate) const UNFINISHED: &str = ".new-";
 
 /// An open directory.
@@ -38,29 +38,30 @@ pub(crate) const UNFINISHED: &str = ".new-";
 pub(crate) struct Dir(OwnedFd);
 
 impl Dir {
-    /// Opens a directory that exists.
+    /// Opens an existing directory.
     ///
     /// # Errors
-    /// The kernel's, or [`Untrusted`] as the source of a `PermissionDenied`.
+    /// The kernel's error, or [`Untrusted`] as the source of a `PermissionDenied`.
     pub(crate) fn open(path: &Path, trust: Trust) -> io::Result<Dir> {
         walk::walk(path, trust, None).map(Dir)
     }
 
-    /// Opens a directory, and makes it and those above it where they are missing.
+    /// Opens a directory. Makes it and the directories above it if they are missing.
     ///
     /// # Errors
-    /// As [`Dir::open`].
+    /// The errors of [`Dir::open`].
     pub(crate) fn make(path: &Path, trust: Trust, modes: Modes) -> io::Result<Dir> {
         walk::walk(path, trust, Some(modes)).map(Dir)
     }
 
-    /// Checks that a directory is the caller's alone: no link and no other user's directory is on the
-    /// way, the caller owns it, and its mode is 0700.
+    /// Checks that a directory is private to the caller: the last component is not a link, no other
+    /// user can change the path, the caller owns the directory, and its mode gives no permission to
+    /// others.
     ///
     /// # Errors
-    /// As [`Dir::open`].
+    /// The errors of [`Dir::open`].
     pub(crate) fn check_private(path: &Path) -> io::Result<()> {
-        let is = Dir::open(path, Trust::Real)?.stat()?;
+        let is = Dir::open(path, Trust::WholePathNoLastLink)?.stat()?;
         let path = path.to_owned();
         if is.st_uid != geteuid().as_raw() {
             return Err(Untrusted::Owner { path, owner: is.st_uid }.into());
@@ -71,15 +72,16 @@ impl Dir {
         }
     }
 
-    /// Checks that only the caller and root can change the file at `path` or what that path means.
+    /// Checks that only the caller and root can change the file at `path`, or make the path lead to
+    /// another file.
     ///
     /// # Errors
-    /// As [`Dir::open`]; `NotFound` where there is no file.
+    /// The errors of [`Dir::open`]; `NotFound` if the file is missing.
     pub(crate) fn check_file(path: &Path) -> io::Result<()> {
         walk::check_file(path)
     }
 
-    /// Opens a directory for reading, as flock(2) needs it.
+    /// Opens a directory for reading, which flock(2) needs.
     ///
     /// # Errors
     /// The kernel's error.
@@ -91,22 +93,22 @@ impl Dir {
     /// Makes a directory and opens it for reading.
     ///
     /// # Errors
-    /// The kernel's error; EEXIST where the name is taken.
+    /// The kernel's error; EEXIST if the name exists.
     pub(crate) fn make_dir(&self, name: &OsStr, mode: Mode) -> nix::Result<OwnedFd> {
         walk::make_dir(self.0.as_fd(), name, mode)
     }
 
-    /// The owner, the mode and the like of the directory itself.
+    /// Returns the owner, mode and other attributes of the directory.
     pub(crate) fn stat(&self) -> nix::Result<FileStat> {
         fstat(&self.0)
     }
 
-    /// Those of an entry; of a link itself.
+    /// Returns the attributes of an entry. For a link, they are those of the link.
     pub(crate) fn stat_of(&self, name: &OsStr) -> nix::Result<FileStat> {
         fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
-    /// The names in the directory, in order.
+    /// Returns the names in the directory in sorted order.
     ///
     /// # Errors
     /// The kernel's error.
@@ -116,12 +118,13 @@ impl Dir {
         Ok(names)
     }
 
-    /// Opens a regular file for reading; `None` where there is none.
+    /// Opens a regular file for reading. Returns `None` if it is missing.
     ///
     /// # Errors
-    /// The kernel's; one of its own for what is no regular file.
+    /// The kernel's error, or an error for a file that is not regular.
     pub(crate) fn open_file(&self, name: &OsStr) -> io::Result<Option<File>> {
-        // A FIFO blocks no open with O_NONBLOCK, and a terminal does not become ours.
+        // With O_NONBLOCK, opening a FIFO does not block. With O_NOCTTY, a terminal does not become
+        // the controlling terminal.
         let flags = OFlag::O_RDONLY
             | OFlag::O_NOFOLLOW
             | OFlag::O_NONBLOCK
@@ -132,16 +135,17 @@ impl Dir {
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
-        match file.metadata()?.is_file() {
-            true => Ok(Some(file)),
-            false => Err(io::Error::other("it is no regular file")),
+        if file.metadata()?.is_file() {
+            Ok(Some(file))
+        } else {
+            Err(io::Error::other("it is no regular file"))
         }
     }
 
-    /// The content of a regular file of at most `most` bytes; `None` where there is none.
+    /// Reads a regular file of at most `most` bytes. Returns `None` if it is missing.
     ///
     /// # Errors
-    /// As [`Dir::open_file`], and for a larger file.
+    /// The errors of [`Dir::open_file`], or an error for a larger file.
     pub(crate) fn read(&self, name: &OsStr, most: u64) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.open_file(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
@@ -152,10 +156,10 @@ impl Dir {
         Ok(Some(bytes))
     }
 
-    /// Makes a new file, open for writing.
+    /// Makes a new file and opens it for writing.
     ///
     /// # Errors
-    /// The kernel's error; EEXIST where the name is taken.
+    /// The kernel's error; EEXIST if the name exists.
     pub(crate) fn create(&self, name: &OsStr, mode: Mode) -> nix::Result<File> {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -167,11 +171,11 @@ impl Dir {
         Ok(File::from(fd))
     }
 
-    /// Replaces a file, or makes it, whole or not at all: writes a new file and renames it. With
-    /// `sync` its content is on the disk before the rename.
+    /// Writes a file: replaces the whole file or leaves the old one. It writes a new file and
+    /// renames it. With `sync`, the content is on the disk before the rename.
     ///
     /// # Errors
-    /// The kernel's error; the old file is then there, and no new one.
+    /// The kernel's error; then the old file is unchanged and no new file is left.
     pub(crate) fn replace(
         &self,
         name: &OsStr,
@@ -197,12 +201,12 @@ impl Dir {
         renamed
     }
 
-    /// Opens the file that a command locks, and makes it where it is missing; only its owner can
-    /// open it, since any process that can open a file can keep it locked.
+    /// Opens a lock file. Makes it if it is missing. Only the owner can open it, because any
+    /// process that can open a file can lock it.
     ///
     /// # Errors
-    /// The kernel's; one of its own for what is no regular file or has other names too, since
-    /// closing it would close a file elsewhere.
+    /// The kernel's error, or an error for a file that is not regular or has more than one name:
+    /// with a hard link, this function would set the mode of a file elsewhere.
     pub(crate) fn lock_file(&self, name: &OsStr) -> io::Result<File> {
         let owner_only = Mode::S_IRUSR | Mode::S_IWUSR;
         let flags = OFlag::O_WRONLY
@@ -214,7 +218,8 @@ impl Dir {
             match openat(&self.0, name, flags, Mode::empty()) {
                 Ok(fd) => break File::from(fd),
                 Err(Errno::ENOENT) => {}
-                // A lock needs no right to write, and what netlaunch made can be taken away.
+                // On a read-only file system, a lock needs no write permission, so existing ports
+                // and networks can still be removed.
                 Err(Errno::EROFS) => {
                     let reading = flags.difference(OFlag::O_ACCMODE) | OFlag::O_RDONLY;
                     break File::from(openat(&self.0, name, reading, Mode::empty())?);
@@ -240,7 +245,8 @@ impl Dir {
         Ok(file)
     }
 
-    /// Gives a file that root made to the user whose directory this is, who needs it later.
+    /// Gives a file that root made to the owner of this directory, because the owner needs it
+    /// later.
     fn give_to_owner(&self, file: &File) -> nix::Result<()> {
         let dir = self.stat()?;
         if geteuid().is_root() && dir.st_uid != 0 {
@@ -249,7 +255,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Removes a file, or a link itself.
+    /// Removes a file or a link, not the target of the link.
     ///
     /// # Errors
     /// The kernel's error.
@@ -265,7 +271,7 @@ impl Dir {
         unlinkat(&self.0, name, UnlinkatFlags::RemoveDir)
     }
 
-    /// Removes a directory with all in it; one that is not there is removed already.
+    /// Removes a directory with its content. A missing directory is not an error.
     ///
     /// # Errors
     /// The kernel's error.
@@ -273,7 +279,8 @@ impl Dir {
         remove::all(self.0.as_fd(), name)
     }
 
-    /// Puts names that were made, renamed or removed on the disk.
+    /// Writes the entries of the directory to the disk, so that new, renamed and removed names
+    /// survive a crash.
     ///
     /// # Errors
     /// The kernel's error.
@@ -294,25 +301,27 @@ impl From<OwnedFd> for Dir {
     }
 }
 
-/// A path as the directory that holds its last component, and that component.
+/// Splits a path into the directory of its last component, and that component.
 ///
 /// # Errors
-/// `InvalidInput` for a path without a last component, such as `/` or `a/..`.
+/// `InvalidInput` if the path has no last component, such as `/` or `a/..`.
 pub(crate) fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     Ok((parent.unwrap_or(Path::new(".")), name))
 }
 
-/// Whether a file of this mode and group can be written by other users: by all, or by a group that
-/// is not the caller's own. A group of the caller's own may be a private one, which many systems
-/// give write permission by default.
+/// Returns whether other users can write a file of this mode and group: all users, or a group that
+/// is not the caller's own.
+///
+/// The caller's own group may be a private one, to which many systems give write permission by
+/// default.
 fn open_to_others(stat: &FileStat) -> bool {
     let foreign_group = stat.st_gid != nix::unistd::getegid().as_raw();
     stat.st_mode & libc::S_IWOTH != 0 || (stat.st_mode & libc::S_IWGRP != 0 && foreign_group)
 }
 
-/// Whether a name is that of an entry, not of a directory itself.
+/// Returns whether a name is an entry, not `.` or `..`.
 fn is_entry(name: &OsStr) -> bool {
     !matches!(name.as_bytes(), b"." | b"..")
 }

@@ -1,4 +1,7 @@
-//! Removing a directory with all in it, without following a link.
+//! Removes a directory with its content, without following a link.
+//!
+//! Each level opens the next directory with O_NOFOLLOW relative to the one above, and removes its
+//! entries before it removes the directory.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -11,13 +14,13 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// The most directories below each other: each level holds a descriptor.
+/// The maximum depth of nested directories, because each level holds a descriptor.
 const MAX_DEPTH: usize = 32;
 
 const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// The names in a directory, in the kernel's order.
+/// Returns the names in a directory, in the kernel's order.
 pub(super) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
     let mut entries = Dir::openat(dir, ".", DIRECTORY, Mode::empty())?;
     let mut names = Vec::new();
@@ -30,7 +33,7 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// Removes the directory `name`; one that is not there is removed already.
+/// Removes the directory `name`. A missing directory is not an error.
 pub(super) fn all(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     below(parent, name, 0)
 }
@@ -47,7 +50,7 @@ fn below(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> io::Result<()> {
     for name in names(dir.as_fd())? {
         match unlinkat(&dir, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
-            // Linux says EISDIR for a directory, POSIX EPERM.
+            // For a directory, Linux returns EISDIR and POSIX requires EPERM.
             Err(Errno::EISDIR | Errno::EPERM) => below(dir.as_fd(), &name, depth + 1)?,
             Err(errno) => return Err(errno.into()),
         }

@@ -1,5 +1,7 @@
-//! Attacks on paths by another user. As another user only root can leave things behind, so the tests
-//! that need one run as root.
+//! Tests attacks on paths by another user.
+//!
+//! Only root can make files that belong to another user, so the tests that need such files run as
+//! root.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
@@ -7,7 +9,7 @@ use std::path::PathBuf;
 
 use super::*;
 
-/// A user without a name.
+/// A user id without an account.
 const OTHER: u32 = 54_321;
 
 struct Place(tempfile::TempDir);
@@ -63,7 +65,9 @@ fn links_of_other_users_are_not_followed() {
     let real = place.dir("real", 0o700);
     place.dir("real/below", 0o700);
     place.others_link(&real, "theirs");
-    for trust in [Trust::Links, Trust::Last, Trust::Way, Trust::Real] {
+    for trust in
+        [Trust::LinksOnly, Trust::LastDirectory, Trust::WholePath, Trust::WholePathNoLastLink]
+    {
         let expected = format!("theirs is a symbolic link of user {OTHER}");
         assert_eq!(place.refused("theirs", trust), expected);
         assert_eq!(place.refused("theirs/below", trust), expected);
@@ -74,36 +78,36 @@ fn links_of_other_users_are_not_followed() {
     }
     symlink(&real, place.at("own")).unwrap();
     symlink("real/../own", place.at("relative")).unwrap();
-    for trust in [Trust::Links, Trust::Last, Trust::Way] {
+    for trust in [Trust::LinksOnly, Trust::LastDirectory, Trust::WholePath] {
         Dir::open(&place.at("own"), trust).unwrap();
         let below = Dir::open(&place.at("relative/below"), trust).unwrap();
         let named = fs::metadata(place.at("real/below")).unwrap();
         assert_eq!(below.stat().unwrap().st_ino, std::os::unix::fs::MetadataExt::ino(&named));
     }
-    assert_eq!(place.refused("own", Trust::Real), "own is a symbolic link");
-    Dir::open(&place.at("own/below"), Trust::Real).unwrap();
+    assert_eq!(place.refused("own", Trust::WholePathNoLastLink), "own is a symbolic link");
+    Dir::open(&place.at("own/below"), Trust::WholePathNoLastLink).unwrap();
     symlink("loop", place.at("loop")).unwrap();
-    let error = Dir::open(&place.at("loop"), Trust::Links).unwrap_err();
+    let error = Dir::open(&place.at("loop"), Trust::LinksOnly).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
 }
 
 #[test]
-fn directories_of_other_users_and_open_ones_are_refused() {
-    if !is_root("directories_of_other_users_and_open_ones_are_refused") {
+fn directories_that_other_users_own_or_can_write_are_refused() {
+    if !is_root("directories_that_other_users_own_or_can_write_are_refused") {
         return;
     }
     let place = Place::new();
     place.others_dir("theirs", 0o700);
     place.dir("theirs/own", 0o700);
     let expected = format!("theirs belongs to user {OTHER}");
-    for trust in [Trust::Last, Trust::Way, Trust::Real] {
+    for trust in [Trust::LastDirectory, Trust::WholePath, Trust::WholePathNoLastLink] {
         assert_eq!(place.refused("theirs", trust), expected);
     }
-    Dir::open(&place.at("theirs"), Trust::Links).unwrap();
-    Dir::open(&place.at("theirs/own"), Trust::Last).unwrap();
-    assert_eq!(place.refused("theirs/own", Trust::Way), expected);
-    // A file made in another user's directory is the caller's.
-    Dir::make(&place.at("theirs/new"), Trust::Last, Modes::all(0o700)).unwrap();
+    Dir::open(&place.at("theirs"), Trust::LinksOnly).unwrap();
+    Dir::open(&place.at("theirs/own"), Trust::LastDirectory).unwrap();
+    assert_eq!(place.refused("theirs/own", Trust::WholePath), expected);
+    // The new file is in another user's directory, but the caller owns the file.
+    Dir::make(&place.at("theirs/new"), Trust::LastDirectory, Modes::all(0o700)).unwrap();
 
     for (name, mode, open) in
         [("group", 0o770, true), ("all", 0o777, true), ("sticky", 0o1777, false)]
@@ -111,21 +115,21 @@ fn directories_of_other_users_and_open_ones_are_refused() {
         let at = place.dir(name, mode);
         chown(&at, None, Some(OTHER)).unwrap();
         fs::set_permissions(&at, fs::Permissions::from_mode(mode)).unwrap();
-        let opened = Dir::open(&at, Trust::Last);
+        let opened = Dir::open(&at, Trust::LastDirectory);
         assert_eq!(opened.is_err(), open, "{name}");
         if open {
             assert_eq!(
-                place.refused(name, Trust::Way),
+                place.refused(name, Trust::WholePath),
                 format!("{name} can be written by other users")
             );
         }
     }
 }
 
-/// The owner of a directory on the way exchanges the last one and a link all the time.
+/// The owner of a directory on the path exchanges the last directory and a link again and again.
 #[test]
-fn a_directory_that_becomes_a_link_meanwhile_leads_nowhere_else() {
-    if !is_root("a_directory_that_becomes_a_link_meanwhile_leads_nowhere_else") {
+fn a_directory_that_is_exchanged_for_a_link_does_not_lead_elsewhere() {
+    if !is_root("a_directory_that_is_exchanged_for_a_link_does_not_lead_elsewhere") {
         return;
     }
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -146,7 +150,7 @@ fn a_directory_that_becomes_a_link_meanwhile_leads_nowhere_else() {
             }
         });
         for _ in 0..3000 {
-            match Dir::make(&at, Trust::Last, Modes::all(0o700)) {
+            match Dir::make(&at, Trust::LastDirectory, Modes::all(0o700)) {
                 Ok(dir) => {
                     opened += 1;
                     dir.replace("file".as_ref(), b"", Mode::S_IRUSR, false).unwrap();
@@ -174,7 +178,7 @@ fn removal_follows_no_link() {
     symlink(&kept, place.at("gone/a/link")).unwrap();
     fs::hard_link(kept.join("file"), place.at("gone/a/b/hard")).unwrap();
     symlink(&kept, place.at("link")).unwrap();
-    let dir = Dir::open(place.0.path(), Trust::Links).unwrap();
+    let dir = Dir::open(place.0.path(), Trust::LinksOnly).unwrap();
     dir.remove_all("gone".as_ref()).unwrap();
     dir.remove_all("gone".as_ref()).unwrap();
     dir.remove_all("link".as_ref()).unwrap_err();
@@ -183,9 +187,9 @@ fn removal_follows_no_link() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_not_read() {
+fn only_regular_files_up_to_the_limit_are_read() {
     let place = Place::new();
-    let dir = Dir::open(place.0.path(), Trust::Links).unwrap();
+    let dir = Dir::open(place.0.path(), Trust::LinksOnly).unwrap();
     nix::unistd::mkfifo(&place.at("fifo"), Mode::S_IRWXU).unwrap();
     symlink("/dev/zero", place.at("link")).unwrap();
     fs::write(place.at("file"), "12345").unwrap();

@@ -1,8 +1,8 @@
-//! Resolving a path component by component, without trusting other users' links.
+//! Resolves a path component by component, without trust in other users' links.
 //!
-//! Each directory is opened with O_PATH and O_NOFOLLOW relative to the one before, so no later
-//! rename changes what was opened. A symbolic link is read and followed here, and only where root
-//! or the caller owns it. O_DIRECTORY makes the kernel mount an automount point.
+//! It opens each directory with O_PATH and O_NOFOLLOW relative to the one above, so that no later
+//! rename changes what is open. It reads and follows a symbolic link itself, and only if root or
+//! the caller owns the link. O_DIRECTORY makes the kernel mount an automount point.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -18,50 +18,51 @@ use nix::unistd::geteuid;
 
 use super::open_to_others;
 
-/// The most links that a path may lead through, as in the kernel (path_resolution(7)).
+/// The maximum number of links in a path, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// How much of a path must be out of other users' hands. Links of other users are never followed.
+/// The part of a path that other users must not be able to change. Links of other users are never
+/// followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// Nothing but the links. For the removal of unfinished files.
-    Links,
-    /// The last directory belongs to the caller or to root, and others cannot write it, or only as
-    /// in the temporary directory (the sticky bit). The user names it, and it may lie in another
-    /// user's.
-    Last,
-    /// So does each directory on the way. For a path from the environment, which may be another
-    /// user's.
-    Way,
-    /// As [`Trust::Way`], and the last component is no link.
-    Real,
+    /// Only the links. This level is for the removal of incomplete files.
+    LinksOnly,
+    /// The last directory: the caller or root owns it, and no other user can write it, unless it
+    /// has the sticky bit, like the temporary directory. This level is for a path that the user
+    /// names, which may lie in another user's directory.
+    LastDirectory,
+    /// Every directory on the path. This level is for a path from the environment, which may belong
+    /// to another user.
+    WholePath,
+    /// Like [`Trust::WholePath`], and the last component is not a link.
+    WholePathNoLastLink,
 }
 
-/// The modes of directories that are made.
+/// The modes of new directories.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Modes {
-    /// Of those above the last one.
+    /// The mode of the directories above the last one.
     pub(crate) above: Mode,
-    /// Of the last one.
+    /// The mode of the last directory.
     pub(crate) last: Mode,
 }
 
 impl Modes {
-    /// The same mode for all.
+    /// Uses the same mode for all directories.
     pub(crate) fn all(mode: u32) -> Self {
         Modes::of(mode, mode)
     }
 
-    /// One mode for those above, and one for the last.
+    /// Uses one mode for the directories above, and one for the last directory.
     pub(crate) fn of(above: u32, last: u32) -> Self {
         Modes { above: Mode::from_bits_truncate(above), last: Mode::from_bits_truncate(last) }
     }
 }
 
-/// Another user can change what a path means.
+/// Another user can change the meaning of a path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Untrusted {
-    /// A link on the way belongs to another user.
+    /// A link on the path belongs to another user.
     #[error("{} is a symbolic link of user {owner}", path.display())]
     Link {
         /// The link.
@@ -82,8 +83,8 @@ pub(crate) enum Untrusted {
     },
     /// Other users can write a directory that has no sticky bit.
     #[error("{} can be written by other users", .0.display())]
-    Open(PathBuf),
-    /// Other users can use a directory that has to be private.
+    WritableByOthers(PathBuf),
+    /// Other users can use a directory that must be private.
     #[error("{} is open to other users: its mode is {mode:03o}, not 700", path.display())]
     NotPrivate {
         /// The directory.
@@ -94,7 +95,12 @@ pub(crate) enum Untrusted {
 }
 
 impl Untrusted {
-    /// Whether this is the source of an error of [`super::Dir::open`].
+    /// Returns whether an error has such a reason.
+    pub(crate) fn is_in(error: &io::Error) -> bool {
+        Untrusted::in_error(error).is_some()
+    }
+
+    /// Returns the `Untrusted` in an error of [`super::Dir::open`], if there is one.
     pub(crate) fn in_error(error: &io::Error) -> Option<&Untrusted> {
         error.get_ref()?.downcast_ref()
     }
@@ -106,10 +112,11 @@ impl From<Untrusted> for io::Error {
     }
 }
 
-/// The users that a walk trusts.
+/// The users whose directories and links a walk accepts.
 struct Trusted {
     caller: u32,
-    /// The owner of `/`: root, or what root is called in a user namespace that does not map it.
+    /// The owner of `/`: root, or the user id that stands for root in a user namespace without a
+    /// mapping for root.
     root: u32,
 }
 
@@ -118,47 +125,48 @@ impl Trusted {
         [self.caller, self.root, 0].contains(&stat.st_uid)
     }
 
-    /// Checks a directory on the way.
+    /// Checks a directory on the path.
     fn check(&self, stat: &FileStat, path: &Path) -> Result<(), Untrusted> {
         if !self.owns(stat) {
             return Err(Untrusted::Owner { path: path.to_owned(), owner: stat.st_uid });
         }
         if open_to_others(stat) && stat.st_mode & libc::S_ISVTX == 0 {
-            return Err(Untrusted::Open(path.to_owned()));
+            return Err(Untrusted::WritableByOthers(path.to_owned()));
         }
         Ok(())
     }
 }
 
-/// Opens the directory at `path`, for use as the start of other calls only (O_PATH). Missing
-/// directories are made where `modes` says how.
+/// Opens the directory at `path` with O_PATH, so that the descriptor only serves as the start of
+/// other calls. With `modes`, it makes missing directories.
 pub(super) fn walk(path: &Path, trust: Trust, modes: Option<Modes>) -> io::Result<OwnedFd> {
     let root = start("/")?;
     let trusted = Trusted { caller: geteuid().as_raw(), root: fstat(&root)?.st_uid };
-    let (mut at, mut here) = match path.is_absolute() {
-        true => (root, PathBuf::from("/")),
-        false => (start(".")?, PathBuf::from(".")),
+    let (mut at, mut at_path) = if path.is_absolute() {
+        (root, PathBuf::from("/"))
+    } else {
+        (start(".")?, PathBuf::from("."))
     };
     let mut names: VecDeque<OsString> = components(path).collect();
     let mut links = 0;
     let mut last = fstat(&at)?;
     while let Some(name) = names.pop_front() {
-        let there = here.join(&name);
+        let child_path = at_path.join(&name);
         let mode = modes.map(|modes| if names.is_empty() { modes.last } else { modes.above });
         let opened = enter(at.as_fd(), &name, mode);
         let fd = match opened {
             Ok(fd) => fd,
             Err(errno @ (Errno::ENOTDIR | Errno::ELOOP)) => {
-                let target = link(at.as_fd(), &name, &there, &trusted)?.ok_or(errno)?;
+                let target = link(at.as_fd(), &name, &child_path, &trusted)?.ok_or(errno)?;
                 links += 1;
                 if links > MAX_LINKS {
                     return Err(Errno::ELOOP.into());
                 }
-                if trust == Trust::Real && names.is_empty() {
-                    return Err(Untrusted::LastLink(there).into());
+                if trust == Trust::WholePathNoLastLink && names.is_empty() {
+                    return Err(Untrusted::LastLink(child_path).into());
                 }
                 if target.is_absolute() {
-                    (at, here) = (start("/")?, PathBuf::from("/"));
+                    (at, at_path) = (start("/")?, PathBuf::from("/"));
                 }
                 for name in components(&target).rev() {
                     names.push_front(name);
@@ -168,25 +176,27 @@ pub(super) fn walk(path: &Path, trust: Trust, modes: Option<Modes>) -> io::Resul
             Err(errno) => return Err(errno.into()),
         };
         last = fstat(&fd)?;
-        if matches!(trust, Trust::Way | Trust::Real) {
-            trusted.check(&last, &there)?;
+        if matches!(trust, Trust::WholePath | Trust::WholePathNoLastLink) {
+            trusted.check(&last, &child_path)?;
         }
-        (at, here) = (fd, there);
+        (at, at_path) = (fd, child_path);
     }
-    if trust == Trust::Last {
+    if trust == Trust::LastDirectory {
         trusted.check(&last, path)?;
     }
     Ok(at)
 }
 
-/// Checks that no other user can change what the file at `path` says: each directory and link on the
-/// way and the file belong to the caller or to root, and no other user can write them.
+/// Checks that no other user can change the content or the meaning of the file at `path`.
+///
+/// The caller or root must own the file and each directory and link on the path. No other user may
+/// write the file if it is regular, or a directory without the sticky bit.
 pub(super) fn check_file(path: &Path) -> io::Result<()> {
     let trusted = Trusted { caller: geteuid().as_raw(), root: fstat(&start("/")?)?.st_uid };
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
         let (parent, name) = super::split(&path)?;
-        let dir = walk(parent, Trust::Way, None)?;
+        let dir = walk(parent, Trust::WholePath, None)?;
         let Some(target) = link(dir.as_fd(), name, &path, &trusted)? else {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let is = fstat(openat(&dir, name, flags, Mode::empty())?)?;
@@ -194,9 +204,10 @@ pub(super) fn check_file(path: &Path) -> io::Result<()> {
                 return Err(Untrusted::Owner { path, owner: is.st_uid }.into());
             }
             let regular = is.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
-            return match regular && open_to_others(&is) {
-                true => Err(Untrusted::Open(path).into()),
-                false => Ok(()),
+            return if regular && open_to_others(&is) {
+                Err(Untrusted::WritableByOthers(path).into())
+            } else {
+                Ok(())
             };
         };
         path = parent.join(target);
@@ -204,7 +215,7 @@ pub(super) fn check_file(path: &Path) -> io::Result<()> {
     Err(Errno::ELOOP.into())
 }
 
-/// How a directory on the way is opened.
+/// The flags for a directory on the path.
 const DIRECTORY: OFlag =
     OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
@@ -220,7 +231,7 @@ fn components(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
     })
 }
 
-/// Where a link leads; `None` for what is no link.
+/// Returns the target of a link, or `None` if the entry is not a link.
 fn link(
     at: BorrowedFd<'_>,
     name: &OsStr,
@@ -236,17 +247,17 @@ fn link(
     if !trusted.owns(&stat) {
         return Err(Untrusted::Link { path: path.to_owned(), owner: stat.st_uid }.into());
     }
-    // Of the link that was checked, whatever has its name by now.
+    // Reads the checked link by its descriptor, because another file may have the name by now.
     Ok(Some(PathBuf::from(readlinkat(&fd, "")?)))
 }
 
-/// Opens a directory, and makes it where it is missing and there is a mode for it.
+/// Opens a directory. With `mode`, makes it if it is missing.
 fn enter(at: BorrowedFd<'_>, name: &OsStr, mode: Option<Mode>) -> nix::Result<OwnedFd> {
     loop {
         match (openat(at, name, DIRECTORY, Mode::empty()), mode) {
             (Err(Errno::ENOENT), Some(mode)) => match mkdirat(at, name, Mode::S_IRWXU) {
                 Ok(()) => match open_new(at, name, mode) {
-                    // Another process removed it at once, as a launch does that ends.
+                    // Another process removed the directory at once, as a launch does at its end.
                     Err(Errno::ENOENT) => {}
                     other => return openat(other?, ".", DIRECTORY, Mode::empty()),
                 },
@@ -264,19 +275,19 @@ pub(super) fn make_dir(at: BorrowedFd<'_>, name: &OsStr, mode: Mode) -> nix::Res
     open_new(at, name, mode)
 }
 
-/// Opens a directory that was made just now, and gives it its mode, whatever the umask is.
+/// Opens a new directory and sets its mode, independent of the umask.
 fn open_new(at: BorrowedFd<'_>, name: &OsStr, mode: Mode) -> nix::Result<OwnedFd> {
     const READ: OFlag =
         OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
     let fd = openat(at, name, READ, Mode::empty()).or_else(|errno| match errno {
-        // An umask such as 0777 leaves a directory that its owner cannot open.
+        // With a umask such as 0777, the owner cannot open the new directory.
         Errno::EACCES => {
             fchmodat(at, name, Mode::S_IRWXU, FchmodatFlags::NoFollowSymlink)?;
             openat(at, name, READ, Mode::empty())
         }
         errno => Err(errno),
     })?;
-    // The owner of the directory around it may have put another one in its place.
+    // The owner of the parent directory may have replaced the new directory.
     if fstat(&fd)?.st_uid != geteuid().as_raw() {
         return Err(Errno::EACCES);
     }

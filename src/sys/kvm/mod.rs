@@ -1,24 +1,22 @@
-//! Whether a virtual processor really runs under KVM, by running one.
+//! Finds out whether KVM works, by running a virtual processor.
 //!
-//! # Theory of operation
-//!
-//! Opening /dev/kvm, and even making a virtual machine, succeeds on hosts where no guest boots. So
-//! the test is a tiny guest: one page of memory with three instructions and room for their result,
+//! On some hosts /dev/kvm opens, and a virtual machine can be made, but no guest boots. So the test
+//! runs a tiny guest: one page of memory with three instructions and space for their result, and
 //! one virtual processor in real mode. The guest loads 1 with the floating-point unit, stores it as
-//! an integer and halts. A host that works gives it back with `KVM_EXIT_HLT` and a 1 in the page;
-//! everything else counts as not usable.
+//! an integer, and halts. KVM works if the result is `KVM_EXIT_HLT` and a 1 in the page. Every
+//! other result means that KVM is not usable.
 //!
-//! Why not `hlt` alone: KVM can interpret some instructions in software, `hlt` among them, and does
-//! so on hosts without hardware virtualization (measured with the kvm_pvm module of Linux 6.18:
-//! `hlt` halts in real and in 64-bit mode, while no ordinary kernel boots). Its interpreter leaves
-//! arithmetic of the floating-point unit out, so a guest that got through it was run by a processor.
+//! A lone `hlt` is not enough: KVM can interpret some instructions in software, among them `hlt`,
+//! and does so on hosts without hardware virtualization. Measured with the kvm_pvm module of Linux
+//! 6.18: `hlt` halts in real and in 64-bit mode, while no ordinary kernel boots. The interpreter
+//! lacks floating-point arithmetic, so a real processor has run a guest that has the result.
 //!
-//! The test runs in a fork of us, since a host that does not work may also hang or crash whoever
-//! tries. The fork writes one message to a pipe and leaves; it uses nothing but system calls on
-//! memory that was set up before, so it does not matter which locks other threads held. When no
-//! message arrives in time it is killed.
+//! The test runs in a fork, because a host with a broken KVM may hang or crash the process. The
+//! fork writes one message to a pipe and ends. It makes system calls only, on memory that was
+//! prepared before, so locks of other threads do not matter. If no message comes in time, the fork
+//! is killed.
 //!
-//! The guest is for x86-64; elsewhere nothing is tried.
+//! The guest is for x86-64. On other architectures there is no test.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -29,24 +27,24 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-/// How far the test got before it failed.
+/// The step at which the test failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum KvmStep {
-    /// Making a virtual machine.
+pub(crate) enum KvmStep {
+    /// A virtual machine is made.
     Machine = 1,
-    /// Giving it memory.
+    /// The machine gets memory.
     Memory = 2,
-    /// Making a virtual processor.
+    /// A virtual processor is made.
     Processor = 3,
-    /// Setting the processor's registers.
+    /// The processor's registers are set.
     Registers = 4,
-    /// Running it.
+    /// The processor runs.
     Run = 5,
 }
 
 impl KvmStep {
-    /// The step with this number.
+    /// Returns the step with this number.
     fn from_number(number: u32) -> Option<Self> {
         [KvmStep::Machine, KvmStep::Memory, KvmStep::Processor, KvmStep::Registers, KvmStep::Run]
             .into_iter()
@@ -54,33 +52,34 @@ impl KvmStep {
     }
 }
 
-/// What came of the test.
+/// The result of the test.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KvmOutcome {
-    /// The guest ran, left its result and halted: KVM works.
+pub(crate) enum KvmOutcome {
+    /// The guest stored its result and halted: KVM works.
     Halted,
-    /// The device is there but could not be opened, or is not there (ENOENT).
+    /// The device could not be opened; ENOENT if it does not exist.
     Unopened(Errno),
     /// The kernel refused a step.
     Refused(KvmStep, Errno),
-    /// The guest stopped for this reason (`KVM_EXIT_*`) without having done its work.
+    /// The guest stopped for this reason (`KVM_EXIT_*`) without its result.
     Stopped(u32),
-    /// The test process ended without an answer.
+    /// The test process ended without a message.
     Crashed,
-    /// No answer within the limit.
+    /// No message came within the limit.
     Hung,
-    /// This architecture is not tested.
+    /// There is no test for this architecture.
+    #[cfg_attr(target_arch = "x86_64", allow(dead_code, reason = "x86-64 has a test"))]
     Untested,
 }
 
 /// Runs a guest of three instructions on the KVM device `device` (normally /dev/kvm).
 ///
-/// Blocks for at most `limit`, and a quarter second more where the test process cannot be killed at
-/// once.
+/// Blocks for at most `limit`, and for up to a quarter of a second more if the test process cannot
+/// be killed at once.
 ///
 /// # Errors
-/// The test itself could not be started: no pipe, no process.
-pub fn try_kvm(device: &Path, limit: Duration) -> io::Result<KvmOutcome> {
+/// The test could not be started, because the pipe or the process could not be made.
+pub(crate) fn try_kvm(device: &Path, limit: Duration) -> io::Result<KvmOutcome> {
     #[cfg(target_arch = "x86_64")]
     return x86::try_kvm(device, limit);
     #[cfg(not(target_arch = "x86_64"))]
@@ -90,17 +89,17 @@ pub fn try_kvm(device: &Path, limit: Duration) -> io::Result<KvmOutcome> {
     }
 }
 
-/// Length of the test process's message: the step, errno, the exit reason, the guest's result; all
-/// in native order.
+/// The length of the test process's message: the step, errno, the exit reason and the guest's
+/// result, each a number of four bytes in native order.
 const MESSAGE_LEN: usize = 16;
-/// The step's number in a message about a guest that ran until it stopped.
+/// The number in place of a step, in a message about a guest that ran until it stopped.
 const STOPPED: u32 = 0;
 /// `KVM_EXIT_HLT`.
 const EXIT_HLT: u32 = 5;
-/// What a guest that ran has left.
+/// The result of a guest that really ran.
 const RESULT: u32 = 1;
 
-/// What a message means.
+/// Returns the meaning of a message.
 fn outcome(message: [u8; MESSAGE_LEN]) -> KvmOutcome {
     let number = |at: usize| {
         u32::from_ne_bytes([message[at], message[at + 1], message[at + 2], message[at + 3]])
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn messages() {
+    fn a_message_is_read_as_its_outcome() {
         for (step, errno, reason, result, expected) in [
             (0, 0, 5, 1, KvmOutcome::Halted),
             (0, 14, 5, 1, KvmOutcome::Halted),
@@ -145,7 +144,7 @@ mod tests {
 
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn a_missing_device_and_one_that_is_not_kvm() {
+    fn a_missing_device_and_another_device_are_not_usable() {
         let limit = Duration::from_secs(2);
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_comes_in_time_and_twice_the_same() {
+    fn the_same_result_comes_twice_and_in_time() {
         let limit = Duration::from_secs(2);
         let start = Instant::now();
         let first = try_kvm(Path::new("/dev/kvm"), limit).unwrap();

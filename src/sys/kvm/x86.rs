@@ -1,7 +1,7 @@
-//! The guest for x86-64, and the process that runs it.
+//! Runs the guest for x86-64 in a process of its own.
 //!
-//! Numbers and layouts are those of the kernel's interface, Documentation/virt/kvm/api.rst and
-//! linux/kvm.h.
+//! The numbers and layouts are those of the kernel's interface (Documentation/virt/kvm/api.rst and
+//! linux/kvm.h).
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -18,18 +18,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, pipe2};
 
-use super::super::guard::raw_fork;
+use super::super::process::fork::raw_fork;
 use super::{KvmOutcome, KvmStep, MESSAGE_LEN, STOPPED, outcome};
 
-/// A page of guest memory, aligned as KVM wants it.
+/// A page of guest memory, aligned as KVM requires it.
 #[repr(C, align(4096))]
 struct Page([u8; PAGE]);
 const PAGE: usize = 4096;
-/// Where the guest sees it.
+/// The guest's address of the page.
 const GUEST_ADDRESS: u64 = 0x1000;
 /// `fld1`, `fistp word [0x1100]`, `hlt`.
 const PROGRAM: [u8; 7] = [0xd9, 0xe8, 0xdf, 0x1e, 0x00, 0x11, 0xf4];
-/// Where in the page the program stores its result, two bytes.
+/// The offset in the page at which the program stores its result, two bytes.
 const RESULT_AT: usize = 0x100;
 /// Three free pages below the 4 GiB border, for Intel processors without unrestricted guests.
 const TASK_STATE: c_ulong = 0xfffb_d000;
@@ -85,8 +85,8 @@ pub(super) fn try_kvm(device: &Path, limit: Duration) -> io::Result<KvmOutcome> 
     page.0[..PROGRAM.len()].copy_from_slice(&PROGRAM);
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     let us = getpid();
-    // SAFETY: the child only runs `test`, which makes nothing but system calls and never
-    // returns; the descriptors and the page stay open and mapped in its copy of us.
+    // SAFETY: the fork only runs `test`, which makes system calls only and never returns. The
+    // descriptors and the page exist in the fork as well.
     let pid = unsafe {
         let pid = raw_fork(0);
         if pid == 0 {
@@ -119,15 +119,15 @@ fn await_message(mut pipe: std::fs::File, limit: Duration) -> io::Result<KvmOutc
         }
     }
     let mut message = [0; MESSAGE_LEN];
-    // The message is shorter than a pipe's atomic unit: it is there whole, or not at all.
+    // The message is shorter than PIPE_BUF, so a write is whole or has no effect (pipe(7)).
     match pipe.read_exact(&mut message) {
         Ok(()) => Ok(outcome(message)),
         Err(_) => Ok(KvmOutcome::Crashed),
     }
 }
 
-/// Kills the test process and waits for its end, as long as is reasonable: one that is stuck
-/// inside the kernel is left to it.
+/// Kills the test process and waits for its end, for at most a quarter of a second: a process that
+/// hangs inside the kernel cannot be killed.
 fn end(pid: Pid) {
     let _ = kill(pid, Signal::SIGKILL);
     for _ in 0..250 {
@@ -141,13 +141,13 @@ fn end(pid: Pid) {
     tracing::debug!(%pid, "the process that tested KVM could not be killed");
 }
 
-/// Tells the waiting process and leaves.
+/// Writes the message and ends the process.
 ///
 /// # Safety
-/// `report` is the pipe; to be called in the test process only.
-unsafe fn tell(report: c_int, step: u32, reason: u32, result: u32) -> ! {
-    // SAFETY: errno's address is always valid; the buffer is valid for its length; _exit does
-    // not return.
+/// `report` is the pipe, and this process is the test process.
+unsafe fn send_message(report: c_int, step: u32, reason: u32, result: u32) -> ! {
+    // SAFETY: __errno_location always returns a valid address, and write reads a local buffer of
+    // the given length.
     unsafe {
         let message = [step, *libc::__errno_location() as u32, reason, result];
         libc::write(report, message.as_ptr().cast(), size_of_val(&message));
@@ -155,11 +155,11 @@ unsafe fn tell(report: c_int, step: u32, reason: u32, result: u32) -> ! {
     }
 }
 
-/// The test, in its own process.
+/// Runs the test, writes its message, and ends the process.
 ///
 /// # Safety
-/// To be called in a fresh fork of `parent` only: it makes system calls on the open
-/// descriptors `kvm` and `report`, and never returns.
+/// The process is a new fork of `parent`, `kvm` and `report` are open descriptors, and `page` is
+/// valid.
 unsafe fn test(parent: c_int, kvm: c_int, report: c_int, page: *mut Page) -> ! {
     let mut registers = Registers([0; 18]);
     registers.0[RIP] = GUEST_ADDRESS;
@@ -172,10 +172,10 @@ unsafe fn test(parent: c_int, kvm: c_int, report: c_int, page: *mut Page) -> ! {
         size: PAGE as u64,
         host_address: page as u64,
     };
-    // SAFETY: each request is given the structure that the kernel expects for it (sizes are in
-    // the request numbers), alive for the call; `page` is a whole page that lives as long as
-    // this process; the run area is read inside its mapped size, which is at least that of the
-    // fields read, and only after the kernel has written it.
+    // SAFETY: each request gets the structure that the kernel expects for it; the sizes are in the
+    // request numbers, and the structures are local. `page` is a whole page that exists as long as
+    // this process. The run area is read after the kernel has written it, inside its mapped size,
+    // which is at least a page.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong);
         if libc::getppid() != parent {
@@ -184,16 +184,16 @@ unsafe fn test(parent: c_int, kvm: c_int, report: c_int, page: *mut Page) -> ! {
         let zero: c_ulong = 0;
         let machine = libc::ioctl(kvm, CREATE_VM as _, zero);
         if machine < 0 {
-            tell(report, KvmStep::Machine as u32, 0, 0);
+            send_message(report, KvmStep::Machine as u32, 0, 0);
         }
         libc::ioctl(machine, SET_TSS_ADDR as _, TASK_STATE);
         if libc::ioctl(machine, SET_MEMORY as _, &raw const region) < 0 {
-            tell(report, KvmStep::Memory as u32, 0, 0);
+            send_message(report, KvmStep::Memory as u32, 0, 0);
         }
         let processor = libc::ioctl(machine, CREATE_VCPU as _, zero);
         let size = libc::ioctl(kvm, GET_VCPU_MMAP_SIZE as _, zero);
         if processor < 0 || size < PAGE as c_int {
-            tell(report, KvmStep::Processor as u32, 0, 0);
+            send_message(report, KvmStep::Processor as u32, 0, 0);
         }
         let run: *mut c_void = libc::mmap(
             std::ptr::null_mut(),
@@ -204,10 +204,10 @@ unsafe fn test(parent: c_int, kvm: c_int, report: c_int, page: *mut Page) -> ! {
             0,
         );
         if run == libc::MAP_FAILED {
-            tell(report, KvmStep::Processor as u32, 0, 0);
+            send_message(report, KvmStep::Processor as u32, 0, 0);
         }
         if libc::ioctl(processor, GET_SREGS as _, &raw mut special) < 0 {
-            tell(report, KvmStep::Registers as u32, 0, 0);
+            send_message(report, KvmStep::Registers as u32, 0, 0);
         }
         // The code segment starts at address 0: its base and its selector.
         std::ptr::write_bytes((&raw mut special).cast::<u8>(), 0, 8);
@@ -215,15 +215,15 @@ unsafe fn test(parent: c_int, kvm: c_int, report: c_int, page: *mut Page) -> ! {
         if libc::ioctl(processor, SET_SREGS as _, &raw const special) < 0
             || libc::ioctl(processor, SET_REGS as _, &raw const registers) < 0
         {
-            tell(report, KvmStep::Registers as u32, 0, 0);
+            send_message(report, KvmStep::Registers as u32, 0, 0);
         }
         if libc::ioctl(processor, RUN as _, zero) < 0 {
-            tell(report, KvmStep::Run as u32, 0, 0);
+            send_message(report, KvmStep::Run as u32, 0, 0);
         }
-        // `struct kvm_run`: eight bytes from us to the kernel, then the exit reason.
+        // `struct kvm_run` has eight bytes of input for the kernel, then the exit reason.
         let reason = run.cast::<u32>().add(2).read_volatile();
         let result = page.cast::<u8>().add(RESULT_AT).cast::<u16>().read_volatile();
-        tell(report, STOPPED, reason, u32::from(result))
+        send_message(report, STOPPED, reason, u32::from(result))
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_is_bounded_and_an_early_end_is_seen() {
+    fn the_wait_for_a_message_is_bounded_and_ends_at_the_end_of_the_process() {
         let limit = Duration::from_millis(50);
         let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
         let start = Instant::now();
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_test_process_that_never_answers_is_killed() {
         let us = getpid();
-        // SAFETY: the child makes system calls only.
+        // SAFETY: the fork makes system calls only.
         let pid = unsafe {
             let pid = raw_fork(0);
             if pid == 0 {

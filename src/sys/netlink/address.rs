@@ -1,4 +1,4 @@
-//! Addresses and static routes of a bridge.
+//! Adds and removes the addresses and static routes of a bridge.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,12 +18,13 @@ use crate::types::InterfaceName;
 /// A static route through an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// Where to; bits beyond the prefix do not count.
+    /// The destination; host bits are ignored.
     pub to: IpNet,
-    /// By which router; none means that the interface reaches it directly.
+    /// The router; `None` means that the interface reaches the destination directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<IpAddr>,
-    /// Lower wins; none leaves it to the kernel (0 for IPv4, 1024 for IPv6).
+    /// The metric, of which the lowest wins; `None` means the kernel's default (0 for IPv4, 1024
+    /// for IPv6).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<u32>,
 }
@@ -37,12 +38,14 @@ impl std::fmt::Display for Route {
 }
 
 impl Netlink {
-    /// Gives an interface an address with its subnet. An IPv4 one gets the subnet's broadcast
-    /// address. An IPv6 one is used at once, without duplicate address detection: on a bridge
-    /// without ports that would never end, and a server could not bind to it meanwhile.
+    /// Adds an address with its subnet to an interface. An IPv4 address gets the subnet's broadcast
+    /// address. An IPv6 address is used at once, without duplicate address detection: on a bridge
+    /// without ports the detection would never end, and a server could not bind to the address
+    /// until then.
     ///
     /// # Errors
-    /// No such interface, or the kernel's refusal: EEXIST where the interface has the address.
+    /// Returns an error if the interface does not exist or the kernel refuses: EEXIST if the
+    /// interface has the address already.
     pub async fn add_address(
         &self,
         name: &InterfaceName,
@@ -59,10 +62,11 @@ impl Netlink {
         Ok(Undo::Address { name: name.clone(), index: link.index, address })
     }
 
-    /// Takes an address from an interface.
+    /// Removes an address from an interface.
     ///
     /// # Errors
-    /// No such interface, or the kernel's refusal: EADDRNOTAVAIL where it has no such address.
+    /// Returns an error if the interface does not exist or the kernel refuses: EADDRNOTAVAIL if the
+    /// interface does not have the address.
     pub async fn delete_address(
         &self,
         name: &InterfaceName,
@@ -78,8 +82,9 @@ impl Netlink {
     /// Adds a static route through an interface, which must be up.
     ///
     /// # Errors
-    /// No such interface, or the kernel's refusal: EEXIST where the host has such a route,
-    /// ENETUNREACH (IPv4) or EHOSTUNREACH (IPv6) where the interface does not reach the router.
+    /// Returns an error if the interface does not exist or the kernel refuses: EEXIST if the host
+    /// has such a route, ENETUNREACH (IPv4) or EHOSTUNREACH (IPv6) if the interface does not reach
+    /// the router.
     pub async fn add_route(&self, name: &InterfaceName, route: &Route) -> Result<Undo, LinkError> {
         let link = self.link(name).await?;
         let what = || format!("add the route to {route} through {name}");
@@ -92,7 +97,8 @@ impl Netlink {
     /// Removes a static route through an interface.
     ///
     /// # Errors
-    /// No such interface, or the kernel's refusal: ESRCH where there is no such route.
+    /// Returns an error if the interface does not exist or the kernel refuses: ESRCH if the route
+    /// does not exist.
     pub async fn delete_route(&self, name: &InterfaceName, route: &Route) -> Result<(), LinkError> {
         let link = self.link(name).await?;
         let what = || format!("remove the route to {route} through {name}");
@@ -102,7 +108,7 @@ impl Netlink {
     }
 }
 
-/// The kernel's form of an address; an IPv4 one has the subnet's broadcast address.
+/// Returns the kernel's form of an address; an IPv4 address gets the subnet's broadcast address.
 fn address_message(index: u32, address: IpNet) -> AddressMessage {
     match address {
         IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new()
@@ -116,7 +122,7 @@ fn address_message(index: u32, address: IpNet) -> AddressMessage {
     }
 }
 
-/// The kernel's form of a route; refused where its router has the other IP version.
+/// Returns the kernel's form of a route. Refuses a router of the other IP version.
 fn message(
     index: u32,
     route: &Route,

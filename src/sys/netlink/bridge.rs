@@ -1,4 +1,4 @@
-//! Bridges and their ports.
+//! Makes, changes and removes bridges and their ports.
 
 use std::time::Duration;
 
@@ -15,37 +15,38 @@ use crate::types::{InterfaceName, Mac};
 /// A bridge to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeSpec {
-    /// Its name.
+    /// The name.
     pub name: InterfaceName,
-    /// Its own address; without one it has the lowest of its ports', which changes with them.
+    /// The hardware address; without one the bridge uses the lowest address of its ports, which
+    /// changes with the ports.
     pub mac: Option<Mac>,
     /// Whether it takes part in the spanning tree protocol.
     pub stp: bool,
-    /// How long a new port listens and learns before it forwards, in steps of 10 ms. With `stp` the
-    /// kernel makes less than 2 s that, and more than 30 s that.
+    /// The time that a new port listens and learns before it forwards, in steps of 10 ms. With
+    /// `stp` the kernel raises it to at least 2 s and lowers it to at most 30 s.
     pub forward_delay: Duration,
-    /// The largest packet; without one it is the smallest of its ports'.
+    /// The largest packet; without a value it is the smallest of the ports' values.
     pub mtu: Option<u32>,
 }
 
 impl Netlink {
-    /// Makes a bridge; it is down and has no address. Multicast snooping is the kernel's default.
-    /// It learns no addresses from link-local frames (01:80:c2:00:00:00 to 0f), which it does not
-    /// forward: such a frame with a neighbour's source address would take the neighbour's packets.
-    /// Kernels before 5.0 have no such setting and ignore it.
+    /// Makes a bridge that is down and has no address. Multicast snooping is the kernel's default.
+    /// The bridge learns no addresses from link-local frames (01:80:c2:00:00:00 to 0f), which it
+    /// does not forward: otherwise such a frame with a neighbour's source address would redirect
+    /// the neighbour's packets. Kernels before 5.0 do not have this setting and ignore it.
     ///
     /// # Errors
-    /// [`LinkError::InUse`], [`LinkError::Pattern`], or the kernel's refusal; then nothing was made.
+    /// Returns [`LinkError::InUse`], [`LinkError::Pattern`], or the kernel's error.
     pub async fn create_bridge(&self, spec: &BridgeSpec) -> Result<Undo, LinkError> {
         self.create(spec, None).await
     }
 
-    /// Makes a bridge that has this mark from its first moment, as its group, so that a caller who
-    /// has recorded [`Undo::Marked`] before can be killed at any time. The mark is a random number
-    /// but 0; [`Netlink::unmark`] takes it off.
+    /// Makes a bridge that has this mark from the start, as its group. A caller that has recorded
+    /// [`Undo::Marked`] before can be killed at any time. The mark is a random number other than 0;
+    /// [`Netlink::unmark`] removes it.
     ///
     /// # Errors
-    /// Those of [`Netlink::create_bridge`].
+    /// Returns the errors of [`Netlink::create_bridge`].
     pub async fn create_marked_bridge(
         &self,
         spec: &BridgeSpec,
@@ -54,10 +55,10 @@ impl Netlink {
         self.create(spec, Some(mark)).await
     }
 
-    /// Puts an interface back into the group of all others.
+    /// Resets an interface to group 0.
     ///
     /// # Errors
-    /// No such interface, or the kernel's refusal.
+    /// Returns an error if the interface does not exist or the kernel refuses.
     pub async fn unmark(&self, name: &InterfaceName) -> Result<(), LinkError> {
         let link = self.link(name).await?;
         let message = LinkUnspec::new_with_index(link.index)
@@ -71,7 +72,7 @@ impl Netlink {
         if name.as_str().contains('%') {
             return Err(LinkError::Pattern(name.clone()));
         }
-        // The kernel takes hundredths of a second here (USER_HZ).
+        // The kernel expects hundredths of a second here (USER_HZ).
         let delay = u32::try_from(spec.forward_delay.as_millis() / 10).unwrap_or(u32::MAX);
         let state = if spec.stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
         let mut message = LinkMessageBuilder::<LinkBridge>::new(name.as_str())
@@ -88,7 +89,8 @@ impl Netlink {
         let link = self.link(name).await?;
         let undo = Undo::Link { name: name.clone(), index: link.index };
         if let Some(mtu) = spec.mtu
-            // Set at creation it would follow the ports' (br_mtu_auto_adjust in the kernel).
+            // An MTU that is set at creation would follow the ports' (br_mtu_auto_adjust in the
+            // kernel).
             && let Err(error) = self.set_mtu(name, mtu).await
         {
             let _ = self.undo(&undo).await;
@@ -97,7 +99,7 @@ impl Netlink {
         Ok(undo)
     }
 
-    /// Makes a bridge. Where the kernel's answer is lost, the mark tells whether it was made.
+    /// Makes a bridge. If the kernel's answer is lost, the mark says whether the bridge was made.
     async fn add_bridge(
         &self,
         name: &InterfaceName,
@@ -118,7 +120,7 @@ impl Netlink {
         };
         match self.link(name).await {
             Ok(link) if mark == Some(link.group) => Ok(()),
-            // Without a mark it could be another program's.
+            // Without the mark the bridge could belong to another program.
             Ok(_) => Err(failed(lost)),
             Err(LinkError::Missing(_)) => {
                 self.requests.create(message, Again::Look).await.map_err(failed)
@@ -127,10 +129,10 @@ impl Netlink {
         }
     }
 
-    /// Turns an interface on; nothing to undo where it was on.
+    /// Turns an interface on. Returns `None` if it was on already.
     ///
     /// # Errors
-    /// No such interface, or the kernel's refusal.
+    /// Returns an error if the interface does not exist or the kernel refuses.
     pub async fn up(&self, name: &InterfaceName) -> Result<Option<Undo>, LinkError> {
         let link = self.link(name).await?;
         if link.up {
@@ -144,47 +146,68 @@ impl Netlink {
     /// Turns an interface off.
     ///
     /// # Errors
-    /// No such interface, or the kernel's refusal.
+    /// Returns an error if the interface does not exist or the kernel refuses.
     pub async fn down(&self, name: &InterfaceName) -> Result<(), LinkError> {
         let link = self.link(name).await?;
         let message = LinkUnspec::new_with_index(link.index).down().build();
         self.change(message, || format!("turn {name} off")).await
     }
 
-    /// Sets the largest packet of an interface of ours, in bytes.
+    /// Sets the largest packet of an interface, in bytes.
     ///
     /// # Errors
-    /// No such interface, or the kernel's refusal.
+    /// Returns an error if the interface does not exist or the kernel refuses.
     pub async fn set_mtu(&self, name: &InterfaceName, mtu: u32) -> Result<(), LinkError> {
         let link = self.link(name).await?;
         let message = LinkUnspec::new_with_index(link.index).mtu(mtu).build();
         self.change(message, || format!("set the MTU of {name} to {mtu}")).await
     }
 
-    /// Sets the hardware address of an interface of ours.
+    /// Turns the spanning tree protocol of a bridge on or off.
     ///
     /// # Errors
-    /// No such interface, or the kernel's refusal.
+    /// Returns an error if the interface does not exist or the kernel refuses.
+    pub async fn set_stp(&self, name: &InterfaceName, on: bool) -> Result<(), LinkError> {
+        let state = if on { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
+        let message = LinkMessageBuilder::<LinkBridge>::new(name.as_str()).stp_state(state);
+        self.change(message.build(), || format!("set the STP of {name}")).await
+    }
+
+    /// Turns ARP on for an interface.
+    ///
+    /// # Errors
+    /// Returns an error if the interface does not exist or the kernel refuses.
+    pub async fn arp_on(&self, name: &InterfaceName) -> Result<(), LinkError> {
+        let link = self.link(name).await?;
+        let message = LinkUnspec::new_with_index(link.index).arp(true).build();
+        self.change(message, || format!("turn ARP on for {name}")).await
+    }
+
+    /// Sets the hardware address of an interface.
+    ///
+    /// # Errors
+    /// Returns an error if the interface does not exist or the kernel refuses.
     pub async fn set_mac(&self, name: &InterfaceName, mac: Mac) -> Result<(), LinkError> {
         let link = self.link(name).await?;
         let message = LinkUnspec::new_with_index(link.index).address(mac.octets().to_vec()).build();
         self.change(message, || format!("set the address of {name} to {mac}")).await
     }
 
-    /// Removes a bridge, and with it its addresses, its routes and its ports' belonging to it.
+    /// Removes a bridge; its addresses and routes disappear, and its ports are detached.
     ///
     /// # Errors
-    /// No such interface, not a bridge, or the kernel's refusal.
+    /// Returns an error if the interface does not exist, is not a bridge, or the kernel refuses.
     pub async fn delete_bridge(&self, name: &InterfaceName) -> Result<(), LinkError> {
         let link = self.bridge(name).await?;
         self.delete_link(name, link.index).await
     }
 
-    /// Makes an interface a port of a bridge; nothing to undo where it was one.
+    /// Makes an interface a port of a bridge. Returns `None` if it was one already.
     ///
     /// # Errors
-    /// Either is missing, `bridge` is none, the port belongs to another ([`LinkError::Attached`]:
-    /// the kernel would move it without a word), or the kernel's refusal.
+    /// Returns an error if an interface does not exist, `bridge` is not a bridge, the kernel
+    /// refuses, or the port belongs to another device ([`LinkError::Attached`]): the kernel would
+    /// move the port without an error.
     pub async fn attach(
         &self,
         port: &InterfaceName,
@@ -213,32 +236,34 @@ impl Netlink {
         Ok(Some(Undo::Port { name: port.clone(), index: link.index, bridge: master.index }))
     }
 
-    /// Keeps a port of a bridge out of the bridge's spanning tree: the port never leads to the root
-    /// (root guard), and the bridge turns the port off if a BPDU comes from there (BPDU guard), until
-    /// the interface is turned off and on. Neither does anything where the bridge's STP is off.
+    /// Keeps a port of a bridge out of the bridge's spanning tree. The port never leads to the root
+    /// (root guard), and the bridge turns the port off if a BPDU arrives there (BPDU guard), until
+    /// the interface is turned off and on. Both guards have no effect while the bridge's STP is
+    /// off.
     ///
     /// # Errors
-    /// No such interface, no port of a bridge, or the kernel's refusal.
+    /// Returns an error if the interface does not exist, is not a port, or the kernel refuses.
     pub async fn guard_spanning_tree(&self, port: &InterfaceName) -> Result<(), LinkError> {
         let link = self.link(port).await?;
         let message = LinkBridgePort::new(link.index).root_block(true).guard(true).build();
         self.change(message, || format!("set root guard and BPDU guard of the port {port}")).await
     }
 
-    /// Takes a port off its bridge, where it is on one.
+    /// Detaches a port from its bridge, if it is on one.
     ///
     /// # Errors
-    /// No such interface, or the kernel's refusal.
+    /// Returns an error if the interface does not exist or the kernel refuses.
     pub async fn detach(&self, port: &InterfaceName) -> Result<(), LinkError> {
         let link = self.link(port).await?;
         let message = LinkUnspec::new_with_index(link.index).nocontroller().build();
         self.change(message, || format!("detach {port} from its bridge")).await
     }
 
-    /// The interface, which must be a bridge.
+    /// Returns the interface, which must be a bridge.
     ///
     /// # Errors
-    /// No such interface, no bridge ([`LinkError::NotBridge`]), or the kernel's refusal.
+    /// Returns an error if the interface does not exist, is not a bridge
+    /// ([`LinkError::NotBridge`]), or the kernel refuses.
     pub async fn bridge(&self, name: &InterfaceName) -> Result<Link, LinkError> {
         let link = self.link(name).await?;
         if link.bridge { Ok(link) } else { Err(LinkError::NotBridge(name.clone())) }
@@ -259,7 +284,7 @@ impl Netlink {
         }
     }
 
-    async fn change(
+    pub(super) async fn change(
         &self,
         message: LinkMessage,
         what: impl FnOnce() -> String,

@@ -1,4 +1,4 @@
-//! What can go wrong with links, in one line each.
+//! The errors of links, addresses and routes, each as one line.
 
 use std::io;
 
@@ -10,65 +10,65 @@ use crate::types::InterfaceName;
 /// Why the host's links, addresses or routes could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// There is no netlink socket.
+    /// The netlink socket cannot be used.
     #[error("cannot talk to the kernel about interfaces (netlink socket): {0}")]
     Connect(io::Error),
     /// No interface has this name.
     #[error("there is no interface {0}; 'ip link' lists those there are")]
     Missing(InterfaceName),
-    /// An interface has the name that a new bridge was to get.
+    /// An interface already has the name of the new bridge.
     #[error(
         "cannot make the bridge {0}: an interface of that name exists; choose another name, or remove it with 'ip link delete {0}'"
     )]
     InUse(InterfaceName),
-    /// The name has a `%`, which the kernel would fill in.
+    /// The name contains a `%`, which the kernel would replace by a number.
     #[error("cannot make the bridge {0}: its name has a '%'; choose another name")]
     Pattern(InterfaceName),
-    /// The interface exists and is no bridge.
+    /// The interface exists, but is not a bridge.
     #[error("{0} is not a bridge; 'ip link show type bridge' lists those there are")]
     NotBridge(InterfaceName),
-    /// The interface belongs to another bridge, bond or the like.
+    /// The interface already belongs to another bridge, bond or similar device.
     #[error(
         "cannot attach {port} to {bridge}: it belongs to {present}; detach it first with 'ip link set {port} nomaster'"
     )]
     Attached {
         /// The interface.
         port: InterfaceName,
-        /// Where it was to go.
+        /// The requested bridge.
         bridge: InterfaceName,
-        /// Where it is.
+        /// The device that it belongs to.
         present: String,
     },
-    /// The kernel refused.
+    /// The kernel refused a request.
     #[error("cannot {what}: {source}; {fix}")]
     Refused {
-        /// What was to be done.
+        /// The request, as a verb phrase.
         what: String,
         /// The kernel's error.
         source: io::Error,
-        /// What to do about it.
+        /// The advice.
         fix: &'static str,
     },
-    /// No answer of the kernel came, also at a second attempt.
+    /// The kernel's answer was lost, also at a second attempt.
     #[error("cannot {what}: {why}; try again")]
     Lost {
-        /// What was to be done.
+        /// The request, as a verb phrase.
         what: String,
-        /// What happened to the answer.
+        /// The reason why the answer was lost.
         why: &'static str,
     },
-    /// The kernel acknowledged a change that is not there.
+    /// The kernel acknowledged a change that did not happen.
     #[error(
         "cannot {what}: the kernel accepted that and it is not so; see what else changes interfaces, and try again"
     )]
     NotDone {
-        /// What was to be done.
+        /// The request, as a verb phrase.
         what: String,
     },
 }
 
 impl LinkError {
-    /// Why the kernel did not do `what`.
+    /// Makes the error for a failed request.
     pub(super) fn failed(what: impl Into<String>, failure: Failure) -> Self {
         let what = what.into();
         match failure {
@@ -80,7 +80,7 @@ impl LinkError {
         }
     }
 
-    /// The kernel's error number, where it gave one.
+    /// Returns the kernel's error number, if it gave one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             LinkError::Connect(source) | LinkError::Refused { source, .. } => {
@@ -90,7 +90,7 @@ impl LinkError {
         }
     }
 
-    /// Whether the thing that was to be changed does not exist.
+    /// Returns whether the object of the request does not exist.
     pub(super) fn is_gone(&self) -> bool {
         let gone = [Errno::ENODEV, Errno::ENOENT, Errno::ESRCH, Errno::EADDRNOTAVAIL];
         matches!(self, LinkError::Missing(_)) || self.errno().is_some_and(|e| gone.contains(&e))
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_gone() {
+    fn each_error_of_a_missing_object_counts_as_gone() {
         assert!(LinkError::Missing("br0".parse().unwrap()).is_gone());
     }
 }

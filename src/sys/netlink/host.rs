@@ -1,7 +1,7 @@
-//! What the host has as a value: links, addresses, routes; and whether a subnet is still free.
+//! The host's links, addresses and routes as values, and the check whether a subnet is free.
 //!
-//! Names are text here: the kernel allows some that [`InterfaceName`] does not, and their subnets
-//! count all the same.
+//! Interface names are plain text here: the kernel allows some names that [`InterfaceName`] does
+//! not, and the subnets of these interfaces count as well.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,24 +11,35 @@ use ipnet::IpNet;
 use crate::types::InterfaceName;
 
 /// An interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its number.
+    /// The number.
     pub index: u32,
     /// Whether it is a bridge.
     pub bridge: bool,
     /// Whether it is turned on.
     pub up: bool,
-    /// The largest packet in bytes; 0 where the kernel does not say.
+    /// The largest packet in bytes; 0 if the kernel does not say.
     pub mtu: u32,
-    /// Its hardware address, where it has one.
+    /// The hardware address, if it has one.
     pub mac: Option<[u8; 6]>,
-    /// The number of the bridge, bond or the like that it belongs to.
+    /// The number of the bridge, bond or similar device that it belongs to.
     pub master: Option<u32>,
-    /// Its group, a number without a meaning to the kernel; 0 unless somebody sets it.
+    /// The group, a number without a meaning to the kernel; 0 by default.
     pub group: u32,
+    /// The kernel's name for the kind, such as `veth`; `None` for hardware and for loopback.
+    pub kind: Option<String>,
+    /// Whether it is the loopback interface.
+    pub loopback: bool,
+    /// Whether ARP is off (`ip link set NAME arp off`): the host neither sends ARP requests nor
+    /// answers them on this interface.
+    pub noarp: bool,
+    /// Whether a bridge takes part in the spanning tree protocol; `None` for other kinds.
+    pub stp: Option<bool>,
+    /// The alias, a text from an administrator or a program (`ip link set NAME alias TEXT`).
+    pub alias: Option<String>,
 }
 
 /// An address of an interface, with its subnet.
@@ -40,48 +51,55 @@ pub struct LinkAddress {
     pub address: IpNet,
 }
 
-/// A route of the main table.
+/// A route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRoute {
-    /// Where to.
+    /// The destination.
     pub to: IpNet,
-    /// The interface's number; none for a route with several, or to nowhere.
+    /// The interface's number; `None` for a route with several interfaces or without one.
     pub link: Option<u32>,
+    /// The numbers of all interfaces; several for equal-cost next hops (ECMP).
+    pub links: Vec<u32>,
+    /// The number of the table.
+    pub table: u32,
     /// Whether the interface reaches it without a router.
     pub direct: bool,
-    /// Whether it was learnt from an IPv6 router's advertisement, and so would be lost by IPv6
-    /// forwarding unless the interface's `accept_ra` is 2 (ip-sysctl.txt in the kernel).
+    /// Whether the route came from an IPv6 router's advertisement. IPv6 forwarding removes such a
+    /// route unless the interface's `accept_ra` is 2 (ip-sysctl.txt in the kernel).
     pub advertised: bool,
 }
 
-/// What the host has at one moment.
+/// The host's links, addresses and routes at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostNet {
-    /// Its interfaces.
+    /// The interfaces.
     pub links: Vec<Link>,
-    /// Their addresses.
+    /// The addresses of the interfaces.
     pub addresses: Vec<LinkAddress>,
-    /// The routes of its main table.
+    /// The routes of the main table.
     pub routes: Vec<HostRoute>,
-    /// The routers of the routes of all tables.
+    /// The routes of the other tables, except the kernel's table of local addresses.
+    pub other_routes: Vec<HostRoute>,
+    /// The routers of the routes in all tables.
     pub next_hops: Vec<IpAddr>,
 }
 
-/// What stands in the way of a subnet.
+/// The reason why a subnet is not free.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conflict {
-    /// An interface's subnet overlaps.
+    /// An interface has an overlapping subnet.
     Address {
         /// The interface's name.
         link: String,
-        /// Its address and subnet.
+        /// The interface's address and subnet.
         address: IpNet,
     },
-    /// A route leads the guests' packets elsewhere, or the guests would hide its neighbours.
+    /// A route leads the guests' packets elsewhere, or the guests' subnet would hide directly
+    /// reached hosts.
     Route {
-        /// The interface's name, where the route has one.
+        /// The names of the interfaces, if the route has any.
         link: Option<String>,
-        /// Where the route leads.
+        /// The destination of the route.
         to: IpNet,
     },
 }
@@ -99,23 +117,23 @@ impl fmt::Display for Conflict {
 }
 
 impl HostNet {
-    /// The interface of that name.
+    /// Returns the interface of that name.
     pub fn link(&self, name: &InterfaceName) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name.as_str())
     }
 
-    /// The interfaces that belong to the bridge `name`.
+    /// Returns the interfaces that belong to the bridge `name`.
     pub fn ports(&self, name: &InterfaceName) -> Vec<&Link> {
         let Some(bridge) = self.link(name) else { return Vec::new() };
         self.links.iter().filter(|link| link.master == Some(bridge.index)).collect()
     }
 
-    /// What the host uses `subnet` for already, interface `except` left out of account.
+    /// Returns the host's present use of `subnet`, if any; ignores the interface `except`.
     ///
-    /// In the way are an address whose subnet overlaps, a route to a part of `subnet`, and a route
-    /// that reaches all of it without a router. A default route is not, nor one by a router to
-    /// something larger: the guests' subnet is more specific. IPv6 link-local subnets
-    /// (fe80::/10) are every interface's own.
+    /// These count as a conflict: an address whose subnet overlaps, a route to a part of `subnet`,
+    /// and a route that reaches all of it without a router. A default route is no conflict, nor is
+    /// a route through a router to something larger, since the guests' subnet is more specific.
+    /// IPv6 link-local subnets (fe80::/10) exist on every interface and are no conflict.
     pub fn conflict(&self, subnet: IpNet, except: Option<&InterfaceName>) -> Option<Conflict> {
         let local = |net: &IpNet| match net {
             IpNet::V6(net) => net.addr().is_unicast_link_local(),
@@ -141,36 +159,26 @@ impl HostNet {
                 .find(|route| {
                     subnet.contains(&route.to) || route.direct && route.to.contains(&subnet)
                 })
-                .map(|found| Conflict::Route {
-                    link: found.link.map(|index| self.name(index)),
-                    to: found.to,
+                .map(|found| {
+                    let names: Vec<_> = found.links.iter().map(|link| self.name(*link)).collect();
+                    let link = (!names.is_empty()).then(|| names.join(" and "));
+                    Conflict::Route { link, to: found.to }
                 })
         })
     }
 
-    /// The interfaces with routes that an IPv6 router advertised.
-    pub fn advertised(&self) -> Vec<String> {
-        let mut names: Vec<String> = self
-            .routes
-            .iter()
-            .filter(|route| route.advertised)
-            .filter_map(|route| Some(self.name(route.link?)))
-            .collect();
-        names.sort();
-        names.dedup();
-        names
-    }
-
-    /// The interfaces of the default routes, by which the host reaches everything else.
+    /// Returns the names of the interfaces of the default routes.
     pub fn uplinks(&self) -> Vec<String> {
         let default = self.routes.iter().filter(|route| route.to.prefix_len() == 0);
-        let mut names: Vec<String> = default.filter_map(|r| Some(self.name(r.link?))).collect();
+        let mut names: Vec<String> =
+            default.flat_map(|r| &r.links).map(|index| self.name(*index)).collect();
         names.sort();
         names.dedup();
         names
     }
 
-    fn name(&self, index: u32) -> String {
+    /// Returns the name of the interface of that number.
+    pub fn name(&self, index: u32) -> String {
         let link = self.links.iter().find(|link| link.index == index);
         link.map_or_else(|| format!("interface {index}"), |link| link.name.clone())
     }
@@ -187,14 +195,15 @@ mod tests {
             bridge: name == "br0",
             up: true,
             mtu: 1500,
-            mac: None,
             master,
-            group: 0,
+            ..Link::default()
         };
         let address = |link, address: &str| LinkAddress { link, address: address.parse().unwrap() };
         let route = |to: &str, link, direct| HostRoute {
             to: to.parse().unwrap(),
             link,
+            links: link.into_iter().collect(),
+            table: 254,
             direct,
             advertised: false,
         };
@@ -214,6 +223,7 @@ mod tests {
                 route("10.77.5.0/24", None, false),
                 route("172.16.0.0/12", Some(2), true),
             ],
+            other_routes: Vec::new(),
             next_hops: Vec::new(),
         }
     }

@@ -1,25 +1,29 @@
-//! The host's links, addresses and routes, read and changed by netlink; the sysctls that go with
-//! them.
+//! Reads and changes the host's links, addresses and routes by netlink, and the sysctls that belong
+//! to them.
 //!
 //! [`Netlink`] is one connection to the kernel, in the network namespace of the thread that opened
-//! it. Everything it changes gives back an [`Undo`], which can be written to a file and carried out
-//! by a later process. An undo touches only what it is about: interfaces are known by their number
-//! *and* name, and what is gone already counts as undone.
+//! it. Each change that must be undone later returns an [`Undo`], which can be written to a file
+//! and carried out by a later process. An undo changes only its own interface, which it identifies
+//! by number *and* name; an object that no longer exists counts as undone.
 //!
 //! | file | what |
 //! |------|------|
 //! | [`bridge`] | bridges, their ports, up and down |
+//! | [`guest_tap`] | taps of running launches, and the bridges that they belong to |
 //! | [`address`] | addresses and static routes |
-//! | [`host`] | what the host has as a value, and whether a subnet is free |
-//! | `read` | the same, read from the kernel |
-//! | `request` | the one way in which requests go to the kernel and are acknowledged |
-//! | [`undo`] | taking back, last first |
-//! | [`sysctl`] | settings in /proc/sys, put back where nobody else needs them |
+//! | [`host`] | the host's links, addresses and routes as values, and whether a subnet is free |
+//! | `read` | reading these values from the kernel |
+//! | [`lookup`] | the kernel's own routing decision for a packet |
+//! | `request` | sending requests to the kernel and checking the acknowledgement |
+//! | [`undo`] | undoing changes, the last one first |
+//! | [`sysctl`] | settings in /proc/sys, restored when no other network needs them |
 
 pub mod address;
 pub mod bridge;
 mod error;
+pub mod guest_tap;
 pub mod host;
+pub mod lookup;
 mod read;
 mod request;
 pub mod sysctl;
@@ -28,7 +32,9 @@ pub mod undo;
 pub use address::Route;
 pub use bridge::BridgeSpec;
 pub use error::LinkError;
-pub use host::{Conflict, HostNet, Link};
+pub use guest_tap::{GuestTap, TapHome};
+pub use host::{Conflict, HostNet, HostRoute, Link};
+pub use lookup::{PolicyRule, RouteDecision};
 pub use undo::Undo;
 
 use request::Requests;

@@ -1,4 +1,4 @@
-//! What the host has, read from the kernel.
+//! Reads the host's links, addresses and routes from the kernel.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,9 @@ use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
 };
@@ -16,11 +18,15 @@ use super::host::{HostNet, HostRoute, Link, LinkAddress};
 use super::{LinkError, Netlink};
 use crate::types::InterfaceName;
 
+/// The table of the host's own addresses, which the kernel manages (rtnetlink(7)).
+const LOCAL: u32 = 255;
+
 impl Netlink {
-    /// Everything the host has.
+    /// Returns all links, addresses and routes of the host. A kernel without IPv6 has no IPv6
+    /// routes.
     ///
     /// # Errors
-    /// The kernel's refusal. A kernel without IPv6 just has no IPv6 routes.
+    /// Returns the kernel's error.
     pub async fn host(&self) -> Result<HostNet, LinkError> {
         let links = self.links().await?;
         let query = RouteNetlinkMessage::GetAddress(AddressMessage::default());
@@ -50,18 +56,22 @@ impl Netlink {
                 }
             }
         }
+        let table = u32::from(RouteHeader::RT_TABLE_MAIN);
+        let (main, other_routes) =
+            routes.iter().filter_map(route).partition(|route| route.table == table);
         Ok(HostNet {
             links,
             addresses: addresses.collect(),
-            routes: routes.iter().filter_map(route).collect(),
+            routes: main,
+            other_routes,
             next_hops: routes.iter().flat_map(|route| next_hops(&route.attributes)).collect(),
         })
     }
 
-    /// All interfaces.
+    /// Returns all interfaces.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// Returns the kernel's error.
     pub async fn links(&self) -> Result<Vec<Link>, LinkError> {
         let query = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let listed = self.requests.list(query).await;
@@ -69,10 +79,10 @@ impl Netlink {
         Ok(listed.iter().filter_map(as_link).collect())
     }
 
-    /// The interface of that name.
+    /// Returns the interface of that name.
     ///
     /// # Errors
-    /// [`LinkError::Missing`], or the kernel's refusal.
+    /// Returns [`LinkError::Missing`] if it does not exist, or the kernel's error.
     pub async fn link(&self, name: &InterfaceName) -> Result<Link, LinkError> {
         let mut query = LinkMessage::default();
         query.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
@@ -84,8 +94,8 @@ impl Netlink {
         found.iter().find_map(as_link).ok_or_else(|| LinkError::Missing(name.clone()))
     }
 
-    /// The interface of that number; `None` where there is none.
-    pub(super) async fn link_by_index(&self, index: u32) -> Result<Option<Link>, LinkError> {
+    /// Returns the interface of that number; `None` if it does not exist.
+    pub(crate) async fn link_by_index(&self, index: u32) -> Result<Option<Link>, LinkError> {
         let mut query = LinkMessage::default();
         query.header.index = index;
         match self.requests.get(RouteNetlinkMessage::GetLink(query)).await {
@@ -107,14 +117,11 @@ fn as_link(message: &RouteNetlinkMessage) -> Option<Link> {
 
 fn link(message: &LinkMessage) -> Link {
     let mut link = Link {
-        name: String::new(),
         index: message.header.index,
-        bridge: false,
         up: message.header.flags.contains(LinkFlags::Up),
-        mtu: 0,
-        mac: None,
-        master: None,
-        group: 0,
+        loopback: message.header.flags.contains(LinkFlags::Loopback),
+        noarp: message.header.flags.contains(LinkFlags::Noarp),
+        ..Link::default()
     };
     for attribute in &message.attributes {
         match attribute {
@@ -123,8 +130,17 @@ fn link(message: &LinkMessage) -> Link {
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok(),
             LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::Controller(index) => link.master = Some(*index),
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
             LinkAttribute::LinkInfo(infos) => {
                 link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                link.kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+                link.stp = infos.iter().find_map(|info| match info {
+                    LinkInfo::Data(InfoData::Bridge(data)) => stp(data),
+                    _ => None,
+                });
             }
             _ => {}
         }
@@ -132,8 +148,16 @@ fn link(message: &LinkMessage) -> Link {
     link
 }
 
-/// An address message's own address: `IFA_LOCAL` where there is one, because `IFA_ADDRESS` is the
-/// other end's on a point-to-point link.
+/// Returns whether a bridge with these properties takes part in the spanning tree protocol.
+fn stp(data: &[InfoBridge]) -> Option<bool> {
+    data.iter().find_map(|property| match property {
+        InfoBridge::StpState(state) => Some(*state != BridgeStpState::Disabled),
+        _ => None,
+    })
+}
+
+/// Returns the address of an address message: `IFA_LOCAL` if present, because `IFA_ADDRESS` is the
+/// other end's address on a point-to-point link.
 fn address(message: &AddressMessage) -> Option<LinkAddress> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
@@ -147,8 +171,8 @@ fn address(message: &AddressMessage) -> Option<LinkAddress> {
     Some(LinkAddress { link: message.header.index, address })
 }
 
-/// The routers of a route: its own, or those of its parts (rtnetlink(7), RTA_MULTIPATH). A router of
-/// another IP version is RTA_VIA.
+/// Returns the routers of a route: its own, or those of its parts (rtnetlink(7), RTA_MULTIPATH).
+/// RTA_VIA contains a router of another IP version.
 fn next_hops(attributes: &[RouteAttribute]) -> Vec<IpAddr> {
     let mut all = Vec::new();
     for attribute in attributes {
@@ -166,21 +190,24 @@ fn next_hops(attributes: &[RouteAttribute]) -> Vec<IpAddr> {
     all
 }
 
-/// A route of the main table, as far as packets of guests may meet it.
+/// Returns the parts of a route that can concern guests' packets.
 fn route(message: &RouteMessage) -> Option<HostRoute> {
     let header = &message.header;
-    let main = u32::from(RouteHeader::RT_TABLE_MAIN);
-    let mut table = u32::from(header.table);
     let mut route = HostRoute {
         to: IpNet::new(unspecified(header.address_family)?, 0).ok()?,
         link: None,
+        links: Vec::new(),
+        table: u32::from(header.table),
         direct: header.kind == RouteType::Unicast,
         advertised: header.protocol == RouteProtocol::Ra,
     };
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Table(number) => route.table = *number,
             RouteAttribute::Oif(index) => route.link = Some(*index),
+            RouteAttribute::MultiPath(parts) => {
+                route.links.extend(parts.iter().map(|part| part.interface_index));
+            }
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => route.direct = false,
             RouteAttribute::Destination(to) => {
                 let to = match to {
@@ -194,9 +221,10 @@ fn route(message: &RouteMessage) -> Option<HostRoute> {
         }
     }
     route.direct &= route.link.is_some();
+    route.links.extend(route.link);
     let multicast = route.to.addr().is_multicast();
     let local = matches!(route.to.addr(), IpAddr::V6(to) if to.is_unicast_link_local());
-    (table == main && !multicast && !local).then_some(route)
+    (route.table != LOCAL && !multicast && !local).then_some(route)
 }
 
 fn unspecified(family: rtnetlink::packet_route::AddressFamily) -> Option<IpAddr> {

@@ -1,12 +1,12 @@
-//! The one way in which requests go to the kernel, and what counts as done.
+//! Sends netlink requests to the kernel, and decides whether they were carried out.
 //!
-//! A request is done when the kernel says so: a change when it is acknowledged (`NLMSG_ERROR` with
-//! code 0), a listing when its last message (`NLMSG_DONE`) came and nothing changed meanwhile
-//! (`NLM_F_DUMP_INTR`). rtnetlink's own requests take the end of the answers for success, which a
-//! message that was never sent (ENOBUFS), or a socket that failed, has as well.
+//! A request is complete when the kernel confirms it: a change when it is acknowledged
+//! (`NLMSG_ERROR` with code 0), a listing when its last message (`NLMSG_DONE`) arrived and no
+//! change interrupted it (`NLM_F_DUMP_INTR`). rtnetlink's own requests treat the end of the answers
+//! as success, which also occurs if the message was never sent (ENOBUFS) or the socket failed.
 //!
 //! A request whose answer was lost may have been carried out. It is sent once more on a new socket,
-//! since all of them can be repeated: the error that says "done already" is success then
+//! since all requests can be repeated: an error that means "done already" then counts as success
 //! ([`Again`]).
 
 use std::io;
@@ -24,31 +24,31 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 
 use super::LinkError;
 
-/// How long the kernel may take. It handles a request while it is being sent, so only a lost answer
-/// takes longer.
+/// The time limit for an answer. The kernel handles a request while it is being sent, so only a
+/// lost answer takes longer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a request is sent whose answer was lost.
+/// The number of times that a request is sent if its answer is lost.
 const ATTEMPTS: usize = 2;
-/// How often a listing is begun that changes of others interrupt.
+/// The number of attempts at a listing that changes by other programs interrupt.
 const LISTINGS: usize = 10;
 
-/// The error by which the kernel says that a repeated request was carried out the first time.
+/// The kernel's answer to a repeated request that was carried out the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Again {
-    /// Repeating it does the same.
+    /// The repeated request succeeds again.
     Same,
-    /// Repeating it is refused with one of these.
+    /// The repeated request fails with one of these errors.
     Refused(&'static [Errno]),
-    /// A refusal does not tell whose work is there: the caller looks.
+    /// An error does not say which process made the object, so the caller must check.
     Look,
 }
 
-/// Why there is no answer, or no good one.
+/// The reason why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The kernel refused.
+    /// The kernel refused the request.
     Refused(io::Error),
-    /// No answer came.
+    /// The answer was lost.
     Lost(&'static str),
 }
 
@@ -61,14 +61,16 @@ impl Failure {
     }
 }
 
-/// The request in a message.
+/// The message that ends the answers to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    One,
-    All,
+enum Answer {
+    /// The acknowledgement of one change, or the end of one object's description.
+    Acknowledgement,
+    /// The end of a listing.
+    Listing,
 }
 
-/// A connection that is made anew where it failed.
+/// A netlink connection that is opened again after a failure.
 #[derive(Debug, Clone)]
 pub(super) struct Requests(Arc<Mutex<Handle>>);
 
@@ -77,59 +79,61 @@ impl Requests {
         Ok(Requests(Arc::new(Mutex::new(connect().map_err(LinkError::Connect)?))))
     }
 
-    /// Changes something that exists, or removes it.
+    /// Changes or removes an existing object.
     ///
     /// # Errors
-    /// [`Failure`].
+    /// Returns [`Failure`] if the kernel refuses or the answer is lost.
     pub(super) async fn change(
         &self,
         message: RouteNetlinkMessage,
         again: Again,
     ) -> Result<(), Failure> {
-        self.repeat(message, NLM_F_REQUEST | NLM_F_ACK, Kind::One, again).await.map(drop)
+        self.repeat(message, NLM_F_REQUEST | NLM_F_ACK, Answer::Acknowledgement, again)
+            .await
+            .map(drop)
     }
 
-    /// Makes something that does not exist.
+    /// Makes a new object.
     ///
     /// # Errors
-    /// [`Failure`].
+    /// Returns [`Failure`] if the kernel refuses or the answer is lost.
     pub(super) async fn create(
         &self,
         message: RouteNetlinkMessage,
         again: Again,
     ) -> Result<(), Failure> {
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        self.repeat(message, flags, Kind::One, again).await.map(drop)
+        self.repeat(message, flags, Answer::Acknowledgement, again).await.map(drop)
     }
 
-    /// Reads one thing.
+    /// Reads one object.
     ///
     /// # Errors
-    /// [`Failure`].
+    /// Returns [`Failure`] if the kernel refuses or the answer is lost.
     pub(super) async fn get(
         &self,
         message: RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, Failure> {
-        self.repeat(message, NLM_F_REQUEST | NLM_F_ACK, Kind::One, Again::Same).await
+        self.repeat(message, NLM_F_REQUEST | NLM_F_ACK, Answer::Acknowledgement, Again::Same).await
     }
 
-    /// Lists everything of a kind.
+    /// Lists all objects of a kind.
     ///
     /// # Errors
-    /// [`Failure`].
+    /// Returns [`Failure`] if the kernel refuses or the answer is lost.
     pub(super) async fn list(
         &self,
         message: RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, Failure> {
-        self.repeat(message, NLM_F_REQUEST | NLM_F_DUMP, Kind::All, Again::Same).await
+        self.repeat(message, NLM_F_REQUEST | NLM_F_DUMP, Answer::Listing, Again::Same).await
     }
 
-    /// Sends a request, and again on a new connection where the answer was lost.
+    /// Sends a request, and sends it again on a new connection if the answer was lost.
     async fn repeat(
         &self,
         message: RouteNetlinkMessage,
         flags: u16,
-        kind: Kind,
+        expected: Answer,
         again: Again,
     ) -> Result<Vec<RouteNetlinkMessage>, Failure> {
         let mut lost = "";
@@ -140,7 +144,7 @@ impl Requests {
                     Err(error) => return Err(Failure::Refused(error)),
                 }
             }
-            match self.send(&message, flags, kind).await {
+            match self.send(&message, flags, expected).await {
                 Err(Failure::Lost(why)) if again == Again::Look => return Err(Failure::Lost(why)),
                 Err(Failure::Lost(why)) => lost = why,
                 Err(failure) if attempt > 0 => {
@@ -161,11 +165,11 @@ impl Requests {
         &self,
         message: &RouteNetlinkMessage,
         flags: u16,
-        kind: Kind,
+        expected: Answer,
     ) -> Result<Vec<RouteNetlinkMessage>, Failure> {
         for _ in 0..LISTINGS {
             let mut handle = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let answer = tokio::time::timeout(PATIENCE, ask(&mut handle, message, flags, kind));
+            let answer = tokio::time::timeout(PATIENCE, ask(&mut handle, message, flags, expected));
             match answer.await {
                 Err(_) => return Err(Failure::Lost("the kernel gave no answer")),
                 Ok(Ok(None)) => {}
@@ -186,13 +190,13 @@ fn connect() -> io::Result<Handle> {
     Ok(handle)
 }
 
-/// Sends one message and reads the answers up to the last; `None` is a listing that was
+/// Sends one message and reads the answers up to the last; returns `None` if a listing was
 /// interrupted.
 async fn ask(
     handle: &mut Handle,
     message: &RouteNetlinkMessage,
     flags: u16,
-    kind: Kind,
+    expected: Answer,
 ) -> Result<Option<Vec<RouteNetlinkMessage>>, Failure> {
     let closed = Failure::Lost("the netlink socket failed");
     let mut request = NetlinkMessage::from(message.clone());
@@ -201,15 +205,16 @@ async fn ask(
     let (mut found, mut interrupted) = (Vec::new(), false);
     while let Some(answer) = answers.next().await {
         interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
-        match (answer.payload, kind) {
+        match (answer.payload, expected) {
             (NetlinkPayload::InnerMessage(message), _) => found.push(message),
             (NetlinkPayload::Error(error), _) if error.code.is_some() => {
                 return Err(Failure::Refused(error.to_io()));
             }
-            (NetlinkPayload::Done(done), Kind::All) if done.code < 0 => {
+            (NetlinkPayload::Done(done), Answer::Listing) if done.code < 0 => {
                 return Err(Failure::Refused(io::Error::from_raw_os_error(-done.code)));
             }
-            (NetlinkPayload::Error(_), Kind::One) | (NetlinkPayload::Done(_), Kind::All) => {
+            (NetlinkPayload::Error(_), Answer::Acknowledgement)
+            | (NetlinkPayload::Done(_), Answer::Listing) => {
                 return Ok((!interrupted).then_some(found));
             }
             _ => return Err(Failure::Lost("an answer of the kernel was lost")),

@@ -1,9 +1,9 @@
-//! Settings in /proc/sys, with a record of what was there before.
+//! Changes settings in /proc/sys, and records their earlier values.
 //!
-//! Routing for guests needs settings that the whole host shares, such as IP forwarding. A setting
-//! that had the wanted value already is not ours and never touched again. One that we changed is
-//! put back when the last of our networks that needs it goes, unless somebody has changed it in
-//! between: [`restore`] decides, and changes nothing itself.
+//! Routing for guests needs settings that the whole host shares, such as IP forwarding. netlaunch
+//! never changes a setting that had the wanted value already. It restores a setting that it changed
+//! when the last network that needs it ends, unless another program has changed the setting in the
+//! meantime. [`restore`] decides this, and changes no setting itself.
 
 use std::fmt;
 use std::fs;
@@ -20,32 +20,42 @@ use crate::types::InterfaceName;
 pub enum Key {
     /// IPv4 forwarding between all interfaces.
     Ipv4Forwarding,
-    /// IPv6 forwarding between all interfaces; interfaces stop taking routes from routers'
-    /// advertisements unless their `accept_ra` is 2.
+    /// IPv6 forwarding between all interfaces. With forwarding, an interface ignores routes from
+    /// routers' advertisements unless its `accept_ra` is 2.
     Ipv6Forwarding,
     /// Whether frames within a bridge pass the IPv4 packet filter (module br_netfilter).
     BridgeCallsIptables,
-    /// The same for IPv6.
+    /// Whether frames within a bridge pass the IPv6 packet filter.
     BridgeCallsIp6tables,
-    /// The same for ARP.
+    /// Whether frames within a bridge pass the ARP packet filter.
     BridgeCallsArptables,
     /// Whether IPv6 is turned off on all interfaces. A kernel without IPv6 lacks the setting.
     AllIpv6Disabled,
-    /// Whether an interface has no IPv6 at all. Of an interface's own settings there is nothing to
-    /// put back where the interface goes.
+    /// Whether an interface has no IPv6. The settings of an interface need not be restored if the
+    /// interface no longer exists.
     Ipv6Disabled(InterfaceName),
-    /// Whether an interface takes routes from IPv6 routers: 0 no, 1 unless it forwards, 2 always.
+    /// Whether an interface accepts routes from IPv6 routers: 0 no, 1 unless it forwards, 2 always.
     AcceptRa(InterfaceName),
-    /// Whether an interface makes itself addresses from routers' advertisements.
+    /// Whether an interface makes addresses for itself from routers' advertisements.
     Autoconf(InterfaceName),
+    /// Whether the host forwards IPv4 packets that arrive on an interface. A write to
+    /// [`Key::Ipv4Forwarding`] sets it on all interfaces, and `default` for later ones.
+    Ipv4ForwardingOf(InterfaceName),
+    /// Whether the host forwards IPv6 packets that arrive on an interface; see
+    /// [`Key::Ipv6Forwarding`].
+    Ipv6ForwardingOf(InterfaceName),
+    /// Whether all interfaces accept ICMP redirects. A write to [`Key::Ipv4Forwarding`] sets this
+    /// to the opposite value.
+    AcceptRedirects,
 }
 
 impl Key {
-    /// Its file below /proc/sys.
+    /// Returns the path below /proc/sys.
     pub fn path(&self) -> PathBuf {
-        let own = |name: &InterfaceName, what: &str| {
-            Path::new("net/ipv6/conf").join(name.as_str()).join(what)
+        let of = |version: &str, name: &InterfaceName, what: &str| {
+            Path::new("net").join(version).join("conf").join(name.as_str()).join(what)
         };
+        let own = |name: &InterfaceName, what: &str| of("ipv6", name, what);
         match self {
             Key::Ipv4Forwarding => "net/ipv4/ip_forward".into(),
             Key::Ipv6Forwarding => "net/ipv6/conf/all/forwarding".into(),
@@ -56,6 +66,54 @@ impl Key {
             Key::Ipv6Disabled(name) => own(name, "disable_ipv6"),
             Key::AcceptRa(name) => own(name, "accept_ra"),
             Key::Autoconf(name) => own(name, "autoconf"),
+            Key::Ipv4ForwardingOf(name) => of("ipv4", name, "forwarding"),
+            Key::Ipv6ForwardingOf(name) => own(name, "forwarding"),
+            Key::AcceptRedirects => "net/ipv4/conf/all/accept_redirects".into(),
+        }
+    }
+
+    /// Returns the setting of the whole host on which this one depends: a write to that setting
+    /// changes this one or its meaning.
+    pub fn follows(&self) -> Option<Key> {
+        match self {
+            Key::Ipv4ForwardingOf(_) | Key::AcceptRedirects => Some(Key::Ipv4Forwarding),
+            Key::Ipv6ForwardingOf(_) | Key::AcceptRa(_) => Some(Key::Ipv6Forwarding),
+            _ => None,
+        }
+    }
+
+    /// Returns the same setting for another interface; a setting of the whole host stays the same.
+    pub fn of(&self, name: InterfaceName) -> Self {
+        match self {
+            Key::Ipv6Disabled(_) => Key::Ipv6Disabled(name),
+            Key::AcceptRa(_) => Key::AcceptRa(name),
+            Key::Autoconf(_) => Key::Autoconf(name),
+            Key::Ipv4ForwardingOf(_) => Key::Ipv4ForwardingOf(name),
+            Key::Ipv6ForwardingOf(_) => Key::Ipv6ForwardingOf(name),
+            key => key.clone(),
+        }
+    }
+
+    /// Returns whether the setting turns forwarding on or off.
+    pub fn is_forwarding(&self) -> bool {
+        matches!(
+            self,
+            Key::Ipv4Forwarding
+                | Key::Ipv6Forwarding
+                | Key::Ipv4ForwardingOf(_)
+                | Key::Ipv6ForwardingOf(_)
+        )
+    }
+
+    /// Returns whether this is the default for interfaces that are made later.
+    pub fn is_default(&self) -> bool {
+        match self {
+            Key::Ipv6Disabled(name)
+            | Key::AcceptRa(name)
+            | Key::Autoconf(name)
+            | Key::Ipv4ForwardingOf(name)
+            | Key::Ipv6ForwardingOf(name) => name.as_str() == "default",
+            _ => false,
         }
     }
 }
@@ -66,32 +124,37 @@ impl fmt::Display for Key {
     }
 }
 
-/// A setting that we changed.
+/// A setting that netlaunch changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    /// Which.
+pub struct SettingChange {
+    /// The setting.
     pub key: Key,
-    /// What it was.
+    /// The value from before.
     pub before: String,
-    /// What we made it.
+    /// The value that netlaunch wrote.
     pub after: String,
+    /// The number of the interface of the setting, which stays the same if the interface is
+    /// renamed. For `default` it is the number of the newest interface: interfaces with a higher
+    /// number came later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
 }
 
-/// What becomes of a setting that we changed.
+/// The decision about a setting that netlaunch changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restore<'a> {
-    /// This value is put back.
+    /// The caller writes this value back.
     Write(&'a str),
-    /// Another network of ours needs it; that one takes the record over.
+    /// Another network needs the setting, and takes over the record.
     HandOver,
-    /// Somebody has changed it since: it is theirs.
+    /// Another program has changed the setting since, so it stays.
     Leave,
 }
 
-/// Why a setting could not be read or written.
+/// The reason why a setting could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
-    /// Not read.
+    /// The setting could not be read.
     #[error("cannot read {}: {source}; the kernel may lack the feature", path.display())]
     Read {
         /// The file.
@@ -99,7 +162,15 @@ pub enum SysctlError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// Not written.
+    /// The directory of settings does not exist.
+    #[error("cannot read {}: {} does not exist; mount /proc", path.display(), root.display())]
+    NoProc {
+        /// The file.
+        path: PathBuf,
+        /// The directory.
+        root: PathBuf,
+    },
+    /// The setting could not be written.
     #[error("cannot write {value:?} to {}: {source}; run netlaunch as root where /proc/sys is writable, or set it yourself before", path.display())]
     Write {
         /// The file.
@@ -111,9 +182,9 @@ pub enum SysctlError {
     },
 }
 
-/// Decides what becomes of a setting that we changed, given its value now and whether another of
-/// our networks needs it.
-pub fn restore<'a>(change: &'a Change, now: &str, needed: bool) -> Restore<'a> {
+/// Decides about a setting that netlaunch changed, from its present value and from whether another
+/// network needs it.
+pub fn restore<'a>(change: &'a SettingChange, now: &str, needed: bool) -> Restore<'a> {
     if needed {
         Restore::HandOver
     } else if now == change.after {
@@ -123,37 +194,41 @@ pub fn restore<'a>(change: &'a Change, now: &str, needed: bool) -> Restore<'a> {
     }
 }
 
-/// The settings below a directory: /proc/sys, or a test's own.
+/// The settings below a directory: /proc/sys, or the directory of a test.
 #[derive(Debug, Clone)]
 pub struct Sysctls {
     root: PathBuf,
 }
 
 impl Sysctls {
-    /// The settings below `root`, usually `/proc/sys`.
+    /// Returns the settings below `root`, usually `/proc/sys`.
     pub fn new(root: &Path) -> Self {
         Sysctls { root: root.to_owned() }
     }
 
-    /// A setting's value without the line's end; none where the kernel has no such setting.
+    /// Returns a setting's value without the final newline; `None` if the kernel has no such
+    /// setting.
     ///
     /// # Errors
-    /// [`SysctlError::Read`].
+    /// Returns [`SysctlError::Read`] or [`SysctlError::NoProc`].
     pub fn get(&self, key: &Key) -> Result<Option<String>, SysctlError> {
         let path = self.root.join(key.path());
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text.trim_end().to_owned())),
-            // Without /proc nothing is known about the kernel.
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(None),
+            // Without /proc the absence of a file says nothing about the kernel.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(SysctlError::NoProc { path, root: self.root.clone() })
+            }
             Err(source) => Err(SysctlError::Read { path, source }),
         }
     }
 
-    /// Sets a value; nothing to undo where it was that already.
+    /// Sets a value. Returns `None` if the setting had that value already.
     ///
     /// # Errors
-    /// The setting is missing, or cannot be read or written.
-    pub fn set(&self, key: &Key, value: &str) -> Result<Option<Change>, SysctlError> {
+    /// Returns an error if the setting does not exist, or cannot be read or written.
+    pub fn set(&self, key: &Key, value: &str) -> Result<Option<SettingChange>, SysctlError> {
         let change = self.plan(key, value)?;
         if let Some(change) = &change {
             self.make(change)?;
@@ -161,34 +236,40 @@ impl Sysctls {
         Ok(change)
     }
 
-    /// The change that setting this value would be, to be recorded before it is made: until then
-    /// undoing it does nothing. None where the value is that already.
+    /// Returns the change that would set this value, so that the caller can record it first: before
+    /// the change is made, undoing it has no effect. Returns `None` if the setting has that value
+    /// already.
     ///
     /// # Errors
-    /// The setting is missing, or cannot be read.
-    pub fn plan(&self, key: &Key, value: &str) -> Result<Option<Change>, SysctlError> {
+    /// Returns an error if the setting does not exist or cannot be read.
+    pub fn plan(&self, key: &Key, value: &str) -> Result<Option<SettingChange>, SysctlError> {
         let Some(before) = self.get(key)? else {
             let source = io::ErrorKind::NotFound.into();
             return Err(SysctlError::Read { path: self.root.join(key.path()), source });
         };
-        let change = Change { key: key.clone(), before, after: value.to_owned() };
+        let change =
+            SettingChange { key: key.clone(), before, after: value.to_owned(), index: None };
         Ok(Some(change).filter(|change| change.before != change.after))
     }
 
     /// Makes a change.
     ///
     /// # Errors
-    /// The setting cannot be written.
-    pub fn make(&self, change: &Change) -> Result<(), SysctlError> {
+    /// Returns an error if the setting cannot be written.
+    pub fn make(&self, change: &SettingChange) -> Result<(), SysctlError> {
         self.write(&change.key, &change.after)
     }
 
-    /// Puts a setting back as [`restore`] decides, and says what it decided. One that is gone was
-    /// an interface's or a module's, and is left.
+    /// Restores a setting as [`restore`] decides, and returns the decision. A setting that no
+    /// longer exists belonged to an interface or a module and needs no restoring.
     ///
     /// # Errors
-    /// It cannot be read or written.
-    pub fn undo<'a>(&self, change: &'a Change, needed: bool) -> Result<Restore<'a>, SysctlError> {
+    /// Returns an error if the setting cannot be read or written.
+    pub fn undo<'a>(
+        &self,
+        change: &'a SettingChange,
+        needed: bool,
+    ) -> Result<Restore<'a>, SysctlError> {
         let Some(now) = self.get(&change.key)? else { return Ok(Restore::Leave) };
         let decided = restore(change, &now, needed);
         if let Restore::Write(value) = decided {
@@ -197,7 +278,11 @@ impl Sysctls {
         Ok(decided)
     }
 
-    fn write(&self, key: &Key, value: &str) -> Result<(), SysctlError> {
+    /// Writes a value.
+    ///
+    /// # Errors
+    /// Returns an error if the setting cannot be written.
+    pub fn write(&self, key: &Key, value: &str) -> Result<(), SysctlError> {
         let path = self.root.join(key.path());
         fs::write(&path, value).map_err(|source| SysctlError::Write {
             path,
@@ -221,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_we_changed_is_put_back() {
+    fn only_a_changed_setting_is_restored() {
         let (_dir, sysctls) = proc();
         let key = Key::Ipv4Forwarding;
         assert_eq!(sysctls.set(&key, "0").unwrap(), None);
@@ -241,13 +326,18 @@ mod tests {
         assert_eq!(sysctls.get(&key).unwrap(), None);
         let error = sysctls.set(&key, "0").unwrap_err().to_string();
         assert!(error.contains("net/ipv6/conf/br.1/accept_ra"), "{error}");
-        let change = Change { key, before: "1".into(), after: "0".into() };
+        let change = SettingChange { key, before: "1".into(), after: "0".into(), index: None };
         assert_eq!(sysctls.undo(&change, false).unwrap(), Restore::Leave);
     }
 
     #[test]
     fn the_written_form_stays() {
-        let change = Change { key: Key::Ipv6Forwarding, before: "0".into(), after: "1".into() };
+        let change = SettingChange {
+            key: Key::Ipv6Forwarding,
+            before: "0".into(),
+            after: "1".into(),
+            index: None,
+        };
         let written = r#"{"key":"ipv6-forwarding","before":"0","after":"1"}"#;
         assert_eq!(serde_json::to_string(&change).unwrap(), written);
         let own = Key::AcceptRa("br0".parse().unwrap());

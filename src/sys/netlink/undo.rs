@@ -1,4 +1,4 @@
-//! Taking back what was done.
+//! Undoes changes of links, addresses and routes.
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -6,46 +6,47 @@ use serde::{Deserialize, Serialize};
 use super::{Link, LinkError, Netlink, Route};
 use crate::types::InterfaceName;
 
-/// What takes one change back. It can be written to a file and carried out by a later process, of
-/// a newer version, too: the names here stay what they are.
+/// The instruction that undoes one change. It can be written to a file and carried out by a later
+/// process, also of a newer version, so the names of its variants and fields must not change.
 ///
-/// `name` and `index` are the interface's, and both must still fit: a number means another
-/// interface in another network namespace or after a restart, and a name may have been used again.
+/// `name` and `index` identify the interface, and both must still match: in another network
+/// namespace or after a restart a number belongs to another interface, and a name may have been
+/// used again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "undo", rename_all = "kebab-case")]
 pub enum Undo {
-    /// An interface is about to be made with this mark ([`Netlink::create_marked_bridge`]): remove
-    /// the one that has it. Another one of that name is somebody else's.
+    /// An interface with this mark is about to be made ([`Netlink::create_marked_bridge`]): removes
+    /// the interface if it has the mark. Another interface of that name belongs to another program.
     Marked {
-        /// Its name.
+        /// The interface's name.
         name: InterfaceName,
-        /// Its mark.
+        /// The interface's mark.
         mark: u32,
     },
-    /// The interface was made: remove it.
+    /// The interface was made: removes it.
     Link {
-        /// Its name.
+        /// The interface's name.
         name: InterfaceName,
-        /// Its number.
+        /// The interface's number.
         index: u32,
     },
-    /// It was turned on: turn it off.
+    /// The interface was turned on: turns it off.
     Up {
-        /// Its name.
+        /// The interface's name.
         name: InterfaceName,
-        /// Its number.
+        /// The interface's number.
         index: u32,
     },
-    /// It was given an address: take that.
+    /// The interface got an address: removes the address.
     Address {
-        /// Its name.
+        /// The interface's name.
         name: InterfaceName,
-        /// Its number.
+        /// The interface's number.
         index: u32,
         /// The address.
         address: IpNet,
     },
-    /// A route was added: remove that.
+    /// A route was added: removes the route.
     Route {
         /// The interface's name.
         name: InterfaceName,
@@ -54,7 +55,7 @@ pub enum Undo {
         /// The route.
         route: Route,
     },
-    /// It was made a port: detach it, unless it belongs to another bridge by now.
+    /// The interface became a port: detaches it, unless it belongs to another bridge now.
     Port {
         /// The port's name.
         name: InterfaceName,
@@ -66,7 +67,7 @@ pub enum Undo {
 }
 
 impl Undo {
-    /// The interface's name.
+    /// Returns the interface's name.
     fn name(&self) -> &InterfaceName {
         match self {
             Undo::Marked { name, .. }
@@ -78,7 +79,7 @@ impl Undo {
         }
     }
 
-    /// Whether this is the interface that it is about.
+    /// Returns whether the instruction applies to this interface.
     fn is_about(&self, link: &Link) -> bool {
         match self {
             Undo::Marked { mark, .. } => link.group == *mark,
@@ -92,10 +93,10 @@ impl Undo {
 }
 
 impl Netlink {
-    /// Takes one change back; nothing to do where that has happened already.
+    /// Undoes one change. Does not fail if the change is undone already.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// Returns the kernel's error.
     pub async fn undo(&self, undo: &Undo) -> Result<(), LinkError> {
         let name = undo.name();
         let link = match self.link(name).await {
@@ -118,7 +119,7 @@ impl Netlink {
         }
     }
 
-    /// Takes changes back, the last first, and goes on where one fails. Returns what failed.
+    /// Undoes changes in reverse order, and continues after a failure. Returns the errors.
     pub async fn undo_all(&self, undos: &[Undo]) -> Vec<LinkError> {
         let mut failed = Vec::new();
         for undo in undos.iter().rev() {
@@ -132,7 +133,7 @@ impl Netlink {
 mod tests {
     use super::*;
 
-    /// The written form, which a newer version must still read.
+    /// A newer version must still be able to read this written form.
     #[test]
     fn the_written_form_stays() {
         let name: InterfaceName = "virbr0".parse().unwrap();

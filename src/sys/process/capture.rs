@@ -1,4 +1,4 @@
-//! Running a program for what it prints.
+//! Runs a program to its end and collects its output.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,39 +16,39 @@ use tokio::net::unix::pipe;
 use super::spawn::{Spawn, Stdio};
 use super::spawn_error::SpawnError;
 
-/// The number under which a program has what it is to keep open.
+/// The descriptor number under which a program keeps a file open.
 const HELD: RawFd = 3;
 
-/// What a short-lived program printed.
+/// The result of a program that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Captured {
+pub(crate) struct Captured {
     /// Standard output.
     pub stdout: Vec<u8>,
     /// Standard error.
     pub stderr: Vec<u8>,
-    /// How it ended; `None` when it was killed at the time limit.
+    /// The exit status; `None` if the program was killed at the time limit.
     pub status: Option<ExitStatus>,
-    /// The bytes of its input that it left in its standard input. A program that opens
-    /// /dev/stdin anew, as nft does, leaves all of them.
+    /// The number of bytes of standard input that the program did not read. A program that opens
+    /// /dev/stdin again, as nft does, leaves all of them.
     pub left: u64,
 }
 
-/// Why a program was not run to its end.
+/// The reason why a program was not run to its end.
 #[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
+pub(crate) enum CaptureError {
     /// The program was not executed.
     #[error(transparent)]
     NotStarted(io::Error),
-    /// The program may have been executed and may have done any part of its work; its end or its
-    /// output could not be read. It does not run any more.
+    /// The program's end or output could not be read. The program may have done any part of its
+    /// work, and no longer runs.
     #[error(transparent)]
     Lost(io::Error),
 }
 
 impl CaptureError {
-    /// Whether the program was not executed for a reason that may be over in a moment: the host is
-    /// short of memory, processes or descriptors, or the program's file is being written.
-    pub fn is_transient(&self) -> bool {
+    /// Returns whether the program was not executed for a reason that may soon be over: the host is
+    /// short of memory, processes or descriptors, or another process writes the program's file.
+    pub(crate) fn is_transient(&self) -> bool {
         let CaptureError::NotStarted(error) = self else { return false };
         let spawn = error.get_ref().and_then(|inner| inner.downcast_ref::<SpawnError>());
         let errno = spawn.map_or_else(|| error.raw_os_error(), SpawnError::errno);
@@ -83,16 +83,17 @@ impl From<CaptureError> for io::Error {
     }
 }
 
-/// Runs a program to its end, at most `limit`, feeds it `stdin` and collects what it prints.
+/// Runs a program to its end, for at most `limit`, with `stdin` as its input, and collects its
+/// output.
 ///
-/// It runs in a process group of its own with an empty environment but for `LC_ALL=C`. Its input is a
-/// file in memory and not a pipe: were we killed, it would take what had come through by then for
-/// all of it, and ebtables-restore carries out half a text.
+/// The program runs in its own process group, and its environment is only `LC_ALL=C`. The input is
+/// a file in memory, not a pipe: if netlaunch were killed while it fills a pipe, the program would
+/// take the first part for the whole input, and ebtables-restore carries out half a text.
 ///
 /// # Errors
-/// It could not be started, or its input could not be made, or a pipe failed. Nothing is left
-/// running.
-pub async fn capture(
+/// The program could not be started, its input could not be made, or a pipe failed. The program
+/// does not run any more.
+pub(crate) async fn capture(
     program: &Path,
     args: &[OsString],
     stdin: &[u8],
@@ -101,11 +102,11 @@ pub async fn capture(
     Ok(capture_holding(program, args, stdin, limit, None).await?)
 }
 
-/// The same; the program keeps `held` open, which it knows nothing of, until it ends.
+/// Does the same as [`capture`]. The program keeps `held` open until it ends, without using it.
 ///
 /// # Errors
-/// [`CaptureError`] says whether the program may have been executed. Nothing is left running.
-pub async fn capture_holding(
+/// [`CaptureError`] says whether the program may have been executed. It does not run any more.
+pub(crate) async fn capture_holding(
     program: &Path,
     args: &[OsString],
     stdin: &[u8],
@@ -115,6 +116,9 @@ pub async fn capture_holding(
     let prepared = prepare(program, args, stdin, held).map_err(CaptureError::NotStarted)?;
     let (spawn, mut input, mut output, mut error) = prepared;
     let mut child = spawn.start()?;
+    for line in String::from_utf8_lossy(stdin).lines() {
+        tracing::trace!("its input: {line}");
+    }
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let all = async {
         let (out, err) =
@@ -127,20 +131,23 @@ pub async fn capture_holding(
     })
     .await
     {
-        Ok(status) => Some(status.map_err(CaptureError::Lost)?),
+        Ok(Ok(status)) => Some(status),
+        Ok(Err(error)) => {
+            child.stop(Signal::SIGKILL, Duration::ZERO).await;
+            return Err(CaptureError::Lost(error));
+        }
         Err(_) => {
             child.stop(Signal::SIGKILL, Duration::ZERO).await;
             None
         }
     };
-    // The program's standard input is the same open file, so its position tells what was read.
+    // The program's standard input is the same open file, so both have the same position.
     let read = input.stream_position().map_err(CaptureError::Lost)?;
     let left = u64::try_from(stdin.len()).unwrap_or(u64::MAX).saturating_sub(read);
     Ok(Captured { stdout, stderr, status, left })
 }
 
-/// Makes what a program needs before it can be started: its description, its input, and the ends of
-/// its output and its errors that are read here.
+/// Returns the description of a program, its input, and the read ends of its output and its errors.
 fn prepare(
     program: &Path,
     args: &[OsString],
@@ -154,10 +161,10 @@ fn prepare(
     let (error_end, error) = pipe::pipe().map(|(tx, rx)| (tx.into_blocking_fd(), rx))?;
     let mut argv = vec![program.as_os_str().to_owned()];
     argv.extend_from_slice(args);
-    let theirs = Stdio::Fd(input.try_clone()?.into());
+    let stdin = Stdio::Fd(input.try_clone()?.into());
     let spawn = Spawn::new(program, &argv)
         .env(&[("LC_ALL".into(), "C".into())])
-        .stdio(theirs, Stdio::Fd(output_end?), Stdio::Fd(error_end?))
+        .stdio(stdin, Stdio::Fd(output_end?), Stdio::Fd(error_end?))
         .own_group();
     let spawn = held.into_iter().fold(spawn, |spawn, file| spawn.fd(file, HELD));
     Ok((spawn, input, output, error))
@@ -168,7 +175,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn capture_feeds_and_collects() {
+    async fn a_program_gets_its_input_and_its_output_is_collected() {
         let args = ["-c", "cat; echo problem >&2; exit 3"].map(OsString::from);
         let big = vec![b'x'; 300_000];
         let got =
@@ -207,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn capture_ends_at_its_limit() {
+    async fn a_program_is_killed_at_the_time_limit() {
         let args = ["-c", "echo early; sleep 60"].map(OsString::from);
         let got =
             capture(Path::new("/bin/sh"), &args, b"", Duration::from_millis(300)).await.unwrap();

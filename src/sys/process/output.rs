@@ -1,16 +1,16 @@
-//! A program's standard error, kept by its guard in a bounded amount.
+//! Keeps a bounded part of a program's standard error.
 //!
-//! A guest can make passt print without end (40 MB in 3.5 s, by ICMP), so what passt prints must
-//! fill neither memory nor a disk. It must not block passt either: a full pipe hangs passt, and one
-//! without a reader kills Debian 12's. The guard therefore reads the pipe. It lives as long as the
-//! program, does nothing else, and goes on while netlaunch is stopped or busy.
+//! A guest can make passt print without end (measured: 40 MB in 3.5 s, by ICMP), so the output of
+//! passt must not fill memory or a disk. It must not block passt either: a full pipe hangs passt,
+//! and a pipe without a reader kills Debian 12's passt. So the guard reads the pipe. It lives as
+//! long as the program, has no other work, and also reads while netlaunch is stopped or busy.
 //!
-//! The guard writes everything to two files: one in memory, from which [`Output::text`] takes the
-//! last words, and a log. Each file holds the first [`HEAD`] bytes and the latest ones, and never
-//! more than [`LIMIT`] bytes: a file that is full is cut to its head, a line that says so, and its
-//! last [`KEPT`] bytes. A file that cannot be written (a full disk) loses text and nothing else.
+//! The guard writes the output to two files: one in memory, which [`text`] reads, and a log. Each
+//! file holds the first [`HEAD`] bytes and the latest bytes, and never more than [`LIMIT`] bytes. A
+//! full file is cut to its head, a line that says so, and its last [`KEPT`] bytes. If a file cannot
+//! be written, for example on a full disk, text is lost without further effects.
 //!
-//! The functions that run in the guard make async-signal-safe calls only.
+//! The functions of [`Drain`] run in the guard, so the rules of [`super::fork`] apply to them.
 
 use std::fs::File;
 use std::io;
@@ -21,26 +21,26 @@ use libc::{c_int, c_void, off_t};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// The bytes at a file's beginning that are never cut.
+/// The number of bytes at a file's beginning that are never cut.
 const HEAD: usize = 16 << 10;
-/// The bytes at a file's end that a cut keeps.
+/// The number of bytes at a file's end that a cut keeps.
 const KEPT: usize = 16 << 10;
-/// The most that a file holds.
+/// The maximum size of a file in bytes.
 pub(super) const LIMIT: usize = 96 << 10;
-/// What one read takes.
+/// The maximum number of bytes of one read.
 const CHUNK: usize = 4 << 10;
-/// Between the head and the rest of a file that was cut.
-const CUT: &[u8] = b"\n[netlaunch: lines are missing here]\n";
-/// The reads after which the guard looks at its other descriptors again.
+/// The text between the head and the rest of a file that was cut.
+const OMISSION: &[u8] = b"\n[netlaunch: lines are missing here]\n";
+/// The number of reads before the guard looks at its other descriptors again.
 const BURST: usize = 16;
-/// The reads that empty a pipe whose writers may go on: 1 MiB, the most that a pipe holds unless
-/// root allows more (pipe(7)).
+/// The number of reads that empty a pipe whose writers may go on: 1 MiB, which a pipe holds at most
+/// unless root allows more (pipe(7)).
 const ALL: usize = (1 << 20) / CHUNK;
 
-/// Standard error of a program that is to be started.
+/// The pipe and the files for a program's standard error.
 #[derive(Debug)]
 pub(super) struct Output {
-    /// The pipe's end for the guard.
+    /// The read end of the pipe.
     pub(super) pipe: OwnedFd,
     /// The file in memory.
     pub(super) memory: File,
@@ -49,7 +49,8 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// The files for a program, and the end of the pipe that is its standard error.
+    /// Makes the pipe and the file in memory. Also returns the write end of the pipe, which becomes
+    /// the program's standard error.
     pub(super) fn new(log: Option<File>) -> io::Result<(Self, OwnedFd)> {
         let (pipe, end) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -57,14 +58,14 @@ impl Output {
         Ok((Output { pipe, memory, log }, end))
     }
 
-    /// The numbers that the guard works with, in the order of [`Drain::new`].
+    /// Returns the descriptor numbers in the order of [`Drain::new`]; -1 for no log.
     pub(super) fn descriptors(&self) -> [c_int; 3] {
         let log = self.log.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         [self.pipe.as_raw_fd(), self.memory.as_raw_fd(), log]
     }
 }
 
-/// What a file of [`Output`] holds now.
+/// Returns the present content of a file of [`Output`].
 pub(super) fn text(file: &File) -> Vec<u8> {
     let mut text = vec![0; LIMIT];
     let mut len = 0;
@@ -75,45 +76,50 @@ pub(super) fn text(file: &File) -> Vec<u8> {
     text
 }
 
-/// The guard's side: a pipe and the files that its text goes to.
+/// The guard's side: a pipe, and the files to which its text goes.
 pub(super) struct Drain {
     pipe: c_int,
     files: [Bounded; 2],
 }
 
 impl Drain {
-    /// For the pipe, the file in memory and the log under these numbers; the log is appended to.
+    /// Makes a drain for the numbers of the pipe, the file in memory and the log. Text is appended
+    /// to the log.
     ///
     /// # Safety
-    /// Async-signal-safe. Each number is negative, not open, or of that file alone.
+    /// Each number is negative, not open, or the descriptor of that file, and no other code uses
+    /// it.
     pub(super) unsafe fn new([pipe, memory, log]: [c_int; 3]) -> Self {
-        // SAFETY: numbers only.
+        // SAFETY: lseek takes numbers.
         let file = |fd| unsafe { Bounded { fd, len: libc::lseek(fd, 0, libc::SEEK_END) } };
         Drain { pipe, files: [file(memory), file(log)] }
     }
 
-    /// Takes some of what is in the pipe; false once it can have no more.
+    /// Moves some text out of the pipe. Returns `false` if no more text can come.
     ///
     /// # Safety
-    /// As [`Drain::new`].
+    /// The conditions of [`Drain::new`].
     pub(super) unsafe fn some(&mut self) -> bool {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller promises the same conditions.
         unsafe { self.reads(BURST) }
     }
 
-    /// Takes all that is in the pipe now.
+    /// Moves all text out of the pipe.
     ///
     /// # Safety
-    /// As [`Drain::new`].
+    /// The conditions of [`Drain::new`].
     pub(super) unsafe fn all(&mut self) {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller promises the same conditions.
         unsafe { self.reads(ALL) };
     }
 
+    /// # Safety
+    /// The conditions of [`Drain::new`].
     unsafe fn reads(&mut self, most: usize) -> bool {
         let mut chunk = [0u8; CHUNK];
         for _ in 0..most {
-            // SAFETY: the buffer is valid for its length, and errno's address always is.
+            // SAFETY: read fills a local buffer of the given length, and __errno_location always
+            // returns a valid address.
             let (got, errno) = unsafe {
                 let got = libc::read(self.pipe, chunk.as_mut_ptr().cast(), CHUNK);
                 (got, *libc::__errno_location())
@@ -122,7 +128,7 @@ impl Drain {
                 Ok(0) => return false,
                 Ok(got) => {
                     for file in &mut self.files {
-                        // SAFETY: the kernel has filled `got` bytes of the buffer.
+                        // SAFETY: `got` is at most the length of the buffer.
                         unsafe { file.append(&chunk, got) };
                     }
                 }
@@ -133,7 +139,7 @@ impl Drain {
     }
 }
 
-/// A file that holds a head and the latest text.
+/// A file with the first and the latest text.
 struct Bounded {
     fd: c_int,
     /// The file's length; negative for no file.
@@ -141,12 +147,13 @@ struct Bounded {
 }
 
 impl Bounded {
-    /// Adds the first `count` bytes of `chunk`.
+    /// Appends the first `count` bytes of `chunk`.
     ///
     /// # Safety
-    /// As [`Drain::new`]; `count` is at most the chunk's length.
+    /// The conditions of [`Drain::new`]; `count` is at most the chunk's length.
     unsafe fn append(&mut self, chunk: &[u8; CHUNK], count: usize) {
-        // SAFETY: as the caller says; `write` reads `count` bytes of the chunk.
+        // SAFETY: `write` reads `count` bytes of the chunk, which has that many by the caller's
+        // promise.
         unsafe {
             if self.len + count as off_t > LIMIT as off_t {
                 self.cut();
@@ -155,33 +162,34 @@ impl Bounded {
         }
     }
 
-    /// Removes the middle.
+    /// Removes the middle of the file.
     ///
     /// # Safety
-    /// As [`Drain::new`].
+    /// The conditions of [`Drain::new`].
     unsafe fn cut(&mut self) {
         let mut kept = [0u8; KEPT];
         let from = self.len - KEPT as off_t;
-        // SAFETY: all calls are on numbers and buffers that are valid for the length given; `read`
-        // bytes of `kept` were filled.
+        // SAFETY: the calls take numbers, and local buffers of the given lengths; pread has filled
+        // `read` bytes of `kept`.
         unsafe {
             let read = libc::pread(self.fd, kept.as_mut_ptr().cast(), KEPT, from);
             if libc::ftruncate(self.fd, HEAD as off_t) != 0 {
                 return;
             }
             self.len = HEAD as off_t;
-            self.write(CUT.as_ptr().cast(), CUT.len());
+            self.write(OMISSION.as_ptr().cast(), OMISSION.len());
             self.write(kept.as_ptr().cast(), read.max(0) as usize);
         }
     }
 
-    /// Writes at the end. Text that does not fit on the disk is lost.
+    /// Writes at the end of the file. Text that does not fit on the disk is lost.
     ///
     /// # Safety
-    /// As [`Drain::new`]; `text` is valid for `count` bytes.
+    /// The conditions of [`Drain::new`]; `text` is valid for `count` bytes.
     unsafe fn write(&mut self, text: *const c_void, count: usize) {
         if self.len >= 0 && self.len + count as off_t <= LIMIT as off_t {
-            // SAFETY: as the caller says.
+            // SAFETY: pwrite reads `count` bytes of `text`, which are valid by the caller's
+            // promise.
             let written = unsafe { libc::pwrite(self.fd, text, count, self.len) };
             self.len += written.max(0) as off_t;
         }
@@ -196,13 +204,13 @@ mod tests {
 
     fn files() -> (Output, File, Drain) {
         let (output, end) = Output::new(Some(tempfile::tempfile().unwrap())).unwrap();
-        // SAFETY: the numbers are of this Output, which outlives the value.
+        // SAFETY: the numbers belong to this Output, which outlives the value.
         let drain = unsafe { Drain::new(output.descriptors()) };
         (output, File::from(end), drain)
     }
 
     #[test]
-    fn both_files_have_all_of_a_short_text() {
+    fn both_files_hold_the_whole_of_a_short_text() {
         let (output, mut end, mut drain) = files();
         end.write_all(b"one\ntwo\n").unwrap();
         // SAFETY: `output` is still open.
@@ -234,17 +242,17 @@ mod tests {
         assert_eq!(kept, text(output.log.as_ref().unwrap()));
         assert!(kept.len() <= LIMIT && kept.len() >= HEAD + KEPT, "{}", kept.len());
         assert_eq!(kept[..HEAD], all[..HEAD]);
-        let tail = &kept[HEAD + CUT.len()..];
-        assert_eq!(&kept[HEAD..HEAD + CUT.len()], CUT);
+        let tail = &kept[HEAD + OMISSION.len()..];
+        assert_eq!(&kept[HEAD..HEAD + OMISSION.len()], OMISSION);
         assert_eq!(tail, &all[all.len() - tail.len()..]);
     }
 
     #[test]
-    fn a_full_disk_loses_text_and_nothing_else() {
+    fn a_full_disk_loses_only_the_text_of_its_own_file() {
         let mut full = File::options().read(true).write(true).open("/dev/full").unwrap();
         assert!(full.write_all(b"x").is_err() && full.read(&mut [0]).is_ok());
         let (output, end) = Output::new(Some(full)).unwrap();
-        // SAFETY: the numbers are of this Output, which outlives the value.
+        // SAFETY: the numbers belong to this Output, which outlives the value.
         let mut drain = unsafe { Drain::new(output.descriptors()) };
         File::from(end).write_all(b"last words\n").unwrap();
         // SAFETY: as before.
@@ -253,11 +261,11 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_appended_to() {
+    fn the_text_of_an_earlier_log_is_kept() {
         let mut log = tempfile::tempfile().unwrap();
         log.write_all(b"before\n").unwrap();
         let (output, end) = Output::new(Some(log)).unwrap();
-        // SAFETY: the numbers are of this Output, which outlives the value.
+        // SAFETY: the numbers belong to this Output, which outlives the value.
         let mut drain = unsafe { Drain::new(output.descriptors()) };
         File::from(end).write_all(b"after\n").unwrap();
         // SAFETY: as before.

@@ -1,13 +1,13 @@
-//! A process by a descriptor, which a later process of the same number never matches.
+//! Signals a process and waits for its end through a descriptor, which never means another process.
 //!
-//! A process number is used again after its process has ended. [`Handle::open`] therefore opens a
-//! pidfd (pidfd_open(2)) first and compares the start time afterwards: if both fit, the descriptor
-//! is about that process for good. Signals go through the descriptor, and its end is an event on
-//! the descriptor.
+//! The kernel uses a process number again after its process has ended. So [`ProcessHandle::open`]
+//! first opens a pidfd (pidfd_open(2)) and then compares the start time. If that is equal, the
+//! descriptor means the right process for ever. Signals go through the descriptor, and the end of
+//! the process is an event on it.
 //!
-//! Linux before 5.3, and some containers, refuse pidfd_open. There the start time is compared right
-//! before each signal, and the end is polled for; between comparison and signal the number could be
-//! used again.
+//! Linux before 5.3, and some containers, refuse pidfd_open. Then the handle compares the start
+//! time right before each signal, and polls for the end. Known race: the kernel could use the
+//! number again between the comparison and the signal.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -19,52 +19,47 @@ use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{sleep, timeout};
 
-use super::started::started;
+use super::process_identity::started;
 
-/// How often a process without a pidfd is looked at.
-const STEP: Duration = Duration::from_millis(10);
+/// The time between two polls for the end of a process without a pidfd.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A process that ran when the handle was opened.
 #[derive(Debug)]
-pub struct Handle {
+pub(crate) struct ProcessHandle {
     pid: Pid,
     started: u64,
-    /// `None` where the kernel has no pidfd.
+    /// `None` if the kernel has no pidfd.
     fd: Option<OwnedFd>,
 }
 
-impl Handle {
-    /// Opens the process of this number that was started at this time ([`started`]); `None` if it
-    /// has ended.
+impl ProcessHandle {
+    /// Opens the process of this number that was started at the time `at` ([`started`]). Returns
+    /// `None` if it has ended.
     ///
     /// # Errors
-    /// Descriptors ran out.
-    pub fn open(pid: Pid, at: u64) -> io::Result<Option<Self>> {
+    /// The kernel's error, for example if this process has too many open files.
+    pub(crate) fn open(pid: Pid, at: u64) -> io::Result<Option<Self>> {
         let fd = match pidfd_open(pid) {
             Ok(fd) => Some(fd),
             Err(Errno::ESRCH) => return Ok(None),
             Err(Errno::ENOSYS | Errno::EPERM) => None,
             Err(errno) => return Err(errno.into()),
         };
-        // After the descriptor, which from then on is about the process that has this start time.
-        Ok((started(pid) == Some(at)).then_some(Handle { pid, started: at, fd }))
+        // The descriptor is open, so the process with this start time is the one that it means.
+        Ok((started(pid) == Some(at)).then_some(ProcessHandle { pid, started: at, fd }))
     }
 
-    /// The process number.
-    pub fn pid(&self) -> Pid {
-        self.pid
-    }
-
-    /// Whether the process still runs.
-    pub fn is_running(&self) -> bool {
+    /// Returns whether the process still runs.
+    pub(crate) fn is_running(&self) -> bool {
         started(self.pid) == Some(self.started)
     }
 
-    /// Sends a signal; returns whether the process was there to get it.
+    /// Sends a signal. Returns `false` if the process has ended.
     ///
     /// # Errors
-    /// The process belongs to another user.
-    pub fn signal(&self, signal: Signal) -> io::Result<bool> {
+    /// The kernel's error, for example if the process belongs to another user.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<bool> {
         let sent = match &self.fd {
             Some(fd) => pidfd_send_signal(fd, signal),
             None if self.is_running() => kill(self.pid, signal),
@@ -77,19 +72,19 @@ impl Handle {
         }
     }
 
-    /// Waits until the process has ended, at most `limit`; returns whether it has. Needs a tokio
-    /// runtime with I/O and time enabled.
-    pub async fn ended(&self, limit: Duration) -> bool {
+    /// Waits until the process has ended, for at most `limit`. Returns whether it has ended. Needs
+    /// a tokio runtime with I/O and time enabled.
+    pub(crate) async fn ended(&self, limit: Duration) -> bool {
         let watched = self.fd.as_ref().and_then(|fd| fd.try_clone().ok());
-        // SAFETY: the descriptor is owned by the AsyncFd from here to its end.
+        // SAFETY: the AsyncFd owns the descriptor from now on, so it stays open and the same.
         let watched = watched.and_then(|fd| unsafe { AsyncFd::register(fd) }.ok());
         let wait = async {
             match &watched {
-                // A pidfd becomes readable when the process is a zombie or gone.
+                // A pidfd becomes readable when the process is a zombie or has been reaped.
                 Some(fd) => drop(fd.readable().await),
                 None => {
                     while self.is_running() {
-                        sleep(STEP).await;
+                        sleep(POLL_INTERVAL).await;
                     }
                 }
             }
@@ -98,9 +93,10 @@ impl Handle {
     }
 }
 
-fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes a process number and flags; a result that is not negative is a new
-    // descriptor that no one else owns, with close-on-exec set.
+/// Opens a pidfd. Kernels before 5.3 return ENOSYS.
+pub(super) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes a process number and flags. A result that is not negative is a new
+    // descriptor without another owner, with close-on-exec set.
     unsafe {
         let fd = Errno::result(libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0))?;
         Ok(OwnedFd::from_raw_fd(fd as RawFd))
@@ -109,8 +105,8 @@ fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
 
 fn pidfd_send_signal(fd: &OwnedFd, signal: Signal) -> nix::Result<()> {
     let none = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: the call takes two numbers, a null pointer, for which the kernel fills in what kill(2)
-    // sends, and flags.
+    // SAFETY: the call takes two numbers, flags, and a null pointer, for which the kernel uses the
+    // information of kill(2).
     let sent = unsafe {
         libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal as libc::c_int, none, 0)
     };
@@ -122,18 +118,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_handle_is_about_one_process() {
+    async fn a_handle_means_one_process() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
         let at = started(pid).unwrap();
-        assert!(Handle::open(pid, at + 1).unwrap().is_none(), "another start time");
-        let handle = Handle::open(pid, at).unwrap().unwrap();
+        assert!(ProcessHandle::open(pid, at + 1).unwrap().is_none(), "another start time");
+        let handle = ProcessHandle::open(pid, at).unwrap().unwrap();
         assert!(!handle.ended(Duration::from_millis(20)).await && handle.is_running());
         assert!(handle.signal(Signal::SIGKILL).unwrap());
         assert!(handle.ended(Duration::from_secs(10)).await && !handle.is_running());
         child.wait().unwrap();
         assert!(!handle.signal(Signal::SIGKILL).unwrap());
-        assert!(Handle::open(pid, at).unwrap().is_none());
+        assert!(ProcessHandle::open(pid, at).unwrap().is_none());
     }
 
     #[tokio::test]
@@ -141,9 +137,9 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
         let at = started(pid).unwrap();
-        let other = Handle { pid, started: at + 1, fd: None };
+        let other = ProcessHandle { pid, started: at + 1, fd: None };
         assert!(!other.signal(Signal::SIGKILL).unwrap() && !other.is_running());
-        let handle = Handle { pid, started: at, fd: None };
+        let handle = ProcessHandle { pid, started: at, fd: None };
         assert!(handle.signal(Signal::SIGKILL).unwrap());
         assert!(handle.ended(Duration::from_secs(10)).await);
         child.wait().unwrap();

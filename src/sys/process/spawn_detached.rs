@@ -1,7 +1,7 @@
-//! Programs that outlive us: the opposite of a [`Spawn`](super::Spawn).
+//! Starts programs that outlive the caller: the opposite of a [`Spawn`](super::Spawn).
 //!
-//! They must not keep open what our caller happens to have open, a lock or a terminal: it would be
-//! in use for as long as they run.
+//! Such a program must not keep the caller's descriptors open, for example a lock or a terminal:
+//! they would stay in use for as long as the program runs.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,18 +10,20 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::inherited::close_on_exec;
+use super::inherited_fd::close_on_exec;
 
-/// Starts a program in a session of its own, away from our terminal and our standard descriptors,
-/// with our environment and directory. It inherits `fds` under the numbers that they have here, and
-/// nothing else; its standard output is `output`, or nothing.
+/// Starts a program in a new session, so that it has no terminal, with the caller's environment and
+/// working directory.
 ///
-/// Returns once it is really executing. Nobody waits for its end: that is init's, since we are to
-/// end before.
+/// The program inherits `fds` under their present numbers, and no other descriptor. Its standard
+/// output is `output` or /dev/null; its standard input and error are /dev/null.
+///
+/// Returns when the program has been executed. The caller does not wait for its end: the caller
+/// ends first, and then init becomes the program's parent.
 ///
 /// # Errors
-/// The kernel's error; then it does not run.
-pub fn detach(
+/// The kernel's error; then the program does not run.
+pub(crate) fn detach(
     program: &Path,
     args: &[OsString],
     fds: &[BorrowedFd<'_>],
@@ -31,9 +33,9 @@ pub fn detach(
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stderr(Stdio::null());
     command.stdout(output.map_or_else(Stdio::null, Stdio::from));
-    // SAFETY: between fork and execve the closure makes async-signal-safe calls only, on numbers:
-    // those of `numbers` are of descriptors that stay open here, and so in the fork, until spawn()
-    // has returned.
+    // SAFETY: between fork and execve the closure makes system calls on numbers and allocates
+    // nothing; `last_os_error` reads errno. `fds` borrows the descriptors, so they are open until
+    // spawn() has returned.
     unsafe {
         command.pre_exec(move || {
             close_on_exec();

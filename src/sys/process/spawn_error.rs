@@ -1,12 +1,12 @@
-//! The reasons why a program could not be started.
+//! The reasons why a program cannot be started.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why a program could not be started. Nothing is left running.
+/// The reason why a program could not be started. The program does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// A name, argument or variable holds a NUL byte.
+    /// The path, an argument or a variable contains a NUL byte.
     #[error("an argument of {} holds a NUL byte", program.display())]
     Nul {
         /// The program.
@@ -20,7 +20,7 @@ pub enum SpawnError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// The namespaces for [`Isolation::PidNamespace`] cannot be made.
+    /// The namespaces of the guard cannot be made.
     #[error("cannot make a PID namespace for {}: {source}", program.display())]
     Namespace {
         /// The program.
@@ -28,7 +28,17 @@ pub enum SpawnError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// It cannot become the user.
+    /// A guard cannot know its children, so it could not end a program that daemonizes.
+    #[error(
+        "cannot run {} as a daemon, because /proc/thread-self/children cannot be used: {source}; mount /proc", program.display()
+    )]
+    Daemon {
+        /// The program.
+        program: PathBuf,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// The program's process cannot become the user.
     #[error(
         "cannot run {} as the user {user}: {source}; run netlaunch as root with CAP_SETUID and CAP_SETGID", program.display()
     )]
@@ -40,7 +50,7 @@ pub enum SpawnError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// Descriptors or processes ran out before the program could be executed.
+    /// The host is short of descriptors, processes or memory, so the program was not executed.
     #[error("cannot start {}: {source}", program.display())]
     System {
         /// The program.
@@ -48,8 +58,8 @@ pub enum SpawnError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// The guard could not be heard, or was killed: the program may have been executed, and was
-    /// ended with its guard.
+    /// The messages of the guard could not be read, or the guard was killed. The program may have
+    /// been executed, and has been killed with its guard.
     #[error("cannot start {}: {source}", program.display())]
     Lost {
         /// The program.
@@ -60,13 +70,14 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// The kernel's error number, where it gave one.
+    /// Returns the kernel's error number, if there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             SpawnError::Nul { .. } => None,
             SpawnError::Exec { source, .. }
             | SpawnError::Namespace { source, .. }
             | SpawnError::User { source, .. }
+            | SpawnError::Daemon { source, .. }
             | SpawnError::System { source, .. }
             | SpawnError::Lost { source, .. } => source.raw_os_error(),
         }

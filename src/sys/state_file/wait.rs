@@ -1,13 +1,14 @@
-//! Waiting for a lock that another command holds: never in silence, and never for ever.
+//! Waits for a lock that another command holds, with a warning and with a time limit.
 //!
-//! A waiter tries again with pauses. After two seconds it looks for the holder and logs a warning
-//! once. It gives up when one holder has kept the lock for as long as the caller allows; when
-//! another holder is found, the time starts anew, since the commands before this one make progress.
+//! A waiter tries again after pauses. After two seconds it looks for the holder and logs one
+//! warning. It gives up when one holder has kept the lock for as long as the caller allows. If it
+//! finds another holder, the time limit starts again, because then the earlier commands make
+//! progress.
 //!
-//! flock(2) ties a lock to the open file, which the tools of a command inherit, so a lock can
-//! outlive the process that took it. /proc/PID/fdinfo/FD has a line for each lock on that open file
-//! (proc_pid_fdinfo(5)) and so finds both. Where other processes are hidden, the holder is not
-//! known, and the waiter gives up all the same.
+//! flock(2) ties a lock to the open file. The tools of a command inherit the open file, so a lock
+//! can outlive the process that took it. /proc/PID/fdinfo/FD has a line for each lock on that open
+//! file (proc_pid_fdinfo(5)), so it shows the command and its tools. If /proc hides other
+//! processes, the waiter does not know the holder and still gives up in time.
 
 use std::fmt;
 use std::fs;
@@ -19,33 +20,33 @@ use std::time::{Duration, Instant};
 
 use nix::sys::stat::fstat;
 
-use super::{LOCK, lock_file, try_lock};
-use crate::flock::Flock;
+use super::{LOCK, clean, lock_file, try_lock};
+use crate::sys::flock::Flock;
 
-/// How long one holder may keep a lock, unless the caller says otherwise. A command on the ports of
-/// 1,000 guests takes less; one tool of it may take 30 s.
-pub const LOCK_LIMIT: Duration = Duration::from_secs(120);
-/// When a waiter looks for the holder first.
-const QUIET: Duration = Duration::from_secs(2);
-/// How often it looks again.
+/// The default time for which one holder may keep a lock. A command on the ports of 1,000 guests
+/// takes less; one of its tools may take 30 s.
+pub(crate) const LOCK_LIMIT: Duration = Duration::from_secs(120);
+/// The time before a waiter looks for the holder.
+const WARN_AFTER: Duration = Duration::from_secs(2);
+/// The time between two searches for the holder.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// How long to wait before trying again: at first, and when many wait, which must not keep the
-/// holder from its processor.
+/// The first and the longest pause between two attempts. Many waiters must not take the processor
+/// from the holder.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(32);
-/// How many characters of a command line are shown.
+/// The number of characters of a command line that a message shows.
 const SHOWN: usize = 120;
 
 /// A process that holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Its number.
+    /// The process id.
     pub pid: i32,
-    /// Its command line, shortened.
+    /// The shortened command line.
     pub command: String,
-    /// Whether a signal has stopped it.
+    /// Whether a signal has stopped the process.
     pub is_stopped: bool,
-    /// The tool that inherited the lock, where there is one.
+    /// The tool that inherited the lock, if there is one.
     pub tool: Option<(i32, String)>,
 }
 
@@ -62,7 +63,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// A lock could not be had in the time that was allowed.
+/// A lock was not free within the time limit.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{} is locked by {}, and {} s have passed; wait until that command has ended, or end it",
@@ -71,11 +72,11 @@ impl fmt::Display for Holder {
     limit.as_secs()
 )]
 pub struct LockTimeout {
-    /// The file that is locked.
+    /// The lock file.
     pub path: PathBuf,
-    /// The process that holds it, where it can be found.
+    /// The process that holds the lock, if it can be found.
     pub holder: Option<Holder>,
-    /// How long the waiter waited for this holder.
+    /// The time limit for one holder.
     pub limit: Duration,
 }
 
@@ -85,54 +86,64 @@ fn named(holder: &Option<Holder>) -> String {
         .map_or_else(|| "a process that /proc does not show".to_owned(), Holder::to_string)
 }
 
-/// The right to change what `dir` says, which is made where it is missing.
+/// Takes the lock of `dir`, which permits changes of its files, and removes incomplete files. Makes
+/// `dir` if it is missing.
 ///
 /// # Errors
-/// The kernel's error; [`io::ErrorKind::TimedOut`] with a [`LockTimeout`].
+/// The kernel's error, or [`io::ErrorKind::TimedOut`] with a [`LockTimeout`].
 pub(crate) async fn lock(dir: &Path, limit: Duration) -> io::Result<Flock<OwnedFd>> {
-    let mut turn = Turn::new(dir.join(LOCK), lock_file(dir)?, limit);
+    let mut turn = LockWaiter::new(dir.join(LOCK), lock_file(dir)?, limit);
     loop {
         match turn.try_now()? {
-            Some(lock) => return Ok(lock),
+            Some(lock) => {
+                clean(dir);
+                return Ok(lock);
+            }
             None => tokio::time::sleep(turn.pause()).await,
         }
     }
 }
 
-/// The same for callers that cannot await, of a file that is open. It is for locks that are held for
-/// a moment only.
+/// Takes the lock of `dir` on its open lock file, and removes incomplete files, for callers that
+/// cannot await. Use it only for locks that are held for a moment.
+///
+/// # Errors
+/// The errors of [`lock`].
 pub(crate) fn lock_blocking(
-    path: &Path,
+    dir: &Path,
     file: OwnedFd,
     limit: Duration,
 ) -> io::Result<Flock<OwnedFd>> {
-    let mut turn = Turn::new(path.to_owned(), file, limit);
+    let mut turn = LockWaiter::new(dir.join(LOCK), file, limit);
     loop {
         match turn.try_now()? {
-            Some(lock) => return Ok(lock),
+            Some(lock) => {
+                clean(dir);
+                return Ok(lock);
+            }
             None => std::thread::sleep(turn.pause()),
         }
     }
 }
 
-/// One waiter.
-struct Turn {
+/// A waiter for one lock.
+struct LockWaiter {
     path: PathBuf,
-    /// `None` only within [`Turn::try_now`], and once it has failed.
+    /// The lock file. `None` only inside [`LockWaiter::try_now`] and after it has failed.
     file: Option<OwnedFd>,
     limit: Duration,
     began: Instant,
-    /// Since when the holder is known not to have changed.
+    /// The time since which the holder has not changed, as far as known.
     since: Instant,
     looked: Option<Instant>,
     holder: Option<Holder>,
     pause: Duration,
 }
 
-impl Turn {
+impl LockWaiter {
     fn new(path: PathBuf, file: OwnedFd, limit: Duration) -> Self {
         let began = Instant::now();
-        Turn {
+        LockWaiter {
             path,
             file: Some(file),
             limit,
@@ -150,7 +161,7 @@ impl Turn {
         pause
     }
 
-    /// Tries for the lock once; nothing where another holds it and there is time left.
+    /// Tries once to take the lock. Returns `None` if another process holds it and time is left.
     fn try_now(&mut self) -> io::Result<Option<Flock<OwnedFd>>> {
         let file = self.file.take().ok_or(io::ErrorKind::InvalidInput)?;
         let file = match try_lock(file)? {
@@ -172,12 +183,12 @@ impl Turn {
 
     fn is_time_to_look(&self) -> bool {
         match self.looked {
-            None => self.began.elapsed() >= QUIET,
+            None => self.began.elapsed() >= WARN_AFTER,
             Some(looked) => looked.elapsed() >= LOOK_AGAIN,
         }
     }
 
-    /// Looks for the holder, and warns the first time.
+    /// Looks for the holder. Logs a warning the first time.
     fn look(&mut self, file: &OwnedFd) {
         let holder = find(file);
         match self.looked {
@@ -194,13 +205,13 @@ impl Turn {
     }
 }
 
-/// Whether the lock has gone from one process to another. A holder that was not found may be the
-/// same one.
+/// Returns whether the lock has passed to another process. An unknown holder counts as the same
+/// one.
 fn is_another(before: &Option<Holder>, now: &Option<Holder>) -> bool {
     matches!((before, now), (Some(before), Some(now)) if before.pid != now.pid)
 }
 
-/// The holder of the lock on this file.
+/// Finds the holder of the lock on this file.
 fn find(file: &OwnedFd) -> Option<Holder> {
     let stat = fstat(file).ok()?;
     let mut pids: Vec<i32> = fs::read_dir("/proc")
@@ -209,7 +220,7 @@ fn find(file: &OwnedFd) -> Option<Holder> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid| has_lock(*pid, stat.st_dev, stat.st_ino))
         .collect();
-    // A tool is younger than its command, and so are the guards, which are forks of the command.
+    // A command is older than its tools and its guards, because it starts them.
     pids.sort_by_key(|pid| started(*pid));
     let pid = *pids.first()?;
     let command = command(pid);
@@ -218,11 +229,12 @@ fn find(file: &OwnedFd) -> Option<Holder> {
     Some(Holder { pid, command, is_stopped: is_stopped(pid), tool })
 }
 
-/// Whether a process has a file open through which the file with this identity is locked.
+/// Returns whether the process has an open file that holds a lock on the file with this identity.
 fn has_lock(pid: i32, dev: u64, ino: u64) -> bool {
     let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     files.flatten().any(|fd| {
-        // Not every open file can be asked without waiting, as on a network file system.
+        // Checks the name first: stat(2) on other open files may wait, for example on a network
+        // file system.
         let is_lock =
             fs::read_link(fd.path()).is_ok_and(|to| to.file_name() == Some(LOCK.as_ref()));
         let is_same = || fs::metadata(fd.path()).is_ok_and(|is| (is.dev(), is.ino()) == (dev, ino));
@@ -235,14 +247,14 @@ fn has_lock(pid: i32, dev: u64, ino: u64) -> bool {
     })
 }
 
-/// The fields of /proc/PID/stat behind the name, which may have blanks.
+/// Returns the fields of /proc/PID/stat after the name, which may contain blanks.
 fn fields(pid: i32) -> Vec<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     rest.split(' ').map(str::to_owned).collect()
 }
 
-/// When a process was started, in clock ticks since boot (proc_pid_stat(5), field 22).
+/// Returns the start time of a process in clock ticks since boot (proc_pid_stat(5), field 22).
 fn started(pid: i32) -> u64 {
     fields(pid).get(19).and_then(|at| at.parse().ok()).unwrap_or(u64::MAX)
 }
@@ -272,8 +284,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let file = lock_file(place.path()).unwrap();
         assert_eq!(find(&file), None, "an open file alone is no lock");
-        let path = place.path().join(LOCK);
-        let lock = |limit| lock_blocking(&path, lock_file(place.path()).unwrap(), limit);
+        let lock = |limit| lock_blocking(place.path(), lock_file(place.path()).unwrap(), limit);
         let held = lock(Duration::ZERO).unwrap();
         let holder = find(&file).unwrap();
         assert_eq!(holder.pid as u32, std::process::id());
@@ -289,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_starts_anew_with_another_holder() {
+    fn the_time_limit_starts_again_with_another_holder() {
         let holder =
             |pid| Some(Holder { pid, command: String::new(), is_stopped: false, tool: None });
         assert!(is_another(&holder(1), &holder(2)));

@@ -1,0 +1,167 @@
+//! Finds the taps of running launches, and the bridge that each belongs to, even while the tap is
+//! not on a bridge.
+//!
+//! A launch writes the tap's [`TapHome`] into the interface's alias (`ip link show` prints it). The
+//! kernel keeps the alias as long as the tap. So every command finds the record, whichever state
+//! directory the launch uses, and the record disappears with the tap, however the launch ends. If a
+//! bridge is removed or a tap is detached, [`Netlink::reattach`] can attach the tap again.
+//!
+//! Only a process that may change interfaces (CAP_NET_ADMIN) can set an alias, and such a process
+//! can attach the tap anywhere. So the alias is trusted as much as the tap itself.
+
+use rtnetlink::LinkUnspec;
+use rtnetlink::packet_route::link::LinkAttribute;
+use serde::{Deserialize, Serialize};
+
+use super::{Link, LinkError, Netlink};
+use crate::types::InterfaceName;
+
+/// The prefix of netlaunch's aliases; a JSON object follows.
+const MARK: &str = "netlaunch ";
+
+/// The maximum length of an alias in bytes (IFALIASZ of linux/if.h, with the final 0).
+const LONGEST: usize = 255;
+
+/// The bridge that the tap of a launch belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapHome {
+    /// The launch's name; `None` if it does not fit into the alias.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<String>,
+    /// The bridge.
+    pub bridge: InterfaceName,
+    /// The virtual network of the bridge; `None` for a bridge of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Whether a program other than a launch of this user attached the tap. If so, the tap is
+    /// attached again only once, and the record is then removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
+}
+
+/// The tap of a running launch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestTap {
+    /// The tap's name.
+    pub port: InterfaceName,
+    /// The tap's number.
+    pub index: u32,
+    /// The number of the bridge, bond or similar device that the tap is on now.
+    pub master: Option<u32>,
+    /// The bridge that the tap belongs to.
+    pub home: TapHome,
+}
+
+impl TapHome {
+    /// Returns the alias that records it; `None` if it is too long for an alias.
+    fn alias(&self) -> Option<String> {
+        let text =
+            |home: &TapHome| serde_json::to_string(home).ok().map(|json| MARK.to_owned() + &json);
+        let fits = |text: &String| text.len() <= LONGEST;
+        text(self).filter(fits).or_else(|| {
+            let unnamed = TapHome { launch: None, ..self.clone() };
+            text(&unnamed).filter(fits)
+        })
+    }
+
+    /// Parses an alias; returns `None` for an alias of another program.
+    fn read(alias: &str) -> Option<Self> {
+        serde_json::from_str(alias.strip_prefix(MARK)?).ok()
+    }
+}
+
+impl GuestTap {
+    /// Returns the launch's tap if the interface is one.
+    pub fn of(link: &Link) -> Option<Self> {
+        Some(GuestTap {
+            port: link.name.parse().ok()?,
+            index: link.index,
+            master: link.master,
+            home: TapHome::read(link.alias.as_deref()?)?,
+        })
+    }
+}
+
+impl Netlink {
+    /// Records the bridge that the tap of a launch belongs to. Does nothing if the record is too
+    /// long.
+    ///
+    /// # Errors
+    /// Returns an error if the interface does not exist or the kernel refuses.
+    pub async fn set_home(&self, tap: &InterfaceName, home: &TapHome) -> Result<(), LinkError> {
+        match home.alias() {
+            Some(alias) => self.set_alias(tap, alias).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the taps of all launches in this network namespace.
+    ///
+    /// # Errors
+    /// Returns the kernel's error.
+    pub async fn guest_taps(&self) -> Result<Vec<GuestTap>, LinkError> {
+        Ok(self.links().await?.iter().filter_map(GuestTap::of).collect())
+    }
+
+    /// Attaches a launch's tap to a bridge again, with the port settings that a launch makes. The
+    /// tap still has the MTU from the launch. Does not change another interface with the tap's
+    /// name. Returns whether the tap was attached.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Netlink::attach`], and of the port settings.
+    pub async fn reattach(
+        &self,
+        tap: &GuestTap,
+        bridge: &InterfaceName,
+    ) -> Result<bool, LinkError> {
+        if self.link(&tap.port).await?.index != tap.index {
+            return Ok(false);
+        }
+        let attached = self.attach(&tap.port, bridge).await?.is_some();
+        if tap.home.once {
+            self.set_alias(&tap.port, String::new()).await?;
+        } else if attached && tap.home.network.is_some() {
+            self.guard_spanning_tree(&tap.port).await?;
+        }
+        Ok(attached)
+    }
+
+    async fn set_alias(&self, name: &InterfaceName, alias: String) -> Result<(), LinkError> {
+        let link = self.link(name).await?;
+        let message = LinkUnspec::new_with_index(link.index)
+            .append_extra_attribute(LinkAttribute::IfAlias(alias))
+            .build();
+        self.change(message, || format!("set the alias of {name}")).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(launch: &str) -> TapHome {
+        TapHome {
+            launch: Some(launch.to_owned()),
+            bridge: "virbr0".parse().unwrap(),
+            network: Some("a lab".to_owned()),
+            once: false,
+        }
+    }
+
+    #[test]
+    fn an_alias_says_where_a_tap_belongs() {
+        let alias = home("web").alias().unwrap();
+        assert_eq!(alias, r#"netlaunch {"launch":"web","bridge":"virbr0","network":"a lab"}"#);
+        assert_eq!(TapHome::read(&alias), Some(home("web")));
+        for other in ["", "netlaunch", "uplink of the rack", "netlaunch {\"bridge\":\"a b\"}"] {
+            assert_eq!(TapHome::read(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_into_an_alias_is_left_out() {
+        let long = home(&"x".repeat(LONGEST));
+        let alias = long.alias().unwrap();
+        assert_eq!(TapHome::read(&alias), Some(TapHome { launch: None, ..long }));
+    }
+}
