@@ -1,64 +1,67 @@
-//! How a format's parser takes an element apart without overlooking anything.
+//! A reader of one element that reports each part that the parser of a format does not know.
 //!
-//! A [`Take`] hands out attributes, elements and text by name, and [`Take::finish`] refuses what
-//! nobody asked for. The names that were asked for are the ones its errors offer, so they are
-//! never out of date.
+//! An [`ElementReader`] returns attributes, elements and text by name, and it remembers each name
+//! that the parser asks for. Then [`ElementReader::finish`] refuses the first part with another
+//! name. Its error offers the remembered names, so the offer always matches the parser.
+//!
+//! A parser that forgets [`ElementReader::finish`] would accept unknown parts; [`Element::take`]
+//! calls it.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::error::{Mistake, XmlError};
-use super::place::Place;
+use super::error::{XmlError, XmlErrorKind};
+use super::position::Position;
 use super::read::{Attribute, Element};
 
-/// An element that is being taken apart; ends with [`Take::finish`].
+/// An element whose parts a parser takes by name; the parser ends with [`ElementReader::finish`].
 #[derive(Debug)]
 #[must_use = "finish() refuses what was not taken"]
-pub struct Take<'a> {
+pub struct ElementReader<'a> {
     element: &'a Element,
     attributes: Vec<&'static str>,
     children: Vec<&'static str>,
     text: bool,
 }
 
-impl<'a> Take<'a> {
-    /// Starts with an element of which nothing is known yet.
+impl<'a> ElementReader<'a> {
+    /// Starts with an element of which no name is known yet.
     pub fn new(element: &'a Element) -> Self {
-        Take { element, attributes: Vec::new(), children: Vec::new(), text: false }
+        ElementReader { element, attributes: Vec::new(), children: Vec::new(), text: false }
     }
 
-    /// Starts with a document.
+    /// Starts with the root element of a document.
     ///
     /// # Errors
-    /// When it is another one than `expected`.
+    /// [`XmlErrorKind::Root`] if the element's name is not `expected`.
     pub fn root(element: &'a Element, expected: &'static str) -> Result<Self, XmlError> {
         if element.name == expected {
-            return Ok(Take::new(element));
+            return Ok(ElementReader::new(element));
         }
-        let what = Mistake::Root { found: element.name.clone(), expected };
+        let what = XmlErrorKind::Root { found: element.name.clone(), expected };
         Err(XmlError { place: element.place, what })
     }
 
-    /// The element.
+    /// Returns the element.
     pub fn element(&self) -> &'a Element {
         self.element
     }
 
-    /// Where the element is.
-    pub fn place(&self) -> Place {
+    /// Returns the place of the element.
+    pub fn place(&self) -> Position {
         self.element.place
     }
 
-    /// The attribute of that name.
+    /// Returns the attribute with this name.
     pub fn attribute(&mut self, name: &'static str) -> Option<&'a Attribute> {
         self.attributes.push(name);
         self.element.attributes.iter().find(|attribute| attribute.name == name)
     }
 
-    /// The attribute of that name as a value.
+    /// Returns the attribute with this name, parsed as a `T`.
     ///
     /// # Errors
-    /// When the value is none of `T`; the text is `T`'s own error.
+    /// [`XmlErrorKind::Value`] with the parser's error if the value is not a `T`.
     pub fn value<T>(&mut self, name: &'static str) -> Result<Option<T>, XmlError>
     where
         T: FromStr,
@@ -67,10 +70,10 @@ impl<'a> Take<'a> {
         self.value_with(name, |text| text.parse())
     }
 
-    /// The attribute of that name as a value that `read` makes of it.
+    /// Returns the attribute with this name, parsed by `read`.
     ///
     /// # Errors
-    /// When `read` refuses it; the text is its error.
+    /// [`XmlErrorKind::Value`] with the error of `read` if `read` refuses the value.
     pub fn value_with<T, E: fmt::Display>(
         &mut self,
         name: &'static str,
@@ -80,10 +83,11 @@ impl<'a> Take<'a> {
         read(&attribute.value).map(Some).map_err(|why| self.wrong(attribute, why))
     }
 
-    /// As [`Take::value`], of an attribute that must be there.
+    /// Returns the attribute with this name, parsed as a `T`; it must be present.
     ///
     /// # Errors
-    /// When it is not, or its value is none of `T`.
+    /// [`XmlErrorKind::MissingAttribute`] if it is missing; [`XmlErrorKind::Value`] if its value is
+    /// not a `T`.
     pub fn required<T>(&mut self, name: &'static str) -> Result<T, XmlError>
     where
         T: FromStr,
@@ -93,18 +97,18 @@ impl<'a> Take<'a> {
         value.ok_or_else(|| self.missing(name))
     }
 
-    /// An attribute that is `yes` or `no`.
+    /// Returns the attribute with this name, whose value must be `yes` or `no`.
     ///
     /// # Errors
-    /// When it is anything else.
+    /// [`XmlErrorKind::Value`] for any other value.
     pub fn yes_no(&mut self, name: &'static str) -> Result<Option<bool>, XmlError> {
         self.choice(name, &[("yes", true), ("no", false)])
     }
 
-    /// An attribute with one of these values.
+    /// Returns the attribute with this name, whose value must be one of `choices`.
     ///
     /// # Errors
-    /// When it is anything else.
+    /// [`XmlErrorKind::Value`] for any other value.
     pub fn choice<T: Clone>(
         &mut self,
         name: &'static str,
@@ -119,17 +123,17 @@ impl<'a> Take<'a> {
         })
     }
 
-    /// The element of that name, of which there can be one.
+    /// Returns the child element with this name; the format allows one at most.
     ///
     /// # Errors
-    /// When there are more.
+    /// [`XmlErrorKind::Repeated`] if there is a second one.
     pub fn child(&mut self, name: &'static str) -> Result<Option<&'a Element>, XmlError> {
         let mut found = self.children(name);
         let Some(first) = found.next() else { return Ok(None) };
         match found.next() {
             None => Ok(Some(first)),
             Some(second) => {
-                let what = Mistake::Repeated {
+                let what = XmlErrorKind::Repeated {
                     name: name.to_owned(),
                     parent: self.element.name.clone(),
                     first: first.place,
@@ -139,13 +143,13 @@ impl<'a> Take<'a> {
         }
     }
 
-    /// The elements of that name, in the document's order.
+    /// Returns the child elements with this name, in the order of the document.
     pub fn children(&mut self, name: &'static str) -> impl Iterator<Item = &'a Element> + use<'a> {
         self.children.push(name);
         self.element.children.iter().filter(move |child| child.name == name)
     }
 
-    /// The elements of all these names, in the document's order.
+    /// Returns the child elements with any of these names, in the order of the document.
     pub fn children_of(
         &mut self,
         names: &'static [&'static str],
@@ -155,16 +159,16 @@ impl<'a> Take<'a> {
         self.element.children.iter().filter(|child| names.contains(&child.name.as_str()))
     }
 
-    /// The element's text, as it is.
+    /// Returns the element's text, with white space.
     pub fn text(&mut self) -> &'a str {
         self.text = true;
         &self.element.text
     }
 
-    /// The element's text as a value.
+    /// Returns the element's text, parsed as a `T`.
     ///
     /// # Errors
-    /// When the text is none of `T`.
+    /// [`XmlErrorKind::Value`] if the text is not a `T`.
     pub fn text_value<T>(&mut self) -> Result<T, XmlError>
     where
         T: FromStr,
@@ -175,77 +179,84 @@ impl<'a> Take<'a> {
         let read = self.text().parse();
         read.map_err(|why: T::Err| XmlError {
             place,
-            what: Mistake::Value { name, why: why.to_string() },
+            what: XmlErrorKind::Value { name, why: why.to_string() },
         })
     }
 
-    /// Refuses elements that the format has and netlaunch does not.
+    /// Refuses child elements that the format has and netlaunch does not support.
     ///
     /// # Errors
-    /// When there is one of them.
+    /// [`XmlErrorKind::Unsupported`] for the first of them.
     pub fn refuse_children(&mut self, names: &[&'static str]) -> Result<(), XmlError> {
         let known = |child: &&Element| names.contains(&child.name.as_str());
         match self.element.children.iter().find(known) {
             None => Ok(()),
             Some(child) => Err(XmlError {
                 place: child.place,
-                what: Mistake::Unsupported { what: format!("<{}>", child.name), fix: "remove it" },
+                what: XmlErrorKind::Unsupported {
+                    what: format!("<{}>", child.name),
+                    fix: "remove it",
+                },
             }),
         }
     }
 
-    /// Refuses attributes that the format has and netlaunch does not.
+    /// Refuses attributes that the format has and netlaunch does not support.
     ///
     /// # Errors
-    /// When there is one of them.
+    /// [`XmlErrorKind::Unsupported`] for the first of them.
     pub fn refuse_attributes(&mut self, names: &[&'static str]) -> Result<(), XmlError> {
         let known = |attribute: &&Attribute| names.contains(&attribute.name.as_str());
         match self.element.attributes.iter().find(known) {
             None => Ok(()),
             Some(attribute) => {
                 let what = format!("the attribute {} of <{}>", attribute.name, self.element.name);
-                let what = Mistake::Unsupported { what, fix: "remove it" };
+                let what = XmlErrorKind::Unsupported { what, fix: "remove it" };
                 Err(XmlError { place: attribute.place, what })
             }
         }
     }
 
-    /// The error that the value of an attribute of this element is wrong.
+    /// Returns the error that an attribute of this element has a wrong value.
     pub fn wrong(&self, attribute: &Attribute, why: impl fmt::Display) -> XmlError {
         let name = format!("{} of <{}>", attribute.name, self.element.name);
-        let what = Mistake::Value { name, why: why.to_string() };
+        let what = XmlErrorKind::Value { name, why: why.to_string() };
         XmlError { place: attribute.value_place, what }
     }
 
-    /// The error that this element itself is wrong.
+    /// Returns the error that this element itself is wrong.
     pub fn bad(&self, why: impl fmt::Display) -> XmlError {
         let name = format!("<{}>", self.element.name);
-        let what = Mistake::Value { name, why: why.to_string() };
+        let what = XmlErrorKind::Value { name, why: why.to_string() };
         XmlError { place: self.element.place, what }
     }
 
-    /// The error that an attribute must be there.
+    /// Returns the error that this element needs an attribute.
     pub fn missing(&self, name: &'static str) -> XmlError {
-        let what = Mistake::MissingAttribute { name, element: self.element.name.clone() };
+        let what = XmlErrorKind::MissingAttribute { name, element: self.element.name.clone() };
         XmlError { place: self.element.place, what }
     }
 
-    /// The error that an element must be there.
+    /// Returns the error that this element needs a child element.
     pub fn missing_child(&self, name: &'static str) -> XmlError {
-        let what = Mistake::MissingElement { name, parent: self.element.name.clone() };
+        let what = XmlErrorKind::MissingElement { name, parent: self.element.name.clone() };
         XmlError { place: self.element.place, what }
     }
 
-    /// Refuses what was not taken: the first of it in the document.
+    /// Refuses the first attribute, element or text that the parser did not take.
+    ///
+    /// An attribute comes first; between a child element and text, the one that comes first in the
+    /// document.
     ///
     /// # Errors
-    /// The [`XmlError`] that names it.
+    /// [`XmlErrorKind::UnknownAttribute`], [`XmlErrorKind::UnknownElement`] or
+    /// [`XmlErrorKind::Text`].
     pub fn finish(self) -> Result<(), XmlError> {
         let element = self.element;
         if let Some(attribute) =
             element.attributes.iter().find(|a| !self.attributes.contains(&a.name.as_str()))
         {
-            let what = Mistake::UnknownAttribute {
+            let what = XmlErrorKind::UnknownAttribute {
                 name: attribute.name.clone(),
                 element: element.name.clone(),
                 known: self.attributes,
@@ -256,29 +267,31 @@ impl<'a> Take<'a> {
         let text = element.text_place.filter(|_| !self.text);
         match (child, text) {
             (Some(child), text) if text.is_none_or(|text| child.place < text) => {
-                let what = Mistake::UnknownElement {
+                let what = XmlErrorKind::UnknownElement {
                     name: child.name.clone(),
                     parent: element.name.clone(),
                     known: self.children,
                 };
                 Err(XmlError { place: child.place, what })
             }
-            (_, Some(place)) => Err(XmlError { place, what: Mistake::Text(element.name.clone()) }),
+            (_, Some(place)) => {
+                Err(XmlError { place, what: XmlErrorKind::Text(element.name.clone()) })
+            }
             _ => Ok(()),
         }
     }
 }
 
 impl Element {
-    /// Reads this element with `read`, then refuses what `read` did not take.
+    /// Reads this element with `read`, then refuses the parts that `read` did not take.
     ///
     /// # Errors
-    /// Those of `read`, and that of [`Take::finish`].
+    /// The error of `read`, or that of [`ElementReader::finish`].
     pub fn take<'a, T>(
         &'a self,
-        read: impl FnOnce(&mut Take<'a>) -> Result<T, XmlError>,
+        read: impl FnOnce(&mut ElementReader<'a>) -> Result<T, XmlError>,
     ) -> Result<T, XmlError> {
-        let mut take = Take::new(self);
+        let mut take = ElementReader::new(self);
         let value = read(&mut take)?;
         take.finish()?;
         Ok(value)

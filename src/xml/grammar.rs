@@ -1,29 +1,40 @@
-//! Characters, names, references and line ends, and what to say of markup that is none.
+//! The lexical rules of XML (characters, names, references, line ends) and the errors of text that
+//! breaks them.
 
 use quick_xml::errors::Error as ReaderError;
 use quick_xml::events::attributes::AttrError;
 
-use super::error::Mistake;
+use super::error::XmlErrorKind;
 
-/// How long a name can be, in characters; the formats' own are shorter than 30.
+/// The longest name, in characters; the names of libvirt's formats are shorter than 30.
 const MAX_NAME: usize = 64;
 
-/// A character of XML 1.0 (production \[2\]).
+/// Returns whether XML 1.0 allows the character (production \[2\]).
 pub(super) fn is_char(character: char) -> bool {
     !matches!(character, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// The names that libvirt's formats can have: ASCII ones.
-pub(super) fn check_name(name: &str) -> Result<(), Mistake> {
+/// Checks the name of an element or attribute.
+///
+/// The names of libvirt's formats are ASCII, so only ASCII names are accepted.
+///
+/// # Errors
+/// [`XmlErrorKind::Namespace`] for a name with a prefix and for `xmlns`; [`XmlErrorKind::Name`] for
+/// any other name that is not accepted.
+pub(super) fn check_name(name: &str) -> Result<(), XmlErrorKind> {
     if name.contains(':') || name == "xmlns" {
-        return Err(Mistake::Namespace(short(name)));
+        return Err(XmlErrorKind::Namespace(short(name)));
     }
     let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    if starts && rest && name.len() <= MAX_NAME { Ok(()) } else { Err(Mistake::Name(short(name))) }
+    if starts && rest && name.len() <= MAX_NAME {
+        Ok(())
+    } else {
+        Err(XmlErrorKind::Name(short(name)))
+    }
 }
 
-/// What is between `&` and `;` as a character.
+/// Returns the character that the reference `&name;` means, or `None` if it means no character.
 pub(super) fn resolve(name: &str) -> Option<char> {
     let number = match name {
         "amp" => return Some('&'),
@@ -43,22 +54,23 @@ pub(super) fn resolve(name: &str) -> Option<char> {
     char::from_u32(u32::from_str_radix(digits, radix).ok()?).filter(|c| is_char(*c))
 }
 
-/// The error of a reference that stands for nothing, or of a `&` that begins none.
-pub(super) fn no_entity(name: &str) -> Mistake {
+/// Returns the error of a reference without a meaning, or of a `&` that does not start a reference.
+pub(super) fn no_entity(name: &str) -> XmlErrorKind {
     match name.strip_prefix('#').unwrap_or(name) {
         inner
             if check_name(inner).is_ok()
                 || inner.bytes().all(|b| b.is_ascii_digit()) && !inner.is_empty() =>
         {
-            Mistake::Entity(name.to_owned())
+            XmlErrorKind::Entity(name.to_owned())
         }
-        _ => Mistake::Syntax(
+        _ => XmlErrorKind::Syntax(
             "'&' starts a reference: write '&amp;' for the character itself".to_owned(),
         ),
     }
 }
 
-/// A part of the document as an error can show it: one line, not long.
+/// Returns a part of the document as an error shows it: on one line, and cut after [`MAX_NAME`]
+/// characters.
 pub(super) fn short(text: &str) -> String {
     let mut shown: String = text.chars().take(MAX_NAME).flat_map(char::escape_debug).collect();
     if text.chars().nth(MAX_NAME).is_some() {
@@ -67,14 +79,16 @@ pub(super) fn short(text: &str) -> String {
     shown
 }
 
-/// Line ends as XML passes them on (2.11): one newline each.
+/// Replaces each line end with one newline, as XML requires (XML 1.0, 2.11).
 pub(super) fn newlines(text: &str) -> std::borrow::Cow<'_, str> {
-    match text.contains('\r') {
-        true => text.replace("\r\n", "\n").replace('\r', "\n").into(),
-        false => text.into(),
+    if text.contains('\r') {
+        text.replace("\r\n", "\n").replace('\r', "\n").into()
+    } else {
+        text.into()
     }
 }
 
+/// Describes an error of quick-xml in one line, with its fix where netlaunch knows one.
 pub(super) fn describe(error: &ReaderError) -> String {
     use quick_xml::errors::IllFormedError::{
         DoubleHyphenInComment, MismatchedEndTag, MissingDeclVersion, UnclosedReference,
@@ -91,7 +105,7 @@ pub(super) fn describe(error: &ReaderError) -> String {
         ReaderError::IllFormed(DoubleHyphenInComment) => {
             "'--' cannot be in a comment: remove it".to_owned()
         }
-        // quick-xml quotes the document here, however long.
+        // quick-xml's own text quotes the document here, without a limit on its length.
         ReaderError::IllFormed(MissingDeclVersion(_)) => {
             "<?xml?> needs a version first: write version='1.0'".to_owned()
         }
@@ -100,7 +114,7 @@ pub(super) fn describe(error: &ReaderError) -> String {
     }
 }
 
-/// Where in the tag, and what.
+/// Returns the offset of the error within the tag, in bytes, and its description.
 pub(super) fn attribute_error(error: &AttrError) -> (usize, &'static str) {
     match *error {
         AttrError::ExpectedEq(at) => (at, "an attribute needs a value: write NAME='VALUE'"),

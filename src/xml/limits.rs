@@ -1,9 +1,11 @@
-//! How large a document can be: far more than any definition needs, and little enough that nothing
-//! a stranger hands over can use up memory or stack.
+//! The limits on the size of a document.
+//!
+//! They are far above the size of any real definition. They are low enough that an untrusted
+//! document cannot exhaust memory or the stack.
 
-/// The largest document, in bytes.
+/// The size of the largest document, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
-/// How deep elements can be nested.
+/// The deepest nesting of elements.
 pub const MAX_DEPTH: usize = 32;
-/// How many elements and attributes a document can have.
+/// The largest number of elements and attributes in a document.
 pub const MAX_NODES: usize = 1 << 16;

@@ -1,31 +1,35 @@
-//! XML as netlaunch's documents use it: elements, attributes, text, and where each of them stands.
+//! Reading and writing of the XML documents that netlaunch uses, with line and column for each
+//! error.
 //!
-//! Networks and filters come from files that people write by hand and that other programs generate.
-//! So a document becomes a small tree first ([`read`]), in which everything knows its line and
-//! column; a parser of one format then takes from the tree what it knows ([`Take`]), and whatever
-//! is left is an error that names it. Nothing is skipped silently. [`Tag`] is the way back.
+//! Users write networks and filters by hand, and other programs generate them. So `read` first
+//! turns a document into a small tree, in which each element and each attribute knows its line and
+//! column. Then the parser of one format takes the known elements and attributes out of the tree
+//! ([`ElementReader`]), and [`ElementReader::finish`] returns an error that names the first one
+//! that the parser did not take. The parser never skips anything silently. [`Tag`] is the opposite
+//! direction: it writes a document.
 //!
-//! Everything that can make XML dangerous or ambiguous is refused while reading: document type
-//! definitions, entities, processing instructions, namespaces, and documents larger than the
-//! limits below. Comments are allowed and not kept.
+//! `read` refuses everything that makes XML dangerous or ambiguous: document type definitions,
+//! entities, processing instructions, namespaces, and documents above the limits ([`MAX_BYTES`] and
+//! the others). It accepts comments and drops them.
 //!
-//! Nothing in this folder knows a format, a file or a program; the functions are pure.
+//! This module knows no format, no file and no program; its functions are pure.
 
+mod element_reader;
 mod error;
 mod grammar;
 mod limits;
-mod place;
+mod position;
 mod read;
 #[cfg(test)]
 pub(crate) mod schema;
-mod take;
+pub mod store;
 #[cfg(test)]
 mod tests;
 mod write;
 
-pub use error::{Mistake, XmlError};
+pub use element_reader::ElementReader;
+pub use error::{XmlError, XmlErrorKind};
 pub use limits::{MAX_BYTES, MAX_DEPTH, MAX_NODES};
-pub use place::Place;
+pub use position::Position;
 pub use read::{Attribute, Element, read};
-pub use take::Take;
 pub use write::Tag;

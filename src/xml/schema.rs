@@ -1,9 +1,10 @@
-//! libvirt's schemas, for tests: what netlaunch writes is what they describe.
+//! Validation of documents against libvirt's schemas, for tests.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-/// A schema of libvirt's, where its package and xmllint are installed.
+/// Returns the path of a schema, or `None` (with a note on stderr) if libvirt's package or xmllint
+/// is not installed.
 fn schema(name: &str) -> Option<PathBuf> {
     let dirs = std::env::var_os("NETLAUNCH_TEST_SCHEMAS").map(PathBuf::from);
     let dir = dirs.unwrap_or_else(|| "/usr/share/libvirt/schemas".into());
@@ -15,7 +16,8 @@ fn schema(name: &str) -> Option<PathBuf> {
     found.filter(|_| xmllint)
 }
 
-/// Has a schema accept every document.
+/// Asserts that the schema accepts every document; does nothing if the schema or xmllint is
+/// missing.
 pub(crate) fn accepted(name: &str, documents: &[String]) {
     let Some(schema) = schema(name) else { return };
     let dir = tempfile::tempdir().unwrap();
@@ -27,7 +29,7 @@ pub(crate) fn accepted(name: &str, documents: &[String]) {
         xmllint.arg(path);
     }
     let output = xmllint.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{}", documents.join("\n"));
-    assert_eq!(said.matches(" validates").count(), documents.len(), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}\n{}", documents.join("\n"));
+    assert_eq!(stderr.matches(" validates").count(), documents.len(), "{stderr}");
 }

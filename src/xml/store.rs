@@ -1,11 +1,14 @@
-//! Definitions that users make, one file each, `NAME.xml` in a directory, and how they are changed.
+//! A directory of definitions that users make: one file `NAME.xml` for each, and the lock for
+//! changes.
 //!
-//! A file is replaced by renaming a complete one over it, so whoever reads sees the old or the new
-//! and never a mixture, and reading needs no lock and no right to write. Whoever changes something
-//! holds an exclusive flock(2) on `.lock` from the first look at the other definitions to the last
-//! rename ([`DefinitionDir::lock`]); so two processes cannot make definitions that exclude each
-//! other, and none undoes what another did meanwhile. The lock is on a file that only its owner can
-//! open, not on the directory: that one everybody can open, and keep locked.
+//! A writer replaces a file by renaming a complete one over it. So a reader always sees the old or
+//! the new definition, never a mixture, and it needs neither a lock nor write permission. A writer
+//! holds an exclusive flock(2) on the file `.lock` from its first read of the other definitions to
+//! its last rename ([`DefinitionDir::lock`]). So two processes cannot make conflicting definitions,
+//! and neither overwrites a change that it has not read.
+//!
+//! The lock is on a file that only its owner can open, not on the directory. All users can open the
+//! directory, and any process that can open a file or a directory can keep it locked.
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,98 +25,100 @@ use std::str::FromStr;
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
 
-use crate::dir::{Dir, Modes, Trust, split};
-use crate::flock::Flock;
-use crate::input::{self, Pipes};
-use crate::state::{LOCK, LOCK_LIMIT, clean, lock_blocking};
+use crate::sys::dir::{Dir, Modes, Trust, split};
+use crate::sys::flock::Flock;
+use crate::sys::input::{self, Pipes};
+use crate::sys::state_file::{LOCK, LOCK_LIMIT, lock_blocking};
 use crate::xml::MAX_BYTES;
 
-/// The mode of a definition's file.
+/// The mode of a definition's file, 0644.
 const MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR).union(Mode::S_IRGRP).union(Mode::S_IROTH);
 
 /// A file or directory of definitions cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} {}: {source}; correct its permissions, or set NETLAUNCH_CONFIG_DIR", path.display())]
+#[error("cannot {doing} {}: {source}; correct its permissions, or use another directory", path.display())]
 pub struct FileError {
-    /// `read`, `write` and the like.
+    /// The failed action, such as `read` or `write`.
     doing: &'static str,
-    /// The file.
+    /// The file or directory.
     path: PathBuf,
     /// The kernel's error.
     source: io::Error,
 }
 
-/// The error that something cannot be done with a file.
+/// Returns a function that makes a [`FileError`] from the kernel's error.
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
     move |source| FileError { doing, path: path.to_owned(), source }
 }
 
-/// Where a definition is from.
+/// The origin of a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Compiled in.
+    /// The definition is compiled into the program.
     BuiltIn,
-    /// This file.
+    /// The definition is in this file.
     File(PathBuf),
 }
 
-/// A file that is no definition.
+/// A file whose definition cannot be used.
 #[derive(Debug)]
-pub struct Broken<N, E> {
-    /// What it would define.
+pub struct BrokenFile<N, E> {
+    /// The name that the file name gives.
     pub name: N,
-    /// Why it does not.
+    /// The reason why the definition cannot be used.
     pub error: E,
 }
 
-/// Definitions, and the files that are none.
-pub type Listed<N, D, E> = (Vec<D>, Vec<Broken<N, E>>);
+/// The usable definitions, and the files whose definition cannot be used.
+pub type DefinitionList<N, D, E> = (Vec<D>, Vec<BrokenFile<N, E>>);
 
-/// A directory of definitions.
+/// The path of a directory of definitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefinitionDir(PathBuf);
 
 impl DefinitionDir {
-    /// This directory; nothing is made or read yet.
+    /// Keeps the path; it neither makes nor reads the directory.
     pub fn new(path: PathBuf) -> Self {
         DefinitionDir(path)
     }
 
-    /// Where it is.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Where the definition of that name is, or would be.
+    /// Returns the path for the definition with this name, whether or not the file exists.
     pub fn file(&self, name: &impl Display) -> PathBuf {
         self.0.join(format!("{name}.xml"))
     }
 
-    /// All definitions by name, those that are there without a file too, and the files that are
-    /// none: one of those hides no other definition. `find` looks one up.
+    /// Returns all definitions in the order of their names, and the broken files.
+    ///
+    /// The names are those of `built_in` and those of the files; `find` reads the definition with
+    /// one name. A broken file does not hide the other definitions.
     ///
     /// # Errors
-    /// [`FileError`] when the directory is there and cannot be read.
+    /// [`FileError`] if the directory exists and cannot be read.
     pub fn list<N: Ord + FromStr, D, E>(
         &self,
         built_in: impl IntoIterator<Item = N>,
         find: impl Fn(&N) -> Result<Option<D>, E>,
-    ) -> Result<Listed<N, D, E>, FileError> {
+    ) -> Result<DefinitionList<N, D, E>, FileError> {
         let mut names: BTreeSet<N> = built_in.into_iter().collect();
         names.extend(self.names()?);
         let (mut definitions, mut broken) = (Vec::new(), Vec::new());
         for name in names {
             match find(&name) {
                 Ok(found) => definitions.extend(found),
-                Err(error) => broken.push(Broken { name, error }),
+                Err(error) => broken.push(BrokenFile { name, error }),
             }
         }
         Ok((definitions, broken))
     }
 
-    /// The names of the files. Others than `NAME.xml` are not ours.
+    /// Returns the names that the files `NAME.xml` have. Other files are ignored.
     fn names<N: FromStr>(&self) -> Result<Vec<N>, FileError> {
-        let opened = Dir::open(&self.0, Trust::Way).and_then(|_| fs::read_dir(&self.0));
+        let opened = Dir::open(&self.0, Trust::WholePath).and_then(|_| fs::read_dir(&self.0));
         let entries = match opened {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -130,22 +135,22 @@ impl DefinitionDir {
         Ok(names)
     }
 
-    /// Makes the directory where it is missing, and locks it for changes.
+    /// Makes the directory if it is missing, takes its lock, and removes unfinished files.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`] if the directory cannot be made or the lock cannot be taken, for example
+    /// because another process holds the lock for longer than `LOCK_LIMIT`.
     pub fn lock(&self) -> Result<DefinitionLock<'_>, FileError> {
         let dir = make(&self.0)?;
         let path = self.0.join(LOCK);
         let file = dir.lock_file(LOCK.as_ref()).map_err(failed("open", &path))?;
-        let lock = lock_blocking(&path, file.into(), LOCK_LIMIT).map_err(failed("lock", &path))?;
-        let lock = DefinitionLock { of: &self.0, dir, _lock: lock };
-        clean(&self.0);
-        Ok(lock)
+        let lock =
+            lock_blocking(&self.0, file.into(), LOCK_LIMIT).map_err(failed("lock", &path))?;
+        Ok(DefinitionLock { of: &self.0, dir, _lock: lock })
     }
 }
 
-/// The right to change a directory of definitions, until it is dropped.
+/// The lock on a directory of definitions; dropping it releases the lock.
 #[derive(Debug)]
 pub struct DefinitionLock<'a> {
     of: &'a Path,
@@ -154,11 +159,12 @@ pub struct DefinitionLock<'a> {
 }
 
 impl DefinitionLock<'_> {
-    /// Writes a definition, in place of the one that may be there.
+    /// Writes a definition; it replaces the old file, if there is one.
     ///
     /// # Errors
-    /// [`FileError`]; then the old one is there.
+    /// [`FileError`]. If the error comes from the write itself, the old file is still there.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        tracing::debug!("writes {}", path.display());
         let replaced = self.holder(path).and_then(|(dir, name)| {
             dir.as_ref().unwrap_or(&self.dir).replace(name, bytes, MODE, true)
         });
@@ -166,11 +172,12 @@ impl DefinitionLock<'_> {
         self.sync()
     }
 
-    /// Removes a file; tells whether it was there.
+    /// Removes a file, and returns whether it existed.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`] if the file exists and cannot be removed.
     pub fn remove(&self, path: &Path) -> Result<bool, FileError> {
+        tracing::debug!("removes {}", path.display());
         let removed = self
             .holder(path)
             .and_then(|(dir, name)| Ok(dir.as_ref().unwrap_or(&self.dir).remove_file(name)?));
@@ -181,10 +188,10 @@ impl DefinitionLock<'_> {
         }
     }
 
-    /// Makes an empty file in a directory of ours; one that is there stays.
+    /// Makes an empty file, and its directory if that is missing; an existing file stays unchanged.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`] if the file or its directory cannot be made.
     pub fn mark(&self, path: &Path) -> Result<(), FileError> {
         let (parent, name) = split(path).map_err(failed("write", path))?;
         match make(parent)?.create(name, MODE) {
@@ -193,27 +200,28 @@ impl DefinitionLock<'_> {
         }
     }
 
-    /// The name of a file, and its directory where that is another one than the locked one, such as
-    /// the directory of marks below it.
+    /// Returns the name of a file, and its directory if that is not the locked one.
+    ///
+    /// Marks are in a directory below the locked one, for example.
     fn holder<'p>(&self, path: &'p Path) -> io::Result<(Option<Dir>, &'p std::ffi::OsStr)> {
         let (parent, name) = split(path)?;
-        let dir = match parent == self.of {
-            true => None,
-            false => Some(Dir::open(parent, Trust::Way)?),
-        };
+        let dir = if parent == self.of { None } else { Some(Dir::open(parent, Trust::WholePath)?) };
         Ok((dir, name))
     }
 
-    /// Makes renames last through a power cut.
+    /// Writes the directory to the disk, so that a rename survives a power cut.
     fn sync(&self) -> Result<(), FileError> {
         self.dir.sync().map_err(failed("write", self.of))
     }
 }
 
-/// A file's bytes, no more than a document can have and one; `None` where there is no file.
+/// Reads a file, at most one byte more than the largest document; `None` if there is no file.
+///
+/// The extra byte lets the parser refuse a file that is too large.
 ///
 /// # Errors
-/// [`FileError`] when it is there and cannot be read.
+/// [`FileError`] if the file exists and cannot be read, or if a user other than the caller and root
+/// could change it.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     let checked = Dir::check_file(path);
     match checked.and_then(|()| input::start(path, MAX_BYTES as u64 + 1, Pipes::Refused)) {
@@ -224,5 +232,5 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 }
 
 fn make(dir: &Path) -> Result<Dir, FileError> {
-    Dir::make(dir, Trust::Way, Modes::all(0o755)).map_err(failed("make the directory", dir))
+    Dir::make(dir, Trust::WholePath, Modes::all(0o755)).map_err(failed("make the directory", dir))
 }

@@ -1,4 +1,4 @@
-//! Reading, taking and writing together.
+//! Tests of the reader, of [`ElementReader`] and of the writer together.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ fn fails(text: &str) -> String {
 }
 
 #[test]
-fn everything_has_its_place() {
+fn each_element_attribute_and_text_knows_its_place() {
     let text = "<?xml version='1.0' encoding='UTF-8'?>\n<!-- ä -->\n<a x='1'\n   y=\"&lt;ß&#x41;\">\n  <b/> t&amp;u<![CDATA[<v>]]>\n</a>\n";
     let a = read(text.as_bytes()).unwrap();
     assert_eq!((a.name.as_str(), a.place.to_string()), ("a", "3:1".to_owned()));
@@ -32,19 +32,19 @@ fn everything_has_its_place() {
 }
 
 #[test]
-fn forms_of_the_same() {
+fn equivalent_forms_are_read_alike() {
     let plain = read(b"<a b='c d'/>").unwrap();
     for text in ["<a b='c d'></a>", "<a b=\"c\nd\" />", "<a b = 'c\r\nd'/>", "<a b='c&#32;d'/>"] {
         let other = read(text.as_bytes()).unwrap();
         assert_eq!(other.attributes[0].value, plain.attributes[0].value, "{text}");
         assert!(other.children.is_empty() && other.text.is_empty());
     }
-    assert_eq!(read("\u{feff}<a/>".as_bytes()).unwrap().place, Place::START);
+    assert_eq!(read("\u{feff}<a/>".as_bytes()).unwrap().place, Position::START);
     assert_eq!(read(b"<a>x\r\ny\rz</a>").unwrap().text, "x\ny\nz");
 }
 
 #[test]
-fn what_is_refused() {
+fn each_refused_document_has_an_error_with_its_place() {
     for (text, error) in [
         ("", "1:1: the document is empty"),
         ("  \n <!-- --> ", "2:11: the document is empty"),
@@ -99,11 +99,11 @@ fn what_is_refused() {
         assert_eq!(found.lines().count(), 1);
     }
     let error = read(b"<a>\n\xc3\xa4\xff</a>").unwrap_err();
-    assert_eq!((error.place.to_string(), error.what), ("2:2".to_owned(), Mistake::NotUtf8));
+    assert_eq!((error.place.to_string(), error.what), ("2:2".to_owned(), XmlErrorKind::NotUtf8));
 }
 
 #[test]
-fn limits() {
+fn a_document_at_a_limit_is_read_and_one_above_it_is_refused() {
     let deep = |n: usize| format!("{}{}", "<a>".repeat(n), "</a>".repeat(n));
     assert!(read(deep(MAX_DEPTH).as_bytes()).is_ok());
     assert!(fails(&deep(MAX_DEPTH + 1)).contains("deeper"));
@@ -116,7 +116,7 @@ fn limits() {
     assert!(fails(&large(MAX_BYTES + 1)).contains("1048577 bytes"));
 }
 
-/// Many places on one long line cost one pass, not one each.
+/// Many places on one long line need one pass over the text, not one pass each.
 #[test]
 fn long_lines_are_read_in_linear_time() {
     let mut text = "<a>".to_owned();
@@ -130,7 +130,7 @@ fn long_lines_are_read_in_linear_time() {
 
 fn taken(text: &str) -> Result<(Option<u8>, usize), XmlError> {
     let root = read(text.as_bytes())?;
-    let mut take = Take::root(&root, "a")?;
+    let mut take = ElementReader::root(&root, "a")?;
     take.refuse_children(&["old"])?;
     take.refuse_attributes(&["older"])?;
     let number = take.value("n")?;
@@ -148,7 +148,7 @@ fn taken(text: &str) -> Result<(Option<u8>, usize), XmlError> {
 }
 
 #[test]
-fn what_is_not_taken_is_named() {
+fn a_part_that_the_parser_does_not_take_is_an_error_that_names_it() {
     assert_eq!(taken("<a n='7'><many x='1'/><one>2</one><more x='3'/></a>"), Ok((Some(7), 1)));
     assert_eq!(taken("<a><!-- nothing --></a>"), Ok((None, 0)));
     for (text, error) in [
@@ -173,7 +173,7 @@ fn what_is_not_taken_is_named() {
 }
 
 #[test]
-fn written_as_libvirt_does() {
+fn a_tag_is_written_in_libvirts_style() {
     let tag = Tag::new("a")
         .attribute("b", "it's <&> \"\t")
         .optional("c", None::<u8>)
@@ -185,12 +185,12 @@ fn written_as_libvirt_does() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = read(&bytes);
     }
 
     #[test]
-    fn any_markup_is_read_or_refused(
+    fn an_error_on_any_markup_is_one_line_within_the_document(
         parts in prop::collection::vec(
             prop::sample::select(vec![
                 "<", ">", "/>", "</", "a", "b", " ", "\n", "\r", "=", "'", "\"", "&", ";", "#", "x4", "!",
@@ -208,7 +208,9 @@ proptest! {
     }
 
     #[test]
-    fn values_come_back(value in "[^\u{0}-\u{8}\u{b}\u{c}\u{e}-\u{1f}\u{fffe}\u{ffff}]{0,20}") {
+    fn a_written_value_is_read_back_unchanged(
+        value in "[^\u{0}-\u{8}\u{b}\u{c}\u{e}-\u{1f}\u{fffe}\u{ffff}]{0,20}",
+    ) {
         let tag = Tag::new("a").attribute("b", &value).children([Tag::text("c", &value)]);
         let back = read(tag.to_string().as_bytes()).unwrap();
         prop_assert_eq!(&back.attributes[0].value, &value);

@@ -1,9 +1,11 @@
-//! From values to text: two spaces a level, single quotes, an element without content in one tag,
-//! as libvirt's own programs print.
+//! Writes an element as text, in the style of libvirt's own programs.
+//!
+//! Each level is indented by two spaces, values have single quotes, and an element without content
+//! is one tag.
 
 use std::fmt::{self, Write};
 
-/// An element to be written. Names are literals of the program, so only values are escaped.
+/// An element for writing. Names are literals of the program, so the writer escapes only values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Tag {
@@ -19,12 +21,12 @@ enum Content {
 }
 
 impl Tag {
-    /// An element with nothing in it.
+    /// Makes an element without content.
     pub fn new(name: &'static str) -> Self {
         Tag { name, attributes: Vec::new(), content: Content::Children(Vec::new()) }
     }
 
-    /// An element with only text in it.
+    /// Makes an element that contains only text.
     pub fn text(name: &'static str, text: impl fmt::Display) -> Self {
         Tag { name, attributes: Vec::new(), content: Content::Text(text.to_string()) }
     }
@@ -35,7 +37,7 @@ impl Tag {
         self
     }
 
-    /// Adds an attribute where there is a value.
+    /// Adds an attribute if there is a value.
     pub fn optional(self, name: &'static str, value: Option<impl fmt::Display>) -> Self {
         match value {
             Some(value) => self.attribute(name, value),
@@ -43,7 +45,7 @@ impl Tag {
         }
     }
 
-    /// Adds elements after the others; replaces a text.
+    /// Adds child elements after the others; they replace a text.
     pub fn children(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
         match &mut self.content {
             Content::Children(children) => children.extend(tags),
@@ -52,7 +54,7 @@ impl Tag {
         self
     }
 
-    /// Whether there is nothing in it: no attribute, no element, no text.
+    /// Returns whether the element has no attribute, no child element and no text.
     pub fn is_empty(&self) -> bool {
         let content = match &self.content {
             Content::Children(children) => children.is_empty(),
@@ -87,15 +89,18 @@ impl Tag {
     }
 }
 
-/// Writes the element as a document, with a newline at its end.
+/// Writes the element as a document, with a newline at the end.
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(f, 0)
     }
 }
 
-/// White space other than the space itself would come back as a space from a value, and carriage
-/// returns as newlines from a text, so they are written as numbers.
+/// Writes a text or the value of an attribute, with references for the characters that XML would
+/// change.
+///
+/// A reader turns tabs and newlines in a value into spaces, and carriage returns in a text into
+/// newlines. So these characters are written as numbers.
 fn escape(f: &mut fmt::Formatter<'_>, text: &str, value: bool) -> fmt::Result {
     for character in text.chars() {
         match character {
@@ -103,11 +108,11 @@ fn escape(f: &mut fmt::Formatter<'_>, text: &str, value: bool) -> fmt::Result {
             '<' => f.write_str("&lt;")?,
             '>' => f.write_str("&gt;")?,
             '\'' if value => f.write_str("&apos;")?,
-            // As libvirt does, although the quotes around a value are the others.
+            // libvirt escapes double quotes too, although a value is in single quotes.
             '"' if value => f.write_str("&quot;")?,
             '\t' | '\n' if value => write!(f, "&#{};", u32::from(character))?,
             '\r' => f.write_str("&#13;")?,
-            // XML allows them, and a terminal acts on them.
+            // XML allows these control characters, but a terminal would act on them.
             '\u{7f}'..='\u{9f}' => write!(f, "&#{};", u32::from(character))?,
             other => f.write_char(other)?,
         }

@@ -1,33 +1,34 @@
-//! For the tests of the stores: what is in their files, and many who use one directory at once.
+//! Helpers for the tests of the stores: the content of their files, and workers that use one
+//! directory at the same time.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Tells a process that it is one of those of [`processes`], which, and the directory.
+/// The variable that gives a worker process of [`processes`] its number and the directory, as
+/// `NUMBER:DIRECTORY`.
 const WORKER: &str = "NETLAUNCH_TEST_STORE_WORKER";
 
-/// How many use a directory at once.
+/// The number of workers that use one directory at the same time.
 pub(crate) const WORKERS: usize = 4;
 
-/// Every file below the directory but the lock, with its text.
+/// Returns the path and the text of every file below `dir`, sorted, without the lock files.
 pub(crate) fn files(dir: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(dir) else { return found };
     for entry in entries.map(Result::unwrap) {
         let path = entry.path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false if entry.file_name() == ".lock" => {}
-            false => found.push((path.display().to_string(), fs::read_to_string(&path).unwrap())),
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if entry.file_name() != ".lock" {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
         }
     }
     found.sort();
     found
 }
 
-/// Has each worker, by its number, do its work on one directory in a thread, then checks what is
-/// there.
+/// Runs `work` on one directory in [`WORKERS`] threads, each with its number, then runs `check`.
 pub(crate) fn threads(work: fn(&Path, usize), check: fn(&Path)) {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path();
@@ -39,7 +40,8 @@ pub(crate) fn threads(work: fn(&Path, usize), check: fn(&Path)) {
     checked(config, check);
 }
 
-/// The same in processes: each runs this test again, by its full name.
+/// Does the same as [`threads`] in processes; each one runs the test with the full name `test`
+/// again.
 pub(crate) fn processes(test: &str, work: fn(&Path, usize), check: fn(&Path)) {
     if let Some(worker) = std::env::var_os(WORKER) {
         let worker = worker.into_string().unwrap();
@@ -65,5 +67,5 @@ pub(crate) fn processes(test: &str, work: fn(&Path, usize), check: fn(&Path)) {
 fn checked(config: &Path, check: fn(&Path)) {
     check(config);
     let files = files(config);
-    assert!(files.iter().all(|(path, _)| !path.contains(crate::dir::UNFINISHED)), "{files:?}");
+    assert!(files.iter().all(|(path, _)| !path.contains(crate::sys::dir::UNFINISHED)), "{files:?}");
 }
