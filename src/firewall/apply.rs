@@ -1,80 +1,83 @@
-//! Handing rules to the tools: whole transactions.
+//! Gives the rules of networks to the tools as whole transactions.
 //!
-//! nft takes one text whole or not at all. iptables takes a table at a time, and IPv6's tables
-//! through another tool; so what ours held before is read first, and brought back when any part
-//! fails. Where both backends have a part, because the setting was changed, the new rules are there
-//! before the old ones go, unless that could not be undone.
+//! nft carries out all of one text or none of it. iptables changes one table at a time, and another
+//! tool changes the tables of IPv6. So netlaunch reads the present state of its own chains first,
+//! and restores it when a part fails. When the configured backend has changed, one transaction has
+//! a part for each backend, and the new rules exist before the old ones are removed. nft's part
+//! runs last if it removes nftables rules, because netlaunch cannot undo that removal.
 
-use super::backend::Backend;
+use super::backend::FirewallBackend;
 use super::commit::{Uncommitted, commit};
-use super::iptables_change::Pair;
+use super::iptables_change::TableTools;
 use super::iptables_state::TableRemoval;
-use super::recorded::Recorded;
+use super::own_rules::OwnRules;
+use super::removal_record::RemovalRecord;
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
-use super::{Present, render_iptables, render_nft};
-use crate::facts::FirewallScript;
-use crate::rules::{Ruleset, Version};
+use super::{TableState, render_iptables, render_nft};
+use crate::firewall::rules::{Ruleset, Version};
+use crate::types::facts::{FirewallScript, RulesOf};
 
-/// What is to change at once.
+/// One transaction: the rules to remove and the rules to add.
 #[derive(Debug, Clone, Copy)]
 pub struct Transaction<'a> {
-    /// What was added before and is to go, or to be replaced. Whether it is still there does not
-    /// matter.
-    pub remove: &'a [Recorded],
-    /// What is to be added: each owner's rulesets.
+    /// The records of rules to remove or to replace. The rules need not exist any more.
+    pub remove: &'a [RemovalRecord],
+    /// The rulesets to add, one list for each owner.
     pub add: &'a [Vec<Ruleset>],
-    /// Whether owners that are not named here have rules; where none has, nothing of ours is left
-    /// when nothing is added.
+    /// Whether owners that this transaction does not name have rules. If none has and the
+    /// transaction adds no rule, netlaunch's tables are removed as well.
     pub others: bool,
 }
 
-/// Why a transaction was not carried out.
+/// The reason why a transaction was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// A tool failed; everything is as it was, which the kernel was asked about.
+    /// A tool failed, and the firewall is in the state from before the transaction.
     #[error("the firewall was not changed: {0}")]
     Tool(#[from] ToolError),
-    /// nft failed, and whether its transaction was committed could not be found out.
+    /// nft failed, and the kernel did not say whether it committed the transaction.
     #[error(
         "whether the firewall was changed is not known: {error}, and the kernel did not answer: {asked}; run `netlaunch firewall reload`"
     )]
     Unknown {
-        /// How nft failed.
+        /// The error of nft.
         error: ToolError,
-        /// Why the kernel did not answer.
+        /// The reason why the kernel did not answer.
         asked: std::io::Error,
     },
-    /// A tool failed, and so did what was to bring back the state of before.
+    /// A tool failed, and the rollback failed as well.
     #[error(
-        "the firewall is half changed: {error}; undoing it failed, too: {}; run `netlaunch firewall reload` once that works",
+        "the firewall is partly changed: {error}; undoing it failed, too: {}; run `netlaunch firewall reload` once that works",
         .undo.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     )]
     HalfDone {
-        /// The failure.
+        /// The error of the transaction.
         error: ToolError,
-        /// The errors of undoing it.
+        /// The errors of the rollback.
         undo: Vec<ToolError>,
     },
 }
 
-/// One tool's input, to be shown.
+/// The input of one tool, in the form in which a plan shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Script {
-    /// The tool.
+    /// The name of the tool.
     pub program: &'static str,
-    /// Its arguments.
+    /// The arguments of the tool.
     pub args: &'static [&'static str],
-    /// Its input.
+    /// The input of the tool.
     pub input: String,
 }
 
-impl From<Script> for FirewallScript {
-    fn from(script: Script) -> Self {
+impl Script {
+    /// Converts the script to the form that a plan contains.
+    pub fn shown(self, of: RulesOf) -> FirewallScript {
         FirewallScript {
-            program: script.program.to_owned(),
-            args: script.args.iter().map(|arg| (*arg).to_owned()).collect(),
-            input: script.input,
+            of,
+            program: self.program.to_owned(),
+            args: self.args.iter().map(|arg| (*arg).to_owned()).collect(),
+            input: self.input,
         }
     }
 }
@@ -83,13 +86,14 @@ pub(super) fn script(tool: Tool, input: String) -> Script {
     Script { program: tool.name(), args: tool.args(), input }
 }
 
-/// What adding these rulesets runs on a host where nothing of ours is there yet. Runs nothing.
-pub fn scripts(backend: Backend, rulesets: &[Ruleset]) -> Vec<Script> {
+/// Returns the scripts that add these rulesets on a host without rules of netlaunch. Runs no
+/// program.
+pub fn scripts(backend: FirewallBackend, rulesets: &[Ruleset]) -> Vec<Script> {
     let all = match backend {
-        Backend::Nftables => vec![script(Tool::Nft, render_nft::apply(rulesets))],
-        Backend::Iptables => [Version::V4, Version::V6]
+        FirewallBackend::Nftables => vec![script(Tool::Nft, render_nft::apply(rulesets))],
+        FirewallBackend::Iptables => [Version::V4, Version::V6]
             .map(|version| {
-                let nothing = Present::default();
+                let nothing = TableState::default();
                 let wanted = render_iptables::with(&nothing, version, rulesets);
                 script(Tool::Restore(version), nothing.change_to(&wanted))
             })
@@ -98,43 +102,63 @@ pub fn scripts(backend: Backend, rulesets: &[Ruleset]) -> Vec<Script> {
     all.into_iter().filter(|script| !script.input.is_empty()).collect()
 }
 
-/// Carries out a transaction with this backend, and with the other one, too, where something is to
-/// be removed that it added. Returns what is to be recorded for each added owner, in their order.
+/// Carries out a transaction with this backend, and also with the other backend if that one added
+/// rules that the transaction removes. Returns the record for each added owner, in the order of
+/// `transaction.add`.
 ///
-/// nft runs at most once; for iptables, each of the two versions that is concerned costs one
-/// `-save` and, where something changes, one `-restore`.
+/// nft changes the rules at most once if it succeeds. iptables and ip6tables each run one `-save`
+/// if the transaction concerns their IP version, and one `-restore` if their tables change.
 ///
 /// # Errors
-/// Everything is as it was before ([`ApplyError::Tool`]), or not: then the caller keeps the record
-/// of both sides.
+/// [`ApplyError::Tool`] means that the firewall is in the state from before. After any other error
+/// the caller keeps the records of both the old and the new rules.
 pub async fn transact(
     tools: &Tools,
-    backend: Backend,
+    backend: FirewallBackend,
     transaction: &Transaction<'_>,
-) -> Result<Vec<Recorded>, ApplyError> {
+) -> Result<Vec<RemovalRecord>, ApplyError> {
+    transact_reading(tools, backend, transaction, &mut OwnRules::default()).await
+}
+
+/// Does the same as [`transact`], and stores the iptables state from before in `earlier`, since the
+/// transaction reads that state anyway.
+///
+/// # Errors
+/// Returns the errors of [`transact`].
+pub async fn transact_reading(
+    tools: &Tools,
+    backend: FirewallBackend,
+    transaction: &Transaction<'_>,
+    earlier: &mut OwnRules,
+) -> Result<Vec<RemovalRecord>, ApplyError> {
     let recorded: Vec<_> =
-        transaction.add.iter().map(|rulesets| Recorded::new(backend, rulesets)).collect();
+        transaction.add.iter().map(|rulesets| RemovalRecord::new(backend, rulesets)).collect();
+    tracing::debug!(
+        "firewall rules of networks by {backend}: {} added, {} removed",
+        transaction.add.len(),
+        transaction.remove.len()
+    );
     let nft = nft_text(backend, transaction);
     let rules: Vec<Ruleset> = match backend {
-        Backend::Nftables => Vec::new(),
-        Backend::Iptables => transaction.add.concat(),
+        FirewallBackend::Nftables => Vec::new(),
+        FirewallBackend::Iptables => transaction.add.concat(),
     };
     let removals = iptables_removals(transaction.remove);
-    if backend == Backend::Nftables && !removes_nft(transaction.remove) {
+    if backend == FirewallBackend::Nftables && !removes_nft(transaction.remove) {
         commit(tools, &nft).await?;
-        if let Err(error) = change_iptables(tools, &removals, &rules).await {
+        if let Err(error) = change_iptables(tools, &removals, &rules, earlier).await {
             let undo = Transaction { remove: &recorded, add: &[], ..*transaction };
             let undo = commit(tools, &nft_text(backend, &undo)).await.err();
             return Err(error.and(undo.map(Uncommitted::into_error).into_iter().collect()));
         }
     } else {
-        let changed = change_iptables(tools, &removals, &rules).await?;
+        let changed = change_iptables(tools, &removals, &rules, earlier).await?;
         match commit(tools, &nft).await {
             Ok(()) => {}
             Err(Uncommitted::Nothing(error)) => {
                 return Err(restore(tools, &changed, error).await);
             }
-            // Rules of both sides, and a record of both, are better than of none.
+            // Rules of both backends with a record of both are better than no rules.
             Err(unknown) => return Err(unknown.into()),
         }
     }
@@ -151,7 +175,7 @@ impl From<Uncommitted> for ApplyError {
 }
 
 impl ApplyError {
-    /// This error, with what undoing another part said.
+    /// Returns this error together with the errors of undoing another part.
     fn and(self, more: Vec<ToolError>) -> Self {
         match self {
             ApplyError::Tool(error) if more.is_empty() => ApplyError::Tool(error),
@@ -165,23 +189,23 @@ impl ApplyError {
     }
 }
 
-fn removes_nft(remove: &[Recorded]) -> bool {
-    remove.iter().any(|recorded| recorded.backend() == Backend::Nftables)
+fn removes_nft(remove: &[RemovalRecord]) -> bool {
+    remove.iter().any(|recorded| recorded.backend() == FirewallBackend::Nftables)
 }
 
-/// The transaction's part for nft; empty where it has none.
-fn nft_text(backend: Backend, transaction: &Transaction<'_>) -> String {
+/// Returns the part of the transaction for nft, or an empty text if there is none.
+fn nft_text(backend: FirewallBackend, transaction: &Transaction<'_>) -> String {
     let mut text = String::new();
     let mut all = None;
     for recorded in transaction.remove {
-        if let Recorded::Nftables { own, tables } = recorded {
+        if let RemovalRecord::Nftables { own, tables } = recorded {
             text.push_str(own);
             all = Some(tables);
         }
     }
     let added = match backend {
-        Backend::Nftables => render_nft::apply(&transaction.add.concat()),
-        Backend::Iptables => String::new(),
+        FirewallBackend::Nftables => render_nft::apply(&transaction.add.concat()),
+        FirewallBackend::Iptables => String::new(),
     };
     match all {
         Some(tables) if added.is_empty() && !transaction.others => tables.clone(),
@@ -189,26 +213,28 @@ fn nft_text(backend: Backend, transaction: &Transaction<'_>) -> String {
     }
 }
 
-fn iptables_removals(remove: &[Recorded]) -> Vec<TableRemoval> {
-    let removals = |recorded: &Recorded| match recorded {
-        Recorded::Nftables { .. } => Vec::new(),
-        Recorded::Iptables { removals } => removals.clone(),
+fn iptables_removals(remove: &[RemovalRecord]) -> Vec<TableRemoval> {
+    let removals = |recorded: &RemovalRecord| match recorded {
+        RemovalRecord::Nftables { .. } => Vec::new(),
+        RemovalRecord::Iptables { removals } => removals.clone(),
     };
     remove.iter().flat_map(removals).collect()
 }
 
-/// Removes and adds in iptables' tables; returns the states of before.
+/// Removes and adds rules in the tables of iptables; returns the states from before.
 async fn change_iptables(
     tools: &Tools,
     removals: &[TableRemoval],
     rules: &[Ruleset],
-) -> Result<Vec<(Version, Present)>, ApplyError> {
+    earlier: &mut OwnRules,
+) -> Result<Vec<(Version, TableState)>, ApplyError> {
     let mut changes = Vec::new();
     for version in [Version::V4, Version::V6] {
         let concerned = removals.iter().any(|r| r.version == version)
             || rules.iter().any(|r| r.version == version);
         if concerned {
-            let before = Pair::ip(version).present(tools).await?;
+            let before = TableTools::ip(version).present(tools).await?;
+            earlier.iptables.insert(version, before.clone());
             let rest = render_iptables::without(&before, version, removals);
             let wanted = render_iptables::with(&rest, version, rules);
             changes.push((version, before, wanted));
@@ -217,18 +243,18 @@ async fn change_iptables(
     let mut changed = Vec::new();
     for (version, before, wanted) in changes {
         changed.push((version, before.clone()));
-        if let Err(error) = Pair::ip(version).change(tools, &before, &wanted).await {
+        if let Err(error) = TableTools::ip(version).change(tools, &before, &wanted).await {
             return Err(restore(tools, &changed, error).await);
         }
     }
     Ok(changed)
 }
 
-/// Brings back the states of before, last first, because of `error`.
-async fn restore(tools: &Tools, changed: &[(Version, Present)], error: ToolError) -> ApplyError {
+/// Restores the earlier states, the last one first, because of `error`.
+async fn restore(tools: &Tools, changed: &[(Version, TableState)], error: ToolError) -> ApplyError {
     let mut undo = Vec::new();
     for (version, before) in changed.iter().rev() {
-        undo.extend(Pair::ip(*version).bring_back(tools, before).await.err());
+        undo.extend(TableTools::ip(*version).bring_back(tools, before).await.err());
     }
     ApplyError::Tool(error).and(undo)
 }

@@ -1,4 +1,7 @@
-//! Which tool the firewall's rules go through, chosen by trying.
+//! The firewall backends, and a trial that shows which of them works.
+//!
+//! A trial gives the tool rules of the kinds that netlaunch uses, without changing a rule. The
+//! start of a network needs no trial: its own transaction is one ([`super::NoUsableBackend`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,40 +10,40 @@ use serde::{Deserialize, Serialize};
 
 use super::tool_error::{ToolError, remedy};
 use super::tools::{Tool, Tools};
-use super::{Present, render_iptables, render_nft};
-use crate::facts::Problem;
-use crate::rules::{Mode, NetworkRules, Ruleset, Version, for_network};
+use super::{TableState, render_iptables, render_nft};
+use crate::firewall::rules::{Mode, NetworkRules, Ruleset, Version, for_network};
+use crate::types::facts::Problem;
 
-/// A firewall tool.
+/// A program family that changes the firewall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Backend {
-    /// nft.
+pub enum FirewallBackend {
+    /// The program nft.
     Nftables,
-    /// iptables-restore and ip6tables-restore.
+    /// The programs iptables-restore and ip6tables-restore.
     Iptables,
 }
 
-/// Not a backend.
+/// The text is not the name of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("firewall_backend cannot be {0:?}: write \"nftables\" or \"iptables\"")]
 pub struct BackendError(pub String);
 
-impl Backend {
-    /// The backends, the one to try first first.
-    pub const ORDER: [Backend; 2] = [Backend::Nftables, Backend::Iptables];
+impl FirewallBackend {
+    /// All backends, in the order in which [`choose`] tries them.
+    pub const ORDER: [FirewallBackend; 2] = [FirewallBackend::Nftables, FirewallBackend::Iptables];
 }
 
-impl fmt::Display for Backend {
+impl fmt::Display for FirewallBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Backend::Nftables => "nftables",
-            Backend::Iptables => "iptables",
+            FirewallBackend::Nftables => "nftables",
+            FirewallBackend::Iptables => "iptables",
         })
     }
 }
 
-impl FromStr for Backend {
+impl FromStr for FirewallBackend {
     type Err = BackendError;
 
     fn from_str(text: &str) -> Result<Self, BackendError> {
@@ -51,32 +54,37 @@ impl FromStr for Backend {
     }
 }
 
-/// No backend works here.
+/// No backend works on this host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no firewall backend works on this host: {}", reasons(.0))]
 pub struct NoBackend(
-    /// Each one that was tried, and why it cannot be used.
-    pub Vec<(Backend, Problem)>,
+    /// Each backend that was tried, and the reason why it cannot be used.
+    pub Vec<(FirewallBackend, Problem)>,
 );
 
-fn reasons(tried: &[(Backend, Problem)]) -> String {
-    let reason = |(backend, problem): &(Backend, Problem)| {
+fn reasons(tried: &[(FirewallBackend, Problem)]) -> String {
+    let reason = |(backend, problem): &(FirewallBackend, Problem)| {
         format!("{backend}: {} ({})", problem.why, problem.fix)
     };
     tried.iter().map(reason).collect::<Vec<_>>().join("; ")
 }
 
-/// The backend to use: the one the configuration names, where it does, else the first of
-/// [`Backend::ORDER`] that is usable. A named one is never replaced by another, nor is one whose
-/// tool was killed or could not be started for want of memory, processes or open files.
+/// Returns the backend to use: the configured one, or else the first usable one of
+/// [`FirewallBackend::ORDER`]. A configured backend is never replaced by another. Trying also stops
+/// at a backend whose tool was killed, or which the host could not start because it lacks memory,
+/// processes or open files: such a failure says nothing about the tool.
 ///
-/// This runs the tools (see [`usable`]); a caller that has recorded its choice need not ask again.
+/// The function runs the tools (see [`usable`]). A caller that has recorded its choice need not
+/// call it again.
 ///
 /// # Errors
-/// Why none can be used.
-pub async fn choose(tools: &Tools, configured: Option<Backend>) -> Result<Backend, NoBackend> {
+/// Returns the reason for each backend that was tried.
+pub async fn choose(
+    tools: &Tools,
+    configured: Option<FirewallBackend>,
+) -> Result<FirewallBackend, NoBackend> {
     let mut tried = Vec::new();
-    for backend in configured.map_or_else(|| Backend::ORDER.to_vec(), |one| vec![one]) {
+    for backend in configured.map_or_else(|| FirewallBackend::ORDER.to_vec(), |one| vec![one]) {
         let Err(error) = trial(tools, backend).await else { return Ok(backend) };
         let selects_another = error.selects_another();
         tried.push((backend, problem(error)));
@@ -87,31 +95,33 @@ pub async fn choose(tools: &Tools, configured: Option<Backend>) -> Result<Backen
     Err(NoBackend(tried))
 }
 
-/// Tries whether a backend takes rules such as ours, without changing anything: one `nft -c`, or
-/// for each of iptables and ip6tables a `-save` and a `-restore --test`.
+/// Tries whether a backend accepts the kinds of rules that netlaunch uses, without changing a rule.
+/// It costs one `nft -c`, or one `-save` and one `-restore --test` for each of iptables and
+/// ip6tables.
 ///
 /// # Errors
-/// Why it cannot be used.
-pub async fn usable(tools: &Tools, backend: Backend) -> Result<(), Problem> {
+/// Returns the reason why the backend cannot be used.
+pub async fn usable(tools: &Tools, backend: FirewallBackend) -> Result<(), Problem> {
     trial(tools, backend).await.map_err(problem)
 }
 
-async fn trial(tools: &Tools, backend: Backend) -> Result<(), ToolError> {
+async fn trial(tools: &Tools, backend: FirewallBackend) -> Result<(), ToolError> {
     let sample = sample();
     match backend {
-        Backend::Nftables => {
+        FirewallBackend::Nftables => {
             tools.run(Tool::Nft, &["-c"], &render_nft::apply(&sample)).await.map(drop)
         }
-        Backend::Iptables => iptables(tools, &sample).await,
+        FirewallBackend::Iptables => iptables(tools, &sample).await,
     }
 }
 
 fn problem(error: ToolError) -> Problem {
     match error {
-        ToolError::Absent(problem) => problem,
-        ToolError::Refused { program, said, .. } => {
-            Problem::new(format!("{program} refuses rules such as ours: {said}"), remedy(&said))
-        }
+        ToolError::Absent(problem) => *problem,
+        ToolError::Refused { program, said, .. } => Problem::new(
+            format!("{program} refuses rules of the kinds that netlaunch uses: {said}"),
+            remedy(&said),
+        ),
         other => Problem::new(other.to_string(), "run it by hand to see what it does"),
     }
 }
@@ -119,14 +129,14 @@ fn problem(error: ToolError) -> Problem {
 async fn iptables(tools: &Tools, sample: &[Ruleset]) -> Result<(), ToolError> {
     for version in [Version::V4, Version::V6] {
         tools.run(Tool::Save(version), &[], "").await?;
-        let nothing = Present::default();
+        let nothing = TableState::default();
         let text = nothing.change_to(&render_iptables::with(&nothing, version, sample));
         tools.run(Tool::Restore(version), &["--test"], &text).await?;
     }
     Ok(())
 }
 
-/// A network that needs everything our rules are made of.
+/// Returns the rulesets of a network that uses every kind of rule.
 fn sample() -> Vec<Ruleset> {
     let network = |bridge: &str, v4: &str, v6: &str| {
         Some(NetworkRules {
@@ -139,7 +149,7 @@ fn sample() -> Vec<Ruleset> {
             tftp: true,
         })
     };
-    // Documentation addresses: a network of the user's has others.
+    // These are documentation addresses, so they differ from those of the user's networks.
     let network = network("nl-try", "192.0.2.0/24", "2001:db8::/64");
     network.and_then(|network| for_network(&network).ok()).unwrap_or_default()
 }
@@ -147,14 +157,14 @@ fn sample() -> Vec<Ruleset> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::program::Lookup;
+    use crate::sys::program::Lookup;
 
     #[test]
     fn the_configurations_words_are_the_backends() {
-        for backend in Backend::ORDER {
+        for backend in FirewallBackend::ORDER {
             assert_eq!(backend.to_string().parse(), Ok(backend));
         }
-        assert_eq!("nft".parse::<Backend>(), Err(BackendError("nft".into())));
+        assert_eq!("nft".parse::<FirewallBackend>(), Err(BackendError("nft".into())));
     }
 
     #[test]
@@ -184,7 +194,7 @@ mod tests {
         for word in ["nftables: nft is not installed", "iptables: iptables-save is not installed"] {
             assert!(error.contains(word), "{error}");
         }
-        let named = choose(&tools, Some(Backend::Iptables)).await.unwrap_err();
+        let named = choose(&tools, Some(FirewallBackend::Iptables)).await.unwrap_err();
         assert_eq!(named.0.len(), 1);
     }
 }

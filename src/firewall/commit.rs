@@ -1,9 +1,9 @@
-//! Handing a transaction to nft, and finding out whether the kernel committed it.
+//! Gives a transaction to nft, and finds out whether the kernel committed it.
 //!
-//! nft's exit status alone decides nothing. nft can be killed, or lose the kernel's answer
-//! (ENOBUFS), after the commit; and a program called nft can report success without reading its
-//! input. So the kernel is asked after every transaction ([`Proof`]), which costs some ten
-//! microseconds, and its answer is the result.
+//! The exit status of nft is not proof. A signal can kill nft after the commit, nft can lose the
+//! kernel's answer (ENOBUFS), and another program with the name nft can report success without
+//! reading its input. So netlaunch asks the kernel after every transaction ([`Proof`]), which costs
+//! some ten microseconds, and the kernel's answer is the result.
 
 use std::io;
 
@@ -11,22 +11,22 @@ use super::nft_kernel::Proof;
 use super::tool_error::{Effect, ToolError};
 use super::tools::{Tool, Tools};
 
-/// Why a transaction was not committed, or may not have been.
+/// The reason why a transaction was not committed, or may not have been committed.
 #[derive(Debug)]
 pub(super) enum Uncommitted {
-    /// The kernel has nothing of it.
+    /// The kernel committed no part of the transaction.
     Nothing(ToolError),
-    /// nft failed and the kernel did not answer.
+    /// nft failed and the kernel did not answer, so the transaction may have been committed.
     Unknown {
-        /// How nft failed.
+        /// The error of nft.
         error: ToolError,
-        /// Why the kernel did not answer.
+        /// The reason why the kernel did not answer.
         asked: io::Error,
     },
 }
 
 impl Uncommitted {
-    /// How nft failed.
+    /// Returns the error of nft.
     pub(super) fn into_error(self) -> ToolError {
         match self {
             Uncommitted::Nothing(error) | Uncommitted::Unknown { error, .. } => error,
@@ -34,11 +34,11 @@ impl Uncommitted {
     }
 }
 
-/// Has nft carry out a text as one transaction; an empty one is none. nft is run once more when it
-/// was interrupted before its commit.
+/// Gives a text to nft as one transaction; an empty text needs no transaction. Runs nft a second
+/// time if the first run was interrupted before its commit.
 ///
 /// # Errors
-/// [`Uncommitted`].
+/// Returns [`Uncommitted`] if the kernel did not commit the transaction or did not answer.
 pub(super) async fn commit(tools: &Tools, text: &str) -> Result<(), Uncommitted> {
     if text.is_empty() {
         return Ok(());
@@ -65,7 +65,7 @@ async fn attempt(tools: &Tools, text: &str) -> Result<(), Uncommitted> {
     };
     let text = marked.as_ref().map_or(text, |(_, marked)| marked);
     let error = match tools.run(Tool::Nft, &[], text).await {
-        // Without the kernel's answer nft's is the best there is.
+        // If the kernel does not answer, the exit status of nft decides.
         Ok(_) if committed().unwrap_or(true) => return Ok(()),
         Ok(_) => return Err(Uncommitted::Nothing(ToolError::Ignored { program: "nft" })),
         Err(error) if error.effect() == Effect::Nothing => {

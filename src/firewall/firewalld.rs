@@ -1,25 +1,26 @@
-//! firewalld, asked and told over D-Bus.
+//! Asks firewalld over D-Bus to let a network's bridge through.
 //!
 //! # Why
 //!
-//! A packet must be let through by every table, so what ours lets through firewalld's may still
-//! refuse: an interface that is in none of its zones belongs to the default one, usually `public`,
-//! which lets guests neither ask the host for an address or a name nor send anything beyond it. So
-//! a network's bridge is put into a zone that does. Measured with firewalld 1.3.3:
+//! A packet passes only if every table lets it through, so a packet that netlaunch's table accepts
+//! can still be refused by firewalld's. An interface without a zone belongs to the default zone,
+//! usually `public`. That zone does not let guests ask the host for an address or a name, nor send
+//! packets beyond the host. So netlaunch puts a network's bridge into a zone that allows this.
+//! Measured with firewalld 1.3.3:
 //!
-//! - The zone of an interface that was put there at run time is forgotten when firewalld reloads
-//!   (`FlushAllOnReload=yes`, its default) or starts again.
-//! - Of nftables it changes no table but its own. Of iptables it removes everyone's chains when it
-//!   reloads and when it ends, whichever of the two is its own backend.
+//! - firewalld forgets the zone of an interface that was added at run time when it reloads
+//!   (`FlushAllOnReload=yes`, its default) or restarts.
+//! - With nftables, firewalld changes only its own table. With iptables, it removes the chains of
+//!   all programs when it reloads and when it ends, whichever of the two is its own backend.
 //!
-//! Hence [`Watch`], which tells when zone and rules are to be put back. Zones are never made
-//! permanent: firewalld would keep that of a bridge that is gone.
+//! So [`Watch`] reports when netlaunch must restore the zone and the rules. netlaunch never makes a
+//! zone permanent: firewalld would keep the entry of a bridge that no longer exists.
 //!
 //! # How
 //!
-//! Asking does not start firewalld, which the bus would do for a message to its name: messages go to
-//! the process that owns the name, by that one's own. firewalld owns the name before it is done
-//! with its start and answers afterwards, so an answer says that its rules are there.
+//! A message to a well-known name makes the bus start firewalld. So netlaunch sends its messages to
+//! the unique name of the process that owns the well-known name. firewalld takes the name before
+//! its start is complete and answers only afterwards, so an answer proves that its rules exist.
 //!
 //! The interface is described in firewalld.dbus(5).
 
@@ -28,71 +29,77 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dbus::message::{Call, Malformed};
-use crate::dbus::{BUS, BUS_PATH, Bus, BusError};
+use crate::firewall::dbus::message::{Call, Malformed};
+use crate::firewall::dbus::{BUS, BUS_PATH, Bus, BusError};
 use crate::types::InterfaceName;
 
-/// The name that firewalld owns while it runs, and its interface for everything but zones.
+/// The bus name that firewalld owns while it runs, and its interface for signals.
 const NAME: &str = "org.fedoraproject.FirewallD1";
 /// The interface for zones.
 const ZONE: &str = "org.fedoraproject.FirewallD1.zone";
-/// Its object.
+/// The path of firewalld's object.
 const PATH: &str = "/org/fedoraproject/FirewallD1";
-/// How long an answer may take: firewalld gives none while it starts or reloads, which takes
+/// The time limit for an answer. firewalld does not answer while it starts or reloads, which takes
 /// seconds, and longer with many rules.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A firewalld that runs.
+/// A connection to a running firewalld.
 #[derive(Debug)]
 pub struct Firewalld {
     bus: Bus,
-    /// The unique name of its process on the bus.
+    /// The unique bus name of firewalld's process.
     owner: String,
 }
 
-/// The zone that an interface was put into.
+/// The zone that netlaunch put an interface into.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneChange {
-    /// The zone.
+    /// The new zone.
     pub zone: String,
-    /// The one it was in before; `None` for none, which means the default zone.
+    /// The zone from before; `None` means that the interface was in the default zone.
     pub before: Option<String>,
 }
 
-/// Why firewalld was not asked, or did not do it.
+/// The reason why a request to firewalld failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewalldError {
     /// The bus cannot be used.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// firewalld refused.
+    /// firewalld refused the request.
     #[error("firewalld cannot {what}: {said}; see its log, /var/log/firewalld")]
     Refused {
-        /// What it was to do.
+        /// The request, as a verb phrase.
         what: String,
-        /// Its words.
+        /// The error text of firewalld.
         said: String,
     },
-    /// It did not answer.
-    #[error("firewalld gave no answer within {} s when it was to {what}; see its log, /var/log/firewalld", PATIENCE.as_secs())]
+    /// firewalld did not answer in time.
+    #[error("firewalld did not {what} within {} s; see its log, /var/log/firewalld", PATIENCE.as_secs())]
     Slow {
-        /// What it was to do.
+        /// The request, as a verb phrase.
         what: String,
     },
-    /// It ended meanwhile.
-    #[error("firewalld ended when it was to {what}; try again")]
+    /// firewalld ended before it answered.
+    #[error("firewalld ended before it could {what}; try again")]
     Gone {
-        /// What it was to do.
+        /// The request, as a verb phrase.
         what: String,
     },
 }
 
+impl From<Malformed> for FirewalldError {
+    fn from(error: Malformed) -> Self {
+        FirewalldError::Bus(error.into())
+    }
+}
+
 impl Firewalld {
-    /// The firewalld on the bus at this address; `None` where none runs, or there is no bus that
-    /// one could be on. Does not start it.
+    /// Connects to the firewalld on the bus at this address. Returns `None` if firewalld does not
+    /// run or the bus does not exist. Does not start firewalld.
     ///
     /// # Errors
-    /// The bus is there and cannot be used.
+    /// Returns an error if the bus exists but cannot be used.
     pub async fn find(address: &str) -> Result<Option<Self>, FirewalldError> {
         let mut bus = match Bus::enter(address).await {
             Ok(bus) => bus,
@@ -106,43 +113,43 @@ impl Firewalld {
         }
     }
 
-    /// The zones it has. Once this is answered, its rules are there.
+    /// Returns the names of firewalld's zones. An answer proves that firewalld's rules exist.
     ///
     /// # Errors
-    /// It did not answer as it should.
+    /// Returns an error if firewalld refuses or does not answer.
     pub async fn zones(&mut self) -> Result<Vec<String>, FirewalldError> {
         self.ask("getZones", &[], || "list its zones".to_owned()).await
     }
 
-    /// The zone that this interface was put into; `None` for none, which means the default zone.
+    /// Returns the zone of this interface; `None` means that the interface is in the default zone.
     /// The interface need not exist.
     ///
     /// # Errors
-    /// It did not answer as it should.
+    /// Returns an error if firewalld refuses or does not answer.
     pub async fn zone_of(
         &mut self,
         link: &InterfaceName,
     ) -> Result<Option<String>, FirewalldError> {
-        let what = || format!("tell the zone of {link}");
+        let what = || format!("name the zone of {link}");
         let zone = single(self.ask("getZoneOfInterface", &[link.as_str()], what).await?)?;
         Ok(Some(zone).filter(|zone| !zone.is_empty()))
     }
 
-    /// Puts an interface into a zone, out of the one it is in, until firewalld reloads or ends.
+    /// Moves an interface to a zone until firewalld reloads or ends.
     ///
     /// # Errors
-    /// It refused; the interface is where it was.
+    /// Returns an error if the request failed. If firewalld refused, the interface keeps its zone.
     pub async fn put(&mut self, link: &InterfaceName, zone: &str) -> Result<(), FirewalldError> {
         let what = || format!("put {link} into the zone {zone}");
-        // Like addInterface, but content with one that is in this zone or another.
+        // Unlike addInterface, this method accepts an interface that is in a zone already.
         self.ask("changeZoneOfInterface", &[zone, link.as_str()], what).await.map(drop)
     }
 
-    /// Takes a change back; nothing to do where the interface has left that zone meanwhile, or
-    /// firewalld has ended.
+    /// Undoes a change of zone. Does not change the zone if the interface has left the zone of the
+    /// change in the meantime, or if firewalld has ended.
     ///
     /// # Errors
-    /// It refused.
+    /// Returns an error if firewalld refuses or does not answer in time.
     pub async fn undo(
         &mut self,
         link: &InterfaceName,
@@ -155,7 +162,7 @@ impl Firewalld {
             match &change.before {
                 Some(before) => self.put(link, before).await,
                 None => {
-                    let what = || format!("take {link} out of the zone {}", change.zone);
+                    let what = || format!("remove {link} from the zone {}", change.zone);
                     let args = [change.zone.as_str(), link.as_str()];
                     self.ask("removeInterface", &args, what).await.map(drop)
                 }
@@ -167,8 +174,8 @@ impl Firewalld {
         }
     }
 
-    /// Confirms that firewalld has ended: then the zones that it had at run time went with it. The
-    /// bus sends NoReply also for an answer that it gave up on.
+    /// Checks that firewalld has really ended, which also ends its run-time zones. The bus also
+    /// sends NoReply if it no longer waits for an answer, so NoReply alone is no proof.
     async fn has_ended(
         &mut self,
         link: &InterfaceName,
@@ -178,8 +185,8 @@ impl Firewalld {
             Err(error) if error.is(&["NameHasNoOwner"]) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(_) => Err(FirewalldError::Refused {
-                what: format!("take {link} out of the zone {}", change.zone),
-                said: "it runs and gave no answer".to_owned(),
+                what: format!("remove {link} from the zone {}", change.zone),
+                said: "firewalld runs and did not answer".to_owned(),
             }),
         }
     }
@@ -192,7 +199,7 @@ impl Firewalld {
     ) -> Result<Vec<String>, FirewalldError> {
         let call = Call { destination: &self.owner, path: PATH, interface: ZONE, member, args };
         self.bus.call(&call, PATIENCE).await.map_err(|error| match error {
-            // NoReply is the bus's word for a process that left before it answered.
+            // The bus sends NoReply for a process that ended before it answered.
             error if error.is(&["ServiceUnknown", "NameHasNoOwner", "NoReply"]) => {
                 FirewalldError::Gone { what: what() }
             }
@@ -203,19 +210,19 @@ impl Firewalld {
     }
 }
 
-/// The one text of an answer.
+/// Returns the first text of an answer.
 fn single(answer: Vec<String>) -> Result<String, BusError> {
     answer.into_iter().next().ok_or(BusError::Malformed(Malformed))
 }
 
-/// What happened to firewalld.
+/// A change in the state of firewalld.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// It has reloaded.
+    /// firewalld has reloaded its rules.
     Reloaded,
-    /// It was started and may not be done with that.
+    /// firewalld was started; its start may not be complete yet.
     Started,
-    /// It has ended.
+    /// firewalld has ended.
     Ended,
 }
 
@@ -229,17 +236,17 @@ impl fmt::Display for Event {
     }
 }
 
-/// Tells what happens to firewalld, from the moment it was opened.
+/// Reports the events of firewalld that happen after `open`.
 #[derive(Debug)]
 pub struct Watch {
     bus: Bus,
 }
 
 impl Watch {
-    /// Begins to listen; firewalld need not run.
+    /// Subscribes to the events. firewalld need not run.
     ///
     /// # Errors
-    /// There is no bus, or it cannot be used.
+    /// Returns an error if the bus does not exist or cannot be used.
     pub async fn open(address: &str) -> Result<Self, FirewalldError> {
         let mut bus = Bus::enter(address).await?;
         for rule in [
@@ -255,10 +262,10 @@ impl Watch {
         Ok(Watch { bus })
     }
 
-    /// Waits for the next event. Events that come in the meantime are kept.
+    /// Waits for the next event. Events that arrive between two calls are kept.
     ///
     /// # Errors
-    /// The bus is gone.
+    /// Returns an error if the connection to the bus is lost.
     pub async fn next(&mut self) -> Result<Event, FirewalldError> {
         loop {
             let signal = self.bus.signal().await?;
@@ -266,12 +273,12 @@ impl Watch {
             match (signal.interface.as_deref().unwrap_or_default(), member) {
                 (NAME, "Reloaded") => return Ok(Event::Reloaded),
                 (BUS, "NameOwnerChanged") => {
-                    // The name, its owner of before, its owner now.
-                    let texts = signal.texts().map_err(BusError::from)?;
+                    // The texts are the name, the old owner and the new owner.
+                    let texts = signal.texts()?;
                     let ended = texts.get(2).is_none_or(String::is_empty);
                     return Ok(if ended { Event::Ended } else { Event::Started });
                 }
-                // The bus also tells us our own name.
+                // The bus also announces the name of this connection.
                 _ => {}
             }
         }

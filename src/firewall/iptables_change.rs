@@ -1,51 +1,52 @@
-//! Changing the tables of iptables, ip6tables and ebtables, and finding out what a failed tool did.
+//! Changes the tables of iptables, ip6tables and ebtables, and finds out the effect of a failed
+//! tool.
 //!
-//! `*-restore` takes a table whole or not at all, and tables one after the other. When it fails,
-//! for whatever reason, the tables are read again: a tool that was killed after its work has done
-//! it.
+//! `*-restore` changes all of one table or none of it, and one table after another. When it fails
+//! for any reason, netlaunch reads the tables again, since a tool that was killed after its work
+//! has done that work.
 
-use super::iptables_state::{Dialect, Present};
+use super::iptables_state::{Dialect, TableState};
 use super::tool_error::{Effect, ToolError};
 use super::tools::{Tool, Tools};
-use crate::rules::Version;
+use crate::firewall::rules::Version;
 
-/// The tool that reads tables, the one that changes them, and how that one is spoken to.
+/// The tool that reads tables, the tool that changes them, and the format of its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pair {
+pub(super) struct TableTools {
     save: Tool,
     pub(super) restore: Tool,
     pub(super) dialect: Dialect,
 }
 
-impl Pair {
-    /// iptables or ip6tables.
+impl TableTools {
+    /// Returns the tools iptables or ip6tables.
     pub(super) fn ip(version: Version) -> Self {
         let (save, restore) = (Tool::Save(version), Tool::Restore(version));
-        Pair { save, restore, dialect: Dialect::Iptables }
+        TableTools { save, restore, dialect: Dialect::Iptables }
     }
 
-    /// ebtables.
-    pub(super) const ETHERNET: Pair = Pair {
+    /// The tools of ebtables.
+    pub(super) const ETHERNET: TableTools = TableTools {
         save: Tool::SaveEthernet,
         restore: Tool::RestoreEthernet,
         dialect: Dialect::Ebtables,
     };
 
-    /// Reads what is there of ours.
-    pub(super) async fn present(self, tools: &Tools) -> Result<Present, ToolError> {
-        Ok(Present::parse(&tools.run(self.save, &[], "").await?))
+    /// Reads netlaunch's part of the present tables.
+    pub(super) async fn present(self, tools: &Tools) -> Result<TableState, ToolError> {
+        Ok(TableState::parse(&tools.run(self.save, &[], "").await?))
     }
 
-    /// Makes `wanted` of `before`, which is there.
+    /// Changes the tables from `before`, which must be the present state, to `wanted`.
     ///
     /// # Errors
-    /// The tool failed and the tables are not as wanted. They may be those of before, or some of
-    /// them changed.
+    /// Returns the tool's error if the tables do not match `wanted` afterwards. Each table may then
+    /// be changed or not.
     pub(super) async fn change(
         self,
         tools: &Tools,
-        before: &Present,
-        wanted: &Present,
+        before: &TableState,
+        wanted: &TableState,
     ) -> Result<(), ToolError> {
         let text = before.change_in(wanted, self.dialect);
         if text.is_empty() {
@@ -62,7 +63,7 @@ impl Pair {
                     tracing::debug!("the rules are there all the same: {error}");
                     return Ok(());
                 }
-                // The text fits what is there, so it can be given once more.
+                // The tables are in the state that the text expects, so it can run a second time.
                 Ok(now) if now == *before && error.is_interruption() && !interrupted => {
                     interrupted = true;
                 }
@@ -71,11 +72,15 @@ impl Pair {
         }
     }
 
-    /// Brings a state of before back, whatever is there now.
+    /// Restores an earlier state, starting from any present state.
     ///
     /// # Errors
-    /// The tables cannot be read, or cannot be changed.
-    pub(super) async fn bring_back(self, tools: &Tools, before: &Present) -> Result<(), ToolError> {
+    /// Returns an error if the tables cannot be read or cannot be changed.
+    pub(super) async fn bring_back(
+        self,
+        tools: &Tools,
+        before: &TableState,
+    ) -> Result<(), ToolError> {
         let now = self.present(tools).await?;
         self.change(tools, &now, before).await
     }

@@ -1,80 +1,86 @@
-//! What iptables holds of ours, and the text that turns one such state into another.
+//! netlaunch's part of the iptables tables, and the text that turns one such state into another.
 //!
-//! iptables has no private tables: our chains live in the host's tables, and the host's own chains
-//! jump to ours. So the present state is read first (`iptables-save`), the wanted one is made from
-//! it as a value, and the difference is one `iptables-restore --noflush`. The same difference, the
-//! other way round, undoes it.
+//! iptables has no private tables: netlaunch's chains are in the host's tables, and the host's own
+//! chains jump to them. So netlaunch reads the present state (`iptables-save`), computes the wanted
+//! state from it as a value, and writes the difference as one `iptables-restore --noflush`. The
+//! reverse difference undoes the change.
 //!
-//! Chains of ours start with `NETLAUNCH_` (those the host's chains jump to) or `nl-` (an owner's).
-//! Nothing else is looked at, let alone changed.
+//! The names of netlaunch's chains start with `NETLAUNCH_` (base chains, which the host's chains
+//! jump to) or `nl-` (an owner's chains). netlaunch never changes another chain; of other rules it
+//! uses only their position relative to its own jumps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rules::Version;
+use crate::firewall::rules::Version;
 
-/// What one tool (iptables or ip6tables) holds of ours, by table.
+/// netlaunch's part of the tables of one tool (iptables, ip6tables or ebtables).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Present {
+pub struct TableState {
     pub(super) tables: BTreeMap<String, Table>,
 }
 
-/// What to remove from one table of iptables.
+/// The rules and chains to remove from one table of iptables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableRemoval {
-    /// The tool: iptables or ip6tables.
+    /// The IP version, which selects iptables or ip6tables.
     pub version: Version,
-    /// The table.
+    /// The name of the table.
     pub table: String,
-    /// Rules of base chains, each as it stands behind `-A `.
+    /// Rules of base chains, each in the form that follows `-A `.
     pub rules: Vec<String>,
-    /// Chains to remove.
+    /// The names of the chains to remove.
     pub chains: Vec<String>,
 }
 
-/// Our part of one table.
+/// netlaunch's part of one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Table {
-    /// Our chains and their rules, each as it stands behind `-A CHAIN `.
+    /// netlaunch's chains and their rules, each in the form that follows `-A CHAIN `.
     pub(super) chains: BTreeMap<String, Vec<String>>,
-    /// The jumps to our chains, by the host's chain and ours.
+    /// The jumps to netlaunch's chains, by the host's chain and netlaunch's chain.
     pub(super) jumps: BTreeMap<(String, String), Jump>,
 }
 
-/// How the host's chain jumps to ours.
+/// The jump of a chain of the host to a chain of netlaunch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Jump {
-    /// How many times.
+    /// The number of times that the jump occurs.
     count: usize,
-    /// Whether no rule comes before that could let pass what ours refuse.
+    /// Whether no earlier rule can accept a packet that netlaunch's chain refuses.
     first: bool,
 }
 
 impl Jump {
-    /// As we want it: once, at the head.
+    /// The wanted jump: it occurs once, at the head of the chain.
     pub(super) const HEAD: Jump = Jump { count: 1, first: true };
+
+    /// Returns whether no earlier rule can accept a packet that netlaunch's chain refuses.
+    pub(super) fn is_first(self) -> bool {
+        self.first
+    }
 }
 
-/// Whether a chain is one the host's chains jump to.
+/// Returns whether a chain is a base chain, which the host's chains jump to.
 pub(super) fn is_base(chain: &str) -> bool {
     chain.starts_with("NETLAUNCH_")
 }
 
-/// Whether a base chain is one of the ports' filters. They only refuse, and so stand before those
-/// of networks, which accept.
+/// Returns whether a base chain belongs to the ports' filters. These only refuse packets, so they
+/// must come before the base chains of networks, which accept packets.
 fn is_port_base(chain: &str) -> bool {
     chain.starts_with("NETLAUNCH_PORT_")
 }
 
-/// How `*-restore` declares a chain of ours.
+/// The form in which `*-restore` declares a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// iptables-restore and ip6tables-restore.
     Iptables,
-    /// ebtables-restore. A chain's end goes back to where it was called, which is not what ebtables
-    /// does by itself.
+    /// The form of ebtables-restore. A packet at the end of the chain must return to the calling
+    /// chain, which is not the default of ebtables.
     Ebtables,
 }
 
@@ -87,19 +93,19 @@ impl Dialect {
     }
 }
 
-fn is_ours(chain: &str) -> bool {
+fn is_own_chain(chain: &str) -> bool {
     is_base(chain) || chain.starts_with("nl-")
 }
 
-impl Present {
-    /// Reads the output of `iptables-save` or `ip6tables-save`. Lines that are not about our chains
-    /// are passed over.
+impl TableState {
+    /// Reads the output of `iptables-save` or `ip6tables-save`. Ignores lines that do not concern
+    /// netlaunch's chains, except to find out whether they come before a jump.
     pub fn parse(saved: &str) -> Self {
-        let mut present = Present::default();
+        let mut present = TableState::default();
         let mut table = None;
-        // Chains of the host that a rule of others was seen in.
+        // The host's chains in which a rule of another program came earlier in the listing.
         let mut others = BTreeSet::new();
-        // And chains in which networks' rules were.
+        // The host's chains in which a jump to a network's base chain came earlier in the listing.
         let mut networks = BTreeSet::new();
         for line in saved.lines() {
             if let Some(name) = line.strip_prefix('*') {
@@ -111,7 +117,7 @@ impl Present {
             let Some(name) = &table else { continue };
             if let Some(rest) = line.strip_prefix(':') {
                 let chain = rest.split(' ').next().unwrap_or_default();
-                if is_ours(chain) {
+                if is_own_chain(chain) {
                     let table = present.tables.entry(name.clone()).or_default();
                     table.chains.entry(chain.to_owned()).or_default();
                 }
@@ -122,7 +128,7 @@ impl Present {
                 continue;
             };
             let jump = rule.strip_prefix("-j ").filter(|to| is_base(to));
-            if is_ours(chain) {
+            if is_own_chain(chain) {
                 let table = present.tables.entry(name.clone()).or_default();
                 table.chains.entry(chain.to_owned()).or_default().push(rule.to_owned());
             } else if let Some(to) = jump {
@@ -141,14 +147,14 @@ impl Present {
         present
     }
 
-    /// The input of `iptables-restore --noflush` that makes this state `wanted`; empty where
-    /// nothing is to be done. The rules of others stay, and so does their order.
-    pub fn change_to(&self, wanted: &Present) -> String {
+    /// Returns the input of `iptables-restore --noflush` that makes this state `wanted`; the text
+    /// is empty if the states are equal. Rules of other programs stay in their order.
+    pub fn change_to(&self, wanted: &TableState) -> String {
         self.change_in(wanted, Dialect::Iptables)
     }
 
-    /// The same for the tool that has this dialect.
-    pub(super) fn change_in(&self, wanted: &Present, dialect: Dialect) -> String {
+    /// Returns the same text in the form of this dialect.
+    pub(super) fn change_in(&self, wanted: &TableState, dialect: Dialect) -> String {
         let names: BTreeSet<_> = self.tables.keys().chain(wanted.tables.keys()).collect();
         let none = Table::default();
         let mut text = String::new();
@@ -164,14 +170,53 @@ impl Present {
     }
 }
 
-impl Present {
-    /// Whether this is what became of `before` by a change to `wanted` that was carried out wholly.
-    /// The tools write some rules in other words than ours, so chains count as the wanted ones when
-    /// they have as many rules; a table in which nothing happened does not.
-    pub(super) fn is_result(&self, before: &Present, wanted: &Present, dialect: Dialect) -> bool {
+impl TableState {
+    /// Returns descriptions of the parts of `wanted` that this state lacks. The rules of a base
+    /// chain, which all networks share, are compared word for word; other chains are compared by
+    /// their number of rules.
+    pub(super) fn missing_parts(&self, wanted: &TableState, tool: &str) -> Vec<String> {
+        let mut lacking = Vec::new();
+        for (name, to) in &wanted.tables {
+            let now = self.tables.get(name).cloned().unwrap_or_default();
+            let place = format!("{tool} {name}");
+            for (chain, rules) in &to.chains {
+                let Some(there) = now.chains.get(chain) else {
+                    lacking.push(format!("chain {chain} of {place}"));
+                    continue;
+                };
+                let gone = if is_base(chain) {
+                    rules.iter().filter(|rule| !there.contains(rule)).count()
+                } else {
+                    rules.len().saturating_sub(there.len())
+                };
+                if gone > 0 {
+                    let all = rules.len();
+                    lacking.push(format!("{gone} of {all} rules of chain {chain} of {place}"));
+                }
+            }
+            let jumps = to.jumps.keys().filter(|at| !now.jumps.contains_key(at));
+            lacking.extend(
+                jumps.map(|(host, base_chain)| {
+                    format!("jump from {host} to {base_chain} of {place}")
+                }),
+            );
+        }
+        lacking
+    }
+
+    /// Returns whether this state is the result of a complete change from `before` to `wanted`. The
+    /// tools print some rules in another form than netlaunch writes them, so a chain matches if it
+    /// has the wanted number of rules. A table that should change but is still equal to `before`
+    /// does not match.
+    pub(super) fn is_result(
+        &self,
+        before: &TableState,
+        wanted: &TableState,
+        dialect: Dialect,
+    ) -> bool {
         let names: BTreeSet<_> = before.tables.keys().chain(wanted.tables.keys()).collect();
         names.into_iter().all(|name| {
-            let table = |of: &Present| of.tables.get(name).cloned().unwrap_or_default();
+            let table = |of: &TableState| of.tables.get(name).cloned().unwrap_or_default();
             let (from, to, now) = (table(before), table(wanted), table(self));
             from.change_to(&to, dialect).is_empty() || now != from && now.has_shape_of(&to)
         })
@@ -201,22 +246,24 @@ impl Table {
                 .iter()
                 .any(|(at, jump)| at.0 == host && !is_port_base(&at.1) && new(at, jump))
         };
-        // What comes to stand before the ports' filters puts them behind it: they move up again.
-        let moved = |(host, ours): &(String, String)| is_port_base(ours) && changed_host(host);
+        // A jump that is inserted at the head comes before the ports' filters, so their jumps are
+        // inserted again after it.
+        let moved =
+            |(host, base_chain): &(String, String)| is_port_base(base_chain) && changed_host(host);
         let old_jumps =
             self.jumps.iter().filter(|(at, jump)| wanted.jumps.get(*at) != Some(jump) || moved(at));
         let mut new_jumps: Vec<_> =
             wanted.jumps.iter().filter(|(at, jump)| new(at, jump) || moved(at)).collect();
-        // Each is put at the head, so the last is the first.
-        new_jumps.sort_by_key(|((_, ours), _)| is_port_base(ours));
+        // Each jump is inserted at the head, so the last insertion is the first rule.
+        new_jumps.sort_by_key(|((_, base_chain), _)| is_port_base(base_chain));
         let mut text = String::new();
-        // Naming a chain makes it, or empties the one that is there.
+        // The declaration of a chain creates it, or removes its rules if it exists.
         for name in changed.iter().map(|(name, _)| *name).chain(gone.iter().copied()) {
             let _ = writeln!(text, "{}", dialect.declare(name));
         }
-        for ((host, ours), jump) in old_jumps {
+        for ((host, base_chain), jump) in old_jumps {
             for _ in 0..jump.count {
-                let _ = writeln!(text, "-D {host} -j {ours}");
+                let _ = writeln!(text, "-D {host} -j {base_chain}");
             }
         }
         for (name, rules) in &changed {
@@ -224,9 +271,9 @@ impl Table {
                 let _ = writeln!(text, "-A {name} {rule}");
             }
         }
-        for ((host, ours), jump) in new_jumps {
+        for ((host, base_chain), jump) in new_jumps {
             for _ in 0..jump.count {
-                let _ = writeln!(text, "-I {host} 1 -j {ours}");
+                let _ = writeln!(text, "-I {host} 1 -j {base_chain}");
             }
         }
         for name in gone {
@@ -256,18 +303,18 @@ COMMIT
 
     #[test]
     fn only_what_is_ours_is_seen() {
-        let present = Present::parse(SAVED);
+        let present = TableState::parse(SAVED);
         let table = &present.tables["filter"];
         let names: Vec<_> = table.chains.keys().collect();
         assert_eq!(names, ["NETLAUNCH_FWD", "nl-virbr0-from"]);
         let key = ("FORWARD".to_owned(), "NETLAUNCH_FWD".to_owned());
         assert_eq!(table.jumps[&key], Jump::HEAD);
-        assert_eq!(Present::parse("rubbish\n:NETLAUNCH_X - [0:0]\n"), Present::default());
+        assert_eq!(TableState::parse("rubbish\n:NETLAUNCH_X - [0:0]\n"), TableState::default());
     }
 
     #[test]
     fn nothing_to_do_is_no_text() {
-        let present = Present::parse(SAVED);
+        let present = TableState::parse(SAVED);
         assert_eq!(present.change_to(&present), "");
     }
 
@@ -278,7 +325,7 @@ COMMIT
             "-A FORWARD -j DOCKER-USER\n-A FORWARD -j NETLAUNCH_FWD\n-A FORWARD -j NETLAUNCH_FWD\n",
         );
         assert_eq!(
-            Present::parse(&moved).change_to(&Present::parse(SAVED)),
+            TableState::parse(&moved).change_to(&TableState::parse(SAVED)),
             "*filter\n-D FORWARD -j NETLAUNCH_FWD\n-D FORWARD -j NETLAUNCH_FWD\n\
              -I FORWARD 1 -j NETLAUNCH_FWD\nCOMMIT\n"
         );
@@ -286,24 +333,24 @@ COMMIT
 
     #[test]
     fn a_change_was_carried_out_when_each_table_has_the_wanted_shape() {
-        let none = Present::default();
+        let none = TableState::default();
         let nat = "*nat\n:NETLAUNCH_PRT - [0:0]\n-A POSTROUTING -j NETLAUNCH_PRT\n\
                    -A NETLAUNCH_PRT -s 10.0.0.0/24 -p 6 -j MASQUERADE\nCOMMIT\n";
-        let saved = |text: &str| Present::parse(text);
+        let saved = |text: &str| TableState::parse(text);
         let both = saved(&format!("{SAVED}{nat}"));
-        let is = |now: &Present, before: &Present, wanted: &Present| {
+        let is = |now: &TableState, before: &TableState, wanted: &TableState| {
             now.is_result(before, wanted, Dialect::Iptables)
         };
-        // The tools' own words.
+        // The tool prints a rule in its own form.
         let shown = saved(&format!("{SAVED}{}", nat.replace("-p 6", "-p tcp")));
         assert!(is(&shown, &none, &both));
         assert!(is(&none, &both, &none));
         assert!(!is(&none, &none, &both));
         assert!(!is(&both, &both, &none));
-        // One table of two.
+        // Only one of the two tables was changed.
         assert!(!is(&saved(SAVED), &none, &both));
         assert!(!is(&saved(nat), &both, &none));
-        // A rule exchanged for another.
+        // A rule is replaced by another.
         let other = saved(&SAVED.replace("icmp-port", "icmp-net"));
         assert!(is(&other, &saved(SAVED), &other));
         assert!(!is(&saved(SAVED), &saved(SAVED), &other));
@@ -311,7 +358,7 @@ COMMIT
 
     #[test]
     fn everything_goes_with_its_jump() {
-        let change = Present::parse(SAVED).change_to(&Present::default());
+        let change = TableState::parse(SAVED).change_to(&TableState::default());
         assert_eq!(
             change,
             "*filter\n:NETLAUNCH_FWD - [0:0]\n:nl-virbr0-from - [0:0]\n\

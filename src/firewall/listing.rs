@@ -1,11 +1,15 @@
-//! What rules the host has, of everyone: the tools' listings. Nothing is changed by it.
+//! Lists the host's firewall rules of all programs, by running each tool's list command.
+//!
+//! The tables of legacy iptables are listed as well, because both variants can be in use on one
+//! host. The commands change no rules; a missing tool has no listing.
 
 use super::conflicts::Listings;
+use super::port_iptables::Part;
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
-use crate::rules::Version;
+use crate::firewall::rules::Version;
 
-/// The tools' listings; `None` where a tool is not there.
+/// The listings of the tools; a listing is `None` where the tool is not installed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listed {
     nft: Option<String>,
@@ -16,7 +20,7 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// The listings as [`super::conflicts::find`] reads them.
+    /// Returns the listings in the form that [`super::conflicts::find`] reads.
     pub fn listings(&self) -> Listings<'_> {
         Listings {
             nft: self.nft.as_deref(),
@@ -28,10 +32,12 @@ impl Listed {
     }
 }
 
-/// Runs each tool that is there once. Those of IPv6 only with `ipv6`: a kernel may lack it.
+/// Runs each installed tool once. Runs the IPv6 tools only if `ipv6` is set, since a kernel may
+/// lack IPv6.
 ///
 /// # Errors
-/// A tool's refusal, usually for want of root's rights; or that there is no tool at all.
+/// Returns an error if a tool refuses, usually because the process is not root, or if no tool is
+/// installed.
 pub async fn list(tools: &Tools, ipv6: bool) -> Result<Listed, ToolError> {
     let nft = tools.run(Tool::NftList, &[], "").await;
     let mut listed = Listed::default();
@@ -40,12 +46,9 @@ pub async fn list(tools: &Tools, ipv6: bool) -> Result<Listed, ToolError> {
             continue;
         }
         let saved = present(tools.run(Tool::Save(version), &[], "").await)?;
-        // Where iptables-save is the old one itself, its tables are known already.
+        // If iptables-save is the legacy program, its output has the legacy tables already.
         let old = saved.as_ref().is_some_and(|s| !s.is_empty() && !s.contains("(nf_tables)"));
-        let legacy = match old {
-            true => None,
-            false => present(tools.run(Tool::SaveLegacy(version), &[], "").await)?,
-        };
+        let legacy = if old { None } else { legacy(tools, version).await? };
         match version {
             Version::V4 => (listed.iptables, listed.iptables_legacy) = (saved, legacy),
             Version::V6 => (listed.ip6tables, listed.ip6tables_legacy) = (saved, legacy),
@@ -58,7 +61,32 @@ pub async fn list(tools: &Tools, ipv6: bool) -> Result<Listed, ToolError> {
     Ok(listed)
 }
 
-/// Nothing where the tool is not there.
+/// Returns the tables of legacy iptables; `None` if the tool is not installed or may not read them.
+async fn legacy(tools: &Tools, version: Version) -> Result<Option<String>, ToolError> {
+    match present(tools.run(Tool::SaveLegacy(version), &[], "").await) {
+        Err(error) if hides_legacy_tables(version) => {
+            tracing::warn!(
+                "the tables of the old {} are not known, and left out: {error}",
+                Part::Ip(version).tool()
+            );
+            Ok(None)
+        }
+        listed => listed,
+    }
+}
+
+/// Returns whether the kernel hides the table names of legacy iptables from this process. The file
+/// belongs to root of the first user namespace, so root of another user namespace cannot read it.
+fn hides_legacy_tables(version: Version) -> bool {
+    let file = match version {
+        Version::V4 => "/proc/net/ip_tables_names",
+        Version::V6 => "/proc/net/ip6_tables_names",
+    };
+    let opened = std::fs::File::open(file);
+    opened.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
+/// Returns `None` if the tool is not installed.
 fn present(listing: Result<String, ToolError>) -> Result<Option<String>, ToolError> {
     match listing {
         Err(ToolError::Absent(_)) => Ok(None),

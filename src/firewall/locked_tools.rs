@@ -1,7 +1,8 @@
-//! The tools in the hands of who holds a lock.
+//! The firewall tools, for a process that holds a lock.
 //!
-//! The tools hold it, too, for as long as they run. Were it ours alone, the next command could begin
-//! after we were killed while a tool of ours still changes rules, and be overtaken by it.
+//! Each tool inherits the lock and keeps it until the tool ends. If only netlaunch held the lock, a
+//! kill of netlaunch would release it while a tool still changes rules. The next command could then
+//! start, and the older tool would overwrite its work.
 
 use std::io;
 use std::ops::Deref;
@@ -9,9 +10,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::Tools;
-use crate::flock::Flock;
+use crate::sys::flock::Flock;
 
-/// A lock, held until this is dropped and the last of the tools has ended.
+/// The tools and a lock, which is released when this value is dropped and the last tool has ended.
 #[derive(Debug)]
 pub struct LockedTools {
     tools: Tools,
@@ -19,10 +20,10 @@ pub struct LockedTools {
 }
 
 impl LockedTools {
-    /// `tools` under `lock`.
+    /// Returns `tools` that hold `lock` while they run.
     ///
     /// # Errors
-    /// There are too many open files.
+    /// Returns an error if the process has too many open files.
     pub(crate) fn new(tools: &Tools, lock: Flock<OwnedFd>) -> io::Result<Self> {
         Ok(LockedTools { tools: tools.holding(Arc::new(lock.try_clone()?)), _lock: lock })
     }

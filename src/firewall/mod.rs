@@ -1,49 +1,62 @@
-//! The host's firewall, through nftables or iptables.
+//! Adds rules to the host's firewall and removes them, through nftables or iptables.
 //!
-//! [`crate::rules`] says what is wanted. [`render_nft`] and [`render_iptables`] turn it into text
-//! for one tool, without running anything; [`transact`] hands the text over, as one transaction
-//! that is done wholly or not at all. What it returns, [`Recorded`], is all that removal needs, so
-//! that a later netlaunch can remove what an earlier one added. [`choose`] finds out which
-//! [`Backend`] works here, and [`conflicts`] looks for rules of others that stop guests' traffic.
-//! Where firewalld runs, [`Firewalld`] has it let bridges through.
+//! [`crate::firewall::rules`] describes the rules as values. [`choose`] finds the
+//! [`FirewallBackend`] that works on this host. [`render_nft`] and [`render_iptables`] turn the
+//! rules into text for one tool, without running a program. [`transact`] gives the text to the tool
+//! as one transaction: the tool carries out all of it or none of it. [`transact`] returns a
+//! [`RemovalRecord`], which contains all that a removal needs, so that a later version of netlaunch
+//! can remove the rules that an earlier version added. [`conflicts`] looks for rules of other
+//! programs that stop the guests' traffic. Where firewalld runs, [`Firewalld`] makes it let bridges
+//! through.
 //!
-//! Rules of others are never changed. Whoever calls [`transact`] keeps other netlaunch processes
-//! from doing so at the same time, and says whether owners it does not name have rules: nft cannot
-//! be asked in the same process that it is told.
+//! netlaunch never changes rules of other programs. The caller of [`transact`] holds a lock against
+//! other netlaunch processes, and says whether owners that the transaction does not name have
+//! rules: one nft process cannot both list rules and change them.
 
 mod apply;
 mod backend;
 mod commit;
 mod firewalld;
 mod iptables_change;
+mod iptables_shape;
 mod iptables_state;
 mod listing;
-mod locked;
+mod locked_tools;
+pub mod nft_dump;
 mod nft_kernel;
+mod no_usable_backend;
+mod own_rules;
 mod port_apply;
 mod port_change;
 mod port_counters;
 mod port_error;
-mod recorded;
+mod port_present;
+mod removal_record;
 mod tool_error;
 mod tools;
 
 pub mod conflicts;
+pub mod dbus;
 pub mod port_iptables;
 pub mod port_limits;
 pub mod port_nft;
 pub mod render_iptables;
 pub mod render_nft;
+pub mod rules;
 
-pub use apply::{ApplyError, Script, Transaction, scripts, transact};
-pub use backend::{Backend, BackendError, NoBackend, choose, usable};
+pub use apply::{ApplyError, Script, Transaction, scripts, transact, transact_reading};
+pub use backend::{BackendError, FirewallBackend, NoBackend, choose, usable};
 pub use firewalld::{Event, Firewalld, FirewalldError, Watch, ZoneChange};
-pub use iptables_state::{Present, TableRemoval};
+pub use iptables_shape::Shape;
+pub use iptables_state::{TableRemoval, TableState};
 pub use listing::{Listed, list};
-pub use locked::LockedTools;
-pub use port_apply::{PortFilter, PortPlan, PortRecorded};
+pub use locked_tools::LockedTools;
+pub use no_usable_backend::NoUsableBackend;
+pub use own_rules::{OwnRules, OwnRulesError};
+pub use port_apply::{PortFilter, PortPlan, PortRecord};
 pub use port_counters::{Count, Counters, PathCounts, PortCounts};
 pub use port_error::{PortError, Unwritable};
-pub use recorded::Recorded;
+pub use port_present::{PortRulesState, RulesState};
+pub use removal_record::RemovalRecord;
 pub use tool_error::{Effect, ToolError};
 pub use tools::Tools;

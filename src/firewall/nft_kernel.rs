@@ -21,16 +21,16 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 use rand::RngExt;
 
-/// The set with the marks of the last transactions.
+/// The name of the set that contains the marks of recent transactions.
 const SET: &str = "transactions";
-/// How long a mark stays. The question is asked within seconds: a tool has 30 s.
+/// The lifetime of a mark. netlaunch asks for the mark within seconds, since a tool has 30 s.
 const LIFETIME: Duration = Duration::from_secs(120);
-/// How long the kernel may take for an answer; it usually gives one before the send returns.
+/// The time limit for the kernel's answer; the kernel usually answers before the send returns.
 const PATIENCE: TimeVal = TimeVal::new(5, 0);
-/// How often a question is asked whose answer was lost.
+/// The number of attempts at a question whose answer was lost.
 const ATTEMPTS: usize = 3;
 /// The length of a netlink message's header.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 
 // Attributes of linux/netfilter/nf_tables.h.
 const NFTA_TABLE_NAME: u16 = 1;
@@ -53,8 +53,8 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// The proof that this text was committed, and the text with its mark; `None` for a text
-    /// that does not begin with one of our tables.
+    /// Returns the proof for this text and the text with its mark; `None` if the text does not
+    /// begin with a table of netlaunch.
     pub(super) fn of(text: &str) -> Option<(Self, String)> {
         let table = text.lines().next()?.strip_prefix("add table ")?;
         let (family, name) = table.split_once(' ')?;
@@ -78,13 +78,14 @@ impl Proof {
         Some((Proof { family, table: name.to_owned(), mark }, text.to_owned() + &lines))
     }
 
-    /// Takes the mark away. A failure leaves it for as long as it lives, and is nothing to report.
+    /// Removes the mark. After a failure the mark stays until its lifetime ends, which does no
+    /// harm.
     pub(super) fn clear(&self) {
         let Some(mark) = self.mark else { return };
         let element = elements(libc::NFT_MSG_DELSETELEM, self.family, &self.table, mark, 0);
         let name =
             [attribute(NFTA_SET_TABLE, &text(&self.table)), attribute(NFTA_SET_NAME, &text(SET))];
-        // With NLM_F_NONREC the kernel keeps a set that has the marks of others.
+        // With NLM_F_NONREC the kernel keeps a set that contains marks of other transactions.
         let kept = libc::NLM_F_NONREC as u16;
         let set = request(libc::NFT_MSG_DELSET, self.family, &name.concat(), kept);
         for message in [element, set] {
@@ -95,10 +96,10 @@ impl Proof {
         }
     }
 
-    /// Whether the kernel has committed the transaction.
+    /// Returns whether the kernel has committed the transaction.
     ///
     /// # Errors
-    /// The kernel gave no answer.
+    /// Returns an error if the kernel did not answer.
     pub(super) fn is_committed(&self) -> io::Result<bool> {
         match self.mark {
             Some(mark) => is_there(&element(self.family, &self.table, mark)),
@@ -107,15 +108,15 @@ impl Proof {
     }
 }
 
-/// Whether there is a table of the bridge family of this name.
+/// Returns whether the bridge family has a table of this name.
 ///
 /// # Errors
-/// The kernel gave no answer.
+/// Returns an error if the kernel did not answer.
 pub(super) fn has_bridge_table(name: &str) -> io::Result<bool> {
     is_there(&table(libc::NFPROTO_BRIDGE as u8, name))
 }
 
-/// Asks the kernel for one thing.
+/// Asks the kernel whether one object exists.
 fn is_there(message: &[u8]) -> io::Result<bool> {
     let mut asked = ask(message);
     for _ in 1..ATTEMPTS {
@@ -127,14 +128,14 @@ fn is_there(message: &[u8]) -> io::Result<bool> {
     asked
 }
 
-fn open() -> io::Result<OwnedFd> {
+pub(super) fn open() -> io::Result<OwnedFd> {
     let (kind, flags) = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
     let socket = socket(AddressFamily::Netlink, kind, flags, SockProtocol::NetlinkNetFilter)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &PATIENCE)?;
     Ok(socket)
 }
 
-fn send(socket: &OwnedFd, message: &[u8]) -> io::Result<()> {
+pub(super) fn send(socket: &OwnedFd, message: &[u8]) -> io::Result<()> {
     let kernel = NetlinkAddr::new(0, 0);
     let parts = [IoSlice::new(message)];
     let sent = sendmsg(socket.as_raw_fd(), &parts, &[], MsgFlags::empty(), Some(&kernel))?;
@@ -151,7 +152,8 @@ fn ask(message: &[u8]) -> io::Result<bool> {
     send(&socket, message)?;
     match acknowledgement(&socket)? {
         0 => Ok(true),
-        // EPERM: nft has no more rights than we have. EINVAL: the kernel has no nf_tables.
+        // EPERM: nft has the same rights as netlaunch, so nft failed as well. EINVAL: the kernel
+        // has no nf_tables.
         libc::ENOENT | libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP | libc::EAFNOSUPPORT => {
             Ok(false)
         }
@@ -159,8 +161,8 @@ fn ask(message: &[u8]) -> io::Result<bool> {
     }
 }
 
-/// The error number in the kernel's acknowledgement, which comes after what was asked for; 0 is
-/// none.
+/// Returns the error number in the kernel's acknowledgement, which follows the requested object; 0
+/// means no error.
 fn acknowledgement(socket: &OwnedFd) -> io::Result<i32> {
     let mut buffer = vec![0; 32 * 1024];
     loop {
@@ -182,16 +184,16 @@ fn acknowledgement(socket: &OwnedFd) -> io::Result<i32> {
     }
 }
 
-/// The first netlink message of a datagram, and what follows it.
-fn first_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Returns the first netlink message of a datagram, and the bytes after it.
+pub(super) fn first_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
     let length = usize::try_from(length).ok().filter(|length| *length >= HEADER)?;
     let message = bytes.get(..length)?;
     Some((message, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-/// The error number of an `NLMSG_ERROR`, without its sign.
-fn error_number(message: &[u8]) -> Option<i32> {
+/// Returns the error number of an `NLMSG_ERROR`, without its sign.
+pub(super) fn error_number(message: &[u8]) -> Option<i32> {
     let kind = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);
     if i32::from(kind) != libc::NLMSG_ERROR {
         return None;
@@ -200,18 +202,18 @@ fn error_number(message: &[u8]) -> Option<i32> {
     Some(number.saturating_neg())
 }
 
-/// `NFT_MSG_GETTABLE`.
+/// Returns an `NFT_MSG_GETTABLE` request.
 fn table(family: u8, name: &str) -> Vec<u8> {
     let name = attribute(NFTA_TABLE_NAME, &text(name));
     request(libc::NFT_MSG_GETTABLE, family, &name, libc::NLM_F_ACK as u16)
 }
 
-/// `NFT_MSG_GETSETELEM` of one mark.
+/// Returns an `NFT_MSG_GETSETELEM` request for one mark.
 fn element(family: u8, table: &str, mark: u32) -> Vec<u8> {
     elements(libc::NFT_MSG_GETSETELEM, family, table, mark, libc::NLM_F_ACK as u16)
 }
 
-/// A request about one mark.
+/// Returns a request about one mark.
 fn elements(kind: libc::c_int, family: u8, table: &str, mark: u32, flags: u16) -> Vec<u8> {
     let nested = |kind, inner: &[u8]| attribute(kind | libc::NLA_F_NESTED as u16, inner);
     let value = attribute(NFTA_DATA_VALUE, &mark.to_ne_bytes());
@@ -225,14 +227,14 @@ fn elements(kind: libc::c_int, family: u8, table: &str, mark: u32, flags: u16) -
     request(kind, family, &attributes.concat(), flags)
 }
 
-/// A change, as the batch that nf_tables takes changes in.
+/// Returns a change in the form of a batch, which nf_tables needs for changes.
 fn batch(change: &[u8]) -> Vec<u8> {
     let edge = |kind| message(kind, 0, (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes(), &[], 0);
     [&edge(libc::NFNL_MSG_BATCH_BEGIN), change, &edge(libc::NFNL_MSG_BATCH_END)].concat()
 }
 
-/// A request of nf_tables.
-fn request(kind: libc::c_int, family: u8, attributes: &[u8], flags: u16) -> Vec<u8> {
+/// Returns a request of nf_tables.
+pub(super) fn request(kind: libc::c_int, family: u8, attributes: &[u8], flags: u16) -> Vec<u8> {
     message((libc::NFNL_SUBSYS_NFTABLES << 8) | kind, family, [0, 0], attributes, flags)
 }
 
@@ -248,7 +250,7 @@ fn message(
     message.extend(length.to_ne_bytes());
     message.extend((kind as u16).to_ne_bytes());
     message.extend((libc::NLM_F_REQUEST as u16 | flags).to_ne_bytes());
-    // Its number, and the sender's: the socket is for this one message.
+    // The sequence number and the port id stay 0, since the socket is used for this message only.
     message.extend([0; 8]);
     // struct nfgenmsg: family, version, resource.
     message.extend([family, 0, resource[0], resource[1]]);
@@ -256,12 +258,12 @@ fn message(
     message
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub(super) fn text(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
 }
 
-/// An attribute, padded to four bytes.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+/// Returns an attribute, padded to four bytes.
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = 4 + value.len();
     let mut bytes = Vec::new();
     bytes.extend((length as u16).to_ne_bytes());
@@ -290,8 +292,8 @@ mod tests {
         assert_eq!(Proof::of(""), None);
     }
 
-    /// The bytes that `nft get element ip netlaunch_network changes { 0x12345678 }` sent, as strace
-    /// showed them.
+    /// The expected bytes are those that `nft get element ip netlaunch_network changes { 0x12345678
+    /// }` sent, as strace showed them.
     #[test]
     fn the_question_is_the_one_that_nft_asks() {
         let message = element(2, "netlaunch_network", 0x1234_5678);

@@ -1,128 +1,182 @@
-//! Handing ports' filters to the tools: any number of ports, each with its backend, in one
+//! Gives the filters of ports to the tools: any number of ports, each with its own backend, in one
 //! transaction.
 //!
-//! nft takes its part whole or not at all, in one process. For iptables the three tools each take a
-//! part, and what they held before is brought back when one fails. Between the parts a frame could
-//! pass that neither the old filter nor the new one lets through (the old one refuses it in the
-//! second stage, the new one in the first); so ports that already had a filter are closed until
-//! all parts are done. A port that changes its backend has the new filter before the old one goes.
+//! nft carries out all of its part or none of it, in one process. For iptables each of the three
+//! tools carries out a part, and the earlier state is restored when a part fails. Between the
+//! parts, a frame could pass that both the old and the new filter refuse (the old one in the second
+//! stage, the new one in the first). So a port that already had a filter is closed until all parts
+//! are done. A port that changes its backend gets the new filter before the old one is removed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::backend::Backend;
+use super::backend::FirewallBackend;
 use super::commit::commit;
-use super::iptables_state::Present;
-use super::port_change::{self, pair, with};
+use super::iptables_shape::Shape;
+use super::iptables_state::TableState;
+use super::port_change::{self, table_tools, with};
 use super::port_error::{PortError, Unwritable};
 use super::port_iptables::{self, Part, PortTables};
-use super::port_nft::{self, Attempt, Extras, Families, PortObjects, PortText};
+use super::port_nft::{
+    self, Attempt, Extras, Families, MissingKernelFeature, PortObjects, PortText, missing_feature,
+};
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
 use super::{Script, apply, nft_kernel};
-use crate::rules::port::{PortRules, PortVerdict};
+use crate::firewall::rules::port::{PortRules, PortVerdict};
 use crate::types::InterfaceName;
 
-/// What a port is to have.
+/// The filter that a port gets.
 #[derive(Debug, Clone)]
 pub struct PortFilter {
     /// The interface's number.
     pub index: u32,
     /// The interface's name.
     pub port: InterfaceName,
-    /// Its rules; ports with the same share them.
+    /// The rules of the port; ports with the same rules share the value.
     pub rules: Arc<PortRules>,
-    /// The backend that carries them out.
-    pub backend: Backend,
+    /// The backend that carries out the rules.
+    pub backend: FirewallBackend,
 }
 
-/// What a port's status keeps, so that exactly what was added can be removed.
+/// The record of a port's rules in its status file, which removal uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "backend", rename_all = "lowercase")]
-pub enum PortRecorded {
-    /// By nft.
+pub enum PortRecord {
+    /// The rules were added by nft.
     Nftables(PortObjects),
-    /// By ebtables, iptables and ip6tables: all chains of this number.
+    /// The rules were added by ebtables, iptables and ip6tables; removal removes all chains of this
+    /// number.
     Iptables {
         /// The interface's number.
         index: u32,
         /// The interface's name.
         port: InterfaceName,
-        /// The tools that have something of it.
+        /// The tools that have chains of the port.
         parts: Vec<Part>,
+        /// The chains and jumps in the tables of each tool. Empty in the records of earlier
+        /// versions.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        shapes: Vec<(Part, Shape)>,
     },
 }
 
-impl PortRecorded {
-    /// The interface's number.
+impl PortRecord {
+    /// Returns the interface's number.
     pub fn index(&self) -> u32 {
         match self {
-            PortRecorded::Nftables(objects) => objects.index,
-            PortRecorded::Iptables { index, .. } => *index,
+            PortRecord::Nftables(objects) => objects.index,
+            PortRecord::Iptables { index, .. } => *index,
         }
     }
 
-    /// The backend that added it and removes it.
-    pub fn backend(&self) -> Backend {
+    /// Returns whether both records name the same objects. The numbers of rules may differ.
+    pub fn has_objects_of(&self, other: &PortRecord) -> bool {
+        let bare = |recorded: &PortRecord| {
+            let mut bare = recorded.clone();
+            match &mut bare {
+                PortRecord::Nftables(objects) => {
+                    objects.rules.clear();
+                    objects.ingress.iter_mut().for_each(|ingress| ingress.rules.clear());
+                }
+                PortRecord::Iptables { shapes, .. } => shapes.clear(),
+            }
+            bare
+        };
+        bare(self) == bare(other)
+    }
+
+    /// Returns whether iptables or ip6tables has chains of the port.
+    pub fn has_packet_rules(&self) -> bool {
         match self {
-            PortRecorded::Nftables(_) => Backend::Nftables,
-            PortRecorded::Iptables { .. } => Backend::Iptables,
+            PortRecord::Nftables(_) => false,
+            PortRecord::Iptables { parts, .. } => {
+                parts.iter().any(|part| matches!(part, Part::Ip(_)))
+            }
+        }
+    }
+
+    /// Returns whether a rule refers to the port by its name, and so does not see the frames of a
+    /// port that was renamed. The rules of nftables' bridge table use the interface's number. The
+    /// hook for link-local frames uses the name, and Linux 6.16 and later remove it from a renamed
+    /// interface.
+    pub fn knows_the_name(&self) -> bool {
+        match self {
+            PortRecord::Nftables(objects) => objects.ingress.is_some(),
+            PortRecord::Iptables { .. } => true,
+        }
+    }
+
+    /// Returns the backend that added the rules and that removes them.
+    pub fn backend(&self) -> FirewallBackend {
+        match self {
+            PortRecord::Nftables(_) => FirewallBackend::Nftables,
+            PortRecord::Iptables { .. } => FirewallBackend::Iptables,
         }
     }
 }
 
-/// Ports' filters, rendered and ready to be applied.
+/// The rendered filters of ports.
 #[derive(Debug)]
 pub struct PortPlan {
     texts: Vec<PortText>,
-    /// The same without ICMP answers, for kernels that have none in the bridge family.
+    /// The same texts without ICMP answers, for kernels that cannot reject in the bridge family.
     silent: Option<Vec<PortText>>,
     tables: Vec<PortTables>,
-    recorded: Vec<PortRecorded>,
+    recorded: Vec<PortRecord>,
 }
 
 impl PortPlan {
     /// Renders the filters of ports.
     ///
     /// # Errors
-    /// [`Unwritable`] when a backend has no words for a rule.
+    /// Returns [`Unwritable`] if a backend cannot express a rule.
     pub fn new(filters: &[PortFilter], extras: Extras) -> Result<Self, Unwritable> {
-        fn of_port(filter: &PortFilter) -> impl Fn(PortError) -> Unwritable {
-            |error| Unwritable { port: filter.port.clone(), error }
+        fn of_port<E: Into<PortError>>(filter: &PortFilter) -> impl Fn(E) -> Unwritable {
+            |error| Unwritable { port: filter.port.clone(), error: error.into() }
         }
         let mut plan = PortPlan { texts: vec![], silent: None, tables: vec![], recorded: vec![] };
         let of = |backend| filters.iter().filter(move |filter| filter.backend == backend);
         let rendered = |extras| {
-            of(Backend::Nftables)
+            of(FirewallBackend::Nftables)
                 .map(|filter| {
                     let text = port_nft::port(filter.index, &filter.port, &filter.rules, extras);
-                    text.map_err(PortError::from).map_err(of_port(filter))
+                    text.map_err(of_port(filter))
                 })
                 .collect::<Result<Vec<_>, Unwritable>>()
         };
         plan.texts = rendered(extras)?;
-        let refuses = of(Backend::Nftables).any(|filter| {
+        let refuses = of(FirewallBackend::Nftables).any(|filter| {
             filter.rules.from_guest.packets.iter().any(|r| r.verdict == PortVerdict::Reject)
         });
         if refuses && extras.reject {
             plan.silent = Some(rendered(Extras { reject: false, ..extras })?);
         }
-        for filter in of(Backend::Iptables) {
+        for filter in of(FirewallBackend::Iptables) {
             let tables = port_iptables::port(filter.index, &filter.port, &filter.rules);
-            plan.tables.push(tables.map_err(PortError::from).map_err(of_port(filter))?);
+            plan.tables.push(tables.map_err(of_port(filter))?);
         }
         let (mut texts, mut tables) = (plan.texts.iter(), plan.tables.iter());
         for filter in filters {
             let recorded = match filter.backend {
-                Backend::Nftables => {
-                    texts.next().map(|text| PortRecorded::Nftables(text.objects.clone()))
+                FirewallBackend::Nftables => {
+                    texts.next().map(|text| PortRecord::Nftables(text.objects.clone()))
                 }
-                Backend::Iptables => tables.next().map(|tables| PortRecorded::Iptables {
-                    index: filter.index,
-                    port: filter.port.clone(),
-                    parts: Part::ALL.into_iter().filter(|part| tables.needs(*part)).collect(),
+                FirewallBackend::Iptables => tables.next().map(|tables| {
+                    let needed = Part::ALL.into_iter().filter(|part| tables.needs(*part));
+                    let parts: Vec<Part> = needed.collect();
+                    let shape = |part: &Part| {
+                        let alone = port_iptables::with(TableState::default(), *part, tables);
+                        (*part, Shape::of(&alone))
+                    };
+                    PortRecord::Iptables {
+                        index: filter.index,
+                        port: filter.port.clone(),
+                        shapes: parts.iter().map(shape).collect(),
+                        parts,
+                    }
                 }),
             };
             plan.recorded.extend(recorded);
@@ -130,12 +184,13 @@ impl PortPlan {
         Ok(plan)
     }
 
-    /// What is to be recorded, in the order of the filters.
-    pub fn recorded(&self) -> &[PortRecorded] {
+    /// Returns the records of the ports, in the order of the filters.
+    pub fn recorded(&self) -> &[PortRecord] {
         &self.recorded
     }
 
-    /// What applying it runs on a host where nothing of ours is there yet. Runs nothing.
+    /// Returns the scripts that apply the filters on a host without rules of netlaunch. Runs no
+    /// program.
     pub fn scripts(&self) -> Vec<Script> {
         let mut scripts = Vec::new();
         if !self.texts.is_empty() {
@@ -143,20 +198,22 @@ impl PortPlan {
             scripts.push(apply::script(Tool::Nft, port_nft::change(&[], &all, Families::All)));
         }
         for part in Part::ALL {
-            let nothing = Present::default();
-            let text = nothing
-                .change_in(&with(Present::default(), part, &self.tables), pair(part).dialect);
+            let nothing = TableState::default();
+            let text = nothing.change_in(
+                &with(TableState::default(), part, &self.tables),
+                table_tools(part).dialect,
+            );
             if !text.is_empty() {
-                scripts.push(apply::script(pair(part).restore, text));
+                scripts.push(apply::script(table_tools(part).restore, text));
             }
         }
         scripts
     }
 
-    /// Whether nft and the kernel can do its part of it; nothing is changed.
+    /// Checks whether nft and the kernel accept nft's part of the plan, without changing a rule.
     ///
     /// # Errors
-    /// What [`apply`](Self::apply) would fail with.
+    /// Returns the error with which [`apply`](Self::apply) would fail.
     pub async fn check(&self, tools: &Tools) -> Result<(), PortError> {
         if self.texts.is_empty() {
             return Ok(());
@@ -171,36 +228,36 @@ impl PortPlan {
         self.nft(&script, check).await
     }
 
-    /// Puts the filters in force in place of what was recorded; ports that are only recorded lose
-    /// theirs. `others` says whether ports that are not named here have rules of nft's: else its
-    /// table goes with the last of them.
+    /// Replaces the recorded filters with the filters of this plan; a port that is only in `remove`
+    /// loses its filter. `others` says whether ports that are named in neither list have nftables
+    /// rules; if not, nft's table is removed with the last port.
     ///
     /// # Errors
-    /// [`PortError::left_as_before`] says whether everything is as it was; else the caller keeps the
-    /// record of both sides.
+    /// [`PortError::left_as_before`] says whether the rules are as before. If not, the caller keeps
+    /// the records of both the old and the new rules.
     pub async fn apply(
         &self,
         tools: &Tools,
-        remove: &[PortRecorded],
+        remove: &[PortRecord],
         others: bool,
     ) -> Result<(), PortError> {
         let old: Vec<&PortObjects> = remove
             .iter()
             .filter_map(|recorded| match recorded {
-                PortRecorded::Nftables(objects) => Some(objects),
-                PortRecorded::Iptables { .. } => None,
+                PortRecord::Nftables(objects) => Some(objects),
+                PortRecord::Iptables { .. } => None,
             })
             .collect();
-        // Ports that go from iptables to nft keep their old rules until the new ones are there.
+        // A port that changes from iptables to nft keeps its old rules until the new ones exist.
         let to_nft: BTreeSet<u32> = self.texts.iter().map(|text| text.objects.index).collect();
-        let moves = |recorded: &PortRecorded| {
-            recorded.backend() == Backend::Iptables && to_nft.contains(&recorded.index())
+        let moves = |recorded: &PortRecord| {
+            recorded.backend() == FirewallBackend::Iptables && to_nft.contains(&recorded.index())
         };
         let (later, now): (Vec<_>, Vec<_>) = remove.iter().partition(|recorded| moves(recorded));
         let done = port_change::change(tools, &now, &self.tables).await?;
         if let Err(error) = self.run_nft(tools, &old, others).await {
             return Err(match error {
-                // Rules of both sides, and a record of both, are better than of none.
+                // Rules of both backends with a record of both are better than no rules.
                 error @ PortError::Unknown { .. } => error,
                 error => port_change::undo(tools, &done, error).await,
             });
@@ -208,7 +265,7 @@ impl PortPlan {
         if later.is_empty() {
             return Ok(());
         }
-        // nft has the new rules by now, and the old ones that they replaced are gone.
+        // nft has committed the new rules, and the rules that they replaced are gone.
         port_change::change(tools, &later, &[]).await.map(drop).map_err(PortError::after_another)
     }
 
@@ -222,18 +279,20 @@ impl PortPlan {
             return Ok(());
         }
         let last = self.texts.is_empty() && !others && !holds_more(tools, old).await?;
-        let text = |texts: &[PortText], families| match last {
-            true => port_nft::remove_tables(families),
-            false => port_nft::change(old, &texts.iter().collect::<Vec<_>>(), families),
+        let text = |texts: &[PortText], families| {
+            if last {
+                return port_nft::remove_tables(families);
+            }
+            port_nft::change(old, &texts.iter().collect::<Vec<_>>(), families)
         };
         self.nft(&text, |text| async move { Ok(commit(tools, &text).await?) }).await
     }
 
-    /// Has `run` run nft on what `script` makes of the ports. If the kernel lacks something that the
-    /// filters can do without ([`Attempt::adapt`]), nft runs again without that.
+    /// Gives the script of the ports to `run`, which runs nft. If the kernel lacks a feature that
+    /// the filters can do without ([`Attempt::adapt`]), nft runs again without that feature.
     async fn nft<R: Future<Output = Result<(), PortError>>>(
         &self,
-        script: &dyn Fn(&[PortText], Families) -> String,
+        script: &(dyn Fn(&[PortText], Families) -> String + Sync),
         run: impl Fn(String) -> R,
     ) -> Result<(), PortError> {
         let mut attempt = Attempt::new(&self.texts, self.silent.as_ref());
@@ -244,30 +303,32 @@ impl PortPlan {
                 return Err(error);
             };
             if !attempt.adapt(line, said) {
-                let needs_ct = ["ct state", "ct count", "ct direction"];
-                return match needs_ct.iter().any(|ct| line.contains(ct)) {
-                    true => Err(PortError::NoConntrack),
-                    false => Err(error),
-                };
+                return Err(match missing_feature(line, said) {
+                    Some(MissingKernelFeature::BridgeConntrack) => PortError::NoConntrack,
+                    Some(MissingKernelFeature::Other(what, option)) => {
+                        PortError::MissingFeature { what, option }
+                    }
+                    None => error,
+                });
             }
         }
     }
 }
 
-/// Whether the table holds other ports than these: those of another state directory.
+/// Returns whether the table contains ports other than these, such as those of another state
+/// directory. If nft refuses or is too slow, the answer is yes, so that the table stays.
 ///
 /// # Errors
-/// The question was not asked, so that an empty table could stay. If nft cannot answer it, the table
-/// is taken to hold others and stays.
+/// Returns the error if nft could not be run to its end.
 async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> Result<bool, PortError> {
     let question = port_nft::question();
     let question: Vec<&str> = question.iter().map(String::as_str).collect();
-    let ours: BTreeSet<u32> = ports.iter().map(|objects| objects.index).collect();
+    let named: BTreeSet<u32> = ports.iter().map(|objects| objects.index).collect();
     let error = match tools.run(Tool::NftAsk, &question, "").await {
-        Ok(listing) => return Ok(!port_nft::held(&listing).is_subset(&ours)),
+        Ok(listing) => return Ok(!port_nft::listed_ports(&listing).is_subset(&named)),
         Err(error) => error,
     };
-    // Without a table no port is in it: another program flushed the rules.
+    // If the table does not exist, it contains no port: another program has flushed the rules.
     if let Ok(false) = nft_kernel::has_bridge_table(port_nft::TABLE) {
         return Ok(false);
     }

@@ -1,50 +1,51 @@
-//! Changing the tables of ebtables, iptables and ip6tables for ports, as one change that is undone
+//! Changes the tables of ebtables, iptables and ip6tables for ports as one change, with a rollback
 //! when a part of it fails.
 //!
-//! Between the parts a frame could pass that neither the old filter nor the new one lets through.
-//! So ebtables closes ports that already had a filter until all parts are done.
+//! Between the parts, a frame could pass that both the old and the new filter refuse. So ebtables
+//! closes ports that already had a filter until all parts are done.
 
 use std::collections::BTreeSet;
 
-use super::iptables_change::Pair;
-use super::iptables_state::Present;
-use super::port_apply::PortRecorded;
+use super::iptables_change::TableTools;
+use super::iptables_state::TableState;
+use super::port_apply::PortRecord;
 use super::port_error::PortError;
 use super::port_iptables::{self, Part, PortTables};
 use super::tools::Tools;
 use crate::types::InterfaceName;
 
-/// The tools of a part.
-pub(super) fn pair(part: Part) -> Pair {
+/// Returns the tools of a part.
+pub(super) fn table_tools(part: Part) -> TableTools {
     match part {
-        Part::Ethernet => Pair::ETHERNET,
-        Part::Ip(version) => Pair::ip(version),
+        Part::Ethernet => TableTools::ETHERNET,
+        Part::Ip(version) => TableTools::ip(version),
     }
 }
 
-/// The state of a part with the chains of these ports.
-pub(super) fn with(present: Present, part: Part, ports: &[PortTables]) -> Present {
+/// Returns the state of a part with the chains of these ports added.
+pub(super) fn with(present: TableState, part: Part, ports: &[PortTables]) -> TableState {
     ports.iter().fold(present, |present, port| port_iptables::with(present, part, port))
 }
 
-/// A part that is to change: its state of before and the wanted one.
-type Change = (Part, Present, Present);
+/// A part that changes: the part, its state from before and the wanted state.
+type PartChange = (Part, TableState, TableState);
 
-/// Removes and adds ports' chains; returns the states of before.
+/// Removes and adds the chains of ports; returns the states from before.
 ///
 /// # Errors
-/// Everything is as it was before, or [`PortError::HalfDone`].
+/// After [`PortError::HalfDone`] the tables are partly changed. After any other error they are as
+/// before.
 pub(super) async fn change(
     tools: &Tools,
-    remove: &[&PortRecorded],
+    remove: &[&PortRecord],
     add: &[PortTables],
-) -> Result<Vec<(Part, Present)>, PortError> {
+) -> Result<Vec<(Part, TableState)>, PortError> {
     let mut changes = changes(tools, remove, add).await?;
     let added: BTreeSet<u32> = add.iter().map(|port| port.index).collect();
     let replaced: Vec<(u32, &InterfaceName)> = remove
         .iter()
         .filter_map(|recorded| match recorded {
-            PortRecorded::Iptables { index, port, .. } if added.contains(index) => {
+            PortRecord::Iptables { index, port, .. } if added.contains(index) => {
                 Some((*index, port))
             }
             _ => None,
@@ -55,14 +56,14 @@ pub(super) async fn change(
     if close {
         let before = match changes.iter().find(|(part, ..)| *part == Part::Ethernet) {
             Some((_, before, _)) => before.clone(),
-            None => Pair::ETHERNET.present(tools).await?,
+            None => TableTools::ETHERNET.present(tools).await?,
         };
         let closed = port_iptables::closed(&before, replaced.iter().copied());
         done.push((Part::Ethernet, before.clone()));
-        if let Err(error) = Pair::ETHERNET.change(tools, &before, &closed).await {
+        if let Err(error) = TableTools::ETHERNET.change(tools, &before, &closed).await {
             return Err(undo(tools, &done, error.into()).await);
         }
-        // Opened again when the other parts are done.
+        // The last step replaces the closed state, when the other parts are done.
         let wanted = match changes.iter().position(|(part, ..)| *part == Part::Ethernet) {
             Some(at) => changes.remove(at).2,
             None => before,
@@ -73,31 +74,32 @@ pub(super) async fn change(
         if !done.iter().any(|(other, _)| *other == part) {
             done.push((part, before.clone()));
         }
-        if let Err(error) = pair(part).change(tools, &before, &wanted).await {
+        if let Err(error) = table_tools(part).change(tools, &before, &wanted).await {
             return Err(undo(tools, &done, error.into()).await);
         }
     }
     Ok(done)
 }
 
-/// The parts in which something is to change.
+/// Returns the parts whose tables change.
 async fn changes(
     tools: &Tools,
-    remove: &[&PortRecorded],
+    remove: &[&PortRecord],
     add: &[PortTables],
-) -> Result<Vec<Change>, PortError> {
+) -> Result<Vec<PartChange>, PortError> {
     let mut changes = Vec::new();
     for part in Part::ALL {
-        // An interrupted change may have left any port closed.
-        let had = |recorded: &&PortRecorded| match recorded {
-            PortRecorded::Iptables { parts, .. } => part == Part::Ethernet || parts.contains(&part),
-            PortRecorded::Nftables(_) => false,
+        // An interrupted change may have left any port closed in ebtables, so that part always
+        // counts.
+        let had = |recorded: &&PortRecord| match recorded {
+            PortRecord::Iptables { parts, .. } => part == Part::Ethernet || parts.contains(&part),
+            PortRecord::Nftables(_) => false,
         };
         if !remove.iter().any(had) && !add.iter().any(|port| port.needs(part)) {
             continue;
         }
-        let before = pair(part).present(tools).await?;
-        // Chains of an added number that were not recorded are from an interrupted start.
+        let before = table_tools(part).present(tools).await?;
+        // If chains of an added number were not recorded, an interrupted start left them.
         let old = remove.iter().map(|recorded| recorded.index());
         let old = old.chain(add.iter().map(|port| port.index)).collect();
         let rest = port_iptables::without(before.clone(), part, &old);
@@ -109,11 +111,15 @@ async fn changes(
     Ok(changes)
 }
 
-/// Brings back the states of before, the first part last, because of `error`.
-pub(super) async fn undo(tools: &Tools, done: &[(Part, Present)], error: PortError) -> PortError {
+/// Restores the states from before, in reverse order, because of `error`.
+pub(super) async fn undo(
+    tools: &Tools,
+    done: &[(Part, TableState)],
+    error: PortError,
+) -> PortError {
     let mut failed = Vec::new();
     for (part, before) in done.iter().rev() {
-        failed.extend(pair(*part).bring_back(tools, before).await.err());
+        failed.extend(table_tools(*part).bring_back(tools, before).await.err());
     }
     match error {
         PortError::Tool(error) if !failed.is_empty() => PortError::HalfDone { error, undo: failed },

@@ -1,13 +1,13 @@
-//! What ports' filters let through and dropped, as nft counted it.
+//! The numbers of frames that the filters of ports let through and dropped, as nft counts them.
 //!
 //! A port whose filter was bound with `enable_counters` has four named counters in nft's table
-//! ([`super::port_nft`]). All of them are read by one `nft`, and what it prints is read leniently:
-//! the form of nft's listings is not the same in all its versions, and a count that is not
-//! understood is better not shown than a reason to fail.
+//! ([`super::port_nft`]). One nft process reads the counters of all ports in one family. The parser
+//! is lenient, because the form of nft's listings differs between versions: a counter that
+//! netlaunch cannot read is left out and does not cause an error.
 //!
-//! iptables' rules count, too, but a frame passes up to three tools there, each with rules of its
-//! own, and which of them dropped it cannot be told from the sums. So ports of that backend have no
-//! such numbers.
+//! The rules of iptables count as well, but a frame passes up to three tools, each with rules of
+//! its own. The sums do not say which tool dropped a frame, so ports of that backend have no such
+//! numbers.
 
 use std::collections::BTreeMap;
 
@@ -17,71 +17,73 @@ use super::port_nft::{PortObjects, TABLE};
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
 
-/// What one counter counted.
+/// The value of one counter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Count {
-    /// Frames.
+    /// The number of frames.
     pub frames: u64,
-    /// Their bytes, as nft counts them: in the bridge family without the Ethernet header.
+    /// The number of bytes, as nft counts them: in the bridge family without the Ethernet header.
     pub bytes: u64,
 }
 
-/// What became of the frames of one direction.
+/// The counts of the frames of one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PathCounts {
-    /// Those that were let through.
+    /// The frames that the filter let through.
     pub passed: Count,
-    /// Those that were dropped or rejected.
+    /// The frames that the filter dropped or rejected.
     pub dropped: Count,
 }
 
-/// What became of a port's frames since its filter was put on it.
+/// The counts of a port's frames since its filter was applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PortCounts {
-    /// Of those that its guest sent.
+    /// The frames that the guest sent.
     pub from_guest: PathCounts,
-    /// Of those on their way to its guest.
+    /// The frames on their way to the guest.
     pub to_guest: PathCounts,
 }
 
-/// Every named counter of nft's tables.
+/// The named counters of nft's tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Those of the bridge family.
+    /// The counters of the bridge family.
     bridge: BTreeMap<String, Count>,
-    /// Those of link-local frames, which the bridge itself may handle.
+    /// The counters of link-local frames, which the bridge itself may handle.
     netdev: BTreeMap<String, Count>,
 }
 
 impl Counters {
-    /// Asks nft.
+    /// Reads the counters through nft.
     ///
     /// # Errors
-    /// nft cannot be run, or refuses.
+    /// Returns an error if nft cannot be run or refuses.
     pub async fn read(tools: &Tools) -> Result<Self, ToolError> {
         let listing = format!("list counters table bridge {TABLE}\n");
         let bridge = parse(&tools.run(Tool::Nft, &[], &listing).await?);
         let listing = format!("list counters table netdev {TABLE}\n");
         let netdev = match tools.run(Tool::Nft, &[], &listing).await {
             Ok(listing) => parse(&listing),
-            // Only ports whose filters refuse frames have such a table.
+            // This table exists only if the filter of a port refuses link-local frames.
             Err(ToolError::Refused { .. }) => BTreeMap::new(),
             Err(error) => return Err(error),
         };
         Ok(Counters { bridge, netdev })
     }
 
-    /// What they say of a port; `None` when it has no counters, or nft did not list them all.
+    /// Returns the counts of a port; `None` if it has no counters, or if nft did not list all of
+    /// them.
     pub fn of(&self, objects: &PortObjects) -> Option<PortCounts> {
-        let count = |way: &str, what: &str| {
-            let name = format!("p{}-{way}-{what}", objects.index);
+        let count = |hook: &str, what: &str| {
+            let name = format!("p{}-{hook}-{what}", objects.index);
             objects.counters.contains(&name).then(|| self.bridge.get(&name).copied()).flatten()
         };
-        let path = |way: &str| {
-            Some(PathCounts { passed: count(way, "passed")?, dropped: count(way, "dropped")? })
+        let path = |hook: &str| {
+            Some(PathCounts { passed: count(hook, "passed")?, dropped: count(hook, "dropped")? })
         };
         let mut counts = PortCounts { from_guest: path("from")?, to_guest: path("to")? };
-        // A frame that passes there may come to the bridge's table and is counted there.
+        // A frame that passes this hook may also reach the bridge's table, which counts it. So only
+        // the dropped frames are added.
         if let Some(more) = self.netdev.get(&format!("p{}-from-dropped", objects.index)) {
             let dropped = &mut counts.from_guest.dropped;
             dropped.frames = dropped.frames.saturating_add(more.frames);
@@ -91,7 +93,7 @@ impl Counters {
     }
 }
 
-/// Reads what nft prints: each `counter NAME`, and the numbers behind the next `packets` and
+/// Reads a listing of nft: each `counter NAME`, and the numbers after the next `packets` and
 /// `bytes`.
 fn parse(listing: &str) -> BTreeMap<String, Count> {
     let mut counters = BTreeMap::new();
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_or_not_understood_is_no_count() {
+    fn a_missing_or_unknown_counter_counts_nothing() {
         let counters = Counters { bridge: parse(LISTING), netdev: BTreeMap::new() };
         assert_eq!(counters.of(&objects(70)), None);
         assert_eq!(counters.of(&objects(8)), None);

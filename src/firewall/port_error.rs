@@ -1,4 +1,9 @@
-//! Why a port's filter was not changed, and in what state that left the ports.
+//! The reasons why a port's filter was not changed, and the state of the ports after the
+//! failure.
+//!
+//! [`PortError::left_as_before`] says whether the old rules are in place, and
+//! [`PortError::is_backends`] whether another backend may succeed. Both list every variant, so
+//! that a new variant must be classified.
 
 use super::commit::Uncommitted;
 use super::port_iptables::Unexpressible;
@@ -6,76 +11,94 @@ use super::port_nft::NoIpset;
 use super::tool_error::ToolError;
 use crate::types::InterfaceName;
 
-/// Why a backend cannot carry a filter out.
+/// The reason why a backend cannot carry out a filter.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
-    /// nftables has no words for it.
+    /// nftables cannot express a rule.
     #[error(transparent)]
     NoIpset(#[from] NoIpset),
-    /// ebtables has no words for it.
+    /// ebtables cannot express a rule.
     #[error(transparent)]
     Unexpressible(#[from] Unexpressible),
-    /// The kernel does not track connections of bridges.
+    /// The kernel does not track connections in the bridge family.
     #[error(
         "the kernel cannot track connections in the bridge family (nf_conntrack_bridge), which the filter's stateful rules need; use firewall_backend = \"iptables\" in nwfilter.conf, or another kernel"
     )]
     NoConntrack,
-    /// A tool failed; everything is as it was, which the kernel was asked about.
+    /// The kernel lacks another feature that a rule needs.
+    #[error(
+        "the kernel cannot {what} with nftables ({option}), which the filter needs; use firewall_backend = \"iptables\" in nwfilter.conf, or a kernel that has this"
+    )]
+    MissingFeature {
+        /// The missing feature, as a verb phrase.
+        what: &'static str,
+        /// The name of the kernel's configuration option.
+        option: &'static str,
+    },
+    /// A tool failed, and the rules are as before.
     #[error("the filter was not changed: {0}")]
     Tool(#[from] ToolError),
-    /// nft failed, and whether its transaction was committed could not be found out.
+    /// nft failed, and the kernel did not say whether it committed the transaction.
     #[error(
         "whether the filter was changed is not known: {error}, and the kernel did not answer: {asked}; run `netlaunch firewall reload`"
     )]
     Unknown {
-        /// How nft failed.
+        /// The error of nft.
         error: ToolError,
-        /// Why the kernel did not answer.
+        /// The reason why the kernel did not answer.
         asked: std::io::Error,
     },
-    /// A tool failed, and the state of before was not brought back.
+    /// A tool failed, and the earlier state was not restored.
     #[error(
-        "the filter is half changed and its ports may drop what they should not: {error}{}; run `netlaunch firewall reload` once that works",
+        "the filter is partly changed and its ports may drop frames that it accepts: {error}{}; run `netlaunch firewall reload` once that works",
         undone(.undo)
     )]
     HalfDone {
-        /// The failure.
+        /// The error of the transaction.
         error: ToolError,
-        /// The errors of undoing it.
+        /// The errors of the rollback.
         undo: Vec<ToolError>,
     },
 }
 
 impl PortError {
-    /// Whether a tool was to carry it out, as opposed to what a backend is known not to do.
+    /// Returns whether a tool was run. If not, netlaunch knew already that the backend or the
+    /// kernel cannot carry out the filter.
     pub fn was_tried(&self) -> bool {
         match self {
-            PortError::NoIpset(_) | PortError::Unexpressible(_) | PortError::NoConntrack => false,
+            PortError::NoIpset(_)
+            | PortError::Unexpressible(_)
+            | PortError::NoConntrack
+            | PortError::MissingFeature { .. } => false,
             PortError::Tool(_) | PortError::Unknown { .. } | PortError::HalfDone { .. } => true,
         }
     }
 
-    /// Whether another backend may do what this one cannot.
+    /// Returns whether the cause is in this backend, so that another backend may succeed.
     pub fn is_backends(&self) -> bool {
         match self {
-            PortError::NoIpset(_) | PortError::Unexpressible(_) | PortError::NoConntrack => true,
+            PortError::NoIpset(_)
+            | PortError::Unexpressible(_)
+            | PortError::NoConntrack
+            | PortError::MissingFeature { .. } => true,
             PortError::Tool(error) => error.selects_another(),
             PortError::Unknown { .. } | PortError::HalfDone { .. } => false,
         }
     }
 
-    /// Whether every port has the rules of before.
+    /// Returns whether every port has the same rules as before.
     pub fn left_as_before(&self) -> bool {
         match self {
             PortError::NoIpset(_)
             | PortError::Unexpressible(_)
             | PortError::NoConntrack
+            | PortError::MissingFeature { .. }
             | PortError::Tool(_) => true,
             PortError::Unknown { .. } | PortError::HalfDone { .. } => false,
         }
     }
 
-    /// This error of a part, where another part was changed before it and stays so.
+    /// Returns this error for the case that an earlier part was changed and stays changed.
     pub(super) fn after_another(self) -> Self {
         match self {
             PortError::Tool(error) => PortError::HalfDone { error, undo: Vec::new() },
@@ -93,20 +116,20 @@ impl From<Uncommitted> for PortError {
     }
 }
 
-/// Why a port's filter cannot be written for its backend.
+/// The reason why a port's filter cannot be written for its backend.
 #[derive(Debug, thiserror::Error)]
 #[error("the port {port}: {error}")]
 pub struct Unwritable {
     /// The port.
     pub port: InterfaceName,
-    /// Why.
+    /// The backend's error.
     pub error: PortError,
 }
 
 fn undone(undo: &[ToolError]) -> String {
-    let said: Vec<_> = undo.iter().map(ToString::to_string).collect();
-    match said.is_empty() {
-        true => String::new(),
-        false => format!("; undoing it failed, too: {}", said.join("; ")),
+    if undo.is_empty() {
+        return String::new();
     }
+    let said: Vec<_> = undo.iter().map(ToString::to_string).collect();
+    format!("; undoing it failed, too: {}", said.join("; "))
 }

@@ -1,32 +1,36 @@
-//! What of a port's rules a backend does not do as documented. Pure: both renderers are asked, rule
-//! by rule, and what they render but the kernel does otherwise is known here.
+//! Finds rules that a backend does not carry out as documented. The module runs no program: it
+//! renders each rule with both renderers, and knows the cases in which the kernel's behaviour
+//! differs from the rule.
 
-use super::backend::Backend;
-use super::port_iptables;
+use std::collections::BTreeSet;
+
+use super::backend::FirewallBackend;
+use super::port_iptables::{self, host_sent_rules};
 use super::port_nft::{self, Extras, has_hook};
-use crate::rules::Version;
-use crate::rules::port::{
-    Hardware, Kind, Number, Origin, Path, PortRule, PortRules, PortVerdict, Step, Test,
+use crate::firewall::rules::Version;
+use crate::firewall::rules::port::{
+    FrameKind, Hardware, Number, Origin, Path, PortRule, PortRules, PortVerdict, Step, Test,
 };
 use crate::types::InterfaceName;
 
-/// A rule that is not what it seems.
+/// A rule that a backend does not carry out as documented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
     /// The rule.
     pub origin: Origin,
-    /// What becomes of it.
+    /// The effect, and advice.
     pub text: String,
 }
 
-/// A rule's place: whether frames go to the guest, and whether it is one for IP protocols.
+/// The position of a rule: whether frames go to the guest, and whether it is a rule for IP
+/// protocols.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct RulePosition {
     to_guest: bool,
     packets: bool,
 }
 
-/// The limits of both backends, each once. `port` is any interface's name.
+/// Returns the limits of both backends without duplicates. `port` may be the name of any interface.
 pub fn limits(port: &InterfaceName, rules: &PortRules) -> Vec<Limit> {
     let mut all: Vec<Limit> = Vec::new();
     for (to_guest, path) in [(false, &rules.from_guest), (true, &rules.to_guest)] {
@@ -38,7 +42,7 @@ pub fn limits(port: &InterfaceName, rules: &PortRules) -> Vec<Limit> {
         let placed =
             frames.map(|rule| (false, rule)).chain(path.packets.iter().map(|rule| (true, rule)));
         for (packets, rule) in placed {
-            for text in of_rule(port, rule, Place { to_guest, packets }) {
+            for text in of_rule(port, rule, RulePosition { to_guest, packets }) {
                 let limit = Limit { origin: rule.origin.clone(), text };
                 if !all.contains(&limit) {
                     all.push(limit);
@@ -46,48 +50,103 @@ pub fn limits(port: &InterfaceName, rules: &PortRules) -> Vec<Limit> {
             }
         }
     }
+    for (rule, what) in host_sent_rules(&rules.to_guest.packets).open {
+        let text = format!(
+            "with iptables it does not hold for packets that the host sends or routes to the guest, and lets them pass: ebtables alone sees their port, and cannot test {what}"
+        );
+        let is_it = |limit: &&mut Limit| {
+            limit.origin == rule.origin && limit.text.starts_with(NOT_NFTABLES)
+        };
+        let known = |limit: &Limit| limit.origin == rule.origin && limit.text.contains(&text);
+        if all.iter().any(known) {
+            continue;
+        }
+        // A feature that neither backend supports gets one line for both.
+        match all.iter_mut().find(is_it) {
+            Some(limit) => limit.text += &format!("; {text}"),
+            None => all.push(Limit { origin: rule.origin.clone(), text: text + "; use nftables" }),
+        }
+    }
     all
 }
 
-/// Whether the bridge handles a port's link-local frames without its filter, and why; `None` where
-/// the filter lets all of them through.
-pub fn link_local(port: &InterfaceName, rules: &PortRules, backend: Backend) -> Option<String> {
+/// The beginning of a limit's text if nftables cannot express the rule.
+const NOT_NFTABLES: &str = "not with firewall_backend = \"nftables\"";
+
+/// Returns a sentence for each kind of frame that passes a port without its filter, or without one
+/// of its rules, with this backend.
+pub fn open_ways(port: &InterfaceName, rules: &PortRules, backend: FirewallBackend) -> Vec<String> {
+    let sent = sent_by_host(rules).filter(|_| backend == FirewallBackend::Iptables);
+    link_local(port, rules, backend).into_iter().chain(sent).collect()
+}
+
+/// Returns a sentence about the rules that iptables cannot apply to packets that the host sends.
+fn sent_by_host(rules: &PortRules) -> Option<String> {
+    let open = host_sent_rules(&rules.to_guest.packets).open;
+    let (rule, what) = open.first()?;
+    let origins: BTreeSet<&Origin> = open.iter().map(|(rule, _)| &rule.origin).collect();
+    let (others, do_not) = match origins.len() {
+        1 => (String::new(), "does not"),
+        2 => (" and one more".to_owned(), "do not"),
+        n => (format!(" and {} more", n - 1), "do not"),
+    };
+    let has = |wanted: fn(&Test) -> bool| rules.rules().any(|rule| rule.tests.iter().any(wanted));
+    let fix = match (has(|test| matches!(test, Test::Set { .. })), has(Test::is_stateful)) {
+        (true, _) => "name the addresses in the filter",
+        (false, true) => {
+            "use firewall_backend = \"nftables\" in nwfilter.conf, with a kernel that has nf_conntrack_bridge"
+        }
+        (false, false) => "use firewall_backend = \"nftables\" in nwfilter.conf",
+    };
+    Some(format!(
+        "{}{others} {do_not} hold for packets that the host sends or routes to the guest, and these pass: ebtables alone sees their port, and cannot test {what}; {fix}",
+        rule.origin
+    ))
+}
+
+/// Returns the reason why the bridge handles a port's link-local frames before the filter; `None`
+/// if it does not, or if the filter accepts all of them.
+pub fn link_local(
+    port: &InterfaceName,
+    rules: &PortRules,
+    backend: FirewallBackend,
+) -> Option<String> {
     const FRAMES: &str = "the guest's frames to 01:80:c2:00:00:00 to 0f (STP, LLDP and others)";
     let why = match backend {
-        // nftables refuses stateful rules where the bridge family cannot track connections.
-        Backend::Iptables if rules.is_stateful() => {
+        // nftables refuses stateful rules if the bridge family cannot track connections.
+        FirewallBackend::Iptables if rules.is_stateful() => {
             "ebtables has no hook before the bridge's own handling, and the filter needs connection tracking; a kernel without nf_conntrack_bridge can do only one of both".to_owned()
         }
-        Backend::Iptables => {
+        FirewallBackend::Iptables => {
             "ebtables has no hook before the bridge's own handling; use firewall_backend = \"nftables\" in nwfilter.conf".to_owned()
         }
-        Backend::Nftables if !has_hook(port) => {
+        FirewallBackend::Nftables if !has_hook(port) => {
             format!("nft cannot name the port {port}; rename it")
         }
-        Backend::Nftables => return None,
+        FirewallBackend::Nftables => return None,
     };
     let refuses = rules.for_link_local().refuses();
     refuses.then(|| format!("{FRAMES} come to the bridge without the filter: {why}"))
 }
 
-fn of_rule(port: &InterfaceName, rule: &PortRule, place: Place) -> Vec<String> {
+fn of_rule(port: &InterfaceName, rule: &PortRule, position: RulePosition) -> Vec<String> {
     let mut texts = Vec::new();
-    let alone = alone(rule, place);
+    let alone = alone(rule, position);
     let extras = Extras { trace: false, counters: false, reject: true };
     if let Err(error) = port_nft::port(1, port, &alone, extras) {
-        texts.push(format!("not with firewall_backend = \"nftables\": {error}"));
+        texts.push(format!("{NOT_NFTABLES}: {error}"));
     }
     if let Err(error) = port_iptables::port(1, port, &alone) {
         texts.push(format!("not with firewall_backend = \"iptables\": {error}"));
     }
     if rule.verdict == PortVerdict::Reject {
-        match place {
-            Place { packets: false, .. } => texts.push(
-                "it drops and tells nobody: the link layer has no answer; name an IP protocol"
+        match position {
+            RulePosition { packets: false, .. } => texts.push(
+                "it drops without an answer: the link layer has none; name an IP protocol"
                     .to_owned(),
             ),
-            Place { to_guest: true, .. } => texts.push(
-                "with nftables it drops and tells nobody: a bridge answers only frames that come in"
+            RulePosition { to_guest: true, .. } => texts.push(
+                "with nftables it drops without an answer: a bridge answers only frames that come in"
                     .to_owned(),
             ),
             _ => {}
@@ -102,11 +161,11 @@ fn of_rule(port: &InterfaceName, rule: &PortRule, place: Place) -> Vec<String> {
     }
     const AH: u8 = 51;
     let is_ah = |test: &Test| *test == Test::is(Number::Protocol, AH.into());
-    if rule.kind == Kind::Ip(Version::V6, Some(AH))
-        || (rule.kind == Kind::Ip(Version::V6, None) && rule.tests.iter().any(is_ah))
+    if rule.kind == FrameKind::Ip(Version::V6, Some(AH))
+        || (rule.kind == FrameKind::Ip(Version::V6, None) && rule.tests.iter().any(is_ah))
     {
         texts.push(
-            "with iptables it never applies: ebtables and ip6tables look at what is behind AH; use nftables"
+            "with iptables it never applies: ebtables and ip6tables read the header behind AH; use nftables"
                 .to_owned(),
         );
     }
@@ -128,16 +187,18 @@ fn of_rule(port: &InterfaceName, rule: &PortRule, place: Place) -> Vec<String> {
     texts
 }
 
-/// A port with this rule and no other.
-fn alone(rule: &PortRule, place: Place) -> PortRules {
+/// Returns the rules of a port that has only this rule.
+fn alone(rule: &PortRule, position: RulePosition) -> PortRules {
     let mut path = Path::default();
-    match place.packets {
-        true => path.packets.push(rule.clone()),
-        false => path.frames.push(Step::Rule(rule.clone())),
+    if position.packets {
+        path.packets.push(rule.clone());
+    } else {
+        path.frames.push(Step::Rule(rule.clone()));
     }
-    match place.to_guest {
-        true => PortRules { to_guest: path, ..PortRules::default() },
-        false => PortRules { from_guest: path, ..PortRules::default() },
+    if position.to_guest {
+        PortRules { to_guest: path, ..PortRules::default() }
+    } else {
+        PortRules { from_guest: path, ..PortRules::default() }
     }
 }
 
@@ -145,39 +206,45 @@ fn alone(rule: &PortRule, place: Place) -> PortRules {
 mod tests {
     use super::*;
 
-    fn rule(kind: Kind, tests: Vec<Test>, verdict: PortVerdict) -> PortRule {
+    fn rule(kind: FrameKind, tests: Vec<Test>, verdict: PortVerdict) -> PortRule {
         PortRule { kind, tests, verdict, comment: None, origin: Origin::default() }
     }
 
-    fn texts(rule: PortRule, place: Place) -> Vec<String> {
+    fn texts(rule: PortRule, position: RulePosition) -> Vec<String> {
         let port = "vnet0".parse().unwrap();
-        limits(&port, &alone(&rule, place)).into_iter().map(|limit| limit.text).collect()
+        limits(&port, &alone(&rule, position)).into_iter().map(|limit| limit.text).collect()
     }
 
     #[test]
     fn each_limit_names_its_backend() {
-        let tcp = Kind::Ip(Version::V4, Some(6));
-        let (frames, packets) =
-            (Place { to_guest: true, packets: false }, Place { to_guest: true, packets: true });
+        let tcp = FrameKind::Ip(Version::V4, Some(6));
+        let (frames, packets) = (
+            RulePosition { to_guest: true, packets: false },
+            RulePosition { to_guest: true, packets: true },
+        );
         let set = Test::Set { name: "s".to_owned(), sides: vec![], negated: false };
         let mac =
             |field| Test::Hardware { field, address: [2; 6], mask: [0xff; 6], negated: false };
         let is = |field, value| vec![Test::is(field, value)];
-        for (rule, place, word) in [
+        for (rule, position, word) in [
             (rule(tcp, vec![set], PortVerdict::Drop), packets, "nftables"),
-            (rule(Kind::Vlan, is(Number::VlanId, 4095), PortVerdict::Drop), frames, "ebtables"),
-            (rule(tcp, vec![], PortVerdict::Reject), packets, "tells nobody"),
-            (rule(Kind::Any, vec![], PortVerdict::Reject), frames, "tells nobody"),
-            (rule(Kind::Stp, is(Number::StpPort, 1), PortVerdict::Drop), frames, "STP"),
-            (rule(Kind::Stp, vec![mac(Hardware::StpRoot)], PortVerdict::Drop), frames, "STP"),
             (
-                rule(Kind::Ip(Version::V6, Some(51)), vec![], PortVerdict::Drop),
+                rule(FrameKind::Vlan, is(Number::VlanId, 4095), PortVerdict::Drop),
+                frames,
+                "ebtables",
+            ),
+            (rule(tcp, vec![], PortVerdict::Reject), packets, "without an answer"),
+            (rule(FrameKind::Any, vec![], PortVerdict::Reject), frames, "without an answer"),
+            (rule(FrameKind::Stp, is(Number::StpPort, 1), PortVerdict::Drop), frames, "STP"),
+            (rule(FrameKind::Stp, vec![mac(Hardware::StpRoot)], PortVerdict::Drop), frames, "STP"),
+            (
+                rule(FrameKind::Ip(Version::V6, Some(51)), vec![], PortVerdict::Drop),
                 packets,
                 "behind AH",
             ),
             (
                 rule(
-                    Kind::Arp,
+                    FrameKind::Arp,
                     [is(Number::ArpHardware, 12), vec![mac(Hardware::ArpSender)]].concat(),
                     PortVerdict::Drop,
                 ),
@@ -185,20 +252,20 @@ mod tests {
                 "never applies",
             ),
         ] {
-            let texts = texts(rule.clone(), place);
+            let texts = texts(rule.clone(), position);
             assert!(texts.len() == 1 && texts[0].contains(word), "{rule:?}: {texts:?}");
         }
     }
 
     #[test]
     fn most_rules_have_none() {
-        let frames = Place { to_guest: false, packets: false };
+        let frames = RulePosition { to_guest: false, packets: false };
         let tests = vec![Test::is(Number::StpType, 0)];
-        assert_eq!(texts(rule(Kind::Stp, tests, PortVerdict::Drop), frames), [] as [&str; 0]);
+        assert_eq!(texts(rule(FrameKind::Stp, tests, PortVerdict::Drop), frames), [] as [&str; 0]);
         let tests = vec![Test::is(Number::ArpHardware, 1)];
-        assert_eq!(texts(rule(Kind::Arp, tests, PortVerdict::Drop), frames), [] as [&str; 0]);
-        let packets = Place { to_guest: false, packets: true };
-        let tcp = rule(Kind::Ip(Version::V4, Some(6)), vec![], PortVerdict::Reject);
+        assert_eq!(texts(rule(FrameKind::Arp, tests, PortVerdict::Drop), frames), [] as [&str; 0]);
+        let packets = RulePosition { to_guest: false, packets: true };
+        let tcp = rule(FrameKind::Ip(Version::V4, Some(6)), vec![], PortVerdict::Reject);
         assert_eq!(texts(tcp, packets), [] as [&str; 0]);
     }
 }

@@ -1,58 +1,61 @@
-//! iptables: rules as states of our chains.
+//! Renders rules as states of netlaunch's iptables chains.
 //!
-//! The host's chains FORWARD, INPUT, OUTPUT and POSTROUTING jump, at their head, to base chains of
-//! ours, and these to the owners' chains. The forwarding base chain first has the owners' chains by
-//! the interface packets arrive on, then those by the one they leave by, then accepts what is left
-//! of these interfaces; for that order, and because others add rules there, too, it is always
-//! written as a whole.
+//! The host's chains FORWARD, INPUT, OUTPUT and POSTROUTING jump, at their head, to netlaunch's
+//! base chains, and these jump to the owners' chains. The base chain for forwarding has three
+//! groups in this order: the owners' chains by the interface that packets arrive on, the owners'
+//! chains by the interface that packets leave by, and rules that accept the remaining packets of
+//! these interfaces. netlaunch always writes the whole base chain, because of this order and
+//! because several owners have rules in it.
 //!
-//! Protocols are numbers, since iptables would look their names up in files.
+//! Protocols are written as numbers, since iptables would look names up in files.
 
 use std::fmt::Write;
 use std::ops::RangeInclusive;
 
-use crate::rules::{
+use crate::firewall::rules::{
     AddressRange, ChainName, Entry, Match, Packets, Rule, Ruleset, Side, Transport, Verdict,
     Version,
 };
 
 use super::iptables_state::TableRemoval;
-use super::iptables_state::{Jump, Present, is_base};
+use super::iptables_state::{Jump, TableState, is_base};
 
-/// Where our chains hang: the table, the host's chain and ours.
+/// The place of a base chain: the table, the host's chain and netlaunch's base chain.
 struct Base {
     table: &'static str,
     host: &'static str,
-    ours: &'static str,
+    base_chain: &'static str,
 }
 
 fn base(packets: &Packets) -> Base {
     match packets {
         Packets::ForwardedFrom(_) | Packets::ForwardedTo(_) => {
-            Base { table: "filter", host: "FORWARD", ours: "NETLAUNCH_FWD" }
+            Base { table: "filter", host: "FORWARD", base_chain: "NETLAUNCH_FWD" }
         }
-        Packets::ToHost(_) => Base { table: "filter", host: "INPUT", ours: "NETLAUNCH_INP" },
-        Packets::FromHost(_) => Base { table: "filter", host: "OUTPUT", ours: "NETLAUNCH_OUT" },
+        Packets::ToHost(_) => Base { table: "filter", host: "INPUT", base_chain: "NETLAUNCH_INP" },
+        Packets::FromHost(_) => {
+            Base { table: "filter", host: "OUTPUT", base_chain: "NETLAUNCH_OUT" }
+        }
         Packets::LeavingWithSource(_) => {
-            Base { table: "nat", host: "POSTROUTING", ours: "NETLAUNCH_PRT" }
+            Base { table: "nat", host: "POSTROUTING", base_chain: "NETLAUNCH_PRT" }
         }
     }
 }
 
-/// The state with these rulesets added, in place of the same owner's rules of before. Rulesets of
-/// the other IP version are passed over.
-pub fn with(present: &Present, version: Version, rulesets: &[Ruleset]) -> Present {
+/// Returns the state with these rulesets added; they replace earlier rules of the same owner.
+/// Ignores rulesets of the other IP version.
+pub fn with(present: &TableState, version: Version, rulesets: &[Ruleset]) -> TableState {
     let mut wanted = present.clone();
     for ruleset in rulesets.iter().filter(|r| r.version == version) {
         for chain in &ruleset.chains {
             let entries = ruleset.entries.iter().filter(|entry| entry.chain == chain.name);
             for entry in entries {
-                let Base { table, host, ours } = base(&entry.packets);
+                let Base { table, host, base_chain } = base(&entry.packets);
                 let table = wanted.tables.entry(table.to_owned()).or_default();
-                table.jumps.insert((host.to_owned(), ours.to_owned()), Jump::HEAD);
+                table.jumps.insert((host.to_owned(), base_chain.to_owned()), Jump::HEAD);
                 let rules = chain.rules.iter().map(|r| rule(r, version)).collect();
                 table.chains.insert(chain_name(&chain.name), rules);
-                let lines = table.chains.entry(ours.to_owned()).or_default();
+                let lines = table.chains.entry(base_chain.to_owned()).or_default();
                 let missing: Vec<_> =
                     base_rules(entry).into_iter().filter(|line| !lines.contains(line)).collect();
                 lines.extend(missing);
@@ -63,8 +66,8 @@ pub fn with(present: &Present, version: Version, rulesets: &[Ruleset]) -> Presen
     wanted
 }
 
-/// The state without what was recorded for removal; base chains that nobody needs any more go, too.
-pub fn without(present: &Present, version: Version, removals: &[TableRemoval]) -> Present {
+/// Returns the state without the recorded rules. Base chains without rules are removed as well.
+pub fn without(present: &TableState, version: Version, removals: &[TableRemoval]) -> TableState {
     let mut wanted = present.clone();
     for removal in removals.iter().filter(|removal| removal.version == version) {
         let Some(table) = wanted.tables.get_mut(&removal.table) else { continue };
@@ -74,7 +77,7 @@ pub fn without(present: &Present, version: Version, removals: &[TableRemoval]) -
             rules.retain(|one| one != rule);
             if rules.is_empty() && is_base(chain) {
                 table.chains.remove(chain);
-                table.jumps.retain(|(_, ours), _| ours != chain);
+                table.jumps.retain(|(_, base_chain), _| base_chain != chain);
             }
         }
         table.chains.retain(|chain, _| !removal.chains.contains(chain));
@@ -85,19 +88,19 @@ pub fn without(present: &Present, version: Version, removals: &[TableRemoval]) -
     wanted
 }
 
-/// What is to be recorded so that these rulesets can be removed.
+/// Returns the record for removing these rulesets.
 pub fn removals(rulesets: &[Ruleset]) -> Vec<TableRemoval> {
     let mut removals: Vec<TableRemoval> = Vec::new();
     for ruleset in rulesets {
         for entry in &ruleset.entries {
-            let Base { table, ours, .. } = base(&entry.packets);
+            let Base { table, base_chain, .. } = base(&entry.packets);
             let same = |r: &TableRemoval| r.version == ruleset.version && r.table == table;
             let at = removals.iter().position(same).unwrap_or(removals.len());
             if at == removals.len() {
                 let (version, table) = (ruleset.version, table.to_owned());
                 removals.push(TableRemoval { version, table, rules: vec![], chains: vec![] });
             }
-            let lines = base_rules(entry).into_iter().map(|rule| format!("{ours} {rule}"));
+            let lines = base_rules(entry).into_iter().map(|rule| format!("{base_chain} {rule}"));
             removals[at].rules.extend(lines);
             let name = chain_name(&entry.chain);
             if !removals[at].chains.contains(&name) {
@@ -112,7 +115,7 @@ fn chain_name(name: &ChainName) -> String {
     format!("nl-{}", name.as_str())
 }
 
-/// An entry's rules in the base chain, word for word as `iptables-save` shows them.
+/// Returns an entry's rules in the base chain, word for word as `iptables-save` prints them.
 fn base_rules(entry: &Entry) -> Vec<String> {
     let chain = chain_name(&entry.chain);
     match &entry.packets {
@@ -128,7 +131,7 @@ fn base_rules(entry: &Entry) -> Vec<String> {
     }
 }
 
-/// Where in the base chain a rule belongs.
+/// Returns the group of a rule in the base chain.
 fn stage(rule: &str) -> u8 {
     match rule {
         _ if rule.ends_with("-j ACCEPT") => 2,
@@ -168,7 +171,7 @@ fn protocol(transport: Transport) -> &'static str {
 }
 
 fn with_port(transport: Transport, which: &str, port: u16) -> String {
-    // The name of the match extension, which is looked up nowhere.
+    // This is the name of the match extension, which iptables does not look up in a file.
     let extension = match transport {
         Transport::Tcp => "tcp",
         Transport::Udp => "udp",

@@ -1,31 +1,35 @@
-//! nftables: rules as the text of one `nft -f -`, which the kernel takes whole or not at all.
+//! Renders rules as the text of one `nft -f -`; the kernel carries out all of the text or none of
+//! it.
 //!
-//! Everything is in a table of our own, one per IP version. Its base chains hold only look-ups: a
-//! map from the interface, or from the source subnet, to the owner's chain. So a packet costs the
-//! same with one network and with a thousand.
+//! All rules are in a table of netlaunch, one for each IP version. Its base chains contain only
+//! look-ups: a map from the interface, or from the source subnet, to the owner's chain. So a packet
+//! costs the same with one network and with a thousand.
 //!
-//! A table of one's own can refuse packets, but not let through what another table refuses. So the
-//! chains that only accept what goes to the host or comes from it are left out.
-//! [`super::conflicts`] finds the table that refuses.
+//! A table can refuse packets, but it cannot accept a packet that another table refuses. So chains
+//! that only accept packets to the host or from the host are left out. [`super::conflicts`] finds
+//! the other table that refuses.
 //!
-//! The text can be applied to any state, also after somebody's `nft flush ruleset`: adding what is
-//! there changes nothing, and what is deleted is added before. nft 1.0.6 is enough (`destroy` came
-//! later). Protocols are numbers, since nft would look their names up in files.
+//! The text can be applied to any state, also after `nft flush ruleset`: adding an existing object
+//! changes no rules, and each object is added before it is deleted. The text needs nft 1.0.6
+//! (`destroy` came later). Protocols are written as numbers, since nft would look names up in
+//! files.
 
 use std::fmt::Write;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use crate::rules::{
+use super::nft_dump::{ChainShape, TableShape};
+
+use crate::firewall::rules::{
     AddressRange, Chain, ChainName, Entry, Match, Packets, Rule, Ruleset, Side, Transport, Verdict,
     Version,
 };
 
-/// The table's name in both families.
+/// The name of the table in both families.
 pub const TABLE: &str = "netlaunch_network";
 
-/// What adds these rulesets to the table, in place of the same owner's chains of before.
+/// Returns the text that adds these rulesets; they replace earlier chains of the same owner.
 pub fn apply(rulesets: &[Ruleset]) -> String {
     let mut text = String::new();
     for ruleset in rulesets {
@@ -46,8 +50,8 @@ pub fn apply(rulesets: &[Ruleset]) -> String {
     text
 }
 
-/// What removes these rulesets, whether they are there or not. Others' chains, and the base chains,
-/// stay.
+/// Returns the text that removes these rulesets, whether they exist or not. The chains of other
+/// owners and the base chains stay.
 pub fn removal(rulesets: &[Ruleset]) -> String {
     let mut text = String::new();
     for ruleset in rulesets {
@@ -68,7 +72,7 @@ pub fn removal(rulesets: &[Ruleset]) -> String {
     text
 }
 
-/// What removes the tables, whether they are there or not.
+/// Returns the text that removes the tables, whether they exist or not.
 pub fn remove_tables() -> String {
     let mut text = String::new();
     for version in [Version::V4, Version::V6] {
@@ -77,6 +81,53 @@ pub fn remove_tables() -> String {
         line(&mut text, &format!("delete table {table}"));
     }
     text
+}
+
+/// The names of all maps.
+pub(super) const MAPS: [&str; 5] = [FROM, TO, HOST, GUEST, SOURCE];
+
+/// Returns descriptions of the parts of a ruleset that a table of this shape lacks; `None` means
+/// that the table does not exist.
+pub(super) fn missing(shape: Option<&TableShape>, ruleset: &Ruleset) -> Vec<String> {
+    let table = table(ruleset.version);
+    let (entries, chains) = rendered(ruleset);
+    let Some(shape) = shape else {
+        return if entries.is_empty() { Vec::new() } else { vec![format!("table {table}")] };
+    };
+    let mut missing = Vec::new();
+    if shape.dormant {
+        missing.push(format!("table {table} is dormant"));
+    }
+    let mut compare = |name: &str, wanted: usize| {
+        let Some(ChainShape { rules, drops }) = shape.chains.get(name) else {
+            missing.push(format!("chain {table} {name}"));
+            return;
+        };
+        if *rules < wanted {
+            missing.push(format!("{} of {wanted} rules of chain {table} {name}", wanted - rules));
+        } else if *rules > wanted {
+            missing.push(format!("chain {table} {name} has {} rules of others", rules - wanted));
+        }
+        if *drops {
+            missing.push(format!("chain {table} {name} has the policy drop"));
+        }
+    };
+    for base in bases(&entries) {
+        compare(base.name(), base.maps(ruleset.version).len());
+    }
+    for chain in &chains {
+        compare(&chain_name(&chain.name), chain.rules.len());
+    }
+    for entry in &entries {
+        let map = map(&entry.packets);
+        let wanted = entries
+            .iter()
+            .filter(|other| other.chain == entry.chain && self::map(&other.packets) == map);
+        if shape.leads(map, &chain_name(&entry.chain)) < wanted.count() {
+            missing.push(format!("element {} of map {table} {map}", key(&entry.packets)));
+        }
+    }
+    missing
 }
 
 fn line(text: &mut String, line: &str) {
@@ -95,13 +146,14 @@ fn table(version: Version) -> String {
     format!("{} {TABLE}", family(version))
 }
 
-/// An owner's chain: the prefix keeps it apart from base chains and nft's own words.
+/// Returns the name of an owner's chain. The prefix distinguishes it from base chains and nft's
+/// keywords.
 fn chain_name(name: &ChainName) -> String {
     format!("nl-{}", name.as_str())
 }
 
-/// Adds the ruleset's table, and to it what `add` adds for each base chain. Returns the table, and
-/// the entries and chains that have an effect here.
+/// Adds the ruleset's table, and the objects that `add` adds for each base chain. Returns the
+/// table, and the entries and chains that have an effect in nftables.
 fn begin<'a>(
     text: &mut String,
     ruleset: &'a Ruleset,
@@ -116,7 +168,7 @@ fn begin<'a>(
     (table, entries, chains)
 }
 
-/// The entries and chains that have an effect here.
+/// Returns the entries and chains that have an effect in nftables.
 fn rendered(ruleset: &Ruleset) -> (Vec<&Entry>, Vec<&Chain>) {
     let only_accepts = |name: &ChainName| {
         let rules = ruleset.chains.iter().filter(|c| c.name == *name).flat_map(|c| &c.rules);
@@ -132,7 +184,7 @@ fn rendered(ruleset: &Ruleset) -> (Vec<&Entry>, Vec<&Chain>) {
     (entries, chains)
 }
 
-/// A base chain, and the look-ups in it.
+/// A base chain, which contains look-ups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Base {
     Forward,
@@ -141,7 +193,7 @@ enum Base {
     Postrouting,
 }
 
-/// The base chains that these entries hang on, each once.
+/// Returns the base chains that these entries need, without duplicates.
 fn bases(entries: &[&Entry]) -> Vec<Base> {
     let mut bases = Vec::new();
     for entry in entries {
@@ -158,7 +210,7 @@ fn bases(entries: &[&Entry]) -> Vec<Base> {
     bases
 }
 
-/// The map that leads these packets to their owner's chain.
+/// Returns the map that leads these packets to their owner's chain.
 fn map(packets: &Packets) -> &'static str {
     match packets {
         Packets::ForwardedFrom(_) => FROM,
@@ -185,7 +237,8 @@ impl Base {
         }
     }
 
-    /// The chain's type, hook and priority: those of `filter` and `srcnat`.
+    /// Returns the chain's type, hook and priority; the priorities are those of `filter` and
+    /// `srcnat`.
     fn kind(self) -> &'static str {
         match self {
             Base::Forward => "type filter hook forward priority 0; policy accept;",
@@ -195,7 +248,7 @@ impl Base {
         }
     }
 
-    /// Its maps: name, declaration, and what of a packet is looked up, in the order of the rules.
+    /// Returns the chain's maps in the order of the rules: name, declaration, and the look-up.
     fn maps(self, version: Version) -> Vec<(&'static str, String, String)> {
         let by = |map, interface: &str| {
             (map, "type ifname : verdict;".to_owned(), format!("{interface} vmap @{map}"))
@@ -207,8 +260,8 @@ impl Base {
             Base::Postrouting => {
                 let family = family(version);
                 let kind = if version == Version::V4 { "ipv4_addr" } else { "ipv6_addr" };
-                // Any protocol: the second part is there because nft 1.0.6 sends the elements of a
-                // plain interval map before the chains that they lead to.
+                // The key has a second part, which matches any protocol, because nft 1.0.6 sends
+                // the elements of a plain interval map before the chains that they lead to.
                 vec![(
                     SOURCE,
                     format!("type {kind} . inet_proto : verdict; flags interval;"),
@@ -281,7 +334,7 @@ fn matching(one: &Match, version: Version) -> String {
     }
 }
 
-/// nft's word for the header, which is no name that it looks up.
+/// Returns nft's keyword for the header, which nft does not look up in a file.
 fn header(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "tcp",
@@ -316,7 +369,8 @@ fn ports(ports: &RangeInclusive<u16>) -> String {
     }
 }
 
-/// An IPv6 address before a port is in brackets, each end of a range in its own.
+/// Returns the addresses as text. Before a port, an IPv6 address is in brackets, and so is each end
+/// of a range.
 fn addresses(range: &AddressRange, with_ports: bool) -> String {
     match range {
         AddressRange::V6(first, last) if with_ports && first == last => format!("[{first}]"),

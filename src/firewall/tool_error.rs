@@ -1,81 +1,81 @@
-//! Why a firewall tool did not do its work, and what is known of what it did.
+//! The reasons why a firewall tool failed, and the possible effect of the failed tool.
 //!
-//! A tool that fails is not a tool that did nothing: nft can be killed, or lose the kernel's answer,
-//! after the kernel has taken its transaction. So each error says by [`ToolError::effect`] whether
-//! it proves that nothing was changed, and by [`ToolError::selects_another`] whether it is the
-//! tool's own refusal. A caller that wants to go on after any other error first looks at what is
-//! there ([`super::commit`], [`super::iptables_change`]).
+//! A tool that failed may have changed rules: a signal can kill nft after the kernel has committed
+//! the transaction, or nft can lose the kernel's answer. So [`ToolError::effect`] says whether an
+//! error proves that the tool changed no rules, and [`ToolError::selects_another`] says whether the
+//! tool itself cannot do its work. A caller that wants to continue after any other error first
+//! reads the present state ([`super::commit`], [`super::iptables_change`]).
 
 use std::io;
 use std::time::Duration;
 
-use crate::facts::Problem;
+use crate::types::facts::Problem;
 
-/// The longest a tool may take; waiting for iptables' lock is part of it.
+/// The time limit for a tool, including the wait for the lock of iptables.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
-/// Why a tool did not do its work.
+/// The reason why a tool failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
-    /// The tool is not there, or cannot be run.
+    /// The tool is not installed or cannot be run.
     #[error("{}; {}", .0.why, .0.fix)]
-    Absent(Problem),
+    Absent(Box<Problem>),
     /// The kernel refuses to execute the tool.
     #[error("{program} cannot be started: {source}; check that it can be run by hand")]
     Start {
-        /// The tool.
+        /// The name of the tool.
         program: &'static str,
-        /// Why.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The host was short of what every program needs, also after several attempts.
+    /// The host lacked a resource that every program needs, also after several attempts.
     #[error(
         "{program} cannot be started now: {source}; see whether the host is out of memory, processes or open files, and try again"
     )]
     Shortage {
-        /// The tool.
+        /// The name of the tool.
         program: &'static str,
-        /// Why.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The tool was executed, and its output or its end could not be read.
-    #[error("cannot tell how {program} ended: {source}; try again")]
+    /// The tool ran, but netlaunch could not read its output or its exit status.
+    #[error("the result of {program} is not known: {source}; try again")]
     Unread {
-        /// The tool.
+        /// The name of the tool.
         program: &'static str,
-        /// Why.
+        /// The kernel's error.
         source: io::Error,
     },
     /// A signal ended the tool.
     #[error("{program} was killed by signal {signal}; see the kernel log for the reason")]
     Killed {
-        /// The tool.
+        /// The name of the tool.
         program: &'static str,
         /// The signal's number.
         signal: i32,
     },
-    /// The tool did not end.
-    #[error("{program} did not end within {} s and was killed; see what else changes the firewall", LIMIT.as_secs())]
+    /// The tool did not end within the time limit.
+    #[error("{program} did not end within {} s and was killed; see which other program changes the firewall", LIMIT.as_secs())]
     Slow {
-        /// The tool.
+        /// The name of the tool.
         program: &'static str,
     },
-    /// The tool reported success, and the rules that it was given are not there.
+    /// The tool reported success, but did not carry out its input.
     #[error(
         "{program} reported success and did not carry out its input; check which program {program} is"
     )]
     Ignored {
-        /// The tool.
+        /// The name of the tool.
         program: &'static str,
     },
-    /// The tool ended by itself with an error.
+    /// The tool ended with an error status.
     #[error("{program} failed: {said}{}; {}", at(.line), remedy(.said))]
     Refused {
-        /// The tool.
+        /// The name of the tool.
         program: &'static str,
-        /// Its own words.
+        /// The error message of the tool.
         said: String,
-        /// The line of our text that it names.
+        /// The line of netlaunch's input that the tool names.
         line: Option<String>,
     },
 }
@@ -83,15 +83,15 @@ pub enum ToolError {
 /// The known effect of a failed tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// It was not executed, and changed nothing.
+    /// The tool was not executed, so it changed no rules.
     Nothing,
-    /// It was executed, and may have changed anything that it was to change.
+    /// The tool was executed, and may have carried out any part of its input.
     Unknown,
 }
 
 impl ToolError {
-    /// The known effect of the tool. That a tool reports an error proves nothing: the kernel's
-    /// answer to its transaction can be lost.
+    /// Returns the known effect of the tool. An error status of the tool is no proof that it
+    /// changed no rules: the kernel's answer to its transaction can be lost.
     pub fn effect(&self) -> Effect {
         match self {
             ToolError::Absent(_) | ToolError::Start { .. } | ToolError::Shortage { .. } => {
@@ -105,9 +105,9 @@ impl ToolError {
         }
     }
 
-    /// Whether the tool itself cannot do it, so that another backend may be tried once it is known
-    /// that nothing was changed. A kill, a time limit, a shortage or a lock of others says nothing
-    /// about the tool.
+    /// Returns whether the tool itself cannot do its work, so that the caller may try another
+    /// backend once it has checked that no rules were changed. A kill, a time limit, a shortage or
+    /// a lock of another program says nothing about the tool.
     pub fn selects_another(&self) -> bool {
         match self {
             ToolError::Absent(_) | ToolError::Start { .. } => true,
@@ -122,15 +122,15 @@ impl ToolError {
 }
 
 impl ToolError {
-    /// Whether the tool was interrupted or lost from sight, so that it may succeed when it is run
-    /// again; only where nothing was changed.
+    /// Returns whether the tool was interrupted or its result was lost, so that a second run may
+    /// succeed. The caller must check first that the tool changed no rules.
     pub(super) fn is_interruption(&self) -> bool {
         matches!(self, ToolError::Unread { .. } | ToolError::Killed { .. })
     }
 }
 
-/// Whether a tool's words name a cause that may be over in a moment: the C library's texts for
-/// ENOBUFS, ENOMEM, EAGAIN, EMFILE, ENFILE and EINTR, and iptables' for its lock.
+/// Returns whether an error message names a cause that may pass quickly: the C library's texts for
+/// ENOBUFS, ENOMEM, EAGAIN, EMFILE, ENFILE and EINTR, and the text of iptables for its lock.
 fn is_passing(said: &str) -> bool {
     [
         "No buffer space available",
@@ -148,12 +148,12 @@ fn at(line: &Option<String>) -> String {
     line.as_ref().map_or_else(String::new, |line| format!(" (at \"{line}\")"))
 }
 
-/// What to do about a refusal, by what the tools say where the cause is known.
+/// Returns advice about a refusal, chosen by the tool's error message.
 pub(super) fn remedy(said: &str) -> &'static str {
     if said.contains("not permitted") || said.contains("ermission denied") {
         "run netlaunch as root"
     } else if said.contains("another app") || said.contains("lock") {
-        "wait for what else changes the firewall, and try again"
+        "wait for the other program that changes the firewall, and try again"
     } else if said.contains("incompatible") {
         "use firewall_backend = \"nftables\", or remove the rules that nft put into iptables' tables"
     } else {
@@ -172,7 +172,7 @@ mod tests {
         let source = || io::Error::from_raw_os_error(libc::EACCES);
         let program = "nft";
         for (error, effect, selects) in [
-            (ToolError::Absent(Problem::new("a", "b")), Effect::Nothing, true),
+            (ToolError::Absent(Box::new(Problem::new("a", "b"))), Effect::Nothing, true),
             (ToolError::Start { program, source: source() }, Effect::Nothing, true),
             (ToolError::Shortage { program, source: source() }, Effect::Nothing, false),
             (ToolError::Unread { program, source: source() }, Effect::Unknown, false),

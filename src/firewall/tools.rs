@@ -1,4 +1,9 @@
-//! The firewall's programs: where they are, how they are run, what they say when they refuse.
+//! Finds and runs the firewall's programs, and reads their error messages.
+//!
+//! Each use of a program is a [`Tool`] with fixed arguments, and gets its input through a pipe.
+//! A program that only reads runs a second time after an interruption; a program that changes
+//! rules does not, since its effect must be checked first ([`super::commit`],
+//! [`super::iptables_change`]).
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -8,13 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::tool_error::{LIMIT, ToolError};
-use crate::facts::Problem;
-use crate::probe::program::{Lookup, find};
-use crate::process::{CaptureError, Captured, capture_holding};
-use crate::rules::Version;
+use crate::firewall::rules::Version;
+use crate::sys::process::{CaptureError, Captured, capture_holding};
+use crate::sys::program::{Lookup, find};
+use crate::types::facts::Problem;
 
-/// How long to wait before a tool that could not be started for want of memory, processes or
-/// descriptors is tried again.
+/// The waits between attempts to start a tool, if the host lacks memory, processes or descriptors.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(10),
     Duration::from_millis(40),
@@ -22,7 +26,7 @@ const PAUSES: [Duration; 4] = [
     Duration::from_millis(640),
 ];
 
-/// Where the tools are.
+/// The paths of the tools.
 #[derive(Debug, Clone)]
 pub struct Tools {
     /// `nft`.
@@ -35,7 +39,7 @@ pub struct Tools {
     pub ip6tables_save: Lookup,
     /// `ip6tables-restore`.
     pub ip6tables_restore: Lookup,
-    /// `iptables-legacy-save`, where `iptables-save` can be another.
+    /// `iptables-legacy-save`, for hosts whose `iptables-save` is the nf_tables variant.
     pub iptables_legacy_save: Lookup,
     /// `ip6tables-legacy-save`.
     pub ip6tables_legacy_save: Lookup,
@@ -43,11 +47,11 @@ pub struct Tools {
     pub ebtables_save: Lookup,
     /// `ebtables-restore`.
     pub ebtables_restore: Lookup,
-    /// What [`holding`](Self::holding) was told.
+    /// The file that each tool keeps open while it runs; see [`holding`](Self::holding).
     pub held: Option<Arc<OwnedFd>>,
 }
 
-/// One of the tools.
+/// A tool in one of its uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tool {
     Nft,
@@ -75,7 +79,7 @@ impl Tool {
         }
     }
 
-    /// Whether it changes nothing.
+    /// Returns whether the tool changes no rules.
     fn only_reads(self) -> bool {
         match self {
             Tool::Nft | Tool::Restore(_) | Tool::RestoreEthernet => false,
@@ -87,13 +91,13 @@ impl Tool {
         }
     }
 
-    /// Its arguments for applying our text, or for showing what there is.
+    /// Returns the arguments for applying a text, or for listing the present state.
     pub(super) fn args(self) -> &'static [&'static str] {
         match self {
             Tool::Nft => &["-f", "-"],
-            // Without the counters, which are no rules.
+            // `-s` leaves the counters out, since they are not part of the rules.
             Tool::NftList => &["-j", "-s", "list", "ruleset"],
-            // The question is its caller's.
+            // The caller adds the whole command.
             Tool::NftAsk => &[],
             Tool::Save(_) | Tool::SaveLegacy(_) | Tool::SaveEthernet => &[],
             Tool::RestoreEthernet => &["--noflush"],
@@ -101,15 +105,15 @@ impl Tool {
         }
     }
 
-    /// The package that has it.
+    /// Returns the name of the package that contains the tool.
     fn package(self) -> &'static str {
         if self.name() == "nft" { "nftables" } else { "iptables" }
     }
 }
 
 impl Tools {
-    /// Looks for the tools in these directories, then in the system's, which the PATH of ordinary
-    /// users leaves out.
+    /// Looks for the tools in these directories, then in /usr/sbin and /sbin, which are often
+    /// missing from the PATH of ordinary users.
     pub fn find(path: &[PathBuf]) -> Self {
         let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
         let dirs: Vec<_> = path.iter().cloned().chain(system).collect();
@@ -128,8 +132,9 @@ impl Tools {
         }
     }
 
-    /// The same tools; each keeps `file` open while it runs. A lock on it, which flock(2) ties to
-    /// the open file, is given up when the last of them has ended, however we go.
+    /// Returns the same tools, each of which keeps `file` open while it runs. flock(2) ties a lock
+    /// to the open file, so the lock is released when netlaunch and the last tool have ended, even
+    /// if netlaunch was killed.
     pub fn holding(&self, file: Arc<OwnedFd>) -> Self {
         Tools { held: Some(file), ..self.clone() }
     }
@@ -148,8 +153,8 @@ impl Tools {
         }
     }
 
-    /// Runs a tool on `input` and returns what it prints. One that only reads is run once more when
-    /// it was interrupted.
+    /// Runs a tool on `input` and returns its output. A tool that only reads runs a second time if
+    /// the first run was interrupted.
     pub(super) async fn run(
         &self,
         tool: Tool,
@@ -172,7 +177,7 @@ impl Tools {
                 let install = format!("install the package {}", tool.package());
                 let problem = other.problem(OsStr::new(program), &install);
                 let unknown = || Problem::new(format!("{program} cannot be run"), install.clone());
-                return Err(ToolError::Absent(problem.unwrap_or_else(unknown)));
+                return Err(ToolError::Absent(Box::new(problem.unwrap_or_else(unknown))));
             }
         };
         let args: Vec<OsString> = extra.iter().chain(tool.args()).map(OsString::from).collect();
@@ -191,7 +196,8 @@ impl Tools {
             return Err(ToolError::Killed { program, signal });
         }
         if status.success() {
-            // The iptables tools read to the end; nft opens its input anew.
+            // The iptables tools read their input to the end. nft opens its input file again, so
+            // the number of bytes left in the pipe is no proof.
             return match tool {
                 Tool::Restore(_) | Tool::RestoreEthernet if ended.left > 0 => {
                     Err(ToolError::Ignored { program })
@@ -208,8 +214,8 @@ impl Tools {
         Err(ToolError::Refused { program, said, line: line.map(str::to_owned) })
     }
 
-    /// Runs a program to its end; tries again where it could not be started because the host is
-    /// short of something.
+    /// Runs a program to its end. Tries again if the program could not be started because the host
+    /// lacks a resource for the moment.
     async fn start(
         &self,
         path: &Path,
@@ -231,18 +237,19 @@ impl Tools {
     }
 }
 
-/// A tool's words on one line: the first that is not a mere pointer to help or to a place.
+/// Returns the first line of a tool's error message that is not a warning or a pointer to the help
+/// text.
 fn words(stderr: &str) -> String {
     let noise = |line: &&str| {
         !line.is_empty() && !line.starts_with("# Warning") && !line.starts_with("Try `")
     };
     let line = stderr.lines().map(str::trim).find(noise).unwrap_or_default();
-    // nft: FILE:LINE:COLUMNS: Error: WORDS
+    // The format of nft is FILE:LINE:COLUMNS: Error: WORDS.
     line.split_once("Error: ").map_or(line, |(_, words)| words).to_owned()
 }
 
-/// The number of the input's line that a tool names: nft as `FILE:N:COLUMNS: Error`, the iptables
-/// tools as `line N`, `line: N`.
+/// Returns the number of the input line that a tool names: nft writes `FILE:N:COLUMNS: Error`, the
+/// iptables tools write `line N` or `line: N`.
 fn line_number(stderr: &str) -> Option<usize> {
     let digits = |text: &str| {
         let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -1,13 +1,17 @@
-//! Tables as values, and a packet's way through them.
+//! Models tables as values, and evaluates a packet in them.
+//!
+//! A packet has some known properties, such as its interface, and others that are open. So a
+//! match holds, does not hold, or is unknown, and only a rule whose matches all hold is
+//! followed.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use crate::rules::Version;
+use crate::firewall::rules::Version;
 
-/// The deepest that chains are followed; the kernel allows as many jumps (`NFT_JUMP_STACK_SIZE`).
+/// The maximum depth of jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: usize = 16;
 
 /// A hook at which guests' traffic can be stopped.
@@ -15,28 +19,29 @@ const DEPTH: usize = 16;
 pub(super) enum Hook {
     Forward,
     Input,
+    Output,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Place {
-    /// A table of iptables, by the tool that shows it.
+pub(super) enum TableId {
+    /// A table of iptables; `tool` is the tool that lists it.
     Iptables { tool: &'static str, version: Version, table: String },
     /// A table of nft.
     Nft { family: String, name: String },
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for TableId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Iptables { tool, table, .. } => write!(f, "{tool} {table}"),
-            Place::Nft { family, name } => write!(f, "{family} {name}"),
+            TableId::Iptables { tool, table, .. } => write!(f, "{tool} {table}"),
+            TableId::Nft { family, name } => write!(f, "{family} {name}"),
         }
     }
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Table {
-    pub(super) place: Place,
+    pub(super) id: TableId,
     pub(super) chains: Vec<Chain>,
 }
 
@@ -44,12 +49,12 @@ pub(super) struct Table {
 pub(super) struct Chain {
     pub(super) name: String,
     pub(super) hook: Option<Hook>,
-    /// Whether its policy refuses.
+    /// Whether the policy of the chain is to drop.
     pub(super) drops: bool,
     pub(super) rules: Vec<Rule>,
 }
 
-/// A rule: what is known of it.
+/// The known parts of a rule.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rule {
     pub(super) terms: Vec<Term>,
@@ -58,7 +63,7 @@ pub(super) struct Rule {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// None, or one that lets the packet go on.
+    /// The rule has no verdict, or a verdict after which evaluation continues.
     #[default]
     Other,
     Accept,
@@ -75,7 +80,7 @@ pub(super) struct Term {
     pub(super) property: Property,
 }
 
-/// What a match looks at; the packet's must be one of those listed.
+/// The property of a packet that a match tests; the packet's value must be in the list.
 #[derive(Debug, Clone)]
 pub(super) enum Property {
     Arrives(Vec<String>),
@@ -84,10 +89,11 @@ pub(super) enum Property {
     Version(Version),
     Protocol(Vec<String>),
     Port(Vec<RangeInclusive<u16>>),
+    SourcePort(Vec<RangeInclusive<u16>>),
     Icmpv6(Vec<String>),
     Source(Vec<IpNet>),
     Destination(Vec<IpNet>),
-    /// The destination's type: `local`, `broadcast`, `multicast`.
+    /// The type of the destination: `local`, `broadcast`, `multicast`.
     To(Vec<String>),
     Unknown,
 }
@@ -98,25 +104,27 @@ impl From<Property> for Term {
     }
 }
 
-/// A packet's interface on one side.
+/// The incoming or outgoing interface of a packet.
 #[derive(Debug, Clone)]
 pub(super) enum Interface {
     Is(String),
-    /// One of these, or any where there is none; never the bridge, which comes second.
+    /// One of these interfaces, or any interface if the list is empty, but never the bridge, which
+    /// is the second field.
     OneOf(Vec<String>, String),
 }
 
-/// A packet, as far as rules look at it; what is `None` can be anything.
+/// The properties of a packet that rules can test; `None` means any value.
 #[derive(Debug, Clone)]
 pub(super) struct Packet {
     pub(super) hook: Hook,
     pub(super) version: Version,
     pub(super) arrives: Interface,
-    /// `None` for one that is for the host itself.
+    /// The outgoing interface; `None` for a packet to the host itself.
     pub(super) leaves: Option<Interface>,
     pub(super) state: &'static str,
     pub(super) protocol: Option<&'static str>,
     pub(super) port: Option<u16>,
+    pub(super) source_port: Option<u16>,
     pub(super) source: Option<Vec<IpNet>>,
     pub(super) destination: Option<Vec<IpNet>>,
     pub(super) to: Option<&'static str>,
@@ -132,6 +140,7 @@ impl Packet {
             state: "new",
             protocol: None,
             port: None,
+            source_port: None,
             source: None,
             destination: None,
             to: None,
@@ -139,23 +148,23 @@ impl Packet {
     }
 }
 
-/// How a base chain refuses a packet.
+/// The way in which a base chain refuses a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum How {
     Policy,
-    /// In a rule of this chain.
+    /// A rule of this chain refuses the packet.
     Rule(String),
 }
 
-/// Where a packet is at the end of a chain.
+/// The state of a packet at the end of a chain.
 enum End {
     Accepted,
     Refused(String),
-    /// Back where it came from.
+    /// The packet returns to the calling chain.
     Open,
 }
 
-/// Whether a match holds.
+/// The result of a match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Yes,
@@ -164,11 +173,12 @@ enum Answer {
 }
 
 impl Table {
-    /// How this base chain refuses the packet; `None` where it lets it through, or does not see it.
+    /// Returns how this base chain refuses the packet; `None` if it accepts the packet or does not
+    /// see it.
     pub(super) fn refuses(&self, chain: &Chain, packet: &Packet) -> Option<How> {
-        let sees = match &self.place {
-            Place::Iptables { version, .. } => *version == packet.version,
-            Place::Nft { family, .. } => match packet.version {
+        let sees = match &self.id {
+            TableId::Iptables { version, .. } => *version == packet.version,
+            TableId::Nft { family, .. } => match packet.version {
                 Version::V4 => family != "ip6",
                 Version::V6 => family != "ip",
             },
@@ -245,11 +255,18 @@ impl Property {
                 None if packet.protocol.is_some() => Answer::No,
                 None => Answer::Unknown,
             },
-            // The question for a neighbour (RFC 4861), the only such packet here.
+            Property::SourcePort(ports) => packet.source_port.map_or(Answer::Unknown, |port| {
+                yes(ports.iter().any(|range| range.contains(&port)))
+            }),
+            // The packets are a guest's neighbour solicitation and the host's answer (RFC 4861).
+            // This module has no other ICMPv6 packets.
             Property::Icmpv6(types) => match packet.protocol {
                 Some("icmpv6") => {
-                    let is = |t: &String| ["nd-neighbor-solicit", "135"].contains(&t.as_str());
-                    yes(types.iter().any(is))
+                    let listed = match packet.hook {
+                        Hook::Output => ["nd-neighbor-advert", "136"],
+                        _ => ["nd-neighbor-solicit", "135"],
+                    };
+                    yes(types.iter().any(|one| listed.contains(&one.as_str())))
                 }
                 Some(_) => Answer::No,
                 None => Answer::Unknown,
@@ -266,7 +283,7 @@ fn yes(it_is: bool) -> Answer {
     if it_is { Answer::Yes } else { Answer::No }
 }
 
-/// Whether an address of these subnets is in one of `nets`.
+/// Returns whether an address of these subnets is in one of `nets`.
 fn within(nets: &[IpNet], subnets: Option<&[IpNet]>) -> Answer {
     let all = |net: &IpNet| nets.iter().any(|n| n.contains(&net.trunc()));
     let some = |net: &IpNet| nets.iter().any(|n| n.contains(&net.trunc()) || net.contains(n));
@@ -286,10 +303,12 @@ impl Interface {
             Interface::Is(name) => yes(covered(name)),
             Interface::OneOf(some, bridge) if some.is_empty() => {
                 let other = |name: &&String| *name != bridge && *name != "lo";
-                match names.iter().any(|name| covers(name, "")) {
-                    true => Answer::Yes,
-                    false if names.iter().any(|name| other(&name)) => Answer::Unknown,
-                    false => Answer::No,
+                if names.iter().any(|name| covers(name, "")) {
+                    Answer::Yes
+                } else if names.iter().any(|name| other(&name)) {
+                    Answer::Unknown
+                } else {
+                    Answer::No
                 }
             }
             Interface::OneOf(some, _) if some.iter().all(|name| covered(name)) => Answer::Yes,
@@ -299,7 +318,7 @@ impl Interface {
     }
 }
 
-/// Whether an interface's name in a rule, with a wildcard perhaps, is this one's.
+/// Returns whether an interface's name in a rule, which may have a wildcard, matches this name.
 fn covers(listed: &str, name: &str) -> bool {
     match listed.strip_suffix(['+', '*']) {
         Some(start) => name.starts_with(start),

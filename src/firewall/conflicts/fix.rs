@@ -1,12 +1,17 @@
-//! What lets guests through where a chain stops them.
+//! Returns commands that let guests through where a chain stops them.
+//!
+//! The commands depend on the program that made the table: docker, ufw and firewalld each have
+//! a place for rules of others that survives their own reload. In any other table the commands
+//! put accepting rules before the host's rules. netlaunch prints the commands and never runs
+//! them.
 
 use std::fmt;
 
-use super::chains::{Chain, Hook, Place, Property, Rule, Table, Verdict};
+use super::chains::{Chain, Hook, Property, Rule, Table, TableId, Verdict};
 use super::{Guests, Traffic, packets};
-use crate::rules::Version;
+use crate::firewall::rules::Version;
 
-/// Whose a table is, by the names in it.
+/// The program that made a table, recognised by the names in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Maker {
     Docker,
@@ -26,18 +31,18 @@ impl fmt::Display for Maker {
     }
 }
 
-/// What to do.
+/// The commands and the advice of a finding.
 pub(super) struct Fix {
     pub(super) commands: Vec<Vec<String>>,
     pub(super) note: String,
 }
 
-/// The chain of docker's that is for the rules of others.
+/// The chain that docker reserves for rules of other programs.
 const DOCKER_USER: &str = "DOCKER-USER";
 
 pub(super) fn maker(table: &Table) -> Maker {
     let has = |is: fn(&str) -> bool| table.chains.iter().any(|chain| is(&chain.name));
-    let named = matches!(&table.place, Place::Nft { name, .. } if name == "firewalld");
+    let named = matches!(&table.id, TableId::Nft { name, .. } if name == "firewalld");
     if named || has(|name| name.starts_with("FWD_") || name == "FORWARD_direct") {
         Maker::Firewalld
     } else if has(|name| name.starts_with("ufw-") || name.starts_with("ufw6-")) {
@@ -49,15 +54,18 @@ pub(super) fn maker(table: &Table) -> Maker {
     }
 }
 
-/// What lets through what `chain` stops.
+/// Returns the fix that accepts the traffic that `chain` stops.
 pub(super) fn fix(table: &Table, chain: &Chain, guests: &Guests, stops: &[Traffic]) -> Fix {
     let lines = match maker(table) {
         Maker::Firewalld => return firewalld(guests),
         Maker::Ufw => return ufw(guests, chain, stops),
+        Maker::Docker | Maker::Host if chain.hook == Some(Hook::Output) => {
+            outgoing(table, guests, stops)
+        }
         Maker::Docker | Maker::Host => lines(table, guests, stops),
     };
-    match &table.place {
-        Place::Iptables { tool, table: name, .. } => {
+    match &table.id {
+        TableId::Iptables { tool, table: name, .. } => {
             let into = match chain.hook {
                 Some(Hook::Forward) if helps(table, chain, guests, DOCKER_USER) => DOCKER_USER,
                 _ => &chain.name,
@@ -69,7 +77,7 @@ pub(super) fn fix(table: &Table, chain: &Chain, guests: &Guests, stops: &[Traffi
                 note: "save it with the host's other rules; with firewall_backend = \"iptables\" in network.conf netlaunch's rules come first in these tables".into(),
             }
         }
-        Place::Nft { family, name } => {
+        TableId::Nft { family, name } => {
             let command = |line: &String| {
                 vec!["nft".into(), format!("insert rule {family} {name} {} {line}", chain.name)]
             };
@@ -88,7 +96,7 @@ fn words(line: &str) -> Vec<String> {
 
 fn firewalld(guests: &Guests) -> Fix {
     let bridge = &guests.bridge;
-    // The bridge of a network: it belongs into netlaunch's own zone, which opens less.
+    // The bridge belongs to a network: netlaunch's own zone accepts less than other zones.
     if guests.forwarded || guests.dhcp || guests.dns {
         return Fix {
             commands: vec![words("netlaunch firewall reload")],
@@ -107,7 +115,7 @@ fn ufw(guests: &Guests, chain: &Chain, stops: &[Traffic]) -> Fix {
     let mut lines = Vec::new();
     if chain.hook == Some(Hook::Forward) {
         lines.push(format!("ufw route allow in on {bridge}"));
-        // ufw lets replies in by itself.
+        // ufw accepts replies to guests by itself.
         if guests.guarded {
             lines.push(format!("ufw route allow out on {bridge}"));
         }
@@ -123,6 +131,10 @@ fn ufw(guests: &Guests, chain: &Chain, stops: &[Traffic]) -> Fix {
             lines.extend(ports.iter().filter(wanted).map(line));
         }
     }
+    if stops.contains(&Traffic::DhcpReplies) {
+        lines.push(format!("ufw allow out on {bridge} to any port 68 proto udp"));
+    }
+    // ufw accepts answers to guests by itself.
     Fix {
         commands: lines.iter().map(|line| words(line)).collect(),
         note: "ufw keeps these rules itself".into(),
@@ -133,19 +145,17 @@ fn has_v6(guests: &Guests) -> bool {
     guests.subnets.iter().any(|net| Version::of(net) == Version::V6)
 }
 
-/// The rules that let through what is stopped, in the words of the table's tool.
+/// Returns the rules that accept the stopped traffic, in the syntax of the table's tool.
 fn lines(table: &Table, guests: &Guests, stops: &[Traffic]) -> Vec<String> {
     let bridge = &guests.bridge;
     let stopped = |traffic| stops.contains(&traffic);
     let forwarded = stopped(Traffic::Beyond) || stopped(Traffic::Replies);
     let mut lines = Vec::new();
-    match &table.place {
-        Place::Iptables { version, .. } => {
+    match &table.id {
+        TableId::Iptables { version, .. } => {
             if forwarded {
-                let replies = match guests.guarded {
-                    true => "",
-                    false => "-m conntrack --ctstate RELATED,ESTABLISHED ",
-                };
+                let replies =
+                    if guests.guarded { "" } else { "-m conntrack --ctstate RELATED,ESTABLISHED " };
                 lines.push(format!("-i {bridge} -j ACCEPT"));
                 lines.push(format!("-o {bridge} {replies}-j ACCEPT"));
             } else if stopped(Traffic::Among) {
@@ -166,7 +176,7 @@ fn lines(table: &Table, guests: &Guests, stops: &[Traffic]) -> Vec<String> {
                 lines.push(format!("-i {bridge} -p ipv6-icmp -j ACCEPT"));
             }
         }
-        Place::Nft { family, .. } => {
+        TableId::Nft { family, .. } => {
             if forwarded {
                 let replies = if guests.guarded { "" } else { "ct state established,related " };
                 lines.push(format!("iifname \"{bridge}\" accept"));
@@ -202,8 +212,26 @@ fn lines(table: &Table, guests: &Guests, stops: &[Traffic]) -> Vec<String> {
     lines
 }
 
-/// Whether accepting rules at the head of the chain `into` let everything through that `chain`
-/// stops.
+/// Returns the rules that accept the host's own packets to guests, in the syntax of the table's
+/// tool.
+fn outgoing(table: &Table, guests: &Guests, stops: &[Traffic]) -> Vec<String> {
+    let bridge = &guests.bridge;
+    let all = [
+        (Traffic::DhcpReplies, "-p udp --dport 68", "udp dport 68"),
+        (Traffic::DnsAnswers, "-p udp --sport 53", "udp sport 53"),
+        (Traffic::DnsAnswers, "-p tcp --sport 53", "tcp sport 53"),
+        (Traffic::NeighbourAnswers, "-p ipv6-icmp", "meta l4proto ipv6-icmp"),
+    ];
+    let stopped = all.iter().filter(|(traffic, ..)| stops.contains(traffic));
+    let line = |(_, iptables, nft): &(Traffic, &str, &str)| match &table.id {
+        TableId::Iptables { .. } => format!("-o {bridge} {iptables} -j ACCEPT"),
+        TableId::Nft { .. } => format!("oifname \"{bridge}\" {nft} accept"),
+    };
+    stopped.map(line).collect()
+}
+
+/// Returns whether accepting rules at the head of the chain `into` let through all traffic that
+/// `chain` stops.
 fn helps(table: &Table, chain: &Chain, guests: &Guests, into: &str) -> bool {
     let mut fixed = table.clone();
     let Some(target) = fixed.chains.iter_mut().find(|chain| chain.name == into) else {

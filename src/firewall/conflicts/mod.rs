@@ -1,20 +1,21 @@
-//! Rules of others that stop guests' traffic.
+//! Finds rules of other programs that stop guests' traffic.
 //!
-//! A packet must be let through by every table. So where ours lets guests through, docker's
-//! `FORWARD` with policy DROP, ufw, firewalld or the host's own default-drop table may still stop
-//! them, and nothing says why. [`find`] names the chain and what to do about it. It looks at what
-//! the tools print, and changes nothing.
+//! A packet passes only if every table lets it through. So even if netlaunch's table accepts
+//! guests' packets, docker's `FORWARD` with policy DROP, ufw, firewalld or the host's own
+//! default-drop table may still stop them, without any message. [`find`] names the chain and the
+//! remedy. It reads the listings of the tools, and changes no rules.
 //!
 //! # How
 //!
-//! The listings become [`Table`]s of chains, of which only what is understood is kept, rule by rule.
-//! Each packet that guests need is then sent through each base chain at the hooks `forward` and
-//! `input`, as the kernel would: a match holds, does not, or cannot be told; only a rule whose
-//! matches all hold is followed. A packet that ends in a refusal is a finding. So an accepting rule
-//! that is not understood gives a finding too many, and a refusing one gives one too few.
+//! The listings become [`Table`]s of chains. A rule keeps only the parts that this module
+//! understands. Each packet that guests need is then evaluated in each base chain at the hooks
+//! `forward`, `input` and `output`, as the kernel would do it: a match holds, does not hold, or is
+//! unknown. Only a rule whose matches all hold is followed. A packet that is refused is a finding.
+//! So an accepting rule that is not understood causes a false finding, and a refusing rule that is
+//! not understood causes a missing finding.
 //!
-//! | file | what |
-//! |------|------|
+//! | file | content |
+//! |------|---------|
 //! | [`chains`] | tables as values, and a packet's way through them |
 //! | [`saved`], [`nft`] | the listings of the tools, read |
 //! | [`fix`] | the commands that let the packets through |
@@ -26,13 +27,13 @@ mod saved;
 
 use std::fmt;
 
-use chains::{Hook, How, Interface, Packet, Place, Table};
+use chains::{Hook, How, Interface, Packet, Table, TableId};
 use ipnet::IpNet;
 
-use crate::rules::Version;
+use crate::firewall::rules::Version;
 use crate::types::InterfaceName;
 
-/// What the tools print about the rules of a host; `None` where a tool is not there.
+/// The tools' listings of the host's rules; a listing is `None` where the tool is not installed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Listings<'a> {
     /// `nft -j list ruleset`.
@@ -41,43 +42,45 @@ pub struct Listings<'a> {
     pub iptables: Option<&'a str>,
     /// `ip6tables-save`.
     pub ip6tables: Option<&'a str>,
-    /// `iptables-legacy-save`, where `iptables-save` is not that already.
+    /// `iptables-legacy-save`, if `iptables-save` is not the legacy program already.
     pub iptables_legacy: Option<&'a str>,
     /// `ip6tables-legacy-save`.
     pub ip6tables_legacy: Option<&'a str>,
 }
 
-/// Guests on a bridge, and what they need of the host's firewall.
+/// Guests on a bridge, and the traffic that the host's firewall must let through for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guests {
-    /// Their bridge.
+    /// The bridge of the guests.
     pub bridge: InterfaceName,
-    /// Their subnets, which also say which IP versions they have.
+    /// The subnets of the guests; their IP versions are the versions that the guests use.
     pub subnets: Vec<IpNet>,
-    /// Whether the host forwards for them.
+    /// Whether the host forwards packets of the guests.
     pub forwarded: bool,
-    /// Whether rules of ours say who may reach them; if not, a fix lets in replies only.
+    /// Whether netlaunch's rules restrict the packets that reach the guests. If not, a fix accepts
+    /// replies only.
     pub guarded: bool,
-    /// The IP versions whose packet filter sees the frames within the bridge (`br_netfilter`).
+    /// The IP versions whose packet filter sees the frames between guests of the bridge
+    /// (`br_netfilter`).
     pub filtered_within: Vec<Version>,
-    /// Whether the host gives them addresses.
+    /// Whether the host's DHCP server serves the guests.
     pub dhcp: bool,
     /// Whether the host answers their DNS questions.
     pub dns: bool,
-    /// Whether the host has a TFTP server for them.
+    /// Whether the host's TFTP server serves the guests.
     pub tftp: bool,
-    /// The interfaces by which the host reaches everything else; empty where not known.
+    /// The interfaces that lead to the networks beyond the host; empty if they are not known.
     pub uplinks: Vec<String>,
 }
 
-/// Traffic that guests need.
+/// A kind of traffic that guests need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traffic {
-    /// Beyond the host.
+    /// Packets from guests to addresses beyond the host.
     Beyond,
-    /// Replies from there.
+    /// Replies from addresses beyond the host.
     Replies,
-    /// Among guests of one bridge, where the IP packet filter sees that.
+    /// Packets between guests of one bridge, if the IP packet filter sees them.
     Among,
     /// DHCP requests to the host.
     Dhcp,
@@ -85,20 +88,29 @@ pub enum Traffic {
     Dns,
     /// TFTP requests to the host.
     Tftp,
-    /// The question for the host's Ethernet address in IPv6.
+    /// The search for the host's Ethernet address in IPv6.
     Neighbours,
+    /// The host's DHCP replies.
+    DhcpReplies,
+    /// The host's DNS answers.
+    DnsAnswers,
+    /// The host's answer to the search for its Ethernet address in IPv6.
+    NeighbourAnswers,
 }
 
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Traffic::Beyond => "what guests send beyond the host",
-            Traffic::Replies => "replies to them",
-            Traffic::Among => "what guests send each other (br_netfilter)",
+            Traffic::Beyond => "guests' packets beyond the host",
+            Traffic::Replies => "replies to guests",
+            Traffic::Among => "packets between guests (br_netfilter)",
             Traffic::Dhcp => "guests' DHCP requests",
-            Traffic::Dns => "their DNS questions",
-            Traffic::Tftp => "their TFTP requests",
-            Traffic::Neighbours => "their search for the host by IPv6",
+            Traffic::Dns => "guests' DNS questions",
+            Traffic::Tftp => "guests' TFTP requests",
+            Traffic::Neighbours => "guests' search for the host by IPv6",
+            Traffic::DhcpReplies => "the host's DHCP replies",
+            Traffic::DnsAnswers => "the host's DNS answers",
+            Traffic::NeighbourAnswers => "the host's answers to guests' search by IPv6",
         })
     }
 }
@@ -106,39 +118,39 @@ impl fmt::Display for Traffic {
 /// A chain that stops guests' traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The table, with the tool or family that it belongs to.
+    /// The name of the table, with the tool or family that it belongs to.
     pub table: String,
-    /// The chain at the hook.
+    /// The name of the base chain.
     pub chain: String,
-    /// What it stops.
+    /// The kinds of traffic that the chain stops.
     pub stops: Vec<Traffic>,
-    /// What it stops, and how, in words.
+    /// The explanation: what the chain stops and how.
     pub why: String,
-    /// The commands that let the guests through, to be run in this order; none is run here.
+    /// The commands that let the guests through, in this order. netlaunch does not run them.
     pub commands: Vec<Vec<String>>,
-    /// How to keep that over a restart, or what to do instead.
+    /// Advice on keeping the fix over a restart, or on another solution.
     pub note: String,
 }
 
 impl Finding {
-    /// The commands as a line for a shell.
+    /// Returns the commands as one line for a shell.
     pub fn fix(&self) -> String {
         let lines: Vec<_> = self.commands.iter().map(shell_words::join).collect();
         lines.join(" && ")
     }
 }
 
-/// The listing of nft is no listing.
+/// The listing of nft cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the output of `nft -j list ruleset` cannot be read: {0}; run it by hand to see what it says"
 )]
 pub struct ListingError(#[from] serde_json::Error);
 
-/// What stops the traffic of these guests.
+/// Returns the chains that stop the traffic of these guests.
 ///
 /// # Errors
-/// [`ListingError`].
+/// Returns [`ListingError`] if the listing of nft cannot be parsed.
 pub fn find(listings: &Listings<'_>, guests: &Guests) -> Result<Vec<Finding>, ListingError> {
     let tables = tables(listings)?;
     let packets = packets(guests);
@@ -159,14 +171,14 @@ pub fn find(listings: &Listings<'_>, guests: &Guests) -> Result<Vec<Finding>, Li
             let what: Vec<_> = stops.iter().map(ToString::to_string).collect();
             let how = match how {
                 How::Policy => "has the policy drop".to_owned(),
-                How::Rule(place) if place == chain.name => "refuses in a rule".to_owned(),
-                How::Rule(place) => format!("refuses in its chain {place}"),
+                How::Rule(name) if name == chain.name => "refuses packets in a rule".to_owned(),
+                How::Rule(name) => format!("leads to the chain {name}, which refuses packets,"),
             };
             let fix = fix::fix(table, chain, guests, &stops);
             findings.push(Finding {
-                table: table.place.to_string(),
+                table: table.id.to_string(),
                 chain: chain.name.clone(),
-                why: format!("{maker}it {how} and so stops {}", what.join(", ")),
+                why: format!("{maker}the chain {how} and so stops {}", what.join(", ")),
                 stops,
                 commands: fix.commands,
                 note: fix.note,
@@ -176,7 +188,7 @@ pub fn find(listings: &Listings<'_>, guests: &Guests) -> Result<Vec<Finding>, Li
     Ok(findings)
 }
 
-/// All tables, those that several tools show only once.
+/// Returns all tables; a table that several tools list is returned once.
 fn tables(listings: &Listings<'_>) -> Result<Vec<Table>, ListingError> {
     let mut tables = Vec::new();
     for (tool, version, saved) in [
@@ -188,7 +200,7 @@ fn tables(listings: &Listings<'_>) -> Result<Vec<Table>, ListingError> {
         tables.extend(saved.map(|saved| saved::tables(tool, version, saved)).unwrap_or_default());
     }
     if let Some(json) = listings.nft {
-        // What iptables keeps in nftables is seen better by its own tools.
+        // The iptables tools show their own tables better than nft does.
         let saved = |family: &str, name: &str| {
             let listing = match family {
                 "ip" => listings.iptables,
@@ -197,23 +209,23 @@ fn tables(listings: &Listings<'_>) -> Result<Vec<Table>, ListingError> {
             };
             listing.is_some_and(|saved| saved::is_kept_in_nftables(saved, name))
         };
-        let theirs = |table: &Table| match &table.place {
-            Place::Nft { family, name } => saved(family, name),
-            Place::Iptables { .. } => false,
+        let theirs = |table: &Table| match &table.id {
+            TableId::Nft { family, name } => saved(family, name),
+            TableId::Iptables { .. } => false,
         };
         tables.extend(nft::tables(json)?.into_iter().filter(|table| !theirs(table)));
     }
     Ok(tables)
 }
 
-/// The packets that these guests need.
+/// Returns the packets that these guests need.
 fn packets(guests: &Guests) -> Vec<(Traffic, Packet)> {
     let bridge = || Interface::Is(guests.bridge.to_string());
     let mut packets = Vec::new();
     for version in [Version::V4, Version::V6] {
         let subnets: Vec<IpNet> =
             guests.subnets.iter().copied().filter(|net| Version::of(net) == version).collect();
-        // Frames within the bridge need no address of the host's.
+        // Frames within the bridge do not need an address of the host.
         if guests.filtered_within.contains(&version) {
             let packet = Packet {
                 arrives: bridge(),
@@ -279,6 +291,41 @@ fn packets(guests: &Guests) -> Vec<(Traffic, Packet)> {
             };
             packets.push((Traffic::Neighbours, packet));
         }
+        packets.extend(sent_by_the_host(guests, version, &subnets));
+    }
+    packets
+}
+
+/// Returns the packets of this IP version that the host itself sends to guests of these subnets.
+fn sent_by_the_host(
+    guests: &Guests,
+    version: Version,
+    subnets: &[IpNet],
+) -> Vec<(Traffic, Packet)> {
+    let packet = |state, protocol, source_port, port| Packet {
+        // An outgoing packet has no incoming interface.
+        arrives: Interface::Is(String::new()),
+        leaves: Some(Interface::Is(guests.bridge.to_string())),
+        state,
+        protocol: Some(protocol),
+        port,
+        source_port,
+        destination: Some(subnets.to_vec()),
+        ..Packet::new(Hook::Output, version)
+    };
+    let mut packets = Vec::new();
+    // DHCP requests go from 0.0.0.0 to the broadcast address, so the kernel does not relate the
+    // replies to a connection.
+    if guests.dhcp && version == Version::V4 {
+        packets.push((Traffic::DhcpReplies, packet("new", "udp", Some(67), Some(68))));
+    }
+    if guests.dns {
+        for protocol in ["udp", "tcp"] {
+            packets.push((Traffic::DnsAnswers, packet("established", protocol, Some(53), None)));
+        }
+    }
+    if version == Version::V6 {
+        packets.push((Traffic::NeighbourAnswers, packet("untracked", "icmpv6", None, None)));
     }
     packets
 }

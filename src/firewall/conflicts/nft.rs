@@ -1,4 +1,7 @@
-//! The output of `nft -j list ruleset` (libnftables-json(5)), read.
+//! Parses the output of `nft -j list ruleset` (libnftables-json(5)).
+//!
+//! A statement that this module does not know becomes an unknown property, which never holds
+//! for certain. netlaunch's own tables and families that see no IP packets are left out.
 
 use std::ops::RangeInclusive;
 
@@ -6,11 +9,11 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::ListingError;
-use super::chains::{Chain, Hook, Place, Property, Rule, Table, Term, Verdict};
+use super::chains::{Chain, Hook, Property, Rule, Table, TableId, Term, Verdict};
 use super::saved::protocol;
-use crate::rules::Version;
+use crate::firewall::rules::Version;
 
-/// The tables that see IP packets, without ours.
+/// Returns the tables that see IP packets, without netlaunch's own.
 pub(super) fn tables(json: &str) -> Result<Vec<Table>, ListingError> {
     let listing: Value = serde_json::from_str(json)?;
     let mut tables: Vec<Table> = Vec::new();
@@ -22,20 +25,21 @@ pub(super) fn tables(json: &str) -> Result<Vec<Table>, ListingError> {
         if !["ip", "ip6", "inet"].contains(&family.as_str()) || name.starts_with("netlaunch_") {
             continue;
         }
-        let is = |table: &Table| matches!(&table.place, Place::Nft { family: f, name: n } if *f == family && *n == name);
+        let is = |table: &Table| matches!(&table.id, TableId::Nft { family: f, name: n } if *f == family && *n == name);
         let known = tables.iter().position(is);
         let at = known.unwrap_or(tables.len());
         if known.is_none() {
-            tables.push(Table { place: Place::Nft { family, name }, chains: Vec::new() });
+            tables.push(Table { id: TableId::Nft { family, name }, chains: Vec::new() });
         }
         let chains = &mut tables[at].chains;
         if chain.is_object() {
             let hook = match chain["hook"].as_str() {
                 Some("forward") => Some(Hook::Forward),
                 Some("input") => Some(Hook::Input),
+                Some("output") => Some(Hook::Output),
                 _ => None,
             };
-            // A chain of type nat or route sees only some packets, and none to refuse.
+            // A chain of type nat or route sees only some packets, and refuses none.
             let hook = hook.filter(|_| chain["type"] == "filter");
             let drops = chain["policy"] == "drop";
             chains.push(Chain { name: word(chain, "name"), hook, drops, rules: Vec::new() });
@@ -46,12 +50,12 @@ pub(super) fn tables(json: &str) -> Result<Vec<Table>, ListingError> {
     Ok(tables)
 }
 
-/// A rule, or where it looks a verdict up, one for each possibility.
+/// Adds a rule; a rule that looks up a verdict becomes one rule for each entry.
 fn rules(rule: &Value, into: &mut Vec<Rule>) {
     let mut read = Rule::default();
     for statement in rule["expr"].as_array().into_iter().flatten() {
         let Some((kind, value)) = statement.as_object().and_then(|s| s.iter().next()) else {
-            // A bare word is a statement that this nft cannot show.
+            // A bare word is a statement that this version of nft cannot print as JSON.
             read.terms.push(Property::Unknown.into());
             continue;
         };
@@ -63,7 +67,7 @@ fn rules(rule: &Value, into: &mut Vec<Rule>) {
                     terms.extend(properties(&value["key"], &pair[0]).into_iter().map(Term::from));
                     into.push(Rule { terms, verdict: verdict(&pair[1]).unwrap_or_default() });
                 }
-                // A map with a name is not followed, and who is not in a map goes on.
+                // A named map is not followed, and a packet that is not in a map continues.
                 read.terms.push(Property::Unknown.into());
             }
             "counter" | "log" | "notrack" | "mangle" => {}
@@ -94,14 +98,14 @@ fn terms(one: &Value) -> Vec<Term> {
     let properties = properties(&one["left"], &one["right"]);
     let negated = match one["op"].as_str() {
         Some("==" | "in") | None => false,
-        // Only one property can be turned round; what it implies is not.
+        // Only a single property can be negated, since a second one is a condition of the first.
         Some("!=") if properties.len() == 1 => true,
         Some(_) => return vec![Property::Unknown.into()],
     };
     properties.into_iter().map(|property| Term { negated, property }).collect()
 }
 
-/// What it means that `left` is `right`.
+/// Returns the properties that a packet has if `left` equals `right`.
 fn properties(left: &Value, right: &Value) -> Vec<Property> {
     let mut words = Vec::new();
     if !collect(right, &mut words) {
@@ -151,13 +155,15 @@ fn properties(left: &Value, right: &Value) -> Vec<Property> {
             version.into_iter().chain([known(protocols())]).collect()
         }
         ("th", "dport") => vec![known(ports().map(Property::Port))],
+        ("th", "sport") => vec![known(ports().map(Property::SourcePort))],
+        ("tcp" | "udp", "sport") => vec![this(), known(ports().map(Property::SourcePort))],
         ("tcp" | "udp", "dport") => vec![this(), known(ports().map(Property::Port))],
         ("icmpv6", "type") => vec![this(), known(texts().map(Property::Icmpv6))],
         _ => vec![Property::Unknown],
     }
 }
 
-/// A value that something is compared with.
+/// A value on the right side of a comparison.
 enum Word {
     Text(String),
     Ports(RangeInclusive<u16>),
@@ -189,8 +195,8 @@ impl Word {
     }
 }
 
-/// The values of a right side: one, a list, a set. False where one is not understood, such as the
-/// name of a set.
+/// Collects the values of a right side: one value, a list or a set. Returns false if a value is not
+/// understood, such as the name of a set.
 fn collect(value: &Value, into: &mut Vec<Word>) -> bool {
     let port = |value: &Value| value.as_u64().and_then(|n| u16::try_from(n).ok());
     match value {

@@ -1,18 +1,23 @@
-//! The output of the `iptables-save` family, read.
+//! Parses the output of the `iptables-save` family.
+//!
+//! A match that this module does not know becomes an unknown property, which never holds for
+//! certain. The table nat is left out, since it sees only the first packet of a connection.
 
 use std::ops::RangeInclusive;
 
-use super::chains::{Chain, Hook, Place, Property, Rule, Table, Term, Verdict};
-use crate::rules::Version;
+use super::chains::{Chain, Hook, Property, Rule, Table, TableId, Term, Verdict};
+use crate::firewall::rules::Version;
 
-/// Whether the tool that printed this keeps its tables in nftables, and has this one there.
+/// Returns whether the tool that printed this keeps its tables in nftables, and has this table
+/// there.
 pub(super) fn is_kept_in_nftables(saved: &str, table: &str) -> bool {
     let head = format!("*{table}");
     let nft = saved.lines().any(|line| line.starts_with('#') && line.contains("(nf_tables)"));
     nft && saved.lines().any(|line| line == head)
 }
 
-/// The tables that can refuse: all but nat, which sees only the first packet of a connection.
+/// Returns the tables that can refuse: all but nat, which sees only the first packet of a
+/// connection.
 pub(super) fn tables(tool: &'static str, version: Version, saved: &str) -> Vec<Table> {
     let mut tables: Vec<Table> = Vec::new();
     let mut open = false;
@@ -20,8 +25,8 @@ pub(super) fn tables(tool: &'static str, version: Version, saved: &str) -> Vec<T
         if let Some(name) = line.strip_prefix('*') {
             open = name != "nat";
             if open {
-                let place = Place::Iptables { tool, version, table: name.to_owned() };
-                tables.push(Table { place, chains: Vec::new() });
+                let id = TableId::Iptables { tool, version, table: name.to_owned() };
+                tables.push(Table { id, chains: Vec::new() });
             }
         }
         let Some(table) = tables.last_mut().filter(|_| open) else { continue };
@@ -31,6 +36,7 @@ pub(super) fn tables(tool: &'static str, version: Version, saved: &str) -> Vec<T
             let hook = match name.as_str() {
                 "FORWARD" => Some(Hook::Forward),
                 "INPUT" => Some(Hook::Input),
+                "OUTPUT" => Some(Hook::Output),
                 _ => None,
             };
             let drops = words.next() == Some("DROP");
@@ -44,7 +50,7 @@ pub(super) fn tables(tool: &'static str, version: Version, saved: &str) -> Vec<T
     tables
 }
 
-/// A rule as it stands behind `-A CHAIN `.
+/// Parses a rule in the form that follows `-A CHAIN `.
 fn rule(text: &str) -> Rule {
     let Ok(words) = shell_words::split(text) else {
         return Rule { terms: vec![Property::Unknown.into()], verdict: Verdict::Other };
@@ -60,10 +66,10 @@ fn rule(text: &str) -> Rule {
             }
             "-j" | "-g" => {
                 rule.verdict = verdict(word, words.next().unwrap_or_default());
-                // The rest is the target's.
+                // The remaining words are options of the target.
                 return rule;
             }
-            // A module's own options follow, or it only names what the protocol is.
+            // The options of the module follow, or the module only repeats the protocol.
             "-m" if !negated => {
                 words.next();
                 continue;
@@ -79,6 +85,9 @@ fn rule(text: &str) -> Rule {
             "-d" => nets(words.next()).map_or(Property::Unknown, Property::Destination),
             "--ctstate" | "--state" => Property::State(list(words.next())),
             "--dport" | "--dports" => ports(words.next()).map_or(Property::Unknown, Property::Port),
+            "--sport" | "--sports" => {
+                ports(words.next()).map_or(Property::Unknown, Property::SourcePort)
+            }
             "--dst-type" => Property::To(list(words.next())),
             "--icmpv6-type" => Property::Icmpv6(list(words.next())),
             _ => Property::Unknown,
@@ -95,7 +104,7 @@ fn verdict(how: &str, target: &str) -> Verdict {
         ("DROP" | "REJECT", _) => Verdict::Refuse,
         ("RETURN", _) => Verdict::Return,
         (to, "-g") => Verdict::Goto(to.to_owned()),
-        // LOG, MARK and the like are no chains, and lead nowhere.
+        // LOG, MARK and similar targets are not chains, so a jump to them has no effect.
         (to, _) => Verdict::Jump(to.to_owned()),
     }
 }
@@ -104,7 +113,7 @@ fn list(word: Option<&str>) -> Vec<String> {
     word.unwrap_or_default().split(',').map(str::to_owned).collect()
 }
 
-/// A protocol by the name that it has here.
+/// Returns the name that this module uses for a protocol.
 pub(super) fn protocol(name: &str) -> String {
     match name {
         "6" => "tcp",

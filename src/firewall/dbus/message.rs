@@ -1,74 +1,79 @@
-//! D-Bus messages as bytes (D-Bus specification, "Message Protocol" and "Type System").
+//! The byte format of D-Bus messages (D-Bus specification, "Message Protocol" and "Type System").
 //!
-//! A message is a fixed head of 16 bytes, header fields, padding to 8 bytes, and a body. Every value
-//! begins at a multiple of its alignment, counted from the message's first byte. We write
-//! little-endian, and read what the first byte says.
+//! A message is a fixed head of 16 bytes, the header fields, padding to a multiple of 8 bytes, and
+//! a body. Each value begins at a multiple of its alignment, counted from the first byte of the
+//! message. A call is written in little-endian order; a received message is read in the order that
+//! its first byte names.
 //!
-//! Bodies are texts here, one after the other or in one array: nothing else is asked or answered.
+//! A body is a sequence of texts or one array of texts. netlaunch calls no method that needs
+//! another type.
 
-/// The longest message that is read, in bytes. The specification allows 128 MiB; what is asked here
-/// is answered with a few names.
+/// The longest body, and the longest header fields, that are read, in bytes.
+///
+/// The specification allows 128 MiB, but the answers to netlaunch's calls are a few names.
 const MAX: usize = 1 << 20;
 /// The length of the fixed head, in bytes.
 const HEAD: usize = 16;
-/// The flag that keeps the bus from starting a program to answer.
+/// The flag that forbids the bus to start a program for the call.
 const NO_AUTO_START: u8 = 2;
 
-/// Bytes that are no message, or not one of those that are understood here.
+/// Bytes that are not a D-Bus message, or a message of a form that this module does not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a D-Bus message of the form that was expected")]
 pub struct Malformed;
 
-/// What a message is.
+/// The type of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A call to us.
+pub enum MessageType {
+    /// A method call from another program.
     Call,
-    /// An answer.
+    /// The answer to a method call.
     Return,
-    /// An answer that says what went wrong.
+    /// The error that a method call caused.
     Error,
     /// A signal.
     Signal,
-    /// A kind that is to be ignored.
+    /// A type that the specification does not define; receivers must ignore it.
     Unknown,
 }
 
-/// A message that was received.
+/// A received message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// What it is.
-    pub kind: Kind,
-    /// The number of the call that it answers.
+    /// Its type.
+    pub kind: MessageType,
+    /// The serial number of the call that this message answers.
     pub answers: Option<u32>,
-    /// The name of the error.
+    /// The name of the error, if the message is one.
     pub error: Option<String>,
-    /// The interface of a signal.
+    /// The interface of a signal or method.
     pub interface: Option<String>,
-    /// The signal's name.
+    /// The name of a signal or method.
     pub member: Option<String>,
     signature: String,
     body: Vec<u8>,
     big: bool,
 }
 
-/// A call that is to be made.
+/// A method call for sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call<'a> {
-    /// Whom it is for: a name on the bus.
+    /// The name on the bus of the program that gets the call.
     pub destination: &'a str,
-    /// The object.
+    /// The path of the object.
     pub path: &'a str,
-    /// The interface.
+    /// The name of the interface.
     pub interface: &'a str,
-    /// The method.
+    /// The name of the method.
     pub member: &'a str,
-    /// The arguments, all of them texts.
+    /// The arguments, which are all texts.
     pub args: &'a [&'a str],
 }
 
 impl Call<'_> {
-    /// The call's bytes; `serial` is its number, which is not 0. No program is started to answer.
+    /// Returns the bytes of the call with this serial number, which must not be 0.
+    ///
+    /// The call has the flag that forbids the bus to start a program for it.
     pub fn to_bytes(&self, serial: u32) -> Vec<u8> {
         let mut body = Vec::new();
         self.args.iter().for_each(|arg| text(&mut body, arg));
@@ -124,10 +129,11 @@ fn signature(out: &mut Vec<u8>, signature: &str) {
 }
 
 impl Message {
-    /// Takes the first message off what was received; `None` while it is not all there.
+    /// Removes the first message from the received bytes; `None` while the message is incomplete.
     ///
     /// # Errors
-    /// [`Malformed`]: nothing behind these bytes can be read, either.
+    /// [`Malformed`] if the bytes are not a message. Later bytes cannot be read either, because the
+    /// start of the next message is unknown.
     pub fn take(received: &mut Vec<u8>) -> Result<Option<Self>, Malformed> {
         let Some(length) = length(received)? else { return Ok(None) };
         if received.len() < length {
@@ -141,11 +147,11 @@ impl Message {
         let mut read = Reader::new(bytes)?;
         read.at = 1;
         let kind = match read.byte()? {
-            1 => Kind::Call,
-            2 => Kind::Return,
-            3 => Kind::Error,
-            4 => Kind::Signal,
-            _ => Kind::Unknown,
+            1 => MessageType::Call,
+            2 => MessageType::Return,
+            3 => MessageType::Error,
+            4 => MessageType::Signal,
+            _ => MessageType::Unknown,
         };
         let mut message = Message {
             kind,
@@ -172,7 +178,7 @@ impl Message {
                 (_, "s" | "o") => drop(read.text()?),
                 (_, "g") => drop(read.signature()?),
                 (_, "u") => drop(read.number()?),
-                // The specification's fields are all of these types.
+                // All header fields of the specification have one of these types.
                 _ => return Err(Malformed),
             }
         }
@@ -181,10 +187,10 @@ impl Message {
         Ok(message)
     }
 
-    /// The texts in the body, of one array or one after the other.
+    /// Returns the texts in the body, which is a sequence of texts or one array of texts.
     ///
     /// # Errors
-    /// [`Malformed`] when it has something else.
+    /// [`Malformed`] if the body has another type.
     pub fn texts(&self) -> Result<Vec<String>, Malformed> {
         let mut read = Reader { bytes: &self.body, at: 0, big: self.big };
         let mut texts = Vec::new();
@@ -206,7 +212,8 @@ impl Message {
     }
 }
 
-/// The length of the message that begins here, in bytes; `None` while its head is not there.
+/// Returns the length of the message at the start of `bytes`, in bytes; `None` while its head is
+/// incomplete.
 fn length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     if bytes.len() < HEAD {
         return Ok(None);
@@ -260,7 +267,7 @@ impl<'a> Reader<'a> {
         Ok(if self.big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
     }
 
-    /// Bytes and the NUL behind them.
+    /// Reads `n` bytes as a text, and the NUL after it.
     fn closed(&mut self, n: usize) -> Result<String, Malformed> {
         let text = String::from_utf8(self.take(n)?.to_owned()).map_err(|_| Malformed)?;
         if self.byte()? == 0 { Ok(text) } else { Err(Malformed) }
@@ -290,27 +297,30 @@ mod tests {
         args: &["a.b", "c"],
     };
 
-    /// An answer to a GetNameOwner, as the specification lays it out.
+    /// An answer to GetNameOwner, in the layout of the specification.
     const REPLY: &[u8] = b"l\x02\x01\x01\x09\0\0\0\x03\0\0\0\x3d\0\0\0\
         \x06\x01s\0\x04\0\0\0:1.0\0\0\0\0\x05\x01u\0\x02\0\0\0\x08\x01g\0\x01s\0\0\
         \x07\x01s\0\x14\0\0\0org.freedesktop.DBus\0\0\0\0\x04\0\0\0:1.7\0";
 
     #[test]
-    fn calls_have_the_layout_of_the_specification() {
+    fn a_call_has_the_layout_of_the_specification() {
         let bytes = CALL.to_bytes(7);
         assert_eq!(bytes[..12], *b"l\x01\x02\x01\x0e\0\0\0\x07\0\0\0");
         assert!(bytes.ends_with(b"\x03\0\0\0a.b\0\x01\0\0\0c\0"));
         let mut received = bytes.clone();
         let message = Message::take(&mut received).unwrap().unwrap();
         assert!(received.is_empty());
-        assert_eq!((message.kind, message.member.as_deref()), (Kind::Call, Some("GetNameOwner")));
+        assert_eq!(
+            (message.kind, message.member.as_deref()),
+            (MessageType::Call, Some("GetNameOwner"))
+        );
         assert_eq!(message.texts().unwrap(), ["a.b", "c"]);
         let none = Call { args: &[], ..CALL }.to_bytes(7);
         assert_eq!(Message::parse(&none).unwrap().texts().unwrap(), [] as [String; 0]);
     }
 
     #[test]
-    fn replies_are_taken_one_by_one_however_they_arrive() {
+    fn a_reply_is_read_after_its_last_byte_and_leaves_the_next_reply() {
         let mut received = Vec::new();
         for byte in REPLY {
             assert_eq!(Message::take(&mut received), Ok(None));
@@ -319,14 +329,14 @@ mod tests {
         received.extend_from_slice(REPLY);
         for left in [REPLY.len(), 0] {
             let reply = Message::take(&mut received).unwrap().unwrap();
-            assert_eq!((reply.kind, reply.answers), (Kind::Return, Some(2)));
+            assert_eq!((reply.kind, reply.answers), (MessageType::Return, Some(2)));
             assert_eq!(reply.texts().unwrap(), [":1.7"]);
             assert_eq!(received.len(), left);
         }
     }
 
     #[test]
-    fn arrays_and_both_byte_orders_are_read() {
+    fn an_array_of_texts_is_read_in_big_endian_order_too() {
         let body = b"\x00\x00\x00\x0e\x00\x00\x00\x02ab\0\0\x00\x00\x00\x01c\0".to_vec();
         let mut message = Message::parse(REPLY).unwrap();
         (message.signature, message.body, message.big) = ("as".into(), body, true);
@@ -337,7 +347,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_are_too_strange(
+        fn no_bytes_make_the_reader_panic(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
             changes in prop::collection::vec((0..REPLY.len(), any::<u8>()), 0..4),
         ) {
@@ -351,7 +361,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read(args in prop::collection::vec("[^\0]{0,20}", 0..5)) {
+        fn written_texts_are_read_back(args in prop::collection::vec("[^\0]{0,20}", 0..5)) {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             let bytes = Call { args: &args, ..CALL }.to_bytes(1);
             prop_assert_eq!(Message::parse(&bytes).unwrap().texts().unwrap(), args);

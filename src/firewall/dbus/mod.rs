@@ -1,12 +1,13 @@
-//! A small client of D-Bus: calls with texts, and signals.
+//! A small client of D-Bus that calls methods with texts as arguments and receives signals.
 //!
-//! Of D-Bus's crates the ones that are pure Rust bring a runtime's worth of code, which would be
-//! resident in each supervisor of a launch that never uses it. What is needed here is little: to
-//! enter a bus (SASL's EXTERNAL, which tells the user by the socket's credentials), to call a method
-//! and wait for its answer, and to listen to signals.
+//! The D-Bus crates in pure Rust bring as much code as an asynchronous runtime. That code would
+//! stay resident in the supervisor of each launch, even if the launch never uses D-Bus. This client
+//! does only three things: it authenticates on a bus (SASL's EXTERNAL mechanism, by the credentials
+//! of the socket), it calls a method and waits for the answer, and it receives signals. [`message`]
+//! reads and writes the bytes.
 //!
-//! [`message`] has the bytes; this is the conversation. A call that was given up at its time limit
-//! leaves the connection usable: the late answer has a number that nobody waits for.
+//! A call that reaches its time limit leaves the connection usable. Its late answer is ignored,
+//! because its serial number belongs to no waiting call.
 
 pub mod message;
 
@@ -22,58 +23,59 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use message::{Call, Kind, Malformed, Message};
+use message::{Call, Malformed, Message, MessageType};
 
-/// The bus itself: its name and its interface.
+/// The name of the bus itself, which is also the name of its interface.
 pub const BUS: &str = "org.freedesktop.DBus";
-/// The bus's object.
+/// The path of the bus's own object.
 pub const BUS_PATH: &str = "/org/freedesktop/DBus";
-/// How long the bus may take to let us in.
+/// The time limit for the authentication, and for each call to the bus itself.
 const ENTRY: Duration = Duration::from_secs(10);
 
-/// Why a bus was not used.
+/// The reason why a bus cannot be used, or why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    /// The address is none of a socket.
+    /// The address is not the address of a Unix socket.
     #[error(
-        "{0:?} is no address of a system bus; set DBUS_SYSTEM_BUS_ADDRESS to one such as unix:path=/run/dbus/system_bus_socket, or unset it"
+        "{0:?} is no address of a system bus; use one such as unix:path=/run/dbus/system_bus_socket"
     )]
     Address(String),
-    /// Nobody listens there.
+    /// No program listens on the address.
     #[error("there is no system bus at {address}: {source}; start D-Bus")]
     Absent {
-        /// Its address.
+        /// The address of the bus.
         address: String,
         /// The kernel's error.
         source: io::Error,
     },
-    /// The connection failed.
+    /// The connection to the bus failed.
     #[error("the connection to the system bus failed: {0}; see the log of D-Bus")]
     Io(#[from] io::Error),
-    /// It did not let us in.
-    #[error("the system bus does not let this user in; run netlaunch as root")]
-    NotLetIn,
-    /// It closed the connection.
+    /// The bus refused the authentication.
+    #[error("the system bus refused the authentication of this user; run netlaunch as root")]
+    NotAuthenticated,
+    /// The bus closed the connection.
     #[error("the system bus closed the connection; start D-Bus again")]
     Closed,
-    /// It said what cannot be understood.
-    #[error("the system bus cannot be understood: {0}; restart D-Bus")]
+    /// The bus sent bytes that cannot be read.
+    #[error("the message of the system bus cannot be read: {0}; restart D-Bus")]
     Malformed(#[from] Malformed),
-    /// No answer came in time.
+    /// No answer came within this time limit.
     #[error("no answer within {} s", .0.as_secs())]
     Slow(Duration),
     /// The answer is an error.
     #[error("{said}")]
     Refused {
-        /// Its name, such as org.freedesktop.DBus.Error.NameHasNoOwner.
+        /// The error's name, such as org.freedesktop.DBus.Error.NameHasNoOwner.
         name: String,
-        /// Its words, or its name where it has none.
+        /// The last line of the error's text, or its name if it has no text.
         said: String,
     },
 }
 
 impl BusError {
-    /// Whether this is one of the bus's own errors, by the last part of its name.
+    /// Returns whether the error is one of the bus's own errors, given by the last part of its
+    /// name.
     pub fn is(&self, names: &[&str]) -> bool {
         let BusError::Refused { name, .. } = self else { return false };
         let name = name.strip_prefix("org.freedesktop.DBus.Error.");
@@ -86,19 +88,19 @@ impl BusError {
 pub struct Bus {
     socket: UnixStream,
     received: Vec<u8>,
-    /// Signals that came while an answer was awaited.
+    /// The signals that came while a call waited for its answer.
     signals: VecDeque<Message>,
     serial: u32,
 }
 
 impl Bus {
-    /// Enters the bus at this address, as the user we are.
+    /// Connects to the bus at this address and authenticates as the user of this process.
     ///
     /// # Errors
-    /// [`BusError`], [`BusError::Absent`] when there is none.
+    /// [`BusError::Absent`] if no bus listens there, or another [`BusError`].
     pub async fn enter(address: &str) -> Result<Self, BusError> {
-        let place = Place::parse(address).ok_or_else(|| BusError::Address(address.to_owned()))?;
-        let socket = place.connect().await.map_err(|source| match source.kind() {
+        let at = BusSocket::parse(address).ok_or_else(|| BusError::Address(address.to_owned()))?;
+        let socket = at.connect().await.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 BusError::Absent { address: address.to_owned(), source }
             }
@@ -111,7 +113,8 @@ impl Bus {
         Ok(bus)
     }
 
-    /// D-Bus specification, "Authentication Protocol". An empty identity is that of the socket.
+    /// Authenticates with the identity of the socket, which an empty identity means (D-Bus
+    /// specification, "Authentication Protocol").
     async fn authenticate(&mut self) -> Result<(), BusError> {
         self.socket.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\n").await?;
         loop {
@@ -120,7 +123,7 @@ impl Bus {
                 return Ok(self.socket.write_all(b"BEGIN\r\n").await?);
             }
             if !line.starts_with(b"DATA") {
-                return Err(BusError::NotLetIn);
+                return Err(BusError::NotAuthenticated);
             }
         }
     }
@@ -134,10 +137,10 @@ impl Bus {
         }
     }
 
-    /// Calls a method and waits for its answer, at most `limit`; returns the texts in it.
+    /// Calls a method, waits for the answer at most `limit`, and returns the texts of the answer.
     ///
     /// # Errors
-    /// [`BusError`], [`BusError::Refused`] when it says what went wrong.
+    /// [`BusError::Refused`] if the answer is an error, or another [`BusError`].
     pub async fn call(
         &mut self,
         call: &Call<'_>,
@@ -158,7 +161,7 @@ impl Bus {
     /// Calls a method of the bus itself.
     ///
     /// # Errors
-    /// As [`Bus::call`].
+    /// The errors of [`Bus::call`].
     pub async fn call_bus(&mut self, member: &str, args: &[&str]) -> Result<Vec<String>, BusError> {
         let call = Call { destination: BUS, path: BUS_PATH, interface: BUS, member, args };
         self.call(&call, ENTRY).await
@@ -171,26 +174,27 @@ impl Bus {
         loop {
             let message = self.next().await?;
             match message.kind {
-                Kind::Return | Kind::Error if message.answers == Some(serial) => {
+                MessageType::Return | MessageType::Error if message.answers == Some(serial) => {
                     return Ok(message);
                 }
-                Kind::Signal => self.signals.push_back(message),
+                MessageType::Signal => self.signals.push_back(message),
                 _ => {}
             }
         }
     }
 
-    /// Waits for a signal that a match rule was added for. Those that came before are kept.
+    /// Waits for a signal that an added match rule selects. Signals that came earlier are returned
+    /// first.
     ///
     /// # Errors
-    /// The bus is gone.
+    /// [`BusError`] if the connection fails.
     pub async fn signal(&mut self) -> Result<Message, BusError> {
         if let Some(signal) = self.signals.pop_front() {
             return Ok(signal);
         }
         loop {
             let message = self.next().await?;
-            if message.kind == Kind::Signal {
+            if message.kind == MessageType::Signal {
                 return Ok(message);
             }
         }
@@ -205,7 +209,7 @@ impl Bus {
         }
     }
 
-    /// More bytes. Whoever stops waiting loses none.
+    /// Receives more bytes. Dropping the future loses no bytes.
     async fn receive(&mut self) -> Result<(), BusError> {
         match self.socket.read_buf(&mut self.received).await {
             Ok(0) => Err(BusError::Closed),
@@ -216,28 +220,28 @@ impl Bus {
     }
 }
 
-/// The last line that says something: a trace of Python's ends with what went wrong.
-fn last_line(said: &str) -> Option<String> {
-    said.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned)
+/// Returns the last line that is not empty; a traceback of Python ends with the error itself.
+fn last_line(text: &str) -> Option<String> {
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned)
 }
 
-/// Where a bus listens (D-Bus specification, "Server Addresses").
+/// The socket of a bus (D-Bus specification, "Server Addresses").
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum BusSocket {
     Path(PathBuf),
     Abstract(Vec<u8>),
 }
 
-impl Place {
-    /// The first of the addresses in a list; only sockets of this host are known.
+impl BusSocket {
+    /// Parses the first address of a list; only Unix sockets of this host are supported.
     fn parse(address: &str) -> Option<Self> {
         let options = address.split(';').next()?.strip_prefix("unix:")?;
         options.split(',').find_map(|option| {
             let (key, value) = option.split_once('=')?;
             let value = unescape(value).filter(|value| !value.is_empty())?;
             match key {
-                "path" => Some(Place::Path(std::ffi::OsString::from_vec(value).into())),
-                "abstract" => Some(Place::Abstract(value)),
+                "path" => Some(BusSocket::Path(std::ffi::OsString::from_vec(value).into())),
+                "abstract" => Some(BusSocket::Abstract(value)),
                 _ => None,
             }
         })
@@ -245,8 +249,8 @@ impl Place {
 
     async fn connect(&self) -> io::Result<UnixStream> {
         match self {
-            Place::Path(path) => UnixStream::connect(path).await,
-            Place::Abstract(name) => {
+            BusSocket::Path(path) => UnixStream::connect(path).await,
+            BusSocket::Abstract(name) => {
                 let socket = Plain::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
                 socket.set_nonblocking(true)?;
                 UnixStream::from_std(socket)
@@ -255,7 +259,7 @@ impl Place {
     }
 }
 
-/// The bytes of a value, in which `%XX` stands for one.
+/// Returns the bytes of a value, in which `%XX` stands for one byte.
 fn unescape(value: &str) -> Option<Vec<u8>> {
     let (first, escaped) = value.split_once('%').map_or((value, None), |(a, b)| (a, Some(b)));
     let mut bytes = first.as_bytes().to_owned();
@@ -271,12 +275,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses() {
-        let path = |path: &str| Some(Place::Path(path.into()));
+    fn only_the_first_address_is_read_and_it_must_be_a_unix_socket() {
+        let path = |path: &str| Some(BusSocket::Path(path.into()));
         for (address, place) in [
             ("unix:path=/run/dbus/system_bus_socket", path("/run/dbus/system_bus_socket")),
             ("unix:guid=1,path=/a%20b%2fc;tcp:host=x", path("/a b/c")),
-            ("unix:abstract=x", Some(Place::Abstract(b"x".to_vec()))),
+            ("unix:abstract=x", Some(BusSocket::Abstract(b"x".to_vec()))),
             ("unix:path=", None),
             ("unix:path=/%2", None),
             ("unix:path=/%zz", None),
@@ -286,12 +290,12 @@ mod tests {
             ("/run/dbus/system_bus_socket", None),
             ("", None),
         ] {
-            assert_eq!(Place::parse(address), place, "{address}");
+            assert_eq!(BusSocket::parse(address), place, "{address}");
         }
     }
 
     #[test]
-    fn of_a_trace_the_last_line_is_told() {
+    fn the_error_text_is_the_last_line_that_is_not_empty() {
         let trace = "Traceback (most recent call last):\n  File \"x\"\nValueError: no\n";
         assert_eq!(last_line(trace).as_deref(), Some("ValueError: no"));
         assert_eq!(last_line("INVALID_ZONE: x").as_deref(), Some("INVALID_ZONE: x"));

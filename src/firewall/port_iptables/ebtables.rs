@@ -1,26 +1,32 @@
-//! ebtables' words for the rules of the first stage.
+//! Renders the rules of the first stage for ebtables.
+//!
+//! A rule with a test that ebtables lacks is refused ([`Unexpressible`]), since the filter
+//! would have another meaning without the test. A test that needs several options becomes
+//! several lines.
 
 use ipnet::IpNet;
 
+use super::packets::always;
 use super::{Tested, Unexpressible};
 use crate::firewall::port_nft::words::colons;
-use crate::rules::Version;
-use crate::rules::port::{Address, Addresses, Hardware, Kind, Number, PortRule, PortVerdict, Test};
+use crate::firewall::rules::Version;
+use crate::firewall::rules::port::{
+    Address, Addresses, FrameKind, Hardware, Number, PortRule, PortVerdict, Test,
+};
 
-pub(super) fn kind(kind: Kind) -> Vec<String> {
+pub(super) fn kind(kind: FrameKind) -> Vec<String> {
     match (kind, kind.ether_type()) {
-        (Kind::Stp, _) => vec!["-d 01:80:c2:00:00:00".to_owned()],
+        (FrameKind::Stp, _) => vec!["-d 01:80:c2:00:00:00".to_owned()],
         (_, Some(ether_type)) => vec![format!("-p {ether_type:#06x}")],
         (_, None) => Vec::new(),
     }
 }
 
-/// A rule for ebtables, as one line or several; none where it applies to nothing.
+/// Returns a rule as one line or several, or as none if it never applies.
 pub(super) fn link_rule(rule: &PortRule) -> Result<Vec<String>, Unexpressible> {
     let mut lines = vec![kind(rule.kind)];
-    let v6 = matches!(rule.kind, Kind::Ip(Version::V6, _));
     for test in &rule.tests {
-        let words = match ebtables_test(test, v6) {
+        let words = match link_test(test, rule.kind) {
             Tested::Always => continue,
             Tested::Never => return Ok(Vec::new()),
             Tested::Cannot(what) => {
@@ -55,21 +61,17 @@ pub(super) fn link_rule(rule: &PortRule) -> Result<Vec<String>, Unexpressible> {
         .collect())
 }
 
-/// `! ` where a test is negated, as ebtables has it: behind the option.
-fn not(negated: bool) -> &'static str {
+/// Returns `! ` for a negated test. ebtables expects it after the option.
+pub(super) fn not(negated: bool) -> &'static str {
     if negated { "! " } else { "" }
 }
 
-fn ebtables_test(test: &Test, v6: bool) -> Tested {
+/// Renders a test of a rule for frames of this kind.
+pub(super) fn link_test(test: &Test, kind: FrameKind) -> Tested {
+    let v6 = matches!(kind, FrameKind::Ip(Version::V6, _));
     let ip = if v6 { "ip6" } else { "ip" };
     match test {
-        Test::Hardware { mask: [0, 0, 0, 0, 0, 0], negated, .. } => {
-            if *negated {
-                Tested::Never
-            } else {
-                Tested::Always
-            }
-        }
+        Test::Hardware { mask: [0, 0, 0, 0, 0, 0], negated, .. } => always(*negated),
         Test::Hardware { field: Hardware::DhcpClient, .. } => {
             Tested::Cannot("a DHCP message's client address in the link layer")
         }
@@ -88,14 +90,18 @@ fn ebtables_test(test: &Test, v6: bool) -> Tested {
         Test::Number { field: Number::Dscp, negated: true, .. } => {
             Tested::Cannot("a dscp under match='no' in the link layer")
         }
-        // A number that is reserved (IEEE 802.1Q, 9.6), and that the tool refuses.
+        // VLAN number 4095 is reserved (IEEE 802.1Q, 9.6), and ebtables refuses it.
         Test::Number { field: Number::VlanId, first: 4095, .. } => {
             Tested::Cannot("the reserved VLAN number 4095")
         }
-        // ebtables knows the whole byte, whose two low bits are not the code point's (RFC 3168).
-        Test::Number { field: Number::Dscp, first, .. } => Tested::AnyOf(
-            (0..4).map(|ecn| format!("--ip-tos {:#04x}", (first << 2) | ecn)).collect(),
-        ),
+        // ebtables tests the whole byte, whose two low bits are not part of the code point (RFC
+        // 3168).
+        Test::Number { field: Number::Dscp, first, .. } => {
+            let option = if v6 { "--ip6-tclass" } else { "--ip-tos" };
+            Tested::AnyOf(
+                (0..4).map(|ecn| format!("{option} {:#04x}", (first << 2) | ecn)).collect(),
+            )
+        }
         Test::Number { field, first, last, negated } => {
             Tested::If(number(*field, *first, *last, not(*negated), ip))
         }
@@ -104,14 +110,10 @@ fn ebtables_test(test: &Test, v6: bool) -> Tested {
             let not = not(*negated);
             Tested::If(format!("--ip6-icmp-type {not}{}:{}/{first}:{last}", types.0, types.1))
         }
-        Test::Address { among: Addresses::Net(net), negated, .. } if net.prefix_len() == 0 => {
-            if *negated {
-                Tested::Never
-            } else {
-                Tested::Always
-            }
+        Test::Address { addresses: Addresses::Net(net), negated, .. } if net.prefix_len() == 0 => {
+            always(*negated)
         }
-        Test::Address { field, among: Addresses::Net(net), negated } => {
+        Test::Address { field, addresses: Addresses::Net(net), negated } => {
             let option = match field {
                 Address::Source => format!("--{ip}-source"),
                 Address::Destination => format!("--{ip}-destination"),
@@ -129,7 +131,7 @@ fn ebtables_test(test: &Test, v6: bool) -> Tested {
     }
 }
 
-/// A subnet; one address alone without its length.
+/// Returns a subnet as text; a single address has no prefix length.
 fn plain(net: &IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() {
         net.addr().to_string()

@@ -1,21 +1,25 @@
-//! iptables' and ip6tables' words for the rules of the second stage.
+//! Renders the rules of the second stage for iptables and ip6tables.
+//!
+//! A rule that accepts returns to the calling chain, since the host's own rules decide about
+//! the packet afterwards. A rule with a test of the link layer never applies here.
 
 use super::Tested;
 use crate::firewall::port_nft::words::colons;
-use crate::rules::port::{
-    Address, Addresses, Direction, End, Hardware, Kind, Number, PortRule, PortVerdict, State, Test,
+use crate::firewall::rules::port::{
+    Address, Addresses, ConnectionDirection, End, FrameKind, Hardware, Number, PortRule,
+    PortVerdict, State, Test,
 };
-use crate::rules::{AddressRange, Version};
+use crate::firewall::rules::{AddressRange, Version};
 
-/// A rule for iptables or ip6tables; none where it applies to nothing.
+/// Returns a rule for iptables or ip6tables; `None` if it never applies.
 pub(super) fn packet_rule(rule: &PortRule) -> Option<String> {
-    let Kind::Ip(version, protocol) = rule.kind else { return None };
+    let FrameKind::Ip(version, protocol) = rule.kind else { return None };
     let mut words = Vec::new();
     if let Some(protocol) = protocol {
         words.push(format!("-p {protocol}"));
     }
     if version == Version::V4 && rule.tests.iter().any(Test::is_transport) {
-        // iptables over nftables takes the middle of a later fragment for the header (measured with
+        // iptables over nftables reads the payload of a later fragment as the header (measured with
         // 1.8.9 on Linux 6.18). ip6tables has no such option.
         words.push("! -f".to_owned());
     }
@@ -34,66 +38,34 @@ pub(super) fn packet_rule(rule: &PortRule) -> Option<String> {
         PortVerdict::Accept | PortVerdict::Return => words.push("-j RETURN".to_owned()),
         PortVerdict::Drop => words.push("-j DROP".to_owned()),
         PortVerdict::Reject => words.push("-j REJECT".to_owned()),
-        // Without a target, a rule counts and the next one has its say.
+        // A rule without a target counts the packet, and the next rule decides.
         PortVerdict::Continue => {}
     }
     Some(words.join(" "))
 }
 
+/// Returns `! ` for a negated test. iptables expects it before the option.
+fn not(negated: bool) -> &'static str {
+    if negated { "! " } else { "" }
+}
+
+/// Returns the result of a test that every packet passes, or no packet if the test is negated.
+pub(super) fn always(negated: bool) -> Tested {
+    if negated { Tested::Never } else { Tested::Always }
+}
+
 fn iptables_test(test: &Test, version: Version, protocol: Option<u8>) -> Tested {
-    /// The modules that know a protocol's ports, by its number.
-    fn ports(protocol: Option<u8>) -> &'static str {
-        match protocol {
-            Some(6) => "tcp",
-            Some(17) => "udp",
-            _ => "sctp",
-        }
-    }
-    // Before the option, where iptables wants it.
-    let not = |negated: &bool| if *negated { "! " } else { "" };
     match test {
         Test::Hardware { field: Hardware::DhcpClient, address, negated, .. } => {
-            // Behind the IP header: htype and hlen at 9, giaddr at 32, chaddr at 36, which two words
-            // of four bytes that overlap test.
-            let [a, b, c, d, e, f] = *address;
-            let (first, last) =
-                (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([c, d, e, f]));
-            let words = [
-                "0x8&0xffff00=0x10600".to_owned(),
-                "0x20=0x0".to_owned(),
-                format!("0x24={first:#x}"),
-                format!("0x26={last:#x}"),
-            ];
-            let words = words.map(|word| format!("0x0>>0x16&0x3c@{word}")).join("&&");
-            Tested::If(format!("-m u32 {}--u32 \"{words}\"", not(negated)))
+            dhcp_client(*address, *negated)
         }
         Test::Hardware { address, negated, .. } => {
-            Tested::If(format!("-m mac {}--mac-source {}", not(negated), colons(*address)))
+            Tested::If(format!("-m mac {}--mac-source {}", not(*negated), colons(*address)))
         }
-        Test::Address { field, among, negated } => {
-            let destination = *field == Address::Destination;
-            match among {
-                Addresses::Net(net) if net.prefix_len() == 0 => {
-                    if *negated {
-                        Tested::Never
-                    } else {
-                        Tested::Always
-                    }
-                }
-                Addresses::Net(net) => {
-                    let option = if destination { "-d" } else { "-s" };
-                    Tested::If(format!("{}{option} {}", not(negated), net.trunc()))
-                }
-                Addresses::Range(range) => {
-                    let option = if destination { "--dst-range" } else { "--src-range" };
-                    Tested::If(format!("-m iprange {}{option} {}", not(negated), ends(range)))
-                }
-            }
-        }
+        Test::Address { field, addresses, negated } => address(*field, addresses, *negated),
         Test::Number { field, first, last, negated } => {
             let range = if first == last { first.to_string() } else { format!("{first}:{last}") };
-            let not = not(negated);
-            let module = ports(protocol);
+            let (not, module) = (not(*negated), ports(protocol));
             match field {
                 Number::SourcePort => Tested::If(format!("-m {module} {not}--sport {range}")),
                 Number::DestinationPort => Tested::If(format!("-m {module} {not}--dport {range}")),
@@ -101,36 +73,27 @@ fn iptables_test(test: &Test, version: Version, protocol: Option<u8>) -> Tested 
                 _ => Tested::Cannot("a test of the link layer"),
             }
         }
-        Test::Icmp { types: (0, u8::MAX), codes: None, negated } => {
-            if *negated {
-                Tested::Never
-            } else {
-                Tested::Always
-            }
-        }
+        Test::Icmp { types: (0, u8::MAX), codes: None, negated } => always(*negated),
         Test::Icmp { types, codes, negated } => {
             let (module, option) = match version {
                 Version::V4 => ("icmp", "--icmp-type"),
                 Version::V6 => ("icmp6", "--icmpv6-type"),
             };
             let code = codes.map_or_else(String::new, |(code, _)| format!("/{code}"));
-            Tested::If(format!("-m {module} {}{option} {}{code}", not(negated), types.0))
+            Tested::If(format!("-m {module} {}{option} {}{code}", not(*negated), types.0))
         }
-        Test::TcpFlags { mask, flags, negated } => Tested::If(format!(
-            "-m tcp {}--tcp-flags {} {}",
-            not(negated),
-            tcp_flags(*mask),
-            tcp_flags(*flags)
-        )),
+        Test::TcpFlags { mask, flags, negated } => {
+            let (not, mask, flags) = (not(*negated), tcp_flags(*mask), tcp_flags(*flags));
+            Tested::If(format!("-m tcp {not}--tcp-flags {mask} {flags}"))
+        }
         Test::Set { name, sides, negated } => {
-            let sides: Vec<_> = sides
-                .iter()
-                .map(|side| match side {
-                    End::Source => "src",
-                    End::Destination => "dst",
-                })
-                .collect();
-            Tested::If(format!("-m set {}--match-set \"{name}\" {}", not(negated), sides.join(",")))
+            let side = |side: &End| match side {
+                End::Source => "src",
+                End::Destination => "dst",
+            };
+            let sides: Vec<_> = sides.iter().map(side).collect();
+            let sides = sides.join(",");
+            Tested::If(format!("-m set {}--match-set \"{name}\" {sides}", not(*negated)))
         }
         Test::Connections { above } => {
             let mask = if version == Version::V4 { 32 } else { 128 };
@@ -140,6 +103,47 @@ fn iptables_test(test: &Test, version: Version, protocol: Option<u8>) -> Tested 
         }
         Test::State { states, direction } => Tested::If(state(states, *direction)),
         Test::Gratuitous => Tested::Cannot("a test of the link layer"),
+    }
+}
+
+/// Returns the test of a DHCP message's client address.
+///
+/// The offsets after the IP header are: htype and hlen at 9, giaddr at 32, chaddr at 36. Two
+/// overlapping words of four bytes test chaddr.
+fn dhcp_client(address: [u8; 6], negated: bool) -> Tested {
+    let [a, b, c, d, e, f] = address;
+    let (first, last) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([c, d, e, f]));
+    let words = [
+        "0x8&0xffff00=0x10600".to_owned(),
+        "0x20=0x0".to_owned(),
+        format!("0x24={first:#x}"),
+        format!("0x26={last:#x}"),
+    ];
+    let words = words.map(|word| format!("0x0>>0x16&0x3c@{word}")).join("&&");
+    Tested::If(format!("-m u32 {}--u32 \"{words}\"", not(negated)))
+}
+
+fn address(field: Address, addresses: &Addresses, negated: bool) -> Tested {
+    let (net_option, range_option) = match field {
+        Address::Destination => ("-d", "--dst-range"),
+        _ => ("-s", "--src-range"),
+    };
+    let not = not(negated);
+    match addresses {
+        Addresses::Net(net) if net.prefix_len() == 0 => always(negated),
+        Addresses::Net(net) => Tested::If(format!("{not}{net_option} {}", net.trunc())),
+        Addresses::Range(range) => {
+            Tested::If(format!("-m iprange {not}{range_option} {}", ends(range)))
+        }
+    }
+}
+
+/// Returns the iptables module that has the port options for a protocol number.
+fn ports(protocol: Option<u8>) -> &'static str {
+    match protocol {
+        Some(6) => "tcp",
+        Some(17) => "udp",
+        _ => "sctp",
     }
 }
 
@@ -158,7 +162,7 @@ fn tcp_flags(bits: u8) -> String {
     if set.is_empty() { "NONE".to_owned() } else { set.join(",") }
 }
 
-fn state(states: &[State], direction: Option<Direction>) -> String {
+fn state(states: &[State], direction: Option<ConnectionDirection>) -> String {
     let names: Vec<_> = states
         .iter()
         .map(|state| match state {
@@ -170,8 +174,8 @@ fn state(states: &[State], direction: Option<Direction>) -> String {
         .collect();
     let direction = match direction {
         None => "",
-        Some(Direction::Original) => " --ctdir ORIGINAL",
-        Some(Direction::Reply) => " --ctdir REPLY",
+        Some(ConnectionDirection::Original) => " --ctdir ORIGINAL",
+        Some(ConnectionDirection::Reply) => " --ctdir REPLY",
     };
     format!("-m conntrack --ctstate {}{direction}", names.join(","))
 }

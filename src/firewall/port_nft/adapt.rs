@@ -1,11 +1,15 @@
-//! A transaction that nft refused, without what this kernel lacks and the filters can do without.
+//! Adapts a transaction that nft refused: leaves out the features that the kernel lacks and
+//! that the filters can do without.
+//!
+//! Each call leaves out one feature, and nft then tries again. A feature whose absence would
+//! let frames pass that the filter refuses is never left out without a warning.
 
 use super::{Families, PortText};
 
-/// Ports' texts, as the next attempt applies them.
+/// The texts of ports for the next attempt.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// The texts.
+    /// The texts of ports for the next attempt.
     pub texts: Vec<PortText>,
     /// The families of the tables.
     pub families: Families,
@@ -14,14 +18,15 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The first attempt; `silent` are the texts without ICMP answers, if some have any.
+    /// Returns the first attempt. `silent` contains the texts without ICMP answers, if some texts
+    /// have answers.
     pub fn new(texts: &[PortText], silent: Option<&Vec<PortText>>) -> Self {
         Attempt { texts: texts.to_vec(), families: Families::All, silent: silent.cloned() }
     }
 
-    /// Takes out what nft refused at `line` with the words `said`, if the filters can do without:
-    /// ICMP answers, the family netdev, the hook of an interface that is gone. Says whether
-    /// something was taken out.
+    /// Removes the feature that nft refused at `line` with the message `said`, if the filters can
+    /// do without it: ICMP answers, the family netdev, or the hook of an interface that no longer
+    /// exists. Returns whether the attempt changed.
     pub fn adapt(&mut self, line: &str, said: &str) -> bool {
         if self.families == Families::All && line == Families::NETDEV {
             self.families = Families::Bridge;
@@ -42,7 +47,8 @@ impl Attempt {
             }
             return true;
         }
-        // Before Linux 6.16, an interface that is gone since the change began has no hook.
+        // Before Linux 6.16, nft cannot add a hook on an interface that was removed since the
+        // change began.
         let is_hook =
             |text: &&mut PortText| text.ingress.as_ref().is_some_and(|own| own.base == line);
         match self.texts.iter_mut().find(is_hook) {
@@ -59,11 +65,13 @@ impl Attempt {
 mod tests {
     use super::super::{Extras, TABLE, change, port};
     use super::*;
-    use crate::rules::port::{Kind, Origin, Path, PortRule, PortRules, PortVerdict, Step};
+    use crate::firewall::rules::port::{
+        FrameKind, Origin, Path, PortRule, PortRules, PortVerdict, Step,
+    };
 
     fn attempt() -> Attempt {
         let rule = PortRule {
-            kind: Kind::Any,
+            kind: FrameKind::Any,
             tests: Vec::new(),
             verdict: PortVerdict::Drop,
             comment: None,

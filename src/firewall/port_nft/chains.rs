@@ -1,20 +1,26 @@
-//! A port's rules as chains: what they say, and the names of what they need in the table.
+//! Renders a port's rules as chains, and collects the names of the objects that they need.
+//!
+//! Each path has an entry chain, one chain for each sub chain, and a chain for the second stage
+//! if it has packet rules. The names of the objects become the port's record, so no object may
+//! be rendered without its name in [`PortObjects`].
 
 use std::fmt::Write;
 
 use super::ingress::ingress;
 use super::words::{
-    Tested, address, gratuitous, hardware, icmp, implied, kind, number, quoted, state,
+    Tested, address, gratuitous, hardware, icmp, implied, kind, number, protocol_v6, quoted, state,
 };
-use super::{Extras, NoIpset, PortObjects, PortText, Way, entry};
-use crate::rules::Version;
-use crate::rules::port::{Kind, Path, PortRule, PortRules, PortVerdict, Step, Test};
+use super::{Extras, NoIpset, PortHook, PortObjects, PortText, entry};
+use crate::firewall::rules::Version;
+use crate::firewall::rules::port::{
+    FrameKind, Number, Path, PortRule, PortRules, PortVerdict, Step, Test,
+};
 use crate::types::InterfaceName;
 
 /// Renders a port's rules.
 ///
 /// # Errors
-/// [`NoIpset`].
+/// Returns [`NoIpset`] if a rule uses an ipset.
 pub fn port(
     index: u32,
     port: &InterfaceName,
@@ -23,8 +29,8 @@ pub fn port(
 ) -> Result<PortText, NoIpset> {
     let objects = PortObjects { index, ..PortObjects::default() };
     let mut text = PortText { objects, body: String::new(), ingress: None };
-    text.path(Way::From, &rules.from_guest, extras)?;
-    text.path(Way::To, &rules.to_guest, extras)?;
+    text.path(PortHook::From, &rules.from_guest, extras)?;
+    text.path(PortHook::To, &rules.to_guest, extras)?;
     if let Some((objects, ingress)) = ingress(index, port, rules, extras)? {
         text.objects.ingress = Some(objects);
         text.ingress = Some(ingress);
@@ -33,8 +39,13 @@ pub fn port(
 }
 
 impl PortText {
-    pub(super) fn path(&mut self, way: Way, path: &Path, extras: Extras) -> Result<(), NoIpset> {
-        let name = entry(self.objects.index, way);
+    pub(super) fn path(
+        &mut self,
+        hook: PortHook,
+        path: &Path,
+        extras: Extras,
+    ) -> Result<(), NoIpset> {
+        let name = entry(self.objects.index, hook);
         let dropped = extras.counters.then(|| format!("{name}-dropped"));
         let passed = extras.counters.then(|| format!("{name}-passed"));
         self.objects.counters.extend(dropped.iter().chain(&passed).cloned());
@@ -42,19 +53,19 @@ impl PortText {
             counter.as_ref().map_or_else(String::new, |name| format!("counter name \"{name}\" "))
         };
         let pass = format!("{}accept", count(&passed));
-        let limited = way == Way::From && path.is_limited();
-        let second = match path.packets.is_empty() || limited {
-            // Each frame counts as passed once, though a flooded one is forwarded many times.
-            true => pass.clone(),
-            false => format!("goto {name}-ip"),
-        };
+        let limited = hook == PortHook::From && path.is_limited();
+        // Only the first stage counts passed frames, so that a flooded frame, which the bridge
+        // forwards many times, counts once.
+        let one_stage = path.packets.is_empty() || limited;
+        let second = if one_stage { pass.clone() } else { format!("goto {name}-ip") };
         let context = |accept: &str, back: &str| Context {
             chain: name.clone(),
             extras,
             accept: accept.to_owned(),
             back: back.to_owned(),
             drop: format!("{}drop", count(&dropped)),
-            // The link layer has no answer to give, as in ebtables.
+            // A rule of the first stage cannot reject, since the link layer has no answer; ebtables
+            // is the same.
             reject: None,
         };
         let frames = context(&second, &second);
@@ -85,16 +96,14 @@ impl PortText {
         if path.packets.is_empty() {
             return Ok(());
         }
-        let places: &[(&str, bool)] = match limited {
-            // The bridge family has no answers where frames are forwarded.
-            true => &[("ip", false), ("host", true)],
-            false => &[("ip", true)],
-        };
+        // The bridge family cannot reject in `forward`.
+        let places: &[(&str, bool)] =
+            if limited { &[("ip", false), ("host", true)] } else { &[("ip", true)] };
         self.objects.limited |= limited;
         for (place, answers) in places {
             let pass = if limited { "accept" } else { pass.as_str() };
             let mut packets = context(pass, pass);
-            let rejects = extras.reject && way == Way::From && *answers;
+            let rejects = extras.reject && hook == PortHook::From && *answers;
             packets.reject = rejects.then(|| format!("{}reject", count(&dropped)));
             let mut rules = self.rules(&path.packets, &packets)?;
             rules.push(pass.to_owned());
@@ -109,6 +118,8 @@ impl PortText {
             let _ = writeln!(self.body, "\t\t{rule}");
         }
         self.body.push_str("\t}\n");
+        let count = u32::try_from(rules.len()).unwrap_or(u32::MAX);
+        self.objects.rules.insert(name.clone(), count);
         self.objects.chains.insert(name);
     }
 
@@ -120,33 +131,43 @@ impl PortText {
         Ok(all)
     }
 
-    /// A rule's text; none where it decides nothing.
-    fn rule(&mut self, rule: &PortRule, context: &Context) -> Result<Option<String>, NoIpset> {
+    /// Returns a rule as one nft rule or several, or as none if it has no effect.
+    fn rule(&mut self, rule: &PortRule, context: &Context) -> Result<Vec<String>, NoIpset> {
         let verdict = match rule.verdict {
             PortVerdict::Accept => context.accept.as_str(),
             PortVerdict::Return => context.back.as_str(),
             PortVerdict::Reject => context.reject.as_ref().unwrap_or(&context.drop),
             PortVerdict::Drop => context.drop.as_str(),
             PortVerdict::Continue if context.extras.counters => "continue",
-            PortVerdict::Continue => return Ok(None),
+            PortVerdict::Continue => return Ok(Vec::new()),
         };
         let mut words: Vec<String> = kind(rule.kind).into_iter().collect();
         words.extend(implied(rule).into_iter().map(str::to_owned));
+        let mut lines = vec![words];
         for test in &rule.tests {
-            match self.test(test, rule, context)? {
-                Tested::Always => {}
-                Tested::Never => return Ok(None),
-                Tested::If(word) => words.push(word),
-            }
+            let alternatives = match self.test(test, rule, context)? {
+                Tested::Always => continue,
+                Tested::Never => return Ok(Vec::new()),
+                Tested::If(word) => vec![word],
+                Tested::AnyOf(words) => words,
+            };
+            let with = |line: &Vec<String>, word: &String| {
+                [line.as_slice(), std::slice::from_ref(word)].concat()
+            };
+            lines = alternatives
+                .iter()
+                .flat_map(|word| lines.iter().map(move |line| with(line, word)))
+                .collect();
         }
+        let mut end = Vec::new();
         if context.extras.counters {
-            words.push("counter".to_owned());
+            end.push("counter".to_owned());
         }
-        words.push(verdict.to_owned());
+        end.push(verdict.to_owned());
         if let Some(comment) = &rule.comment {
-            words.push(format!("comment \"{}\"", quoted(comment)));
+            end.push(format!("comment \"{}\"", quoted(comment)));
         }
-        Ok(Some(words.join(" ")))
+        Ok(lines.into_iter().map(|line| [line, end.clone()].concat().join(" ")).collect())
     }
 
     fn test(&mut self, test: &Test, rule: &PortRule, context: &Context) -> Result<Tested, NoIpset> {
@@ -154,10 +175,17 @@ impl PortText {
             Test::Hardware { field, address, mask, negated } => {
                 hardware(*field, *address, *mask, *negated)
             }
+            Test::Number { field: Number::Protocol, first, negated, .. }
+                if matches!(rule.kind, FrameKind::Ip(Version::V6, _)) =>
+            {
+                protocol_v6(*first, *negated, rule.tests.iter().any(Test::is_transport))
+            }
             Test::Number { field, first, last, negated } => {
                 number(*field, *first, *last, *negated, rule.kind)
             }
-            Test::Address { field, among, negated } => address(*field, among, *negated, rule.kind),
+            Test::Address { field, addresses, negated } => {
+                address(*field, addresses, *negated, rule.kind)
+            }
             Test::Gratuitous => {
                 self.objects.equal_bytes = true;
                 Tested::If(gratuitous())
@@ -173,7 +201,7 @@ impl PortText {
             Test::Connections { above } => {
                 let set = format!("{}-c{}", context.chain, self.objects.sets.len() + 1);
                 let (version, source) = match rule.kind {
-                    Kind::Ip(Version::V6, _) => (Version::V6, "ip6 saddr"),
+                    FrameKind::Ip(Version::V6, _) => (Version::V6, "ip6 saddr"),
                     _ => (Version::V4, "ip saddr"),
                 };
                 self.objects.sets.insert((set.clone(), version));
@@ -184,7 +212,7 @@ impl PortText {
     }
 }
 
-/// What a rule's verdicts are called where it stands.
+/// The nft verdicts for one chain's rules.
 struct Context {
     /// The path's entry chain.
     chain: String,
@@ -192,6 +220,6 @@ struct Context {
     accept: String,
     back: String,
     drop: String,
-    /// `None` where nobody is answered.
+    /// The statement that rejects; `None` if the rule drops without an answer.
     reject: Option<String>,
 }

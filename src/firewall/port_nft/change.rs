@@ -1,32 +1,38 @@
-//! The transaction between two states of the table: what ports had goes, what they are to have comes.
+//! Renders the transaction between two states of the table.
+//!
+//! The text declares every object before it changes or deletes that object, so that it can be
+//! applied to any state of the table. It removes the old objects of ports, and adds the new
+//! ones; a chain that stays is flushed and filled again. The order matters: an element of a map
+//! is added after the chain that it leads to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::ingress::{IngressObjects, base};
-use super::{EQUAL_BYTES, PortObjects, PortText, TABLE, Way, entry};
-use crate::rules::Version;
+use super::{EQUAL_BYTES, PortHook, PortObjects, PortText, TABLE, entry};
+use crate::firewall::rules::Version;
 
 /// The families of tables that a transaction may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Families {
     /// Bridge and netdev.
     All,
-    /// Bridge alone: this kernel has no tables of the family netdev.
+    /// Only bridge, since this kernel has no tables of the family netdev.
     Bridge,
 }
 
 impl Families {
-    /// The line that a kernel without the family netdev refuses, and no other.
+    /// The line that a kernel without the family netdev refuses; the kernel accepts all other
+    /// lines.
     pub const NETDEV: &'static str = concat!("add table netdev ", "netlaunch_nwfilter");
 }
 
-/// The transaction that removes what these ports had and adds what those are to have. A port may be
-/// on both sides.
+/// Returns the transaction that removes the objects in `remove` and adds those in `add`. A port may
+/// be in both lists.
 pub fn change(remove: &[&PortObjects], add: &[&PortText], families: Families) -> String {
     let mut text = String::new();
     let all = remove.iter().copied().chain(add.iter().map(|port| &port.objects));
-    declare(&mut text, Way::of(all.into_iter().any(|objects| objects.limited)));
+    declare(&mut text, PortHook::of(all.into_iter().any(|objects| objects.limited)));
     let new: BTreeMap<u32, &PortObjects> =
         add.iter().map(|port| (port.objects.index, &port.objects)).collect();
     let old: BTreeMap<u32, &PortObjects> =
@@ -46,13 +52,13 @@ pub fn change(remove: &[&PortObjects], add: &[&PortText], families: Families) ->
             text.push_str(&port.body);
         }
         text.push_str("}\n");
-        for way in Way::BOTH {
-            elements(&mut text, "add", way, add.iter().map(|port| port.objects.index));
+        for hook in PortHook::BOTH {
+            elements(&mut text, "add", hook, add.iter().map(|port| port.objects.index));
         }
         let limited: Vec<_> =
             add.iter().filter(|port| port.objects.limited).map(|p| p.objects.index).collect();
-        for way in Way::LIMITED.into_iter().filter(|_| !limited.is_empty()) {
-            elements(&mut text, "add", way, limited.iter().copied());
+        for hook in PortHook::LIMITED.into_iter().filter(|_| !limited.is_empty()) {
+            elements(&mut text, "add", hook, limited.iter().copied());
         }
     }
     if families == Families::All {
@@ -61,7 +67,7 @@ pub fn change(remove: &[&PortObjects], add: &[&PortText], families: Families) ->
     text
 }
 
-/// The transaction that removes the tables, whether they are there or not.
+/// Returns the transaction that removes the tables, whether they exist or not.
 pub fn remove_tables(families: Families) -> String {
     let names: &[&str] = match families {
         Families::All => &["bridge", "netdev"],
@@ -72,7 +78,7 @@ pub fn remove_tables(families: Families) -> String {
     names.iter().map(remove).collect()
 }
 
-/// Changes the table of the family netdev, where a port has or gets something there.
+/// Changes the table of the family netdev if a port has old or new objects in it.
 fn change_ingress(text: &mut String, remove: &[&PortObjects], add: &[&PortText]) {
     let old: Vec<(u32, &IngressObjects)> = remove
         .iter()
@@ -86,8 +92,8 @@ fn change_ingress(text: &mut String, remove: &[&PortObjects], add: &[&PortText])
         return;
     }
     let _ = writeln!(text, "{}", Families::NETDEV);
-    // A base chain is always made anew: it may be there without its hook, or the interface may have
-    // another name by now.
+    // A base chain is always deleted and added again: it may exist without its hook, or the
+    // interface may have a new name.
     let old_bases = old.iter().map(|(index, _)| base(*index));
     let new_bases = new.iter().map(|(index, ..)| base(*index));
     let bases: BTreeSet<String> = old_bases.chain(new_bases).collect();
@@ -146,11 +152,11 @@ fn declare_equal_bytes(text: &mut String, family: &str) {
     );
 }
 
-fn declare(text: &mut String, ways: &[Way]) {
+fn declare(text: &mut String, hooks: &[PortHook]) {
     let _ = writeln!(text, "add table bridge {TABLE}");
-    for way in ways {
-        let (chain, kind, rule) = way.base();
-        let map = way.map();
+    for hook in hooks {
+        let (chain, kind, rule) = hook.base();
+        let map = hook.map();
         let _ = writeln!(text, "add map bridge {TABLE} {map} {{ type iface_index : verdict; }}");
         let _ = writeln!(text, "add chain bridge {TABLE} {chain} {{ {kind} policy accept; }}");
         let _ = writeln!(text, "flush chain bridge {TABLE} {chain}");
@@ -158,17 +164,17 @@ fn declare(text: &mut String, ways: &[Way]) {
     }
 }
 
-/// Removes a port's objects but those that stay; they need not be there.
+/// Removes a port's objects except those that the new state keeps. The objects need not exist.
 fn forget(text: &mut String, objects: &PortObjects, stays: Option<&PortObjects>) {
     let none = PortObjects::default();
     let kept = stays.unwrap_or(&none);
     for chain in &objects.chains {
         let _ = writeln!(text, "add chain bridge {TABLE} {chain}");
     }
-    for way in Way::of(objects.limited) {
-        let stays = stays.is_some_and(|stays| Way::of(stays.limited).contains(way));
+    for hook in PortHook::of(objects.limited) {
+        let stays = stays.is_some_and(|stays| PortHook::of(stays.limited).contains(hook));
         for verb in ["add", "delete"].into_iter().filter(|_| !stays) {
-            elements(text, verb, *way, std::iter::once(objects.index));
+            elements(text, verb, *hook, std::iter::once(objects.index));
         }
     }
     for chain in &objects.chains {
@@ -199,13 +205,13 @@ fn declare_set(text: &mut String, set: &str, version: Version) {
 }
 
 /// Adds or deletes the elements that lead to these ports' chains.
-fn elements(text: &mut String, verb: &str, way: Way, ports: impl Iterator<Item = u32>) {
-    let all: Vec<_> = ports.map(|index| format!("{index} : goto {}", entry(index, way))).collect();
-    let _ = writeln!(text, "{verb} element bridge {TABLE} {} {{ {} }}", way.map(), all.join(", "));
+fn elements(text: &mut String, verb: &str, hook: PortHook, ports: impl Iterator<Item = u32>) {
+    let all: Vec<_> = ports.map(|index| format!("{index} : goto {}", entry(index, hook))).collect();
+    let _ = writeln!(text, "{verb} element bridge {TABLE} {} {{ {} }}", hook.map(), all.join(", "));
 }
 
 impl PortText {
-    /// Declares the objects; the chains are empty then.
+    /// Declares the port's objects; all its chains are empty afterwards.
     fn declare(&self, text: &mut String, old: Option<&PortObjects>) {
         let none = BTreeSet::new();
         let emptied = old.map_or(&none, |old| &old.chains);

@@ -12,33 +12,36 @@
 //! ingress of vnet0 ─ to 01:80:c2:00:00:0x, iif 7 ─▶ p7-from ─▶ p7-from-1 … ─▶ p7-from-ip
 //! ```
 //!
-//! A frame that the bridge forwards all the same (STP is off, or group_fwd_mask) passes the bridge's
-//! table afterwards, which gives the same verdict.
+//! A frame that the bridge forwards all the same (STP is off, or group_fwd_mask) passes the
+//! bridge's table afterwards, which gives the same verdict.
 //!
-//! The hook is on an interface's name, and since Linux 6.16 the kernel moves it to a later interface
-//! of that name. The rule tests the interface's number, too, so that such an interface stays without
-//! a filter.
+//! The hook is on an interface's name, and since Linux 6.16 the kernel moves it to a later
+//! interface of that name. The rule tests the interface's number, too, so that such an interface
+//! stays without a filter.
 //!
 //! There is no connection tracking on this hook. If a rule for an IP version needs it, packets of
-//! that version do not pass (see [`crate::rules::port`]).
+//! that version do not pass (see [`crate::firewall::rules::port`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Extras, NoIpset, PortObjects, PortText, TABLE, Way, entry};
-use crate::rules::port::{LINK_LOCAL, LINK_LOCAL_MASK, PortRules};
+use super::{Extras, NoIpset, PortHook, PortObjects, PortText, TABLE, entry};
+use crate::firewall::rules::port::{LINK_LOCAL, LINK_LOCAL_MASK, PortRules};
 use crate::types::InterfaceName;
 
 use super::words::colons;
 
-/// The objects of a port in the table of the family netdev, by name. Its entry chain is in `chains`, its
-/// base chain is not.
+/// The names of a port's objects in the table of the family netdev. `chains` includes the entry
+/// chain, but not the base chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressObjects {
-    /// The chains.
+    /// The names of the chains.
     pub chains: BTreeSet<String>,
-    /// The counters.
+    /// The number of rules in each chain; empty in the records of earlier versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<String, u32>,
+    /// The names of the counters.
     #[serde(default)]
     pub counters: BTreeSet<String>,
     /// Whether a rule needs the set of equal bytes.
@@ -57,12 +60,13 @@ pub(super) struct IngressText {
     pub(super) body: String,
 }
 
-/// The name of a port's base chain.
+/// Returns the name of a port's base chain.
 pub(super) fn base(index: u32) -> String {
     format!("p{index}-ingress")
 }
 
-/// Renders a port's rules for link-local frames; `None` where the filter lets all of them through.
+/// Renders a port's rules for link-local frames. Returns `None` if the filter accepts all of them,
+/// or if nft cannot name the interface.
 pub(super) fn ingress(
     index: u32,
     port: &InterfaceName,
@@ -75,27 +79,28 @@ pub(super) fn ingress(
     }
     let objects = PortObjects { index, ..PortObjects::default() };
     let mut text = PortText { objects, body: String::new(), ingress: None };
-    // The family netdev has no answers.
-    text.path(Way::From, &path, Extras { reject: false, ..extras })?;
-    let PortText { objects: PortObjects { chains, counters, equal_bytes, .. }, body, .. } = text;
+    // The family netdev cannot reject.
+    text.path(PortHook::From, &path, Extras { reject: false, ..extras })?;
+    let PortText { objects, body, .. } = text;
+    let PortObjects { chains, rules, counters, equal_bytes, .. } = objects;
     let base = base(index);
     let text = IngressText {
         rule: format!(
             "add rule netdev {TABLE} {base} ether daddr & {} == {} iif {index} goto {}",
             colons(LINK_LOCAL_MASK),
             colons(LINK_LOCAL),
-            entry(index, Way::From)
+            entry(index, PortHook::From)
         ),
         base: format!(
             "add chain netdev {TABLE} {base} {{ type filter hook ingress device \"{port}\" priority 0; policy accept; }}"
         ),
         body,
     };
-    Ok(Some((IngressObjects { chains, counters, equal_bytes }, text)))
+    Ok(Some((IngressObjects { chains, rules, counters, equal_bytes }, text)))
 }
 
-/// Whether nft can name the interface: its strings know no quotation marks, and newer versions take
-/// an asterisk for any text.
+/// Returns whether nft can name the interface: its strings cannot contain quotation marks, and
+/// newer versions use the asterisk as a wildcard.
 pub fn has_hook(port: &InterfaceName) -> bool {
     !port.as_str().contains(['"', '*', '\\'])
 }

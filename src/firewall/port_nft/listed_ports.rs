@@ -1,14 +1,17 @@
-//! Which ports the table holds, by what nft lists: those of another state directory's, too.
+//! Finds the ports in the table from nft's listing.
+//!
+//! The table is shared by all state directories. Before the last port of one directory removes
+//! the table, this listing shows whether ports of another directory need it.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Way, entry};
+use super::{PortHook, entry};
 
-/// The numbers of the ports that the listing of [`Way::From`]'s map names and whose interfaces are
-/// there. nft writes an interface's name, and a bare number where it is gone.
-pub fn held(listing: &str) -> BTreeSet<u32> {
+/// Returns the numbers of the ports in a listing of [`PortHook::From`]'s map whose interfaces
+/// exist. nft prints an interface's name, or a bare number if the interface no longer exists.
+pub fn listed_ports(listing: &str) -> BTreeSet<u32> {
     let listing: Value = serde_json::from_str(listing).unwrap_or_default();
     let parts = listing["nftables"].as_array().into_iter().flatten();
     let elements = parts.filter_map(|part| part["map"]["elem"].as_array()).flatten();
@@ -19,12 +22,12 @@ fn port(element: &Value) -> Option<u32> {
     let chain = element[1]["goto"]["target"].as_str()?;
     let index = chain.strip_prefix('p')?.split_once('-')?.0.parse().ok()?;
     let is_there = element[0].as_str() != Some(&format!("{index}"));
-    (chain == entry(index, Way::From) && is_there).then_some(index)
+    (chain == entry(index, PortHook::From) && is_there).then_some(index)
 }
 
-/// What nft is asked for it.
+/// Returns nft's arguments for that listing.
 pub fn question() -> [String; 6] {
-    ["-j", "list", "map", "bridge", super::TABLE, Way::From.map()].map(str::to_owned)
+    ["-j", "list", "map", "bridge", super::TABLE, PortHook::From.map()].map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -36,9 +39,9 @@ mod tests {
         let listing = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"map": {"family": "bridge",
             "name": "from_guest", "elem": [["vnet0", {"goto": {"target": "p2-from"}}],
             ["7", {"goto": {"target": "p7-from"}}], ["vnet1", {"goto": {"target": "other"}}]]}}]}"#;
-        assert_eq!(held(listing), BTreeSet::from([2]));
+        assert_eq!(listed_ports(listing), BTreeSet::from([2]));
         for nothing in ["", "{", r#"{"nftables": [{"map": {"name": "from_guest"}}]}"#] {
-            assert_eq!(held(nothing), BTreeSet::new(), "{nothing}");
+            assert_eq!(listed_ports(nothing), BTreeSet::new(), "{nothing}");
         }
     }
 }

@@ -1,26 +1,34 @@
-//! nftables: the filters of ports as the text of one `nft -f -`.
+//! Renders the filters of ports as the text of one `nft -f -`.
 //!
-//! One table of the bridge family holds all ports. Its two base chains have one rule each: a map
-//! from the interface's number to the port's chain. So a frame costs the same with one port bound
-//! and with a thousand, and a port that is gone is never mistaken for a later one of its name: the
-//! kernel does not use a number again.
+//! One table of the bridge family contains all ports. Each of its base chains has one rule: a
+//! look-up in a map from the interface's number to the port's chain. So a frame costs the same with
+//! one bound port and with a thousand. The rules of a removed port never apply to a later port of
+//! the same name, since the kernel does not use a number again.
 //!
 //! ```text
 //! prerouting  ─ iif vmap @from_guest ─▶ p7-from ─▶ p7-from-1 (a sub chain) … ─▶ p7-from-ip
 //! postrouting ─ oif vmap @to_guest ───▶ p7-to   ─▶ …
 //! ```
 //!
-//! `accept` would end the whole evaluation, so the end of the first stage is a `goto` to the
-//! second. What is written can be applied to any state of the table, also to none: adding what is
-//! there changes nothing, and what is deleted is added before (nft 1.0.6 has no `destroy`). Chains
-//! that stay are emptied and filled, which costs half of deleting and adding them (measured with
-//! 1,000 ports).
+//! `accept` would end the whole evaluation, so the first stage ends with a `goto` to the second.
+//! The text can be applied to any state of the table, also if the table does not exist: adding an
+//! existing object changes no rules, and each object is added before it is deleted (nft 1.0.6 has
+//! no `destroy`). Chains that stay are flushed and filled again, which costs half of deleting and
+//! adding them (measured with 1,000 ports).
 //!
-//! nft 1.0.6 joins neighbouring fields that must differ from a value into one comparison, which then
-//! holds when one of them differs. It leaves masked fields alone, so such a test has a mask of all
-//! ones.
+//! nft 1.0.6 joins two neighbouring fields that must differ from a value into one comparison, which
+//! then holds when only one of them differs. It does not join masked fields, so such a test has a
+//! mask of all ones.
 //!
-//! Fields of ARP, RARP and STP are read at their places, since nft knows the fields of ARP only.
+//! Fields of ARP, RARP and STP are read by their offset, since nft has keywords only for ARP's
+//! fields.
+//!
+//! The base chains that see frames from guests have the priority -100: after the bridge's
+//! connection tracking (-200), which their rules use, and before br_netfilter (prerouting 0,
+//! forward -1). That module takes packets out of the bridge's hooks for iptables and returns them
+//! after priority 0: a chain of priority 0 in `forward` then sees none of them (measured on Linux
+//! 6.1; br_nf_hook_thresh()), and in `prerouting` some kernels skip a chain that was added before
+//! the module.
 //!
 //! A second table of the same name, of the family netdev, filters link-local frames ([`ingress`]).
 //! Both tables change in the same transaction.
@@ -28,42 +36,48 @@
 mod adapt;
 mod chains;
 mod change;
-mod held;
 mod ingress;
+mod listed_ports;
+mod missing;
+mod missing_feature;
 pub(super) mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::rules::Version;
-use crate::rules::port::Origin;
+use crate::firewall::rules::Version;
+use crate::firewall::rules::port::Origin;
 
 pub use adapt::Attempt;
 pub use chains::port;
 pub use change::{Families, change, remove_tables};
-pub use held::{held, question};
 use ingress::IngressText;
 pub use ingress::{IngressObjects, has_hook};
+pub use listed_ports::{listed_ports, question};
+pub use missing::{PortTables, maps, missing};
+pub use missing_feature::{MissingKernelFeature, missing_feature};
 
-/// The tables' name, of the families bridge and netdev.
+/// The name of the tables in the families bridge and netdev.
 pub const TABLE: &str = "netlaunch_nwfilter";
 
-/// The set of all pairs of equal bytes; it stays as long as the table does.
+/// The name of the set of all pairs of equal bytes, which exists as long as the table.
 const EQUAL_BYTES: &str = "equal_bytes";
 
-/// What the table's rules do besides.
+/// Additional functions of the table's rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extras {
-    /// Frames of bound ports are shown by `nft monitor trace`.
+    /// Whether `nft monitor trace` shows the frames of bound ports.
     pub trace: bool,
-    /// Rules count what they decide, and ports what passes and what is dropped.
+    /// Whether each rule counts its frames, and each port counts the frames that pass or are
+    /// dropped.
     pub counters: bool,
-    /// The kernel can refuse in the bridge family; else what is refused is dropped.
+    /// Whether the kernel can reject in the bridge family. If not, a rule that rejects drops the
+    /// frame.
     pub reject: bool,
 }
 
-/// Something nft has no words for.
+/// A rule that nft cannot express.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{origin} looks addresses up in the ipset {set}, which nftables cannot do; use firewall_backend = \"iptables\" in nwfilter.conf, or name the addresses in the filter"
@@ -71,108 +85,114 @@ pub struct Extras {
 pub struct NoIpset {
     /// The rule.
     pub origin: Origin,
-    /// The set.
+    /// The name of the ipset.
     pub set: String,
 }
 
-/// What a port has in the table, by name.
+/// The names of a port's objects in the table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortObjects {
     /// The interface's number.
     pub index: u32,
-    /// The chains.
+    /// The names of the chains.
     pub chains: BTreeSet<String>,
+    /// The number of rules in each chain; empty in the records of earlier versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: BTreeMap<String, u32>,
     /// The sets that count connections, and the IP version of their addresses.
     #[serde(default)]
     pub sets: BTreeSet<(String, Version)>,
-    /// The counters.
+    /// The names of the counters.
     #[serde(default)]
     pub counters: BTreeSet<String>,
-    /// Whether connections are counted.
+    /// Whether the port's rules count connections.
     #[serde(default)]
     pub limited: bool,
     /// Whether a rule needs the set of equal bytes.
     #[serde(default)]
     pub equal_bytes: bool,
-    /// Its objects in the table of the family netdev; `None` is none.
+    /// The port's objects in the table of the family netdev; `None` if there are none.
     #[serde(default)]
     pub ingress: Option<IngressObjects>,
 }
 
-/// A port's rules, made ready for the table.
+/// A port's rendered rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortText {
-    /// What it has there.
+    /// The names of the port's objects.
     pub objects: PortObjects,
-    /// The chains' rules.
+    /// The chains with their rules.
     body: String,
-    /// The rules for link-local frames, where the filter refuses some.
+    /// The rules for link-local frames, if the filter refuses some of them.
     ingress: Option<IngressText>,
 }
 
-/// Which way frames go, and where they are looked at.
+/// The direction of frames and the hook that sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum PortHook {
     /// From the guest.
     From,
     /// To the guest.
     To,
-    /// From the guest through the bridge: where connections are counted, since those to the host
-    /// count apart.
+    /// From the guest through the bridge. This hook exists only where connections are counted,
+    /// since connections to the host are counted separately.
     Through,
     /// From the guest to the host itself.
     Host,
 }
 
-impl Way {
-    /// What every port has.
-    const BOTH: [Way; 2] = [Way::From, Way::To];
-    /// What a port has besides where connections are counted.
-    const LIMITED: [Way; 2] = [Way::Through, Way::Host];
+impl PortHook {
+    /// The chains of every port.
+    const BOTH: [PortHook; 2] = [PortHook::From, PortHook::To];
+    /// The additional chains of a port that counts connections.
+    const LIMITED: [PortHook; 2] = [PortHook::Through, PortHook::Host];
 
-    fn of(limited: bool) -> &'static [Way] {
-        const ALL: [Way; 4] = [Way::From, Way::To, Way::Through, Way::Host];
-        if limited { &ALL } else { &Way::BOTH }
+    fn of(limited: bool) -> &'static [PortHook] {
+        const ALL: [PortHook; 4] =
+            [PortHook::From, PortHook::To, PortHook::Through, PortHook::Host];
+        if limited { &ALL } else { &PortHook::BOTH }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Way::From => "from",
-            Way::To => "to",
-            Way::Through => "from-ip",
-            Way::Host => "from-host",
+            PortHook::From => "from",
+            PortHook::To => "to",
+            PortHook::Through => "from-ip",
+            PortHook::Host => "from-host",
         }
     }
 
     fn map(self) -> &'static str {
         match self {
-            Way::From => "from_guest",
-            Way::To => "to_guest",
-            Way::Through => "from_guest_through",
-            Way::Host => "from_guest_to_host",
+            PortHook::From => "from_guest",
+            PortHook::To => "to_guest",
+            PortHook::Through => "from_guest_through",
+            PortHook::Host => "from_guest_to_host",
         }
     }
 
-    /// The base chain: its name, its declaration, its rule.
+    /// Returns the base chain's name, declaration and rule.
     fn base(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Way::From => {
-                ("prerouting", "type filter hook prerouting priority 0;", "iif vmap @from_guest")
+            PortHook::From => {
+                ("prerouting", "type filter hook prerouting priority -100;", "iif vmap @from_guest")
             }
-            Way::To => {
+            PortHook::To => {
                 ("postrouting", "type filter hook postrouting priority 0;", "oif vmap @to_guest")
             }
-            Way::Through => {
-                ("forward", "type filter hook forward priority 0;", "iif vmap @from_guest_through")
-            }
-            Way::Host => {
-                ("input", "type filter hook input priority 0;", "iif vmap @from_guest_to_host")
+            PortHook::Through => (
+                "forward",
+                "type filter hook forward priority -100;",
+                "iif vmap @from_guest_through",
+            ),
+            PortHook::Host => {
+                ("input", "type filter hook input priority -100;", "iif vmap @from_guest_to_host")
             }
         }
     }
 }
 
-/// The chain that a port's frames start in.
-fn entry(index: u32, way: Way) -> String {
-    format!("p{index}-{}", way.name())
+/// Returns the name of the chain at which a port's frames start.
+fn entry(index: u32, hook: PortHook) -> String {
+    format!("p{index}-{}", hook.name())
 }

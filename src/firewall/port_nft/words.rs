@@ -1,22 +1,28 @@
-//! nft's words for kinds of frames and for tests.
+//! Renders kinds of frames and tests as nft expressions.
+//!
+//! A field without a keyword in nft is read by its offset from the start of the network header
+//! (`@nh`) or the transport header (`@th`), in bits. A test of such a field comes with the
+//! conditions under which the field is at that offset.
 
 use ipnet::IpNet;
 
 use super::EQUAL_BYTES;
-use crate::rules::Version;
-use crate::rules::port::{
-    Address, Addresses, Direction, Hardware, Kind, Number, PortRule, State, Test,
+use crate::firewall::rules::Version;
+use crate::firewall::rules::port::{
+    Address, Addresses, ConnectionDirection, FrameKind, Hardware, Number, PortRule, State, Test,
 };
 
-/// What a test comes to.
+/// The result of rendering a test.
 pub(super) enum Tested {
     Always,
     Never,
     If(String),
+    /// Alternatives: the rule is repeated once for each expression.
+    AnyOf(Vec<String>),
 }
 
-/// Text within quotation marks: nft knows no escapes there, and 128 bytes are the limit of
-/// comments.
+/// Returns text for a comment within quotation marks. nft has no escapes there, so quotation marks
+/// become apostrophes, and a comment is limited to 128 bytes.
 pub(super) fn quoted(text: &str) -> String {
     let mut short = text.replace('"', "'");
     let mut end = short.len().min(120);
@@ -27,11 +33,11 @@ pub(super) fn quoted(text: &str) -> String {
     short
 }
 
-pub(super) fn kind(kind: Kind) -> Option<String> {
+pub(super) fn kind(kind: FrameKind) -> Option<String> {
     match kind {
-        Kind::Any => None,
-        Kind::Stp => Some("ether daddr 01:80:c2:00:00:00".to_owned()),
-        Kind::Ip(_, protocol) => {
+        FrameKind::Any => None,
+        FrameKind::Stp => Some("ether daddr 01:80:c2:00:00:00".to_owned()),
+        FrameKind::Ip(_, protocol) => {
             let ether = kind.ether_type().map(|t| format!("ether type {t:#06x}"))?;
             let protocol = protocol.map_or_else(String::new, |p| format!(" meta l4proto {p}"));
             Some(ether + &protocol)
@@ -40,7 +46,8 @@ pub(super) fn kind(kind: Kind) -> Option<String> {
     }
 }
 
-/// What must hold for the fields that a rule tests to be where they are read.
+/// Returns the conditions under which the tested fields are at the offsets from which they are
+/// read.
 pub(super) fn implied(rule: &PortRule) -> Vec<&'static str> {
     let any = |wanted: fn(&Test) -> bool| rule.tests.iter().any(wanted);
     let mut words = Vec::new();
@@ -55,16 +62,18 @@ pub(super) fn implied(rule: &PortRule) -> Vec<&'static str> {
         if any(mac) {
             words.push("@nh,0,16 1");
         }
-        // The addresses' lengths, six and four bytes.
+        // This compares the lengths of the addresses, which are six and four bytes.
         words.push(if any(ip) { "@nh,16,16 0x0800 @nh,32,16 0x0604" } else { "@nh,32,8 6" });
     }
     if any(Test::is_transport) {
-        // A load of one, two or four bytes does not ask whether the packet is a later fragment, and
-        // takes its middle for the header (measured on Linux 6.18); one of three bytes does.
+        // A load of one, two or four bytes does not check whether the packet is a later fragment,
+        // and reads the fragment's payload as the header (measured on Linux 6.18). A load of three
+        // bytes checks it.
         words.push("@th,0,24 >= 0x0");
     }
     if any(Test::is_stp) {
-        // Logical link control's header of a BPDU, and its protocol (IEEE 802.1D, 9.3.1).
+        // This compares the logical link control header of a BPDU and its protocol (IEEE 802.1D,
+        // 9.3.1).
         words.push("@ll,112,24 0x424203 @nh,24,16 0");
     }
     words
@@ -86,8 +95,8 @@ pub(super) fn hardware(field: Hardware, address: [u8; 6], mask: [u8; 6], negated
         Hardware::ArpTarget => ("@nh,144,48", hex),
         Hardware::StpRoot => ("@nh,80,48", hex),
         Hardware::StpSender => ("@nh,176,48", hex),
-        // UDP's header has 8 bytes. In the message, htype and hlen are at 1, giaddr at 24, chaddr
-        // at 28.
+        // UDP's header has 8 bytes. In the DHCP message, htype and hlen are at offset 1, giaddr at
+        // 24, chaddr at 28.
         Hardware::DhcpClient => ("@th,72,16 0x0106 @th,256,32 0x0 @th,288,48", hex),
     };
     let masked: [u8; 6] = std::array::from_fn(|i| address[i] & mask[i]);
@@ -95,14 +104,49 @@ pub(super) fn hardware(field: Hardware, address: [u8; 6], mask: [u8; 6], negated
         return if negated { Tested::Never } else { Tested::Always };
     }
     let sign = if negated { "!=" } else { "==" };
-    Tested::If(match mask == [0xff; 6] && !negated {
-        true => format!("{place} {sign} {}", text(masked)),
-        false => format!("{place} & {} {sign} {}", text(mask), text(masked)),
+    Tested::If(if mask == [0xff; 6] && !negated {
+        format!("{place} {sign} {}", text(masked))
+    } else {
+        format!("{place} & {} {sign} {}", text(mask), text(masked))
     })
 }
 
-pub(super) fn number(field: Number, first: u32, last: u32, negated: bool, kind: Kind) -> Tested {
-    let v6 = matches!(kind, Kind::Ip(Version::V6, _));
+/// Renders a test of an IPv6 packet's protocol. A later fragment has the protocol of the fragment
+/// header, as in ebtables; but `meta l4proto` returns the protocol that the first fragment
+/// contains. `has_transport` says whether the rule also tests the transport header, which excludes
+/// later fragments already.
+pub(super) fn protocol_v6(protocol: u32, negated: bool, has_transport: bool) -> Tested {
+    const FRAGMENT: u32 = 44;
+    let is_fragment = protocol == FRAGMENT;
+    // The range matches every protocol that nft finds; a packet with a broken chain of headers has
+    // none.
+    let test = match (is_fragment, negated) {
+        (true, _) => "0x0-0xff".to_owned(),
+        (false, true) => format!("!= {protocol:#x}"),
+        (false, false) => format!("== {protocol:#x}"),
+    };
+    if has_transport && !negated {
+        return Tested::If(format!("meta l4proto {test}"));
+    }
+    let mut words = Vec::new();
+    if !is_fragment || negated {
+        words.push(format!("exthdr frag missing meta l4proto {test}"));
+        words.push(format!("frag frag-off 0 meta l4proto {test}"));
+    }
+    if is_fragment != negated {
+        words.push("frag frag-off != 0".to_owned());
+    }
+    Tested::AnyOf(words)
+}
+
+pub(super) fn number(
+    field: Number,
+    first: u32,
+    last: u32,
+    negated: bool,
+    kind: FrameKind,
+) -> Tested {
+    let v6 = matches!(kind, FrameKind::Ip(Version::V6, _));
     let place = match field {
         Number::EtherType => "ether type",
         Number::VlanId => "vlan id",
@@ -120,7 +164,6 @@ pub(super) fn number(field: Number, first: u32, last: u32, negated: bool, kind: 
         Number::ArpHardware => "@nh,0,16",
         Number::ArpProtocol => "@nh,16,16",
         Number::ArpOperation => "@nh,48,16",
-        Number::Protocol if v6 => "meta l4proto",
         Number::Protocol => "ip protocol",
         Number::Dscp if v6 => "ip6 dscp",
         Number::Dscp => "ip dscp",
@@ -129,8 +172,7 @@ pub(super) fn number(field: Number, first: u32, last: u32, negated: bool, kind: 
     };
     let sign = if negated { "!=" } else { "==" };
     let ones = match field {
-        // Not read from the frame, or masked already.
-        Number::Protocol if v6 => None,
+        // nft masks these fields already.
         Number::Dscp | Number::VlanId => None,
         Number::StpType | Number::StpFlags | Number::Protocol => Some("0xff"),
         Number::StpRootCost => Some("0xffffffff"),
@@ -143,8 +185,13 @@ pub(super) fn number(field: Number, first: u32, last: u32, negated: bool, kind: 
     })
 }
 
-pub(super) fn address(field: Address, among: &Addresses, negated: bool, kind: Kind) -> Tested {
-    let v6 = matches!(kind, Kind::Ip(Version::V6, _));
+pub(super) fn address(
+    field: Address,
+    addresses: &Addresses,
+    negated: bool,
+    kind: FrameKind,
+) -> Tested {
+    let v6 = matches!(kind, FrameKind::Ip(Version::V6, _));
     let place = match field {
         Address::Source if v6 => "ip6 saddr",
         Address::Destination if v6 => "ip6 daddr",
@@ -155,7 +202,7 @@ pub(super) fn address(field: Address, among: &Addresses, negated: bool, kind: Ki
     };
     let sign = if negated { "!=" } else { "==" };
     let raw = matches!(field, Address::ArpSender | Address::ArpTarget);
-    match among {
+    match addresses {
         Addresses::Net(net) if net.prefix_len() == 0 => {
             if negated {
                 Tested::Never
@@ -186,22 +233,22 @@ pub(super) fn icmp(types: (u8, u8), codes: Option<(u8, u8)>, negated: bool) -> T
             (first, last) => Tested::If(format!("@th,0,8 {sign} {first:#x}-{last:#x}")),
         };
     };
-    // Type and code as one number.
+    // The expression compares type and code as one number.
     let pairs: Vec<_> = (types.0..=types.1)
         .map(|kind| format!("{kind:#04x}{first:02x}-{kind:#04x}{last:02x}"))
         .collect();
     Tested::If(format!("@th,0,16 {sign} {{ {} }}", pairs.join(", ")))
 }
 
-/// Sender and target are the same. nft cannot compare two fields, but it can look a pair of bytes
-/// up in a set of all equal pairs, four times for an address. (A set that rules add pairs to would
-/// fill up, and then the rule would fail.)
+/// Returns a test whether the ARP sender and target are equal. nft cannot compare two fields, but
+/// it can look up a pair of bytes in a set of all equal pairs, four times for an address. (A set to
+/// which rules add pairs would become full, and then the rule would fail.)
 pub(super) fn gratuitous() -> String {
     let pair = |byte| format!("@nh,{},8 . @nh,{},8 @{EQUAL_BYTES}", 112 + 8 * byte, 192 + 8 * byte);
     (0..4).map(pair).collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn state(states: &[State], direction: Option<Direction>) -> String {
+pub(super) fn state(states: &[State], direction: Option<ConnectionDirection>) -> String {
     let names: Vec<_> = states
         .iter()
         .map(|state| match state {
@@ -213,8 +260,8 @@ pub(super) fn state(states: &[State], direction: Option<Direction>) -> String {
         .collect();
     let direction = match direction {
         None => "",
-        Some(Direction::Original) => "ct direction original ",
-        Some(Direction::Reply) => "ct direction reply ",
+        Some(ConnectionDirection::Original) => "ct direction original ",
+        Some(ConnectionDirection::Reply) => "ct direction reply ",
     };
     format!("{direction}ct state {}", names.join(","))
 }

@@ -1,11 +1,12 @@
-//! What a virtual network asks of the host's firewall.
+//! Makes the firewall rules that a virtual network needs.
 //!
-//! Every chain is named after the network's bridge. A network's own guests reach each other; what
-//! else they reach is its [`Mode`]. Guests cannot send from addresses that are not the network's,
-//! and one network's guests reach another's only where both modes allow it.
+//! Every chain is named after the network's bridge. The guests of a network reach each other; its
+//! [`Mode`] says which other addresses they reach. Guests cannot send through the host from
+//! addresses that are not the network's. Guests of one network reach those of another only if both
+//! modes allow it.
 //!
-//! IPv6 has the same rules where the network has an IPv6 subnet. Where it has none, its guests
-//! speak IPv6 among themselves if they are allowed to, and not at all otherwise.
+//! IPv6 has the same rules if the network has an IPv6 subnet. If it has none, its guests may use
+//! IPv6 among themselves if that is allowed, and otherwise not at all.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -18,14 +19,14 @@ use super::{
 };
 use crate::types::InterfaceName;
 
-/// A network, as far as the firewall is concerned.
+/// The properties of a network that its rules depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkRules {
-    /// The bridge its guests are on.
+    /// The bridge of the network's guests.
     pub bridge: InterfaceName,
-    /// What its guests reach.
+    /// The addresses that the guests reach.
     pub mode: Mode,
-    /// Its subnets; bits of a host's address in them do not matter.
+    /// The subnets of the network; host bits in them are ignored.
     pub subnets: Vec<IpNet>,
     /// Whether guests may speak IPv6 to each other although there is no IPv6 subnet.
     pub ipv6_between_guests: bool,
@@ -38,53 +39,53 @@ pub struct NetworkRules {
     pub tftp: bool,
 }
 
-/// What a network's guests reach beyond each other and the host.
+/// The addresses that a network's guests reach beyond each other and the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// Nothing.
+    /// No addresses.
     Isolated,
-    /// Everything, with the host's address as the source; what nobody asked for does not come in.
-    /// IPv6 is routed unless `ipv6` is set.
+    /// All addresses, with the host's address as the source; only replies come in. IPv6 is routed
+    /// unless `ipv6` is set.
     Nat {
-        /// The only interface to leave by.
+        /// The only interface by which packets may leave.
         dev: Option<InterfaceName>,
-        /// The source addresses to use, for their IP version, in place of the interface's.
+        /// The source addresses to use, for their IP version, instead of the interface's address.
         addresses: Option<AddressRange>,
         /// The source ports to use for TCP and UDP; 1024 to 65535 by default.
         ports: Option<RangeInclusive<u16>>,
-        /// Whether IPv6 is translated, too.
+        /// Whether IPv6 addresses are translated as well.
         ipv6: bool,
     },
-    /// Everything, both ways, with the guests' own addresses.
+    /// All addresses, in both directions, with the guests' own addresses.
     Route {
-        /// The only interface to leave by and to be reached from.
+        /// The only interface by which packets may leave and arrive.
         dev: Option<InterfaceName>,
     },
-    /// Whatever the host's own firewall allows.
+    /// All addresses that the host's own firewall allows.
     Open,
 }
 
-/// Why a network's rules cannot be written.
+/// The reason why a network's rules cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkRulesError {
-    /// The bridge's name makes no chain's name.
+    /// The bridge's name cannot be part of a chain's name.
     #[error("the bridge's name cannot be used in firewall rules; give the bridge another name")]
     Bridge(#[from] ChainNameError),
-    /// A name in which a firewall tool would see more than a name.
+    /// The interface's name has characters with a special meaning in a firewall tool.
     #[error(
         "the interface name {0:?} cannot be used in firewall rules: only letters, digits, '-', '.', '_' and '@' are safe there; rename the interface (ip link set ... name ...)"
     )]
     Interface(String),
 }
 
-/// The ports a translated connection uses unless the network says otherwise: none below 1024, which
-/// some servers trust.
+/// The ports of a translated connection, unless the network sets them: none below 1024, since some
+/// servers trust these.
 const PORTS: RangeInclusive<u16> = 1024..=65535;
 
-/// The rulesets of a network: IPv4's and IPv6's, or none for an open network.
+/// Returns the rulesets of a network: one for IPv4 and one for IPv6, or none for an open network.
 ///
 /// # Errors
-/// [`NetworkRulesError`] when an interface has a name that cannot stand in a rule.
+/// Returns [`NetworkRulesError`] if the name of an interface cannot be part of a rule.
 pub fn for_network(network: &NetworkRules) -> Result<Vec<Ruleset>, NetworkRulesError> {
     let dev = match &network.mode {
         Mode::Open => return Ok(Vec::new()),
@@ -143,7 +144,7 @@ fn rule(matches: impl IntoIterator<Item = Match>, verdict: Verdict) -> Rule {
     Rule { matches: matches.into_iter().collect(), verdict }
 }
 
-/// What guests send through the host.
+/// Returns the rules for packets that guests send through the host.
 fn from(
     network: &NetworkRules,
     dev: Option<&InterfaceName>,
@@ -165,7 +166,7 @@ fn from(
     rules
 }
 
-/// What the host forwards to guests.
+/// Returns the rules for packets that the host forwards to guests.
 fn to(
     network: &NetworkRules,
     dev: Option<&InterfaceName>,
@@ -185,12 +186,12 @@ fn to(
     rules
 }
 
-/// Whether this IP version's source addresses are translated.
+/// Returns whether the source addresses of this IP version are translated.
 fn translated(network: &NetworkRules, version: Version) -> bool {
     matches!(network.mode, Mode::Nat { ipv6, .. } if version == Version::V4 || ipv6)
 }
 
-/// What guests ask of the host's servers.
+/// Returns the rules for guests' requests to the host's servers.
 fn to_host(network: &NetworkRules, version: Version) -> Vec<Rule> {
     let mut ports = Vec::new();
     if network.dhcp {
@@ -207,8 +208,8 @@ fn to_host(network: &NetworkRules, version: Version) -> Vec<Rule> {
     ports.into_iter().map(accept).collect()
 }
 
-/// What the host's servers answer. The DHCP answer is matched by the client's port: an answer to
-/// everyone belongs to no connection.
+/// Returns the rules for the answers of the host's servers. The DHCP rule matches the client's
+/// port, since a broadcast answer belongs to no connection.
 fn from_host(network: &NetworkRules, version: Version) -> Vec<Rule> {
     let mut matches = Vec::new();
     if network.dhcp {
@@ -224,8 +225,8 @@ fn from_host(network: &NetworkRules, version: Version) -> Vec<Rule> {
     matches.into_iter().map(|m| rule([m], Verdict::Accept)).collect()
 }
 
-/// Source address translation. Packets between the network's own subnets, to the link's multicast
-/// groups and to everyone on the link keep their source.
+/// Returns the rules for source address translation. Packets between the network's own subnets, to
+/// link-local multicast groups and to the broadcast address keep their source.
 fn translate(network: &NetworkRules, version: Version, subnets: &[IpNet]) -> Vec<Rule> {
     let Mode::Nat { dev, addresses, ports, .. } = &network.mode else { return Vec::new() };
     if !translated(network, version) {

@@ -1,19 +1,22 @@
-//! A firewall as a value: what packets are matched and what happens to them, in no tool's words.
+//! The rules of a firewall as values, independent of the tools: which packets match, and what
+//! happens to them.
 //!
 //! # The model
 //!
-//! A [`Ruleset`] is what one owner (a network) adds for one IP version. It has *chains*, lists of
-//! rules that are tried in order, and *entries*: packets of this kind go through that chain. A
-//! chain's rule accepts, rejects or rewrites the packet, or returns it to where it came from, where
-//! the next entry has its say.
+//! A [`Ruleset`] contains the rules that one owner (a network) adds for one IP version. It has
+//! *chains*, which are lists of rules that are tried in order, and *entries*, which send one kind
+//! of packet through a chain. A rule of a chain accepts, rejects or rewrites the packet, or returns
+//! it to the calling chain, where the next entry decides.
 //!
-//! A packet that the host forwards from one network to another passes two owners. First comes the
-//! chain of the interface it arrives on ([`Packets::ForwardedFrom`]), which refuses what may not
-//! leave or returns the rest, then the chain of the interface it leaves by
-//! ([`Packets::ForwardedTo`]), then what is left of an interface of ours is accepted. So a packet
-//! needs the consent of both, and an isolated network stays so whatever the other one allows.
+//! A packet that the host forwards from one network to another passes the chains of two owners. The
+//! first is the chain of the interface that the packet arrives on ([`Packets::ForwardedFrom`]),
+//! which refuses packets that must not leave the network and returns the others. The second is the
+//! chain of the interface that the packet leaves by ([`Packets::ForwardedTo`]). A packet that
+//! neither chain decides is accepted if it arrives on or leaves by a network's interface. So both
+//! owners must allow a packet, and an isolated network stays isolated whatever the other network
+//! allows.
 //!
-//! [`for_network`] makes a network's rulesets. Only the renderers in [`crate::firewall`] turn them
+//! `for_network` makes a network's rulesets. Only the renderers in [`crate::firewall`] turn them
 //! into commands.
 
 use std::net::Ipv4Addr;
@@ -41,7 +44,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// The version of a subnet's addresses.
+    /// Returns the version of a subnet's addresses.
     pub fn of(subnet: &IpNet) -> Self {
         match subnet {
             IpNet::V4(_) => Version::V4,
@@ -50,27 +53,27 @@ impl Version {
     }
 }
 
-/// Which of a packet's interfaces a match looks at.
+/// The interface of a packet that a match tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
-    /// The one it arrived on.
+    /// The interface on which the packet arrived.
     In,
-    /// The one it leaves by.
+    /// The interface by which the packet leaves.
     Out,
 }
 
-/// What one owner adds for one IP version.
+/// The rules that one owner adds for one IP version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
     /// The IP version.
     pub version: Version,
-    /// Which packets its chains are asked about.
+    /// The packets that go through the chains.
     pub entries: Vec<Entry>,
-    /// Its chains.
+    /// The chains.
     pub chains: Vec<Chain>,
 }
 
-/// "These packets go through that chain."
+/// An instruction to send certain packets through a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The packets.
@@ -79,37 +82,37 @@ pub struct Entry {
     pub chain: ChainName,
 }
 
-/// The packets an entry is for.
+/// The packets that an entry sends through its chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packets {
-    /// Packets the host forwards that arrived on this interface.
+    /// Packets that the host forwards and that arrived on this interface.
     ForwardedFrom(InterfaceName),
-    /// Packets the host forwards that leave by this interface.
+    /// Packets that the host forwards and that leave by this interface.
     ForwardedTo(InterfaceName),
-    /// Packets for the host itself that arrived on this interface.
+    /// Packets to the host itself that arrived on this interface.
     ToHost(InterfaceName),
-    /// Packets of the host's own that leave by this interface.
+    /// Packets that the host itself sends and that leave by this interface.
     FromHost(InterfaceName),
-    /// Packets on their way out whose source lies in this subnet: the place of source address
-    /// translation, where the interface a packet arrived on is no longer known.
+    /// Outgoing packets whose source is in this subnet. This is the hook of source address
+    /// translation, where the interface that a packet arrived on is no longer known.
     LeavingWithSource(IpNet),
 }
 
 /// A list of rules, tried in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// Its name, unique among all owners.
+    /// The name, which is unique among all owners.
     pub name: ChainName,
-    /// The rules; a packet that none decides goes on to the next entry.
+    /// The rules; a packet that no rule decides continues at the next entry.
     pub rules: Vec<Rule>,
 }
 
-/// A chain's name: letters, digits, `-`, `.` and `_`, at most 24 characters, so that it fits
-/// iptables' 28 behind a prefix of ours.
+/// A chain's name: letters, digits, `-`, `.` and `_`, at most 24 characters, so that the name and a
+/// prefix fit the 28 characters of iptables.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChainName(String);
 
-/// Not a chain's name.
+/// The text cannot name a chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} cannot name a chain: 1 to 24 letters, digits, '-', '.' or '_'")]
 pub struct ChainNameError(pub String);
@@ -118,7 +121,7 @@ impl ChainName {
     /// Checks a name.
     ///
     /// # Errors
-    /// [`ChainNameError`].
+    /// Returns [`ChainNameError`] if the name is not valid.
     pub fn new(name: impl Into<String>) -> Result<Self, ChainNameError> {
         let name = name.into();
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
@@ -129,18 +132,18 @@ impl ChainName {
         }
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// One rule: all its matches must hold.
+/// A rule, which applies if all its matches hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What packets it is for; none is all of them.
+    /// The conditions for the packet; an empty list matches all packets.
     pub matches: Vec<Match>,
-    /// What happens to them.
+    /// The effect of the rule.
     pub verdict: Verdict,
 }
 
@@ -153,13 +156,13 @@ pub enum Match {
     Source(IpNet),
     /// The destination address lies in this subnet.
     Destination(IpNet),
-    /// It is of this transport protocol.
+    /// The packet has this transport protocol.
     Protocol(Transport),
-    /// It is of this transport protocol and comes from this port.
+    /// The packet has this transport protocol and this source port.
     SourcePort(Transport, u16),
-    /// It is of this transport protocol and goes to this port.
+    /// The packet has this transport protocol and this destination port.
     DestinationPort(Transport, u16),
-    /// It belongs to a connection that is established, or is related to one.
+    /// The packet belongs to an established connection, or is related to one.
     Established,
 }
 
@@ -172,21 +175,21 @@ pub enum Transport {
     Udp,
 }
 
-/// What happens to a packet.
+/// The effect of a rule on a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may go on.
+    /// The packet passes.
     Accept,
-    /// It is refused, and the sender is told by ICMP.
+    /// The packet is dropped, and the sender gets an ICMP error.
     Reject,
-    /// Back to where it came from, to the next entry.
+    /// The packet returns to the calling chain, to the next entry.
     Return,
-    /// Its source becomes the address of the interface it leaves by.
+    /// The packet's source becomes the address of the interface by which it leaves.
     Masquerade {
         /// The ports to use; `None` keeps the port where possible.
         ports: Option<RangeInclusive<u16>>,
     },
-    /// Its source becomes one of these addresses.
+    /// The packet's source becomes one of these addresses.
     SourceNat {
         /// The addresses.
         addresses: AddressRange,
@@ -195,7 +198,7 @@ pub enum Verdict {
     },
 }
 
-/// Addresses from a first to a last one.
+/// A range of addresses: the first and the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddressRange {
     /// IPv4.
@@ -205,7 +208,7 @@ pub enum AddressRange {
 }
 
 impl AddressRange {
-    /// The IP version of the addresses.
+    /// Returns the IP version of the addresses.
     pub fn version(&self) -> Version {
         match self {
             AddressRange::V4(..) => Version::V4,

@@ -1,83 +1,88 @@
-//! Properties of frames that rules test: fields of their headers, and a packet's connection.
+//! The properties of frames that rules test: fields of their headers, and the state of a
+//! packet's connection.
+//!
+//! A value here has no meaning of its own for a tool: each renderer knows how its tool tests
+//! the field, or refuses the rule.
 
 use ipnet::IpNet;
 
-use crate::rules::AddressRange;
+use crate::firewall::rules::AddressRange;
 
-/// A property of a frame. The range or set that is named holds it, or, negated, does not.
+/// A test of a property. It holds if the named range or set contains the value, or, if negated,
+/// does not contain it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Test {
-    /// A hardware address, compared in the bits of the mask.
+    /// A hardware address; only the bits of the mask are compared.
     Hardware {
-        /// Which.
+        /// The field.
         field: Hardware,
         /// The address.
         address: [u8; 6],
-        /// The bits that count.
+        /// The bits to compare.
         mask: [u8; 6],
-        /// Whether it must be another.
+        /// Whether the address must differ.
         negated: bool,
     },
-    /// A number from a first to a last one.
+    /// A number in a range.
     Number {
-        /// Which.
+        /// The field.
         field: Number,
-        /// The first.
+        /// The first number of the range.
         first: u32,
-        /// The last.
+        /// The last number of the range.
         last: u32,
-        /// Whether it must lie outside.
+        /// Whether the number must be outside the range.
         negated: bool,
     },
     /// An IP address.
     Address {
-        /// Which.
+        /// The field.
         field: Address,
         /// The addresses.
-        among: Addresses,
-        /// Whether it must be none of them.
+        addresses: Addresses,
+        /// Whether the address must be outside.
         negated: bool,
     },
-    /// The ARP sender announces its own address: sender and target are the same.
+    /// A gratuitous ARP packet: the sender's and the target's IP address are equal.
     Gratuitous,
     /// An ICMP message's type and code.
     Icmp {
-        /// The types, a first and a last.
+        /// The range of types: the first and the last.
         types: (u8, u8),
-        /// The codes, a first and a last; `None` is any.
+        /// The range of codes: the first and the last; `None` means any code.
         codes: Option<(u8, u8)>,
-        /// Whether type and code must not both be among them.
+        /// Whether the test holds if type and code are not both in their ranges.
         negated: bool,
     },
-    /// TCP flags: of those in the mask exactly these are set.
+    /// TCP flags: of the flags in the mask, exactly these are set.
     TcpFlags {
-        /// The flags that count, as in the header's byte.
+        /// The flags to compare, as in the byte of the header.
         mask: u8,
-        /// Those that are set.
+        /// The flags that must be set.
         flags: u8,
-        /// Whether it must be otherwise.
+        /// Whether the flags must differ.
         negated: bool,
     },
-    /// The addresses and ports are in a set that the user keeps with ipset(8).
+    /// The addresses and ports are in a set that the user manages with ipset(8).
     Set {
         /// The set's name.
         name: String,
-        /// What of the packet is looked up, by the set's dimensions.
+        /// The side of the packet to look up for each dimension of the set.
         sides: Vec<End>,
-        /// Whether it must not be there.
+        /// Whether the set must not contain the packet's values.
         negated: bool,
     },
     /// The source has more than this many connections.
     Connections {
-        /// The number that is still allowed.
+        /// The largest allowed number of connections.
         above: u32,
     },
-    /// The packet's place in its connection.
+    /// The state of the packet's connection.
     State {
-        /// The states, any of which it has.
+        /// The states, one of which must match.
         states: Vec<State>,
-        /// Whose packet it must be, where that counts.
-        direction: Option<Direction>,
+        /// The direction of the packet within its connection; `None` means any.
+        direction: Option<ConnectionDirection>,
     },
 }
 
@@ -88,17 +93,19 @@ pub enum Hardware {
     Source,
     /// The frame's destination.
     Destination,
-    /// ARP and RARP: the sender's. It is there with hardware type 1 and addresses of six bytes.
+    /// ARP and RARP: the sender's address. The field exists if the hardware type is 1 and addresses
+    /// have six bytes.
     ArpSender,
-    /// ARP and RARP: the target's, like the sender's.
+    /// ARP and RARP: the target's address, under the same condition.
     ArpTarget,
-    /// STP: the root bridge's.
+    /// STP: the address of the root bridge.
     StpRoot,
-    /// STP: the sending bridge's.
+    /// STP: the address of the sending bridge.
     StpSender,
-    /// DHCP: the client's, `chaddr` of the message (RFC 2131, 2). It is there with hardware type 1, a
-    /// length of six bytes and no relay (`giaddr` 0): servers tell clients apart by all `hlen` bytes,
-    /// and give a relay's clients leases, too. A rule that tests it is one for UDP.
+    /// DHCP: the client's address, `chaddr` of the message (RFC 2131, 2). The field counts only if
+    /// the hardware type is 1, the length is six bytes and there is no relay (`giaddr` 0), since
+    /// servers distinguish clients by all `hlen` bytes and also give leases to a relay's clients. A
+    /// rule with this test is always a rule for UDP.
     DhcpClient,
 }
 
@@ -107,9 +114,9 @@ pub enum Hardware {
 pub enum Number {
     /// The EtherType, or an 802.3 frame's length.
     EtherType,
-    /// The VLAN's number.
+    /// The VLAN number.
     VlanId,
-    /// The EtherType behind the VLAN tag.
+    /// The EtherType after the VLAN tag.
     VlanEncapsulated,
     /// STP: the message's type.
     StpType,
@@ -125,7 +132,7 @@ pub enum Number {
     StpPort,
     /// STP: the message's age, in 1/256 s.
     StpAge,
-    /// STP: the age at which it is dropped, in 1/256 s.
+    /// STP: the age at which the message is dropped, in 1/256 s.
     StpMaxAge,
     /// STP: the time between messages, in 1/256 s.
     StpHelloTime,
@@ -137,7 +144,7 @@ pub enum Number {
     ArpProtocol,
     /// ARP and RARP: the operation.
     ArpOperation,
-    /// The IP protocol (of IPv6: behind the extension headers).
+    /// The IP protocol (for IPv6: after the extension headers).
     Protocol,
     /// The differentiated services code point.
     Dscp,
@@ -154,64 +161,66 @@ pub enum Address {
     Source,
     /// The packet's destination.
     Destination,
-    /// ARP and RARP: the sender's. It is there with protocol type 0x0800 and four bytes.
+    /// ARP and RARP: the sender's address. The field exists if the protocol type is 0x0800 and
+    /// addresses have four bytes.
     ArpSender,
-    /// ARP and RARP: the target's, like the sender's.
+    /// ARP and RARP: the target's address, under the same condition.
     ArpTarget,
 }
 
-/// Some IP addresses.
+/// A group of IP addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Addresses {
-    /// Those of a subnet.
+    /// The addresses of a subnet.
     Net(IpNet),
-    /// Those from a first to a last one.
+    /// The addresses of a range.
     Range(AddressRange),
 }
 
-/// One end of a packet's way.
+/// An end of a packet's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum End {
-    /// Where it comes from.
+    /// The sender.
     Source,
-    /// Where it goes.
+    /// The receiver.
     Destination,
 }
 
-/// A packet's place in its connection, by the kernel's connection tracking.
+/// The state of a packet's connection, according to the kernel's connection tracking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// The first of a connection.
+    /// The packet is the first of a connection.
     New,
-    /// Of a connection that has seen packets in both directions.
+    /// The packet belongs to a connection with packets in both directions.
     Established,
-    /// The first of a connection that belongs to another, or an ICMP error about one.
+    /// The packet is the first of a connection that belongs to another one, or an ICMP error about
+    /// a connection.
     Related,
-    /// Of none that makes sense.
+    /// The packet does not belong to a valid connection.
     Invalid,
 }
 
-/// Whose packet it is.
+/// The direction of a packet within its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// Of the side that opened the connection.
+pub enum ConnectionDirection {
+    /// From the side that opened the connection.
     Original,
-    /// Of the other side.
+    /// From the other side.
     Reply,
 }
 
 impl Test {
-    /// Whether it needs connection tracking.
+    /// Returns whether the test needs connection tracking.
     pub fn is_stateful(&self) -> bool {
         matches!(self, Test::State { .. } | Test::Connections { .. })
     }
 
-    /// Whether the packet alone decides it.
+    /// Returns whether the packet alone decides the test.
     pub fn is_in_packet(&self) -> bool {
         !self.is_stateful() && !matches!(self, Test::Set { .. })
     }
 
-    /// Whether it is about a field of a transport protocol's header, which later fragments lack.
+    /// Returns whether the test reads a field of a transport header, which later fragments lack.
     pub fn is_transport(&self) -> bool {
         match self {
             Test::Number { field, .. } => {
@@ -223,12 +232,12 @@ impl Test {
         }
     }
 
-    /// The test of a number that must be this one.
+    /// Returns the test that a number has this value.
     pub fn is(field: Number, value: u32) -> Self {
         Test::Number { field, first: value, last: value, negated: false }
     }
 
-    /// Whether it is about a field of STP.
+    /// Returns whether the test reads a field of STP.
     pub fn is_stp(&self) -> bool {
         use Number::*;
         match self {

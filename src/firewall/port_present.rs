@@ -1,0 +1,132 @@
+//! Checks whether the kernel still has the rules of ports' filters.
+//!
+//! All ports are checked together: nft's tables are read once by netlink, and each iptables tool
+//! that a port needs runs once.
+
+use std::io;
+
+use super::iptables_shape::ShapeDifference;
+use super::iptables_state::TableState;
+use super::nft_dump::table_shape;
+use super::port_apply::PortRecord;
+use super::port_change::table_tools;
+use super::port_iptables::Part;
+use super::port_nft::{self, PortTables, TABLE};
+use super::tool_error::ToolError;
+use super::tools::{Tool, Tools};
+
+/// The rules of ports' filters in the kernel at one moment.
+#[derive(Debug)]
+pub struct PortRulesState {
+    /// The shape of nft's tables; `None` if no port needs them, or if they cannot be read.
+    nft: Option<PortTables>,
+    /// Whether the kernel has tables of the family netdev.
+    has_netdev: bool,
+    /// The tables of the iptables tools that ports need and that could be read.
+    tools: Vec<(Part, TableState)>,
+    /// The reasons why tables could not be read, one clause each.
+    pub unknown: Vec<String>,
+}
+
+/// The state of a port's rules in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RulesState {
+    /// The kernel has the rules as they were added.
+    There,
+    /// Some or all rules are missing; the clause names the missing part.
+    Missing(String),
+    /// The rules exist, but rules of other programs come first; the clause names the place.
+    Overtaken(String),
+    /// The kernel's rules could not be read, or nothing was recorded to compare them with.
+    Unknown,
+}
+
+impl PortRulesState {
+    /// Reads the tables that ports with these records need.
+    pub async fn read(tools: &Tools, recorded: &[&PortRecord]) -> Self {
+        let mut now =
+            PortRulesState { nft: None, has_netdev: true, tools: Vec::new(), unknown: Vec::new() };
+        if recorded.iter().any(|recorded| matches!(recorded, PortRecord::Nftables(_))) {
+            match port_tables() {
+                Ok(tables) => {
+                    now.has_netdev = tables.netdev.is_some() || has_netdev(tools).await;
+                    now.nft = Some(tables);
+                }
+                Err(error) => now.unknown.push(format!("nftables: {}", reason(&error))),
+            }
+        }
+        for part in Part::ALL {
+            let needs = |recorded: &PortRecord| match recorded {
+                PortRecord::Iptables { shapes, .. } => shapes.iter().any(|(p, _)| *p == part),
+                PortRecord::Nftables(_) => false,
+            };
+            if !recorded.iter().any(|recorded| needs(recorded)) {
+                continue;
+            }
+            match table_tools(part).present(tools).await {
+                Ok(present) => now.tools.push((part, present)),
+                Err(error) => now.unknown.push(error.to_string()),
+            }
+        }
+        now
+    }
+
+    /// Returns the state of the rules of a port's record.
+    pub fn rules(&self, recorded: &PortRecord) -> RulesState {
+        match recorded {
+            PortRecord::Nftables(objects) => match &self.nft {
+                None => RulesState::Unknown,
+                Some(now) => port_nft::missing(objects, now, self.has_netdev)
+                    .map_or(RulesState::There, RulesState::Missing),
+            },
+            // The records of earlier versions have no shape to compare with.
+            PortRecord::Iptables { shapes, parts, .. } if shapes.len() < parts.len() => {
+                RulesState::Unknown
+            }
+            PortRecord::Iptables { shapes, .. } => {
+                let mut rules = RulesState::There;
+                for (part, shape) in shapes {
+                    let Some((_, now)) = self.tools.iter().find(|(other, _)| other == part) else {
+                        return RulesState::Unknown;
+                    };
+                    match shape.difference(now, part.tool()) {
+                        None => {}
+                        Some(ShapeDifference::Missing(what)) => return RulesState::Missing(what),
+                        Some(ShapeDifference::Overtaken(what)) => {
+                            rules = RulesState::Overtaken(what)
+                        }
+                    }
+                }
+                rules
+            }
+        }
+    }
+}
+
+/// Reads the shape of nft's tables of ports' filters.
+fn port_tables() -> io::Result<PortTables> {
+    let read = |family: i32, maps: &[&str]| {
+        table_shape(u8::try_from(family).unwrap_or_default(), TABLE, maps)
+    };
+    Ok(PortTables {
+        bridge: read(libc::NFPROTO_BRIDGE, &port_nft::maps())?,
+        netdev: read(libc::NFPROTO_NETDEV, &[])?,
+    })
+}
+
+/// Returns whether the kernel accepts a table of the family netdev. Called only if no such table
+/// exists.
+async fn has_netdev(tools: &Tools) -> bool {
+    let text = format!("{}\n", port_nft::Families::NETDEV);
+    !matches!(
+        tools.run(Tool::Nft, &["--check"], &text).await,
+        Err(ToolError::Refused { line: Some(_), .. })
+    )
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => "the kernel shows its rules to root only".to_owned(),
+        _ => error.to_string(),
+    }
+}
