@@ -1,4 +1,8 @@
-//! What [`super::check`] finds.
+//! The errors that [`super::check`] and [`super::check_against`] find.
+//!
+//! A [`CheckFailure`] is a [`CheckError`] and the part of the network that has it. Each message
+//! is one line: the values that do not fit together, a colon, and the fix. It has no line and
+//! column, since a check does not know the document.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -8,88 +12,89 @@ use super::places::Part;
 use super::values::NetworkName;
 use crate::types::{AddressError, InterfaceName, Mac, Uuid};
 
-/// What is wrong with a network, and with which part of it.
+/// An error of a network, and the part that has it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
-pub struct Problem {
-    /// The part.
+pub struct CheckFailure {
+    /// The part of the network.
     pub part: Part,
-    /// What is wrong, and what to do.
+    /// The error and its fix.
     pub what: CheckError,
 }
 
-/// What does not go together, and what to do, in one line.
+/// A conflict within a network or between two networks, and its fix, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    /// The MTU is too small for the protocols used.
+    /// The MTU is too small for the protocols of the network.
     #[error("an mtu of {mtu} is too small for {protocol}: use {least} to 65535")]
     Mtu {
         /// The MTU.
         mtu: u16,
         /// `IPv4` or `IPv6`.
         protocol: &'static str,
-        /// The least that works.
+        /// The smallest MTU that works.
         least: u16,
     },
-    /// The bridge would wait longer than the kernel lets it.
+    /// The forward delay of the bridge is longer than the kernel allows.
     #[error("a delay of {0} seconds is too long: use 0 to 30")]
     Delay(u32),
-    /// Forwarding without an address to forward from.
+    /// The mode forwards packets, and the bridge has no address.
     #[error("mode='{0}' needs an address of the host: add an <ip>, or remove <forward>")]
     NoAddress(&'static str),
-    /// A source address that cannot be one.
+    /// The address cannot be the source address of a packet.
     #[error("{0} cannot be a source address: use addresses of the host that others route to it")]
     NatAddress(IpAddr),
-    /// Source addresses that are the guests'.
-    #[error("the addresses {range} are of the guests' own subnet {subnet}: use others")]
+    /// The source addresses overlap the guests' own subnet.
+    #[error("the addresses {range} are of the guests' own subnet {subnet}: use other addresses")]
     NatOwn {
-        /// The addresses.
+        /// The source addresses.
         range: String,
-        /// The subnet.
+        /// The guests' subnet.
         subnet: IpNet,
     },
-    /// An IPv4 address that no host can have.
+    /// The address is an IPv4 address that no host can have.
     #[error("{0}")]
     Address(#[from] AddressError),
-    /// An IPv6 address that no bridge can have.
+    /// The address is an IPv6 address that no bridge can have.
     #[error("{address} is {what}: use one such as fd00:1:2:3::1")]
     Address6 {
         /// The address.
         address: Ipv6Addr,
-        /// What it is.
+        /// The kind of address, in words.
         what: &'static str,
     },
-    /// No room for guests.
+    /// The IPv6 prefix leaves no room for guests, or is shorter than 8 bits.
     #[error("a subnet of /{0} has no room for guests: use a prefix length from 8 to 126")]
     Prefix6(u8),
-    /// Two addresses of the bridge with one subnet, or parts of it.
+    /// Two addresses of the bridge have overlapping subnets.
     #[error("the subnet {subnet} overlaps {other}, which this network has already: use another")]
     OwnOverlap {
         /// The subnet.
         subnet: IpNet,
-        /// The other.
+        /// The other subnet.
         other: IpNet,
     },
-    /// Names of addresses in DNS cannot end at such a prefix.
+    /// The names of the subnet's addresses in DNS do not form one zone with this prefix length.
     #[error(
         "localPtr works with prefix lengths that {step} divides, and not with {prefix}: change it, or remove localPtr"
     )]
     LocalPtr {
         /// The prefix length.
         prefix: u8,
-        /// 8 for IPv4, 4 for IPv6.
+        /// The number that must divide the prefix length: 8 for IPv4, 4 for IPv6.
         step: u8,
     },
-    /// More than one of a kind.
+    /// The network has a second element of a kind that it may have once.
     #[error("a network has one {0}: remove this one, or the other")]
     Second(&'static str),
-    /// IPv4 only.
+    /// The element works with IPv4 only.
     #[error("{0} is for IPv4: move it to an <ip> with an IPv4 address")]
     NotV6(&'static str),
-    /// dnsmasq serves no larger IPv6 subnets (measured: "prefix length must be at least 64").
+    /// The prefix is too short for DHCP: dnsmasq serves no IPv6 subnet larger than a /64 (measured:
+    /// "prefix length must be at least 64").
     #[error("DHCP needs an IPv6 prefix length of 64 or more, and this is {0}: use prefix='64'")]
     DhcpPrefix(u8),
-    /// An address of another subnet.
+    /// The address is outside the subnet.
     #[error("{address} is outside the subnet {subnet}: use an address of it")]
     Outside {
         /// The address.
@@ -97,7 +102,7 @@ pub enum CheckError {
         /// The subnet.
         subnet: IpNet,
     },
-    /// An address that is the subnet's or for all hosts.
+    /// The address is the network or broadcast address of the subnet.
     #[error("{address} is the {what} address of {subnet}: no guest can have it")]
     NoHost {
         /// The address.
@@ -107,67 +112,67 @@ pub enum CheckError {
         /// The subnet.
         subnet: IpNet,
     },
-    /// The bridge's own address for a guest.
+    /// A guest has the bridge's own address.
     #[error("{0} is the bridge's own address: no guest can have it")]
     Own(IpAddr),
-    /// A range that has the bridge's own address only.
+    /// The range has no address but the bridge's own.
     #[error(
         "the range has {own} only, the bridge's own address, and no guest can have that: add other addresses"
     )]
     RangeOwn {
-        /// The bridge's.
+        /// The bridge's address.
         own: IpAddr,
     },
-    /// A range with its ends exchanged.
+    /// The first address of the range is higher than the last.
     #[error("the range {first} to {last} runs backwards: exchange start and end")]
     Backwards {
-        /// Its start.
+        /// The first address as written.
         first: IpAddr,
-        /// Its end.
+        /// The last address as written.
         last: IpAddr,
     },
-    /// Two ranges that share addresses.
+    /// Two ranges share addresses.
     #[error(
         "the range {first} to {last} overlaps {other_first} to {other_last}: use other addresses"
     )]
     Ranges {
-        /// Its lowest address.
+        /// The lowest address of the range.
         first: IpAddr,
-        /// Its highest.
+        /// The highest address of the range.
         last: IpAddr,
-        /// The other's lowest.
+        /// The lowest address of the other range.
         other_first: IpAddr,
-        /// The other's highest.
+        /// The highest address of the other range.
         other_last: IpAddr,
     },
-    /// A way to recognise guests that the protocol does not have.
-    #[error("{has} says nothing in {protocol}: use {instead} or name")]
+    /// DHCP for this protocol version cannot identify a guest by this attribute.
+    #[error("{has} identifies no guest in {protocol}: use {instead} or name")]
     Client {
         /// The attribute.
         has: &'static str,
         /// `DHCP for IPv4` or `DHCP for IPv6`.
         protocol: &'static str,
-        /// The attribute to use.
+        /// The attribute that works instead.
         instead: &'static str,
     },
-    /// Two hosts that are the same.
-    #[error("{0} is another <host>'s already: remove one of them")]
+    /// Two hosts have the same address or the same identifying attribute.
+    #[error("another <host> has {0} already: remove one of them")]
     HostTwice(String),
-    /// Two MAC addresses for one IP address, with different names or lease times.
+    /// Two MAC addresses share an IP address, but have different names or lease times.
     #[error(
-        "another <host> has {0} with another name or lease: an address has one of each, so give both hosts the same"
+        "another <host> has {0} with another name or lease: an address has one name and one lease, so give both hosts the same"
     )]
     Shared(IpAddr),
-    /// A guest with the bridge's hardware address.
+    /// A guest has the bridge's own hardware address.
     #[error("{0} is the bridge's own MAC address: no guest can have it")]
     OwnMac(Mac),
-    /// A route to an address instead of a network.
+    /// The destination of the route has host bits, so it is an address and not a network.
     #[error("{net} has host bits: write address='{}'", net.network())]
     RouteBits {
         /// The route's network.
         net: IpNet,
     },
-    /// A route to the network's own subnet.
+    /// The destination of the route is within a subnet of this network.
     #[error("{net} is in this network's own subnet {subnet}: remove the route")]
     RouteOwn {
         /// The route's network.
@@ -175,65 +180,65 @@ pub enum CheckError {
         /// The subnet.
         subnet: IpNet,
     },
-    /// A gateway that is in none of the network's subnets.
+    /// The gateway is in no subnet of the network.
     #[error(
         "the gateway {0} is in no subnet of this network, so nothing reaches it: use a guest's address"
     )]
     Gateway(IpAddr),
-    /// A gateway of the other protocol version.
-    #[error("the gateway {gateway} cannot lead to {net}: both are IPv4, or both IPv6")]
+    /// The gateway and the destination have different protocol versions.
+    #[error("the gateway {gateway} cannot lead to {net}: use a gateway of the same IP version")]
     GatewayFamily {
         /// The gateway.
         gateway: IpAddr,
         /// The route's network.
         net: IpNet,
     },
-    /// Two routes that are the same.
+    /// Two routes have the same destination and the same metric.
     #[error("another <route> leads to {0} with the same metric: remove one of them")]
     RouteTwice(IpNet),
 
-    /// Another network has the name and another UUID.
+    /// Another network has the same name and a different UUID.
     #[error(
-        "the network {name} is there already, with the UUID {uuid}: remove <uuid> to keep it, or use another name"
+        "the network {name} exists already, with the UUID {uuid}: remove <uuid> to keep that UUID, or use another name"
     )]
     NameTaken {
         /// The name.
         name: NetworkName,
-        /// The other's UUID.
+        /// The UUID of the other network.
         uuid: Uuid,
     },
-    /// Another network has the UUID.
+    /// Another network has the same UUID.
     #[error("the network {name} has the UUID {uuid} already: remove <uuid> and get another")]
     UuidTaken {
-        /// The other's name.
+        /// The name of the other network.
         name: NetworkName,
         /// The UUID.
         uuid: Uuid,
     },
-    /// Another network has the bridge.
+    /// Another network has the same bridge.
     #[error("the network {name} has the bridge {bridge} already: use another name for the bridge")]
     BridgeTaken {
-        /// The other's name.
+        /// The name of the other network.
         name: NetworkName,
         /// The bridge.
         bridge: InterfaceName,
     },
-    /// Another network has the hardware address.
+    /// Another network has the same hardware address.
     #[error("the network {name} has the MAC address {mac} already: remove <mac> and get another")]
     MacTaken {
-        /// The other's name.
+        /// The name of the other network.
         name: NetworkName,
         /// The address.
         mac: Mac,
     },
-    /// Another network has addresses of the subnet.
+    /// Another network has an overlapping subnet.
     #[error("the subnet {subnet} overlaps {other} of the network {name}: use another subnet")]
     SubnetTaken {
-        /// The other's name.
+        /// The name of the other network.
         name: NetworkName,
         /// The subnet.
         subnet: IpNet,
-        /// The other's subnet.
+        /// The subnet of the other network.
         other: IpNet,
     },
 }

@@ -1,4 +1,8 @@
-//! Attributes that several elements of a network have: numbers, addresses, subnets.
+//! Readers of the attributes that several elements of a network share: numbers, addresses and
+//! subnets.
+//!
+//! [`number`] refuses texts that Rust's own parser accepts and libvirt's schema does not, such as a
+//! sign before the digits.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,41 +10,43 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, ipv4_mask_to_prefix};
 
-use crate::xml::{Take, XmlError};
+use crate::xml::{ElementReader, XmlError};
 
 type Result<T> = std::result::Result<T, XmlError>;
 
-/// A number in decimal digits alone.
+/// Reads a number that is written in decimal digits only.
 pub(super) fn number<T: FromStr>(text: &str) -> std::result::Result<T, String> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let value = if digits { text.parse().ok() } else { None };
     value.ok_or_else(|| format!("{text:?} is not a number that fits here: write decimal digits"))
 }
 
-/// An IP address.
+/// Reads an IP address.
 pub(super) fn address(text: &str) -> std::result::Result<IpAddr, String> {
     let error =
         || format!("{text:?} is not an IP address: write one such as 192.168.122.1 or fd00::1");
     text.parse().map_err(|_| error())
 }
 
-/// An IPv4 address.
+/// Reads an IPv4 address.
 pub(super) fn address_v4(text: &str) -> std::result::Result<Ipv4Addr, String> {
     let error = || format!("{text:?} is not an IPv4 address: write one such as 192.0.2.1");
     text.parse().map_err(|_| error())
 }
 
-/// An attribute that must be there, read by `read`.
+/// Reads a required attribute with `read`.
 pub(super) fn need<T, E: Display>(
-    take: &mut Take<'_>,
+    take: &mut ElementReader<'_>,
     name: &'static str,
     read: impl FnOnce(&str) -> std::result::Result<T, E>,
 ) -> Result<T> {
     take.value_with(name, read)?.ok_or_else(|| take.missing(name))
 }
 
-/// The prefix length of an address that is written without one: that of its class (RFC 791, 3.2),
-/// and 64 for IPv6. Addresses of the classes D and E have none.
+/// Returns the prefix length for an address without a written one.
+///
+/// For IPv4 it is that of the address's class (RFC 791, 3.2), or `None` for the classes D and E.
+/// For IPv6 it is 64.
 pub(super) fn class_prefix(address: IpAddr) -> Option<u8> {
     match address {
         IpAddr::V6(_) => Some(64),
@@ -53,10 +59,11 @@ pub(super) fn class_prefix(address: IpAddr) -> Option<u8> {
     }
 }
 
-/// Reads the attributes `family`, `address`, and `netmask` or `prefix`. `default` gives the prefix
-/// length where the document has neither.
+/// Reads the attributes `family`, `address`, and `netmask` or `prefix`.
+///
+/// If the document has neither `netmask` nor `prefix`, `default` gives the prefix length.
 pub(super) fn subnet(
-    take: &mut Take<'_>,
+    take: &mut ElementReader<'_>,
     default: impl FnOnce(IpAddr) -> Option<u8>,
 ) -> Result<IpNet> {
     let v6 = take.choice("family", &[("ipv4", false), ("ipv6", true)])?.unwrap_or(false);
@@ -77,7 +84,9 @@ pub(super) fn subnet(
     })?;
     let prefix = match (prefix, netmask) {
         (Some(prefix), None) | (None, Some(prefix)) => prefix,
-        (Some(_), Some(_)) => return Err(take.bad("prefix and netmask are the same: remove one")),
+        (Some(_), Some(_)) => {
+            return Err(take.bad("prefix and netmask both set the subnet: remove one"));
+        }
         (None, None) => match default(ip) {
             Some(prefix) => prefix,
             None if v6 => return Err(take.missing("prefix")),

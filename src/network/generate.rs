@@ -1,4 +1,4 @@
-//! Networks of every shape, for tests. Their parts need not go together.
+//! Random networks for tests. The parts of such a network need not fit together.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::types::{DomainName, HostName, InterfaceName, Mac, PortRange, Protocol};
 
-/// Values of `T` from texts of a pattern.
+/// Generates values of `T` from the texts of a pattern.
 fn text<T>(pattern: &'static str) -> impl Strategy<Value = T>
 where
     T: std::str::FromStr + std::fmt::Debug,
@@ -21,7 +21,7 @@ fn domain() -> impl Strategy<Value = DomainName> {
     text("[a-z0-9]([a-z0-9-]{0,5}[a-z])?(\\.[a-z]{1,3}){0,2}")
 }
 
-/// A name of a guest in DHCP; libvirt's schema takes an underscore there, but not in DNS.
+/// Generates a guest's name for DHCP. libvirt's schema allows an underscore there, but not in DNS.
 fn host_name() -> impl Strategy<Value = HostName> {
     text("[a-z0-9]([a-z0-9_-]{0,5}[a-z])?(\\.[a-z]{1,3}){0,2}")
 }
@@ -127,7 +127,7 @@ fn dhcp() -> impl Strategy<Value = Dhcp> {
         .prop_map(|(ranges, hosts, bootp)| Dhcp { ranges, hosts, bootp })
 }
 
-/// A network that can be written and read.
+/// Generates a network that can be written and read.
 pub(super) fn network() -> impl Strategy<Value = Network> {
     let ip = (net(), any::<bool>(), of(text("/[ -~]{0,20}")), of(dhcp()))
         .prop_map(|(net, local_ptr, tftp, dhcp)| Ip { net, local_ptr, tftp, dhcp });

@@ -1,21 +1,25 @@
-//! Virtual networks: libvirt's network XML as a value, and the store that keeps the definitions.
+//! Virtual networks: the reader, the writer and the checks of libvirt's network XML, and the store
+//! of definitions.
 //!
 //! ```text
 //! bytes ──xml::parse──▶ Network + Places ──check──▶ ok ──store──▶ CONFIG/networks/NAME.xml
 //!                          └──write──▶ XML that libvirt's schema accepts
 //! ```
 //!
-//! [`parse`], [`check`], [`check_against`] and [`to_xml`] are pure; only [`NetworkStore`] touches
-//! files. What libvirt's format has and netlaunch does not is refused by name. The facts about the
-//! format are from libvirt's documentation ("Network XML format").
+//! [`parse`], [`check`], [`check_against`] and [`to_xml`] are pure functions; only [`NetworkStore`]
+//! uses files. An element or attribute that libvirt's format has and netlaunch does not support is
+//! an error that names it. The facts about the format come from libvirt's documentation ("Network
+//! XML format").
 
 mod check;
+mod check_error;
+pub mod dnsmasq;
 mod fields;
 #[cfg(test)]
 mod generate;
+pub mod manager;
 mod model;
 mod places;
-mod problem;
 #[cfg(test)]
 mod refused_tests;
 mod store;
@@ -31,13 +35,13 @@ mod xml;
 use std::fmt;
 
 pub use check::{check, check_against};
+pub use check_error::{CheckError, CheckFailure};
 pub use model::{
     AddressRange, Bootp, Bridge, Client, Dhcp, DhcpHost, DhcpRange, Dns, DnsHost, Domain, Forward,
     Forwarder, Ip, Lease, Nat, Network, Route, Srv, SrvTarget, Txt,
 };
 pub use places::{Part, Places};
-pub use problem::{CheckError, Problem};
-pub use store::{Broken, Define, Definition, NetworkStore};
+pub use store::{BrokenFile, DefineRequest, Definition, NetworkStore};
 pub use store_error::StoreError;
 pub use values::{
     BootFile, Duid, NetworkName, ServiceName, TftpRoot, TxtValue, ValueError, ZoneName,
@@ -45,54 +49,57 @@ pub use values::{
 pub use write::to_xml;
 pub use xml::{Fill, Parsed, parse};
 
-pub use crate::definitions::Origin;
-use crate::xml::{Mistake, Place, XmlError};
+pub use crate::xml::store::Origin;
+use crate::xml::{Position, XmlError, XmlErrorKind};
 
-/// A mistake in a network's document and where it is. Its text is `LINE:COLUMN: what; fix`.
+/// A mistake in a network's document and its place; the text is `LINE:COLUMN: mistake; fix`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {what}")]
 pub struct DocumentError {
-    /// Where.
-    pub place: Place,
-    /// What, and what to write instead.
-    pub what: Fault,
+    /// The line and column of the mistake.
+    pub place: Position,
+    /// The mistake and its fix.
+    pub what: DocumentErrorKind,
 }
 
 /// A mistake in a network's document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// It is not XML, or not a network.
-    Xml(Mistake),
-    /// Its parts do not go together, or not with other networks.
+pub enum DocumentErrorKind {
+    /// The document is not XML, or it is not a network.
+    Xml(XmlErrorKind),
+    /// The parts of the network do not fit together, or the network conflicts with another one.
     Check(CheckError),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for DocumentErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Xml(mistake) => mistake.fmt(f),
-            Fault::Check(error) => error.fmt(f),
+            DocumentErrorKind::Xml(mistake) => mistake.fmt(f),
+            DocumentErrorKind::Check(error) => error.fmt(f),
         }
     }
 }
 
 impl From<XmlError> for DocumentError {
     fn from(error: XmlError) -> Self {
-        DocumentError { place: error.place, what: Fault::Xml(error.what) }
+        DocumentError { place: error.place, what: DocumentErrorKind::Xml(error.what) }
     }
 }
 
 impl Parsed {
-    /// The error that `problem` is in this document.
-    pub fn locate(&self, problem: Problem) -> DocumentError {
-        DocumentError { place: self.places.of(problem.part), what: Fault::Check(problem.what) }
+    /// Returns the error for `problem` in this document, with its place.
+    pub fn locate(&self, problem: CheckFailure) -> DocumentError {
+        DocumentError {
+            place: self.places.of(problem.part),
+            what: DocumentErrorKind::Check(problem.what),
+        }
     }
 }
 
 /// Reads a document and checks it: [`parse`], then [`check`].
 ///
 /// # Errors
-/// The first mistake.
+/// The first mistake in the document.
 pub fn load(bytes: &[u8], fill: Option<&Fill>) -> Result<Parsed, DocumentError> {
     let parsed = parse(bytes, fill)?;
     match check(&parsed.network) {

@@ -1,8 +1,8 @@
-//! A virtual network as a value: what libvirt's network format says of networks that netlaunch
-//! makes itself, each part in a type that can only hold what makes sense.
+//! A virtual network as a value: the part of libvirt's network format that netlaunch supports.
 //!
-//! Whether the parts make sense *together* is for [`super::check`]. A [`Network`] is complete: what
-//! a document may leave out and netlaunch then chooses (UUID, MAC address, bridge) is in it.
+//! Each part has a type that holds only valid values, and [`super::check`] checks that the parts
+//! fit together. A [`Network`] is complete: it also has the values that a document may leave out
+//! and that netlaunch then chooses (UUID, MAC address, bridge name).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,51 +13,54 @@ use ipnet::IpNet;
 use super::values::{BootFile, Duid, NetworkName, ServiceName, TftpRoot, TxtValue, ZoneName};
 use crate::types::{DomainName, HostName, InterfaceName, Mac, PortRange, Protocol, Uuid};
 
-/// A virtual network: a bridge of the host, its addresses, and what the host does for its guests.
+/// A virtual network: a bridge of the host, its addresses, and the services of the host for its
+/// guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// What it is called.
+    /// Its name.
     pub name: NetworkName,
-    /// What it is known by however it is called.
+    /// Its identifier, which stays the same when the name changes.
     pub uuid: Uuid,
-    /// Whether guests speak IPv6 with each other although the network has no IPv6 address.
+    /// Whether guests may use IPv6 among themselves although the network has no IPv6 address.
     pub ipv6: bool,
-    /// How guests reach other networks.
+    /// The connection between the guests and other networks.
     pub forward: Forward,
-    /// The bridge.
+    /// The bridge that the guests are attached to.
     pub bridge: Bridge,
     /// The bridge's hardware address.
     pub mac: Mac,
-    /// The largest packet of the bridge and its guests in bytes; `None` is the kernel's 1500.
+    /// The largest packet of the bridge and its guests, in bytes; `None` means the kernel's 1500.
     pub mtu: Option<u16>,
     /// The guests' DNS domain.
     pub domain: Option<Domain>,
     /// The DNS server for the guests.
     pub dns: Dns,
-    /// The bridge's addresses, with what is served on them.
+    /// The bridge's addresses, each with the services on it.
     pub ips: Vec<Ip>,
-    /// Networks that the host reaches through a guest.
+    /// The networks that the host reaches through a guest.
     pub routes: Vec<Route>,
 }
 
-/// How guests reach other networks than their own, and are reached.
+/// The connection between the guests and other networks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Forward {
-    /// Not at all.
+    /// Guests and other networks do not reach each other.
     Isolated,
-    /// With an address of the host in place of theirs; nothing reaches them.
+    /// Guests reach other networks with an address of the host as the source address. Other
+    /// networks do not reach the guests.
     Nat(Nat),
-    /// With their own addresses, both ways.
+    /// Guests and other networks reach each other, with the guests' own addresses.
     Route {
-        /// The only interface to forward to and from.
+        /// The only interface for forwarding, in both directions; `None` means every interface.
         dev: Option<InterfaceName>,
     },
-    /// As the host's own firewall says; netlaunch makes no rules.
+    /// The host's own firewall decides; netlaunch makes no rules.
     Open,
 }
 
 impl Forward {
-    /// The name in XML; an isolated network has no `<forward>`, so this is for people.
+    /// Returns the mode's name in XML. An isolated network has no `<forward>`, so its name is only
+    /// for people.
     pub fn name(&self) -> &'static str {
         match self {
             Forward::Isolated => "isolated",
@@ -67,7 +70,7 @@ impl Forward {
         }
     }
 
-    /// The only interface to forward to and from.
+    /// Returns the only interface for forwarding, if one is set.
     pub fn dev(&self) -> Option<&InterfaceName> {
         match self {
             Forward::Nat(nat) => nat.dev.as_ref(),
@@ -77,21 +80,22 @@ impl Forward {
     }
 }
 
-/// Settings of address translation. [`Nat::default`] is the address of the interface that packets
-/// leave by, IPv4 only.
+/// The settings of network address translation.
+///
+/// [`Nat::default`] translates IPv4 only, to the address of the interface that a packet leaves by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Nat {
-    /// The only interface to forward to.
+    /// The only interface for forwarding; `None` means every interface.
     pub dev: Option<InterfaceName>,
-    /// Whether IPv6 is translated, too; else it is routed.
+    /// Whether IPv6 is translated too; otherwise it is routed.
     pub ipv6: bool,
-    /// The IPv4 source addresses to use; `None` is that of the interface.
+    /// The IPv4 source addresses; `None` means the address of the interface.
     pub addresses: Option<AddressRange>,
-    /// The TCP and UDP source ports to use; `None` leaves them to the kernel.
+    /// The TCP and UDP source ports; `None` lets the kernel choose.
     pub ports: Option<PortRange>,
 }
 
-/// IPv4 addresses `first..=last`, never empty.
+/// The IPv4 addresses `first..=last`; the range is never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressRange {
     first: Ipv4Addr,
@@ -99,17 +103,17 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
-    /// The addresses from `first` to `last`; `None` for a range that runs backwards.
+    /// Makes the range `first..=last`, or `None` if `first` is greater than `last`.
     pub fn new(first: Ipv4Addr, last: Ipv4Addr) -> Option<Self> {
         (first <= last).then_some(AddressRange { first, last })
     }
 
-    /// The lowest address.
+    /// Returns the lowest address.
     pub fn first(self) -> Ipv4Addr {
         self.first
     }
 
-    /// The highest address.
+    /// Returns the highest address.
     pub fn last(self) -> Ipv4Addr {
         self.last
     }
@@ -124,33 +128,33 @@ impl fmt::Display for AddressRange {
 /// The bridge that the guests are attached to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridge {
-    /// Its interface name.
+    /// The name of its interface.
     pub name: InterfaceName,
-    /// Whether it speaks the spanning tree protocol; off unless the document turns it on.
+    /// Whether the bridge runs the spanning tree protocol; off by default.
     pub stp: bool,
-    /// How long a new port waits before it forwards, in seconds; 0 unless said otherwise.
+    /// The time in seconds for which a new port waits before it forwards; 0 by default.
     pub delay: u32,
-    /// The firewalld zone it goes into; `None` leaves that to the driver.
+    /// The zone of firewalld for the bridge; if `None`, the start of the network chooses one.
     pub zone: Option<ZoneName>,
 }
 
 /// The guests' DNS domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Domain {
-    /// Its name.
+    /// The domain's name.
     pub name: DomainName,
-    /// Whether questions about it never leave the network's own server.
+    /// Whether the network's DNS server never forwards queries about this domain.
     pub local_only: bool,
 }
 
-/// The network's DNS server. [`Dns::default`] forwards everything to the host's resolvers.
+/// The network's DNS server. [`Dns::default`] forwards all queries to the host's resolvers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dns {
-    /// Whether there is one; if not, the rest has no effect.
+    /// Whether the network has a DNS server; if not, the other fields have no effect.
     pub enable: bool,
-    /// Whether names without a dot are asked of other servers, too.
+    /// Whether queries for names without a dot are forwarded too.
     pub forward_plain_names: bool,
-    /// Other servers to ask in place of the host's.
+    /// The servers that get the queries in place of the host's resolvers.
     pub forwarders: Vec<Forwarder>,
     /// Addresses and their names.
     pub hosts: Vec<DnsHost>,
@@ -173,15 +177,15 @@ impl Default for Dns {
     }
 }
 
-/// Where a DNS question goes.
+/// The destination of forwarded DNS queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Forwarder {
-    /// Every question to this server.
+    /// All queries go to this server.
     All(IpAddr),
-    /// Questions about this domain to this server.
+    /// Queries about this domain go to this server.
     Domain(DomainName, IpAddr),
-    /// Questions about this domain to the network's own records, then the host's resolvers, even
-    /// where [`Forwarder::All`] sends the others elsewhere.
+    /// Queries about this domain go to the network's own records, then to the host's resolvers,
+    /// even if [`Forwarder::All`] sends the other queries to another server.
     Host(DomainName),
 }
 
@@ -190,33 +194,34 @@ pub enum Forwarder {
 pub struct DnsHost {
     /// The address.
     pub ip: IpAddr,
-    /// Its names, one at least.
+    /// Its names; there is at least one.
     pub names: Vec<HostName>,
 }
 
 /// An SRV record (RFC 2782).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Srv {
-    /// The service.
+    /// The service, such as `ldap`.
     pub service: ServiceName,
     /// The transport protocol.
     pub protocol: Protocol,
-    /// Where the service is looked for; `None` is the network's own domain.
+    /// The domain in which clients look for the service; `None` means the network's own domain.
     pub domain: Option<DomainName>,
-    /// Who serves; `None` means that nobody does.
+    /// The server; `None` means that the service is not available.
     pub target: Option<SrvTarget>,
 }
 
-/// Who serves, of an SRV record.
+/// The server of an SRV record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SrvTarget {
-    /// The server's name; `None` is the root, `.`, which says that nobody serves.
+    /// The server's name; `None` means the root, `.`, which says that the service is not available
+    /// (RFC 2782).
     pub host: Option<DomainName>,
     /// The server's port.
     pub port: Option<u16>,
-    /// The lowest is tried first.
+    /// The priority; clients try the server with the lowest number first.
     pub priority: Option<u16>,
-    /// How large a share of clients of the same priority.
+    /// The weight, which is the server's share of the clients among servers with the same priority.
     pub weight: Option<u16>,
 }
 
@@ -225,93 +230,93 @@ pub struct SrvTarget {
 pub struct Txt {
     /// Its name.
     pub name: DomainName,
-    /// Its strings.
+    /// The strings of the record.
     pub value: TxtValue,
 }
 
-/// An address of the bridge, and what is served in its subnet.
+/// An address of the bridge, and the services in its subnet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ip {
-    /// The address with the prefix length of its subnet; the host bits are the address's.
+    /// The address with the prefix length of its subnet; its host bits are kept.
     pub net: IpNet,
-    /// Whether questions for names of the subnet's addresses never leave the network's own server.
+    /// Whether the network's DNS server never forwards queries for the names of the subnet's
+    /// addresses.
     pub local_ptr: bool,
-    /// The directory that is served by TFTP.
+    /// The directory that the TFTP server serves.
     pub tftp: Option<TftpRoot>,
-    /// The DHCP server.
+    /// The DHCP server for the subnet.
     pub dhcp: Option<Dhcp>,
 }
 
-/// A DHCP server.
+/// The settings of a DHCP server for one subnet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dhcp {
-    /// Addresses for whoever asks.
+    /// The addresses for any guest.
     pub ranges: Vec<DhcpRange>,
-    /// Addresses for particular guests.
+    /// The fixed addresses of particular guests.
     pub hosts: Vec<DhcpHost>,
-    /// What guests boot from.
+    /// The file that guests boot from.
     pub bootp: Option<Bootp>,
 }
 
-/// Addresses that DHCP hands out.
+/// A range of addresses for any guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DhcpRange {
-    /// The lowest.
+    /// The lowest address.
     pub first: IpAddr,
-    /// The highest.
+    /// The highest address.
     pub last: IpAddr,
-    /// For how long; `None` leaves that to the server.
+    /// The lease time; `None` leaves it to the DHCP server.
     pub lease: Option<Lease>,
 }
 
 impl DhcpRange {
-    /// The parts of the range without `own`, the bridge's address: none, one or two, lowest first.
+    /// Returns the range without the bridge's own address `own`, as at most two ranges, lowest
+    /// first.
     pub fn without(&self, own: IpAddr) -> Vec<DhcpRange> {
         if own < self.first || self.last < own {
             return vec![self.clone()];
         }
-        let step = |by: i8| match own {
-            IpAddr::V4(own) => {
-                let number = u32::from(own);
-                let near = if by < 0 { number.checked_sub(1) } else { number.checked_add(1) };
-                near.map(|number| IpAddr::from(Ipv4Addr::from(number)))
-            }
-            IpAddr::V6(own) => {
-                let number = u128::from(own);
-                let near = if by < 0 { number.checked_sub(1) } else { number.checked_add(1) };
-                near.map(|number| IpAddr::from(Ipv6Addr::from(number)))
-            }
+        let next = |by: i8| -> Option<IpAddr> {
+            Some(match own {
+                IpAddr::V4(own) => {
+                    Ipv4Addr::from(u32::from(own).checked_add_signed(by.into())?).into()
+                }
+                IpAddr::V6(own) => {
+                    Ipv6Addr::from(u128::from(own).checked_add_signed(by.into())?).into()
+                }
+            })
         };
-        let below = step(-1).map(|last| DhcpRange { last, ..self.clone() });
-        let above = step(1).map(|first| DhcpRange { first, ..self.clone() });
+        let below = next(-1).map(|last| DhcpRange { last, ..self.clone() });
+        let above = next(1).map(|first| DhcpRange { first, ..self.clone() });
         below.into_iter().chain(above).filter(|part| part.first <= part.last).collect()
     }
 }
 
-/// The address of a particular guest.
+/// The fixed address of a particular guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DhcpHost {
-    /// Which guest.
+    /// The attribute by which DHCP identifies the guest.
     pub client: Client,
-    /// Its address.
+    /// The guest's address.
     pub ip: IpAddr,
-    /// For how long; `None` leaves that to the server.
+    /// The lease time; `None` leaves it to the DHCP server.
     pub lease: Option<Lease>,
 }
 
-/// How DHCP recognises a guest.
+/// The attribute by which DHCP identifies a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Client {
-    /// By its hardware address (IPv4); it is given the name.
+    /// Its hardware address (IPv4), and the name that DHCP gives it.
     Mac(Mac, Option<HostName>),
-    /// By its identifier (IPv6); it is given the name.
+    /// Its DHCP unique identifier (IPv6), and the name that DHCP gives it.
     Duid(Duid, Option<HostName>),
-    /// By the name it says it has.
+    /// The name that the guest sends.
     Name(HostName),
 }
 
 impl Client {
-    /// The name it is given or has.
+    /// Returns the name that DHCP gives the guest, or that the guest sends.
     pub fn name(&self) -> Option<&HostName> {
         match self {
             Client::Mac(_, name) | Client::Duid(_, name) => name.as_ref(),
@@ -320,42 +325,43 @@ impl Client {
     }
 }
 
-/// How long a lease is.
+/// The duration of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lease {
-    /// For ever.
+    /// The lease never expires.
     Infinite,
-    /// This many seconds, 120 at least.
+    /// The lease lasts this many seconds, at least 120.
     Seconds(u32),
 }
 
-/// What guests boot from (IPv4).
+/// The file that guests boot from (IPv4), and its server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bootp {
-    /// The file.
+    /// The name of the file.
     pub file: BootFile,
-    /// The server that has it, a name or an IPv4 address; `None` is the bridge's own address.
+    /// The server that has the file, as a name or an IPv4 address; `None` means the bridge's own
+    /// address.
     pub server: Option<DomainName>,
 }
 
 /// A network that the host reaches through a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// The network.
+    /// The destination network.
     pub net: IpNet,
-    /// The guest.
+    /// The guest's address.
     pub gateway: IpAddr,
-    /// The route's metric, the lowest wins; `None` is 1.
+    /// The metric; the route with the lowest metric is used. `None` means 1.
     pub metric: Option<NonZeroU32>,
 }
 
 impl Network {
-    /// The subnets of the bridge's addresses, host bits zero.
+    /// Returns the subnets of the bridge's addresses, with all host bits zero.
     pub fn subnets(&self) -> impl Iterator<Item = IpNet> + '_ {
         self.ips.iter().map(|ip| ip.net.trunc())
     }
 
-    /// Whether the bridge has an IPv6 address, or guests speak IPv6 without one.
+    /// Returns whether the bridge has an IPv6 address, or guests may use IPv6 without one.
     pub fn has_ipv6(&self) -> bool {
         self.ipv6 || self.ips.iter().any(|ip| ip.net.addr().is_ipv6())
     }
@@ -366,7 +372,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_leaves_the_bridge_s_own_address_out() {
+    fn a_range_without_the_bridges_own_address_is_at_most_two_ranges() {
         let range = |first: &str, last: &str| DhcpRange {
             first: first.parse().unwrap(),
             last: last.parse().unwrap(),

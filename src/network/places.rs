@@ -1,10 +1,14 @@
-//! Which part of a network an error is about, and where that part is in the document.
+//! The parts of a network that an error can be about, and their places in the document.
+//!
+//! The reader notes the place of each [`Part`] while it reads. A check works on the
+//! [`super::Network`] alone and names a part; [`Places::of`] then turns the part into a line
+//! and a column.
 
 use std::collections::BTreeMap;
 
-use crate::xml::Place;
+use crate::xml::Position;
 
-/// A part of a [`super::Network`]; numbers are indices into its lists.
+/// A part of a [`super::Network`]; each number is an index into one of its lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "each is the part of the model that has its name")]
 pub enum Part {
@@ -27,19 +31,20 @@ pub enum Part {
     Route(usize),
 }
 
-/// Where the parts of a network are in the document it came from.
+/// The places of a network's parts in its document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Places(BTreeMap<Part, Place>);
+pub struct Places(BTreeMap<Part, Position>);
 
 impl Places {
-    /// Remembers where a part is.
-    pub fn note(&mut self, part: Part, place: Place) {
+    /// Stores the place of a part.
+    pub fn note(&mut self, part: Part, place: Position) {
         self.0.insert(part, place);
     }
 
-    /// Where a part is; of one that the document leaves out, where the document starts.
-    pub fn of(&self, part: Part) -> Place {
+    /// Returns the place of a part, or the start of the document's element if the document leaves
+    /// the part out.
+    pub fn of(&self, part: Part) -> Position {
         let whole = || self.0.get(&Part::Network);
-        self.0.get(&part).or_else(whole).copied().unwrap_or(Place::START)
+        self.0.get(&part).or_else(whole).copied().unwrap_or(Position::START)
     }
 }

@@ -1,27 +1,28 @@
-//! The definitions of networks: one file each, `NAME.xml`, in `CONFIG/networks`, and a mark
-//! `autostart/NAME` for those that start with the host.
+//! The definitions of networks: one file `CONFIG/networks/NAME.xml` for each, and an empty file
+//! `autostart/NAME`, the mark of a network that starts with the host.
 //!
-//! [`DefinitionDir`] says how files are changed, and what the lock is.
+//! [`DefinitionDir`] defines how files change and how the lock works.
 //!
-//! A network called `default` is compiled in. It is there until the user defines one of that name,
-//! and again when that is undefined. It keeps no other definition from being made, since nobody
-//! asked for it; whether it can be started beside others is for the start to see.
+//! A network with the name `default` is compiled in. It exists while no file defines a network with
+//! that name. A new definition may use its bridge and its subnet, because no user asked for the
+//! compiled-in network; only its UUID is reserved. The start of a network checks whether the
+//! network can run beside the others.
 
 use std::path::{Path, PathBuf};
 
 use super::model::Network;
 use super::store_error::StoreError;
 use super::values::NetworkName;
-use super::{CheckError, Fill, Part, Problem, check_against, load, to_xml};
-use crate::definitions::{self, DefinitionDir, DefinitionLock, Origin};
+use super::{CheckError, CheckFailure, Fill, Part, check_against, load, to_xml};
 use crate::types::InterfaceName;
+use crate::xml::store::{self, DefinitionDir, DefinitionLock, Origin};
 
-/// The network that is there without a definition.
+/// The compiled-in network's document.
 const DEFAULT: &str = include_str!("default.xml");
-/// Its name.
+/// The compiled-in network's name.
 const DEFAULT_NAME: &str = "default";
 
-/// Where definitions are kept.
+/// The store of network definitions in a configuration directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkStore {
     dir: DefinitionDir,
@@ -32,56 +33,60 @@ pub struct NetworkStore {
 pub struct Definition {
     /// The network.
     pub network: Network,
-    /// Where the definition is from.
+    /// The origin of the definition.
     pub origin: Origin,
-    /// Whether it starts with the host.
+    /// Whether the network starts with the host.
     pub autostart: bool,
 }
 
-/// A definition to make.
+/// The input of [`NetworkStore::define`].
 #[derive(Debug, Clone, Copy)]
-pub struct Define<'a> {
+pub struct DefineRequest<'a> {
     /// The document.
     pub xml: &'a [u8],
-    /// What it is called in errors: a path, or `-`.
+    /// The document's name in errors: a path, or `-`.
     pub source: &'a Path,
-    /// Interfaces that the host has, so that a bridge that gets its name here is none of them.
+    /// The interfaces of the host; a bridge name that is chosen here is none of them.
     pub interfaces: &'a [InterfaceName],
-    /// The definition that was edited, and must still be what it was; the name must stay.
+    /// The definition that the user edited. It must still be stored unchanged, and its name must
+    /// stay.
     pub edited: Option<&'a Definition>,
 }
 
-/// A file that is no definition.
-pub type Broken = definitions::Broken<NetworkName, StoreError>;
+/// A file whose definition cannot be used.
+pub type BrokenFile = store::BrokenFile<NetworkName, StoreError>;
 
 impl NetworkStore {
-    /// The store in a configuration directory; nothing is made or read yet.
+    /// Keeps the path below the configuration directory; it neither makes nor reads anything.
     pub fn new(config: &Path) -> Self {
         NetworkStore { dir: DefinitionDir::new(config.join("networks")) }
     }
 
-    /// Where the definition of a network is, or would be.
+    /// Returns the path for the definition of a network, whether or not the file exists.
     pub fn path(&self, name: &NetworkName) -> PathBuf {
         self.dir.file(name)
     }
 
+    /// Returns the path of the network's autostart mark.
     fn mark(&self, name: &NetworkName) -> PathBuf {
         self.dir.path().join("autostart").join(name.as_str())
     }
 
-    /// A network.
+    /// Reads the definition of a network.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`] when there is none; the others when its definition cannot be used.
+    /// [`StoreError::Unknown`] if no network has that name; another [`StoreError`] if its
+    /// definition cannot be used.
     pub fn get(&self, name: &NetworkName) -> Result<Definition, StoreError> {
         let found = self.find(name)?;
         found.ok_or_else(|| StoreError::Unknown(name.clone()))
     }
 
+    /// Reads the definition of a network; `None` if no network has that name.
     fn find(&self, name: &NetworkName) -> Result<Option<Definition>, StoreError> {
         let path = self.path(name);
         let autostart = self.mark(name).symlink_metadata().is_ok();
-        let (bytes, origin) = match definitions::read(&path)? {
+        let (bytes, origin) = match store::read(&path)? {
             Some(bytes) => (bytes, Origin::File(path.clone())),
             None if name.as_str() == DEFAULT_NAME => (DEFAULT.into(), Origin::BuiltIn),
             None => return Ok(None),
@@ -94,30 +99,34 @@ impl NetworkStore {
         Ok(Some(Definition { network: parsed.network, origin, autostart }))
     }
 
-    /// All networks by name, and the files that are none: one of those hides no other network.
+    /// Returns all networks in the order of their names, and the broken files. A broken file does
+    /// not hide the other networks.
     ///
     /// # Errors
-    /// [`StoreError::File`] when the directory is there and cannot be read.
-    pub fn list(&self) -> Result<(Vec<Definition>, Vec<Broken>), StoreError> {
+    /// [`StoreError::File`] if the directory exists and cannot be read.
+    pub fn list(&self) -> Result<(Vec<Definition>, Vec<BrokenFile>), StoreError> {
         Ok(self.dir.list(DEFAULT_NAME.parse(), |name| self.find(name))?)
     }
 
-    /// Defines a network, or defines it anew. What the document leaves out is kept from the
-    /// definition that is replaced (UUID, MAC address, the bridge's name), or chosen.
+    /// Stores the definition of a network; it replaces an older definition with the same name.
+    ///
+    /// If the document leaves out the UUID, the MAC address or the bridge's name, the value comes
+    /// from the replaced definition, or it is chosen.
     ///
     /// # Errors
-    /// [`StoreError`]; then nothing has changed.
+    /// [`StoreError`]. If the error is not from the file system, no definition has changed.
     pub fn define(
         &self,
-        define: &Define<'_>,
+        define: &DefineRequest<'_>,
         rng: &mut impl rand::Rng,
     ) -> Result<Definition, StoreError> {
         let located = |error| StoreError::Document { path: define.source.to_owned(), error };
-        // A first look tells mistakes before anything is made, and the name.
+        // The first parse finds mistakes before the directory is made, and it gives the name.
         let draft = Fill::random(free_bridge(&[], define.interfaces), rng);
         let name = load(define.xml, Some(&draft)).map_err(located)?.network.name;
         let lock = self.dir.lock()?;
-        // A broken definition of that name is replaced; broken others cannot be started either.
+        // The write replaces a broken definition with that name. Other broken definitions are
+        // ignored here, because they cannot start.
         let (definitions, _) = self.list()?;
         if let Some(edited) = define.edited {
             let old = &edited.network.name;
@@ -130,12 +139,12 @@ impl NetworkStore {
                 return Err(StoreError::Changed(name));
             }
         }
-        let users: Vec<&Network> = definitions
+        let user_made: Vec<&Network> = definitions
             .iter()
             .filter(|definition| definition.origin != Origin::BuiltIn)
             .map(|definition| &definition.network)
             .collect();
-        let fill = match users.iter().find(|network| network.name == name) {
+        let fill = match user_made.iter().find(|network| network.name == name) {
             Some(old) => {
                 Fill { uuid: old.uuid, mac: old.mac, bridge: Some(old.bridge.name.clone()) }
             }
@@ -145,7 +154,7 @@ impl NetworkStore {
             }
         };
         let parsed = load(define.xml, Some(&fill)).map_err(located)?;
-        check_against(&parsed.network, users)
+        check_against(&parsed.network, user_made)
             .and_then(|()| check_copy(&parsed.network, &definitions))
             .map_err(|problem| located(parsed.locate(problem)))?;
         let path = self.path(&name);
@@ -154,13 +163,14 @@ impl NetworkStore {
         Ok(Definition { network: parsed.network, origin: Origin::File(path), autostart })
     }
 
-    /// Removes a definition, whether it can be read or not, and its autostart mark.
+    /// Removes a definition, even a broken one, and its autostart mark.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`] or [`StoreError::BuiltIn`] when there is none.
+    /// [`StoreError::Unknown`] or [`StoreError::BuiltIn`] if no file defines the network;
+    /// [`StoreError::File`] if a file cannot be removed.
     pub fn undefine(&self, name: &NetworkName) -> Result<(), StoreError> {
         let path = self.path(name);
-        // Looking first keeps a store from being made for nothing.
+        // This check comes before the lock, because taking the lock would make the directory.
         if path.symlink_metadata().is_err() {
             return Err(none(name));
         }
@@ -174,12 +184,12 @@ impl NetworkStore {
     /// Sets whether a network starts with the host.
     ///
     /// # Errors
-    /// [`StoreError`], for one when there is no such network.
+    /// [`StoreError`], for example if no network has that name.
     pub fn set_autostart(&self, name: &NetworkName, on: bool) -> Result<(), StoreError> {
         let mark = self.mark(name);
         let marked = || mark.symlink_metadata().is_ok();
         if !on {
-            // Also of a definition that is broken, or gone.
+            // The mark is removed even if the definition is broken or missing.
             if !marked() {
                 return self.get(name).map(|_| ());
             }
@@ -191,23 +201,26 @@ impl NetworkStore {
         Ok(lock.mark(&mark)?)
     }
 
+    /// Removes the network's autostart mark, if there is one.
     fn unmark(&self, lock: &DefinitionLock<'_>, name: &NetworkName) -> Result<(), StoreError> {
         lock.remove(&self.mark(name))?;
         Ok(())
     }
 }
 
-/// A copy of the compiled-in network under another name would have its UUID.
-fn check_copy(network: &Network, definitions: &[Definition]) -> Result<(), Problem> {
+/// Refuses a network with another name that has the compiled-in network's UUID, such as an edited
+/// copy.
+fn check_copy(network: &Network, definitions: &[Definition]) -> Result<(), CheckFailure> {
     let copied = |other: &&Definition| {
         let other = (&other.origin, &other.network);
         *other.0 == Origin::BuiltIn && other.1.uuid == network.uuid && other.1.name != network.name
     };
     let Some(other) = definitions.iter().find(copied) else { return Ok(()) };
     let (name, uuid) = (other.network.name.clone(), network.uuid);
-    Err(Problem { part: Part::Uuid, what: CheckError::UuidTaken { name, uuid } })
+    Err(CheckFailure { part: Part::Uuid, what: CheckError::UuidTaken { name, uuid } })
 }
 
+/// Returns the error for a network that no file defines.
 fn none(name: &NetworkName) -> StoreError {
     match name.as_str() {
         DEFAULT_NAME => StoreError::BuiltIn(name.clone()),
@@ -215,8 +228,9 @@ fn none(name: &NetworkName) -> StoreError {
     }
 }
 
-/// A name for a bridge that no network and no interface has, as libvirt chooses them. The first is
-/// left to the network `default`.
+/// Returns the first name `virbrN` that no network and no interface has, as libvirt does.
+///
+/// N starts at 1, because virbr0 belongs to the network `default`.
 fn free_bridge(networks: &[&InterfaceName], interfaces: &[InterfaceName]) -> Option<InterfaceName> {
     let taken = |name: &InterfaceName| networks.contains(&name) || interfaces.contains(name);
     let mut names = (1u32..=u32::MAX).filter_map(|number| format!("virbr{number}").parse().ok());

@@ -1,47 +1,50 @@
-//! Why a store cannot do what it is asked for.
+//! The errors of the store of network definitions.
+//!
+//! All but [`StoreError::File`] are mistakes in a document or a name, and leave every
+//! definition unchanged.
 
 use std::path::PathBuf;
 
 use super::DocumentError;
 use super::values::NetworkName;
-use crate::definitions::FileError;
+use crate::xml::store::FileError;
 
-/// Why definitions cannot be read or changed.
+/// The reason why definitions cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A mistake in a document.
+    /// The document has a mistake.
     #[error("{}:{error}", path.display())]
     Document {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// The mistake and its place.
         error: DocumentError,
     },
-    /// A file that defines a network of another name.
+    /// The file defines a network with a name other than the file's.
     #[error("{} defines the network {found}: rename the file, or the network", path.display())]
     Misnamed {
         /// The file.
         path: PathBuf,
-        /// The network in it.
+        /// The name in the document.
         found: NetworkName,
     },
     /// No network has that name.
-    #[error("no network is called {0}; 'netlaunch network list' shows those that are there")]
+    #[error("no network is called {0}; 'netlaunch network list' shows all networks")]
     Unknown(NetworkName),
-    /// The compiled-in network cannot be removed.
+    /// The compiled-in network has no file that could be removed.
     #[error(
-        "the network {0} is netlaunch's own and has no definition to remove; define one of that name to replace it"
+        "the network {0} is compiled in and has no definition to remove; define a network of that name to replace it"
     )]
     BuiltIn(NetworkName),
-    /// It was changed while it was edited.
+    /// Another process changed or removed the definition while the user edited it.
     #[error(
-        "the network {0} was changed or removed by somebody else meanwhile; nothing was written, edit it again"
+        "another process changed or removed the network {0} during the edit; nothing was written, edit the network again"
     )]
     Changed(NetworkName),
-    /// An edited definition has another name.
+    /// The edited definition has a different name.
     #[error("the network {old} cannot be renamed to {new}; define {new}, then undefine {old}")]
     Renamed {
-        /// Its name.
+        /// The name before the edit.
         old: NetworkName,
         /// The name in the document.
         new: NetworkName,
@@ -52,7 +55,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the mistake is in a document or a name, not in the system.
+    /// Returns whether the mistake is in a document or a name, and not in the file system.
     pub fn is_callers(&self) -> bool {
         !matches!(self, StoreError::File(_))
     }

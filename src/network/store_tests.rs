@@ -1,4 +1,5 @@
-//! The store in real directories, used by many at once.
+//! Tests of the store in real directories, by one user and by several threads and processes at the
+//! same time.
 
 use std::fs;
 use std::io::Read;
@@ -6,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Define, Definition, NetworkName, NetworkStore, Origin, StoreError, to_xml};
-use crate::definitions::testing::{self, WORKERS, files};
+use super::{DefineRequest, Definition, NetworkName, NetworkStore, Origin, StoreError, to_xml};
 use crate::types::InterfaceName;
+use crate::xml::store::testing::{self, WORKERS, files};
 
 fn name(text: &str) -> NetworkName {
     text.parse().unwrap()
@@ -25,7 +26,7 @@ fn define_edited(
 ) -> Result<Definition, StoreError> {
     let interfaces = ["virbr1".parse().unwrap()];
     let source = Path::new("in.xml");
-    let define = Define { xml: xml.as_bytes(), source, interfaces: &interfaces, edited };
+    let define = DefineRequest { xml: xml.as_bytes(), source, interfaces: &interfaces, edited };
     store.define(&define, &mut rand::rng())
 }
 
@@ -36,11 +37,11 @@ fn simple(name: &str, number: usize) -> String {
 }
 
 #[test]
-fn a_life() {
+fn a_network_is_defined_redefined_marked_and_undefined() {
     let dir = tempfile::tempdir().unwrap();
     let store = NetworkStore::new(&dir.path().join("etc/netlaunch"));
-    assert_eq!(store.list().unwrap().0.len(), 1, "only the default");
-    assert!(!dir.path().join("etc").exists(), "looking makes nothing");
+    assert_eq!(store.list().unwrap().0.len(), 1, "the compiled-in network is the only one");
+    assert!(!dir.path().join("etc").exists(), "list() makes no directory");
 
     let made = define(&store, &simple("n1", 1)).unwrap();
     assert_eq!(made.network.bridge.name.as_str(), "virbr2", "virbr1 is an interface of the host");
@@ -51,7 +52,7 @@ fn a_life() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
     assert_eq!(store.get(&name("n1")).unwrap(), made);
 
-    // What was chosen stays when it is defined anew.
+    // A new definition keeps the values that the store chose.
     let again = define(&store, &simple("n1", 2)).unwrap();
     let chosen = |d: &Definition| (d.network.uuid, d.network.mac, d.network.bridge.name.clone());
     assert_eq!(chosen(&again), chosen(&made));
@@ -67,7 +68,7 @@ fn a_life() {
     store.set_autostart(&name("n1"), true).unwrap();
 
     store.undefine(&name("n1")).unwrap();
-    assert_eq!(files(dir.path()), [], "the mark goes, too");
+    assert_eq!(files(dir.path()), [], "undefine removes the mark too");
     for error in [
         store.get(&name("n1")).unwrap_err(),
         store.undefine(&name("n1")).unwrap_err(),
@@ -78,7 +79,7 @@ fn a_life() {
     }
 }
 
-/// Whoever has opened the old definition reads all of it; nobody sees a part of the new one.
+/// A reader that opened the old file reads all of it, and no reader sees a part of the new file.
 #[test]
 fn a_definition_is_replaced_whole() {
     let dir = tempfile::tempdir().unwrap();
@@ -105,19 +106,19 @@ fn a_definition_is_replaced_whole() {
 }
 
 #[test]
-fn the_default_is_there_until_replaced() {
+fn the_compiled_in_network_exists_while_no_file_defines_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = NetworkStore::new(dir.path());
     let default = name("default");
     let built_in = store.get(&default).unwrap();
     assert_eq!(built_in.origin, Origin::BuiltIn);
     assert_eq!(built_in.network.bridge.name.as_str(), "virbr0");
-    assert_eq!(to_xml(&built_in.network), include_str!("default.xml"), "it is in our own form");
+    assert_eq!(to_xml(&built_in.network), include_str!("default.xml"), "to_xml writes this form");
     assert!(matches!(store.undefine(&default), Err(StoreError::BuiltIn(_))));
     store.set_autostart(&default, true).unwrap();
     assert!(store.get(&default).unwrap().autostart);
 
-    // Nobody asked for it, so it is in nobody's way; only its UUID is its own.
+    // Another network may have its bridge and subnet, but not its UUID.
     let same = to_xml(&built_in.network).replace("<name>default", "<name>other");
     let error = define(&store, &same).unwrap_err().to_string();
     assert!(error.starts_with("in.xml:3:3: the network default has the UUID"), "{error}");
@@ -133,7 +134,7 @@ fn the_default_is_there_until_replaced() {
 }
 
 #[test]
-fn what_is_refused_changes_nothing() {
+fn a_refused_definition_changes_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let store = NetworkStore::new(dir.path());
     let n1 = define(&store, &simple("n1", 1)).unwrap();
@@ -158,7 +159,7 @@ fn what_is_refused_changes_nothing() {
         (
             simple("n1", 3)
                 .replace("<ip ", "<uuid>3e3fce45-4f53-4fa7-bb32-11f34168b82b</uuid><ip "),
-            "in.xml:1:10: the network n1 is there already, with the UUID",
+            "in.xml:1:10: the network n1 exists already, with the UUID",
         ),
         (
             other.replace("<ip ", &format!("<mac address='{}'/><ip ", n1.network.mac)),
@@ -172,7 +173,7 @@ fn what_is_refused_changes_nothing() {
 }
 
 #[test]
-fn a_broken_file_hides_no_other() {
+fn a_broken_file_hides_no_other_definition() {
     let dir = tempfile::tempdir().unwrap();
     let store = NetworkStore::new(dir.path());
     define(&store, &simple("n1", 1)).unwrap();
@@ -193,7 +194,7 @@ fn a_broken_file_hides_no_other() {
     );
     assert!(errors[1].contains("n3.xml defines the network n1"), "{errors:?}");
     assert!(errors[2].contains("n4.xml:1:1: <network> needs a <uuid>"), "{errors:?}");
-    // It can be replaced, and removed.
+    // A broken file can be replaced or removed.
     define(&store, &simple("n2", 2)).unwrap();
     store.undefine(&name("n3")).unwrap();
     assert!(!dir.path().join("networks/.new-dead").exists());
@@ -201,7 +202,7 @@ fn a_broken_file_hides_no_other() {
 }
 
 #[test]
-fn an_edit_never_undoes_another() {
+fn an_edit_of_a_definition_that_changed_meanwhile_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = NetworkStore::new(dir.path());
     let seen = define(&store, &simple("n1", 1)).unwrap();
@@ -215,7 +216,7 @@ fn an_edit_never_undoes_another() {
     store.undefine(&name("n1")).unwrap();
     let gone = define_edited(&store, &new, Some(&now)).unwrap_err();
     assert!(matches!(gone, StoreError::Changed(_)), "{gone}");
-    // The compiled-in one is edited into a definition.
+    // An edit of the compiled-in network makes a file.
     let default = store.get(&name("default")).unwrap();
     let edited = to_xml(&default.network).replace("virbr0", "virbr7");
     let made = define_edited(&store, &edited, Some(&default)).unwrap();
@@ -223,7 +224,7 @@ fn an_edit_never_undoes_another() {
 }
 
 #[test]
-fn what_cannot_be_written_is_said() {
+fn a_failed_write_is_an_error_that_names_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("networks"), "").unwrap();
     let store = NetworkStore::new(dir.path());
@@ -232,11 +233,12 @@ fn what_cannot_be_written_is_said() {
     assert!(error.to_string().contains("networks"), "{error}");
 }
 
-/// One of several processes that define networks in one directory, and check what they see.
+/// Defines and undefines networks in one directory as one of several workers, and checks the
+/// results.
 fn hammer(config: &Path, worker: usize) {
     let store = NetworkStore::new(config);
     for round in 0..12 {
-        // All want one subnet and bridge; one at a time can have it.
+        // All workers define a network with the same subnet and bridge; only one can have them.
         let rival = format!("rival{worker}");
         let xml = simple(&rival, 0).replace("<ip ", "<bridge name='shared'/><ip ");
         if define(&store, &xml).is_ok() {
@@ -246,11 +248,11 @@ fn hammer(config: &Path, worker: usize) {
             assert_eq!(with.count(), 1);
             store.undefine(&name(&rival)).unwrap();
         }
-        // All define one network; whatever is read is one of them, whole.
+        // All workers define this network; each read returns one complete definition.
         define(&store, &simple("common", 100 + worker)).unwrap();
         let common = store.get(&name("common")).unwrap().network;
         assert_eq!(common.ips.len(), 1);
-        // Each has its own, which nobody else may lose.
+        // Each worker defines networks of its own; the other workers must not remove them.
         let own = format!("own{worker}-{round}");
         define(
             &store,
@@ -270,16 +272,16 @@ fn check_hammered(config: &Path) {
         definitions.iter().map(|d| d.network.bridge.name.clone()).collect();
     bridges.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     bridges.dedup();
-    assert_eq!(bridges.len(), definitions.len(), "no two have one bridge");
+    assert_eq!(bridges.len(), definitions.len(), "each network has its own bridge");
 }
 
 #[test]
-fn threads_at_once() {
+fn threads_at_once_lose_no_definition() {
     testing::threads(hammer, check_hammered);
 }
 
 #[test]
-fn processes_at_once() {
-    let test = "network::store_tests::processes_at_once";
+fn processes_at_once_lose_no_definition() {
+    let test = "network::store_tests::processes_at_once_lose_no_definition";
     testing::processes(test, hammer, check_hammered);
 }

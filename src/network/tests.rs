@@ -1,4 +1,4 @@
-//! Documents: read, written, and accepted by libvirt's schema.
+//! Tests that documents are read, written, and accepted by libvirt's schema.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub(super) fn read(text: &str) -> Result<Network, DocumentError> {
     load(text.as_bytes(), Some(&fill())).map(|parsed| parsed.network)
 }
 
-/// Documents of tests/fixtures/network, by name.
+/// Returns the name and the text of each document in tests/fixtures/network.
 fn fixtures() -> Vec<(String, String)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/network");
     let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
@@ -34,13 +34,13 @@ fn fixtures() -> Vec<(String, String)> {
     found
 }
 
-/// Has the schema accept every document.
+/// Asserts that libvirt's schema accepts every document.
 fn accepted(documents: &[String]) {
     crate::xml::schema::accepted("network.rng", documents);
 }
 
 #[test]
-fn every_fixture_is_read_and_written_for_libvirt() {
+fn every_fixture_is_read_and_written_as_libvirts_schema_requires() {
     let fixtures = fixtures();
     assert_eq!(fixtures.len(), 20);
     let mut documents = Vec::new();
@@ -56,9 +56,9 @@ fn every_fixture_is_read_and_written_for_libvirt() {
     accepted(&documents);
 }
 
-/// Everything that is supported, in the form it is written.
+/// The fixture has everything that netlaunch supports, in the form in which netlaunch writes it.
 #[test]
-fn everything_comes_back_as_it_is_written() {
+fn a_document_with_every_supported_part_is_written_as_it_was_read() {
     let (_, text) = fixtures().into_iter().find(|(name, _)| name == "everything").unwrap();
     let network = read(&text).unwrap();
     assert_eq!(to_xml(&network), text);
@@ -68,7 +68,7 @@ fn everything_comes_back_as_it_is_written() {
 }
 
 #[test]
-fn other_forms_of_the_same() {
+fn equivalent_documents_are_read_alike() {
     let long = |ip: &str, forward: &str| {
         format!("<network connections='3'><name>n</name>{forward}{ip}</network>")
     };
@@ -101,11 +101,11 @@ fn other_forms_of_the_same() {
     let isolated = read(&long("", "")).unwrap();
     assert_eq!(isolated.forward, Forward::Isolated);
     assert_eq!(read(&long("", "<forward mode='none'/>")).unwrap(), isolated);
-    assert!(load(long("", "").as_bytes(), None).is_err(), "nothing chooses for it");
+    assert!(load(long("", "").as_bytes(), None).is_err(), "no values to fill in");
 }
 
 #[test]
-fn the_schema_accepts_what_is_generated() {
+fn the_schema_accepts_each_generated_network() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
@@ -115,7 +115,7 @@ fn the_schema_accepts_what_is_generated() {
 
 proptest! {
     #[test]
-    fn written_and_read_is_the_same(network in network()) {
+    fn a_written_network_is_read_back_unchanged(network in network()) {
         let written = to_xml(&network);
         let read = parse(written.as_bytes(), None);
         prop_assert!(read.is_ok(), "{read:?}\n{written}");
@@ -125,13 +125,13 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = load(&bytes, Some(&fill()));
     }
 
-    /// Documents with a piece cut out, or put somewhere else.
+    /// The test moves a piece of a valid document to another position.
     #[test]
-    fn any_spoilt_document_is_read_or_refused(
+    fn a_damaged_document_is_accepted_or_refused_in_one_line(
         network in network(), from: prop::sample::Index, length in 0usize..40, to: prop::sample::Index,
     ) {
         let mut text = to_xml(&network).into_bytes();
@@ -146,9 +146,9 @@ proptest! {
         }
     }
 
-    /// Whatever is checked and found good, two of a kind never are.
+    /// If one network conflicts with another, the other conflicts with the first.
     #[test]
-    fn networks_are_compared_both_ways(a in network(), b in network()) {
+    fn a_conflict_between_networks_is_mutual(a in network(), b in network()) {
         prop_assert_eq!(check_against(&a, [&a]), Ok(()));
         let (one, other) = (check_against(&a, [&b]), check_against(&b, [&a]));
         prop_assert_eq!(one.is_ok(), other.is_ok());

@@ -1,48 +1,45 @@
-//! Texts with a grammar that only networks have.
+//! Texts with a grammar that only networks use.
 //!
-//! All of them end up in dnsmasq's configuration or in file names, so none can hold a character
-//! that would end or split a setting there: a line end, a comma, a quote, a backslash.
+//! All of them are written into dnsmasq's configuration or used as file names. So no value may
+//! contain a character that ends or splits a setting there: a line end, a quote or a backslash, and
+//! a comma only where it separates the strings of a TXT record.
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use crate::types::NetworkName;
 use crate::types::checked_text::checked_text;
 
-/// Why a text is not a value of its kind.
+/// The reason why a text is not a valid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
-    /// Not a network's name.
-    #[error(
-        "{0:?} cannot name a network: use 1 to 64 letters, digits, inner spaces, '-', '.', '_' or '+', a letter, digit or '_' first"
-    )]
-    Network(String),
-    /// Not a firewalld zone (firewalld's own limit is 17 characters).
+    /// The text is not the name of a firewalld zone (firewalld's own limit is 17 characters).
     #[error("{0:?} is not a zone of firewalld: use 1 to 17 letters, digits, '-' or '_'")]
     Zone(String),
-    /// Not the name of an interface as libvirt's schema has it.
+    /// The text is not the name of an interface as libvirt's schema defines it.
     #[error(
         "{0:?} cannot name a network interface here: use 1 to 15 letters, digits, '-', '.' or '_'"
     )]
     Device(String),
-    /// Not a DHCP unique identifier (RFC 8415, 11) of one of its four types.
+    /// The text is not a DHCP unique identifier (RFC 8415, 11) of one of its four types.
     #[error(
         "{0:?} is not a DHCP unique identifier: write its bytes in hexadecimal, such as 0:3:0:1:52:54:0:12:34:56"
     )]
     Duid(String),
-    /// Not a file a TFTP server can be asked for (BOOTP has 127 bytes for its name).
+    /// The text is not the name of a boot file (BOOTP has 127 bytes for the name).
     #[error(
         "{0:?} is not a boot file: use 1 to 127 characters without ',', '\"', '\\' and control characters"
     )]
     BootFile(String),
-    /// Not an absolute path.
+    /// The text is not an absolute path for the TFTP server.
     #[error(
         "{0:?} is not a directory to serve: write a path from '/' without ',', '\"', '\\' and control characters"
     )]
     TftpRoot(String),
-    /// Not the service of an SRV record (RFC 2782).
+    /// The text is not the service of an SRV record (RFC 2782).
     #[error("{0:?} is not a service: use 1 to 62 letters, digits, '-' or '_', such as ldap")]
     Service(String),
-    /// Not the value of a TXT record.
+    /// The text is not the value of a TXT record.
     #[error(
         "{0:?} cannot be a TXT record: use at most 255 bytes between commas, without '\"', '\\' and control characters"
     )]
@@ -50,18 +47,11 @@ pub enum ValueError {
 }
 
 checked_text!(
-    /// What a network is called; also the name of its file.
-    NetworkName, ValueError::Network, |text| {
-        let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-        starts && text.len() <= 64 && of(text, b"-._+ ") && !text.ends_with(' ')
-    }
-);
-checked_text!(
-    /// A zone of firewalld.
+    /// The name of a firewalld zone.
     ZoneName, ValueError::Zone, |text| (1..=17).contains(&text.len()) && of(text, b"-_")
 );
 checked_text!(
-    /// A file that a guest asks the boot server for.
+    /// The name of a file that a guest gets from the boot server.
     BootFile, ValueError::BootFile, |text| (1..=127).contains(&text.len()) && plain(text)
 );
 checked_text!(
@@ -73,35 +63,38 @@ checked_text!(
     ServiceName, ValueError::Service, |text| (1..=62).contains(&text.len()) && of(text, b"-_")
 );
 checked_text!(
-    /// The value of a TXT record: strings with commas between them.
+    /// The value of a TXT record: strings separated by commas.
     TxtValue, ValueError::Txt, |text| plain(text.replace(',', "").as_str()) && text.split(',').all(|part| part.len() <= 255)
 );
 
+/// Returns whether every byte is an ASCII letter, an ASCII digit or one of `others`.
 fn of(text: &str, others: &[u8]) -> bool {
     text.bytes().all(|b| b.is_ascii_alphanumeric() || others.contains(&b))
 }
 
+/// Returns whether the text has none of the characters that end or split a setting of dnsmasq, and
+/// no character that XML forbids.
 fn plain(text: &str) -> bool {
     !text.contains(|c: char| {
         c.is_control() || matches!(c, ',' | '"' | '\\' | '\u{fffe}' | '\u{ffff}')
     })
 }
 
-/// Whether an interface's name is one that libvirt's schema can hold, too.
+/// Reads the name of an interface, with the characters that libvirt's schema allows.
 ///
 /// # Errors
-/// [`ValueError::Device`] when it is not.
+/// [`ValueError::Device`] for any other text.
 pub(super) fn device(text: &str) -> Result<crate::types::InterfaceName, ValueError> {
     let error = || ValueError::Device(text.to_owned());
     if of(text, b"-._") { text.parse().map_err(|_| error()) } else { Err(error()) }
 }
 
-/// A DHCP unique identifier (RFC 8415, 11), by which DHCPv6 knows a client.
+/// A DHCP unique identifier (RFC 8415, 11), which identifies a DHCPv6 client.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duid(Vec<u8>);
 
 impl Duid {
-    /// Its bytes in the order in which they are sent.
+    /// Returns its bytes, in the order in which they are sent.
     pub fn octets(&self) -> &[u8] {
         &self.0
     }
@@ -112,12 +105,12 @@ impl FromStr for Duid {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let error = || ValueError::Duid(text.to_owned());
-        let byte = |part: &str| match (1..=2).contains(&part.len()) && of(part, b"") {
-            true => u8::from_str_radix(part, 16).ok(),
-            false => None,
+        let byte = |part: &str| {
+            let digits = (1..=2).contains(&part.len()) && of(part, b"");
+            u8::from_str_radix(part, 16).ok().filter(|_| digits)
         };
         let bytes: Vec<u8> = text.split(':').map(byte).collect::<Option<_>>().ok_or_else(error)?;
-        // The hardware type is one of the lowest 15 in libvirt's schema (Ethernet is 1).
+        // libvirt's schema allows the hardware types 1 to 15 only (Ethernet is 1).
         let hardware = |link: &[u8]| matches!(link, [0, 1..=15]);
         let valid = match bytes.get(..2) {
             Some([0, 1]) => (14..=16).contains(&bytes.len()) && hardware(&bytes[2..4]),
@@ -134,7 +127,8 @@ impl fmt::Display for Duid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, byte) in self.0.iter().enumerate() {
             let colon = if index == 0 { "" } else { ":" };
-            // libvirt's schema takes at most one zero in front of the type.
+            // Two digits for each byte are valid, because libvirt's schema allows one leading zero
+            // before the type.
             write!(f, "{colon}{byte:02x}")?;
         }
         Ok(())
@@ -146,7 +140,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn all<T: FromStr<Err = ValueError> + fmt::Display>(good: &[&str], bad: &[&str]) {
+    fn all<T: FromStr<Err: std::error::Error> + fmt::Display>(good: &[&str], bad: &[&str]) {
         for text in good {
             assert_eq!(text.parse::<T>().unwrap_or_else(|e| panic!("{e}")).to_string(), *text);
         }
@@ -157,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn tables() {
+    fn each_kind_of_value_accepts_its_grammar_only() {
         let long = |n: usize| "a".repeat(n);
         all::<NetworkName>(
             &["default", "n1", "_x", "a.b-c+d", "my lab", &long(64)],
@@ -190,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_ends_a_setting(text in "[a/,\"\n\r\\\\\u{0}]{0,6}") {
+        fn no_value_contains_a_character_that_ends_a_setting(text in "[a/,\"\n\r\\\\\u{0}]{0,6}") {
             let values = [
                 text.parse::<BootFile>().map(String::from),
                 text.parse::<TftpRoot>().map(String::from),

@@ -1,8 +1,10 @@
-//! From a [`Network`] to libvirt's network XML.
+//! Writes a [`Network`] as libvirt's network XML.
 //!
-//! What the format leaves out when it is the default is left out here, too, except for what
-//! netlaunch chose itself: that has to be found again. IPv4 subnets are written as netmasks, IPv6
-//! ones as prefix lengths, leases in seconds.
+//! An attribute or element is left out if it has its default value, except for the values that
+//! netlaunch chose itself (UUID, MAC address, bridge), which a later read must find. IPv4 subnets
+//! are written with a netmask, IPv6 subnets with a prefix length, and lease times in seconds.
+//!
+//! `stp` is always written, because libvirt's default for it differs from netlaunch's.
 
 use std::net::IpAddr;
 
@@ -13,7 +15,7 @@ use super::model::{
 };
 use crate::xml::Tag;
 
-/// The network as a document, with a newline at its end.
+/// Returns the network as a document, with a newline at the end.
 pub fn to_xml(network: &Network) -> String {
     let mut tags = vec![Tag::text("name", &network.name), Tag::text("uuid", network.uuid)];
     tags.extend(forward(&network.forward));
@@ -30,12 +32,12 @@ pub fn to_xml(network: &Network) -> String {
     Tag::new("network").optional("ipv6", yes(network.ipv6)).children(tags).to_string()
 }
 
-/// For attributes whose default is `no`.
+/// Returns the value for an attribute whose default is `no`.
 fn yes(value: bool) -> Option<&'static str> {
     value.then_some("yes")
 }
 
-/// For attributes whose default is `yes`.
+/// Returns the value for an attribute whose default is `yes`.
 fn no(value: bool) -> Option<&'static str> {
     (!value).then_some("no")
 }
@@ -107,7 +109,7 @@ fn srv(srv: &Srv) -> Tag {
         .optional("weight", target.weight)
 }
 
-/// An element with the attributes of a subnet; the address is the net's, host bits included.
+/// Makes an element with the attributes of a subnet; the address keeps its host bits.
 fn subnet(name: &'static str, net: &IpNet) -> Tag {
     let tag = Tag::new(name);
     match net {

@@ -1,4 +1,8 @@
-//! What the guests of a bridge are told, in no program's words.
+//! The configuration of a bridge's dnsmasq as values, independent of the file format.
+//!
+//! [`DhcpDns`] holds everything that the text of dnsmasq's files depends on; `render` makes the
+//! text from it and checks each value that dnsmasq could misread. The values here do not come
+//! from the host: a caller that needs an address or a name of the host passes it in.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -6,53 +10,53 @@ use std::path::PathBuf;
 use super::files::Files;
 use crate::types::{DomainName, HostName, InterfaceName, Mac};
 
-/// Everything that one bridge's dnsmasq does.
+/// The configuration of the dnsmasq of one bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DhcpDns {
-    /// The bridge. It must have its addresses: dnsmasq answers on all of them and on nothing else,
-    /// and serves the ranges that lie in one of its subnets.
+    /// The bridge. It must have its addresses already: dnsmasq answers only on these addresses, and
+    /// serves the ranges that lie in one of its subnets.
     pub interface: InterfaceName,
-    /// Where the files are.
+    /// The paths of the files.
     pub files: Files,
-    /// Which addresses are given away; none means no DHCP.
+    /// The addresses that guests can lease; an empty list means no DHCP.
     pub ranges: Vec<Range>,
-    /// Guests with an address or name of their own.
+    /// Guests with a fixed address or name.
     pub hosts: Vec<DhcpHost>,
-    /// Whether guests are told to send everything else through the host: not on an isolated network.
+    /// Whether guests get a default route through the host; not for an isolated network.
     pub default_route: bool,
-    /// The largest packet guests are told to send, in bytes.
+    /// The MTU that guests get, in bytes.
     pub mtu: Option<u16>,
     /// The guests' domain.
     pub domain: Option<Domain>,
-    /// What is answered to DNS questions; none means that the port stays closed.
+    /// The DNS configuration; `None` means that the DNS port stays closed.
     pub dns: Option<Dns>,
-    /// The directory whose files everyone on the bridge may read by TFTP.
+    /// The directory whose files every machine on the bridge may read by TFTP.
     pub tftp_root: Option<PathBuf>,
-    /// What guests boot from the network.
+    /// The network boot configuration of guests.
     pub boot: Option<Boot>,
 }
 
-/// How long a guest may keep an address.
+/// The time for which a guest may keep an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lease {
-    /// So many seconds; dnsmasq makes less than 120 that.
+    /// A number of seconds; dnsmasq raises a value below 120 to 120.
     Seconds(u32),
-    /// For ever.
+    /// Without a limit.
     Infinite,
 }
 
-/// A subnet whose addresses are given away or announced.
+/// A subnet whose addresses are leased or announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Range {
-    /// IPv4 addresses for everyone who asks.
+    /// IPv4 addresses for all clients.
     V4 {
-        /// The first.
+        /// The first address.
         start: Ipv4Addr,
-        /// The last.
+        /// The last address.
         end: Ipv4Addr,
         /// The subnet's mask.
         netmask: Ipv4Addr,
-        /// For how long; none leaves it to dnsmasq (an hour).
+        /// The lease time; `None` means dnsmasq's default (an hour).
         lease: Option<Lease>,
     },
     /// IPv4 addresses for [`DhcpDns::hosts`] only.
@@ -62,15 +66,15 @@ pub enum Range {
         /// The subnet's mask.
         netmask: Ipv4Addr,
     },
-    /// IPv6 addresses for everyone who asks (DHCPv6), announced by router advertisements.
+    /// IPv6 addresses for all clients (DHCPv6), announced by router advertisements.
     V6 {
-        /// The first.
+        /// The first address.
         start: Ipv6Addr,
-        /// The last.
+        /// The last address.
         end: Ipv6Addr,
         /// The subnet's prefix length, 64 or more.
         prefix: u8,
-        /// For how long; none leaves it to dnsmasq (an hour).
+        /// The lease time; `None` means dnsmasq's default (an hour).
         lease: Option<Lease>,
     },
     /// IPv6 addresses for [`DhcpDns::hosts`] only, announced by router advertisements.
@@ -80,63 +84,63 @@ pub enum Range {
         /// The subnet's prefix length, 64 or more.
         prefix: u8,
     },
-    /// Router advertisements alone: guests make themselves IPv6 addresses (SLAAC).
+    /// Only router advertisements: guests choose their IPv6 addresses themselves (SLAAC).
     V6Announced {
         /// An address of the subnet.
         subnet: Ipv6Addr,
-        /// The subnet's prefix length; guests make themselves addresses in a /64 only.
+        /// The subnet's prefix length; guests choose addresses only in a /64.
         prefix: u8,
     },
 }
 
-/// Which guest a [`DhcpHost`] is.
+/// The identification of a [`DhcpHost`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Client {
-    /// The one with this hardware address.
+    /// The guest with this hardware address.
     Mac(Mac),
-    /// The one with this DHCPv6 unique identifier: pairs of hexadecimal digits with colons.
+    /// The guest with this DHCPv6 unique identifier: pairs of hexadecimal digits with colons.
     Duid(String),
-    /// The one that calls itself so.
+    /// The guest that sends this name.
     Name(HostName),
 }
 
-/// A guest with an address or name of its own.
+/// A guest with a fixed address or name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DhcpHost {
-    /// Which.
+    /// The identification of the guest.
     pub client: Client,
-    /// Its address.
+    /// The fixed address.
     pub address: Option<IpAddr>,
-    /// The name it is told, and known by in DNS; with [`Client::Name`] it is that.
+    /// The name that the guest gets and has in DNS; with [`Client::Name`] it is that name.
     pub name: Option<HostName>,
-    /// For how long.
+    /// The lease time.
     pub lease: Option<Lease>,
 }
 
 /// The guests' domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Domain {
-    /// Its name.
+    /// The domain's name.
     pub name: DomainName,
-    /// Whether questions about it go to no other server.
+    /// Whether queries for the domain are never forwarded to another server.
     pub local_only: bool,
 }
 
-/// What is answered to DNS questions.
+/// The DNS configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Dns {
     /// Names and their addresses.
     pub hosts: Vec<DnsHost>,
-    /// Services.
+    /// SRV records.
     pub srv: Vec<Srv>,
-    /// Texts.
+    /// TXT records.
     pub txt: Vec<Txt>,
-    /// Whom to ask what is not known here. One without a domain replaces the host's own servers
+    /// The servers for other queries. A server without a domain replaces the host's own servers
     /// (/etc/resolv.conf).
     pub forwarders: Vec<Forwarder>,
-    /// Whether the host's own servers are asked: not for an isolated network.
+    /// Whether dnsmasq asks the host's own servers; not for an isolated network.
     pub host_servers: bool,
-    /// Whether names without a dot go to other servers, too.
+    /// Whether names without a dot are also forwarded to other servers.
     pub forward_plain_names: bool,
 }
 
@@ -152,19 +156,19 @@ pub struct DnsHost {
 /// A service (RFC 2782).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Srv {
-    /// What, such as `ldap`, without the underscore.
+    /// The service, such as `ldap`, without the underscore.
     pub service: String,
-    /// Over what, `tcp` or `udp`, without the underscore.
+    /// The protocol, `tcp` or `udp`, without the underscore.
     pub protocol: String,
-    /// In which domain; none means [`DhcpDns::domain`].
+    /// The domain; `None` means [`DhcpDns::domain`].
     pub domain: Option<DomainName>,
-    /// Who offers it; none means that nobody does.
+    /// The host that offers the service; `None` means that the service does not exist.
     pub target: Option<DomainName>,
-    /// Its port.
+    /// The port of the service.
     pub port: u16,
-    /// Lower is asked first.
+    /// The priority; clients try lower numbers first.
     pub priority: u16,
-    /// Among equals, how often.
+    /// The relative weight among equal priorities.
     pub weight: u16,
 }
 
@@ -177,76 +181,76 @@ pub struct Txt {
     pub value: String,
 }
 
-/// Whom to ask.
+/// A server for queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forwarder {
-    /// About this domain only.
+    /// The domain for which the server is asked; `None` means all queries.
     pub domain: Option<DomainName>,
-    /// The server; none (only with a domain) means the host's own.
+    /// The server; `None` (only with a domain) means the host's own servers.
     pub address: Option<IpAddr>,
 }
 
-/// What guests boot from the network.
+/// The network boot configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
-    /// The file's name on the TFTP server.
+    /// The name of the file on the TFTP server.
     pub file: String,
-    /// The TFTP server; none means the host.
+    /// The TFTP server; `None` means the host.
     pub server: Option<Ipv4Addr>,
 }
 
 /// The text of dnsmasq's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// For [`Files::conf`].
+    /// The text of [`Files::conf`].
     pub conf: String,
-    /// For [`Files::dhcp_hosts`].
+    /// The text of [`Files::dhcp_hosts`].
     pub dhcp_hosts: String,
-    /// For [`Files::dns_hosts`].
+    /// The text of [`Files::dns_hosts`].
     pub dns_hosts: String,
 }
 
-/// Why a value cannot be written into dnsmasq's files.
+/// The reason why a value cannot be written into dnsmasq's files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// dnsmasq would take it for a pattern.
+    /// dnsmasq would treat the interface's name as a pattern.
     #[error("dnsmasq cannot serve the interface {0}: its name has a '*'; choose another name")]
     Interface(InterfaceName),
-    /// Not text, or with control characters.
+    /// The value is not text, or has control characters.
     #[error("{what} {text:?} has characters that a configuration file cannot hold; choose another")]
     Characters {
-        /// What it is.
+        /// The meaning of the value.
         what: &'static str,
         /// The text.
         text: String,
     },
-    /// Longer than dnsmasq reads.
+    /// The value is longer than dnsmasq reads.
     #[error("{what} {text:?} is longer than dnsmasq takes ({limit} bytes); shorten it")]
     Long {
-        /// What it is.
+        /// The meaning of the value.
         what: &'static str,
         /// The text.
         text: String,
-        /// The most.
+        /// The maximum length in bytes.
         limit: usize,
     },
-    /// Not a DUID.
+    /// The text is not a DUID.
     #[error(
         "{0:?} is not a DHCPv6 identifier: write pairs of hexadecimal digits with colons, such as 00:03:00:01:52:54:00:12:34:56"
     )]
     Duid(String),
-    /// Not a name of its kind.
+    /// The text is not a valid name.
     #[error("{what} {text:?} is not valid: use letters, digits and hyphens")]
     Name {
-        /// What it is.
+        /// The meaning of the value.
         what: &'static str,
         /// The text.
         text: String,
     },
-    /// Neither a domain nor a server.
+    /// The forwarder has neither a domain nor a server.
     #[error("a DNS forwarder has neither a domain nor an address; give it one of them")]
     Forwarder,
-    /// A DNS host without a name.
+    /// The DNS host has no name.
     #[error("the DNS host {0} has no name; give it one")]
     Nameless(IpAddr),
 }

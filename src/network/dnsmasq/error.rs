@@ -1,4 +1,8 @@
-//! Why dnsmasq does not serve, or still does.
+//! The errors of starting, changing and stopping dnsmasq.
+//!
+//! Each message names the bridge, the process or the file, and says what the administrator can
+//! do. dnsmasq's own message is passed on in its words, since dnsmasq names the setting that it
+//! refuses.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,48 +11,57 @@ use nix::unistd::Pid;
 
 use super::INSTALL;
 use super::config::ConfigError;
+use super::port_user::PortUser;
 use super::process::READY;
 
-/// Why dnsmasq does not serve, or still does.
+/// The reason why dnsmasq cannot be started, changed or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DnsmasqError {
-    /// A value that its files cannot hold.
+    /// The configuration files cannot contain a value.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There is no such program.
+    /// The program does not exist.
     #[error("dnsmasq is not installed (looked for {}); {INSTALL}", .0.display())]
     Missing(PathBuf),
-    /// It cannot be executed.
+    /// The program cannot be executed.
     #[error("cannot start dnsmasq for {interface}: {source}; check that {} can be run", program.display())]
     Start {
         /// The bridge.
         interface: String,
         /// The program.
         program: PathBuf,
-        /// Why not.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// It serves this configuration already.
+    /// A dnsmasq for this configuration already runs.
     #[error("dnsmasq for {interface} runs already as process {pid}; stop it first")]
     Running {
         /// The bridge.
         interface: String,
-        /// Its process.
+        /// The number of its process.
         pid: Pid,
     },
-    /// It ended at once, with this to say.
+    /// dnsmasq ended at once, with this error message.
     #[error("dnsmasq cannot serve {interface}: {words}")]
     Refused {
         /// The bridge.
         interface: String,
-        /// Its own words.
+        /// The error message of dnsmasq.
         words: String,
     },
-    /// Its process cannot be recorded.
-    #[error("cannot tell dnsmasq's process from others: {0}; mount /proc")]
+    /// Another program uses a port that dnsmasq needs.
+    #[error("dnsmasq cannot serve {interface}: {user}; {}", user.fix(interface))]
+    PortInUse {
+        /// The bridge.
+        interface: String,
+        /// The other program.
+        user: PortUser,
+    },
+    /// dnsmasq's process cannot be recorded.
+    #[error("cannot identify the process of dnsmasq: {0}; mount /proc")]
     Proc(io::Error),
-    /// It became neither ready nor ended.
-    #[error("dnsmasq for {interface} was not ready within {} s and was stopped; look into the system log", READY.as_secs())]
+    /// dnsmasq neither served nor ended within the time limit.
+    #[error("dnsmasq for {interface} was not ready within {} s and was stopped; see the system log", READY.as_secs())]
     Slow {
         /// The bridge.
         interface: String,
@@ -56,7 +69,7 @@ pub enum DnsmasqError {
     /// A file cannot be written or removed.
     #[error("cannot {what} {}: {source}; make its directory writable", path.display())]
     File {
-        /// Write or remove.
+        /// The action: write or remove.
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -65,18 +78,18 @@ pub enum DnsmasqError {
     },
     /// A signal cannot be sent.
     #[error(
-        "cannot signal dnsmasq, process {pid}: {source}; run netlaunch as the user who started it"
+        "cannot signal dnsmasq, process {pid}: {source}; run netlaunch as the user that started it"
     )]
     Signal {
-        /// Its process.
+        /// The number of the process.
         pid: Pid,
         /// The kernel's error.
         source: io::Error,
     },
-    /// It is none of ours any more.
+    /// The recorded dnsmasq does not run any more.
     #[error("dnsmasq is gone, process {0}; start the network again")]
     Gone(Pid),
-    /// Even SIGKILL did not end it.
-    #[error("dnsmasq, process {0}, does not end; the kernel log may say more")]
+    /// SIGKILL did not end dnsmasq.
+    #[error("dnsmasq, process {0}, does not end after SIGKILL; see the kernel log")]
     Stuck(Pid),
 }

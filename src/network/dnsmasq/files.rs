@@ -1,13 +1,13 @@
-//! The files of one dnsmasq: who may write which, and how one from before is taken over.
+//! The files of one dnsmasq: their permissions, and the reuse of existing files.
 //!
-//! All lie in a directory that only root can write. dnsmasq itself writes its leases alone, in a
-//! directory of its own below that. A compromised dnsmasq can have put anything there, such as a
-//! link to a file of root. [`Files::prepare`] therefore works by descriptors that never follow a
-//! link, keeps one regular file with one name, and removes everything else before it gives the
-//! directory to the next user.
+//! All files are in a directory that only root can write. dnsmasq itself writes only its leases, in
+//! a directory of its own below that one. A compromised dnsmasq can put any file there, such as a
+//! link to a file of root. So [`Files::prepare`] uses descriptors that never follow a link, keeps
+//! one regular file with one name, and removes everything else before it gives the directory to the
+//! next user.
 
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -19,22 +19,24 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 use super::config::Rendered;
 use super::error::DnsmasqError;
 use super::process::Leases;
+use crate::sys::state_file::{self, Readers};
 use crate::types::TransientUser;
 
-/// The largest file of leases that is used again: more than a hundred thousand leases. A compromised
-/// dnsmasq could leave one that the next dnsmasq reads for hours.
+/// The maximum size of a lease file that is reused: more than a hundred thousand leases. A
+/// compromised dnsmasq could leave a file that the next dnsmasq reads for hours.
 const LARGEST_LEASES: u64 = 16 << 20;
 
-/// Where the files are, all below a directory that the caller makes. dnsmasq reads all but the pid
-/// file as an ordinary user: every user must be able to pass through the directories above.
+/// The paths of the files, all below a directory that the caller makes. dnsmasq reads all files
+/// except the pid file as an ordinary user, so every user must be able to pass through the
+/// directories above.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     /// The configuration.
     pub conf: PathBuf,
-    /// The process number, in a directory that only root can enter. dnsmasq writes it where it is
-    /// started as root, under its own account; a transient user cannot.
+    /// The pid file, in a directory that only root can enter. dnsmasq writes it if it is started as
+    /// root, under its own account; a transient user cannot write it.
     pub pid: PathBuf,
-    /// The addresses that are leased, in a directory that belongs to dnsmasq's user.
+    /// The lease file, in a directory that belongs to dnsmasq's user.
     pub leases: PathBuf,
     /// [`DhcpDns::hosts`](super::DhcpDns::hosts).
     pub dhcp_hosts: PathBuf,
@@ -43,7 +45,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// The usual names in `dir`.
+    /// Returns the usual paths in `dir`.
     pub fn in_dir(dir: &Path) -> Self {
         Files {
             conf: dir.join("dnsmasq.conf"),
@@ -54,7 +56,7 @@ impl Files {
         }
     }
 
-    /// Writes the files that dnsmasq reads, and makes the directories of those that it writes.
+    /// Writes the files that dnsmasq reads, and makes the directories of the files that it writes.
     pub(super) fn prepare(
         &self,
         text: &Rendered,
@@ -78,14 +80,15 @@ impl Files {
         write(&self.dns_hosts, &text.dns_hosts)
     }
 
-    /// Gives the directory of leases to the user, and of what is in it the leases alone.
+    /// Gives the directory of leases to the user, and removes everything in it except the lease
+    /// file.
     fn hand_over(&self, user: Option<TransientUser>) -> io::Result<()> {
         let path = dir_of(&self.leases);
         make(path, 0o755)?;
         self.adopt_earlier();
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut dir = Dir::openat(AT_FDCWD, path, flags, Mode::empty())?;
-        // No user but root changes the directory while it is looked through.
+        // Only root can change the directory during the inspection.
         own(&dir, None, 0o755)?;
         let name = self.leases.file_name().unwrap_or_default();
         let entries: nix::Result<Vec<_>> = dir.iter().collect();
@@ -115,16 +118,16 @@ impl Files {
         own(&dir, user, 0o755)
     }
 
-    /// Moves the leases of a dnsmasq that an earlier netlaunch started to their place.
+    /// Moves the lease file of an earlier netlaunch version to its new path.
     fn adopt_earlier(&self) {
         let earlier = self.conf.with_file_name("dnsmasq.leases");
         if !self.leases.exists() && fs::symlink_metadata(&earlier).is_ok_and(|is| is.is_file()) {
-            // Without them guests get other addresses, and nothing else happens.
+            // If the move fails, guests get other addresses, without further effects.
             let _ = fs::rename(&earlier, &self.leases);
         }
     }
 
-    /// Removes the files; goes on where something fails, and returns what failed.
+    /// Removes the files. Continues after a failure, and returns the errors.
     pub(super) fn remove(&self, leases: Leases) -> Vec<DnsmasqError> {
         let mut failed = Vec::new();
         let mut done = |path: &Path, result: io::Result<()>| match result {
@@ -145,7 +148,7 @@ impl Files {
         failed
     }
 
-    /// Whether every user can reach the files, and execute the program.
+    /// Returns whether every user can reach the files and execute the program.
     pub(super) fn are_reachable(&self, program: &Path) -> bool {
         let open = |path: &Path| fs::metadata(path).is_ok_and(|is| is.mode() & 0o001 != 0);
         let reach =
@@ -154,7 +157,7 @@ impl Files {
     }
 }
 
-/// The file of leases, if it is a regular one that has no other name and is not too large.
+/// Returns the lease file, if it is a regular file with a single name and not too large.
 fn lease_file(dir: &Dir, name: &std::ffi::CStr) -> Option<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = File::from(openat(dir, name, flags, Mode::empty()).ok()?);
@@ -165,7 +168,7 @@ fn lease_file(dir: &Dir, name: &std::ffi::CStr) -> Option<File> {
 /// Gives an open file to the user, or to root.
 fn own(file: impl std::os::fd::AsFd, user: Option<TransientUser>, mode: u32) -> io::Result<()> {
     let (uid, gid) = user.map_or((0, 0), |user| (user.uid, user.gid));
-    // The change of the owner clears bits, so the mode comes second.
+    // A change of the owner clears bits of the mode, so the mode is set afterwards.
     fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     Ok(nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(mode))?)
 }
@@ -178,33 +181,32 @@ fn dir_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// Makes a directory where it is missing.
+/// Makes a directory if it does not exist.
 fn make(path: &Path, mode: u32) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        // This makes the mode independent of the umask.
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        failed => failed,
     }
 }
 
-/// Writes a file that every user may read, whole or not at all. One that is there with this content
-/// stays, so that dnsmasq can be started again on a full file system.
+/// Writes a file that every user may read, completely or not at all. A file that has this content
+/// already is not written, so that dnsmasq can start on a full file system.
 fn write(path: &Path, text: &str) -> Result<(), DnsmasqError> {
     if fs::read(path).is_ok_and(|there| there == text.as_bytes()) {
         return Ok(());
     }
+    tracing::debug!("writes {}", path.display());
     let failed = |source| DnsmasqError::File { what: "write", path: path.to_owned(), source };
-    let mut file = tempfile::NamedTempFile::new_in(dir_of(path)).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    file.as_file().set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    state_file::replace(path, text.as_bytes(), Readers::Everyone).map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The things that dnsmasq's user could have left instead of the leases.
+    /// The test leaves objects that dnsmasq's user could have put in place of the lease file.
     #[test]
     fn a_lease_file_that_was_replaced_is_never_followed() {
         if !Uid::effective().is_root() {
@@ -241,7 +243,7 @@ mod tests {
             assert_eq!(fs::read_dir(leases).unwrap().count(), 0, "{what}");
             assert_eq!(fs::metadata(leases).unwrap().uid(), id, "{what}");
         }
-        // Real leases go to the next user, whatever their mode was made.
+        // A real lease file goes to the next user, whatever its mode is.
         fs::write(&files.leases, "leases").unwrap();
         fs::set_permissions(&files.leases, Permissions::from_mode(0o6777)).unwrap();
         files.hand_over(user(1_900_000_009)).unwrap();

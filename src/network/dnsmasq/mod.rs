@@ -6,19 +6,23 @@
 //! - [`files`] writes the files, so that dnsmasq can write its leases and nothing else.
 //! - [`record`] recognises the processes of a dnsmasq that an earlier command started.
 //! - `reach` tells whether a command can see those processes.
+//! - `port_user` finds the process that has a port which dnsmasq needs.
+//! - `resolv` tells whether the host has a DNS server to ask.
 //! - [`process`] starts dnsmasq, reloads and stops it.
 //!
-//! dnsmasq becomes a daemon by itself: a network outlives the command that started it. Each one runs
-//! as a user of its own, so that no process of another user, and no other network's dnsmasq, can
-//! signal it or write its leases.
+//! dnsmasq becomes a daemon by itself: a network outlives the command that started it. Each one
+//! runs as a user of its own, so that no process of another user, and no other network's dnsmasq,
+//! can signal it or write its leases.
 
 pub mod config;
 mod error;
 pub mod files;
+mod port_user;
 pub mod process;
 mod reach;
 pub mod record;
 mod render;
+mod resolv;
 
 pub use config::{
     Boot, Client, ConfigError, DhcpDns, DhcpHost, Dns, DnsHost, Domain, Forwarder, Lease, Range,
@@ -26,5 +30,7 @@ pub use config::{
 };
 pub use error::DnsmasqError;
 pub use files::Files;
+pub use port_user::PortUser;
 pub use process::{Dnsmasq, INSTALL, Leases};
-pub use record::{Known, Record};
+pub use record::{ProcessId, Record};
+pub use resolv::without_servers;

@@ -1,13 +1,14 @@
-//! dnsmasq as a process that outlives the command that started it.
+//! Runs dnsmasq as a process that outlives the command that started it.
 //!
-//! dnsmasq forks itself into the background once everything that it needs is open, and its first
-//! process ends then: status 0 means that guests are being served, any other that nothing is, with
-//! the reason on standard error. It is started with the user id of its record and three capabilities
-//! in its ambient set: dnsmasq 2.90 that is not started as root changes neither user nor
-//! capabilities, and serves DHCP, DNS, TFTP and router advertisements so (measured).
+//! dnsmasq forks into the background once it has opened everything that it needs, and its first
+//! process then ends. Status 0 means that dnsmasq serves guests. Any other status means that no
+//! dnsmasq runs, and standard error contains the reason. dnsmasq starts with the user id of its
+//! record and three capabilities in its ambient set: dnsmasq 2.90 that is not started as root
+//! changes neither user nor capabilities, and serves DHCP, DNS, TFTP and router advertisements with
+//! these (measured).
 //!
-//! Signals go to processes that the [`Record`] finds, through descriptors
-//! ([`Handle`](crate::process::Handle)), and to no other process.
+//! netlaunch sends signals only to processes that the [`Record`] finds, through descriptors
+//! (`ProcessHandle`).
 
 use std::io;
 use std::path::Path;
@@ -20,50 +21,53 @@ use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-use super::config::DhcpDns;
+use super::config::{DhcpDns, Range};
 use super::error::DnsmasqError;
 use super::files::Files;
-use super::record::{Known, Record, unrecorded};
-use crate::process::{Handle, Spawn, SpawnError, Stdio};
+use super::port_user::{self, PortUser};
+use super::record::{ProcessId, Record, only_root, unrecorded};
+use crate::sys::process::{ProcessHandle, Spawn, SpawnError, Stdio};
 use crate::types::TransientUser;
 
-/// How to get dnsmasq where it is missing.
+/// Advice on how to install dnsmasq.
 pub const INSTALL: &str =
     "install dnsmasq-base (Debian, Ubuntu) or dnsmasq (Fedora, Arch, SUSE, Alpine)";
-/// How long dnsmasq may take to serve. It is ready within milliseconds, unless it has to look up
+/// The time limit until dnsmasq serves. It serves within milliseconds, unless it has to look up
 /// names.
 pub(super) const READY: Duration = Duration::from_secs(20);
-/// How long its processes may take to end before they are killed, and then once more.
+/// The time limit until its processes end, before they are killed, and again afterwards.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often its processes are looked for while they are ended: one may have forked just then.
+/// The number of searches for its processes while they are ended: one may have forked in the
+/// meantime.
 const ROUNDS: usize = 4;
-/// The capabilities that dnsmasq needs: to bind to one interface and change the ARP table, to ping an address before
-/// it leases that, and to serve ports below 1024.
+/// The capabilities that dnsmasq needs: to bind to one interface and change the ARP table, to ping
+/// an address before leasing it, and to serve ports below 1024.
 const CAPABILITIES: [Capability; 3] =
     [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_NET_BIND_SERVICE];
 
-/// What becomes of the file of leases when dnsmasq stops.
+/// The fate of the lease file when dnsmasq stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leases {
-    /// It stays: guests get the same addresses from the next one.
+    /// The file stays: guests get the same addresses from the next dnsmasq.
     Keep,
-    /// It goes.
+    /// The file is removed.
     Remove,
 }
 
-/// A running dnsmasq. Dropping this changes nothing: it outlives us.
+/// A running dnsmasq. Dropping this value does not end it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dnsmasq {
-    known: Known,
+    process: ProcessId,
     files: Files,
 }
 
 impl Dnsmasq {
-    /// The record of a dnsmasq that is about to be started. Its user is a transient one; where there
-    /// is none, or it could not reach the files or the program, it is dnsmasq's own account.
+    /// Returns the record of a dnsmasq that is about to start. Its user is a transient one, or
+    /// dnsmasq's own account if there is no transient user or if that user could not reach the
+    /// files or the program.
     ///
     /// # Errors
-    /// There is no /proc.
+    /// Returns an error if /proc is not mounted.
     pub fn plan(program: &Path, config: &DhcpDns) -> Result<Record, DnsmasqError> {
         let user = match TransientUser::pick() {
             Ok(user) if config.files.are_reachable(program) => Ok(user),
@@ -71,22 +75,27 @@ impl Dnsmasq {
             Err(error) => Err(error.to_string()),
         };
         if let Err(why) = &user {
+            let whose = if only_root() {
+                "as root of this user namespace"
+            } else {
+                "under its own account"
+            };
             tracing::info!(
-                "dnsmasq for {} runs under its own account, whose other processes can end it: {why}",
+                "dnsmasq for {} runs {whose}, whose other processes can end it: {why}",
                 config.interface
             );
         }
         Record::plan(user.ok()).map_err(DnsmasqError::Proc)
     }
 
-    /// Writes the files and starts the program at `program`; returns when it serves, and then
-    /// `record` has its process.
+    /// Writes the files and starts the program at `program`. Returns when dnsmasq serves; `record`
+    /// then contains its process.
     ///
-    /// The directory of [`DhcpDns::files`] must exist. A file of leases from before is used. The
-    /// caller keeps `record` somewhere before this is called, and again afterwards.
+    /// The directory of [`DhcpDns::files`] must exist. An existing lease file is used. The caller
+    /// saves `record` before this call, and again afterwards.
     ///
     /// # Errors
-    /// [`DnsmasqError`]; then nothing runs and no file is left, but one of leases from before.
+    /// Returns [`DnsmasqError`]; then no dnsmasq runs, and only an earlier lease file is left.
     pub async fn start(
         program: &Path,
         config: &DhcpDns,
@@ -104,46 +113,55 @@ impl Dnsmasq {
         };
         match started.await {
             Ok(running) => {
-                record.process = Some(running.known);
+                record.process = Some(running.process);
                 Ok(running)
             }
             Err(error) => {
-                // The start's own error is the one to report.
+                // The caller needs the error of the start, not of the stop.
                 let _ = Dnsmasq::stop(Some(record), &config.files, leases).await;
                 Err(error)
             }
         }
     }
 
-    /// The dnsmasq of this record, if its own process runs; without a record, that of an earlier netlaunch with
-    /// these files.
+    /// Returns the dnsmasq of this record, if its own process runs. Without a record, returns the
+    /// dnsmasq of an earlier netlaunch version with these files.
     pub fn find(record: Option<&Record>, files: &Files) -> Option<Self> {
-        let known = match record {
+        let process = match record {
             Some(record) => record.daemon(files)?,
             None => unrecorded(files)?,
         };
-        Some(Dnsmasq { known, files: files.clone() })
+        Some(Dnsmasq { process, files: files.clone() })
     }
 
-    /// Its process number.
+    /// Returns its process number.
     pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.known.pid)
+        Pid::from_raw(self.process.pid)
     }
 
-    /// Whether it still runs.
+    /// Returns whether it still runs.
     pub fn is_running(&self) -> bool {
         self.handle().is_ok_and(|handle| handle.is_some_and(|handle| handle.is_running()))
     }
 
-    fn handle(&self) -> io::Result<Option<Handle>> {
-        Handle::open(self.pid(), self.known.started)
+    /// Returns whether a signal such as SIGSTOP has stopped it (proc(5), the state in `stat`).
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.pid));
+        let state = stat
+            .ok()
+            .and_then(|stat| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()));
+        state.is_some_and(|state| ['T', 't'].contains(&state))
     }
 
-    /// Replaces the lists of hosts ([`DhcpDns::hosts`], [`super::Dns::hosts`]) and has them read
-    /// again. Everything else needs a new start.
+    fn handle(&self) -> io::Result<Option<ProcessHandle>> {
+        ProcessHandle::open(self.pid(), self.process.started)
+    }
+
+    /// Replaces the lists of hosts ([`DhcpDns::hosts`], [`super::Dns::hosts`]) and makes dnsmasq
+    /// read them again. Every other change needs a new start.
     ///
     /// # Errors
-    /// A value or file, or dnsmasq is gone.
+    /// Returns an error if a value is not valid, a file cannot be written, or dnsmasq has ended.
     pub fn reload(&self, config: &DhcpDns) -> Result<(), DnsmasqError> {
         self.files.write_hosts(&config.render()?)?;
         let pid = self.pid();
@@ -155,32 +173,34 @@ impl Dnsmasq {
         if there { Ok(()) } else { Err(DnsmasqError::Gone(pid)) }
     }
 
-    /// Ends the dnsmasq of this record, if it runs, and removes the files; without a record, that of
-    /// an earlier netlaunch. Goes on where something fails, and returns what failed.
+    /// Ends the dnsmasq of this record, if it runs, and removes the files; without a record, that
+    /// of an earlier netlaunch version. Continues after a failure, and returns the errors.
     pub async fn stop(record: Option<&Record>, files: &Files, leases: Leases) -> Vec<DnsmasqError> {
         let mut failed = Vec::new();
         if let Err(error) = Dnsmasq::end(record, files).await {
             failed.push(error);
-            // The files by which the next command finds it stay.
+            // The next command needs the files to find the process, so they stay.
             return failed;
         }
         failed.extend(files.remove(leases));
         failed
     }
 
-    /// Ends all processes of a dnsmasq together: asks them, then kills them. Its files stay.
+    /// Ends all processes of a dnsmasq: sends SIGTERM first, then SIGKILL. Its files stay.
     ///
     /// # Errors
-    /// A process cannot be signalled, or does not end.
+    /// Returns an error if a process cannot be signalled or does not end.
     pub async fn end(record: Option<&Record>, files: &Files) -> Result<(), DnsmasqError> {
         for round in 0..ROUNDS {
             let order = if round == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
             let mut handles = Vec::new();
-            for known in processes(record, files) {
-                let pid = Pid::from_raw(known.pid);
+            for process in processes(record, files) {
+                let pid = Pid::from_raw(process.pid);
                 let failed = |source| DnsmasqError::Signal { pid, source };
-                if let Some(handle) = Handle::open(pid, known.started).map_err(failed)? {
+                if let Some(handle) = ProcessHandle::open(pid, process.started).map_err(failed)? {
                     handle.signal(order).map_err(failed)?;
+                    // A stopped process handles SIGTERM only after SIGCONT.
+                    handle.signal(Signal::SIGCONT).map_err(failed)?;
                     handles.push(handle);
                 }
             }
@@ -193,13 +213,13 @@ impl Dnsmasq {
             }
         }
         match processes(record, files).first() {
-            Some(known) => Err(DnsmasqError::Stuck(Pid::from_raw(known.pid))),
+            Some(process) => Err(DnsmasqError::Stuck(Pid::from_raw(process.pid))),
             None => Ok(()),
         }
     }
 }
 
-fn processes(record: Option<&Record>, files: &Files) -> Vec<Known> {
+fn processes(record: Option<&Record>, files: &Files) -> Vec<ProcessId> {
     match record {
         Some(record) => record.processes(files),
         None => unrecorded(files).into_iter().collect(),
@@ -228,15 +248,49 @@ async fn serve(
     if status.success() {
         return Dnsmasq::find(Some(record), files).ok_or_else(|| DnsmasqError::Refused {
             interface,
-            words: "it ended right after it had started; look into the system log".to_owned(),
+            words: "dnsmasq ended right after its start; see the system log".to_owned(),
         });
     }
     let words = words(&String::from_utf8_lossy(&stderr))
-        .unwrap_or_else(|| format!("it ended with {status} and no word why"));
+        .unwrap_or_else(|| format!("dnsmasq ended with {status} and without a message"));
+    if words.contains("Address already in use")
+        && let Some(user) = port_user_of(config, &words)
+    {
+        return Err(DnsmasqError::PortInUse { interface, user });
+    }
     Err(DnsmasqError::Refused { interface, words })
 }
 
-/// Runs dnsmasq's first process to its end. Returns how it ended, and its complaints.
+/// Returns the program that uses a port that dnsmasq could not get.
+fn port_user_of(config: &DhcpDns, words: &str) -> Option<PortUser> {
+    let v6 = |range: &Range| !matches!(range, Range::V4 { .. } | Range::V4Hosts { .. });
+    let mut ports = Vec::new();
+    if config.ranges.iter().any(|range| !v6(range)) {
+        ports.push((67, "udp"));
+    }
+    if config.ranges.iter().any(v6) {
+        ports.push((547, "udp"));
+    }
+    // dnsmasq's message contains the kind of server, but not the port.
+    if !words.contains("DHCP") {
+        ports.clear();
+        ports.extend(config.dns.as_ref().map(|_| [(53, "udp"), (53, "tcp")]).into_iter().flatten());
+        ports.extend(config.tftp_root.as_ref().map(|_| (69, "udp")));
+    }
+    let addresses = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let own = addresses.filter(|one| one.interface_name == config.interface.as_str());
+    let own: Vec<std::net::IpAddr> = own
+        .filter_map(|one| one.address)
+        .filter_map(|address| {
+            let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+            v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
+        })
+        .collect();
+    let own_dir = config.files.conf.parent().and_then(Path::parent).unwrap_or(Path::new(""));
+    port_user::find(&ports, &own, own_dir)
+}
+
+/// Runs dnsmasq's first process to its end. Returns its status and its error message.
 async fn run(
     program: &Path,
     files: &Files,
@@ -245,13 +299,18 @@ async fn run(
     // This keeps dnsmasq from reading /etc/dnsmasq.conf.
     let mut conf = std::ffi::OsString::from("--conf-file=");
     conf.push(&files.conf);
-    // An empty name means no pid file.
+    // An empty path means no pid file.
     let mut pid = std::ffi::OsString::from("--pid-file=");
     if user.is_none() {
         pid.push(&files.pid);
     }
     let (error_end, mut error) = pipe::pipe().map(|(tx, rx)| (tx.into_blocking_fd(), rx))?;
-    let mut spawn = Spawn::new(program, &[program.as_os_str().to_owned(), conf, pid])
+    let mut argv = vec![program.as_os_str().to_owned(), conf, pid];
+    if user.is_none() && only_root() {
+        // An empty group keeps dnsmasq from changing its groups, which is not permitted here.
+        argv.extend(["--user=root", "--group="].map(std::ffi::OsString::from));
+    }
+    let mut spawn = Spawn::new(program, &argv)
         .env(&[("LC_ALL".into(), "C".into())])
         .stdio(Stdio::Null, Stdio::Null, Stdio::Fd(error_end?))
         .own_group();
@@ -264,7 +323,7 @@ async fn run(
     Ok((child.wait().await, stderr))
 }
 
-/// dnsmasq's complaint, without its own name before it.
+/// Returns dnsmasq's error message without its name.
 fn words(stderr: &str) -> Option<String> {
     let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<&str> =
@@ -272,7 +331,7 @@ fn words(stderr: &str) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("; "))
 }
 
-/// Whether a program could not be started because there is none.
+/// Returns whether an error means that the program does not exist.
 fn absent(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<SpawnError>());
     matches!(inner, Some(SpawnError::Exec { source, .. }) if source.kind() == io::ErrorKind::NotFound)

@@ -1,14 +1,14 @@
-//! The record by which a dnsmasq is recognised by a later command.
+//! Records a dnsmasq so that a later command recognises it.
 //!
-//! A [`Record`] is made before dnsmasq starts ([`Record::plan`]) and kept by the caller, so that a
-//! command that is killed right after the start leaves enough behind. It has the boot, the
-//! namespaces, a start time before which no process of this dnsmasq can have started, and the user
-//! id that belongs to this dnsmasq alone. Once dnsmasq serves, the record has its process, too: the
-//! number and the start time, which together mean one process for ever.
+//! A [`Record`] is made before dnsmasq starts ([`Record::plan`]) and kept by the caller, so that
+//! the record exists even if the command is killed right after the start. It contains the boot, the
+//! namespaces, a time before which no process of this dnsmasq can have started, and the user id
+//! that only this dnsmasq has. Once dnsmasq serves, the record also contains its process: the
+//! number and the start time, which together identify one process for ever.
 //!
-//! [`Record::processes`] finds the process and its forks. It never looks at command lines, which any
-//! user can imitate. Where no transient user id was to be had, dnsmasq runs under an account that
-//! other programs share; then a dnsmasq whose process is not recorded yet is found by its pid file
+//! [`Record::processes`] finds the process and its forks. It never uses command lines, which any
+//! user can imitate. If no transient user id was available, dnsmasq runs under an account that
+//! other programs share. A dnsmasq whose process is not recorded yet is then found by its pid file
 //! in a directory that only root can enter.
 
 use std::fs;
@@ -20,7 +20,7 @@ use nix::unistd::{Pid, Uid, User};
 use serde::{Deserialize, Serialize};
 
 use super::Files;
-use crate::process::{
+use crate::sys::namespace::{
     boot_id, network_namespace, network_namespace_of, pid_namespace, pid_namespace_of,
 };
 use crate::types::TransientUser;
@@ -32,40 +32,42 @@ pub struct Record {
     pub boot: String,
     /// The network namespace in which it was started, as device and inode number.
     pub network_namespace: String,
-    /// The PID namespace that its numbers are of, as device and inode number.
+    /// The PID namespace of the process numbers, as device and inode number.
     pub pid_namespace: String,
-    /// No process of it started earlier, in clock ticks since the boot.
+    /// The earliest time at which one of its processes can have started, in clock ticks since the
+    /// boot.
     pub since: u64,
-    /// The user and group id that only its processes have; `None` for dnsmasq's own account.
+    /// The user and group id that only its processes have; `None` for the shared account of
+    /// dnsmasq.
     pub user: Option<u32>,
-    /// Its process; `None` until it serves.
-    pub process: Option<Known>,
+    /// Its serving process; `None` until it serves.
+    pub process: Option<ProcessId>,
 }
 
-/// A process that cannot be taken for another one.
+/// A process, identified by its number and its start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
+pub struct ProcessId {
     /// The process number.
     pub pid: i32,
-    /// When it started, in clock ticks since the boot.
+    /// The start time, in clock ticks since the boot.
     pub started: u64,
     /// Its session, which its forks share.
     pub session: i32,
 }
 
-/// A process as /proc shows it.
+/// The properties of a process in /proc.
 #[derive(Debug, Clone, Copy)]
-struct Seen {
+struct ProcStat {
     pid: i32,
     started: u64,
     session: i32,
 }
 
 impl Record {
-    /// The record of a dnsmasq that is about to be started as this user, or under its own account.
+    /// Returns the record of a dnsmasq that will start as this user, or under its own account.
     ///
     /// # Errors
-    /// There is no /proc.
+    /// Returns an error if /proc is not mounted.
     pub fn plan(user: Option<TransientUser>) -> io::Result<Self> {
         Ok(Record {
             boot: boot_id()?,
@@ -77,47 +79,50 @@ impl Record {
         })
     }
 
-    /// Its user as whom it is started.
+    /// Returns the transient user of the dnsmasq.
     pub(super) fn transient(&self) -> Option<TransientUser> {
         self.user.map(|id| TransientUser { uid: id, gid: id })
     }
 
-    /// Its processes that run now, the oldest first.
-    pub(super) fn processes(&self, files: &Files) -> Vec<Known> {
+    /// Returns its running processes, the oldest first.
+    pub(super) fn processes(&self, files: &Files) -> Vec<ProcessId> {
         if boot_id().ok().as_ref() != Some(&self.boot) {
             return Vec::new();
         }
-        // A session's number stays taken while a process is in it, and no longer.
+        // The kernel does not reuse a session's number while a process is in the session.
         let daemon = match (self.process, self.user) {
-            (Some(known), _) => self.recorded(known),
+            (Some(process), _) => self.recorded(process),
             (None, Some(_)) => None,
             (None, None) => self.by_pid_file(&files.pid).filter(|_| self.has_numbers_of_here()),
         };
-        let is_one = |seen: &Seen| {
-            daemon.is_some_and(|daemon| daemon.is(seen) || daemon.forked(seen))
-                || self.user.is_some_and(|user| self.is_of(user, seen))
+        let is_one = |stat: &ProcStat| {
+            daemon.is_some_and(|daemon| daemon.is(stat) || daemon.forked(stat))
+                || self.user.is_some_and(|user| self.is_of(user, stat))
         };
-        let mut found: Vec<Known> = all().filter(is_one).map(Known::from).collect();
-        found.sort_by_key(|known| (Some(*known) != daemon, known.started, known.pid));
+        let mut found: Vec<ProcessId> = all().filter(is_one).map(ProcessId::from).collect();
+        found.sort_by_key(|process| (Some(*process) != daemon, process.started, process.pid));
         found
     }
 
-    /// The recorded process, if it runs, with its numbers in this PID namespace.
-    fn recorded(&self, known: Known) -> Option<Known> {
+    /// Returns the recorded process, if it runs, with its numbers in this PID namespace.
+    fn recorded(&self, process: ProcessId) -> Option<ProcessId> {
         let found = if self.has_numbers_of_here() {
-            seen(known.pid).filter(|seen| known.is(seen))
+            stat(process.pid).filter(|stat| process.is(stat))
         } else {
-            all().find(|seen| seen.started == known.started && self.is_number(seen.pid, known.pid))
+            all().find(|stat| {
+                stat.started == process.started && self.is_number(stat.pid, process.pid)
+            })
         };
-        found.map(Known::from)
+        found.map(ProcessId::from)
     }
 
-    /// Whether the numbers in this record are of this PID namespace.
+    /// Returns whether the numbers in this record belong to this PID namespace.
     fn has_numbers_of_here(&self) -> bool {
-        pid_namespace().is_ok_and(|here| here == self.pid_namespace)
+        pid_namespace().is_ok_and(|own| own == self.pid_namespace)
     }
 
-    /// Whether a process has this number in the PID namespace of this record, a lower one.
+    /// Returns whether a process has this number in the PID namespace of this record, which is a
+    /// nested one.
     fn is_number(&self, pid: i32, number: i32) -> bool {
         let innermost = field(pid, "NSpid:").and_then(|all| {
             all.split_ascii_whitespace().next_back().and_then(|last| last.parse().ok())
@@ -129,28 +134,28 @@ impl Record {
             }
     }
 
-    /// The process that serves, if it runs: the recorded one alone. A record that has none yet
-    /// means the oldest process of this start.
+    /// Returns the serving process, if it runs: only the recorded one. Without a recorded process
+    /// it is the oldest process of this start.
     ///
-    /// Other processes of the same user are no sign of life: dnsmasq forks for each TCP connection,
+    /// Other processes of the same user are not evidence: dnsmasq forks for each TCP connection,
     /// and a guest can keep such a fork alive after dnsmasq itself has ended.
-    pub(super) fn daemon(&self, files: &Files) -> Option<Known> {
+    pub(super) fn daemon(&self, files: &Files) -> Option<ProcessId> {
         let first = self.processes(files).first().copied()?;
         match self.process {
-            Some(known) => self.recorded(known).filter(|daemon| *daemon == first),
+            Some(process) => self.recorded(process).filter(|daemon| *daemon == first),
             None => Some(first),
         }
     }
 
-    /// Whether a process has this record's user id, and can be of this start.
-    fn is_of(&self, user: u32, seen: &Seen) -> bool {
-        seen.started >= self.since
-            && owner(seen.pid) == Some(user)
-            && self.is_in_namespace(seen.pid)
+    /// Returns whether a process has this record's user id and can belong to this start.
+    fn is_of(&self, user: u32, stat: &ProcStat) -> bool {
+        stat.started >= self.since
+            && owner(stat.pid) == Some(user)
+            && self.is_in_namespace(stat.pid)
     }
 
-    /// Whether a process is in the network namespace of this record, as far as this process may know
-    /// that: without CAP_SYS_PTRACE the kernel does not tell.
+    /// Returns whether a process is in the network namespace of this record. Returns
+    /// true if the kernel does not say, as it does to a process without CAP_SYS_PTRACE.
     fn is_in_namespace(&self, pid: i32) -> bool {
         match network_namespace_of(Pid::from_raw(pid)) {
             Ok(namespace) => namespace == self.network_namespace,
@@ -158,58 +163,69 @@ impl Record {
         }
     }
 
-    /// The process that dnsmasq, then still root, wrote into a directory that only root can enter.
-    fn by_pid_file(&self, path: &Path) -> Option<Known> {
-        let seen = written(path)?;
-        let can_be = seen.started >= self.since
-            && owner(seen.pid).is_some_and(|uid| uid != 0)
-            && self.is_in_namespace(seen.pid)
-            && executes_dnsmasq(seen.pid);
-        can_be.then(|| Known::from(seen))
+    /// Returns the process in the pid file, which dnsmasq wrote as root into a directory that only
+    /// root can enter.
+    fn by_pid_file(&self, path: &Path) -> Option<ProcessId> {
+        let stat = written(path)?;
+        let can_be = stat.started >= self.since
+            && owner(stat.pid).is_some_and(|uid| uid != 0 || only_root())
+            && self.is_in_namespace(stat.pid)
+            && executes_dnsmasq(stat.pid);
+        can_be.then(|| ProcessId::from(stat))
     }
 }
 
-/// The dnsmasq that an earlier netlaunch started, which kept no record.
+/// Returns the dnsmasq of an earlier netlaunch version, which kept no record.
 ///
-/// Its pid file belongs to an account that others share. So the process must be of such an account,
-/// in this network namespace, execute dnsmasq, and have the configuration as its only argument. A
-/// process of that account can only point at another one that it could signal itself.
-pub(super) fn unrecorded(files: &Files) -> Option<Known> {
+/// Its pid file belongs to an account that other programs share. So the process must run under such
+/// an account in this network namespace, execute dnsmasq, and have the configuration as its only
+/// argument. A process of that account can only name another process that it could signal itself.
+pub(super) fn unrecorded(files: &Files) -> Option<ProcessId> {
     use std::os::unix::ffi::OsStrExt;
-    let seen = written(&files.conf.with_file_name("dnsmasq.pid"))?;
-    let line = fs::read(format!("/proc/{}/cmdline", seen.pid)).ok()?;
+    let stat = written(&files.conf.with_file_name("dnsmasq.pid"))?;
+    let line = fs::read(format!("/proc/{}/cmdline", stat.pid)).ok()?;
     let mut expected = b"--conf-file=".to_vec();
     expected.extend(files.conf.as_os_str().as_bytes());
     let arguments: Vec<&[u8]> =
         line.split(|byte| *byte == 0).skip(1).filter(|argument| !argument.is_empty()).collect();
     let accounts = ["dnsmasq", "nobody"].map(|name| User::from_name(name).ok().flatten());
-    let uid = owner(seen.pid).map(Uid::from_raw);
-    let namespace = network_namespace_of(Pid::from_raw(seen.pid)).ok();
+    let uid = owner(stat.pid).map(Uid::from_raw);
+    let namespace = network_namespace_of(Pid::from_raw(stat.pid)).ok();
     let is_it = arguments == [expected.as_slice()]
         && accounts.iter().flatten().any(|account| Some(account.uid) == uid)
-        && namespace.is_some_and(|of| network_namespace().is_ok_and(|here| of == here))
-        && executes_dnsmasq(seen.pid);
-    is_it.then(|| Known::from(seen))
+        && namespace.is_some_and(|of| network_namespace().is_ok_and(|own| of == own))
+        && executes_dnsmasq(stat.pid);
+    is_it.then(|| ProcessId::from(stat))
 }
 
-impl Known {
-    fn is(&self, seen: &Seen) -> bool {
-        (self.pid, self.started) == (seen.pid, seen.started)
+impl ProcessId {
+    fn is(&self, stat: &ProcStat) -> bool {
+        (self.pid, self.started) == (stat.pid, stat.started)
     }
 
-    /// Whether a process is a fork of this one, which runs: dnsmasq forks for questions over TCP.
-    fn forked(&self, seen: &Seen) -> bool {
-        seen.session == self.session && seen.started >= self.started
-    }
-}
-
-impl From<Seen> for Known {
-    fn from(Seen { pid, started, session }: Seen) -> Self {
-        Known { pid, started, session }
+    /// Returns whether a process is a fork of this one, which still runs: dnsmasq forks for TCP
+    /// queries.
+    fn forked(&self, stat: &ProcStat) -> bool {
+        stat.session == self.session && stat.started >= self.started
     }
 }
 
-/// The time since the boot in the unit of a process's start time.
+impl From<ProcStat> for ProcessId {
+    fn from(ProcStat { pid, started, session }: ProcStat) -> Self {
+        ProcessId { pid, started, session }
+    }
+}
+
+/// Returns whether this user namespace maps only root's id, so that dnsmasq cannot change to
+/// another account.
+pub(super) fn only_root() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let counts =
+        map.lines().filter_map(|line| line.split_ascii_whitespace().nth(2)?.parse::<u64>().ok());
+    counts.sum::<u64>() == 1
+}
+
+/// Returns the time since the boot, in the unit of a process's start time.
 fn now() -> io::Result<u64> {
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
     let (seconds, nanoseconds) = (time.tv_sec() as u64, time.tv_nsec() as u64);
@@ -217,30 +233,30 @@ fn now() -> io::Result<u64> {
     Ok(seconds * ticks + nanoseconds * ticks / 1_000_000_000)
 }
 
-/// A process that runs; `None` for a zombie.
-fn seen(pid: i32) -> Option<Seen> {
+/// Returns a running process; `None` for a zombie.
+fn stat(pid: i32) -> Option<ProcStat> {
     let stat = procfs::process::Process::new(pid).and_then(|process| process.stat()).ok()?;
     let runs = !matches!(stat.state, 'Z' | 'X');
-    runs.then_some(Seen { pid, started: stat.starttime, session: stat.session })
+    runs.then_some(ProcStat { pid, started: stat.starttime, session: stat.session })
 }
 
-fn all() -> impl Iterator<Item = Seen> {
+fn all() -> impl Iterator<Item = ProcStat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| seen(entry.file_name().to_str()?.parse().ok()?))
+    entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
 }
 
-/// The process whose number a file has.
-fn written(path: &Path) -> Option<Seen> {
-    seen(fs::read_to_string(path).ok()?.trim().parse().ok()?)
+/// Returns the process whose number a file contains.
+fn written(path: &Path) -> Option<ProcStat> {
+    stat(fs::read_to_string(path).ok()?.trim().parse().ok()?)
 }
 
-/// The real user id of a process. The owner of its directory in /proc would be root for one that
-/// changed its user.
+/// Returns the real user id of a process. The owner of its directory in /proc can be root for a
+/// process that changed its user.
 fn owner(pid: i32) -> Option<u32> {
     field(pid, "Uid:")?.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// A line of a process's status (proc_pid_status(5)).
+/// Returns a line of a process's status (proc_pid_status(5)).
 fn field(pid: i32, name: &str) -> Option<String> {
     let status = fs::read(format!("/proc/{pid}/status")).ok()?;
     let status = String::from_utf8_lossy(&status);
@@ -270,19 +286,19 @@ mod tests {
     fn a_process_is_known_by_number_and_start_time_in_the_same_boot() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
-        let me = Known::from(seen(std::process::id() as i32).unwrap());
+        let me = ProcessId::from(stat(std::process::id() as i32).unwrap());
         let mut record = Record { process: Some(me), ..Record::plan(None).unwrap() };
         assert_eq!(record.processes(&files).first(), Some(&me));
         for other in [
-            Record { process: Some(Known { started: me.started + 1, ..me }), ..record.clone() },
+            Record { process: Some(ProcessId { started: me.started + 1, ..me }), ..record.clone() },
             Record { boot: "another".into(), ..record.clone() },
             Record { pid_namespace: "4:1".into(), ..record.clone() },
             Record { process: None, ..record.clone() },
         ] {
             assert_eq!(other.processes(&files), []);
         }
-        // The written form, which later versions read.
-        record.process = Some(Known { pid: 7, started: 8, session: 6 });
+        // Later versions read this written form.
+        record.process = Some(ProcessId { pid: 7, started: 8, session: 6 });
         record.boot = "b".into();
         (record.network_namespace, record.pid_namespace) = ("4:2".into(), "4:3".into());
         (record.since, record.user) = (5, Some(1_900_000_000));

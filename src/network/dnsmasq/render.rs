@@ -1,7 +1,7 @@
-//! The text of dnsmasq's files (dnsmasq(8), "CONFIG FILE").
+//! Renders the text of dnsmasq's files (dnsmasq(8), "CONFIG FILE").
 //!
-//! A line is read up to 1024 bytes; a value in double quotes may hold commas, and a backslash
-//! before a quote or backslash.
+//! dnsmasq reads at most 1024 bytes of a line. A value in double quotes may contain commas, and
+//! quotes or backslashes after a backslash.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,16 +12,17 @@ use super::config::{
     Client, ConfigError, DhcpDns, DhcpHost, Dns, DnsHost, Lease, Range, Rendered, Srv, Txt,
 };
 
-/// The longest value that leaves room for the rest of its line.
+/// The maximum length of a value, which leaves room for the rest of its line.
 const LONGEST: usize = 900;
-/// The most leases dnsmasq is asked to keep: it reserves nothing for them, but counts in an int.
+/// The maximum number of leases for dnsmasq. dnsmasq allocates nothing for them, but counts in an
+/// int.
 const MOST_LEASES: u128 = 1 << 20;
 
 impl DhcpDns {
-    /// The text of the files.
+    /// Returns the text of the files.
     ///
     /// # Errors
-    /// [`ConfigError`]: a value that dnsmasq would misread.
+    /// Returns [`ConfigError`] if dnsmasq would misread a value.
     pub fn render(&self) -> Result<Rendered, ConfigError> {
         if self.interface.as_str().contains('*') {
             return Err(ConfigError::Interface(self.interface.clone()));
@@ -29,7 +30,7 @@ impl DhcpDns {
         let mut conf = Lines::default();
         conf.line("# Written by netlaunch when the network started; changes are lost.");
         conf.value("interface", &quoted("the interface", self.interface.as_str())?);
-        // Loopback is added to any interface unless it is excluded.
+        // dnsmasq adds the loopback interface to any interface unless it is excluded.
         conf.line("except-interface=lo");
         conf.line("bind-dynamic");
         conf.line("strict-order");
@@ -134,7 +135,7 @@ impl DhcpDns {
         if self.ranges.iter().any(v6) {
             conf.line("enable-ra");
             let mtu = self.mtu.map(|mtu| format!(",mtu:{mtu}")).unwrap_or_default();
-            // The interval stays as it is; a lifetime of 0 means "no default router".
+            // The interval keeps its default; a lifetime of 0 means "no default router".
             let lifetime = if self.default_route { "" } else { ",0" };
             if self.mtu.is_some() || !self.default_route {
                 let interface = quoted("the interface", self.interface.as_str())?;
@@ -144,7 +145,7 @@ impl DhcpDns {
         Ok(())
     }
 
-    /// How many leases there can be.
+    /// Returns the number of possible leases.
     fn leases(&self) -> u128 {
         let size = |range: &Range| match range {
             Range::V4 { start, end, .. } => {
@@ -181,29 +182,33 @@ fn time(lease: Lease) -> String {
     }
 }
 
-/// Writes one line for each address: dnsmasq refuses a second line with the same one, and takes
-/// several MAC addresses in a line (dnsmasq(8), `--dhcp-host`).
+/// Renders one line for each address: dnsmasq refuses a second line with the same address, but
+/// accepts several MAC addresses in a line (dnsmasq(8), `--dhcp-host`).
 fn dhcp_hosts(hosts: &[DhcpHost]) -> Result<String, ConfigError> {
-    let mut cards: BTreeMap<IpAddr, Vec<&Client>> = BTreeMap::new();
+    let mut cards: BTreeMap<IpAddr, Vec<&DhcpHost>> = BTreeMap::new();
     for host in hosts {
         if let (Client::Mac(_), Some(address)) = (&host.client, host.address) {
-            cards.entry(address).or_default().push(&host.client);
+            cards.entry(address).or_default().push(host);
         }
     }
     let mut lines = String::new();
     for host in hosts {
-        if let (Client::Mac(mac), Some(address)) = (&host.client, host.address) {
-            let Some(cards) = cards.remove(&address) else { continue };
-            for card in cards {
-                if let Client::Mac(other) = card
-                    && other != mac
-                {
-                    // Writing to a string cannot fail.
-                    let _ = write!(lines, "{other},");
-                }
+        let (Client::Mac(mac), Some(address)) = (&host.client, host.address) else {
+            lines.push_str(&dhcp_host(host)?);
+            continue;
+        };
+        let Some(cards) = cards.remove(&address) else { continue };
+        for card in &cards {
+            if let Client::Mac(other) = &card.client
+                && other != mac
+            {
+                // Writing to a string cannot fail.
+                let _ = write!(lines, "{other},");
             }
         }
-        lines.push_str(&dhcp_host(host)?);
+        let name = cards.iter().find_map(|card| card.name.clone());
+        let lease = cards.iter().find_map(|card| card.lease);
+        lines.push_str(&dhcp_host(&DhcpHost { name, lease, ..host.clone() })?);
     }
     Ok(lines)
 }
@@ -214,7 +219,7 @@ fn dhcp_host(host: &DhcpHost) -> Result<String, ConfigError> {
         Client::Mac(mac) => parts.push(mac.to_string()),
         Client::Duid(id) => {
             let pair = |p: &str| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit());
-            // RFC 8415, 11.1: a type and at most 128 bytes.
+            // A DUID has a type and at most 128 bytes (RFC 8415, 11.1).
             if !id.split(':').all(pair) || !(3..=130).contains(&id.split(':').count()) {
                 return Err(ConfigError::Duid(id.clone()));
             }
@@ -235,7 +240,7 @@ fn dhcp_host(host: &DhcpHost) -> Result<String, ConfigError> {
     Ok(format!("{}\n", parts.join(",")))
 }
 
-/// One line for each name: lines have an end.
+/// Renders one line for each name, since the length of a line is limited.
 fn dns_host(host: &DnsHost) -> Result<String, ConfigError> {
     if host.names.is_empty() {
         return Err(ConfigError::Nameless(host.address));
@@ -243,7 +248,7 @@ fn dns_host(host: &DnsHost) -> Result<String, ConfigError> {
     Ok(host.names.iter().map(|name| format!("{}\t{name}\n", host.address)).collect())
 }
 
-/// A word of an SRV name.
+/// Checks one label of an SRV name.
 fn label<'a>(what: &'static str, text: &'a str) -> Result<&'a str, ConfigError> {
     let valid = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     if (1..=62).contains(&text.len()) && text.bytes().all(valid) {
@@ -264,7 +269,7 @@ fn path(path: &Path) -> Result<String, ConfigError> {
     }
 }
 
-/// A value as dnsmasq reads it back: in quotes unless it is plain.
+/// Returns a value in the form that dnsmasq reads back: in quotes unless it is plain.
 fn quoted(what: &'static str, text: &str) -> Result<String, ConfigError> {
     if text.chars().any(char::is_control) {
         return Err(ConfigError::Characters { what, text: text.to_owned() });
@@ -280,7 +285,7 @@ fn quoted(what: &'static str, text: &str) -> Result<String, ConfigError> {
     Ok(format!("\"{escaped}\""))
 }
 
-/// A file, line by line.
+/// A file that is written line by line.
 #[derive(Default)]
 struct Lines(String);
 
@@ -329,6 +334,24 @@ mod tests {
         assert_eq!(
             dhcp_hosts(&hosts).unwrap(),
             "52:54:00:00:00:03,52:54:00:00:00:01,10.0.0.9,web\n52:54:00:00:00:02,10.0.0.8,web\n"
+        );
+    }
+
+    #[test]
+    fn cards_without_a_name_or_lease_share_those_of_another() {
+        let host = |mac: &str, name: Option<&str>, lease| DhcpHost {
+            client: Client::Mac(mac.parse().unwrap()),
+            address: Some("10.0.0.9".parse().unwrap()),
+            name: name.map(|name| name.parse().unwrap()),
+            lease,
+        };
+        let hosts = [
+            host("52:54:00:00:00:01", None, Some(Lease::Seconds(600))),
+            host("52:54:00:00:00:02", Some("web"), None),
+        ];
+        assert_eq!(
+            dhcp_hosts(&hosts).unwrap(),
+            "52:54:00:00:00:02,52:54:00:00:00:01,10.0.0.9,web,600\n"
         );
     }
 

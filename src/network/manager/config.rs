@@ -1,23 +1,28 @@
-//! A network's definition in the words of the firewall, of dnsmasq and of the kernel's settings.
+//! Converts a network's definition to firewall rules, a dnsmasq configuration and kernel
+//! settings.
+//!
+//! These are pure functions. The definition is in libvirt's terms, and the three results are in
+//! the terms of the module that carries them out; a default that libvirt's format leaves open
+//! is filled in here.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use crate::dnsmasq::{self as served, Boot, DhcpDns, Files, Range};
-use crate::link::sysctl::Key;
+use crate::firewall::rules::{AddressRange, Mode, NetworkRules};
+use crate::network::dnsmasq::{self as served, Boot, DhcpDns, Files, Range};
 use crate::network::{self, Client, Forward, Forwarder, Ip, Network};
-use crate::rules::{AddressRange, Mode, NetworkRules};
+use crate::sys::netlink::sysctl::Key;
 
-/// What a definition has that cannot be carried out.
+/// Why a definition cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// The boot server is a name.
+    /// The boot server is a name and not an address.
     #[error("the boot server {0} is a name, and guests need an address; write its IPv4 address")]
     BootServer(String),
 }
 
-/// The firewall's view.
+/// Returns the network as the firewall needs it.
 pub(super) fn rules(network: &Network) -> NetworkRules {
     let mode = match &network.forward {
         Forward::Isolated => Mode::Isolated,
@@ -41,7 +46,7 @@ pub(super) fn rules(network: &Network) -> NetworkRules {
     }
 }
 
-/// The kernel settings that the network needs to be 1.
+/// Returns the kernel settings that must be 1 for the network.
 pub(super) fn settings(network: &Network) -> Vec<Key> {
     if !matches!(network.forward, Forward::Nat(_) | Forward::Route { .. }) {
         return Vec::new();
@@ -51,15 +56,20 @@ pub(super) fn settings(network: &Network) -> Vec<Key> {
     wanted.into_iter().filter(|(wanted, _)| *wanted).map(|(_, key)| key).collect()
 }
 
-/// dnsmasq's view; `None` where there is nothing for it to do.
+/// Returns the network as dnsmasq needs it; `None` if it has no DNS, no DHCP and no TFTP.
 ///
 /// # Errors
-/// [`ConfigError`].
+/// [`ConfigError`] if the boot server is a name.
 pub(super) fn served(network: &Network, files: Files) -> Result<Option<DhcpDns>, ConfigError> {
     let dhcp = || network.ips.iter().filter_map(|ip| ip.dhcp.as_ref());
     let isolated = network.forward == Forward::Isolated;
     let dns = (network.dns.enable && !network.ips.is_empty()).then(|| names(network, isolated));
-    let ranges: Vec<Range> = network.ips.iter().flat_map(ranges).collect();
+    let mut ranges: Vec<Range> = network.ips.iter().flat_map(ranges).collect();
+    // As in libvirt: without DNS and DHCP nothing is announced either. With
+    // both off, the network has a router of its own, whose advertisements these would contradict.
+    if dns.is_none() && ranges.iter().all(|range| matches!(range, Range::V6Announced { .. })) {
+        ranges.clear();
+    }
     let tftp_root = network.ips.iter().find_map(|ip| ip.tftp.as_ref());
     if dns.is_none() && ranges.is_empty() && tftp_root.is_none() {
         return Ok(None);
@@ -99,7 +109,7 @@ fn lease(lease: Option<network::Lease>) -> Option<served::Lease> {
     })
 }
 
-/// What is given away or announced in one subnet.
+/// Returns the ranges that DHCP leases or router advertisements cover in one subnet.
 fn ranges(ip: &Ip) -> Vec<Range> {
     let dhcp = ip.dhcp.as_ref();
     let listed = dhcp.map(|dhcp| dhcp.ranges.as_slice()).unwrap_or_default();
@@ -131,7 +141,8 @@ fn ranges(ip: &Ip) -> Vec<Range> {
                 Some(dhcp) if !dhcp.hosts.is_empty() => {
                     ranges.push(Range::V6Hosts { subnet, prefix })
                 }
-                // Guests make themselves addresses in a /64 only; others are set by hand.
+                // Guests create their own addresses only in a /64; in other subnets they are set by
+                // hand.
                 _ if prefix == 64 => ranges.push(Range::V6Announced { subnet, prefix }),
                 _ => {}
             }

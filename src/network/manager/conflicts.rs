@@ -1,61 +1,100 @@
-//! What of the host's firewall stops the guests of networks and bridges.
+//! Finds the causes that stop the guests of networks and bridges: chains of the host's
+//! firewall, parts of running networks that other programs removed, and routes that lead
+//! packets elsewhere.
+//!
+//! The listings of the firewall's tools, the links and the routes are read once for all bridges, and
+//! again under the lock if a network has lost a part. The check changes nothing, and works on
+//! definitions too, before their networks run.
 
-use super::{Driver, DriverError, config};
+use super::inspect::{Bridge, bridge_of};
+use super::routing::RouteCheck;
+use super::{Fault, Manager, ManagerError, NetworkStatus, config};
 use crate::firewall::conflicts::{Finding, Guests, ListingError, find};
+use crate::firewall::rules::{Mode, Version};
 use crate::firewall::{ToolError, list};
-use crate::link::sysctl::Key;
-use crate::link::{HostNet, Netlink};
-use crate::network::{Network, NetworkName};
-use crate::rules::{Mode, Version};
+use crate::network::{Network, NetworkName, StoreError};
+use crate::sys::netlink::sysctl::Key;
+use crate::sys::netlink::{HostNet, LinkError, Netlink};
 use crate::types::InterfaceName;
 
-/// A bridge that was looked at.
+/// The result of the check of one bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
-    /// Its network; `None` for a bridge that is none of netlaunch's.
+    /// The network of the bridge; `None` if netlaunch did not make the bridge.
     pub network: Option<NetworkName>,
     /// The bridge.
     pub bridge: InterfaceName,
-    /// What stops its guests.
+    /// The chains that stop its guests.
     pub findings: Vec<Finding>,
+    /// The parts that its network has lost, if the network runs here, and routes that lead its
+    /// packets elsewhere.
+    pub faults: Vec<Fault>,
 }
 
-/// Why it cannot be said what stops guests.
+/// Why the causes could not be found.
 #[derive(Debug, thiserror::Error)]
 pub enum ConflictsError {
     /// The networks or the host's links cannot be read.
     #[error(transparent)]
-    Driver(#[from] DriverError),
-    /// A firewall tool.
+    Manager(#[from] ManagerError),
+    /// A firewall tool failed.
     #[error("the host's rules cannot be read: {0}")]
     Tool(#[from] ToolError),
-    /// Its listing.
+    /// The listing of a firewall tool cannot be parsed.
     #[error(transparent)]
     Listing(#[from] ListingError),
-    /// There is no such bridge.
+    /// The name is neither a network's bridge nor a bridge of the host.
     #[error(
         "{0} is neither a network's bridge nor a bridge of the host; name one, or none for all networks"
     )]
     NoBridge(InterfaceName),
 }
 
-impl Driver {
-    /// Looks for what stops the guests on these bridges; without any, on those of the networks that
-    /// run, and where none does, of all that are defined. Changes nothing.
+impl From<LinkError> for ConflictsError {
+    fn from(error: LinkError) -> Self {
+        ConflictsError::Manager(error.into())
+    }
+}
+
+impl From<StoreError> for ConflictsError {
+    fn from(error: StoreError) -> Self {
+        ConflictsError::Manager(error.into())
+    }
+}
+
+impl Manager {
+    /// Finds the causes that stop the guests on these bridges. Without bridges, it checks those of
+    /// the running networks; if none runs, those of all definitions. Changes nothing.
     ///
     /// # Errors
-    /// [`ConflictsError`].
+    /// [`ConflictsError`] if the host cannot be read or a bridge does not exist.
     pub async fn conflicts(
         &self,
         bridges: &[InterfaceName],
     ) -> Result<Vec<Checked>, ConflictsError> {
-        let host = Netlink::open().map_err(DriverError::from)?.host().await;
-        let host = host.map_err(DriverError::from)?;
-        let running: Vec<Network> =
-            self.here()?.iter().filter_map(super::Status::network).collect();
+        let first = self.conflicts_once(bridges).await?;
+        if first.iter().all(|checked| checked.faults.is_empty()) {
+            return Ok(first);
+        }
+        match self.lock_for_second_check().await {
+            Some(_lock) => self.conflicts_once(bridges).await,
+            None => Ok(first),
+        }
+    }
+
+    async fn conflicts_once(
+        &self,
+        bridges: &[InterfaceName],
+    ) -> Result<Vec<Checked>, ConflictsError> {
+        let netlink = Netlink::open()?;
+        let host = netlink.host().await?;
+        let statuses = self.statuses()?;
+        let started: Vec<(&NetworkStatus, Network)> =
+            statuses.running().filter_map(|status| Some((status, status.network()?))).collect();
+        let running: Vec<Network> = started.iter().map(|(_, network)| network.clone()).collect();
         let mut known = running.clone();
-        let (defined, _) = self.store.list().map_err(DriverError::from)?;
-        // What runs counts, where a definition was changed since.
+        let (defined, _) = self.store.list()?;
+        // The running network counts, even if its definition was changed since.
         known.extend(
             defined
                 .into_iter()
@@ -86,17 +125,46 @@ impl Driver {
         let mut checked = Vec::new();
         for (network, guests) in wanted {
             let findings = find(&listed.listings(), &guests)?;
-            checked.push(Checked { network, bridge: guests.bridge, findings });
+            let faults =
+                match started.iter().find(|(status, _)| Some(&status.name) == network.as_ref()) {
+                    Some((status, network)) => {
+                        self.all_faults(status, network, &netlink, &host).await?
+                    }
+                    None => Vec::new(),
+                };
+            checked.push(Checked { network, bridge: guests.bridge, findings, faults });
         }
         Ok(checked)
     }
 
-    /// What a network's guests need.
+    /// Returns the parts that a running network has lost, and the routes that lead its packets
+    /// elsewhere.
+    async fn all_faults(
+        &self,
+        status: &NetworkStatus,
+        network: &Network,
+        netlink: &Netlink,
+        host: &HostNet,
+    ) -> Result<Vec<Fault>, ManagerError> {
+        let own = self.own_rules([(status, network)].into_iter()).await?;
+        let mut faults = self.faults(status, network, host, Some(&own))?;
+        if let Bridge::There(bridge) = bridge_of(status, host)
+            && host.link(&status.bridge).is_some_and(|link| link.up)
+        {
+            let off =
+                |fault: &Fault| matches!(fault, Fault::Setting { key, .. } if key.is_forwarding());
+            let forwards = !faults.iter().any(off);
+            faults.extend(RouteCheck { netlink, host, network, bridge, forwards }.faults().await?);
+        }
+        Ok(faults)
+    }
+
+    /// Returns the traffic that a network's guests need.
     fn of_network(
         &self,
         network: &Network,
         host: &HostNet,
-    ) -> Result<(Option<NetworkName>, Guests), DriverError> {
+    ) -> Result<(Option<NetworkName>, Guests), ManagerError> {
         let rules = config::rules(network);
         let dev = match &rules.mode {
             Mode::Nat { dev, .. } | Mode::Route { dev } => dev.as_ref(),
@@ -104,7 +172,7 @@ impl Driver {
         };
         let uplinks = dev.map_or_else(|| host.uplinks(), |dev| vec![dev.to_string()]);
         let mut filtered_within = self.filtered_within()?;
-        // What the network itself does not let pass is nobody else's doing.
+        // A version that the network itself does not let pass is not stopped by other rules.
         filtered_within.retain(|version| {
             network.ipv6 || rules.subnets.iter().any(|net| Version::of(net) == *version)
         });
@@ -122,8 +190,9 @@ impl Driver {
         Ok((Some(network.name.clone()), guests))
     }
 
-    /// What the guests on a bridge of the host's own need: that it carries their frames.
-    fn of_bridge(&self, bridge: &InterfaceName) -> Result<Guests, DriverError> {
+    /// Returns the traffic that guests on a bridge of the host need: the bridge must carry their
+    /// frames.
+    fn of_bridge(&self, bridge: &InterfaceName) -> Result<Guests, ManagerError> {
         Ok(Guests {
             bridge: bridge.clone(),
             subnets: Vec::new(),
@@ -137,8 +206,8 @@ impl Driver {
         })
     }
 
-    /// The IP versions whose packet filter sees what a bridge carries.
-    fn filtered_within(&self) -> Result<Vec<Version>, DriverError> {
+    /// Returns the IP versions whose packet filter sees bridged packets.
+    fn filtered_within(&self) -> Result<Vec<Version>, ManagerError> {
         let mut versions = Vec::new();
         for (version, key) in
             [(Version::V4, Key::BridgeCallsIptables), (Version::V6, Key::BridgeCallsIp6tables)]

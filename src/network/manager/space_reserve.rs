@@ -1,41 +1,46 @@
-//! Space for a status on a file system that is full.
+//! Reserves disk space for a status file, so that it can be replaced on a full file system.
 //!
-//! A status is replaced by a complete new file, which needs space. The spare is a file as large as a
-//! later status can be, written while there is space. On a full file system the new status is
-//! written over the spare's bytes, which needs no space, and then the two files exchange their
-//! names in one step. The earlier status is the next spare, so that no other program can take the
-//! space in between. Blanks fill up the rest: JSON allows them, and a shorter file would free space.
+//! An atomic replacement writes a complete new file, which needs space. The spare is a file as
+//! large as any later status file, written while there is space. On a full file system the new
+//! status is written over the bytes of the spare, which needs no new space. Then the two files
+//! exchange their names in one step. The earlier status file becomes the next spare, so no other
+//! program can take the space in between. Spaces pad the text to the size of the spare: JSON allows
+//! them, and a shorter file would free space.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-/// Whether a file system refused because it is full or a quota is used up.
+/// Returns whether the error means that the file system is full or a quota is used up.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Makes the spare for statuses that are at most twice as long as this one.
+/// Creates a spare for status files of at most twice this length.
 pub(super) fn reserve(spare: &Path, length: usize) -> io::Result<()> {
     const BLOCK: usize = 4096;
     let wanted = (2 * length).div_ceil(BLOCK) * BLOCK;
     if fs::metadata(spare).is_ok_and(|is| is.len() >= wanted as u64) {
         return Ok(());
     }
-    let made = options(true).open(spare).and_then(|mut file| file.write_all(&vec![b' '; wanted]));
+    let made = options(true).open(spare).and_then(|mut file| {
+        // The umask does not apply to this mode.
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.write_all(&vec![b' '; wanted])
+    });
     if made.is_err() {
         let _ = fs::remove_file(spare);
     }
     made
 }
 
-/// Replaces the status by this text with the space of the spare.
+/// Replaces the status file with this text in the space of the spare.
 ///
 /// # Errors
-/// There is no spare, or it is too small.
+/// There is no spare, or the spare is too small.
 pub(super) fn write(status: &Path, spare: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = options(false).open(spare)?;
     let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
@@ -47,7 +52,7 @@ pub(super) fn write(status: &Path, spare: &Path, text: &[u8]) -> io::Result<()> 
     file.write_all(&padded)?;
     let exchange = RenameFlags::RENAME_EXCHANGE;
     match renameat2(AT_FDCWD, spare, AT_FDCWD, status, exchange) {
-        // Not every file system can exchange; then there is no next spare.
+        // Some file systems cannot exchange names; then there is no next spare.
         Err(nix::errno::Errno::EINVAL) => fs::rename(spare, status),
         done => Ok(done?),
     }

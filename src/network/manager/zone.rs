@@ -1,27 +1,27 @@
-//! The zone of firewalld that a network's bridge goes into.
+//! Chooses the firewalld zone of a network's bridge, and moves the bridge into it.
 //!
-//! One that the definition names is used or the start fails. Else it is the first of two that
-//! firewalld has: netlaunch's own, which lets guests use DHCP, DNS and TFTP of the host and nothing
-//! else of it, or libvirt's, which opens SSH as well. Both come in two kinds, with one that also
-//! lets in what comes from outside, for networks that are reached from there. What of it passes is
-//! for the network's own rules to say. `trusted` would do, too, but for that last, and would open
-//! every port of the host to guests, so nothing chooses it but a definition.
+//! If the definition names a zone, that zone is used, or the start fails. Otherwise the first of
+//! two zones that firewalld has is used: netlaunch's own, which lets guests use only DHCP, DNS and
+//! TFTP of the host, or libvirt's, which opens SSH as well. Each has a second variant that also
+//! accepts packets from outside, for networks that are reached from there; the network's own rules
+//! decide which of these packets pass. The zone `trusted` would also work, except for packets from
+//! outside, but it opens every port of the host to guests. So only a definition selects it.
 //!
-//! A bridge that is in a zone already was put there by the administrator, and stays.
+//! If the administrator has already put the bridge into a zone, it stays there.
 
-use super::{DriverError, Status, status};
+use super::{ManagerError, NetworkStatus, status};
 use crate::firewall::{Firewalld, FirewalldError, ZoneChange};
 use crate::network::{Forward, Network, NetworkName, ZoneName};
 
-/// The zones of networks that nobody outside reaches, the best first.
+/// The zones of networks that are not reached from outside, the best first.
 const INSIDE: [&str; 2] = ["netlaunch", "libvirt"];
 /// The zones of networks that are reached from outside, the best first.
 const ROUTED: [&str; 2] = ["netlaunch-routed", "libvirt-routed"];
 
-/// Why a network's bridge is in no zone.
+/// Why a network's bridge could not be put into a zone.
 #[derive(Debug, thiserror::Error)]
 pub enum ZoneError {
-    /// There is no firewalld.
+    /// firewalld does not run.
     #[error(
         "the network {name} wants the firewalld zone {zone}, and firewalld does not run; start firewalld, or remove zone='{zone}'"
     )]
@@ -41,10 +41,10 @@ pub enum ZoneError {
         name: NetworkName,
         /// The zone.
         zone: ZoneName,
-        /// The zones there are.
+        /// The zones that firewalld has.
         zones: Vec<String>,
     },
-    /// firewalld has none for networks.
+    /// firewalld has no zone for networks.
     #[error(
         "firewalld runs and has no zone {} or {} for the network {name}; copy netlaunch's conf/firewalld to /etc/firewalld and run firewall-cmd --reload, or name a zone in <bridge>, such as zone='trusted'",
         wanted[0], wanted[1]
@@ -52,16 +52,16 @@ pub enum ZoneError {
     NoneFits {
         /// The network.
         name: NetworkName,
-        /// Those that would do.
+        /// The zones that netlaunch looked for.
         wanted: [&'static str; 2],
     },
-    /// firewalld or the bus failed.
+    /// firewalld or D-Bus failed.
     #[error(transparent)]
     Firewalld(#[from] FirewalldError),
 }
 
-/// What is to be done for a network, by a firewalld that has these zones, about a bridge that is in
-/// the zone `current`; `None` for nothing.
+/// Returns the change for a network, if firewalld has these zones and the bridge is in the zone
+/// `current`; `None` if no change is needed.
 fn choose(
     network: &Network,
     zones: &[String],
@@ -86,24 +86,24 @@ fn choose(
     Ok(Some(change).filter(|change| change.before.as_ref() != Some(&change.zone)))
 }
 
-/// Whether connections from outside reach a network's guests by their own addresses.
+/// Returns whether connections from outside reach a network's guests by their own addresses.
 fn from_outside(network: &Network) -> bool {
     match &network.forward {
         Forward::Route { .. } => true,
-        // IPv6 that is not translated is routed.
+        // IPv6 without NAT is routed.
         Forward::Nat(nat) => !nat.ipv6 && network.ips.iter().any(|ip| ip.net.addr().is_ipv6()),
         Forward::Isolated | Forward::Open => false,
     }
 }
 
-/// A firewalld that runs and is done with starting and reloading.
+/// A running firewalld that has finished starting or reloading.
 pub(super) struct Zones {
     firewalld: Firewalld,
     zones: Vec<String>,
 }
 
 impl Zones {
-    /// Waits until firewalld is ready; `None` where it does not run.
+    /// Waits until firewalld is ready; returns `None` if it does not run.
     pub(super) async fn ready(bus: &str) -> Result<Option<Self>, ZoneError> {
         match Firewalld::find(bus).await? {
             Some(mut firewalld) => Ok(Some(Zones { zones: firewalld.zones().await?, firewalld })),
@@ -111,7 +111,7 @@ impl Zones {
         }
     }
 
-    /// What is to be done for a network; `None` for nothing.
+    /// Returns the change that a network needs; `None` if it needs none.
     pub(super) async fn change(
         &mut self,
         network: &Network,
@@ -124,25 +124,25 @@ impl Zones {
     pub(super) async fn put(
         &mut self,
         change: ZoneChange,
-        status: &mut Status,
-    ) -> Result<(), DriverError> {
+        status: &mut NetworkStatus,
+    ) -> Result<(), ManagerError> {
         let zone = change.zone.clone();
-        // Before it is done: taking a bridge out of a zone that it is not in is no mistake.
+        // Record the change before it is made: removing a bridge from a zone that it is not in does
+        // no harm.
         status.zone = Some(change);
         status.write()?;
-        let put = self.firewalld.put(&status.bridge, &zone).await;
-        Ok(put.map_err(ZoneError::from)?)
+        Ok(self.firewalld.put(&status.bridge, &zone).await?)
     }
 
-    /// Puts the bridges of running networks back into zones that firewalld forgot. Returns what was
-    /// done, a sentence each.
+    /// Puts the bridges of running networks back into zones that firewalld lost. Returns one
+    /// sentence for each bridge.
     ///
     /// # Errors
-    /// That of the first that failed; it keeps no other from being done.
+    /// The error of the first bridge that failed; the other bridges are still handled.
     pub(super) async fn put_back(
         &mut self,
-        running: &mut [Status],
-    ) -> Result<Vec<String>, DriverError> {
+        running: &mut [NetworkStatus],
+    ) -> Result<Vec<String>, ManagerError> {
         let (mut notes, mut result) = (Vec::new(), Ok(()));
         for status in running {
             let done = async {
@@ -151,7 +151,7 @@ impl Zones {
                 let zone = change.zone.clone();
                 self.put(change, status).await?;
                 notes.push(format!("the bridge {} is in the zone {zone} again", status.bridge));
-                Ok::<_, DriverError>(())
+                Ok::<_, ManagerError>(())
             };
             result = result.and(done.await);
         }
@@ -159,7 +159,8 @@ impl Zones {
     }
 }
 
-/// What a start does where firewalld does not run.
+/// Returns the change of a start if firewalld does not run: none, or an error if the definition
+/// names a zone.
 pub(super) fn without_firewalld(network: &Network) -> Result<Option<ZoneChange>, ZoneError> {
     match network.bridge.zone.clone() {
         Some(zone) => Err(ZoneError::NotRunning { name: network.name.clone(), zone }),
@@ -167,8 +168,8 @@ pub(super) fn without_firewalld(network: &Network) -> Result<Option<ZoneChange>,
     }
 }
 
-/// Takes a network's bridge out of its zone, where firewalld still runs.
-pub(super) async fn undo(bus: &str, status: &Status) -> Result<(), FirewalldError> {
+/// Removes a network's bridge from its zone, if firewalld still runs.
+pub(super) async fn undo(bus: &str, status: &NetworkStatus) -> Result<(), FirewalldError> {
     let Some(change) = &status.zone else { return Ok(()) };
     match Firewalld::find(bus).await? {
         Some(mut firewalld) => firewalld.undo(&status.bridge, change).await,

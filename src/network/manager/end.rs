@@ -1,0 +1,243 @@
+//! Ends a network, and undoes starts and ends that were killed or failed.
+//!
+//! The undo clears each step in the status file when it is undone. If a step fails, the status file
+//! keeps that step, and every later command tries it again. A status file that cannot be written
+//! does not stop the undo: the file on disk then names more steps than are left, and undoing a step
+//! twice has no effect.
+
+use super::forwarding::UndoReason;
+use super::status::{self, NetworkStatus};
+use super::statuses::Statuses;
+use super::{Manager, ManagerError, zone};
+use crate::firewall::{LockedTools, Transaction, transact};
+use crate::network::NetworkName;
+use crate::network::dnsmasq::{Dnsmasq, DnsmasqError, Files, Leases};
+use crate::sys::netlink::{GuestTap, Link, Netlink, TapHome, Undo};
+
+/// The treatment of ports on the bridge of a network that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ports {
+    /// Refuse to end the network while its bridge has ports.
+    Refuse,
+    /// Remove the bridge; the ports are then on no bridge.
+    Leave,
+}
+
+/// The steps of a network that could not be undone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UndoFailures {
+    pub(super) name: NetworkName,
+    /// The failures, one sentence each; empty if everything is undone.
+    pub(super) failed: Vec<String>,
+}
+
+impl UndoFailures {
+    /// Returns one sentence for each step.
+    pub(super) fn sentences(&self) -> Vec<String> {
+        self.failed.iter().map(|what| format!("the network {}: {what}", self.name)).collect()
+    }
+}
+
+impl From<UndoFailures> for ManagerError {
+    fn from(UndoFailures { name, failed }: UndoFailures) -> Self {
+        ManagerError::UndoFailures { name, failed }
+    }
+}
+
+impl Manager {
+    /// Ends a network that has no ports on its bridge. Returns the steps that could not be undone,
+    /// one sentence each.
+    ///
+    /// # Errors
+    /// [`ManagerError`] if the network does not run or no step could begin,
+    /// [`ManagerError::Attached`] if its bridge has ports.
+    pub async fn destroy(&self, name: &NetworkName) -> Result<Vec<String>, ManagerError> {
+        self.end(name, Ports::Refuse).await
+    }
+
+    /// Ends a network like [`destroy`](Self::destroy), even if its bridge has ports. These are then
+    /// on no bridge.
+    ///
+    /// # Errors
+    /// [`ManagerError`] if the network does not run or no step could begin.
+    pub async fn destroy_with_ports(
+        &self,
+        name: &NetworkName,
+    ) -> Result<Vec<String>, ManagerError> {
+        self.end(name, Ports::Leave).await
+    }
+
+    async fn end(&self, name: &NetworkName, ports: Ports) -> Result<Vec<String>, ManagerError> {
+        let (tools, mut statuses) = self.lock().await?;
+        let collected = self.collect(&tools, &mut statuses).await?;
+        statuses.check(name)?;
+        for other in collected.iter().filter(|failures| failures.name != *name) {
+            other.sentences().iter().for_each(|what| tracing::warn!("{what}"));
+        }
+        if let Some(mine) = collected.into_iter().find(|failures| failures.name == *name) {
+            return Ok(mine.failed);
+        }
+        let Some(mut status) = statuses.take(name) else {
+            return Err(ManagerError::Inactive(name.clone()));
+        };
+        match (ports, attached(&status).await) {
+            (Ports::Refuse, attached) => refuse(&status, &attached?)?,
+            (Ports::Leave, Ok(attached)) => remember(&status, &attached).await,
+            (Ports::Leave, Err(error)) => tracing::warn!("{error}"),
+        }
+        // If this command is killed, the next one continues from here.
+        status.complete = false;
+        if let Err(error) = status.write() {
+            tracing::warn!("{error}; ending the network {name} without a record of that");
+        }
+        Ok(self.undo(&tools, &mut status, &mut statuses, UndoReason::End).await)
+    }
+
+    /// Undoes the networks whose start or end was killed or failed, and removes the status files of
+    /// network namespaces that are gone. Returns each network that it worked on, with the steps
+    /// that are left.
+    pub(super) async fn collect(
+        &self,
+        tools: &LockedTools,
+        statuses: &mut Statuses,
+    ) -> Result<Vec<UndoFailures>, ManagerError> {
+        statuses.damaged().iter().for_each(|damaged| tracing::warn!("{}", damaged.error));
+        let garbage = statuses.take_garbage();
+        for status in garbage.gone {
+            tracing::info!("the network namespace of the network {} is gone", status.name);
+            if let Err(error) = status.remove() {
+                tracing::warn!("{error}");
+            }
+        }
+        let mut collected = Vec::new();
+        for mut status in garbage.incomplete {
+            tracing::info!("undoing the network {}, which is incomplete", status.name);
+            let failed = self.undo(tools, &mut status, statuses, UndoReason::End).await;
+            collected.push(UndoFailures { name: status.name.clone(), failed });
+            if !status.is_undone() {
+                statuses.put(status);
+            }
+        }
+        if let Err(error) = status::sweep(&self.dir()) {
+            tracing::warn!("{error}");
+        }
+        Ok(collected)
+    }
+
+    /// Undoes a network's steps in an order that cuts the guests off first. Continues after
+    /// failures and returns them. The status file keeps the steps that failed.
+    pub(super) async fn undo(
+        &self,
+        tools: &LockedTools,
+        status: &mut NetworkStatus,
+        statuses: &mut Statuses,
+        undoing: UndoReason,
+    ) -> Vec<String> {
+        let mut failures = Vec::new();
+        if status.dnsmasq {
+            let (files, record) = (Files::in_dir(&status.dir), status.served.as_ref());
+            let failed = Dnsmasq::stop(record, &files, Leases::Remove).await;
+            // A file that stays is reported when the directory is removed.
+            let ended = failed.iter().all(|error| matches!(error, DnsmasqError::File { .. }));
+            if ended {
+                (status.dnsmasq, status.served) = (false, None);
+            } else {
+                failures.extend(failed.iter().map(ToString::to_string));
+            }
+        }
+        // Remove the links before the rules: without the bridge the guests reach nothing, whatever
+        // the rules allow.
+        failures.extend(unlink(status).await);
+        let remove = status.rules();
+        if let Some(backend) = remove.last().map(|recorded| recorded.backend()) {
+            let others = statuses.in_nft(Some(&status.name));
+            let transaction = Transaction { remove: &remove, add: &[], others };
+            match transact(tools, backend, &transaction).await {
+                Ok(_) => {
+                    status.firewall = None;
+                    status.replaced.clear();
+                }
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
+        match zone::undo(&self.settings.system_bus, status).await {
+            Ok(()) => status.zone = None,
+            Err(error) => failures.push(error.to_string()),
+        }
+        failures.extend(self.restore(status, statuses, undoing).await);
+        let kept = if status.is_undone() {
+            status.remove()
+        } else {
+            status.complete = false;
+            status.write()
+        };
+        failures.extend(kept.err().map(|error| error.to_string()));
+        failures
+    }
+}
+
+/// Returns the ports of a network's bridge. If another program made a bridge with the same name,
+/// the end does not touch it or its ports.
+async fn attached(status: &NetworkStatus) -> Result<Vec<Link>, ManagerError> {
+    let own = |undo: &Undo| match undo {
+        Undo::Link { name, index } if *name == status.bridge => Some(*index),
+        _ => None,
+    };
+    let Some(bridge) = status.links.iter().find_map(own) else { return Ok(Vec::new()) };
+    let mut links = Netlink::open()?.links().await?;
+    links.retain(|link| link.master == Some(bridge));
+    Ok(links)
+}
+
+/// Refuses the end of a network whose bridge has ports.
+fn refuse(status: &NetworkStatus, attached: &[Link]) -> Result<(), ManagerError> {
+    let named = |link: &Link| match GuestTap::of(link).and_then(|tap| tap.home.launch) {
+        Some(launch) => format!("{} (the launch {launch})", link.name),
+        None => link.name.clone(),
+    };
+    let ports: Vec<String> = attached.iter().map(named).collect();
+    if ports.is_empty() {
+        return Ok(());
+    }
+    Err(ManagerError::Attached { name: status.name.clone(), ports })
+}
+
+/// Records this network in the alias of taps without one, such as those of QEMU's bridge helper, so
+/// that the next start puts them back on the bridge.
+async fn remember(status: &NetworkStatus, attached: &[Link]) {
+    let home = TapHome {
+        launch: None,
+        bridge: status.bridge.clone(),
+        network: Some(status.name.to_string()),
+        once: true,
+    };
+    let is_strange = |link: &&Link| link.kind.as_deref() == Some("tun") && link.alias.is_none();
+    for link in attached.iter().filter(is_strange) {
+        let Ok(name) = link.name.parse() else { continue };
+        let recorded = async { Netlink::open()?.set_home(&name, &home).await };
+        if let Err(error) = recorded.await {
+            tracing::warn!("{error}; the next start leaves {name} on no bridge");
+        }
+    }
+}
+
+/// Removes a network's routes, addresses and links. Returns the failures.
+async fn unlink(status: &mut NetworkStatus) -> Vec<String> {
+    let netlink = match Netlink::open() {
+        Ok(netlink) => netlink,
+        Err(_) if status.links.is_empty() => return Vec::new(),
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut failures = Vec::new();
+    // A route that could not be removed may be gone with its link, which the second round finds.
+    for _ in 0..2 {
+        failures.clear();
+        for undo in std::mem::take(&mut status.links).into_iter().rev() {
+            if let Err(error) = netlink.undo(&undo).await {
+                failures.push(error.to_string());
+                status.links.insert(0, undo);
+            }
+        }
+    }
+    failures
+}

@@ -1,0 +1,242 @@
+//! The errors of starting, ending and reloading networks.
+//!
+//! A message names the network and the fix, but no command-line option and no environment
+//! variable: the command line adds those. [`ManagerError::is_callers`] separates mistakes of
+//! the caller from failures of the host.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::config::ConfigError;
+use super::zone::ZoneError;
+use crate::firewall::rules::NetworkRulesError;
+use crate::firewall::{ApplyError, FirewalldError, NoUsableBackend, OwnRulesError, ToolError};
+use crate::network::dnsmasq::DnsmasqError;
+use crate::network::{CheckError, NetworkName, StoreError};
+use crate::sys::netlink::sysctl::SysctlError;
+use crate::sys::netlink::{Conflict, LinkError};
+use crate::sys::state_file::{LockTimeout, StateFileError};
+use crate::sys::tap::TapError;
+use crate::types::InterfaceName;
+use crate::types::facts::Problem;
+
+/// Why a network could not be started, ended or reloaded. After a failed start the host is as
+/// before.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    /// The definition of the network cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state directory cannot be used.
+    #[error("cannot use {} for running networks: {source}; run netlaunch as root, or use a state directory that this user can write", dir.display())]
+    State {
+        /// The directory.
+        dir: PathBuf,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// Another command held the lock for too long.
+    #[error(transparent)]
+    Locked(LockTimeout),
+    /// This network namespace cannot be identified.
+    #[error("cannot identify this network namespace: {0}; mount /proc")]
+    UnknownNamespace(#[source] io::Error),
+    /// A status file cannot be read or written.
+    #[error(transparent)]
+    StatusFile(#[from] StateFileError),
+    /// The network runs already.
+    #[error("the network {0} runs already; end it first with netlaunch network destroy {0}")]
+    Active(NetworkName),
+    /// The bridge of the network is not known, for example because an ordinary user cannot read the
+    /// status file.
+    #[error(
+        "the bridge of the network {name} is not known: {source}; or name the bridge instead of the network"
+    )]
+    BridgeUnknown {
+        /// The network.
+        name: NetworkName,
+        /// Why its status file cannot be read.
+        source: StateFileError,
+    },
+    /// The network does not run.
+    #[error("the network {0} does not run; start it with netlaunch network start {0}")]
+    Inactive(NetworkName),
+    /// The bridge of the network has ports.
+    #[error(
+        "the bridge of the network {name} has ports, which would then be on no bridge: {}; end their guests or remove the ports from the bridge first", .ports.join(", ")
+    )]
+    Attached {
+        /// The network.
+        name: NetworkName,
+        /// The ports, with the names of their launches.
+        ports: Vec<String>,
+    },
+    /// The network was started in another network namespace.
+    #[error(
+        "the network {name} was started in another network namespace, to which its bridge and rules belong; enter that namespace with {entry}, or remove the network's state directory if the namespace is gone"
+    )]
+    OtherNamespace {
+        /// The network.
+        name: NetworkName,
+        /// The command that enters it.
+        entry: String,
+    },
+    /// The dnsmasq of the network may run in a PID namespace that this process cannot see.
+    #[error(
+        "the network {0} has a dnsmasq in another PID namespace, which a command in this one cannot end; run the command in that PID namespace, or in the host's, which has all processes"
+    )]
+    OutOfReach(NetworkName),
+    /// Parts of an earlier start are left.
+    #[error("the network {name} has parts of an earlier start that cannot be removed: {}", failed.join("; "))]
+    UndoFailures {
+        /// The network.
+        name: NetworkName,
+        /// The failures, one sentence each.
+        failed: Vec<String>,
+    },
+    /// The network conflicts with a running network.
+    #[error("the network {name} conflicts with a running network: {what}")]
+    Beside {
+        /// The network.
+        name: NetworkName,
+        /// The conflict.
+        what: CheckError,
+    },
+    /// An interface with the name of its bridge exists already.
+    #[error(
+        "the network {name} needs an interface {bridge}, and the host has one already; remove that interface, or give the network another bridge name"
+    )]
+    Bridge {
+        /// The network.
+        name: NetworkName,
+        /// The bridge.
+        bridge: InterfaceName,
+    },
+    /// While it runs, another interface got its bridge's name.
+    #[error(
+        "the network {name} has lost its bridge {bridge}, and another interface has that name; remove that interface with 'ip link delete {bridge}', then run netlaunch firewall reload"
+    )]
+    Replaced {
+        /// The network.
+        name: NetworkName,
+        /// The bridge.
+        bridge: InterfaceName,
+    },
+    /// While it runs, its bridge got another name.
+    #[error(
+        "the bridge {bridge} of the network {name} has the name {now} now; turn the bridge off and rename it with 'ip link set {now} down' and 'ip link set {now} name {bridge}', then run netlaunch firewall reload"
+    )]
+    Renamed {
+        /// The network.
+        name: NetworkName,
+        /// The bridge.
+        bridge: InterfaceName,
+        /// The current name of the bridge.
+        now: String,
+    },
+    /// The subnet of the network is in use.
+    #[error("the network {name} needs {subnet}, but {conflict}; give the network another subnet")]
+    Subnet {
+        /// The network.
+        name: NetworkName,
+        /// The subnet.
+        subnet: ipnet::IpNet,
+        /// The conflict.
+        conflict: Conflict,
+    },
+    /// The bridge of the network cannot be put into a firewalld zone.
+    #[error(transparent)]
+    Zone(#[from] ZoneError),
+    /// The dnsmasq program is missing.
+    #[error("the network needs dnsmasq: {}; {}", .0.why, .0.fix)]
+    NoDnsmasq(Problem),
+    /// The definition cannot be carried out.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The network has IPv6, and IPv6 is off on the host.
+    #[error(
+        "the network {name} needs {subnet}, and the host has no IPv6 (net.ipv6.conf.all.disable_ipv6 is not 0); turn it on, or give the network IPv4 only"
+    )]
+    NoIpv6 {
+        /// The network.
+        name: NetworkName,
+        /// The IPv6 subnet of the network.
+        subnet: ipnet::IpNet,
+    },
+    /// No firewall backend accepted the rules.
+    #[error(transparent)]
+    NoBackend(#[from] NoUsableBackend<ToolError>),
+    /// The name of an interface cannot be written in a rule.
+    #[error(transparent)]
+    Rules(#[from] NetworkRulesError),
+    /// The firewall tool failed.
+    #[error(transparent)]
+    Firewall(#[from] ApplyError),
+    /// The current rules cannot be read.
+    #[error(transparent)]
+    OwnRules(#[from] OwnRulesError),
+    /// A link, an address or a route could not be read or changed.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A kernel setting could not be read or written.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// The checksum offload of the bridge could not be changed.
+    #[error(transparent)]
+    Checksums(#[from] TapError),
+    /// dnsmasq did not start or did not end.
+    #[error(transparent)]
+    Dnsmasq(#[from] DnsmasqError),
+}
+
+impl From<FirewalldError> for ManagerError {
+    fn from(error: FirewalldError) -> Self {
+        ManagerError::Zone(error.into())
+    }
+}
+
+impl ManagerError {
+    /// Returns whether the caller's input caused the error, and not the host.
+    pub fn is_callers(&self) -> bool {
+        match self {
+            ManagerError::Store(error) => error.is_callers(),
+            ManagerError::Active(_)
+            | ManagerError::Inactive(_)
+            | ManagerError::Attached { .. }
+            | ManagerError::OtherNamespace { .. }
+            | ManagerError::OutOfReach(_) => true,
+            ManagerError::State { .. }
+            | ManagerError::Locked(_)
+            | ManagerError::UnknownNamespace(_)
+            | ManagerError::StatusFile(_)
+            | ManagerError::BridgeUnknown { .. }
+            | ManagerError::UndoFailures { .. }
+            | ManagerError::Beside { .. }
+            | ManagerError::Bridge { .. }
+            | ManagerError::Replaced { .. }
+            | ManagerError::Renamed { .. }
+            | ManagerError::Subnet { .. }
+            | ManagerError::Zone(_)
+            | ManagerError::NoDnsmasq(_)
+            | ManagerError::Config(_)
+            | ManagerError::NoIpv6 { .. }
+            | ManagerError::NoBackend(_)
+            | ManagerError::Rules(_)
+            | ManagerError::Firewall(_)
+            | ManagerError::OwnRules(_)
+            | ManagerError::Link(_)
+            | ManagerError::Sysctl(_)
+            | ManagerError::Checksums(_)
+            | ManagerError::Dnsmasq(_) => false,
+        }
+    }
+
+    /// Returns whether the firewall tools failed and the old rules are known to be in place.
+    pub(super) fn left_as_before(&self) -> bool {
+        match self {
+            ManagerError::NoBackend(_) => true,
+            ManagerError::Firewall(error) => matches!(error, ApplyError::Tool(_)),
+            _ => false,
+        }
+    }
+}
