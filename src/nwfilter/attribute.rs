@@ -1,9 +1,9 @@
-//! The attributes of protocol elements, by name, and which of them belong together.
+//! The attributes of protocol elements, and the dependencies between them.
 
 /// Makes the enum and its names from one list.
 macro_rules! attributes {
     ($($variant:ident $name:literal,)*) => {
-        /// An attribute of a protocol element (`match` aside, which is the element's own).
+        /// An attribute of a protocol element, except `match`, which every element has.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[allow(missing_docs, reason = "each is the attribute that has its name")]
         pub enum Attribute {
@@ -11,7 +11,7 @@ macro_rules! attributes {
         }
 
         impl Attribute {
-            /// Its name in the document.
+            /// Returns the attribute's name in the document.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Attribute::$variant => $name,)*
@@ -87,7 +87,7 @@ attributes! {
 
 use Attribute as A;
 
-/// Attributes that mean nothing without another one: what it is, and what it needs.
+/// Attributes that have no meaning without another one: the attribute, and the one that it needs.
 pub(super) const NEEDS: [(Attribute, Attribute); 25] = [
     (A::SrcMacMask, A::SrcMacAddr),
     (A::DstMacMask, A::DstMacAddr),
@@ -116,7 +116,7 @@ pub(super) const NEEDS: [(Attribute, Attribute); 25] = [
     (A::Code, A::Type),
 ];
 
-/// Attributes that are the two ends of a range: the first must not be above the second.
+/// The attributes of ranges: the first and the last value; the first must not be above the last.
 pub(super) const RANGES: [(Attribute, Attribute); 14] = [
     (A::SrcIpFrom, A::SrcIpTo),
     (A::DstIpFrom, A::DstIpTo),

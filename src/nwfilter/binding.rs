@@ -1,66 +1,67 @@
-//! Bindings: which filter a port of the host has, as libvirt's filterbinding XML says it.
+//! Bindings, which assign a filter to a port of the host, in the form of libvirt's filterbinding
+//! XML.
 
-use super::model::{FilterRef, Parameter};
+use super::model::FilterRef;
 use super::value::FilterName;
 use super::variable::Variables;
 use super::{write, xml};
 use crate::types::checked_text::checked_text;
-use crate::types::{InterfaceName, Mac, Uuid};
-use crate::xml::{Mistake, Tag, Take, XmlError, read};
+use crate::types::{InterfaceName, Mac, Parameter, Uuid};
+use crate::xml::{ElementReader, Tag, XmlError, XmlErrorKind, read};
 
-/// A filter on a port.
+/// The assignment of a filter to a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
-    /// The guest that has the port. libvirt's schema wants one; netlaunch does without.
+    /// The guest of the port. libvirt's schema requires it; netlaunch does not.
     pub owner: Option<Owner>,
     /// The port: a tap or veth interface of the host.
     pub port: InterfaceName,
-    /// The hardware address of the guest's card.
+    /// The hardware address of the guest's network card.
     pub mac: Mac,
     /// The filter.
     pub filter: FilterName,
-    /// Values for its variables, in the document's order; a name that comes several times is a
-    /// list.
+    /// Values for the filter's variables, in the document's order; a name that occurs several times
+    /// is a list.
     pub parameters: Vec<Parameter>,
 }
 
 /// A guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// What it is called.
+    /// The name.
     pub name: OwnerName,
-    /// What it is known by; `None` where the document does not say.
+    /// The identifier; `None` if the document does not have one.
     pub uuid: Option<Uuid>,
 }
 
-/// The text is not what a guest is called.
+/// The text is not a guest's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OwnerError {
-    /// It is empty, too long, or not printable.
+    /// The name is empty, too long, or has control characters.
     #[error("{0:?} cannot name a guest: use 1 to 256 bytes without control characters")]
     Name(String),
 }
 
 checked_text!(
-    /// What the owner of a port is called.
+    /// The name of the owner of a port.
     OwnerName, OwnerError::Name, |text| {
         (1..=256).contains(&text.len()) && !text.contains(char::is_control)
     }
 );
 
 impl Binding {
-    /// Reads a document.
+    /// Parses a document.
     ///
     /// # Errors
-    /// The first [`XmlError`].
+    /// Returns the first [`XmlError`].
     pub fn parse(bytes: &[u8]) -> Result<Binding, XmlError> {
         let root = read(bytes)?;
-        let mut take = Take::root(&root, "filterbinding")?;
+        let mut take = ElementReader::root(&root, "filterbinding")?;
         let owner = take.child("owner")?.map(|element| element.take(owner)).transpose()?;
         let port = take.child("portdev")?.ok_or_else(|| take.missing_child("portdev"))?;
         let port = port.take(|take| take.required("name"))?;
         if let Some(link) = take.child("linkdev")? {
-            let what = Mistake::Unsupported {
+            let what = XmlErrorKind::Unsupported {
                 what: "<linkdev>, a port without a bridge,".to_owned(),
                 fix: "remove it, and attach the port to a bridge",
             };
@@ -74,7 +75,7 @@ impl Binding {
         Ok(Binding { owner, port, mac, filter, parameters })
     }
 
-    /// The binding as a document, with a newline at its end.
+    /// Returns the binding as a document, with a newline at its end.
     pub fn to_xml(&self) -> String {
         let owner = self.owner.as_ref().map(|owner| {
             let uuid = owner.uuid.map(|uuid| Tag::text("uuid", uuid));
@@ -92,11 +93,11 @@ impl Binding {
             .to_string()
     }
 
-    /// The values of the filter's variables: the parameters, and the card's address as `MAC` unless
-    /// that is one of them.
+    /// Returns the values of the filter's variables: the parameters, and the card's address as
+    /// `MAC` unless the parameters set `MAC`.
     pub fn variables(&self) -> Variables {
         let mut variables: Variables = self.parameters.iter().cloned().collect();
-        // The text of an address is a value, and `MAC` is a name.
+        // Both parses always succeed: an address is a valid value, and `MAC` is a valid name.
         if let (Ok(name), Ok(value)) = ("MAC".parse(), self.mac.to_string().parse()) {
             variables.set_default(name, value);
         }
@@ -104,10 +105,10 @@ impl Binding {
     }
 }
 
-fn owner(take: &mut Take<'_>) -> Result<Owner, XmlError> {
+fn owner(take: &mut ElementReader<'_>) -> Result<Owner, XmlError> {
     let name = take.child("name")?.ok_or_else(|| take.missing_child("name"))?;
-    let name = name.take(Take::text_value)?;
-    let uuid = take.child("uuid")?.map(|uuid| uuid.take(Take::text_value)).transpose()?;
+    let name = name.take(ElementReader::text_value)?;
+    let uuid = take.child("uuid")?.map(|uuid| uuid.take(ElementReader::text_value)).transpose()?;
     Ok(Owner { name, uuid })
 }
 
@@ -189,7 +190,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
         #[test]
-        fn a_written_binding_is_read_as_it_was(binding in generate::binding()) {
+        fn a_written_binding_is_read_back_unchanged(binding in generate::binding()) {
             let written = binding.to_xml();
             prop_assert_eq!(Binding::parse(written.as_bytes()), Ok(binding), "{}", &written);
         }
@@ -199,8 +200,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4))]
 
         #[test]
-        fn libvirts_schema_accepts_what_is_written(
-            // The schema wants an owner.
+        fn libvirts_schema_accepts_written_filters(
+            // The schema requires an owner.
             bindings in prop::collection::vec(
                 generate::binding().prop_filter("an owner", |binding| binding.owner.is_some()),
                 10,

@@ -1,39 +1,39 @@
-//! Whether the attributes of a protocol element go together.
+//! Checks whether the attributes of a protocol element fit together.
 //!
-//! Everything here would be ignored by the firewall's tools, or by libvirt, so that a rule would
-//! match more frames than its words say: a mask without an address, the end of a range without its
-//! start, an ipset without what is looked up in it.
+//! The firewall's tools or libvirt would ignore each attribute that is refused here, so that a rule
+//! would match more frames than the user wrote: a mask without an address, the end of a range
+//! without its start, an ipset without the sides to look up.
 
 use super::attribute::{Attribute, NEEDS, RANGES};
 use super::value::Literal;
 
-/// Attributes that do not go together.
+/// Attributes that do not fit together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    /// One means nothing without another.
+    /// An attribute has no meaning without another one.
     #[error("{} means nothing without {}: add it, or remove {}", one.name(), other.name(), one.name())]
     Alone {
-        /// The one that is there.
+        /// The present attribute.
         one: Attribute,
-        /// The one that is not.
+        /// The missing attribute.
         other: Attribute,
     },
-    /// A range runs backwards.
+    /// The first value of a range is above the last.
     #[error("the range from {first} ({}) to {last} ({}) runs backwards: exchange them", start.name(), end.name())]
     Backwards {
-        /// Where the first is.
+        /// The attribute of the first value.
         start: Attribute,
-        /// Where the last is.
+        /// The attribute of the last value.
         end: Attribute,
-        /// The first.
+        /// The first value.
         first: Literal,
-        /// The last.
+        /// The last value.
         last: Literal,
     },
 }
 
 impl CheckError {
-    /// The attribute to show.
+    /// Returns the attribute to which the error applies.
     pub fn attribute(&self) -> Attribute {
         match self {
             CheckError::Alone { one, .. } => *one,
@@ -42,10 +42,10 @@ impl CheckError {
     }
 }
 
-/// Checks attributes; `None` stands for a value that is not known yet.
+/// Checks attributes; `None` means that a value is not known yet.
 ///
 /// # Errors
-/// The first [`CheckError`].
+/// Returns the first [`CheckError`].
 pub(super) fn check(attributes: &[(Attribute, Option<&Literal>)]) -> Result<(), CheckError> {
     let find = |name| attributes.iter().find(|(attribute, _)| *attribute == name);
     for (one, other) in NEEDS {
@@ -65,7 +65,7 @@ pub(super) fn check(attributes: &[(Attribute, Option<&Literal>)]) -> Result<(), 
     Ok(())
 }
 
-/// Where a value stands among those of its kind. Only addresses and numbers are in ranges.
+/// Returns a number that orders the values of one kind. Only addresses and numbers occur in ranges.
 fn order(literal: &Literal) -> u128 {
     match literal {
         Literal::Number { value, .. } => u128::from(*value),

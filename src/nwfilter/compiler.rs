@@ -1,8 +1,10 @@
-//! The rules of many ports, which mostly share their filter: what is the same is made once.
+//! Compiles the rules of many ports, and compiles equal rules only once, since many ports share a
+//! filter.
 //!
-//! Two ports have the same rules when they have the same filter and the same values for those
-//! variables that a rule can see: of the filter itself, or of one that it reaches by references.
-//! What else a binding gives, its MAC address for one, makes no difference then.
+//! Two ports have the same rules if they have the same filter and the same values of the variables
+//! that a rule can see: those that the filter's own rules use, or the rules of a filter that it
+//! reaches by references. Other parts of a binding, such as the MAC address, then make no
+//! difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,23 +14,23 @@ use super::model::{Element, Filter};
 use super::tree::{DHCP_CLIENT, Filters, TreeError, flatten, reachable};
 use super::value::{FilterName, VariableName};
 use super::variable::Variables;
-use crate::rules::port::PortRules;
+use crate::firewall::rules::port::PortRules;
 
-/// Why a filter makes no rules for a port.
+/// The reason why a filter cannot be compiled for a port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RulesError {
-    /// Its references and variables.
+    /// The references or variables have an error.
     #[error(transparent)]
     Tree(Box<TreeError>),
-    /// A rule that makes no sense.
+    /// A rule has an error.
     #[error(transparent)]
     Compile(#[from] CompileError),
 }
 
-/// What a filter means for a port, and what the user should know about it.
+/// The compiled rules of a filter for a port, and the warnings about them.
 pub type Compiled = (Arc<PortRules>, Vec<Warning>);
 
-/// Makes rules of these filters, and remembers them.
+/// Compiles the rules of these filters, and keeps the results.
 #[derive(Debug)]
 pub struct Compiler<'a> {
     filters: &'a Filters,
@@ -38,20 +40,21 @@ pub struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    /// One that has made nothing yet.
+    /// Returns a compiler without results.
     pub fn new(filters: &'a Filters) -> Self {
         Compiler { filters, seen: BTreeMap::new(), done: BTreeMap::new() }
     }
 
-    /// The filter of that name.
+    /// Returns the filter of that name.
     pub fn filter(&self, name: &FilterName) -> Option<&'a Filter> {
         self.filters.get(name)
     }
 
-    /// What a filter, one of those of [`Compiler::new`], means with these variables.
+    /// Returns the rules of a filter, which must be one of those of [`Compiler::new`], with these
+    /// variables.
     ///
     /// # Errors
-    /// [`RulesError`].
+    /// Returns [`RulesError`] if the filter cannot be compiled.
     pub fn rules(
         &mut self,
         filter: &Filter,
@@ -72,7 +75,7 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// The variables that the rules of a filter and of all it reaches name.
+/// Returns the variables that the rules of a filter and of all filters that it reaches use.
 fn visible(filter: &Filter, filters: &Filters) -> BTreeSet<VariableName> {
     let names = reachable(&filter.name, filters);
     names
@@ -107,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_rule_sees_makes_no_difference() {
+    fn bindings_that_differ_in_unused_variables_share_rules() {
         let filters = filters(&[
             "<filter name='a'><filterref filter='b'/></filter>",
             "<filter name='b'><rule action='drop' direction='out'><ip srcipaddr='$IP'/></rule></filter>",
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_compiling_alone_says() {
+    fn the_cache_returns_the_rules_and_errors_of_the_compiler() {
         let filters = filters(&[
             "<filter name='a'><rule action='drop' direction='out'><ip srcipaddr='$IP'/></rule></filter>",
             "<filter name='b'><rule action='drop' direction='inout'><icmp type='8'/></rule></filter>",

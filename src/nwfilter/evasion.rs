@@ -1,15 +1,16 @@
-//! Ways around a filter: frames that carry what the filter stops, in a form that it lets through.
+//! Finds evasions of a filter: frames with forbidden contents in a form that the filter accepts.
 //!
-//! A rule about IPv4, IPv6 or ARP applies to plain frames. If other frames end in an accept, a guest
-//! puts the forged packet behind a VLAN tag or into another protocol, and hosts read it there. This
-//! is a property of all rules together, so it is found by trying: the judge of
-//! [`super::explain`] gets a forged packet plain and in each encapsulation. The names of filters play
-//! no part. Frames have the guest's addresses and those that the rules name. Forged addresses are those
-//! for documentation, so a filter that allows exactly those is misjudged.
+//! A rule about IPv4, IPv6 or ARP applies to plain frames. If a filter accepts other frames, a
+//! guest can put the forged packet behind a VLAN tag or into another protocol, and hosts read it
+//! there. This depends on all rules together, so it is found by trial: the judge of
+//! [`super::explain`] gets a forged packet plain and in each encapsulation. The names of filters do
+//! not matter. The frames have the guest's addresses and those that the rules name. Forged
+//! addresses are documentation addresses, so the result is wrong for a filter that allows exactly
+//! these.
 //!
-//! Besides, a filter that ties the guest to its addresses may still let it speak as a DHCP server or
-//! a router, or take a server's leases under other clients' names. libvirt's filters do, so that is
-//! said by `check` alone.
+//! A filter that restricts the guest to its addresses may still allow it to act as a DHCP server or
+//! a router, or to take a server's leases under other clients' names. libvirt's filters do, so only
+//! `check` reports this.
 
 mod named;
 mod probe;
@@ -17,25 +18,25 @@ mod probe;
 use std::fmt::{self, Display, Formatter};
 use std::net::Ipv4Addr;
 
-use super::explain::{Judge, Verdict, Way};
-use crate::rules::port::PortRules;
+use super::explain::{EvalPath, Judge, Verdict};
+use crate::firewall::rules::port::PortRules;
 use crate::types::Mac;
 use named::Named;
 use probe::{Encapsulation, Inner, Probe};
 
-/// A way around a filter.
+/// An evasion of a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Evasion {
     /// Frames in other forms pass.
     Encapsulated {
-        /// What plain frames cannot do.
+        /// The kinds of plain frames that the filter stops.
         stopped: Vec<&'static str>,
         /// The forms that pass.
         by: Vec<&'static str>,
     },
-    /// The guest can be a server of these kinds.
+    /// The guest can act as a server of these kinds.
     Serves(Vec<&'static str>),
-    /// The guest can ask for leases in the name of other clients.
+    /// The guest can request leases in the name of other clients.
     DhcpClients,
 }
 
@@ -44,13 +45,13 @@ impl Display for Evasion {
         match self {
             Evasion::Encapsulated { stopped, by } => write!(
                 f,
-                "it stops {} in plain frames alone: with {}, frames with forged packets pass, and hosts read those; add the filter no-other-l2-traffic behind rules that accept what the guest may send, or use clean-traffic",
+                "it stops {} only in plain frames: with {}, frames with forged packets pass, and hosts read these packets; add the filter no-other-l2-traffic behind rules that accept what the guest may send, or use clean-traffic",
                 stopped.join(", "),
                 by.join(", ")
             ),
             Evasion::Serves(kinds) => write!(
                 f,
-                "the guest can pose as {}; add the filter netlaunch-no-rogue-server, or use clean-traffic-strict",
+                "the guest can act as {}; add the filter netlaunch-no-rogue-server, or use clean-traffic-strict",
                 kinds.join(", ")
             ),
             Evasion::DhcpClients => write!(
@@ -61,8 +62,8 @@ impl Display for Evasion {
     }
 }
 
-/// The ways around the rules of a guest with these addresses, and without one if it is not known.
-/// Addresses and VLANs that the rules name are tried, too.
+/// Returns the evasions of the rules of a guest with these addresses; `address` is `None` if it is
+/// not known. Addresses and VLANs that the rules name are tried as well.
 pub fn evasions(rules: &PortRules, mac: Mac, address: Option<Ipv4Addr>) -> Vec<Evasion> {
     let named = Named::of(rules);
     let guest = Probe::new(mac.octets(), address);
@@ -70,17 +71,17 @@ pub fn evasions(rules: &PortRules, mac: Mac, address: Option<Ipv4Addr>) -> Vec<E
     let by_v6: Vec<Probe> = named.v6.iter().map(|address| guest.with_v6(*address)).collect();
     let guests: Vec<Probe> = [guest].into_iter().chain(by_v4).chain(by_v6).collect();
     let verdict = |bytes: &[u8]| {
-        let judged = Judge::new(rules).judge(Way::Out, bytes, bytes.len());
+        let judged = Judge::new(rules).judge(EvalPath::Out, bytes, bytes.len());
         judged.map_or(Verdict::Undecided, |explained| explained.verdict)
     };
     let stops = |bytes: &[u8]| verdict(bytes).stops();
     let passes = |bytes: &[u8]| verdict(bytes) == Verdict::Pass;
-    // A filter that stops the honest frame, too, does not tell the two apart.
+    // If a filter also stops the honest frame, the trial proves nothing.
     let of = |all: fn(&Probe) -> Vec<(&'static str, Inner)>| {
-        let told_apart = |guest: &Probe, inner: &Inner| {
+        let is_distinguished = |guest: &Probe, inner: &Inner| {
             stops(&inner.plain()) && !stops(&guest.honest(inner).plain())
         };
-        some(&guests, all, &told_apart)
+        some(&guests, all, &is_distinguished)
     };
     let identity = of(Probe::forged);
     let stopped = [identity.clone(), of(Probe::served), of(Probe::clients)].concat();
@@ -114,7 +115,8 @@ pub fn evasions(rules: &PortRules, mac: Mac, address: Option<Ipv4Addr>) -> Vec<E
     found
 }
 
-/// The names of frames that any of the guests can be found with, each once, in their order.
+/// Returns the names of the frames that any of the guests can send, without duplicates, in their
+/// order.
 fn some(
     guests: &[Probe],
     all: fn(&Probe) -> Vec<(&'static str, Inner)>,

@@ -1,19 +1,20 @@
-//! Values that are several words: TCP flags, states of connections, what is looked up in an ipset.
+//! Values that consist of several words: TCP flags, states of connections, the sides that are
+//! looked up in an ipset.
 
 use std::fmt;
 
-/// TCP flags: those that are looked at, and those of them that must be set.
+/// TCP flags: those that are compared, and those of them that must be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TcpFlags {
-    /// The bits that are looked at, as in the TCP header (RFC 9293, 3.1).
+    /// The bits that are compared, as in the TCP header (RFC 9293, 3.1).
     pub mask: u8,
-    /// The bits that must be set; libvirt's format lets there be others than in the mask.
+    /// The bits that must be set. libvirt's format also allows bits that are not in the mask.
     pub flags: u8,
 }
 
 const TCP_FLAGS: [(u8, &str); 6] =
     [(0x01, "FIN"), (0x02, "SYN"), (0x04, "RST"), (0x08, "PSH"), (0x10, "ACK"), (0x20, "URG")];
-/// What `ALL` is.
+/// The bits of `ALL`.
 const ALL_TCP_FLAGS: u8 = 0x3f;
 
 impl TcpFlags {
@@ -49,22 +50,22 @@ impl fmt::Display for TcpFlags {
     }
 }
 
-/// States of connections, as the kernel tracks them. None of them is `NONE`: the rule is about
-/// packets, and no connection is tracked for it.
+/// States of connections, as the kernel tracks them. If no state is set, the value is `NONE`: the
+/// rule tests single packets, without connection tracking.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct States {
     /// The packet is the first of its connection.
     pub new: bool,
-    /// It is of a connection with packets both ways.
+    /// The packet belongs to a connection with packets in both directions.
     pub established: bool,
-    /// It is the first of a connection that another one announced, or an error of one.
+    /// The packet is the first of a connection that another one announced, or an error about one.
     pub related: bool,
-    /// It is of no connection and cannot start one.
+    /// The packet belongs to no connection and cannot start one.
     pub invalid: bool,
 }
 
 impl States {
-    /// Whether this is `NONE`.
+    /// Returns whether this is `NONE`.
     pub fn is_none(self) -> bool {
         self == States::default()
     }
@@ -101,17 +102,17 @@ impl fmt::Display for States {
     }
 }
 
-/// Whose address or port is looked up in an ipset.
+/// The side of a packet that is looked up in an ipset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SetDirection {
-    /// The source's.
+    /// The source.
     Src,
-    /// The destination's.
+    /// The destination.
     Dst,
 }
 
 impl SetDirection {
-    /// Its word.
+    /// Returns the side's name in the format.
     pub fn name(self) -> &'static str {
         match self {
             SetDirection::Src => "src",

@@ -1,4 +1,4 @@
-//! Filters and bindings of every shape, for tests.
+//! Generates filters and bindings of every shape for tests.
 
 use proptest::collection::vec;
 use proptest::option::{of, weighted};
@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::attribute::{NEEDS, RANGES};
 use super::*;
 use crate::types::{EthernetAddress, Uuid};
-use crate::xml::Place;
+use crate::xml::Position;
 
-/// Values of `T` from texts of a pattern.
+/// Generates values of `T` from texts of a pattern.
 fn text<T>(pattern: &'static str) -> impl Strategy<Value = T>
 where
     T: std::str::FromStr + std::fmt::Debug,
@@ -46,59 +46,60 @@ fn v6() -> impl Strategy<Value = std::net::Ipv6Addr> {
     })
 }
 
-/// A value of this kind. Numbers with names are as they are read.
-pub(super) fn literal(kind: Kind) -> BoxedStrategy<Literal> {
+/// Generates a value of this kind. Numbers with names have the form that the parser gives them.
+pub(super) fn literal(kind: ValueType) -> BoxedStrategy<Literal> {
     let one = match kind {
-        Kind::Mac => address().prop_map(Literal::Mac).boxed(),
-        Kind::MacMask => address().prop_map(Literal::MacMask).boxed(),
-        Kind::V4 => any::<u32>().prop_map(|ip| Literal::V4(ip.into())).boxed(),
-        Kind::V4Mask => (0u8..=32).prop_map(Literal::V4Mask).boxed(),
-        Kind::V6 => v6().prop_map(Literal::V6).boxed(),
-        Kind::V6Mask => (0u8..=128).prop_map(Literal::V6Mask).boxed(),
-        Kind::U6 => number(0, 63, true),
-        Kind::U8 => number(0, 255, true),
-        Kind::U12 => number(0, 4095, true),
-        Kind::U16 => number(0, 0xffff, true),
-        Kind::U32 => number(0, u32::MAX, true),
-        Kind::EtherType => prop_oneof![
+        ValueType::Mac => address().prop_map(Literal::Mac).boxed(),
+        ValueType::MacMask => address().prop_map(Literal::MacMask).boxed(),
+        ValueType::V4 => any::<u32>().prop_map(|ip| Literal::V4(ip.into())).boxed(),
+        ValueType::V4Mask => (0u8..=32).prop_map(Literal::V4Mask).boxed(),
+        ValueType::V6 => v6().prop_map(Literal::V6).boxed(),
+        ValueType::V6Mask => (0u8..=128).prop_map(Literal::V6Mask).boxed(),
+        ValueType::U6 => number(0, 63, true),
+        ValueType::U8 => number(0, 255, true),
+        ValueType::U12 => number(0, 4095, true),
+        ValueType::U16 => number(0, 0xffff, true),
+        ValueType::U32 => number(0, u32::MAX, true),
+        ValueType::EtherType => prop_oneof![
             number(0x600, 0xffff, true),
             prop::sample::select(vec![0x800, 0x806, 0x8035, 0x8100, 0x86dd])
                 .prop_map(|value| Literal::Number { value, hex: false })
         ]
         .boxed(),
-        Kind::IpProtocol => number(0, 255, true),
-        Kind::Opcode => prop_oneof![number(0, 10, false), number(0, 0xffff, false)].boxed(),
-        Kind::Boolean => any::<bool>().prop_map(Literal::Boolean).boxed(),
-        Kind::TcpFlags => (0u8..64, 0u8..64)
+        ValueType::IpProtocol => number(0, 255, true),
+        ValueType::Opcode => prop_oneof![number(0, 10, false), number(0, 0xffff, false)].boxed(),
+        ValueType::Boolean => any::<bool>().prop_map(Literal::Boolean).boxed(),
+        ValueType::TcpFlags => (0u8..64, 0u8..64)
             .prop_map(|(mask, flags)| Literal::TcpFlags(TcpFlags { mask, flags }))
             .boxed(),
-        Kind::State => any::<[bool; 4]>()
+        ValueType::State => any::<[bool; 4]>()
             .prop_map(|[new, established, related, invalid]| {
                 Literal::State(States { new, established, related, invalid })
             })
             .boxed(),
-        Kind::IpSet => text("[a-zA-Z0-9_.:+ -]{1,31}").prop_map(Literal::IpSet).boxed(),
-        Kind::IpSetFlags => {
+        ValueType::IpSet => text("[a-zA-Z0-9_.:+ -]{1,31}").prop_map(Literal::IpSet).boxed(),
+        ValueType::IpSetFlags => {
             vec(prop::sample::select(vec![SetDirection::Src, SetDirection::Dst]), 1..=6)
                 .prop_map(Literal::IpSetFlags)
                 .boxed()
         }
-        Kind::Comment => text("[^\\pC]{0,20}|.{0,60}").prop_map(Literal::Comment).boxed(),
+        ValueType::Comment => text("[^\\pC]{0,20}|.{0,60}").prop_map(Literal::Comment).boxed(),
     };
-    // What has a name is read by it, and is not hexadecimal then.
+    // The parser makes a number with a name decimal, so the value is written and read once.
     one.prop_map(move |literal| kind.read(&kind.write(&literal)).unwrap_or(literal)).boxed()
 }
 
-fn value(kind: Kind) -> BoxedStrategy<Value> {
+fn value(kind: ValueType) -> BoxedStrategy<Value> {
     let literal = literal(kind).prop_map(Value::Literal);
-    match kind.takes_variables() {
-        true => prop_oneof![3 => literal, 1 => variable().prop_map(Value::Variable)].boxed(),
-        false => literal.boxed(),
+    if kind.takes_variables() {
+        prop_oneof![3 => literal, 1 => variable().prop_map(Value::Variable)].boxed()
+    } else {
+        literal.boxed()
     }
 }
 
-/// Takes away what does not go together.
-fn settle(mut attributes: Vec<(Attribute, Value)>) -> Vec<(Attribute, Value)> {
+/// Removes attributes that contradict each other.
+fn without_contradictions(mut attributes: Vec<(Attribute, Value)>) -> Vec<(Attribute, Value)> {
     let has = |all: &[(Attribute, Value)], name| all.iter().any(|(other, _)| *other == name);
     loop {
         let alone =
@@ -137,7 +138,7 @@ pub(super) fn element() -> impl Strategy<Value = Element> {
         (fields, any::<bool>()).prop_map(move |(fields, negated)| Element {
             protocol,
             negated,
-            attributes: settle(fields.into_iter().flatten().collect()),
+            attributes: without_contradictions(fields.into_iter().flatten().collect()),
         })
     })
 }
@@ -152,7 +153,7 @@ pub(super) fn rule() -> impl Strategy<Value = Rule> {
             priority,
             statematch,
             element,
-            place: Place::START,
+            place: Position::START,
         },
     )
 }
@@ -165,7 +166,7 @@ fn filter_name() -> impl Strategy<Value = FilterName> {
     text("[A-Za-z_][A-Za-z0-9._-]{0,12}")
 }
 
-/// A filter that can be written and read.
+/// Generates a filter that can be written and read.
 pub(super) fn filter() -> impl Strategy<Value = Filter> {
     let chain = text("root|(mac|vlan|stp|arp|rarp|ipv4|ipv6)[a-zA-Z0-9_.:-]{0,8}");
     let reference = (filter_name(), parameters())
@@ -179,7 +180,7 @@ pub(super) fn filter() -> impl Strategy<Value = Filter> {
     )
 }
 
-/// A binding that can be written and read.
+/// Generates a binding that can be written and read.
 pub(super) fn binding() -> impl Strategy<Value = Binding> {
     let owner =
         (text("[^\\pC]{1,20}"), uuid()).prop_map(|(name, uuid)| Owner { name, uuid: Some(uuid) });

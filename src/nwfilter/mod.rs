@@ -1,16 +1,16 @@
-//! Network filters: libvirt's nwfilter XML as a value, its variables, and the store that keeps the
+//! Network filters: libvirt's nwfilter XML as a value, its variables, and the store of the
 //! definitions.
 //!
 //! ```text
 //! bytes ──parse──▶ Filter ──store──▶ CONFIG/nwfilter/NAME.xml, or compiled in
 //!                    │ └──to_xml──▶ libvirt's canonical form
-//!                    └──flatten──▶ FlatFilter*: rules without variables, what a firewall is made of
+//!                    └──flatten──▶ FlatFilter*: rules without variables
 //! ```
 //!
-//! [`parse`], [`to_xml`], [`combinations`] and [`flatten`] are pure; only [`FilterStore`] touches
-//! files. The facts about the format are
-//! from libvirt's documentation ("Network Filters") and schema, and from what libvirt does. What it
-//! passes over in silence, unknown attributes for one, is refused here.
+//! [`parse`], [`to_xml`], [`combinations`] and [`flatten`] are pure; only [`FilterStore`] reads and
+//! writes files. The facts about the format come from libvirt's documentation ("Network Filters")
+//! and schema, and from libvirt's behaviour. Input that libvirt silently ignores, such as unknown
+//! attributes, is an error here.
 
 mod attribute;
 mod binding;
@@ -22,19 +22,22 @@ pub mod explain;
 mod flags;
 #[cfg(test)]
 mod generate;
-mod kind;
-#[cfg(test)]
-mod kind_tests;
+pub mod learn;
 mod model;
+pub mod port;
 mod protocol;
-mod review;
+mod sample;
 mod stock;
 mod store;
 mod store_error;
 #[cfg(test)]
 mod store_tests;
 mod tree;
+mod unreachable;
 mod value;
+mod value_type;
+#[cfg(test)]
+mod value_type_tests;
 mod variable;
 #[cfg(test)]
 mod variable_tests;
@@ -52,24 +55,27 @@ pub use compile::{CompileError, Warning, compile};
 pub use compiler::{Compiled, Compiler, RulesError};
 pub use evasion::{Evasion, evasions};
 pub use flags::{SetDirection, States, TcpFlags};
-pub use kind::{Kind, LiteralError};
 pub use model::{
     Action, Condition, Direction, Element, Entry, Filter, FilterRef, FlatFilter, PRIORITIES,
-    Parameter, RULE_PRIORITY, Rule, RuleInstance,
+    RULE_PRIORITY, Rule, RuleInstance,
 };
 pub use protocol::{Field, Layer, Protocol};
-pub use review::{Unreachable, sample, unreachable};
+pub use sample::sample;
 pub use stock::{stock, stock_names};
-pub use store::{Broken, Change, Definition, Draft, FilterStore, Locked};
+pub use store::{BrokenFile, Definition, DefinitionChange, FilterStore, Locked, UncheckedFilter};
 pub use store_error::StoreError;
 pub use tree::{
     Filters, MAX_DEPTH, MAX_REFERENCES, MAX_RULES, Needs, TreeError, find_loop, flatten, needs,
     reachable,
 };
+pub use unreachable::{Unreachable, unreachable};
 pub use value::{
     Access, ChainKind, ChainName, Comment, FilterName, IpSetName, Literal, Value, ValueError,
     VariableName, VariableUse, VariableValue,
 };
+pub use value_type::{LiteralError, ValueType};
 pub use variable::{MAX_COMBINATIONS, VariableError, Variables, combinations};
 pub use write::to_xml;
 pub use xml::parse;
+
+pub use crate::types::Parameter;

@@ -1,45 +1,43 @@
-//! A network filter as a value: what libvirt's filter format says, each part in a type that can
-//! only hold what the format has.
+//! A network filter as a value: each part of libvirt's filter format has a type that can contain
+//! only valid values.
 //!
 //! ```text
 //! Filter ── Entry ─┬─ Rule ── Element ── (Attribute, Value)*
 //!                  └─ FilterRef, to another Filter
 //! ```
 //!
-//! A [`Filter`] is what a document says. A [`RuleInstance`] is a rule with every variable replaced,
-//! so it says what is done with which frames; [`super::flatten`] makes them.
+//! A [`Filter`] is the content of a document. A [`RuleInstance`] is a rule in which every variable
+//! is replaced by a value; [`super::flatten`] makes these.
 
 use super::attribute::Attribute;
 use super::protocol::{Layer, Protocol};
-use super::value::{
-    ChainName, FilterName, Literal, Value, VariableName, VariableUse, VariableValue,
-};
-use crate::types::{EthernetAddress, Uuid};
-use crate::xml::Place;
+use super::value::{ChainName, FilterName, Literal, Value, VariableUse};
+use crate::types::{EthernetAddress, Parameter, Uuid};
+use crate::xml::Position;
 
-/// Priorities of rules and chains: the lowest comes first.
+/// The range of the priorities of rules and chains; the lowest number comes first.
 pub const PRIORITIES: std::ops::RangeInclusive<i32> = -1000..=1000;
-/// The priority of a rule that has none of its own.
+/// The default priority of a rule.
 pub const RULE_PRIORITY: i32 = 500;
 
 /// A network filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
-    /// What it is called.
+    /// The name.
     pub name: FilterName,
     /// The chain that its rules are in.
     pub chain: ChainName,
-    /// Where the chain stands among root's rules, of [`PRIORITIES`]; of a document without one, the
-    /// default of the chain's kind.
+    /// The position of the chain among root's rules, within [`PRIORITIES`]. If the document does
+    /// not set it, it is the default of the chain's kind.
     pub priority: i32,
-    /// What it is known by however it is called.
+    /// The identifier, which stays the same if the filter is renamed.
     pub uuid: Uuid,
-    /// Its rules and references, in the document's order.
+    /// The rules and references, in the document's order.
     pub entries: Vec<Entry>,
 }
 
 impl Filter {
-    /// Its rules.
+    /// Returns the rules.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Rule(rule) => Some(rule),
@@ -47,7 +45,7 @@ impl Filter {
         })
     }
 
-    /// Its references to other filters.
+    /// Returns the references to other filters.
     pub fn references(&self) -> impl Iterator<Item = &FilterRef> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Rule(_) => None,
@@ -56,47 +54,44 @@ impl Filter {
     }
 }
 
-/// What a filter is made of.
+/// A part of a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// A rule.
     Rule(Rule),
-    /// Another filter, whose rules apply, too.
+    /// A reference to another filter, whose rules also apply.
     Reference(FilterRef),
 }
 
 /// A reference to a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterRef {
-    /// Which.
+    /// The name of the filter.
     pub filter: FilterName,
-    /// Values for variables of it, in the document's order; a name may come several times, and is a
-    /// list then.
+    /// Values for the filter's variables, in the document's order; a name that occurs several times
+    /// is a list.
     pub parameters: Vec<Parameter>,
 }
 
-/// One value of a variable.
-pub type Parameter = (VariableName, VariableValue);
-
-/// What is done with some frames.
+/// A rule: an action for certain frames.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// What.
+    /// The action.
     pub action: Action,
-    /// Whether they come from the guest or go to it.
+    /// The direction of the frames.
     pub direction: Direction,
-    /// When the rule's turn is, of [`PRIORITIES`].
+    /// The priority of the rule, within [`PRIORITIES`].
     pub priority: i32,
-    /// Whether an accepting rule of the network layer lets the answers pass, too, by connection
+    /// Whether an accepting rule of the network layer also accepts the answers, by connection
     /// tracking.
     pub statematch: bool,
-    /// What frames look like; `None` is all frames.
+    /// The condition for the frames; `None` means all frames.
     pub element: Option<Element>,
-    /// Where the rule starts in its document.
-    pub place: Place,
+    /// The position of the rule's start in its document.
+    pub place: Position,
 }
 
-/// Rules are the same wherever they stand in a document.
+/// The comparison ignores the position in the document.
 impl PartialEq for Rule {
     fn eq(&self, other: &Self) -> bool {
         let fields = |rule: &Rule| (rule.action, rule.direction, rule.priority, rule.statematch);
@@ -106,23 +101,23 @@ impl PartialEq for Rule {
 
 impl Eq for Rule {}
 
-/// What is done with a frame.
+/// The action of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// It passes; no further rule of its layer sees it.
+    /// The frame passes; no further rule of its layer is evaluated.
     Accept,
-    /// It vanishes.
+    /// The frame is dropped without an answer.
     Drop,
-    /// It vanishes, and the network layer tells its sender.
+    /// The frame is dropped, and the network layer sends an error to the sender.
     Reject,
-    /// The chain that called this one goes on with it.
+    /// Evaluation continues in the calling chain.
     Return,
-    /// The next rule sees it.
+    /// Evaluation continues at the next rule.
     Continue,
 }
 
 impl Action {
-    /// All of them, and their words.
+    /// All actions with their names in the format.
     pub const NAMES: [(&'static str, Action); 5] = [
         ("accept", Action::Accept),
         ("drop", Action::Drop),
@@ -131,54 +126,54 @@ impl Action {
         ("continue", Action::Continue),
     ];
 
-    /// Its word.
+    /// Returns the action's name in the format.
     pub fn name(self) -> &'static str {
         let found = Action::NAMES.iter().find(|(_, action)| *action == self);
         found.map_or("", |(name, _)| name)
     }
 }
 
-/// Which way frames go.
+/// The direction of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     /// To the guest.
     In,
     /// From the guest.
     Out,
-    /// Both ways.
+    /// In both directions.
     InOut,
 }
 
 impl Direction {
-    /// All of them, and their words.
+    /// All directions with their names in the format.
     pub const NAMES: [(&'static str, Direction); 3] =
         [("in", Direction::In), ("out", Direction::Out), ("inout", Direction::InOut)];
 
-    /// Its word.
+    /// Returns the direction's name in the format.
     pub fn name(self) -> &'static str {
         let found = Direction::NAMES.iter().find(|(_, direction)| *direction == self);
         found.map_or("", |(name, _)| name)
     }
 }
 
-/// What frames look like.
+/// The condition of a rule: a protocol and attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
     /// The protocol.
     pub protocol: Protocol,
-    /// Whether the attributes are to be different (`match='no'`).
+    /// Whether the attributes must differ (`match='no'`).
     pub negated: bool,
-    /// The attributes, in the order of [`Protocol::fields`], each once.
+    /// The attributes, in the order of [`Protocol::fields`], without duplicates.
     pub attributes: Vec<(Attribute, Value)>,
 }
 
 impl Element {
-    /// The value of an attribute.
+    /// Returns the value of an attribute.
     pub fn get(&self, attribute: Attribute) -> Option<&Value> {
         self.attributes.iter().find(|(name, _)| *name == attribute).map(|(_, value)| value)
     }
 
-    /// The variables in it, as often as they are used.
+    /// Returns the uses of variables, including repeated ones.
     pub fn variables(&self) -> impl Iterator<Item = &VariableUse> {
         self.attributes.iter().filter_map(|(_, value)| match value {
             Value::Literal(_) => None,
@@ -187,49 +182,49 @@ impl Element {
     }
 }
 
-/// A rule without variables.
+/// A rule in which every variable is replaced by a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleInstance {
-    /// What is done.
+    /// The action.
     pub action: Action,
-    /// Which way the frames go.
+    /// The direction of the frames.
     pub direction: Direction,
-    /// When its turn is.
+    /// The priority.
     pub priority: i32,
-    /// Whether an accepting rule of the network layer lets the answers pass, too.
+    /// Whether an accepting rule of the network layer also accepts the answers.
     pub statematch: bool,
-    /// What the frames look like; `None` is all frames.
+    /// The condition for the frames; `None` means all frames.
     pub condition: Option<Condition>,
-    /// Where the rule is in its filter's document.
-    pub place: Place,
+    /// The position of the rule in its filter's document.
+    pub place: Position,
 }
 
 impl RuleInstance {
-    /// Where it is checked.
+    /// Returns the layer that evaluates the rule.
     pub fn layer(&self) -> Layer {
         self.condition.as_ref().map_or(Layer::Link, |condition| condition.protocol.layer())
     }
 }
 
-/// What frames look like, without variables.
+/// The condition of a rule without variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     /// The protocol.
     pub protocol: Protocol,
-    /// Whether the attributes are to be different.
+    /// Whether the attributes must differ.
     pub negated: bool,
-    /// The attributes, in the order of [`Protocol::fields`], each once. A value that was an address
-    /// with a prefix length is an address and a mask here.
+    /// The attributes, in the order of [`Protocol::fields`], without duplicates. An address with a
+    /// prefix length is split into an address and a mask.
     pub attributes: Vec<(Attribute, Literal)>,
 }
 
 impl Condition {
-    /// The value of an attribute.
+    /// Returns the value of an attribute.
     pub fn get(&self, attribute: Attribute) -> Option<&Literal> {
         self.attributes.iter().find(|(name, _)| *name == attribute).map(|(_, literal)| literal)
     }
 
-    /// The value of an attribute that is a number.
+    /// Returns the value of an attribute that is a number.
     pub fn number(&self, attribute: Attribute) -> Option<u32> {
         match self.get(attribute)? {
             Literal::Number { value, .. } => Some(*value),
@@ -237,7 +232,7 @@ impl Condition {
         }
     }
 
-    /// The value of an attribute that is an Ethernet address or a mask of one.
+    /// Returns the value of an attribute that is an Ethernet address or a mask of one.
     pub fn mac(&self, attribute: Attribute) -> Option<EthernetAddress> {
         match self.get(attribute)? {
             Literal::Mac(address) | Literal::MacMask(address) => Some(*address),
@@ -246,8 +241,8 @@ impl Condition {
     }
 }
 
-/// Rules of one filter that follow each other, in its chain. A filter that refers to others comes
-/// in several parts, the others' between them.
+/// Consecutive rules of one filter in its chain. A filter with references has several parts, with
+/// the rules of the referenced filters between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlatFilter {
     /// The filter.
@@ -256,9 +251,9 @@ pub struct FlatFilter {
     pub chain: ChainName,
     /// The chain's priority.
     pub priority: i32,
-    /// The rules in the document's order, those with lists as often as they have combinations.
+    /// The rules in the document's order; a rule with lists occurs once for each combination.
     pub rules: Vec<RuleInstance>,
-    /// Whether DHCP messages that a rule with a MAC address accepts must have that address as their
+    /// Whether a DHCP message that a rule with a MAC address accepts must have that address as its
     /// client's (`CTRL_DHCP_CLIENT`).
     pub own_dhcp_client: bool,
 }

@@ -1,13 +1,12 @@
-//! What a rule can look at: the protocol elements of libvirt's filter format, and which attributes
-//! each has.
+//! The protocol elements of libvirt's filter format, and the attributes of each.
 //!
 //! The tables follow libvirt's schema (nwfilter.rng) and its documentation ("Network Filters").
 //! Where they differ, the documentation counts: it has `state`, `connlimit-above` and `ipset` on
-//! the IPv6 elements, too, and masks of ARP's addresses, and libvirt takes them. The order of a table is the order in which
-//! attributes are written.
+//! the IPv6 elements, too, and masks of ARP's addresses, and libvirt takes them. The order of a
+//! table is the order in which attributes are written.
 
 use super::attribute::Attribute::{self as A};
-use super::kind::Kind;
+use super::value_type::ValueType;
 
 /// A protocol element of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,10 +38,11 @@ pub enum Protocol {
     AllIpv6,
 }
 
-/// Which part of a frame an element's rules are about, and so where they are checked.
+/// The part of a frame that an element tests, which determines the layer that evaluates the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layer {
-    /// The frame as it passes the bridge; no connection is tracked. Also of rules without element.
+    /// The frame in the bridge, without connection tracking. Rules without an element also belong
+    /// here.
     Link,
     /// The IPv4 packet in it, with connection tracking.
     Ipv4,
@@ -50,11 +50,11 @@ pub enum Layer {
     Ipv6,
 }
 
-/// An attribute that an element has, and what its values are.
-pub type Field = (A, Kind);
+/// An attribute of an element, and the kind of its values.
+pub type Field = (A, ValueType);
 
 impl Protocol {
-    /// All of them, and their elements' names.
+    /// All protocols with the names of their elements.
     pub const NAMES: [(Protocol, &'static str); 24] = [
         (Protocol::Mac, "mac"),
         (Protocol::Vlan, "vlan"),
@@ -82,13 +82,13 @@ impl Protocol {
         (Protocol::AllIpv6, "all-ipv6"),
     ];
 
-    /// The element's name.
+    /// Returns the element's name.
     pub fn name(self) -> &'static str {
         let found = Protocol::NAMES.iter().find(|(protocol, _)| *protocol == self);
         found.map_or("", |(_, name)| name)
     }
 
-    /// Where its rules are checked.
+    /// Returns the layer that evaluates the element's rules.
     pub fn layer(self) -> Layer {
         use Protocol as P;
         match self {
@@ -102,7 +102,8 @@ impl Protocol {
         }
     }
 
-    /// Its attributes (`match` aside, which all have), in the order in which they are written.
+    /// Returns the attributes in the order in which they are written, without `match`, which every
+    /// element has.
     pub fn fields(self) -> &'static [Field] {
         match self {
             Protocol::Mac => &MAC,
@@ -126,16 +127,17 @@ impl Protocol {
         }
     }
 
-    /// What the values of one of its attributes are; `None` when it has no such attribute.
-    pub fn kind(self, attribute: A) -> Option<Kind> {
+    /// Returns the kind of an attribute's values; `None` if the element does not have the
+    /// attribute.
+    pub fn value_type(self, attribute: A) -> Option<ValueType> {
         let found = self.fields().iter().find(|(field, _)| *field == attribute);
         found.map(|(_, kind)| *kind)
     }
 }
 
-/// Joins tables.
+/// Concatenates tables.
 const fn join<const N: usize>(parts: &[&[Field]]) -> [Field; N] {
-    let mut all = [(A::Comment, Kind::Comment); N];
+    let mut all = [(A::Comment, ValueType::Comment); N];
     let (mut part, mut at) = (0, 0);
     while part < parts.len() {
         let mut index = 0;
@@ -150,57 +152,57 @@ const fn join<const N: usize>(parts: &[&[Field]]) -> [Field; N] {
     all
 }
 
-const SRC_MAC: [Field; 1] = [(A::SrcMacAddr, Kind::Mac)];
-const SRC_MAC_MASK: [Field; 1] = [(A::SrcMacMask, Kind::MacMask)];
-const DST_MACS: [Field; 2] = [(A::DstMacAddr, Kind::Mac), (A::DstMacMask, Kind::MacMask)];
-const COMMENT: [Field; 1] = [(A::Comment, Kind::Comment)];
+const SRC_MAC: [Field; 1] = [(A::SrcMacAddr, ValueType::Mac)];
+const SRC_MAC_MASK: [Field; 1] = [(A::SrcMacMask, ValueType::MacMask)];
+const DST_MACS: [Field; 2] = [(A::DstMacAddr, ValueType::Mac), (A::DstMacMask, ValueType::MacMask)];
+const COMMENT: [Field; 1] = [(A::Comment, ValueType::Comment)];
 const PORTS: [Field; 4] = [
-    (A::SrcPortStart, Kind::U16),
-    (A::SrcPortEnd, Kind::U16),
-    (A::DstPortStart, Kind::U16),
-    (A::DstPortEnd, Kind::U16),
+    (A::SrcPortStart, ValueType::U16),
+    (A::SrcPortEnd, ValueType::U16),
+    (A::DstPortStart, ValueType::U16),
+    (A::DstPortEnd, ValueType::U16),
 ];
 const ADDRESSES_V4: [Field; 4] = [
-    (A::SrcIpAddr, Kind::V4),
-    (A::SrcIpMask, Kind::V4Mask),
-    (A::DstIpAddr, Kind::V4),
-    (A::DstIpMask, Kind::V4Mask),
+    (A::SrcIpAddr, ValueType::V4),
+    (A::SrcIpMask, ValueType::V4Mask),
+    (A::DstIpAddr, ValueType::V4),
+    (A::DstIpMask, ValueType::V4Mask),
 ];
 const ADDRESSES_V6: [Field; 4] = [
-    (A::SrcIpAddr, Kind::V6),
-    (A::SrcIpMask, Kind::V6Mask),
-    (A::DstIpAddr, Kind::V6),
-    (A::DstIpMask, Kind::V6Mask),
+    (A::SrcIpAddr, ValueType::V6),
+    (A::SrcIpMask, ValueType::V6Mask),
+    (A::DstIpAddr, ValueType::V6),
+    (A::DstIpMask, ValueType::V6Mask),
 ];
 const RANGES_V4: [Field; 4] = [
-    (A::SrcIpFrom, Kind::V4),
-    (A::SrcIpTo, Kind::V4),
-    (A::DstIpFrom, Kind::V4),
-    (A::DstIpTo, Kind::V4),
+    (A::SrcIpFrom, ValueType::V4),
+    (A::SrcIpTo, ValueType::V4),
+    (A::DstIpFrom, ValueType::V4),
+    (A::DstIpTo, ValueType::V4),
 ];
 const RANGES_V6: [Field; 4] = [
-    (A::SrcIpFrom, Kind::V6),
-    (A::SrcIpTo, Kind::V6),
-    (A::DstIpFrom, Kind::V6),
-    (A::DstIpTo, Kind::V6),
+    (A::SrcIpFrom, ValueType::V6),
+    (A::SrcIpTo, ValueType::V6),
+    (A::DstIpFrom, ValueType::V6),
+    (A::DstIpTo, ValueType::V6),
 ];
-const DSCP: [Field; 1] = [(A::Dscp, Kind::U6)];
+const DSCP: [Field; 1] = [(A::Dscp, ValueType::U6)];
 const TRACKING: [Field; 4] = [
-    (A::ConnlimitAbove, Kind::U16),
-    (A::State, Kind::State),
-    (A::IpSet, Kind::IpSet),
-    (A::IpSetFlags, Kind::IpSetFlags),
+    (A::ConnlimitAbove, ValueType::U16),
+    (A::State, ValueType::State),
+    (A::IpSet, ValueType::IpSet),
+    (A::IpSetFlags, ValueType::IpSetFlags),
 ];
-const ICMP_TYPE: [Field; 2] = [(A::Type, Kind::U8), (A::Code, Kind::U8)];
+const ICMP_TYPE: [Field; 2] = [(A::Type, ValueType::U8), (A::Code, ValueType::U8)];
 
 const MAC: [Field; 6] =
-    join(&[&SRC_MAC, &SRC_MAC_MASK, &DST_MACS, &[(A::ProtocolId, Kind::EtherType)], &COMMENT]);
+    join(&[&SRC_MAC, &SRC_MAC_MASK, &DST_MACS, &[(A::ProtocolId, ValueType::EtherType)], &COMMENT]);
 
 const VLAN: [Field; 7] = join(&[
     &SRC_MAC,
     &SRC_MAC_MASK,
     &DST_MACS,
-    &[(A::VlanId, Kind::U12), (A::EncapProtocol, Kind::EtherType)],
+    &[(A::VlanId, ValueType::U12), (A::EncapProtocol, ValueType::EtherType)],
     &COMMENT,
 ]);
 
@@ -208,28 +210,28 @@ const STP: [Field; 25] = join(&[
     &SRC_MAC,
     &SRC_MAC_MASK,
     &[
-        (A::Type, Kind::U8),
-        (A::Flags, Kind::U8),
-        (A::RootPriority, Kind::U16),
-        (A::RootPriorityHi, Kind::U16),
-        (A::RootAddress, Kind::Mac),
-        (A::RootAddressMask, Kind::MacMask),
-        (A::RootCost, Kind::U32),
-        (A::RootCostHi, Kind::U32),
-        (A::SenderPriority, Kind::U16),
-        (A::SenderPriorityHi, Kind::U16),
-        (A::SenderAddress, Kind::Mac),
-        (A::SenderAddressMask, Kind::MacMask),
-        (A::Port, Kind::U16),
-        (A::PortHi, Kind::U16),
-        (A::Age, Kind::U16),
-        (A::AgeHi, Kind::U16),
-        (A::MaxAge, Kind::U16),
-        (A::MaxAgeHi, Kind::U16),
-        (A::HelloTime, Kind::U16),
-        (A::HelloTimeHi, Kind::U16),
-        (A::ForwardDelay, Kind::U16),
-        (A::ForwardDelayHi, Kind::U16),
+        (A::Type, ValueType::U8),
+        (A::Flags, ValueType::U8),
+        (A::RootPriority, ValueType::U16),
+        (A::RootPriorityHi, ValueType::U16),
+        (A::RootAddress, ValueType::Mac),
+        (A::RootAddressMask, ValueType::MacMask),
+        (A::RootCost, ValueType::U32),
+        (A::RootCostHi, ValueType::U32),
+        (A::SenderPriority, ValueType::U16),
+        (A::SenderPriorityHi, ValueType::U16),
+        (A::SenderAddress, ValueType::Mac),
+        (A::SenderAddressMask, ValueType::MacMask),
+        (A::Port, ValueType::U16),
+        (A::PortHi, ValueType::U16),
+        (A::Age, ValueType::U16),
+        (A::AgeHi, ValueType::U16),
+        (A::MaxAge, ValueType::U16),
+        (A::MaxAgeHi, ValueType::U16),
+        (A::HelloTime, ValueType::U16),
+        (A::HelloTimeHi, ValueType::U16),
+        (A::ForwardDelay, ValueType::U16),
+        (A::ForwardDelayHi, ValueType::U16),
     ],
     &COMMENT,
 ]);
@@ -239,16 +241,16 @@ const ARP: [Field; 15] = join(&[
     &SRC_MAC_MASK,
     &DST_MACS,
     &[
-        (A::HwType, Kind::U16),
-        (A::ProtocolType, Kind::U16),
-        (A::Opcode, Kind::Opcode),
-        (A::ArpSrcMacAddr, Kind::Mac),
-        (A::ArpDstMacAddr, Kind::Mac),
-        (A::ArpSrcIpAddr, Kind::V4),
-        (A::ArpSrcIpMask, Kind::V4Mask),
-        (A::ArpDstIpAddr, Kind::V4),
-        (A::ArpDstIpMask, Kind::V4Mask),
-        (A::Gratuitous, Kind::Boolean),
+        (A::HwType, ValueType::U16),
+        (A::ProtocolType, ValueType::U16),
+        (A::Opcode, ValueType::Opcode),
+        (A::ArpSrcMacAddr, ValueType::Mac),
+        (A::ArpDstMacAddr, ValueType::Mac),
+        (A::ArpSrcIpAddr, ValueType::V4),
+        (A::ArpSrcIpMask, ValueType::V4Mask),
+        (A::ArpDstIpAddr, ValueType::V4),
+        (A::ArpDstIpMask, ValueType::V4Mask),
+        (A::Gratuitous, ValueType::Boolean),
     ],
     &COMMENT,
 ]);
@@ -258,7 +260,7 @@ const IP: [Field; 15] = join(&[
     &SRC_MAC_MASK,
     &DST_MACS,
     &ADDRESSES_V4,
-    &[(A::IpProtocol, Kind::IpProtocol)],
+    &[(A::IpProtocol, ValueType::IpProtocol)],
     &PORTS,
     &DSCP,
     &COMMENT,
@@ -269,9 +271,14 @@ const IPV6: [Field; 18] = join(&[
     &SRC_MAC_MASK,
     &DST_MACS,
     &ADDRESSES_V6,
-    &[(A::IpProtocol, Kind::IpProtocol)],
+    &[(A::IpProtocol, ValueType::IpProtocol)],
     &PORTS,
-    &[(A::Type, Kind::U8), (A::TypeEnd, Kind::U8), (A::Code, Kind::U8), (A::CodeEnd, Kind::U8)],
+    &[
+        (A::Type, ValueType::U8),
+        (A::TypeEnd, ValueType::U8),
+        (A::Code, ValueType::U8),
+        (A::CodeEnd, ValueType::U8),
+    ],
     &COMMENT,
 ]);
 
@@ -287,7 +294,7 @@ const TCP: [Field; 20] = join(&[
     &DSCP,
     &PORTS,
     &TRACKING,
-    &[(A::Flags, Kind::TcpFlags)],
+    &[(A::Flags, ValueType::TcpFlags)],
     &COMMENT,
 ]);
 
@@ -304,6 +311,6 @@ const TCP_IPV6: [Field; 20] = join(&[
     &DSCP,
     &PORTS,
     &TRACKING,
-    &[(A::Flags, Kind::TcpFlags)],
+    &[(A::Flags, ValueType::TcpFlags)],
     &COMMENT,
 ]);

@@ -1,13 +1,14 @@
-//! The filters that are there without being defined: libvirt's by name, and by what they do, and
-//! stricter ones that libvirt has not (`clean-traffic-strict`, `netlaunch-*`). Their texts are
-//! netlaunch's own, `conf/filters/NAME.xml`.
+//! The stock filters, which exist without a definition: libvirt's, with the same names and effects,
+//! and stricter ones that libvirt does not have (`clean-traffic-strict`, `netlaunch-*`). netlaunch
+//! wrote their texts, which are in `conf/filters/NAME.xml`.
 
 use super::model::Filter;
 use super::value::FilterName;
+use super::write::placed_as_printed;
 use super::xml::parse;
 use crate::xml::XmlError;
 
-/// Their names and documents, by name.
+/// The names and documents of the stock filters, sorted by name.
 const STOCK: [(&str, &str); 28] = [
     ("allow-arp", include_str!("../../conf/filters/allow-arp.xml")),
     ("allow-dhcp", include_str!("../../conf/filters/allow-dhcp.xml")),
@@ -39,18 +40,19 @@ const STOCK: [(&str, &str); 28] = [
     ("qemu-announce-self-rarp", include_str!("../../conf/filters/qemu-announce-self-rarp.xml")),
 ];
 
-/// Their names.
+/// Returns the names of the stock filters.
 pub fn stock_names() -> impl Iterator<Item = FilterName> {
     STOCK.iter().filter_map(|(name, _)| name.parse().ok())
 }
 
-/// The stock filter of that name.
+/// Returns the stock filter of that name.
 ///
 /// # Errors
-/// The mistake in its document; netlaunch's tests say that there is none.
+/// Returns the error in its document; netlaunch's tests check that there is none.
 pub fn stock(name: &FilterName) -> Option<Result<Filter, XmlError>> {
     let (_, text) = STOCK.iter().find(|(stock, _)| *stock == name.as_str())?;
-    Some(parse(text.as_bytes(), None))
+    let filter = parse(text.as_bytes(), None);
+    Some(filter.map(|filter| placed_as_printed(filter, text.as_bytes())))
 }
 
 #[cfg(test)]

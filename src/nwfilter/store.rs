@@ -1,13 +1,13 @@
-//! The definitions of filters: the user's, one file each in `CONFIG/nwfilter`, and the stock ones,
-//! which are there until the user defines one of their name, and again when that is undefined.
-//! [`DefinitionDir`] says how files are changed, and what the lock is.
+//! Stores the definitions of filters: the user's, one file each in `CONFIG/nwfilter`, and the stock
+//! filters. A user's definition replaces the stock filter of its name until the definition is
+//! removed. [`DefinitionDir`] describes how files are changed, and the lock.
 //!
-//! What a change means for ports whose filter it is, the store cannot know. So a change has three
-//! steps, all under one lock ([`FilterStore::lock`]): it is planned ([`FilterStore::plan_define`],
-//! [`FilterStore::plan_undefine`]), which checks it and shows all filters as they would be; whoever binds
-//! filters refuses it, or makes the new rules; then it is written ([`Locked::commit`]). A new
-//! binding is made under the lock, too, so it never has rules of a filter that was changed
-//! meanwhile.
+//! The store does not know the ports that use a filter. So a change has three steps, all under one
+//! lock ([`FilterStore::lock`]). First it is planned ([`FilterStore::plan_define`],
+//! [`FilterStore::plan_undefine`]), which checks it and returns all filters in their new state.
+//! Then the module that binds filters refuses the change or makes the new rules. Then the change is
+//! written ([`Locked::commit`]). A new binding is made under the lock as well, so it never has
+//! rules of a filter that changed in the meantime.
 
 use std::path::{Path, PathBuf};
 
@@ -16,12 +16,12 @@ use super::stock::{stock, stock_names};
 use super::store_error::StoreError;
 use super::tree::{Filters, find_loop};
 use super::value::FilterName;
-use super::write::to_xml;
+use super::write::{placed_as_printed, to_xml};
 use super::xml::parse;
-use crate::definitions::{self, DefinitionDir, DefinitionLock, Origin};
 use crate::types::Uuid;
+use crate::xml::store::{self, DefinitionDir, DefinitionLock, Origin};
 
-/// Where definitions are kept.
+/// The directory of the definitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterStore {
     dir: DefinitionDir,
@@ -32,56 +32,57 @@ pub struct FilterStore {
 pub struct Definition {
     /// The filter.
     pub filter: Filter,
-    /// Where the definition is from.
+    /// The origin of the definition.
     pub origin: Origin,
 }
 
-/// A file that is no definition.
-pub type Broken = definitions::Broken<FilterName, StoreError>;
+/// A file that is not a valid definition.
+pub type BrokenFile = store::BrokenFile<FilterName, StoreError>;
 
-/// A filter as a document says it, before it is looked at among others.
+/// A parsed filter that is not yet checked against the other filters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
+pub struct UncheckedFilter {
     filter: Filter,
-    /// Whether the UUID was chosen here, not in the document.
+    /// Whether netlaunch chose the UUID, because the document has none.
     chosen: bool,
 }
 
-impl Draft {
-    /// Reads a document; `source` is what it is called in errors: a path, or `-`.
+impl UncheckedFilter {
+    /// Parses a document; `source` is its name in errors: a path, or `-`.
     ///
     /// # Errors
-    /// [`StoreError::Document`].
+    /// Returns [`StoreError::Document`] if the document has an error.
     pub fn read(xml: &[u8], source: &Path, rng: &mut impl rand::Rng) -> Result<Self, StoreError> {
         let uuid = Uuid::random(rng);
         match parse(xml, Some(uuid)) {
-            Ok(filter) => Ok(Draft { chosen: filter.uuid == uuid, filter }),
+            Ok(filter) => Ok(UncheckedFilter { chosen: filter.uuid == uuid, filter }),
             Err(error) => Err(StoreError::Document { path: source.to_owned(), error }),
         }
     }
 
-    /// The filter; its UUID may still become that of the definition it replaces.
+    /// Returns the filter. Its UUID may still change to the UUID of the definition that it
+    /// replaces.
     pub fn filter(&self) -> &Filter {
         &self.filter
     }
 }
 
-/// A change of definitions that is checked and not made yet.
+/// A change of definitions that is checked but not yet written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// The filter.
+pub struct DefinitionChange {
+    /// The name of the filter.
     pub name: FilterName,
-    /// What is there now.
+    /// The present definition.
     pub old: Option<Definition>,
-    /// What will be there; `None` where nothing of that name will be.
+    /// The new definition; `None` if there will be none of that name.
     pub new: Option<Definition>,
-    /// All filters as they will be, those that can be read.
+    /// All valid filters in their new state.
     pub filters: Filters,
 }
 
-impl Change {
-    /// Whether the filter stays what it is, so that no rules change. Where the definition is may
-    /// change all the same.
+impl DefinitionChange {
+    /// Returns whether the filter stays equal, so that no rules change. The origin of the
+    /// definition may still change.
     pub fn is_same_filter(&self) -> bool {
         fn filter(definition: &Option<Definition>) -> Option<&Filter> {
             definition.as_ref().map(|definition| &definition.filter)
@@ -91,25 +92,26 @@ impl Change {
 }
 
 impl FilterStore {
-    /// The store in a configuration directory; nothing is made or read yet.
+    /// Returns the store in a configuration directory. Does not read or make a file yet.
     pub fn new(config: &Path) -> Self {
         FilterStore { dir: DefinitionDir::new(config.join("nwfilter")) }
     }
 
-    /// The directory of the definitions; it may not be there yet.
+    /// Returns the directory of the definitions, which may not exist yet.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Where the definition of a filter is, or would be.
+    /// Returns the path of a filter's definition, whether it exists or not.
     pub fn path(&self, name: &FilterName) -> PathBuf {
         self.dir.file(name)
     }
 
-    /// A filter.
+    /// Returns a filter.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`] when there is none; the others when its definition cannot be used.
+    /// Returns [`StoreError::Unknown`] if it does not exist, or another error if its definition is
+    /// not valid.
     pub fn get(&self, name: &FilterName) -> Result<Definition, StoreError> {
         self.find(name)?.ok_or_else(|| StoreError::Unknown(name.clone()))
     }
@@ -117,7 +119,7 @@ impl FilterStore {
     fn find(&self, name: &FilterName) -> Result<Option<Definition>, StoreError> {
         let path = self.path(name);
         let located = |error| StoreError::Document { path: path.clone(), error };
-        let Some(bytes) = definitions::read(&path)? else {
+        let Some(bytes) = store::read(&path)? else {
             let stock = stock(name).transpose().map_err(located)?;
             return Ok(stock.map(|filter| Definition { filter, origin: Origin::BuiltIn }));
         };
@@ -125,22 +127,24 @@ impl FilterStore {
         if filter.name != *name {
             return Err(StoreError::Misnamed { path, found: filter.name });
         }
+        let filter = placed_as_printed(filter, &bytes);
         Ok(Some(Definition { filter, origin: Origin::File(path) }))
     }
 
-    /// All filters by name, and the files that are none: one of those hides no other filter.
+    /// Returns all filters by name, and the files that are not valid; an invalid file does not hide
+    /// other filters.
     ///
     /// # Errors
-    /// [`StoreError::File`] when the directory is there and cannot be read.
-    pub fn list(&self) -> Result<(Vec<Definition>, Vec<Broken>), StoreError> {
+    /// Returns [`StoreError::File`] if the directory exists but cannot be read.
+    pub fn list(&self) -> Result<(Vec<Definition>, Vec<BrokenFile>), StoreError> {
         Ok(self.dir.list(stock_names(), |name| self.find(name))?)
     }
 
-    /// A filter and all that it refers to, as far as they are there. Without the lock they may be of
-    /// different moments.
+    /// Returns a filter and all existing filters that it refers to. Without the lock they may be
+    /// from different moments.
     ///
     /// # Errors
-    /// When it is not there, or one of them cannot be read.
+    /// Returns an error if the filter does not exist, or if one of the filters cannot be read.
     pub fn tree(&self, name: &FilterName) -> Result<Filters, StoreError> {
         let mut filters = Filters::new();
         let root = self.get(name)?.filter;
@@ -156,33 +160,35 @@ impl FilterStore {
         Ok(filters)
     }
 
-    /// What it is to define a filter, or to define it anew. `edited` is the definition that was edited:
-    /// it must still be there, and keep its name.
+    /// Plans the definition of a new filter, or a new definition of an existing one. `edited` is
+    /// the definition that the user edited: it must still exist, and keep its name.
     ///
-    /// A document without a UUID keeps that of the definition it replaces.
+    /// A document without a UUID keeps the UUID of the definition that it replaces.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// Returns [`StoreError`] if the change is not valid.
     pub fn plan_define(
         &self,
-        draft: Draft,
+        draft: UncheckedFilter,
         edited: Option<&Definition>,
-    ) -> Result<Change, StoreError> {
-        let Draft { mut filter, chosen } = draft;
+    ) -> Result<DefinitionChange, StoreError> {
+        let UncheckedFilter { mut filter, chosen } = draft;
         let name = filter.name.clone();
         if let Some(edited) = edited
             && edited.filter.name != name
         {
             return Err(StoreError::Renamed { old: edited.filter.name.clone(), new: name });
         }
-        // A broken definition of that name is replaced; broken others can be repaired.
+        // A broken definition of that name is replaced; other broken definitions can be repaired
+        // later.
         let (definitions, _) = self.list()?;
         let old = definitions.iter().find(|old| old.filter.name == name).cloned();
         if edited.is_some() && old.as_ref() != edited {
             return Err(StoreError::Changed(name));
         }
         if let Some(old) = &old {
-            // A stock filter is nobody's definition, so one with a UUID of its own can replace it.
+            // No user defined the stock filter, so a definition with a UUID of its own can replace
+            // it.
             match old.origin {
                 _ if chosen => filter.uuid = old.filter.uuid,
                 Origin::File(_) if old.filter.uuid != filter.uuid => {
@@ -191,7 +197,7 @@ impl FilterStore {
                 _ => {}
             }
         }
-        // Stock filters come back, so their UUIDs stay theirs while they are replaced.
+        // A stock filter returns when its replacement is removed, so its UUID stays reserved.
         let is_there = |name: &FilterName| {
             definitions.iter().any(|d| d.origin == Origin::BuiltIn && d.filter.name == *name)
         };
@@ -207,11 +213,12 @@ impl FilterStore {
         FilterStore::change(name, definitions, old, Some(Definition { filter, origin }))
     }
 
-    /// What it is to remove a definition, whether it can be read or not.
+    /// Plans the removal of a definition, whether it is valid or not.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`] or [`StoreError::BuiltIn`] when there is none.
-    pub fn plan_undefine(&self, name: &FilterName) -> Result<Change, StoreError> {
+    /// Returns [`StoreError::Unknown`] or [`StoreError::BuiltIn`] if the user has not defined the
+    /// filter.
+    pub fn plan_undefine(&self, name: &FilterName) -> Result<DefinitionChange, StoreError> {
         self.check_own(name)?;
         let (definitions, _) = self.list()?;
         let old = definitions.iter().find(|old| old.filter.name == *name).cloned();
@@ -227,7 +234,7 @@ impl FilterStore {
         definitions: Vec<Definition>,
         old: Option<Definition>,
         new: Option<Definition>,
-    ) -> Result<Change, StoreError> {
+    ) -> Result<DefinitionChange, StoreError> {
         let mut filters: Filters = definitions
             .into_iter()
             .map(|definition| (definition.filter.name.clone(), definition.filter))
@@ -239,13 +246,14 @@ impl FilterStore {
                 return Err(StoreError::Loop(circle));
             }
         }
-        Ok(Change { name, old, new, filters })
+        Ok(DefinitionChange { name, old, new, filters })
     }
 
-    /// Checks that a filter has a definition of the user's, before a store is made for nothing.
+    /// Checks that the user has defined a filter, before the caller makes the store's directory.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`] or [`StoreError::BuiltIn`] when there is none.
+    /// Returns [`StoreError::Unknown`] or [`StoreError::BuiltIn`] if the user has not defined the
+    /// filter.
     pub fn check_own(&self, name: &FilterName) -> Result<(), StoreError> {
         if self.path(name).symlink_metadata().is_ok() {
             return Ok(());
@@ -256,17 +264,17 @@ impl FilterStore {
         }
     }
 
-    /// Locks the definitions for changes; waits while another process has them locked. Makes the
-    /// directory where it is missing.
+    /// Locks the definitions for changes; waits while another process holds the lock. Makes the
+    /// directory if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError::File`].
+    /// Returns [`StoreError::File`] if the directory or the lock cannot be used.
     pub fn lock(&self) -> Result<Locked<'_>, StoreError> {
         Ok(Locked { store: self, lock: self.dir.lock()? })
     }
 }
 
-/// The right to change definitions, until it is dropped.
+/// The lock on the definitions, held until this value is dropped.
 #[derive(Debug)]
 pub struct Locked<'a> {
     store: &'a FilterStore,
@@ -274,11 +282,11 @@ pub struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    /// Makes a planned change.
+    /// Writes a planned change.
     ///
     /// # Errors
-    /// [`StoreError::File`]; then nothing has changed.
-    pub fn commit(&self, change: &Change) -> Result<(), StoreError> {
+    /// Returns [`StoreError::File`]; the definitions have not changed then.
+    pub fn commit(&self, change: &DefinitionChange) -> Result<(), StoreError> {
         let path = self.store.path(&change.name);
         match &change.new {
             new if *new == change.old && new.is_some() => {}

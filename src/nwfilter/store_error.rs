@@ -1,24 +1,24 @@
-//! Why the store of filters cannot do what it is asked for.
+//! The errors of the store of filters.
 
 use std::path::PathBuf;
 
 use super::value::FilterName;
-use crate::definitions::FileError;
 use crate::types::Uuid;
 use crate::xml::XmlError;
+use crate::xml::store::FileError;
 
-/// Why definitions of filters cannot be read or changed.
+/// The reason why definitions of filters cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A mistake in a document.
+    /// A document has an error.
     #[error("{}:{error}", path.display())]
     Document {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// The position and the error.
         error: XmlError,
     },
-    /// A file that defines a filter of another name.
+    /// The file defines a filter with a name other than the file's.
     #[error("{} defines the filter {found}: rename the file, or the filter", path.display())]
     Misnamed {
         /// The file.
@@ -27,29 +27,29 @@ pub enum StoreError {
         found: FilterName,
     },
     /// No filter has that name.
-    #[error("no filter is called {0}; 'netlaunch nwfilter list' shows those that are there")]
+    #[error("no filter is called {0}; 'netlaunch nwfilter list' shows all filters")]
     Unknown(FilterName),
-    /// A stock filter cannot be removed.
+    /// The filter is a stock filter, which cannot be removed.
     #[error(
-        "the filter {0} is netlaunch's own and has no definition to remove; define one of that name to replace it"
+        "the filter {0} is compiled into netlaunch and has no definition to remove; define a filter of that name to replace it"
     )]
     BuiltIn(FilterName),
-    /// It was changed while it was edited.
+    /// The definition changed while the user edited it.
     #[error(
-        "the filter {0} was changed or removed by somebody else meanwhile; nothing was written, edit it again"
+        "another process changed or removed the filter {0} while you edited it; nothing was written, edit it again"
     )]
     Changed(FilterName),
-    /// An edited definition has another name.
+    /// The edited definition has another name.
     #[error("the filter {old} cannot be renamed to {new}; define {new}, then undefine {old}")]
     Renamed {
-        /// Its name.
+        /// The old name.
         old: FilterName,
         /// The name in the document.
         new: FilterName,
     },
-    /// It is there with another UUID.
+    /// A filter of that name exists with another UUID.
     #[error(
-        "the filter {name} is there already, with the UUID {uuid}: use that one, or none, or undefine it first"
+        "the filter {name} exists already, with the UUID {uuid}: use that UUID, or none, or undefine the filter first"
     )]
     OtherUuid {
         /// The filter.
@@ -57,7 +57,7 @@ pub enum StoreError {
         /// Its UUID.
         uuid: Uuid,
     },
-    /// Another filter has its UUID.
+    /// Another filter has the UUID.
     #[error("the filter {name} has the UUID {uuid} already: use another, or none")]
     UuidTaken {
         /// The other filter.
@@ -65,7 +65,7 @@ pub enum StoreError {
         /// The UUID.
         uuid: Uuid,
     },
-    /// It would refer to itself.
+    /// The filter would refer to itself.
     #[error("the filters would refer to each other in a circle, {}: remove one of the references", circle(.0))]
     Loop(Vec<FilterName>),
     /// A file or directory cannot be used.
@@ -79,7 +79,7 @@ fn circle(names: &[FilterName]) -> String {
 }
 
 impl StoreError {
-    /// Whether the mistake is in a document or a name, not in the system.
+    /// Returns whether the error is in a document or a name, and not in the system.
     pub fn is_callers(&self) -> bool {
         !matches!(self, StoreError::File(_))
     }

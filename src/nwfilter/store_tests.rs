@@ -1,12 +1,12 @@
-//! The store in real directories, used by many at once.
+//! Tests of the store in real directories, with many concurrent users.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::*;
-use crate::definitions::Origin;
-use crate::definitions::testing::{self, WORKERS, files};
+use crate::xml::store::Origin;
+use crate::xml::store::testing::{self, WORKERS, files};
 
 fn name(text: &str) -> FilterName {
     text.parse().unwrap()
@@ -16,19 +16,19 @@ fn define_edited(
     store: &FilterStore,
     xml: &str,
     edited: Option<&Definition>,
-) -> Result<Change, StoreError> {
-    let draft = Draft::read(xml.as_bytes(), Path::new("in.xml"), &mut rand::rng())?;
+) -> Result<DefinitionChange, StoreError> {
+    let draft = UncheckedFilter::read(xml.as_bytes(), Path::new("in.xml"), &mut rand::rng())?;
     let locked = store.lock()?;
     let change = store.plan_define(draft, edited)?;
     locked.commit(&change)?;
     Ok(change)
 }
 
-fn define(store: &FilterStore, xml: &str) -> Result<Change, StoreError> {
+fn define(store: &FilterStore, xml: &str) -> Result<DefinitionChange, StoreError> {
     define_edited(store, xml, None)
 }
 
-fn undefine(store: &FilterStore, name: &FilterName) -> Result<Change, StoreError> {
+fn undefine(store: &FilterStore, name: &FilterName) -> Result<DefinitionChange, StoreError> {
     let change = store.plan_undefine(name)?;
     store.lock()?.commit(&change)?;
     Ok(change)
@@ -45,7 +45,7 @@ fn referring(name: &str, other: &str) -> String {
 }
 
 #[test]
-fn a_life() {
+fn a_definition_is_made_replaced_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("etc/netlaunch");
     let store = FilterStore::new(&config);
@@ -61,7 +61,7 @@ fn a_life() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
     assert_eq!(store.get(&name("f1")).unwrap(), new);
 
-    // The UUID stays; the same again writes nothing.
+    // The UUID stays, and an equal definition is not written again.
     let again = define(&store, &simple("f1", 2)).unwrap();
     assert_eq!(again.new.as_ref().unwrap().filter.uuid, new.filter.uuid);
     assert!(!again.is_same_filter());
@@ -79,7 +79,7 @@ fn a_life() {
 }
 
 #[test]
-fn a_stock_filter_is_there_until_replaced() {
+fn a_definition_replaces_the_stock_filter_of_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let store = FilterStore::new(dir.path());
     let arp = name("allow-arp");
@@ -91,25 +91,25 @@ fn a_stock_filter_is_there_until_replaced() {
     assert_eq!(mine.old, Some(stock.clone()));
     assert_eq!(mine.new.unwrap().filter.uuid, stock.filter.uuid);
     assert_eq!(store.list().unwrap().0.len(), 28);
-    // Its UUID stays its own.
+    // The UUID of the stock filter stays reserved.
     let copy = to_xml(&stock.filter).replace("name='allow-arp'", "name='copy'");
     assert!(matches!(define(&store, &copy), Err(StoreError::UuidTaken { .. })));
     let back = undefine(&store, &arp).unwrap();
     assert_eq!(back.new, Some(stock.clone()));
     assert_eq!(store.get(&arp).unwrap(), stock);
 
-    // A definition from elsewhere has a UUID of its own; then the stock one's is still its own.
+    // A replacement with another UUID does not free the UUID of the stock filter.
     let uuid = "<uuid>3e3fce45-4f53-4fa7-bb32-11f34168b82b</uuid>";
     define(&store, &simple("allow-arp", 1).replace("<rule", &format!("{uuid}<rule"))).unwrap();
     assert!(matches!(define(&store, &copy), Err(StoreError::UuidTaken { .. })));
 }
 
 #[test]
-fn what_is_refused_changes_nothing() {
+fn a_refused_change_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = FilterStore::new(dir.path());
     let uuid = define(&store, &simple("f1", 1)).unwrap().new.unwrap().filter.uuid;
-    // What is referred to may come later.
+    // A referenced filter may be defined later.
     define(&store, &referring("a", "b")).unwrap();
     define(&store, &referring("b", "c")).unwrap();
     let before = files(dir.path());
@@ -118,7 +118,7 @@ fn what_is_refused_changes_nothing() {
         ("<filter>".to_owned(), "in.xml:1:1: "),
         (
             with(&simple("f1", 2), "3e3fce45-4f53-4fa7-bb32-11f34168b82b"),
-            &format!("the filter f1 is there already, with the UUID {uuid}"),
+            &format!("the filter f1 exists already, with the UUID {uuid}"),
         ),
         (with(&simple("f2", 2), &uuid.to_string()), "the filter f1 has the UUID"),
         (
@@ -132,18 +132,18 @@ fn what_is_refused_changes_nothing() {
         assert!(found.is_callers());
         assert_eq!(files(dir.path()), before);
     }
-    // A filter that others refer to can go.
+    // A filter that others refer to can be removed.
     undefine(&store, &name("b")).unwrap();
     assert_eq!(store.tree(&name("a")).unwrap().len(), 1);
-    // A plan alone does nothing.
+    // A plan alone does not change the files.
     let before = files(dir.path());
     store.plan_undefine(&name("f1")).unwrap();
     assert_eq!(files(dir.path()), before);
 }
 
-/// A stock filter that comes back must not close a circle either.
+/// A stock filter that returns must not close a circle of references.
 #[test]
-fn what_comes_back_closes_no_circle() {
+fn an_undefine_that_would_make_a_loop_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = FilterStore::new(dir.path());
     define(&store, &simple("qemu-announce-self", 1)).unwrap();
@@ -153,7 +153,7 @@ fn what_comes_back_closes_no_circle() {
 }
 
 #[test]
-fn a_broken_file_hides_no_other() {
+fn an_invalid_file_does_not_hide_other_filters() {
     let dir = tempfile::tempdir().unwrap();
     let store = FilterStore::new(dir.path());
     define(&store, &simple("f1", 1)).unwrap();
@@ -180,7 +180,7 @@ fn a_broken_file_hides_no_other() {
 }
 
 #[test]
-fn an_edit_never_undoes_another() {
+fn an_edit_does_not_undo_another_edit() {
     let dir = tempfile::tempdir().unwrap();
     let store = FilterStore::new(dir.path());
     let seen = define(&store, &simple("f1", 1)).unwrap().new.unwrap();
@@ -196,21 +196,22 @@ fn an_edit_never_undoes_another() {
 }
 
 #[test]
-fn what_cannot_be_written_is_said() {
+fn the_error_of_a_failed_write_names_the_file() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("nwfilter"), "").unwrap();
     let error = define(&FilterStore::new(dir.path()), &simple("f1", 1)).unwrap_err();
     assert!(!error.is_callers() && error.to_string().contains("nwfilter"), "{error}");
 }
 
-/// One of several processes that define filters in one directory, and check what they see.
+/// Runs one of several processes that define filters in one directory, and checks the results.
 fn hammer(config: &Path, worker: usize) {
     let store = FilterStore::new(config);
     for round in 0..12 {
-        // Half of them want a -> b, half b -> a; one at a time can have it.
+        // Half of the workers want a -> b, the others b -> a; only one of these can exist at a
+        // time.
         let (one, other) = if worker.is_multiple_of(2) { ("a", "b") } else { ("b", "a") };
         if define(&store, &referring(one, other)).is_ok() {
-            // Another worker of the same half may have removed it; under the lock nothing changes.
+            // Another worker of the same half may have removed it; under the lock it cannot change.
             let locked = store.lock().unwrap();
             let all = store.tree(&name(one)).unwrap_or_default();
             for filter in all.values() {
@@ -220,10 +221,10 @@ fn hammer(config: &Path, worker: usize) {
                 locked.commit(&change).unwrap();
             }
         }
-        // All define one filter; whatever is read is one of them, whole.
+        // All workers define one filter; a reader always gets one complete definition.
         define(&store, &simple("common", 100 + worker)).unwrap();
         assert_eq!(store.get(&name("common")).unwrap().filter.rules().count(), 1);
-        // Each has its own, which nobody else may lose.
+        // Each worker has its own filter, which no other worker may remove.
         let own = format!("own{worker}-{round}");
         define(&store, &simple(&own, round)).unwrap();
         store.get(&name(&own)).unwrap();
@@ -241,12 +242,12 @@ fn check_hammered(config: &Path) {
 }
 
 #[test]
-fn threads_at_once() {
+fn threads_define_filters_at_once() {
     testing::threads(hammer, check_hammered);
 }
 
 #[test]
-fn processes_at_once() {
-    let test = "nwfilter::store_tests::processes_at_once";
+fn processes_define_filters_at_once() {
+    let test = "nwfilter::store_tests::processes_define_filters_at_once";
     testing::processes(test, hammer, check_hammered);
 }

@@ -1,61 +1,63 @@
-//! Filters that refer to filters: the rules of all of them, in order, for one set of variables.
+//! Resolves references between filters: collects the rules of a filter and of all filters that it
+//! refers to, in order, for one set of variables.
 //!
-//! References can be made before what they refer to is there, so a missing filter is an error only
+//! A filter may refer to a filter that is not defined yet, so a missing filter is an error only
 //! when rules are made. A filter that reaches itself is refused when it is defined ([`find_loop`]),
-//! and again here, since files can be changed by other means. A tree that is followed is bounded in
-//! depth, in references followed and in rules made: a filter that refers to the same one ten times,
-//! ten levels deep, is a small document and would be 10^10 rules.
+//! and again here, since other programs can change the files. The resolution has limits for depth,
+//! references and rules: a filter with ten references to the same filter, ten levels deep, is a
+//! small document but would be 10^10 rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::{Element, Entry, Filter, FlatFilter};
 use super::value::{FilterName, VariableName, VariableUse, VariableValue};
 use super::variable::{VariableError, Variables, combinations};
-use crate::xml::Place;
+use crate::xml::Position;
 
-/// The deepest references.
+/// The maximum depth of references.
 pub const MAX_DEPTH: usize = 64;
-/// The most references that are followed, those of referenced filters included.
+/// The maximum number of references that are followed, including those of referenced filters.
 pub const MAX_REFERENCES: usize = 10_000;
-/// The most rules that a filter may come to.
+/// The maximum number of rules of a filter.
 pub const MAX_RULES: usize = 100_000;
 
-/// The variable that says which clients' DHCP messages a rule accepts: `own`, those of the guest's
-/// own MAC address, or `any`. libvirt does not know it; its XML has no word for a field of DHCP.
+/// The variable that selects the clients whose DHCP messages a rule accepts: `own` for the guest's
+/// own MAC address, or `any`. libvirt does not have this variable, and its XML has no attribute for
+/// a field of DHCP.
 pub(super) const DHCP_CLIENT: &str = "CTRL_DHCP_CLIENT";
 
-/// Why no rules can be made of a filter.
+/// The reason why a filter's rules cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
-    /// Variables that have no value, of all the rules.
+    /// Variables of any of the rules have no value.
     #[error("the filter {filter} needs values for {}: add a parameter for each", names(missing))]
     Variables {
-        /// The filter that was asked for.
+        /// The requested filter.
         filter: FilterName,
         /// The variables, as the rules use them.
         missing: Vec<VariableUse>,
     },
-    /// A rule that the variables do not fit.
+    /// The values of the variables are not valid for a rule.
     #[error("the rule at {place} of the filter {filter}: {error}")]
     Rule {
-        /// The filter that has it.
+        /// The filter that contains the rule.
         filter: FilterName,
-        /// Where it is in the filter's document.
-        place: Place,
-        /// Why.
+        /// The position in the filter's document.
+        place: Position,
+        /// The reason.
         error: VariableError,
     },
-    /// A filter that is referred to is not there.
+    /// A referenced filter does not exist.
     #[error(
         "the filter {missing}, which {filter} refers to, is missing: define it, or remove the reference"
     )]
     Missing {
-        /// The one that is not there.
+        /// The missing filter.
         missing: FilterName,
-        /// The one that refers to it.
+        /// The filter that refers to it.
         filter: FilterName,
     },
-    /// A filter refers to itself, by others or directly.
+    /// A filter refers to itself, directly or through others.
     #[error("the filters {} refer to each other in a circle: remove one of the references", path(.0))]
     Loop(Vec<FilterName>),
     /// References deeper than [`MAX_DEPTH`].
@@ -65,13 +67,15 @@ pub enum TreeError {
     TooDeep(FilterName),
     /// More references than [`MAX_REFERENCES`].
     #[error(
-        "the filter {0} follows more than {MAX_REFERENCES} references, those of others included: use fewer"
+        "the filter {0} follows more than {MAX_REFERENCES} references, with those of the referenced filters: use fewer"
     )]
     TooManyReferences(FilterName),
     /// More rules than [`MAX_RULES`].
-    #[error("the filter {0} comes to more than {MAX_RULES} rules: use fewer, or shorter lists")]
+    #[error(
+        "the filter {0} has more than {MAX_RULES} rules with all references and lists: use fewer rules, or shorter lists"
+    )]
     TooManyRules(FilterName),
-    /// A value of `CTRL_DHCP_CLIENT` that is none.
+    /// The value of `CTRL_DHCP_CLIENT` is not valid.
     #[error("{DHCP_CLIENT} cannot be {0:?}: use own or any")]
     DhcpClient(String),
 }
@@ -89,11 +93,11 @@ fn path(names: &[FilterName]) -> String {
 /// Filters by name.
 pub type Filters = BTreeMap<FilterName, Filter>;
 
-/// The rules of a filter and of those that it refers to, in the order of the documents, with the
-/// variables' values in them.
+/// Returns the rules of a filter and of those that it refers to, in the order of the documents,
+/// with the values of the variables.
 ///
 /// # Errors
-/// The first [`TreeError`]; variables without values are all in one.
+/// Returns the first [`TreeError`]; one error contains all variables without a value.
 pub fn flatten(
     filter: &Filter,
     filters: &Filters,
@@ -118,7 +122,7 @@ pub fn flatten(
 struct Walk<'a> {
     filters: &'a Filters,
     root: &'a FilterName,
-    /// The filters whose references lead here, this one at the end.
+    /// The filters whose references lead to the present filter, which is the last.
     path: Vec<&'a FilterName>,
     references: usize,
     rules: usize,
@@ -127,7 +131,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Adds the rules of a filter; its depth is bounded, so this may call itself.
+    /// Adds the rules of a filter. The function is recursive; its depth is limited.
     fn filter(&mut self, filter: &'a Filter, variables: &Variables) -> Result<(), TreeError> {
         if let Some(at) = self.path.iter().position(|name| **name == filter.name) {
             let circle = self.path[at..].iter().copied().chain([&filter.name]);
@@ -207,7 +211,8 @@ fn own_dhcp_client(variables: &Variables) -> Result<bool, TreeError> {
     }
 }
 
-/// The filters that a filter reaches by references, itself included if it is among `filters`.
+/// Returns the filters that a filter reaches by references, including itself if it is among
+/// `filters`.
 pub fn reachable(start: &FilterName, filters: &Filters) -> BTreeSet<FilterName> {
     let mut found = BTreeSet::new();
     let mut next = vec![start];
@@ -220,17 +225,17 @@ pub fn reachable(start: &FilterName, filters: &Filters) -> BTreeSet<FilterName> 
     found
 }
 
-/// What a filter needs to be bound, itself and by its references.
+/// The missing inputs of a filter and of the filters that it reaches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Variables that no reference on the way gives a value, as the rules use them.
+    /// Variables for which no reference gives a value, as the rules use them.
     pub variables: Vec<VariableUse>,
-    /// Filters that are referred to and not there.
+    /// Filters that are referenced but do not exist.
     pub filters: Vec<FilterName>,
 }
 
-/// What a filter needs to be bound. Of a tree with more than [`MAX_REFERENCES`] references, which
-/// cannot be bound, not all of it.
+/// Returns the missing inputs of a filter. The result is incomplete for a tree with more than
+/// [`MAX_REFERENCES`] references, which cannot be bound.
 pub fn needs(filter: &Filter, filters: &Filters) -> Needs {
     let mut needs = Needs::default();
     let mut seen = BTreeSet::new();
@@ -259,9 +264,11 @@ pub fn needs(filter: &Filter, filters: &Filters) -> Needs {
     needs
 }
 
-/// A circle of references that `filter` would close among `filters`, as a path from it to itself.
+/// Returns a circle of references that adding `filter` to `filters` would close, as a path from the
+/// filter to itself.
 pub fn find_loop(filter: &Filter, filters: &Filters) -> Option<Vec<FilterName>> {
-    // From where each filter was first reached: breadth first, so the circle is a shortest one.
+    // Maps each filter to the one from which it was first reached. The search is breadth-first, so
+    // the circle is a shortest one.
     let mut from: BTreeMap<&FilterName, &FilterName> = BTreeMap::new();
     let mut queue = std::collections::VecDeque::from([filter]);
     while let Some(current) = queue.pop_front() {

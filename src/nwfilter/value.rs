@@ -1,5 +1,5 @@
-//! The values of attributes, and the names that filters use: each type can only hold what the
-//! format has.
+//! The values of attributes, and the names in filters; each type can contain only valid values of
+//! the format.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,67 +8,35 @@ use std::str::FromStr;
 use super::flags::{SetDirection, States, TcpFlags};
 use crate::types::EthernetAddress;
 use crate::types::checked_text::checked_text;
+pub use crate::types::{FilterName, VariableName, VariableValue};
 
-/// Why a text is not a value of its type.
+/// The reason why a text is not a value of its type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
-    /// Not a filter's name.
-    #[error(
-        "{0:?} cannot name a filter: use 1 to 128 letters, digits, '-', '.' or '_', a letter or '_' first"
-    )]
-    Filter(String),
-    /// Not a chain's name.
+    /// The text is not a chain's name.
     #[error(
         "{0:?} is not a chain: write root, or at most 12 letters, digits, '-', '.', '_' or ':' that start with mac, vlan, stp, arp, rarp, ipv4 or ipv6"
     )]
     Chain(String),
-    /// Not a variable's name.
-    #[error("{0:?} cannot name a variable: use 1 to 64 letters, digits or '_'")]
-    VariableName(String),
-    /// Not a variable's value.
-    #[error(
-        "{0:?} cannot be a variable's value: use 1 to 255 letters, digits, '_', '.', ':' or '/'"
-    )]
-    VariableValue(String),
-    /// Not the use of a variable.
+    /// The text does not use a variable.
     #[error("{0:?} is not a variable: write $NAME, $NAME[INDEX] or $NAME[@ITERATOR]")]
     VariableUse(String),
-    /// An iterator that libvirt has no number for.
+    /// The number of the iterator is above libvirt's limit.
     #[error("{0:?} has too high a number: use iterators from @0 to @1000")]
     Iterator(String),
-    /// Not the name of an ipset.
+    /// The text is not the name of an ipset.
     #[error("{0:?} is not an ipset's name")]
     IpSet(String),
-    /// Not a comment.
+    /// The text is not a comment.
     #[error("{0:?} is not a comment")]
     Comment(String),
 }
 
 checked_text!(
-    /// What a filter is called; also the name of its file. libvirt's schema takes letters of other
-    /// scripts, too; netlaunch does not, and limits the length.
-    FilterName, ValueError::Filter, |text| {
-        let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        starts && text.len() <= 128 && of(text, b"-._")
-    }
-);
-checked_text!(
-    /// A chain of rules: `root`, or a name that starts with the protocol of the frames that it
-    /// sees.
+    /// The name of a chain of rules: `root`, or a name that starts with the protocol of the chain's
+    /// frames.
     ChainName, ValueError::Chain, |text| {
         text.len() <= 12 && of(text, b"-._:") && ChainKind::of(text).is_some()
-    }
-);
-checked_text!(
-    /// What a variable is called.
-    VariableName, ValueError::VariableName, |text| {
-        (1..=64).contains(&text.len()) && of(text, b"_")
-    }
-);
-checked_text!(
-    /// One of a variable's values. What it may be depends on where the variable is used.
-    VariableValue, ValueError::VariableValue, |text| {
-        (1..=255).contains(&text.len()) && of(text, b"_.:/")
     }
 );
 checked_text!(
@@ -78,24 +46,24 @@ checked_text!(
     }
 );
 checked_text!(
-    /// Words for people, which end up in the firewall's own comments: 256 bytes at most (libvirt's
-    /// and the kernel's limit), no control characters.
+    /// Text for the user, which becomes a comment of the firewall's rule: at most 256 bytes (the
+    /// limit of libvirt and of the kernel), without control characters.
     Comment, ValueError::Comment, |text| {
         text.len() <= 256 && !text.contains(char::is_control)
     }
 );
 
-/// Whether a text is of letters, digits and these.
+/// Returns whether a text consists of letters, digits and these characters.
 fn of(text: &str, others: &[u8]) -> bool {
     text.bytes().all(|b| b.is_ascii_alphanumeric() || others.contains(&b))
 }
 
-/// Which frames a chain sees.
+/// The kind of frames that a chain sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChainKind {
-    /// All of them, first; the other chains are called from it.
+    /// All frames, before the other chains, which are called from this one.
     Root,
-    /// All of them.
+    /// All frames.
     Mac,
     /// Frames to the bridges' group address (IEEE 802.1D, 7.12.3).
     Stp,
@@ -130,7 +98,7 @@ impl ChainKind {
         found.map(|(kind, ..)| *kind)
     }
 
-    /// The priority of chains that have none of their own: where they stand among root's rules.
+    /// Returns the default priority of a chain: its position among root's rules.
     pub fn default_priority(self) -> i32 {
         let found = ChainKind::PREFIXES.iter().find(|(kind, ..)| *kind == self);
         found.map_or(0, |(.., priority)| *priority)
@@ -138,14 +106,14 @@ impl ChainKind {
 }
 
 impl ChainName {
-    /// The chain that sees all frames first.
+    /// Returns the name of the root chain, which sees all frames first.
     pub fn root() -> Self {
         ChainName("root".to_owned())
     }
 
-    /// Which frames it sees.
+    /// Returns the kind of frames that the chain sees.
     pub fn kind(&self) -> ChainKind {
-        // Checked when it was made.
+        // The name was checked when this value was made.
         ChainKind::of(&self.0).unwrap_or(ChainKind::Root)
     }
 }
@@ -153,30 +121,30 @@ impl ChainName {
 /// The value of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Value {
-    /// This.
+    /// A constant.
     Literal(Literal),
-    /// What a variable is.
+    /// A variable.
     Variable(VariableUse),
 }
 
-/// A value that is known.
+/// A constant value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Literal {
     /// An Ethernet address.
     Mac(EthernetAddress),
-    /// The bits of an Ethernet address that count.
+    /// A mask of an Ethernet address: the bits that are compared.
     MacMask(EthernetAddress),
     /// An IPv4 address.
     V4(Ipv4Addr),
-    /// How many leading bits of an IPv4 address count.
+    /// A mask of an IPv4 address: the number of leading bits that are compared.
     V4Mask(u8),
     /// An IPv6 address.
     V6(Ipv6Addr),
-    /// How many leading bits of an IPv6 address count.
+    /// A mask of an IPv6 address: the number of leading bits that are compared.
     V6Mask(u8),
     /// A number.
     Number {
-        /// It.
+        /// The value.
         value: u32,
         /// Whether it is written in hexadecimal.
         hex: bool,
@@ -189,13 +157,13 @@ pub enum Literal {
     State(States),
     /// An ipset.
     IpSet(IpSetName),
-    /// What is looked up in it, one for each of the set's dimensions, 1 to 6.
+    /// The sides to look up, one for each of the set's dimensions, 1 to 6.
     IpSetFlags(Vec<SetDirection>),
-    /// Words for people.
+    /// A comment for the user.
     Comment(Comment),
 }
 
-/// As libvirt writes it; a number that has a name is for [`super::Kind::write`].
+/// Writes the value as libvirt does. [`super::ValueType::write`] writes numbers by name.
 impl fmt::Display for Literal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -221,8 +189,8 @@ impl fmt::Display for Literal {
     }
 }
 
-/// As inet_ntop(3) of the C library does, which libvirt uses: addresses of 32 bits after zeros are
-/// written with an IPv4 address at the end, not only the mapped ones (RFC 4291, 2.5.5).
+/// Writes an address as inet_ntop(3) of the C library does, which libvirt uses: every address with
+/// only its last 32 bits set ends in an IPv4 address, not only the mapped ones (RFC 4291, 2.5.5).
 fn v6(address: Ipv6Addr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => {
@@ -232,22 +200,22 @@ fn v6(address: Ipv6Addr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-/// A variable where a value could be.
+/// The use of a variable in place of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct VariableUse {
-    /// Which.
+    /// The name of the variable.
     pub name: VariableName,
-    /// Which of its values.
+    /// The selection among its values.
     pub access: Access,
 }
 
-/// Which of a variable's values are used.
+/// The selection among a variable's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Access {
-    /// One after the other. Variables with the same iterator go together: the first values, then
-    /// the second ones. Different iterators make every combination.
+    /// All values, one after the other. Variables with the same iterator advance together: the
+    /// first values, then the second ones. Different iterators make every combination.
     Iterate(u32),
-    /// This one; the first is 0.
+    /// The value with this index; the first is 0.
     Index(u32),
 }
 
@@ -257,7 +225,7 @@ const MAX_ITERATOR: u32 = 1000;
 impl FromStr for VariableUse {
     type Err = ValueError;
 
-    /// Takes spaces where libvirt's schema does.
+    /// Allows spaces in the places in which libvirt's schema does.
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let error = || ValueError::VariableUse(text.to_owned());
         let body = text.strip_prefix('$').ok_or_else(error)?.trim_matches(' ');

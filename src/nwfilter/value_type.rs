@@ -1,8 +1,9 @@
-//! What the values of an attribute are: how they are read, what their limits are, and how they are
-//! written in libvirt's canonical form.
+//! The kinds of attribute values: their syntax, their limits, and their form in libvirt's canonical
+//! XML.
 //!
-//! Numbers are decimal, or hexadecimal after `0x`, and are written as they were read, but a number
-//! that has a name is written by it. Masks become prefix lengths, addresses the shortest form.
+//! Numbers are decimal, or hexadecimal after `0x`, and are written in the form in which they were
+//! read; but a number that has a name is written by its name. Masks become prefix lengths,
+//! addresses become the shortest form.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -11,24 +12,24 @@ use ipnet::{ipv4_mask_to_prefix, ipv6_mask_to_prefix};
 use super::flags::{SetDirection, States, TcpFlags};
 use super::value::{Comment, IpSetName, Literal};
 
-/// What the values of an attribute are.
+/// The kind of an attribute's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ValueType {
     /// An Ethernet address.
     Mac,
-    /// The bits of an Ethernet address that count.
+    /// A mask of an Ethernet address.
     MacMask,
     /// An IPv4 address.
     V4,
-    /// How many leading bits of an IPv4 address count, or a netmask without gaps.
+    /// The number of leading bits of an IPv4 address, or a netmask without gaps.
     V4Mask,
     /// An IPv6 address.
     V6,
-    /// How many leading bits of an IPv6 address count, or a netmask without gaps.
+    /// The number of leading bits of an IPv6 address, or a netmask without gaps.
     V6Mask,
     /// A number of 6 bits.
     U6,
-    /// A number of 8 bits. libvirt's format has no variables there.
+    /// A number of 8 bits. libvirt's format does not allow variables there.
     U8,
     /// A number of 12 bits.
     U12,
@@ -36,12 +37,12 @@ pub enum Kind {
     U16,
     /// A number of 32 bits.
     U32,
-    /// The protocol in an Ethernet frame, from 0x600 on (below, the field is a length: IEEE 802.3,
-    /// 3.2.6), or its name.
+    /// The protocol in an Ethernet frame, from 0x600 on, or its name. A smaller number in this
+    /// field is a length (IEEE 802.3, 3.2.6).
     EtherType,
     /// The protocol in an IP packet, or its name.
     IpProtocol,
-    /// What an ARP packet is for (RFC 826, 903, 1931, 2390), or its name.
+    /// The operation of an ARP packet (RFC 826, 903, 1931, 2390), or its name.
     Opcode,
     /// Yes or no.
     Boolean,
@@ -51,19 +52,19 @@ pub enum Kind {
     State,
     /// The name of an ipset.
     IpSet,
-    /// Which addresses and ports are looked up in it.
+    /// The addresses and ports that are looked up in the ipset.
     IpSetFlags,
-    /// Words for people.
+    /// A comment for the user.
     Comment,
 }
 
-/// Why a text is no value of its attribute.
+/// The reason why a text is not a value of its attribute.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {what}")]
 pub struct LiteralError {
     /// The text.
     pub text: String,
-    /// What it should be, and how that is written.
+    /// A description of valid values and their syntax.
     pub what: &'static str,
 }
 
@@ -97,62 +98,63 @@ const OPCODES: [(u32, &str); 9] = [
 const BOOLEANS: [(&str, bool); 6] =
     [("true", true), ("false", false), ("yes", true), ("no", false), ("1", true), ("0", false)];
 
-impl Kind {
-    /// Whether a variable can stand for a value.
+impl ValueType {
+    /// Returns whether a variable can be used in place of a value.
     pub fn takes_variables(self) -> bool {
         !matches!(
             self,
-            Kind::U8
-                | Kind::Boolean
-                | Kind::TcpFlags
-                | Kind::State
-                | Kind::IpSetFlags
-                | Kind::Comment
+            ValueType::U8
+                | ValueType::Boolean
+                | ValueType::TcpFlags
+                | ValueType::State
+                | ValueType::IpSetFlags
+                | ValueType::Comment
         )
     }
 
-    /// Reads a value.
+    /// Parses a value.
     ///
     /// # Errors
-    /// When the text is none.
+    /// Returns an error if the text is not a value of this kind.
     pub fn read(self, text: &str) -> Result<Literal, LiteralError> {
         let number = |least: u32, most: u32, names: &[(u32, &'static str)]| {
             if let Some((value, _)) = names.iter().find(|(_, name)| self.same_word(name, text)) {
                 return Some(Literal::Number { value: *value, hex: false });
             }
             let (value, hex) = number(text)?;
-            // A number that has a name is written by it.
+            // A number that has a name is written by its name.
             let hex = hex && named(names, value).is_none();
             (least..=most).contains(&value).then_some(Literal::Number { value, hex })
         };
         let read = match self {
-            Kind::Mac => text.parse().ok().map(Literal::Mac),
-            Kind::MacMask => text.parse().ok().map(Literal::MacMask),
-            Kind::V4 => text.parse().ok().map(Literal::V4),
-            Kind::V4Mask => v4_mask(text).map(Literal::V4Mask),
-            Kind::V6 => text.parse().ok().map(Literal::V6),
-            Kind::V6Mask => v6_mask(text).map(Literal::V6Mask),
-            Kind::U6 => number(0, 63, &[]),
-            Kind::U8 => number(0, 0xff, &[]),
-            Kind::U12 => number(0, 0xfff, &[]),
-            Kind::U16 => number(0, 0xffff, &[]),
-            Kind::U32 => number(0, u32::MAX, &[]),
-            Kind::EtherType => number(0x600, 0xffff, &ETHER_TYPES),
-            Kind::IpProtocol => number(0, 0xff, &IP_PROTOCOLS),
-            // libvirt's schema has no hexadecimal form of it, so it is not written so either.
-            Kind::Opcode => number(0, 0xffff, &OPCODES).map(|opcode| match opcode {
+            ValueType::Mac => text.parse().ok().map(Literal::Mac),
+            ValueType::MacMask => text.parse().ok().map(Literal::MacMask),
+            ValueType::V4 => text.parse().ok().map(Literal::V4),
+            ValueType::V4Mask => v4_mask(text).map(Literal::V4Mask),
+            ValueType::V6 => text.parse().ok().map(Literal::V6),
+            ValueType::V6Mask => v6_mask(text).map(Literal::V6Mask),
+            ValueType::U6 => number(0, 63, &[]),
+            ValueType::U8 => number(0, 0xff, &[]),
+            ValueType::U12 => number(0, 0xfff, &[]),
+            ValueType::U16 => number(0, 0xffff, &[]),
+            ValueType::U32 => number(0, u32::MAX, &[]),
+            ValueType::EtherType => number(0x600, 0xffff, &ETHER_TYPES),
+            ValueType::IpProtocol => number(0, 0xff, &IP_PROTOCOLS),
+            // libvirt's schema has no hexadecimal form of an opcode, so it is always written in
+            // decimal.
+            ValueType::Opcode => number(0, 0xffff, &OPCODES).map(|opcode| match opcode {
                 Literal::Number { value, .. } => Literal::Number { value, hex: false },
                 other => other,
             }),
-            Kind::Boolean => {
+            ValueType::Boolean => {
                 let found = BOOLEANS.iter().find(|(word, _)| *word == text);
                 found.map(|(_, value)| Literal::Boolean(*value))
             }
-            Kind::TcpFlags => TcpFlags::read(text).map(Literal::TcpFlags),
-            Kind::State => States::read(text).map(Literal::State),
-            Kind::IpSet => text.parse::<IpSetName>().ok().map(Literal::IpSet),
-            Kind::IpSetFlags => SetDirection::read_list(text).map(Literal::IpSetFlags),
-            Kind::Comment => text.parse::<Comment>().ok().map(Literal::Comment),
+            ValueType::TcpFlags => TcpFlags::read(text).map(Literal::TcpFlags),
+            ValueType::State => States::read(text).map(Literal::State),
+            ValueType::IpSet => text.parse::<IpSetName>().ok().map(Literal::IpSet),
+            ValueType::IpSetFlags => SetDirection::read_list(text).map(Literal::IpSetFlags),
+            ValueType::Comment => text.parse::<Comment>().ok().map(Literal::Comment),
         };
         read.ok_or_else(|| LiteralError { text: text.to_owned(), what: self.what() })
     }
@@ -160,64 +162,65 @@ impl Kind {
     /// Writes a value of this kind.
     pub fn write(self, literal: &Literal) -> String {
         match (self, literal) {
-            (Kind::EtherType, Literal::Number { value, .. }) => named(&ETHER_TYPES, *value),
-            (Kind::IpProtocol, Literal::Number { value, .. }) => named(&IP_PROTOCOLS, *value),
-            (Kind::Opcode, Literal::Number { value, .. }) => named(&OPCODES, *value),
+            (ValueType::EtherType, Literal::Number { value, .. }) => named(&ETHER_TYPES, *value),
+            (ValueType::IpProtocol, Literal::Number { value, .. }) => named(&IP_PROTOCOLS, *value),
+            (ValueType::Opcode, Literal::Number { value, .. }) => named(&OPCODES, *value),
             _ => None,
         }
         .map_or_else(|| literal.to_string(), str::to_owned)
     }
 
-    /// What a value is, and how it is written.
+    /// Returns a description of valid values and their syntax.
     fn what(self) -> &'static str {
         match self {
-            Kind::Mac => {
+            ValueType::Mac => {
                 "a MAC address: write six pairs of hexadecimal digits, such as 52:54:00:12:34:56"
             }
-            Kind::MacMask => {
+            ValueType::MacMask => {
                 "a mask of a MAC address: write six pairs of hexadecimal digits, such as ff:ff:ff:00:00:00"
             }
-            Kind::V4 => "an IPv4 address: write one such as 192.0.2.1",
-            Kind::V4Mask => {
+            ValueType::V4 => "an IPv4 address: write one such as 192.0.2.1",
+            ValueType::V4Mask => {
                 "an IPv4 mask: write a prefix length from 0 to 32, or a netmask without gaps such as 255.255.255.0"
             }
-            Kind::V6 => "an IPv6 address: write one such as 2001:db8::1",
-            Kind::V6Mask => {
+            ValueType::V6 => "an IPv6 address: write one such as 2001:db8::1",
+            ValueType::V6Mask => {
                 "an IPv6 mask: write a prefix length from 0 to 128, or a netmask without gaps such as ffff:ffff::"
             }
-            Kind::U6 => "a number from 0 to 63 (0x3f)",
-            Kind::U8 => "a number from 0 to 255 (0xff)",
-            Kind::U12 => "a number from 0 to 4095 (0xfff)",
-            Kind::U16 => "a number from 0 to 65535 (0xffff)",
-            Kind::U32 => "a number from 0 to 4294967295 (0xffffffff)",
-            Kind::EtherType => {
+            ValueType::U6 => "a number from 0 to 63 (0x3f)",
+            ValueType::U8 => "a number from 0 to 255 (0xff)",
+            ValueType::U12 => "a number from 0 to 4095 (0xfff)",
+            ValueType::U16 => "a number from 0 to 65535 (0xffff)",
+            ValueType::U32 => "a number from 0 to 4294967295 (0xffffffff)",
+            ValueType::EtherType => {
                 "an Ethernet protocol: write ipv4, ipv6, arp, rarp, vlan, or a number from 1536 (0x600) to 65535 (0xffff)"
             }
-            Kind::IpProtocol => {
+            ValueType::IpProtocol => {
                 "an IP protocol: write tcp, udp, udplite, esp, ah, icmp, igmp, sctp, icmpv6, or a number from 0 to 255 (0xff)"
             }
-            Kind::Opcode => {
+            ValueType::Opcode => {
                 "an ARP operation: write Request, Reply, Request_Reverse, Reply_Reverse, DRARP_Request, DRARP_Reply, DRARP_Error, InARP_Request, ARP_NAK, or a number from 0 to 65535"
             }
-            Kind::Boolean => "yes or no: write true or false",
-            Kind::TcpFlags => {
+            ValueType::Boolean => "yes or no: write true or false",
+            ValueType::TcpFlags => {
                 "a set of TCP flags: write MASK/SET, each NONE, ALL or some of SYN,ACK,URG,PSH,FIN,RST, such as SYN/ALL"
             }
-            Kind::State => {
+            ValueType::State => {
                 "a state of connections: write NONE, or some of NEW,ESTABLISHED,RELATED,INVALID"
             }
-            Kind::IpSet => {
+            ValueType::IpSet => {
                 "an ipset's name: use 1 to 31 letters, digits, '-', '.', '_', ':', '+' or spaces"
             }
-            Kind::IpSetFlags => "a list of 1 to 6 of src and dst: write one such as src,dst",
-            Kind::Comment => "a comment: use at most 256 bytes without control characters",
+            ValueType::IpSetFlags => "a list of 1 to 6 of src and dst: write one such as src,dst",
+            ValueType::Comment => "a comment: use at most 256 bytes without control characters",
         }
     }
 
-    /// libvirt's schema takes some operations of ARP with a small letter, and no other words.
+    /// Returns whether a text is this name. libvirt's schema allows some ARP operations in small
+    /// letters; all other names are case-sensitive.
     fn same_word(self, word: &str, text: &str) -> bool {
         match self {
-            Kind::Opcode => word.eq_ignore_ascii_case(text),
+            ValueType::Opcode => word.eq_ignore_ascii_case(text),
             _ => word == text,
         }
     }
@@ -227,19 +230,19 @@ fn named(names: &[(u32, &'static str)], value: u32) -> Option<&'static str> {
     names.iter().find(|(number, _)| *number == value).map(|(_, name)| *name)
 }
 
-/// A number, and whether it is hexadecimal.
+/// Parses a number; also returns whether it is hexadecimal.
 fn number(text: &str) -> Option<(u32, bool)> {
     let (digits, radix) = match text.strip_prefix("0x") {
         Some(digits) => (digits, 16),
         None => (text, 10),
     };
-    // A sign is no digit.
+    // A sign is not a digit.
     let valid = digits.chars().all(|c| c.is_digit(radix));
     let value = if valid { u32::from_str_radix(digits, radix).ok() } else { None };
     value.map(|value| (value, radix == 16))
 }
 
-/// A prefix length of at most `most`.
+/// Parses a prefix length of at most `most`.
 fn prefix(text: &str, most: u8) -> Option<u8> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     let length = if digits { text.parse().ok() } else { None };

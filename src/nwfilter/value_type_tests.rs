@@ -1,13 +1,20 @@
-//! The values of attributes, in documents and alone.
+//! Tests of reading and writing the values of attributes, and of the errors about them.
 
 use proptest::prelude::*;
 
 use super::xml_tests::{around, read, refused};
-use super::{Kind, VariableUse};
+use super::{ValueType, VariableUse};
+
+/// Checks that each element, which is line 3 of a document, is refused with this error.
+fn all_refused(elements: &[(&str, &str)]) {
+    for (inside, error) in elements {
+        refused(&around(inside), error);
+    }
+}
 
 #[test]
-fn values_refused_where_they_stand() {
-    for (inside, error) in [
+fn the_error_of_a_bad_link_layer_value_has_its_position() {
+    all_refused(&[
         ("<mac srcmacaddr='52:54'/>", "3:18: srcmacaddr of <mac>: \"52:54\" is not a MAC address"),
         ("<mac srcmacaddr=''/>", "3:18: srcmacaddr of <mac>: \"\" is not a MAC address"),
         (
@@ -27,7 +34,7 @@ fn values_refused_where_they_stand() {
         ("<arp gratuitous='maybe'/>", "3:18: gratuitous of <arp>: \"maybe\" is not yes or no"),
         (
             "<arp gratuitous='$A'/>",
-            "3:18: gratuitous of <arp>: \"$A\" is a variable, and there can be none here",
+            "3:18: gratuitous of <arp>: \"$A\" is a variable, which this attribute cannot have",
         ),
         (
             "<arp protocolid='rarp'/>",
@@ -37,6 +44,12 @@ fn values_refused_where_they_stand() {
             "<rarp protocolid='$A'/>",
             "3:19: protocolid of <rarp>: \"$A\" is not an Ethernet protocol",
         ),
+    ]);
+}
+
+#[test]
+fn the_error_of_a_bad_address_or_mask_has_its_position() {
+    all_refused(&[
         ("<ip srcipaddr='10.1.2'/>", "3:16: srcipaddr of <ip>: \"10.1.2\" is not an IPv4 address"),
         (
             "<ip srcipaddr='10.1.2.3/24'/>",
@@ -60,6 +73,12 @@ fn values_refused_where_they_stand() {
         ("<ip srcipaddr='10.1.2.3' srcipmask='-1'/>", "3:37: srcipmask of <ip>"),
         ("<ipv6 srcipaddr='::' srcipmask='129'/>", "3:33: srcipmask of <ipv6>"),
         ("<ipv6 srcipaddr='::' srcipmask='ffff:0:ffff::'/>", "3:33: srcipmask of <ipv6>"),
+    ]);
+}
+
+#[test]
+fn the_error_of_a_bad_number_has_its_position() {
+    all_refused(&[
         ("<ip protocol='256'/>", "3:15: protocol of <ip>: \"256\" is not an IP protocol"),
         ("<ip protocol='gre'/>", "3:15: protocol of <ip>: \"gre\" is not an IP protocol"),
         ("<ip dscp='64'/>", "3:11: dscp of <ip>: \"64\" is not a number from 0 to 63 (0x3f)"),
@@ -84,8 +103,14 @@ fn values_refused_where_they_stand() {
         ),
         (
             "<icmp type='$A'/>",
-            "3:13: type of <icmp>: \"$A\" is a variable, and there can be none here: write the value",
+            "3:13: type of <icmp>: \"$A\" is a variable, which this attribute cannot have: write the value",
         ),
+    ]);
+}
+
+#[test]
+fn the_error_of_a_bad_flag_name_or_comment_has_its_position() {
+    all_refused(&[
         (
             "<tcp flags='SYN'/>",
             "3:13: flags of <tcp>: \"SYN\" is not a set of TCP flags: write MASK/SET",
@@ -111,7 +136,14 @@ fn values_refused_where_they_stand() {
             "<all comment='a&#10;b'/>",
             "3:15: comment of <all>: \"a\\nb\" is not a comment: use at most 256 bytes without control characters",
         ),
-        // Variables.
+    ]);
+    refused(&around(&format!("<all comment='{}'/>", "ä".repeat(129))), "3:15: comment of <all>: ");
+    assert!(read(&around(&format!("<all comment='{}'/>", "ä".repeat(128)))).is_ok());
+}
+
+#[test]
+fn the_error_of_a_bad_variable_has_its_position() {
+    all_refused(&[
         (
             "<ip srcipaddr='$'/>",
             "3:16: srcipaddr of <ip>: \"$\" is not a variable: write $NAME, $NAME[INDEX] or $NAME[@ITERATOR]",
@@ -130,27 +162,23 @@ fn values_refused_where_they_stand() {
         ),
         ("<ip srcipaddr='$A$B'/>", "3:16: srcipaddr of <ip>: \"$A$B\" is not a variable"),
         ("<ip srcipaddr='A$B'/>", "3:16: srcipaddr of <ip>: \"A$B\" is not an IPv4 address"),
-    ] {
-        refused(&around(inside), error);
-    }
-    refused(&around(&format!("<all comment='{}'/>", "ä".repeat(129))), "3:15: comment of <all>: ");
-    assert!(read(&around(&format!("<all comment='{}'/>", "ä".repeat(128)))).is_ok());
+    ]);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn any_text_of_a_value_is_refused_or_comes_back(text in "\\PC{0,12}|0x[0-9a-f]{0,9}|[0-9./:a-fA-F,$@\\[\\] ]{0,16}") {
-        let kinds = [
-            Kind::Mac, Kind::V4, Kind::V4Mask, Kind::V6, Kind::V6Mask, Kind::U6, Kind::U8, Kind::U12,
-            Kind::U16, Kind::U32, Kind::EtherType, Kind::IpProtocol, Kind::Opcode, Kind::Boolean,
-            Kind::TcpFlags, Kind::State, Kind::IpSet, Kind::IpSetFlags, Kind::Comment,
+    fn any_text_is_refused_or_read_back_as_written(text in "\\PC{0,12}|0x[0-9a-f]{0,9}|[0-9./:a-fA-F,$@\\[\\] ]{0,16}") {
+        let types = [
+            ValueType::Mac, ValueType::V4, ValueType::V4Mask, ValueType::V6, ValueType::V6Mask, ValueType::U6, ValueType::U8, ValueType::U12,
+            ValueType::U16, ValueType::U32, ValueType::EtherType, ValueType::IpProtocol, ValueType::Opcode, ValueType::Boolean,
+            ValueType::TcpFlags, ValueType::State, ValueType::IpSet, ValueType::IpSetFlags, ValueType::Comment,
         ];
-        for kind in kinds {
-            if let Ok(literal) = kind.read(&text) {
-                let written = kind.write(&literal);
-                let again = kind.read(&written).map(|again| kind.write(&again));
+        for value_type in types {
+            if let Ok(literal) = value_type.read(&text) {
+                let written = value_type.write(&literal);
+                let again = value_type.read(&written).map(|again| value_type.write(&again));
                 prop_assert_eq!(again, Ok(written));
             }
         }

@@ -1,52 +1,53 @@
-//! Variables: what they are in a binding, and the rules that come of a rule with variables.
+//! Replaces the variables of a rule with the values of a binding.
 //!
-//! A rule with `$A` stands for one rule for each value of `A`. Variables with the same iterator
-//! (`$A` and `$B` both have `@0`) go through their lists together; different iterators make every
-//! combination, the lowest one changing first. Equal combinations count once.
+//! A rule with `$A` becomes one rule for each value of `A`. Variables with the same iterator
+//! (`$A` and `$B` both have `@0`) advance through their lists together. Different iterators make
+//! every combination, and the lowest iterator changes first. Equal combinations count once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::attribute::Attribute;
 use super::check::{CheckError, check};
-use super::kind::{Kind, LiteralError};
-use super::model::{Condition, Element, Parameter, Rule, RuleInstance};
+use super::model::{Condition, Element, Rule, RuleInstance};
 use super::protocol::Protocol;
 use super::value::{Access, Literal, Value, VariableName, VariableUse, VariableValue};
+use super::value_type::{LiteralError, ValueType};
+use crate::types::Parameter;
 
-/// The most rules that one rule may stand for.
+/// The maximum number of rules that one rule may become.
 pub const MAX_COMBINATIONS: usize = 100_000;
 
-/// The values of variables, each a list of one at least.
+/// The values of variables; each list has at least one value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Variables(BTreeMap<VariableName, Vec<VariableValue>>);
 
 impl Variables {
-    /// The values of a variable.
+    /// Returns the values of a variable.
     pub fn get(&self, name: &VariableName) -> Option<&[VariableValue]> {
         self.0.get(name).map(Vec::as_slice)
     }
 
-    /// Gives a variable one value, unless it has some.
+    /// Sets a variable to one value if it has none.
     pub fn set_default(&mut self, name: VariableName, value: VariableValue) {
         self.0.entry(name).or_insert_with(|| vec![value]);
     }
 
-    /// These variables, and those of `parameters` that are not among them: what a referenced filter
-    /// sees. As in libvirt, whoever refers decides.
+    /// Returns these variables, and those of `parameters` that are not among them. A referenced
+    /// filter sees the result. As in libvirt, the values of the referring filter take precedence.
     pub fn with_defaults(&self, parameters: &[Parameter]) -> Variables {
         let mut all: Variables = parameters.iter().cloned().collect();
         all.0.extend(self.0.clone());
         all
     }
 
-    /// Those of them that `names` has.
+    /// Returns the variables whose names are in `names`.
     pub fn only(&self, names: &BTreeSet<VariableName>) -> Variables {
         let kept = self.0.iter().filter(|(name, _)| names.contains(*name));
         Variables(kept.map(|(name, values)| (name.clone(), values.clone())).collect())
     }
 }
 
-/// A name that comes several times is a list.
+/// A name that occurs several times is a list.
 impl FromIterator<Parameter> for Variables {
     fn from_iter<T: IntoIterator<Item = Parameter>>(parameters: T) -> Self {
         let mut variables = Variables::default();
@@ -57,44 +58,44 @@ impl FromIterator<Parameter> for Variables {
     }
 }
 
-/// Why variables make no rules of a rule.
+/// The reason why the variables of a rule cannot be replaced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VariableError {
-    /// Variables that have no value, or not that many.
+    /// Variables without a value, or with too few values.
     #[error("no value for {}: add a parameter of that name for each", names(.0))]
     Missing(Vec<VariableUse>),
-    /// Lists of different lengths that go together.
+    /// Two lists that advance together have different lengths.
     #[error(
         "the variables {one} ({one_length} values) and {other} ({other_length} values) go together in a rule and need as many values: add values, or write {other}[@1] to combine each with each"
     )]
     Lengths {
-        /// One of them.
+        /// The first variable.
         one: VariableName,
-        /// How many values it has.
+        /// The number of its values.
         one_length: usize,
-        /// Another one.
+        /// The second variable.
         other: VariableName,
-        /// How many values that has.
+        /// The number of its values.
         other_length: usize,
     },
-    /// More rules than [`MAX_COMBINATIONS`].
+    /// The rule would become more than [`MAX_COMBINATIONS`] rules.
     #[error(
         "the lists of a rule's variables make {0} combinations, more than {MAX_COMBINATIONS}: use shorter lists"
     )]
     TooMany(u128),
-    /// A value that does not fit.
+    /// A value is not valid for its attribute.
     #[error("the variable {variable} is used for {} of <{}>, and its value {error}", attribute.name(), protocol.name())]
     Value {
         /// The variable.
         variable: VariableUse,
-        /// Where it is used.
+        /// The attribute that uses it.
         attribute: Attribute,
-        /// Where that is.
+        /// The protocol element of the attribute.
         protocol: Protocol,
-        /// Why it does not fit.
+        /// The reason why the value is not valid.
         error: LiteralError,
     },
-    /// A value with a prefix length where there is a mask already.
+    /// The value has a prefix length, but the rule has a mask already.
     #[error(
         "the variable {variable} is {value}, and the rule has a mask of its own, {}: remove one of the two", mask.name()
     )]
@@ -106,7 +107,7 @@ pub enum VariableError {
         /// The mask.
         mask: Attribute,
     },
-    /// Values that do not go together.
+    /// The values of several attributes contradict each other.
     #[error("with the variables' values, {0}")]
     Check(CheckError),
 }
@@ -116,7 +117,7 @@ fn names(uses: &[VariableUse]) -> String {
     names.join(", ")
 }
 
-/// Attributes that are addresses, and those that are their masks.
+/// The address attributes and their mask attributes.
 const MASKS: [(Attribute, Attribute); 4] = [
     (Attribute::SrcIpAddr, Attribute::SrcIpMask),
     (Attribute::DstIpAddr, Attribute::DstIpMask),
@@ -124,10 +125,10 @@ const MASKS: [(Attribute, Attribute); 4] = [
     (Attribute::ArpDstIpAddr, Attribute::ArpDstIpMask),
 ];
 
-/// The rules that a rule stands for, each once.
+/// Returns the rules that a rule with variables becomes, without duplicates.
 ///
 /// # Errors
-/// [`VariableError`].
+/// Returns [`VariableError`] if the variables cannot be replaced.
 pub fn combinations(
     rule: &Rule,
     variables: &Variables,
@@ -158,14 +159,15 @@ pub fn combinations(
     Ok(instances)
 }
 
-/// An iterator, and the rows of its lists that differ.
-struct Wheel {
+/// An iterator, and its distinct rows of values.
+struct IteratorRows {
     iterator: u32,
     rows: Vec<usize>,
 }
 
-/// The iterators of an element, the lowest first, after a check that all variables have values.
-fn wheels(element: &Element, variables: &Variables) -> Result<Vec<Wheel>, VariableError> {
+/// Returns the iterators of an element, the lowest first, after checking that all variables have
+/// values.
+fn wheels(element: &Element, variables: &Variables) -> Result<Vec<IteratorRows>, VariableError> {
     let mut missing: Vec<VariableUse> = Vec::new();
     let mut lists: BTreeMap<u32, Vec<(&VariableName, &[VariableValue])>> = BTreeMap::new();
     for use_ in element.variables() {
@@ -195,7 +197,7 @@ fn wheels(element: &Element, variables: &Variables) -> Result<Vec<Wheel>, Variab
         let mut seen = BTreeSet::new();
         let row = |row: &usize| lists.iter().map(|(_, list)| list.get(*row)).collect::<Vec<_>>();
         let rows = (0..first.len()).filter(|number| seen.insert(row(number))).collect();
-        wheels.push(Wheel { iterator, rows });
+        wheels.push(IteratorRows { iterator, rows });
     }
     Ok(wheels)
 }
@@ -211,7 +213,7 @@ fn instance(rule: &Rule, condition: Option<Condition>) -> RuleInstance {
     }
 }
 
-/// The element with the values that `value` has for its variables.
+/// Returns the element with its variables replaced by `value`.
 fn condition<'a>(
     element: &Element,
     value: impl Fn(&VariableUse) -> Option<&'a VariableValue>,
@@ -242,9 +244,10 @@ fn condition<'a>(
                     let (variable, value) = (variable.clone(), value.clone());
                     return Err(VariableError::TwoMasks { variable, value, mask });
                 }
-                let mask_kind = if *kind == Kind::V4 { Kind::V4Mask } else { Kind::V6Mask };
+                let mask_type =
+                    if *kind == ValueType::V4 { ValueType::V4Mask } else { ValueType::V6Mask };
                 attributes.push((*attribute, kind.read(address).map_err(wrong)?));
-                attributes.push((mask, mask_kind.read(length).map_err(wrong)?));
+                attributes.push((mask, mask_type.read(length).map_err(wrong)?));
             }
             _ => attributes.push((*attribute, kind.read(value.as_str()).map_err(wrong)?)),
         }

@@ -1,4 +1,4 @@
-//! Variables and trees of filters: what rules come of them, and what is refused.
+//! Tests of variables and trees of filters: the resulting rules, and the errors.
 
 use proptest::prelude::*;
 
@@ -29,11 +29,11 @@ fn filters(all: &[(&str, &str)]) -> Filters {
     all.iter().map(|(name, inside)| (name.parse().unwrap(), filter(name, inside))).collect()
 }
 
-/// The attributes of the rules, without their names.
+/// Returns the attribute values of the rules.
 fn values(rules: &[RuleInstance]) -> Vec<String> {
     let one = |rule: &RuleInstance| {
         let condition = rule.condition.as_ref().unwrap();
-        let kind = |attribute| condition.protocol.kind(attribute).unwrap();
+        let kind = |attribute| condition.protocol.value_type(attribute).unwrap();
         let all = condition.attributes.iter().map(|(name, value)| kind(*name).write(value));
         all.collect::<Vec<_>>().join(" ")
     };
@@ -41,7 +41,7 @@ fn values(rules: &[RuleInstance]) -> Vec<String> {
 }
 
 #[test]
-fn lists_make_rules() {
+fn a_list_makes_one_rule_for_each_value() {
     let three = "A=1.1.1.1,2.2.2.2,3.3.3.3,3.3.3.3 B=80,90,80,80 C=1,2";
     for (element, expected) in [
         ("<tcp srcipaddr='9.9.9.9'/>", &["9.9.9.9"][..]),
@@ -90,7 +90,7 @@ fn addresses_with_prefix_lengths() {
 }
 
 #[test]
-fn what_does_not_fit_is_said() {
+fn the_error_names_the_variable_that_does_not_fit() {
     let all = "A=1.1.1.1,2.2.2.2 B=80,90,100 C=70000 D=x IP=10.0.0.0/24 V6=::1 P=90 Q=80";
     for (element, error) in [
         ("<tcp srcipaddr='$NOSUCH'/>", "no value for NOSUCH: add a parameter"),
@@ -143,7 +143,7 @@ fn what_does_not_fit_is_said() {
 const DROP: &str = "<rule action='drop' direction='in'/>";
 
 #[test]
-fn trees_are_flat_in_the_documents_order() {
+fn references_are_flattened_in_document_order() {
     let all = filters(&[
         (
             "root",
@@ -163,7 +163,7 @@ fn trees_are_flat_in_the_documents_order() {
             .collect::<Vec<_>>()
     };
     assert_eq!(shown("X=1"), ["root:1", "b:8", "a:7 8", "root:2"]);
-    // Whoever binds decides.
+    // The values of the binding take precedence.
     assert_eq!(shown("Q=5,6 P=1,2"), ["root:1", "b:5,6", "a:1 5,2 6", "root:2"]);
     assert_eq!(needs(root, &all), Needs::default());
     let a = &all[&"a".parse().unwrap()];
@@ -174,7 +174,7 @@ fn trees_are_flat_in_the_documents_order() {
 }
 
 #[test]
-fn trees_that_are_refused() {
+fn trees_with_errors_are_refused() {
     let deep: Vec<(String, String)> = (0..70)
         .map(|n| (format!("d{n}"), format!("<filterref filter='d{}'/>", n + 1)))
         .chain([("d70".to_owned(), DROP.to_owned())])
@@ -201,7 +201,7 @@ fn trees_that_are_refused() {
         ("self", "the filters self -> self refer to each other in a circle"),
         ("one", "the filters one -> two -> one refer to each other in a circle"),
         ("wrong", "the rule at 2:1 of the filter wrong: the variable A is used for"),
-        ("many", "the filter many comes to more than 100000 rules"),
+        ("many", "the filter many has more than 100000 rules"),
         ("d0", "the references of the filter d0 are more than 64 deep"),
         ("w0", "the filter w0 follows more than 10000 references"),
     ] {
@@ -228,9 +228,9 @@ fn trees_that_are_refused() {
 }
 
 proptest! {
-    /// Every combination is there once, none is invented, and each is of the rule's own form.
+    /// Every combination occurs once, there are no others, and each has the form of the rule.
     #[test]
-    fn combinations_are_the_product(
+    fn independent_iterators_make_every_combination(
         a in prop::collection::vec(0u16..5, 1..5),
         b in prop::collection::vec(0u16..5, 1..5),
     ) {
@@ -250,9 +250,9 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 
-    /// Whatever filters refer to, following them ends.
+    /// Resolving any references between filters ends.
     #[test]
-    fn every_tree_ends(edges in prop::collection::vec((0usize..6, 0usize..7), 0..30)) {
+    fn resolving_references_ends(edges in prop::collection::vec((0usize..6, 0usize..7), 0..30)) {
         let names = ["n0", "n1", "n2", "n3", "n4", "n5", "n6"];
         let mut inside = vec![String::from(DROP); 6];
         for (from, to) in &edges {

@@ -1,16 +1,17 @@
-//! From a [`Filter`] to libvirt's filter XML, in the form in which libvirt prints it.
+//! Writes a [`Filter`] as libvirt's filter XML, in the form in which libvirt prints it.
 
 use super::model::{Element, Entry, Filter, FilterRef, Rule};
 use super::value::{ChainKind, Value};
+use super::xml::parse;
 use crate::xml::Tag;
 
-/// The filter as a document, with a newline at its end.
+/// Returns the filter as a document, with a newline at its end.
 pub fn to_xml(filter: &Filter) -> String {
     let entries = filter.entries.iter().map(|entry| match entry {
         Entry::Rule(rule) => self::rule(rule),
         Entry::Reference(filter) => reference(filter),
     });
-    // Nothing is sorted against root, so its own priority goes without saying.
+    // Root is not sorted among other chains, so its default priority is left out.
     let plain = filter.chain.kind() == ChainKind::Root && filter.priority == 0;
     let priority = (!plain).then_some(filter.priority);
     Tag::new("filter")
@@ -22,7 +23,19 @@ pub fn to_xml(filter: &Filter) -> String {
         .to_string()
 }
 
-/// A `<filterref>`, of a filter or of a binding.
+/// Returns the filter with the positions that its rules have in the output of [`to_xml`], which the
+/// user can print. The user cannot see the document of a stock filter, and the text of a definition
+/// may have another form. `text` is the document that the filter was read from.
+pub(super) fn placed_as_printed(filter: Filter, text: &[u8]) -> Filter {
+    let printed = to_xml(&filter);
+    if printed.as_bytes() == text {
+        filter
+    } else {
+        parse(printed.as_bytes(), None).unwrap_or(filter)
+    }
+}
+
+/// Writes a `<filterref>` of a filter or of a binding.
 pub(super) fn reference(reference: &FilterRef) -> Tag {
     let parameters = reference.parameters.iter().map(|(name, value)| {
         Tag::new("parameter").attribute("name", name).attribute("value", value)

@@ -1,4 +1,5 @@
-//! Filters as they are written: goldens, what is read again, and what libvirt's schema accepts.
+//! Tests of writing filters: expected texts, parsing them again, and validation with libvirt's
+//! schema.
 
 use std::path::Path;
 
@@ -6,7 +7,7 @@ use proptest::prelude::*;
 
 use super::attribute::NEEDS;
 use super::xml_tests::{around, read};
-use super::{Attribute, Filter, Kind, Layer, Protocol, generate, parse, to_xml};
+use super::{Attribute, Filter, Layer, Protocol, ValueType, generate, parse, to_xml};
 use crate::xml::schema::accepted;
 
 fn fixture(name: &str) -> String {
@@ -23,40 +24,42 @@ fn goldens() {
         let written = to_xml(&filter);
         assert_eq!(written, fixture(&format!("{name}.out.xml")), "{name}");
         assert_eq!(parse(written.as_bytes(), None).unwrap(), filter, "{name}");
-        // A prefix length in a parameter is libvirt's practice, and not in its schema.
+        // libvirt accepts a prefix length in a parameter, but its schema does not.
         documents.push(written.replace("10.2.3.0/24", "10.2.3.0"));
     }
     accepted("nwfilter.rng", &documents);
 }
 
-/// Every element and attribute of libvirt's schema is known here, and the other way around, but for
-/// those that libvirt's documentation has beyond the schema.
+/// netlaunch has exactly the elements and attributes of libvirt's schema, and those that only
+/// libvirt's documentation has.
 #[test]
-fn the_tables_are_the_schemas() {
+fn the_tables_equal_libvirts_schema() {
     let beyond = |protocol: Protocol, attribute: Attribute| {
         use Attribute as A;
         let tracked = [A::ConnlimitAbove, A::State, A::IpSet, A::IpSetFlags].contains(&attribute);
         let masks = [A::ArpSrcIpMask, A::ArpDstIpMask].contains(&attribute);
         masks || (tracked && protocol.layer() == Layer::Ipv6)
     };
-    let sample = |kind: Kind| match kind {
-        Kind::Mac | Kind::MacMask => "52:54:00:00:00:01",
-        Kind::V4 => "10.1.2.3",
-        Kind::V6 => "2001:db8::1",
-        Kind::EtherType => "0x1234",
-        Kind::Boolean => "true",
-        Kind::TcpFlags => "SYN/ALL",
-        Kind::State => "NEW",
-        Kind::IpSet => "set",
-        Kind::IpSetFlags => "src",
-        Kind::Comment => "words",
+    let sample = |kind: ValueType| match kind {
+        ValueType::Mac | ValueType::MacMask => "52:54:00:00:00:01",
+        ValueType::V4 => "10.1.2.3",
+        ValueType::V6 => "2001:db8::1",
+        ValueType::EtherType => "0x1234",
+        ValueType::Boolean => "true",
+        ValueType::TcpFlags => "SYN/ALL",
+        ValueType::State => "NEW",
+        ValueType::IpSet => "set",
+        ValueType::IpSetFlags => "src",
+        ValueType::Comment => "words",
         _ => "7",
     };
-    // One attribute a document, with what it needs: xmllint's time is exponential in their number.
+    // Each document has one attribute and those it needs, since xmllint's time is exponential in
+    // their number.
     let mut documents = Vec::new();
     for (protocol, name) in Protocol::NAMES {
         let write = |attribute: Attribute| {
-            let kind = protocol.kind(attribute).unwrap_or_else(|| panic!("{name} {attribute:?}"));
+            let kind =
+                protocol.value_type(attribute).unwrap_or_else(|| panic!("{name} {attribute:?}"));
             format!(" {}='{}'", attribute.name(), sample(kind))
         };
         for (attribute, _) in protocol.fields().iter().filter(|(a, _)| !beyond(protocol, *a)) {
@@ -76,7 +79,7 @@ fn the_tables_are_the_schemas() {
         }
     }
     accepted("nwfilter.rng", &documents);
-    // What is beyond it is read and written, too.
+    // Attributes beyond the schema are also parsed and written.
     let text = "<filter name='a'><rule action='drop' direction='in'><all-ipv6 state='NEW' connlimit-above='1' ipset='a' ipsetflags='src'/></rule><rule action='drop' direction='in'><arp arpsrcipaddr='10.0.0.0' arpsrcipmask='255.0.0.0'/></rule></filter>";
     let written = to_xml(&read(text).unwrap());
     for part in [
@@ -87,7 +90,7 @@ fn the_tables_are_the_schemas() {
     }
 }
 
-/// What libvirt's schema does not describe, although libvirt reads it.
+/// Returns whether a filter has parts that libvirt accepts but its schema does not describe.
 fn beyond_schema(filter: &Filter) -> bool {
     filter.rules().filter_map(|rule| rule.element.as_ref()).any(|element| {
         let tracked = [Attribute::State, Attribute::ConnlimitAbove, Attribute::IpSet];
@@ -103,7 +106,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn a_written_filter_is_read_as_it_was(filter in generate::filter()) {
+    fn a_written_filter_is_read_back_unchanged(filter in generate::filter()) {
         let written = to_xml(&filter);
         let read = parse(written.as_bytes(), None);
         prop_assert_eq!(read.as_ref(), Ok(&filter), "{}", &written);
@@ -115,7 +118,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4))]
 
     #[test]
-    fn libvirts_schema_accepts_what_is_written(
+    fn libvirts_schema_accepts_written_filters(
         filters in prop::collection::vec(generate::filter(), 25),
     ) {
         // xmllint's time is exponential in the number of an element's attributes.

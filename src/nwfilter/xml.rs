@@ -1,21 +1,20 @@
-//! From libvirt's filter XML to a [`Filter`].
+//! Parses libvirt's filter XML into a [`Filter`].
 //!
-//! What libvirt passes over in silence is refused here with its place: a rule without a condition
-//! that its author wrote would let through, or stop, more than he meant.
+//! Input that libvirt silently ignores is an error with its position here: a rule without one of
+//! its conditions would accept or drop more frames than its author intended.
 
 use std::fmt::Display;
 
 use super::attribute::Attribute;
 use super::check::check;
-use super::kind::Kind;
 use super::model::{
-    Action, Direction, Element, Entry, Filter, FilterRef, PRIORITIES, Parameter, RULE_PRIORITY,
-    Rule,
+    Action, Direction, Element, Entry, Filter, FilterRef, PRIORITIES, RULE_PRIORITY, Rule,
 };
 use super::protocol::Protocol;
 use super::value::{ChainName, Literal, Value, VariableUse};
-use crate::types::Uuid;
-use crate::xml::{self, Take, XmlError};
+use super::value_type::ValueType;
+use crate::types::{Parameter, Uuid};
+use crate::xml::{self, ElementReader, XmlError};
 
 type Result<T> = std::result::Result<T, XmlError>;
 
@@ -30,19 +29,19 @@ const PROTOCOLS: [&str; Protocol::NAMES.len()] = {
     names
 };
 
-/// Reads a filter. One without a UUID gets `uuid`; without that, as of a document that netlaunch
-/// wrote, it must have one.
+/// Parses a filter. A document without a UUID gets `uuid`. If `uuid` is `None`, as for a document
+/// that netlaunch wrote, the document must have a UUID.
 ///
 /// # Errors
-/// The first [`XmlError`].
+/// Returns the first [`XmlError`].
 pub fn parse(bytes: &[u8], uuid: Option<Uuid>) -> Result<Filter> {
     let root = xml::read(bytes)?;
-    let mut take = Take::root(&root, "filter")?;
+    let mut take = ElementReader::root(&root, "filter")?;
     let name = take.required("name")?;
     let chain = take.value("chain")?.unwrap_or_else(ChainName::root);
     let priority = take.value_with("priority", priority)?;
     let uuid = match take.child("uuid")? {
-        Some(element) => element.take(Take::text_value)?,
+        Some(element) => element.take(ElementReader::text_value)?,
         None => uuid.ok_or_else(|| take.missing_child("uuid"))?,
     };
     let mut entries = Vec::new();
@@ -57,17 +56,17 @@ pub fn parse(bytes: &[u8], uuid: Option<Uuid>) -> Result<Filter> {
     Ok(Filter { name, chain, priority, uuid, entries })
 }
 
-/// A `<filterref>`, of a filter or of a binding.
-pub(super) fn reference(take: &mut Take<'_>) -> Result<FilterRef> {
+/// Parses a `<filterref>` of a filter or of a binding.
+pub(super) fn reference(take: &mut ElementReader<'_>) -> Result<FilterRef> {
     let filter = take.required("filter")?;
-    let parameter = |take: &mut Take<'_>| -> Result<Parameter> {
+    let parameter = |take: &mut ElementReader<'_>| -> Result<Parameter> {
         Ok((take.required("name")?, take.required("value")?))
     };
     let parameters = take.children("parameter").map(|element| element.take(parameter));
     Ok(FilterRef { filter, parameters: parameters.collect::<Result<_>>()? })
 }
 
-fn rule(take: &mut Take<'_>) -> Result<Rule> {
+fn rule(take: &mut ElementReader<'_>) -> Result<Rule> {
     let action = take.choice("action", &Action::NAMES)?.ok_or_else(|| take.missing("action"))?;
     let direction = take.choice("direction", &Direction::NAMES)?;
     let direction = direction.ok_or_else(|| take.missing("direction"))?;
@@ -85,7 +84,7 @@ fn rule(take: &mut Take<'_>) -> Result<Rule> {
             "a rule has one protocol, and this one has <{}> at {} already: write another <rule>",
             first.name, first.place
         );
-        return Err(Take::new(second).bad(why));
+        return Err(ElementReader::new(second).bad(why));
     }
     let element = first.map(|element| element.take(condition)).transpose()?;
     Ok(Rule {
@@ -98,11 +97,11 @@ fn rule(take: &mut Take<'_>) -> Result<Rule> {
     })
 }
 
-fn condition(take: &mut Take<'_>) -> Result<Element> {
+fn condition(take: &mut ElementReader<'_>) -> Result<Element> {
     let name = take.element().name.as_str();
     let found = Protocol::NAMES.iter().find(|(_, known)| *known == name);
     let Some((protocol, _)) = found else {
-        // Only elements of these names are read as one.
+        // This function is called only for elements with a protocol's name.
         return Err(take.bad("it is not a protocol"));
     };
     let negated = take.yes_no("match")?.is_some_and(|matches| !matches);
@@ -129,17 +128,17 @@ fn condition(take: &mut Take<'_>) -> Result<Element> {
     Ok(Element { protocol: *protocol, negated, attributes })
 }
 
-/// `protocolid` of `<arp>` and `<rarp>`, which libvirt's schema does not have and its own examples
-/// do: it can only say what the element says.
-fn own_protocol(take: &mut Take<'_>, protocol: Protocol) -> Result<()> {
+/// Reads `protocolid` of `<arp>` and `<rarp>`. libvirt's schema does not have this attribute, but
+/// its own examples do. Its value must be the element's own protocol.
+fn own_protocol(take: &mut ElementReader<'_>, protocol: Protocol) -> Result<()> {
     let name = Attribute::ProtocolId.name();
     let Some(attribute) = take.attribute(name) else { return Ok(()) };
-    let own = Kind::EtherType.read(protocol.name());
+    let own = ValueType::EtherType.read(protocol.name());
     let same = |one: &Literal, other: &Literal| match (one, other) {
         (Literal::Number { value, .. }, Literal::Number { value: other, .. }) => value == other,
         _ => false,
     };
-    match (Kind::EtherType.read(&attribute.value), own) {
+    match (ValueType::EtherType.read(&attribute.value), own) {
         (Ok(value), Ok(own)) if same(&value, &own) => Ok(()),
         (Err(error), _) => Err(take.wrong(attribute, error)),
         _ => {
@@ -149,13 +148,15 @@ fn own_protocol(take: &mut Take<'_>, protocol: Protocol) -> Result<()> {
     }
 }
 
-fn value(kind: Kind, text: &str) -> std::result::Result<Value, String> {
+fn value(kind: ValueType, text: &str) -> std::result::Result<Value, String> {
     let error = |error: &dyn Display| error.to_string();
-    if !text.starts_with('$') || kind == Kind::Comment {
+    if !text.starts_with('$') || kind == ValueType::Comment {
         return kind.read(text).map(Value::Literal).map_err(|why| error(&why));
     }
     if !kind.takes_variables() {
-        return Err(format!("{text:?} is a variable, and there can be none here: write the value"));
+        return Err(format!(
+            "{text:?} is a variable, which this attribute cannot have: write the value"
+        ));
     }
     text.parse::<VariableUse>().map(Value::Variable).map_err(|why| error(&why))
 }

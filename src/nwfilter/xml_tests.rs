@@ -1,4 +1,4 @@
-//! Documents: read, and refused where the mistake stands.
+//! Tests of parsing documents, and of errors with their position.
 
 use proptest::prelude::*;
 
@@ -14,12 +14,12 @@ pub(super) fn read(text: &str) -> Result<Filter, XmlError> {
     parse(text.as_bytes(), Some(uuid()))
 }
 
-/// A document in which a rule with this inside is line 2, its element from column 1 of line 3.
+/// Returns a document with a rule in line 2; its contents start in column 1 of line 3.
 pub(super) fn around(inside: &str) -> String {
     format!("<filter name='f'>\n<rule action='drop' direction='in'>\n{inside}</rule></filter>")
 }
 
-/// A document is refused with an error that starts so.
+/// Checks that parsing a document fails with an error that starts with this text.
 pub(super) fn refused(text: &str, error: &str) {
     match read(text) {
         Ok(filter) => panic!("{text} is taken:\n{}", to_xml(&filter)),
@@ -32,7 +32,7 @@ pub(super) fn refused(text: &str, error: &str) {
 }
 
 #[test]
-fn what_is_left_out() {
+fn omitted_attributes_have_defaults() {
     for (chain, priority) in [
         ("", 0),
         ("chain='root'", 0),
@@ -56,7 +56,7 @@ fn what_is_left_out() {
 }
 
 #[test]
-fn filters_refused_where_it_stands() {
+fn the_error_of_a_bad_filter_has_its_position() {
     for (text, error) in [
         ("", "1:1: "),
         ("<network/>", "1:1: "),
@@ -88,6 +88,14 @@ fn filters_refused_where_it_stands() {
             "2:1: <rules> is not known in <filter>: use uuid, rule, filterref",
         ),
         ("<filter name='a'>\ntext</filter>", "2:1: <filter> has no text"),
+    ] {
+        refused(text, error);
+    }
+}
+
+#[test]
+fn the_error_of_a_bad_reference_or_rule_element_has_its_position() {
+    for (text, error) in [
         ("<filter name='a'>\n<filterref/></filter>", "2:1: <filterref> needs the attribute filter"),
         (
             "<filter name='a'>\n<filterref filter='b c'/></filter>",
@@ -147,7 +155,7 @@ fn filters_refused_where_it_stands() {
 }
 
 #[test]
-fn rules_refused_where_it_stands() {
+fn the_error_of_a_bad_rule_has_its_position() {
     for (inside, error) in [
         (
             "<ipx/>",
@@ -171,7 +179,7 @@ fn rules_refused_where_it_stands() {
             "3:13: match of <tcp>: \"maybe\" is not a value of it: use yes or no",
         ),
         ("<tcp match='NO'/>", "3:13: match of <tcp>"),
-        // What does not go together.
+        // These attributes contradict each other.
         (
             "<mac srcmacmask='ff:ff:ff:ff:ff:ff'/>",
             "3:18: srcmacmask of <mac>: srcmacmask means nothing without srcmacaddr: add it, or remove srcmacmask",
@@ -218,7 +226,7 @@ fn rules_refused_where_it_stands() {
     ] {
         refused(&around(inside), error);
     }
-    // Where one of the two is a variable, the binding tells.
+    // If one of the two values is a variable, the binding is checked instead.
     assert!(read(&around("<tcp dstportstart='$A' dstportend='80'/>")).is_ok());
 }
 
@@ -240,8 +248,8 @@ fn dangerous_xml_is_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever is changed in a document, it is read or refused with a place that is in it, and what
-    /// is read is read again.
+    /// After any change of a document, parsing it succeeds or fails with a position in the
+    /// document, and a parsed filter can be written and parsed again.
     #[test]
     fn mutated_documents(
         filter in generate::filter(),

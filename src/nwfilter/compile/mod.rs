@@ -1,79 +1,79 @@
-//! From a filter's rules to what they mean for a port: pure, in no tool's words.
+//! Compiles a filter's rules into a port's rules; the result does not depend on a backend.
 //!
 //! # What a rule means
 //!
-//! A rule of the link layer is one rule of its chain, in each of its directions. A rule of direction
-//! `inout` describes frames to the guest; for those that leave it, source and destination are
-//! exchanged.
+//! A rule of the link layer becomes one rule of its chain, in each of its directions. A rule of
+//! direction `inout` describes frames to the guest; for frames from the guest, source and
+//! destination are exchanged.
 //!
-//! A rule of the network layer describes packets that go its way, and packets the other way with
-//! source and destination exchanged (its MAC address, which is a sender's, aside):
+//! A rule of the network layer describes packets in its own direction, and packets in the other
+//! direction with source and destination exchanged (except its MAC address, which is a sender's):
 //!
-//! | rule | its own way | the other way |
+//! | rule | its own direction | the other direction |
 //! |---|---|---|
 //! | accept | new and established, of the opener | established, of the answerer |
 //! | accept, `statematch='false'` | stateless | exchanged, stateless |
-//! | any with `state` | these states, or stateless for `NONE` | nothing |
+//! | any with `state` (ignored with `statematch='false'`) | these states, or stateless for `NONE` | nothing |
 //! | drop, reject, return, continue | stateless | nothing |
 //! | any with `connlimit-above` | stateless | nothing |
 //! | accept of an ICMP type | new and established | nothing |
 //! | `inout` | stateless | exchanged, stateless; its MAC address stays |
 //! | `inout` of an ICMP type | nothing | nothing |
 //!
-//! That is what libvirt's iptables backend does, but for two points in which its documentation says
-//! otherwise: drop, reject and return of one direction are not mirrored, and `inout` rules keep
-//! their MAC address. That an `inout` rule of an ICMP type does nothing is kept, since filters may
-//! rest on it, and [`Warning::NoEffect`] says so.
+//! That is the effect of libvirt's iptables backend, except for two points in which its
+//! documentation differs: drop, reject and return of one direction are not mirrored, and `inout`
+//! rules keep their MAC address. As in libvirt, an `inout` rule of an ICMP type has no effect,
+//! since filters may rely on this, and [`Warning::NoEffect`] reports it.
 //!
-//! With `CTRL_DHCP_CLIENT` = `own`, an accept of UDP to port 67 with a MAC address wants that address
-//! in the DHCP message, too.
+//! With `CTRL_DHCP_CLIENT` = `own`, an accept of UDP to port 67 with a MAC address also requires
+//! that address in the DHCP message.
 //!
 //! # Order
 //!
-//! Link rules stand in their chain by priority, in the order of the document among equals. Chains
-//! other than root are called from root where their own priority puts them, before rules of the
-//! same one. Network rules of all chains make one list, those of root first, then by priority.
+//! Link rules are ordered in their chain by priority, and among equals by the document. Root calls
+//! the other chains at the position of their own priority, before rules of the same priority.
+//! Network rules of all chains form one list: those of root first, then by priority.
 
 mod reader;
 
 use super::{
-    Action, Attribute as A, ChainKind, ChainName, Condition, Direction as Way, FlatFilter, Layer,
-    Literal, Protocol, RuleInstance,
+    Action, Attribute as A, ChainKind, ChainName, Condition, Direction as RuleDirection,
+    FlatFilter, Layer, Literal, Protocol, RuleInstance,
 };
-use crate::rules::Version;
-use crate::rules::port::{
-    Direction, Hardware, Kind, Number, Origin, Path, PortRule, PortRules, PortVerdict, State, Step,
-    SubChain, Test,
+use crate::firewall::rules::Version;
+use crate::firewall::rules::port::{
+    ConnectionDirection, FrameKind, Hardware, Number, Origin, Path, PortRule, PortRules,
+    PortVerdict, State, Step, SubChain, Test,
 };
 use reader::Reader;
 
-/// A rule that makes no sense, whatever carries it out.
+/// A rule that no backend can carry out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
-    /// Ports of a protocol that has none.
+    /// The rule tests ports, but its protocol has none.
     #[error(
-        "{0} looks at ports, but its protocol is none of tcp, udp, udplite, dccp and sctp; name one of these with protocol= (match='no' would exclude it)"
+        "{0} tests ports, but its protocol is none of tcp, udp, udplite, dccp and sctp; name one of these with protocol= (match='no' would exclude it)"
     )]
     Ports(Origin),
-    /// ICMP fields of another protocol.
-    #[error("{0} looks at an ICMP type or code, but not with protocol='icmpv6'; add that")]
+    /// The rule tests ICMP fields, but has another protocol.
+    #[error("{0} tests an ICMP type or code without protocol='icmpv6'; add that attribute")]
     IcmpType(Origin),
-    /// A VLAN's protocol together with its number is fine, a negated gratuitous ARP is not.
+    /// The rule excludes gratuitous ARP packets.
     #[error(
-        "{0} has gratuitous='true' under match='no', which no backend can look for; turn the rule round"
+        "{0} has gratuitous='true' under match='no', which no backend can test; write the rule without match='no'"
     )]
     NotGratuitous(Origin),
 }
 
-/// A rule that is not what it seems.
+/// A rule whose effect differs from its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// It does nothing.
+    /// The rule has no effect.
     NoEffect(Origin),
 }
 
 impl Warning {
-    /// The rule.
+    /// Returns the rule.
     pub fn origin(&self) -> &Origin {
         match self {
             Warning::NoEffect(origin) => origin,
@@ -92,10 +92,10 @@ impl std::fmt::Display for Warning {
     }
 }
 
-/// What a filter's parts mean for a port.
+/// Compiles the parts of a filter for a port.
 ///
 /// # Errors
-/// [`CompileError`].
+/// Returns [`CompileError`] if a rule cannot be carried out.
 pub fn compile(parts: &[FlatFilter]) -> Result<(PortRules, Vec<Warning>), CompileError> {
     let mut sources: Vec<Source> = parts
         .iter()
@@ -107,17 +107,17 @@ pub fn compile(parts: &[FlatFilter]) -> Result<(PortRules, Vec<Warning>), Compil
     for source in &sources {
         match source.rule.layer() {
             Layer::Link => {
-                let swapped = source.rule.direction == Way::InOut;
-                if source.rule.direction != Way::In {
+                let swapped = source.rule.direction == RuleDirection::InOut;
+                if source.rule.direction != RuleDirection::In {
                     out.link(source, link_rule(source, swapped)?);
                 }
-                if source.rule.direction != Way::Out {
+                if source.rule.direction != RuleDirection::Out {
                     into.link(source, link_rule(source, false)?);
                 }
             }
             Layer::Ipv4 | Layer::Ipv6 => {
                 let Some(condition) = &source.rule.condition else { continue };
-                if source.rule.direction == Way::InOut && has_icmp_type(condition) {
+                if source.rule.direction == RuleDirection::InOut && has_icmp_type(condition) {
                     let warning = Warning::NoEffect(source.origin());
                     if !warnings.contains(&warning) {
                         warnings.push(warning);
@@ -136,7 +136,7 @@ pub fn compile(parts: &[FlatFilter]) -> Result<(PortRules, Vec<Warning>), Compil
     Ok((rules, warnings))
 }
 
-/// A rule and the part of a filter that it is from.
+/// A rule, and the part of a filter that contains it.
 struct Source<'a> {
     part: &'a FlatFilter,
     rule: &'a RuleInstance,
@@ -157,7 +157,7 @@ impl Source<'_> {
         }
     }
 
-    fn port_rule(&self, kind: Kind, tests: Vec<Test>) -> PortRule {
+    fn port_rule(&self, kind: FrameKind, tests: Vec<Test>) -> PortRule {
         let comment = self.rule.condition.as_ref().and_then(|c| match c.get(A::Comment) {
             Some(Literal::Comment(comment)) => Some(comment.to_string()),
             _ => None,
@@ -166,12 +166,12 @@ impl Source<'_> {
     }
 }
 
-/// One path in the making.
+/// A path that is being built.
 #[derive(Default)]
 struct Builder {
-    /// Rules of root, and their priorities.
+    /// The rules of root with their priorities.
     root: Vec<(i32, PortRule)>,
-    /// The other chains, and their priorities.
+    /// The other chains with their priorities.
     chains: Vec<(i32, SubChain)>,
     packets: Vec<PortRule>,
 }
@@ -186,7 +186,7 @@ impl Builder {
         let name = chain.to_string();
         match self.chains.iter_mut().find(|(_, sub)| sub.name == name) {
             Some((priority, sub)) => {
-                // Filters that share a chain should give it the same priority; else the last counts.
+                // If filters share a chain with different priorities, the last priority applies.
                 *priority = source.part.priority;
                 sub.rules.push(rule);
             }
@@ -198,7 +198,7 @@ impl Builder {
     }
 
     fn path(mut self) -> Path {
-        // Stable: chains of one priority stay in the order in which they came.
+        // The sort is stable: chains of one priority keep their order.
         self.chains.sort_by_key(|(priority, _)| *priority);
         let mut frames = Vec::new();
         let mut next = 0;
@@ -221,45 +221,45 @@ impl Builder {
     }
 }
 
-fn chain_kind(kind: ChainKind) -> Kind {
+fn chain_kind(kind: ChainKind) -> FrameKind {
     match kind {
-        ChainKind::Root | ChainKind::Mac => Kind::Any,
-        ChainKind::Stp => Kind::Stp,
-        ChainKind::Vlan => Kind::Vlan,
-        ChainKind::Ipv4 => Kind::Ip(Version::V4, None),
-        ChainKind::Ipv6 => Kind::Ip(Version::V6, None),
-        ChainKind::Arp => Kind::Arp,
-        ChainKind::Rarp => Kind::Rarp,
+        ChainKind::Root | ChainKind::Mac => FrameKind::Any,
+        ChainKind::Stp => FrameKind::Stp,
+        ChainKind::Vlan => FrameKind::Vlan,
+        ChainKind::Ipv4 => FrameKind::Ip(Version::V4, None),
+        ChainKind::Ipv6 => FrameKind::Ip(Version::V6, None),
+        ChainKind::Arp => FrameKind::Arp,
+        ChainKind::Rarp => FrameKind::Rarp,
     }
 }
 
-/// A rule of the link layer; `swapped` exchanges source and destination.
+/// Compiles a rule of the link layer; `swapped` exchanges source and destination.
 fn link_rule(source: &Source<'_>, swapped: bool) -> Result<PortRule, CompileError> {
     let Some(condition) = &source.rule.condition else {
-        return Ok(source.port_rule(Kind::Any, Vec::new()));
+        return Ok(source.port_rule(FrameKind::Any, Vec::new()));
     };
     let kind = match condition.protocol {
-        Protocol::Vlan => Kind::Vlan,
-        Protocol::Stp => Kind::Stp,
-        Protocol::Arp => Kind::Arp,
-        Protocol::Rarp => Kind::Rarp,
-        Protocol::Ip => Kind::Ip(Version::V4, None),
-        Protocol::Ipv6 => Kind::Ip(Version::V6, None),
-        _ => Kind::Any,
+        Protocol::Vlan => FrameKind::Vlan,
+        Protocol::Stp => FrameKind::Stp,
+        Protocol::Arp => FrameKind::Arp,
+        Protocol::Rarp => FrameKind::Rarp,
+        Protocol::Ip => FrameKind::Ip(Version::V4, None),
+        Protocol::Ipv6 => FrameKind::Ip(Version::V6, None),
+        _ => FrameKind::Any,
     };
     check_transport(condition).map_err(|error| error(source.origin()))?;
-    // An STP frame's destination is what makes it one.
-    let swapped = swapped && kind != Kind::Stp;
+    // The destination of an STP frame defines its kind, so it is not exchanged.
+    let swapped = swapped && kind != FrameKind::Stp;
     let tests = Reader { condition, swapped, negated: condition.negated };
     let mut all = tests.link();
-    if kind == Kind::Any && condition.protocol == Protocol::Mac {
+    if kind == FrameKind::Any && condition.protocol == Protocol::Mac {
         all.extend(tests.number(A::ProtocolId, None, Number::EtherType));
     }
     Ok(source.port_rule(kind, all))
 }
 
-/// Whether the fields of transport protocols can be there. Both layers that may carry rules out
-/// want to know the protocol, and a negated one says nothing.
+/// Checks that the fields of transport protocols can exist. Both layers need the protocol for this,
+/// and a negated protocol is not sufficient.
 fn check_transport(condition: &Condition) -> Result<(), fn(Origin) -> CompileError> {
     const WITH_PORTS: [u32; 5] = [6, 17, 33, 132, 136];
     const ICMPV6: u32 = 58;
@@ -281,18 +281,18 @@ fn check_transport(condition: &Condition) -> Result<(), fn(Origin) -> CompileErr
     Ok(())
 }
 
-/// How a rule of the network layer applies to packets of one way.
+/// The application of a network rule to packets of one direction.
 struct Packet {
-    /// Source and destination are exchanged.
+    /// Whether source and destination are exchanged.
     swapped: bool,
-    /// The sender's MAC address is tested.
+    /// Whether the sender's MAC address is tested.
     mac: bool,
     state: Option<Test>,
 }
 
-/// The ways in which a rule of the network layer applies: `true` is to the guest.
+/// Returns the applications of a network rule; `true` means packets to the guest.
 fn packets(rule: &RuleInstance, condition: &Condition) -> Vec<(bool, Packet)> {
-    let own = rule.direction != Way::Out;
+    let own = rule.direction != RuleDirection::Out;
     let plain = |swapped, mac| Packet { swapped, mac, state: None };
     let tracked = |swapped, states: &[State], direction| Packet {
         swapped,
@@ -300,7 +300,7 @@ fn packets(rule: &RuleInstance, condition: &Condition) -> Vec<(bool, Packet)> {
         state: Some(Test::State { states: states.to_vec(), direction }),
     };
     let limited = condition.get(A::ConnlimitAbove).is_some();
-    if let Some(Literal::State(states)) = condition.get(A::State) {
+    if let Some(Literal::State(states)) = condition.get(A::State).filter(|_| rule.statematch) {
         let listed: Vec<State> = [
             (states.new, State::New),
             (states.established, State::Established),
@@ -312,31 +312,28 @@ fn packets(rule: &RuleInstance, condition: &Condition) -> Vec<(bool, Packet)> {
         .collect();
         let state = (!listed.is_empty()).then_some(Test::State { states: listed, direction: None });
         let mut all = vec![(own, Packet { swapped: false, mac: true, state: state.clone() })];
-        if rule.direction == Way::InOut {
+        if rule.direction == RuleDirection::InOut {
             all.push((!own, Packet { swapped: true, mac: true, state }));
         }
         return all;
     }
-    if rule.direction == Way::InOut {
+    if rule.direction == RuleDirection::InOut {
         return vec![(own, plain(false, true)), (!own, plain(true, true))];
     }
-    if rule.action != Action::Accept || limited {
+    let has_icmp_type = has_icmp_type(condition);
+    if rule.action != Action::Accept || limited || (has_icmp_type && !rule.statematch) {
         return vec![(own, plain(false, true))];
     }
-    if has_icmp_type(condition) {
-        let state = match rule.statematch {
-            true => tracked(false, &[State::New, State::Established], None),
-            false => plain(false, true),
-        };
-        return vec![(own, state)];
+    if has_icmp_type {
+        return vec![(own, tracked(false, &[State::New, State::Established], None))];
     }
     if !rule.statematch {
         return vec![(own, plain(false, true)), (!own, plain(true, false))];
     }
     let first = [State::New, State::Established];
     vec![
-        (own, tracked(false, &first, Some(Direction::Original))),
-        (!own, tracked(true, &[State::Established], Some(Direction::Reply))),
+        (own, tracked(false, &first, Some(ConnectionDirection::Original))),
+        (!own, tracked(true, &[State::Established], Some(ConnectionDirection::Reply))),
     ]
 }
 
@@ -345,13 +342,13 @@ fn has_icmp_type(condition: &Condition) -> bool {
         && condition.get(A::Type).is_some()
 }
 
-/// A rule of the network layer for packets of one way.
+/// Compiles a network rule for packets of one direction.
 fn packet_rule(source: &Source<'_>, condition: &Condition, packet: Packet) -> PortRule {
     let version = match condition.protocol.layer() {
         Layer::Ipv6 => Version::V6,
         _ => Version::V4,
     };
-    let kind = Kind::Ip(version, ip_protocol(condition.protocol));
+    let kind = FrameKind::Ip(version, ip_protocol(condition.protocol));
     let reader = Reader { condition, swapped: packet.swapped, negated: condition.negated };
     let mut tests = Vec::new();
     if packet.mac {
@@ -366,20 +363,20 @@ fn packet_rule(source: &Source<'_>, condition: &Condition, packet: Packet) -> Po
     source.port_rule(kind, tests)
 }
 
-/// The test that a DHCP message to a server is one of the client whose MAC address the rule names.
+/// Returns the test that a DHCP message to a server has the rule's MAC address as its client.
 fn dhcp_client(rule: &RuleInstance, condition: &Condition) -> Option<Test> {
     const SERVER: u32 = 67;
     let is_server = |attribute| condition.number(attribute).is_none_or(|port| port == SERVER);
     let is_to_server = condition.get(A::DstPortStart).is_some()
         && [A::DstPortStart, A::DstPortEnd].into_iter().all(is_server);
     let is_about = condition.protocol == Protocol::Udp && !condition.negated && is_to_server;
-    let accepts = rule.action == Action::Accept && rule.direction == Way::Out;
+    let accepts = rule.action == Action::Accept && rule.direction == RuleDirection::Out;
     let address = condition.mac(A::SrcMacAddr).filter(|_| is_about && accepts)?.octets();
     let field = Hardware::DhcpClient;
     Some(Test::Hardware { field, address, mask: [0xff; 6], negated: false })
 }
 
-/// The number of an element's IP protocol (IANA, Protocol Numbers).
+/// Returns the number of an element's IP protocol (IANA, Protocol Numbers).
 fn ip_protocol(protocol: Protocol) -> Option<u8> {
     use Protocol as P;
     match protocol {

@@ -1,12 +1,12 @@
-//! A condition's attributes as tests.
+//! Converts the attributes of a condition to tests.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::firewall::rules::AddressRange;
+use crate::firewall::rules::port::{Address, Addresses, End, Hardware, Number, Test};
 use crate::nwfilter::{Attribute as A, Condition, Literal, Protocol, SetDirection};
-use crate::rules::AddressRange;
-use crate::rules::port::{Address, Addresses, End, Hardware, Number, Test};
 
-/// Reads a condition's attributes as tests.
+/// Converts the attributes of a condition to tests.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     pub(super) condition: &'a Condition,
@@ -15,7 +15,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The tests of a rule of the link layer, in the order of the frame's fields.
+    /// Returns the tests of a link rule, in the order of the frame's fields.
     pub(super) fn link(&self) -> Vec<Test> {
         const STP: [(A, Option<A>, Number); 10] = [
             (A::Type, None, Number::StpType),
@@ -84,12 +84,12 @@ impl Reader<'_> {
         tests
     }
 
-    /// The tests of a rule of the network layer, the MAC address and the state aside.
+    /// Returns the tests of a network rule, except those of the MAC address and the state.
     pub(super) fn network(&self) -> Vec<Test> {
         let mut tests = self.addresses();
         tests.extend(self.range(A::SrcIpFrom, A::SrcIpTo, Address::Source));
         tests.extend(self.range(A::DstIpFrom, A::DstIpTo, Address::Destination));
-        // Ports of the network layer are not negated (measured).
+        // In the network layer, `match='no'` does not negate ports (measured).
         tests.extend(Reader { negated: false, ..*self }.ports());
         tests.extend(self.number(A::Dscp, None, Number::Dscp));
         tests.extend(self.icmp());
@@ -160,7 +160,7 @@ impl Reader<'_> {
     }
 
     fn icmp(&self) -> Option<Test> {
-        /// Of ICMP (IPv4), iptables and its kernel part take this type for all of them.
+        /// For ICMP (IPv4), iptables and its kernel module treat this type as all types.
         const ANY_TYPE: u8 = 255;
         let (first, last) = self.byte_range(A::Type, A::TypeEnd)?;
         let codes = self.byte_range(A::Code, A::CodeEnd);
@@ -206,7 +206,7 @@ impl Reader<'_> {
             _ => return None,
         };
         let field = self.swapped_address(field);
-        Some(Test::Address { field, among: Addresses::Net(net), negated: self.negated })
+        Some(Test::Address { field, addresses: Addresses::Net(net), negated: self.negated })
     }
 
     fn range(&self, first: A, last: A, field: Address) -> Option<Test> {
@@ -217,6 +217,6 @@ impl Reader<'_> {
             _ => return None,
         };
         let field = self.swapped_address(field);
-        Some(Test::Address { field, among: Addresses::Range(range), negated: self.negated })
+        Some(Test::Address { field, addresses: Addresses::Range(range), negated: self.negated })
     }
 }

@@ -1,9 +1,9 @@
-//! What rules compile to, and in what order.
+//! Tests of the compiled rules and of their order.
 
 use super::*;
 use crate::nwfilter::{Filters, flatten, parse};
 
-/// The rules of a filter whose document has this inside.
+/// Compiles the rules of a filter whose document contains this text.
 fn compiled(inside: &str) -> Result<(PortRules, Vec<Warning>), CompileError> {
     let xml = format!("<filter name='f'>{inside}</filter>");
     let filter =
@@ -11,7 +11,7 @@ fn compiled(inside: &str) -> Result<(PortRules, Vec<Warning>), CompileError> {
     compile(&flatten(&filter, &Filters::new(), &Default::default()).unwrap())
 }
 
-/// Each rule in short: what it does, its tests by their fields, `!` where negated.
+/// Returns each rule in short form: its verdict and the fields of its tests, with `!` if negated.
 fn short(rules: &[PortRule]) -> Vec<String> {
     let field = |test: &Test| {
         let (name, negated) = match test {
@@ -33,7 +33,7 @@ fn short(rules: &[PortRule]) -> Vec<String> {
 }
 
 #[test]
-fn network_rules_go_their_way_and_the_other() {
+fn rules_for_packets_also_accept_the_answers() {
     let rule = |action: &str, direction: &str, element: &str| {
         format!("<rule action='{action}' direction='{direction}'>{element}</rule>")
     };
@@ -98,7 +98,7 @@ fn network_rules_go_their_way_and_the_other() {
 }
 
 #[test]
-fn an_icmp_type_both_ways_does_nothing_and_is_told() {
+fn an_inout_rule_with_an_icmp_type_gives_a_warning() {
     let inside = "<rule action='drop' direction='inout'><icmp type='8'/></rule>";
     let (_, warnings) = compiled(inside).unwrap();
     assert_eq!(warnings.len(), 1);
@@ -107,7 +107,7 @@ fn an_icmp_type_both_ways_does_nothing_and_is_told() {
 }
 
 #[test]
-fn link_rules_both_ways_are_exchanged_on_the_way_out() {
+fn inout_rules_for_frames_exchange_source_and_destination_from_the_guest() {
     let inside = "<rule action='drop' direction='inout'>\
                   <arp srcmacaddr='2:0:0:0:0:1' arpsrcipaddr='10.0.0.1' opcode='1'/></rule>";
     let (rules, _) = compiled(inside).unwrap();
@@ -120,7 +120,7 @@ fn link_rules_both_ways_are_exchanged_on_the_way_out() {
 }
 
 #[test]
-fn chains_stand_among_roots_rules_by_priority() {
+fn chains_and_rules_of_root_are_ordered_by_priority() {
     let part = |chain: &str, priority: i32, rules: &str| {
         let xml =
             format!("<filter name='f' chain='{chain}' priority='{priority}'>{rules}</filter>");
@@ -151,12 +151,12 @@ fn chains_stand_among_roots_rules_by_priority() {
     assert_eq!(steps, ["Return", "ipv4-x", "arp", "Drop"]);
     let arp = path.chains.iter().find(|chain| chain.name == "arp").unwrap();
     assert_eq!(short(&arp.rules), ["Return", "Accept"]);
-    // Nothing to the guest: no chain is called there.
+    // There is no rule for frames to the guest, so no chain is called.
     assert_eq!(rules.to_guest, Path::default());
 }
 
 #[test]
-fn what_no_backend_can_look_for_is_refused() {
+fn tests_that_no_backend_can_express_are_refused() {
     for (element, word) in [
         ("<ip dstportstart='80'/>", "none of tcp"),
         ("<ip match='no' protocol='udp' dstportstart='80'/>", "none of tcp"),

@@ -1,8 +1,8 @@
-//! Frames of a guest that pretends: forged packets, plain and in encapsulations.
+//! Makes the frames of a guest that forges addresses: forged packets, plain and in encapsulations.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A guest, and packets of it.
+/// A guest, whose packets are made here.
 pub(super) struct Probe {
     mac: [u8; 6],
     address: Ipv4Addr,
@@ -17,10 +17,11 @@ pub(super) struct Inner {
     body: Vec<u8>,
 }
 
-/// A form of frames in which a host finds a packet.
+/// A form of frames from which a host extracts a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encapsulation {
-    /// A VLAN tag: of VLAN 0 (IEEE 802.1Q, 6.9), which hosts take off, or of a VLAN that is named.
+    /// A VLAN tag: of VLAN 0 (IEEE 802.1Q, 6.9), which hosts remove, or of a VLAN that the rules
+    /// name.
     Vlan,
     /// Two tags (IEEE 802.1ad).
     QinQ,
@@ -38,7 +39,7 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
 const OTHER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77);
 const LINK_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x5054, 0xff, 0xfe12, 0x3456);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// The receiver, whom no filter has a reason to name.
+/// The receiver, which a filter has no reason to name.
 const PEER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x78];
 const PEER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 78);
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -52,17 +53,17 @@ impl Probe {
         Probe { mac, address, address_v6: LINK_V6 }
     }
 
-    /// The guest with another address.
+    /// Returns the guest with another IPv4 address.
     pub(super) fn with_v4(&self, address: Ipv4Addr) -> Self {
         Probe { address, ..*self }
     }
 
-    /// The guest with another IPv6 address.
+    /// Returns the guest with another IPv6 address.
     pub(super) fn with_v6(&self, address_v6: Ipv6Addr) -> Self {
         Probe { address_v6, ..*self }
     }
 
-    /// Frames under other addresses than the guest's; the first has another MAC address.
+    /// Returns frames with addresses other than the guest's; the first has another MAC address.
     pub(super) fn forged(&self) -> Vec<(&'static str, Inner)> {
         let udp = udp(1000, 2000, &[0; 18]);
         let forged_mac = Inner { from: OTHER_MAC, ..self.v4(self.address, PEER, &udp) };
@@ -78,7 +79,7 @@ impl Probe {
         ]
     }
 
-    /// What servers send to clients, from the guest's own addresses.
+    /// Returns packets of a server to clients, from the guest's own addresses.
     pub(super) fn served(&self) -> Vec<(&'static str, Inner)> {
         let answer = udp(67, 68, &dhcp(2, PEER_MAC));
         let answer_v6 = udp(547, 546, &[7, 0, 0, 1]);
@@ -90,7 +91,7 @@ impl Probe {
         ]
     }
 
-    /// A DHCP client's question in the name of another client (RFC 2131, 4.1).
+    /// Returns a DHCP request in the name of another client (RFC 2131, 4.1).
     pub(super) fn clients(&self) -> Vec<(&'static str, Inner)> {
         vec![("forged DHCP clients", self.client(OTHER_MAC))]
     }
@@ -100,7 +101,7 @@ impl Probe {
         self.v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, &question)
     }
 
-    /// The frame that the guest may send in place of a forged one of its kind.
+    /// Returns the honest frame that corresponds to a forged one.
     pub(super) fn honest(&self, forged: &Inner) -> Inner {
         match (forged.ether_type, forged.to) {
             (0x0806, _) => self.inner(BROADCAST, 0x0806, arp(self.mac, self.address)),
@@ -118,7 +119,7 @@ impl Probe {
         let length = (20 + payload.len()) as u16;
         let mut body = vec![0x45, 0];
         body.extend(length.to_be_bytes());
-        // The checksum is not looked at here.
+        // The evaluation does not check the checksum.
         body.extend([0, 1, 0, 0, 64, UDP, 0, 0]);
         body.extend(from.octets());
         body.extend(to.octets());
@@ -139,12 +140,12 @@ impl Probe {
 }
 
 impl Inner {
-    /// The plain frame.
+    /// Returns the plain frame.
     pub(super) fn plain(&self) -> Vec<u8> {
         self.frame(&self.ether_type.to_be_bytes())
     }
 
-    /// The frame with `header` between the addresses and the packet.
+    /// Returns the frame with `header` between the addresses and the packet.
     fn frame(&self, header: &[u8]) -> Vec<u8> {
         [&self.to, self.from.as_slice(), header, &self.body].concat()
     }
@@ -169,13 +170,15 @@ impl Encapsulation {
         }
     }
 
-    /// The frames with a packet in this form, a tagged one for each of these VLANs.
+    /// Returns the frames with a packet in this form; for a VLAN tag, one frame for each of these
+    /// VLANs.
     pub(super) fn frames(self, inner: &Inner, vlans: &[u16]) -> Vec<Vec<u8>> {
         let vlans = if self == Encapsulation::Vlan { vlans } else { &[0] };
         vlans.iter().filter_map(|vlan| self.frame(inner, *vlan)).collect()
     }
 
-    /// The frame with a packet in this form; MPLS and PPPoE have none for ARP.
+    /// Returns the frame with a packet in this form; `None` for ARP in MPLS or PPPoE, which cannot
+    /// carry it.
     fn frame(self, inner: &Inner, vlan: u16) -> Option<Vec<u8>> {
         let kind = inner.ether_type.to_be_bytes();
         let length = |more: usize| ((inner.body.len() + more) as u16).to_be_bytes();
@@ -198,7 +201,7 @@ impl Encapsulation {
     }
 }
 
-/// An ARP question of this sender (RFC 826).
+/// Returns an ARP request of this sender (RFC 826).
 fn arp(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
     let head = [0, 1, 8, 0, 6, 4, 0, 1];
     [&head, mac.as_slice(), &address.octets(), &[0; 6], &PEER.octets()].concat()
@@ -209,7 +212,7 @@ fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     [[source, destination, length, 0].map(u16::to_be_bytes).as_flattened(), payload].concat()
 }
 
-/// A DHCP message of a client with this address (RFC 2131, 2).
+/// Returns a DHCP message of a client with this address (RFC 2131, 2).
 fn dhcp(operation: u8, client: [u8; 6]) -> Vec<u8> {
     let mut message = vec![operation, 1, 6, 0];
     message.resize(28, 0);

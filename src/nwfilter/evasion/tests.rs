@@ -1,4 +1,4 @@
-//! What each stock filter, and combinations of them, do not stop.
+//! Tests of the evasions that each stock filter, and combinations of them, allow.
 
 use super::super::{Filters, compile, flatten, parse, stock, stock_names};
 use super::*;
@@ -30,7 +30,7 @@ fn forms(found: &[Evasion]) -> Vec<&'static str> {
 const ALL: [&str; 5] = ["a VLAN tag", "two VLAN tags (QinQ)", "802.3 and SNAP", "MPLS", "PPPoE"];
 
 #[test]
-fn filters_of_plain_frames_alone_are_evaded_by_each_encapsulation() {
+fn filters_that_stop_only_plain_frames_are_evaded_by_each_encapsulation() {
     for name in [
         "no-mac-spoofing",
         "no-ip-spoofing",
@@ -45,7 +45,7 @@ fn filters_of_plain_frames_alone_are_evaded_by_each_encapsulation() {
         let closed = found(&[name, "no-other-l2-traffic"], "");
         assert_eq!(forms(&closed), [] as [&str; 0], "{name}");
     }
-    // The class, not the names.
+    // The finding depends on the rules and not on the names of the filters.
     let own = "<rule action='drop' direction='out'><ip match='no' srcipaddr='$IP'/></rule>";
     assert_eq!(forms(&found(&[], own)), ALL);
     let tags = "<rule action='drop' direction='out'><vlan/></rule>";
@@ -58,7 +58,7 @@ fn filters_of_plain_frames_alone_are_evaded_by_each_encapsulation() {
 }
 
 #[test]
-fn filters_that_name_what_passes_are_not_evaded() {
+fn filters_that_accept_only_named_kinds_of_frames_have_no_evasions() {
     for name in ["clean-traffic", "clean-traffic-strict"] {
         assert_eq!(forms(&found(&[name], "")), [] as [&str; 0], "{name}");
     }

@@ -1,60 +1,61 @@
-//! Which rule decides: walks a port's rules with a frame, as the head of [`crate::rules::port`] says.
+//! Evaluates a port's rules for a frame, as the head of [`crate::firewall::rules::port`] describes,
+//! and returns the deciding rule.
 //!
-//! # What cannot be known
+//! # Limits
 //!
-//! What is in an ipset and how many connections there are is not in the frame. A rule that comes
-//! down to such a test may apply or not; if the rest of its stage gives another verdict than the
-//! rule would, the frame is undecided, and the explanation names what it depends on. So is a later
-//! fragment where connections are tracked and the packet's first has not been seen. A frame that is
-//! undecided counts as passed for those after it.
+//! The contents of an ipset and the number of connections are not in the frame. A rule whose result
+//! depends on such a test may apply or not. If the rest of its stage gives another verdict than the
+//! rule, the frame is undecided, and the explanation names the dependency. A later fragment is also
+//! undecided if connections are tracked and the first fragment has not been seen. An undecided
+//! frame counts as passed for the frames after it.
 
 use super::frame::{Fragment, Frame, TooShort};
 use super::link_local::untracked;
-use super::state::{Connections, Place};
-use crate::rules::AddressRange;
-use crate::rules::port::{
-    Addresses, Kind, Origin, Path, PortRule, PortRules, PortVerdict, Step, SubChain, Test,
+use super::state::{Connections, Tracking};
+use crate::firewall::rules::AddressRange;
+use crate::firewall::rules::port::{
+    Addresses, FrameKind, Origin, Path, PortRule, PortRules, PortVerdict, Step, SubChain, Test,
 };
 
-/// Which way a frame goes.
+/// The direction of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Way {
-    /// It leaves the guest.
+pub enum EvalPath {
+    /// The frame leaves the guest.
     Out,
-    /// It is on its way to the guest.
+    /// The frame is on its way to the guest.
     In,
 }
 
-/// What becomes of a frame.
+/// The result for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It passes.
+    /// The frame passes.
     Pass,
-    /// It vanishes.
+    /// The frame is dropped without an answer.
     Drop,
-    /// It is refused, and its sender told where the backend can.
+    /// The frame is dropped, and its sender gets an error if the backend can send one.
     Reject,
-    /// That depends on what is not in the frame.
+    /// The result depends on facts outside the frame.
     Undecided,
 }
 
-/// What a verdict can depend on besides the frame.
+/// A fact outside the frame on which a verdict depends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dependency {
-    /// What is in an ipset.
+    /// The contents of an ipset.
     Set(String),
-    /// Whether the source has more connections than this.
+    /// Whether the source has more than this number of connections.
     Connections(u32),
-    /// How the packet begins, of which this is a later fragment.
+    /// The first fragment of the packet of which the frame is a later fragment.
     Begin,
 }
 
-/// Why a frame gets its verdict.
+/// The verdict about a frame, with the reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation<'a> {
     /// The verdict.
     pub verdict: Verdict,
-    /// The stages that the frame went through, and where it left each.
+    /// The stages that the frame passed, and the end of each.
     pub stages: Vec<StageEnd<'a>>,
 }
 
@@ -67,103 +68,104 @@ pub enum Stage {
     Packets,
 }
 
-/// How a stage ended.
+/// The end of a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageEnd<'a> {
-    /// Which.
+    /// The stage.
     pub stage: Stage,
-    /// What it says.
+    /// The verdict of the stage.
     pub verdict: Verdict,
-    /// The rule that said it; `None` is the stage's end, which lets through.
+    /// The deciding rule; `None` means the end of the stage, which accepts.
     pub rule: Option<Decider<'a>>,
-    /// What an undecided verdict depends on, each with the rule that asks for it, if one does.
+    /// The dependencies of an undecided verdict, each with the rule that causes it, if any.
     pub depends: Vec<(Dependency, Option<&'a Origin>)>,
-    /// The rules that were tried and the sub chains that were asked for, in order.
-    pub tried: Vec<Tried<'a>>,
+    /// The rules and sub chains that were tried, in order.
+    pub tried: Vec<Trial<'a>>,
 }
 
-/// A rule, and where it stands.
+/// A rule and its chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decider<'a> {
     /// The rule.
     pub rule: &'a PortRule,
-    /// Its chain; `None` is the list of rules for IP protocols.
+    /// The chain; `None` means the list of rules for IP protocols.
     pub chain: Option<&'a str>,
 }
 
-/// A rule or a sub chain that a frame came to.
+/// A rule or a sub chain that was tried for a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tried<'a> {
-    /// The chain it stands in; `None` is the list of rules for IP protocols.
+pub struct Trial<'a> {
+    /// The chain that contains it; `None` means the list of rules for IP protocols.
     pub chain: Option<&'a str>,
-    /// Which it is.
-    pub what: Tryable<'a>,
-    /// What came of it.
+    /// The rule or sub chain.
+    pub what: Candidate<'a>,
+    /// The result of the trial.
     pub outcome: Outcome<'a>,
 }
 
-/// What a frame can come to.
+/// A rule or a sub chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tryable<'a> {
+pub enum Candidate<'a> {
     /// A rule.
     Rule(&'a PortRule),
     /// A sub chain.
     Chain(&'a SubChain),
 }
 
-/// Whether a rule applies.
+/// The result of trying a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome<'a> {
-    /// It does.
+    /// The rule applies.
     Applies,
-    /// The frame is of another kind.
-    Kind(Kind),
-    /// This test does not hold, the first that does not.
+    /// The frame is of a kind other than this one.
+    Kind(FrameKind),
+    /// This is the first test that does not hold.
     Fails(&'a Test),
-    /// That depends.
+    /// The result depends on this fact.
     Depends(Dependency),
 }
 
-/// The root chain's name.
+/// The name of the root chain.
 const ROOT: &str = "root";
 
 /// A port's rules, and the connections of the frames so far.
 #[derive(Debug, Clone)]
 pub struct Judge<'a> {
     rules: &'a PortRules,
-    /// `None` where no rule asks for connections: then none are tracked, and no fragments put
-    /// together.
+    /// `None` if no rule tests connections: connections are then not tracked, and fragments are not
+    /// reassembled.
     connections: Option<Connections>,
 }
 
 impl<'a> Judge<'a> {
-    /// One that has seen nothing.
+    /// Returns a judge that has seen no frame.
     pub fn new(rules: &'a PortRules) -> Self {
         let connections = rules.is_stateful().then(Connections::default);
         Judge { rules, connections }
     }
 
-    /// Judges the next frame. `length` is how many bytes it had where it was captured.
+    /// Judges the next frame. `length` is its number of bytes before the capture truncated it.
     ///
     /// # Errors
-    /// [`TooShort`].
+    /// Returns [`TooShort`] if the bytes are not an Ethernet frame.
     pub fn judge(
         &mut self,
-        way: Way,
+        way: EvalPath,
         bytes: &[u8],
         length: usize,
     ) -> Result<Explanation<'a>, TooShort> {
         let frame = Frame::read(bytes, length)?;
         let path = match way {
-            Way::Out => &self.rules.from_guest,
-            Way::In => &self.rules.to_guest,
+            EvalPath::Out => &self.rules.from_guest,
+            EvalPath::In => &self.rules.to_guest,
         };
         let mut stages = vec![frames(path, &frame)];
         let stopped = stages.iter().any(|stage| stage.verdict.stops());
-        // On the way to the guest, tracking comes before the filter, else behind its first stage.
+        // For frames to the guest, tracking comes before the filter; for others, after its first
+        // stage.
         let mut place = None;
         if let Some(connections) = &mut self.connections
-            && (way == Way::In || !stopped)
+            && (way == EvalPath::In || !stopped)
         {
             connections.hear(&frame, bytes);
             place = Some(connections.look(&frame));
@@ -187,13 +189,13 @@ impl<'a> Judge<'a> {
         Ok(Explanation { verdict, stages })
     }
 
-    /// The second stage. Where connections are tracked it is whole packets that pass it, so a later
-    /// fragment is judged as its packet's begin, and waits for that.
+    /// Evaluates the second stage. If connections are tracked, whole packets pass this stage, so a
+    /// later fragment gets the verdict of its packet's first fragment.
     fn packets(
         &self,
         path: &'a Path,
         frame: &Frame<'_>,
-        place: Option<Place>,
+        place: Option<Tracking>,
     ) -> Result<StageEnd<'a>, TooShort> {
         let later = frame.packet().filter(|packet| matches!(packet.fragment, Fragment::Later(_)));
         let (Some(connections), Some(packet)) = (&self.connections, later) else {
@@ -214,14 +216,14 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// What rules are asked about.
+/// The frame for which rules are tried.
 struct Subject<'f> {
     frame: &'f Frame<'f>,
-    /// `None` where nothing is tracked.
-    place: Option<Place>,
+    /// `None` if connections are not tracked.
+    place: Option<Tracking>,
 }
 
-/// The first stage.
+/// Evaluates the first stage.
 fn frames<'a>(path: &'a Path, frame: &Frame<'_>) -> StageEnd<'a> {
     let mut walk = Walk { subject: Subject { frame, place: None }, tried: Vec::new() };
     for step in &path.frames {
@@ -231,7 +233,7 @@ fn frames<'a>(path: &'a Path, frame: &Frame<'_>) -> StageEnd<'a> {
                 let Some(sub) = path.chains.get(*number) else { continue };
                 let enters = frame.is(sub.kind);
                 let outcome = if enters { Outcome::Applies } else { Outcome::Kind(sub.kind) };
-                walk.tried.push(Tried { chain: Some(ROOT), what: Tryable::Chain(sub), outcome });
+                walk.tried.push(Trial { chain: Some(ROOT), what: Candidate::Chain(sub), outcome });
                 if !enters {
                     continue;
                 }
@@ -250,10 +252,10 @@ fn frames<'a>(path: &'a Path, frame: &Frame<'_>) -> StageEnd<'a> {
                 PortVerdict::Continue => continue,
                 _ if !depends.is_empty() => Verdict::Undecided,
                 PortVerdict::Accept => Verdict::Pass,
-                // Out of root there is nowhere to return to.
+                // The root chain has no calling chain, so a return accepts.
                 PortVerdict::Return if chain == ROOT => Verdict::Pass,
                 PortVerdict::Return => break,
-                // The link layer has no answer to give.
+                // The link layer cannot send an error.
                 PortVerdict::Drop | PortVerdict::Reject => Verdict::Drop,
             };
             let rule = Some(Decider { rule, chain: Some(chain) });
@@ -264,7 +266,7 @@ fn frames<'a>(path: &'a Path, frame: &Frame<'_>) -> StageEnd<'a> {
     StageEnd { stage: Stage::Frames, verdict, rule, depends, tried: walk.tried }
 }
 
-/// The second stage.
+/// Evaluates the second stage.
 fn packets<'a>(path: &'a Path, subject: Subject<'_>) -> StageEnd<'a> {
     let mut walk = Walk { subject, tried: Vec::new() };
     let mut perhaps: Vec<(Dependency, Decider<'a>, Verdict)> = Vec::new();
@@ -302,13 +304,13 @@ fn packets<'a>(path: &'a Path, subject: Subject<'_>) -> StageEnd<'a> {
 
 struct Walk<'a, 'f> {
     subject: Subject<'f>,
-    tried: Vec<Tried<'a>>,
+    tried: Vec<Trial<'a>>,
 }
 
 impl<'a> Walk<'a, '_> {
     fn attempt(&mut self, chain: Option<&'a str>, rule: &'a PortRule) -> Outcome<'a> {
         let outcome = self.subject.applies(rule);
-        self.tried.push(Tried { chain, what: Tryable::Rule(rule), outcome: outcome.clone() });
+        self.tried.push(Trial { chain, what: Candidate::Rule(rule), outcome: outcome.clone() });
         outcome
     }
 }
@@ -329,10 +331,10 @@ impl Subject<'_> {
         depends.map_or(Outcome::Applies, Outcome::Depends)
     }
 
-    /// Whether a test holds, or what that depends on.
+    /// Returns whether a test holds, or the fact on which that depends.
     fn holds(&self, test: &Test) -> Result<bool, Dependency> {
         let frame = self.frame;
-        // A field that is not there fails whatever is asked of it.
+        // A test of a field that does not exist fails, negated or not.
         let field =
             |found: Option<bool>, negated: &bool| found.is_some_and(|found| found != *negated);
         let holds = match test {
@@ -340,7 +342,7 @@ impl Subject<'_> {
                 let same = |found: [u8; 6]| {
                     (0..6).all(|byte| found[byte] & mask[byte] == address[byte] & mask[byte])
                 };
-                // Without a bit to compare, no tool looks at the field.
+                // If the mask has no bits, no tool reads the field.
                 if *mask == [0; 6] {
                     return Ok(!negated);
                 }
@@ -350,11 +352,13 @@ impl Subject<'_> {
                 let within = |found: u32| (*first..=*last).contains(&found);
                 field(frame.number(*which).map(within), negated)
             }
-            Test::Address { among: Addresses::Net(net), negated, .. } if net.prefix_len() == 0 => {
+            Test::Address { addresses: Addresses::Net(net), negated, .. }
+                if net.prefix_len() == 0 =>
+            {
                 !negated
             }
-            Test::Address { field: which, among, negated } => {
-                let among = |found: std::net::IpAddr| match among {
+            Test::Address { field: which, addresses, negated } => {
+                let is_one_of_them = |found: std::net::IpAddr| match addresses {
                     Addresses::Net(net) => net.contains(&found),
                     Addresses::Range(AddressRange::V4(first, last)) => {
                         (std::net::IpAddr::V4(*first)..=(*last).into()).contains(&found)
@@ -363,20 +367,20 @@ impl Subject<'_> {
                         (std::net::IpAddr::V6(*first)..=(*last).into()).contains(&found)
                     }
                 };
-                field(frame.address(*which).map(among), negated)
+                field(frame.address(*which).map(is_one_of_them), negated)
             }
             Test::Gratuitous => {
-                use crate::rules::port::Address::{ArpSender, ArpTarget};
+                use crate::firewall::rules::port::Address::{ArpSender, ArpTarget};
                 frame.address(ArpSender).is_some()
                     && frame.address(ArpSender) == frame.address(ArpTarget)
             }
             Test::Icmp { types: (0, u8::MAX), codes: None, negated } => !negated,
             Test::Icmp { types, codes, negated } => {
-                let among = |(kind, code): (u8, u8)| {
+                let is_one_of_them = |(kind, code): (u8, u8)| {
                     (types.0..=types.1).contains(&kind)
                         && codes.is_none_or(|codes| (codes.0..=codes.1).contains(&code))
                 };
-                field(frame.icmp().map(among), negated)
+                field(frame.icmp().map(is_one_of_them), negated)
             }
             Test::TcpFlags { mask, flags, negated } => {
                 field(frame.tcp_flags().map(|found| found & mask == *flags), negated)
@@ -384,11 +388,11 @@ impl Subject<'_> {
             Test::Set { name, .. } => return Err(Dependency::Set(name.clone())),
             Test::Connections { above } => return Err(Dependency::Connections(*above)),
             Test::State { states, direction } => match self.place {
-                Some(Place::Tracked(state, side)) => {
+                Some(Tracking::Tracked(state, side)) => {
                     let side = direction.is_none_or(|wanted| wanted == side);
                     states.contains(&state) && side
                 }
-                Some(Place::Untracked) | None => false,
+                Some(Tracking::Untracked) | None => false,
             },
         };
         Ok(holds)

@@ -1,32 +1,36 @@
-//! The fields of a raw Ethernet frame, read as the kernel's filters read them.
+//! Reads the fields of a raw Ethernet frame as the kernel's filters read them.
 //!
-//! Nothing is checked that they do not check, and a field is there when its bytes are: a frame that
-//! ends early has the fields in front of its end. What a field's place depends on has to be there,
-//! too, and to be as it says:
+//! The module checks only what the kernel's filters check, and a field exists if its bytes exist: a
+//! truncated frame has the fields before its end. The parts that determine a field's offset must
+//! exist as well, and must be valid:
 //!
 //! - ARP's addresses follow the lengths that its header names, and have a length and a kind
 //!   themselves (as ebtables does; nftables reads them at the places that six and four bytes make).
 //! - STP's fields need the header of logical link control and the protocol number of a BPDU.
-//! - A VLAN tag hides what is behind it: a tagged frame is of no other kind.
-//! - Ports, flags and types need an IP header whose version and lengths are right, and a packet that
-//!   is no later fragment.
-//! - IPv6's protocol is behind the extension headers, also of a later fragment; of AH it is AH.
+//! - A VLAN tag hides the fields behind it: a tagged frame is of no other kind.
+//! - Ports, flags and types need an IP header whose version and lengths are right, and a packet
+//!   that is no later fragment.
+//! - IPv6's protocol is behind the extension headers; of AH it is AH. Of a later fragment, the link
+//!   layer's rules see the number of the fragment header, 44, and the other rules the protocol that
+//!   this header names, unless that is another extension header.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::rules::Version;
-use crate::rules::port::{Address, Hardware, Kind, LINK_LOCAL, LINK_LOCAL_MASK, Number};
+use crate::firewall::rules::Version;
+use crate::firewall::rules::port::{
+    Address, FrameKind, Hardware, LINK_LOCAL, LINK_LOCAL_MASK, Number,
+};
 
 /// The bytes of an Ethernet header.
 const HEADER: usize = 14;
 /// The bytes of an ARP header in front of its addresses (RFC 826).
 const ARP_HEADER: usize = 8;
-/// Where the bridge group's frames go (IEEE 802.1D, 7.12.3).
+/// The destination of frames to the bridge group (IEEE 802.1D, 7.12.3).
 const BRIDGE_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
-/// Logical link control's header of a BPDU, and its protocol number (IEEE 802.1D, 9.3.1).
+/// The logical link control header of a BPDU, and its protocol number (IEEE 802.1D, 9.3.1).
 const BPDU: [u8; 5] = [0x42, 0x42, 0x03, 0, 0];
 
-/// The bytes are no Ethernet frame.
+/// The bytes are not an Ethernet frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0} bytes are no Ethernet frame, whose header has 14; give the whole frame, without preamble and checksum"
@@ -40,7 +44,7 @@ pub struct Frame<'a> {
     packet: Option<Packet<'a>>,
 }
 
-/// What an IP header says that can be trusted to find the transport protocol.
+/// The fields of an IP header that are needed to find the transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// The source.
@@ -49,29 +53,29 @@ pub struct Packet<'a> {
     pub destination: IpAddr,
     /// The protocol.
     pub protocol: u8,
-    /// Which part of a packet it is.
+    /// The part of the packet that the frame contains.
     pub fragment: Fragment,
-    /// What is behind the headers; of a later fragment, some of the packet's middle.
+    /// The bytes after the headers; for a later fragment, bytes from the middle of the packet.
     pub payload: &'a [u8],
 }
 
-/// Which part of a packet a frame has.
+/// The part of a packet that a frame contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fragment {
-    /// All of it.
+    /// The whole packet.
     Whole,
-    /// Its begin. With the packet's number.
+    /// The first fragment of the packet with this number.
     First(u32),
-    /// Something behind that.
+    /// A later fragment of the packet with this number.
     Later(u32),
 }
 
 impl<'a> Frame<'a> {
-    /// Reads a frame. `length` is how many bytes it had where it was captured, at least those that
-    /// are here.
+    /// Parses a frame. `length` is its number of bytes before the capture truncated it, at least
+    /// the length of `bytes`.
     ///
     /// # Errors
-    /// [`TooShort`].
+    /// Returns [`TooShort`] if the bytes are not an Ethernet frame.
     pub fn read(bytes: &'a [u8], length: usize) -> Result<Self, TooShort> {
         if bytes.len() < HEADER {
             return Err(TooShort(bytes.len()));
@@ -86,17 +90,17 @@ impl<'a> Frame<'a> {
         Ok(frame)
     }
 
-    /// The IP packet in it, if its header is sound.
+    /// Returns the IP packet in the frame, if its header is valid.
     pub fn packet(&self) -> Option<&Packet<'a>> {
         self.packet.as_ref()
     }
 
-    /// The sender's hardware address.
+    /// Returns the sender's hardware address.
     pub fn source(&self) -> [u8; 6] {
         self.array(6).unwrap_or_default()
     }
 
-    /// Whether a bridge keeps it to itself ([`LINK_LOCAL`]).
+    /// Returns whether a bridge does not forward the frame ([`LINK_LOCAL`]).
     pub fn is_link_local(&self) -> bool {
         let masked = |address: [u8; 6]| -> [u8; 6] {
             std::array::from_fn(|byte| address[byte] & LINK_LOCAL_MASK[byte])
@@ -104,12 +108,12 @@ impl<'a> Frame<'a> {
         self.array(0).map(masked) == Some(LINK_LOCAL)
     }
 
-    /// Whether it is of this kind.
-    pub fn is(&self, kind: Kind) -> bool {
+    /// Returns whether the frame is of this kind.
+    pub fn is(&self, kind: FrameKind) -> bool {
         match kind {
-            Kind::Any => true,
-            Kind::Stp => self.array(0) == Some(BRIDGE_GROUP),
-            Kind::Ip(_, Some(protocol)) => {
+            FrameKind::Any => true,
+            FrameKind::Stp => self.array(0) == Some(BRIDGE_GROUP),
+            FrameKind::Ip(_, Some(protocol)) => {
                 self.ether_type() == kind.ether_type()
                     && self.packet.is_some_and(|packet| packet.protocol == protocol)
             }
@@ -117,7 +121,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// A hardware address.
+    /// Returns a hardware address.
     pub fn hardware(&self, field: Hardware) -> Option<[u8; 6]> {
         const ETHERNET: u32 = 1;
         match field {
@@ -144,11 +148,11 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// A number.
+    /// Returns a number.
     pub fn number(&self, field: Number) -> Option<u32> {
         let byte = |bytes: [u8; 1]| u32::from(bytes[0]);
         let short = |bytes| u32::from(u16::from_be_bytes(bytes));
-        let tagged = || self.is(Kind::Vlan);
+        let tagged = || self.is(FrameKind::Vlan);
         match field {
             Number::EtherType => self.ether_type().map(u32::from),
             Number::VlanId if tagged() => self.array(14).map(|tag| short(tag) & 0xfff),
@@ -167,9 +171,13 @@ impl<'a> Frame<'a> {
             Number::ArpHardware => self.arp(0),
             Number::ArpProtocol => self.arp(2),
             Number::ArpOperation => self.arp(6),
-            // A number of the IPv4 header, whatever the rest of that is.
+            // The number is in the IPv4 header and is read even if the rest of the header is not
+            // valid.
             Number::Protocol if self.is(V4) => self.array(HEADER + 9).map(byte),
-            Number::Protocol => self.packet.map(|packet| u32::from(packet.protocol)),
+            Number::Protocol => self.packet.map(|packet| match packet.fragment {
+                Fragment::Later(_) => u32::from(FRAGMENT),
+                Fragment::Whole | Fragment::First(_) => u32::from(packet.protocol),
+            }),
             Number::Dscp if self.is(V4) => self.array(HEADER + 1).map(|tos| byte(tos) >> 2),
             Number::Dscp if self.is(V6) => self.array(HEADER).map(|word| short(word) >> 6 & 0x3f),
             Number::Dscp => None,
@@ -178,7 +186,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// An IP address.
+    /// Returns an IP address.
     pub fn address(&self, field: Address) -> Option<IpAddr> {
         let v4 = |offset| self.array(offset).map(|bytes: [u8; 4]| Ipv4Addr::from(bytes).into());
         let v6 = |offset| self.array(offset).map(|bytes: [u8; 16]| Ipv6Addr::from(bytes).into());
@@ -201,7 +209,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// An ICMP message's type and code.
+    /// Returns the type and code of an ICMP message.
     pub fn icmp(&self) -> Option<(u8, u8)> {
         match (self.transport()?, self.packet?.protocol) {
             ([kind, code, ..], ICMP | ICMPV6) => Some((*kind, *code)),
@@ -209,7 +217,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// TCP's flags, FIN the lowest bit.
+    /// Returns TCP's flags; FIN is the lowest bit.
     pub fn tcp_flags(&self) -> Option<u8> {
         self.transport()
             .filter(|_| self.packet.is_some_and(|p| p.protocol == TCP))?
@@ -217,7 +225,7 @@ impl<'a> Frame<'a> {
             .copied()
     }
 
-    /// Source and destination port.
+    /// Returns the source and destination port.
     pub fn ports(&self) -> Option<(u16, u16)> {
         match self.transport()? {
             [a, b, c, d, ..] if has_ports(self.packet?.protocol) => {
@@ -227,7 +235,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The transport protocol's header and what follows.
+    /// Returns the transport protocol's header and the bytes after it.
     pub fn transport(&self) -> Option<&'a [u8]> {
         self.packet
             .filter(|packet| !matches!(packet.fragment, Fragment::Later(_)))
@@ -242,38 +250,38 @@ impl<'a> Frame<'a> {
         array(self.bytes, offset)
     }
 
-    /// A number of 16 bits of the ARP or RARP header, which is there as a whole.
+    /// Returns a number of 16 bits of the ARP or RARP header, which must be complete.
     fn arp(&self, offset: usize) -> Option<u32> {
         self.arp_lengths()?;
         self.array(HEADER + offset).map(|bytes| u32::from(u16::from_be_bytes(bytes)))
     }
 
-    /// The lengths of ARP's hardware and protocol addresses.
+    /// Returns the lengths of ARP's hardware and protocol addresses.
     fn arp_lengths(&self) -> Option<(usize, usize)> {
-        if !self.is(Kind::Arp) && !self.is(Kind::Rarp) {
+        if !self.is(FrameKind::Arp) && !self.is(FrameKind::Rarp) {
             return None;
         }
         let header: [u8; ARP_HEADER] = self.array(HEADER)?;
         Some((usize::from(header[4]), usize::from(header[5])))
     }
 
-    /// Bytes of a BPDU, from the begin of the link control's header.
+    /// Returns bytes of a BPDU; the offset starts at the link control header.
     fn bpdu<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let found = self.is(Kind::Stp) && self.array(HEADER) == Some(BPDU);
+        let found = self.is(FrameKind::Stp) && self.array(HEADER) == Some(BPDU);
         found.then(|| self.array(HEADER + offset)).flatten()
     }
 }
 
 impl<'a> Packet<'a> {
-    /// The packet whose begin an ICMP error quotes.
+    /// Returns the packet whose first bytes an ICMP error quotes.
     pub(super) fn quoted(bytes: &'a [u8], v6: bool) -> Option<Self> {
         let read = if v6 { packet_v6 } else { packet_v4 };
         read(bytes, usize::MAX)
     }
 }
 
-const V4: Kind = Kind::Ip(Version::V4, None);
-const V6: Kind = Kind::Ip(Version::V6, None);
+const V4: FrameKind = FrameKind::Ip(Version::V4, None);
+const V6: FrameKind = FrameKind::Ip(Version::V6, None);
 
 /// Numbers of IP protocols (IANA, Protocol Numbers).
 pub(super) const ICMP: u8 = 1;
@@ -282,8 +290,8 @@ const UDP: u8 = 17;
 pub(super) const SCTP: u8 = 132;
 pub(super) const ICMPV6: u8 = 58;
 
-/// Whether a protocol's header begins with a source and a destination port: TCP, UDP, DCCP, SCTP,
-/// UDP-Lite.
+/// Returns whether a protocol's header begins with a source and a destination port: TCP, UDP, DCCP,
+/// SCTP, UDP-Lite.
 pub(super) fn has_ports(protocol: u8) -> bool {
     matches!(protocol, TCP | UDP | 33 | SCTP | 136)
 }
@@ -292,7 +300,8 @@ fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }
 
-/// `bytes` are the packet's and what is behind it, of `length` that there were.
+/// Parses an IPv4 packet. `bytes` are the packet and the bytes after it; `length` is their number
+/// before truncation.
 fn packet_v4(bytes: &[u8], length: usize) -> Option<Packet<'_>> {
     const MORE: u16 = 0x2000;
     const OFFSET: u16 = 0x1fff;
@@ -321,10 +330,9 @@ fn packet_v4(bytes: &[u8], length: usize) -> Option<Packet<'_>> {
     })
 }
 
-/// As [`packet_v4`]; the extension headers are those of RFC 8200, 4.
+/// Parses an IPv6 packet, as [`packet_v4`] does; the extension headers are those of RFC 8200, 4.
 fn packet_v6(bytes: &[u8], length: usize) -> Option<Packet<'_>> {
     const HEADER: usize = 40;
-    const FRAGMENT: u8 = 44;
     /// Hop-by-hop options, routing, destination options.
     const SKIPPED: [u8; 3] = [0, 43, 60];
     let header: [u8; HEADER] = array(bytes, 0)?;
@@ -346,14 +354,14 @@ fn packet_v6(bytes: &[u8], length: usize) -> Option<Packet<'_>> {
             protocol = head[0];
             behind += head.len();
             if offset & !7 != 0 {
-                // Behind it is the packet's middle, which says nothing of further headers.
-                if SKIPPED.contains(&protocol) || protocol == FRAGMENT || protocol == AH {
-                    return None;
+                // The middle of the packet follows, which does not show further headers.
+                if SKIPPED.contains(&protocol) || protocol == AH {
+                    protocol = FRAGMENT;
                 }
                 fragment = Fragment::Later(number);
                 break;
             }
-            // A packet that is its own only fragment is whole (RFC 8200, 4.5).
+            // A packet whose only fragment is this one is whole (RFC 8200, 4.5).
             fragment = if offset & 1 == 0 { Fragment::Whole } else { Fragment::First(number) };
         } else {
             break;
@@ -369,3 +377,5 @@ fn packet_v6(bytes: &[u8], length: usize) -> Option<Packet<'_>> {
 }
 
 const AH: u8 = 51;
+/// The protocol number of IPv6's fragment header.
+const FRAGMENT: u8 = 44;

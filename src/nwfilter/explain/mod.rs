@@ -1,5 +1,5 @@
-//! Which rule decides about a frame, without a kernel: the rules that a backend renders, walked by a
-//! pure function.
+//! Explains which rule decides about a frame, without a kernel: a pure function evaluates the rules
+//! that a backend renders.
 //!
 //! ```text
 //! bytes ──pcap::read──▶ Captured* ──Judge──▶ Explanation*
@@ -8,11 +8,11 @@
 //!                                    └ evaluate: the walk
 //! ```
 //!
-//! That the walk agrees with both backends in the kernel is tested with generated filters and
-//! frames (tests/nwfilter_agree.rs).
+//! A test with generated filters and frames checks that the evaluation agrees with both backends in
+//! the kernel (tests/integration/nwfilter_agree).
 //!
-//! What is not told: packets that the host's IP stack drops before it asks a filter, such as those
-//! with a wrong header checksum, and what rules of others do.
+//! The explanation does not include packets that the host's IP stack drops before the filter, such
+//! as those with a wrong header checksum, nor the rules of other programs.
 
 mod evaluate;
 mod frame;
@@ -24,7 +24,8 @@ mod tests;
 mod words;
 
 pub use evaluate::{
-    Decider, Dependency, Explanation, Judge, Outcome, Stage, StageEnd, Tried, Tryable, Verdict, Way,
+    Candidate, Decider, Dependency, EvalPath, Explanation, Judge, Outcome, Stage, StageEnd, Trial,
+    Verdict,
 };
 pub use frame::{Fragment, Frame, Packet, TooShort};
 pub use pcap::{Captured, PcapError, read as read_pcap};

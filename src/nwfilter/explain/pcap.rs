@@ -1,44 +1,45 @@
-//! Frames from a capture file: pcap (draft-ietf-opsawg-pcap) in both byte orders and resolutions,
-//! and pcapng (draft-ietf-opsawg-pcapng).
+//! Reads frames from a capture file: pcap (draft-ietf-opsawg-pcap) in both byte orders and
+//! resolutions, and pcapng (draft-ietf-opsawg-pcapng).
 //!
-//! Times do not matter here and are passed over. Of pcapng, blocks that hold no frame are, too.
+//! Times are ignored, and so are blocks of pcapng without a frame.
 
 /// A frame of a capture file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Captured<'a> {
-    /// What was kept of it.
+    /// The captured bytes, which may be truncated.
     pub bytes: &'a [u8],
-    /// How many bytes it had.
+    /// The length of the frame before truncation.
     pub length: usize,
 }
 
-/// Why a file is no capture of Ethernet frames.
+/// The reason why a file is not a capture of Ethernet frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PcapError {
-    /// It begins otherwise.
+    /// The file begins with other bytes than a capture.
     #[error("it is neither pcap nor pcapng; write it with `tcpdump -w`")]
     Format,
-    /// It holds frames of another link.
+    /// The capture contains frames of another link type.
     #[error(
         "its frames are of link type {0}, not Ethernet (1); capture on the guest's interface itself"
     )]
     Link(u32),
-    /// It ends within a frame, or says impossible lengths.
+    /// The file ends within a frame, or has invalid lengths.
     #[error("it is damaged behind frame {0}; capture again")]
     Damaged(usize),
 }
 
 /// The link type of Ethernet.
 const ETHERNET: u32 = 1;
-/// What a pcapng file begins with: its first block's type, the same in both byte orders.
+/// The first bytes of a pcapng file: the type of its first block, which is the same in both byte
+/// orders.
 const SECTION: u32 = 0x0a0d_0d0a;
 
-/// The frames of a capture file.
+/// Returns the frames of a capture file.
 ///
 /// # Errors
-/// [`PcapError`].
+/// Returns [`PcapError`] if the file is not valid.
 pub fn read(bytes: &[u8]) -> Result<Vec<Captured<'_>>, PcapError> {
-    /// Microseconds and nanoseconds.
+    /// The magic numbers for microseconds and nanoseconds.
     const PCAP: [u32; 2] = [0xa1b2_c3d4, 0xa1b2_3c4d];
     let mut reader = Reader { rest: bytes, big: false };
     let magic = reader.word().ok_or(PcapError::Format)?;
@@ -50,9 +51,9 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Captured<'_>>, PcapError> {
         magic if PCAP.contains(&magic.swap_bytes()) => true,
         _ => return Err(PcapError::Format),
     };
-    // Version, zone, accuracy and limit, each four bytes.
+    // This skips version, zone, accuracy and limit, 16 bytes in total.
     reader.take(16).ok_or(PcapError::Format)?;
-    // The upper bits say whether frames end in their checksum.
+    // The upper bits say whether the frames include their checksum.
     link(reader.word().ok_or(PcapError::Format)? & 0xffff)?;
     let mut frames = Vec::new();
     while !reader.rest.is_empty() {
@@ -73,12 +74,12 @@ fn record<'a>(reader: &mut Reader<'a>) -> Option<Captured<'a>> {
     Some(Captured { bytes: reader.take(kept)?, length })
 }
 
-/// The frames of a pcapng file.
+/// Returns the frames of a pcapng file.
 fn blocks(bytes: &[u8]) -> Result<Vec<Captured<'_>>, PcapError> {
     const INTERFACE: u32 = 1;
     const SIMPLE: u32 = 3;
     const ENHANCED: u32 = 6;
-    /// A block's type and its length, twice.
+    /// The bytes of a block's type and its length, which occurs twice.
     const AROUND: usize = 12;
     let mut reader = Reader { rest: bytes, big: false };
     let mut frames = Vec::new();
@@ -105,7 +106,7 @@ fn blocks(bytes: &[u8]) -> Result<Vec<Captured<'_>>, PcapError> {
             SIMPLE => {
                 link(*links.first().ok_or(damaged)?)?;
                 let length = body.length().ok_or(damaged)?;
-                // The rest is the frame, and zeros up to a multiple of four.
+                // The remaining bytes are the frame, and zeros up to a multiple of four.
                 let kept = length.min(body.rest.len());
                 frames.push(Captured { bytes: &body.rest[..kept], length });
             }
@@ -115,7 +116,7 @@ fn blocks(bytes: &[u8]) -> Result<Vec<Captured<'_>>, PcapError> {
     Ok(frames)
 }
 
-/// Bytes in one of the two orders.
+/// A reader of bytes in one of the two orders.
 struct Reader<'a> {
     rest: &'a [u8],
     big: bool,
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn both_orders_and_resolutions_are_read() {
+    fn captures_of_both_byte_orders_and_resolutions_are_read() {
         for big in [false, true] {
             for magic in [0xa1b2_c3d4, 0xa1b2_3c4d] {
                 let file = pcap(big, magic, 1, &[(b"ab", 2), (b"", 60), (b"cde", 1500)]);
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_capture_is_refused() {
+    fn bytes_of_no_capture_are_refused() {
         assert_eq!(read(b""), Err(PcapError::Format));
         assert_eq!(read(b"netlaunch"), Err(PcapError::Format));
         assert_eq!(read(&pcap(false, 0xa1b2_c3d4, 113, &[])), Err(PcapError::Link(113)));
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn any_end_and_any_length_is_an_error_or_frames() {
+    fn a_truncated_capture_gives_an_error_or_frames() {
         for file in [pcap(false, 0xa1b2_c3d4, 1, &[(b"abcd", 4)]), pcapng(true, &[(6, b"abcd")])] {
             for end in 0..file.len() {
                 let _ = read(&file[..end]);

@@ -1,98 +1,103 @@
-//! Connection tracking over the frames of one run, as simple as it can be and still tell what
-//! filters ask: whether a packet is the first of its connection, whose it is, and whether both sides
-//! have been heard.
+//! Tracks the connections of the frames of one run. The tracking is as simple as filters allow: it
+//! knows whether a packet is the first of its connection, which side sent it, and whether both
+//! sides have sent packets.
 //!
-//! A connection is made by the first packet of it that passes; one that is dropped leaves no trace.
-//! Connections never end and nothing of them is checked but what makes a first packet one: sequence
-//! numbers, checksums, timeouts and helpers (FTP and the like) do not count. So more packets are
-//! established here than in the kernel, and fewer invalid or related.
+//! The first packet that passes makes a connection; a dropped packet leaves no record. Connections
+//! never end, and a packet is checked only for whether it can open a connection: sequence numbers,
+//! checksums, timeouts and helpers (FTP and the like) are ignored. So more packets are established
+//! here than in the kernel, and fewer are invalid or related.
 //!
-//! Facts on which packets open a connection: measured on Linux 6.18, and nf_conntrack's documented
-//! settings as they are by default (`nf_conntrack_tcp_loose`, which takes up TCP in its middle).
+//! The facts on which packets open a connection were measured on Linux 6.18, with the defaults of
+//! nf_conntrack's documented settings (`nf_conntrack_tcp_loose`, which accepts a TCP connection
+//! from its middle).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::frame::{Fragment, Frame, ICMP, ICMPV6, Packet, SCTP, TCP, has_ports};
-use crate::rules::port::{Direction, State};
+use crate::firewall::rules::port::{ConnectionDirection, State};
 
-/// A packet's place.
+/// The state of a packet with regard to connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Tracking leaves it alone: no IP, or IPv6's neighbour discovery and multicast listeners.
+pub(super) enum Tracking {
+    /// The packet is not tracked: it is not IP, or IPv6's neighbour discovery or multicast listener
+    /// discovery.
     Untracked,
-    /// In a connection, or none.
-    Tracked(State, Direction),
+    /// The packet has this state, in this direction.
+    Tracked(State, ConnectionDirection),
 }
 
-/// What tells a connection from another, from one side.
+/// The key of a connection, as seen from one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Tuple {
     source: IpAddr,
     destination: IpAddr,
     protocol: u8,
-    /// Ports, or a message's number in an ICMP query, with its type.
+    /// The ports, or the number of an ICMP query with its type.
     from: u16,
     to: u16,
     query: u16,
 }
 
-/// A packet's number with what must be the same, too.
+/// The number of a packet, and the other fields that its fragments share.
 type FragmentKey = (IpAddr, IpAddr, u8, u32);
 
 /// The connections of a run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Connections {
-    /// Whether both sides have been heard, by the opener's side.
+    /// Whether both sides have sent packets, by the opener's tuple.
     seen: HashMap<Tuple, bool>,
-    /// The begins of packets that came in fragments.
+    /// The first fragments of packets.
     begins: HashMap<FragmentKey, Vec<u8>>,
 }
 
 impl Connections {
-    /// A packet's place. Looking counts as being heard.
-    pub(super) fn look(&mut self, frame: &Frame<'_>) -> Place {
-        let Some(packet) = frame.packet() else { return Place::Untracked };
+    /// Returns a packet's state, and records that its side has sent a packet.
+    pub(super) fn look(&mut self, frame: &Frame<'_>) -> Tracking {
+        let Some(packet) = frame.packet() else { return Tracking::Untracked };
         let payload = frame.transport().unwrap_or_default();
-        // Each version has an ICMP of its own.
+        // An ICMP message must be of its packet's IP version.
         if packet.protocol == if packet.source.is_ipv6() { ICMP } else { ICMPV6 } {
-            return Place::Tracked(State::Invalid, Direction::Original);
+            return Tracking::Tracked(State::Invalid, ConnectionDirection::Original);
         }
         if packet.protocol == ICMPV6 && matches!(payload, [130..=137 | 143, ..]) {
-            return Place::Untracked;
+            return Tracking::Untracked;
         }
         if let Some(about) = icmp_error(packet, payload) {
             return self.about(about);
         }
         let Some(tuple) = Tuple::of(packet, payload) else {
-            return Place::Tracked(State::Invalid, Direction::Original);
+            return Tracking::Tracked(State::Invalid, ConnectionDirection::Original);
         };
-        // First, as in the kernel: a packet to its own source and port is its own answer.
+        // This comes first, as in the kernel: a packet to its own source and port is its own
+        // answer.
         if let Some(both) = tuple.answered().and_then(|opener| self.seen.get_mut(&opener)) {
             *both = true;
-            return Place::Tracked(State::Established, Direction::Reply);
+            return Tracking::Tracked(State::Established, ConnectionDirection::Reply);
         }
         if let Some(both) = self.seen.get(&tuple) {
             let state = if *both { State::Established } else { State::New };
-            return Place::Tracked(state, Direction::Original);
+            return Tracking::Tracked(state, ConnectionDirection::Original);
         }
-        match opens(packet.protocol, payload) {
-            true => Place::Tracked(State::New, Direction::Original),
-            false => Place::Tracked(State::Invalid, Direction::Original),
+        if opens(packet.protocol, payload) {
+            Tracking::Tracked(State::New, ConnectionDirection::Original)
+        } else {
+            Tracking::Tracked(State::Invalid, ConnectionDirection::Original)
         }
     }
 
-    /// Remembers what a frame that passes begins: a connection, or a packet in fragments.
-    pub(super) fn pass(&mut self, frame: &Frame<'_>, place: Place) {
+    /// Records the connection that a passing frame opens, if it opens one.
+    pub(super) fn pass(&mut self, frame: &Frame<'_>, place: Tracking) {
         let Some(packet) = frame.packet() else { return };
         let payload = frame.transport().unwrap_or_default();
-        if let (Place::Tracked(State::New, _), Some(tuple)) = (place, Tuple::of(packet, payload)) {
+        if let (Tracking::Tracked(State::New, _), Some(tuple)) = (place, Tuple::of(packet, payload))
+        {
             self.seen.entry(tuple).or_insert(false);
         }
     }
 
-    /// Remembers the begin of a packet in fragments: tracking puts them together, and rules see the
-    /// whole.
+    /// Records the first fragment of a packet: tracking reassembles packets, and rules see the
+    /// whole packet.
     pub(super) fn hear(&mut self, frame: &Frame<'_>, bytes: &[u8]) {
         if let Some(packet) = frame.packet()
             && let Fragment::First(number) = packet.fragment
@@ -101,7 +106,7 @@ impl Connections {
         }
     }
 
-    /// The frame that a later fragment's packet began with.
+    /// Returns the frame with the first fragment of a later fragment's packet.
     pub(super) fn begin(&self, packet: &Packet<'_>) -> Option<&[u8]> {
         match packet.fragment {
             Fragment::Later(number) => self.begins.get(&key(packet, number)).map(Vec::as_slice),
@@ -109,18 +114,19 @@ impl Connections {
         }
     }
 
-    /// The place of an ICMP error about a packet of this tuple.
-    fn about(&self, about: Option<Tuple>) -> Place {
+    /// Returns the state of an ICMP error about a packet of this tuple.
+    fn about(&self, about: Option<Tuple>) -> Tracking {
         let Some(tuple) = about else {
-            return Place::Tracked(State::Invalid, Direction::Original);
+            return Tracking::Tracked(State::Invalid, ConnectionDirection::Original);
         };
-        // An error goes against the packet that it is about.
+        // An error travels in the opposite direction of the packet that it is about.
         if self.seen.contains_key(&tuple) {
-            return Place::Tracked(State::Related, Direction::Reply);
+            return Tracking::Tracked(State::Related, ConnectionDirection::Reply);
         }
-        match tuple.answered().is_some_and(|opener| self.seen.contains_key(&opener)) {
-            true => Place::Tracked(State::Related, Direction::Original),
-            false => Place::Tracked(State::Invalid, Direction::Original),
+        if tuple.answered().is_some_and(|opener| self.seen.contains_key(&opener)) {
+            Tracking::Tracked(State::Related, ConnectionDirection::Original)
+        } else {
+            Tracking::Tracked(State::Invalid, ConnectionDirection::Original)
         }
     }
 }
@@ -144,14 +150,14 @@ impl Tuple {
         }
     }
 
-    /// The tuple of the packet that this one would answer.
+    /// Returns the tuple of the packet to which this one would be an answer.
     fn answered(self) -> Option<Self> {
         let turned = Tuple { source: self.destination, destination: self.source, ..self };
         if self.query == 0 {
             return Some(Tuple { from: self.to, to: self.from, ..turned });
         }
-        // Echo, timestamp, information, address mask (RFC 792, 950); echo, node information
-        // (RFC 4443, 4620).
+        // The pairs are echo, timestamp, information, address mask (RFC 792, 950); echo, node
+        // information (RFC 4443, 4620).
         const V4: [(u16, u16); 4] = [(8, 0), (13, 14), (15, 16), (17, 18)];
         const V6: [(u16, u16); 2] = [(128, 129), (139, 140)];
         let pairs: &[(u16, u16)] = if self.protocol == ICMP { &V4 } else { &V6 };
@@ -160,15 +166,15 @@ impl Tuple {
     }
 }
 
-/// Whether a packet of no known connection may open one.
+/// Returns whether a packet without a known connection may open one.
 fn opens(protocol: u8, payload: &[u8]) -> bool {
     const SYN: u8 = 0x02;
     const ACK: u8 = 0x10;
-    /// FIN, SYN, RST, ACK: the flags that tell a packet's part in the protocol.
+    /// FIN, SYN, RST, ACK: the flags that determine a packet's role in the protocol.
     const PART: u8 = 0x17;
     match protocol {
         TCP => payload.get(13).is_some_and(|flags| matches!(flags & PART, SYN | ACK)),
-        // INIT and HEARTBEAT (RFC 9260, 3.2).
+        // These are INIT and HEARTBEAT (RFC 9260, 3.2).
         SCTP => matches!(payload.get(12), Some(1 | 4)),
         ICMP => matches!(payload.first(), Some(8 | 13 | 15 | 17)),
         ICMPV6 => matches!(payload.first(), Some(128 | 139)),
@@ -176,9 +182,9 @@ fn opens(protocol: u8, payload: &[u8]) -> bool {
     }
 }
 
-/// What an ICMP error is about; the inner `None` is a packet that cannot be told.
+/// Returns the packet that an ICMP error is about; the inner `None` means that it cannot be read.
 fn icmp_error(packet: &Packet<'_>, payload: &[u8]) -> Option<Option<Tuple>> {
-    // RFC 792 and 4443, and RFC 1191's use of them.
+    // The types are from RFC 792 and 4443, and from RFC 1191's use of them.
     let is_error = match (packet.protocol, payload.first()?) {
         (ICMP, kind) => matches!(kind, 3 | 4 | 5 | 11 | 12),
         (ICMPV6, kind) => matches!(kind, 1..=4),

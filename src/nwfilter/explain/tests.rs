@@ -1,15 +1,16 @@
-//! Frames by hand: each field is there exactly when its bytes and what leads to it are.
+//! Tests with hand-made frames: a field exists exactly if its bytes exist and its headers are
+//! valid.
 
 use proptest::prelude::*;
 
-use super::{Dependency, Frame, Judge, Verdict, Way};
-use crate::rules::Version;
-use crate::rules::port::{
-    Address, Direction, Hardware, Kind, Number, Origin, Path, PortRule, PortRules, PortVerdict,
-    State, Step, SubChain, Test,
+use super::{Dependency, EvalPath, Frame, Judge, Verdict};
+use crate::firewall::rules::Version;
+use crate::firewall::rules::port::{
+    Address, ConnectionDirection, FrameKind, Hardware, Number, Origin, Path, PortRule, PortRules,
+    PortVerdict, State, Step, SubChain, Test,
 };
 
-const UDP: Kind = Kind::Ip(Version::V4, Some(17));
+const UDP: FrameKind = FrameKind::Ip(Version::V4, Some(17));
 
 /// A frame: its EtherType and what follows.
 fn frame(ether_type: u16, rest: &[u8]) -> Vec<u8> {
@@ -52,13 +53,13 @@ fn ports_are_behind_the_options_and_not_in_later_fragments() {
         assert_eq!(number(&bytes, Number::DestinationPort), port, "{bytes:x?}");
         let read = Frame::read(&bytes, bytes.len()).unwrap();
         let version = if bytes[12] == 8 { Version::V4 } else { Version::V6 };
-        assert!(read.is(Kind::Ip(version, Some(17))), "{bytes:x?}");
+        assert!(read.is(FrameKind::Ip(version, Some(17))), "{bytes:x?}");
         assert_eq!(number(&bytes, Number::Dscp), Some(0x2e), "{bytes:x?}");
     }
 }
 
 #[test]
-fn every_field_ends_with_the_frame() {
+fn a_truncated_frame_has_no_fields_after_its_end() {
     let whole = udp(&[], 0);
     for (field, needs) in [
         (Number::EtherType, 14),
@@ -71,20 +72,20 @@ fn every_field_ends_with_the_frame() {
             assert_eq!(found, end >= needs, "{field:?} in {end} bytes");
         }
     }
-    // What a capture left out is there, but not to be read.
+    // The packet contains bytes that the capture truncated, but they cannot be read.
     let cut = Frame::read(&whole[..38], whole.len()).unwrap();
     assert_eq!(cut.ports(), Some((1000, 53)));
     assert!(Frame::read(&whole[..13], 13).is_err());
 }
 
 #[test]
-fn an_ip_header_that_lies_has_no_transport() {
+fn an_ip_header_with_a_wrong_length_has_no_transport_header() {
     for (at, value) in [(14, 0x55), (14, 0x44), (17, 200), (17, 10)] {
         let mut bytes = udp(&[], 0);
         bytes[at] = value;
         assert_eq!(number(&bytes, Number::SourcePort), None, "{at} {value}");
         assert!(!Frame::read(&bytes, bytes.len()).unwrap().is(UDP));
-        // Fields at fixed places stay.
+        // Fields at fixed offsets still exist.
         assert_eq!(number(&bytes, Number::Protocol), Some(17));
     }
 }
@@ -111,10 +112,10 @@ fn arp_addresses_follow_the_lengths() {
 }
 
 #[test]
-fn a_tag_hides_what_is_behind_it() {
+fn a_vlan_tag_hides_the_fields_behind_it() {
     let tagged = frame(0x8100, &[&[0x20, 0x05], &udp(&[], 0)[12..]].concat());
     let frame = Frame::read(&tagged, tagged.len()).unwrap();
-    assert!(frame.is(Kind::Vlan) && !frame.is(UDP) && frame.packet().is_none());
+    assert!(frame.is(FrameKind::Vlan) && !frame.is(UDP) && frame.packet().is_none());
     assert_eq!(frame.number(Number::VlanId), Some(5));
     assert_eq!(frame.number(Number::VlanEncapsulated), Some(0x0800));
     assert_eq!(frame.address(Address::Source), None);
@@ -132,7 +133,7 @@ fn stp_fields_need_a_bpdu() {
     assert_eq!(number(&bytes, Number::StpType), None);
 }
 
-fn rule(line: u64, kind: Kind, tests: &[Test], verdict: PortVerdict) -> PortRule {
+fn rule(line: u64, kind: FrameKind, tests: &[Test], verdict: PortVerdict) -> PortRule {
     let origin = Origin { filter: "f".to_owned(), line };
     PortRule { kind, tests: tests.to_vec(), verdict, comment: None, origin }
 }
@@ -141,18 +142,24 @@ fn out(path: Path) -> PortRules {
     PortRules { from_guest: path, ..PortRules::default() }
 }
 
-/// What is said of one frame.
+/// Returns the explanation of one frame.
 fn said(rules: &PortRules, bytes: &[u8]) -> String {
-    Judge::new(rules).judge(Way::Out, bytes, bytes.len()).unwrap().to_string()
+    Judge::new(rules).judge(EvalPath::Out, bytes, bytes.len()).unwrap().to_string()
 }
 
 #[test]
-fn chains_return_and_end_behind_their_call() {
-    let sub =
-        |rules| SubChain { name: "ipv4-x".to_owned(), kind: Kind::Ip(Version::V4, None), rules };
+fn a_chain_returns_to_the_rule_after_its_call() {
+    let sub = |rules| SubChain {
+        name: "ipv4-x".to_owned(),
+        kind: FrameKind::Ip(Version::V4, None),
+        rules,
+    };
     let path = |rules| {
         out(Path {
-            frames: vec![Step::Chain(0), Step::Rule(rule(9, Kind::Any, &[], PortVerdict::Drop))],
+            frames: vec![
+                Step::Chain(0),
+                Step::Rule(rule(9, FrameKind::Any, &[], PortVerdict::Drop)),
+            ],
             chains: vec![sub(rules)],
             packets: vec![],
         })
@@ -173,9 +180,9 @@ fn chains_return_and_end_behind_their_call() {
 }
 
 #[test]
-fn both_stages_have_to_let_through() {
+fn a_frame_passes_only_if_both_stages_accept_it() {
     let rules = out(Path {
-        frames: vec![Step::Rule(rule(1, Kind::Any, &[], PortVerdict::Accept))],
+        frames: vec![Step::Rule(rule(1, FrameKind::Any, &[], PortVerdict::Accept))],
         chains: vec![],
         packets: vec![rule(2, UDP, &[Test::is(Number::DestinationPort, 53)], PortVerdict::Reject)],
     });
@@ -186,7 +193,7 @@ fn both_stages_have_to_let_through() {
 }
 
 #[test]
-fn a_missing_field_fails_negated_or_not() {
+fn a_test_of_a_missing_field_fails_even_if_negated() {
     for negated in [false, true] {
         let test = Test::Number { field: Number::SourcePort, first: 0, last: 0, negated };
         let rules = out(Path {
@@ -199,7 +206,7 @@ fn a_missing_field_fails_negated_or_not() {
 }
 
 #[test]
-fn what_is_not_in_the_frame_is_named_only_where_it_matters() {
+fn a_dependency_is_named_only_if_the_verdict_depends_on_it() {
     let set = Test::Set { name: "friends".to_owned(), sides: vec![], negated: false };
     let asked = |then| {
         out(Path {
@@ -218,15 +225,15 @@ fn what_is_not_in_the_frame_is_named_only_where_it_matters() {
     assert_eq!(said(&asked(PortVerdict::Accept), &udp(&[], 0)), passes);
 }
 
-/// Rules that let the guest open connections, and answers come back.
+/// Returns rules that let the guest open connections, and let the answers in.
 fn stateful() -> PortRules {
     let state = |states: &[State], direction| Test::State { states: states.to_vec(), direction };
-    let first = state(&[State::New, State::Established], Some(Direction::Original));
-    let answer = state(&[State::Established], Some(Direction::Reply));
+    let first = state(&[State::New, State::Established], Some(ConnectionDirection::Original));
+    let answer = state(&[State::Established], Some(ConnectionDirection::Reply));
     let path = |test, line| Path {
         packets: vec![
-            rule(line, Kind::Ip(Version::V4, None), &[test], PortVerdict::Accept),
-            rule(9, Kind::Any, &[], PortVerdict::Drop),
+            rule(line, FrameKind::Ip(Version::V4, None), &[test], PortVerdict::Accept),
+            rule(9, FrameKind::Any, &[], PortVerdict::Drop),
         ],
         ..Path::default()
     };
@@ -246,28 +253,29 @@ fn turned(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn answers_pass_once_asked_for() {
+fn answers_pass_after_a_request() {
     let rules = stateful();
     let (asks, answers) = (udp(&[], 0), turned(&udp(&[], 0)));
-    let verdicts = |frames: &[(Way, &[u8])]| -> Vec<Verdict> {
+    let verdicts = |frames: &[(EvalPath, &[u8])]| -> Vec<Verdict> {
         let mut judge = Judge::new(&rules);
         let judged =
             frames.iter().map(|(way, bytes)| judge.judge(*way, bytes, bytes.len()).unwrap());
         judged.map(|explained| explained.verdict).collect()
     };
     use Verdict::{Drop, Pass};
-    let frames = [(Way::In, answers.as_slice()), (Way::Out, &asks), (Way::In, &answers)];
+    let frames =
+        [(EvalPath::In, answers.as_slice()), (EvalPath::Out, &asks), (EvalPath::In, &answers)];
     assert_eq!(verdicts(&frames), [Drop, Pass, Pass]);
-    // Who is known by the other's packets alone has opened nothing.
-    assert_eq!(verdicts(&[(Way::Out, &answers), (Way::In, &answers)]), [Pass, Drop]);
+    // Answers alone do not open a connection.
+    assert_eq!(verdicts(&[(EvalPath::Out, &answers), (EvalPath::In, &answers)]), [Pass, Drop]);
 }
 
 #[test]
-fn fragments_wait_for_the_first() {
+fn later_fragments_are_undecided_until_the_first_one() {
     let rules = stateful();
     let mut judge = Judge::new(&rules);
     let mut verdict = |bytes: &[u8]| {
-        let explained = judge.judge(Way::Out, bytes, bytes.len()).unwrap();
+        let explained = judge.judge(EvalPath::Out, bytes, bytes.len()).unwrap();
         let depends: Vec<_> =
             explained.stages.iter().flat_map(|s| &s.depends).map(|(on, _)| on.clone()).collect();
         (explained.verdict, depends)
@@ -279,14 +287,14 @@ fn fragments_wait_for_the_first() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read(
+    fn any_bytes_are_parsed_without_a_panic(
         ether_type in prop::sample::select(vec![0x0800u16, 0x86dd, 0x0806, 0x8035, 0x8100, 38]),
         rest in prop::collection::vec(any::<u8>(), 0..120),
     ) {
         let bytes = frame(ether_type, &rest);
         let rules = stateful();
         let mut judge = Judge::new(&rules);
-        for way in [Way::Out, Way::In] {
+        for way in [EvalPath::Out, EvalPath::In] {
             prop_assert!(judge.judge(way, &bytes, bytes.len()).is_ok());
         }
     }

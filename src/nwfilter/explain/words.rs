@@ -1,32 +1,33 @@
-//! Explanations in words, for people.
+//! Writes explanations as text for the user.
 
 use std::fmt::{self, Display, Formatter};
 
 use super::evaluate::{
-    Decider, Dependency, Explanation, Outcome, Stage, StageEnd, Tryable, Verdict, Way,
+    Candidate, Decider, Dependency, EvalPath, Explanation, Outcome, Stage, StageEnd, Verdict,
 };
-use crate::rules::Version;
-use crate::rules::port::{
-    Address, Addresses, Direction, End, Hardware, Kind, Number, PortVerdict, State, Test,
+use crate::firewall::rules::Version;
+use crate::firewall::rules::port::{
+    Address, Addresses, ConnectionDirection, End, FrameKind, Hardware, Number, PortVerdict, State,
+    Test,
 };
 
-impl Way {
-    /// Its word, as in a rule's direction.
+impl EvalPath {
+    /// Returns the name, as in a rule's direction.
     pub fn name(self) -> &'static str {
         match self {
-            Way::Out => "out",
-            Way::In => "in",
+            EvalPath::Out => "out",
+            EvalPath::In => "in",
         }
     }
 }
 
 impl Verdict {
-    /// Whether the frame ends there.
+    /// Returns whether the frame does not pass.
     pub fn stops(self) -> bool {
         matches!(self, Verdict::Drop | Verdict::Reject)
     }
 
-    /// Its word.
+    /// Returns the name of the verdict.
     pub fn name(self) -> &'static str {
         match self {
             Verdict::Pass => "pass",
@@ -37,7 +38,7 @@ impl Verdict {
     }
 }
 
-/// The action that a rule's verdict was written as.
+/// Returns the name of the action that corresponds to a rule's verdict.
 pub fn action(verdict: PortVerdict) -> &'static str {
     match verdict {
         PortVerdict::Accept => "accept",
@@ -56,7 +57,7 @@ impl Display for Dependency {
                 write!(f, "depends on whether the source has more than {above} connections")
             }
             Dependency::Begin => {
-                write!(f, "depends on the first fragment of the packet, which is not there")
+                write!(f, "depends on the first fragment of the packet, which is missing")
             }
         }
     }
@@ -95,11 +96,11 @@ impl Display for StageEnd<'_> {
     }
 }
 
-/// The verdict and where it was reached.
+/// Writes the verdict and the place at which it was reached.
 impl Display for Explanation<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.verdict.name())?;
-        // Of a frame that does not pass, what the other stage thinks does not matter.
+        // If one stage drops a frame, the verdict of the other stage does not matter.
         let counts =
             |stage: &&StageEnd<'_>| self.verdict == Verdict::Pass || stage.verdict == self.verdict;
         for (number, stage) in self.stages.iter().filter(counts).enumerate() {
@@ -110,11 +111,11 @@ impl Display for Explanation<'_> {
     }
 }
 
-impl Display for Tryable<'_> {
+impl Display for Candidate<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Tryable::Chain(chain) => write!(f, "chain {}", chain.name),
-            Tryable::Rule(rule) => {
+            Candidate::Chain(chain) => write!(f, "chain {}", chain.name),
+            Candidate::Rule(rule) => {
                 let (origin, action) = (&rule.origin, action(rule.verdict));
                 write!(f, "filter {} line {} ({action})", origin.filter, origin.line)
             }
@@ -133,18 +134,18 @@ impl Display for Outcome<'_> {
     }
 }
 
-/// A part of a rule in words.
+/// A part of a rule, which is written as text.
 struct Words<'a, T>(&'a T);
 
-impl Display for Words<'_, Kind> {
+impl Display for Words<'_, FrameKind> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Kind::Any => write!(f, "a frame"),
-            Kind::Vlan => write!(f, "a frame with a VLAN tag"),
-            Kind::Stp => write!(f, "a frame to the bridge group address"),
-            Kind::Arp => write!(f, "ARP"),
-            Kind::Rarp => write!(f, "RARP"),
-            Kind::Ip(version, protocol) => {
+            FrameKind::Any => write!(f, "a frame"),
+            FrameKind::Vlan => write!(f, "a frame with a VLAN tag"),
+            FrameKind::Stp => write!(f, "a frame to the bridge group address"),
+            FrameKind::Arp => write!(f, "ARP"),
+            FrameKind::Rarp => write!(f, "RARP"),
+            FrameKind::Ip(version, protocol) => {
                 write!(f, "{}", if *version == Version::V4 { "IPv4" } else { "IPv6" })?;
                 protocol.map_or(Ok(()), |number| write!(f, " of protocol {number}"))
             }
@@ -179,9 +180,9 @@ impl Display for Words<'_, Test> {
                     _ => range(f, first, last),
                 }
             }
-            Test::Address { field, among, negated } => {
+            Test::Address { field, addresses, negated } => {
                 write!(f, "{} {}", Words(field), other(negated))?;
-                match among {
+                match addresses {
                     Addresses::Net(net) if net.prefix_len() == net.max_prefix_len() => {
                         write!(f, "{}", net.addr())
                     }
@@ -222,8 +223,12 @@ impl Display for Words<'_, Test> {
                 write!(f, "the state {}", states.join(" or "))?;
                 match direction {
                     None => Ok(()),
-                    Some(Direction::Original) => write!(f, ", sent by the connection's opener"),
-                    Some(Direction::Reply) => write!(f, ", sent to the connection's opener"),
+                    Some(ConnectionDirection::Original) => {
+                        write!(f, ", sent by the connection's opener")
+                    }
+                    Some(ConnectionDirection::Reply) => {
+                        write!(f, ", sent to the connection's opener")
+                    }
                 }
             }
         }

@@ -1,43 +1,46 @@
-//! The classic BPF program that keeps every frame from the learner that cannot teach it anything.
+//! Makes the classic BPF program that drops in the kernel every frame from which the learner cannot
+//! learn.
 //!
-//! A program is a list of *alternatives*, one per kind of frame that matters. An alternative is a
-//! list of conditions; the first that does not hold jumps to the next alternative, and behind the
-//! last one the frame is dropped. A load beyond the frame's end drops it too, as the machine has it
-//! (filter.txt in the kernel's documentation). What an alternative takes is a superset of what
-//! [`super::packet`] and the learner accept: no option of DHCP is looked at here, nor is the
-//! transaction. A program that knows the guest's last request would be attached after it, and a
-//! server near by answers sooner.
+//! A program is a list of *alternatives*, one for each kind of useful frame. An alternative is a
+//! list of conditions: the first condition that does not hold jumps to the next alternative, and
+//! the last instruction drops the frame. A load beyond the end of the frame drops it, too, by the
+//! rules of the BPF machine (filter.txt in the kernel's documentation).
 //!
-//! Frames with a VLAN tag, which the kernel has already taken out of the bytes, are never taken:
-//! an answer in another VLAN is not for this port.
+//! The program passes every frame that [`super::packet`] and the learner accept, and some more: it
+//! does not look at DHCP options or at the transaction. A program with the transaction of the
+//! guest's last request could only be attached after that request, and a server nearby answers
+//! sooner.
+//!
+//! It never passes a frame with a VLAN tag, which the kernel has already removed from the bytes: an
+//! answer in another VLAN is not for this port.
 
 use crate::types::Mac;
 
 use super::packet::{ARP, CHADDR, CLIENT_PORT, ETHERNET, IPV4, SERVER_PORT, UDP, UDP_HEADER};
 
-/// One instruction of the kernel's machine (`struct sock_filter`).
+/// One instruction of the kernel's BPF machine (`struct sock_filter`).
 pub type Instruction = libc::sock_filter;
 
-/// Which frames can teach something.
+/// The set of frames that the learner needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Interest {
-    /// DHCP messages of the guest and for it.
+pub enum FrameSet {
+    /// DHCP messages from the guest and for the guest.
     Dhcp,
-    /// These, and ARP and IPv4 packets with which the guest says an address.
+    /// DHCP messages, and ARP and IPv4 packets in which the guest uses an address.
     All,
 }
 
-/// How much of a frame is taken: all of it.
+/// The number of bytes to pass: more than any frame has.
 const WHOLE: u32 = 0x4_0000;
 
-/// The program for a guest with this MAC address.
-pub fn program(interest: Interest, guest: Mac) -> Vec<Instruction> {
+/// Returns the program for a guest with this MAC address.
+pub fn program(frames: FrameSet, guest: Mac) -> Vec<Instruction> {
     let guest = guest.octets();
     let mut alternatives = vec![
         [vec![untagged(), from_guest()], source_is(guest), dhcp(CLIENT_PORT, SERVER_PORT, guest)],
         [vec![untagged(), to_guest()], vec![], dhcp(SERVER_PORT, CLIENT_PORT, guest)],
     ];
-    if interest == Interest::All {
+    if frames == FrameSet::All {
         for content in [arp(guest), ip()] {
             alternatives.push([vec![untagged(), from_guest()], source_is(guest), content]);
         }
@@ -48,28 +51,30 @@ pub fn program(interest: Interest, guest: Mac) -> Vec<Instruction> {
     program
 }
 
-/// Something that must hold.
+/// A condition on a frame.
 #[derive(Debug, Clone, Copy)]
 struct Condition {
-    /// Loads the value.
+    /// The instruction that loads the value.
     load: Instruction,
     /// `BPF_JEQ`, `BPF_JGE` or `BPF_JSET`.
     comparison: u32,
-    /// What the value is compared with.
+    /// The constant to compare with the value.
     with: u32,
-    /// Whether the comparison must come out true.
+    /// The result of the comparison for which the condition holds.
     wanted: bool,
 }
 
-/// The instructions of an alternative: two for each condition, and the one that takes the frame.
+/// Returns the instructions of an alternative: two for each condition, and one that passes the
+/// frame.
 ///
-/// X is set first, to the length of the IPv4 header; the machine does that for every frame that
-/// has this byte, and only conditions behind the EtherType's use it.
+/// The first instruction sets X to the length of the IPv4 header. The machine can do this for every
+/// frame that has this byte; only conditions after the EtherType use X.
 fn alternative(conditions: &[Condition]) -> Vec<Instruction> {
     let header = statement(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, ETHERNET as u32);
     let mut instructions = vec![header];
     for (done, condition) in conditions.iter().enumerate() {
-        // Over the rest of the conditions and the return. There are at most 17 conditions.
+        // Jumps over the remaining conditions and the return. There are at most 17 conditions, so
+        // the distance fits.
         let out = (2 * (conditions.len() - done - 1) + 1) as u8;
         let (yes, no) = if condition.wanted { (0, out) } else { (out, 0) };
         instructions.push(condition.load);
@@ -85,8 +90,8 @@ fn statement(code: u32, k: u32) -> Instruction {
     Instruction { code: code as u16, jt: 0, jf: 0, k }
 }
 
-/// What is loaded, by its size and its place: from the frame's start or, behind the IPv4 header,
-/// relative to X.
+/// Loads a value of a size at an offset, which counts from the start of the frame or, behind the
+/// IPv4 header, from X.
 fn load(size: u32, mode: u32, at: usize) -> Instruction {
     statement(libc::BPF_LD | size | mode, at as u32)
 }
@@ -103,7 +108,7 @@ fn half(mode: u32, at: usize, with: u16, wanted: bool) -> Condition {
     equal(load(libc::BPF_H, mode, at), with.into(), wanted)
 }
 
-/// A hardware address.
+/// Compares a hardware address.
 fn address(mode: u32, at: usize, address: [u8; 6]) -> [Condition; 2] {
     let [a, b, c, d, e, f] = address;
     let first = u32::from_be_bytes([a, b, c, d]);
@@ -113,7 +118,7 @@ fn address(mode: u32, at: usize, address: [u8; 6]) -> [Condition; 2] {
     ]
 }
 
-/// What the kernel knows about a frame besides its bytes.
+/// Compares a property of the frame that is not in its bytes.
 fn about_frame(what: i32, with: u32, wanted: bool) -> Condition {
     let load =
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, (libc::SKF_AD_OFF + what) as u32);
@@ -124,7 +129,7 @@ fn untagged() -> Condition {
     about_frame(libc::SKF_AD_VLAN_TAG_PRESENT, 0, true)
 }
 
-/// What leaves the host by the port is for the guest.
+/// Frames that leave the host through the port are for the guest.
 fn to_guest() -> Condition {
     about_frame(libc::SKF_AD_PKTTYPE, libc::PACKET_OUTGOING.into(), true)
 }
@@ -141,7 +146,7 @@ fn ether_type(is: u16) -> Condition {
     half(libc::BPF_ABS, 12, is, true)
 }
 
-/// DHCP between these ports about the guest, not in fragments.
+/// Matches DHCP between these ports for the guest, not in fragments.
 fn dhcp(source: u16, destination: u16, guest: [u8; 6]) -> Vec<Condition> {
     let fragment = Condition {
         load: load(libc::BPF_H, libc::BPF_ABS, ETHERNET + 6),
@@ -160,7 +165,7 @@ fn dhcp(source: u16, destination: u16, guest: [u8; 6]) -> Vec<Condition> {
     conditions
 }
 
-/// ARP in which the guest says an address.
+/// Matches ARP in which the guest uses an address.
 fn arp(guest: [u8; 6]) -> Vec<Condition> {
     let mut conditions = vec![ether_type(ARP)];
     conditions.extend(address(libc::BPF_ABS, ETHERNET + 8, guest));
@@ -168,15 +173,15 @@ fn arp(guest: [u8; 6]) -> Vec<Condition> {
     conditions
 }
 
-/// An IPv4 packet with a source that can be an address.
+/// Matches an IPv4 packet whose source can be a guest's address.
 fn ip() -> Vec<Condition> {
     let mut conditions = vec![ether_type(IPV4)];
     conditions.extend(says_address(ETHERNET + 12));
     conditions
 }
 
-/// The address there is of none of the blocks that the learner discards; the host's own addresses
-/// are left to it.
+/// Matches an address outside the blocks that the learner rejects. The learner itself rejects the
+/// host's own addresses.
 fn says_address(at: usize) -> [Condition; 4] {
     let class_d_or_e = Condition { comparison: libc::BPF_JGE, ..byte(at, 224, false) };
     let link_local = half(libc::BPF_ABS, at, 0xa9fe, false);

@@ -1,9 +1,11 @@
-//! The time by which leases end: CLOCK_BOOTTIME, which no command sets and which goes on while the
-//! host sleeps (clock_gettime(2)).
+//! Reads the clock by which leases end: CLOCK_BOOTTIME, which no command can set and which counts
+//! the time that the host sleeps (clock_gettime(2)).
 //!
-//! The wall clock is for people and for files of an earlier release. A [`Clock`] is one reading of
-//! both, and all functions that compare times take it as a value. A time since boot means nothing
-//! after the next boot, so a file says of which boot its times are.
+//! A [`Clock`] is one reading of this clock and of the wall clock. All functions that compare times
+//! take it as a value. The wall clock is for output and for files of an earlier release.
+//!
+//! A time since boot has no meaning after the next boot. So a file also stores the boot to which
+//! its times belong.
 
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,45 +18,46 @@ use serde::{Deserialize, Serialize};
 pub struct UnixTime(pub u64);
 
 impl From<SystemTime> for UnixTime {
-    /// A clock before 1970 is at 1970.
+    /// Converts a system time; a time before 1970 becomes 1970.
     fn from(time: SystemTime) -> Self {
         UnixTime(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
     }
 }
 
-/// A time in whole seconds since the host was booted, its sleep included.
+/// A time in whole seconds since boot, including the time that the host sleeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BootTime(pub u64);
 
 impl BootTime {
-    /// The time now.
+    /// Reads the clock.
     pub fn now() -> Self {
-        // The kernel has this clock since 2.6.39, and the call has no other error.
+        // The kernel has had this clock since 2.6.39, and the call has no other error.
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
         BootTime(now.map_or(0, |now| now.as_secs()))
     }
 
-    /// The end of a DHCP lease of this many seconds that starts now; all ones has none (RFC 2131
-    /// section 3.3). The client counts from its request, and so is always done before.
+    /// Returns the end of a DHCP lease of this many seconds that starts now, or `None` for all
+    /// ones, which means without end (RFC 2131 section 3.3).
+    ///
+    /// The client counts from its request, so its lease always ends before this one.
     pub fn after_lease_time(self, seconds: u32) -> Option<BootTime> {
         (seconds != u32::MAX).then(|| BootTime(self.0.saturating_add(seconds.into())))
     }
 }
 
-/// The clocks at one moment.
+/// One reading of both clocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clock {
     /// The time since boot.
     pub boot: BootTime,
     /// The wall clock at the same moment.
     pub wall: UnixTime,
-    /// Which boot it is, by the kernel's random number (random(4)); `None` where /proc does not
-    /// say.
+    /// The boot, as the kernel's random identifier (random(4)); `None` if /proc does not show it.
     pub boot_id: Option<String>,
 }
 
 impl Clock {
-    /// Reads the clocks.
+    /// Reads both clocks.
     pub fn now() -> Self {
         let id = fs::read_to_string("/proc/sys/kernel/random/boot_id");
         Clock {
@@ -64,13 +67,13 @@ impl Clock {
         }
     }
 
-    /// When the wall clock, as it is set now, will show `time`.
+    /// Returns the wall-clock time at `time`, if the wall clock is not set again.
     pub fn wall_of(&self, time: BootTime) -> UnixTime {
         UnixTime(self.wall.0.saturating_add(time.0).saturating_sub(self.boot.0))
     }
 
-    /// The time since boot at which the wall clock, as it is set now, shows `time`. A time before
-    /// boot is 0.
+    /// Returns the time since boot at which the wall clock shows `time`, if the wall clock is not
+    /// set again. A time before boot gives 0.
     pub fn boot_of(&self, time: UnixTime) -> BootTime {
         BootTime(self.boot.0.saturating_add(time.0).saturating_sub(self.wall.0))
     }

@@ -1,68 +1,71 @@
-//! The state machine that learns an address: frames in, changes out. The head of [`super`] says
-//! what it believes.
+//! Learns the address of one guest: a state machine that takes frames and returns changes.
+//!
+//! The head of [`super`] lists the frames that it accepts. A caller that gets an [`AddressChange`]
+//! must call [`Learner::check`] before it sets rules: only a check makes the first address final.
 
 use std::net::Ipv4Addr;
 
-use super::bpf::Interest;
+use super::bpf::FrameSet;
 use super::clock::BootTime;
-use super::lease::{Lease, Teacher};
-use super::packet::{self, Content, Dhcp, Frame, Message};
-use super::taken::{Reason, Refused, Taken};
-use super::{Direction, Method};
+use super::lease::{Lease, LeaseSource};
+use super::packet::{self, Dhcp, Frame, Message, Payload};
+use super::used_addresses::{Refusal, RefusalReason, UsedAddresses};
+use super::{Method, Sender};
 use crate::types::{EthernetAddress, Mac};
 
-/// Something that was learnt.
+/// A change of the guest's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// The guest has this address, in place of the one it may have had.
-    Learnt(Lease),
-    /// It keeps its address, for another time or by a better teacher.
+pub enum AddressChange {
+    /// The guest has this address, which replaces any earlier one.
+    Learned(Lease),
+    /// The guest keeps its address, with another end or from another source.
     Renewed(Lease),
-    /// It has this address no more, and none.
+    /// The guest lost this address and has none.
     Forgotten(Ipv4Addr),
 }
 
-/// What is known about one guest's address.
+/// The state of one guest's address.
 #[derive(Debug, Clone)]
 pub struct Learner {
     method: Method,
     guest: EthernetAddress,
-    /// What was taken at the last check, other ports' addresses left out.
-    taken: Taken,
-    /// The lease that is in force.
+    /// The addresses in use at the last check, without those of other ports.
+    taken: UsedAddresses,
+    /// The current lease.
     lease: Option<Lease>,
-    taught: Taught,
-    /// The transaction of the guest's last request that has no answer yet.
+    /// Whether the port had an address before.
+    history: AddressHistory,
+    /// The transaction of the guest's last request, until an acknowledgement or refusal ends it.
     transaction: Option<u32>,
-    /// What a server offered in that transaction.
+    /// The address that a server offered in that transaction.
     offered: Option<Ipv4Addr>,
-    /// The address that was refused last, until another is learnt.
-    refused: Option<Refused>,
-    /// A frame was refused since the last [`Learner::check`].
+    /// The last refused address, until another address is learned.
+    refused: Option<Refusal>,
+    /// Whether the learner refused an address after the last [`Learner::check`].
     is_refusal_new: bool,
 }
 
-/// Whether something was learnt before. Then packets that are not DHCP teach nothing more.
+/// Whether the port had an address before. If so, packets other than DHCP give no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taught {
-    /// Nothing that counts.
+enum AddressHistory {
+    /// The port never had a checked address.
     Never,
-    /// Yes, and nothing of it was checked ([`Learner::check`]).
+    /// The port has its first address, and [`Learner::check`] did not run since.
     Unchecked,
-    /// Yes, or in an earlier run.
+    /// The port had a checked address, in this run or in an earlier one.
     Before,
 }
 
 impl Learner {
-    /// A learner for the guest with this MAC address that knows nothing yet, and never learns what
-    /// is taken. Other ports' addresses count in [`check`](Self::check) alone.
-    pub fn new(method: Method, guest: Mac, taken: impl Into<Taken>) -> Self {
+    /// Makes a learner without an address for the guest with this MAC address. It never learns an
+    /// address in `taken`, except that other ports' addresses count only in [`check`](Self::check).
+    pub fn new(method: Method, guest: Mac, taken: impl Into<UsedAddresses>) -> Self {
         Learner {
             method,
             guest: guest.into(),
             taken: taken.into().without_ports(),
             lease: None,
-            taught: Taught::Never,
+            history: AddressHistory::Never,
             transaction: None,
             offered: None,
             refused: None,
@@ -70,107 +73,111 @@ impl Learner {
         }
     }
 
-    /// The same, for a port about which something was learnt in an earlier run: a lease, or that it
-    /// had one ([`super::Kept`]). A lease that could not be learnt now is not taken over.
+    /// Resumes the state that an earlier run saved for this port ([`super::SavedLease`]): a lease,
+    /// or only the fact that the port had one. Drops a lease that this learner could not learn now.
     pub fn resumed(mut self, lease: Option<Lease>, now: BootTime) -> Self {
-        self.taught = Taught::Before;
+        self.history = AddressHistory::Before;
         let holds = |lease: &Lease| {
-            !lease.is_over(now) && self.method.believes(lease) && self.is_possible(lease.address)
+            !lease.is_over(now) && self.method.accepts(lease) && self.is_possible(lease.address)
         };
         self.lease = lease.filter(holds);
         self
     }
 
-    /// The lease that is in force.
+    /// Returns the current lease.
     pub fn lease(&self) -> Option<Lease> {
         self.lease
     }
 
-    /// The address that a server offered and has not yet acknowledged.
+    /// Returns the address that a server offered and did not acknowledge yet.
     pub fn offered(&self) -> Option<Ipv4Addr> {
         self.offered
     }
 
-    /// Whether anything was learnt that stood its check, in this run or in an earlier one.
-    pub fn is_taught(&self) -> bool {
-        self.taught == Taught::Before
+    /// Returns whether an address of this port passed its check, in this run or in an earlier one.
+    pub fn had_address(&self) -> bool {
+        self.history == AddressHistory::Before
     }
 
-    /// The frames that can teach something from now on. After each [`check`](Self::check) the
-    /// capture can be narrowed to it.
-    pub fn interest(&self) -> Interest {
-        match self.method.by_traffic && !self.is_taught() {
-            true => Interest::All,
-            false => Interest::Dhcp,
-        }
+    /// Returns the frames that can change the state from now on. After each [`check`](Self::check)
+    /// the caller can narrow the capture to them.
+    pub fn frames(&self) -> FrameSet {
+        if self.method.by_traffic && !self.had_address() { FrameSet::All } else { FrameSet::Dhcp }
     }
 
-    /// The address that was refused last, until another is learnt.
-    pub fn refused(&self) -> Option<&Refused> {
+    /// Returns the last refused address, until another address is learned.
+    pub fn refused(&self) -> Option<&Refusal> {
         self.refused.as_ref()
     }
 
-    /// Whether an address was refused since the last [`check`](Self::check), which may find that it
-    /// is free by now.
+    /// Returns whether the learner refused an address after the last [`check`](Self::check). The
+    /// next check may find that the address is free.
     pub fn is_refusal_new(&self) -> bool {
         self.is_refusal_new
     }
 
-    /// Checks the lease once more against what is taken, before its rules are set: that may have
-    /// changed. A lease that could not be learnt now is forgotten, and where none has stood its
-    /// check before, it is as if nothing had ever been learnt.
-    pub fn check(&mut self, taken: impl Into<Taken>) -> Option<Change> {
+    /// Checks the lease against the addresses that are in use now. The caller does this before it
+    /// sets the rules.
+    ///
+    /// Forgets a lease whose address came into use. If no address of this port has passed a check
+    /// before, the learner returns to the state in which it never learned an address.
+    pub fn check(&mut self, taken: impl Into<UsedAddresses>) -> Option<AddressChange> {
         let taken = taken.into();
         self.is_refusal_new = false;
         let reason = self.lease.and_then(|lease| taken.reason(lease.address));
         if let (Some(lease), Some(reason)) = (self.lease, reason) {
-            self.refused = Some(Refused { address: lease.address, reason });
+            self.refused = Some(Refusal { address: lease.address, reason });
         }
         let gone = self
             .lease
             .filter(|lease| is_special(lease.address) || taken.reason(lease.address).is_some());
         self.taken = taken.without_ports();
         self.offered = self.offered.filter(|address| self.is_possible(*address));
-        self.taught = match self.taught {
-            Taught::Unchecked if gone.is_some() => Taught::Never,
-            Taught::Unchecked => Taught::Before,
-            taught => taught,
+        self.history = match self.history {
+            AddressHistory::Unchecked if gone.is_some() => AddressHistory::Never,
+            AddressHistory::Unchecked => AddressHistory::Before,
+            history => history,
         };
         if gone.is_some() { self.forget() } else { None }
     }
 
-    /// Takes in a frame, from its destination address on.
-    pub fn see(&mut self, direction: Direction, frame: &[u8], now: BootTime) -> Option<Change> {
+    /// Processes a frame, which begins with the destination MAC address.
+    pub fn process_frame(
+        &mut self,
+        sender: Sender,
+        frame: &[u8],
+        now: BootTime,
+    ) -> Option<AddressChange> {
         let frame = packet::read(frame)?;
-        match direction {
-            Direction::FromGuest => self.sent(frame),
-            Direction::ToGuest => self.received(frame, now),
+        match sender {
+            Sender::Guest => self.sent(frame),
+            Sender::Network => self.received(frame, now),
         }
     }
 
-    /// Forgets a lease whose time is over.
-    pub fn expire(&mut self, now: BootTime) -> Option<Change> {
+    /// Forgets the lease if it has ended.
+    pub fn expire(&mut self, now: BootTime) -> Option<AddressChange> {
         if self.lease?.is_over(now) { self.forget() } else { None }
     }
 
-    /// The guest sent it, or so it says.
-    fn sent(&mut self, frame: Frame) -> Option<Change> {
+    /// Processes a frame from the port of the guest.
+    fn sent(&mut self, frame: Frame) -> Option<AddressChange> {
         if frame.source != self.guest {
             return None;
         }
         match frame.content {
-            Content::Arp(arp) if arp.sender_mac == self.guest => self.heard(arp.sender),
-            Content::Arp(_) => None,
-            Content::Ip(packet) => match packet.dhcp {
-                Some(dhcp) if dhcp.client == self.guest => self.asked(&dhcp),
+            Payload::Arp(arp) if arp.sender_mac == self.guest => self.uses_address(arp.sender),
+            Payload::Arp(_) => None,
+            Payload::Ip(packet) => match packet.dhcp {
+                Some(dhcp) if dhcp.client == self.guest => self.requested(&dhcp),
                 Some(_) => None,
-                None => self.heard(packet.source),
+                None => self.uses_address(packet.source),
             },
         }
     }
 
-    /// A DHCP message of the guest.
-    fn asked(&mut self, dhcp: &Dhcp) -> Option<Change> {
+    /// Processes a DHCP message of the guest.
+    fn requested(&mut self, dhcp: &Dhcp) -> Option<AddressChange> {
         match dhcp.message {
             Message::Discover | Message::Request => {
                 if self.transaction != Some(dhcp.transaction) {
@@ -185,21 +192,22 @@ impl Learner {
         }
     }
 
-    /// The guest speaks with an address.
-    fn heard(&mut self, address: Ipv4Addr) -> Option<Change> {
-        let is_first = self.method.by_traffic && self.taught == Taught::Never;
+    /// Processes an ARP or IPv4 packet in which the guest uses this address.
+    fn uses_address(&mut self, address: Ipv4Addr) -> Option<AddressChange> {
+        let is_first = self.method.by_traffic && self.history == AddressHistory::Never;
         if !is_first || self.refuses(address, None) {
             return None;
         }
-        self.learn(Lease { address, teacher: Teacher::Traffic, until: None })
+        self.learn(Lease { address, source: LeaseSource::Traffic, until: None })
     }
 
-    /// It is on its way to the guest.
-    fn received(&mut self, frame: Frame, now: BootTime) -> Option<Change> {
-        let Content::Ip(packet) = frame.content else { return None };
+    /// Processes a frame on its way to the guest.
+    fn received(&mut self, frame: Frame, now: BootTime) -> Option<AddressChange> {
+        let Payload::Ip(packet) = frame.content else { return None };
         let dhcp = packet.dhcp?;
         let is_for_guest = frame.destination == self.guest || frame.destination == BROADCAST;
-        if !is_for_guest || dhcp.client != self.guest || !self.method.hears(packet.source) {
+        if !is_for_guest || dhcp.client != self.guest || !self.method.accepts_server(packet.source)
+        {
             return None;
         }
         if self.transaction != Some(dhcp.transaction) {
@@ -211,8 +219,8 @@ impl Learner {
                 None
             }
             Message::Ack => {
-                // RFC 2131 table 3: it must be there, except in the answer to an INFORM, which
-                // gives no address.
+                // RFC 2131 table 3: an acknowledgement has a lease time, except in the answer to an
+                // INFORM, which gives no address.
                 let lease_time = dhcp.lease_time.filter(|time| *time > 0)?;
                 if self.refuses(dhcp.given, Some(packet.source)) {
                     return None;
@@ -220,62 +228,64 @@ impl Learner {
                 self.end_transaction();
                 self.learn(Lease {
                     address: dhcp.given,
-                    teacher: Teacher::Dhcp { server: packet.source },
+                    source: LeaseSource::Dhcp { server: packet.source },
                     until: now.after_lease_time(lease_time),
                 })
             }
             Message::Nak => {
                 self.end_transaction();
-                let leased = self.lease?.teacher.is_dhcp();
+                let leased = self.lease?.source.is_dhcp();
                 if leased { self.forget() } else { None }
             }
             _ => None,
         }
     }
 
-    /// The client takes the first answer, too.
+    /// Ends the transaction: the client, too, takes only the first answer.
     fn end_transaction(&mut self) {
         self.transaction = None;
         self.offered = None;
     }
 
-    fn learn(&mut self, lease: Lease) -> Option<Change> {
-        if self.taught == Taught::Never {
-            self.taught = Taught::Unchecked;
+    fn learn(&mut self, lease: Lease) -> Option<AddressChange> {
+        if self.history == AddressHistory::Never {
+            self.history = AddressHistory::Unchecked;
         }
         self.refused = None;
         let old = self.lease.replace(lease);
         Some(match old {
-            Some(old) if old.address == lease.address => Change::Renewed(lease),
-            _ => Change::Learnt(lease),
+            Some(old) if old.address == lease.address => AddressChange::Renewed(lease),
+            _ => AddressChange::Learned(lease),
         })
     }
 
-    fn forget(&mut self) -> Option<Change> {
-        self.lease.take().map(|lease| Change::Forgotten(lease.address))
+    fn forget(&mut self) -> Option<AddressChange> {
+        self.lease.take().map(|lease| AddressChange::Forgotten(lease.address))
     }
 
     fn has_leased(&self, address: Ipv4Addr) -> bool {
-        self.lease.is_some_and(|l| l.address == address && l.teacher.is_dhcp())
+        self.lease.is_some_and(|l| l.address == address && l.source.is_dhcp())
     }
 
-    /// Whether it can be a guest's address at all.
+    /// Returns whether a guest can have this address.
     fn is_possible(&self, address: Ipv4Addr) -> bool {
         let is_named = self.method.servers.contains(&address);
         !is_special(address) && !is_named && self.taken.reason(address).is_none()
     }
 
-    /// Whether an address that the guest uses, or that this server gives it, cannot be its own. An
-    /// address that is taken is remembered; one that no guest can have is a step of every guest's
-    /// start.
+    /// Returns whether the guest cannot have an address that it uses or that this server gives it.
+    ///
+    /// Records a refusal of an address in use. It does not record special addresses, because every
+    /// guest uses one of them while it starts.
     fn refuses(&mut self, address: Ipv4Addr, server: Option<Ipv4Addr>) -> bool {
         if is_special(address) {
             return true;
         }
         let is_servers = server == Some(address) || self.method.servers.contains(&address);
-        let reason = is_servers.then_some(Reason::Server).or_else(|| self.taken.reason(address));
+        let reason =
+            is_servers.then_some(RefusalReason::Server).or_else(|| self.taken.reason(address));
         let Some(reason) = reason else { return false };
-        self.refused = Some(Refused { address, reason });
+        self.refused = Some(Refusal { address, reason });
         self.is_refusal_new = true;
         true
     }
@@ -284,12 +294,13 @@ impl Learner {
 /// The Ethernet broadcast address.
 const BROADCAST: EthernetAddress = EthernetAddress::new([0xff; 6]);
 
-/// Whether an address is of a block that gives no guest its address (RFC 6890): "this network",
-/// loopback, link-local, class D (multicast), class E with the broadcast address.
+/// Returns whether an address is in a block in which no guest gets its address (RFC 6890): "this
+/// network", loopback, link-local, class D (multicast), and class E with the broadcast address.
 ///
-/// Link-local (RFC 3927) is what a guest takes while it waits for DHCP or before its own setting
-/// takes hold; learnt from its first ARP packet, it would stay. No DHCP server may give it. A
-/// network that really uses it says `IP=`.
+/// A guest takes a link-local address (RFC 3927) while it waits for DHCP, or before its own
+/// configuration applies. If the learner learned that address from its first ARP packet, the
+/// address would stay. No DHCP server may give a link-local address. A binding on a network that
+/// uses link-local addresses must set the parameter `IP`.
 fn is_special(address: Ipv4Addr) -> bool {
     let [first, ..] = address.octets();
     first == 0 || first == 127 || first >= 224 || address.is_link_local()

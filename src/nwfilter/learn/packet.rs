@@ -1,9 +1,11 @@
-//! What a frame says about addresses: ARP (RFC 826), IPv4 headers (RFC 791) and DHCP (RFC 2131 and
+//! Reads the addresses in a frame: ARP (RFC 826), IPv4 headers (RFC 791) and DHCP (RFC 2131 and
 //! 2132) in untagged Ethernet II frames.
 //!
-//! The reader is strict: what is cut off, contradicts itself or has a wrong IPv4 header checksum is
-//! no frame to learn from. It does not verify UDP checksums, which the hosts' own packets do not
-//! have yet on a virtual port (checksum offload).
+//! [`read`] checks the Ethernet header, then ARP or IPv4, then UDP and DHCP. It is strict: it
+//! rejects a frame that is cut off, contradicts itself or has a wrong IPv4 header checksum.
+//!
+//! It does not verify UDP checksums, because the host's own packets have none yet on a virtual port
+//! (checksum offload).
 
 use std::net::Ipv4Addr;
 
@@ -23,72 +25,72 @@ pub(super) const UDP_HEADER: usize = 8;
 pub(super) const SERVER_PORT: u16 = 67;
 /// The UDP port of DHCP clients.
 pub(super) const CLIENT_PORT: u16 = 68;
-/// Where a BOOTP message has the client's hardware address.
+/// The offset of the client's hardware address in a BOOTP message.
 pub(super) const CHADDR: usize = 28;
 
-/// Where a BOOTP message has the `sname` field, the `file` field, and the magic cookie.
+/// The offsets of the `sname` field, the `file` field and the magic cookie in a BOOTP message.
 const SNAME: usize = 44;
 const FILE: usize = 108;
 const COOKIE: usize = 236;
-/// The bytes before DHCP's options (RFC 2131 section 3).
+/// The four bytes in front of the DHCP options (RFC 2131 section 3).
 const MAGIC: [u8; 4] = [99, 130, 83, 99];
 
-/// A frame of interest.
+/// A frame with ARP or IPv4.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Where it goes.
+    /// The destination MAC address.
     pub destination: EthernetAddress,
-    /// Where it says it comes from.
+    /// The source MAC address, as the frame states it.
     pub source: EthernetAddress,
-    /// What it is.
-    pub content: Content,
+    /// The ARP or IPv4 packet in the frame.
+    pub content: Payload,
 }
 
-/// What a frame carries.
+/// The packet that a frame carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum Payload {
     /// ARP for IPv4 on Ethernet.
     Arp(Arp),
     /// An IPv4 packet.
     Ip(Packet),
 }
 
-/// A request or reply of ARP.
+/// An ARP request or reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arp {
     /// The sender's hardware address.
     pub sender_mac: EthernetAddress,
-    /// The sender's address; 0.0.0.0 in a probe (RFC 5227).
+    /// The sender's IPv4 address; 0.0.0.0 in a probe (RFC 5227).
     pub sender: Ipv4Addr,
 }
 
 /// An IPv4 packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
-    /// Where it says it comes from.
+    /// The source address, as the packet states it.
     pub source: Ipv4Addr,
-    /// Where it goes.
+    /// The destination address.
     pub destination: Ipv4Addr,
-    /// The DHCP message in it.
+    /// The DHCP message in the packet, if there is one.
     pub dhcp: Option<Dhcp>,
 }
 
 /// A DHCP message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dhcp {
-    /// What it is, by option 53.
+    /// The type (option 53).
     pub message: Message,
-    /// The transaction (`xid`).
+    /// The transaction number (`xid`).
     pub transaction: u32,
     /// The client's hardware address (`chaddr`).
     pub client: EthernetAddress,
-    /// The address that the client says it has (`ciaddr`).
+    /// The address that the client states as its own (`ciaddr`).
     pub current: Ipv4Addr,
     /// The address that the server gives (`yiaddr`).
     pub given: Ipv4Addr,
     /// The address that the client asks for or declines (option 50).
     pub requested: Option<Ipv4Addr>,
-    /// How long the address is given for, in seconds; all ones is for ever (option 51).
+    /// The lease time in seconds; all ones means without end (option 51).
     pub lease_time: Option<u32>,
 }
 
@@ -121,37 +123,38 @@ impl Message {
         })
     }
 
-    /// Whether it is a server that sends it.
+    /// Returns whether servers send this type.
     pub fn is_servers(self) -> bool {
         matches!(self, Message::Offer | Message::Ack | Message::Nak)
     }
 }
 
-/// Reads a frame, from its destination address on. `None` is every other kind of frame, and a
-/// malformed one.
+/// Reads a frame, which begins with the destination MAC address.
+///
+/// Returns `None` for other kinds of frames and for malformed frames.
 pub fn read(frame: &[u8]) -> Option<Frame> {
     let destination = EthernetAddress::new(at(frame, 0)?);
     let source = EthernetAddress::new(at(frame, 6)?);
     let payload = frame.get(ETHERNET..)?;
     let content = match u16::from_be_bytes(at(frame, 12)?) {
-        ARP => Content::Arp(arp(payload)?),
-        IPV4 => Content::Ip(ipv4(payload)?),
+        ARP => Payload::Arp(arp(payload)?),
+        IPV4 => Payload::Ip(ipv4(payload)?),
         _ => return None,
     };
     Some(Frame { destination, source, content })
 }
 
-/// The `N` bytes at an offset.
+/// Returns the `N` bytes at an offset, or `None` if the input is shorter.
 fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }
 
 fn arp(payload: &[u8]) -> Option<Arp> {
-    // Ethernet, IPv4, their address lengths.
+    // The hardware type is Ethernet, the protocol type IPv4, and the address lengths are 6 and 4.
     if at(payload, 0)? != [0, 1, 0x08, 0, 6, 4] {
         return None;
     }
-    // Request or reply; and the target's addresses are there.
+    // The packet is a request or a reply and has room for the target's addresses.
     if !matches!(at(payload, 6)?, [0, 1 | 2]) || payload.len() < 28 {
         return None;
     }
@@ -166,13 +169,14 @@ fn ipv4(payload: &[u8]) -> Option<Packet> {
     if first >> 4 != 4 || header < 20 || total < header {
         return None;
     }
-    // What is behind the packet is padding.
+    // The bytes behind the packet are padding.
     let packet = payload.get(..total)?;
     let (header, body) = packet.split_at_checked(header)?;
     if checksum(header) != 0 {
         return None;
     }
-    // More fragments, or a later one. Nobody sends DHCP in fragments: a client could not take it.
+    // More fragments follow, or this is a later fragment. DHCP messages are not sent in fragments,
+    // because a client could not receive them.
     let is_fragment = u16::from_be_bytes(at(header, 6)?) & 0x3fff != 0;
     let [protocol] = at(header, 9)?;
     let dhcp = match protocol {
@@ -184,16 +188,18 @@ fn ipv4(payload: &[u8]) -> Option<Packet> {
     Some(Packet { source, destination, dhcp })
 }
 
-/// The Internet checksum (RFC 1071); 0 over a header that has the right one.
+/// Computes the Internet checksum (RFC 1071). The result is 0 for a header with a correct checksum.
 fn checksum(header: &[u8]) -> u16 {
     let words = header.chunks_exact(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
-    // 30 words at most, so one carry can come of the first fold.
+    // A header has at most 30 words, so the second addition removes the last carry.
     let sum: u32 = words.sum();
     let sum = (sum & 0xffff) + (sum >> 16);
     !((sum & 0xffff) as u16 + (sum >> 16) as u16)
 }
 
-/// The DHCP message between a client's and a server's port; `Some(None)` is another datagram.
+/// Reads the DHCP message of a datagram between client and server port.
+///
+/// Returns `Some(None)` for other ports, and `None` for a malformed datagram.
 fn udp(body: &[u8]) -> Option<Option<Dhcp>> {
     let ports = (u16::from_be_bytes(at(body, 0)?), u16::from_be_bytes(at(body, 2)?));
     let length = usize::from(u16::from_be_bytes(at(body, 4)?));
@@ -213,8 +219,9 @@ fn dhcp(message: &[u8]) -> Option<Dhcp> {
         return None;
     }
     options.read(message.get(COOKIE + MAGIC.len()..)?)?;
-    // Option 52: more options in the fields for the boot file's and the server's name, in this
-    // order (RFC 2131 section 4.1). They cannot have an option 52 again, since it was given.
+    // Option 52 says that the `file` and `sname` fields hold more options, in this order (RFC 2131
+    // section 4.1). A second option 52 in these fields is an error, because `Options` already has
+    // one.
     let overload = options.overload.unwrap_or(0);
     if overload & 1 != 0 {
         options.read(message.get(FILE..COOKIE)?)?;
@@ -223,7 +230,7 @@ fn dhcp(message: &[u8]) -> Option<Dhcp> {
         options.read(message.get(SNAME..FILE)?)?;
     }
     let kind = options.message?;
-    // Request or reply, Ethernet, the address's length.
+    // `op` (request or reply), the hardware type Ethernet, and the address length.
     let op = if kind.is_servers() { 2 } else { 1 };
     if at(message, 0)? != [op, 1, 6] {
         return None;
@@ -239,7 +246,7 @@ fn dhcp(message: &[u8]) -> Option<Dhcp> {
     })
 }
 
-/// The options that matter here.
+/// The options that the learner uses.
 #[derive(Default)]
 struct Options {
     message: Option<Message>,
@@ -249,7 +256,7 @@ struct Options {
 }
 
 impl Options {
-    /// Reads a field of options up to its end, which must be there.
+    /// Reads a field of options up to the end option. A field without an end option is malformed.
     fn read(&mut self, mut rest: &[u8]) -> Option<()> {
         const PAD: u8 = 0;
         const END: u8 = 255;
@@ -285,7 +292,8 @@ impl Options {
     }
 }
 
-/// An option that comes twice is one in two parts (RFC 3396), and these would be too long then.
+/// Sets an option. A second occurrence is malformed: it would be the second part of a long value
+/// (RFC 3396), and the values of these options are short.
 fn once<T>(field: &mut Option<T>, value: T) -> Option<()> {
     field.replace(value).is_none().then_some(())
 }

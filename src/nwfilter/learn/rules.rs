@@ -1,21 +1,25 @@
-//! What a port lets through while its guest's address is learnt: what it takes to get an address.
+//! Makes the rules of a port whose guest has no known address: they pass only the frames that a
+//! guest needs to get an address.
 //!
 //! | | from the guest, with its MAC address | to the guest's MAC address or to all |
 //! |---|---|---|
 //! | always | DHCP to servers from 0.0.0.0 | DHCP from servers, or from those that are named |
 //! | [`Method::by_traffic`] | ARP probes | ARP |
 //!
-//! Everything else is dropped. A client without an address asks for one from 0.0.0.0 (RFC 2131
-//! section 4.1), and an ARP probe says no address (RFC 5227): they deceive nobody. An ARP packet
-//! that says one is dropped like any other packet of the guest: it teaches the learner all the same,
-//! which sees it before any rule does, and nobody else before it is checked. The guest sends it
-//! again, after a second as a rule, and then it passes the rules that were made with what it said.
-//! So nothing leaves that says an address before the final rules can judge it.
+//! The rules drop everything else. A client without an address asks for one from 0.0.0.0 (RFC 2131
+//! section 4.1), and an ARP probe claims no address (RFC 5227), so these frames deceive no other
+//! machine.
 //!
-//! The price: a guest that has an address already, because it ran before its port was bound, renews
-//! it from that address (RFC 2131 section 4.3.2), and no server hears it. It is back when it asks
-//! anew from 0.0.0.0, at the latest when its lease is over; with [`Method::by_traffic`], when it sends its
-//! next ARP packet, or an IPv4 packet that is not DHCP.
+//! The rules also drop an ARP packet that claims an address. The learner sees it all the same,
+//! because it sees frames before the rules do. The guest sends the packet again, usually after a
+//! second, and then it passes the final rules, which hold the address. So no frame that claims an
+//! address leaves the port before the final rules check it.
+//!
+//! The cost: a guest that already has an address, because it ran before its port was bound, renews
+//! its lease from that address (RFC 2131 section 4.3.2), and no server receives the request. The
+//! guest has network again when it asks from 0.0.0.0, at the latest when its lease ends. With
+//! [`Method::by_traffic`], it has network again after its next ARP packet or its next IPv4 packet
+//! that is not DHCP.
 
 use std::net::Ipv4Addr;
 
@@ -23,17 +27,17 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::Method;
 use super::packet::{CLIENT_PORT, SERVER_PORT, UDP};
-use crate::rules::Version;
-use crate::rules::port::{
-    Address, Addresses, Hardware, Kind, Number, Origin, Path, PortRule, PortRules, PortVerdict,
-    Step, Test,
+use crate::firewall::rules::Version;
+use crate::firewall::rules::port::{
+    Address, Addresses, FrameKind, Hardware, Number, Origin, Path, PortRule, PortRules,
+    PortVerdict, Step, Test,
 };
 use crate::types::Mac;
 
-/// What [`Origin::filter`] is for these rules: the variable that asks for them.
+/// The [`Origin::filter`] of these rules: the variable that selects them.
 const ORIGIN: &str = "CTRL_IP_LEARNING";
 
-/// The rules of a port whose guest has this MAC address.
+/// Returns the rules for a port whose guest has this MAC address.
 pub fn learning_rules(method: &Method, guest: Mac) -> PortRules {
     let guest = guest.octets();
     let from_guest = hardware(Hardware::Source, guest);
@@ -53,24 +57,24 @@ pub fn learning_rules(method: &Method, guest: Mac) -> PortRules {
             }
         }
         if method.by_traffic {
-            back.push((Kind::Arp, vec![receiver]));
+            back.push((FrameKind::Arp, vec![receiver]));
         }
     }
     if method.by_traffic {
         let sender = hardware(Hardware::ArpSender, guest);
         let probe = is_exactly(Address::ArpSender, Ipv4Addr::UNSPECIFIED);
-        out.push((Kind::Arp, vec![from_guest, sender, probe]));
+        out.push((FrameKind::Arp, vec![from_guest, sender, probe]));
     }
     PortRules { from_guest: only(out), to_guest: only(back) }
 }
 
-/// IPv4; that it is UDP is a test of the rules' own ([`ports`]).
-const DHCP: Kind = Kind::Ip(Version::V4, None);
+/// IPv4. The tests of [`ports`] restrict it to UDP.
+const DHCP: FrameKind = FrameKind::Ip(Version::V4, None);
 
-/// A path that only these frames pass.
-fn only(frames: Vec<(Kind, Vec<Test>)>) -> Path {
+/// Makes a path that passes only these frames.
+fn only(frames: Vec<(FrameKind, Vec<Test>)>) -> Path {
     let accepted = frames.into_iter().map(|(kind, tests)| (kind, tests, PortVerdict::Accept));
-    let rest = (Kind::Any, Vec::new(), PortVerdict::Drop);
+    let rest = (FrameKind::Any, Vec::new(), PortVerdict::Drop);
     let step = |(line, (kind, tests, verdict))| {
         let origin = Origin { filter: ORIGIN.to_owned(), line };
         Step::Rule(PortRule { kind, tests, verdict, comment: None, origin })
@@ -92,6 +96,6 @@ fn hardware(field: Hardware, address: [u8; 6]) -> Test {
 }
 
 fn is_exactly(field: Address, address: Ipv4Addr) -> Test {
-    let among = Addresses::Net(IpNet::V4(Ipv4Net::from(address)));
-    Test::Address { field, among, negated: false }
+    let addresses = Addresses::Net(IpNet::V4(Ipv4Net::from(address)));
+    Test::Address { field, addresses, negated: false }
 }

@@ -1,76 +1,82 @@
-//! Putting a filter on a port, and taking it away.
+//! Binds a filter to a port, and removes it.
 
-use super::change::Wanted;
-use super::meaning::meaning;
-use super::ports::Statuses;
-use super::{BindingError, Bindings, Created, Status, known, status};
-use crate::firewall::Backend;
-use crate::firewall::port_limits::link_local;
+use super::compile_port::compile_port;
+use super::interface_names::Ports;
+use super::transaction::DesiredPort;
+use super::{
+    BindingError, Bindings, Created, PortState, PortStatus, address_state, bridge, status,
+};
+use crate::firewall::FirewallBackend;
+use crate::firewall::port_limits::open_ways;
+use crate::firewall::rules::port::PortRules;
 use crate::nwfilter::{Binding, Compiler, Evasion, Warning, evasions};
-use crate::process::Interfaces;
-use crate::rules::port::PortRules;
+use crate::sys::interfaces::Interfaces;
 use crate::types::InterfaceName;
 
 impl Bindings {
-    /// Puts a filter on a port. Needs a tokio runtime with I/O and time enabled.
+    /// Binds a filter to a port. Needs a tokio runtime with I/O and time enabled.
     ///
     /// # Errors
-    /// [`BindingError`]; then the port is as it was before, or [`BindingError::TurnedOff`].
+    /// [`BindingError`]; the port is then unchanged, or turned off after
+    /// [`BindingError::TurnedOff`].
     pub async fn create(&self, binding: &Binding) -> Result<Created, BindingError> {
         let port = &binding.port;
-        let index = self.number(port)?;
-        let (tools, statuses) = self.lock().await?;
-        let Statuses { live, stale, .. } = self.settle(&tools, statuses).await?;
+        let index = self.index_of(port)?;
+        let (tools, ports) = self.lock().await?;
+        let Ports { live, stale, .. } = self.complete_interrupted(&tools, ports).await?;
         tools.check(port)?;
         if live.iter().any(|status| status.port == *port) {
             return Err(BindingError::Bound(port.clone()));
         }
+        let bridge = bridge::of_port(port, index).await?;
         let filters = self.store.tree(&binding.filter)?;
-        let mut status = Status {
+        let mut status = PortStatus {
             version: status::VERSION,
             port: port.clone(),
             index,
+            bridge: Some(bridge),
             xml: binding.to_xml(),
-            complete: false,
+            state: PortState::Changing { off: false },
             learns: true,
             address: None,
-            failed: None,
-            turned_off: false,
             refused: None,
-            backend: self.settings.firewall_backend.unwrap_or(Backend::Nftables),
+            backend: self.settings.firewall_backend.unwrap_or(FirewallBackend::Nftables),
             trace: self.settings.enable_trace,
             counters: self.settings.enable_counters,
             definitions: Some(self.store.dir().to_owned()),
             recorded: Vec::new(),
+            renamed_from: None,
         };
-        // From an earlier binding of the same guest to the same port.
-        self.check_named(&status, binding, &live).await?;
-        let kept = self.inherited(&status, binding, &live).await?;
-        let known = known(kept.as_ref());
-        let made = meaning(binding, &mut Compiler::new(&filters), known)?;
-        status.learns = made.method.is_some();
-        // It listens before the rules let anything through that teaches.
-        let learning = match made.method {
+        // The saved lease may come from an earlier binding of the same guest to the same port.
+        self.check_binding_address(&status, binding, &live).await?;
+        let saved = self.lease_of_earlier_binding(&status, binding, &live).await?;
+        let address = address_state(saved.as_ref());
+        let compiled = compile_port(binding, &mut Compiler::new(&filters), address)?;
+        status.learns = compiled.method.is_some();
+        // The capture opens before the rules let frames through that teach the address.
+        let learning = match compiled.method {
             None => None,
-            Some(method) => Some(self.listen(&status, binding, method, kept).await?),
+            Some(method) => Some(self.listen(&status, binding, method, saved).await?),
         };
-        let rules = made.rules.clone();
-        let wanted = Wanted::new(status, made.rules, made.to_come.clone(), known);
+        let rules = compiled.rules.clone();
+        let wanted =
+            DesiredPort::new(status, compiled.rules, compiled.pending_rules.clone(), address);
         let fresh = wanted.status.clone();
         if let Err(error) = self.change(&tools, vec![wanted], &stale, &live).await {
-            // What the backend has no words for was refused before anything was begun.
-            return Err(match learning.is_some() && error.was_tried() {
-                true => self.turn_off_unlearnt(fresh, error).await,
-                false => error,
-            });
+            // An error that was found before a firewall tool ran changed no rule, so the port stays
+            // on.
+            if learning.is_some() && error.was_tried() {
+                return Err(self.turn_off_new(fresh, error).await);
+            }
+            return Err(error);
         }
-        let mut notes: Vec<String> = made.warnings.iter().map(Warning::to_string).collect();
-        notes.extend(self.evasions_of(binding, made.to_come.as_ref().unwrap_or(&rules)));
+        let mut notes: Vec<String> = compiled.warnings.iter().map(Warning::to_string).collect();
+        notes.extend(self.evasions_of(binding, compiled.pending_rules.as_ref().unwrap_or(&rules)));
         Ok(Created { notes, learning })
     }
 
-    /// The ways around a port's filter that its user may not expect. What libvirt's filters are known
-    /// to leave open is for `netlaunch nwfilter check`.
+    /// Returns notes on frames that pass a port's filter unexpectedly. Known gaps in libvirt's own
+    /// filters are left to `netlaunch nwfilter check`.
     fn evasions_of(&self, binding: &Binding, rules: &PortRules) -> Vec<String> {
         let variables = binding.variables();
         let address = "IP".parse().ok().and_then(|name| variables.get(&name)?.first());
@@ -80,14 +86,14 @@ impl Bindings {
         let note = |text: String| format!("the filter {}: {text}", binding.filter);
         let mut notes: Vec<String> = encapsulated.map(|e| note(e.to_string())).collect();
         if let Ok(status) = self.get(&binding.port) {
-            notes.extend(link_local(&binding.port, rules, status.backend).map(note));
+            notes.extend(open_ways(&binding.port, rules, status.backend).into_iter().map(note));
         }
         notes
     }
 
-    /// The number of a port.
-    fn number(&self, port: &InterfaceName) -> Result<u32, BindingError> {
-        let failed = |source| BindingError::State { dir: self.dir(), source };
+    /// Returns the interface index of a port.
+    fn index_of(&self, port: &InterfaceName) -> Result<u32, BindingError> {
+        let failed = |source| BindingError::StateDir { dir: self.dir(), source };
         let interfaces = Interfaces::open().map_err(failed)?;
         let Some(index) = interfaces.number(port).map_err(failed)? else {
             return Err(BindingError::NoPort(port.clone()));
@@ -100,16 +106,15 @@ impl Bindings {
         }
     }
 
-    /// Turns a port off that was to learn and got no rules. It is bound all the same, so that a
-    /// reload tries again and turns it on.
-    async fn turn_off_unlearnt(&self, fresh: Status, error: BindingError) -> BindingError {
+    /// Turns off a port that learns and whose first rules could not be set. The port stays bound,
+    /// so that a reload tries again and turns it on.
+    async fn turn_off_new(&self, fresh: PortStatus, error: BindingError) -> BindingError {
         let error = self.turn_off(&fresh.port, fresh.index, error).await;
         if matches!(error, BindingError::TurnedOff { .. }) {
-            // What could not be undone is written there.
+            // The status file has the records of rules that the rollback did not remove.
             let half_done = self.status(&fresh.port).ok().flatten();
             let status = half_done.unwrap_or(fresh);
-            let failed = Some(error.to_string());
-            let status = Status { complete: true, turned_off: true, failed, ..status };
+            let status = PortStatus { state: PortState::Off(error.to_string()), ..status };
             if let Err(unwritten) = status.write(&self.dir()) {
                 tracing::error!("{unwritten}; the port {} stays off", status.port);
             }
@@ -117,11 +122,11 @@ impl Bindings {
         error
     }
 
-    /// Takes a port's filter away, as [`delete`](Self::delete) does, and turns it on again where it
-    /// was off for want of rules.
+    /// Removes a port's filter like [`delete`](Self::delete), and turns the port on if netlaunch
+    /// had turned it off because its rules could not be set.
     ///
     /// # Errors
-    /// [`BindingError`]; then it still has it.
+    /// [`BindingError`]; the port then keeps its filter.
     pub async fn release(&self, port: &InterfaceName) -> Result<(), BindingError> {
         let status = self.status(port)?;
         self.delete(port).await?;
@@ -131,25 +136,25 @@ impl Bindings {
         Ok(())
     }
 
-    /// Takes a port's filter away. Whoever learns its address has ended before its rules go.
+    /// Removes a port's filter. The learner of its address ends before the rules are removed.
     ///
     /// # Errors
-    /// [`BindingError`]; then it still has it.
+    /// [`BindingError`]; the port then keeps its filter.
     pub async fn delete(&self, port: &InterfaceName) -> Result<(), BindingError> {
         let dismissed = self.dismiss(port).await?;
-        let (lock, statuses) = loop {
-            let (lock, statuses) = self.lock().await?;
-            let mut all = statuses.live.iter().chain(&statuses.stale);
+        let (lock, ports) = loop {
+            let (lock, ports) = self.lock().await?;
+            let mut all = ports.live.iter().chain(&ports.stale);
             let status = all.find(|status| status.port == *port);
-            if !status.is_some_and(|status| self.seats.is_held(status.index)) {
-                break (lock, statuses);
+            if !status.is_some_and(|status| self.locks.is_held(status.index)) {
+                break (lock, ports);
             }
-            // It may just wait for the lock.
+            // The learner may be waiting for this lock, so release it and ask again.
             drop(lock);
             self.dismiss(port).await?;
         };
         lock.check(port)?;
-        let Statuses { mut live, mut stale, .. } = self.settle(&lock, statuses).await?;
+        let Ports { mut live, mut stale, .. } = self.complete_interrupted(&lock, ports).await?;
         let known = live.iter().chain(&stale).any(|status| status.port == *port);
         if !known {
             return Err(BindingError::Unbound(port.clone()));
@@ -159,30 +164,36 @@ impl Bindings {
         }
         self.change(&lock, Vec::new(), &stale, &live).await?;
         drop(lock);
-        // Another command may have missed who learnt, and started another meanwhile.
+        // Race: another command may have found no learner and started one in the meantime.
         match dismissed {
-            Some(index) => self.leave(port, index).await,
+            Some(index) => self.dismiss_learner(port, index).await,
             None => Ok(()),
         }
     }
 
-    /// Ends who learns the address of a port, where it is learnt. Returns its number.
+    /// Ends the learner of a port. Returns the interface index if the port learns.
     pub(super) async fn dismiss(&self, port: &InterfaceName) -> Result<Option<u32>, BindingError> {
         match self.status(port)? {
             Some(status) if status.learns => {
-                self.leave(port, status.index).await?;
+                self.dismiss_learner(port, status.index).await?;
                 Ok(Some(status.index))
             }
             _ => Ok(None),
         }
     }
 
-    pub(super) async fn leave(&self, port: &InterfaceName, index: u32) -> Result<(), BindingError> {
-        let dismissed = self.seats.dismiss(index).await;
-        let left = dismissed.map_err(|source| self.seat_error(port, source))?;
+    pub(super) async fn dismiss_learner(
+        &self,
+        port: &InterfaceName,
+        index: u32,
+    ) -> Result<(), BindingError> {
+        let dismissed = self.locks.dismiss(index).await;
+        let left = dismissed.map_err(|source| self.lock_error(port, source))?;
         if !left {
-            // It changes nothing of a port that has no filter.
-            tracing::warn!("who learns the address of the port {port} does not answer");
+            // A learner that does not answer cannot change a port without a filter.
+            tracing::warn!(
+                "the process that learns the address of the port {port} does not answer"
+            );
         }
         Ok(())
     }

@@ -1,39 +1,41 @@
-//! Which interfaces the statuses are about.
+//! Reads the status files and matches them with the interfaces of the host.
 //!
-//! A port is its interface's number; its name may change. nftables' rules in the bridge's table go
-//! with the number and stay. Those of iptables know names alone, and so does the ingress hook of
-//! link-local frames since Linux 6.16. So the next command that takes the lock writes the new name
-//! down and makes all rules anew ([`super::unsettled`]).
+//! A port is identified by its interface index; its name may change. nftables rules in the bridge
+//! table match the index and stay valid. iptables rules match names only, and since Linux 6.16 the
+//! ingress hook for link-local frames does so, too. So the next command that takes the lock writes
+//! the new name into the status file and rebuilds all rules ([`super::unfinished`]).
 //!
-//! Numbers are those of one network namespace, and so is the state directory: the file that is locked
-//! names the namespace. Another one has a directory of its own.
+//! Interface indexes belong to one network namespace, and so does the state directory: the lock
+//! file contains the identity of the namespace. Each other namespace needs a state directory of its
+//! own.
 
 use std::fs;
 
-use super::status::{self, Damaged, Status};
+use super::status::{self, Damaged, PortStatus};
 use super::{BindingError, Bindings};
-use crate::learn::Clock;
-use crate::process::{Interfaces, network_namespace};
-use crate::state::{LOCK, StatusError};
+use crate::nwfilter::learn::Clock;
+use crate::sys::interfaces::Interfaces;
+use crate::sys::namespace::network_namespace;
+use crate::sys::state_file::{LOCK, StateFileError};
 use crate::types::InterfaceName;
 
-/// All statuses at one moment.
+/// All status files, as read at one moment.
 #[derive(Debug, Default)]
-pub(super) struct Statuses {
-    /// Those of ports that are there, under the names that they have now.
-    pub(super) live: Vec<Status>,
-    /// Those of which only rules are left.
-    pub(super) stale: Vec<Status>,
-    /// Those that cannot be used. Nothing of them is changed.
+pub(super) struct Ports {
+    /// The complete status files of existing ports, with the current names.
+    pub(super) live: Vec<PortStatus>,
+    /// The status files whose interface is gone, or whose bind or removal was interrupted.
+    pub(super) stale: Vec<PortStatus>,
+    /// The status files that cannot be used. No command changes them.
     pub(super) damaged: Vec<Damaged>,
 }
 
-impl Statuses {
-    /// The status of a port, complete or not.
+impl Ports {
+    /// Returns the status of a port, complete or not.
     ///
     /// # Errors
-    /// [`BindingError::Damaged`].
-    pub(super) fn port(self, port: &InterfaceName) -> Result<Option<Status>, BindingError> {
+    /// [`BindingError::Damaged`] if its status file cannot be used.
+    pub(super) fn port(self, port: &InterfaceName) -> Result<Option<PortStatus>, BindingError> {
         let mut all = self.live.into_iter().chain(self.stale);
         if let Some(status) = all.find(|status| status.port == *port) {
             return Ok(Some(status));
@@ -46,54 +48,59 @@ impl Statuses {
 }
 
 impl Bindings {
-    /// Reads all statuses.
-    pub(super) fn statuses(&self) -> Result<Statuses, BindingError> {
+    /// Reads all status files and sorts them into live, stale and damaged.
+    pub(super) fn ports(&self) -> Result<Ports, BindingError> {
         let (all, damaged) = self.all()?;
         self.sorted(all, damaged)
     }
 
-    fn sorted(&self, all: Vec<Status>, damaged: Vec<Damaged>) -> Result<Statuses, BindingError> {
-        let failed = |source| BindingError::State { dir: self.dir(), source };
+    fn sorted(&self, all: Vec<PortStatus>, damaged: Vec<Damaged>) -> Result<Ports, BindingError> {
+        let failed = |source| BindingError::StateDir { dir: self.dir(), source };
         let interfaces = Interfaces::open().map_err(failed)?;
         let (mut live, mut stale) = (Vec::new(), Vec::new());
         for status in all {
             match interfaces.name(status.index).map_err(failed)? {
-                Some(port) if status.complete => live.push(Status { port, ..status }),
+                Some(port) if status.is_bound() => {
+                    let renamed_from = (port != status.port).then(|| status.port.clone());
+                    live.push(PortStatus { port, renamed_from, ..status });
+                }
                 _ => stale.push(status),
             }
         }
         live.sort_by(|a, b| a.port.cmp(&b.port));
-        Ok(Statuses { live, stale, damaged })
+        Ok(Ports { live, stale, damaged })
     }
 
-    /// The status of a port, complete or not.
-    pub(super) fn status(&self, port: &InterfaceName) -> Result<Option<Status>, BindingError> {
-        self.statuses()?.port(port)
+    /// Returns the status of a port, complete or not.
+    pub(super) fn status(&self, port: &InterfaceName) -> Result<Option<PortStatus>, BindingError> {
+        self.ports()?.port(port)
     }
 
-    /// Every status as it is written, and those that cannot be used.
-    fn all(&self) -> Result<(Vec<Status>, Vec<Damaged>), BindingError> {
+    /// Reads every status file as it is on disk, and those that cannot be used.
+    fn all(&self) -> Result<(Vec<PortStatus>, Vec<Damaged>), BindingError> {
         let (all, damaged) = status::all(&self.dir())?;
-        match all.is_empty() && damaged.is_empty() || self.is_here()? {
-            true => Ok((all, damaged)),
-            false => Err(BindingError::Elsewhere(self.settings.state_dir.clone())),
+        if all.is_empty() && damaged.is_empty() || self.is_here()? {
+            Ok((all, damaged))
+        } else {
+            Err(BindingError::OtherNamespace(self.settings.state_dir.clone()))
         }
     }
 
-    /// Whether the statuses are about this network namespace.
+    /// Returns whether the status files belong to this network namespace.
     fn is_here(&self) -> Result<bool, BindingError> {
-        let failed = |source| BindingError::State { dir: self.dir(), source };
+        let failed = |source| BindingError::StateDir { dir: self.dir(), source };
         match fs::read_to_string(self.dir().join(LOCK)) {
             Ok(of) => Ok(of.is_empty() || of == network_namespace().map_err(failed)?),
-            // An ordinary user's, who changes nothing.
+            // An ordinary user cannot read the lock file, and changes nothing.
             Err(_) => Ok(true),
         }
     }
 
-    /// For a command that has just got the lock: makes the directory this namespace's, where it is
-    /// not another's, and writes down what ports are called now. Returns the statuses. A full disk
-    /// stops neither: ports are known by their numbers, and what is there can be taken away.
-    pub(super) fn settle_names(&self) -> Result<Statuses, BindingError> {
+    /// Assigns the directory to this network namespace if it has no status file, and writes the
+    /// current names of ports into the status files. The caller has just taken the lock. Returns
+    /// the status files. A failed write, as on a full disk, is only a warning: ports are identified
+    /// by their indexes, so rules can still be removed.
+    pub(super) fn update_names(&self) -> Result<Ports, BindingError> {
         let dir = self.dir();
         let (all, damaged) = self.all()?;
         if all.is_empty() && damaged.is_empty() {
@@ -103,7 +110,7 @@ impl Bindings {
                 if said == here { Ok(()) } else { fs::write(&path, here) }
             });
             if let Err(error) = named {
-                let error = StatusError::io("write", &path)(error);
+                let error = StateFileError::io("write", &path)(error);
                 tracing::warn!("{error}");
             }
         }
@@ -111,22 +118,23 @@ impl Bindings {
             Ok(false) => return self.sorted(all, damaged),
             Ok(true) => {}
             Err(error) => {
-                tracing::warn!("new names of ports could not be written down: {error}");
+                tracing::warn!("the new names of ports could not be recorded: {error}");
             }
         }
         let (all, damaged) = status::all(&dir)?;
         self.sorted(all, damaged)
     }
 
-    /// Writes down what ports are called now; tells whether any name is new.
-    fn write_names(&self, all: &[Status], damaged: &[Damaged]) -> Result<bool, BindingError> {
+    /// Writes the current names of ports into the status files; returns whether any name has
+    /// changed.
+    fn write_names(&self, all: &[PortStatus], damaged: &[Damaged]) -> Result<bool, BindingError> {
         let dir = self.dir();
-        let failed = |source| BindingError::State { dir: dir.clone(), source };
+        let failed = |source| BindingError::StateDir { dir: dir.clone(), source };
         let interfaces = Interfaces::open().map_err(failed)?;
         let mut moved = Vec::new();
-        for status in all.iter().filter(|status| status.complete) {
+        for status in all.iter().filter(|status| status.is_bound()) {
             match interfaces.name(status.index).map_err(failed)? {
-                // The file of another port has that name, and is not to be replaced.
+                // A damaged file has that name, and must not be overwritten.
                 Some(name) if damaged.iter().any(|d| d.port.as_ref() == Some(&name)) => {}
                 Some(name) if name != status.port => moved.push((status, name)),
                 _ => {}
@@ -135,21 +143,23 @@ impl Bindings {
         if moved.is_empty() {
             return Ok(false);
         }
-        self.unsettle()?;
+        self.write_marker()?;
         let clock = Clock::now();
-        let kept = self.leases.all(&clock)?;
+        let saved = self.leases.all(&clock)?;
         for (status, name) in &moved {
             let mut binding = status.binding(&dir)?;
             binding.port = name.clone();
-            let renamed = Status { port: name.clone(), xml: binding.to_xml(), ..(*status).clone() };
+            let renamed =
+                PortStatus { port: name.clone(), xml: binding.to_xml(), ..(*status).clone() };
             renamed.write(&dir)?;
-            for kept in kept.iter().filter(|kept| kept.index == status.index) {
-                let kept = crate::learn::Kept { port: name.clone(), ..kept.clone() };
-                self.leases.write(&kept, &clock)?;
+            for saved in saved.iter().filter(|saved| saved.index == status.index) {
+                let saved =
+                    crate::nwfilter::learn::SavedLease { port: name.clone(), ..saved.clone() };
+                self.leases.write(&saved, &clock)?;
             }
-            tracing::info!("the port {} is called {name} now", status.port);
+            tracing::info!("the port {} now has the name {name}", status.port);
         }
-        // Two may have exchanged their names.
+        // Two ports may have exchanged their names; keep a file that was just written.
         let taken = |old: &InterfaceName| moved.iter().any(|(_, name)| name == old);
         for (status, _) in moved.iter().filter(|(status, _)| !taken(&status.port)) {
             status.remove(&dir)?;

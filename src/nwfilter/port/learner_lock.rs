@@ -1,27 +1,30 @@
-//! Who learns the address of a port: one process, which holds the port's *seat*.
+//! The learner lock of a port: only the process that holds it learns the address of the guest.
 //!
-//! A seat is the FIFO `nwfilter/learners/INDEX.seat` below the state directory, INDEX being the
-//! interface's number. Whoever learns has it open for reading and writing, with a lock of the open
-//! file description (fcntl(2), F_OFD_SETLK), which can be handed to another process with its
-//! descriptor, and which goes with the last of those that have it, however they end. So a FIFO
-//! without a lock means that nobody learns any more.
+//! The lock of a port is on the FIFO `nwfilter/learners/INDEX.seat` below the state directory,
+//! where INDEX is the interface index. The learner has the FIFO open for reading and writing and
+//! holds a lock of the open file description (fcntl(2), F_OFD_SETLK). The lock passes to another
+//! process with the descriptor. The kernel releases it when the last process with the descriptor
+//! ends, for whatever reason. So an unlocked FIFO means that no process learns any more.
 //!
-//! A byte in the FIFO asks its holder to leave; it waits there for a process to which the seat is just
-//! being handed over. Whoever writes it then removes the FIFO, so that the seat is free for another;
-//! killed in between, it leaves that to the holder. The lock's end says that the holder has left.
-//! (inotify(7) would tell of the removal itself, but takes an instance for each port, of which a user
-//! may have 128.)
+//! A byte in the FIFO asks the holder to leave. While the lock is being handed over, the byte waits
+//! in the FIFO for the new holder. The process that writes the byte then removes the FIFO, so that
+//! another process can take the lock of this port. If that process is killed before the removal,
+//! the holder removes the FIFO. The end of the lock shows that the holder has left. (inotify(7)
+//! could report the removal itself, but it needs an instance for each port, and a user may have
+//! only 128.)
 //!
-//! Nobody else can open a seat, since a lock needs no more than that. So that everyone can be told
-//! who learns, the file `INDEX` beside it says the process's number and when it was started.
+//! The FIFO has mode 0600: any process that can open the file could lock it. So that all users can
+//! see which process learns, the file `INDEX` beside the FIFO contains its process ID and its start
+//! time.
 //!
-//! Both files are made, signed and removed under the directory's own lock, which nobody keeps for
-//! longer than that: what is removed is never what another has just made.
+//! Both files are created, written and removed under the lock of the directory, which a process
+//! holds only for that moment. So a process never removes a file that another process has just
+//! created.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,128 +35,130 @@ use nix::unistd::{Pid, mkfifo};
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Instant, sleep};
 
-use crate::flock::Flock;
-use crate::process::{started, still_runs};
-use crate::state::{self, Readers, remove};
+use crate::sys::flock::Flock;
+use crate::sys::process::{started, still_runs};
+use crate::sys::state_file::{self, Readers, remove};
 
-/// How long the holder of a seat may take to leave. It acts at once, unless it is just changing
+/// How long the holder of a learner lock may take to leave. It leaves at once unless it is changing
 /// rules.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How often to look whether it has.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+/// How often to check whether the holder has left.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// What a seat's name ends with.
-const SEAT: &str = ".seat";
-/// What a FIFO is to hold, in bytes: as little as can be, since the kernel counts what a user's hold
-/// together (pipe(7)).
-const ROOM: i32 = 4096;
+/// The suffix of the FIFO's name.
+const FIFO_SUFFIX: &str = ".seat";
+/// The capacity of a FIFO in bytes: the smallest possible, since the kernel limits the sum over all
+/// pipes of a user (pipe(7)).
+const FIFO_SIZE: i32 = 4096;
 
-/// The seats of all ports.
+/// The learner locks of all ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seats(PathBuf);
+pub(super) struct LearnerLocks(PathBuf);
 
-/// The right to learn the address of a port. Dropping it gives it up.
+/// The held learner lock of one port. Dropping it releases the lock.
 #[derive(Debug)]
-pub(super) struct Seat {
-    seats: Seats,
+pub(super) struct LearnerLock {
+    locks: LearnerLocks,
     index: u32,
     fifo: Receiver,
     handed_over: bool,
 }
 
-impl Seats {
-    /// Those below this state directory; nothing is made yet.
+impl LearnerLocks {
+    /// Returns the locks below this state directory; creates no file.
     pub(super) fn new(state_dir: &Path) -> Self {
-        Seats(state_dir.join("nwfilter").join("learners"))
+        LearnerLocks(state_dir.join("nwfilter").join("learners"))
     }
 
     fn path(&self, index: u32) -> PathBuf {
-        self.0.join(format!("{index}{SEAT}"))
+        self.0.join(format!("{index}{FIFO_SUFFIX}"))
     }
 
-    /// The file that says who holds the seat.
-    fn statement(&self, index: u32) -> PathBuf {
+    /// The file with the process ID and the start time of the holder.
+    fn holder_file(&self, index: u32) -> PathBuf {
         self.0.join(index.to_string())
     }
 
-    /// Whether there was ever one.
-    pub(super) fn were_taken(&self) -> bool {
+    /// Returns whether any learner lock was ever taken here.
+    pub(super) fn any_exist(&self) -> bool {
         self.0.exists()
     }
 
-    /// The right to make, sign and remove files; to be dropped at once.
+    /// Takes the lock of the directory, which protects all its files. The caller must drop it at
+    /// once.
     fn lock(&self) -> io::Result<Flock<OwnedFd>> {
-        let path = self.0.join(state::LOCK);
-        let lock = state::lock_blocking(&path, state::lock_file(&self.0)?, state::LOCK_LIMIT)?;
-        state::clean(&self.0);
-        Ok(lock)
+        let file = state_file::lock_file(&self.0)?;
+        state_file::lock_blocking(&self.0, file, state_file::LOCK_LIMIT)
     }
 
-    /// Takes the seat of the interface with this number; nothing where another has it. Needs a
-    /// tokio runtime with I/O enabled.
-    pub(super) fn take(&self, index: u32) -> io::Result<Option<Seat>> {
+    /// Takes the learner lock of the interface with this index; returns `None` if another process
+    /// holds it. Needs a tokio runtime with I/O enabled.
+    pub(super) fn take(&self, index: u32) -> io::Result<Option<LearnerLock>> {
         let path = self.path(index);
         let _lock = self.lock()?;
         match mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+            // The umask does not apply to this mode.
+            Ok(()) => fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?,
+            Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
         let file = open(&path, OpenOptions::new().read(true).write(true))?;
         if !try_lock(&file)? {
             return Ok(None);
         }
-        // Who was asked to leave was killed before it saw that.
-        empty(&file)?;
-        // One that cannot be made smaller serves as well.
-        let _ = fcntl(&file, FcntlArg::F_SETPIPE_SZ(ROOM));
-        let seat = self.sit_down(index, file.into());
-        if seat.is_err() {
-            // As on a full disk: nothing is left of it.
+        // An earlier holder was killed before it read the request to leave.
+        discard_bytes(&file)?;
+        // A FIFO that cannot be made smaller works as well.
+        let _ = fcntl(&file, FcntlArg::F_SETPIPE_SZ(FIFO_SIZE));
+        let lock = self.hold(index, file.into());
+        if lock.is_err() {
+            // This happens on a full disk, for example. Leave no files behind.
             let _ = self.remove(index);
         }
-        seat.map(Some)
+        lock.map(Some)
     }
 
-    /// Goes on with a seat that another process took and handed over; nothing where somebody has
-    /// asked its holder to leave. Needs a tokio runtime with I/O enabled.
-    pub(super) fn adopt(&self, index: u32, fifo: OwnedFd) -> io::Result<Option<Seat>> {
+    /// Takes over a lock that another process handed over; returns `None` if a process has asked
+    /// the holder to leave. Needs a tokio runtime with I/O enabled.
+    pub(super) fn adopt(&self, index: u32, fifo: OwnedFd) -> io::Result<Option<LearnerLock>> {
         let _lock = self.lock()?;
-        match is_at(&self.path(index), &fifo)? {
-            true => self.sit_down(index, fifo).map(Some),
-            false => Ok(None),
+        if is_same_file(&self.path(index), &fifo)? {
+            self.hold(index, fifo).map(Some)
+        } else {
+            Ok(None)
         }
     }
 
-    /// Says that a seat that is locked is this process's. The caller holds the directory's lock.
-    fn sit_down(&self, index: u32, fifo: OwnedFd) -> io::Result<Seat> {
+    /// Writes this process as the holder of a locked FIFO. The caller holds the directory's lock.
+    fn hold(&self, index: u32, fifo: OwnedFd) -> io::Result<LearnerLock> {
         let fifo = Receiver::from_owned_fd(fifo)?;
         let pid = Pid::this();
         let at = started(pid).ok_or_else(|| io::Error::other("/proc does not show us"))?;
-        let statement = format!("{pid} {at}\n");
-        state::replace(&self.statement(index), statement.as_bytes(), Readers::Everyone)?;
-        Ok(Seat { seats: self.clone(), index, fifo, handed_over: false })
+        let holder = format!("{pid} {at}\n");
+        state_file::replace(&self.holder_file(index), holder.as_bytes(), Readers::Everyone)?;
+        Ok(LearnerLock { locks: self.clone(), index, fifo, handed_over: false })
     }
 
-    /// The number of the process that holds the seat of the interface with this number.
+    /// Returns the ID of the process that holds the lock of the interface with this index.
     pub(super) fn holder(&self, index: u32) -> Option<u32> {
-        let (pid, _) = self.stated(index)?;
+        let (pid, _) = self.read_holder(index)?;
         if self.is_held(index) { pid.as_raw().try_into().ok() } else { None }
     }
 
-    /// Whether somebody holds the seat of the interface with this number.
+    /// Returns whether a process holds the lock of the interface with this index.
     pub(super) fn is_held(&self, index: u32) -> bool {
         match self.is_locked(index) {
-            // Who may not ask for the lock can still look at the process.
+            // Without the permission to open the FIFO, /proc still shows that the process runs.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                self.stated(index).is_some_and(|(pid, at)| still_runs(pid, at))
+                self.read_holder(index).is_some_and(|(pid, at)| still_runs(pid, at))
             }
             asked => asked.unwrap_or(false),
         }
     }
 
-    /// The process that sat down last, and when it was started.
-    fn stated(&self, index: u32) -> Option<(Pid, u64)> {
-        let statement = fs::read_to_string(self.statement(index)).ok()?;
-        let (pid, at) = statement.trim().split_once(' ')?;
+    /// Reads the process ID and the start time of the last holder.
+    fn read_holder(&self, index: u32) -> Option<(Pid, u64)> {
+        let holder = fs::read_to_string(self.holder_file(index)).ok()?;
+        let (pid, at) = holder.trim().split_once(' ')?;
         Some((Pid::from_raw(pid.parse().ok()?), at.parse().ok()?))
     }
 
@@ -165,13 +170,14 @@ impl Seats {
         }
     }
 
-    /// Asks the holder of a seat to leave, and waits until it has. Returns whether it has.
+    /// Asks the holder to leave and waits until the lock is free. Returns `false` if the holder has
+    /// not left within [`LEAVE_LIMIT`].
     pub(super) async fn dismiss(&self, index: u32) -> io::Result<bool> {
-        if !self.were_taken() {
+        if !self.any_exist() {
             return Ok(true);
         }
         let Some(file) = self.ask(index)? else { return Ok(true) };
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + LEAVE_LIMIT;
         while is_locked(&file) {
             if Instant::now() > until {
                 return Ok(false);
@@ -181,45 +187,47 @@ impl Seats {
         Ok(true)
     }
 
-    /// Asks the holder of a seat to leave, and removes the seat. Returns it where somebody has it
-    /// open.
+    /// Asks the holder to leave and removes the files of the lock. Returns the FIFO if a process
+    /// has it open.
     fn ask(&self, index: u32) -> io::Result<Option<File>> {
         let _lock = self.lock()?;
         let file = match open(&self.path(index), OpenOptions::new().write(true)) {
             Ok(mut file) => match file.write(&[0]) {
-                // As many wait there as it can hold.
+                // A full FIFO already holds enough requests to leave.
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 _ => Some(file),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            // Nobody reads.
+            // No process has the FIFO open for reading, so there is no holder.
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => None,
             Err(error) => return Err(error),
         };
         match self.remove(index) {
-            // Its holder has the request, and the next command removes the files.
+            // The holder has the request, and a later command removes the files.
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
             removed => removed?,
         }
         Ok(file)
     }
 
-    /// Removes the files of a seat. The caller holds the directory's lock.
+    /// Removes the files of one lock. The caller holds the directory's lock.
     fn remove(&self, index: u32) -> io::Result<()> {
         remove(&self.path(index))?;
-        remove(&self.statement(index))
+        remove(&self.holder_file(index))
     }
 
-    /// Removes what nobody holds.
+    /// Removes the files of all locks that no process holds.
     pub(super) fn collect(&self) -> io::Result<()> {
-        if !self.were_taken() {
+        if !self.any_exist() {
             return Ok(());
         }
         let _lock = self.lock()?;
         for entry in fs::read_dir(&self.0)? {
             let name = entry?.file_name();
             let name = name.to_string_lossy();
-            let Ok(index) = name.strip_suffix(SEAT).unwrap_or(&name).parse() else { continue };
+            let Ok(index) = name.strip_suffix(FIFO_SUFFIX).unwrap_or(&name).parse() else {
+                continue;
+            };
             if !self.is_locked(index)? {
                 self.remove(index)?;
             }
@@ -228,11 +236,11 @@ impl Seats {
     }
 }
 
-impl Seat {
-    /// Waits until somebody asks us to leave.
+impl LearnerLock {
+    /// Waits until a process asks this holder to leave.
     pub(super) async fn dismissed(&self) -> io::Result<()> {
-        // Somebody may have removed it by hand.
-        while is_at(&self.seats.path(self.index), &self.fifo)? {
+        // An administrator may have removed the FIFO by hand, which also ends the holder.
+        while is_same_file(&self.locks.path(self.index), &self.fifo)? {
             self.fifo.readable().await?;
             match self.fifo.try_read(&mut [0; 64]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -242,7 +250,8 @@ impl Seat {
         Ok(())
     }
 
-    /// The lock, for another process to hold; nobody can take the seat in between.
+    /// Returns the locked descriptor for another process. No third process can take the lock in
+    /// between, since the descriptor keeps it.
     pub(super) fn hand_over(mut self) -> io::Result<OwnedFd> {
         let fifo = self.fifo.as_fd().try_clone_to_owned()?;
         self.handed_over = true;
@@ -250,26 +259,26 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for LearnerLock {
     fn drop(&mut self) {
         if self.handed_over {
             return;
         }
-        // What stays is in nobody's way; the next command collects it.
-        let Ok(_lock) = self.seats.lock() else { return };
-        if is_at(&self.seats.path(self.index), &self.fifo).unwrap_or(false) {
-            let _ = self.seats.remove(self.index);
+        // Files that stay block no other process; the next command removes them.
+        let Ok(_lock) = self.locks.lock() else { return };
+        if is_same_file(&self.locks.path(self.index), &self.fifo).unwrap_or(false) {
+            let _ = self.locks.remove(self.index);
         }
     }
 }
 
-/// Opens a FIFO without waiting for its other end.
+/// Opens a FIFO without waiting for a process at its other end.
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)
 }
 
-/// Takes out what is in a FIFO.
-fn empty(mut file: &File) -> io::Result<()> {
+/// Discards all bytes in a FIFO.
+fn discard_bytes(mut file: &File) -> io::Result<()> {
     loop {
         match file.read(&mut [0; 4096]) {
             Ok(_) => {}
@@ -279,8 +288,8 @@ fn empty(mut file: &File) -> io::Result<()> {
     }
 }
 
-/// Whether a path leads to this file.
-fn is_at(path: &Path, file: &impl AsFd) -> io::Result<bool> {
+/// Returns whether a path names this open file.
+fn is_same_file(path: &Path, file: &impl AsFd) -> io::Result<bool> {
     let ours = nix::sys::stat::fstat(file)?;
     match fs::symlink_metadata(path) {
         Ok(there) => Ok(there.ino() == ours.st_ino && there.dev() == ours.st_dev),
@@ -289,7 +298,7 @@ fn is_at(path: &Path, file: &impl AsFd) -> io::Result<bool> {
     }
 }
 
-/// The lock of a whole file, exclusive.
+/// An exclusive lock of a whole file.
 fn whole() -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
@@ -300,7 +309,7 @@ fn whole() -> libc::flock {
     }
 }
 
-/// Locks a file, unless another has.
+/// Locks a file; returns `false` if another open file description has the lock.
 fn try_lock(file: &File) -> io::Result<bool> {
     match fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&whole())) {
         Ok(_) => Ok(true),
@@ -309,7 +318,7 @@ fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Whether another has locked a file. Asking takes no lock.
+/// Returns whether another open file description has the lock. Does not take the lock.
 fn is_locked(file: &File) -> bool {
     let mut lock = whole();
     let asked = fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock));

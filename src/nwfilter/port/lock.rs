@@ -1,19 +1,19 @@
-//! The right to change ports' filters: one lock for all commands.
+//! The lock of all ports' filters: one command at a time may change them.
 
 use std::ops::Deref;
 
-use super::ports::Statuses;
+use super::interface_names::Ports;
 use super::status::Damaged;
 use super::{BindingError, Bindings};
 use crate::firewall::LockedTools;
-use crate::state::{self, StatusError};
+use crate::sys::state_file::{self, StateFileError};
 use crate::types::InterfaceName;
 
-/// The lock, with the tools that inherit it.
+/// The held lock, and the firewall tools that inherit its descriptor.
 #[derive(Debug)]
 pub(super) struct Lock {
     tools: LockedTools,
-    /// The statuses that cannot be read. Ports that they are about may have rules.
+    /// The status files that cannot be read. Their ports may have rules.
     damaged: Vec<Damaged>,
 }
 
@@ -26,13 +26,13 @@ impl Deref for Lock {
 }
 
 impl Lock {
-    /// Whether there are ports whose rules are not known.
+    /// Returns whether there are ports whose rules are not known.
     pub(super) fn has_damaged(&self) -> bool {
         !self.damaged.is_empty()
     }
 
-    /// Refuses to change a port whose status cannot be read: it may have rules, and its file stays
-    /// as it is.
+    /// Refuses to change a port whose status file cannot be read: the port may have rules, and the
+    /// file must not be overwritten.
     pub(super) fn check(&self, port: &InterfaceName) -> Result<(), BindingError> {
         match self.damaged.iter().find(|damaged| damaged.port.as_ref() == Some(port)) {
             Some(damaged) => Err(BindingError::Damaged(damaged.error.clone())),
@@ -40,17 +40,17 @@ impl Lock {
         }
     }
 
-    /// Refuses a change of filters if the kernel did not let a status be read, as with EIO or EMFILE:
-    /// the next command may read it, and its port would keep the rules of before.
+    /// Refuses a change of filters if the kernel failed to read a status file, as with EIO or
+    /// EMFILE. The next command may be able to read it, and its port would then have old rules.
     pub(super) fn check_readable(&self) -> Result<(), BindingError> {
-        let is_refused = |damaged: &&Damaged| matches!(*damaged.error, StatusError::Io { .. });
+        let is_refused = |damaged: &&Damaged| matches!(*damaged.error, StateFileError::Io { .. });
         match self.damaged.iter().find(is_refused) {
             Some(damaged) => Err(BindingError::Damaged(damaged.error.clone())),
             None => Ok(()),
         }
     }
 
-    /// Warns of ports that a command which is about all ports leaves out.
+    /// Logs a warning for each port that a command on all ports must leave out.
     pub(super) fn warn_of_damaged(&self) {
         for damaged in &self.damaged {
             tracing::warn!("{}", damaged.error);
@@ -59,19 +59,19 @@ impl Lock {
 }
 
 impl Bindings {
-    /// One command at a time. Returns with the lock what the statuses say under it. The wait does not
-    /// block: a process can have two, and one of them the lock.
-    pub(super) async fn lock(&self) -> Result<(Lock, Statuses), BindingError> {
+    /// Takes the lock of all ports' filters. Returns it with the status files as read under it. The
+    /// wait does not block the thread: one process can have two such tasks, and one of them holds
+    /// the lock.
+    pub(super) async fn lock(&self) -> Result<(Lock, Ports), BindingError> {
         let dir = self.dir();
         let failed = |source: std::io::Error| match source.downcast() {
             Ok(timeout) => BindingError::Locked(timeout),
-            Err(source) => BindingError::State { dir: dir.clone(), source },
+            Err(source) => BindingError::StateDir { dir: dir.clone(), source },
         };
-        let lock = state::lock(&dir, self.lock_limit).await.map_err(failed)?;
-        state::clean(&dir);
-        state::clean(self.leases.path());
-        let mut statuses = self.settle_names()?;
+        let lock = state_file::lock(&dir, self.lock_limit).await.map_err(failed)?;
+        state_file::clean(self.leases.path());
+        let mut ports = self.update_names()?;
         let tools = LockedTools::new(&self.tools, lock).map_err(failed)?;
-        Ok((Lock { tools, damaged: std::mem::take(&mut statuses.damaged) }, statuses))
+        Ok((Lock { tools, damaged: std::mem::take(&mut ports.damaged) }, ports))
     }
 }

@@ -1,16 +1,18 @@
-//! Changing a definition under the ports that use it.
+//! Changes a filter definition together with the rules of the ports that use it.
 //!
-//! Every user has definitions, in a configuration directory of his own, and root alone binds ports. An
-//! ordinary user cannot have the [`lock`](super::lock), and does not need it: root's ports have their
-//! rules of root's definitions, whatever filters of his have the same names. So his definitions change
-//! alone, and no port is looked at.
+//! Every user has definitions in a configuration directory of their own, but only root binds ports.
+//! An ordinary user cannot take the [`lock`](super::lock) and does not need it: the rules of root's
+//! ports come from root's definitions, even if the user has filters with the same names. So a
+//! user's definitions change without a check of any port.
 //!
-//! Unless they are those of a bound port. A directory can be shared: a group may write root's, or root
-//! have bound by one that NETLAUNCH_CONFIG_DIR named. Each port's status says of which directory its
-//! rules were made last, and where that is the one to be changed, under whatever path, who cannot have
-//! the lock is refused. This holds for all filters in it: which of them root binds next, nobody knows.
-//! That root binds the first port of a shared directory in this very moment is not seen; the port then
-//! has the old rules until the next reload, as after a change with a plain editor.
+//! The exception is a directory that bound ports use. A directory can be shared: a group may have
+//! write access to root's directory, or root may bind ports with the directory in
+//! NETLAUNCH_CONFIG_DIR. The status of each port records the directory of its last rules. If that
+//! is the directory to be changed, under any path, a user without access to the lock is refused.
+//! This applies to every filter in the directory, since root may bind any of them next.
+//!
+//! Known race: the first bind by root from a shared directory at the same moment is not detected.
+//! The port then keeps the old rules until the next reload, as after a change with an editor.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,24 +20,24 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::ports::Statuses;
-use super::{BindingError, Bindings, Bound, Status, status};
-use crate::nwfilter::{Change, FilterName, FilterStore, reachable};
+use super::interface_names::Ports;
+use super::{BindingError, Bindings, Bound, PortStatus, status};
+use crate::nwfilter::{DefinitionChange, FilterName, FilterStore, reachable};
 
 impl Bindings {
-    /// Makes a change of definitions, together with the rules of all ports that use the filter.
-    /// `plan` is asked under the lock.
+    /// Changes a definition and the rules of all ports that use the filter. `plan` is called under
+    /// the lock.
     ///
     /// # Errors
-    /// What `plan` says, or [`BindingError`]; then definition and rules are as they were before.
+    /// The error of `plan`, or [`BindingError`]; definition and rules are then unchanged.
     pub async fn commit<E: From<BindingError>>(
         &self,
-        plan: impl FnOnce(&FilterStore) -> Result<Change, E>,
-    ) -> Result<Change, E> {
-        // Made where it is missing: the first port may be bound meanwhile.
-        let (lock, statuses) = match self.lock().await {
+        plan: impl FnOnce(&FilterStore) -> Result<DefinitionChange, E>,
+    ) -> Result<DefinitionChange, E> {
+        // This creates a missing directory, since the first port may be bound in the meantime.
+        let (lock, ports) = match self.lock().await {
             Ok(locked) => locked,
-            Err(error) if self.changes_alone(&error)? => {
+            Err(error) if self.is_independent(&error)? => {
                 let locked = self.store.lock().map_err(BindingError::from)?;
                 let change = plan(&self.store)?;
                 locked.commit(&change).map_err(BindingError::from)?;
@@ -47,15 +49,15 @@ impl Bindings {
         let change = plan(&self.store)?;
         lock.check_readable()?;
         lock.warn_of_damaged();
-        let Statuses { live, stale, .. } = statuses;
+        let Ports { live, stale, .. } = ports;
         let (mut affected, mut others) = self.affected(live, &change);
         if let (Some((status, _)), None) = (affected.first(), &change.new) {
             let (filter, port) = (change.name.clone(), status.port.clone());
             return Err(BindingError::InUse { filter, port }.into());
         }
-        let is_settled = !self.is_unsettled();
-        match (is_settled, change.is_same_filter()) {
-            // Nobody knows which rules a port has.
+        let had_no_marker = !self.has_marker();
+        match (had_no_marker, change.is_same_filter()) {
+            // A command was interrupted, so a port may have any rules: rebuild those of all ports.
             (false, _) => {
                 let (bound, rest) = self.bound(std::mem::take(&mut others));
                 affected.extend(bound);
@@ -64,8 +66,8 @@ impl Bindings {
             (true, true) => others.extend(affected.drain(..).map(|(status, _)| status)),
             (true, false) => {}
         }
-        if is_settled && affected.is_empty() {
-            self.sweep(&lock, &stale, &others).await;
+        if had_no_marker && affected.is_empty() {
+            self.collect_if_possible(&lock, &stale, &others).await;
             locked.commit(&change).map_err(BindingError::from)?;
             return Ok(change);
         }
@@ -73,42 +75,47 @@ impl Bindings {
         let both = async {
             self.change(&lock, wanted, &stale, &others).await?;
             if let Err(error) = locked.commit(&change) {
-                // The rules must not say what the definition does not.
-                let apart = |error| BindingError::Apart { error: Box::new(error) };
-                let statuses = self.statuses().map_err(apart)?;
-                self.make_all_anew(&lock, statuses).await.map_err(apart)?;
+                // Rules must not differ from the definition, so rebuild them from the old one.
+                let apart = |error| BindingError::RollbackFailed { error: Box::new(error) };
+                let ports = self.ports().map_err(apart)?;
+                self.rebuild_all(&lock, ports).await.map_err(apart)?;
                 return Err(BindingError::from(error));
             }
             Ok(())
         };
-        self.settled(both).await?;
+        self.with_marker(both).await?;
         Ok(change)
     }
 
-    /// Whether definitions may change without the lock, which could not be had because of `error`.
-    fn changes_alone(&self, error: &BindingError) -> Result<bool, BindingError> {
+    /// Returns whether definitions may change without the lock, which could not be taken because of
+    /// `error`.
+    fn is_independent(&self, error: &BindingError) -> Result<bool, BindingError> {
         let dir = self.dir();
-        // Who cannot make it, and others with no more rights, bind no port.
+        // If this user cannot create the directory, no user with the same rights can bind a port.
         if !dir.exists() {
             return Ok(true);
         }
-        let BindingError::State { source, .. } = error else { return Ok(false) };
+        let BindingError::StateDir { source, .. } = error else { return Ok(false) };
         if source.kind() != io::ErrorKind::PermissionDenied {
             return Ok(false);
         }
-        let ours = |status: &Status| {
+        let ours = |status: &PortStatus| {
             status.definitions.as_deref().is_none_or(|theirs| is_same(theirs, self.store.dir()))
         };
-        // One that cannot be read may be of these definitions.
+        // A port with an unreadable status file may use these definitions.
         let (all, damaged) = status::all(&dir)?;
         Ok(damaged.is_empty() && !all.iter().any(ours))
     }
 
-    /// The ports whose rules a change of definitions changes, and the others.
-    pub(super) fn affected(&self, live: Vec<Status>, change: &Change) -> (Vec<Bound>, Vec<Status>) {
+    /// Splits ports into those whose rules depend on the changed filter and the others.
+    pub(super) fn affected(
+        &self,
+        live: Vec<PortStatus>,
+        change: &DefinitionChange,
+    ) -> (Vec<Bound>, Vec<PortStatus>) {
         let (bound, mut others) = self.bound(live);
         let mut affected = Vec::new();
-        // Ports mostly share their filters.
+        // Many ports share a filter, so compute each filter once.
         let mut known: BTreeMap<FilterName, bool> = BTreeMap::new();
         for (status, binding) in bound {
             let uses = *known.entry(binding.filter.clone()).or_insert_with(|| {
@@ -118,16 +125,14 @@ impl Bindings {
                 }
                 reachable(&binding.filter, &filters).contains(&change.name)
             });
-            match uses {
-                true => affected.push((status, binding)),
-                false => others.push(status),
-            }
+            if uses { affected.push((status, binding)) } else { others.push(status) }
         }
         (affected, others)
     }
 }
 
-/// Whether two paths lead to one directory. One that cannot be looked at is nobody's to change.
+/// Returns whether two paths lead to one directory. Without access to a directory, the answer is
+/// no.
 fn is_same(one: &Path, other: &Path) -> bool {
     let identity = |dir: &Path| fs::metadata(dir).map(|dir| (dir.dev(), dir.ino())).ok();
     one == other || identity(one).is_some_and(|id| identity(other) == Some(id))

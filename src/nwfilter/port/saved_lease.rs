@@ -1,96 +1,97 @@
-//! Decides whether a saved lease may be reused by another binding or process, and which addresses the
-//! guest of a port cannot have.
+//! Decides whether a saved lease may be reused by another binding or process, and which addresses
+//! the guest of a port cannot have.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::meaning::method;
-use super::{BindingError, Bindings, Status};
-use crate::learn::{BootTime, Clock, Kept, Learner, Lease, Method, Taken};
-use crate::link::{HostNet, Netlink};
+use super::compile_port::method;
+use super::{BindingError, Bindings, PortStatus};
 use crate::nwfilter::Binding;
+use crate::nwfilter::learn::{BootTime, Clock, Learner, Lease, Method, SavedLease, UsedAddresses};
+use crate::sys::netlink::{HostNet, Netlink};
 
 impl Bindings {
-    /// What was learnt about a port's guest, still holds, and would be believed by this binding.
-    pub(super) fn kept(
+    /// Reads the saved lease of a port, if it is of this guest and interface, has not expired, and
+    /// comes from a source that this binding accepts.
+    pub(super) fn saved_lease(
         &self,
-        status: &Status,
+        status: &PortStatus,
         binding: &Binding,
-    ) -> Result<Option<Kept>, BindingError> {
-        // A file that cannot be read is about this port alone, and its address is learnt again.
-        let kept = self.leases.read(&status.port, &Clock::now()).unwrap_or_else(|error| {
+    ) -> Result<Option<SavedLease>, BindingError> {
+        // An unreadable file affects this port only, and its address is learned again.
+        let saved = self.leases.read(&status.port, &Clock::now()).unwrap_or_else(|error| {
             tracing::warn!("{error}");
             None
         });
-        let kept = kept.filter(|kept| kept.is_of(status.index, binding.mac));
-        // What a mistake in its parameters is, who makes the rules says.
+        let saved = saved.filter(|saved| saved.is_of(status.index, binding.mac));
+        // Bad parameters are reported when the rules are compiled.
         let method = method(&binding.variables()).ok().flatten();
-        let believes = |lease: Lease| method.as_ref().is_some_and(|method| method.believes(&lease));
-        Ok(kept.filter(|kept| kept.lease.is_none_or(believes)))
+        let believes = |lease: Lease| method.as_ref().is_some_and(|method| method.accepts(&lease));
+        Ok(saved.filter(|saved| saved.lease.is_none_or(believes)))
     }
 
-    /// What was learnt for an earlier binding of the same guest to the same port. An address that is
-    /// taken by now is kept no more.
-    pub(super) async fn inherited(
+    /// Reads the lease of an earlier binding of the same guest to the same port. If the address is
+    /// in use by now, the lease is removed.
+    pub(super) async fn lease_of_earlier_binding(
         &self,
-        status: &Status,
+        status: &PortStatus,
         binding: &Binding,
-        others: &[Status],
-    ) -> Result<Option<Kept>, BindingError> {
-        let Some(kept) = self.kept(status, binding)? else { return Ok(None) };
-        let taken = self.taken(status, others).await?;
-        let is_free = |lease: Lease| taken.reason(lease.address).is_none();
-        if kept.lease.is_none_or(is_free) {
-            return Ok(Some(kept));
+        others: &[PortStatus],
+    ) -> Result<Option<SavedLease>, BindingError> {
+        let Some(saved) = self.saved_lease(status, binding)? else { return Ok(None) };
+        let used = self.used_addresses(status, others).await?;
+        let is_free = |lease: Lease| used.reason(lease.address).is_none();
+        if saved.lease.is_none_or(is_free) {
+            return Ok(Some(saved));
         }
         self.leases.remove(&status.port)?;
         Ok(None)
     }
 
-    /// The addresses that the guest of a port cannot have. `others` are the ports that have a
-    /// filter; the caller holds the lock. Of these the ports on the same bridge count: the same
-    /// address behind another bridge is another guest's of another network.
-    pub(super) async fn taken(
+    /// Returns the addresses that the guest of a port cannot have. `others` are the ports that have
+    /// a filter; the caller holds the lock. Only ports on the same bridge count: behind another
+    /// bridge, the same address belongs to a guest of another network.
+    pub(super) async fn used_addresses(
         &self,
-        status: &Status,
-        others: &[Status],
-    ) -> Result<Taken, BindingError> {
-        let (mut taken, host) = host_addresses().await?;
+        status: &PortStatus,
+        others: &[PortStatus],
+    ) -> Result<UsedAddresses, BindingError> {
+        let (mut used, host) = host_addresses().await?;
         let clock = Clock::now();
-        for other in neighbours(&host, status, others) {
+        for other in ports_on_same_bridge(&host, status, others) {
             let Ok(binding) = self.binding(other) else { continue };
-            taken.servers.extend(ipv4_values(&binding, "DHCPSERVER"));
+            used.servers.extend(ipv4_values(&binding, "DHCPSERVER"));
             let mut theirs = ipv4_values(&binding, "IP");
             theirs.extend(other.address);
-            // A reload makes the rules with it, where that failed before.
+            // If the rules could not be set before, a reload sets them with this saved address.
             if other.learns && other.address.is_none() {
-                let kept = self.leases.read(&other.port, &clock).ok().flatten();
-                let kept = kept.filter(|kept| kept.is_of(other.index, binding.mac));
-                theirs.extend(kept.and_then(|kept| kept.lease).map(|lease| lease.address));
+                let saved = self.leases.read(&other.port, &clock).ok().flatten();
+                let saved = saved.filter(|saved| saved.is_of(other.index, binding.mac));
+                theirs.extend(saved.and_then(|saved| saved.lease).map(|lease| lease.address));
             }
-            taken.ports.extend(theirs.into_iter().map(|address| (address, other.port.clone())));
+            used.ports.extend(theirs.into_iter().map(|address| (address, other.port.clone())));
         }
-        Ok(taken)
+        Ok(used)
     }
 
-    /// Refuses a binding that names an address which another port on the same bridge learnt.
-    /// Bindings may name one address twice: that is the operator's word.
-    pub(super) async fn check_named(
+    /// Refuses a binding that sets an address which another port on the same bridge learned. Two
+    /// bindings may set the same address: the operator decided so.
+    pub(super) async fn check_binding_address(
         &self,
-        status: &Status,
+        status: &PortStatus,
         binding: &Binding,
-        others: &[Status],
+        others: &[PortStatus],
     ) -> Result<(), BindingError> {
         let named = ipv4_values(binding, "IP");
         if named.is_empty() || others.iter().all(|other| other.address.is_none()) {
             return Ok(());
         }
         let (_, host) = host_addresses().await?;
-        let holder = neighbours(&host, status, others)
+        let holder = ports_on_same_bridge(&host, status, others)
             .find_map(|other| Some((other, other.address.filter(|is| named.contains(is))?)));
         match holder {
-            Some((holder, address)) => Err(BindingError::Holder {
+            Some((holder, address)) => Err(BindingError::AddressInUse {
                 port: status.port.clone(),
                 address,
                 holder: holder.port.clone(),
@@ -100,13 +101,13 @@ impl Bindings {
     }
 }
 
-/// The ports on the same bridge. One that is on none has no neighbours, and a device of another kind
-/// that ports belong to, such as Open vSwitch's, does not tell which of them reach each other.
-fn neighbours<'a>(
+/// Returns the ports on the same bridge. A port on no bridge has no neighbors. A master of another
+/// kind, such as Open vSwitch, does not show which of its ports reach each other.
+fn ports_on_same_bridge<'a>(
     host: &HostNet,
-    status: &Status,
-    others: &'a [Status],
-) -> impl Iterator<Item = &'a Status> {
+    status: &PortStatus,
+    others: &'a [PortStatus],
+) -> impl Iterator<Item = &'a PortStatus> {
     let link = |index: u32| host.links.iter().find(|link| link.index == index);
     let bridge = link(status.index)
         .and_then(|port| link(port.master?))
@@ -122,7 +123,7 @@ fn neighbours<'a>(
     others.iter().filter(move |other| other.index != own && on_it.contains(&other.index))
 }
 
-/// The IPv4 addresses among the values of a binding's variable.
+/// Returns the IPv4 addresses among the values of a binding's variable.
 fn ipv4_values(binding: &Binding, name: &str) -> Vec<Ipv4Addr> {
     binding
         .parameters
@@ -132,21 +133,22 @@ fn ipv4_values(binding: &Binding, name: &str) -> Vec<Ipv4Addr> {
         .collect()
 }
 
-/// A learner for the guest of a binding.
+/// Creates the learner for the guest of a binding, with the saved lease if there is one.
 pub(super) async fn learner(
     binding: &Binding,
     method: Method,
-    kept: Option<Kept>,
+    saved: Option<SavedLease>,
 ) -> Result<Learner, BindingError> {
     let learner = Learner::new(method, binding.mac, host_addresses().await?.0);
-    Ok(match kept {
-        Some(kept) => learner.resumed(kept.lease, BootTime::now()),
+    Ok(match saved {
+        Some(saved) => learner.resumed(saved.lease, BootTime::now()),
         None => learner,
     })
 }
 
-/// The host's own IPv4 addresses with their subnets, and its routers; and all that the host has.
-async fn host_addresses() -> Result<(Taken, HostNet), BindingError> {
+/// Returns the host's own IPv4 addresses with their subnets and its routers, and all network data
+/// of the host.
+async fn host_addresses() -> Result<(UsedAddresses, HostNet), BindingError> {
     let host = Netlink::open()?.host().await?;
     let own = |net: IpNet| match net {
         IpNet::V4(net) => Some(net),
@@ -158,5 +160,5 @@ async fn host_addresses() -> Result<(Taken, HostNet), BindingError> {
     };
     let hosts = host.addresses.iter().filter_map(|address| own(address.address)).collect();
     let next_hops = host.next_hops.iter().filter_map(v4).collect();
-    Ok((Taken { hosts, next_hops, ..Taken::default() }, host))
+    Ok((UsedAddresses { hosts, next_hops, ..UsedAddresses::default() }, host))
 }

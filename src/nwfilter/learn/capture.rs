@@ -1,0 +1,114 @@
+//! Receives the frames of one port that the learner needs.
+//!
+//! A packet socket on the interface queues the frames that the BPF program ([`program`]) passes.
+//! The socket belongs to the interface, not to its name: it ends with the interface, even if
+//! another interface gets the same name.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use super::Sender;
+use super::bpf::{FrameSet, program};
+use crate::sys::packet_socket::{PacketSocket, Received};
+use crate::types::Mac;
+
+/// The size of the socket's queue in bytes, as in setsockopt(2) for SO_RCVBUF. The learner needs a
+/// few frames. A guest that floods the port with them loses some and asks again.
+const QUEUE: usize = 64 * 1024;
+
+/// The longest frame in bytes: an Ethernet header and the longest IPv4 packet. The part of the
+/// buffer that no frame has reached uses no memory.
+const LONGEST: usize = 14 + 0xffff;
+
+/// A capture cannot be opened or used.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot {what} the interface with number {index}: {source}; run netlaunch as root or with CAP_NET_RAW, or set the parameter IP in the binding so that no address is learned"
+)]
+pub struct CaptureError {
+    /// The failed operation, such as "listen on".
+    what: &'static str,
+    /// The interface number.
+    index: u32,
+    /// The kernel's error.
+    source: io::Error,
+}
+
+/// The capture of one port.
+#[derive(Debug)]
+pub struct Capture {
+    socket: PacketSocket,
+    index: u32,
+    guest: Mac,
+    buffer: Vec<u8>,
+}
+
+impl Capture {
+    /// Opens a capture on the interface with this number, in the caller's network namespace, for
+    /// the guest with this MAC address.
+    ///
+    /// From this call on, the capture misses no frame of `frames` while its queue has room. It
+    /// needs a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    /// [`CaptureError`] if the caller has no permission or the interface does not exist.
+    pub fn open(index: u32, guest: Mac, frames: FrameSet) -> Result<Self, CaptureError> {
+        let error = |source| CaptureError { what: "listen on", index, source };
+        let socket = PacketSocket::open(index, &program(frames, guest), QUEUE).map_err(error)?;
+        Ok(Capture { socket, index, guest, buffer: vec![0; LONGEST] })
+    }
+
+    /// Continues a capture that another process opened and passed as a descriptor.
+    ///
+    /// # Errors
+    /// [`CaptureError`] if the descriptor cannot be used.
+    pub fn adopt(socket: OwnedFd, index: u32, guest: Mac) -> Result<Self, CaptureError> {
+        let error = |source| CaptureError { what: "continue to listen on", index, source };
+        let socket = PacketSocket::from_fd(socket).map_err(error)?;
+        Ok(Capture { socket, index, guest, buffer: vec![0; LONGEST] })
+    }
+
+    /// Returns the MAC address of the guest.
+    pub fn guest(&self) -> Mac {
+        self.guest
+    }
+
+    /// Returns the descriptor, so that another process can continue. Frames that were not received
+    /// stay in its queue.
+    pub fn into_fd(self) -> OwnedFd {
+        self.socket.into_fd()
+    }
+
+    /// Passes only these frames from now on.
+    ///
+    /// # Errors
+    /// [`CaptureError`] if the program cannot be set; the capture then passes the same frames as
+    /// before.
+    pub fn narrow(&self, frames: FrameSet) -> Result<(), CaptureError> {
+        let error = |source| CaptureError { what: "select frames of", index: self.index, source };
+        self.socket.set_program(&program(frames, self.guest)).map_err(error)
+    }
+
+    /// Waits for the next frame. Returns `None` when the interface is gone. A caller can drop the
+    /// future without losing a frame.
+    ///
+    /// # Errors
+    /// [`CaptureError`] if the kernel reports another error.
+    pub async fn next(&mut self) -> Result<Option<(Sender, &[u8])>, CaptureError> {
+        let index = self.index;
+        let error = |source| CaptureError { what: "continue to listen on", index, source };
+        loop {
+            // Receives before the wait, not only after it: if the interface went earlier, no event
+            // reports it.
+            match self.socket.receive(&mut self.buffer).map_err(error)? {
+                Received::Frame { length, outgoing } => {
+                    let sender = if outgoing { Sender::Network } else { Sender::Guest };
+                    return Ok(Some((sender, self.buffer.get(..length).unwrap_or_default())));
+                }
+                Received::Gone => return Ok(None),
+                Received::Nothing => {}
+            }
+            self.socket.wait().await.map_err(error)?;
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Finds the bridge of a port, and returns why an interface has none.
+//!
+//! The hooks of nftables' bridge family, of ebtables and of br_netfilter see only the frames that a
+//! kernel bridge receives from its ports or sends to them. The frames of any other interface pass
+//! none of these hooks, so a filter there would have no effect. This is true for the bridge itself
+//! (its own frames have no port), for an interface whose master is not a bridge (a bond, a team, a
+//! VRF, Open vSwitch), and for an interface without a master, and so for macvtap, macvlan, ipvlan
+//! and loopback.
+
+use std::fs;
+
+use crate::sys::netlink::{Link, Netlink};
+use crate::types::InterfaceName;
+use crate::types::facts::Problem;
+
+use super::BindingError;
+
+/// Why a filter on an interface would see no frame of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotOnBridge {
+    /// The interface is loopback.
+    Loopback,
+    /// The interface is a bridge.
+    Bridge,
+    /// The frames of this kind of interface pass no bridge, and it cannot join one.
+    CannotJoin {
+        /// The kind: macvtap, macvlan, ipvlan, ipvtap.
+        kind: String,
+    },
+    /// The interface has a master that is not a bridge.
+    OtherMaster {
+        /// The name of the master.
+        master: String,
+        /// The kind of the master, such as `bond`.
+        kind: Option<String>,
+    },
+    /// The interface has no master.
+    NoMaster,
+}
+
+impl NotOnBridge {
+    /// Returns the reason why a filter on `port` has no effect, and the fix.
+    pub fn problem(&self, port: &InterfaceName) -> Problem {
+        match self {
+            NotOnBridge::Loopback => Problem::new(
+                "it is the loopback interface, which no guest uses",
+                "bind the port of a bridge that the guest is behind",
+            ),
+            NotOnBridge::Bridge => Problem::new(
+                "it is a bridge, and filters see the frames of a bridge's ports",
+                "bind the port that the guest is behind: 'bridge link' lists them",
+            ),
+            NotOnBridge::CannotJoin { kind } => Problem::new(
+                format!("it is of the kind {kind}, whose frames pass no bridge"),
+                "give the guest a tap on a bridge, and bind that",
+            ),
+            NotOnBridge::OtherMaster { master, kind } => member(port, master, kind.as_deref()),
+            NotOnBridge::NoMaster => Problem::new(
+                "it is on no bridge, and filters see the frames of a bridge's ports only",
+                format!("put it on its bridge first: ip link set {port} master BRIDGE"),
+            ),
+        }
+    }
+}
+
+/// Returns the problem of a port whose `master` is not a bridge.
+fn member(port: &InterfaceName, master: &str, kind: Option<&str>) -> Problem {
+    match kind {
+        Some(kind @ ("bond" | "team")) => Problem::new(
+            format!("it belongs to the {kind} {master}, which hands its frames on as its own"),
+            format!("put {master} on a bridge, and bind {master}"),
+        ),
+        Some("openvswitch") => Problem::new(
+            format!(
+                "it belongs to Open vSwitch ({master}), whose frames pass no bridge of the kernel"
+            ),
+            "put a bridge of the kernel between the guest and Open vSwitch, and bind the guest's port there",
+        ),
+        kind => {
+            let kind = kind.map_or_else(String::new, |kind| format!(", a {kind}"));
+            Problem::new(
+                format!("it belongs to {master}{kind}, which is no bridge"),
+                format!("put it on a bridge: ip link set {port} master BRIDGE"),
+            )
+        }
+    }
+}
+
+/// Finds the bridge in `links` that an interface is a port of.
+pub(super) fn find<'a>(link: &Link, links: &'a [Link]) -> Result<&'a Link, NotOnBridge> {
+    if link.bridge {
+        return Err(NotOnBridge::Bridge);
+    }
+    if let Some(number) = link.master {
+        return match links.iter().find(|other| other.index == number) {
+            Some(master) if master.bridge => Ok(master),
+            Some(master) => Err(NotOnBridge::OtherMaster {
+                master: master.name.clone(),
+                kind: master.kind.clone(),
+            }),
+            None => {
+                Err(NotOnBridge::OtherMaster { master: format!("interface {number}"), kind: None })
+            }
+        };
+    }
+    match link.kind.as_deref() {
+        Some(kind @ ("macvtap" | "macvlan" | "ipvlan" | "ipvtap")) => {
+            Err(NotOnBridge::CannotJoin { kind: kind.to_owned() })
+        }
+        _ if link.loopback => Err(NotOnBridge::Loopback),
+        _ => Err(NotOnBridge::NoMaster),
+    }
+}
+
+/// Asks the kernel for the bridge of the port with this name and interface index.
+///
+/// # Errors
+/// [`BindingError::NotOnBridge`], [`BindingError::NoPort`], or the error of the kernel.
+pub(super) async fn of_port(
+    port: &InterfaceName,
+    index: u32,
+) -> Result<InterfaceName, BindingError> {
+    let netlink = Netlink::open()?;
+    let gone = || BindingError::NoPort(port.clone());
+    let link = netlink.link_by_index(index).await?.ok_or_else(gone)?;
+    let master = match link.master {
+        Some(master) => netlink.link_by_index(master).await?,
+        None => None,
+    };
+    let failed = |why| BindingError::NotOnBridge { port: port.clone(), why };
+    let bridge = find(&link, master.as_slice()).map_err(failed)?;
+    bridge.name.parse().map_err(|_| failed(NotOnBridge::NoMaster))
+}
+
+/// Returns whether iptables sees the packets that this port's bridge forwards: br_netfilter is on
+/// for all bridges or for this one. Without the module there is no setting yet; the physdev match
+/// of iptables loads the module, and then the setting is on (kernel,
+/// Documentation/networking/ip-sysctl.rst).
+pub(super) fn iptables_is_called(port: &InterfaceName) -> bool {
+    let on = |path: String| fs::read_to_string(path).ok().map(|text| text.trim() == "1");
+    let all = |tool: &str| on(format!("/proc/sys/net/bridge/bridge-nf-call-{tool}"));
+    let one = |tool: &str| on(format!("/sys/class/net/{port}/brport/bridge/bridge/nf_call_{tool}"));
+    ["iptables", "ip6tables"]
+        .into_iter()
+        .all(|tool| all(tool).unwrap_or(true) || one(tool).unwrap_or(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, kind: &str, master: Option<u32>) -> Link {
+        let bridge = kind == "bridge";
+        let kind = Some(kind.to_owned()).filter(|kind| !kind.is_empty());
+        Link { index, name: name.to_owned(), kind, bridge, master, ..Link::default() }
+    }
+
+    #[test]
+    fn only_a_port_of_a_bridge_has_a_bridge() {
+        let masters = [
+            link(2, "br0", "bridge", None),
+            link(3, "bond0", "bond", None),
+            link(4, "ovs-system", "openvswitch", None),
+            link(5, "vrf0", "vrf", None),
+        ];
+        for (kind, master, words) in [
+            ("veth", Some(2), None),
+            ("macvlan", Some(2), None),
+            ("bond", Some(2), None),
+            ("bridge", None, Some("it is a bridge")),
+            ("macvtap", None, Some("of the kind macvtap, whose frames pass no bridge")),
+            ("ipvtap", None, Some("whose frames pass no bridge")),
+            ("tun", None, Some("it is on no bridge")),
+            ("vlan", None, Some("it is on no bridge")),
+            ("", Some(3), Some("the bond bond0")),
+            ("tun", Some(4), Some("Open vSwitch (ovs-system)")),
+            ("veth", Some(5), Some("it belongs to vrf0, a vrf, which is no bridge")),
+            ("veth", Some(9), Some("it belongs to interface 9")),
+        ] {
+            let link = link(7, "vnet0", kind, master);
+            let found = find(&link, &masters).map(|bridge| bridge.name.as_str());
+            match words {
+                None => assert_eq!(found, Ok("br0"), "{kind}"),
+                Some(words) => {
+                    let problem = found.unwrap_err().problem(&"vnet0".parse().unwrap());
+                    assert!(problem.why.contains(words), "{kind}: {problem:?}");
+                }
+            }
+        }
+        let lo = Link { loopback: true, ..link(1, "lo", "", None) };
+        assert_eq!(find(&lo, &masters), Err(NotOnBridge::Loopback));
+    }
+}

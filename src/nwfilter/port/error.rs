@@ -1,0 +1,269 @@
+//! The errors of binding, changing and removing filters of ports.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::NotOnBridge;
+use crate::firewall::{NoUsableBackend, PortError};
+use crate::nwfilter::learn::CaptureError;
+use crate::nwfilter::{CompileError, FilterName, StoreError, TreeError};
+use crate::sys::netlink::LinkError;
+use crate::sys::state_file::{LockTimeout, StateFileError};
+use crate::types::InterfaceName;
+use crate::types::facts::Problem;
+
+/// Why a filter of a port could not be set, changed or removed. No rule has changed, unless
+/// [`PortError::left_as_before`] is false, or the variant documents another result.
+#[derive(Debug, thiserror::Error)]
+pub enum BindingError {
+    /// The definitions cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state directory cannot be used.
+    #[error("cannot use {} for the filters of ports: {source}; run netlaunch as root, or use another state directory", dir.display())]
+    StateDir {
+        /// The directory.
+        dir: PathBuf,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// Another command held the lock for too long.
+    #[error(transparent)]
+    Locked(LockTimeout),
+    /// The status file of the port cannot be used.
+    #[error("{0}")]
+    Damaged(Arc<StateFileError>),
+    /// A status file or a saved lease cannot be read or written.
+    #[error(transparent)]
+    PortStatus(#[from] StateFileError),
+    /// The interface does not exist.
+    #[error("there is no interface {0}; create it before you bind a filter to it")]
+    NoPort(InterfaceName),
+    /// A filter on this interface would see no frame of a guest.
+    #[error("the port {port} cannot have a filter: {}", problem(.port, .why))]
+    NotOnBridge {
+        /// The interface.
+        port: InterfaceName,
+        /// The reason.
+        why: NotOnBridge,
+    },
+    /// The name is an alternative name of an interface.
+    #[error(
+        "{port} is another name of the interface {name}; write {name}, the interface's own name"
+    )]
+    AnotherName {
+        /// The name in the command.
+        port: InterfaceName,
+        /// The interface's own name.
+        name: InterfaceName,
+    },
+    /// iptables reads the name as a pattern for several interfaces.
+    #[error(
+        "iptables reads the name {0} as a pattern for every interface whose name begins so; give the interface a name that does not end in +, or set firewall_backend = \"nftables\" in nwfilter.conf"
+    )]
+    Pattern(InterfaceName),
+    /// The state directory belongs to another network namespace.
+    #[error(
+        "{} is about the ports of another network namespace; use another state directory in this namespace, or remove {} if the other namespace is gone", .0.display(), .0.display()
+    )]
+    OtherNamespace(PathBuf),
+    /// The port already has a filter.
+    #[error(
+        "the port {0} has a filter already; remove that filter first: netlaunch nwfilter binding-delete {0}"
+    )]
+    Bound(InterfaceName),
+    /// The port has no filter.
+    #[error(
+        "the port {0} has no filter; netlaunch nwfilter binding-list shows the ports that have one"
+    )]
+    Unbound(InterfaceName),
+    /// The filter and its references do not fit together for this port.
+    #[error("the port {port}: {error}")]
+    Tree {
+        /// The port.
+        port: InterfaceName,
+        /// The reason.
+        error: Box<TreeError>,
+    },
+    /// The filter cannot be compiled to rules for the port.
+    #[error("the port {port}: {error}")]
+    Compile {
+        /// The port.
+        port: InterfaceName,
+        /// The reason.
+        error: CompileError,
+    },
+    /// `CTRL_IP_LEARNING` has an unknown value.
+    #[error("CTRL_IP_LEARNING cannot be {0:?}: use any, dhcp or none")]
+    LearningParameter(String),
+    /// `DHCPSERVER` is not an IPv4 address.
+    #[error("DHCPSERVER cannot be {0:?}: write the IPv4 address of a DHCP server")]
+    ServerParameter(String),
+    /// The packet socket of the port cannot be used.
+    #[error("the port {port}: {error}")]
+    Capture {
+        /// The port.
+        port: InterfaceName,
+        /// The reason.
+        error: CaptureError,
+    },
+    /// The host's own addresses cannot be read, or a port cannot be turned off or on.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The learner lock of the port cannot be used.
+    #[error("cannot take the learner lock of the port {port} in {}: {source}; check the directory's permissions and free space", dir.display())]
+    LearnerLock {
+        /// The port.
+        port: InterfaceName,
+        /// The directory.
+        dir: PathBuf,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// Another process learns the address of this port.
+    #[error(
+        "another process already learns the address of the port {0}; wait until that process has ended"
+    )]
+    LearnerRunning(InterfaceName),
+    /// The new rules of the port could not be set, and it was turned off.
+    #[error(
+        "{error}; the port {port} was turned off: once this is fixed, netlaunch firewall reload sets its rules and turns it on again"
+    )]
+    TurnedOff {
+        /// The port.
+        port: InterfaceName,
+        /// Why its rules could not be set.
+        error: Box<BindingError>,
+    },
+    /// A port uses the filter.
+    #[error(
+        "the filter {filter} is in use by the port {port}; remove the filter of that port first: netlaunch nwfilter binding-delete {port}"
+    )]
+    InUse {
+        /// The filter.
+        filter: FilterName,
+        /// A port that uses it.
+        port: InterfaceName,
+    },
+    /// The definition was not written, and the new rules of the ports could not be rolled back.
+    #[error(
+        "{error}; the rules of the ports that use the filter are newer than its definition: once this is fixed, netlaunch firewall reload rebuilds them"
+    )]
+    RollbackFailed {
+        /// The error of the rollback.
+        error: Box<BindingError>,
+    },
+    /// The rules were set, but their record could not be written.
+    #[error(
+        "the rules are set, but their record could not be written: {0}; once this is fixed, netlaunch firewall reload writes it"
+    )]
+    Unrecorded(StateFileError),
+    /// Another port learned the address that the binding sets.
+    #[error(
+        "the port {port} cannot have the address {address}: the port {holder} of the same bridge learned it; remove the filter of that port first: netlaunch nwfilter binding-delete {holder}"
+    )]
+    AddressInUse {
+        /// The port to be bound.
+        port: InterfaceName,
+        /// The address.
+        address: Ipv4Addr,
+        /// The port that learned it.
+        holder: InterfaceName,
+    },
+    /// The kernel does not pass the bridged packets of the port to iptables.
+    #[error(
+        "iptables does not see the packets of the port {0}, so it cannot filter them; let bridges pass them to iptables: sysctl net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1"
+    )]
+    NotCalled(InterfaceName),
+    /// The firewall tool failed.
+    #[error("{}{error}", named(.ports))]
+    Firewall {
+        /// The ports of the change, or the port whose rules the backend cannot express.
+        ports: Vec<InterfaceName>,
+        /// The error of the firewall.
+        error: PortError,
+    },
+    /// No backend can set the rules.
+    #[error(transparent)]
+    NoBackend(#[from] NoUsableBackend<FailedPorts>),
+}
+
+/// The ports of a change that a backend could not make, and its error.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{error}", named(.ports))]
+pub struct FailedPorts {
+    /// The ports of the change, or the port whose rules the backend cannot express.
+    pub ports: Vec<InterfaceName>,
+    /// The error of this backend.
+    pub error: PortError,
+}
+
+fn problem(port: &InterfaceName, why: &NotOnBridge) -> String {
+    let Problem { why, fix, .. } = why.problem(port);
+    format!("{why}; {fix}")
+}
+
+/// Returns the first port and the number of the others as the start of a message.
+fn named(ports: &[InterfaceName]) -> String {
+    match ports {
+        [] => String::new(),
+        [port] => format!("the port {port}: "),
+        [port, others @ ..] => format!("the port {port} and {} more: ", others.len()),
+    }
+}
+
+impl BindingError {
+    /// Returns whether a firewall tool ran and failed.
+    pub(super) fn was_tried(&self) -> bool {
+        match self {
+            BindingError::Firewall { error, .. } => error.was_tried(),
+            BindingError::NoBackend(tried) => tried.0.iter().any(|(_, one)| one.error.was_tried()),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the rules may be neither the old nor the new ones.
+    pub(super) fn is_half_done(&self) -> bool {
+        match self {
+            BindingError::RollbackFailed { .. } | BindingError::Unrecorded(_) => true,
+            BindingError::Firewall { error, .. } => !error.left_as_before(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the caller's input caused the error, and not the host.
+    pub fn is_callers(&self) -> bool {
+        match self {
+            BindingError::Store(error) => error.is_callers(),
+            BindingError::StateDir { .. }
+            | BindingError::Locked(_)
+            | BindingError::Damaged(_)
+            | BindingError::Unrecorded(_)
+            | BindingError::AddressInUse { .. }
+            | BindingError::PortStatus(_)
+            | BindingError::Capture { .. }
+            | BindingError::Link(_)
+            | BindingError::LearnerLock { .. }
+            | BindingError::LearnerRunning(_)
+            | BindingError::TurnedOff { .. }
+            | BindingError::RollbackFailed { .. }
+            | BindingError::OtherNamespace(_)
+            | BindingError::NotCalled(_)
+            | BindingError::Firewall { .. }
+            | BindingError::NoBackend(_) => false,
+            BindingError::NoPort(_)
+            | BindingError::NotOnBridge { .. }
+            | BindingError::AnotherName { .. }
+            | BindingError::Pattern(_)
+            | BindingError::Bound(_)
+            | BindingError::Unbound(_)
+            | BindingError::Tree { .. }
+            | BindingError::Compile { .. }
+            | BindingError::LearningParameter(_)
+            | BindingError::ServerParameter(_)
+            | BindingError::InUse { .. } => true,
+        }
+    }
+}

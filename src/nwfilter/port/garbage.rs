@@ -1,0 +1,134 @@
+//! Collects garbage, and rebuilds the rules of all ports.
+//!
+//! Garbage is the rules and saved leases of interfaces that are gone, the rules that an interrupted
+//! command left, and learner locks without a holder. A reload rebuilds the rules of all ports from
+//! the current definitions and addresses.
+
+use std::collections::BTreeMap;
+
+use nix::net::if_::if_nametoindex;
+
+use super::interface_names::Ports;
+use super::lock::Lock;
+use super::{BindingError, Bindings, PortCheck, PortStatus, log};
+use crate::nwfilter::learn::{Clock, Lease, SavedLease};
+use crate::types::InterfaceName;
+
+impl Bindings {
+    /// Removes the rules that an interrupted command left and those of interfaces that are gone.
+    ///
+    /// # Errors
+    /// [`BindingError`] if the lock cannot be taken or the garbage cannot be removed.
+    pub async fn collect(&self) -> Result<(), BindingError> {
+        if !self.dir().exists() {
+            return Ok(());
+        }
+        let (tools, ports) = self.lock().await?;
+        let Ports { live, stale, .. } = self.complete_interrupted(&tools, ports).await?;
+        self.collect_leases()?;
+        if stale.is_empty() { Ok(()) } else { self.change(&tools, Vec::new(), &stale, &live).await }
+    }
+
+    /// Removes the same rules as [`collect`](Self::collect), for a command that does not change
+    /// ports otherwise. A failure is logged and does not stop the command.
+    pub(super) async fn collect_if_possible(
+        &self,
+        tools: &Lock,
+        stale: &[PortStatus],
+        live: &[PortStatus],
+    ) {
+        if !stale.is_empty()
+            && let Err(error) = self.change(tools, Vec::new(), stale, live).await
+        {
+            tracing::warn!("the filters of removed interfaces could not be deleted: {error}");
+        }
+    }
+
+    /// Removes the saved leases of interfaces that are gone, and the learner locks that no process
+    /// holds.
+    pub(super) fn collect_leases(&self) -> Result<(), BindingError> {
+        let gone = |saved: &SavedLease| if_nametoindex(saved.port.as_str()) != Ok(saved.index);
+        for saved in self.leases.all(&Clock::now())?.iter().filter(|saved| gone(saved)) {
+            self.leases.remove(&saved.port)?;
+        }
+        if let Err(error) = self.locks.collect() {
+            tracing::warn!("unused learner locks cannot be removed: {error}");
+        }
+        Ok(())
+    }
+
+    /// Removes the saved lease of a port whose rules are gone. A lease from a DHCP server stays
+    /// while the port exists, since the guest keeps it with another filter, too.
+    pub(super) fn forget_lease(&self, status: &PortStatus) -> Result<(), BindingError> {
+        let given = |lease: Lease| lease.source.is_dhcp();
+        let stays =
+            |saved: &SavedLease| saved.index != status.index || saved.lease.is_some_and(given);
+        if !self.leases.read(&status.port, &Clock::now())?.is_some_and(|saved| stays(&saved)) {
+            self.leases.remove(&status.port)?;
+        }
+        Ok(())
+    }
+
+    /// Sets every port's rules again, with the backend that nwfilter.conf sets now. Returns a note
+    /// for each port, one sentence each.
+    ///
+    /// # Errors
+    /// [`BindingError`]; the old rules then stay.
+    pub async fn reload(&self) -> Result<Vec<String>, BindingError> {
+        if !self.dir().exists() {
+            return Ok(Vec::new());
+        }
+        let (tools, ports) = self.lock().await?;
+        let missing_rules = self.missing_rules(&ports.live).await;
+        let ports = self.rebuild(&tools, ports).await?;
+        let note = |port: &InterfaceName| match missing_rules.get(port) {
+            Some(what) => format!("the filter of the port {port} is there; before, {what}"),
+            None => format!("the filter of the port {port} is there"),
+        };
+        Ok(ports.iter().map(note).collect())
+    }
+
+    /// Returns the rules that the kernel lacks, a clause for each port with missing rules. A failed
+    /// check does not stop a reload.
+    async fn missing_rules(&self, live: &[PortStatus]) -> BTreeMap<InterfaceName, String> {
+        let checks = self.compare(live).await;
+        let checks = checks.unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            Vec::new()
+        });
+        let problem = |(status, check): (&PortStatus, PortCheck)| {
+            Some((status.port.clone(), check.rules_problem?))
+        };
+        live.iter().zip(checks).filter_map(problem).collect()
+    }
+
+    /// Does the part of [`reload`](Self::reload) that needs the lock. Returns the ports whose rules
+    /// were set.
+    pub(super) async fn rebuild(
+        &self,
+        tools: &Lock,
+        ports: Ports,
+    ) -> Result<Vec<InterfaceName>, BindingError> {
+        tools.warn_of_damaged();
+        self.collect_leases()?;
+        // On a full disk, where the marker cannot be written, the rules can still be rebuilt.
+        let was_interrupted = self.has_marker();
+        if !was_interrupted {
+            log(self.write_marker().err());
+        }
+        self.end_change(self.rebuild_all(tools, ports).await, was_interrupted)
+    }
+
+    /// Builds and sets the rules of all ports from the current definitions and addresses. Returns
+    /// the ports.
+    pub(super) async fn rebuild_all(
+        &self,
+        tools: &Lock,
+        ports: Ports,
+    ) -> Result<Vec<InterfaceName>, BindingError> {
+        let (bound, others) = self.bound(ports.live);
+        let wanted = self.wanted(&bound, &self.filters()?)?;
+        self.change(tools, wanted, &ports.stale, &others).await?;
+        Ok(bound.into_iter().map(|(status, _)| status.port).collect())
+    }
+}

@@ -1,0 +1,399 @@
+//! Sets, changes and removes the filters of ports.
+//!
+//! # How it works
+//!
+//! Each port that has a filter has a [`PortStatus`] file below the state directory. One transaction
+//! changes any number of ports, in this order:
+//!
+//! 1. The rules of all ports are compiled and rendered. An error in a filter ends the command here.
+//! 2. The status files are written with records that remove both the old and the new rules. The
+//!    status of a port that is new, or that loses its filter, is [`PortState::Changing`].
+//! 3. The firewall applies all rules as one transaction ([`PortPlan::apply`]).
+//! 4. The status files are written with records that remove the new rules only, and the status
+//!    files of ports without a filter are removed.
+//!
+//! So every interrupted command leaves a record, and the next command removes its rules. If step 3
+//! fails, the old rules stay, and the old status files are restored.
+//!
+//! Rules and definitions cannot change in one atomic step. So a change of ports that already have
+//! rules first writes a marker into the directory and removes it at the end. A command that finds
+//! the marker rebuilds the rules of all ports from the current definitions and addresses
+//! ([`unfinished`]).
+//!
+//! Every command first collects garbage: the rules of interfaces that are gone, and the rules that
+//! an interrupted command left. Its own change and the removal of this garbage are one transaction.
+//! A port is identified by its interface index. The kernel does not use an index again, so an
+//! interface with the name of an earlier one is a new port without a filter.
+//!
+//! All commands hold one [`lock`], so they run one after the other. A filter definition that is in
+//! use changes under the same lock ([`Bindings::commit`]): the definition and the rules of every
+//! port that uses it change together, or neither changes.
+//!
+//! # Learned addresses
+//!
+//! If a filter needs the guest's address and the binding does not set it, netlaunch learns the
+//! address (`compile_port`). Then [`Bindings::create`] opens a capture on the port, sets the
+//! rules that let the guest get an address, and returns a [`Learning`]. The caller drives it for as
+//! long as the port exists: the supervisor of a launch does so, or a separate process
+//! ([`learning`]). Only one process learns for a port: the process that holds the port's learner
+//! lock ([`learner_lock`]).
+//!
+//! A learned lease is saved first ([`crate::nwfilter::learn::LeaseDir`]). Then a normal change
+//! builds the rules from the saved lease. So every later change, such as a redefinition or a
+//! reload, uses the address that is known at that time. Whether a port learns is decided when it is
+//! bound. If a filter is redefined later so that it needs the address, and the port does not learn,
+//! the redefinition is refused, since the guest may have its address already.
+
+mod bind;
+mod bridge;
+mod check_ports;
+mod compile_port;
+mod error;
+mod garbage;
+mod interface_names;
+mod learned_rules;
+mod learner_lock;
+mod learning;
+mod lock;
+mod redefine;
+mod saved_lease;
+mod status;
+mod transaction;
+mod unfinished;
+
+use std::collections::BTreeMap;
+use std::path::{self, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::firewall::port_nft::Extras;
+use crate::firewall::{
+    Counters, FirewallBackend, NoUsableBackend, PortCounts, PortFilter, PortPlan, PortRecord,
+    Script, Tools, Unwritable,
+};
+use crate::nwfilter::learn::{Clock, LeaseDir, SavedLease, UnixTime};
+use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
+use crate::sys::state_file::{LOCK_LIMIT, StateFileError};
+use crate::types::InterfaceName;
+
+pub use bridge::NotOnBridge;
+pub use check_ports::{FilterState, PortCheck, PortProblem};
+use compile_port::{AddressState, compile_port};
+pub use error::{BindingError, FailedPorts};
+use interface_names::Ports;
+use learner_lock::LearnerLocks;
+pub use learning::{Learning, LearningEvent};
+pub use status::{Damaged, PortState, PortStatus};
+use transaction::DesiredPort;
+
+/// The settings of [`Bindings`].
+#[derive(Debug, Clone)]
+pub struct BindingSettings {
+    /// The configuration directory, with the definitions below it.
+    pub config_dir: PathBuf,
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// The directories of PATH.
+    pub path: Vec<PathBuf>,
+    /// The firewall backend that nwfilter.conf sets. With `None`, the first backend that can carry
+    /// out the rules is used.
+    pub firewall_backend: Option<FirewallBackend>,
+    /// Whether `nft monitor trace` shows the frames of bound ports.
+    pub enable_trace: bool,
+    /// Whether rules and ports have counters.
+    pub enable_counters: bool,
+}
+
+/// The filters of the ports of this host.
+#[derive(Debug, Clone)]
+pub struct Bindings {
+    settings: BindingSettings,
+    store: FilterStore,
+    tools: Tools,
+    leases: LeaseDir,
+    locks: LearnerLocks,
+    lock_limit: Duration,
+}
+
+/// The result of binding a filter to a port.
+#[derive(Debug)]
+pub struct Created {
+    /// Notes for the user, one sentence each.
+    pub notes: Vec<String>,
+    /// The learner of the guest's address, if the port learns it. The caller either calls
+    /// [`Learning::next`] in a loop or hands it to another process with [`Learning::hand_over`].
+    pub learning: Option<Learning>,
+}
+
+/// The status of a port and its parsed binding.
+type Bound = (PortStatus, Binding);
+
+/// The learner of a port's guest address and its results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LearnerReport {
+    /// The process ID; `None` if no process learns any more. The next `firewall reload` starts a
+    /// new one.
+    pub pid: Option<u32>,
+    /// The address in the port's rules; `None` while it is not known.
+    pub address: Option<std::net::Ipv4Addr>,
+    /// The end of the lease by the current wall clock; `None` if it has no end or there is no
+    /// address.
+    pub until: Option<UnixTime>,
+    /// Why the rules could not be set with the last learned address. The port is then off.
+    pub failed: Option<String>,
+    /// The last refused address and the reason.
+    pub refused: Option<String>,
+}
+
+impl Bindings {
+    /// Returns the manager of port filters; reads no state and creates no file.
+    pub fn new(settings: BindingSettings) -> Self {
+        Bindings {
+            store: FilterStore::new(&settings.config_dir),
+            tools: Tools::find(&settings.path),
+            leases: LeaseDir::new(&settings.state_dir),
+            locks: LearnerLocks::new(&settings.state_dir),
+            settings,
+            lock_limit: LOCK_LIMIT,
+        }
+    }
+
+    /// Sets how long a command waits for the lock that another command holds.
+    pub fn lock_limit(self, limit: Duration) -> Self {
+        Bindings { lock_limit: limit, ..self }
+    }
+
+    /// Returns the store of filter definitions.
+    pub fn store(&self) -> &FilterStore {
+        &self.store
+    }
+
+    /// Returns the state directory.
+    pub fn state_dir(&self) -> &path::Path {
+        &self.settings.state_dir
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.settings.state_dir.join("nwfilter").join("bindings")
+    }
+
+    /// Returns the status of every port that has a filter, sorted by name.
+    ///
+    /// # Errors
+    /// [`BindingError::PortStatus`] if the directory cannot be read. Unusable status files are left
+    /// out; see [`list_all`](Self::list_all).
+    pub fn list(&self) -> Result<Vec<PortStatus>, BindingError> {
+        Ok(self.ports()?.live)
+    }
+
+    /// Returns the status of one port.
+    ///
+    /// # Errors
+    /// [`BindingError::Unbound`] if the port has no filter, [`BindingError::Damaged`] if its status
+    /// file cannot be used.
+    pub fn get(&self, port: &InterfaceName) -> Result<PortStatus, BindingError> {
+        let Ports { live, damaged, .. } = self.ports()?;
+        let known = Ports { live, damaged, ..Ports::default() };
+        known.port(port)?.ok_or_else(|| BindingError::Unbound(port.clone()))
+    }
+
+    /// Returns the ports that have a filter, sorted by name, and the status files that cannot be
+    /// used: damaged, not readable, or of a newer version. No command changes these files or their
+    /// ports.
+    ///
+    /// # Errors
+    /// [`BindingError::PortStatus`] if the directory cannot be read.
+    pub fn list_all(&self) -> Result<(Vec<PortStatus>, Vec<Damaged>), BindingError> {
+        let Ports { live, damaged, .. } = self.ports()?;
+        Ok((live, damaged))
+    }
+
+    /// Returns the `Damaged` entry for a status whose binding XML cannot be parsed because of
+    /// `error`.
+    pub fn damaged(&self, status: &PortStatus, error: BindingError) -> Damaged {
+        let path = status::path(&self.dir(), &status.port);
+        let error = match error {
+            BindingError::PortStatus(error) => error,
+            other => StateFileError::Damaged { path: path.clone(), what: other.to_string() },
+        };
+        Damaged { port: Some(status.port.clone()), path, error: Arc::new(error) }
+    }
+
+    /// Parses the binding XML of a status.
+    ///
+    /// # Errors
+    /// [`BindingError::PortStatus`] if the XML is damaged.
+    pub fn binding(&self, status: &PortStatus) -> Result<Binding, BindingError> {
+        Ok(status.binding(&self.dir())?)
+    }
+
+    /// Reads the counters of these ports' filters, by interface index. Ports without counters are
+    /// left out. If nft cannot read the counters, it logs a warning and returns an empty map. nft
+    /// runs once, or not at all if no port has counters.
+    pub async fn counts<'a>(
+        &self,
+        ports: impl Iterator<Item = &'a PortStatus>,
+    ) -> BTreeMap<u32, PortCounts> {
+        let objects: Vec<_> = ports
+            .flat_map(|status| &status.recorded)
+            .filter_map(|recorded| match recorded {
+                PortRecord::Nftables(objects) => Some(objects),
+                PortRecord::Iptables { .. } => None,
+            })
+            .filter(|objects| !objects.counters.is_empty())
+            .collect();
+        if objects.is_empty() {
+            return BTreeMap::new();
+        }
+        match Counters::read(&self.tools).await {
+            Ok(counters) => objects
+                .into_iter()
+                .filter_map(|objects| Some((objects.index, counters.of(objects)?)))
+                .collect(),
+            Err(error) => {
+                tracing::warn!("cannot read the counters of the ports' filters: {error}");
+                BTreeMap::new()
+            }
+        }
+    }
+
+    /// Returns the learner of a port, or `None` if the port does not learn. If the lease cannot be
+    /// read, the result has no end of the lease, and a warning is logged.
+    pub fn learner(&self, status: &PortStatus) -> Option<LearnerReport> {
+        if !status.learns {
+            return None;
+        }
+        let clock = Clock::now();
+        let saved = self.leases.read(&status.port, &clock).unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            None
+        });
+        let saved = saved.filter(|saved| saved.index == status.index);
+        let lease = saved.and_then(|saved| saved.lease);
+        Some(LearnerReport {
+            pid: self.locks.holder(status.index),
+            address: status.address,
+            until: lease
+                .filter(|is| Some(is.address) == status.address)
+                .and_then(|is| is.until)
+                .map(|until| clock.wall_of(until)),
+            failed: status.failure().map(str::to_owned),
+            refused: status.refused.clone(),
+        })
+    }
+
+    /// Returns the ports that learn but whose learner process was killed. [`Bindings::resume`] for
+    /// each port starts a new learner.
+    ///
+    /// # Errors
+    /// [`BindingError::PortStatus`].
+    pub fn unattended(&self) -> Result<Vec<InterfaceName>, BindingError> {
+        // Fast path: on most hosts no port learns, so the directory does not exist.
+        if !self.locks.any_exist() {
+            return Ok(Vec::new());
+        }
+        let unattended = |status: &PortStatus| status.learns && !self.locks.is_held(status.index);
+        let live = match self.list() {
+            Ok(live) => live.into_iter(),
+            // The learners of these ports run in the other network namespace.
+            Err(BindingError::OtherNamespace(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        Ok(live.filter(unattended).map(|status| status.port).collect())
+    }
+
+    /// Checks that the filter of a binding compiles to rules. The port need not exist.
+    ///
+    /// # Errors
+    /// The filter does not compile to rules.
+    pub fn check(&self, binding: &Binding) -> Result<(), BindingError> {
+        let filters = self.store.tree(&binding.filter)?;
+        compile_port(binding, &mut Compiler::new(&filters), AddressState::Pending).map(drop)
+    }
+
+    /// Returns the scripts that bind a filter on a host without any netlaunch rules. Runs no
+    /// command; the interface index in the scripts is 0, since there is no port.
+    ///
+    /// # Errors
+    /// The filter does not compile to rules.
+    pub fn scripts(&self, binding: &Binding) -> Result<Vec<Script>, BindingError> {
+        let filters = self.store.tree(&binding.filter)?;
+        let rules =
+            compile_port(binding, &mut Compiler::new(&filters), AddressState::Pending)?.rules;
+        let extras = self.extras();
+        let mut tried = Vec::new();
+        let port = binding.port.clone();
+        for backend in
+            self.settings.firewall_backend.map_or(FirewallBackend::ORDER.to_vec(), |b| vec![b])
+        {
+            let filter = PortFilter { index: 0, port: port.clone(), rules: rules.clone(), backend };
+            match PortPlan::new(&[filter], extras) {
+                Ok(plan) => return Ok(plan.scripts()),
+                Err(Unwritable { port, error }) => {
+                    tried.push((backend, FailedPorts { ports: vec![port], error }));
+                }
+            }
+        }
+        Err(NoUsableBackend(tried).into())
+    }
+
+    fn extras(&self) -> Extras {
+        Extras {
+            trace: self.settings.enable_trace,
+            counters: self.settings.enable_counters,
+            reject: true,
+        }
+    }
+
+    fn filters(&self) -> Result<Filters, BindingError> {
+        let (definitions, broken) = self.store.list()?;
+        log(broken.into_iter().map(|broken| broken.error));
+        Ok(definitions.into_iter().map(|d| (d.filter.name.clone(), d.filter)).collect())
+    }
+
+    /// Parses the bindings of these ports. The second list holds the ports whose XML cannot be
+    /// parsed; each is logged as a warning and keeps its current rules.
+    fn bound(&self, live: Vec<PortStatus>) -> (Vec<Bound>, Vec<PortStatus>) {
+        let (mut bound, mut others) = (Vec::new(), Vec::new());
+        for status in live {
+            match self.binding(&status) {
+                Ok(binding) => bound.push((status, binding)),
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    others.push(status);
+                }
+            }
+        }
+        (bound, others)
+    }
+
+    fn wanted(&self, bound: &[Bound], filters: &Filters) -> Result<Vec<DesiredPort>, BindingError> {
+        let mut compiler = Compiler::new(filters);
+        let wanted = |(status, binding): &Bound| {
+            let address = if status.learns {
+                address_state(self.saved_lease(status, binding)?.as_ref())
+            } else {
+                AddressState::NotLearned
+            };
+            let compiled = compile_port(binding, &mut compiler, address)?;
+            Ok(DesiredPort::new(status.clone(), compiled.rules, compiled.pending_rules, address))
+        };
+        bound.iter().map(wanted).collect()
+    }
+
+    fn lock_error(&self, port: &InterfaceName, source: std::io::Error) -> BindingError {
+        let dir = self.settings.state_dir.join("nwfilter");
+        BindingError::LearnerLock { port: port.clone(), dir, source }
+    }
+}
+
+/// Converts a saved lease to the address state that the compiler needs.
+fn address_state(saved: Option<&SavedLease>) -> AddressState {
+    let lease = saved.and_then(|saved| saved.lease);
+    lease.map_or(AddressState::Pending, |lease| AddressState::Known(lease.address))
+}
+
+/// Logs errors that do not stop the command.
+fn log<E: std::fmt::Display>(errors: impl IntoIterator<Item = E>) {
+    errors.into_iter().for_each(|error| tracing::warn!("{error}"));
+}

@@ -1,0 +1,365 @@
+//! Changes the rules of any number of ports as one transaction, in the order that [`super`]
+//! describes.
+//!
+//! [`Bindings::change`] marks the ports that lose their filter, tries the firewall backends one
+//! after the other, and then removes the status files of these ports. Each attempt writes the
+//! status files before it applies the rules, and again afterwards.
+//!
+//! At every moment the status files must be able to remove each rule that the kernel may hold. So
+//! the old status files are restored only if the firewall reports that the old rules are in place.
+//! Otherwise the files keep the records of the old and of the new rules.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use super::bridge::iptables_is_called;
+use super::compile_port::AddressState;
+use super::lock::Lock;
+use super::{BindingError, Bindings, FailedPorts, PortState, PortStatus, log};
+use crate::firewall::rules::port::{PortRules, Test};
+use crate::firewall::{
+    FirewallBackend, NoUsableBackend, PortError, PortFilter, PortPlan, PortRecord, Unwritable,
+};
+use crate::sys::state_file::StateFileError;
+
+/// The new rules of one port.
+pub(super) struct DesiredPort {
+    /// The status before the change.
+    pub(super) status: PortStatus,
+    /// The rules to set.
+    pub(super) rules: Arc<PortRules>,
+    /// The rules that follow when the address is learned. They are not set now, but the backend
+    /// must be able to express them.
+    pub(super) pending_rules: Option<Arc<PortRules>>,
+    /// The learned address in the rules.
+    pub(super) address: Option<Ipv4Addr>,
+}
+
+/// A change of the rules of several ports, which happens completely or not at all.
+struct Transaction<'a> {
+    bindings: &'a Bindings,
+    tools: &'a Lock,
+    /// The ports whose rules are set.
+    wanted: &'a [DesiredPort],
+    /// The ports that lose their rules. A port in `wanted` may have the name of one of them.
+    gone: &'a [PortStatus],
+    /// The records of all old rules of these ports.
+    old: Vec<PortRecord>,
+    /// Whether ports outside this transaction may have rules in the nftables table.
+    keep_table: bool,
+}
+
+/// The status files that one attempt writes.
+#[derive(Default)]
+struct StatusFiles {
+    /// Written before the rules change, with the records of the old and the new rules.
+    before: Vec<PortStatus>,
+    /// Written after the rules have changed, with the records of the new rules.
+    after: Vec<PortStatus>,
+    /// Written after the rules have changed. Their old records also remove the new rules.
+    same_objects: Vec<PortStatus>,
+}
+
+impl Bindings {
+    /// Sets the `wanted` rules and removes the rules of `gone`. `others` are the remaining ports
+    /// with a filter, which do not change.
+    pub(super) async fn change(
+        &self,
+        tools: &Lock,
+        wanted: Vec<DesiredPort>,
+        gone: &[PortStatus],
+        others: &[PortStatus],
+    ) -> Result<(), BindingError> {
+        let dir = self.dir();
+        let changed = || wanted.iter().map(|wanted| &wanted.status).chain(gone);
+        for status in changed() {
+            tools.check(&status.port)?;
+        }
+        let uses_nftables = |status: &PortStatus| {
+            status.recorded.iter().any(|record| record.backend() == FirewallBackend::Nftables)
+        };
+        let transaction = Transaction {
+            bindings: self,
+            tools,
+            wanted: &wanted,
+            gone,
+            old: changed().flat_map(|status| status.recorded.clone()).collect(),
+            // A port whose status cannot be read may have rules in the table.
+            keep_table: tools.has_damaged() || others.iter().any(uses_nftables),
+        };
+        // If the command is interrupted after this point, the next command completes the removal.
+        let removals: Vec<&PortStatus> = gone.iter().filter(|status| status.is_bound()).collect();
+        // A removal needs no new record, since the old one names every object to remove. So it
+        // continues on a full or read-only disk. If the command is then killed, the status file
+        // claims rules that are gone, and a reload sets them again.
+        for status in &removals {
+            let state = PortState::Changing { off: status.is_off() };
+            if let Err(error) = (PortStatus { state, ..(*status).clone() }).write(&dir) {
+                tracing::warn!("{error}; the rules of the port {} are removed anyway", status.port);
+            }
+        }
+        if let Err(error) = transaction.try_backends().await {
+            if !error.is_half_done() {
+                log(removals.iter().filter_map(|status| status.write(&dir).err()));
+            }
+            return Err(error);
+        }
+        // A status in `gone` of a port that is also in `wanted` was already overwritten. For the
+        // others, try to remove every file and return the first error at the end, since the rules
+        // are already gone.
+        let mut removed = Ok(());
+        for status in gone.iter().filter(|gone| !wanted.iter().any(|w| w.status.port == gone.port))
+        {
+            removed =
+                removed.and(self.forget_lease(status).and_then(|()| Ok(status.remove(&dir)?)));
+        }
+        if !gone.is_empty() {
+            log(self.collect_leases().err());
+        }
+        for wanted in &wanted {
+            self.turn_on(&wanted.status).await;
+        }
+        removed
+    }
+}
+
+impl Transaction<'_> {
+    /// Tries the [`choices`](Self::choices) in order until a backend can set the rules.
+    async fn try_backends(&self) -> Result<(), BindingError> {
+        let configured = self.bindings.settings.firewall_backend;
+        let mut failures = Vec::new();
+        for backends in self.choices() {
+            match self.attempt(&backends).await {
+                Err(BindingError::Firewall { ports, error })
+                    if configured.is_none() && error.is_backends() =>
+                {
+                    let backend = if backends.contains(&FirewallBackend::Nftables) {
+                        FirewallBackend::Nftables
+                    } else {
+                        FirewallBackend::Iptables
+                    };
+                    tracing::debug!("{backend} is not used: {error}");
+                    failures.push((backend, FailedPorts { ports, error }));
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    let why = match configured {
+                        Some(_) => "nwfilter.conf names it",
+                        None => "it takes the rules",
+                    };
+                    for (DesiredPort { status, .. }, backend) in self.wanted.iter().zip(&backends) {
+                        tracing::debug!("the rules of {} are in {backend}: {why}", status.port);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        Err(NoUsableBackend(failures).into())
+    }
+
+    /// Returns the backends to try for each port, the best choice first. If nwfilter.conf sets a
+    /// backend, it is the only choice. Otherwise the choices are nftables for all ports, then
+    /// iptables only for the ports with rules that nftables may not support, then iptables for all.
+    fn choices(&self) -> Vec<Vec<FirewallBackend>> {
+        let all = |backend| vec![backend; self.wanted.len()];
+        if let Some(backend) = self.bindings.settings.firewall_backend {
+            return vec![all(backend)];
+        }
+        let mixed = self.wanted.iter().map(|wanted| {
+            if wanted.all_rules().any(is_special) {
+                FirewallBackend::Iptables
+            } else {
+                FirewallBackend::Nftables
+            }
+        });
+        let mut choices = vec![all(FirewallBackend::Nftables), mixed.collect()];
+        if !self.wanted.is_empty() {
+            choices.push(all(FirewallBackend::Iptables));
+        }
+        choices.dedup();
+        choices
+    }
+
+    /// Sets the rules with these backends, one for each port.
+    async fn attempt(&self, backends: &[FirewallBackend]) -> Result<(), BindingError> {
+        let plan = self.plan(backends).await?;
+        let files = self.status_files(plan.recorded(), backends);
+        if let Err(error) = self.write(&files.before) {
+            self.restore();
+            return Err(error.into());
+        }
+        if let Err(error) = plan.apply(self.tools, &self.old, self.keep_table).await {
+            // If the rollback failed, or the new rules may be set, the status files keep both
+            // records.
+            if error.left_as_before() {
+                self.restore();
+            }
+            return Err(self.firewall_error(error));
+        }
+        for error in files.same_objects.iter().filter_map(|s| s.write(&self.bindings.dir()).err()) {
+            tracing::warn!("{error}; until the next reload the port may seem to lack rules");
+        }
+        match self.write(&files.after) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.undo_unrecorded(&plan, error).await?),
+        }
+    }
+
+    /// Renders the rules of all ports, and checks that the backends can set these rules and the
+    /// pending ones.
+    async fn plan(&self, backends: &[FirewallBackend]) -> Result<PortPlan, BindingError> {
+        let (mut filters, mut pending) = (Vec::new(), Vec::new());
+        for (wanted, backend) in self.wanted.iter().zip(backends) {
+            let PortStatus { port, index, .. } = &wanted.status;
+            if *backend == FirewallBackend::Iptables {
+                let has_packets = |rules: &PortRules| {
+                    !rules.from_guest.packets.is_empty() || !rules.to_guest.packets.is_empty()
+                };
+                if port.as_str().ends_with('+') {
+                    return Err(BindingError::Pattern(port.clone()));
+                }
+                if wanted.all_rules().any(has_packets) && !iptables_is_called(port) {
+                    return Err(BindingError::NotCalled(port.clone()));
+                }
+            }
+            let filter = |rules: &Arc<PortRules>| PortFilter {
+                index: *index,
+                port: port.clone(),
+                rules: rules.clone(),
+                backend: *backend,
+            };
+            filters.push(filter(&wanted.rules));
+            pending.extend(wanted.pending_rules.iter().map(filter));
+        }
+        let plan = PortPlan::new(&filters, self.bindings.extras())?;
+        // Errors in the pending rules are reported now, and not when the address is learned.
+        let pending_plan = PortPlan::new(&pending, self.bindings.extras())?;
+        if pending.iter().any(|filter| is_special(&filter.rules)) {
+            pending_plan.check(self.tools).await.map_err(|error| self.firewall_error(error))?;
+        }
+        Ok(plan)
+    }
+
+    /// Returns the status files of an attempt that makes these records, one for each port.
+    fn status_files(&self, records: &[PortRecord], backends: &[FirewallBackend]) -> StatusFiles {
+        let settings = &self.bindings.settings;
+        let mut files = StatusFiles::default();
+        for ((wanted, record), backend) in self.wanted.iter().zip(records).zip(backends) {
+            let old = &wanted.status;
+            let after = PortStatus {
+                state: PortState::Bound,
+                address: wanted.address,
+                // A learned address clears the earlier refusal.
+                refused: old.refused.clone().filter(|_| wanted.address.is_none()),
+                backend: *backend,
+                trace: settings.enable_trace,
+                counters: settings.enable_counters,
+                definitions: Some(self.bindings.store.dir().to_owned()),
+                recorded: vec![record.clone()],
+                ..old.clone()
+            };
+            let earlier = self.earlier(wanted);
+            let differs = earlier.is_some()
+                || PortStatus { recorded: old.recorded.clone(), ..after.clone() } != *old;
+            // A record with the same objects removes the new rules as well, so it need not be
+            // written before the change. So a full disk stops no change that alters only the number
+            // of rules.
+            if let (false, [one]) = (differs, old.recorded.as_slice())
+                && one.has_objects_of(record)
+            {
+                files.same_objects.extend(Some(after).filter(|_| one != record));
+                continue;
+            }
+            let mut both = old.recorded.clone();
+            both.extend(earlier.into_iter().flat_map(|status| status.recorded.clone()));
+            if !both.contains(record) {
+                both.push(record.clone());
+            }
+            files.before.push(PortStatus { recorded: both, ..old.clone() });
+            files.after.push(after);
+        }
+        files
+    }
+
+    /// Ends an attempt whose rules are set, but whose status files could not be written because of
+    /// `error`. The files written before the change name the old and the new rules. So ports that
+    /// had rules keep these files, and the next command completes them. If all ports are new, their
+    /// rules are removed again. Returns the error of the attempt.
+    async fn undo_unrecorded(
+        &self,
+        plan: &PortPlan,
+        error: StateFileError,
+    ) -> Result<BindingError, BindingError> {
+        if self.wanted.iter().any(|wanted| wanted.status.is_bound()) {
+            return Ok(BindingError::Unrecorded(error));
+        }
+        let nothing = PortPlan::new(&[], self.bindings.extras())?;
+        let undone = nothing.apply(self.tools, plan.recorded(), self.keep_table).await;
+        undone.map_err(|error| self.firewall_error(error))?;
+        let dir = self.bindings.dir();
+        log(self.wanted.iter().filter_map(|wanted| wanted.status.remove(&dir).err()));
+        Ok(error.into())
+    }
+
+    /// Restores the status files after a change that left the old rules in place. A bound port gets
+    /// its old status back. A new port gets the status of the earlier interface with its name, or
+    /// none.
+    fn restore(&self) {
+        let dir = &self.bindings.dir();
+        log(self.wanted.iter().filter_map(|wanted| {
+            let restored = match (wanted.status.is_bound(), self.earlier(wanted)) {
+                (true, _) => wanted.status.write(dir),
+                (false, Some(earlier)) => earlier.write(dir),
+                (false, None) => wanted.status.remove(dir),
+            };
+            restored.err()
+        }));
+    }
+
+    /// Returns the status of an earlier interface with the name of this port. The same transaction
+    /// removes its rules.
+    fn earlier(&self, wanted: &DesiredPort) -> Option<&PortStatus> {
+        self.gone.iter().find(|status| status.port == wanted.status.port)
+    }
+
+    fn write(&self, statuses: &[PortStatus]) -> Result<(), StateFileError> {
+        statuses.iter().try_for_each(|status| status.write(&self.bindings.dir()))
+    }
+
+    fn firewall_error(&self, error: PortError) -> BindingError {
+        let ports = self.wanted.iter().map(|wanted| wanted.status.port.clone()).collect();
+        BindingError::Firewall { ports, error }
+    }
+}
+
+impl From<Unwritable> for BindingError {
+    fn from(Unwritable { port, error }: Unwritable) -> Self {
+        BindingError::Firewall { ports: vec![port], error }
+    }
+}
+
+impl DesiredPort {
+    pub(super) fn new(
+        status: PortStatus,
+        rules: Arc<PortRules>,
+        pending_rules: Option<Arc<PortRules>>,
+        address: AddressState,
+    ) -> Self {
+        let address = match address {
+            AddressState::Known(address) => Some(address),
+            AddressState::NotLearned | AddressState::Pending => None,
+        };
+        DesiredPort { status, rules, pending_rules, address }
+    }
+
+    fn all_rules(&self) -> impl Iterator<Item = &PortRules> {
+        [&self.rules].into_iter().chain(&self.pending_rules).map(Arc::as_ref)
+    }
+}
+
+/// Returns whether some kernels or backends cannot set these rules: they track connections or use
+/// address sets.
+fn is_special(rules: &PortRules) -> bool {
+    let set = |test: &Test| matches!(test, Test::Set { .. });
+    rules.is_stateful() || rules.rules().any(|rule| rule.tests.iter().any(set))
+}
