@@ -1,10 +1,11 @@
-//! The launch directory while passt starts.
+//! Opens the launch directory to passt's user while passt starts.
 //!
-//! Debian 12's passt binds its socket and writes its pid file after it has become its own user, so
-//! that user must be able to make files in the launch directory for that time. The directory then
-//! has the user's group, which no other process has, and mode 1770: the sticky bit keeps our files
-//! from being renamed or replaced. Before and afterwards the directory is closed to other users,
-//! also to a passt that its guest has taken over.
+//! Debian 12's passt binds its socket and writes its pid file after it has changed to a user of its
+//! own, so that user must be able to make files in the launch directory for that time. The
+//! directory then has the user's group, which no other process has, and mode 1770: with the sticky
+//! bit that user can neither rename nor replace netlaunch's files. Before and afterwards the
+//! directory is closed to other users, and so also to a passt that an attack from the guest
+//! controls.
 
 use std::fs::File;
 use std::io;
@@ -23,14 +24,14 @@ const OPEN: u32 = 0o1770;
 /// The mode of a launch directory at all other times.
 const CLOSED: u32 = 0o700;
 
-/// A launch directory that is open to passt's user until this is dropped.
+/// A launch directory that is open to passt's user until this value is dropped.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct OpenLaunchDir {
     path: PathBuf,
     dir: File,
 }
 
-impl Gate {
+impl OpenLaunchDir {
     /// Opens the directory to `user`.
     ///
     /// # Errors
@@ -38,7 +39,7 @@ impl Gate {
     pub(super) fn open(path: &Path, user: TransientUser) -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let dir: OwnedFd = open(path, flags, Mode::empty())?;
-        let gate = Gate { path: path.to_owned(), dir: dir.into() };
+        let gate = OpenLaunchDir { path: path.to_owned(), dir: dir.into() };
         fchown(&gate.dir, None, Some(Gid::from_raw(user.gid)))?;
         gate.mode(OPEN)?;
         Ok(gate)
@@ -49,7 +50,7 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
+impl Drop for OpenLaunchDir {
     fn drop(&mut self) {
         let closed = self.mode(CLOSED);
         let closed = closed.and_then(|()| Ok(fchown(&self.dir, None, Some(getegid()))?));
@@ -81,13 +82,13 @@ mod tests {
             (is.mode() & 0o7777, is.uid(), is.gid())
         };
         let user = TransientUser { uid: 60_001, gid: 60_002 };
-        let gate = Gate::open(dir.path(), user).unwrap();
+        let gate = OpenLaunchDir::open(dir.path(), user).unwrap();
         assert_eq!(is(), (0o1770, 0, 60_002));
         drop(gate);
         assert_eq!(is(), (0o700, 0, getegid().as_raw()));
 
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(dir.path(), &link).unwrap();
-        assert!(Gate::open(&link, user).is_err(), "a link is not followed");
+        assert!(OpenLaunchDir::open(&link, user).is_err(), "a link is not followed");
     }
 }

@@ -1,5 +1,5 @@
-//! Whether published ports are free, asked before anything is started, and who holds those that
-//! are not: passt and QEMU only say that an address is in use.
+//! Checks before the start that the published ports are free, and finds the process that holds a
+//! port: passt and QEMU only say that an address is in use.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -10,11 +10,12 @@ use crate::types::{Protocol, Publish};
 
 /// Why a port cannot be published.
 #[derive(Debug, thiserror::Error)]
-pub enum PortError {
-    /// Another program has it.
-    #[error("port {port}/{protocol} on {address} is in use{}: stop that program, or publish another port than -p {publish}", held_by(.holder))]
+#[non_exhaustive]
+pub enum PublishError {
+    /// Another process listens on the port.
+    #[error("port {port}/{protocol} on {address} is in use{}: stop that program, or publish another port than {publish}", held_by(.holder))]
     Busy {
-        /// What was to be published.
+        /// The requested ports.
         publish: Publish,
         /// The busy port.
         port: u16,
@@ -22,10 +23,10 @@ pub enum PortError {
         protocol: Protocol,
         /// The address.
         address: IpAddr,
-        /// Name and number of the process that holds it, where that can be known.
+        /// The name and the process ID of that process, if /proc shows them.
         holder: Option<(String, i32)>,
     },
-    /// Low ports need privileges.
+    /// The port is below the first one that needs no privilege.
     #[error(
         "port {port}/{protocol} on {address} needs privileges: publish one above 1023, or lower the sysctl net.ipv4.ip_unprivileged_port_start"
     )]
@@ -39,16 +40,16 @@ pub enum PortError {
     },
     /// The host does not have the address.
     #[error(
-        "{address} is not an address of this host, so -p {publish} cannot listen on it: use 127.0.0.1, 0.0.0.0 or one that `ip address` shows"
+        "{address} is not an address of this host, so {publish} cannot listen on it: use 127.0.0.1, 0.0.0.0 or one that `ip address` shows"
     )]
     NoAddress {
-        /// What was to be published.
+        /// The requested ports.
         publish: Publish,
         /// The address.
         address: IpAddr,
     },
-    /// Something else.
-    #[error("port {port}/{protocol} on {address} cannot be listened on: {source}")]
+    /// The kernel refuses for another reason.
+    #[error("port {port}/{protocol} on {address} cannot be listened on")]
     Other {
         /// The port.
         port: u16,
@@ -68,8 +69,8 @@ fn held_by(holder: &Option<(String, i32)>) -> String {
 /// Listens on every port for a moment.
 ///
 /// # Errors
-/// The first port that cannot be had.
-pub fn check(publish: &[Publish]) -> Result<(), PortError> {
+/// [`PublishError`] for the first port on which this process cannot listen.
+pub(super) fn check(publish: &[Publish]) -> Result<(), PublishError> {
     for one in publish {
         for port in one.host.ports() {
             let at = SocketAddr::new(one.address, port);
@@ -83,25 +84,25 @@ pub fn check(publish: &[Publish]) -> Result<(), PortError> {
     Ok(())
 }
 
-fn explain(publish: &Publish, port: u16, source: io::Error) -> PortError {
+fn explain(publish: &Publish, port: u16, source: io::Error) -> PublishError {
     let (protocol, address) = (publish.protocol, publish.address);
     match source.kind() {
-        io::ErrorKind::AddrInUse => PortError::Busy {
+        io::ErrorKind::AddrInUse => PublishError::Busy {
             publish: publish.clone(),
             port,
             protocol,
             address,
             holder: find_holder(protocol, address, port),
         },
-        io::ErrorKind::PermissionDenied => PortError::Privileged { port, protocol, address },
+        io::ErrorKind::PermissionDenied => PublishError::Privileged { port, protocol, address },
         io::ErrorKind::AddrNotAvailable => {
-            PortError::NoAddress { publish: publish.clone(), address }
+            PublishError::NoAddress { publish: publish.clone(), address }
         }
-        _ => PortError::Other { port, protocol, address, source },
+        _ => PublishError::Other { port, protocol, address, source },
     }
 }
 
-/// The process that holds a port, where /proc lets us see it.
+/// Returns the process that listens on a port, if /proc shows it.
 fn find_holder(protocol: Protocol, address: IpAddr, port: u16) -> Option<(String, i32)> {
     let clashes = |local: SocketAddr| {
         local.port() == port
@@ -155,7 +156,7 @@ mod tests {
             format!("{}/udp", udp.local_addr().unwrap().port()),
         ] {
             match check(&publish(text.clone())) {
-                Err(PortError::Busy { holder: Some((_, pid)), .. }) => {
+                Err(PublishError::Busy { holder: Some((_, pid)), .. }) => {
                     assert_eq!(pid, me, "{text}")
                 }
                 other => panic!("{text}: {other:?}"),
@@ -171,10 +172,10 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_another_host() {
+    fn an_address_of_another_host_is_refused() {
         assert!(matches!(
             check(&publish("203.0.113.9:8080".into())),
-            Err(PortError::NoAddress { .. })
+            Err(PublishError::NoAddress { .. })
         ));
     }
 }

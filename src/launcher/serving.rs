@@ -1,34 +1,42 @@
-//! Whether passt serves, and whether it is passt that does.
+//! Finds out whether passt serves, and whether the process that serves is passt.
 //!
-//! "Ready" is: the socket is listened on, as /proc/net/unix tells. A socket file alone is no sign
-//! (newer passt makes it 10 to 20 ms before it listens), a test connection would use up
+//! passt is ready when /proc/net/unix shows that its socket listens. The socket file alone is no
+//! sign (newer passt makes it 10 to 20 ms before it listens), a test connection would use up
 //! `--one-off`, and Debian 12's passt goes on even after its bind() has failed.
 //!
 //! /proc/net/unix shows the path that a process has given to bind(2). A process in another mount
-//! namespace can show the same one, so two more things are looked at:
+//! namespace can show the same path, so two more checks follow:
 //!
-//! - The file at the path, no link, is a socket of passt's user, or ours (newer passt binds before
-//!   it changes its user).
-//! - passt, or a process in its process group, has the socket open that listens. Where we may not
-//!   look (passt of an ordinary user cannot be traced, proc_pid_fd(5)), this is not known, and the
-//!   directory alone, which is closed to other users, speaks for passt.
+//! - The file at the path is a socket and no link, and belongs to passt's user or to netlaunch's
+//!   (newer passt binds before it changes its user).
+//! - passt, or a process in its process group, has the listening socket open. netlaunch may not
+//!   look at a passt of an ordinary user, because that passt cannot be traced (proc_pid_fd(5)).
+//!   Then the only proof is the launch directory, which is closed to other users.
 //!
-//! What cannot be verified: that the file at the path and the socket that listens belong together,
-//! which needs netlink (sock_diag(7)), and after this moment nothing. A process of our own user can
-//! do what we do, and is not kept from anything.
+//! The socket says nothing about the published ports: newer passt makes it before it listens on
+//! them, and older passt goes on without a port that it cannot listen on. So passt serves only when
+//! the kernel has a socket of passt's user on each published port ([`missing_port`]).
+//!
+//! Two things are not verified: that the file at the path belongs to the listening socket, which
+//! would need netlink (sock_diag(7)), and anything after this moment. A process of netlaunch's own
+//! user can do everything that netlaunch does, so no check is about such a process.
 
+use std::collections::HashSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use nix::unistd::{Pid, geteuid};
+use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process, all_processes};
 
-use crate::plan::PasstPlan;
+use crate::launcher::plan::PasstPlan;
+use crate::types::{Protocol, Publish};
 
-/// Whether passt, process `pid`, is there for QEMU: listening, or with the fd transport past its
-/// set-up, at the end of which it writes its pid file.
+/// Returns whether passt, process `pid`, is ready for QEMU: it listens, or with the fd transport it
+/// has written its pid file, which it does at the end of its set-up.
 pub(super) fn serves(plan: &PasstPlan, pid: Pid) -> bool {
     match &plan.socket {
         Some(socket) => {
@@ -43,23 +51,71 @@ pub(super) fn serves(plan: &PasstPlan, pid: Pid) -> bool {
     }
 }
 
-/// Whether passt is told to write its pid file.
+/// Returns the first published port on which passt does not listen, from the tables in /proc/net.
+/// The sockets belong to passt's user, or to netlaunch's: older passt makes them before it changes
+/// its user.
+pub(super) fn missing_port(plan: &PasstPlan) -> Option<(&Publish, u16)> {
+    let tables = Tables::read(plan);
+    plan.publish.iter().find_map(|publish| {
+        let table = match publish.protocol {
+            Protocol::Tcp => tables.tcp.as_ref()?,
+            Protocol::Udp => tables.udp.as_ref()?,
+        };
+        let is_missing = |port: &u16| !table.contains(&SocketAddr::new(publish.address, *port));
+        publish.host.ports().find(is_missing).map(|port| (publish, port))
+    })
+}
+
+/// The addresses on which passt's user or netlaunch's listens. `None` if no port of that protocol
+/// is published, or if /proc cannot be read; then no port counts as missing.
+#[derive(Default)]
+struct Tables {
+    tcp: Option<HashSet<SocketAddr>>,
+    udp: Option<HashSet<SocketAddr>>,
+}
+
+impl Tables {
+    /// Reads the tables of the protocols that are published. A kernel without IPv6 has no table for
+    /// it.
+    fn read(plan: &PasstPlan) -> Self {
+        let is_users =
+            |uid: u32| uid == geteuid().as_raw() || plan.user.is_some_and(|user| uid == user.uid);
+        let publishes = |protocol| plan.publish.iter().any(|p| p.protocol == protocol);
+        let mut tables = Tables::default();
+        if publishes(Protocol::Tcp)
+            && let Ok(v4) = procfs::net::tcp()
+        {
+            let listens = |e: &TcpNetEntry| e.state == TcpState::Listen && is_users(e.uid);
+            let all = v4.into_iter().chain(procfs::net::tcp6().into_iter().flatten());
+            tables.tcp = Some(all.filter(listens).map(|e| e.local_address).collect());
+        }
+        if publishes(Protocol::Udp)
+            && let Ok(v4) = procfs::net::udp()
+        {
+            let all = v4.into_iter().chain(procfs::net::udp6().into_iter().flatten());
+            tables.udp = Some(all.filter(|e| is_users(e.uid)).map(|e| e.local_address).collect());
+        }
+        tables
+    }
+}
+
+/// Returns whether passt's command line names a pid file.
 pub(super) fn names_pid_file(plan: &PasstPlan) -> bool {
     plan.argv.iter().any(|arg| arg == plan.pid.as_os_str())
 }
 
-/// Whether passt has written its pid file.
+/// Returns whether passt has written its pid file.
 pub(super) fn pid_file_written(plan: &PasstPlan) -> bool {
     let is = plan.pid.symlink_metadata();
     is.is_ok_and(|is| is.is_file() && is.len() > 0 && is_passts(plan, &is))
 }
 
-/// Whether a file is one that passt has made.
+/// Returns whether passt has made this file.
 fn is_passts(plan: &PasstPlan, is: &fs::Metadata) -> bool {
     is.uid() == geteuid().as_raw() || plan.user.is_some_and(|user| is.uid() == user.uid)
 }
 
-/// The inodes of the listening sockets that have this path in `table` (proc_net(5),
+/// Returns the inodes of the listening sockets that have this path in `table` (proc_net(5),
 /// /proc/net/unix).
 ///
 /// Columns: number, reference count, protocol, flags, type, state, inode, path. The flag 0x10000
@@ -76,20 +132,26 @@ fn listening(table: &[u8], socket: &Path) -> Vec<u64> {
     table.split(|byte| *byte == b'\n').filter_map(inode).collect()
 }
 
-/// Whether process `pid`, or one of its process group, has one of these sockets open; also where
-/// that cannot be looked at. A script that stands for passt has the real one in its group.
+/// Returns whether process `pid`, or a process of its group, has one of these sockets open; also if
+/// netlaunch may not look. If passt is a script, the real passt is in its group.
 fn has_open(pid: Pid, sockets: &[u64]) -> bool {
-    // A /proc of another PID namespace tells of other processes.
+    // A /proc of another PID namespace shows other processes.
     let me = fs::read_link("/proc/self").ok();
     if me.is_none_or(|me| me != Path::new(&std::process::id().to_string())) {
         return true;
     }
     let found = |process: &Process| {
-        let fds = process.fd().ok()?;
-        Some(fds.flatten().any(|fd| match fd.target {
-            FDTarget::Socket(inode) => sockets.contains(&inode),
-            _ => false,
-        }))
+        let (mut known, mut unknown) = (false, false);
+        for fd in process.fd().ok()? {
+            match fd.map(|fd| fd.target) {
+                Ok(FDTarget::Socket(inode)) if sockets.contains(&inode) => return Some(true),
+                Ok(_) => known = true,
+                // Without CAP_SYS_PTRACE the directory of another user's process may be readable
+                // while its entries are not.
+                Err(_) => unknown = true,
+            }
+        }
+        (known && !unknown).then_some(false)
     };
     let passt = Process::new(pid.as_raw()).ok().as_ref().and_then(found);
     passt.is_none_or(|has| has)
@@ -101,12 +163,14 @@ fn has_open(pid: Pid, sockets: &[u64]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, UdpSocket};
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::launcher::plan::DnsPlan;
 
     #[test]
-    fn listening_is_told_from_being_there() {
+    fn only_the_listening_sockets_of_a_path_are_found() {
         let table = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 23456 /run/l/passt.sock\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 23466 /run/l/passt.sock\n\
@@ -134,6 +198,8 @@ mod tests {
             log: socket.with_file_name("passt.log"),
             fd: None,
             user: None,
+            publish: Vec::new(),
+            dns: DnsPlan::default(),
         }
     }
 
@@ -154,7 +220,7 @@ mod tests {
         other.wait().unwrap();
         assert!(!seen, "a process without the socket");
 
-        // The file is another one than that which is listened on.
+        // The file at the path is not the listening socket.
         let moved = dir.path().join("moved");
         fs::rename(socket, &moved).unwrap();
         assert!(!serves(&plan, me), "no file");
@@ -169,5 +235,24 @@ mod tests {
         assert!(serves(&plan, me));
         drop(listener);
         assert!(socket.exists() && !serves(&plan, me), "nothing listens");
+    }
+
+    #[test]
+    fn passt_serves_when_it_listens_on_every_published_port() {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = UdpSocket::bind("[::1]:0").unwrap();
+        let (t, u) = (tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port());
+        for (publish, missing) in [
+            (format!("{t}:80"), None),
+            (format!("[::1]:{u}:53/udp"), None),
+            (format!("{t}:80/udp"), Some(t)),
+            (format!("0.0.0.0:{t}:80"), Some(t)),
+            (format!("[::1]:{t}:80"), Some(t)),
+            (format!("{u}:53/udp"), Some(u)),
+        ] {
+            let publish = vec![publish.parse().unwrap()];
+            let plan = PasstPlan { publish, ..plan(Path::new("/nowhere/s")) };
+            assert_eq!(missing_port(&plan).map(|(_, port)| port), missing, "{:?}", plan.publish);
+        }
     }
 }

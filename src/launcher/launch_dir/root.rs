@@ -3,35 +3,39 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::flock::{Flock, FlockArg};
+use crate::sys::flock::{Flock, FlockArg};
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod};
-use nix::unistd::geteuid;
+use nix::unistd::{AccessFlags, faccessat, geteuid};
 use rand::RngExt;
 
-use super::{LaunchDir, RuntimeError};
-use crate::dir::{self, Dir, Modes, Trust, Untrusted};
+use super::{LaunchDir, LaunchDirError};
+use crate::sys::dir::{self, Dir, Modes, Trust, Untrusted};
 
-/// What the names of launch directories start with; everything else in a root is not ours.
+/// The start of the names of launch directories. Everything else in a root is left alone.
 const PREFIX: &str = "launch-";
 
 /// Where launch directories are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaunchRoot {
-    /// The directory; made when it is missing.
-    pub dir: PathBuf,
-    /// Whether it lies where others can write (the temporary directory), so that an existing one
-    /// must be proven to be ours.
-    pub shared_parent: bool,
-    /// Whether it is ours to remove once it is empty.
-    pub ours: bool,
+pub(crate) struct LaunchRoot {
+    /// The directory; made if it is missing.
+    pub(crate) dir: PathBuf,
+    /// Whether other users can write into the directory above (the temporary directory). A root
+    /// that exists there is used only if it belongs to this user and is closed to others.
+    pub(crate) shared_parent: bool,
+    /// Whether netlaunch chose the directory. It then removes the directory when it is empty, and
+    /// trusts it only if it belongs to this user. A directory that the caller chose may be a link,
+    /// and stays.
+    pub(crate) own: bool,
 }
 
 impl LaunchRoot {
-    /// A fresh name for a launch directory below this root.
-    pub fn fresh(&self) -> PathBuf {
+    /// Returns a new name for a launch directory in this root.
+    pub(crate) fn fresh(&self) -> PathBuf {
         const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
         let mut bits: u64 = rand::rng().random();
         let mut name = PREFIX.to_owned();
@@ -42,29 +46,50 @@ impl LaunchRoot {
         self.dir.join(name)
     }
 
-    /// Makes and locks the launch directory `dir` (from [`LaunchRoot::fresh`]), and removes those
-    /// that killed launches left.
+    /// Checks whether the caller can make launch directories here, without making any: the root is
+    /// the caller's and can be written, or it is missing and can be made.
     ///
     /// # Errors
-    /// [`RuntimeError`]; then nothing was made but, perhaps, the root.
-    pub fn create(&self, dir: &Path) -> Result<LaunchDir, RuntimeError> {
-        let error = |source| RuntimeError::Make { dir: dir.to_owned(), source };
+    /// Another user owns the root, or the kernel's error. [`LaunchRoot::create`] makes further
+    /// checks, for example of links.
+    pub(crate) fn check_usable(&self) -> io::Result<()> {
+        let write = AccessFlags::W_OK | AccessFlags::X_OK;
+        let can_write = |dir: &Path| faccessat(AT_FDCWD, dir, write, AtFlags::AT_EACCESS);
+        match self.dir.symlink_metadata() {
+            Ok(is) if is.is_dir() && is.uid() != geteuid().as_raw() => {
+                Err(Untrusted::Owner { path: self.dir.clone(), owner: is.uid() }.into())
+            }
+            Ok(is) if is.is_dir() => Ok(can_write(&self.dir)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(can_write(self.dir.parent().unwrap_or(Path::new("/")))?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes and locks the launch directory `dir` (from [`LaunchRoot::fresh`]), and removes stale
+    /// ones.
+    ///
+    /// # Errors
+    /// [`LaunchDirError`]; at most the root was made then.
+    pub(crate) fn create(&self, dir: &Path) -> Result<LaunchDir, LaunchDirError> {
+        let error = |source| LaunchDirError::Make { dir: dir.to_owned(), source };
         let name = dir.file_name().ok_or_else(|| error(io::ErrorKind::InvalidInput.into()))?;
         loop {
             let (place, root) = self.lock(FlockArg::LockExclusive)?;
-            // The root is not empty from here on, so no other launch removes it.
+            // From here on the root is not empty, so no other launch removes it.
             let made = match place.make_dir(name, Mode::S_IRWXU) {
                 Ok(made) => made,
                 // Another launch removed the empty root whose lock this one holds.
-                Err(Errno::ENOENT) if self.ours => continue,
+                Err(Errno::ENOENT) if self.own => continue,
                 Err(errno) => return Err(error(errno.into())),
             };
             return match Flock::lock(made, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => {
-                    collect(&place);
+                    remove_stale(&place);
                     drop(root);
                     let (path, root) = (dir.to_owned(), self.clone());
-                    Ok(LaunchDir { path, root, place, lock: Some(lock) })
+                    Ok(LaunchDir { path, root, opened_root: place, lock: Some(lock) })
                 }
                 Err((_, errno)) => {
                     let _ = place.remove_dir(name);
@@ -74,13 +99,16 @@ impl LaunchRoot {
         }
     }
 
-    /// The directories of live launches.
+    /// Returns the directories of live launches.
     ///
     /// # Errors
-    /// [`RuntimeError`] when an existing root cannot be read; a missing one has no launches.
-    pub fn live(&self) -> Result<Vec<PathBuf>, RuntimeError> {
+    /// [`LaunchDirError`] when an existing root cannot be read; a missing one has no launches.
+    #[cfg(any(test, feature = "cli"))]
+    pub(crate) fn live(&self) -> Result<Vec<PathBuf>, LaunchDirError> {
         match self.open(None) {
-            Err(RuntimeError::Root { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(LaunchDirError::Root { source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
                 return Ok(Vec::new());
             }
             opened => opened?,
@@ -95,49 +123,51 @@ impl LaunchRoot {
         Ok(live.map(|name| self.dir.join(name)).collect())
     }
 
-    /// Removes the root, which is `place`, where it is empty.
-    pub(super) fn remove(&self, place: &Dir) {
+    /// Removes the root, which is open as `opened`, if it is empty.
+    pub(super) fn remove(&self, opened: &Dir) {
         let Ok((parent, name)) = dir::split(&self.dir) else { return };
-        let Ok(parent) = Dir::open(parent, Trust::Way) else { return };
-        if let (Ok(named), Ok(ours)) = (parent.stat_of(name), place.stat())
-            && same(&named, &ours)
+        let Ok(parent) = Dir::open(parent, Trust::WholePath) else { return };
+        if let (Ok(named), Ok(opened)) = (parent.stat_of(name), opened.stat())
+            && same(&named, &opened)
         {
-            // Fails while other launches have their directories in it, as it must.
+            // Fails while other launches have their directories in the root.
             let _ = parent.remove_dir(name);
         }
     }
 
-    /// Makes the root where it is missing and locks it; the lock is of the directory that has the
-    /// name now, not of one that was removed meanwhile.
-    fn lock(&self, how: FlockArg) -> Result<(Dir, Flock<OwnedFd>), RuntimeError> {
+    /// Makes the root if it is missing and locks it. If another launch removes the root meanwhile,
+    /// the lock is taken again, on the directory that has the name now.
+    fn lock(&self, how: FlockArg) -> Result<(Dir, Flock<OwnedFd>), LaunchDirError> {
         let error = |errno: Errno| self.error(errno.into());
-        // Root's passt runs as another user, who has to get through to the launch directory.
-        let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
+        // Root's passt runs as another user, and must reach the launch directory.
+        let passes = geteuid().is_root() && !self.shared_parent;
+        let mode = if passes { 0o711 } else { 0o700 };
         loop {
             let (place, is) = self.open(Some(Modes::all(mode)))?;
             let fd = place.readable(".".as_ref()).map_err(error)?;
-            if self.ours && is.st_mode & 0o044 != 0 {
-                // Any user who can open the root can keep it locked.
+            if self.own && is.st_mode & 0o044 != 0 {
+                // Any user that can open the root could lock it.
                 fchmod(&fd, Mode::from_bits_truncate(is.st_mode & 0o7733)).map_err(error)?;
             }
             let lock = Flock::lock(fd, how).map_err(|(_, errno)| error(errno))?;
             match self.open(None) {
                 Ok((_, named)) if same(&named, &is) => return Ok((place, lock)),
-                Err(error @ (RuntimeError::Foreign(_) | RuntimeError::Untrusted { .. })) => {
-                    return Err(error);
-                }
-                _ => {}
+                // Another launch has removed the root and perhaps made it again.
+                Ok(_) => {}
+                Err(LaunchDirError::Root { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
     }
 
-    /// Opens the root; makes it where it is missing and there are modes for it.
-    fn open(&self, modes: Option<Modes>) -> Result<(Dir, FileStat), RuntimeError> {
+    /// Opens the root; makes it with these modes if it is missing.
+    fn open(&self, modes: Option<Modes>) -> Result<(Dir, FileStat), LaunchDirError> {
         let opened = match modes {
             None => Dir::open(&self.dir, self.trust()),
             Some(modes) => match self.dir.parent() {
-                // The temporary directory is not made.
-                Some(parent) if self.shared_parent => Dir::open(parent, Trust::Way).map(drop),
+                // netlaunch does not make the temporary directory.
+                Some(parent) if self.shared_parent => Dir::open(parent, Trust::WholePath).map(drop),
                 _ => Ok(()),
             }
             .and_then(|()| Dir::make(&self.dir, self.trust(), modes)),
@@ -147,49 +177,52 @@ impl LaunchRoot {
             Ok((dir, is))
         });
         let (dir, is) = opened.map_err(|source| self.error(source))?;
-        let foreign = self.ours && is.st_uid != geteuid().as_raw();
+        let foreign = self.own && is.st_uid != geteuid().as_raw();
         if foreign || (self.shared_parent && is.st_mode & 0o077 != 0) {
-            return Err(RuntimeError::Foreign(self.dir.clone()));
+            return Err(LaunchDirError::Foreign(self.dir.clone()));
         }
         Ok((dir, is))
     }
 
-    /// Whom the path may depend on.
+    /// Returns which users may be able to change what the path means.
     fn trust(&self) -> Trust {
-        if self.ours { Trust::Real } else { Trust::Last }
+        if self.own { Trust::WholePathNoLastLink } else { Trust::LastDirectory }
     }
 
-    fn error(&self, source: io::Error) -> RuntimeError {
+    fn error(&self, source: io::Error) -> LaunchDirError {
         let dir = self.dir.clone();
         match Untrusted::in_error(&source) {
-            Some(Untrusted::Owner { path, .. } | Untrusted::Open(path)) if *path == dir => {
-                RuntimeError::Foreign(dir)
+            Some(Untrusted::Owner { path, .. } | Untrusted::WritableByOthers(path))
+                if *path == dir =>
+            {
+                LaunchDirError::Foreign(dir)
             }
-            Some(_) => RuntimeError::Untrusted { dir, source },
-            None => RuntimeError::Root { dir, source },
+            Some(_) => LaunchDirError::Untrusted { dir, source },
+            None => LaunchDirError::Root { dir, source },
         }
     }
 }
 
-/// Whether two descriptions are of the same directory.
+/// Returns whether both describe the same directory.
 fn same(a: &FileStat, b: &FileStat) -> bool {
     (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 }
 
-/// Removes the launch directories that no process has locked. Failures are left for the next start.
-fn collect(place: &Dir) {
+/// Removes the launch directories that no process has locked. The next start tries again after a
+/// failure.
+fn remove_stale(place: &Dir) {
     for name in entries(place) {
         let Ok(dir) = place.readable(&name) else { continue };
         let Ok(_lock) = Flock::lock(dir, FlockArg::LockExclusiveNonblock) else { continue };
         let dir = name.display();
         match place.remove_all(&name) {
-            Ok(()) => tracing::debug!(%dir, "removed what a killed launch left"),
+            Ok(()) => tracing::debug!(%dir, "removed the directory of a killed launch"),
             Err(error) => tracing::debug!(%dir, %error, "cannot remove"),
         }
     }
 }
 
-/// The names of the caller's launch directories, live or not.
+/// Returns the names of the caller's launch directories, live or stale.
 fn entries(place: &Dir) -> Vec<OsString> {
     let user = geteuid().as_raw();
     let mut names = place.names().unwrap_or_default();

@@ -1,4 +1,10 @@
-//! What the caller asks for, already validated part by part; [`Request::check`] validates the whole.
+//! The request of the caller for a guest's network.
+//!
+//! Each part is valid by its type. [`Request::check`] checks that the parts go together; the checks
+//! here cover one group of settings each.
+//!
+//! A default request describes `netlaunch` without options. A field that is `None` lets the plan
+//! choose.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,15 +13,16 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::RequestError;
-use crate::network::NetworkName;
-use crate::nwfilter::{FilterName, Parameter};
+use super::request_error::RequestError;
+use super::socket::CallerSocket;
+use super::vmm::Vmm;
+use crate::launcher::qemu_options::{CommandLine, ConfigFile, Settings};
 use crate::types::{
-    Device, DomainName, GuestView, HostAddress, Id, InterfaceName, LaunchName, Mac, Publish,
-    UserName, overlap,
+    Device, DomainName, FilterName, GuestAddresses, HostAddress, Id, InterfaceName, LaunchName,
+    Mac, NetworkName, Parameter, PasstOption, Publish, Queues, Setting, UserName,
 };
 
-/// A way to give a guest its network.
+/// The program or kernel feature that gives a guest its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
@@ -23,12 +30,12 @@ pub enum Backend {
     Passt,
     /// The user network inside QEMU (libslirp).
     Slirp,
-    /// A tap device on a bridge; only where it is named.
+    /// A tap device on a bridge; used only if the request names it.
     Bridge,
 }
 
 impl Backend {
-    /// The name used on the command line and in JSON.
+    /// Returns the name that the command line and JSON use.
     pub fn name(self) -> &'static str {
         match self {
             Backend::Passt => "passt",
@@ -37,27 +44,27 @@ impl Backend {
         }
     }
 
-    /// Whether "auto" may choose it.
+    /// Returns whether the backend can be chosen automatically.
     pub fn is_automatic(self) -> bool {
         self != Backend::Bridge
     }
 }
 
-/// What a bridged guest joins.
+/// The network or bridge that a bridged guest joins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attachment {
-    /// A virtual network of netlaunch's, which must be active.
+    /// A virtual network that netlaunch manages. It must be active.
     Network(NetworkName),
-    /// A bridge of this host, whoever made it.
+    /// Any bridge of this host.
     Bridge(InterfaceName),
 }
 
 impl Attachment {
-    /// The option that asks for it.
-    pub fn option(&self) -> &'static str {
+    /// Returns the setting that names it.
+    pub fn setting(&self) -> Setting {
         match self {
-            Attachment::Network(_) => "--network",
-            Attachment::Bridge(_) => "--bridge",
+            Attachment::Network(_) => Setting::Network,
+            Attachment::Bridge(_) => Setting::Bridge,
         }
     }
 }
@@ -68,20 +75,21 @@ impl std::fmt::Display for Backend {
     }
 }
 
-/// How passt and QEMU are connected.
+/// The connection of passt and QEMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
-    /// A listening UNIX socket in the launch directory; survives a restart of passt.
+    /// A listening UNIX socket in the launch directory. QEMU can connect again after a restart of
+    /// passt.
     Unix,
-    /// A connected pair of sockets, inherited; needs no path, cannot reconnect.
+    /// A connected pair of inherited sockets. It needs no path, and QEMU cannot connect again.
     Fd,
-    /// vhost-user over a UNIX socket; the guest's memory must be shared.
+    /// vhost-user over a UNIX socket. The guest's memory must be shared.
     VhostUser,
 }
 
 impl Transport {
-    /// The name used on the command line and in JSON.
+    /// Returns the name that the command line and JSON use.
     pub fn name(self) -> &'static str {
         match self {
             Transport::Unix => "unix",
@@ -91,11 +99,11 @@ impl Transport {
     }
 }
 
-/// Which internet protocol versions the guest gets.
+/// The internet protocol versions of the guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
-    /// IPv4, and IPv6 where the host has it.
+    /// IPv4, and IPv6 if the host has it.
     #[default]
     Both,
     /// IPv4 only.
@@ -104,15 +112,15 @@ pub enum Family {
     V6,
 }
 
-/// Which IPv4 address the guest gets.
+/// The guest's IPv4 address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AddressChoice {
-    /// 10.0.2.15/24, or the like in another private subnet where the host routes that one.
+    /// 10.0.2.15/24, or a similar address of another private subnet if the host routes 10.0.2.0/24.
     #[default]
     Default,
-    /// The host's own, mirrored by passt.
+    /// The host's own address, which passt mirrors.
     Host,
-    /// This one.
+    /// This address.
     Fixed(HostAddress),
 }
 
@@ -130,61 +138,96 @@ impl FromStr for AddressChoice {
 /// The network filter of a guest on a bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestFilter {
-    /// The filter.
+    /// The filter's name.
     pub name: FilterName,
-    /// Values for its variables, in the order given; a name that comes several times is a list.
+    /// Values for its variables, in the given order. A name that comes several times is a list.
     pub parameters: Vec<Parameter>,
 }
 
-/// A request for a guest's network. [`Request::default`] is what `netlaunch` does without options.
+/// The request for one NIC of a guest: its network and its card. [`NicRequest::default`] is the NIC
+/// of `netlaunch` without options.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// The backend to use and no other; `None` is "auto": passt, else slirp.
+pub struct NicRequest {
+    /// The only allowed backend; `None` is passt, or slirp if passt cannot serve.
     pub backend: Option<Backend>,
-    /// What a guest on the bridge backend joins; `None` on the others.
+    /// The network or bridge that a guest on the bridge backend joins; `None` on the others.
     pub attachment: Option<Attachment>,
     /// The filter of a guest on the bridge backend.
     pub filter: Option<GuestFilter>,
-    /// The transport to use and no other; `None` is `unix`, or `fd` where no socket path can be.
+    /// The only allowed transport; `None` is `unix`, or `fd` if a socket path cannot be used.
     pub transport: Option<Transport>,
     /// `id=` of the netdev.
     pub id: Id,
-    /// The guest card's address; `None` is a random one.
+    /// Whether the caller named the id. If not, and if the id is taken, another one is chosen.
+    pub id_named: bool,
+    /// The address of the guest's card; `None` is a random one.
     pub mac: Option<Mac>,
     /// The guest's card.
     pub device: Device,
-    /// Ports of the host that reach the guest.
+    /// Whether the caller named the card. If not, a machine without a PCI bus gets a card for one
+    /// of its buses.
+    pub device_named: bool,
+    /// Ports of the host that are forwarded to the guest.
     pub publish: Vec<Publish>,
     /// The guest's IPv4 address.
     pub address: AddressChoice,
     /// The guest's router; `None` is the second address of the guest's subnet.
     pub gateway: Option<Ipv4Addr>,
     /// The guest's DNS server. An address of the guest's subnet forwards to the host's resolver;
-    /// any other is handed to the guest as it is (passt only). `None` is the former.
+    /// the guest gets any other address unchanged (passt only). `None` is an address of the guest's
+    /// subnet.
     pub dns: Option<IpAddr>,
     /// DNS search domains.
     pub search: Vec<DomainName>,
     /// The guest's name in DHCP.
     pub hostname: Option<DomainName>,
-    /// The MTU the guest is told; on a bridge `None` is the bridge's. 68 to 65520 bytes (1280 at least where IPv6 is used).
+    /// The guest's MTU, 68 to 65520 bytes (at least 1280 for a guest with IPv6 only). `None` is the
+    /// backend's default; on a bridge it is the bridge's MTU.
     pub mtu: Option<u16>,
-    /// The host interface whose addresses and routes passt takes.
+    /// The host interface whose addresses and routes passt uses.
     pub interface: Option<InterfaceName>,
     /// Protocol versions.
     pub family: Family,
     /// Whether the guest reaches the host's loopback services at the gateway's address.
     pub host_loopback: bool,
-    /// A file to which passt or QEMU writes the guest's frames.
+    /// The file to which passt or QEMU writes the guest's frames.
     pub pcap: Option<PathBuf>,
-    /// What to call the launch in `netlaunch ps`.
+    /// The queue pairs of the card, for a guest on a bridge; `None` is one.
+    pub queues: Option<Queues>,
+    /// Further options for passt. A NIC with such options is never on slirp.
+    pub passt_options: Vec<PasstOption>,
+}
+
+/// A request for a guest's network. [`Request::default`] is the request of `netlaunch` without
+/// options.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The NIC of a launch whose request lists no NICs and whose QEMU arguments have no user-mode
+    /// network. If the arguments have such networks, these are the settings for them: backend,
+    /// transport, DNS, MTU, interface, IP versions and access to the host's loopback services for
+    /// each of them; published ports, address, gateway, host name and capture file for the first.
+    pub nic: NicRequest,
+    /// The NICs that are added besides those of the QEMU arguments; empty for the single one above.
+    pub nics: Vec<NicRequest>,
+    /// Whether the NICs of the QEMU arguments stay as they are.
+    pub keep_nics: bool,
+    /// The launch's name in `netlaunch ps`.
     pub name: Option<LaunchName>,
-    /// Whom QEMU runs as, without capabilities; only for root.
+    /// The user that QEMU runs as, without capabilities; only for root.
     pub user: Option<UserName>,
     /// QEMU and its arguments; `None` is serve mode, in which the caller starts QEMU.
     pub command: Option<Command>,
+    /// The program that runs the guest; another one than QEMU only in serve mode.
+    pub vmm: Vmm,
+    /// The path at which passt's socket is offered, in serve mode.
+    pub listen: Option<PathBuf>,
+    /// The socket that the caller brings, in serve mode.
+    pub socket: Option<CallerSocket>,
+    /// The files of QEMU's `-readconfig` that the caller was able to read.
+    pub config_files: Vec<ConfigFile>,
 }
 
-/// A QEMU command line, as the caller gave it.
+/// The caller's QEMU command line, unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// The program, a path or a name to look up in PATH.
@@ -193,16 +236,18 @@ pub struct Command {
     pub args: Vec<OsString>,
 }
 
-impl Default for Request {
+impl Default for NicRequest {
     fn default() -> Self {
-        Request {
+        NicRequest {
             backend: None,
             attachment: None,
             filter: None,
             transport: None,
             id: Id::default(),
+            id_named: false,
             mac: None,
             device: Device::default(),
+            device_named: false,
             publish: Vec::new(),
             address: AddressChoice::Default,
             gateway: None,
@@ -214,59 +259,31 @@ impl Default for Request {
             family: Family::Both,
             host_loopback: true,
             pcap: None,
-            name: None,
-            user: None,
-            command: None,
+            queues: None,
+            passt_options: Vec::new(),
         }
     }
 }
 
-/// The largest MTU that every passt takes (measured: larger ones are refused).
+/// The largest MTU that every passt accepts, in bytes (measured: passt refuses larger ones).
 pub const MAX_MTU: u16 = 65520;
 
-impl Request {
-    /// Checks that the parts of the request go together.
-    ///
-    /// # Errors
-    /// The first [`RequestError`] found; each is the caller's mistake (exit status 2).
-    pub fn check(&self) -> Result<(), RequestError> {
-        self.check_bridge()?;
-        if let Some((first, second, port)) = overlap(&self.publish) {
-            return Err(RequestError::Overlap {
-                first: first.clone(),
-                second: second.clone(),
-                port,
-            });
-        }
-        self.check_family()?;
-        self.check_addresses()?;
-        let least = if self.family == Family::V6 { 1280 } else { 68 };
-        if let Some(mtu) = self.mtu.filter(|mtu| !(least..=MAX_MTU).contains(mtu)) {
-            return Err(RequestError::Mtu { mtu, least });
-        }
-        match &self.command {
-            None if self.transport == Some(Transport::Fd) => Err(RequestError::ServeFd),
-            None => match &self.user {
-                Some(user) => Err(RequestError::ServeUser(user.clone())),
-                None => Ok(()),
-            },
-            Some(command) => self.check_command(command),
-        }
-    }
-
-    fn check_bridge(&self) -> Result<(), RequestError> {
+impl NicRequest {
+    /// Checks the attachment, the filter and the user, and the settings that a bridged guest cannot
+    /// have.
+    pub(super) fn check_bridge(&self, user: Option<&UserName>) -> Result<(), RequestError> {
         if self.filter.is_some() && self.attachment.is_none() {
-            return Err(RequestError::FilterWithout);
+            return Err(RequestError::FilterNeedsBridge);
         }
         match (&self.attachment, self.backend) {
-            (None, Some(Backend::Bridge)) => return Err(RequestError::NothingToJoin),
+            (None, Some(Backend::Bridge)) => return Err(RequestError::NoBridgeNamed),
             (Some(attachment), backend) if backend != Some(Backend::Bridge) => {
-                let (option, backend) =
-                    (attachment.option(), backend.map_or("auto", Backend::name));
-                return Err(RequestError::JoinWithout { option, backend });
+                let (attachment, backend) =
+                    (attachment.setting(), backend.map_or("auto", Backend::name));
+                return Err(RequestError::BackendNotBridge { attachment, backend });
             }
             (None, _) => {
-                return match (&self.user, self.transport) {
+                return match (user, self.transport) {
                     (Some(user), Some(other)) if other != Transport::Fd => {
                         let (user, transport) = (user.clone(), other.name());
                         Err(RequestError::UserSocket { user, transport })
@@ -277,51 +294,54 @@ impl Request {
             _ => {}
         }
         let stray = [
-            (!self.publish.is_empty(), "-p"),
-            (self.address != AddressChoice::Default, "--address"),
-            (self.gateway.is_some(), "--gateway"),
-            (self.dns.is_some(), "--dns"),
-            (!self.search.is_empty(), "--search"),
-            (self.hostname.is_some(), "--hostname"),
-            (self.interface.is_some(), "--interface"),
-            (self.family == Family::V4, "--ipv4-only"),
-            (self.family == Family::V6, "--ipv6-only"),
-            (!self.host_loopback, "--no-host-loopback"),
-            (self.transport.is_some(), "--transport"),
+            (!self.publish.is_empty(), Setting::Publish),
+            (self.address != AddressChoice::Default, Setting::Address),
+            (self.gateway.is_some(), Setting::Gateway),
+            (self.dns.is_some(), Setting::Dns),
+            (!self.search.is_empty(), Setting::Search),
+            (self.hostname.is_some(), Setting::Hostname),
+            (self.interface.is_some(), Setting::Interface),
+            (self.family == Family::V4, Setting::Ipv4Only),
+            (self.family == Family::V6, Setting::Ipv6Only),
+            (!self.host_loopback, Setting::HostLoopback),
+            (self.transport.is_some(), Setting::Transport),
+            (!self.passt_options.is_empty(), Setting::PasstOption),
         ];
         match stray.into_iter().find(|(given, _)| *given) {
-            Some((_, option)) => Err(RequestError::NotOnBridge(option)),
+            Some((_, setting)) => Err(RequestError::NotOnBridge(setting)),
             None => Ok(()),
         }
     }
 
-    fn check_family(&self) -> Result<(), RequestError> {
-        let (off, has, option): (fn(&IpAddr) -> bool, _, _) = match self.family {
+    /// Checks that no setting is for a protocol version that the guest does not have.
+    pub(super) fn check_family(&self) -> Result<(), RequestError> {
+        let (off, has, restriction): (fn(&IpAddr) -> bool, _, _) = match self.family {
             Family::Both => return Ok(()),
-            Family::V4 => (IpAddr::is_ipv6, "IPv6", "--ipv4-only"),
-            Family::V6 => (IpAddr::is_ipv4, "IPv4", "--ipv6-only"),
+            Family::V4 => (IpAddr::is_ipv6, "IPv6", Setting::Ipv4Only),
+            Family::V6 => (IpAddr::is_ipv4, "IPv4", Setting::Ipv6Only),
         };
         if let Some(publish) = self.publish.iter().find(|p| off(&p.address)) {
-            return Err(RequestError::FamilyPublish { publish: publish.clone(), has, option });
+            return Err(RequestError::FamilyPublish { publish: publish.clone(), has, restriction });
         }
         if let Some(dns) = self.dns.filter(off) {
             return Err(match self.family {
-                Family::V6 => RequestError::FamilyAddress("--dns with an IPv4 address"),
+                Family::V6 => RequestError::FamilyAddress(Setting::Dns),
                 _ => RequestError::FamilyDns(dns),
             });
         }
         if self.family == Family::V6 {
             if matches!(self.address, AddressChoice::Fixed(_)) {
-                return Err(RequestError::FamilyAddress("--address"));
+                return Err(RequestError::FamilyAddress(Setting::Address));
             }
             if self.gateway.is_some() {
-                return Err(RequestError::FamilyAddress("--gateway"));
+                return Err(RequestError::FamilyAddress(Setting::Gateway));
             }
         }
         Ok(())
     }
 
-    fn check_addresses(&self) -> Result<(), RequestError> {
+    /// Checks the gateway and the DNS server.
+    pub(super) fn check_addresses(&self) -> Result<(), RequestError> {
         if let Some(dns) =
             self.dns.filter(|d| d.is_unspecified() || d.is_multicast() || d.is_loopback())
         {
@@ -330,31 +350,43 @@ impl Request {
         match self.address {
             AddressChoice::Host if self.gateway.is_some() => Err(RequestError::HostGateway),
             AddressChoice::Fixed(address) => {
-                GuestView::new(address, self.gateway, self.forwarder(address))?;
+                GuestAddresses::new(address, self.gateway, self.forwarder(address))?;
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    /// The DNS server asked for, where it is an address of the guest's subnet.
+    /// Returns the requested DNS server if it is an address of the subnet of `guest`.
     pub fn forwarder(&self, guest: HostAddress) -> Option<Ipv4Addr> {
         match self.dns {
             Some(IpAddr::V4(dns)) if guest.subnet().contains(&dns) => Some(dns),
             _ => None,
         }
     }
+}
 
-    fn check_command(&self, command: &Command) -> Result<(), RequestError> {
-        let args: Vec<_> = command.args.iter().map(|a| a.to_string_lossy()).collect();
-        if let Some(arg) = args.iter().find(|a| *a == "-daemonize" || *a == "--daemonize") {
-            return Err(RequestError::Daemonize(arg.to_string()));
-        }
-        let taken = args.windows(2).any(|pair| {
-            let netdev = pair[0] == "-netdev" || pair[0] == "--netdev";
-            netdev
-                && pair[1].split(',').any(|part| part.strip_prefix("id=") == Some(self.id.as_str()))
-        });
-        if taken { Err(RequestError::IdTaken(self.id.clone())) } else { Ok(()) }
+impl Request {
+    /// Returns the largest number of NICs that a plan for this request has.
+    pub(crate) fn nic_count(&self) -> usize {
+        let settings = self.settings();
+        let groups = ["netdev", "nic", "net"].into_iter();
+        1 + self.nics.len() + groups.map(|group| settings.of_group(group).count()).sum::<usize>()
+    }
+
+    /// Returns the NICs that are added to QEMU arguments without a user-mode network.
+    pub fn added(&self) -> &[NicRequest] {
+        if self.nics.is_empty() { std::slice::from_ref(&self.nic) } else { &self.nics }
+    }
+
+    /// Returns the caller's QEMU command line; `None` in serve mode.
+    pub fn command_line(&self) -> Option<CommandLine> {
+        self.command.as_ref().map(|command| CommandLine::parse(&command.args))
+    }
+
+    /// Returns the settings of the caller's QEMU command line; none in serve mode.
+    pub fn settings(&self) -> Settings {
+        let line = self.command_line();
+        line.map(|line| line.settings(&self.config_files)).unwrap_or_default()
     }
 }

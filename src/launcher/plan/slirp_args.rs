@@ -1,43 +1,47 @@
-//! The netdev of QEMU's user network (libslirp).
+//! Writes the netdev of slirp, QEMU's user network (libslirp).
+//!
+//! The guest gets the same addresses and the same published ports as with passt, so a fallback to
+//! slirp does not change the guest's configuration.
 
-use super::{Draft, Family};
+use super::draft::Draft;
+use super::request::Family;
 use crate::types::Publish;
 
-/// The value of `-netdev`: the same addresses as passt gives, and the same published ports.
+/// Returns the value of `-netdev`.
 pub(super) fn netdev(draft: &Draft) -> String {
-    let request = draft.request;
-    let mut netdev = format!("user,id={}", request.id);
+    let nic = draft.nic;
+    let mut netdev = format!("user,id={}", nic.id);
     let mut add = |part: String| {
         netdev.push(',');
         netdev.push_str(&part);
     };
-    if let Some(view) = draft.view {
-        add(format!("net={}", view.address.subnet()));
-        add(format!("dhcpstart={}", view.address.address()));
-        add(format!("host={}", view.gateway));
-        add(format!("dns={}", view.dns));
+    if let Some(addresses) = draft.addresses {
+        add(format!("net={}", addresses.address.subnet()));
+        add(format!("dhcpstart={}", addresses.address.address()));
+        add(format!("host={}", addresses.gateway));
+        add(format!("dns={}", addresses.dns));
     }
-    match request.family {
-        // passt gives no IPv6 where the host has none; slirp would announce a prefix all the same.
+    match nic.family {
+        // passt gives the guest no IPv6 if the host has none; slirp would announce a prefix.
         Family::Both if draft.facts.host.default_v6.is_none() => add("ipv6=off".into()),
         Family::Both => {}
         Family::V4 => add("ipv6=off".into()),
         Family::V6 => add("ipv4=off".into()),
     }
-    for domain in &request.search {
+    for domain in &nic.search {
         add(format!("dnssearch={domain}"));
     }
-    if let Some(hostname) = &request.hostname {
+    if let Some(hostname) = &nic.hostname {
         add(format!("hostname={hostname}"));
     }
-    for publish in &request.publish {
+    for publish in &nic.publish {
         forwards(publish).for_each(&mut add);
     }
     netdev
 }
 
-/// `hostfwd` takes one port, so a range becomes one each.
-fn forwards(publish: &Publish) -> impl Iterator<Item = String> + '_ {
+/// Returns a `hostfwd` for each port of a range, because the option takes one port only.
+pub(super) fn forwards(publish: &Publish) -> impl Iterator<Item = String> + '_ {
     publish.host.ports().zip(publish.guest.ports()).map(|(host, guest)| {
         format!("hostfwd={}:{}:{host}-:{guest}", publish.protocol, publish.address)
     })

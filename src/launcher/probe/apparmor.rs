@@ -1,29 +1,30 @@
-//! Whether AppArmor confines a program, and where it may then create files.
+//! Finds the AppArmor profile that confines a program, and the directories where the program may
+//! create files.
 //!
-//! A program that AppArmor confines cannot create its socket just anywhere: Debian's profile for
-//! passt allows it below /tmp and the home directories only, and where the socket cannot be made
-//! passt fails with no word of AppArmor. So this is found out beforehand, from the kernel's list of
-//! loaded profiles where this user may read it, and from the profile's file otherwise. Nothing is
-//! read unless AppArmor is switched on.
+//! Debian's profile for passt allows sockets below /tmp and the home directories only. Elsewhere
+//! passt cannot create its socket, and its error does not mention AppArmor. So netlaunch looks for
+//! the profile before it starts passt: in the kernel's list of loaded profiles if this user may
+//! read it, otherwise in the profile's file. It reads nothing more if AppArmor is off.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::facts::Confinement;
+use crate::types::facts::Confinement;
 
-/// One profile of AppArmor, as its file declares it or the kernel lists it.
+/// A profile of AppArmor, as its file declares it or as the kernel lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Profile {
     name: String,
-    /// The pattern of the programs it applies to; the name where it has no other.
+    /// The pattern for the paths of its programs; this is the name if the profile has no pattern.
     programs: String,
     enforced: bool,
 }
 
-/// The confinement of the program at `path` (canonical), for a user with this home directory.
+/// Returns the confinement of the program at `path` (canonical), for a user with this home
+/// directory.
 ///
-/// `root` stands before every path that is read: `/`, or a copy of a host's files in a test.
-/// Nothing is returned for a program that is not confined, or not as far as can be read.
+/// Every file is read below `root`: `/`, or a copy of a host's files in a test. The result is
+/// `None` if the program is not confined, or if no readable file shows a confinement.
 pub(super) fn confinement(root: &Path, path: &Path, home: Option<&Path>) -> Option<Confinement> {
     let read = |file: &str| fs::read_to_string(root.join(file)).ok();
     let enabled = read("sys/module/apparmor/parameters/enabled")?;
@@ -50,14 +51,16 @@ pub(super) fn confinement(root: &Path, path: &Path, home: Option<&Path>) -> Opti
     Some(Confinement { profile: name, writable })
 }
 
-/// Whether `@{HOME}` of AppArmor's stock tunables/global covers this directory: root's, and those
-/// right below /home.
+/// Returns whether `@{HOME}` of AppArmor's stock tunables/global covers this directory.
+///
+/// It covers /root and the directories directly below /home.
 fn is_home(home: &Path) -> bool {
     home == Path::new("/root") || home.parent() == Some(Path::new("/home"))
 }
 
-/// The profile for this program in /etc/apparmor.d, whose files are named after the program's path
-/// (`usr.bin.passt`) or its name.
+/// Returns the profile for this program in /etc/apparmor.d.
+///
+/// A file there has the name of the program's path (`usr.bin.passt`) or of the program.
 fn declared(root: &Path, program: &str) -> Option<Profile> {
     let dir = root.join("etc/apparmor.d");
     let by_path = program.trim_start_matches('/').replace('/', ".");
@@ -65,7 +68,7 @@ fn declared(root: &Path, program: &str) -> Option<Profile> {
     [by_path.as_str(), by_name].into_iter().find_map(|file| {
         let text = fs::read_to_string(dir.join(file)).ok()?;
         let mut profile = profiles(&text).into_iter().find(|p| glob(&p.programs, program))?;
-        // A link of the file's name in either directory is how aa-disable and aa-complain work.
+        // aa-disable and aa-complain put a link with the file's name into these directories.
         for off in ["disable", "force-complain"] {
             profile.enforced &= fs::symlink_metadata(dir.join(off).join(file)).is_err();
         }
@@ -73,12 +76,13 @@ fn declared(root: &Path, program: &str) -> Option<Profile> {
     })
 }
 
-/// The profiles that a file declares (apparmor.d(5)): `[profile] [NAME] [PATTERN] [flags=(...)] {`.
+/// Returns the profiles that a file declares (apparmor.d(5)): `[profile] [NAME] [PATTERN]
+/// [flags=(...)] {`.
 fn profiles(text: &str) -> Vec<Profile> {
     text.lines().filter_map(header).collect()
 }
 
-/// The profile whose head is this line.
+/// Returns the profile that this line declares, if it is the first line of a profile.
 fn header(line: &str) -> Option<Profile> {
     let (head, _) = line.trim().split_once(" #").unwrap_or((line.trim(), ""));
     let head = head.trim_end().strip_suffix('{')?.trim_end();
@@ -97,12 +101,12 @@ fn header(line: &str) -> Option<Profile> {
     let enforced = !["complain", "unconfined"]
         .iter()
         .any(|mode| flags.split([',', ' ', ')']).any(|flag| flag == *mode));
-    // What follows the name may be extended attributes, `xattrs=(...)`.
+    // The word after the name may be extended attributes, `xattrs=(...)`, instead of a pattern.
     let programs = words.next().filter(|word| !word.contains('=')).unwrap_or(name);
     Some(Profile { name: unquoted(name), programs: unquoted(programs), enforced })
 }
 
-/// The profiles in the kernel's list: lines such as `passt (enforce)`.
+/// Returns the profiles of the kernel's list, which has lines such as `passt (enforce)`.
 fn loaded(list: &str) -> Vec<Profile> {
     list.lines()
         .filter_map(|line| {
@@ -113,17 +117,19 @@ fn loaded(list: &str) -> Vec<Profile> {
         .collect()
 }
 
-/// Whether a pattern of AppArmor covers a path: `?`, `*` (within a directory), `**`, `{a,b}`, and
-/// the variable `@{bin}`. Anything else stands for itself.
+/// Returns whether a pattern of AppArmor covers a path.
+///
+/// It knows `?`, `*` (within a directory), `**`, `{a,b}` and the variable `@{bin}`. Every other
+/// character stands for itself.
 fn glob(pattern: &str, path: &str) -> bool {
     let pattern = pattern.replace("@{bin}", "/{usr/,}{s,}bin");
     alternatives(&pattern).iter().any(|one| wildcard(one.as_bytes(), path.as_bytes()))
 }
 
-/// The most patterns that one with braces is spelled out to.
+/// The largest number of patterns that one pattern with braces is expanded to.
 const ALTERNATIVES: usize = 64;
 
-/// A pattern's braces spelled out, innermost pairs first.
+/// Expands the braces of a pattern, innermost pairs first.
 fn alternatives(pattern: &str) -> Vec<String> {
     let mut done = Vec::new();
     let mut open = vec![pattern.to_owned()];
@@ -141,14 +147,14 @@ fn alternatives(pattern: &str) -> Vec<String> {
     done
 }
 
-/// What stands before, in and after the first pair of braces that holds no other.
+/// Returns the text before, in and after the first pair of braces that contains no other braces.
 fn innermost(pattern: &str) -> Option<(&str, &str, &str)> {
     let (before, tail) = pattern.split_once('}')?;
     let (head, choices) = before.rsplit_once('{')?;
     Some((head, choices, tail))
 }
 
-/// Whether a pattern without braces covers a path.
+/// Returns whether a pattern without braces covers a path.
 fn wildcard(pattern: &[u8], path: &[u8]) -> bool {
     match pattern {
         [] => path.is_empty(),
@@ -170,7 +176,7 @@ fn wildcard(pattern: &[u8], path: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// The heads of profiles as distributions write them, and lines that are none.
+    /// The first lines of profiles as distributions write them, and lines that declare no profile.
     const FILE: &str = "\
 abi <abi/3.0>,
 include <tunables/global>
@@ -190,7 +196,7 @@ profile bwrap /usr/bin/bwrap flags=(attach_disconnected,unconfined) {
     }
 
     #[test]
-    fn profile_heads() {
+    fn each_first_line_of_a_profile_gives_name_pattern_and_mode() {
         assert_eq!(
             profiles(FILE),
             [
@@ -204,7 +210,7 @@ profile bwrap /usr/bin/bwrap flags=(attach_disconnected,unconfined) {
     }
 
     #[test]
-    fn loaded_profiles() {
+    fn a_listed_profile_is_enforced_in_the_modes_enforce_kill_and_prompt() {
         let list = "passt (enforce)\nman_filter (complain)\n/usr/bin/a (b) (kill)\nbwrap (unconfined)\nbad\n";
         assert_eq!(
             loaded(list),
@@ -218,7 +224,7 @@ profile bwrap /usr/bin/bwrap flags=(attach_disconnected,unconfined) {
     }
 
     #[test]
-    fn patterns() {
+    fn a_pattern_covers_the_paths_that_apparmor_covers() {
         for (pattern, path, expected) in [
             ("/usr/bin/passt{,.avx2}", "/usr/bin/passt", true),
             ("/usr/bin/passt{,.avx2}", "/usr/bin/passt.avx2", true),
@@ -266,7 +272,7 @@ profile bwrap /usr/bin/bwrap flags=(attach_disconnected,unconfined) {
     const PASST: &str = "/usr/bin/passt";
 
     #[test]
-    fn the_file_counts_where_the_list_cannot_be_read() {
+    fn the_profiles_file_is_used_when_the_kernels_list_cannot_be_read() {
         let tree = Tree::new(&[ENABLED, DECLARED]);
         assert_eq!(tree.profile(PASST).as_deref(), Some("passt"));
         assert_eq!(tree.profile("/usr/local/bin/passt"), None, "another program");
@@ -275,13 +281,13 @@ profile bwrap /usr/bin/bwrap flags=(attach_disconnected,unconfined) {
     }
 
     #[test]
-    fn nothing_is_confined_without_apparmor() {
+    fn no_program_is_confined_when_apparmor_is_off() {
         assert_eq!(Tree::new(&[DECLARED]).profile(PASST), None);
         assert_eq!(Tree::new(&[(ENABLED.0, "N\n"), DECLARED]).profile(PASST), None);
     }
 
     #[test]
-    fn the_kernels_list_outweighs_the_file() {
+    fn the_kernels_list_has_priority_over_the_profiles_file() {
         for (list, expected) in [
             ("passt (enforce)\n", Some("passt")),
             ("passt (complain)\n", None),
@@ -294,7 +300,7 @@ profile bwrap /usr/bin/bwrap flags=(attach_disconnected,unconfined) {
     }
 
     #[test]
-    fn home_is_writable_where_apparmor_counts_it_as_one() {
+    fn the_home_directory_is_writable_only_if_apparmors_home_covers_it() {
         let tree = Tree::new(&[ENABLED, DECLARED]);
         for (home, expected) in [
             (Some("/home/ann"), vec!["/tmp", "/home/ann"]),

@@ -1,4 +1,4 @@
-//! What bridged networks would need: the right to make links, the tap device, QEMU's helper and
+//! Finds the means for bridged networks: CAP_NET_ADMIN, the tap device, QEMU's bridge helper and
 //! its access control list.
 
 use std::fs::{self, OpenOptions};
@@ -9,41 +9,44 @@ use std::path::{Path, PathBuf};
 use caps::{CapSet, Capability};
 use nix::libc;
 
-use crate::facts::{Acl, AclRule, AclState, Bridge, Problem};
-use crate::input::{self, Pipes};
-use crate::process::has_file_capabilities;
+use crate::sys::input::{self, Pipes};
+use crate::sys::privileges::has_file_capabilities;
+use crate::types::facts::{Acl, AclRule, AclState, BridgeAccess, KernelFeature, Problem};
 
-/// Where distributions put QEMU's bridge helper: Debian; Fedora and SUSE; Arch and Alpine.
+/// The paths of QEMU's bridge helper: on Debian; on Fedora and SUSE; on Arch and Alpine.
 const HELPERS: [&str; 3] = [
     "usr/lib/qemu/qemu-bridge-helper",
     "usr/libexec/qemu-bridge-helper",
     "usr/lib/qemu-bridge-helper",
 ];
 
-/// The helper's access control list, where QEMU is built for /etc (all distributions).
+/// The path of the helper's access control list; all distributions build QEMU for /etc.
 const ACL: &str = "etc/qemu/bridge.conf";
 
-/// The most bytes of an access control list.
+/// The size of the largest access control list that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// How deep files may include others: the helper has no limit, and a circle is its end.
+/// The deepest nesting of `include` lines.
+///
+/// The helper itself has no limit, and a file that includes itself makes it fail.
 const MAX_DEPTH: usize = 8;
 
-/// Looks for all of it. `root` stands before every path.
-pub(super) fn bridge(root: &Path) -> Bridge {
+/// Probes all of these means. Every path is below `root`.
+pub(super) fn probe(root: &Path) -> BridgeAccess {
     let helper =
         HELPERS.map(|helper| root.join(helper)).into_iter().find(|path: &PathBuf| path.is_file());
-    Bridge {
+    BridgeAccess {
         net_admin: caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN)
             .unwrap_or(false),
-        tun: opens(&root.join("dev/net/tun")),
+        tun: open(&root.join("dev/net/tun")).is_ok(),
+        vhost_net: vhost_net(open(&root.join("dev/vhost-net"))),
         helper_problem: helper.as_deref().and_then(unprivileged),
         helper,
         acl: acl(&root.join(ACL), root),
     }
 }
 
-/// Why the helper has no privilege to make taps with, unless it has.
+/// Returns the problem of a helper that has no privilege to make taps.
 fn unprivileged(helper: &Path) -> Option<Problem> {
     let setuid = fs::metadata(helper).is_ok_and(|m| m.mode() & 0o4000 != 0 && m.uid() == 0);
     if setuid || has_file_capabilities(helper) {
@@ -56,7 +59,7 @@ fn unprivileged(helper: &Path) -> Option<Problem> {
     ))
 }
 
-/// Reads an access control list.
+/// Reads an access control list and the files that it includes.
 fn acl(file: &Path, root: &Path) -> Acl {
     let mut rules = Vec::new();
     let state = match read_acl(file, root, 0, &mut rules) {
@@ -80,23 +83,44 @@ fn read_acl(file: &Path, root: &Path, depth: usize, rules: &mut Vec<AclRule>) ->
             "include" if depth < MAX_DEPTH => {
                 let inner = root.join(name.trim_start_matches('/'));
                 match read_acl(&inner, root, depth + 1, rules) {
-                    // The helper goes on without it.
+                    // The helper ignores an included file that does not exist.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     result => result?,
                 }
             }
-            // Comments; and what the helper stops at, with words of its own.
+            // A comment, or a line that makes the helper fail with its own error.
             _ => {}
         }
     }
     Ok(())
 }
 
-/// Whether a device can be opened for reading and writing. For the tap device this has no effect
-/// until an interface is asked for.
-fn opens(device: &Path) -> bool {
+/// Opens a device for reading and writing.
+///
+/// Opening the tap device has no effect until the process requests an interface, nor has opening
+/// vhost-net until the process becomes its owner. The kernel loads the module if it can.
+fn open(device: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(device).is_ok()
+    options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(device).map(drop)
+}
+
+/// Decides from the attempt to open its device whether the kernel has vhost-net for this user.
+fn vhost_net(opened: io::Result<()>) -> KernelFeature {
+    let (why, fix) = match opened {
+        Ok(()) => {
+            let why = "/dev/vhost-net can be opened".to_owned();
+            return KernelFeature { usable: true, why, fix: None };
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (
+            "/dev/vhost-net is closed to this user".to_owned(),
+            "run netlaunch as root, as which it also makes the tap",
+        ),
+        Err(error) => (
+            format!("/dev/vhost-net cannot be opened: {error}"),
+            "load the kernel module with 'modprobe vhost_net'; without it, QEMU moves the frames",
+        ),
+    };
+    KernelFeature { usable: false, why, fix: Some(fix.to_owned()) }
 }
 
 #[cfg(test)]
@@ -105,35 +129,35 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn the_first_helper_in_order_is_taken() {
+    fn the_first_existing_helper_of_the_list_is_used() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!((bridge(root.path()).helper, bridge(root.path()).tun), (None, false));
+        assert_eq!((probe(root.path()).helper, probe(root.path()).tun), (None, false));
         for helper in HELPERS.iter().rev() {
             let path = root.path().join(helper);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, "").unwrap();
-            assert_eq!(bridge(root.path()).helper, Some(path));
+            assert_eq!(probe(root.path()).helper, Some(path));
         }
     }
 
     #[test]
-    fn a_helper_needs_a_privilege() {
+    fn a_helper_that_is_not_setuid_root_is_a_problem() {
         use std::os::unix::fs::PermissionsExt;
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join(HELPERS[0]);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "").unwrap();
-        let problem = bridge(root.path()).helper_problem.unwrap();
+        let problem = probe(root.path()).helper_problem.unwrap();
         assert!(problem.fix.contains(&format!("chmod u+s {}", path.display())), "{problem:?}");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o4755)).unwrap();
-        let ours = fs::metadata(&path).unwrap().uid() != 0;
-        assert_eq!(bridge(root.path()).helper_problem.is_some(), ours, "setuid, but to whom");
+        let not_root = fs::metadata(&path).unwrap().uid() != 0;
+        assert_eq!(probe(root.path()).helper_problem.is_some(), not_root, "setuid to its owner");
     }
 
     #[test]
-    fn the_list_is_read_with_what_it_includes() {
+    fn an_access_control_list_is_read_with_the_files_that_it_includes() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(bridge(root.path()).acl.state, AclState::Missing);
+        assert_eq!(probe(root.path()).acl.state, AclState::Missing);
         let dir = root.path().join("etc/qemu");
         fs::create_dir_all(&dir).unwrap();
         let text =
@@ -141,28 +165,29 @@ mod tests {
         fs::write(dir.join("bridge.conf"), text).unwrap();
         fs::write(dir.join("more.conf"), "allow br1\ninclude /etc/qemu/more.conf\nallow\n")
             .unwrap();
-        let acl = bridge(root.path()).acl;
+        let acl = probe(root.path()).acl;
         assert_eq!((acl.state, acl.file), (AclState::Read, dir.join("bridge.conf")));
-        let said: Vec<_> = acl.rules.iter().map(|r| (r.allow, r.bridge.as_deref())).collect();
-        assert_eq!(said.first(), Some(&(true, Some("br0"))));
-        assert_eq!(said.get(1), Some(&(true, Some("br1"))));
-        assert_eq!(said.last(), Some(&(false, None)));
+        let rules: Vec<_> = acl.rules.iter().map(|r| (r.allow, r.bridge.as_deref())).collect();
+        assert_eq!(rules.first(), Some(&(true, Some("br0"))));
+        assert_eq!(rules.get(1), Some(&(true, Some("br1"))));
+        assert_eq!(rules.last(), Some(&(false, None)));
         fs::remove_file(dir.join("bridge.conf")).unwrap();
         fs::create_dir(dir.join("bridge.conf")).unwrap();
-        assert_eq!(bridge(root.path()).acl.state, AclState::Unreadable);
+        assert_eq!(probe(root.path()).acl.state, AclState::Unreadable);
     }
 
     #[test]
-    fn a_device_that_opens() {
-        assert!(opens(Path::new("/dev/null")));
-        assert!(!opens(Path::new("/dev/nonexistent")));
+    fn a_device_is_usable_if_it_can_be_opened() {
+        assert!(open(Path::new("/dev/null")).is_ok());
+        let missing = vhost_net(open(Path::new("/dev/nonexistent")));
+        assert!(!missing.usable && missing.why.contains("cannot be opened"), "{missing:?}");
     }
 
     #[test]
-    fn the_capability_is_that_of_the_kernels_own_list() {
+    fn net_admin_matches_the_effective_capabilities_in_proc() {
         let status = fs::read_to_string("/proc/thread-self/status").unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
         let effective = u64::from_str_radix(line.trim(), 16).unwrap();
-        assert_eq!(bridge(Path::new("/")).net_admin, effective & 1 << 12 != 0);
+        assert_eq!(probe(Path::new("/")).net_admin, effective & 1 << 12 != 0);
     }
 }

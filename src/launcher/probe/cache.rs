@@ -1,15 +1,16 @@
-//! What probing a program found, kept for the next launch.
+//! A cache for the results of probing a program.
 //!
-//! Asking QEMU and passt costs about a tenth of a second, a launch needs the answers each time,
-//! and they only change when the program's file does. So an answer is stored under what it was
-//! about, the program's canonical path, and what would change with the file: its size and its time
-//! of modification. Only answers are stored; a failure is tried again each time. Only ELF files are
-//! cached: a script may start a different program tomorrow without a change of its own.
+//! Probing QEMU and passt takes about a tenth of a second, each launch needs the results, and they
+//! change only when the program's file changes. So a result is stored under the program's canonical
+//! path, with the size and the modification time of the file. A failure is not stored, so the next
+//! launch tries again. Only results for ELF files are stored, because a script can start another
+//! program later without a change of its own file.
 //!
-//! The cache is one JSON file, replaced as a whole by rename(2), so that readers and concurrent
-//! writers always see a valid one; of two that write at once, one may lose its entry and asks
-//! again next time. A file or a directory that is not our user's own is not used, as it would let
-//! others say what our programs can do. Whatever is wrong with the cache, probing goes on without.
+//! The cache is one JSON file, and a writer replaces it with rename(2), so each reader sees a valid
+//! file. If two writers race, one of the new results may be lost, and a later launch probes again.
+//! A file or directory that belongs to another user, or that others may write, is not used:
+//! otherwise another user could decide which features a program seems to have. An error of the
+//! cache never fails a probe.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -22,43 +23,44 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::dir::{Dir, Modes, Trust};
+use crate::sys::dir::{Dir, Modes, Trust};
+use crate::types::os_text;
 
-/// The cache's file in its directory.
+/// The name of the cache's file in its directory.
 const FILE: &str = "probe.json";
-/// The format's version: a file of any other is replaced. To be raised with every change of what
-/// is stored, or of how it is found out.
+/// The version of the format; a file of another version is replaced.
+///
+/// It must grow with each change of the stored values, and with each change of the way in which
+/// they are found.
 const VERSION: u32 = 1;
-/// The most entries kept, the latest ones.
+/// The largest number of entries; the latest ones are kept.
 const ENTRIES: usize = 32;
-/// The longest file that is read, in bytes.
+/// The size of the largest file that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
-/// How an executable file of the usual kind starts.
+/// The first bytes of an ELF file.
 const ELF: [u8; 4] = *b"\x7fELF";
 
-/// What an entry is about.
+/// The key of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Key {
-    /// What was asked for, such as "passt".
+    /// The kind of result, such as "passt".
     kind: String,
     /// The program's canonical path.
+    #[serde(with = "os_text::path")]
     path: PathBuf,
-    /// Its size in bytes.
+    /// The size of the program's file in bytes.
     size: u64,
-    /// When it was modified: seconds since 1970 and nanoseconds.
+    /// The modification time of the file: seconds since 1970 and nanoseconds.
     modified: (i64, i64),
 }
 
 impl Key {
-    /// The key for asking the program at `path` for what `kind` names.
+    /// Makes the key for a result of this kind about the program at `path`.
     ///
     /// # Errors
-    /// The file cannot be read, or its kind cannot be cached.
+    /// The file cannot be read, it is not an ELF file, or its path is not UTF-8.
     pub(super) fn new(kind: &str, path: &Path) -> io::Result<Self> {
         let path = fs::canonicalize(path)?;
-        if path.to_str().is_none() {
-            return Err(io::Error::other("its name is not UTF-8"));
-        }
         let mut file = File::open(&path)?;
         let meta = file.metadata()?;
         let mut start = [0; ELF.len()];
@@ -70,7 +72,7 @@ impl Key {
         Ok(Key { kind: kind.to_owned(), path, size: meta.size(), modified })
     }
 
-    /// Whether an entry under `other` has no use beside one under this key.
+    /// Returns whether a new entry under this key makes an entry under `other` useless.
     fn replaces(&self, other: &Key) -> bool {
         self.kind == other.kind && self.path == other.path
     }
@@ -89,7 +91,7 @@ struct Contents {
     entries: Vec<Entry>,
 }
 
-/// The cache: what was stored when it was opened, and what has been added since.
+/// The cache: the entries of its file when it was opened, and the entries added since.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     dir: Option<PathBuf>,
@@ -98,7 +100,7 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Reads the cache in `dir`; without a directory, or a usable file, it is empty.
+    /// Reads the cache in `dir`; it is empty if there is no directory or no usable file.
     pub(super) fn open(dir: Option<&Path>) -> Self {
         let stored = match dir.map(read) {
             None => Vec::new(),
@@ -111,13 +113,13 @@ impl Cache {
         Cache { dir: dir.map(Path::to_owned), stored, added: Vec::new() }
     }
 
-    /// What was stored under this key.
+    /// Returns the result under this key.
     pub(super) fn get<T: DeserializeOwned>(&self, key: &Key) -> Option<T> {
         let entry = self.added.iter().chain(&self.stored).find(|entry| entry.key == *key)?;
         T::deserialize(&entry.value).ok()
     }
 
-    /// Adds an answer, to be stored by [`Cache::save`].
+    /// Adds a result; [`Cache::save`] stores it.
     pub(super) fn put<T: Serialize>(&mut self, key: Key, value: &T) {
         match serde_json::to_value(value) {
             Ok(value) => {
@@ -128,7 +130,7 @@ impl Cache {
         }
     }
 
-    /// Stores what was added, if anything was. A failure costs only time at the next launch.
+    /// Stores the added results, if there are any. A failure costs only time at the next launch.
     pub(super) fn save(self) {
         let Some(dir) = self.dir.filter(|_| !self.added.is_empty()) else { return };
         if let Err(error) = write(&dir, self.added) {
@@ -138,7 +140,7 @@ impl Cache {
 }
 
 fn read(dir: &Path) -> io::Result<Vec<Entry>> {
-    entries(&Dir::open(dir, Trust::Way)?)
+    entries(&Dir::open(dir, Trust::WholePath)?)
 }
 
 fn entries(dir: &Dir) -> io::Result<Vec<Entry>> {
@@ -157,25 +159,25 @@ fn entries(dir: &Dir) -> io::Result<Vec<Entry>> {
     Ok(contents.entries)
 }
 
-/// Refuses what belongs to another user, or what another user may write.
+/// Refuses a file or directory that belongs to another user or that another user may write.
 fn check_owner(stat: &FileStat) -> io::Result<()> {
-    let ours = stat.st_uid == geteuid().as_raw();
-    if ours && stat.st_mode & 0o022 == 0 {
+    let is_own = stat.st_uid == geteuid().as_raw();
+    if is_own && stat.st_mode & 0o022 == 0 {
         return Ok(());
     }
-    let what = if ours { "others may write it" } else { "it belongs to another user" };
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
+    let reason = if is_own { "others may write it" } else { "it belongs to another user" };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
-/// Writes into the directory, and makes it where it is missing.
+/// Adds entries to the file in `dir`, and makes the directory if it is missing.
 ///
-/// Under `sudo`, HOME may still be the calling user's: a directory of root's there would keep that
-/// user from having a cache, and a link there would lead root elsewhere, so nothing is made below
-/// another user's directory.
+/// Under `sudo`, HOME can still be the calling user's directory. A directory of root there would
+/// prevent that user's own cache, and a symbolic link there could lead root to another place. So
+/// nothing is made below another user's directory.
 fn write(dir: &Path, added: Vec<Entry>) -> io::Result<()> {
-    let dir = Dir::make(dir, Trust::Way, Modes::all(0o700))?;
+    let dir = Dir::make(dir, Trust::WholePath, Modes::all(0o700))?;
     check_owner(&dir.stat()?)?;
-    // Read again: another process may have stored something since.
+    // The file is read again, because another process may have stored entries since.
     let mut entries = entries(&dir).unwrap_or_default();
     entries.retain(|old| !added.iter().any(|new| new.key.replaces(&old.key)));
     entries.extend(added);
@@ -191,13 +193,13 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
     use std::time::{Duration, SystemTime};
 
-    struct Place(tempfile::TempDir);
+    struct Setup(tempfile::TempDir);
 
-    impl Place {
+    impl Setup {
         fn new() -> Self {
-            let place = Place(tempfile::tempdir().unwrap());
-            fs::write(place.program(), b"\x7fELF and so on").unwrap();
-            place
+            let setup = Setup(tempfile::tempdir().unwrap());
+            fs::write(setup.program(), b"\x7fELF and so on").unwrap();
+            setup
         }
 
         fn program(&self) -> PathBuf {
@@ -232,41 +234,41 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_comes_back_until_the_program_changes() {
-        let place = Place::new();
-        assert_eq!(place.stored(), None);
-        place.store(place.key(), "answer");
-        assert_eq!(place.stored().as_deref(), Some("answer"));
-        let other = Key::new("other", &place.program()).unwrap();
-        assert_eq!(place.open().get::<String>(&other), None, "another question");
-        assert_eq!(place.open().get::<u32>(&place.key()), None, "another type");
+    fn a_result_is_returned_until_the_programs_file_changes() {
+        let setup = Setup::new();
+        assert_eq!(setup.stored(), None);
+        setup.store(setup.key(), "answer");
+        assert_eq!(setup.stored().as_deref(), Some("answer"));
+        let other = Key::new("other", &setup.program()).unwrap();
+        assert_eq!(setup.open().get::<String>(&other), None, "another question");
+        assert_eq!(setup.open().get::<u32>(&setup.key()), None, "another type");
 
-        let link = place.0.path().join("link");
-        symlink(place.program(), &link).unwrap();
-        assert_eq!(Key::new("kind", &link).unwrap(), place.key(), "the file counts, not the link");
+        let link = setup.0.path().join("link");
+        symlink(setup.program(), &link).unwrap();
+        assert_eq!(Key::new("kind", &link).unwrap(), setup.key(), "the file counts, not the link");
 
-        let file = OpenOptions::new().write(true).open(place.program()).unwrap();
+        let file = OpenOptions::new().write(true).open(setup.program()).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(1_700_000_000_000_000_001))
             .unwrap();
-        assert_eq!(place.stored(), None, "modified");
-        place.store(place.key(), "newer");
-        assert_eq!(place.stored().as_deref(), Some("newer"));
-        assert_eq!(place.open().stored.len(), 1, "the older answer is gone");
-        fs::write(place.program(), b"\x7fELF").unwrap();
-        assert_eq!(place.stored(), None, "another size");
+        assert_eq!(setup.stored(), None, "modified");
+        setup.store(setup.key(), "newer");
+        assert_eq!(setup.stored().as_deref(), Some("newer"));
+        assert_eq!(setup.open().stored.len(), 1, "the older answer is gone");
+        fs::write(setup.program(), b"\x7fELF").unwrap();
+        assert_eq!(setup.stored(), None, "another size");
     }
 
     #[test]
-    fn scripts_are_not_cached() {
-        let place = Place::new();
+    fn a_result_for_a_script_is_not_cached() {
+        let setup = Setup::new();
         for text in ["#!/bin/sh\nexec qemu\n", ""] {
-            fs::write(place.program(), text).unwrap();
-            assert!(Key::new("kind", &place.program()).is_err());
+            fs::write(setup.program(), text).unwrap();
+            assert!(Key::new("kind", &setup.program()).is_err());
         }
     }
 
     #[test]
-    fn a_useless_cache_is_no_cache_and_is_replaced() {
+    fn a_damaged_cache_file_is_ignored_and_replaced() {
         for damage in [
             "",
             "{",
@@ -276,106 +278,106 @@ mod tests {
             r#"{"version":999,"entries":[]}"#,
             r#"{"version":1,"entries":[{"kind":1}]}"#,
         ] {
-            let place = Place::new();
-            place.store(place.key(), "answer");
-            fs::write(place.file(), damage).unwrap();
-            assert_eq!(place.stored(), None, "{damage}");
-            place.store(place.key(), "again");
-            assert_eq!(place.stored().as_deref(), Some("again"), "{damage}");
+            let setup = Setup::new();
+            setup.store(setup.key(), "answer");
+            fs::write(setup.file(), damage).unwrap();
+            assert_eq!(setup.stored(), None, "{damage}");
+            setup.store(setup.key(), "again");
+            assert_eq!(setup.stored().as_deref(), Some("again"), "{damage}");
         }
     }
 
     #[test]
-    fn links_pipes_and_what_others_may_write_are_not_read() {
-        let place = Place::new();
-        place.store(place.key(), "answer");
-        let elsewhere = place.0.path().join("elsewhere");
-        fs::rename(place.file(), &elsewhere).unwrap();
-        symlink(&elsewhere, place.file()).unwrap();
-        assert_eq!(place.stored(), None, "a link");
-        fs::remove_file(place.file()).unwrap();
-        nix::unistd::mkfifo(&place.file(), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(place.stored(), None, "a pipe");
-        fs::remove_file(place.file()).unwrap();
-        fs::copy(&elsewhere, place.file()).unwrap();
-        assert_eq!(place.stored().as_deref(), Some("answer"));
-        fs::set_permissions(place.file(), Permissions::from_mode(0o666)).unwrap();
-        assert_eq!(place.stored(), None, "writable by all");
+    fn a_link_a_pipe_and_a_file_that_others_may_write_are_not_read() {
+        let setup = Setup::new();
+        setup.store(setup.key(), "answer");
+        let elsewhere = setup.0.path().join("elsewhere");
+        fs::rename(setup.file(), &elsewhere).unwrap();
+        symlink(&elsewhere, setup.file()).unwrap();
+        assert_eq!(setup.stored(), None, "a link");
+        fs::remove_file(setup.file()).unwrap();
+        nix::unistd::mkfifo(&setup.file(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(setup.stored(), None, "a pipe");
+        fs::remove_file(setup.file()).unwrap();
+        fs::copy(&elsewhere, setup.file()).unwrap();
+        assert_eq!(setup.stored().as_deref(), Some("answer"));
+        fs::set_permissions(setup.file(), Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(setup.stored(), None, "writable by all");
         if geteuid().is_root() {
-            fs::set_permissions(place.file(), Permissions::from_mode(0o600)).unwrap();
-            chown(place.file(), Some(65534), None).unwrap();
-            assert_eq!(place.stored(), None, "another user's");
-            chown(place.file(), Some(0), None).unwrap();
-            chown(place.dir(), Some(65534), None).unwrap();
-            assert_eq!(place.stored(), None, "in another user's directory");
-            place.store(place.key(), "again");
-            assert_eq!(fs::read_dir(place.dir()).unwrap().count(), 1, "nothing written there");
+            fs::set_permissions(setup.file(), Permissions::from_mode(0o600)).unwrap();
+            chown(setup.file(), Some(65534), None).unwrap();
+            assert_eq!(setup.stored(), None, "another user's");
+            chown(setup.file(), Some(0), None).unwrap();
+            chown(setup.dir(), Some(65534), None).unwrap();
+            assert_eq!(setup.stored(), None, "in another user's directory");
+            setup.store(setup.key(), "again");
+            assert_eq!(fs::read_dir(setup.dir()).unwrap().count(), 1, "nothing written there");
         }
     }
 
     #[test]
-    fn another_users_link_leads_to_no_cache() {
+    fn a_link_in_another_users_directory_is_not_followed() {
         if !geteuid().is_root() {
-            eprintln!("skipped another_users_link_leads_to_no_cache: it needs root");
+            eprintln!("skipped a_link_in_another_users_directory_is_not_followed: it needs root");
             return;
         }
-        let place = Place::new();
-        place.store(place.key(), "answer");
-        let roots = place.0.path().join("roots");
-        let theirs = place.0.path().join("theirs");
-        fs::rename(place.dir(), &roots).unwrap();
+        let setup = Setup::new();
+        setup.store(setup.key(), "answer");
+        let roots = setup.0.path().join("roots");
+        let theirs = setup.0.path().join("theirs");
+        fs::rename(setup.dir(), &roots).unwrap();
         fs::remove_file(roots.join(FILE)).unwrap();
         fs::create_dir(&theirs).unwrap();
         chown(&theirs, Some(54_321), Some(54_321)).unwrap();
         symlink(&roots, theirs.join("netlaunch")).unwrap();
-        // The link is root's, as one that was renamed; the directory that it is in is not.
+        // Root owns the link, but another user owns its directory and could have moved it there.
         let mut cache = Cache::open(Some(&theirs.join("netlaunch")));
-        cache.put(place.key(), &"answer");
+        cache.put(setup.key(), &"answer");
         cache.save();
         assert_eq!(fs::read_dir(&roots).unwrap().count(), 0, "nothing was written there");
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_no_error() {
-        let place = Place::new();
-        for dir in [PathBuf::from("/proc/nothing/here"), place.program().join("x")] {
+    fn a_directory_that_cannot_be_written_is_not_an_error() {
+        let setup = Setup::new();
+        for dir in [PathBuf::from("/proc/nothing/here"), setup.program().join("x")] {
             let mut cache = Cache::open(Some(&dir));
-            cache.put(place.key(), &"answer");
+            cache.put(setup.key(), &"answer");
             cache.save();
         }
         let mut cache = Cache::open(None);
-        cache.put(place.key(), &"answer");
-        assert_eq!(cache.get::<String>(&place.key()).as_deref(), Some("answer"));
+        cache.put(setup.key(), &"answer");
+        assert_eq!(cache.get::<String>(&setup.key()).as_deref(), Some("answer"));
         cache.save();
     }
 
     #[test]
-    fn the_file_stays_small_and_private() {
-        let place = Place::new();
+    fn the_file_has_a_limited_number_of_entries_and_mode_0600() {
+        let setup = Setup::new();
         for n in 0..ENTRIES + 5 {
-            place.store(Key { kind: format!("kind{n}"), ..place.key() }, "answer");
+            setup.store(Key { kind: format!("kind{n}"), ..setup.key() }, "answer");
         }
-        let kept = place.open().stored;
+        let kept = setup.open().stored;
         assert_eq!((kept.len(), kept[0].key.kind.as_str()), (ENTRIES, "kind5"));
-        assert_eq!(fs::metadata(place.file()).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(place.dir()).unwrap().mode() & 0o777, 0o700);
-        assert_eq!(fs::read_dir(place.dir()).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(fs::metadata(setup.file()).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(setup.dir()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(setup.dir()).unwrap().count(), 1, "no temporary file is left");
     }
 
     #[test]
-    fn concurrent_writers_leave_a_valid_file() {
-        let place = Place::new();
+    fn writers_that_race_leave_a_valid_file() {
+        let setup = Setup::new();
         std::thread::scope(|scope| {
             for n in 0..8 {
-                let place = &place;
+                let setup = &setup;
                 scope.spawn(move || {
                     for _ in 0..20 {
-                        place.store(Key { kind: format!("kind{n}"), ..place.key() }, "answer");
-                        assert!(read(&place.dir()).is_ok());
+                        setup.store(Key { kind: format!("kind{n}"), ..setup.key() }, "answer");
+                        assert!(read(&setup.dir()).is_ok());
                     }
                 });
             }
         });
-        assert!(!read(&place.dir()).unwrap().is_empty());
+        assert!(!read(&setup.dir()).unwrap().is_empty());
     }
 }

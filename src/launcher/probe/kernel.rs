@@ -1,8 +1,8 @@
-//! What the kernel lets this process do, found out by doing it.
+//! Finds the features that the kernel gives to this process, by trying each one.
 //!
-//! Settings and device files promise more than they keep (a KVM device on which no guest runs, a
-//! namespace that a container's rules refuse), so each ability is tried in a child process. The
-//! settings are only read to say why something failed.
+//! A setting or a device file can promise too much: no guest runs on some KVM devices, and a
+//! container's rules can refuse a namespace. So each feature is tried in a child process. The
+//! settings are read only to explain a failure, or a limit of a namespace that worked.
 
 use std::fs;
 use std::io;
@@ -10,44 +10,52 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::unistd::{getegid, getgroups};
 
-use crate::facts::{Ability, Kernel};
-use crate::process::{KvmOutcome, KvmStep, Namespace, try_kvm, try_namespace};
+use crate::sys::kvm::{KvmOutcome, KvmStep, try_kvm};
+use crate::sys::namespace::{Namespace, try_namespace};
+use crate::types::facts::{Kernel, KernelFeature};
 
-/// The time the three instructions of the KVM test have.
+/// The time limit for the three instructions of the KVM test.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Where the device is. Not below the system prefix of the prober: it is not a file to read.
+/// The path of the KVM device. It is not below the prober's system prefix, because it is not a file
+/// to read.
 const KVM: &str = "/dev/kvm";
-/// `KVM_EXIT_INTERNAL_ERROR`: what hosts without hardware virtualization answer, if anything.
+/// The setting that allows ICMP echo sockets.
+const PING: &str = "net/ipv4/ping_group_range";
+/// The ends of the range from which root's passt gets its group.
+const TRANSIENT: [u32; 2] = [1_879_048_192, 2_147_352_575];
+/// `KVM_EXIT_INTERNAL_ERROR`, the exit reason on hosts without hardware virtualization, if they
+/// give one.
 const INTERNAL_ERROR: u32 = 17;
 
-/// Tries everything. Blocks for at most two seconds and a bit. `root` stands before every path
-/// that is read.
-pub(super) fn kernel(root: &Path) -> Kernel {
+/// Tries all features; blocks for little more than two seconds. Settings are read below `root`.
+pub(super) fn probe(root: &Path, is_root: bool) -> Kernel {
     let user = try_namespace(Namespace::User);
     Kernel {
         pid_namespaces: pid_namespaces(try_namespace(Namespace::Pid), user.is_ok()),
         user_namespaces: user_namespaces(user, &Settings::read(root)),
         kvm: kvm(try_kvm(Path::new(KVM), LIMIT)),
+        ping: ping(fs::read_to_string(root.join("proc/sys").join(PING)), &groups(is_root)),
     }
 }
 
-fn works(why: impl Into<String>) -> Ability {
-    Ability { usable: true, why: why.into(), fix: None }
+fn works(why: impl Into<String>) -> KernelFeature {
+    KernelFeature { usable: true, why: why.into(), fix: None }
 }
 
-fn fails(why: impl Into<String>, fix: impl Into<String>) -> Ability {
-    Ability { usable: false, why: why.into(), fix: Some(fix.into()) }
+fn fails(why: impl Into<String>, fix: impl Into<String>) -> KernelFeature {
+    KernelFeature { usable: false, why: why.into(), fix: Some(fix.into()) }
 }
 
-/// The kernel settings that limit user namespaces; nothing where a kernel does not have one.
+/// The kernel settings that limit user namespaces; `None` if the kernel does not have the setting.
 #[derive(Debug, Default)]
 struct Settings {
-    /// How many there may be (user_namespaces(7)).
+    /// The largest number of user namespaces (user_namespaces(7)).
     most: Option<u64>,
-    /// Whether users other than root may make them at all (Debian's kernels).
+    /// Whether users other than root may make user namespaces (Debian's kernels).
     unprivileged: Option<u64>,
-    /// Whether AppArmor takes their privileges inside away (Ubuntu's kernels).
+    /// Whether AppArmor removes the privileges inside a user namespace (Ubuntu's kernels).
     apparmor: Option<u64>,
 }
 
@@ -64,7 +72,7 @@ impl Settings {
     }
 }
 
-fn user_namespaces(tried: io::Result<()>, settings: &Settings) -> Ability {
+fn user_namespaces(tried: io::Result<()>, settings: &Settings) -> KernelFeature {
     let refused = match tried {
         Ok(()) if settings.apparmor == Some(1) => {
             return works(
@@ -95,7 +103,7 @@ fn user_namespaces(tried: io::Result<()>, settings: &Settings) -> Ability {
     }
 }
 
-fn pid_namespaces(tried: io::Result<()>, user_namespaces: bool) -> Ability {
+fn pid_namespaces(tried: io::Result<()>, user_namespaces: bool) -> KernelFeature {
     match tried {
         Ok(()) => works("one was made"),
         Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) && user_namespaces => {
@@ -111,7 +119,7 @@ fn pid_namespaces(tried: io::Result<()>, user_namespaces: bool) -> Ability {
     }
 }
 
-fn kvm(tried: io::Result<KvmOutcome>) -> Ability {
+fn kvm(tried: io::Result<KvmOutcome>) -> KernelFeature {
     const EMULATION: &str = "use QEMU's emulation (-accel tcg), or a host whose hypervisor passes \
                              virtualization on";
     let outcome = match tried {
@@ -120,9 +128,11 @@ fn kvm(tried: io::Result<KvmOutcome>) -> Ability {
     };
     match outcome {
         KvmOutcome::Halted => works("a guest ran"),
-        KvmOutcome::Untested => {
-            Ability { usable: false, why: "not tested on this architecture".to_owned(), fix: None }
-        }
+        KvmOutcome::Untested => KernelFeature {
+            usable: false,
+            why: "not tested on this architecture".to_owned(),
+            fix: None,
+        },
         KvmOutcome::Unopened(Errno::ENOENT) => fails(
             format!("{KVM} does not exist"),
             "switch virtualization on in the firmware, or pass it on to this virtual machine, and \
@@ -162,15 +172,51 @@ fn kvm(tried: io::Result<KvmOutcome>) -> Ability {
     }
 }
 
+/// Returns the groups that the range must allow: one of this user's groups, or for root both ends
+/// of the range from which root's passt gets its group.
+fn groups(is_root: bool) -> Vec<u32> {
+    if is_root {
+        return TRANSIENT.to_vec();
+    }
+    let own = getgroups().unwrap_or_default();
+    own.into_iter().chain([getegid()]).map(|group| group.as_raw()).collect()
+}
+
+/// Decides whether passt may make ICMP echo sockets. The setting holds the first and the last group
+/// that may make them (icmp(7)).
+///
+/// Root's passt may get any group of a range, and `groups` are then the ends of that range.
+fn ping(setting: io::Result<String>, groups: &[u32]) -> KernelFeature {
+    const FIX: &str = "run 'sysctl net.ipv4.ping_group_range=\"0 2147483647\"' as root";
+    let text = match setting {
+        Ok(text) => text,
+        Err(error) => return fails(format!("net.ipv4.ping_group_range: {error}"), "mount /proc"),
+    };
+    let ends: Vec<u32> = text.split_whitespace().filter_map(|end| end.parse().ok()).collect();
+    let [first, last] = ends[..] else {
+        return fails(format!("net.ipv4.ping_group_range is {:?}", text.trim()), FIX);
+    };
+    let range = format!("net.ipv4.ping_group_range is {first} {last}");
+    let is_in = |group: &u32| (first..=last).contains(group);
+    let usable =
+        if groups == TRANSIENT { groups.iter().all(is_in) } else { groups.iter().any(is_in) };
+    if usable {
+        works(range)
+    } else {
+        fails(format!("{range}, and passt's group is not in that range"), FIX)
+    }
+}
+
+/// Returns the reason for a failed step of the KVM test.
 fn failed(step: KvmStep) -> String {
-    let what = match step {
+    let failure = match step {
         KvmStep::Machine => "no virtual machine can be made",
         KvmStep::Memory => "a virtual machine gets no memory",
         KvmStep::Processor => "no virtual processor can be made",
         KvmStep::Registers => "a virtual processor cannot be set up",
         KvmStep::Run => "no guest runs",
     };
-    format!("{KVM} opens, but {what}")
+    format!("{KVM} opens, but {failure}")
 }
 
 #[cfg(test)]
@@ -182,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn user_namespaces_name_the_setting() {
+    fn a_refused_user_namespace_names_the_setting_that_refuses_it() {
         let none = Settings::default();
         let most = Settings { most: Some(0), ..Settings::default() };
         let debian = Settings { unprivileged: Some(0), most: Some(9), ..Settings::default() };
@@ -195,28 +241,28 @@ mod tests {
             (refused(Errno::EACCES), &ubuntu, false, "AppArmor restricts"),
             (refused(Errno::EPERM), &none, false, "Operation not permitted"),
         ] {
-            let ability = user_namespaces(tried, settings);
-            assert_eq!((ability.usable, ability.fix.is_none()), (usable, usable), "{words}");
-            assert!(ability.why.contains(words), "{}", ability.why);
+            let feature = user_namespaces(tried, settings);
+            assert_eq!((feature.usable, feature.fix.is_none()), (usable, usable), "{words}");
+            assert!(feature.why.contains(words), "{}", feature.why);
         }
     }
 
     #[test]
-    fn pid_namespaces_say_when_they_do_not_matter() {
+    fn a_refused_pid_namespace_says_when_only_root_uses_one() {
         for (tried, user, usable, words) in [
             (Ok(()), true, true, "one was made"),
             (refused(Errno::EPERM), true, false, "only root"),
             (refused(Errno::EPERM), false, false, "Operation not permitted"),
             (refused(Errno::ENOSPC), true, false, "No space"),
         ] {
-            let ability = pid_namespaces(tried, user);
-            assert_eq!((ability.usable, ability.fix.is_none()), (usable, usable), "{words}");
-            assert!(ability.why.contains(words), "{}", ability.why);
+            let feature = pid_namespaces(tried, user);
+            assert_eq!((feature.usable, feature.fix.is_none()), (usable, usable), "{words}");
+            assert!(feature.why.contains(words), "{}", feature.why);
         }
     }
 
     #[test]
-    fn kvm_outcomes() {
+    fn kvm_is_usable_only_if_a_guest_ran() {
         for (outcome, usable, words) in [
             (KvmOutcome::Halted, true, "a guest ran"),
             (KvmOutcome::Unopened(Errno::ENOENT), false, "does not exist"),
@@ -229,9 +275,9 @@ mod tests {
             (KvmOutcome::Crashed, false, "ends the process"),
             (KvmOutcome::Hung, false, "did not run within 2 s"),
         ] {
-            let ability = kvm(Ok(outcome));
-            assert_eq!((ability.usable, ability.fix.is_none()), (usable, usable), "{words}");
-            assert!(ability.why.contains(words), "{}", ability.why);
+            let feature = kvm(Ok(outcome));
+            assert_eq!((feature.usable, feature.fix.is_none()), (usable, usable), "{words}");
+            assert!(feature.why.contains(words), "{}", feature.why);
         }
         let untested = kvm(Ok(KvmOutcome::Untested));
         assert_eq!((untested.usable, untested.fix), (false, None));
@@ -239,7 +285,24 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_read_where_they_are() {
+    fn ping_is_usable_if_the_setting_allows_a_group_of_passt() {
+        for (text, groups, usable) in [
+            ("1\t0\n", &[1000][..], false),
+            ("0\t2147483647\n", &[1000], true),
+            ("0\t2147483647\n", &TRANSIENT, true),
+            ("0\t100\n", &[1000, 100], true),
+            ("0\t100\n", &TRANSIENT, false),
+            ("0\t2000000000\n", &TRANSIENT, false),
+            ("", &[0], false),
+        ] {
+            let feature = ping(Ok(text.to_owned()), groups);
+            assert_eq!((feature.usable, feature.fix.is_none()), (usable, usable), "{text:?}");
+        }
+        assert!(!ping(Err(io::ErrorKind::NotFound.into()), &[0]).usable);
+    }
+
+    #[test]
+    fn a_setting_that_does_not_exist_is_none() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("proc/sys/user");
         fs::create_dir_all(&dir).unwrap();

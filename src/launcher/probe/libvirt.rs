@@ -1,9 +1,9 @@
-//! Whether libvirt on this host knows the passt backend: of interest to those who choose between
-//! the two, never needed by netlaunch itself.
+//! Finds out whether libvirt on this host supports the passt backend.
 //!
-//! First source: the domain capabilities that virsh prints, whose `<interface>` lists backend
-//! types (libvirt's formatdomaincaps, "Network interfaces"). Second: libvirt's XML schema, which
-//! also older versions install.
+//! The answer helps users to choose between libvirt and netlaunch; netlaunch itself never needs it.
+//! The first source is the domain capabilities that virsh prints: their `<interface>` lists the
+//! backend types (libvirt's formatdomaincaps, "Network interfaces"). The second source is libvirt's
+//! XML schema, which older versions install too.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -14,16 +14,16 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 
 use super::Prober;
-use super::program::find;
-use crate::facts::Libvirt;
-use crate::process::capture;
+use crate::sys::process::capture;
+use crate::sys::program::find;
+use crate::types::facts::Libvirt;
 
-/// The time virsh has, which may start libvirt's daemon first.
+/// The time limit for virsh, which may start libvirt's daemon first.
 const LIMIT: Duration = Duration::from_secs(3);
-/// The schema of domains.
+/// The path of the schema for domains, below the system prefix.
 const SCHEMA: &str = "usr/share/libvirt/schemas/domaincommon.rng";
 
-/// Asks libvirt.
+/// Asks libvirt through virsh and through its schema.
 pub(super) async fn probe(prober: &Prober) -> Libvirt {
     let Some(virsh) = find(OsStr::new("virsh"), &prober.path).found() else {
         let why = "virsh is not installed; netlaunch does not need it".to_owned();
@@ -34,7 +34,7 @@ pub(super) async fn probe(prober: &Prober) -> Libvirt {
     Libvirt { virsh: Some(virsh), passt_backend, why }
 }
 
-/// The verdict, and what it rests on.
+/// Returns the answer and its source.
 fn judge(capabilities: Result<String, String>, schema: Option<&str>) -> (Option<bool>, String) {
     let unanswered = match capabilities.as_deref().map(backends) {
         Ok(Some(names)) if !names.is_empty() => {
@@ -57,7 +57,7 @@ fn judge(capabilities: Result<String, String>, schema: Option<&str>) -> (Option<
     }
 }
 
-/// What `virsh domcapabilities` prints, or why it did not.
+/// Returns the output of `virsh domcapabilities`, or the reason why there is none.
 async fn domain_capabilities(prober: &Prober, virsh: &Path) -> Result<String, String> {
     let uri = if prober.root { "qemu:///system" } else { "qemu:///session" };
     let (program, args) = command(prober, virsh, uri);
@@ -77,8 +77,10 @@ async fn domain_capabilities(prober: &Prober, virsh: &Path) -> Result<String, St
     }
 }
 
-/// The command that runs virsh. Captured programs get an empty environment, but libvirt finds the
-/// user's daemon by these variables.
+/// Returns the command that runs virsh.
+///
+/// A captured program gets an empty environment, but libvirt finds the user's daemon by HOME and
+/// XDG_RUNTIME_DIR. So env(1) sets these variables, if it is installed.
 fn command(prober: &Prober, virsh: &Path, uri: &str) -> (PathBuf, Vec<OsString>) {
     let mut args: Vec<OsString> =
         [("HOME", &prober.home), ("XDG_RUNTIME_DIR", &prober.runtime_dir)]
@@ -101,8 +103,8 @@ fn command(prober: &Prober, virsh: &Path, uri: &str) -> (PathBuf, Vec<OsString>)
     }
 }
 
-/// The backend types of network interfaces in a domain capabilities document; nothing where it is
-/// not one.
+/// Returns the backend types of network interfaces in a domain capabilities document; `None` if the
+/// text is not such a document.
 fn backends(xml: &str) -> Option<Vec<String>> {
     let mut reader = Reader::from_str(xml);
     let mut open: Vec<String> = Vec::new();
@@ -139,7 +141,7 @@ mod tests {
     use super::super::tests::Host;
     use super::*;
 
-    /// A domain capabilities document, cut down to its interfaces and one other device.
+    /// Returns a domain capabilities document with these interfaces and one other device.
     fn document(interface: &str) -> String {
         format!(
             "<domainCapabilities><path>/usr/bin/qemu</path><devices><disk supported='yes'>\
@@ -154,7 +156,7 @@ mod tests {
                        <value>default</value></enum></interface>";
 
     #[test]
-    fn backends_of_documents() {
+    fn only_the_backends_of_the_interface_element_are_read() {
         for (xml, expected) in [
             (document(BOTH), Some(vec!["default", "passt"])),
             (document(OLD), Some(vec!["default"])),
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_schema_is_the_second_source() {
+    fn the_schema_is_used_when_the_capabilities_list_no_backends() {
         let (with, without) = ("<choice><value>passt</value></choice>", "<value>slirp</value>");
         let down = || Err("virsh failed".to_owned());
         for (capabilities, schema, expected, words) in [
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn virsh_is_asked_with_the_users_directories() {
+    async fn virsh_gets_home_and_the_runtime_directory_of_the_user() {
         let mut host = Host::new();
         assert_eq!(probe(&host.prober).await.virsh, None);
         let (xml, asked) = (document(BOTH), host.bin().join("asked"));
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failing_virsh_is_quoted() {
+    async fn the_error_of_a_failing_virsh_is_the_reason() {
         let host = Host::new();
         host.script("virsh", "echo 'error: no daemon' >&2; exit 1");
         let libvirt = probe(&host.prober).await;

@@ -1,107 +1,165 @@
-//! Finding out what this host can do: [`Prober::facts`] for a launch, [`Prober::survey`] for the
-//! rest of `netlaunch probe`.
+//! Finds the features of this host: [`Prober::facts`] for a launch, `Prober::survey` for the rest
+//! of `netlaunch probe`.
 //!
-//! A thing counts as there when it was seen to be, by its own answer or by trying it, never by a
-//! version number; what is missing comes with why and with what to do about it. Probing changes
-//! nothing on the host but its own cache, fails for no reason, and takes a bounded time: programs
-//! run with a limit, and what could crash or hang runs in a child process.
+//! A feature counts as present if the program lists it, or if a trial of it works; a version number
+//! never counts. A missing feature comes with the reason and the fix. Parsers are pure functions of
+//! texts. The functions that read files take the directory that stands for `/`, so a test can
+//! describe a host in a directory; device files and the kernel are always the real ones.
 //!
-//! Parsers are pure functions of texts. The functions around them that read files take the
-//! directory that stands for `/`, so tests can hand them a host of their own making. Device files
-//! and the kernel itself are always the real ones.
-
-pub mod program;
+//! Probing changes only its own cache on the host, never fails, and takes a bounded time: programs
+//! run with a time limit, and a trial that could crash or hang runs in a child process. A program
+//! that is not known to be QEMU is never run, because it may be a script that boots the user's
+//! machine.
 
 mod apparmor;
 mod bridge;
 mod cache;
+mod features;
+#[cfg(feature = "cli")]
 mod firewall;
 mod host;
+mod identity;
+#[cfg(feature = "cli")]
 mod kernel;
+#[cfg(feature = "cli")]
 mod libvirt;
+mod machine;
 mod passt;
 mod qemu;
+mod qmp;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{Bridge, Facts, Firewall, Kernel, Libvirt};
+use crate::types::facts::{BridgeAccess, Facts, Firewall, Kernel, Libvirt};
 use cache::Cache;
 
-/// Where to look, and as whom: all that probing takes from the environment.
+pub use machine::MachineName;
+
+/// The directories and the user of a probe. Probing takes nothing else from the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prober {
     /// The directories of PATH, in order.
     pub path: Vec<PathBuf>,
-    /// Where answers of programs are kept, `$XDG_CACHE_HOME/netlaunch` by default; made where it
-    /// is missing. Nothing is kept where this is `None`.
+    /// The directory of the cache for the programs' answers, usually `$XDG_CACHE_HOME/netlaunch`.
+    /// The probe makes it if it is missing. `None` means that no answer is cached.
     pub cache_dir: Option<PathBuf>,
     /// The user's home directory.
     pub home: Option<PathBuf>,
     /// The user's runtime directory, XDG_RUNTIME_DIR.
     pub runtime_dir: Option<PathBuf>,
-    /// Whether we run as root.
+    /// Whether the probing user is root.
     pub root: bool,
-    /// What stands before the paths of system files; `/` but in tests.
+    /// The directory that stands for `/`; another directory than `/` is for tests.
     pub system: PathBuf,
 }
 
-/// What only the probe command reports: nothing here changes a user-mode launch.
+impl Default for Prober {
+    /// A prober that finds only programs that are named by their paths, and keeps no answers.
+    fn default() -> Self {
+        Prober {
+            path: Vec::new(),
+            cache_dir: None,
+            home: None,
+            runtime_dir: None,
+            root: false,
+            system: "/".into(),
+        }
+    }
+}
+
+/// The programs of a launch, as paths or as names to look up in PATH.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Programs<'a> {
+    /// QEMU, or a script that runs it; `None` is `qemu-system-ARCH` of this machine, or `qemu-kvm`
+    /// if that is not installed.
+    pub qemu: Option<&'a OsStr>,
+    /// The emulator to ask instead of `qemu` if `qemu` is a script.
+    pub emulator: Option<&'a OsStr>,
+    /// passt; `None` is `passt`.
+    pub passt: Option<&'a OsStr>,
+    /// The machine of the launch.
+    pub machine: Option<&'a MachineName>,
+}
+
+/// The facts that only `netlaunch probe` reports. No user-mode launch depends on them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Survey {
-    /// libvirt, where it is installed.
+    /// libvirt, if it is installed.
     pub libvirt: Libvirt,
-    /// What bridged networks would need.
-    pub bridge: Bridge,
+    /// The means for bridged networks.
+    pub bridge: BridgeAccess,
     /// The firewall tools.
     pub firewall: Firewall,
-    /// What the kernel offers.
+    /// The features of the kernel.
     pub kernel: Kernel,
 }
 
 impl Prober {
-    /// What a launch needs to know: passt, QEMU and the host's network.
+    /// Finds the facts for a launch: passt, QEMU and the host's network.
     ///
-    /// `qemu` and `passt` name the programs, as paths or as names to look up; by default they are
-    /// `qemu-system-ARCH` of this machine, else `qemu-kvm`, and `passt`. Both are asked at the same
-    /// time. Programs whose answers are in the cache are not run at all.
+    /// `qemu` and `passt` are paths, or names to look up in PATH; [`Programs`] has the defaults.
+    /// Both programs are asked at the same time. A program whose answer is in the cache is not run.
     pub async fn facts(&self, qemu: Option<&OsStr>, passt: Option<&OsStr>) -> Facts {
+        self.facts_of(Programs { qemu, passt, ..Programs::default() }).await
+    }
+
+    /// Finds the facts for a launch, as [`Prober::facts`], for all its programs and its machine.
+    pub async fn facts_of(&self, programs: Programs<'_>) -> Facts {
         let mut cache = Cache::open(self.cache_dir.as_deref());
+        let Programs { qemu, emulator, passt, machine } = programs;
+        let question = qemu::Question { program: qemu, emulator, machine };
         let ((passt, new_passt), (qemu, new_qemu)) =
-            tokio::join!(passt::probe(self, &cache, passt), qemu::probe(self, &cache, qemu));
+            tokio::join!(passt::probe(self, &cache, passt), qemu::probe(self, &cache, question));
         if let Some((key, options)) = new_passt {
             cache.put(key, &options);
         }
-        if let Some((key, answer)) = new_qemu {
+        if let Some((key, answer)) = new_qemu.answer {
             cache.put(key, &answer);
         }
+        if let Some((key, machine)) = new_qemu.machine {
+            cache.put(key, &machine);
+        }
         cache.save();
-        let host = host::host(&self.system, self.root);
+        let host = host::probe(&self.system, self.root);
         Facts { passt, qemu, host, ..Facts::default() }
     }
 
-    /// How this user may join bridges; a launch on one needs it in its facts.
-    pub fn bridge(&self) -> Bridge {
-        bridge::bridge(&self.system)
+    /// Returns the reason why QEMU cannot make the card `model` on a machine, in QEMU's own words;
+    /// `None` if it can. The answer explains a launch that has failed.
+    pub async fn refuses_card(
+        &self,
+        facts: &crate::types::facts::Qemu,
+        machine: &MachineName,
+        model: &str,
+    ) -> Option<String> {
+        let emulator = facts.emulator.as_deref().or(facts.path.as_deref())?;
+        machine::refuses_card(emulator, machine, model).await
     }
 
-    /// Everything else there is to say about this host.
+    /// Finds the means for bridged networks. A launch on a bridge needs them in its facts.
+    pub fn bridge(&self) -> BridgeAccess {
+        bridge::probe(&self.system)
+    }
+
+    /// Finds the facts that only `netlaunch probe` reports.
     ///
-    /// Takes up to five seconds on a host where libvirt does not answer and KVM hangs. The kernel's
-    /// part makes processes and waits for them on the calling thread.
+    /// This takes up to five seconds on a host where libvirt does not answer and KVM hangs. The
+    /// kernel's part starts child processes and blocks the calling thread until they end.
+    #[cfg(feature = "cli")]
     pub async fn survey(&self) -> Survey {
         Survey {
             libvirt: libvirt::probe(self).await,
             bridge: self.bridge(),
-            firewall: firewall::firewall(&self.path),
-            kernel: kernel::kernel(&self.system),
+            firewall: firewall::probe(&self.path),
+            kernel: kernel::probe(&self.system, self.root),
         }
     }
 }
 
-/// The first line of a program's output that says anything, shortened to a sensible length.
+/// Returns the first line of a program's output that is not empty, cut off after 120 characters.
 fn first_line(text: &str) -> Option<&str> {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
     let end = line.char_indices().nth(120).map_or(line.len(), |(at, _)| at);
@@ -113,7 +171,7 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    /// A host without anything but a directory of programs.
+    /// A host with no files but the programs of one directory.
     pub(super) struct Host {
         dir: tempfile::TempDir,
         pub(super) prober: Prober,
@@ -143,8 +201,9 @@ mod tests {
 
         /// Writes a shell script into the directory of programs.
         ///
-        /// A shell writes it: a file that this process has open for writing cannot be executed, and
-        /// what another test forks at that moment has it open, too.
+        /// A shell writes the file, because a file that is open for writing cannot be executed: if
+        /// this process opened it, a child that another test forks at the same moment would have
+        /// it open too.
         pub(super) fn script(&self, name: &str, text: &str) -> PathBuf {
             let path = self.bin().join(name);
             let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod 755 \"$1\"";
@@ -156,27 +215,38 @@ mod tests {
     }
 
     #[test]
-    fn first_lines_are_short() {
+    fn the_futures_of_a_prober_are_send() {
+        fn assert_send(_: impl Send) {}
+        let Host { prober, .. } = Host::new();
+        let (qemu, machine) = (Default::default(), MachineName::default());
+        assert_send(prober.facts(None, None));
+        assert_send(prober.refuses_card(&qemu, &machine, "model"));
+        #[cfg(feature = "cli")]
+        assert_send(prober.survey());
+    }
+
+    #[test]
+    fn the_first_line_is_the_first_that_is_not_empty_and_is_cut_off() {
         assert_eq!(first_line("\n \n a b \nc"), Some("a b"));
         assert_eq!(first_line("\n"), None);
         assert_eq!(first_line(&"é".repeat(500)).map(str::len), Some(240));
     }
 
     #[tokio::test]
-    async fn a_host_without_anything_has_problems_with_fixes() {
+    async fn each_missing_program_is_a_problem_with_a_fix() {
         let host = Host::new();
         let facts = host.prober.facts(None, None).await;
         for problem in [facts.passt.problem, facts.qemu.problem] {
             let problem = problem.unwrap();
             assert!(problem.why.contains("not installed") && problem.fix.contains("install"));
         }
-        assert!(!host.dir.path().join("cache").exists(), "nothing to keep, nothing written");
+        assert!(!host.dir.path().join("cache").exists(), "no answer, so no cache is written");
     }
 
-    /// The real programs, where this machine has them.
-    fn real(cache_dir: PathBuf) -> Option<Prober> {
-        let there = |file: &str| PathBuf::from(file).is_file();
-        (there("/usr/bin/passt") && there("/usr/bin/qemu-system-x86_64")).then(|| Prober {
+    /// Returns a prober of the installed programs; `None` if this machine does not have them.
+    fn installed(cache_dir: PathBuf) -> Option<Prober> {
+        let exists = |file: &str| PathBuf::from(file).is_file();
+        (exists("/usr/bin/passt") && exists("/usr/bin/qemu-system-x86_64")).then(|| Prober {
             path: vec!["/usr/bin".into()],
             cache_dir: Some(cache_dir),
             home: None,
@@ -187,9 +257,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn real_programs_are_asked_once() {
+    async fn the_second_probe_of_a_program_reads_the_cache() {
         let dir = tempfile::tempdir().unwrap();
-        let Some(prober) = real(dir.path().join("cache")) else {
+        let Some(prober) = installed(dir.path().join("cache")) else {
             eprintln!("skipped: passt and qemu-system-x86_64 are not in /usr/bin (./tests/setup)");
             return;
         };
@@ -200,24 +270,25 @@ mod tests {
 
         assert_eq!(prober.facts(qemu, None).await, cold);
 
-        // What only the cache says can only come from there.
+        // Names that no program lists can come from the cache only.
         let cache = dir.path().join("cache/probe.json");
-        let told = std::fs::read_to_string(&cache).unwrap();
-        let told = told.replace("\"socket\"", "\"from-cache\"").replace("\"stream\"", "\"cached\"");
-        std::fs::write(&cache, told).unwrap();
+        let text = std::fs::read_to_string(&cache).unwrap();
+        let text = text.replace("\"socket\"", "\"from-cache\"").replace("\"stream\"", "\"cached\"");
+        std::fs::write(&cache, text).unwrap();
         let warm = prober.facts(qemu, None).await;
         assert!(warm.passt.has("from-cache") && warm.qemu.netdevs.contains("cached"), "{warm:?}");
     }
 
+    #[cfg(feature = "cli")]
     #[tokio::test]
-    async fn a_survey_of_this_machine_says_why() {
+    async fn a_survey_has_a_reason_for_each_feature() {
         let dir = tempfile::tempdir().unwrap();
         let survey = Prober { path: vec![], ..Host::new().prober };
         let survey = Prober { system: dir.path().to_owned(), ..survey }.survey().await;
         assert!(survey.libvirt.why.contains("not installed"));
-        let Kernel { user_namespaces, pid_namespaces, kvm } = survey.kernel;
-        for ability in [user_namespaces, pid_namespaces, kvm] {
-            assert!(!ability.why.is_empty());
+        let Kernel { user_namespaces, pid_namespaces, kvm, ping } = survey.kernel;
+        for feature in [user_namespaces, pid_namespaces, kvm, ping] {
+            assert!(!feature.why.is_empty());
         }
     }
 }

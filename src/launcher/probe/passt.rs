@@ -1,7 +1,9 @@
-//! The passt program: which options it knows, and whether AppArmor confines it.
+//! Finds passt, its options, and the AppArmor profile that confines it.
 //!
-//! passt has no way to list its features (and `--version` of Debian 12's says "unknown"), so they
-//! are read off its help: an option counts when its line is there.
+//! passt has no way to list its features, and `--version` of Debian 12's passt prints "unknown". So
+//! the options are read from its help: passt has an option if the help has a line for it.
+//!
+//! The confinement is never cached, because a profile changes without a change of passt's file.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -11,24 +13,23 @@ use std::time::Duration;
 use super::Prober;
 use super::apparmor::confinement;
 use super::cache::{Cache, Key};
-use super::program::find;
-use crate::facts::{Passt, Problem};
-use crate::process::{Captured, capture};
+use crate::sys::process::{Captured, capture};
+use crate::sys::program::{find, not_run};
+use crate::types::Setting;
+use crate::types::facts::{Passt, Problem};
 
-/// The time passt has for printing its help.
+/// The time limit for passt to print its help.
 const LIMIT: Duration = Duration::from_secs(5);
-/// What to do without passt.
-const INSTALL: &str =
-    "install the package passt (Debian, Ubuntu, Fedora and others have it), or use --backend slirp";
-/// Options that every passt has, and hardly anything else has both of.
-const TELLTALE: [&str; 2] = ["socket", "foreground"];
-
-/// What is stored in the cache under this name changes with the code that finds it out.
-const KIND: &str = "passt-options";
+/// The fix for a missing passt.
+const INSTALL: &str = "install the package passt (Debian, Ubuntu, Fedora and others have it), or use the backend slirp";
+/// Options that every passt has. Hardly any other program has both.
+const ALWAYS: [&str; 2] = ["socket", "foreground"];
+/// The kind of the cached result. Change it when the code below finds a different result.
+const CACHE_KIND: &str = "passt-options";
 
 /// Finds passt (`name`, by default `passt` in PATH) and asks it for its options.
 ///
-/// Returns the answer to cache where it did not come from the cache.
+/// Returns a new answer for the cache too; `None` if the answer came from the cache.
 pub(super) async fn probe(
     prober: &Prober,
     cache: &Cache,
@@ -37,14 +38,15 @@ pub(super) async fn probe(
     let name = name.unwrap_or(OsStr::new("passt"));
     let lookup = find(name, &prober.path);
     if let Some(problem) = lookup.problem(name, INSTALL) {
-        let path = lookup.place();
+        let problem = problem.about(&[Setting::Backend]);
+        let path = lookup.existing_path();
         return (Passt { path, problem: Some(problem), ..Passt::default() }, None);
     }
     let Some(path) = lookup.found() else { return (Passt::default(), None) };
     let canonical = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
     let confinement = confinement(&prober.system, &canonical, prober.home.as_deref());
     let found = Passt { path: Some(path.clone()), confinement, ..Passt::default() };
-    let key = Key::new(KIND, &path).ok();
+    let key = Key::new(CACHE_KIND, &path).ok();
     if let Some(options) = key.as_ref().and_then(|key| cache.get(key)) {
         return (Passt { options, ..found }, None);
     }
@@ -57,16 +59,15 @@ pub(super) async fn probe(
     }
 }
 
-/// Runs `passt --help`. Its exit status says nothing: Debian 12's passt fails with its help.
+/// Runs `passt --help`, and ignores its exit status: Debian 12's passt prints the help and fails.
 async fn ask(path: &Path) -> Result<BTreeSet<String>, Problem> {
     let captured = capture(path, &[OsString::from("--help")], b"", LIMIT).await;
-    let Captured { stdout, stderr, status, .. } = captured.map_err(|error| {
-        Problem::new(format!("{} cannot be run: {error}", path.display()), "install it again")
-    })?;
+    let Captured { stdout, stderr, status, .. } =
+        captured.map_err(|error| not_run(path, &error))?;
     let text = [stdout, stderr].concat();
     let text = String::from_utf8_lossy(&text);
     let options = options(&text);
-    if TELLTALE.iter().all(|option| options.contains(*option)) {
+    if ALWAYS.iter().all(|option| options.contains(*option)) {
         return Ok(options);
     }
     let why = match (status, super::first_line(&text)) {
@@ -76,12 +77,14 @@ async fn ask(path: &Path) -> Result<BTreeSet<String>, Problem> {
     };
     Err(Problem::new(
         format!("{} {why}", path.display()),
-        "install the package passt again, or use --backend slirp",
-    ))
+        "install the package passt again, or use the backend slirp",
+    )
+    .about(&[Setting::Backend]))
 }
 
-/// The long options that a help text lists, without dashes: those at the start of a line, up to
-/// the first word that is no option.
+/// Returns the long options that a help text lists, without dashes.
+///
+/// Options are the words with a dash at the start of a line; the first other word ends the list.
 fn options(help: &str) -> BTreeSet<String> {
     help.lines()
         .filter(|line| line.trim_start().starts_with('-'))
@@ -105,13 +108,13 @@ mod tests {
     use super::super::tests::Host;
     use super::*;
 
-    /// Lines of the help of Debian 12's passt (0.0~git20230309), shortened.
-    const OLD: &str = include_str!("../../tests/fixtures/probe/passt-2023-03-help.txt");
-    /// The same of passt 0.0~git20261002.
-    const NEW: &str = include_str!("../../tests/fixtures/probe/passt-2026-10-help.txt");
+    /// The shortened help of Debian 12's passt (0.0~git20230309).
+    const OLD: &str = include_str!("../../../tests/fixtures/probe/passt-2023-03-help.txt");
+    /// The shortened help of passt 0.0~git20261002.
+    const NEW: &str = include_str!("../../../tests/fixtures/probe/passt-2026-10-help.txt");
 
     #[test]
-    fn options_of_real_versions() {
+    fn the_options_of_old_and_new_passt_are_read_from_their_help() {
         let (old, new) = (options(OLD), options(NEW));
         for (option, in_old, in_new) in [
             ("socket", true, true),
@@ -129,11 +132,11 @@ mod tests {
         ] {
             assert_eq!((old.contains(option), new.contains(option)), (in_old, in_new), "{option}");
         }
-        assert!(TELLTALE.iter().all(|option| old.contains(*option) && new.contains(*option)));
+        assert!(ALWAYS.iter().all(|option| old.contains(*option) && new.contains(*option)));
     }
 
     #[test]
-    fn lines_of_help() {
+    fn only_options_at_the_start_of_a_help_line_count() {
         for (line, expected) in [
             ("  -s, --socket, --socket-path PATH\tpath", &["socket", "socket-path"][..]),
             ("      --trace\t\tBe extra verbose, implies --debug", &["trace"]),
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn programs_that_are_not_passt_are_problems() {
+    async fn a_program_that_is_not_passt_is_a_problem() {
         let host = Host::new();
         for (script, why) in [
             ("echo 'Usage: ls [OPTION]... --socket'", "does not look like passt"),

@@ -1,0 +1,56 @@
+//! The card of a NIC: its model, its MAC address, and the place at which it takes its MTU.
+
+use super::super::qemu_options::{Parameters, Settings};
+use crate::types::Mac;
+
+/// A card that the caller's arguments attach to a user-mode network, or QEMU's default card.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Card {
+    /// The model as it is written; `None` is the machine's default model.
+    pub model: Option<String>,
+    /// The MAC address; `None` if QEMU chooses it.
+    pub mac: Option<Mac>,
+    /// Whether the caller sets `host_mtu`.
+    pub host_mtu: bool,
+    /// The argument that is its `-device`; `None` for a card of `-nic` and `-net nic`.
+    pub(super) device: Option<usize>,
+}
+
+impl Card {
+    /// Returns whether it is a virtio card, which can take its MTU from `host_mtu`.
+    pub fn is_virtio(&self) -> bool {
+        let model = self.model.as_deref().unwrap_or_default();
+        model == "virtio" || model.starts_with("virtio-net")
+    }
+
+    /// Returns whether it can take its MTU from netlaunch: it is a virtio card, and the caller does
+    /// not set its MTU.
+    pub(super) fn takes_mtu(&self) -> bool {
+        self.is_virtio() && !self.host_mtu
+    }
+
+    /// Reads the card of a `-nic`, `-net nic` or `-device`; the keys of the model and the MAC
+    /// address differ.
+    pub(super) fn read(parameters: &Parameters, model: &str, mac: &str) -> Self {
+        let text = |key| Some(String::from_utf8_lossy(parameters.get(key)?).into_owned());
+        Card {
+            model: text(model),
+            mac: text(mac).and_then(|mac| mac.parse().ok()),
+            host_mtu: parameters.get("host_mtu").is_some(),
+            device: None,
+        }
+    }
+
+    /// Returns the card on the netdev `id`; `None` if there is no card, or more than one.
+    pub(super) fn on(settings: &Settings, id: &str) -> Option<Self> {
+        let devices = settings.of_group("device").filter(|s| s.parameters.is("netdev", id));
+        let devices = devices.map(|setting| Card {
+            device: setting.argument,
+            ..Card::read(&setting.parameters, "driver", "mac")
+        });
+        let boards = settings.of_group("net").filter(|s| s.parameters.is("netdev", id));
+        let boards = boards.map(|setting| Card::read(&setting.parameters, "model", "macaddr"));
+        let mut cards = devices.chain(boards);
+        cards.next().filter(|_| cards.next().is_none())
+    }
+}

@@ -1,0 +1,85 @@
+//! The reasons why a NIC stays on slirp.
+
+use std::net::Ipv4Addr;
+
+use crate::types::{AddressError, GuestAddressesError, IdError, Publish, TextError};
+
+/// The reason why a user-mode network of QEMU's arguments stays as it is. The text is a clause that
+/// follows "stays on slirp:".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Left {
+    /// slirp has a service that passt does not have.
+    #[error("passt has no equivalent of {0}")]
+    NoEquivalent(String),
+    /// The guest must not reach other networks than slirp's own.
+    #[error("passt cannot keep the guest from all other networks as restrict=on does")]
+    Restricted,
+    /// The option is not known here.
+    #[error("netlaunch does not know the option {0}")]
+    UnknownOption(String),
+    /// QEMU refuses the options, with its own message.
+    #[error("QEMU refuses {0}")]
+    Refused(&'static str),
+    /// QEMU may accept the text, but it is not read here.
+    #[error("netlaunch does not read {0}")]
+    Unread(&'static str),
+    /// A forward that passt cannot do in the same way.
+    #[error("{why} ({forward})")]
+    Forward {
+        /// The value of `hostfwd`, or the port in netlaunch's form.
+        forward: String,
+        /// The reason.
+        why: &'static str,
+    },
+    /// This passt delays the first bytes of a server in the guest.
+    #[error(
+        "this passt delivers the first bytes of a server in the guest only after the client has sent some, so a client that waits for the server hangs ({0})"
+    )]
+    ServerFirst(Publish),
+    /// The guest's address cannot be given to passt.
+    #[error("the guest's address cannot be moved")]
+    Address(#[source] AddressError),
+    /// The guest's gateway or DNS server cannot be given to passt.
+    #[error("the addresses of the guest's network cannot be moved")]
+    Addresses(#[source] GuestAddressesError),
+    /// slirp answers for a DNS server outside of the guest's subnet.
+    #[error(
+        "slirp passes queries for {0} to the host's DNS server, and with passt they would go to {0} itself"
+    )]
+    ForeignDns(Ipv4Addr),
+    /// A host name or a search domain cannot be given to passt.
+    #[error("the name cannot be moved")]
+    Name(#[source] TextError),
+    /// The guest asks for IPv6 alone, and the host has none.
+    #[error("the network has IPv6 alone, and this host has no IPv6 route")]
+    NoIpv6Route,
+    /// The options of the launch switch off the only IP version of the network.
+    #[error("the network has {has} alone, which this launch switches off")]
+    OtherFamily {
+        /// `IPv4` or `IPv6`.
+        has: &'static str,
+    },
+    /// The id is not one that netlaunch can use.
+    #[error("its id cannot be used")]
+    Id(#[source] IdError),
+    /// A file of `-readconfig` defines it.
+    #[error("a file defines it, and netlaunch changes command lines only")]
+    ConfigFile,
+    /// A `-set` changes it, and QEMU takes `-set` for old netdev types only.
+    #[error("-set changes it, and QEMU has no -set for the netdev of another backend")]
+    Set,
+    /// No card is attached to it.
+    #[error("no card is attached to it")]
+    NoCard,
+    /// Several user-mode networks serve one hub.
+    #[error("another user-mode network serves the same hub")]
+    SharedHub,
+}
+
+impl Left {
+    /// Makes the reason that a forward stays.
+    pub(super) fn forward(forward: &[u8], why: &'static str) -> Self {
+        Left::Forward { forward: String::from_utf8_lossy(forward).into_owned(), why }
+    }
+}

@@ -1,0 +1,234 @@
+//! Finds the NICs of a command line whose network is slirp.
+//!
+//! They have QEMU's order: networks of `-netdev`, then those of `-nic`, then those of `-net`
+//! (net_init_clients() in net/net.c), and in each group that of the words. QEMU's default card is
+//! there only if no option speaks about the network, so it is always alone.
+
+use super::super::plan::{Backend, NicRequest};
+use super::super::qemu_options::{CommandLine, Parameters, Setting, Settings, takes_value};
+use super::card::Card;
+use super::hub;
+use super::left::Left;
+use super::netdev_options::{adds_something, passt_differs, translate, unlisted, with_options};
+use crate::types::facts::Facts;
+use crate::types::{Device, Id};
+
+/// The option that makes a user-mode network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `-netdev user`: another option attaches the card.
+    Netdev,
+    /// `-nic user`: the network and its card.
+    Nic,
+    /// `-net user`: a network on hub 0, which it shares with all other `-net` options.
+    Net,
+    /// No option at all: QEMU's default card and its network.
+    Default,
+}
+
+/// A NIC of QEMU's arguments whose network is slirp.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserNic {
+    /// The option that makes its network.
+    pub form: Form,
+    /// The option in the caller's spelling, for messages.
+    pub written: String,
+    /// `id=` of its network: the caller's, or a free one.
+    pub id: Id,
+    /// Its card; `None` if the arguments attach no card, or several ones through a hub.
+    pub card: Option<Card>,
+    /// The request for the same NIC on another backend, with the launch's options, or the reason why
+    /// it stays on slirp.
+    pub request: Result<NicRequest, Left>,
+    /// Whether the launch's options ask for something that the caller's arguments do not have, such
+    /// as a further published port. If not, the NIC can stay as it is when slirp is chosen.
+    pub has_additions: bool,
+    pub(super) place: Place,
+}
+
+/// The place of a NIC among the arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The argument of its network.
+    Argument(usize),
+    /// `-net user`, and the `-net nic` that is the only other member of the hub.
+    Pair { user: usize, nic: usize },
+    /// After the last argument.
+    End,
+    /// In a file.
+    File,
+}
+
+/// Returns the NICs whose network is slirp, in QEMU's order.
+///
+/// `options` are the single-NIC options of the launch. Backend, transport, DNS, search domains, MTU,
+/// interface, IP version and the access to the host's loopback services apply to each NIC; published
+/// ports, address, gateway, host name and capture file to the first one that can leave slirp.
+///
+/// QEMU's default card is in the list if the machine makes one. A caller whose options ask for a
+/// card of their own ignores it.
+pub fn user_nics(
+    line: &CommandLine,
+    settings: &Settings,
+    options: &NicRequest,
+    facts: &Facts,
+) -> Vec<UserNic> {
+    let mut nics = Vec::new();
+    let mut taken: Vec<Id> = Vec::new();
+    for (form, setting) in written(settings) {
+        let (id, request) = translated(form, setting, settings);
+        let id = id.unwrap_or_else(|| free_id(settings, &taken, &options.id));
+        taken.push(id.clone());
+        let (card, place) = match form {
+            Form::Nic => (Some(Card::read(&setting.parameters, "model", "mac")), place(setting)),
+            Form::Net => net_card(setting, settings),
+            _ => (Card::on(settings, id.as_str()), place(setting)),
+        };
+        let written = setting.written.clone();
+        nics.push(UserNic { form, written, id, card, request, has_additions: false, place });
+    }
+    if has_default_card(line, facts) {
+        nics.push(UserNic {
+            form: Form::Default,
+            written: "QEMU's default card".to_owned(),
+            id: free_id(settings, &taken, &options.id),
+            card: Some(Card::default()),
+            request: translate(&Parameters::default(), &[]),
+            has_additions: false,
+            place: Place::End,
+        });
+    }
+    for nic in nics.iter_mut().filter(|_| options.backend != Some(Backend::Slirp)) {
+        let left = nic.request.as_ref().ok().and_then(|request| passt_differs(request, facts));
+        nic.request = left.map_or(nic.request.clone(), Err);
+    }
+    add_options(&mut nics, options);
+    nics
+}
+
+/// Returns `wish` if no network of the arguments and of `taken` has this id, or one like it.
+pub fn free_id(settings: &Settings, taken: &[Id], wish: &Id) -> Id {
+    let groups = ["netdev", "nic", "net", "device"];
+    let is_free = |id: &Id| {
+        let text = id.as_str().as_bytes();
+        !taken.contains(id) && groups.iter().all(|group| settings.find(group, text).is_none())
+    };
+    let stem = wish.as_str().trim_end_matches(|c: char| c.is_ascii_digit());
+    // A wish of 64 characters leaves no room for a number.
+    let stem = if stem.len() > 54 { "net" } else { stem };
+    let numbered = (0..=u32::MAX).filter_map(|n| format!("{stem}{n}").parse().ok());
+    [wish.clone()].into_iter().chain(numbered).find(is_free).unwrap_or_else(|| wish.clone())
+}
+
+/// Returns the settings of user-mode networks.
+fn written(settings: &Settings) -> impl Iterator<Item = (Form, &Setting)> {
+    let groups = [("netdev", Form::Netdev), ("nic", Form::Nic), ("net", Form::Net)];
+    let all = groups
+        .into_iter()
+        .flat_map(|(group, form)| settings.of_group(group).map(move |setting| (form, setting)));
+    all.filter(|(form, setting)| match setting.parameters.get("type") {
+        // -nic without a type is a user-mode network.
+        None => *form == Form::Nic,
+        Some(kind) => kind == b"user",
+    })
+}
+
+/// Returns the id, if it is a valid one, and the translated request.
+fn translated(
+    form: Form,
+    setting: &Setting,
+    settings: &Settings,
+) -> (Option<Id>, Result<NicRequest, Left>) {
+    let parameters = &setting.parameters;
+    let text = parameters.get("id").map(String::from_utf8_lossy);
+    let id = match text.as_deref().map(str::parse::<Id>).transpose() {
+        Ok(id) => id,
+        Err(error) => return (None, Err(Left::Id(error))),
+    };
+    let stays = |left| (id.clone(), Err(left));
+    if setting.argument.is_none() {
+        return stays(Left::ConfigFile);
+    }
+    if setting.changed {
+        return stays(Left::Set);
+    }
+    if form == Form::Netdev && id.is_none() {
+        return stays(Left::Refused("a netdev without an id"));
+    }
+    let groups = ["netdev", "nic", "net"].into_iter().flat_map(|group| settings.of_group(group));
+    let same = groups.filter(|other| other.parameters.get("id") == parameters.get("id"));
+    if id.is_some() && same.count() > 1 {
+        return stays(Left::Refused("two networks with one id"));
+    }
+    if form != Form::Netdev && parameters.is_json() {
+        return stays(Left::Refused("JSON here"));
+    }
+    if form == Form::Net {
+        let members: Vec<_> = hub::members(settings).collect();
+        if !members
+            .iter()
+            .any(|member| member.parameters.is("type", "nic") || member.group == "nic")
+        {
+            return stays(Left::NoCard);
+        }
+        if members.iter().filter(|member| member.parameters.is("type", "user")).count() > 1 {
+            return stays(Left::SharedHub);
+        }
+    }
+    let others: &[&str] = match form {
+        Form::Nic => &["type", "id", "model", "mac"],
+        _ => &["type", "id"],
+    };
+    (id, translate(&unlisted(parameters), others))
+}
+
+fn place(setting: &Setting) -> Place {
+    setting.argument.map_or(Place::File, Place::Argument)
+}
+
+/// Returns the card and the place of a `-net user`.
+fn net_card(setting: &Setting, settings: &Settings) -> (Option<Card>, Place) {
+    let Some(user) = setting.argument else { return (None, Place::File) };
+    let others: Vec<_> = hub::members(settings).filter(|member| *member != setting).collect();
+    match others[..] {
+        [nic] if nic.group == "net" && nic.parameters.is("type", "nic") => {
+            let card = Card::read(&nic.parameters, "model", "macaddr");
+            let argument = nic.argument.filter(|_| !nic.changed);
+            let place = argument.map_or(Place::Argument(user), |nic| Place::Pair { user, nic });
+            (Some(card), place)
+        }
+        _ => (None, Place::Argument(user)),
+    }
+}
+
+/// Returns whether QEMU adds its default card: no option speaks about the network, and the machine
+/// makes the card. A section of a file does not count (measured with QEMU 10.0).
+///
+/// A last option without its value would take the words of the card as its value, where QEMU now
+/// refuses it.
+fn has_default_card(line: &CommandLine, facts: &Facts) -> bool {
+    let options = ["netdev", "nic", "net", "nodefaults"];
+    let last = line.arguments().last().filter(|argument| argument.value.is_none());
+    let last_name = last.and_then(|argument| argument.name.as_deref());
+    facts.qemu.default_card == Some(true)
+        && last_name.and_then(takes_value) != Some(true)
+        && options.iter().all(|option| line.spelling(option).is_none())
+}
+
+/// Adds the launch's options to each request.
+fn add_options(nics: &mut [UserNic], options: &NicRequest) {
+    let mut first = true;
+    for nic in nics {
+        let Ok(request) = &nic.request else { continue };
+        let merged = with_options(request.clone(), options, first);
+        nic.request = merged.map(|request| NicRequest {
+            id: nic.id.clone(),
+            mac: nic.card.as_ref().and_then(|card| card.mac),
+            device: Device::None,
+            device_named: true,
+            ..request
+        });
+        nic.has_additions = adds_something(options, first);
+        first = first && nic.request.is_err();
+    }
+}

@@ -1,0 +1,67 @@
+//! Commands for the supervisor of a launch.
+
+use nix::sys::signal::Signal;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::guest_port::BoxFuture;
+
+/// A command for the supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SupervisorCommand {
+    /// Sends this signal to QEMU. In serve mode, where the caller starts QEMU, it ends the launch.
+    Signal(Signal),
+    /// Sets the rules of all ports' filters again.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line sends it"))]
+    RebuildRules,
+    /// Ends the launch: this signal for QEMU, and SIGKILL if QEMU still runs 5 s later.
+    Stop(Signal),
+    /// Ends the launch at once: SIGKILL for QEMU.
+    Kill,
+}
+
+/// Where a supervisor gets its commands.
+pub(crate) trait CommandSource: Send {
+    /// Waits for the next command. The future may be dropped before it is done, and must not lose
+    /// a command then.
+    fn next(&mut self) -> BoxFuture<'_, SupervisorCommand>;
+}
+
+/// A channel as a source. After its sender is gone no further command comes.
+#[derive(Debug)]
+pub(super) struct Channel(pub(super) UnboundedReceiver<SupervisorCommand>);
+
+impl CommandSource for Channel {
+    fn next(&mut self) -> BoxFuture<'_, SupervisorCommand> {
+        Box::pin(async {
+            match self.0.recv().await {
+                Some(command) => command,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+/// Gives the command to stop with a signal, and then no further command.
+#[cfg(feature = "cli")]
+#[derive(Debug)]
+pub(super) struct Once(Option<SupervisorCommand>);
+
+#[cfg(feature = "cli")]
+impl Once {
+    pub(super) fn new(signal: Signal) -> Self {
+        Once(Some(SupervisorCommand::Stop(signal)))
+    }
+}
+
+#[cfg(feature = "cli")]
+impl CommandSource for Once {
+    fn next(&mut self) -> BoxFuture<'_, SupervisorCommand> {
+        let next = self.0.take();
+        Box::pin(async move {
+            match next {
+                Some(command) => command,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! The port of a guest on a bridge, as the launcher sees it.
+//!
+//! The launcher makes no tap and knows no filter. Its caller gives it a [`GuestPorts`], which makes
+//! a [`GuestPort`] for each bridged guest. The launcher calls the port in this order:
+//!
+//! ```text
+//! make ─▶ set_rules ─▶ up ─▶ descriptors ─▶ QEMU runs, AddressLearner::next ─▶ remove
+//! ```
+//!
+//! No frame passes before `up`, so the rules of the guest's filter are set before its first frame.
+//! `remove` is called after QEMU has ended. A port that is dropped instead, because the launch was
+//! cancelled, must not leave an interface behind; its rules may stay for a later command to remove.
+
+use std::error::Error;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::pin::Pin;
+
+use crate::launcher::plan::GuestFilter;
+use crate::types::{InterfaceName, Mac, NetworkName};
+
+/// A future that any thread can drive.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Makes the ports of bridged guests.
+pub(crate) trait GuestPorts: fmt::Debug + Send + Sync {
+    /// Makes a port on the bridge of `request`. The port is down and has no rules.
+    fn make(
+        &self,
+        request: PortRequest,
+    ) -> BoxFuture<'_, Result<Box<dyn GuestPort>, GuestPortError>>;
+
+    /// Sets the rules of every port's filter again, from the definitions and settings of this
+    /// moment. Returns notes for the user, one sentence each.
+    fn rebuild_rules(&self) -> BoxFuture<'static, Result<Vec<String>, GuestPortError>>;
+}
+
+/// The port that one guest needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PortRequest {
+    /// The name of the launch.
+    pub(crate) launch: String,
+    /// The bridge.
+    pub(crate) bridge: InterfaceName,
+    /// The virtual network whose bridge it is, if the launch names one.
+    pub(crate) network: Option<NetworkName>,
+    /// The hardware address of the guest's card.
+    pub(crate) mac: Mac,
+    /// The guest's filter.
+    pub(crate) filter: Option<GuestFilter>,
+    /// The number of the tap's queues.
+    pub(crate) queues: usize,
+    /// The number of vhost-net descriptors, one for each queue; 0 without vhost-net.
+    pub(crate) vhosts: usize,
+}
+
+/// The descriptors of a port that QEMU inherits.
+#[derive(Debug)]
+pub(crate) struct PortDescriptors {
+    /// The queues of the tap.
+    pub(crate) queues: Vec<OwnedFd>,
+    /// The kernel's network backend, once for each queue; empty without vhost-net.
+    pub(crate) vhosts: Vec<OwnedFd>,
+}
+
+/// A port of a bridge with a guest's tap.
+pub(crate) trait GuestPort: fmt::Debug + Send {
+    /// Returns the name of the tap.
+    fn name(&self) -> &InterfaceName;
+
+    /// Sets the rules of the guest's filter. Called only for a port whose request has a filter, and
+    /// before [`up`](Self::up).
+    fn set_rules(&mut self) -> BoxFuture<'_, Result<RulesSet, GuestPortError>>;
+
+    /// Turns the port on.
+    fn up(&self) -> BoxFuture<'_, Result<(), GuestPortError>>;
+
+    /// Returns copies of the tap's descriptors, and new vhost-net ones; QEMU inherits them.
+    ///
+    /// # Errors
+    /// The process has no descriptor left, or the kernel has no vhost-net any more.
+    fn descriptors(&self) -> Result<PortDescriptors, GuestPortError>;
+
+    /// Returns the directory with the state of the port's filter; `None` for a port without rules.
+    /// Ending the launch writes there.
+    fn filter_state_dir(&self) -> Option<&Path>;
+
+    /// Turns the port off, removes its rules, and removes the tap. Goes on after an error; returns
+    /// one line for each thing that could not be removed.
+    fn remove(self: Box<Self>) -> BoxFuture<'static, Vec<String>>;
+}
+
+/// The result of setting a port's rules.
+#[derive(Debug)]
+pub(crate) struct RulesSet {
+    /// Notes for the user, one sentence each.
+    pub(crate) notes: Vec<String>,
+    /// The learner of the guest's address, if the filter needs the address and does not have it.
+    pub(crate) learner: Option<Box<dyn AddressLearner>>,
+}
+
+/// Learns the address of one guest and sets the rules with it. Dropping it ends the learning; the
+/// rules stay.
+pub(crate) trait AddressLearner: fmt::Debug + Send {
+    /// Waits until the rules are set with a new address, or fail to be. Returns the learner for the
+    /// next call, or `None` after the end. Dropping the future drops the learner.
+    fn next(self: Box<Self>) -> BoxFuture<'static, LearningStep>;
+}
+
+/// The result of [`AddressLearner::next`].
+pub(crate) type LearningStep = (LearningEvent, Option<Box<dyn AddressLearner>>);
+
+/// A change in what is known of a guest's address.
+#[derive(Debug)]
+pub(crate) enum LearningEvent {
+    /// The rules are set with this address; with `None`, they wait for an address again.
+    Learned(Option<Ipv4Addr>),
+    /// The rules could not be set with the learned address.
+    Failed(GuestPortError),
+    /// The learning has ended: the port or its filter is gone, or this error occurred.
+    Ended(Option<GuestPortError>),
+}
+
+/// Why the port of a guest on a bridge could not be made, changed or removed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct GuestPortError(#[from] Box<dyn Error + Send + Sync>);
+
+impl GuestPortError {
+    pub(crate) fn new(error: impl Error + Send + Sync + 'static) -> Self {
+        GuestPortError(Box::new(error))
+    }
+
+    /// Returns the wrapped error if it is of this type.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.0.downcast_ref()
+    }
+}

@@ -1,0 +1,127 @@
+//! Launches guests with a user-mode network.
+//!
+//! [`Launcher`] is for programs. It stands on steps that the command line uses one by one:
+//!
+//! ```text
+//! Request ─ probe ─ plan ─▶ start ─▶ Running ─ supervise ─▶ Outcome, everything removed
+//!            ▲                │ passt fails, and the request names no backend
+//!            └── plan again ──┘
+//! ```
+//!
+//! 1. [`probe`] finds the programs and asks them what they can do.
+//! 2. [`mod@plan`] makes every command line from the request and these facts. It is a pure
+//!    function.
+//! 3. `start` makes the launch directory, starts passt or makes the port on a bridge, and starts
+//!    QEMU.
+//! 4. `supervise` carries out commands, restarts passt, and removes everything at the end.
+//!
+//! However a launch ends, QEMU, passt and the tap are gone then and so is the launch directory. If
+//! this process is killed, the guards ([`crate::sys::process`]) kill QEMU and passt, and the next
+//! start removes the directory.
+//!
+//! This module knows neither networks nor filters. The command line gives it the ports of bridged
+//! guests, through the traits of `guest_port`.
+
+#[doc(hidden)]
+pub mod adopt;
+mod blocked_signals;
+mod blocking;
+mod builder;
+mod command;
+mod context;
+mod entry;
+mod environment;
+mod error;
+mod event;
+mod gate;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line makes ports"))]
+pub(crate) mod guest_port;
+mod info;
+mod last_words;
+mod launch;
+mod launch_dir;
+mod launch_thread;
+mod nic_work;
+mod outcome;
+mod passt;
+pub mod plan;
+mod ports;
+#[cfg(feature = "cli")]
+mod privileges;
+pub mod probe;
+mod qemu_files;
+#[doc(hidden)]
+pub mod qemu_options;
+pub(crate) mod record;
+mod recovery;
+mod resolvers;
+mod running;
+mod serving;
+mod start;
+mod supervise;
+mod surroundings;
+#[cfg(feature = "cli")]
+mod trial;
+mod wake_socket;
+
+use crate::launcher::plan::Request;
+use crate::types::facts::Facts;
+
+pub use blocking::BlockingLaunch;
+pub use builder::LauncherBuilder;
+pub(crate) use context::LaunchContext;
+#[cfg(feature = "cli")]
+pub(crate) use context::Peer;
+pub use entry::Launcher;
+pub use error::{LaunchError, LaunchErrorKind, StartError};
+pub use event::LaunchEvent;
+pub use guest_port::GuestPortError;
+pub use info::{LaunchInfo, NicInfo};
+pub use launch::{Launch, LaunchControl};
+pub use launch_dir::LaunchDirError;
+pub use outcome::Outcome;
+pub use passt::{PasstEndCause, PasstError, PasstReadiness};
+pub use ports::PublishError;
+pub(crate) use running::Running;
+pub(crate) use start::start;
+
+pub use crate::sys::privileges::AccountError;
+pub use crate::sys::process::SpawnError;
+
+#[cfg(feature = "cli")]
+pub(crate) use {
+    command::{CommandSource, SupervisorCommand},
+    environment::LaunchEnvironment,
+    error::{PASST_FIX, SHORTAGE_FIX},
+    event::EventSink,
+    launch_dir::LaunchRoot,
+    qemu_files::{config_files, daemonizes, machine},
+    trial::try_passt,
+};
+
+/// Plans and starts. If passt fails to start, and the request allows all NICs another backend,
+/// plans again without passt.
+///
+/// # Errors
+/// [`LaunchError`] when there is no plan, or it could not be carried out; nothing is left running.
+pub(crate) async fn launch(
+    request: &Request,
+    facts: &Facts,
+    context: &LaunchContext,
+) -> Result<Running, LaunchError> {
+    let mut facts = facts.clone();
+    loop {
+        let launch_ids = context.launch_ids(request.nic_count());
+        let plan = plan::plan(request, &facts, &launch_ids)?;
+        let has_passt = plan.nics.iter().any(|nic| nic.passt.is_some());
+        let error = match start(plan, context).await {
+            // slirp needs neither passt nor a pair of sockets.
+            Err(error @ (StartError::Passt(_) | StartError::Prepare(_))) if has_passt => error,
+            other => return Ok(other?),
+        };
+        facts.passt.problem = Some(error.as_passt_problem());
+        if plan::plan(request, &facts, &launch_ids).is_err() {
+            return Err(error.into());
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The work in flight for one NIC of a supervised launch, and the events that the supervisor gets
+//! from it.
+
+use std::future::{Future, poll_fn};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::process::ExitStatus;
+use std::task::Poll;
+use std::time::Instant;
+
+use super::guest_port::{BoxFuture, LearningStep};
+use super::recovery::{PasstRestart, RestartHistory, RestartResult};
+use super::resolvers::Watch;
+use super::running::RunningNic;
+use crate::sys::process::Child;
+
+/// Something that happens to one NIC.
+pub(super) enum NicEvent {
+    /// Its passt has ended.
+    PasstEnded(ExitStatus),
+    /// The restart of its passt is done.
+    Restarted(RestartResult),
+    /// The learner of the guest's address has made a step.
+    Learning(LearningStep),
+    /// The host has these DNS servers now.
+    Resolvers(Vec<IpAddr>),
+}
+
+/// The work in flight for one NIC.
+pub(super) struct NicWork {
+    pub(super) history: RestartHistory,
+    pub(super) restart: Option<PasstRestart>,
+    pub(super) learning: Option<BoxFuture<'static, LearningStep>>,
+    resolvers: Option<Watch>,
+}
+
+impl NicWork {
+    /// Begins the work for a NIC: the learner of the guest's address, the watch of the host's DNS
+    /// servers.
+    pub(super) fn new(nic: &mut RunningNic) -> Self {
+        NicWork {
+            history: RestartHistory::new(Instant::now()),
+            restart: None,
+            learning: nic.learner.take().map(|learner| learner.next()),
+            resolvers: nic.watch_resolvers(),
+        }
+    }
+
+    /// Waits for the next event of the NIC. The future can be dropped at any time.
+    async fn next(&mut self, nic: &mut RunningNic) -> NicEvent {
+        tokio::select! {
+            biased;
+            status = ended(&mut nic.passt) => NicEvent::PasstEnded(status),
+            result = pending(&mut self.restart) => NicEvent::Restarted(result),
+            step = pending(&mut self.learning) => NicEvent::Learning(step),
+            // A passt that is being started reads the file by itself, and the watch compares
+            // afterwards.
+            servers = changed(&mut self.resolvers), if self.restart.is_none() => {
+                NicEvent::Resolvers(servers)
+            }
+        }
+    }
+}
+
+/// Waits for the next event of any NIC, and returns the NIC's place with it. If several are ready,
+/// the event of the first one is returned.
+pub(super) async fn first_event(
+    work: &mut [NicWork],
+    nics: &mut [RunningNic],
+) -> (usize, NicEvent) {
+    let mut events: Vec<_> =
+        work.iter_mut().zip(nics).map(|(work, nic)| Box::pin(work.next(nic))).collect();
+    poll_fn(|context| {
+        for (place, event) in events.iter_mut().enumerate() {
+            if let Poll::Ready(event) = event.as_mut().poll(context) {
+                return Poll::Ready((place, event));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Waits for the end of a child; without a child, forever.
+async fn ended(child: &mut Option<Child>) -> ExitStatus {
+    match child {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for changed DNS servers of the host; without a watch, forever.
+async fn changed(watch: &mut Option<Watch>) -> Vec<IpAddr> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the work in flight and then clears it; without work, waits forever.
+pub(super) async fn pending<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    let Some(running) = work else { return std::future::pending().await };
+    let result = running.await;
+    *work = None;
+    result
+}

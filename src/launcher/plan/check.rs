@@ -1,0 +1,122 @@
+//! Checks that the parts of a request go together.
+//!
+//! Each part is valid by its type. The order of the checks decides which of several mistakes is
+//! reported: first the bridge, because it excludes most other settings, last the caller's own QEMU
+//! arguments. No check looks at the host.
+
+use super::guest_addresses::overlaps;
+use super::own_options::check_command;
+use super::request::{AddressChoice, Family, MAX_MTU, NicRequest, Request, Transport};
+use super::request_error::RequestError;
+use crate::types::{Publish, Setting, UserName, overlap};
+
+impl Request {
+    /// Checks that the parts of the request go together.
+    ///
+    /// # Errors
+    /// The first [`RequestError`] found; each is a mistake of the caller (exit status 2).
+    pub fn check(&self) -> Result<(), RequestError> {
+        self.check_vmm()?;
+        self.check_socket()?;
+        if !self.nics.is_empty() {
+            self.check_list()?;
+        }
+        for nic in [&self.nic].into_iter().chain(&self.nics) {
+            check_nic(nic, self.user.as_ref())?;
+        }
+        self.added().iter().try_for_each(NicRequest::check_queues)?;
+        conflicts(&[], &self.nics)?;
+        let is_fd = |nic: &NicRequest| nic.transport == Some(Transport::Fd);
+        match (&self.command, &self.user) {
+            (Some(command), _) => check_command(self, command),
+            (None, _) if self.added().iter().any(is_fd) && self.socket.is_none() => {
+                Err(RequestError::ServeFd)
+            }
+            (None, Some(user)) => Err(RequestError::ServeUser(user.clone())),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Checks that no setting of the single NIC stands beside the list of NICs.
+    fn check_list(&self) -> Result<(), RequestError> {
+        let nic = &self.nic;
+        let attachment = nic.attachment.as_ref();
+        let settings = [
+            (attachment.is_some(), attachment.map_or(Setting::Bridge, |a| a.setting())),
+            (nic.filter.is_some(), Setting::Filter),
+            (nic.id_named, Setting::Id),
+            (nic.mac.is_some(), Setting::Mac),
+            (nic.device_named, Setting::Device),
+            (!nic.publish.is_empty(), Setting::Publish),
+            (nic.address != AddressChoice::Default, Setting::Address),
+            (nic.gateway.is_some(), Setting::Gateway),
+            (nic.hostname.is_some(), Setting::Hostname),
+            (nic.pcap.is_some(), Setting::Pcap),
+        ];
+        match settings.into_iter().find(|(given, _)| *given) {
+            Some((_, setting)) => Err(RequestError::SingleWithList(setting)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Checks that the settings of one NIC go together.
+fn check_nic(nic: &NicRequest, user: Option<&UserName>) -> Result<(), RequestError> {
+    nic.check_bridge(user)?;
+    check_ports(&nic.publish)?;
+    nic.check_passt_options()?;
+    nic.check_family()?;
+    nic.check_addresses()?;
+    // The smallest MTU of IPv6 (RFC 8200, 5) and of IPv4 (RFC 791, 3.2).
+    let least = if nic.family == Family::V6 { 1280 } else { 68 };
+    match nic.mtu.filter(|mtu| !(least..=MAX_MTU).contains(mtu)) {
+        Some(mtu) => Err(RequestError::Mtu { mtu, least }),
+        None => Ok(()),
+    }
+}
+
+/// Checks that no two published ports use the same port of the host.
+fn check_ports(publish: &[Publish]) -> Result<(), RequestError> {
+    match overlap(publish) {
+        Some((first, second, port)) => {
+            let (first, second) = (first.clone(), second.clone());
+            Err(RequestError::Overlap { first, second, port })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Checks that no two NICs use the same id, hardware address, port of the host or subnet. QEMU
+/// itself accepts adopted NICs in one subnet.
+pub(super) fn conflicts(adopted: &[&NicRequest], added: &[NicRequest]) -> Result<(), RequestError> {
+    let all: Vec<&NicRequest> = adopted.iter().copied().chain(added).collect();
+    let publish: Vec<Publish> = all.iter().flat_map(|nic| nic.publish.clone()).collect();
+    check_ports(&publish)?;
+    for (place, nic) in all.iter().enumerate().skip(adopted.len()) {
+        for (number, before) in all[..place].iter().enumerate() {
+            let are_final = number < adopted.len() || (nic.id_named && before.id_named);
+            if are_final && nic.id == before.id {
+                return Err(RequestError::SameId(nic.id.clone()));
+            }
+            if let Some(mac) = nic.mac.filter(|_| nic.mac == before.mac) {
+                return Err(RequestError::SameMac(mac));
+            }
+            check_subnets(before, nic)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the addresses of two NICs are in two subnets.
+fn check_subnets(before: &NicRequest, nic: &NicRequest) -> Result<(), RequestError> {
+    let same = |first: String, second: String| Err(RequestError::SameSubnet { first, second });
+    match (before.address, nic.address) {
+        (AddressChoice::Fixed(first), AddressChoice::Fixed(second))
+            if overlaps(&first.subnet(), &second.subnet()) =>
+        {
+            same(first.to_string(), second.to_string())
+        }
+        (AddressChoice::Host, AddressChoice::Host) => same("host".into(), "host".into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,57 @@
+//! Chooses the IPv4 addresses of a user-mode guest: its own, its gateway and its DNS server.
+//!
+//! The request names an address, or the first of [`DEFAULT_SUBNETS`]'s subnets that overlaps no
+//! route of this host is used. A subnet that overlaps a route would hide the hosts behind that
+//! route from the guest, so a note says when this happens.
+
+use ipnet::Ipv4Net;
+
+use super::request::{AddressChoice, Family, NicRequest};
+use crate::types::facts::Facts;
+use crate::types::{DEFAULT_SUBNETS, GuestAddresses, GuestAddressesError};
+
+/// Returns the guest's addresses; `None` if it mirrors the host, has no IPv4, or is on a bridge.
+///
+/// # Errors
+/// The requested gateway or DNS server does not fit the subnet.
+pub(super) fn guest_addresses(
+    nic: &NicRequest,
+    facts: &Facts,
+    notes: &mut Vec<String>,
+) -> Result<Option<GuestAddresses>, GuestAddressesError> {
+    let overlapping =
+        |subnet: &Ipv4Net| facts.host.routes.iter().find(|route| overlaps(route, subnet));
+    let address = match nic.address {
+        _ if nic.family == Family::V6 || nic.attachment.is_some() => return Ok(None),
+        AddressChoice::Host => return Ok(None),
+        AddressChoice::Fixed(address) => {
+            if let Some(route) = overlapping(&address.subnet()) {
+                notes.push(format!(
+                    "this host routes {route}, which the guest's subnet {} hides from the guest",
+                    address.subnet()
+                ));
+            }
+            address
+        }
+        AddressChoice::Default => {
+            let [usual, ..] = DEFAULT_SUBNETS;
+            let free = DEFAULT_SUBNETS.iter().find(|subnet| overlapping(subnet).is_none());
+            let subnet = *free.unwrap_or(&usual);
+            match (overlapping(&usual), free) {
+                (Some(route), Some(_)) => notes
+                    .push(format!("this host routes {route}, so the guest's subnet is {subnet}")),
+                (Some(route), None) => notes.push(format!(
+                    "this host routes {route}, which the guest's subnet {subnet} hides from the guest, and all others that are tried; name one with --address"
+                )),
+                (None, _) => {}
+            }
+            GuestAddresses::in_subnet(subnet)?.address
+        }
+    };
+    GuestAddresses::new(address, nic.gateway, nic.forwarder(address)).map(Some)
+}
+
+/// Returns whether two subnets have a common address.
+pub(super) fn overlaps(a: &Ipv4Net, b: &Ipv4Net) -> bool {
+    a.contains(b) || b.contains(a)
+}

@@ -1,0 +1,75 @@
+//! Plans a user-mode network of the caller's arguments that stays on slirp.
+//!
+//! Such a NIC keeps its words. A setting of the request that would need other words is refused, so
+//! that the guest never has less than the request asks for; only published ports are added, which
+//! slirp has as well.
+
+use super::model::{NicPlan, Origin};
+use super::request::{AddressChoice, Backend, NicRequest, Request};
+use super::request_error::RequestError;
+use super::slirp_args::forwards;
+use crate::launcher::adopt::{Left, UserNic};
+use crate::launcher::qemu_options::Settings;
+use crate::types::{Setting, error_text};
+
+/// Checks that the request does not need another backend for this NIC. Returns the parameters that
+/// the request adds to the NIC. `is_first` is whether the settings of the single NIC belong to it.
+///
+/// # Errors
+/// A setting that slirp with the caller's words does not have.
+pub(super) fn check_left(
+    request: &Request,
+    user_nic: &UserNic,
+    left: &Left,
+    is_first: bool,
+) -> Result<Vec<String>, RequestError> {
+    let (nic, written) = (&request.nic, &user_nic.written);
+    if !nic.host_loopback && *left != Left::Restricted {
+        return Err(RequestError::OwnNetwork(written.clone()));
+    }
+    let on_slirp = nic.publish.iter().all(|publish| publish.address.is_ipv4());
+    let settings = [
+        (nic.backend == Some(Backend::Passt), Setting::Backend),
+        (!nic.passt_options.is_empty(), Setting::PasstOption),
+        (is_first && nic.address != AddressChoice::Default, Setting::Address),
+        (is_first && nic.gateway.is_some(), Setting::Gateway),
+        (is_first && nic.hostname.is_some(), Setting::Hostname),
+        (is_first && nic.pcap.is_some(), Setting::Pcap),
+        (is_first && !nic.publish.is_empty() && !(on_slirp && can_append(left)), Setting::Publish),
+    ];
+    if let Some((_, setting)) = settings.into_iter().find(|(given, _)| *given) {
+        let (written, why) = (written.clone(), error_text(left));
+        return Err(RequestError::LeftSetting { setting, written, why });
+    }
+    let publish = nic.publish.iter().filter(|_| is_first);
+    Ok(publish.flat_map(forwards).collect())
+}
+
+/// Returns whether parameters can be added to a network that stays for this reason.
+fn can_append(left: &Left) -> bool {
+    !matches!(left, Left::ConfigFile | Left::Set | Left::Refused(_) | Left::Unread(_) | Left::Id(_))
+}
+
+/// Makes the plan of a NIC that keeps its words.
+pub(super) fn left_plan(user_nic: &UserNic, why: String, settings: &Settings) -> NicPlan {
+    let id = user_nic.id.as_str().as_bytes();
+    let groups = ["netdev", "nic", "net"];
+    let is_callers = groups.iter().any(|group| settings.find(group, id).is_some());
+    NicPlan {
+        request: user_nic.request.clone().unwrap_or_else(|_| NicRequest::default()),
+        origin: Origin::Left { written: user_nic.written.clone(), why: why.clone() },
+        backend: Backend::Slirp,
+        fallback: Some(why),
+        transport: None,
+        addresses: None,
+        dns: None,
+        mac: user_nic.card.as_ref().and_then(|card| card.mac),
+        id: is_callers.then(|| user_nic.id.clone()),
+        publish: Vec::new(),
+        args: Vec::new(),
+        fd: None,
+        reconnects: false,
+        passt: None,
+        bridge: None,
+    }
+}

@@ -1,0 +1,227 @@
+//! Plans all NICs of a launch, one after the other, and QEMU's arguments for them.
+//!
+//! ```text
+//! the user-mode networks of QEMU's arguments ─▶ adopted, or left as they are ─▶ edits of the words
+//! the NICs of the request ───────────────────▶ added ─▶ words behind the caller's own
+//! ```
+//!
+//! If the caller's arguments have a user-mode network, the settings of the single NIC apply to it,
+//! and no further NIC is added for them. A NIC for which slirp is chosen stays as the caller wrote
+//! it, unless the request asks for more than the caller's own words have.
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+
+use super::check::conflicts;
+use super::draft::LaunchIds;
+use super::error::PlanError;
+use super::free_ids::with_free_ids;
+use super::left::{check_left, left_plan};
+use super::model::{NicPlan, NicPlans, Origin};
+use super::nic::{NicContext, PlannedNic, Remarks, nic_plan};
+use super::request::{Backend, NicRequest, Request};
+use super::request_error::RequestError;
+use super::subnets::with_own_subnet;
+use crate::launcher::adopt::{Change, Form, UserNic, apply, edits, user_nics};
+use crate::launcher::qemu_options::{CommandLine, Settings};
+use crate::types::facts::Facts;
+use crate::types::{Setting, error_text, shell_line};
+
+/// The NICs of a launch with QEMU's arguments.
+pub(super) struct PlannedNics {
+    pub(super) nics: NicPlans,
+    /// The words that netlaunch writes.
+    pub(super) written: Vec<OsString>,
+    /// All words: the caller's with the edits, then those of the added NICs.
+    pub(super) words: Vec<OsString>,
+}
+
+/// Plans the NICs of `request`.
+///
+/// # Errors
+/// [`PlanError`] if a NIC cannot be served, or if two NICs use the same port, id or address.
+pub(super) fn plan_nics(
+    request: &Request,
+    facts: &Facts,
+    launch_ids: &LaunchIds,
+    remarks: &mut Remarks,
+) -> Result<PlannedNics, PlanError> {
+    let (line, settings) = (request.command_line(), request.settings());
+    let user_nics = match &line {
+        Some(line) => adoptable(request, line, &settings, facts),
+        None => Vec::new(),
+    };
+    if let Some(first) = user_nics.first() {
+        check_card(request, first)?;
+    }
+    let adopted: Vec<&NicRequest> =
+        user_nics.iter().filter_map(|nic| nic.request.as_ref().ok()).collect();
+    let added = if user_nics.is_empty() { request.added() } else { &request.nics };
+    let added = with_free_ids(added, &settings, &user_nics);
+    conflicts(&adopted, &added)?;
+
+    let mut planner = Planner { request, facts, launch_ids, settings: &settings, nics: Vec::new() };
+    let mut changes: Vec<(&UserNic, Change)> = Vec::new();
+    // The index of the changed NIC among the planned ones, for each change.
+    let mut changed = Vec::new();
+    for user_nic in &user_nics {
+        let (plan, change) = planner.adopt(user_nic, !adopted.is_empty(), remarks)?;
+        if let Some(change) = change {
+            changes.push((user_nic, change));
+            changed.push(planner.nics.len());
+        }
+        planner.nics.push(plan);
+    }
+    let edits = line.as_ref().map(|line| edits(line, &settings, &changes)).unwrap_or_default();
+    for (index, place) in changed.into_iter().enumerate() {
+        let of_nic = edits.iter().filter(|edit| edit.nic == index);
+        let words: Vec<OsString> = of_nic.flat_map(|edit| edit.words.clone()).collect();
+        if let Some(plan) = planner.nics.get_mut(place) {
+            record_change(plan, words);
+        }
+    }
+    let mut written: Vec<OsString> = edits.iter().flat_map(|edit| edit.words.clone()).collect();
+    let mut words = line.as_ref().map(|line| apply(line, &edits)).unwrap_or_default();
+    for nic in &added {
+        let PlannedNic { plan, .. } = planner.plan(nic, remarks)?;
+        written.extend_from_slice(&plan.args);
+        words.extend_from_slice(&plan.args);
+        planner.nics.push(plan);
+    }
+    let mut nics = planner.nics.into_iter();
+    let first = nics.next().ok_or(RequestError::NoNic)?;
+    Ok(PlannedNics { nics: NicPlans::new(first, nics), written, words })
+}
+
+/// Returns the NICs of the caller's arguments that the launch may move.
+///
+/// A launch that keeps the caller's NICs or joins a bridge moves none. QEMU's default card is not
+/// moved if the request has a card of its own, or if a script runs QEMU: the script's own arguments
+/// are not known, and with `-nodefaults` among them there is no such card.
+pub(super) fn adoptable(
+    request: &Request,
+    line: &CommandLine,
+    settings: &Settings,
+    facts: &Facts,
+) -> Vec<UserNic> {
+    let nic = &request.nic;
+    if request.keep_nics || nic.attachment.is_some() {
+        return Vec::new();
+    }
+    let has_card =
+        nic.id_named || nic.mac.is_some() || nic.device_named || !request.nics.is_empty();
+    let mut nics = user_nics(line, settings, nic, facts);
+    let is_script = facts.qemu.emulator.is_some();
+    nics.retain(|nic| nic.form != Form::Default || !(has_card || is_script));
+    nics
+}
+
+/// Refuses the settings of a card for a NIC of the caller, which has its card already.
+fn check_card(request: &Request, user_nic: &UserNic) -> Result<(), RequestError> {
+    let nic = &request.nic;
+    let settings = [
+        (nic.id_named, Setting::Id),
+        (nic.mac.is_some(), Setting::Mac),
+        (nic.device_named, Setting::Device),
+    ];
+    match settings.into_iter().find(|(given, _)| *given) {
+        Some((_, setting)) => {
+            Err(RequestError::CardKept { setting, written: user_nic.written.clone() })
+        }
+        None => Ok(()),
+    }
+}
+
+struct Planner<'a> {
+    request: &'a Request,
+    facts: &'a Facts,
+    launch_ids: &'a LaunchIds,
+    settings: &'a Settings,
+    /// The NICs that are planned so far.
+    nics: Vec<NicPlan>,
+}
+
+impl Planner<'_> {
+    /// Plans a NIC after those that are planned already.
+    fn plan(&self, nic: &NicRequest, remarks: &mut Remarks) -> Result<PlannedNic, PlanError> {
+        let is_left = |nic: &&NicPlan| matches!(nic.origin, Origin::Left { .. });
+        let context = NicContext {
+            request: self.request,
+            facts: &self.facts_of_next(),
+            launch_ids: self.launch_ids,
+            place: self.nics.iter().filter(|nic| !is_left(nic)).count(),
+            passts_before: self.nics.iter().filter(|nic| nic.passt.is_some()).count(),
+            memory_is_shared: self.nics.iter().any(NicPlan::shares_memory),
+        };
+        let nic = with_own_subnet(nic, self.request, self.facts, &self.nics)?;
+        nic_plan(&self.request.completed(&nic), &context, remarks)
+    }
+
+    /// Plans a NIC of the caller's arguments. `is_taken` is whether one of these NICs takes the
+    /// settings of the single NIC.
+    fn adopt(
+        &self,
+        user_nic: &UserNic,
+        is_taken: bool,
+        remarks: &mut Remarks,
+    ) -> Result<(NicPlan, Option<Change>), PlanError> {
+        let nic = match &user_nic.request {
+            Ok(nic) => nic,
+            Err(left) => {
+                let is_first = !is_taken && self.nics.is_empty();
+                let added = check_left(self.request, user_nic, left, is_first)?;
+                let plan = left_plan(user_nic, error_text(left), self.settings);
+                return Ok((plan, (!added.is_empty()).then_some(Change::Append(added))));
+            }
+        };
+        let mut own = Remarks::default();
+        let PlannedNic { plan, card_mtu } = match self.plan(nic, &mut own) {
+            Ok(planned) => planned,
+            // The caller's own words need no socket.
+            Err(error @ PlanError::SocketPath { .. }) if nic.backend.is_none() => {
+                return Ok((left_plan(user_nic, error.to_string(), self.settings), None));
+            }
+            Err(error) => return Err(error),
+        };
+        if plan.backend == Backend::Slirp && !user_nic.has_additions {
+            let left = left_plan(user_nic, String::new(), self.settings);
+            let why = plan.fallback.clone();
+            let why = why.unwrap_or_else(|| "slirp is the backend of this launch".to_owned());
+            let origin = Origin::Left { written: user_nic.written.clone(), why };
+            return Ok((NicPlan { origin, id: left.id, args: Vec::new(), ..plan }, None));
+        }
+        remarks.notes.append(&mut own.notes);
+        remarks.warnings.append(&mut own.warnings);
+        let change = Change::Replace { args: netdev_first(&plan.args), mtu: card_mtu };
+        let origin = Origin::Adopted { written: user_nic.written.clone(), change: String::new() };
+        Ok((NicPlan { origin, mac: nic.mac, ..plan }, Some(change)))
+    }
+
+    /// Returns the facts with the bridge of the next NIC on a bridge.
+    fn facts_of_next(&self) -> Cow<'_, Facts> {
+        match self.nics.iter().filter(|nic| nic.bridge.is_some()).count() {
+            0 => Cow::Borrowed(self.facts),
+            before => {
+                let target = self.facts.further_targets.get(before - 1).cloned();
+                Cow::Owned(Facts { target, ..self.facts.clone() })
+            }
+        }
+    }
+}
+
+/// Returns the arguments with those of the netdev first, whose place the caller's own option has.
+/// QEMU does not care about the order of a netdev and its chardev.
+fn netdev_first(args: &[OsString]) -> Vec<OsString> {
+    let at = args.iter().position(|word| word == "-netdev").unwrap_or_default();
+    let (before, rest) = args.split_at(at);
+    let (netdev, after) = rest.split_at(rest.len().min(2));
+    [netdev, before, after].concat()
+}
+
+/// Records the words that replace those of a NIC of the caller.
+fn record_change(plan: &mut NicPlan, words: Vec<OsString>) {
+    if let Origin::Adopted { change, .. } = &mut plan.origin {
+        *change = shell_line(&words);
+    }
+    plan.args = words;
+}

@@ -1,0 +1,329 @@
+//! The errors of a request whose parts contradict each other.
+//!
+//! Each message is one line: the contradiction, then the fix. None of them depends on the host.
+
+use std::net::IpAddr;
+
+use crate::types::{GuestAddressesError, Id, Mac, Publish, Setting, UserName};
+
+/// A contradiction between parts of a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Two published ports use the same host port.
+    #[error(
+        "the published ports {first} and {second} both use port {port} of the host: give one of them another host port"
+    )]
+    Overlap {
+        /// The earlier one.
+        first: Publish,
+        /// The later one.
+        second: Publish,
+        /// The host port of both.
+        port: u16,
+    },
+    /// A port is published on an address of a protocol version that the guest does not have.
+    #[error(
+        "the published port {publish} listens on {has}, and the guest has no {has}: publish on an address of the other version, or give the guest {has}"
+    )]
+    FamilyPublish {
+        /// The published port.
+        publish: Publish,
+        /// "IPv4" or "IPv6".
+        has: &'static str,
+        /// The setting that switches this version off.
+        restriction: Setting,
+    },
+    /// A guest without IPv4 has an IPv4 setting.
+    #[error("{0} is an IPv4 setting, and the guest has only IPv6: drop one of the two settings")]
+    FamilyAddress(Setting),
+    /// A guest without IPv6 has an IPv6 DNS server.
+    #[error(
+        "the DNS server {0} has an IPv6 address, and the guest has only IPv4: use an IPv4 address, or give the guest IPv6"
+    )]
+    FamilyDns(IpAddr),
+    /// `--address host` and an own gateway.
+    #[error(
+        "a gateway cannot go with the host's addresses, which bring the host's gateway: drop one of the two settings"
+    )]
+    HostGateway,
+    /// The gateway or the DNS server does not fit the guest's address.
+    #[error("{0}")]
+    GuestAddresses(#[from] GuestAddressesError),
+    /// The DNS server has an unspecified, multicast or loopback address.
+    #[error(
+        "the DNS server {0} is not a server's address: use one such as 9.9.9.9, or leave the server out for the host's resolver"
+    )]
+    Dns(IpAddr),
+    /// The MTU is out of range.
+    #[error("the MTU {mtu} is out of range: use {least} to 65520")]
+    Mtu {
+        /// The requested MTU in bytes.
+        mtu: u16,
+        /// The smallest allowed MTU in bytes.
+        least: u16,
+    },
+    /// A setting of the single NIC is given besides a list of NICs.
+    #[error(
+        "{0} is for a launch with a single NIC, and this launch lists its NICs: write the setting into the list"
+    )]
+    SingleWithList(Setting),
+    /// A setting of the card is given, and the caller's QEMU arguments have the card.
+    #[error(
+        "{setting} is for a card that netlaunch adds, and the QEMU arguments bring their own NIC ({written}), which keeps its card: drop the setting, or keep that NIC as it is and add another one"
+    )]
+    CardKept {
+        /// The setting.
+        setting: Setting,
+        /// The NIC as the caller wrote it.
+        written: String,
+    },
+    /// A setting needs a backend to which the NIC of the caller's QEMU arguments cannot move.
+    #[error(
+        "{setting} cannot be applied to {written} of the QEMU arguments, which stays on slirp ({why}): drop the setting, or keep that NIC as it is and add another one"
+    )]
+    LeftSetting {
+        /// The setting.
+        setting: Setting,
+        /// The NIC as the caller wrote it.
+        written: String,
+        /// The reason why the NIC stays.
+        why: String,
+    },
+    /// Two NICs have the same id.
+    #[error("two NICs have the id {0}: give each NIC an id of its own")]
+    SameId(Id),
+    /// Two NICs have the same hardware address.
+    #[error("two NICs have the address {0}: give each card an address of its own")]
+    SameMac(Mac),
+    /// Two NICs are in one subnet.
+    #[error(
+        "two NICs have addresses of one subnet ({first} and {second}), and the guest would use one NIC for both: give each NIC a subnet of its own"
+    )]
+    SameSubnet {
+        /// The address of the earlier NIC.
+        first: String,
+        /// The address of the later NIC.
+        second: String,
+    },
+    /// The request has no NIC.
+    #[error("the launch has no NIC: add one, or start QEMU without netlaunch")]
+    NoNic,
+    /// The caller's QEMU arguments already use the id of the netdev.
+    #[error("the QEMU arguments have a netdev with id={0} already: choose another id")]
+    IdTaken(Id),
+    /// The caller's QEMU arguments already use another id that netlaunch needs.
+    #[error(
+        "the QEMU arguments have a {kind} with id={taken} already, which netlaunch needs: choose another id"
+    )]
+    PartTaken {
+        /// `-chardev` or `-object` without the dash.
+        kind: &'static str,
+        /// The id.
+        taken: String,
+    },
+    /// The caller's QEMU arguments attach a card to the netdev, which takes one card only.
+    #[error(
+        "the QEMU arguments attach a card of their own to the netdev {id} ({card}), which takes one card: set the network card to none, or choose another id"
+    )]
+    CardTaken {
+        /// The netdev.
+        id: Id,
+        /// The option that attaches the card.
+        card: String,
+    },
+    /// A user-mode network of the caller's QEMU arguments reaches the host's loopback addresses.
+    #[error(
+        "the host's loopback is not closed to the user-mode network of the QEMU arguments ({0}): drop that network from the QEMU arguments, or let the guest reach the loopback services"
+    )]
+    OwnNetwork(String),
+    /// The bridge backend is requested without a network or bridge to join.
+    #[error("the backend bridge needs a network or bridge that the guest joins: name one")]
+    NoBridgeNamed,
+    /// A network or bridge to join is requested with another backend.
+    #[error(
+        "{attachment} is for the backend bridge, and the backend is {backend}: drop one of the two settings"
+    )]
+    BackendNotBridge {
+        /// The network or the bridge.
+        attachment: Setting,
+        /// The backend, or auto.
+        backend: &'static str,
+    },
+    /// A filter is requested for a guest that is not on a bridge.
+    #[error(
+        "a filter is for a guest's port on a bridge: name a network or a bridge, or drop the filter"
+    )]
+    FilterNeedsBridge,
+    /// A bridged guest has a setting of user-mode networks.
+    #[error(
+        "{0} is for passt and slirp, and a guest on a bridge has its network from there: drop this setting"
+    )]
+    NotOnBridge(Setting),
+    /// A guest on passt or slirp cannot have several queues.
+    #[error(
+        "a guest on passt or slirp has one queue, and {0} are requested, because one thread moves all its frames: drop the queues, or put the guest on a bridge"
+    )]
+    QueuesOfUserMode(u16),
+    /// The card cannot have several queues.
+    #[error(
+        "only virtio cards have several queues, and {count} are requested for {model}: drop the queues, or use the card virtio-net-pci"
+    )]
+    QueuesOfCard {
+        /// The requested number.
+        count: u16,
+        /// The card.
+        model: String,
+    },
+    /// QEMU writes the frames of one queue only to a file.
+    #[error(
+        "QEMU captures the frames of a card with one queue only, and {0} are requested: drop the queues or the capture file"
+    )]
+    QueuesCaptured(u16),
+    /// An option for passt is one that netlaunch itself decides.
+    #[error("netlaunch itself decides passt's --{name}: drop this passt option{}", or_use(instead))]
+    PasstOption {
+        /// The option's name without dashes.
+        name: &'static str,
+        /// The setting for it.
+        instead: Option<Setting>,
+    },
+    /// netlaunch starts QEMU only.
+    #[error(
+        "netlaunch starts QEMU only, and the arguments are requested for {0}: drop the QEMU command, and start {0} with the printed arguments"
+    )]
+    VmmCommand(&'static str),
+    /// Another VMM than QEMU has no such backend.
+    #[error(
+        "{vmm} gets its network from passt, and the backend is {backend}: use the backend passt"
+    )]
+    VmmBackend {
+        /// The VMM.
+        vmm: &'static str,
+        /// The backend.
+        backend: &'static str,
+    },
+    /// The VMM has no such connection to passt.
+    #[error(
+        "{vmm} connects to passt by {needed}, and the transport is {other}: drop the transport"
+    )]
+    VmmTransport {
+        /// The VMM.
+        vmm: &'static str,
+        /// Its transport.
+        needed: &'static str,
+        /// The requested transport.
+        other: &'static str,
+    },
+    /// QEMU would write the capture file.
+    #[error("with this transport QEMU writes the capture file, and {0} does not: drop the file")]
+    VmmCapture(&'static str),
+    /// Both a path and a socket are given.
+    #[error(
+        "the caller's socket needs no path, because it has its own connection: drop one of the two settings"
+    )]
+    TwoSockets,
+    /// The caller decides about the socket, and netlaunch starts QEMU.
+    #[error(
+        "{0} is for programs that the caller starts, and netlaunch starts QEMU: drop the QEMU command or this setting"
+    )]
+    SocketCommand(Setting),
+    /// The guest has several NICs, and the setting is for one socket.
+    #[error("{0} is for a guest with one NIC: drop this setting, or request one NIC")]
+    SocketOfSeveral(Setting),
+    /// The backend has no socket.
+    #[error("{0} is for the backend passt: use that backend, or drop this setting")]
+    SocketBackend(Setting),
+    /// The transport does not go with the socket.
+    #[error("{0} does not go with this transport: drop the transport, or use another VMM")]
+    SocketTransport(Setting),
+    /// QEMU's user cannot open passt's socket.
+    #[error(
+        "the user {user} cannot reach passt's socket with the transport {transport}: use the transport fd"
+    )]
+    UserSocket {
+        /// The user.
+        user: UserName,
+        /// The transport.
+        transport: &'static str,
+    },
+    /// A user for QEMU is requested in serve mode, in which netlaunch does not start QEMU.
+    #[error("QEMU can run as the user {0} only if netlaunch starts it: add the QEMU command")]
+    ServeUser(UserName),
+    /// The fd transport is requested in serve mode, in which no child inherits the descriptor.
+    #[error(
+        "with the transport fd QEMU inherits a descriptor, so netlaunch must start it: add the QEMU command, or use the transport unix"
+    )]
+    ServeFd,
+}
+
+/// Returns the clause that names the setting to use in place of an option for passt.
+fn or_use(instead: &Option<Setting>) -> String {
+    instead.map(|setting| format!(", and set {setting} instead")).unwrap_or_default()
+}
+
+impl RequestError {
+    /// Returns the settings of the launch that the error speaks about.
+    pub fn settings(&self) -> Vec<Setting> {
+        match self {
+            RequestError::Overlap { .. } => vec![Setting::Publish],
+            RequestError::FamilyPublish { restriction, .. } => {
+                vec![Setting::Publish, *restriction]
+            }
+            RequestError::FamilyAddress(setting) => vec![*setting, Setting::Ipv6Only],
+            RequestError::FamilyDns(_) => vec![Setting::Dns, Setting::Ipv4Only],
+            RequestError::HostGateway => vec![Setting::Gateway, Setting::Address],
+            RequestError::GuestAddresses(error) => about_addresses(error),
+            RequestError::Dns(_) => vec![Setting::Dns],
+            RequestError::Mtu { .. } => vec![Setting::Mtu],
+            RequestError::IdTaken(_) | RequestError::PartTaken { .. } => vec![Setting::Id],
+            RequestError::CardTaken { .. } => vec![Setting::Device, Setting::Id],
+            RequestError::SingleWithList(setting) => vec![*setting, Setting::Nics],
+            RequestError::CardKept { setting, .. } | RequestError::LeftSetting { setting, .. } => {
+                vec![*setting, Setting::KeepNics]
+            }
+            RequestError::SameId(_)
+            | RequestError::SameMac(_)
+            | RequestError::SameSubnet { .. }
+            | RequestError::NoNic => vec![Setting::Nics],
+            RequestError::OwnNetwork(_) => vec![Setting::HostLoopback],
+            RequestError::NoBridgeNamed => vec![Setting::Network, Setting::Bridge],
+            RequestError::BackendNotBridge { attachment, .. } => {
+                vec![*attachment, Setting::Backend]
+            }
+            RequestError::FilterNeedsBridge => {
+                vec![Setting::Network, Setting::Bridge, Setting::Filter]
+            }
+            RequestError::NotOnBridge(setting) => vec![*setting],
+            RequestError::QueuesOfUserMode(_) => vec![Setting::Queues, Setting::Bridge],
+            RequestError::QueuesOfCard { .. } => vec![Setting::Queues, Setting::Device],
+            RequestError::QueuesCaptured(_) => vec![Setting::Queues, Setting::Pcap],
+            RequestError::PasstOption { instead, .. } => {
+                std::iter::once(Setting::PasstOption).chain(*instead).collect()
+            }
+            RequestError::VmmCommand(_) => vec![Setting::Vmm, Setting::Command],
+            RequestError::VmmBackend { .. } => vec![Setting::Vmm, Setting::Backend],
+            RequestError::VmmTransport { .. } => vec![Setting::Vmm, Setting::Transport],
+            RequestError::VmmCapture(_) => vec![Setting::Vmm, Setting::Pcap],
+            RequestError::TwoSockets => vec![Setting::Listen, Setting::ListenFd],
+            RequestError::SocketCommand(setting) => vec![*setting, Setting::Command],
+            RequestError::SocketOfSeveral(setting) => vec![*setting],
+            RequestError::SocketBackend(setting) => vec![*setting, Setting::Backend],
+            RequestError::SocketTransport(setting) => vec![*setting, Setting::Transport],
+            RequestError::UserSocket { .. } => vec![Setting::User, Setting::Transport],
+            RequestError::ServeUser(_) => vec![Setting::User, Setting::Command],
+            RequestError::ServeFd => vec![Setting::Command, Setting::Transport],
+        }
+    }
+}
+
+/// Returns the setting that an error of the guest's addresses speaks about.
+pub(super) fn about_addresses(error: &GuestAddressesError) -> Vec<Setting> {
+    match error {
+        GuestAddressesError::GatewayOutside { .. }
+        | GuestAddressesError::GatewayIsGuest(_)
+        | GuestAddressesError::GatewayNoHost { .. } => vec![Setting::Gateway],
+        GuestAddressesError::DnsIsGuest(_) | GuestAddressesError::DnsNoHost(_) => {
+            vec![Setting::Dns]
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A launch that runs, before and during its supervision.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::event::{EventSink, LaunchEvent};
+use super::guest_port::{AddressLearner, GuestPort, GuestPorts};
+use super::launch_dir::{LaunchDir, LaunchDirError};
+use super::passt::PasstSpawn;
+use super::record::{Program, Record};
+use crate::launcher::plan::Plan;
+use crate::sys::process::Child;
+use crate::types::error_text;
+
+/// How long QEMU may take to end after SIGTERM.
+pub(super) const QEMU_PATIENCE: Duration = Duration::from_secs(5);
+/// How long passt may take to end after SIGTERM; measured: 4 to 23 ms.
+pub(super) const PASST_PATIENCE: Duration = Duration::from_secs(1);
+/// How often the end of a cancelled restart is looked for.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A launch that runs. Dropping it ends it without blocking an executor: the guards of QEMU and
+/// passt kill them, a task waits for the guards ([`Child`]), and the launch directory is removed
+/// after passt is gone. The rules of a guest's filter then stay for a later command to remove.
+#[derive(Debug)]
+pub(crate) struct Running {
+    // The fields drop in this order: QEMU, the NICs, and only then the things that they use.
+    pub(super) qemu: Option<Child>,
+    /// The NICs, in the order of the plan's.
+    pub(super) nics: Vec<RunningNic>,
+    pub(super) dir: Option<Arc<LaunchDir>>,
+    pub(super) record: Record,
+    pub(super) plan: Plan,
+    pub(super) ports: Option<Arc<dyn GuestPorts>>,
+    pub(super) events: Arc<EventSink>,
+}
+
+/// One NIC of a launch that runs.
+#[derive(Debug, Default)]
+pub(super) struct RunningNic {
+    /// passt; `None` on the other backends, and while no passt serves.
+    pub(super) passt: Option<Child>,
+    /// The guest's port on a bridge; `None` on the other backends.
+    pub(super) port: Option<Box<dyn GuestPort>>,
+    /// The learner of the guest's address; it ends before the rules of the filter are removed.
+    pub(super) learner: Option<Box<dyn AddressLearner>>,
+    /// The start of passt; `None` on the other backends.
+    pub(super) passt_spawn: Option<PasstSpawn>,
+    /// Whether QEMU connects again after a restart of passt.
+    pub(super) reconnects: bool,
+}
+
+impl Running {
+    /// Returns the plan that was carried out.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Returns what `netlaunch ps` shows of it.
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Sends the events from now on to `sink`.
+    pub(crate) fn set_events(&mut self, sink: EventSink) {
+        self.events = Arc::new(sink);
+    }
+
+    /// Ends what still runs, last started first, and removes the rest; goes on after errors.
+    /// Returns one line for each thing that could not be removed.
+    pub(super) async fn end(&mut self) -> Vec<String> {
+        if let Some(mut qemu) = self.qemu.take() {
+            qemu.stop(Signal::SIGTERM, QEMU_PATIENCE).await;
+        }
+        let mut left = Vec::new();
+        for nic in self.nics.iter_mut().rev() {
+            left.extend(nic.end().await);
+        }
+        if let Some(Err(error)) = self.remove_dir().await {
+            left.push(error_text(&error));
+        }
+        left
+    }
+
+    /// Removes the launch directory. A passt whose restart was cancelled is killed by its guard and
+    /// holds the directory until then.
+    async fn remove_dir(&mut self) -> Option<Result<(), LaunchDirError>> {
+        let mut dir = self.dir.take()?;
+        loop {
+            match Arc::try_unwrap(dir) {
+                Ok(dir) => return Some(dir.remove()),
+                Err(held) => dir = held,
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Takes a started passt of the NIC at `place` in, also into the record.
+    pub(super) fn passt_started(&mut self, place: usize, child: Child) {
+        let Some(nic) = self.nics.get_mut(place) else { return };
+        let spawn = nic.passt_spawn.as_ref();
+        let path = spawn.map(|spawn| spawn.plan.program.clone()).unwrap_or_default();
+        self.record.set_passt(place, Program { pid: child.pid().as_raw(), path });
+        nic.passt = Some(child);
+    }
+
+    /// Records the daemon that QEMU has become.
+    pub(super) fn qemu_daemonized(&mut self) {
+        let (Some(child), Some(qemu)) = (&self.qemu, &mut self.record.qemu) else { return };
+        qemu.pid = child.pid().as_raw();
+        let pid = qemu.pid.unsigned_abs();
+        let _ = self.record.write();
+        self.events.send(LaunchEvent::Daemonized { pid });
+    }
+}
+
+impl RunningNic {
+    /// Ends passt and removes the guest's port; goes on after errors. Returns one line for each
+    /// thing that could not be removed.
+    async fn end(&mut self) -> Vec<String> {
+        if let Some(mut passt) = self.passt.take() {
+            passt.stop(Signal::SIGTERM, PASST_PATIENCE).await;
+        }
+        self.passt_spawn = None;
+        drop(self.learner.take());
+        // The guest is gone, and no other tap can have the name of its tap yet.
+        match self.port.take() {
+            Some(port) => port.remove().await,
+            None => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Carries a plan out: launch directory, passt or port of each NIC, QEMU, in this order.
+//!
+//! If a step fails, the steps before it are undone, the last one first, and nothing is left.
+
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use super::context::{LaunchContext, Peer};
+use super::error::StartError;
+use super::event::EventSink;
+use super::guest_port::{GuestPorts, PortDescriptors, PortRequest};
+use super::passt::{self, PasstSpawn};
+use super::ports;
+use super::qemu_files::daemonizes;
+use super::record::{Program, Record};
+use super::running::{Running, RunningNic};
+use crate::launcher::plan::{BridgePlan, NicPlan, Plan, TapOwner, Transport};
+use crate::sys::privileges::Account;
+use crate::sys::process::Spawn;
+use crate::types::Mac;
+
+/// Carries `plan` out and returns once passt serves and QEMU, unless in serve mode, executes.
+///
+/// # Errors
+/// [`StartError`]; then nothing is left running and no file is left.
+pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running, StartError> {
+    let account = plan.user.as_ref().map(Account::find).transpose()?;
+    if let Some(account) = account.as_ref().filter(|account| is_shared(account)) {
+        tracing::warn!(
+            "QEMU runs as {}, whose processes can all stop, trace and replace each other: use a user that runs nothing else",
+            account.name
+        );
+    }
+    ports::check(&plan.published())?;
+    let dir = Arc::new(context.root.create(&plan.dir)?);
+    let record = Record::new(&plan);
+    record.write().map_err(StartError::Prepare)?;
+    let starts = Arc::default();
+    let nic = |nic: &NicPlan| RunningNic {
+        passt_spawn: nic.passt.as_ref().map(|passt| PasstSpawn {
+            plan: passt.clone(),
+            dir: Arc::clone(&dir),
+            starts: Arc::clone(&starts),
+            env: context.env.clone(),
+            mask: context.mask,
+            root: context.is_root,
+        }),
+        reconnects: nic.reconnects,
+        ..RunningNic::default()
+    };
+    let mut running = Running {
+        qemu: None,
+        nics: plan.nics.iter().map(nic).collect(),
+        dir: Some(dir),
+        record,
+        plan,
+        ports: context.ports.clone(),
+        events: Arc::new(EventSink::default()),
+    };
+    match running.start_all(context, account).await {
+        Ok(()) => Ok(running),
+        Err(error) => {
+            for left in running.end().await {
+                tracing::warn!("{left}");
+            }
+            Err(error)
+        }
+    }
+}
+
+impl Running {
+    async fn start_all(
+        &mut self,
+        context: &LaunchContext,
+        account: Option<Account>,
+    ) -> Result<(), StartError> {
+        let mut qemu_ends = Vec::new();
+        for place in 0..self.nics.len() {
+            qemu_ends.extend(self.start_nic(place, context).await?);
+        }
+        let qemu = &self.plan.qemu;
+        if let (Some(program), Some(argv)) = (&qemu.program, qemu.argv()) {
+            let mut spawn = Spawn::new(program, &argv).env(&context.env).inherit();
+            if let Some(account) = account {
+                spawn = spawn.account(account);
+            }
+            if let Some(mask) = context.mask {
+                spawn = spawn.mask(mask);
+            }
+            for (end, number) in qemu_ends {
+                spawn = spawn.fd(end, number);
+            }
+            if daemonizes(argv.get(1..).unwrap_or_default()) {
+                spawn = spawn.daemonizes();
+            }
+            let child = spawn.start().map_err(StartError::Qemu)?;
+            self.record.qemu = Some(Program { pid: child.pid().as_raw(), path: program.clone() });
+            self.qemu = Some(child);
+        }
+        self.record.write().map_err(StartError::Prepare)
+    }
+
+    /// Starts passt, or makes the port, of the NIC at `place`. Returns the descriptors that QEMU
+    /// inherits, each with its number: its end of the fd transport, or those of the tap.
+    async fn start_nic(
+        &mut self,
+        place: usize,
+        context: &LaunchContext,
+    ) -> Result<Vec<(OwnedFd, RawFd)>, StartError> {
+        // The running NICs are in the order of the plan's.
+        let nic = &self.plan.nics[place];
+        if let Some(passt_spawn) = &self.nics[place].passt_spawn {
+            let caller_socket = context.peer.as_ref().and_then(Peer::take);
+            let (passt_end, qemu_end) = match nic.transport {
+                Some(Transport::Fd) if caller_socket.is_some() => (caller_socket, None),
+                Some(Transport::Fd) => {
+                    let (passt_end, qemu_end) = pair().map_err(StartError::Prepare)?;
+                    (Some(passt_end), Some(qemu_end))
+                }
+                _ => (None, None),
+            };
+            let number = nic.fd;
+            let child = passt::start(passt_spawn, passt_end).await?;
+            self.passt_started(place, child);
+            return Ok(qemu_end.zip(number).into_iter().collect());
+        }
+        let by_netlaunch = |bridge: &&BridgePlan| bridge.tap_owner == TapOwner::Netlaunch;
+        let (Some(bridge), Some(mac)) = (nic.bridge.as_ref().filter(by_netlaunch), nic.mac) else {
+            return Ok(Vec::new());
+        };
+        let ports = self.ports.clone().ok_or(StartError::NoPorts)?;
+        let bridge = bridge.clone();
+        let made = self.make_port(place, ports.as_ref(), &bridge, mac).await?;
+        let queues = made.queues.into_iter().zip(bridge.queue_fds);
+        let vhosts = made.vhosts.into_iter().zip(bridge.vhost_fds);
+        Ok(queues.chain(vhosts).collect())
+    }
+
+    /// Makes the guest's port with the rules of its filter, turns it on, and returns QEMU's
+    /// descriptors.
+    async fn make_port(
+        &mut self,
+        place: usize,
+        ports: &dyn GuestPorts,
+        bridge: &BridgePlan,
+        mac: Mac,
+    ) -> Result<PortDescriptors, StartError> {
+        let request = PortRequest {
+            launch: self.record.name.clone(),
+            bridge: bridge.bridge.clone(),
+            network: bridge.network.clone(),
+            mac,
+            filter: bridge.filter.clone(),
+            queues: bridge.queue_fds.len(),
+            vhosts: bridge.vhost_fds.len(),
+        };
+        let port = ports.make(request).await.map_err(StartError::Bridge)?;
+        self.record.set_tap(place, port.name());
+        let nic = &mut self.nics[place];
+        let port = nic.port.insert(port);
+        self.record.write().map_err(StartError::Prepare)?;
+        if let Some(filter) = &bridge.filter {
+            let set = port.set_rules().await.map_err(StartError::Filter)?;
+            set.notes.iter().for_each(|note| tracing::warn!("{note}"));
+            self.record.set_filter(place, &filter.name, set.learner.is_some());
+            nic.learner = set.learner;
+        }
+        port.up().await.map_err(StartError::Bridge)?;
+        port.descriptors().map_err(StartError::Bridge)
+    }
+}
+
+/// Whether a user is one that several services have at the same time, by Debian's base-passwd and
+/// systemd's UIDS-GIDS document.
+fn is_shared(account: &Account) -> bool {
+    account.uid.as_raw() == 65_534 || ["nobody", "daemon"].contains(&account.name.as_str())
+}
+
+/// The two ends of the fd transport. Ours are closed as soon as both programs have theirs: passt
+/// ends when QEMU's, then the only other one, is closed.
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?)
+}

@@ -1,0 +1,312 @@
+//! Supervises a launch: carries out commands, restarts passt, learns the guest's address, and
+//! removes everything at the end.
+//!
+//! [`Running::supervise`] waits in one loop for whatever happens first: the end of QEMU, a command,
+//! or an event of a NIC ([`super::nic_work`]). Each has a handler of its own in [`Supervisor`]. The
+//! loop ends with QEMU; in serve mode it ends with a passt, with a signal, or when a passt cannot be
+//! started again.
+//!
+//! The learner of the guest's address ends before the rules of its filter are removed, and the
+//! launch directory is removed last.
+
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tokio::time::sleep_until;
+
+use super::Outcome;
+use super::command::{CommandSource, SupervisorCommand};
+use super::event::LaunchEvent;
+use super::guest_port::{BoxFuture, GuestPortError, LearningEvent};
+use super::last_words::last_words;
+use super::nic_work::{NicEvent, NicWork, first_event, pending};
+use super::passt::describe;
+use super::record::NicRecord;
+use super::recovery::RestartResult;
+use super::running::{QEMU_PATIENCE, Running, RunningNic};
+use crate::sys::process::{Child, Progress};
+use crate::types::error_text;
+
+/// The rules of every port being set again.
+type Rebuild = BoxFuture<'static, Result<Vec<String>, GuestPortError>>;
+
+/// Whether the loop goes on after an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    GoesOn,
+    Ends,
+}
+
+impl Running {
+    /// Ends QEMU and passt and removes everything.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn stop(self) -> Outcome {
+        self.supervise(&mut super::command::Once::new(Signal::SIGTERM)).await
+    }
+
+    /// Supervises until QEMU ends (in serve mode until passt has served, or a command ends it), and
+    /// removes everything.
+    pub(crate) async fn supervise(self, commands: &mut dyn CommandSource) -> Outcome {
+        let mut supervisor = Supervisor::new(self);
+        loop {
+            let event = supervisor.next(commands).await;
+            if supervisor.handle(event) == Next::Ends {
+                return supervisor.end().await;
+            }
+        }
+    }
+}
+
+/// Something that a supervisor waits for.
+enum Event {
+    QemuDaemonized,
+    QemuEnded(ExitStatus),
+    Command(SupervisorCommand),
+    /// An event of the NIC at this place.
+    Nic(usize, NicEvent),
+    Rebuilt(Result<Vec<String>, GuestPortError>),
+    /// QEMU did not end in time.
+    Overdue,
+}
+
+/// A supervised launch, and everything that is in flight for it.
+struct Supervisor {
+    running: Running,
+    outcome: Outcome,
+    /// The work of each NIC, in the order of the running NICs.
+    work: Vec<NicWork>,
+    rebuild: Option<Rebuild>,
+    /// Whether another rebuild follows the one in flight.
+    rebuild_again: bool,
+    kill_at: Option<tokio::time::Instant>,
+}
+
+impl Supervisor {
+    fn new(mut running: Running) -> Self {
+        Supervisor {
+            work: running.nics.iter_mut().map(NicWork::new).collect(),
+            running,
+            outcome: Outcome::default(),
+            rebuild: None,
+            rebuild_again: false,
+            kill_at: None,
+        }
+    }
+
+    /// Waits for the next event. If several are ready, the first one in this order is returned: an
+    /// end of QEMU comes before a command for it.
+    async fn next(&mut self, commands: &mut dyn CommandSource) -> Event {
+        let far = tokio::time::Instant::now() + Duration::from_secs(86400);
+        tokio::select! {
+            biased;
+            progress = progress(&mut self.running.qemu) => match progress {
+                Progress::Daemonized => Event::QemuDaemonized,
+                Progress::Ended(status) => Event::QemuEnded(status),
+            },
+            command = commands.next() => Event::Command(command),
+            (place, event) = first_event(&mut self.work, &mut self.running.nics) => {
+                Event::Nic(place, event)
+            }
+            result = pending(&mut self.rebuild) => Event::Rebuilt(result),
+            () = sleep_until(self.kill_at.unwrap_or(far)), if self.kill_at.is_some() => {
+                Event::Overdue
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Next {
+        match event {
+            Event::QemuDaemonized => self.running.qemu_daemonized(),
+            Event::QemuEnded(status) => {
+                self.outcome.qemu = Some(status);
+                return Next::Ends;
+            }
+            Event::Command(command) => return self.handle_command(command),
+            Event::Nic(place, NicEvent::PasstEnded(status)) => {
+                return self.handle_passt_end(place, status);
+            }
+            Event::Nic(place, NicEvent::Restarted(result)) => {
+                return self.handle_restart(place, result);
+            }
+            Event::Nic(place, NicEvent::Learning((event, learner))) => {
+                if let Some(work) = self.work.get_mut(place) {
+                    work.learning = learner.map(|learner| learner.next());
+                }
+                self.running.handle_learning_event(place, event);
+            }
+            Event::Nic(place, NicEvent::Resolvers(servers)) => {
+                if let Some((nic, work)) = self.nic(place) {
+                    work.restart = nic.use_resolvers(&servers);
+                }
+            }
+            Event::Rebuilt(result) => {
+                match result {
+                    Ok(notes) => notes.iter().for_each(|note| tracing::info!("{note}")),
+                    Err(error) => tracing::error!("{}", error_text(&error)),
+                }
+                let again = std::mem::take(&mut self.rebuild_again);
+                self.rebuild = again.then(|| self.running.rebuild_rules()).flatten();
+            }
+            Event::Overdue => {
+                tracing::warn!("QEMU does not end on SIGTERM and is killed");
+                self.signal_qemu(Signal::SIGKILL);
+                self.kill_at = None;
+            }
+        }
+        Next::GoesOn
+    }
+
+    /// Returns the NIC at `place` with its work; `None` if there is no such NIC.
+    fn nic(&mut self, place: usize) -> Option<(&mut RunningNic, &mut NicWork)> {
+        self.running.nics.get_mut(place).zip(self.work.get_mut(place))
+    }
+
+    fn is_serve_mode(&self) -> bool {
+        self.running.qemu.is_none()
+    }
+
+    fn signal_qemu(&self, signal: Signal) {
+        if let Some(qemu) = &self.running.qemu {
+            qemu.signal(signal);
+        }
+    }
+
+    fn handle_command(&mut self, command: SupervisorCommand) -> Next {
+        tracing::debug!("command: {command:?}");
+        let signal = match command {
+            SupervisorCommand::RebuildRules => {
+                match self.rebuild {
+                    Some(_) => self.rebuild_again = true,
+                    None => self.rebuild = self.running.rebuild_rules(),
+                }
+                return Next::GoesOn;
+            }
+            SupervisorCommand::Signal(signal) | SupervisorCommand::Stop(signal) => signal,
+            SupervisorCommand::Kill => Signal::SIGKILL,
+        };
+        if self.is_serve_mode() {
+            self.outcome.signal = Some(signal as i32);
+            return Next::Ends;
+        }
+        self.signal_qemu(signal);
+        if matches!(command, SupervisorCommand::Stop(_)) && self.kill_at.is_none() {
+            self.kill_at = Some(tokio::time::Instant::now() + QEMU_PATIENCE);
+        }
+        Next::GoesOn
+    }
+
+    fn handle_passt_end(&mut self, place: usize, status: ExitStatus) -> Next {
+        let is_serve_mode = self.is_serve_mode();
+        let nic = self.running.nics.get_mut(place);
+        let words = nic.and_then(|nic| nic.passt.take()).map(|passt| last_words(&passt));
+        if is_serve_mode && status.success() {
+            return Next::Ends; // QEMU came and has left.
+        }
+        let (how, words) = (describe(&status), words.unwrap_or_default());
+        let reason = match (&self.running.record.nics[..], self.running.record.nics.get(place)) {
+            ([_, _, ..], Some(NicRecord { id: Some(id), .. })) => {
+                format!("passt of {id} {how} ({words})")
+            }
+            _ => format!("passt {how} ({words})"),
+        };
+        self.recover(place, reason, status.success());
+        Next::GoesOn
+    }
+
+    /// Begins to start the passt of the NIC at `place` again.
+    fn recover(&mut self, place: usize, reason: String, left: bool) {
+        let (serve_mode, events) = (self.is_serve_mode(), Arc::clone(&self.running.events));
+        if let Some((nic, work)) = self.nic(place) {
+            let restart = nic.recover(place, serve_mode, events, &mut work.history, reason, left);
+            work.restart = Some(restart);
+        }
+    }
+
+    fn handle_restart(&mut self, place: usize, result: RestartResult) -> Next {
+        match result {
+            RestartResult::Serves(child) => {
+                let Some(work) = self.work.get_mut(place) else { return Next::GoesOn };
+                let attempt = work.history.serves(Instant::now());
+                let id = self.running.plan.nics.get(place).and_then(|nic| nic.id.as_ref());
+                let id = id.map(|id| id.as_str().to_owned());
+                let pid = child.pid().as_raw();
+                self.running.passt_started(place, child);
+                let _ = self.running.record.write();
+                tracing::info!(
+                    target: "netlaunch::event",
+                    event = "passt-restarted",
+                    nic = id,
+                    pid,
+                    attempt,
+                    "passt serves again"
+                );
+                let pid = pid.unsigned_abs();
+                self.running.events.send(LaunchEvent::PasstRestarted { nic: place, pid, attempt });
+            }
+            RestartResult::Failed(reason) => self.recover(place, reason, false),
+            RestartResult::Lost => {
+                self.outcome.backend_lost = true;
+                self.running.events.send(LaunchEvent::BackendLost);
+                if self.is_serve_mode() {
+                    return Next::Ends;
+                }
+            }
+        }
+        Next::GoesOn
+    }
+
+    /// Ends and removes everything.
+    async fn end(self) -> Outcome {
+        let Supervisor { mut running, mut outcome, work, rebuild, .. } = self;
+        // The restarts end, and the learners end before the rules of their filters are removed.
+        drop((work, rebuild));
+        outcome.left = running.end().await;
+        running.events.send(LaunchEvent::Ended(outcome.clone()));
+        outcome
+    }
+}
+
+impl Running {
+    /// Records what is known of the guest's address on the NIC at `place`.
+    fn handle_learning_event(&mut self, place: usize, event: LearningEvent) {
+        let address = match event {
+            LearningEvent::Learned(address) => {
+                match address {
+                    Some(address) => tracing::info!("the guest has the address {address}"),
+                    None => tracing::info!("the guest has no address any more"),
+                }
+                address
+            }
+            LearningEvent::Failed(error) => {
+                tracing::error!("{}", error_text(&error));
+                None
+            }
+            LearningEvent::Ended(Some(error)) => {
+                let error = error_text(&error);
+                tracing::error!("the guest's address is not learned any more: {error}");
+                return;
+            }
+            LearningEvent::Ended(None) => {
+                tracing::debug!("the guest's port has no filter any more");
+                return;
+            }
+        };
+        self.record.set_learned(place, address);
+        let _ = self.record.write();
+        self.events.send(LaunchEvent::AddressLearned(address));
+    }
+
+    fn rebuild_rules(&self) -> Option<Rebuild> {
+        self.ports.as_ref().map(|ports| ports.rebuild_rules())
+    }
+}
+
+/// Waits for a change of a child; without a child, forever.
+async fn progress(child: &mut Option<Child>) -> Progress {
+    match child {
+        Some(child) => child.next().await,
+        None => std::future::pending().await,
+    }
+}
