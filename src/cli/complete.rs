@@ -1,11 +1,13 @@
-//! The words that a shell may offer at the cursor.
+//! Computes the words that a shell offers at the cursor.
 //!
-//! The scripts of bash, zsh and fish call `netlaunch __complete WORD...`, with the words from the
-//! one after the program's name to the one at the cursor. The first line of the answer says whether
-//! the shell adds `files` or `commands` of its own, or `none`; each further line is a word, a tab and
-//! its meaning. The command line's own definition gives the options and the verbs; the names of
-//! networks, filters, bound ports and bridges are read when they are asked for. The answer is empty
-//! where nothing can be read: a completion never fails and never prints an error.
+//! The scripts for bash, zsh and fish call `netlaunch __complete WORD...`, with all words from the
+//! one after the program's name to the one at the cursor. The first line of the answer is `files`
+//! or `commands` if the shell adds its own file names or commands, otherwise `none`. Each further
+//! line is a word, a tab and its meaning. The definition of the command line gives the options and
+//! the verbs. The names of networks, filters, bound ports, bridges and interfaces are read only
+//! when an argument needs them.
+//!
+//! A completion never fails and never prints an error: names that cannot be read are left out.
 
 use std::fmt::Write;
 use std::fs;
@@ -18,10 +20,10 @@ use super::nwfilter;
 use crate::network::NetworkStore;
 use crate::nwfilter::FilterStore;
 
-/// The first word of the command line that asks for completions.
+/// The first word of a command line that asks for completions.
 pub(super) const VERB: &str = "__complete";
 
-/// The names of one kind that the host has.
+/// A kind of names that exist on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Names {
     Networks,
@@ -31,7 +33,7 @@ enum Names {
     Interfaces,
 }
 
-/// Answers a shell; `words` end with the one at the cursor.
+/// Returns the answer for a shell; the last one of `words` is the word at the cursor.
 pub(super) fn complete(words: &[String], environment: &Environment) -> String {
     answer(words, &|names| read(names, environment))
 }
@@ -39,17 +41,18 @@ pub(super) fn complete(words: &[String], environment: &Environment) -> String {
 /// The command line up to the cursor.
 struct Line<'a> {
     command: &'a Command,
-    /// The names of the verbs, outermost first.
+    /// The names of the verbs so far, outermost first.
     path: Vec<&'a str>,
-    /// How many positional arguments there are already.
+    /// The number of positional arguments so far.
     position: usize,
-    /// The option whose value comes next.
+    /// The option whose value is the next word.
     pending: Option<&'a Arg>,
 }
 
 impl<'a> Line<'a> {
+    /// Adds the next word before the cursor.
     fn take(&mut self, word: &str) {
-        // bash splits --backend=passt into three words.
+        // bash splits `--backend=passt` into three words.
         if word == "=" && self.pending.is_some() {
             return;
         }
@@ -70,12 +73,13 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// The option of these that takes a value in a word of its own.
+    /// Returns the option for which `is_it` is true, if its value is a separate word.
     fn option(&self, is_it: impl Fn(&Arg) -> bool) -> Option<&'a Arg> {
         let takes = |arg: &&Arg| arg.get_action().takes_values() && !arg.is_require_equals_set();
         self.command.get_arguments().find(|arg| is_it(arg)).filter(takes)
     }
 
+    /// Returns the verbs that can follow; a verb cannot follow a positional argument.
     fn verbs(&self) -> impl Iterator<Item = &'a Command> + use<'a> {
         let none = self.position > 0;
         self.command.get_subcommands().filter(move |verb| !none && !verb.is_hide_set())
@@ -119,7 +123,7 @@ fn answer(words: &[String], list: &dyn Fn(Names) -> Vec<String>) -> String {
             found.values(arg, &line.path, "", list);
         }
     }
-    // bash hands over the value alone, after the `=`.
+    // After an `=`, bash passes the value alone.
     let prefix = if current == "=" { "" } else { current };
     let mut text = format!("{}\n", found.shell);
     for (word, help) in found.words.iter().filter(|(word, _)| word.starts_with(prefix)) {
@@ -130,14 +134,14 @@ fn answer(words: &[String], list: &dyn Fn(Names) -> Vec<String>) -> String {
     text
 }
 
-/// The words to offer.
+/// The words that the answer offers, and the shell's own words that it asks for.
 struct Found {
     shell: &'static str,
     words: Vec<(String, String)>,
 }
 
 impl Found {
-    /// Adds the values of an argument, each behind `before`.
+    /// Adds the values of an argument, each with `before` in front.
     fn values(
         &mut self,
         arg: &Arg,
@@ -161,14 +165,14 @@ impl Found {
     }
 }
 
-/// The kind of names that an argument of the verb `path` takes.
+/// Returns the kind of names that an argument takes; `path` has the names of the verbs before it.
 fn names(arg: &Arg, path: &[&str]) -> Option<Names> {
     let value = arg.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
     match (path, arg.get_id().as_str()) {
         ([], "network") => Some(Names::Networks),
         ([], "filter") => Some(Names::Filters),
         ([], "bridge") => Some(Names::Bridges),
-        ([], "interface") => Some(Names::Interfaces),
+        ([] | ["wrap"], "interface") => Some(Names::Interfaces),
         (["network", ..], "name") => Some(Names::Networks),
         (["nwfilter", ..], "name" | "what") => Some(Names::Filters),
         (["nwfilter", ..], "port") => Some(Names::Ports),
@@ -179,7 +183,7 @@ fn names(arg: &Arg, path: &[&str]) -> Option<Names> {
     }
 }
 
-/// Reads the names; none where they cannot be read.
+/// Reads the names of one kind, sorted; returns no names if they cannot be read.
 fn read(names: Names, environment: &Environment) -> Vec<String> {
     let config_dir = environment.config_dir().ok().flatten();
     let mut found: Vec<String> = match (names, &config_dir) {
@@ -215,7 +219,8 @@ fn read(names: Names, environment: &Environment) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// The words that are offered for a line; a `|` at its end is an empty word at the cursor.
+    /// Returns the first line and the words of the answer for a command line. A `|` at the end of
+    /// `line` is an empty word at the cursor.
     fn offered(line: &str) -> (String, Vec<String>) {
         let words: Vec<String> =
             line.split(' ').map(|word| word.trim_end_matches('|').to_owned()).collect();
@@ -236,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_each_kind_complete_where_they_are_taken() {
+    fn an_argument_offers_the_names_of_the_kind_that_it_takes() {
         for (line, words) in [
             ("network start |", &["default", "my lab"][..]),
             ("network autostart --disable m", &["my lab"]),
@@ -271,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn files_and_commands_are_the_shell_s_own() {
+    fn the_shell_adds_its_own_files_and_commands_where_they_fit() {
         for (line, shell) in [
             ("network define |", "files"),
             ("--pcap |", "files"),

@@ -1,9 +1,10 @@
 //! Completion scripts for shells.
 //!
-//! Those of bash, zsh and fish ask netlaunch itself for each word (see [`super::complete`]), so that
-//! names of networks, filters, ports and bridges complete, too. clap_complete makes the others from
-//! the command line's definition; its script for zsh loses the verbs of a command that also takes
-//! words after `--`, and its script for fish offers files where none is taken.
+//! The scripts for bash, zsh and fish call netlaunch for each word (see [`super::complete`]), so
+//! they also complete the names of networks, filters, ports and bridges. clap_complete generates
+//! the scripts for the other shells from the definition of the command line. Its scripts are not
+//! good enough for zsh and fish: the one for zsh loses the verbs of a command that also takes words
+//! after `--`, and the one for fish offers files where no argument takes a file.
 
 use std::io::{self, Write};
 
@@ -16,12 +17,12 @@ const BASH: &str = include_str!("completions/netlaunch.bash");
 const ZSH: &str = include_str!("completions/_netlaunch.zsh");
 const FISH: &str = include_str!("completions/netlaunch.fish");
 
-/// Writes the completion script of `shell` to `out`.
+/// Writes the completion script for `shell` to `out`.
 ///
 /// # Errors
-/// What `out` reports.
+/// The errors of `out`.
 pub fn write(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
-    // clap_complete panics when its writer fails; memory does not.
+    // clap_complete panics if its writer fails, so it writes into memory, which cannot fail.
     let mut script = Vec::new();
     match shell {
         Shell::Bash => script.extend_from_slice(BASH.as_bytes()),
@@ -39,7 +40,7 @@ pub fn write(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
     out.flush()
 }
 
-/// Comments with the verbs and options of this version, for readers of a script.
+/// Returns comments that list the verbs and options of this version, for readers of the script.
 fn words(command: &Command, path: &str) -> String {
     let options = command.get_arguments().filter(|arg| !arg.is_hide_set());
     let options: Vec<String> =
@@ -57,7 +58,7 @@ mod tests {
     use clap::ValueEnum;
 
     #[test]
-    fn every_shell_has_a_script() {
+    fn the_script_of_every_shell_has_the_options_or_calls_netlaunch() {
         for shell in Shell::value_variants() {
             let mut script = Vec::new();
             write(*shell, &mut script).unwrap();
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_an_error() {
+    fn a_writer_that_fails_is_an_error() {
         struct Full;
         impl Write for Full {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {

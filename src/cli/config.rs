@@ -1,8 +1,10 @@
 //! netlaunch.conf: defaults for the options of a launch, as TOML.
 //!
-//! Every key is optional and none is ignored: a misspelt key is an error with its place, since a
-//! setting that silently does nothing is worse than none. Text to [`Config`] is a pure function;
-//! only [`read`] touches a file.
+//! [`read`] reads the file, [`parse`] its text; only [`read`] touches the file system. The values
+//! have the same grammars as the values of the options, so they give the same messages.
+//!
+//! Every key is optional, and an unknown key is an error with its position: a misspelled key that
+//! is ignored would leave the user with a setting that has no effect.
 
 use std::fmt;
 use std::io;
@@ -12,21 +14,24 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
 
+pub use super::config_error::{ConfigError, ConfigMistake};
+
 use super::args::{self, BackendArg, LogFormat, TransportArg};
-use crate::dir::Dir;
-use crate::input::{self, Pipes};
-use crate::plan::{AddressChoice, Family};
-use crate::printable::printable;
+use super::wrap_config::WrapConfig;
+use crate::launcher::plan::{AddressChoice, Family};
+use crate::sys::dir::Dir;
+use crate::sys::input::{self, Pipes};
+use crate::types::printable::printable;
 use crate::types::{Device, DomainName, InterfaceName, Publish};
 
 /// The file's name in the configuration directory.
 pub const FILE_NAME: &str = "netlaunch.conf";
 
-/// The most bytes of a settings file.
+/// The largest settings file, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Every key, in the order of the fields of [`Config`].
-pub const KEYS: [&str; 16] = [
+pub const KEYS: [&str; 17] = [
     "backend",
     "transport",
     "passt",
@@ -43,9 +48,10 @@ pub const KEYS: [&str; 16] = [
     "interface",
     "family",
     "log_format",
+    "wrap",
 ];
 
-/// What netlaunch.conf sets; `None` is what it leaves to netlaunch.
+/// The settings of netlaunch.conf; `None` for a key that is not in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -53,15 +59,15 @@ pub struct Config {
     pub backend: Option<BackendArg>,
     /// As `--transport`.
     pub transport: Option<TransportArg>,
-    /// As `--passt`, absolute or a name to look up in PATH.
+    /// As `--passt`: an absolute path, or a name to look up in PATH.
     #[serde(deserialize_with = "program")]
     pub passt: Option<PathBuf>,
-    /// As `--qemu`, absolute or a name to look up in PATH.
+    /// As `--qemu`: an absolute path, or a name to look up in PATH.
     #[serde(deserialize_with = "program")]
     pub qemu: Option<PathBuf>,
     /// As `--device`.
     pub device: Option<Device>,
-    /// As `--publish`, which replaces the whole list.
+    /// As `--publish`. The option replaces the whole list.
     pub publish: Option<Vec<Publish>>,
     /// Whether the guest reaches the host's loopback services; false is `--no-host-loopback`.
     pub host_loopback: Option<bool>,
@@ -74,7 +80,7 @@ pub struct Config {
     /// As `--dns`.
     #[serde(deserialize_with = "ip")]
     pub dns: Option<IpAddr>,
-    /// As `--search`, which replaces the whole list.
+    /// As `--search`. The option replaces the whole list.
     pub search: Option<Vec<DomainName>>,
     /// As `--hostname`.
     pub hostname: Option<DomainName>,
@@ -88,86 +94,26 @@ pub struct Config {
     pub family: Option<Family>,
     /// As `--log-format`.
     pub log_format: Option<LogFormat>,
-    /// The file these settings are from.
+    /// The settings of calls as a stand-in for QEMU.
+    pub wrap: Option<Box<WrapConfig>>,
+    /// The file that has these settings.
     #[serde(skip)]
     pub source: Option<PathBuf>,
 }
 
-/// Why the configuration file cannot be used. The text is one line without `netlaunch: ` in front.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It is there and cannot be read.
-    #[error("{}: cannot be read: {source}; correct its permissions, or remove it", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Another user can change what the configuration directory holds.
-    #[error(
-        "the configuration directory {} is not safe: {source}; use one that you or root own and no other user can write, or set NETLAUNCH_CONFIG_DIR to such a one",
-        dir.display()
-    )]
-    Untrusted {
-        /// The directory.
-        dir: PathBuf,
-        /// Which part of its path, and why.
-        source: io::Error,
-    },
-    /// Something in it is wrong.
-    #[error("{}{mistake}", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What, and where.
-        mistake: Mistake,
-    },
-}
-
-impl ConfigError {
-    /// The exit status: 2 for a mistake in the file, 125 where netlaunch could not read it.
-    pub fn status(&self) -> u8 {
-        match self {
-            ConfigError::Read { .. } | ConfigError::Untrusted { .. } => 125,
-            ConfigError::Content { .. } => 2,
-        }
-    }
-}
-
-/// A mistake in the text of the file. It is shown as `:LINE:COLUMN: what; fix`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// Line and column, both from 1, the column in characters; absent when nothing points there.
-    pub place: Option<(usize, usize)>,
-    /// What is wrong, and what to write instead.
-    pub what: String,
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((line, column)) = self.place {
-            write!(f, ":{line}:{column}")?;
-        }
-        write!(f, ": {}", self.what)
-    }
-}
-
-impl std::error::Error for Mistake {}
-
-/// Reads the file at `path`. A file that is not there sets nothing.
+/// Reads the file at `path`. If it does not exist, all settings are `None`.
 ///
 /// # Errors
-/// [`ConfigError`], when it is there and cannot be read, or has a mistake.
+/// [`ConfigError`], if the file exists and cannot be read, or if it has a mistake.
 pub fn read(path: &Path) -> Result<Config, ConfigError> {
     let config = read_with(path, parse)?;
     Ok(config.map(|config| Config { source: Some(path.to_owned()), ..config }).unwrap_or_default())
 }
 
-/// Reads a settings file, any of netlaunch's; nothing where there is none.
+/// Reads a settings file with its parser; returns `None` if it does not exist.
 pub(super) fn read_with<T>(
     path: &Path,
-    parse: fn(&[u8]) -> Result<T, Mistake>,
+    parse: fn(&[u8]) -> Result<T, ConfigMistake>,
 ) -> Result<Option<T>, ConfigError> {
     let checked = Dir::check_file(path);
     let bytes = match checked.and_then(|()| input::read(path, MAX_BYTES, Pipes::Refused)) {
@@ -179,40 +125,40 @@ pub(super) fn read_with<T>(
     content.map(Some).map_err(|mistake| ConfigError::Content { path: path.to_owned(), mistake })
 }
 
-/// Reads the content of the file.
+/// Parses the content of the file.
 ///
 /// # Errors
-/// The first [`Mistake`] in it.
-pub fn parse(content: &[u8]) -> Result<Config, Mistake> {
+/// The first [`ConfigMistake`] in it.
+pub fn parse(content: &[u8]) -> Result<Config, ConfigMistake> {
     parse_with(content, explain)
 }
 
-/// Reads the content of a settings file; `explain` puts the parser's message in the file's terms.
+/// Parses the content of a settings file. `explain` rewords the message of the TOML parser.
 pub(super) fn parse_with<T: de::DeserializeOwned>(
     content: &[u8],
     explain: fn(&str) -> String,
-) -> Result<T, Mistake> {
-    let text = std::str::from_utf8(content).map_err(|error| Mistake {
-        place: Some(place(&String::from_utf8_lossy(&content[..error.valid_up_to()]))),
+) -> Result<T, ConfigMistake> {
+    let text = std::str::from_utf8(content).map_err(|error| ConfigMistake {
+        position: Some(position(&String::from_utf8_lossy(&content[..error.valid_up_to()]))),
         what: "not UTF-8; save the file in that encoding".to_owned(),
     })?;
-    toml::from_str(text).map_err(|error| Mistake {
-        place: error.span().and_then(|span| text.get(..span.start)).map(place),
+    toml::from_str(text).map_err(|error| ConfigMistake {
+        position: error.span().and_then(|span| text.get(..span.start)).map(position),
         what: printable(&explain(error.message())).into_owned(),
     })
 }
 
-/// Line and column of what follows `before`.
-fn place(before: &str) -> (usize, usize) {
+/// Returns the line and the column after the text `before`.
+fn position(before: &str) -> (usize, usize) {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     (line, column)
 }
 
-/// The parser's message in the terms of this file, with what to do.
+/// Rewords the message of the TOML parser in the terms of this file, with a fix.
 fn explain(message: &str) -> String {
     let Some((what, expected)) = message.split_once(", expected ") else {
-        // The grammars of our own values say what to write, behind a colon.
+        // The message of a value's own grammar has the fix after a colon.
         let complete = message.contains(": ");
         return if complete { message.into() } else { format!("{message}; see netlaunch.conf(5)") };
     };
@@ -242,25 +188,31 @@ where
     read(&text).map(Some).map_err(de::Error::custom)
 }
 
-fn ipv4<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ipv4Addr>, D::Error> {
+pub(super) fn ipv4<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Ipv4Addr>, D::Error> {
     text(deserializer, args::ipv4)
 }
 
-fn ip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
+pub(super) fn ip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
     text(deserializer, args::ip)
 }
 
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AddressChoice>, D::Error> {
+pub(super) fn address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<AddressChoice>, D::Error> {
     text(deserializer, AddressChoice::from_str)
 }
 
-fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+pub(super) fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
     let number = i64::deserialize(deserializer)?;
     args::mtu(&number.to_string()).map(Some).map_err(de::Error::custom)
 }
 
-/// A relative path would mean another program in every directory netlaunch is called from.
-fn program<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+/// Refuses a relative path, which would name another program in every current directory.
+pub(super) fn program<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<PathBuf>, D::Error> {
     let read = |text: &str| {
         let path = args::program(text).map_err(|error| error.to_string())?;
         if path.is_relative() && text.contains('/') {
@@ -273,7 +225,9 @@ fn program<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>
     text(deserializer, read)
 }
 
-fn family<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Family>, D::Error> {
+pub(super) fn family<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Family>, D::Error> {
     let read = |text: &str| match text {
         "both" => Ok(Family::Both),
         "ipv4" => Ok(Family::V4),
@@ -317,6 +271,7 @@ mod tests {
             interface = "eth0"
             family = "ipv4"
             log_format = "json"
+            wrap = { mtu = 1400 }
         "#;
         let expected = Config {
             backend: Some(BackendArg::Passt),
@@ -335,6 +290,7 @@ mod tests {
             interface: Some("eth0".parse().unwrap()),
             family: Some(Family::V4),
             log_format: Some(LogFormat::Json),
+            wrap: Some(Box::new(WrapConfig { mtu: Some(1400), ..WrapConfig::default() })),
             source: None,
         };
         assert_eq!(parse(text.as_bytes()), Ok(expected));

@@ -1,24 +1,19 @@
-//! What the environment says: the one place where variables, user and directories are read.
+//! Reads the environment: variables, user and directories.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::unistd::geteuid;
-
 use super::config::ConfigError;
-use crate::dir::{Dir, Trust, Untrusted};
-use crate::launch::LaunchRoot;
-use crate::probe::Prober;
-use crate::state::LOCK_LIMIT;
+use crate::launcher::probe::Prober;
+use crate::launcher::{LaunchEnvironment, LaunchRoot};
+use crate::sys::dir::{Dir, Trust, Untrusted};
+use crate::sys::state_file::LOCK_LIMIT;
 
 /// The environment of this process, as values to pass on.
 #[derive(Debug, Clone)]
 pub struct Environment {
-    vars: Vec<(OsString, OsString)>,
-    user: u32,
-    current_dir: PathBuf,
+    launch: LaunchEnvironment,
     /// How long another command may hold a lock, as the command line says.
     pub(super) lock_limit: Duration,
 }
@@ -26,38 +21,12 @@ pub struct Environment {
 impl Environment {
     /// Reads it.
     pub fn read() -> Self {
-        Environment {
-            vars: std::env::vars_os().collect(),
-            user: geteuid().as_raw(),
-            current_dir: std::env::current_dir().unwrap_or_else(|_| "/".into()),
-            lock_limit: LOCK_LIMIT,
-        }
-    }
-
-    fn var(&self, name: &str) -> Option<&OsStr> {
-        let (_, value) = self.vars.iter().find(|(n, _)| n == name)?;
-        Some(value.as_os_str()).filter(|value| !value.is_empty())
-    }
-
-    /// A directory named by one of our own variables; a relative one starts at the current
-    /// directory.
-    fn own_dir(&self, name: &str) -> Option<PathBuf> {
-        self.var(name).map(|value| self.current_dir.join(value))
-    }
-
-    /// A directory named by a variable of the XDG base directory specification, which says that a
-    /// relative one is invalid and to be ignored.
-    fn xdg_dir(&self, name: &str) -> Option<PathBuf> {
-        self.var(name).map(PathBuf::from).filter(|path| path.is_absolute())
-    }
-
-    fn home(&self) -> Option<PathBuf> {
-        self.xdg_dir("HOME")
+        Environment { launch: LaunchEnvironment::read(), lock_limit: LOCK_LIMIT }
     }
 
     /// Whether we are root.
     pub fn is_root(&self) -> bool {
-        self.user == 0
+        self.launch.is_root()
     }
 
     /// The configuration directory; `None` where an ordinary user has no home.
@@ -66,7 +35,7 @@ impl Environment {
     /// [`ConfigError::Untrusted`] for a directory that is there and that another user can change.
     pub fn config_dir(&self) -> Result<Option<PathBuf>, ConfigError> {
         let Some(dir) = self.config_path() else { return Ok(None) };
-        match Dir::open(&dir, Trust::Way) {
+        match Dir::open(&dir, Trust::WholePath) {
             Err(source) if Untrusted::in_error(&source).is_some() && dir.exists() => {
                 Err(ConfigError::Untrusted { dir, source })
             }
@@ -76,61 +45,46 @@ impl Environment {
     }
 
     fn config_path(&self) -> Option<PathBuf> {
-        self.own_dir("NETLAUNCH_CONFIG_DIR").or_else(|| {
+        self.launch.own_dir("NETLAUNCH_CONFIG_DIR").or_else(|| {
             if self.is_root() {
                 return Some("/etc/netlaunch".into());
             }
-            let base = self.xdg_dir("XDG_CONFIG_HOME");
-            base.or_else(|| Some(self.home()?.join(".config"))).map(|dir| dir.join("netlaunch"))
+            let base = self.launch.xdg_dir("XDG_CONFIG_HOME");
+            base.or_else(|| Some(self.launch.home()?.join(".config")))
+                .map(|dir| dir.join("netlaunch"))
         })
     }
 
-    /// XDG_RUNTIME_DIR, or why it is not used: `su` without `-` and `sudo -E` leave root that of
-    /// another user, who could lead root elsewhere by a symbolic link.
-    fn runtime_dir(&self) -> Option<io::Result<PathBuf>> {
-        let path = self.xdg_dir("XDG_RUNTIME_DIR")?;
-        Some(Dir::check_private(&path).map(|()| path))
-    }
-
     /// Where launch directories are made.
-    pub fn launch_root(&self) -> LaunchRoot {
-        let ours = |dir, shared_parent| LaunchRoot { dir, shared_parent, ours: true };
-        if let Some(dir) = self.own_dir("NETLAUNCH_STATE_DIR") {
-            return LaunchRoot { dir, shared_parent: false, ours: false };
-        }
-        match self.runtime_dir() {
-            Some(Ok(dir)) => return ours(dir.join("netlaunch"), false),
-            Some(Err(error)) => tracing::debug!("XDG_RUNTIME_DIR is not used: {error}"),
-            None => {}
-        }
-        if self.is_root() {
-            return ours("/run/netlaunch".into(), false);
-        }
-        ours(self.temporary_dir().join(format!("netlaunch-{}", self.user)), true)
+    pub(crate) fn launch_root(&self) -> LaunchRoot {
+        self.launch.launch_root()
     }
 
-    /// Where the state of networks is kept: one place for every user, since the host has one network.
+    /// Where the state of networks is kept: one place for every user, since the host has one
+    /// network.
     pub fn state_dir(&self) -> PathBuf {
-        self.own_dir("NETLAUNCH_STATE_DIR").unwrap_or_else(|| "/run/netlaunch".into())
+        self.launch.own_dir("NETLAUNCH_STATE_DIR").unwrap_or_else(|| "/run/netlaunch".into())
+    }
+
+    /// Says at -v where a command reads definitions and states of networks and filters.
+    pub(super) fn say_directories(&self, config_dir: &Path) {
+        tracing::debug!(
+            "definitions are read below {}, the state below {}",
+            config_dir.display(),
+            self.state_dir().display()
+        );
     }
 
     /// The address of D-Bus's system bus (D-Bus specification, "Well-known Message Bus Instances").
     pub fn system_bus(&self) -> String {
-        let set = self.var("DBUS_SYSTEM_BUS_ADDRESS").map(|value| value.to_string_lossy().into());
+        let set =
+            self.launch.var("DBUS_SYSTEM_BUS_ADDRESS").map(|value| value.to_string_lossy().into());
         set.unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".into())
     }
 
-    /// Where temporary files are made: TMPDIR, unless other users can change what that path means.
+    /// Where temporary files are made.
     pub fn temporary_dir(&self) -> PathBuf {
-        let Some(path) = self.xdg_dir("TMPDIR") else { return "/tmp".into() };
-        match Dir::open(&path, Trust::Way) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                tracing::debug!("TMPDIR is not used: {error}");
-                "/tmp".into()
-            }
-            // Another error is that of the file which is to be made there.
-            _ => path,
-        }
+        self.launch.temporary_dir()
     }
 
     /// This program itself.
@@ -143,46 +97,49 @@ impl Environment {
 
     /// The directories in which programs are looked up.
     pub fn path(&self) -> Vec<PathBuf> {
-        let path = self.var("PATH").unwrap_or_else(|| OsStr::new("/usr/bin:/bin"));
-        std::env::split_paths(path).filter(|dir| dir.is_absolute()).collect()
+        self.launch.path()
     }
 
     /// The service manager's socket, for readiness (sd_notify(3)).
     pub fn notify_socket(&self) -> Option<&OsStr> {
-        self.var("NOTIFY_SOCKET")
+        self.launch.var("NOTIFY_SOCKET")
     }
 
     /// The user's editor, a command with its arguments as a shell writes them.
     pub fn editor(&self) -> &OsStr {
-        self.var("VISUAL").or_else(|| self.var("EDITOR")).unwrap_or(OsStr::new("vi"))
+        self.launch.var("VISUAL").or_else(|| self.launch.var("EDITOR")).unwrap_or(OsStr::new("vi"))
     }
 
-    /// Where the answers of probed programs are kept.
-    fn cache_dir(&self) -> Option<PathBuf> {
-        let base = self.xdg_dir("XDG_CACHE_HOME").or_else(|| {
-            if self.is_root() {
-                return Some("/var/cache".into());
-            }
-            Some(self.home()?.join(".cache"))
-        });
-        base.map(|dir| dir.join("netlaunch"))
+    /// The real program behind a stand-in for QEMU.
+    pub fn real_qemu(&self) -> Option<&OsStr> {
+        self.launch.var("NETLAUNCH_QEMU")
+    }
+
+    /// The log of stand-ins for QEMU.
+    pub fn wrap_log(&self) -> Option<&OsStr> {
+        self.launch.var("NETLAUNCH_WRAP_LOG")
+    }
+
+    /// A list of paths, such as PATH, with the default of a C library for an unset PATH.
+    pub(super) fn paths(&self, name: &str) -> Vec<PathBuf> {
+        let default = if name == "PATH" { "/usr/bin:/bin" } else { "" };
+        let value = self.launch.var(name).unwrap_or(OsStr::new(default));
+        if value.is_empty() { Vec::new() } else { std::env::split_paths(value).collect() }
+    }
+
+    /// All variables.
+    pub(super) fn variables(&self) -> &[(OsString, OsString)] {
+        &self.launch.vars
     }
 
     /// A prober for this environment.
     pub fn prober(&self) -> Prober {
-        Prober {
-            path: self.path(),
-            cache_dir: self.cache_dir(),
-            home: self.home(),
-            runtime_dir: self.runtime_dir().and_then(Result::ok),
-            root: self.is_root(),
-            system: Path::new("/").to_owned(),
-        }
+        self.launch.prober()
     }
 
-    /// The environment for QEMU and passt: ours, without the readiness socket that is ours alone.
+    /// The environment for QEMU and passt.
     pub fn for_children(&self) -> Vec<(OsString, OsString)> {
-        self.vars.iter().filter(|(name, _)| name != "NOTIFY_SOCKET").cloned().collect()
+        self.launch.for_children()
     }
 }
 
@@ -192,12 +149,13 @@ mod tests {
 
     fn environment(user: u32, vars: &[(&str, &str)]) -> Environment {
         let vars = vars.iter().map(|(n, v)| (n.into(), v.into())).collect();
-        Environment { vars, user, current_dir: "/cwd".into(), lock_limit: LOCK_LIMIT }
+        let launch = LaunchEnvironment { vars, user, current_dir: "/cwd".into() };
+        Environment { launch, lock_limit: LOCK_LIMIT }
     }
 
     #[test]
     fn launch_roots() {
-        for (user, vars, dir, shared_parent, ours) in [
+        for (user, vars, dir, shared_parent, own) in [
             (0, &[][..], "/run/netlaunch", false, true),
             (7, &[], "/tmp/netlaunch-7", true, true),
             (7, &[("TMPDIR", "/t")], "/t/netlaunch-7", true, true),
@@ -209,7 +167,7 @@ mod tests {
             (0, &[("NETLAUNCH_STATE_DIR", "")], "/run/netlaunch", false, true),
         ] {
             let root = environment(user, vars).launch_root();
-            assert_eq!(root, LaunchRoot { dir: dir.into(), shared_parent, ours }, "{vars:?}");
+            assert_eq!(root, LaunchRoot { dir: dir.into(), shared_parent, own }, "{vars:?}");
         }
     }
 
@@ -291,7 +249,11 @@ mod tests {
             (7, &[("HOME", "/h")], Some("/h/.cache/netlaunch")),
             (7, &[], None),
         ] {
-            assert_eq!(environment(user, vars).cache_dir(), dir.map(PathBuf::from), "{vars:?}");
+            assert_eq!(
+                environment(user, vars).prober().cache_dir,
+                dir.map(PathBuf::from),
+                "{vars:?}"
+            );
         }
     }
 

@@ -1,10 +1,13 @@
-//! Who learns the address of a port that was bound by hand: a process of ours, `netlaunch nwfilter
-//! binding-learn`, that takes over from binding-create and ends with the port.
+//! The learner process of a port that was bound by hand.
 //!
-//! On standard output it says `+` once it has taken over, and then each change, a line each: the
-//! address; `-` when it waits for one again; `!` and why when the address could not be put in force.
-//! Its last line is `.` when the port or its filter is gone, or `!` and the mistake it ends with. So
-//! whoever reads knows that one who ends without was killed.
+//! `netlaunch nwfilter binding-create` opens the capture and takes the learner lock, then starts
+//! `netlaunch nwfilter binding-learn`, which inherits both descriptors and runs until the port or
+//! its filter is removed.
+//!
+//! The process writes lines to standard output: `+` when it has taken over; the address, when the
+//! rules with it are in force; `-` when it waits for another address; `!` and the reason when the
+//! rules could not be set. Its last line is `.` if the port or its filter was removed, else `!` and
+//! the error. EOF without a last line means that the process was killed.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -20,47 +23,54 @@ use nix::unistd::{AccessFlags, faccessat};
 use super::environment::Environment;
 use super::nwfilter_error::NwfilterError;
 use super::{Failure, print};
-use crate::binding::{Bindings, Learning, Told};
 use crate::nwfilter::Binding;
-use crate::process::{detach, inherited, keep_only_for};
+use crate::nwfilter::port::{Bindings, Learning, LearningEvent};
+use crate::sys::file_pages;
+use crate::sys::privileges::keep_only_for;
+use crate::sys::process::{InheritedFds, detach};
 use crate::types::InterfaceName;
 
-/// How often a learner goes on after an error, and how long it waits before that.
+/// The number of times that a learner starts again after an error.
 const RESUMES: usize = 3;
+/// The pause before a learner starts again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A process that learns, and what it tells.
-pub(super) struct Learner {
+/// A running learner process, with the pipe from its standard output.
+pub(super) struct LearnerProcess {
     port: InterfaceName,
-    told: BufReader<PipeReader>,
+    output: BufReader<PipeReader>,
 }
 
-impl Learner {
-    /// Starts one that takes over what was begun.
+impl LearnerProcess {
+    /// Starts a process that inherits the capture and the learner lock, and waits until it has
+    /// taken over.
     fn start(
         environment: &Environment,
         port: &InterfaceName,
-        handed: [OwnedFd; 2],
+        inherited: [OwnedFd; 2],
     ) -> io::Result<Self> {
-        let (told, output) = io::pipe()?;
-        start(environment, port, &handed, Some(output.into()))?;
-        let mut learner = Learner { port: port.clone(), told: BufReader::new(told) };
+        let (reader, writer) = io::pipe()?;
+        start(environment, port, &inherited, Some(writer.into()))?;
+        let mut learner = LearnerProcess { port: port.clone(), output: BufReader::new(reader) };
         match learner.line()? {
             Some(_taken_over) => Ok(learner),
-            None => Err(io::Error::other("it ended at once")),
+            None => Err(io::Error::other("the process ended at once")),
         }
     }
 
-    /// What it tells next; nothing when it has ended.
+    /// Reads the next line; returns `None` at EOF.
     fn line(&mut self) -> io::Result<Option<String>> {
         let mut line = String::new();
-        let length = self.told.read_line(&mut line)?;
+        let length = self.output.read_line(&mut line)?;
         Ok((length > 0).then(|| line.trim().to_owned()))
     }
 
-    /// Waits for the address.
+    /// Waits until the rules with the address are in force, and returns the address.
+    ///
+    /// # Errors
+    /// The port was removed, its rules could not be set, or the process was killed.
     pub(super) fn address(mut self, bindings: &Bindings) -> Result<String, NwfilterError> {
-        // One that was kept may be in force since the port was bound, and nobody tells it.
+        // A saved lease may be in force since the port was bound. The process reports only changes.
         if let Some(address) = self.in_force(bindings)? {
             return Ok(address.to_string());
         }
@@ -80,33 +90,35 @@ impl Learner {
         Err(NwfilterError::Killed(self.port))
     }
 
-    /// The address that the port's rules are made with.
+    /// Returns the address of the port's rules, if they are in force.
     fn in_force(&self, bindings: &Bindings) -> Result<Option<Ipv4Addr>, NwfilterError> {
         let live = bindings.list()?;
         let status = live.iter().find(|status| status.port == self.port);
-        Ok(status.filter(|status| status.failed.is_none()).and_then(|status| status.address))
+        Ok(status.filter(|status| status.failure().is_none()).and_then(|status| status.address))
     }
 }
 
-/// Puts a filter on a port and, where its guest's address is to be learnt, starts the process that
-/// does so. Returns it where it has to be waited for.
+/// Puts a filter on a port and, if the address of its guest has to be learned, starts the learner
+/// process. Returns this process if `wait` is set.
 pub(super) async fn bind(
     bindings: &Bindings,
     binding: &Binding,
     wait: bool,
     environment: &Environment,
-) -> Result<Option<Learner>, NwfilterError> {
+) -> Result<Option<LearnerProcess>, NwfilterError> {
     let created = bindings.create(binding).await;
-    attend(bindings, environment);
+    restart_missing(bindings, environment);
     let created = created?;
     created.notes.iter().for_each(|note| tracing::warn!("{note}"));
     let Some(learning) = created.learning else { return Ok(None) };
     let port = &binding.port;
-    match Learner::start(environment, port, learning.hand_over()?) {
+    match LearnerProcess::start(environment, port, learning.hand_over()?) {
         Ok(learner) => Ok(Some(learner).filter(|_| wait)),
         Err(source) => {
             if let Err(error) = bindings.delete(port).await {
-                tracing::error!("cannot start the process that learns the address: {source}");
+                tracing::error!(
+                    "cannot start the process that learns the address of the port {port}: {source}"
+                );
                 return Err(error.into());
             }
             Err(NwfilterError::Learner { port: port.clone(), source })
@@ -114,9 +126,9 @@ pub(super) async fn bind(
     }
 }
 
-/// Starts a process for every port whose own was killed; nothing for whoever may not keep there what
-/// is learnt, and cannot even tell who learns.
-pub(super) fn attend(bindings: &Bindings, environment: &Environment) {
+/// Starts a learner process for every port whose learner process was killed. Does nothing for a
+/// user without write access to leases, since that user cannot see which learners run either.
+pub(super) fn restart_missing(bindings: &Bindings, environment: &Environment) {
     let state = environment.state_dir().join("nwfilter");
     if faccessat(AT_FDCWD, &state, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_err() {
         return;
@@ -127,100 +139,113 @@ pub(super) fn attend(bindings: &Bindings, environment: &Environment) {
     };
     for port in ports {
         match start(environment, &port, &[], None) {
-            Ok(()) => tracing::info!("the address of the port {port} is learnt again"),
-            Err(error) => tracing::warn!("nobody learns the address of the port {port}: {error}"),
+            Ok(()) => tracing::info!("a new process learns the address of the port {port}"),
+            Err(error) => {
+                tracing::warn!(
+                    "cannot start the process that learns the address of the port {port}: {error}"
+                );
+            }
         }
     }
 }
 
-/// Starts the process, to go on with what is handed over.
+/// Starts a learner process. `inherited` is the capture and the learner lock, or empty.
 fn start(
     environment: &Environment,
     port: &InterfaceName,
-    handed: &[OwnedFd],
+    inherited: &[OwnedFd],
     output: Option<OwnedFd>,
 ) -> io::Result<()> {
     let mut args: Vec<OsString> =
         ["nwfilter", "binding-learn", port.as_str()].map(OsString::from).into();
-    let fds: Vec<BorrowedFd<'_>> = handed.iter().map(AsFd::as_fd).collect();
-    if let [capture, seat] = handed {
-        args.push(format!("{},{}", capture.as_raw_fd(), seat.as_raw_fd()).into());
+    let fds: Vec<BorrowedFd<'_>> = inherited.iter().map(AsFd::as_fd).collect();
+    if let [capture, lock] = inherited {
+        args.push(format!("{},{}", capture.as_raw_fd(), lock.as_raw_fd()).into());
     }
     detach(&environment.own_program()?, &args, &fds, output)
 }
 
-/// The descriptors that binding-create hands over by their numbers; none where it is no part of
-/// this.
-pub(super) fn handed(numbers: &[RawFd]) -> Result<Option<[OwnedFd; 2]>, NwfilterError> {
-    let failed = |source| NwfilterError::Handed { source };
+/// Takes the descriptors that binding-create passes by number: the capture and the learner lock.
+/// Returns `None` if another program started this process.
+pub(super) fn take_handed(
+    numbers: &[RawFd],
+    inherited: &mut InheritedFds,
+) -> Result<Option<[OwnedFd; 2]>, NwfilterError> {
+    let failed = |source| NwfilterError::Inherited { source };
     match numbers {
         [] => Ok(None),
-        [capture, seat] if capture != seat && *capture.min(seat) > 2 => {
-            let take = |fd| inherited::take(fd).map_err(failed);
-            Ok(Some([take(*capture)?, take(*seat)?]))
+        [capture, lock] if capture != lock && *capture.min(lock) > 2 => {
+            let mut take = |fd| inherited.take(fd).map_err(failed);
+            Ok(Some([take(*capture)?, take(*lock)?]))
         }
-        _ => Err(failed(io::Error::other("they are not two descriptors of its own"))),
+        _ => Err(failed(io::Error::other("these are not two different descriptors above 2"))),
     }
 }
 
-/// Learns until there is nothing to learn any more.
+/// Runs a learner process until the port or its filter is removed.
 pub(super) async fn learn(
     bindings: &Bindings,
     port: &InterfaceName,
-    handed: Option<[OwnedFd; 2]>,
+    inherited: Option<[OwnedFd; 2]>,
 ) -> Result<(), Failure> {
-    // It outlives whoever stands in the directory.
+    // The process runs for a long time, and its current directory could not be unmounted.
     std::env::set_current_dir("/").map_err(Failure::system("leave the current directory"))?;
-    let took_over = handed.is_some();
-    let learning = match handed {
-        None if !bindings.get(port).map_err(NwfilterError::from)?.learns => {
-            return Err(NwfilterError::NotLearnt(port.clone()).into());
+    let took_over = inherited.is_some();
+    let next = match inherited {
+        None if !bindings.get(port)?.learns => {
+            return Err(NwfilterError::NotLearned(port.clone()).into());
         }
-        None => bindings.resume(port).await,
-        Some(handed) => bindings.adopt(port, handed).await,
+        None => bindings.resume(port).await?,
+        Some(inherited) => bindings.adopt(port, inherited).await?,
     };
-    let next = learning.map_err(NwfilterError::from)?;
     let kept = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
     let dirs = [bindings.state_dir()];
     if let Err(error) = keep_only_for(&kept, &dirs) {
-        tracing::warn!("the process keeps its privileges: {error}");
+        tracing::warn!(
+            "cannot give up privileges: {error}; the process that learns the address keeps them"
+        );
     }
     if took_over {
         print(b"+\n")?;
     } else if next.is_none() {
         return Ok(());
     }
-    let mut ended = go_on(bindings, next).await;
-    // One failed call, such as a lost message of the kernel, does not end the learning.
+    if let Err(error) = file_pages::release() {
+        tracing::debug!("the pages of the program stay in memory: {error}");
+    }
+    let mut ended = report_events(bindings, next).await;
+    // A single failed call, such as a lost message of the kernel, does not end the process.
     for _ in 0..RESUMES {
         let Err(error) = &ended else { break };
-        tracing::warn!("the address of the port {port} is learnt again: {error}");
+        tracing::warn!(
+            "the process that learns the address of the port {port} starts again: {error}"
+        );
         tokio::time::sleep(PAUSE).await;
         let Ok(next) = bindings.resume(port).await else { break };
-        ended = go_on(bindings, next).await;
+        ended = report_events(bindings, next).await;
     }
-    let last = ended.as_ref().map_or_else(told_failure, |()| ".\n".to_owned());
+    let last = ended.as_ref().map_or_else(failure_line, |()| ".\n".to_owned());
     print(last.as_bytes())?;
     ended
 }
 
-/// Says what is learnt until nothing is any more.
-async fn go_on(bindings: &Bindings, mut next: Option<Learning>) -> Result<(), Failure> {
+/// Prints each event of the learner until it ends.
+async fn report_events(bindings: &Bindings, mut next: Option<Learning>) -> Result<(), Failure> {
     while let Some(learning) = next {
-        let told;
-        (told, next) = learning.next().await;
-        match told {
-            Told::InForce(Some(address)) => print(format!("{address}\n").as_bytes())?,
-            Told::InForce(None) => print(b"-\n")?,
-            Told::Failed(error) => {
+        let event;
+        (event, next) = learning.next().await;
+        match event {
+            LearningEvent::RulesSet(Some(address)) => print(format!("{address}\n").as_bytes())?,
+            LearningEvent::RulesSet(None) => print(b"-\n")?,
+            LearningEvent::RulesNotSet(error) => {
                 tracing::error!("{error}");
-                print(told_failure(&error).as_bytes())?;
+                print(failure_line(&error).as_bytes())?;
             }
-            Told::Ended(error) => {
-                // A port that is gone has left its rules.
-                bindings.collect().await.map_err(NwfilterError::from)?;
+            LearningEvent::Ended(error) => {
+                // If the port was removed, its rules are still in the kernel.
+                bindings.collect().await?;
                 if let Some(error) = error {
-                    return Err(NwfilterError::from(error).into());
+                    return Err(error.into());
                 }
             }
         }
@@ -228,7 +253,7 @@ async fn go_on(bindings: &Bindings, mut next: Option<Learning>) -> Result<(), Fa
     Ok(())
 }
 
-/// The line that says why an address is not in force.
-fn told_failure(error: &impl Display) -> String {
+/// Returns the line for rules that could not be set.
+fn failure_line(error: &impl Display) -> String {
     format!("! {}\n", error.to_string().replace('\n', " "))
 }

@@ -1,9 +1,11 @@
 //! Messages on standard error: short lines for people, or one JSON object a line for programs.
 //!
-//! Text has no time stamps and no colour, so that it reads well beside a guest's console and in a
-//! journal that adds its own time. One event is one line and one write: control characters in it,
-//! which may come from another program's output, are escaped. A message that cannot be written is
-//! dropped; netlaunch must go on supervising when its standard error is closed.
+//! Text has no time stamps and no color, because a journal adds its own time and a guest's console
+//! may be in the same terminal. One message is one line and one write. Control characters, which
+//! may come from the output of another program, are escaped.
+//!
+//! A message that cannot be written is dropped: netlaunch must supervise the guest even if the
+//! reader of its standard error has ended.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -19,36 +21,33 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::args::LogFormat;
-use crate::printable::{self, printable, shortened, steers};
+use crate::types::printable::{self, printable, shortened, steers};
 
-/// How much to say, and how.
+/// The target of the events of a launch, which are for programs. JSON has them at the level info,
+/// text only with `-v`, because the text messages already tell people the same.
+const EVENT: &str = "netlaunch::event";
+
+/// The format and the amount of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Lines or JSON.
+    /// Text or JSON.
     pub format: LogFormat,
-    /// The least important level that is still written.
+    /// The least important level that is written.
     pub level: Level,
 }
 
-/// Makes standard error the place for this process's messages. The first call counts.
+/// Sends the messages of this process to standard error. Only the first call has an effect.
 pub fn init(settings: Settings) {
-    // An error means that messages go somewhere already, which is as good.
+    // An error means that an earlier call has set the destination.
     let _ = tracing::subscriber::set_global_default(subscriber(settings, io::stderr()));
 }
 
-/// A subscriber that writes messages to `out`.
+/// Returns a subscriber that writes messages to `out`.
 pub fn subscriber<W: Write + Send + 'static>(
     settings: Settings,
     out: W,
 ) -> impl Subscriber + Send + Sync {
     tracing_subscriber::registry().with(Log { settings, out: Mutex::new(out) })
-}
-
-/// Writes `netlaunch: TEXT` to standard error, for mistakes found before [`init`] can be called.
-pub fn complain(text: &dyn fmt::Display) {
-    let text = text.to_string();
-    let line = format!("netlaunch: {}\n", printable(&shortened(&text)));
-    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 struct Log<W> {
@@ -57,10 +56,19 @@ struct Log<W> {
 }
 
 impl<W> Log<W> {
-    /// Other crates' events are of use only to who reads everything.
+    /// Returns whether an event is written. The events of other crates are written only at the
+    /// level trace.
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        let ours = metadata.target() == "netlaunch" || metadata.target().starts_with("netlaunch::");
-        *metadata.level() <= self.settings.level && (ours || self.settings.level == Level::TRACE)
+        let own = metadata.target() == "netlaunch" || metadata.target().starts_with("netlaunch::");
+        self.level(metadata) <= self.settings.level && (own || self.settings.level == Level::TRACE)
+    }
+
+    /// Returns the level at which an event is written.
+    fn level(&self, metadata: &Metadata<'_>) -> Level {
+        match (metadata.target(), self.settings.format) {
+            (EVENT, LogFormat::Text) => Level::DEBUG,
+            _ => *metadata.level(),
+        }
     }
 }
 
@@ -76,19 +84,19 @@ impl<S: Subscriber, W: Write + Send + 'static> Layer<S> for Log<W> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut parts = Parts::default();
         event.record(&mut parts);
-        let level = *event.metadata().level();
+        let level = self.level(event.metadata());
         let line = match self.settings.format {
             LogFormat::Text => parts.text(level),
             LogFormat::Json => parts.json(level, &now()),
         };
         let mut out = self.out.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // Nobody reads messages any more: that is no reason to stop.
+        // If the reader of the messages has ended, the launch goes on.
         let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
     }
 }
 
-/// The time as RFC 3339, UTC.
-fn now() -> String {
+/// Returns the time as RFC 3339, UTC.
+pub(super) fn now() -> String {
     let mut time = String::new();
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
     time
@@ -104,7 +112,7 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-/// An event taken apart: its message, and its fields in order.
+/// The parts of an event: its message, and its fields in order.
 #[derive(Default)]
 struct Parts {
     message: String,
@@ -261,7 +269,20 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_writer_is_no_reason_to_stop() {
+    fn an_event_is_for_programs_and_for_text_with_v() {
+        let event = || tracing::info!(target: EVENT, event = "exit", status = 3, "ended");
+        assert_eq!(capture(LogFormat::Text, Level::INFO, event), "");
+        let line = "netlaunch: debug: ended event=exit status=3\n";
+        assert_eq!(capture(LogFormat::Text, Level::DEBUG, event), line);
+        let line: Value =
+            serde_json::from_str(&capture(LogFormat::Json, Level::INFO, event)).unwrap();
+        assert_eq!(line["fields"], json!({"event": "exit", "status": 3}));
+        assert_eq!(line["level"], "info");
+        assert_eq!(capture(LogFormat::Json, Level::ERROR, event), "");
+    }
+
+    #[test]
+    fn a_writer_that_fails_is_ignored() {
         struct Broken;
         impl Write for Broken {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {

@@ -1,183 +1,132 @@
-//! The command line program: everything that reads arguments, the environment or the configuration,
-//! and the one place where errors become a line and an exit status.
+//! The command line program.
+//!
+//! It reads the arguments, the environment and the configuration files, calls the wings of the
+//! library, and prints. [`main`] goes through these steps: read the words ([`parse`]), read the
+//! environment and netlaunch.conf, start the messages ([`log`]), carry out the command.
+//!
+//! Only [`main`] prints an error and chooses the exit status, both by [`failure`]. The rest of the
+//! library reads no environment variable and names no option: [`hint`] adds these words.
+//!
+//! A call by the name of a QEMU goes to [`wrap`] before all these steps.
 
 pub mod args;
+mod binding_list;
+mod caller_socket;
 mod complete;
 pub mod completions;
 pub mod config;
-mod document;
+pub mod config_error;
+mod control;
+mod daemonize;
+mod editor;
 pub mod environment;
+mod events;
+mod failure;
 mod firewall;
+mod firewall_ports;
 mod follow;
+mod guest_port;
+mod hint;
+mod launch_error;
 mod learn;
 pub mod log;
-mod mistake;
 mod network;
 pub mod network_config;
+mod network_error;
 mod network_list;
 mod nwfilter;
 mod nwfilter_check;
 pub mod nwfilter_config;
 mod nwfilter_error;
 mod nwfilter_explain;
-mod orders;
+mod nwfilter_list;
+pub mod parse;
+pub mod plan_shell;
+mod plan_shell_tap;
+pub mod plan_xml;
 mod probe;
 mod ps;
+mod qemu_end;
 mod ready;
+mod rejoin;
 mod reload;
 pub mod request;
+mod request_defaults;
 mod run;
 mod table;
-pub mod usage;
+mod usage_error;
+#[cfg(test)]
+mod usage_error_tests;
+mod wrap;
+mod wrap_config;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
+
 use args::{Action, Cli};
 use config::{Config, ConfigError};
 use environment::Environment;
-use mistake::UsageError;
-use network::NetworkError;
-use nwfilter_error::NwfilterError;
-use request::JobError;
-use usage::Stop;
+use failure::Failure;
+use parse::Stop;
 
-use crate::launch::{LaunchError, RuntimeError, StartError};
-use crate::link::LinkError;
-use crate::plan::PlanError;
-use crate::printable;
-use crate::process::{AccountError, SpawnError, inherited, signals};
+use crate::sys::process::{CallerSignals, InheritedFds, signals};
+use crate::types::os_text;
+use crate::types::printable;
 
-/// Exit status of a usage error.
-const USAGE: u8 = 2;
-/// Exit status when netlaunch itself failed.
-const FAILED: u8 = 125;
-/// Exit status when a program cannot be run.
-const CANNOT_RUN: u8 = 126;
-/// Exit status when a program is not found.
-const NOT_FOUND: u8 = 127;
-
-/// Why netlaunch ends without a status of QEMU's.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    #[error("{0}")]
-    Usage(UsageError),
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Job(#[from] JobError),
-    #[error("--ready-fd {number}: {error}; name a descriptor that is open for writing")]
-    ReadyFd { number: RawFd, error: io::Error },
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
-    #[error(transparent)]
-    Runtime(RuntimeError),
-    #[error(transparent)]
-    Network(Box<NetworkError>),
-    #[error(transparent)]
-    Link(LinkError),
-    #[error(transparent)]
-    Nwfilter(Box<NwfilterError>),
-    #[error("cannot write to standard output: {0}")]
-    Output(io::Error),
-    #[error("{} closed; redirect it, for example to or from /dev/null", closed(.0))]
-    Closed(Vec<&'static str>),
-    #[error("cannot {what}: {source}")]
-    System { what: &'static str, source: io::Error },
-}
-
-impl From<NetworkError> for Failure {
-    fn from(error: NetworkError) -> Self {
-        Failure::Network(Box::new(error))
+/// Runs netlaunch with these arguments, the first of which is the program's name, and with the
+/// descriptors that it inherited. Returns the exit status.
+pub fn main(args: impl IntoIterator<Item = OsString>, mut inherited: InheritedFds) -> u8 {
+    let caller = CallerSignals::record();
+    // Before the first write: a tool may end before it has read its input, and the reader of the
+    // output may have ended.
+    signals::ignore_write_signals();
+    let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(call) = wrap::called_as_qemu(&args) {
+        return wrap::stand_in(call, None, &caller, &inherited);
     }
-}
-
-impl From<NwfilterError> for Failure {
-    fn from(error: NwfilterError) -> Self {
-        Failure::Nwfilter(Box::new(error))
-    }
-}
-
-fn closed(names: &[&str]) -> String {
-    let verb = if names.len() == 1 { "is" } else { "are" };
-    format!("{} {verb}", names.join(" and "))
-}
-
-impl Failure {
-    /// The error that the system does not let netlaunch do what it must.
-    fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Failure::System { what, source }
-    }
-
-    /// The exit status: 2 for the caller's mistake, 126 or 127 for a program that cannot be run or
-    /// found, else 125.
-    fn status(&self) -> u8 {
-        match self {
-            Failure::Usage(_) | Failure::Job(_) | Failure::ReadyFd { .. } => USAGE,
-            Failure::Link(LinkError::Missing(_) | LinkError::NotBridge(_)) => USAGE,
-            Failure::Config(error) => error.status(),
-            Failure::Network(error) => error.status(),
-            Failure::Nwfilter(error) => error.status(),
-            Failure::Launch(LaunchError::Plan(error)) => match error {
-                error if error.is_usage() => USAGE,
-                PlanError::QemuMissing(_) => NOT_FOUND,
-                PlanError::QemuUnusable(_) => CANNOT_RUN,
-                _ => FAILED,
-            },
-            Failure::Launch(LaunchError::Start(StartError::User(AccountError::Unknown(_)))) => {
-                USAGE
-            }
-            Failure::Launch(LaunchError::Start(StartError::Filter(error)))
-                if error.is_callers() =>
-            {
-                USAGE
-            }
-            Failure::Launch(LaunchError::Start(StartError::Qemu(SpawnError::Exec {
-                source,
-                ..
-            }))) => match source.kind() {
-                io::ErrorKind::NotFound => NOT_FOUND,
-                _ => CANNOT_RUN,
-            },
-            _ => FAILED,
-        }
-    }
-}
-
-/// Runs netlaunch with these arguments, the program's name first. `closed` are the standard
-/// descriptors that were closed at the start, `free_fd` is one that was not open. Returns the exit
-/// status.
-pub fn main(
-    args: impl IntoIterator<Item = OsString>,
-    closed: Vec<&'static str>,
-    free_fd: RawFd,
-) -> u8 {
+    // A mistake in the command line is written in the format that the readable words ask for.
     let failed = |failure: Failure| {
-        log::complain(&failure);
+        log::init(request::log_settings_of_words(&args));
+        tracing::error!("{failure}");
         failure.status()
     };
-    if !closed.is_empty() {
+    // A stand-in passes closed descriptors on.
+    let wraps = args.get(1).is_some_and(|verb| verb == "wrap");
+    let closed = inherited.closed_standard().to_vec();
+    if !closed.is_empty() && !wraps {
         return failed(Failure::Closed(closed));
     }
-    let args: Vec<OsString> = args.into_iter().collect();
     if args.get(1).is_some_and(|verb| verb == complete::VERB) {
         let words: Vec<_> =
             args.iter().skip(2).map(|word| word.to_string_lossy().into_owned()).collect();
         let text = complete::complete(&words, &Environment::read());
         return print(text.as_bytes()).map_or_else(failed, |()| 0);
     }
-    let cli = match usage::parse(args) {
+    let cli = match parse::parse(args.iter().cloned()) {
         Ok(cli) => cli,
         Err(Stop::Usage(error)) => return failed(Failure::Usage(error)),
         Err(Stop::Show(text)) => {
             return print(text.as_bytes()).map_or_else(failed, |()| 0);
         }
     };
-    // Before any descriptor is opened here, so that the number can only be the caller's.
+    if let Some(Action::Wrap(wrap)) = &cli.command
+        && let Some(call) = wrap::called_by_hand(&wrap.launch.command)
+    {
+        return wrap::stand_in(call, Some(&wrap.launch), &caller, &inherited);
+    }
+    if !closed.is_empty() {
+        return failed(Failure::Closed(closed));
+    }
     let ready = cli.launch.ready_fd.filter(|_| cli.launch.print.is_none());
-    let ready = match ready.map(ready_descriptor).transpose() {
+    let ready = ready.map(|number| {
+        let taken = inherited.take_writable(number);
+        taken.map_err(|error| Failure::ReadyFd { number, error })
+    });
+    let ready = match ready.transpose() {
         Ok(ready) => ready,
         Err(failure) => return failed(failure),
     };
@@ -190,9 +139,7 @@ pub fn main(
         Err(error) => return failed(error.into()),
     };
     log::init(request::log_settings(&cli.log, &config));
-    // A tool may end before it has read its input, and whoever reads our output may have gone.
-    signals::ignore_sigpipe();
-    match perform(cli, &config, &environment, free_fd, ready) {
+    match perform(cli, &config, &environment, inherited, ready) {
         Ok(status) => status,
         Err(failure) => {
             tracing::error!("{failure}");
@@ -201,10 +148,7 @@ pub fn main(
     }
 }
 
-fn ready_descriptor(number: RawFd) -> Result<OwnedFd, Failure> {
-    inherited::take_writable(number).map_err(|error| Failure::ReadyFd { number, error })
-}
-
+/// Reads netlaunch.conf; a user without a configuration directory has the defaults.
 fn configuration(environment: &Environment) -> Result<Config, ConfigError> {
     match environment.config_dir()? {
         Some(dir) => config::read(&dir.join("netlaunch.conf")),
@@ -212,35 +156,47 @@ fn configuration(environment: &Environment) -> Result<Config, ConfigError> {
     }
 }
 
+/// Makes the tokio runtime of a command. It has one thread, because a second one would cost memory
+/// for as long as the guest runs.
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::system("wait for descriptors and timers"))
+}
+
+/// Carries out the command and returns the exit status.
 fn perform(
     cli: Cli,
     config: &Config,
     environment: &Environment,
-    free_fd: RawFd,
+    mut inherited: InheritedFds,
     ready: Option<OwnedFd>,
 ) -> Result<u8, Failure> {
-    // One thread: PR_SET_PDEATHSIG belongs to the thread that starts a child.
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(Failure::system("wait for descriptors and timers"))
-    };
+    let free_fd = inherited.first_free();
     match &cli.command {
         None => {
-            let job = request::job(&cli.launch, config)?;
-            runtime()?.block_on(run::run(job, environment, free_fd, ready))
+            let mut job = request::job(&cli.launch, config)?;
+            let socket = cli.launch.listen_fd.map(|number| {
+                let taken = inherited.take(number);
+                let socket = taken.map_err(|error| Failure::ListenFd { number, error })?;
+                job.request.socket = Some(caller_socket::kind(&socket, number)?);
+                Ok::<_, Failure>(socket)
+            });
+            let given = run::GivenFds { ready, socket: socket.transpose()? };
+            launch(job, environment, free_fd, given)
         }
+        Some(Action::Wrap(args)) => wrap::install(args, environment),
         Some(Action::Probe(args)) => {
             let programs = request::programs(args, config);
-            runtime()?.block_on(probe::probe(args.json, &programs, environment))
+            runtime()?.block_on(probe::probe(args.json, &programs, environment, free_fd))
         }
         Some(Action::Ps(args)) => ps::ps(args, environment),
-        Some(Action::Network(verb)) => network::network(verb, environment, runtime),
+        Some(Action::Network(verb)) => network::network(verb, environment),
         Some(Action::Nwfilter(verb)) => {
-            nwfilter::nwfilter(verb, cli.log.verbose > 0, environment, runtime)
+            nwfilter::nwfilter(verb, cli.log.verbose > 0, environment, inherited)
         }
-        Some(Action::Firewall(verb)) => firewall::firewall(verb, environment, runtime),
+        Some(Action::Firewall(verb)) => firewall::firewall(verb, environment),
         Some(Action::Completions(args)) => {
             let mut script = Vec::new();
             completions::write(args.shell, &mut script).map_err(Failure::Output)?;
@@ -250,17 +206,40 @@ fn perform(
     }
 }
 
-/// Prints text for people: nothing in it steers their terminal.
+/// Launches, or prints a plan. If QEMU daemonizes, this process forks, and one of the two returns
+/// when QEMU is ready.
+fn launch(
+    job: request::Job,
+    environment: &Environment,
+    free_fd: RawFd,
+    given: run::GivenFds,
+) -> Result<u8, Failure> {
+    let launches = job.print.is_none();
+    let qemu = job.request.command.as_ref().filter(|_| launches);
+    let process = daemonize::fork(qemu.map_or(&[], |command| &command.args))?;
+    let link = match process {
+        daemonize::Process::Foreground(outcome) => return Ok(outcome.code()),
+        daemonize::Process::Launching(link) => link,
+    };
+    let status = runtime()?.block_on(run::run(job, environment, free_fd, given, link))?;
+    if launches {
+        events::ended(status);
+    }
+    Ok(status)
+}
+
+/// Prints text for people, without characters that control their terminal.
 fn print_text(text: &str) -> Result<(), Failure> {
     print(printable::lines(text).as_bytes())
 }
 
-/// Prints JSON for programs.
+/// Prints JSON for programs, in which paths are strings.
 fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
-    print(format!("{}\n", printable::json(value, true)).as_bytes())
+    let shown = os_text::shown(value.clone());
+    print(format!("{}\n", printable::json(&shown, true)).as_bytes())
 }
 
-/// Writes to standard output. A reader that has gone, as of `| head`, is no failure.
+/// Writes to standard output. A reader that has ended, as `| head` does, is no failure.
 fn print(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {

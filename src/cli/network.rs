@@ -1,285 +1,252 @@
 //! `netlaunch network`: virtual networks, from the command line.
 //!
-//! Definitions are [`NetworkStore`]'s, what runs is the [`Driver`]'s; here is what joins them: a
-//! network that is active is not undefined, and a definition that changes says when it counts.
-//! Reading and changing definitions needs nothing of the host, so network.conf is read only where
-//! the driver is asked to act.
+//! Each verb is one function. The [`NetworkStore`] has the definitions, the [`Manager`] the running
+//! networks. A verb that needs both joins them here: an active network cannot be undefined, and a
+//! changed definition comes with a message that says when it takes effect.
+//!
+//! Reading and changing definitions needs no access to the host, so network.conf is read only if
+//! the manager has to act.
 
-use std::path::{Path, PathBuf};
-
-use tokio::runtime::Runtime;
+use std::path::Path;
+use std::slice;
 
 use super::args::NetworkVerb;
-use super::config::ConfigError;
-use super::document::{self, DocumentError, Stopped};
+use super::editor;
 use super::environment::Environment;
+use super::failure::{FAILED, Failure};
 use super::network_config::{self, NetworkConfig};
+use super::network_error::NetworkError;
 use super::network_list::{list, rows, with_damaged};
-use super::{Failure, print};
-use crate::driver::{ConflictsError, Driver, DriverError, DriverSettings};
-use crate::facts::Target;
-use crate::firewall::FirewalldError;
-use crate::network::{Define, Definition, NetworkName, NetworkStore, Origin, StoreError};
-use crate::state::LockTimeout;
+use super::{print, rejoin, runtime};
+use crate::network::manager::{Manager, ManagerError, ManagerSettings};
+use crate::network::{DefineRequest, Definition, NetworkName, NetworkStore, Origin, StoreError};
 use crate::types::InterfaceName;
+use crate::types::facts::TargetBridge;
 
-/// Why a verb cannot be done.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NetworkError {
-    /// There is no directory for definitions.
-    #[error("there is no directory for networks: HOME is not set; set it, or NETLAUNCH_CONFIG_DIR")]
-    NoDirectory,
-    /// A mistake in network.conf.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The definitions cannot be read or changed so.
-    #[error("{error}{hint}", error = .0, hint = bridge_hint(.0))]
-    Store(#[from] StoreError),
-    /// The driver cannot do it.
-    #[error(transparent)]
-    Driver(DriverError),
-    /// Another command holds the lock for too long.
-    #[error("{0}; --lock-timeout SECONDS sets how long to wait")]
-    Locked(LockTimeout),
-    /// The host's firewall cannot be looked at.
-    #[error(transparent)]
-    Conflicts(#[from] ConflictsError),
-    /// firewalld cannot be followed.
-    #[error(transparent)]
-    Follow(#[from] FirewalldError),
-    /// The document cannot be read or edited.
-    #[error(transparent)]
-    Document(#[from] DocumentError),
-    /// The network is active.
-    #[error("the network {0} is active; destroy it first: netlaunch network destroy {0}")]
-    Active(NetworkName),
-    /// A network's end left things behind, each of which a warning has named.
-    #[error(
-        "the network {0} is not removed completely: the warnings above name what is left; mend the causes, then repeat netlaunch network destroy {0}"
-    )]
-    Left(NetworkName),
-    /// A network that is to be destroyed is not active.
-    #[error("the network {0} is not active; there is nothing to destroy")]
-    Inactive(NetworkName),
-    /// What is to be edited is no network.
-    #[error("{0}; correct that file, or define the network anew")]
-    Uneditable(StoreError),
-    /// What was typed cannot be used.
-    #[error("{error}; nothing was changed, and the text is kept in {}", path.display())]
-    Kept { error: Box<NetworkError>, path: PathBuf },
-}
-
-impl NetworkError {
-    /// The exit status: 2 for the caller's mistake, else 125.
-    pub(super) fn status(&self) -> u8 {
-        let callers = match self {
-            NetworkError::Config(error) => return error.status(),
-            NetworkError::Kept { error, .. } => return error.status(),
-            NetworkError::Store(error) => error.is_callers(),
-            NetworkError::Driver(error) => error.is_callers(),
-            NetworkError::Conflicts(ConflictsError::Driver(error)) => error.is_callers(),
-            NetworkError::Conflicts(ConflictsError::NoBridge(_)) => true,
-            NetworkError::Document(error) => error.is_callers(),
-            NetworkError::Active(_) | NetworkError::Inactive(_) | NetworkError::Uneditable(_) => {
-                true
-            }
-            _ => false,
-        };
-        if callers { super::USAGE } else { super::FAILED }
-    }
-}
-
-/// The option that does what libvirt's `<forward mode='bridge'>` is for.
-fn bridge_hint(error: &StoreError) -> &'static str {
-    match error {
-        StoreError::Document { error, .. }
-            if error.to_string().contains(": <forward mode='bridge'> is not supported") =>
-        {
-            "; a launch puts its guest on a bridge of the host with --bridge IFNAME"
-        }
-        _ => "",
-    }
-}
-
-impl From<DriverError> for NetworkError {
-    fn from(error: DriverError) -> Self {
-        match error {
-            DriverError::Locked(timeout) => NetworkError::Locked(timeout),
-            other => NetworkError::Driver(other),
-        }
-    }
-}
-
-impl From<Stopped<NetworkError>> for NetworkError {
-    fn from(stopped: Stopped<NetworkError>) -> Self {
-        match stopped.kept {
-            Some(path) => NetworkError::Kept { error: Box::new(stopped.error), path },
-            None => stopped.error,
-        }
-    }
-}
-
-/// Does what `netlaunch network` is asked for.
-pub(super) fn network(
-    verb: &NetworkVerb,
-    environment: &Environment,
-    runtime: impl FnOnce() -> Result<Runtime, Failure>,
-) -> Result<u8, Failure> {
-    let config_dir = environment.config_dir()?.ok_or(NetworkError::NoDirectory)?;
-    let store = NetworkStore::new(&config_dir);
+/// Carries out a verb of `netlaunch network` and returns the exit status.
+pub(super) fn network(verb: &NetworkVerb, environment: &Environment) -> Result<u8, Failure> {
+    let config_dir = &environment.config_dir()?.ok_or(NetworkError::NoDirectory)?;
+    environment.say_directories(config_dir);
+    let store = NetworkStore::new(config_dir);
+    let call = Call { store: &store, config_dir, environment };
     match verb {
-        NetworkVerb::List { json } => {
-            let (definitions, broken) = store.list().map_err(NetworkError::from)?;
-            // Definitions can be listed where the state cannot be read, as by an ordinary user.
-            let driver = driver(&config_dir, environment)?;
-            let (active, damaged) = match driver.active().and_then(|a| Ok((a, driver.damaged()?))) {
-                Ok((active, damaged)) => (Some(active), damaged),
-                Err(error) => {
-                    tracing::warn!("which networks are active is not known: {error}");
-                    (None, Vec::new())
-                }
-            };
-            let rows = rows(&definitions, &broken, active.as_deref());
-            list(*json, with_damaged(rows, damaged))?;
-        }
-        NetworkVerb::Define { file } => {
-            let xml = document::read(file).map_err(NetworkError::from)?;
-            let edited = None;
-            let define = Define { xml: &xml, source: file, interfaces: &interfaces(), edited };
-            let defined = store.define(&define, &mut rand::rng()).map_err(NetworkError::from)?;
-            say_defined(&defined, &config_dir, environment);
-        }
-        NetworkVerb::Undefine(arg) => {
-            let driver = driver(&config_dir, environment)?;
-            let active = driver.active().map_err(NetworkError::from)?;
-            if active.iter().any(|status| status.name == arg.name) {
-                return Err(NetworkError::Active(arg.name.clone()).into());
-            }
-            let damaged = driver.damaged().map_err(NetworkError::from)?;
-            if let Some(damaged) = damaged.into_iter().find(|d| d.name.as_ref() == Some(&arg.name))
-            {
-                return Err(NetworkError::from(DriverError::from(damaged.error)).into());
-            }
-            store.undefine(&arg.name).map_err(NetworkError::from)?;
-        }
-        NetworkVerb::Dumpxml(arg) => {
-            let definition = store.get(&arg.name).map_err(NetworkError::from)?;
-            print(crate::network::to_xml(&definition.network).as_bytes())?;
-        }
-        NetworkVerb::Edit(arg) => {
-            let definition = store.get(&arg.name).map_err(|error| match error {
-                StoreError::Document { .. } | StoreError::Misnamed { .. } => {
-                    NetworkError::Uneditable(error)
-                }
-                other => other.into(),
-            })?;
-            match runtime()?.block_on(edit(&store, &definition, environment))? {
-                Some(defined) => say_defined(&defined, &config_dir, environment),
-                None => tracing::info!("the network {} was not changed", arg.name),
-            }
-        }
-        NetworkVerb::Start(arg) => {
-            let driver = driver(&config_dir, environment)?;
-            let notes = runtime()?.block_on(driver.start(&arg.name)).map_err(NetworkError::from)?;
-            notes.iter().for_each(|note| tracing::warn!("{note}"));
-        }
-        NetworkVerb::Destroy(arg) => {
-            let driver = driver(&config_dir, environment)?;
-            let destroyed = runtime()?.block_on(driver.destroy(&arg.name));
-            let left = destroyed.map_err(|error| match error {
-                // A network that is not even defined is a mistake in the name.
-                DriverError::Inactive(name) => match store.get(&name) {
-                    Err(error @ StoreError::Unknown(_)) => NetworkError::Store(error),
-                    _ => NetworkError::Inactive(name),
-                },
-                other => other.into(),
-            })?;
-            left.iter().for_each(|what| tracing::warn!("{what}"));
-            if !left.is_empty() {
-                return Err(NetworkError::Left(arg.name.clone()).into());
-            }
-        }
+        NetworkVerb::List { json } => call.list(*json)?,
+        NetworkVerb::Define { file } => call.define(file)?,
+        NetworkVerb::Undefine(arg) => call.undefine(&arg.name)?,
+        NetworkVerb::Dumpxml(arg) => call.dumpxml(&arg.name)?,
+        NetworkVerb::Edit(arg) => call.edit(&arg.name)?,
+        NetworkVerb::Start(arg) => call.start(&arg.name)?,
+        NetworkVerb::Destroy { name, force } => call.destroy(name, *force)?,
         NetworkVerb::Autostart { name: Some(name), disable } => {
-            store.set_autostart(name, !disable).map_err(NetworkError::from)?;
+            store.set_autostart(name, !disable)?;
         }
-        NetworkVerb::Autostart { name: None, .. } => {
-            let driver = driver(&config_dir, environment)?;
-            let mut failed = false;
-            for result in runtime()?.block_on(driver.autostart()) {
-                match result {
-                    Ok(name) => tracing::info!("the network {name} is started"),
-                    // One that fails keeps no other from starting.
-                    Err(error) => {
-                        tracing::error!("{error}");
-                        failed = true;
-                    }
-                }
-            }
-            if failed {
-                return Ok(super::FAILED);
-            }
-        }
+        NetworkVerb::Autostart { name: None, .. } => return call.start_all(),
     }
     Ok(0)
 }
 
-/// What a launch on a virtual network has to know of it.
+/// The places that the verbs work on.
+struct Call<'a> {
+    store: &'a NetworkStore,
+    config_dir: &'a Path,
+    environment: &'a Environment,
+}
+
+impl Call<'_> {
+    fn manager(&self) -> Result<Manager, NetworkError> {
+        manager(self.config_dir, self.environment)
+    }
+
+    fn list(&self, json: bool) -> Result<(), Failure> {
+        let (definitions, broken) = self.store.list()?;
+        // Definitions are listed even if the state cannot be read, as by an ordinary user.
+        let manager = self.manager()?;
+        let survey = match runtime()?.block_on(manager.survey()) {
+            Ok(survey) => Some(survey),
+            Err(error) => {
+                tracing::warn!("which networks are active is not known: {error}");
+                None
+            }
+        };
+        let rows = rows(&definitions, &broken, survey.as_ref().map(|survey| &survey.active[..]));
+        let damaged = survey.map(|survey| survey.damaged).unwrap_or_default();
+        list(json, with_damaged(rows, damaged))
+    }
+
+    fn define(&self, file: &Path) -> Result<(), Failure> {
+        let xml = editor::read(file)?;
+        let interfaces = &interfaces();
+        let define = DefineRequest { xml: &xml, source: file, interfaces, edited: None };
+        let defined = self.store.define(&define, &mut rand::rng())?;
+        self.say_defined(&defined);
+        Ok(())
+    }
+
+    fn undefine(&self, name: &NetworkName) -> Result<(), Failure> {
+        let manager = self.manager()?;
+        if manager.active()?.iter().any(|status| status.name == *name) {
+            return Err(NetworkError::Active(name.clone()).into());
+        }
+        let damaged = manager.damaged()?;
+        match damaged.into_iter().find(|damaged| damaged.name.as_ref() == Some(name)) {
+            Some(damaged) => Err(ManagerError::from(damaged.error).into()),
+            None => Ok(self.store.undefine(name)?),
+        }
+    }
+
+    fn dumpxml(&self, name: &NetworkName) -> Result<(), Failure> {
+        print(crate::network::to_xml(&self.store.get(name)?.network).as_bytes())
+    }
+
+    fn edit(&self, name: &NetworkName) -> Result<(), Failure> {
+        let old = self.store.get(name).map_err(|error| match error {
+            StoreError::Document { .. } | StoreError::Misnamed { .. } => {
+                NetworkError::Uneditable(error)
+            }
+            other => other.into(),
+        })?;
+        let before = crate::network::to_xml(&old.network);
+        let define = async |xml: &[u8], source: &Path| {
+            let define =
+                DefineRequest { xml, source, interfaces: &interfaces(), edited: Some(&old) };
+            Ok::<_, NetworkError>(self.store.define(&define, &mut rand::rng())?)
+        };
+        let edit = editor::edit(name, &before, self.environment, define);
+        match runtime()?.block_on(edit).map_err(NetworkError::from)? {
+            Some(defined) => self.say_defined(&defined),
+            None => tracing::info!("the network {name} was not changed"),
+        }
+        Ok(())
+    }
+
+    fn start(&self, name: &NetworkName) -> Result<(), Failure> {
+        let manager = self.manager()?;
+        let runtime = runtime()?;
+        let started = runtime.block_on(manager.start(name));
+        let notes = started.map_err(|error| self.unknown_first(name, error))?;
+        notes.iter().for_each(|note| tracing::warn!("{note}"));
+        runtime.block_on(self.rejoin(&manager, slice::from_ref(name)));
+        Ok(())
+    }
+
+    fn destroy(&self, name: &NetworkName, force: bool) -> Result<(), Failure> {
+        let manager = self.manager()?;
+        let runtime = runtime()?;
+        let destroyed = if force {
+            runtime.block_on(manager.destroy_with_ports(name))
+        } else {
+            runtime.block_on(manager.destroy(name))
+        };
+        let remaining = destroyed.map_err(|error| match error {
+            // If the network is not even defined, its name is the mistake.
+            ManagerError::Inactive(name) => match self.store.get(&name) {
+                Err(error @ StoreError::Unknown(_)) => NetworkError::Store(error),
+                _ => NetworkError::Inactive(name),
+            },
+            other => self.unknown_first(name, other),
+        })?;
+        remaining.iter().for_each(|part| tracing::warn!("{part}"));
+        if remaining.is_empty() {
+            Ok(())
+        } else {
+            Err(NetworkError::Incomplete(name.clone()).into())
+        }
+    }
+
+    /// Starts every network that is set to start with the host. A network that fails keeps no other
+    /// network from starting.
+    fn start_all(&self) -> Result<u8, Failure> {
+        let manager = self.manager()?;
+        let (mut status, mut started) = (0, Vec::new());
+        let runtime = runtime()?;
+        for result in runtime.block_on(manager.autostart()) {
+            match result {
+                Ok(name) => {
+                    tracing::info!("the network {name} is started");
+                    started.push(name);
+                }
+                Err(error) => {
+                    tracing::error!("{error}");
+                    status = FAILED;
+                }
+            }
+        }
+        runtime.block_on(self.rejoin(&manager, &started));
+        Ok(status)
+    }
+
+    /// Puts the taps of running launches back on the bridges of networks that were just started.
+    async fn rejoin(&self, manager: &Manager, started: &[NetworkName]) {
+        rejoin::after_start(manager, started, self.config_dir, self.environment).await;
+    }
+
+    /// Returns the error of a command about a network. If an ordinary user names a network that
+    /// does not exist, the error says so, and not that the user cannot read the state.
+    fn unknown_first(&self, name: &NetworkName, error: ManagerError) -> NetworkError {
+        match (error, self.store.get(name)) {
+            (ManagerError::State { .. }, Err(unknown @ StoreError::Unknown(_))) => unknown.into(),
+            (error, _) => error.into(),
+        }
+    }
+
+    /// Reports the file of a definition and, if the network is active, when the definition takes
+    /// effect.
+    fn say_defined(&self, defined: &Definition) {
+        let name = &defined.network.name;
+        if let Origin::File(path) = &defined.origin {
+            tracing::info!("the network {name} is defined in {}", path.display());
+        }
+        // The definition is made. Other verbs report why the state cannot be read.
+        let active = self.manager().map(|manager| manager.active());
+        if let Ok(Ok(active)) = active
+            && active.iter().any(|status| status.name == *name)
+        {
+            tracing::info!(
+                "the network {name} is active and stays as it was started; destroy and start it to have the new definition"
+            );
+        }
+    }
+}
+
+/// Finds out about the network that a launch joins. Warns of each part that the network has lost,
+/// because the guest joins the network nevertheless.
 pub(super) async fn target(
     name: &NetworkName,
     environment: &Environment,
-) -> Result<Target, NetworkError> {
+) -> Result<TargetBridge, NetworkError> {
     let config_dir = environment.config_dir()?.ok_or(NetworkError::NoDirectory)?;
-    Ok(driver(&config_dir, environment)?.target(name).await?)
+    let manager = manager(&config_dir, environment)?;
+    let target = manager.target(name).await?;
+    let faults = manager.faults_of(name).await.unwrap_or_else(|error| {
+        tracing::debug!("the parts that the network {name} has lost are not known: {error}");
+        Vec::new()
+    });
+    for fault in faults {
+        tracing::warn!("the network {name}: {fault}; netlaunch firewall check shows the fix");
+    }
+    Ok(target)
 }
 
-/// The driver as network.conf sets it.
-pub(super) fn driver(config_dir: &Path, environment: &Environment) -> Result<Driver, NetworkError> {
+/// Returns the manager with the settings of network.conf.
+pub(super) fn manager(
+    config_dir: &Path,
+    environment: &Environment,
+) -> Result<Manager, NetworkError> {
     let NetworkConfig { firewall_backend } =
         network_config::read(&config_dir.join(network_config::FILE_NAME))?;
-    let settings = DriverSettings {
+    let settings = ManagerSettings {
         config_dir: config_dir.to_owned(),
         state_dir: environment.state_dir(),
         path: environment.path(),
         system_bus: environment.system_bus(),
         firewall_backend,
     };
-    Ok(Driver::new(settings).lock_limit(environment.lock_limit))
+    Ok(Manager::new(settings).lock_limit(environment.lock_limit))
 }
 
-/// Says where the definition is, and when it counts where the network is active.
-fn say_defined(defined: &Definition, config_dir: &Path, environment: &Environment) {
-    let name = &defined.network.name;
-    if let Origin::File(path) = &defined.origin {
-        tracing::info!("the network {name} is defined in {}", path.display());
-    }
-    // The definition is made; what cannot be found out about its state is for other verbs to say.
-    let active = driver(config_dir, environment).map(|driver| driver.active());
-    if let Ok(Ok(active)) = active
-        && active.iter().any(|status| status.name == *name)
-    {
-        tracing::info!(
-            "the network {name} is active and stays as it was started; destroy and start it to have the new definition"
-        );
-    }
-}
-
-/// The names of the host's interfaces, none where the kernel does not tell: then the start of a
-/// network finds out whether its bridge's name is free.
+/// Returns the names of the host's interfaces. If the kernel refuses to list them, the list is
+/// empty, and only the start of a network finds out whether the name of its bridge is free.
 fn interfaces() -> Vec<InterfaceName> {
     let Ok(names) = nix::net::if_::if_nameindex() else { return Vec::new() };
     names.iter().filter_map(|link| link.name().to_str().ok()?.parse().ok()).collect()
-}
-
-/// Has the user edit a definition, and defines what comes back; `None` when that is what was there.
-async fn edit(
-    store: &NetworkStore,
-    definition: &Definition,
-    environment: &Environment,
-) -> Result<Option<Definition>, NetworkError> {
-    let before = crate::network::to_xml(&definition.network);
-    let define = async |xml: &[u8], source: &Path| {
-        let define = Define { xml, source, interfaces: &interfaces(), edited: Some(definition) };
-        Ok(store.define(&define, &mut rand::rng())?)
-    };
-    Ok(document::edit(&definition.network.name, &before, environment, define).await?)
 }

@@ -1,15 +1,16 @@
-//! network.conf: the settings of the virtual networks' driver, as TOML.
+//! network.conf: the settings of the manager of virtual networks, as TOML.
 //!
-//! Read as netlaunch.conf is (see [`super::config`]): every key is optional and none is ignored.
-//! A file of its own, since a mistake in the settings of networks is no reason to refuse a launch
-//! that needs none of them; it is read where networks are started, ended or listed.
+//! The rules are those of netlaunch.conf (see [`super::config`]): every key is optional, and an
+//! unknown key is an error. The commands that start, end or list networks read the file.
+//!
+//! It is a file of its own so that a mistake in it stops no launch that needs no network.
 
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::config::{ConfigError, Mistake, parse_with, read_with};
-use crate::firewall::Backend;
+use super::config::{ConfigError, ConfigMistake, parse_with, read_with};
+use crate::firewall::FirewallBackend;
 
 /// The file's name in the configuration directory.
 pub const FILE_NAME: &str = "network.conf";
@@ -17,32 +18,32 @@ pub const FILE_NAME: &str = "network.conf";
 /// Every key, in the order of the fields of [`NetworkConfig`].
 pub const KEYS: [&str; 1] = ["firewall_backend"];
 
-/// What network.conf sets; `None` is what it leaves to netlaunch.
+/// The settings of network.conf.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
-    /// The firewall tool to use; without it the first that is usable.
+    /// The tool that sets the firewall rules of networks; `None` for the first usable one.
     #[serde(deserialize_with = "backend")]
-    pub firewall_backend: Option<Backend>,
+    pub firewall_backend: Option<FirewallBackend>,
 }
 
-/// Reads the file at `path`. A file that is not there sets nothing.
+/// Reads the file at `path`. If it does not exist, all settings have their defaults.
 ///
 /// # Errors
-/// [`ConfigError`], when it is there and cannot be read, or has a mistake.
+/// [`ConfigError`], if the file exists and cannot be read, or if it has a mistake.
 pub fn read(path: &Path) -> Result<NetworkConfig, ConfigError> {
     Ok(read_with(path, parse)?.unwrap_or_default())
 }
 
-/// Reads the content of the file.
+/// Parses the content of the file.
 ///
 /// # Errors
-/// The first [`Mistake`] in it.
-pub fn parse(content: &[u8]) -> Result<NetworkConfig, Mistake> {
+/// The first [`ConfigMistake`] in it.
+pub fn parse(content: &[u8]) -> Result<NetworkConfig, ConfigMistake> {
     parse_with(content, |message| explain(message, &KEYS, "netlaunch-network(1)"))
 }
 
-/// The parser's message in the terms of a driver's file, with what to do.
+/// Rewords the message of the TOML parser in the terms of a manager's file, with a fix.
 pub(super) fn explain(message: &str, keys: &[&str], manual: &str) -> String {
     if let Some((what, _)) = message.split_once(", expected ") {
         if let Some(key) = what.strip_prefix("unknown field ") {
@@ -55,7 +56,7 @@ pub(super) fn explain(message: &str, keys: &[&str], manual: &str) -> String {
             return format!("{found} cannot be used here; write \"nftables\" or \"iptables\"");
         }
     }
-    // The setting's own message says what to write, behind a colon.
+    // The message of a value's own grammar has the fix after a colon.
     let complete = message.contains(": ");
     if complete { message.into() } else { format!("{message}; see {manual}") }
 }
@@ -63,7 +64,7 @@ pub(super) fn explain(message: &str, keys: &[&str], manual: &str) -> String {
 /// Reads `firewall_backend`.
 pub(super) fn backend<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<Option<Backend>, D::Error> {
+) -> Result<Option<FirewallBackend>, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map(Some).map_err(de::Error::custom)
 }
@@ -76,7 +77,7 @@ mod tests {
     fn every_key() {
         let set = |text: &str| parse(text.as_bytes()).unwrap().firewall_backend;
         assert_eq!(set("# nothing"), None);
-        for backend in Backend::ORDER {
+        for backend in FirewallBackend::ORDER {
             assert_eq!(set(&format!("{} = \"{backend}\"", KEYS[0])), Some(backend));
         }
     }

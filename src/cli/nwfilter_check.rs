@@ -1,40 +1,46 @@
-//! `netlaunch nwfilter check`: what is wrong with a filter, and what of it is not what it seems.
+//! `netlaunch nwfilter check`: finds mistakes in a filter, and rules that do not do what they seem
+//! to.
+//!
+//! The steps are: read the filter, find the filters and variables that it needs, compile its rules
+//! with sample values, warn of each finding, print a summary. Nothing is defined, and no rule is
+//! set.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::document;
+use super::editor;
 use super::nwfilter_error::NwfilterError;
 use super::{Failure, print_text};
-use crate::definitions::Origin as Definer;
-use crate::firewall::Backend;
+use crate::firewall::FirewallBackend;
 use crate::firewall::port_limits::{limits, link_local};
+use crate::firewall::rules::port::{Origin, PortRules};
 use crate::nwfilter::{
-    Draft, Evasion, Filter, FilterName, FilterStore, Filters, Needs, TreeError, Variables, compile,
-    evasions, flatten, needs, reachable, sample, unreachable,
+    Evasion, Filter, FilterName, FilterStore, Filters, Needs, TreeError, UncheckedFilter,
+    Variables, compile, evasions, flatten, needs, reachable, sample, unreachable,
 };
-use crate::rules::port::{Origin, PortRules};
 use crate::types::Mac;
+use crate::xml::store::Origin as Definer;
 
-/// Checks a document as if it were defined, or a filter that is, and says what it comes to. `backend`
-/// is the configured one.
+/// Checks a document as if it were defined, or a defined filter, and prints a summary. `backend` is
+/// the backend of nwfilter.conf.
 pub(super) fn check(
     store: &FilterStore,
-    what: &str,
-    backend: Option<Backend>,
+    what: &Path,
+    backend: Option<FirewallBackend>,
 ) -> Result<(), Failure> {
     let mut file = None;
     let (filter, filters) = match subject(what)? {
         Subject::File(path) => {
-            let xml = document::read(&path).map_err(NwfilterError::from)?;
-            let draft = Draft::read(&xml, &path, &mut rand::rng()).map_err(NwfilterError::from)?;
+            let xml = editor::read(&path)?;
+            let draft = UncheckedFilter::read(&xml, &path, &mut rand::rng())?;
             let filter = draft.filter().clone();
             file = Some(path);
-            let change = store.plan_define(draft, None).map_err(NwfilterError::from)?;
+            let change = store.plan_define(draft, None)?;
             (filter, change.filters)
         }
         Subject::Name(name) => {
-            let filters = store.tree(&name).map_err(NwfilterError::from)?;
-            let filter = store.get(&name).map_err(NwfilterError::from)?.filter;
+            let filters = store.tree(&name)?;
+            let filter = store.get(&name)?.filter;
             (filter, filters)
         }
     };
@@ -48,8 +54,8 @@ pub(super) fn check(
     let made = warn(store, &filter, &filters, &needs, file.as_deref())?;
     if let Some((rules, variables)) = made {
         let texts = evasions_of(&rules, &variables, backend);
-        let place = place(store, filter.name.as_str(), file.as_deref());
-        texts.iter().for_each(|text| tracing::warn!("{place}: {text}"));
+        let cited = cited(store, filter.name.as_str(), file.as_deref());
+        texts.iter().for_each(|text| tracing::warn!("{cited}: {text}"));
     }
     let rules: usize = reachable(&filter.name, &filters)
         .iter()
@@ -61,9 +67,9 @@ pub(super) fn check(
     print_text(&format!("filter: {}\nrules: {rules}\nvariables: {variables}\n", filter.name))
 }
 
-/// Says what of a filter can do nothing, and what a backend does not do. Variables have one value
-/// each for that. `file` is the document of `filter`, where it is not a definition yet. Returns the
-/// rules and those values, if the rules can be made.
+/// Warns of rules that have no effect, and of rules that a backend does not support. Compiles the
+/// rules with one sample value for each variable. `file` is the document of `filter`, if it is not
+/// defined. Returns the rules and the sample values, if the rules can be compiled.
 fn warn(
     store: &FilterStore,
     filter: &Filter,
@@ -75,21 +81,21 @@ fn warn(
         return Ok(None);
     }
     let Some(variables) = sample(needs, filters) else {
-        tracing::warn!("a variable has too high an index for its rules to be looked at");
+        tracing::warn!("an index of a variable is too high, so the rules were not checked");
         return Ok(None);
     };
     let parts = match flatten(filter, filters, &variables) {
         Ok(parts) => parts,
-        // Its own values would do, perhaps.
+        // The real values may be valid.
         Err(error @ TreeError::Rule { .. }) => {
             tracing::warn!(
-                "the rules were not looked at, since no value of a variable is known to fit: {error}"
+                "the rules were not checked, because no sample value of a variable is valid: {error}"
             );
             return Ok(None);
         }
         Err(error) => return Err(NwfilterError::from(error).into()),
     };
-    let (rules, warnings) = compile(&parts).map_err(NwfilterError::from)?;
+    let (rules, warnings) = compile(&parts)?;
     let mut all: Vec<(Origin, String)> = Vec::new();
     for warning in warnings {
         all.push((warning.origin().clone(), warning.to_string()));
@@ -103,13 +109,17 @@ fn warn(
     all.sort_by(|(one, _), (other, _)| one.cmp(other));
     for (origin, text) in all {
         let own = file.filter(|_| origin.filter == filter.name.as_str());
-        tracing::warn!("{}:{}: {text}", place(store, &origin.filter, own), origin.line);
+        tracing::warn!("{}:{}: {text}", cited(store, &origin.filter, own), origin.line);
     }
     Ok(Some((rules, variables)))
 }
 
-/// The ways around a filter, a sentence each.
-fn evasions_of(rules: &PortRules, variables: &Variables, backend: Option<Backend>) -> Vec<String> {
+/// Returns the ways around a filter, a sentence each.
+fn evasions_of(
+    rules: &PortRules,
+    variables: &Variables,
+    backend: Option<FirewallBackend>,
+) -> Vec<String> {
     let value = |name: &str| variables.get(&name.parse().ok()?)?.first();
     let mac = value("MAC").and_then(|mac| mac.as_str().parse().ok());
     let address = value("IP").and_then(|address| address.as_str().parse().ok());
@@ -122,26 +132,30 @@ fn evasions_of(rules: &PortRules, variables: &Variables, backend: Option<Backend
     texts
 }
 
-/// Where a filter is written: its file, or that it is netlaunch's own.
-fn place(store: &FilterStore, filter: &str, file: Option<&Path>) -> String {
+/// Returns the name of the text whose lines the messages cite: the file of a filter that is not
+/// defined, else the output of `netlaunch nwfilter dumpxml`.
+fn cited(store: &FilterStore, filter: &str, file: Option<&Path>) -> String {
     let origin = || store.get(&filter.parse().ok()?).ok().map(|definition| definition.origin);
     match (file, origin()) {
         (Some(file), _) => file.display().to_string(),
-        (None, Some(Definer::File(path))) => path.display().to_string(),
+        (None, Some(Definer::File(_))) => format!("filter {filter}"),
         (None, _) => format!("stock filter {filter}"),
     }
 }
 
-/// What is to be checked.
+/// The filter to check.
 enum Subject {
     File(PathBuf),
     Name(FilterName),
 }
 
-/// A word with a `/` or with `.xml` at its end is a file, and so is `-`; another is a name.
-fn subject(what: &str) -> Result<Subject, NwfilterError> {
-    if what == "-" || what.contains('/') || what.ends_with(".xml") {
-        return Ok(Subject::File(what.into()));
+/// Reads the argument: a word with a `/` or with `.xml` at its end is a file, and so is `-`; any
+/// other word is a name.
+fn subject(what: &Path) -> Result<Subject, NwfilterError> {
+    let bytes = what.as_os_str().as_bytes();
+    if bytes == b"-" || bytes.contains(&b'/') || bytes.ends_with(b".xml") {
+        return Ok(Subject::File(what.to_owned()));
     }
-    what.parse().map(Subject::Name).map_err(|_| NwfilterError::Neither(what.to_owned()))
+    let name = what.to_string_lossy();
+    name.parse().map(Subject::Name).map_err(|_| NwfilterError::Neither(name.into_owned()))
 }

@@ -1,14 +1,14 @@
-//! nwfilter.conf: the settings of the network filters' driver, as TOML.
+//! nwfilter.conf: the settings of the manager of network filters, as TOML.
 //!
-//! A file of its own, as [`super::network_config`] is, and read like it.
+//! The rules are those of network.conf (see [`super::network_config`]).
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::config::{ConfigError, Mistake, parse_with, read_with};
+use super::config::{ConfigError, ConfigMistake, parse_with, read_with};
 use super::network_config::{backend, explain};
-use crate::firewall::Backend;
+use crate::firewall::FirewallBackend;
 
 /// The file's name in the configuration directory.
 pub(super) const FILE_NAME: &str = "nwfilter.conf";
@@ -16,32 +16,32 @@ pub(super) const FILE_NAME: &str = "nwfilter.conf";
 /// Every key, in the order of the fields of [`NwfilterConfig`].
 pub const KEYS: [&str; 3] = ["firewall_backend", "enable_trace", "enable_counters"];
 
-/// What nwfilter.conf sets.
+/// The settings of nwfilter.conf.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NwfilterConfig {
-    /// The firewall tool to use; without it the first that can do what a filter needs.
+    /// The tool that applies the filters; `None` for the first one that supports the filter.
     #[serde(deserialize_with = "backend")]
-    pub firewall_backend: Option<Backend>,
-    /// Whether `nft monitor trace` shows the frames of bound ports.
+    pub firewall_backend: Option<FirewallBackend>,
+    /// Whether `nft monitor trace` shows every frame of bound ports.
     pub enable_trace: bool,
-    /// Whether rules and ports count frames (nftables).
+    /// Whether rules and ports count frames and bytes (nftables).
     pub enable_counters: bool,
 }
 
-/// Reads the file at `path`. A file that is not there sets nothing.
+/// Reads the file at `path`. If it does not exist, all settings have their defaults.
 ///
 /// # Errors
-/// [`ConfigError`], when it is there and cannot be read, or has a mistake.
+/// [`ConfigError`], if the file exists and cannot be read, or if it has a mistake.
 pub(super) fn read(path: &Path) -> Result<NwfilterConfig, ConfigError> {
     Ok(read_with(path, parse)?.unwrap_or_default())
 }
 
-/// Reads the content of the file.
+/// Parses the content of the file.
 ///
 /// # Errors
-/// The first [`Mistake`] in it.
-pub fn parse(content: &[u8]) -> Result<NwfilterConfig, Mistake> {
+/// The first [`ConfigMistake`] in it.
+pub fn parse(content: &[u8]) -> Result<NwfilterConfig, ConfigMistake> {
     parse_with(content, |message| explain(message, &KEYS, "netlaunch-nwfilter(1)"))
 }
 
@@ -54,7 +54,7 @@ mod tests {
         let all =
             parse(b"firewall_backend = \"iptables\"\nenable_trace = true\nenable_counters = true");
         let expected = NwfilterConfig {
-            firewall_backend: Some(Backend::Iptables),
+            firewall_backend: Some(FirewallBackend::Iptables),
             enable_trace: true,
             enable_counters: true,
         };

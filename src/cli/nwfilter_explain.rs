@@ -1,4 +1,8 @@
-//! `netlaunch nwfilter explain`: which rule of a filter decides about frames.
+//! `netlaunch nwfilter explain`: shows which rule of a filter decides about frames.
+//!
+//! The filter is compiled with the variables of the command line, then [`Judge`] evaluates its
+//! rules for each frame. The connections of earlier frames count, as in the kernel, so the order of
+//! the frames matters. Nothing is bound.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,30 +12,32 @@ use serde_json::{Value, json};
 use super::args::{DirectionArg, ExplainArgs, HexFrame};
 use super::nwfilter_error::{ExplainError, NwfilterError};
 use super::{Failure, print_json, print_text};
-use crate::input::{self, Pipes};
 use crate::nwfilter::explain::{
-    Captured, Decider, Explanation, Frame, Judge, Stage, Tried, Tryable, Way, action, read_pcap,
+    Candidate, Captured, Decider, EvalPath, Explanation, Frame, Judge, Stage, Trial, action,
+    read_pcap,
 };
 use crate::nwfilter::{FilterStore, Variables, compile, flatten};
+use crate::sys::input::{self, Pipes};
 use crate::types::Mac;
 
 /// The most bytes of a capture, which is in memory while its frames are judged.
 const MAX_CAPTURE: u64 = 64 << 20;
 
-/// The version of what `--json` prints.
+/// The version of the JSON output.
 const VERSION: u32 = 1;
 
-/// Judges the frames that `args` name, and prints what decides. `verbose` shows all that was tried.
+/// Prints the deciding rule of each frame that `args` name. `verbose` also prints each rule that
+/// was tried.
 pub(super) fn explain(
     store: &FilterStore,
     args: &ExplainArgs,
     verbose: bool,
 ) -> Result<(), Failure> {
-    let filters = store.tree(&args.name).map_err(NwfilterError::from)?;
-    let filter = store.get(&args.name).map_err(NwfilterError::from)?.filter;
+    let filters = store.tree(&args.name)?;
+    let filter = store.get(&args.name)?.filter;
     let mut variables: Variables = args.param.iter().cloned().collect();
     let mut mac = args.mac;
-    // The text of an address is a value, and `MAC` is a name.
+    // Both parsers succeed: `MAC` is a valid name, and the text of an address a valid value.
     if let Ok(name) = "MAC".parse() {
         if let Some(Ok(value)) = args.mac.map(|mac| mac.to_string().parse()) {
             variables.set_default(name, value);
@@ -39,16 +45,16 @@ pub(super) fn explain(
             mac = value.as_str().parse().ok();
         }
     }
-    let parts = flatten(&filter, &filters, &variables).map_err(NwfilterError::from)?;
-    let (rules, warnings) = compile(&parts).map_err(NwfilterError::from)?;
+    let parts = flatten(&filter, &filters, &variables)?;
+    let (rules, warnings) = compile(&parts)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let file = args.pcap.as_deref().map(contents).transpose().map_err(NwfilterError::from)?;
-    let frames = frames(args, file.as_deref()).map_err(NwfilterError::from)?;
+    let file = args.pcap.as_deref().map(contents).transpose()?;
+    let frames = frames(args, file.as_deref())?;
     let mut judge = Judge::new(&rules);
     let (mut text, mut all) = (String::new(), Vec::new());
     for (index, captured) in frames.iter().enumerate() {
         let number = index + 1;
-        let way = way(args.direction, mac, captured.bytes).map_err(NwfilterError::from)?;
+        let way = way(args.direction, mac, captured.bytes)?;
         let explained = judge
             .judge(way, captured.bytes, captured.length)
             .map_err(|error| NwfilterError::Explain(ExplainError::Frame { number, error }))?;
@@ -58,7 +64,7 @@ pub(super) fn explain(
                 "frame {number} was captured in part, {kept} of {length} bytes; the rest counts as missing"
             );
         }
-        if way == Way::Out && is_link_local(captured.bytes) && explained.verdict.stops() {
+        if way == EvalPath::Out && is_link_local(captured.bytes) && explained.verdict.stops() {
             tracing::warn!(
                 "frame {number} goes to a link-local address (01:80:c2:00:00:00 to 0f): nftables stops it; with iptables the bridge handles it without the filter"
             );
@@ -81,7 +87,7 @@ fn contents(path: &Path) -> Result<Vec<u8>, ExplainError> {
     bytes.map_err(|source| ExplainError::Read { path: path.to_owned(), source })
 }
 
-/// The frames that are to be judged; `file` is the capture's bytes.
+/// Returns the frames to explain; `file` is the content of the capture.
 fn frames<'a>(
     args: &'a ExplainArgs,
     file: Option<&'a [u8]>,
@@ -95,18 +101,18 @@ fn frames<'a>(
     }
 }
 
-/// Which way a frame goes: as the user says, else by who sent it.
+/// Returns the direction of a frame: that of the option, else by the source address.
 fn way(
     direction: Option<DirectionArg>,
     mac: Option<Mac>,
     bytes: &[u8],
-) -> Result<Way, ExplainError> {
+) -> Result<EvalPath, ExplainError> {
     match (direction, mac) {
-        (Some(DirectionArg::In), _) => Ok(Way::In),
-        (Some(DirectionArg::Out), _) => Ok(Way::Out),
+        (Some(DirectionArg::In), _) => Ok(EvalPath::In),
+        (Some(DirectionArg::Out), _) => Ok(EvalPath::Out),
         (None, Some(mac)) => {
             let own = bytes.get(6..12) == Some(&mac.octets());
-            Ok(if own { Way::Out } else { Way::In })
+            Ok(if own { EvalPath::Out } else { EvalPath::In })
         }
         (None, None) => Err(ExplainError::Direction),
     }
@@ -116,8 +122,14 @@ fn is_link_local(bytes: &[u8]) -> bool {
     Frame::read(bytes, bytes.len()).is_ok_and(|frame| frame.is_link_local())
 }
 
-/// The line of one frame, and those of what was tried.
-fn line(text: &mut String, number: usize, way: Way, explained: &Explanation<'_>, verbose: bool) {
+/// Adds the line of one frame and, if `verbose`, a line for each rule that was tried.
+fn line(
+    text: &mut String,
+    number: usize,
+    way: EvalPath,
+    explained: &Explanation<'_>,
+    verbose: bool,
+) {
     let _ = writeln!(text, "{number} {} {explained}", way.name());
     if !verbose {
         return;
@@ -128,7 +140,7 @@ fn line(text: &mut String, number: usize, way: Way, explained: &Explanation<'_>,
     }
 }
 
-fn object(number: usize, way: Way, explained: &Explanation<'_>) -> Value {
+fn object(number: usize, way: EvalPath, explained: &Explanation<'_>) -> Value {
     let stages: Vec<Value> = explained
         .stages
         .iter()
@@ -160,13 +172,13 @@ fn rule(decider: &Decider<'_>) -> Value {
     })
 }
 
-fn tried(tried: &Tried<'_>) -> Value {
+fn tried(tried: &Trial<'_>) -> Value {
     match tried.what {
-        Tryable::Rule(found) => json!({
+        Candidate::Rule(found) => json!({
             "rule": rule(&Decider { rule: found, chain: tried.chain }),
             "outcome": tried.outcome.to_string(),
         }),
-        Tryable::Chain(chain) => json!({
+        Candidate::Chain(chain) => json!({
             "chain": chain.name,
             "outcome": tried.outcome.to_string(),
         }),

@@ -1,6 +1,8 @@
-//! From words to [`Cli`]. clap reads them; what it cannot see by itself is found out here: options
-//! of a launch before another command, and no program behind `--`. What is said about a mistake of
-//! either kind is made in `mistake`.
+//! Parses the words of the command line into [`Cli`].
+//!
+//! clap parses the words. Two mistakes that clap cannot find are found here: an option of a launch
+//! before another command, and a missing program after `--`. The module [`super::usage_error`]
+//! makes the line for each mistake.
 
 use std::ffi::OsString;
 
@@ -8,22 +10,22 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
 
-use super::args::Cli;
-use super::mistake::{UsageError, one_line};
+use super::args::{Action, Cli};
+use super::usage_error::{UsageError, one_line};
 
-/// Why there is nothing to do after reading the command line.
+/// Why the command line starts nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
-    /// `--help` or `--version`: this text belongs on standard output, exit status 0.
+    /// `--help` or `--version`: the text for standard output, exit status 0.
     Show(String),
     /// A mistake in the command line, exit status 2.
     Usage(UsageError),
 }
 
-/// Reads a command line, the program's name first.
+/// Parses a command line, the first word of which is the program's name.
 ///
 /// # Errors
-/// [`Stop`], when there is nothing to start: a mistake, or a text to show.
+/// [`Stop`], if there is a mistake or a text to show.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Stop> {
     let args: Vec<OsString> = args.into_iter().collect();
     let usage = |text: String| Stop::Usage(UsageError::new(text));
@@ -37,10 +39,23 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Stop> {
                 matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
             })
             .and_then(|arg| arg.get_long().map(str::to_owned));
+        if let (Some(option), "wrap") = (&given, action) {
+            return Err(usage(format!("--{option} stands before wrap; put it behind that word")));
+        }
         if let Some(option) = given {
             return Err(usage(format!(
                 "--{option} is an option of a launch, not of {action}; drop one of them"
             )));
+        }
+        if let Some(Action::Wrap(wrap)) = &cli.command {
+            if let Some(option) = wrap.unusable() {
+                let option = option.replace('_', "-");
+                return Err(usage(format!("wrap adds and prints nothing; drop --{option}")));
+            }
+            if wrap.install.is_none() && wrap.launch.command.is_empty() {
+                let fix = "name QEMU behind --, or a directory with --install";
+                return Err(usage(format!("wrap has no program to stand in for; {fix}")));
+            }
         }
     } else if cli.launch.command.is_empty() && args.last().is_some_and(|last| last == "--") {
         return Err(usage(
@@ -50,7 +65,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Stop> {
     Ok(cli)
 }
 
-/// What clap's error means for us.
+/// Returns the text to show, or the line for a mistake.
 fn stop(error: &clap::Error) -> Stop {
     match error.kind() {
         ErrorKind::DisplayHelp

@@ -1,36 +1,40 @@
-//! A plan as the `<interface>` of a libvirt domain, for guests that libvirt starts.
+//! A plan as `<interface>` elements of a libvirt domain, one for each NIC, for guests that libvirt
+//! starts.
 //!
-//! The element says what the plan says as far as libvirt's format can (its formatdomain page,
-//! "Network interfaces"). libvirt forwards ports and names an interface with the passt backend only,
-//! and chooses gateway and DNS server itself; what cannot be said is left out, and [`unsaid`] names
-//! it.
+//! An element has the settings of the plan that libvirt's format has (its formatdomain page,
+//! "Network interfaces"). libvirt forwards ports and names an interface with the passt backend
+//! only, and chooses gateway and DNS server itself. [`unsupported_in_xml`] names the settings that
+//! the elements leave out.
 
-use super::{Backend, Family, GuestFilter, Plan, Request, Transport};
-use crate::nwfilter::Parameter;
-use crate::types::{Device, Publish};
+use crate::launcher::plan::{Backend, Family, GuestFilter, NicPlan, Plan, Transport};
+use crate::types::{Device, GuestAddresses, Parameter, Publish};
 use crate::xml::Tag;
 
-/// The guest's card as libvirt's XML, with a newline at its end. `plan` is that of `request`.
-pub fn xml(request: &Request, plan: &Plan) -> String {
-    let mac = Tag::new("mac").attribute("address", plan.mac);
-    let model = model(&request.device).map(|model| Tag::new("model").attribute("type", model));
-    let mtu = request.mtu.map(|mtu| Tag::new("mtu").attribute("size", mtu));
-    let (kind, children) = match &plan.bridge {
+/// The guest's cards as libvirt's XML, with a newline at the end of each.
+pub fn xml(plan: &Plan) -> String {
+    plan.nics.iter().map(interface).collect()
+}
+
+fn interface(nic: &NicPlan) -> String {
+    let mac = nic.mac.map(|mac| Tag::new("mac").attribute("address", mac));
+    let model = model(&nic.request.device).map(|model| Tag::new("model").attribute("type", model));
+    let mtu = nic.request.mtu.map(|mtu| Tag::new("mtu").attribute("size", mtu));
+    let (kind, children) = match &nic.bridge {
         Some(bridge) => match &bridge.network {
             Some(name) => ("network", vec![Tag::new("source").attribute("network", name)]),
             None => ("bridge", vec![Tag::new("source").attribute("bridge", &bridge.bridge)]),
         },
         // libvirt 12 starts passt with --vhost-user for this type and backend.
-        None if plan.transport == Some(Transport::VhostUser) => ("vhostuser", user(request, plan)),
-        None => ("user", user(request, plan)),
+        None if nic.transport == Some(Transport::VhostUser) => ("vhostuser", user(nic)),
+        None => ("user", user(nic)),
     };
     Tag::new("interface")
         .attribute("type", kind)
-        .children([mac])
+        .children(mac)
         .children(children)
         .children(model)
         .children(mtu)
-        .children(request.filter.as_ref().map(filter))
+        .children(nic.request.filter.as_ref().map(filter))
         .to_string()
 }
 
@@ -44,12 +48,23 @@ fn filter(filter: &GuestFilter) -> Tag {
 }
 
 /// The options of the request that the XML has nothing for.
-pub fn unsaid(request: &Request, plan: &Plan) -> Vec<&'static str> {
-    let passt = plan.backend == Backend::Passt;
+pub fn unsupported_in_xml(plan: &Plan) -> Vec<&'static str> {
+    let mut options: Vec<&'static str> = Vec::new();
+    for option in plan.nics.iter().flat_map(unsupported_of_nic) {
+        if !options.contains(&option) {
+            options.push(option);
+        }
+    }
+    options.extend(plan.user.as_ref().map(|_| "--user"));
+    options
+}
+
+fn unsupported_of_nic(nic: &NicPlan) -> Vec<&'static str> {
+    let (passt, request) = (nic.backend == Backend::Passt, &nic.request);
     let options = [
         (!passt && !request.publish.is_empty(), "--publish"),
         (!request.host_loopback, "--no-host-loopback"),
-        (request.gateway.is_some(), "--gateway"),
+        (has_own_gateway(nic), "--gateway"),
         (request.dns.is_some(), "--dns"),
         (!request.search.is_empty(), "--search"),
         (!passt && request.hostname.is_some(), "--hostname"),
@@ -60,9 +75,14 @@ pub fn unsaid(request: &Request, plan: &Plan) -> Vec<&'static str> {
             "--device",
         ),
         (request.pcap.is_some(), "--pcap"),
-        (request.user.is_some(), "--user"),
     ];
     options.into_iter().filter(|(given, _)| *given).map(|(_, option)| option).collect()
+}
+
+/// Whether the guest's gateway is another one than that of its subnet by default.
+fn has_own_gateway(nic: &NicPlan) -> bool {
+    let usual = |addresses: &GuestAddresses| GuestAddresses::new(addresses.address, None, None);
+    nic.addresses.is_some_and(|own| usual(&own).is_ok_and(|usual| usual.gateway != own.gateway))
 }
 
 /// libvirt's word for the card; it makes a virtio card of the machine's own bus.
@@ -75,23 +95,23 @@ fn model(device: &Device) -> Option<&str> {
 }
 
 /// The elements of a user-mode network.
-fn user(request: &Request, plan: &Plan) -> Vec<Tag> {
+fn user(nic: &NicPlan) -> Vec<Tag> {
     let mut tags = Vec::new();
-    if plan.backend == Backend::Passt {
+    if nic.backend == Backend::Passt {
         // passt's --hostname; libvirt has this attribute since version 12.
-        let hostname = request.hostname.as_ref();
+        let hostname = nic.request.hostname.as_ref();
         tags.push(Tag::new("backend").attribute("type", "passt").optional("hostname", hostname));
     }
-    let interface = request.interface.as_ref();
+    let interface = nic.request.interface.as_ref();
     tags.extend(interface.map(|name| Tag::new("source").attribute("dev", name)));
-    tags.extend(plan.view.map(|view| {
+    tags.extend(nic.addresses.map(|addresses| {
         Tag::new("ip")
             .attribute("family", "ipv4")
-            .attribute("address", view.address.address())
-            .attribute("prefix", view.address.subnet().prefix_len())
+            .attribute("address", addresses.address.address())
+            .attribute("prefix", addresses.address.subnet().prefix_len())
     }));
-    if plan.backend == Backend::Passt {
-        tags.extend(plan.publish.iter().map(forward));
+    if nic.backend == Backend::Passt {
+        tags.extend(nic.publish.iter().map(forward));
     }
     tags
 }

@@ -1,14 +1,19 @@
 //! `netlaunch probe`: what this host can do, for people and for programs.
 
+use std::os::fd::RawFd;
+
 use serde_json::{Value, json};
 
 use super::environment::Environment;
+use super::hint;
 use super::request::Programs;
+use super::run::context;
 use super::table::table;
-use super::{Failure, print_json, print_text};
-use crate::facts::{Ability, Facts};
-use crate::plan::{Candidate, Request, candidates};
-use crate::probe::Survey;
+use super::{Failure, launch_error, print_json, print_text};
+use crate::launcher::plan::{self, Backend, Candidate, PlanError, Request, candidates};
+use crate::launcher::probe::Survey;
+use crate::launcher::{LaunchError, PASST_FIX, StartError, try_passt};
+use crate::types::facts::{Facts, KernelFeature, Problem};
 
 /// The version of the JSON form, described by conf/schema/probe.schema.json.
 const PROBE_VERSION: u32 = 1;
@@ -18,6 +23,7 @@ pub(super) async fn probe(
     as_json: bool,
     programs: &Programs,
     environment: &Environment,
+    qemu_fd: RawFd,
 ) -> Result<u8, Failure> {
     let prober = environment.prober();
     let name = |path: &Option<std::path::PathBuf>| path.clone().map(|p| p.into_os_string());
@@ -25,13 +31,41 @@ pub(super) async fn probe(
     let (mut facts, survey) =
         tokio::join!(prober.facts(qemu.as_deref(), passt.as_deref()), prober.survey());
     facts.bridge = survey.bridge.clone();
-    let candidates = candidates(&Request::default(), &facts);
+    let request = Request::default();
+    let mut candidates = candidates(&request, &request.nic, &facts);
+    if candidates.iter().any(|c| c.usable && c.backend == Backend::Passt) {
+        let around = context(environment, qemu_fd);
+        if let Err(error) = try_passt(&request, &facts, &around).await {
+            facts.passt.problem = Some(problem(error));
+            candidates = plan::candidates(&request, &request.nic, &facts);
+        }
+    }
+    for problem in [&mut facts.passt.problem, &mut facts.qemu.problem].into_iter().flatten() {
+        problem.fix = hint::with_options(std::mem::take(&mut problem.fix), problem.settings);
+    }
+    for Candidate { fix, settings, .. } in &mut candidates {
+        *fix = fix.take().map(|fix| hint::with_options(fix, settings));
+    }
     if as_json {
         print_json(&json(&facts, &survey, &candidates))?;
     } else {
         print_text(&text(&facts, &survey, &candidates))?;
     }
     Ok(0)
+}
+
+/// The reason why a launch would not have passt.
+fn problem(error: LaunchError) -> Problem {
+    match error {
+        LaunchError::Plan(PlanError::Unusable(candidate)) => {
+            Problem::new(candidate.why, candidate.fix.unwrap_or_default())
+        }
+        error => {
+            let of_passt = matches!(error, LaunchError::Start(StartError::Passt(_)));
+            let failed = if of_passt { "it fails to start: " } else { "" };
+            Problem::new(format!("{failed}{}", launch_error::text(&error)), PASST_FIX)
+        }
+    }
 }
 
 fn chosen(candidates: &[Candidate]) -> Option<&Candidate> {
@@ -70,14 +104,19 @@ fn text(facts: &Facts, survey: &Survey, candidates: &[Candidate]) -> String {
         ("user namespaces", &kernel.user_namespaces),
         ("PID namespaces", &kernel.pid_namespaces),
         ("KVM", &kernel.kvm),
+        ("ping from guests", &kernel.ping),
+        ("vhost-net for taps", &survey.bridge.vhost_net),
     ]
     .into_iter()
-    .map(|(name, Ability { usable, why, fix })| row(name, *usable, why, fix.as_deref()))
+    .map(|(name, KernelFeature { usable, why, fix })| row(name, *usable, why, fix.as_deref()))
     .collect();
     let libvirt = survey.libvirt.passt_backend == Some(true);
     rest.push(row("libvirt with passt", libvirt, &survey.libvirt.why, None));
     if let Some(why) = &facts.host.unknown {
         rest.push(row("the host's routes", false, why, Some("mount /proc")));
+    }
+    if let Some(why) = &facts.host.resolvers_problem {
+        rest.push(row("the host's DNS", false, why, Some("name a server in that file")));
     }
     if let Some(profile) = &facts.passt.confinement {
         let dirs: Vec<_> = profile.writable.iter().map(|d| d.display().to_string()).collect();

@@ -6,12 +6,12 @@ use super::args::PsArgs;
 use super::environment::Environment;
 use super::table::table;
 use super::{Failure, print_json, print_text};
-use crate::launch::record::{Learnt, RECORD_VERSION, Record, running};
-use crate::printable::printable;
+use crate::launcher::record::{LearnedAddress, NicRecord, RECORD_VERSION, Record, running};
+use crate::types::printable::printable;
 
 /// Lists the live launches of this user.
 pub(super) fn ps(args: &PsArgs, environment: &Environment) -> Result<u8, Failure> {
-    let records = running(&environment.launch_root()).map_err(Failure::Runtime)?;
+    let records = running(&environment.launch_root())?;
     if args.json {
         let all = json!({ "version": RECORD_VERSION, "launches": records });
         print_json(&all)?;
@@ -22,41 +22,45 @@ pub(super) fn ps(args: &PsArgs, environment: &Environment) -> Result<u8, Failure
 }
 
 /// The guest's address: the one it is given, or the learnt one.
-fn address(record: &Record) -> String {
-    if let Some(address) = record.guest.address {
+fn address(nic: &NicRecord) -> String {
+    if let Some(address) = nic.guest.address {
         return address.address().to_string();
     }
-    match record.bridge.as_ref().and_then(|bridge| bridge.learning.as_ref()) {
-        Some(Learnt { address: Some(address) }) => address.to_string(),
-        Some(Learnt { address: None }) => "learning".to_owned(),
+    match nic.bridge.as_ref().and_then(|bridge| bridge.learning.as_ref()) {
+        Some(LearnedAddress { address: Some(address) }) => address.to_string(),
+        Some(LearnedAddress { address: None }) => "learning".to_owned(),
         None => "-".to_owned(),
     }
 }
 
 fn text(records: &[Record]) -> String {
     let pid = |pid: Option<i32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-    let row = |record: &Record| {
-        let transport = record.transport.map(|t| format!("/{}", t.name()));
-        let bridge = record.bridge.as_ref();
+    let row = |(record, nic, is_first): (&Record, &NicRecord, bool)| {
+        let transport = nic.transport.map(|t| format!("/{}", t.name()));
+        let bridge = nic.bridge.as_ref();
         let joined = bridge.map(|bridge| match &bridge.network {
             Some(network) => format!("/{network}"),
             None => format!("/{}", bridge.bridge),
         });
         let by = transport.or(joined).unwrap_or_default();
-        let ports: Vec<String> = record.publish.iter().map(|p| p.to_string()).collect();
+        let ports: Vec<String> = nic.publish.iter().map(|p| p.to_string()).collect();
         [
-            printable(&record.name).into_owned(),
-            record.pid.to_string(),
-            format!("{}{by}", record.backend),
-            pid(record.qemu.as_ref().map(|p| p.pid)),
-            pid(record.passt.as_ref().map(|p| p.pid)),
+            if is_first { printable(&record.name).into_owned() } else { String::new() },
+            if is_first { record.pid.to_string() } else { String::new() },
+            format!("{}{by}", nic.backend),
+            if is_first { pid(record.qemu.as_ref().map(|p| p.pid)) } else { String::new() },
+            pid(nic.passt.as_ref().map(|p| p.pid)),
             bridge
                 .and_then(|bridge| bridge.tap.as_ref())
                 .map_or_else(|| "-".to_owned(), ToString::to_string),
-            address(record),
+            address(nic),
             if ports.is_empty() { "-".to_owned() } else { ports.join(" ") },
         ]
     };
     let header = ["NAME", "PID", "BACKEND", "QEMU", "PASST", "TAP", "ADDRESS", "PORTS"];
-    table(header, &records.iter().map(row).collect::<Vec<_>>(), &[7], &[0, 2])
+    // A launch has a row for each of its NICs.
+    let rows = records.iter().flat_map(|record| {
+        record.nics.iter().enumerate().map(move |(place, nic)| (record, nic, place == 0))
+    });
+    table(header, &rows.map(row).collect::<Vec<_>>(), &[7], &[0, 2])
 }

@@ -1,6 +1,6 @@
-//! Reporting readiness to a descriptor and to the service manager (sd_notify(3)).
+//! Reports readiness to a descriptor and to the service manager (sd_notify(3)).
 //!
-//! The receiver may be full and never be read, and a write that blocks would keep netlaunch from
+//! The receiver may be full and its reader asleep, and a blocked write would keep netlaunch from
 //! its signals. Each message is therefore sent without blocking, for at most [`LIMIT`]. The caller
 //! shares its descriptor's open file description, so O_NONBLOCK is never set there: a socket takes
 //! MSG_DONTWAIT, a pipe is opened anew, and all else is polled before the write.
@@ -19,15 +19,15 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 
-/// How long a full receiver is waited for.
+/// The longest wait for a full receiver.
 const LIMIT: Duration = Duration::from_millis(500);
 /// The message.
 const READY: &[u8] = b"READY=1\n";
 
-/// Writes the line to a descriptor of the caller's and closes it.
+/// Writes the line to a descriptor of the caller and closes the descriptor.
 ///
 /// # Errors
-/// `WouldBlock` where it cannot take the line within [`LIMIT`], else the kernel's.
+/// `WouldBlock` if the receiver does not take the line within [`LIMIT`], else the kernel's error.
 pub(super) fn report(fd: OwnedFd) -> io::Result<()> {
     let file = File::from(fd);
     let kind = file.metadata()?.file_type();
@@ -42,7 +42,7 @@ pub(super) fn report(fd: OwnedFd) -> io::Result<()> {
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
-            // The pipe of another user, or no /proc: polled as all else.
+            // The pipe belongs to another user, or /proc is not mounted: poll before the write.
             Err(_) => {}
         }
     }
@@ -73,7 +73,7 @@ fn send_within(socket: BorrowedFd<'_>) -> io::Result<()> {
     within(|| send(socket.as_raw_fd(), READY, flags).map(drop).map_err(Into::into), socket)
 }
 
-/// Tries `attempt` until it does not answer `WouldBlock`, for at most [`LIMIT`].
+/// Repeats `attempt` until it does not return `WouldBlock`, for at most [`LIMIT`].
 fn within(mut attempt: impl FnMut() -> io::Result<()>, fd: BorrowedFd<'_>) -> io::Result<()> {
     let end = Instant::now() + LIMIT;
     loop {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_receiver_blocks_no_report() {
+    fn a_report_to_a_full_receiver_does_not_block() {
         let (_read, write) = nix::unistd::pipe().unwrap();
         fill(write.as_fd());
         assert_eq!(report(write).unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_arrives_and_leaves_the_callers_flags() {
+    fn a_report_arrives_and_keeps_the_flags_of_the_descriptor() {
         let (read, write) = nix::unistd::pipe().unwrap();
         report(write.try_clone().unwrap()).unwrap();
         let flags = nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_GETFL).unwrap();

@@ -1,30 +1,48 @@
-//! Putting back the rules of all networks and of all ports' filters.
+//! Reloads: sets the rules of all networks and of all filters of ports again, and attaches the taps
+//! of launches.
+//!
+//! A failure of one part keeps no other part from its reload. The function returns the last error;
+//! the notes of the other parts are then messages, because the caller gets the error alone.
 
 use std::path::Path;
 
 use super::environment::Environment;
-use super::network::{NetworkError, driver};
+use super::network::manager;
+use super::network_error::NetworkError;
 use super::nwfilter_error::NwfilterError;
-use super::{Failure, learn, nwfilter};
+use super::{Failure, learn, nwfilter, rejoin};
 
-/// Puts the rules of networks and of ports' filters back; returns what was, a sentence each.
+/// Sets the rules of networks and of ports again, then attaches the taps of launches to their
+/// bridges. Returns a sentence for each part that was missing.
 pub(super) async fn reload(
     config_dir: &Path,
     environment: &Environment,
 ) -> Result<Vec<String>, Failure> {
-    let driver = driver(config_dir, environment)?;
+    let manager = manager(config_dir, environment)?;
     let bindings = nwfilter::bindings(config_dir, environment)?;
-    // A failure of networks keeps no port's filter from being put back.
-    let networks = driver.reload().await.map_err(NetworkError::from);
+    let networks = manager.reload().await.map_err(NetworkError::from);
     let ports = bindings.reload().await.map_err(NwfilterError::from);
-    learn::attend(&bindings, environment);
+    learn::restart_missing(&bindings, environment);
+    let taps = rejoin::after_reload(&manager, &bindings).await;
     match (networks, ports) {
-        (Ok(networks), Ok(ports)) => Ok([networks, ports].concat()),
+        (Ok(networks), Ok(ports)) => Ok([networks, ports, taps].concat()),
         (Err(networks), Err(ports)) => {
+            report(&[taps]);
             tracing::error!("{networks}");
             Err(ports.into())
         }
-        (Err(networks), Ok(_)) => Err(networks.into()),
-        (Ok(_), Err(ports)) => Err(ports.into()),
+        (Err(networks), Ok(ports)) => {
+            report(&[ports, taps]);
+            Err(networks.into())
+        }
+        (Ok(networks), Err(ports)) => {
+            report(&[networks, taps]);
+            Err(ports.into())
+        }
     }
+}
+
+/// Reports the parts of a reload that succeeded, if another part failed.
+fn report(done: &[Vec<String>]) {
+    done.iter().flatten().for_each(|note| tracing::info!("{note}"));
 }

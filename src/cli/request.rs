@@ -1,35 +1,35 @@
-//! From the raw command line and netlaunch.conf to a checked request: the one place where the two
-//! meet.
+//! Merges the command line and netlaunch.conf into a checked request.
 //!
-//! What the command line says wins, a list as a whole. A setting of the file that the command line
-//! makes meaningless, and that no option could take back, is set aside and no error: the file's
-//! gateway when another address is asked for, its IPv4 settings under `--ipv6-only`, its passt
-//! settings under `--backend slirp`, all of user-mode networks on a bridge. Everything else that does not go together is refused.
+//! An option wins over the setting of the file; a list replaces the whole list. Then the request is
+//! checked as a whole, and settings that do not go together are refused.
 
-use std::net::IpAddr;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use tracing::Level;
 
-use super::args::{LaunchArgs, LogArgs, PrintFormat, ProbeArgs};
+use super::args::{LaunchArgs, LogArgs, LogFormat, PrintFormat, ProbeArgs};
 use super::config::Config;
+use super::hint;
 use super::log;
-use crate::plan::{
-    AddressChoice, Attachment, Backend, Command, Family, GuestFilter, Request, RequestError,
+use super::request_defaults::{Defaults, attachment, family, with_common};
+use crate::launcher::plan::{
+    Backend, CallerSocket, Command, GuestFilter, NicRequest, Request, RequestError,
 };
 
-/// A launch as the command line and the configuration file ask for it.
+/// A launch, as the command line and the configuration file describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// The network, checked.
+    /// The checked request.
     pub request: Request,
-    /// The programs; in run mode QEMU is the request's command and `programs.qemu` is `None`.
+    /// The programs. In run mode QEMU is the command of the request, and `programs.qemu` is the
+    /// emulator to probe if that command is a script.
     pub programs: Programs,
-    /// Show the plan in this format and start nothing.
+    /// The format of the plan to print; `None` starts the launch.
     pub print: Option<PrintFormat>,
 }
 
-/// Programs that were named, as paths or as names to look up in PATH; `None` is the usual one.
+/// The named programs, as paths or as names to look up in PATH; `None` for the usual program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Programs {
     /// passt.
@@ -38,17 +38,17 @@ pub struct Programs {
     pub qemu: Option<PathBuf>,
 }
 
-/// Why there is no launch: a mistake of the caller's, exit status 2. The text is one line without
-/// `netlaunch: ` in front.
+/// Why the options describe no launch: a mistake of the caller, exit status 2. The text is one line
+/// without `netlaunch: ` before it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
     /// The options do not go together.
-    #[error(transparent)]
+    #[error("{}", hint::request(.0))]
     Options(RequestError),
-    /// The options and the file do not go together, or the file alone.
-    #[error("{error} (with the settings of {})", file.display())]
+    /// The settings of the file do not go together, or not with the options.
+    #[error("{} (with the settings of {})", hint::request(error), file.display())]
     Settings {
-        /// What is wrong.
+        /// The mistake.
         error: RequestError,
         /// The configuration file.
         file: PathBuf,
@@ -58,10 +58,10 @@ pub enum JobError {
     NoProgram,
 }
 
-/// Makes the launch that the command line, with the file's defaults, asks for.
+/// Returns the launch of the command line, with the defaults of the file.
 ///
 /// # Errors
-/// [`JobError`], the first thing found that cannot be.
+/// [`JobError`], the first mistake.
 pub fn job(args: &LaunchArgs, config: &Config) -> Result<Job, JobError> {
     let request = merge(args, config);
     if request.command.as_ref().is_some_and(|command| command.program.is_empty()) {
@@ -69,7 +69,7 @@ pub fn job(args: &LaunchArgs, config: &Config) -> Result<Job, JobError> {
     }
     request.check().map_err(|error| blame(error, args, config))?;
     let qemu = match request.command {
-        Some(_) => None,
+        Some(_) => args.qemu.clone(),
         None => args.qemu.clone().or_else(|| config.qemu.clone()),
     };
     let passt = args.passt.clone().or_else(|| config.passt.clone());
@@ -77,7 +77,7 @@ pub fn job(args: &LaunchArgs, config: &Config) -> Result<Job, JobError> {
     Ok(Job { request, programs, print: args.print })
 }
 
-/// The programs that `netlaunch probe` looks at.
+/// Returns the programs for `netlaunch probe`.
 pub fn programs(args: &ProbeArgs, config: &Config) -> Programs {
     Programs {
         passt: args.passt.clone().or_else(|| config.passt.clone()),
@@ -85,7 +85,7 @@ pub fn programs(args: &ProbeArgs, config: &Config) -> Programs {
     }
 }
 
-/// How messages are written.
+/// Returns the format and the amount of messages.
 pub fn log_settings(args: &LogArgs, config: &Config) -> log::Settings {
     let level = match (args.quiet, args.verbose) {
         (true, _) => Level::ERROR,
@@ -96,7 +96,24 @@ pub fn log_settings(args: &LogArgs, config: &Config) -> log::Settings {
     log::Settings { format: args.log_format.or(config.log_format).unwrap_or_default(), level }
 }
 
-/// Names the file where the command line alone would have passed.
+/// Returns the format of the message about a command line that clap cannot parse, from the words
+/// before `--`.
+pub fn log_settings_of_words(words: &[OsString]) -> log::Settings {
+    let words = words.iter().take_while(|word| *word != "--").map(|word| word.to_string_lossy());
+    let mut before = String::new();
+    let mut format = LogFormat::Text;
+    for word in words {
+        match word.strip_prefix("--log-format=") {
+            Some("json") => format = LogFormat::Json,
+            None if word == "json" && before == "--log-format" => format = LogFormat::Json,
+            _ => {}
+        }
+        before = word.into_owned();
+    }
+    log::Settings { format, level: Level::ERROR }
+}
+
+/// Returns the error, with the name of the file if the options alone have no such error.
 fn blame(error: RequestError, args: &LaunchArgs, config: &Config) -> JobError {
     let alone = merge(args, &Config::default()).check();
     match &config.source {
@@ -107,17 +124,21 @@ fn blame(error: RequestError, args: &LaunchArgs, config: &Config) -> JobError {
     }
 }
 
-/// The request without a check of the whole.
+/// Merges the options and the file, without a check.
 fn merge(args: &LaunchArgs, config: &Config) -> Request {
-    let default = Request::default();
+    let default = NicRequest::default();
     let attachment = attachment(args);
     let backend = match (args.backend, &attachment) {
-        // What is to be joined says how.
+        // A network or a bridge needs no --backend.
         (None, Some(_)) => Some(Backend::Bridge),
         (named, _) => named.or(config.backend).and_then(|backend| backend.named()),
     };
-    let file = Defaults::of(args, config);
-    Request {
+    let command = args
+        .command
+        .split_first()
+        .map(|(program, rest)| Command { program: program.clone(), args: rest.to_vec() });
+    let file = Defaults::of(args, config, command.as_ref());
+    let nic = NicRequest {
         backend,
         attachment,
         filter: args
@@ -125,8 +146,10 @@ fn merge(args: &LaunchArgs, config: &Config) -> Request {
             .clone()
             .map(|name| GuestFilter { name, parameters: args.filter_param.clone() }),
         transport: args.transport.or(file.config.transport).map(Into::into),
+        id_named: args.id.is_some(),
         id: args.id.clone().unwrap_or(default.id),
         mac: args.mac,
+        device_named: args.device.is_some() || file.config.device.is_some(),
         device: args.device.clone().or(file.config.device).unwrap_or(default.device),
         publish: list(&args.publish, file.config.publish),
         address: args.address.or(file.config.address).unwrap_or_default(),
@@ -140,71 +163,25 @@ fn merge(args: &LaunchArgs, config: &Config) -> Request {
         host_loopback: !args.no_host_loopback
             && file.config.host_loopback.unwrap_or(default.host_loopback),
         pcap: args.pcap.clone(),
+        queues: args.queues,
+        passt_options: args.passt_option.clone(),
+    };
+    Request {
+        nics: args.net.iter().map(|listed| with_common(listed, &nic)).collect(),
+        nic,
+        keep_nics: args.keep_nics,
         name: args.name.clone(),
         user: args.user.clone(),
-        command: args
-            .command
-            .split_first()
-            .map(|(program, rest)| Command { program: program.clone(), args: rest.to_vec() }),
+        command,
+        vmm: args.vmm.map(Into::into).unwrap_or_default(),
+        listen: args.listen.clone(),
+        // The kind is found out when the descriptor is taken over.
+        socket: args.listen_fd.map(|_| CallerSocket::Connected),
+        config_files: Vec::new(),
     }
 }
 
-/// The file's settings without those that the command line makes meaningless.
-struct Defaults {
-    config: Config,
-}
-
-impl Defaults {
-    fn of(args: &LaunchArgs, config: &Config) -> Self {
-        let mut config = config.clone();
-        if args.address.is_some() {
-            // They belong to the file's address.
-            config.gateway = None;
-            if let Some(AddressChoice::Fixed(guest)) = config.address {
-                let subnet = guest.subnet();
-                let inside = |dns: &IpAddr| matches!(dns, IpAddr::V4(dns) if subnet.contains(dns));
-                config.dns = config.dns.filter(|dns| !inside(dns));
-            }
-        }
-        match family(args) {
-            Some(Family::V6) => {
-                config.address = None;
-                config.gateway = None;
-                config.dns = config.dns.filter(IpAddr::is_ipv6);
-            }
-            Some(Family::V4) => config.dns = config.dns.filter(IpAddr::is_ipv4),
-            _ => {}
-        }
-        match args.backend.and_then(|backend| backend.named()) {
-            Some(Backend::Slirp) => {
-                config.transport = None;
-                config.interface = None;
-            }
-            named if named == Some(Backend::Bridge) || attachment(args).is_some() => {
-                let Config { passt, qemu, device, log_format, source, .. } = config;
-                config = Config { passt, qemu, device, log_format, source, ..Config::default() };
-            }
-            _ => {}
-        }
-        Defaults { config }
-    }
-}
-
-/// What a guest on a bridge is to join.
-fn attachment(args: &LaunchArgs) -> Option<Attachment> {
-    let network = args.network.clone().map(Attachment::Network);
-    network.or_else(|| args.bridge.clone().map(Attachment::Bridge))
-}
-
-fn family(args: &LaunchArgs) -> Option<Family> {
-    match (args.ipv4_only, args.ipv6_only) {
-        (true, _) => Some(Family::V4),
-        (_, true) => Some(Family::V6),
-        _ => None,
-    }
-}
-
-/// The command line's list, or the file's where the command line has none.
+/// Returns the list of the command line, or that of the file if the former is empty.
 fn list<T: Clone>(args: &[T], config: Option<Vec<T>>) -> Vec<T> {
     if args.is_empty() { config.unwrap_or_default() } else { args.to_vec() }
 }
@@ -214,8 +191,8 @@ mod tests {
     use super::*;
     use crate::cli::args::LogFormat;
     use crate::cli::config;
-    use crate::cli::usage::parse;
-    use crate::plan::Transport;
+    use crate::cli::parse::parse;
+    use crate::launcher::plan::{AddressChoice, Transport};
     use crate::types::Device;
     use std::ffi::OsString;
 
@@ -238,25 +215,25 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_for_is_the_default() {
+    fn a_command_line_without_options_is_the_default() {
         assert_eq!(request("", ""), Request::default());
     }
 
     #[test]
     fn the_command_line_wins() {
         type Pick = fn(&Request) -> String;
-        let backend: Pick = |r| format!("{:?}", r.backend);
-        let transport: Pick = |r| format!("{:?}", r.transport.map(Transport::name));
-        let device: Pick = |r| r.device.to_string();
-        let publish: Pick = |r| r.publish.iter().map(|p| p.to_string() + " ").collect();
-        let address: Pick = |r| format!("{:?}", r.address == AddressChoice::Host);
-        let gateway: Pick = |r| format!("{:?}", r.gateway);
-        let dns: Pick = |r| format!("{:?}", r.dns);
-        let search: Pick = |r| r.search.iter().map(|d| d.to_string() + " ").collect();
-        let mtu: Pick = |r| format!("{:?}", r.mtu);
-        let family: Pick = |r| format!("{:?}", r.family);
-        let loopback: Pick = |r| r.host_loopback.to_string();
-        let interface: Pick = |r| format!("{:?}", r.interface.as_ref().map(|i| i.as_str()));
+        let backend: Pick = |r| format!("{:?}", r.nic.backend);
+        let transport: Pick = |r| format!("{:?}", r.nic.transport.map(Transport::name));
+        let device: Pick = |r| r.nic.device.to_string();
+        let publish: Pick = |r| r.nic.publish.iter().map(|p| p.to_string() + " ").collect();
+        let address: Pick = |r| format!("{:?}", r.nic.address == AddressChoice::Host);
+        let gateway: Pick = |r| format!("{:?}", r.nic.gateway);
+        let dns: Pick = |r| format!("{:?}", r.nic.dns);
+        let search: Pick = |r| r.nic.search.iter().map(|d| d.to_string() + " ").collect();
+        let mtu: Pick = |r| format!("{:?}", r.nic.mtu);
+        let family: Pick = |r| format!("{:?}", r.nic.family);
+        let loopback: Pick = |r| r.nic.host_loopback.to_string();
+        let interface: Pick = |r| format!("{:?}", r.nic.interface.as_ref().map(|i| i.as_str()));
         for (line, text, pick, expected) in [
             ("", "backend = \"slirp\"", backend, "Some(Slirp)"),
             ("--backend auto", "backend = \"slirp\"", backend, "None"),
@@ -301,19 +278,22 @@ mod tests {
     }
 
     #[test]
-    fn what_only_the_command_line_has() {
+    fn some_settings_come_only_from_the_command_line() {
         let line = "--id n1 --mac 52:54:00:00:00:01 --pcap f --name web --ready-fd 7 \
                     --print=json --passt ./p -- /q -m 1";
         let job = made(line, "passt = \"passt2\"\nqemu = \"q2\"").unwrap();
-        assert_eq!(job.request.id.as_str(), "n1");
-        assert_eq!(job.request.mac.map(|m| m.to_string()).as_deref(), Some("52:54:00:00:00:01"));
-        assert_eq!(job.request.pcap, Some("f".into()));
+        assert_eq!(job.request.nic.id.as_str(), "n1");
+        assert_eq!(
+            job.request.nic.mac.map(|m| m.to_string()).as_deref(),
+            Some("52:54:00:00:00:01")
+        );
+        assert_eq!(job.request.nic.pcap, Some("f".into()));
         assert_eq!(job.request.name.as_ref().map(|n| n.as_str()), Some("web"));
         assert_eq!(job.print, Some(PrintFormat::Json));
         assert_eq!(job.programs, Programs { passt: Some("./p".into()), qemu: None });
         let command = job.request.command.unwrap();
         assert_eq!((command.program, command.args), ("/q".into(), vec!["-m".into(), "1".into()]));
-        assert_eq!(job.request.device, Device::default());
+        assert_eq!(job.request.nic.device, Device::default());
     }
 
     #[test]
@@ -327,18 +307,22 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_file_where_it_has_a_part() {
+    fn an_error_names_the_file_if_a_setting_of_it_is_involved() {
         let with = " (with the settings of /etc/netlaunch/netlaunch.conf)";
         for (line, text, start, named) in [
-            ("-p 80 -p 80", "", "-p 127.0.0.1:80:80/tcp and -p", false),
-            ("-p 80 -p 80", "mtu = 1500", "-p 127.0.0.1:80:80/tcp and -p", false),
-            ("", "publish = [\"80\", \"80\"]", "-p 127.0.0.1:80:80/tcp and -p", true),
-            ("--ipv6-only", "publish = [\"80\"]", "-p 127.0.0.1:80:80/tcp listens on IPv4", true),
+            ("-p 80 -p 80", "", "the published ports 127.0.0.1:80:80/tcp and", false),
+            ("-p 80 -p 80", "mtu = 1500", "the published ports 127.0.0.1:80:80/tcp and", false),
+            ("", "publish = [\"80\", \"80\"]", "the published ports 127.0.0.1:80:80/tcp and", true),
+            (
+                "--ipv6-only",
+                "publish = [\"80\"]",
+                "the published port 127.0.0.1:80:80/tcp listens on IPv4",
+                true,
+            ),
             ("--gateway 10.9.9.9", "address = \"10.1.1.2/24\"", "the gateway 10.9.9.9", true),
-            ("", "transport = \"fd\"", "--transport fd", true),
-            ("--transport fd", "", "--transport fd", false),
-            ("--ipv6-only --mtu 1000", "", "--mtu 1000 is out of range", false),
-            ("-- q -daemonize", "", "QEMU's -daemonize", false),
+            ("", "transport = \"fd\"", "with the transport fd", true),
+            ("--transport fd", "", "with the transport fd", false),
+            ("--ipv6-only --mtu 1000", "", "the MTU 1000 is out of range", false),
         ] {
             let error = made(line, text).unwrap_err().to_string();
             assert!(error.starts_with(start), "{line} with {text}: {error}");
@@ -349,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn how_to_report() {
+    fn options_win_over_the_file_for_messages() {
         for (line, text, format, level) in [
             ("", "", LogFormat::Text, Level::INFO),
             ("-q", "", LogFormat::Text, Level::ERROR),

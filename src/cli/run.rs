@@ -1,88 +1,115 @@
-//! `netlaunch [OPTIONS] [-- QEMU [ARGS]...]`: run, serve, print.
+//! `netlaunch [OPTIONS] [-- QEMU [ARGS]...]`: runs a guest, serves a network, or prints a plan.
+//!
+//! ```text
+//! run ─ facts ─ plan ─┬─▶ show (--print)
+//!                     └─▶ begin: launch ─▶ ready ─▶ supervise ─▶ exit status
+//! ```
+//!
+//! A signal that comes before QEMU runs drops `begin`, which undoes everything that was begun.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 
 use super::args::PrintFormat;
+use super::caller_socket;
+use super::control::Orders;
 use super::environment::Environment;
-use super::nwfilter::{self, Filtered};
-use super::nwfilter_error::NwfilterError;
-use super::orders::Orders;
+use super::guest_port::{self, HostPorts};
+use super::nwfilter::Filtered;
+use super::plan_shell::{change, shell};
+use super::plan_xml::{unsupported_in_xml, xml};
 use super::request::Job;
-use super::{Failure, network, print, print_json, print_text, ready};
-use crate::binding::Bindings;
-use crate::facts::Facts;
-use crate::launch::{self, LaunchError, Order, Outcome, Running, Surroundings, launch};
-use crate::plan::{self, Attachment, Backend, Plan, PlanError, Request};
+use super::{Failure, daemonize, events, network, print, print_json, print_text, qemu_end, ready};
+use crate::launcher::guest_port::{BoxFuture, GuestPorts};
+use crate::launcher::plan::{self, Attachment, NicRequest, Origin, Plan, PlanError};
+use crate::launcher::probe::Programs;
+use crate::launcher::{
+    CommandSource, LaunchContext, LaunchError, Outcome, Peer, Running, SupervisorCommand,
+    config_files, launch, machine,
+};
+use crate::sys::file_pages;
+use crate::sys::netlink::{LinkError, Netlink};
+use crate::sys::process::{ForegroundLink, WatchedForeground};
+use crate::types::facts::{Facts, Qemu, TargetBridge};
+use crate::types::{InterfaceName, error_text, shell_line};
 
-/// Carries `job` out; the exit status is QEMU's. `ready` is told when the network serves.
+/// The descriptors that the caller of netlaunch gives it by number.
+pub(super) struct GivenFds {
+    /// Gets a line when the network serves (`--ready-fd`).
+    pub(super) ready: Option<OwnedFd>,
+    /// The socket for passt (`--listen-fd`); the request has its kind.
+    pub(super) socket: Option<OwnedFd>,
+}
+
+/// Carries `job` out; the exit status is QEMU's. If QEMU daemonizes, `foreground` leads to the
+/// process that ends when QEMU is ready.
 pub(super) async fn run(
-    job: Job,
+    mut job: Job,
     environment: &Environment,
     qemu_fd: RawFd,
-    ready: Option<OwnedFd>,
+    given: GivenFds,
+    foreground: Option<ForegroundLink>,
 ) -> Result<u8, Failure> {
+    let GivenFds { ready, socket } = given;
+    job.request.config_files = config_files(&job.request);
+    let job = job;
     if let Some(format) = job.print {
-        let facts = facts(&job, environment).await?;
-        let around = surroundings(environment, qemu_fd, None, None);
-        let plan =
-            plan::plan(&job.request, &facts, &around.particulars()).map_err(LaunchError::from)?;
-        return show(&job.request, &plan, format);
+        return show(&job, environment, qemu_fd, format).await;
     }
-    let mut orders = Orders::take().map_err(Failure::system("take signals"))?;
-    let bindings = bindings(&job, environment)?;
-    let around = surroundings(environment, qemu_fd, Some(&orders), bindings);
-
-    let mut begin = Box::pin(async {
-        let facts = facts(&job, environment).await?;
-        if job.request.command.is_none() {
-            // slirp is inside QEMU, and its bridge helper is QEMU's: there is nothing to serve but
-            // the arguments.
-            let plan = plan::plan(&job.request, &facts, &around.particulars())
-                .map_err(LaunchError::from)?;
-            if plan.backend != Backend::Passt {
-                return Ok(Begun::Done(Box::new(plan)));
-            }
-        }
-        Ok::<_, Failure>(Begun::Running(Box::new(launch(&job.request, &facts, &around).await?)))
-    });
-    if around.bindings.is_some() {
+    let foreground = foreground.map(ForegroundLink::watch).transpose();
+    let foreground = foreground.map_err(Failure::system("wait for descriptors"))?.map(Arc::new);
+    let mut orders = Orders::take(foreground.clone()).map_err(Failure::system("take signals"))?;
+    let is_filtered = job.request.added().iter().any(|nic| nic.filter.is_some());
+    let ports = HostPorts::new(is_filtered, environment)?;
+    let mut context = context(environment, qemu_fd);
+    context.mask = Some(orders.mask_before());
+    context.ports = Some(Arc::clone(&ports) as Arc<dyn GuestPorts>);
+    if ports.bindings().is_some() {
         orders.rebuild_on_hangup();
     }
-    let mut asked = None;
-    let begun = tokio::select! {
-        biased;
-        begun = &mut begin => begun?,
-        signal = end(&mut orders, &mut asked, &job, environment) => {
-            tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
-            // Which undoes what was begun.
-            drop(begin);
-            // The port is gone; its filter may have been set.
-            if let Some(bindings) = &around.bindings
-                && let Err(error) = bindings.collect().await
-            {
-                tracing::warn!("{error}");
-            }
-            return Ok(128 + signal as i32 as u8);
+
+    let mut rebuild = false;
+    let begun = {
+        let mut begin = Box::pin(begin(&job, environment, &context, socket));
+        tokio::select! {
+            biased;
+            begun = &mut begin => Ok(begun?),
+            signal = end(&mut orders, &mut rebuild) => Err(signal),
         }
+    };
+    let begun = match begun {
+        Ok(begun) => begun,
+        Err(signal) => return Ok(ended_early(signal, &ports).await),
     };
     match begun {
         Begun::Done(plan) => {
             report(&plan);
+            events::chosen(&plan);
             serve(&plan, ready, environment)?;
+            events::ready(&plan, None);
             Ok(0)
         }
-        Begun::Running(running) => {
+        Begun::Running(running, qemu) => {
             let running = *running;
             report(running.plan());
+            events::chosen(running.plan());
             if environment.is_root()
                 && let Err(error) = running.give_up_privileges()
             {
                 tracing::warn!("netlaunch keeps its privileges while QEMU runs: {error}");
             }
-            let outcome = supervise(running, orders, asked, ready, &job, environment).await?;
+            let (running, _offered) = caller_socket::offer(running).await?;
+            let with_qemu = running.plan().qemu.program.is_some();
+            let mut commands = Commands { orders, with_qemu, rebuild, signalled: false };
+            let outcome = supervise(running, &mut commands, ready, foreground, environment).await?;
+            if let Some(status) = outcome.qemu {
+                let signalled = commands.signalled;
+                qemu_end::explain(status, signalled, &job.request, &qemu, environment).await;
+            }
             for left in &outcome.left {
                 tracing::warn!("{left}");
             }
@@ -91,100 +118,149 @@ pub(super) async fn run(
     }
 }
 
-/// The signal that ends what was begun. Rules that are `asked` for meanwhile come once it runs.
-async fn end(
-    orders: &mut Orders,
-    asked: &mut Option<Box<Bindings>>,
+/// Cleans up after a launch that a signal has ended before QEMU ran, and returns the exit status. The
+/// port is gone, but the rules of its filter may have been set.
+async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
+    tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
+    if let Some(bindings) = ports.bindings()
+        && let Err(error) = bindings.collect().await
+    {
+        tracing::warn!("{}", error_text(&error));
+    }
+    128 + signal as i32 as u8
+}
+
+/// Plans the launch and starts nothing.
+fn planned(job: &Job, facts: &Facts, context: &LaunchContext) -> Result<Plan, Failure> {
+    let launch_ids = context.launch_ids(job.request.nic_count());
+    Ok(plan::plan(&job.request, facts, &launch_ids).map_err(LaunchError::from)?)
+}
+
+/// Probes the host, plans and starts.
+async fn begin(
     job: &Job,
     environment: &Environment,
-) -> Signal {
+    context: &LaunchContext,
+    socket: Option<OwnedFd>,
+) -> Result<Begun, Failure> {
+    let facts = facts(job, environment).await?;
+    if job.request.command.is_none() {
+        // slirp is inside QEMU, and QEMU starts the bridge helper: there is nothing to serve but
+        // the arguments.
+        let plan = planned(job, &facts, context)?;
+        if plan.nics.iter().all(|nic| nic.passt.is_none()) {
+            return Ok(Begun::Done(Box::new(plan)));
+        }
+    }
+    let mut context = context.clone();
+    if let (Some(socket), Some(kind)) = (socket, &job.request.socket) {
+        context.peer = Some(Peer::new(caller_socket::connection(socket, kind).await?));
+    }
+    let running = Box::new(launch(&job.request, &facts, &context).await?);
+    Ok(Begun::Running(running, Box::new(facts.qemu)))
+}
+
+/// Returns the signal that ends the launch before it runs. A request for new rules is noted in
+/// `rebuild`; it is carried out once the launch runs.
+async fn end(orders: &mut Orders, rebuild: &mut bool) -> Signal {
     loop {
-        match next(orders, false, job, environment).await {
-            Order::Rebuild(bindings) => *asked = Some(bindings),
-            Order::Signal(signal) | Order::Stop(signal) => return signal,
+        match orders.next(false).await {
+            SupervisorCommand::RebuildRules => *rebuild = true,
+            SupervisorCommand::Signal(signal) | SupervisorCommand::Stop(signal) => return signal,
+            SupervisorCommand::Kill => return Signal::SIGKILL,
         }
     }
 }
 
-/// The next order. With filters a SIGHUP has rules made anew, as nwfilter.conf says by then.
-async fn next(
-    orders: &mut Orders,
-    shared_terminal: bool,
-    job: &Job,
-    environment: &Environment,
-) -> Order {
-    loop {
-        let order = orders.next(shared_terminal).await;
-        if !matches!(order, Order::Signal(Signal::SIGHUP)) {
-            return order;
-        }
-        match bindings(job, environment) {
-            Ok(None) => return order,
-            Ok(Some(bindings)) => return Order::Rebuild(Box::new(bindings)),
-            Err(error) => tracing::error!("{error}"),
-        }
+/// The commands for the supervisor of a launch that runs.
+struct Commands {
+    orders: Orders,
+    with_qemu: bool,
+    /// Whether the first command sets the rules again.
+    rebuild: bool,
+    /// Whether a signal was passed on.
+    signalled: bool,
+}
+
+impl CommandSource for Commands {
+    fn next(&mut self) -> BoxFuture<'_, SupervisorCommand> {
+        Box::pin(async {
+            if std::mem::take(&mut self.rebuild) {
+                return SupervisorCommand::RebuildRules;
+            }
+            let command = self.orders.next(self.with_qemu).await;
+            self.signalled |= command != SupervisorCommand::RebuildRules;
+            command
+        })
     }
 }
 
 enum Begun {
-    /// Only arguments to print.
+    /// Nothing runs; there are only arguments to print.
     Done(Box<Plan>),
-    /// Something runs.
-    Running(Box<Running>),
+    /// A launch runs, with this QEMU.
+    Running(Box<Running>, Box<Qemu>),
 }
 
+/// Reports that the network serves, and supervises to the end. With a foreground process the report
+/// comes when QEMU has daemonized.
 async fn supervise(
-    running: Running,
-    mut orders: Orders,
-    mut asked: Option<Box<Bindings>>,
+    mut running: Running,
+    commands: &mut Commands,
     ready: Option<OwnedFd>,
-    job: &Job,
+    foreground: Option<Arc<WatchedForeground>>,
     environment: &Environment,
 ) -> Result<Outcome, Failure> {
-    let with_qemu = running.plan().qemu.program.is_some();
-    let told = match with_qemu {
-        true => signal_ready(ready, environment),
-        false => serve(running.plan(), ready, environment),
+    if let Some(foreground) = foreground {
+        let notify = environment.notify_socket();
+        daemonize::report_readiness(&mut running, foreground, ready, notify);
+        return Ok(running.supervise(commands).await);
+    }
+    let reported = if commands.with_qemu {
+        signal_ready(ready, environment.notify_socket())
+    } else {
+        serve(running.plan(), ready, environment)
     };
-    if let Err(failure) = told {
+    if let Err(failure) = reported {
         running.stop().await;
         return Err(failure);
     }
-    let orders = async || match asked.take() {
-        Some(bindings) => Order::Rebuild(bindings),
-        None => next(&mut orders, with_qemu, job, environment).await,
-    };
-    Ok(running.supervise(orders).await)
+    events::ready(running.plan(), Some(running.record()));
+    if let Err(error) = file_pages::release() {
+        tracing::debug!("the pages of the program stay in memory: {error}");
+    }
+    Ok(running.supervise(commands).await)
 }
 
-/// What the host offers, asked of the programs that were named.
-async fn facts(job: &Job, environment: &Environment) -> Result<Facts, Failure> {
+/// Probes the host for the request, with the programs that the command line names.
+pub(super) async fn facts(job: &Job, environment: &Environment) -> Result<Facts, Failure> {
     let named = job.programs.qemu.as_deref().map(|path| path.as_os_str());
     let command = job.request.command.as_ref().map(|command| command.program.as_os_str());
     let passt = job.programs.passt.as_deref().map(|path| path.as_os_str());
     let prober = environment.prober();
-    let mut facts = prober.facts(command.or(named), passt).await;
+    let machine = machine(&job.request);
+    let programs = match command {
+        Some(_) => Programs { qemu: command, emulator: named, passt, machine: machine.as_ref() },
+        None => Programs { qemu: named, passt, ..Programs::default() },
+    };
+    let mut facts = prober.facts_of(programs).await;
     if let Some(why) = &facts.host.unknown {
         tracing::warn!("the host's routes are not known: {why}; mount /proc");
     }
-    if let Some(attachment) = &job.request.attachment {
-        facts.bridge = prober.bridge();
-        facts.target = Some(match attachment {
-            Attachment::Network(name) => network::target(name, environment).await?,
-            Attachment::Bridge(name) => launch::target(name).await.map_err(Failure::Link)?,
-        });
+    if let Some(name) = &job.request.nic.interface {
+        interface_exists(name).await?;
     }
-    if let (Some(target), Some(filter)) = (&mut facts.target, &job.request.filter)
-        && let Some(filtered) = Filtered::new(filter, job.request.mac, environment)?
-    {
-        match job.print {
-            Some(_) => target.firewall.extend(filtered.scripts()?),
-            // Mistakes are told before anything is started.
-            None => filtered.check()?,
-        }
+    let mut targets = Vec::new();
+    for nic in job.request.added() {
+        targets.extend(target(nic, job, environment).await?);
+    }
+    if !targets.is_empty() {
+        facts.bridge = prober.bridge();
+        facts.further_targets = targets.split_off(1);
+        facts.target = targets.pop();
     }
     match facts.qemu.problem.clone() {
-        // Without one that was named, serve mode does without asking QEMU.
+        // If the command line names no QEMU, serve mode needs no answer of one.
         Some(problem) if named.is_some() => Err(Failure::Launch(
             match facts.qemu.path {
                 None => PlanError::QemuMissing(problem),
@@ -196,38 +272,67 @@ async fn facts(job: &Job, environment: &Environment) -> Result<Facts, Failure> {
     }
 }
 
-fn surroundings(
+/// Returns the bridge of a NIC, with the firewall rules to print; `None` for a user-mode NIC.
+async fn target(
+    nic: &NicRequest,
+    job: &Job,
     environment: &Environment,
-    qemu_fd: RawFd,
-    orders: Option<&Orders>,
-    bindings: Option<Bindings>,
-) -> Surroundings {
-    Surroundings {
-        root: environment.launch_root(),
+) -> Result<Option<TargetBridge>, Failure> {
+    let Some(attachment) = &nic.attachment else { return Ok(None) };
+    let mut target = match attachment {
+        Attachment::Network(name) => network::target(name, environment).await?,
+        Attachment::Bridge(name) => guest_port::target(name).await.map_err(Failure::Link)?,
+    };
+    if let Some(filter) = &nic.filter
+        && let Some(filtered) = Filtered::new(filter, nic.mac, environment)?
+    {
+        match job.print {
+            Some(_) => target.firewall.extend(filtered.scripts()?),
+            // A mistake in a filter is reported before anything is started.
+            None => filtered.check()?,
+        }
+    }
+    Ok(Some(target))
+}
+
+/// Refuses an interface that the host does not have. If netlaunch cannot ask the kernel, the
+/// interface is accepted, and passt reports whether it exists.
+async fn interface_exists(name: &InterfaceName) -> Result<(), Failure> {
+    let found = match Netlink::open() {
+        Ok(netlink) => netlink.link(name).await,
+        Err(error) => Err(error),
+    };
+    match found {
+        Err(error @ LinkError::Missing(_)) => Err(Failure::Link(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The context of a launch that is on no bridge.
+pub(super) fn context(environment: &Environment, qemu_fd: RawFd) -> LaunchContext {
+    LaunchContext {
         env: environment.for_children(),
-        mask: orders.map(Orders::mask_before),
         qemu_fd,
         is_root: environment.is_root(),
-        bindings,
+        ..LaunchContext::new(environment.launch_root())
     }
 }
 
-/// The filters of ports, where the guest is to have one.
-fn bindings(job: &Job, environment: &Environment) -> Result<Option<Bindings>, Failure> {
-    if job.request.filter.is_none() {
-        return Ok(None);
-    }
-    let config_dir = environment.config_dir()?.ok_or(NwfilterError::NoDirectory)?;
-    Ok(Some(nwfilter::bindings(&config_dir, environment)?))
-}
-
-fn show(request: &Request, plan: &Plan, format: PrintFormat) -> Result<u8, Failure> {
+/// Prints the plan.
+async fn show(
+    job: &Job,
+    environment: &Environment,
+    qemu_fd: RawFd,
+    format: PrintFormat,
+) -> Result<u8, Failure> {
+    let facts = facts(job, environment).await?;
+    let plan = &planned(job, &facts, &context(environment, qemu_fd))?;
     match format {
-        PrintFormat::Shell => print_text(&plan::shell(plan))?,
+        PrintFormat::Shell => print_text(&shell(plan))?,
         PrintFormat::Json => print_json(&plan::json(plan))?,
         PrintFormat::Xml => {
-            print(plan::xml(request, plan).as_bytes())?;
-            for option in plan::unsaid(request, plan) {
+            print(xml(plan).as_bytes())?;
+            for option in unsupported_in_xml(plan) {
                 tracing::warn!("{option} is not in this XML: libvirt's format has nothing for it");
             }
         }
@@ -235,41 +340,60 @@ fn show(request: &Request, plan: &Plan, format: PrintFormat) -> Result<u8, Failu
     Ok(0)
 }
 
-/// Says once what the user would not expect, and with -v everything.
+/// Logs what the user hardly expects, and with -v the rest.
 fn report(plan: &Plan) {
-    if let Some(why) = &plan.fallback {
-        tracing::warn!("using {} instead of passt: {why}", plan.backend);
+    for nic in &plan.nics {
+        match (&nic.origin, &nic.fallback) {
+            (Origin::Left { written, .. }, Some(why)) => {
+                tracing::warn!("{written} stays on slirp: {why}");
+            }
+            (_, Some(why)) => tracing::warn!("using {} instead of passt: {why}", nic.backend),
+            (_, None) => {}
+        }
+    }
+    for warning in &plan.warnings {
+        tracing::warn!("{warning}");
     }
     for note in &plan.notes {
         tracing::info!("{note}");
     }
-    if let Some(passt) = &plan.passt {
-        tracing::debug!("passt: {}", plan::shell_line(&passt.argv));
+    for change in plan.nics.iter().filter_map(change) {
+        tracing::debug!("{change}");
+    }
+    let passts = || plan.nics.iter().filter_map(|nic| nic.passt.as_ref());
+    if passts().any(|passt| !passt.publish.is_empty()) {
+        tracing::debug!(
+            "published ports answer from the guest's first packet on, such as its DHCP request: passt learns the guest's MAC address from that"
+        );
+    }
+    for passt in passts() {
+        tracing::debug!("passt: {}", shell_line(&passt.argv));
     }
     if let Some(argv) = plan.qemu.argv() {
-        tracing::debug!("QEMU: {}", plan::shell_line(&argv));
+        tracing::debug!("QEMU: {}", shell_line(&argv));
     }
 }
 
-/// Prints the arguments for QEMU and says that they can be used.
+/// Prints the arguments for QEMU and reports that the network serves.
 fn serve(plan: &Plan, ready: Option<OwnedFd>, environment: &Environment) -> Result<(), Failure> {
-    print(format!("{}\n", plan::shell_line(&plan.qemu.args)).as_bytes())?;
-    signal_ready(ready, environment)
+    print(format!("{}\n", shell_line(&plan.qemu.args)).as_bytes())?;
+    signal_ready(ready, environment.notify_socket())
 }
 
-/// Reports that the network serves: a line to `--ready-fd`, a message to the service manager.
-fn signal_ready(ready: Option<OwnedFd>, environment: &Environment) -> Result<(), Failure> {
+/// Reports that the network serves: a line to `--ready-fd`, a message to the service manager's
+/// socket `notify`.
+pub(super) fn signal_ready(ready: Option<OwnedFd>, notify: Option<&OsStr>) -> Result<(), Failure> {
     match ready.map(ready::report) {
         Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
             tracing::warn!("--ready-fd is full and not read: readiness is not reported there");
         }
-        // A reader that has gone does not wait for the line.
+        // A reader that has ended does not wait for the line.
         Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
             return Err(Failure::system("tell --ready-fd that the network serves")(error));
         }
         _ => {}
     }
-    if let Err(error) = ready::notify(environment.notify_socket()) {
+    if let Err(error) = ready::notify(notify) {
         tracing::warn!("cannot tell the service manager that the network serves: {error}");
     }
     Ok(())

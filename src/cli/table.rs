@@ -1,17 +1,21 @@
-//! Tables for people, at most 80 columns wide.
+//! Formats tables for people, at most 80 columns wide.
 //!
-//! A table that is too wide gets narrower gaps first, then narrower columns: the widest of those
-//! that may wrap, a character at a time. A table is wider than 80 columns only when no column may
-//! give more. Programs read the JSON form instead.
+//! A table that is too wide first gets narrower gaps. Then the widest column that may wrap loses
+//! one character, again and again, until the table fits. The table stays wider than 80 columns only
+//! if no column can be narrower. Programs read the JSON output instead.
 
-/// The width of a terminal that was not resized.
+/// The usual width of a terminal, in characters.
 const WIDTH: usize = 80;
-/// The least width of a column whose text may be split within a word: that of a launch's own name,
-/// `launch-` and eight characters, and of an interface's.
+/// The smallest width of a column whose words may be split, in characters.
+///
+/// It is the width of a generated launch name (`launch-` and eight characters) and of the longest
+/// interface name.
 const LEAST: usize = 15;
 
-/// Formats rows under a header, with a newline at the end. Text of the columns `wrap` goes on in
-/// the next line at a space; that of the columns `cut` anywhere, where a word is too long.
+/// Formats the rows under a header, with a newline at the end.
+///
+/// Text in the columns `wrap` continues on the next line at a space. Text in the columns `cut` may
+/// also continue within a word that is too long.
 pub(super) fn table<const N: usize>(
     header: [&str; N],
     rows: &[[String; N]],
@@ -64,7 +68,8 @@ fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-/// Splits a text into lines of at most `width` characters: at spaces, and within a longer word.
+/// Splits a text into lines of at most `width` characters, at spaces and within words longer than a
+/// line.
 fn folded(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let (mut lines, mut line) = (Vec::new(), String::new());
@@ -95,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn every_table_fits_80_columns_and_wraps_long_text_in_its_column() {
+    fn long_text_wraps_in_its_column_so_that_the_table_fits_80_columns() {
         let why = "the host has no default route, from which passt takes its addresses, so far";
         let fix = "set one, name an interface with --interface, or use slirp";
         let rows = [row(["passt", "no", why, fix])];
@@ -117,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_launch_with_two_ports_fits_80_columns_and_keeps_its_name_whole() {
+    fn a_launch_with_two_ports_fits_80_columns_and_its_name_is_not_split() {
         let ports = "127.0.0.1:2222:22/tcp 127.0.0.1:8080:80/tcp";
         let name = "launch-7cqmitr4";
         let rows = [row([name, "26128", "passt/unix", "26141", "26142", "-", "10.0.2.15", ports])];
@@ -128,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_may_not_be_split_stays_whole() {
+    fn a_word_outside_the_cut_columns_is_not_split() {
         let long = "x".repeat(90);
         let text = table(["A", "B"], &[row(["a", &long])], &[1], &[]);
         assert!(text.contains(&long), "{text}");

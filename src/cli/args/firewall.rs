@@ -4,18 +4,18 @@ use clap::Subcommand;
 
 use crate::types::InterfaceName;
 
-/// What to do with the firewall.
+/// The verbs of `netlaunch firewall`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum FirewallVerb {
-    /// Put back the rules of the active networks, after another program removed them
+    /// Puts back parts of active networks that other programs removed, such as their rules
     Reload {
-        /// Stay, and do it again whenever firewalld has reloaded, started or ended
+        /// Stays, and reloads again whenever firewalld has reloaded, started or ended
         #[arg(long)]
         follow: bool,
     },
-    /// Find the rules of others that stop guests' traffic, and what to do; changes nothing
+    /// Finds the causes that stop guests' traffic, and their fixes; changes nothing
     Check {
-        /// Print one JSON object
+        /// Prints one JSON object
         #[arg(long)]
         json: bool,
         /// Bridges [default: those of the active networks, else of all networks]

@@ -1,4 +1,7 @@
-//! The options of a launch: what there is to write without a verb.
+//! The options of a launch, which is the command without a verb.
+//!
+//! The documentation comment of an option is its help text. The first sentence of the option's
+//! entry in the manual is the same, word for word (tests/integration/options_once.rs).
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,105 +11,132 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, ValueHint};
 use serde::Deserialize;
 
-use super::values::{ip, ipv4, mtu, parameter, ready_fd};
+use super::values::{ip, ipv4, listen_fd, mtu, parameter, passt_option, ready_fd};
+use crate::launcher::plan::{AddressChoice, Backend, NicRequest, Transport, Vmm};
 use crate::network::NetworkName;
 use crate::nwfilter::{FilterName, Parameter};
-use crate::plan::{AddressChoice, Backend, Transport};
-use crate::types::{Device, DomainName, Id, InterfaceName, LaunchName, Mac, Publish, UserName};
+use crate::types::{
+    Device, DomainName, Id, InterfaceName, LaunchName, Mac, PasstOption, Publish, Queues, UserName,
+};
 
 /// The options of a launch: run mode with a QEMU command, serve mode without.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LaunchArgs {
-    /// Use this backend and no other; auto is passt, else slirp [default: auto]
+    /// Uses only this backend; auto is passt, else slirp [default: auto]
     #[arg(long, value_name = "auto|passt|slirp|bridge", hide_possible_values = true)]
     #[arg(help_heading = "Backend")]
     pub backend: Option<BackendArg>,
-    /// Put the guest on the bridge of this virtual network, which must be active
+    /// Puts the guest on the bridge of this active virtual network
     #[arg(long, value_name = "NAME", conflicts_with = "bridge", help_heading = "Backend")]
     pub network: Option<NetworkName>,
-    /// Filter the guest's packets on the bridge with this network filter
+    /// Filters the guest's packets on the bridge with this network filter
     #[arg(long, value_name = "NAME", help_heading = "Backend")]
     pub filter: Option<FilterName>,
-    /// Give a variable of the filter a value; several times for a list
+    /// Sets a variable of the filter; repeatable, the same name twice makes a list
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, requires = "filter", help_heading = "Backend")]
     pub filter_param: Vec<Parameter>,
-    /// Put the guest on this bridge of the host
+    /// Puts the guest on this bridge of the host
     #[arg(long, value_name = "IFNAME", help_heading = "Backend")]
     pub bridge: Option<InterfaceName>,
-    /// Connect passt and QEMU this way [default: unix]
+    /// Adds a NIC: passt, slirp, network=NAME or bridge=IFNAME, then ,key=value...; repeatable
+    #[arg(long, value_name = "NIC", help_heading = "Backend")]
+    pub net: Vec<NicRequest>,
+    /// Leaves the user-mode networks in the QEMU arguments as they are, and adds a NIC
+    #[arg(long, help_heading = "Backend")]
+    pub keep_nics: bool,
+    /// Connects passt and QEMU by this transport [default: unix]
     #[arg(long, value_name = "unix|fd|vhost-user", hide_possible_values = true)]
     #[arg(help_heading = "Backend")]
     pub transport: Option<TransportArg>,
-    /// Use this passt program [default: passt in PATH]
+    /// Passes this option to passt, by its long name without dashes; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = passt_option())]
+    #[arg(help_heading = "Backend")]
+    pub passt_option: Vec<PasstOption>,
+    /// Uses this passt program [default: passt in PATH]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
     #[arg(help_heading = "Backend")]
     pub passt: Option<PathBuf>,
 
-    /// Name the netdev [default: net0]
+    /// Sets the id of QEMU's netdev [default: net0]
     #[arg(long, value_name = "ID", help_heading = "Network card")]
     pub id: Option<Id>,
-    /// Set the guest's MAC address [default: random, 52:54:00:...]
+    /// Sets the guest's MAC address [default: random, 52:54:00:...]
     #[arg(long, value_name = "MAC", help_heading = "Network card")]
     pub mac: Option<Mac>,
-    /// Add this QEMU device as the card, or none [default: virtio-net-pci]
+    /// Adds this QEMU device as the card, or none [default: virtio-net-pci]
     #[arg(long, value_name = "MODEL|none", help_heading = "Network card")]
     pub device: Option<Device>,
+    /// Gives the card of a guest on a bridge so many queues, or one per processor [default: 1]
+    #[arg(long, value_name = "NUMBER|auto", help_heading = "Network card")]
+    pub queues: Option<Queues>,
 
-    /// Ports of the host that reach the guest.
+    /// The ports of the host that reach the guest.
     #[arg(short, long, value_name = "PORT", help_heading = "Ports")]
     #[arg(
-        help = "Publish a guest port: [ADDR:]HOSTPORT[-END][:GUESTPORT[-END]][/tcp|udp]; repeatable"
+        help = "Publishes a guest port: [ADDR:]HOSTPORT[-END][:GUESTPORT[-END]][/tcp|udp]; repeatable"
     )]
     pub publish: Vec<Publish>,
-    /// Keep the guest from the host's loopback services
+    /// Keeps the guest from the services on the host's loopback address
     #[arg(long, help_heading = "Ports")]
     pub no_host_loopback: bool,
 
-    /// Set the guest's IPv4 address, or mirror the host's [default: 10.0.2.15/24]
+    /// Sets the guest's IPv4 address, or mirrors the host's [default: 10.0.2.15/24]
     #[arg(long, value_name = "ADDR/PREFIX|host", help_heading = "Addresses")]
     pub address: Option<AddressChoice>,
-    /// Set the guest's IPv4 gateway [default: 10.0.2.2]
-    #[arg(long, value_name = "ADDR", value_parser = ipv4, help_heading = "Addresses")]
+    /// Sets the guest's IPv4 gateway [default: 10.0.2.2]
+    #[arg(long, value_name = "ADDRESS", value_parser = ipv4, help_heading = "Addresses")]
     pub gateway: Option<Ipv4Addr>,
-    /// Set the guest's DNS server [default: 10.0.2.3, which forwards to the host's]
-    #[arg(long, value_name = "ADDR", value_parser = ip, help_heading = "Addresses")]
+    /// Sets the guest's DNS server [default: 10.0.2.3, which forwards to the host's]
+    #[arg(long, value_name = "ADDRESS", value_parser = ip, help_heading = "Addresses")]
     pub dns: Option<IpAddr>,
-    /// Add a DNS search domain; repeatable
+    /// Adds a DNS search domain; repeatable
     #[arg(long, value_name = "DOMAIN", help_heading = "Addresses")]
     pub search: Vec<DomainName>,
-    /// Set the guest's host name in DHCP
+    /// Sets the guest's host name in DHCP
     #[arg(long, value_name = "NAME", help_heading = "Addresses")]
     pub hostname: Option<DomainName>,
-    /// Set the MTU the guest is told, in bytes
+    /// Sets the guest's MTU, in bytes
     #[arg(long, value_name = "BYTES", value_parser = mtu, help_heading = "Addresses")]
     pub mtu: Option<u16>,
-    /// Take addresses and routes from this host interface
+    /// Takes addresses and routes from this host interface
     #[arg(long, value_name = "IFNAME", help_heading = "Addresses")]
     pub interface: Option<InterfaceName>,
-    /// Give the guest IPv4 only
+    /// Gives the guest only IPv4
     #[arg(long, conflicts_with = "ipv6_only", help_heading = "Addresses")]
     pub ipv4_only: bool,
-    /// Give the guest IPv6 only
+    /// Gives the guest only IPv6
     #[arg(long, help_heading = "Addresses")]
     pub ipv6_only: bool,
 
-    /// Name the launch for netlaunch ps
+    /// Sets the name of the launch in netlaunch ps
     #[arg(long, value_name = "NAME", help_heading = "Launch")]
     pub name: Option<LaunchName>,
-    /// Run QEMU as this user, who should run nothing else, without capabilities (root only)
+    /// Runs QEMU as this user, without capabilities (root only)
     #[arg(long, value_name = "NAME", help_heading = "Launch")]
     pub user: Option<UserName>,
-    /// Write the guest's frames to this file
+    /// Writes the guest's frames to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Launch")]
     pub pcap: Option<PathBuf>,
-    /// Write READY=1 to this file descriptor when the network is up
-    #[arg(long, value_name = "N", value_parser = ready_fd, help_heading = "Launch")]
+    /// Writes READY=1 to this file descriptor when the network is up
+    #[arg(long, value_name = "NUMBER", value_parser = ready_fd, help_heading = "Launch")]
     pub ready_fd: Option<RawFd>,
-    /// Print the arguments for this QEMU (serve mode) [default: qemu-system-ARCH in PATH]
+    /// Asks this QEMU for its features, in serve mode or if the program is a script [default:
+    /// qemu-system-ARCH in PATH]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
-    #[arg(conflicts_with = "qemu_command", help_heading = "Launch")]
+    #[arg(help_heading = "Launch")]
     pub qemu: Option<PathBuf>,
-    /// Print the command lines for a shell or as JSON, or libvirt's XML, and start nothing
+    /// Writes the arguments of this VMM, in serve mode and with --print [default: qemu]
+    #[arg(long, value_name = "qemu|cloud-hypervisor|crosvm|libkrun", hide_possible_values = true)]
+    #[arg(help_heading = "Launch")]
+    pub vmm: Option<VmmArg>,
+    /// Offers passt's socket at this path, in serve mode
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with = "listen_fd", help_heading = "Launch")]
+    pub listen: Option<PathBuf>,
+    /// Connects passt to this inherited socket, in serve mode
+    #[arg(long, value_name = "NUMBER", value_parser = listen_fd, help_heading = "Launch")]
+    pub listen_fd: Option<RawFd>,
+    /// Prints the launch as shell commands, JSON or libvirt's XML, and starts nothing
     #[arg(long, value_name = "shell|json|xml", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "shell", hide_possible_values = true, help_heading = "Launch")]
     pub print: Option<PrintFormat>,
@@ -120,18 +150,18 @@ pub struct LaunchArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendArg {
-    /// passt, else slirp.
+    /// passt, or slirp if passt cannot serve.
     Auto,
-    /// passt and nothing else.
+    /// Only passt.
     Passt,
-    /// slirp and nothing else.
+    /// Only slirp.
     Slirp,
     /// A bridge.
     Bridge,
 }
 
 impl BackendArg {
-    /// The backend that was named; `None` for auto.
+    /// Returns the named backend; `None` for auto.
     pub fn named(self) -> Option<Backend> {
         match self {
             BackendArg::Auto => None,
@@ -164,13 +194,37 @@ impl From<TransportArg> for Transport {
     }
 }
 
-/// How `--print` shows a plan.
+/// `--vmm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VmmArg {
+    /// QEMU.
+    Qemu,
+    /// cloud-hypervisor.
+    CloudHypervisor,
+    /// crosvm.
+    Crosvm,
+    /// libkrun.
+    Libkrun,
+}
+
+impl From<VmmArg> for Vmm {
+    fn from(arg: VmmArg) -> Vmm {
+        match arg {
+            VmmArg::Qemu => Vmm::Qemu,
+            VmmArg::CloudHypervisor => Vmm::CloudHypervisor,
+            VmmArg::Crosvm => Vmm::Crosvm,
+            VmmArg::Libkrun => Vmm::Libkrun,
+        }
+    }
+}
+
+/// The format of `--print`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PrintFormat {
-    /// Command lines that a shell understands.
+    /// Commands for a shell.
     Shell,
     /// One JSON object.
     Json,
-    /// The interface of a libvirt domain.
+    /// The `<interface>` element of a libvirt domain.
     Xml,
 }

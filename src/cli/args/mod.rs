@@ -1,18 +1,20 @@
-//! The command line: what can be written.
+//! The definition of the command line, for clap.
 //!
-//! Here are the options that every command takes and the commands without verbs: probe, ps and
-//! completions. The options of a launch and the verbs of networks, filters and the firewall are in
-//! the files of these names.
+//! This file has the options of every command and the commands without verbs: probe, ps and
+//! completions. The files launch, wrap, network, nwfilter and firewall have the others. The parser,
+//! `--help` and the completions come from these definitions; tests/integration/options_once.rs
+//! compares the manual pages and netlaunch.conf with them.
 //!
-//! Every option is optional here, so that netlaunch.conf can supply what the command line leaves
-//! out (see [`super::request`]). Values are checked as they are read, by the grammar of their type.
-//! What is said about mistakes is in [`super::usage`].
+//! Every option is optional, because netlaunch.conf may have the value (see [`super::request`]). A
+//! value is parsed by the grammar of its type. The messages about mistakes are in
+//! [`super::usage_error`].
 
 mod firewall;
 mod launch;
 mod network;
 mod nwfilter;
 mod values;
+mod wrap;
 
 use std::path::PathBuf;
 
@@ -24,54 +26,56 @@ pub use launch::{BackendArg, LaunchArgs, PrintFormat, TransportArg};
 pub use network::{NameArg, NetworkVerb};
 pub use nwfilter::{DirectionArg, ExplainArgs, FilterArg, NwfilterVerb, PortArg};
 pub use values::{HexFrame, ValueError, ip, ipv4, mtu, parameter, program};
+pub use wrap::WrapArgs;
 
-/// Run QEMU with a network through passt, slirp or a bridge, and leave nothing behind.
+/// Runs QEMU with a network through passt, slirp or a bridge, and leaves nothing behind.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "netlaunch",
     version,
     disable_help_subcommand = true,
-    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch probe|ps|network|nwfilter|firewall|completions [OPTIONS]"
+    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch wrap|probe|ps|network|nwfilter|firewall|completions [OPTIONS]"
 )]
 pub struct Cli {
-    /// What to launch.
+    /// The options of the launch.
     #[command(flatten)]
     pub launch: LaunchArgs,
-    /// How to report.
+    /// The options of the messages.
     #[command(flatten)]
     pub log: LogArgs,
-    /// How to wait for other commands.
+    /// The options of the wait for other commands.
     #[command(flatten)]
     pub lock: LockArgs,
-    /// What to do instead of a launch.
+    /// The command; `None` for a launch.
     #[command(subcommand)]
     pub command: Option<Action>,
 }
 
-/// The options that say how to report; every command takes them.
+/// The options of the messages, which every command takes.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LogArgs {
-    /// Report more; repeatable
+    /// Reports more; repeatable
     #[arg(short, action = ArgAction::Count, global = true, help_heading = "Messages")]
     pub verbose: u8,
-    /// Report errors only
+    /// Reports only errors
     #[arg(short, global = true, conflicts_with = "verbose", help_heading = "Messages")]
     pub quiet: bool,
-    /// Report in this format [default: text]
+    /// Reports in this format [default: text]
     #[arg(long, value_name = "text|json", hide_possible_values = true, global = true)]
     #[arg(help_heading = "Messages")]
     pub log_format: Option<LogFormat>,
 }
 
-/// The options that say how to wait for other commands of netlaunch; every command takes them.
+/// The options of the wait for other commands of netlaunch, which every command takes.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LockArgs {
-    /// Give up when another netlaunch has held a lock for so long; 0 does not wait [default: 120]
-    #[arg(long, value_name = "SECONDS", global = true, help_heading = "Other commands")]
+    /// Waits so long for the lock of another netlaunch; 0 does not wait [default: 120]
+    #[arg(long, value_name = "SECONDS", value_parser = values::seconds, global = true)]
+    #[arg(allow_negative_numbers = true, help_heading = "Other commands")]
     pub lock_timeout: Option<u32>,
 }
 
-/// How messages look.
+/// The format of messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -82,39 +86,45 @@ pub enum LogFormat {
     Json,
 }
 
-/// What to do instead of a launch.
+/// The commands of netlaunch besides a launch.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Action {
-    /// Show what this host can do, what auto would choose, why, and how to fix the rest
+    /// Stands in for QEMU, or puts stand-ins into a directory; see netlaunch-wrap(1)
+    #[command(
+        override_usage = "netlaunch wrap [OPTIONS] -- QEMU [ARGS]...\n       netlaunch wrap --install DIR [NAME]..."
+    )]
+    #[command(mut_args(wrap::without_unusable))]
+    Wrap(Box<WrapArgs>),
+    /// Shows the usable backends, the choice of auto, its reason, and fixes for the others
     Probe(ProbeArgs),
-    /// List the launches that run now
+    /// Lists the launches that run now
     Ps(PsArgs),
-    /// Define, start and show virtual networks; see netlaunch-network(1)
+    /// Defines, starts and shows virtual networks; see netlaunch-network(1)
     #[command(disable_help_subcommand = true, arg_required_else_help = false)]
     #[command(subcommand)]
     Network(NetworkVerb),
-    /// Define network filters and put them on ports; see netlaunch-nwfilter(1)
+    /// Defines network filters and puts them on ports; see netlaunch-nwfilter(1)
     #[command(disable_help_subcommand = true, arg_required_else_help = false)]
     #[command(subcommand)]
     Nwfilter(NwfilterVerb),
-    /// Put firewall rules back, or find what stops guests' traffic
+    /// Puts firewall rules back, or finds the causes that stop guests' traffic
     #[command(disable_help_subcommand = true, arg_required_else_help = false)]
     #[command(subcommand)]
     Firewall(FirewallVerb),
-    /// Print the completion script of a shell
+    /// Prints the completion script of a shell
     Completions(CompletionsArgs),
 }
 
 /// The options of `netlaunch probe`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ProbeArgs {
-    /// Print one JSON object
+    /// Prints one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Probe this QEMU [default: qemu-system-ARCH in PATH]
+    /// Probes this QEMU [default: qemu-system-ARCH in PATH]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
     pub qemu: Option<PathBuf>,
-    /// Probe this passt [default: passt in PATH]
+    /// Probes this passt [default: passt in PATH]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
     pub passt: Option<PathBuf>,
 }
@@ -122,7 +132,7 @@ pub struct ProbeArgs {
 /// The options of `netlaunch ps`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PsArgs {
-    /// Print one JSON object
+    /// Prints one JSON object
     #[arg(long)]
     pub json: bool,
 }

@@ -6,43 +6,50 @@ use clap::{Args, Subcommand, ValueHint};
 
 use crate::network::NetworkName;
 
-/// What to do with virtual networks.
+/// The verbs of `netlaunch network`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum NetworkVerb {
-    /// List all networks
+    /// Lists all networks
     List {
-        /// Print one JSON object
+        /// Prints one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Define a network from an XML file, or define it anew
+    /// Defines a network from an XML file, or replaces its definition
     Define {
         /// The file; - is standard input
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
-    /// Remove the definition of a network
+    /// Removes the definition of a network
     Undefine(NameArg),
-    /// Print the definition of a network
+    /// Prints the definition of a network
     Dumpxml(NameArg),
-    /// Change the definition of a network in an editor
+    /// Opens the definition of a network in an editor
     Edit(NameArg),
-    /// Start a network
+    /// Starts a network
     Start(NameArg),
-    /// End a network and remove everything that its start made
-    Destroy(NameArg),
-    /// Have a network start with the host; without a name, start all that are to
+    /// Ends a network and removes everything that its start made
+    Destroy {
+        /// The network
+        #[arg(value_name = "NAME")]
+        name: NetworkName,
+        /// Ends the network even if its bridge has ports
+        #[arg(long)]
+        force: bool,
+    },
+    /// Makes a network start with the host; without a name, starts all such networks
     Autostart {
         /// The network
         #[arg(value_name = "NAME")]
         name: Option<NetworkName>,
-        /// Have it no longer start with the host
+        /// No longer starts the network with the host
         #[arg(long, requires = "name")]
         disable: bool,
     },
 }
 
-/// The network that a verb is about.
+/// The name of a network, as the argument of a verb.
 #[derive(Debug, Clone, Args)]
 pub struct NameArg {
     /// The network

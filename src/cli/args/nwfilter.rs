@@ -1,4 +1,4 @@
-//! The verbs of `netlaunch nwfilter`: of filters, and of the ports that have one.
+//! The verbs of `netlaunch nwfilter`: for filters, and for the ports that have a filter.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -9,66 +9,66 @@ use super::values::{HexFrame, parameter};
 use crate::nwfilter::{FilterName, Parameter};
 use crate::types::{InterfaceName, Mac};
 
-/// What to do with network filters.
+/// The verbs of `netlaunch nwfilter`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum NwfilterVerb {
-    /// List all filters
+    /// Lists all filters
     List {
-        /// Print one JSON object
+        /// Prints one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Print the definition of a filter
+    /// Prints the definition of a filter
     Dumpxml(FilterArg),
-    /// Define a filter from an XML file, or define it anew
+    /// Defines a filter from an XML file, or replaces its definition
     Define {
         /// The file; - is standard input
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
-    /// Remove the definition of a filter
+    /// Removes the definition of a filter
     Undefine(FilterArg),
-    /// Change the definition of a filter in an editor
+    /// Opens the definition of a filter in an editor
     Edit(FilterArg),
-    /// Put a filter on a port, as a file of libvirt's filterbinding XML says
+    /// Puts a filter on a port, from a file with libvirt's filterbinding XML
     BindingCreate {
-        /// Wait until the guest's address is learnt, where it has to be, and print it
+        /// Waits until the guest's address is learned, if the filter needs it, and prints it
         #[arg(long)]
         wait: bool,
         /// The file; - is standard input
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
-    /// Take the filter of a port away
+    /// Removes the filter of a port
     BindingDelete(PortArg),
-    /// Learn the address of a port's guest until the port goes; binding-create starts it
+    /// Learns the address of a port's guest; binding-create starts this process
     BindingLearn {
         /// The interface
         #[arg(value_name = "PORT")]
         port: InterfaceName,
-        /// Inherited descriptors of whoever began to learn: the capture and the seat
+        /// The inherited descriptors of binding-create: the capture and the learner lock
         #[arg(value_name = "FD,FD", value_delimiter = ',', hide = true)]
         handed: Vec<RawFd>,
     },
-    /// List the ports that have a filter
+    /// Lists the ports that have a filter
     BindingList {
-        /// Print one JSON object
+        /// Prints one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Print the binding of a port
+    /// Prints the binding of a port
     BindingDumpxml(PortArg),
-    /// Say which rule of a filter decides about frames; nothing is bound
+    /// Shows which rule of a filter decides about frames, without a port
     Explain(ExplainArgs),
-    /// Check a file or a defined filter, and change nothing
+    /// Checks a file or a defined filter, and changes nothing
     Check {
         /// The file, with a / or .xml in its name, or the filter
         #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
-        what: String,
+        what: PathBuf,
     },
 }
 
-/// The filter that a verb is about.
+/// The name of a filter, as the argument of a verb.
 #[derive(Debug, Clone, Args)]
 pub struct FilterArg {
     /// The filter
@@ -76,7 +76,7 @@ pub struct FilterArg {
     pub name: FilterName,
 }
 
-/// The port that a verb is about.
+/// The name of a port, as the argument of a verb.
 #[derive(Debug, Clone, Args)]
 pub struct PortArg {
     /// The interface
@@ -90,22 +90,22 @@ pub struct ExplainArgs {
     /// The filter
     #[arg(value_name = "NAME")]
     pub name: FilterName,
-    /// Judge this frame: hexadecimal digits from the destination's MAC address on
+    /// Explains this frame: hexadecimal digits from the destination's MAC address on
     #[arg(long, value_name = "HEX", required_unless_present = "pcap", conflicts_with = "pcap")]
     pub frame: Option<HexFrame>,
-    /// Judge the frames of this capture, in their order
+    /// Explains the frames of this capture, in their order
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub pcap: Option<PathBuf>,
-    /// Set a variable of the filter; repeatable, a name given twice is a list
-    #[arg(short, long = "param", value_name = "K=V", value_parser = parameter)]
+    /// Sets a variable of the filter; repeatable, the same name twice makes a list
+    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
     pub param: Vec<Parameter>,
-    /// The address of the guest's network card: the variable MAC
-    #[arg(long, value_name = "MAC")]
+    /// Sets the MAC address of the guest's network card: the variable MAC
+    #[arg(long, value_name = "ADDRESS")]
     pub mac: Option<Mac>,
-    /// Which way frames go [default: out from the guest's address, else in]
+    /// Sets the direction of the frames [default: out from the guest's address, else in]
     #[arg(long, value_name = "in|out", hide_possible_values = true)]
     pub direction: Option<DirectionArg>,
-    /// Print one JSON object
+    /// Prints one JSON object
     #[arg(long)]
     pub json: bool,
 }

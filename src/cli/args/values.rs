@@ -1,14 +1,19 @@
-//! The values that have no type of their own outside the command line, and what is said when one
-//! is not what its option takes. The configuration file is read with the same.
+//! Parses the values that have no type of their own outside the command line.
+//!
+//! netlaunch.conf uses the same parsers, so that both give the same messages.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use crate::nwfilter::Parameter;
-use crate::plan::MAX_MTU;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
-/// Why a value that has no type of its own is not what its option takes.
+use crate::launcher::plan::MAX_MTU;
+use crate::nwfilter::Parameter;
+use crate::types::PasstOption;
+
+/// Why a value is not valid for its option.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     /// Not an IPv4 address.
@@ -17,26 +22,32 @@ pub enum ValueError {
     /// Not an IP address.
     #[error("{0:?} is not an IP address: write one such as 9.9.9.9 or 2620:fe::fe")]
     Ip(String),
-    /// No MTU of any guest.
+    /// Not an MTU.
     #[error("{0:?} is not an MTU: use 68 to {MAX_MTU} bytes")]
     Mtu(String),
-    /// Not a descriptor that netlaunch can be handed for this.
+    /// Not a descriptor that netlaunch can inherit.
     #[error(
         "{0:?} is not a file descriptor to report to: use 3 or a higher number that is open for writing"
     )]
     ReadyFd(String),
+    /// Not a descriptor of a socket.
+    #[error("{0:?} is not a file descriptor of a socket: use 3 or a higher number")]
+    ListenFd(String),
+    /// Not a number of seconds.
+    #[error("{0:?} is not a number of seconds: use 0 to {max}", max = u32::MAX)]
+    Seconds(String),
     /// Not the bytes of a frame.
     #[error(
-        "it is not a frame: write its bytes as pairs of hexadecimal digits, such as ffffffffffff525400112233..."
+        "this is not a frame: write its bytes as pairs of hexadecimal digits, such as ffffffffffff525400112233..."
     )]
     HexFrame,
-    /// No variable with a value.
+    /// Not a variable with a value.
     #[error("{0:?} gives no variable a value: write NAME=VALUE, such as IP=192.0.2.5")]
     Parameter(String),
-    /// Not a variable's name, or not a value.
+    /// The name of the variable or its value is not valid.
     #[error(transparent)]
-    Variable(#[from] crate::nwfilter::ValueError),
-    /// A program is named by its full path or by its name alone.
+    Variable(#[from] crate::types::NameError),
+    /// The name of a program is empty.
     #[error("the program's name is empty: write its path, or its name to look it up in PATH")]
     NoProgram,
 }
@@ -57,7 +68,7 @@ pub fn ip(text: &str) -> Result<IpAddr, ValueError> {
     text.parse().map_err(|_| ValueError::Ip(text.to_owned()))
 }
 
-/// Reads an MTU in bytes. The whole request decides whether it has to be higher (IPv6).
+/// Reads an MTU in bytes. The check of the request has a higher minimum for IPv6.
 ///
 /// # Errors
 /// [`ValueError::Mtu`] for anything but 68 to [`MAX_MTU`].
@@ -67,20 +78,35 @@ pub fn mtu(text: &str) -> Result<u16, ValueError> {
         .ok_or_else(|| ValueError::Mtu(text.to_owned()))
 }
 
-/// Reads a file descriptor that is none of the standard three: QEMU has those.
+/// Reads the number of a file descriptor above 2, because QEMU has the standard descriptors.
 pub(super) fn ready_fd(text: &str) -> Result<RawFd, ValueError> {
     number(text).filter(|fd| *fd >= 3).ok_or_else(|| ValueError::ReadyFd(text.to_owned()))
+}
+
+/// Reads the number of a socket's file descriptor above 2.
+pub(super) fn listen_fd(text: &str) -> Result<RawFd, ValueError> {
+    number(text).filter(|fd| *fd >= 3).ok_or_else(|| ValueError::ListenFd(text.to_owned()))
+}
+
+/// Returns the parser of an option for passt, whose value may be any bytes.
+pub(super) fn passt_option() -> impl TypedValueParser<Value = PasstOption> {
+    OsStringValueParser::new().try_map(|text: OsString| PasstOption::parse(&text))
+}
+
+/// Reads a number of seconds.
+pub(super) fn seconds(text: &str) -> Result<u32, ValueError> {
+    number(text).ok_or_else(|| ValueError::Seconds(text.to_owned()))
 }
 
 /// Reads a program: a path, or a name to look up in PATH.
 ///
 /// # Errors
-/// [`ValueError::NoProgram`] for an empty one.
+/// [`ValueError::NoProgram`] for an empty text.
 pub fn program(text: &str) -> Result<PathBuf, ValueError> {
     if text.is_empty() { Err(ValueError::NoProgram) } else { Ok(PathBuf::from(text)) }
 }
 
-/// A decimal number without a sign.
+/// Reads a decimal number without a sign.
 fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -88,7 +114,8 @@ fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
 /// Reads a variable and its value.
 ///
 /// # Errors
-/// [`ValueError::Parameter`] for what is no `NAME=VALUE`, else what is wrong with either.
+/// [`ValueError::Parameter`] if the text is not `NAME=VALUE`, [`ValueError::Variable`] if the name
+/// or the value is not valid.
 pub fn parameter(text: &str) -> Result<Parameter, ValueError> {
     let (name, value) =
         text.split_once('=').ok_or_else(|| ValueError::Parameter(text.to_owned()))?;
@@ -102,7 +129,7 @@ pub struct HexFrame(pub Vec<u8>);
 impl std::str::FromStr for HexFrame {
     type Err = ValueError;
 
-    /// Takes spaces and colons between bytes.
+    /// Reads pairs of hexadecimal digits. Spaces and colons may stand between them.
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let digits: Option<Vec<u8>> = text
             .chars()

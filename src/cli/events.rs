@@ -1,0 +1,62 @@
+//! The events of a launch: messages with fields, for programs that read `--log-format json`.
+//!
+//! The field `event` has the name of the event; netlaunch(1) has the table of all fields. The
+//! supervisor writes the event `passt-restarted` itself ([`crate::launcher`]).
+
+use crate::launcher::plan::{Backend, NicPlan, Plan};
+use crate::launcher::record::Record;
+
+/// Writes the events of the chosen backends and of each published port.
+pub(super) fn chosen(plan: &Plan) {
+    plan.nics.iter().for_each(chosen_for);
+}
+
+fn chosen_for(nic: &NicPlan) {
+    let id = nic.id.as_ref().map(|id| id.as_str());
+    let transport = nic.transport.map(|transport| format!("{transport:?}").to_lowercase());
+    let transport = transport.map(|name| name.replace("vhostuser", "vhost-user"));
+    tracing::info!(
+        target: "netlaunch::event",
+        event = "backend-chosen",
+        nic = id,
+        backend = nic.backend.name(),
+        transport,
+        fallback = nic.fallback,
+        "the backend is {}", nic.backend
+    );
+    if nic.backend == Backend::Bridge {
+        return;
+    }
+    for publish in &nic.publish {
+        tracing::info!(
+            target: "netlaunch::event",
+            event = "port-published",
+            nic = id,
+            address = publish.address.to_string(),
+            port = publish.host.first(),
+            last_port = publish.host.last(),
+            guest_port = publish.guest.first(),
+            protocol = publish.protocol.to_string(),
+            "published {publish}"
+        );
+    }
+}
+
+/// Writes the event of a network that serves; in run mode QEMU runs as well.
+pub(super) fn ready(plan: &Plan, record: Option<&Record>) {
+    let pid = |program: Option<&crate::launcher::record::Program>| program.map(|p| p.pid);
+    tracing::info!(
+        target: "netlaunch::event",
+        event = "ready",
+        name = record.map(|record| record.name.as_str()),
+        qemu_pid = pid(record.and_then(|record| record.qemu.as_ref())),
+        passt_pid = pid(record.and_then(|record| record.passt.as_ref())),
+        mac = plan.nics.first().mac.map(|mac| mac.to_string()),
+        "ready"
+    );
+}
+
+/// Writes the event of the end of netlaunch, with its exit status.
+pub(super) fn ended(status: u8) {
+    tracing::info!(target: "netlaunch::event", event = "exit", status, "exit");
+}

@@ -1,0 +1,288 @@
+//! The port of a guest on a bridge: its tap, with the rules of its filter.
+//!
+//! The order matters. The tap gets its settings while it is down and on no bridge, so that the
+//! bridge never sees a tap that is not ready. It is turned on last, so that the rules of the
+//! guest's filter are set before its first frame:
+//!
+//! ```text
+//! make: tap, MTU, address, no IPv6, on the bridge ─▶ rules ─▶ up ─▶ QEMU
+//! end:  QEMU has ended ─▶ down ─▶ rules removed ─▶ tap removed
+//! ```
+//!
+//! The tap belongs to its descriptor, which QEMU inherits and this process keeps. So the tap
+//! outlives QEMU until the port is dropped, and no other tap gets its name before its rules are
+//! removed. A process that QEMU has started may have the descriptor as well and outlive QEMU.
+//! Therefore the tap is turned off before its rules are removed, and is removed even if another
+//! process has it open. If this process is killed, the guard kills QEMU, both copies of the
+//! descriptor are closed, and the kernel removes the tap.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Failure;
+use super::environment::Environment;
+use super::nwfilter;
+use super::nwfilter_error::NwfilterError;
+use crate::launcher::guest_port::{
+    AddressLearner, BoxFuture, GuestPort, GuestPortError, GuestPorts, LearningEvent, LearningStep,
+    PortDescriptors, PortRequest, RulesSet,
+};
+use crate::nwfilter::port::{self, Bindings, Learning};
+use crate::nwfilter::{Binding, Owner};
+use crate::sys::netlink::sysctl::{Key, SysctlError, Sysctls};
+use crate::sys::netlink::{LinkError, Netlink, TapHome, Undo};
+use crate::sys::tap::{self, TUN, Tap, TapError, TapName, VHOST_NET};
+use crate::types::facts::TargetBridge;
+use crate::types::{InterfaceName, Uuid, error_text};
+
+/// Why a guest cannot be on its bridge. Nothing of its tap is left.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BridgeError {
+    /// The tap cannot be made.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The tap cannot be set up or attached.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// IPv6 cannot be turned off on the tap.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// There is no descriptor for QEMU.
+    #[error("cannot hand the tap {tap} to QEMU: {source}; raise the limit of open files")]
+    Descriptor {
+        /// The tap.
+        tap: InterfaceName,
+        /// The kernel's error.
+        source: io::Error,
+    },
+}
+
+impl From<BridgeError> for GuestPortError {
+    fn from(error: BridgeError) -> Self {
+        GuestPortError::new(error)
+    }
+}
+
+/// Finds out about a bridge of this host.
+///
+/// # Errors
+/// There is no such interface, or it is no bridge.
+pub(super) async fn target(bridge: &InterfaceName) -> Result<TargetBridge, LinkError> {
+    let link = Netlink::open()?.bridge(bridge).await?;
+    Ok(TargetBridge { bridge: bridge.clone(), mtu: link.mtu, firewall: Vec::new() })
+}
+
+/// Makes the ports of this host's bridges.
+#[derive(Debug)]
+pub(super) struct HostPorts {
+    environment: Environment,
+    /// The filters of ports, if the guest has one.
+    bindings: Option<Bindings>,
+}
+
+impl HostPorts {
+    /// Returns the ports for a launch whose guest has a filter, or has none.
+    ///
+    /// # Errors
+    /// nwfilter.conf cannot be used.
+    pub(super) fn new(filtered: bool, environment: &Environment) -> Result<Arc<Self>, Failure> {
+        let bindings = filtered.then(|| bindings(environment)).transpose()?;
+        Ok(Arc::new(HostPorts { environment: environment.clone(), bindings }))
+    }
+
+    /// Returns the filters of ports; `None` if the guest has no filter.
+    pub(super) fn bindings(&self) -> Option<&Bindings> {
+        self.bindings.as_ref()
+    }
+}
+
+/// The filters of this host's ports, as nwfilter.conf sets them now.
+fn bindings(environment: &Environment) -> Result<Bindings, Failure> {
+    let config_dir = environment.config_dir()?.ok_or(NwfilterError::NoDirectory)?;
+    Ok(nwfilter::bindings(&config_dir, environment)?)
+}
+
+impl GuestPorts for HostPorts {
+    fn make(
+        &self,
+        request: PortRequest,
+    ) -> BoxFuture<'_, Result<Box<dyn GuestPort>, GuestPortError>> {
+        Box::pin(async move {
+            let tap = attach(&request).await?;
+            let port = TapPort { tap, request, bindings: self.bindings.clone(), bound: false };
+            Ok(Box::new(port) as Box<dyn GuestPort>)
+        })
+    }
+
+    fn rebuild_rules(&self) -> BoxFuture<'static, Result<Vec<String>, GuestPortError>> {
+        let environment = self.environment.clone();
+        Box::pin(async move {
+            let bindings = bindings(&environment).map_err(GuestPortError::new)?;
+            bindings.reload().await.map_err(GuestPortError::new)
+        })
+    }
+}
+
+/// Makes a tap for the guest, attaches it to the bridge, and records where it belongs; the tap is
+/// down. On a network of netlaunch no guest takes part in the spanning tree. Ports of other bridges
+/// have what their administrator sets.
+async fn attach(request: &PortRequest) -> Result<Tap, BridgeError> {
+    let netlink = Netlink::open()?;
+    let bridge = &request.bridge;
+    let mtu = netlink.bridge(bridge).await?.mtu;
+    let tap = Tap::open_queues(Path::new(TUN), &TapName::Numbered, request.queues)?;
+    let name = tap.name();
+    netlink.set_mac(name, request.mac.host_side()).await?;
+    if mtu != 0 {
+        netlink.set_mtu(name, mtu).await?;
+    }
+    // The host's end of the link is the bridge; a port must not have an address of its own.
+    let sysctls = Sysctls::new(Path::new("/proc/sys"));
+    let ipv6 = Key::Ipv6Disabled(name.clone());
+    if sysctls.get(&ipv6)?.is_some() {
+        sysctls.set(&ipv6, "1")?;
+    }
+    netlink.attach(name, bridge).await?;
+    if request.network.is_some() {
+        netlink.guard_spanning_tree(name).await?;
+    }
+    // Last: a reload at the same time must not attach a tap that is not ready.
+    let home = TapHome {
+        launch: Some(request.launch.clone()),
+        bridge: bridge.clone(),
+        network: request.network.as_ref().map(ToString::to_string),
+        once: false,
+    };
+    netlink.set_home(name, &home).await?;
+    Ok(tap)
+}
+
+/// A port of a bridge with a guest's tap in it. Dropping it closes this process's copy of the tap.
+#[derive(Debug)]
+struct TapPort {
+    tap: Tap,
+    request: PortRequest,
+    bindings: Option<Bindings>,
+    /// Whether there may be rules of the port's filter.
+    bound: bool,
+}
+
+impl TapPort {
+    /// The filter of the guest on this port. netlaunch does not know the guest's UUID, so it makes
+    /// one.
+    fn binding(&self) -> Option<Binding> {
+        let filter = self.request.filter.as_ref()?;
+        let name = self.request.launch.parse().ok();
+        Some(Binding {
+            owner: name.map(|name| Owner { name, uuid: Some(Uuid::random(&mut rand::rng())) }),
+            port: self.tap.name().clone(),
+            mac: self.request.mac,
+            filter: filter.name.clone(),
+            parameters: filter.parameters.clone(),
+        })
+    }
+
+    /// Turns the tap off: no frame passes any more. Done already if the tap is gone.
+    async fn down(&self) -> Result<(), BridgeError> {
+        let undo = Undo::Up { name: self.tap.name().clone(), index: self.tap.index() };
+        Ok(Netlink::open()?.undo(&undo).await?)
+    }
+
+    /// Removes the tap, even if another process has it open.
+    async fn remove_tap(&self) -> Result<(), BridgeError> {
+        let undo = Undo::Link { name: self.tap.name().clone(), index: self.tap.index() };
+        Ok(Netlink::open()?.undo(&undo).await?)
+    }
+}
+
+impl GuestPort for TapPort {
+    fn name(&self) -> &InterfaceName {
+        self.tap.name()
+    }
+
+    fn set_rules(&mut self) -> BoxFuture<'_, Result<RulesSet, GuestPortError>> {
+        Box::pin(async move {
+            let (Some(binding), Some(bindings)) = (self.binding(), self.bindings.clone()) else {
+                return Ok(RulesSet { notes: Vec::new(), learner: None });
+            };
+            self.bound = true;
+            let created = bindings.create(&binding).await.map_err(GuestPortError::new)?;
+            let learner = created
+                .learning
+                .map(|learning| Box::new(PortLearner(learning)) as Box<dyn AddressLearner>);
+            Ok(RulesSet { notes: created.notes, learner })
+        })
+    }
+
+    fn up(&self) -> BoxFuture<'_, Result<(), GuestPortError>> {
+        Box::pin(async {
+            let up = async { Netlink::open()?.up(self.tap.name()).await };
+            up.await.map_err(BridgeError::from)?;
+            Ok(())
+        })
+    }
+
+    fn descriptors(&self) -> Result<PortDescriptors, GuestPortError> {
+        let error = |source| BridgeError::Descriptor { tap: self.tap.name().clone(), source };
+        let copied = self.tap.queues().map(|queue| queue.try_clone_to_owned());
+        let queues = copied.collect::<io::Result<Vec<_>>>().map_err(error)?;
+        let vhosts = (0..self.request.vhosts).map(|_| tap::open_vhost(Path::new(VHOST_NET)));
+        let vhosts = vhosts.collect::<Result<Vec<_>, _>>().map_err(BridgeError::from)?;
+        Ok(PortDescriptors { queues, vhosts })
+    }
+
+    fn filter_state_dir(&self) -> Option<&Path> {
+        self.bindings.as_ref().filter(|_| self.bound).map(Bindings::state_dir)
+    }
+
+    /// A port that cannot be turned off keeps its rules until its tap is gone.
+    fn remove(self: Box<Self>) -> BoxFuture<'static, Vec<String>> {
+        Box::pin(async move {
+            let bindings = self.bindings.as_ref().filter(|_| self.bound);
+            let mut left = Vec::new();
+            match (self.down().await, bindings) {
+                (Err(error), _) => left.push(error_text(&error)),
+                (Ok(()), Some(bindings)) => {
+                    if let Err(error) = bindings.delete(self.tap.name()).await {
+                        let error = error_text(&error);
+                        tracing::debug!("the rules are removed after the port: {error}");
+                    }
+                }
+                (Ok(()), None) => {}
+            }
+            left.extend(self.remove_tap().await.err().map(|error| error_text(&error)));
+            let bindings = bindings.cloned();
+            drop(self);
+            // Removes the saved lease of the port, and the rules that could not be removed before.
+            if let Some(bindings) = bindings {
+                left.extend(bindings.collect().await.err().map(|error| error_text(&error)));
+            }
+            left
+        })
+    }
+}
+
+/// Learns the address of a guest for the rules of its port.
+#[derive(Debug)]
+struct PortLearner(Learning);
+
+impl AddressLearner for PortLearner {
+    fn next(self: Box<Self>) -> BoxFuture<'static, LearningStep> {
+        Box::pin(async move {
+            let (event, learning) = self.0.next().await;
+            let event = match event {
+                port::LearningEvent::RulesSet(address) => LearningEvent::Learned(address),
+                port::LearningEvent::RulesNotSet(error) => {
+                    LearningEvent::Failed(GuestPortError::new(error))
+                }
+                port::LearningEvent::Ended(error) => {
+                    LearningEvent::Ended(error.map(GuestPortError::new))
+                }
+            };
+            let learner =
+                learning.map(|learning| Box::new(PortLearner(learning)) as Box<dyn AddressLearner>);
+            (event, learner)
+        })
+    }
+}

@@ -1,0 +1,158 @@
+//! Attaches the taps of running launches to their bridges again.
+//!
+//! A tap is on no bridge after its bridge was removed, or after `ip link set TAP nomaster`. Its
+//! alias still names the launch, the network and the bridge ([`GuestTap`]). The order is: find the
+//! taps without a bridge, check the rules of their filters, attach them.
+//!
+//! A tap whose port has a filter is attached only while the rules of that filter are in the kernel:
+//! no frame passes unfiltered.
+
+use std::path::Path;
+
+use super::Failure;
+use super::binding_list::warn_of_problems;
+use super::environment::Environment;
+use super::nwfilter;
+use crate::network::NetworkName;
+use crate::network::manager::{Manager, NetworkLocation, NetworkStatus};
+use crate::nwfilter::port::{BindingError, Bindings, FilterState, PortProblem};
+use crate::sys::netlink::{GuestTap, LinkError, Netlink};
+use crate::types::InterfaceName;
+
+/// Attaches the taps of the networks that were just started, with the rules of their filters. An
+/// error is only a warning, because the networks are started.
+pub(super) async fn after_start(
+    manager: &Manager,
+    started: &[NetworkName],
+    config_dir: &Path,
+    environment: &Environment,
+) {
+    let done = async {
+        let of_network = |tap: &GuestTap| {
+            let network = tap.home.network.as_deref();
+            started.iter().any(|name| network == Some(name.as_str()))
+        };
+        let mut taps = taps_without_bridge().await.map_err(BindingError::from)?;
+        taps.retain(of_network);
+        if taps.is_empty() {
+            return Ok(());
+        }
+        let bindings = nwfilter::bindings(config_dir, environment)?;
+        if !unready(&bindings, &taps).await.is_empty() {
+            for note in bindings.reload().await? {
+                tracing::info!("{note}");
+            }
+        }
+        attach(manager, &bindings, taps).await.iter().for_each(|note| tracing::info!("{note}"));
+        Ok::<(), Failure>(())
+    };
+    if let Err(error) = done.await {
+        tracing::warn!(
+            "cannot put the guests that ran before on their bridge: {error}; then run netlaunch firewall reload"
+        );
+    }
+}
+
+/// Attaches all taps of launches that are on no bridge, then warns of each port whose filter is
+/// still not in force. Returns a sentence for each attached tap; an error is only a warning.
+pub(super) async fn after_reload(manager: &Manager, bindings: &Bindings) -> Vec<String> {
+    let notes = match taps_without_bridge().await {
+        Ok(taps) => attach(manager, bindings, taps).await,
+        Err(error) => {
+            tracing::warn!("{error}");
+            Vec::new()
+        }
+    };
+    let checked = async { bindings.not_in_force(bindings.list()?).await };
+    match checked.await {
+        Ok(ports) => {
+            for PortProblem { port, check, .. } in &ports {
+                warn_of_problems(port, &check.problems);
+            }
+        }
+        Err(BindingError::OtherNamespace(_)) => {}
+        Err(error) => tracing::warn!("{error}"),
+    }
+    notes
+}
+
+/// Returns the taps of launches that are on no bridge, bond or other master.
+async fn taps_without_bridge() -> Result<Vec<GuestTap>, LinkError> {
+    let mut taps = Netlink::open()?.guest_taps().await?;
+    taps.retain(|tap| tap.master.is_none());
+    Ok(taps)
+}
+
+/// Attaches these taps. Returns a sentence for each attached tap.
+async fn attach(manager: &Manager, bindings: &Bindings, taps: Vec<GuestTap>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if taps.is_empty() {
+        return notes;
+    }
+    let unready = unready(bindings, &taps).await;
+    let active = manager.active().unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        Vec::new()
+    });
+    for tap in taps {
+        let name = &tap.port;
+        let Some(bridge) = bridge(&active, &tap) else { continue };
+        if unready.contains(&tap.index) {
+            tracing::warn!(
+                "the tap {name} stays on no bridge while the rules of its filter are not set"
+            );
+            continue;
+        }
+        let attached = async { Netlink::open()?.reattach(&tap, &bridge).await };
+        match attached.await {
+            Ok(true) => {
+                let launch = tap.home.launch.as_ref();
+                let of = launch.map_or_else(String::new, |name| format!(" of the launch {name}"));
+                notes.push(format!("the tap {name}{of} was on no bridge and is on {bridge} again"));
+            }
+            // The tap was removed in the meantime.
+            Ok(false) => {}
+            Err(LinkError::Missing(missing)) if missing == *name => {}
+            Err(error) => tracing::warn!("the tap {name} is on no bridge: {error}"),
+        }
+    }
+    notes
+}
+
+/// Returns the bridge of a tap: that of its network, if the network is among the `active` ones, or
+/// the bridge that the launch named.
+fn bridge(active: &[NetworkStatus], tap: &GuestTap) -> Option<InterfaceName> {
+    let Some(network) = &tap.home.network else { return Some(tap.home.bridge.clone()) };
+    let runs = active.iter().find(|status| {
+        status.name.as_str() == network && status.location() == NetworkLocation::Here
+    });
+    if runs.is_none() {
+        tracing::warn!(
+            "the tap {} is on no bridge, since the network {network} is not active; netlaunch network start {network} puts it back",
+            tap.port
+        );
+    }
+    runs.map(|status| status.bridge.clone())
+}
+
+/// Returns the interface indices of the taps whose filters are not known to be in force.
+async fn unready(bindings: &Bindings, taps: &[GuestTap]) -> Vec<u32> {
+    let checked = async {
+        let mut live = bindings.list()?;
+        live.retain(|status| taps.iter().any(|tap| tap.index == status.index));
+        let checked = bindings.check_ports(live).await?;
+        let without = checked.iter().filter(|(_, check)| {
+            check.rules_problem.is_some() || check.state == FilterState::Unknown
+        });
+        Ok(without.map(|(status, _)| status.index).collect())
+    };
+    match checked.await {
+        Ok(unready) => unready,
+        // The state directory belongs to another network namespace, so these ports have no filter.
+        Err(BindingError::OtherNamespace(_)) => Vec::new(),
+        Err(error) => {
+            tracing::warn!("{error}");
+            taps.iter().map(|tap| tap.index).collect()
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The settings of netlaunch.conf that a launch takes over, and the settings that all its NICs have.
+//!
+//! A setting of the file is ignored if an option makes it meaningless and no option could take it
+//! back: the file's gateway with another `--address`, its IPv4 settings with `--ipv6-only`, its
+//! passt settings with `--backend slirp`, all settings of user-mode networks on a bridge, its card
+//! if the QEMU arguments bring one, and its settings of a single NIC with `--net`.
+
+use std::net::IpAddr;
+
+use super::args::LaunchArgs;
+use super::config::Config;
+use crate::launcher::plan::{AddressChoice, Attachment, Backend, Command, Family, NicRequest};
+use crate::launcher::qemu_options::{CommandLine, user_networks};
+
+/// Returns a NIC of `--net` with the settings that all user-mode NICs of the launch have.
+pub(super) fn with_common(listed: &NicRequest, common: &NicRequest) -> NicRequest {
+    if listed.attachment.is_some() {
+        return NicRequest { queues: common.queues, ..listed.clone() };
+    }
+    let passt = listed.backend == Some(Backend::Passt);
+    NicRequest {
+        transport: common.transport.filter(|_| passt),
+        passt_options: common.passt_options.iter().filter(|_| passt).cloned().collect(),
+        interface: common.interface.clone().filter(|_| passt),
+        dns: common.dns,
+        search: common.search.clone(),
+        mtu: common.mtu,
+        family: common.family,
+        host_loopback: common.host_loopback,
+        ..listed.clone()
+    }
+}
+
+/// Returns whether netlaunch moves a user-mode network of the caller's QEMU arguments.
+fn moves_own_network(args: &LaunchArgs, command: Option<&Command>) -> bool {
+    let Some(command) = command.filter(|_| !args.keep_nics) else { return false };
+    let settings = CommandLine::parse(&command.args).settings(&[]);
+    !user_networks(&settings).is_empty()
+}
+
+/// The settings of the file without those that an option makes meaningless.
+pub(super) struct Defaults {
+    pub(super) config: Config,
+}
+
+impl Defaults {
+    pub(super) fn of(args: &LaunchArgs, config: &Config, command: Option<&Command>) -> Self {
+        let mut config = config.clone();
+        if moves_own_network(args, command) {
+            // That network has a card.
+            config.device = None;
+        }
+        if !args.net.is_empty() {
+            let Config { dns, .. } = config;
+            // These settings are for a single NIC.
+            config = Config {
+                dns: dns.filter(|_| config.address.is_none()),
+                device: None,
+                publish: None,
+                address: None,
+                gateway: None,
+                hostname: None,
+                ..config
+            };
+        }
+        if args.address.is_some() {
+            // These settings belong to the address of the file.
+            config.gateway = None;
+            if let Some(AddressChoice::Fixed(guest)) = config.address {
+                let subnet = guest.subnet();
+                let inside = |dns: &IpAddr| matches!(dns, IpAddr::V4(dns) if subnet.contains(dns));
+                config.dns = config.dns.filter(|dns| !inside(dns));
+            }
+        }
+        match family(args) {
+            Some(Family::V6) => {
+                config.address = None;
+                config.gateway = None;
+                config.dns = config.dns.filter(IpAddr::is_ipv6);
+            }
+            Some(Family::V4) => config.dns = config.dns.filter(IpAddr::is_ipv4),
+            _ => {}
+        }
+        match args.backend.and_then(|backend| backend.named()) {
+            Some(Backend::Slirp) => {
+                config.transport = None;
+                config.interface = None;
+            }
+            named if named == Some(Backend::Bridge) || attachment(args).is_some() => {
+                let Config { passt, qemu, device, log_format, source, .. } = config;
+                config = Config { passt, qemu, device, log_format, source, ..Config::default() };
+            }
+            _ => {}
+        }
+        Defaults { config }
+    }
+}
+
+/// Returns the network or bridge that the guest joins.
+pub(super) fn attachment(args: &LaunchArgs) -> Option<Attachment> {
+    let network = args.network.clone().map(Attachment::Network);
+    network.or_else(|| args.bridge.clone().map(Attachment::Bridge))
+}
+
+pub(super) fn family(args: &LaunchArgs) -> Option<Family> {
+    match (args.ipv4_only, args.ipv6_only) {
+        (true, _) => Some(Family::V4),
+        (_, true) => Some(Family::V6),
+        _ => None,
+    }
+}

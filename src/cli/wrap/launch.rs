@@ -1,0 +1,194 @@
+//! Runs a guest whose networks netlaunch moves, behind a stand-in.
+//!
+//! The launch is one of `netlaunch --`, with these differences: it says nothing on standard error,
+//! it goes on when its parent ends, a signal does to QEMU what it does without netlaunch, and the
+//! environment and the standard descriptors of QEMU are the caller's, also closed ones. Any failure
+//! before QEMU runs is the reason to run the caller's line untouched.
+
+use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+use tracing::Level;
+
+use super::super::args::{LaunchArgs, LogFormat};
+use super::super::control::Orders;
+use super::super::daemonize::{self, Process};
+use super::super::request::{self, Job, JobError};
+use super::super::{Failure, configuration, log as messages, run, runtime, wrap_config};
+use super::{StandIn, signal};
+use crate::launcher::guest_port::BoxFuture;
+use crate::launcher::plan::{NicPlan, Origin, Plan, plan};
+use crate::launcher::{
+    CommandSource, LaunchContext, LaunchError, Outcome, SupervisorCommand, config_files, start,
+};
+use crate::sys::process::{ForegroundLink, InheritedFds, fill_closed_standard};
+
+/// The end of a launch.
+pub(super) enum Ended {
+    /// QEMU was not started, and nothing is left of the launch; the reason.
+    NotStarted(String),
+    /// QEMU's exit status.
+    Status(u8),
+    /// The signal that ended QEMU, or the launch before QEMU ran.
+    Signal(Signal),
+    /// A mistake in the options of a call by hand.
+    Mistake(Failure),
+}
+
+impl Ended {
+    /// The end of a launch whose QEMU ran.
+    fn of(outcome: &Outcome) -> Self {
+        let ended_by = outcome.qemu.and_then(|status| signal(status.signal()?));
+        ended_by.map_or(Ended::Status(outcome.code()), Ended::Signal)
+    }
+}
+
+/// Launches the guest and waits for its end.
+///
+/// The plan is made, and its runtime has ended, before anything is started: a launch that does not
+/// happen leaves a process with one thread and without children, which can become QEMU.
+pub(super) fn launch(
+    stand_in: &StandIn,
+    options: Option<&LaunchArgs>,
+    inherited: &InheritedFds,
+) -> Ended {
+    let job = match job(stand_in, options) {
+        Ok(job) => job,
+        Err(ended) => return ended,
+    };
+    if let Err(error) = fill_closed_standard() {
+        return Ended::NotStarted(format!("a standard descriptor is closed: {error}"));
+    }
+    if stand_in.log.is_kept() {
+        let settings = messages::Settings { format: LogFormat::Text, level: Level::WARN };
+        let subscriber = messages::subscriber(settings, stand_in.log.clone());
+        // An error means that an earlier call has set the destination.
+        let _ = tracing::subscriber::set_global_default(subscriber);
+    }
+    let environment = &stand_in.environment;
+    let mut context = LaunchContext {
+        env: stand_in.script_environment().unwrap_or_else(|| environment.variables().to_vec()),
+        ..run::context(environment, inherited.first_free())
+    };
+    let planned = runtime()
+        .map_err(|failure| failure.to_string())
+        .and_then(|runtime| runtime.block_on(plan_moves(stand_in, &job, &context)));
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(why) => return Ended::NotStarted(why),
+    };
+    let link = match daemonize::fork(stand_in.call.arguments()) {
+        Ok(Process::Launching(link)) => link,
+        Ok(Process::Foreground(outcome)) => return Ended::of(&outcome),
+        Err(failure) => return Ended::NotStarted(failure.to_string()),
+    };
+    match runtime() {
+        Ok(runtime) => runtime.block_on(guest(stand_in, plan, &mut context, link)),
+        Err(failure) => Ended::NotStarted(failure.to_string()),
+    }
+}
+
+/// Returns the launch that the call, the settings and the options of a call by hand ask for.
+fn job(stand_in: &StandIn, options: Option<&LaunchArgs>) -> Result<Job, Ended> {
+    let not_started = |failure: Failure| Ended::NotStarted(failure.to_string());
+    let config = configuration(&stand_in.environment).map_err(|error| not_started(error.into()))?;
+    let program = stand_in.real.path.clone().into_os_string();
+    let command = [program].into_iter().chain(stand_in.call.arguments().iter().cloned());
+    let args = LaunchArgs { command: command.collect(), ..options.cloned().unwrap_or_default() };
+    let mut job =
+        request::job(&args, &wrap_config::stand_in(&config)).map_err(|error| match error {
+            JobError::Options(_) if options.is_some() => Ended::Mistake(error.into()),
+            _ => not_started(error.into()),
+        })?;
+    job.request.config_files = config_files(&job.request);
+    Ok(job)
+}
+
+/// Starts the guest and supervises it. If QEMU daemonizes, `link` leads to the process that ends when
+/// QEMU is ready.
+async fn guest(
+    stand_in: &StandIn,
+    plan: Plan,
+    context: &mut LaunchContext,
+    link: Option<ForegroundLink>,
+) -> Ended {
+    let foreground = match link.map(ForegroundLink::watch).transpose() {
+        Ok(foreground) => foreground.map(Arc::new),
+        Err(error) => return Ended::NotStarted(format!("cannot wait for descriptors: {error}")),
+    };
+    let mut orders = match Orders::take_for_stand_in(foreground.clone()) {
+        Ok(orders) => orders,
+        Err(error) => return Ended::NotStarted(format!("cannot take signals: {error}")),
+    };
+    context.mask = Some(orders.mask_before());
+    let begun = tokio::select! {
+        biased;
+        begun = start(plan, context) => begun,
+        command = orders.next(false) => return Ended::Signal(match command {
+            SupervisorCommand::Signal(signal) | SupervisorCommand::Stop(signal) => signal,
+            SupervisorCommand::Kill | SupervisorCommand::RebuildRules => Signal::SIGKILL,
+        }),
+    };
+    let mut running = match begun {
+        Ok(running) => running,
+        Err(error) => {
+            return Ended::NotStarted(Failure::from(LaunchError::from(error)).to_string());
+        }
+    };
+    let program = stand_in.real.path.display();
+    stand_in.log.line(&format!("{program} runs with netlaunch: {}", nics(running.plan())));
+    if let Some(foreground) = foreground {
+        daemonize::report_readiness(&mut running, foreground, None, None);
+    }
+    let outcome = running.supervise(&mut Commands(orders)).await;
+    for left in &outcome.left {
+        tracing::warn!("{left}");
+    }
+    Ended::of(&outcome)
+}
+
+/// Probes the host and plans the launch; the error is the reason why no network moves.
+///
+/// A stand-in adds nothing: a plan that has a NIC of its own, or moves none, is not used.
+async fn plan_moves(
+    stand_in: &StandIn,
+    job: &Job,
+    context: &LaunchContext,
+) -> Result<Plan, String> {
+    let facts = run::facts(job, &stand_in.environment).await;
+    let facts = facts.map_err(|failure| failure.to_string())?;
+    let mut plan = plan(&job.request, &facts, &context.launch_ids(job.request.nic_count()))
+        .map_err(|error| Failure::from(LaunchError::from(error)).to_string())?;
+    plan.qemu.name = stand_in.call.argv.first().cloned();
+    let is_added = |nic: &NicPlan| matches!(nic.origin, Origin::Added);
+    let is_moved = |nic: &NicPlan| matches!(nic.origin, Origin::Adopted { .. });
+    if plan.nics.iter().any(is_added) {
+        return Err("it has no user-mode network that netlaunch can move".to_owned());
+    }
+    if !plan.nics.iter().any(is_moved) {
+        return Err(nics(&plan));
+    }
+    Ok(plan)
+}
+
+/// Describes each NIC of a plan, for the log.
+fn nics(plan: &Plan) -> String {
+    let describe = |nic: &NicPlan| match &nic.origin {
+        Origin::Added => "a NIC is added".to_owned(),
+        Origin::Adopted { written, change } => {
+            format!("{written} moved to {} ({change})", nic.backend)
+        }
+        Origin::Left { written, why } => format!("{written} stays on slirp: {why}"),
+    };
+    plan.nics.iter().map(describe).collect::<Vec<_>>().join("; ")
+}
+
+/// The commands for the supervisor: the signals.
+struct Commands(Orders);
+
+impl CommandSource for Commands {
+    fn next(&mut self) -> BoxFuture<'_, SupervisorCommand> {
+        Box::pin(self.0.next(true))
+    }
+}

@@ -1,0 +1,150 @@
+//! Stands in for QEMU: netlaunch called as `qemu-system-*`, `qemu-kvm` or `kvm`, or `netlaunch wrap
+//! -- QEMU ARGS`.
+//!
+//! ```text
+//! argv ─ real QEMU found ─┬─ pass_through ──────────────────────▶ execve(real QEMU, argv)
+//!                         └─ launch ─┬─ not started, because ───▶ execve(real QEMU, argv)
+//!                                    └─ QEMU ran ───────────────▶ QEMU's status
+//! ```
+//!
+//! The steps up to the first execve set nothing up: no messages, no configuration, no runtime, no
+//! program is asked. So a probe call of QEMU costs the start of one more program. The caller's
+//! signal state is put back before each execve.
+//!
+//! A stand-in must never be worse than QEMU. If netlaunch's part of a launch fails, the caller's
+//! line runs untouched, and only the log (`$NETLAUNCH_WRAP_LOG`) has the reason. Nothing but a
+//! missing QEMU gives a message of netlaunch.
+
+mod call;
+mod install;
+mod launch;
+mod log;
+mod own_copy;
+mod real_qemu;
+
+use std::ffi::OsString;
+use std::io;
+
+use nix::sys::signal::Signal;
+
+pub(in crate::cli) use call::Call;
+pub(in crate::cli) use install::InstallError;
+use launch::Ended;
+use log::WrapLog;
+use real_qemu::{RealQemu, SCRIPTS, Search};
+use tracing::Level;
+
+use super::args::{LaunchArgs, LogFormat, WrapArgs};
+use super::environment::Environment;
+use super::{Failure, log as messages};
+use crate::launcher::qemu_options::{CommandLine, pass_through};
+use crate::sys::process::{CallerSignals, InheritedFds, executed_path};
+
+/// Returns the call if netlaunch was called by the name of a QEMU.
+pub(super) fn called_as_qemu(argv: &[OsString]) -> Option<Call> {
+    Call::of(argv, executed_path().as_deref())
+}
+
+/// Returns the call of `netlaunch wrap -- QEMU ARGS`; `None` without a QEMU.
+pub(super) fn called_by_hand(command: &[OsString]) -> Option<Call> {
+    let name = command.first()?;
+    Some(Call { name: name.clone(), argv: command.to_vec() })
+}
+
+/// Puts stand-ins into a directory; returns the exit status.
+pub(super) fn install(args: &WrapArgs, environment: &Environment) -> Result<u8, Failure> {
+    match &args.install {
+        Some(dir) => install::install(dir, &args.names, environment),
+        // The parser accepts no call of `wrap` without a directory and without a QEMU.
+        None => Ok(0),
+    }
+}
+
+/// Runs QEMU as its stand-in. `options` are those of a call by hand. Returns the exit status unless
+/// this process becomes QEMU or ends by a signal as QEMU did.
+pub(super) fn stand_in(
+    call: Call,
+    options: Option<&LaunchArgs>,
+    caller: &CallerSignals,
+    inherited: &InheritedFds,
+) -> u8 {
+    let environment = Environment::read();
+    let log = WrapLog::new(environment.wrap_log(), call.name.as_os_str());
+    let search = search(&environment);
+    let real = match search.find(&call.name) {
+        Ok(real) => real,
+        Err(error) => {
+            log.line(&error.to_string());
+            return fail(&error, error.status());
+        }
+    };
+    let stand_in = StandIn { call, real, environment, log };
+    let line = CommandLine::parse(stand_in.call.arguments());
+    if let Some(why) = pass_through(&line) {
+        return stand_in.pass_through(&why.to_string(), caller);
+    }
+    match launch::launch(&stand_in, options, inherited) {
+        Ended::NotStarted(why) => stand_in.pass_through(&why, caller),
+        Ended::Status(status) => status,
+        Ended::Signal(signal) => {
+            caller.end_by(signal);
+            128 + signal as i32 as u8
+        }
+        Ended::Mistake(failure) => fail(&failure, failure.status()),
+    }
+}
+
+/// Returns the search for real programs in this environment.
+fn search(environment: &Environment) -> Search<'_> {
+    Search {
+        named: environment.real_qemu(),
+        path: environment.paths("PATH"),
+        scripts: environment.paths(SCRIPTS),
+    }
+}
+
+/// A call, its real program and its environment.
+struct StandIn {
+    call: Call,
+    real: RealQemu,
+    environment: Environment,
+    log: WrapLog,
+}
+
+impl StandIn {
+    /// Becomes the real QEMU with the caller's line; returns the exit status if that fails.
+    fn pass_through(&self, why: &str, caller: &CallerSignals) -> u8 {
+        let path = &self.real.path;
+        self.log.line(&format!("{} runs without netlaunch: {why}", path.display()));
+        let env = self.script_environment();
+        let error = caller.execute(path, &self.call.argv, env.as_deref());
+        let text = format!("{} cannot be executed: {error}", path.display());
+        self.log.line(&text);
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        fail(&text, if missing { 127 } else { 126 })
+    }
+
+    /// Returns the environment for a real program that is a script; `None` for any other one, which
+    /// gets exactly the caller's.
+    fn script_environment(&self) -> Option<Vec<(OsString, OsString)>> {
+        if !self.real.is_script {
+            return None;
+        }
+        let scripts = search(&self.environment).scripts_with(&self.real.path)?;
+        let variables = self.environment.variables().iter();
+        let others = variables.filter(|(name, _)| name != SCRIPTS).cloned();
+        Some(others.chain([(SCRIPTS.into(), scripts)]).collect())
+    }
+}
+
+/// Reports an error on standard error, and returns `status`.
+fn fail(error: &dyn std::fmt::Display, status: u8) -> u8 {
+    messages::init(messages::Settings { format: LogFormat::Text, level: Level::ERROR });
+    tracing::error!("{error}");
+    status
+}
+
+/// Returns the signal with this number, if netlaunch can end by it.
+fn signal(number: i32) -> Option<Signal> {
+    Signal::try_from(number).ok()
+}
