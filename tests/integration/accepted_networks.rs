@@ -1,16 +1,7 @@
-//! Network documents that libvirt accepts are accepted, and mean in dnsmasq what they say.
+//! Tests that network documents which libvirt accepts are accepted, and give dnsmasq what they ask
+//! for.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests fail by panicking"
-)]
-
-#[path = "common/definitions.rs"]
-mod definitions;
-
-use definitions::Host;
+use crate::common::definitions::Host;
 
 #[test]
 fn documents_that_libvirt_accepts_are_defined() {
@@ -37,6 +28,10 @@ fn documents_that_libvirt_accepts_are_defined() {
         ),
         (
             "<ip address='10.77.1.1' prefix='24'><dhcp><host mac='52:54:00:00:00:02' name='a' ip='10.77.1.2'/><host mac='52:54:00:00:00:03' name='a' ip='10.77.1.2'/></dhcp></ip>",
+            "52:54:00:00:00:03",
+        ),
+        (
+            "<ip address='10.77.1.1' prefix='24'><dhcp><host mac='52:54:00:00:00:02' ip='10.77.1.2'/><host mac='52:54:00:00:00:03' name='a' ip='10.77.1.2'/></dhcp></ip>",
             "52:54:00:00:00:03",
         ),
         (

@@ -1,31 +1,27 @@
-//! Launches on a bridge as far as they need no guest: what the tap is like, who makes it, what is
-//! refused and how it is said, what netlaunch and QEMU may do, and the XML for libvirt. QEMU runs,
-//! with its processor stopped.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
-#[path = "common/schema.rs"]
-mod schema;
+//! Tests launches on a bridge as far as they need no guest: the tap, the process that makes it, the
+//! refusals and their messages, the capabilities of netlaunch and QEMU, and the XML for libvirt.
+//! QEMU runs with a stopped processor.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use common::bridges::{QEMU, end, host, refused, taps, up, waiting};
-use common::scene::{alive, launch, launches, nothing_left, pid_of};
-use common::{As, Netns, Sandbox, USER, finish, have_root, start, status_field, text, wait_until};
+use crate::common::bridges::{QEMU, end, host, refused, taps, up, waiting};
+use crate::common::scene::{alive, launch, launches, nothing_left, pid_of};
+use crate::common::schema::valid;
+use crate::common::{
+    As, Netns, Sandbox, USER, finish, have_root, skipped, start, status_field, text, wait_until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use schema::valid;
 
 const NONE: &str = "0000000000000000";
 const NET_ADMIN: &str = "0000000000001000";
 
 #[test]
-fn the_tap_is_the_bridges_and_nobody_elses() {
-    if !have_root("the_tap_is_the_bridges_and_nobody_elses") {
+fn a_tap_follows_its_bridge_and_ends_with_its_launch() {
+    if !have_root("a_tap_follows_its_bridge_and_ends_with_its_launch") {
         return;
     }
     let host = host();
@@ -126,8 +122,8 @@ fn a_start_that_fails_leaves_no_tap() {
 
 /// `--user` on every backend: QEMU has nothing, and netlaunch what the end takes.
 #[test]
-fn what_another_users_qemu_and_its_netlaunch_may_do() {
-    if !have_root("what_another_users_qemu_and_its_netlaunch_may_do") {
+fn qemu_of_another_user_and_its_netlaunch_have_only_the_capabilities_they_need() {
+    if !have_root("qemu_of_another_user_and_its_netlaunch_have_only_the_capabilities_they_need") {
         return;
     }
     for (options, kept) in [
@@ -183,8 +179,8 @@ fn root_refuses_a_state_directory_of_another_user() {
 }
 
 #[test]
-fn a_network_must_be_active_and_a_bridge_one() {
-    if !have_root("a_network_must_be_active_and_a_bridge_one") {
+fn a_network_must_be_active_and_a_bridge_must_be_a_bridge() {
+    if !have_root("a_network_must_be_active_and_a_bridge_must_be_a_bridge") {
         return;
     }
     let host = host();
@@ -204,10 +200,48 @@ fn a_network_must_be_active_and_a_bridge_one() {
     nothing_left(&sandbox);
 }
 
+#[test]
+fn an_interface_that_the_host_lacks_is_a_usage_error() {
+    if !have_root("an_interface_that_the_host_lacks_is_a_usage_error") {
+        return;
+    }
+    let host = host();
+    for who in [As::Root, As::User] {
+        let sandbox = Sandbox::new(who, Some(&host));
+        for options in [
+            &["--interface", "nosuch0"][..],
+            &["--backend", "passt", "--interface", "nosuch0"],
+            &["--address", "host", "--interface", "nosuch0"],
+        ] {
+            for rest in [&["--", QEMU][..], &["--print", "--", QEMU], &[]] {
+                let (got, said) = refused(sandbox.netlaunch(&[options, rest].concat()));
+                assert_eq!(got, Some(2), "{said}");
+                assert!(said.contains("there is no interface nosuch0; 'ip link' lists"), "{said}");
+            }
+        }
+        nothing_left(&sandbox);
+    }
+}
+
+#[test]
+fn a_missing_emulator_exits_as_a_missing_qemu() {
+    if !have_root("a_missing_emulator_exits_as_a_missing_qemu") {
+        return;
+    }
+    let sandbox = Sandbox::new(As::User, None);
+    for (named, code) in [("/nosuch", 127), ("nosuch", 127), ("/etc/passwd", 126)] {
+        for words in [&["--qemu", named, "--", QEMU][..], &["--qemu", named], &["--", named]] {
+            let (got, said) = refused(sandbox.netlaunch(words));
+            assert_eq!(got, Some(code), "{words:?}: {said}");
+        }
+    }
+    nothing_left(&sandbox);
+}
+
 /// The rules that `--print` shows are those that the network has.
 #[test]
-fn the_printed_rules_are_those_of_the_network() {
-    if !have_root("the_printed_rules_are_those_of_the_network") {
+fn print_shows_the_rules_of_the_network() {
+    if !have_root("print_shows_the_rules_of_the_network") {
         return;
     }
     for (backend, tools) in
@@ -238,15 +272,13 @@ fn the_printed_rules_are_those_of_the_network() {
 
 /// libvirt's own schema accepts the interface of every launch.
 #[test]
-fn libvirt_accepts_the_xml() {
-    let test = "libvirt_accepts_the_xml";
+fn the_schema_of_libvirt_accepts_the_printed_xml() {
+    let test = "the_schema_of_libvirt_accepts_the_printed_xml";
     let schemas = PathBuf::from("/usr/share/libvirt/schemas");
     let schemas = std::env::var_os("NETLAUNCH_TEST_SCHEMAS").map_or(schemas, PathBuf::from);
     let common = schemas.join("domaincommon.rng");
     if !common.exists() || Command::new("xmllint").arg("--version").output().is_err() {
-        eprintln!(
-            "skipped {test}: it needs libvirt's domaincommon.rng and xmllint (./tests/setup)"
-        );
+        skipped(test, "it needs libvirt's domaincommon.rng and xmllint (./tests/setup)");
         return;
     }
     if !have_root(test) {

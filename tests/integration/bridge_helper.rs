@@ -1,11 +1,5 @@
-//! Launches on a bridge by an ordinary user, through QEMU's real bridge helper, and each thing that
-//! can keep the helper from its work with the remedy that is said.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
-#[path = "common/schema.rs"]
-mod schema;
+//! Tests launches on a bridge by an ordinary user through QEMU's bridge helper, and the remedy that
+//! netlaunch names if the helper cannot work.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::bridges::{QEMU, host, refused, taps, up, waiting};
-use common::scene::{Scene, alive, command_line, nothing_left, pid_of};
-use common::{
-    As, Guest, Netns, Sandbox, USER, finish, have_root, processes_with, run, status_field, text,
-    wait_until,
+use crate::common::bridges::{QEMU, host, refused, taps, up, waiting};
+use crate::common::scene::{Scene, alive, command_line, nothing_left, pid_of};
+use crate::common::schema::valid;
+use crate::common::{
+    As, Guest, Netns, Sandbox, USER, finish, have_root, processes_with, run, skipped, status_field,
+    text, wait_until,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use schema::valid;
 
 const HELPER: &str = "/usr/lib/qemu/qemu-bridge-helper";
 
@@ -64,14 +58,14 @@ fn helped(sandbox: &Sandbox, name: &str, list: Option<&str>, mode: u32) -> (Path
 fn have_helper(test: &str) -> bool {
     let there = Path::new(HELPER).exists();
     if !there {
-        eprintln!("skipped {test}: {HELPER} is not installed (./tests/setup)");
+        skipped(test, format_args!("{HELPER} is not installed (./tests/setup)"));
     }
     there
 }
 
 #[test]
-fn an_ordinary_user_goes_through_the_helper() {
-    let test = "an_ordinary_user_goes_through_the_helper";
+fn an_ordinary_user_gets_the_tap_from_the_helper() {
+    let test = "an_ordinary_user_gets_the_tap_from_the_helper";
     if !have_root(test) || !have_helper(test) {
         return;
     }
@@ -105,8 +99,8 @@ fn an_ordinary_user_goes_through_the_helper() {
 }
 
 #[test]
-fn what_keeps_an_ordinary_user_off_the_bridge() {
-    let test = "what_keeps_an_ordinary_user_off_the_bridge";
+fn a_helper_that_refuses_is_reported_with_the_remedy() {
+    let test = "a_helper_that_refuses_is_reported_with_the_remedy";
     if !have_root(test) || !have_helper(test) {
         return;
     }
@@ -148,10 +142,10 @@ fn what_keeps_an_ordinary_user_off_the_bridge() {
     nothing_left(&sandbox);
 }
 
-/// The state of networks is root's; a user sees which bridge is meant, or is told what to do.
+/// Only root reads the state of networks; a user gets the name of the bridge, or the remedy.
 #[test]
-fn an_ordinary_user_on_a_network() {
-    let test = "an_ordinary_user_on_a_network";
+fn an_ordinary_user_gets_the_tap_of_a_network_from_the_helper() {
+    let test = "an_ordinary_user_gets_the_tap_of_a_network_from_the_helper";
     if !have_root(test) || !have_helper(test) {
         return;
     }
@@ -188,8 +182,8 @@ fn an_ordinary_user_on_a_network() {
 
 /// A real guest on the helper's tap: its lease is from the network's dnsmasq.
 #[test]
-fn a_users_guest_on_the_bridge_of_a_network() {
-    let test = "a_users_guest_on_the_bridge_of_a_network";
+fn a_guest_of_an_ordinary_user_works_on_the_bridge_of_a_network() {
+    let test = "a_guest_of_an_ordinary_user_works_on_the_bridge_of_a_network";
     let (true, true, Some(guest)) = (have_root(test), have_helper(test), Guest::find(test)) else {
         return;
     };

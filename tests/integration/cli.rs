@@ -1,11 +1,5 @@
-//! The command as its user meets it: what it refuses, in which words and with which status, and
-//! what it prints. A refusal is one line, and behind it nothing has run and nothing is left.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
-#[path = "common/schema.rs"]
-mod schema;
+//! Tests the command line: what netlaunch refuses, with which message and status, and what it
+//! prints. A refusal is one line; it starts nothing and leaves nothing.
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -14,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use common::{
+use crate::common::schema::{faults, valid};
+use crate::common::{
     As, Netns, Sandbox, USER, finish, have_root, processes_with, start, text, wait_until,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use schema::{faults, valid};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -88,6 +82,14 @@ impl Bench {
         assert_eq!(processes_with(&self.sandbox.path("").display().to_string()), [], "{what}");
     }
 
+    /// A probe has started passt, and nothing else.
+    fn passt_was_tried(&self) {
+        let started = self.sandbox.path("home/started");
+        let programs = fs::read_to_string(&started).unwrap();
+        assert!(programs.lines().all(|program| program == "passt"), "{programs}");
+        fs::remove_file(started).unwrap();
+    }
+
     /// Writes a file into the sandbox, for its user.
     fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.sandbox.path(name);
@@ -112,8 +114,8 @@ impl Bench {
 }
 
 #[test]
-fn mistakes_in_the_command_line() {
-    if !have_root("mistakes_in_the_command_line") {
+fn each_mistake_in_the_command_line_is_one_line_with_status_2() {
+    if !have_root("each_mistake_in_the_command_line_is_one_line_with_status_2") {
         return;
     }
     let bench = Bench::new(As::User);
@@ -141,7 +143,7 @@ fn mistakes_in_the_command_line() {
         ("--name a/b -- Q", &["--name: \"a/b\" cannot name a launch"]),
         ("--mtu 67 -- Q", &["--mtu: \"67\" is not an MTU", "68 to 65520"]),
         ("--mtu 65521 -- Q", &["--mtu: \"65521\" is not an MTU", "68 to 65520"]),
-        ("--ipv6-only --mtu 1279 -- Q", &["--mtu 1279 is out of range", "1280 to 65520"]),
+        ("--ipv6-only --mtu 1279 -- Q", &["the MTU 1279 is out of range", "1280 to 65520 (--mtu)"]),
         // Addresses.
         (
             "--address 10.0.2.0/24 -- Q",
@@ -169,13 +171,25 @@ fn mistakes_in_the_command_line() {
         ("--address 10.1.2.3/24 --gateway 10.1.2.255 -- Q", &["10.1.2.255 is the broadcast"]),
         ("--address 10.1.2.3/24 --gateway 10.1.3.1 -- Q", &["10.1.3.1 is outside", "10.1.2.0/24"]),
         ("--address 10.1.2.3/24 --gateway 10.1.2.3 -- Q", &["10.1.2.3 is the guest's own address"]),
-        ("--address host --gateway 10.0.2.2 -- Q", &["--gateway cannot go with --address host"]),
+        (
+            "--address host --gateway 10.0.2.2 -- Q",
+            &["a gateway cannot go with the host's addresses", "(--gateway, --address)"],
+        ),
         ("--gateway fe80::1 -- Q", &["--gateway: \"fe80::1\" is not an IPv4 address"]),
-        ("--dns 0.0.0.0 -- Q", &["--dns 0.0.0.0 is not a server's address", "such as 9.9.9.9"]),
-        ("--dns 127.0.0.53 -- Q", &["--dns 127.0.0.53 is not a server's address"]),
+        (
+            "--dns 0.0.0.0 -- Q",
+            &["DNS server 0.0.0.0 is not a server's address", "such as 9.9.9.9", "(--dns)"],
+        ),
+        ("--dns 127.0.0.53 -- Q", &["DNS server 127.0.0.53 is not a server's address", "(--dns)"]),
         ("--dns 10.0.2.15 -- Q", &["DNS server 10.0.2.15 is the guest's own address"]),
-        ("--ipv4-only --dns 2620:fe::fe -- Q", &["--dns 2620:fe::fe is an IPv6 address"]),
-        ("--ipv6-only --address 10.0.2.15/24 -- Q", &["--address is an IPv4 setting"]),
+        (
+            "--ipv4-only --dns 2620:fe::fe -- Q",
+            &["DNS server 2620:fe::fe has an IPv6 address", "(--dns, --ipv4-only)"],
+        ),
+        (
+            "--ipv6-only --address 10.0.2.15/24 -- Q",
+            &["the guest's address is an IPv4 setting", "(--address, --ipv6-only)"],
+        ),
         // Ports.
         ("-p 0 -- Q", &["\"0\" in \"0\" is not a port", "1 to 65535"]),
         ("-p 65536:22 -- Q", &["\"65536\" in \"65536:22\" is not a port"]),
@@ -186,21 +200,22 @@ fn mistakes_in_the_command_line() {
             "-p 2222:22 -p 2222:23 -- Q",
             &["127.0.0.1:2222:22/tcp", "127.0.0.1:2222:23/tcp", "port 2222"],
         ),
-        (
-            "-p 8000-8010 -p 0.0.0.0:8005 -- Q",
-            &["8000-8010", "0.0.0.0:8005", "both want port 8005"],
-        ),
-        ("-p 53/udp -p 53/udp -- Q", &["both want port 53"]),
+        ("-p 8000-8010 -p 0.0.0.0:8005 -- Q", &["8000-8010", "0.0.0.0:8005", "both use port 8005"]),
+        ("-p 53/udp -p 53/udp -- Q", &["both use port 53"]),
         ("--ipv6-only -p 2222:22 -- Q", &["127.0.0.1:2222:22/tcp listens on IPv4", "--ipv6-only"]),
         (
             "--ipv4-only -p [::1]:2222:22 -- Q",
             &["[::1]:2222:22/tcp listens on IPv6", "--ipv4-only"],
         ),
         // What cannot be supervised or connected.
-        ("--transport fd", &["--transport fd", "add -- QEMU ARGS, or use --transport unix"]),
-        ("-- Q -daemonize", &["QEMU's -daemonize", "drop -daemonize"]),
-        ("-- Q -netdev user,id=net0", &["netdev with id=net0 already", "--id"]),
-        ("--id lan -- Q -netdev user,id=lan,ipv6=off", &["netdev with id=lan already", "--id"]),
+        (
+            "--transport fd",
+            &["the transport fd", "use the transport unix (-- QEMU ARGS, --transport)"],
+        ),
+        ("--id lan -- Q -netdev socket,id=lan", &["netdev with id=lan already", "--id"]),
+        ("--id lan -- Q -nic user", &["bring their own NIC (-nic user)", "(--id, --keep-nics)"]),
+        ("--net passt,mac=1", &["the value of mac cannot be used: ", "52:54:00:12:34:56"]),
+        ("--net passt -p 80 -- Q", &["this launch lists its NICs", "(--publish, --net)"]),
         ("--ready-fd 2 -- Q", &["\"2\" is not a file descriptor to report to"]),
         ("--ready-fd 9 -- Q", &["--ready-fd 9: ", "name a descriptor that is open for writing"]),
         // Of the other commands.
@@ -228,8 +243,8 @@ fn with<'a>(options: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_descriptor_for_reading_is_none_to_report_to() {
-    if !have_root("a_descriptor_for_reading_is_none_to_report_to") {
+fn a_descriptor_open_for_reading_is_refused_for_reports() {
+    if !have_root("a_descriptor_open_for_reading_is_refused_for_reports") {
         return;
     }
     let bench = Bench::new(As::User);
@@ -246,8 +261,8 @@ fn shell(bench: &Bench, line: &str) -> Command {
 }
 
 #[test]
-fn ports_that_cannot_be_had() {
-    if !have_root("ports_that_cannot_be_had") {
+fn a_port_that_cannot_be_published_is_refused_with_the_reason() {
+    if !have_root("a_port_that_cannot_be_published_is_refused_with_the_reason") {
         return;
     }
     let me = format!("(pid {})", std::process::id());
@@ -265,7 +280,7 @@ fn ports_that_cannot_be_had() {
             (format!("[::1]:{tcp6_port}:22"), format!("port {tcp6_port}/tcp on ::1 is in use")),
             (format!("{udp_port}/udp"), format!("port {udp_port}/udp on 127.0.0.1 is in use")),
         ] {
-            // Root may know who holds it, another user may not.
+            // Root may see the holder of the port, another user may not.
             let by = if who == As::Root { me.as_str() } else { "in use: stop that program" };
             let words = [says.as_str(), by, "publish another port than -p "];
             bench.refuses(bench.netlaunch(&with(&["-p", &publish])), FAILED, &words);
@@ -285,8 +300,8 @@ fn ports_that_cannot_be_had() {
 }
 
 #[test]
-fn directories_that_cannot_be_used() {
-    if !have_root("directories_that_cannot_be_used") {
+fn a_directory_that_cannot_be_used_is_refused_with_the_reason() {
+    if !have_root("a_directory_that_cannot_be_used_is_refused_with_the_reason") {
         return;
     }
     let bench = Bench::new(As::User);
@@ -296,7 +311,7 @@ fn directories_that_cannot_be_used() {
         command
     };
     let long = bench.sandbox.path(&"x".repeat(90));
-    let fix = "set NETLAUNCH_STATE_DIR to a shorter directory, or use --transport fd";
+    let fix = "or the transport fd (NETLAUNCH_STATE_DIR, --transport)";
     bench.refuses(state(&long), FAILED, &["the socket path ", "106 is the most that fits", fix]);
     assert!(!long.exists());
 
@@ -352,8 +367,8 @@ fn directories_that_cannot_be_used() {
 }
 
 #[test]
-fn programs_that_cannot_be_run() {
-    if !have_root("programs_that_cannot_be_run") {
+fn a_program_that_cannot_run_is_refused_with_the_reason() {
+    if !have_root("a_program_that_cannot_run_is_refused_with_the_reason") {
         return;
     }
     let bench = Bench::new(As::User);
@@ -386,13 +401,15 @@ fn programs_that_cannot_be_run() {
     let words = ["no backend can serve: passt: nopasst is not installed", install, "; slirp: "];
     bench.refuses(bench.netlaunch(&with(&options)), FAILED, &words);
     let options = ["--backend", "slirp", "--mtu", "9000"];
-    let words = ["slirp cannot be used: slirp has no frames of 9000 bytes; use --mtu 1500 or less"];
+    let words = [
+        "slirp cannot be used: slirp has no frames of 9000 bytes; use an MTU of 1500 or less (--mtu)",
+    ];
     bench.refuses(bench.netlaunch(&with(&options)), USAGE, &words);
 }
 
 #[test]
-fn closed_standard_descriptors() {
-    if !have_root("closed_standard_descriptors") {
+fn a_closed_standard_descriptor_is_refused() {
+    if !have_root("a_closed_standard_descriptor_is_refused") {
         return;
     }
     let bench = Bench::new(As::User);
@@ -418,8 +435,8 @@ fn closed_standard_descriptors() {
 }
 
 #[test]
-fn mistakes_in_the_configuration_file() {
-    if !have_root("mistakes_in_the_configuration_file") {
+fn each_mistake_in_the_configuration_file_has_its_place() {
+    if !have_root("each_mistake_in_the_configuration_file_has_its_place") {
         return;
     }
     let bench = Bench::new(As::User);
@@ -458,8 +475,8 @@ fn mistakes_in_the_configuration_file() {
 }
 
 #[test]
-fn refusals_as_json() {
-    if !have_root("refusals_as_json") {
+fn refusals_are_json_for_programs() {
+    if !have_root("refusals_are_json_for_programs") {
         return;
     }
     let bench = Bench::new(As::User);
@@ -473,8 +490,8 @@ fn refusals_as_json() {
 }
 
 #[test]
-fn print_shows_everything_and_starts_nothing() {
-    if !have_root("print_shows_everything_and_starts_nothing") {
+fn print_shows_the_whole_plan_and_starts_nothing() {
+    if !have_root("print_shows_the_whole_plan_and_starts_nothing") {
         return;
     }
     for who in [As::Root, As::User] {
@@ -511,8 +528,8 @@ fn json(output: Output) -> Value {
 }
 
 #[test]
-fn plans_are_as_their_schema_says() {
-    if !have_root("plans_are_as_their_schema_says") {
+fn printed_plans_match_their_schema() {
+    if !have_root("printed_plans_match_their_schema") {
         return;
     }
     let bench = Bench::new(As::User);
@@ -549,8 +566,8 @@ fn plans_are_as_their_schema_says() {
 }
 
 #[test]
-fn probes_are_as_their_schema_says() {
-    if !have_root("probes_are_as_their_schema_says") {
+fn printed_probes_match_their_schema() {
+    if !have_root("printed_probes_match_their_schema") {
         return;
     }
     for who in [As::Root, As::User] {
@@ -575,6 +592,7 @@ fn probes_are_as_their_schema_says() {
         let table = text(&output.stdout);
         assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
         assert!(table.starts_with("auto would choose passt.\n") && table.contains("BACKEND"));
+        bench.passt_was_tried();
         bench.untouched("probe");
     }
     let netns = Netns::bare();
@@ -585,8 +603,8 @@ fn probes_are_as_their_schema_says() {
 }
 
 #[test]
-fn lists_are_as_their_schema_says() {
-    if !have_root("lists_are_as_their_schema_says") {
+fn printed_lists_match_their_schema() {
+    if !have_root("printed_lists_match_their_schema") {
         return;
     }
     for who in [As::Root, As::User] {
@@ -662,8 +680,8 @@ fn serve_mode_on_slirp_prints_arguments_only() {
 }
 
 #[test]
-fn completions_are_scripts() {
-    if !have_root("completions_are_scripts") {
+fn completions_are_printed_for_each_shell() {
+    if !have_root("completions_are_printed_for_each_shell") {
         return;
     }
     let bench = Bench::new(As::User);
@@ -682,8 +700,8 @@ fn completions_are_scripts() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_failure() {
-    if !have_root("a_reader_that_leaves_is_no_failure") {
+fn a_closed_pipe_on_stdout_is_no_failure() {
+    if !have_root("a_closed_pipe_on_stdout_is_no_failure") {
         return;
     }
     let bench = Bench::new(As::User);
@@ -697,11 +715,12 @@ fn a_reader_that_leaves_is_no_failure() {
             assert!(["status 0\n", "status 141\n"].contains(&said.as_str()), "{args}: {said}");
         }
     }
-    // Nobody listens to its messages either: it ends as it would.
+    // A closed pipe for its messages does not change the end either.
     let line = format!(
         "{{ {netlaunch} -v --backend passt --passt nopasst -- qemu 2>&1 >&3; }} 3>&1 | true"
     );
     let said = text(&finish(shell(&bench, &line)).stderr);
     assert_eq!(said, "");
+    bench.passt_was_tried();
     bench.untouched("closed pipes");
 }

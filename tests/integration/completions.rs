@@ -1,20 +1,10 @@
-//! The completion scripts in the real shells: each is loaded by its shell, which is asked for the
+//! Tests the completion scripts in the real shells: each shell loads its script and completes the
 //! words at the cursor.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests fail by panicking"
-)]
-
-#[path = "common/definitions.rs"]
-mod definitions;
 
 use std::path::Path;
 use std::process::Command;
 
-use definitions::{Host, err};
+use crate::common::definitions::{Host, err};
 
 const LAB: &str = "<network><name>my lab</name><ip address='10.77.9.1' prefix='24'/></network>";
 

@@ -1,21 +1,16 @@
-//! A status file that cannot be used stops what it describes, and nothing else.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
-#[path = "common/schema.rs"]
-mod schema;
+//! Tests that a status file which cannot be read stops the commands on its own port or network, and
+//! no others.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use common::frame::{Frame, PEER, VM};
-use common::port_scene::{PortScene, Station, done};
-use common::{Sandbox, finish, have_root, text};
+use crate::common::frame::{Frame, PEER, VM};
+use crate::common::port_scene::{PortScene, Station, done};
+use crate::common::schema::valid;
+use crate::common::{Sandbox, finish, have_root, text};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use schema::valid;
 use serde_json::Value;
 
 const RULE: &str = "<rule action='drop' direction='out'><all-ipv6/></rule>";

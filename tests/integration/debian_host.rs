@@ -1,12 +1,8 @@
-//! The test host with Debian's kernel (tests/guest/host) does what tests that need it rely on: its
-//! kernel has what others may lack, a command runs there as it would here, and nothing is left.
+//! Tests the test host with Debian's kernel (tests/guest/host): its kernel has what others may
+//! lack, a command runs there as on this machine, and nothing is left.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::scene::Scene;
-use common::{have_root, processes_with, start, text, wait_until};
+use crate::common::scene::Scene;
+use crate::common::{have_root, processes_with, skipped, start, text, wait_until};
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -22,7 +18,7 @@ use nix::unistd::Pid;
 /// How long a test host may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// What bridges of a kernel without conntrack, reject and meta for them refuse, one per line.
+/// Rules that a kernel without bridge conntrack, reject and meta refuses, one per line.
 const RULES: [&str; 3] = ["ct state new accept", "reject", "meta ibrname br0 accept"];
 const CHAIN: &str = "add table bridge t; add chain bridge t c { type filter hook prerouting priority 0; }; add rule bridge t c";
 
@@ -41,7 +37,7 @@ impl Host {
             .map_or_else(|| "/var/cache/netlaunch-tests/guest".into(), PathBuf::from);
         if !built.join("host-initrd.gz").exists() {
             let built = built.display();
-            eprintln!("skipped {test}: no test host in {built} (run ./tests/setup --guest)");
+            skipped(test, format_args!("no test host in {built} (run ./tests/setup --guest)"));
             return None;
         }
         let dir = tempfile::Builder::new().prefix("nltest-").tempdir().unwrap();
@@ -97,8 +93,10 @@ fn script() -> PathBuf {
 }
 
 #[test]
-fn its_kernel_filters_on_bridges() {
-    let Some(host) = Host::find("its_kernel_filters_on_bridges") else { return };
+fn the_kernel_of_the_test_host_tracks_connections_of_bridges() {
+    let Some(host) = Host::find("the_kernel_of_the_test_host_tracks_connections_of_bridges") else {
+        return;
+    };
     let try_rules = "\
 unshare --net sh -c 'for rule; do
     nft \"$CHAIN $rule\" 2>/dev/null && echo \"loads: $rule\" || echo \"fails: $rule\"
@@ -127,8 +125,12 @@ uname -r";
 }
 
 #[test]
-fn a_command_runs_as_it_would_here() {
-    let Some(host) = Host::find("a_command_runs_as_it_would_here") else { return };
+fn a_command_in_the_test_host_has_the_callers_directory_and_environment() {
+    let Some(host) =
+        Host::find("a_command_in_the_test_host_has_the_callers_directory_and_environment")
+    else {
+        return;
+    };
     let words: [&[u8]; 9] = [
         b"two words",
         b"'single' \"double\"",
@@ -171,8 +173,8 @@ exit 7";
 }
 
 #[test]
-fn the_timeout_ends_it() {
-    let Some(host) = Host::find("the_timeout_ends_it") else { return };
+fn a_timeout_ends_the_test_host() {
+    let Some(host) = Host::find("a_timeout_ends_the_test_host") else { return };
     let command = host.command(script(), &["--timeout", "5", "--", "sleep", "100000"]);
     let output = host.finish(command);
     let errors = text(&output.stderr);
@@ -181,8 +183,8 @@ fn the_timeout_ends_it() {
 }
 
 #[test]
-fn signals_end_it() {
-    let Some(host) = Host::find("signals_end_it") else { return };
+fn a_signal_ends_the_test_host() {
+    let Some(host) = Host::find("a_signal_ends_the_test_host") else { return };
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
         let mark = host.dir.path().to_string_lossy().into_owned();
         let args = ["--", "sh", "-c", "echo UP .; exec sleep 100000", &mark];
@@ -199,8 +201,8 @@ fn signals_end_it() {
 }
 
 #[test]
-fn what_cannot_run_is_said() {
-    let Some(host) = Host::find("what_cannot_run_is_said") else { return };
+fn a_command_that_cannot_run_is_reported() {
+    let Some(host) = Host::find("a_command_that_cannot_run_is_reported") else { return };
     let cases: [(&[&str], i32, &str); 5] = [
         (&[], 2, "usage: "),
         (&["--"], 2, "usage: "),

@@ -1,9 +1,5 @@
-//! Real dnsmasq on a real bridge: what a guest gets, what is left after the end, and that the text
-//! of its configuration is what it should be.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests a real dnsmasq on a real bridge: what a guest gets, what is left after the end, and the
+//! text of its configuration.
 
 use std::fs;
 use std::future::Future;
@@ -14,13 +10,13 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use common::{Netns, have_root, processes_with, run, text, wait_until};
-use netlaunch::dnsmasq::{
+use crate::common::{Netns, have_root, processes_with, run, text, wait_until};
+use netlaunch::network::dnsmasq::{
     Boot, Client, DhcpDns, DhcpHost, Dns, DnsHost, Dnsmasq, DnsmasqError, Domain, Files, Forwarder,
     Lease, Leases, Range, Record, Srv, Txt,
 };
-use netlaunch::link::{BridgeSpec, Netlink};
-use netlaunch::process::tap::complete_checksums;
+use netlaunch::sys::netlink::{BridgeSpec, Netlink};
+use netlaunch::sys::tap::complete_checksums;
 use netlaunch::types::InterfaceName;
 
 const DNSMASQ: &str = "/usr/sbin/dnsmasq";
@@ -131,7 +127,7 @@ fn everything(files: Files, tftp: &Path) -> DhcpDns {
 }
 
 #[test]
-fn the_default_networks_text() {
+fn the_default_network_gives_this_configuration() {
     let text = default(Files::in_dir(Path::new("/run/n"))).render().unwrap();
     assert_eq!(
         text.conf,
@@ -156,7 +152,7 @@ dhcp-hostsfile=/run/n/dnsmasq.dhcp-hosts
 }
 
 #[test]
-fn the_text_of_everything() {
+fn every_element_gives_this_configuration() {
     let text = everything(Files::in_dir(Path::new("/run/n")), Path::new("/srv/a,b")).render();
     let text = text.unwrap();
     assert_eq!(
@@ -216,7 +212,7 @@ fn state() -> tempfile::TempDir {
 }
 
 #[test]
-fn dnsmasq_accepts_the_text() {
+fn dnsmasq_accepts_the_configuration() {
     let dir = state();
     let files = Files::in_dir(dir.path());
     let longest =
@@ -233,7 +229,7 @@ fn dnsmasq_accepts_the_text() {
         fs::write(&files.dns_hosts, &text.dns_hosts).unwrap();
         let output = Command::new(DNSMASQ).arg("--test").arg("-C").arg(&files.conf).output();
         let output = output.unwrap();
-        assert!(output.status.success(), "{}\n{}", text.conf, common::text(&output.stderr));
+        assert!(output.status.success(), "{}\n{}", text.conf, crate::common::text(&output.stderr));
     }
 }
 
@@ -384,8 +380,8 @@ impl Drop for Scene {
 }
 
 #[test]
-fn a_guest_gets_a_lease_and_names_and_the_end_leaves_nothing() {
-    if !have_root("a_guest_gets_a_lease_and_names_and_the_end_leaves_nothing") {
+fn a_guest_gets_a_lease_and_names_and_a_stop_leaves_nothing() {
+    if !have_root("a_guest_gets_a_lease_and_names_and_a_stop_leaves_nothing") {
         return;
     }
     let scene = Scene::new();
@@ -455,8 +451,8 @@ fn a_guest_gets_a_lease_and_names_and_the_end_leaves_nothing() {
 }
 
 #[test]
-fn an_isolated_network_says_what_it_should() {
-    if !have_root("an_isolated_network_says_what_it_should") {
+fn a_guest_of_an_isolated_network_gets_each_option_and_no_router() {
+    if !have_root("a_guest_of_an_isolated_network_gets_each_option_and_no_router") {
         return;
     }
     let scene = Scene::new();
@@ -492,8 +488,8 @@ fn an_isolated_network_says_what_it_should() {
 }
 
 #[test]
-fn ipv6_by_advertisement_and_by_dhcp() {
-    if !have_root("ipv6_by_advertisement_and_by_dhcp") {
+fn a_guest_gets_ipv6_by_advertisement_and_by_dhcp() {
+    if !have_root("a_guest_gets_ipv6_by_advertisement_and_by_dhcp") {
         return;
     }
     let scene = Scene::new();
@@ -552,8 +548,8 @@ fn solicit() -> Vec<u8> {
 }
 
 #[test]
-fn a_failed_start_leaves_nothing_and_says_dnsmasqs_words() {
-    if !have_root("a_failed_start_leaves_nothing_and_says_dnsmasqs_words") {
+fn a_failed_start_leaves_nothing_and_quotes_dnsmasq() {
+    if !have_root("a_failed_start_leaves_nothing_and_quotes_dnsmasq") {
         return;
     }
     let scene = Scene::new();
@@ -581,13 +577,13 @@ fn a_failed_start_leaves_nothing_and_says_dnsmasqs_words() {
     config.dns.as_mut().unwrap().txt.clear();
 
     let holder = scene.host.inside(|| UdpSocket::bind(("192.168.122.1", 53)).unwrap());
-    nothing(scene.start(&config).unwrap_err(), "192.168.122.1: Address already in use");
+    nothing(scene.start(&config).unwrap_err(), "has port 53/udp on 192.168.122.1");
     drop(holder);
     let holder = scene.host.inside(|| UdpSocket::bind(("0.0.0.0", 67)).unwrap());
-    nothing(scene.start(&config).unwrap_err(), "DHCP server socket: Address already in use");
+    nothing(scene.start(&config).unwrap_err(), "has port 67/udp on 0.0.0.0");
     drop(holder);
 
-    // Leases from before are nobody's to remove but the caller's.
+    // Only the caller removes the leases of an earlier start.
     fs::create_dir(scene.files().leases.parent().unwrap()).unwrap();
     fs::write(scene.files().leases, "").unwrap();
     config.tftp_root = Some("/nonexistent/tftp".into());
@@ -601,8 +597,10 @@ fn a_failed_start_leaves_nothing_and_says_dnsmasqs_words() {
 }
 
 #[test]
-fn a_killed_dnsmasq_and_a_foreign_number() {
-    if !have_root("a_killed_dnsmasq_and_a_foreign_number") {
+fn a_killed_dnsmasq_is_noticed_and_another_process_with_its_number_is_not_signalled() {
+    if !have_root(
+        "a_killed_dnsmasq_is_noticed_and_another_process_with_its_number_is_not_signalled",
+    ) {
         return;
     }
     let scene = Scene::new();
@@ -615,7 +613,7 @@ fn a_killed_dnsmasq_and_a_foreign_number() {
     assert!(wait_until(Duration::from_secs(5), is_gone));
     assert!(!running.is_running());
     assert_eq!(scene.find(), None);
-    // The number is somebody else's by now.
+    // Another process has the number now.
     let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
     fs::write(scene.files().pid, sleeper.id().to_string()).unwrap();
     assert!(scene.stop(Leases::Remove).is_empty());
@@ -638,8 +636,8 @@ fn a_killed_dnsmasq_and_a_foreign_number() {
 }
 
 #[test]
-fn two_networks_at_once_and_nothing_for_the_outside() {
-    if !have_root("two_networks_at_once_and_nothing_for_the_outside") {
+fn two_networks_run_at_once_and_serve_only_their_bridges() {
+    if !have_root("two_networks_run_at_once_and_serve_only_their_bridges") {
         return;
     }
     let scene = Scene::new();

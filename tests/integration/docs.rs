@@ -1,7 +1,5 @@
-//! Holds together what is written about the options and what they are: command line definition,
-//! manual pages, completions, README, sample configuration file, changelog.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Compares the texts about the options with the options: the command line's definition, manual
+//! pages, completions, README, sample configuration file and changelog.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -41,14 +39,18 @@ fn everywhere(cli: &clap::Command) -> Flags {
         .collect()
 }
 
-/// The flags of netlaunch itself (under "") and of each command, without what every command has.
+/// The flags of netlaunch itself (under "") and of each command, without what every command has. The
+/// command wrap also has the flags of a launch.
 fn defined() -> BTreeMap<String, Flags> {
     let mut cli = Cli::command();
     cli.build();
     let (top, everywhere) = (flags(&cli), everywhere(&cli));
     let mut all = BTreeMap::from([(String::new(), top)]);
     for command in cli.get_subcommands() {
-        let own = flags(command).difference(&everywhere).cloned().collect();
+        let mut own: Flags = flags(command).difference(&everywhere).cloned().collect();
+        if command.get_name() == "wrap" {
+            own.retain(|flag| !all[""].contains(flag));
+        }
         all.insert(command.get_name().to_owned(), own);
     }
     all
@@ -134,7 +136,11 @@ fn every_option_has_an_entry_in_the_manual_and_every_entry_an_option() {
     assert_eq!(marked(items(&launch).chain(items(&every))), all[""]);
 
     let commands = section(&page, ".Ss Options of probe and ps");
-    let documented = marked(items(&commands));
+    let mut documented = marked(items(&commands));
+    let page_of_wrap = read("man/netlaunch-wrap.1");
+    let of_wrap = marked(items(&section(&page_of_wrap, ".Ss Options")));
+    assert_eq!(of_wrap, all["wrap"]);
+    documented.extend(of_wrap);
     assert_eq!(documented, union_of(&all, |command| !command.is_empty()));
     assert_eq!(marked(page.lines()), union(&all), "a flag in the text that is none of netlaunch's");
 }
@@ -257,7 +263,7 @@ fn readable_calls<'a>(lines: impl IntoIterator<Item = &'a str>) -> usize {
     let calls = lines.into_iter().filter_map(|line| line.strip_prefix("# netlaunch "));
     let read = calls.map(|call| {
         let words = ["netlaunch"].into_iter().chain(call.split_whitespace()).map(Into::into);
-        assert!(netlaunch::cli::usage::parse(words).is_ok(), "{call}");
+        assert!(netlaunch::cli::parse::parse(words).is_ok(), "{call}");
     });
     read.count()
 }
@@ -380,7 +386,7 @@ fn the_readme_mentions_no_unknown_option() {
     for line in examples {
         let command = line.split(['>', '#']).next().unwrap_or_default();
         let words = command.split_whitespace().map(Into::into);
-        assert!(netlaunch::cli::usage::parse(words).is_ok(), "{line}");
+        assert!(netlaunch::cli::parse::parse(words).is_ok(), "{line}");
     }
 }
 
@@ -395,7 +401,7 @@ fn sample(path: &str) -> String {
 /// A sample file sets nothing, and has every key and no other.
 fn names_every_key<C: Default + PartialEq + Debug>(
     file: &str,
-    parse: impl Fn(&[u8]) -> Result<C, config::Mistake>,
+    parse: impl Fn(&[u8]) -> Result<C, config::ConfigMistake>,
     keys: &[&str],
 ) {
     assert_eq!(parse(read(file).as_bytes()), Ok(C::default()));
@@ -419,6 +425,22 @@ fn explains_every_key(page: &str, heading: &str, keys: &[&str]) {
 #[test]
 fn the_sample_file_sets_nothing_and_names_every_key() {
     names_every_key("conf/netlaunch.conf", config::parse, &config::KEYS);
+}
+
+#[test]
+fn the_manual_and_the_sample_file_name_every_key_of_wrap() {
+    let mistake = config::parse(b"[wrap]\nnosuch = 1\n").unwrap_err().to_string();
+    let keys = mistake.split_once("the keys are ").unwrap().1.to_owned();
+    let manual = read("man/netlaunch.conf.5");
+    let entry: String = manual.split(".It Cm wrap\n").nth(1).unwrap().into();
+    let entry = entry.split(".El").next().unwrap().to_owned();
+    let sample = read("conf/netlaunch.conf");
+    let comment = sample.split("# The settings of calls as a stand-in").nth(1).unwrap();
+    for key in keys.split(", ") {
+        for text in [entry.as_str(), comment] {
+            assert!(text.split([' ', ',', '\n', '.']).any(|word| word == key), "{key} in {text}");
+        }
+    }
 }
 
 #[test]

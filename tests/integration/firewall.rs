@@ -1,22 +1,19 @@
-//! The firewall's texts, and what the real tools make of them: whole transactions that leave
-//! nothing behind and touch nothing of others.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests the texts for the firewall tools, and their effect with the real tools: a transaction
+//! leaves nothing behind and does not change the rules of others.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{As, Netns, Sandbox, have_root, run, text};
+use crate::common::{As, Netns, Sandbox, have_root, run, text};
 use netlaunch::firewall::conflicts::{self, Guests, Listings};
-use netlaunch::firewall::{
-    ApplyError, Backend, Recorded, Tools, Transaction, choose, scripts, transact, usable,
-};
-use netlaunch::probe::program::Lookup;
-use netlaunch::rules::{
+use netlaunch::firewall::rules::{
     AddressRange, Mode, NetworkRules, Packets, Rule, Ruleset, Verdict, Version, for_network,
 };
+use netlaunch::firewall::{
+    ApplyError, FirewallBackend, RemovalRecord, Tools, Transaction, choose, scripts, transact,
+    usable,
+};
+use netlaunch::sys::program::Lookup;
 
 const CASES: [&str; 6] =
     ["nat", "nat-everything", "nat-ipv6-addresses", "route", "isolated", "open"];
@@ -79,25 +76,25 @@ fn two_networks(case: &str) -> [Vec<Ruleset>; 2] {
 }
 
 #[test]
-fn rules_become_these_texts() {
+fn rules_give_these_texts() {
     for case in CASES {
         let rulesets = for_network(&network(case)).unwrap();
         let mut golden = String::new();
-        for backend in Backend::ORDER {
+        for backend in FirewallBackend::ORDER {
             for script in scripts(backend, &rulesets) {
                 let head = [&[script.program], script.args].concat().join(" ");
                 golden.push_str(&format!("== {head}\n{}", script.input));
             }
-            let recorded = Recorded::new(backend, &rulesets);
+            let recorded = RemovalRecord::new(backend, &rulesets);
             let removal = match &recorded {
-                Recorded::Nftables { own, tables } => format!("{own}-- or\n{tables}"),
-                Recorded::Iptables { .. } => {
+                RemovalRecord::Nftables { own, tables } => format!("{own}-- or\n{tables}"),
+                RemovalRecord::Iptables { .. } => {
                     serde_json::to_string_pretty(&recorded).unwrap() + "\n"
                 }
             };
             golden.push_str(&format!("== removal by {backend}\n{removal}"));
             let json = serde_json::to_string(&recorded).unwrap();
-            assert_eq!(serde_json::from_str::<Recorded>(&json).unwrap(), recorded);
+            assert_eq!(serde_json::from_str::<RemovalRecord>(&json).unwrap(), recorded);
         }
         let file = fixture(&format!("{case}.txt"));
         if std::env::var_os("NETLAUNCH_TEST_BLESS").is_some() {
@@ -159,11 +156,11 @@ impl Host {
 
     fn transact(
         &self,
-        backend: Backend,
-        remove: &[Recorded],
+        backend: FirewallBackend,
+        remove: &[RemovalRecord],
         add: &[Vec<Ruleset>],
         others: bool,
-    ) -> Result<Vec<Recorded>, ApplyError> {
+    ) -> Result<Vec<RemovalRecord>, ApplyError> {
         self.run(transact(&self.tools, backend, &Transaction { remove, add, others }))
     }
 }
@@ -176,14 +173,14 @@ fn removal_leaves_the_host_as_it_was() {
     let host = Host::new();
     let before = host.state();
     for case in CASES {
-        for backend in Backend::ORDER {
+        for backend in FirewallBackend::ORDER {
             let [one, two] = two_networks(case);
             let first = host.transact(backend, &[], &[one], false).unwrap();
             let with_first = host.state();
             assert_eq!(with_first == before, case == "open", "{case}: {backend} adds something");
             let second = host.transact(backend, &[], &[two], true).unwrap();
             host.transact(backend, &second, &[], true).unwrap();
-            if case != "open" && case != "isolated" && backend == Backend::Iptables {
+            if case != "open" && case != "isolated" && backend == FirewallBackend::Iptables {
                 assert_eq!(host.state(), with_first, "{case}: {backend} leaves the other network");
             }
             host.transact(backend, &first, &[], false).unwrap();
@@ -200,7 +197,7 @@ fn applying_again_changes_nothing() {
     if !have_root("applying_again_changes_nothing") {
         return;
     }
-    for backend in Backend::ORDER {
+    for backend in FirewallBackend::ORDER {
         let host = Host::new();
         let before = host.state();
         let both = two_networks("nat-everything");
@@ -211,7 +208,7 @@ fn applying_again_changes_nothing() {
             assert_eq!(sorted(&host.state()), sorted(&applied), "{backend}");
         }
         // Others' rules that come later at the head of a chain stay, behind ours.
-        if backend == Backend::Iptables {
+        if backend == FirewallBackend::Iptables {
             host.sh("iptables -I FORWARD -i eth9 -j DROP");
             host.transact(backend, &recorded, &both, false).unwrap();
             let forward = host.sh("iptables -S FORWARD");
@@ -240,7 +237,7 @@ fn removal_and_reapply_work_after_a_flush() {
     if !have_root("removal_and_reapply_work_after_a_flush") {
         return;
     }
-    for backend in Backend::ORDER {
+    for backend in FirewallBackend::ORDER {
         let host = Host::new();
         let both = two_networks("nat-everything");
         let recorded = host.transact(backend, &[], &both, false).unwrap();
@@ -283,7 +280,7 @@ fn a_refusal_names_the_line_and_changes_nothing() {
     if !have_root("a_refusal_names_the_line_and_changes_nothing") {
         return;
     }
-    for backend in Backend::ORDER {
+    for backend in FirewallBackend::ORDER {
         let host = Host::new();
         let [_, other] = two_networks("nat");
         host.transact(backend, &[], &[other], false).unwrap();
@@ -308,7 +305,7 @@ fn a_failure_in_the_middle_is_undone() {
         let script = sandbox.script(tool, &half);
         let mut host = Host::new();
         let [one, two] = two_networks("nat-everything");
-        host.transact(Backend::Iptables, &[], &[two], false).unwrap();
+        host.transact(FirewallBackend::Iptables, &[], &[two], false).unwrap();
         let before = host.state();
         let place = if tool.starts_with("ip6") {
             &mut host.tools.ip6tables_restore
@@ -316,7 +313,7 @@ fn a_failure_in_the_middle_is_undone() {
             &mut host.tools.iptables_restore
         };
         *place = Lookup::Found(script);
-        let error = host.transact(Backend::Iptables, &[], &[one], true).unwrap_err();
+        let error = host.transact(FirewallBackend::Iptables, &[], &[one], true).unwrap_err();
         // Undoing runs the tool again, which may fail at nat again: then nothing was done there.
         assert!(error.to_string().contains("line 9 failed"), "{error}");
         assert_eq!(host.state(), before, "{tool}: {error}");
@@ -332,28 +329,32 @@ fn the_backend_can_be_changed() {
     let before = host.state();
     let both = two_networks("nat-everything");
     let mut recorded = Vec::new();
-    for backend in [Backend::Nftables, Backend::Iptables, Backend::Nftables] {
+    for backend in [FirewallBackend::Nftables, FirewallBackend::Iptables, FirewallBackend::Nftables]
+    {
         recorded = host.transact(backend, &recorded, &both, false).unwrap();
         let state = host.state();
         let [nft, iptables] =
             ["table ip netlaunch_network", "NETLAUNCH_"].map(|w| state.contains(w));
-        assert_eq!((nft, iptables), (backend == Backend::Nftables, backend == Backend::Iptables));
+        assert_eq!(
+            (nft, iptables),
+            (backend == FirewallBackend::Nftables, backend == FirewallBackend::Iptables)
+        );
     }
     // What cannot be removed keeps the new rules away, too.
     let state = host.state();
     let tools = Tools { nft: Lookup::Absent("/none".into()), ..host.tools.clone() };
     let transaction = Transaction { remove: &recorded, add: &both, others: false };
-    let error = host.run(transact(&tools, Backend::Iptables, &transaction)).unwrap_err();
+    let error = host.run(transact(&tools, FirewallBackend::Iptables, &transaction)).unwrap_err();
     assert!(matches!(error, ApplyError::Tool(_)), "{error}");
     assert_eq!(host.state(), state);
-    let in_iptables = host.transact(Backend::Iptables, &recorded, &both, false).unwrap();
+    let in_iptables = host.transact(FirewallBackend::Iptables, &recorded, &both, false).unwrap();
     let state = host.state();
     let tools = Tools { ip6tables_save: Lookup::Absent("/none".into()), ..host.tools.clone() };
     let transaction = Transaction { remove: &in_iptables, add: &both, others: false };
-    let error = host.run(transact(&tools, Backend::Nftables, &transaction)).unwrap_err();
+    let error = host.run(transact(&tools, FirewallBackend::Nftables, &transaction)).unwrap_err();
     assert!(matches!(error, ApplyError::Tool(_)), "{error}");
     assert_eq!(host.state(), state);
-    host.transact(Backend::Iptables, &in_iptables, &[], false).unwrap();
+    host.transact(FirewallBackend::Iptables, &in_iptables, &[], false).unwrap();
     assert_eq!(host.state(), before);
 }
 
@@ -384,7 +385,9 @@ fn an_operation_runs_few_processes() {
     };
     let both = two_networks("nat-everything");
     let four = ["iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore"];
-    for (backend, expected) in [(Backend::Nftables, &["nft"][..]), (Backend::Iptables, &four)] {
+    for (backend, expected) in
+        [(FirewallBackend::Nftables, &["nft"][..]), (FirewallBackend::Iptables, &four)]
+    {
         let recorded = host.transact(backend, &[], &both, false).unwrap();
         assert_eq!(ran(), expected);
         host.transact(backend, &recorded, &both, false).unwrap();
@@ -403,10 +406,10 @@ fn the_backend_is_chosen_by_trying() {
     }
     let host = Host::new();
     let before = host.state();
-    for backend in Backend::ORDER {
+    for backend in FirewallBackend::ORDER {
         assert_eq!(host.run(usable(&host.tools, backend)), Ok(()));
     }
-    assert_eq!(host.run(choose(&host.tools, None)), Ok(Backend::Nftables));
+    assert_eq!(host.run(choose(&host.tools, None)), Ok(FirewallBackend::Nftables));
     assert_eq!(host.state(), before, "trying changes nothing");
     // A file that exists is no backend.
     let sandbox = Sandbox::new(As::Root, None);
@@ -415,8 +418,8 @@ fn the_backend_is_chosen_by_trying() {
         "echo 'netlink: Error: cache initialization failed: Protocol not supported' >&2; exit 1",
     );
     let tools = Tools { nft: Lookup::Found(fails), ..host.tools.clone() };
-    assert_eq!(host.run(choose(&tools, None)), Ok(Backend::Iptables));
-    let error = host.run(choose(&tools, Some(Backend::Nftables))).unwrap_err().to_string();
+    assert_eq!(host.run(choose(&tools, None)), Ok(FirewallBackend::Iptables));
+    let error = host.run(choose(&tools, Some(FirewallBackend::Nftables))).unwrap_err().to_string();
     assert!(error.contains("nftables: nft refuses") && error.contains("Protocol not supported"));
     let half =
         Tools { ip6tables_restore: Lookup::Absent("/usr/sbin/ip6tables-restore".into()), ..tools };
@@ -425,7 +428,7 @@ fn the_backend_is_chosen_by_trying() {
 }
 
 #[test]
-fn what_stops_guests_is_named() {
+fn rules_of_others_that_stop_guests_are_named() {
     let guests = Guests {
         bridge: "virbr0".parse().unwrap(),
         subnets: vec!["192.168.122.1/24".parse().unwrap()],

@@ -1,19 +1,13 @@
-//! `netlaunch firewall check` against the rules that docker, ufw and administrators make: what it
-//! names is what drops the packets, the commands it prints let them through, and it changes nothing
-//! itself.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
-#[path = "common/schema.rs"]
-mod schema;
+//! Tests `netlaunch firewall check` against the rules that docker, ufw and administrators make: it
+//! names the rules that drop the packets, the commands that it prints let the packets through, and
+//! it changes nothing itself.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Output;
 use std::time::Duration;
 
-use common::{As, Netns, Sandbox, finish, have_root, run, text, wait_until};
+use crate::common::{As, Netns, Sandbox, finish, have_root, run, skipped, text, wait_until};
 use serde_json::Value;
 
 /// docker's chains, as its daemon makes them, with either iptables.
@@ -64,7 +58,7 @@ for p in 137 138 67 68; do IPT -A ufw-after-input -p udp --dport $p -j ufw-skip-
 IPT -A ufw-skip-to-policy-input -j DROP
 ";
 
-/// What ufw does for the two kinds of command that are printed: ufw-framework(8).
+/// A stand-in for ufw with the two kinds of command that netlaunch prints: ufw-framework(8).
 const UFW_COMMAND: &str = r#"
 chain=ufw-user-input; ports=
 if [ "$1" = route ]; then chain=ufw-user-forward; shift; fi
@@ -165,14 +159,14 @@ impl Host {
         })
     }
 
-    /// What is found, with the status that goes with it; the rules are the same before and after.
+    /// Returns the findings. The status fits them, and the rules are the same before and after.
     fn check(&self) -> Vec<Value> {
         let before = self.rules();
         let output = self.netlaunch("firewall check --json");
         assert_eq!(self.rules(), before);
         let value: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)));
-        schema::valid("firewall-check", &value);
+        crate::common::schema::valid("firewall-check", &value);
         let bridge = &value["bridges"][0];
         assert_eq!((&bridge["network"], &bridge["bridge"]), (&"lab".into(), &"nlt0".into()));
         let findings = bridge["findings"].as_array().unwrap().clone();
@@ -260,8 +254,8 @@ fn docker(tool: &str, label: &str) {
     let found = host.check();
     assert_eq!(places(&found), [format!("{label} filter, FORWARD")]);
     let why = found[0]["why"].as_str().unwrap();
-    assert!(why.starts_with("docker's: it has the policy drop and so stops"), "{why}");
-    // What it names is what drops.
+    assert!(why.starts_with("docker's: the chain has the policy drop and so stops"), "{why}");
+    // The rule that it names is the rule that drops.
     host.sh(&format!("{tool} -P FORWARD ACCEPT"));
     assert!(host.reaches_outside());
     host.sh(&format!("{tool} -P FORWARD DROP"));
@@ -272,18 +266,18 @@ fn docker(tool: &str, label: &str) {
 }
 
 #[test]
-fn docker_by_iptables_in_nftables() {
+fn check_names_the_rules_of_docker_in_iptables_nft() {
     docker("iptables", "iptables");
 }
 
 #[test]
-fn docker_by_the_old_iptables() {
+fn check_names_the_rules_of_docker_in_legacy_iptables() {
     docker("iptables-legacy", "iptables-legacy");
 }
 
 #[test]
-fn docker_after_rules_of_ours_in_iptables_stops_nothing() {
-    if !have_root("docker_after_rules_of_ours_in_iptables_stops_nothing") {
+fn check_names_no_rule_of_docker_behind_those_of_netlaunch() {
+    if !have_root("check_names_no_rule_of_docker_behind_those_of_netlaunch") {
         return;
     }
     let host = Host::new(NAT, "iptables");
@@ -301,8 +295,8 @@ fn docker_after_rules_of_ours_in_iptables_stops_nothing() {
 }
 
 #[test]
-fn ufw() {
-    if !have_root("ufw") {
+fn check_names_the_rules_of_ufw_with_a_fix_that_works() {
+    if !have_root("check_names_the_rules_of_ufw_with_a_fix_that_works") {
         return;
     }
     let host = Host::new(NAT, "nftables");
@@ -317,8 +311,8 @@ fn ufw() {
 }
 
 #[test]
-fn a_default_drop_table() {
-    if !have_root("a_default_drop_table") {
+fn check_names_a_table_that_drops_by_default_with_a_fix_that_works() {
+    if !have_root("check_names_a_table_that_drops_by_default_with_a_fix_that_works") {
         return;
     }
     for backend in ["nftables", "iptables"] {
@@ -333,8 +327,8 @@ fn a_default_drop_table() {
 
 /// br_netfilter sends the frames between two guests through the packet filter.
 #[test]
-fn frames_within_a_bridge() {
-    if !have_root("frames_within_a_bridge") {
+fn check_names_rules_that_drop_frames_within_a_bridge() {
+    if !have_root("check_names_rules_that_drop_frames_within_a_bridge") {
         return;
     }
     let isolated = NAT.replace("<forward mode='nat'/>", "");
@@ -348,7 +342,10 @@ fn frames_within_a_bridge() {
     assert!(wait_until(Duration::from_secs(5), reach));
     let calls = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     if !host.netns.inside(|| std::path::Path::new(calls).exists()) {
-        eprintln!("skipped frames_within_a_bridge: this kernel has no br_netfilter");
+        skipped(
+            "check_names_rules_that_drop_frames_within_a_bridge",
+            "this kernel has no br_netfilter",
+        );
         return;
     }
     host.sh(&format!("echo 1 > {calls}"));
@@ -378,8 +375,8 @@ fn frames_within_a_bridge() {
 }
 
 #[test]
-fn ipv6_and_its_neighbours() {
-    if !have_root("ipv6_and_its_neighbours") {
+fn check_names_a_rule_that_drops_neighbour_discovery() {
+    if !have_root("check_names_a_rule_that_drops_neighbour_discovery") {
         return;
     }
     let xml =
@@ -390,7 +387,7 @@ fn ipv6_and_its_neighbours() {
     let reach = || reaches(&host.guest, &host.outside, "[2001:db8:f::2]:8080");
     assert!(wait_until(Duration::from_secs(10), reach));
     assert_eq!(places(&host.check()), [] as [&str; 0]);
-    // An administrator who forgot that IPv6 needs ICMPv6, on this bridge at least.
+    // A mistake of an administrator: IPv6 on this bridge needs ICMPv6.
     host.sh("nft add table ip6 strict; nft 'add chain ip6 strict in { type filter hook input priority 0; policy drop; }'");
     host.sh("nft add rule ip6 strict in iifname up0 accept; nft add rule ip6 strict in iifname lo accept");
     host.guest.ip("neigh flush dev eth0");

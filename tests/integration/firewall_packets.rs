@@ -1,9 +1,5 @@
-//! Who reaches whom: real packets between two networks' guests, the host and an outside host, the
-//! same on every backend.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests by real packets which of the guests of two networks, the host and an outside host reach
+//! each other. The result is the same on every backend.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -15,10 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{Netns, have_root, run, text, wait_until};
-use netlaunch::firewall::{Backend, Recorded, Tools, Transaction, transact};
-use netlaunch::probe::program::Lookup;
-use netlaunch::rules::{AddressRange, Mode, NetworkRules, for_network};
+use crate::common::{Netns, have_root, run, skipped, text, wait_until};
+use netlaunch::firewall::rules::{AddressRange, Mode, NetworkRules, for_network};
+use netlaunch::firewall::{FirewallBackend, RemovalRecord, Tools, Transaction, transact};
+use netlaunch::sys::program::Lookup;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
 /// The port everyone serves.
@@ -69,7 +65,7 @@ impl Scene {
             for (file, value) in [
                 ("ipv4/ip_forward", "1"),
                 ("ipv6/conf/all/forwarding", "1"),
-                // Every refusal is told.
+                // The kernel reports every refusal.
                 ("ipv4/icmp_ratelimit", "0"),
                 ("ipv6/icmp/ratelimit", "0"),
             ] {
@@ -90,10 +86,10 @@ impl Scene {
     fn transact(
         &self,
         tools: &Tools,
-        backend: Backend,
-        remove: &[Recorded],
+        backend: FirewallBackend,
+        remove: &[RemovalRecord],
         networks: &[NetworkRules],
-    ) -> Vec<Recorded> {
+    ) -> Vec<RemovalRecord> {
         let add: Vec<_> = networks.iter().map(|n| for_network(n).unwrap()).collect();
         let transaction = Transaction { remove, add: &add, others: false };
         self.host.inside(|| {
@@ -161,7 +157,7 @@ impl Scene {
     }
 }
 
-/// Tells everyone who asks which address and port they came from, for as long as the test runs.
+/// Answers each client with the client's address and port, for as long as the test runs.
 fn serve(netns: &Netns, port: u16, heard: &Heard) {
     let heard = heard.clone();
     let (tcp, udp) = netns.inside(|| {
@@ -233,7 +229,7 @@ fn route() -> Mode {
 }
 
 /// The backends of this machine, each with the tools for it: iptables in both its builds.
-fn backends() -> Vec<(&'static str, Backend, Tools)> {
+fn backends() -> Vec<(&'static str, FirewallBackend, Tools)> {
     let found = Tools::find(&[]);
     let legacy = |name: &str| Lookup::Found(PathBuf::from(format!("/usr/sbin/{name}")));
     let old = Tools {
@@ -244,37 +240,38 @@ fn backends() -> Vec<(&'static str, Backend, Tools)> {
         ..found.clone()
     };
     let mut all = vec![
-        ("nftables", Backend::Nftables, found.clone()),
-        ("iptables", Backend::Iptables, found),
+        ("nftables", FirewallBackend::Nftables, found.clone()),
+        ("iptables", FirewallBackend::Iptables, found),
     ];
     if std::path::Path::new("/usr/sbin/iptables-legacy-restore").exists() {
-        all.push(("iptables-legacy", Backend::Iptables, old));
+        all.push(("iptables-legacy", FirewallBackend::Iptables, old));
     }
     all
 }
 
 #[test]
-fn modes_let_through_what_they_say_on_nftables() {
+fn each_forward_mode_passes_its_packets_and_no_others_on_nftables() {
     modes_let_through_what_they_say("nftables");
 }
 
 #[test]
-fn modes_let_through_what_they_say_on_iptables() {
+fn each_forward_mode_passes_its_packets_and_no_others_on_iptables() {
     modes_let_through_what_they_say("iptables");
 }
 
 #[test]
-fn modes_let_through_what_they_say_on_legacy_iptables() {
+fn each_forward_mode_passes_its_packets_and_no_others_on_legacy_iptables() {
     modes_let_through_what_they_say("iptables-legacy");
 }
 
 /// The same table for every backend.
 fn modes_let_through_what_they_say(backend: &str) {
-    if !have_root(&format!("modes_let_through_what_they_say_on_{backend}")) {
+    let test = format!("modes_let_through_what_they_say_on_{backend}");
+    if !have_root(&test) {
         return;
     }
     let Some((_, backend, tools)) = backends().into_iter().find(|b| b.0 == backend) else {
-        eprintln!("skipped: there is no {backend} on this machine");
+        skipped(&test, format_args!("there is no {backend} on this machine"));
         return;
     };
     let scene = Scene::new();
@@ -340,8 +337,8 @@ fn modes_let_through_what_they_say(backend: &str) {
 }
 
 #[test]
-fn a_network_without_ipv6_passes_none() {
-    if !have_root("a_network_without_ipv6_passes_none") {
+fn a_network_without_ipv6_passes_no_ipv6() {
+    if !have_root("a_network_without_ipv6_passes_no_ipv6") {
         return;
     }
     let scene = Scene::new();
@@ -360,8 +357,8 @@ fn a_network_without_ipv6_passes_none() {
 }
 
 #[test]
-fn a_guest_cannot_send_from_anothers_address() {
-    if !have_root("a_guest_cannot_send_from_anothers_address") {
+fn a_guest_cannot_send_from_the_address_of_another() {
+    if !have_root("a_guest_cannot_send_from_the_address_of_another") {
         return;
     }
     let scene = Scene::new();
@@ -386,12 +383,14 @@ fn a_guest_cannot_send_from_anothers_address() {
 }
 
 #[test]
-fn a_closed_host_opens_what_a_network_serves() {
-    if !have_root("a_closed_host_opens_what_a_network_serves") {
+fn a_host_that_drops_input_opens_dhcp_and_dns_for_a_network() {
+    if !have_root("a_host_that_drops_input_opens_dhcp_and_dns_for_a_network") {
         return;
     }
     // A table of nftables cannot open what iptables closes; `firewall check` says so there.
-    for (name, backend, tools) in backends().into_iter().filter(|b| b.1 == Backend::Iptables) {
+    for (name, backend, tools) in
+        backends().into_iter().filter(|b| b.1 == FirewallBackend::Iptables)
+    {
         let scene = Scene::new();
         for port in [53, 67, 547, 69] {
             serve(&scene.host, port, &scene.heard);

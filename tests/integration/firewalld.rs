@@ -1,10 +1,6 @@
-//! Networks beside the real firewalld, with each of its backends, on a bus of the test's own in a
-//! network namespace: a guest is served under its default policy, across its reloads, restarts and
-//! end, and nothing of a network stays in it.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests networks beside the real firewalld with each of its backends, on a bus of its own in a
+//! network namespace. A guest is served under firewalld's default policy and across its reloads,
+//! restarts and end, and firewalld keeps nothing of a network.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,7 +10,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use common::{As, Netns, Reaped, Sandbox, finish, have_root, run, text, wait_until};
+use crate::common::{
+    As, Netns, Reaped, Sandbox, finish, have_root, run, skipped, text, wait_until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -41,7 +39,7 @@ impl Host {
         }
         for program in ["/usr/sbin/firewalld", "/usr/bin/dbus-daemon"] {
             if !Path::new(program).exists() {
-                eprintln!("skipped {test}: {program} is not there (./tests/setup)");
+                skipped(test, format_args!("{program} is not installed (./tests/setup)"));
                 return None;
             }
         }
@@ -101,7 +99,7 @@ impl Host {
         let mut command = self.sandbox.program(Path::new("/bin/sh"));
         command.args(["-c", own, "sh"]).args(argv);
         command.stdout(log.try_clone().unwrap()).stderr(log);
-        common::start(command)
+        crate::common::start(command)
     }
 
     /// Starts firewalld with its default policy, this backend, and netlaunch's zones.
@@ -201,10 +199,10 @@ impl Host {
         self.guest.ip("route add default via 192.168.222.1");
     }
 
-    /// What the guest is given and reaches, and who reaches it.
+    /// Checks the guest's lease, the hosts that it reaches, and the hosts that reach it.
     fn seen(&self) -> String {
         let mut all = Vec::new();
-        // The first time dnsmasq looks for three seconds whether somebody has the address.
+        // The first time, dnsmasq tests for three seconds whether a machine has the address.
         let udhcpc = "busybox udhcpc -i eth0 -n -q -f -t 8 -T 1 -s /bin/true";
         let argv = ["netns", "exec", &self.guest.name].into_iter().chain(udhcpc.split(' '));
         let output = run("ip", &argv.collect::<Vec<_>>());
@@ -239,7 +237,7 @@ impl Host {
         lines.concat() + &left.map(|name| format!("left {name:?}\n")).collect::<String>()
     }
 
-    /// What of ours is in the firewall or on the host.
+    /// Returns netlaunch's parts in the firewall and on the host.
     fn traces(&self) -> Vec<String> {
         let ours = ["nlt0", "netlaunch_network", "NETLAUNCH_", "left "];
         let state = self.state();
@@ -255,7 +253,7 @@ impl Host {
         let mut command = self.sandbox.netlaunch(&["firewall", "reload", "--follow", "-v"]);
         command.env("NOTIFY_SOCKET", &path).stdout(Stdio::null());
         command.stderr(fs::File::create(self.sandbox.path("follow.log")).unwrap());
-        let follower = common::start(command);
+        let follower = crate::common::start(command);
         let mut said = [0; 64];
         let n = socket.recv(&mut said).unwrap();
         assert_eq!(text(&said[..n]).trim(), "READY=1");
@@ -306,7 +304,7 @@ fn a_guest_is_served(test: &str, theirs: &str, ours: &str) {
     assert_eq!(host.zone(), "netlaunch");
     assert_eq!(host.seen(), NAT);
 
-    // What a reload takes: the zone, and what everyone has in iptables.
+    // A reload removes the zone, and all rules in iptables.
     host.tell_firewalld(&["--reload"]);
     assert_eq!(host.zone(), "");
     assert_eq!(host.seen(), "from host", "in the default zone");
@@ -338,29 +336,45 @@ fn a_guest_is_served(test: &str, theirs: &str, ours: &str) {
     assert_eq!(host.seen(), NAT, "after a restart");
 
     drop(follower);
-    host.done(&["network", "destroy", "n"]);
+    host.done(&["network", "destroy", "n", "--force"]);
     assert_eq!(host.zone(), "");
     assert_eq!(host.traces(), [] as [String; 0]);
 }
 
 #[test]
-fn a_guest_is_served_nftables_beside_nftables() {
-    a_guest_is_served("a_guest_is_served_nftables_beside_nftables", "nftables", "nftables");
+fn a_guest_is_served_by_nftables_beside_firewalld_on_nftables() {
+    a_guest_is_served(
+        "a_guest_is_served_by_nftables_beside_firewalld_on_nftables",
+        "nftables",
+        "nftables",
+    );
 }
 
 #[test]
-fn a_guest_is_served_iptables_beside_nftables() {
-    a_guest_is_served("a_guest_is_served_iptables_beside_nftables", "nftables", "iptables");
+fn a_guest_is_served_by_iptables_beside_firewalld_on_nftables() {
+    a_guest_is_served(
+        "a_guest_is_served_by_iptables_beside_firewalld_on_nftables",
+        "nftables",
+        "iptables",
+    );
 }
 
 #[test]
-fn a_guest_is_served_nftables_beside_iptables() {
-    a_guest_is_served("a_guest_is_served_nftables_beside_iptables", "iptables", "nftables");
+fn a_guest_is_served_by_nftables_beside_firewalld_on_iptables() {
+    a_guest_is_served(
+        "a_guest_is_served_by_nftables_beside_firewalld_on_iptables",
+        "iptables",
+        "nftables",
+    );
 }
 
 #[test]
-fn a_guest_is_served_iptables_beside_iptables() {
-    a_guest_is_served("a_guest_is_served_iptables_beside_iptables", "iptables", "iptables");
+fn a_guest_is_served_by_iptables_beside_firewalld_on_iptables() {
+    a_guest_is_served(
+        "a_guest_is_served_by_iptables_beside_firewalld_on_iptables",
+        "iptables",
+        "iptables",
+    );
 }
 
 /// Guests of a routed network are reached from outside, which no other zone lets in.
@@ -386,19 +400,19 @@ fn a_routed_network_is_reached_from_outside() {
         assert!(wait_until(LIMIT, || own().is_some()));
         assert!(connects(&host.guest, "2001:db8:f::2"), "{backend}");
         assert!(connects(&host.outside, &own().unwrap()), "{backend}");
-        host.done(&["network", "destroy", "n"]);
+        host.done(&["network", "destroy", "n", "--force"]);
         assert_eq!(host.traces(), [] as [String; 0]);
     }
 }
 
 #[test]
-fn a_zone_that_is_named_is_used_or_refused() {
-    let Some(mut host) = Host::new("a_zone_that_is_named_is_used_or_refused", "nftables") else {
+fn a_zone_of_the_document_is_used_or_refused() {
+    let Some(mut host) = Host::new("a_zone_of_the_document_is_used_or_refused", "nftables") else {
         return;
     };
     host.start_firewalld("nftables");
     let start = ["network", "start", "n"];
-    let destroy = ["network", "destroy", "n"];
+    let destroy = ["network", "destroy", "n", "--force"];
 
     host.define("nat", "zone='trusted'");
     host.done(&start);
@@ -444,14 +458,14 @@ fn a_zone_that_is_named_is_used_or_refused() {
 }
 
 #[test]
-fn a_firewalld_that_is_not_there_is_not_started_and_not_missed() {
-    let test = "a_firewalld_that_is_not_there_is_not_started_and_not_missed";
+fn a_stopped_firewalld_is_neither_started_nor_needed() {
+    let test = "a_stopped_firewalld_is_neither_started_nor_needed";
     let Some(mut host) = Host::new(test, "nftables") else { return };
     let start = ["network", "start", "n"];
-    let destroy = ["network", "destroy", "n"];
+    let destroy = ["network", "destroy", "n", "--force"];
     let before = host.state();
 
-    // Nobody on the bus.
+    // firewalld is not on the bus.
     host.define("nat", "zone='trusted'");
     let said = host.refused(&start);
     assert!(

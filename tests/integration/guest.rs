@@ -1,15 +1,11 @@
-//! A real guest has its network, whoever runs netlaunch and whatever the backend: one guest each
-//! shows its lease, both directions, its exit status, and that nothing is left of it.
+//! Tests that a real guest has its network with each user and backend: its lease, traffic in both
+//! directions, its exit status, and that nothing is left.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::scene::{
+use crate::common::scene::{
     HOST, Scene, command_line, fake_passt, launch, netns_with_resolver, nothing_left, passt_has,
     passt_option, path_without_passt,
 };
-use common::{As, Guest, Sandbox, have_root};
+use crate::common::{As, Guest, Sandbox, have_root};
 
 use std::time::Duration;
 
@@ -19,13 +15,13 @@ enum Case {
     Unix,
     Fd,
     Slirp,
-    /// Nobody asked for a backend and passt is not to be found.
+    /// The command line names no backend, and passt is not installed.
     Hidden,
-    /// Nobody asked for a backend and passt does not start.
+    /// The command line names no backend, and passt does not start.
     Broken,
 }
 
-/// The guest says what it got, serves, and stays until it is told to go.
+/// The guest prints its lease, serves, and runs until it reads a line.
 const SCRIPT: &str = "\
 echo \"PAGE $(fetch 10.0.2.2 8000 /)\"
 serve_tcp 80 tcp-answer
@@ -112,14 +108,14 @@ macro_rules! each {
 }
 
 each! {
-    root_on_passt_unix: Root Unix;
-    root_on_passt_fd: Root Fd;
-    root_on_slirp: Root Slirp;
-    root_with_passt_hidden: Root Hidden;
-    root_with_passt_broken: Root Broken;
-    user_on_passt_unix: User Unix;
-    user_on_passt_fd: User Fd;
-    user_on_slirp: User Slirp;
-    user_with_passt_hidden: User Hidden;
-    user_with_passt_broken: User Broken;
+    a_guest_of_root_works_with_passt_over_a_unix_socket: Root Unix;
+    a_guest_of_root_works_with_passt_over_a_descriptor: Root Fd;
+    a_guest_of_root_works_with_slirp: Root Slirp;
+    slirp_is_used_for_root_when_passt_is_not_installed: Root Hidden;
+    slirp_is_used_for_root_when_passt_cannot_start: Root Broken;
+    a_guest_of_a_user_works_with_passt_over_a_unix_socket: User Unix;
+    a_guest_of_a_user_works_with_passt_over_a_descriptor: User Fd;
+    a_guest_of_a_user_works_with_slirp: User Slirp;
+    slirp_is_used_for_a_user_when_passt_is_not_installed: User Hidden;
+    slirp_is_used_for_a_user_when_passt_cannot_start: User Broken;
 }

@@ -1,23 +1,21 @@
-//! A real guest on a bridge: on a virtual network of netlaunch's it has its lease from dnsmasq and
-//! reaches the world behind the host by NAT, with QEMU another user's; on a bridge of the host's own
-//! it is one more machine there. Nothing is left of it, however netlaunch ends.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests a real guest on a bridge. On a virtual network it gets its lease from dnsmasq and reaches
+//! the world behind the host by NAT, while QEMU runs as another user; on a bridge of the host it is
+//! a machine of the host's network. Nothing is left, however netlaunch ends.
 
 use std::time::Duration;
 
-use common::bridges::{self, End, neighbour, taps, without_dhcp};
-use common::scene::{Scene, command_line, launch, nothing_left, pid_of};
-use common::{As, Guest, Netns, Sandbox, have_root, processes_with, status_field, wait_until};
+use crate::common::bridges::{self, End, neighbour, taps, without_dhcp};
+use crate::common::scene::{Scene, command_line, launch, nothing_left, pid_of};
+use crate::common::{
+    As, Guest, Netns, Sandbox, have_root, processes_with, status_field, wait_until,
+};
 
 /// CAP_KILL and CAP_NET_ADMIN of linux/capability.h, as /proc shows them.
 const KILL: &str = "0000000000000020";
 const NET_ADMIN: &str = "0000000000001000";
 const NONE: &str = "0000000000000000";
 
-/// The guest gets a page from outside, and stays until it is told to go.
+/// The guest gets a page from outside, and runs until it reads a line.
 const SCRIPT: &str = "\
 echo \"PAGE $(fetch 198.51.100.2 80 /)\"
 echo 'UP .'
@@ -67,7 +65,7 @@ fn on_the_default_network(firewall: &str, end: End) {
         (&"default".into(), &"bridge".into())
     );
     assert!(host.says("ip", &["-o", "link", "show", "master", "virbr0"]).contains(&tap));
-    who_may_what(scene.pid(), pid_of(&shown, "qemu"));
+    have_least_capabilities(scene.pid(), pid_of(&shown, "qemu"));
 
     end.come(&mut scene, pid_of(&shown, "qemu"), 33);
     match end {
@@ -87,8 +85,8 @@ fn on_the_default_network(firewall: &str, end: End) {
     assert!(left.is_empty(), "still running: {left:?}");
 }
 
-/// QEMU is nobody's and can do nothing; its guard can kill, and netlaunch can change links.
-fn who_may_what(netlaunch: i32, qemu: i32) {
+/// QEMU runs as `nobody` without capabilities; its guard can kill, and netlaunch can change links.
+fn have_least_capabilities(netlaunch: i32, qemu: i32) {
     let guard: i32 = status_field(qemu, "PPid").parse().unwrap();
     assert_eq!(status_field(guard, "PPid"), netlaunch.to_string());
     assert_eq!(status_field(qemu, "Uid"), "65534\t65534\t65534\t65534");
@@ -105,20 +103,20 @@ fn who_may_what(netlaunch: i32, qemu: i32) {
 }
 
 #[test]
-fn a_guest_on_default_with_nftables() {
+fn a_guest_on_the_default_network_reaches_the_world_with_nftables() {
     on_the_default_network("nftables", End::Own);
 }
 
 #[test]
-fn a_guest_on_default_with_iptables_whose_netlaunch_is_killed() {
+fn nothing_is_left_of_a_guest_on_the_default_network_whose_netlaunch_is_killed() {
     on_the_default_network("iptables", End::Killed);
 }
 
 /// A bridge that somebody else has made, and its router in another namespace: the guest is told
 /// nothing by us, and gives itself an address.
 #[test]
-fn a_guest_on_a_bridge_of_the_hosts() {
-    let test = "a_guest_on_a_bridge_of_the_hosts";
+fn a_guest_on_a_bridge_of_the_host_is_a_machine_of_its_network() {
+    let test = "a_guest_on_a_bridge_of_the_host_is_a_machine_of_its_network";
     let (true, Some(guest)) = (have_root(test), Guest::find(test)) else { return };
     let host = bridges::host();
     let (_neighbour, callers) = neighbour(&host);

@@ -1,8 +1,5 @@
-//! The ends of a launch that netlaunch does not choose: its parent's, and its own by SIGKILL.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests the ends of a launch that netlaunch does not choose: the end of its parent, and its own by
+//! SIGKILL.
 
 use std::fs;
 use std::path::Path;
@@ -12,11 +9,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use common::scene::{
+use crate::common::scene::{
     HOST, LIMIT, alive, command_line, launch, launches, netns_with_resolver, nothing_left,
     passt_option, pid_of, with,
 };
-use common::{As, Guest, Netns, Reaped, Sandbox, have_root, processes_with, start, wait_until};
+use crate::common::{
+    As, Guest, Netns, Reaped, Sandbox, have_root, processes_with, start, wait_until,
+};
 
 const SCRIPT: &str = "\
 serve_tcp 80 tcp-answer
@@ -34,7 +33,7 @@ struct Started {
 }
 
 impl Started {
-    /// What the guest and netlaunch have printed: to a file, which no end of theirs closes.
+    /// The output of the guest and netlaunch, in a file that stays open after their end.
     fn said(&self) -> String {
         fs::read_to_string(self.sandbox.path("run/log")).unwrap_or_default()
     }
@@ -88,12 +87,12 @@ fn ends_with_its_parent(who: As) {
 }
 
 #[test]
-fn ends_with_its_parent_as_root() {
+fn a_launch_of_root_ends_with_its_parent() {
     ends_with_its_parent(As::Root);
 }
 
 #[test]
-fn ends_with_its_parent_as_a_user() {
+fn a_launch_of_a_user_ends_with_its_parent() {
     ends_with_its_parent(As::User);
 }
 
@@ -114,12 +113,12 @@ fn lives_on(prefix: &str) {
 }
 
 #[test]
-fn lives_on_with_nohup() {
+fn a_launch_under_nohup_outlives_its_parent() {
     lives_on("nohup");
 }
 
 #[test]
-fn lives_on_with_setsid() {
+fn a_launch_under_setsid_outlives_its_parent() {
     lives_on("setsid");
 }
 
@@ -140,6 +139,6 @@ fn a_qemu_that_changes_its_user_dies_with_netlaunch() {
     // The directory stays, and the next start removes it.
     assert_eq!(launch.sandbox.launch_dirs().len(), 1);
     let next = ["--backend", "slirp", "--", "qemu-system-x86_64", "-M", "help"];
-    assert!(common::finish(launch.sandbox.netlaunch(&next)).status.success());
+    assert!(crate::common::finish(launch.sandbox.netlaunch(&next)).status.success());
     nothing_left(&launch.sandbox);
 }

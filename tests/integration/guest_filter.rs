@@ -1,15 +1,11 @@
-//! A real guest behind a network filter: what is its own passes, another address does not, and
-//! nothing of the filter is left, however netlaunch ends.
+//! Tests a real guest behind a network filter: frames from its own address pass, frames from
+//! another address do not, and nothing of the filter is left, however netlaunch ends.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+use crate::common::bridges::{self, End, neighbour, refused, taps, without_dhcp};
+use crate::common::scene::{Scene, command_line, launch, pid_of};
+use crate::common::{As, Guest, Sandbox, have_root};
 
-mod common;
-
-use common::bridges::{self, End, neighbour, refused, taps, without_dhcp};
-use common::scene::{Scene, command_line, launch, pid_of};
-use common::{As, Guest, Sandbox, have_root};
-
-/// The guest gets a page as itself, and tries to as somebody else.
+/// The guest gets a page from its own address, and tries to from another one.
 const SCRIPT: &str = "\
 ip address add 10.77.0.2/24 dev eth0
 echo \"PAGE $(fetch 10.77.0.1 80 /)\"
@@ -57,7 +53,7 @@ fn filtered(backend: &str, end: End) {
 
     end.come(&mut scene, pid_of(&shown, "qemu"), 37);
     if end == End::Killed {
-        // What a killed launch left is the next command's to take away.
+        // The next command removes the parts that a killed launch left.
         let list = sandbox.good(&["nwfilter", "binding-list"]);
         assert!(!list.contains(&tap), "{list}");
         sandbox.good(&["firewall", "reload"]);
@@ -66,19 +62,19 @@ fn filtered(backend: &str, end: End) {
 }
 
 #[test]
-fn a_filtered_guest_with_nftables() {
+fn a_filtered_guest_sends_only_from_its_address_with_nftables() {
     filtered("nftables", End::Own);
     // Killed, too: nft's table is the whole of its rules.
     filtered("nftables", End::Killed);
 }
 
 #[test]
-fn a_filtered_guest_with_iptables() {
+fn a_filtered_guest_sends_only_from_its_address_with_iptables() {
     filtered("iptables", End::Own);
 }
 
 #[test]
-fn a_filtered_guest_with_iptables_whose_netlaunch_is_killed() {
+fn nothing_is_left_of_a_filtered_guest_whose_netlaunch_is_killed() {
     filtered("iptables", End::Killed);
 }
 

@@ -1,8 +1,4 @@
-//! A passt that crashes under a running guest.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests a passt that crashes under a running guest.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -12,11 +8,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use common::scene::{
+use crate::common::scene::{
     HOST, Scene, alive, command_line, fake_passt, launch, netns_with_resolver, nothing_left,
     passt_option, pid_of,
 };
-use common::{As, Guest, Netns, Sandbox, have_root, text, wait_until};
+use crate::common::{As, Guest, Netns, Sandbox, have_root, text, wait_until};
 
 const SCRIPT: &str = "\
 serve_tcp 80 tcp-answer
@@ -101,12 +97,12 @@ fn traffic_comes_back(who: As) {
 }
 
 #[test]
-fn traffic_comes_back_for_root() {
+fn traffic_of_a_root_guest_returns_after_passt_crashes() {
     traffic_comes_back(As::Root);
 }
 
 #[test]
-fn traffic_comes_back_for_a_user() {
+fn traffic_of_a_users_guest_returns_after_passt_crashes() {
     traffic_comes_back(As::User);
 }
 
@@ -141,7 +137,7 @@ fn a_passt_that_crashes_again_and_again_is_given_up() {
 
 /// The fd transport cannot reconnect: one warning, and QEMU goes on without.
 #[test]
-fn without_reconnect_the_guest_goes_on_alone() {
+fn a_guest_without_reconnect_outlives_passt() {
     let Some(mut up) = up("without_reconnect", As::User, "fd", None) else { return };
     kill(Pid::from_raw(up.passt), Signal::SIGKILL).unwrap();
     up.scene.messages("that the network is gone", |text| text.contains("no network any more"));

@@ -1,8 +1,4 @@
-//! Serve mode: the backend alone, for a QEMU that somebody else starts.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests serve mode: netlaunch runs only the backend, and the caller starts QEMU.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -15,11 +11,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
-use common::scene::{
+use crate::common::scene::{
     HOST, Heard, LIMIT, Scene, fake_passt, launch, netns_with_resolver, nothing_left, passt_option,
     pid_of, qemu, with,
 };
-use common::{As, Guest, Netns, Sandbox, have_root, run, wait_until};
+use crate::common::{As, Guest, Netns, Sandbox, have_root, run, wait_until};
 
 /// A namespace, a sandbox in it, and netlaunch serving there with readiness reported on a FIFO.
 struct Serving {
@@ -68,11 +64,11 @@ impl Serving {
         assert_eq!(self.ready.text(), "READY=1\n");
     }
 
-    /// Whether the kernel says that somebody listens in the launch directory.
+    /// Returns whether a process listens in the launch directory, by the kernel's list of sockets.
     fn listens(&self) -> bool {
         let table = self.netns.inside(|| fs::read("/proc/thread-self/net/unix").unwrap());
         let state = self.sandbox.state().to_string_lossy().into_owned();
-        common::text(&table).lines().any(|line| {
+        crate::common::text(&table).lines().any(|line| {
             let flags = line.split_ascii_whitespace().nth(3).unwrap_or_default();
             line.contains(&state) && line.ends_with("/passt.sock") && flags == "00010000"
         })
@@ -89,7 +85,7 @@ impl Serving {
 fn a_guest_of_somebody_elses(who: As) {
     let test = format!("serve mode as {who:?}");
     let (true, Some(guest)) = (have_root(&test), Guest::find(&test)) else { return };
-    // This passt takes its time, so that readiness told too early is seen.
+    // This passt starts slowly, so that the test sees a notification that comes too early.
     let mut serving = serve(who, &["--backend", "passt"], |sandbox, _, args| {
         let slow = fake_passt(sandbox, "sleep 1; exec \"$REAL\" \"$@\"");
         args.extend(["--passt".into(), slow.to_string_lossy().into_owned()]);
@@ -114,12 +110,12 @@ fn a_guest_of_somebody_elses(who: As) {
 }
 
 #[test]
-fn a_guest_of_somebody_elses_for_root() {
+fn serve_mode_of_root_works_with_a_qemu_of_the_caller() {
     a_guest_of_somebody_elses(As::Root);
 }
 
 #[test]
-fn a_guest_of_somebody_elses_for_a_user() {
+fn serve_mode_of_a_user_works_with_a_qemu_of_the_caller() {
     a_guest_of_somebody_elses(As::User);
 }
 
@@ -133,24 +129,24 @@ fn told_to_end(who: As) {
     let passt = pid_of(&launch(&serving.sandbox), "passt");
     kill(Pid::from_raw(serving.scene.pid()), Signal::SIGTERM).unwrap();
     assert_eq!(serving.scene.end().code(), Some(143), "{}", serving.scene.said());
-    assert!(!common::scene::alive(passt));
+    assert!(!crate::common::scene::alive(passt));
     nothing_left(&serving.sandbox);
 }
 
 #[test]
-fn told_to_end_as_root() {
+fn serve_mode_of_root_ends_by_a_signal() {
     told_to_end(As::Root);
 }
 
 #[test]
-fn told_to_end_as_a_user() {
+fn serve_mode_of_a_user_ends_by_a_signal() {
     told_to_end(As::User);
 }
 
 /// A service manager hears of readiness, once the socket listens, and the arguments are there.
 #[test]
-fn the_service_manager_is_told() {
-    if !have_root("the_service_manager_is_told") {
+fn the_service_manager_is_notified() {
+    if !have_root("the_service_manager_is_notified") {
         return;
     }
     let mut manager = None;
@@ -168,7 +164,7 @@ fn the_service_manager_is_told() {
     let mut message = [0u8; 256];
     let n = manager.unwrap().recv(&mut message).unwrap();
     assert!(serving.listens(), "READY=1 came too early");
-    assert_eq!(common::text(&message[..n]).trim(), "READY=1");
+    assert_eq!(crate::common::text(&message[..n]).trim(), "READY=1");
     serving.wait_ready();
     assert_eq!(serving.arguments()[0], "-netdev");
     let env = fs::read_to_string(serving.sandbox.path("home/env")).unwrap();
@@ -196,8 +192,8 @@ fn a_passt_that_fails_is_not_ready() {
 
 /// slirp is inside QEMU: there is nothing to stay for. The guest has it all the same.
 #[test]
-fn slirp_prints_and_leaves() {
-    let test = "slirp_prints_and_leaves";
+fn serve_mode_with_slirp_prints_the_arguments_and_ends() {
+    let test = "serve_mode_with_slirp_prints_the_arguments_and_ends";
     let (true, Some(guest)) = (have_root(test), Guest::find(test)) else { return };
     let mut serving = serve(As::User, &["--backend", "slirp"], |_, _, _| {});
     serving.wait_ready();
@@ -229,7 +225,11 @@ fn the_readiness_descriptor_is_closed() {
     // Nor did passt get it.
     let passt = pid_of(&launch(&serving.sandbox), "passt");
     let fds = run("ls", &["-l", &format!("/proc/{passt}/fd")]);
-    assert!(!common::text(&fds.stdout).contains("/ready"), "{}", common::text(&fds.stdout));
+    assert!(
+        !crate::common::text(&fds.stdout).contains("/ready"),
+        "{}",
+        crate::common::text(&fds.stdout)
+    );
     kill(Pid::from_raw(serving.scene.pid()), Signal::SIGTERM).unwrap();
     serving.scene.end();
 }

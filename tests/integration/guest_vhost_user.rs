@@ -1,22 +1,18 @@
-//! The vhost-user transport with a real guest, where the installed passt has it.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests the vhost-user transport with a real guest, if the installed passt supports it.
 
 use std::time::Duration;
 
-use common::scene::{
+use crate::common::scene::{
     HOST, Scene, command_line, launch, netns_with_resolver, nothing_left, passt_has, passt_option,
     passt_path,
 };
-use common::{As, Guest, Sandbox, have_root};
+use crate::common::{As, Guest, Sandbox, have_root, skipped};
 
 fn works(who: As) {
     let test = format!("vhost-user as {who:?}");
     let (true, Some(guest)) = (have_root(&test), Guest::find(&test)) else { return };
     if !passt_has("vhost-user") {
-        return eprintln!("skipped {test}: {} has no --vhost-user", passt_path().display());
+        return skipped(&test, format_args!("{} has no --vhost-user", passt_path().display()));
     }
     let netns = netns_with_resolver(HOST);
     netns.serve_http(8000, "page of the host");
@@ -43,11 +39,11 @@ exit_qemu 33";
 }
 
 #[test]
-fn root_on_vhost_user() {
+fn a_guest_of_root_works_with_vhost_user() {
     works(As::Root);
 }
 
 #[test]
-fn user_on_vhost_user() {
+fn a_guest_of_a_user_works_with_vhost_user() {
     works(As::User);
 }

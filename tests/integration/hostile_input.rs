@@ -1,9 +1,5 @@
-//! Input that is no document, never ends, is a megabyte long or steers a terminal: each ends in one
-//! clear line.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests input that is not a document, never ends, is a megabyte long or steers a terminal:
+//! netlaunch answers each with one clear line.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use common::{As, Netns, Sandbox, finish, have_root, start, text};
+use crate::common::{As, Netns, Sandbox, finish, have_root, start, text};
 use nix::sys::stat::Mode;
 use serde_json::Value;
 
@@ -42,7 +38,7 @@ impl Scene {
         path
     }
 
-    /// What netlaunch does within the limit.
+    /// Returns the output of netlaunch, which ends within the limit.
     fn ends<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
         start(self.sandbox.netlaunch(args)).output(LIMIT)
     }
@@ -232,16 +228,16 @@ fn a_descriptor_to_report_to_is_the_callers() {
         let said = refused(&scene.bash(&format!("{{}} --ready-fd 7 {launch} {open}")), open);
         assert!(said.contains(why), "{said}");
     }
-    // One that is open is told, whatever its number is.
+    // An open descriptor gets the report, whatever its number is.
     for number in [3, 4, 5, 9] {
-        let told = scene.sandbox.path("told");
+        let report = scene.sandbox.path("report");
         let line = format!(
             "{{}} --ready-fd {number} --backend slirp --qemu qemu-system-x86_64 {number}>{}",
-            told.display()
+            report.display()
         );
         let output = scene.bash(&line);
         assert!(output.status.success(), "{number}: {}", text(&output.stderr));
-        assert_eq!(fs::read_to_string(&told).unwrap(), "READY=1\n", "{number}");
+        assert_eq!(fs::read_to_string(&report).unwrap(), "READY=1\n", "{number}");
     }
 }
 
@@ -283,6 +279,8 @@ fn an_owner_needs_no_uuid_and_a_document_no_second_mark() {
     scene.sandbox.good(&["nwfilter", "define", &filter]);
 
     scene._netns.ip("link add vnet7 type veth peer name vnet8");
+    scene._netns.ip("link add br7 type bridge");
+    scene._netns.ip("link set vnet7 master br7");
     let binding = scene.write(
         "b.xml",
         "<filterbinding><owner><name>vm</name></owner><portdev name='vnet7'/>\

@@ -1,13 +1,9 @@
-//! Nothing is left behind: not when netlaunch is killed at any moment, not when a start fails, not
-//! when many run at once.
+//! Tests that launches leave nothing behind, when netlaunch is killed at any moment, when a start
+//! fails, and when many run at once.
 //!
-//! What belongs to a trial is known by its directory, which is in the command line of everything
-//! the trial starts: of netlaunch and its guards, of QEMU and passt (both are called through links
-//! there), and of the probes of both.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Each trial has its own directory, which is in the command line of every process of the trial:
+//! of netlaunch and its guards, of QEMU and passt (both are called through links there), and of the
+//! probes of both.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -21,19 +17,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::scene::{Heard, passt_path};
-use common::{
-    As, Guest, Netns, Reaped, Sandbox, USER, have_root, processes_with, start, text, wait_until,
+use crate::common::scene::{Heard, passt_path};
+use crate::common::{
+    As, Guest, Netns, Reaped, Sandbox, USER, extent, have_root, processes_with, start, text,
+    wait_until,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::RngExt;
 use serde_json::Value;
 
-/// Kills at random moments, for each user and transport.
-const KILLS: usize = 100;
-/// Kills once the guest is up and has its lease.
-const KILLS_UP: usize = 20;
+/// Returns the number of kills at random moments, for each user and kind.
+fn kills(kind: Kind) -> usize {
+    extent(if kind.is_basic() { 40 } else { 20 }, 100)
+}
+
+/// Returns the number of kills after the guest has its lease.
+fn kills_up(kind: Kind) -> usize {
+    extent(if kind.is_basic() { 4 } else { 1 }, 20)
+}
+
 /// Every so many random kills, one meets a launch that has to probe its programs first.
 const COLD_EVERY: usize = 10;
 /// How long a start may be under way when it is hit.
@@ -51,6 +54,62 @@ const BOOT: Duration = Duration::from_secs(120);
 const QEMU: [&str; 6] = ["-M", "none", "-nodefaults", "-display", "none", "-S"];
 
 const BOTH: [As; 2] = [As::Root, As::User];
+
+/// A kind of launch in the trials.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    name: &'static str,
+    /// netlaunch's command and its options.
+    options: &'static str,
+    /// The arguments of a QEMU that does nothing.
+    qemu_args: &'static str,
+}
+
+impl Kind {
+    const UNIX: Kind = Kind {
+        name: "unix",
+        options: "--transport unix --device none",
+        qemu_args: "-M none -nodefaults -display none -S",
+    };
+    const FD: Kind = Kind { name: "fd", options: "--transport fd --device none", ..Kind::UNIX };
+    const DAEMON_UNIX: Kind = Kind {
+        name: "unix, daemon",
+        qemu_args: "-M none -nodefaults -display none -S -daemonize",
+        ..Kind::UNIX
+    };
+    const DAEMON_FD: Kind =
+        Kind { name: "fd, daemon", qemu_args: Kind::DAEMON_UNIX.qemu_args, ..Kind::FD };
+    const STAND_IN: Kind = Kind {
+        name: "stand-in",
+        options: "wrap --transport unix",
+        qemu_args: "-M q35 -accel tcg -m 64 -nodefaults -display none -S -nic user,model=virtio-net-pci",
+    };
+    const TWO_NICS: Kind = Kind {
+        name: "two NICs",
+        options: "--net passt,id=one --net passt,id=two",
+        qemu_args: "-M q35 -accel tcg -m 64 -nodefaults -display none -S",
+    };
+
+    /// Returns whether a short run has the full number of trials of this kind.
+    fn is_basic(self) -> bool {
+        ["unix", "fd"].contains(&self.name)
+    }
+
+    fn daemonizes(self) -> bool {
+        self.qemu_args.ends_with(" -daemonize")
+    }
+
+    /// Returns whether trial `n` kills the foreground process, and not the supervisor.
+    fn hits_foreground(self, n: usize) -> bool {
+        self.daemonizes() && n % 2 == 1
+    }
+
+    /// How long a start may be under way when it is hit. A kind with few trials is hit after its
+    /// start, too.
+    fn window(self) -> Duration {
+        if self.is_basic() { WINDOW } else { WINDOW * 6 }
+    }
+}
 
 /// A host for launches.
 struct Site {
@@ -139,7 +198,7 @@ impl Place {
         fs::read_dir(self.state()).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
-    /// What the launches here say of themselves.
+    /// Returns the records of the launches here.
     fn records(&self) -> Vec<Value> {
         self.launches().iter().filter_map(|dir| record(dir)).collect()
     }
@@ -185,19 +244,82 @@ impl Place {
         site.start(command)
     }
 
-    /// A launch whose real guest has its lease by the time this returns.
-    fn launch_guest(&self, site: &Site, options: &[&str], guest: &Guest) -> Reaped {
-        let mut args: Vec<String> = options.iter().map(|s| (*s).to_owned()).collect();
+    /// netlaunch for a trial, up to QEMU's program.
+    fn trial(&self, kind: Kind) -> Vec<String> {
+        let mut args: Vec<String> = kind.options.split(' ').map(str::to_owned).collect();
         args.extend(["--passt".into(), self.dir.join("passt").display().to_string(), "--".into()]);
         args.push(self.qemu().display().to_string());
-        args.extend(guest.qemu("sleep 600").into_iter().skip(1));
+        args
+    }
+
+    /// A launch whose real guest has its lease by the time this returns.
+    fn launch_guest(&self, site: &Site, kind: Kind, guest: &Guest) -> Reaped {
+        let mut args = self.trial(kind);
+        // The guest has a card, and with more than one of them the first has the lease.
+        args.retain(|word| word != "--device" && word != "none");
+        // QEMU refuses to daemonize with a console on its standard output.
+        let log = self.dir.join("console");
+        fs::write(&log, "").unwrap();
+        chown(&log, self.user.then_some(USER), self.user.then_some(USER)).unwrap();
+        let to_file = |word: String| match word.as_str() {
+            "stdio" => format!("file:{}", log.display()),
+            _ => word,
+        };
+        args.extend(guest.qemu("sleep 600").into_iter().skip(1).map(to_file));
         args.extend(["-name".to_owned(), self.marker()]);
+        let more = kind.qemu_args.split(' ').skip_while(|word| *word != "-nic");
+        let more = more.chain(kind.qemu_args.split(' ').filter(|word| *word == "-daemonize"));
+        args.extend(more.map(str::to_owned));
         let mut launch = site.start(self.bare(&args));
-        let console = Heard::of(launch.0.stdout.take().unwrap());
         let messages = Heard::of(launch.0.stderr.take().unwrap());
-        let leased = wait_until(BOOT, || console.after("LEASE ip=").is_some());
-        assert!(leased, "no lease: {}{}", console.text(), messages.text());
+        let console = || fs::read_to_string(&log).unwrap_or_default();
+        let leased = wait_until(BOOT, || console().contains("LEASE ip="));
+        assert!(leased, "no lease: {}{}", console(), messages.text());
         launch
+    }
+
+    /// Starts the launch of a trial. QEMU of a daemon's foreground trial waits for a connection
+    /// and never becomes ready.
+    fn launch_trial(&self, site: &Site, kind: Kind, n: usize) -> Reaped {
+        let mut args = self.trial(kind);
+        args.extend(kind.qemu_args.split(' ').map(str::to_owned));
+        args.extend(["-name".to_owned(), self.marker()]);
+        if kind.hits_foreground(n) {
+            let path = self.dir.join("wait").display().to_string();
+            args.push("-chardev".into());
+            args.push(format!("socket,id=wait,path={path},server=on,wait=on"));
+        }
+        let mut command = self.bare(&args);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        site.start(command)
+    }
+
+    /// Kills the process of netlaunch that supervises the launch, or the foreground process of a
+    /// daemon.
+    fn kill_netlaunch(&self, launch: &mut Reaped, kind: Kind, n: usize) {
+        let ended = launch.0.try_wait().unwrap();
+        let is_ready = kind.daemonizes() && ended.is_some_and(|status| status.success());
+        assert!(ended.is_none() || is_ready, "{n}: it ended by itself: {ended:?}");
+        let supervisor = match (is_ready, kind.daemonizes() && !kind.hits_foreground(n)) {
+            (true, _) => self.supervisor(),
+            // The foreground process has no other child.
+            (false, true) => {
+                let list = format!("/proc/{0}/task/{0}/children", launch.pid());
+                let list = fs::read_to_string(list).unwrap_or_default();
+                list.split(' ').find_map(|number| number.parse().ok())
+            }
+            (false, false) => None,
+        };
+        signal(supervisor.unwrap_or(launch.pid()), Signal::SIGKILL);
+        if supervisor.is_none() && launch.0.wait().unwrap().success() {
+            // The foreground process ended in between, and the daemon goes on.
+            signal(self.supervisor().unwrap(), Signal::SIGKILL);
+        }
+    }
+
+    /// Returns the supervisor of the launch here.
+    fn supervisor(&self) -> Option<i32> {
+        self.records().first().map(|record| record["pid"].as_i64().unwrap() as i32)
     }
 
     /// Nothing runs and nothing is left.
@@ -306,53 +428,57 @@ impl Phases {
     }
 }
 
-fn kill_trials(who: As, transport: &str) {
-    let test = format!("leaks of {who:?} by {transport}");
+fn kill_trials(who: As, kind: Kind) {
+    let test = format!("leaks of {who:?} by {}", kind.name);
     if !have_root(&test) {
         return;
     }
+    let (kills, kills_up) = (kills(kind), kills_up(kind));
     let site = Site::new(who);
-    let places: Vec<Place> = (0..KILLS + KILLS_UP)
+    let places: Vec<Place> = (0..kills + kills_up)
         .map(|n| {
-            let cold = n < KILLS && n % COLD_EVERY == 0;
+            let cold = n < kills && n % COLD_EVERY == 0;
             site.place(&format!("{}{n}", if cold { "cold" } else { "t" }))
         })
         .collect();
 
     let guest = Guest::find(&format!("the guests of {test}"));
-    let left = Mutex::new(Vec::new());
+    let (left, phases) = (Mutex::new(Vec::new()), Mutex::new(Phases::default()));
     thread::scope(|scope| {
         let (site, places, left, guest, test) = (&site, &places, &left, &guest, &test);
+        let phases = &phases;
         let trial = move |n: usize| {
             let place = &places[n];
-            let options = ["--transport", transport];
             let mut launch = match guest {
-                Some(guest) if n >= KILLS => place.launch_guest(site, &options, guest),
-                _ => place.launch(site, &options),
+                Some(guest) if n >= kills => place.launch_guest(site, kind, guest),
+                _ => place.launch_trial(site, kind, n),
             };
-            if n < KILLS {
-                thread::sleep(rand::rng().random_range(Duration::ZERO..WINDOW));
+            if n < kills {
+                thread::sleep(rand::rng().random_range(Duration::ZERO..kind.window()));
             } else {
-                up(place, launch.pid());
+                let is_up = || place.records().iter().any(|record| !record["qemu"].is_null());
+                assert!(wait_until(LIMIT, is_up), "{test} {n}: {:?}", place.processes());
             }
-            assert!(launch.0.try_wait().unwrap().is_none(), "{test} {n}: it ended by itself");
-            drop(launch); // which is SIGKILL
+            // A supervisor whose foreground process is killed removes the directory.
+            phases.lock().unwrap().add(place);
+            place.kill_netlaunch(&mut launch, kind, n);
+            drop(launch);
             scope.spawn(move || {
                 thread::sleep(GONE);
                 left.lock().unwrap().extend(place.processes());
             });
         };
-        each(KILLS, AT_ONCE, trial);
+        each(kills, AT_ONCE, trial);
         // A guest keeps a processor busy until it is up.
-        each(KILLS_UP, 1, |n| trial(KILLS + n));
+        each(kills_up, 1, |n| trial(kills + n));
     });
     let left = left.into_inner().unwrap();
-    let mut phases = Phases::default();
-    places.iter().for_each(|place| phases.add(place));
+    let phases = phases.into_inner().unwrap();
     each(places.len(), AT_ONCE, |n| places[n].next_start(&site));
     let directories: Vec<_> = places.iter().flat_map(Place::launches).collect();
     eprintln!(
-        "leaks of {who:?} by {transport}: {KILLS} kills within {WINDOW:?} and {KILLS_UP} with {} up, which hit {phases:?}; {} processes were left after {GONE:?}, {} directories after the next start",
+        "{test}: {kills} kills within {:?} and {kills_up} with {} up, which hit {phases:?}; {} processes were left after {GONE:?}, {} directories after the next start",
+        kind.window(),
         if guest.is_some() { "the guest" } else { "QEMU" },
         left.len(),
         directories.len()
@@ -371,28 +497,58 @@ fn kill_trials(who: As, transport: &str) {
 }
 
 #[test]
-fn root_unix() {
-    kill_trials(As::Root, "unix");
+fn nothing_is_left_of_killed_launches_of_root_by_unix() {
+    kill_trials(As::Root, Kind::UNIX);
 }
 
 #[test]
-fn root_fd() {
-    kill_trials(As::Root, "fd");
+fn nothing_is_left_of_killed_launches_of_root_by_fd() {
+    kill_trials(As::Root, Kind::FD);
 }
 
 #[test]
-fn user_unix() {
-    kill_trials(As::User, "unix");
+fn nothing_is_left_of_killed_launches_of_a_user_by_unix() {
+    kill_trials(As::User, Kind::UNIX);
 }
 
 #[test]
-fn user_fd() {
-    kill_trials(As::User, "fd");
+fn nothing_is_left_of_killed_launches_of_a_user_by_fd() {
+    kill_trials(As::User, Kind::FD);
 }
 
 #[test]
-fn sigterm_during_the_start() {
-    if !have_root("sigterm_during_the_start") {
+fn nothing_is_left_of_killed_daemons_of_root_by_unix() {
+    kill_trials(As::Root, Kind::DAEMON_UNIX);
+}
+
+#[test]
+fn nothing_is_left_of_killed_daemons_of_root_by_fd() {
+    kill_trials(As::Root, Kind::DAEMON_FD);
+}
+
+#[test]
+fn nothing_is_left_of_killed_daemons_of_a_user_by_unix() {
+    kill_trials(As::User, Kind::DAEMON_UNIX);
+}
+
+#[test]
+fn nothing_is_left_of_killed_daemons_of_a_user_by_fd() {
+    kill_trials(As::User, Kind::DAEMON_FD);
+}
+
+#[test]
+fn nothing_is_left_of_killed_stand_ins() {
+    kill_trials(As::User, Kind::STAND_IN);
+}
+
+#[test]
+fn nothing_is_left_of_killed_launches_with_two_nics() {
+    kill_trials(As::User, Kind::TWO_NICS);
+}
+
+#[test]
+fn nothing_is_left_after_a_sigterm_during_the_start() {
+    if !have_root("nothing_is_left_after_a_sigterm_during_the_start") {
         return;
     }
     for who in BOTH {
@@ -419,8 +575,8 @@ fn sigterm_during_the_start() {
 }
 
 #[test]
-fn qemu_fails_to_start() {
-    if !have_root("qemu_fails_to_start") {
+fn nothing_is_left_if_qemu_cannot_start() {
+    if !have_root("nothing_is_left_if_qemu_cannot_start") {
         return;
     }
     for who in BOTH {
@@ -437,19 +593,24 @@ fn qemu_fails_to_start() {
             place.assert_clean(&format!("{who:?} {options:?}"));
         }
 
-        // There when it is asked for its features, gone when it is to be started: passt runs by
-        // then.
-        for (transport, removal, code) in
-            [("unix", "rm \"$0\"", 127), ("fd", "chmod 644 \"$0\"", 126)]
-        {
+        // A passt that makes QEMU go before it serves.
+        for (transport, removal, code) in [("unix", "rm", 127), ("fd", "chmod 644", 126)] {
             let place = site.place(&format!("gone{transport}"));
             fs::remove_file(place.qemu()).unwrap();
-            let real = "exec /usr/bin/qemu-system-x86_64 \"$@\"";
-            place.script("qemu", &format!("case $* in *-qmp*) {removal};; esac; {real}"));
+            place.script("qemu", "exec /usr/bin/qemu-system-x86_64 \"$@\"");
             if who == As::User {
                 chown(place.qemu(), Some(USER), Some(USER)).unwrap();
             }
-            let output = site.finish(place.netlaunch(&["--transport", transport], &[]));
+            let real = passt_path().display().to_string();
+            let passt = place.script(
+                "removing",
+                &format!(
+                    "case $* in *--help*) ;; *) {removal} {};; esac; exec {real} \"$@\"",
+                    place.qemu().display()
+                ),
+            );
+            let options = ["--transport", transport, "--backend", "passt", "--passt", &passt];
+            let output = site.finish(place.netlaunch(&options, &[]));
             let said = text(&output.stderr);
             assert_eq!(output.status.code(), Some(code), "{said}");
             let start = format!("netlaunch: error: cannot execute {}: ", place.qemu().display());
@@ -463,8 +624,8 @@ fn qemu_fails_to_start() {
 const BROKEN: &str = "echo 'passt: out of luck' >&2; exit 1";
 
 #[test]
-fn passt_fails_to_start() {
-    if !have_root("passt_fails_to_start") {
+fn nothing_is_left_if_passt_cannot_start() {
+    if !have_root("nothing_is_left_if_passt_cannot_start") {
         return;
     }
     for who in BOTH {
@@ -494,12 +655,15 @@ fn passt_fails_to_start() {
 
         // The real passt has words of its own.
         let place = site.place("interface");
-        let options = ["--backend", "passt", "--interface", "nosuch0"];
+        let options = ["--backend", "passt", "--interface", "lo"];
         let output = site.finish(place.netlaunch(&options, &[]));
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(125), "{said}");
-        assert!(said.contains("nosuch0") && said.lines().count() == 1, "{said}");
-        place.assert_clean(&format!("{who:?}, no interface"));
+        assert!(
+            said.contains("External interface not usable") && said.lines().count() == 1,
+            "{said}"
+        );
+        place.assert_clean(&format!("{who:?}, unusable interface"));
     }
 }
 
@@ -516,8 +680,8 @@ fn thirty(site: &Site, place: &Place) -> Vec<Reaped> {
 }
 
 #[test]
-fn thirty_at_once() {
-    if !have_root("thirty_at_once") {
+fn thirty_launches_run_at_once_and_leave_nothing() {
+    if !have_root("thirty_launches_run_at_once_and_leave_nothing") {
         return;
     }
     for who in BOTH {
@@ -550,8 +714,8 @@ fn thirty_at_once() {
 }
 
 #[test]
-fn thirty_killed() {
-    if !have_root("thirty_killed") {
+fn thirty_killed_launches_leave_nothing() {
+    if !have_root("thirty_killed_launches_leave_nothing") {
         return;
     }
     for who in BOTH {
@@ -628,8 +792,8 @@ fn killing_guards_leaves_no_orphan() {
 }
 
 #[test]
-fn what_lives_is_never_removed() {
-    if !have_root("what_lives_is_never_removed") {
+fn a_start_never_removes_the_directory_of_a_live_launch() {
+    if !have_root("a_start_never_removes_the_directory_of_a_live_launch") {
         return;
     }
     for who in BOTH {
@@ -664,8 +828,8 @@ fn what_lives_is_never_removed() {
 
 /// The root is made by the first launch and removed by the last one, so starts and ends meet there.
 #[test]
-fn starts_meet_ends_in_a_root_that_comes_and_goes() {
-    if !have_root("starts_meet_ends_in_a_root_that_comes_and_goes") {
+fn launches_that_start_and_end_at_once_share_the_root_directory() {
+    if !have_root("launches_that_start_and_end_at_once_share_the_root_directory") {
         return;
     }
     for who in BOTH {
@@ -686,8 +850,8 @@ fn starts_meet_ends_in_a_root_that_comes_and_goes() {
 }
 
 #[test]
-fn a_start_after_a_crash_collects() {
-    if !have_root("a_start_after_a_crash_collects") {
+fn a_start_after_a_crash_removes_the_remains() {
+    if !have_root("a_start_after_a_crash_removes_the_remains") {
         return;
     }
     for who in BOTH {
@@ -747,12 +911,12 @@ fn the_parents_death_ends_the_launch() {
 }
 
 #[test]
-fn roots_launch_directory_below_a_closed_one() {
-    if !have_root("roots_launch_directory_below_a_closed_one") {
+fn passt_works_with_a_launch_directory_below_a_closed_one() {
+    if !have_root("passt_works_with_a_launch_directory_below_a_closed_one") {
         return;
     }
     let site = Site::new(As::Root);
-    // passt becomes another user, who cannot pass a directory of root's own.
+    // passt becomes another user, which has no access below a directory of root.
     for (name, root) in [("far", "closed/a/b"), ("near", "closed"), ("passt", "closed/a")] {
         let place = site.place(name);
         fs::create_dir(place.dir.join("closed")).unwrap();

@@ -1,9 +1,5 @@
-//! Bridges, addresses, routes, taps and settings in a namespace of the kernel's own, and the host
-//! as it was after each of them is taken back.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests bridges, addresses, routes, taps and kernel settings in a network namespace, and that the
+//! host is unchanged after each is removed.
 
 use std::fs;
 use std::future::Future;
@@ -11,12 +7,12 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Netns, have_root, run, wait_until};
+use crate::common::{Netns, have_root, run, wait_until};
 use ipnet::IpNet;
-use netlaunch::link::sysctl::{Key, Restore, Sysctls};
-use netlaunch::link::{BridgeSpec, HostNet, LinkError, Netlink, Route, Undo};
-use netlaunch::process::tap::{TUN, Tap, TapError, TapName, complete_checksums};
-use netlaunch::process::{Spawn, Stdio};
+use netlaunch::sys::netlink::sysctl::{Key, Restore, Sysctls};
+use netlaunch::sys::netlink::{BridgeSpec, HostNet, LinkError, Netlink, Route, Undo};
+use netlaunch::sys::process::{Spawn, Stdio};
+use netlaunch::sys::tap::{TUN, Tap, TapError, TapName, complete_checksums};
 use netlaunch::types::InterfaceName;
 use nix::errno::Errno;
 
@@ -152,8 +148,8 @@ fn the_kernel_keeps_forward_delays_of_stp_within_its_limits() {
 }
 
 #[test]
-fn what_the_kernel_refuses_is_said_with_its_fix_and_changes_nothing() {
-    if !have_root("what_the_kernel_refuses_is_said_with_its_fix_and_changes_nothing") {
+fn a_refusal_of_the_kernel_is_reported_with_a_fix_and_changes_nothing() {
+    if !have_root("a_refusal_of_the_kernel_is_reported_with_a_fix_and_changes_nothing") {
         return;
     }
     let netns = Netns::routed();
@@ -213,8 +209,8 @@ async fn settled(links: &Netlink) -> HostNet {
 }
 
 #[test]
-fn without_the_right_nothing_is_made() {
-    if !have_root("without_the_right_nothing_is_made") {
+fn without_the_capability_nothing_is_made() {
+    if !have_root("without_the_capability_nothing_is_made") {
         return;
     }
     let netns = Netns::bare();
@@ -236,8 +232,8 @@ fn without_the_right_nothing_is_made() {
 }
 
 #[test]
-fn ports_come_go_and_are_not_stolen() {
-    if !have_root("ports_come_go_and_are_not_stolen") {
+fn a_port_of_another_bridge_is_not_moved() {
+    if !have_root("a_port_of_another_bridge_is_not_moved") {
         return;
     }
     let netns = Netns::bare();
@@ -257,7 +253,7 @@ fn ports_come_go_and_are_not_stolen() {
 
         links.undo(&undo).await.unwrap();
         assert!(links.host().await.unwrap().ports(&br0).is_empty());
-        // Moved by somebody else in between: theirs.
+        // Another program moved it in between, so it stays there.
         links.attach(&p0, &br1).await.unwrap();
         links.undo(&undo).await.unwrap();
         assert_eq!(links.host().await.unwrap().ports(&br1).len(), 1);
@@ -408,8 +404,8 @@ fn a_setting_of_the_kernel_is_put_back() {
 }
 
 #[test]
-fn a_bridge_without_checksum_offload() {
-    if !have_root("a_bridge_without_checksum_offload") {
+fn checksum_offload_of_a_bridge_can_be_turned_off_again() {
+    if !have_root("checksum_offload_of_a_bridge_can_be_turned_off_again") {
         return;
     }
     let netns = Netns::bare();

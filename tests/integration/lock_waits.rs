@@ -1,24 +1,21 @@
-//! A command that waits for another: it says for which, and gives up.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests a command that waits for another command: it names the holder of the lock, and ends at its
+//! time limit.
 
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::port_scene::{PortScene, Station};
-use common::{have_root, start, text, wait_until};
+use crate::common::port_scene::{PortScene, Station};
+use crate::common::{have_root, start, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// A command that waits for a tool of its own and is stopped there, with the lock. Dropping it ends
-/// both.
+/// A command that holds the lock and is stopped while it waits for its tool. Dropping this value
+/// kills both.
 struct Stopped {
-    command: Option<common::Reaped>,
+    command: Option<crate::common::Reaped>,
     pid: Pid,
     tool: Pid,
 }
@@ -35,7 +32,7 @@ impl Stopped {
         let command = start(command);
         assert!(wait_until(LONG, || pid_file.exists()), "{args:?} runs no nft");
         let tool = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
-        // `ip netns exec` executes netlaunch.
+        // `ip netns exec` executes netlaunch, so both have the same process id.
         let pid = Pid::from_raw(command.pid());
         kill(pid, Signal::SIGSTOP).unwrap();
         Stopped { command: Some(command), pid, tool: Pid::from_raw(tool) }
@@ -52,7 +49,8 @@ impl Drop for Stopped {
     }
 }
 
-/// Runs a command beside the stopped one: it names that within seconds, and gives up in time.
+/// Runs a command beside the stopped one. It must name the stopped one within seconds, and give up
+/// in time.
 fn waits(scene: &PortScene, args: &[&str], stopped: &Stopped, dir: &str) {
     let began = Instant::now();
     let args = [args, &["--lock-timeout", "4"]].concat();
@@ -75,7 +73,7 @@ fn waits(scene: &PortScene, args: &[&str], stopped: &Stopped, dir: &str) {
     }
     assert!(warning.contains("waiting for"), "{warning}");
     assert!(error.contains("4 s have passed") && error.contains("--lock-timeout"), "{error}");
-    // It does not wait when it is told so.
+    // With a limit of 0, the command does not wait.
     let began = Instant::now();
     let now = [&args[..args.len() - 1], &["0"]].concat();
     let output = start(scene.sandbox.netlaunch(&now)).output(LONG);
@@ -95,7 +93,7 @@ fn a_command_on_ports_names_the_holder_of_the_lock_and_gives_up() {
     let other = scene.binding(Station::Vnet1, "test", &[]);
     waits(&scene, &["nwfilter", "binding-create", &other], &stopped, "nwfilter/bindings/.lock");
     waits(&scene, &["firewall", "reload"], &stopped, "nwfilter/bindings/.lock");
-    // The port can be listed meanwhile, and the lock is free once the command has ended.
+    // The ports can be listed during the wait, and the lock is free after the command has ended.
     scene.list();
     drop(stopped);
     fs::remove_file(scene.sandbox.path("bin/nft")).unwrap();

@@ -1,15 +1,10 @@
-//! A command that is killed while a tool of its own still runs: its lock is given up when the tool
-//! has ended, and not before.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests a killed command whose tool still runs: its lock stays held until the tool has ended.
 
 use std::fs::{self, File};
 use std::time::Duration;
 
-use common::port_scene::{PortScene, Station, done};
-use common::{Sandbox, have_root, start, status_field, wait_until};
+use crate::common::port_scene::{PortScene, Station, done};
+use crate::common::{Sandbox, have_root, start, status_field, wait_until};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::ptrace;
@@ -19,10 +14,10 @@ use nix::unistd::Pid;
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// The backends, and a tool of each that changes rules.
+/// The backends, each with a tool that changes rules.
 const BACKENDS: [(&str, &str); 2] = [("nftables", "nft"), ("iptables", "ip6tables-restore")];
 
-/// Whether somebody holds the lock on what a directory of the state directory says.
+/// Returns whether a process holds the lock of a directory below the state directory.
 fn is_locked(sandbox: &Sandbox, dir: &str) -> bool {
     let file = File::open(sandbox.state().join(dir).join(".lock")).unwrap();
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -32,7 +27,7 @@ fn is_locked(sandbox: &Sandbox, dir: &str) -> bool {
     }
 }
 
-/// Kills a command that waits for a tool, and looks at its lock while the tool goes on.
+/// Kills a command that waits for a tool, and checks its lock while the tool continues.
 fn kill_while_runs(tool: &str, sandbox: &Sandbox, args: &[&str], dir: &str) {
     let pid_file = sandbox.path("run/tool");
     let never_ends = format!("echo $$ > {0}.new; mv {0}.new {0}; sleep 60", pid_file.display());
@@ -44,8 +39,8 @@ fn kill_while_runs(tool: &str, sandbox: &Sandbox, args: &[&str], dir: &str) {
     assert!(wait_until(LONG, || pid_file.exists()), "{args:?} runs no {tool}");
     let pid: i32 = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
 
-    // Its guard, which ends it at once, is held up, so that it goes on. (A mere SIGSTOP ends with
-    // the process that the guard belongs to, setpgid(2).)
+    // The guard would end the tool at once, so ptrace holds the guard. (SIGSTOP is not enough: it
+    // ends with the process that the guard belongs to, setpgid(2).)
     let guard = Pid::from_raw(status_field(pid, "PPid").parse().unwrap());
     ptrace::attach(guard).unwrap();
     waitpid(guard, None).unwrap();
@@ -53,14 +48,14 @@ fn kill_while_runs(tool: &str, sandbox: &Sandbox, args: &[&str], dir: &str) {
     netlaunch.output(LONG);
     assert!(is_locked(sandbox, dir), "{args:?}: the next command could begin beside {tool}");
     ptrace::detach(guard, None).unwrap();
-    let is_given_up = || !is_locked(sandbox, dir);
-    assert!(wait_until(LONG, is_given_up), "{args:?}: nobody ends {tool}");
+    let is_free = || !is_locked(sandbox, dir);
+    assert!(wait_until(LONG, is_free), "{args:?}: the guard does not end {tool}");
     fs::remove_file(script).unwrap();
 }
 
 #[test]
-fn of_filters() {
-    if !have_root("of_filters") {
+fn a_killed_command_on_ports_keeps_its_lock_until_its_tool_ends() {
+    if !have_root("a_killed_command_on_ports_keeps_its_lock_until_its_tool_ends") {
         return;
     }
     for (backend, tool) in BACKENDS {
@@ -76,8 +71,8 @@ fn of_filters() {
 }
 
 #[test]
-fn of_networks() {
-    if !have_root("of_networks") {
+fn a_killed_command_on_networks_keeps_its_lock_until_its_tool_ends() {
+    if !have_root("a_killed_command_on_networks_keeps_its_lock_until_its_tool_ends") {
         return;
     }
     for (backend, tool) in BACKENDS {

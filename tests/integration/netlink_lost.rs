@@ -1,18 +1,14 @@
-//! Messages between netlaunch and the kernel get lost: strace makes each one of netlaunch's sends
-//! and receives fail, one at a time. A command then succeeds for real or fails in one line, and the
-//! next command leaves nothing half done.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests lost messages between netlaunch and the kernel: strace makes each of netlaunch's sends and
+//! receives fail, one at a time. The command then succeeds completely or fails with one line, and
+//! the next command leaves nothing unfinished.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::bridges::{QEMU, host as bridge_host, taps};
-use common::scene::nothing_left;
-use common::{As, Netns, Sandbox, finish, have_root, run, text};
+use crate::common::bridges::{QEMU, host as bridge_host, taps};
+use crate::common::scene::nothing_left;
+use crate::common::{As, Netns, Sandbox, extent, finish, have_root, run, text};
 
 /// The calls by which netlink, and the guards of the tools, are spoken to.
 const CALLS: [&str; 4] = ["sendto", "recvfrom", "sendmsg", "recvmsg"];
@@ -116,7 +112,7 @@ fn a_network_start_that_returns_0_has_done_everything() {
     let (losses, running) = (losses(&host.sandbox, false), host.state());
     host.good("network destroy lab", "");
     let mut done = 0;
-    for lost in &losses {
+    for lost in losses.iter().step_by(extent(5, 1)) {
         let about = format!("start, {lost:?}");
         let output = host.run("network start lab", Some(*lost));
         let said = text(&output.stderr);
@@ -130,7 +126,7 @@ fn a_network_start_that_returns_0_has_done_everything() {
         host.good("network destroy lab", &about);
         assert_eq!(host.state(), before, "{about}: {said}");
     }
-    println!("{done} of {} starts succeeded", losses.len());
+    println!("{done} starts succeeded; {} losses are possible", losses.len());
     assert!(losses.len() > 40, "{losses:?}");
 }
 
@@ -145,7 +141,7 @@ fn a_network_destroy_that_returns_0_has_left_nothing() {
     let output = host.run("network destroy lab", None);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let losses = losses(&host.sandbox, false);
-    for lost in &losses {
+    for lost in losses.iter().step_by(extent(5, 1)) {
         let about = format!("destroy, {lost:?}");
         host.good("network start lab", &about);
         let output = host.run("network destroy lab", Some(*lost));
@@ -184,7 +180,7 @@ fn a_guest_that_runs_has_its_tap_on_the_bridge() {
     let losses = losses(&sandbox, true);
     let ports = fs::read_to_string(&seen).unwrap();
     assert_eq!(ports.lines().count(), 1, "{ports}");
-    for lost in &losses {
+    for lost in losses.iter().step_by(extent(5, 1)) {
         let _ = fs::remove_file(&seen);
         let output = finish(traced(&sandbox, &args, Some(*lost)));
         let (said, now) = (text(&output.stderr), fs::read_to_string(&seen).unwrap_or_default());

@@ -1,30 +1,26 @@
-//! Virtual networks on real bridges, with the real firewall tools and the real dnsmasq, in network
-//! namespaces: what a start makes, what a destroy leaves, what a failed start changes.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests virtual networks on real bridges, with the real firewall tools and the real dnsmasq, in
+//! network namespaces: what a start makes, what a destroy leaves, and what a failed start changes.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Netns, have_root, run, text, wait_until};
-use netlaunch::driver::{Driver, DriverError, DriverSettings};
-use netlaunch::firewall::Backend;
+use crate::common::{Netns, have_root, run, text, wait_until};
+use netlaunch::firewall::FirewallBackend;
 use netlaunch::network::NetworkName;
+use netlaunch::network::manager::{Manager, ManagerError, ManagerSettings};
 
-const BACKENDS: [Backend; 2] = [Backend::Nftables, Backend::Iptables];
+const BACKENDS: [FirewallBackend; 2] = [FirewallBackend::Nftables, FirewallBackend::Iptables];
 
 /// A host with definitions of its own.
 struct Host {
     netns: Netns,
     dir: tempfile::TempDir,
-    backend: Backend,
+    backend: FirewallBackend,
 }
 
 impl Host {
-    fn new(backend: Backend) -> Self {
+    fn new(backend: FirewallBackend) -> Self {
         let dir = tempfile::Builder::new().prefix("nltest-").tempdir().unwrap();
         // dnsmasq reads its lists as another user.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -33,8 +29,8 @@ impl Host {
         Host { netns: Netns::routed(), dir, backend }
     }
 
-    fn driver(&self) -> Driver {
-        Driver::new(DriverSettings {
+    fn driver(&self) -> Manager {
+        Manager::new(ManagerSettings {
             config_dir: self.dir.path().join("config"),
             state_dir: self.dir.path().join("state"),
             path: [
@@ -55,7 +51,7 @@ impl Host {
     }
 
     /// Runs `work` with the driver, inside the namespace.
-    fn with<T: Send>(&self, work: impl AsyncFnOnce(Driver) -> T + Send) -> T {
+    fn with<T: Send>(&self, work: impl AsyncFnOnce(Manager) -> T + Send) -> T {
         let driver = self.driver();
         self.netns.inside(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -63,12 +59,12 @@ impl Host {
         })
     }
 
-    fn start(&self, name: &str) -> Result<Vec<String>, DriverError> {
+    fn start(&self, name: &str) -> Result<Vec<String>, ManagerError> {
         let name: NetworkName = name.parse().unwrap();
         self.with(async |driver| driver.start(&name).await)
     }
 
-    fn destroy(&self, name: &str) -> Result<Vec<String>, DriverError> {
+    fn destroy(&self, name: &str) -> Result<Vec<String>, ManagerError> {
         let name: NetworkName = name.parse().unwrap();
         self.with(async |driver| driver.destroy(&name).await)
     }
@@ -138,7 +134,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         // dnsmasq outlives a test that failed; its command line has our directory.
-        for (pid, _) in common::processes_with(&self.dir.path().to_string_lossy()) {
+        for (pid, _) in crate::common::processes_with(&self.dir.path().to_string_lossy()) {
             let _ = nix::sys::signal::kill(
                 nix::unistd::Pid::from_raw(pid),
                 nix::sys::signal::Signal::SIGKILL,
@@ -162,7 +158,7 @@ fn documents() -> Vec<(String, String)> {
     all
 }
 
-fn every_kind_comes_and_goes(backend: Backend) {
+fn every_kind_comes_and_goes(backend: FirewallBackend) {
     if !have_root("every_kind_comes_and_goes") {
         return;
     }
@@ -175,7 +171,7 @@ fn every_kind_comes_and_goes(backend: Backend) {
         assert_ne!(host.state(), before, "{name}");
         assert!(host.inside("ip", &["-o", "link", "show", "dev", "nlt0"]).contains("nlt0"));
         match host.start(&name) {
-            Err(DriverError::Active(_)) => {}
+            Err(ManagerError::Active(_)) => {}
             other => panic!("{name}: {other:?}"),
         }
         assert_eq!(host.destroy(&name).unwrap(), [] as [String; 0], "{name}");
@@ -185,13 +181,13 @@ fn every_kind_comes_and_goes(backend: Backend) {
 }
 
 #[test]
-fn every_kind_comes_and_goes_on_nftables() {
-    every_kind_comes_and_goes(Backend::Nftables);
+fn every_kind_of_network_starts_and_leaves_nothing_on_nftables() {
+    every_kind_comes_and_goes(FirewallBackend::Nftables);
 }
 
 #[test]
-fn every_kind_comes_and_goes_on_iptables() {
-    every_kind_comes_and_goes(Backend::Iptables);
+fn every_kind_of_network_starts_and_leaves_nothing_on_iptables() {
+    every_kind_comes_and_goes(FirewallBackend::Iptables);
 }
 
 #[test]
@@ -199,7 +195,7 @@ fn the_last_network_that_forwards_turns_it_off() {
     if !have_root("the_last_network_that_forwards_turns_it_off") {
         return;
     }
-    let host = Host::new(Backend::Nftables);
+    let host = Host::new(FirewallBackend::Nftables);
     let forward = || host.inside("cat", &["/proc/sys/net/ipv4/ip_forward"]).trim().to_owned();
     for (name, bridge, net) in [("a", "nlta", 210), ("b", "nltb", 211)] {
         let xml = format!(
@@ -234,7 +230,7 @@ fn a_start_that_fails_leaves_the_host_as_it_was() {
         let before = host.state();
         let taken = host.netns.inside(|| std::net::UdpSocket::bind(("0.0.0.0", 67)).unwrap());
         let error = host.start(&name).unwrap_err();
-        assert!(matches!(error, DriverError::Dnsmasq(_)), "{error}");
+        assert!(matches!(error, ManagerError::Dnsmasq(_)), "{error}");
         assert_eq!(host.state(), before, "{backend}");
         drop(taken);
 
@@ -260,7 +256,7 @@ fn reload_puts_everything_back_and_changes_the_backend() {
     if !have_root("reload_puts_everything_back_and_changes_the_backend") {
         return;
     }
-    let mut host = Host::new(Backend::Nftables);
+    let mut host = Host::new(FirewallBackend::Nftables);
     host.used_before();
     let (name, xml) = documents().into_iter().find(|(name, _)| name == "nat").unwrap();
     host.define(&name, &xml);
@@ -271,12 +267,14 @@ fn reload_puts_everything_back_and_changes_the_backend() {
     host.used_before();
     assert_ne!(host.state(), started);
     let notes = host.with(async |driver| driver.reload().await).unwrap();
-    assert_eq!(notes, ["the rules of the network nat are there (nftables)"]);
+    let said = "the rules of the network nat were missing and are there again (nftables): ";
+    assert!(notes.len() == 1 && notes[0].starts_with(said), "{notes:?}");
     assert_eq!(host.state(), started);
-    host.with(async |driver| driver.reload().await).unwrap();
+    let notes = host.with(async |driver| driver.reload().await).unwrap();
+    assert_eq!(notes, ["the rules of the network nat are there (nftables)"]);
     assert_eq!(host.state(), started, "again changes nothing");
 
-    host.backend = Backend::Iptables;
+    host.backend = FirewallBackend::Iptables;
     host.with(async |driver| driver.reload().await).unwrap();
     assert!(!host.inside("nft", &["list", "tables"]).contains("netlaunch_network"));
     assert!(host.inside("iptables-save", &[]).contains("NETLAUNCH_"));
@@ -323,14 +321,14 @@ fn a_host_without_ipv6_has_networks_without_it() {
 
         host.define("both", &both);
         let error = host.start("both").unwrap_err();
-        assert!(matches!(error, DriverError::NoIpv6 { .. }), "{error}");
+        assert!(matches!(error, ManagerError::NoIpv6 { .. }), "{error}");
         let error = error.to_string();
         let expected = "the network both needs fd00:44::/64, and the host has no IPv6";
         assert!(error.starts_with(expected), "{error}");
         assert_eq!(host.state(), before, "{backend}");
 
         // With IPv6 its packets must be refused, and tools that cannot are no use.
-        if backend == Backend::Iptables {
+        if backend == FirewallBackend::Iptables {
             off("0");
             host.define("both", v4.replace("four", "both").as_str());
             let before = host.state();
@@ -341,7 +339,7 @@ fn a_host_without_ipv6_has_networks_without_it() {
     }
 }
 
-/// A guest behind NAT: its lease, the page it gets from outside, and who asked for that.
+/// A guest behind NAT: its lease, the page it gets from outside, and the address that asked for it.
 #[test]
 fn a_guest_reaches_outside_as_the_host() {
     if !have_root("a_guest_reaches_outside_as_the_host") {
@@ -402,6 +400,7 @@ fn a_guest_reaches_outside_as_the_host() {
         });
         assert!(connected, "{backend}");
         assert_eq!(asked.join().unwrap().ip().to_string(), "198.51.100.1", "as the host");
+        host.netns.ip("link set port0 nomaster");
         assert_eq!(host.destroy(&name).unwrap(), [] as [String; 0]);
     }
 }

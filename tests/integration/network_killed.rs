@@ -1,17 +1,13 @@
-//! netlaunch is killed at every step of bringing a network up, taking it down and putting its rules
-//! back: the next command repairs what is left, and in the end nothing of ours is there and nothing
-//! of others has changed.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests a netlaunch that is killed at each step of a start, a destroy and a reload of a network:
+//! the next command repairs the rest, and in the end nothing of netlaunch is left and nothing of
+//! others has changed.
 
 use std::fs;
 use std::process::Output;
 use std::time::Duration;
 
-use common::killed::{self, Moment};
-use common::{As, Netns, Sandbox, finish, have_root, processes_with, run, text, wait_until};
+use crate::common::killed::{self, Moment};
+use crate::common::{As, Netns, Sandbox, finish, have_root, processes_with, run, text, wait_until};
 
 const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000094</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:94'/>\
@@ -167,17 +163,17 @@ fn killed_at_every_step(backend: &str, step: usize) {
 }
 
 #[test]
-fn killed_at_every_step_with_nftables() {
+fn a_network_killed_at_any_step_is_repaired_with_nftables() {
     killed_at_every_step("nftables", 2);
 }
 
 #[test]
-fn killed_at_every_step_with_iptables() {
+fn a_network_killed_at_any_step_is_repaired_with_iptables() {
     killed_at_every_step("iptables", 5);
 }
 
-/// A start that was killed right before it made the bridge, and then somebody else makes one of that
-/// name, even with that address: it is theirs.
+/// A start that was killed right before it made the bridge, and then somebody else makes one of
+/// that name, even with that address: it is theirs.
 #[test]
 fn an_interface_of_others_is_never_removed() {
     if !have_root("an_interface_of_others_is_never_removed") {

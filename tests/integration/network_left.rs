@@ -1,17 +1,13 @@
-//! A network whose undoing fails in part, or on a full state directory: the rest is undone, the
-//! status keeps what is left, and a later command finishes it.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests a network whose rollback fails in part or meets a full state directory: netlaunch removes
+//! the rest, the status records what is left, and a later command removes it.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::killed::{Moment, noted, traced};
-use common::network_host::NetworkHost;
-use common::{finish, have_root, run, text};
+use crate::common::killed::{Moment, noted, traced};
+use crate::common::network_host::NetworkHost;
+use crate::common::{finish, have_root, run, text};
 
 const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000097</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:97'/>\

@@ -1,8 +1,4 @@
-//! A network's dnsmasq in another PID namespace, and one that ended while its forks live on.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests a network's dnsmasq in another PID namespace, and an ended one whose forks still run.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -10,8 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::network_host::NetworkHost;
-use common::{Reaped, finish, have_root, text, wait_until};
+use crate::common::network_host::NetworkHost;
+use crate::common::{Reaped, finish, have_root, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -68,7 +64,7 @@ fn a_dnsmasq_that_another_pid_namespace_hides_is_neither_forgotten_nor_replaced(
             let output = finish(in_pid_namespace(&host, &words));
             let said = text(&output.stderr);
             assert_eq!(output.status.code(), Some(2), "{words:?}: {said}");
-            assert!(said.contains("has a dnsmasq of another PID namespace"), "{words:?}: {said}");
+            assert!(said.contains("has a dnsmasq in another PID namespace"), "{words:?}: {said}");
             assert!(said.contains("run the command in that PID namespace"), "{words:?}: {said}");
         }
         let words = [program.to_str().unwrap(), "firewall", "reload"];
@@ -116,8 +112,8 @@ fn a_dnsmasq_in_a_lower_pid_namespace_is_kept_by_a_reload_and_ended_by_a_destroy
 }
 
 #[test]
-fn a_fork_of_dnsmasq_that_a_guest_keeps_alive_is_no_dnsmasq() {
-    if !have_root("a_fork_of_dnsmasq_that_a_guest_keeps_alive_is_no_dnsmasq") {
+fn a_fork_of_an_ended_dnsmasq_does_not_count_as_dnsmasq() {
+    if !have_root("a_fork_of_an_ended_dnsmasq_does_not_count_as_dnsmasq") {
         return;
     }
     let host = NetworkHost::new(NAT);
@@ -158,7 +154,7 @@ fn a_hint_names_no_path_that_another_mount_namespace_chose() {
         let output = finish(command);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
-        said.split("enter that one with ")
+        said.split("enter that namespace with ")
             .nth(1)
             .unwrap()
             .split(", or remove")

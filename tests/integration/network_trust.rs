@@ -1,9 +1,6 @@
-//! Whom a network's commands and its dnsmasq trust: no process that looks like dnsmasq, no process
-//! of a shared account, and no status of another network namespace.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests the processes and files that a network's commands and its dnsmasq trust: no process that
+//! only looks like dnsmasq, no process of a shared account, and no status of another network
+//! namespace.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,8 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::network_host::NetworkHost;
-use common::{
+use crate::common::network_host::NetworkHost;
+use crate::common::{
     Netns, Reaped, Sandbox, USER, finish, have_root, run, status_field, text, wait_until,
 };
 use nix::sys::signal::{Signal, kill};
@@ -24,7 +21,7 @@ const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000
     <ip address='10.98.0.1' netmask='255.255.255.0'><dhcp><range start='10.98.0.100' \
     end='10.98.0.200'/></dhcp></ip></network>";
 
-/// Ends a process that the test started by way of another program.
+/// Kills on drop a process that another program started for the test.
 struct Ended(i32);
 
 impl Drop for Ended {
@@ -38,7 +35,7 @@ fn runs(pid: i32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// Four processes of an ordinary user that have dnsmasq's arguments and ignore SIGTERM.
+/// Starts four processes of an ordinary user that have dnsmasq's arguments and ignore SIGTERM.
 fn imitators(host: &NetworkHost) -> Vec<Reaped> {
     let yes = host.sandbox.path("bin/yes");
     let busybox = text(&run("sh", &["-c", "command -v busybox"]).stdout);
@@ -50,7 +47,7 @@ fn imitators(host: &NetworkHost) -> Vec<Reaped> {
         command.args(["netns", "exec", &host.netns.name, "setpriv"]);
         command.args([format!("--reuid={USER}"), format!("--regid={USER}")]);
         command.args(["--clear-groups", "sh", "-c", script, "sh"]).arg(&yes).arg(&argument);
-        // Blocks when the pipe is full.
+        // The process blocks when the pipe is full, so it uses no processor time.
         Reaped(command.stdout(Stdio::piped()).spawn().unwrap())
     };
     let all: Vec<Reaped> = (0..4).map(|_| one()).collect();
@@ -72,7 +69,7 @@ fn a_process_that_only_looks_like_dnsmasq_is_ignored() {
     let imitators = imitators(&host);
     let begun = Instant::now();
     host.good("network start lab");
-    // It took the place of dnsmasq's pid file, too.
+    // The pid file names an imitator, too.
     fs::write(host.file("dnsmasq.pid"), imitators[0].pid().to_string()).unwrap();
     let dnsmasq = host.dnsmasq();
     host.good("firewall reload");
@@ -92,7 +89,7 @@ fn a_dnsmasq_of_another_namespace_is_never_signalled() {
     }
     let host = NetworkHost::new(NAT);
     let other = Netns::bare();
-    // A container that has the same path: the same argument, the same program, root's.
+    // A container can have the same path: root runs the same program with the same argument there.
     let dir = host.file("dnsmasq.conf").parent().unwrap().to_owned();
     fs::create_dir_all(&dir).unwrap();
     let pid_file = host.sandbox.path("run/other.pid");
@@ -109,8 +106,8 @@ fn a_dnsmasq_of_another_namespace_is_never_signalled() {
 }
 
 #[test]
-fn dnsmasq_has_a_user_of_its_own_and_three_capabilities() {
-    if !have_root("dnsmasq_has_a_user_of_its_own_and_three_capabilities") {
+fn dnsmasq_has_its_own_user_and_three_capabilities() {
+    if !have_root("dnsmasq_has_its_own_user_and_three_capabilities") {
         return;
     }
     let host = NetworkHost::new(NAT);
@@ -122,11 +119,11 @@ fn dnsmasq_has_a_user_of_its_own_and_three_capabilities() {
     assert_eq!(status_field(pid, "Gid"), format!("{user}\t{user}\t{user}\t{user}"));
     assert_eq!(status_field(pid, "Groups"), "");
     assert_eq!(status_field(pid, "NoNewPrivs"), "1");
-    // CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_NET_RAW.
+    // These are CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_NET_RAW.
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(status_field(pid, set), "0000000000003400", "{set}");
     }
-    // It can write its leases and nothing else.
+    // dnsmasq can write its leases and nothing else.
     for (name, uid, mode) in [
         (".", 0, 0o755),
         ("status.json", 0, 0o644),
@@ -140,11 +137,11 @@ fn dnsmasq_has_a_user_of_its_own_and_three_capabilities() {
         let is = fs::metadata(host.file(name)).unwrap();
         assert_eq!((is.uid(), is.mode() & 0o7777), (uid, mode), "{name}");
     }
-    // The next one has another user, and the leases of this one.
+    // A restarted dnsmasq gets another user and keeps the leases.
     fs::write(host.file("leases/dnsmasq.leases"), "").unwrap();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     assert!(wait_until(Duration::from_secs(10), || !runs(pid)));
-    // A compromised dnsmasq left a link to a file of root instead.
+    // A compromised dnsmasq could leave a link to one of root's files in place of the leases.
     let secret = host.sandbox.path("run/secret");
     fs::write(&secret, "secret").unwrap();
     fs::remove_file(host.file("leases/dnsmasq.leases")).unwrap();
@@ -160,7 +157,8 @@ fn dnsmasq_has_a_user_of_its_own_and_three_capabilities() {
     host.good("network destroy lab");
 }
 
-/// In a PID and mount namespace of its own, so that no other process of these accounts is in reach.
+/// The test runs in its own PID and mount namespace, so that it reaches no other process of these
+/// accounts.
 #[test]
 fn no_process_of_a_shared_account_can_end_or_replace_dnsmasq() {
     if !have_root("no_process_of_a_shared_account_can_end_or_replace_dnsmasq") {
@@ -205,7 +203,7 @@ fn state_of(sandbox: &Sandbox) -> Value {
     networks.iter().find(|network| network["name"] == "lab").unwrap().clone()
 }
 
-/// netlaunch in another namespace with the directories of the host.
+/// Returns a function that runs netlaunch in another namespace with the directories of the host.
 fn beside(host: &NetworkHost, netns: &Netns) -> impl Fn(&str) -> Output + use<> {
     let program = host.sandbox.path("bin/netlaunch");
     let usual = host.sandbox.netlaunch::<&str>(&[]);
@@ -222,8 +220,8 @@ fn beside(host: &NetworkHost, netns: &Netns) -> impl Fn(&str) -> Output + use<> 
 }
 
 #[test]
-fn a_network_is_left_alone_by_commands_in_another_namespace() {
-    if !have_root("a_network_is_left_alone_by_commands_in_another_namespace") {
+fn a_command_in_another_namespace_does_not_change_a_network() {
+    if !have_root("a_command_in_another_namespace_does_not_change_a_network") {
         return;
     }
     let host = NetworkHost::new(NAT);
@@ -253,7 +251,7 @@ fn a_network_is_left_alone_by_commands_in_another_namespace() {
     }));
     assert_eq!(there("network undefine lab").status.code(), Some(2));
     assert_eq!(state_of(&host.sandbox)["elsewhere"], false);
-    // The command that the message names is the way to go on.
+    // The command that the message names removes the network.
     let said = text(&there("network destroy lab").stderr);
     let entry = said.split("nsenter --net=").nth(1).unwrap().split([' ', ',', ';']).next().unwrap();
     let program = host.sandbox.path("bin/netlaunch");
@@ -268,8 +266,8 @@ fn a_network_is_left_alone_by_commands_in_another_namespace() {
 }
 
 #[test]
-fn a_network_of_a_namespace_that_is_gone_is_collected() {
-    if !have_root("a_network_of_a_namespace_that_is_gone_is_collected") {
+fn the_remains_of_a_network_in_a_removed_namespace_are_removed() {
+    if !have_root("the_remains_of_a_network_in_a_removed_namespace_are_removed") {
         return;
     }
     let host = NetworkHost::new(NAT);
@@ -287,7 +285,7 @@ fn a_network_of_a_namespace_that_is_gone_is_collected() {
         state_of(&host.sandbox)["state"] == "inactive"
     }));
     host.good("network start lab");
-    // A boot leaves no more of it than its files.
+    // After a boot, only the files of the network are left.
     let text = fs::read_to_string(host.file("status.json")).unwrap();
     host.good("network destroy lab");
     fs::create_dir_all(host.file("")).unwrap();
@@ -299,10 +297,10 @@ fn a_network_of_a_namespace_that_is_gone_is_collected() {
     assert_eq!(host.sh("ip -o link"), before);
 }
 
-/// An earlier netlaunch recorded neither a process nor a namespace.
+/// An earlier release recorded neither the process nor the namespace.
 #[test]
-fn the_status_of_an_earlier_release_is_ended() {
-    if !have_root("the_status_of_an_earlier_release_is_ended") {
+fn a_network_of_an_earlier_release_can_be_destroyed() {
+    if !have_root("a_network_of_an_earlier_release_can_be_destroyed") {
         return;
     }
     let host = NetworkHost::new(NAT);
@@ -326,22 +324,22 @@ fn the_status_of_an_earlier_release_is_ended() {
     let pid: i32 = fs::read_to_string(host.file("dnsmasq.pid")).unwrap().trim().parse().unwrap();
     let _ended = Ended(pid);
     host.good("firewall reload");
-    assert!(runs(pid), "a reload leaves it");
+    assert!(runs(pid), "a reload does not restart dnsmasq");
     assert_eq!(host.good("network list").lines().count(), 3);
     host.good("network destroy lab");
     assert!(!runs(pid));
     assert_eq!(host.state(), before);
 }
 
-/// A command that is killed right after dnsmasq's start has recorded no process.
+/// A command that is killed right after it starts dnsmasq has not recorded the process.
 #[test]
-fn a_dnsmasq_that_was_started_and_not_recorded_is_found() {
-    if !have_root("a_dnsmasq_that_was_started_and_not_recorded_is_found") {
+fn a_dnsmasq_that_is_not_recorded_is_found_and_ended() {
+    if !have_root("a_dnsmasq_that_is_not_recorded_is_found_and_ended") {
         return;
     }
     let host = NetworkHost::new(NAT);
     let before = host.state();
-    // A closed directory has dnsmasq run under its own account.
+    // In a private directory, dnsmasq runs under its own account.
     for (mode, is_transient) in [(0o755, true), (0o700, false)] {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
         fs::set_permissions(host.sandbox.path(""), mode).unwrap();
@@ -353,7 +351,7 @@ fn a_dnsmasq_that_was_started_and_not_recorded_is_found() {
         let mut status = host.status();
         assert_eq!(status["served"]["user"].is_number(), is_transient, "{said}");
         host.good("firewall reload");
-        assert_eq!(host.dnsmasq(), pid, "a reload leaves it");
+        assert_eq!(host.dnsmasq(), pid, "a reload does not restart dnsmasq");
         status["served"]["process"] = Value::Null;
         status["complete"] = false.into();
         fs::write(host.file("status.json"), status.to_string()).unwrap();

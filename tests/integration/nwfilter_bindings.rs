@@ -1,18 +1,14 @@
-//! Bindings as their users see them: what is refused is answered, what fails leaves no trace, what
-//! is deleted is gone, and what others do in between changes nothing.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests bindings from outside: a rejected packet is answered, a failed command leaves no trace, a
+//! deleted binding leaves nothing, and the changes of other programs meanwhile do no harm.
 
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
-use common::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM};
-use common::port_scene::{PortScene, Station, done};
-use common::{have_root, start, wait_until};
-use netlaunch::firewall::{Backend, Tools, Transaction, transact};
-use netlaunch::rules::{Mode, NetworkRules, for_network};
+use crate::common::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM};
+use crate::common::port_scene::{PortScene, Station, done};
+use crate::common::{have_root, start, wait_until};
+use netlaunch::firewall::rules::{Mode, NetworkRules, for_network};
+use netlaunch::firewall::{FirewallBackend, Tools, Transaction, transact};
 use serde_json::{Value, json};
 
 const BACKENDS: [&str; 2] = ["nftables", "iptables"];
@@ -36,8 +32,8 @@ fn no_port(port: u16) -> String {
 }
 
 #[test]
-fn what_is_rejected_is_answered_on_iptables() {
-    if !have_root("what_is_rejected_is_answered_on_iptables") {
+fn a_reject_rule_answers_on_iptables() {
+    if !have_root("a_reject_rule_answers_on_iptables") {
         return;
     }
     const UNREACHABLE: u8 = 3;
@@ -165,7 +161,11 @@ fn a_network_that_starts_later_does_not_open_a_port() {
             tftp: false,
         };
         let add = vec![for_network(&network).unwrap()];
-        let chosen = if backend == "nftables" { Backend::Nftables } else { Backend::Iptables };
+        let chosen = if backend == "nftables" {
+            FirewallBackend::Nftables
+        } else {
+            FirewallBackend::Iptables
+        };
         scene.netns.inside(|| {
             let transaction = Transaction { remove: &[], add: &add, others: false };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -236,8 +236,8 @@ fn a_port_that_is_made_again_is_another_port() {
 }
 
 #[test]
-fn arp_that_announces_the_senders_own_address_is_told_from_other() {
-    on_both("arp_that_announces_the_senders_own_address_is_told_from_other", |scene, _| {
+fn gratuitous_arp_is_distinguished_from_other_arp() {
+    on_both("gratuitous_arp_is_distinguished_from_other_arp", |scene, _| {
         scene
             .filter(
                 "<rule action='accept' direction='out'><arp gratuitous='true'/></rule>

@@ -1,23 +1,18 @@
-//! `netlaunch nwfilter`: definitions of filters, their list, the editor, checks, and what is said
-//! about mistakes.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-#[path = "common/definitions.rs"]
-mod definitions;
+//! Tests the commands of `netlaunch nwfilter`: definitions of filters, their list, the editor,
+//! checks, and the messages about mistakes.
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use definitions::{Host, complaint, err};
+use crate::common::definitions::{Host, complaint, err};
 use serde_json::Value;
 
 const WEB: &str = "<filter name='web'>\n  <filterref filter='clean-traffic'/>\n  <rule action='accept' direction='in'>\n    <tcp dstportstart='$PORT'/>\n  </rule>\n</filter>\n";
 
 #[test]
-fn define_dump_define_again_undefine() {
+fn a_filter_can_be_defined_dumped_defined_again_and_undefined() {
     let host = Host::of("nwfilter");
     let file = host.file("web.xml", WEB);
     let said = err(&host.run(&format!("define {file}")));
@@ -40,7 +35,7 @@ fn define_dump_define_again_undefine() {
         let line = host.bad(&format!("{verb} web"), 2);
         assert!(line.contains("no filter is called web"), "{verb}: {line}");
     }
-    assert!(host.bad("undefine clean-traffic", 2).contains("is netlaunch's own"));
+    assert!(host.bad("undefine clean-traffic", 2).contains("is compiled into netlaunch"));
     assert!(host.good("dumpxml clean-traffic").contains("chain='root'"));
 }
 
@@ -65,7 +60,7 @@ fn mistakes_have_file_line_and_column() {
 }
 
 #[test]
-fn a_list_for_people_and_for_programs() {
+fn filters_are_listed_for_people_and_for_programs() {
     let host = Host::of("nwfilter");
     host.good(&format!("define {}", host.file("web.xml", WEB)));
     host.file("config/nwfilter/broken.xml", "<filter>");
@@ -95,7 +90,7 @@ fn a_list_for_people_and_for_programs() {
 }
 
 #[test]
-fn checks() {
+fn check_reports_the_rules_or_the_mistakes_of_a_filter() {
     let host = Host::of("nwfilter");
     assert_eq!(
         host.good("check clean-traffic"),
@@ -124,7 +119,7 @@ fn checks() {
 }
 
 #[test]
-fn editing() {
+fn an_edit_defines_the_filter_that_the_editor_saves() {
     let host = Host::of("nwfilter");
     host.good(&format!("define {}", host.file("web.xml", WEB)));
     let before = host.good("dumpxml web");
@@ -146,7 +141,7 @@ fn editing() {
 
 /// Many processes define one filter; each sees one that is whole.
 #[test]
-fn many_at_once() {
+fn one_of_many_concurrent_definitions_remains_whole() {
     let host = Host::of("nwfilter");
     let children: Vec<_> = (0..8)
         .map(|number| {

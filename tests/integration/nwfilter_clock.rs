@@ -1,21 +1,15 @@
-//! The clock by which learnt leases end: the time since boot.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
-#[path = "common/learning_scene.rs"]
-mod learning_scene;
+//! Tests the clock by which learned leases end: the time since boot.
 
 use std::fs;
 use std::path::Path;
 
-use common::finish;
-use common::frame::{Frame, PEER, VM};
-use common::port_scene::done;
-use learning_scene::{bind, is_in_force, learns, lease, on_both};
+use crate::common::finish;
+use crate::common::frame::{Frame, PEER, VM};
+use crate::common::learning_scene::{bind, is_in_force, learns, lease, on_both};
+use crate::common::port_scene::done;
 
-/// A time namespace moves the time since boot, and leaves the wall clock as it is
-/// (time_namespaces(7)).
+/// The test uses a time namespace, which moves the time since boot and leaves the wall clock
+/// unchanged (time_namespaces(7)).
 #[test]
 fn a_lease_ends_by_the_time_since_boot() {
     on_both("a_lease_ends_by_the_time_since_boot", |scene| {
@@ -39,7 +33,7 @@ fn a_lease_ends_by_the_time_since_boot() {
         reload_in("7200");
         learns(scene, None);
         assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
-        // A lease of another boot is not believed, however long it lasts.
+        // A lease of another boot is ignored, even if it has no end.
         lease(scene, VM.v4, u32::MAX);
         learns(scene, Some(VM.v4));
         let file = scene.sandbox.path("state/nwfilter/leases/vnet0.json");

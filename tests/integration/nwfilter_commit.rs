@@ -1,18 +1,14 @@
-//! A definition and the rules of the ports that use it change together, also when the definition's
-//! file cannot be written, and when the first port is bound meanwhile. strace makes the one system
-//! call that only definitions need, fsync(2), fail or take long.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests that a definition and the rules of the ports that use it change together, also if the
+//! definition's file cannot be written or the first port is bound meanwhile. strace makes fsync(2),
+//! which only definitions need, fail or take long.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::port_scene::{PortScene, Station, done};
-use common::{finish, have_root, start, text, wait_until};
+use crate::common::port_scene::{PortScene, Station, done};
+use crate::common::{finish, have_root, start, text, wait_until};
 
 const BACKENDS: [&str; 2] = ["nftables", "iptables"];
 

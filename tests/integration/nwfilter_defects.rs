@@ -5,17 +5,11 @@
 //! ([`tracks_bridges`] tries), nftables must refuse them and say why, and an unset
 //! `firewall_backend` must choose iptables; the frames are then sent through that.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::net::Ipv4Addr;
 
-use common::frame::{Frame, Host, OTHER, PEER, VM, mac_text};
-use common::port_scene::{PortScene, Station, tracks_bridges};
-use common::{have_root, ipset};
-
-const BACKENDS: [&str; 2] = ["nftables", "iptables"];
+use crate::common::frame::{Frame, Host, OTHER, PEER, VM, mac_text};
+use crate::common::port_scene::{PortScene, Station, backends, tracks_bridges};
+use crate::common::{have_root, ipset};
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -33,7 +27,7 @@ fn on_both(name: &str, test: impl Fn(&PortScene)) {
     if !have_root(name) {
         return;
     }
-    for backend in BACKENDS {
+    for backend in backends() {
         println!("{backend}");
         test(&PortScene::new(Some(backend)));
     }
@@ -67,7 +61,8 @@ fn addresses_are_looked_up_in_an_ipset_or_the_filter_is_refused() {
     let rules = format!("{rules}{DROP_PACKETS}");
     let known = Frame::udp(VM, PEER, 1000, 53);
     let unknown = Frame::udp(VM, PEER, 1000, 54);
-    for backend in [Some("nftables"), Some("iptables"), None] {
+    let chosen = backends().contains(&"iptables").then_some(None);
+    for backend in backends().into_iter().map(Some).chain(chosen) {
         println!("{backend:?}");
         let scene = PortScene::new(backend);
         scene.netns.inside(|| ipset::make("known", PEER.v4, 53));
@@ -283,8 +278,8 @@ fn nothing_of_a_failed_bind_reaches_the_next() {
     });
 }
 
-/// 10. While an address is learnt, everything but foreign hardware addresses passes; and rules for a
-///     type of ICMP accept that type the other way, too.
+/// 10. While an address is learned, everything but foreign hardware addresses passes; and rules for
+///     a type of ICMP accept that type the other way, too.
 #[test]
 fn a_guest_without_its_address_gets_no_open_port_and_icmp_types_have_one_way() {
     on_both("the test of what is not known yet", |scene| {
@@ -292,7 +287,7 @@ fn a_guest_without_its_address_gets_no_open_port_and_icmp_types_have_one_way() {
             let parameters: Vec<_> =
                 learning.map(|how| ("CTRL_IP_LEARNING", how)).into_iter().collect();
             match scene.bind(Station::Vnet0, "clean-traffic", &parameters) {
-                // It says what is missing, and the port is nobody's.
+                // It says what is missing, and the port stays unbound.
                 Err(said) => {
                     assert!(said.contains("needs values for IP"), "{said}");
                     assert_eq!(scene.list()["bindings"], serde_json::json!([]));

@@ -1,18 +1,14 @@
-//! DHCP through the stricter stock filters, with a real dnsmasq behind the bridge: a guest leases
-//! addresses for its own MAC address alone, and is no server.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests DHCP through the stricter stock filters, with a real dnsmasq behind the bridge: a guest
+//! leases addresses for its own MAC address alone, and cannot be a server.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use common::dhcp_frame::{self, DhcpFrame};
-use common::frame::{Frame, PEER, VM};
-use common::port_scene::{PortScene, Station};
-use common::{have_root, wait_until};
+use crate::common::dhcp_frame::{self, DhcpFrame};
+use crate::common::frame::{Frame, PEER, VM};
+use crate::common::port_scene::{PortScene, Station};
+use crate::common::{have_root, wait_until};
 
 const DISCOVER: u8 = 1;
 const REQUEST: u8 = 3;
@@ -73,8 +69,8 @@ fn starve(scene: &PortScene) {
     std::thread::sleep(Duration::from_millis(500));
 }
 
-/// Asks for an address with the guest's own MAC address in `chaddr`, but of this type and length and
-/// with further bytes behind it, and through this relay.
+/// Asks for an address with the guest's own MAC address in `chaddr`, but of this type and length
+/// and with further bytes behind it, and through this relay.
 fn starve_with(scene: &PortScene, number: u8, kind: u8, length: u8, relay: [u8; 4]) {
     /// Ethernet's, IPv4's and UDP's headers.
     const MESSAGE: usize = 14 + 20 + 8;
@@ -153,8 +149,8 @@ fn a_strictly_filtered_guest_leases_addresses_for_its_own_mac_alone() {
 }
 
 #[test]
-fn a_guest_that_is_learnt_leases_no_addresses_of_forged_clients() {
-    if !have_root("a_guest_that_is_learnt_leases_no_addresses_of_forged_clients") {
+fn a_guest_that_is_learned_leases_no_addresses_of_forged_clients() {
+    if !have_root("a_guest_that_is_learned_leases_no_addresses_of_forged_clients") {
         return;
     }
     for backend in ["nftables", "iptables"] {

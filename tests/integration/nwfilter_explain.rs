@@ -1,17 +1,13 @@
-//! `netlaunch nwfilter explain` and `check` from the command line; and that `explain` gives the
-//! verdicts that were measured: the conformance cases, where they are there.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests `netlaunch nwfilter explain` and `check`: `explain` gives the measured verdicts of the
+//! conformance cases, if they are there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{finish, text};
-use netlaunch::nwfilter::explain::{Dependency, Judge, Verdict, Way};
+use crate::common::{finish, skipped, text};
+use netlaunch::nwfilter::explain::{Dependency, EvalPath, Judge, Verdict};
 use netlaunch::nwfilter::{Binding, Filters, compile, flatten, parse, stock, stock_names};
 use serde_json::Value;
 
@@ -24,7 +20,8 @@ fn cases() -> Option<PathBuf> {
     if given.is_dir() {
         return Some(given);
     }
-    eprintln!("skipped: no conformance cases in {} (NETLAUNCH_CONFORMANCE)", dir.display());
+    let reason = format_args!("no conformance cases in {} (NETLAUNCH_CONFORMANCE)", dir.display());
+    skipped("explain_gives_the_measured_verdicts", reason);
     None
 }
 
@@ -48,9 +45,9 @@ fn excused(class: &str, frame: &[u8]) -> bool {
     }
 }
 
-/// Whether no bridge forwards the frame, whatever a filter says: its source is a group or nobody, or
-/// its destination is one of the addresses that are for the bridge itself (IEEE 802.1Q, 8.6.3), the
-/// bridge group's own aside.
+/// Whether no bridge forwards the frame, whatever a filter says: its source is a group or nobody,
+/// or its destination is one of the addresses that are for the bridge itself (IEEE 802.1Q, 8.6.3),
+/// the bridge group's own aside.
 fn stays_at_bridge(frame: &[u8]) -> bool {
     let reserved = frame[..5] == [0x01, 0x80, 0xc2, 0, 0] && (1..16).contains(&frame[5]);
     reserved || frame[6] & 1 == 1 || frame[6..12] == [0; 6]
@@ -119,18 +116,18 @@ fn explain_gives_the_measured_verdicts() {
         let parts = flatten(&filters[&binding.filter], &filters, &binding.variables()).unwrap();
         let (rules, _) = compile(&parts).unwrap();
         let mut judge = Judge::new(&rules);
-        // Once a frame depends on how many connections there are, nobody knows what is tracked.
+        // After a frame that depends on the number of connections, the tracked ones are unknown.
         let mut unknown = false;
         let frames = case["frames"].as_array().unwrap();
         for (number, (frame, verdict)) in
             frames.iter().zip(case["verdicts"].as_array().unwrap()).enumerate()
         {
             let raw = bytes(frame["hex"].as_str().unwrap());
-            let way = if frame["dir"] == "in" { Way::In } else { Way::Out };
+            let way = if frame["dir"] == "in" { EvalPath::In } else { EvalPath::Out };
             let explained = judge.judge(way, &raw, raw.len()).unwrap();
             let Some(verdict) = verdict.as_u64() else { continue };
-            // Nor does the host take packets from nobody (RFC 1122, 3.2.1.3), and who listened there
-            // when this was measured did not hear the reserved protocol.
+            // Nor does the host take packets from nobody (RFC 1122, 3.2.1.3), and who listened
+            // there when this was measured did not hear the reserved protocol.
             let unheard = || short(&raw, 12) == 0x0800 && (raw[26..30] == [0; 4] || raw[23] == 255);
             if stays_at_bridge(&raw)
                 || (frame["dir"] == "host" && unheard())
@@ -233,6 +230,52 @@ fn captures_are_explained_frame_by_frame_and_json_is_as_its_schema_says() {
     assert_eq!(rule["action"], "accept", "{object:#}");
 }
 
+/// The line of a text, counted from 1.
+fn line_of(text: &str, number: u64) -> &str {
+    text.lines().nth(number as usize - 1).unwrap().trim()
+}
+
+#[test]
+fn a_cited_line_is_one_that_the_user_can_print() {
+    let dir = tempfile::tempdir().unwrap();
+    let printed = |name: &str| run_netlaunch(dir.path(), &["dumpxml", name]).0;
+    let guest = ["-p", "MAC=52:54:00:11:22:33", "-p", "IP=192.0.2.7", "-p", "IPV6=2001:db8::7"];
+    let others = ["-p", "DHCPSERVER=192.0.2.1", "-p", "GATEWAY_MAC=52:54:00:11:22:99"];
+    let end = ["--frame", DHCP, "--direction", "out", "--json"];
+    let mut cited = 0;
+    for name in stock_names().filter(|name| name.as_str() != "allow-dhcpv6-server") {
+        let args = [&["explain", name.as_str()], &guest[..], &others, &end].concat();
+        let (out, error, status) = run_netlaunch(dir.path(), &args);
+        assert_eq!(status, Some(0), "{name}: {error}");
+        let object: Value = serde_json::from_str(&out).unwrap();
+        let stages = object["frames"][0]["stages"].as_array().unwrap();
+        let tried = stages.iter().flat_map(|stage| stage["tried"].as_array().unwrap());
+        for rule in tried.filter_map(|tried| tried.get("rule")) {
+            let text = printed(rule["filter"].as_str().unwrap());
+            let start = format!("<rule action='{}' ", rule["action"].as_str().unwrap());
+            assert!(line_of(&text, rule["line"].as_u64().unwrap()).starts_with(&start), "{rule}");
+            cited += 1;
+        }
+    }
+    assert!(cited > 20, "{cited} rules were tried");
+
+    // A definition that was not written by netlaunch, and the same document as a file.
+    let document = "<!-- mine -->\n\n<filter name='own'>\n<uuid>5c7ef1f4-6a0e-4d0e-9be1-0d5a3f6b7c21</uuid>\n\n\n<rule action='drop' direction='out'/>\n<rule action='drop' direction='out'><arp/></rule></filter>\n";
+    fs::create_dir_all(dir.path().join("nwfilter")).unwrap();
+    fs::write(dir.path().join("nwfilter/own.xml"), document).unwrap();
+    let file = dir.path().join("elsewhere.xml");
+    fs::write(&file, document).unwrap();
+    let (out, ..) = run_netlaunch(dir.path(), &[&["explain", "own"], &end[..4]].concat());
+    assert!(out.starts_with("1 out drop: filter own line 3 "), "{out}");
+    assert!(line_of(&printed("own"), 3).starts_with("<rule action='drop' "), "{}", printed("own"));
+    let (_, error, _) = run_netlaunch(dir.path(), &["check", "own"]);
+    assert!(error.contains("filter own:4: no frame from the guest"), "{error}");
+    assert!(error.contains("the rule in line 3 of the filter own decides"), "{error}");
+    let (_, error, _) = run_netlaunch(dir.path(), &["check", file.to_str().unwrap()]);
+    assert!(error.contains("elsewhere.xml:8: no frame from the guest"), "{error}");
+    assert!(error.contains("the rule in line 7 of the filter own decides"), "{error}");
+}
+
 #[test]
 fn what_cannot_be_explained_is_one_line() {
     let dir = tempfile::tempdir().unwrap();
@@ -240,9 +283,9 @@ fn what_cannot_be_explained_is_one_line() {
     let mac = ["--mac", "52:54:00:11:22:33"];
     for (args, expected) in [
         (vec!["clean-traffic", "--frame", DHCP], "add a parameter for each, -p MAC=... -p IP=..."),
-        (vec!["allow-arp", "--frame", DHCP], "which way the frames go is not known"),
+        (vec!["allow-arp", "--frame", DHCP], "the direction of the frames is not known"),
         (vec!["allow-arp", "--frame", "ffff", mac[0], mac[1]], "frame 1: 2 bytes are no"),
-        (vec!["allow-arp", "--frame", "fff"], "it is not a frame"),
+        (vec!["allow-arp", "--frame", "fff"], "this is not a frame"),
         (vec!["allow-arp"], "explain NAME --frame HEX, or --pcap FILE"),
         (
             vec!["allow-arp", "--pcap", missing.to_str().unwrap(), mac[0], mac[1]],
@@ -278,9 +321,10 @@ fn check_warns_with_file_and_line() {
     assert!(out.contains("variables: $MAC, $PORTS[1], $SET"), "{out}");
     let lines: Vec<&str> = error.lines().collect();
     for (number, word) in [
-        (3, "comes to this rule"),
-        (4, "tells nobody"),
+        (3, "reaches this rule"),
+        (4, "without an answer"),
         (5, "nftables"),
+        (5, "with iptables it does not hold for packets that the host sends"),
         (6, "does nothing"),
         (7, "ebtables"),
         (8, "ebtables"),

@@ -1,16 +1,12 @@
-//! Ports' filters while the state directory has no room, or cannot be written at all.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests the filters of ports while the state directory is full or cannot be written.
 
 use std::fs;
 use std::path::PathBuf;
 
-use common::frame::{Frame, OTHER, PEER, VM};
-use common::port_scene::{PortScene, Station, done};
-use common::small_disk::Small;
-use common::{finish, have_root};
+use crate::common::frame::{Frame, OTHER, PEER, VM};
+use crate::common::port_scene::{PortScene, Station, done};
+use crate::common::small_disk::Small;
+use crate::common::{finish, have_root};
 
 const BACKENDS: [&str; 2] = ["nftables", "iptables"];
 const RULE: &str = "<rule action='drop' direction='out'><all-ipv6/></rule>";
@@ -145,7 +141,7 @@ fn filters_are_removed_while_the_state_directory_is_read_only() {
         assert!(said.contains("vnet0.json") && said.contains("Read-only"), "{said}");
         assert!(leaves(), "{backend}");
         assert!(scene.send(Station::Vnet1, &Frame::udp6(OTHER, PEER, 1, 2)).is_empty());
-        // One whose address is learnt, too.
+        // One whose address is learned, too.
         let said = done(scene.nwfilter(&["binding-delete", "peer0"])).unwrap_err();
         assert!(said.contains("Read-only"), "{said}");
         assert_eq!(scene.send(Station::Vnet0, &blocked), [Station::Vnet1, Station::Peer]);

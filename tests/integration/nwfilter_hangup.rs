@@ -1,15 +1,11 @@
-//! SIGHUP to a launch: the rules of all ports are made by what nwfilter.conf says then, by a
-//! supervisor that has long given up root's privileges.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests SIGHUP to a launch: the supervisor, which has long given up root's privileges, rebuilds
+//! the rules of all ports as nwfilter.conf then requires.
 
 use std::fs;
 use std::time::Duration;
 
-use common::port_scene::{PortScene, Station};
-use common::{have_root, start, text, wait_until};
+use crate::common::port_scene::{PortScene, Station};
+use crate::common::{have_root, start, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -25,8 +21,8 @@ fn backends(scene: &PortScene) -> Vec<String> {
 }
 
 #[test]
-fn all_ports_have_the_backend_that_is_set_by_then() {
-    if !have_root("all_ports_have_the_backend_that_is_set_by_then") {
+fn sighup_moves_all_ports_to_the_configured_backend() {
+    if !have_root("sighup_moves_all_ports_to_the_configured_backend") {
         return;
     }
     let scene = PortScene::new(Some("nftables"));
@@ -55,7 +51,7 @@ fn all_ports_have_the_backend_that_is_set_by_then() {
     };
     becomes("iptables");
     let rules = scene.ruleset();
-    // A mistake is told, and changes nothing.
+    // A mistake is reported, and changes nothing.
     scene.settings("firewall_backend = \"nft\"\n");
     hang_up();
     let told = || said().contains("nwfilter.conf:1:20: ");

@@ -1,38 +1,32 @@
-//! Addresses that are learnt for ports bound by hand, seen from outside: what passes before and
-//! after, who learns, what survives, and what is left when it ends.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
-#[path = "common/learning_scene.rs"]
-mod learning_scene;
+//! Tests ports that learn an address after `binding-create`, from outside: the frames that pass
+//! before and after, the learner process, the state that survives, and what is removed at the end.
 
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use common::dhcp_frame::{DhcpFrame, OFFER, RELEASE, REQUEST};
-use common::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM};
-use common::port_scene::{PortScene, Station, done};
-use common::{USER, have_root, text, wait_until};
-use learning_scene::{
+use crate::common::dhcp_frame::{DhcpFrame, OFFER, RELEASE, REQUEST};
+use crate::common::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM};
+use crate::common::learning_scene::{
     LIMIT, NOBODY, SERVERS, STRANGER, acknowledgement, bind, is_in_force, is_not_deceived, learner,
     learning, learns, lease, on_both, run_netlaunch,
 };
+use crate::common::port_scene::{PortScene, Station, done};
+use crate::common::{USER, have_root, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-/// Whether a process runs; one that nobody has waited for does not.
+/// Returns whether a process runs. A zombie does not run.
 fn runs(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// No rule, no process and no file of a port is left; `pid` was its learner.
+/// Checks that no rule, no process and no file of a port is left. `pid` is its learner process.
 fn nothing_is_left(scene: &PortScene, before: &str, pid: Pid) {
-    assert!(wait_until(LIMIT, || !runs(pid)), "{pid} still learns");
+    assert!(wait_until(LIMIT, || !runs(pid)), "the learner {pid} still runs");
     assert!(wait_until(LIMIT, || scene.ruleset() == before), "{}", scene.ruleset());
     for dir in ["bindings", "learners", "leases"] {
         let dir = scene.sandbox.path(&format!("state/nwfilter/{dir}"));
@@ -46,22 +40,22 @@ fn nothing_is_left(scene: &PortScene, before: &str, pid: Pid) {
     }
 }
 
-/// The state of a scene whose tools have made the tables that they keep.
+/// Returns the rules of a scene after the tools have made the tables that they never remove.
 fn before(scene: &PortScene) -> String {
     scene.foreign_rules();
     scene.ruleset()
 }
 
 #[test]
-fn the_first_packet_teaches_and_only_what_was_taught_passes() {
+fn the_first_packet_gives_the_address_and_only_that_address_passes() {
     on_both("the test of learning by any packet", |scene| {
         let before = before(scene);
         bind(scene, "any");
         assert_eq!(learning(scene)["address"], Value::Null);
         let probe = Frame::arp(NOBODY, PEER, 1);
-        assert!(scene.leaves(&probe), "who has an address yet to choose may ask for it");
+        assert!(scene.leaves(&probe), "a guest without an address may send a probe");
         assert!(scene.leaves(&Frame::udp(NOBODY, SERVERS, 68, 67)));
-        for nobodys in [
+        for forbidden in [
             Frame::udp(VM, SERVERS, 68, 67),
             Frame::udp(VM, PEER, 68, 67),
             Frame::udp(STRANGER, PEER, 68, 67),
@@ -71,14 +65,14 @@ fn the_first_packet_teaches_and_only_what_was_taught_passes() {
             Frame::udp(Host { v4: Ipv4Addr::new(224, 0, 0, 5), ..VM }, PEER, 1, 2),
             Frame::udp6(VM, PEER, 1, 2),
         ] {
-            assert!(!scene.leaves(&nobodys), "{nobodys:?}");
+            assert!(!scene.leaves(&forbidden), "{forbidden:?}");
         }
         assert_eq!(learning(scene)["address"], Value::Null);
-        // It is not known whose address it is before the learner has seen it.
+        // The frame may pass or not: the learner may see it before or after the rules judge it.
         scene.leaves(&Frame::arp(VM, PEER, 1));
         learns(scene, Some(VM.v4));
         is_in_force(scene);
-        // Other packets teach nothing more.
+        // Later packets do not change the address.
         for _ in 0..3 {
             is_not_deceived(scene);
         }
@@ -90,22 +84,25 @@ fn the_first_packet_teaches_and_only_what_was_taught_passes() {
 }
 
 #[test]
-fn what_a_server_gives_is_in_force_until_it_ends() {
+fn an_address_from_dhcp_passes_until_its_lease_ends() {
     on_both("the test of learning by DHCP", |scene| {
         let parameters = [("CTRL_IP_LEARNING", "dhcp"), ("DHCPSERVER", "10.2.3.9")];
         scene.bind(Station::Vnet0, "clean-traffic", &parameters).unwrap();
-        // Nothing but DHCP teaches, and nothing but DHCP passes.
+        // Only DHCP gives an address, and only DHCP passes.
         is_not_deceived(scene);
         assert!(!scene.leaves(&Frame::arp(VM, PEER, 1)));
         assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
         assert!(scene.leaves(&Frame::udp(NOBODY, SERVERS, 68, 67)));
-        assert!(!scene.leaves(&Frame::udp(VM, SERVERS, 68, 67)), "it may not be its address");
-        // An answer of somebody else's, and one that nobody asked for.
+        assert!(
+            !scene.leaves(&Frame::udp(VM, SERVERS, 68, 67)),
+            "the guest may not have this address"
+        );
+        // An answer from another machine, and an answer without a request.
         let request = DhcpFrame { from: VM.mac, chaddr: VM.mac, ..DhcpFrame::asks(REQUEST) };
         scene.write(Station::Peer, &acknowledgement(STRANGER.v4, 3600, PEER).bytes());
         scene.write(Station::Vnet0, &request.bytes());
         scene.write(Station::Vnet1, &acknowledgement(STRANGER.v4, 3600, OTHER).bytes());
-        // An offer is none of the two.
+        // An offer gives no address.
         let mut offer = acknowledgement(STRANGER.v4, 3600, PEER);
         offer.options[2] = OFFER;
         scene.write(Station::Peer, &offer.bytes());
@@ -115,10 +112,10 @@ fn what_a_server_gives_is_in_force_until_it_ends() {
         let until = learning(scene)["until"].as_u64().unwrap();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         assert!((now.as_secs()..now.as_secs() + 4).contains(&until), "{until}");
-        // Its time is over.
+        // The lease ends.
         learns(scene, None);
         assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
-        // Another address, given back.
+        // The guest gets another address and releases it.
         lease(scene, STRANGER.v4, 3600);
         learns(scene, Some(STRANGER.v4));
         assert!(scene.leaves(&Frame::udp(STRANGER, PEER, 1, 2)));
@@ -137,7 +134,7 @@ fn what_a_server_gives_is_in_force_until_it_ends() {
 }
 
 #[test]
-fn a_lease_survives_whoever_learnt_it() {
+fn a_lease_survives_its_learner_process() {
     on_both("the test of learners that are killed", |scene| {
         let before = before(scene);
         bind(scene, "dhcp");
@@ -147,18 +144,19 @@ fn a_lease_survives_whoever_learnt_it() {
         kill(first, Signal::SIGKILL).unwrap();
         assert!(wait_until(LIMIT, || learning(scene)["pid"] == Value::Null));
         is_in_force(scene);
-        // Any command that changes something starts another.
+        // Every command that makes a change starts a missing learner.
         scene.define("unrelated", "").unwrap();
         assert!(wait_until(LIMIT, || learning(scene)["pid"] != Value::Null));
         let second = learner(scene);
         assert_ne!(first, second);
         is_in_force(scene);
-        // It goes on with what it did not learn itself.
+        // The new learner renews and replaces a lease that another one learned.
         done(run_netlaunch(scene, &["firewall", "reload"])).unwrap();
         is_in_force(scene);
         lease(scene, STRANGER.v4, 3600);
         learns(scene, Some(STRANGER.v4));
-        // A binding that comes back finds the lease; what a packet taught is forgotten.
+        // A new binding uses the saved lease. Without the file, the port learns from a packet
+        // again.
         scene.unbind(Station::Vnet0);
         bind(scene, "dhcp");
         assert_eq!(learning(scene)["address"], json!(STRANGER.v4));
@@ -175,7 +173,7 @@ fn a_lease_survives_whoever_learnt_it() {
 }
 
 #[test]
-fn a_port_that_goes_takes_its_learner_and_its_rules_with_it() {
+fn the_rules_and_the_learner_of_a_removed_port_are_removed() {
     on_both("the test of ports that go", |scene| {
         let before = before(scene);
         bind(scene, "any");
@@ -184,7 +182,7 @@ fn a_port_that_goes_takes_its_learner_and_its_rules_with_it() {
         let pid = learner(scene);
         scene.unplug(Station::Vnet0);
         nothing_is_left(scene, &before, pid);
-        // Another of the name is another guest's.
+        // A new interface of the same name has another guest.
         scene.plug(Station::Vnet0);
         bind(scene, "any");
         assert_eq!(learning(scene)["address"], Value::Null);
@@ -193,7 +191,7 @@ fn a_port_that_goes_takes_its_learner_and_its_rules_with_it() {
 }
 
 #[test]
-fn a_filter_changes_under_a_guest_that_has_no_address_yet() {
+fn a_filter_can_change_before_and_after_the_address_is_learned() {
     on_both("the test of changes while learning", |scene| {
         let rules = |more: &str| {
             format!(
@@ -207,15 +205,15 @@ fn a_filter_changes_under_a_guest_that_has_no_address_yet() {
             "<rule action='drop' direction='out' priority='1'><ip protocol='tcp' dstportstart='23'/></rule>",
         );
         scene.define("test", &no_telnet).unwrap();
-        assert!(!scene.leaves(&Frame::tcp(VM, PEER, 1, 22, 2)), "it is not known yet");
+        assert!(!scene.leaves(&Frame::tcp(VM, PEER, 1, 22, 2)), "the address is not known yet");
         learns(scene, Some(VM.v4));
         assert!(scene.leaves(&Frame::tcp(VM, PEER, 1, 22, 2)));
         assert!(!scene.leaves(&Frame::tcp(VM, PEER, 1, 23, 2)));
-        // And when it has one.
+        // The filter also changes after the address is learned.
         scene.define("test", &rules("")).unwrap();
         assert!(scene.leaves(&Frame::tcp(VM, PEER, 1, 23, 2)));
         assert!(!scene.leaves(&Frame::tcp(STRANGER, PEER, 1, 23, 2)));
-        // What needs more than the address cannot come about.
+        // A definition is refused if it needs a value that netlaunch does not learn.
         let file = scene.sandbox.path("state/nwfilter/bindings/vnet0.json");
         let status = fs::read_to_string(&file).unwrap();
         let said = scene
@@ -229,7 +227,8 @@ fn a_filter_changes_under_a_guest_that_has_no_address_yet() {
         assert!(scene.leaves(&Frame::tcp(VM, PEER, 1, 23, 2)));
         scene.unbind(Station::Vnet0);
 
-        // Nor what asks for the address of a guest of which nobody wanted to know it.
+        // A definition that needs the address is refused, too, if the port was bound without
+        // learning.
         scene.define("test", "<rule action='drop' direction='out'><mac/></rule>").unwrap();
         scene.bind(Station::Vnet0, "test", &[]).unwrap();
         let said = scene.define("test", &rules("")).unwrap_err();
@@ -238,7 +237,8 @@ fn a_filter_changes_under_a_guest_that_has_no_address_yet() {
     });
 }
 
-/// A directory in which each of the firewall's tools fails while the file it returns is there.
+/// Makes a directory with failing firewall tools, and returns it with a file: each tool fails while
+/// the file exists.
 fn failing_tools(scene: &PortScene) -> (PathBuf, PathBuf) {
     let dir = scene.sandbox.path("failing");
     let switch = scene.sandbox.path("fail");
@@ -266,7 +266,7 @@ fn a_port_whose_rules_cannot_be_set_is_turned_off() {
         let (tools, switch) = failing_tools(scene);
         let file = scene.binding(Station::Vnet0, "clean-traffic", &[]);
         let create = || done(scene.nwfilter_with_path(&tools, &["binding-create", &file]));
-        // Those to learn by.
+        // The learning rules cannot be set.
         fs::write(&switch, "").unwrap();
         let said = create().unwrap_err();
         assert!(
@@ -277,14 +277,14 @@ fn a_port_whose_rules_cannot_be_set_is_turned_off() {
         assert_eq!(scene.ruleset(), before);
         assert!(learning(scene)["error"].to_string().contains("broken on purpose"));
         scene.unbind(Station::Vnet0);
-        assert!(is_up(scene, "vnet0"), "nothing keeps it off any more");
+        assert!(is_up(scene, "vnet0"), "the port is up after the unbind");
         create().unwrap_err();
         assert!(!is_up(scene, "vnet0"));
         fs::remove_file(&switch).unwrap();
         done(run_netlaunch(scene, &["firewall", "reload"])).unwrap();
-        assert!(is_up(scene, "vnet0"), "it has its rules");
+        assert!(is_up(scene, "vnet0"), "the port is up with its rules");
         scene.unbind(Station::Vnet0);
-        // Those that are made with the address.
+        // The rules with the address cannot be set.
         create().unwrap();
         fs::write(&switch, "").unwrap();
         scene.leaves(&Frame::arp(VM, PEER, 1));
@@ -294,7 +294,7 @@ fn a_port_whose_rules_cannot_be_set_is_turned_off() {
         assert!(!is_up(scene, "vnet0"));
         let shown = text(&scene.nwfilter(&["binding-list"]).stdout);
         assert!(shown.contains("failed, off"), "{shown}");
-        // Mended.
+        // The tools work again.
         fs::remove_file(&switch).unwrap();
         done(run_netlaunch(scene, &["firewall", "reload"])).unwrap();
         assert!(is_up(scene, "vnet0"));
@@ -304,10 +304,11 @@ fn a_port_whose_rules_cannot_be_set_is_turned_off() {
     });
 }
 
-/// Directories can be named from where the command stands, and the process that learns finds them.
+/// A state directory may be relative to the command's working directory. The learner process still
+/// finds it.
 #[test]
-fn directories_may_be_relative() {
-    if !have_root("directories_may_be_relative") {
+fn a_state_directory_may_be_relative() {
+    if !have_root("a_state_directory_may_be_relative") {
         return;
     }
     let scene = PortScene::new(Some("nftables"));
@@ -316,13 +317,13 @@ fn directories_may_be_relative() {
     let mut command = scene.sandbox.netlaunch(&["nwfilter", "binding-create", &file]);
     command.current_dir(state.parent().unwrap());
     command.env("NETLAUNCH_STATE_DIR", state.file_name().unwrap());
-    done(common::finish(command)).unwrap();
+    done(crate::common::finish(command)).unwrap();
     assert!(runs(learner(&scene)));
     scene.leaves(&Frame::arp(VM, PEER, 1));
     learns(&scene, Some(VM.v4));
 }
 
-/// The address of this port is not to be learnt, which is said in one line.
+/// Checks that `binding-learn` refuses this port with an error of one line.
 fn refused(scene: &PortScene, port: &str, why: &str) {
     let output = scene.nwfilter(&["binding-learn", port]);
     let said = text(&output.stderr);
@@ -331,26 +332,26 @@ fn refused(scene: &PortScene, port: &str, why: &str) {
 }
 
 #[test]
-fn one_process_learns_for_a_port() {
-    if !have_root("one_process_learns_for_a_port") {
+fn each_port_has_one_learner_process() {
+    if !have_root("each_port_has_one_learner_process") {
         return;
     }
     let scene = PortScene::new(Some("nftables"));
     bind(&scene, "any");
     let pid = learner(&scene);
-    // There is nothing to do for another.
+    // A second learner has nothing to do.
     done(scene.nwfilter(&["binding-learn", "vnet0"])).unwrap();
     for numbers in ["7", "0,1", "7,7", "100,101", "7,8,9"] {
         let said = done(scene.nwfilter(&["binding-learn", "vnet0", numbers])).unwrap_err();
         assert!(said.contains("FD,FD: ") && said.lines().count() == 1, "{said}");
     }
     assert!(runs(pid));
-    // Nor is there for one of a port without a filter, or with one that needs no address.
+    // `binding-learn` refuses a port without a filter, and a port whose filter needs no address.
     for (port, why) in [("nothere", "has no filter"), ("vnet1", "has no filter")] {
         refused(&scene, port, why);
     }
     scene.bind(Station::Vnet1, "clean-traffic", &[("IP", "10.2.3.5")]).unwrap();
-    refused(&scene, "vnet1", "is not learnt");
+    refused(&scene, "vnet1", "is not learned");
     assert_eq!(learner(&scene), pid);
     let status =
         fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap();
@@ -360,14 +361,15 @@ fn one_process_learns_for_a_port() {
     assert_eq!(
         may & !NET_ADMIN_AND_RAW & !2,
         0,
-        "CAP_DAC_OVERRIDE is the most it keeps: {effective}"
+        "only CAP_DAC_OVERRIDE may remain, too: {effective}"
     );
 }
 
-/// What the caller has open, a lock for example, is not kept open for as long as the port is there.
+/// The learner process inherits no other open file of the caller, such as a lock, because it would
+/// keep the file open as long as the port exists.
 #[test]
-fn who_learns_has_nothing_of_the_callers_open() {
-    if !have_root("who_learns_has_nothing_of_the_callers_open") {
+fn the_learner_process_inherits_no_open_file_of_the_caller() {
+    if !have_root("the_learner_process_inherits_no_open_file_of_the_caller") {
         return;
     }
     let scene = PortScene::new(Some("nftables"));
@@ -377,28 +379,30 @@ fn who_learns_has_nothing_of_the_callers_open() {
     let line = "exec 4>\"$1\" 9>\"$1\"; exec \"$2\" nwfilter binding-create \"$3\"";
     let mut command = scene.sandbox.program(Path::new("/bin/sh"));
     command.args(["-ec", line, "sh"]).arg(&kept).args([netlaunch, &file]);
-    done(common::finish(command)).unwrap();
+    done(crate::common::finish(command)).unwrap();
     let pid = learner(&scene);
     let open = || -> Vec<PathBuf> {
         let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
         entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect()
     };
     assert!(!open().contains(&kept), "{:?}", open());
-    assert!(open().contains(&scene.sandbox.state().join("nwfilter/learners").join(seat(&scene))));
+    assert!(open().contains(
+        &scene.sandbox.state().join("nwfilter/learners").join(learner_lock_name(&scene))
+    ));
 }
 
-/// The name of vnet0's seat.
-fn seat(scene: &PortScene) -> String {
+/// Returns the file name of vnet0's learner lock.
+fn learner_lock_name(scene: &PortScene) -> String {
     let list = scene.list();
     let bindings = list["bindings"].as_array().unwrap();
     let bound = bindings.iter().find(|binding| binding["port"] == "vnet0").unwrap();
     format!("{}.seat", bound["index"])
 }
 
-/// Ordinary users see who learns. They can lock nothing that a command waits for.
+/// An ordinary user can see the learner process, but cannot lock a file that a command waits for.
 #[test]
-fn an_ordinary_user_sees_who_learns_and_is_in_nobodys_way() {
-    if !have_root("an_ordinary_user_sees_who_learns_and_is_in_nobodys_way") {
+fn an_ordinary_user_sees_the_learner_and_cannot_block_commands() {
+    if !have_root("an_ordinary_user_sees_the_learner_and_cannot_block_commands") {
         return;
     }
     let scene = PortScene::new(Some("nftables"));
@@ -406,7 +410,7 @@ fn an_ordinary_user_sees_who_learns_and_is_in_nobodys_way() {
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(scene.sandbox.path(dir), open).unwrap();
     }
-    // From before only their owner could open them.
+    // Earlier releases made the lock file with a mode that allows other users to open it.
     let lock = scene.sandbox.path("state/nwfilter/bindings/.lock");
     fs::create_dir_all(lock.parent().unwrap()).unwrap();
     fs::write(&lock, "").unwrap();
@@ -418,7 +422,7 @@ fn an_ordinary_user_sees_who_learns_and_is_in_nobodys_way() {
         let mut command = scene.sandbox.program(Path::new("setpriv"));
         command.arg(format!("--reuid={USER}")).arg(format!("--regid={USER}"));
         command.args(["--clear-groups", "--"]).args(program);
-        common::finish(command)
+        crate::common::finish(command)
     };
     let netlaunch = scene.sandbox.path("bin/netlaunch");
     let list = [netlaunch.to_str().unwrap(), "nwfilter", "binding-list", "--json"];
@@ -430,12 +434,12 @@ fn an_ordinary_user_sees_who_learns_and_is_in_nobodys_way() {
     };
     assert_eq!(seen(), json!(pid.as_raw()));
     let learners = scene.sandbox.path("state/nwfilter/learners");
-    for file in [lock, learners.join(".lock"), learners.join(seat(&scene))] {
+    for file in [lock, learners.join(".lock"), learners.join(learner_lock_name(&scene))] {
         let file = file.to_str().unwrap();
         let output = as_user(&["flock", "--nonblock", "--shared", file, "true"]);
         assert!(text(&output.stderr).contains("Permission denied"), "{file}: {output:?}");
     }
-    // What they may not change they do not take for unattended.
+    // A command without permission reports that, and does not act as if the port had no learner.
     let output = as_user(&[&list[..2], &["binding-delete", "vnet0"]].concat());
     let said = text(&output.stderr);
     assert!(said.contains("Permission denied") && said.lines().count() == 1, "{said}");

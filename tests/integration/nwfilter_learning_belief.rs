@@ -1,29 +1,23 @@
-//! Who is believed when an address is learnt for a port bound by hand: which servers, what is kept of
-//! earlier bindings, and not the guest about the host's own addresses.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
-#[path = "common/learning_scene.rs"]
-mod learning_scene;
+//! Tests the sources that a learning port accepts: the named servers and a suitable saved lease,
+//! but not a guest that claims an address of the host.
 
 use std::fs;
 use std::net::Ipv4Addr;
 
-use common::dhcp_frame::{DhcpFrame, REQUEST};
-use common::frame::{Frame, Host, OTHER, PEER, VM};
-use common::port_scene::{Station, done};
-use common::wait_until;
-use learning_scene::{
+use crate::common::dhcp_frame::{DhcpFrame, REQUEST};
+use crate::common::frame::{Frame, Host, OTHER, PEER, VM};
+use crate::common::learning_scene::{
     LIMIT, STRANGER, acknowledgement, bind, is_in_force, learner, learning, learns, lease, on_both,
     run_netlaunch,
 };
+use crate::common::port_scene::{Station, done};
+use crate::common::wait_until;
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
-/// The guest's own packets teach then, and of servers those that are named.
+/// With `any`, the guest's packets give the address, too; of the servers, only the named ones do.
 #[test]
-fn servers_are_named_for_learning_from_anything_too() {
+fn named_servers_also_apply_to_the_method_any() {
     on_both("the test of servers that are named", |scene| {
         for method in ["any", "dhcp"] {
             let bind = |server| {
@@ -45,14 +39,15 @@ fn servers_are_named_for_learning_from_anything_too() {
             scene.unbind(Station::Vnet0);
             fs::remove_file(scene.sandbox.path("state/nwfilter/leases/vnet0.json")).unwrap();
         }
-        // Where no address is learnt it is a variable like others.
+        // If the binding does not learn an address, DHCPSERVER is an ordinary variable.
         let filter = "<rule action='drop' direction='out'><ipv6 srcipaddr='$DHCPSERVER'/></rule>";
         scene.define("mine", filter).unwrap();
         scene.bind(Station::Vnet0, "mine", &[("DHCPSERVER", "fe80::1")]).unwrap();
     });
 }
 
-/// Frames that the learner has no room for are lost, and those that the rules drop take none.
+/// A frame is lost if the learner's queue is full. Frames that the rules drop take no space in the
+/// queue.
 #[test]
 fn a_flood_of_answers_delays_learning_unless_servers_are_named() {
     on_both("the test of floods of answers", |scene| {
@@ -85,24 +80,24 @@ fn a_flood_of_answers_delays_learning_unless_servers_are_named() {
     });
 }
 
-/// The host's addresses are those that it has when one is put in force, not when learning began.
+/// The host's addresses at the moment of the check count, not those at the start of learning.
 #[test]
-fn an_address_that_the_host_has_by_then_is_not_learnt() {
+fn an_address_that_the_host_gets_before_the_check_is_not_learned() {
     on_both("the test of addresses that the host gets meanwhile", |scene| {
         let hosts = Host { v4: Ipv4Addr::new(10, 9, 9, 1), ..VM };
         bind(scene, "any");
         scene.netns.ip("address add 10.9.9.1/24 dev br0");
         assert!(!scene.leaves(&Frame::arp(hosts, PEER, 1)));
         assert!(!scene.leaves(&Frame::udp(hosts, PEER, 1, 2)));
-        // It has taught nothing, not even that something was taught.
-        let learnt = || {
+        // The refused address leaves no trace, so a packet can still give the address.
+        let learned = || {
             scene.leaves(&Frame::arp(VM, PEER, 1));
             learning(scene)["address"] == json!(VM.v4)
         };
-        assert!(wait_until(LIMIT, learnt), "{}", learning(scene));
+        assert!(wait_until(LIMIT, learned), "{}", learning(scene));
         is_in_force(scene);
         assert!(!scene.leaves(&Frame::udp(hosts, PEER, 1, 2)));
-        // One that is given while another is in force.
+        // DHCP gives an address of the host while another address is in force.
         scene.netns.ip("address add 10.9.9.2/24 dev br0");
         let hosts = Host { v4: Ipv4Addr::new(10, 9, 9, 2), ..VM };
         lease(scene, hosts.v4, 3600);
@@ -110,7 +105,8 @@ fn an_address_that_the_host_has_by_then_is_not_learnt() {
         assert!(!scene.leaves(&Frame::udp(hosts, PEER, 1, 2)));
         lease(scene, VM.v4, 3600);
         learns(scene, Some(VM.v4));
-        // One that is in force stays, and is not kept for a guest that comes back.
+        // An address that the host gets later stays in force, but a new binding does not use the
+        // saved lease.
         scene.netns.ip(&format!("address add {}/32 dev br0", VM.v4));
         done(run_netlaunch(scene, &["firewall", "reload"])).unwrap();
         assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
@@ -125,9 +121,9 @@ fn an_address_that_the_host_has_by_then_is_not_learnt() {
     });
 }
 
-/// A binding believes of what is kept what it would believe now.
+/// A binding uses a saved lease only if it would accept the server now.
 #[test]
-fn a_kept_lease_is_of_a_server_that_the_binding_names() {
+fn a_saved_lease_is_used_only_if_the_binding_accepts_its_server() {
     on_both("the test of leases of other servers", |scene| {
         let bind_to = |servers: &[&str]| {
             let servers = servers.iter().map(|server| ("DHCPSERVER", *server));

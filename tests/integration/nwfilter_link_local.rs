@@ -1,16 +1,12 @@
-//! Frames that a bridge handles before its own hooks (01:80:c2:00:00:00 to 0f) pass the filter of
-//! the port all the same: by frames through a real bridge that learns addresses.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests that frames which a bridge handles before its own hooks (01:80:c2:00:00:00 to 0f) pass the
+//! filter of the port: by frames through a real bridge that learns addresses.
 
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use common::frame::{BRIDGE, Frame, OTHER, PEER, VM, mac_text};
-use common::port_scene::{PortScene, Station, tracks_bridges};
-use common::{have_root, text, wait_until};
+use crate::common::frame::{BRIDGE, Frame, OTHER, PEER, VM, mac_text};
+use crate::common::port_scene::{PortScene, Station, tracks_bridges};
+use crate::common::{extent, have_root, skipped, text, wait_until};
 
 /// LLDP's address, which no hook of the bridge family sees.
 const LLDP: u8 = 0x0e;
@@ -30,7 +26,7 @@ fn link_local(last: u8, source: [u8; 6], rest: &[u8]) -> Vec<u8> {
 }
 
 /// The port behind which the bridge believes an address to be.
-fn learnt(scene: &PortScene, mac: [u8; 6]) -> Option<String> {
+fn learned(scene: &PortScene, mac: [u8; 6]) -> Option<String> {
     let table = scene.sh("bridge fdb show br br0");
     let mac = mac_text(mac);
     let mine = |line: &&str| line.starts_with(&mac) && !line.contains("permanent");
@@ -38,7 +34,8 @@ fn learnt(scene: &PortScene, mac: [u8; 6]) -> Option<String> {
     line.split_whitespace().nth(2).map(str::to_owned)
 }
 
-/// A configuration BPDU of a bridge with this address that claims to be the root (IEEE 802.1D, 9.3.1).
+/// A configuration BPDU of a bridge with this address that claims to be the root (IEEE 802.1D,
+/// 9.3.1).
 fn bpdu(mac: [u8; 6]) -> Vec<u8> {
     let bridge = [&[0, 0], mac.as_slice()].concat();
     let mut body = vec![0, 38, 0x42, 0x42, 3, 0, 0, 0, 0, 0];
@@ -49,8 +46,9 @@ fn bpdu(mac: [u8; 6]) -> Vec<u8> {
     link_local(0, mac, &body)
 }
 
-/// Counts the BPDUs that come through vnet0's ingress hook behind all filters. (The kernel's STP hears
-/// none outside of the initial network namespace; tests/nwfilter_debian_kernel.rs has a root.)
+/// Counts the BPDUs that come through vnet0's ingress hook behind all filters. (The kernel's STP
+/// hears none outside of the initial network namespace; the tests of
+/// nwfilter_debian_kernel have a root.)
 fn count_bpdus(scene: &PortScene) {
     scene.sh("nft add table netdev seen");
     scene
@@ -73,7 +71,7 @@ fn stolen(scene: &PortScene, last: u8) -> usize {
     for number in 0..30 {
         if number == 0 {
             scene.write(Station::Vnet1, &speech);
-            assert_eq!(learnt(scene, OTHER.mac).as_deref(), Some("vnet1"));
+            assert_eq!(learned(scene, OTHER.mac).as_deref(), Some("vnet1"));
         }
         scene.write(Station::Vnet0, &attack);
         let seen = scene.send(Station::Peer, &Frame::udp(PEER, OTHER, 1000, 2000));
@@ -132,7 +130,7 @@ fn the_next_command_filters_link_local_frames_of_a_renamed_port_again() {
     let forged = |last: u8| {
         let mac = [2, 0, 0, 0, 9, last];
         scene.write(Station::Vnet0, &link_local(LLDP, mac, &[0x88, 0xcc]));
-        learnt(&scene, mac)
+        learned(&scene, mac)
     };
     scene.bind(Station::Vnet0, "no-mac-spoofing", &[]).unwrap();
     assert_eq!(forged(1), None, "bound");
@@ -151,7 +149,7 @@ fn the_next_command_filters_link_local_frames_of_a_renamed_port_again() {
 fn reaches_host(scene: &PortScene, from: std::net::Ipv4Addr) -> bool {
     let socket = scene.netns.inside(|| UdpSocket::bind((BRIDGE.v4, 4000)).unwrap());
     socket.set_nonblocking(true).unwrap();
-    let sender = common::frame::Host { v4: from, ..VM };
+    let sender = crate::common::frame::Host { v4: from, ..VM };
     let mut bytes = Frame::udp(sender, BRIDGE, 68, 4000).bytes(b"nltest-host");
     bytes[..6].copy_from_slice(&[0x01, 0x80, 0xc2, 0, 0, LLDP]);
     scene.write(Station::Vnet0, &bytes);
@@ -245,7 +243,7 @@ fn explain_says_what_the_kernel_does_with_link_local_frames() {
         let parameters: &[_] = if name == "chain" { &[("IP", "10.2.3.4")] } else { &[] };
         scene.bind(Station::Vnet0, name, parameters).unwrap();
         // A bridge drops 01, which are pause frames, by itself.
-        let lasts = [0, 2, 3, 0xd, LLDP, 0xf];
+        let lasts = extent(&[0, 2, LLDP][..], &[0, 2, 3, 0xd, LLDP, 0xf]);
         let frames: Vec<Vec<u8>> = lasts
             .iter()
             .flat_map(|last| {
@@ -268,7 +266,7 @@ fn explain_says_what_the_kernel_does_with_link_local_frames() {
             scene.netns.ip("link set br0 type bridge fdb_flush");
             scene.write(Station::Vnet0, frame);
             let source: [u8; 6] = frame[6..12].try_into().unwrap();
-            let passes = learnt(&scene, source).is_some();
+            let passes = learned(&scene, source).is_some();
             let verdict = explained["frames"][number]["verdict"].as_str().unwrap();
             assert_eq!(verdict == "pass", passes, "{name}: {verdict}: {frame:x?}");
             *if passes { &mut passed } else { &mut stopped } += 1;
@@ -281,8 +279,12 @@ fn explain_says_what_the_kernel_does_with_link_local_frames() {
 
 #[test]
 fn stateful_rules_stop_packets_to_link_local_addresses() {
-    if !have_root("stateful_rules_stop_packets_to_link_local_addresses") || !tracks_bridges() {
+    let test = "stateful_rules_stop_packets_to_link_local_addresses";
+    if !have_root(test) {
         return;
+    }
+    if !tracks_bridges() {
+        return skipped(test, "this kernel does not track connections of bridges");
     }
     let scene = scene("nftables");
     scene
@@ -308,7 +310,7 @@ fn rules_for_link_local_frames_go_with_their_binding() {
     assert_eq!(stolen_once(&scene), 0);
     // A lost table comes back with all its hooks.
     scene.sh("nft flush ruleset");
-    let reloaded = common::finish(scene.sandbox.netlaunch(&["firewall", "reload"]));
+    let reloaded = crate::common::finish(scene.sandbox.netlaunch(&["firewall", "reload"]));
     assert!(reloaded.status.success(), "{}", text(&reloaded.stderr));
     assert_eq!(stolen_once(&scene), 0);
     scene.define("no-mac-spoofing", "").unwrap();
@@ -330,10 +332,10 @@ fn rules_for_link_local_frames_go_with_their_binding() {
 fn stolen_once(scene: &PortScene) -> usize {
     scene.netns.ip("link set br0 type bridge fdb_flush");
     scene.write(Station::Vnet0, &link_local(LLDP, OTHER.mac, &[0x88, 0xb5]));
-    usize::from(learnt(scene, OTHER.mac).is_some())
+    usize::from(learned(scene, OTHER.mac).is_some())
 }
 
-/// What a command that succeeds says on standard error.
+/// Returns the standard error of a command that succeeds.
 fn said(scene: &PortScene, args: &[&str]) -> String {
     let output = scene.nwfilter(args);
     assert!(output.status.success(), "{}", text(&output.stderr));

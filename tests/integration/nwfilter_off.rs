@@ -1,16 +1,12 @@
-//! When a port is turned off for want of rules, and when it comes back.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests when a port is turned off because it has no rules, and when it is turned on again.
 
 use std::fs;
 use std::time::Duration;
 
-use common::frame::{Frame, PEER, VM};
-use common::port_scene::{PortScene, Station};
-use common::small_disk::Small;
-use common::{have_root, wait_until};
+use crate::common::frame::{Frame, PEER, VM};
+use crate::common::port_scene::{PortScene, Station};
+use crate::common::small_disk::Small;
+use crate::common::{have_root, wait_until};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -24,8 +20,8 @@ fn address(scene: &PortScene) -> Value {
 }
 
 #[test]
-fn what_a_backend_has_no_words_for_leaves_the_port_as_it_was() {
-    if !have_root("what_a_backend_has_no_words_for_leaves_the_port_as_it_was") {
+fn a_filter_that_the_backend_cannot_express_leaves_the_port_as_it_was() {
+    if !have_root("a_filter_that_the_backend_cannot_express_leaves_the_port_as_it_was") {
         return;
     }
     // The rules that learning takes could be set, those that follow never.

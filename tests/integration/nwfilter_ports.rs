@@ -1,17 +1,14 @@
-//! What a port is: an interface's number in a network namespace, whatever its name. Names that
-//! change or that are others', several state directories and namespaces.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests the identity of a port: the number of an interface in a network namespace, whatever its
+//! name. Covers names that change or belong to others, several state directories and several
+//! namespaces.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::frame::{Frame, OTHER, PEER, VM};
-use common::port_scene::{PortScene, Station, done};
-use common::{Netns, finish, have_root, run, text};
+use crate::common::frame::{Frame, OTHER, PEER, VM};
+use crate::common::port_scene::{PortScene, Station, done};
+use crate::common::{Netns, finish, have_root, run, text};
 
 const BACKENDS: [&str; 2] = ["nftables", "iptables"];
 const ADDRESS: &[(&str, &str)] = &[("IP", "10.2.3.4")];
@@ -87,11 +84,14 @@ fn a_port_is_renamed_while_it_learns() {
         rename(&scene, "vnet0", "other0");
         reload(&scene);
         scene.leaves(&Frame::arp(VM, PEER, 1));
-        let learnt = || {
+        let learned = || {
             let list = scene.list();
             list["bindings"][0]["learning"]["address"] == "10.2.3.4"
         };
-        assert!(common::wait_until(std::time::Duration::from_secs(20), learnt), "{backend}");
+        assert!(
+            crate::common::wait_until(std::time::Duration::from_secs(20), learned),
+            "{backend}"
+        );
         assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)), "{backend}");
         assert!(
             !scene.leaves(&Frame::udp(OTHER, PEER, 1, 2).sent_by(VM.mac)),
@@ -133,8 +133,8 @@ fn named(scene: &PortScene, name: &str) -> String {
 }
 
 #[test]
-fn iptables_takes_no_name_for_many() {
-    if !have_root("iptables_takes_no_name_for_many") {
+fn iptables_refuses_a_port_name_that_is_a_pattern() {
+    if !have_root("iptables_refuses_a_port_name_that_is_a_pattern") {
         return;
     }
     for (backend, code) in [("iptables", 2), ("nftables", 0)] {
@@ -149,8 +149,8 @@ fn iptables_takes_no_name_for_many() {
 }
 
 #[test]
-fn a_port_may_be_called_like_an_unfinished_file() {
-    if !have_root("a_port_may_be_called_like_an_unfinished_file") {
+fn a_port_may_have_the_name_of_a_marker_file() {
+    if !have_root("a_port_may_have_the_name_of_a_marker_file") {
         return;
     }
     let scene = PortScene::new(None);
@@ -200,6 +200,8 @@ fn another_namespaces_state_directory_is_refused() {
     let (rules, list) = (scene.ruleset(), scene.list());
     let other = Netns::bare();
     other.ip("link add vnet0 type veth peer name inside");
+    other.ip("link add br0 type bridge");
+    other.ip("link set vnet0 master br0");
     let file = scene.binding(Station::Vnet0, "clean-traffic", ADDRESS);
     let netlaunch = scene.sandbox.path("bin/netlaunch");
     let there = |args: &[&str]| {
@@ -222,7 +224,7 @@ fn another_namespaces_state_directory_is_refused() {
     }
     assert_eq!(scene.ruleset(), rules);
     assert_eq!(scene.list(), list);
-    // Without ports it is whoever's who comes first.
+    // A state directory without ports belongs to the first namespace that uses it.
     scene.unbind(Station::Vnet0);
     assert!(there(&["nwfilter", "binding-create", &file]).status.success());
     let output = scene.nwfilter(&["binding-list"]);
@@ -244,4 +246,53 @@ fn the_port_at_fault_is_named() {
         .define("test", "<rule action='drop' direction='out'><vlan vlanid='$V'/></rule>")
         .unwrap_err();
     assert!(said.contains("the port vnet1: ") && !said.contains("vnet0"), "{said}");
+}
+
+#[test]
+fn a_port_that_no_frame_can_meet_is_refused_with_the_reason() {
+    if !have_root("a_port_that_no_frame_can_meet_is_refused_with_the_reason") {
+        return;
+    }
+    for backend in [Some("nftables"), Some("iptables"), None] {
+        let scene = PortScene::new(backend);
+        let rules = scene.ruleset();
+        scene.netns.ip("link add alone type veth peer name behind");
+        for kind in ["macvtap", "macvlan"] {
+            scene.netns.ip(&format!("link add link behind name on_{kind} type {kind} mode bridge"));
+            scene.netns.ip(&format!("link add link br0 name of_{kind} type {kind}"));
+        }
+        for (port, words) in [
+            ("lo", "it is the loopback interface"),
+            ("br0", "it is a bridge"),
+            ("alone", "it is on no bridge"),
+            ("on_macvtap", "it is of the kind macvtap, whose frames pass no bridge"),
+            ("of_macvtap", "it is of the kind macvtap, whose frames pass no bridge"),
+            ("on_macvlan", "it is of the kind macvlan, whose frames pass no bridge"),
+            ("of_macvlan", "it is of the kind macvlan, whose frames pass no bridge"),
+        ] {
+            let output = scene.nwfilter(&["binding-create", &of_port(&scene, port)]);
+            let said = text(&output.stderr);
+            assert_eq!(
+                (output.status.code(), said.lines().count()),
+                (Some(2), 1),
+                "{port}: {said}"
+            );
+            let begin = format!("netlaunch: error: the port {port} cannot have a filter: {words}");
+            assert!(said.starts_with(&begin), "{port}: {said}");
+        }
+        assert_eq!(ports(&scene), [] as [String; 0], "{backend:?}");
+        assert_eq!(scene.ruleset(), rules, "{backend:?}");
+        // A port of a bridge can have one, whatever its kind.
+        scene.netns.ip("link set on_macvlan master br0");
+        done(scene.nwfilter(&["binding-create", &of_port(&scene, "on_macvlan")])).unwrap();
+    }
+}
+
+/// The document that binds clean-traffic to this port.
+fn of_port(scene: &PortScene, port: &str) -> String {
+    let vnet0 = scene.binding(Station::Vnet0, "clean-traffic", ADDRESS);
+    let xml = fs::read_to_string(vnet0).unwrap().replace("'vnet0'", &format!("'{port}'"));
+    let file = scene.sandbox.path("port.xml");
+    fs::write(&file, xml).unwrap();
+    file.to_string_lossy().into_owned()
 }

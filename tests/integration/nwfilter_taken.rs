@@ -1,27 +1,22 @@
-//! Addresses that learning refuses, since another port, the host, a router or a server has them.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
-#[path = "common/learning_scene.rs"]
-mod learning_scene;
+//! Tests the addresses that a learning port refuses, because another port, the host, a router or a
+//! server has them.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use common::dhcp_frame::{DhcpFrame, REQUEST};
-use common::frame::{Frame, Host, OTHER, PEER, VM};
-use common::port_scene::{PortScene, Station, done};
-use common::{finish, have_root, wait_until};
-use learning_scene::{
+use crate::common::dhcp_frame::{DhcpFrame, REQUEST};
+use crate::common::frame::{Frame, Host, OTHER, PEER, VM};
+use crate::common::learning_scene::{
     LIMIT, STRANGER, acknowledgement, bind, is_in_force, learner, learning, learns, lease, on_both,
 };
+use crate::common::port_scene::{PortScene, Station, done};
+use crate::common::{finish, have_root, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-/// What `binding-list` says of the learning of a port.
-fn of(scene: &PortScene, station: Station) -> Value {
+/// Returns `learning` in the output of `binding-list` for a port.
+fn learning_of(scene: &PortScene, station: Station) -> Value {
     let list = scene.list();
     let all = list["bindings"].as_array().unwrap().clone();
     let found = all.into_iter().find(|binding| binding["port"] == station.port());
@@ -32,14 +27,14 @@ fn bind_other(scene: &PortScene, parameters: &[(&str, &str)]) -> Result<(), Stri
     scene.bind(Station::Vnet1, "clean-traffic", parameters)
 }
 
-/// The guest behind vnet0 claims an address by ARP and by a packet.
+/// The guest behind vnet0 claims an address by ARP and by an IPv4 packet.
 fn claims(scene: &PortScene, address: Ipv4Addr) {
     let claimed = Host { v4: address, ..VM };
     assert!(!scene.leaves(&Frame::arp(claimed, PEER, 1)));
     assert!(!scene.leaves(&Frame::udp(claimed, PEER, 1, 2)));
 }
 
-/// `binding-list` says that vnet0 has no address, and why not this one.
+/// Checks that `binding-list` shows no address of vnet0, but this refusal.
 fn is_refused(scene: &PortScene, address: Ipv4Addr, why: &str) {
     let refused = || {
         let said = learning(scene)["refused"].as_str().unwrap_or_default().to_owned();
@@ -49,13 +44,13 @@ fn is_refused(scene: &PortScene, address: Ipv4Addr, why: &str) {
     assert_eq!(learning(scene)["address"], Value::Null);
 }
 
-/// A good address is learnt afterwards, however many were refused.
+/// Checks that the port learns a permitted address after any number of refusals.
 fn then_learns(scene: &PortScene) {
-    let learnt = || {
+    let learned = || {
         scene.leaves(&Frame::arp(VM, PEER, 1));
         learning(scene)["address"] == json!(VM.v4)
     };
-    assert!(wait_until(LIMIT, learnt), "{}", learning(scene));
+    assert!(wait_until(LIMIT, learned), "{}", learning(scene));
     assert_eq!(learning(scene)["refused"], Value::Null);
     is_in_force(scene);
     scene.unbind(Station::Vnet0);
@@ -63,11 +58,11 @@ fn then_learns(scene: &PortScene) {
 }
 
 #[test]
-fn an_address_that_another_port_learnt_is_refused_until_that_port_goes() {
-    on_both("an_address_that_another_port_learnt", |scene| {
+fn an_address_of_another_port_is_refused_until_that_port_is_removed() {
+    on_both("an_address_that_another_port_learned", |scene| {
         bind_other(scene, &[]).unwrap();
         scene.send(Station::Vnet1, &Frame::arp(OTHER, PEER, 1));
-        let other = || of(scene, Station::Vnet1)["address"] == json!(OTHER.v4);
+        let other = || learning_of(scene, Station::Vnet1)["address"] == json!(OTHER.v4);
         assert!(wait_until(LIMIT, other), "{}", scene.list());
         for method in ["any", "dhcp"] {
             bind(scene, method);
@@ -75,24 +70,24 @@ fn an_address_that_another_port_learnt_is_refused_until_that_port_goes() {
             lease(scene, OTHER.v4, 3600);
             is_refused(scene, OTHER.v4, "the port vnet1");
             assert!(!scene.leaves(&Frame::udp(Host { v4: OTHER.v4, ..VM }, PEER, 1, 2)));
-            assert!(other(), "the port that has it lost it: {}", scene.list());
+            assert!(other(), "the other port lost its address: {}", scene.list());
             lease(scene, VM.v4, 3600);
             then_learns(scene);
         }
         let list = scene.nwfilter(&["binding-list"]);
         assert!(list.status.success());
-        // It is free again.
+        // The removal of the other port frees the address.
         bind(scene, "any");
         claims(scene, OTHER.v4);
         is_refused(scene, OTHER.v4, "the port vnet1");
         scene.unplug(Station::Vnet1);
         scene.plug(Station::Vnet1);
         let mac = Host { v4: OTHER.v4, ..VM };
-        let learnt = || {
+        let learned = || {
             scene.leaves(&Frame::arp(mac, PEER, 1));
             learning(scene)["address"] == json!(OTHER.v4)
         };
-        assert!(wait_until(LIMIT, learnt), "{}", learning(scene));
+        assert!(wait_until(LIMIT, learned), "{}", learning(scene));
     });
 }
 
@@ -110,14 +105,14 @@ fn an_address_that_another_binding_names_is_refused() {
 }
 
 #[test]
-fn a_binding_cannot_name_an_address_that_another_port_learnt() {
-    on_both("a_binding_cannot_name_a_learnt_address", |scene| {
+fn a_binding_cannot_name_an_address_that_another_port_learned() {
+    on_both("a_binding_cannot_name_a_learned_address", |scene| {
         bind(scene, "any");
         scene.leaves(&Frame::arp(VM, PEER, 1));
         learns(scene, Some(VM.v4));
         let before = scene.ruleset();
         let said = bind_other(scene, &[("IP", "10.2.3.4")]).unwrap_err();
-        assert!(said.contains("the port vnet0 of the same bridge learnt it"), "{said}");
+        assert!(said.contains("the port vnet0 of the same bridge learned it"), "{said}");
         assert_eq!(scene.ruleset(), before);
         bind_other(scene, &[("IP", "10.2.3.5")]).unwrap();
         scene.unbind(Station::Vnet1);
@@ -127,7 +122,7 @@ fn a_binding_cannot_name_an_address_that_another_port_learnt() {
 }
 
 #[test]
-fn the_same_address_on_another_bridge_is_another_guest() {
+fn the_same_address_is_allowed_on_another_bridge() {
     on_both("the_same_address_on_another_bridge", |scene| {
         scene.netns.ip("link add br1 type bridge");
         scene.netns.ip("link set vnet1 master br1");
@@ -161,7 +156,7 @@ fn addresses_of_the_host_its_routers_and_servers_are_refused() {
             is_refused(scene, address(last), why);
             then_learns(scene);
         }
-        // The server that gives the address is none that has it.
+        // The server of the lease cannot give its own address.
         bind(scene, "dhcp");
         let request = DhcpFrame { from: VM.mac, chaddr: VM.mac, ..DhcpFrame::asks(REQUEST) };
         scene.write(Station::Vnet0, &request.bytes());
@@ -172,15 +167,15 @@ fn addresses_of_the_host_its_routers_and_servers_are_refused() {
     });
 }
 
-/// Both learners are stopped while the guests claim the address, and go on at once.
+/// Both learners are stopped while the guests claim the address, and continue at the same time.
 #[test]
-fn of_two_guests_that_claim_an_address_at_once_one_gets_it() {
-    if !have_root("of_two_guests_that_claim_an_address_at_once_one_gets_it") {
+fn if_two_guests_claim_an_address_at_once_one_gets_it() {
+    if !have_root("if_two_guests_claim_an_address_at_once_one_gets_it") {
         return;
     }
     let scene = PortScene::new(Some("nftables"));
     let other_learner = || {
-        let pid = of(&scene, Station::Vnet1)["pid"].as_i64().unwrap();
+        let pid = learning_of(&scene, Station::Vnet1)["pid"].as_i64().unwrap();
         Pid::from_raw(pid as i32)
     };
     let wanted = Ipv4Addr::new(10, 2, 3, 66);
@@ -194,11 +189,11 @@ fn of_two_guests_that_claim_an_address_at_once_one_gets_it() {
             scene.write(station, &claim.bytes(b"nltest-claim"));
         }
         pids.iter().for_each(|pid| kill(*pid, Signal::SIGCONT).unwrap());
-        let both = || [of(&scene, Station::Vnet0), of(&scene, Station::Vnet1)];
+        let both = || [learning_of(&scene, Station::Vnet0), learning_of(&scene, Station::Vnet1)];
         let decided = || {
             let got = both().iter().filter(|one| one["address"] == json!(wanted)).count();
             let refused = both().iter().filter(|one| one["refused"] != Value::Null).count();
-            assert!(got < 2, "round {round}: both have it");
+            assert!(got < 2, "round {round}: both have the address");
             (got, refused) == (1, 1)
         };
         assert!(wait_until(LIMIT, decided), "round {round}: {:?}", both());
@@ -214,9 +209,9 @@ fn of_two_guests_that_claim_an_address_at_once_one_gets_it() {
     }
 }
 
-/// A lease that was given up with its filter is another guest's by then.
+/// The lease was saved when its filter was unbound, and another guest has the address since then.
 #[test]
-fn a_kept_lease_whose_address_another_port_has_is_not_used_again() {
+fn a_saved_lease_is_not_used_if_another_port_has_its_address() {
     on_both("a_kept_lease_whose_address_another_port_has", |scene| {
         bind(scene, "dhcp");
         lease(scene, VM.v4, 3600);

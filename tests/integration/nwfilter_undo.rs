@@ -1,14 +1,10 @@
-//! Rules that could not be taken back: they stay recorded until a command has removed them.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests rules whose rollback fails: they stay recorded until a command has removed them.
 
 use std::fs;
 
-use common::frame::{Frame, PEER, VM};
-use common::have_root;
-use common::port_scene::{PortScene, Station, done};
+use crate::common::frame::{Frame, PEER, VM};
+use crate::common::have_root;
+use crate::common::port_scene::{PortScene, Station, done};
 
 /// Rules of all three tools of iptables.
 const RULES: &str = "<rule action='drop' direction='out'><all-ipv6/></rule>\
@@ -61,7 +57,7 @@ fn a_move_to_another_backend_whose_end_fails_forgets_neither_side() {
         let mut command = scene.sandbox.netlaunch(&["firewall", "reload"]);
         let bin = scene.sandbox.path("bin");
         command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()));
-        let said = done(common::finish(command)).unwrap_err();
+        let said = done(crate::common::finish(command)).unwrap_err();
         assert!(said.contains("ebtables-restore failed: broken"), "{said}");
         works_again(&scene, "ebtables-restore");
         if end == "reload" {

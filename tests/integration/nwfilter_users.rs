@@ -1,9 +1,5 @@
-//! Definitions of filters are their user's own: root's ports are in nobody's way, and nobody is in
-//! theirs.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests that definitions of filters belong to their user: root and an ordinary user do not disturb
+//! each other.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -11,12 +7,12 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use common::port_scene::{PortScene, Station, done};
-use common::{USER, finish, have_root, text, wait_until};
+use crate::common::port_scene::{PortScene, Station, done};
+use crate::common::{USER, finish, have_root, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// What has to come comes within this.
+/// The limit for each expected event.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs `netlaunch nwfilter` as an ordinary user whose configuration directory is this.
@@ -38,8 +34,8 @@ fn document(scene: &PortScene, name: &str, rule: &str) -> String {
 const TELNET: &str = "<rule action='drop' direction='out'><tcp dstportstart='23'/></rule>";
 
 #[test]
-fn an_ordinary_users_definitions_are_his_own() {
-    if !have_root("an_ordinary_users_definitions_are_his_own") {
+fn an_ordinary_user_has_definitions_of_its_own() {
+    if !have_root("an_ordinary_user_has_definitions_of_its_own") {
         return;
     }
     let scene = PortScene::new(Some("nftables"));
@@ -61,10 +57,11 @@ fn an_ordinary_users_definitions_are_his_own() {
     assert_eq!(scene.ruleset(), rules);
 }
 
-/// Who may not learn the address of root's port starts nobody who would, and does not say so.
+/// A command of a user that may not learn addresses of root's ports starts no learner for them, and
+/// does not report that.
 #[test]
-fn roots_ports_are_roots_to_attend() {
-    if !have_root("roots_ports_are_roots_to_attend") {
+fn a_command_of_a_user_does_not_touch_the_ports_of_root() {
+    if !have_root("a_command_of_a_user_does_not_touch_the_ports_of_root") {
         return;
     }
     let scene = PortScene::new(Some("nftables"));
@@ -80,7 +77,7 @@ fn roots_ports_are_roots_to_attend() {
         assert!(said.contains("the filter mine is defined in"), "{said}");
     };
     says(TELNET);
-    // Nor where nobody learns it any more.
+    // Nor if its learner has ended.
     let pid = || scene.list()["bindings"][0]["learning"]["pid"].as_i64();
     kill(Pid::from_raw(pid().unwrap() as i32), Signal::SIGKILL).unwrap();
     assert!(wait_until(LIMIT, || pid().is_none()));
@@ -89,11 +86,11 @@ fn roots_ports_are_roots_to_attend() {
     assert!(wait_until(LIMIT, || pid().is_some()), "root's next command does");
 }
 
-/// Who may write the definitions of root's ports may still not change their rules, and definition and
+/// A user who may write the definitions of root's ports cannot change their rules: definition and
 /// rules change together.
 #[test]
-fn definitions_that_roots_ports_use_are_roots() {
-    if !have_root("definitions_that_roots_ports_use_are_roots") {
+fn a_user_cannot_change_definitions_that_ports_of_root_use() {
+    if !have_root("a_user_cannot_change_definitions_that_ports_of_root_use") {
         return;
     }
     let scene = PortScene::new(Some("nftables"));

@@ -1,62 +1,60 @@
-//! `binding-create --wait`: that it ends, whatever becomes of the address, and says which it is.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests `binding-create --wait`: it always ends, and reports the address or the reason why there
+//! is none.
 
 use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use common::dhcp_frame::{ACK, DhcpFrame, EVERYONE, REQUEST};
-use common::frame::{Frame, PEER, VM};
-use common::port_scene::{PortScene, Station, done};
-use common::{Reaped, finish, have_root, start, text, wait_until};
+use crate::common::dhcp_frame::{ACK, DhcpFrame, EVERYONE, REQUEST};
+use crate::common::frame::{Frame, PEER, VM};
+use crate::common::port_scene::{PortScene, Station, done};
+use crate::common::{Reaped, finish, have_root, start, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-/// What has to come comes within this.
+/// The time limit for an expected event.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A scene, where there is root.
+/// Makes a scene, or returns `None` without root.
 fn scene(test: &str) -> Option<PortScene> {
     have_root(test).then(|| PortScene::new(Some("nftables")))
 }
 
-/// What `binding-list` says of the learning of the only port with a filter.
+/// Returns `learning` in the output of `binding-list` for the only port with a filter.
 fn learning(scene: &PortScene) -> Value {
     let list = scene.list();
     list["bindings"].get(0).map_or(Value::Null, |binding| binding["learning"].clone())
 }
 
-/// A command that waits for the address of vnet0's guest, once another process has taken over and
-/// learns it.
+/// Starts a command that waits for the address of vnet0's guest, and returns once the learner
+/// process has taken over.
 fn waiting(scene: &PortScene, parameters: &[(&str, &str)]) -> Reaped {
     let file = scene.binding(Station::Vnet0, "clean-traffic", parameters);
     let args = ["nwfilter", "binding-create", "--wait", &file];
     let waits = start(scene.sandbox.netlaunch(&args));
-    let begun = || learning(scene)["pid"].as_i64().is_some_and(has_given_up);
+    let begun = || learning(scene)["pid"].as_i64().is_some_and(has_dropped_sys_admin);
     assert!(wait_until(LIMIT, begun), "{}", learning(scene));
     waits
 }
 
-/// Whether a process is without CAP_SYS_ADMIN, as who learns is from when it has taken over.
-fn has_given_up(pid: i64) -> bool {
+/// Returns whether a process has dropped CAP_SYS_ADMIN, as the learner process does once it has
+/// taken over.
+fn has_dropped_sys_admin(pid: i64) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
     effective.is_some_and(|digits| u64::from_str_radix(digits, 16).unwrap() & 1 << 21 == 0)
 }
 
-/// That it has ended with this address.
+/// Checks that the command succeeds and prints this address.
 fn prints(waits: Reaped, address: Ipv4Addr) {
     let output = waits.output(LIMIT);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), format!("{address}\n"));
 }
 
-/// The one line that it has ended with in place of an address.
-fn complains(waits: Reaped) -> String {
+/// Checks that the command fails without an address, and returns its error of one line.
+fn fails(waits: Reaped) -> String {
     let output = waits.output(LIMIT);
     let said = text(&output.stderr);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0), "{said}");
@@ -65,27 +63,29 @@ fn complains(waits: Reaped) -> String {
 }
 
 #[test]
-fn it_prints_the_address_once_that_is_in_force() {
-    let Some(scene) = scene("it_prints_the_address_once_that_is_in_force") else { return };
+fn the_address_is_printed_once_its_rules_are_in_force() {
+    let Some(scene) = scene("the_address_is_printed_once_its_rules_are_in_force") else { return };
     let mut waits = waiting(&scene, &[]);
     assert!(waits.0.try_wait().unwrap().is_none());
     scene.leaves(&Frame::arp(VM, PEER, 1));
     prints(waits, VM.v4);
-    assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)), "the rules are there, too");
+    assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)), "the rules are in force");
 }
 
 #[test]
-fn nothing_to_wait_for() {
-    let Some(scene) = scene("nothing_to_wait_for") else { return };
+fn a_binding_with_an_address_does_not_wait() {
+    let Some(scene) = scene("a_binding_with_an_address_does_not_wait") else { return };
     let file = scene.binding(Station::Vnet0, "clean-traffic", &[("IP", "10.2.3.4")]);
     let output = scene.nwfilter(&["binding-create", "--wait", &file]);
     assert!(output.status.success() && output.stdout.is_empty(), "{}", text(&output.stderr));
 }
 
-/// What a server gave an earlier binding is in force from the start, and nobody teaches it again.
+/// The address of a saved lease is in force from the start, although no frame gives it again.
 #[test]
-fn an_address_that_was_kept_is_not_waited_for() {
-    let Some(scene) = scene("an_address_that_was_kept_is_not_waited_for") else { return };
+fn the_address_of_a_saved_lease_is_printed_without_waiting() {
+    let Some(scene) = scene("the_address_of_a_saved_lease_is_printed_without_waiting") else {
+        return;
+    };
     let by_dhcp = [("CTRL_IP_LEARNING", "dhcp")];
     let waits = waiting(&scene, &by_dhcp);
     let asks = DhcpFrame { from: VM.mac, chaddr: VM.mac, ..DhcpFrame::asks(REQUEST) };
@@ -96,33 +96,33 @@ fn an_address_that_was_kept_is_not_waited_for() {
     scene.unbind(Station::Vnet0);
     prints(waiting(&scene, &by_dhcp), VM.v4);
     assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
-    // It is still somebody's to renew.
+    // The learner process still manages the lease.
     assert_eq!(learning(&scene)["address"], json!(VM.v4));
 }
 
 #[test]
-fn a_port_or_a_filter_that_goes() {
-    let Some(scene) = scene("a_port_or_a_filter_that_goes") else { return };
+fn the_wait_fails_if_the_port_or_its_filter_is_removed() {
+    let Some(scene) = scene("the_wait_fails_if_the_port_or_its_filter_is_removed") else { return };
     let waits = waiting(&scene, &[]);
     scene.unbind(Station::Vnet0);
-    let said = complains(waits);
-    assert!(said.contains("the port vnet0 is gone, or its filter"), "{said}");
+    let said = fails(waits);
+    assert!(said.contains("the port vnet0 or its filter was removed before"), "{said}");
     let waits = waiting(&scene, &[]);
     scene.unplug(Station::Vnet0);
-    let said = complains(waits);
-    assert!(said.contains("the port vnet0 is gone, or its filter"), "{said}");
+    let said = fails(waits);
+    assert!(said.contains("the port vnet0 or its filter was removed before"), "{said}");
 }
 
-/// As on a full disk: what was learnt cannot be written down, and so is not in force.
+/// As on a full disk: the lease cannot be saved, so its rules are not set.
 #[test]
-fn an_address_that_cannot_be_kept() {
-    let Some(scene) = scene("an_address_that_cannot_be_kept") else { return };
+fn the_wait_fails_if_the_lease_cannot_be_saved() {
+    let Some(scene) = scene("the_wait_fails_if_the_lease_cannot_be_saved") else { return };
     let waits = waiting(&scene, &[]);
     let leases = scene.sandbox.path("state/nwfilter/leases");
     let _ = fs::remove_dir(&leases);
     fs::write(&leases, "").unwrap();
     scene.leaves(&Frame::arp(VM, PEER, 1));
-    let said = complains(waits);
+    let said = fails(waits);
     for part in
         ["the port vnet0", "cannot write", "leases/vnet0.json", "permissions and free space"]
     {
@@ -130,22 +130,22 @@ fn an_address_that_cannot_be_kept() {
     }
     assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
     fs::remove_file(&leases).unwrap();
-    // It goes on by itself.
+    // The learner process tries again by itself.
     let in_force = || learning(&scene)["address"] == json!(VM.v4);
     assert!(wait_until(2 * LIMIT, in_force), "{}", learning(&scene));
 }
 
 #[test]
-fn a_process_that_is_killed() {
-    let Some(scene) = scene("a_process_that_is_killed") else { return };
+fn the_wait_fails_if_the_learner_process_is_killed() {
+    let Some(scene) = scene("the_wait_fails_if_the_learner_process_is_killed") else { return };
     let waits = waiting(&scene, &[]);
     let pid = learning(&scene)["pid"].as_i64().unwrap();
     kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
-    let said = complains(waits);
+    let said = fails(waits);
     for part in ["the port vnet0", "was killed", "netlaunch firewall reload"] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    // What it names mends it.
+    // The command that the error names starts the learner process again.
     done(finish(scene.sandbox.netlaunch(&["firewall", "reload"]))).unwrap();
     let again = || learning(&scene)["pid"] != Value::Null;
     assert!(wait_until(LIMIT, again), "{}", learning(&scene));

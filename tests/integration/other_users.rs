@@ -1,9 +1,5 @@
-//! Another user of the host cannot lead root elsewhere by what root takes from that user's
-//! environment or directories.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests that another user of the host cannot make root use another path, through that user's
+//! environment variables or directories.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
@@ -11,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{As, Netns, Sandbox, USER, finish, have_root, text};
+use crate::common::{As, Netns, Sandbox, USER, finish, have_root, text};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-/// The attacker: a user without a name, other than the tests' ordinary one.
+/// The attacker: a user id without an account, different from the tests' ordinary user.
 const ATTACKER: u32 = 54_321;
-/// A launch that ends at once, by an option that QEMU refuses, once its directory was made.
+/// A launch that ends soon: it makes its directory, and then QEMU refuses an option.
 const LAUNCH: &str = "-v --backend slirp -- qemu-system-x86_64 -M none -no-such-option";
 
 struct Scene {
@@ -38,7 +34,7 @@ impl Scene {
         path
     }
 
-    /// A directory of root's with the directory of a launch, as the attacker wants it removed.
+    /// Makes a directory of root with a launch directory that the attacker wants to have removed.
     fn victim(&self) -> PathBuf {
         let victim = self.dir("victim", 0, 0o755);
         fs::create_dir(victim.join("launch-aaaaaaaa")).unwrap();
@@ -51,8 +47,8 @@ impl Scene {
         lchown(at, Some(ATTACKER), Some(ATTACKER)).unwrap();
     }
 
-    /// A shell's line as the sandbox's user, which may have private mounts over the host's where
-    /// that user is root. `{}` in it is netlaunch.
+    /// Returns a shell command of the sandbox's user, in which `{}` stands for netlaunch. For root,
+    /// it has private mounts, so that it can mount over the host's directories.
     fn shell(&self, line: &str) -> Command {
         let netlaunch = self.sandbox.path("bin/netlaunch").display().to_string();
         let line = line.replace("{}", &netlaunch);
@@ -66,7 +62,7 @@ impl Scene {
     }
 }
 
-/// The launch was carried out up to QEMU's own refusal.
+/// Checks that the launch reached QEMU, which refused the option, and returns the messages.
 fn launched(output: &Output) -> String {
     let said = text(&output.stderr);
     assert!(output.status.code() == Some(1) && said.contains("no-such-option"), "{said}");
@@ -107,7 +103,7 @@ fn root_does_not_use_another_users_runtime_directory() {
         assert!(said.contains(&format!("XDG_RUNTIME_DIR is not used: {why}")), "{said}");
         untouched(&victim);
     }
-    // The user's own launches need the directory as it was.
+    // The directory must be unchanged, because the user's own launches need it.
     assert_eq!(fs::read_dir(&theirs).unwrap().count(), 2);
     let mut command = scene.shell(&inside);
     command.env("XDG_RUNTIME_DIR", &theirs);
@@ -115,8 +111,8 @@ fn root_does_not_use_another_users_runtime_directory() {
 }
 
 #[test]
-fn a_runtime_directory_of_roots_is_used_without_its_links() {
-    if !have_root("a_runtime_directory_of_roots_is_used_without_its_links") {
+fn links_in_roots_runtime_directory_are_not_followed() {
+    if !have_root("links_in_roots_runtime_directory_are_not_followed") {
         return;
     }
     let scene = Scene::new(As::Root);
@@ -137,8 +133,8 @@ fn a_runtime_directory_of_roots_is_used_without_its_links() {
 }
 
 #[test]
-fn roots_directory_below_run_is_refused_when_others_can_change_it() {
-    if !have_root("roots_directory_below_run_is_refused_when_others_can_change_it") {
+fn roots_directory_below_run_is_refused_if_others_can_change_it() {
+    if !have_root("roots_directory_below_run_is_refused_if_others_can_change_it") {
         return;
     }
     let scene = Scene::new(As::Root);
@@ -157,10 +153,11 @@ fn roots_directory_below_run_is_refused_when_others_can_change_it() {
     }
 }
 
-/// The user in whose directory root's state lies exchanges it for a link while root launches.
+/// The owner of the parent directory exchanges root's state directory and a link while root
+/// launches.
 #[test]
-fn a_state_directory_that_becomes_a_link_leads_root_nowhere() {
-    if !have_root("a_state_directory_that_becomes_a_link_leads_root_nowhere") {
+fn a_state_directory_that_is_exchanged_for_a_link_does_not_lead_elsewhere() {
+    if !have_root("a_state_directory_that_is_exchanged_for_a_link_does_not_lead_elsewhere") {
         return;
     }
     let scene = Scene::new(As::Root);
@@ -213,7 +210,7 @@ fn a_temporary_directory_without_a_sticky_bit_is_not_used() {
         assert!(plan.contains(&format!("/tmp/netlaunch-{USER}/launch-")), "{plan}");
         assert!(said.contains("TMPDIR is not used: ") && said.contains(why), "{said}");
     }
-    // Another user may make a directory of that name first.
+    // Another user can make a directory of that name first.
     let taken = scene.dir(&format!("sticky/netlaunch-{USER}"), ATTACKER, 0o700);
     let mut command = scene.shell(&format!("exec {{}} {LAUNCH}"));
     command.env("TMPDIR", &sticky).env_remove("XDG_RUNTIME_DIR");
@@ -223,8 +220,8 @@ fn a_temporary_directory_without_a_sticky_bit_is_not_used() {
 }
 
 #[test]
-fn the_umask_changes_no_mode() {
-    if !have_root("the_umask_changes_no_mode") {
+fn the_umask_does_not_change_modes() {
+    if !have_root("the_umask_does_not_change_modes") {
         return;
     }
     for who in [As::User, As::Root] {
@@ -261,7 +258,7 @@ fn a_configuration_that_another_user_can_change_is_refused() {
             chown(&file, Some(owner), Some(owner)).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
         };
-        // A file that is used has a mistake, with status 2.
+        // If netlaunch reads the file, its mistake gives status 2.
         let own = scene.dir("own", user, 0o775);
         conf(&own, user, 0o664);
         let linked = scene.sandbox.path("linked");
@@ -306,7 +303,7 @@ fn a_configuration_that_another_user_can_change_is_refused() {
             assert_eq!(output.status.code(), Some(125), "{said}");
             assert!(said.contains("is not safe"), "{said}");
         }
-        // Definitions below a directory of another user's are not used, either.
+        // Definitions in a directory of another user are not used either.
         let config = scene.sandbox.path("config");
         let networks = config.join("networks");
         fs::create_dir(&networks).unwrap();

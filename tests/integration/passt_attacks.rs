@@ -1,12 +1,8 @@
-//! A root guest's passt, attacked by other processes of the host: by those of nobody, of the group
-//! nogroup, and by passt's own user.
+//! Tests attacks on the passt of a root guest by other processes of the host: by those of the
+//! user nobody, of the group nogroup, and of passt's own user.
 //!
-//! The launch and its attackers run in PID and mount namespaces of their own, so an attack that
+//! The launch and its attackers run in their own PID and mount namespaces, so an attack that
 //! succeeds reaches nothing else.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -20,18 +16,18 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use common::scene::{
+use crate::common::scene::{
     HOST, Scene, command_line, fake_passt, netns_with_resolver, nothing_left, passt_option,
 };
-use common::{
+use crate::common::{
     As, Guest, Netns, Sandbox, finish, have_root, processes_with, status_field, text, wait_until,
 };
 
-/// Far more than anything here takes.
+/// The time limit, much longer than any step takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A Python program that tries to take over the passts of a launch root, and prints each attempt
-/// that succeeds, once. Its arguments are the launch root and its own name.
+/// A Python program that tries to take over the passt processes of a launch root. It prints each
+/// successful attempt once. Its arguments are the launch root and its own name.
 const ATTACKER: &str = r#"
 import ctypes, glob, os, signal, socket, sys, time
 root, tag = sys.argv[1], sys.argv[2]
@@ -94,14 +90,14 @@ while True:
     time.sleep(0.005)
 "#;
 
-/// setpriv(1)'s options for the attackers, each with a name.
+/// The names of the attackers and their options for setpriv(1).
 const ATTACKERS: [(&str, &str); 3] = [
     ("nobody", "--reuid 65534 --regid 65534 --clear-groups"),
     ("nogroup", "--reuid 12345 --regid 65534 --clear-groups"),
     ("groups", "--reuid 65534 --regid 12345 --groups 65534,12345"),
 ];
 
-/// Where attackers may write, and what they print.
+/// Makes the directory in which the attackers may write, and the program of the attackers.
 fn arm(sandbox: &Sandbox) {
     let open = sandbox.path("open");
     fs::create_dir(&open).unwrap();
@@ -109,24 +105,24 @@ fn arm(sandbox: &Sandbox) {
     fs::write(sandbox.path("attack.py"), ATTACKER).unwrap();
 }
 
-/// netlaunch in namespaces in which the attackers are at work before it starts.
-fn besieged(sandbox: &Sandbox, args: &[String]) -> Command {
+/// Returns netlaunch in namespaces in which the attackers work before it starts.
+fn under_attack(sandbox: &Sandbox, args: &[String]) -> Command {
     let mut script = String::new();
     for (name, options) in ATTACKERS {
-        let [attack, root, loot] =
-            ["attack.py", "state", &format!("loot-{name}")].map(|name| sandbox.path(name));
+        let [attack, root, report] =
+            ["attack.py", "state", &format!("report-{name}")].map(|name| sandbox.path(name));
         script += &format!(
             "setpriv {options} python3 {} {} {name} >{} 2>&1 &\n",
             attack.display(),
             root.display(),
-            loot.display()
+            report.display()
         );
     }
     for (name, _) in ATTACKERS {
-        let loot = sandbox.path(&format!("loot-{name}"));
-        script += &format!("until grep -q ready {}; do sleep 0.1; done\n", loot.display());
+        let report = sandbox.path(&format!("report-{name}"));
+        script += &format!("until grep -q ready {}; do sleep 0.1; done\n", report.display());
     }
-    // The shell stays PID 1 of the namespace, so netlaunch's end is its own.
+    // The shell stays PID 1 of the namespace and ends with netlaunch's status.
     script += "\"$@\"; exit $?";
     let mut command = sandbox.program(Path::new("unshare"));
     command.args(["--pid", "--mount", "--mount-proc", "--fork", "--kill-child"]);
@@ -134,14 +130,14 @@ fn besieged(sandbox: &Sandbox, args: &[String]) -> Command {
     command
 }
 
-/// The one launch directory.
+/// Returns the only launch directory.
 fn launch_dir(sandbox: &Sandbox) -> PathBuf {
     let mut dirs = sandbox.launch_dirs();
     assert_eq!(dirs.len(), 1, "{dirs:?}");
     sandbox.state().join(dirs.remove(0))
 }
 
-/// passt, as the host numbers it, once there is one that is not `before`.
+/// Waits for a passt that is not `before`, and returns its process id on the host.
 fn passt(sandbox: &Sandbox, before: i32) -> i32 {
     let socket = sandbox.state().display().to_string();
     let find = || {
@@ -156,7 +152,7 @@ fn passt(sandbox: &Sandbox, before: i32) -> i32 {
     find().unwrap()
 }
 
-/// One quick question to the guest, which a passt without its guest never answers.
+/// Asks the guest once, with a short time limit. A passt without its guest never answers.
 fn ask() -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", 2281))?;
     stream.set_read_timeout(Some(Duration::from_millis(300)))?;
@@ -166,7 +162,7 @@ fn ask() -> io::Result<String> {
     Ok(text(&bytes[..n]))
 }
 
-/// Whether the guest answers within a minute.
+/// Returns whether the guest answers within a minute.
 fn answers(netns: &Netns) -> bool {
     let answered = || {
         let asked = ask().is_ok_and(|answer| answer == "tcp-answer\n");
@@ -188,23 +184,23 @@ fn other_users_cannot_touch_a_root_guests_passt() {
     options.extend(passt_options.iter().map(String::as_str));
     let script = "serve_tcp 80 tcp-answer\necho 'UP .'\nread go\nexit_qemu 33";
     let args = command_line(&sandbox, &guest, &options, script);
-    let mut scene = Scene::start(besieged(&sandbox, &args));
+    let mut scene = Scene::start(under_attack(&sandbox, &args));
     scene.hear("UP ");
     assert!(answers(&netns), "{}", scene.said());
 
-    // passt runs as a user that no other process has.
+    // passt runs under a user id that no other process has.
     let first = passt(&sandbox, 0);
     let ids = status_field(first, "Uid");
     let uid: u32 = ids.split_whitespace().next().unwrap().parse().unwrap();
     assert_eq!(ids, [uid; 4].map(|id| id.to_string()).join("\t"));
     assert_eq!(status_field(first, "Gid"), ids);
     assert!((1_879_048_192..=2_147_352_575).contains(&uid), "{uid}");
-    // Once it serves, not even that user can make files beside the socket.
+    // While passt serves, not even its own user can make files beside the socket.
     let dir = launch_dir(&sandbox);
     let is = dir.metadata().unwrap();
     assert_eq!((is.mode() & 0o7777, is.uid(), is.gid()), (0o700, 0, 0));
 
-    // A while for the attackers; then passt starts anew under their eyes.
+    // The attackers get some time. Then passt restarts while they attack.
     sleep(Duration::from_secs(1));
     assert!(answers(&netns), "{}", scene.said());
     kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
@@ -218,21 +214,21 @@ fn other_users_cannot_touch_a_root_guests_passt() {
     scene.say("go");
     assert_eq!(scene.end().code(), Some(33), "{}", scene.said());
     for (name, _) in ATTACKERS {
-        let loot = fs::read_to_string(sandbox.path(&format!("loot-{name}"))).unwrap();
-        assert_eq!(loot, "ready\n", "what {name} could do");
+        let report = fs::read_to_string(sandbox.path(&format!("report-{name}"))).unwrap();
+        assert_eq!(report, "ready\n", "successful attacks of {name}");
     }
     nothing_left(&sandbox);
 }
 
-/// The shell code of a passt that has been taken over while it starts: as passt's own user it tries
-/// to replace the files of netlaunch, then serves.
-const TRAITOR: &str = r#"
+/// The shell code of a compromised passt: during its start, it tries as passt's own user to replace
+/// the files of netlaunch, and then it serves.
+const COMPROMISED: &str = r#"
 for word; do
     [ "$last" = --runas ] && user=$word
     [ "$last" = --pid ] && dir=${word%/*}
     last=$word
 done
-cat > "$HOME/traitor" <<'END'
+cat > "$HOME/attack" <<'END'
 cd "$1" || exit
 try() { "$@" 2>/dev/null && echo "$*"; }
 for file in launch.json passt.log; do
@@ -247,7 +243,7 @@ try chmod 777 .
 touch mine && echo made
 END
 setpriv --reuid "${user%:*}" --regid "${user#*:}" --clear-groups \
-    sh "$HOME/traitor" "$dir" > "$HOME/loot"
+    sh "$HOME/attack" "$dir" > "$HOME/report"
 exec "$REAL" "$@""#;
 
 #[test]
@@ -259,22 +255,22 @@ fn passts_own_user_cannot_replace_the_files_of_a_launch() {
     let netns = Netns::routed();
     for transport in ["unix", "fd"] {
         let sandbox = Sandbox::new(As::Root, Some(&netns));
-        let fake = fake_passt(&sandbox, TRAITOR).display().to_string();
+        let fake = fake_passt(&sandbox, COMPROMISED).display().to_string();
         let qemu = ["--", "qemu-system-x86_64", "-M", "none", "-nodefaults", "-version"];
         let options = ["--backend", "passt", "--transport", transport, "--device", "none"];
         let args = [&options[..], &["--passt", &fake], &qemu].concat();
         let output = finish(sandbox.netlaunch(&args));
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        // It may make a file while passt starts, and nothing else.
-        let loot = fs::read_to_string(sandbox.path("home/loot")).unwrap();
-        assert_eq!(loot, "made\n", "{transport}");
+        // passt's user may make a file while passt starts, and can do nothing else.
+        let report = fs::read_to_string(sandbox.path("home/report")).unwrap();
+        assert_eq!(report, "made\n", "{transport}");
         nothing_left(&sandbox);
     }
 }
 
 #[test]
-fn passt_stays_the_caller_where_no_other_id_is_mapped() {
-    let test = "passt_stays_the_caller_where_no_other_id_is_mapped";
+fn passt_keeps_the_callers_id_if_no_other_id_is_mapped() {
+    let test = "passt_keeps_the_callers_id_if_no_other_id_is_mapped";
     if !have_root(test) {
         return;
     }
@@ -289,13 +285,13 @@ fn passt_stays_the_caller_where_no_other_id_is_mapped() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("passt has no user of its own and runs as this one"), "{said}");
-    assert!(said.contains("--foreground --one-off"), "passt becomes no other user: {said}");
+    assert!(said.contains("--foreground --one-off"), "passt does not change its user: {said}");
     nothing_left(&sandbox);
 }
 
 #[test]
-fn a_user_that_services_share_is_warned_of_once() {
-    let test = "a_user_that_services_share_is_warned_of_once";
+fn a_user_that_services_share_gives_one_warning() {
+    let test = "a_user_that_services_share_gives_one_warning";
     if !have_root(test) {
         return;
     }

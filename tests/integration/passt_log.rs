@@ -1,8 +1,5 @@
-//! passt's messages: a bounded log, whatever a guest makes passt print, and right last words.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests the messages of passt: the log is bounded, whatever a guest makes passt print, and the
+//! last message is reported correctly.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +8,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use common::scene::{Scene, fake_passt, launch, nothing_left, pid_of};
-use common::{As, Netns, Sandbox, finish, have_root, text, wait_until};
+use crate::common::scene::{Scene, fake_passt, launch, nothing_left, pid_of};
+use crate::common::{As, Netns, Sandbox, finish, have_root, text, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// The most that passt.log may take.
@@ -109,8 +106,8 @@ fn a_stopped_netlaunch_does_not_block_passt() {
 }
 
 #[test]
-fn last_words_are_right_after_a_flood() {
-    if !have_root("last_words_are_right_after_a_flood") {
+fn the_last_message_of_passt_is_reported_after_a_flood() {
+    if !have_root("the_last_message_of_passt_is_reported_after_a_flood") {
         return;
     }
     let netns = Netns::routed();
@@ -130,8 +127,8 @@ fn last_words_are_right_after_a_flood() {
 
 /// A line without an end is repeated in part.
 #[test]
-fn last_words_are_short() {
-    if !have_root("last_words_are_short") {
+fn the_last_message_of_passt_is_shortened() {
+    if !have_root("the_last_message_of_passt_is_shortened") {
         return;
     }
     let netns = Netns::routed();
@@ -159,7 +156,7 @@ fn a_full_disk_loses_lines_of_the_log_and_nothing_else() {
 fi
 exec \"$REAL\" \"$@\""
     );
-    // A shell in the mount namespace fills the disk when it is told to.
+    // A shell in the mount namespace fills the disk when the file `fill` exists.
     let script = format!(
         "mount -t tmpfs -o size=256k,mode=0711 tmpfs {state}
 (until [ -e \"$HOME/fill\" ]; do sleep 0.05; done

@@ -1,21 +1,21 @@
-//! Plans as golden text: tests/fixtures/plan/*.txt hold requests, as command lines, on hosts that
-//! are described by facts, each with the plan's shell text or the refusal. Pure: nothing is started
-//! or looked at. `NETLAUNCH_BLESS=1 cargo test --test plan` writes the texts anew; read the diff.
+//! Compares plans with golden texts: each file in tests/fixtures/plan has requests, as command lines,
+//! on hosts that are described by facts, each with the plan's shell text or the refusal. The tests
+//! start nothing and do not look at the host. To write new texts, run
+//! `NETLAUNCH_BLESS=1 cargo test --test integration plan::`, and read the diff.
 //!
 //! A case is a head of `KEY: VALUE` lines, a line `>` and the text. Keys:
 //! ```text
 //! passt:    old (Debian 12), new, none, broken; then -OPTION for one that it lacks,
 //!           confined=DIR for an AppArmor profile that allows DIR
 //! qemu:     new (reconnect-ms), middle (reconnect), old (neither), none, broken; then -NETDEV
-//! host:     routes=SUBNET, dns=SERVER, no-route (no default route)
-//! bridge:   root (may make taps), no-tun, helper, helper-plain (not setuid), closed (its list
+//! host:     routes=SUBNET, dns=SERVER, no-dns (an empty resolv.conf), no-route (no IPv4 default
+//!           route), v6 (an IPv6 default route)
+//! bridge:   root (may make taps), no-tun, vhost (vhost-net), helper, helper-plain (not setuid), closed (its list
 //!           cannot be read), no-list, allow=BRIDGE, deny=BRIDGE; joins=BRIDGE, mtu=BYTES and
 //!           rules of what is to be joined
 //! dir:      the launch directory
 //! args:     the command line
 //! ```
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
 use std::ffi::OsString;
 use std::fs;
@@ -23,20 +23,21 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use netlaunch::cli::config::Config;
-use netlaunch::cli::{request, usage};
-use netlaunch::facts::{
-    AclRule, AclState, Bridge, Confinement, Facts, FirewallScript, Host, Passt, Problem, Qemu,
-    Reconnect, Target,
+use netlaunch::cli::plan_shell::shell;
+use netlaunch::cli::{parse, request};
+use netlaunch::launcher::plan::{
+    AddressChoice, Attachment, Backend, Command, Family, LaunchIds, MAX_SOCKET_PATH, NicRequest,
+    Plan, PlanError, Request, TapOwner, Transport, plan,
 };
-use netlaunch::plan::{
-    AddressChoice, Attachment, Backend, Command, Family, MAX_SOCKET_PATH, Particulars, Plan,
-    PlanError, Request, Transport, Way, plan, shell,
+use netlaunch::types::facts::{
+    AclRule, AclState, BridgeAccess, Confinement, Facts, FirewallScript, Host, Passt, Problem,
+    Qemu, Reconnect, RulesOf, TargetBridge,
 };
 use netlaunch::types::{HostAddress, Mac, Publish, TransientUser};
 use proptest::prelude::*;
 
-const OLD: &str = include_str!("fixtures/probe/passt-2023-03-help.txt");
-const NEW: &str = include_str!("fixtures/probe/passt-2026-10-help.txt");
+const OLD: &str = include_str!("../fixtures/probe/passt-2023-03-help.txt");
+const NEW: &str = include_str!("../fixtures/probe/passt-2026-10-help.txt");
 const LACKING: &str = "install it";
 
 /// The long options of a passt's help.
@@ -87,6 +88,7 @@ fn qemu(words: &str) -> Qemu {
                 let problem = Problem::new("qemu is not installed", LACKING);
                 qemu = Qemu { problem: Some(problem), ..Qemu::default() };
             }
+            ("card", _) => qemu.default_card = Some(true),
             ("broken", _) => {
                 let why = "/usr/bin/qemu-system-x86_64 does not look like QEMU";
                 qemu.problem = Some(Problem::new(why, LACKING));
@@ -103,6 +105,9 @@ fn host(words: &str) -> Host {
     for word in words.split_whitespace() {
         match word.split_once('=') {
             None if word == "no-route" => host.default_v4 = None,
+            None if word == "no-dns" => {
+                host.resolvers_problem = Some("/etc/resolv.conf names no DNS server".to_owned());
+            }
             None if word == "v6" => host.default_v6 = Some("eth0".into()),
             Some(("routes", subnet)) => host.routes.push(subnet.parse().unwrap()),
             Some(("dns", server)) => host.resolvers.push(server.parse().unwrap()),
@@ -112,15 +117,16 @@ fn host(words: &str) -> Host {
     host
 }
 
-fn bridge(words: &str) -> (Bridge, Option<Target>) {
-    let mut bridge = Bridge { tun: true, ..Bridge::default() };
+fn bridge(words: &str) -> (BridgeAccess, Option<TargetBridge>) {
+    let mut bridge = BridgeAccess { tun: true, ..BridgeAccess::default() };
     bridge.acl.file = "/etc/qemu/bridge.conf".into();
     bridge.acl.state = AclState::Read;
-    let mut target: Option<Target> = None;
+    let mut target: Option<TargetBridge> = None;
     for word in words.split_whitespace() {
         match word.split_once('=').unwrap_or((word, "")) {
             ("root", _) => bridge.net_admin = true,
             ("no-tun", _) => bridge.tun = false,
+            ("vhost", _) => bridge.vhost_net.usable = true,
             ("helper", _) => bridge.helper = Some("/usr/lib/qemu/qemu-bridge-helper".into()),
             ("helper-plain", _) => {
                 bridge.helper = Some("/usr/lib/qemu/qemu-bridge-helper".into());
@@ -135,13 +141,21 @@ fn bridge(words: &str) -> (Bridge, Option<Target>) {
             }
             ("joins", name) => {
                 let (bridge, firewall) = (name.parse().unwrap(), Vec::new());
-                target = Some(Target { bridge, mtu: 1500, firewall });
+                target = Some(TargetBridge { bridge, mtu: 1500, firewall });
             }
             ("mtu", bytes) => target.as_mut().unwrap().mtu = bytes.parse().unwrap(),
+            ("filter", _) => {
+                let args = ["-f", "-"].map(str::to_owned).into();
+                let input = "add table bridge t\n".into();
+                let script =
+                    FirewallScript { of: RulesOf::Port, program: "nft".into(), args, input };
+                target.as_mut().unwrap().firewall.push(script);
+            }
             ("rules", _) => {
                 let args = ["-f", "-"].map(str::to_owned).into();
                 let input = "add table ip t\nadd chain ip t c\n".into();
-                let script = FirewallScript { program: "nft".into(), args, input };
+                let script =
+                    FirewallScript { of: RulesOf::Network, program: "nft".into(), args, input };
                 target.as_mut().unwrap().firewall.push(script);
             }
             _ => panic!("bridge: {words}"),
@@ -181,26 +195,27 @@ impl Case<'_> {
             host,
             bridge,
             target,
+            ..Facts::default()
         };
         let passt_user = TransientUser { uid: 1_900_000_000, gid: 1_900_000_000 };
-        let particulars = Particulars {
+        let launch_ids = LaunchIds {
             dir: or("dir", "/run/netlaunch/launch-abcdefgh").into(),
             mac: "52:54:00:12:34:56".parse().unwrap(),
-            qemu_fd: 7,
-            passt_user: facts.host.root.then_some(passt_user),
+            qemu_fds: (7..40).collect(),
+            passt_users: facts.host.root.then_some(passt_user).into_iter().collect(),
         };
         let words = shell_words::split(self.value("args")).unwrap();
         let words = std::iter::once("netlaunch".to_owned()).chain(words).map(OsString::from);
-        let args = match usage::parse(words) {
+        let args = match parse::parse(words) {
             Ok(args) => args.launch,
-            Err(usage::Stop::Usage(error)) => return format!("usage: {error}\n"),
+            Err(parse::Stop::Usage(error)) => return format!("usage: {error}\n"),
             Err(stop) => panic!("{stop:?}"),
         };
         let job = match request::job(&args, &Config::default()) {
             Ok(job) => job,
             Err(error) => return format!("usage: {error}\n"),
         };
-        match plan(&job.request, &facts, &particulars) {
+        match plan(&job.request, &facts, &launch_ids) {
             Ok(plan) => shell(&plan),
             Err(error) if error.is_usage() => format!("usage: {error}\n"),
             Err(error) => format!("error: {error}\n"),
@@ -221,7 +236,7 @@ fn cases(text: &str) -> Vec<Case<'_>> {
 }
 
 #[test]
-fn golden_plans() {
+fn plans_equal_the_golden_texts() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/plan");
     let bless = std::env::var_os("NETLAUNCH_BLESS").is_some();
     let mut count = 0;
@@ -249,6 +264,54 @@ fn golden_plans() {
         }
     }
     assert!(count > 60, "{count} cases in {}", dir.display());
+}
+
+/// passt's arguments about DNS for a host with these servers, and then with others; `None` where
+/// passt stays as it is.
+fn dns_after(passt_words: &str, options: &str, before: &str, after: &str) -> Option<String> {
+    let servers = |text: &str| text.split(' ').map(|s| s.parse().unwrap()).collect::<Vec<IpAddr>>();
+    let mut facts = Facts { passt: passt(passt_words), qemu: qemu("new"), ..Facts::default() };
+    facts.host.default_v4 = Some("eth0".into());
+    facts.host.default_v6 = Some("eth0".into());
+    facts.host.resolvers = servers(before);
+    let words = ["netlaunch"].into_iter().chain(options.split_whitespace());
+    let args = parse::parse(words.map(OsString::from)).unwrap().launch;
+    let job = request::job(&args, &Config::default()).unwrap();
+    let launch_ids = LaunchIds {
+        dir: "/run/l".into(),
+        mac: "52:54:00:12:34:56".parse().unwrap(),
+        qemu_fds: vec![7],
+        passt_users: Vec::new(),
+    };
+    let plan = plan(&job.request, &facts, &launch_ids).unwrap().nics.first().passt.clone().unwrap();
+    let changed = plan.with_resolvers(&servers(after))?;
+    assert_eq!(changed.with_resolvers(&servers(after)), None, "the same servers again");
+    let back = changed.with_resolvers(&servers(before)).unwrap();
+    assert_eq!(back.argv, plan.argv, "the first servers again");
+    let words: Vec<&str> = changed.argv.iter().map(|word| word.to_str().unwrap()).collect();
+    let pairs = words.windows(2).filter(|pair| pair[0].starts_with("--dns"));
+    Some(pairs.map(|pair| format!("{} {} ", pair[0], pair[1])).collect())
+}
+
+#[test]
+fn passt_is_replaced_only_for_servers_that_change_the_guests_dns() {
+    let new = "--dns-forward 10.0.2.3 --dns 10.0.2.3 --dns-host 10.8.0.1 ";
+    let old = "--dns-forward 192.0.2.53 --dns 0.0.0.0 --dns 192.0.2.53 ";
+    let gateway = "--dns-forward 10.0.2.2 --dns 0.0.0.0 --dns 10.0.2.2 ";
+    for (passt, options, before, after, expected) in [
+        ("new", "", "192.0.2.53", "10.8.0.1", Some(new)),
+        ("new", "", "192.0.2.53", "192.0.2.53 127.0.0.53", None),
+        ("new", "--ipv4-only", "192.0.2.53", "192.0.2.53 2001:db8::1", None),
+        ("new", "--dns 9.9.9.9", "192.0.2.53", "10.8.0.1", None),
+        ("old", "", "192.0.2.53", "10.8.0.1", Some(old)),
+        ("old", "", "127.0.0.1", "10.8.0.1", Some(gateway)),
+        ("old", "", "127.0.0.53", "10.8.0.1", Some(gateway)),
+        ("old", "--dns 9.9.9.9", "192.0.2.53", "10.8.0.1", None),
+        ("old", "", "192.0.2.53", "192.0.2.53", None),
+    ] {
+        let got = dns_after(passt, options, before, after);
+        assert_eq!(got.as_deref(), expected, "{passt} {options}: {before}, then {after}");
+    }
 }
 
 /// An address, prefix and gateway of which many make no network.
@@ -321,11 +384,12 @@ fn requests() -> impl Strategy<Value = Request> {
                 let command = Command { program: "q".into(), args: Vec::new() };
                 let command = (!serve).then_some(command);
                 let pcap = pcap.map(PathBuf::from);
-                return Request { backend, attachment, mtu, pcap, command, ..Request::default() };
+                let nic = NicRequest { backend, attachment, mtu, pcap, ..NicRequest::default() };
+                return Request { nic, command, ..Request::default() };
             }
             let args = ["-m", "64", "-M", "q35"].map(OsString::from).to_vec();
             let command = Command { program: "qemu-system-x86_64".into(), args };
-            Request {
+            let nic = NicRequest {
                 backend,
                 transport,
                 address,
@@ -338,9 +402,9 @@ fn requests() -> impl Strategy<Value = Request> {
                 hostname: name.as_ref().map(|name| name.parse().unwrap()),
                 search: name.iter().map(|name| name.parse().unwrap()).collect(),
                 pcap: pcap.map(PathBuf::from),
-                command: (!serve).then_some(command),
-                ..Request::default()
-            }
+                ..NicRequest::default()
+            };
+            Request { nic, command: (!serve).then_some(command), ..Request::default() }
         })
 }
 
@@ -364,7 +428,8 @@ fn facts() -> impl Strategy<Value = Facts> {
     ]);
     (passts, qemus, hosts, bridges).prop_map(|(p, q, h, b)| {
         let (bridge, target) = bridge(b);
-        Facts { passt: passt(p), qemu: qemu(q), host: host(h), bridge, target }
+        let (passt, qemu, host) = (passt(p), qemu(q), host(h));
+        Facts { passt, qemu, host, bridge, target, ..Facts::default() }
     })
 }
 
@@ -379,13 +444,14 @@ fn words(argv: &[OsString]) -> Vec<String> {
 
 fn check(request: &Request, facts: &Facts, made: &Plan) {
     let qemu = words(&made.qemu.args);
+    let made = made.nics.first();
     assert_eq!(values(&qemu, "-netdev").len(), 1, "{qemu:?}");
     assert_eq!(made.backend == Backend::Passt, made.passt.is_some());
     assert_eq!(made.transport.is_some(), made.passt.is_some());
-    if let Some(named) = request.backend {
+    if let Some(named) = request.nic.backend {
         assert_eq!((made.backend, &made.fallback), (named, &None), "never silently replaced");
     }
-    if let Some(view) = made.view {
+    if let Some(view) = made.addresses {
         let (address, subnet) = (view.address.address(), view.address.subnet());
         for one in [address, view.gateway, view.dns] {
             assert!(subnet.contains(&one) && one != subnet.network() && one != subnet.broadcast());
@@ -396,22 +462,26 @@ fn check(request: &Request, facts: &Facts, made: &Plan) {
         let netdev = values(&qemu, "-netdev")[0];
         if let Some(bridge) = &made.bridge {
             let (tap, helper) = (netdev.ends_with(",fd=7"), netdev.contains(",br=br0,helper=/"));
-            assert_eq!((tap, helper), (bridge.way == Way::Tap, bridge.way != Way::Tap), "{netdev}");
-            assert_eq!((made.qemu.fd == Some(7), made.view), (tap, None));
+            assert_eq!(
+                (tap, helper),
+                (bridge.tap_owner == TapOwner::Netlaunch, bridge.tap_owner != TapOwner::Netlaunch),
+                "{netdev}"
+            );
+            assert_eq!((made.fd == Some(7), made.addresses), (tap, None));
             assert!(!(tap && request.command.is_none()), "nobody inherits it");
             return;
         }
         assert!(netdev.starts_with("user,id=net0"), "{netdev}");
-        let given = made.view.map(|v| format!(",dhcpstart={},", v.address.address()));
+        let given = made.addresses.map(|v| format!(",dhcpstart={},", v.address.address()));
         assert!(given.is_none_or(|given| netdev.contains(&given)), "{netdev}");
         // QEMU refuses it otherwise: "DNS must be different from host".
-        assert!(made.view.is_none_or(|view| view.dns != view.gateway), "{netdev}");
+        assert!(made.addresses.is_none_or(|view| view.dns != view.gateway), "{netdev}");
         return;
     };
     let argv = words(&passt.argv);
     // It would set the gateway's address, not the guest's.
     assert!(!argv.iter().any(|a| a == "--mac-addr" || a.starts_with("--mac") || a == "-M"));
-    assert!(!argv.iter().any(|a| a.contains(&made.mac.to_string())));
+    assert!(!argv.iter().any(|a| a.contains(&made.mac.unwrap().to_string())));
     // Every option is one that this passt has, and no short one is used.
     for option in argv.iter().filter(|arg| arg.starts_with('-')) {
         let known = option.strip_prefix("--").is_some_and(|name| facts.passt.has(name));
@@ -420,8 +490,8 @@ fn check(request: &Request, facts: &Facts, made: &Plan) {
     let (address, mask) = (values(&argv, "--address"), values(&argv, "--netmask"));
     let gateway = values(&argv, "--gateway");
     assert_eq!((address.len(), gateway.len()), (mask.len(), mask.len()), "all or none: {argv:?}");
-    assert_eq!(address.len(), usize::from(made.view.is_some()));
-    if let Some(view) = made.view {
+    assert_eq!(address.len(), usize::from(made.addresses.is_some()));
+    if let Some(view) = made.addresses {
         assert_eq!(address, [view.address.address().to_string()]);
         assert_eq!(mask, [view.address.subnet().prefix_len().to_string()]);
         assert_eq!(gateway, [view.gateway.to_string()]);
@@ -443,24 +513,24 @@ fn check(request: &Request, facts: &Facts, made: &Plan) {
         }
     }
     let ports = values(&argv, "--tcp-ports").len() + values(&argv, "--udp-ports").len();
-    assert_eq!(ports, request.publish.len());
+    assert_eq!(ports, request.nic.publish.len());
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_asked_of_whatever_host(
+    fn every_request_on_every_host_gives_a_plan_or_a_refusal(
         request in requests(),
         facts in facts(),
         dir in "/tmp/[a-zA-Z,. -]{0,100}",
     ) {
         let mac: Mac = "52:54:00:12:34:56".parse().unwrap();
-        let particulars = Particulars { dir: dir.into(), mac, qemu_fd: 7, passt_user: None };
-        match plan(&request, &facts, &particulars) {
+        let launch_ids = LaunchIds { dir: dir.into(), mac, qemu_fds: vec![7], passt_users: Vec::new() };
+        match plan(&request, &facts, &launch_ids) {
             Ok(made) => {
                 check(&request, &facts, &made);
-                prop_assert_eq!(Ok(made), plan(&request, &facts, &particulars), "deterministic");
+                prop_assert_eq!(Ok(made), plan(&request, &facts, &launch_ids), "deterministic");
             }
             Err(error) => {
                 let line = error.to_string();

@@ -1,13 +1,12 @@
-//! What `--print=xml` writes of passt: the attributes and the type that libvirt 12 has.
+//! Tests the output of `--print=xml` for passt: the attributes and the type of libvirt 12.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
-
-use netlaunch::facts::{Facts, Host, Passt, Qemu};
-use netlaunch::plan::{Command, Particulars, Request, Transport, plan, unsaid, xml};
+use netlaunch::cli::plan_xml::{unsupported_in_xml, xml};
+use netlaunch::launcher::plan::{Command, LaunchIds, NicRequest, Request, Transport, plan};
+use netlaunch::types::facts::{Facts, Host, Passt, Qemu};
 
 #[test]
 fn the_xml_has_the_host_name_and_the_type_of_vhost_user() {
-    let help = include_str!("fixtures/probe/passt-2026-10-help.txt");
+    let help = include_str!("../fixtures/probe/passt-2026-10-help.txt");
     let options = help
         .split_whitespace()
         .filter_map(|word| word.trim_end_matches(',').strip_prefix("--"))
@@ -23,26 +22,29 @@ fn the_xml_has_the_host_name_and_the_type_of_vhost_user() {
         host: Host { default_v4: Some("eth0".into()), ..Host::default() },
         ..Facts::default()
     };
-    let particulars = Particulars {
+    let launch_ids = LaunchIds {
         dir: "/run/netlaunch/launch-abcdefgh".into(),
         mac: "52:54:00:12:34:56".parse().unwrap(),
-        qemu_fd: 7,
-        passt_user: None,
+        qemu_fds: vec![7],
+        passt_users: Vec::new(),
     };
     for (transport, kind) in [(None, "user"), (Some(Transport::VhostUser), "vhostuser")] {
         let request = Request {
-            transport,
-            hostname: Some("web".parse().unwrap()),
+            nic: NicRequest {
+                transport,
+                hostname: Some("web".parse().unwrap()),
+                ..NicRequest::default()
+            },
             command: Some(Command {
                 program: "qemu-system-x86_64".into(),
                 args: vec!["-m".into(), "512".into()],
             }),
             ..Request::default()
         };
-        let plan = plan(&request, &facts, &particulars).unwrap();
-        let text = xml(&request, &plan);
+        let plan = plan(&request, &facts, &launch_ids).unwrap();
+        let text = xml(&plan);
         assert!(text.contains(&format!("<interface type='{kind}'>")), "{text}");
         assert!(text.contains("<backend type='passt' hostname='web'/>"), "{text}");
-        assert_eq!(unsaid(&request, &plan), [] as [&str; 0]);
+        assert_eq!(unsupported_in_xml(&plan), [] as [&str; 0]);
     }
 }

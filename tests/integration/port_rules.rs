@@ -1,9 +1,5 @@
-//! Filters of ports as texts for the tools: what each test becomes, a whole filter beside its
-//! document, and that the tools take whatever a filter may say.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests the filters of ports as texts for the tools: the text of each test of a rule, a whole
+//! filter beside its document, and that the tools accept the rules of every filter.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -12,25 +8,29 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::port_scene::tracks_bridges;
-use common::{Netns, have_root, text};
+use crate::common::port_scene::tracks_bridges;
+use crate::common::{Netns, have_root, skipped, text};
 use netlaunch::firewall::port_nft::Extras;
-use netlaunch::firewall::{Backend, PortError, PortFilter, PortPlan, Script};
+use netlaunch::firewall::rules::port::{
+    Address, Addresses, ConnectionDirection, End, FrameKind, Hardware, Number, Origin,
+    Path as EvalPath, PortRule, PortRules, PortVerdict, State, Step, Test,
+};
+use netlaunch::firewall::rules::{AddressRange, Version};
+use netlaunch::firewall::{FirewallBackend, PortError, PortFilter, PortPlan, Script};
 use netlaunch::nwfilter::{
-    Attribute, Binding, Filter, Filters, Kind as Value, Protocol, compile, flatten, parse, stock,
-    stock_names,
+    Attribute, Binding, Filter, Filters, Protocol, ValueType as Value, compile, flatten, parse,
+    stock, stock_names,
 };
-use netlaunch::rules::port::{
-    Address, Addresses, Direction, End, Hardware, Kind, Number, Origin, Path as Way, PortRule,
-    PortRules, PortVerdict, State, Step, Test,
-};
-use netlaunch::rules::{AddressRange, Version};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 const EXTRAS: Extras = Extras { trace: false, counters: false, reject: true };
 
-fn scripts(rules: &PortRules, backend: Backend, extras: Extras) -> Result<Vec<Script>, PortError> {
+fn scripts(
+    rules: &PortRules,
+    backend: FirewallBackend,
+    extras: Extras,
+) -> Result<Vec<Script>, PortError> {
     let port = "vnet0".parse().unwrap();
     let filter = PortFilter { index: 7, port, rules: rules.clone().into(), backend };
     Ok(PortPlan::new(&[filter], extras).map_err(|error| error.error)?.scripts())
@@ -52,7 +52,7 @@ fn stock_filters() -> Filters {
 }
 
 #[test]
-fn clean_traffic_becomes_these_texts() {
+fn clean_traffic_gives_these_texts() {
     let file = "tests/fixtures/nwfilter/clean-traffic.binding.xml";
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let binding = Binding::parse(&fs::read(file).unwrap()).unwrap();
@@ -64,7 +64,7 @@ fn clean_traffic_becomes_these_texts() {
         [("plain", EXTRAS), ("extras", Extras { trace: true, counters: true, ..EXTRAS })]
     {
         let mut all = String::new();
-        for backend in Backend::ORDER {
+        for backend in FirewallBackend::ORDER {
             for script in scripts(&rules, backend, extras).unwrap() {
                 let head = [&[script.program], script.args].concat().join(" ");
                 let _ = write!(all, "== {head}\n{}", script.input);
@@ -74,13 +74,13 @@ fn clean_traffic_becomes_these_texts() {
     }
 }
 
-fn rule(kind: Kind, test: Test, verdict: PortVerdict) -> PortRule {
+fn rule(kind: FrameKind, test: Test, verdict: PortVerdict) -> PortRule {
     let origin = Origin { filter: "f".to_owned(), line: 3 };
     PortRule { kind, tests: vec![test], verdict, comment: None, origin }
 }
 
 /// The rules of a script in which the drop of the one rule stands, or why there is none.
-fn rendered(rules: &PortRules, backend: Backend) -> String {
+fn rendered(rules: &PortRules, backend: FirewallBackend) -> String {
     let scripts = match scripts(rules, backend, EXTRAS) {
         Ok(scripts) => scripts,
         Err(error) => return format!("refused: {error}"),
@@ -101,10 +101,10 @@ fn rendered(rules: &PortRules, backend: Backend) -> String {
 }
 
 /// A line of the table: what it is called, a kind of frame, a test of it.
-type Row = (&'static str, Kind, Test);
+type Row = (&'static str, FrameKind, Test);
 
-const V4: Kind = Kind::Ip(Version::V4, None);
-const V6: Kind = Kind::Ip(Version::V6, None);
+const V4: FrameKind = FrameKind::Ip(Version::V4, None);
+const V6: FrameKind = FrameKind::Ip(Version::V6, None);
 
 fn mac(field: Hardware, mask: [u8; 6], negated: bool) -> Test {
     Test::Hardware { field, address: [0x52, 0x54, 0, 0x11, 0x22, 0x33], mask, negated }
@@ -115,42 +115,42 @@ fn number(field: Number, first: u32, last: u32, negated: bool) -> Test {
 }
 
 fn net(field: Address, net: &str, negated: bool) -> Test {
-    Test::Address { field, among: Addresses::Net(net.parse().unwrap()), negated }
+    Test::Address { field, addresses: Addresses::Net(net.parse().unwrap()), negated }
 }
 
 fn link_rows() -> Vec<Row> {
     const ALL: [u8; 6] = [0xff; 6];
     const OUI: [u8; 6] = [0xff, 0xff, 0xff, 0, 0, 0];
     vec![
-        ("source address", Kind::Any, mac(Hardware::Source, ALL, false)),
-        ("source address excluded", Kind::Any, mac(Hardware::Source, ALL, true)),
-        ("destination under a mask", Kind::Any, mac(Hardware::Destination, OUI, false)),
-        ("mask of nothing", Kind::Any, mac(Hardware::Source, [0; 6], false)),
-        ("mask of nothing excluded", Kind::Any, mac(Hardware::Source, [0; 6], true)),
-        ("EtherType", Kind::Any, number(Number::EtherType, 0x88cc, 0x88cc, false)),
-        ("EtherType excluded", Kind::Any, number(Number::EtherType, 0x0806, 0x0806, true)),
-        ("VLAN", Kind::Vlan, number(Number::VlanId, 0x123, 0x123, false)),
-        ("VLAN's content", Kind::Vlan, number(Number::VlanEncapsulated, 0x806, 0x806, false)),
-        ("STP type", Kind::Stp, number(Number::StpType, 0x12, 0x12, false)),
-        ("STP flags", Kind::Stp, number(Number::StpFlags, 0x44, 0x44, true)),
-        ("STP root priority", Kind::Stp, number(Number::StpRootPriority, 1, 9, false)),
-        ("STP root address", Kind::Stp, mac(Hardware::StpRoot, OUI, false)),
-        ("STP root cost", Kind::Stp, number(Number::StpRootCost, 1, 0xffff_ffff, false)),
-        ("STP sender priority", Kind::Stp, number(Number::StpSenderPriority, 1, 1, true)),
-        ("STP sender address", Kind::Stp, mac(Hardware::StpSender, ALL, true)),
-        ("STP port", Kind::Stp, number(Number::StpPort, 1, 2, false)),
-        ("STP age", Kind::Stp, number(Number::StpAge, 1, 2, false)),
-        ("STP greatest age", Kind::Stp, number(Number::StpMaxAge, 1, 2, false)),
-        ("STP hello time", Kind::Stp, number(Number::StpHelloTime, 1, 2, true)),
-        ("STP forward delay", Kind::Stp, number(Number::StpForwardDelay, 1, 2, false)),
-        ("ARP hardware", Kind::Arp, number(Number::ArpHardware, 6, 6, false)),
-        ("RARP protocol", Kind::Rarp, number(Number::ArpProtocol, 0x800, 0x800, false)),
-        ("ARP operation", Kind::Arp, number(Number::ArpOperation, 2, 2, true)),
-        ("ARP sender", Kind::Arp, mac(Hardware::ArpSender, ALL, false)),
-        ("ARP target under a mask", Kind::Arp, mac(Hardware::ArpTarget, OUI, true)),
-        ("ARP sender's IP", Kind::Arp, net(Address::ArpSender, "10.2.3.4/32", false)),
-        ("ARP target's subnet", Kind::Arp, net(Address::ArpTarget, "10.2.0.0/16", true)),
-        ("ARP announcement", Kind::Arp, Test::Gratuitous),
+        ("source address", FrameKind::Any, mac(Hardware::Source, ALL, false)),
+        ("source address excluded", FrameKind::Any, mac(Hardware::Source, ALL, true)),
+        ("destination under a mask", FrameKind::Any, mac(Hardware::Destination, OUI, false)),
+        ("mask of nothing", FrameKind::Any, mac(Hardware::Source, [0; 6], false)),
+        ("mask of nothing excluded", FrameKind::Any, mac(Hardware::Source, [0; 6], true)),
+        ("EtherType", FrameKind::Any, number(Number::EtherType, 0x88cc, 0x88cc, false)),
+        ("EtherType excluded", FrameKind::Any, number(Number::EtherType, 0x0806, 0x0806, true)),
+        ("VLAN", FrameKind::Vlan, number(Number::VlanId, 0x123, 0x123, false)),
+        ("VLAN's content", FrameKind::Vlan, number(Number::VlanEncapsulated, 0x806, 0x806, false)),
+        ("STP type", FrameKind::Stp, number(Number::StpType, 0x12, 0x12, false)),
+        ("STP flags", FrameKind::Stp, number(Number::StpFlags, 0x44, 0x44, true)),
+        ("STP root priority", FrameKind::Stp, number(Number::StpRootPriority, 1, 9, false)),
+        ("STP root address", FrameKind::Stp, mac(Hardware::StpRoot, OUI, false)),
+        ("STP root cost", FrameKind::Stp, number(Number::StpRootCost, 1, 0xffff_ffff, false)),
+        ("STP sender priority", FrameKind::Stp, number(Number::StpSenderPriority, 1, 1, true)),
+        ("STP sender address", FrameKind::Stp, mac(Hardware::StpSender, ALL, true)),
+        ("STP port", FrameKind::Stp, number(Number::StpPort, 1, 2, false)),
+        ("STP age", FrameKind::Stp, number(Number::StpAge, 1, 2, false)),
+        ("STP greatest age", FrameKind::Stp, number(Number::StpMaxAge, 1, 2, false)),
+        ("STP hello time", FrameKind::Stp, number(Number::StpHelloTime, 1, 2, true)),
+        ("STP forward delay", FrameKind::Stp, number(Number::StpForwardDelay, 1, 2, false)),
+        ("ARP hardware", FrameKind::Arp, number(Number::ArpHardware, 6, 6, false)),
+        ("RARP protocol", FrameKind::Rarp, number(Number::ArpProtocol, 0x800, 0x800, false)),
+        ("ARP operation", FrameKind::Arp, number(Number::ArpOperation, 2, 2, true)),
+        ("ARP sender", FrameKind::Arp, mac(Hardware::ArpSender, ALL, false)),
+        ("ARP target under a mask", FrameKind::Arp, mac(Hardware::ArpTarget, OUI, true)),
+        ("ARP sender's IP", FrameKind::Arp, net(Address::ArpSender, "10.2.3.4/32", false)),
+        ("ARP target's subnet", FrameKind::Arp, net(Address::ArpTarget, "10.2.0.0/16", true)),
+        ("ARP announcement", FrameKind::Arp, Test::Gratuitous),
         ("IPv4 source", V4, net(Address::Source, "10.2.3.4/32", false)),
         ("IPv4 destinations excluded", V4, net(Address::Destination, "10.0.0.0/8", true)),
         ("IPv4 of everyone", V4, net(Address::Source, "0.0.0.0/0", false)),
@@ -168,12 +168,15 @@ fn link_rows() -> Vec<Row> {
 }
 
 fn packet_rows() -> Vec<Row> {
-    let v4 = |protocol| Kind::Ip(Version::V4, Some(protocol));
-    let v6 = |protocol| Kind::Ip(Version::V6, Some(protocol));
+    let v4 = |protocol| FrameKind::Ip(Version::V4, Some(protocol));
+    let v6 = |protocol| FrameKind::Ip(Version::V6, Some(protocol));
     let range4 = AddressRange::V4([10, 2, 3, 4].into(), [10, 2, 3, 9].into());
     let range6 = AddressRange::V6("2001:db8::4".parse().unwrap(), "2001:db8::9".parse().unwrap());
-    let range =
-        |field, range, negated| Test::Address { field, among: Addresses::Range(range), negated };
+    let range = |field, range, negated| Test::Address {
+        field,
+        addresses: Addresses::Range(range),
+        negated,
+    };
     let icmp = |types, codes, negated| Test::Icmp { types, codes, negated };
     let flags = |mask, flags, negated| Test::TcpFlags { mask, flags, negated };
     let state = |states: &[State], direction| Test::State { states: states.to_vec(), direction };
@@ -205,24 +208,28 @@ fn packet_rows() -> Vec<Row> {
         ("ipset excluded", V4, set(true)),
         ("connections", v4(6), Test::Connections { above: 3 }),
         ("connections by IPv6", v6(6), Test::Connections { above: 3 }),
-        ("opener's", v4(6), state(&[State::New, State::Established], Some(Direction::Original))),
-        ("answerer's", v4(6), state(&[State::Established], Some(Direction::Reply))),
+        (
+            "opener's",
+            v4(6),
+            state(&[State::New, State::Established], Some(ConnectionDirection::Original)),
+        ),
+        ("answerer's", v4(6), state(&[State::Established], Some(ConnectionDirection::Reply))),
         ("states", V6, state(&[State::Related, State::Invalid], None)),
     ]
 }
 
 #[test]
-fn every_test_becomes_these_words() {
+fn every_test_of_a_rule_gives_these_words() {
     let mut table = String::new();
     for (stage, rows) in [("frames", link_rows()), ("packets", packet_rows())] {
         for (name, kind, test) in rows {
             let rule = rule(kind, test, PortVerdict::Drop);
             let path = match stage {
-                "frames" => Way { frames: vec![Step::Rule(rule)], ..Way::default() },
-                _ => Way { packets: vec![rule], ..Way::default() },
+                "frames" => EvalPath { frames: vec![Step::Rule(rule)], ..EvalPath::default() },
+                _ => EvalPath { packets: vec![rule], ..EvalPath::default() },
             };
             let rules = PortRules { from_guest: path, ..PortRules::default() };
-            let [nft, iptables] = Backend::ORDER.map(|backend| rendered(&rules, backend));
+            let [nft, iptables] = FirewallBackend::ORDER.map(|backend| rendered(&rules, backend));
             let _ = write!(table, "{stage}: {name}\n  nft      {nft}\n  iptables {iptables}\n");
         }
     }
@@ -352,14 +359,15 @@ fn untracked(rules: &PortRules) -> PortRules {
 }
 
 #[test]
-fn the_tools_take_whatever_a_filter_says() {
-    if !have_root("the_tools_take_whatever_a_filter_says") {
+fn the_tools_accept_the_rules_of_every_filter() {
+    if !have_root("the_tools_accept_the_rules_of_every_filter") {
         return;
     }
     const CASES: u32 = 40;
     let tracks = tracks_bridges();
     if !tracks {
-        println!("nft is given no stateful rule: this kernel tracks no connections of bridges");
+        let reason = "this kernel does not track connections of bridges";
+        skipped("the_tools_take_whatever_a_filter_says (stateful rules with nft)", reason);
     }
     let netns = Netns::bare();
     let mut runner =
@@ -367,14 +375,14 @@ fn the_tools_take_whatever_a_filter_says() {
     let counted = [Cell::new(0), Cell::new(0)];
     let done = runner.run(&documents(), |document| {
         let rules = filter_of(&document).unwrap();
-        for (backend, count) in Backend::ORDER.into_iter().zip(&counted) {
-            let nft = backend == Backend::Nftables;
+        for (backend, count) in FirewallBackend::ORDER.into_iter().zip(&counted) {
+            let nft = backend == FirewallBackend::Nftables;
             let rules = if nft && !tracks { untracked(&rules) } else { rules.clone() };
             // This kernel's bridges may be without answers, too; netlaunch tries then without.
             let extras = Extras { reject: false, counters: true, trace: true };
             let scripts = match scripts(&rules, backend, extras) {
                 Ok(scripts) => scripts,
-                // What ebtables has no words for is refused with the rule's place.
+                // A test that ebtables lacks is refused with the position of the rule.
                 Err(error @ PortError::Unexpressible(_)) => {
                     assert!(error.to_string().contains("in line "), "{error}");
                     continue;

@@ -1,16 +1,12 @@
-//! The firewall's tools end in every bad way while networks change. Rules and records agree then, no
-//! other backend is selected, and the next command leaves nothing behind.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests networks whose firewall tools end in every bad way. Rules and records then agree,
+//! netlaunch selects no other backend, and the next command leaves nothing behind.
 
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use common::bad_tools::{Bad, Count, IPTABLES, NFT, ends, one_line, path};
-use common::{As, Netns, Sandbox, finish, have_root, run, text};
+use crate::common::bad_tools::{Bad, Count, IPTABLES, NFT, ends, one_line, path};
+use crate::common::{As, Netns, Sandbox, finish, have_root, run, text};
 
 const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000096</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:96'/>\
@@ -147,12 +143,12 @@ fn without_numbers(state: &str) -> String {
 }
 
 #[test]
-fn a_network_is_all_there_or_not_at_all_with_nftables() {
+fn a_network_is_complete_or_absent_with_nftables() {
     a_network_is_all_there_or_not_at_all("nftables");
 }
 
 #[test]
-fn a_network_is_all_there_or_not_at_all_with_iptables() {
+fn a_network_is_complete_or_absent_with_iptables() {
     a_network_is_all_there_or_not_at_all("iptables");
 }
 

@@ -1,18 +1,14 @@
-//! The firewall's tools end in every bad way while filters of ports change. A port has the rules that
-//! its record says, no other backend is selected, and the next command leaves nothing behind.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
-
-mod common;
+//! Tests filters of ports whose firewall tools end in every bad way. A port has the rules that its
+//! record shows, netlaunch selects no other backend, and the next command leaves nothing behind.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
 
-use common::bad_tools::{Bad, Count, IPTABLES, NFT, ends, one_line, path};
-use common::frame::{Frame, PEER, VM};
-use common::port_scene::{PortScene, Station};
-use common::{finish, have_root, processes_with, text};
+use crate::common::bad_tools::{Bad, Count, IPTABLES, NFT, ends, one_line, path};
+use crate::common::frame::{Frame, PEER, VM};
+use crate::common::port_scene::{PortScene, Station};
+use crate::common::{finish, have_root, processes_with, text};
 
 fn drops(port: u16) -> String {
     format!(

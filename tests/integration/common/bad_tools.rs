@@ -1,11 +1,11 @@
 //! Programs in place of the firewall's tools that end in every bad way: killed before their work or
-//! after it, with an error after it, with success without it, and nft with lost messages to and from
-//! the kernel.
+//! after it, with an error after it, with success without it, and nft with lost messages to and
+//! from the kernel.
 
 use std::fs;
 use std::process::Output;
 
-use super::{Sandbox, text};
+use super::{Sandbox, extent, text};
 
 /// How a tool ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,9 @@ impl Bad {
     fn of_nft() -> Vec<Bad> {
         let calls = [("sendmsg", 1..3), ("recvmsg", 1..12)];
         let of = |(call, times): (&'static str, std::ops::Range<usize>)| {
-            times.flat_map(move |n| [Bad::Lost(call, n), Bad::KilledAt(call, n)])
+            times
+                .step_by(extent(3, 1))
+                .flat_map(move |n| [Bad::Lost(call, n), Bad::KilledAt(call, n)])
         };
         Bad::ANY.into_iter().chain(calls.into_iter().flat_map(of)).collect()
     }

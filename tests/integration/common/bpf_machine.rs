@@ -1,7 +1,7 @@
 //! The kernel's machine for classic BPF programs, as far as netlaunch uses it (filter.txt in the
 //! kernel's documentation).
 
-use netlaunch::learn::bpf::Instruction;
+use netlaunch::nwfilter::learn::bpf::Instruction;
 
 /// What a program returns for a frame: how many bytes of it are taken. `outgoing` is a frame that
 /// leaves the host by the port, `tagged` one whose VLAN tag the kernel has taken out.

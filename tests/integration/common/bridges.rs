@@ -20,7 +20,7 @@ pub fn host() -> Netns {
     host
 }
 
-/// Another machine on that bridge, 10.77.0.1, with a page; and who asks for it.
+/// Another machine on that bridge, 10.77.0.1, with a page, and the callers that have asked for it.
 pub fn neighbour(host: &Netns) -> (Netns, Arc<Mutex<Vec<IpAddr>>>) {
     let neighbour = Netns::bare();
     host.wire("port0", &neighbour, "eth0");
@@ -31,7 +31,7 @@ pub fn neighbour(host: &Netns) -> (Netns, Arc<Mutex<Vec<IpAddr>>>) {
     (neighbour, callers)
 }
 
-/// The arguments of a launch, with a guest that asks nobody for its address.
+/// The arguments of a launch, with a guest that does not ask for an address.
 pub fn without_dhcp(mut args: Vec<String>) -> Vec<String> {
     let kernel = args.iter().position(|arg| arg == "-append").unwrap() + 1;
     args[kernel].insert_str(0, "nl.dhcp=no ");
@@ -65,7 +65,7 @@ impl End {
     }
 }
 
-/// netlaunch's arguments, then a QEMU that waits to be told to run its guest.
+/// The arguments of netlaunch, then a QEMU that waits for the command to run its guest.
 pub fn waiting<'a>(options: &[&'a str], mark: &'a str) -> Vec<&'a str> {
     let mut args = options.to_vec();
     let qemu = ["--", QEMU, "-S", "-nodefaults", "-no-user-config", "-display", "none"];

@@ -1,7 +1,5 @@
 //! netlaunch as far as it works on definitions alone, with directories of its own.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -72,7 +70,7 @@ impl Host {
         self.command(&format!("edit {name}")).env("EDITOR", editor).output().unwrap()
     }
 
-    /// What edits have kept.
+    /// Returns the texts that failed edits have kept.
     pub fn kept(&self) -> Vec<PathBuf> {
         let dirs = fs::read_dir(self.path("tmp")).unwrap().map(|e| e.unwrap().path());
         dirs.flat_map(|dir| fs::read_dir(dir).unwrap().map(|e| e.unwrap().path())).collect()

@@ -59,7 +59,7 @@ pub fn speech(frame_from: [u8; 6], from: Ipv4Addr) -> Vec<u8> {
     ethernet(OTHER, frame_from, 0x0800, &packet)
 }
 
-/// ARP: a frame from one address, in which somebody says an address.
+/// An ARP frame. The frame and the ARP message may name different senders.
 pub fn arp(frame_from: [u8; 6], sender_mac: [u8; 6], sender: Ipv4Addr, operation: u16) -> Vec<u8> {
     let target = [10, 5, 0, 1];
     let body = [

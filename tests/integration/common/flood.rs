@@ -3,8 +3,6 @@
 //! Every frame carries a mark, its kind, the run it belongs to and a sequence number, so that one
 //! that comes out is known and can be shown.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
 use std::fs::File;
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -13,14 +11,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::common::frame::{BRIDGE, Frame, Host, PEER};
-use crate::common::port_scene::VNET_HEADER;
+use super::frame::{BRIDGE, Frame, Host, PEER};
+use super::port_scene::VNET_HEADER;
 
 /// The marks of frames that must not come out, and of those that may.
 pub const FORBIDDEN: u32 = 0x6e6c_f0bd;
 pub const ALLOWED: u32 = 0x6e6c_a110;
-/// Where the mark is: behind the heads of Ethernet and ARP, or of IPv4 and UDP or ICMP; behind those
-/// of IPv6 and UDP.
+/// Where the mark is: behind the heads of Ethernet and ARP, or of IPv4 and UDP or ICMP; behind
+/// those of IPv6 and UDP.
 pub const PLACES: [usize; 2] = [14 + 28, 14 + 40 + 8];
 
 /// Where the host itself listens.
@@ -30,7 +28,7 @@ pub const HOST_PORT: u16 = 2001;
 pub struct Kind {
     pub name: &'static str,
     frame: Frame,
-    /// What is done to the finished bytes.
+    /// The change of the finished bytes.
     change: fn(&mut Vec<u8>),
 }
 
@@ -46,14 +44,14 @@ impl Kind {
     }
 }
 
-/// Somebody else in the subnet of `guest`.
+/// Another host in the subnet of `guest`.
 fn stranger(guest: Host) -> Host {
     let mac = [0x52, 0x54, 0, 0x66, 0x66, 0x66];
     Host { mac, v4: Ipv4Addr::from_bits(guest.v4.to_bits() ^ 0x40), ..guest }
 }
 
 /// What says another MAC address than the guest's, or is neither IPv4 nor ARP: no address can be
-/// learnt from it.
+/// learned from it.
 fn foreign(guest: Host) -> Vec<Kind> {
     let other = stranger(guest);
     let lying_arp = Host { mac: other.mac, ..guest };
@@ -94,8 +92,8 @@ pub fn spoofed(guest: Host) -> Vec<Kind> {
     ]
 }
 
-/// What no guest may say before or after its address is known, and from which none can be learnt:
-/// [`foreign`] frames, and such to DHCP servers that say an address that is not the guest's.
+/// Frames that no guest may send, whether its address is known or not, and that teach no address:
+/// [`foreign`] frames, and frames to DHCP servers with an address that is not the guest's.
 pub fn never(guest: Host) -> Vec<Kind> {
     let other = Host { mac: guest.mac, ..stranger(guest) };
     let host = Host { mac: guest.mac, ..BRIDGE };
@@ -108,12 +106,12 @@ pub fn never(guest: Host) -> Vec<Kind> {
     foreign(guest).into_iter().chain(dhcp).collect()
 }
 
-/// What clean-traffic refuses of a guest that has an address.
+/// Frames of a guest with an address that clean-traffic refuses.
 pub fn refused(guest: Host) -> Vec<Kind> {
     never(guest).into_iter().chain(spoofed(guest)).collect()
 }
 
-/// What it lets pass.
+/// Frames that clean-traffic lets pass.
 pub fn own(guest: Host) -> Vec<Kind> {
     vec![
         Kind::new("UDP", Frame::udp(guest, PEER, 1000, 2000)),
@@ -121,7 +119,7 @@ pub fn own(guest: Host) -> Vec<Kind> {
     ]
 }
 
-/// With what a guest without an address asks for one; no address can be learnt from it.
+/// With what a guest without an address asks for one; no address can be learned from it.
 pub fn asking(guest: Host) -> [Kind; 2] {
     let nobody = Host { v4: Ipv4Addr::UNSPECIFIED, ..guest };
     let everyone = Host { mac: [0xff; 6], v4: Ipv4Addr::BROADCAST, ..PEER };
@@ -131,7 +129,7 @@ pub fn asking(guest: Host) -> [Kind; 2] {
     ]
 }
 
-/// What is sent.
+/// The frames to send.
 #[derive(Default)]
 pub struct Load {
     pub forbidden: Vec<Kind>,

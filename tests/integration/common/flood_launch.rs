@@ -1,18 +1,16 @@
 //! Launches on a network of their own, whose guests flood their taps, and links at which the flood
 //! would come out.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::frame::{VM, mac_text};
-use crate::common::port_scene::{done, hub};
-use crate::common::{As, Netns, Sandbox, finish, wait_until};
-use crate::flood_scene::{PORT, RUNS, peer, plug, usual};
-use crate::flood_watch::Watch;
+use super::flood_scene::{PORT, peer, plug, runs, usual};
+use super::flood_watch::Watch;
+use super::frame::{VM, mac_text};
+use super::port_scene::{done, hub};
+use super::{As, Netns, Sandbox, finish, wait_until};
 
 /// A network with launches one after the other, whose guests flood it.
 pub struct LaunchScene {
@@ -62,7 +60,7 @@ impl LaunchScene {
         self.sandbox.netlaunch(&[&options[..], &rest].concat())
     }
 
-    /// Sets the backend of filters, for whoever reads the settings from now on.
+    /// Sets the backend of filters, for the processes that read the settings from now on.
     pub fn backend(&self, backend: &str) {
         let setting = format!("firewall_backend = \"{backend}\"\n");
         std::fs::write(self.sandbox.path("config/nwfilter.conf"), setting).unwrap();
@@ -87,8 +85,9 @@ impl LaunchScene {
     /// Says what was sent, at least, and seen.
     pub fn report(&self, what: &str, sent: u64) {
         println!(
-            "{what}: {RUNS} runs in {:.1} s; more than {sent} frames sent; seen: {} allowed, 0 \
+            "{what}: {} runs in {:.1} s; more than {sent} frames sent; seen: {} allowed, 0 \
              forbidden",
+            runs(),
             self.begun.elapsed().as_secs_f32(),
             self.watch.allowed()
         );

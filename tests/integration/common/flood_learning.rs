@@ -1,12 +1,10 @@
 //! How the guest of a flooded port comes to its address, and what it may send before.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
 use std::fs::File;
 
-use crate::common::dhcp_frame::{ACK, DhcpFrame, REQUEST};
-use crate::common::frame::{Frame, PEER, VM};
-use crate::flood::{Load, asking, never, own, refused, write};
+use super::dhcp_frame::{ACK, DhcpFrame, REQUEST};
+use super::flood::{Load, asking, never, own, refused, write};
+use super::frame::{Frame, PEER, VM};
 
 /// What teaches the address of [`VM`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +31,7 @@ impl Method {
         ("CTRL_IP_LEARNING", self.name())
     }
 
-    /// What is sent while the address is learnt.
+    /// The frames that are sent while the address is learned.
     pub fn load(self) -> Load {
         let [dhcp, probe] = asking(VM);
         match self {

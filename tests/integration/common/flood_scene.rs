@@ -6,24 +6,25 @@
 //! peer0 ─┘          what the bridge sends by peer0, and what it gives to the host, is watched
 //! ```
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::fs::File;
 use std::path::Path;
 use std::time::Instant;
 
-use netlaunch::process::tap::{TUN, Tap, TapName};
+use netlaunch::sys::tap::{TUN, Tap, TapName};
 
-use crate::common::frame::{BRIDGE, Host, VM, mac_text};
-use crate::common::port_scene::hub;
-use crate::common::{As, Netns, Sandbox, finish, text};
-use crate::flood::{Flood, Load, own, refused};
-use crate::flood_watch::Watch;
+use super::flood::{Flood, Load, own, refused};
+use super::flood_watch::Watch;
+use super::frame::{BRIDGE, Host, VM, mac_text};
+use super::port_scene::hub;
+use super::{As, Netns, Sandbox, extent, finish, text};
 
-/// How often each case happens.
-pub const RUNS: u32 = 200;
+/// Returns the number of runs of each case.
+pub fn runs() -> u32 {
+    extent(40, 200)
+}
+
 /// The port's name.
 pub const PORT: &str = "vnet0";
 /// The value of IP for [`VM`].
@@ -37,9 +38,10 @@ pub const LINKS: [&str; 2] = ["peer0", "br0"];
 pub fn links_of_redefinition(backend: &str) -> &'static [&'static str] {
     if backend == "iptables" { &LINKS[..1] } else { &LINKS }
 }
-/// Two definitions that refuse the same: the stock's in the link layer, the other among IPv4 packets.
+/// Two definitions that refuse the same: the stock's in the link layer, the other among IPv4
+/// packets.
 const NO_IP_SPOOFING: [&str; 2] = [
-    include_str!("../../conf/filters/no-ip-spoofing.xml"),
+    include_str!("../../../conf/filters/no-ip-spoofing.xml"),
     "<filter name='no-ip-spoofing' chain='ipv4-ip' priority='-710'>
   <rule action='drop' direction='out' priority='500'><all match='no' srcipaddr='$IP'/></rule>
 </filter>",

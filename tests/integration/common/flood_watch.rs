@@ -1,11 +1,10 @@
-//! Whoever would receive what a guest floods its port with ([`crate::flood`]).
+//! The receivers of the frames with which a guest floods its port ([`super::flood`]).
 //!
-//! At each link where frames come out there is a packet socket to which the kernel gives only frames
-//! that must not come out: as long as there are none its queue is empty, so it cannot lose any,
-//! however many others come by. Another one has frames that may come out; it shows that they do, and
-//! that it may lose some does not matter. What the host takes for itself is heard by a UDP socket.
-
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+//! At each link where frames come out there is a packet socket to which the kernel gives only
+//! frames that must not come out: as long as there are none its queue is empty, so it cannot lose
+//! any, however many others come by. Another one has frames that may come out; it shows that they
+//! do, and that it may lose some does not matter. What the host takes for itself is heard by a UDP
+//! socket.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -13,12 +12,12 @@ use std::fs::File;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use netlaunch::learn::bpf::Instruction;
-use netlaunch::process::{PacketSocket, Received};
+use netlaunch::nwfilter::learn::bpf::Instruction;
+use netlaunch::sys::packet_socket::{PacketSocket, Received};
 use nix::net::if_::if_nametoindex;
 
-use crate::common::{Netns, wait_until};
-use crate::flood::{ALLOWED, FORBIDDEN, HOST_PORT, Load, PLACES, number};
+use super::flood::{ALLOWED, FORBIDDEN, HOST_PORT, Load, PLACES, number};
+use super::{Netns, wait_until};
 
 /// A frame that came out though it must not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +29,7 @@ pub struct Leaked {
     bytes: Vec<u8>,
 }
 
-/// Who would receive the flood.
+/// The receivers of the flood.
 pub struct Watch {
     /// What must not come out, by link.
     forbidden: Vec<(String, PacketSocket)>,

@@ -15,7 +15,7 @@ pub const OTHER: Host = Host {
     v4: Ipv4Addr::new(10, 2, 3, 5),
     v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 5),
 };
-/// Who is behind peer0.
+/// The host behind peer0.
 pub const PEER: Host = Host {
     mac: [0x52, 0x54, 0, 0xaa, 0xbb, 0xcc],
     v4: Ipv4Addr::new(10, 2, 3, 9),
@@ -28,7 +28,10 @@ pub const BRIDGE: Host = Host {
     v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xfe),
 };
 
-/// Somebody with addresses.
+/// IPv6's fragment header, as a protocol.
+const FRAGMENT: u8 = 44;
+
+/// A host with its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Host {
     pub mac: [u8; 6],
@@ -80,6 +83,27 @@ impl Frame {
         Frame::packet(from, to, true, 17, head)
     }
 
+    /// A fragment of a datagram over IPv6 (RFC 8200, 4.5): its begin, which has the ports, or its
+    /// last part.
+    pub fn fragment6(from: Host, to: Host, is_first: bool) -> Self {
+        let offset: u16 = if is_first { 1 } else { 1280 };
+        let head = [[17, 0], offset.to_be_bytes(), [0, 0], [0, 7]].concat();
+        let ports = [1000u16, 53, 1300, 0].map(u16::to_be_bytes).concat();
+        let frame = Frame::packet(from, to, true, FRAGMENT, [head, ports].concat());
+        match is_first {
+            true => frame.padded(),
+            false => frame,
+        }
+    }
+
+    /// With a payload whose length, the number's included, is a multiple of eight bytes.
+    fn padded(mut self) -> Self {
+        if let Body::Packet { head, .. } = &mut self.body {
+            head.extend([0; 5]);
+        }
+        self
+    }
+
     /// A segment with these flags (RFC 9293).
     pub fn tcp(from: Host, to: Host, source: u16, destination: u16, flags: u8) -> Self {
         let ports = [source, destination].map(u16::to_be_bytes).concat();
@@ -115,10 +139,10 @@ impl Frame {
         frame
     }
 
-    /// A bridge's configuration message (IEEE 802.1D, 9.3.1) whose flags and both bytes of the root's
-    /// priority are this. The kernel's ebtables reads each field one byte too early (ebt_stp.c takes
-    /// the protocol's identifier for one byte, it has two), so that only such a priority is what it
-    /// is on both backends.
+    /// A bridge's configuration message (IEEE 802.1D, 9.3.1) whose flags and both bytes of the
+    /// root's priority are this. The kernel's ebtables reads each field one byte too early
+    /// (ebt_stp.c takes the protocol's identifier for one byte, it has two), so that only such a
+    /// priority is what it is on both backends.
     pub fn stp(from: Host, byte: u8) -> Self {
         let mut bytes = vec![0x42, 0x42, 0x03, 0, 0, 0, 0];
         bytes.extend([byte; 3]);
@@ -170,8 +194,10 @@ fn packet(from: Host, to: Host, v6: bool, protocol: u8, mut payload: Vec<u8>) ->
         6 => (16, pseudo),
         _ => (2, Vec::new()),
     };
-    let sum = checksum(&[covered, payload.clone()].concat());
-    payload[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    if protocol != FRAGMENT {
+        let sum = checksum(&[covered, payload.clone()].concat());
+        payload[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    }
     let mut head = if v6 {
         let [high, low] = length.to_be_bytes();
         vec![0x60, 0, 0, 0, high, low, protocol, 64]

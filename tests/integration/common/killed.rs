@@ -1,6 +1,6 @@
-//! netlaunch killed at each of its moments: strace kills the real program before the Nth of a system
-//! call that changes something. Between two of those nothing changes, so these are all moments that
-//! there are.
+//! netlaunch killed at each of its moments: strace kills the real program before the Nth of a
+//! system call that changes something. Between two of those nothing changes, so these are all
+//! moments that there are.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -37,7 +37,7 @@ const CALLS: [&str; 20] = [
 /// Those that only some processors' kernels have.
 const NOT_EVERYWHERE: [&str; 6] = ["rename", "unlink", "rmdir", "mkdir", "fork", "vfork"];
 
-/// What tokio writes into its eventfd(2).
+/// The value that tokio writes into its eventfd(2).
 const WAKE: &str = r#", "\1\0\0\0\0\0\0\0", 8)"#;
 
 /// Right before the Nth call of a name.

@@ -1,4 +1,5 @@
-//! A host with a virtual network, a real guest on it that speaks when it is told to, and a neighbour.
+//! A host with a virtual network, a real guest on it that speaks when it is told to, and a
+//! neighbour.
 //!
 //! ```text
 //! guest ── tap ──┐
@@ -9,20 +10,16 @@
 //! Three wires are tapped: the tap shows all that the guest sends, filtered or not; the bridge
 //! itself and the neighbour's card show what came out.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::common::scene::{LIMIT, SHELL, Scene, command_line, launch};
-use crate::common::wire::{Carried, Says, Wire};
-use crate::common::{
-    As, Guest, Netns, Sandbox, finish, have_root, processes_with, text, wait_until,
-};
-use crate::schema::valid;
+use super::scene::{LIMIT, SHELL, Scene, command_line, launch};
+use super::schema::valid;
+use super::wire::{Carried, Says, Wire};
+use super::{As, Guest, Netns, Sandbox, finish, have_root, processes_with, text, wait_until};
 
 const LAB: &str = "\
 <network>
@@ -36,7 +33,7 @@ const LAB: &str = "\
 pub const BRIDGE: &str = "virlab0";
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
-/// Nobody's.
+/// The address of no machine.
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 66);
 
 /// The guest asks for a lease and at once for a page. dnsmasq pings an address before it offers it.
@@ -51,10 +48,10 @@ pub struct Lab {
     pub guest: Guest,
 }
 
-/// What came out of the guest's port.
+/// The frames that came out of the guest's port.
 pub struct Outside {
     pub wires: [Wire; 2],
-    /// Who else sends on them.
+    /// The other senders on them.
     pub known: Vec<[u8; 6]>,
     judged: [usize; 2],
 }
@@ -90,7 +87,7 @@ impl Lab {
         path.to_string_lossy().into_owned()
     }
 
-    /// What netlaunch prints, which succeeds.
+    /// Returns the output of netlaunch, which succeeds.
     pub fn ours(&self, args: &[&str]) -> String {
         let output = finish(self.sandbox.netlaunch(args));
         assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
@@ -151,7 +148,8 @@ impl Lab {
         row.unwrap_or_else(|| panic!("no {word} in {table}")).to_owned()
     }
 
-    /// `ps` and `binding-list` show the learnt address of the guest behind this tap, and until when.
+    /// `ps` and `binding-list` show the learned address of the guest behind this tap, and until
+    /// when.
     pub fn shows(&self, tap: &str, address: Ipv4Addr, until: impl Fn(&Value)) {
         let in_ps = || launch(&self.sandbox)["bridge"]["learning"]["address"].clone();
         // The rules are there first.
@@ -195,7 +193,7 @@ impl Lab {
                 chain.or_default().push(line.to_owned());
             }
         }
-        // What leads to the ports' own rules has no order.
+        // The jumps to the rules of the ports have no order.
         let leads = |head: &str| head.starts_with("map ") || head.contains("NETLAUNCH_");
         for (_, lines) in rules.iter_mut().filter(|(head, _)| leads(head)) {
             let parts = lines.iter().flat_map(|line| line.split(['{', ',', '}']));
@@ -245,7 +243,7 @@ pub fn kept_in(state: &Path) -> Vec<String> {
 }
 
 impl Outside {
-    /// What came out since the last time is DHCP from no address, or said by `address`.
+    /// Asserts that each new frame is DHCP without an address, or comes from `address`.
     pub fn judge(&mut self, what: &str, address: Option<Ipv4Addr>) {
         for (wire, judged) in self.wires.iter().zip(&mut self.judged) {
             let all = wire.others_than(&self.known);
@@ -272,9 +270,9 @@ pub fn speak_as(lab: &Lab, scene: &mut Scene, tap: &Wire, address: Ipv4Addr) {
     let mac = lab.mac(&lab.neighbour, "eth0").map(|byte| format!("{byte:02x}")).join(":");
     let before = tap.all().len();
     let said = scene.ask(&format!(
-        "ip address add {address}/24 dev eth0; arping -c 2 -w 3 -I eth0 -s {address} {NEIGHBOUR}; \
-         arping -U -c 1 -w 2 -I eth0 -s {address} {address}; \
-         arp -i eth0 -s {NEIGHBOUR} {mac}; ping -c 2 -W 1 -I {address} {NEIGHBOUR}; \
+        "ip address add {address}/24 dev eth0; arping -c 1 -w 1 -I eth0 -s {address} {NEIGHBOUR}; \
+         arping -U -c 1 -w 1 -I eth0 -s {address} {address}; \
+         arp -i eth0 -s {NEIGHBOUR} {mac}; ping -c 1 -W 1 -I {address} {NEIGHBOUR}; \
          arp -i eth0 -d {NEIGHBOUR}; ip address del {address}/24 dev eth0"
     ));
     for says in [Says::Arp(address), Says::Ipv4(address)] {

@@ -1,7 +1,5 @@
-//! A port bound by hand whose guest's address is learnt: what the guest and servers say, what is
+//! A port bound by hand whose guest's address is learned: what the guest and servers say, what is
 //! known of it, and what must hold.
-
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -9,18 +7,18 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::common::dhcp_frame::{ACK, DhcpFrame, EVERYONE, REQUEST};
-use crate::common::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM};
-use crate::common::port_scene::{PortScene, Station};
-use crate::common::{finish, have_root, wait_until};
+use super::dhcp_frame::{ACK, DhcpFrame, EVERYONE, REQUEST};
+use super::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM};
+use super::port_scene::{PortScene, Station};
+use super::{finish, have_root, wait_until};
 
-/// What has to come comes within this.
+/// The limit for each expected event.
 pub const LIMIT: Duration = Duration::from_secs(20);
 /// Another address than the guest's.
 pub const STRANGER: Host = Host { v4: Ipv4Addr::new(10, 2, 3, 200), ..VM };
 /// The guest while it has none.
 pub const NOBODY: Host = Host { v4: Ipv4Addr::UNSPECIFIED, ..VM };
-/// Whom it asks for one.
+/// The server that it asks for a lease.
 pub const SERVERS: Host = Host { mac: EVERYONE, v4: Ipv4Addr::BROADCAST, ..PEER };
 
 /// Runs a test on each backend.
@@ -34,7 +32,7 @@ pub fn on_both(name: &str, test: impl Fn(&PortScene)) {
     }
 }
 
-/// What `binding-list` says of the learning of vnet0.
+/// Returns the learning of vnet0 in `binding-list`.
 pub fn learning(scene: &PortScene) -> Value {
     let list = scene.list();
     let bindings = list["bindings"].as_array().unwrap();
@@ -44,8 +42,8 @@ pub fn learning(scene: &PortScene) -> Value {
 
 pub fn learns(scene: &PortScene, address: Option<Ipv4Addr>) {
     let expected = address.map_or(Value::Null, |address| json!(address));
-    let learnt = || learning(scene)["address"] == expected;
-    assert!(wait_until(LIMIT, learnt), "{address:?}: {}", learning(scene));
+    let learned = || learning(scene)["address"] == expected;
+    assert!(wait_until(LIMIT, learned), "{address:?}: {}", learning(scene));
 }
 
 pub fn learner(scene: &PortScene) -> Pid {

@@ -1,23 +1,34 @@
-//! What the tests share: network namespaces, sandboxes, users, the real guest. Everything made
-//! here is gone when its value is dropped, also when a test fails.
-
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+//! The helpers of all tests: network namespaces, sandboxes, users, the real guest. A value that
+//! is dropped removes everything that it made, also when a test fails.
 
 pub mod bad_tools;
 pub mod bpf_machine;
 pub mod bridges;
+pub mod definitions;
 pub mod dhcp_frame;
+pub mod flood;
+pub mod flood_launch;
+pub mod flood_learning;
+pub mod flood_scene;
+pub mod flood_watch;
 pub mod frame;
+pub mod hub;
 pub mod ipset;
 pub mod killed;
+pub mod lab;
+pub mod learning_scene;
 pub mod network_host;
 pub mod observed;
 pub mod port_scene;
 pub mod ruleset;
 pub mod scene;
+pub mod schema;
 pub mod small_disk;
+pub mod source;
 pub mod wire;
+pub mod wrapped;
 
+use std::fmt::Display;
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -35,20 +46,33 @@ use base64::prelude::*;
 /// The ordinary user of the tests; has no entry in /etc/passwd, no capability and no group.
 pub const USER: u32 = 12345;
 
-/// Who runs netlaunch.
+/// The user that runs netlaunch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum As {
     Root,
     User,
 }
 
-/// Whether the tests that need root can run; says so when not.
+/// Reports a test that cannot run on this machine. tests/run collects these lines and shows them
+/// after the summary, so that such a test does not count as passed without a word.
+pub fn skipped(test: &str, reason: impl Display) {
+    eprintln!("skipped {test}: {reason}");
+}
+
+/// Returns whether the tests that need root can run.
 pub fn have_root(test: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("skipped {test}: it makes network namespaces, which needs root (./tests/run)");
+        skipped(test, "it makes network namespaces, which needs root (./tests/run)");
     }
     root
+}
+
+/// Returns the extent of a test that repeats one case: `long` in .ci/run, which sets
+/// NETLAUNCH_TEST_LONG, and otherwise `short`, so that tests/run ends within 20 minutes on two
+/// processors.
+pub fn extent<T>(short: T, long: T) -> T {
+    if std::env::var_os("NETLAUNCH_TEST_LONG").is_some() { long } else { short }
 }
 
 /// A network namespace with a default route, from which passt takes its addresses.
@@ -81,12 +105,17 @@ impl Netns {
 
     /// Gives the namespace's programs a resolv.conf(5) of their own, with this server in it.
     pub fn resolver(&self, server: std::net::Ipv4Addr) {
-        let dir = self.etc();
-        fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("resolv.conf"), format!("nameserver {server}\n")).unwrap();
+        self.resolv_conf(&format!("nameserver {server}\n"));
     }
 
-    /// What `ip netns exec` puts over /etc (ip-netns(8)).
+    /// The same with any text; programs that run already see it, too.
+    pub fn resolv_conf(&self, text: &str) {
+        let dir = self.etc();
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("resolv.conf"), text).unwrap();
+    }
+
+    /// The files that `ip netns exec` puts over /etc (ip-netns(8)).
     fn etc(&self) -> PathBuf {
         Path::new("/etc/netns").join(&self.name)
     }
@@ -111,13 +140,13 @@ impl Netns {
         })
     }
 
-    /// Serves `body` over HTTP to everyone who connects to `port` of the namespace's loopback, for
+    /// Serves `body` over HTTP to each client of `port` of the namespace's loopback, for
     /// as long as the test runs.
     pub fn serve_http(&self, port: u16, body: &'static str) {
         self.serve_http_at(([127, 0, 0, 1], port).into(), body);
     }
 
-    /// The same at any address of the namespace; returns who has connected so far.
+    /// The same at any address of the namespace; returns the clients that have connected so far.
     pub fn serve_http_at(&self, at: SocketAddr, body: &'static str) -> Arc<Mutex<Vec<IpAddr>>> {
         let listener = self.inside(|| TcpListener::bind(at).unwrap());
         let callers: Arc<Mutex<Vec<IpAddr>>> = Arc::default();
@@ -131,7 +160,7 @@ impl Netns {
         callers
     }
 
-    /// What a program inside prints.
+    /// Returns the output of a program inside.
     pub fn says(&self, program: &str, args: &[&str]) -> String {
         let mut argv = vec!["netns", "exec", &self.name, program];
         argv.extend_from_slice(args);
@@ -204,7 +233,7 @@ impl Drop for Netns {
     }
 }
 
-/// Directories of one test's own, and netlaunch as a user who can reach only those.
+/// Directories of one test, and netlaunch as a user with access to only these.
 pub struct Sandbox {
     dir: tempfile::TempDir,
     pub who: As,
@@ -227,7 +256,9 @@ impl Sandbox {
         }
         let built = Path::new(env!("CARGO_BIN_EXE_netlaunch"));
         let here = dir.path().join("bin/netlaunch");
-        fs::copy(built, &here).unwrap();
+        // Another process writes it, as in `script`.
+        let copied = Command::new("cp").arg(built).arg(&here).status();
+        assert!(copied.unwrap().success());
         fs::set_permissions(&here, open).unwrap();
         Sandbox { dir, who, netns: netns.map(|n| n.name.clone()) }
     }
@@ -242,7 +273,7 @@ impl Sandbox {
         self.path("state")
     }
 
-    /// What is left in the launch directories' root.
+    /// Returns the entries of the root of launch directories.
     pub fn launch_dirs(&self) -> Vec<String> {
         let entries = fs::read_dir(self.state()).unwrap();
         entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect()
@@ -255,7 +286,7 @@ impl Sandbox {
         command
     }
 
-    /// What netlaunch prints when it does what these arguments say.
+    /// Returns the output of netlaunch with these arguments, which succeeds.
     pub fn good(&self, args: &[&str]) -> String {
         let output = finish(self.netlaunch(args));
         assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
@@ -330,7 +361,8 @@ impl Guest {
         if dir.join("vmlinux").exists() && dir.join("initrd.gz").exists() {
             return Some(Guest { dir });
         }
-        eprintln!("skipped {test}: no test guest in {} (run ./tests/setup --guest)", dir.display());
+        let dir = dir.display();
+        skipped(test, format_args!("no test guest in {dir} (run ./tests/setup --guest)"));
         None
     }
 

@@ -4,9 +4,11 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
-use netlaunch::learn::packet::{self, Content, Message};
-use netlaunch::learn::{BootTime, Change, Interest, Learner, Lease, Method, Teacher, program};
+use netlaunch::nwfilter::learn::Sender::{self, Guest, Network};
+use netlaunch::nwfilter::learn::packet::{self, Message, Payload};
+use netlaunch::nwfilter::learn::{
+    AddressChange, BootTime, FrameSet, Learner, Lease, LeaseSource, Method, program,
+};
 use netlaunch::types::Mac;
 
 use super::bpf_machine::run;
@@ -19,7 +21,7 @@ pub struct Observed {
     hosts: Vec<Ipv4Net>,
     /// The transaction of the guest's last request, until an answer to it taught something.
     asked: Option<u32>,
-    /// Something was learnt before.
+    /// Something was learned before.
     taught: bool,
     /// Some of that has stood its check.
     checked: bool,
@@ -41,27 +43,32 @@ impl Observed {
     ///
     /// # Panics
     /// When anything but the frame's right effect is there.
-    pub fn see(&mut self, way: Direction, frame: &[u8], now: BootTime) -> Option<Change> {
-        let interest = self.learner.interest();
+    pub fn process_frame(
+        &mut self,
+        way: Sender,
+        frame: &[u8],
+        now: BootTime,
+    ) -> Option<AddressChange> {
+        let interest = self.learner.frames();
         let (before, state) = (self.lease(), format!("{:?}", self.learner));
-        let change = self.learner.see(way, frame, now);
+        let change = self.learner.process_frame(way, frame, now);
         if change.is_some() || state != format!("{:?}", self.learner) {
             let program = program(interest, guest());
-            assert_ne!(run(&program, way == ToGuest, false, frame), 0, "the kernel drops it");
+            assert_ne!(run(&program, way == Network, false, frame), 0, "the kernel drops it");
         }
         self.check_account(before, change);
-        if way == FromGuest {
+        if way == Guest {
             self.note_request(frame);
         }
         match change {
-            Some(Change::Learnt(lease) | Change::Renewed(lease)) => {
-                match lease.teacher {
-                    Teacher::Dhcp { .. } => self.check_answer(way, frame, lease, now),
-                    Teacher::Traffic => self.check_speech(way, frame, lease),
+            Some(AddressChange::Learned(lease) | AddressChange::Renewed(lease)) => {
+                match lease.source {
+                    LeaseSource::Dhcp { .. } => self.check_answer(way, frame, lease, now),
+                    LeaseSource::Traffic => self.check_speech(way, frame, lease),
                 }
                 self.taught = true;
             }
-            Some(Change::Forgotten(address)) => self.check_loss(way, frame, address, before),
+            Some(AddressChange::Forgotten(address)) => self.check_loss(way, frame, address, before),
             None => {}
         }
         self.check_interest();
@@ -72,12 +79,12 @@ impl Observed {
     ///
     /// # Panics
     /// When anything but an address that is the host's is forgotten.
-    pub fn check(&mut self, hosts: Vec<Ipv4Net>) -> Option<Change> {
+    pub fn check(&mut self, hosts: Vec<Ipv4Net>) -> Option<AddressChange> {
         let before = self.lease();
         self.hosts = hosts;
         let change = self.learner.check(self.hosts.clone());
         let refused = before.filter(|lease| self.refuses(lease.address));
-        assert_eq!(change, refused.map(|lease| Change::Forgotten(lease.address)));
+        assert_eq!(change, refused.map(|lease| AddressChange::Forgotten(lease.address)));
         self.check_account(before, change);
         if change.is_some() && !self.checked {
             self.taught = false;
@@ -87,22 +94,22 @@ impl Observed {
         change
     }
 
-    /// Packets that are not DHCP matter until something was learnt that stood its check.
+    /// Packets that are not DHCP matter until something was learned that stood its check.
     fn check_interest(&self) {
         let wide = self.method.by_traffic && !self.checked;
-        assert_eq!(self.learner.interest(), if wide { Interest::All } else { Interest::Dhcp });
-        assert_eq!(self.learner.is_taught(), self.checked);
+        assert_eq!(self.learner.frames(), if wide { FrameSet::All } else { FrameSet::Dhcp });
+        assert_eq!(self.learner.had_address(), self.checked);
     }
 
     /// Time has passed.
     ///
     /// # Panics
     /// When anything but a lease whose time is over is forgotten.
-    pub fn expire(&mut self, now: BootTime) -> Option<Change> {
+    pub fn expire(&mut self, now: BootTime) -> Option<AddressChange> {
         let before = self.lease();
         let over = before.filter(|lease| lease.until.is_some_and(|until| until <= now));
         let change = self.learner.expire(now);
-        assert_eq!(change, over.map(|lease| Change::Forgotten(lease.address)));
+        assert_eq!(change, over.map(|lease| AddressChange::Forgotten(lease.address)));
         self.check_account(before, change);
         change
     }
@@ -117,29 +124,33 @@ impl Observed {
         (self.asked, self.taught, self.checked) = (None, true, true);
         let lives = |lease: &Lease| lease.until.is_none_or(|until| until > now);
         let Method { by_traffic, servers } = &self.method;
-        let could_be_learnt = |lease: &Lease| match lease.teacher {
-            Teacher::Dhcp { server } => servers.is_empty() || servers.contains(&server),
-            Teacher::Traffic => *by_traffic,
+        let could_be_learned = |lease: &Lease| match lease.source {
+            LeaseSource::Dhcp { server } => servers.is_empty() || servers.contains(&server),
+            LeaseSource::Traffic => *by_traffic,
         };
-        let holds = |lease: &Lease| lives(lease) && could_be_learnt(lease);
+        let holds = |lease: &Lease| lives(lease) && could_be_learned(lease);
         let expected = lease.filter(|lease| holds(lease) && !self.refuses(lease.address));
         assert_eq!(self.lease(), expected);
-        assert_eq!(self.learner.interest(), Interest::Dhcp);
+        assert_eq!(self.learner.frames(), FrameSet::Dhcp);
     }
 
     /// The change is the difference between the leases, and neither the lease nor the offer is one
     /// that no guest may have.
-    fn check_account(&self, before: Option<Lease>, change: Option<Change>) {
+    fn check_account(&self, before: Option<Lease>, change: Option<AddressChange>) {
         let after = self.lease();
         match (before, change) {
-            (Some(old), Some(Change::Learnt(new))) => assert_ne!(old.address, new.address),
-            (old, Some(Change::Renewed(new))) => assert_eq!(old.unwrap().address, new.address),
-            (old, Some(Change::Forgotten(address))) => assert_eq!(old.unwrap().address, address),
-            (_, None | Some(Change::Learnt(_))) => {}
+            (Some(old), Some(AddressChange::Learned(new))) => assert_ne!(old.address, new.address),
+            (old, Some(AddressChange::Renewed(new))) => {
+                assert_eq!(old.unwrap().address, new.address)
+            }
+            (old, Some(AddressChange::Forgotten(address))) => {
+                assert_eq!(old.unwrap().address, address)
+            }
+            (_, None | Some(AddressChange::Learned(_))) => {}
         }
         let expected = match change {
-            Some(Change::Learnt(lease) | Change::Renewed(lease)) => Some(lease),
-            Some(Change::Forgotten(_)) => None,
+            Some(AddressChange::Learned(lease) | AddressChange::Renewed(lease)) => Some(lease),
+            Some(AddressChange::Forgotten(_)) => None,
             None => before,
         };
         assert_eq!(after, expected);
@@ -149,19 +160,19 @@ impl Observed {
     }
 
     /// A server has given this lease, and it was asked to.
-    fn check_answer(&mut self, way: Direction, frame: &[u8], lease: Lease, now: BootTime) {
-        assert_eq!(way, ToGuest);
+    fn check_answer(&mut self, way: Sender, frame: &[u8], lease: Lease, now: BootTime) {
+        assert_eq!(way, Network);
         self.check_servers(frame, ACK);
         assert_eq!(bootp(frame)[16..20], lease.address.octets());
-        assert_eq!(lease.teacher, Teacher::Dhcp { server: source(frame) });
+        assert_eq!(lease.source, LeaseSource::Dhcp { server: source(frame) });
         assert_ne!(lease.address, source(frame), "it is the server's");
         assert!(lease.until.is_none_or(|until| until > now), "{lease:?}");
         self.asked = None;
     }
 
     /// The guest was the first to say this address, and may.
-    fn check_speech(&self, way: Direction, frame: &[u8], lease: Lease) {
-        assert_eq!((way, self.method.by_traffic, self.taught), (FromGuest, true, false));
+    fn check_speech(&self, way: Sender, frame: &[u8], lease: Lease) {
+        assert_eq!((way, self.method.by_traffic, self.taught), (Guest, true, false));
         assert_eq!(frame[6..12], GUEST);
         let place = if frame[12..14] == [8, 6] { 28..32 } else { 26..30 };
         assert_eq!(frame[place], lease.address.octets());
@@ -169,23 +180,17 @@ impl Observed {
     }
 
     /// The guest gave the address back, or its server took it.
-    fn check_loss(
-        &mut self,
-        way: Direction,
-        frame: &[u8],
-        address: Ipv4Addr,
-        before: Option<Lease>,
-    ) {
-        assert!(before.unwrap().teacher.is_dhcp(), "{before:?}");
+    fn check_loss(&mut self, way: Sender, frame: &[u8], address: Ipv4Addr, before: Option<Lease>) {
+        assert!(before.unwrap().source.is_dhcp(), "{before:?}");
         match way {
-            FromGuest => {
+            Guest => {
                 assert_eq!(frame[6..12], GUEST);
                 assert_eq!(bootp(frame)[28..34], GUEST);
                 assert!(has_type(frame, RELEASE) || has_type(frame, DECLINE));
                 let names = |bytes: &[u8]| bytes == address.octets();
                 assert!(bootp(frame).windows(4).any(names), "{address}");
             }
-            ToGuest => {
+            Network => {
                 self.check_servers(frame, NAK);
                 self.asked = None;
             }
@@ -205,7 +210,7 @@ impl Observed {
     }
 
     fn note_request(&mut self, frame: &[u8]) {
-        let Some(packet::Frame { source, content: Content::Ip(packet), .. }) = packet::read(frame)
+        let Some(packet::Frame { source, content: Payload::Ip(packet), .. }) = packet::read(frame)
         else {
             return;
         };
@@ -241,7 +246,7 @@ fn source(frame: &[u8]) -> Ipv4Addr {
     <[u8; 4]>::try_from(&frame[26..30]).unwrap().into()
 }
 
-/// What is behind the UDP header: a BOOTP message, where there is one.
+/// The bytes behind the UDP header: a BOOTP message, if there is one.
 fn bootp(frame: &[u8]) -> &[u8] {
     &frame[14 + usize::from(frame[14] & 15) * 4 + 8..]
 }

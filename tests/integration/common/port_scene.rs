@@ -1,16 +1,17 @@
 //! A bridge with guests' ports to put filters on, and frames that tell whether they came through.
 //!
 //! ```text
-//! vnet0 ─┐          vnet0 and vnet1 are the ports that get filters; nobody filters peer0
+//! vnet0 ─┐          vnet0 and vnet1 are the ports that get filters; peer0 and mark0 have none
 //! vnet1 ─┤ br0      br0 is a hub (no ageing) and has the host's addresses 10.2.3.254, 2001:db8::fe
-//! peer0 ─┘
+//! peer0 ─┤
+//! mark0 ─┘
 //! ```
 //!
-//! The ports are taps, as QEMU's are: what the test writes into one, its guest sends; what it reads,
-//! its guest receives. The kernel takes a frame through the bridge to the other taps' queues before
-//! the write of it returns (drivers/net/tun.c, tun_get_user), so what is not in a queue by then was
-//! dropped; [`PortScene::send`] still waits for a frame of a protocol that no filter here knows,
-//! sent behind it.
+//! The ports are taps, as QEMU's are: what the test writes into one, its guest sends; what it
+//! reads, its guest receives. The kernel takes a frame through the bridge to the other taps' queues
+//! before the write of it returns (drivers/net/tun.c, tun_get_user), so a frame that is not in a
+//! queue by then was dropped. [`PortScene::send`] still waits for a mark: a frame that follows from
+//! mark0 to peer0, or from peer0 to mark0, which no filter here can stop.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -19,7 +20,10 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use netlaunch::process::tap::{TUN, Tap, TapName};
+use netlaunch::sys::tap::{TUN, Tap, TapName};
+
+#[allow(unused_imports, reason = "not every test program uses each of them")]
+pub use super::hub::{backends, hub, tracks_bridges};
 
 use super::frame::{BRIDGE, Frame, OTHER, PEER, VM, mac_text};
 use super::ruleset::ruleset;
@@ -82,36 +86,10 @@ pub struct PortScene {
     pub netns: Netns,
     pub sandbox: Sandbox,
     ports: [RefCell<Option<Port>>; 3],
+    /// The port of the marks.
+    mark: Port,
     /// Each frame has another number, by which it is known again.
     number: Cell<u32>,
-}
-
-/// A namespace with the bridge br0, whose packets iptables sees, and which sends every frame to all
-/// ports.
-pub fn hub() -> Netns {
-    let netns = Netns::bare();
-    if !std::path::Path::new("/proc/sys/net/bridge").exists() {
-        run("modprobe", &["br_netfilter"]);
-    }
-    netns.inside(|| {
-        for (file, value) in [
-            ("bridge/bridge-nf-call-iptables", "1"),
-            ("bridge/bridge-nf-call-ip6tables", "1"),
-            ("ipv4/icmp_ratelimit", "0"),
-            ("ipv4/conf/all/rp_filter", "0"),
-            ("ipv6/icmp/ratelimit", "0"),
-            ("ipv6/conf/default/accept_dad", "0"),
-            ("ipv6/conf/default/addr_gen_mode", "1"),
-        ] {
-            std::fs::write(format!("/proc/sys/net/{file}"), value).unwrap();
-        }
-    });
-    netns.ip(&format!(
-        "link add br0 address {} type bridge ageing_time 0 stp_state 0 mcast_snooping 0 forward_delay 0",
-        mac_text(BRIDGE.mac)
-    ));
-    netns.ip("link set br0 up");
-    netns
 }
 
 impl PortScene {
@@ -120,7 +98,9 @@ impl PortScene {
         let netns = hub();
         let sandbox = Sandbox::new(As::Root, Some(&netns));
         let ports = [(); 3].map(|()| RefCell::new(None));
-        let scene = PortScene { netns, sandbox, ports, number: Cell::new(0) };
+        let mark = netns.inside(|| Port::open("mark0"));
+        netns.ip("link set mark0 master br0 up");
+        let scene = PortScene { netns, sandbox, ports, mark, number: Cell::new(0) };
         for station in Station::ALL {
             scene.plug(station);
         }
@@ -237,7 +217,7 @@ impl PortScene {
         done(self.nwfilter(&["binding-delete", station.port()])).unwrap();
     }
 
-    /// What `binding-list --json` prints.
+    /// Returns the output of `binding-list --json`.
     pub fn list(&self) -> serde_json::Value {
         let output = self.nwfilter(&["binding-list", "--json"]);
         assert!(output.status.success(), "{}", text(&output.stderr));
@@ -271,6 +251,7 @@ impl PortScene {
             "-t nat -A others -p 0x9000 -j DROP",
             "-t nat -A PREROUTING -i eth7 -j others",
             "-t nat -A POSTROUTING -o eth7 -j others",
+            "-t nat -A OUTPUT -o eth7 -j others",
             "-A FORWARD -p 0x9000 -j DROP",
         ] {
             self.sh(&format!("ebtables {rule}"));
@@ -310,21 +291,22 @@ impl PortScene {
             self.drain(station);
         }
         self.write(from, &frame.bytes(&nonce));
-        // Behind it, in the same queues: a frame that only a filter of all frames would stop.
-        let marker = if from == Station::Peer { Station::Vnet1 } else { Station::Peer };
-        let mut received: Vec<(Station, Vec<u8>)> = Vec::new();
         let mark =
             [&[0xff; 6], &[2, 0, 0, 0, 0, 1], [0x88, 0xb5].as_slice(), &nonce, &[0; 46]].concat();
-        self.write(if from == Station::Peer { Station::Peer } else { Station::Vnet1 }, &mark);
+        if from == Station::Peer {
+            self.write(Station::Peer, &mark);
+        } else {
+            self.mark.send(&mark);
+        }
+        let mut received: Vec<(Station, Vec<u8>)> = Vec::new();
         let came = || {
             for station in Station::ALL {
-                for bytes in self.drain(station) {
-                    received.push((station, bytes));
-                }
+                received.extend(self.drain(station).into_iter().map(|bytes| (station, bytes)));
             }
-            received.iter().any(|(at, bytes)| *at == marker && bytes.ends_with(&[0; 46]))
+            self.mark.drain().contains(&mark)
+                || received.iter().any(|(at, bytes)| *at == Station::Peer && *bytes == mark)
         };
-        // A filter on vnet1 may stop the mark; the write's own order is then all there is.
+        // A test may have turned off peer0, or filtered it; then the order of the write counts.
         let _ = wait_until(Duration::from_millis(200), came);
         // An ICMP error about the frame has its number, too, and another sender.
         let is_it = |bytes: &[u8]| {
@@ -347,6 +329,20 @@ impl PortScene {
         };
         wait_until(Duration::from_millis(500), came);
         answers
+    }
+
+    /// Does `send`, which sends `last` at the end, and returns every frame that the guest behind
+    /// vnet0 has received when `last` reaches it.
+    pub fn hear(&self, send: impl FnOnce(), last: &[u8]) -> Vec<Vec<u8>> {
+        self.drain(Station::Vnet0);
+        send();
+        let mut heard: Vec<Vec<u8>> = Vec::new();
+        let came = || {
+            heard.extend(self.drain(Station::Vnet0));
+            heard.iter().any(|frame| frame.windows(last.len()).any(|bytes| bytes == last))
+        };
+        assert!(wait_until(Duration::from_secs(20), came), "{:?} did not come", text(last));
+        heard
     }
 
     /// Whether a datagram from the guest behind vnet0 reaches this port of the host itself.
@@ -381,12 +377,4 @@ pub fn done(output: Output) -> Result<(), String> {
         true => Ok(()),
         false => Err(text(&output.stderr)),
     }
-}
-
-/// Whether this kernel tracks connections in the bridge family: a rule that needs it is tried.
-pub fn tracks_bridges() -> bool {
-    let netns = Netns::bare();
-    let rules = "add table bridge p; add chain bridge p c { type filter hook prerouting priority 0; }; add rule bridge p c ct state new accept";
-    let tried = run("ip", &["netns", "exec", &netns.name, "nft", rules]);
-    tried.status.success()
 }

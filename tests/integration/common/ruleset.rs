@@ -1,4 +1,4 @@
-//! What is in a namespace's firewall, whoever put it there.
+//! The whole firewall of a namespace, with the rules of all programs.
 
 use super::{Netns, run, text};
 

@@ -18,7 +18,7 @@ pub const LIMIT: Duration = Duration::from_secs(90);
 /// The namespace's own address, where its DNS server answers.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
-/// What a stream gave so far, collected in the background.
+/// The output of a stream so far, collected in the background.
 #[derive(Clone)]
 pub struct Heard {
     text: Arc<Mutex<String>>,
@@ -116,7 +116,8 @@ impl Scene {
         stdin.flush().unwrap();
     }
 
-    /// Has a guest whose script is [`SHELL`] run a command, and returns what that prints, in one line.
+    /// Has a guest whose script is [`SHELL`] run a command, and returns what that prints, in one
+    /// line.
     pub fn ask(&mut self, command: &str) -> String {
         self.asked += 1;
         let key = format!("ANSWER{} ", self.asked);
@@ -132,7 +133,7 @@ impl Scene {
             status.is_some()
         });
         let status = status.unwrap_or_else(|| panic!("no end within {LIMIT:?}\n{}", self.said()));
-        // Whoever keeps them open is reported as left over by `nothing_left`.
+        // `nothing_left` reports a process that keeps them open.
         wait_until(Duration::from_secs(2), || {
             [&self.out, &self.err].iter().all(|heard| heard.ended.load(Ordering::SeqCst))
         });

@@ -1,7 +1,5 @@
 //! The schemas in conf/schema, for the tests whose programs print what they describe.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
 use serde_json::Value;
 
 /// What is wrong with `value` by one of the schemas.

@@ -1,7 +1,5 @@
 //! A small disk that a test can fill or make unwritable.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,11 +1,11 @@
-//! What an interface carries, frame by frame, and what a frame says about who sent it.
+//! The frames that an interface carries, and what a frame says about its sender.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Instant;
 
-use netlaunch::process::{PacketSocket, Received};
+use netlaunch::sys::packet_socket::{PacketSocket, Received};
 use nix::net::if_::if_nametoindex;
 
 use super::Netns;
@@ -21,7 +21,7 @@ pub struct Carried {
     pub bytes: Vec<u8>,
 }
 
-/// What a frame's sender calls itself.
+/// The address that the sender of a frame claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Says {
     /// A DHCP client's message from no address, and its type (RFC 2132, section 9.6).
@@ -79,12 +79,12 @@ impl Wire {
         }
     }
 
-    /// What it has carried so far.
+    /// Returns the frames that it has carried so far.
     pub fn all(&self) -> Vec<Carried> {
         self.0.lock().unwrap().clone()
     }
 
-    /// What it received that was not sent from one of these addresses.
+    /// Returns the received frames that none of these addresses sent.
     pub fn others_than(&self, known: &[[u8; 6]]) -> Vec<Carried> {
         let others = |frame: &Carried| !frame.outgoing && !known.contains(&frame.source());
         self.all().into_iter().filter(others).collect()

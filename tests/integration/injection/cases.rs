@@ -1,4 +1,5 @@
-//! Which faults are injected where: a sample of all that a run without a fault could meet.
+//! Selects the faults to inject: a sample of all faults that a run without a fault shows to be
+//! possible.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -8,10 +9,10 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use crate::errors::{CALLS, Fault};
-use crate::tracer::Counts;
+use super::errors::{CALLS, Fault};
+use super::tracer::Counts;
 
-/// One fault, in one call, at one occurrence.
+/// One fault in one call at one occurrence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
     pub role: String,
@@ -27,14 +28,14 @@ impl Display for Case {
 }
 
 impl Case {
-    /// A number that chooses the next command: the same one when the case is run alone.
+    /// Returns a number that selects the next command. It is the same if the case runs alone.
     pub fn number(&self) -> usize {
         let mut hasher = DefaultHasher::new();
         self.to_string().hash(&mut hasher);
         (hasher.finish() % 1000) as usize
     }
 
-    /// The case of this name.
+    /// Returns the case of this name.
     pub fn parse(name: &str) -> Option<Self> {
         let [role, call, fault, n] = name.split(':').collect::<Vec<_>>().try_into().ok()?;
         let call = CALLS.iter().find(|known| known.name == call)?;
@@ -43,14 +44,14 @@ impl Case {
     }
 }
 
-/// At most `limit` cases. Each kind of fault of each call gets its first occurrence before any gets
-/// a second; then its last one, then the others in random order.
+/// Returns at most `limit` cases. Each fault of each call first gets its first occurrence, then its
+/// last one, and then the others in random order.
 pub fn sample(counts: &Counts, seed: u64, limit: usize) -> Vec<Case> {
     let mut rounds: BTreeMap<usize, Vec<Case>> = BTreeMap::new();
     for ((role, name), count) in counts {
         let call = CALLS.iter().find(|call| call.name == *name).unwrap();
         for fault in call.faults(role) {
-            // Each group has its own order: a group whose count varies changes no other one.
+            // Each group has its own order, so a change of its count does not change other groups.
             let mut random = random((seed, role, name, fault.name()));
             let mut others: Vec<usize> = (2..*count).collect();
             others.shuffle(&mut random);

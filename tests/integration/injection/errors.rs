@@ -1,11 +1,11 @@
-//! The system calls that get an error injected, and the errors that each of them can return.
+//! Lists the system calls with an injected error, and the errors that each of them can return.
 //!
-//! Calls that the kernel does not fail are left out: brk(2) returns the old end instead of an error,
-//! and rt_sigprocmask(2) refuses wrong arguments only.
+//! The list leaves out calls that cannot fail: brk(2) returns the old end instead of an error, and
+//! rt_sigprocmask(2) only refuses wrong arguments.
 
 use nix::errno::Errno;
 
-/// What happens to a call.
+/// The fault of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// The call does nothing and returns this error.
@@ -15,7 +15,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Its name: `ENOSPC`, `KILL`.
+    /// Returns the name, such as `ENOSPC` or `KILL`.
     pub fn name(self) -> String {
         match self {
             Fault::Error(errno) => format!("{:?}", Errno::from_raw(errno)),
@@ -32,14 +32,17 @@ pub struct Call {
 }
 
 impl Call {
-    /// The faults to inject into this call of a process with this role. A tool is killed, or its
-    /// messages to the kernel are lost: its other errors are its own affair.
+    /// Returns the faults for this call of a process with this role.
+    ///
+    /// A tool is killed, or its messages to the kernel are lost. The reaction of a tool to other
+    /// errors is not netlaunch's.
     pub fn faults(&self, role: &str) -> Vec<Fault> {
         let errors = || self.errors.iter().map(|errno| Fault::Error(*errno as i32));
         match role {
             "main" | "learner" => errors().collect(),
-            // A process that was forked and executes no other program yet: mostly a guard.
-            // Its signals are blocked, and it does not ignore the end of its child.
+            // A forked process that has not executed a program yet, mostly a guard. Its signals are
+            // blocked, so EINTR is impossible, and it does not ignore SIGCHLD, so ECHILD is
+            // impossible.
             "fork" => {
                 let never = [Errno::EINTR, Errno::ECHILD].map(|errno| Fault::Error(errno as i32));
                 errors().filter(|fault| !never.contains(fault)).collect()
@@ -59,7 +62,7 @@ const KILLED_BEFORE: [&str; 7] =
 
 macro_rules! calls {
     ($($name:ident: $($errno:ident)*;)*) => {
-        /// All of them.
+        /// All calls with injected errors.
         pub const CALLS: &[Call] = &[$(Call {
             name: stringify!($name),
             number: calls!(@ $name),
@@ -146,6 +149,6 @@ calls! {
     prlimit64: EPERM;
 }
 
-/// The tracer writes registers, and knows those of one processor.
+/// The tracer writes registers, and supports only those of x86_64.
 #[cfg(not(target_arch = "x86_64"))]
 pub const CALLS: &[Call] = &[];

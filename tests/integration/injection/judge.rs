@@ -1,8 +1,9 @@
-//! What may not happen whatever fails: a panic, a hang, an unclear message, a lie, a leak.
+//! Checks that netlaunch obeys the rules under a fault: no panic, no hang, no unclear message, no
+//! false success, no remains.
 
 use std::fmt::{self, Display};
 
-use crate::tracer::Traced;
+use super::tracer::Traced;
 
 /// The kinds of findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,9 +12,9 @@ pub enum Kind {
     Hang,
     Unclear,
     Status,
-    /// Status 0, and the thing is not there.
-    Lie,
-    /// Left behind after the next command.
+    /// The status is 0, but the result is missing.
+    FalseSuccess,
+    /// Something is left after the next command.
     Leak,
 }
 
@@ -33,7 +34,7 @@ pub fn finding(kind: Kind, what: impl Into<String>) -> Finding {
     Finding { kind, what: what.into() }
 }
 
-/// Judges how netlaunch ended, and what it said.
+/// Checks the end and the messages of netlaunch.
 pub fn ended(traced: &Traced, said: &str, qemu_status: bool) -> Vec<Finding> {
     let mut found = Vec::new();
     let aborts = ["panicked at", "fatal runtime error", "memory allocation of"];
@@ -48,7 +49,7 @@ pub fn ended(traced: &Traced, said: &str, qemu_status: bool) -> Vec<Finding> {
     if !usual {
         found.push(finding(Kind::Status, format!("status {code}: {said}")));
     }
-    // Other statuses are QEMU's, or a signal's.
+    // Other statuses come from QEMU or a signal.
     if matches!(code, 2 | 125..=127)
         && !traced.mute
         && let Some(why) = unclear(said)
@@ -58,13 +59,13 @@ pub fn ended(traced: &Traced, said: &str, qemu_status: bool) -> Vec<Finding> {
     found
 }
 
-/// Why the messages of a failed command are not clear.
+/// Returns why the messages of a failed command are unclear, if they are.
 fn unclear(said: &str) -> Option<&'static str> {
     let ours: Vec<&str> = said.lines().filter_map(|l| l.strip_prefix("netlaunch: ")).collect();
-    let is_told = |line: &&str| line.starts_with("error: ");
-    // Mistakes that are found before messages have levels, and what is told without one.
+    let is_error = |line: &&str| line.starts_with("error: ");
+    // Usage errors come before messages have levels, so they have no level.
     let is_plain = |line: &&str| !line.starts_with("warning: ") && !line.starts_with("debug: ");
-    let mut errors: Vec<&str> = ours.iter().copied().filter(is_told).collect();
+    let mut errors: Vec<&str> = ours.iter().copied().filter(is_error).collect();
     if errors.is_empty() {
         errors = ours.into_iter().filter(is_plain).collect();
     }
@@ -73,7 +74,7 @@ fn unclear(said: &str) -> Option<&'static str> {
     };
     let error = error.strip_prefix("error: ").unwrap_or(error);
     let dumps = ["Os {", "kind:", "Some(", "Err(", "Custom {", "Errno("];
-    // A system's message without what it is about.
+    // A system error without the name of the thing that failed.
     let reason = error.split(" (os error").next().unwrap_or_default();
     let is_bare = error.contains("(os error") && !reason.contains(": ");
     let is_name = error.split(':').next().is_some_and(|first| {

@@ -1,21 +1,21 @@
-//! Launches: with passt as root and as an ordinary user, and on a bridge.
+//! Injects faults into launches: with passt as root and as an ordinary user, and on a bridge.
 
 use std::time::Duration;
 
+use super::networks::walk;
+use super::sweep::{Ended, Live, Scenario};
 use crate::common::bridges::{self, QEMU, taps};
 use crate::common::{As, Netns, Sandbox, finish, processes_with, text, wait_until};
-use crate::networks::walk;
-use crate::sweep::{Ended, Live, Scenario};
 
-/// What QEMU is told once it runs: to end.
+/// The QMP commands that make QEMU quit.
 const QUIT: &str = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n";
 
 pub struct Launch {
     sandbox: Sandbox,
     netns: Netns,
-    /// On the bridge br0, not with passt.
+    /// Whether the guest is on the bridge br0; otherwise it uses passt.
     bridged: bool,
-    /// What was seen while QEMU ran: its backend at work, or not.
+    /// Whether the backend worked while QEMU ran, or why not.
     seen: Option<Result<(), String>>,
 }
 
@@ -97,12 +97,12 @@ impl Scenario for Launch {
         false
     }
 
-    fn is_true(&mut self, _: &Ended) -> Result<(), String> {
+    fn check_success(&mut self, _: &Ended) -> Result<(), String> {
         self.seen.clone().unwrap_or_else(|| Err("QEMU has not run".to_owned()))
     }
 
     fn next(&mut self, number: usize, _: &Ended) -> Result<(), String> {
-        // `ps` changes nothing; a launch removes what a dead one has left.
+        // `ps` changes nothing. A launch removes the remains of a killed launch.
         let shown = finish(self.sandbox.netlaunch(&["ps", "--json"]));
         if !shown.status.success() {
             return Err(text(&shown.stderr));

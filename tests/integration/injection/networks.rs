@@ -1,11 +1,11 @@
-//! Virtual networks: start, destroy, reload.
+//! Injects faults into commands on virtual networks: start, destroy, reload.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use super::sweep::{Ended, Scenario};
 use crate::common::{As, Netns, Sandbox, finish, processes_with, run, text, wait_until};
-use crate::sweep::{Ended, Scenario};
 
 const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000098</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:98'/>\
@@ -21,7 +21,7 @@ pub enum Verb {
 }
 
 pub struct Network {
-    // Dropped first: what it ends lives in the namespace.
+    // Dropped first, because its processes run in the namespace.
     sandbox: Sandbox,
     netns: Netns,
     verb: Verb,
@@ -39,7 +39,7 @@ impl Network {
         fs::write(sandbox.path("config/network.conf"), settings).unwrap();
         let mut network =
             Network { sandbox, netns, verb, before: String::new(), up: String::new() };
-        // After the first round the tools' tables are there.
+        // After the first round, the tables that the tools never remove exist.
         for _ in 0..2 {
             network.good("network start lab").unwrap();
             network.up = network.kernel();
@@ -49,7 +49,7 @@ impl Network {
         network
     }
 
-    /// Rules, links, addresses and routes.
+    /// Returns rules, links, addresses and routes.
     fn kernel(&self) -> String {
         let script = "nft -s list ruleset; iptables-save; ip6tables-save; ip -o link; ip -o address; \
             ip route; ip -6 route; grep . /proc/sys/net/ipv4/ip_forward \
@@ -61,7 +61,7 @@ impl Network {
         for line in said.lines().filter(|line| !line.starts_with('#') && !line.contains("fe80")) {
             let line = line.split(" [").next().unwrap_or(line);
             let line = line.split(" qlen ").next().unwrap_or(line);
-            // Without the number of the interface.
+            // Interface numbers differ from run to run.
             let (number, rest) = line.split_once(": ").unwrap_or_default();
             let is_numbered = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
             lines.push(if is_numbered { rest } else { line });
@@ -69,7 +69,7 @@ impl Network {
         lines.join("\n").replace(" tentative", "")
     }
 
-    /// Processes and files of netlaunch's.
+    /// Returns the processes and files that netlaunch left.
     fn left(&self) -> String {
         let path = self.sandbox.path("").to_string_lossy().into_owned();
         wait_until(Duration::from_secs(2), || processes_with(&path).is_empty());
@@ -93,7 +93,7 @@ impl Network {
         output.status.success().then_some(()).ok_or(format!("{line}: {said}"))
     }
 
-    /// A command that may say that there is nothing to do.
+    /// Runs a command that may report that it has nothing to do.
     fn attempt(&self, line: &str, nothing: &str) -> Result<(), String> {
         self.good(line).or_else(|said| if said.contains(nothing) { Ok(()) } else { Err(said) })
     }
@@ -131,7 +131,7 @@ impl Scenario for Network {
         line.split(' ').map(str::to_owned).collect()
     }
 
-    fn is_true(&mut self, _: &Ended) -> Result<(), String> {
+    fn check_success(&mut self, _: &Ended) -> Result<(), String> {
         match self.verb {
             Verb::Destroy => self.is_down(),
             Verb::Start | Verb::Reload => self.is_up(),
@@ -158,7 +158,7 @@ impl Scenario for Network {
     }
 }
 
-/// Says which lines differ.
+/// Returns an error with the lines that differ.
 pub fn differs(name: &str, expected: &str, is: &str) -> Result<(), String> {
     let but = |all: &str, others: &str| -> Vec<String> {
         let others: Vec<&str> = others.lines().collect();
@@ -171,7 +171,7 @@ pub fn differs(name: &str, expected: &str, is: &str) -> Result<(), String> {
     Err(format!("not {name}: too many {more:?}, too few {less:?}"))
 }
 
-/// The files below a directory but for locks.
+/// Lists the files below a directory, without lock files.
 pub fn walk(dir: &Path, found: &mut String) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.path().is_dir() {

@@ -1,4 +1,4 @@
-//! Filters on ports: bind, unbind, redefine, learn.
+//! Injects faults into commands on ports: bind, unbind, redefine, learn.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::networks::differs;
+use super::sweep::{BOUND, Ended, Live, Scenario};
 use crate::common::frame::{Frame, PEER, VM};
 use crate::common::port_scene::{PortScene, Station, done};
 use crate::common::{Sandbox, finish, wait_until};
-use crate::networks::differs;
-use crate::seen::{files, is_bound, is_learnt, is_listened_to, processes, rules, vnet0};
-use crate::sweep::{BOUND, Ended, Live, Scenario};
+use crate::nwfilter_killed::seen::{
+    files, has_learner, is_bound, is_learned, processes, rules, vnet0,
+};
 
 /// The command that gets the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,14 +28,14 @@ pub enum Verb {
 pub struct Ports {
     scene: PortScene,
     verb: Verb,
-    /// The rules with no filter on vnet0, and with the first and the second one.
+    /// The rules without a filter on vnet0, and with the first and the second filter.
     unbound: String,
     bound: [String; 2],
-    /// When the learner was started, and when the guest was last looked at.
+    /// The start of the learner process, and the last check of the guest's address.
     since: Option<Instant>,
     looked: Instant,
-    learnt: bool,
-    /// Which of the two filters was defined last.
+    learned: bool,
+    /// The filter that was defined last, of the two filters.
     version: usize,
 }
 
@@ -59,7 +61,7 @@ impl Ports {
             bound: [String::new(), String::new()],
             since: None,
             looked: Instant::now(),
-            learnt: false,
+            learned: false,
             version: 0,
         };
         if verb == Verb::Redefine {
@@ -95,7 +97,7 @@ impl Ports {
         done(finish(self.scene.sandbox.netlaunch(&["firewall", "reload"])))
     }
 
-    /// Binds the port where it is not bound, with the first filter.
+    /// Binds the port to the first filter if it is not bound.
     fn make_bound(&self) {
         if !is_bound(&self.scene) {
             self.bind().unwrap();
@@ -110,27 +112,27 @@ impl Ports {
         differs("in force", &self.bound[number % 2], &self.rules())
     }
 
-    /// The learner writes at its own time.
+    /// Waits for a learner process, which starts independently of the command.
     fn learns(&self) -> Result<(), String> {
-        let listened_to = wait_until(BOUND, || is_listened_to(&self.scene));
-        listened_to.then_some(()).ok_or_else(|| format!("no learner: {}", vnet0(&self.scene)))
+        let found = wait_until(BOUND, || has_learner(&self.scene));
+        found.then_some(()).ok_or_else(|| format!("no learner: {}", vnet0(&self.scene)))
     }
 
-    fn teach(&self) -> Result<(), String> {
-        let learnt = wait_until(BOUND, || {
+    fn learn_address(&self) -> Result<(), String> {
+        let learned = wait_until(BOUND, || {
             self.scene.try_send(Station::Vnet0, &Frame::arp(VM, PEER, 1));
-            is_learnt(&self.scene)
+            is_learned(&self.scene)
         });
-        learnt.then_some(()).ok_or_else(|| format!("nothing learnt: {}", vnet0(&self.scene)))
+        learned.then_some(()).ok_or_else(|| format!("nothing learned: {}", vnet0(&self.scene)))
     }
 
-    /// Takes the filter away where there is one.
+    /// Unbinds the port if it is bound.
     fn delete(&self) -> Result<(), String> {
         let deleted = done(self.scene.nwfilter(&["binding-delete", "vnet0"]));
         deleted.or_else(|said| if said.contains("has no filter") { Ok(()) } else { Err(said) })
     }
 
-    /// Takes the filter away; nothing is left then.
+    /// Unbinds the port and checks that nothing is left.
     fn is_gone(&self) -> Result<(), String> {
         let scene = &self.scene;
         if is_bound(scene) {
@@ -156,7 +158,7 @@ impl Scenario for Ports {
 
     fn prepare(&mut self) -> Vec<String> {
         self.since = None;
-        self.learnt = false;
+        self.learned = false;
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         match self.verb {
             Verb::Bind | Verb::BindLearning => {
@@ -180,33 +182,34 @@ impl Scenario for Ports {
                 self.learns().unwrap();
                 let pid = vnet0(&self.scene)["learning"]["pid"].as_i64().unwrap() as i32;
                 kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-                assert!(wait_until(BOUND, || !is_listened_to(&self.scene)));
+                assert!(wait_until(BOUND, || !has_learner(&self.scene)));
                 words(&["nwfilter", "binding-learn", "vnet0"])
             }
         }
     }
 
     fn during(&mut self, live: &mut Live) -> bool {
-        if self.verb != Verb::Learn || self.learnt {
+        if self.verb != Verb::Learn || self.learned {
             return false;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
         if self.looked.elapsed() > Duration::from_millis(50) {
             self.looked = Instant::now();
             self.scene.try_send(Station::Vnet0, &Frame::arp(VM, PEER, 1));
-            // Or the learner says why not, and the port is off until a reload.
-            self.learnt =
-                is_learnt(&self.scene) || !vnet0(&self.scene)["learning"]["error"].is_null();
+            // Instead of an address, the learner may report an error; then the port is down until a
+            // reload.
+            self.learned =
+                is_learned(&self.scene) || !vnet0(&self.scene)["learning"]["error"].is_null();
         }
-        let over = self.learnt || since.elapsed() > Duration::from_secs(15);
+        let over = self.learned || since.elapsed() > Duration::from_secs(15);
         if over {
-            self.learnt = true;
+            self.learned = true;
             let _ = kill(live.pid, Signal::SIGKILL);
         }
         over
     }
 
-    fn is_true(&mut self, ended: &Ended) -> Result<(), String> {
+    fn check_success(&mut self, ended: &Ended) -> Result<(), String> {
         match self.verb {
             Verb::Bind => self.has_rules_of(0),
             Verb::Unbind => self.is_gone(),
@@ -217,7 +220,7 @@ impl Scenario for Ports {
             }
             Verb::Learn
                 if ended.stopped
-                    && !is_learnt(&self.scene)
+                    && !is_learned(&self.scene)
                     && vnet0(&self.scene)["learning"]["error"].is_null() =>
             {
                 Err(format!("the learner runs and learns nothing: {}", vnet0(&self.scene)))
@@ -233,13 +236,13 @@ impl Scenario for Ports {
                     self.scene.define("inner", &version(self.version))?;
                 }
                 self.has_rules_of(self.version)?;
-                // The port stays bound: the next case redefines the filter once more.
+                // The port stays bound, because the next case redefines the filter again.
                 return self.reload().and_then(|()| self.has_rules_of(self.version));
             }
             Verb::Learn => {
                 self.reload()?;
                 self.learns()?;
-                self.teach()?;
+                self.learn_address()?;
             }
             Verb::Unbind if !ended.success => match number % 2 {
                 0 => self.reload()?,

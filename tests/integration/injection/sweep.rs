@@ -1,5 +1,5 @@
-//! A sweep over one scenario: a run without a fault counts the calls, a sample of faults is injected,
-//! and each is judged.
+//! Sweeps over one scenario: a run without a fault counts the calls, and then each fault of a
+//! sample is injected and its effects are checked.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,21 +11,20 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::cases::{Case, sample};
+use super::cases::{Case, sample};
+use super::judge::{Finding, Kind, ended, finding};
+use super::tracer::{Traced, Tracer};
 use crate::common::scene::Heard;
-use crate::common::{Sandbox, have_root, processes_with, wait_until};
-use crate::judge::{Finding, Kind, ended, finding};
-use crate::tracer::{Traced, Tracer};
+use crate::common::{Sandbox, have_root, processes_with, skipped, wait_until};
 
-/// A command may take this long, on a machine that runs all tests at the same time.
+/// The time limit of a command on a machine that runs all tests at the same time.
 pub const BOUND: Duration = Duration::from_secs(20);
-/// The sample's seed where NETLAUNCH_INJECT_SEED names no other.
+/// The seed of the sample if NETLAUNCH_INJECT_SEED is not set.
 const SEED: u64 = 10;
-/// The injections of a long sweep of one scenario where NETLAUNCH_INJECT_LIMIT names no other
-/// number.
+/// The number of injections in a long sweep of one scenario if NETLAUNCH_INJECT_LIMIT is not set.
 const LONG: usize = 250;
 
-/// netlaunch while a fault is injected into it.
+/// A running netlaunch with an injected fault.
 pub struct Live {
     pub pid: Pid,
     pub out: Heard,
@@ -33,7 +32,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// Writes to its standard input and closes that.
+    /// Writes to netlaunch's standard input and closes it.
     pub fn say(&mut self, text: &str) {
         if let Some(mut stdin) = self.stdin.take() {
             let _ = stdin.write_all(text.as_bytes());
@@ -41,7 +40,7 @@ impl Live {
     }
 }
 
-/// Kills a process when it is dropped.
+/// Kills a process on drop.
 struct Killed(Pid);
 
 impl Drop for Killed {
@@ -50,39 +49,40 @@ impl Drop for Killed {
     }
 }
 
-/// How a traced run ended.
+/// The end of a traced run.
 pub struct Ended {
     pub success: bool,
-    /// The scenario ended it, since it runs until it is told to end.
+    /// Whether the scenario ended netlaunch, which would otherwise continue.
     pub stopped: bool,
     pub said: String,
 }
 
-/// A command, what is there before it, and what must hold after it.
+/// A command with the state before it and the conditions after it.
 pub trait Scenario {
     fn sandbox(&self) -> &Sandbox;
 
-    /// netlaunch's arguments; what must be there before it is made here.
+    /// Makes the state before the command, and returns netlaunch's arguments.
     fn prepare(&mut self) -> Vec<String>;
 
-    /// Called again and again while netlaunch runs. Returns whether it has been told to end.
+    /// Acts while netlaunch runs; the sweep calls it repeatedly. Returns whether it has ended
+    /// netlaunch.
     fn during(&mut self, _live: &mut Live) -> bool {
         false
     }
 
-    /// What success says is there.
+    /// Checks the result of a successful command.
     ///
     /// # Errors
-    /// It is not.
-    fn is_true(&mut self, ended: &Ended) -> Result<(), String>;
+    /// The difference, if the result is missing.
+    fn check_success(&mut self, ended: &Ended) -> Result<(), String>;
 
-    /// The next command, which `number` chooses, after which nothing may be left behind.
+    /// Runs the next command, selected by `number`. After it, nothing may be left.
     ///
     /// # Errors
-    /// What is.
+    /// The remains, if there are any.
     fn next(&mut self, number: usize, ended: &Ended) -> Result<(), String>;
 
-    /// Whether an exit status of 1 can be QEMU's.
+    /// Returns whether an exit status of 1 can come from QEMU.
     fn has_qemu(&self) -> bool {
         false
     }
@@ -107,7 +107,7 @@ fn traced(
     let mut live = Live { pid, out, stdin: child.stdin.take() };
     let (mut hung, mut stopped) = (false, false);
     let traced = thread::scope(|scope| {
-        // Where the scenario panics, the tracer would wait for the process.
+        // If the scenario panics, this ends the process, because the tracer would wait for it.
         let killed = Killed(pid);
         let tracer = scope.spawn(|| Tracer::run(pid, case));
         let begin = Instant::now();
@@ -125,7 +125,7 @@ fn traced(
         std::mem::forget(killed);
         tracer.join().unwrap()
     });
-    // Guards end after netlaunch, and may still say something.
+    // Guards end after netlaunch and may still write messages.
     let quiet = || !err.text().is_empty() || traced.code == Some(0);
     wait_until(Duration::from_millis(200), quiet);
     let success = traced.code == Some(0);
@@ -133,30 +133,30 @@ fn traced(
     (traced, ended, hung)
 }
 
-/// One case: the command with its fault, then the next one.
+/// Runs one case: the command with its fault, and then the next one.
 fn one(scenario: &mut dyn Scenario, case: &Case) -> (Traced, Vec<Finding>) {
     if std::env::var_os("NETLAUNCH_INJECT_SHOW").is_some() {
         println!("{case}");
     }
     let number = case.number();
     let args = scenario.prepare();
-    let (traced, ended_how, hung) = traced(scenario, &args, Some(case));
+    let (traced, end, hung) = traced(scenario, &args, Some(case));
     let mut found = Vec::new();
     if hung {
-        found.push(finding(Kind::Hang, format!("no end within {BOUND:?}: {}", ended_how.said)));
-    } else if !ended_how.stopped || ended_how.said.contains("panicked") {
-        found.extend(ended(&traced, &ended_how.said, scenario.has_qemu()));
+        found.push(finding(Kind::Hang, format!("no end within {BOUND:?}: {}", end.said)));
+    } else if !end.stopped || end.said.contains("panicked") {
+        found.extend(ended(&traced, &end.said, scenario.has_qemu()));
     }
-    // A daemon that is killed after it has told that it serves was there.
+    // A daemon that is killed after it reported that it serves is not a false success.
     let daemon = ["dnsmasq", "passt", "qemu"].iter().any(|name| case.role.starts_with(name));
-    if (ended_how.success || ended_how.stopped)
+    if (end.success || end.stopped)
         && !daemon
-        && let Err(what) = scenario.is_true(&ended_how)
+        && let Err(what) = scenario.check_success(&end)
     {
-        found.push(finding(Kind::Lie, format!("{what}\nsaid: {}", ended_how.said)));
+        found.push(finding(Kind::FalseSuccess, format!("{what}\nsaid: {}", end.said)));
     }
-    if let Err(what) = scenario.next(number, &ended_how) {
-        found.push(finding(Kind::Leak, format!("{what}\nsaid: {}", ended_how.said)));
+    if let Err(what) = scenario.next(number, &end) {
+        found.push(finding(Kind::Leak, format!("{what}\nsaid: {}", end.said)));
     }
     (traced, found)
 }
@@ -165,23 +165,23 @@ fn number_from(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// Sweeps over a scenario with `limit` injections, or with many, or with the one case that
-/// NETLAUNCH_INJECT_CASE names (SCENARIO:ROLE:CALL:ERROR:N).
+/// Sweeps over a scenario with `limit` injections, or with the number of a long sweep, or with the
+/// one case in NETLAUNCH_INJECT_CASE (SCENARIO:ROLE:CALL:ERROR:N).
 ///
 /// # Panics
-/// When something was found.
+/// Panics if a case breaks a rule.
 pub fn sweep(name: &str, make: &dyn Fn() -> Box<dyn Scenario>, limit: Option<usize>) {
     if !have_root(name) {
         return;
     }
     if cfg!(not(target_arch = "x86_64")) {
-        eprintln!("skipped {name}: the tracer knows the registers of x86_64 only");
+        skipped(name, "the tracer knows the registers of x86_64 only");
         return;
     }
     let only = std::env::var("NETLAUNCH_INJECT_CASE").ok();
     let only = only.as_ref().map(|case| case.split_once(':').unwrap());
     if only.is_some_and(|(scenario, _)| scenario != name) {
-        eprintln!("skipped {name}: NETLAUNCH_INJECT_CASE names another scenario");
+        skipped(name, "NETLAUNCH_INJECT_CASE names another scenario");
         return;
     }
     let seed = number_from("NETLAUNCH_INJECT_SEED").unwrap_or(SEED);
@@ -196,7 +196,7 @@ pub fn sweep(name: &str, make: &dyn Fn() -> Box<dyn Scenario>, limit: Option<usi
             let args = scenario.prepare();
             let (counted, ended, hung) = traced(&mut *scenario, &args, None);
             assert!(!hung && (ended.success || ended.stopped), "without a fault: {}", ended.said);
-            scenario.is_true(&ended).unwrap_or_else(|what| panic!("without a fault: {what}"));
+            scenario.check_success(&ended).unwrap_or_else(|what| panic!("without a fault: {what}"));
             scenario.next(0, &ended).unwrap_or_else(|what| panic!("without a fault: {what}"));
             sample(&counted.counts, seed, limit)
         }
@@ -210,16 +210,16 @@ pub fn sweep(name: &str, make: &dyn Fn() -> Box<dyn Scenario>, limit: Option<usi
         if found.is_empty() {
             continue;
         }
-        let hit = traced.hit.unwrap_or_else(|| "the call did not come".to_owned());
+        let hit = traced.hit.unwrap_or_else(|| "a call that did not occur".to_owned());
         let mut report = format!("{name}:{case} at {hit}\n");
         for finding in &found {
             *kinds.entry(finding.kind).or_default() += 1;
             report.push_str(&format!("    {finding}\n"));
         }
-        // At once, so that a long sweep shows what it finds.
+        // Printed at once, so that a long sweep shows its findings early.
         println!("{report}");
         all.push_str(&format!("{name}:{case}\n"));
-        // What is left would be found again after each further case.
+        // Otherwise the remains would be found again after each later case.
         drop(scenario);
         scenario = make();
     }
@@ -232,9 +232,9 @@ pub fn sweep(name: &str, make: &dyn Fn() -> Box<dyn Scenario>, limit: Option<usi
         of(Kind::Hang),
         of(Kind::Unclear),
         of(Kind::Status),
-        of(Kind::Lie),
+        of(Kind::FalseSuccess),
         of(Kind::Leak),
     );
     assert!(all.is_empty(), "rerun a case with NETLAUNCH_INJECT_CASE=CASE:\n{all}");
-    assert!(hits > 0, "no call of the sample came");
+    assert!(hits > 0, "no fault of the sample was injected");
 }

@@ -1,14 +1,14 @@
 //! Runs netlaunch under ptrace(2), counts its system calls and injects one fault.
 //!
-//! The shell that becomes netlaunch stops itself; the tracer seizes it there. Each process has a
-//! role: `main` is netlaunch, threads included; `fork` is a process that was forked and executes no
-//! other program yet; `learner` is another netlaunch; any other is called after its program. Calls
-//! are numbered from 1 for each role and call. Those of netlaunch before its first fcntl(2) are the
-//! dynamic loader's and the C library's, and are not counted. After the fault the tracer lets go of
-//! all processes, so that the rest runs as it always does.
+//! The shell that becomes netlaunch stops itself, and the tracer seizes it then. Each process has a
+//! role: `main` is netlaunch with its threads; `fork` is a forked process that has not executed a
+//! program yet; `learner` is another netlaunch process; any other process is named after its
+//! program. Calls are numbered from 1 for each role and call. Calls of netlaunch before its first
+//! fcntl(2) belong to the dynamic loader and the C library and are not counted. After the fault,
+//! the tracer detaches from all processes, so that the rest runs as usual.
 //!
-//! strace(1) could inject as well, but it counts the calls of each process alone: with `-f` one
-//! injection strikes every process.
+//! strace(1) can inject errors, too, but it counts the calls of each process separately: with `-f`,
+//! one injection affects every process.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -20,32 +20,32 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::cases::Case;
-use crate::errors::{CALLS, Fault};
+use super::cases::Case;
+use super::errors::{CALLS, Fault};
 
-/// How often each role made each call.
+/// The number of calls for each role and call.
 pub type Counts = BTreeMap<(String, &'static str), usize>;
 
-/// What came of a traced run.
+/// The result of a traced run.
 #[derive(Debug, Default)]
 pub struct Traced {
-    /// netlaunch's exit status.
+    /// The exit status of netlaunch.
     pub code: Option<i32>,
-    /// The signal that ended it.
+    /// The signal that ended netlaunch.
     pub signal: Option<Signal>,
-    /// The calls, up to the fault.
+    /// The calls up to the fault.
     pub counts: Counts,
-    /// The call that got the fault, with its first argument and path.
+    /// The call with the fault, with its first argument and path.
     pub hit: Option<String>,
-    /// The fault hit a write to standard error, so that netlaunch could say nothing.
+    /// Whether the fault hit a write to standard error, so that netlaunch could not report it.
     pub mute: bool,
 }
 
 struct Tracee {
     role: String,
     counts: bool,
-    /// The error to return from the call that it is in.
-    owed: Option<i32>,
+    /// The error to return from the current call.
+    pending_error: Option<i32>,
 }
 
 /// One traced run.
@@ -58,8 +58,8 @@ pub struct Tracer<'a> {
 }
 
 impl<'a> Tracer<'a> {
-    /// Traces the process, which stops itself before it executes netlaunch, to its end. Without a
-    /// case all processes are followed and nothing is injected.
+    /// Traces a process from before it executes netlaunch to its end. Without a case, the tracer
+    /// follows all processes and injects nothing.
     pub fn run(main: Pid, case: Option<&'a Case>) -> Traced {
         let stopped = waitpid(main, Some(WaitPidFlag::WUNTRACED)).unwrap();
         assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
@@ -73,16 +73,17 @@ impl<'a> Tracer<'a> {
         kill(main, Signal::SIGCONT).unwrap();
         let mut tracer =
             Tracer { main, case, tracees: HashMap::new(), done: false, seen: Traced::default() };
-        let shell = Tracee { role: "shell".to_owned(), counts: false, owed: None };
+        let shell = Tracee { role: "shell".to_owned(), counts: false, pending_error: None };
         tracer.tracees.insert(main, shell);
         while tracer.step() {}
-        tracer.let_go();
+        tracer.detach_all();
         tracer.seen
     }
 
-    /// Takes one event; returns whether netlaunch is still there and traced.
+    /// Handles one event. Returns whether netlaunch still exists and is traced.
     fn step(&mut self) -> bool {
-        // A thread's own tracees only: other tests of this process have children, too.
+        // Waits only for the tracees of this thread, because other tests of this process have
+        // children, too.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         match waitpid(None, Some(flags)) {
             Ok(WaitStatus::PtraceSyscall(pid)) => self.call(pid),
@@ -111,10 +112,10 @@ impl<'a> Tracer<'a> {
         !self.done || !self.tracees.is_empty()
     }
 
-    /// Lets it run on; after the fault, without the tracer.
+    /// Lets the process continue; after the fault, without the tracer.
     fn resume(&mut self, pid: Pid, signal: Option<Signal>) {
-        // A process that was killed meanwhile is no error: its end is the next event.
-        if self.done && self.tracees.get(&pid).is_none_or(|tracee| tracee.owed.is_none()) {
+        // A process that was killed in between is not an error: the next event reports its end.
+        if self.done && self.tracees.get(&pid).is_none_or(|tracee| tracee.pending_error.is_none()) {
             if ptrace::detach(pid, signal).is_ok() {
                 self.tracees.remove(&pid);
             }
@@ -133,21 +134,21 @@ impl<'a> Tracer<'a> {
                 _ => name.clone(),
             };
             let counts = name != "netlaunch";
-            self.tracees.insert(pid, Tracee { role, counts, owed: None });
+            self.tracees.insert(pid, Tracee { role, counts, pending_error: None });
         } else {
             let forks =
                 [Event::PTRACE_EVENT_FORK, Event::PTRACE_EVENT_VFORK, Event::PTRACE_EVENT_CLONE];
             if forks.iter().any(|fork| *fork as i32 == event)
                 && let Ok(child) = ptrace::getevent(pid)
             {
-                // Known at once: nobody may stop following while it is not.
+                // Registered at once, because `step` must not stop while a child is missing.
                 self.tracee(Pid::from_raw(child as i32));
             }
             self.tracee(pid);
         }
     }
 
-    /// The process, which is a new one where it is not known yet.
+    /// Returns the entry of a process, and makes it for a new process.
     fn tracee(&mut self, pid: Pid) -> &mut Tracee {
         if !self.tracees.contains_key(&pid) {
             let of = |field| {
@@ -155,19 +156,19 @@ impl<'a> Tracer<'a> {
                 let leader = self.tracees.get(&Pid::from_raw(number.unwrap_or_default()))?;
                 Some(leader.role.clone())
             };
-            // A thread does what its process does; so does a fork of a tool.
+            // A thread has the role of its process, and a fork of a tool has the role of the tool.
             let role = of("Tgid").unwrap_or_else(|| match of("PPid") {
                 Some(role) if !["main", "learner"].contains(&role.as_str()) => role,
                 _ => "fork".to_owned(),
             });
-            self.tracees.insert(pid, Tracee { role, counts: true, owed: None });
+            self.tracees.insert(pid, Tracee { role, counts: true, pending_error: None });
         }
         self.tracees.get_mut(&pid).unwrap()
     }
 
-    /// A call begins or ends.
+    /// Handles the begin or the end of a call.
     fn call(&mut self, pid: Pid) {
-        if let Some(errno) = self.tracee(pid).owed.take() {
+        if let Some(errno) = self.tracee(pid).pending_error.take() {
             if let Ok(mut registers) = ptrace::getregs(pid) {
                 registers.rax = -i64::from(errno) as u64;
                 let _ = ptrace::setregs(pid, registers);
@@ -197,7 +198,7 @@ impl<'a> Tracer<'a> {
         }
         let path = [registers.rdi, registers.rsi].into_iter().find_map(|at| path_at(pid, at));
         let path = path.unwrap_or_default();
-        // An existing file that is not there would be a lie of the kernel's.
+        // ENOENT for an existing file would be a state that the kernel cannot have.
         let creates = registers.rdx as i32 & libc::O_CREAT != 0;
         if case.fault == Fault::Error(libc::ENOENT) && call.name == "openat" && !creates {
             return;
@@ -212,12 +213,12 @@ impl<'a> Tracer<'a> {
             Fault::Error(errno) => {
                 registers.orig_rax = u64::MAX;
                 ptrace::setregs(pid, registers).unwrap();
-                self.tracee(pid).owed = Some(errno);
+                self.tracee(pid).pending_error = Some(errno);
             }
         }
     }
 
-    /// The fault is injected: every process is stopped, to be let go.
+    /// Ends the injection: interrupts every process, so that the tracer can detach.
     fn finish(&mut self) {
         self.done = true;
         for pid in self.tracees.keys() {
@@ -225,8 +226,8 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// Lets go of all that is still traced, and waits for netlaunch's end.
-    fn let_go(&mut self) {
+    /// Detaches from all processes and waits for the end of netlaunch.
+    fn detach_all(&mut self) {
         self.finish();
         while !self.tracees.is_empty() && self.step() {}
         while self.seen.code.is_none() && self.seen.signal.is_none() {
@@ -240,7 +241,8 @@ impl<'a> Tracer<'a> {
     }
 }
 
-/// Whether the call can fail at all: tokio wakes itself by an eventfd(2), whose writes cannot.
+/// Returns whether the call can fail at all: tokio wakes itself through an eventfd(2), whose writes
+/// cannot fail.
 fn is_possible(pid: Pid, call: &str, registers: &libc::user_regs_struct) -> bool {
     let file = || fs::read_link(format!("/proc/{pid}/fd/{}", registers.rdi)).unwrap_or_default();
     call != "write" || !file().to_string_lossy().contains("[eventfd]")
@@ -250,7 +252,7 @@ fn is_entry(pid: Pid) -> bool {
     ptrace::syscall_info(pid).is_ok_and(|info| info.op == libc::PTRACE_SYSCALL_INFO_ENTRY)
 }
 
-/// The path at an address of a process, where there is one.
+/// Returns the path at an address of a process, if there is one.
 fn path_at(pid: Pid, address: u64) -> Option<String> {
     let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
     let mut bytes = [0; 200];

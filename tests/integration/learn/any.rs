@@ -1,20 +1,21 @@
-//! Any sequence of frames, made of such as matter; fuzz/ looks for more.
+//! Runs the learner through random sequences of frames that are close to those it accepts. The fuzz
+//! target `learner` searches further.
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
-use netlaunch::learn::{BootTime, Lease, Method};
+use netlaunch::nwfilter::learn::Sender::{self, Guest, Network};
+use netlaunch::nwfilter::learn::{BootTime, Lease, Method};
 use proptest::prelude::*;
 
+use super::{A, B, FORBIDDEN, HOUR, NOW, by_dhcp, by_traffic, dhcp_only, from_anything, hosts};
 use crate::common::dhcp_frame::{
     ACK, DhcpFrame, EVERYONE, GUEST, NAK, OFFER, OTHER, SERVER, arp, set_checksum, speech,
 };
 use crate::common::observed::Observed;
-use crate::{A, B, FORBIDDEN, HOUR, NOW, by_dhcp, by_traffic, dhcp_only, from_anything, hosts};
 
-/// A frame that may matter, and which way it goes.
-fn frames() -> impl Strategy<Value = (Direction, Vec<u8>)> {
+/// Generates a frame that the learner may accept, with its direction.
+fn frames() -> impl Strategy<Value = (Sender, Vec<u8>)> {
     let address = prop_oneof![
         Just(A),
         Just(B),
@@ -22,7 +23,7 @@ fn frames() -> impl Strategy<Value = (Direction, Vec<u8>)> {
         prop::sample::select(&FORBIDDEN).prop_map(|text| text.parse().unwrap()),
     ];
     let mac = prop_oneof![4 => Just(GUEST), 1 => Just(OTHER), 1 => Just(EVERYONE)];
-    let way = prop_oneof![Just(FromGuest), Just(ToGuest)];
+    let way = prop_oneof![Just(Guest), Just(Network)];
     let dhcp = (1..=8u8, address.clone(), mac.clone(), mac.clone(), mac.clone(), 7..9u32);
     let dhcp = dhcp.prop_map(|(message, address, to, from, chaddr, transaction)| {
         let message = DhcpFrame {
@@ -44,8 +45,8 @@ fn frames() -> impl Strategy<Value = (Direction, Vec<u8>)> {
     (way, prop_oneof![5 => dhcp, 2 => arp, 2 => ip, 1 => noise])
 }
 
-/// Some bytes are others, and the end may be missing; the IPv4 checksum may be right again.
-fn mutated() -> impl Strategy<Value = (Direction, Vec<u8>)> {
+/// Changes some bytes of a frame, may cut its end, and may correct its IPv4 checksum.
+fn mutated() -> impl Strategy<Value = (Sender, Vec<u8>)> {
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
     let cut = prop_oneof![3 => Just(None), 1 => any::<prop::sample::Index>().prop_map(Some)];
     (frames(), changes, cut, any::<bool>()).prop_map(|((way, mut frame), changes, cut, fix)| {
@@ -66,20 +67,20 @@ fn mutated() -> impl Strategy<Value = (Direction, Vec<u8>)> {
     })
 }
 
-/// What happens.
+/// An event in the life of a learner.
 #[derive(Debug, Clone)]
 enum Event {
-    /// A frame comes.
-    Frame(Direction, Vec<u8>),
-    /// So many seconds pass.
+    /// A frame arrives.
+    Frame(Sender, Vec<u8>),
+    /// This number of seconds passes.
     Later(u64),
-    /// Another learner takes over, with what is known or with this lease.
+    /// Another learner continues, with the current lease or with this one.
     Restart(Option<Lease>),
-    /// The lease is to be put in force, and the host has these addresses by then.
+    /// The learner checks its lease, and the host has these addresses by then.
     Check(Vec<Ipv4Net>),
 }
 
-/// A lease that may be kept, of whatever binding.
+/// Generates a saved lease, which may come from another binding.
 fn kept() -> impl Strategy<Value = Option<Lease>> {
     let lease = prop::sample::select(vec![by_dhcp(A), by_traffic(B)]);
     prop_oneof![Just(None), lease.prop_map(Some)]
@@ -99,9 +100,9 @@ fn events() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// [`Observed`] says what must hold then.
+    /// [`Observed`] checks each step.
     #[test]
-    fn whatever_comes_the_learner_stays_sane(
+    fn the_learner_obeys_its_rules_for_every_sequence_of_events(
         events in prop::collection::vec(events(), 1..16),
         method in prop::sample::select(vec![
             from_anything(),
@@ -116,7 +117,7 @@ proptest! {
         let mut now = NOW;
         for event in events {
             match event {
-                Event::Frame(way, frame) => drop(learner.see(way, &frame, now)),
+                Event::Frame(way, frame) => drop(learner.process_frame(way, &frame, now)),
                 Event::Later(seconds) => {
                     now = BootTime(now.0 + seconds);
                     learner.expire(now);

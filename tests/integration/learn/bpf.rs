@@ -1,29 +1,29 @@
-//! What the kernel lets through to the learner, by an interpreter of the programs.
+//! Tests the BPF programs with an interpreter: the frames that they pass to the learner.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
-use netlaunch::learn::{Interest, program};
+use netlaunch::nwfilter::learn::Sender::{self, Guest, Network};
+use netlaunch::nwfilter::learn::{FrameSet, program};
 
+use super::{A, guest};
 use crate::common::bpf_machine::run;
 use crate::common::dhcp_frame::{
     ACK, DISCOVER, DhcpFrame, EVERYONE, GUEST, OTHER, REQUEST, SERVER, arp, ethernet, ipv4,
     set_checksum, speech, udp,
 };
-use crate::{A, guest};
 
-fn takes(interest: Interest, way: Direction, frame: &[u8]) -> bool {
-    run(&program(interest, guest()), way == ToGuest, false, frame) > 0
+fn passes(interest: FrameSet, way: Sender, frame: &[u8]) -> bool {
+    run(&program(interest, guest()), way == Network, false, frame) > 0
 }
 
 #[test]
-fn the_kernel_passes_these_frames_and_drops_those() {
-    use Interest::{All, Dhcp};
+fn the_program_passes_only_frames_that_the_learner_needs() {
+    use FrameSet::{All, Dhcp};
     let ack = DhcpFrame::answers(ACK, A);
     let request = DhcpFrame::asks(REQUEST);
     let with_options = |mut frame: Vec<u8>| {
-        // Four bytes of IPv4 options.
+        // Adds four bytes of IPv4 options.
         frame.splice(34..34, [1, 1, 1, 0]);
         frame[14] = 0x46;
         let length = (frame.len() - 14) as u16;
@@ -36,58 +36,58 @@ fn the_kernel_passes_these_frames_and_drops_those() {
         frame
     };
     let dns = ethernet(GUEST, OTHER, 0x0800, &ipv4(SERVER, A, 17, &udp(53, 68, &[0; 300])));
-    let table: Vec<(&str, Direction, Vec<u8>, &[Interest])> = vec![
-        ("a request", FromGuest, request.bytes(), &[Dhcp, All]),
-        ("a request with IPv4 options", FromGuest, with_options(request.bytes()), &[Dhcp, All]),
-        ("an answer", ToGuest, ack.bytes(), &[Dhcp, All]),
-        ("an answer with IPv4 options", ToGuest, with_options(ack.bytes()), &[Dhcp, All]),
+    let table: Vec<(&str, Sender, Vec<u8>, &[FrameSet])> = vec![
+        ("a request", Guest, request.bytes(), &[Dhcp, All]),
+        ("a request with IPv4 options", Guest, with_options(request.bytes()), &[Dhcp, All]),
+        ("an answer", Network, ack.bytes(), &[Dhcp, All]),
+        ("an answer with IPv4 options", Network, with_options(ack.bytes()), &[Dhcp, All]),
         (
             "an answer to all",
-            ToGuest,
+            Network,
             DhcpFrame { to: EVERYONE, ..ack.clone() }.bytes(),
             &[Dhcp, All],
         ),
-        ("an answer of the guest", FromGuest, ack.bytes(), &[]),
-        ("a request to the guest", ToGuest, request.bytes(), &[]),
-        ("an answer for another", ToGuest, DhcpFrame { chaddr: OTHER, ..ack.clone() }.bytes(), &[]),
+        ("an answer of the guest", Guest, ack.bytes(), &[]),
+        ("a request to the guest", Network, request.bytes(), &[]),
+        ("an answer for another", Network, DhcpFrame { chaddr: OTHER, ..ack.clone() }.bytes(), &[]),
         (
             "a request for another",
-            FromGuest,
+            Guest,
             DhcpFrame { chaddr: OTHER, ..request.clone() }.bytes(),
             &[],
         ),
-        ("a request by another", FromGuest, DhcpFrame { from: OTHER, ..request }.bytes(), &[]),
-        ("the begin of an answer", ToGuest, fragment(ack.bytes(), [0x20, 0]), &[]),
-        ("the rest of an answer", ToGuest, fragment(ack.bytes(), [0, 9]), &[]),
-        ("a whole answer", ToGuest, fragment(ack.bytes(), [0x40, 0]), &[Dhcp, All]),
-        ("DNS", ToGuest, dns, &[]),
-        ("ARP of the guest", FromGuest, arp(GUEST, GUEST, A, 1), &[All]),
-        ("ARP to the guest", ToGuest, arp(GUEST, GUEST, A, 1), &[]),
-        ("an ARP probe", FromGuest, arp(GUEST, GUEST, Ipv4Addr::UNSPECIFIED, 1), &[]),
-        ("ARP about another", FromGuest, arp(GUEST, OTHER, A, 1), &[]),
-        ("ARP by another", FromGuest, arp(OTHER, GUEST, A, 1), &[]),
-        ("IPv4 of the guest", FromGuest, speech(GUEST, A), &[All]),
-        ("IPv4 to the guest", ToGuest, speech(GUEST, A), &[]),
-        ("IPv4 by another", FromGuest, speech(OTHER, A), &[]),
-        ("IPv4 from a group", FromGuest, speech(GUEST, Ipv4Addr::new(224, 0, 0, 1)), &[]),
-        ("IPv4 from loopback", FromGuest, speech(GUEST, Ipv4Addr::LOCALHOST), &[]),
-        ("IPv4 from link-local", FromGuest, speech(GUEST, Ipv4Addr::new(169, 254, 1, 2)), &[]),
-        ("IPv4 from 169.253", FromGuest, speech(GUEST, Ipv4Addr::new(169, 253, 1, 2)), &[All]),
-        ("IPv6 of the guest", FromGuest, ethernet(OTHER, GUEST, 0x86dd, &[0x60; 40]), &[]),
-        ("nothing", FromGuest, Vec::new(), &[]),
+        ("a request by another", Guest, DhcpFrame { from: OTHER, ..request }.bytes(), &[]),
+        ("the begin of an answer", Network, fragment(ack.bytes(), [0x20, 0]), &[]),
+        ("the rest of an answer", Network, fragment(ack.bytes(), [0, 9]), &[]),
+        ("a whole answer", Network, fragment(ack.bytes(), [0x40, 0]), &[Dhcp, All]),
+        ("DNS", Network, dns, &[]),
+        ("ARP of the guest", Guest, arp(GUEST, GUEST, A, 1), &[All]),
+        ("ARP to the guest", Network, arp(GUEST, GUEST, A, 1), &[]),
+        ("an ARP probe", Guest, arp(GUEST, GUEST, Ipv4Addr::UNSPECIFIED, 1), &[]),
+        ("ARP about another", Guest, arp(GUEST, OTHER, A, 1), &[]),
+        ("ARP by another", Guest, arp(OTHER, GUEST, A, 1), &[]),
+        ("IPv4 of the guest", Guest, speech(GUEST, A), &[All]),
+        ("IPv4 to the guest", Network, speech(GUEST, A), &[]),
+        ("IPv4 by another", Guest, speech(OTHER, A), &[]),
+        ("IPv4 from a group", Guest, speech(GUEST, Ipv4Addr::new(224, 0, 0, 1)), &[]),
+        ("IPv4 from loopback", Guest, speech(GUEST, Ipv4Addr::LOCALHOST), &[]),
+        ("IPv4 from link-local", Guest, speech(GUEST, Ipv4Addr::new(169, 254, 1, 2)), &[]),
+        ("IPv4 from 169.253", Guest, speech(GUEST, Ipv4Addr::new(169, 253, 1, 2)), &[All]),
+        ("IPv6 of the guest", Guest, ethernet(OTHER, GUEST, 0x86dd, &[0x60; 40]), &[]),
+        ("nothing", Guest, Vec::new(), &[]),
     ];
     for (what, way, frame, interests) in table {
         for interest in [Dhcp, All] {
             let taken = interests.contains(&interest);
-            assert_eq!(takes(interest, way, &frame), taken, "{what}, {interest:?}");
+            assert_eq!(passes(interest, way, &frame), taken, "{what}, {interest:?}");
             let program = program(interest, guest());
-            assert_eq!(run(&program, way == ToGuest, true, &frame), 0, "{what} with a tag");
+            assert_eq!(run(&program, way == Network, true, &frame), 0, "{what} with a tag");
         }
     }
 }
 
 #[test]
-fn a_flood_of_frames_of_others_is_dropped_by_the_kernel() {
+fn the_program_drops_a_flood_of_frames_about_other_machines() {
     let mut seen = BTreeSet::new();
     for n in 0..100_000u32 {
         let [_, a, b, c] = n.to_be_bytes();
@@ -103,8 +103,8 @@ fn a_flood_of_frames_of_others_is_dropped_by_the_kernel() {
             _ => arp(GUEST, mac, address, 2),
         };
         seen.insert(frame.len());
-        for way in [FromGuest, ToGuest] {
-            assert!(!takes(Interest::All, way, &frame), "{frame:02x?}");
+        for way in [Guest, Network] {
+            assert!(!passes(FrameSet::All, way, &frame), "{frame:02x?}");
         }
     }
     assert!(seen.len() > 2, "frames of several kinds: {seen:?}");

@@ -1,5 +1,5 @@
-//! The capture on real ports, in network namespaces. That a frame is not received shows in what is
-//! received next: one that was sent behind it.
+//! Tests the capture on real ports in network namespaces. To prove that a frame is not received, a
+//! test sends a second frame and checks that the second one arrives next.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,27 +10,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
-use netlaunch::learn::{BootTime, Capture, Change, Interest, Learner, Teacher};
-use netlaunch::process::tap::{TUN, Tap, TapName};
+use netlaunch::nwfilter::learn::Sender::{self, Guest, Network};
+use netlaunch::nwfilter::learn::{
+    AddressChange, BootTime, Capture, FrameSet, Learner, LeaseSource,
+};
+use netlaunch::sys::tap::{TUN, Tap, TapName};
 use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::{A, B, dhcp_only, guest};
 use crate::common::dhcp_frame::{
     ACK, DISCOVER, DhcpFrame, EVERYONE, GUEST, OTHER, REQUEST, SERVER, arp, speech,
 };
-use crate::common::{Netns, have_root, run, start, wait_until};
-use crate::{A, B, dhcp_only, guest};
+use crate::common::{Netns, have_root, run, skipped, start, wait_until};
 
-/// What has to come comes within this.
+/// The time limit for an expected event.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A tap, written to as a guest does.
+/// A tap. The test writes to it as the guest.
 struct Port(File);
 
 impl Port {
-    /// Makes it in the thread's namespace, switches it on and puts it on the bridge.
+    /// Makes the tap in the thread's namespace, switches it on and connects it to the bridge.
     fn new(netns: &Netns, name: &str) -> Self {
         let tap = Tap::open(Path::new(TUN), &TapName::Exact(name.parse().unwrap())).unwrap();
         netns.ip(&format!("link set {name} master br0 up"));
@@ -38,13 +40,13 @@ impl Port {
     }
 
     fn send(&self, frame: &[u8]) {
-        // Behind a virtio header without any offload.
+        // An empty virtio header (no offload) comes first.
         (&self.0).write_all(&[&[0; 10], frame].concat()).unwrap();
     }
 }
 
-/// Runs something in a namespace with a bridge br0 without IPv6, within a runtime.
-fn beside_a_bridge(work: impl AsyncFnOnce(&Netns) + Send) {
+/// Runs `work` in a tokio runtime, in a namespace with a bridge br0 and without IPv6.
+fn with_bridge(work: impl AsyncFnOnce(&Netns) + Send) {
     let netns = Netns::bare();
     netns.says("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
     netns.ip("link add br0 type bridge forward_delay 0 mcast_snooping 0");
@@ -55,12 +57,12 @@ fn beside_a_bridge(work: impl AsyncFnOnce(&Netns) + Send) {
     });
 }
 
-fn capture(port: &str, interest: Interest) -> Capture {
+fn capture(port: &str, interest: FrameSet) -> Capture {
     Capture::open(if_nametoindex(port).unwrap(), guest(), interest).unwrap()
 }
 
-/// The next frame; `None` when the interface is gone.
-async fn next(capture: &mut Capture) -> Option<(Direction, Vec<u8>)> {
+/// Returns the next frame, or `None` if the interface is gone.
+async fn next(capture: &mut Capture) -> Option<(Sender, Vec<u8>)> {
     let next = tokio::time::timeout(LIMIT, capture.next()).await.unwrap();
     next.unwrap().map(|(way, frame)| (way, frame.to_vec()))
 }
@@ -70,45 +72,48 @@ fn request(transaction: u32) -> Vec<u8> {
 }
 
 #[test]
-fn frames_of_both_directions_come_as_they_were_sent() {
-    if !have_root("frames_of_both_directions_come_as_they_were_sent") {
+fn the_capture_receives_frames_of_both_directions_unchanged() {
+    if !have_root("the_capture_receives_frames_of_both_directions_unchanged") {
         return;
     }
-    beside_a_bridge(async |netns| {
+    with_bridge(async |netns| {
         let (port, peer) = (Port::new(netns, "port0"), Port::new(netns, "peer0"));
-        let mut capture = capture("port0", Interest::All);
+        let mut capture = capture("port0", FrameSet::All);
         let answer = DhcpFrame::answers(ACK, A).bytes();
         let mut learner = Learner::new(dhcp_only(), guest(), Vec::new());
         let now = BootTime(0);
         port.send(&request(7));
         let (way, frame) = next(&mut capture).await.unwrap();
-        assert_eq!((way, &frame), (FromGuest, &request(7)));
-        assert_eq!(learner.see(way, &frame, now), None);
+        assert_eq!((way, &frame), (Guest, &request(7)));
+        assert_eq!(learner.process_frame(way, &frame, now), None);
         peer.send(&answer);
         let (way, frame) = next(&mut capture).await.unwrap();
-        assert_eq!((way, &frame), (ToGuest, &answer));
-        let change = learner.see(way, &frame, now);
-        assert!(matches!(change, Some(Change::Learnt(lease)) if lease.address == A), "{change:?}");
-        // The longest there is. It is told apart from a cut one by its end.
+        assert_eq!((way, &frame), (Network, &answer));
+        let change = learner.process_frame(way, &frame, now);
+        assert!(
+            matches!(change, Some(AddressChange::Learned(lease)) if lease.address == A),
+            "{change:?}"
+        );
+        // A frame of the maximum length. Its last bytes show that it is complete.
         let mut long = speech(GUEST, A);
         long.resize(1514, 0x55);
         port.send(&long);
-        assert_eq!(next(&mut capture).await, Some((FromGuest, long)));
-        capture.narrow(Interest::Dhcp).unwrap();
+        assert_eq!(next(&mut capture).await, Some((Guest, long)));
+        capture.narrow(FrameSet::Dhcp).unwrap();
         port.send(&speech(GUEST, B));
         port.send(&request(8));
-        assert_eq!(next(&mut capture).await, Some((FromGuest, request(8))));
+        assert_eq!(next(&mut capture).await, Some((Guest, request(8))));
     });
 }
 
 #[test]
-fn a_flood_of_100000_frames_that_do_not_concern_it_gives_nothing() {
-    if !have_root("a_flood_of_100000_frames_that_do_not_concern_it_gives_nothing") {
+fn a_flood_of_100000_other_frames_does_not_reach_the_capture() {
+    if !have_root("a_flood_of_100000_other_frames_does_not_reach_the_capture") {
         return;
     }
-    beside_a_bridge(async |netns| {
+    with_bridge(async |netns| {
         let (port, peer) = (Port::new(netns, "port0"), Port::new(netns, "peer0"));
-        let mut capture = capture("port0", Interest::All);
+        let mut capture = capture("port0", FrameSet::All);
         let hostile = [
             speech(OTHER, B),
             arp(OTHER, GUEST, B, 2),
@@ -130,22 +135,22 @@ fn a_flood_of_100000_frames_that_do_not_concern_it_gives_nothing() {
         let mut received = vec![next(&mut capture).await];
         port.send(&request(8));
         received.push(next(&mut capture).await);
-        let expected = [request(7), request(8)].map(|frame| Some((FromGuest, frame)));
-        assert_eq!(received, expected, "others than the two behind the flood");
+        let expected = [request(7), request(8)].map(|frame| Some((Guest, frame)));
+        assert_eq!(received, expected, "only the two frames after the flood");
     });
 }
 
-/// The same with an 802.1Q tag of VLAN 5.
+/// Adds an 802.1Q tag of VLAN 5.
 fn tagged(frame: &[u8]) -> Vec<u8> {
     [&frame[..12], &[0x81, 0, 0, 5], &frame[12..]].concat()
 }
 
 #[test]
-fn no_frame_of_another_port_ever_comes() {
-    if !have_root("no_frame_of_another_port_ever_comes") {
+fn the_capture_never_receives_a_frame_of_another_port() {
+    if !have_root("the_capture_never_receives_a_frame_of_another_port") {
         return;
     }
-    beside_a_bridge(async |netns| {
+    with_bridge(async |netns| {
         let (port, other) = (Port::new(netns, "port0"), Port::new(netns, "port1"));
         let done = AtomicBool::new(false);
         let received = thread::scope(|scope| {
@@ -156,7 +161,7 @@ fn no_frame_of_another_port_ever_comes() {
             });
             let received: Vec<_> = (0..300)
                 .map(|number| {
-                    let mut capture = capture("port0", Interest::All);
+                    let mut capture = capture("port0", FrameSet::All);
                     port.send(&request(number));
                     let next = async { next(&mut capture).await };
                     futures_util::FutureExt::now_or_never(next).flatten()
@@ -166,27 +171,27 @@ fn no_frame_of_another_port_ever_comes() {
             received
         });
         for (number, received) in (0..).zip(received) {
-            assert_eq!(received, Some((FromGuest, request(number))));
+            assert_eq!(received, Some((Guest, request(number))));
         }
     });
 }
 
 #[test]
-fn it_ends_with_the_interface_and_not_when_that_is_off() {
-    if !have_root("it_ends_with_the_interface_and_not_when_that_is_off") {
+fn the_capture_ends_when_the_interface_is_removed_but_not_when_it_is_down() {
+    if !have_root("the_capture_ends_when_the_interface_is_removed_but_not_when_it_is_down") {
         return;
     }
-    beside_a_bridge(async |netns| {
+    with_bridge(async |netns| {
         let port = Port::new(netns, "port0");
         let index = if_nametoindex("port0").unwrap();
-        let mut capture = capture("port0", Interest::All);
+        let mut capture = capture("port0", FrameSet::All);
         for number in 0..3 {
             netns.ip("link set port0 down");
             netns.ip("link set port0 up");
             port.send(&request(number));
-            assert_eq!(next(&mut capture).await, Some((FromGuest, request(number))));
+            assert_eq!(next(&mut capture).await, Some((Guest, request(number))));
         }
-        // It goes while it is waited for, with a frame in the queue.
+        // The interface disappears during the wait, with a frame in the queue.
         let end = async {
             tokio::task::yield_now().await;
             port.send(&request(9));
@@ -194,33 +199,37 @@ fn it_ends_with_the_interface_and_not_when_that_is_off() {
         };
         let frames = async { (next(&mut capture).await, next(&mut capture).await) };
         let (frames, ()) = tokio::join!(frames, end);
-        assert_eq!(frames, (Some((FromGuest, request(9))), None));
-        // Another one of the name is none of its business, also when it looks again.
+        assert_eq!(frames, (Some((Guest, request(9))), None));
+        // The capture must not receive from a new interface of the same name, not even in a later
+        // call.
         let again = Port::new(netns, "port0");
         again.send(&request(10));
         assert_eq!(next(&mut capture).await, None);
         for index in [index, 0, u32::MAX] {
-            let error = Capture::open(index, guest(), Interest::All).unwrap_err().to_string();
+            let error = Capture::open(index, guest(), FrameSet::All).unwrap_err().to_string();
             assert!(error.contains(&index.to_string()) && error.lines().count() == 1, "{error}");
         }
     });
 }
 
 #[test]
-fn a_lease_of_dnsmasq_is_learnt_renewed_and_given_back() {
-    if !have_root("a_lease_of_dnsmasq_is_learnt_renewed_and_given_back") {
+fn a_lease_of_dnsmasq_is_learned_renewed_and_released() {
+    if !have_root("a_lease_of_dnsmasq_is_learned_renewed_and_released") {
         return;
     }
     if !Path::new("/usr/sbin/dnsmasq").exists()
         || !run("busybox", &["udhcpc", "--help"]).status.success()
     {
-        eprintln!("skipped: dnsmasq or busybox with udhcpc is not installed (./tests/setup)");
+        skipped(
+            "a_lease_of_dnsmasq_is_learned_renewed_and_released",
+            "dnsmasq or busybox with udhcpc is not installed (./tests/setup)",
+        );
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("bound");
     let events = dir.path().join("events");
-    // A renewal and a release are sent from the address.
+    // The client sends a renewal and a release from its address, so the script adds the address.
     let body = format!(
         "#!/bin/sh\n[ \"$1\" != bound ] || ip address add \"$ip/24\" dev eth0\necho \"$1\" >> {}\n",
         events.display()
@@ -232,7 +241,7 @@ fn a_lease_of_dnsmasq_is_learnt_renewed_and_given_back() {
         .status();
     assert!(status.unwrap().success());
     let outside = Netns::bare();
-    beside_a_bridge(async |netns| {
+    with_bridge(async |netns| {
         netns.wire("port0", &outside, "eth0");
         outside.ip("link set eth0 address 52:54:00:11:22:33");
         netns.ip("link set port0 master br0");
@@ -251,7 +260,7 @@ fn a_lease_of_dnsmasq_is_learnt_renewed_and_given_back() {
             dnsmasq.stdout(Stdio::null()).stderr(Stdio::null());
             dnsmasq
         });
-        let mut capture = capture("port0", Interest::Dhcp);
+        let mut capture = capture("port0", FrameSet::Dhcp);
         let mut client = Command::new("ip");
         client.args(["netns", "exec", &outside.name, "busybox", "udhcpc", "-i", "eth0", "-f"]);
         client.args(["-S", "-t", "30", "-T", "1", "-s"]).arg(&script);
@@ -262,31 +271,38 @@ fn a_lease_of_dnsmasq_is_learnt_renewed_and_given_back() {
         let hosts = vec!["10.5.0.1/24".parse().unwrap()];
         let mut learner = Learner::new(dhcp_only(), guest(), hosts);
         let mut changes = Vec::new();
-        while !matches!(changes.last(), Some(Change::Forgotten(_))) {
+        while !matches!(changes.last(), Some(AddressChange::Forgotten(_))) {
             let (way, frame) = next(&mut capture).await.unwrap();
             let now = BootTime::now();
-            let Some(change) = learner.see(way, &frame, now) else { continue };
+            let Some(change) = learner.process_frame(way, &frame, now) else { continue };
             changes.push(change);
-            let (Change::Learnt(lease) | Change::Renewed(lease)) = change else { continue };
-            assert_eq!((lease.address, lease.teacher), (A, Teacher::Dhcp { server: SERVER }));
+            let (AddressChange::Learned(lease) | AddressChange::Renewed(lease)) = change else {
+                continue;
+            };
+            assert_eq!((lease.address, lease.source), (A, LeaseSource::Dhcp { server: SERVER }));
             assert_eq!(lease.until, Some(BootTime(now.0 + 600)));
-            // It acts on signals as soon as it has taken the answer in.
-            if matches!(change, Change::Learnt(_)) {
+            // The client acts on a signal only after it has processed the answer, which the script
+            // reports.
+            if matches!(change, AddressChange::Learned(_)) {
                 assert!(wait_until(LIMIT, || has("bound")), "the client has no address");
                 tell(Signal::SIGUSR1);
             } else {
-                assert!(wait_until(LIMIT, || has("renew")), "the client has not renewed it");
+                assert!(wait_until(LIMIT, || has("renew")), "the client has not renewed its lease");
                 tell(Signal::SIGUSR2);
             }
         }
-        // A busy client asks once more.
-        let [Change::Learnt(_), renewed @ .., Change::Forgotten(A)] = &changes[..] else {
+        // A slow client may renew more than once.
+        let [AddressChange::Learned(_), renewed @ .., AddressChange::Forgotten(A)] = &changes[..]
+        else {
             panic!("{changes:?}");
         };
         assert!(!renewed.is_empty(), "{changes:?}");
-        assert!(renewed.iter().all(|change| matches!(change, Change::Renewed(_))), "{changes:?}");
+        assert!(
+            renewed.iter().all(|change| matches!(change, AddressChange::Renewed(_))),
+            "{changes:?}"
+        );
         let leases = dir.path().join("leases");
         let forgot = || fs::read_to_string(&leases).is_ok_and(|text| text.is_empty());
-        assert!(wait_until(LIMIT, forgot), "the server has not forgotten it");
+        assert!(wait_until(LIMIT, forgot), "the server still has the lease");
     });
 }

@@ -1,35 +1,37 @@
-//! How long addresses are known, and where they are kept.
+//! Tests the end of a lease, and the file that saves it.
 
-use netlaunch::learn::Direction::{FromGuest, ToGuest};
+use netlaunch::nwfilter::learn::Sender::{Guest, Network};
 use std::path::Path;
 
-use netlaunch::learn::{BootTime, Change, Clock, Kept, LeaseDir, Method, UnixTime};
+use netlaunch::nwfilter::learn::{
+    AddressChange, BootTime, Clock, LeaseDir, Method, SavedLease, UnixTime,
+};
 use netlaunch::types::InterfaceName;
 use serde_json::{Value, json};
 
-use crate::common::dhcp_frame::{ACK, DhcpFrame, GUEST, REQUEST, SERVER, speech};
-use crate::{
-    A, B, HOUR, NOW, answers, asks, by_dhcp, by_traffic, dhcp_only, from_anything, guest, learner,
-    lesson,
+use super::{
+    A, B, HOUR, NOW, answers, asks, by_dhcp, by_traffic, dhcp_only, feed, from_anything, guest,
+    learner,
 };
+use crate::common::dhcp_frame::{ACK, DhcpFrame, GUEST, REQUEST, SERVER, speech};
 
 #[test]
-fn leases_end_with_their_time() {
+fn a_lease_ends_after_its_lease_time() {
     let mut learner = learner(dhcp_only());
-    lesson(&mut learner, &[asks(REQUEST), answers(ACK, A)]);
+    feed(&mut learner, &[asks(REQUEST), answers(ACK, A)]);
     assert_eq!(learner.expire(BootTime(NOW.0 + HOUR - 1)), None);
-    assert_eq!(learner.expire(BootTime(NOW.0 + HOUR)), Some(Change::Forgotten(A)));
+    assert_eq!(learner.expire(BootTime(NOW.0 + HOUR)), Some(AddressChange::Forgotten(A)));
     assert_eq!(learner.expire(BootTime(NOW.0 + HOUR)), None);
-    // For ever.
+    // A lease without end.
     let ack = DhcpFrame::answers(ACK, A).options(&[&[53, 1, ACK], &[51, 4, 255, 255, 255, 255]]);
-    lesson(&mut learner, &[asks(REQUEST), (ToGuest, ack.bytes())]);
+    feed(&mut learner, &[asks(REQUEST), (Network, ack.bytes())]);
     assert_eq!(learner.lease().unwrap().until, None);
     assert_eq!(learner.expire(BootTime(u64::MAX)), None);
 }
 
 #[test]
-fn a_lease_is_taken_over_where_it_could_have_been_learnt() {
-    for (method, believes_server, believes_traffic) in [
+fn a_saved_lease_is_used_only_if_the_method_could_learn_it() {
+    for (method, accepts_server, accepts_traffic) in [
         (from_anything(), true, true),
         (Method::any(vec![B, SERVER]), true, true),
         (Method::any(vec![B]), false, true),
@@ -37,19 +39,18 @@ fn a_lease_is_taken_over_where_it_could_have_been_learnt() {
         (Method::dhcp(vec![B, SERVER]), true, false),
         (Method::dhcp(vec![B]), false, false),
     ] {
-        for (lease, believed) in [(by_dhcp(A), believes_server), (by_traffic(A), believes_traffic)]
-        {
-            let expected = believed.then_some(lease);
+        for (lease, accepted) in [(by_dhcp(A), accepts_server), (by_traffic(A), accepts_traffic)] {
+            let expected = accepted.then_some(lease);
             let resumed = learner(method.clone()).resumed(Some(lease), NOW);
             assert_eq!(resumed.lease(), expected, "{method:?}, {lease:?}");
         }
     }
 }
 
-/// The wall clock at [`NOW`].
+/// The wall-clock time at [`NOW`].
 const WALL: UnixTime = UnixTime(1_790_000_000);
 
-/// The clocks some seconds after [`NOW`], the wall clock set forward or back by others.
+/// Returns the clocks `seconds` after [`NOW`], with the wall clock changed by `step` seconds.
 fn clock(seconds: u64, step: i64) -> Clock {
     Clock {
         boot: BootTime(NOW.0 + seconds),
@@ -62,30 +63,30 @@ fn port() -> InterfaceName {
     "vnet0".parse().unwrap()
 }
 
-fn lease_of_vnet0(dir: &Path) -> (LeaseDir, Kept) {
+fn lease_of_vnet0(dir: &Path) -> (LeaseDir, SavedLease) {
     let dir = LeaseDir::new(dir);
-    let kept = Kept { port: port(), index: 7, mac: guest(), lease: Some(by_dhcp(A)) };
+    let kept = SavedLease { port: port(), index: 7, mac: guest(), lease: Some(by_dhcp(A)) };
     dir.write(&kept, &clock(0, 0)).unwrap();
     (dir, kept)
 }
 
 #[test]
-fn a_lease_ends_after_its_time_whatever_is_done_to_the_wall_clock() {
+fn a_change_of_the_wall_clock_does_not_move_the_end_of_a_lease() {
     let state = tempfile::tempdir().unwrap();
     let (dir, kept) = lease_of_vnet0(state.path());
     for step in [0, 7200, -7200, 100_000_000, -100_000_000] {
         assert_eq!(dir.read(&port(), &clock(HOUR - 1, step)).unwrap(), Some(kept.clone()));
         let over = dir.read(&port(), &clock(HOUR, step)).unwrap().unwrap();
-        assert_eq!(over, Kept { lease: None, ..kept.clone() }, "{step}");
+        assert_eq!(over, SavedLease { lease: None, ..kept.clone() }, "{step}");
     }
-    // People see the end by their clock as it is set now.
+    // A displayed end follows the current wall clock.
     let until = by_dhcp(A).until.unwrap();
     assert_eq!(clock(5, 0).wall_of(until), UnixTime(WALL.0 + HOUR));
     assert_eq!(clock(5, 7200).wall_of(until), UnixTime(WALL.0 + HOUR + 7200));
 }
 
 #[test]
-fn a_lease_of_another_boot_is_not_believed() {
+fn a_lease_of_another_boot_is_ignored() {
     let state = tempfile::tempdir().unwrap();
     let (dir, _) = lease_of_vnet0(state.path());
     for other in [Some("another boot".to_owned()), None] {
@@ -96,7 +97,7 @@ fn a_lease_of_another_boot_is_not_believed() {
 }
 
 #[test]
-fn a_lease_that_the_last_release_saved_ends_by_the_wall_clock() {
+fn a_lease_of_an_earlier_release_ends_by_the_wall_clock() {
     let state = tempfile::tempdir().unwrap();
     let (dir, kept) = lease_of_vnet0(state.path());
     let saved = json!({
@@ -114,11 +115,11 @@ fn a_lease_that_the_last_release_saved_ends_by_the_wall_clock() {
     std::fs::write(dir.file(&port()), saved.to_string()).unwrap();
     assert_eq!(dir.read(&port(), &clock(HOUR - 1, 0)).unwrap(), Some(kept.clone()));
     let over = dir.read(&port(), &clock(HOUR, 0)).unwrap().unwrap();
-    assert_eq!(over, Kept { lease: None, ..kept });
+    assert_eq!(over, SavedLease { lease: None, ..kept });
 }
 
 #[test]
-fn what_was_learnt_is_kept_for_this_port_and_guest_alone() {
+fn a_lease_is_saved_for_one_port_and_one_guest() {
     let state = tempfile::tempdir().unwrap();
     let now = clock(0, 0);
     let dir = LeaseDir::new(state.path());
@@ -141,7 +142,7 @@ fn what_was_learnt_is_kept_for_this_port_and_guest_alone() {
         "boot_id": "this boot",
     });
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
-    let traffic = Kept { lease: Some(by_traffic(A)), ..kept.clone() };
+    let traffic = SavedLease { lease: Some(by_traffic(A)), ..kept.clone() };
     dir.write(&traffic, &now).unwrap();
     assert_eq!(dir.read(&port(), &now).unwrap(), Some(traffic));
     dir.write(&kept, &now).unwrap();
@@ -149,15 +150,15 @@ fn what_was_learnt_is_kept_for_this_port_and_guest_alone() {
     assert!(kept.is_of(7, guest()));
     assert!(!kept.is_of(8, guest()));
     assert!(!kept.is_of(7, "52:54:00:44:55:66".parse().unwrap()));
-    // Aged: the lease is over, and that the port was taught stays.
+    // After the end of the lease, the file still records that the port had an address.
     let later = clock(HOUR, 0);
     let aged = dir.read(&port(), &later).unwrap().unwrap();
     assert_eq!(aged.lease, None);
     let mut resumed = learner(from_anything()).resumed(aged.lease, later.boot);
-    assert_eq!(resumed.see(FromGuest, &speech(GUEST, B), later.boot), None);
+    assert_eq!(resumed.process_frame(Guest, &speech(GUEST, B), later.boot), None);
     assert_eq!(learner(from_anything()).resumed(kept.lease, NOW).lease(), Some(by_dhcp(A)));
     assert_eq!(learner(from_anything()).resumed(kept.lease, later.boot).lease(), None);
-    // Nothing half-written is left, and what is damaged is like nothing.
+    // No incomplete file is left, and a damaged file counts as a missing one.
     assert_eq!(std::fs::read_dir(dir.file(&port()).parent().unwrap()).unwrap().count(), 1);
     let newer = text.replace("\"version\": 1", "\"version\": 2");
     for damaged in [&text[..20], "", "[]", &newer] {
@@ -167,7 +168,7 @@ fn what_was_learnt_is_kept_for_this_port_and_guest_alone() {
     }
     dir.remove(&port()).unwrap();
     assert!(!dir.file(&port()).exists());
-    // A directory in its place: nothing can be written there, which is told in one line.
+    // With a directory in place of the file, a write fails with an error of one line.
     std::fs::create_dir(dir.file(&port())).unwrap();
     assert_eq!(dir.read(&port(), &now).unwrap(), None);
     let error = dir.write(&kept, &now).unwrap_err();

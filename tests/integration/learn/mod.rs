@@ -1,13 +1,10 @@
-//! How a guest's address is learnt: what frames say, what is believed, what the kernel lets through
-//! to the learner, what passes meanwhile; and all of it with the kernel and a real DHCP server.
-
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+//! Tests how the learner gets a guest's address: reading frames, accepting or rejecting them,
+//! filtering in the kernel, and the learning rules; and all of them together with the kernel and a
+//! real DHCP server.
 
 mod any;
 mod bpf;
 mod capture;
-#[path = "../common/mod.rs"]
-mod common;
 mod learner;
 mod lease;
 mod packet;
@@ -15,9 +12,9 @@ mod rules;
 
 use std::net::Ipv4Addr;
 
-use common::dhcp_frame::{DhcpFrame, SERVER};
-use netlaunch::learn::Direction::{self, FromGuest, ToGuest};
-use netlaunch::learn::{BootTime, Change, Learner, Lease, Method, Teacher};
+use crate::common::dhcp_frame::{DhcpFrame, SERVER};
+use netlaunch::nwfilter::learn::Sender::{self, Guest, Network};
+use netlaunch::nwfilter::learn::{AddressChange, BootTime, Learner, Lease, LeaseSource, Method};
 use netlaunch::types::Mac;
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 5, 0, 20);
@@ -43,25 +40,25 @@ fn learner(method: Method) -> Learner {
 }
 
 fn by_dhcp(address: Ipv4Addr) -> Lease {
-    let teacher = Teacher::Dhcp { server: SERVER };
-    Lease { address, teacher, until: Some(BootTime(NOW.0 + HOUR)) }
+    let source = LeaseSource::Dhcp { server: SERVER };
+    Lease { address, source, until: Some(BootTime(NOW.0 + HOUR)) }
 }
 
 fn by_traffic(address: Ipv4Addr) -> Lease {
-    Lease { address, teacher: Teacher::Traffic, until: None }
+    Lease { address, source: LeaseSource::Traffic, until: None }
 }
 
-/// What happens, in order.
-fn lesson(learner: &mut Learner, frames: &[(Direction, Vec<u8>)]) -> Vec<Change> {
-    frames.iter().filter_map(|(way, frame)| learner.see(*way, frame, NOW)).collect()
+/// Gives the frames to the learner in order, and returns the changes.
+fn feed(learner: &mut Learner, frames: &[(Sender, Vec<u8>)]) -> Vec<AddressChange> {
+    frames.iter().filter_map(|(way, frame)| learner.process_frame(*way, frame, NOW)).collect()
 }
 
-fn asks(message: u8) -> (Direction, Vec<u8>) {
-    (FromGuest, DhcpFrame::asks(message).bytes())
+fn asks(message: u8) -> (Sender, Vec<u8>) {
+    (Guest, DhcpFrame::asks(message).bytes())
 }
 
-fn answers(message: u8, address: Ipv4Addr) -> (Direction, Vec<u8>) {
-    (ToGuest, DhcpFrame::answers(message, address).bytes())
+fn answers(message: u8, address: Ipv4Addr) -> (Sender, Vec<u8>) {
+    (Network, DhcpFrame::answers(message, address).bytes())
 }
 
 const FORBIDDEN: [&str; 17] = [
@@ -84,7 +81,8 @@ const FORBIDDEN: [&str; 17] = [
     "198.51.100.5",
 ];
 
-/// The host's addresses of [`FORBIDDEN`]: with a subnet, with none, and in a link of two.
+/// Returns the host's addresses behind [`FORBIDDEN`]: one with a subnet, one without, and two on a
+/// point-to-point link.
 fn hosts() -> Vec<ipnet::Ipv4Net> {
     ["10.5.0.1/24", "192.0.2.7/32", "198.51.100.4/31", "198.51.100.5/31"]
         .map(|net| net.parse().unwrap())

@@ -1,19 +1,19 @@
-//! What frames say.
+//! Tests the reader of frames.
 
-use netlaunch::learn::packet::{Content, Dhcp, Message, read};
+use netlaunch::nwfilter::learn::packet::{Dhcp, Message, Payload, read};
 
-use crate::A;
+use super::A;
 use crate::common::dhcp_frame::{ACK, DhcpFrame, EVERYONE, GUEST, arp, ethernet, set_checksum};
 
 fn dhcp_of(frame: &DhcpFrame) -> Option<Dhcp> {
     match read(&frame.bytes())?.content {
-        Content::Ip(packet) => packet.dhcp,
-        Content::Arp(_) => None,
+        Payload::Ip(packet) => packet.dhcp,
+        Payload::Arp(_) => None,
     }
 }
 
 #[test]
-fn the_type_of_a_message_is_option_53() {
+fn option_53_gives_the_message_type() {
     let messages = [
         Message::Discover,
         Message::Offer,
@@ -30,7 +30,7 @@ fn the_type_of_a_message_is_option_53() {
             false => DhcpFrame::asks(code),
         };
         assert_eq!(dhcp_of(&frame).map(|dhcp| dhcp.message), Some(message));
-        // The wrong op, or the other side's ports, makes no other message of it.
+        // A message with the wrong `op`, or with the ports of the other side, is malformed.
         assert_eq!(dhcp_of(&DhcpFrame { op: 3 - frame.op, ..frame.clone() }), None, "{message:?}");
         let ports = (frame.ports.1, frame.ports.0);
         assert_eq!(dhcp_of(&DhcpFrame { ports, ..frame }), None, "{message:?}");
@@ -38,12 +38,12 @@ fn the_type_of_a_message_is_option_53() {
     for code in [0, 9, 255] {
         assert_eq!(dhcp_of(&DhcpFrame::asks(code)), None, "{code}");
     }
-    // BOOTP without DHCP.
+    // A BOOTP message without DHCP.
     assert_eq!(dhcp_of(&DhcpFrame::answers(ACK, A).options(&[])), None);
 }
 
 #[test]
-fn options_are_read_to_their_end_and_in_the_overloaded_fields() {
+fn options_are_read_up_to_the_end_option_and_in_overloaded_fields() {
     const TYPE: &[u8] = &[53, 1, ACK];
     const TIME: &[u8] = &[51, 4, 0, 0, 0, 9];
     let ack = || DhcpFrame::answers(ACK, A);
@@ -116,10 +116,10 @@ fn options_are_read_to_their_end_and_in_the_overloaded_fields() {
 }
 
 #[test]
-fn malformed_frames_say_nothing() {
+fn malformed_frames_are_rejected() {
     let good = DhcpFrame::answers(ACK, A).bytes();
     assert!(read(&good).is_some());
-    // Each with the checksum as it was, which is wrong then, and with the right one.
+    // Each case first keeps the old checksum, which is wrong then, and then gets the correct one.
     for (what, at, bytes, right) in [
         ("version 6", 0, &[0x65][..], false),
         ("a header of 16 bytes", 0, &[0x44], false),
@@ -133,21 +133,21 @@ fn malformed_frames_say_nothing() {
         set_checksum(&mut frame[14..34]);
         assert_eq!(read(&frame).is_some(), right, "{what}");
     }
-    // A fragment is an IPv4 packet and no DHCP.
+    // A fragment is read as an IPv4 packet without DHCP.
     for fragment in [[0x20, 0], [0, 1]] {
         let mut frame = good.clone();
         frame[20..22].copy_from_slice(&fragment);
         set_checksum(&mut frame[14..34]);
         let content = read(&frame).unwrap().content;
-        assert!(matches!(content, Content::Ip(packet) if packet.dhcp.is_none()));
+        assert!(matches!(content, Payload::Ip(packet) if packet.dhcp.is_none()));
     }
-    // UDP: a length beyond the packet, and one below the header.
+    // A UDP length beyond the packet, and one shorter than the header.
     for length in [0xffffu16, 7] {
         let mut frame = good.clone();
         frame[38..40].copy_from_slice(&length.to_be_bytes());
         assert_eq!(read(&frame), None, "UDP length {length}");
     }
-    // Every truncation; and padding behind it does no harm.
+    // Every shortened frame is malformed. Padding after the frame is accepted.
     for length in 0..good.len() {
         assert_eq!(read(&good[..length]), None, "{length} bytes");
     }

@@ -1,19 +1,19 @@
-//! What passes while an address is learnt.
+//! Tests the learning rules.
 
 use std::net::Ipv4Addr;
 
 use netlaunch::firewall::port_nft::Extras;
-use netlaunch::firewall::{Backend, PortFilter, PortPlan};
-use netlaunch::learn::{Method, learning_rules};
-use netlaunch::nwfilter::explain::{Judge, Verdict, Way};
+use netlaunch::firewall::{FirewallBackend, PortFilter, PortPlan};
+use netlaunch::nwfilter::explain::{EvalPath, Judge, Verdict};
+use netlaunch::nwfilter::learn::{Method, learning_rules};
 
+use super::{A, B, dhcp_only, from_anything, guest};
 use crate::common::dhcp_frame::{
     ACK, DhcpFrame, EVERYONE, GUEST, OTHER, REQUEST, SERVER, arp, ethernet, ipv4, speech, udp,
 };
-use crate::{A, B, dhcp_only, from_anything, guest};
 
 #[test]
-fn while_it_is_learnt_only_what_that_takes_passes() {
+fn the_learning_rules_pass_only_frames_that_get_an_address() {
     let any = from_anything();
     let all = dhcp_only();
     let named = Method::dhcp(vec![SERVER, B]);
@@ -36,36 +36,41 @@ fn while_it_is_learnt_only_what_that_takes_passes() {
         frame
     };
     let answer_to_dns = ethernet(GUEST, OTHER, 0x0800, &ipv4(SERVER, A, 17, &udp(53, 68, b"x")));
-    let table: Vec<(&str, Way, Vec<u8>, &[&Method])> = vec![
-        ("a request", Way::Out, request.bytes(), &methods),
-        ("a request to one server", Way::Out, request_to_server.bytes(), &methods),
-        ("a request from an address", Way::Out, asks_as(A).bytes(), &[]),
-        ("a request from nearly none", Way::Out, asks_as(Ipv4Addr::new(0, 0, 0, 1)).bytes(), &[]),
-        ("a renewal", Way::Out, renewal.bytes(), &[]),
+    let table: Vec<(&str, EvalPath, Vec<u8>, &[&Method])> = vec![
+        ("a request", EvalPath::Out, request.bytes(), &methods),
+        ("a request to one server", EvalPath::Out, request_to_server.bytes(), &methods),
+        ("a request from an address", EvalPath::Out, asks_as(A).bytes(), &[]),
+        (
+            "a request from nearly none",
+            EvalPath::Out,
+            asks_as(Ipv4Addr::new(0, 0, 0, 1)).bytes(),
+            &[],
+        ),
+        ("a renewal", EvalPath::Out, renewal.bytes(), &[]),
         (
             "a request of others",
-            Way::Out,
+            EvalPath::Out,
             DhcpFrame { from: OTHER, ..request.clone() }.bytes(),
             &[],
         ),
-        ("an answer out", Way::Out, DhcpFrame { from: GUEST, ..ack.clone() }.bytes(), &[]),
-        ("an answer", Way::In, ack.bytes(), answered),
-        ("an answer to all", Way::In, ack_to_all.bytes(), answered),
-        ("an answer to others", Way::In, DhcpFrame { to: OTHER, ..ack }.bytes(), &[]),
-        ("a request in", Way::In, DhcpFrame { from: OTHER, ..request }.bytes(), &[]),
-        ("DNS", Way::In, answer_to_dns, &[]),
-        ("an ARP probe", Way::Out, probe(GUEST, GUEST), in_any),
-        ("an ARP probe of others", Way::Out, probe(OTHER, GUEST), &[]),
-        ("an ARP probe about others", Way::Out, probe(GUEST, OTHER), &[]),
-        ("ARP that says an address", Way::Out, arp(GUEST, GUEST, A, 1), &[]),
-        ("ARP to the guest", Way::In, arp_to(GUEST), in_any),
-        ("ARP to all", Way::In, arp_to(EVERYONE), in_any),
-        ("ARP to others", Way::In, arp_to(OTHER), &[]),
-        ("IPv4 out", Way::Out, speech(GUEST, A), &[]),
-        ("IPv4 in", Way::In, speech(OTHER, A), &[]),
-        ("IPv6 out", Way::Out, ethernet(EVERYONE, GUEST, 0x86dd, &[0x60; 60]), &[]),
-        ("IPv6 in", Way::In, ethernet(GUEST, OTHER, 0x86dd, &[0x60; 60]), &[]),
-        ("anything else", Way::Out, ethernet(EVERYONE, GUEST, 0x88cc, &[0; 60]), &[]),
+        ("an answer out", EvalPath::Out, DhcpFrame { from: GUEST, ..ack.clone() }.bytes(), &[]),
+        ("an answer", EvalPath::In, ack.bytes(), answered),
+        ("an answer to all", EvalPath::In, ack_to_all.bytes(), answered),
+        ("an answer to others", EvalPath::In, DhcpFrame { to: OTHER, ..ack }.bytes(), &[]),
+        ("a request in", EvalPath::In, DhcpFrame { from: OTHER, ..request }.bytes(), &[]),
+        ("DNS", EvalPath::In, answer_to_dns, &[]),
+        ("an ARP probe", EvalPath::Out, probe(GUEST, GUEST), in_any),
+        ("an ARP probe of others", EvalPath::Out, probe(OTHER, GUEST), &[]),
+        ("an ARP probe about others", EvalPath::Out, probe(GUEST, OTHER), &[]),
+        ("ARP that says an address", EvalPath::Out, arp(GUEST, GUEST, A, 1), &[]),
+        ("ARP to the guest", EvalPath::In, arp_to(GUEST), in_any),
+        ("ARP to all", EvalPath::In, arp_to(EVERYONE), in_any),
+        ("ARP to others", EvalPath::In, arp_to(OTHER), &[]),
+        ("IPv4 out", EvalPath::Out, speech(GUEST, A), &[]),
+        ("IPv4 in", EvalPath::In, speech(OTHER, A), &[]),
+        ("IPv6 out", EvalPath::Out, ethernet(EVERYONE, GUEST, 0x86dd, &[0x60; 60]), &[]),
+        ("IPv6 in", EvalPath::In, ethernet(GUEST, OTHER, 0x86dd, &[0x60; 60]), &[]),
+        ("anything else", EvalPath::Out, ethernet(EVERYONE, GUEST, 0x88cc, &[0; 60]), &[]),
     ];
     for method in methods {
         let rules = learning_rules(method, guest());
@@ -78,14 +83,14 @@ fn while_it_is_learnt_only_what_that_takes_passes() {
 }
 
 #[test]
-fn both_backends_have_words_for_it() {
+fn both_backends_can_express_the_learning_rules() {
     let extras = Extras { trace: true, counters: true, reject: false };
     for method in
         [from_anything(), dhcp_only(), Method::dhcp(vec![SERVER, B]), Method::any(vec![SERVER, B])]
     {
         let rules = learning_rules(&method, guest());
         assert!(!rules.is_stateful());
-        for backend in Backend::ORDER {
+        for backend in FirewallBackend::ORDER {
             let port = "vnet0".parse().unwrap();
             let filter = PortFilter { index: 7, port, rules: rules.clone().into(), backend };
             let scripts = PortPlan::new(&[filter], extras).unwrap().scripts();

@@ -1,14 +1,14 @@
-//! Generated filters: documents, so that a failing one can be read and tried.
+//! Generates filters as documents, so that a person can read and try a failing one.
 
 use netlaunch::firewall::port_iptables;
 use netlaunch::firewall::port_nft::{self, Extras};
+use netlaunch::firewall::rules::port::PortRules;
 use netlaunch::nwfilter::{
-    Attribute as A, Filters, Kind, Protocol, Variables, compile, flatten, parse,
+    Attribute as A, Filters, Protocol, ValueType, Variables, compile, flatten, parse,
 };
-use netlaunch::rules::port::PortRules;
 use proptest::prelude::*;
 
-/// What a rule is made of, as numbers that pick from lists.
+/// The parts of a rule, as numbers that select from lists.
 #[derive(Debug, Clone)]
 pub struct RuleSeed {
     action: usize,
@@ -16,16 +16,16 @@ pub struct RuleSeed {
     priority: usize,
     protocol: usize,
     negated: bool,
-    /// Whether an attribute is there, and which value it has.
+    /// Whether each attribute is present, and the number of its value.
     attributes: Vec<(bool, usize)>,
 }
 
-/// Which rules a filter may have.
+/// The kind of rules that a filter may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tracking {
-    /// Those that look at each packet alone.
+    /// Rules that look at each packet alone.
     Without,
-    /// Those that also track connections.
+    /// Rules that also track connections.
     With,
 }
 
@@ -47,11 +47,12 @@ pub fn seeds() -> impl Strategy<Value = Vec<(usize, RuleSeed)>> {
     prop::collection::vec((pick(), rule), 4..24)
 }
 
-/// A filter and those that it refers to, as documents.
+/// A filter and the filters that it refers to, as documents.
 #[derive(Debug, Clone)]
 pub struct Documents(pub Vec<String>);
 
-/// The documents of these rules, without those that make no sense or that a backend cannot express.
+/// Makes the documents of these rules. Leaves out rules that are invalid or that a backend cannot
+/// express.
 pub fn documents(seeds: &[(usize, RuleSeed)], tracking: Tracking) -> Documents {
     let mut chains: Vec<(&str, Vec<String>)> = vec![("root", Vec::new())];
     for (place, seed) in seeds {
@@ -66,7 +67,7 @@ pub fn documents(seeds: &[(usize, RuleSeed)], tracking: Tracking) -> Documents {
             None => chains.push((chain, vec![text])),
         }
     }
-    // Where much is let through, rules that accept show only in front of one that does not.
+    // With this last rule, a frame shows whether an earlier rule accepts it.
     if seeds.first().is_some_and(|(place, _)| place % 2 == 0) {
         chains[0].1.push("<rule action='drop' direction='inout' priority='1000'/>".to_owned());
     }
@@ -85,7 +86,7 @@ fn document(name: &str, chain: &str, others: &[String], rules: &[String]) -> Str
     format!("<filter name='{name}' chain='{chain}'>\n{references}{rules}</filter>\n")
 }
 
-/// What the documents mean; `None` where they make no sense, or a backend cannot express them.
+/// Compiles the documents. Returns `None` if they are invalid or a backend cannot express them.
 pub fn rules(documents: &Documents) -> Option<PortRules> {
     let uuid = "3e3fce45-4f53-4fa7-bb32-11f34168b82b".parse().ok();
     let mut filters = Filters::new();
@@ -111,11 +112,11 @@ fn rule(seed: &RuleSeed, tracking: Tracking) -> String {
     const PRIORITIES: [&str; 4] = ["-200", "100", "500", "900"];
     let (protocol, name) = Protocol::NAMES[seed.protocol % Protocol::NAMES.len()];
     let mut text = String::new();
-    // The first of a range, which its last must not be below.
+    // The index of the first value of a range. The last value must not be smaller.
     let mut first = 0;
     for ((attribute, kind), (there, pick)) in protocol.fields().iter().zip(&seed.attributes) {
         let needed = match attribute {
-            // Ports need their protocol, and a type is better with its own.
+            // Ports need a protocol, and an ICMPv6 type needs ICMPv6.
             A::IpProtocol => seed.attributes.iter().any(|(there, _)| *there),
             _ => *there,
         };
@@ -141,24 +142,24 @@ fn rule(seed: &RuleSeed, tracking: Tracking) -> String {
     )
 }
 
-/// What is not compared, since the kernel's ebtables and ip6tables cannot do it as documented, or
-/// since it is not in the frame.
+/// Returns whether an attribute is left out: the kernel's ebtables and ip6tables do not treat it as
+/// documented, or it is not in the frame.
 fn is_left_out(attribute: A, protocol: Protocol, seed: &RuleSeed, tracking: Tracking) -> bool {
     match attribute {
         A::IpSet | A::IpSetFlags | A::ConnlimitAbove | A::Comment => true,
         A::State => tracking == Tracking::Without,
-        // The kernel's ebt_stp reads the fields of a BPDU at other places than they have.
+        // The kernel's ebt_stp reads the fields of a BPDU at wrong offsets.
         _ if protocol == Protocol::Stp => !matches!(attribute, A::SrcMacAddr | A::SrcMacMask),
-        // Of ARP, ebtables cannot negate this, and nothing else can.
+        // ebtables cannot negate this ARP test, and no other tool has it.
         A::Gratuitous => seed.negated,
-        // Flags that only later packets of a connection have.
+        // Only later packets of a connection have such flags.
         A::Flags => tracking == Tracking::With,
         _ => false,
     }
 }
 
-/// A value: few, so that rules meet, and such that a frame can have those next to them.
-fn value(attribute: A, kind: Kind, pick: usize, first: &mut usize) -> String {
+/// Returns one of a few values, so that rules overlap. A frame can have the values next to it, too.
+fn value(attribute: A, kind: ValueType, pick: usize, first: &mut usize) -> String {
     let of = |list: &[&str]| list[pick % list.len()].to_owned();
     let range = |first: &mut usize, list: &[&str]| {
         let last = *first + pick % (list.len() - *first);
@@ -171,52 +172,54 @@ fn value(attribute: A, kind: Kind, pick: usize, first: &mut usize) -> String {
     const PORTS: [&str; 6] = ["1", "22", "80", "8000", "20000", "65535"];
     const BYTES: [&str; 6] = ["0", "3", "8", "128", "129", "200"];
     match (attribute, kind) {
-        (A::SrcIpTo | A::DstIpTo, Kind::V4) => range(first, &V4),
-        (A::SrcIpTo | A::DstIpTo, Kind::V6) => {
+        (A::SrcIpTo | A::DstIpTo, ValueType::V4) => range(first, &V4),
+        (A::SrcIpTo | A::DstIpTo, ValueType::V6) => {
             range(first, &["2001:db8::4", "2001:db8::ff", "2001:db8:9::9", "fe80::1"])
         }
         (A::SrcPortEnd | A::DstPortEnd, _) => range(first, &PORTS),
         (A::TypeEnd | A::CodeEnd, _) => range(first, &BYTES),
-        (_, Kind::Mac) => of(&MACS),
-        (_, Kind::MacMask) => of(&[
+        (_, ValueType::Mac) => of(&MACS),
+        (_, ValueType::MacMask) => of(&[
             "ff:ff:ff:ff:ff:ff",
             "ff:ff:ff:00:00:00",
             "ff:ff:ff:ff:ff:f0",
             "fe:00:00:00:00:01",
         ]),
-        (_, Kind::V4) => {
+        (_, ValueType::V4) => {
             *first = pick % V4.len();
             of(&V4)
         }
-        (_, Kind::V4Mask) => of(&["32", "24", "255.255.255.252", "0", "8"]),
-        (_, Kind::V6) => {
+        (_, ValueType::V4Mask) => of(&["32", "24", "255.255.255.252", "0", "8"]),
+        (_, ValueType::V6) => {
             *first = pick % V6.len();
             of(&V6)
         }
-        (_, Kind::V6Mask) => of(&["128", "64", "120", "0", "10"]),
-        (_, Kind::U6) => of(&["0", "1", "8", "46", "63"]),
-        (_, Kind::U8) => {
+        (_, ValueType::V6Mask) => of(&["128", "64", "120", "0", "10"]),
+        (_, ValueType::U6) => of(&["0", "1", "8", "46", "63"]),
+        (_, ValueType::U8) => {
             *first = pick % BYTES.len();
             of(&BYTES)
         }
-        (_, Kind::U12) => of(&["0", "5", "7", "4095"]),
+        (_, ValueType::U12) => of(&["0", "5", "7", "4095"]),
         (A::HwType | A::ProtocolType, _) => of(&["1", "12", "0x0800", "65535"]),
-        (_, Kind::U16 | Kind::U32) => {
+        (_, ValueType::U16 | ValueType::U32) => {
             *first = pick % PORTS.len();
             of(&PORTS)
         }
-        (_, Kind::EtherType) => of(&["ipv4", "arp", "ipv6", "rarp", "0x88b5", "0x600", "vlan"]),
-        (_, Kind::IpProtocol) => {
+        (_, ValueType::EtherType) => {
+            of(&["ipv4", "arp", "ipv6", "rarp", "0x88b5", "0x600", "vlan"])
+        }
+        (_, ValueType::IpProtocol) => {
             of(&["tcp", "udp", "sctp", "udplite", "esp", "igmp", "icmp", "33"])
         }
-        (_, Kind::Opcode) => of(&["Request", "Reply", "9", "65535"]),
-        (_, Kind::Boolean) => "true".to_owned(),
-        (_, Kind::TcpFlags) => {
+        (_, ValueType::Opcode) => of(&["Request", "Reply", "9", "65535"]),
+        (_, ValueType::Boolean) => "true".to_owned(),
+        (_, ValueType::TcpFlags) => {
             of(&["SYN/SYN,ACK", "SYN,ACK/SYN", "ALL/NONE", "FIN/NONE", "ALL/ALL"])
         }
-        (_, Kind::State) => {
+        (_, ValueType::State) => {
             of(&["NEW", "ESTABLISHED", "NEW,ESTABLISHED", "INVALID", "NONE", "RELATED"])
         }
-        (_, Kind::IpSet | Kind::IpSetFlags | Kind::Comment) => String::new(),
+        (_, ValueType::IpSet | ValueType::IpSetFlags | ValueType::Comment) => String::new(),
     }
 }

@@ -1,22 +1,22 @@
-//! Frames near what rules look for: for each rule one that it applies to, and that with each field
-//! at the edges of what the rule names and next to them.
+//! Generates frames close to the conditions of rules: for each rule, a frame that it matches, and
+//! variants with each field at the edge of the rule's value and next to it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlaunch::nwfilter::explain::Way;
-use netlaunch::rules::port::{
-    Address, Addresses, Hardware, Kind, Number, PortRule, PortRules, Test,
+use netlaunch::firewall::rules::port::{
+    Address, Addresses, FrameKind, Hardware, Number, PortRule, PortRules, Test,
 };
-use netlaunch::rules::{AddressRange, Version};
+use netlaunch::firewall::rules::{AddressRange, Version};
+use netlaunch::nwfilter::explain::EvalPath;
 
-use crate::wire::MARK;
+use super::wire::MARK;
 
 pub const GUEST: [u8; 6] = [0x52, 0x54, 0, 0x11, 0x22, 0x33];
 const PEER: [u8; 6] = [0x52, 0x54, 0, 0xaa, 0xbb, 0xcc];
 const STP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
 
-/// How much of an IP packet is in a frame.
+/// The part of an IP packet that is in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Whole,
@@ -24,13 +24,13 @@ pub enum Part {
     Later,
 }
 
-/// What a frame is to have.
+/// The fields of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
     pub source: [u8; 6],
     pub destination: [u8; 6],
     pub vlan: Option<u16>,
-    /// Behind the tag, where there is one.
+    /// The EtherType, after the VLAN tag if there is one.
     pub ether_type: u16,
     pub arp: Arp,
     pub v4: [Ipv4Addr; 2],
@@ -54,7 +54,7 @@ pub struct Arp {
 }
 
 impl Spec {
-    pub fn new(way: Way) -> Self {
+    pub fn new(way: EvalPath) -> Self {
         let mut spec = Spec {
             source: GUEST,
             destination: PEER,
@@ -77,13 +77,13 @@ impl Spec {
             flags: 0x02,
             icmp: (8, 0),
         };
-        if way == Way::In {
+        if way == EvalPath::In {
             spec = spec.answer();
         }
         spec
     }
 
-    /// The frame that answers.
+    /// Returns the frame that answers this one.
     pub fn answer(&self) -> Self {
         let mut spec = self.clone();
         std::mem::swap(&mut spec.source, &mut spec.destination);
@@ -101,14 +101,14 @@ impl Spec {
         spec
     }
 
-    fn of_kind(mut self, kind: Kind) -> Self {
+    fn of_kind(mut self, kind: FrameKind) -> Self {
         match kind {
-            Kind::Any => {}
-            Kind::Vlan => self.vlan = Some(5),
-            Kind::Stp => self.destination = STP,
-            Kind::Arp | Kind::Rarp | Kind::Ip(..) => {
+            FrameKind::Any => {}
+            FrameKind::Vlan => self.vlan = Some(5),
+            FrameKind::Stp => self.destination = STP,
+            FrameKind::Arp | FrameKind::Rarp | FrameKind::Ip(..) => {
                 self.ether_type = kind.ether_type().unwrap();
-                if let Kind::Ip(_, Some(protocol)) = kind {
+                if let FrameKind::Ip(_, Some(protocol)) = kind {
                     self.protocol = protocol;
                     self.icmp.0 = if protocol == 58 { 128 } else { 8 };
                 }
@@ -117,8 +117,8 @@ impl Spec {
         self
     }
 
-    /// Frames of this kind with the field that a test looks at near what it names, and whether that
-    /// is what it wants.
+    /// Returns frames whose field is close to the value of a test, and for each whether the test
+    /// matches.
     fn near(&self, test: &Test) -> Vec<(Spec, bool)> {
         let mut found = Vec::new();
         let mut add = |negated: bool, inside: bool, change: &dyn Fn(&mut Spec)| {
@@ -154,8 +154,8 @@ impl Spec {
                     add(*negated, inside, &|spec| spec.set(*field, value));
                 }
             }
-            Test::Address { field, among, negated } => {
-                let (first, last) = ends(among);
+            Test::Address { field, addresses, negated } => {
+                let (first, last) = ends(addresses);
                 let shifted = |address: IpAddr, by: i8| match address {
                     IpAddr::V4(address) => u32::from(address)
                         .checked_add_signed(by.into())
@@ -233,21 +233,19 @@ impl Spec {
         }
     }
 
-    /// Whether a bridge forwards it, and both backends can read it as documented.
+    /// Returns whether a bridge forwards the frame, and both backends can read it as documented.
     fn is_usable(&self) -> bool {
-        // A sender is one station, and groups of the bridge itself are not forwarded.
+        // A sender has a unicast address, and a bridge does not forward frames to its own groups.
         let reserved = self.destination[..5] == STP[..5] && self.destination[5] != 0;
         let stays = self.source[0] & 1 == 1 || self.source == [0; 6] || reserved;
-        // Extension headers are no protocols. Of AH, ip6tables and ebtables see what is behind it.
+        // Extension headers are not protocols. ip6tables and ebtables see the protocol after AH.
         let extension =
             self.ether_type == 0x86dd && [0, 43, 44, 51, 59, 60].contains(&self.protocol);
-        // Of a later fragment, ebtables sees the fragment header's number as IPv6's protocol.
-        let later = self.ether_type == 0x86dd && self.part == Part::Later;
-        // Another kind of tag than 0x8100, which ebtables takes for that one.
-        !(stays || extension || later || self.ether_type == 0x88a8 || self.ether_type == 0x8100)
+        // ebtables confuses another kind of tag with 0x8100.
+        !(stays || extension || self.ether_type == 0x88a8 || self.ether_type == 0x8100)
     }
 
-    /// The bytes, with a number that they are known by.
+    /// Returns the bytes, with a number that identifies the frame.
     pub fn bytes(&self, number: usize) -> Vec<u8> {
         let mark = [MARK.as_slice(), &(number as u32).to_be_bytes()].concat();
         let mut frame = [self.destination, self.source].concat();
@@ -286,9 +284,9 @@ impl Spec {
                 [numbers, vec![0x50, self.flags, 0xff, 0xff, 0, 0, 0, 0]].concat()
             }
             17 => [(8 + data.len() as u16).to_be_bytes(), [0; 2]].concat(),
-            // UDP-Lite has to have a checksum (RFC 3828, 3.1).
+            // UDP-Lite requires a checksum (RFC 3828, 3.1).
             136 => vec![0, 0, 0xff, 0xff],
-            // INIT, with what it must have.
+            // An INIT chunk with its required fields.
             132 => [
                 &[0; 8],
                 [1, 0, 0, 44].as_slice(),
@@ -311,7 +309,7 @@ impl Spec {
             Part::Later => 100,
         };
         let mut payload = self.transport(mark);
-        // A fragment that is not the last has a multiple of eight bytes (RFC 791).
+        // All fragments except the last have a multiple of eight bytes (RFC 791).
         payload.resize(payload.len().next_multiple_of(8), 0);
         let options: &[u8] = if self.options { &[1, 1, 1, 0] } else { &[] };
         let length = 20 + options.len();
@@ -362,8 +360,8 @@ fn most(field: Number) -> u32 {
     }
 }
 
-fn ends(among: &Addresses) -> (IpAddr, IpAddr) {
-    match among {
+fn ends(addresses: &Addresses) -> (IpAddr, IpAddr) {
+    match addresses {
         Addresses::Net(IpNet::V4(net)) => (net.network().into(), net.broadcast().into()),
         Addresses::Net(IpNet::V6(net)) => (net.network().into(), net.broadcast().into()),
         Addresses::Range(AddressRange::V4(first, last)) => ((*first).into(), (*last).into()),
@@ -371,8 +369,8 @@ fn ends(among: &Addresses) -> (IpAddr, IpAddr) {
     }
 }
 
-/// Frames for one rule.
-fn near_rule(way: Way, rule: &PortRule) -> Vec<Spec> {
+/// Returns frames close to one rule.
+fn near_rule(way: EvalPath, rule: &PortRule) -> Vec<Spec> {
     let mut base = Spec::new(way).of_kind(rule.kind);
     for test in &rule.tests {
         let wanted = base.near(test).into_iter().find(|(_, wanted)| *wanted);
@@ -386,7 +384,7 @@ fn near_rule(way: Way, rule: &PortRule) -> Vec<Spec> {
         spec
     };
     all.push(changed(&|spec| spec.vlan = Some(7)));
-    if matches!(rule.kind, Kind::Ip(..)) {
+    if matches!(rule.kind, FrameKind::Ip(..)) {
         all.push(changed(&|spec| spec.options = true));
         all.push(changed(&|spec| spec.part = Part::First));
         all.push(changed(&|spec| spec.part = Part::Later));
@@ -396,17 +394,22 @@ fn near_rule(way: Way, rule: &PortRule) -> Vec<Spec> {
     all
 }
 
-/// At most `limit` frames near the rules of a port, both ways, each with its number in it.
-pub fn near(rules: &PortRules, limit: usize) -> Vec<(Way, Vec<u8>)> {
-    let mut all: Vec<(Way, Spec)> = Vec::new();
-    for (way, path) in [(Way::Out, &rules.from_guest), (Way::In, &rules.to_guest)] {
+/// Returns at most `limit` frames close to the rules of a port, in both directions. Each contains
+/// its number.
+pub fn near(rules: &PortRules, limit: usize) -> Vec<(EvalPath, Vec<u8>)> {
+    let mut all: Vec<(EvalPath, Spec)> = Vec::new();
+    for (way, path) in [(EvalPath::Out, &rules.from_guest), (EvalPath::In, &rules.to_guest)] {
         let kinds = path.chains.iter().map(|chain| chain.kind);
         all.extend(kinds.map(|kind| (way, Spec::new(way).of_kind(kind))));
         for rule in path.rules() {
             all.extend(near_rule(way, rule).into_iter().map(|spec| (way, spec)));
         }
-        for kind in [Kind::Any, Kind::Arp, Kind::Ip(Version::V4, None), Kind::Ip(Version::V6, None)]
-        {
+        for kind in [
+            FrameKind::Any,
+            FrameKind::Arp,
+            FrameKind::Ip(Version::V4, None),
+            FrameKind::Ip(Version::V6, None),
+        ] {
             all.push((way, Spec::new(way).of_kind(kind)));
         }
     }
@@ -416,19 +419,19 @@ pub fn near(rules: &PortRules, limit: usize) -> Vec<(Way, Vec<u8>)> {
     chosen.map(|(number, (way, spec))| (way, spec.bytes(number))).collect()
 }
 
-/// Exchanges near the rules of a port that tracks connections: a frame, its answer, and the frame
-/// again, of protocols that need no more to be a connection.
-pub fn exchanges(rules: &PortRules, limit: usize) -> Vec<(Way, Vec<u8>)> {
-    let mut all: Vec<(Way, Spec)> = Vec::new();
-    for (way, path) in [(Way::Out, &rules.from_guest), (Way::In, &rules.to_guest)] {
-        let back = if way == Way::Out { Way::In } else { Way::Out };
-        let mut specs = vec![Spec::new(way).of_kind(Kind::Ip(Version::V4, Some(17)))];
+/// Returns exchanges close to the rules of a port that tracks connections: a frame, its answer, and
+/// the frame again. The protocols need no further packets for a connection.
+pub fn exchanges(rules: &PortRules, limit: usize) -> Vec<(EvalPath, Vec<u8>)> {
+    let mut all: Vec<(EvalPath, Spec)> = Vec::new();
+    for (way, path) in [(EvalPath::Out, &rules.from_guest), (EvalPath::In, &rules.to_guest)] {
+        let back = if way == EvalPath::Out { EvalPath::In } else { EvalPath::Out };
+        let mut specs = vec![Spec::new(way).of_kind(FrameKind::Ip(Version::V4, Some(17)))];
         specs.extend(path.rules().flat_map(|rule| near_rule(way, rule)));
         for spec in specs {
-            // A TCP packet other than the first two is judged by the ones before it, and fragments
-            // wait for the others.
+            // The verdict on a later TCP packet depends on earlier packets, and a fragment waits
+            // for the others.
             let simple = spec.part == Part::Whole && (spec.protocol != 6 || spec.flags == 0x02);
-            // SCTP answers with another chunk.
+            // SCTP answers with another kind of chunk.
             if !simple || spec.protocol == 132 || !spec.is_usable() {
                 continue;
             }

@@ -1,16 +1,6 @@
-//! Generated filters give generated frames the same verdict in `explain`, by iptables and by
-//! nftables in the kernel.
+//! Tests that generated frames get the same verdict from a generated filter in `explain`, from
+//! iptables and from nftables in the kernel.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test fails by panicking"
-)]
-
-#[path = "../common/mod.rs"]
-mod common;
 mod filters;
 mod frames;
 mod wire;
@@ -18,18 +8,18 @@ mod wire;
 use std::cell::Cell;
 
 use filters::{Documents, Tracking};
-use netlaunch::firewall::Backend;
-use netlaunch::nwfilter::explain::{Judge, Verdict, Way};
-use netlaunch::rules::port::PortRules;
+use netlaunch::firewall::FirewallBackend;
+use netlaunch::firewall::rules::port::PortRules;
+use netlaunch::nwfilter::explain::{EvalPath, Judge, Verdict};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use wire::Wire;
 
-/// How many filters, and at most how many frames for each.
+/// The number of filters, and the maximum number of frames for each.
 const FILTERS: u32 = 40;
 const FRAMES: usize = 300;
 
-/// What explain says of the frames, and why.
-fn explained(rules: &PortRules, frames: &[(Way, Vec<u8>)]) -> (Vec<bool>, Vec<String>) {
+/// Returns the verdicts of `explain` on the frames, and its explanations.
+fn explained(rules: &PortRules, frames: &[(EvalPath, Vec<u8>)]) -> (Vec<bool>, Vec<String>) {
     let mut judge = Judge::new(rules);
     let judged = frames.iter().map(|(way, bytes)| {
         let explained = judge.judge(*way, bytes, bytes.len()).unwrap();
@@ -39,11 +29,11 @@ fn explained(rules: &PortRules, frames: &[(Way, Vec<u8>)]) -> (Vec<bool>, Vec<St
     judged.unzip()
 }
 
-/// The first frame on which a backend and explain do not agree, in full.
+/// Fails with full details of the first frame on which a backend and `explain` disagree.
 fn compare(
     documents: &Documents,
-    backend: Backend,
-    frames: &[(Way, Vec<u8>)],
+    backend: FirewallBackend,
+    frames: &[(EvalPath, Vec<u8>)],
     (expected, why): &(Vec<bool>, Vec<String>),
     got: &[bool],
 ) -> Result<(), TestCaseError> {
@@ -61,7 +51,8 @@ fn compare(
     )))
 }
 
-/// Fails with the reason, which has the documents; the numbers they were made of say nothing.
+/// Fails with the reason, which contains the documents. The generated numbers would not help a
+/// reader.
 fn passed_or_shown<T>(result: Result<(), TestError<T>>) {
     match result {
         Ok(()) => {}
@@ -80,8 +71,10 @@ fn runner(seed: u8) -> TestRunner {
 }
 
 #[test]
-fn stateless_filters_do_the_same_everywhere() {
-    if !common::have_root("stateless_filters_do_the_same_everywhere") {
+fn stateless_filters_give_the_same_verdict_in_explain_and_on_both_backends() {
+    if !crate::common::have_root(
+        "stateless_filters_give_the_same_verdict_in_explain_and_on_both_backends",
+    ) {
         return;
     }
     let wire = Wire::new();
@@ -95,7 +88,7 @@ fn stateless_filters_do_the_same_everywhere() {
         let explained = explained(&rules, &frames);
         count.set(count.get() + frames.len());
         passed.set(passed.get() + explained.0.iter().filter(|passes| **passes).count());
-        for backend in [Backend::Iptables, Backend::Nftables] {
+        for backend in [FirewallBackend::Iptables, FirewallBackend::Nftables] {
             let failed = |error| TestCaseError::fail(format!("{error}\n{}", documents.0.concat()));
             let recorded = wire.apply(backend, Some(&rules), &[]).map_err(failed)?;
             let got = wire.replay(&frames, &explained.0);
@@ -111,8 +104,8 @@ fn stateless_filters_do_the_same_everywhere() {
 }
 
 #[test]
-fn stateful_filters_do_as_explained() {
-    if !common::have_root("stateful_filters_do_as_explained") {
+fn stateful_filters_give_the_verdict_of_explain() {
+    if !crate::common::have_root("stateful_filters_give_the_verdict_of_explain") {
         return;
     }
     let count = Cell::new(0);
@@ -127,13 +120,13 @@ fn stateful_filters_do_as_explained() {
         let frames = frames::exchanges(&rules, FRAMES);
         let explained = explained(&rules, &frames);
         count.set(count.get() + frames.len());
-        // A namespace of its own: nothing is tracked there yet.
+        // A new namespace, in which no connection is tracked yet.
         let wire = Wire::new();
         let failed = |error| TestCaseError::fail(format!("{error}\n{}", documents.0.concat()));
-        wire.apply(Backend::Iptables, Some(&rules), &[]).map_err(failed)?;
+        wire.apply(FirewallBackend::Iptables, Some(&rules), &[]).map_err(failed)?;
         wire.trust_checksums();
         let got = wire.replay(&frames, &explained.0);
-        compare(&documents, Backend::Iptables, &frames, &explained, &got)
+        compare(&documents, FirewallBackend::Iptables, &frames, &explained, &got)
     });
     passed_or_shown(result);
     eprintln!("{} frames in connections", count.get());

@@ -1,11 +1,11 @@
-//! A bridge with a guest's port and a neighbour's, and frames sent through it.
+//! Makes a bridge with a guest's port and a neighbour's port, and sends frames through it.
 //!
 //! ```text
 //! vm ──── vnet0 [br0] peer0 ──── peer
 //! ```
 //!
-//! The bridge is a hub (it forgets addresses at once) without addresses of its own, so whatever a
-//! filter lets through comes out at the other end.
+//! The bridge works as a hub (it forgets addresses at once) and has no address of its own. So each
+//! frame that a filter passes arrives at the other end.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,9 +13,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use netlaunch::firewall::port_nft::Extras;
-use netlaunch::firewall::{Backend, PortFilter, PortPlan, PortRecorded, Tools};
-use netlaunch::nwfilter::explain::Way;
-use netlaunch::rules::port::PortRules;
+use netlaunch::firewall::rules::port::PortRules;
+use netlaunch::firewall::{FirewallBackend, PortFilter, PortPlan, PortRecord, Tools};
+use netlaunch::nwfilter::explain::EvalPath;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
@@ -26,7 +26,7 @@ use nix::sys::socket::{
 
 use crate::common::Netns;
 
-/// What marks a frame's payload, in front of its number.
+/// The mark in a frame's payload, in front of its number.
 pub const MARK: &[u8; 4] = b"NLa~";
 
 pub struct Wire {
@@ -41,7 +41,7 @@ impl Wire {
         let netns = Netns::bare();
         netns.inside(|| {
             let set = |path: &str, value: &str| {
-                // Settings of modules that are not loaded yet cannot be made.
+                // The setting is missing if its module is not loaded yet.
                 let _ = fs::write(format!("/proc/sys/net/{path}"), value);
             };
             set("ipv6/conf/default/disable_ipv6", "1");
@@ -71,13 +71,13 @@ impl Wire {
         Wire { netns, vm, peer, index }
     }
 
-    /// Gives the port these rules, or takes those of `old` away.
+    /// Sets these rules for the port, or removes the `old` ones.
     pub fn apply(
         &self,
-        backend: Backend,
+        backend: FirewallBackend,
         rules: Option<&PortRules>,
-        old: &[PortRecorded],
-    ) -> Result<Vec<PortRecorded>, String> {
+        old: &[PortRecord],
+    ) -> Result<Vec<PortRecord>, String> {
         let filter = |rules: &PortRules| PortFilter {
             index: self.index,
             port: "vnet0".parse().unwrap(),
@@ -97,22 +97,21 @@ impl Wire {
         applied.map(|()| plan.recorded().to_vec())
     }
 
-    /// Has the connection tracking of the namespace, once it is in use, believe every checksum:
-    /// the frames have none.
+    /// Makes connection tracking, once in use, accept every checksum, because the frames have none.
     pub fn trust_checksums(&self) {
         self.netns.inside(|| {
-            // Without connection tracking there is no such setting, and no need of it.
+            // Without connection tracking, the setting is missing and not needed.
             let _ = fs::write("/proc/sys/net/netfilter/nf_conntrack_checksum", "0");
         });
     }
 
-    /// Sends the frames one after the other and says which came out at the other end. `expected`
-    /// are those that should: they are waited for.
-    pub fn replay(&self, frames: &[(Way, Vec<u8>)], expected: &[bool]) -> Vec<bool> {
+    /// Sends the frames one after another and returns which of them arrived at the other end. It
+    /// waits for the frames that `expected` lists.
+    pub fn replay(&self, frames: &[(EvalPath, Vec<u8>)], expected: &[bool]) -> Vec<bool> {
         std::thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    // On one processor the links deliver in the order of sending.
+                    // On one processor, the links deliver frames in the order of sending.
                     let mut one = nix::sched::CpuSet::new();
                     one.set(0).unwrap();
                     let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &one);
@@ -123,10 +122,10 @@ impl Wire {
         })
     }
 
-    fn replay_here(&self, frames: &[(Way, Vec<u8>)], expected: &[bool]) -> Vec<bool> {
+    fn replay_here(&self, frames: &[(EvalPath, Vec<u8>)], expected: &[bool]) -> Vec<bool> {
         let mut seen = vec![false; frames.len()];
         let drain = |seen: &mut Vec<bool>| {
-            for (way, socket) in [(Way::Out, &self.peer), (Way::In, &self.vm)] {
+            for (way, socket) in [(EvalPath::Out, &self.peer), (EvalPath::In, &self.vm)] {
                 for number in heard(socket) {
                     if frames.get(number).is_some_and(|(sent, _)| *sent == way) {
                         seen[number] = true;
@@ -136,7 +135,7 @@ impl Wire {
         };
         drain(&mut Vec::new());
         for (number, (way, bytes)) in frames.iter().enumerate() {
-            let from = if *way == Way::Out { &self.vm } else { &self.peer };
+            let from = if *way == EvalPath::Out { &self.vm } else { &self.peer };
             send(from.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
             if number % 32 == 31 {
                 drain(&mut seen);
@@ -151,13 +150,13 @@ impl Wire {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        // What should not have come would be here by now, too: nothing overtakes.
+        // A forbidden frame would have arrived by now, too, because frames stay in order.
         drain(&mut seen);
         seen
     }
 }
 
-/// A socket that sends and hears everything at an interface.
+/// Opens a socket that sends and receives all frames at an interface.
 fn station(name: &str) -> OwnedFd {
     let (family, kind) = (AddressFamily::Packet, SockType::Raw);
     let socket = socket(family, kind, SockFlag::SOCK_NONBLOCK, SockProtocol::EthAll).unwrap();
@@ -171,7 +170,7 @@ fn station(name: &str) -> OwnedFd {
     socket
 }
 
-/// The numbers of the frames that came in at a socket.
+/// Returns the numbers of the frames that arrived at a socket.
 fn heard(socket: &OwnedFd) -> BTreeSet<usize> {
     const OUTGOING: u8 = 4;
     let mut numbers = BTreeSet::new();

@@ -1,21 +1,21 @@
-//! The commands that are killed, what is there before them, and what they change.
+//! Lists the commands that are killed, with the state before them and their effect.
 
 use std::fs;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::LIMIT;
+use super::LIMIT;
+use super::seen::{
+    Seen, by_frames, by_frames_without_address, has_learner, is_bound, is_learned, vnet0,
+};
 use crate::common::frame::{Frame, PEER, VM};
 use crate::common::port_scene::{PortScene, Station};
 use crate::common::{text, wait_until};
-use crate::seen::{
-    Seen, by_frames, by_unteaching_frames, is_bound, is_learnt, is_listened_to, vnet0,
-};
 
-/// Rules that refuse one operation of ARP, and datagrams to two ports, one of which is always 1000:
-/// in both directions, by all three tools of iptables.
-fn refused(arp: u16, port: u16) -> String {
+/// Returns rules that drop one ARP operation and datagrams to two ports, of which one is always
+/// 1000. They cover both directions and all three tools of iptables.
+fn dropping(arp: u16, port: u16) -> String {
     let mut rules = format!("<rule action='drop' direction='out'><arp opcode='{arp}'/></rule>");
     for way in ["in", "out"] {
         for (kind, port) in [("udp", 1000), ("udp", port), ("udp-ipv6", port)] {
@@ -27,47 +27,48 @@ fn refused(arp: u16, port: u16) -> String {
     rules
 }
 
-/// A rule that none of these tests' frames is about.
+/// Returns a rule that matches no frame of these tests.
 pub fn unrelated(port: u16) -> String {
     format!("<rule action='drop' direction='out'><udp dstportstart='{port}'/></rule>")
 }
 
 pub fn old_rules() -> String {
-    refused(1, 1001)
+    dropping(1, 1001)
 }
 
 fn new_rules() -> String {
-    refused(2, 1002)
+    dropping(2, 1002)
 }
 
-/// A command that is killed.
+/// A command to kill.
 pub struct Case {
     pub name: &'static str,
-    /// Makes the state before it.
+    /// Makes the state before the command.
     pub prepare: fn(&PortScene),
-    /// The command.
+    /// Returns the arguments of the command.
     pub command: fn(&PortScene) -> Vec<String>,
-    /// Which frames pass.
+    /// Returns which frames pass.
     pub see: fn(&PortScene) -> Seen,
-    /// Whether definitions, bindings and addresses say that the new rules are to be in force.
+    /// Returns whether the new rules must be in force, by the definitions, bindings and addresses.
     pub is_new: fn(&PortScene) -> bool,
-    /// Whether it replaces a filter of a port, which iptables' tools may then close.
+    /// Whether the command replaces a filter of a port. The tools of iptables may close the port
+    /// meanwhile.
     pub replaces: bool,
-    /// Whether the address of vnet0 is learnt.
+    /// Whether netlaunch learns the address of vnet0.
     pub learns: bool,
 }
 
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
+fn args(args: &[&str]) -> Vec<String> {
+    args.iter().map(|arg| (*arg).to_owned()).collect()
 }
 
-/// The guest says its address until it is in force.
-pub fn teach(scene: &PortScene) {
-    let taught = || {
+/// Sends the guest's address until its rules are in force.
+pub fn learn_address(scene: &PortScene) {
+    let learned = || {
         scene.leaves(&Frame::arp(VM, PEER, 1));
-        is_learnt(scene)
+        is_learned(scene)
     };
-    assert!(wait_until(LIMIT, taught), "{}", vnet0(scene));
+    assert!(wait_until(LIMIT, learned), "{}", vnet0(scene));
 }
 
 fn bind_the_other(scene: &PortScene) {
@@ -84,7 +85,7 @@ fn bind_learning(scene: &PortScene) {
     scene.bind(Station::Vnet0, "clean-traffic", &[]).unwrap();
 }
 
-/// Writes a definition to be defined, and returns its path.
+/// Writes a filter definition to a file, and returns the path of the file.
 fn definition(scene: &PortScene, name: &str, rules: &str) -> String {
     let file = scene.sandbox.path(&format!("{name}-to-be.xml"));
     fs::write(&file, format!("<filter name='{name}'>\n{rules}\n</filter>\n")).unwrap();
@@ -95,7 +96,7 @@ pub const BIND: Case = Case {
     name: "bind",
     prepare: bind_the_other,
     command: |scene| {
-        words(&["nwfilter", "binding-create", &scene.binding(Station::Vnet0, "inner", &[])])
+        args(&["nwfilter", "binding-create", &scene.binding(Station::Vnet0, "inner", &[])])
     },
     see: by_frames,
     is_new: is_bound,
@@ -108,9 +109,9 @@ pub const BIND_AND_LEARN: Case = Case {
     prepare: bind_the_other,
     command: |scene| {
         let binding = scene.binding(Station::Vnet0, "clean-traffic", &[]);
-        words(&["nwfilter", "binding-create", &binding])
+        args(&["nwfilter", "binding-create", &binding])
     },
-    see: by_unteaching_frames,
+    see: by_frames_without_address,
     is_new: is_bound,
     replaces: false,
     learns: true,
@@ -119,7 +120,7 @@ pub const BIND_AND_LEARN: Case = Case {
 pub const DEFINE: Case = Case {
     name: "define",
     prepare: bind_both,
-    command: |scene| words(&["nwfilter", "define", &definition(scene, "inner", &new_rules())]),
+    command: |scene| args(&["nwfilter", "define", &definition(scene, "inner", &new_rules())]),
     see: by_frames,
     is_new: |scene| {
         let output = scene.nwfilter(&["dumpxml", "inner"]);
@@ -132,7 +133,7 @@ pub const DEFINE: Case = Case {
 pub const UNBIND: Case = Case {
     name: "unbind",
     prepare: bind_both,
-    command: |_| words(&["nwfilter", "binding-delete", "vnet0"]),
+    command: |_| args(&["nwfilter", "binding-delete", "vnet0"]),
     see: by_frames,
     is_new: |scene| !is_bound(scene),
     replaces: false,
@@ -143,41 +144,41 @@ pub const UNBIND_AND_FORGET: Case = Case {
     name: "unbind and forget",
     prepare: |scene| {
         bind_learning(scene);
-        teach(scene);
+        learn_address(scene);
     },
-    command: |_| words(&["nwfilter", "binding-delete", "vnet0"]),
-    see: by_unteaching_frames,
+    command: |_| args(&["nwfilter", "binding-delete", "vnet0"]),
+    see: by_frames_without_address,
     is_new: |scene| !is_bound(scene),
     replaces: false,
     learns: true,
 };
 
-/// To the other backend. No frame may tell that one is at work.
+/// Switches to the other backend. The frames must show no difference.
 pub const SWITCH: Case = Case {
     name: "switch",
     prepare: |scene| {
         bind_both(scene);
         set(scene, other_backend(&backend(scene)));
     },
-    command: |_| words(&["firewall", "reload"]),
+    command: |_| args(&["firewall", "reload"]),
     see: by_frames,
     is_new: |_| false,
     replaces: false,
     learns: false,
 };
 
-/// The process that learns, while it puts the address in force.
+/// Kills the learner process while it sets the rules with the address.
 pub const LEARN: Case = Case {
     name: "learn",
     prepare: |scene| {
         bind_learning(scene);
         let learner = Pid::from_raw(vnet0(scene)["learning"]["pid"].as_i64().unwrap() as i32);
         kill(learner, Signal::SIGKILL).unwrap();
-        assert!(wait_until(LIMIT, || !is_listened_to(scene)));
+        assert!(wait_until(LIMIT, || !has_learner(scene)));
     },
-    command: |_| words(&["nwfilter", "binding-learn", "vnet0"]),
-    see: by_unteaching_frames,
-    is_new: is_learnt,
+    command: |_| args(&["nwfilter", "binding-learn", "vnet0"]),
+    see: by_frames_without_address,
+    is_new: is_learned,
     replaces: true,
     learns: true,
 };

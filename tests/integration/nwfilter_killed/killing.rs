@@ -1,22 +1,22 @@
-//! One case on one backend: netlaunch killed, what has to hold then, and how all of it ends.
+//! Runs one case on one backend: kills netlaunch, checks the state after that, and ends everything.
 
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::LIMIT;
-use crate::case::{Case, LEARN, SWITCH, old_rules, set, teach, unrelated};
+use super::LIMIT;
+use super::case::{Case, LEARN, SWITCH, learn_address, old_rules, set, unrelated};
+use super::seen::{
+    Seen, are_the_same, files, has_learner, is_bound, is_learned, processes, rules, vnet0,
+};
 use crate::common::frame::{Frame, PEER, VM};
 use crate::common::killed::{self, Moment};
 use crate::common::port_scene::{PortScene, Station, done};
-use crate::common::{Reaped, finish, have_root, start, wait_until};
-use crate::seen::{
-    Seen, are_the_same, files, is_bound, is_learnt, is_listened_to, processes, rules, vnet0,
-};
+use crate::common::{Reaped, extent, finish, have_root, start, wait_until};
 
-/// Kills the learner while the guest says its address, or after that is in force. Returns whether it
-/// came to the moment.
+/// Kills the learner process while the guest sends its address or after the address is in force.
+/// Returns whether the process reached the moment.
 fn learner_killed(scene: &PortScene, at: Option<&Moment>) -> bool {
     let args = (LEARN.command)(scene);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -25,11 +25,11 @@ fn learner_killed(scene: &PortScene, at: Option<&Moment>) -> bool {
     let done = || {
         scene.leaves(&Frame::arp(VM, PEER, 1));
         ended = strace.0.try_wait().unwrap();
-        ended.is_some() || is_learnt(scene)
+        ended.is_some() || is_learned(scene)
     };
     assert!(wait_until(LIMIT, done), "{at:?}: {}", vnet0(scene));
     if ended.is_none() {
-        // A last moment can come after the status says so.
+        // A late moment can come after the status shows the address.
         let exits = || {
             ended = strace.0.try_wait().unwrap();
             ended.is_some()
@@ -44,15 +44,15 @@ fn learner_killed(scene: &PortScene, at: Option<&Moment>) -> bool {
     killed::was_killed(ended.unwrap())
 }
 
-/// One case on one backend.
+/// A case on a backend.
 struct Killing<'a> {
     scene: &'a PortScene,
     case: &'a Case,
     backend: &'a str,
-    /// Which frames pass before the command and after it.
+    /// The frames that pass before and after the command.
     old: Seen,
     new: Seen,
-    /// The rules of others.
+    /// The rules before the case, which are not netlaunch's.
     before: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ impl Killing<'_> {
         self.case.name == LEARN.name
     }
 
-    /// Waits until the tools that were at work are gone; learners may be there.
+    /// Waits until the tools have ended. Learner processes may run.
     fn rest(&self, about: &str) {
         let at_rest = || {
             let other =
@@ -71,7 +71,8 @@ impl Killing<'_> {
         assert!(wait_until(LIMIT, at_rest), "{about}: {:?}", processes(self.scene));
     }
 
-    /// Every frame is judged as by the old rules or as by the new ones; by nft all alike.
+    /// Checks that the verdict on each frame is that of the old or of the new rules. With nft, all
+    /// verdicts must be of the same rules.
     fn is_old_or_new(&self, about: &str) {
         let (seen, old, new) = ((self.case.see)(self.scene), &self.old, &self.new);
         let states = format!("{about}:\nseen {seen:?}\nold  {old:?}\nnew  {new:?}");
@@ -79,13 +80,13 @@ impl Killing<'_> {
             assert!(seen == *old || seen == *new, "{states}");
         }
         for ((seen, old), new) in seen.iter().zip(old).zip(new) {
-            assert!(!seen || *old || *new, "open where both are closed: {states}");
+            assert!(!seen || *old || *new, "a frame passes that both rules drop: {states}");
             let may_close = self.case.replaces || !old || !new;
-            assert!(*seen || may_close, "closed where both are open: {states}");
+            assert!(*seen || may_close, "a frame is dropped that both rules pass: {states}");
         }
     }
 
-    /// Some command that has to do with none of the ports.
+    /// Runs a command that concerns none of the ports.
     fn next_command(&self, i: usize, about: &str) {
         let scene = self.scene;
         let done = match i % 4 {
@@ -101,38 +102,38 @@ impl Killing<'_> {
         done(finish(self.scene.sandbox.netlaunch(&["firewall", "reload"])))
     }
 
-    /// Rules, definitions and bindings agree, and a reload has nothing to mend.
+    /// Checks that rules, definitions and bindings agree, and that a reload changes nothing.
     fn is_repaired(&self, about: &str) {
         let scene = self.scene;
         let unfinished = || -> Vec<String> {
             let is = |file: &String| file.contains("bindings/.") || file.contains("leases/.");
             files(scene).into_iter().filter(is).collect()
         };
-        // Whoever learns now may just be writing.
+        // The new learner process may write a file at this moment.
         let limit = if self.case.learns { LIMIT } else { Duration::ZERO };
         let none = || unfinished().is_empty();
         assert!(wait_until(limit, none), "{about}: {:?}", unfinished());
         if self.case.learns && is_bound(scene) {
-            assert!(wait_until(LIMIT, || is_listened_to(scene)), "{about}: {}", vnet0(scene));
+            assert!(wait_until(LIMIT, || has_learner(scene)), "{about}: {}", vnet0(scene));
         }
         let agrees = || {
             let expected = if (self.case.is_new)(scene) { &self.new } else { &self.old };
             (self.case.see)(scene) == *expected
         };
-        // What was learnt before is put in force by whoever learns now.
+        // The new learner process sets the rules with the saved address.
         assert!(
             wait_until(limit, agrees),
-            "{about}:\nseen {:?}\nold  {:?}\nnew  {:?}\nis to be new: {}",
+            "{about}:\nseen {:?}\nold  {:?}\nnew  {:?}\nexpects the new rules: {}",
             (self.case.see)(scene),
             self.old,
             self.new,
             (self.case.is_new)(scene)
         );
         if self.case.learns && is_bound(scene) {
-            teach(scene);
+            learn_address(scene);
         }
         if self.case.name == SWITCH.name {
-            // What another command bound meanwhile has the backend that was to be.
+            // A port that another command bound meanwhile has the new backend.
             if scene.list()["bindings"].to_string().contains("peer0") {
                 scene.unbind(Station::Peer);
             }
@@ -145,7 +146,7 @@ impl Killing<'_> {
         are_the_same(&is, &rules(scene), about);
     }
 
-    /// Takes everything away, and looks for what is left.
+    /// Unbinds everything and checks that nothing is left.
     fn end(&self, about: &str) {
         let scene = self.scene;
         for binding in scene.list()["bindings"].as_array().unwrap() {
@@ -161,7 +162,7 @@ impl Killing<'_> {
     }
 }
 
-/// Kills netlaunch at every moment of a case.
+/// Kills netlaunch at each moment of a case.
 pub fn kill_at_every_moment(case: &Case, backend: &str) {
     if !have_root(case.name) {
         return;
@@ -187,12 +188,14 @@ pub fn kill_at_every_moment(case: &Case, backend: &str) {
     let same = case.name == SWITCH.name;
     assert_eq!(killing.old == killing.new, same, "{:?}", killing.old);
     killing.end("undisturbed");
-    let mut came = 0;
-    for (i, at) in moments.iter().enumerate() {
+    let (mut tried, mut reached) = (0, 0);
+    // Five and four have no common divisor, so a part of the moments has every next command.
+    for (i, at) in moments.iter().enumerate().step_by(extent(5, 1)) {
         let about = &format!("{backend}: {} killed before {at}", case.name);
         if i % 4 == 1 {
             scene.bind(Station::Peer, "unrelated", &[]).unwrap();
         }
+        tried += 1;
         (case.prepare)(scene);
         let args = command();
         let was_killed = if killing.is_learner() {
@@ -201,18 +204,18 @@ pub fn kill_at_every_moment(case: &Case, backend: &str) {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             killed::killed(&scene.sandbox, &args, at)
         };
-        // A call that only the first run makes, such as that for a directory, does not come again.
+        // Only the first run makes some calls, such as that for a new directory.
         if !was_killed {
             killing.end(about);
             continue;
         }
-        came += 1;
+        reached += 1;
         killing.rest(about);
         killing.is_old_or_new(about);
         killing.next_command(i, about);
         killing.is_repaired(about);
         killing.end(about);
     }
-    println!("{backend}: {} killed at {came} of {} moments", case.name, moments.len());
-    assert!(came * 10 > moments.len() * 8, "{came} of {}", moments.len());
+    println!("{backend}: {} killed at {reached} of {tried} moments", case.name);
+    assert!(reached * 10 > tried * 8, "{reached} of {tried}");
 }

@@ -1,4 +1,5 @@
-//! What is there: which frames pass, what netlaunch says of its ports, processes, files and rules.
+//! Observes the state of a scene: the frames that pass, the output of netlaunch, processes, files
+//! and rules.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -10,10 +11,10 @@ use crate::common::frame::{Frame, Host, OTHER, PEER, VM};
 use crate::common::port_scene::{PortScene, Station};
 use crate::common::{run, text};
 
-/// Whether each of these frames passes, in this order, at both ports.
+/// Whether each frame passes, in a fixed order, at both ports.
 pub type Seen = Vec<bool>;
 
-/// What tells the old rules, the new ones and none apart.
+/// Sends frames whose verdicts differ between the old rules, the new ones and no rules.
 pub fn by_frames(scene: &PortScene) -> Seen {
     let mut seen = Seen::new();
     for (station, guest) in [(Station::Vnet0, VM), (Station::Vnet1, OTHER)] {
@@ -37,9 +38,9 @@ pub fn by_frames(scene: &PortScene) -> Seen {
     seen
 }
 
-/// The same for no rules, those to learn an address by, and those with the address. None of the
-/// frames teaches one.
-pub fn by_unteaching_frames(scene: &PortScene) -> Seen {
+/// Sends frames whose verdicts differ between no rules, the learning rules and the rules with the
+/// address. The learner learns no address from these frames.
+pub fn by_frames_without_address(scene: &PortScene) -> Seen {
     let nobody = Host { v4: Ipv4Addr::UNSPECIFIED, ..VM };
     let mut seen = vec![
         scene.leaves(&Frame::arp(nobody, PEER, 1)),
@@ -55,22 +56,22 @@ pub fn is_bound(scene: &PortScene) -> bool {
     vnet0(scene) != Value::Null
 }
 
-/// What `binding-list` says of vnet0.
+/// Returns vnet0 in the output of `binding-list`.
 pub fn vnet0(scene: &PortScene) -> Value {
     let list = scene.list();
     let bindings = list["bindings"].as_array().unwrap();
     bindings.iter().find(|binding| binding["port"] == "vnet0").cloned().unwrap_or_default()
 }
 
-pub fn is_learnt(scene: &PortScene) -> bool {
+pub fn is_learned(scene: &PortScene) -> bool {
     vnet0(scene)["learning"]["address"] == VM.v4.to_string()
 }
 
-pub fn is_listened_to(scene: &PortScene) -> bool {
+pub fn has_learner(scene: &PortScene) -> bool {
     vnet0(scene)["learning"]["pid"].is_u64()
 }
 
-/// What runs in the scene's namespace: process numbers and command lines.
+/// Returns the processes in the scene's namespace: process ids and command lines.
 pub fn processes(scene: &PortScene) -> Vec<(i32, String)> {
     let pids = text(&run("ip", &["netns", "pids", &scene.netns.name]).stdout);
     let line = |pid: i32| Some(text(&fs::read(format!("/proc/{pid}/cmdline")).ok()?));
@@ -78,7 +79,7 @@ pub fn processes(scene: &PortScene) -> Vec<(i32, String)> {
     pids.filter_map(|pid| Some((pid, line(pid)?.replace('\0', " ")))).collect()
 }
 
-/// The files below the state directory but for locks, and what is unfinished of definitions.
+/// Returns the files below the state directory without lock files, and incomplete definitions.
 pub fn files(scene: &PortScene) -> Vec<String> {
     fn walk(dir: &Path, found: &mut Vec<String>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -96,14 +97,15 @@ pub fn files(scene: &PortScene) -> Vec<String> {
     found
 }
 
-/// The rules, whatever order chains and ports have in them.
+/// Returns the rules in a form that does not depend on the order of chains and ports.
 pub fn rules(scene: &PortScene) -> Vec<String> {
     let mut chain = String::new();
     let mut rules: Vec<String> = scene
         .ruleset()
         .lines()
         .map(str::trim)
-        // A blank line follows each chain but the last one, and the table's brace that one.
+        // nft prints a blank line after each chain except the last one, which the brace of the
+        // table follows.
         .filter(|line| !matches!(*line, "" | "}"))
         .map(|line| {
             if line.starts_with("chain ") || line.starts_with("table ") || line.starts_with('*') {

@@ -1,21 +1,22 @@
-//! What was done, and what can therefore be there in the end.
+//! Records the changes, and checks that the final state can be their result.
 //!
-//! Two changes of one thing that did not overlap happened in the order of their times; of two that
-//! did, either may have been the last. So the last change is one after whose end none began.
+//! If two changes of one thing did not overlap, they happened in the order of their times. If they
+//! overlapped, either one may have been the last. So a change can be the last one if no other
+//! change began after its end.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// What became of a port or a filter.
+/// The state of a port or a filter after a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Is {
-    /// By the document with this number, of which there is one only.
+    /// It exists, by the document with this unique number.
     There(u32),
     Gone,
 }
 
 impl Is {
-    /// What a document says: a definition has its number as a port of UDP, a binding as a parameter.
+    /// Reads the number in a document: a definition has it as a UDP port, a binding as a parameter.
     pub fn there(xml: &str) -> Self {
         let number = |mark: &str| {
             let rest = &xml[xml.find(mark)? + mark.len()..];
@@ -26,18 +27,18 @@ impl Is {
     }
 }
 
-/// A change that was made.
+/// A successful change.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// The port or the filter.
     pub target: String,
     pub is: Is,
-    /// When its process began and ended.
+    /// The start and the end of the process that made the change.
     pub start: Instant,
     pub end: Instant,
 }
 
-/// All changes, by what they are about.
+/// All changes, by their target.
 #[derive(Debug, Default)]
 pub struct History(BTreeMap<String, Vec<Event>>);
 
@@ -46,8 +47,8 @@ impl History {
         self.0.entry(event.target.clone()).or_default().push(event);
     }
 
-    /// Fails where what is there in the end cannot be what the last change made, and where a port
-    /// was bound twice, or freed twice, in a row.
+    /// Checks the final state: it must be possible as the result of a last change, and a port must
+    /// not have been bound twice or unbound twice in succession.
     pub fn check(&self, state: &BTreeMap<String, Is>) {
         for (target, is) in state {
             let none = Vec::new();

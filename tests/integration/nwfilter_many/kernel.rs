@@ -1,13 +1,15 @@
-//! The rules of ports as the kernel holds them, in a form that does not depend on the order in which
-//! ports were bound: chains by name, and the rules that lead to ports' chains, of which each frame
-//! takes one only, sorted.
+//! Reads the rules of ports from the kernel, in a form that does not depend on the order in which
+//! the ports were bound.
+//!
+//! It groups rules by the name of their chain. It sorts the rules that lead to the ports' chains,
+//! because each frame takes only one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::Value;
 
-/// Each chain's rules, by the chain's full name.
+/// The rules of each chain, by the full name of the chain.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Kernel(BTreeMap<String, Vec<String>>);
 
@@ -23,7 +25,7 @@ impl fmt::Display for Kernel {
     }
 }
 
-/// What the backend's tools list; `sh` runs a line and returns what it prints.
+/// Lists the rules with the tools of the backend. `sh` runs a shell line and returns its output.
 pub fn rules_of(backend: &str, sh: impl Fn(&str) -> String) -> Kernel {
     let mut kernel = Kernel::default();
     if backend == "nftables" {
@@ -87,12 +89,12 @@ impl Kernel {
         }
     }
 
-    /// The numbers of the ports that have a chain.
+    /// Returns the interface numbers of the ports that have a chain.
     pub fn owners(&self) -> BTreeSet<u64> {
         self.0.keys().filter_map(|name| number(name.split(' ').next_back()?)).collect()
     }
 
-    /// The numbers of the ports whose chains the base chains lead to.
+    /// Returns the interface numbers of the ports to whose chains the base chains lead.
     pub fn led_to(&self) -> BTreeSet<u64> {
         let leads = |name: &str| name.starts_with("map ") || name.contains(" NETLAUNCH_");
         let lines = self.0.iter().filter(|(name, _)| leads(name)).flat_map(|(_, lines)| lines);
@@ -100,7 +102,7 @@ impl Kernel {
     }
 }
 
-/// The number in the name of a port's chain: p7-from, nl-7:from.
+/// Returns the interface number in the name of a port's chain, such as p7-from or nl-7:from.
 fn number(chain: &str) -> Option<u64> {
     let (rest, end) = match chain.strip_prefix("nl-") {
         Some(rest) => (rest, ':'),

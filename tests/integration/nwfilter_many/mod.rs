@@ -1,25 +1,15 @@
-//! A hundred processes bind filters, redefine them and take them away at once, for a minute: what
-//! is there in the end is what the last of them said, in the definitions, in the statuses and in the
-//! kernel, and on the way each has done what it was told or said clearly why not.
+//! Runs a hundred processes for some time that bind, redefine and unbind filters at the same time.
+//! The final definitions, statuses and kernel rules must be the result of the last changes, and
+//! each process must succeed or report a clear reason.
 //!
-//! 40 ports and 5 filters that refer to each other; each thread runs one netlaunch after the other,
-//! with random words. The order in which processes had the lock is not known, but when each of them
-//! began and ended is, and that says what the last change can have been ([`history`]). What the kernel
-//! holds is compared with what it holds after everything was put back, and after everything was taken
-//! away and made anew from the final documents ([`kernel`]).
+//! There are 40 ports and 5 filters that refer to each other. Each thread runs one netlaunch after
+//! another, with random requests. The order in which processes held the lock is unknown, but the
+//! begin and end of each process are known, and they determine the possible last changes
+//! ([`history`]). The test compares the kernel's rules with those after a reload, and with those
+//! after it unbinds everything and binds the final documents again ([`kernel`]).
 //!
-//! NETLAUNCH_TEST_SECONDS makes the minute shorter or longer, NETLAUNCH_TEST_SEED chooses the words.
+//! NETLAUNCH_TEST_SECONDS changes the duration; NETLAUNCH_TEST_SEED selects the requests.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test fails by panicking, and its parts are one program"
-)]
-
-#[path = "../common/mod.rs"]
-mod common;
 mod history;
 mod kernel;
 mod words;
@@ -32,29 +22,29 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use common::port_scene::PortScene;
-use common::{Sandbox, have_root, text};
+use crate::common::port_scene::PortScene;
+use crate::common::{Sandbox, extent, have_root, text};
 use history::{Event, History, Is};
 use kernel::{Kernel, rules_of};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use words::{FILTERS, PORTS, Word, is_refusal, is_said};
+use words::{FILTERS, PORTS, Request, is_expected_note, is_refusal};
 
 const WORKERS: u64 = 100;
-/// The longest a process may take: all others may have the lock before it.
-const LIMIT: &str = "120";
+/// The time limit of a process in seconds: all others may get the lock before it.
+const LIMIT: &str = "600";
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// A host with ports, and what was done on it.
+/// A host with ports, and the history of its changes.
 struct Host {
     scene: PortScene,
     history: Mutex<History>,
 }
 
-/// What a thread needs of it.
+/// The part of the host that a thread needs.
 #[derive(Clone, Copy)]
 struct Worker<'a> {
     sandbox: &'a Sandbox,
@@ -63,12 +53,13 @@ struct Worker<'a> {
     number: u64,
 }
 
-/// What came of the words, by kind.
+/// The numbers of successful and of refused requests of each kind.
 type Tally = BTreeMap<&'static str, (u32, u32)>;
 
 fn netlaunch(sandbox: &Sandbox, args: &[String]) -> Output {
     let mut command = sandbox.program(Path::new("/usr/bin/timeout"));
-    command.arg(LIMIT).arg(sandbox.path("bin/netlaunch")).args(args);
+    command.arg(LIMIT).arg(sandbox.path("bin/netlaunch"));
+    command.args(["--lock-timeout", LIMIT]).args(args);
     command.output().unwrap()
 }
 
@@ -78,40 +69,41 @@ impl Worker<'_> {
         let mut tally = Tally::new();
         while Instant::now() < end {
             let serial = self.serials.fetch_add(1, Ordering::Relaxed);
-            let word = Word::random(&mut rng, serial);
-            let done = self.say(&word);
-            let (yes, no) = tally.entry(word.kind()).or_default();
+            let request = Request::random(&mut rng, serial);
+            let done = self.execute(&request);
+            let (yes, no) = tally.entry(request.kind()).or_default();
             *if done { yes } else { no } += 1;
         }
         tally
     }
 
-    /// Runs netlaunch; whether it did what it was told.
-    fn say(self, word: &Word) -> bool {
+    /// Runs netlaunch with a request. Returns whether it succeeded.
+    fn execute(self, request: &Request) -> bool {
         let file = self.sandbox.path(&format!("document-{}.xml", self.number));
-        if let Some(document) = word.document() {
+        if let Some(document) = request.document() {
             fs::write(&file, document).unwrap();
         }
         let start = Instant::now();
-        let output = netlaunch(self.sandbox, &word.args(&file));
+        let output = netlaunch(self.sandbox, &request.args(&file));
         let end = Instant::now();
         let said = text(&output.stderr);
         match output.status.code() {
             Some(0) => {
-                let strange: Vec<_> = said.lines().filter(|line| !is_said(line)).collect();
-                assert!(strange.is_empty(), "{word:?} is done, and says {strange:?}");
-                if let Some((target, is)) = word.makes() {
+                let strange: Vec<_> = said.lines().filter(|line| !is_expected_note(line)).collect();
+                assert!(strange.is_empty(), "{request:?} is done, and says {strange:?}");
+                if let Some((target, is)) = request.makes() {
                     self.history.lock().unwrap().add(Event { target, is, start, end });
                 }
                 true
             }
             Some(2) => {
-                let refusals: Vec<_> = said.lines().filter(|line| !is_said(line)).collect();
-                let refused = matches!(refusals[..], [line] if is_refusal(word, line));
-                assert!(refused, "{word:?}: {said}");
+                let refusals: Vec<_> =
+                    said.lines().filter(|line| !is_expected_note(line)).collect();
+                let refused = matches!(refusals[..], [line] if is_refusal(request, line));
+                assert!(refused, "{request:?}: {said}");
                 false
             }
-            _ => panic!("{word:?}: {}: {said}", output.status),
+            _ => panic!("{request:?}: {}: {said}", output.status),
         }
     }
 }
@@ -122,6 +114,9 @@ impl Host {
         for pair in 0..PORTS / 2 {
             let (one, other) = (2 * pair, 2 * pair + 1);
             scene.netns.ip(&format!("link add port{one} type veth peer name port{other}"));
+            for port in [one, other] {
+                scene.netns.ip(&format!("link set port{port} master br0"));
+            }
         }
         scene.foreign_rules();
         Host { scene, history: Mutex::default() }
@@ -138,7 +133,7 @@ impl Host {
         text(&output.stdout)
     }
 
-    /// The numbers of the ports that have a filter, by name.
+    /// Returns the interface numbers of the ports that have a filter, by name.
     fn bound(&self) -> BTreeMap<String, u64> {
         let list = self.good(&["nwfilter", "binding-list", "--json"]);
         let list: serde_json::Value = serde_json::from_str(&list).unwrap();
@@ -152,14 +147,14 @@ impl Host {
         rules_of(backend, |line| self.scene.sh(line))
     }
 
-    /// The names in a directory, locks aside.
+    /// Returns the names in a directory, without lock files.
     fn files(&self, dir: &str) -> BTreeSet<String> {
         let entries = fs::read_dir(self.scene.sandbox.path(dir)).unwrap();
         let names = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
         names.filter(|name| name != ".lock").collect()
     }
 
-    /// What is there at the end, by what a change can be about.
+    /// Returns the final state of each port and filter.
     fn final_state(&self, documents: &BTreeMap<String, String>) -> BTreeMap<String, Is> {
         let mut state = BTreeMap::new();
         for port in (0..PORTS).map(words::port) {
@@ -175,7 +170,7 @@ impl Host {
     }
 }
 
-fn many_at_once(name: &str, backend: &str) {
+fn run_concurrent_commands(name: &str, backend: &str) {
     if !have_root(name) {
         return;
     }
@@ -187,10 +182,10 @@ fn many_at_once(name: &str, backend: &str) {
     let mut rng = StdRng::seed_from_u64(seed);
     for filter in FILTERS {
         let serial = serials.fetch_add(1, Ordering::Relaxed);
-        let first = Word::define(filter, &mut rng, serial, false);
-        assert!(host.worker(&serials, 0).say(&first));
+        let first = Request::define(filter, &mut rng, serial, false);
+        assert!(host.worker(&serials, 0).execute(&first));
     }
-    let end = Instant::now() + Duration::from_secs(number("NETLAUNCH_TEST_SECONDS", 60));
+    let end = Instant::now() + Duration::from_secs(number("NETLAUNCH_TEST_SECONDS", extent(8, 60)));
     let mut tally = Tally::new();
     std::thread::scope(|scope| {
         let start = |number| {
@@ -200,7 +195,7 @@ fn many_at_once(name: &str, backend: &str) {
         let threads: Vec<_> = (0..WORKERS).map(start).collect();
         let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
         for one in ended {
-            // The thread has printed why.
+            // The thread has printed the reason.
             for (kind, (yes, no)) in one.unwrap_or_else(|_| panic!("{name}: see above")) {
                 let (all_yes, all_no) = tally.entry(kind).or_default();
                 (*all_yes, *all_no) = (*all_yes + yes, *all_no + no);
@@ -218,7 +213,7 @@ fn many_at_once(name: &str, backend: &str) {
         .collect();
     println!("{backend}: {} of {PORTS} ports have a filter in the end", bound.len());
     assert!(!bound.is_empty(), "nothing to look at");
-    // Nothing was lost.
+    // No change was lost.
     host.history.lock().unwrap().check(&host.final_state(&documents));
     // No file is left over.
     let statuses: BTreeSet<_> = bound.keys().map(|port| format!("{port}.json")).collect();
@@ -226,12 +221,12 @@ fn many_at_once(name: &str, backend: &str) {
     let of_filters = |name: &String| FILTERS.iter().any(|f| *name == format!("{f}.xml"));
     let definitions = host.files("config/nwfilter");
     assert!(definitions.iter().all(of_filters), "{definitions:?}");
-    // No rule without a binding, and no binding without rules.
+    // The kernel has rules for each binding, and no other rules.
     let there = host.kernel(backend);
     let indices: BTreeSet<u64> = bound.values().copied().collect();
     assert_eq!(there.owners(), indices, "chains\n{there}");
     assert_eq!(there.led_to(), indices, "chains that frames come to\n{there}");
-    // They are what the final definitions come to.
+    // The rules are the result of the final definitions.
     host.good(&["firewall", "reload"]);
     let rebuilt = host.kernel(backend);
     assert_eq!(there.to_string(), rebuilt.to_string(), "firewall reload");
@@ -254,11 +249,11 @@ fn many_at_once(name: &str, backend: &str) {
 }
 
 #[test]
-fn many_at_once_on_nftables() {
-    many_at_once("many_at_once_on_nftables", "nftables");
+fn concurrent_commands_lose_no_change_on_nftables() {
+    run_concurrent_commands("concurrent_commands_lose_no_change_on_nftables", "nftables");
 }
 
 #[test]
-fn many_at_once_on_iptables() {
-    many_at_once("many_at_once_on_iptables", "iptables");
+fn concurrent_commands_lose_no_change_on_iptables() {
+    run_concurrent_commands("concurrent_commands_lose_no_change_on_iptables", "iptables");
 }

@@ -1,4 +1,4 @@
-//! What the processes are told, and what they may answer.
+//! Makes the random requests of the processes, and lists the permitted refusals.
 
 use std::path::Path;
 
@@ -14,9 +14,9 @@ pub fn port(number: u32) -> String {
     format!("port{number}")
 }
 
-/// The words of one process.
+/// A request to netlaunch.
 #[derive(Debug, Clone)]
-pub enum Word {
+pub enum Request {
     Bind { port: String, serial: u32, document: String },
     Unbind { port: String },
     Define { filter: &'static str, serial: u32, document: String },
@@ -29,30 +29,31 @@ fn filter(rng: &mut StdRng) -> &'static str {
     FILTERS[rng.random_range(0..FILTERS.len())]
 }
 
-/// One that ports have; the others are used by references alone, or by nobody for a while.
+/// Returns a filter that bindings name. Only references use the other filters.
 fn bound(rng: &mut StdRng) -> &'static str {
     FILTERS[rng.random_range(0..3)]
 }
 
-impl Word {
+impl Request {
     pub fn random(rng: &mut StdRng, serial: u32) -> Self {
         let port = port(rng.random_range(0..PORTS));
         let args = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect();
         match rng.random_range(0..100) {
-            0..35 => Word::bind(port, rng, serial),
-            35..60 => Word::Unbind { port },
-            60..78 => Word::define(filter(rng), rng, serial, true),
-            78..83 => Word::Undefine { filter: filter(rng) },
-            83..87 => Word::Reload,
-            87..92 => Word::Show { args: args(&["binding-list", "--json"]) },
-            92..95 => Word::Show { args: args(&["binding-dumpxml", &port]) },
-            95..97 => Word::Show { args: args(&["list"]) },
-            _ => Word::Show { args: args(&["dumpxml", filter(rng)]) },
+            0..35 => Request::bind(port, rng, serial),
+            35..60 => Request::Unbind { port },
+            60..78 => Request::define(filter(rng), rng, serial, true),
+            78..83 => Request::Undefine { filter: filter(rng) },
+            83..87 => Request::Reload,
+            87..92 => Request::Show { args: args(&["binding-list", "--json"]) },
+            92..95 => Request::Show { args: args(&["binding-dumpxml", &port]) },
+            95..97 => Request::Show { args: args(&["list"]) },
+            _ => Request::Show { args: args(&["dumpxml", filter(rng)]) },
         }
     }
 
     fn bind(port: String, rng: &mut StdRng, serial: u32) -> Self {
-        // Some filters need it, and one that comes to need it cannot be put on this port.
+        // Some filters need the value. A filter that begins to need it is refused if it is on this
+        // port.
         let from = match rng.random_range(0..8) {
             0 => "",
             _ => "<parameter name='FROM' value='1000'/>",
@@ -65,10 +66,11 @@ impl Word {
             serial & 0xff,
             bound(rng),
         );
-        Word::Bind { port, serial, document }
+        Request::Bind { port, serial, document }
     }
 
-    /// A definition that no other one equals. With `any`, it may refer to what it must not.
+    /// Makes a definition that differs from all others. With `any`, it may have an invalid
+    /// reference.
     pub fn define(filter: &'static str, rng: &mut StdRng, serial: u32, any: bool) -> Self {
         let mut rules = format!(
             "<rule action='drop' direction='out'><udp dstportstart='{serial}'/></rule>\
@@ -92,81 +94,83 @@ impl Word {
             _ => {}
         }
         let document = format!("<filter name='{filter}'>{rules}</filter>");
-        Word::Define { filter, serial, document }
+        Request::Define { filter, serial, document }
     }
 
     pub fn kind(&self) -> &'static str {
         match self {
-            Word::Bind { .. } => "binding-create",
-            Word::Unbind { .. } => "binding-delete",
-            Word::Define { .. } => "define",
-            Word::Undefine { .. } => "undefine",
-            Word::Show { .. } => "list, dumpxml",
-            Word::Reload => "firewall reload",
+            Request::Bind { .. } => "binding-create",
+            Request::Unbind { .. } => "binding-delete",
+            Request::Define { .. } => "define",
+            Request::Undefine { .. } => "undefine",
+            Request::Show { .. } => "list, dumpxml",
+            Request::Reload => "firewall reload",
         }
     }
 
     pub fn document(&self) -> Option<&str> {
         match self {
-            Word::Bind { document, .. } | Word::Define { document, .. } => Some(document),
+            Request::Bind { document, .. } | Request::Define { document, .. } => Some(document),
             _ => None,
         }
     }
 
-    /// The arguments; `file` holds the document.
+    /// Returns the arguments. `file` is the path of the document.
     pub fn args(&self, file: &Path) -> Vec<String> {
         let file = file.to_string_lossy().into_owned();
         let all = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect();
         match self {
-            Word::Bind { .. } => all(&["nwfilter", "binding-create", &file]),
-            Word::Unbind { port } => all(&["nwfilter", "binding-delete", port]),
-            Word::Define { .. } => all(&["nwfilter", "define", &file]),
-            Word::Undefine { filter } => all(&["nwfilter", "undefine", filter]),
-            Word::Show { args } => [vec!["nwfilter".to_owned()], args.clone()].concat(),
-            Word::Reload => all(&["firewall", "reload"]),
+            Request::Bind { .. } => all(&["nwfilter", "binding-create", &file]),
+            Request::Unbind { port } => all(&["nwfilter", "binding-delete", port]),
+            Request::Define { .. } => all(&["nwfilter", "define", &file]),
+            Request::Undefine { filter } => all(&["nwfilter", "undefine", filter]),
+            Request::Show { args } => [vec!["nwfilter".to_owned()], args.clone()].concat(),
+            Request::Reload => all(&["firewall", "reload"]),
         }
     }
 
-    /// What it changes, and what that is then.
+    /// Returns the target of the change and its state after the change.
     pub fn makes(&self) -> Option<(String, Is)> {
         match self {
-            Word::Bind { port, serial, .. } => Some((port.clone(), Is::There(*serial))),
-            Word::Unbind { port } => Some((port.clone(), Is::Gone)),
-            Word::Define { filter, serial, .. } => Some(((*filter).to_owned(), Is::There(*serial))),
-            Word::Undefine { filter } => Some(((*filter).to_owned(), Is::Gone)),
-            Word::Show { .. } | Word::Reload => None,
+            Request::Bind { port, serial, .. } => Some((port.clone(), Is::There(*serial))),
+            Request::Unbind { port } => Some((port.clone(), Is::Gone)),
+            Request::Define { filter, serial, .. } => {
+                Some(((*filter).to_owned(), Is::There(*serial)))
+            }
+            Request::Undefine { filter } => Some(((*filter).to_owned(), Is::Gone)),
+            Request::Show { .. } | Request::Reload => None,
         }
     }
 }
 
-/// Whether a word may be refused so.
-pub fn is_refusal(word: &Word, said: &str) -> bool {
-    let known: &[&str] = match word {
-        Word::Bind { .. } => &[
+/// Returns whether this message is a permitted refusal of the request.
+pub fn is_refusal(request: &Request, said: &str) -> bool {
+    let known: &[&str] = match request {
+        Request::Bind { .. } => &[
             " has a filter already; ",
             "no filter is called ",
             " refers to, is missing: ",
             " needs values for FROM: ",
         ],
-        Word::Unbind { .. } => &[" has no filter; "],
-        Word::Define { .. } => &[
+        Request::Unbind { .. } => &[" has no filter; "],
+        Request::Define { .. } => &[
             " refers to, is missing: ",
             " needs values for FROM: ",
             " refer to each other in a circle, ",
         ],
-        Word::Undefine { .. } => &["no filter is called ", " is in use by the port "],
-        Word::Show { .. } => &["no filter is called ", " has no filter; "],
-        Word::Reload => &[],
+        Request::Undefine { .. } => &["no filter is called ", " is in use by the port "],
+        Request::Show { .. } => &["no filter is called ", " has no filter; "],
+        Request::Reload => &[],
     };
     known.iter().any(|words| said.contains(words))
 }
 
-/// Whether a line is a note or a warning that a command may print whatever becomes of it. A loaded
-/// machine makes commands wait for the lock.
-pub fn is_said(line: &str) -> bool {
+/// Returns whether a line is a note or a warning that a command may print in any case. On a loaded
+/// machine, commands wait for the lock.
+pub fn is_expected_note(line: &str) -> bool {
     let known = [
         " is defined in ",
-        " in plain frames alone",
+        " only in plain frames",
         " come to the bridge without the filter",
         ", which is locked by ",
     ];

@@ -1,0 +1,141 @@
+//! Tests that no two NICs of a plan share anything that belongs to one of them, for lists of NICs
+//! beside QEMU arguments with networks of their own.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt::Debug;
+
+use netlaunch::launcher::plan::{
+    Command, LaunchIds, NicPlan, NicRequest, Origin, Plan, Request, plan,
+};
+use netlaunch::types::TransientUser;
+use netlaunch::types::facts::{BridgeAccess, Facts, Host, Passt, Qemu, TargetBridge};
+use proptest::prelude::*;
+
+const NICS: [&str; 9] = [
+    "passt",
+    "slirp",
+    "bridge=br0",
+    "passt,id=net1",
+    "passt,id=x,device=e1000",
+    "slirp,mac=52:54:00:00:00:01",
+    "slirp,address=10.0.2.20/24",
+    "passt,publish=80,publish=81:81/udp",
+    "slirp,publish=82",
+];
+
+const QEMU: [&str; 8] = [
+    "-m 64",
+    "-nic user",
+    "-nic user -nic user,net=10.9.0.0/24,mac=52:54:00:00:00:02",
+    "-netdev user,id=net0 -device e1000,netdev=net0",
+    "-netdev user,id=net1,hostfwd=tcp::83-:22 -device e1000,netdev=net1",
+    "-nic user,smb=/srv",
+    "-netdev tap,id=net0 -device e1000,netdev=net0",
+    "-net nic -net user -append -nic",
+];
+
+fn facts() -> Facts {
+    let help = include_str!("../fixtures/probe/passt-2026-10-help.txt");
+    let options = help.split_whitespace();
+    let options =
+        options.filter_map(|word| word.trim_end_matches(',').strip_prefix("--")).map(str::to_owned);
+    let target = TargetBridge { bridge: "br0".parse().unwrap(), mtu: 1500, firewall: Vec::new() };
+    Facts {
+        passt: Passt {
+            path: Some("/usr/bin/passt".into()),
+            options: options.collect(),
+            ..Passt::default()
+        },
+        qemu: Qemu {
+            path: Some("/usr/bin/qemu".into()),
+            netdevs: ["user", "stream", "tap"].map(str::to_owned).into(),
+            ..Qemu::default()
+        },
+        host: Host { root: true, default_v4: Some("eth0".into()), ..Host::default() },
+        bridge: BridgeAccess { tun: true, net_admin: true, ..BridgeAccess::default() },
+        target: Some(target.clone()),
+        further_targets: vec![target; 4],
+    }
+}
+
+fn made(nics: &[&str], qemu: &str, keep_nics: bool, fd: bool) -> Option<Plan> {
+    let transport = fd.then_some(netlaunch::launcher::plan::Transport::Fd);
+    let nic = |text: &&str| {
+        let nic: NicRequest = text.parse().unwrap();
+        let is_passt = text.starts_with("passt");
+        NicRequest { transport: transport.filter(|_| is_passt), ..nic }
+    };
+    let args = qemu.split(' ').map(OsString::from).collect();
+    let request = Request {
+        nics: nics.iter().map(nic).collect(),
+        keep_nics,
+        command: Some(Command { program: "qemu".into(), args }),
+        ..Request::default()
+    };
+    let user = |id| TransientUser { uid: id, gid: id };
+    let launch_ids = LaunchIds {
+        dir: "/run/netlaunch/launch-abcdefgh".into(),
+        mac: "52:54:00:12:34:56".parse().unwrap(),
+        qemu_fds: (7..20).collect(),
+        passt_users: (1_900_000_000..1_900_000_020).map(user).collect(),
+    };
+    plan(&request, &facts(), &launch_ids).ok()
+}
+
+/// No two NICs have the same value.
+fn distinct<T: Ord + Debug>(
+    plan: &Plan,
+    value: impl Fn(&NicPlan) -> Option<T>,
+) -> Result<(), TestCaseError> {
+    let all: Vec<T> = plan.nics.iter().filter_map(value).collect();
+    let shown = format!("{all:?}");
+    let count = all.len();
+    prop_assert_eq!(all.into_iter().collect::<BTreeSet<T>>().len(), count, "{}", shown);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nics_share_no_id_address_descriptor_or_file(
+        nics in prop::collection::vec(prop::sample::select(NICS.to_vec()), 0..4),
+        qemu in prop::sample::select(QEMU.to_vec()),
+        keep in any::<bool>(),
+        fd in any::<bool>(),
+    ) {
+        let Some(plan) = made(&nics, qemu, keep, fd) else { return Ok(()) };
+        distinct(&plan, |nic| nic.id.as_ref().map(|id| id.as_str().to_owned()))?;
+        distinct(&plan, |nic| nic.mac)?;
+        distinct(&plan, |nic| nic.fd)?;
+        distinct(&plan, |nic| nic.passt.as_ref().map(|passt| passt.pid.clone()))?;
+        distinct(&plan, |nic| nic.passt.as_ref().and_then(|passt| passt.socket.clone()))?;
+        distinct(&plan, |nic| nic.passt.as_ref().and_then(|passt| passt.user).map(|user| user.uid))?;
+        let is_added = |nic: &&NicPlan| nic.origin == Origin::Added;
+        let added = plan.nics.iter().filter(is_added).count();
+        let own = plan.nics.len() - added;
+        prop_assert_eq!(added, if own == 0 { nics.len().max(1) } else { nics.len() });
+        for nic in plan.nics.iter().filter(is_added) {
+            let subnet = |nic: &NicPlan| nic.addresses.map(|own| own.address.subnet());
+            let same = plan.nics.iter().filter(|other| subnet(other) == subnet(nic)).count();
+            prop_assert!(subnet(nic).is_none() || same == 1, "{:?}", plan.nics);
+        }
+        // The words that are no network stay, in their order.
+        let words: Vec<OsString> = plan.qemu.argv().unwrap();
+        let of_card: Vec<&str> = qemu.split(' ').filter(|word| word.contains("e1000")).collect();
+        prop_assert!(of_card.iter().all(|word| words.iter().any(|other| other == word)), "{:?}", words);
+    }
+}
+
+#[test]
+fn a_list_has_plans_on_this_host() {
+    // The property above holds for plans only.
+    for nics in NICS {
+        assert!(made(&[nics, "slirp"], QEMU[0], false, false).is_some(), "{nics}");
+    }
+    for qemu in QEMU {
+        assert!(made(&[], qemu, false, false).is_some(), "{qemu}");
+        assert!(made(&["passt"], qemu, true, true).is_some(), "{qemu}");
+    }
+}

@@ -1,0 +1,122 @@
+//! Tests serve mode with a socket that the caller decides about: `--listen` and `--listen-fd`. The
+//! guest's program is a client that speaks QEMU's socket protocol with passt.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::common::scene::nothing_left;
+use crate::common::{As, Netns, Reaped, Sandbox, finish, have_root, text, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The guest's question for the hardware address of 10.0.2.2, as passt's socket takes it: the
+/// length, then the frame (RFC 826).
+fn question() -> Vec<u8> {
+    let mac = [0x52, 0x54, 0, 1, 2, 3];
+    let mut frame = vec![0, 0, 0, 42];
+    frame.extend([0xff; 6]);
+    frame.extend(mac);
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(mac);
+    frame.extend([10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2]);
+    frame
+}
+
+/// Asks passt, and checks that its answer is from 10.0.2.2.
+fn passt_answers(stream: &mut UnixStream) {
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(&question()).unwrap();
+    let mut answer = [0; 46];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!((&answer[16..18], &answer[25..26]), (&[8, 6][..], &[2][..]), "{answer:?}");
+    assert_eq!(answer[32..36], [10, 0, 2, 2]);
+}
+
+/// Starts netlaunch in serve mode. A socket becomes its descriptor 5.
+fn serve(sandbox: &Sandbox, options: &[&str], socket: Option<OwnedFd>) -> Reaped {
+    let mut command = sandbox.program(Path::new("/bin/sh"));
+    let script = "netlaunch=$1; shift; exec \"$netlaunch\" \"$@\" 5<&0 </dev/null";
+    command.args(["-c", script, "sh"]).arg(sandbox.path("bin/netlaunch"));
+    command.args(["--backend", "passt"]).args(options);
+    command.stdin(socket.map_or_else(Stdio::null, Stdio::from));
+    Reaped(command.spawn().unwrap())
+}
+
+fn refused(command: Command, part: &str) {
+    let output = finish(command);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains(part) && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn passts_socket_is_offered_at_a_path_until_netlaunch_ends() {
+    let test = "passts_socket_is_offered_at_a_path_until_netlaunch_ends";
+    if !have_root(test) {
+        return;
+    }
+    let netns = Netns::routed();
+    for who in [As::User, As::Root] {
+        let sandbox = Sandbox::new(who, Some(&netns));
+        let path = sandbox.path("run/vm.sock");
+        let shown = path.to_str().unwrap();
+        let serving = serve(&sandbox, &["--listen", shown], None);
+        assert!(wait_until(LIMIT, || path.exists()), "no socket");
+        let mut busy = sandbox.netlaunch(&["--backend", "passt", "--listen"]);
+        busy.arg(&path);
+        refused(busy, "the path exists");
+        let mut stream = UnixStream::connect(&path).unwrap();
+        passt_answers(&mut stream);
+        drop(stream);
+        let output = serving.output(LIMIT);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(&format!("addr.path={shown}")));
+        assert!(fs::symlink_metadata(&path).is_err(), "the link is left");
+        nothing_left(&sandbox);
+    }
+}
+
+#[test]
+fn passt_serves_the_socket_that_the_caller_brings() {
+    let test = "passt_serves_the_socket_that_the_caller_brings";
+    if !have_root(test) {
+        return;
+    }
+    let netns = Netns::routed();
+    for who in [As::User, As::Root] {
+        let sandbox = Sandbox::new(who, Some(&netns));
+        let path = sandbox.path("brought.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let serving = serve(&sandbox, &["--listen-fd", "5"], Some(listener.into()));
+        let mut stream = UnixStream::connect(&path).unwrap();
+        passt_answers(&mut stream);
+        drop(stream);
+        let output = serving.output(LIMIT);
+        let (said, printed) = (text(&output.stderr), text(&output.stdout));
+        assert!(printed.contains(&format!("addr.path={}", path.display())), "{printed}{said}");
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        nothing_left(&sandbox);
+
+        let (mine, theirs) = UnixStream::pair().unwrap();
+        let options = ["--listen-fd", "5", "--vmm", "libkrun"];
+        let serving = serve(&sandbox, &options, Some(theirs.into()));
+        let mut mine = mine;
+        passt_answers(&mut mine);
+        drop(mine);
+        let output = serving.output(LIMIT);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "\n", "the program has its end of the pair");
+        nothing_left(&sandbox);
+    }
+    let sandbox = Sandbox::new(As::User, Some(&netns));
+    let file = fs::File::open("/dev/null").unwrap();
+    let output = serve(&sandbox, &["--listen-fd", "5"], Some(file.into())).output(LIMIT);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--listen-fd 5 is not a UNIX stream socket"));
+    refused(sandbox.netlaunch(&["--listen-fd", "6"]), "--listen-fd 6: not open");
+}

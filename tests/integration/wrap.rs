@@ -1,0 +1,309 @@
+//! netlaunch as a stand-in for QEMU: calls that go straight to the real program.
+//!
+//! A stand-in must not be told from the program that it stands in for: by its output, its status,
+//! its environment, its descriptors, its signals, or its own name.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::common::wrapped::{NAME, Wrapped, qemu};
+use crate::common::{finish, text};
+
+/// Runs a command with this text on its standard input.
+fn fed(mut command: Command, input: &str) -> Output {
+    use std::io::Write;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn same(through: &Output, plain: &Output, what: &str) {
+    assert_eq!(text(&through.stdout), text(&plain.stdout), "{what}");
+    assert_eq!(text(&through.stderr), text(&plain.stderr), "{what}");
+    assert_eq!(through.status, plain.status, "{what}");
+}
+
+#[test]
+fn a_probe_call_has_exactly_the_output_and_the_status_of_qemu() {
+    let Some(qemu) = qemu("probe calls of QEMU") else { return };
+    let wrapped = Wrapped::new();
+    let quit =
+        "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"query-kvm\"}\n{\"execute\":\"quit\"}\n";
+    for (line, input) in [
+        ("-version", ""),
+        ("--version", ""),
+        ("-help", ""),
+        ("-machine help", ""),
+        ("-device virtio-net-pci,help", ""),
+        ("-display none -machine accel=kvm:tcg -device ?", ""),
+        ("-display none -machine accel=kvm:tcg -qmp stdio", quit),
+        ("-display none -machine none,accel=kvm:tcg -qmp stdio -S", quit),
+        ("-nodefaults -display none -S -qmp stdio", quit),
+        ("-nodefaults -nosuch", ""),
+        ("-nic none -netdev nosuch", ""),
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let output = |mut command: Command| {
+            command.args(&words);
+            let mut output = fed(command, input);
+            // The time of a QMP event differs from run to run.
+            let lines = text(&output.stdout);
+            let lines = lines.lines().map(|l| l.split("\"timestamp\"").next().unwrap_or_default());
+            output.stdout = lines.collect::<Vec<_>>().join("\n").into_bytes();
+            output
+        };
+        let mut plain = wrapped.sandbox.program(&qemu);
+        plain.arg0(NAME);
+        same(&output(wrapped.command()), &output(plain), line);
+    }
+    assert_eq!(wrapped.log().lines().count(), 11, "{}", wrapped.log());
+}
+
+/// Returns the output of the tool `tool` with `file`, called as a stand-in and called by itself.
+///
+/// A tool takes the words after `--` for files, and QEMU's options do not end there: `-help` makes
+/// the call one that passes through.
+fn both(wrapped: &Wrapped, tool: &str, file: &str, shell: &str) -> (Output, Output) {
+    let run = |program: &Path| {
+        let mut command = wrapped.sandbox.program(Path::new("/bin/bash"));
+        let line = format!("{shell}; exec -a {NAME} {} {file} -- -help", program.display());
+        command.args(["-c", &line]).env("NETLAUNCH_QEMU", tool).env("A", "1").env("B", "");
+        command.env_remove("NETLAUNCH_WRAP_LOG");
+        finish(command)
+    };
+    (run(&wrapped.program()), run(Path::new(tool)))
+}
+
+#[test]
+fn the_real_program_has_the_callers_arguments_environment_descriptors_and_signals() {
+    let wrapped = Wrapped::new();
+    let ignored = "trap '' PIPE XFSZ USR1";
+    let open = format!("exec 7< {}", wrapped.program().display());
+    for (tool, file, shell) in [
+        ("/bin/cat", "/proc/self/cmdline", ":"),
+        ("/bin/cat", "/proc/self/environ", ":"),
+        ("/bin/ls", "/proc/self/fd", open.as_str()),
+        ("/bin/ls", "/proc/self/fd", "exec <&-"),
+        ("/bin/cat", "/proc/self/status", ":"),
+        ("/bin/cat", "/proc/self/status", ignored),
+    ] {
+        let (through, plain) = both(&wrapped, tool, file, shell);
+        let kept = |output: &Output| -> Vec<String> {
+            let text = text(&output.stdout);
+            let of_signals = |line: &&str| !file.ends_with("status") || line.starts_with("Sig");
+            // SigQ counts all of the user's signals.
+            let lines = text.lines().filter(of_signals).filter(|line| !line.starts_with("SigQ"));
+            lines.map(str::to_owned).collect()
+        };
+        assert_eq!(kept(&through), kept(&plain), "{file} with {shell}");
+        assert!(!kept(&plain).is_empty(), "{file}");
+        assert_eq!(through.status, plain.status);
+    }
+}
+
+#[test]
+fn stand_ins_and_scripts_in_path_never_call_each_other_without_end() {
+    let wrapped = Wrapped::new();
+    let further = wrapped.sandbox.path("further");
+    let scripts = wrapped.sandbox.path("scripts");
+    fs::create_dir(&further).unwrap();
+    fs::create_dir(&scripts).unwrap();
+    fs::copy(wrapped.program(), further.join(NAME)).unwrap();
+    // Another version has other bytes, and the same note.
+    let mut bytes = fs::read(further.join(NAME)).unwrap();
+    bytes.extend(b"another version");
+    fs::write(further.join(NAME), bytes).unwrap();
+    let script = wrapped.sandbox.script("script", &format!("exec {NAME} -S \"$@\""));
+    fs::copy(script, scripts.join(NAME)).unwrap();
+    let real = wrapped.real("echo real \"$@\"");
+    let path = [wrapped.dir(), further, scripts.clone(), real.parent().unwrap().to_owned()];
+    let path = std::env::join_paths(path).unwrap();
+    for named in [None, Some(scripts.join(NAME)), Some(PathBuf::from("qemu-system-x86_64"))] {
+        let mut command = wrapped.command();
+        command.args(["-version"]).env("PATH", &path);
+        command.envs(named.map(|named| ("NETLAUNCH_QEMU", named)));
+        let output = finish(command);
+        assert_eq!(text(&output.stdout), "real -S -version\n", "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn without_a_real_program_the_status_is_that_of_a_shell() {
+    let wrapped = Wrapped::new();
+    let not_executable = wrapped.sandbox.path("run").join(NAME);
+    fs::write(&not_executable, "x").unwrap();
+    let run = wrapped.sandbox.path("run");
+    let itself = wrapped.program();
+    for (path, named, status, message) in [
+        (wrapped.dir(), None, 127, "no qemu-system-x86_64 besides netlaunch itself is in PATH"),
+        (run.clone(), None, 126, "is not a program that this user can execute"),
+        (run.clone(), Some(run.join("none")), 127, "does not exist"),
+        (run.clone(), Some(itself), 126, "is netlaunch itself"),
+    ] {
+        let mut command = wrapped.command();
+        command.arg("-version").env("PATH", path);
+        command.envs(named.map(|named| ("NETLAUNCH_QEMU", named)));
+        let output = finish(command);
+        assert_eq!(output.status.code(), Some(status), "{message}");
+        let said = text(&output.stderr);
+        assert!(said.starts_with("netlaunch: error: ") && said.contains(message), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(wrapped.log().contains(message), "{}", wrapped.log());
+    }
+}
+
+#[test]
+fn a_call_needs_no_home_no_runtime_directory_and_no_entry_for_its_user() {
+    let wrapped = Wrapped::new();
+    let real = wrapped.real("echo real \"$@\"");
+    let mut command = Command::new(wrapped.program());
+    command.env_clear().env("NETLAUNCH_QEMU", &real).arg("-nic").arg("none");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = finish(command);
+    assert_eq!(text(&output.stdout), "real -nic none\n");
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn a_broken_settings_file_does_not_stop_a_guest() {
+    let wrapped = Wrapped::new();
+    let real = wrapped.real("echo real \"$@\"; exit 7");
+    fs::write(wrapped.sandbox.path("config/netlaunch.conf"), "nosuch = 1\n").unwrap();
+    let mut command = wrapped.command();
+    command.args(["-nic", "user"]).env("NETLAUNCH_QEMU", &real);
+    let output = finish(command);
+    assert_eq!(text(&output.stdout), "real -nic user\n");
+    assert_eq!((text(&output.stderr).as_str(), output.status.code()), ("", Some(7)));
+    assert!(
+        wrapped.log().contains("netlaunch.conf:1:1: unknown key `nosuch`"),
+        "{}",
+        wrapped.log()
+    );
+}
+
+#[test]
+fn the_same_call_by_hand_has_the_same_output() {
+    let wrapped = Wrapped::new();
+    let real = wrapped.real("echo \"$0\" \"$@\"");
+    for command in [
+        vec!["wrap", "--", NAME, "-nic", "none"],
+        vec!["-v", "wrap", "--mtu", "1400", "--", NAME, "-nic", "none"],
+    ] {
+        let mut command = wrapped.sandbox.netlaunch(&command);
+        command.env("NETLAUNCH_QEMU", &real);
+        let output = finish(command);
+        assert_eq!(text(&output.stderr), "");
+        assert_eq!(text(&output.stdout), format!("{} -nic none\n", real.display()));
+    }
+    let output = finish(wrapped.sandbox.netlaunch(&["wrap", "--", "/none/qemu", "-version"]));
+    assert_eq!(output.status.code(), Some(127), "{}", text(&output.stderr));
+}
+
+#[test]
+fn parallel_calls_log_whole_lines_that_only_the_user_reads() {
+    let wrapped = Wrapped::new();
+    let real = wrapped.real("exit 0");
+    let start = |_| {
+        let mut command = wrapped.command();
+        command.arg("-version").env("NETLAUNCH_QEMU", &real).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..20).map(start).collect();
+    let pids: Vec<u32> = children.iter().map(std::process::Child::id).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let log = wrapped.log();
+    let end = format!(" {NAME}: {} runs without netlaunch: ", real.display());
+    assert!(log.lines().all(|line| line.contains(&end)), "{log}");
+    for pid in pids {
+        let lines = log.lines().filter(|line| line.contains(&format!("Z {pid} ")));
+        assert_eq!(lines.count(), 1, "{pid}: {log}");
+    }
+    let mode = fs::metadata(wrapped.log_path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_changes_nothing() {
+    let wrapped = Wrapped::new();
+    let real = wrapped.real("echo real");
+    for log in ["/nonexistent/log", "/", "/dev/full", ""] {
+        let mut command = wrapped.command();
+        command.arg("-version").env("NETLAUNCH_QEMU", &real).env("NETLAUNCH_WRAP_LOG", log);
+        let output = finish(command);
+        assert_eq!((text(&output.stdout).as_str(), text(&output.stderr).as_str()), ("real\n", ""));
+    }
+}
+
+#[test]
+fn an_installation_makes_real_files_and_keeps_foreign_ones() {
+    let wrapped = Wrapped::new();
+    let dir = wrapped.sandbox.path("run/stand-ins");
+    let real = wrapped.real("exit 0");
+    let install = |names: &[&str]| {
+        let mut args = vec!["wrap", "--install", dir.to_str().unwrap()];
+        args.extend(names);
+        let mut command = wrapped.sandbox.netlaunch(&args);
+        let path = [wrapped.dir(), real.parent().unwrap().to_owned(), dir.clone()];
+        command.env("PATH", std::env::join_paths(path).unwrap());
+        finish(command)
+    };
+    let output = install(&[]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    let line =
+        format!("{}/{NAME}: made, a copy; stands in for {}\n", dir.display(), real.display());
+    assert_eq!(said, line);
+    let meta = fs::symlink_metadata(dir.join(NAME)).unwrap();
+    assert!(meta.is_file() && meta.permissions().mode() & 0o777 == 0o755);
+
+    fs::write(dir.join("kvm"), "mine").unwrap();
+    symlink(wrapped.program(), dir.join("qemu-kvm")).unwrap();
+    let output = install(&["kvm", NAME, "qemu-kvm", "qemu-system-arm"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(text(&output.stderr).contains("kvm is another program and stays"));
+    assert_eq!(fs::read_to_string(dir.join("kvm")).unwrap(), "mine");
+    let said = text(&output.stdout);
+    for (name, words) in [
+        (NAME, "updated, a copy; stands in for"),
+        ("qemu-kvm", "updated, a hard link; has no real program yet"),
+        ("qemu-system-arm", "made, a hard link; has no real program yet"),
+    ] {
+        let found = said.lines().find(|line| line.contains(&format!("/{name}: "))).unwrap();
+        assert!(found.contains(words), "{found}");
+        assert!(fs::symlink_metadata(dir.join(name)).unwrap().is_file());
+    }
+    let left: Vec<_> = fs::read_dir(&dir).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left.len(), 4, "{left:?}");
+}
+
+#[test]
+fn an_installation_refuses_other_names_and_a_directory_that_it_cannot_make() {
+    let wrapped = Wrapped::new();
+    let file = wrapped.sandbox.path("config/file");
+    fs::write(&file, "").unwrap();
+    let file = file.to_str().unwrap();
+    for (args, status, message) in [
+        (&["--install", file, "qemu-img"][..], 2, "\"qemu-img\" is not the name of a QEMU"),
+        (&["--install", file, "../kvm"], 2, "is not the name of a QEMU"),
+        (&["--install", file, "kvm"], 125, "cannot be made"),
+        (&["kvm"], 2, "--install"),
+        (&[], 2, "name QEMU behind --, or a directory with --install"),
+        (&["--id", "a", "--", "q"], 2, "drop --id"),
+        (&["--keep-nics", "--", "q"], 2, "drop --keep-nics"),
+        (&["--ready-fd", "7", "--", "q"], 2, "drop --ready-fd"),
+    ] {
+        let args: Vec<&str> = ["wrap"].iter().chain(args).copied().collect();
+        let output = finish(wrapped.sandbox.netlaunch(&args));
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(message), "{}", text(&output.stderr));
+    }
+}
