@@ -1,15 +1,18 @@
-//! What starting and destroying a network costs: `netlaunch network start` and `destroy` on each
-//! backend against the floor, which is the same rules handed to the same tools and a bridge made and
-//! removed with ip(8), and how many programs each operation executes.
+//! Measures the start and the end of a network: `netlaunch network start` and `destroy` on each
+//! backend, compared with a lower bound, and the number of programs that each operation executes.
 //!
-//! `cargo bench --bench network`, as root: it makes a network namespace of its own. Both ways are
-//! done in turn, and the ratio is taken pair by pair, so that a machine that slows down slows both.
-//! netlaunch's time has dnsmasq's start and end in it; a second row is for a network without. Figures
-//! go to standard output; nothing here passes or fails.
+//! The lower bound gives the same rules to the same tools, and makes and removes a bridge with
+//! ip(8).
+//!
+//! Run `cargo bench --bench network` as root: it makes its own network namespace. Both ways run
+//! alternately, and each pair gives one ratio, so that a machine that slows down slows both.
+//! netlaunch's time includes the start and end of dnsmasq; a second row is for a network without
+//! dnsmasq. The figures go to standard output. The benchmark has no pass or fail.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench stops by panicking")]
 
-#[path = "../tests/common/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a bench uses some of the helpers")]
+#[path = "../tests/integration/common/mod.rs"]
 mod common;
 
 use std::fs;
@@ -18,11 +21,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{As, Netns, Sandbox, finish, have_root, text};
-use netlaunch::firewall::{Backend, Script, scripts};
-use netlaunch::rules::{Mode, NetworkRules, for_network};
+use netlaunch::firewall::rules::{Mode, NetworkRules, for_network};
+use netlaunch::firewall::{FirewallBackend, Script, scripts};
 
 const PAIRS: usize = 25;
-/// Every program that an operation can execute.
+/// The programs that an operation can execute.
 const TOOLS: [&str; 6] =
     ["nft", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore", "dnsmasq"];
 
@@ -31,15 +34,15 @@ fn main() {
         return;
     }
     let netns = Netns::routed();
-    for backend in Backend::ORDER {
+    for backend in FirewallBackend::ORDER {
         for served in [true, false] {
             compare(&netns, backend, served);
         }
     }
 }
 
-/// One backend, with DHCP and DNS or without.
-fn compare(netns: &Netns, backend: Backend, served: bool) {
+/// Measures one backend, with or without DHCP and DNS.
+fn compare(netns: &Netns, backend: FirewallBackend, served: bool) {
     let sandbox = Sandbox::new(As::Root, Some(netns));
     define(&sandbox, backend, served);
     let scripts = floor(backend, served);
@@ -71,7 +74,7 @@ fn compare(netns: &Netns, backend: Backend, served: bool) {
     );
 }
 
-fn define(sandbox: &Sandbox, backend: Backend, served: bool) {
+fn define(sandbox: &Sandbox, backend: FirewallBackend, served: bool) {
     let config = sandbox.path("config");
     fs::create_dir_all(config.join("networks")).unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -89,8 +92,8 @@ fn define(sandbox: &Sandbox, backend: Backend, served: bool) {
     fs::write(config.join("network.conf"), format!("firewall_backend = \"{backend}\"\n")).unwrap();
 }
 
-/// The rules of that network, as the tools get them.
-fn floor(backend: Backend, served: bool) -> Vec<Script> {
+/// Returns the rules of the network as input for the tools.
+fn floor(backend: FirewallBackend, served: bool) -> Vec<Script> {
     let rules = NetworkRules {
         bridge: "nlb0".parse().unwrap(),
         mode: Mode::Nat { dev: None, addresses: None, ports: None, ipv6: false },
@@ -103,19 +106,19 @@ fn floor(backend: Backend, served: bool) -> Vec<Script> {
     scripts(backend, &for_network(&rules).unwrap())
 }
 
-/// The bridge, the rules, and both away again.
-fn by_hand(netns: &Netns, backend: Backend, scripts: &[Script]) {
+/// Makes the bridge and the rules, and removes both.
+fn by_hand(netns: &Netns, backend: FirewallBackend, scripts: &[Script]) {
     netns.ip("link add nlb0 type bridge");
     for script in scripts {
         feed(netns, script.program, script.args, &script.input);
     }
     match backend {
-        Backend::Nftables => {
+        FirewallBackend::Nftables => {
             let away = "delete table ip netlaunch_network\ndelete table ip6 netlaunch_network\n";
             feed(netns, "nft", &["-f", "-"], away);
         }
-        // What is in the namespace is ours alone, so emptying the tables removes just that.
-        Backend::Iptables => {
+        // No other process uses the namespace, so emptying the tables removes only these rules.
+        FirewallBackend::Iptables => {
             for script in scripts {
                 let tables = script.input.lines().filter(|line| line.starts_with('*'));
                 let empty: String = tables.map(|table| format!("{table}\nCOMMIT\n")).collect();
@@ -137,7 +140,7 @@ fn feed(netns: &Netns, program: &str, args: &[&str], input: &str) {
     assert!(child.wait().unwrap().success(), "{program}");
 }
 
-/// How many programs netlaunch executes for this, told by the programs.
+/// Counts the programs that netlaunch executes for a command: each program writes a line to a log.
 fn executed(sandbox: &Sandbox, line: &str) -> usize {
     let log = sandbox.path("run/ran");
     let _ = fs::remove_file(&log);

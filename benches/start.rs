@@ -1,13 +1,14 @@
-//! What netlaunch costs: time to QEMU's QMP greeting against a shell line that does the same by
-//! hand, netlaunch's resident memory, and a cached probe.
+//! Measures the cost of netlaunch: the time until QEMU's QMP greeting, compared with a shell line
+//! that does the same by hand, the resident memory of netlaunch, and a cached probe.
 //!
-//! `cargo bench --bench start`, as root: it makes a network namespace of its own. The two ways are
-//! started in turn, and the ratio is taken pair by pair, so that a machine that slows down slows
-//! both. Figures go to standard output; nothing here passes or fails.
+//! Run `cargo bench --bench start` as root: it makes its own network namespace. The two ways start
+//! alternately, and each pair gives one ratio, so that a machine that slows down slows both. The
+//! figures go to standard output. The benchmark has no pass or fail.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench stops by panicking")]
 
-#[path = "../tests/common/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a bench uses some of the helpers")]
+#[path = "../tests/integration/common/mod.rs"]
 mod common;
 
 use std::io::{BufRead, BufReader, Write};
@@ -34,23 +35,23 @@ fn main() {
     probe(&Sandbox::new(As::User, Some(&netns)));
 }
 
-/// Time to the greeting, both ways, and memory.
+/// Measures the time to the greeting both ways, and the memory.
 fn start(sandbox: &Sandbox) {
     let mut ratios = Vec::new();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut memory = 0;
     for pair in 0..=PAIRS {
-        // A machine of type none has no bus for a card.
+        // A machine of type `none` has no bus for a network card.
         let options = ["--backend", "passt", "--device", "none", "--"];
         let mut command = sandbox.netlaunch(&options);
         command.args(QEMU.split(' '));
         let a = greeting(command, |pid| memory = memory.max(resident(pid)));
         let dir = sandbox.path(&format!("run/{pair}"));
         std::fs::create_dir(&dir).unwrap();
-        // Debian's passt under root makes its files as nobody.
+        // Under root, Debian's passt makes its files as nobody.
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();
         let b = greeting(by_hand(sandbox, &dir), |_| ());
-        // The first pair warms the caches, the probe's among them.
+        // The first pair warms the caches, including the probe's cache.
         if pair > 0 {
             ratios.push(a.as_secs_f64() / b.as_secs_f64());
             ours.push(a.as_secs_f64() * 1e3);
@@ -67,7 +68,7 @@ fn start(sandbox: &Sandbox) {
     );
 }
 
-/// passt in the background, whose parent returns when it listens, then QEMU.
+/// Starts passt in the background, whose parent process returns once passt listens, and then QEMU.
 fn by_hand(sandbox: &Sandbox, dir: &Path) -> Command {
     let dir = dir.display();
     let line = format!(
@@ -79,7 +80,8 @@ fn by_hand(sandbox: &Sandbox, dir: &Path) -> Command {
     command
 }
 
-/// The time from starting `command` to the first line of its output; then QEMU is told to quit.
+/// Measures the time from the start of `command` to the first line of its output. Then it makes
+/// QEMU quit.
 fn greeting(mut command: Command, look: impl FnOnce(u32)) -> Duration {
     command.stdin(Stdio::piped()).stderr(Stdio::piped());
     let begun = Instant::now();
@@ -99,14 +101,14 @@ fn greeting(mut command: Command, look: impl FnOnce(u32)) -> Duration {
     took
 }
 
-/// The resident memory of a process in KiB (proc_pid_status(5), VmRSS).
+/// Returns the resident memory of a process in KiB (proc_pid_status(5), VmRSS).
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// The whole of `netlaunch --print` with its probes cached, a process start included.
+/// Measures a whole `netlaunch --print` with cached probes, including the start of the process.
 fn probe(sandbox: &Sandbox) {
     let mut took = Vec::new();
     for round in 0..=PAIRS {

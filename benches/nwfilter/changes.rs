@@ -1,5 +1,5 @@
-//! Commands that change rules, against nft alone with the very text that they feed it: the same
-//! rules in the same transaction.
+//! Measures commands that change rules, compared with nft alone. nft gets the same input as from
+//! the command: the same rules in the same transaction.
 
 use std::fs;
 use std::path::Path;
@@ -9,15 +9,15 @@ use std::time::Duration;
 use super::host::Host;
 use super::{median, milliseconds};
 
-/// Pairs of a bind and an nft.
+/// The number of pairs of a bind and a run of nft.
 const BINDS: usize = 40;
-/// Pairs of a redefinition and an nft, by how many ports have the filter.
+/// The number of ports that have the filter, and of pairs of a redefinition and a run of nft.
 const REDEFINITIONS: [(usize, usize); 2] = [(200, 20), (1000, 12)];
-/// Pairs of a rebuild and an nft, and the ports that are bound.
+/// The number of pairs of a rebuild and a run of nft, and of bound ports.
 const REBUILDS: usize = 20;
 const BOUND: usize = 200;
 
-/// Binding clean-traffic: the processes and the time.
+/// Measures a bind of clean-traffic: its processes and its time.
 pub fn bind() {
     let host = Host::new(2);
     let document = host.binding("p0", "clean-traffic");
@@ -57,7 +57,7 @@ pub fn bind() {
     pairs.print("bind of clean-traffic", &captured);
 }
 
-/// Redefining a filter of three rules that many ports use.
+/// Measures the redefinition of a filter of three rules that many ports use.
 pub fn redefine() {
     for (ports, count) in REDEFINITIONS {
         let host = Host::new(ports);
@@ -81,7 +81,7 @@ pub fn redefine() {
     }
 }
 
-/// A filter whose rules are about this port of UDP and TCP.
+/// Writes a filter whose rules match this UDP and TCP port.
 fn write_small(file: &Path, port: usize) {
     let xml = format!(
         "<filter name='small'><uuid>7b2f9b5e-1c9f-4c0b-8d57-1f8f0a5d0c12</uuid>\
@@ -92,7 +92,7 @@ fn write_small(file: &Path, port: usize) {
     fs::write(file, xml).unwrap();
 }
 
-/// Putting the rules of many ports back, of a small filter and of clean-traffic.
+/// Measures the rebuild of many ports' rules, with a small filter and with clean-traffic.
 pub fn rebuild() {
     for filter in ["small", "clean-traffic"] {
         let host = Host::new(BOUND);
@@ -114,7 +114,7 @@ pub fn rebuild() {
     }
 }
 
-/// What netlaunch took and nft, in turn.
+/// The times of netlaunch and of nft, in pairs.
 #[derive(Default)]
 struct Pairs {
     ours: Vec<Duration>,

@@ -1,4 +1,4 @@
-//! Frames through a port: with it alone bound, and with a thousand.
+//! Measures frames through a port: as the only bound port, and among a thousand.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -8,14 +8,14 @@ use std::time::Instant;
 use super::common::finish;
 use super::host::{Host, guest};
 use super::{median, milliseconds};
-use netlaunch::process::tap::{TUN, Tap, TapName};
+use netlaunch::sys::tap::{TUN, Tap, TapName};
 
-/// Ports bound, pairs of rounds, frames of a round.
+/// The number of bound ports, of pairs of rounds, and of frames in a round.
 const PORTS: usize = 1000;
 const ROUNDS: usize = 31;
 const FRAMES: usize = 20_000;
 
-/// A bridge with two taps, the first of them filtered.
+/// A bridge with two taps. The first one has a filter.
 struct Line {
     host: Host,
     guest: fs::File,
@@ -41,18 +41,18 @@ impl Line {
             document.to_str().unwrap(),
         ]));
         let line = Line { host, guest, peer };
-        // The bridge learns where the peer is.
+        // The bridge learns the port of the peer.
         let hello = frame([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc], [0xff; 6], [10, 2, 3, 9]);
         (&line.peer).write_all(&hello).unwrap();
         line
     }
 
-    /// Frames a second from the guest to the peer.
+    /// Measures the frames per second from the guest to the peer.
     fn rate(&self) -> f64 {
         let (mac, ip) = guest("vnet0");
         let frame = frame(mac, [0x52, 0x54, 0, 0xaa, 0xbb, 0xcc], ip.octets());
         let mut buffer = [0; 2048];
-        // What others left there.
+        // Discards earlier frames.
         while (&self.peer).read(&mut buffer).is_ok() {}
         let begun = Instant::now();
         let mut received = 0;
@@ -69,7 +69,7 @@ impl Line {
     }
 }
 
-/// A datagram of 64 bytes as a tap takes it, behind an empty virtio header.
+/// Returns a UDP datagram in a frame of 64 bytes behind an empty virtio header, as a tap takes it.
 pub fn frame(source: [u8; 6], destination: [u8; 6], address: [u8; 4]) -> Vec<u8> {
     let mut ip = vec![0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17, 0, 0];
     ip.extend(address);
@@ -83,7 +83,7 @@ pub fn frame(source: [u8; 6], destination: [u8; 6], address: [u8; 4]) -> Vec<u8>
     [[0; 10].as_slice(), &destination, &source, &[8, 0], &ip, &udp].concat()
 }
 
-/// Frames through a port, with it alone bound and with a thousand.
+/// Compares the rate through a port as the only bound port and among a thousand.
 pub fn frames() {
     let (one, many) = (Line::new(), Line::new());
     let mut took = many.host.bind_all(0..PORTS - 1, "clean-traffic");
@@ -102,7 +102,7 @@ pub fn frames() {
     );
     let (mut alone, mut among, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
-        // Each goes first in half of the rounds.
+        // Each host goes first in half of the rounds.
         let (a, b) = if round % 2 == 0 {
             let a = one.rate();
             (a, many.rate())

@@ -1,4 +1,4 @@
-//! A host with many ports: a network namespace of its own, and a sandbox.
+//! Makes a host with many ports: a network namespace and a sandbox.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -8,23 +8,29 @@ use std::time::{Duration, Instant};
 
 use super::common::frame::mac_text;
 use super::common::{As, Netns, Sandbox, run, text};
-use netlaunch::binding::{BindingSettings, Bindings};
-use netlaunch::firewall::Backend;
+use netlaunch::firewall::FirewallBackend;
 use netlaunch::nwfilter::Binding;
+use netlaunch::nwfilter::port::{BindingSettings, Bindings};
 
-/// A host with ports, and netlaunch on it.
+/// A host with ports and netlaunch.
 pub struct Host {
     pub netns: Netns,
     pub sandbox: Sandbox,
 }
 
 impl Host {
-    /// `ports` interfaces, `p0` and so on.
+    /// Makes `ports` interfaces `p0`, `p1` and so on, on a bridge.
     pub fn new(ports: usize) -> Self {
         let (netns, sandbox) = (Netns::bare(), Sandbox::new(As::Root, None));
-        let pairs: String = (0..ports.div_ceil(2))
-            .map(|n| format!("link add p{} type veth peer name p{}\n", 2 * n, 2 * n + 1))
-            .collect();
+        let pair = |n: usize| {
+            let (one, other) = (2 * n, 2 * n + 1);
+            format!(
+                "link add p{one} type veth peer name p{other}\nlink set p{one} master ports\n\
+                 link set p{other} master ports\n"
+            )
+        };
+        let pairs = "link add ports type bridge\n".to_owned()
+            + &(0..ports.div_ceil(2)).map(pair).collect::<String>();
         let batch = sandbox.path("batch");
         fs::write(&batch, pairs).unwrap();
         let made = run("ip", &["-n", &netns.name, "-batch", batch.to_str().unwrap()]);
@@ -34,7 +40,7 @@ impl Host {
         Host { netns, sandbox }
     }
 
-    /// How long a program takes inside, its start included.
+    /// Measures the time of a program in the namespace, including its start.
     pub fn time(&self, mut command: Command) -> Duration {
         self.netns.inside(|| {
             let begun = Instant::now();
@@ -51,14 +57,15 @@ impl Host {
         command
     }
 
-    /// The document that binds a filter to a port.
+    /// Writes the document that binds a filter to a port, and returns its path.
     pub fn binding(&self, port: &str, filter: &str) -> PathBuf {
         let file = self.sandbox.path(&format!("{port}.xml"));
         fs::write(&file, binding(port, filter)).unwrap();
         file
     }
 
-    /// Runs a verb with an nft in front of nft that keeps what it is fed. Returns that file.
+    /// Runs a netlaunch command with a wrapper for nft that stores nft's input, and returns the
+    /// file with the input.
     pub fn captured(&self, args: &[&str]) -> PathBuf {
         let file = self.sandbox.path("captured.nft");
         let script = format!("tee {} | /usr/sbin/nft \"$@\"", file.display());
@@ -70,13 +77,13 @@ impl Host {
         file
     }
 
-    /// Binds a filter to many ports, within this process. Returns how long each took.
+    /// Binds a filter to many ports within this process, and returns the time of each bind.
     pub fn bind_all(&self, ports: std::ops::Range<usize>, filter: &str) -> Vec<Duration> {
         let bindings = Bindings::new(BindingSettings {
             config_dir: self.sandbox.path("config"),
             state_dir: self.sandbox.state(),
             path: Vec::new(),
-            firewall_backend: Some(Backend::Nftables),
+            firewall_backend: Some(FirewallBackend::Nftables),
             enable_trace: false,
             enable_counters: false,
         });
@@ -94,7 +101,7 @@ impl Host {
     }
 }
 
-/// The addresses of the guest behind a port, by the number in the port's name.
+/// Returns the addresses of the guest behind a port, made from the number in the port's name.
 pub fn guest(port: &str) -> ([u8; 6], Ipv4Addr) {
     let digits: String = port.chars().filter(char::is_ascii_digit).collect();
     let [.., high, low] = digits.parse::<u32>().unwrap().to_be_bytes();

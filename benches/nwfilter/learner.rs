@@ -1,5 +1,5 @@
-//! What it costs the process that learns an address when frames flood its port that do not concern
-//! it: the kernel keeps them away.
+//! Measures the cost of a flood for the learner process. The kernel drops the frames that the
+//! learner does not need.
 
 use std::fs;
 use std::io::Write;
@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use super::common::finish;
 use super::frames::frame;
 use super::host::Host;
-use netlaunch::process::tap::{TUN, Tap, TapName};
+use netlaunch::sys::tap::{TUN, Tap, TapName};
 
-/// How many frames a second, how many at once, and for how long.
+/// The number of frames per second, the number in one burst, and the duration.
 const RATE: u32 = 100_000;
 const BURST: u32 = 1_000;
 const SECONDS: u32 = 5;
 
-/// The time on a processor in nanoseconds, and how often it went to sleep by itself, of a process
-/// (proc_pid_schedstat, proc_pid_status(5)).
+/// Returns the processor time of a process in nanoseconds, and the number of its voluntary context
+/// switches (/proc/PID/schedstat, proc_pid_status(5)).
 fn used(pid: u64) -> (u64, u64) {
     let schedstat = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -27,8 +27,8 @@ fn used(pid: u64) -> (u64, u64) {
     (time, slept.unwrap().trim().parse().unwrap())
 }
 
-/// A learner's time on the processor under a flood of spoofed frames, and of the guest's own that
-/// are not DHCP.
+/// Measures a learner's processor time under a flood of frames with a forged source, and of frames
+/// from the guest that are not DHCP.
 pub fn learner() {
     let host = Host::new(0);
     host.netns.ip("link add br0 type bridge stp_state 0 mcast_snooping 0 forward_delay 0");

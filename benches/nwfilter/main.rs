@@ -1,11 +1,11 @@
-//! What filters cost on nftables: binding one, changing one that many ports use, and putting many
-//! back, each against nft alone with the same text; and frames through a port with a thousand ports
-//! bound against one; and what a flood costs the process that learns an address.
+//! Measures the cost of filters on nftables: a bind, a change of a filter that many ports use, and
+//! a rebuild of many ports, each compared with nft alone and the same input; frames through a port
+//! with a thousand bound ports compared with one; and the cost of a flood for the learner process.
 //!
-//! `cargo bench --bench nwfilter`, as root: it makes network namespaces of its own. What is compared
-//! is done in turn and the ratio is taken pair by pair, so that a machine that slows down slows
-//! both. Figures go to standard output; nothing here passes or fails. Words behind `--` choose: bind,
-//! redefine, rebuild, frames, learner.
+//! Run `cargo bench --bench nwfilter` as root: it makes its own network namespaces. Compared
+//! operations run alternately, and each pair gives one ratio, so that a machine that slows down
+//! slows both. The figures go to standard output. The benchmark has no pass or fail. Words after
+//! `--` select parts: bind, redefine, rebuild, frames, learner.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +16,8 @@
 )]
 
 mod changes;
-#[path = "../../tests/common/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a bench uses some of the helpers")]
+#[path = "../../tests/integration/common/mod.rs"]
 mod common;
 mod frames;
 mod host;
@@ -28,7 +29,7 @@ fn main() {
     if !common::have_root("the nwfilter benchmark") {
         return;
     }
-    // Cargo adds a word of its own, --bench.
+    // Cargo adds the argument --bench.
     let chosen: Vec<String> = std::env::args().skip(1).filter(|w| !w.starts_with('-')).collect();
     let parts: [(&str, fn()); 5] = [
         ("bind", changes::bind),
