@@ -1,5 +1,5 @@
-//! Any network filter that its format's tables can say, with values that mostly fit: what bytes
-//! alone rarely come to, because a rule is many words that have to go together.
+//! Generates network filters from the tables of the format, with values that mostly fit. Random
+//! bytes rarely become such filters, because a rule needs many words that fit together.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use netlaunch::nwfilter::{Kind, Protocol};
+use netlaunch::nwfilter::{ValueType, Protocol};
 use netlaunch_fuzz::check_filter;
 
 fuzz_target!(|document: Document| check_filter(document.to_xml().as_bytes()));
@@ -47,9 +47,10 @@ enum Entry<'a> {
 
 #[derive(Debug, Arbitrary)]
 enum Value<'a> {
-    /// One of its kind.
+    /// A value of the attribute's kind.
     Fitting(u32),
-    /// Of a list in step with others.
+    /// A variable that takes one value of a list for each copy of the rule, in step with other
+    /// variables.
     Variable(u8, u8),
     Element(u8, u16),
     Text(&'a str),
@@ -85,7 +86,7 @@ impl Document<'_> {
                 ),
                 Entry::Reference { filter, parameters } => {
                     let parameter = |(name, value): &(u8, Value<'_>)| {
-                        let (name, value) = (pick(&NAMES, *name), value.text(Kind::V4));
+                        let (name, value) = (pick(&NAMES, *name), value.text(ValueType::V4));
                         format!("<parameter name='{name}' value='{value}'/>")
                     };
                     let parameters: String = parameters.iter().map(parameter).collect();
@@ -98,7 +99,7 @@ impl Document<'_> {
     }
 }
 
-/// A rule's element; the number behind the last protocol is none.
+/// Returns the element of a rule. A number after the last protocol gives no element.
 fn element(protocol: u8, negated: bool, attributes: &[(u8, Value<'_>)]) -> String {
     let number = usize::from(protocol) % (Protocol::NAMES.len() + 1);
     let Some((protocol, name)) = Protocol::NAMES.get(number) else { return String::new() };
@@ -117,8 +118,8 @@ fn element(protocol: u8, negated: bool, attributes: &[(u8, Value<'_>)]) -> Strin
 }
 
 impl Value<'_> {
-    /// The value as it is written in a document.
-    fn text(&self, kind: Kind) -> String {
+    /// Returns the value as it is written in a document.
+    fn text(&self, kind: ValueType) -> String {
         match self {
             Value::Fitting(number) => fitting(kind, *number),
             Value::Variable(name, iterator) => {
@@ -136,32 +137,32 @@ impl Value<'_> {
     }
 }
 
-/// A value of a kind.
-fn fitting(kind: Kind, number: u32) -> String {
+/// Returns a value of a kind.
+fn fitting(kind: ValueType, number: u32) -> String {
     let [.., a, b, c] = number.to_be_bytes();
     match kind {
-        Kind::Mac => format!("52:54:00:{a:02x}:{b:02x}:{c:02x}"),
-        Kind::MacMask => format!("ff:ff:ff:{a:02x}:{b:02x}:{c:02x}"),
-        Kind::V4 => Ipv4Addr::from(number).to_string(),
-        Kind::V4Mask => (number % 33).to_string(),
-        Kind::V6 => Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(number)).to_string(),
-        Kind::V6Mask => (number % 129).to_string(),
-        Kind::U6 => (number % 64).to_string(),
-        Kind::U8 | Kind::IpProtocol => c.to_string(),
-        Kind::U12 => (number % 4096).to_string(),
-        Kind::U16 => (number % 0x1_0000).to_string(),
-        Kind::U32 => number.to_string(),
-        Kind::EtherType => format!("{:#x}", 0x600 + number % 0xfa00),
-        Kind::Opcode => (number % 12).to_string(),
-        Kind::Boolean => pick(&["true", "false"], number).to_owned(),
-        Kind::TcpFlags => {
+        ValueType::Mac => format!("52:54:00:{a:02x}:{b:02x}:{c:02x}"),
+        ValueType::MacMask => format!("ff:ff:ff:{a:02x}:{b:02x}:{c:02x}"),
+        ValueType::V4 => Ipv4Addr::from(number).to_string(),
+        ValueType::V4Mask => (number % 33).to_string(),
+        ValueType::V6 => Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(number)).to_string(),
+        ValueType::V6Mask => (number % 129).to_string(),
+        ValueType::U6 => (number % 64).to_string(),
+        ValueType::U8 | ValueType::IpProtocol => c.to_string(),
+        ValueType::U12 => (number % 4096).to_string(),
+        ValueType::U16 => (number % 0x1_0000).to_string(),
+        ValueType::U32 => number.to_string(),
+        ValueType::EtherType => format!("{:#x}", 0x600 + number % 0xfa00),
+        ValueType::Opcode => (number % 12).to_string(),
+        ValueType::Boolean => pick(&["true", "false"], number).to_owned(),
+        ValueType::TcpFlags => {
             pick(&["SYN/ALL", "ALL/NONE", "SYN,ACK/SYN", "NONE/FIN"], number).to_owned()
         }
-        Kind::State => {
+        ValueType::State => {
             pick(&["NEW", "NEW,ESTABLISHED", "RELATED,INVALID", "NONE"], number).to_owned()
         }
-        Kind::IpSet => pick(&["set", "a set"], number).to_owned(),
-        Kind::IpSetFlags => pick(&["src", "dst,src", "src,dst,src"], number).to_owned(),
-        Kind::Comment => pick(&["words", "&quot;&amp;\\"], number).to_owned(),
+        ValueType::IpSet => pick(&["set", "a set"], number).to_owned(),
+        ValueType::IpSetFlags => pick(&["src", "dst,src", "src,dst,src"], number).to_owned(),
+        ValueType::Comment => pick(&["words", "&quot;&amp;\\"], number).to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! Any bytes as a network filter.
+//! Parses any bytes as a network filter.
 
 #![no_main]
 

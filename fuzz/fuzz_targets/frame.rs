@@ -1,6 +1,7 @@
-//! Any bytes as a frame and as a capture file. Both readers of frames, the learner's and the one
-//! that `explain` judges by, agree where the learner's understands it; a filter's verdict rests on
-//! the frame alone.
+//! Reads any bytes as a frame and as a capture file.
+//!
+//! If the learner's frame reader accepts a frame, it agrees with the reader of `explain`. The
+//! verdict of a filter depends only on the frame and on the earlier frames.
 
 #![no_main]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a finding is a panic")]
@@ -9,15 +10,15 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use netlaunch::learn::packet::{self, Content};
-use netlaunch::nwfilter::explain::{Captured, Frame, Judge, Way, read_pcap};
+use netlaunch::nwfilter::learn::packet::{self, Payload};
+use netlaunch::nwfilter::explain::{Captured, Frame, Judge, EvalPath, read_pcap};
 use netlaunch::nwfilter::{compile, flatten, needs, parse, sample};
-use netlaunch::rules::port::{Address, Hardware, PortRules};
+use netlaunch::firewall::rules::port::{Address, Hardware, PortRules};
 use netlaunch_fuzz::{filters, in_one_line};
 
 /// A filter with every element and attribute.
 const EVERYTHING: &[u8] = include_bytes!("../../tests/fixtures/nwfilter/everything.xml");
-/// The least of an Ethernet frame.
+/// The minimum length of an Ethernet frame.
 const HEADER: usize = 14;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -29,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
         let mut judge = Judge::new(rules);
         for Captured { bytes, length } in [whole].into_iter().chain(captured.iter().copied()) {
             agree(bytes, length);
-            for way in [Way::Out, Way::In] {
+            for way in [EvalPath::Out, EvalPath::In] {
                 let twin = judge.clone().judge(way, bytes, length).map(|it| it.to_string());
                 let explained = judge.judge(way, bytes, length).map(|it| it.to_string());
                 assert_eq!(explained, twin);
@@ -40,18 +41,18 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// What the learner's reader understands, the other understands likewise.
+/// Checks that the two readers agree on a frame that the learner's reader accepts.
 fn agree(bytes: &[u8], length: usize) {
     let (Some(learnt), Ok(frame)) = (packet::read(bytes), Frame::read(bytes, length)) else {
         return;
     };
     assert_eq!(frame.source(), learnt.source.octets());
     match learnt.content {
-        Content::Arp(arp) => {
+        Payload::Arp(arp) => {
             assert_eq!(frame.hardware(Hardware::ArpSender), Some(arp.sender_mac.octets()));
             assert_eq!(frame.address(Address::ArpSender), Some(arp.sender.into()));
         }
-        Content::Ip(ip) => {
+        Payload::Ip(ip) => {
             let found = frame.packet().map(|packet| (packet.source, packet.destination));
             assert_eq!(found, Some((IpAddr::from(ip.source), IpAddr::from(ip.destination))));
             if ip.dhcp.is_some() {
@@ -61,7 +62,7 @@ fn agree(bytes: &[u8], length: usize) {
     }
 }
 
-/// The rules of filters that look at everything, and at connections.
+/// Returns the rules of two filters: one with every attribute, and one that tracks connections.
 fn all_rules() -> &'static [PortRules] {
     static RULES: OnceLock<Vec<PortRules>> = OnceLock::new();
     RULES.get_or_init(|| {

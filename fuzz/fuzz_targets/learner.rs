@@ -1,14 +1,14 @@
-//! Any sequence of what can happen to a learner: frames near those that teach, any others, time,
-//! restarts. What must hold is said by `Observed`, which the tests have, too.
+//! Runs a learner through any sequence of events: frames near those that it accepts, other frames,
+//! time, restarts. `Observed`, which the tests use, too, checks the results.
 
 #![no_main]
 #![allow(dead_code, clippy::unwrap_used, reason = "what the tests share; a finding is a panic")]
 
-#[path = "../../tests/common/bpf_machine.rs"]
+#[path = "../../tests/integration/common/bpf_machine.rs"]
 mod bpf_machine;
-#[path = "../../tests/common/dhcp_frame.rs"]
+#[path = "../../tests/integration/common/dhcp_frame.rs"]
 mod dhcp_frame;
-#[path = "../../tests/common/observed.rs"]
+#[path = "../../tests/integration/common/observed.rs"]
 mod observed;
 
 use std::net::Ipv4Addr;
@@ -17,7 +17,7 @@ use arbitrary::Arbitrary;
 use dhcp_frame::{DhcpFrame, EVERYONE, GUEST, OTHER, SERVER, arp, set_checksum, speech};
 use ipnet::Ipv4Net;
 use libfuzzer_sys::fuzz_target;
-use netlaunch::learn::{Direction, Lease, Method, Teacher, BootTime};
+use netlaunch::nwfilter::learn::{Sender, Lease, Method, LeaseSource, BootTime};
 use observed::Observed;
 
 fuzz_target!(|lesson: Lesson| lesson.run());
@@ -45,14 +45,14 @@ enum Event<'a> {
     Later(u16),
     MuchLater(u32),
     Expire,
-    /// Another learner takes over what this one knows.
+    /// Another learner continues with the state of this one.
     Restart,
-    /// The host has these addresses when the lease is put in force.
+    /// The learner checks its lease, and the host has these addresses by then.
     Check(Vec<(Address, u8)>),
-    /// Another learner takes over what was kept, which may be damaged.
+    /// Another learner continues with a saved lease, which may be wrong.
     Resume {
         address: Address,
-        /// Of this server, or what a packet taught.
+        /// The server that gave the address, or `None` for a lease from traffic.
         server: Option<Address>,
         lasts: Option<u16>,
     },
@@ -68,17 +68,17 @@ enum Frame<'a> {
 
 #[derive(Debug, Arbitrary)]
 struct Dhcp<'a> {
-    /// As servers send it, or as the guest does; then the rest is changed.
+    /// The message begins as a server's answer, or as one of the guest.
     answers: bool,
     message: u8,
     transaction: u8,
     address: Address,
-    changes: Vec<Change<'a>>,
+    changes: Vec<AddressChange<'a>>,
 }
 
-/// A field that is otherwise.
+/// A change of one field.
 #[derive(Debug, Arbitrary)]
-enum Change<'a> {
+enum AddressChange<'a> {
     To(Hardware),
     From(Hardware),
     Client(Hardware),
@@ -91,9 +91,9 @@ enum Change<'a> {
     Given(Address),
     ServerName(&'a [u8]),
     File(&'a [u8]),
-    /// More options in front of those that are there.
+    /// Adds options in front of the others.
     Options(Vec<DhcpOption<'a>>),
-    /// These are all, without an end.
+    /// Replaces all options, without an end option.
     Only(Vec<DhcpOption<'a>>),
 }
 
@@ -121,7 +121,7 @@ enum Hardware {
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum Address {
     Server,
-    /// Of the server's subnet.
+    /// An address in the server's subnet.
     Near(u8),
     ThisNetwork([u8; 3]),
     Loopback([u8; 3]),
@@ -146,13 +146,13 @@ enum Operation {
     Any(u16),
 }
 
-/// What is done to a frame that was sound.
+/// Damage to a valid frame.
 #[derive(Debug, Arbitrary)]
 struct Damage {
     bytes: Vec<(u16, u8)>,
-    /// Four bytes of options in the IPv4 header.
+    /// Adds four bytes of options to the IPv4 header.
     options: bool,
-    /// The header's checksum is right again.
+    /// Sets the checksum of the header again.
     mended: bool,
     cut: Option<u16>,
 }
@@ -171,8 +171,8 @@ impl Lesson<'_> {
         for event in &self.events {
             match event {
                 Event::Frame { out, frame, damage } => {
-                    let way = if *out { Direction::FromGuest } else { Direction::ToGuest };
-                    learner.see(way, &damage.on(frame.bytes()), now);
+                    let way = if *out { Sender::Guest } else { Sender::Network };
+                    learner.process_frame(way, &damage.on(frame.bytes()), now);
                 }
                 Event::Later(seconds) => now.0 += u64::from(*seconds),
                 Event::MuchLater(seconds) => now.0 += u64::from(*seconds),
@@ -180,10 +180,10 @@ impl Lesson<'_> {
                 Event::Restart => learner.resume(learner.lease(), now),
                 Event::Check(hosts) => drop(learner.check(hosts.iter().map(host).collect())),
                 Event::Resume { address, server, lasts } => {
-                    let by_server = |server: &Address| Teacher::Dhcp { server: server.value() };
-                    let teacher = server.as_ref().map_or(Teacher::Traffic, by_server);
+                    let by_server = |server: &Address| LeaseSource::Dhcp { server: server.value() };
+                    let source = server.as_ref().map_or(LeaseSource::Traffic, by_server);
                     let until = lasts.map(|seconds| BootTime(now.0 + u64::from(seconds)));
-                    let lease = Lease { address: address.value(), teacher, until };
+                    let lease = Lease { address: address.value(), source, until };
                     learner.resume(Some(lease), now);
                 }
             }
@@ -220,7 +220,7 @@ impl Dhcp<'_> {
             frame.options.splice(0..0, requested);
             frame
         };
-        // Few, so that an answer often is one to a request.
+        // A small range, so that an answer often matches a request.
         frame.transaction = u32::from(self.transaction % 3);
         for change in &self.changes {
             change.make(&mut frame);
@@ -229,32 +229,32 @@ impl Dhcp<'_> {
     }
 }
 
-impl Change<'_> {
+impl AddressChange<'_> {
     fn make(&self, frame: &mut DhcpFrame) {
         let short = |bytes: &[u8], most: usize| bytes[..bytes.len().min(most)].to_vec();
         match self {
-            Change::To(address) => frame.to = address.value(),
-            Change::From(address) => frame.from = address.value(),
-            Change::Client(address) => frame.chaddr = address.value(),
-            Change::Source(address) => frame.source = address.value(),
-            Change::Destination(address) => frame.destination = address.value(),
-            Change::Ports(source, destination) => {
+            AddressChange::To(address) => frame.to = address.value(),
+            AddressChange::From(address) => frame.from = address.value(),
+            AddressChange::Client(address) => frame.chaddr = address.value(),
+            AddressChange::Source(address) => frame.source = address.value(),
+            AddressChange::Destination(address) => frame.destination = address.value(),
+            AddressChange::Ports(source, destination) => {
                 frame.ports = (source.value(), destination.value());
             }
-            Change::Op(op) => frame.op = *op,
-            Change::Transaction(number) => frame.transaction = *number,
-            Change::Current(address) => frame.ciaddr = address.value(),
-            Change::Given(address) => frame.yiaddr = address.value(),
-            Change::ServerName(bytes) => frame.sname = short(bytes, 64),
-            Change::File(bytes) => frame.file = short(bytes, 128),
-            Change::Options(options) => {
+            AddressChange::Op(op) => frame.op = *op,
+            AddressChange::Transaction(number) => frame.transaction = *number,
+            AddressChange::Current(address) => frame.ciaddr = address.value(),
+            AddressChange::Given(address) => frame.yiaddr = address.value(),
+            AddressChange::ServerName(bytes) => frame.sname = short(bytes, 64),
+            AddressChange::File(bytes) => frame.file = short(bytes, 128),
+            AddressChange::Options(options) => {
                 frame.options.splice(0..0, options.iter().flat_map(DhcpOption::bytes));
             }
-            Change::Only(options) => {
+            AddressChange::Only(options) => {
                 frame.options = options.iter().flat_map(DhcpOption::bytes).collect();
             }
         }
-        // What a frame can hold.
+        // Limits the options to the size of a frame.
         frame.options.truncate(1 << 15);
     }
 }

@@ -1,5 +1,5 @@
-//! Any bytes as a network: what is read is read again as it was written, and whether its parts go
-//! together is the same then.
+//! Parses any bytes as a network. A written network parses to the same network, and passes the
+//! checks if and only if the original does.
 
 #![no_main]
 #![allow(clippy::unwrap_used, reason = "a finding is a panic")]
@@ -29,7 +29,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// A sound network does not conflict with itself, and does with a copy that has another name.
+/// Checks that a valid network does not conflict with itself, and conflicts with a copy under
+/// another name.
 fn stands_alone(network: &Network) {
     assert_eq!(check_against(network, [network]), Ok(()));
     let copy = Network {

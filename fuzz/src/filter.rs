@@ -1,14 +1,14 @@
-//! What is done with a network filter's document.
+//! Checks a network filter's document: parser, writer and compiler.
 
 use std::sync::Arc;
 
 use netlaunch::firewall::port_limits::limits;
 use netlaunch::firewall::port_nft::Extras;
-use netlaunch::firewall::{Backend, PortFilter, PortPlan};
+use netlaunch::firewall::rules::port::{PortRules, Step};
+use netlaunch::firewall::{FirewallBackend, PortFilter, PortPlan};
 use netlaunch::nwfilter::{
     Filter, compile, find_loop, flatten, needs, parse, sample, to_xml, unreachable,
 };
-use netlaunch::rules::port::{PortRules, Step};
 
 use super::{UUID, filters, in_one_line};
 
@@ -17,11 +17,11 @@ const EXTRAS: [Extras; 2] = [
     Extras { trace: true, counters: true, reject: true },
 ];
 
-/// Reads it, writes it, reads it again, and makes rules of it.
+/// Parses the document, writes it, parses the result, and compiles rules from it.
 ///
 /// # Panics
-/// When what was written is not the same, or anything ends other than in rules or in an error of
-/// one line.
+/// Panics if the written document differs, or if a step ends other than with rules or with an error
+/// of one line.
 pub fn check_filter(document: &[u8]) {
     let filter = match parse(document, Some(UUID.parse().unwrap())) {
         Ok(filter) => filter,
@@ -34,7 +34,7 @@ pub fn check_filter(document: &[u8]) {
     mean(&filter);
 }
 
-/// Looks at what a filter means, among those that are compiled in.
+/// Compiles the filter together with the built-in filters.
 fn mean(filter: &Filter) {
     let mut filters = filters();
     filters.insert(filter.name.clone(), filter.clone());
@@ -54,16 +54,17 @@ fn mean(filter: &Filter) {
     unreachable(&rules).iter().for_each(|found| in_one_line(found));
     limits(&"vnet0".parse().unwrap(), &rules).iter().for_each(|limit| in_one_line(&limit.text));
     let plain = without_comments(rules.clone());
-    for backend in [Backend::Nftables, Backend::Iptables] {
+    for backend in [FirewallBackend::Nftables, FirewallBackend::Iptables] {
         for extras in EXTRAS {
-            // Whatever a comment says, it is a part of its rule.
+            // The text of a comment never adds a line: the comment is part of its rule.
             assert_eq!(lines(&rules, backend, extras), lines(&plain, backend, extras));
         }
     }
 }
 
-/// How many lines each tool is given, if the backend has words for the rules.
-fn lines(rules: &PortRules, backend: Backend, extras: Extras) -> Option<Vec<usize>> {
+/// Returns the number of input lines for each tool, or `None` if the backend cannot express the
+/// rules.
+fn lines(rules: &PortRules, backend: FirewallBackend, extras: Extras) -> Option<Vec<usize>> {
     let port = "vnet0".parse().unwrap();
     let filter = PortFilter { index: 7, port, rules: Arc::new(rules.clone()), backend };
     match PortPlan::new(&[filter], extras) {

@@ -1,4 +1,4 @@
-//! What fuzz targets share.
+//! Shares code between the fuzz targets.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a finding is a panic")]
 
@@ -12,9 +12,9 @@ use netlaunch::nwfilter::{Filters, parse, stock, stock_names};
 
 pub const UUID: &str = "3e3fce45-4f53-4fa7-bb32-11f34168b82b";
 
-/// The filters that are compiled in, and one that the tests' `everything.xml` refers to.
+/// Returns the built-in filters, and one more that the tests' `everything.xml` refers to.
 pub fn filters() -> Filters {
-    // Read once: a target asks for every input.
+    // Parsed once, because the targets call this function for every input.
     static FILTERS: OnceLock<Filters> = OnceLock::new();
     const SERVER: &[u8] = b"<filter name='server'><rule action='accept' direction='in'>\
         <tcp dstportstart='$PORT'/></rule></filter>";
@@ -26,10 +26,10 @@ pub fn filters() -> Filters {
     FILTERS.get_or_init(read).clone()
 }
 
-/// What a user is told is one line.
+/// Checks that a message for the user is one line.
 ///
 /// # Panics
-/// When it is not.
+/// Panics if the text is empty or has control characters.
 pub fn in_one_line(text: &dyn Display) {
     let text = text.to_string();
     assert!(!text.is_empty() && !text.chars().any(char::is_control), "{text:?}");
