@@ -1,102 +1,85 @@
-//! netlaunch gives QEMU guests their network: through passt, or through slirp where passt cannot
-//! serve, or on a bridge; started, supervised and cleaned up.
+//! netlaunch gives QEMU guests their network: through passt, through slirp where passt cannot
+//! serve, or on a bridge. It starts, supervises and cleans up.
 //!
-//! The program `netlaunch` is a thin front of this library. Programs that start guests themselves,
-//! such as appliance launchers, call it in three steps, each usable alone:
-//!
-//! 1. **Plan.** [`probe::Prober::facts`] finds out what the host has; [`plan::plan`] turns a
-//!    [`plan::Request`] and those [`facts::Facts`] into a [`plan::Plan`]: every command line, and
-//!    why this backend. It is a pure function; nothing is started.
-//! 2. **Start.** [`launch::start`] carries a plan out. [`launch::launch`] is plan and start in one,
-//!    and plans again without passt when passt turns out not to start.
-//! 3. **Supervise.** [`launch::Running::supervise`] (or `wait`, or `stop`) restarts a crashed passt
-//!    and returns QEMU's exit status when everything is gone.
+//! The program `netlaunch` is the `cli` module of this library. Programs that start guests
+//! themselves, such as appliance launchers, use [`launcher::Launcher`]:
 //!
 //! ```no_run
-//! use netlaunch::launch::{LaunchRoot, Surroundings, launch};
-//! use netlaunch::plan::{Command, Request};
-//! use netlaunch::probe::Prober;
+//! use netlaunch::launcher::Launcher;
 //!
-//! # async fn boot() -> Result<u8, Box<dyn std::error::Error>> {
-//! let request = Request {
-//!     publish: vec!["2222:22".parse()?],
-//!     command: Some(Command {
-//!         program: "qemu-system-x86_64".into(),
-//!         args: vec!["-m".into(), "512".into(), "disk.img".into()],
-//!     }),
-//!     ..Request::default()
-//! };
-//! let prober = Prober {
-//!     path: vec!["/usr/bin".into()],
-//!     cache_dir: None,
-//!     home: None,
-//!     runtime_dir: None,
-//!     root: false,
-//!     system: "/".into(),
-//! };
-//! let facts = prober.facts(Some("qemu-system-x86_64".as_ref()), None).await;
-//! let surroundings = Surroundings {
-//!     root: LaunchRoot {
-//!         dir: "/run/user/1000/netlaunch".into(),
-//!         shared_parent: false,
-//!         ours: true,
-//!     },
-//!     env: std::env::vars_os().collect(),
-//!     mask: None,
-//!     qemu_fd: 3,
-//!     is_root: false,
-//!     bindings: None,
-//! };
-//! let running = launch(&request, &facts, &surroundings).await?;
-//! Ok(running.wait().await.code())
+//! # async fn boot() -> Result<u8, netlaunch::launcher::LaunchError> {
+//! let mut launch = Launcher::builder()
+//!     .qemu("qemu-system-x86_64", ["-m", "512", "disk.img"])
+//!     .publish("2222:22")
+//!     .from_env()
+//!     .launch()
+//!     .await?;
+//! println!("QEMU is process {:?}, on {}", launch.info().qemu_pid, launch.info().backend);
+//! Ok(launch.wait().await.code())
 //! # }
 //! ```
 //!
-//! `examples/appliance.rs` boots a real guest this way.
+//! `examples/appliance.rs` boots a real guest this way, `examples/appliance_blocking.rs` does so
+//! without an asynchronous runtime.
 //!
 //! # What callers can rely on
 //!
-//! - Nothing is read from the environment: a value that says where things are is passed in.
-//! - Functions that start something need a tokio runtime with I/O and time enabled; a
-//!   current-thread one is enough, and no other thread is made.
-//! - Whatever way a launch ends, a dropped [`launch::Running`] and a killed caller included, QEMU
-//!   and passt do not outlive it ([`process`] says how).
-//! - Errors say what, where and how to fix it in one line, and carry their source.
+//! - The environment is read only by [`from_env`](launcher::LauncherBuilder::from_env). Every other
+//!   value comes from the caller.
+//! - All futures are `Send` and work in every asynchronous runtime. Each launch has one thread of
+//!   its own, which does the work.
+//! - A launch may be made in any thread and outlive it: each program has a guard process between
+//!   itself and the caller, and PR_SET_PDEATHSIG, which belongs to a thread, is only between guard
+//!   and program.
+//! - However a launch ends, also by a dropped [`launcher::Launch`] or a killed caller, QEMU and
+//!   passt do not outlive it. Dropping does not block an executor of tokio: the thread of the
+//!   launch ends the programs, and the runtime waits for it when it ends.
+//! - An error says in its text what failed and on which thing; its source says why, and is not
+//!   repeated in the text. [`types::error_text`] joins both. [`launcher::LaunchError::kind`] is for
+//!   programs.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---------|--------------|
+//! | (none) | the launcher with passt and slirp |
+//! | `bridged` (default) | `network` and `nwfilter`: virtual networks and filters of ports |
+//! | `cli` (default) | the program `netlaunch`; includes `bridged` |
+//! | `capi` | the C interface of include/netlaunch.h, for `libnetlaunch.so` and `libnetlaunch.a` |
 //!
 //! # Layout
 //!
-//! Imports go one way. For guests: [`types`] ← [`facts`] ← [`plan`] (pure) ← [`process`] ←
-//! [`probe`], [`launch`] (effects) ← `cli` ← `main`. For virtual networks: [`xml`] ← [`definitions`]
-//! (files) ← [`network`] and [`rules`] (pure) ← [`dbus`] ← [`firewall`], [`link`], [`dnsmasq`]
-//! (effects) ← [`driver`] ← `cli`. A guest on a network: [`plan`] knows its name, [`driver`] tells
-//! what it is ([`facts::Target`]), and [`launch`] uses [`link`]. For network filters: [`xml`] ←
-//! [`definitions`] ← [`nwfilter`] (pure, but for its store) ← [`firewall`] ← [`binding`] ← `cli`; a
-//! guest's address is learnt by [`learn`], between [`rules`], [`process`] and [`binding`]. [`state`]
-//! imports `dir` and `flock` only, and each module that keeps files about running things imports
-//! it; `dir` (directories by descriptor), `flock` and `input` (bounded reading) import nothing else.
+//! Three wings, [`launcher`] (user-mode guests), `network` (virtual networks) and `nwfilter`
+//! (filters of ports), stand on `firewall` (rule values and their rendering) and `xml` (documents
+//! and their store), these on `sys` (system calls), and all on [`types`] (values with a grammar).
+//! `cli` stands on top and is the only module that knows all wings; `capi` stands on the launcher.
+//! Imports go down, and the launcher imports neither networks nor filters.
 
-pub mod binding;
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "module heads lead maintainers to private items: cargo doc --document-private-items"
+)]
+
+pub mod launcher;
+#[cfg(feature = "bridged")]
+pub mod network;
+#[cfg(feature = "bridged")]
+pub mod nwfilter;
+pub mod types;
+
+#[cfg(feature = "capi")]
+mod capi;
+
+// The modules below are public for the tests in tests/ and the benches; they are not part of the
+// library's interface.
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
-pub mod dbus;
-pub mod definitions;
-mod dir;
-pub mod dnsmasq;
-pub mod driver;
-pub mod facts;
+#[cfg(feature = "bridged")]
+#[doc(hidden)]
 pub mod firewall;
-mod flock;
-mod input;
-pub mod launch;
-pub mod learn;
-pub mod link;
-pub mod network;
-pub mod nwfilter;
-pub mod plan;
-mod printable;
-pub mod probe;
-pub mod process;
-pub mod rules;
-pub mod state;
-pub mod types;
+#[doc(hidden)]
+pub mod sys;
+#[cfg(feature = "bridged")]
+#[doc(hidden)]
 pub mod xml;
