@@ -4,7 +4,8 @@
 //! ```text
 //! argv ─ real QEMU found ─┬─ pass_through ──────────────────────▶ execve(real QEMU, argv)
 //!                         └─ launch ─┬─ not started, because ───▶ execve(real QEMU, argv)
-//!                                    └─ QEMU ran ───────────────▶ QEMU's status
+//!                                    ├─ sidecar serves ─────────▶ execve(real QEMU, moved argv)
+//!                                    └─ QEMU ran as a child ────▶ QEMU's status
 //! ```
 //!
 //! The steps up to the first execve set nothing up: no messages, no configuration, no runtime, no
@@ -85,6 +86,14 @@ pub(super) fn stand_in(
     }
     match launch::launch(&stand_in, options, inherited) {
         Ended::NotStarted(why) => stand_in.pass_through(&why, caller),
+        Ended::Becomes(qemu) => {
+            stand_in.log_moves(&qemu.nics);
+            match qemu.fds.inherit() {
+                Ok(()) => stand_in.execute(&qemu.argv, caller),
+                Err(error) => stand_in
+                    .pass_through(&format!("its descriptors have no place: {error}"), caller),
+            }
+        }
         Ended::Status(status) => status,
         Ended::Signal(signal) => {
             caller.end_by(signal);
@@ -116,8 +125,20 @@ impl StandIn {
     fn pass_through(&self, why: &str, caller: &CallerSignals) -> u8 {
         let path = &self.real.path;
         self.log.line(&format!("{} runs without netlaunch: {why}", path.display()));
+        self.execute(&self.call.argv, caller)
+    }
+
+    /// Writes what moves, before QEMU runs or once it runs.
+    fn log_moves(&self, nics: &str) {
+        self.log.line(&format!("{} runs with netlaunch: {nics}", self.real.path.display()));
+    }
+
+    /// Becomes the real QEMU with these arguments, its name first; returns the exit status if that
+    /// fails.
+    fn execute(&self, argv: &[OsString], caller: &CallerSignals) -> u8 {
+        let path = &self.real.path;
         let env = self.script_environment();
-        let error = caller.execute(path, &self.call.argv, env.as_deref());
+        let error = caller.execute(path, argv, env.as_deref());
         let text = format!("{} cannot be executed: {error}", path.display());
         self.log.line(&text);
         let missing = error.kind() == io::ErrorKind::NotFound;
