@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::plan::{AddressChoice, Backend, Family, NicRequest};
 use super::super::qemu_options::{CommandLine, ConfigFile};
 use super::*;
+use crate::types::error_text;
 use crate::types::facts::{Facts, Host, Passt, Problem, Qemu};
 
 fn facts() -> Facts {
@@ -49,8 +50,14 @@ fn joined(words: &[OsString]) -> String {
 fn each_form_keeps_its_card() {
     for (line, expected) in [
         ("-netdev user,id=a -device e1000,netdev=a", "-netdev n,id=a -device e1000,netdev=a"),
-        ("--netdev id=a,type=user", "--netdev n,id=a"),
-        (r#"-netdev {"type":"user","id":"a"}"#, "-netdev n,id=a"),
+        (
+            "--netdev id=a,type=user --device e1000,netdev=a",
+            "--netdev n,id=a --device e1000,netdev=a",
+        ),
+        (
+            r#"-netdev {"type":"user","id":"a"} -net nic,netdev=a"#,
+            "-netdev n,id=a -net nic,netdev=a",
+        ),
         ("-nic user -S", "-netdev n,id=net0 -net nic,netdev=net0 -S"),
         ("-nic model=e1000", "-netdev n,id=net0 -net nic,netdev=net0,model=e1000"),
         (
@@ -165,7 +172,7 @@ fn the_options_of_the_launch_are_merged() {
         &options,
     );
     let [left, first, second] = &found[..] else { panic!("{found:?}") };
-    assert_eq!(left.request, Err(Left::Restricted));
+    assert_eq!(left.request, Err(Left::Restricted("restrict=on".to_owned())));
     assert!(!left.has_additions || options.mtu.is_some());
     let request = first.request.as_ref().unwrap();
     let published: Vec<_> = request.publish.iter().map(ToString::to_string).collect();
@@ -210,6 +217,60 @@ fn a_network_of_a_file_or_changed_by_set_stays() {
     let found = user_nics(&line, &line.settings(&[file]), &NicRequest::default(), &facts());
     let reasons: Vec<_> = found.iter().map(|nic| nic.request.clone().unwrap_err()).collect();
     assert_eq!(reasons, [Left::ConfigFile, Left::Set]);
+}
+
+/// The reason why the first NIC of a line stays.
+fn reason(line: &str, options: &NicRequest, facts: &Facts) -> String {
+    let line = CommandLine::parse(&words(line));
+    let found = user_nics(&line, &line.settings(&[]), options, facts);
+    error_text(found[0].request.as_ref().unwrap_err())
+}
+
+#[test]
+fn a_reason_names_the_options_in_the_words_of_the_caller() {
+    let host = Host { first_port: 1024, ..Host::default() };
+    let old = Facts { host, passt: Passt::default(), ..facts() };
+    for (line, own) in [
+        ("-nic user,hostfwd=::22-:22", "(hostfwd=::22-:22)"),
+        ("-nic user,hostfwd=udp::5353-:53,hostfwd=tcp::2222-:22", "(hostfwd=tcp::2222-:22)"),
+        (
+            r#"-netdev {"type":"user","id":"a","hostfwd":["::2222-:22"]} -net nic,netdev=a"#,
+            "hostfwd.0",
+        ),
+        (
+            r#"-netdev {"type":"user","id":"a","hostfwd":[{"str":"::2222-:22"}]} -net nic,netdev=a"#,
+            "(hostfwd=::2222-:22)",
+        ),
+        ("-nic user,hostfwd=tcp::0-:22", "(hostfwd=tcp::0-:22)"),
+        ("-nic user,hostfwd=::2-:2,hostfwd=:0.0.0.0:2-:3", "(hostfwd=:0.0.0.0:2-:3)"),
+        ("-nic user,ipv4=off,hostfwd=::2-:2", "(hostfwd=::2-:2)"),
+        ("-nic user,ipv6=y", "(ipv6=y)"),
+        ("-nic user,ipv4=no,ipv6=off", "(ipv4=no,ipv6=off)"),
+        ("-nic user,ipv4=n,host=10.0.2.1", "(host=10.0.2.1)"),
+        ("-nic user,restrict=yes", "restrict=yes"),
+        ("-nic user,restrict=1", "(restrict=1)"),
+        ("-nic user,smb=/srv", "smb"),
+        ("-nic user,new=1", "new"),
+        ("-nic user,net=10.0/8", "(net=10.0/8)"),
+        ("-nic user,dns=1.1.1.1", "(dns=1.1.1.1)"),
+        ("-nic user,net=0.0.0.0/8", "(net=0.0.0.0/8)"),
+        ("-nic user,hostname=-", "(hostname=-)"),
+        ("-nic user,dnssearch=a,dnssearch=,,", "(dnssearch=,,)"),
+        ("-nic user,domainname=-", "(domainname=-)"),
+        ("-nic user,id=a -nic user,id=a", "(id=a)"),
+        ("-netdev user", "(-netdev user)"),
+        ("-netdev user,id=a/b", "a/b"),
+    ] {
+        let reason = reason(line, &NicRequest::default(), &old);
+        assert!(reason.contains(own), "{line}: {reason}");
+    }
+    let v6 = NicRequest { family: Family::V6, ..NicRequest::default() };
+    for (line, own) in
+        [("-nic user,ipv4=on", "(ipv4=on)"), ("-nic user,hostfwd=::22-:22", "(hostfwd=::22-:22)")]
+    {
+        let reason = reason(line, &v6, &Facts { qemu: Qemu::default(), ..facts() });
+        assert!(reason.contains(own), "{line}: {reason}");
+    }
 }
 
 fn word() -> impl Strategy<Value = OsString> {

@@ -8,7 +8,7 @@ use super::super::plan::{Backend, NicRequest};
 use super::super::qemu_options::{CommandLine, Parameters, Setting, Settings, takes_value};
 use super::card::Card;
 use super::hub;
-use super::left::Left;
+use super::left::{Left, given};
 use super::netdev_options::{adds_something, passt_differs, translate, unlisted, with_options};
 use crate::types::facts::Facts;
 use crate::types::{Device, Id};
@@ -40,6 +40,8 @@ pub struct UserNic {
     /// The request for the same NIC on another backend, with the launch's options, or the reason why
     /// it stays on slirp.
     pub request: Result<NicRequest, Left>,
+    /// The options of its network.
+    pub(super) options: Parameters,
     /// Whether the launch's options ask for something that the caller's arguments do not have, such
     /// as a further published port. If not, the NIC can stay as it is when slirp is chosen.
     pub has_additions: bool,
@@ -84,8 +86,16 @@ pub fn user_nics(
             Form::Net => net_card(setting, settings),
             _ => (Card::on(settings, id.as_str()), place(setting)),
         };
-        let written = setting.written.clone();
-        nics.push(UserNic { form, written, id, card, request, has_additions: false, place });
+        nics.push(UserNic {
+            form,
+            written: setting.written.clone(),
+            id,
+            card,
+            request,
+            options: unlisted(&setting.parameters),
+            has_additions: false,
+            place,
+        });
     }
     if has_default_card(line, facts) {
         nics.push(UserNic {
@@ -94,12 +104,14 @@ pub fn user_nics(
             id: free_id(settings, &taken, &options.id),
             card: Some(Card::default()),
             request: translate(&Parameters::default(), &[]),
+            options: Parameters::default(),
             has_additions: false,
             place: Place::End,
         });
     }
     for nic in nics.iter_mut().filter(|_| options.backend != Some(Backend::Slirp)) {
-        let left = nic.request.as_ref().ok().and_then(|request| passt_differs(request, facts));
+        let request = nic.request.as_ref().ok();
+        let left = request.and_then(|request| passt_differs(request, &nic.options, facts));
         nic.request = left.map_or(nic.request.clone(), Err);
     }
     add_options(&mut nics, options);
@@ -146,6 +158,7 @@ fn translated(
         Err(error) => return (None, Err(Left::Id(error))),
     };
     let stays = |left| (id.clone(), Err(left));
+    let refused = |what, option| Left::Refused { what, option };
     if setting.argument.is_none() {
         return stays(Left::ConfigFile);
     }
@@ -153,15 +166,15 @@ fn translated(
         return stays(Left::Set);
     }
     if form == Form::Netdev && id.is_none() {
-        return stays(Left::Refused("a netdev without an id"));
+        return stays(refused("a netdev without an id", setting.written.clone()));
     }
     let groups = ["netdev", "nic", "net"].into_iter().flat_map(|group| settings.of_group(group));
     let same = groups.filter(|other| other.parameters.get("id") == parameters.get("id"));
     if id.is_some() && same.count() > 1 {
-        return stays(Left::Refused("two networks with one id"));
+        return stays(refused("two networks with one id", given(parameters, &["id"])));
     }
     if form != Form::Netdev && parameters.is_json() {
-        return stays(Left::Refused("JSON here"));
+        return stays(refused("JSON here", setting.written.clone()));
     }
     if form == Form::Net {
         let members: Vec<_> = hub::members(settings).collect();
@@ -220,7 +233,7 @@ fn add_options(nics: &mut [UserNic], options: &NicRequest) {
     let mut first = true;
     for nic in nics {
         let Ok(request) = &nic.request else { continue };
-        let merged = with_options(request.clone(), options, first);
+        let merged = with_options(request.clone(), &nic.options, options, first);
         nic.request = merged.map(|request| NicRequest {
             id: nic.id.clone(),
             mac: nic.card.as_ref().and_then(|card| card.mac),
