@@ -219,6 +219,38 @@ fn a_network_of_a_file_or_changed_by_set_stays() {
     assert_eq!(reasons, [Left::ConfigFile, Left::Set]);
 }
 
+#[test]
+fn a_netdev_without_a_card_stays() {
+    let left = |line: &str, facts: &Facts| {
+        let line = CommandLine::parse(&words(line));
+        let found = user_nics(&line, &line.settings(&[]), &NicRequest::default(), facts);
+        found.into_iter().filter_map(|nic| nic.request.err()).collect::<Vec<_>>()
+    };
+    for line in [
+        "-netdev user,id=a",
+        "-netdev user,id=a -device e1000,netdev=b",
+        "-netdev user,id=a -device e1000 -global e1000.mac=a",
+        "-netdev user,id=a -netdev hubport,id=p,hubid=1",
+    ] {
+        assert_eq!(left(line, &facts()), [Left::NoCard], "{line}");
+    }
+    let mut script = facts();
+    script.qemu.emulator = Some("/usr/bin/qemu-system-x86_64".into());
+    for (line, facts) in [
+        ("-netdev user,id=a -device e1000,netdev=a", &facts()),
+        (r#"-netdev user,id=a -device {"driver":"e1000","netdev":"a"}"#, &facts()),
+        ("-netdev user,id=a -net nic,netdev=a", &facts()),
+        ("-netdev user,id=a -netdev hubport,id=p,hubid=1,netdev=a -nic hubport,hubid=1", &facts()),
+        ("-netdev user,id=a -device e1000 -global e1000.netdev=a", &facts()),
+        ("-netdev user,id=a -device e1000 -global driver=e1000,property=netdev,value=a", &facts()),
+        ("-netdev user,id=a -device e1000,id=d -set device.d.netdev=a", &facts()),
+        ("-netdev user,id=a -readconfig unreadable", &facts()),
+        ("-netdev user,id=a", &script),
+    ] {
+        assert_eq!(left(line, facts), [], "{line}");
+    }
+}
+
 /// The reason why the first NIC of a line stays.
 fn reason(line: &str, options: &NicRequest, facts: &Facts) -> String {
     let line = CommandLine::parse(&words(line));

@@ -78,7 +78,7 @@ pub fn user_nics(
     let mut nics = Vec::new();
     let mut taken: Vec<Id> = Vec::new();
     for (form, setting) in written(settings) {
-        let (id, request) = translated(form, setting, settings);
+        let (id, request) = translated(form, setting, settings, facts);
         let id = id.unwrap_or_else(|| free_id(settings, &taken, &options.id));
         taken.push(id.clone());
         let (card, place) = match form {
@@ -150,6 +150,7 @@ fn translated(
     form: Form,
     setting: &Setting,
     settings: &Settings,
+    facts: &Facts,
 ) -> (Option<Id>, Result<NicRequest, Left>) {
     let parameters = &setting.parameters;
     let text = parameters.get("id").map(String::from_utf8_lossy);
@@ -176,6 +177,11 @@ fn translated(
     if form != Form::Netdev && parameters.is_json() {
         return stays(refused("JSON here", setting.written.clone()));
     }
+    // The card may be among the arguments of a script, or in a file that is not readable.
+    let is_complete = facts.qemu.emulator.is_none() && settings.unreadable_files().is_empty();
+    if form == Form::Netdev && is_complete && !is_attached(settings, parameters) {
+        return stays(Left::NoCard);
+    }
     if form == Form::Net {
         let members: Vec<_> = hub::members(settings).collect();
         if !members
@@ -193,6 +199,24 @@ fn translated(
         _ => &["type", "id"],
     };
     (id, translate(&unlisted(parameters), others))
+}
+
+/// Returns whether an option attaches something to the netdev with these parameters.
+///
+/// Without it QEMU warns that the netdev has no peer, and the guest has no card on it (measured with
+/// QEMU 10.0). A card that a monitor adds later finds the network that the caller wrote.
+fn is_attached(settings: &Settings, netdev: &Parameters) -> bool {
+    let id = netdev.get("id");
+    let refers = |setting: &Setting| setting.parameters.get("netdev") == id;
+    let groups = ["device", "net", "netdev", "nic"];
+    // -global DRIVER.netdev=ID, or driver=DRIVER,property=netdev,value=ID.
+    let by_global = settings.of_group("global").any(|setting| {
+        let parameters = &setting.parameters;
+        let long = parameters.is("property", "netdev") && parameters.get("value") == id;
+        let is_short = |(key, value)| <[u8]>::ends_with(key, b".netdev") && Some(value) == id;
+        long || parameters.iter().any(is_short)
+    });
+    by_global || groups.iter().any(|group| settings.of_group(group).any(refers))
 }
 
 fn place(setting: &Setting) -> Place {
