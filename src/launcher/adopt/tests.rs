@@ -1,14 +1,11 @@
 use std::ffi::OsString;
 
-use proptest::prelude::*;
-
-use super::super::plan::{AddressChoice, Backend, Family, NicRequest};
-use super::super::qemu_options::{CommandLine, ConfigFile};
+use super::super::plan::{AddressChoice, Family, NicRequest};
+use super::super::qemu_options::CommandLine;
 use super::*;
-use crate::types::error_text;
-use crate::types::facts::{Facts, Host, Passt, Problem, Qemu};
+use crate::types::facts::{Facts, Host, Machine, Passt, Qemu};
 
-fn facts() -> Facts {
+pub(super) fn facts() -> Facts {
     Facts {
         passt: Passt { options: ["map-host-loopback".to_owned()].into(), ..Passt::default() },
         qemu: Qemu { default_card: Some(true), ..Qemu::default() },
@@ -17,7 +14,7 @@ fn facts() -> Facts {
     }
 }
 
-fn words(line: &str) -> Vec<OsString> {
+pub(super) fn words(line: &str) -> Vec<OsString> {
     line.split_whitespace().map(OsString::from).collect()
 }
 
@@ -29,9 +26,16 @@ fn nics(line: &str, options: &NicRequest) -> Vec<UserNic> {
 
 /// The line after each NIC that can leave slirp got a netdev `n,id=ID`.
 fn adopted(line: &str, mtu: Option<u16>) -> String {
+    adopted_on(line, mtu, "e1000")
+}
+
+/// The same on a machine whose default card is of this model.
+fn adopted_on(line: &str, mtu: Option<u16>, model: &str) -> String {
     let line = CommandLine::parse(&words(line));
     let settings = line.settings(&[]);
-    let found = user_nics(&line, &settings, &NicRequest::default(), &facts());
+    let machine = Machine { card_model: Some(model.to_owned()), ..Machine::default() };
+    let qemu = Qemu { machine: Some(machine), ..facts().qemu };
+    let found = user_nics(&line, &settings, &NicRequest::default(), &Facts { qemu, ..facts() });
     let moved = found.iter().filter(|nic| nic.request.is_ok());
     let change = |nic: &UserNic| {
         let args = vec!["-netdev".into(), format!("n,id={}", nic.id).into()];
@@ -139,6 +143,35 @@ fn a_virtio_card_gets_the_mtu_where_no_other_card_gets_it() {
 }
 
 #[test]
+fn a_card_without_a_model_gets_the_mtu_if_the_machine_makes_a_virtio_card() {
+    let global = "-global virtio-net-device.host_mtu=9000";
+    for (line, expected) in [
+        ("-M virt", "-M virt -netdev n,id=net0 -net nic,netdev=net0"),
+        ("-nic user", "-netdev n,id=net0 -net nic,netdev=net0"),
+        ("-net nic -net user", "-net nic,netdev=net0 -netdev n,id=net0"),
+        ("-netdev user,id=a -net nic,netdev=a", "-netdev n,id=a -net nic,netdev=a"),
+        (
+            "-nic user -device virtio-net-pci,netdev=a,host_mtu=1300",
+            "-netdev n,id=net0 -net nic,netdev=net0 -device virtio-net-pci,netdev=a,host_mtu=1300",
+        ),
+    ] {
+        assert_eq!(adopted_on(line, Some(9000), "virtio-net-pci"), format!("{expected} {global}"));
+        assert_eq!(adopted_on(line, Some(9000), "e1000"), expected);
+        assert_eq!(adopted_on(line, None, "virtio-net-pci"), expected);
+    }
+    // The card of another network would get it as well.
+    for (line, expected) in [
+        (
+            "-nic tap -nic user,model=virtio",
+            "-nic tap -netdev n,id=net0 -net nic,netdev=net0,model=virtio",
+        ),
+        ("-nic user,model=e1000", "-netdev n,id=net0 -net nic,netdev=net0,model=e1000"),
+    ] {
+        assert_eq!(adopted_on(line, Some(9000), "virtio-net-pci"), expected);
+    }
+}
+
+#[test]
 fn parameters_are_added_to_a_nic_that_stays() {
     for (line, expected) in [
         ("-nic user,restrict=on", "-nic user,restrict=on,hostfwd=f"),
@@ -189,193 +222,4 @@ fn the_options_of_the_launch_are_merged() {
     assert_eq!((request.address, request.gateway), (AddressChoice::Default, None));
     assert!(nics("-nic user,ipv4=on", &v6)[0].request.is_err());
     assert!(nics("-nic user,hostfwd=::2222-:22", &v6)[0].request.is_err());
-}
-
-#[test]
-fn a_reason_against_passt_does_not_count_where_slirp_is_named() {
-    let mut old = facts();
-    old.passt.options.clear();
-    let line =
-        CommandLine::parse(&words("-nic user,hostfwd=::2222-:22 -nic user,hostfwd=::80-:80"));
-    let left = |backend| {
-        let options = NicRequest { backend, ..NicRequest::default() };
-        let found = user_nics(&line, &line.settings(&[]), &options, &old);
-        found.into_iter().filter_map(|nic| nic.request.err()).collect::<Vec<_>>()
-    };
-    assert!(matches!(left(None)[..], [Left::ServerFirst(_), Left::Forward { .. }]));
-    assert_eq!(left(Some(Backend::Slirp)), []);
-    old.passt.problem = Some(Problem::new("passt is not installed", "install it"));
-    let without = user_nics(&line, &line.settings(&[]), &NicRequest::default(), &old);
-    assert!(without[0].request.is_ok(), "the choice of the backend gives the reason");
-}
-
-#[test]
-fn a_network_of_a_file_or_changed_by_set_stays() {
-    let file = ConfigFile { path: "f".into(), text: b"[netdev \"a\"]\ntype = \"user\"\n".to_vec() };
-    let line =
-        CommandLine::parse(&words("-readconfig f -netdev user,id=b -set netdev.b.dns=1.1.1.1"));
-    let found = user_nics(&line, &line.settings(&[file]), &NicRequest::default(), &facts());
-    let reasons: Vec<_> = found.iter().map(|nic| nic.request.clone().unwrap_err()).collect();
-    assert_eq!(reasons, [Left::ConfigFile, Left::Set]);
-}
-
-#[test]
-fn a_netdev_without_a_card_stays() {
-    let left = |line: &str, facts: &Facts| {
-        let line = CommandLine::parse(&words(line));
-        let found = user_nics(&line, &line.settings(&[]), &NicRequest::default(), facts);
-        found.into_iter().filter_map(|nic| nic.request.err()).collect::<Vec<_>>()
-    };
-    for line in [
-        "-netdev user,id=a",
-        "-netdev user,id=a -device e1000,netdev=b",
-        "-netdev user,id=a -device e1000 -global e1000.mac=a",
-        "-netdev user,id=a -netdev hubport,id=p,hubid=1",
-    ] {
-        assert_eq!(left(line, &facts()), [Left::NoCard], "{line}");
-    }
-    let mut script = facts();
-    script.qemu.emulator = Some("/usr/bin/qemu-system-x86_64".into());
-    for (line, facts) in [
-        ("-netdev user,id=a -device e1000,netdev=a", &facts()),
-        (r#"-netdev user,id=a -device {"driver":"e1000","netdev":"a"}"#, &facts()),
-        ("-netdev user,id=a -net nic,netdev=a", &facts()),
-        ("-netdev user,id=a -netdev hubport,id=p,hubid=1,netdev=a -nic hubport,hubid=1", &facts()),
-        ("-netdev user,id=a -device e1000 -global e1000.netdev=a", &facts()),
-        ("-netdev user,id=a -device e1000 -global driver=e1000,property=netdev,value=a", &facts()),
-        ("-netdev user,id=a -device e1000,id=d -set device.d.netdev=a", &facts()),
-        ("-netdev user,id=a -readconfig unreadable", &facts()),
-        ("-netdev user,id=a", &script),
-    ] {
-        assert_eq!(left(line, facts), [], "{line}");
-    }
-}
-
-/// The reason why the first NIC of a line stays.
-fn reason(line: &str, options: &NicRequest, facts: &Facts) -> String {
-    let line = CommandLine::parse(&words(line));
-    let found = user_nics(&line, &line.settings(&[]), options, facts);
-    error_text(found[0].request.as_ref().unwrap_err())
-}
-
-#[test]
-fn a_reason_names_the_options_in_the_words_of_the_caller() {
-    let host = Host { first_port: 1024, ..Host::default() };
-    let old = Facts { host, passt: Passt::default(), ..facts() };
-    for (line, own) in [
-        ("-nic user,hostfwd=::22-:22", "(hostfwd=::22-:22)"),
-        ("-nic user,hostfwd=udp::5353-:53,hostfwd=tcp::2222-:22", "(hostfwd=tcp::2222-:22)"),
-        (
-            r#"-netdev {"type":"user","id":"a","hostfwd":["::2222-:22"]} -net nic,netdev=a"#,
-            "hostfwd.0",
-        ),
-        (
-            r#"-netdev {"type":"user","id":"a","hostfwd":[{"str":"::2222-:22"}]} -net nic,netdev=a"#,
-            "(hostfwd=::2222-:22)",
-        ),
-        ("-nic user,hostfwd=tcp::0-:22", "(hostfwd=tcp::0-:22)"),
-        ("-nic user,hostfwd=::2-:2,hostfwd=:0.0.0.0:2-:3", "(hostfwd=:0.0.0.0:2-:3)"),
-        ("-nic user,ipv4=off,hostfwd=::2-:2", "(hostfwd=::2-:2)"),
-        ("-nic user,ipv6=y", "(ipv6=y)"),
-        ("-nic user,ipv4=no,ipv6=off", "(ipv4=no,ipv6=off)"),
-        ("-nic user,ipv4=n,host=10.0.2.1", "(host=10.0.2.1)"),
-        ("-nic user,restrict=yes", "restrict=yes"),
-        ("-nic user,restrict=1", "(restrict=1)"),
-        ("-nic user,smb=/srv", "smb"),
-        ("-nic user,new=1", "new"),
-        ("-nic user,net=10.0/8", "(net=10.0/8)"),
-        ("-nic user,dns=1.1.1.1", "(dns=1.1.1.1)"),
-        ("-nic user,net=0.0.0.0/8", "(net=0.0.0.0/8)"),
-        ("-nic user,hostname=-", "(hostname=-)"),
-        ("-nic user,dnssearch=a,dnssearch=,,", "(dnssearch=,,)"),
-        ("-nic user,domainname=-", "(domainname=-)"),
-        ("-nic user,id=a -nic user,id=a", "(id=a)"),
-        ("-netdev user", "(-netdev user)"),
-        ("-netdev user,id=a/b", "a/b"),
-    ] {
-        let reason = reason(line, &NicRequest::default(), &old);
-        assert!(reason.contains(own), "{line}: {reason}");
-    }
-    let v6 = NicRequest { family: Family::V6, ..NicRequest::default() };
-    for (line, own) in
-        [("-nic user,ipv4=on", "(ipv4=on)"), ("-nic user,hostfwd=::22-:22", "(hostfwd=::22-:22)")]
-    {
-        let reason = reason(line, &v6, &Facts { qemu: Qemu::default(), ..facts() });
-        assert!(reason.contains(own), "{line}: {reason}");
-    }
-}
-
-fn word() -> impl Strategy<Value = OsString> {
-    use std::os::unix::ffi::OsStringExt;
-    let any_bytes = prop::collection::vec(any::<u8>(), 0..6).prop_map(OsString::from_vec);
-    let option = prop::sample::select(vec![
-        "-netdev", "--netdev", "-nic", "-net", "-device", "-set", "-m", "-append", "-S", "disk",
-    ]);
-    let value = prop::sample::select(vec![
-        "user",
-        "user,id=a",
-        "user,id=a,",
-        "nic",
-        "nic,netdev=a",
-        "nic,model=virtio",
-        "none",
-        "user,hostfwd=tcp::2222-:22",
-        "user,restrict=on",
-        "tap,id=t",
-        "model=e1000",
-        "{",
-        "{\"type\":\"user\",\"id\":\"a\"}",
-        "{\"driver\":\"virtio-net-pci\",\"netdev\":\"a\"}",
-        "virtio-net-pci,netdev=a",
-        "hubport,hubid=0,id=h",
-        "netdev.a.net=10.0.0.0",
-    ]);
-    prop_oneof![
-        1 => any_bytes,
-        3 => option.prop_map(OsString::from),
-        4 => value.prop_map(OsString::from),
-    ]
-}
-
-/// The arguments of a line that no edit changes.
-fn untouched(line: &CommandLine, edits: &[Edit]) -> Vec<Vec<OsString>> {
-    let all = line.arguments().iter().enumerate();
-    let kept = all.filter(|(index, _)| edits.iter().all(|edit| edit.argument != Some(*index)));
-    kept.map(|(_, argument)| line.words_of(argument).to_vec()).collect()
-}
-
-proptest! {
-    #[test]
-    fn other_arguments_stay_byte_for_byte_and_in_order(words in prop::collection::vec(word(), 0..14)) {
-        let line = CommandLine::parse(&words);
-        prop_assert_eq!(apply(&line, &[]), words.clone());
-        let settings = line.settings(&[]);
-        let found = user_nics(&line, &settings, &NicRequest::default(), &facts());
-        let change = |nic: &UserNic| match nic.request {
-            Ok(_) => {
-                let args = vec!["-netdev".into(), format!("n,id={}", nic.id).into()];
-                Change::Replace { args, mtu: Some(9000) }
-            }
-            Err(_) => Change::Append(vec!["hostfwd=f".to_owned()]),
-        };
-        let changes: Vec<_> = found.iter().map(|nic| (nic, change(nic))).collect();
-        let edits = edits(&line, &settings, &changes);
-        for (n, edit) in edits.iter().enumerate() {
-            let again = edits[..n].iter().any(|other| other.argument == edit.argument);
-            prop_assert!(edit.argument.is_none() || !again, "{edits:?}");
-            let name = edit.argument.map(|at| line.arguments()[at].name.clone().unwrap());
-            let name = name.unwrap_or_else(|| "net".to_owned());
-            prop_assert!(["netdev", "nic", "net", "device"].contains(&name.as_str()));
-        }
-        let after = apply(&line, &edits);
-        let mut rest = &after[..];
-        for kept in untouched(&line, &edits) {
-            let at = rest.windows(kept.len()).position(|words| words == &kept[..]);
-            prop_assert!(at.is_some(), "{after:?} lacks {kept:?}");
-            rest = &rest[at.unwrap_or_default() + kept.len()..];
-        }
-        let line = CommandLine::parse(&after);
-        let again = user_nics(&line, &line.settings(&[]), &NicRequest::default(), &facts());
-        prop_assert!(again.iter().all(|nic| nic.request.is_err()), "{after:?}: {again:?}");
-    }
 }

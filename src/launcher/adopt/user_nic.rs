@@ -6,7 +6,7 @@
 
 use super::super::plan::{Backend, NicRequest};
 use super::super::qemu_options::{CommandLine, Parameters, Setting, Settings, takes_value};
-use super::card::Card;
+use super::card::{Card, is_virtio};
 use super::hub;
 use super::left::{Left, given};
 use super::netdev_options::{adds_something, passt_differs, translate, unlisted, with_options};
@@ -108,6 +108,12 @@ pub fn user_nics(
             has_additions: false,
             place: Place::End,
         });
+    }
+    let machine = facts.qemu.machine.as_ref();
+    let default_is_virtio =
+        machine.and_then(|machine| machine.card_model.as_deref()).is_some_and(is_virtio);
+    for card in nics.iter_mut().filter_map(|nic| nic.card.as_mut()) {
+        card.default_is_virtio = default_is_virtio;
     }
     for nic in nics.iter_mut().filter(|_| options.backend != Some(Backend::Slirp)) {
         let request = nic.request.as_ref().ok();
