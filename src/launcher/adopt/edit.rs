@@ -139,6 +139,7 @@ impl Editor<'_> {
 
     /// Returns the words of a card of `-nic` on a hub of its own.
     fn on_hub(&mut self, id: &Id, parameters: &Parameters) -> Vec<OsString> {
+        // The -net options join hub 0.
         let number = (1..=u32::MAX).find(|number| !self.hubs.contains(number)).unwrap_or(1);
         self.hubs.insert(number);
         let port = self.port(id);

@@ -5,7 +5,7 @@ use super::super::qemu_options::{CommandLine, ConfigFile};
 use super::tests::{facts, words};
 use super::*;
 use crate::types::error_text;
-use crate::types::facts::{Facts, Host, Passt, Problem, Qemu};
+use crate::types::facts::{Facts, Host, Passt, Problem};
 
 #[test]
 fn a_reason_against_passt_does_not_count_where_slirp_is_named() {
@@ -112,11 +112,25 @@ fn a_reason_names_the_options_in_the_words_of_the_caller() {
         let reason = reason(line, &NicRequest::default(), &old);
         assert!(reason.contains(own), "{line}: {reason}");
     }
-    let v6 = NicRequest { family: Family::V6, ..NicRequest::default() };
-    for (line, own) in
-        [("-nic user,ipv4=on", "(ipv4=on)"), ("-nic user,hostfwd=::22-:22", "(hostfwd=::22-:22)")]
-    {
-        let reason = reason(line, &v6, &Facts { qemu: Qemu::default(), ..facts() });
+    let family = |family| NicRequest { family, ..NicRequest::default() };
+    for (line, launch, own) in [
+        ("-nic user,ipv4=on", Family::V6, "IPv4 alone (ipv4=on)"),
+        ("-nic user,hostfwd=::22-:22", Family::V6, "(hostfwd=::22-:22)"),
+        ("-nic user,ipv6=on", Family::V4, "IPv6 alone (ipv6=on)"),
+    ] {
+        // As root, which can publish any port.
+        let host = Host { default_v6: Some("eth0".into()), ..Host::default() };
+        let reason = reason(line, &family(launch), &Facts { host, ..facts() });
         assert!(reason.contains(own), "{line}: {reason}");
     }
+}
+
+#[test]
+fn a_port_stays_only_if_the_user_cannot_listen_on_it() {
+    let is_left = |line: &str| {
+        let line = CommandLine::parse(&words(line));
+        user_nics(&line, &line.settings(&[]), &NicRequest::default(), &facts())[0].request.is_err()
+    };
+    let lines = ["-nic user,hostfwd=::1023-:22", "-nic user,hostfwd=::1024-:22"];
+    assert_eq!(lines.map(is_left), [true, false]);
 }

@@ -91,6 +91,23 @@ fn each_form_keeps_its_card() {
             "-net nic -net nic -net user",
             "-net nic -net nic -netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0",
         ),
+        (
+            "-nic user -nic user,model=e1000 -nic tap",
+            "-netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=1,netdev=net0 -nic hubport,hubid=1 -netdev n,id=net1 -netdev hubport,id=net1-hub,hubid=2,netdev=net1 -nic hubport,hubid=2,model=e1000 -nic tap",
+        ),
+        // A card that -set changes, and a further member of hub 0.
+        (
+            "-net nic,id=c -net user -set net.c.model=e1000",
+            "-net nic,id=c -netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0 -set net.c.model=e1000",
+        ),
+        (
+            "-net nic -net user -netdev hubport,id=h,hubid=0",
+            "-net nic -netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0 -netdev hubport,id=h,hubid=0",
+        ),
+        (
+            "-net nic -net user -nic hubport,hubid=0",
+            "-net nic -netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0 -nic hubport,hubid=0",
+        ),
         ("-m 1", "-m 1 -netdev n,id=net0 -net nic,netdev=net0"),
         ("-nodefaults", "-nodefaults"),
         ("-nic none", "-nic none"),
@@ -137,6 +154,11 @@ fn a_virtio_card_gets_the_mtu_where_no_other_card_gets_it() {
             "-netdev n,id=a -device virtio-net-pci,netdev=a,host_mtu=1400",
         ),
         ("-netdev user,id=a -device e1000,netdev=a", "-netdev n,id=a -device e1000,netdev=a"),
+        // QEMU refuses the second card, and the message shows the caller's own words.
+        (
+            "-netdev user,id=a -device virtio-net-pci,netdev=a -device virtio-net-pci,netdev=a",
+            "-netdev n,id=a -device virtio-net-pci,netdev=a -device virtio-net-pci,netdev=a",
+        ),
     ] {
         assert_eq!(adopted(line, Some(9000)), expected, "{line}");
     }
@@ -176,6 +198,8 @@ fn parameters_are_added_to_a_nic_that_stays() {
     for (line, expected) in [
         ("-nic user,restrict=on", "-nic user,restrict=on,hostfwd=f"),
         ("-net nic -net user,tftp=/a,", "-net nic -net user,tftp=/a,hostfwd=f"),
+        ("-nic user,tftp=/a,,", "-nic user,tftp=/a,,,hostfwd=f"),
+        ("-nic user,tftp=/a,,,", "-nic user,tftp=/a,,,hostfwd=f"),
         (
             r#"-netdev {"type":"user","id":"a","tftp":"/a,b","hostfwd":[{"str":"::1-:1"}]}"#,
             "-netdev hostfwd=::1-:1,id=a,tftp=/a,,b,type=user,hostfwd=f",
@@ -222,4 +246,34 @@ fn the_options_of_the_launch_are_merged() {
     assert_eq!((request.address, request.gateway), (AddressChoice::Default, None));
     assert!(nics("-nic user,ipv4=on", &v6)[0].request.is_err());
     assert!(nics("-nic user,hostfwd=::2222-:22", &v6)[0].request.is_err());
+}
+
+#[test]
+fn a_request_has_the_cards_address_and_each_search_domain_once() {
+    for line in [
+        "-nic user,mac=52:54:00:00:00:07",
+        "-netdev user,id=a -device e1000,netdev=a,mac=52:54:00:00:00:07",
+        "-netdev user,id=a -net nic,netdev=a,macaddr=52:54:00:00:00:07",
+        "-net nic,macaddr=52:54:00:00:00:07 -net user",
+    ] {
+        let request = nics(line, &NicRequest::default())[0].request.clone().unwrap();
+        assert_eq!(request.mac, Some("52:54:00:00:00:07".parse().unwrap()), "{line}");
+    }
+    let line = "-nic user,dnssearch=a,dnssearch=b,dnssearch=a,domainname=b";
+    let request = nics(line, &NicRequest::default())[0].request.clone().unwrap();
+    let search: Vec<_> = request.search.iter().map(|domain| domain.as_str()).collect();
+    assert_eq!(search, ["a", "b"]);
+}
+
+#[test]
+fn the_dns_server_of_the_launch_wins() {
+    let line = "-nic user,dns=10.0.2.53";
+    let dns = |options: NicRequest| nics(line, &options)[0].request.as_ref().unwrap().dns;
+    let own = Some("10.0.2.53".parse().unwrap());
+    let other = Some("9.9.9.9".parse().unwrap());
+    assert_eq!(dns(NicRequest::default()), own);
+    assert_eq!(dns(NicRequest { dns: other, ..NicRequest::default() }), other);
+    // The network's own server belongs to its former subnet.
+    let address = AddressChoice::Fixed("10.9.0.7/24".parse().unwrap());
+    assert_eq!(dns(NicRequest { address, ..NicRequest::default() }), None);
 }
