@@ -37,9 +37,9 @@ pub(super) fn event(event: &LaunchEvent) -> Value {
         LaunchEvent::PasstRestarted { nic, pid, attempt } => {
             json!({ "event": "passt-restarted", "nic": nic, "pid": pid, "attempt": attempt })
         }
-        LaunchEvent::BackendLost => json!({ "event": "backend-lost" }),
-        LaunchEvent::AddressLearned(address) => {
-            json!({ "event": "address-learned", "address": address })
+        LaunchEvent::BackendLost { nic } => json!({ "event": "backend-lost", "nic": nic }),
+        LaunchEvent::AddressLearned { nic, address } => {
+            json!({ "event": "address-learned", "nic": nic, "address": address })
         }
         LaunchEvent::Ended(outcome) => {
             json!({ "event": "ended", "outcome": outcome_members(outcome) })
@@ -83,8 +83,8 @@ mod tests {
             LaunchEvent::Daemonized { pid: 7 },
             LaunchEvent::PasstEnded { nic: 0, reason: "exited with status 1".to_owned() },
             LaunchEvent::PasstRestarted { nic: 1, pid: 7, attempt: 1 },
-            LaunchEvent::BackendLost,
-            LaunchEvent::AddressLearned(address),
+            LaunchEvent::BackendLost { nic: 1 },
+            LaunchEvent::AddressLearned { nic: 1, address },
             LaunchEvent::Ended(Outcome::default()),
         ];
         for one in &events {
@@ -98,6 +98,19 @@ mod tests {
         let in_source = include_str!("answer.rs").split("#[cfg(test)]").next().unwrap();
         let arms = in_source.matches("\"event\": \"").count();
         assert_eq!((described, arms), (events.len(), events.len()));
+    }
+
+    #[test]
+    fn an_event_of_one_nic_names_the_nic() {
+        let address = Some([10, 0, 2, 15].into());
+        for one in [
+            LaunchEvent::PasstEnded { nic: 1, reason: "exited with status 1".to_owned() },
+            LaunchEvent::PasstRestarted { nic: 1, pid: 7, attempt: 1 },
+            LaunchEvent::BackendLost { nic: 1 },
+            LaunchEvent::AddressLearned { nic: 1, address },
+        ] {
+            assert_eq!(event(&one)["nic"], 1, "{one:?}");
+        }
     }
 
     #[test]

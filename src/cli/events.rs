@@ -5,6 +5,7 @@
 
 use crate::launcher::plan::{Backend, NicPlan, Plan};
 use crate::launcher::record::Record;
+use crate::launcher::{EventSink, LaunchEvent};
 
 /// Writes the events of the chosen backends and of each published port.
 pub(super) fn chosen(plan: &Plan) {
@@ -54,6 +55,33 @@ pub(super) fn ready(plan: &Plan, record: Option<&Record>) {
         mac = plan.nics.first().mac.map(|mac| mac.to_string()),
         "ready"
     );
+}
+
+/// Returns a sink that writes the events about one NIC of a launch that runs.
+pub(super) fn sink(plan: &Plan) -> EventSink {
+    let id = |nic: &NicPlan| nic.id.as_ref().map(|id| id.as_str().to_owned());
+    let ids: Vec<Option<String>> = plan.nics.iter().map(id).collect();
+    EventSink::new(move |event| of_nic(&event, &ids))
+}
+
+fn of_nic(event: &LaunchEvent, ids: &[Option<String>]) {
+    let id = |nic: &usize| ids.get(*nic).and_then(Option::as_deref);
+    match event {
+        LaunchEvent::BackendLost { nic } => tracing::info!(
+            target: "netlaunch::event",
+            event = "backend-lost",
+            nic = id(nic),
+            "the network of the NIC is lost"
+        ),
+        LaunchEvent::AddressLearned { nic, address } => tracing::info!(
+            target: "netlaunch::event",
+            event = "address-learned",
+            nic = id(nic),
+            address = address.map(|address| address.to_string()),
+            "the guest's address has changed"
+        ),
+        _ => {}
+    }
 }
 
 /// Writes the event of the end of netlaunch, with its exit status.

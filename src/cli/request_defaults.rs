@@ -9,8 +9,10 @@ use std::net::IpAddr;
 
 use super::args::LaunchArgs;
 use super::config::Config;
+use crate::launcher::adopt::user_nics;
 use crate::launcher::plan::{AddressChoice, Attachment, Backend, Command, Family, NicRequest};
-use crate::launcher::qemu_options::{CommandLine, user_networks};
+use crate::launcher::qemu_options::CommandLine;
+use crate::types::facts::Facts;
 
 /// Returns a NIC of `--net` with the settings that all user-mode NICs of the launch have.
 pub(super) fn with_common(listed: &NicRequest, common: &NicRequest) -> NicRequest {
@@ -31,11 +33,18 @@ pub(super) fn with_common(listed: &NicRequest, common: &NicRequest) -> NicReques
     }
 }
 
-/// Returns whether netlaunch moves a user-mode network of the caller's QEMU arguments.
-fn moves_own_network(args: &LaunchArgs, command: Option<&Command>) -> bool {
-    let Some(command) = command.filter(|_| !args.keep_nics) else { return false };
-    let settings = CommandLine::parse(&command.args).settings(&[]);
-    !user_networks(&settings).is_empty()
+/// Returns whether the caller's QEMU arguments have a user-mode network that takes the settings of
+/// the single NIC, because netlaunch moves it or leaves it on slirp.
+///
+/// A `-netdev passt` is none: netlaunch adds a card of its own beside it. QEMU's default card is
+/// none either, because it is not moved if the file has a card. The answer does not depend on the
+/// host.
+fn has_own_network(args: &LaunchArgs, command: Option<&Command>) -> bool {
+    let is_kept = args.keep_nics || attachment(args).is_some();
+    let Some(command) = command.filter(|_| !is_kept) else { return false };
+    let line = CommandLine::parse(&command.args);
+    let settings = line.settings(&[]);
+    !user_nics(&line, &settings, &NicRequest::default(), &Facts::default()).is_empty()
 }
 
 /// The settings of the file without those that an option makes meaningless.
@@ -46,7 +55,7 @@ pub(super) struct Defaults {
 impl Defaults {
     pub(super) fn of(args: &LaunchArgs, config: &Config, command: Option<&Command>) -> Self {
         let mut config = config.clone();
-        if moves_own_network(args, command) {
+        if has_own_network(args, command) {
             // That network has a card.
             config.device = None;
         }

@@ -212,8 +212,7 @@ async fn supervise(
     environment: &Environment,
 ) -> Result<Outcome, Failure> {
     if let Some(foreground) = foreground {
-        let notify = environment.notify_socket();
-        daemonize::report_readiness(&mut running, foreground, ready, notify);
+        daemonize::report_readiness(&mut running, foreground, ready, environment.notify_socket());
         return Ok(running.supervise(commands).await);
     }
     let reported = if commands.with_qemu {
@@ -225,6 +224,7 @@ async fn supervise(
         running.stop().await;
         return Err(failure);
     }
+    running.set_events(events::sink(running.plan()));
     events::ready(running.plan(), Some(running.record()));
     if let Err(error) = file_pages::release() {
         tracing::debug!("the pages of the program stay in memory: {error}");

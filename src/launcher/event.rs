@@ -52,10 +52,19 @@ pub enum LaunchEvent {
         /// The number of restarts in a row, from 1 on.
         attempt: u32,
     },
-    /// The guest has no network any more; the reason was the last [`LaunchEvent::PasstEnded`].
-    BackendLost,
-    /// The guest's address, which its filter needs, is known; with `None`, no longer known.
-    AddressLearned(Option<Ipv4Addr>),
+    /// This NIC of the guest has no network any more; the reason was its last
+    /// [`LaunchEvent::PasstEnded`].
+    BackendLost {
+        /// The index of the NIC among those of the launch.
+        nic: usize,
+    },
+    /// The guest's address on this NIC, which the NIC's filter needs, is known or no longer known.
+    AddressLearned {
+        /// The index of the NIC among those of the launch.
+        nic: usize,
+        /// The address; `None` if it is no longer known.
+        address: Option<Ipv4Addr>,
+    },
     /// The launch has ended and everything of it was removed: the last event.
     Ended(Outcome),
 }

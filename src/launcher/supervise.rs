@@ -249,7 +249,7 @@ impl Supervisor {
             RestartResult::Failed(reason) => self.recover(place, reason, false),
             RestartResult::Lost => {
                 self.outcome.backend_lost = true;
-                self.running.events.send(LaunchEvent::BackendLost);
+                self.running.events.send(LaunchEvent::BackendLost { nic: place });
                 if self.is_serve_mode() {
                     return Next::Ends;
                 }
@@ -296,7 +296,7 @@ impl Running {
         };
         self.record.set_learned(place, address);
         let _ = self.record.write();
-        self.events.send(LaunchEvent::AddressLearned(address));
+        self.events.send(LaunchEvent::AddressLearned { nic: place, address });
     }
 
     fn rebuild_rules(&self) -> Option<Rebuild> {

@@ -151,6 +151,9 @@ pub struct Machine {
     /// Whether it makes a card for `-net nic`, and so for QEMU's default network.
     #[serde(default)]
     pub makes_card: bool,
+    /// The model of that card, as `info network` of QEMU names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card_model: Option<String>,
 }
 
 impl Machine {

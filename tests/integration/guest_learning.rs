@@ -11,7 +11,7 @@ use crate::common::bridges::{self, end, up, waiting};
 use crate::common::lab::{
     LEASE_AND_PAGE, Lab, NEIGHBOUR, ROUTER, STRANGER, kept_in, leased, speak_as,
 };
-use crate::common::scene::{LIMIT, alive, pid_of};
+use crate::common::scene::{LIMIT, SHELL, Scene, alive, command_line, pid_of};
 use crate::common::wire::{Carried, Says, Wire};
 use crate::common::{
     As, Sandbox, USER, finish, have_root, skipped, status_field, text, wait_until,
@@ -236,6 +236,33 @@ fn a_launch_without_a_filter_passes_sighup_on() {
     // QEMU reports the signal, unless the signal comes before QEMU has set its handlers.
     let has_signal = scene.err.text().contains("signal 1") || code == Some(129);
     assert!(has_signal, "{code:?} {}", scene.said());
+}
+
+/// The guest has a NIC on slirp as well, which has no filter.
+#[test]
+fn the_event_of_a_learned_address_names_the_nic() {
+    let test = "the_event_of_a_learned_address_names_the_nic";
+    let Some(lab) = Lab::new(test, "nftables") else { return };
+    let filtered = "network=lab,filter=clean-traffic,filter-param=CTRL_IP_LEARNING=dhcp";
+    let options = ["--log-format", "json", "--net", "slirp", "--net", filtered];
+    let args = command_line(&lab.sandbox, &lab.guest, &options, SHELL);
+    let mut scene = Scene::start(lab.sandbox.netlaunch(&args));
+    scene.hear("SHELL ");
+    let lease = LEASE_AND_PAGE.replace("eth0", "eth1");
+    let said = scene.ask(&format!("ip link set eth1 up; {lease}"));
+    let address = leased(&said).to_string();
+    let learned = || -> Vec<Value> {
+        let messages = scene.err.text();
+        let lines = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let fields = lines.map(|mut line| line["fields"].take());
+        fields.filter(|fields| fields["event"] == "address-learned").collect()
+    };
+    assert!(wait_until(LIMIT, || !learned().is_empty()), "{}", scene.said());
+    let first = &learned()[0];
+    assert_eq!((&first["nic"], &first["address"]), (&json!("net1"), &json!(address)));
+    scene.say("exit_qemu 45");
+    assert_eq!(scene.end().code(), Some(45), "{}", scene.said());
+    lab.nothing_left();
 }
 
 /// A filter that is redefined before the guest asks for its lease is the one that it gets with it.

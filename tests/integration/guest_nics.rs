@@ -158,6 +158,27 @@ fn two_passts_are_connected_by_two_descriptors() {
     up.ends();
 }
 
+/// QEMU cannot connect to a second passt over inherited sockets, so the NIC is lost.
+#[test]
+fn the_event_of_a_lost_backend_names_the_nic() {
+    let mut options = vec!["--log-format", "json", "--transport", "fd"];
+    options.extend(["--net", "passt,publish=2280:80", "--net", "passt,publish=2281:80"]);
+    let test = "the_event_of_a_lost_backend_names_the_nic";
+    let Some(up) = up(test, As::User, &options, &[]) else { return };
+    let passt = member(&up.nics(), "/passt/pid")[1].as_i64().unwrap() as i32;
+    kill(Pid::from_raw(passt), Signal::SIGKILL).unwrap();
+    let lost = || -> Vec<Value> {
+        let messages = up.scene.err.text();
+        let lines = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let fields = lines.map(|mut line| line["fields"].take());
+        fields.filter(|fields| fields["event"] == "backend-lost").collect()
+    };
+    assert!(wait_until(LIMIT, || !lost().is_empty()), "{}", up.scene.said());
+    assert_eq!(member(&lost(), "/nic"), ["net1"]);
+    up.answers_tcp(2280);
+    up.ends();
+}
+
 /// The network of QEMU's arguments moves to passt, and the options apply to it. The second one
 /// stays, because only slirp has `guestfwd`.
 #[test]

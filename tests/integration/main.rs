@@ -46,6 +46,7 @@ mod guest_terminal;
 mod guest_vhost_user;
 mod hostile_input;
 mod injection;
+mod ipv6_nics;
 mod launchers;
 mod layers;
 mod leaks;

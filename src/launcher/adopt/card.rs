@@ -12,6 +12,8 @@ pub struct Card {
     pub mac: Option<Mac>,
     /// Whether the caller sets `host_mtu`.
     pub host_mtu: bool,
+    /// Whether the machine's default model is a virtio card.
+    pub(super) default_is_virtio: bool,
     /// The argument that is its `-device`; `None` for a card of `-nic` and `-net nic`.
     pub(super) device: Option<usize>,
 }
@@ -19,8 +21,10 @@ pub struct Card {
 impl Card {
     /// Returns whether it is a virtio card, which can take its MTU from `host_mtu`.
     pub fn is_virtio(&self) -> bool {
-        let model = self.model.as_deref().unwrap_or_default();
-        model == "virtio" || model.starts_with("virtio-net")
+        match self.model.as_deref() {
+            Some(model) => is_virtio(model),
+            None => self.default_is_virtio && self.device.is_none(),
+        }
     }
 
     /// Returns whether it can take its MTU from netlaunch: it is a virtio card, and the caller does
@@ -37,7 +41,7 @@ impl Card {
             model: text(model),
             mac: text(mac).and_then(|mac| mac.parse().ok()),
             host_mtu: parameters.get("host_mtu").is_some(),
-            device: None,
+            ..Card::default()
         }
     }
 
@@ -53,4 +57,9 @@ impl Card {
         let mut cards = devices.chain(boards);
         cards.next().filter(|_| cards.next().is_none())
     }
+}
+
+/// Returns whether the model is a virtio card, which can take its MTU from `host_mtu`.
+pub(super) fn is_virtio(model: &str) -> bool {
+    model == "virtio" || model.starts_with("virtio-net")
 }

@@ -139,6 +139,7 @@ impl Editor<'_> {
 
     /// Returns the words of a card of `-nic` on a hub of its own.
     fn on_hub(&mut self, id: &Id, parameters: &Parameters) -> Vec<OsString> {
+        // The -net options join hub 0.
         let number = (1..=u32::MAX).find(|number| !self.hubs.contains(number)).unwrap_or(1);
         self.hubs.insert(number);
         let port = self.port(id);
@@ -191,7 +192,7 @@ impl Editor<'_> {
             let same = matches!(change, Change::Replace { mtu: Some(other), .. } if *other == mtu);
             same && nic.card.as_ref().is_some_and(Card::takes_mtu)
         });
-        if !is_there && self.cards_without_mtu() == with_mtu.count() {
+        if !is_there && self.cards_without_mtu(card.default_is_virtio) == with_mtu.count() {
             self.edits.push(Edit { nic, argument: None, words: global });
         }
     }
@@ -213,12 +214,24 @@ impl Editor<'_> {
     }
 
     /// Returns the number of virtio cards for which the caller sets no MTU.
-    fn cards_without_mtu(&self) -> usize {
-        let groups = [("device", "driver"), ("nic", "model"), ("net", "model")];
-        let all = groups.into_iter().flat_map(|(group, model)| {
-            self.settings.of_group(group).map(move |s| Card::read(&s.parameters, model, "mac"))
-        });
-        all.filter(Card::takes_mtu).count()
+    fn cards_without_mtu(&self, default_is_virtio: bool) -> usize {
+        let of = |group, model, default_is_virtio| {
+            self.settings.of_group(group).filter_map(move |setting| {
+                let parameters = &setting.parameters;
+                let is_card = match group {
+                    "nic" => !parameters.is("type", "none"),
+                    "net" => parameters.is("type", "nic"),
+                    _ => true,
+                };
+                let card = Card::read(parameters, model, "mac");
+                is_card.then_some(Card { default_is_virtio, ..card })
+            })
+        };
+        let written = of("device", "driver", false)
+            .chain(of("nic", "model", default_is_virtio))
+            .chain(of("net", "model", default_is_virtio));
+        let is_default = self.changes.iter().any(|(nic, _)| nic.place == Place::End);
+        written.filter(Card::takes_mtu).count() + usize::from(is_default && default_is_virtio)
     }
 
     /// Adds parameters to the user-mode network of a NIC.

@@ -26,7 +26,7 @@ pub(super) fn publish(forward: &[u8], guest: Ipv4Addr) -> Result<Publish, Left> 
     let (to, inside) = split(rest, b':').ok_or_else(form)?;
     let address = match address {
         b"" => Ipv4Addr::UNSPECIFIED,
-        text => subnet::address(text).map_err(|_| form())?,
+        text => subnet::address(text).ok_or_else(form)?,
     };
     if address.is_multicast() || address.is_broadcast() {
         return Err(form());
@@ -36,7 +36,7 @@ pub(super) fn publish(forward: &[u8], guest: Ipv4Addr) -> Result<Publish, Left> 
     }
     let to = match to {
         b"" => guest,
-        text => subnet::address(text).map_err(|_| form())?,
+        text => subnet::address(text).ok_or_else(form)?,
     };
     if to != guest && !to.is_unspecified() {
         return Err(stays("passt forwards to the guest's own address only"));
@@ -102,7 +102,9 @@ mod tests {
             ("tcp:[::1]:80-:80", "does not read"),
             ("tcp::80-:80:", "does not read"),
         ] {
-            assert!(read(forward).contains(part), "{forward}: {}", read(forward));
+            let reason = read(forward);
+            assert!(reason.contains(part), "{forward}: {reason}");
+            assert!(reason.ends_with(&format!("(hostfwd={forward})")), "{forward}: {reason}");
         }
     }
 }

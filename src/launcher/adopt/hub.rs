@@ -23,12 +23,12 @@ pub(super) fn members(settings: &Settings) -> impl Iterator<Item = &Setting> {
     net.chain(ports)
 }
 
-/// Returns the numbers of the hubs that the arguments name; 0 is always used.
+/// Returns the numbers of the hubs that the arguments name.
 pub(super) fn numbers(settings: &Settings) -> BTreeSet<u32> {
     let ports = ["netdev", "nic", "net"].into_iter().flat_map(|group| settings.of_group(group));
     let number = |setting: &Setting| {
         let text = std::str::from_utf8(setting.parameters.get("hubid")?).ok()?;
         text.parse().ok()
     };
-    ports.filter_map(number).chain([0]).collect()
+    ports.filter_map(number).collect()
 }

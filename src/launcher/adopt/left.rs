@@ -1,11 +1,15 @@
 //! The reasons why a NIC stays on slirp.
 
+use std::ffi::OsStr;
 use std::net::Ipv4Addr;
+use std::os::unix::ffi::OsStrExt;
 
-use crate::types::{AddressError, GuestAddressesError, IdError, Publish, TextError};
+use crate::launcher::qemu_options::{Parameters, path_value};
+use crate::types::{AddressError, GuestAddressesError, IdError, TextError};
 
 /// The reason why a user-mode network of QEMU's arguments stays as it is. The text is a clause that
-/// follows "stays on slirp:".
+/// follows "stays on slirp:". It names the options at fault as the caller writes them,
+/// `hostfwd=tcp::2222-:22`, and not netlaunch's form of their meaning.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Left {
@@ -13,21 +17,31 @@ pub enum Left {
     #[error("passt has no equivalent of {0}")]
     NoEquivalent(String),
     /// The guest must not reach other networks than slirp's own.
-    #[error("passt cannot keep the guest from all other networks as restrict=on does")]
-    Restricted,
+    #[error("passt cannot keep the guest from all other networks as {0} does")]
+    Restricted(String),
     /// The option is not known here.
     #[error("netlaunch does not know the option {0}")]
     UnknownOption(String),
     /// QEMU refuses the options, with its own message.
-    #[error("QEMU refuses {0}")]
-    Refused(&'static str),
+    #[error("QEMU refuses {what} ({option})")]
+    Refused {
+        /// The mistake.
+        what: &'static str,
+        /// The options that have it.
+        option: String,
+    },
     /// QEMU may accept the text, but it is not read here.
-    #[error("netlaunch does not read {0}")]
-    Unread(&'static str),
+    #[error("netlaunch does not read {what} ({option})")]
+    Unread {
+        /// The kind of text.
+        what: &'static str,
+        /// The option.
+        option: String,
+    },
     /// A forward that passt cannot do in the same way.
     #[error("{why} ({forward})")]
     Forward {
-        /// The value of `hostfwd`, or the port in netlaunch's form.
+        /// The option `hostfwd`, or a port of the launch in netlaunch's form.
         forward: String,
         /// The reason.
         why: &'static str,
@@ -36,34 +50,51 @@ pub enum Left {
     #[error(
         "this passt delivers the first bytes of a server in the guest only after the client has sent some, so a client that waits for the server hangs ({0})"
     )]
-    ServerFirst(Publish),
+    ServerFirst(String),
     /// This passt ignores the padded frames of the card.
     #[error(
         "this passt ignores the padded frames of every card but virtio-net, so a download would stall"
     )]
     PaddedFrames,
     /// The guest's address cannot be given to passt.
-    #[error("the guest's address cannot be moved")]
-    Address(#[source] AddressError),
+    #[error("the guest's address cannot be moved ({option})")]
+    Address {
+        /// The options that give the address.
+        option: String,
+        /// The reason.
+        source: AddressError,
+    },
     /// The guest's gateway or DNS server cannot be given to passt.
-    #[error("the addresses of the guest's network cannot be moved")]
-    Addresses(#[source] GuestAddressesError),
+    #[error("the addresses of the guest's network cannot be moved ({option})")]
+    Addresses {
+        /// The options that give the addresses.
+        option: String,
+        /// The reason.
+        source: GuestAddressesError,
+    },
     /// slirp answers for a DNS server outside of the guest's subnet.
     #[error(
-        "slirp passes queries for {0} to the host's DNS server, and with passt they would go to {0} itself"
+        "slirp passes queries for {0} to the host's DNS server, and with passt they would go to {0} itself (dns={0})"
     )]
     ForeignDns(Ipv4Addr),
     /// A host name or a search domain cannot be given to passt.
-    #[error("the name cannot be moved")]
-    Name(#[source] TextError),
+    #[error("the name cannot be moved ({option})")]
+    Name {
+        /// The option that has the name.
+        option: String,
+        /// The reason.
+        source: TextError,
+    },
     /// The guest asks for IPv6 alone, and the host has none.
-    #[error("the network has IPv6 alone, and this host has no IPv6 route")]
-    NoIpv6Route,
+    #[error("the network has IPv6 alone ({0}), and this host has no IPv6 route")]
+    NoIpv6Route(String),
     /// The options of the launch switch off the only IP version of the network.
-    #[error("the network has {has} alone, which this launch switches off")]
+    #[error("the network has {has} alone ({option}), which this launch switches off")]
     OtherFamily {
         /// `IPv4` or `IPv6`.
         has: &'static str,
+        /// The options that choose the IP version.
+        option: String,
     },
     /// The id is not one that netlaunch can use.
     #[error("its id cannot be used")]
@@ -83,8 +114,20 @@ pub enum Left {
 }
 
 impl Left {
-    /// Makes the reason that a forward stays.
+    /// Makes the reason that a forward stays, from the value of its `hostfwd`.
     pub(super) fn forward(forward: &[u8], why: &'static str) -> Self {
-        Left::Forward { forward: String::from_utf8_lossy(forward).into_owned(), why }
+        Left::Forward { forward: option("hostfwd", forward), why }
     }
+}
+
+/// Returns an option as the caller writes it, `key=value`.
+pub(super) fn option(key: &str, value: &[u8]) -> String {
+    let value = path_value(OsStr::from_bytes(value).as_ref());
+    format!("{key}={}", value.display())
+}
+
+/// Returns those of these options that the caller gives, as the caller writes them.
+pub(super) fn given(options: &Parameters, keys: &[&str]) -> String {
+    let given = keys.iter().filter_map(|key| Some(option(key, options.get(key)?)));
+    given.collect::<Vec<_>>().join(",")
 }

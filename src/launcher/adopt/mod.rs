@@ -30,6 +30,10 @@ mod subnet;
 mod user_nic;
 
 #[cfg(test)]
+mod left_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 pub use card::Card;

@@ -19,8 +19,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::super::plan::{AddressChoice, Family, NicRequest};
 use super::super::qemu_options::{Parameters, boolean};
 use super::host_forward;
-use super::left::Left;
-use super::subnet::{Addresses, addresses};
+use super::left::{Left, given, option};
+use super::subnet::{self, Addresses, addresses};
 use crate::types::facts::Facts;
 use crate::types::{DomainName, GuestAddresses, HostAddress, Protocol, Publish, overlap};
 
@@ -53,6 +53,8 @@ const TRANSLATED: [&str; 12] = [
     "net",
     "restrict",
 ];
+/// The options that choose the IP version.
+const FAMILY: [&str; 2] = ["ipv4", "ipv6"];
 /// The options that are lists of strings, which JSON writes as objects with the member `str`.
 const LISTS: [&str; 3] = ["dnssearch", "guestfwd", "hostfwd"];
 
@@ -85,48 +87,51 @@ pub(super) fn translate(options: &Parameters, others: &[&str]) -> Result<NicRequ
         }
     }
     if switch(options, "restrict")? == Some(true) {
-        return Err(Left::Restricted);
+        return Err(Left::Restricted(given(options, &["restrict"])));
     }
     let mut request = NicRequest { family: family(options)?, ..NicRequest::default() };
     let forwards = || options.all("hostfwd");
     if request.family == Family::V6 {
-        if ["net", "ip", "host", "dns", "dhcpstart"].iter().any(|key| options.get(key).is_some()) {
-            return Err(Left::Refused("IPv4 addresses of a network without IPv4"));
+        let option = given(options, &subnet::KEYS);
+        if !option.is_empty() {
+            let what = "IPv4 addresses of a network without IPv4";
+            return Err(Left::Refused { what, option });
         }
         if let Some(forward) = forwards().next() {
             return Err(Left::forward(forward, "the network has no IPv4, which forwards need"));
         }
     } else {
         let found = addresses(options)?;
-        set_addresses(&mut request, found)?;
+        set_addresses(&mut request, found, options)?;
         request.publish = published(forwards(), found.guest)?;
     }
     request.search = search(options)?;
-    request.hostname = options.get("hostname").map(domain).transpose()?;
+    request.hostname = options.get("hostname").map(|text| domain("hostname", text)).transpose()?;
     Ok(request)
 }
 
 /// Returns the reason why passt on this host would serve the guest worse than slirp; `None` if it
-/// serves as well.
-pub(super) fn passt_differs(request: &NicRequest, facts: &Facts) -> Option<Left> {
+/// serves as well. `request` is the translation of `own`.
+pub(super) fn passt_differs(request: &NicRequest, own: &Parameters, facts: &Facts) -> Option<Left> {
     if request.family == Family::V6 && facts.host.default_v6.is_none() {
-        return Some(Left::NoIpv6Route);
+        return Some(Left::NoIpv6Route(given(own, &FAMILY)));
     }
     let delays = facts.passt.problem.is_none() && !facts.passt.delivers_first_bytes();
-    request.publish.iter().find_map(|publish| {
+    // A translation has one published port for each forward.
+    request.publish.iter().zip(own.all("hostfwd")).find_map(|(publish, forward)| {
         if publish.host.first() < facts.host.first_port {
-            let why = "this user cannot listen on the port";
-            return Some(Left::forward(publish.to_string().as_bytes(), why));
+            return Some(Left::forward(forward, "this user cannot listen on the port"));
         }
         let is_delayed = delays && publish.protocol == Protocol::Tcp;
-        is_delayed.then(|| Left::ServerFirst(publish.clone()))
+        is_delayed.then(|| Left::ServerFirst(option("hostfwd", forward)))
     })
 }
 
-/// Adds the options of the launch to a translated request. `first` is whether they name this NIC's
-/// ports, address, host name and capture file.
+/// Adds the options of the launch to a request, the translation of `own`. `first` is whether they
+/// name this NIC's ports, address, host name and capture file.
 pub(super) fn with_options(
     request: NicRequest,
+    own: &Parameters,
     options: &NicRequest,
     first: bool,
 ) -> Result<NicRequest, Left> {
@@ -143,8 +148,8 @@ pub(super) fn with_options(
     merged.family = match (merged.family, options.family) {
         (family, Family::Both) | (Family::Both, family) => family,
         (family, other) if family == other => family,
-        (Family::V6, _) => return Err(Left::OtherFamily { has: "IPv6" }),
-        _ => return Err(Left::OtherFamily { has: "IPv4" }),
+        (Family::V6, _) => return Err(other_family("IPv6", own)),
+        _ => return Err(other_family("IPv4", own)),
     };
     if !options.search.is_empty() {
         merged.search.clone_from(&options.search);
@@ -162,14 +167,21 @@ pub(super) fn with_options(
         merged.gateway = options.gateway.or(merged.gateway);
     }
     if merged.family == Family::V6 {
+        let why = "this launch switches off IPv4, which the forward needs";
+        if let Some(forward) = own.all("hostfwd").next() {
+            return Err(Left::forward(forward, why));
+        }
         if let Some(publish) = merged.publish.iter().find(|publish| publish.address.is_ipv4()) {
-            let why = "this launch switches off IPv4, which the forward needs";
-            return Err(Left::forward(publish.to_string().as_bytes(), why));
+            return Err(Left::Forward { forward: publish.to_string(), why });
         }
         (merged.address, merged.gateway) = (AddressChoice::Default, None);
         merged.dns = merged.dns.filter(IpAddr::is_ipv6);
     }
     Ok(merged)
+}
+
+fn other_family(has: &'static str, own: &Parameters) -> Left {
+    Left::OtherFamily { has, option: given(own, &FAMILY) }
 }
 
 /// Returns whether the options of the launch ask for something on this NIC that its own arguments
@@ -194,7 +206,8 @@ pub(super) fn adds_something(options: &NicRequest, first: bool) -> bool {
 /// Returns a boolean option.
 fn switch(options: &Parameters, key: &str) -> Result<Option<bool>, Left> {
     let Some(word) = options.get(key) else { return Ok(None) };
-    boolean(word).map(Some).ok_or(Left::Refused("a boolean that is neither on nor off"))
+    let what = "a boolean that is neither on nor off";
+    boolean(word).map(Some).ok_or_else(|| Left::Refused { what, option: option(key, word) })
 }
 
 /// Returns the IP versions, as net_init_slirp() of QEMU does: one that is on alone switches the
@@ -204,17 +217,29 @@ fn family(options: &Parameters) -> Result<Family, Left> {
         (None, None) | (Some(true), Some(true)) => Ok(Family::Both),
         (Some(true), _) | (None, Some(false)) => Ok(Family::V4),
         (_, Some(true)) | (Some(false), None) => Ok(Family::V6),
-        (Some(false), Some(false)) => Err(Left::Refused("a network without IPv4 and IPv6")),
+        (Some(false), Some(false)) => {
+            let what = "a network without IPv4 and IPv6";
+            Err(Left::Refused { what, option: given(options, &FAMILY) })
+        }
     }
 }
 
 /// Sets the guest's address, its gateway, and its DNS server if netlaunch would choose another one.
-fn set_addresses(request: &mut NicRequest, found: Addresses) -> Result<(), Left> {
-    let address = HostAddress::new(found.guest, found.prefix).map_err(Left::Address)?;
-    let new = |dns: Option<Ipv4Addr>| GuestAddresses::new(address, Some(found.gateway), dns);
-    let usual = new(None).map_err(Left::Addresses)?;
+fn set_addresses(
+    request: &mut NicRequest,
+    found: Addresses,
+    options: &Parameters,
+) -> Result<(), Left> {
+    let option = || given(options, &subnet::KEYS);
+    let address = HostAddress::new(found.guest, found.prefix)
+        .map_err(|source| Left::Address { option: option(), source })?;
+    let new = |dns: Option<Ipv4Addr>| {
+        GuestAddresses::new(address, Some(found.gateway), dns)
+            .map_err(|source| Left::Addresses { option: option(), source })
+    };
+    let usual = new(None)?;
     if usual.dns != found.dns {
-        new(Some(found.dns)).map_err(Left::Addresses)?;
+        new(Some(found.dns))?;
         request.dns = Some(found.dns.into());
     }
     request.address = AddressChoice::Fixed(address);
@@ -240,8 +265,10 @@ fn published<'a>(
 /// Returns the search domains: those of `dnssearch`, then the guest's own domain.
 fn search(options: &Parameters) -> Result<Vec<DomainName>, Left> {
     let mut search: Vec<DomainName> = Vec::new();
-    for text in options.all("dnssearch").chain(options.get("domainname")) {
-        let name = domain(text)?;
+    let domains = options.all("dnssearch").map(|text| ("dnssearch", text));
+    let own = options.get("domainname").map(|text| ("domainname", text));
+    for (key, text) in domains.chain(own) {
+        let name = domain(key, text)?;
         if !search.contains(&name) {
             search.push(name);
         }
@@ -249,6 +276,7 @@ fn search(options: &Parameters) -> Result<Vec<DomainName>, Left> {
     Ok(search)
 }
 
-fn domain(text: &[u8]) -> Result<DomainName, Left> {
-    String::from_utf8_lossy(text).parse().map_err(Left::Name)
+fn domain(key: &str, text: &[u8]) -> Result<DomainName, Left> {
+    let name = String::from_utf8_lossy(text).parse();
+    name.map_err(|source| Left::Name { option: option(key, text), source })
 }

@@ -4,7 +4,10 @@
 use std::net::Ipv4Addr;
 
 use super::super::qemu_options::Parameters;
-use super::left::Left;
+use super::left::{Left, given, option};
+
+/// The options that the addresses come from.
+pub(super) const KEYS: [&str; 5] = ["net", "ip", "host", "dhcpstart", "dns"];
 
 /// The IPv4 addresses that slirp gives to a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,13 +25,15 @@ pub(super) struct Addresses {
 pub(super) fn addresses(options: &Parameters) -> Result<Addresses, Left> {
     let (network, prefix) = match (options.get("net"), options.get("ip")) {
         (Some(net), _) => network(net)?,
-        (None, Some(ip)) => (address(ip)?, 24),
+        (None, Some(ip)) => (own_address("ip", ip)?, 24),
         (None, None) => (Ipv4Addr::new(10, 0, 2, 0), 24),
     };
     let mask = u32::MAX << (32 - u32::from(prefix));
     let network = u32::from(network) & mask;
     let host = |bits: u32| Ipv4Addr::from(network | (bits & !mask));
-    let or = |key: &str, default: u32| options.get(key).map_or(Ok(host(default)), address);
+    let or = |key: &str, default: u32| {
+        options.get(key).map_or(Ok(host(default)), |text| own_address(key, text))
+    };
     let found = Addresses {
         prefix,
         gateway: or("host", 0x0202)?,
@@ -37,11 +42,12 @@ pub(super) fn addresses(options: &Parameters) -> Result<Addresses, Left> {
     };
     let inside = |address: Ipv4Addr| u32::from(address) & mask == network;
     let Addresses { guest, gateway, dns, .. } = found;
+    let refused = |what| Left::Refused { what, option: given(options, &KEYS) };
     if !inside(gateway) || !inside(guest) {
-        return Err(Left::Refused("addresses outside of the guest's subnet"));
+        return Err(refused("addresses outside of the guest's subnet"));
     }
     if gateway == dns || guest == gateway || guest == dns {
-        return Err(Left::Refused("equal addresses of the guest, its gateway and its DNS server"));
+        return Err(refused("equal addresses of the guest, its gateway and its DNS server"));
     }
     if !inside(dns) {
         return Err(Left::ForeignDns(dns));
@@ -51,11 +57,12 @@ pub(super) fn addresses(options: &Parameters) -> Result<Addresses, Left> {
 
 /// Reads `ADDRESS[/PREFIX|/MASK]`.
 fn network(text: &[u8]) -> Result<(Ipv4Addr, u8), Left> {
+    let read = |part: &[u8]| address(part).ok_or_else(|| no_address("net", text));
     let Some(at) = text.iter().position(|byte| *byte == b'/') else {
-        let network = address(text)?;
+        let network = read(text)?;
         return Ok((network, class(network)));
     };
-    let network = address(&text[..at])?;
+    let network = read(&text[..at])?;
     let mask = std::str::from_utf8(&text[at + 1..]).unwrap_or_default();
     let prefix = match mask.parse::<u8>() {
         Ok(prefix) => Some(prefix),
@@ -63,7 +70,7 @@ fn network(text: &[u8]) -> Result<(Ipv4Addr, u8), Left> {
     };
     match prefix {
         Some(prefix @ 4..=32) => Ok((network, prefix)),
-        _ => Err(Left::Unread("this netmask")),
+        _ => Err(Left::Unread { what: "this netmask", option: option("net", text) }),
     }
 }
 
@@ -81,9 +88,18 @@ fn class(network: Ipv4Addr) -> u8 {
 }
 
 /// Reads an address. QEMU also reads addresses of fewer than four parts; they stay on slirp.
-pub(super) fn address(text: &[u8]) -> Result<Ipv4Addr, Left> {
-    let text = std::str::from_utf8(text).unwrap_or_default();
-    text.parse().map_err(|_| Left::Unread("an address that is not four decimal numbers"))
+pub(super) fn address(text: &[u8]) -> Option<Ipv4Addr> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Reads the address that is the value of an option.
+fn own_address(key: &str, text: &[u8]) -> Result<Ipv4Addr, Left> {
+    address(text).ok_or_else(|| no_address(key, text))
+}
+
+fn no_address(key: &str, text: &[u8]) -> Left {
+    let what = "an address that is not four decimal numbers";
+    Left::Unread { what, option: option(key, text) }
 }
 
 #[cfg(test)]
@@ -112,6 +128,7 @@ mod tests {
             ("user,net=192.168.9.0", "192.168.2.15/16 192.168.2.2 192.168.2.3"),
             ("user,net=198.19.0.0", "198.18.2.15/15 198.18.2.2 198.18.2.3"),
             ("user,net=200.1.2.3", "200.1.2.15/28 200.1.2.2 200.1.2.3"),
+            ("user,net=240.1.2.3", "240.1.2.15/24 240.1.2.2 240.1.2.3"),
             ("user,ip=10.5.6.7", "10.5.6.15/24 10.5.6.2 10.5.6.3"),
             ("user,net=10.1.0.0/16,ip=10.5.6.7", "10.1.2.15/16 10.1.2.2 10.1.2.3"),
             ("user,dhcpstart=10.0.2.9,host=10.0.2.1", "10.0.2.9/24 10.0.2.1 10.0.2.3"),
@@ -129,13 +146,19 @@ mod tests {
             ("user,net=10.0.2.0/3", "this netmask"),
             ("user,net=10.0.2.0/255.0.255.0", "this netmask"),
             ("user,net=10.0.2", "four decimal numbers"),
+            ("user,ip=10.0.2", "four decimal numbers"),
+            ("user,dhcpstart=10.0.2", "four decimal numbers"),
             ("user,host=10.0.3.2", "outside"),
+            ("user,net=10.0.2.0/24,dhcpstart=10.0.3.2", "outside"),
             ("user,dhcpstart=10.0.2.2", "equal"),
             ("user,dns=10.0.2.2", "equal"),
             ("user,dns=10.0.2.15", "equal"),
             ("user,dns=1.1.1.1", "queries for 1.1.1.1"),
         ] {
-            assert!(read(options).contains(part), "{options}: {}", read(options));
+            let (_, own) = options.split_once(',').unwrap();
+            let reason = read(options);
+            assert!(reason.contains(part), "{options}: {reason}");
+            assert!(reason.ends_with(&format!("({own})")), "{options}: {reason}");
         }
     }
 }

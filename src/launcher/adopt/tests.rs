@@ -1,13 +1,11 @@
 use std::ffi::OsString;
 
-use proptest::prelude::*;
-
-use super::super::plan::{AddressChoice, Backend, Family, NicRequest};
-use super::super::qemu_options::{CommandLine, ConfigFile};
+use super::super::plan::{AddressChoice, Family, NicRequest};
+use super::super::qemu_options::CommandLine;
 use super::*;
-use crate::types::facts::{Facts, Host, Passt, Problem, Qemu};
+use crate::types::facts::{Facts, Host, Machine, Passt, Qemu};
 
-fn facts() -> Facts {
+pub(super) fn facts() -> Facts {
     Facts {
         passt: Passt { options: ["map-host-loopback".to_owned()].into(), ..Passt::default() },
         qemu: Qemu { default_card: Some(true), ..Qemu::default() },
@@ -16,7 +14,7 @@ fn facts() -> Facts {
     }
 }
 
-fn words(line: &str) -> Vec<OsString> {
+pub(super) fn words(line: &str) -> Vec<OsString> {
     line.split_whitespace().map(OsString::from).collect()
 }
 
@@ -28,9 +26,16 @@ fn nics(line: &str, options: &NicRequest) -> Vec<UserNic> {
 
 /// The line after each NIC that can leave slirp got a netdev `n,id=ID`.
 fn adopted(line: &str, mtu: Option<u16>) -> String {
+    adopted_on(line, mtu, "e1000")
+}
+
+/// The same on a machine whose default card is of this model.
+fn adopted_on(line: &str, mtu: Option<u16>, model: &str) -> String {
     let line = CommandLine::parse(&words(line));
     let settings = line.settings(&[]);
-    let found = user_nics(&line, &settings, &NicRequest::default(), &facts());
+    let machine = Machine { card_model: Some(model.to_owned()), ..Machine::default() };
+    let qemu = Qemu { machine: Some(machine), ..facts().qemu };
+    let found = user_nics(&line, &settings, &NicRequest::default(), &Facts { qemu, ..facts() });
     let moved = found.iter().filter(|nic| nic.request.is_ok());
     let change = |nic: &UserNic| {
         let args = vec!["-netdev".into(), format!("n,id={}", nic.id).into()];
@@ -49,8 +54,14 @@ fn joined(words: &[OsString]) -> String {
 fn each_form_keeps_its_card() {
     for (line, expected) in [
         ("-netdev user,id=a -device e1000,netdev=a", "-netdev n,id=a -device e1000,netdev=a"),
-        ("--netdev id=a,type=user", "--netdev n,id=a"),
-        (r#"-netdev {"type":"user","id":"a"}"#, "-netdev n,id=a"),
+        (
+            "--netdev id=a,type=user --device e1000,netdev=a",
+            "--netdev n,id=a --device e1000,netdev=a",
+        ),
+        (
+            r#"-netdev {"type":"user","id":"a"} -net nic,netdev=a"#,
+            "-netdev n,id=a -net nic,netdev=a",
+        ),
         ("-nic user -S", "-netdev n,id=net0 -net nic,netdev=net0 -S"),
         ("-nic model=e1000", "-netdev n,id=net0 -net nic,netdev=net0,model=e1000"),
         (
@@ -79,6 +90,23 @@ fn each_form_keeps_its_card() {
         (
             "-net nic -net nic -net user",
             "-net nic -net nic -netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0",
+        ),
+        (
+            "-nic user -nic user,model=e1000 -nic tap",
+            "-netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=1,netdev=net0 -nic hubport,hubid=1 -netdev n,id=net1 -netdev hubport,id=net1-hub,hubid=2,netdev=net1 -nic hubport,hubid=2,model=e1000 -nic tap",
+        ),
+        // A card that -set changes, and a further member of hub 0.
+        (
+            "-net nic,id=c -net user -set net.c.model=e1000",
+            "-net nic,id=c -netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0 -set net.c.model=e1000",
+        ),
+        (
+            "-net nic -net user -netdev hubport,id=h,hubid=0",
+            "-net nic -netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0 -netdev hubport,id=h,hubid=0",
+        ),
+        (
+            "-net nic -net user -nic hubport,hubid=0",
+            "-net nic -netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0 -nic hubport,hubid=0",
         ),
         ("-m 1", "-m 1 -netdev n,id=net0 -net nic,netdev=net0"),
         ("-nodefaults", "-nodefaults"),
@@ -126,8 +154,42 @@ fn a_virtio_card_gets_the_mtu_where_no_other_card_gets_it() {
             "-netdev n,id=a -device virtio-net-pci,netdev=a,host_mtu=1400",
         ),
         ("-netdev user,id=a -device e1000,netdev=a", "-netdev n,id=a -device e1000,netdev=a"),
+        // QEMU refuses the second card, and the message shows the caller's own words.
+        (
+            "-netdev user,id=a -device virtio-net-pci,netdev=a -device virtio-net-pci,netdev=a",
+            "-netdev n,id=a -device virtio-net-pci,netdev=a -device virtio-net-pci,netdev=a",
+        ),
     ] {
         assert_eq!(adopted(line, Some(9000)), expected, "{line}");
+    }
+}
+
+#[test]
+fn a_card_without_a_model_gets_the_mtu_if_the_machine_makes_a_virtio_card() {
+    let global = "-global virtio-net-device.host_mtu=9000";
+    for (line, expected) in [
+        ("-M virt", "-M virt -netdev n,id=net0 -net nic,netdev=net0"),
+        ("-nic user", "-netdev n,id=net0 -net nic,netdev=net0"),
+        ("-net nic -net user", "-net nic,netdev=net0 -netdev n,id=net0"),
+        ("-netdev user,id=a -net nic,netdev=a", "-netdev n,id=a -net nic,netdev=a"),
+        (
+            "-nic user -device virtio-net-pci,netdev=a,host_mtu=1300",
+            "-netdev n,id=net0 -net nic,netdev=net0 -device virtio-net-pci,netdev=a,host_mtu=1300",
+        ),
+    ] {
+        assert_eq!(adopted_on(line, Some(9000), "virtio-net-pci"), format!("{expected} {global}"));
+        assert_eq!(adopted_on(line, Some(9000), "e1000"), expected);
+        assert_eq!(adopted_on(line, None, "virtio-net-pci"), expected);
+    }
+    // The card of another network would get it as well.
+    for (line, expected) in [
+        (
+            "-nic tap -nic user,model=virtio",
+            "-nic tap -netdev n,id=net0 -net nic,netdev=net0,model=virtio",
+        ),
+        ("-nic user,model=e1000", "-netdev n,id=net0 -net nic,netdev=net0,model=e1000"),
+    ] {
+        assert_eq!(adopted_on(line, Some(9000), "virtio-net-pci"), expected);
     }
 }
 
@@ -136,6 +198,8 @@ fn parameters_are_added_to_a_nic_that_stays() {
     for (line, expected) in [
         ("-nic user,restrict=on", "-nic user,restrict=on,hostfwd=f"),
         ("-net nic -net user,tftp=/a,", "-net nic -net user,tftp=/a,hostfwd=f"),
+        ("-nic user,tftp=/a,,", "-nic user,tftp=/a,,,hostfwd=f"),
+        ("-nic user,tftp=/a,,,", "-nic user,tftp=/a,,,hostfwd=f"),
         (
             r#"-netdev {"type":"user","id":"a","tftp":"/a,b","hostfwd":[{"str":"::1-:1"}]}"#,
             "-netdev hostfwd=::1-:1,id=a,tftp=/a,,b,type=user,hostfwd=f",
@@ -165,7 +229,7 @@ fn the_options_of_the_launch_are_merged() {
         &options,
     );
     let [left, first, second] = &found[..] else { panic!("{found:?}") };
-    assert_eq!(left.request, Err(Left::Restricted));
+    assert_eq!(left.request, Err(Left::Restricted("restrict=on".to_owned())));
     assert!(!left.has_additions || options.mtu.is_some());
     let request = first.request.as_ref().unwrap();
     let published: Vec<_> = request.publish.iter().map(ToString::to_string).collect();
@@ -185,106 +249,33 @@ fn the_options_of_the_launch_are_merged() {
 }
 
 #[test]
-fn a_reason_against_passt_does_not_count_where_slirp_is_named() {
-    let mut old = facts();
-    old.passt.options.clear();
-    let line =
-        CommandLine::parse(&words("-nic user,hostfwd=::2222-:22 -nic user,hostfwd=::80-:80"));
-    let left = |backend| {
-        let options = NicRequest { backend, ..NicRequest::default() };
-        let found = user_nics(&line, &line.settings(&[]), &options, &old);
-        found.into_iter().filter_map(|nic| nic.request.err()).collect::<Vec<_>>()
-    };
-    assert!(matches!(left(None)[..], [Left::ServerFirst(_), Left::Forward { .. }]));
-    assert_eq!(left(Some(Backend::Slirp)), []);
-    old.passt.problem = Some(Problem::new("passt is not installed", "install it"));
-    let without = user_nics(&line, &line.settings(&[]), &NicRequest::default(), &old);
-    assert!(without[0].request.is_ok(), "the choice of the backend gives the reason");
+fn a_request_has_the_cards_address_and_each_search_domain_once() {
+    for line in [
+        "-nic user,mac=52:54:00:00:00:07",
+        "-netdev user,id=a -device e1000,netdev=a,mac=52:54:00:00:00:07",
+        "-netdev user,id=a -net nic,netdev=a,macaddr=52:54:00:00:00:07",
+        "-net nic,macaddr=52:54:00:00:00:07 -net user",
+    ] {
+        let request = nics(line, &NicRequest::default())[0].request.clone().unwrap();
+        assert_eq!(request.mac, Some("52:54:00:00:00:07".parse().unwrap()), "{line}");
+    }
+    let line = "-nic user,dnssearch=a,dnssearch=b,dnssearch=a,domainname=b";
+    let request = nics(line, &NicRequest::default())[0].request.clone().unwrap();
+    let search: Vec<_> = request.search.iter().map(|domain| domain.as_str()).collect();
+    assert_eq!(search, ["a", "b"]);
 }
 
 #[test]
-fn a_network_of_a_file_or_changed_by_set_stays() {
-    let file = ConfigFile { path: "f".into(), text: b"[netdev \"a\"]\ntype = \"user\"\n".to_vec() };
-    let line =
-        CommandLine::parse(&words("-readconfig f -netdev user,id=b -set netdev.b.dns=1.1.1.1"));
-    let found = user_nics(&line, &line.settings(&[file]), &NicRequest::default(), &facts());
-    let reasons: Vec<_> = found.iter().map(|nic| nic.request.clone().unwrap_err()).collect();
-    assert_eq!(reasons, [Left::ConfigFile, Left::Set]);
-}
-
-fn word() -> impl Strategy<Value = OsString> {
-    use std::os::unix::ffi::OsStringExt;
-    let any_bytes = prop::collection::vec(any::<u8>(), 0..6).prop_map(OsString::from_vec);
-    let option = prop::sample::select(vec![
-        "-netdev", "--netdev", "-nic", "-net", "-device", "-set", "-m", "-append", "-S", "disk",
-    ]);
-    let value = prop::sample::select(vec![
-        "user",
-        "user,id=a",
-        "user,id=a,",
-        "nic",
-        "nic,netdev=a",
-        "nic,model=virtio",
-        "none",
-        "user,hostfwd=tcp::2222-:22",
-        "user,restrict=on",
-        "tap,id=t",
-        "model=e1000",
-        "{",
-        "{\"type\":\"user\",\"id\":\"a\"}",
-        "{\"driver\":\"virtio-net-pci\",\"netdev\":\"a\"}",
-        "virtio-net-pci,netdev=a",
-        "hubport,hubid=0,id=h",
-        "netdev.a.net=10.0.0.0",
-    ]);
-    prop_oneof![
-        1 => any_bytes,
-        3 => option.prop_map(OsString::from),
-        4 => value.prop_map(OsString::from),
-    ]
-}
-
-/// The arguments of a line that no edit changes.
-fn untouched(line: &CommandLine, edits: &[Edit]) -> Vec<Vec<OsString>> {
-    let all = line.arguments().iter().enumerate();
-    let kept = all.filter(|(index, _)| edits.iter().all(|edit| edit.argument != Some(*index)));
-    kept.map(|(_, argument)| line.words_of(argument).to_vec()).collect()
-}
-
-proptest! {
-    #[test]
-    fn other_arguments_stay_byte_for_byte_and_in_order(words in prop::collection::vec(word(), 0..14)) {
-        let line = CommandLine::parse(&words);
-        prop_assert_eq!(apply(&line, &[]), words.clone());
-        let settings = line.settings(&[]);
-        let found = user_nics(&line, &settings, &NicRequest::default(), &facts());
-        let change = |nic: &UserNic| match nic.request {
-            Ok(_) => {
-                let args = vec!["-netdev".into(), format!("n,id={}", nic.id).into()];
-                Change::Replace { args, mtu: Some(9000) }
-            }
-            Err(_) => Change::Append(vec!["hostfwd=f".to_owned()]),
-        };
-        let changes: Vec<_> = found.iter().map(|nic| (nic, change(nic))).collect();
-        let edits = edits(&line, &settings, &changes);
-        for (n, edit) in edits.iter().enumerate() {
-            let again = edits[..n].iter().any(|other| other.argument == edit.argument);
-            prop_assert!(edit.argument.is_none() || !again, "{edits:?}");
-            let name = edit.argument.map(|at| line.arguments()[at].name.clone().unwrap());
-            let name = name.unwrap_or_else(|| "net".to_owned());
-            prop_assert!(["netdev", "nic", "net", "device"].contains(&name.as_str()));
-        }
-        let after = apply(&line, &edits);
-        let mut rest = &after[..];
-        for kept in untouched(&line, &edits) {
-            let at = rest.windows(kept.len()).position(|words| words == &kept[..]);
-            prop_assert!(at.is_some(), "{after:?} lacks {kept:?}");
-            rest = &rest[at.unwrap_or_default() + kept.len()..];
-        }
-        let line = CommandLine::parse(&after);
-        let again = user_nics(&line, &line.settings(&[]), &NicRequest::default(), &facts());
-        prop_assert!(again.iter().all(|nic| nic.request.is_err()), "{after:?}: {again:?}");
-    }
+fn the_dns_server_of_the_launch_wins() {
+    let line = "-nic user,dns=10.0.2.53";
+    let dns = |options: NicRequest| nics(line, &options)[0].request.as_ref().unwrap().dns;
+    let own = Some("10.0.2.53".parse().unwrap());
+    let other = Some("9.9.9.9".parse().unwrap());
+    assert_eq!(dns(NicRequest::default()), own);
+    assert_eq!(dns(NicRequest { dns: other, ..NicRequest::default() }), other);
+    // The network's own server belongs to its former subnet.
+    let address = AddressChoice::Fixed("10.9.0.7/24".parse().unwrap());
+    assert_eq!(dns(NicRequest { address, ..NicRequest::default() }), None);
 }
 
 #[test]
@@ -300,10 +291,13 @@ fn a_card_that_pads_frames_stays_with_a_passt_that_ignores_them() {
         ("-nic user,model=virtio", false),
         ("-nic user,model=virtio-net-pci", false),
         ("-netdev user,id=a -device virtio-net-device,netdev=a", false),
-        ("-M virt -nic user", false),
-        ("-machine type=virt-9.1,accel=tcg -nic user", false),
+        ("-M of-virtio -nic user", false),
     ] {
         let line = CommandLine::parse(&words(line));
+        if line.settings(&[]).machine_type().is_some() {
+            let card_model = Some("virtio-net-pci".to_owned());
+            old.qemu.machine = Some(Machine { card_model, ..Machine::default() });
+        }
         let found = |facts: &Facts| {
             let mut nics =
                 user_nics(&line, &line.settings(&[]), &NicRequest::default(), facts).into_iter();

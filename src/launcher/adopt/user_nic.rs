@@ -6,9 +6,9 @@
 
 use super::super::plan::{Backend, NicRequest};
 use super::super::qemu_options::{CommandLine, Parameters, Setting, Settings, takes_value};
-use super::card::Card;
+use super::card::{Card, is_virtio};
 use super::hub;
-use super::left::Left;
+use super::left::{Left, given};
 use super::netdev_options::{adds_something, passt_differs, translate, unlisted, with_options};
 use crate::types::facts::Facts;
 use crate::types::{Device, Id};
@@ -40,6 +40,8 @@ pub struct UserNic {
     /// The request for the same NIC on another backend, with the launch's options, or the reason why
     /// it stays on slirp.
     pub request: Result<NicRequest, Left>,
+    /// The options of its network.
+    pub(super) options: Parameters,
     /// Whether the launch's options ask for something that the caller's arguments do not have, such
     /// as a further published port. If not, the NIC can stay as it is when slirp is chosen.
     pub has_additions: bool,
@@ -78,7 +80,7 @@ pub fn user_nics(
     let mut nics = Vec::new();
     let mut taken: Vec<Id> = Vec::new();
     for (form, setting) in written(settings) {
-        let (id, request) = translated(form, setting, settings);
+        let (id, request) = translated(form, setting, settings, facts);
         let id = id.unwrap_or_else(|| free_id(settings, &taken, &options.id));
         taken.push(id.clone());
         let (card, place) = match form {
@@ -86,13 +88,13 @@ pub fn user_nics(
             Form::Net => net_card(setting, settings),
             _ => (Card::on(settings, id.as_str()), place(setting)),
         };
-        let written = setting.written.clone();
         nics.push(UserNic {
             form,
-            written,
+            written: setting.written.clone(),
             id,
             card,
             request,
+            options: unlisted(&setting.parameters),
             has_additions: false,
             pads_frames: false,
             place,
@@ -105,37 +107,31 @@ pub fn user_nics(
             id: free_id(settings, &taken, &options.id),
             card: Some(Card::default()),
             request: translate(&Parameters::default(), &[]),
+            options: Parameters::default(),
             has_additions: false,
             pads_frames: false,
             place: Place::End,
         });
     }
+    let machine = facts.qemu.machine.as_ref();
+    let default_is_virtio =
+        machine.and_then(|machine| machine.card_model.as_deref()).is_some_and(is_virtio);
+    for card in nics.iter_mut().filter_map(|nic| nic.card.as_mut()) {
+        card.default_is_virtio = default_is_virtio;
+    }
     for nic in nics.iter_mut().filter(|_| options.backend != Some(Backend::Slirp)) {
-        nic.pads_frames = nic.card.as_ref().is_some_and(|card| pads_frames(card, settings))
+        nic.pads_frames = nic.card.as_ref().is_some_and(|card| !card.is_virtio())
             && !facts.passt.takes_padded_frames();
         let stays = nic.pads_frames && options.backend.is_none() && facts.passt.problem.is_none();
-        let left =
-            nic.request.as_ref().ok().and_then(|request| match passt_differs(request, facts) {
-                None if stays => Some(Left::PaddedFrames),
-                differs => differs,
-            });
+        let request = nic.request.as_ref().ok();
+        let left = request.and_then(|request| match passt_differs(request, &nic.options, facts) {
+            None if stays => Some(Left::PaddedFrames),
+            differs => differs,
+        });
         nic.request = left.map_or(nic.request.clone(), Err);
     }
     add_options(&mut nics, options);
     nics
-}
-
-/// Returns whether a card pads short frames. A card without a model is that of the machine, which is a
-/// virtio card on virtual boards and on s390x.
-fn pads_frames(card: &Card, settings: &Settings) -> bool {
-    let machine = || settings.machine_type().unwrap_or_default();
-    let is_virtual = |machine: String| {
-        machine == "microvm" || machine.starts_with("virt") || machine.starts_with("s390-ccw")
-    };
-    match card.model {
-        Some(_) => !card.is_virtio(),
-        None => !is_virtual(machine()),
-    }
 }
 
 /// Returns `wish` if no network of the arguments and of `taken` has this id, or one like it.
@@ -170,6 +166,7 @@ fn translated(
     form: Form,
     setting: &Setting,
     settings: &Settings,
+    facts: &Facts,
 ) -> (Option<Id>, Result<NicRequest, Left>) {
     let parameters = &setting.parameters;
     let text = parameters.get("id").map(String::from_utf8_lossy);
@@ -178,6 +175,7 @@ fn translated(
         Err(error) => return (None, Err(Left::Id(error))),
     };
     let stays = |left| (id.clone(), Err(left));
+    let refused = |what, option| Left::Refused { what, option };
     if setting.argument.is_none() {
         return stays(Left::ConfigFile);
     }
@@ -185,15 +183,20 @@ fn translated(
         return stays(Left::Set);
     }
     if form == Form::Netdev && id.is_none() {
-        return stays(Left::Refused("a netdev without an id"));
+        return stays(refused("a netdev without an id", setting.written.clone()));
     }
     let groups = ["netdev", "nic", "net"].into_iter().flat_map(|group| settings.of_group(group));
     let same = groups.filter(|other| other.parameters.get("id") == parameters.get("id"));
     if id.is_some() && same.count() > 1 {
-        return stays(Left::Refused("two networks with one id"));
+        return stays(refused("two networks with one id", given(parameters, &["id"])));
     }
     if form != Form::Netdev && parameters.is_json() {
-        return stays(Left::Refused("JSON here"));
+        return stays(refused("JSON here", setting.written.clone()));
+    }
+    // The card may be among the arguments of a script, or in a file that is not readable.
+    let is_complete = facts.qemu.emulator.is_none() && settings.unreadable_files().is_empty();
+    if form == Form::Netdev && is_complete && !is_attached(settings, parameters) {
+        return stays(Left::NoCard);
     }
     if form == Form::Net {
         let members: Vec<_> = hub::members(settings).collect();
@@ -212,6 +215,24 @@ fn translated(
         _ => &["type", "id"],
     };
     (id, translate(&unlisted(parameters), others))
+}
+
+/// Returns whether an option attaches something to the netdev with these parameters.
+///
+/// Without it QEMU warns that the netdev has no peer, and the guest has no card on it (measured with
+/// QEMU 10.0). A card that a monitor adds later finds the network that the caller wrote.
+fn is_attached(settings: &Settings, netdev: &Parameters) -> bool {
+    let id = netdev.get("id");
+    let refers = |setting: &Setting| setting.parameters.get("netdev") == id;
+    let groups = ["device", "net", "netdev", "nic"];
+    // -global DRIVER.netdev=ID, or driver=DRIVER,property=netdev,value=ID.
+    let by_global = settings.of_group("global").any(|setting| {
+        let parameters = &setting.parameters;
+        let long = parameters.is("property", "netdev") && parameters.get("value") == id;
+        let is_short = |(key, value)| <[u8]>::ends_with(key, b".netdev") && Some(value) == id;
+        long || parameters.iter().any(is_short)
+    });
+    by_global || groups.iter().any(|group| settings.of_group(group).any(refers))
 }
 
 fn place(setting: &Setting) -> Place {
@@ -252,7 +273,7 @@ fn add_options(nics: &mut [UserNic], options: &NicRequest) {
     let mut first = true;
     for nic in nics {
         let Ok(request) = &nic.request else { continue };
-        let merged = with_options(request.clone(), options, first);
+        let merged = with_options(request.clone(), &nic.options, options, first);
         nic.request = merged.map(|request| NicRequest {
             id: nic.id.clone(),
             mac: nic.card.as_ref().and_then(|card| card.mac),

@@ -48,6 +48,8 @@ pub(super) struct Draft<'a> {
     pub(super) place: usize,
     /// The number of passts of earlier NICs.
     pub(super) passts_before: usize,
+    /// Whether the passt of an earlier NIC gives the guest an address by DHCPv6.
+    pub(super) has_dhcpv6: bool,
     /// Whether an earlier NIC has made the guest's memory shareable.
     pub(super) memory_is_shared: bool,
     /// The guest's IPv4 addresses; `None` if it mirrors the host, has no IPv4, or is on a bridge.

@@ -24,7 +24,7 @@ pub(super) fn check_left(
     is_first: bool,
 ) -> Result<Vec<String>, RequestError> {
     let (nic, written) = (&request.nic, &user_nic.written);
-    if !nic.host_loopback && *left != Left::Restricted {
+    if !nic.host_loopback && !matches!(left, Left::Restricted(_)) {
         return Err(RequestError::OwnNetwork(written.clone()));
     }
     let on_slirp = nic.publish.iter().all(|publish| publish.address.is_ipv4());
@@ -47,7 +47,10 @@ pub(super) fn check_left(
 
 /// Returns whether parameters can be added to a network that stays for this reason.
 fn can_append(left: &Left) -> bool {
-    !matches!(left, Left::ConfigFile | Left::Set | Left::Refused(_) | Left::Unread(_) | Left::Id(_))
+    !matches!(
+        left,
+        Left::ConfigFile | Left::Set | Left::Refused { .. } | Left::Unread { .. } | Left::Id(_)
+    )
 }
 
 /// Makes the plan of a NIC that keeps its words.

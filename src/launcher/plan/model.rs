@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bridge::BridgePlan;
 use super::passt::PasstPlan;
-use super::request::{Backend, NicRequest, Transport};
+use super::request::{Backend, Family, NicRequest, Transport};
 use super::vmm::Vmm;
 use crate::types::{GuestAddresses, Id, Mac, Publish, UserName};
 
@@ -124,6 +124,11 @@ pub struct NicPlan {
 }
 
 impl NicPlan {
+    /// Returns whether its passt gives the guest an address by DHCPv6, if the host has IPv6.
+    pub(super) fn has_dhcpv6(&self) -> bool {
+        self.passt.is_some() && self.request.family != Family::V4
+    }
+
     /// Returns whether its arguments make the guest's memory shareable.
     pub(super) fn shares_memory(&self) -> bool {
         self.transport == Some(Transport::VhostUser)

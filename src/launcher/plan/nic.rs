@@ -22,6 +22,8 @@ pub(super) struct NicContext<'a> {
     pub(super) place: usize,
     /// The number of passts of earlier NICs.
     pub(super) passts_before: usize,
+    /// Whether the passt of an earlier NIC gives the guest an address by DHCPv6.
+    pub(super) has_dhcpv6: bool,
     /// Whether an earlier NIC has made the guest's memory shareable.
     pub(super) memory_is_shared: bool,
 }
@@ -49,8 +51,15 @@ pub(super) fn nic_plan(
     context: &NicContext,
     remarks: &mut Remarks,
 ) -> Result<PlannedNic, PlanError> {
-    let NicContext { request, facts, launch_ids, place, passts_before, memory_is_shared } =
-        *context;
+    let NicContext {
+        request,
+        facts,
+        launch_ids,
+        place,
+        passts_before,
+        has_dhcpv6,
+        memory_is_shared,
+    } = *context;
     let notes = &mut remarks.notes;
     let nic = &*card::fitting(nic, facts, notes);
     let addresses = guest_addresses(nic, facts, notes).map_err(PlanError::GuestAddresses)?;
@@ -62,6 +71,7 @@ pub(super) fn nic_plan(
         launch_ids,
         place,
         passts_before,
+        has_dhcpv6,
         memory_is_shared,
         addresses,
     };

@@ -109,6 +109,13 @@ fn guest_network(draft: &Draft, argv: &mut Argv, dns: &mut DnsPlan) {
         Family::V4 => argv.flag("ipv4-only"),
         Family::V6 => argv.flag("ipv6-only"),
     }
+    // Each passt gives the host's own address by DHCPv6 (measured), which a guest cannot use on two
+    // links. Without DHCPv6 the guest makes an address of the announced prefix and its card's MAC
+    // address.
+    let by_caller = nic.passt_options.iter().any(|option| option.name() == "no-dhcpv6");
+    if draft.has_dhcpv6 && nic.family != Family::V4 && passt.has("no-dhcpv6") && !by_caller {
+        argv.flag("no-dhcpv6");
+    }
     host_loopback(draft, argv);
 }
 

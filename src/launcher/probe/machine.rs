@@ -76,7 +76,7 @@ impl MachineName {
         };
         let value = self.value.as_deref().unwrap_or("default");
         let dirs: String = self.data.iter().map(|dir| format!(" {}", dir.display())).collect();
-        (!known).then(|| format!("qemu-machine-nic {value}{dirs}"))
+        (!known).then(|| format!("qemu-machine-model {value}{dirs}"))
     }
 
     /// Returns whether a machine that need not be asked has a card by default: each one has, except
@@ -131,13 +131,16 @@ fn read(output: &[u8]) -> Option<Machine> {
         returns(output).filter_map(|raw| serde_json::from_str(raw.get()).ok()).collect();
     let mut texts = values.iter().filter_map(|value| value.as_str());
     let tree = texts.next()?;
-    let makes_card = texts.next().is_some_and(|networks| networks.contains("type=nic"));
+    let card = texts.next().and_then(|networks| Some(networks.split_once("type=nic")?.1));
+    let model = card.and_then(|card| card.lines().next()?.split_once(",model="));
+    let card_model = model.and_then(|(_, text)| Some(text.split(',').next()?.to_owned()));
     let buses: BTreeSet<String> = tree
         .lines()
         .filter_map(|line| Some(line.trim().strip_prefix("type ")?.trim().to_owned()))
         .collect();
     let memory = values.iter().find_map(|value| value.get("base-memory")?.as_u64());
-    (!buses.is_empty()).then_some(Machine { buses, memory, makes_card })
+    let machine = Machine { buses, memory, makes_card: card.is_some(), card_model };
+    (!machine.buses.is_empty()).then_some(machine)
 }
 
 #[cfg(test)]
@@ -158,11 +161,19 @@ mod tests {
             ("qemu-system-x86_64", "-M q35,accel=kvm", None),
             ("qemu-system-x86_64", "-machine pc-q35-9.2", None),
             ("qemu-system-x86_64", "-M none", None),
-            ("qemu-system-x86_64", "-M microvm,accel=kvm,x-y=z", Some("qemu-machine-nic microvm")),
-            ("qemu-system-x86_64", "-M microvm,pcie=yes", Some("qemu-machine-nic microvm,pcie=on")),
-            ("qemu-system-x86_64", "-M isapc", Some("qemu-machine-nic isapc")),
-            ("qemu-system-arm", "", Some("qemu-machine-nic default")),
-            ("qemu-system-s390x", "-append -M", Some("qemu-machine-nic default")),
+            (
+                "qemu-system-x86_64",
+                "-M microvm,accel=kvm,x-y=z",
+                Some("qemu-machine-model microvm"),
+            ),
+            (
+                "qemu-system-x86_64",
+                "-M microvm,pcie=yes",
+                Some("qemu-machine-model microvm,pcie=on"),
+            ),
+            ("qemu-system-x86_64", "-M isapc", Some("qemu-machine-model isapc")),
+            ("qemu-system-arm", "", Some("qemu-machine-model default")),
+            ("qemu-system-s390x", "-append -M", Some("qemu-machine-model default")),
         ] {
             let got = name(line).cache_name(Path::new("/usr/bin").join(emulator).as_path());
             assert_eq!(got.as_deref(), expected, "{emulator} {line}");
@@ -177,7 +188,7 @@ mod tests {
             {\"return\": {\"base-memory\": 134217728, \"plugged-memory\": 0}}\r\n";
         let machine = read(output.as_bytes()).unwrap();
         assert_eq!((machine.card(), machine.memory), (Some("virtio-net-device"), Some(128 << 20)));
-        assert!(machine.makes_card);
+        assert_eq!((machine.makes_card, machine.card_model.as_deref()), (true, Some("e1000")));
         assert_eq!(read(b"{\"return\": {}}\n"), None);
     }
 }

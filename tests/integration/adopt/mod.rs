@@ -18,3 +18,4 @@
 
 mod corpus;
 mod in_qemu;
+mod kept;
