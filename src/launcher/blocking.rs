@@ -24,7 +24,8 @@ use super::wake_socket::WakeSocket;
 /// A launch that runs, from [`Launcher::launch_blocking`].
 ///
 /// All its methods can be called from any thread, also at the same time. Dropping it kills QEMU and
-/// passt, removes the launch directory, and waits for that.
+/// passt, removes the launch directory, and waits for that. If the whole process ends without that,
+/// QEMU and passt end as well, and the next launch removes the directory.
 ///
 /// ```no_run
 /// use std::time::Duration;

@@ -380,13 +380,31 @@ fn the_readme_mentions_no_unknown_option() {
         .skip(1)
         .step_by(2)
         .flat_map(str::lines)
-        .filter(|line| line.starts_with("netlaunch "))
+        .filter(|line| line.starts_with("netlaunch ") && !line.starts_with("netlaunch = "))
         .collect();
     assert!(examples.len() > 3, "{examples:?}");
     for line in examples {
         let command = line.split(['>', '#']).next().unwrap_or_default();
         let words = command.split_whitespace().map(Into::into);
         assert!(netlaunch::cli::parse::parse(words).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn the_readme_shows_how_to_depend_on_the_library() {
+    let readme = read("README.md");
+    let (_, block) = readme.split_once("```toml\n[dependencies]\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let dependencies: toml::Table = block.parse().unwrap();
+    let own: toml::Table = read("Cargo.toml").parse().unwrap();
+    let table = |name: &str| own[name].as_table().unwrap().clone();
+    assert_eq!(dependencies["netlaunch"]["default-features"].as_bool(), Some(false));
+    let version = table("dependencies")["tokio"]["version"].as_str().unwrap().to_owned();
+    let major = dependencies["tokio"]["version"].as_str().unwrap();
+    assert!(version.starts_with(&format!("{major}.")), "{version}");
+    for feature in ["bridged", "capi"] {
+        assert!(table("features").contains_key(feature), "{feature}");
+        assert!(readme.contains(&format!("The feature `{feature}`")), "{feature}");
     }
 }
 
