@@ -70,7 +70,7 @@ pub(super) fn notify(address: Option<&OsStr>) -> io::Result<()> {
 
 fn send_within(socket: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    within(|| send(socket.as_raw_fd(), READY, flags).map(drop).map_err(Into::into), socket)
+    within(|| Ok(send(socket.as_raw_fd(), READY, flags).map(drop)?), socket)
 }
 
 /// Repeats `attempt` until it does not return `WouldBlock`, for at most [`LIMIT`].
@@ -96,7 +96,7 @@ fn wait(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
             Err(Errno::EINTR) => {}
             // A short pause keeps a descriptor that is ready and yet refuses from a busy loop.
             Ok(_) if limit.is_zero() => return Err(io::ErrorKind::WouldBlock.into()),
-            other => return other.map(drop).map_err(Into::into),
+            other => return Ok(other.map(drop)?),
         }
     }
 }

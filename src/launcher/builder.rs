@@ -10,9 +10,7 @@ use super::entry::Launcher;
 use super::environment::LaunchEnvironment;
 use super::error::LaunchError;
 use super::launch::Launch;
-use super::plan::{
-    AddressChoice, Backend, Command, Family, NicRequest, PlanError, Request, Transport,
-};
+use super::plan::{AddressChoice, Backend, Command, Family, NicRequest, Request, Transport};
 use super::surroundings::{Surroundings, invalid};
 use crate::types::{
     Device, DomainName, HostAddress, Id, InterfaceName, LaunchName, Mac, Publish, UserName,
@@ -328,7 +326,7 @@ impl LauncherBuilder {
         if self.request.command.as_ref().is_some_and(|command| command.program.is_empty()) {
             return Err(invalid("QEMU program", "it is empty: name a program or its path"));
         }
-        self.request.check().map_err(PlanError::from)?;
+        self.request.check()?;
         let LauncherBuilder { request, environment, surroundings, .. } = self;
         Ok(Launcher { request, environment, surroundings })
     }
