@@ -11,6 +11,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 
+use super::hint::with_words;
 use super::plan_shell_tap::{by_name, rules, tap_name, with_tap};
 use crate::launcher::daemonizes;
 use crate::launcher::plan::{NicPlan, Origin, PasstPlan, Plan, TapOwner, Transport, Vmm};
@@ -52,8 +53,14 @@ impl Script {
 /// The plan as shell lines, comments first.
 pub fn shell(plan: &Plan) -> String {
     let mut lines: Vec<String> = plan.nics.iter().flat_map(|nic| head(plan, nic)).collect();
-    lines.extend(plan.warnings.iter().map(|warning| format!("# warning: {}", printable(warning))));
-    lines.extend(plan.notes.iter().map(|note| format!("# note: {}", printable(note))));
+    lines.extend(
+        plan.warnings
+            .iter()
+            .map(|warning| format!("# warning: {}", printable(&with_words(warning.clone())))),
+    );
+    lines.extend(
+        plan.notes.iter().map(|note| format!("# note: {}", printable(&with_words(note.clone())))),
+    );
     let bridges = plan.nics.iter().filter_map(|nic| nic.bridge.as_ref());
     lines.extend(bridges.flat_map(rules));
     let is_made = |nic: &NicPlan| {

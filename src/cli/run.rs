@@ -28,8 +28,8 @@ use crate::launcher::guest_port::{BoxFuture, GuestPorts};
 use crate::launcher::plan::{self, Attachment, NicRequest, Origin, Plan, PlanError};
 use crate::launcher::probe::Programs;
 use crate::launcher::{
-    CommandSource, LaunchContext, LaunchError, Outcome, Peer, Running, SupervisorCommand,
-    config_files, launch, machine,
+    CommandSource, LaunchContext, Outcome, Peer, Running, SupervisorCommand, config_files, launch,
+    machine,
 };
 use crate::sys::file_pages;
 use crate::sys::netlink::{LinkError, Netlink};
@@ -133,7 +133,7 @@ async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
 /// Plans the launch and starts nothing.
 fn planned(job: &Job, facts: &Facts, context: &LaunchContext) -> Result<Plan, Failure> {
     let launch_ids = context.launch_ids(job.request.nic_count());
-    Ok(plan::plan(&job.request, facts, &launch_ids).map_err(LaunchError::from)?)
+    Ok(plan::plan(&job.request, facts, &launch_ids)?)
 }
 
 /// Probes the host, plans and starts.

@@ -29,6 +29,7 @@ use super::request_error::RequestError;
 /// The program that runs the guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Vmm {
     /// QEMU, which netlaunch starts unless it is in serve mode.
     #[default]

@@ -16,6 +16,7 @@ use super::{Argument, CommandLine, Parameters, Setting, Settings};
 /// The reason why a call goes straight to QEMU. Its text is a clause for a log. The fields have the
 /// option in the caller's spelling.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PassThrough {
     /// QEMU prints its help, its version or a list, and exits.
     Help(String),

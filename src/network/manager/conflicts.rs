@@ -33,12 +33,13 @@ pub struct Checked {
 
 /// Why the causes could not be found.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConflictsError {
     /// The networks or the host's links cannot be read.
     #[error(transparent)]
     Manager(#[from] ManagerError),
     /// A firewall tool failed.
-    #[error("the host's rules cannot be read: {0}")]
+    #[error("the host's rules cannot be read")]
     Tool(#[from] ToolError),
     /// The listing of a firewall tool cannot be parsed.
     #[error(transparent)]

@@ -33,6 +33,7 @@ pub struct NetworkNamespace {
 
 /// The network namespace of a network, as seen from this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NetworkLocation {
     /// The network was started in this network namespace.
     Here,

@@ -49,6 +49,7 @@ use reader::Reader;
 
 /// A rule that no backend can carry out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CompileError {
     /// The rule tests ports, but its protocol has none.
     #[error(
@@ -67,6 +68,7 @@ pub enum CompileError {
 
 /// A rule whose effect differs from its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Warning {
     /// The rule has no effect.
     NoEffect(Origin),
