@@ -37,7 +37,8 @@
 //! - An error says in its text what failed and on which thing; its source says why, and is not
 //!   repeated in the text. [`types::error_text`] joins both. [`launcher::LaunchError::kind`] is for
 //!   programs.
-//! - Enums of errors, events and backends grow: they are `#[non_exhaustive]`, and so are structs that
+//! - Enums of errors, events and backends grow: they are `#[non_exhaustive]`, and so are structs
+//!   that
 //!   only netlaunch makes. An enum whose every variant a caller must treat is exhaustive, and its
 //!   documentation says why.
 //!

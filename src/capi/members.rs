@@ -1,5 +1,5 @@
-//! Reads the members of a JSON object. An error says at which path which value is wrong, and what is
-//! accepted there.
+//! Reads the members of a JSON object. An error names the path, the wrong value and the accepted
+//! values.
 //!
 //! serde's own errors name types of Rust, which a C program does not have, and serde accepts an
 //! array in place of an object. So the text becomes JSON values first, and [`Members`] takes them
@@ -91,8 +91,8 @@ pub(super) fn wrong(path: &str, value: &Value, accepted: &str) -> CallError {
     CallError::request(format!("{path} is {found}: write {accepted}"))
 }
 
-/// Reads a value by its serde form, which is no array and no object: serde would take `{"fd": null}`
-/// for the name of a variant.
+/// Reads a value by its serde form, which is no array and no object. serde would take an object
+/// such as `{"fd": null}` for the name of a variant.
 pub(super) fn by_serde<T: DeserializeOwned>(
     value: Value,
     path: &str,

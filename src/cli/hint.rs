@@ -1,8 +1,8 @@
 //! The command-line words of the library's errors.
 //!
-//! An error of the library names no option and no environment variable, because other programs
-//! call the library as well; nor does it name a command of netlaunch. Here each error that an option,
-//! a variable or a command mends gets this word. A hint is a clause that follows the text of the
+//! An error of the library names no option and no environment variable, because other programs call
+//! the library as well; nor does it name a command of netlaunch. Here each error that an option, a
+//! variable or a command mends gets this word. A hint is a clause that follows the text of the
 //! error; it is empty if no option helps.
 //!
 //! The library also logs warnings, which no function here sees as errors. [`with_words`] finds the

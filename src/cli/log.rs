@@ -25,7 +25,7 @@ use super::hint::with_words;
 use crate::types::printable::{self, printable, shortened, steers};
 
 /// The target of the events of a launch, which are for programs. JSON has them at the level info,
-/// text only with `-v`, because the text messages already tell people the same.
+/// text only with `-v`, because the text messages already have the same content.
 const EVENT: &str = "netlaunch::event";
 
 /// The format and the amount of messages.

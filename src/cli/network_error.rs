@@ -44,7 +44,7 @@ pub(crate) enum NetworkError {
     Active(NetworkName),
     /// The end of a network left parts behind. A warning has named each of them.
     #[error(
-        "the network {0} is not removed completely: the warnings above name what is left; mend the causes, then repeat netlaunch network destroy {0}"
+        "the network {0} is not removed completely: the warnings above name the remaining parts; mend the causes, then repeat netlaunch network destroy {0}"
     )]
     Incomplete(NetworkName),
     /// The network to destroy is not active.

@@ -1,9 +1,9 @@
-//! A plan as text that a POSIX shell runs: what netlaunch would do, without its supervision.
+//! A plan as text that a POSIX shell runs: the commands of netlaunch, without its supervision.
 //!
 //! The text can be pasted. All of it that is not one line is a subshell in brackets, which a shell
 //! reads whole before QEMU can take the rest from the terminal, and whose EXIT trap removes what it
-//! made. The steps have the order of [`crate::launcher`]: directory, then for each NIC passt and the
-//! end of its start, or tap, filter and tap up; QEMU. Its exit status is QEMU's.
+//! made. The steps have the order of [`crate::launcher`]: directory, then for each NIC passt and
+//! the end of its start, or tap, filter and tap up; QEMU. Its exit status is QEMU's.
 //!
 //! A shell can neither make a pair of sockets nor open a tap by descriptor. Perl, which every
 //! Debian has, makes the pair; QEMU gets the tap by its name.

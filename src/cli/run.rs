@@ -118,8 +118,8 @@ pub(super) async fn run(
     }
 }
 
-/// Cleans up after a launch that a signal has ended before QEMU ran, and returns the exit status. The
-/// port is gone, but the rules of its filter may have been set.
+/// Cleans up after a launch that a signal has ended before QEMU ran, and returns the exit status.
+/// The port is gone, but the rules of its filter may have been set.
 async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
     tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
     if let Some(bindings) = ports.bindings()
@@ -340,7 +340,7 @@ async fn show(
     Ok(0)
 }
 
-/// Logs what the user hardly expects, and with -v the rest.
+/// Logs fallbacks and warnings, and with -v the other decisions of the plan.
 fn report(plan: &Plan) {
     for nic in &plan.nics {
         match (&nic.origin, &nic.fallback) {

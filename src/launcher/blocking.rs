@@ -1,7 +1,8 @@
 //! A launch for programs without a tokio runtime.
 //!
-//! The thread of the launch ([`super::launch_thread`]) puts events and the outcome into a state that
-//! all callers share; they wait for it with a condition variable, or with poll(2) on a descriptor.
+//! The thread of the launch ([`super::launch_thread`]) puts events and the outcome into a state
+//! that all callers share; they wait for it with a condition variable, or with poll(2) on a
+//! descriptor.
 
 use std::collections::VecDeque;
 use std::io;

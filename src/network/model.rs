@@ -23,8 +23,8 @@ pub struct Network {
     pub uuid: Uuid,
     /// Whether guests may use IPv6 among themselves although the network has no IPv6 address.
     pub ipv6: bool,
-    /// The connection between the guests and other networks. Exhaustive, because each mode needs other
-    /// rules.
+    /// The connection between the guests and other networks. Exhaustive, because each mode needs
+    /// other rules.
     pub forward: Forward,
     /// The bridge that the guests are attached to.
     pub bridge: Bridge,

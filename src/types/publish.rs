@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::checked_text::string_conversions;
 
-/// The transport protocol of a published port. Exhaustive, because passt and slirp forward no other.
+/// The transport protocol of a published port. Exhaustive, because passt and slirp forward no
+/// other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {

@@ -1,7 +1,7 @@
 //! The errors of starting, changing and stopping dnsmasq.
 //!
-//! Each message names the bridge, the process or the file, and says what the administrator can
-//! do. dnsmasq's own message is passed on in its words, since dnsmasq names the setting that it
+//! Each message names the bridge, the process or the file, and the fix for the administrator.
+//! dnsmasq's own message is passed on in its words, since dnsmasq names the setting that it
 //! refuses.
 
 use std::io;

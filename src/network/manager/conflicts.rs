@@ -2,8 +2,8 @@
 //! firewall, parts of running networks that other programs removed, and routes that lead
 //! packets elsewhere.
 //!
-//! The listings of the firewall's tools, the links and the routes are read once for all bridges, and
-//! again under the lock if a network has lost a part. The check changes nothing, and works on
+//! The listings of the firewall's tools, the links and the routes are read once for all bridges,
+//! and again under the lock if a network has lost a part. The check changes nothing, and works on
 //! definitions too, before their networks run.
 
 use super::inspect::{Bridge, bridge_of};

@@ -13,7 +13,8 @@
 //! |---|---|---|
 //! | accept | new and established, of the opener | established, of the answerer |
 //! | accept, `statematch='false'` | stateless | exchanged, stateless |
-//! | any with `state` (ignored with `statematch='false'`) | these states, or stateless for `NONE` | nothing |
+//! | any with `state` (ignored with `statematch='false'`) | these states, or stateless for `NONE` |
+//! nothing |
 //! | drop, reject, return, continue | stateless | nothing |
 //! | any with `connlimit-above` | stateless | nothing |
 //! | accept of an ICMP type | new and established | nothing |
