@@ -120,8 +120,8 @@ fn texts_for_the_command_line(source: &Source, words: &[String]) -> Vec<String> 
         all.filter(|(path, _)| *path == source.path).any(|(_, text)| line.contains(text))
     };
     let names = |line: &str| {
-        let command = |name: &&str| line.contains(&format!("netlaunch {name} "));
-        COMMANDS.iter().any(|name| command(&name)) || words.iter().any(|word| says(line, word))
+        let command = |name: &str| line.contains(&format!("netlaunch {name} "));
+        COMMANDS.iter().any(|name| command(name)) || words.iter().any(|word| says(line, word))
     };
     let code = source.text.lines().enumerate().filter(|(_, line)| !line.trim().starts_with("//"));
     code.filter(|(_, line)| line.contains('"') || line.trim_end().ends_with('\\'))
