@@ -60,7 +60,7 @@ pub enum ManagerError {
         source: StateFileError,
     },
     /// The network does not run.
-    #[error("the network {0} does not run; start it first")]
+    #[error("the network {0} does not run; start it")]
     Inactive(NetworkName),
     /// The bridge of the network has ports.
     #[error(
