@@ -16,6 +16,7 @@ use netlaunch::sys::netlink::{BridgeSpec, HostNet, LinkError, Netlink, Route, Un
 use netlaunch::sys::process::{Spawn, Stdio};
 use netlaunch::sys::tap::{TUN, Tap, TapError, TapName, complete_checksums};
 use netlaunch::types::InterfaceName;
+use netlaunch::types::error_text;
 use nix::errno::Errno;
 
 fn name(text: &str) -> InterfaceName {
@@ -166,13 +167,13 @@ fn a_refusal_of_the_kernel_is_reported_with_a_fix_and_changes_nothing() {
         let error = links.create_bridge(&spec).await.unwrap_err();
         assert!(matches!(error, LinkError::InUse(_)), "{error}");
         let error = links.create_bridge(&bridge("up0")).await.unwrap_err();
-        assert!(error.to_string().contains("an interface of that name exists"), "{error}");
+        assert!(error_text(&error).contains("an interface of that name exists"), "{error}");
         let error = links.create_bridge(&bridge("br%d")).await.unwrap_err();
         assert!(matches!(error, LinkError::Pattern(_)), "{error}");
         // A bridge whose MTU the kernel refuses is removed again.
         let huge = BridgeSpec { mtu: Some(1 << 20), ..bridge("br1") };
         let error = links.create_bridge(&huge).await.unwrap_err();
-        assert!(error.to_string().contains("MTU of br1"), "{error}");
+        assert!(error_text(&error).contains("MTU of br1"), "{error}");
         let error = links.add_address(br, net("10.1.0.1/24")).await.unwrap_err();
         assert_eq!(error.errno(), Some(Errno::EEXIST), "{error}");
         let error = links.delete_address(br, net("10.1.0.2/24")).await.unwrap_err();
@@ -180,7 +181,7 @@ fn a_refusal_of_the_kernel_is_reported_with_a_fix_and_changes_nothing() {
         let far =
             Route { to: net("10.9.0.0/16"), via: Some("10.2.0.1".parse().unwrap()), metric: None };
         let error = links.add_route(br, &far).await.unwrap_err();
-        assert!(error.to_string().contains("the network's own subnets"), "{error}");
+        assert!(error_text(&error).contains("the network's own subnets"), "{error}");
         let error = links.delete_route(br, &far).await.unwrap_err();
         assert_eq!(error.errno(), Some(Errno::ESRCH), "{error}");
 
@@ -220,7 +221,7 @@ fn without_the_capability_nothing_is_made() {
         // The right is the thread's own, and this thread ends with the test.
         let right = caps::Capability::CAP_NET_ADMIN;
         caps::drop(None, caps::CapSet::Effective, right).unwrap();
-        let error = links.create_bridge(&bridge("br0")).await.unwrap_err().to_string();
+        let error = error_text(&links.create_bridge(&bridge("br0")).await.unwrap_err());
         assert!(
             error.starts_with("cannot make the bridge br0: Operation not permitted"),
             "{error}"
@@ -250,7 +251,7 @@ fn a_port_of_another_bridge_is_not_moved() {
         let host = links.host().await.unwrap();
         assert_eq!(host.ports(&br0).iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["p0"]);
         assert_eq!(host.link(&br0).unwrap().mtu, 9000, "a given MTU does not follow the ports'");
-        let error = links.attach(&p0, &br1).await.unwrap_err().to_string();
+        let error = error_text(&links.attach(&p0, &br1).await.unwrap_err());
         assert!(error.starts_with("cannot attach p0 to br1: it belongs to br0"), "{error}");
 
         links.undo(&undo).await.unwrap();
@@ -318,7 +319,7 @@ fn a_setting_of_the_kernel_is_put_back() {
         links.create_bridge(&bridge("br.0")).await.unwrap();
         let own = Key::Ipv6Disabled(name("br.0"));
         assert!(sysctls.set(&own, "1").unwrap().is_some());
-        let error = sysctls.set(&Key::Ipv4Forwarding, "sometimes").unwrap_err().to_string();
+        let error = error_text(&sysctls.set(&Key::Ipv4Forwarding, "sometimes").unwrap_err());
         assert!(error.contains("/proc/sys/net/ipv4/ip_forward"), "{error}");
     });
 }
@@ -333,7 +334,7 @@ fn checksum_offload_of_a_bridge_can_be_turned_off_again() {
         links.create_bridge(&bridge("br0")).await.unwrap();
         complete_checksums(&name("br0")).unwrap();
         complete_checksums(&name("br0")).unwrap();
-        let error = complete_checksums(&name("nolink")).unwrap_err().to_string();
+        let error = error_text(&complete_checksums(&name("nolink")).unwrap_err());
         assert!(error.starts_with("cannot turn off checksum offload of nolink"), "{error}");
     });
 }

@@ -11,6 +11,7 @@ use crate::common::{Netns, have_root, run, text, wait_until};
 use netlaunch::firewall::FirewallBackend;
 use netlaunch::network::NetworkName;
 use netlaunch::network::manager::{Manager, ManagerError, ManagerSettings};
+use netlaunch::types::error_text;
 
 const BACKENDS: [FirewallBackend; 2] = [FirewallBackend::Nftables, FirewallBackend::Iptables];
 
@@ -239,7 +240,7 @@ fn a_start_that_fails_leaves_the_host_as_it_was() {
         // The address is taken.
         host.netns.ip("address add 192.168.222.77/24 dev up1");
         let before = host.state();
-        let error = host.start(&name).unwrap_err().to_string();
+        let error = error_text(&host.start(&name).unwrap_err());
         assert!(error.contains("up1 has the address 192.168.222.77/24"), "{error}");
         assert_eq!(host.state(), before);
         host.netns.ip("address del 192.168.222.77/24 dev up1");
@@ -247,7 +248,7 @@ fn a_start_that_fails_leaves_the_host_as_it_was() {
         // The bridge's name is taken.
         host.netns.ip("link add nlt0 type bridge");
         let before = host.state();
-        let error = host.start(&name).unwrap_err().to_string();
+        let error = error_text(&host.start(&name).unwrap_err());
         assert!(error.contains("nlt0"), "{error}");
         assert_eq!(host.state(), before);
     }

@@ -1,6 +1,7 @@
 //! The process of dnsmasq: a failed start, a killed one, and two at once.
 
 use super::*;
+use netlaunch::types::error_text;
 
 #[test]
 fn a_failed_start_leaves_nothing_and_quotes_dnsmasq() {
@@ -9,7 +10,7 @@ fn a_failed_start_leaves_nothing_and_quotes_dnsmasq() {
     }
     let scene = Scene::new();
     let nothing = |error: DnsmasqError, words: &str| {
-        let error = error.to_string();
+        let error = error_text(&error);
         assert!(error.contains(words), "{error}");
         assert!(!error.contains('\n'), "{error}");
         assert_eq!(scene.left(), [] as [PathBuf; 0], "{error}");

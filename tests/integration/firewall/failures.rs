@@ -1,6 +1,7 @@
 //! Transactions that fail, and the choice of the backend.
 
 use super::*;
+use netlaunch::types::error_text;
 
 /// The network's rules with one that no tool takes: an IPv6 address for IPv4's translation.
 fn impossible() -> Vec<Ruleset> {
@@ -22,7 +23,7 @@ fn a_refusal_names_the_line_and_changes_nothing() {
         let [_, other] = two_networks("nat");
         host.transact(backend, &[], &[other], false).unwrap();
         let before = host.state();
-        let error = host.transact(backend, &[], &[impossible()], true).unwrap_err().to_string();
+        let error = error_text(&host.transact(backend, &[], &[impossible()], true).unwrap_err());
         assert!(error.contains("the firewall was not changed"), "{error}");
         assert!(error.contains("2001:db8::1") && !error.contains('\n'), "{error}");
         assert_eq!(host.state(), before, "{backend}");
@@ -52,7 +53,7 @@ fn a_failure_in_the_middle_is_undone() {
         *place = Lookup::Found(script);
         let error = host.transact(FirewallBackend::Iptables, &[], &[one], true).unwrap_err();
         // Undoing runs the tool again, which may fail at nat again: then nothing was done there.
-        assert!(error.to_string().contains("line 9 failed"), "{error}");
+        assert!(error_text(&error).contains("line 9 failed"), "{error}");
         assert_eq!(host.state(), before, "{tool}: {error}");
     }
 }
@@ -156,10 +157,10 @@ fn the_backend_is_chosen_by_trying() {
     );
     let tools = Tools { nft: Lookup::Found(fails), ..host.tools.clone() };
     assert_eq!(host.run(choose(&tools, None)), Ok(FirewallBackend::Iptables));
-    let error = host.run(choose(&tools, Some(FirewallBackend::Nftables))).unwrap_err().to_string();
+    let error = error_text(&host.run(choose(&tools, Some(FirewallBackend::Nftables))).unwrap_err());
     assert!(error.contains("nftables: nft refuses") && error.contains("Protocol not supported"));
     let half =
         Tools { ip6tables_restore: Lookup::Absent("/usr/sbin/ip6tables-restore".into()), ..tools };
-    let error = host.run(choose(&half, None)).unwrap_err().to_string();
+    let error = error_text(&host.run(choose(&half, None)).unwrap_err());
     assert!(error.contains("/usr/sbin/ip6tables-restore does not exist"), "{error}");
 }

@@ -15,6 +15,7 @@ use netlaunch::nwfilter::learn::{
     AddressChange, BootTime, Capture, FrameSet, Learner, LeaseSource,
 };
 use netlaunch::sys::tap::{TUN, Tap, TapName};
+use netlaunch::types::error_text;
 use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -206,7 +207,7 @@ fn the_capture_ends_when_the_interface_is_removed_but_not_when_it_is_down() {
         again.send(&request(10));
         assert_eq!(next(&mut capture).await, None);
         for index in [index, 0, u32::MAX] {
-            let error = Capture::open(index, guest(), FrameSet::All).unwrap_err().to_string();
+            let error = error_text(&Capture::open(index, guest(), FrameSet::All).unwrap_err());
             assert!(error.contains(&index.to_string()) && error.lines().count() == 1, "{error}");
         }
     });

@@ -1,6 +1,7 @@
 //! Networks without IPv6, and a guest that reaches outside.
 
 use super::*;
+use netlaunch::types::error_text;
 
 /// IPv6 turned off, and its tools out of order.
 #[test]
@@ -42,7 +43,7 @@ fn a_host_without_ipv6_has_networks_without_it() {
         host.define("both", &both);
         let error = host.start("both").unwrap_err();
         assert!(matches!(error, ManagerError::NoIpv6 { .. }), "{error}");
-        let error = error.to_string();
+        let error = error_text(&error);
         let expected = "the network both needs fd00:44::/64, and the host has no IPv6";
         assert!(error.starts_with(expected), "{error}");
         assert_eq!(host.state(), before, "{backend}");
@@ -52,7 +53,7 @@ fn a_host_without_ipv6_has_networks_without_it() {
             off("0");
             host.define("both", v4.replace("four", "both").as_str());
             let before = host.state();
-            let error = host.start("both").unwrap_err().to_string();
+            let error = error_text(&host.start("both").unwrap_err());
             assert!(error.contains("ip6tables-save failed"), "{error}");
             assert_eq!(host.state(), before);
         }

@@ -1,6 +1,7 @@
 //! nft, iptables and ebtables accept the rules of every filter.
 
 use super::*;
+use netlaunch::types::error_text;
 
 /// Part of a random rule: whether each attribute is there, and what its value is made from.
 type Seeds = Vec<(bool, u32)>;
@@ -150,7 +151,7 @@ fn the_tools_accept_the_rules_of_every_filter() {
                 Ok(scripts) => scripts,
                 // A test that ebtables lacks is refused with the position of the rule.
                 Err(error @ PortError::Unexpressible(_)) => {
-                    assert!(error.to_string().contains("in line "), "{error}");
+                    assert!(error_text(&error).contains("in line "), "{error}");
                     continue;
                 }
                 Err(error) => panic!("{error}"),
