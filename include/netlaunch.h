@@ -57,6 +57,10 @@
  * return the process ID of a guard. That does no harm to the launch, nor does SIGCHLD set to
  * SIG_IGN.
  *
+ * End of the program: a launch that is not freed ends with the program, also by exit() and
+ * _exit(): QEMU and passt are killed. Its launch directory stays, because no code of the library
+ * runs then. The next start with the same state_dir removes it. So call netlaunch_free() first.
+ *
  * fork(): a launch belongs to the process that started it. In a child after fork(), calls with the
  * launch are errors of kind "forked", and netlaunch_free() has no effect. A child of a program with
  * several threads may call only async-signal-safe functions before exec(), so none of these.

@@ -37,6 +37,10 @@
 //! - An error says in its text what failed and on which thing; its source says why, and is not
 //!   repeated in the text. [`types::error_text`] joins both. [`launcher::LaunchError::kind`] is for
 //!   programs.
+//! - Enums of errors, events and backends grow: they are `#[non_exhaustive]`, and so are structs
+//!   that
+//!   only netlaunch makes. An enum whose every variant a caller must treat is exhaustive, and its
+//!   documentation says why.
 //!
 //! # Features
 //!
@@ -69,6 +73,11 @@ pub mod types;
 
 #[cfg(feature = "capi")]
 mod capi;
+
+/// The program in README.md compiles: `cargo test --doc` builds it.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 // The modules below are public for the tests in tests/ and the benches; they are not part of the
 // library's interface.

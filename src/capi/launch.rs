@@ -40,7 +40,7 @@ impl Handle {
         Ok(Handle { launch, process: std::process::id() })
     }
 
-    /// Whether this process started the launch.
+    /// Returns whether this process started the launch.
     pub(super) fn is_own(&self) -> bool {
         self.process == std::process::id()
     }

@@ -25,6 +25,7 @@ mod answer;
 mod error;
 mod ffi;
 mod launch;
+mod members;
 mod plan;
 mod pointers;
 mod request;

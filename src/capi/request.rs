@@ -6,26 +6,22 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::error::CallError;
+use super::members::{Member, Members, OsText, by_serde, members_by_serde, wrong};
 use crate::launcher::plan::{Backend, Family, Transport};
-use crate::launcher::{Launcher, LauncherBuilder};
-use crate::types::os_text;
+use crate::launcher::{LaunchError, Launcher, LauncherBuilder};
 
 /// The version of the JSON form.
 const REQUEST_VERSION: u32 = 1;
 
 /// A request. An absent member, as one that is null, leaves the choice to netlaunch.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct RequestJson {
-    /// Compared before.
-    #[serde(rename = "version")]
-    _version: IgnoredAny,
+    _version: Version,
     // QEMU and passt.
     qemu: Option<QemuJson>,
     emulator: Option<OsText>,
@@ -59,16 +55,36 @@ struct RequestJson {
     cache_dir: Option<OsText>,
 }
 
-/// A path or an argument; any bytes, see [`os_text`].
-#[derive(Debug, Deserialize)]
-struct OsText(#[serde(with = "os_text::path")] PathBuf);
+/// The version of the request's form.
+#[derive(Debug)]
+struct Version;
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+impl Member for Version {
+    const ACCEPTED: &'static str = "1, the version that this library reads";
+
+    fn read(value: Value, path: &str) -> Result<Self, CallError> {
+        if value == REQUEST_VERSION {
+            Ok(Version)
+        } else {
+            Err(wrong(path, &value, Self::ACCEPTED))
+        }
+    }
+}
+
+#[derive(Debug)]
 struct QemuJson {
     program: OsText,
-    #[serde(default)]
-    args: Vec<OsText>,
+    args: Option<Vec<OsText>>,
+}
+
+impl Member for QemuJson {
+    const ACCEPTED: &'static str = "an object with the members program and args";
+
+    fn read(value: Value, path: &str) -> Result<Self, CallError> {
+        let mut members = Members::read(value, path)?;
+        let qemu = QemuJson { program: members.require("program")?, args: members.take("args")? };
+        members.end().map(|()| qemu)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -87,34 +103,30 @@ enum FamilyJson {
     Ipv6,
 }
 
+members_by_serde! {
+    BackendJson: "\"auto\", \"passt\" or \"slirp\"";
+    FamilyJson: "\"both\", \"ipv4\" or \"ipv6\"";
+    Transport: "\"unix\", \"fd\" or \"vhost-user\"";
+}
+
 /// Reads a request.
 ///
 /// # Errors
 /// The text is not such JSON, or a value cannot be used.
 pub(super) fn launcher(text: &str) -> Result<Launcher, CallError> {
-    #[derive(Deserialize)]
-    struct Version {
-        version: Option<serde_json::Value>,
-    }
-
-    let not_json = |error| CallError::request(format!("the request cannot be read: {error}"));
+    let mut members = Members::of_text(text)?;
     // First, since a later version may have other members.
-    let Version { version } = serde_json::from_str(text).map_err(not_json)?;
-    match version {
-        Some(version) if version == REQUEST_VERSION => {}
-        Some(version) => {
-            return Err(CallError::request(format!(
-                "the request has version {version}: this library reads version {REQUEST_VERSION}"
-            )));
-        }
-        None => {
-            return Err(CallError::request(format!(
-                "the request has no version: write \"version\": {REQUEST_VERSION}"
-            )));
-        }
-    }
-    let request: RequestJson = serde_json::from_str(text).map_err(not_json)?;
-    Ok(request.builder().build()?)
+    let version = members.require("version")?;
+    let request = RequestJson::take(version, &mut members)?;
+    members.end()?;
+    request.builder().build().map_err(|error| request.at_path(error))
+}
+
+/// Makes a request of the members with the names of its fields.
+macro_rules! take {
+    ($members:ident, $version:ident; $($member:ident),*) => {
+        RequestJson { _version: $version, $($member: $members.take(stringify!($member))?),* }
+    };
 }
 
 /// Calls the builder's method of each member that is present, with the value as `$as`.
@@ -127,6 +139,45 @@ macro_rules! set {
 }
 
 impl RequestJson {
+    fn take(version: Version, members: &mut Members) -> Result<Self, CallError> {
+        Ok(take!(members, version;
+            qemu, emulator, passt, backend, transport,
+            id, mac, device, publish, address, gateway, dns, search, hostname, mtu, interface,
+            family, host_loopback, pcap, nics, keep_nics,
+            name, user, from_env, env, state_dir, cache_dir))
+    }
+
+    /// Adds the path of the member to the error of a value that the launcher refuses.
+    fn at_path(&self, error: LaunchError) -> CallError {
+        let LaunchError::Value { what, .. } = &error else { return error.into() };
+        // The first one of a list that is refused alone.
+        type Set = fn(LauncherBuilder, &str) -> LauncherBuilder;
+        let item = |member: &str, texts: &Option<Vec<String>>, set: Set| {
+            let refused = |text: &String| set(Launcher::builder(), text).build().is_err();
+            let number = texts.iter().flatten().position(refused);
+            number.map_or(member.to_owned(), |number| format!("{member}[{number}]"))
+        };
+        let path = match *what {
+            "published port" => item("publish", &self.publish, |b, text| b.publish(text)),
+            "search domain" => item("search", &self.search, |b, text| b.search(text)),
+            "NIC" => item("nics", &self.nics, |b, text| b.nic(text)),
+            "address" => "address".to_owned(),
+            "host name" => "hostname".to_owned(),
+            "MAC address" => "mac".to_owned(),
+            "card" => "device".to_owned(),
+            "netdev id" => "id".to_owned(),
+            "interface" => "interface".to_owned(),
+            "launch name" => "name".to_owned(),
+            "user" => "user".to_owned(),
+            "environment variable" => "env".to_owned(),
+            "QEMU program" => "qemu.program".to_owned(),
+            "state directory" => "state_dir".to_owned(),
+            _ => return error.into(),
+        };
+        let CallError { kind, message } = error.into();
+        CallError { kind, message: format!("{path}: {message}") }
+    }
+
     fn builder(&self) -> LauncherBuilder {
         let mut builder = Launcher::builder();
         if self.from_env == Some(true) {
@@ -136,7 +187,7 @@ impl RequestJson {
             builder = builder.env(name, &value.0);
         }
         if let Some(qemu) = &self.qemu {
-            builder = builder.qemu(&qemu.program.0, qemu.args.iter().map(|arg| &arg.0));
+            builder = builder.qemu(&qemu.program.0, qemu.args.iter().flatten().map(|arg| &arg.0));
         }
         builder = match self.backend {
             None | Some(BackendJson::Auto) => builder,
@@ -255,13 +306,12 @@ mod tests {
 
     #[test]
     fn an_unknown_member_and_a_bad_value_are_refused_by_name() {
-        assert!(refused(r#"{"version": 1, "pubish": []}"#).contains("`pubish`"));
+        let unknown = refused(r#"{"version": 1, "pubish": []}"#);
+        assert!(unknown.starts_with("pubish is no member of a request: use one of version, qemu,"));
         let qemu = r#"{"version": 1, "qemu": {"program": "q", "argv": []}}"#;
-        assert!(refused(qemu).contains("`argv`"));
-        let ports = refused(r#"{"version": 1, "publish": ["ssh"]}"#);
-        assert!(ports.starts_with("the published port is not valid: "), "{ports}");
-        assert!(refused(r#"{"version": 1, "backend": "bridge"}"#).contains("`bridge`"));
-        assert!(refused(r#"{"version": 1, "mtu": 70000}"#).contains("70000"));
+        assert!(refused(qemu).starts_with("qemu.argv is no member"), "{}", refused(qemu));
+        let ports = refused(r#"{"version": 1, "publish": ["80", "ssh"]}"#);
+        assert!(ports.starts_with("publish[1]: the published port is not valid: "), "{ports}");
         for text in [
             r#"{"version": 1, "pubish": []}"#,
             qemu,
@@ -278,12 +328,41 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_version_1_is_refused() {
-        assert!(refused("{}").contains(r#"write "version": 1"#));
-        assert!(refused(r#"{"version": 2, "new": 1}"#).contains("version 2"));
-        assert!(refused(r#"{"version": "1"}"#).contains(r#"version "1""#));
-        for text in ["", "[]", "{\"version\": 1", "null"] {
-            assert!(refused(text).starts_with("the request cannot be read: "), "{text}");
+    fn an_error_has_the_path_the_value_and_the_accepted_values() {
+        for (members, expected) in [
+            (r#""backend": "bridge""#, r#"backend is "bridge": write "auto", "passt" or "slirp""#),
+            (r#""mtu": 70000"#, "mtu is 70000: write a whole number from 0 to 65535"),
+            (r#""qemu": ["q", []]"#, "qemu is an array: write an object"),
+            (r#""qemu": {"args": []}"#, "qemu.program is missing: write a string, or {"),
+            (
+                r#""qemu": {"program": "q", "args": ["-S", 7]}"#,
+                "qemu.args[1] is 7: write a string,",
+            ),
+            (r#""env": {"A": true}"#, "env.A is true: write a string,"),
+            (r#""publish": "80""#, r#"publish is "80": write an array"#),
+            (r#""gateway": "host""#, r#"gateway is "host": write a string with an IPv4 address"#),
+            (r#""transport": {}"#, r#"transport is an object: write "unix""#),
+            (r#""mac": "no""#, "mac: the MAC address is not valid: "),
+            (r#""env": {"A=B": "c"}"#, "env: the environment variable is not valid: "),
+            (r#""mac": null, "mac": null"#, "the request is not JSON: \"mac\" occurs twice"),
+        ] {
+            let said = refused(&format!("{{\"version\": 1, {members}}}"));
+            assert!(said.starts_with(expected), "{members}: {said}");
+            for word in ["struct", "enum", "tuple", "expected", "variant", "RequestJson"] {
+                assert!(!said.contains(word), "{members}: {said}");
+            }
         }
+    }
+
+    #[test]
+    fn a_request_without_version_1_is_refused() {
+        assert!(refused("{}").starts_with("version is missing: write 1, the version"));
+        assert!(refused(r#"{"version": 2, "new": 1}"#).starts_with("version is 2: write 1"));
+        assert!(refused(r#"{"version": "1"}"#).starts_with(r#"version is "1": write 1"#));
+        for text in ["", "{\"version\": 1"] {
+            assert!(refused(text).starts_with("the request is not JSON: "), "{text}");
+        }
+        assert_eq!(refused("[]"), "the request is an array: write an object");
+        assert_eq!(refused("null"), "the request is null: write an object");
     }
 }

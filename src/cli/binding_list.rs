@@ -8,8 +8,8 @@ use super::table::table;
 use super::{Failure, print_json, print_text};
 use crate::nwfilter::Binding;
 use crate::nwfilter::port::{Bindings, Damaged, LearnerReport, PortCheck, PortStatus};
-use crate::types::InterfaceName;
 use crate::types::facts::Problem;
+use crate::types::{InterfaceName, error_text};
 
 /// The version of the JSON output, described by conf/schema/bindings.schema.json.
 const LIST_VERSION: u32 = 1;
@@ -77,7 +77,7 @@ fn print_object(
         json!({
             "port": damaged.port,
             "file": damaged.path,
-            "error": damaged.error.to_string(),
+            "error": error_text(&damaged.error),
         })
     };
     print_json(&json!({
@@ -109,7 +109,7 @@ fn print_table(read: &PortBindings, bindings: &Bindings) -> Result<(), Failure> 
         warn_of_problems(&status.port, &check.problems);
     }
     for damaged in &read.damaged {
-        tracing::warn!("{}", damaged.error);
+        tracing::warn!("{}", error_text(&damaged.error));
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ pub enum ConfigError {
         /// The error of the system.
         source: io::Error,
     },
-    /// Another user can change what the configuration directory holds.
+    /// Another user can change files in the configuration directory.
     #[error(
         "the configuration directory {} is not safe: {source}; use one that you or root own and no other user can write, or set NETLAUNCH_CONFIG_DIR to such a one",
         dir.display()

@@ -25,7 +25,7 @@ pub(super) struct Orders {
 impl Orders {
     /// Takes the signals and watches the parent.
     ///
-    /// A launch ends with the process that started it, however that process ends. It lives on if
+    /// A launch ends with the process that started it, however that process ends. It runs on if
     /// SIGHUP is ignored (nohup), or if it leads a session of its own (setsid, a service). With a
     /// `foreground` process it ends with that one until QEMU is ready.
     pub(super) fn take(foreground: Option<Arc<WatchedForeground>>) -> io::Result<Self> {

@@ -145,15 +145,16 @@ pub(super) async fn edit<T, E: From<DocumentError>>(
     let program = printable(&argv[0].to_string_lossy()).into_owned();
     let ended = match run(&argv, environment, &mut signals).await {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(DocumentError::EditorFailed { program, status }.into()),
+        Ok(status) => Err::<_, E>(DocumentError::EditorFailed { program, status }.into()),
         Err(source) => return Err(E::from(DocumentError::Editor { program, source }).into()),
     };
     // Read by path, because editors replace files.
     let after = read(&path);
     if after.as_ref().is_ok_and(|after| after == before.as_bytes()) {
-        return ended.map(|()| None).map_err(EditError::from);
+        ended?;
+        return Ok(None);
     }
-    let text: Result<_, E> = ended.and_then(|()| after.map_err(E::from));
+    let text: Result<_, E> = ended.and_then(|()| Ok(after?));
     let defined = match text {
         Ok(xml) => define(&xml, &path).await,
         Err(error) => Err(error),

@@ -25,7 +25,7 @@ impl Environment {
         Environment { launch: LaunchEnvironment::read(), lock_limit: LOCK_LIMIT }
     }
 
-    /// Whether we are root.
+    /// Returns whether root runs netlaunch.
     pub fn is_root(&self) -> bool {
         self.launch.is_root()
     }
@@ -40,7 +40,7 @@ impl Environment {
             Err(source) if Untrusted::in_error(&source).is_some() && dir.exists() => {
                 Err(ConfigError::Untrusted { dir, source })
             }
-            // The readers of its files report all other errors, and check the way again.
+            // The readers of its files report all other errors, and check the path again.
             _ => Ok(Some(dir)),
         }
     }
@@ -56,12 +56,12 @@ impl Environment {
         })
     }
 
-    /// Where launch directories are made.
+    /// Returns the directory in which launch directories are made.
     pub(crate) fn launch_root(&self) -> LaunchRoot {
         self.launch.launch_root()
     }
 
-    /// Where the state of networks is kept: one place for every user, since the host has one
+    /// Returns the directory with the state of networks: one for every user, since the host has one
     /// network.
     pub fn state_dir(&self) -> PathBuf {
         self.launch.own_dir("NETLAUNCH_STATE_DIR").unwrap_or_else(|| "/run/netlaunch".into())
@@ -83,7 +83,7 @@ impl Environment {
         set.unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".into())
     }
 
-    /// Where temporary files are made.
+    /// Returns the directory of temporary files.
     pub fn temporary_dir(&self) -> PathBuf {
         self.launch.temporary_dir()
     }

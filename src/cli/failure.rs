@@ -13,7 +13,7 @@ use std::os::fd::RawFd;
 
 use super::caller_socket::SocketError;
 use super::config::ConfigError;
-use super::editor::DocumentError;
+use super::editor::{DocumentError, EditError};
 use super::hint;
 use super::launch_error;
 use super::network_error::NetworkError;
@@ -65,7 +65,7 @@ pub(crate) enum Failure {
     Document(#[from] DocumentError),
     #[error(transparent)]
     Network(Box<NetworkError>),
-    #[error(transparent)]
+    #[error("{}", error_text(.0))]
     Link(#[from] LinkError),
     #[error(transparent)]
     Nwfilter(Box<NwfilterError>),
@@ -91,6 +91,12 @@ impl From<NwfilterError> for Failure {
     }
 }
 
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        LaunchError::from(error).into()
+    }
+}
+
 /// Lets `?` turn errors of the library into a [`Failure`], by way of the error of their wing.
 macro_rules! failure_from {
     ($($wing:ident: $($error:ty),+;)+) => {
@@ -103,8 +109,10 @@ macro_rules! failure_from {
 }
 
 failure_from! {
-    NetworkError: network::StoreError, ManagerError, ConflictsError, FirewalldError;
-    NwfilterError: nwfilter::StoreError, BindingError, TreeError, CompileError, ExplainError;
+    NetworkError: network::StoreError, ManagerError, ConflictsError, FirewalldError,
+        EditError<NetworkError>;
+    NwfilterError: nwfilter::StoreError, BindingError, TreeError, CompileError, ExplainError,
+        EditError<NwfilterError>;
 }
 
 fn closed(names: &[&str]) -> String {

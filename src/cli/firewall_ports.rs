@@ -9,7 +9,7 @@ use super::environment::Environment;
 use super::nwfilter;
 use super::nwfilter_error::NwfilterError;
 use crate::nwfilter::port::{BindingError, PortProblem};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 /// Returns the ports whose filters are not in force, on these bridges or, if `bridges` is empty, on
 /// all. A port whose bridge is not known is always included. If the ports cannot be read, the
@@ -26,11 +26,11 @@ pub(super) async fn problems(
             Err(BindingError::OtherNamespace(_)) => return Ok(Vec::new()),
             all => all?,
         };
-        damaged.iter().for_each(|one| tracing::warn!("{}", one.error));
+        damaged.iter().for_each(|one| tracing::warn!("{}", error_text(&one.error)));
         Ok::<_, NwfilterError>(bindings.not_in_force(live).await?)
     };
     let mut ports = found.await.unwrap_or_else(|error| {
-        tracing::warn!("cannot check the filters of ports: {error}");
+        tracing::warn!("cannot check the filters of ports: {}", error_text(&error));
         Vec::new()
     });
     let of = |port: &PortProblem| port.check.bridge.as_ref().is_none_or(|is| bridges.contains(is));

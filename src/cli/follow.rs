@@ -4,8 +4,8 @@
 //! reads network.conf and nwfilter.conf again. If a reload fails, the error is reported and the
 //! next event tries again.
 //!
-//! The process blocks no signal: the programs that a reload runs would inherit the mask, dnsmasq
-//! for its whole life. A signal may interrupt a reload; the next reload completes the work.
+//! The process blocks no signal: the programs that a reload runs would inherit the mask, and
+//! dnsmasq would keep it as long as it runs. A signal may interrupt a reload; the next reload completes the work.
 
 use std::path::Path;
 

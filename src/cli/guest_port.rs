@@ -49,7 +49,7 @@ pub(super) enum BridgeError {
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
     /// There is no descriptor for QEMU.
-    #[error("cannot hand the tap {tap} to QEMU: {source}; raise the limit of open files")]
+    #[error("cannot hand the tap {tap} to QEMU; raise the limit of open files")]
     Descriptor {
         /// The tap.
         tap: InterfaceName,
@@ -58,11 +58,18 @@ pub(super) enum BridgeError {
     },
 }
 
-impl From<BridgeError> for GuestPortError {
-    fn from(error: BridgeError) -> Self {
-        GuestPortError::new(error)
-    }
+/// Lets `?` turn errors about a tap into a [`GuestPortError`].
+macro_rules! guest_port_error_from {
+    ($($error:ty),+) => {
+        $(impl From<$error> for GuestPortError {
+            fn from(error: $error) -> Self {
+                GuestPortError::new(BridgeError::from(error))
+            }
+        })+
+    };
 }
+
+guest_port_error_from! { BridgeError, TapError, LinkError }
 
 /// Finds out about a bridge of this host.
 ///
@@ -217,8 +224,7 @@ impl GuestPort for TapPort {
 
     fn up(&self) -> BoxFuture<'_, Result<(), GuestPortError>> {
         Box::pin(async {
-            let up = async { Netlink::open()?.up(self.tap.name()).await };
-            up.await.map_err(BridgeError::from)?;
+            Netlink::open()?.up(self.tap.name()).await?;
             Ok(())
         })
     }
@@ -228,7 +234,7 @@ impl GuestPort for TapPort {
         let copied = self.tap.queues().map(|queue| queue.try_clone_to_owned());
         let queues = copied.collect::<io::Result<Vec<_>>>().map_err(error)?;
         let vhosts = (0..self.request.vhosts).map(|_| tap::open_vhost(Path::new(VHOST_NET)));
-        let vhosts = vhosts.collect::<Result<Vec<_>, _>>().map_err(BridgeError::from)?;
+        let vhosts = vhosts.collect::<Result<Vec<_>, _>>()?;
         Ok(PortDescriptors { queues, vhosts })
     }
 

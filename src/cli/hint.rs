@@ -1,8 +1,12 @@
 //! The command-line words of the library's errors.
 //!
-//! An error of the library names no option and no environment variable, because other programs
-//! call the library as well. Here each error that an option or a variable mends gets this word. A
-//! hint is a clause that follows the text of the error; it is empty if no option helps.
+//! An error of the library names no option and no environment variable, because other programs call
+//! the library as well; nor does it name a command of netlaunch. Here each error that an option, a
+//! variable or a command mends gets this word. A hint is a clause that follows the text of the
+//! error; it is empty if no option helps.
+//!
+//! The library also logs warnings, which no function here sees as errors. [`with_words`] finds the
+//! advice in their text.
 
 use super::launch_error;
 use crate::launcher::LaunchError;
@@ -11,7 +15,7 @@ use crate::network;
 use crate::network::manager::ManagerError;
 use crate::nwfilter::port::BindingError;
 use crate::nwfilter::{self, TreeError};
-use crate::types::Setting;
+use crate::types::{Setting, error_text};
 
 /// The hint of a lock that another command holds for too long.
 pub(super) const LOCK: &str = "; --lock-timeout SECONDS sets how long to wait";
@@ -26,6 +30,7 @@ const STATE_DIR: &str = "NETLAUNCH_STATE_DIR";
 /// launch that does what libvirt does with `<forward mode='bridge'>`.
 pub(super) fn network_store(error: &network::StoreError) -> &'static str {
     match error {
+        network::StoreError::Unknown(_) => "; 'netlaunch network list' shows all networks",
         network::StoreError::File(_) => CONFIG_DIR,
         network::StoreError::Document { error, .. }
             if error.to_string().contains(": <forward mode='bridge'> is not supported") =>
@@ -39,35 +44,68 @@ pub(super) fn network_store(error: &network::StoreError) -> &'static str {
 /// Returns the hint for a filter definition.
 pub(super) fn filter_store(error: &nwfilter::StoreError) -> &'static str {
     match error {
+        nwfilter::StoreError::Unknown(_) => "; 'netlaunch nwfilter list' shows all filters",
         nwfilter::StoreError::File(_) => CONFIG_DIR,
         _ => "",
     }
 }
 
 /// Returns the hint for a failed command about a running network.
-pub(super) fn manager(error: &ManagerError) -> &'static str {
-    match error {
+pub(super) fn manager(error: &ManagerError) -> String {
+    let hint = match error {
+        ManagerError::Store(error) => network_store(error),
+        ManagerError::Active(name) => return format!(" with netlaunch network destroy {name}"),
+        ManagerError::Inactive(name) => return format!(" with netlaunch network start {name}"),
         ManagerError::Attached { .. } => {
             ", or use --force; the next start puts the ports of running launches back"
         }
-        ManagerError::State { .. } if !error.to_string().contains(STATE_DIR) => {
+        ManagerError::State { .. } if !error_text(error).contains(STATE_DIR) => {
             ", or set NETLAUNCH_STATE_DIR"
         }
-        ManagerError::BridgeUnknown { .. } if !error.to_string().contains("--bridge") => {
+        ManagerError::BridgeUnknown { .. } if !error_text(error).contains("--bridge") => {
             ", or name the bridge with --bridge"
         }
         _ => "",
-    }
+    };
+    hint.to_owned()
 }
 
 /// Returns the hint for a failed command about the filter of a port.
-pub(super) fn binding(error: &BindingError) -> &'static str {
-    match error {
+pub(super) fn binding(error: &BindingError) -> String {
+    let hint = match error {
+        BindingError::Store(error) => filter_store(error),
+        BindingError::Bound(port)
+        | BindingError::InUse { port, .. }
+        | BindingError::AddressInUse { holder: port, .. } => {
+            return format!(": netlaunch nwfilter binding-delete {port}");
+        }
+        BindingError::Unbound(_) => {
+            "; netlaunch nwfilter binding-list shows the ports that have one"
+        }
         BindingError::StateDir { .. } | BindingError::OtherNamespace(_) => {
             "; NETLAUNCH_STATE_DIR sets the state directory"
         }
         _ => "",
+    };
+    hint.to_owned()
+}
+
+/// The advice in texts of the library, and the option or command that carries it out.
+const WORDS: [(&str, &str); 4] = [
+    ("reload the firewall rules", "netlaunch firewall reload"),
+    ("check the firewall", "netlaunch firewall check"),
+    ("set the DNS server", "--dns"),
+    ("set the guest's address", "--address"),
+];
+
+/// Adds the options and commands for the advice in a message.
+pub(super) fn with_words(mut message: String) -> String {
+    for (advice, word) in WORDS {
+        if message.contains(advice) && !message.contains(word) {
+            message.push_str(&format!(" ({word})"));
+        }
     }
+    message
 }
 
 /// Returns the options that give a filter its missing variables.
@@ -137,5 +175,37 @@ fn option(setting: Setting) -> &'static str {
         Setting::User => "--user",
         Setting::Command => "-- QEMU ARGS",
         Setting::StateDir => STATE_DIR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_advice_gets_its_word_once() {
+        for (message, expected) in [
+            ("set the DNS server to another one", "set the DNS server to another one (--dns)"),
+            (
+                "then reload the firewall rules",
+                "then reload the firewall rules (netlaunch firewall reload)",
+            ),
+            (
+                "reload the firewall rules: netlaunch firewall reload",
+                "reload the firewall rules: netlaunch firewall reload",
+            ),
+            ("passt is missing", "passt is missing"),
+        ] {
+            assert_eq!(with_words(message.to_owned()), expected);
+        }
+    }
+
+    #[test]
+    fn a_command_names_the_network_or_the_port_of_the_error() {
+        let network = "lab".parse().unwrap();
+        assert_eq!(manager(&ManagerError::Active(network)), " with netlaunch network destroy lab");
+        let port = "vnet0".parse().unwrap();
+        let hint = binding(&BindingError::Bound(port));
+        assert_eq!(hint, ": netlaunch nwfilter binding-delete vnet0");
     }
 }

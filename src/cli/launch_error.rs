@@ -2,6 +2,7 @@
 //!
 //! The library's errors name no option and no variable, because its callers have neither.
 
+use super::hint;
 use crate::launcher::{
     LaunchDirError, LaunchError, PasstEndCause, PasstError, PublishError, SHORTAGE_FIX, StartError,
 };
@@ -14,6 +15,10 @@ pub(super) fn text(error: &LaunchError) -> String {
     match start {
         StartError::Port(port) => port_text(port),
         StartError::LaunchDir(error) => dir_text(error),
+        StartError::Filter(error) => {
+            let hint = error.downcast_ref().map(hint::binding).unwrap_or_default();
+            format!("{plain}{hint}")
+        }
         StartError::Prepare(_) => {
             format!("{plain}; {SHORTAGE_FIX}")
         }
@@ -75,8 +80,17 @@ mod tests {
             address: [127, 0, 0, 1].into(),
             holder: Some(("httpd".to_owned(), 7)),
         };
-        let text = text(&LaunchError::Start(StartError::Port(error)));
+        let said = text(&LaunchError::Start(StartError::Port(error)));
         let end = "in use by httpd (pid 7): stop that program, or publish another port than -p ";
-        assert!(text.contains(end), "{text}");
+        assert!(said.contains(end), "{said}");
+    }
+
+    #[test]
+    fn an_error_of_the_filter_has_the_command_that_mends_it() {
+        let port: crate::types::InterfaceName = "vnet0".parse().unwrap();
+        let error = crate::nwfilter::port::BindingError::Bound(port);
+        let start = StartError::Filter(crate::launcher::GuestPortError::new(error));
+        let said = text(&LaunchError::Start(start));
+        assert!(said.ends_with("first: netlaunch nwfilter binding-delete vnet0"), "{said}");
     }
 }

@@ -9,8 +9,8 @@
 //! rules could not be set. Its last line is `.` if the port or its filter was removed, else `!` and
 //! the error. EOF without a last line means that the process was killed.
 
+use std::error::Error;
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, PipeReader};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -28,7 +28,7 @@ use crate::nwfilter::port::{Bindings, Learning, LearningEvent};
 use crate::sys::file_pages;
 use crate::sys::privileges::keep_only_for;
 use crate::sys::process::{InheritedFds, detach};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 /// The number of times that a learner starts again after an error.
 const RESUMES: usize = 3;
@@ -135,14 +135,15 @@ pub(super) fn restart_missing(bindings: &Bindings, environment: &Environment) {
     }
     let ports = match bindings.unattended() {
         Ok(ports) => ports,
-        Err(error) => return tracing::warn!("{error}"),
+        Err(error) => return tracing::warn!("{}", error_text(&error)),
     };
     for port in ports {
         match start(environment, &port, &[], None) {
             Ok(()) => tracing::info!("a new process learns the address of the port {port}"),
             Err(error) => {
                 tracing::warn!(
-                    "cannot start the process that learns the address of the port {port}: {error}"
+                    "cannot start the process that learns the address of the port {port}: {}",
+                    error_text(&error)
                 );
             }
         }
@@ -202,7 +203,8 @@ pub(super) async fn learn(
     let dirs = [bindings.state_dir()];
     if let Err(error) = keep_only_for(&kept, &dirs) {
         tracing::warn!(
-            "cannot give up privileges: {error}; the process that learns the address keeps them"
+            "cannot give up privileges: {}; the process that learns the address keeps them",
+            error_text(&error)
         );
     }
     if took_over {
@@ -211,14 +213,15 @@ pub(super) async fn learn(
         return Ok(());
     }
     if let Err(error) = file_pages::release() {
-        tracing::debug!("the pages of the program stay in memory: {error}");
+        tracing::debug!("the pages of the program stay in memory: {}", error_text(&error));
     }
     let mut ended = report_events(bindings, next).await;
     // A single failed call, such as a lost message of the kernel, does not end the process.
     for _ in 0..RESUMES {
         let Err(error) = &ended else { break };
         tracing::warn!(
-            "the process that learns the address of the port {port} starts again: {error}"
+            "the process that learns the address of the port {port} starts again: {}",
+            error_text(&error)
         );
         tokio::time::sleep(PAUSE).await;
         let Ok(next) = bindings.resume(port).await else { break };
@@ -238,7 +241,7 @@ async fn report_events(bindings: &Bindings, mut next: Option<Learning>) -> Resul
             LearningEvent::RulesSet(Some(address)) => print(format!("{address}\n").as_bytes())?,
             LearningEvent::RulesSet(None) => print(b"-\n")?,
             LearningEvent::RulesNotSet(error) => {
-                tracing::error!("{error}");
+                tracing::error!("{}", error_text(&error));
                 print(failure_line(&error).as_bytes())?;
             }
             LearningEvent::Ended(error) => {
@@ -254,6 +257,6 @@ async fn report_events(bindings: &Bindings, mut next: Option<Learning>) -> Resul
 }
 
 /// Returns the line for rules that could not be set.
-fn failure_line(error: &impl Display) -> String {
-    format!("! {}\n", error.to_string().replace('\n', " "))
+fn failure_line(error: &impl Error) -> String {
+    format!("! {}\n", error_text(&error).replace('\n', " "))
 }

@@ -21,10 +21,11 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::args::LogFormat;
+use super::hint::with_words;
 use crate::types::printable::{self, printable, shortened, steers};
 
 /// The target of the events of a launch, which are for programs. JSON has them at the level info,
-/// text only with `-v`, because the text messages already tell people the same.
+/// text only with `-v`, because the text messages already have the same content.
 const EVENT: &str = "netlaunch::event";
 
 /// The format and the amount of messages.
@@ -162,8 +163,8 @@ impl Parts {
 
     fn add(&mut self, field: &Field, value: Value) {
         match (field.name(), value) {
-            ("message", Value::String(text)) => self.message = text,
-            ("message", value) => self.message = value.to_string(),
+            ("message", Value::String(text)) => self.message = with_words(text),
+            ("message", value) => self.message = with_words(value.to_string()),
             (name, value) => self.fields.push((name, value)),
         }
     }

@@ -20,8 +20,8 @@ use super::network_list::{list, rows, with_damaged};
 use super::{print, rejoin, runtime};
 use crate::network::manager::{Manager, ManagerError, ManagerSettings};
 use crate::network::{DefineRequest, Definition, NetworkName, NetworkStore, Origin, StoreError};
-use crate::types::InterfaceName;
 use crate::types::facts::TargetBridge;
+use crate::types::{InterfaceName, error_text};
 
 /// Carries out a verb of `netlaunch network` and returns the exit status.
 pub(super) fn network(verb: &NetworkVerb, environment: &Environment) -> Result<u8, Failure> {
@@ -64,7 +64,7 @@ impl Call<'_> {
         let survey = match runtime()?.block_on(manager.survey()) {
             Ok(survey) => Some(survey),
             Err(error) => {
-                tracing::warn!("which networks are active is not known: {error}");
+                tracing::warn!("which networks are active is not known: {}", error_text(&error));
                 None
             }
         };
@@ -112,7 +112,7 @@ impl Call<'_> {
             Ok::<_, NetworkError>(self.store.define(&define, &mut rand::rng())?)
         };
         let edit = editor::edit(name, &before, self.environment, define);
-        match runtime()?.block_on(edit).map_err(NetworkError::from)? {
+        match runtime()?.block_on(edit)? {
             Some(defined) => self.say_defined(&defined),
             None => tracing::info!("the network {name} was not changed"),
         }
@@ -166,7 +166,7 @@ impl Call<'_> {
                     started.push(name);
                 }
                 Err(error) => {
-                    tracing::error!("{error}");
+                    tracing::error!("{}", error_text(&error));
                     status = FAILED;
                 }
             }
@@ -218,7 +218,10 @@ pub(super) async fn target(
     let manager = manager(&config_dir, environment)?;
     let target = manager.target(name).await?;
     let faults = manager.faults_of(name).await.unwrap_or_else(|error| {
-        tracing::debug!("the parts that the network {name} has lost are not known: {error}");
+        tracing::debug!(
+            "the parts that the network {name} has lost are not known: {}",
+            error_text(&error)
+        );
         Vec::new()
     });
     for fault in faults {

@@ -10,6 +10,7 @@ use crate::firewall::FirewalldError;
 use crate::network::manager::{ConflictsError, ManagerError};
 use crate::network::{NetworkName, StoreError};
 use crate::sys::state_file::LockTimeout;
+use crate::types::error_text;
 
 /// Why a command about networks failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,19 +22,19 @@ pub(crate) enum NetworkError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The definitions cannot be read, or a definition cannot be changed.
-    #[error("{error}{hint}", error = .0, hint = hint::network_store(.0))]
+    #[error("{error}{hint}", error = error_text(.0), hint = hint::network_store(.0))]
     Store(#[from] StoreError),
     /// The manager of the networks reports an error.
-    #[error("{error}{hint}", error = .0, hint = hint::manager(.0))]
+    #[error("{error}{hint}", error = error_text(.0), hint = hint::manager(.0))]
     Manager(ManagerError),
     /// Another command holds the lock for too long.
-    #[error("{error}{hint}", error = .0, hint = hint::LOCK)]
+    #[error("{error}{hint}", error = error_text(.0), hint = hint::LOCK)]
     Locked(LockTimeout),
     /// The host's firewall cannot be read.
-    #[error(transparent)]
+    #[error("{}", error_text(.0))]
     Conflicts(ConflictsError),
     /// The signals of firewalld cannot be received.
-    #[error(transparent)]
+    #[error("{}", error_text(.0))]
     Follow(#[from] FirewalldError),
     /// The document cannot be read or edited.
     #[error(transparent)]
@@ -43,14 +44,14 @@ pub(crate) enum NetworkError {
     Active(NetworkName),
     /// The end of a network left parts behind. A warning has named each of them.
     #[error(
-        "the network {0} is not removed completely: the warnings above name what is left; mend the causes, then repeat netlaunch network destroy {0}"
+        "the network {0} is not removed completely: the warnings above name the remaining parts; mend the causes, then repeat netlaunch network destroy {0}"
     )]
     Incomplete(NetworkName),
     /// The network to destroy is not active.
     #[error("the network {0} is not active; there is nothing to destroy")]
     Inactive(NetworkName),
     /// The file to edit defines no network.
-    #[error("{0}; correct that file, or define the network anew")]
+    #[error("{}; correct that file, or define the network anew", error_text(.0))]
     Uneditable(StoreError),
     /// The edited text cannot be used, and a copy of it is kept.
     #[error("{error}; nothing was changed, and the text is kept in {}", path.display())]

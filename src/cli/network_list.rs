@@ -9,7 +9,7 @@ use super::table::table;
 use super::{Failure, print_json, print_text};
 use crate::network::manager::{Active, Damaged, Fault, NetworkStatus};
 use crate::network::{BrokenFile, Definition, NetworkName, Origin};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 /// The version of the JSON output, described by conf/schema/networks.schema.json.
 const LIST_VERSION: u32 = 1;
@@ -103,7 +103,7 @@ pub(super) fn rows(
             bridge: status.map(|status| status.bridge.clone()),
             mode: status.and_then(mode),
             file: None,
-            error: Some(broken.error.to_string()),
+            error: Some(error_text(&broken.error)),
         }
     });
     let mut rows: Vec<Row> = defined.chain(unusable).collect();
@@ -131,10 +131,10 @@ pub(super) fn rows(
 pub(super) fn with_damaged(mut rows: Vec<Row>, damaged: Vec<Damaged>) -> Vec<Row> {
     for Damaged { name, error } in damaged {
         let Some(name) = name else {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", error_text(&error));
             continue;
         };
-        let error = Some(error.to_string());
+        let error = Some(error_text(&error));
         match rows.iter_mut().find(|row| row.name == name) {
             Some(row) => (row.state, row.error) = (State::Unknown, error),
             None => rows.push(Row {

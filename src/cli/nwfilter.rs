@@ -109,7 +109,7 @@ fn edit(bindings: &Bindings, name: &FilterName, environment: &Environment) -> Re
     let define = async |xml: &[u8], source: &Path| define(bindings, xml, source, Some(&old)).await;
     let edited = runtime()?.block_on(editor::edit(name, &before, environment, define));
     learn::restart_missing(bindings, environment);
-    match edited.map_err(NwfilterError::from)? {
+    match edited? {
         Some(change) => say_defined(&change),
         None => say_unchanged(name),
     }

@@ -18,7 +18,7 @@ use crate::nwfilter::{
     Evasion, Filter, FilterName, FilterStore, Filters, Needs, TreeError, UncheckedFilter,
     Variables, compile, evasions, flatten, needs, reachable, sample, unreachable,
 };
-use crate::types::Mac;
+use crate::types::{Mac, error_text};
 use crate::xml::store::Origin as Definer;
 
 /// Checks a document as if it were defined, or a defined filter, and prints a summary. `backend` is
@@ -89,7 +89,8 @@ fn warn(
         // The real values may be valid.
         Err(error @ TreeError::Rule { .. }) => {
             tracing::warn!(
-                "the rules were not checked, because no sample value of a variable is valid: {error}"
+                "the rules were not checked, because no sample value of a variable is valid: {}",
+                error_text(&error)
             );
             return Ok(None);
         }

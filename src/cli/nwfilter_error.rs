@@ -11,7 +11,7 @@ use crate::nwfilter::explain::{PcapError, TooShort};
 use crate::nwfilter::port::BindingError;
 use crate::nwfilter::{CompileError, StoreError, TreeError};
 use crate::sys::state_file::LockTimeout;
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 use crate::xml::XmlError;
 
 /// Why a command about filters failed.
@@ -21,16 +21,16 @@ pub(crate) enum NwfilterError {
     #[error("there is no directory for filters: HOME is not set; set it, or NETLAUNCH_CONFIG_DIR")]
     NoDirectory,
     /// The definitions cannot be read, or a definition cannot be changed.
-    #[error("{error}{hint}", error = .0, hint = hint::filter_store(.0))]
+    #[error("{error}{hint}", error = error_text(.0), hint = hint::filter_store(.0))]
     Store(#[from] StoreError),
     /// nwfilter.conf has a mistake.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The filter of a port cannot be changed.
-    #[error("{error}{hint}", error = .0, hint = hint::binding(.0))]
+    #[error("{error}{hint}", error = error_text(.0), hint = hint::binding(.0))]
     Binding(BindingError),
     /// Another command holds the lock for too long.
-    #[error("{error}{hint}", error = .0, hint = hint::LOCK)]
+    #[error("{error}{hint}", error = error_text(.0), hint = hint::LOCK)]
     Locked(LockTimeout),
     /// The document of a binding has a mistake.
     #[error("{}:{error}", path.display())]

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::table::table;
 use super::{print_json, print_text};
 use crate::nwfilter::{BrokenFile, Definition, FilterName};
-use crate::types::Uuid;
+use crate::types::{Uuid, error_text};
 use crate::xml::store::Origin;
 
 /// The version of the JSON output.
@@ -54,7 +54,7 @@ pub(super) fn rows(definitions: &[Definition], broken: &[BrokenFile]) -> Vec<Row
         chain: None,
         priority: None,
         file: None,
-        error: Some(broken.error.to_string()),
+        error: Some(error_text(&broken.error)),
     });
     let mut rows: Vec<Row> = defined.chain(unusable).collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));

@@ -1,9 +1,9 @@
-//! A plan as text that a POSIX shell runs: what netlaunch would do, without its supervision.
+//! A plan as text that a POSIX shell runs: the commands of netlaunch, without its supervision.
 //!
 //! The text can be pasted. All of it that is not one line is a subshell in brackets, which a shell
 //! reads whole before QEMU can take the rest from the terminal, and whose EXIT trap removes what it
-//! made. The steps have the order of [`crate::launcher`]: directory, then for each NIC passt and the
-//! end of its start, or tap, filter and tap up; QEMU. Its exit status is QEMU's.
+//! made. The steps have the order of [`crate::launcher`]: directory, then for each NIC passt and
+//! the end of its start, or tap, filter and tap up; QEMU. Its exit status is QEMU's.
 //!
 //! A shell can neither make a pair of sockets nor open a tap by descriptor. Perl, which every
 //! Debian has, makes the pair; QEMU gets the tap by its name.
@@ -11,6 +11,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 
+use super::hint::with_words;
 use super::plan_shell_tap::{by_name, rules, tap_name, with_tap};
 use crate::launcher::daemonizes;
 use crate::launcher::plan::{NicPlan, Origin, PasstPlan, Plan, TapOwner, Transport, Vmm};
@@ -52,8 +53,14 @@ impl Script {
 /// The plan as shell lines, comments first.
 pub fn shell(plan: &Plan) -> String {
     let mut lines: Vec<String> = plan.nics.iter().flat_map(|nic| head(plan, nic)).collect();
-    lines.extend(plan.warnings.iter().map(|warning| format!("# warning: {}", printable(warning))));
-    lines.extend(plan.notes.iter().map(|note| format!("# note: {}", printable(note))));
+    lines.extend(
+        plan.warnings
+            .iter()
+            .map(|warning| format!("# warning: {}", printable(&with_words(warning.clone())))),
+    );
+    lines.extend(
+        plan.notes.iter().map(|note| format!("# note: {}", printable(&with_words(note.clone())))),
+    );
     let bridges = plan.nics.iter().filter_map(|nic| nic.bridge.as_ref());
     lines.extend(bridges.flat_map(rules));
     let is_made = |nic: &NicPlan| {

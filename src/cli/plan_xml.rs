@@ -47,7 +47,7 @@ fn filter(filter: &GuestFilter) -> Tag {
         .children(filter.parameters.iter().map(parameter))
 }
 
-/// The options of the request that the XML has nothing for.
+/// Returns the options of the request that the XML cannot express.
 pub fn unsupported_in_xml(plan: &Plan) -> Vec<&'static str> {
     let mut options: Vec<&'static str> = Vec::new();
     for option in plan.nics.iter().flat_map(unsupported_of_nic) {
@@ -79,7 +79,7 @@ fn unsupported_of_nic(nic: &NicPlan) -> Vec<&'static str> {
     options.into_iter().filter(|(given, _)| *given).map(|(_, option)| option).collect()
 }
 
-/// Whether the guest's gateway is another one than that of its subnet by default.
+/// Returns whether the guest's gateway is another one than that of its subnet by default.
 fn has_own_gateway(nic: &NicPlan) -> bool {
     let usual = |addresses: &GuestAddresses| GuestAddresses::new(addresses.address, None, None);
     nic.addresses.is_some_and(|own| usual(&own).is_ok_and(|usual| usual.gateway != own.gateway))

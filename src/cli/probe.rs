@@ -1,4 +1,4 @@
-//! `netlaunch probe`: what this host can do, for people and for programs.
+//! `netlaunch probe`: shows the abilities of this host, for people and for programs.
 
 use std::os::fd::RawFd;
 

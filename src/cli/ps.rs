@@ -1,4 +1,4 @@
-//! `netlaunch ps`: what runs now.
+//! `netlaunch ps`: lists the running launches.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use super::{Failure, print_json, print_text};
 use crate::launcher::record::{LearnedAddress, NicRecord, RECORD_VERSION, Record, running};
 use crate::types::printable::printable;
 
-/// Lists the live launches of this user.
+/// Lists the running launches of this user.
 pub(super) fn ps(args: &PsArgs, environment: &Environment) -> Result<u8, Failure> {
     let records = running(&environment.launch_root())?;
     if args.json {
@@ -21,7 +21,7 @@ pub(super) fn ps(args: &PsArgs, environment: &Environment) -> Result<u8, Failure
     Ok(0)
 }
 
-/// The guest's address: the one it is given, or the learnt one.
+/// The guest's address: the address of its plan, or the learned one.
 fn address(nic: &NicRecord) -> String {
     if let Some(address) = nic.guest.address {
         return address.address().to_string();

@@ -1,6 +1,6 @@
 //! Reports readiness to a descriptor and to the service manager (sd_notify(3)).
 //!
-//! The receiver may be full and its reader asleep, and a blocked write would keep netlaunch from
+//! The receiver may be full while its reader reads nothing, and a blocked write would keep netlaunch from
 //! its signals. Each message is therefore sent without blocking, for at most [`LIMIT`]. The caller
 //! shares its descriptor's open file description, so O_NONBLOCK is never set there: a socket takes
 //! MSG_DONTWAIT, a pipe is opened anew, and all else is polled before the write.
@@ -70,7 +70,7 @@ pub(super) fn notify(address: Option<&OsStr>) -> io::Result<()> {
 
 fn send_within(socket: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    within(|| send(socket.as_raw_fd(), READY, flags).map(drop).map_err(Into::into), socket)
+    within(|| Ok(send(socket.as_raw_fd(), READY, flags).map(drop)?), socket)
 }
 
 /// Repeats `attempt` until it does not return `WouldBlock`, for at most [`LIMIT`].
@@ -96,7 +96,7 @@ fn wait(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
             Err(Errno::EINTR) => {}
             // A short pause keeps a descriptor that is ready and yet refuses from a busy loop.
             Ok(_) if limit.is_zero() => return Err(io::ErrorKind::WouldBlock.into()),
-            other => return other.map(drop).map_err(Into::into),
+            other => return Ok(other.map(drop)?),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::network::NetworkName;
 use crate::network::manager::{Manager, NetworkLocation, NetworkStatus};
 use crate::nwfilter::port::{BindingError, Bindings, FilterState, PortProblem};
 use crate::sys::netlink::{GuestTap, LinkError, Netlink};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 /// Attaches the taps of the networks that were just started, with the rules of their filters. An
 /// error is only a warning, because the networks are started.
@@ -32,7 +32,7 @@ pub(super) async fn after_start(
             let network = tap.home.network.as_deref();
             started.iter().any(|name| network == Some(name.as_str()))
         };
-        let mut taps = taps_without_bridge().await.map_err(BindingError::from)?;
+        let mut taps = taps_without_bridge().await?;
         taps.retain(of_network);
         if taps.is_empty() {
             return Ok(());
@@ -48,7 +48,8 @@ pub(super) async fn after_start(
     };
     if let Err(error) = done.await {
         tracing::warn!(
-            "cannot put the guests that ran before on their bridge: {error}; then run netlaunch firewall reload"
+            "cannot put the guests that ran before on their bridge: {}; then run netlaunch firewall reload",
+            error_text(&error)
         );
     }
 }
@@ -59,7 +60,7 @@ pub(super) async fn after_reload(manager: &Manager, bindings: &Bindings) -> Vec<
     let notes = match taps_without_bridge().await {
         Ok(taps) => attach(manager, bindings, taps).await,
         Err(error) => {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", error_text(&error));
             Vec::new()
         }
     };
@@ -71,7 +72,7 @@ pub(super) async fn after_reload(manager: &Manager, bindings: &Bindings) -> Vec<
             }
         }
         Err(BindingError::OtherNamespace(_)) => {}
-        Err(error) => tracing::warn!("{error}"),
+        Err(error) => tracing::warn!("{}", error_text(&error)),
     }
     notes
 }
@@ -91,7 +92,7 @@ async fn attach(manager: &Manager, bindings: &Bindings, taps: Vec<GuestTap>) -> 
     }
     let unready = unready(bindings, &taps).await;
     let active = manager.active().unwrap_or_else(|error| {
-        tracing::warn!("{error}");
+        tracing::warn!("{}", error_text(&error));
         Vec::new()
     });
     for tap in taps {
@@ -113,7 +114,7 @@ async fn attach(manager: &Manager, bindings: &Bindings, taps: Vec<GuestTap>) -> 
             // The tap was removed in the meantime.
             Ok(false) => {}
             Err(LinkError::Missing(missing)) if missing == *name => {}
-            Err(error) => tracing::warn!("the tap {name} is on no bridge: {error}"),
+            Err(error) => tracing::warn!("the tap {name} is on no bridge: {}", error_text(&error)),
         }
     }
     notes
@@ -151,7 +152,7 @@ async fn unready(bindings: &Bindings, taps: &[GuestTap]) -> Vec<u32> {
         // The state directory belongs to another network namespace, so these ports have no filter.
         Err(BindingError::OtherNamespace(_)) => Vec::new(),
         Err(error) => {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", error_text(&error));
             taps.iter().map(|tap| tap.index).collect()
         }
     }

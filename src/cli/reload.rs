@@ -8,8 +8,6 @@ use std::path::Path;
 
 use super::environment::Environment;
 use super::network::manager;
-use super::network_error::NetworkError;
-use super::nwfilter_error::NwfilterError;
 use super::{Failure, learn, nwfilter, rejoin};
 
 /// Sets the rules of networks and of ports again, then attaches the taps of launches to their
@@ -20,15 +18,15 @@ pub(super) async fn reload(
 ) -> Result<Vec<String>, Failure> {
     let manager = manager(config_dir, environment)?;
     let bindings = nwfilter::bindings(config_dir, environment)?;
-    let networks = manager.reload().await.map_err(NetworkError::from);
-    let ports = bindings.reload().await.map_err(NwfilterError::from);
+    let networks = manager.reload().await;
+    let ports = bindings.reload().await;
     learn::restart_missing(&bindings, environment);
     let taps = rejoin::after_reload(&manager, &bindings).await;
     match (networks, ports) {
         (Ok(networks), Ok(ports)) => Ok([networks, ports, taps].concat()),
         (Err(networks), Err(ports)) => {
             report(&[taps]);
-            tracing::error!("{networks}");
+            tracing::error!("{}", Failure::from(networks));
             Err(ports.into())
         }
         (Err(networks), Ok(ports)) => {

@@ -1,4 +1,5 @@
-//! The settings of netlaunch.conf that a launch takes over, and the settings that all its NICs have.
+//! The settings of netlaunch.conf that a launch takes over, and the settings that all its NICs
+//! have.
 //!
 //! A setting of the file is ignored if an option makes it meaningless and no option could take it
 //! back: the file's gateway with another `--address`, its IPv4 settings with `--ipv6-only`, its

@@ -28,8 +28,8 @@ use crate::launcher::guest_port::{BoxFuture, GuestPorts};
 use crate::launcher::plan::{self, Attachment, NicRequest, Origin, Plan, PlanError};
 use crate::launcher::probe::Programs;
 use crate::launcher::{
-    CommandSource, LaunchContext, LaunchError, Outcome, Peer, Running, SupervisorCommand,
-    config_files, launch, machine,
+    CommandSource, LaunchContext, Outcome, Peer, Running, SupervisorCommand, config_files, launch,
+    machine,
 };
 use crate::sys::file_pages;
 use crate::sys::netlink::{LinkError, Netlink};
@@ -118,8 +118,8 @@ pub(super) async fn run(
     }
 }
 
-/// Cleans up after a launch that a signal has ended before QEMU ran, and returns the exit status. The
-/// port is gone, but the rules of its filter may have been set.
+/// Cleans up after a launch that a signal has ended before QEMU ran, and returns the exit status.
+/// The port is gone, but the rules of its filter may have been set.
 async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
     tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
     if let Some(bindings) = ports.bindings()
@@ -133,7 +133,7 @@ async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
 /// Plans the launch and starts nothing.
 fn planned(job: &Job, facts: &Facts, context: &LaunchContext) -> Result<Plan, Failure> {
     let launch_ids = context.launch_ids(job.request.nic_count());
-    Ok(plan::plan(&job.request, facts, &launch_ids).map_err(LaunchError::from)?)
+    Ok(plan::plan(&job.request, facts, &launch_ids)?)
 }
 
 /// Probes the host, plans and starts.
@@ -340,7 +340,7 @@ async fn show(
     Ok(0)
 }
 
-/// Logs what the user hardly expects, and with -v the rest.
+/// Logs fallbacks and warnings, and with -v the other decisions of the plan.
 fn report(plan: &Plan) {
     for nic in &plan.nics {
         match (&nic.origin, &nic.fallback) {

@@ -1,7 +1,7 @@
 //! The key `wrap` of netlaunch.conf: the settings of calls as a stand-in for QEMU.
 //!
 //! The other keys of the file do not apply to such calls: a port that the file publishes for every
-//! launch would be busy at the second guest of a program that knows nothing about netlaunch.
+//! launch would be busy at the second guest of a program that is not written for netlaunch.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;

@@ -12,10 +12,11 @@ use super::iptables_change::TableTools;
 use super::iptables_state::TableRemoval;
 use super::own_rules::OwnRules;
 use super::removal_record::RemovalRecord;
-use super::tool_error::ToolError;
+use super::tool_error::{ToolError, texts};
 use super::tools::{Tool, Tools};
 use super::{TableState, render_iptables, render_nft};
 use crate::firewall::rules::{Ruleset, Version};
+use crate::types::error_text;
 use crate::types::facts::{FirewallScript, RulesOf};
 
 /// One transaction: the rules to remove and the rules to add.
@@ -32,13 +33,15 @@ pub struct Transaction<'a> {
 
 /// The reason why a transaction was not carried out.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ApplyError {
     /// A tool failed, and the firewall is in the state from before the transaction.
-    #[error("the firewall was not changed: {0}")]
+    #[error("the firewall was not changed")]
     Tool(#[from] ToolError),
     /// nft failed, and the kernel did not say whether it committed the transaction.
     #[error(
-        "whether the firewall was changed is not known: {error}, and the kernel did not answer: {asked}; run `netlaunch firewall reload`"
+        "whether the firewall was changed is not known: {}, and the kernel did not answer: {asked}; reload the firewall rules",
+        error_text(error)
     )]
     Unknown {
         /// The error of nft.
@@ -48,8 +51,8 @@ pub enum ApplyError {
     },
     /// A tool failed, and the rollback failed as well.
     #[error(
-        "the firewall is partly changed: {error}; undoing it failed, too: {}; run `netlaunch firewall reload` once that works",
-        .undo.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        "the firewall is partly changed: {}; undoing it failed, too: {}; reload the firewall rules once that works",
+        error_text(error), texts(.undo)
     )]
     HalfDone {
         /// The error of the transaction.

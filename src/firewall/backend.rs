@@ -12,6 +12,7 @@ use super::tool_error::{ToolError, remedy};
 use super::tools::{Tool, Tools};
 use super::{TableState, render_iptables, render_nft};
 use crate::firewall::rules::{Mode, NetworkRules, Ruleset, Version, for_network};
+use crate::types::error_text;
 use crate::types::facts::Problem;
 
 /// A program family that changes the firewall.
@@ -122,7 +123,7 @@ fn problem(error: ToolError) -> Problem {
             format!("{program} refuses rules of the kinds that netlaunch uses: {said}"),
             remedy(&said),
         ),
-        other => Problem::new(other.to_string(), "run it by hand to see what it does"),
+        other => Problem::new(error_text(&other), "run it by hand to see what it does"),
     }
 }
 

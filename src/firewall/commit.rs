@@ -10,6 +10,7 @@ use std::io;
 use super::nft_kernel::Proof;
 use super::tool_error::{Effect, ToolError};
 use super::tools::{Tool, Tools};
+use crate::types::error_text;
 
 /// The reason why a transaction was not committed, or may not have been committed.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub(super) async fn commit(tools: &Tools, text: &str) -> Result<(), Uncommitted>
     }
     match attempt(tools, text).await {
         Err(Uncommitted::Nothing(error)) if error.is_interruption() => {
-            tracing::debug!("nft is run once more: {error}");
+            tracing::debug!("nft is run once more: {}", error_text(&error));
             attempt(tools, text).await
         }
         done => done,
@@ -75,7 +76,7 @@ async fn attempt(tools: &Tools, text: &str) -> Result<(), Uncommitted> {
     };
     match committed() {
         Ok(true) => {
-            tracing::debug!("the rules are there all the same: {error}");
+            tracing::debug!("the rules are there all the same: {}", error_text(&error));
             Ok(())
         }
         Ok(false) => Err(Uncommitted::Nothing(error)),

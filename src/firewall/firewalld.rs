@@ -62,6 +62,7 @@ pub struct ZoneChange {
 
 /// The reason why a request to firewalld failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FirewalldError {
     /// The bus cannot be used.
     #[error(transparent)]
@@ -217,6 +218,7 @@ fn single(answer: Vec<String>) -> Result<String, BusError> {
 
 /// A change in the state of firewalld.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// firewalld has reloaded its rules.
     Reloaded,

@@ -9,6 +9,7 @@ use super::iptables_state::{Dialect, TableState};
 use super::tool_error::{Effect, ToolError};
 use super::tools::{Tool, Tools};
 use crate::firewall::rules::Version;
+use crate::types::error_text;
 
 /// The tool that reads tables, the tool that changes them, and the format of its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl TableTools {
             }
             match self.present(tools).await {
                 Ok(now) if now.is_result(before, wanted, self.dialect) => {
-                    tracing::debug!("the rules are there all the same: {error}");
+                    tracing::debug!("the rules are there all the same: {}", error_text(&error));
                     return Ok(());
                 }
                 // The tables are in the state that the text expects, so it can run a second time.

@@ -8,6 +8,7 @@ use super::port_iptables::Part;
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
 use crate::firewall::rules::Version;
+use crate::types::error_text;
 
 /// The listings of the tools; a listing is `None` where the tool is not installed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,8 +67,9 @@ async fn legacy(tools: &Tools, version: Version) -> Result<Option<String>, ToolE
     match present(tools.run(Tool::SaveLegacy(version), &[], "").await) {
         Err(error) if hides_legacy_tables(version) => {
             tracing::warn!(
-                "the tables of the old {} are not known, and left out: {error}",
-                Part::Ip(version).tool()
+                "the tables of the old {} are not known, and left out: {}",
+                Part::Ip(version).tool(),
+                error_text(&error)
             );
             Ok(None)
         }

@@ -13,6 +13,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use crate::types::error_text;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendmsg,
@@ -91,7 +92,10 @@ impl Proof {
         for message in [element, set] {
             let sent = || open().and_then(|socket| send(&socket, &batch(&message)));
             if let Err(error) = sent().or_else(|_| sent()) {
-                tracing::debug!("the mark of a transaction stays for a while: {error}");
+                tracing::debug!(
+                    "the mark of a transaction stays for a while: {}",
+                    error_text(&error)
+                );
             }
         }
     }

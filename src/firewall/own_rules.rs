@@ -20,12 +20,13 @@ use crate::firewall::rules::{Ruleset, Version};
 
 /// The reason why the present rules cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OwnRulesError {
     /// A tool failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
     /// The kernel did not answer.
-    #[error("the kernel does not show its nftables: {0}; run netlaunch as root")]
+    #[error("the kernel does not show its nftables; run netlaunch as root")]
     Kernel(#[from] std::io::Error),
 }
 

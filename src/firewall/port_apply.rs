@@ -26,7 +26,7 @@ use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
 use super::{Script, apply, nft_kernel};
 use crate::firewall::rules::port::{PortRules, PortVerdict};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 /// The filter that a port gets.
 #[derive(Debug, Clone)]
@@ -334,7 +334,11 @@ async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> Result<bool, PortE
     }
     match error {
         ToolError::Refused { .. } | ToolError::Slow { .. } => {
-            tracing::warn!("the table {} stays, and may be empty: {error}", port_nft::TABLE);
+            tracing::warn!(
+                "the table {} stays, and may be empty: {}",
+                port_nft::TABLE,
+                error_text(&error)
+            );
             Ok(true)
         }
         error => Err(error.into()),

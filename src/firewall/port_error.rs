@@ -8,11 +8,12 @@
 use super::commit::Uncommitted;
 use super::port_iptables::Unexpressible;
 use super::port_nft::NoIpset;
-use super::tool_error::ToolError;
-use crate::types::InterfaceName;
+use super::tool_error::{ToolError, texts};
+use crate::types::{InterfaceName, error_text};
 
 /// The reason why a backend cannot carry out a filter.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PortError {
     /// nftables cannot express a rule.
     #[error(transparent)]
@@ -36,11 +37,12 @@ pub enum PortError {
         option: &'static str,
     },
     /// A tool failed, and the rules are as before.
-    #[error("the filter was not changed: {0}")]
+    #[error("the filter was not changed")]
     Tool(#[from] ToolError),
     /// nft failed, and the kernel did not say whether it committed the transaction.
     #[error(
-        "whether the filter was changed is not known: {error}, and the kernel did not answer: {asked}; run `netlaunch firewall reload`"
+        "whether the filter was changed is not known: {}, and the kernel did not answer: {asked}; reload the firewall rules",
+        error_text(error)
     )]
     Unknown {
         /// The error of nft.
@@ -50,7 +52,8 @@ pub enum PortError {
     },
     /// A tool failed, and the earlier state was not restored.
     #[error(
-        "the filter is partly changed and its ports may drop frames that it accepts: {error}{}; run `netlaunch firewall reload` once that works",
+        "the filter is partly changed and its ports may drop frames that it accepts: {}{}; reload the firewall rules once that works",
+        error_text(error),
         undone(.undo)
     )]
     HalfDone {
@@ -118,7 +121,8 @@ impl From<Uncommitted> for PortError {
 
 /// The reason why a port's filter cannot be written for its backend.
 #[derive(Debug, thiserror::Error)]
-#[error("the port {port}: {error}")]
+#[error("the port {port}: {}", error_text(error))]
+#[non_exhaustive]
 pub struct Unwritable {
     /// The port.
     pub port: InterfaceName,
@@ -130,6 +134,5 @@ fn undone(undo: &[ToolError]) -> String {
     if undo.is_empty() {
         return String::new();
     }
-    let said: Vec<_> = undo.iter().map(ToString::to_string).collect();
-    format!("; undoing it failed, too: {}", said.join("; "))
+    format!("; undoing it failed, too: {}", texts(undo))
 }

@@ -11,7 +11,7 @@ use crate::firewall::rules::Version;
 use crate::firewall::rules::port::{
     FrameKind, Hardware, Number, Origin, Path, PortRule, PortRules, PortVerdict, Step, Test,
 };
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 /// A rule that a backend does not carry out as documented.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,10 +134,10 @@ fn of_rule(port: &InterfaceName, rule: &PortRule, position: RulePosition) -> Vec
     let alone = alone(rule, position);
     let extras = Extras { trace: false, counters: false, reject: true };
     if let Err(error) = port_nft::port(1, port, &alone, extras) {
-        texts.push(format!("{NOT_NFTABLES}: {error}"));
+        texts.push(format!("{NOT_NFTABLES}: {}", error_text(&error)));
     }
     if let Err(error) = port_iptables::port(1, port, &alone) {
-        texts.push(format!("not with firewall_backend = \"iptables\": {error}"));
+        texts.push(format!("not with firewall_backend = \"iptables\": {}", error_text(&error)));
     }
     if rule.verdict == PortVerdict::Reject {
         match position {

@@ -14,6 +14,7 @@ use super::port_iptables::Part;
 use super::port_nft::{self, PortTables, TABLE};
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
+use crate::types::error_text;
 
 /// The rules of ports' filters in the kernel at one moment.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub struct PortRulesState {
 
 /// The state of a port's rules in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RulesState {
     /// The kernel has the rules as they were added.
     There,
@@ -65,7 +67,7 @@ impl PortRulesState {
             }
             match table_tools(part).present(tools).await {
                 Ok(present) => now.tools.push((part, present)),
-                Err(error) => now.unknown.push(error.to_string()),
+                Err(error) => now.unknown.push(error_text(&error)),
             }
         }
         now
@@ -127,6 +129,6 @@ async fn has_netdev(tools: &Tools) -> bool {
 fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EPERM) => "the kernel shows its rules to root only".to_owned(),
-        _ => error.to_string(),
+        _ => error_text(&error),
     }
 }

@@ -9,6 +9,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::types::error_text;
 use crate::types::facts::Problem;
 
 /// The time limit for a tool, including the wait for the lock of iptables.
@@ -16,12 +17,13 @@ pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
 /// The reason why a tool failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ToolError {
     /// The tool is not installed or cannot be run.
     #[error("{}; {}", .0.why, .0.fix)]
     Absent(Box<Problem>),
     /// The kernel refuses to execute the tool.
-    #[error("{program} cannot be started: {source}; check that it can be run by hand")]
+    #[error("{program} cannot be started; check that it can be run by hand")]
     Start {
         /// The name of the tool.
         program: &'static str,
@@ -30,7 +32,7 @@ pub enum ToolError {
     },
     /// The host lacked a resource that every program needs, also after several attempts.
     #[error(
-        "{program} cannot be started now: {source}; see whether the host is out of memory, processes or open files, and try again"
+        "{program} cannot be started now; see whether the host is out of memory, processes or open files, and try again"
     )]
     Shortage {
         /// The name of the tool.
@@ -39,7 +41,7 @@ pub enum ToolError {
         source: io::Error,
     },
     /// The tool ran, but netlaunch could not read its output or its exit status.
-    #[error("the result of {program} is not known: {source}; try again")]
+    #[error("the result of {program} is not known; try again")]
     Unread {
         /// The name of the tool.
         program: &'static str,
@@ -78,6 +80,12 @@ pub enum ToolError {
         /// The line of netlaunch's input that the tool names.
         line: Option<String>,
     },
+}
+
+/// Returns the texts of several errors as one clause each.
+pub(super) fn texts(errors: &[ToolError]) -> String {
+    let texts: Vec<String> = errors.iter().map(|error| error_text(error)).collect();
+    texts.join("; ")
 }
 
 /// The known effect of a failed tool.

@@ -1,7 +1,8 @@
 //! A launch for programs without a tokio runtime.
 //!
-//! The thread of the launch ([`super::launch_thread`]) puts events and the outcome into a state that
-//! all callers share; they wait for it with a condition variable, or with poll(2) on a descriptor.
+//! The thread of the launch ([`super::launch_thread`]) puts events and the outcome into a state
+//! that all callers share; they wait for it with a condition variable, or with poll(2) on a
+//! descriptor.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,7 +25,8 @@ use super::wake_socket::WakeSocket;
 /// A launch that runs, from [`Launcher::launch_blocking`].
 ///
 /// All its methods can be called from any thread, also at the same time. Dropping it kills QEMU and
-/// passt, removes the launch directory, and waits for that.
+/// passt, removes the launch directory, and waits for that. If the whole process ends without that,
+/// QEMU and passt end as well, and the next launch removes the directory.
 ///
 /// ```no_run
 /// use std::time::Duration;

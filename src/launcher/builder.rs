@@ -10,9 +10,7 @@ use super::entry::Launcher;
 use super::environment::LaunchEnvironment;
 use super::error::LaunchError;
 use super::launch::Launch;
-use super::plan::{
-    AddressChoice, Backend, Command, Family, NicRequest, PlanError, Request, Transport,
-};
+use super::plan::{AddressChoice, Backend, Command, Family, NicRequest, Request, Transport};
 use super::surroundings::{Surroundings, invalid};
 use crate::types::{
     Device, DomainName, HostAddress, Id, InterfaceName, LaunchName, Mac, Publish, UserName,
@@ -61,9 +59,9 @@ impl LauncherBuilder {
     /// Sets QEMU's program, a path or a name to look up in PATH, and its arguments. Without it the
     /// launch is in serve mode: the caller starts QEMU.
     ///
-    /// QEMU inherits the standard streams, the working directory, the signal mask of the thread that
-    /// launches, and each descriptor that is not close-on-exec, such as one that its arguments name.
-    /// Rust opens files and sockets close-on-exec.
+    /// QEMU inherits the standard streams, the working directory, the signal mask of the thread
+    /// that launches, and each descriptor that is not close-on-exec, such as one that its arguments
+    /// name. Rust opens files and sockets close-on-exec.
     pub fn qemu<A>(
         mut self,
         program: impl Into<OsString>,
@@ -214,9 +212,9 @@ impl LauncherBuilder {
         self
     }
 
-    /// Adds a NIC, such as `"passt,publish=2222:22"` or `"bridge=br0"`; can be called several times.
-    /// The methods above are for a launch with a single NIC. With this one, those that set its
-    /// card, its addresses or its ports are refused.
+    /// Adds a NIC, such as `"passt,publish=2222:22"` or `"bridge=br0"`; can be called several
+    /// times. The methods above are for a launch with a single NIC. With this one, those that set
+    /// its card, its addresses or its ports are refused.
     ///
     /// ```
     /// # use netlaunch::launcher::Launcher;
@@ -264,7 +262,8 @@ impl LauncherBuilder {
         self
     }
 
-    /// Replaces everything that the methods above set.
+    /// Replaces everything that the methods above set. A value that was not valid before still
+    /// makes [`build`](Self::build) fail.
     pub fn request(mut self, request: Request) -> Self {
         self.request = request;
         self
@@ -282,9 +281,9 @@ impl LauncherBuilder {
         self
     }
 
-    /// Sets the directory in which launch directories are made, an absolute path; it is made if it is
-    /// missing, and no other user may be able to change it. The default is /run/netlaunch for root, else a
-    /// directory of the user's own in /tmp.
+    /// Sets the directory in which launch directories are made, an absolute path. netlaunch makes
+    /// it if it is missing, and refuses it if another user can change it. The default is
+    /// /run/netlaunch for root, else a directory of the user's own in /tmp.
     pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.surroundings.state_dir = Some(dir.into());
         self
@@ -328,7 +327,7 @@ impl LauncherBuilder {
         if self.request.command.as_ref().is_some_and(|command| command.program.is_empty()) {
             return Err(invalid("QEMU program", "it is empty: name a program or its path"));
         }
-        self.request.check().map_err(PlanError::from)?;
+        self.request.check()?;
         let LauncherBuilder { request, environment, surroundings, .. } = self;
         Ok(Launcher { request, environment, surroundings })
     }

@@ -71,7 +71,7 @@ impl Launcher {
     /// The future works in every asynchronous runtime; a thread of netlaunch does the work.
     ///
     /// # Errors
-    /// [`LaunchError::Plan`].
+    /// [`LaunchError::Plan`], or [`LaunchError::Thread`] if that thread cannot be started.
     pub async fn plan(&self) -> Result<Plan, LaunchError> {
         let (sender, plan) = oneshot::channel();
         let launcher = self.clone();
@@ -84,7 +84,7 @@ impl Launcher {
     /// Does the same as [`plan`](Self::plan) for a program without an asynchronous runtime.
     ///
     /// # Errors
-    /// [`LaunchError::Plan`].
+    /// Those of [`plan`](Self::plan).
     pub fn plan_blocking(&self) -> Result<Plan, LaunchError> {
         let (sender, plan) = mpsc::channel();
         let launcher = self.clone();
@@ -110,8 +110,10 @@ impl Launcher {
     /// in [`LaunchInfo::qemu_args`](super::LaunchInfo::qemu_args).
     ///
     /// # Errors
-    /// [`LaunchError`]; nothing is left running then. Dropping the future before it is done also
-    /// ends everything that was started.
+    /// [`LaunchError`]; nothing is left running then.
+    ///
+    /// # Cancellation
+    /// Dropping the future before it is done ends everything that was started.
     pub async fn launch(&self) -> Result<Launch, LaunchError> {
         Launch::start(self.clone()).await
     }

@@ -149,8 +149,8 @@ impl LaunchEnvironment {
     }
 }
 
-/// Whether the user 0 of this user namespace owns `/`, as the host's root and that of a container
-/// do.
+/// Returns whether the user 0 of this user namespace owns `/`, as the host's root and that of a
+/// container do.
 fn owns_host() -> bool {
     std::fs::metadata("/").is_ok_and(|is| is.uid() == 0)
 }

@@ -6,7 +6,7 @@ use std::io;
 use super::guest_port::GuestPortError;
 use super::launch_dir::LaunchDirError;
 use super::passt::PasstError;
-use super::plan::PlanError;
+use super::plan::{PlanError, RequestError};
 use super::ports::PublishError;
 use crate::sys::privileges::AccountError;
 use crate::sys::process::SpawnError;
@@ -45,6 +45,12 @@ pub enum LaunchError {
     /// The thread that drives the launch cannot be started or has no event loop.
     #[error("cannot start the thread that drives the launch")]
     Thread(#[source] io::Error),
+}
+
+impl From<RequestError> for LaunchError {
+    fn from(error: RequestError) -> Self {
+        PlanError::from(error).into()
+    }
 }
 
 /// The kind of a [`LaunchError`], for programs.

@@ -47,13 +47,13 @@ pub struct LaunchInfo {
     pub published: Vec<Publish>,
     /// All NICs of the guest. The members above describe the first one.
     pub nics: Vec<NicInfo>,
-    /// The process ID of QEMU at the start; `None` in serve mode. A QEMU that daemonizes has another
-    /// one later ([`LaunchEvent::Daemonized`](super::LaunchEvent)).
+    /// The process ID of QEMU at the start; `None` in serve mode. A QEMU that daemonizes has
+    /// another one later ([`LaunchEvent::Daemonized`](super::LaunchEvent)).
     pub qemu_pid: Option<u32>,
     /// The process ID of passt at the start; `None` on the other backends.
     pub passt_pid: Option<u32>,
-    /// The arguments that netlaunch writes to give QEMU its network. In serve mode the caller starts
-    /// QEMU with them.
+    /// The arguments that netlaunch writes to give QEMU its network. In serve mode the caller
+    /// starts QEMU with them.
     pub qemu_args: Vec<OsString>,
     /// The launch directory, with passt's socket and its log.
     pub dir: PathBuf,

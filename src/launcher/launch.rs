@@ -26,9 +26,9 @@ pub(super) const EVENTS: usize = 64;
 ///
 /// A thread of its own supervises it: passt is started again after a crash, also while the caller
 /// does something else. Dropping a `Launch` kills QEMU and passt and removes the launch directory.
-/// In a tokio runtime the drop returns at once, and the runtime ends after the launch; elsewhere the
-/// drop waits for the end of the launch. When the whole process ends, however it does, QEMU and passt
-/// end as well; the next launch then removes the directory.
+/// In a tokio runtime the drop returns at once, and the runtime ends after the launch; elsewhere
+/// the drop waits for the end of the launch. When the whole process ends, however it does, QEMU and
+/// passt end as well; the next launch then removes the directory.
 ///
 /// The methods work in every asynchronous runtime. After fork(2) the child process has the handle
 /// but not the thread: its `wait` never returns.

@@ -83,11 +83,10 @@ impl RestartHistory {
 }
 
 impl RunningNic {
-    /// Starts the passt of this NIC, the one at `place`, again after a pause, if QEMU can connect to
-    /// it. `reason` says how passt ended.
-    /// `left` says that passt itself saw QEMU disconnect: QEMU is then most likely about to end,
-    /// and gets the time for that before any message or restart. In serve mode the caller's QEMU
-    /// counts as one that connects again.
+    /// Starts the passt of this NIC, the one at `place`, again after a pause, if QEMU can connect
+    /// to it. `reason` says how passt ended. `left` says that passt itself saw QEMU disconnect:
+    /// QEMU is then most likely about to end, and gets the time for that before any message or
+    /// restart. In serve mode the caller's QEMU counts as one that connects again.
     pub(super) fn recover(
         &self,
         place: usize,

@@ -15,6 +15,7 @@ use crate::types::{AddressError, InterfaceName, Mac, Uuid};
 /// An error of a network, and the part that has it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
+#[non_exhaustive]
 pub struct CheckFailure {
     /// The part of the network.
     pub part: Part,
@@ -24,6 +25,7 @@ pub struct CheckFailure {
 
 /// A conflict within a network or between two networks, and its fix, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CheckError {
     /// The MTU is too small for the protocols of the network.
     #[error("an mtu of {mtu} is too small for {protocol}: use {least} to 65535")]
@@ -53,7 +55,7 @@ pub enum CheckError {
         subnet: IpNet,
     },
     /// The address is an IPv4 address that no host can have.
-    #[error("{0}")]
+    #[error(transparent)]
     Address(#[from] AddressError),
     /// The address is an IPv6 address that no bridge can have.
     #[error("{address} is {what}: use one such as fd00:1:2:3::1")]

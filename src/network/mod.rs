@@ -55,6 +55,7 @@ use crate::xml::{Position, XmlError, XmlErrorKind};
 /// A mistake in a network's document and its place; the text is `LINE:COLUMN: mistake; fix`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {what}")]
+#[non_exhaustive]
 pub struct DocumentError {
     /// The line and column of the mistake.
     pub place: Position,
@@ -64,6 +65,7 @@ pub struct DocumentError {
 
 /// A mistake in a network's document.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DocumentErrorKind {
     /// The document is not XML, or it is not a network.
     Xml(XmlErrorKind),

@@ -23,7 +23,8 @@ pub struct Network {
     pub uuid: Uuid,
     /// Whether guests may use IPv6 among themselves although the network has no IPv6 address.
     pub ipv6: bool,
-    /// The connection between the guests and other networks.
+    /// The connection between the guests and other networks. Exhaustive, because each mode needs
+    /// other rules.
     pub forward: Forward,
     /// The bridge that the guests are attached to.
     pub bridge: Bridge,
@@ -304,7 +305,7 @@ pub struct DhcpHost {
     pub lease: Option<Lease>,
 }
 
-/// The attribute by which DHCP identifies a guest.
+/// The attribute by which DHCP identifies a guest. Exhaustive, because a DHCP server needs one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Client {
     /// Its hardware address (IPv4), and the name that DHCP gives it.
@@ -325,7 +326,7 @@ impl Client {
     }
 }
 
-/// The duration of a lease.
+/// The duration of a lease. Exhaustive, because a lease ends or does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lease {
     /// The lease never expires.

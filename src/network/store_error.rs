@@ -11,6 +11,7 @@ use crate::xml::store::FileError;
 
 /// The reason why definitions cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// The document has a mistake.
     #[error("{}:{error}", path.display())]
@@ -29,7 +30,7 @@ pub enum StoreError {
         found: NetworkName,
     },
     /// No network has that name.
-    #[error("no network is called {0}; 'netlaunch network list' shows all networks")]
+    #[error("no network is called {0}")]
     Unknown(NetworkName),
     /// The compiled-in network has no file that could be removed.
     #[error(

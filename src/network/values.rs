@@ -12,6 +12,7 @@ use crate::types::checked_text::checked_text;
 
 /// The reason why a text is not a valid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ValueError {
     /// The text is not the name of a firewalld zone (firewalld's own limit is 17 characters).
     #[error("{0:?} is not a zone of firewalld: use 1 to 17 letters, digits, '-' or '_'")]

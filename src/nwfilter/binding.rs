@@ -36,6 +36,7 @@ pub struct Owner {
 
 /// The text is not a guest's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum OwnerError {
     /// The name is empty, too long, or has control characters.
     #[error("{0:?} cannot name a guest: use 1 to 256 bytes without control characters")]

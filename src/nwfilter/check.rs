@@ -9,6 +9,7 @@ use super::value::Literal;
 
 /// Attributes that do not fit together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CheckError {
     /// An attribute has no meaning without another one.
     #[error("{} means nothing without {}: add it, or remove {}", one.name(), other.name(), one.name())]

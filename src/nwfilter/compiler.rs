@@ -18,6 +18,7 @@ use crate::firewall::rules::port::PortRules;
 
 /// The reason why a filter cannot be compiled for a port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RulesError {
     /// The references or variables have an error.
     #[error(transparent)]

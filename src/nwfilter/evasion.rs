@@ -26,6 +26,7 @@ use probe::{Encapsulation, Inner, Probe};
 
 /// An evasion of a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Evasion {
     /// Frames in other forms pass.
     Encapsulated {

@@ -54,7 +54,7 @@ impl Filter {
     }
 }
 
-/// A part of a filter.
+/// A part of a filter. Exhaustive, because a program that leaves a part out changes the filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// A rule.
@@ -101,7 +101,7 @@ impl PartialEq for Rule {
 
 impl Eq for Rule {}
 
-/// The action of a rule.
+/// The action of a rule. Exhaustive, because a program must not guess what happens to a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// The frame passes; no further rule of its layer is evaluated.
@@ -133,7 +133,7 @@ impl Action {
     }
 }
 
-/// The direction of frames.
+/// The direction of frames. Exhaustive, because there is no fourth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     /// To the guest.

@@ -8,7 +8,7 @@
 use super::attribute::Attribute::{self as A};
 use super::value_type::ValueType;
 
-/// A protocol element of a rule.
+/// A protocol element of a rule. Exhaustive, because each is matched in another way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "each is the element that has its name")]
 pub enum Protocol {

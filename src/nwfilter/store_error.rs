@@ -9,6 +9,7 @@ use crate::xml::store::FileError;
 
 /// The reason why definitions of filters cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// A document has an error.
     #[error("{}:{error}", path.display())]
@@ -27,7 +28,7 @@ pub enum StoreError {
         found: FilterName,
     },
     /// No filter has that name.
-    #[error("no filter is called {0}; 'netlaunch nwfilter list' shows all filters")]
+    #[error("no filter is called {0}")]
     Unknown(FilterName),
     /// The filter is a stock filter, which cannot be removed.
     #[error(

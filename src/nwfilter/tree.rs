@@ -28,6 +28,7 @@ pub(super) const DHCP_CLIENT: &str = "CTRL_DHCP_CLIENT";
 
 /// The reason why a filter's rules cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TreeError {
     /// Variables of any of the rules have no value.
     #[error("the filter {filter} needs values for {}: add a parameter for each", names(missing))]

@@ -12,6 +12,7 @@ pub use crate::types::{FilterName, VariableName, VariableValue};
 
 /// The reason why a text is not a value of its type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ValueError {
     /// The text is not a chain's name.
     #[error(
@@ -118,7 +119,7 @@ impl ChainName {
     }
 }
 
-/// The value of an attribute.
+/// The value of an attribute. Exhaustive, because a value is written or filled in later.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Value {
     /// A constant.
@@ -127,7 +128,7 @@ pub enum Value {
     Variable(VariableUse),
 }
 
-/// A constant value.
+/// A constant value. Exhaustive, because each kind is written in another way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Literal {
     /// An Ethernet address.

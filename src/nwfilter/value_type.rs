@@ -61,6 +61,7 @@ pub enum ValueType {
 /// The reason why a text is not a value of its attribute.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {what}")]
+#[non_exhaustive]
 pub struct LiteralError {
     /// The text.
     pub text: String,

@@ -60,6 +60,7 @@ impl FromIterator<Parameter> for Variables {
 
 /// The reason why the variables of a rule cannot be replaced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum VariableError {
     /// Variables without a value, or with too few values.
     #[error("no value for {}: add a parameter of that name for each", names(.0))]

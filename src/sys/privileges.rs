@@ -36,12 +36,13 @@ pub(crate) struct Account {
 
 /// The reason why a user cannot be looked up.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AccountError {
     /// The user does not exist.
     #[error("there is no user {0} on this host; name one that 'getent passwd' lists")]
     Unknown(UserName),
     /// The user database cannot be read.
-    #[error("cannot look up the user {name}: {source}; see whether 'getent passwd {name}' works")]
+    #[error("cannot look up the user {name}; see whether 'getent passwd {name}' works")]
     Lookup {
         /// The user.
         name: UserName,

@@ -58,9 +58,10 @@ impl Readers {
 
 /// A status file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StateFileError {
     /// A system call on a file or directory failed.
-    #[error("cannot {what} {}: {source}; check the directory's permissions and free space", path.display())]
+    #[error("cannot {what} {}; check the directory's permissions and free space", path.display())]
     Io {
         /// "read", "write" or "remove".
         what: &'static str,
@@ -293,7 +294,7 @@ mod tests {
             write(&file(dir), &1).unwrap();
         }
         let refused = |dir: &Path, why: &str| {
-            let error = read::<u8>(&file(dir)).unwrap_err().to_string();
+            let error = crate::types::error_text(&read::<u8>(&file(dir)).unwrap_err());
             assert!(error.contains(why), "{error}");
             lock_file(&dir.join("made")).unwrap_err();
             write(&file(dir), &2).unwrap_err();

@@ -38,9 +38,10 @@ pub enum TapName {
 
 /// The reason why a tap cannot be made, or the offload cannot be turned off.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TapError {
     /// The device file cannot be opened.
-    #[error("cannot open {}: {source}; load the kernel module with 'modprobe tun', and let the user read and write the file", device.display())]
+    #[error("cannot open {}; load the kernel module with 'modprobe tun', and let the user read and write the file", device.display())]
     Device {
         /// The device file.
         device: PathBuf,
@@ -48,7 +49,7 @@ pub enum TapError {
         source: io::Error,
     },
     /// The kernel's network backend cannot be opened.
-    #[error("cannot open {}: {source}; load the kernel module with 'modprobe vhost_net'", device.display())]
+    #[error("cannot open {}; load the kernel module with 'modprobe vhost_net'", device.display())]
     Vhost {
         /// The device file.
         device: PathBuf,
@@ -63,14 +64,14 @@ pub enum TapError {
     Pattern(InterfaceName),
     /// The caller lacks the permission to make interfaces.
     #[error(
-        "cannot make a tap: {source}; run netlaunch as root or with CAP_NET_ADMIN, or let qemu-bridge-helper make it"
+        "cannot make a tap; run netlaunch as root or with CAP_NET_ADMIN, or let qemu-bridge-helper make it"
     )]
     Denied {
         /// The kernel's error.
         source: io::Error,
     },
     /// The kernel refused for another reason.
-    #[error("cannot make the tap {name}: {source}; the kernel log may say more")]
+    #[error("cannot make the tap {name}; the kernel log may say more")]
     Make {
         /// The name or pattern of the tap.
         name: String,
@@ -78,7 +79,7 @@ pub enum TapError {
         source: io::Error,
     },
     /// Checksum offload cannot be turned off.
-    #[error("cannot turn off checksum offload of {link}: {source}; try 'ethtool -K {link} tx off'")]
+    #[error("cannot turn off checksum offload of {link}; try 'ethtool -K {link} tx off'")]
     Offload {
         /// The link.
         link: InterfaceName,

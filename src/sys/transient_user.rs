@@ -33,7 +33,7 @@ const DRAWS: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TransientUserError {
     /// A file in /proc cannot be read.
-    #[error("cannot read {path} to find a free user id: {source}")]
+    #[error("cannot read {path} to find a free user id")]
     Proc {
         /// The file or directory.
         path: &'static str,

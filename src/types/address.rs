@@ -20,6 +20,7 @@ pub struct HostAddress(pub(super) Ipv4Net);
 
 /// The reason why a guest cannot have an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AddressError {
     /// The text does not have the form `A.B.C.D/PREFIX`.
     #[error("{0:?} is not an IPv4 address with a prefix length: write one such as 10.0.2.15/24")]

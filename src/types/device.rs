@@ -10,6 +10,7 @@ use super::checked_text::string_conversions;
 /// The guest's network card: a QEMU device model, or none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
 pub enum Device {
     /// No `-device` argument: the caller's own QEMU arguments attach a card with `netdev=ID`.
     None,

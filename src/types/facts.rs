@@ -102,6 +102,7 @@ impl Confinement {
 /// The option that makes QEMU's stream netdev reconnect.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Reconnect {
     /// `reconnect-ms=` (QEMU 9.2 and later).
     Milliseconds,

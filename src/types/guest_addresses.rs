@@ -36,6 +36,7 @@ pub const DEFAULT_SUBNETS: [Ipv4Net; 5] = [
 
 /// The reason why an address, a gateway and a DNS server do not form one network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GuestAddressesError {
     /// The gateway is outside the guest's subnet.
     #[error(

@@ -20,6 +20,7 @@ pub struct Mac([u8; 6]);
 
 /// The reason why a text is not the address of a network card.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MacError {
     /// The text is not six pairs of hexadecimal digits with colons between them.
     #[error(

@@ -58,7 +58,7 @@ checked_text!(
 /// A value for a variable of a filter.
 pub type Parameter = (VariableName, VariableValue);
 
-/// Whether a text has only ASCII letters, digits and the characters of `others`.
+/// Returns whether a text has only ASCII letters, digits and the characters of `others`.
 fn of(text: &str, others: &[u8]) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
 }

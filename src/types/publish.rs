@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::checked_text::string_conversions;
 
-/// The transport protocol of a published port.
+/// The transport protocol of a published port. Exhaustive, because passt and slirp forward no
+/// other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -93,6 +94,7 @@ pub struct Publish {
 
 /// The reason why a text does not describe a published port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PublishError {
     /// The text does not have the form that the module's documentation gives.
     #[error(

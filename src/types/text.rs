@@ -4,6 +4,7 @@ use super::checked_text::checked_text;
 
 /// The reason why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TextError {
     /// The text is not a host or domain name (RFC 1123: labels of letters, digits and inner
     /// hyphens; at most 63 characters in a label and 253 in all).

@@ -7,6 +7,7 @@ use super::position::Position;
 /// A mistake in a document and its place; the text is `LINE:COLUMN: mistake; fix`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {what}")]
+#[non_exhaustive]
 pub struct XmlError {
     /// The line and column of the mistake.
     pub place: Position,
@@ -16,6 +17,7 @@ pub struct XmlError {
 
 /// A mistake in a document and its fix, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum XmlErrorKind {
     /// The document has more than [`MAX_BYTES`] bytes.
     #[error("the document has {0} bytes, and {MAX_BYTES} are allowed: make it smaller")]

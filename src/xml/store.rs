@@ -36,7 +36,7 @@ const MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR).union(Mode::S_IRGRP).union
 
 /// A file or directory of definitions cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} {}: {source}; correct its permissions, or use another directory", path.display())]
+#[error("cannot {doing} {}; correct its permissions, or use another directory", path.display())]
 pub struct FileError {
     /// The failed action, such as `read` or `write`.
     doing: &'static str,

@@ -271,19 +271,22 @@ fn print_shows_the_rules_of_the_network() {
 }
 
 /// libvirt's own schema accepts the interface of every launch.
-#[test]
-fn the_schema_of_libvirt_accepts_the_printed_xml() {
-    let test = "the_schema_of_libvirt_accepts_the_printed_xml";
+/// Returns libvirt's schema of domains, if it and the program that reads it are installed.
+fn schema_of_domains(test: &str) -> Option<PathBuf> {
     let schemas = PathBuf::from("/usr/share/libvirt/schemas");
     let schemas = std::env::var_os("NETLAUNCH_TEST_SCHEMAS").map_or(schemas, PathBuf::from);
     let common = schemas.join("domaincommon.rng");
-    if !common.exists() || Command::new("xmllint").arg("--version").output().is_err() {
-        skipped(test, "it needs libvirt's domaincommon.rng and xmllint (./tests/setup)");
-        return;
+    if common.exists() && Command::new("xmllint").arg("--version").output().is_ok() {
+        return Some(common);
     }
-    if !have_root(test) {
-        return;
-    }
+    skipped(test, "it needs libvirt's domaincommon.rng and xmllint (./tests/setup)");
+    None
+}
+
+#[test]
+fn the_schema_of_libvirt_accepts_the_printed_xml() {
+    let test = "the_schema_of_libvirt_accepts_the_printed_xml";
+    let Some(common) = schema_of_domains(test).filter(|_| have_root(test)) else { return };
     let host = Netns::routed();
     host.ip("link add br0 type bridge");
     let sandbox = Sandbox::new(As::Root, Some(&host));

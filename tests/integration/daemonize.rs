@@ -1,6 +1,9 @@
 //! Tests QEMU's -daemonize: the caller sees what QEMU alone shows, the guest has its network, and
 //! no process is left at any end.
 
+mod guests;
+mod killed;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -273,74 +276,6 @@ fn two_daemons_run_at_once() {
 }
 
 #[test]
-fn nothing_is_left_of_a_daemon_whose_supervisor_or_guard_is_killed() {
-    if !have_root("nothing_is_left_of_a_daemon_whose_supervisor_or_guard_is_killed") {
-        return;
-    }
-    for who in BOTH {
-        for victim in ["supervisor", "first guard", "second guard", "both guards", "QEMU"] {
-            let site = Site::new(who);
-            let shown = site.daemon(&[]);
-            let qemu = pid_of(&shown, "qemu");
-            let (second, first) = (parent(qemu), parent(parent(qemu)));
-            let victims = match victim {
-                "supervisor" => vec![shown["pid"].as_i64().unwrap() as i32],
-                "first guard" => vec![first],
-                "second guard" => vec![second],
-                "both guards" => vec![first, second],
-                _ => vec![qemu],
-            };
-            victims.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
-            site.gone(&format!("{who:?}, {victim}"));
-            // Only a killed supervisor leaves its directory, which the next start removes.
-            assert_eq!(site.sandbox.launch_dirs().len(), usize::from(victim == "supervisor"));
-            let next = finish(site.netlaunch(&[], &["-no-such-option"]));
-            assert_eq!(next.status.code(), Some(1));
-            nothing_left(&site.sandbox);
-        }
-    }
-}
-
-#[test]
-fn nothing_is_left_of_a_start_whose_processes_are_killed() {
-    if !have_root("nothing_is_left_of_a_start_whose_processes_are_killed") {
-        return;
-    }
-    for who in BOTH {
-        for (victim, with, status) in [
-            ("foreground", Signal::SIGKILL, None),
-            ("foreground", Signal::SIGTERM, Some(143)),
-            ("foreground", Signal::SIGINT, Some(130)),
-            ("supervisor", Signal::SIGKILL, Some(137)),
-            ("first guard", Signal::SIGKILL, Some(137)),
-            ("second guard", Signal::SIGKILL, Some(137)),
-        ] {
-            let site = Site::new(who);
-            let waiting = site.start_waiting(&[]);
-            let foreground = waiting.pid();
-            let supervisor = child(foreground);
-            let shown = launch(&site.sandbox);
-            // Not ready, so it is QEMU's first process.
-            let first = pid_of(&shown, "qemu");
-            let pid = match victim {
-                "foreground" => foreground,
-                "supervisor" => supervisor,
-                "first guard" => parent(parent(first)),
-                _ => parent(first),
-            };
-            signal(pid, with);
-            let ended = waiting.output(LIMIT);
-            let what = format!("{who:?}, {victim}, {with}: {}", text(&ended.stderr));
-            assert_eq!(ended.status.code(), status, "{what}");
-            site.gone(&what);
-            let next = finish(site.netlaunch(&[], &["-no-such-option"]));
-            assert_eq!(next.status.code(), Some(1));
-            nothing_left(&site.sandbox);
-        }
-    }
-}
-
-#[test]
 fn the_printed_shell_text_waits_for_the_daemon() {
     let site = Sandbox::new(As::Root, None);
     let shell = |daemonize: &[&str]| {
@@ -427,45 +362,4 @@ fn a_stand_in_daemonizes_as_qemu_does() {
             assert!(wait_until(GONE, gone), "{who:?} {victim}");
         }
     }
-}
-
-/// A daemon whose guest answers, and the end of the launch by a SIGTERM to QEMU.
-fn guest_answers(who: As, options: &[&str]) {
-    let test = "a daemon's guest";
-    let (true, Some(guest)) = (have_root(test), Guest::find(test)) else { return };
-    let netns = netns_with_resolver(HOST);
-    let sandbox = Sandbox::new(who, Some(&netns));
-    let console = sandbox.path("run/console");
-    let mut qemu = guest.qemu("serve_tcp 80 tcp-answer; sleep 1000");
-    for word in qemu.iter_mut().filter(|word| *word == "stdio") {
-        *word = format!("file:{}", console.display());
-    }
-    qemu.extend(["-name".into(), sandbox.path("").display().to_string(), "-daemonize".into()]);
-    let command = with(sandbox.netlaunch(&["-p", "2280:80"]), passt_option());
-    let output = finish(with(with(with(command, options), ["--"]), qemu));
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let answer = netns.ask_tcp(2280, Duration::from_secs(90));
-    assert_eq!(answer, "tcp-answer\n", "{}", fs::read_to_string(&console).unwrap_or_default());
-    let shown = launch(&sandbox);
-    assert_eq!(shown["backend"], "passt");
-    // passt is started again, as without a daemon.
-    let passt = pid_of(&shown, "passt");
-    signal(passt, Signal::SIGKILL);
-    let again = || pid_of(&launch(&sandbox), "passt") != passt;
-    assert!(wait_until(LIMIT, again), "passt is not started again");
-    assert_eq!(netns.ask_tcp(2280, Duration::from_secs(90)), "tcp-answer\n");
-    signal(pid_of(&shown, "qemu"), Signal::SIGTERM);
-    let gone = || processes_with(&sandbox.path("").to_string_lossy()).is_empty();
-    assert!(wait_until(LIMIT, gone));
-    nothing_left(&sandbox);
-}
-
-#[test]
-fn the_guest_of_a_daemon_of_root_answers_over_passt() {
-    guest_answers(As::Root, &["--backend", "passt", "--transport", "unix"]);
-}
-
-#[test]
-fn the_guest_of_a_daemon_of_a_user_answers_over_passt() {
-    guest_answers(As::User, &["--backend", "passt", "--transport", "unix"]);
 }

@@ -2,6 +2,9 @@
 //! network namespace. A guest is served under firewalld's default policy and across its reloads,
 //! restarts and end, and firewalld keeps nothing of a network.
 
+mod absent;
+mod guests;
+
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -291,92 +294,6 @@ fn asks_for_a_name() -> bool {
     false
 }
 
-/// All that a guest behind address translation is to have.
-const NAT: &str = "lease, outside, from host, name";
-
-/// The life of a network beside firewalld.
-fn a_guest_is_served(test: &str, theirs: &str, ours: &str) {
-    let Some(mut host) = Host::new(test, ours) else { return };
-    host.start_firewalld(theirs);
-    host.define("nat", "");
-    host.done(&["network", "start", "n"]);
-    host.plug();
-    assert_eq!(host.zone(), "netlaunch");
-    assert_eq!(host.seen(), NAT);
-
-    // A reload removes the zone, and all rules in iptables.
-    host.tell_firewalld(&["--reload"]);
-    assert_eq!(host.zone(), "");
-    assert_eq!(host.seen(), "from host", "in the default zone");
-    let state = host.state();
-    let ruled = ["netlaunch_network", "NETLAUNCH_"].iter().any(|word| state.contains(word));
-    assert_eq!(ruled, ours == "nftables", "{state}");
-    let output = host.netlaunch(&["firewall", "reload"]);
-    let said = text(&output.stdout);
-    assert!(said.contains("the bridge nlt0 is in the zone netlaunch again\n"), "{said}");
-    assert_eq!(host.seen(), NAT);
-    let said = text(&host.netlaunch(&["firewall", "reload"]).stdout);
-    assert!(!said.contains("zone"), "again: {said}");
-
-    let follower = host.follow();
-    host.tell_firewalld(&["--reload"]);
-    assert!(wait_until(LIMIT, || host.zone() == "netlaunch"), "{}", host.follow_log());
-    assert_eq!(host.seen(), NAT, "after a reload");
-
-    host.end_firewalld(Signal::SIGTERM);
-    let back = || {
-        let log = host.follow_log();
-        log.split_once("firewalld has ended").is_some_and(|(_, then)| then.contains("are there"))
-    };
-    assert!(wait_until(LIMIT, back), "{}", host.follow_log());
-    assert_eq!(host.seen(), "lease, outside, host, from host, name", "without firewalld");
-
-    host.start_firewalld(theirs);
-    assert!(wait_until(LIMIT, || host.zone() == "netlaunch"), "{}", host.follow_log());
-    assert_eq!(host.seen(), NAT, "after a restart");
-
-    drop(follower);
-    host.done(&["network", "destroy", "n", "--force"]);
-    assert_eq!(host.zone(), "");
-    assert_eq!(host.traces(), [] as [String; 0]);
-}
-
-#[test]
-fn a_guest_is_served_by_nftables_beside_firewalld_on_nftables() {
-    a_guest_is_served(
-        "a_guest_is_served_by_nftables_beside_firewalld_on_nftables",
-        "nftables",
-        "nftables",
-    );
-}
-
-#[test]
-fn a_guest_is_served_by_iptables_beside_firewalld_on_nftables() {
-    a_guest_is_served(
-        "a_guest_is_served_by_iptables_beside_firewalld_on_nftables",
-        "nftables",
-        "iptables",
-    );
-}
-
-#[test]
-fn a_guest_is_served_by_nftables_beside_firewalld_on_iptables() {
-    a_guest_is_served(
-        "a_guest_is_served_by_nftables_beside_firewalld_on_iptables",
-        "iptables",
-        "nftables",
-    );
-}
-
-#[test]
-fn a_guest_is_served_by_iptables_beside_firewalld_on_iptables() {
-    a_guest_is_served(
-        "a_guest_is_served_by_iptables_beside_firewalld_on_iptables",
-        "iptables",
-        "iptables",
-    );
-}
-
 /// Guests of a routed network are reached from outside, which no other zone lets in.
 #[test]
 fn a_routed_network_is_reached_from_outside() {
@@ -455,73 +372,4 @@ fn a_zone_of_the_document_is_used_or_refused() {
     host.done(&start);
     assert_eq!(host.zone(), "", "an open network is the host's matter");
     host.done(&destroy);
-}
-
-#[test]
-fn a_stopped_firewalld_is_neither_started_nor_needed() {
-    let test = "a_stopped_firewalld_is_neither_started_nor_needed";
-    let Some(mut host) = Host::new(test, "nftables") else { return };
-    let start = ["network", "start", "n"];
-    let destroy = ["network", "destroy", "n", "--force"];
-    let before = host.state();
-
-    // firewalld is not on the bus.
-    host.define("nat", "zone='trusted'");
-    let said = host.refused(&start);
-    assert!(
-        said.contains("wants the firewalld zone trusted, and firewalld does not run"),
-        "{said}"
-    );
-    assert_eq!(host.state(), before);
-    host.define("nat", "");
-    host.done(&start);
-    assert!(!host.sandbox.path("started-by-the-bus").exists(), "the bus was asked to start it");
-
-    // It comes to a network that runs, and dies.
-    host.start_firewalld("nftables");
-    assert!(host.netlaunch(&["firewall", "reload"]).status.success());
-    assert_eq!(host.zone(), "netlaunch");
-    host.end_firewalld(Signal::SIGKILL);
-    host.done(&destroy);
-    assert!(
-        !host
-            .traces()
-            .iter()
-            .any(|line| !line.contains("iifname \"nlt0\"") && !line.contains("oifname \"nlt0\""))
-    );
-
-    // It dies with the bus.
-    host.start_firewalld("nftables");
-    host.done(&start);
-    host.end_firewalld(Signal::SIGKILL);
-    host.bus = None;
-    host.done(&destroy);
-
-    // No bus at all.
-    fs::remove_file(host.sandbox.path("bus")).unwrap();
-    host.done(&start);
-    host.done(&destroy);
-    host.define("nat", "zone='trusted'");
-    assert!(host.refused(&start).contains("firewalld does not run"));
-    let said = host.refused(&["firewall", "reload", "--follow"]);
-    assert!(said.contains("there is no system bus at unix:path="), "{said}");
-    let mut command: Command = host.sandbox.netlaunch(&["firewall", "reload", "--follow"]);
-    command.env("DBUS_SYSTEM_BUS_ADDRESS", "nowhere");
-    let said = text(&finish(command).stderr);
-    assert!(said.contains("\"nowhere\" is no address of a system bus"), "{said}");
-}
-
-/// A follower ends with the bus, and says so: the service manager starts it again.
-#[test]
-fn a_follower_ends_with_the_bus() {
-    let Some(mut host) = Host::new("a_follower_ends_with_the_bus", "nftables") else { return };
-    let mut follower = host.follow();
-    host.bus = None;
-    let mut status = None;
-    assert!(wait_until(LIMIT, || {
-        status = follower.0.try_wait().unwrap();
-        status.is_some()
-    }));
-    assert_eq!(status.unwrap().code(), Some(125));
-    assert!(host.follow_log().contains("the system bus closed the connection"));
 }

@@ -1,6 +1,8 @@
 //! Tests bridges, addresses, routes, taps and kernel settings in a network namespace, and that the
 //! host is unchanged after each is removed.
 
+mod taps;
+
 use std::fs;
 use std::future::Future;
 use std::os::fd::AsFd;
@@ -14,6 +16,7 @@ use netlaunch::sys::netlink::{BridgeSpec, HostNet, LinkError, Netlink, Route, Un
 use netlaunch::sys::process::{Spawn, Stdio};
 use netlaunch::sys::tap::{TUN, Tap, TapError, TapName, complete_checksums};
 use netlaunch::types::InterfaceName;
+use netlaunch::types::error_text;
 use nix::errno::Errno;
 
 fn name(text: &str) -> InterfaceName {
@@ -164,13 +167,13 @@ fn a_refusal_of_the_kernel_is_reported_with_a_fix_and_changes_nothing() {
         let error = links.create_bridge(&spec).await.unwrap_err();
         assert!(matches!(error, LinkError::InUse(_)), "{error}");
         let error = links.create_bridge(&bridge("up0")).await.unwrap_err();
-        assert!(error.to_string().contains("an interface of that name exists"), "{error}");
+        assert!(error_text(&error).contains("an interface of that name exists"), "{error}");
         let error = links.create_bridge(&bridge("br%d")).await.unwrap_err();
         assert!(matches!(error, LinkError::Pattern(_)), "{error}");
         // A bridge whose MTU the kernel refuses is removed again.
         let huge = BridgeSpec { mtu: Some(1 << 20), ..bridge("br1") };
         let error = links.create_bridge(&huge).await.unwrap_err();
-        assert!(error.to_string().contains("MTU of br1"), "{error}");
+        assert!(error_text(&error).contains("MTU of br1"), "{error}");
         let error = links.add_address(br, net("10.1.0.1/24")).await.unwrap_err();
         assert_eq!(error.errno(), Some(Errno::EEXIST), "{error}");
         let error = links.delete_address(br, net("10.1.0.2/24")).await.unwrap_err();
@@ -178,7 +181,7 @@ fn a_refusal_of_the_kernel_is_reported_with_a_fix_and_changes_nothing() {
         let far =
             Route { to: net("10.9.0.0/16"), via: Some("10.2.0.1".parse().unwrap()), metric: None };
         let error = links.add_route(br, &far).await.unwrap_err();
-        assert!(error.to_string().contains("the network's own subnets"), "{error}");
+        assert!(error_text(&error).contains("the network's own subnets"), "{error}");
         let error = links.delete_route(br, &far).await.unwrap_err();
         assert_eq!(error.errno(), Some(Errno::ESRCH), "{error}");
 
@@ -218,7 +221,7 @@ fn without_the_capability_nothing_is_made() {
         // The right is the thread's own, and this thread ends with the test.
         let right = caps::Capability::CAP_NET_ADMIN;
         caps::drop(None, caps::CapSet::Effective, right).unwrap();
-        let error = links.create_bridge(&bridge("br0")).await.unwrap_err().to_string();
+        let error = error_text(&links.create_bridge(&bridge("br0")).await.unwrap_err());
         assert!(
             error.starts_with("cannot make the bridge br0: Operation not permitted"),
             "{error}"
@@ -248,7 +251,7 @@ fn a_port_of_another_bridge_is_not_moved() {
         let host = links.host().await.unwrap();
         assert_eq!(host.ports(&br0).iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["p0"]);
         assert_eq!(host.link(&br0).unwrap().mtu, 9000, "a given MTU does not follow the ports'");
-        let error = links.attach(&p0, &br1).await.unwrap_err().to_string();
+        let error = error_text(&links.attach(&p0, &br1).await.unwrap_err());
         assert!(error.starts_with("cannot attach p0 to br1: it belongs to br0"), "{error}");
 
         links.undo(&undo).await.unwrap();
@@ -298,88 +301,6 @@ async fn goes(links: &Netlink, name: &InterfaceName) -> bool {
 }
 
 #[test]
-fn a_tap_lives_as_long_as_its_descriptor() {
-    if !have_root("a_tap_lives_as_long_as_its_descriptor") {
-        return;
-    }
-    let netns = Netns::bare();
-    within(&netns, async |links| {
-        let br0 = name("br0");
-        links.create_bridge(&bridge("br0")).await.unwrap();
-        let tap = Tap::open(Path::new(TUN), &TapName::Numbered).unwrap();
-        let other = Tap::open(Path::new(TUN), &TapName::Numbered).unwrap();
-        assert_eq!((tap.name().as_str(), other.name().as_str()), ("nltap0", "nltap1"));
-        assert_eq!(links.link(tap.name()).await.unwrap().index, tap.index());
-        let undo = links.attach(tap.name(), &br0).await.unwrap().unwrap();
-        links.up(tap.name()).await.unwrap();
-        assert_eq!(links.host().await.unwrap().ports(&br0).len(), 1);
-
-        // QEMU's copy keeps it, ours does not matter any more.
-        let copy = tap.as_fd().try_clone_to_owned().unwrap();
-        let name = tap.name().clone();
-        drop((tap, other));
-        assert!(goes(&links, &self::name("nltap1")).await);
-        assert!(links.link(&name).await.is_ok());
-        drop(copy);
-        assert!(goes(&links, &name).await);
-        links.undo(&undo).await.unwrap();
-    });
-}
-
-#[test]
-fn a_tap_takes_no_name_that_is_in_use() {
-    if !have_root("a_tap_takes_no_name_that_is_in_use") {
-        return;
-    }
-    let netns = Netns::bare();
-    netns.ip("tuntap add mode tap theirs vnet_hdr");
-    within(&netns, async |links| {
-        for used in ["theirs", "lo"] {
-            let exact = TapName::Exact(name(used));
-            let error = Tap::open(Path::new(TUN), &exact).unwrap_err();
-            assert!(matches!(error, TapError::InUse(_)), "{error}");
-        }
-        let tap = Tap::open(Path::new(TUN), &TapName::Exact(name("guest0"))).unwrap();
-        assert_eq!(tap.name().as_str(), "guest0");
-        drop(tap.into_fd());
-        assert!(goes(&links, &name("guest0")).await);
-        assert!(links.link(&name("theirs")).await.is_ok());
-    });
-}
-
-#[test]
-fn qemu_takes_the_tap_and_its_end_removes_it() {
-    if !have_root("qemu_takes_the_tap_and_its_end_removes_it") {
-        return;
-    }
-    let netns = Netns::bare();
-    within(&netns, async |links| {
-        let tap = Tap::open(Path::new(TUN), &TapName::Numbered).unwrap();
-        let tap_name = tap.name().clone();
-        let qemu = Path::new("/usr/bin/qemu-system-x86_64");
-        let argv = "qemu -M q35 -accel tcg -S -nodefaults -display none -netdev tap,id=net0,fd=7 -device virtio-net-pci,netdev=net0,romfile="
-            .split(' ')
-            .map(Into::into)
-            .collect::<Vec<_>>();
-        let mut child = Spawn::new(qemu, &argv)
-            .stdio(Stdio::Null, Stdio::Null, Stdio::Inherit)
-            .fd(tap.into_fd(), 7)
-            .own_group()
-            .start()
-            .unwrap();
-        // QEMU opens /dev/kvm or nothing; what tells that it is up is the mark on its own thread.
-        let fds = format!("/proc/{}/fdinfo/7", child.pid());
-        let has = || fs::read_to_string(&fds).is_ok_and(|info| info.contains(tap_name.as_str()));
-        assert!(wait_until(Duration::from_secs(10), has), "QEMU holds the tap");
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        assert!(links.link(&tap_name).await.is_ok(), "our copy is closed, QEMU's is not");
-        let status = child.stop(nix::sys::signal::Signal::SIGTERM, Duration::from_secs(10)).await;
-        assert_eq!(status.code(), Some(0), "QEMU took the descriptor and ended in order");
-        assert!(goes(&links, &tap_name).await);
-    });
-}
-
-#[test]
 fn a_setting_of_the_kernel_is_put_back() {
     if !have_root("a_setting_of_the_kernel_is_put_back") {
         return;
@@ -398,7 +319,7 @@ fn a_setting_of_the_kernel_is_put_back() {
         links.create_bridge(&bridge("br.0")).await.unwrap();
         let own = Key::Ipv6Disabled(name("br.0"));
         assert!(sysctls.set(&own, "1").unwrap().is_some());
-        let error = sysctls.set(&Key::Ipv4Forwarding, "sometimes").unwrap_err().to_string();
+        let error = error_text(&sysctls.set(&Key::Ipv4Forwarding, "sometimes").unwrap_err());
         assert!(error.contains("/proc/sys/net/ipv4/ip_forward"), "{error}");
     });
 }
@@ -413,7 +334,7 @@ fn checksum_offload_of_a_bridge_can_be_turned_off_again() {
         links.create_bridge(&bridge("br0")).await.unwrap();
         complete_checksums(&name("br0")).unwrap();
         complete_checksums(&name("br0")).unwrap();
-        let error = complete_checksums(&name("nolink")).unwrap_err().to_string();
+        let error = error_text(&complete_checksums(&name("nolink")).unwrap_err());
         assert!(error.starts_with("cannot turn off checksum offload of nolink"), "{error}");
     });
 }

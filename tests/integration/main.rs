@@ -51,6 +51,7 @@ mod launchers;
 mod layers;
 mod leaks;
 mod learn;
+mod library_texts;
 mod link;
 mod lock_waits;
 mod locks;

@@ -51,7 +51,8 @@ fn body_end(code: &str, at: usize) -> Option<usize> {
 }
 
 fn rust_sources() -> impl Iterator<Item = crate::common::source::Source> {
-    sources(&["src"]).into_iter().filter(|source| source.path.ends_with(".rs"))
+    let places = ["src", "tests/integration", "benches", "examples", "fuzz/fuzz_targets"];
+    sources(&places).into_iter().filter(|source| source.path.ends_with(".rs"))
 }
 
 #[test]

@@ -142,9 +142,7 @@ impl Finding {
 
 /// The listing of nft cannot be parsed.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the output of `nft -j list ruleset` cannot be read: {0}; run it by hand to see what it says"
-)]
+#[error("the output of `nft -j list ruleset` cannot be read; run it by hand to see what it says")]
 pub struct ListingError(#[from] serde_json::Error);
 
 /// Returns the chains that stop the traffic of these guests.

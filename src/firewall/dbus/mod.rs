@@ -34,6 +34,7 @@ const ENTRY: Duration = Duration::from_secs(10);
 
 /// The reason why a bus cannot be used, or why a call failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BusError {
     /// The address is not the address of a Unix socket.
     #[error(
@@ -41,7 +42,7 @@ pub enum BusError {
     )]
     Address(String),
     /// No program listens on the address.
-    #[error("there is no system bus at {address}: {source}; start D-Bus")]
+    #[error("there is no system bus at {address}; start D-Bus")]
     Absent {
         /// The address of the bus.
         address: String,
@@ -49,7 +50,7 @@ pub enum BusError {
         source: io::Error,
     },
     /// The connection to the bus failed.
-    #[error("the connection to the system bus failed: {0}; see the log of D-Bus")]
+    #[error("the connection to the system bus failed; see the log of D-Bus")]
     Io(#[from] io::Error),
     /// The bus refused the authentication.
     #[error("the system bus refused the authentication of this user; run netlaunch as root")]
@@ -58,7 +59,7 @@ pub enum BusError {
     #[error("the system bus closed the connection; start D-Bus again")]
     Closed,
     /// The bus sent bytes that cannot be read.
-    #[error("the message of the system bus cannot be read: {0}; restart D-Bus")]
+    #[error("the message of the system bus cannot be read; restart D-Bus")]
     Malformed(#[from] Malformed),
     /// No answer came within this time limit.
     #[error("no answer within {} s", .0.as_secs())]

@@ -46,6 +46,7 @@ use packets::packet_rule;
 #[error(
     "{origin} has {what}, which ebtables cannot do; use firewall_backend = \"nftables\" in nwfilter.conf, or write the rule another way"
 )]
+#[non_exhaustive]
 pub struct Unexpressible {
     /// The rule.
     pub origin: Origin,

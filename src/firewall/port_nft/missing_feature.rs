@@ -6,6 +6,7 @@
 
 /// A missing feature of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MissingKernelFeature {
     /// Connection tracking in the bridge family.
     BridgeConntrack,

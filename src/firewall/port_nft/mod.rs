@@ -82,6 +82,7 @@ pub struct Extras {
 #[error(
     "{origin} looks addresses up in the ipset {set}, which nftables cannot do; use firewall_backend = \"iptables\" in nwfilter.conf, or name the addresses in the filter"
 )]
+#[non_exhaustive]
 pub struct NoIpset {
     /// The rule.
     pub origin: Origin,

@@ -67,6 +67,7 @@ pub enum Mode {
 
 /// The reason why a network's rules cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NetworkRulesError {
     /// The bridge's name cannot be part of a chain's name.
     #[error("the bridge's name cannot be used in firewall rules; give the bridge another name")]

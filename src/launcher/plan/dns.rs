@@ -298,16 +298,16 @@ pub(super) fn warning(draft: &Draft, backend: Backend) -> Option<String> {
     if let Some(problem) = &facts.host.resolvers_problem {
         return Some(match backend {
             Backend::Passt if nic.family != Family::V6 => format!(
-                "{problem}: the guest's DNS queries go to 127.0.0.1 of this host; name a server in the file, or by --dns"
+                "{problem}: the guest's DNS queries go to 127.0.0.1 of this host; name a server in the file, or set the DNS server"
             ),
             _ => format!(
-                "{problem}: the guest cannot resolve names; name a server in the file, or by --dns"
+                "{problem}: the guest cannot resolve names; name a server in the file, or set the DNS server"
             ),
         });
     }
     let servers = servers(facts);
     let (v4, v6) = (v4_of(&servers), v6_of(&servers));
-    let fix = "name another one by --dns";
+    let fix = "set the DNS server to another one";
     let older = backend == Backend::Passt && !facts.passt.has("dns-host");
     let has_v6 = nic.family != Family::V4 && facts.host.default_v6.is_some();
     match (v4.first(), v6.first()) {

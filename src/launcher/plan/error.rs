@@ -14,6 +14,7 @@ use crate::types::{GuestAddressesError, Setting, UserName};
 
 /// The reason why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// The request contradicts itself.
     #[error(transparent)]

@@ -41,7 +41,7 @@ pub(super) fn guest_addresses(
                 (Some(route), Some(_)) => notes
                     .push(format!("this host routes {route}, so the guest's subnet is {subnet}")),
                 (Some(route), None) => notes.push(format!(
-                    "this host routes {route}, which the guest's subnet {subnet} hides from the guest, and all others that are tried; name one with --address"
+                    "this host routes {route}, which the guest's subnet {subnet} hides from the guest, and all others that are tried; set the guest's address"
                 )),
                 (None, _) => {}
             }

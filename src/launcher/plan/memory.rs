@@ -31,6 +31,7 @@ const DIMMS: [&[u8]; 5] = [
 
 /// The reason why the guest's memory cannot be shared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MemoryError {
     /// The size in `-m` is not valid.
     #[error(

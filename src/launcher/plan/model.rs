@@ -138,6 +138,7 @@ impl NicPlan {
 /// The place from which a NIC comes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Origin {
     /// The request. netlaunch adds the NIC to the caller's QEMU arguments.
     Added,

@@ -25,6 +25,7 @@ use crate::types::{
 /// The program or kernel feature that gives a guest its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Backend {
     /// The passt program, connected to QEMU by a socket.
     Passt,
@@ -78,6 +79,7 @@ impl std::fmt::Display for Backend {
 /// The connection of passt and QEMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Transport {
     /// A listening UNIX socket in the launch directory. QEMU can connect again after a restart of
     /// passt.
@@ -99,7 +101,7 @@ impl Transport {
     }
 }
 
-/// The internet protocol versions of the guest.
+/// The internet protocol versions of the guest. Exhaustive, because there is no fourth choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {

@@ -8,6 +8,7 @@ use crate::types::{GuestAddressesError, Id, Mac, Publish, Setting, UserName};
 
 /// A contradiction between parts of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RequestError {
     /// Two published ports use the same host port.
     #[error(
@@ -47,7 +48,7 @@ pub enum RequestError {
     )]
     HostGateway,
     /// The gateway or the DNS server does not fit the guest's address.
-    #[error("{0}")]
+    #[error(transparent)]
     GuestAddresses(#[from] GuestAddressesError),
     /// The DNS server has an unspecified, multicast or loopback address.
     #[error(

@@ -13,6 +13,7 @@ use crate::types::Setting;
 
 /// The socket that the caller brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CallerSocket {
     /// One end of a connected pair; the guest's program has the other one.
     Connected,

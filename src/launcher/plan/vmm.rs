@@ -10,9 +10,9 @@
 //! | libkrun | UNIX socket | `--device virtio-net,type=unixstream,path=PATH,mac=MAC` |
 //!
 //! The form for crosvm is from its book (Vhost-user devices), `type=unixstream` from krunkit's pull
-//! request that added it. The form for cloud-hypervisor and muvm's `--passt-socket` were not compared
-//! with their documentation. libkrun is a library, and krunkit is its command. No test runs these
-//! programs.
+//! request that added it. The form for cloud-hypervisor and muvm's `--passt-socket` were not
+//! compared with their documentation. libkrun is a library, and krunkit is its command. No test
+//! runs these programs.
 //!
 //! All of them get their network from passt only, because slirp is a part of QEMU.
 
@@ -29,6 +29,7 @@ use super::request_error::RequestError;
 /// The program that runs the guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Vmm {
     /// QEMU, which netlaunch starts unless it is in serve mode.
     #[default]

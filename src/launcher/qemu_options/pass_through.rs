@@ -16,6 +16,7 @@ use super::{Argument, CommandLine, Parameters, Setting, Settings};
 /// The reason why a call goes straight to QEMU. Its text is a clause for a log. The fields have the
 /// option in the caller's spelling.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PassThrough {
     /// QEMU prints its help, its version or a list, and exits.
     Help(String),
@@ -141,7 +142,8 @@ fn stdio_monitor(line: &CommandLine, settings: &Settings) -> Option<String> {
     monitors.chain(by_chardev).next().map(|argument| written(line, argument))
 }
 
-/// Whether a network is a user-mode network that QEMU makes itself; `-nic` without a type is one.
+/// Returns whether a network is a user-mode network that QEMU makes itself; `-nic` without a type
+/// is one.
 fn is_user(setting: &Setting) -> bool {
     let kind = setting.parameters.get("type").or((setting.group == "nic").then_some(b"user"));
     kind == Some(b"user")
@@ -155,8 +157,8 @@ fn asks(line: &CommandLine, argument: &Argument) -> Option<String> {
     asks.then(|| written(line, argument))
 }
 
-/// Whether a value asks for a list: `help` or `?`, alone, as a part, or as the value of a part, as
-/// in `virtio-net-pci,help` and `driver=help`.
+/// Returns whether a value asks for a list: `help` or `?`, alone, as a part, or as the value of a
+/// part, as in `virtio-net-pci,help` and `driver=help`.
 fn asks_for_list(value: &OsStr) -> bool {
     let is_help = |text: &[u8]| matches!(text, b"help" | b"?");
     value.as_bytes().split(|byte| *byte == b',').any(|part| {

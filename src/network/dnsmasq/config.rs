@@ -212,6 +212,7 @@ pub struct Rendered {
 
 /// The reason why a value cannot be written into dnsmasq's files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// dnsmasq would treat the interface's name as a pattern.
     #[error("dnsmasq cannot serve the interface {0}: its name has a '*'; choose another name")]

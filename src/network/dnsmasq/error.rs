@@ -1,7 +1,7 @@
 //! The errors of starting, changing and stopping dnsmasq.
 //!
-//! Each message names the bridge, the process or the file, and says what the administrator can
-//! do. dnsmasq's own message is passed on in its words, since dnsmasq names the setting that it
+//! Each message names the bridge, the process or the file, and the fix for the administrator.
+//! dnsmasq's own message is passed on in its words, since dnsmasq names the setting that it
 //! refuses.
 
 use std::io;
@@ -16,6 +16,7 @@ use super::process::READY;
 
 /// The reason why dnsmasq cannot be started, changed or stopped.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DnsmasqError {
     /// The configuration files cannot contain a value.
     #[error(transparent)]
@@ -24,7 +25,7 @@ pub enum DnsmasqError {
     #[error("dnsmasq is not installed (looked for {}); {INSTALL}", .0.display())]
     Missing(PathBuf),
     /// The program cannot be executed.
-    #[error("cannot start dnsmasq for {interface}: {source}; check that {} can be run", program.display())]
+    #[error("cannot start dnsmasq for {interface}; check that {} can be run", program.display())]
     Start {
         /// The bridge.
         interface: String,
@@ -67,7 +68,7 @@ pub enum DnsmasqError {
         interface: String,
     },
     /// A file cannot be written or removed.
-    #[error("cannot {what} {}: {source}; make its directory writable", path.display())]
+    #[error("cannot {what} {}; make its directory writable", path.display())]
     File {
         /// The action: write or remove.
         what: &'static str,
@@ -77,9 +78,7 @@ pub enum DnsmasqError {
         source: io::Error,
     },
     /// A signal cannot be sent.
-    #[error(
-        "cannot signal dnsmasq, process {pid}: {source}; run netlaunch as the user that started it"
-    )]
+    #[error("cannot signal dnsmasq, process {pid}; run netlaunch as the user that started it")]
     Signal {
         /// The number of the process.
         pid: Pid,

@@ -1,13 +1,13 @@
 //! DHCP, DNS, router advertisements and TFTP for the guests of one bridge: dnsmasq, which reads a
 //! configuration that [`DhcpDns::render`] wrote and runs on its own.
 //!
-//! - [`config`] says what the guests shall get, as values; the text of dnsmasq's files is a pure
+//! - [`config`] has the settings for the guests, as values; the text of dnsmasq's files is a pure
 //!   function of it.
 //! - [`files`] writes the files, so that dnsmasq can write its leases and nothing else.
 //! - [`record`] recognises the processes of a dnsmasq that an earlier command started.
-//! - `reach` tells whether a command can see those processes.
+//! - `reach` decides whether a command can see those processes.
 //! - `port_user` finds the process that has a port which dnsmasq needs.
-//! - `resolv` tells whether the host has a DNS server to ask.
+//! - `resolv` finds out whether the host has a DNS server to ask.
 //! - [`process`] starts dnsmasq, reloads and stops it.
 //!
 //! dnsmasq becomes a daemon by itself: a network outlives the command that started it. Each one

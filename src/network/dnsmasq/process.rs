@@ -27,7 +27,7 @@ use super::files::Files;
 use super::port_user::{self, PortUser};
 use super::record::{ProcessId, Record, only_root, unrecorded};
 use crate::sys::process::{ProcessHandle, Spawn, SpawnError, Stdio};
-use crate::types::TransientUser;
+use crate::types::{TransientUser, error_text};
 
 /// Advice on how to install dnsmasq.
 pub const INSTALL: &str =
@@ -72,7 +72,7 @@ impl Dnsmasq {
         let user = match TransientUser::pick() {
             Ok(user) if config.files.are_reachable(program) => Ok(user),
             Ok(_) => Err("its files or its program are closed to other users".to_owned()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error_text(&error)),
         };
         if let Err(why) = &user {
             let whose = if only_root() {

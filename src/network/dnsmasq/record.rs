@@ -138,7 +138,7 @@ impl Record {
     /// it is the oldest process of this start.
     ///
     /// Other processes of the same user are not evidence: dnsmasq forks for each TCP connection,
-    /// and a guest can keep such a fork alive after dnsmasq itself has ended.
+    /// and a guest can keep such a fork running after dnsmasq itself has ended.
     pub(super) fn daemon(&self, files: &Files) -> Option<ProcessId> {
         let first = self.processes(files).first().copied()?;
         match self.process {
@@ -263,8 +263,9 @@ fn field(pid: i32, name: &str) -> Option<String> {
     status.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
 }
 
-/// Whether a process executes a file named like dnsmasq, as far as this process may know that. The
-/// path can differ from the one that was started: that may have been a script around dnsmasq.
+/// Returns whether a process executes a file named like dnsmasq, as far as this process may know
+/// that. The path can differ from the one that was started: that may have been a script around
+/// dnsmasq.
 fn executes_dnsmasq(pid: i32) -> bool {
     match fs::read_link(format!("/proc/{pid}/exe")) {
         Ok(path) => path

@@ -3,6 +3,7 @@
 //! dnsmasq starts without servers, and refuses queries that it cannot answer itself until
 //! /etc/resolv.conf names a server, which it notices. It reports this only in its log.
 
+use crate::types::error_text;
 use std::fs;
 use std::path::Path;
 
@@ -22,7 +23,7 @@ pub fn without_servers(file: &Path) -> Option<String> {
             Ok(to) if error.kind() == std::io::ErrorKind::NotFound => {
                 Some(format!("{shown} is a link to {}, which does not exist", to.display()))
             }
-            _ => Some(format!("{shown} cannot be read: {error}")),
+            _ => Some(format!("{shown} cannot be read: {}", error_text(&error))),
         },
     }
 }

@@ -16,6 +16,7 @@ use crate::sys::netlink::sysctl::Key;
 
 /// Why a definition cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The boot server is a name and not an address.
     #[error("the boot server {0} is a name, and guests need an address; write its IPv4 address")]

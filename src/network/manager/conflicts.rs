@@ -2,8 +2,8 @@
 //! firewall, parts of running networks that other programs removed, and routes that lead
 //! packets elsewhere.
 //!
-//! The listings of the firewall's tools, the links and the routes are read once for all bridges, and
-//! again under the lock if a network has lost a part. The check changes nothing, and works on
+//! The listings of the firewall's tools, the links and the routes are read once for all bridges,
+//! and again under the lock if a network has lost a part. The check changes nothing, and works on
 //! definitions too, before their networks run.
 
 use super::inspect::{Bridge, bridge_of};
@@ -33,12 +33,13 @@ pub struct Checked {
 
 /// Why the causes could not be found.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConflictsError {
     /// The networks or the host's links cannot be read.
     #[error(transparent)]
     Manager(#[from] ManagerError),
     /// A firewall tool failed.
-    #[error("the host's rules cannot be read: {0}")]
+    #[error("the host's rules cannot be read")]
     Tool(#[from] ToolError),
     /// The listing of a firewall tool cannot be parsed.
     #[error(transparent)]

@@ -13,6 +13,7 @@ use crate::firewall::{LockedTools, Transaction, transact};
 use crate::network::NetworkName;
 use crate::network::dnsmasq::{Dnsmasq, DnsmasqError, Files, Leases};
 use crate::sys::netlink::{GuestTap, Link, Netlink, TapHome, Undo};
+use crate::types::error_text;
 
 /// The treatment of ports on the bridge of a network that ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,12 +84,15 @@ impl Manager {
         match (ports, attached(&status).await) {
             (Ports::Refuse, attached) => refuse(&status, &attached?)?,
             (Ports::Leave, Ok(attached)) => remember(&status, &attached).await,
-            (Ports::Leave, Err(error)) => tracing::warn!("{error}"),
+            (Ports::Leave, Err(error)) => tracing::warn!("{}", error_text(&error)),
         }
         // If this command is killed, the next one continues from here.
         status.complete = false;
         if let Err(error) = status.write() {
-            tracing::warn!("{error}; ending the network {name} without a record of that");
+            tracing::warn!(
+                "{}; ending the network {name} without a record of that",
+                error_text(&error)
+            );
         }
         Ok(self.undo(&tools, &mut status, &mut statuses, UndoReason::End).await)
     }
@@ -101,12 +105,15 @@ impl Manager {
         tools: &LockedTools,
         statuses: &mut Statuses,
     ) -> Result<Vec<UndoFailures>, ManagerError> {
-        statuses.damaged().iter().for_each(|damaged| tracing::warn!("{}", damaged.error));
+        statuses
+            .damaged()
+            .iter()
+            .for_each(|damaged| tracing::warn!("{}", error_text(&damaged.error)));
         let garbage = statuses.take_garbage();
         for status in garbage.gone {
             tracing::info!("the network namespace of the network {} is gone", status.name);
             if let Err(error) = status.remove() {
-                tracing::warn!("{error}");
+                tracing::warn!("{}", error_text(&error));
             }
         }
         let mut collected = Vec::new();
@@ -119,7 +126,7 @@ impl Manager {
             }
         }
         if let Err(error) = status::sweep(&self.dir()) {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", error_text(&error));
         }
         Ok(collected)
     }
@@ -142,7 +149,7 @@ impl Manager {
             if ended {
                 (status.dnsmasq, status.served) = (false, None);
             } else {
-                failures.extend(failed.iter().map(ToString::to_string));
+                failures.extend(failed.iter().map(|error| error_text(error)));
             }
         }
         // Remove the links before the rules: without the bridge the guests reach nothing, whatever
@@ -157,12 +164,12 @@ impl Manager {
                     status.firewall = None;
                     status.replaced.clear();
                 }
-                Err(error) => failures.push(error.to_string()),
+                Err(error) => failures.push(error_text(&error)),
             }
         }
         match zone::undo(&self.settings.system_bus, status).await {
             Ok(()) => status.zone = None,
-            Err(error) => failures.push(error.to_string()),
+            Err(error) => failures.push(error_text(&error)),
         }
         failures.extend(self.restore(status, statuses, undoing).await);
         let kept = if status.is_undone() {
@@ -171,7 +178,7 @@ impl Manager {
             status.complete = false;
             status.write()
         };
-        failures.extend(kept.err().map(|error| error.to_string()));
+        failures.extend(kept.err().map(|error| error_text(&error)));
         failures
     }
 }
@@ -216,7 +223,7 @@ async fn remember(status: &NetworkStatus, attached: &[Link]) {
         let Ok(name) = link.name.parse() else { continue };
         let recorded = async { Netlink::open()?.set_home(&name, &home).await };
         if let Err(error) = recorded.await {
-            tracing::warn!("{error}; the next start leaves {name} on no bridge");
+            tracing::warn!("{}; the next start leaves {name} on no bridge", error_text(&error));
         }
     }
 }
@@ -226,7 +233,7 @@ async fn unlink(status: &mut NetworkStatus) -> Vec<String> {
     let netlink = match Netlink::open() {
         Ok(netlink) => netlink,
         Err(_) if status.links.is_empty() => return Vec::new(),
-        Err(error) => return vec![error.to_string()],
+        Err(error) => return vec![error_text(&error)],
     };
     let mut failures = Vec::new();
     // A route that could not be removed may be gone with its link, which the second round finds.
@@ -234,7 +241,7 @@ async fn unlink(status: &mut NetworkStatus) -> Vec<String> {
         failures.clear();
         for undo in std::mem::take(&mut status.links).into_iter().rev() {
             if let Err(error) = netlink.undo(&undo).await {
-                failures.push(error.to_string());
+                failures.push(error_text(&error));
                 status.links.insert(0, undo);
             }
         }

@@ -23,12 +23,13 @@ use crate::types::facts::Problem;
 /// Why a network could not be started, ended or reloaded. After a failed start the host is as
 /// before.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ManagerError {
     /// The definition of the network cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The state directory cannot be used.
-    #[error("cannot use {} for running networks: {source}; run netlaunch as root, or use a state directory that this user can write", dir.display())]
+    #[error("cannot use {} for running networks; run netlaunch as root, or use a state directory that this user can write", dir.display())]
     State {
         /// The directory.
         dir: PathBuf,
@@ -39,18 +40,18 @@ pub enum ManagerError {
     #[error(transparent)]
     Locked(LockTimeout),
     /// This network namespace cannot be identified.
-    #[error("cannot identify this network namespace: {0}; mount /proc")]
+    #[error("cannot identify this network namespace; mount /proc")]
     UnknownNamespace(#[source] io::Error),
     /// A status file cannot be read or written.
     #[error(transparent)]
     StatusFile(#[from] StateFileError),
     /// The network runs already.
-    #[error("the network {0} runs already; end it first with netlaunch network destroy {0}")]
+    #[error("the network {0} runs already; end it first")]
     Active(NetworkName),
     /// The bridge of the network is not known, for example because an ordinary user cannot read the
     /// status file.
     #[error(
-        "the bridge of the network {name} is not known: {source}; or name the bridge instead of the network"
+        "the bridge of the network {name} is not known; or name the bridge instead of the network"
     )]
     BridgeUnknown {
         /// The network.
@@ -59,7 +60,7 @@ pub enum ManagerError {
         source: StateFileError,
     },
     /// The network does not run.
-    #[error("the network {0} does not run; start it with netlaunch network start {0}")]
+    #[error("the network {0} does not run; start it")]
     Inactive(NetworkName),
     /// The bridge of the network has ports.
     #[error(
@@ -114,7 +115,7 @@ pub enum ManagerError {
     },
     /// While it runs, another interface got its bridge's name.
     #[error(
-        "the network {name} has lost its bridge {bridge}, and another interface has that name; remove that interface with 'ip link delete {bridge}', then run netlaunch firewall reload"
+        "the network {name} has lost its bridge {bridge}, and another interface has that name; remove that interface with 'ip link delete {bridge}', then reload the firewall rules"
     )]
     Replaced {
         /// The network.
@@ -124,7 +125,7 @@ pub enum ManagerError {
     },
     /// While it runs, its bridge got another name.
     #[error(
-        "the bridge {bridge} of the network {name} has the name {now} now; turn the bridge off and rename it with 'ip link set {now} down' and 'ip link set {now} name {bridge}', then run netlaunch firewall reload"
+        "the bridge {bridge} of the network {name} has the name {now} now; turn the bridge off and rename it with 'ip link set {now} down' and 'ip link set {now} name {bridge}', then reload the firewall rules"
     )]
     Renamed {
         /// The network.

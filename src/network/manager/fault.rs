@@ -15,6 +15,7 @@ use crate::types::{InterfaceName, Mac};
 /// A difference between a running network and the things that its start made, or a route of the
 /// host that leads its packets elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// The bridge is gone.
     BridgeMissing(InterfaceName),
@@ -97,6 +98,7 @@ pub enum Fault {
 
 /// A property of a bridge that differs from the network's definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BridgeProperty {
     /// The MAC address is not this one.
     Mac(Mac),

@@ -21,7 +21,7 @@ use super::{Manager, ManagerError, NetworkStatus, config};
 use crate::network::{Forward, Network};
 use crate::sys::netlink::sysctl::{Key, Restore, SettingChange};
 use crate::sys::netlink::{HostNet, Link, Netlink};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 /// Why settings are restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl Manager {
             Ok(host) => host,
             Err(error) => {
                 status.settings = changes;
-                return vec![error.to_string()];
+                return vec![error_text(&error)];
             }
         };
         // Restore in reverse order, but the settings of the whole host before those that depend on
@@ -158,7 +158,7 @@ impl Manager {
             });
             let done = match heir {
                 _ if kept.iter().any(|kept: &SettingChange| kept.key == root) => Err(None),
-                Some(heir) => heir.inherit(&change).map_err(|error| Some(error.to_string())),
+                Some(heir) => heir.inherit(&change).map_err(|error| Some(error_text(&error))),
                 None => match self.users(&change.key, &host, status, statuses) {
                     Some(users) if undoing == UndoReason::End && self.is_on(&change) => {
                         stays(&change.key, &users);
@@ -184,7 +184,7 @@ impl Manager {
 
     /// Restores one setting. Returns the reason of a failure.
     fn put_back(&self, change: &SettingChange, root: &Key, host: &HostNet) -> Result<(), String> {
-        let failed = |error: crate::sys::netlink::sysctl::SysctlError| error.to_string();
+        let failed = |error: crate::sys::netlink::sysctl::SysctlError| error_text(&error);
         if change.key.follows().is_some()
             && self.sysctls.get(root).map_err(failed)?.is_some_and(|value| value != "0")
         {

@@ -22,6 +22,7 @@ use crate::sys::flock::Flock;
 use crate::sys::netlink::sysctl::Key;
 use crate::sys::netlink::{HostNet, Netlink, Undo};
 use crate::sys::state_file;
+use crate::types::error_text;
 
 /// An active network.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl Manager {
     async fn survey_once(&self) -> Result<Survey, ManagerError> {
         let mut statuses = self.statuses()?;
         let mut faults = self.inspect(&statuses, |_| true).await.unwrap_or_else(|error| {
-            tracing::debug!("the running networks cannot be checked: {error}");
+            tracing::debug!("the running networks cannot be checked: {}", error_text(&error));
             BTreeMap::new()
         });
         let damaged = statuses.take_damaged();
@@ -104,7 +105,7 @@ impl Manager {
     pub(super) async fn lock_for_second_check(&self) -> Option<Flock<OwnedFd>> {
         let lock = state_file::lock(&self.dir(), self.lock_limit).await;
         lock.inspect_err(|error| {
-            tracing::debug!("networks with faults are not checked again: {error}");
+            tracing::debug!("networks with faults are not checked again: {}", error_text(&error));
         })
         .ok()
     }

@@ -7,7 +7,7 @@
 //! started with, and a record that undoes each step of the start, in the format of the netlaunch
 //! version that made it. [`Manager::start`] writes the record of a step before it does the step,
 //! and undoing a step that was not done has no effect. So if a start or an end is killed at any
-//! moment, the next command undoes what is left.
+//! moment, the next command undoes the remaining steps.
 //!
 //! A start does its steps in this order: bridge, addresses, routes, firewalld's zone, settings,
 //! firewall, dnsmasq. If a step fails, the earlier steps are undone, and the host is as before. An

@@ -3,8 +3,8 @@
 //! Bridges, rules and settings belong to one network namespace, but several namespaces can share a
 //! file system and so the state directory. A command in another namespace would find nothing to
 //! undo, and would remove the status file while the bridge and the rules stay.
-//! [`NetworkNamespace::location`] tells whether a status file belongs to this namespace, to another
-//! one, or to one that no longer exists.
+//! [`NetworkNamespace::location`] decides whether a status file belongs to this namespace, to
+//! another one, or to one that no longer exists.
 //!
 //! A namespace is known to be gone in three cases: the host was booted since; a younger namespace
 //! has its inode number (the cookies differ); or [`find_network_namespace`] sees the whole host and
@@ -33,6 +33,7 @@ pub struct NetworkNamespace {
 
 /// The network namespace of a network, as seen from this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NetworkLocation {
     /// The network was started in this network namespace.
     Here,

@@ -12,6 +12,7 @@ use super::{Manager, ManagerError, NetworkStatus, config, status};
 use crate::firewall::{LockedTools, OwnRules, RemovalRecord, Transaction};
 use crate::network::NetworkName;
 use crate::network::dnsmasq::{Dnsmasq, Files};
+use crate::types::error_text;
 
 /// The result of a reload: its notes, and the first error. A network that fails does not stop the
 /// reload of the others.
@@ -24,7 +25,7 @@ struct Done {
 impl Done {
     fn fail(&mut self, error: ManagerError) {
         match self.failed {
-            Some(_) => tracing::warn!("{error}"),
+            Some(_) => tracing::warn!("{}", error_text(&error)),
             None => self.failed = Some(error),
         }
     }
@@ -55,7 +56,7 @@ impl Manager {
         let (mut running, unreadable): (Vec<_>, Vec<_>) =
             here.into_iter().partition(|status| status.network().is_some());
         for status in &unreadable {
-            tracing::warn!("{}", status::broken(&status.dir));
+            tracing::warn!("{}", error_text(&status::broken(&status.dir)));
         }
         let alone = running.is_empty() && unreadable.is_empty();
         unreadable.into_iter().for_each(|status| statuses.put(status));
@@ -172,7 +173,7 @@ impl Manager {
             if let Err(error) = status.write().and_then(|()| status.reserve()) {
                 // The status file on disk also has the records of the earlier rules, which are
                 // gone.
-                tracing::warn!("{error}");
+                tracing::warn!("{}", error_text(&error));
             }
             let name = &status.name;
             let had = had.last().map(RemovalRecord::backend);
@@ -228,7 +229,7 @@ fn reject_others(
         if alone {
             return Err(error);
         }
-        tracing::warn!("{error}");
+        tracing::warn!("{}", error_text(&error));
     }
     Ok(())
 }

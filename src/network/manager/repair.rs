@@ -103,7 +103,7 @@ impl StartInProgress<'_> {
             if index.map(|index| subnet_route(&host, index, &own)) == Some(SubnetRoute::Replaced) {
                 tracing::warn!(
                     "the route to {} through {bridge} is gone, and the host has another one in \
-                     its place: 'netlaunch firewall check' names the fix",
+                     its place: check the firewall, which names the fix",
                     own.trunc()
                 );
             }

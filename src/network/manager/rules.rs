@@ -16,6 +16,7 @@ use crate::firewall::{
 use crate::network::Network;
 use crate::sys::netlink::sysctl::Key;
 use crate::sys::state_file::StateFileError;
+use crate::types::error_text;
 
 impl Manager {
     /// Returns the backends to try, in order. If network.conf sets one, it is the only one.
@@ -90,7 +91,10 @@ impl RuleChange<'_> {
             match transact_reading(self.tools, backend, &self.transaction, earlier).await {
                 Ok(_) => {
                     for (other, error) in &tried {
-                        tracing::info!("{backend} is used, since {other} does not work: {error}");
+                        tracing::info!(
+                            "{backend} is used, since {other} does not work: {}",
+                            error_text(&error)
+                        );
                     }
                     return Ok(backend);
                 }

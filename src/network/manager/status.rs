@@ -216,7 +216,7 @@ fn is_there(path: &Path) -> bool {
 }
 
 /// A status file that cannot be used: damaged, not readable, or of a newer version. Only the name
-/// of its directory tells the network.
+/// of its directory identifies the network.
 #[derive(Debug)]
 pub struct Damaged {
     /// The network; `None` if the directory's name is not the name of a network.

@@ -20,6 +20,7 @@ const ROUTED: [&str; 2] = ["netlaunch-routed", "libvirt-routed"];
 
 /// Why a network's bridge could not be put into a zone.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ZoneError {
     /// firewalld does not run.
     #[error(

@@ -13,7 +13,8 @@
 //! |---|---|---|
 //! | accept | new and established, of the opener | established, of the answerer |
 //! | accept, `statematch='false'` | stateless | exchanged, stateless |
-//! | any with `state` (ignored with `statematch='false'`) | these states, or stateless for `NONE` | nothing |
+//! | any with `state` (ignored with `statematch='false'`) | these states, or stateless for `NONE` |
+//! nothing |
 //! | drop, reject, return, continue | stateless | nothing |
 //! | any with `connlimit-above` | stateless | nothing |
 //! | accept of an ICMP type | new and established | nothing |
@@ -49,6 +50,7 @@ use reader::Reader;
 
 /// A rule that no backend can carry out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CompileError {
     /// The rule tests ports, but its protocol has none.
     #[error(
@@ -67,6 +69,7 @@ pub enum CompileError {
 
 /// A rule whose effect differs from its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Warning {
     /// The rule has no effect.
     NoEffect(Origin),

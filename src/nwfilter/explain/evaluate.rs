@@ -26,7 +26,7 @@ pub enum EvalPath {
     In,
 }
 
-/// The result for a frame.
+/// The result for a frame. Exhaustive, because a program must not guess what happens to a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// The frame passes.

@@ -14,6 +14,7 @@ pub struct Captured<'a> {
 
 /// The reason why a file is not a capture of Ethernet frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PcapError {
     /// The file begins with other bytes than a capture.
     #[error("it is neither pcap nor pcapng; write it with `tcpdump -w`")]

@@ -23,7 +23,7 @@ const LONGEST: usize = 14 + 0xffff;
 /// A capture cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot {what} the interface with number {index}: {source}; run netlaunch as root or with CAP_NET_RAW, or set the parameter IP in the binding so that no address is learned"
+    "cannot {what} the interface with number {index}; run netlaunch as root or with CAP_NET_RAW, or set the parameter IP in the binding so that no address is learned"
 )]
 pub struct CaptureError {
     /// The failed operation, such as "listen on".

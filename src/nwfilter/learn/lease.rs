@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::{BootTime, Clock, UnixTime};
 use crate::sys::state_file::{self, StateFileError};
-use crate::types::{InterfaceName, Mac};
+use crate::types::{InterfaceName, Mac, error_text};
 
 /// The source of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -187,7 +187,7 @@ impl LeaseDir {
             Ok(file) => Ok(file.and_then(|file| file.into_saved(clock))),
             Err(error @ StateFileError::Io { .. }) => Err(error),
             Err(error) => {
-                tracing::warn!("{error}; the address is learned again");
+                tracing::warn!("{}; the address is learned again", error_text(&error));
                 Ok(None)
             }
         }
@@ -205,7 +205,7 @@ impl LeaseDir {
             let Some(port) = port else { continue };
             match self.read(&port, clock) {
                 Ok(saved) => all.extend(saved),
-                Err(error) => tracing::warn!("{error}"),
+                Err(error) => tracing::warn!("{}", error_text(&error)),
             }
         }
         Ok(all)

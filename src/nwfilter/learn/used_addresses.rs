@@ -60,6 +60,7 @@ impl UsedAddresses {
 
 /// The reason why a guest may not have an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RefusalReason {
     /// The host has the address.
     Host,

@@ -11,7 +11,7 @@ use crate::firewall::port_limits::open_ways;
 use crate::firewall::rules::port::PortRules;
 use crate::nwfilter::{Binding, Compiler, Evasion, Warning, evasions};
 use crate::sys::interfaces::Interfaces;
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 impl Bindings {
     /// Binds a filter to a port. Needs a tokio runtime with I/O and time enabled.
@@ -114,9 +114,9 @@ impl Bindings {
             // The status file has the records of rules that the rollback did not remove.
             let half_done = self.status(&fresh.port).ok().flatten();
             let status = half_done.unwrap_or(fresh);
-            let status = PortStatus { state: PortState::Off(error.to_string()), ..status };
+            let status = PortStatus { state: PortState::Off(error_text(&error)), ..status };
             if let Err(unwritten) = status.write(&self.dir()) {
-                tracing::error!("{unwritten}; the port {} stays off", status.port);
+                tracing::error!("{}; the port {} stays off", error_text(&unwritten), status.port);
             }
         }
         error

@@ -17,6 +17,7 @@ use super::BindingError;
 
 /// Why a filter on an interface would see no frame of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NotOnBridge {
     /// The interface is loopback.
     Loopback,

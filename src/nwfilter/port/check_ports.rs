@@ -14,8 +14,8 @@ use crate::firewall::{PortRecord, PortRulesState, RulesState};
 use crate::nwfilter::FilterName;
 use crate::sys::netlink::{GuestTap, Link, Netlink};
 use crate::sys::state_file;
-use crate::types::InterfaceName;
 use crate::types::facts::Problem;
+use crate::types::{InterfaceName, error_text};
 
 /// The command that sets the rules of all ports and attaches the taps of launches.
 const RELOAD: &str = "netlaunch firewall reload";
@@ -23,6 +23,7 @@ const RELOAD: &str = "netlaunch firewall reload";
 /// Whether a port's filter is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum FilterState {
     /// The filter sees every frame of the guest.
     InForce,
@@ -73,6 +74,7 @@ pub struct PortCheck {
 
 /// A port whose filter is not in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PortProblem {
     /// The port.
     pub port: InterfaceName,
@@ -104,7 +106,10 @@ impl Bindings {
         let _lock = match state_file::lock(&self.dir(), self.lock_limit).await {
             Ok(lock) => lock,
             Err(error) => {
-                tracing::debug!("ports with problems are not checked again: {error}");
+                tracing::debug!(
+                    "ports with problems are not checked again: {}",
+                    error_text(&error)
+                );
                 return Ok(live.into_iter().zip(checks).collect());
             }
         };
@@ -147,7 +152,7 @@ impl Bindings {
         let problem = |(status, check): (PortStatus, PortCheck)| match self.binding(&status) {
             Ok(binding) => Some(PortProblem { port: status.port, filter: binding.filter, check }),
             Err(error) => {
-                tracing::warn!("{error}");
+                tracing::warn!("{}", error_text(&error));
                 None
             }
         };

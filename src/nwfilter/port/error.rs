@@ -11,18 +11,19 @@ use crate::nwfilter::learn::CaptureError;
 use crate::nwfilter::{CompileError, FilterName, StoreError, TreeError};
 use crate::sys::netlink::LinkError;
 use crate::sys::state_file::{LockTimeout, StateFileError};
-use crate::types::InterfaceName;
 use crate::types::facts::Problem;
+use crate::types::{InterfaceName, error_text};
 
 /// Why a filter of a port could not be set, changed or removed. No rule has changed, unless
 /// [`PortError::left_as_before`] is false, or the variant documents another result.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BindingError {
     /// The definitions cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The state directory cannot be used.
-    #[error("cannot use {} for the filters of ports: {source}; run netlaunch as root, or use another state directory", dir.display())]
+    #[error("cannot use {} for the filters of ports; run netlaunch as root, or use another state directory", dir.display())]
     StateDir {
         /// The directory.
         dir: PathBuf,
@@ -33,7 +34,7 @@ pub enum BindingError {
     #[error(transparent)]
     Locked(LockTimeout),
     /// The status file of the port cannot be used.
-    #[error("{0}")]
+    #[error(transparent)]
     Damaged(Arc<StateFileError>),
     /// A status file or a saved lease cannot be read or written.
     #[error(transparent)]
@@ -70,17 +71,13 @@ pub enum BindingError {
     )]
     OtherNamespace(PathBuf),
     /// The port already has a filter.
-    #[error(
-        "the port {0} has a filter already; remove that filter first: netlaunch nwfilter binding-delete {0}"
-    )]
+    #[error("the port {0} has a filter already; remove that filter first")]
     Bound(InterfaceName),
     /// The port has no filter.
-    #[error(
-        "the port {0} has no filter; netlaunch nwfilter binding-list shows the ports that have one"
-    )]
+    #[error("the port {0} has no filter")]
     Unbound(InterfaceName),
     /// The filter and its references do not fit together for this port.
-    #[error("the port {port}: {error}")]
+    #[error("the port {port}: {}", error_text(error))]
     Tree {
         /// The port.
         port: InterfaceName,
@@ -88,7 +85,7 @@ pub enum BindingError {
         error: Box<TreeError>,
     },
     /// The filter cannot be compiled to rules for the port.
-    #[error("the port {port}: {error}")]
+    #[error("the port {port}: {}", error_text(error))]
     Compile {
         /// The port.
         port: InterfaceName,
@@ -102,7 +99,7 @@ pub enum BindingError {
     #[error("DHCPSERVER cannot be {0:?}: write the IPv4 address of a DHCP server")]
     ServerParameter(String),
     /// The packet socket of the port cannot be used.
-    #[error("the port {port}: {error}")]
+    #[error("the port {port}: {}", error_text(error))]
     Capture {
         /// The port.
         port: InterfaceName,
@@ -113,7 +110,7 @@ pub enum BindingError {
     #[error(transparent)]
     Link(#[from] LinkError),
     /// The learner lock of the port cannot be used.
-    #[error("cannot take the learner lock of the port {port} in {}: {source}; check the directory's permissions and free space", dir.display())]
+    #[error("cannot take the learner lock of the port {port} in {}; check the directory's permissions and free space", dir.display())]
     LearnerLock {
         /// The port.
         port: InterfaceName,
@@ -129,7 +126,8 @@ pub enum BindingError {
     LearnerRunning(InterfaceName),
     /// The new rules of the port could not be set, and it was turned off.
     #[error(
-        "{error}; the port {port} was turned off: once this is fixed, netlaunch firewall reload sets its rules and turns it on again"
+        "{}; the port {port} was turned off: once this is fixed, turn it on again: reload the firewall rules",
+        error_text(error)
     )]
     TurnedOff {
         /// The port.
@@ -139,7 +137,7 @@ pub enum BindingError {
     },
     /// A port uses the filter.
     #[error(
-        "the filter {filter} is in use by the port {port}; remove the filter of that port first: netlaunch nwfilter binding-delete {port}"
+        "the filter {filter} is in use by the port {port}; remove the filter of that port first"
     )]
     InUse {
         /// The filter.
@@ -149,7 +147,8 @@ pub enum BindingError {
     },
     /// The definition was not written, and the new rules of the ports could not be rolled back.
     #[error(
-        "{error}; the rules of the ports that use the filter are newer than its definition: once this is fixed, netlaunch firewall reload rebuilds them"
+        "{}; the rules of the ports that use the filter are newer than its definition: once this is fixed, reload the firewall rules",
+        error_text(error)
     )]
     RollbackFailed {
         /// The error of the rollback.
@@ -157,12 +156,12 @@ pub enum BindingError {
     },
     /// The rules were set, but their record could not be written.
     #[error(
-        "the rules are set, but their record could not be written: {0}; once this is fixed, netlaunch firewall reload writes it"
+        "the rules are set, but their record could not be written; once this is fixed, reload the firewall rules"
     )]
-    Unrecorded(StateFileError),
+    Unrecorded(#[source] StateFileError),
     /// Another port learned the address that the binding sets.
     #[error(
-        "the port {port} cannot have the address {address}: the port {holder} of the same bridge learned it; remove the filter of that port first: netlaunch nwfilter binding-delete {holder}"
+        "the port {port} cannot have the address {address}: the port {holder} of the same bridge learned it; remove the filter of that port first"
     )]
     AddressInUse {
         /// The port to be bound.
@@ -178,7 +177,7 @@ pub enum BindingError {
     )]
     NotCalled(InterfaceName),
     /// The firewall tool failed.
-    #[error("{}{error}", named(.ports))]
+    #[error("{}{}", named(.ports), error_text(error))]
     Firewall {
         /// The ports of the change, or the port whose rules the backend cannot express.
         ports: Vec<InterfaceName>,
@@ -192,7 +191,8 @@ pub enum BindingError {
 
 /// The ports of a change that a backend could not make, and its error.
 #[derive(Debug, thiserror::Error)]
-#[error("{}{error}", named(.ports))]
+#[error("{}{}", named(.ports), error_text(error))]
+#[non_exhaustive]
 pub struct FailedPorts {
     /// The ports of the change, or the port whose rules the backend cannot express.
     pub ports: Vec<InterfaceName>,

@@ -12,7 +12,7 @@ use super::interface_names::Ports;
 use super::lock::Lock;
 use super::{BindingError, Bindings, PortCheck, PortStatus, log};
 use crate::nwfilter::learn::{Clock, Lease, SavedLease};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 impl Bindings {
     /// Removes the rules that an interrupted command left and those of interfaces that are gone.
@@ -40,7 +40,10 @@ impl Bindings {
         if !stale.is_empty()
             && let Err(error) = self.change(tools, Vec::new(), stale, live).await
         {
-            tracing::warn!("the filters of removed interfaces could not be deleted: {error}");
+            tracing::warn!(
+                "the filters of removed interfaces could not be deleted: {}",
+                error_text(&error)
+            );
         }
     }
 
@@ -52,7 +55,7 @@ impl Bindings {
             self.leases.remove(&saved.port)?;
         }
         if let Err(error) = self.locks.collect() {
-            tracing::warn!("unused learner locks cannot be removed: {error}");
+            tracing::warn!("unused learner locks cannot be removed: {}", error_text(&error));
         }
         Ok(())
     }
@@ -93,7 +96,7 @@ impl Bindings {
     async fn missing_rules(&self, live: &[PortStatus]) -> BTreeMap<InterfaceName, String> {
         let checks = self.compare(live).await;
         let checks = checks.unwrap_or_else(|error| {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", error_text(&error));
             Vec::new()
         });
         let problem = |(status, check): (&PortStatus, PortCheck)| {

@@ -17,7 +17,7 @@ use crate::nwfilter::learn::Clock;
 use crate::sys::interfaces::Interfaces;
 use crate::sys::namespace::network_namespace;
 use crate::sys::state_file::{LOCK, StateFileError};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 /// All status files, as read at one moment.
 #[derive(Debug, Default)]
@@ -111,14 +111,17 @@ impl Bindings {
             });
             if let Err(error) = named {
                 let error = StateFileError::io("write", &path)(error);
-                tracing::warn!("{error}");
+                tracing::warn!("{}", error_text(&error));
             }
         }
         match self.write_names(&all, &damaged) {
             Ok(false) => return self.sorted(all, damaged),
             Ok(true) => {}
             Err(error) => {
-                tracing::warn!("the new names of ports could not be recorded: {error}");
+                tracing::warn!(
+                    "the new names of ports could not be recorded: {}",
+                    error_text(&error)
+                );
             }
         }
         let (all, damaged) = status::all(&dir)?;

@@ -9,7 +9,7 @@ use super::learning::Learning;
 use super::{BindingError, BindingSettings, Bindings, PortState, PortStatus, log};
 use crate::nwfilter::learn::{Clock, SavedLease};
 use crate::sys::netlink::{LinkError, Netlink};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 /// The result of setting the rules with a learned address.
 pub(super) enum RulesUpdate {
@@ -87,7 +87,7 @@ impl Bindings {
         let Err(error) = changed.await else { return Ok(RulesUpdate::Changed) };
         let error = self.turn_off(&status.port, index, error).await;
         let is_off = status.is_off() || matches!(error, BindingError::TurnedOff { .. });
-        let why = error.to_string();
+        let why = error_text(&error);
         status.state = if is_off { PortState::Off(why) } else { PortState::Failed(why) };
         let unwritten = status.write(&self.dir()).err();
         let is_recorded = is_off && unwritten.is_none();
@@ -107,7 +107,7 @@ impl Bindings {
         let saved = SavedLease { port: port.clone(), index, mac, lease };
         match self.leases.write(&saved, &Clock::now()) {
             Err(error) if lease.is_none() => {
-                tracing::warn!("{error}");
+                tracing::warn!("{}", error_text(&error));
                 Ok(self.leases.remove(port)?)
             }
             written => Ok(written?),
@@ -138,7 +138,7 @@ impl Bindings {
             Ok(true) => BindingError::TurnedOff { port: port.clone(), error: Box::new(error) },
             Ok(false) => error,
             Err(off) => {
-                tracing::error!("{error}");
+                tracing::error!("{}", error_text(&error));
                 off.into()
             }
         }
@@ -149,7 +149,7 @@ impl Bindings {
         if status.is_off()
             && let Err(error) = set_link(&status.port, status.index, true).await
         {
-            tracing::warn!("the port {} stays off: {error}", status.port);
+            tracing::warn!("the port {} stays off: {}", status.port, error_text(&error));
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::nwfilter::Binding;
 use crate::nwfilter::learn::{
     BootTime, Capture, CaptureError, Learner, Method, SavedLease, UsedAddresses,
 };
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 /// The shortest time between two changes of rules.
 const PACE: Duration = Duration::from_millis(250);
@@ -54,6 +54,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
 /// The result of one call of [`Learning::next`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum LearningEvent {
     /// The rules are set with this address; with `None`, they are the learning rules again.
     RulesSet(Option<Ipv4Addr>),
@@ -129,7 +130,7 @@ impl Learning {
                     // retry here.
                     if !is_recorded {
                         if matches!(error, BindingError::TurnedOff { .. }) {
-                            self.off = Some(error.to_string());
+                            self.off = Some(error_text(&error));
                         }
                         self.due = true;
                         self.not_before += RETRY;

@@ -7,7 +7,7 @@ use super::status::Damaged;
 use super::{BindingError, Bindings};
 use crate::firewall::LockedTools;
 use crate::sys::state_file::{self, StateFileError};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 /// The held lock, and the firewall tools that inherit its descriptor.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Lock {
     /// Logs a warning for each port that a command on all ports must leave out.
     pub(super) fn warn_of_damaged(&self) {
         for damaged in &self.damaged {
-            tracing::warn!("{}", damaged.error);
+            tracing::warn!("{}", error_text(&damaged.error));
         }
     }
 }

@@ -74,7 +74,7 @@ use crate::firewall::{
 use crate::nwfilter::learn::{Clock, LeaseDir, SavedLease, UnixTime};
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
 use crate::sys::state_file::{LOCK_LIMIT, StateFileError};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 pub use bridge::NotOnBridge;
 pub use check_ports::{FilterState, PortCheck, PortProblem};
@@ -214,7 +214,7 @@ impl Bindings {
         let path = status::path(&self.dir(), &status.port);
         let error = match error {
             BindingError::PortStatus(error) => error,
-            other => StateFileError::Damaged { path: path.clone(), what: other.to_string() },
+            other => StateFileError::Damaged { path: path.clone(), what: error_text(&other) },
         };
         Damaged { port: Some(status.port.clone()), path, error: Arc::new(error) }
     }
@@ -251,6 +251,7 @@ impl Bindings {
                 .filter_map(|objects| Some((objects.index, counters.of(objects)?)))
                 .collect(),
             Err(error) => {
+                let error = error_text(&error);
                 tracing::warn!("cannot read the counters of the ports' filters: {error}");
                 BTreeMap::new()
             }
@@ -265,7 +266,7 @@ impl Bindings {
         }
         let clock = Clock::now();
         let saved = self.leases.read(&status.port, &clock).unwrap_or_else(|error| {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", error_text(&error));
             None
         });
         let saved = saved.filter(|saved| saved.index == status.index);
@@ -359,7 +360,7 @@ impl Bindings {
             match self.binding(&status) {
                 Ok(binding) => bound.push((status, binding)),
                 Err(error) => {
-                    tracing::warn!("{error}");
+                    tracing::warn!("{}", error_text(&error));
                     others.push(status);
                 }
             }
@@ -394,6 +395,6 @@ fn address_state(saved: Option<&SavedLease>) -> AddressState {
 }
 
 /// Logs errors that do not stop the command.
-fn log<E: std::fmt::Display>(errors: impl IntoIterator<Item = E>) {
-    errors.into_iter().for_each(|error| tracing::warn!("{error}"));
+fn log<E: std::error::Error>(errors: impl IntoIterator<Item = E>) {
+    errors.into_iter().for_each(|error| tracing::warn!("{}", error_text(&error)));
 }

@@ -22,7 +22,7 @@ use std::path::Path;
 
 use super::interface_names::Ports;
 use super::{BindingError, Bindings, Bound, PortStatus, status};
-use crate::nwfilter::{DefinitionChange, FilterName, FilterStore, reachable};
+use crate::nwfilter::{DefinitionChange, FilterName, FilterStore, Locked, reachable};
 
 impl Bindings {
     /// Changes a definition and the rules of all ports that use the filter. `plan` is called under
@@ -38,14 +38,14 @@ impl Bindings {
         let (lock, ports) = match self.lock().await {
             Ok(locked) => locked,
             Err(error) if self.is_independent(&error)? => {
-                let locked = self.store.lock().map_err(BindingError::from)?;
+                let locked = self.lock_store()?;
                 let change = plan(&self.store)?;
-                locked.commit(&change).map_err(BindingError::from)?;
+                write(&locked, &change)?;
                 return Ok(change);
             }
             Err(error) => return Err(error.into()),
         };
-        let locked = self.store.lock().map_err(BindingError::from)?;
+        let locked = self.lock_store()?;
         let change = plan(&self.store)?;
         lock.check_readable()?;
         lock.warn_of_damaged();
@@ -68,7 +68,7 @@ impl Bindings {
         }
         if had_no_marker && affected.is_empty() {
             self.collect_if_possible(&lock, &stale, &others).await;
-            locked.commit(&change).map_err(BindingError::from)?;
+            write(&locked, &change)?;
             return Ok(change);
         }
         let wanted = self.wanted(&affected, &change.filters)?;
@@ -85,6 +85,11 @@ impl Bindings {
         };
         self.with_marker(both).await?;
         Ok(change)
+    }
+
+    /// Locks the definitions.
+    fn lock_store(&self) -> Result<Locked<'_>, BindingError> {
+        Ok(self.store.lock()?)
     }
 
     /// Returns whether definitions may change without the lock, which could not be taken because of
@@ -129,6 +134,11 @@ impl Bindings {
         }
         (affected, others)
     }
+}
+
+/// Writes the changed definition.
+fn write(locked: &Locked, change: &DefinitionChange) -> Result<(), BindingError> {
+    Ok(locked.commit(change)?)
 }
 
 /// Returns whether two paths lead to one directory. Without access to a directory, the answer is

@@ -10,6 +10,7 @@ use super::{BindingError, Bindings, PortStatus};
 use crate::nwfilter::Binding;
 use crate::nwfilter::learn::{BootTime, Clock, Learner, Lease, Method, SavedLease, UsedAddresses};
 use crate::sys::netlink::{HostNet, Netlink};
+use crate::types::error_text;
 
 impl Bindings {
     /// Reads the saved lease of a port, if it is of this guest and interface, has not expired, and
@@ -21,7 +22,7 @@ impl Bindings {
     ) -> Result<Option<SavedLease>, BindingError> {
         // An unreadable file affects this port only, and its address is learned again.
         let saved = self.leases.read(&status.port, &Clock::now()).unwrap_or_else(|error| {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", error_text(&error));
             None
         });
         let saved = saved.filter(|saved| saved.is_of(status.index, binding.mac));

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::firewall::{FirewallBackend, PortRecord};
 use crate::nwfilter::Binding;
 use crate::sys::state_file::{self, StateFileError};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, error_text};
 
 /// The version of the file format.
 pub(super) const VERSION: u32 = 1;
@@ -69,6 +69,7 @@ pub struct PortStatus {
 /// Whether the rules of a port's filter are set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StateFlags", into = "StateFlags")]
+#[non_exhaustive]
 pub enum PortState {
     /// A bind or a removal runs, or was interrupted.
     Changing {
@@ -140,7 +141,7 @@ impl PortStatus {
     pub(super) fn binding(&self, dir: &Path) -> Result<Binding, StateFileError> {
         Binding::parse(self.xml.as_bytes()).map_err(|error| StateFileError::Damaged {
             path: path(dir, &self.port),
-            what: error.to_string(),
+            what: error_text(&error),
         })
     }
 

@@ -21,6 +21,7 @@ use crate::firewall::{
     FirewallBackend, NoUsableBackend, PortError, PortFilter, PortPlan, PortRecord, Unwritable,
 };
 use crate::sys::state_file::StateFileError;
+use crate::types::error_text;
 
 /// The new rules of one port.
 pub(super) struct DesiredPort {
@@ -95,7 +96,11 @@ impl Bindings {
         for status in &removals {
             let state = PortState::Changing { off: status.is_off() };
             if let Err(error) = (PortStatus { state, ..(*status).clone() }).write(&dir) {
-                tracing::warn!("{error}; the rules of the port {} are removed anyway", status.port);
+                tracing::warn!(
+                    "{}; the rules of the port {} are removed anyway",
+                    error_text(&error),
+                    status.port
+                );
             }
         }
         if let Err(error) = transaction.try_backends().await {
@@ -138,7 +143,7 @@ impl Transaction<'_> {
                     } else {
                         FirewallBackend::Iptables
                     };
-                    tracing::debug!("{backend} is not used: {error}");
+                    tracing::debug!("{backend} is not used: {}", error_text(&error));
                     failures.push((backend, FailedPorts { ports, error }));
                 }
                 Err(error) => return Err(error),
@@ -197,7 +202,10 @@ impl Transaction<'_> {
             return Err(self.firewall_error(error));
         }
         for error in files.same_objects.iter().filter_map(|s| s.write(&self.bindings.dir()).err()) {
-            tracing::warn!("{error}; until the next reload the port may seem to lack rules");
+            tracing::warn!(
+                "{}; until the next reload the port may seem to lack rules",
+                error_text(&error)
+            );
         }
         match self.write(&files.after) {
             Ok(()) => Ok(()),

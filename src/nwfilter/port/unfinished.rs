@@ -13,6 +13,7 @@ use super::interface_names::Ports;
 use super::lock::Lock;
 use super::{BindingError, Bindings};
 use crate::sys::state_file::{self, StateFileError};
+use crate::types::error_text;
 
 impl Bindings {
     fn marker(&self) -> PathBuf {
@@ -74,7 +75,7 @@ impl Bindings {
             return Ok(ports);
         }
         if let Err(error) = self.rebuild(tools, ports).await {
-            tracing::warn!("an interrupted change could not be completed: {error}");
+            tracing::warn!("an interrupted change could not be completed: {}", error_text(&error));
         }
         self.ports()
     }

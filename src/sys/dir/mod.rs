@@ -193,8 +193,7 @@ impl Dir {
         };
         let written = file.write_all(content);
         let written = written.and_then(|()| if sync { file.sync_all() } else { Ok(()) });
-        let renamed = written
-            .and_then(|()| renameat(&self.0, new.as_os_str(), &self.0, name).map_err(Into::into));
+        let renamed = written.and_then(|()| Ok(renameat(&self.0, new.as_os_str(), &self.0, name)?));
         if renamed.is_err() {
             let _ = self.remove_file(&new);
         }

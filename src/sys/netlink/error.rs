@@ -9,6 +9,7 @@ use crate::types::InterfaceName;
 
 /// Why the host's links, addresses or routes could not be read or changed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LinkError {
     /// The netlink socket cannot be used.
     #[error("cannot talk to the kernel about interfaces (netlink socket): {0}")]
@@ -40,7 +41,7 @@ pub enum LinkError {
         present: String,
     },
     /// The kernel refused a request.
-    #[error("cannot {what}: {source}; {fix}")]
+    #[error("cannot {what}; {fix}")]
     Refused {
         /// The request, as a verb phrase.
         what: String,
@@ -122,7 +123,7 @@ mod tests {
         let refusal = Failure::Refused(io::Error::from_raw_os_error(libc::EPERM));
         let error = LinkError::failed("make it", refusal);
         assert_eq!(
-            error.to_string(),
+            crate::types::error_text(&error),
             "cannot make it: Operation not permitted (os error 1); run netlaunch as root or with CAP_NET_ADMIN"
         );
         assert_eq!(error.errno(), Some(Errno::EPERM));

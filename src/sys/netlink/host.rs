@@ -86,6 +86,7 @@ pub struct HostNet {
 
 /// The reason why a subnet is not free.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Conflict {
     /// An interface has an overlapping subnet.
     Address {

@@ -153,9 +153,10 @@ pub enum Restore<'a> {
 
 /// The reason why a setting could not be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SysctlError {
     /// The setting could not be read.
-    #[error("cannot read {}: {source}; the kernel may lack the feature", path.display())]
+    #[error("cannot read {}; the kernel may lack the feature", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -171,7 +172,7 @@ pub enum SysctlError {
         root: PathBuf,
     },
     /// The setting could not be written.
-    #[error("cannot write {value:?} to {}: {source}; run netlaunch as root where /proc/sys is writable, or set it yourself before", path.display())]
+    #[error("cannot write {value:?} to {}; run netlaunch as root where /proc/sys is writable, or set it yourself before", path.display())]
     Write {
         /// The file.
         path: PathBuf,

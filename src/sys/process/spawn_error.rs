@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 /// The reason why a program could not be started. The program does not run.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SpawnError {
     /// The path, an argument or a variable contains a NUL byte.
     #[error("an argument of {} holds a NUL byte", program.display())]
@@ -13,7 +14,7 @@ pub enum SpawnError {
         program: PathBuf,
     },
     /// The program cannot be executed.
-    #[error("cannot execute {}: {source}", program.display())]
+    #[error("cannot execute {}", program.display())]
     Exec {
         /// The program.
         program: PathBuf,
@@ -21,7 +22,7 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// The namespaces of the guard cannot be made.
-    #[error("cannot make a PID namespace for {}: {source}", program.display())]
+    #[error("cannot make a PID namespace for {}", program.display())]
     Namespace {
         /// The program.
         program: PathBuf,
@@ -30,7 +31,7 @@ pub enum SpawnError {
     },
     /// A guard cannot know its children, so it could not end a program that daemonizes.
     #[error(
-        "cannot run {} as a daemon, because /proc/thread-self/children cannot be used: {source}; mount /proc", program.display()
+        "cannot run {} as a daemon, because /proc/thread-self/children cannot be used; mount /proc", program.display()
     )]
     Daemon {
         /// The program.
@@ -40,7 +41,7 @@ pub enum SpawnError {
     },
     /// The program's process cannot become the user.
     #[error(
-        "cannot run {} as the user {user}: {source}; run netlaunch as root with CAP_SETUID and CAP_SETGID", program.display()
+        "cannot run {} as the user {user}; run netlaunch as root with CAP_SETUID and CAP_SETGID", program.display()
     )]
     User {
         /// The program.
@@ -51,7 +52,7 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// The host is short of descriptors, processes or memory, so the program was not executed.
-    #[error("cannot start {}: {source}", program.display())]
+    #[error("cannot start {}", program.display())]
     System {
         /// The program.
         program: PathBuf,
@@ -60,7 +61,7 @@ pub enum SpawnError {
     },
     /// The messages of the guard could not be read, or the guard was killed. The program may have
     /// been executed, and has been killed with its guard.
-    #[error("cannot start {}: {source}", program.display())]
+    #[error("cannot start {}", program.display())]
     Lost {
         /// The program.
         program: PathBuf,

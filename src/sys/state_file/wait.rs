@@ -71,6 +71,7 @@ impl fmt::Display for Holder {
     named(.holder),
     limit.as_secs()
 )]
+#[non_exhaustive]
 pub struct LockTimeout {
     /// The lock file.
     pub path: PathBuf,

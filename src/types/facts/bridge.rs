@@ -136,6 +136,7 @@ pub struct TargetBridge {
 /// The subject of a set of firewall rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum RulesOf {
     /// A virtual network, whose rules were set when it was started.
     Network,

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,6 +15,7 @@ use netlaunch::nwfilter::learn::{
     AddressChange, BootTime, Capture, FrameSet, Learner, LeaseSource,
 };
 use netlaunch::sys::tap::{TUN, Tap, TapName};
+use netlaunch::types::error_text;
 use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -23,7 +24,7 @@ use super::{A, B, dhcp_only, guest};
 use crate::common::dhcp_frame::{
     ACK, DISCOVER, DhcpFrame, EVERYONE, GUEST, OTHER, REQUEST, SERVER, arp, speech,
 };
-use crate::common::{Netns, have_root, run, skipped, start, wait_until};
+use crate::common::{Netns, Reaped, have_root, run, skipped, start, wait_until};
 
 /// The time limit for an expected event.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -206,10 +207,38 @@ fn the_capture_ends_when_the_interface_is_removed_but_not_when_it_is_down() {
         again.send(&request(10));
         assert_eq!(next(&mut capture).await, None);
         for index in [index, 0, u32::MAX] {
-            let error = Capture::open(index, guest(), FrameSet::All).unwrap_err().to_string();
+            let error = error_text(&Capture::open(index, guest(), FrameSet::All).unwrap_err());
             assert!(error.contains(&index.to_string()) && error.lines().count() == 1, "{error}");
         }
     });
+}
+
+/// Makes the script of a DHCP client. Returns it and the file in which it writes each event.
+fn client_script(dir: &Path) -> (PathBuf, PathBuf) {
+    let (script, events) = (dir.join("bound"), dir.join("events"));
+    // The client sends a renewal and a release from its address, so the script adds the address.
+    let body = format!(
+        "#!/bin/sh\n[ \"$1\" != bound ] || ip address add \"$ip/24\" dev eth0\necho \"$1\" >> {}\n",
+        events.display()
+    );
+    let status = Command::new("sh")
+        .args(["-c", "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"", "sh"])
+        .arg(&script)
+        .arg(body)
+        .status();
+    assert!(status.unwrap().success());
+    (script, events)
+}
+
+/// Starts dnsmasq, which has one address to lease.
+fn dhcp_server(netns: &Netns, leases: &Path) -> Reaped {
+    let mut dnsmasq = Command::new("ip");
+    dnsmasq.args(["netns", "exec", &netns.name, "dnsmasq", "--no-daemon", "--port=0"]);
+    dnsmasq.args(["--conf-file=/dev/null", "--interface=br0", "--bind-interfaces", "--pid-file="]);
+    dnsmasq.args(["--dhcp-range=10.5.0.20,10.5.0.20,10m", "--no-ping", "--user=root"]);
+    dnsmasq.arg(format!("--dhcp-leasefile={}", leases.display()));
+    dnsmasq.stdout(Stdio::null()).stderr(Stdio::null());
+    start(dnsmasq)
 }
 
 #[test]
@@ -227,39 +256,14 @@ fn a_lease_of_dnsmasq_is_learned_renewed_and_released() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let script = dir.path().join("bound");
-    let events = dir.path().join("events");
-    // The client sends a renewal and a release from its address, so the script adds the address.
-    let body = format!(
-        "#!/bin/sh\n[ \"$1\" != bound ] || ip address add \"$ip/24\" dev eth0\necho \"$1\" >> {}\n",
-        events.display()
-    );
-    let status = Command::new("sh")
-        .args(["-c", "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"", "sh"])
-        .arg(&script)
-        .arg(body)
-        .status();
-    assert!(status.unwrap().success());
+    let (script, events) = client_script(dir.path());
     let outside = Netns::bare();
     with_bridge(async |netns| {
         netns.wire("port0", &outside, "eth0");
         outside.ip("link set eth0 address 52:54:00:11:22:33");
         netns.ip("link set port0 master br0");
         netns.ip("address add 10.5.0.1/24 dev br0");
-        let mut dnsmasq = Command::new("ip");
-        dnsmasq.args(["netns", "exec", &netns.name, "dnsmasq", "--no-daemon", "--port=0"]);
-        dnsmasq.args([
-            "--conf-file=/dev/null",
-            "--interface=br0",
-            "--bind-interfaces",
-            "--pid-file=",
-        ]);
-        dnsmasq.args(["--dhcp-range=10.5.0.20,10.5.0.20,10m", "--no-ping", "--user=root"]);
-        dnsmasq.arg(format!("--dhcp-leasefile={}", dir.path().join("leases").display()));
-        let _dnsmasq = start({
-            dnsmasq.stdout(Stdio::null()).stderr(Stdio::null());
-            dnsmasq
-        });
+        let _dnsmasq = dhcp_server(netns, &dir.path().join("leases"));
         let mut capture = capture("port0", FrameSet::Dhcp);
         let mut client = Command::new("ip");
         client.args(["netns", "exec", &outside.name, "busybox", "udhcpc", "-i", "eth0", "-f"]);

@@ -1,6 +1,7 @@
 //! Tests the end of a lease, and the file that saves it.
 
 use netlaunch::nwfilter::learn::Sender::{Guest, Network};
+use netlaunch::types::error_text;
 use std::path::Path;
 
 use netlaunch::nwfilter::learn::{
@@ -172,6 +173,6 @@ fn a_lease_is_saved_for_one_port_and_one_guest() {
     std::fs::create_dir(dir.file(&port())).unwrap();
     assert_eq!(dir.read(&port(), &now).unwrap(), None);
     let error = dir.write(&kept, &now).unwrap_err();
-    assert_eq!(error.to_string().lines().count(), 1, "{error}");
-    assert!(error.to_string().contains("vnet0.json"), "{error}");
+    assert_eq!(error_text(&error).lines().count(), 1, "{error}");
+    assert!(error_text(&error).contains("vnet0.json"), "{error}");
 }

@@ -16,6 +16,7 @@ use netlaunch::firewall::port_nft::Extras;
 use netlaunch::firewall::rules::port::PortRules;
 use netlaunch::firewall::{FirewallBackend, PortFilter, PortPlan, PortRecord, Tools};
 use netlaunch::nwfilter::explain::EvalPath;
+use netlaunch::types::error_text;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
@@ -92,7 +93,7 @@ impl Wire {
             let path = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(Into::into);
             let tools = Tools::find(&path);
             let applied = plan.apply(&tools, old, false);
-            runtime.unwrap().block_on(applied).map_err(|error| error.to_string())
+            runtime.unwrap().block_on(applied).map_err(|error| error_text(&error))
         });
         applied.map(|()| plan.recorded().to_vec())
     }
