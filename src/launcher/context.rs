@@ -12,6 +12,8 @@ use super::guest_port::GuestPorts;
 use super::launch_dir::LaunchRoot;
 use super::plan::{FURTHER_FDS, LaunchIds};
 use crate::sys::privileges::missing;
+#[cfg(feature = "cli")]
+use crate::sys::process::MainLink;
 use crate::sys::process::{first_free_fd, free_fds};
 use crate::sys::transient_user::TransientUserError;
 use crate::types::{Mac, TransientUser, error_text};
@@ -43,6 +45,9 @@ pub(crate) struct LaunchContext {
     pub(crate) ports: Option<Arc<dyn GuestPorts>>,
     /// The caller's socket for passt; `None` if the request has no such socket.
     pub(crate) peer: Option<Peer>,
+    /// The process that becomes QEMU; `None` if QEMU is a child of this one.
+    #[cfg(feature = "cli")]
+    pub(crate) main: Option<Arc<MainLink>>,
 }
 
 /// A connected socket that one passt takes over.
@@ -77,6 +82,8 @@ impl LaunchContext {
             is_root: geteuid().is_root(),
             ports: None,
             peer: None,
+            #[cfg(feature = "cli")]
+            main: None,
         }
     }
 

@@ -52,6 +52,7 @@ pub mod probe;
 mod qemu_files;
 #[doc(hidden)]
 pub mod qemu_options;
+mod qemu_process;
 pub(crate) mod record;
 mod recovery;
 mod resolvers;

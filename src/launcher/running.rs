@@ -9,6 +9,7 @@ use super::event::{EventSink, LaunchEvent};
 use super::guest_port::{AddressLearner, GuestPort, GuestPorts};
 use super::launch_dir::{LaunchDir, LaunchDirError};
 use super::passt::PasstSpawn;
+use super::qemu_process::QemuProcess;
 use super::record::{Program, Record};
 use crate::launcher::plan::Plan;
 use crate::sys::process::Child;
@@ -27,7 +28,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Running {
     // The fields drop in this order: QEMU, the NICs, and only then the things that they use.
-    pub(super) qemu: Option<Child>,
+    pub(super) qemu: Option<QemuProcess>,
     /// The NICs, in the order of the plan's.
     pub(super) nics: Vec<RunningNic>,
     pub(super) dir: Option<Arc<LaunchDir>>,

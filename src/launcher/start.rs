@@ -15,6 +15,7 @@ use super::guest_port::{GuestPorts, PortDescriptors, PortRequest};
 use super::passt::{self, PasstSpawn};
 use super::ports;
 use super::qemu_files::daemonizes;
+use super::qemu_process::QemuProcess;
 use super::record::{Program, Record};
 use super::running::{Running, RunningNic};
 use crate::launcher::plan::{BridgePlan, NicPlan, Plan, TapOwner, Transport};
@@ -81,6 +82,16 @@ impl Running {
         for place in 0..self.nics.len() {
             qemu_ends.extend(self.start_nic(place, context).await?);
         }
+        #[cfg(feature = "cli")]
+        if let (Some(main), Some(program)) = (&context.main, &self.plan.qemu.program) {
+            let pid = main.process().pid().as_raw();
+            self.record.qemu = Some(Program { pid, path: program.clone() });
+            self.record.write().map_err(StartError::Prepare)?;
+            // The last step: from here on QEMU runs in the caller's process.
+            main.release(&qemu_ends).map_err(StartError::Prepare)?;
+            self.qemu = Some(QemuProcess::Main(Arc::clone(main)));
+            return Ok(());
+        }
         let qemu = &self.plan.qemu;
         if let (Some(program), Some(argv)) = (&qemu.program, qemu.argv()) {
             let mut spawn = Spawn::new(program, &argv).env(&context.env).inherit();
@@ -98,7 +109,7 @@ impl Running {
             }
             let child = spawn.start().map_err(StartError::Qemu)?;
             self.record.qemu = Some(Program { pid: child.pid().as_raw(), path: program.clone() });
-            self.qemu = Some(child);
+            self.qemu = Some(QemuProcess::Child(child));
         }
         self.record.write().map_err(StartError::Prepare)
     }

@@ -23,10 +23,11 @@ use super::guest_port::{BoxFuture, GuestPortError, LearningEvent};
 use super::last_words::last_words;
 use super::nic_work::{NicEvent, NicWork, first_event, pending};
 use super::passt::describe;
+use super::qemu_process::QemuProcess;
 use super::record::NicRecord;
 use super::recovery::RestartResult;
 use super::running::{QEMU_PATIENCE, Running, RunningNic};
-use crate::sys::process::{Child, Progress};
+use crate::sys::process::Progress;
 use crate::types::error_text;
 
 /// The rules of every port being set again.
@@ -303,10 +304,10 @@ impl Running {
     }
 }
 
-/// Waits for a change of a child; without a child, forever.
-async fn progress(child: &mut Option<Child>) -> Progress {
-    match child {
-        Some(child) => child.next().await,
+/// Waits for a change of QEMU; in serve mode, forever.
+async fn progress(qemu: &mut Option<QemuProcess>) -> Progress {
+    match qemu {
+        Some(qemu) => qemu.next().await,
         None => std::future::pending().await,
     }
 }

@@ -110,4 +110,5 @@ mod tools_killed;
 mod tools_killed_ports;
 mod words;
 mod wrap;
+mod wrap_process;
 mod wrap_runs;

@@ -1,10 +1,16 @@
 //! Runs a guest whose networks netlaunch moves, behind a stand-in.
 //!
-//! The launch is one of `netlaunch --`, with these differences: it says nothing on standard error,
-//! it goes on when its parent ends, a signal does to QEMU what it does without netlaunch, and the
-//! environment and the standard descriptors of QEMU are the caller's, also closed ones. Any failure
-//! before QEMU runs is the reason to run the caller's line untouched.
+//! This process becomes QEMU, and a sidecar starts and supervises everything else
+//! ([`crate::sys::process`]). So the process number, the parent, the exit status, the signals, the
+//! descriptors and the locks of QEMU are those that the caller would see without netlaunch. If the
+//! sidecar is killed, its passt ends with it, and QEMU goes on without a network.
+//!
+//! There are two exceptions, in which QEMU is a child: QEMU daemonizes, or the options of a call by
+//! hand give QEMU a user of its own.
+//!
+//! Any failure before QEMU runs is the reason to run the caller's line untouched.
 
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 
@@ -20,9 +26,12 @@ use super::{StandIn, signal};
 use crate::launcher::guest_port::BoxFuture;
 use crate::launcher::plan::{NicPlan, Origin, Plan, plan};
 use crate::launcher::{
-    CommandSource, LaunchContext, LaunchError, Outcome, SupervisorCommand, config_files, start,
+    CommandSource, LaunchContext, LaunchError, Outcome, SupervisorCommand, config_files,
+    daemonizes, start,
 };
-use crate::sys::process::{ForegroundLink, InheritedFds, fill_closed_standard};
+use crate::sys::process::{
+    ForegroundLink, InheritedFds, ProgramFds, SidecarFork, fill_closed_standard, fork_sidecar,
+};
 
 /// The end of a launch.
 pub(super) enum Ended {
@@ -32,8 +41,20 @@ pub(super) enum Ended {
     Status(u8),
     /// The signal that ended QEMU, or the launch before QEMU ran.
     Signal(Signal),
+    /// This process becomes QEMU now.
+    Becomes(Qemu),
     /// A mistake in the options of a call by hand.
     Mistake(Failure),
+}
+
+/// The QEMU that this process becomes.
+pub(super) struct Qemu {
+    /// Its arguments, its name first.
+    pub(super) argv: Vec<OsString>,
+    /// Its further descriptors.
+    pub(super) fds: ProgramFds,
+    /// Its NICs, for the log.
+    pub(super) nics: String,
 }
 
 impl Ended {
@@ -78,6 +99,9 @@ pub(super) fn launch(
         Ok(plan) => plan,
         Err(why) => return Ended::NotStarted(why),
     };
+    if plan.user.is_none() && !daemonizes(stand_in.call.arguments()) {
+        return beside(stand_in, plan, context);
+    }
     let link = match daemonize::fork(stand_in.call.arguments()) {
         Ok(Process::Launching(link)) => link,
         Ok(Process::Foreground(outcome)) => return Ended::of(&outcome),
@@ -87,6 +111,30 @@ pub(super) fn launch(
         Ok(runtime) => runtime.block_on(guest(stand_in, plan, &mut context, link)),
         Err(failure) => Ended::NotStarted(failure.to_string()),
     }
+}
+
+/// Forks the sidecar. In the sidecar, returns when nothing of the launch is left.
+fn beside(stand_in: &StandIn, plan: Plan, mut context: LaunchContext) -> Ended {
+    let link = match fork_sidecar() {
+        Ok(SidecarFork::Main(main)) => {
+            return match (main.wait(), plan.qemu.argv()) {
+                (Ok(fds), Some(argv)) => Ended::Becomes(Qemu { argv, fds, nics: nics(&plan) }),
+                (Ok(_), None) => Ended::NotStarted("there is no QEMU in the plan".to_owned()),
+                (Err(why), _) => Ended::NotStarted(why),
+            };
+        }
+        Ok(SidecarFork::Sidecar(link)) => Arc::new(link),
+        Err(error) => return Ended::NotStarted(format!("cannot start a sidecar: {error}")),
+    };
+    context.main = Some(Arc::clone(&link));
+    let ended = match runtime() {
+        Ok(runtime) => runtime.block_on(guest(stand_in, plan, &mut context, None)),
+        Err(failure) => Ended::NotStarted(failure.to_string()),
+    };
+    if let Ended::NotStarted(why) = ended {
+        link.refuse(&why);
+    }
+    Ended::Status(0)
 }
 
 /// Returns the launch that the call, the settings and the options of a call by hand ask for.
@@ -122,9 +170,17 @@ async fn guest(
         Err(error) => return Ended::NotStarted(format!("cannot take signals: {error}")),
     };
     context.mask = Some(orders.mask_before());
+    let main = context.main.clone();
+    let abandoned = async {
+        match &main {
+            Some(main) => main.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     let begun = tokio::select! {
         biased;
         begun = start(plan, context) => begun,
+        () = abandoned => return Ended::Signal(Signal::SIGKILL),
         command = orders.next(false) => return Ended::Signal(match command {
             SupervisorCommand::Signal(signal) | SupervisorCommand::Stop(signal) => signal,
             SupervisorCommand::Kill | SupervisorCommand::RebuildRules => Signal::SIGKILL,
@@ -136,8 +192,9 @@ async fn guest(
             return Ended::NotStarted(Failure::from(LaunchError::from(error)).to_string());
         }
     };
-    let program = stand_in.real.path.display();
-    stand_in.log.line(&format!("{program} runs with netlaunch: {}", nics(running.plan())));
+    if main.is_none() {
+        stand_in.log_moves(&nics(running.plan()));
+    }
     if let Some(foreground) = foreground {
         daemonize::report_readiness(&mut running, foreground, None, None);
     }

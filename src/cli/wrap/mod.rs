@@ -4,17 +4,18 @@
 //! ```text
 //! argv ─ real QEMU found ─┬─ pass_through ──────────────────────▶ execve(real QEMU, argv)
 //!                         └─ launch ─┬─ not started, because ───▶ execve(real QEMU, argv)
-//!                                    └─ QEMU ran ───────────────▶ QEMU's status
+//!                                    ├─ sidecar serves ─────────▶ execve(real QEMU, moved argv)
+//!                                    └─ QEMU ran as a child ────▶ QEMU's status
 //! ```
 //!
 //! The steps up to the first execve set nothing up: no messages, no runtime, no program is asked, and
 //! the settings are read only for the path of the log, unless the environment has it. So a probe call
-//! of QEMU costs the start of one more program. The caller's
-//! signal state is put back before each execve.
+//! of QEMU costs the start of one more program. The caller's signal state is put back before each
+//! execve.
 //!
 //! A stand-in must never be worse than QEMU. If netlaunch's part of a launch fails, the caller's
-//! line runs untouched, and only the log has the reason. Nothing but a
-//! missing QEMU gives a message of netlaunch.
+//! line runs untouched, and only the log has the reason. Nothing but a missing QEMU gives a message
+//! of netlaunch.
 
 mod call;
 mod install;
@@ -86,6 +87,14 @@ pub(super) fn stand_in(
     }
     match launch::launch(&stand_in, options, inherited) {
         Ended::NotStarted(why) => stand_in.pass_through(&why, caller),
+        Ended::Becomes(qemu) => {
+            stand_in.log_moves(&qemu.nics);
+            match qemu.fds.inherit() {
+                Ok(()) => stand_in.execute(&qemu.argv, caller),
+                Err(error) => stand_in
+                    .pass_through(&format!("its descriptors have no place: {error}"), caller),
+            }
+        }
         Ended::Status(status) => status,
         Ended::Signal(signal) => {
             caller.end_by(signal);
@@ -117,8 +126,20 @@ impl StandIn {
     fn pass_through(&self, why: &str, caller: &CallerSignals) -> u8 {
         let path = &self.real.path;
         self.log.line(&format!("{} runs without netlaunch: {why}", path.display()));
+        self.execute(&self.call.argv, caller)
+    }
+
+    /// Writes what moves, before QEMU runs or once it runs.
+    fn log_moves(&self, nics: &str) {
+        self.log.line(&format!("{} runs with netlaunch: {nics}", self.real.path.display()));
+    }
+
+    /// Becomes the real QEMU with these arguments, its name first; returns the exit status if that
+    /// fails.
+    fn execute(&self, argv: &[OsString], caller: &CallerSignals) -> u8 {
+        let path = &self.real.path;
         let env = self.script_environment();
-        let error = caller.execute(path, &self.call.argv, env.as_deref());
+        let error = caller.execute(path, argv, env.as_deref());
         let text = format!("{} cannot be executed: {error}", path.display());
         self.log.line(&text);
         let missing = error.kind() == io::ErrorKind::NotFound;

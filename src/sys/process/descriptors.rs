@@ -5,7 +5,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -45,6 +45,22 @@ fn null() -> io::Result<OwnedFd> {
 /// Moves `fd` above all numbers that the program gets; execve(2) closes it.
 pub(super) fn above(fd: OwnedFd, program: &[(OwnedFd, RawFd)]) -> nix::Result<OwnedFd> {
     dup_above(fd, top(program))
+}
+
+/// Moves the descriptors of a program that this process executes next to their numbers. What had such
+/// a number before is closed.
+pub(super) fn move_to_numbers(fds: Vec<(OwnedFd, RawFd)>) -> io::Result<()> {
+    let top = top(&fds);
+    for (fd, number) in fds {
+        let fd = dup_above(fd, top)?;
+        // SAFETY: the call takes two numbers. The program's numbers were free when this process
+        // started, and the values that owned a descriptor with such a number are gone: those in
+        // `fds` were copied above all numbers.
+        if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Opens the program file, for a program whose path may lead to nothing later. Returns `None` if it

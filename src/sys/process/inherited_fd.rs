@@ -11,6 +11,8 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+use procfs::process::Process;
+
 /// Returns the lowest descriptor number above the standard ones that is free now. Another thread
 /// may take it at any time.
 pub(crate) fn first_free_fd() -> RawFd {
@@ -112,6 +114,26 @@ fn is_inherited(fd: RawFd) -> bool {
     // SAFETY: F_GETFD reads a flag of a number.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// Closes every descriptor above the standard ones that the process was started with and has not
+/// taken over.
+///
+/// Each such descriptor has no close-on-exec flag, or execve(2) would have closed it. Each one that
+/// this process has opened or taken over has the flag.
+///
+/// # Errors
+/// /proc cannot be read.
+pub(super) fn close_inherited() -> io::Result<()> {
+    let fds = Process::myself().and_then(|process| process.fd()).map_err(io::Error::other)?;
+    // The iterator has a descriptor of its own, which must not be closed here.
+    let numbers: Vec<RawFd> = fds.flatten().map(|fd| fd.fd).collect();
+    for fd in numbers.into_iter().filter(|fd| *fd > 2 && is_inherited(*fd)) {
+        // SAFETY: no value owns a descriptor without the flag: `take` sets it, and the standard
+        // library and nix open with it.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
 }
 
 /// Makes execve(2) close every descriptor except the standard ones.

@@ -36,6 +36,9 @@
 //! netlaunch then is two processes as well: a foreground process, which ends when the daemon is
 //! ready, and a supervisor (`supervisor.rs`).
 //!
+//! A program that must have netlaunch's own process is executed there, and a sidecar supervises it
+//! (`sidecar.rs`): no guard is its parent.
+//!
 //! A guard signals only its own child, and only before it has waited for it, so it never hits a
 //! process that got the number later. The caller learns the program's process number in its own PID
 //! namespace from the credentials that the kernel attaches to a message: the program's process
@@ -56,6 +59,8 @@ mod process_identity;
 mod program_process;
 mod reap;
 mod report;
+#[cfg(feature = "cli")]
+mod sidecar;
 pub(crate) mod signals;
 mod spawn;
 mod spawn_detached;
@@ -73,6 +78,8 @@ pub use inherited_fd::InheritedFds;
 pub(crate) use inherited_fd::{first_free_fd, free_fds};
 pub(crate) use pidfd::ProcessHandle;
 pub(crate) use process_identity::{started, still_runs};
+#[cfg(feature = "cli")]
+pub(crate) use sidecar::{MainLink, ProgramFds, SidecarFork, fork_sidecar};
 pub(crate) use spawn::{Isolation, Reveal};
 pub use spawn::{Spawn, Stdio};
 pub(crate) use spawn_detached::detach;

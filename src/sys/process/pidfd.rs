@@ -50,6 +50,12 @@ impl ProcessHandle {
         Ok((started(pid) == Some(at)).then_some(ProcessHandle { pid, started: at, fd }))
     }
 
+    /// Returns the process number.
+    #[cfg(feature = "cli")]
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Returns whether the process still runs.
     pub(crate) fn is_running(&self) -> bool {
         started(self.pid) == Some(self.started)

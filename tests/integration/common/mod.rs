@@ -26,6 +26,7 @@ pub mod schema;
 pub mod small_disk;
 pub mod source;
 pub mod wire;
+pub mod wrap_scene;
 pub mod wrapped;
 
 use std::fmt::Display;

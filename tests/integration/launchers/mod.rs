@@ -14,14 +14,19 @@ mod virtme_ng;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::common::scene::{HOST, netns_with_resolver, nothing_left};
-use super::common::{As, Netns, Sandbox, finish, have_root, skipped, text};
+use super::common::{
+    As, Netns, Sandbox, finish, have_root, processes_with, skipped, text, wait_until,
+};
 
 /// The page that the guests fetch, at port 8000 of the namespace's loopback.
 const PAGE: &str = "page of the host";
 const PAGE_PORT: u16 = 8000;
 const QEMU: &str = "qemu-system-x86_64";
+/// How long the end of a launch may take after QEMU's.
+const TIDY_UP: Duration = Duration::from_secs(5);
 
 /// The QEMU of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +160,9 @@ impl Bench {
             "plain QEMU, then the stand-in, whose log is {:#?}",
             self.log()
         );
+        // The stand-in's sidecar ends after QEMU, and the launcher does not wait for it.
+        let place = word(&self.sandbox.path(""));
+        wait_until(TIDY_UP, || processes_with(&place).is_empty());
         nothing_left(&self.sandbox);
         stand_in
     }

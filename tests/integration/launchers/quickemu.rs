@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::common::scene::{LIMIT, alive};
-use crate::common::{processes_with, wait_until};
+use crate::common::wait_until;
 
 const CONF: &str = "guest_os=\"linux\"
 disk_img=\"disk.qcow2\"
@@ -41,9 +41,7 @@ fn a_guest_of_quickemu_lives_on_with_its_network_on_passt() {
         let page = wait_until(LIMIT, || read(&dir, "console").contains(&format!("PAGE {PAGE}")));
         let said = ["console", "vm.log"].map(|name| read(&dir, name));
         assert!(page, "{}\n{}", said[0], said[1]);
-        // The guest ends, then the stand-in, which nothing waits for.
-        let console = word(&dir.join("console"));
-        assert!(wait_until(LIMIT, || processes_with(&console).is_empty()), "no end");
+        assert!(wait_until(LIMIT, || !alive(pid)), "the guest does not end");
         assert!(!dir.join("vm.pid").exists());
         let out = text(&ended.stdout).replace(&bench.stand_ins().display().to_string(), "/usr/bin");
         bench.seen(qemu, ended.status.code(), &without_pid(&out), &said[1])
