@@ -64,12 +64,13 @@ fn quickemu(bench: &Bench, qemu: Qemu) -> std::process::Output {
     disk.args(["create", "-q", "-f", "qcow2"]).arg(dir.join("disk.qcow2")).arg("64M");
     assert!(finish(disk).status.success());
 
-    let extra = format!(
-        "-machine accel=tcg -cpu max -serial file:{} -kernel {} -initrd {} -append nl.fetch=http://10.0.2.2:{PAGE_PORT}/",
-        word(&dir.join("console")),
+    let guest = format!(
+        "-kernel {} -initrd {} -append nl.fetch=http://10.0.2.2:{PAGE_PORT}/",
         word(&bench.made.join("kernel")),
         word(&bench.made.join("autopkgtest.initrd"))
     );
+    let console = word(&dir.join("console"));
+    let extra = format!("-machine accel=tcg -cpu max -serial file:{console} {guest}");
     let mut command = bench.launcher("root/usr/bin/quickemu", qemu);
     let path = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path);
     let path = format!("{}:{}", word(&dir.join("bin")), path.unwrap().to_string_lossy());

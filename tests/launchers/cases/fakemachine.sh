@@ -1,4 +1,4 @@
-# suites: bookworm sid
+# suites: sid
 # log: -nic user,model=virtio-net-pci moved to passt
 # fakemachine, which debos uses: it writes -nic user,model=virtio-net-pci and starts
 # sid's own systemd over 9p.
