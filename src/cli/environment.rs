@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::config::ConfigError;
+use super::wrap::WRAPPERS;
 use crate::launcher::probe::Prober;
 use crate::launcher::{LaunchEnvironment, LaunchRoot};
 use crate::sys::dir::{Dir, Trust, Untrusted};
@@ -125,6 +126,11 @@ impl Environment {
         let default = if name == "PATH" { "/usr/bin:/bin" } else { "" };
         let value = self.launch.var(name).unwrap_or(OsStr::new(default));
         if value.is_empty() { Vec::new() } else { std::env::split_paths(value).collect() }
+    }
+
+    /// The wrappers that led to a call as a stand-in.
+    pub(super) fn wrappers(&self) -> Option<&OsStr> {
+        self.launch.var(WRAPPERS)
     }
 
     /// All variables.

@@ -50,7 +50,23 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Stop> {
         if let Some(Action::Wrap(wrap)) = &cli.command {
             if let Some(option) = wrap.unusable() {
                 let option = option.replace('_', "-");
-                return Err(usage(format!("wrap adds and prints nothing; drop --{option}")));
+                let fix = match option.as_str() {
+                    "user" => "wrap runs QEMU as its caller; drop --user, or write netlaunch --user NAME -- QEMU".to_owned(),
+                    _ => format!("wrap adds and prints nothing; drop --{option}"),
+                };
+                return Err(usage(fix));
+            }
+            if wrap.install.is_some() && wrap.launch.has_options() {
+                return Err(usage("wrap --install takes no option of a launch; put the settings of stand-ins into [wrap] of netlaunch.conf".into()));
+            }
+            if let (None, Some(name)) = (&wrap.install, wrap.names.first()) {
+                let name = name.to_string_lossy();
+                return Err(usage(format!(
+                    "{name:?} has no -- before it; write netlaunch wrap -- {name}, or name a directory with --install"
+                )));
+            }
+            if wrap.launch.command.first().is_some_and(|program| program.is_empty()) {
+                return Err(usage("the name of QEMU behind -- is empty; name QEMU there".into()));
             }
             if wrap.install.is_none() && wrap.launch.command.is_empty() {
                 let fix = "name QEMU behind --, or a directory with --install";

@@ -399,7 +399,7 @@ fn a_stand_in_daemonizes_as_qemu_does() {
         let wrapped = Wrapped::inside(who, &netns);
         let pid = wrapped.sandbox.path("run/pid");
         let stand_in = |more: &[&str]| {
-            let line = "-M q35 -accel tcg -m 64 -nodefaults -display none -S -daemonize -nic user";
+            let line = "-M q35 -accel tcg -m 64 -nodefaults -display none -S -daemonize -nic user,model=virtio";
             let command = with(wrapped.command(), line.split(' '));
             finish(with(with(command, ["-pidfile".as_ref(), pid.as_os_str()]), more))
         };

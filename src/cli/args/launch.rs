@@ -20,7 +20,7 @@ use crate::types::{
 };
 
 /// The options of a launch: run mode with a QEMU command, serve mode without.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct LaunchArgs {
     /// Uses only this backend; auto is passt, else slirp [default: auto]
     #[arg(long, value_name = "auto|passt|slirp|bridge", hide_possible_values = true)]
@@ -144,6 +144,13 @@ pub struct LaunchArgs {
     /// QEMU and its arguments
     #[arg(last = true, id = "qemu_command", value_name = "QEMU", hide = true)]
     pub command: Vec<OsString>,
+}
+
+impl LaunchArgs {
+    /// Returns whether there is any option, besides QEMU's command line.
+    pub fn has_options(&self) -> bool {
+        LaunchArgs { command: Vec::new(), ..self.clone() } != LaunchArgs::default()
+    }
 }
 
 /// `--backend`, and `backend` in the configuration file.

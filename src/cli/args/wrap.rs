@@ -16,16 +16,16 @@ pub struct WrapArgs {
     #[arg(conflicts_with = "qemu_command")]
     pub install: Option<PathBuf>,
     /// The names: qemu-system-*, qemu-kvm or kvm
-    #[arg(value_name = "NAME", requires = "install")]
+    #[arg(value_name = "NAME")]
     pub names: Vec<OsString>,
     /// The options for the networks that move.
     #[command(flatten)]
     pub launch: LaunchArgs,
 }
 
-/// The options of a launch that a stand-in cannot use: it adds no NIC, prints nothing, and reports
-/// to its caller as QEMU does.
-const UNUSABLE: [&str; 15] = [
+/// The options of a launch that a stand-in cannot use: it adds no NIC, prints nothing, reports to its
+/// caller as QEMU does, and becomes QEMU as the caller's user.
+const UNUSABLE: [&str; 16] = [
     "network",
     "bridge",
     "filter",
@@ -36,6 +36,7 @@ const UNUSABLE: [&str; 15] = [
     "mac",
     "device",
     "queues",
+    "user",
     "ready_fd",
     "vmm",
     "listen",
@@ -64,6 +65,7 @@ impl WrapArgs {
             launch.mac.is_some(),
             launch.device.is_some(),
             launch.queues.is_some(),
+            launch.user.is_some(),
             launch.ready_fd.is_some(),
             launch.vmm.is_some(),
             launch.listen.is_some(),

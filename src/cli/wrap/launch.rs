@@ -5,8 +5,7 @@
 //! descriptors and the locks of QEMU are those that the caller would see without netlaunch. If the
 //! sidecar is killed, its passt ends with it, and QEMU goes on without a network.
 //!
-//! There are two exceptions, in which QEMU is a child: QEMU daemonizes, or the options of a call by
-//! hand give QEMU a user of its own.
+//! A QEMU that daemonizes is a child instead, because the sidecar must learn of its readiness.
 //!
 //! Any failure before QEMU runs is the reason to run the caller's line untouched.
 
@@ -20,7 +19,8 @@ use tracing::Level;
 use super::super::args::{LaunchArgs, LogFormat};
 use super::super::control::Orders;
 use super::super::daemonize::{self, Process};
-use super::super::request::{self, Job, JobError};
+use super::super::failure::FAILED;
+use super::super::request::{self, Job};
 use super::super::{Failure, configuration, log as messages, run, runtime, wrap_config};
 use super::{StandIn, signal};
 use crate::launcher::guest_port::BoxFuture;
@@ -35,16 +35,35 @@ use crate::sys::process::{
 
 /// The end of a launch.
 pub(super) enum Ended {
-    /// QEMU was not started, and nothing is left of the launch; the reason.
-    NotStarted(String),
+    /// The caller's line stays as it is; the reason.
+    Unchanged(String),
+    /// QEMU was not started, and nothing is left of the launch.
+    NotStarted(Reason),
     /// QEMU's exit status.
     Status(u8),
     /// The signal that ended QEMU, or the launch before QEMU ran.
     Signal(Signal),
     /// This process becomes QEMU now.
     Becomes(Qemu),
-    /// A mistake in the options of a call by hand.
-    Mistake(Failure),
+}
+
+/// Why a launch did not start.
+pub(super) struct Reason {
+    pub(super) why: String,
+    /// The exit status if the caller's line must not run instead.
+    pub(super) status: u8,
+}
+
+impl From<String> for Reason {
+    fn from(why: String) -> Self {
+        Reason { why, status: FAILED }
+    }
+}
+
+impl From<Failure> for Reason {
+    fn from(failure: Failure) -> Self {
+        Reason { why: failure.to_string(), status: failure.status() }
+    }
 }
 
 /// The QEMU that this process becomes.
@@ -76,10 +95,10 @@ pub(super) fn launch(
 ) -> Ended {
     let job = match job(stand_in, options) {
         Ok(job) => job,
-        Err(ended) => return ended,
+        Err(failure) => return Ended::NotStarted(failure.into()),
     };
     if let Err(error) = fill_closed_standard() {
-        return Ended::NotStarted(format!("a standard descriptor is closed: {error}"));
+        return not_started(format!("a standard descriptor is closed: {error}"));
     }
     if stand_in.log.is_kept() {
         let settings = messages::Settings { format: LogFormat::Text, level: Level::WARN };
@@ -89,28 +108,43 @@ pub(super) fn launch(
     }
     let environment = &stand_in.environment;
     let mut context = LaunchContext {
-        env: stand_in.script_environment().unwrap_or_else(|| environment.variables().to_vec()),
+        env: stand_in.wrapper_environment().unwrap_or_else(|| environment.variables().to_vec()),
         ..run::context(environment, inherited.first_free())
     };
-    let planned = runtime()
-        .map_err(|failure| failure.to_string())
-        .and_then(|runtime| runtime.block_on(plan_moves(stand_in, &job, &context)));
+    let planned =
+        runtime().and_then(|runtime| runtime.block_on(plan_moves(stand_in, &job, &context)));
     let plan = match planned {
         Ok(plan) => plan,
-        Err(why) => return Ended::NotStarted(why),
+        Err(failure) => return Ended::NotStarted(failure.into()),
     };
-    if plan.user.is_none() && !daemonizes(stand_in.call.arguments()) {
+    // A stand-in adds no NIC.
+    if plan.nics.iter().any(|nic| matches!(nic.origin, Origin::Added)) {
+        return Ended::Unchanged("it has no user-mode network".to_owned());
+    }
+    let argv = plan.qemu.argv().unwrap_or_default();
+    if argv.get(1..) == Some(stand_in.call.arguments()) {
+        return Ended::Unchanged(nics(&plan));
+    }
+    if plan.nics.iter().all(|nic| nic.passt.is_none()) {
+        let fds = ProgramFds::default();
+        return Ended::Becomes(Qemu { argv, fds, nics: nics(&plan) });
+    }
+    if !daemonizes(stand_in.call.arguments()) {
         return beside(stand_in, plan, context);
     }
     let link = match daemonize::fork(stand_in.call.arguments()) {
         Ok(Process::Launching(link)) => link,
         Ok(Process::Foreground(outcome)) => return Ended::of(&outcome),
-        Err(failure) => return Ended::NotStarted(failure.to_string()),
+        Err(failure) => return Ended::NotStarted(failure.into()),
     };
     match runtime() {
         Ok(runtime) => runtime.block_on(guest(stand_in, plan, &mut context, link)),
-        Err(failure) => Ended::NotStarted(failure.to_string()),
+        Err(failure) => Ended::NotStarted(failure.into()),
     }
+}
+
+fn not_started(why: String) -> Ended {
+    Ended::NotStarted(why.into())
 }
 
 /// Forks the sidecar. In the sidecar, returns when nothing of the launch is left.
@@ -119,36 +153,31 @@ fn beside(stand_in: &StandIn, plan: Plan, mut context: LaunchContext) -> Ended {
         Ok(SidecarFork::Main(main)) => {
             return match (main.wait(), plan.qemu.argv()) {
                 (Ok(fds), Some(argv)) => Ended::Becomes(Qemu { argv, fds, nics: nics(&plan) }),
-                (Ok(_), None) => Ended::NotStarted("there is no QEMU in the plan".to_owned()),
-                (Err(why), _) => Ended::NotStarted(why),
+                (Ok(_), None) => not_started("there is no QEMU in the plan".to_owned()),
+                (Err(why), _) => not_started(why),
             };
         }
         Ok(SidecarFork::Sidecar(link)) => Arc::new(link),
-        Err(error) => return Ended::NotStarted(format!("cannot start a sidecar: {error}")),
+        Err(error) => return not_started(format!("cannot start a sidecar: {error}")),
     };
     context.main = Some(Arc::clone(&link));
     let ended = match runtime() {
         Ok(runtime) => runtime.block_on(guest(stand_in, plan, &mut context, None)),
-        Err(failure) => Ended::NotStarted(failure.to_string()),
+        Err(failure) => Ended::NotStarted(failure.into()),
     };
-    if let Ended::NotStarted(why) = ended {
-        link.refuse(&why);
+    if let Ended::NotStarted(reason) = ended {
+        link.refuse(&reason.why);
     }
     Ended::Status(0)
 }
 
 /// Returns the launch that the call, the settings and the options of a call by hand ask for.
-fn job(stand_in: &StandIn, options: Option<&LaunchArgs>) -> Result<Job, Ended> {
-    let not_started = |failure: Failure| Ended::NotStarted(failure.to_string());
-    let config = configuration(&stand_in.environment).map_err(|error| not_started(error.into()))?;
+fn job(stand_in: &StandIn, options: Option<&LaunchArgs>) -> Result<Job, Failure> {
+    let config = configuration(&stand_in.environment)?;
     let program = stand_in.real.path.clone().into_os_string();
     let command = [program].into_iter().chain(stand_in.call.arguments().iter().cloned());
     let args = LaunchArgs { command: command.collect(), ..options.cloned().unwrap_or_default() };
-    let mut job =
-        request::job(&args, &wrap_config::stand_in(&config)).map_err(|error| match error {
-            JobError::Options(_) if options.is_some() => Ended::Mistake(error.into()),
-            _ => not_started(error.into()),
-        })?;
+    let mut job = request::job(&args, &wrap_config::stand_in(&config))?;
     job.request.config_files = config_files(&job.request);
     Ok(job)
 }
@@ -163,11 +192,11 @@ async fn guest(
 ) -> Ended {
     let foreground = match link.map(ForegroundLink::watch).transpose() {
         Ok(foreground) => foreground.map(Arc::new),
-        Err(error) => return Ended::NotStarted(format!("cannot wait for descriptors: {error}")),
+        Err(error) => return not_started(format!("cannot wait for descriptors: {error}")),
     };
     let mut orders = match Orders::take_for_stand_in(foreground.clone()) {
         Ok(orders) => orders,
-        Err(error) => return Ended::NotStarted(format!("cannot take signals: {error}")),
+        Err(error) => return not_started(format!("cannot take signals: {error}")),
     };
     context.mask = Some(orders.mask_before());
     let main = context.main.clone();
@@ -189,7 +218,7 @@ async fn guest(
     let mut running = match begun {
         Ok(running) => running,
         Err(error) => {
-            return Ended::NotStarted(Failure::from(LaunchError::from(error)).to_string());
+            return Ended::NotStarted(Failure::from(LaunchError::from(error)).into());
         }
     };
     if main.is_none() {
@@ -205,27 +234,16 @@ async fn guest(
     Ended::of(&outcome)
 }
 
-/// Probes the host and plans the launch; the error is the reason why no network moves.
-///
-/// A stand-in adds nothing: a plan that has a NIC of its own, or moves none, is not used.
+/// Probes the host and plans the launch.
 async fn plan_moves(
     stand_in: &StandIn,
     job: &Job,
     context: &LaunchContext,
-) -> Result<Plan, String> {
-    let facts = run::facts(job, &stand_in.environment).await;
-    let facts = facts.map_err(|failure| failure.to_string())?;
+) -> Result<Plan, Failure> {
+    let facts = run::facts(job, &stand_in.environment).await?;
     let mut plan = plan(&job.request, &facts, &context.launch_ids(job.request.nic_count()))
-        .map_err(|error| Failure::from(LaunchError::from(error)).to_string())?;
+        .map_err(LaunchError::from)?;
     plan.qemu.name = stand_in.call.argv.first().cloned();
-    let is_added = |nic: &NicPlan| matches!(nic.origin, Origin::Added);
-    let is_moved = |nic: &NicPlan| matches!(nic.origin, Origin::Adopted { .. });
-    if plan.nics.iter().any(is_added) {
-        return Err("it has no user-mode network that netlaunch can move".to_owned());
-    }
-    if !plan.nics.iter().any(is_moved) {
-        return Err(nics(&plan));
-    }
     Ok(plan)
 }
 

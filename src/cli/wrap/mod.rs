@@ -14,13 +14,14 @@
 //! execve.
 //!
 //! A stand-in must never be worse than QEMU. If netlaunch's part of a launch fails, the caller's
-//! line runs untouched, and only the log has the reason. Nothing but a missing QEMU gives a message
-//! of netlaunch.
+//! line runs untouched, and only the log has the reason. Two things give a message of netlaunch: a
+//! missing QEMU, and a setting that must hold and cannot ([`must_hold()`]).
 
 mod call;
 mod install;
 mod launch;
 mod log;
+mod must_hold;
 mod own_copy;
 mod real_qemu;
 
@@ -31,20 +32,23 @@ use nix::sys::signal::Signal;
 
 pub(in crate::cli) use call::Call;
 pub(in crate::cli) use install::InstallError;
-use launch::Ended;
+use launch::{Ended, Reason};
 use log::WrapLog;
-use real_qemu::{RealQemu, SCRIPTS, Search};
+use must_hold::must_hold;
+pub(in crate::cli) use real_qemu::WRAPPERS;
+use real_qemu::{RealQemu, Search, parents_words, wrappers_in};
 use tracing::Level;
 
 use super::args::{LaunchArgs, LogFormat, WrapArgs};
 use super::environment::Environment;
 use super::{Failure, log as messages, wrap_config};
-use crate::launcher::qemu_options::{CommandLine, pass_through};
+use crate::launcher::qemu_options::{CommandLine, PassThrough, pass_through};
 use crate::sys::process::{CallerSignals, InheritedFds, executed_path};
 
 /// Returns the call if netlaunch was called by the name of a QEMU.
 pub(super) fn called_as_qemu(argv: &[OsString]) -> Option<Call> {
-    Call::of(argv, executed_path().as_deref())
+    let file = std::fs::read_link(own_copy::OWN_PROGRAM).ok();
+    Call::of(argv, executed_path().as_deref(), file.as_ref().map(|file| file.as_os_str()))
 }
 
 /// Returns the call of `netlaunch wrap -- QEMU ARGS`; `None` without a QEMU.
@@ -83,10 +87,19 @@ pub(super) fn stand_in(
     let stand_in = StandIn { call, real, environment, log };
     let line = CommandLine::parse(stand_in.call.arguments());
     if let Some(why) = pass_through(&line) {
-        return stand_in.pass_through(&why.to_string(), caller);
+        let is_blind = matches!(why, PassThrough::ConfigFile(_) | PassThrough::SavedState(_));
+        let why = why.to_string();
+        return match must_hold(options, &stand_in.environment).filter(|_| is_blind) {
+            Some(setting) => stand_in.refuse(setting, &why.into()),
+            None => stand_in.pass_through(&why, caller),
+        };
     }
     match launch::launch(&stand_in, options, inherited) {
-        Ended::NotStarted(why) => stand_in.pass_through(&why, caller),
+        Ended::Unchanged(why) => stand_in.pass_through(&why, caller),
+        Ended::NotStarted(reason) => match must_hold(options, &stand_in.environment) {
+            Some(setting) => stand_in.refuse(setting, &reason),
+            None => stand_in.pass_through(&reason.why, caller),
+        },
         Ended::Becomes(qemu) => {
             stand_in.log_moves(&qemu.nics);
             match qemu.fds.inherit() {
@@ -100,7 +113,6 @@ pub(super) fn stand_in(
             caller.end_by(signal);
             128 + signal as i32 as u8
         }
-        Ended::Mistake(failure) => fail(&failure, failure.status()),
     }
 }
 
@@ -109,7 +121,8 @@ fn search(environment: &Environment) -> Search<'_> {
     Search {
         named: environment.real_qemu(),
         path: environment.paths("PATH"),
-        scripts: environment.paths(SCRIPTS),
+        wrappers: environment.wrappers().map(wrappers_in).unwrap_or_default(),
+        parent: parents_words(),
     }
 }
 
@@ -129,6 +142,14 @@ impl StandIn {
         self.execute(&self.call.argv, caller)
     }
 
+    /// Reports that `setting` cannot hold; returns the exit status.
+    fn refuse(&self, setting: &str, reason: &Reason) -> u8 {
+        let why = &reason.why;
+        let text = format!("{setting} cannot hold, so QEMU does not run: {why}");
+        self.log.line(&text);
+        fail(&text, reason.status)
+    }
+
     /// Writes what moves, before QEMU runs or once it runs.
     fn log_moves(&self, nics: &str) {
         self.log.line(&format!("{} runs with netlaunch: {nics}", self.real.path.display()));
@@ -138,7 +159,7 @@ impl StandIn {
     /// fails.
     fn execute(&self, argv: &[OsString], caller: &CallerSignals) -> u8 {
         let path = &self.real.path;
-        let env = self.script_environment();
+        let env = self.wrapper_environment();
         let error = caller.execute(path, argv, env.as_deref());
         let text = format!("{} cannot be executed: {error}", path.display());
         self.log.line(&text);
@@ -146,16 +167,16 @@ impl StandIn {
         fail(&text, if missing { 127 } else { 126 })
     }
 
-    /// Returns the environment for a real program that is a script; `None` for any other one, which
+    /// Returns the environment for a real program that is a wrapper; `None` for any other one, which
     /// gets exactly the caller's.
-    fn script_environment(&self) -> Option<Vec<(OsString, OsString)>> {
-        if !self.real.is_script {
+    fn wrapper_environment(&self) -> Option<Vec<(OsString, OsString)>> {
+        if !self.real.is_wrapper {
             return None;
         }
-        let scripts = search(&self.environment).scripts_with(&self.real.path)?;
+        let wrappers = search(&self.environment).wrappers_with(&self.real.path);
         let variables = self.environment.variables().iter();
-        let others = variables.filter(|(name, _)| name != SCRIPTS).cloned();
-        Some(others.chain([(SCRIPTS.into(), scripts)]).collect())
+        let others = variables.filter(|(name, _)| name != WRAPPERS).cloned();
+        Some(others.chain([(WRAPPERS.into(), wrappers)]).collect())
     }
 }
 

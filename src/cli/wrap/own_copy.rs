@@ -27,18 +27,28 @@ pub(super) const OWN_PROGRAM: &str = "/proc/self/exe";
 pub(super) enum Kind {
     /// netlaunch, of any version.
     Netlaunch,
-    /// A script for an interpreter.
-    Script,
-    /// Any other program.
+    /// A script, or a program that is smaller than any QEMU and has none of its texts. It may call
+    /// QEMU by its name.
+    Wrapper,
+    /// Any other program, and a file of another type.
     Other,
 }
+
+/// The size below which a program is no QEMU, if it has none of its texts. Debian's smallest system
+/// emulator has 8 MB.
+const SMALLEST_QEMU: u64 = 3 << 20;
+/// The beginning of the text that every QEMU prints for `-version`.
+const QEMUS_TEXT: &[u8] = b"QEMU emulator version ";
 
 /// Returns the kind of the program file at `path`.
 ///
 /// A file that cannot be read counts as netlaunch if it has the size of this program: a copy that
 /// only its owner can read would otherwise execute itself.
 pub(super) fn kind(path: &Path) -> Kind {
-    let Ok(found) = fs::metadata(path) else { return Kind::Other };
+    // Opening a FIFO would wait for its writer.
+    let Some(found) = fs::metadata(path).ok().filter(fs::Metadata::is_file) else {
+        return Kind::Other;
+    };
     let own = fs::metadata(OWN_PROGRAM).ok();
     let is_own = |own: &fs::Metadata| own.dev() == found.dev() && own.ino() == found.ino();
     if own.as_ref().is_some_and(is_own) {
@@ -55,19 +65,37 @@ fn kind_of_file(file: &File) -> io::Result<Kind> {
     let mut start = [0; 64];
     let got = file.read_at(&mut start, 0)?;
     if start[..got].starts_with(b"#!") {
-        return Ok(Kind::Script);
+        return Ok(Kind::Wrapper);
     }
     let Some(header) = Header::read(&start[..got]) else { return Ok(Kind::Other) };
+    if has_netlaunchs_note(file, &header)? {
+        return Ok(Kind::Netlaunch);
+    }
+    Ok(if is_qemu(file)? { Kind::Other } else { Kind::Wrapper })
+}
+
+/// Returns whether an ELF file has the size or the texts of a QEMU.
+fn is_qemu(file: &File) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    if length >= SMALLEST_QEMU {
+        return Ok(true);
+    }
+    let mut content = vec![0; usize::try_from(length).unwrap_or(0)];
+    let got = file.read_at(&mut content, 0)?;
+    Ok(content[..got].windows(QEMUS_TEXT.len()).any(|text| text == QEMUS_TEXT))
+}
+
+fn has_netlaunchs_note(file: &File, header: &Header) -> io::Result<bool> {
     let mut table = vec![0; header.table_length()];
     let got = file.read_at(&mut table, header.table)?;
     for (offset, length) in header.note_segments(&table[..got]) {
         let mut notes = vec![0; usize::try_from(length.min(MOST_NOTES)).unwrap_or(0)];
         let got = file.read_at(&mut notes, offset)?;
         if header.has_note(&notes[..got]) {
-            return Ok(Kind::Netlaunch);
+            return Ok(true);
         }
     }
-    Ok(Kind::Other)
+    Ok(false)
 }
 
 /// The parts of an ELF header (elf(5)) that lead to the notes.
@@ -192,12 +220,14 @@ mod tests {
             (elf(true, &own), Kind::Netlaunch),
             (elf(false, &own), Kind::Netlaunch),
             (elf(true, &[gnu.clone(), own.clone()].concat()), Kind::Netlaunch),
-            (elf(true, &gnu), Kind::Other),
-            (elf(true, &note(b"netlaunch2\0", b"")), Kind::Other),
-            (elf(true, &gnu[..9]), Kind::Other),
-            (elf(true, &[0xff; 40]), Kind::Other),
+            (elf(true, &gnu), Kind::Wrapper),
+            (elf(true, &note(b"netlaunch2\0", b"")), Kind::Wrapper),
+            (elf(true, &gnu[..9]), Kind::Wrapper),
+            (elf(true, &[0xff; 40]), Kind::Wrapper),
+            ([elf(true, &gnu), b"QEMU emulator version 7".to_vec()].concat(), Kind::Other),
+            ([elf(true, &gnu), vec![0; 3 << 20]].concat(), Kind::Other),
             (elf(true, &own)[..50].to_vec(), Kind::Other),
-            (b"#!/bin/sh\n".to_vec(), Kind::Script),
+            (b"#!/bin/sh\n".to_vec(), Kind::Wrapper),
             (b"netlaunch\0".to_vec(), Kind::Other),
             (Vec::new(), Kind::Other),
         ] {
@@ -211,5 +241,6 @@ mod tests {
         // The program of the tests has no note.
         assert_eq!(kind(Path::new(OWN_PROGRAM)), Kind::Netlaunch);
         assert_eq!(kind(Path::new("/nonexistent")), Kind::Other);
+        assert_eq!(kind(Path::new("/dev/null")), Kind::Other);
     }
 }

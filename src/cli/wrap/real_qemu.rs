@@ -3,27 +3,30 @@
 //! `$NETLAUNCH_QEMU` names it, as a path or as a name to look up in PATH. Otherwise it is the first
 //! program in PATH with the name of the call that is not netlaunch.
 //!
-//! A real program may be a script that calls QEMU by its name, and so comes back to the stand-in.
-//! The stand-in passes the paths of such scripts on in [`SCRIPTS`], and leaves them out of its
-//! search. So each call of this kind has fewer programs left, and ends.
+//! A real program may be a script or another wrapper that calls QEMU by its name, and so comes back
+//! to the stand-in. The stand-in passes the paths of such wrappers on in [`WRAPPERS`], and leaves
+//! them out of its search. So each call of this kind has fewer programs left, and ends. A wrapper
+//! that clears the environment is recognised if it is the parent process.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::own_copy::{Kind, kind};
 use crate::sys::program::{Lookup, find};
 
-/// The variable with the scripts that led to this call, as in PATH.
-pub(super) const SCRIPTS: &str = "NETLAUNCH_WRAP_SCRIPTS";
+/// The variable with the wrappers that led to this call, separated by colons. A colon or a
+/// backslash in a path has a backslash before it.
+pub(in crate::cli) const WRAPPERS: &str = "NETLAUNCH_WRAPPERS";
 
 /// The real program of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RealQemu {
     /// Its path.
     pub(super) path: PathBuf,
-    /// Whether it is a script.
-    pub(super) is_script: bool,
+    /// Whether it is a script or another wrapper.
+    pub(super) is_wrapper: bool,
 }
 
 /// Why there is no real program. The text is one line, with the fix.
@@ -64,8 +67,10 @@ pub(super) struct Search<'a> {
     pub(super) named: Option<&'a OsStr>,
     /// The directories of PATH. An empty one is the current directory.
     pub(super) path: Vec<PathBuf>,
-    /// The scripts that led to this call.
-    pub(super) scripts: Vec<PathBuf>,
+    /// The wrappers that led to this call.
+    pub(super) wrappers: Vec<PathBuf>,
+    /// The first words of the parent process, which is a wrapper if one of them is its path.
+    pub(super) parent: Vec<OsString>,
 }
 
 impl Search<'_> {
@@ -79,7 +84,7 @@ impl Search<'_> {
                 other => return other,
             }
         }
-        let named = self.named.filter(|named| !self.scripts.iter().any(|script| script == named));
+        let named = self.named.filter(|named| !self.has_led_here(Path::new(named)));
         match named {
             Some(named) if named.as_bytes().contains(&b'/') => self.at_path(Path::new(named)),
             Some(named) => self.in_path(named),
@@ -91,7 +96,7 @@ impl Search<'_> {
         match find(path.as_os_str(), &[]) {
             Lookup::Found(path) => match kind(&path) {
                 Kind::Netlaunch => Err(RealQemuError::Itself(path)),
-                kind => Ok(RealQemu { path, is_script: kind == Kind::Script }),
+                kind => Ok(RealQemu { path, is_wrapper: kind == Kind::Wrapper }),
             },
             other => match other.existing_path() {
                 Some(place) => Err(RealQemuError::NotExecutable(place)),
@@ -104,9 +109,9 @@ impl Search<'_> {
         let mut not_executable = None;
         for dir in &self.path {
             match find(name, std::slice::from_ref(dir)) {
-                Lookup::Found(path) if !self.scripts.contains(&path) => match kind(&path) {
+                Lookup::Found(path) if !self.has_led_here(&path) => match kind(&path) {
                     Kind::Netlaunch => {}
-                    kind => return Ok(RealQemu { path, is_script: kind == Kind::Script }),
+                    kind => return Ok(RealQemu { path, is_wrapper: kind == Kind::Wrapper }),
                 },
                 Lookup::NotExecutable(path) => {
                     not_executable.get_or_insert(path);
@@ -120,12 +125,56 @@ impl Search<'_> {
         })
     }
 
-    /// Returns the value of [`SCRIPTS`] for a script: the former ones and `path`. It is `None` for
-    /// a path that such a list cannot have.
-    pub(super) fn scripts_with(&self, path: &Path) -> Option<OsString> {
-        let all = self.scripts.iter().map(PathBuf::as_path).chain([path]);
-        std::env::join_paths(all).ok()
+    /// Returns whether `program`, a path or a name to look up in PATH, is a wrapper that led to this
+    /// call.
+    fn has_led_here(&self, program: &Path) -> bool {
+        let is_path = program.as_os_str().as_bytes().contains(&b'/');
+        let is = |wrapper: &Path| {
+            wrapper == program || (!is_path && wrapper.file_name() == Some(program.as_os_str()))
+        };
+        self.wrappers.iter().any(|wrapper| is(wrapper))
+            || (is_path && self.parent.iter().any(|word| word == program.as_os_str()))
     }
+
+    /// Returns the value of [`WRAPPERS`] for a wrapper: the former ones and `path`.
+    pub(super) fn wrappers_with(&self, path: &Path) -> OsString {
+        let all = self.wrappers.iter().map(PathBuf::as_path).chain([path]);
+        let mut value = Vec::new();
+        for path in all {
+            if !value.is_empty() {
+                value.push(b':');
+            }
+            for byte in path.as_os_str().as_bytes() {
+                if matches!(byte, b':' | b'\\') {
+                    value.push(b'\\');
+                }
+                value.push(*byte);
+            }
+        }
+        OsString::from_vec(value)
+    }
+}
+
+/// Returns the paths in a value of [`WRAPPERS`].
+pub(super) fn wrappers_in(value: &OsStr) -> Vec<PathBuf> {
+    let mut paths = vec![Vec::new()];
+    let mut bytes = value.as_bytes().iter();
+    while let Some(byte) = bytes.next() {
+        match (byte, paths.last_mut()) {
+            (b'\\', Some(path)) => path.extend(bytes.next()),
+            (b':', _) | (_, None) => paths.push(Vec::new()),
+            (_, Some(path)) => path.push(*byte),
+        }
+    }
+    let paths = paths.into_iter().filter(|path| !path.is_empty());
+    paths.map(|path| PathBuf::from(OsString::from_vec(path))).collect()
+}
+
+/// Returns the first words of the parent process: an interpreter, its option, and a script.
+pub(super) fn parents_words() -> Vec<OsString> {
+    let words = fs::read(format!("/proc/{}/cmdline", nix::unistd::getppid())).unwrap_or_default();
+    let words = words.split(|byte| *byte == 0).take(3);
+    words.map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
 #[cfg(test)]
@@ -157,7 +206,7 @@ mod tests {
 
     fn search<'a>(tree: &tempfile::TempDir, dirs: &str, named: Option<&'a OsStr>) -> Search<'a> {
         let path = dirs.chars().map(|dir| tree.path().join(dir.to_string())).collect();
-        Search { named, path, scripts: Vec::new() }
+        Search { named, path, wrappers: Vec::new(), parent: Vec::new() }
     }
 
     #[test]
@@ -201,17 +250,43 @@ mod tests {
     }
 
     #[test]
-    fn a_script_that_led_to_the_call_is_left_out() {
+    fn a_wrapper_that_led_to_the_call_is_left_out() {
         let tree = tree();
         let script = tree.path().join("c").join(NAME);
         for named in [None, Some(script.as_os_str())] {
             let mut search = search(&tree, "acd", named);
             let real = search.find(OsStr::new(NAME)).unwrap();
-            assert_eq!((&real.path, real.is_script), (&script, true));
-            let scripts = search.scripts_with(&real.path).unwrap();
-            search.scripts = std::env::split_paths(&scripts).collect();
+            assert_eq!((&real.path, real.is_wrapper), (&script, true));
+            let value = search.wrappers_with(&real.path);
+            search.wrappers = wrappers_in(&value);
             let real = search.find(OsStr::new(NAME)).unwrap();
-            assert_eq!((real.path, real.is_script), (tree.path().join("d").join(NAME), false));
+            assert_eq!((real.path, real.is_wrapper), (tree.path().join("d").join(NAME), false));
         }
+    }
+
+    #[test]
+    fn a_wrapper_is_left_out_if_it_was_named_without_a_directory_or_is_the_parent() {
+        let tree = tree();
+        let (name, real) = (OsStr::new(NAME), tree.path().join("d").join(NAME));
+        let script = tree.path().join("c/my-qemu");
+        std::fs::rename(tree.path().join("c").join(NAME), &script).unwrap();
+        let mut by_name = search(&tree, "acd", Some(OsStr::new("my-qemu")));
+        assert_eq!(by_name.find(name).unwrap().path, script);
+        by_name.wrappers = vec![script.clone()];
+        assert_eq!(by_name.find(name).unwrap().path, real);
+        let mut by_path = search(&tree, "acd", Some(script.as_os_str()));
+        by_path.parent = vec!["/bin/sh".into(), script.clone().into(), "-S".into()];
+        assert_eq!(by_path.find(name).unwrap().path, real);
+    }
+
+    #[test]
+    fn each_path_survives_the_list_of_wrappers() {
+        let paths = ["/a", "/b:c", "/d\\e", "/:\\", "/\n"].map(PathBuf::from);
+        let (last, first) = paths.split_last().unwrap();
+        let search =
+            Search { named: None, path: Vec::new(), wrappers: first.to_vec(), parent: Vec::new() };
+        assert_eq!(wrappers_in(&search.wrappers_with(last)), paths);
+        assert_eq!(wrappers_in(OsStr::new("")), Vec::<PathBuf>::new());
+        assert_eq!(wrappers_in(OsStr::new("::/a\\")), [PathBuf::from("/a")]);
     }
 }

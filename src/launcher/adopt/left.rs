@@ -37,6 +37,11 @@ pub enum Left {
         "this passt delivers the first bytes of a server in the guest only after the client has sent some, so a client that waits for the server hangs ({0})"
     )]
     ServerFirst(Publish),
+    /// This passt ignores the padded frames of the card.
+    #[error(
+        "this passt ignores the padded frames of every card but virtio-net, so a download would stall"
+    )]
+    PaddedFrames,
     /// The guest's address cannot be given to passt.
     #[error("the guest's address cannot be moved")]
     Address(#[source] AddressError),

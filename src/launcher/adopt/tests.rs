@@ -286,3 +286,30 @@ proptest! {
         prop_assert!(again.iter().all(|nic| nic.request.is_err()), "{after:?}: {again:?}");
     }
 }
+
+#[test]
+fn a_card_that_pads_frames_stays_with_a_passt_that_ignores_them() {
+    let mut old = facts();
+    old.passt.options.clear();
+    for (line, stays) in [
+        ("-nic user,model=e1000", true),
+        ("-nic user", true),
+        ("", true),
+        ("-netdev user,id=a -device rtl8139,netdev=a", true),
+        ("-net nic,model=ne2k_pci -net user", true),
+        ("-nic user,model=virtio", false),
+        ("-nic user,model=virtio-net-pci", false),
+        ("-netdev user,id=a -device virtio-net-device,netdev=a", false),
+        ("-M virt -nic user", false),
+        ("-machine type=virt-9.1,accel=tcg -nic user", false),
+    ] {
+        let line = CommandLine::parse(&words(line));
+        let found = |facts: &Facts| {
+            let mut nics =
+                user_nics(&line, &line.settings(&[]), &NicRequest::default(), facts).into_iter();
+            nics.next().unwrap().request
+        };
+        assert_eq!(found(&old) == Err(Left::PaddedFrames), stays, "{line:?}");
+        assert!(found(&facts()).is_ok(), "{line:?}");
+    }
+}

@@ -43,6 +43,8 @@ pub struct UserNic {
     /// Whether the launch's options ask for something that the caller's arguments do not have, such
     /// as a further published port. If not, the NIC can stay as it is when slirp is chosen.
     pub has_additions: bool,
+    /// Whether its card pads short frames, which this passt ignores.
+    pub pads_frames: bool,
     pub(super) place: Place,
 }
 
@@ -85,7 +87,16 @@ pub fn user_nics(
             _ => (Card::on(settings, id.as_str()), place(setting)),
         };
         let written = setting.written.clone();
-        nics.push(UserNic { form, written, id, card, request, has_additions: false, place });
+        nics.push(UserNic {
+            form,
+            written,
+            id,
+            card,
+            request,
+            has_additions: false,
+            pads_frames: false,
+            place,
+        });
     }
     if has_default_card(line, facts) {
         nics.push(UserNic {
@@ -95,15 +106,36 @@ pub fn user_nics(
             card: Some(Card::default()),
             request: translate(&Parameters::default(), &[]),
             has_additions: false,
+            pads_frames: false,
             place: Place::End,
         });
     }
     for nic in nics.iter_mut().filter(|_| options.backend != Some(Backend::Slirp)) {
-        let left = nic.request.as_ref().ok().and_then(|request| passt_differs(request, facts));
+        nic.pads_frames = nic.card.as_ref().is_some_and(|card| pads_frames(card, settings))
+            && !facts.passt.takes_padded_frames();
+        let stays = nic.pads_frames && options.backend.is_none() && facts.passt.problem.is_none();
+        let left =
+            nic.request.as_ref().ok().and_then(|request| match passt_differs(request, facts) {
+                None if stays => Some(Left::PaddedFrames),
+                differs => differs,
+            });
         nic.request = left.map_or(nic.request.clone(), Err);
     }
     add_options(&mut nics, options);
     nics
+}
+
+/// Returns whether a card pads short frames. A card without a model is that of the machine, which is a
+/// virtio card on virtual boards and on s390x.
+fn pads_frames(card: &Card, settings: &Settings) -> bool {
+    let machine = || settings.machine_type().unwrap_or_default();
+    let is_virtual = |machine: String| {
+        machine == "microvm" || machine.starts_with("virt") || machine.starts_with("s390-ccw")
+    };
+    match card.model {
+        Some(_) => !card.is_virtio(),
+        None => !is_virtual(machine()),
+    }
 }
 
 /// Returns `wish` if no network of the arguments and of `taken` has this id, or one like it.

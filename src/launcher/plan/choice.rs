@@ -17,7 +17,7 @@ use super::passt_options;
 use super::request::{AddressChoice, Backend, Family, NicRequest, Request, Transport};
 use super::vmm::Vmm;
 use crate::types::facts::{Facts, Problem};
-use crate::types::{GuestAddresses, Setting};
+use crate::types::{Device, GuestAddresses, Setting};
 
 /// The largest MTU of slirp's frames.
 const SLIRP_MTU: u16 = 1500;
@@ -130,11 +130,32 @@ fn passt(vmm: Vmm, nic: &NicRequest, facts: &Facts) -> Result<String, Problem> {
             _ => Problem::new(why, "install a newer passt"),
         });
     }
+    if let (None, Some(problem)) = (nic.backend, padded_frames(nic, facts)) {
+        return Err(problem);
+    }
     passt_options::known(nic, passt)?;
     passt_settings(nic, facts)?;
     passt_routes(nic, facts)?;
     let path = passt.path.as_deref().unwrap_or("passt".as_ref()).display();
     Ok(format!("{path} and QEMU's {netdev} netdev"))
+}
+
+/// Returns why passt serves a card that pads short frames badly. A card of the caller's arguments was
+/// checked when its NIC was adopted.
+pub(super) fn padded_frames(nic: &NicRequest, facts: &Facts) -> Option<Problem> {
+    match &nic.device {
+        Device::Model(model) if !nic.device.is_virtio() && !facts.passt.takes_padded_frames() => {
+            Some(ignores_padded_frames(&format!("the card {model}")))
+        }
+        _ => None,
+    }
+}
+
+/// Makes the problem of a passt that ignores the padded frames of a card, which `card` names in words.
+pub(super) fn ignores_padded_frames(card: &str) -> Problem {
+    let why =
+        format!("this passt ignores the padded frames of {card}, so downloads stall at 64 kB");
+    Problem::new(why, "use a virtio-net card, or install a newer passt").about(&[Setting::Device])
 }
 
 /// Checks that this passt has the options for the request's settings.

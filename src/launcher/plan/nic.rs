@@ -107,6 +107,9 @@ pub(super) fn nic_plan(
 fn warnings(draft: &Draft, backend: Backend) -> impl Iterator<Item = String> {
     let lease = choice::no_ipv4_address(draft.nic, draft.facts);
     let lease = lease.filter(|_| backend == Backend::Passt);
-    let lease = lease.map(|Problem { why, fix, .. }| format!("{why}; {fix}"));
-    lease.into_iter().chain(dns::warning(draft, backend))
+    let padded =
+        choice::padded_frames(draft.nic, draft.facts).filter(|_| backend == Backend::Passt);
+    let problems = lease.into_iter().chain(padded);
+    let lines = problems.map(|Problem { why, fix, .. }| format!("{why}; {fix}"));
+    lines.chain(dns::warning(draft, backend))
 }

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 
 use super::check::conflicts;
+use super::choice::ignores_padded_frames;
 use super::draft::LaunchIds;
 use super::error::PlanError;
 use super::free_ids::with_free_ids;
@@ -24,7 +25,7 @@ use super::request_error::RequestError;
 use super::subnets::with_own_subnet;
 use crate::launcher::adopt::{Change, Form, UserNic, apply, edits, user_nics};
 use crate::launcher::qemu_options::{CommandLine, Settings};
-use crate::types::facts::Facts;
+use crate::types::facts::{Facts, Problem};
 use crate::types::{Setting, error_text, shell_line};
 
 /// The NICs of a launch with QEMU's arguments.
@@ -192,6 +193,10 @@ impl Planner<'_> {
         }
         remarks.notes.append(&mut own.notes);
         remarks.warnings.append(&mut own.warnings);
+        if plan.backend == Backend::Passt && user_nic.pads_frames {
+            let Problem { why, fix, .. } = ignores_padded_frames(&user_nic.written);
+            remarks.warnings.push(format!("{why}; {fix}"));
+        }
         let change = Change::Replace { args: netdev_first(&plan.args), mtu: card_mtu };
         let origin = Origin::Adopted { written: user_nic.written.clone(), change: String::new() };
         Ok((NicPlan { origin, mac: nic.mac, ..plan }, Some(change)))

@@ -73,7 +73,7 @@ pub(crate) struct MainLink {
 }
 
 /// The descriptors that the program inherits, each with its number.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ProgramFds(Vec<(OwnedFd, RawFd)>);
 
 /// Forks the sidecar.
