@@ -225,6 +225,17 @@ pub(super) fn program<'de, D: Deserializer<'de>>(
     text(deserializer, read)
 }
 
+/// Refuses a relative path, which would name another file in every current directory.
+pub(super) fn file<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<PathBuf>, D::Error> {
+    let read = |text: &str| match Path::new(text) {
+        path if path.is_absolute() => Ok(path.to_owned()),
+        _ => Err(format!("{text:?} is a relative path: write it from / on")),
+    };
+    text(deserializer, read)
+}
+
 pub(super) fn family<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Family>, D::Error> {

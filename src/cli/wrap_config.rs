@@ -10,6 +10,8 @@ use serde::Deserialize;
 
 use super::args::{BackendArg, TransportArg};
 use super::config::{self, Config};
+use super::configuration;
+use super::environment::Environment;
 use crate::launcher::plan::{AddressChoice, Family};
 use crate::types::{DomainName, InterfaceName, Publish};
 
@@ -49,6 +51,19 @@ pub struct WrapConfig {
     /// The guest's IP versions.
     #[serde(deserialize_with = "config::family")]
     pub family: Option<Family>,
+    /// The log of calls; the environment variable wins.
+    #[serde(deserialize_with = "config::file")]
+    pub log: Option<PathBuf>,
+}
+
+/// Returns the path of the log of calls: that of `NETLAUNCH_WRAP_LOG`, or the key `log`. A program
+/// that clears the environment of its QEMU, such as libvirt, can have a log by the key only.
+///
+/// Without the variable this reads the file at each call, also at a probe. A file with a mistake has
+/// no log, because a stand-in reports nothing on standard error.
+pub(super) fn log_path(environment: &Environment) -> Option<PathBuf> {
+    let variable = environment.wrap_log().map(PathBuf::from);
+    variable.or_else(|| configuration(environment).ok()?.wrap?.log)
 }
 
 /// Returns the settings of a stand-in in the form of the file's settings.
@@ -98,8 +113,12 @@ mod tests {
         for (text, expected) in [
             ("[wrap]\nmtu = 1", ":2:7: \"1\" is not an MTU: use 68 to 65520 bytes"),
             (
+                "[wrap]\nlog = \"wrap.log\"",
+                ":2:7: \"wrap.log\" is a relative path: write it from / on",
+            ),
+            (
                 "[wrap]\ndevice = \"e1000\"",
-                ":2:1: unknown key `device`; the keys are backend, transport, passt, publish, host_loopback, address, gateway, dns, search, hostname, mtu, interface, family",
+                ":2:1: unknown key `device`; the keys are backend, transport, passt, publish, host_loopback, address, gateway, dns, search, hostname, mtu, interface, family, log",
             ),
         ] {
             assert_eq!(config::parse(text.as_bytes()).unwrap_err().to_string(), expected);

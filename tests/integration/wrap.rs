@@ -348,6 +348,34 @@ fn a_log_that_cannot_be_written_changes_nothing() {
     }
 }
 
+/// libvirt clears the environment of its QEMU, so the variable does not arrive there.
+#[test]
+fn a_call_is_logged_where_the_settings_file_says_unless_the_environment_has_a_log() {
+    let wrapped = Wrapped::new();
+    let real = wrapped.real("exit 0");
+    let of_the_file = wrapped.sandbox.path("run/file.log");
+    let line = format!("[wrap]\nlog = \"{}\"\n", of_the_file.display());
+    fs::write(wrapped.sandbox.path("config/netlaunch.conf"), line).unwrap();
+    let calls = |log: &Path| fs::read_to_string(log).unwrap_or_default().lines().count();
+    for (arguments, variable, in_file, in_variable) in [
+        ("-version", Some(wrapped.log_path()), 0, 1),
+        ("-version", None, 1, 1),
+        ("-nic none", Some(PathBuf::new()), 2, 1),
+        ("-nic user,guestfwd=tcp:10.0.2.100:1-cmd:cat", None, 3, 1),
+    ] {
+        let mut command = wrapped.command();
+        command.args(arguments.split(' ')).env("NETLAUNCH_QEMU", &real);
+        match variable {
+            Some(log) => command.env("NETLAUNCH_WRAP_LOG", log),
+            None => command.env_remove("NETLAUNCH_WRAP_LOG"),
+        };
+        let output = finish(command);
+        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+        let found = (calls(&of_the_file), calls(&wrapped.log_path()));
+        assert_eq!(found, (in_file, in_variable), "{arguments}");
+    }
+}
+
 #[test]
 fn an_installation_makes_real_files_and_keeps_foreign_ones() {
     let wrapped = Wrapped::new();

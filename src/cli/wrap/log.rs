@@ -1,5 +1,5 @@
-//! The log of a stand-in, `$NETLAUNCH_WRAP_LOG`: one line for each call, and one for each warning
-//! of a guest that runs.
+//! The log of a stand-in (`$NETLAUNCH_WRAP_LOG`, or the key `log` of `[wrap]`): one line for each
+//! call, and one for each warning of a guest that runs.
 //!
 //! The stand-in says nothing on standard error, because its caller expects QEMU's own messages
 //! alone. A log that cannot be written is ignored: it must not change how a guest runs.
@@ -23,8 +23,8 @@ pub(super) struct WrapLog {
 
 impl WrapLog {
     /// The log at `path`, for a call as `name`.
-    pub(super) fn new(path: Option<&OsStr>, name: &OsStr) -> Self {
-        WrapLog { path: path.map(PathBuf::from), name: name.to_owned() }
+    pub(super) fn new(path: Option<PathBuf>, name: &OsStr) -> Self {
+        WrapLog { path, name: name.to_owned() }
     }
 
     /// Whether there is a log.
@@ -78,7 +78,7 @@ mod tests {
     fn each_line_has_the_time_the_process_and_the_name_and_only_the_user_reads_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = WrapLog::new(Some(path.as_os_str()), OsStr::new("kvm"));
+        let mut log = WrapLog::new(Some(path.clone()), OsStr::new("kvm"));
         log.line("two\nlines");
         log.write_all(b"netlaunch: warning: x\n").unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
@@ -95,8 +95,8 @@ mod tests {
         nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         for name in ["", "none/log", "fifo"] {
             let path = dir.path().join(name);
-            WrapLog::new(Some(path.as_os_str()), OsStr::new("kvm")).line("x");
+            WrapLog::new(Some(path), OsStr::new("kvm")).line("x");
         }
-        WrapLog::new(Some(OsStr::new("/dev/full")), OsStr::new("kvm")).line("x");
+        WrapLog::new(Some("/dev/full".into()), OsStr::new("kvm")).line("x");
     }
 }

@@ -8,13 +8,14 @@
 //!                                    └─ QEMU ran as a child ────▶ QEMU's status
 //! ```
 //!
-//! The steps up to the first execve set nothing up: no messages, no configuration, no runtime, no
-//! program is asked. So a probe call of QEMU costs the start of one more program. The caller's
-//! signal state is put back before each execve.
+//! The steps up to the first execve set nothing up: no messages, no runtime, no program is asked, and
+//! the settings are read only for the path of the log, unless the environment has it. So a probe call
+//! of QEMU costs the start of one more program. The caller's signal state is put back before each
+//! execve.
 //!
 //! A stand-in must never be worse than QEMU. If netlaunch's part of a launch fails, the caller's
-//! line runs untouched, and only the log (`$NETLAUNCH_WRAP_LOG`) has the reason. Two things give a
-//! message of netlaunch: a missing QEMU, and a setting that must hold and cannot ([`must_hold()`]).
+//! line runs untouched, and only the log has the reason. Two things give a message of netlaunch: a
+//! missing QEMU, and a setting that must hold and cannot ([`must_hold()`]).
 
 mod call;
 mod install;
@@ -40,7 +41,7 @@ use tracing::Level;
 
 use super::args::{LaunchArgs, LogFormat, WrapArgs};
 use super::environment::Environment;
-use super::{Failure, log as messages};
+use super::{Failure, log as messages, wrap_config};
 use crate::launcher::qemu_options::{CommandLine, PassThrough, pass_through};
 use crate::sys::process::{CallerSignals, InheritedFds, executed_path};
 
@@ -74,7 +75,7 @@ pub(super) fn stand_in(
     inherited: &InheritedFds,
 ) -> u8 {
     let environment = Environment::read();
-    let log = WrapLog::new(environment.wrap_log(), call.name.as_os_str());
+    let log = WrapLog::new(wrap_config::log_path(&environment), call.name.as_os_str());
     let search = search(&environment);
     let real = match search.find(&call.name) {
         Ok(real) => real,

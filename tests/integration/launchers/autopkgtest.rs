@@ -1,5 +1,6 @@
 //! autopkgtest-virt-qemu 5.28: the test bed of Debian's package tests. It starts the guest with
-//! `-net nic,model=virtio -net user,hostfwd=tcp:127.0.0.1:10022-:22`.
+//! `-net nic,model=virtio -net user,hostfwd=tcp:127.0.0.1:PORT-:22`, where PORT is the first free one
+//! from 10022 on.
 //!
 //! The test speaks its protocol at the standard streams, as autopkgtest does.
 
@@ -46,7 +47,7 @@ fn the_test_bed_of_autopkgtest_runs_commands_in_a_guest_with_a_network() {
         bench.seen(qemu, status, &bed.scene.out.text(), &bed.scene.err.text())
     });
     assert_eq!(seen.status, Some(0), "{seen:?}");
-    moved_unless_passt_is_old(&bench.log(), "-net user,hostfwd=tcp:127.0.0.1:");
+    forward_moved(&bench, "-net user,hostfwd=tcp:127.0.0.1:PORT-:22");
 }
 
 /// The launcher at the other end of the protocol.

@@ -76,6 +76,5 @@ fn debvm_waitssh_and_ssh_reach_the_guest() {
         end(&bench, qemu, scene)
     });
     assert_eq!(seen.status, Some(0), "{seen:?}");
-    let written = format!("-netdev user,id=net0,hostfwd=tcp:127.0.0.1:{SSH_PORT}-:22");
-    moved_unless_passt_is_old(&bench.log(), &written);
+    forward_moved(&bench, "-netdev user,id=net0,hostfwd=tcp:127.0.0.1:PORT-:22");
 }

@@ -12,8 +12,12 @@ fn vng_has_its_network_on_passt_and_its_status_is_the_commands() {
     };
     let root = bench.made.join("virtme-root");
     let kernel = fs::read_dir(root.join("boot")).unwrap().next().unwrap().unwrap().path();
-    let fetch =
-        format!("wget -qO- http://10.0.2.2:{PAGE_PORT}/; ip -4 -o address show eth0; exit 7");
+    // On a busy machine the command can start before the guest has its address, also with plain QEMU.
+    let address = "ip -4 -o address show eth0";
+    let fetch = format!(
+        "for n in $(seq 30); do {address} | grep -q inet && break; sleep 1; done; \
+         wget -qO- http://10.0.2.2:{PAGE_PORT}/; {address}; exit 7"
+    );
     let seen = bench.compare(|qemu| {
         let mut command = bench.launcher("virtme-ng/bin/vng", qemu);
         let programs = bench.made.join("virtme-ng");

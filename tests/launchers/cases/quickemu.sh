@@ -1,3 +1,5 @@
+# suites: sid
+# log: hostfwd=tcp::22220-:22,id=nic moved to passt
 # quickemu: it writes QEMU's line to a script, starts it in the background and ends;
 # the guest goes on.
 cd /tmp || exit

@@ -1,3 +1,5 @@
+# suites: sid
+# log: runs without netlaunch
 # libguestfs 1.60: it starts passt itself where there is one, so the stand-in must
 # leave its lines alone.
 export LIBGUESTFS_PATH=/srv/appliance LIBGUESTFS_BACKEND=direct LIBGUESTFS_MEMSIZE=512
