@@ -113,4 +113,5 @@ mod tools_killed_ports;
 mod words;
 mod wrap;
 mod wrap_process;
+mod wrap_real;
 mod wrap_runs;
