@@ -366,7 +366,15 @@ fn an_installation_makes_real_files_and_keeps_foreign_ones() {
     let said = text(&output.stdout);
     let line =
         format!("{}/{NAME}: made, a copy; stands in for {}\n", dir.display(), real.display());
-    assert_eq!(said, line);
+    let hint = said.strip_prefix(&line).unwrap();
+    let first = wrapped.dir();
+    let (shown, first) = (dir.display(), first.display());
+    assert_eq!(
+        hint,
+        format!(
+            "put {shown} before {first} in PATH to use them: a call finds {first}/{NAME} first\n"
+        )
+    );
     let meta = fs::symlink_metadata(dir.join(NAME)).unwrap();
     assert!(meta.is_file() && meta.permissions().mode() & 0o777 == 0o755);
 
@@ -388,6 +396,40 @@ fn an_installation_makes_real_files_and_keeps_foreign_ones() {
     }
     let left: Vec<_> = fs::read_dir(&dir).unwrap().flatten().map(|e| e.file_name()).collect();
     assert_eq!(left.len(), 4, "{left:?}");
+}
+
+#[test]
+fn an_installation_says_where_its_directory_must_be_in_path() {
+    let wrapped = Wrapped::new();
+    let dir = wrapped.sandbox.path("run/stand-ins");
+    let real = wrapped.real("exit 0");
+    let bin = real.parent().unwrap().to_owned();
+    let link = wrapped.sandbox.path("run/link");
+    symlink(&dir, &link).unwrap();
+    let install = |name: &str, path: &[&PathBuf]| {
+        let args = ["wrap", "--install", dir.to_str().unwrap(), name];
+        let mut command = wrapped.sandbox.netlaunch(&args);
+        command.env("PATH", std::env::join_paths(path).unwrap());
+        text(&finish(command).stdout).lines().skip(1).map(str::to_owned).collect::<String>()
+    };
+    let (shown, before) = (dir.display(), bin.display());
+    let behind = format!(
+        "put {shown} before {before} in PATH to use them: a call finds {before}/{NAME} first"
+    );
+    let absent = format!("put {shown} before the other directories of PATH to use them");
+    for (name, path, expected) in [
+        (NAME, &[&bin, &dir][..], behind.as_str()),
+        (NAME, &[&dir, &bin], ""),
+        (NAME, &[&link, &bin], ""),
+        (NAME, &[&bin], &absent),
+        // No program before it has this name.
+        ("qemu-system-arm", &[&bin, &dir], ""),
+    ] {
+        assert_eq!(install(name, path), expected, "{name} {path:?}");
+    }
+    // Without a stand-in there is nothing to use.
+    fs::write(dir.join("kvm"), "mine").unwrap();
+    assert_eq!(install("kvm", &[&bin]), "");
 }
 
 #[test]
