@@ -3,7 +3,9 @@
 //! Each message is one line: the contradiction, then the fix. None of them depends on the host.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
+use super::socket::MAX_LISTEN_PATH;
 use crate::types::{GuestAddressesError, Id, Mac, Publish, Setting, UserName};
 
 /// A contradiction between parts of a request.
@@ -218,6 +220,28 @@ pub enum RequestError {
     /// QEMU would write the capture file.
     #[error("with this transport QEMU writes the capture file, and {0} does not: drop the file")]
     VmmCapture(&'static str),
+    /// The path of the socket is longer than the path of any socket.
+    #[error(
+        "the socket path {} is {length} bytes long, and {MAX_LISTEN_PATH} is the most to which a program can connect: use a shorter path", path.display()
+    )]
+    ListenPath {
+        /// The path.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The path of the socket has a comma, which the VMM's arguments cannot have in a value.
+    #[error(
+        "a comma ends a value in the arguments of {vmm}, and the socket path {} has one: change {setting}", path.display()
+    )]
+    VmmPath {
+        /// The VMM.
+        vmm: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The setting that names the path.
+        setting: Setting,
+    },
     /// Both a path and a socket are given.
     #[error(
         "the caller's socket needs no path, because it has its own connection: drop one of the two settings"
@@ -305,6 +329,8 @@ impl RequestError {
             RequestError::VmmBackend { .. } => vec![Setting::Vmm, Setting::Backend],
             RequestError::VmmTransport { .. } => vec![Setting::Vmm, Setting::Transport],
             RequestError::VmmCapture(_) => vec![Setting::Vmm, Setting::Pcap],
+            RequestError::ListenPath { .. } => vec![Setting::Listen],
+            RequestError::VmmPath { setting, .. } => vec![Setting::Vmm, *setting],
             RequestError::TwoSockets => vec![Setting::Listen, Setting::ListenFd],
             RequestError::SocketCommand(setting) => vec![*setting, Setting::Command],
             RequestError::SocketOfSeveral(setting) => vec![*setting],
