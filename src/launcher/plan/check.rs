@@ -5,6 +5,7 @@
 //! arguments. No check looks at the host.
 
 use super::guest_addresses::overlaps;
+use super::left_network::LeftNetwork;
 use super::own_options::check_command;
 use super::request::{AddressChoice, Family, MAX_MTU, NicRequest, Request, Transport};
 use super::request_error::RequestError;
@@ -86,6 +87,29 @@ fn check_ports(publish: &[Publish]) -> Result<(), RequestError> {
     }
 }
 
+/// Checks that no added NIC has the hardware address or the subnet of a network that stays on
+/// slirp, and that no port of the host is that of one of its forwards. `publish` are the ports of
+/// all other NICs, and those that are added to such a network.
+///
+/// QEMU itself reports two forwards of such networks.
+pub(super) fn conflicts_with_left(
+    left: &[LeftNetwork],
+    added: &[NicRequest],
+    publish: impl Iterator<Item = Publish>,
+) -> Result<(), RequestError> {
+    let own: Vec<Publish> = left.iter().flat_map(|network| network.publish.clone()).collect();
+    if overlap(&own).is_none() {
+        check_ports(&own.into_iter().chain(publish).collect::<Vec<_>>())?;
+    }
+    for (network, nic) in left.iter().flat_map(|one| added.iter().map(move |nic| (one, nic))) {
+        if let Some(mac) = nic.mac.filter(|_| nic.mac == network.mac) {
+            return Err(RequestError::SameMac(mac));
+        }
+        check_subnets(network.address, nic.address)?;
+    }
+    Ok(())
+}
+
 /// Checks that no two NICs use the same id, hardware address, port of the host or subnet. QEMU
 /// itself accepts adopted NICs in one subnet.
 pub(super) fn conflicts(adopted: &[&NicRequest], added: &[NicRequest]) -> Result<(), RequestError> {
@@ -101,16 +125,19 @@ pub(super) fn conflicts(adopted: &[&NicRequest], added: &[NicRequest]) -> Result
             if let Some(mac) = nic.mac.filter(|_| nic.mac == before.mac) {
                 return Err(RequestError::SameMac(mac));
             }
-            check_subnets(before, nic)?;
+            check_subnets(before.address, nic.address)?;
         }
     }
     Ok(())
 }
 
 /// Checks that the addresses of two NICs are in two subnets.
-fn check_subnets(before: &NicRequest, nic: &NicRequest) -> Result<(), RequestError> {
+pub(super) fn check_subnets(
+    before: AddressChoice,
+    address: AddressChoice,
+) -> Result<(), RequestError> {
     let same = |first: String, second: String| Err(RequestError::SameSubnet { first, second });
-    match (before.address, nic.address) {
+    match (before, address) {
         (AddressChoice::Fixed(first), AddressChoice::Fixed(second))
             if overlaps(&first.subnet(), &second.subnet()) =>
         {

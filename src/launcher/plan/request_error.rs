@@ -92,6 +92,16 @@ pub enum RequestError {
         /// The reason why the NIC stays.
         why: String,
     },
+    /// An MTU is requested, and the caller's QEMU arguments set another one on the card.
+    #[error(
+        "the MTU {mtu} is requested, and {written} of the QEMU arguments sets another host_mtu: drop one of the two"
+    )]
+    CardMtu {
+        /// The requested MTU in bytes.
+        mtu: u16,
+        /// The option that sets the card's MTU, as the caller wrote it.
+        written: String,
+    },
     /// Two NICs have the same id.
     #[error("two NICs have the id {0}: give each NIC an id of its own")]
     SameId(Id),
@@ -306,6 +316,7 @@ impl RequestError {
             RequestError::CardKept { setting, .. } | RequestError::LeftSetting { setting, .. } => {
                 vec![*setting, Setting::KeepNics]
             }
+            RequestError::CardMtu { .. } => vec![Setting::Mtu],
             RequestError::SameId(_)
             | RequestError::SameMac(_)
             | RequestError::SameSubnet { .. }
