@@ -6,10 +6,15 @@
 
 use super::guest_addresses::overlaps;
 use super::left_network::LeftNetwork;
+use super::nics::adoptable;
 use super::own_options::check_command;
 use super::request::{AddressChoice, Family, MAX_MTU, NicRequest, Request, Transport};
 use super::request_error::RequestError;
+use crate::types::facts::Facts;
 use crate::types::{Publish, Setting, UserName, overlap};
+
+/// A test of whether a NIC has a setting.
+type Given = fn(&NicRequest) -> bool;
 
 impl Request {
     /// Checks that the parts of the request go together.
@@ -38,10 +43,13 @@ impl Request {
         }
     }
 
-    /// Checks that no setting of the single NIC stands beside the list of NICs.
+    /// Checks that no setting of the single NIC stands beside the list of NICs, and that each
+    /// setting for passt has a NIC that takes it. A network of the QEMU arguments takes the backend
+    /// and the settings for passt.
     fn check_list(&self) -> Result<(), RequestError> {
         let nic = &self.nic;
         let attachment = nic.attachment.as_ref();
+        let adopts = self.has_user_nics();
         let settings = [
             (attachment.is_some(), attachment.map_or(Setting::Bridge, |a| a.setting())),
             (nic.filter.is_some(), Setting::Filter),
@@ -53,11 +61,30 @@ impl Request {
             (nic.gateway.is_some(), Setting::Gateway),
             (nic.hostname.is_some(), Setting::Hostname),
             (nic.pcap.is_some(), Setting::Pcap),
+            (nic.backend.is_some() && !adopts, Setting::Backend),
         ];
-        match settings.into_iter().find(|(given, _)| *given) {
-            Some((_, setting)) => Err(RequestError::SingleWithList(setting)),
+        if let Some((_, setting)) = settings.into_iter().find(|(given, _)| *given) {
+            return Err(RequestError::SingleWithList(setting));
+        }
+        let is_given: [(Given, Setting); 3] = [
+            (|nic| nic.transport.is_some(), Setting::Transport),
+            (|nic| !nic.passt_options.is_empty(), Setting::PasstOption),
+            (|nic| nic.interface.is_some(), Setting::Interface),
+        ];
+        let is_dropped = |given: Given| given(nic) && !adopts && !self.nics.iter().any(given);
+        match is_given.into_iter().find(|(given, _)| is_dropped(*given)) {
+            Some((_, setting)) => Err(RequestError::PasstWithList(setting)),
             None => Ok(()),
         }
+    }
+
+    /// Returns whether the QEMU arguments have a user-mode network that the launch may move.
+    fn has_user_nics(&self) -> bool {
+        let line = self.command_line();
+        // Whether there is such a network does not depend on the host.
+        line.is_some_and(|line| {
+            !adoptable(self, &line, &self.settings(), &Facts::default()).is_empty()
+        })
     }
 }
 

@@ -102,6 +102,11 @@ pub enum RequestError {
         /// The option that sets the card's MTU, as the caller wrote it.
         written: String,
     },
+    /// A setting for passt is given besides a list of NICs without passt.
+    #[error(
+        "{0} is for the backend passt, and no NIC of this launch can have it: drop the setting, or add a NIC on passt"
+    )]
+    PasstWithList(Setting),
     /// Two NICs have the same id.
     #[error("two NICs have the id {0}: give each NIC an id of its own")]
     SameId(Id),
@@ -317,6 +322,7 @@ impl RequestError {
                 vec![*setting, Setting::KeepNics]
             }
             RequestError::CardMtu { .. } => vec![Setting::Mtu],
+            RequestError::PasstWithList(setting) => vec![*setting, Setting::Nics],
             RequestError::SameId(_)
             | RequestError::SameMac(_)
             | RequestError::SameSubnet { .. }
