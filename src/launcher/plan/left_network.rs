@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt;
 
 use super::request::{AddressChoice, Backend, Family, NicRequest};
-use crate::launcher::adopt::{Form, UserNic, user_nics};
+use crate::launcher::adopt::{Form, Left, UserNic, user_nics};
 use crate::launcher::qemu_options::{CommandLine, Parameters, Settings};
 use crate::types::facts::Facts;
 use crate::types::{DomainName, GuestAddresses, Mac, Publish, overlap};
@@ -51,6 +51,8 @@ impl LeftNetwork {
             nic.publish.into_iter().next()
         });
         let publish: Vec<Publish> = publish.collect();
+        // Without a card the guest has no address of the network.
+        let addressed = addressed.filter(|_| user_nic.request != Err(Left::NoCard));
         LeftNetwork {
             family,
             address: addressed.map(|nic| nic.address).unwrap_or_default(),
@@ -101,7 +103,9 @@ impl Words {
                 _ => value.push(*byte),
             });
         }
-        let line = CommandLine::parse(&["-netdev".into(), OsString::from_vec(value)]);
+        let card = "virtio-net-pci,netdev=left";
+        let words = ["-netdev".into(), OsString::from_vec(value), "-device".into(), card.into()];
+        let line = CommandLine::parse(&words);
         // With slirp, the abilities of passt and the host do not matter.
         let options = NicRequest { backend: Some(Backend::Slirp), ..NicRequest::default() };
         let nics = user_nics(&line, &line.settings(&[]), &options, &Facts::default());
@@ -181,8 +185,10 @@ mod tests {
                 "10.0.2.15/24 Both dns=10.0.2.3 0.0.0.0:22:22/tcp 0.0.0.0:53:5353/udp",
             ),
             ("-nic user,hostfwd=::22-:22,hostfwd=::22-:23", "10.0.2.15/24 Both dns=10.0.2.3"),
+            // Without a card.
+            ("-netdev user,id=a,hostfwd=::22-:22", "Default Both dns=10.0.2.3 0.0.0.0:22:22/tcp"),
             (
-                r#"-netdev {"type":"user","id":"a","tftp":"/t","hostfwd":[{"str":"::22-:22"}]}"#,
+                r#"-netdev {"type":"user","id":"a","tftp":"/t","hostfwd":[{"str":"::22-:22"}]} -device e1000,netdev=a"#,
                 "10.0.2.15/24 Both dns=10.0.2.3 0.0.0.0:22:22/tcp",
             ),
             ("-net nic -net user,smb=/a,,b,net=10.7.0.0/24", "10.7.0.15/24 Both dns=10.7.0.3"),
