@@ -128,16 +128,16 @@ fn blame(error: RequestError, args: &LaunchArgs, config: &Config) -> JobError {
 fn merge(args: &LaunchArgs, config: &Config) -> Request {
     let default = NicRequest::default();
     let attachment = attachment(args);
-    let backend = match (args.backend, &attachment) {
-        // A network or a bridge needs no --backend.
-        (None, Some(_)) => Some(Backend::Bridge),
-        (named, _) => named.or(config.backend).and_then(|backend| backend.named()),
-    };
     let command = args
         .command
         .split_first()
         .map(|(program, rest)| Command { program: program.clone(), args: rest.to_vec() });
     let file = Defaults::of(args, config, command.as_ref());
+    let backend = match (args.backend, &attachment) {
+        // A network or a bridge needs no --backend.
+        (None, Some(_)) => Some(Backend::Bridge),
+        (named, _) => named.or(file.config.backend).and_then(|backend| backend.named()),
+    };
     let nic = NicRequest {
         backend,
         attachment,
@@ -278,6 +278,12 @@ mod tests {
             ("--no-host-loopback", "host_loopback = true", loopback, "false"),
             ("", "interface = \"eth0\"", interface, "Some(\"eth0\")"),
             ("--backend slirp", "interface = \"eth0\"", interface, "None"),
+            ("--net passt", "interface = \"eth0\"", interface, "Some(\"eth0\")"),
+            ("--net slirp", "interface = \"eth0\"", interface, "None"),
+            ("--net slirp", "transport = \"unix\"", transport, "None"),
+            ("--net slirp -- q -nic user", "transport = \"fd\"", transport, "Some(\"fd\")"),
+            ("--net passt", "backend = \"slirp\"", backend, "None"),
+            ("--net passt -- q -nic user", "backend = \"slirp\"", backend, "Some(Slirp)"),
         ] {
             assert_eq!(pick(&request(line, text)), expected, "{line} with {text}");
         }

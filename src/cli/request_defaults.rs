@@ -4,7 +4,8 @@
 //! A setting of the file is ignored if an option makes it meaningless and no option could take it
 //! back: the file's gateway with another `--address`, its IPv4 settings with `--ipv6-only`, its
 //! passt settings with `--backend slirp`, all settings of user-mode networks on a bridge, its card
-//! if the QEMU arguments bring one, and its settings of a single NIC with `--net`.
+//! if the QEMU arguments bring one, and with `--net` its settings of a single NIC and those that no
+//! NIC takes.
 
 use std::net::IpAddr;
 
@@ -56,7 +57,8 @@ pub(super) struct Defaults {
 impl Defaults {
     pub(super) fn of(args: &LaunchArgs, config: &Config, command: Option<&Command>) -> Self {
         let mut config = config.clone();
-        if has_own_network(args, command) {
+        let has_own = has_own_network(args, command);
+        if has_own {
             // That network has a card.
             config.device = None;
         }
@@ -72,6 +74,14 @@ impl Defaults {
                 hostname: None,
                 ..config
             };
+            if !has_own {
+                // Each NIC of the list names its backend.
+                config.backend = None;
+            }
+            if !has_own && !args.net.iter().any(|nic| nic.backend == Some(Backend::Passt)) {
+                config.transport = None;
+                config.interface = None;
+            }
         }
         if args.address.is_some() {
             // These settings belong to the address of the file.

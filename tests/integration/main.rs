@@ -112,6 +112,7 @@ mod tools_killed;
 mod tools_killed_ports;
 mod words;
 mod wrap;
+mod wrap_install;
 mod wrap_process;
 mod wrap_real;
 mod wrap_runs;

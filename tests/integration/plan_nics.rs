@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 
 use netlaunch::launcher::plan::{
-    Command, LaunchIds, NicPlan, NicRequest, Origin, Plan, Request, plan,
+    AddressChoice, Command, LaunchIds, NicPlan, NicRequest, Origin, Plan, Request, plan,
 };
 use netlaunch::types::TransientUser;
 use netlaunch::types::facts::{BridgeAccess, Facts, Host, Passt, Qemu, TargetBridge};
@@ -24,13 +24,14 @@ const NICS: [&str; 9] = [
     "slirp,publish=82",
 ];
 
-const QEMU: [&str; 8] = [
+const QEMU: [&str; 9] = [
     "-m 64",
     "-nic user",
     "-nic user -nic user,net=10.9.0.0/24,mac=52:54:00:00:00:02",
     "-netdev user,id=net0 -device e1000,netdev=net0",
     "-netdev user,id=net1,hostfwd=tcp::83-:22 -device e1000,netdev=net1",
     "-nic user,smb=/srv",
+    "-nic user,smb=/srv,hostfwd=tcp::83-:22 -nic user,restrict=on,net=10.0.3.0/24",
     "-netdev tap,id=net0 -device e1000,netdev=net0",
     "-net nic -net user -append -nic",
 ];
@@ -117,7 +118,11 @@ proptest! {
         let own = plan.nics.len() - added;
         prop_assert_eq!(added, if own == 0 { nics.len().max(1) } else { nics.len() });
         for nic in plan.nics.iter().filter(is_added) {
-            let subnet = |nic: &NicPlan| nic.addresses.map(|own| own.address.subnet());
+            let subnet = |nic: &NicPlan| match (nic.addresses, nic.request.address) {
+                (Some(own), _) => Some(own.address.subnet()),
+                (None, AddressChoice::Fixed(address)) => Some(address.subnet()),
+                _ => None,
+            };
             let same = plan.nics.iter().filter(|other| subnet(other) == subnet(nic)).count();
             prop_assert!(subnet(nic).is_none() || same == 1, "{:?}", plan.nics);
         }

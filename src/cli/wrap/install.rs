@@ -75,6 +75,7 @@ pub(super) fn install(
     };
     fs::create_dir_all(dir).map_err(make(dir))?;
     let mut first = None;
+    let mut installed = Vec::new();
     let mut status = 0;
     for name in &names {
         let path = dir.join(name);
@@ -92,13 +93,36 @@ pub(super) fn install(
         };
         let form = put(dir, &path, first.as_deref(), is_new).map_err(make(&path))?;
         first.get_or_insert_with(|| path.clone());
+        installed.push(name.clone());
         print_text(&report(&path, name, is_new, form, &search))?;
     }
-    if !search.path.iter().any(|in_path| in_path == dir) {
-        let dir = dir.display();
-        print_text(&format!("put {dir} before the other directories of PATH to use them\n"))?;
+    if let Some(hint) = path_hint(dir, &installed, &search.path) {
+        print_text(&hint)?;
     }
     Ok(status)
+}
+
+/// Returns the line about the place of `dir` in PATH if a call of one of the installed stand-ins
+/// does not find it there.
+fn path_hint(dir: &Path, installed: &[OsString], path: &[PathBuf]) -> Option<String> {
+    let same = |other: &Path| {
+        other == dir
+            || fs::canonicalize(other)
+                .is_ok_and(|other| fs::canonicalize(dir).is_ok_and(|d| d == other))
+    };
+    let first = |name: &OsString| match find(name, path) {
+        Lookup::Found(first) if !first.parent().is_some_and(same) => Some(first),
+        _ => None,
+    };
+    let shown = dir.display();
+    if !path.iter().any(|in_path| same(in_path)) {
+        let line = format!("put {shown} before the other directories of PATH to use them\n");
+        return (!installed.is_empty()).then_some(line);
+    }
+    let first = installed.iter().find_map(first)?;
+    let before = first.parent().unwrap_or(&first).display();
+    let first = first.display();
+    Some(format!("put {shown} before {before} in PATH to use them: a call finds {first} first\n"))
 }
 
 /// Puts one stand-in to `path`, and returns its form in words.

@@ -15,6 +15,9 @@
 
 use super::bridge;
 use super::request::{Backend, MAX_MTU, NicRequest, Request};
+use super::request_error::RequestError;
+use crate::launcher::adopt::UserNic;
+use crate::launcher::qemu_options::{Parameters, Settings, card_on};
 use crate::types::facts::Facts;
 
 /// The MTU of passt if it gets no option; each known passt has it.
@@ -38,12 +41,48 @@ pub(super) fn card_mtu(
 
 /// Returns whether the caller's QEMU arguments set the MTU of all virtio cards, which a property of
 /// one card would replace.
-fn sets_host_mtu(request: &Request) -> bool {
-    request.settings().of_group("global").any(|setting| {
-        let parameters = &setting.parameters;
-        let long = parameters.is("property", "host_mtu");
-        long || parameters.iter().any(|(key, _)| key.ends_with(b".host_mtu"))
-    })
+pub(super) fn sets_host_mtu(request: &Request) -> bool {
+    request.settings().of_group("global").any(|setting| global_mtu(&setting.parameters).is_some())
+}
+
+/// Returns the driver and the value of a `-global` that sets `host_mtu`, in either of its forms.
+fn global_mtu(parameters: &Parameters) -> Option<(&[u8], &[u8])> {
+    if parameters.is("property", "host_mtu") {
+        return parameters.get("driver").zip(parameters.get("value"));
+    }
+    parameters.iter().find_map(|(key, value)| Some((key.strip_suffix(b".host_mtu")?, value)))
+}
+
+/// Checks that the card of an adopted NIC does not keep another MTU than the requested one.
+///
+/// The caller's `host_mtu` of a `-device` stays. A card of `-nic` and `-net nic` gets its MTU by a
+/// `-global` for the driver `virtio-net-device`, which is a part of each virtio card: the caller's
+/// `-global` for the whole card, such as `virtio-net-pci`, wins (measured with QEMU 10.0).
+///
+/// # Errors
+/// [`RequestError::CardMtu`].
+pub(super) fn check_card_mtu(
+    nic: &NicRequest,
+    user_nic: &UserNic,
+    settings: &Settings,
+) -> Result<(), RequestError> {
+    let is_virtio = user_nic.card.as_ref().is_some_and(|card| card.is_virtio());
+    let Some(mtu) = nic.mtu.filter(|_| is_virtio) else { return Ok(()) };
+    let device = card_on(settings, user_nic.id.as_str()).filter(|card| card.group == "device");
+    let kept = match device {
+        Some(device) => device.parameters.get("host_mtu").map(|value| (device, value)),
+        None => settings
+            .of_group("global")
+            .filter_map(|setting| {
+                let (driver, value) = global_mtu(&setting.parameters)?;
+                (driver != b"virtio-net-device").then_some((setting, value))
+            })
+            .last(),
+    };
+    match kept.filter(|(_, value)| *value != mtu.to_string().as_bytes()) {
+        Some((setting, _)) => Err(RequestError::CardMtu { mtu, written: setting.written.clone() }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,16 @@
 //! arguments. No check looks at the host.
 
 use super::guest_addresses::overlaps;
+use super::left_network::LeftNetwork;
+use super::nics::adoptable;
 use super::own_options::check_command;
 use super::request::{AddressChoice, Family, MAX_MTU, NicRequest, Request, Transport};
 use super::request_error::RequestError;
+use crate::types::facts::Facts;
 use crate::types::{Publish, Setting, UserName, overlap};
+
+/// A test of whether a NIC has a setting.
+type Given = fn(&NicRequest) -> bool;
 
 impl Request {
     /// Checks that the parts of the request go together.
@@ -37,10 +43,13 @@ impl Request {
         }
     }
 
-    /// Checks that no setting of the single NIC stands beside the list of NICs.
+    /// Checks that no setting of the single NIC stands beside the list of NICs, and that each
+    /// setting for passt has a NIC that takes it. A network of the QEMU arguments takes the backend
+    /// and the settings for passt.
     fn check_list(&self) -> Result<(), RequestError> {
         let nic = &self.nic;
         let attachment = nic.attachment.as_ref();
+        let adopts = self.has_user_nics();
         let settings = [
             (attachment.is_some(), attachment.map_or(Setting::Bridge, |a| a.setting())),
             (nic.filter.is_some(), Setting::Filter),
@@ -52,11 +61,30 @@ impl Request {
             (nic.gateway.is_some(), Setting::Gateway),
             (nic.hostname.is_some(), Setting::Hostname),
             (nic.pcap.is_some(), Setting::Pcap),
+            (nic.backend.is_some() && !adopts, Setting::Backend),
         ];
-        match settings.into_iter().find(|(given, _)| *given) {
-            Some((_, setting)) => Err(RequestError::SingleWithList(setting)),
+        if let Some((_, setting)) = settings.into_iter().find(|(given, _)| *given) {
+            return Err(RequestError::SingleWithList(setting));
+        }
+        let is_given: [(Given, Setting); 3] = [
+            (|nic| nic.transport.is_some(), Setting::Transport),
+            (|nic| !nic.passt_options.is_empty(), Setting::PasstOption),
+            (|nic| nic.interface.is_some(), Setting::Interface),
+        ];
+        let is_dropped = |given: Given| given(nic) && !adopts && !self.nics.iter().any(given);
+        match is_given.into_iter().find(|(given, _)| is_dropped(*given)) {
+            Some((_, setting)) => Err(RequestError::PasstWithList(setting)),
             None => Ok(()),
         }
+    }
+
+    /// Returns whether the QEMU arguments have a user-mode network that the launch may move.
+    fn has_user_nics(&self) -> bool {
+        let line = self.command_line();
+        // Whether there is such a network does not depend on the host.
+        line.is_some_and(|line| {
+            !adoptable(self, &line, &self.settings(), &Facts::default()).is_empty()
+        })
     }
 }
 
@@ -86,6 +114,29 @@ fn check_ports(publish: &[Publish]) -> Result<(), RequestError> {
     }
 }
 
+/// Checks that no added NIC has the hardware address or the subnet of a network that stays on
+/// slirp, and that no port of the host is that of one of its forwards. `publish` are the ports of
+/// all other NICs, and those that are added to such a network.
+///
+/// QEMU itself reports two forwards of such networks.
+pub(super) fn conflicts_with_left(
+    left: &[LeftNetwork],
+    added: &[NicRequest],
+    publish: impl Iterator<Item = Publish>,
+) -> Result<(), RequestError> {
+    let own: Vec<Publish> = left.iter().flat_map(|network| network.publish.clone()).collect();
+    if overlap(&own).is_none() {
+        check_ports(&own.into_iter().chain(publish).collect::<Vec<_>>())?;
+    }
+    for (network, nic) in left.iter().flat_map(|one| added.iter().map(move |nic| (one, nic))) {
+        if let Some(mac) = nic.mac.filter(|_| nic.mac == network.mac) {
+            return Err(RequestError::SameMac(mac));
+        }
+        check_subnets(network.address, nic.address)?;
+    }
+    Ok(())
+}
+
 /// Checks that no two NICs use the same id, hardware address, port of the host or subnet. QEMU
 /// itself accepts adopted NICs in one subnet.
 pub(super) fn conflicts(adopted: &[&NicRequest], added: &[NicRequest]) -> Result<(), RequestError> {
@@ -101,16 +152,19 @@ pub(super) fn conflicts(adopted: &[&NicRequest], added: &[NicRequest]) -> Result
             if let Some(mac) = nic.mac.filter(|_| nic.mac == before.mac) {
                 return Err(RequestError::SameMac(mac));
             }
-            check_subnets(before, nic)?;
+            check_subnets(before.address, nic.address)?;
         }
     }
     Ok(())
 }
 
 /// Checks that the addresses of two NICs are in two subnets.
-fn check_subnets(before: &NicRequest, nic: &NicRequest) -> Result<(), RequestError> {
+pub(super) fn check_subnets(
+    before: AddressChoice,
+    address: AddressChoice,
+) -> Result<(), RequestError> {
     let same = |first: String, second: String| Err(RequestError::SameSubnet { first, second });
-    match (before.address, nic.address) {
+    match (before, address) {
         (AddressChoice::Fixed(first), AddressChoice::Fixed(second))
             if overlaps(&first.subnet(), &second.subnet()) =>
         {

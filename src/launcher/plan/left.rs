@@ -2,15 +2,21 @@
 //!
 //! Such a NIC keeps its words. A setting of the request that would need other words is refused, so
 //! that the guest never has less than the request asks for; only published ports are added, which
-//! slirp has as well.
+//! slirp has as well. A setting that the words have already is not refused, and neither is a
+//! transport, which the guest does not see.
 
+use super::card_mtu::sets_host_mtu;
+use super::left_network::LeftNetwork;
 use super::model::{NicPlan, Origin};
-use super::request::{AddressChoice, Backend, NicRequest, Request};
+use super::request::{AddressChoice, Backend, Family, NicRequest, Request};
 use super::request_error::RequestError;
 use super::slirp_args::forwards;
 use crate::launcher::adopt::{Left, UserNic};
 use crate::launcher::qemu_options::Settings;
 use crate::types::{Setting, error_text};
+
+/// The MTU of a guest on slirp whose card tells no other one.
+const SLIRP_MTU: u16 = 1500;
 
 /// Checks that the request does not need another backend for this NIC. Returns the parameters that
 /// the request adds to the NIC. `is_first` is whether the settings of the single NIC belong to it.
@@ -37,12 +43,33 @@ pub(super) fn check_left(
         (is_first && nic.pcap.is_some(), Setting::Pcap),
         (is_first && !nic.publish.is_empty() && !(on_slirp && can_append(left)), Setting::Publish),
     ];
-    if let Some((_, setting)) = settings.into_iter().find(|(given, _)| *given) {
+    let given = settings.into_iter().find_map(|(given, setting)| given.then_some(setting));
+    if let Some(setting) = given.or_else(|| missing(request, user_nic)) {
         let (written, why) = (written.clone(), error_text(left));
         return Err(RequestError::LeftSetting { setting, written, why });
     }
     let publish = nic.publish.iter().filter(|_| is_first);
     Ok(publish.flat_map(forwards).collect())
+}
+
+/// Returns the first setting for each user-mode network that this one, with the caller's words,
+/// does not have.
+fn missing(request: &Request, user_nic: &UserNic) -> Option<Setting> {
+    let nic = &request.nic;
+    let own = LeftNetwork::read(user_nic, &request.settings());
+    let sets_mtu = || {
+        let on_card = user_nic.card.as_ref().is_some_and(|card| card.host_mtu);
+        on_card || sets_host_mtu(request)
+    };
+    let settings = [
+        (nic.family == Family::V4 && own.family != nic.family, Setting::Ipv4Only),
+        (nic.family == Family::V6 && own.family != nic.family, Setting::Ipv6Only),
+        (nic.interface.is_some(), Setting::Interface),
+        (nic.dns.is_some() && nic.dns != own.dns, Setting::Dns),
+        (!nic.search.is_empty() && nic.search != own.search, Setting::Search),
+        (nic.mtu.is_some_and(|mtu| mtu != SLIRP_MTU || sets_mtu()), Setting::Mtu),
+    ];
+    settings.into_iter().find_map(|(given, setting)| given.then_some(setting))
 }
 
 /// Returns whether parameters can be added to a network that stays for this reason.
@@ -58,8 +85,13 @@ pub(super) fn left_plan(user_nic: &UserNic, why: String, settings: &Settings) ->
     let id = user_nic.id.as_str().as_bytes();
     let groups = ["netdev", "nic", "net"];
     let is_callers = groups.iter().any(|group| settings.find(group, id).is_some());
+    let request = user_nic.request.clone().unwrap_or_else(|_| NicRequest {
+        // A further NIC gets another subnet.
+        address: LeftNetwork::read(user_nic, settings).address,
+        ..NicRequest::default()
+    });
     NicPlan {
-        request: user_nic.request.clone().unwrap_or_else(|_| NicRequest::default()),
+        request,
         origin: Origin::Left { written: user_nic.written.clone(), why: why.clone() },
         backend: Backend::Slirp,
         fallback: Some(why),

@@ -27,6 +27,7 @@ mod error;
 mod free_ids;
 mod guest_addresses;
 mod left;
+mod left_network;
 mod memory;
 mod model;
 mod nic;

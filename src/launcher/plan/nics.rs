@@ -12,15 +12,17 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 
-use super::check::conflicts;
+use super::card_mtu::check_card_mtu;
+use super::check::{check_subnets, conflicts, conflicts_with_left};
 use super::choice::ignores_padded_frames;
 use super::draft::LaunchIds;
 use super::error::PlanError;
 use super::free_ids::with_free_ids;
 use super::left::{check_left, left_plan};
+use super::left_network::LeftNetwork;
 use super::model::{NicPlan, NicPlans, Origin};
 use super::nic::{NicContext, PlannedNic, Remarks, nic_plan};
-use super::request::{Backend, NicRequest, Request};
+use super::request::{AddressChoice, Backend, NicRequest, Request};
 use super::request_error::RequestError;
 use super::subnets::with_own_subnet;
 use crate::launcher::adopt::{Change, Form, UserNic, apply, edits, user_nics};
@@ -60,6 +62,7 @@ pub(super) fn plan_nics(
     let added = if user_nics.is_empty() { request.added() } else { &request.nics };
     let added = with_free_ids(added, &settings, &user_nics);
     conflicts(&adopted, &added)?;
+    check_against_left(request, &user_nics, &settings, &added)?;
 
     let mut planner = Planner { request, facts, launch_ids, settings: &settings, nics: Vec::new() };
     let mut changes: Vec<(&UserNic, Change)> = Vec::new();
@@ -92,6 +95,31 @@ pub(super) fn plan_nics(
     let mut nics = planner.nics.into_iter();
     let first = nics.next().ok_or(RequestError::NoNic)?;
     Ok(PlannedNics { nics: NicPlans::new(first, nics), written, words })
+}
+
+/// Checks that the added NICs, and the settings for the networks of the caller's arguments, go with
+/// those networks that stay on slirp.
+fn check_against_left(
+    request: &Request,
+    user_nics: &[UserNic],
+    settings: &Settings,
+    added: &[NicRequest],
+) -> Result<(), RequestError> {
+    let adopted: Vec<&NicRequest> =
+        user_nics.iter().filter_map(|nic| nic.request.as_ref().ok()).collect();
+    let left = user_nics.iter().filter(|nic| nic.request.is_err());
+    let left: Vec<LeftNetwork> = left.map(|nic| LeftNetwork::read(nic, settings)).collect();
+    let nic = &request.nic;
+    let to_left = nic.publish.iter().filter(|_| adopted.is_empty() && !left.is_empty());
+    let publish = adopted.iter().copied().chain(added).flat_map(|nic| &nic.publish);
+    conflicts_with_left(&left, added, to_left.chain(publish).cloned())?;
+    // The addresses of the caller's own words may be in one subnet, as QEMU accepts it.
+    if nic.address == AddressChoice::Default || adopted.is_empty() {
+        return Ok(());
+    }
+    let others = adopted.iter().skip(1).map(|nic| nic.address);
+    let mut others = left.iter().map(|network| network.address).chain(others);
+    others.try_for_each(|other| check_subnets(other, nic.address))
 }
 
 /// Returns the NICs of the caller's arguments that the launch may move.
@@ -176,6 +204,7 @@ impl Planner<'_> {
                 return Ok((plan, (!added.is_empty()).then_some(Change::Append(added))));
             }
         };
+        check_card_mtu(nic, user_nic, self.settings)?;
         let mut own = Remarks::default();
         let PlannedNic { plan, card_mtu } = match self.plan(nic, &mut own) {
             Ok(planned) => planned,

@@ -15,6 +15,7 @@ use super::error::PlanError;
 use super::model::BackendPlan;
 use super::passt::PasstPlan;
 use super::request::{Backend, Transport};
+use super::request_error::RequestError;
 use super::socket::CallerSocket;
 use super::vmm::{self, Vmm};
 use super::{bridge, card, memory, queues, slirp_args};
@@ -56,7 +57,7 @@ pub(super) fn nic_args(
 ) -> Result<NicArgs, PlanError> {
     let (nic, id) = (draft.nic, &draft.nic.id);
     if let BackendPlan::Passt(_, passt) = backend_plan
-        && let Some(args) = without_netdev(draft, passt, notes)
+        && let Some(args) = without_netdev(draft, passt, notes)?
     {
         return Ok(NicArgs { args, fd: None, reconnects: false, card_mtu: None });
     }
@@ -98,22 +99,22 @@ fn without_netdev(
     draft: &Draft,
     passt: &PasstPlan,
     notes: &mut Vec<String>,
-) -> Option<Vec<OsString>> {
+) -> Result<Option<Vec<OsString>>, RequestError> {
     let request = draft.request;
     if request.socket == Some(CallerSocket::Connected) {
         notes.push("the guest's program has its end of the caller's socket".to_owned());
-        return Some(Vec::new());
+        return Ok(Some(Vec::new()));
     }
-    match (request.vmm, socket_path(draft, passt)) {
+    Ok(match (request.vmm, socket_path(draft, passt)) {
         (Vmm::Qemu, Some(_)) => None,
-        (_, Some(path)) => Some(vmm::args(draft, path, notes)),
+        (_, Some(path)) => Some(vmm::args(draft, path, notes)?),
         // A listening socket without a path, or the pair of the fd transport.
         (_, None) if request.socket.is_some() => {
             notes.push("the guest's program must know the caller's socket".to_owned());
             Some(Vec::new())
         }
         (_, None) => None,
-    }
+    })
 }
 
 /// Returns the path at which the guest's program connects; `None` if there is none.

@@ -3,7 +3,9 @@
 //! Each message is one line: the contradiction, then the fix. None of them depends on the host.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
+use super::socket::MAX_LISTEN_PATH;
 use crate::types::{GuestAddressesError, Id, Mac, Publish, Setting, UserName};
 
 /// A contradiction between parts of a request.
@@ -90,6 +92,21 @@ pub enum RequestError {
         /// The reason why the NIC stays.
         why: String,
     },
+    /// An MTU is requested, and the caller's QEMU arguments set another one on the card.
+    #[error(
+        "the MTU {mtu} is requested, and {written} of the QEMU arguments sets another host_mtu: drop one of the two"
+    )]
+    CardMtu {
+        /// The requested MTU in bytes.
+        mtu: u16,
+        /// The option that sets the card's MTU, as the caller wrote it.
+        written: String,
+    },
+    /// A setting for passt is given besides a list of NICs without passt.
+    #[error(
+        "{0} is for the backend passt, and no NIC of this launch can have it: drop the setting, or add a NIC on passt"
+    )]
+    PasstWithList(Setting),
     /// Two NICs have the same id.
     #[error("two NICs have the id {0}: give each NIC an id of its own")]
     SameId(Id),
@@ -218,6 +235,28 @@ pub enum RequestError {
     /// QEMU would write the capture file.
     #[error("with this transport QEMU writes the capture file, and {0} does not: drop the file")]
     VmmCapture(&'static str),
+    /// The path of the socket is longer than the path of any socket.
+    #[error(
+        "the socket path {} is {length} bytes long, and {MAX_LISTEN_PATH} is the most to which a program can connect: use a shorter path", path.display()
+    )]
+    ListenPath {
+        /// The path.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The path of the socket has a comma, which the VMM's arguments cannot have in a value.
+    #[error(
+        "a comma ends a value in the arguments of {vmm}, and the socket path {} has one: change {setting}", path.display()
+    )]
+    VmmPath {
+        /// The VMM.
+        vmm: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The setting that names the path.
+        setting: Setting,
+    },
     /// Both a path and a socket are given.
     #[error(
         "the caller's socket needs no path, because it has its own connection: drop one of the two settings"
@@ -282,6 +321,8 @@ impl RequestError {
             RequestError::CardKept { setting, .. } | RequestError::LeftSetting { setting, .. } => {
                 vec![*setting, Setting::KeepNics]
             }
+            RequestError::CardMtu { .. } => vec![Setting::Mtu],
+            RequestError::PasstWithList(setting) => vec![*setting, Setting::Nics],
             RequestError::SameId(_)
             | RequestError::SameMac(_)
             | RequestError::SameSubnet { .. }
@@ -305,6 +346,8 @@ impl RequestError {
             RequestError::VmmBackend { .. } => vec![Setting::Vmm, Setting::Backend],
             RequestError::VmmTransport { .. } => vec![Setting::Vmm, Setting::Transport],
             RequestError::VmmCapture(_) => vec![Setting::Vmm, Setting::Pcap],
+            RequestError::ListenPath { .. } => vec![Setting::Listen],
+            RequestError::VmmPath { setting, .. } => vec![Setting::Vmm, *setting],
             RequestError::TwoSockets => vec![Setting::Listen, Setting::ListenFd],
             RequestError::SocketCommand(setting) => vec![*setting, Setting::Command],
             RequestError::SocketOfSeveral(setting) => vec![*setting],

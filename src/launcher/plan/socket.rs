@@ -4,12 +4,17 @@
 //! offered at a path of its own, or bring a socket. passt takes over connected sockets only
 //! (`--fd`), so netlaunch accepts one connection of a listening socket, and passt gets that.
 
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use super::request::{Backend, Request, Transport};
 use super::request_error::RequestError;
 use super::vmm::Vmm;
 use crate::types::Setting;
+
+/// The longest path to which a program can connect, in bytes: that of `sun_path` without its NUL
+/// (unix(7)).
+pub(super) const MAX_LISTEN_PATH: usize = 107;
 
 /// The socket that the caller brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,16 +42,41 @@ impl Request {
         let transport = nic.transport;
         match nic.backend {
             Some(Backend::Slirp | Backend::Bridge) => Err(RequestError::SocketBackend(setting)),
-            _ if setting == Setting::Listen => match transport {
-                Some(Transport::Fd) => Err(RequestError::SocketTransport(setting)),
-                _ => Ok(()),
-            },
+            _ if setting == Setting::Listen && transport == Some(Transport::Fd) => {
+                Err(RequestError::SocketTransport(setting))
+            }
+            _ if setting == Setting::Listen => self.check_path(setting),
             _ if matches!(self.vmm, Vmm::CloudHypervisor | Vmm::Crosvm)
                 || transport.is_some_and(|transport| transport != Transport::Fd) =>
             {
                 Err(RequestError::SocketTransport(setting))
             }
-            _ => Ok(()),
+            _ => self.check_path(setting),
         }
+    }
+
+    /// Checks that the guest's program can connect to the path of the socket.
+    fn check_path(&self, setting: Setting) -> Result<(), RequestError> {
+        let brought = match &self.socket {
+            Some(CallerSocket::Listening(path)) => path.as_deref(),
+            _ => None,
+        };
+        let Some(path) = self.listen.as_deref().or(brought) else { return Ok(()) };
+        let length = path.as_os_str().as_bytes().len();
+        if length > MAX_LISTEN_PATH {
+            return Err(RequestError::ListenPath { path: path.to_owned(), length });
+        }
+        self.vmm.check_path(path, setting)
+    }
+}
+
+impl Vmm {
+    /// Checks that the arguments of the VMM can hold this path, which `setting` names. QEMU has a
+    /// spelling for a comma in a value.
+    pub(super) fn check_path(self, path: &Path, setting: Setting) -> Result<(), RequestError> {
+        if self == Vmm::Qemu || !path.as_os_str().as_bytes().contains(&b',') {
+            return Ok(());
+        }
+        Err(RequestError::VmmPath { vmm: self.name(), path: path.to_owned(), setting })
     }
 }

@@ -29,7 +29,9 @@ pub(super) fn with_own_subnet<'a>(
     before: &[NicPlan],
 ) -> Result<Cow<'a, NicRequest>, PlanError> {
     let planned = before.iter().filter_map(|nic| nic.addresses);
-    let requested = request.nics.iter().filter_map(|nic| match nic.address {
+    // A NIC that keeps its words has no planned addresses, and its words have one.
+    let written = before.iter().map(|nic| &nic.request);
+    let requested = request.nics.iter().chain(written).filter_map(|nic| match nic.address {
         AddressChoice::Fixed(address) => Some(address),
         _ => None,
     });

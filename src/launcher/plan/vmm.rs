@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::draft::Draft;
 use super::request::{Backend, NicRequest, Request, Transport};
 use super::request_error::RequestError;
+use crate::types::Setting;
 
 /// The program that runs the guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +110,16 @@ impl Vmm {
 }
 
 /// Returns the VMM's arguments for passt's socket at `path`, and notes what the caller must add.
-pub(super) fn args(draft: &Draft, path: &Path, notes: &mut Vec<String>) -> Vec<OsString> {
+///
+/// # Errors
+/// The path has a comma. The check of the request finds one in a path of the caller, so that this
+/// one is in the launch directory.
+pub(super) fn args(
+    draft: &Draft,
+    path: &Path,
+    notes: &mut Vec<String>,
+) -> Result<Vec<OsString>, RequestError> {
+    draft.request.vmm.check_path(path, Setting::StateDir)?;
     let mac = draft.mac();
     let value = |before: &str, after: &str| {
         let mut value = OsString::from(before);
@@ -117,7 +127,7 @@ pub(super) fn args(draft: &Draft, path: &Path, notes: &mut Vec<String>) -> Vec<O
         value.push(after);
         value
     };
-    match draft.request.vmm {
+    Ok(match draft.request.vmm {
         Vmm::Qemu => Vec::new(),
         Vmm::CloudHypervisor => {
             notes.push(
@@ -136,7 +146,7 @@ pub(super) fn args(draft: &Draft, path: &Path, notes: &mut Vec<String>) -> Vec<O
             let after = format!(",mac={mac}");
             vec!["--device".into(), value("virtio-net,type=unixstream,path=", &after)]
         }
-    }
+    })
 }
 
 #[cfg(test)]
