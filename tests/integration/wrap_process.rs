@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::common::wrap_scene::{LIMIT, STOPPED, Scene, wait_for_pid};
+use crate::common::wrap_scene::{LIMIT, QUIT, STOPPED, Scene, fed, wait_for_pid};
 use crate::common::{As, finish, start, status_field, text, wait_until};
 
 #[test]
@@ -152,4 +152,31 @@ fn a_closed_standard_input_stays_closed() {
     kill(Pid::from_raw(qemu), Signal::SIGTERM).unwrap();
     assert_eq!(child.output(LIMIT).status.code(), Some(0));
     assert!(scene.wrapped.log().contains("moved to passt"), "{}", scene.wrapped.log());
+}
+
+#[test]
+fn a_fork_that_cannot_become_the_sidecar_leaves_one_untouched_qemu() {
+    let Some(scene) = Scene::new("a sidecar that cannot start", As::Root) else { return };
+    let inner = scene.command(&format!("{STOPPED} -qmp stdio"));
+    let mut command = std::process::Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=setsid"]);
+    command.args(["-e", "inject=setsid:error=EPERM", "--"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let output = fed(command, QUIT);
+    assert_eq!((text(&output.stderr).as_str(), output.status.code()), ("", Some(0)));
+    let greetings = text(&output.stdout).matches("\"QMP\"").count();
+    assert_eq!(greetings, 1, "{}", text(&output.stdout));
+    let log = scene.wrapped.log();
+    assert!(
+        log.contains("a process cannot become the sidecar") && log.lines().count() == 1,
+        "{log}"
+    );
+    scene.wait_for_nothing();
 }

@@ -51,6 +51,9 @@ pub enum Left {
         "this passt delivers the first bytes of a server in the guest only after the client has sent some, so a client that waits for the server hangs ({0})"
     )]
     ServerFirst(String),
+    /// Another option, such as a filter, names a port of the hub, and the move removes it.
+    #[error("another option names a port of its hub (netdev={0})")]
+    HubPort(String),
     /// This passt ignores the padded frames of the card.
     #[error(
         "this passt ignores the padded frames of every card but virtio-net, so a download would stall"

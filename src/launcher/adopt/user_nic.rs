@@ -209,6 +209,12 @@ fn translated(
         if members.iter().filter(|member| member.parameters.is("type", "user")).count() > 1 {
             return stays(Left::SharedHub);
         }
+        let named =
+            settings.of_group("object").filter_map(|object| object.parameters.get("netdev"));
+        let mut ports = named.filter(|id| id.starts_with(b"hub0port"));
+        if let Some(port) = ports.next() {
+            return stays(Left::HubPort(String::from_utf8_lossy(port).into_owned()));
+        }
     }
     let others: &[&str] = match form {
         Form::Nic => &["type", "id", "model", "mac"],

@@ -20,7 +20,7 @@
 //!
 //! [`MainLink::process`] means the main process before and after it has become the program.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -79,8 +79,7 @@ pub(crate) struct ProgramFds(Vec<(OwnedFd, RawFd)>);
 /// Forks the sidecar.
 ///
 /// # Errors
-/// The kernel's error, or this process has another thread. In the sidecar, the caller must end the
-/// process then.
+/// The kernel's error, or this process has another thread. Only the main process returns an error.
 pub(crate) fn fork_sidecar() -> io::Result<SidecarFork> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let (mine, theirs) =
@@ -103,18 +102,34 @@ pub(crate) fn fork_sidecar() -> io::Result<SidecarFork> {
         return Ok(SidecarFork::Main(MainProcess { socket: mine }));
     }
     drop(mine);
-    setsid()?;
-    // SAFETY: as above.
-    if let ForkResult::Parent { .. } = unsafe { fork() }? {
-        // SAFETY: _exit ends this process, which has no work left. No exit handler may run: it
-        // would flush buffers that belong to the main process.
-        unsafe { libc::_exit(0) };
+    let link = MainLink { socket: theirs, process };
+    if let Err(error) = become_sidecar(&null) {
+        // This process must not return to the caller, which would run the program in it.
+        link.refuse(&format!("a process cannot become the sidecar: {error}"));
+        end();
     }
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    dup2_stderr(&null)?;
-    close_inherited()?;
-    Ok(SidecarFork::Sidecar(MainLink { socket: theirs, process }))
+    Ok(SidecarFork::Sidecar(link))
+}
+
+/// Makes a child of the main process the sidecar: a child of the init process, in a session of its
+/// own, without the caller's descriptors. The process that calls this function ends.
+fn become_sidecar(null: &File) -> io::Result<()> {
+    setsid()?;
+    // SAFETY: the process is the child of a fork with one thread, and has one thread, too.
+    if let ForkResult::Parent { .. } = unsafe { fork() }? {
+        end();
+    }
+    dup2_stdin(null)?;
+    dup2_stdout(null)?;
+    dup2_stderr(null)?;
+    close_inherited()
+}
+
+/// Ends this process.
+fn end() -> ! {
+    // SAFETY: _exit ends this process, which has no work left. No exit handler may run: it would
+    // flush buffers that belong to the main process.
+    unsafe { libc::_exit(0) }
 }
 
 impl MainProcess {
