@@ -49,7 +49,7 @@ fn qemus_default_card_moves() {
     let expected = if passt_has("map-host-loopback") {
         "QEMU's default card moved to passt"
     } else {
-        "QEMU's default card stays on slirp: this passt ignores the padded frames"
+        "QEMU's default card stays on slirp: this passt ignores the padded frames of QEMU's default card"
     };
     assert!(log.contains(expected), "{log}");
 }

@@ -54,11 +54,6 @@ pub enum Left {
     /// Another option, such as a filter, names a port of the hub, and the move removes it.
     #[error("another option names a port of its hub (netdev={0})")]
     HubPort(String),
-    /// This passt ignores the padded frames of the card.
-    #[error(
-        "this passt ignores the padded frames of every card but virtio-net, so a download would stall"
-    )]
-    PaddedFrames,
     /// The guest's address cannot be given to passt.
     #[error("the guest's address cannot be moved ({option})")]
     Address {

@@ -122,12 +122,8 @@ pub fn user_nics(
     for nic in nics.iter_mut().filter(|_| options.backend != Some(Backend::Slirp)) {
         nic.pads_frames = nic.card.as_ref().is_some_and(|card| !card.is_virtio())
             && !facts.passt.takes_padded_frames();
-        let stays = nic.pads_frames && options.backend.is_none() && facts.passt.problem.is_none();
         let request = nic.request.as_ref().ok();
-        let left = request.and_then(|request| match passt_differs(request, &nic.options, facts) {
-            None if stays => Some(Left::PaddedFrames),
-            differs => differs,
-        });
+        let left = request.and_then(|request| passt_differs(request, &nic.options, facts));
         nic.request = left.map_or(nic.request.clone(), Err);
     }
     add_options(&mut nics, options);

@@ -173,10 +173,20 @@ struct Planner<'a> {
 impl Planner<'_> {
     /// Plans a NIC after those that are planned already.
     fn plan(&self, nic: &NicRequest, remarks: &mut Remarks) -> Result<PlannedNic, PlanError> {
+        self.plan_with(nic, &self.facts_of_next(), remarks)
+    }
+
+    /// Plans a NIC with these facts.
+    fn plan_with(
+        &self,
+        nic: &NicRequest,
+        facts: &Facts,
+        remarks: &mut Remarks,
+    ) -> Result<PlannedNic, PlanError> {
         let is_left = |nic: &&NicPlan| matches!(nic.origin, Origin::Left { .. });
         let context = NicContext {
             request: self.request,
-            facts: &self.facts_of_next(),
+            facts,
             launch_ids: self.launch_ids,
             place: self.nics.iter().filter(|nic| !is_left(nic)).count(),
             passts_before: self.nics.iter().filter(|nic| nic.passt.is_some()).count(),
@@ -206,7 +216,13 @@ impl Planner<'_> {
         };
         check_card_mtu(nic, user_nic, self.settings)?;
         let mut own = Remarks::default();
-        let PlannedNic { plan, card_mtu } = match self.plan(nic, &mut own) {
+        let mut facts = self.facts_of_next();
+        if user_nic.pads_frames && nic.backend.is_none() && facts.passt.problem.is_none() {
+            // The launch falls back to slirp, as with any other reason against passt.
+            let problem = ignores_padded_frames(&user_nic.written);
+            facts.to_mut().passt.problem = Some(problem);
+        }
+        let PlannedNic { plan, card_mtu } = match self.plan_with(nic, &facts, &mut own) {
             Ok(planned) => planned,
             // The caller's own words need no socket.
             Err(error @ PlanError::SocketPath { .. }) if nic.backend.is_none() => {
