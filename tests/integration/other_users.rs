@@ -193,7 +193,8 @@ fn a_temporary_directory_without_a_sticky_bit_is_not_used() {
     }
     let scene = Scene::new(As::User);
     let print = |tmp: &Path| {
-        let mut command = scene.shell("exec {} -v --print -- qemu-system-x86_64");
+        let mut command =
+            scene.shell("exec {} -v --print --device virtio-net-pci -- qemu-system-x86_64");
         command.env("TMPDIR", tmp).env_remove("XDG_RUNTIME_DIR");
         let output = finish(command);
         (text(&output.stdout), text(&output.stderr))
