@@ -106,7 +106,8 @@ fn vhost(guest: &Guest) {
     compare("tap with vhost-net, against one without", with, without, &netns, [10, 0, 2, 2].into());
 }
 
-/// Returns the QEMU command of a guest that sends and receives, with further arguments.
+/// Returns the QEMU command of a guest that sends and receives, with further arguments. The guest waits
+/// at the end, because its kernel still sends when dd has ended.
 fn qemu(guest: &Guest, network: &[&str]) -> Vec<String> {
     let (blocks, [down, up]) = (BYTES / BLOCK, PORTS);
     let script = format!(
@@ -114,7 +115,8 @@ fn qemu(guest: &Guest, network: &[&str]) -> Vec<String> {
          ip route add default via 10.0.2.2\n\
          echo \"MTU $(cat /sys/class/net/eth0/mtu)\"\n\
          nc 10.0.2.2 {down} -e sh -c 'echo; dd of=/dev/null bs={BLOCK} count={blocks} iflag=fullblock; echo'\n\
-         nc 10.0.2.2 {up} -e dd if=/dev/zero bs={BLOCK} count={blocks}\n"
+         nc 10.0.2.2 {up} -e dd if=/dev/zero bs={BLOCK} count={blocks}\n\
+         sleep 2\n"
     );
     let mut argv = guest.qemu(&script);
     argv.last_mut().unwrap().push_str(" nl.dhcp=no");
