@@ -87,7 +87,7 @@ fn learns(backend: &str, learning: Option<&str>) {
     assert_eq!(lab.listed()["learning"], waits(refused));
 
     if learning.is_none() {
-        // What it says first is its address. Its first packet teaches, and comes out when it is
+        // The guest announces its address first. Its first packet teaches, and comes out when it is
         // sent again.
         let page =
             scene.ask(&format!("ip address add {BY_HAND}/24 dev eth0; fetch {NEIGHBOUR} 80 /"));

@@ -122,8 +122,8 @@ impl Place {
         self.dir.join("qemu")
     }
 
-    /// What is in the command line of every process of this place. With the slash `t1` is not
-    /// taken for `t12`.
+    /// Returns the text that is in the command line of every process of this place. With the slash
+    /// `t1` is not taken for `t12`.
     fn marker(&self) -> String {
         format!("{}/", self.dir.display())
     }

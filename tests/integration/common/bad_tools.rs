@@ -41,7 +41,7 @@ impl Bad {
 
     /// A script that ends so.
     fn script(self, real: &str) -> String {
-        // What only asks is done.
+        // A call that only asks is carried out.
         let ask = format!("case \"$*\" in *list*|*--check*|*-c*) exec {real} \"$@\";; esac\n");
         let strace = "exec /usr/bin/strace -qq -o /dev/null -e signal=none";
         ask + &match self {

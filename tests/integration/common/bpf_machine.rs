@@ -3,8 +3,8 @@
 
 use netlaunch::nwfilter::learn::bpf::Instruction;
 
-/// What a program returns for a frame: how many bytes of it are taken. `outgoing` is a frame that
-/// leaves the host by the port, `tagged` one whose VLAN tag the kernel has taken out.
+/// Returns the answer of a program about a frame: how many bytes of it are taken. `outgoing` is a
+/// frame that leaves the host by the port, `tagged` one whose VLAN tag the kernel has taken out.
 ///
 /// # Panics
 /// On what the kernel would refuse: a jump out of the program, an unknown instruction.

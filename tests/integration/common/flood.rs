@@ -50,7 +50,7 @@ fn stranger(guest: Host) -> Host {
     Host { mac, v4: Ipv4Addr::from_bits(guest.v4.to_bits() ^ 0x40), ..guest }
 }
 
-/// What says another MAC address than the guest's, or is neither IPv4 nor ARP: no address can be
+/// Frames with another MAC address than the guest's, and frames of other protocols: no address can be
 /// learned from it.
 fn foreign(guest: Host) -> Vec<Kind> {
     let other = stranger(guest);
@@ -75,7 +75,7 @@ fn foreign(guest: Host) -> Vec<Kind> {
     ]
 }
 
-/// What says an IPv4 address that is not the guest's, with its own MAC address.
+/// Frames with an IPv4 address that is not the guest's, with its own MAC address.
 pub fn spoofed(guest: Host) -> Vec<Kind> {
     let other = Host { mac: guest.mac, ..stranger(guest) };
     let everyone = Host { mac: [0xff; 6], v4: Ipv4Addr::BROADCAST, ..PEER };

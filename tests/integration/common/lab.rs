@@ -258,7 +258,7 @@ impl Outside {
         }
     }
 
-    /// What came out since the last time is what it is.
+    /// Checks the frames that came out since the last time.
     pub fn skip(&mut self) {
         self.judged = self.wires.each_ref().map(|wire| wire.others_than(&self.known).len());
     }

@@ -74,7 +74,7 @@ pub fn acknowledgement(address: Ipv4Addr, seconds: u32, server: Host) -> DhcpFra
     answer.options(&[&[53, 1, ACK], &[54, 4], &server.v4.octets(), &time])
 }
 
-/// What the guest may send with its address comes out, and nothing else does.
+/// Checks that the frames that the guest may send with its address come out, and no others.
 pub fn is_in_force(scene: &PortScene) {
     assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
     assert!(scene.leaves(&Frame::arp(VM, PEER, 1)));

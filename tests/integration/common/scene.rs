@@ -45,7 +45,7 @@ impl Heard {
         self.text.lock().unwrap().clone()
     }
 
-    /// What follows `key` on its first complete line, without the line's end.
+    /// Returns the text behind `key` on its first complete line, without the line's end.
     pub fn after(&self, key: &str) -> Option<String> {
         let text = self.text();
         let (_, rest) = text.split_once(key)?;

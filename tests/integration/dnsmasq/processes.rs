@@ -63,7 +63,7 @@ fn a_killed_dnsmasq_is_noticed_and_another_process_with_its_number_is_not_signal
     let config = default(scene.files());
     let running = scene.start(&config).unwrap();
     nix::sys::signal::kill(running.pid(), nix::sys::signal::Signal::SIGKILL).unwrap();
-    // What is killed has no arguments any more before its sockets are closed.
+    // A killed process loses its arguments before the kernel closes its sockets.
     let stat = || fs::read_to_string(format!("/proc/{}/stat", running.pid())).unwrap_or_default();
     let is_gone = || stat().rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
     assert!(wait_until(Duration::from_secs(5), is_gone));
