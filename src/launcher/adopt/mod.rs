@@ -39,4 +39,5 @@ mod tests;
 pub use card::Card;
 pub use edit::{Change, Edit, apply, edits};
 pub use left::Left;
+pub(super) use netdev_options::translate;
 pub use user_nic::{Form, UserNic, free_id, user_nics};

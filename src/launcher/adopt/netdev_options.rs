@@ -75,7 +75,10 @@ pub(super) fn unlisted(options: &Parameters) -> Parameters {
 /// Translates the options of a user-mode network.
 ///
 /// `others` are keys that do not belong to the network, such as the MAC address of `-nic`.
-pub(super) fn translate(options: &Parameters, others: &[&str]) -> Result<NicRequest, Left> {
+pub(in crate::launcher) fn translate(
+    options: &Parameters,
+    others: &[&str],
+) -> Result<NicRequest, Left> {
     for (key, _) in options.iter() {
         let name = String::from_utf8_lossy(key).into_owned();
         let is = |list: &[&str]| list.contains(&name.as_str());

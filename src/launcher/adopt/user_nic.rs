@@ -40,8 +40,8 @@ pub struct UserNic {
     /// The request for the same NIC on another backend, with the launch's options, or the reason why
     /// it stays on slirp.
     pub request: Result<NicRequest, Left>,
-    /// The options of its network.
-    pub(super) options: Parameters,
+    /// The options of its network, with the keys that lists have in the comma form.
+    pub(in crate::launcher) options: Parameters,
     /// Whether the launch's options ask for something that the caller's arguments do not have, such
     /// as a further published port. If not, the NIC can stay as it is when slirp is chosen.
     pub has_additions: bool,

@@ -189,14 +189,14 @@ fn check_mtu(nic: &NicRequest, facts: &Facts) -> Result<(), Problem> {
 
 /// Makes the port's plan. [`check`] has found no problem before.
 pub(super) fn bridge_plan(draft: &Draft) -> Result<BridgePlan, Problem> {
-    let target = draft.facts.target.as_ref().ok_or_else(|| {
+    let target = draft.context.facts.target.as_ref().ok_or_else(|| {
         Problem::new("the facts do not describe the bridge", "look the bridge up before planning")
     })?;
-    let tap_owner = tap_owner(draft.request, draft.facts)?;
+    let tap_owner = tap_owner(draft.context.request, draft.context.facts)?;
     let (mut queue_fds, mut vhost_fds) = (Vec::new(), Vec::new());
     if tap_owner == TapOwner::Netlaunch {
         let queues = usize::from(queues::count(draft));
-        let vhost = queues::has_vhost(draft.nic, &draft.facts.bridge);
+        let vhost = queues::has_vhost(draft.nic, &draft.context.facts.bridge);
         queue_fds = draft.tap_fds(if vhost { 2 * queues } else { queues });
         // With too few numbers, there is no vhost-net.
         if vhost && queue_fds.len() == 2 * queues {

@@ -65,7 +65,8 @@ enum DnsMode {
 impl DnsPlan {
     /// Makes the DNS plan of a launch. [`DnsPlan::add_arguments`] completes it.
     pub(super) fn new(draft: &Draft) -> Self {
-        let Draft { nic, facts, addresses, .. } = draft;
+        let Draft { context, nic, addresses } = draft;
+        let facts = context.facts;
         let newer = facts.passt.has("dns-host");
         let host_loopback = nic.host_loopback;
         let mode = if draft.foreign_dns().is_some() {
@@ -148,7 +149,8 @@ pub(super) fn announced(draft: &Draft, backend: Backend) -> Option<IpAddr> {
     if backend == Backend::Bridge {
         return None;
     }
-    let forwards = backend == Backend::Slirp || DnsPlan::forwarded_to(draft.facts).is_some();
+    let forwards =
+        backend == Backend::Slirp || DnsPlan::forwarded_to(draft.context.facts).is_some();
     let forwarder = draft.dns_forwarder().filter(|_| forwards);
     draft.foreign_dns().or(forwarder.map(IpAddr::V4))
 }
@@ -291,7 +293,8 @@ fn v6_of(servers: &[IpAddr]) -> Vec<Ipv6Addr> {
 
 /// Returns the reason why the guest cannot resolve names, or only over IPv6; `None` if it can.
 pub(super) fn warning(draft: &Draft, backend: Backend) -> Option<String> {
-    let Draft { nic, facts, .. } = draft;
+    let Draft { context, nic, .. } = draft;
+    let facts = context.facts;
     if nic.dns.is_some() || backend == Backend::Bridge {
         return None;
     }

@@ -37,11 +37,9 @@ pub struct LaunchIds {
     pub passt_users: Vec<TransientUser>,
 }
 
-/// The request, the facts and the choices that the parts of a plan are made from.
-pub(super) struct Draft<'a> {
+/// The values that a NIC's plan depends on, besides its own request.
+pub(super) struct NicContext<'a> {
     pub(super) request: &'a Request,
-    /// The NIC that the parts belong to.
-    pub(super) nic: &'a NicRequest,
     pub(super) facts: &'a Facts,
     pub(super) launch_ids: &'a LaunchIds,
     /// The place of the NIC among those of the launch, from 0 on.
@@ -52,6 +50,13 @@ pub(super) struct Draft<'a> {
     pub(super) has_dhcpv6: bool,
     /// Whether an earlier NIC has made the guest's memory shareable.
     pub(super) memory_is_shared: bool,
+}
+
+/// The context of a NIC and the choices that the parts of its plan are made from.
+pub(super) struct Draft<'a> {
+    pub(super) context: &'a NicContext<'a>,
+    /// The NIC that the parts belong to.
+    pub(super) nic: &'a NicRequest,
     /// The guest's IPv4 addresses; `None` if it mirrors the host, has no IPv4, or is on a bridge.
     pub(super) addresses: Option<GuestAddresses>,
 }
@@ -59,37 +64,37 @@ pub(super) struct Draft<'a> {
 impl Draft<'_> {
     /// Returns the address of the guest's card.
     pub(super) fn mac(&self) -> Mac {
-        let place = u32::try_from(self.place).unwrap_or_default();
-        self.nic.mac.unwrap_or_else(|| self.launch_ids.mac.following(place))
+        let place = u32::try_from(self.context.place).unwrap_or_default();
+        self.nic.mac.unwrap_or_else(|| self.context.launch_ids.mac.following(place))
     }
 
     /// Returns the descriptor number at which QEMU expects a socket or a tap; `None` if no number
     /// is free.
     pub(super) fn qemu_fd(&self) -> Option<RawFd> {
-        self.launch_ids.qemu_fds.get(self.place).copied()
+        self.context.launch_ids.qemu_fds.get(self.context.place).copied()
     }
 
     /// Returns so many descriptor numbers for this NIC, the first one being that of
     /// [`Draft::qemu_fd`]; fewer if not enough numbers are free.
     pub(super) fn tap_fds(&self, count: usize) -> Vec<RawFd> {
-        let from = self.request.nic_count() + self.place * FURTHER_FDS;
-        let further = self.launch_ids.qemu_fds.iter().skip(from).take(FURTHER_FDS).copied();
+        let from = self.context.request.nic_count() + self.context.place * FURTHER_FDS;
+        let further = self.context.launch_ids.qemu_fds.iter().skip(from).take(FURTHER_FDS).copied();
         self.qemu_fd().into_iter().chain(further).take(count).collect()
     }
 
     /// Returns the user that passt changes to; `None` if passt keeps the caller's user.
     pub(super) fn passt_user(&self) -> Option<TransientUser> {
-        let users = &self.launch_ids.passt_users;
-        users.get(self.place).or(users.first()).copied()
+        let users = &self.context.launch_ids.passt_users;
+        users.get(self.context.place).or(users.first()).copied()
     }
 
     /// Returns the path of passt's file with this extension in the launch directory.
     pub(super) fn passt_file(&self, extension: &str) -> PathBuf {
-        let number = match self.passts_before {
+        let number = match self.context.passts_before {
             0 => String::new(),
             before => format!("-{}", before + 1),
         };
-        self.launch_ids.dir.join(format!("passt{number}.{extension}"))
+        self.context.launch_ids.dir.join(format!("passt{number}.{extension}"))
     }
 
     /// Returns the address in the guest's subnet that forwards DNS queries to the host's servers.

@@ -56,7 +56,7 @@ pub(super) fn check_left(
 /// does not have.
 fn missing(request: &Request, user_nic: &UserNic) -> Option<Setting> {
     let nic = &request.nic;
-    let own = LeftNetwork::read(user_nic, &request.settings());
+    let own = LeftNetwork::read(user_nic);
     let sets_mtu = || {
         let on_card = user_nic.card.as_ref().is_some_and(|card| card.host_mtu);
         on_card || sets_host_mtu(request)
@@ -87,7 +87,7 @@ pub(super) fn left_plan(user_nic: &UserNic, why: String, settings: &Settings) ->
     let is_callers = groups.iter().any(|group| settings.find(group, id).is_some());
     let request = user_nic.request.clone().unwrap_or_else(|_| NicRequest {
         // A further NIC gets another subnet.
-        address: LeftNetwork::read(user_nic, settings).address,
+        address: LeftNetwork::read(user_nic).address,
         ..NicRequest::default()
     });
     NicPlan {

@@ -8,14 +8,11 @@
 //!
 //! A word that the translation does not read, such as an address of three parts, counts as absent.
 
-use std::ffi::OsString;
 use std::net::IpAddr;
-use std::os::unix::ffi::OsStringExt;
 
-use super::request::{AddressChoice, Backend, Family, NicRequest};
-use crate::launcher::adopt::{Form, Left, UserNic, user_nics};
-use crate::launcher::qemu_options::{CommandLine, Parameters, Settings};
-use crate::types::facts::Facts;
+use super::request::{AddressChoice, Family, NicRequest};
+use crate::launcher::adopt::{Left, UserNic, translate};
+use crate::launcher::qemu_options::Parameters;
 use crate::types::{DomainName, GuestAddresses, Mac, Publish, overlap};
 
 const FAMILY: [&str; 2] = ["ipv4", "ipv6"];
@@ -38,16 +35,16 @@ pub(super) struct LeftNetwork {
 
 impl LeftNetwork {
     /// Reads the network of `user_nic`.
-    pub(super) fn read(user_nic: &UserNic, settings: &Settings) -> Self {
-        let words = Words::of(user_nic, settings);
-        let read = |keys: &[&[&str]]| words.read(&keys.concat(), None);
+    pub(super) fn read(user_nic: &UserNic) -> Self {
+        let options = &user_nic.options;
+        let read = |keys: &[&[&str]]| translated(options, keys, None);
         let family = read(&[&FAMILY]).map(|nic| nic.family).unwrap_or_default();
         let with_dns = read(&[&FAMILY, &ADDRESSES, &["dns"]]);
         let addressed = with_dns.clone().or_else(|| read(&[&FAMILY, &ADDRESSES]));
         let search = read(&[&SEARCH]).map(|nic| nic.search).unwrap_or_default();
-        let with_addresses = [&FAMILY[..], &ADDRESSES].concat();
-        let publish = words.forwards().filter_map(|forward| {
-            let nic = words.read(&with_addresses, Some(&forward))?;
+        let publish = options.all("hostfwd").filter_map(|forward| {
+            let forward = to_own_address(forward);
+            let nic = translated(options, &[&FAMILY, &ADDRESSES], Some(&forward))?;
             nic.publish.into_iter().next()
         });
         let publish: Vec<Publish> = publish.collect();
@@ -71,74 +68,42 @@ fn announced(nic: &NicRequest) -> Option<IpAddr> {
     nic.dns.or_else(|| usual().map(|usual| usual.dns.into()))
 }
 
-/// The options of a network, with the keys of lists as the comma form has them.
-struct Words(Vec<(String, Vec<u8>)>);
-
-impl Words {
-    fn of(user_nic: &UserNic, settings: &Settings) -> Self {
-        let group = match user_nic.form {
-            Form::Netdev => "netdev",
-            Form::Nic => "nic",
-            Form::Net => "net",
-            Form::Default => return Words(Vec::new()),
-        };
-        let is = |written: &str| user_nic.written == written;
-        let setting = settings.of_group(group).find(|setting| is(&setting.written));
-        let words = |parameters: &Parameters| {
-            let pairs = parameters.iter();
-            pairs.map(|(key, value)| (unlisted(key), value.to_owned())).collect()
-        };
-        Words(setting.map(|setting| words(&setting.parameters)).unwrap_or_default())
+/// Translates the options with these keys, and a forward; `None` if one of them is not read.
+fn translated(
+    options: &Parameters,
+    keys: &[&[&str]],
+    forward: Option<&[u8]>,
+) -> Option<NicRequest> {
+    let mut kept = Parameters::default();
+    let is_kept = |key: &[u8]| keys.concat().iter().any(|kept| kept.as_bytes() == key);
+    for (key, value) in options.iter().filter(|(key, _)| is_kept(key)) {
+        kept.push(key, value);
     }
-
-    /// Translates the options with these keys, and a forward; `None` if one of them is not read.
-    fn read(&self, keys: &[&str], forward: Option<&[u8]>) -> Option<NicRequest> {
-        let mut value = b"user,id=left".to_vec();
-        let kept = self.0.iter().filter(|(key, _)| keys.contains(&key.as_str()));
-        let kept = kept.map(|(key, text)| (key.as_str(), text.as_slice()));
-        for (key, text) in kept.chain(forward.map(|forward| ("hostfwd", forward))) {
-            value.extend([b",", key.as_bytes(), b"="].concat());
-            text.iter().for_each(|byte| match byte {
-                b',' => value.extend(b",,"),
-                _ => value.push(*byte),
-            });
-        }
-        let card = "virtio-net-pci,netdev=left";
-        let words = ["-netdev".into(), OsString::from_vec(value), "-device".into(), card.into()];
-        let line = CommandLine::parse(&words);
-        // With slirp, the abilities of passt and the host do not matter.
-        let options = NicRequest { backend: Some(Backend::Slirp), ..NicRequest::default() };
-        let nics = user_nics(&line, &line.settings(&[]), &options, &Facts::default());
-        nics.into_iter().next()?.request.ok()
-    }
-
-    /// Returns the forwards, with the guest's own address instead of another one: the port of the
-    /// host is the same.
-    fn forwards(&self) -> impl Iterator<Item = Vec<u8>> {
-        let forwards = self.0.iter().filter(|(key, _)| key == "hostfwd");
-        forwards.map(|(_, text)| {
-            let inside = text.iter().position(|byte| *byte == b'-').map(|at| at + 1);
-            let port = text.iter().rposition(|byte| *byte == b':');
-            match (inside, port) {
-                (Some(inside), Some(port)) if inside < port => {
-                    [&text[..inside], &text[port..]].concat()
-                }
-                _ => text.clone(),
-            }
-        })
-    }
+    forward.iter().for_each(|forward| kept.push(b"hostfwd", forward));
+    translate(&kept, &[]).ok()
 }
 
-/// Returns the key of the comma form: `hostfwd` instead of `hostfwd.0.str`.
-fn unlisted(key: &[u8]) -> String {
-    let key = String::from_utf8_lossy(key);
-    let list = key.split_once('.').filter(|(_, rest)| rest.ends_with(".str"));
-    list.map_or(key.to_string(), |(list, _)| list.to_owned())
+/// Returns a forward with the guest's own address instead of another one: the port of the host is
+/// the same.
+fn to_own_address(forward: &[u8]) -> Vec<u8> {
+    let inside = forward.iter().position(|byte| *byte == b'-').map(|at| at + 1);
+    let port = forward.iter().rposition(|byte| *byte == b':');
+    match (inside, port) {
+        (Some(inside), Some(port)) if inside < port => {
+            [&forward[..inside], &forward[port..]].concat()
+        }
+        _ => forward.to_vec(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
+    use crate::launcher::adopt::user_nics;
+    use crate::launcher::qemu_options::CommandLine;
+    use crate::types::facts::Facts;
 
     fn read(line: &str) -> String {
         let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
@@ -147,8 +112,7 @@ mod tests {
         let nics = user_nics(&line, &settings, &NicRequest::default(), &Facts::default());
         let [nic] = &nics[..] else { panic!("{nics:?}") };
         assert!(nic.request.is_err(), "{nic:?}");
-        let LeftNetwork { family, address, dns, search, publish, mac } =
-            LeftNetwork::read(nic, &settings);
+        let LeftNetwork { family, address, dns, search, publish, mac } = LeftNetwork::read(nic);
         let address = match address {
             AddressChoice::Fixed(address) => address.to_string(),
             other => format!("{other:?}"),

@@ -4,29 +4,14 @@ use super::candidate::Candidate;
 use super::card;
 use super::choice::{self, choose};
 use super::dns;
-use super::draft::{Draft, LaunchIds};
+use super::draft::{Draft, NicContext};
 use super::error::PlanError;
 use super::guest_addresses::guest_addresses;
 use super::model::{BackendPlan, NicPlan, Origin};
 use super::qemu_args::{NicArgs, nic_args};
-use super::request::{Backend, NicRequest, Request};
+use super::request::{Backend, NicRequest};
 use super::{bridge, passt};
-use crate::types::facts::{Facts, Problem};
-
-/// The values that a NIC's plan depends on, besides its own request.
-pub(super) struct NicContext<'a> {
-    pub(super) request: &'a Request,
-    pub(super) facts: &'a Facts,
-    pub(super) launch_ids: &'a LaunchIds,
-    /// The place of the NIC among those of the launch, from 0 on.
-    pub(super) place: usize,
-    /// The number of passts of earlier NICs.
-    pub(super) passts_before: usize,
-    /// Whether the passt of an earlier NIC gives the guest an address by DHCPv6.
-    pub(super) has_dhcpv6: bool,
-    /// Whether an earlier NIC has made the guest's memory shareable.
-    pub(super) memory_is_shared: bool,
-}
+use crate::types::facts::Problem;
 
 /// The notes and warnings of a plan.
 #[derive(Default)]
@@ -51,30 +36,12 @@ pub(super) fn nic_plan(
     context: &NicContext,
     remarks: &mut Remarks,
 ) -> Result<PlannedNic, PlanError> {
-    let NicContext {
-        request,
-        facts,
-        launch_ids,
-        place,
-        passts_before,
-        has_dhcpv6,
-        memory_is_shared,
-    } = *context;
+    let NicContext { request, facts, .. } = *context;
     let notes = &mut remarks.notes;
     let nic = &*card::fitting(nic, facts, notes);
     let addresses = guest_addresses(nic, facts, notes).map_err(PlanError::GuestAddresses)?;
     let (backend, fallback) = choose(request, nic, facts)?;
-    let draft = Draft {
-        request,
-        nic,
-        facts,
-        launch_ids,
-        place,
-        passts_before,
-        has_dhcpv6,
-        memory_is_shared,
-        addresses,
-    };
+    let draft = Draft { context, nic, addresses };
     let backend_plan = match backend {
         Backend::Slirp => BackendPlan::Slirp,
         Backend::Passt => {
@@ -115,10 +82,10 @@ pub(super) fn nic_plan(
 
 /// Returns the effects of this NIC that the user hardly expects.
 fn warnings(draft: &Draft, backend: Backend) -> impl Iterator<Item = String> {
-    let lease = choice::no_ipv4_address(draft.nic, draft.facts);
+    let lease = choice::no_ipv4_address(draft.nic, draft.context.facts);
     let lease = lease.filter(|_| backend == Backend::Passt);
     let padded =
-        choice::padded_frames(draft.nic, draft.facts).filter(|_| backend == Backend::Passt);
+        choice::padded_frames(draft.nic, draft.context.facts).filter(|_| backend == Backend::Passt);
     let problems = lease.into_iter().chain(padded);
     let lines = problems.map(|Problem { why, fix, .. }| format!("{why}; {fix}"));
     lines.chain(dns::warning(draft, backend))

@@ -15,13 +15,13 @@ use std::ffi::OsString;
 use super::card_mtu::check_card_mtu;
 use super::check::{check_subnets, conflicts, conflicts_with_left};
 use super::choice::ignores_padded_frames;
-use super::draft::LaunchIds;
+use super::draft::{LaunchIds, NicContext};
 use super::error::PlanError;
 use super::free_ids::with_free_ids;
 use super::left::{check_left, left_plan};
 use super::left_network::LeftNetwork;
 use super::model::{NicPlan, NicPlans, Origin};
-use super::nic::{NicContext, PlannedNic, Remarks, nic_plan};
+use super::nic::{PlannedNic, Remarks, nic_plan};
 use super::request::{AddressChoice, Backend, NicRequest, Request};
 use super::request_error::RequestError;
 use super::subnets::with_own_subnet;
@@ -62,7 +62,7 @@ pub(super) fn plan_nics(
     let added = if user_nics.is_empty() { request.added() } else { &request.nics };
     let added = with_free_ids(added, &settings, &user_nics);
     conflicts(&adopted, &added)?;
-    check_against_left(request, &user_nics, &settings, &added)?;
+    check_against_left(request, &user_nics, &added)?;
 
     let mut planner = Planner { request, facts, launch_ids, settings: &settings, nics: Vec::new() };
     let mut changes: Vec<(&UserNic, Change)> = Vec::new();
@@ -102,13 +102,12 @@ pub(super) fn plan_nics(
 fn check_against_left(
     request: &Request,
     user_nics: &[UserNic],
-    settings: &Settings,
     added: &[NicRequest],
 ) -> Result<(), RequestError> {
     let adopted: Vec<&NicRequest> =
         user_nics.iter().filter_map(|nic| nic.request.as_ref().ok()).collect();
     let left = user_nics.iter().filter(|nic| nic.request.is_err());
-    let left: Vec<LeftNetwork> = left.map(|nic| LeftNetwork::read(nic, settings)).collect();
+    let left: Vec<LeftNetwork> = left.map(LeftNetwork::read).collect();
     let nic = &request.nic;
     let to_left = nic.publish.iter().filter(|_| adopted.is_empty() && !left.is_empty());
     let publish = adopted.iter().copied().chain(added).flat_map(|nic| &nic.publish);

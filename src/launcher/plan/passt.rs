@@ -60,14 +60,14 @@ impl PasstPlan {
 /// Returns the requested transport. Without one, returns a UNIX socket, or the fd transport if a
 /// socket cannot be used.
 pub(super) fn transport(draft: &Draft, notes: &mut Vec<String>) -> Result<Transport, PlanError> {
-    let dir = &draft.launch_ids.dir;
-    let denied = draft.facts.passt.confinement.as_ref().filter(|c| !c.allows(dir));
+    let dir = &draft.context.launch_ids.dir;
+    let denied = draft.context.facts.passt.confinement.as_ref().filter(|c| !c.allows(dir));
     match (draft.nic.transport, denied) {
         (Some(Transport::Fd), _) => Ok(Transport::Fd),
         // QEMU's user cannot enter the launch directory, which holds the socket.
-        (None, _) if draft.request.user.is_some() => Ok(Transport::Fd),
+        (None, _) if draft.context.request.user.is_some() => Ok(Transport::Fd),
         (named, None) => Ok(named.unwrap_or(Transport::Unix)),
-        (None, Some(profile)) if draft.request.command.is_some() => {
+        (None, Some(profile)) if draft.context.request.command.is_some() => {
             notes.push(format!(
                 "the AppArmor profile {} forbids passt a socket in {}, so QEMU is connected by an inherited descriptor",
                 profile.profile,
@@ -100,7 +100,7 @@ pub(super) fn passt_plan(draft: &Draft, transport: Transport) -> Result<PasstPla
         _ if length > MAX_SOCKET_PATH => return Err(PlanError::SocketPath { path, length }),
         Transport::Unix | Transport::VhostUser => (Some(path), None),
     };
-    let program = draft.facts.passt.path.clone().unwrap_or_else(|| "passt".into());
+    let program = draft.context.facts.passt.path.clone().unwrap_or_else(|| "passt".into());
     let pid = draft.passt_file("pid");
     let mut dns = DnsPlan::new(draft);
     let endpoint =

@@ -51,7 +51,7 @@ pub(super) fn argv(draft: &Draft, endpoint: &Endpoint, dns: &mut DnsPlan) -> Vec
 
 /// Returns the program and the options for the process and its connection to QEMU.
 fn process(draft: &Draft, endpoint: &Endpoint) -> Argv {
-    let passt = &draft.facts.passt;
+    let passt = &draft.context.facts.passt;
     let mut argv = Argv(vec![endpoint.program.into()]);
     argv.flag("foreground");
     // Without this option, root's passt runs as the user nobody, which other programs share.
@@ -78,7 +78,7 @@ fn process(draft: &Draft, endpoint: &Endpoint) -> Argv {
 
 /// Adds the options for the guest's network.
 fn guest_network(draft: &Draft, argv: &mut Argv, dns: &mut DnsPlan) {
-    let (nic, passt) = (draft.nic, &draft.facts.passt);
+    let (nic, passt) = (draft.nic, &draft.context.facts.passt);
     if let Some(addresses) = draft.addresses {
         argv.option("address", addresses.address.address().to_string());
         argv.option("netmask", addresses.address.subnet().prefix_len().to_string());
@@ -113,7 +113,8 @@ fn guest_network(draft: &Draft, argv: &mut Argv, dns: &mut DnsPlan) {
     // links. Without DHCPv6 the guest makes an address of the announced prefix and its card's MAC
     // address.
     let by_caller = nic.passt_options.iter().any(|option| option.name() == "no-dhcpv6");
-    if draft.has_dhcpv6 && nic.family != Family::V4 && passt.has("no-dhcpv6") && !by_caller {
+    if draft.context.has_dhcpv6 && nic.family != Family::V4 && passt.has("no-dhcpv6") && !by_caller
+    {
         argv.flag("no-dhcpv6");
     }
     host_loopback(draft, argv);
@@ -125,7 +126,7 @@ fn guest_network(draft: &Draft, argv: &mut Argv, dns: &mut DnsPlan) {
 /// router, and then the guest cannot reach that router. Newer passt gets the same addresses as
 /// slirp uses. Older passt only has one option that switches both addresses off.
 fn host_loopback(draft: &Draft, argv: &mut Argv) {
-    let (nic, passt) = (draft.nic, &draft.facts.passt);
+    let (nic, passt) = (draft.nic, &draft.context.facts.passt);
     match (nic.host_loopback, passt.has("map-host-loopback")) {
         (false, true) => argv.option("map-host-loopback", "none"),
         (false, false) => argv.flag("no-map-gw"),

@@ -85,7 +85,7 @@ pub(super) fn nic_args(
         BackendPlan::Slirp => (Backend::Slirp, 1),
         BackendPlan::Bridge(bridge) => (Backend::Bridge, bridge.queue_fds.len()),
     };
-    let card_mtu = card_mtu(draft.request, nic, backend, draft.facts);
+    let card_mtu = card_mtu(draft.context.request, nic, backend, draft.context.facts);
     let mtu = card_mtu.filter(|_| nic.device.is_virtio());
     let mtu = mtu.map(|mtu| format!(",host_mtu={mtu}")).unwrap_or_default();
     let queues = queues::card_properties(&nic.device, queues);
@@ -100,7 +100,7 @@ fn without_netdev(
     passt: &PasstPlan,
     notes: &mut Vec<String>,
 ) -> Result<Option<Vec<OsString>>, RequestError> {
-    let request = draft.request;
+    let request = draft.context.request;
     if request.socket == Some(CallerSocket::Connected) {
         notes.push("the guest's program has its end of the caller's socket".to_owned());
         return Ok(Some(Vec::new()));
@@ -119,10 +119,10 @@ fn without_netdev(
 
 /// Returns the path at which the guest's program connects; `None` if there is none.
 fn socket_path<'a>(draft: &'a Draft, passt: &'a PasstPlan) -> Option<&'a Path> {
-    match &draft.request.socket {
+    match &draft.context.request.socket {
         Some(CallerSocket::Listening(path)) => path.as_deref(),
         Some(CallerSocket::Connected) => None,
-        None => draft.request.listen.as_deref().or(passt.socket.as_deref()),
+        None => draft.context.request.listen.as_deref().or(passt.socket.as_deref()),
     }
 }
 
@@ -133,7 +133,7 @@ fn passt_netdev(
     passt: &PasstPlan,
     notes: &mut Vec<String>,
 ) -> Result<Netdev, PlanError> {
-    let (id, qemu) = (&draft.nic.id, &draft.facts.qemu);
+    let (id, qemu) = (&draft.nic.id, &draft.context.facts.qemu);
     let Some(socket) = socket_path(draft, passt).map(path_value) else {
         let number = draft.qemu_fd().ok_or(PlanError::NoDescriptor)?;
         let netdev = format!("stream,id={id},server=off,addr.type=fd,addr.str={number}");
@@ -145,15 +145,16 @@ fn passt_netdev(
         chardev.push(socket);
         let netdev = format!("vhost-user,id={id},chardev={id}-chr").into();
         let mut args = vec!["-chardev".into(), chardev, "-netdev".into(), netdev];
-        if !draft.memory_is_shared {
-            args.extend(memory::shared(draft.request, id, qemu, notes)?);
+        if !draft.context.memory_is_shared {
+            args.extend(memory::shared(draft.context.request, id, qemu, notes)?);
         }
         return Ok(Netdev { args, ..Netdev::default() });
     }
     let mut netdev = OsString::from(format!("stream,id={id},server=off,addr.type=unix,addr.path="));
     netdev.push(socket);
     // netlaunch accepts one connection of the caller's socket.
-    let reconnect = if draft.request.socket.is_some() { Reconnect::No } else { qemu.reconnect };
+    let reconnect =
+        if draft.context.request.socket.is_some() { Reconnect::No } else { qemu.reconnect };
     match reconnect {
         Reconnect::Milliseconds => netdev.push(format!(",reconnect-ms={RECONNECT_MS}")),
         Reconnect::Seconds => netdev.push(",reconnect=1"),

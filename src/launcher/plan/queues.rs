@@ -42,8 +42,8 @@ pub(super) fn count(draft: &Draft) -> u16 {
     match draft.nic.queues {
         None => 1,
         Some(Queues::Count(count)) => count,
-        Some(Queues::Auto) if has_vhost(draft.nic, &draft.facts.bridge) => {
-            let processors = draft.request.settings().processors();
+        Some(Queues::Auto) if has_vhost(draft.nic, &draft.context.facts.bridge) => {
+            let processors = draft.context.request.settings().processors();
             u16::try_from(processors).unwrap_or(Queues::MOST).min(Queues::MOST)
         }
         Some(Queues::Auto) => 1,

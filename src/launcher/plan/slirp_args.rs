@@ -23,7 +23,7 @@ pub(super) fn netdev(draft: &Draft) -> String {
     }
     match nic.family {
         // passt gives the guest no IPv6 if the host has none; slirp would announce a prefix.
-        Family::Both if draft.facts.host.default_v6.is_none() => add("ipv6=off".into()),
+        Family::Both if draft.context.facts.host.default_v6.is_none() => add("ipv6=off".into()),
         Family::Both => {}
         Family::V4 => add("ipv6=off".into()),
         Family::V6 => add("ipv4=off".into()),

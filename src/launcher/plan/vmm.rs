@@ -119,7 +119,7 @@ pub(super) fn args(
     path: &Path,
     notes: &mut Vec<String>,
 ) -> Result<Vec<OsString>, RequestError> {
-    draft.request.vmm.check_path(path, Setting::StateDir)?;
+    draft.context.request.vmm.check_path(path, Setting::StateDir)?;
     let mac = draft.mac();
     let value = |before: &str, after: &str| {
         let mut value = OsString::from(before);
@@ -127,7 +127,7 @@ pub(super) fn args(
         value.push(after);
         value
     };
-    Ok(match draft.request.vmm {
+    Ok(match draft.context.request.vmm {
         Vmm::Qemu => Vec::new(),
         Vmm::CloudHypervisor => {
             notes.push(
