@@ -1,5 +1,8 @@
 //! Distinguishes a process from a later process of the same number, by the start time.
 
+#[cfg(feature = "cli")]
+use std::io;
+
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -24,4 +27,25 @@ pub(crate) fn still_runs(pid: Pid, at: u64) -> bool {
         Ok(_) => started(pid) == Some(at),
         Err(_) => kill(pid, None) == Err(Errno::EPERM),
     }
+}
+
+/// Checks that this process has one thread, the condition for a fork whose child goes on as a full
+/// process.
+///
+/// # Errors
+/// It has another thread, or /proc cannot be read.
+#[cfg(feature = "cli")]
+pub(super) fn check_one_thread() -> io::Result<()> {
+    let stat = Process::myself().and_then(|process| process.stat());
+    if stat.map_err(|_| proc_unreadable())?.num_threads == 1 {
+        Ok(())
+    } else {
+        Err(io::Error::other("this process has more than one thread"))
+    }
+}
+
+/// Returns the error of a host without /proc.
+#[cfg(feature = "cli")]
+pub(super) fn proc_unreadable() -> io::Error {
+    io::Error::other("/proc cannot be read; mount it")
 }

@@ -32,12 +32,11 @@ use nix::sys::socket::{
 };
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpid, setsid};
-use procfs::process::Process;
 
 use super::descriptors::move_to_numbers;
 use super::inherited_fd::close_inherited;
 use super::pidfd::ProcessHandle;
-use super::process_identity::started;
+use super::process_identity::{check_one_thread, proc_unreadable, started};
 
 /// The first byte of a message with descriptors; their numbers follow.
 const RELEASE: u8 = b'+';
@@ -84,14 +83,10 @@ pub(crate) fn fork_sidecar() -> io::Result<SidecarFork> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let (mine, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    let unreadable = || io::Error::other("/proc cannot be read; mount it");
+    check_one_thread()?;
     let main = getpid();
-    let threads = Process::myself().and_then(|process| process.stat());
-    if threads.map_err(|_| unreadable())?.num_threads != 1 {
-        return Err(io::Error::other("this process has more than one thread"));
-    }
-    let process = started(main).ok_or_else(unreadable)?;
-    let process = ProcessHandle::open(main, process)?.ok_or_else(unreadable)?;
+    let process = started(main).map(|at| ProcessHandle::open(main, at)).transpose()?.flatten();
+    let process = process.ok_or_else(proc_unreadable)?;
     // SAFETY: the process has one thread, this one, so no other thread can hold a lock or be in the
     // middle of a change that the child would never see completed. The child may therefore do
     // everything that its parent may do.

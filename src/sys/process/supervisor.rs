@@ -29,9 +29,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
-use procfs::process::Process;
 use tokio::io::unix::AsyncFd;
 
+use super::process_identity::check_one_thread;
 use super::signals::{taken, watch};
 
 /// The time between two looks at a supervisor whose socket has ended, in milliseconds. It ends at
@@ -73,11 +73,7 @@ pub(crate) fn fork_supervisor() -> io::Result<Side> {
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let mask = taken();
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let threads = Process::myself().and_then(|process| process.stat());
-    let threads = threads.map_err(|_| io::Error::other("/proc cannot be read; mount it"))?;
-    if threads.num_threads != 1 {
-        return Err(io::Error::other("this process has more than one thread"));
-    }
+    check_one_thread()?;
     // From here on a signal waits in the queue of one of the two processes.
     let before = mask.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     // SAFETY: the process has one thread, this one, so no other thread can hold a lock or be in the
