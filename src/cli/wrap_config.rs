@@ -3,13 +3,14 @@
 //! The other keys of the file do not apply to such calls: a port that the file publishes for every
 //! launch would be busy at the second guest of a program that is not written for netlaunch.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::args::{BackendArg, TransportArg};
-use super::config::{self, Config};
+use super::config::{self, Config, ConfigError};
 use super::configuration;
 use super::environment::Environment;
 use crate::launcher::plan::{AddressChoice, Family};
@@ -61,9 +62,23 @@ pub struct WrapConfig {
 ///
 /// Without the variable this reads the file at each call, also at a probe. A file with a mistake has
 /// no log, because a stand-in reports nothing on standard error.
-pub(super) fn log_path(environment: &Environment) -> Option<PathBuf> {
+pub(super) fn log_path(environment: &Environment, file: &LazyConfig) -> Option<PathBuf> {
     let variable = environment.wrap_log().map(PathBuf::from);
-    variable.or_else(|| configuration(environment).ok()?.wrap?.log)
+    variable.or_else(|| file.read(environment).ok()?.wrap.as_ref()?.log.clone())
+}
+
+/// The settings of the file, which is read when they are first asked for, and once.
+#[derive(Debug, Default)]
+pub(super) struct LazyConfig(OnceCell<Result<Config, ConfigError>>);
+
+impl LazyConfig {
+    /// Returns the settings.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub(super) fn read(&self, environment: &Environment) -> Result<&Config, &ConfigError> {
+        self.0.get_or_init(|| configuration(environment)).as_ref()
+    }
 }
 
 /// Returns the settings of a stand-in in the form of the file's settings.

@@ -17,11 +17,12 @@ use nix::sys::signal::Signal;
 use tracing::Level;
 
 use super::super::args::{LaunchArgs, LogFormat};
+use super::super::config::ConfigError;
 use super::super::control::Orders;
 use super::super::daemonize::{self, Process};
 use super::super::failure::FAILED;
 use super::super::request::{self, Job};
-use super::super::{Failure, configuration, log as messages, run, runtime, wrap_config};
+use super::super::{Failure, log as messages, run, runtime, wrap_config};
 use super::{StandIn, signal};
 use crate::launcher::guest_port::BoxFuture;
 use crate::launcher::plan::{NicPlan, Origin, Plan, plan};
@@ -60,6 +61,12 @@ impl From<String> for Reason {
     }
 }
 
+impl From<&ConfigError> for Reason {
+    fn from(error: &ConfigError) -> Self {
+        Reason { why: error.to_string(), status: error.status() }
+    }
+}
+
 impl From<Failure> for Reason {
     fn from(failure: Failure) -> Self {
         Reason { why: failure.to_string(), status: failure.status() }
@@ -95,7 +102,7 @@ pub(super) fn launch(
 ) -> Ended {
     let job = match job(stand_in, options) {
         Ok(job) => job,
-        Err(failure) => return Ended::NotStarted(failure.into()),
+        Err(reason) => return Ended::NotStarted(reason),
     };
     if let Err(error) = fill_closed_standard() {
         return not_started(format!("a standard descriptor is closed: {error}"));
@@ -130,7 +137,7 @@ pub(super) fn launch(
         return Ended::Becomes(Qemu { argv, fds, nics: nics(&plan) });
     }
     if !daemonizes(stand_in.call.arguments()) {
-        return beside(stand_in, plan, context);
+        return beside(stand_in, plan, argv, context);
     }
     let link = match daemonize::fork(stand_in.call.arguments()) {
         Ok(Process::Launching(link)) => link,
@@ -147,14 +154,18 @@ fn not_started(why: String) -> Ended {
     Ended::NotStarted(why.into())
 }
 
-/// Forks the sidecar. In the sidecar, returns when nothing of the launch is left.
-fn beside(stand_in: &StandIn, plan: Plan, mut context: LaunchContext) -> Ended {
+/// Forks the sidecar; `argv` are the arguments of the QEMU that this process becomes. In the sidecar, returns when nothing of the launch is left.
+fn beside(
+    stand_in: &StandIn,
+    plan: Plan,
+    argv: Vec<OsString>,
+    mut context: LaunchContext,
+) -> Ended {
     let link = match fork_sidecar() {
         Ok(SidecarFork::Main(main)) => {
-            return match (main.wait(), plan.qemu.argv()) {
-                (Ok(fds), Some(argv)) => Ended::Becomes(Qemu { argv, fds, nics: nics(&plan) }),
-                (Ok(_), None) => not_started("there is no QEMU in the plan".to_owned()),
-                (Err(why), _) => not_started(why),
+            return match main.wait() {
+                Ok(fds) => Ended::Becomes(Qemu { argv, fds, nics: nics(&plan) }),
+                Err(why) => not_started(why),
             };
         }
         Ok(SidecarFork::Sidecar(link)) => Arc::new(link),
@@ -172,12 +183,12 @@ fn beside(stand_in: &StandIn, plan: Plan, mut context: LaunchContext) -> Ended {
 }
 
 /// Returns the launch that the call, the settings and the options of a call by hand ask for.
-fn job(stand_in: &StandIn, options: Option<&LaunchArgs>) -> Result<Job, Failure> {
-    let config = configuration(&stand_in.environment)?;
+fn job(stand_in: &StandIn, options: Option<&LaunchArgs>) -> Result<Job, Reason> {
+    let config = stand_in.config.read(&stand_in.environment)?;
     let program = stand_in.real.path.clone().into_os_string();
     let command = [program].into_iter().chain(stand_in.call.arguments().iter().cloned());
     let args = LaunchArgs { command: command.collect(), ..options.cloned().unwrap_or_default() };
-    let mut job = request::job(&args, &wrap_config::stand_in(&config))?;
+    let mut job = request::job(&args, &wrap_config::stand_in(config)).map_err(Failure::from)?;
     job.request.config_files = config_files(&job.request);
     Ok(job)
 }

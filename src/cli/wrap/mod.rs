@@ -41,7 +41,8 @@ use tracing::Level;
 
 use super::args::{LaunchArgs, LogFormat, WrapArgs};
 use super::environment::Environment;
-use super::{Failure, log as messages, wrap_config};
+use super::wrap_config::{self, LazyConfig};
+use super::{Failure, log as messages};
 use crate::launcher::qemu_options::{CommandLine, PassThrough, pass_through};
 use crate::sys::process::{CallerSignals, InheritedFds, executed_path};
 
@@ -75,7 +76,8 @@ pub(super) fn stand_in(
     inherited: &InheritedFds,
 ) -> u8 {
     let environment = Environment::read();
-    let log = WrapLog::new(wrap_config::log_path(&environment), call.name.as_os_str());
+    let config = LazyConfig::default();
+    let log = WrapLog::new(wrap_config::log_path(&environment, &config), call.name.as_os_str());
     let search = search(&environment);
     let real = match search.find(&call.name) {
         Ok(real) => real,
@@ -84,22 +86,20 @@ pub(super) fn stand_in(
             return fail(&error, error.status());
         }
     };
-    let stand_in = StandIn { call, real, environment, log };
+    let stand_in = StandIn { call, real, environment, config, log };
     let line = CommandLine::parse(stand_in.call.arguments());
     if let Some(why) = pass_through(&line) {
         let is_blind = matches!(why, PassThrough::ConfigFile(_) | PassThrough::SavedState(_));
         let why = why.to_string();
-        return match must_hold(options, &stand_in.environment).filter(|_| is_blind) {
-            Some(setting) => stand_in.refuse(setting, &why.into()),
-            None => stand_in.pass_through(&why, caller),
+        return if is_blind {
+            stand_in.run_untouched(&why.into(), options, caller)
+        } else {
+            stand_in.pass_through(&why, caller)
         };
     }
     match launch::launch(&stand_in, options, inherited) {
         Ended::Unchanged(why) => stand_in.pass_through(&why, caller),
-        Ended::NotStarted(reason) => match must_hold(options, &stand_in.environment) {
-            Some(setting) => stand_in.refuse(setting, &reason),
-            None => stand_in.pass_through(&reason.why, caller),
-        },
+        Ended::NotStarted(reason) => stand_in.run_untouched(&reason, options, caller),
         Ended::Becomes(qemu) => {
             stand_in.log_moves(&qemu.nics);
             match qemu.fds.inherit() {
@@ -131,6 +131,7 @@ struct StandIn {
     call: Call,
     real: RealQemu,
     environment: Environment,
+    config: LazyConfig,
     log: WrapLog,
 }
 
@@ -142,9 +143,18 @@ impl StandIn {
         self.execute(&self.call.argv, caller)
     }
 
-    /// Reports that `setting` cannot hold; returns the exit status.
-    fn refuse(&self, setting: &str, reason: &Reason) -> u8 {
+    /// Runs the caller's line without netlaunch's part, unless a setting must hold, which it then
+    /// cannot; returns the exit status.
+    fn run_untouched(
+        &self,
+        reason: &Reason,
+        options: Option<&LaunchArgs>,
+        caller: &CallerSignals,
+    ) -> u8 {
         let why = &reason.why;
+        let Some(setting) = must_hold(options, self.config.read(&self.environment).ok()) else {
+            return self.pass_through(why, caller);
+        };
         let text = format!("{setting} cannot hold, so QEMU does not run: {why}");
         self.log.line(&text);
         fail(&text, reason.status)

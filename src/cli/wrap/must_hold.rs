@@ -5,17 +5,17 @@
 //! that keeps guests from the host's loopback services.
 
 use super::super::args::LaunchArgs;
-use super::super::configuration;
-use super::super::environment::Environment;
+use super::super::config::Config;
 
 /// Returns the setting that must hold, in words; `None` if the caller's line may run untouched.
+/// `options` are those of a call by hand, and `config` the settings, if the file can be used.
 pub(super) fn must_hold(
     options: Option<&LaunchArgs>,
-    environment: &Environment,
+    config: Option<&Config>,
 ) -> Option<&'static str> {
     if options.is_some_and(LaunchArgs::has_options) {
         return Some("the options of wrap");
     }
-    let wrap = configuration(environment).ok()?.wrap?;
+    let wrap = config?.wrap.as_ref()?;
     (wrap.host_loopback == Some(false)).then_some("host_loopback = false in netlaunch.conf")
 }
