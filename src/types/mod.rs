@@ -5,6 +5,7 @@
 //! This module knows no program, no file and no kernel interface, so every other module may use it.
 
 mod address;
+mod bandwidth;
 pub(crate) mod checked_text;
 mod device;
 mod error_text;
@@ -25,8 +26,10 @@ mod shell_words;
 mod text;
 mod transient_user;
 mod uuid;
+mod vlan;
 
 pub use address::{AddressError, HostAddress};
+pub use bandwidth::{Bandwidth, Rate};
 pub use device::{Device, DeviceError};
 pub use error_text::error_text;
 pub use guest_addresses::{DEFAULT_SUBNETS, GuestAddresses, GuestAddressesError};
@@ -42,3 +45,4 @@ pub use shell_words::{quote, shell_line};
 pub use text::{DomainName, HostName, InterfaceName, LaunchName, TextError, UserName};
 pub use transient_user::TransientUser;
 pub use uuid::{Uuid, UuidError};
+pub use vlan::{Native, Vlan, VlanId, VlanIdError};

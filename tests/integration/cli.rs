@@ -72,7 +72,7 @@ impl Bench {
         for word in words {
             assert!(line.contains(word), "{what}: no {word:?} in {line}");
         }
-        // What went wrong comes with what to do: behind a semicolon, a colon or in brackets.
+        // Each message has a fix: behind a semicolon, a colon or in brackets.
         assert!(line.contains([';', '(']) || line.matches(": ").count() > 1, "{what}: {line}");
         assert_eq!(text(&output.stdout), "", "{what}");
         self.untouched(&what);

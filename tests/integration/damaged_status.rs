@@ -15,7 +15,7 @@ use serde_json::Value;
 
 const RULE: &str = "<rule action='drop' direction='out'><all-ipv6/></rule>";
 
-/// What can be wrong with a file, and what is said of it.
+/// The kinds of damage to a file, each with the words of its message.
 const DAMAGES: [(&str, &str); 9] = [
     ("bad JSON", "is damaged"),
     ("truncated", "is damaged"),
@@ -106,7 +106,7 @@ fn a_damaged_status_of_a_port_stops_that_port_alone() {
             scene.unbind(Station::Peer);
             scene.unbind(Station::Vnet1);
             assert!(filters(), "the last of the others opened the port");
-            // What needs it says why it cannot.
+            // A verb that needs the file reports why it cannot use it.
             let binding = scene.binding(Station::Vnet0, "test", &[]);
             for args in [
                 vec!["binding-create", &binding],

@@ -30,7 +30,7 @@ fn name(text: &str) -> InterfaceName {
     text.parse().unwrap()
 }
 
-/// What libvirt's default network has.
+/// The values of libvirt's default network.
 fn default(files: Files) -> DhcpDns {
     DhcpDns {
         interface: name("virbr0"),
@@ -162,7 +162,7 @@ impl Scene {
         text(&output.stdout) + &text(&output.stderr)
     }
 
-    /// What DHCP gives the guest: udhcpc's variables, sorted; it takes the address, too.
+    /// Returns the guest's DHCP lease as udhcpc's variables, sorted; the guest uses the address.
     fn lease(&self) -> String {
         let script = self.dir.path().join("udhcpc.script");
         let body =
@@ -179,12 +179,12 @@ impl Scene {
         self.as_guest(&argv)
     }
 
-    /// What the network's server says about a name.
+    /// Returns the answer of the network's server about a name.
     fn ask(&self, question: &str, kind: &str) -> String {
         self.as_guest(&["busybox", "nslookup", &format!("-type={kind}"), question, "192.168.122.1"])
     }
 
-    /// What is left in the state directory, our own script aside.
+    /// Returns the files in the state directory, without the test's own script.
     fn left(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| !path.ends_with("udhcpc.script")).collect()

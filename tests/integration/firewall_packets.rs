@@ -100,8 +100,8 @@ impl Scene {
         })
     }
 
-    /// What the server at `to` says of a connection from `from`: the source address and whether the
-    /// port was kept, or `-` where it is not reached.
+    /// Returns the answer of the server at `to` to a connection from `from`: the source address and
+    /// whether the port was kept, or `-` if the server is not reached.
     fn reach(&self, from: &Netns, to: IpAddr, port: u16, wait: Duration) -> String {
         let ways: Vec<String> = [SockType::Stream, SockType::Datagram]
             .into_iter()

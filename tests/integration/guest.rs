@@ -30,7 +30,7 @@ echo 'UP .'
 read go
 exit_qemu 33";
 
-/// What the broken passt says.
+/// The message of the broken passt.
 const WORDS: &str = "No luck with this host";
 
 fn works(who: As, case: Case) {

@@ -11,7 +11,7 @@ use crate::common::scene::{
 };
 use crate::common::{As, Guest, Netns, Sandbox, have_root, skipped, wait_until};
 
-/// What the host's resolver says to everything.
+/// The answer of the host's resolver to every query.
 const ANSWER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 
 /// At which of its two addresses, or by default, the guest got the answer; with its lease.

@@ -42,7 +42,7 @@ fn within<T: Send, F: Future<Output = T>>(
     })
 }
 
-/// What `ip` says inside, as JSON.
+/// Returns the output of `ip` inside the namespace, as JSON.
 fn ip(netns: &Netns, args: &str) -> serde_json::Value {
     let mut argv = vec!["-n", &netns.name, "-j", "-d"];
     argv.extend(args.split(' '));
@@ -201,8 +201,8 @@ fn a_refusal_of_the_kernel_is_reported_with_a_fix_and_changes_nothing() {
     });
 }
 
-/// What the host has, but for the link-local addresses that the kernel gives interfaces some time
-/// after they are turned on, and their routes.
+/// Returns the host's links, addresses and routes without the link-local ones, which the kernel
+/// adds some time after a link is turned on.
 async fn settled(links: &Netlink) -> HostNet {
     let local = |net: &IpNet| net.to_string().starts_with("fe80:");
     let mut host = links.host().await.unwrap();

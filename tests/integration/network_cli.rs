@@ -33,7 +33,8 @@ fn a_network_can_be_defined_dumped_defined_again_and_undefined() {
     for part in ["<uuid>", "<mac address='52:54:00:", "<bridge name='virbr", "start='10.77.1.2'"] {
         assert!(first.contains(part), "{part}: {first}");
     }
-    // What the document leaves out stays; what was dumped defines the same; - is standard input.
+    // A redefinition keeps the values that the document leaves out; a dumped document defines the
+    // same network; - is standard input.
     host.good(&format!("define {file}"));
     assert_eq!(host.good("dumpxml web"), first);
     let mut command = host.command("define -");
@@ -242,7 +243,7 @@ fn a_mistake_in_network_conf_has_its_place() {
     };
     placed(&host.bad("list", 2));
     placed(&host.bad("start default", 2));
-    // What needs no driver needs no settings either.
+    // A verb that needs no driver does not read the driver's settings.
     host.good("dumpxml default");
     placed(&host.also("firewall").bad("reload", 2));
 }
@@ -306,7 +307,7 @@ fn a_state_that_cannot_be_read_hides_no_definition() {
     let web = &list(&host)[1];
     assert_eq!((&web["name"], &web["state"]), (&"web".into(), &"unknown".into()));
     assert!(web["error"].as_str().unwrap().contains("status.json is damaged"), "{web}");
-    // What must know it says why it cannot.
+    // A verb that needs the status reports why it cannot have it.
     host.good(&format!("define {}", host.file("web.xml", WEB)));
     assert!(host.bad("undefine web", 125).contains("status.json is damaged"));
 }

@@ -256,7 +256,7 @@ fn gratuitous_arp_is_distinguished_from_other_arp() {
     });
 }
 
-/// What is wrong with the list by its schema.
+/// Returns the mistakes in the list by its schema.
 fn faults(list: &Value) -> Vec<String> {
     let file = format!("{}/conf/schema/bindings.schema.json", env!("CARGO_MANIFEST_DIR"));
     let schema: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();

@@ -23,7 +23,7 @@ fn a_filter_can_be_defined_dumped_defined_again_and_undefined() {
     let said = err(&host.run(&format!("define {file}")));
     assert!(said.contains("was not changed"), "{said}");
     assert_eq!(host.good("dumpxml web"), first);
-    // What was dumped defines the same; - is standard input.
+    // A dumped document defines the same filter; - is standard input.
     let mut command = host.command("define -");
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(first.as_bytes()).unwrap();

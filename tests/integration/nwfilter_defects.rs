@@ -1,5 +1,5 @@
-//! What libvirt's nftables backend gets wrong about filters, one test each, on both backends: by
-//! frames through a real bridge, never by the rules' text.
+//! Defects of libvirt's nftables backend that netlaunch must not have, one test each, on both
+//! backends. The tests judge frames through a real bridge, never the rules' text.
 //!
 //! Rules that track connections need a kernel that does so in the bridge family. Where it does not
 //! ([`tracks_bridges`] tries), nftables must refuse them and say why, and an unset

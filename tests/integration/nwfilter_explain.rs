@@ -34,8 +34,8 @@ fn short(frame: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([frame[at], frame[at + 1]])
 }
 
-/// What an exception's pattern stands for: frames on which the reference says nothing about the
-/// documentation.
+/// Returns whether a frame belongs to the class of an exception: frames on which the reference
+/// does not show what the documentation means.
 fn excused(class: &str, frame: &[u8]) -> bool {
     match class {
         "arp-hardware" => short(frame, 12) == 0x0806 && [12, 18].contains(&short(frame, 14)),
@@ -340,7 +340,7 @@ fn check_warns_with_file_and_line() {
 const CLOSERS: &[&str] =
     &["no-other-l2-traffic", "netlaunch-no-rogue-server", "netlaunch-dhcp-client"];
 
-/// What `check` names for each stock filter that leaves something open.
+/// The findings of `check` for each stock filter that leaves something open.
 fn closers(stock: &str) -> &'static [&'static str] {
     match stock {
         "clean-traffic" => &CLOSERS[1..],

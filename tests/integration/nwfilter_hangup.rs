@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// What has to come comes within this.
+/// The longest wait for an event that must come.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The backends of all ports.

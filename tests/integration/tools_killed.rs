@@ -105,7 +105,7 @@ fn a_network_is_all_there_or_not_at_all(backend: &str) {
         let path = path(&host.sandbox, tools, bad);
         let about = format!("{backend}: start, {bad:?}");
         let output = host.with("network start lab", &path);
-        // What undoing a failed start says are lines of their own.
+        // The undo of a failed start writes lines of its own.
         let said = text(&output.stderr);
         match count.add(&output) {
             true => {

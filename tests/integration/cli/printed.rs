@@ -1,4 +1,4 @@
-//! What netlaunch prints: plans, probes, lists and completions.
+//! The output of netlaunch: plans, probes, lists and completions.
 
 use super::*;
 

@@ -79,7 +79,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("-p 53/udp -p 53/udp -- Q", &["both use port 53"]),
     ("--ipv6-only -p 2222:22 -- Q", &["127.0.0.1:2222:22/tcp listens on IPv4", "--ipv6-only"]),
     ("--ipv4-only -p [::1]:2222:22 -- Q", &["[::1]:2222:22/tcp listens on IPv6", "--ipv4-only"]),
-    // What cannot be supervised or connected.
+    // Requests that cannot be supervised or connected.
     ("--transport fd", &["the transport fd", "use the transport unix (-- QEMU ARGS, --transport)"]),
     ("--id lan -- Q -netdev socket,id=lan", &["netdev with id=lan already", "--id"]),
     ("--id lan -- Q -nic user", &["bring their own NIC (-nic user)", "(--id, --keep-nics)"]),

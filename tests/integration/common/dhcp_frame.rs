@@ -93,7 +93,7 @@ pub struct DhcpFrame {
 }
 
 impl DhcpFrame {
-    /// What the guest sends.
+    /// Returns a message of the guest.
     pub fn asks(message: u8) -> Self {
         DhcpFrame {
             to: EVERYONE,
@@ -112,7 +112,7 @@ impl DhcpFrame {
         }
     }
 
-    /// What the server sends.
+    /// Returns a message of the server.
     pub fn answers(message: u8, yiaddr: Ipv4Addr) -> Self {
         DhcpFrame {
             to: GUEST,

@@ -6,7 +6,7 @@ use super::dhcp_frame::{ACK, DhcpFrame, REQUEST};
 use super::flood::{Load, asking, never, own, refused, write};
 use super::frame::{Frame, PEER, VM};
 
-/// What teaches the address of [`VM`].
+/// The method by which the learner gets the address of [`VM`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// The first packet. So before it there is only what teaches nothing.
@@ -43,7 +43,7 @@ impl Method {
         }
     }
 
-    /// What the guest says to come to its address.
+    /// Returns the frame with which the guest gets its address.
     pub fn says(self, transaction: u32) -> Vec<u8> {
         match self {
             Method::Any => Frame::arp(VM, PEER, 1).bytes(b""),
@@ -51,7 +51,7 @@ impl Method {
         }
     }
 
-    /// What a server says to that.
+    /// Returns a server's answer to that frame.
     pub fn answer(self, server: &File, transaction: u32) {
         if self == Method::Dhcp {
             let answer = DhcpFrame { transaction, ..DhcpFrame::answers(ACK, VM.v4) };

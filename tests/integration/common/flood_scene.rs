@@ -30,7 +30,7 @@ pub const PORT: &str = "vnet0";
 /// The value of IP for [`VM`].
 pub const IP: (&str, &str) = ("IP", "10.2.3.4");
 
-/// What a bridge sends to another port, and what it gives to the host.
+/// The links where the bridge's frames to another port and to the host are seen.
 pub const LINKS: [&str; 2] = ["peer0", "br0"];
 
 /// The links to watch while [`FloodScene::redefinition`] is in force: iptables refuses packets for
@@ -56,7 +56,7 @@ pub struct FloodScene {
     begun: Instant,
 }
 
-/// What is sent to a port whose guest has an address that its filter knows.
+/// The frames for a port whose filter knows the address of its guest.
 pub fn usual(guest: Host) -> Load {
     Load { forbidden: refused(guest), allowed: own(guest) }
 }

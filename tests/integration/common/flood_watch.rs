@@ -31,9 +31,9 @@ pub struct Leaked {
 
 /// The receivers of the flood.
 pub struct Watch {
-    /// What must not come out, by link.
+    /// The frames that must not leave, by link.
     forbidden: Vec<(String, PacketSocket)>,
-    /// What may come out at the first link.
+    /// The frames that may leave by the first link.
     allowed: PacketSocket,
     /// The host's own.
     host: UdpSocket,
@@ -117,8 +117,8 @@ impl Watch {
         assert_eq!(links.len(), self.forbidden.len() + 1, "the flood comes out at {links:?}");
     }
 
-    /// What has come out since the last time though it must not: of what was sent before, all.
-    /// The kernel has a frame in the queue before the write that sends it returns.
+    /// Returns the forbidden frames that have left since the last call. It misses none that was
+    /// sent before the call: the kernel queues a frame before the write that sends it returns.
     pub fn leaked(&self) -> Vec<Leaked> {
         let of = |(link, forbidden): &(String, PacketSocket)| {
             let leaked = |bytes: Vec<u8>| {
@@ -156,7 +156,7 @@ impl Watch {
 /// How many bytes of frames wait to be looked at.
 const QUEUE: usize = 1 << 18;
 
-/// What a socket's queue holds; when it is filled all the time, some of it.
+/// Returns the frames in a socket's queue; if more frames keep coming, only some of them.
 fn drain(socket: &PacketSocket) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     let mut buffer = [0; 200];

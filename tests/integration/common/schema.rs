@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// What is wrong with `value` by one of the schemas.
+/// Returns the mistakes in `value` by one of the schemas.
 pub fn faults(schema: &str, value: &Value) -> Vec<String> {
     let file = format!("{}/conf/schema/{schema}.schema.json", env!("CARGO_MANIFEST_DIR"));
     let schema: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();

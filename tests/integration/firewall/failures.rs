@@ -78,7 +78,7 @@ fn the_backend_can_be_changed() {
             (backend == FirewallBackend::Nftables, backend == FirewallBackend::Iptables)
         );
     }
-    // What cannot be removed keeps the new rules away, too.
+    // If the old rules cannot be removed, the new rules are not added either.
     let state = host.state();
     let tools = Tools { nft: Lookup::Absent("/none".into()), ..host.tools.clone() };
     let transaction = Transaction { remove: &recorded, add: &both, others: false };
