@@ -138,7 +138,7 @@ async fn attach(request: &PortRequest) -> Result<Tap, BridgeError> {
     let netlink = Netlink::open()?;
     let bridge = &request.bridge;
     let mtu = netlink.bridge(bridge).await?.mtu;
-    let tap = Tap::open_queues(Path::new(TUN), &TapName::Numbered, request.queues)?;
+    let tap = open_tap(request)?;
     let name = tap.name();
     netlink.set_mac(name, request.mac.host_side()).await?;
     if mtu != 0 {
@@ -163,6 +163,20 @@ async fn attach(request: &PortRequest) -> Result<Tap, BridgeError> {
     };
     netlink.set_home(name, &home).await?;
     Ok(tap)
+}
+
+/// Makes the tap with the name that the launch wants. If another interface has that name, the kernel
+/// numbers the tap.
+fn open_tap(request: &PortRequest) -> Result<Tap, TapError> {
+    let open = |name: &TapName| Tap::open_queues(Path::new(TUN), name, request.queues);
+    let Some(name) = &request.tap else { return open(&TapName::Numbered) };
+    match open(&TapName::Exact(name.clone())) {
+        Err(TapError::InUse(name)) => {
+            tracing::warn!("an interface has the name {name}, so the guest's tap gets another one");
+            open(&TapName::Numbered)
+        }
+        other => other,
+    }
 }
 
 /// A port of a bridge with a guest's tap in it. Dropping it closes this process's copy of the tap.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
 use procfs::process::FDTarget;
 
-use crate::types::{Protocol, Publish};
+use crate::types::{FreePort, Protocol, Publish, PublishRequest};
 
 /// Why a port cannot be published.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum PublishError {
     #[error("port {port}/{protocol} on {address} is in use{}: stop that program, or publish another port than {publish}", held_by(.holder))]
     Busy {
         /// The requested ports.
-        publish: Publish,
+        publish: PublishRequest,
         /// The busy port.
         port: u16,
         /// Its protocol.
@@ -44,7 +44,7 @@ pub enum PublishError {
     )]
     NoAddress {
         /// The requested ports.
-        publish: Publish,
+        publish: PublishRequest,
         /// The address.
         address: IpAddr,
     },
@@ -78,14 +78,33 @@ pub(super) fn check(publish: &[Publish]) -> Result<(), PublishError> {
                 Protocol::Tcp => TcpListener::bind(at).map(drop),
                 Protocol::Udp => UdpSocket::bind(at).map(drop),
             };
-            tried.map_err(|source| explain(one, port, source))?;
+            tried.map_err(|source| explain(&one.clone().into(), at, one.protocol, source))?;
         }
     }
     Ok(())
 }
 
-fn explain(publish: &Publish, port: u16, source: io::Error) -> PublishError {
-    let (protocol, address) = (publish.protocol, publish.address);
+/// Returns a port of the host that is free at this moment.
+///
+/// # Errors
+/// [`PublishError`] if this process cannot listen on the address.
+pub(super) fn find_free(free: &FreePort) -> Result<u16, PublishError> {
+    let at = SocketAddr::new(free.address, 0);
+    let found = match free.protocol {
+        Protocol::Tcp => TcpListener::bind(at).and_then(|socket| socket.local_addr()),
+        Protocol::Udp => UdpSocket::bind(at).and_then(|socket| socket.local_addr()),
+    };
+    let error = |source| explain(&PublishRequest::Free(free.clone()), at, free.protocol, source);
+    Ok(found.map_err(error)?.port())
+}
+
+fn explain(
+    publish: &PublishRequest,
+    at: SocketAddr,
+    protocol: Protocol,
+    source: io::Error,
+) -> PublishError {
+    let (address, port) = (at.ip(), at.port());
     match source.kind() {
         io::ErrorKind::AddrInUse => PublishError::Busy {
             publish: publish.clone(),

@@ -21,7 +21,7 @@ use super::running::{Running, RunningNic};
 use crate::launcher::plan::{BridgePlan, NicPlan, Plan, TapOwner, Transport};
 use crate::sys::privileges::Account;
 use crate::sys::process::Spawn;
-use crate::types::Mac;
+use crate::types::{Mac, tap_name};
 
 /// Carries `plan` out and returns once passt serves and QEMU, unless in serve mode, executes.
 ///
@@ -36,7 +36,7 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
         );
     }
     ports::check(&plan.published())?;
-    let dir = Arc::new(context.root.create(&plan.dir)?);
+    let dir = Arc::new(context.root.create(&plan.dir, plan.name.as_deref())?);
     let record = Record::new(&plan);
     record.write().map_err(StartError::Prepare)?;
     let starts = Arc::default();
@@ -161,6 +161,7 @@ impl Running {
     ) -> Result<PortDescriptors, StartError> {
         let request = PortRequest {
             launch: self.record.name.clone(),
+            tap: self.plan.name.as_ref().and_then(|name| tap_name(name, place)),
             bridge: bridge.bridge.clone(),
             network: bridge.network.clone(),
             mac,

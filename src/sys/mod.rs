@@ -19,6 +19,7 @@ pub(crate) mod dir;
 #[cfg(feature = "cli")]
 pub(crate) mod file_pages;
 pub(crate) mod flock;
+pub(crate) mod host_id;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line uses all of it"))]
 pub(crate) mod input;
 #[cfg(feature = "bridged")]

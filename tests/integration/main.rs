@@ -56,6 +56,7 @@ mod link;
 mod lock_waits;
 mod locks;
 mod memory;
+mod named_launches;
 mod netlink_lost;
 mod network;
 mod network_cli;

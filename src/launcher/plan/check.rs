@@ -56,7 +56,7 @@ impl Request {
             (nic.id_named, Setting::Id),
             (nic.mac.is_some(), Setting::Mac),
             (nic.device_named, Setting::Device),
-            (!nic.publish.is_empty(), Setting::Publish),
+            (nic.publishes(), Setting::Publish),
             (nic.address != AddressChoice::Default, Setting::Address),
             (nic.gateway.is_some(), Setting::Gateway),
             (nic.hostname.is_some(), Setting::Hostname),

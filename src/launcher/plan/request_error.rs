@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::socket::MAX_LISTEN_PATH;
-use crate::types::{GuestAddressesError, Id, Mac, Publish, Setting, UserName};
+use crate::types::{GuestAddressesError, Id, Mac, Publish, PublishRequest, Setting, UserName};
 
 /// A contradiction between parts of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum RequestError {
     )]
     FamilyPublish {
         /// The published port.
-        publish: Publish,
+        publish: PublishRequest,
         /// "IPv4" or "IPv6".
         has: &'static str,
         /// The setting that switches this version off.
