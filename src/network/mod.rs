@@ -17,6 +17,7 @@ pub mod dnsmasq;
 mod fields;
 #[cfg(test)]
 mod generate;
+pub mod guest_address;
 pub mod manager;
 mod model;
 mod places;

@@ -13,6 +13,7 @@
 //! | [`address`] | addresses and static routes |
 //! | [`host`] | the host's links, addresses and routes as values, and whether a subnet is free |
 //! | `read` | reading these values from the kernel |
+//! | [`neighbors`] | the neighbour tables, and the MAC addresses behind the ports of bridges |
 //! | [`lookup`] | the kernel's own routing decision for a packet |
 //! | `request` | sending requests to the kernel and checking the acknowledgement |
 //! | [`undo`] | undoing changes, the last one first |
@@ -24,6 +25,7 @@ mod error;
 pub mod guest_tap;
 pub mod host;
 pub mod lookup;
+pub mod neighbors;
 mod read;
 mod request;
 pub mod sysctl;
@@ -35,6 +37,7 @@ pub use error::LinkError;
 pub use guest_tap::{GuestTap, TapHome};
 pub use host::{Conflict, HostNet, HostRoute, Link};
 pub use lookup::{PolicyRule, RouteDecision};
+pub use neighbors::{BridgeEntry, Neighbor};
 pub use undo::Undo;
 
 use request::Requests;
