@@ -14,6 +14,7 @@
 mod check;
 mod check_error;
 pub mod dnsmasq;
+pub mod event;
 mod fields;
 #[cfg(test)]
 mod generate;
