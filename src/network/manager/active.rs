@@ -1,11 +1,10 @@
 //! Finds a running network for the commands that only look at it, which every user may do.
 
-use super::inspect::{Bridge, bridge_of};
 use super::namespace::NetworkLocation;
 use super::{Manager, ManagerError, NetworkStatus, entry, status};
-use crate::network::NetworkName;
 use crate::network::dnsmasq::{Dnsmasq, Files};
-use crate::sys::netlink::{HostNet, Undo};
+use crate::network::{Forward, NetworkName};
+use crate::sys::netlink::{Link, Undo};
 
 impl Manager {
     /// Returns a network that runs in this network namespace.
@@ -39,25 +38,24 @@ impl Manager {
 }
 
 impl NetworkStatus {
-    /// Returns the number of the bridge that the start made; `None` while a command makes it.
-    pub fn bridge_index(&self) -> Option<u32> {
-        self.links.iter().find_map(|undo| match undo {
+    /// Returns the number of its bridge among these interfaces: the bridge that the start made, or
+    /// the existing one of a network that joins its guests to it.
+    pub(super) fn bridge_index(&self, links: &[Link]) -> Option<u32> {
+        let made = self.links.iter().find_map(|undo| match undo {
             Undo::Link { index, .. } => Some(*index),
             _ => None,
-        })
+        });
+        let existing = || {
+            let joins = self.network().is_some_and(|network| network.forward == Forward::Bridge);
+            let bridge = links.iter().find(|link| link.name == self.bridge.as_str());
+            bridge.filter(|_| joins).map(|link| link.index)
+        };
+        made.or_else(existing)
     }
 
     /// Returns its dnsmasq, if it runs and this process can see it.
     pub fn server(&self) -> Option<Dnsmasq> {
         let files = Files::in_dir(&self.dir);
         self.dnsmasq.then(|| Dnsmasq::find(self.served.as_ref(), &files)).flatten()
-    }
-
-    /// Returns the number of its bridge, if the host still has it under its name.
-    pub(super) fn present_bridge(&self, host: &HostNet) -> Option<u32> {
-        match bridge_of(self, host) {
-            Bridge::There(index) => Some(index),
-            _ => None,
-        }
     }
 }

@@ -54,12 +54,12 @@ impl Manager {
     /// [`ManagerError::Link`] if the interfaces cannot be listed.
     pub async fn ports(&self, status: &NetworkStatus) -> Result<NetworkPorts, ManagerError> {
         let netlink = Netlink::open()?;
-        let Some(bridge) = status.present_bridge(&netlink.host().await?) else {
+        let links = netlink.links().await?;
+        let Some(bridge) = status.bridge_index(&links) else {
             return Ok(NetworkPorts::default());
         };
         let (table, unread) = AddressTable::of_network(status).await;
         let entries = netlink.bridge_entries().await?;
-        let links = netlink.links().await?;
         let on_bridge = links.iter().filter(|link| link.master == Some(bridge));
         let mut ports: Vec<_> = on_bridge.map(|link| port(link, &entries, &table)).collect();
         ports.sort_by(|a, b| a.name.cmp(&b.name));

@@ -21,7 +21,7 @@ use crate::network::event::{AttachedPort, NetworkChange, NetworkEvent, lease_cha
 use crate::sys::file_events::{FileEvent, FileEvents, WatchedDir};
 use crate::sys::netlink::{GuestTap, Link, LinkError, LinkEvents, Netlink};
 use crate::sys::state_file::StateFileError;
-use crate::types::{InterfaceName, NetworkName, error_text};
+use crate::types::{NetworkName, error_text};
 
 /// The time without a change after which a lease file is read, and the longest wait for it.
 const QUIET: Duration = Duration::from_millis(100);
@@ -53,8 +53,7 @@ pub enum WatchError {
 /// A running network, as the watch saw it last.
 #[derive(Debug)]
 struct SeenNetwork {
-    bridge: InterfaceName,
-    bridge_index: Option<u32>,
+    status: NetworkStatus,
     leases: Vec<DhcpLease>,
     lease_file: PathBuf,
 }
@@ -234,14 +233,12 @@ impl NetworkWatch {
             self.unread.insert(name.clone());
             self.reads.get_or_insert((Instant::now(), Instant::now()));
         }
-        let bridge_index = status.bridge_index();
         match self.networks.get_mut(name) {
-            Some(seen) => seen.bridge_index = bridge_index,
+            Some(seen) => seen.status = status.clone(),
             None => {
-                let (bridge, leases) = (status.bridge.clone(), Vec::new());
-                let seen = SeenNetwork { bridge, bridge_index, leases, lease_file };
-                self.push(name, NetworkChange::Started { bridge: seen.bridge.clone() });
-                self.networks.insert(name.clone(), seen);
+                let (status, leases) = (status.clone(), Vec::new());
+                self.push(name, NetworkChange::Started { bridge: status.bridge.clone() });
+                self.networks.insert(name.clone(), SeenNetwork { status, leases, lease_file });
             }
         }
     }
@@ -250,11 +247,11 @@ impl NetworkWatch {
     /// it is turned on: a launch turns its tap on last, when its alias and its rules are there.
     async fn read_ports(&mut self) -> Result<(), WatchError> {
         let links = self.netlink.links().await?;
+        let bridges: BTreeMap<u32, &NetworkName> = (self.networks.iter())
+            .filter_map(|(name, seen)| Some((seen.status.bridge_index(&links)?, name)))
+            .collect();
         let network_of = |link: &Link| {
-            let of_bridge = |seen: &&NetworkName| {
-                link.master.is_some() && self.networks[*seen].bridge_index == link.master
-            };
-            self.networks.keys().find(of_bridge).cloned()
+            link.master.and_then(|master| bridges.get(&master)).map(|&name| name.clone())
         };
         let mut now: BTreeMap<u32, (NetworkName, AttachedPort)> = BTreeMap::new();
         for link in &links {
