@@ -159,6 +159,7 @@ async fn attach(request: &PortRequest) -> Result<Tap, BridgeError> {
         launch: Some(request.launch.clone()),
         bridge: bridge.clone(),
         network: request.network.as_ref().map(ToString::to_string),
+        mac: Some(request.mac),
         once: false,
     };
     netlink.set_home(name, &home).await?;

@@ -8,6 +8,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,7 @@ use crate::types::TransientUser;
 
 /// The maximum size of a lease file that is reused: more than a hundred thousand leases. A
 /// compromised dnsmasq could leave a file that the next dnsmasq reads for hours.
-const LARGEST_LEASES: u64 = 16 << 20;
+pub(super) const LARGEST_LEASES: u64 = 16 << 20;
 
 /// The paths of the files, all below a directory that the caller makes. dnsmasq reads all files
 /// except the pid file as an ordinary user, so every user must be able to pass through the
@@ -97,8 +98,8 @@ impl Files {
             if found == b"." || found == b".." {
                 continue;
             }
-            let kept =
-                (found == name.as_encoded_bytes()).then(|| lease_file(&dir, entry.file_name()));
+            let kept = (found == name.as_encoded_bytes())
+                .then(|| lease_file(&dir, entry.file_name()).ok());
             match kept.flatten() {
                 Some(file) => own(&file, user, 0o644)?,
                 None => {
@@ -157,16 +158,20 @@ impl Files {
     }
 }
 
-/// Returns the lease file, if it is a regular file with a single name and not too large.
-fn lease_file(dir: &Dir, name: &std::ffi::CStr) -> Option<File> {
+/// Opens the lease file, if it is a regular file with a single name and not too large.
+pub(super) fn lease_file(dir: impl AsFd, name: &std::ffi::CStr) -> io::Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = File::from(openat(dir, name, flags, Mode::empty()).ok()?);
-    let can_be = |is: fs::Metadata| is.is_file() && is.nlink() == 1 && is.len() <= LARGEST_LEASES;
-    file.metadata().is_ok_and(can_be).then_some(file)
+    let file = File::from(openat(dir, name, flags, Mode::empty())?);
+    let is = file.metadata()?;
+    if is.is_file() && is.nlink() == 1 && is.len() <= LARGEST_LEASES {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is not a regular file of that size with one name"))
+    }
 }
 
 /// Gives an open file to the user, or to root.
-fn own(file: impl std::os::fd::AsFd, user: Option<TransientUser>, mode: u32) -> io::Result<()> {
+fn own(file: impl AsFd, user: Option<TransientUser>, mode: u32) -> io::Result<()> {
     let (uid, gid) = user.map_or((0, 0), |user| (user.uid, user.gid));
     // A change of the owner clears bits of the mode, so the mode is set afterwards.
     fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
@@ -177,7 +182,7 @@ fn os(bytes: &[u8]) -> &std::ffi::OsStr {
     std::os::unix::ffi::OsStrExt::from_bytes(bytes)
 }
 
-fn dir_of(path: &Path) -> &Path {
+pub(super) fn dir_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 

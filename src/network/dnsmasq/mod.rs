@@ -4,6 +4,7 @@
 //! - [`config`] has the settings for the guests, as values; the text of dnsmasq's files is a pure
 //!   function of it.
 //! - [`files`] writes the files, so that dnsmasq can write its leases and nothing else.
+//! - [`lease_file`] reads the leases that dnsmasq has given.
 //! - [`record`] recognises the processes of a dnsmasq that an earlier command started.
 //! - `reach` decides whether a command can see those processes.
 //! - `port_user` finds the process that has a port which dnsmasq needs.
@@ -17,6 +18,7 @@
 pub mod config;
 mod error;
 pub mod files;
+pub mod lease_file;
 mod port_user;
 pub mod process;
 mod reach;
@@ -25,11 +27,12 @@ mod render;
 mod resolv;
 
 pub use config::{
-    Boot, Client, ConfigError, DhcpDns, DhcpHost, Dns, DnsHost, Domain, Forwarder, Lease, Range,
-    Rendered, Srv, Txt,
+    Boot, Client, ConfigError, DNS_PORT, DhcpDns, DhcpHost, Dns, DnsHost, Domain, Forwarder, Lease,
+    Range, Rendered, Srv, Txt,
 };
 pub use error::DnsmasqError;
 pub use files::Files;
+pub use lease_file::{DhcpLease, LeaseFileError};
 pub use port_user::PortUser;
 pub use process::{Dnsmasq, INSTALL, Leases};
 pub use record::{ProcessId, Record};

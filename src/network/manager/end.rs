@@ -216,6 +216,7 @@ async fn remember(status: &NetworkStatus, attached: &[Link]) {
         launch: None,
         bridge: status.bridge.clone(),
         network: Some(status.name.to_string()),
+        mac: None,
         once: true,
     };
     let is_strange = |link: &&Link| link.kind.as_deref() == Some("tun") && link.alias.is_none();

@@ -27,6 +27,7 @@
 //! status file and names each [`Fault`], `routing` asks the kernel where packets go, and a reload
 //! (`reload`, `repair`) restores the missing parts.
 
+mod active;
 mod config;
 mod conflicts;
 mod end;
@@ -35,6 +36,7 @@ mod fault;
 mod forwarding;
 mod inspect;
 mod namespace;
+mod ports;
 mod reload;
 mod repair;
 mod routing;
@@ -44,6 +46,7 @@ mod start;
 mod status;
 mod statuses;
 mod step;
+mod watch;
 mod zone;
 
 use std::path::{Path, PathBuf};
@@ -66,7 +69,9 @@ pub use error::ManagerError;
 pub use fault::{BridgeProperty, Fault};
 pub use inspect::{Active, Survey};
 pub use namespace::{NetworkLocation, NetworkNamespace};
+pub use ports::{NetworkPort, NetworkPorts, PortGuest};
 pub use status::{Damaged, NetworkStatus};
+pub use watch::{NetworkWatch, WatchError};
 pub use zone::ZoneError;
 
 /// The directories and settings of a [`Manager`].
