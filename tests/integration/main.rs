@@ -59,6 +59,7 @@ mod memory;
 mod named_launches;
 mod netlink_lost;
 mod network;
+mod network_boot;
 mod network_cli;
 mod network_event;
 mod network_faults;

@@ -59,6 +59,16 @@ pub enum ManagerError {
         /// Why its status file cannot be read.
         source: StateFileError,
     },
+    /// The transaction with the rules of several networks failed.
+    #[error(
+        "the network {name} was not started, because the transaction with its rules and those of the network {with} failed; start it again"
+    )]
+    RulesTogether {
+        /// The network.
+        name: NetworkName,
+        /// The network that has the error of the transaction.
+        with: NetworkName,
+    },
     /// The network does not run.
     #[error("the network {0} does not run; start it")]
     Inactive(NetworkName),
@@ -214,6 +224,7 @@ impl ManagerError {
             | ManagerError::UnknownNamespace(_)
             | ManagerError::StatusFile(_)
             | ManagerError::BridgeUnknown { .. }
+            | ManagerError::RulesTogether { .. }
             | ManagerError::UndoFailures { .. }
             | ManagerError::Beside { .. }
             | ManagerError::Bridge { .. }

@@ -46,6 +46,7 @@ mod start;
 mod status;
 mod statuses;
 mod step;
+mod together;
 mod watch;
 mod zone;
 
