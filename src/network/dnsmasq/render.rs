@@ -18,6 +18,8 @@ const LONGEST: usize = 900;
 /// The maximum number of leases for dnsmasq. dnsmasq allocates nothing for them, but counts in an
 /// int.
 const MOST_LEASES: u128 = 1 << 20;
+/// The number of hosts that can be added before dnsmasq must start again for them.
+const HOSTS_STEP: u128 = 1024;
 
 impl DhcpDns {
     /// Returns the text of the files.
@@ -162,7 +164,10 @@ impl DhcpDns {
             _ => 0,
         };
         let ranges = self.ranges.iter().map(size).fold(0, u128::saturating_add);
-        ranges.saturating_add(self.hosts.len() as u128).clamp(1, MOST_LEASES)
+        // dnsmasq reads new hosts without a new start, but not this number, so it has room for more
+        // hosts.
+        let hosts = (self.hosts.len() as u128 / HOSTS_STEP + 1) * HOSTS_STEP;
+        ranges.saturating_add(hosts).min(MOST_LEASES)
     }
 }
 

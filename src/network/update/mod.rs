@@ -8,6 +8,8 @@
 mod dhcp;
 mod error;
 mod lists;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::str::FromStr;
