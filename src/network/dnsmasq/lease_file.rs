@@ -246,7 +246,7 @@ fn read(mut file: File) -> io::Result<(Vec<u8>, bool)> {
 
 /// A lease file cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the leases in {}; check who may read its directory", path.display())]
+#[error("cannot read the leases in {}; check the permissions of its directory", path.display())]
 pub struct LeaseFileError {
     /// The file.
     pub path: PathBuf,

@@ -125,7 +125,7 @@ impl Manager {
                 statuses.put(status);
             }
         }
-        self.settle_pending(tools, statuses).await;
+        self.finish_pending(tools, statuses).await;
         if let Err(error) = status::sweep(&self.dir()) {
             tracing::warn!("{}", error_text(&error));
         }

@@ -196,7 +196,7 @@ pub enum ManagerError {
     #[error(
         "an earlier change of the network {0} was interrupted, and it cannot be undone; mend the cause that the warning above names, then try again"
     )]
-    Unsettled(NetworkName),
+    Unfinished(NetworkName),
     /// The leases cannot be read.
     #[error(transparent)]
     Leases(#[from] LeaseFileError),
@@ -243,7 +243,7 @@ impl ManagerError {
             | ManagerError::Checksums(_)
             | ManagerError::Dnsmasq(_)
             | ManagerError::Leases(_)
-            | ManagerError::Unsettled(_) => false,
+            | ManagerError::Unfinished(_) => false,
         }
     }
 

@@ -6,7 +6,7 @@
 //! the new network as its own. If a step fails, the earlier steps are undone.
 //!
 //! If the command is killed, the pending change remains in the status file, and the next command
-//! that holds the lock finishes the work ([`Manager::settle_pending`]): it completes the change if
+//! that holds the lock finishes the work ([`Manager::finish_pending`]): it completes the change if
 //! the definition was written, and undoes it otherwise. So the network and its definition have
 //! both changed, or neither has.
 //!
@@ -158,7 +158,7 @@ impl Manager {
             return Err(ManagerError::Inactive(name.clone()));
         };
         if status.change.is_some() {
-            return Err(ManagerError::Unsettled(name.clone()));
+            return Err(ManagerError::Unfinished(name.clone()));
         }
         Ok(status)
     }
@@ -191,7 +191,7 @@ impl Manager {
         status.change = Some(change.clone());
         status.write()?;
         let applied = async {
-            self.settle(tools, statuses, status, new, Some(old)).await?;
+            self.set_parts(tools, statuses, status, new, Some(old)).await?;
             if let Some((held, text)) = &definition {
                 held.write(text)?;
             }
@@ -199,7 +199,7 @@ impl Manager {
         };
         match applied.await {
             Err(error) if !change.is_committed() => {
-                match self.settle(tools, statuses, status, old, None).await {
+                match self.set_parts(tools, statuses, status, old, None).await {
                     Ok(()) => {
                         status.change = None;
                         if let Err(error) = status.write() {
@@ -226,7 +226,7 @@ impl Manager {
     }
 
     /// Completes or undoes the changes of running networks whose command was killed or failed.
-    pub(super) async fn settle_pending(&self, tools: &LockedTools, statuses: &mut Statuses) {
+    pub(super) async fn finish_pending(&self, tools: &LockedTools, statuses: &mut Statuses) {
         let out_of_reach: Vec<NetworkName> = statuses.out_of_reach().cloned().collect();
         let pending: Vec<NetworkName> = (statuses.running())
             .filter(|status| status.change.is_some() && !out_of_reach.contains(&status.name))
@@ -234,7 +234,7 @@ impl Manager {
             .collect();
         for name in pending {
             let Some(mut status) = statuses.take(&name) else { continue };
-            if let Err(error) = self.settle_one(tools, statuses, &mut status).await {
+            if let Err(error) = self.finish_one(tools, statuses, &mut status).await {
                 tracing::warn!(
                     "the interrupted change of the network {name} is neither complete nor undone; the next command tries it again: {}",
                     error_text(&error)
@@ -244,7 +244,7 @@ impl Manager {
         }
     }
 
-    async fn settle_one(
+    async fn finish_one(
         &self,
         tools: &LockedTools,
         statuses: &Statuses,
@@ -257,14 +257,14 @@ impl Manager {
         };
         tracing::info!("{what} an interrupted change of the network {}", status.name);
         let target = parse(&xml).ok_or_else(|| status::broken(&status.dir))?;
-        self.settle(tools, statuses, status, &target, None).await?;
+        self.set_parts(tools, statuses, status, &target, None).await?;
         (status.xml, status.change) = (xml, None);
         Ok(status.write()?)
     }
 
     /// Gives a running network the rules and the dnsmasq of `target`. Without `from`, the network
     /// that has them now, both are set in any case.
-    async fn settle(
+    async fn set_parts(
         &self,
         tools: &LockedTools,
         statuses: &Statuses,
@@ -280,7 +280,7 @@ impl Manager {
         if !has_them {
             self.replace_rules(tools, statuses, status, rulesets).await?;
         }
-        self.settle_server(status, target, from.is_some()).await
+        self.set_server(status, target, from.is_some()).await
     }
 
     /// Replaces the rules of one network in one transaction.
@@ -320,7 +320,7 @@ impl Manager {
     /// Gives the network's dnsmasq the files for `target`. dnsmasq reads the lists of hosts again
     /// on SIGHUP; every other change needs a new start. `knows` says that a dnsmasq with the same
     /// lists has read them.
-    async fn settle_server(
+    async fn set_server(
         &self,
         status: &mut NetworkStatus,
         target: &Network,

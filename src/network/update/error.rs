@@ -38,7 +38,7 @@ impl SectionError {
 #[non_exhaustive]
 pub enum UpdateError {
     /// The document is not a valid element; the place is in the document of the element.
-    #[error("{}: {}", .0.place, .0.what)]
+    #[error(transparent)]
     Xml(#[from] XmlError),
     /// An element with the same key exists already.
     #[error("the network has a {section} with the same {key} already; modify or delete that one")]

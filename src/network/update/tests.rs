@@ -12,7 +12,7 @@ const NETWORK: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-00
     <ip address='10.75.0.1' netmask='255.255.255.0'><dhcp><range start='10.75.0.100' \
     end='10.75.0.200'/><host mac='52:54:00:00:00:01' name='web' ip='10.75.0.11'/>\
     <host mac='52:54:00:00:00:02' name='db' ip='10.75.0.12'/></dhcp></ip>\
-    <ip address='10.76.0.1' netmask='255.255.255.0'/>\
+    <ip family='ipv6' address='fd00:75::1' prefix='64'/>\
     <portgroup name='g' default='yes'/></network>";
 
 fn update(line: &str) -> Result<String, UpdateError> {
@@ -64,8 +64,8 @@ fn each_change_has_its_effect() {
             "",
         ),
         (
-            "last ip-dhcp-host <host mac='52:54:00:00:00:03' ip='10.76.0.13'/>",
-            &["10.76.0.1'", "<dhcp>", "10.76.0.13'"],
+            "last ip-dhcp-host <host id='00:03:00:01:52:54:00:00:00:03' ip='fd00:75::13'/>",
+            &["fd00:75::1'", "<dhcp>", "fd00:75::13'"],
             "",
         ),
         (
