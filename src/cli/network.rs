@@ -241,7 +241,10 @@ impl Call<'_> {
                 "the network {name} is active and stays as it was started; destroy and start it to have the new definition: {}",
                 error_text(&error)
             ),
-            Err(error) => return Err(NetworkError::NotApplied { name: name.clone(), error }.into()),
+            Err(error) => {
+                let error = Box::new(error);
+                return Err(NetworkError::NotApplied { name: name.clone(), error }.into());
+            }
         }
         Ok(())
     }

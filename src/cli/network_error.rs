@@ -45,7 +45,7 @@ pub(crate) enum NetworkError {
         "the network {name} is defined, and runs as before: {error}{hint}",
         error = error_text(error), hint = hint::manager(error)
     )]
-    NotApplied { name: NetworkName, error: ManagerError },
+    NotApplied { name: NetworkName, error: Box<ManagerError> },
     /// An element of a network cannot be changed.
     #[error("{source_name}{separator}{error}", separator = if matches!(error, UpdateError::Xml(_)) { ":" } else { ": " })]
     Update { source_name: String, error: UpdateError },
