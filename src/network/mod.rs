@@ -34,6 +34,7 @@ mod store_error;
 mod store_tests;
 #[cfg(test)]
 mod tests;
+pub mod update;
 mod values;
 mod write;
 mod xml;

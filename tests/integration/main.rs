@@ -69,6 +69,8 @@ mod network_left;
 mod network_processes;
 mod network_reach;
 mod network_trust;
+mod network_update;
+mod network_update_killed;
 mod network_who;
 mod no_threads;
 mod nwfilter_agree;

@@ -18,6 +18,9 @@ const LONGEST: usize = 900;
 /// The maximum number of leases for dnsmasq. dnsmasq allocates nothing for them, but counts in an
 /// int.
 const MOST_LEASES: u128 = 1 << 20;
+/// The number of hosts for which the maximum has room. dnsmasq reads new hosts while it runs, but not
+/// a new maximum.
+const HOSTS_STEP: u128 = 1024;
 
 impl DhcpDns {
     /// Returns the text of the files.
@@ -152,17 +155,15 @@ impl DhcpDns {
 
     /// Returns the number of possible leases.
     fn leases(&self) -> u128 {
+        let count = |first: u128, last: u128| last.saturating_sub(first).saturating_add(1);
         let size = |range: &Range| match range {
-            Range::V4 { start, end, .. } => {
-                u128::from(u32::from(*end).saturating_sub(u32::from(*start))) + 1
-            }
-            Range::V6 { start, end, .. } => {
-                u128::from(*end).saturating_sub(u128::from(*start)).saturating_add(1)
-            }
+            Range::V4 { start, end, .. } => count(u32::from(*start).into(), u32::from(*end).into()),
+            Range::V6 { start, end, .. } => count((*start).into(), (*end).into()),
             _ => 0,
         };
         let ranges = self.ranges.iter().map(size).fold(0, u128::saturating_add);
-        ranges.saturating_add(self.hosts.len() as u128).clamp(1, MOST_LEASES)
+        let hosts = (self.hosts.len() as u128 / HOSTS_STEP + 1) * HOSTS_STEP;
+        ranges.saturating_add(hosts).min(MOST_LEASES)
     }
 }
 

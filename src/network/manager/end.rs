@@ -97,8 +97,8 @@ impl Manager {
         Ok(self.undo(&tools, &mut status, &mut statuses, UndoReason::End).await)
     }
 
-    /// Undoes the networks whose start or end was killed or failed, and removes the status files of
-    /// network namespaces that are gone. Returns each network that it worked on, with the steps
+    /// Undoes the networks whose start or end was killed or failed, completes or undoes changes that
+    /// were killed, and removes the status files of network namespaces that are gone. Returns each network that it worked on, with the steps
     /// that are left.
     pub(super) async fn collect(
         &self,
@@ -125,6 +125,7 @@ impl Manager {
                 statuses.put(status);
             }
         }
+        self.finish_pending(tools, statuses).await;
         if let Err(error) = status::sweep(&self.dir()) {
             tracing::warn!("{}", error_text(&error));
         }

@@ -12,6 +12,7 @@ use super::zone::ZoneError;
 use crate::firewall::rules::NetworkRulesError;
 use crate::firewall::{ApplyError, FirewalldError, NoUsableBackend, OwnRulesError, ToolError};
 use crate::network::dnsmasq::{DnsmasqError, LeaseFileError};
+use crate::network::update::UpdateError;
 use crate::network::{CheckError, NetworkName, StoreError};
 use crate::sys::netlink::sysctl::SysctlError;
 use crate::sys::netlink::{Conflict, LinkError};
@@ -198,6 +199,14 @@ pub enum ManagerError {
     /// dnsmasq did not start or did not end.
     #[error(transparent)]
     Dnsmasq(#[from] DnsmasqError),
+    /// An element of the network cannot change.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// An earlier change of the network is neither complete nor undone.
+    #[error(
+        "an earlier change of the network {0} was interrupted, and it cannot be undone; mend the cause that the warning above names, then try again"
+    )]
+    Unfinished(NetworkName),
     /// The leases cannot be read.
     #[error(transparent)]
     Leases(#[from] LeaseFileError),
@@ -217,6 +226,7 @@ impl ManagerError {
             ManagerError::Active(_)
             | ManagerError::Inactive(_)
             | ManagerError::Attached { .. }
+            | ManagerError::Update(_)
             | ManagerError::OtherNamespace { .. }
             | ManagerError::OutOfReach(_) => true,
             ManagerError::State { .. }
@@ -243,7 +253,8 @@ impl ManagerError {
             | ManagerError::Sysctl(_)
             | ManagerError::Checksums(_)
             | ManagerError::Dnsmasq(_)
-            | ManagerError::Leases(_) => false,
+            | ManagerError::Leases(_)
+            | ManagerError::Unfinished(_) => false,
         }
     }
 

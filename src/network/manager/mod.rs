@@ -16,6 +16,9 @@
 //! status file keeps the failed steps for the next command. All commands hold one lock, so they run
 //! one after the other.
 //!
+//! A change of a running network (`live`) is recorded in the status file before its first step as
+//! well, and the next command completes or undoes a change that was killed.
+//!
 //! A status file belongs to the network namespace in which its network was started
 //! ([`NetworkNamespace`]). Commands in another namespace do not change it.
 //!
@@ -35,6 +38,8 @@ mod error;
 mod fault;
 mod forwarding;
 mod inspect;
+mod live;
+mod live_part;
 mod namespace;
 mod ports;
 mod reload;
@@ -69,6 +74,7 @@ pub use conflicts::{Checked, ConflictsError};
 pub use error::ManagerError;
 pub use fault::{BridgeProperty, Fault};
 pub use inspect::{Active, Survey};
+pub use live::{PendingChange, UpdateScope, Updated};
 pub use namespace::{NetworkLocation, NetworkNamespace};
 pub use ports::{NetworkPort, NetworkPorts, PortGuest};
 pub use status::{Damaged, NetworkStatus};

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::live::PendingChange;
 use super::namespace::{NetworkLocation, NetworkNamespace};
 use super::{parse, space_reserve};
 use crate::firewall::{FirewallBackend, RemovalRecord, ZoneChange};
@@ -64,6 +65,9 @@ pub struct NetworkStatus {
     /// The record that identifies this dnsmasq; an earlier netlaunch recorded none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<dnsmasq::Record>,
+    /// The change of the running network that is not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<PendingChange>,
     /// The network namespace of its start; an earlier netlaunch recorded none.
     #[serde(rename = "place", default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<NetworkNamespace>,
@@ -95,6 +99,7 @@ impl NetworkStatus {
             replaced: Vec::new(),
             dnsmasq: false,
             served: None,
+            change: None,
             namespace: Some(namespace),
             dir: dir.to_owned(),
         }
