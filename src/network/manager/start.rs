@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::end::UndoFailures;
+use super::existing::{check_bridge, is_existing};
 use super::status::NetworkStatus;
 use super::statuses::Statuses;
 use super::{Manager, ManagerError};
@@ -56,6 +57,9 @@ impl Manager {
         let running: Vec<Network> = statuses.running().filter_map(NetworkStatus::network).collect();
         check_against(network, &running)
             .map_err(|problem| ManagerError::Beside { name: name.clone(), what: problem.what })?;
+        if is_existing(network) {
+            return check_bridge(network, host);
+        }
         let bridge = &network.bridge.name;
         if host.link(bridge).is_some() {
             return Err(ManagerError::Bridge { name: name.clone(), bridge: bridge.clone() });

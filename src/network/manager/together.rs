@@ -12,6 +12,7 @@
 
 use std::path::PathBuf;
 
+use super::existing::is_existing;
 use super::forwarding::UndoReason;
 use super::rules::RuleChange;
 use super::start::{asks_servers_of_the_host, serve, warn_without_servers};
@@ -129,12 +130,7 @@ impl Manager {
 
     /// Adds the rules of the networks that have not failed, with the backend of the running
     /// networks if it can.
-    async fn add_rules(
-        &self,
-        tools: &LockedTools,
-        statuses: &Statuses,
-        starting: &mut [Starting],
-    ) {
+    async fn add_rules(&self, tools: &LockedTools, statuses: &Statuses, starting: &mut [Starting]) {
         let has_rules = |one: &&mut Starting| one.failed.is_none() && !one.rulesets.is_empty();
         let mut ruled: Vec<&mut Starting> = starting.iter_mut().filter(has_rules).collect();
         if ruled.is_empty() {
@@ -236,7 +232,9 @@ impl Starting {
     ) -> Result<(), ManagerError> {
         let Starting { network, status, zone, .. } = self;
         status.write()?;
-        start.link(network, status).await?;
+        if !is_existing(network) {
+            start.link(network, status).await?;
+        }
         if let (Some(zones), Some(zone)) = (zones, zone.take()) {
             zones.put(zone, status).await?;
         }
