@@ -280,7 +280,9 @@ async fn target(
 ) -> Result<Option<TargetBridge>, Failure> {
     let Some(attachment) = &nic.attachment else { return Ok(None) };
     let mut target = match attachment {
-        Attachment::Network(name) => network::target(name, environment).await?,
+        Attachment::Network(name) => {
+            network::target(name, nic.port_group.as_ref(), environment).await?
+        }
         Attachment::Bridge(name) => guest_port::target(name).await.map_err(Failure::Link)?,
     };
     if let Some(filter) = &nic.filter

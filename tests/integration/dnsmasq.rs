@@ -83,6 +83,7 @@ impl Scene {
                 stp: false,
                 forward_delay: Duration::ZERO,
                 mtu: None,
+                vlan_filtering: false,
             };
             links.create_bridge(&spec).await.unwrap();
             for address in [

@@ -104,6 +104,7 @@ mod plan;
 mod plan_nics;
 mod plan_xml;
 mod port_rules;
+mod port_settings;
 mod purity;
 mod qemu_options;
 mod serve_sockets;

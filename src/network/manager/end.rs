@@ -217,6 +217,8 @@ async fn remember(status: &NetworkStatus, attached: &[Link]) {
         bridge: status.bridge.clone(),
         network: Some(status.name.to_string()),
         once: true,
+        vlan: None,
+        isolated: false,
     };
     let is_strange = |link: &&Link| link.kind.as_deref() == Some("tun") && link.alias.is_none();
     for link in attached.iter().filter(is_strange) {
@@ -246,5 +248,6 @@ async fn unlink(status: &mut NetworkStatus) -> Vec<String> {
             }
         }
     }
+    netlink.remove_stale_ifbs().await;
     failures
 }

@@ -35,6 +35,7 @@ mod fault;
 mod forwarding;
 mod inspect;
 mod namespace;
+mod port;
 mod reload;
 mod repair;
 mod routing;
@@ -55,6 +56,7 @@ use crate::network::{self, Network, NetworkName, NetworkStore};
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::sysctl::Sysctls;
 use crate::sys::state_file;
+use crate::types::PortGroupName;
 use crate::types::facts::{RulesOf, TargetBridge};
 use crate::types::printable::steers;
 
@@ -154,9 +156,13 @@ impl Manager {
     /// Returns the data that a guest needs to join a network. Ordinary users can call this, too.
     ///
     /// # Errors
-    /// [`ManagerError`]: there is no such network, it does not run, its status cannot be read, or
-    /// its bridge is gone.
-    pub async fn target(&self, name: &NetworkName) -> Result<TargetBridge, ManagerError> {
+    /// [`ManagerError`]: there is no such network, it does not run, its status cannot be read, its
+    /// bridge is gone, or it has no such port group.
+    pub async fn target(
+        &self,
+        name: &NetworkName,
+        group: Option<&PortGroupName>,
+    ) -> Result<TargetBridge, ManagerError> {
         let unknown = |source| ManagerError::BridgeUnknown { name: name.clone(), source };
         let named = |status: &NetworkStatus| {
             status.complete && status.name == *name && status.location() != NetworkLocation::Gone
@@ -180,15 +186,18 @@ impl Manager {
             let entry = entry(file.as_deref());
             return Err(ManagerError::OtherNamespace { name: name.clone(), entry });
         }
+        let network = status.network();
+        let port = port::settings(name, network.as_ref(), group)?;
         let link = Netlink::open()?.bridge(&status.bridge).await?;
-        let scripts = match (status.backend, status.network()) {
+        let scripts = match (status.backend, network) {
             (Some(backend), Some(network)) => {
                 scripts(backend, &for_network(&config::rules(&network))?)
             }
             _ => Vec::new(),
         };
         let firewall = scripts.into_iter().map(|script| script.shown(RulesOf::Network));
-        Ok(TargetBridge { bridge: status.bridge, mtu: link.mtu, firewall: firewall.collect() })
+        let (bridge, firewall) = (status.bridge, firewall.collect());
+        Ok(TargetBridge { bridge, mtu: link.mtu, port, firewall })
     }
 }
 

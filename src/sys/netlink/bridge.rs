@@ -27,6 +27,8 @@ pub struct BridgeSpec {
     pub forward_delay: Duration,
     /// The largest packet; without a value it is the smallest of the ports' values.
     pub mtu: Option<u32>,
+    /// Whether it keeps VLANs apart. Then a new port is in the VLAN 1, as the bridge itself is.
+    pub vlan_filtering: bool,
 }
 
 impl Netlink {
@@ -79,6 +81,9 @@ impl Netlink {
             .forward_delay(delay)
             .stp_state(state)
             .no_linklocal_learn(true);
+        if spec.vlan_filtering {
+            message = message.vlan_filtering(true);
+        }
         if let Some(mac) = spec.mac {
             message = message.address(mac.octets().to_vec());
         }

@@ -1,0 +1,208 @@
+//! Tests the settings of a guest's port in the kernel: limits of traffic, VLANs and isolation. The
+//! guests are namespaces, whose veth is the port.
+
+mod rates;
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::time::Duration;
+
+use crate::common::{Netns, have_root, run, text, wait_until};
+use netlaunch::sys::netlink::{LinkError, Netlink, ifb_name};
+use netlaunch::sys::traffic::{self, TrafficError};
+use netlaunch::types::{Bandwidth, InterfaceName, error_text};
+
+fn name(text: &str) -> InterfaceName {
+    text.parse().unwrap()
+}
+
+/// Runs `work` with a connection inside the namespace.
+fn within<T: Send, F: Future<Output = T>>(
+    netns: &Netns,
+    work: impl FnOnce(Netlink) -> F + Send,
+) -> T {
+    netns.inside(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { work(Netlink::open().unwrap()).await })
+    })
+}
+
+/// A host with a bridge br0, which filters VLANs if `filters` is set.
+fn host(filters: bool) -> Netns {
+    let host = Netns::bare();
+    let filtering = u8::from(filters);
+    host.ip(&format!("link add br0 type bridge vlan_filtering {filtering} mcast_snooping 0"));
+    host.ip("link set br0 up");
+    host.ip("address add 10.77.0.1/24 dev br0");
+    host
+}
+
+/// A guest at the port `port`, with this address on its eth0.
+fn guest(host: &Netns, port: &str, address: &str) -> Netns {
+    let guest = Netns::bare();
+    host.wire(port, &guest, "eth0");
+    host.ip(&format!("link set {port} master br0"));
+    guest.ip(&format!("address add {address}/24 dev eth0"));
+    guest
+}
+
+/// Adds a VLAN interface to the guest's eth0.
+fn tagged(guest: &Netns, vlan: u16, address: &str) {
+    guest.ip(&format!("link add link eth0 name eth0.{vlan} type vlan id {vlan}"));
+    guest.ip(&format!("link set eth0.{vlan} up"));
+    guest.ip(&format!("address add {address}/24 dev eth0.{vlan}"));
+}
+
+/// Returns whether a datagram from one namespace reaches an address of the other, within a second.
+fn reaches(from: &Netns, to: &Netns, address: &str) -> bool {
+    let at = SocketAddrV4::new(address.parse::<Ipv4Addr>().unwrap(), 5999);
+    let receiver = to.inside(|| UdpSocket::bind(at).unwrap());
+    receiver.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    let sender = from.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    wait_until(Duration::from_secs(1), || {
+        // Without a route or a neighbour there is an error, which is an answer too.
+        let _ = sender.send_to(b"frame", at);
+        receiver.recv(&mut [0; 16]).is_ok()
+    })
+}
+
+#[test]
+fn isolated_guests_reach_the_host_and_other_ports_but_not_each_other() {
+    if !have_root("isolated_guests_reach_the_host_and_other_ports_but_not_each_other") {
+        return;
+    }
+    let host = host(false);
+    let first = guest(&host, "p1", "10.77.0.11");
+    let second = guest(&host, "p2", "10.77.0.12");
+    let uplink = guest(&host, "p3", "10.77.0.13");
+    assert!(reaches(&first, &second, "10.77.0.12"));
+    within(&host, async |links| {
+        for port in ["p1", "p2"] {
+            links.isolate(&name(port)).await.unwrap();
+        }
+    });
+    assert!(!reaches(&first, &second, "10.77.0.12"));
+    assert!(!reaches(&second, &first, "10.77.0.11"));
+    assert!(reaches(&first, &host, "10.77.0.1"));
+    assert!(reaches(&host, &second, "10.77.0.12"));
+    assert!(reaches(&first, &uplink, "10.77.0.13"));
+    assert!(reaches(&uplink, &second, "10.77.0.12"));
+}
+
+#[test]
+fn a_port_has_only_its_vlans() {
+    if !have_root("a_port_has_only_its_vlans") {
+        return;
+    }
+    let host = host(true);
+    let access = guest(&host, "p1", "10.10.0.1");
+    let trunk = guest(&host, "p2", "10.20.0.2");
+    let without_native = guest(&host, "p3", "10.20.0.3");
+    let with_tagged_native = guest(&host, "p4", "10.20.0.4");
+    let default = guest(&host, "p5", "10.77.0.15");
+    tagged(&trunk, 10, "10.10.0.2");
+    tagged(&without_native, 10, "10.10.0.3");
+    tagged(&without_native, 20, "10.30.0.3");
+    tagged(&with_tagged_native, 20, "10.30.0.4");
+    within(&host, async |links| {
+        for (port, vlan) in [
+            ("p1", "10"),
+            ("p2", "trunk 10,20 native 20"),
+            ("p3", "trunk 9-12"),
+            ("p4", "trunk 10,20 native 20 tagged"),
+        ] {
+            links.set_vlans(&name(port), &name("br0"), &vlan.parse().unwrap()).await.unwrap();
+        }
+    });
+    // Access port and tagged frames of a trunk.
+    assert!(reaches(&access, &trunk, "10.10.0.2"));
+    assert!(reaches(&trunk, &access, "10.10.0.1"));
+    assert!(reaches(&access, &without_native, "10.10.0.3"));
+    // A trunk without a native VLAN drops frames without a tag, and has no other VLAN.
+    assert!(!reaches(&without_native, &trunk, "10.20.0.2"));
+    assert!(!reaches(&without_native, &with_tagged_native, "10.30.0.4"));
+    // The port p4 takes frames without a tag and gives them to the guest with one.
+    let neighbour = "neigh replace 10.20.0.2 dev eth0 lladdr";
+    let mac = trunk.says("cat", &["/sys/class/net/eth0/address"]);
+    with_tagged_native.ip(&format!("{neighbour} {}", mac.trim()));
+    assert!(reaches(&with_tagged_native, &trunk, "10.20.0.2"));
+    assert!(!reaches(&trunk, &with_tagged_native, "10.20.0.4"));
+    trunk.ip("address add 10.30.0.2/24 dev eth0");
+    assert!(reaches(&trunk, &with_tagged_native, "10.30.0.4"));
+    // No port is left in the bridge's own VLAN.
+    access.ip("address add 10.77.0.11/24 dev eth0");
+    assert!(reaches(&default, &host, "10.77.0.1"));
+    assert!(!reaches(&access, &host, "10.77.0.1"));
+}
+
+#[test]
+fn a_bridge_that_filters_no_vlans_is_refused_with_the_fix() {
+    if !have_root("a_bridge_that_filters_no_vlans_is_refused_with_the_fix") {
+        return;
+    }
+    let host = host(false);
+    let _guest = guest(&host, "p1", "10.77.0.11");
+    let error = within(&host, async |links| {
+        links.set_vlans(&name("p1"), &name("br0"), &"10".parse().unwrap()).await.unwrap_err()
+    });
+    assert!(matches!(error, LinkError::VlansIgnored { .. }), "{error}");
+    let fix = "turn that on with 'ip link set br0 type bridge vlan_filtering 1'";
+    assert!(error.to_string().ends_with(fix), "{error}");
+}
+
+#[test]
+fn a_device_that_passes_frames_on_goes_when_its_device_is_gone() {
+    if !have_root("a_device_that_passes_frames_on_goes_when_its_device_is_gone") {
+        return;
+    }
+    let host = host(false);
+    let (_first, _second) = (guest(&host, "p1", "10.77.0.11"), guest(&host, "p2", "10.77.0.12"));
+    host.ip("link add nlout999999 type dummy");
+    let limits = |port: &'static str, text: &'static str| limit(&host, port, text);
+    limits("p1", "inbound=1000,outbound=1000").unwrap();
+    limits("p2", "outbound=1000").unwrap();
+    let devices = || host.says("ip", &["-o", "link", "show", "type", "ifb"]).lines().count();
+    let collect = || within(&host, async |links| links.remove_stale_ifbs().await);
+    collect();
+    assert_eq!(devices(), 2);
+    host.ip("link delete p1");
+    collect();
+    assert_eq!(devices(), 1);
+    // A device of another kind belongs to another program.
+    assert!(host.says("ip", &["link", "show", "nlout999999"]).contains("dummy"));
+    // The device that a killed command left does not stop the next one.
+    host.ip("link add p9 type dummy");
+    let index = within(&host, async |links| links.link(&name("p9")).await.unwrap().index);
+    host.ip(&format!("link add {} type ifb", ifb_name(index).unwrap()));
+    limits("p9", "outbound=1000").unwrap();
+}
+
+#[test]
+fn a_failure_of_tc_is_one_line_with_the_fix() {
+    if !have_root("a_failure_of_tc_is_one_line_with_the_fix") {
+        return;
+    }
+    let host = host(false);
+    let error = within(&host, async |links| {
+        let bandwidth: Bandwidth = "inbound=1".parse().unwrap();
+        let lo = name("lo");
+        let absent = name("absent");
+        traffic::limit(&links, &[], &lo, 1, &bandwidth).await.unwrap();
+        traffic::limit(&links, &[], &absent, 9, &bandwidth).await.unwrap_err()
+    });
+    assert!(matches!(error, TrafficError::Refused { .. }), "{error}");
+    let said = error_text(&error);
+    let start = "the traffic of absent cannot be limited: tc says \"Cannot find device";
+    assert!(said.starts_with(start), "{said}");
+    let tools = run("ip", &["netns", "exec", &host.name, "tc", "class", "show", "dev", "lo"]);
+    assert!(text(&tools.stdout).contains("rate 8192bit"), "{}", text(&tools.stdout));
+}
+
+/// Limits the traffic of an interface of the namespace.
+fn limit(host: &Netns, port: &str, bandwidth: &str) -> Result<(), TrafficError> {
+    within(host, async |links| {
+        let (port, bandwidth) = (name(port), bandwidth.parse().unwrap());
+        let index = links.link(&port).await.unwrap().index;
+        traffic::limit(&links, &[], &port, index, &bandwidth).await
+    })
+}
