@@ -96,7 +96,7 @@ fn define(sandbox: &Sandbox, backend: FirewallBackend, served: bool) {
 fn floor(backend: FirewallBackend, served: bool) -> Vec<Script> {
     let rules = NetworkRules {
         bridge: "nlb0".parse().unwrap(),
-        mode: Mode::Nat { dev: None, addresses: None, ports: None, ipv6: false },
+        mode: Mode::Nat { devs: Vec::new(), addresses: None, ports: None, ipv6: false },
         subnets: vec!["10.96.0.1/24".parse().unwrap()],
         ipv6_between_guests: false,
         dhcp: served,
