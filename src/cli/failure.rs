@@ -166,6 +166,7 @@ fn of_link(error: &LinkError) -> u8 {
         | LinkError::Pattern(_)
         | LinkError::Attached { .. }
         | LinkError::VlansIgnored { .. }
+        | LinkError::NoVlans(_)
         | LinkError::LongRecord(_)
         | LinkError::NoIfb
         | LinkError::Refused { .. }

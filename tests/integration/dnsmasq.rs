@@ -83,7 +83,7 @@ impl Scene {
                 stp: false,
                 forward_delay: Duration::ZERO,
                 mtu: None,
-                vlan_filtering: false,
+                vlan: None,
             };
             links.create_bridge(&spec).await.unwrap();
             for address in [

@@ -34,7 +34,7 @@ fn bridge(text: &str) -> BridgeSpec {
         stp: false,
         forward_delay: Duration::ZERO,
         mtu: None,
-        vlan_filtering: false,
+        vlan: None,
     }
 }
 

@@ -111,6 +111,7 @@ mod serve_sockets;
 mod sizes;
 mod tools_killed;
 mod tools_killed_ports;
+mod vlan_debian_kernel;
 mod words;
 mod wrap;
 mod wrap_install;

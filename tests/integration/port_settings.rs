@@ -1,7 +1,9 @@
 //! Tests the settings of a guest's port in the kernel: limits of traffic, VLANs and isolation. The
 //! guests are namespaces, whose veth is the port.
 
+mod launches;
 mod rates;
+mod vlans;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -27,11 +29,10 @@ fn within<T: Send, F: Future<Output = T>>(
     })
 }
 
-/// A host with a bridge br0, which filters VLANs if `filters` is set.
-fn host(filters: bool) -> Netns {
+/// A host with a bridge br0.
+fn host() -> Netns {
     let host = Netns::bare();
-    let filtering = u8::from(filters);
-    host.ip(&format!("link add br0 type bridge vlan_filtering {filtering} mcast_snooping 0"));
+    host.ip("link add br0 type bridge mcast_snooping 0");
     host.ip("link set br0 up");
     host.ip("address add 10.77.0.1/24 dev br0");
     host
@@ -44,13 +45,6 @@ fn guest(host: &Netns, port: &str, address: &str) -> Netns {
     host.ip(&format!("link set {port} master br0"));
     guest.ip(&format!("address add {address}/24 dev eth0"));
     guest
-}
-
-/// Adds a VLAN interface to the guest's eth0.
-fn tagged(guest: &Netns, vlan: u16, address: &str) {
-    guest.ip(&format!("link add link eth0 name eth0.{vlan} type vlan id {vlan}"));
-    guest.ip(&format!("link set eth0.{vlan} up"));
-    guest.ip(&format!("address add {address}/24 dev eth0.{vlan}"));
 }
 
 /// Returns whether a datagram from one namespace reaches an address of the other, within a second.
@@ -71,7 +65,7 @@ fn isolated_guests_reach_the_host_and_other_ports_but_not_each_other() {
     if !have_root("isolated_guests_reach_the_host_and_other_ports_but_not_each_other") {
         return;
     }
-    let host = host(false);
+    let host = host();
     let first = guest(&host, "p1", "10.77.0.11");
     let second = guest(&host, "p2", "10.77.0.12");
     let uplink = guest(&host, "p3", "10.77.0.13");
@@ -90,57 +84,11 @@ fn isolated_guests_reach_the_host_and_other_ports_but_not_each_other() {
 }
 
 #[test]
-fn a_port_has_only_its_vlans() {
-    if !have_root("a_port_has_only_its_vlans") {
-        return;
-    }
-    let host = host(true);
-    let access = guest(&host, "p1", "10.10.0.1");
-    let trunk = guest(&host, "p2", "10.20.0.2");
-    let without_native = guest(&host, "p3", "10.20.0.3");
-    let with_tagged_native = guest(&host, "p4", "10.20.0.4");
-    let default = guest(&host, "p5", "10.77.0.15");
-    tagged(&trunk, 10, "10.10.0.2");
-    tagged(&without_native, 10, "10.10.0.3");
-    tagged(&without_native, 20, "10.30.0.3");
-    tagged(&with_tagged_native, 20, "10.30.0.4");
-    within(&host, async |links| {
-        for (port, vlan) in [
-            ("p1", "10"),
-            ("p2", "trunk 10,20 native 20"),
-            ("p3", "trunk 9-12"),
-            ("p4", "trunk 10,20 native 20 tagged"),
-        ] {
-            links.set_vlans(&name(port), &name("br0"), &vlan.parse().unwrap()).await.unwrap();
-        }
-    });
-    // Access port and tagged frames of a trunk.
-    assert!(reaches(&access, &trunk, "10.10.0.2"));
-    assert!(reaches(&trunk, &access, "10.10.0.1"));
-    assert!(reaches(&access, &without_native, "10.10.0.3"));
-    // A trunk without a native VLAN drops frames without a tag, and has no other VLAN.
-    assert!(!reaches(&without_native, &trunk, "10.20.0.2"));
-    assert!(!reaches(&without_native, &with_tagged_native, "10.30.0.4"));
-    // The port p4 takes frames without a tag and gives them to the guest with one.
-    let neighbour = "neigh replace 10.20.0.2 dev eth0 lladdr";
-    let mac = trunk.says("cat", &["/sys/class/net/eth0/address"]);
-    with_tagged_native.ip(&format!("{neighbour} {}", mac.trim()));
-    assert!(reaches(&with_tagged_native, &trunk, "10.20.0.2"));
-    assert!(!reaches(&trunk, &with_tagged_native, "10.20.0.4"));
-    trunk.ip("address add 10.30.0.2/24 dev eth0");
-    assert!(reaches(&trunk, &with_tagged_native, "10.30.0.4"));
-    // No port is left in the bridge's own VLAN.
-    access.ip("address add 10.77.0.11/24 dev eth0");
-    assert!(reaches(&default, &host, "10.77.0.1"));
-    assert!(!reaches(&access, &host, "10.77.0.1"));
-}
-
-#[test]
 fn a_bridge_that_filters_no_vlans_is_refused_with_the_fix() {
     if !have_root("a_bridge_that_filters_no_vlans_is_refused_with_the_fix") {
         return;
     }
-    let host = host(false);
+    let host = host();
     let _guest = guest(&host, "p1", "10.77.0.11");
     let error = within(&host, async |links| {
         links.set_vlans(&name("p1"), &name("br0"), &"10".parse().unwrap()).await.unwrap_err()
@@ -155,9 +103,9 @@ fn a_device_that_passes_frames_on_goes_when_its_device_is_gone() {
     if !have_root("a_device_that_passes_frames_on_goes_when_its_device_is_gone") {
         return;
     }
-    let host = host(false);
+    let host = host();
     let (_first, _second) = (guest(&host, "p1", "10.77.0.11"), guest(&host, "p2", "10.77.0.12"));
-    host.ip("link add nlout999999 type dummy");
+    host.ip("link add nlout999999 type bridge");
     let limits = |port: &'static str, text: &'static str| limit(&host, port, text);
     limits("p1", "inbound=1000,outbound=1000").unwrap();
     limits("p2", "outbound=1000").unwrap();
@@ -169,9 +117,9 @@ fn a_device_that_passes_frames_on_goes_when_its_device_is_gone() {
     collect();
     assert_eq!(devices(), 1);
     // A device of another kind belongs to another program.
-    assert!(host.says("ip", &["link", "show", "nlout999999"]).contains("dummy"));
+    assert!(host.says("ip", &["link", "show", "nlout999999"]).contains("nlout999999"));
     // The device that a killed command left does not stop the next one.
-    host.ip("link add p9 type dummy");
+    host.ip("link add p9 type bridge");
     let index = within(&host, async |links| links.link(&name("p9")).await.unwrap().index);
     host.ip(&format!("link add {} type ifb", ifb_name(index).unwrap()));
     limits("p9", "outbound=1000").unwrap();
@@ -182,7 +130,7 @@ fn a_failure_of_tc_is_one_line_with_the_fix() {
     if !have_root("a_failure_of_tc_is_one_line_with_the_fix") {
         return;
     }
-    let host = host(false);
+    let host = host();
     let error = within(&host, async |links| {
         let bandwidth: Bandwidth = "inbound=1".parse().unwrap();
         let lo = name("lo");

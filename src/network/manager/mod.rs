@@ -56,9 +56,9 @@ use crate::network::{self, Network, NetworkName, NetworkStore};
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::sysctl::Sysctls;
 use crate::sys::state_file;
-use crate::types::PortGroupName;
 use crate::types::facts::{RulesOf, TargetBridge};
 use crate::types::printable::steers;
+use crate::types::{PortGroupName, PortSettings};
 
 use statuses::Statuses;
 
@@ -187,7 +187,10 @@ impl Manager {
             return Err(ManagerError::OtherNamespace { name: name.clone(), entry });
         }
         let network = status.network();
-        let port = port::settings(name, network.as_ref(), group)?;
+        let port = match &network {
+            Some(network) => port::settings(network, group)?,
+            None => PortSettings::default(),
+        };
         let link = Netlink::open()?.bridge(&status.bridge).await?;
         let scripts = match (status.backend, network) {
             (Some(backend), Some(network)) => {

@@ -38,7 +38,7 @@ impl StartInProgress<'_> {
             stp: bridge.stp,
             forward_delay: Duration::from_secs(bridge.delay.into()),
             mtu: network.mtu.map(u32::from),
-            vlan_filtering: port::has_vlans(network),
+            vlan: port::bridge_vlan(network),
         };
         let mark = rand::rng().random_range(1..=u32::MAX);
         status.links.push(Undo::Marked { name: spec.name.clone(), mark });
@@ -68,8 +68,8 @@ impl StartInProgress<'_> {
         status: &NetworkStatus,
     ) -> Result<(), ManagerError> {
         let Some(Undo::Link { name, index }) = status.links.first() else { return Ok(()) };
-        let (path, bandwidth) = (&self.manager.settings.path, port::bandwidth(network));
-        Ok(traffic::limit(self.netlink, path, name, *index, &bandwidth).await?)
+        let path = &self.manager.settings.path;
+        Ok(traffic::limit(self.netlink, path, name, *index, &network.port.bandwidth).await?)
     }
 
     /// Stops the bridge from giving itself an address and from accepting routes of a guest that

@@ -50,6 +50,11 @@ pub enum LinkError {
         /// The bridge.
         bridge: InterfaceName,
     },
+    /// The kernel has no bridges that filter VLANs.
+    #[error(
+        "cannot make the bridge {0} with VLANs: this kernel has no bridges that filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING); use another kernel, or ports without VLANs"
+    )]
+    NoVlans(InterfaceName),
     /// The settings of a tap do not fit into the record that restores them.
     #[error(
         "the VLANs of the port {0} do not fit into the interface's alias of 255 bytes, from which netlaunch restores them; use fewer VLANs, or VLANs with neighbouring numbers"

@@ -89,7 +89,7 @@ fn each_direction_has_the_rate_that_was_asked_for() {
     if !have_root("each_direction_has_the_rate_that_was_asked_for") {
         return;
     }
-    let host = host(false);
+    let host = host();
     let limited = guest(&host, "p1", "10.77.0.11");
     let other = guest(&host, "p2", "10.77.0.12");
     limit(&host, "p1", "inbound=2000,outbound=1000").unwrap();
@@ -110,7 +110,7 @@ fn the_bridge_limits_the_traffic_between_host_and_guests() {
     if !have_root("the_bridge_limits_the_traffic_between_host_and_guests") {
         return;
     }
-    let host = host(false);
+    let host = host();
     let guest = guest(&host, "p1", "10.77.0.11");
     limit(&host, "br0", "inbound=1000,outbound=2000").unwrap();
     assert_exact("inbound", tcp(&host, &guest, "10.77.0.11"), 1000.0 * TCP_SHARE);
@@ -122,7 +122,7 @@ fn a_burst_passes_at_the_peak_rate() {
     if !have_root("a_burst_passes_at_the_peak_rate") {
         return;
     }
-    let host = host(false);
+    let host = host();
     let limited = guest(&host, "p1", "10.77.0.11");
     let other = guest(&host, "p2", "10.77.0.12");
     // At 2000 KiB/s, the burst of 1500 KiB is used up after 0.79 s.
