@@ -7,10 +7,12 @@ mod vlans;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::common::{Netns, have_root, run, text, wait_until};
-use netlaunch::sys::netlink::{LinkError, Netlink, ifb_name};
+use netlaunch::sys::netlink::{LinkError, Netlink, TapHome, ifb_name};
+use netlaunch::sys::tap::{TUN, Tap, TapName};
 use netlaunch::sys::traffic::{self, TrafficError};
 use netlaunch::types::{Bandwidth, InterfaceName, error_text};
 
@@ -153,4 +155,35 @@ fn limit(host: &Netns, port: &str, bandwidth: &str) -> Result<(), TrafficError> 
         let index = links.link(&port).await.unwrap().index;
         traffic::limit(&links, &[], &port, index, &bandwidth).await
     })
+}
+
+#[test]
+fn a_tap_whose_vlans_cannot_be_set_returns_to_no_bridge() {
+    if !have_root("a_tap_whose_vlans_cannot_be_set_returns_to_no_bridge") {
+        return;
+    }
+    let host = host();
+    within(&host, async |links| {
+        let tap = Tap::open(Path::new(TUN), &TapName::Numbered).unwrap();
+        let home = TapHome {
+            launch: None,
+            bridge: name("br0"),
+            network: Some("lab".to_owned()),
+            once: false,
+            vlan: Some("42".parse().unwrap()),
+            isolated: true,
+        };
+        links.set_home(tap.name(), &home).await.unwrap();
+        links.up(tap.name()).await.unwrap();
+        let recorded = links.guest_taps().await.unwrap();
+        let error = links.reattach(&recorded[0], &name("br0")).await.unwrap_err();
+        assert!(matches!(error, LinkError::VlansIgnored { .. }), "{error}");
+        assert_eq!(links.link(tap.name()).await.unwrap().master, None);
+        // A record that would lose the VLANs is refused.
+        let tags: Vec<String> = (1..200).map(|tag| (2 * tag).to_string()).collect();
+        let vlan = format!("trunk {}", tags.join(",")).parse().unwrap();
+        let long = TapHome { vlan: Some(vlan), ..home };
+        let error = links.set_home(tap.name(), &long).await.unwrap_err();
+        assert!(matches!(error, LinkError::LongRecord(_)), "{error}");
+    });
 }

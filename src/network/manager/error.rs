@@ -225,6 +225,7 @@ impl ManagerError {
             ManagerError::Store(error) => error.is_callers(),
             ManagerError::Active(_)
             | ManagerError::Inactive(_)
+            | ManagerError::NoPortGroup { .. }
             | ManagerError::Attached { .. }
             | ManagerError::OtherNamespace { .. }
             | ManagerError::OutOfReach(_) => true,
@@ -234,7 +235,6 @@ impl ManagerError {
             | ManagerError::StatusFile(_)
             | ManagerError::BridgeUnknown { .. }
             | ManagerError::UndoFailures { .. }
-            | ManagerError::NoPortGroup { .. }
             | ManagerError::Traffic(_)
             | ManagerError::Beside { .. }
             | ManagerError::Bridge { .. }

@@ -6,7 +6,7 @@
 
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{BridgeVlanInfoFlags, InfoBridge, LinkMessage};
-use rtnetlink::{LinkBridgePort, LinkBridgeVlan, LinkMessageBuilder};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkBridgeVlan, LinkMessageBuilder};
 
 use super::request::Again;
 use super::{LinkError, Netlink};
@@ -25,6 +25,15 @@ impl Netlink {
         let link = self.link(port).await?;
         let message = LinkBridgePort::new(link.index).isolated(true).build();
         self.change(message, || format!("isolate the port {port}")).await
+    }
+
+    /// Makes a bridge keep VLANs apart. The VLANs that its ports have stay.
+    ///
+    /// # Errors
+    /// Returns an error if the interface does not exist or the kernel refuses.
+    pub async fn filter_vlans(&self, bridge: &InterfaceName) -> Result<(), LinkError> {
+        let message = LinkMessageBuilder::<LinkBridge>::new(bridge.as_str()).vlan_filtering(true);
+        self.change(message.build(), || format!("make {bridge} filter VLANs")).await
     }
 
     /// Gives a port these VLANs in place of all others. A program that watches the port sees it
