@@ -212,12 +212,12 @@ impl Call<'_> {
 /// because the guest joins the network nevertheless.
 pub(super) async fn target(
     name: &NetworkName,
-    group: Option<&PortGroupName>,
+    group: &Option<PortGroupName>,
     environment: &Environment,
 ) -> Result<TargetBridge, NetworkError> {
     let config_dir = environment.config_dir()?.ok_or(NetworkError::NoDirectory)?;
     let manager = manager(&config_dir, environment)?;
-    let target = manager.target(name, group).await?;
+    let target = manager.target(name, group.as_ref()).await?;
     let faults = manager.faults_of(name).await.unwrap_or_else(|error| {
         tracing::debug!(
             "the parts that the network {name} has lost are not known: {}",

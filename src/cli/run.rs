@@ -280,9 +280,7 @@ async fn target(
 ) -> Result<Option<TargetBridge>, Failure> {
     let Some(attachment) = &nic.attachment else { return Ok(None) };
     let mut target = match attachment {
-        Attachment::Network(name) => {
-            network::target(name, nic.port_group.as_ref(), environment).await?
-        }
+        Attachment::Network(name) => network::target(name, &nic.port_group, environment).await?,
         Attachment::Bridge(name) => guest_port::target(name).await.map_err(Failure::Link)?,
     };
     if let Some(filter) = &nic.filter

@@ -32,6 +32,7 @@ mod firewall_check;
 mod firewall_packets;
 mod firewalld;
 mod guest;
+mod guest_bandwidth;
 mod guest_bridge;
 mod guest_dns;
 mod guest_ends;

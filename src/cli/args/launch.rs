@@ -26,12 +26,12 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "auto|passt|slirp|bridge", hide_possible_values = true)]
     #[arg(help_heading = "Backend")]
     pub backend: Option<BackendArg>,
-    /// Puts the guest on the bridge of this active virtual network, with the settings of its port group
-    #[arg(long, value_name = "NAME[:GROUP]", conflicts_with = "bridge", help_heading = "Backend")]
+    /// Puts the guest on the bridge of this active virtual network; NAME:GROUP names a port group
+    #[arg(long, value_name = "NAME", conflicts_with = "bridge", help_heading = "Backend")]
     pub network: Option<NetworkChoice>,
-    /// Limits the traffic of a guest on a bridge, in KiB per second; bursts are in KiB
-    #[arg(long, value_name = "inbound=AVERAGE[/PEAK[/BURST]],outbound=...")]
-    #[arg(help_heading = "Backend")]
+    /// Limits the traffic of a guest on a bridge: inbound=AVERAGE[/PEAK[/BURST]],outbound=... in
+    /// KiB per second, and BURST in KiB
+    #[arg(long, value_name = "LIMITS", help_heading = "Backend")]
     pub bandwidth: Option<Bandwidth>,
     /// Filters the guest's packets on the bridge with this network filter
     #[arg(long, value_name = "NAME", help_heading = "Backend")]

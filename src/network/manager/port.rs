@@ -56,7 +56,11 @@ mod tests {
     use crate::network::parse;
 
     fn network(inside: &str) -> Network {
-        let text = format!("<network><name>lab</name>{inside}</network>");
+        let text = format!(
+            "<network><name>lab</name><uuid>{:032}</uuid><bridge name='nl0'/>\
+             <mac address='52:54:00:00:00:01'/>{inside}</network>",
+            1
+        );
         parse(text.as_bytes(), None).unwrap().network
     }
 

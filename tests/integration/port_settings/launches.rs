@@ -97,7 +97,7 @@ fn an_unknown_port_group_is_refused_with_those_there() {
     if !have_root("an_unknown_port_group_is_refused_with_those_there") {
         return;
     }
-    let Lab { sandbox, .. } = lab(GROUPS);
+    let Lab { host: _host, sandbox } = lab(GROUPS);
     let mark = sandbox.path("").to_string_lossy().into_owned();
     let launch = sandbox.netlaunch(&waiting(&["--network", "lab:blue"], &mark));
     let expected = "the network lab has no port group blue; it has apart, open";
