@@ -78,10 +78,18 @@ fn udp(from: &Netns, to: &Netns, address: &str, offered: f64) -> (f64, f64) {
     })
 }
 
-/// Fails unless `measured` is the rate that was asked for, within 5%.
-fn assert_exact(what: &str, measured: f64, asked: f64) {
-    let ratio = measured / asked;
-    assert!((0.95..=1.05).contains(&ratio), "{what}: {measured:.0} of {asked:.0} KiB/s");
+/// Fails unless the measured rate is the one that was asked for, within 5%. On a busy machine the
+/// receiver may wait for a processor for so long that a measurement is wrong, so there are three.
+fn assert_exact(what: &str, asked: f64, mut measure: impl FnMut() -> f64) {
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        let measured = measure();
+        if (0.95..=1.05).contains(&(measured / asked)) {
+            return;
+        }
+        all.push(format!("{measured:.0}"));
+    }
+    panic!("{what}: {} of {asked:.0} KiB/s", all.join(", "));
 }
 
 #[test]
@@ -99,9 +107,9 @@ fn each_direction_has_the_rate_that_was_asked_for() {
         [("inbound", "10.77.0.11", 2000.0), ("outbound", "10.77.0.12", 1000.0)]
     {
         let (from, to) = to(address);
-        assert_exact(&format!("TCP {what}"), tcp(from, to, address), asked * TCP_SHARE);
-        let (_, rate) = udp(from, to, address, 3.0 * asked);
-        assert_exact(&format!("UDP {what}"), rate, asked * UDP_SHARE);
+        assert_exact(&format!("TCP {what}"), asked * TCP_SHARE, || tcp(from, to, address));
+        let datagrams = || udp(from, to, address, 3.0 * asked).1;
+        assert_exact(&format!("UDP {what}"), asked * UDP_SHARE, datagrams);
     }
 }
 
@@ -113,8 +121,8 @@ fn the_bridge_limits_the_traffic_between_host_and_guests() {
     let host = host();
     let guest = guest(&host, "p1", "10.77.0.11");
     limit(&host, "br0", "inbound=1000,outbound=2000").unwrap();
-    assert_exact("inbound", tcp(&host, &guest, "10.77.0.11"), 1000.0 * TCP_SHARE);
-    assert_exact("outbound", tcp(&guest, &host, "10.77.0.1"), 2000.0 * TCP_SHARE);
+    assert_exact("inbound", 1000.0 * TCP_SHARE, || tcp(&host, &guest, "10.77.0.11"));
+    assert_exact("outbound", 2000.0 * TCP_SHARE, || tcp(&guest, &host, "10.77.0.1"));
 }
 
 #[test]
@@ -125,14 +133,20 @@ fn a_burst_passes_at_the_peak_rate() {
     let host = host();
     let limited = guest(&host, "p1", "10.77.0.11");
     let other = guest(&host, "p2", "10.77.0.12");
-    // At 2000 KiB/s, the burst of 1500 KiB is used up after 0.79 s.
+    // At 2000 KiB/s, the burst of 1500 KiB is used up after 0.79 s, and it is there again after
+    // 15 s without traffic.
     limit(&host, "p1", "inbound=100/2000/1500,outbound=100/2000/1500").unwrap();
     for (what, from, to, address) in
         [("inbound", &other, &limited, "10.77.0.11"), ("outbound", &limited, &other, "10.77.0.12")]
     {
-        let (first, _) = udp(from, to, address, 4000.0);
-        assert_exact(what, first, 2000.0 * UDP_SHARE);
-        let (_, later) = udp(from, to, address, 400.0);
-        assert_exact(what, later, 100.0 * UDP_SHARE);
+        let mut is_first = true;
+        assert_exact(&format!("{what} peak"), 2000.0 * UDP_SHARE, || {
+            if !std::mem::take(&mut is_first) {
+                thread::sleep(Duration::from_secs(16));
+            }
+            udp(from, to, address, 4000.0).0
+        });
+        let later = || udp(from, to, address, 400.0).1;
+        assert_exact(&format!("{what} average"), 100.0 * UDP_SHARE, later);
     }
 }
