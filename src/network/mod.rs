@@ -25,6 +25,8 @@ pub mod manager;
 mod model;
 mod places;
 #[cfg(test)]
+mod refused_port_tests;
+#[cfg(test)]
 mod refused_tests;
 mod store;
 mod store_error;

@@ -17,6 +17,7 @@
 pub mod config;
 mod error;
 pub mod files;
+mod lines;
 mod port_user;
 pub mod process;
 mod reach;

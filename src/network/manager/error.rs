@@ -127,6 +127,18 @@ pub enum ManagerError {
         /// The bridge.
         bridge: InterfaceName,
     },
+    /// The bridge of the host that the network is on does not exist.
+    #[error(
+        "the network {name} is on the host's own bridge {bridge}, and {why}; make the bridge with the host's network configuration (or, until the next boot, with 'ip link add {bridge} type bridge' and 'ip link set {bridge} up'), or name another bridge in the network"
+    )]
+    NoHostBridge {
+        /// The network.
+        name: NetworkName,
+        /// The bridge.
+        bridge: InterfaceName,
+        /// The reason, in words.
+        why: &'static str,
+    },
     /// While it runs, another interface got its bridge's name.
     #[error(
         "the network {name} has lost its bridge {bridge}, and another interface has that name; remove that interface with 'ip link delete {bridge}', then reload the firewall rules"
@@ -238,6 +250,7 @@ impl ManagerError {
             | ManagerError::Traffic(_)
             | ManagerError::Beside { .. }
             | ManagerError::Bridge { .. }
+            | ManagerError::NoHostBridge { .. }
             | ManagerError::Replaced { .. }
             | ManagerError::Renamed { .. }
             | ManagerError::Subnet { .. }

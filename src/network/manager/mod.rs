@@ -23,6 +23,9 @@
 //! ends, its record passes to another network that still needs the setting. The last network
 //! restores the old value, unless other interfaces could use forwarding by then (`forwarding`).
 //!
+//! A network on a bridge of the host (`existing`) has none of these steps: its status file only says
+//! that it runs.
+//!
 //! Other programs can remove parts of a network while it runs. `inspect` compares the host with the
 //! status file and names each [`Fault`], `routing` asks the kernel where packets go, and a reload
 //! (`reload`, `repair`) restores the missing parts.
@@ -31,6 +34,7 @@ mod config;
 mod conflicts;
 mod end;
 mod error;
+mod existing;
 mod fault;
 mod forwarding;
 mod inspect;

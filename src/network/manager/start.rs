@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use super::existing::{check_bridge, is_existing};
 use super::forwarding::UndoReason;
 use super::rules::RuleChange;
 use super::status::NetworkStatus;
@@ -63,7 +64,9 @@ impl Manager {
         let asks_host = served.as_ref().is_some_and(asks_servers_of_the_host);
         let done = async {
             status.write()?;
-            start.link(&network, &mut status).await?;
+            if !is_existing(&network) {
+                start.link(&network, &mut status).await?;
+            }
             if let (Some(zones), Some(zone)) = (&mut zones, zone) {
                 zones.put(zone, &mut status).await?;
             }
@@ -128,6 +131,9 @@ impl Manager {
         let running: Vec<Network> = statuses.running().filter_map(NetworkStatus::network).collect();
         check_against(network, &running)
             .map_err(|problem| ManagerError::Beside { name: name.clone(), what: problem.what })?;
+        if is_existing(network) {
+            return check_bridge(network, host);
+        }
         let bridge = &network.bridge.name;
         if host.link(bridge).is_some() {
             return Err(ManagerError::Bridge { name: name.clone(), bridge: bridge.clone() });

@@ -45,7 +45,7 @@ domain-needed
 local=//
 no-resolv
 server=192.0.2.53
-server=/corp.example/2001:db8::53
+server=/corp.example/2001:db8::53#5353
 server=/own.example/#
 addn-hosts=/run/n/dnsmasq.dns-hosts
 txt-record=motd.guests.example,"a, \"b\" \\ #c"
