@@ -103,9 +103,27 @@ impl HostPorts {
         Ok(Arc::new(HostPorts { environment: environment.clone(), bindings }))
     }
 
+    /// Removes the parts of ports that were dropped: the rules of their filters, and the devices that
+    /// delayed their frames.
+    pub(super) async fn collect(&self) {
+        if let Some(bindings) = &self.bindings
+            && let Err(error) = bindings.collect().await
+        {
+            tracing::warn!("{}", error_text(&error));
+        }
+        remove_stale_ifbs().await;
+    }
+
     /// Returns the filters of ports; `None` if the guest has no filter.
     pub(super) fn bindings(&self) -> Option<&Bindings> {
         self.bindings.as_ref()
+    }
+}
+
+/// Removes the devices that delayed the frames of taps which are gone.
+async fn remove_stale_ifbs() {
+    if let Ok(netlink) = Netlink::open() {
+        netlink.remove_stale_ifbs().await;
     }
 }
 
@@ -121,7 +139,14 @@ impl GuestPorts for HostPorts {
         request: PortRequest,
     ) -> BoxFuture<'_, Result<Box<dyn GuestPort>, GuestPortError>> {
         Box::pin(async move {
-            let tap = attach(&request, &self.environment.path()).await?;
+            let tap = match attach(&request, &self.environment.path()).await {
+                Ok(tap) => tap,
+                Err(error) => {
+                    // The tap is gone, and the device that delays its frames may be left.
+                    remove_stale_ifbs().await;
+                    return Err(error.into());
+                }
+            };
             let port = TapPort { tap, request, bindings: self.bindings.clone(), bound: false };
             Ok(Box::new(port) as Box<dyn GuestPort>)
         })

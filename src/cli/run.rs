@@ -35,7 +35,7 @@ use crate::sys::file_pages;
 use crate::sys::netlink::{LinkError, Netlink};
 use crate::sys::process::{ForegroundLink, WatchedForeground};
 use crate::types::facts::{Facts, Qemu, TargetBridge};
-use crate::types::{InterfaceName, error_text, shell_line};
+use crate::types::{InterfaceName, shell_line};
 
 /// The descriptors that the caller of netlaunch gives it by number.
 pub(super) struct GivenFds {
@@ -122,11 +122,7 @@ pub(super) async fn run(
 /// The port is gone, but the rules of its filter may have been set.
 async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
     tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
-    if let Some(bindings) = ports.bindings()
-        && let Err(error) = bindings.collect().await
-    {
-        tracing::warn!("{}", error_text(&error));
-    }
+    ports.collect().await;
     128 + signal as i32 as u8
 }
 

@@ -17,7 +17,10 @@ pub(super) struct Lab {
 
 /// Defines and starts the network; `inside` are its elements besides name and bridge.
 pub(super) fn lab(inside: &str) -> Lab {
-    let host = Netns::bare();
+    lab_of(Netns::bare(), inside)
+}
+
+fn lab_of(host: Netns, inside: &str) -> Lab {
     let sandbox = Sandbox::new(As::Root, Some(&host));
     let file = sandbox.path("lab.xml");
     let xml = format!("<network><name>lab</name><bridge name='nl0'/>{inside}</network>");
@@ -146,4 +149,34 @@ fn a_killed_launch_leaves_a_device_that_the_next_one_removes() {
     let (scene, _) = begin(&sandbox, &["--network", "lab"]);
     assert_eq!(ifbs(&host), 0);
     end(scene);
+}
+
+#[test]
+fn a_network_on_a_bridge_of_the_host_has_port_groups_too() {
+    if !have_root("a_network_on_a_bridge_of_the_host_has_port_groups_too") {
+        return;
+    }
+    let host = Netns::bare();
+    host.ip("link add nl0 type bridge");
+    host.ip("link set nl0 up");
+    let groups = "<forward mode='bridge'/>
+        <portgroup name='apart' default='yes'><port isolated='yes'/>
+          <bandwidth><outbound average='300'/></bandwidth></portgroup>
+        <portgroup name='office'><vlan><tag id='42'/></vlan>
+          <bandwidth><outbound average='300'/></bandwidth></portgroup>";
+    let Lab { host, sandbox } = lab_of(host, groups);
+    assert_eq!(class(&host, "nl0"), "");
+    let (scene, tap) = begin(&sandbox, &["--network", "lab"]);
+    let link = host.says("ip", &["-d", "-o", "link", "show", "dev", &tap]);
+    assert!(link.contains(" isolated on"), "{link}");
+    assert_eq!(ifbs(&host), 1);
+    end(scene);
+    // A bridge that does not filter VLANs is refused with the fix, and nothing is left.
+    let mark = sandbox.path("").to_string_lossy().into_owned();
+    let launch = waiting(&["--network", "lab:office"], &mark);
+    let (code, said) = refused(sandbox.netlaunch(&launch));
+    assert_eq!(code, Some(125), "{said}");
+    assert!(said.contains("'ip link set nl0 type bridge vlan_filtering 1'"), "{said}");
+    assert_eq!(host.says("ip", &["-o", "link", "show", "type", "tun"]), "");
+    assert_eq!(ifbs(&host), 0);
 }
