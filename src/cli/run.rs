@@ -33,7 +33,7 @@ use crate::sys::file_pages;
 use crate::sys::netlink::{LinkError, Netlink};
 use crate::sys::process::{ForegroundLink, WatchedForeground};
 use crate::types::facts::{Facts, Qemu, TargetBridge};
-use crate::types::{InterfaceName, error_text, shell_line};
+use crate::types::{InterfaceName, shell_line};
 
 /// The descriptors that the caller of netlaunch gives it by number.
 pub(super) struct GivenFds {
@@ -120,11 +120,7 @@ pub(super) async fn run(
 /// The port is gone, but the rules of its filter may have been set.
 async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
     tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
-    if let Some(bindings) = ports.bindings()
-        && let Err(error) = bindings.collect().await
-    {
-        tracing::warn!("{}", error_text(&error));
-    }
+    ports.collect().await;
     128 + signal as i32 as u8
 }
 
@@ -278,7 +274,7 @@ async fn target(
 ) -> Result<Option<TargetBridge>, Failure> {
     let Some(attachment) = &nic.attachment else { return Ok(None) };
     let mut target = match attachment {
-        Attachment::Network(name) => network::target(name, environment).await?,
+        Attachment::Network(name) => network::target(name, &nic.port_group, environment).await?,
         Attachment::Bridge(name) => guest_port::target(name).await.map_err(Failure::Link)?,
     };
     if let Some(filter) = &nic.filter

@@ -165,6 +165,7 @@ impl Running {
             bridge: bridge.bridge.clone(),
             network: bridge.network.clone(),
             mac,
+            port: bridge.port.clone(),
             filter: bridge.filter.clone(),
             queues: bridge.queue_fds.len(),
             vhosts: bridge.vhost_fds.len(),

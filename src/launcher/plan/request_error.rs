@@ -6,7 +6,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::socket::MAX_LISTEN_PATH;
-use crate::types::{GuestAddressesError, Id, Mac, Publish, PublishRequest, Setting, UserName};
+use crate::types::{
+    BandwidthError, GuestAddressesError, Id, Mac, PortGroupName, Publish, PublishRequest, Setting,
+    UserName,
+};
 
 /// A contradiction between parts of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -172,6 +175,17 @@ pub enum RequestError {
         "a filter is for a guest's port on a bridge: name a network or a bridge, or drop the filter"
     )]
     FilterNeedsBridge,
+    /// A port group is requested without a network.
+    #[error("the port group {0} is one of a network's: name the network, or drop the port group")]
+    GroupNeedsNetwork(PortGroupName),
+    /// Limits of traffic are requested for a guest that is not on a bridge.
+    #[error(
+        "a bandwidth is for a guest's port on a bridge: name a network or a bridge, or drop the bandwidth"
+    )]
+    BandwidthNeedsBridge,
+    /// The limits of traffic are not possible.
+    #[error(transparent)]
+    Bandwidth(#[from] BandwidthError),
     /// A bridged guest has a setting of user-mode networks.
     #[error(
         "{0} is for passt and slirp, and a guest on a bridge has its network from there: drop this setting"
@@ -335,6 +349,11 @@ impl RequestError {
             RequestError::FilterNeedsBridge => {
                 vec![Setting::Network, Setting::Bridge, Setting::Filter]
             }
+            RequestError::GroupNeedsNetwork(_) => vec![Setting::Network],
+            RequestError::BandwidthNeedsBridge => {
+                vec![Setting::Network, Setting::Bridge, Setting::Bandwidth]
+            }
+            RequestError::Bandwidth(_) => vec![Setting::Bandwidth],
             RequestError::NotOnBridge(setting) => vec![*setting],
             RequestError::QueuesOfUserMode(_) => vec![Setting::Queues, Setting::Bridge],
             RequestError::QueuesOfCard { .. } => vec![Setting::Queues, Setting::Device],

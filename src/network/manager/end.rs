@@ -219,6 +219,8 @@ async fn remember(status: &NetworkStatus, attached: &[Link]) {
         network: Some(status.name.to_string()),
         mac: None,
         once: true,
+        vlan: None,
+        isolated: false,
     };
     let is_strange = |link: &&Link| link.kind.as_deref() == Some("tun") && link.alias.is_none();
     for link in attached.iter().filter(is_strange) {
@@ -248,5 +250,6 @@ async fn unlink(status: &mut NetworkStatus) -> Vec<String> {
             }
         }
     }
+    netlink.remove_stale_ifbs().await;
     failures
 }

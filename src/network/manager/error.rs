@@ -18,8 +18,9 @@ use crate::sys::netlink::sysctl::SysctlError;
 use crate::sys::netlink::{Conflict, LinkError};
 use crate::sys::state_file::{LockTimeout, StateFileError};
 use crate::sys::tap::TapError;
-use crate::types::InterfaceName;
+use crate::sys::traffic::TrafficError;
 use crate::types::facts::Problem;
+use crate::types::{InterfaceName, PortGroupName};
 
 /// Why a network could not be started, ended or reloaded. After a failed start the host is as
 /// before.
@@ -73,6 +74,19 @@ pub enum ManagerError {
     /// The network does not run.
     #[error("the network {0} does not run; start it")]
     Inactive(NetworkName),
+    /// The network has no port group of this name.
+    #[error("the network {name} has no port group {group}; {}", groups_there(groups))]
+    NoPortGroup {
+        /// The network.
+        name: NetworkName,
+        /// The requested port group.
+        group: PortGroupName,
+        /// The names of its port groups.
+        groups: Vec<String>,
+    },
+    /// The traffic of the bridge cannot be limited.
+    #[error(transparent)]
+    Traffic(#[from] TrafficError),
     /// The bridge of the network has ports.
     #[error(
         "the bridge of the network {name} has ports, which would then be on no bridge: {}; end their guests or remove the ports from the bridge first", .ports.join(", ")
@@ -224,6 +238,14 @@ pub enum ManagerError {
     Leases(#[from] LeaseFileError),
 }
 
+/// Returns the advice about the port groups that a network has.
+fn groups_there(groups: &[String]) -> String {
+    match groups {
+        [] => "it has none: leave the port group out, or define the network with one".to_owned(),
+        groups => format!("it has {}", groups.join(", ")),
+    }
+}
+
 impl From<FirewalldError> for ManagerError {
     fn from(error: FirewalldError) -> Self {
         ManagerError::Zone(error.into())
@@ -237,6 +259,7 @@ impl ManagerError {
             ManagerError::Store(error) => error.is_callers(),
             ManagerError::Active(_)
             | ManagerError::Inactive(_)
+            | ManagerError::NoPortGroup { .. }
             | ManagerError::Attached { .. }
             | ManagerError::Update(_)
             | ManagerError::OtherNamespace { .. }
@@ -248,6 +271,7 @@ impl ManagerError {
             | ManagerError::BridgeUnknown { .. }
             | ManagerError::RulesTogether { .. }
             | ManagerError::UndoFailures { .. }
+            | ManagerError::Traffic(_)
             | ManagerError::Beside { .. }
             | ManagerError::Bridge { .. }
             | ManagerError::NoHostBridge { .. }
