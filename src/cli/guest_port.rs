@@ -16,6 +16,7 @@
 //! process has it open. If this process is killed, the guard kills QEMU, both copies of the
 //! descriptor are closed, and the kernel removes the tap.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,10 +25,12 @@ use super::Failure;
 use super::environment::Environment;
 use super::nwfilter;
 use super::nwfilter_error::NwfilterError;
+use super::published::Publisher;
 use crate::launcher::guest_port::{
-    AddressLearner, BoxFuture, GuestPort, GuestPortError, GuestPorts, LearningEvent, LearningStep,
+    AddressFollower, AddressLearner, BoxFuture, GuestPort, GuestPortError, GuestPorts, LearningEvent, LearningStep,
     PortDescriptors, PortRequest, RulesSet,
 };
+use crate::launcher::plan::NicRequest;
 use crate::nwfilter::port::{self, Bindings, Learning};
 use crate::nwfilter::{Binding, Owner};
 use crate::sys::netlink::sysctl::{Key, SysctlError, Sysctls};
@@ -48,6 +51,11 @@ pub(super) enum BridgeError {
     /// IPv6 cannot be turned off on the tap.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    /// Ports of a guest on a bridge without a network cannot be published.
+    #[error(
+        "ports of a guest on {0} can be published only through a network; define one for that bridge"
+    )]
+    NoNetwork(InterfaceName),
     /// There is no descriptor for QEMU.
     #[error("cannot hand the tap {tap} to QEMU; raise the limit of open files")]
     Descriptor {
@@ -86,21 +94,32 @@ pub(super) struct HostPorts {
     environment: Environment,
     /// The filters of ports, if the guest has one.
     bindings: Option<Bindings>,
+    /// Publishes ports, if a guest has some.
+    publisher: Option<Publisher>,
 }
 
 impl HostPorts {
-    /// Returns the ports for a launch whose guest has a filter, or has none.
+    /// Returns the ports for these NICs.
     ///
     /// # Errors
-    /// nwfilter.conf cannot be used.
-    pub(super) fn new(filtered: bool, environment: &Environment) -> Result<Arc<Self>, Failure> {
-        let bindings = filtered.then(|| bindings(environment)).transpose()?;
-        Ok(Arc::new(HostPorts { environment: environment.clone(), bindings }))
+    /// nwfilter.conf or network.conf cannot be used.
+    pub(super) fn new(nics: &[NicRequest], environment: &Environment) -> Result<Arc<Self>, Failure> {
+        let is_filtered = nics.iter().any(|nic| nic.filter.is_some());
+        let publishes = |nic: &NicRequest| nic.attachment.is_some() && !nic.publish.is_empty();
+        let bindings = is_filtered.then(|| bindings(environment)).transpose()?;
+        let publisher = nics.iter().any(publishes).then(|| Publisher::new(environment));
+        let publisher = publisher.transpose()?;
+        Ok(Arc::new(HostPorts { environment: environment.clone(), bindings, publisher }))
     }
 
     /// Returns the filters of ports; `None` if the guest has no filter.
     pub(super) fn bindings(&self) -> Option<&Bindings> {
         self.bindings.as_ref()
+    }
+
+    /// Returns the publisher of ports; `None` if no guest has published ports.
+    pub(super) fn publisher(&self) -> Option<&Publisher> {
+        self.publisher.as_ref()
     }
 }
 
@@ -117,7 +136,8 @@ impl GuestPorts for HostPorts {
     ) -> BoxFuture<'_, Result<Box<dyn GuestPort>, GuestPortError>> {
         Box::pin(async move {
             let tap = attach(&request).await?;
-            let port = TapPort { tap, request, bindings: self.bindings.clone(), bound: false };
+            let (bindings, publisher) = (self.bindings.clone(), self.publisher.clone());
+            let port = TapPort { tap, request, bindings, bound: false, publisher };
             Ok(Box::new(port) as Box<dyn GuestPort>)
         })
     }
@@ -128,6 +148,10 @@ impl GuestPorts for HostPorts {
             let bindings = bindings(&environment).map_err(GuestPortError::new)?;
             bindings.reload().await.map_err(GuestPortError::new)
         })
+    }
+
+    fn cleanup(&self) -> Option<Vec<OsString>> {
+        self.publisher.as_ref().map(Publisher::cleanup)
     }
 }
 
@@ -173,6 +197,7 @@ struct TapPort {
     bindings: Option<Bindings>,
     /// Whether there may be rules of the port's filter.
     bound: bool,
+    publisher: Option<Publisher>,
 }
 
 impl TapPort {
@@ -229,6 +254,16 @@ impl GuestPort for TapPort {
         })
     }
 
+    fn publish(&mut self) -> BoxFuture<'_, Result<Box<dyn AddressFollower>, GuestPortError>> {
+        Box::pin(async {
+            let (Some(publisher), Some(network)) = (&self.publisher, &self.request.network) else {
+                return Err(BridgeError::NoNetwork(self.request.bridge.clone()).into());
+            };
+            let follower = publisher.publish(network, &self.request, &self.tap).await;
+            Ok(Box::new(follower.map_err(GuestPortError::new)?) as Box<dyn AddressFollower>)
+        })
+    }
+
     fn descriptors(&self) -> Result<PortDescriptors, GuestPortError> {
         let error = |source| BridgeError::Descriptor { tap: self.tap.name().clone(), source };
         let copied = self.tap.queues().map(|queue| queue.try_clone_to_owned());
@@ -238,8 +273,10 @@ impl GuestPort for TapPort {
         Ok(PortDescriptors { queues, vhosts })
     }
 
-    fn filter_state_dir(&self) -> Option<&Path> {
-        self.bindings.as_ref().filter(|_| self.bound).map(Bindings::state_dir)
+    fn rules_dir(&self) -> Option<&Path> {
+        let bindings = self.bindings.as_ref().filter(|_| self.bound).map(Bindings::state_dir);
+        let publisher = self.publisher.as_ref().filter(|_| !self.request.publish.is_empty());
+        bindings.or(publisher.map(Publisher::state_dir))
     }
 
     /// A port that cannot be turned off keeps its rules until its tap is gone.
@@ -256,6 +293,12 @@ impl GuestPort for TapPort {
                     }
                 }
                 (Ok(()), None) => {}
+            }
+            if let (Some(publisher), Some(network)) = (&self.publisher, &self.request.network)
+                && !self.request.publish.is_empty()
+                && let Err(error) = publisher.unpublish(network, &self.tap).await
+            {
+                left.push(error_text(&error));
             }
             left.extend(self.remove_tap().await.err().map(|error| error_text(&error)));
             let bindings = bindings.cloned();

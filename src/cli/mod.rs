@@ -46,6 +46,7 @@ mod plan_shell_tap;
 pub mod plan_xml;
 mod probe;
 mod ps;
+mod published;
 mod qemu_end;
 mod ready;
 mod rejoin;

@@ -100,6 +100,10 @@ pub(super) fn rules(bridge: &BridgePlan) -> Vec<String> {
                 format!("the network {network}, set when it was started")
             }
             (RulesOf::Network, None) => format!("the bridge {}", bridge.bridge),
+            (RulesOf::Published, _) => {
+                "the network with the published ports, set again when the guest's address changes"
+                    .to_owned()
+            }
             (RulesOf::Port, _) => match &bridge.filter {
                 Some(filter) => format!("the guest's port, by the filter {}", filter.name),
                 None => "the guest's port".to_owned(),

@@ -23,6 +23,7 @@ use super::nwfilter::Filtered;
 use super::plan_shell::{change, shell};
 use super::plan_xml::{unsupported_in_xml, xml};
 use super::request::Job;
+use super::published;
 use super::{Failure, daemonize, events, network, print, print_json, print_text, qemu_end, ready};
 use crate::launcher::guest_port::{BoxFuture, GuestPorts};
 use crate::launcher::plan::{self, Attachment, NicRequest, Origin, Plan, PlanError};
@@ -63,8 +64,7 @@ pub(super) async fn run(
     let foreground = foreground.map(ForegroundLink::watch).transpose();
     let foreground = foreground.map_err(Failure::system("wait for descriptors"))?.map(Arc::new);
     let mut orders = Orders::take(foreground.clone()).map_err(Failure::system("take signals"))?;
-    let is_filtered = job.request.added().iter().any(|nic| nic.filter.is_some());
-    let ports = HostPorts::new(is_filtered, environment)?;
+    let ports = HostPorts::new(job.request.added(), environment)?;
     let mut context = context(environment, qemu_fd);
     context.mask = Some(orders.mask_before());
     context.ports = Some(Arc::clone(&ports) as Arc<dyn GuestPorts>);
@@ -119,11 +119,16 @@ pub(super) async fn run(
 }
 
 /// Cleans up after a launch that a signal has ended before QEMU ran, and returns the exit status.
-/// The port is gone, but the rules of its filter may have been set.
+/// The port is gone, but the rules of its filter and of its published ports may have been set.
 async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
     tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
     if let Some(bindings) = ports.bindings()
         && let Err(error) = bindings.collect().await
+    {
+        tracing::warn!("{}", error_text(&error));
+    }
+    if let Some(publisher) = ports.publisher()
+        && let Err(error) = publisher.collect().await
     {
         tracing::warn!("{}", error_text(&error));
     }
@@ -280,7 +285,13 @@ async fn target(
 ) -> Result<Option<TargetBridge>, Failure> {
     let Some(attachment) = &nic.attachment else { return Ok(None) };
     let mut target = match attachment {
-        Attachment::Network(name) => network::target(name, environment).await?,
+        Attachment::Network(name) => {
+            let mut target = network::target(name, environment).await?;
+            if job.print.is_some() && !nic.publish.is_empty() {
+                target.firewall = published::scripts(name, nic, environment).await?;
+            }
+            target
+        }
         Attachment::Bridge(name) => guest_port::target(name).await.map_err(Failure::Link)?,
     };
     if let Some(filter) = &nic.filter

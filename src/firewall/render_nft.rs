@@ -15,6 +15,7 @@
 //! files.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
@@ -25,6 +26,7 @@ use crate::firewall::rules::{
     AddressRange, Chain, ChainName, Entry, Match, Packets, Rule, Ruleset, Side, Transport, Verdict,
     Version,
 };
+use crate::types::PortRange;
 
 /// The name of the table in both families.
 pub const TABLE: &str = "netlaunch_network";
@@ -36,7 +38,8 @@ pub fn apply(rulesets: &[Ruleset]) -> String {
         let (table, entries, chains) = begin(&mut text, ruleset, Base::add);
         for chain in &chains {
             let name = chain_name(&chain.name);
-            line(&mut text, &format!("add chain {table} {name}"));
+            let hook = hook(&entries, &chain.name);
+            line(&mut text, &format!("add chain {table} {name}{hook}"));
             line(&mut text, &format!("flush chain {table} {name}"));
             for rule in &chain.rules {
                 let rule = self::rule(rule, ruleset.version);
@@ -44,7 +47,7 @@ pub fn apply(rulesets: &[Ruleset]) -> String {
             }
         }
         for entry in &entries {
-            line(&mut text, &add_element(entry, ruleset.version));
+            add_element(&mut text, entry, ruleset.version);
         }
     }
     text
@@ -60,8 +63,8 @@ pub fn removal(rulesets: &[Ruleset]) -> String {
             line(&mut text, &format!("add chain {table} {}", chain_name(&chain.name)));
         }
         for entry in &entries {
-            line(&mut text, &add_element(entry, ruleset.version));
-            line(&mut text, &delete_element(entry, ruleset.version));
+            add_element(&mut text, entry, ruleset.version);
+            delete_element(&mut text, entry, ruleset.version);
         }
         for verb in ["flush", "delete"] {
             for chain in &chains {
@@ -84,7 +87,7 @@ pub fn remove_tables() -> String {
 }
 
 /// The names of all maps.
-pub(super) const MAPS: [&str; 5] = [FROM, TO, HOST, GUEST, SOURCE];
+pub(super) const MAPS: [&str; 6] = [FROM, TO, HOST, GUEST, SOURCE, ARRIVING];
 
 /// Returns descriptions of the parts of a ruleset that a table of this shape lacks; `None` means
 /// that the table does not exist.
@@ -119,10 +122,10 @@ pub(super) fn missing(shape: Option<&TableShape>, ruleset: &Ruleset) -> Vec<Stri
         compare(&chain_name(&chain.name), chain.rules.len());
     }
     for entry in &entries {
-        let map = map(&entry.packets);
+        let Some(map) = map(&entry.packets) else { continue };
         let wanted = entries
             .iter()
-            .filter(|other| other.chain == entry.chain && self::map(&other.packets) == map);
+            .filter(|other| other.chain == entry.chain && self::map(&other.packets) == Some(map));
         if shape.leads(map, &chain_name(&entry.chain)) < wanted.count() {
             missing.push(format!("element {} of map {table} {map}", key(&entry.packets)));
         }
@@ -175,8 +178,14 @@ fn rendered(ruleset: &Ruleset) -> (Vec<&Entry>, Vec<&Chain>) {
         rules.into_iter().all(|rule| rule.verdict == Verdict::Accept)
     };
     let effective = |entry: &&Entry| {
-        let host = matches!(entry.packets, Packets::ToHost(_) | Packets::FromHost(_));
-        !(host && only_accepts(&entry.chain))
+        let left_to_others = matches!(
+            entry.packets,
+            Packets::ToHost(_)
+                | Packets::FromHost(_)
+                | Packets::PublishedFrom(_)
+                | Packets::PublishedTo(_)
+        );
+        !(left_to_others && only_accepts(&entry.chain))
     };
     let entries: Vec<_> = ruleset.entries.iter().filter(effective).collect();
     let used = |chain: &&Chain| entries.iter().any(|entry| entry.chain == chain.name);
@@ -187,6 +196,7 @@ fn rendered(ruleset: &Ruleset) -> (Vec<&Entry>, Vec<&Chain>) {
 /// A base chain, which contains look-ups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Base {
+    Raw,
     Forward,
     Input,
     Output,
@@ -199,9 +209,13 @@ fn bases(entries: &[&Entry]) -> Vec<Base> {
     for entry in entries {
         let base = match entry.packets {
             Packets::ForwardedFrom(_) | Packets::ForwardedTo(_) => Base::Forward,
+            Packets::PublishedFrom(_) | Packets::PublishedTo(_) => Base::Forward,
             Packets::ToHost(_) => Base::Input,
             Packets::FromHost(_) => Base::Output,
             Packets::LeavingWithSource(_) => Base::Postrouting,
+            Packets::Arriving(_) => Base::Raw,
+            // The owner's chain is a base chain itself.
+            Packets::Incoming | Packets::Outgoing | Packets::Leaving => continue,
         };
         if !bases.contains(&base) {
             bases.push(base);
@@ -210,14 +224,32 @@ fn bases(entries: &[&Entry]) -> Vec<Base> {
     bases
 }
 
-/// Returns the map that leads these packets to their owner's chain.
-fn map(packets: &Packets) -> &'static str {
-    match packets {
-        Packets::ForwardedFrom(_) => FROM,
-        Packets::ForwardedTo(_) => TO,
+/// Returns the map that leads these packets to their owner's chain; `None` if the owner's chain is
+/// a base chain itself.
+fn map(packets: &Packets) -> Option<&'static str> {
+    Some(match packets {
+        Packets::ForwardedFrom(_) | Packets::PublishedFrom(_) => FROM,
+        Packets::ForwardedTo(_) | Packets::PublishedTo(_) => TO,
         Packets::ToHost(_) => HOST,
         Packets::FromHost(_) => GUEST,
         Packets::LeavingWithSource(_) => SOURCE,
+        Packets::Arriving(_) => ARRIVING,
+        Packets::Incoming | Packets::Outgoing | Packets::Leaving => return None,
+    })
+}
+
+/// Returns the hook of an owner's chain that is a base chain itself, behind a space. Only the first
+/// packet of a connection passes such a chain, so a look-up would save nothing. The priorities are
+/// those of `dstnat` and `srcnat`.
+fn hook(entries: &[&Entry], chain: &ChainName) -> &'static str {
+    let mut own = entries.iter().filter(|entry| entry.chain == *chain);
+    match own.find(|entry| map(&entry.packets).is_none()).map(|entry| &entry.packets) {
+        Some(Packets::Incoming) => {
+            " { type nat hook prerouting priority -100; policy accept; }"
+        }
+        Some(Packets::Outgoing) => " { type nat hook output priority -100; policy accept; }",
+        Some(Packets::Leaving) => " { type nat hook postrouting priority 100; policy accept; }",
+        _ => "",
     }
 }
 
@@ -226,10 +258,12 @@ const TO: &str = "forwarded_to";
 const HOST: &str = "to_host";
 const GUEST: &str = "from_host";
 const SOURCE: &str = "leaving_with_source";
+const ARRIVING: &str = "arriving";
 
 impl Base {
     fn name(self) -> &'static str {
         match self {
+            Base::Raw => "raw",
             Base::Forward => "forward",
             Base::Input => "input",
             Base::Output => "output",
@@ -237,10 +271,11 @@ impl Base {
         }
     }
 
-    /// Returns the chain's type, hook and priority; the priorities are those of `filter` and
+    /// Returns the chain's type, hook and priority; the priorities are those of `raw`, `filter` and
     /// `srcnat`.
     fn kind(self) -> &'static str {
         match self {
+            Base::Raw => "type filter hook prerouting priority -300; policy accept;",
             Base::Forward => "type filter hook forward priority 0; policy accept;",
             Base::Input => "type filter hook input priority 0; policy accept;",
             Base::Output => "type filter hook output priority 0; policy accept;",
@@ -254,6 +289,7 @@ impl Base {
             (map, "type ifname : verdict;".to_owned(), format!("{interface} vmap @{map}"))
         };
         match self {
+            Base::Raw => vec![by(ARRIVING, "iifname")],
             Base::Forward => vec![by(FROM, "iifname"), by(TO, "oifname")],
             Base::Input => vec![by(HOST, "iifname")],
             Base::Output => vec![by(GUEST, "oifname")],
@@ -293,19 +329,26 @@ fn key(packets: &Packets) -> String {
         Packets::ForwardedFrom(name)
         | Packets::ForwardedTo(name)
         | Packets::ToHost(name)
-        | Packets::FromHost(name) => format!("\"{name}\""),
+        | Packets::FromHost(name)
+        | Packets::Arriving(name)
+        | Packets::PublishedFrom(name)
+        | Packets::PublishedTo(name) => format!("\"{name}\""),
         Packets::LeavingWithSource(subnet) => format!("{subnet} . 0-255"),
+        Packets::Incoming | Packets::Outgoing | Packets::Leaving => String::new(),
     }
 }
 
-fn add_element(entry: &Entry, version: Version) -> String {
-    let (table, map, key) = (table(version), map(&entry.packets), key(&entry.packets));
-    format!("add element {table} {map} {{ {key} : jump {} }}", chain_name(&entry.chain))
+fn add_element(text: &mut String, entry: &Entry, version: Version) {
+    let Some(map) = map(&entry.packets) else { return };
+    let (table, key) = (table(version), key(&entry.packets));
+    let chain = chain_name(&entry.chain);
+    line(text, &format!("add element {table} {map} {{ {key} : jump {chain} }}"));
 }
 
-fn delete_element(entry: &Entry, version: Version) -> String {
-    let (table, map, key) = (table(version), map(&entry.packets), key(&entry.packets));
-    format!("delete element {table} {map} {{ {key} }}")
+fn delete_element(text: &mut String, entry: &Entry, version: Version) {
+    let Some(map) = map(&entry.packets) else { return };
+    let (table, key) = (table(version), key(&entry.packets));
+    line(text, &format!("delete element {table} {map} {{ {key} }}"));
 }
 
 fn rule(rule: &Rule, version: Version) -> String {
@@ -330,7 +373,13 @@ fn matching(one: &Match, version: Version) -> String {
         Match::Protocol(Transport::Udp) => "meta l4proto 17".to_owned(),
         Match::SourcePort(transport, port) => format!("{} sport {port}", header(*transport)),
         Match::DestinationPort(transport, port) => format!("{} dport {port}", header(*transport)),
+        Match::DestinationPorts(transport, ports) => {
+            format!("{} dport {ports}", header(*transport))
+        }
         Match::Established => "ct state established,related".to_owned(),
+        Match::Translated => "ct status dnat".to_owned(),
+        Match::FromHostAddress => "fib saddr type local".to_owned(),
+        Match::ToHostAddress => "fib daddr type local".to_owned(),
     }
 }
 
@@ -346,7 +395,11 @@ fn verdict(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Accept => "accept".to_owned(),
         Verdict::Reject => "reject".to_owned(),
+        Verdict::Drop => "drop".to_owned(),
         Verdict::Return => "return".to_owned(),
+        Verdict::DestinationNat { address, transport, from, to } => {
+            format!("dnat to {}", translated(address, *transport, *from, *to))
+        }
         Verdict::Masquerade { ports: None } => "masquerade".to_owned(),
         Verdict::Masquerade { ports: Some(ports) } => {
             format!("masquerade to :{}", self::ports(ports))
@@ -357,6 +410,25 @@ fn verdict(verdict: &Verdict) -> String {
                 let _ = write!(text, ":{}", self::ports(ports));
             }
             text
+        }
+    }
+}
+
+/// Returns the new destination. nft has no form for a range that becomes another range, so such a
+/// range is a map.
+fn translated(address: &IpAddr, transport: Transport, from: PortRange, to: PortRange) -> String {
+    let before_port = || match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    };
+    match (from == to, to.first() == to.last()) {
+        (true, _) => address.to_string(),
+        (false, true) => format!("{}:{to}", before_port()),
+        (false, false) => {
+            let pairs = from.ports().zip(to.ports()).map(|(from, to)| format!("{from} : {to}"));
+            let pairs: Vec<String> = pairs.collect();
+            let header = header(transport);
+            format!("{address} : {header} dport map {{ {} }}", pairs.join(", "))
         }
     }
 }

@@ -38,6 +38,9 @@ pub enum NetworkVerb {
         #[arg(long)]
         force: bool,
     },
+    /// Removes the published ports of guests that are gone; the guard of a killed launch calls this
+    #[command(hide = true)]
+    Collect,
     /// Makes a network start with the host; without a name, starts all such networks
     Autostart {
         /// The network

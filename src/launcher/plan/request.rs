@@ -295,8 +295,8 @@ impl NicRequest {
             }
             _ => {}
         }
+        self.check_published()?;
         let stray = [
-            (!self.publish.is_empty(), Setting::Publish),
             (self.address != AddressChoice::Default, Setting::Address),
             (self.gateway.is_some(), Setting::Gateway),
             (self.dns.is_some(), Setting::Dns),
@@ -311,6 +311,20 @@ impl NicRequest {
         ];
         match stray.into_iter().find(|(given, _)| *given) {
             Some((_, setting)) => Err(RequestError::NotOnBridge(setting)),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that the ports of a guest on a bridge can be published.
+    fn check_published(&self) -> Result<(), RequestError> {
+        let Some(publish) = self.publish.first() else { return Ok(()) };
+        if let Some(Attachment::Bridge(bridge)) = &self.attachment {
+            let (publish, bridge) = (publish.clone(), bridge.clone());
+            return Err(RequestError::PublishWithoutNetwork { publish, bridge });
+        }
+        let is_v6_loopback = |port: &&Publish| port.address.is_ipv6() && port.address.is_loopback();
+        match self.publish.iter().find(is_v6_loopback) {
+            Some(publish) => Err(RequestError::PublishLoopback6(publish.clone())),
             None => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::socket::MAX_LISTEN_PATH;
-use crate::types::{GuestAddressesError, Id, Mac, Publish, Setting, UserName};
+use crate::types::{GuestAddressesError, Id, InterfaceName, Mac, Publish, Setting, UserName};
 
 /// A contradiction between parts of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -177,6 +177,21 @@ pub enum RequestError {
         "{0} is for passt and slirp, and a guest on a bridge has its network from there: drop this setting"
     )]
     NotOnBridge(Setting),
+    /// A port is published to a guest on a bridge that no network has.
+    #[error(
+        "{publish} cannot be published to a guest on the bridge {bridge}, because only a network has rules for that: define a network with <forward mode='bridge'/> and <bridge name='{bridge}'/>, and join that network"
+    )]
+    PublishWithoutNetwork {
+        /// The published port.
+        publish: Publish,
+        /// The bridge.
+        bridge: InterfaceName,
+    },
+    /// A port is published to a guest on a bridge at the IPv6 loopback address.
+    #[error(
+        "{0} cannot be published to a guest on a bridge, because the kernel sends no packets of ::1 to another interface: publish on 127.0.0.1, or on an IPv6 address of the host"
+    )]
+    PublishLoopback6(Publish),
     /// A guest on passt or slirp cannot have several queues.
     #[error(
         "a guest on passt or slirp has one queue, and {0} are requested, because one thread moves all its frames: drop the queues, or put the guest on a bridge"
@@ -336,6 +351,8 @@ impl RequestError {
                 vec![Setting::Network, Setting::Bridge, Setting::Filter]
             }
             RequestError::NotOnBridge(setting) => vec![*setting],
+            RequestError::PublishWithoutNetwork { .. } => vec![Setting::Publish, Setting::Bridge],
+            RequestError::PublishLoopback6(_) => vec![Setting::Publish],
             RequestError::QueuesOfUserMode(_) => vec![Setting::Queues, Setting::Bridge],
             RequestError::QueuesOfCard { .. } => vec![Setting::Queues, Setting::Device],
             RequestError::QueuesCaptured(_) => vec![Setting::Queues, Setting::Pcap],

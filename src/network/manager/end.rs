@@ -98,7 +98,8 @@ impl Manager {
     }
 
     /// Undoes the networks whose start or end was killed or failed, and removes the status files of
-    /// network namespaces that are gone. Returns each network that it worked on, with the steps
+    /// network namespaces that are gone. Also removes the published ports of guests that are gone.
+    /// Returns each network that it worked on, with the steps
     /// that are left.
     pub(super) async fn collect(
         &self,
@@ -125,6 +126,7 @@ impl Manager {
                 statuses.put(status);
             }
         }
+        self.collect_published(tools, statuses).await;
         if let Err(error) = status::sweep(&self.dir()) {
             tracing::warn!("{}", error_text(&error));
         }
@@ -155,6 +157,7 @@ impl Manager {
         // Remove the links before the rules: without the bridge the guests reach nothing, whatever
         // the rules allow.
         failures.extend(unlink(status).await);
+        failures.extend(self.forbid_localnet(status));
         let remove = status.rules();
         if let Some(backend) = remove.last().map(|recorded| recorded.backend()) {
             let others = statuses.in_nft(Some(&status.name));

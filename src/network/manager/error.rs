@@ -17,7 +17,7 @@ use crate::sys::netlink::sysctl::SysctlError;
 use crate::sys::netlink::{Conflict, LinkError};
 use crate::sys::state_file::{LockTimeout, StateFileError};
 use crate::sys::tap::TapError;
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, Publish};
 use crate::types::facts::Problem;
 
 /// Why a network could not be started, ended or reloaded. After a failed start the host is as
@@ -62,6 +62,30 @@ pub enum ManagerError {
     /// The network does not run.
     #[error("the network {0} does not run; start it")]
     Inactive(NetworkName),
+    /// A port cannot be published, because guests of the network have no address of its IP version.
+    #[error(
+        "{publish} cannot be published, because the network {name} has no {version} subnet; publish on an address of the other version, or give the network a subnet"
+    )]
+    PublishVersion {
+        /// The network.
+        name: NetworkName,
+        /// The port.
+        publish: Publish,
+        /// The missing IP version.
+        version: &'static str,
+    },
+    /// Another launch has published the port.
+    #[error(
+        "port {port} of {publish} is published by the launch {launch}; end that launch, or publish another port"
+    )]
+    PublishedTwice {
+        /// The requested ports.
+        publish: Publish,
+        /// The port.
+        port: u16,
+        /// The launch that has it.
+        launch: String,
+    },
     /// The bridge of the network has ports.
     #[error(
         "the bridge of the network {name} has ports, which would then be on no bridge: {}; end their guests or remove the ports from the bridge first", .ports.join(", ")
@@ -205,10 +229,12 @@ impl ManagerError {
             | ManagerError::Inactive(_)
             | ManagerError::Attached { .. }
             | ManagerError::OtherNamespace { .. }
+            | ManagerError::PublishVersion { .. }
             | ManagerError::OutOfReach(_) => true,
             ManagerError::State { .. }
             | ManagerError::Locked(_)
             | ManagerError::UnknownNamespace(_)
+            | ManagerError::PublishedTwice { .. }
             | ManagerError::StatusFile(_)
             | ManagerError::BridgeUnknown { .. }
             | ManagerError::UndoFailures { .. }

@@ -35,6 +35,7 @@ mod fault;
 mod forwarding;
 mod inspect;
 mod namespace;
+mod published;
 mod reload;
 mod repair;
 mod routing;
@@ -49,7 +50,6 @@ mod zone;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::firewall::rules::for_network;
 use crate::firewall::{FirewallBackend, LockedTools, Tools, scripts};
 use crate::network::{self, Network, NetworkName, NetworkStore};
 use crate::sys::netlink::Netlink;
@@ -66,6 +66,7 @@ pub use error::ManagerError;
 pub use fault::{BridgeProperty, Fault};
 pub use inspect::{Active, Survey};
 pub use namespace::{NetworkLocation, NetworkNamespace};
+pub use published::{GuestAddress, PublishedGuest};
 pub use status::{Damaged, NetworkStatus};
 pub use zone::ZoneError;
 
@@ -183,7 +184,7 @@ impl Manager {
         let link = Netlink::open()?.bridge(&status.bridge).await?;
         let scripts = match (status.backend, status.network()) {
             (Some(backend), Some(network)) => {
-                scripts(backend, &for_network(&config::rules(&network))?)
+                scripts(backend, &self.rulesets(&network, &status.published)?)
             }
             _ => Vec::new(),
         };

@@ -7,8 +7,9 @@
 //! after the attempt cannot do so.
 
 use super::statuses::Statuses;
+use super::published::{self, PublishedGuest};
 use super::{Manager, ManagerError, config};
-use crate::firewall::rules::{Ruleset, Version, for_network};
+use crate::firewall::rules::{PublishedPort, Ruleset, Version, add_published, for_network};
 use crate::firewall::{
     ApplyError, FirewallBackend, LockedTools, NoUsableBackend, OwnRules, RemovalRecord,
     Transaction, transact_reading,
@@ -47,10 +48,25 @@ impl Manager {
         order
     }
 
-    /// Returns the rules of a network. On a host without IPv6 there is no IPv6 to refuse, and its
+    /// Returns the rules of a network and of the ports that are published to its guests. On a host without IPv6 there is no IPv6 to refuse, and its
     /// tools may not work, so there are no IPv6 rules.
-    pub(super) fn rulesets(&self, network: &Network) -> Result<Vec<Ruleset>, ManagerError> {
-        let mut rulesets = for_network(&config::rules(network))?;
+    pub(super) fn rulesets(
+        &self,
+        network: &Network,
+        published: &[PublishedGuest],
+    ) -> Result<Vec<Ruleset>, ManagerError> {
+        self.rulesets_with(network, &published::ports(published))
+    }
+
+    /// Does the same as [`rulesets`](Self::rulesets), with ports that need not be published yet.
+    pub(super) fn rulesets_with(
+        &self,
+        network: &Network,
+        published: &[PublishedPort],
+    ) -> Result<Vec<Ruleset>, ManagerError> {
+        let rules = config::rules(network);
+        let mut rulesets = for_network(&rules)?;
+        add_published(&mut rulesets, &rules, published)?;
         if !self.has_ipv6()? {
             rulesets.retain(|ruleset| ruleset.version == Version::V4);
         }

@@ -47,7 +47,7 @@ impl Manager {
         let netlink = Netlink::open()?;
         let host = netlink.host().await?;
         self.check(&network, &statuses, &host)?;
-        let rulesets = self.rulesets(&network)?;
+        let rulesets = self.rulesets(&network, &[])?;
         let files = Files::in_dir(&self.dir().join(name.as_str()));
         let served = config::served(&network, files.clone())?;
         let dnsmasq = served.as_ref().map(|_| self.dnsmasq()).transpose()?;
