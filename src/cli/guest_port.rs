@@ -178,12 +178,19 @@ async fn attach(request: &PortRequest) -> Result<Tap, BridgeError> {
     if request.network.is_some() {
         netlink.guard_spanning_tree(name).await?;
     }
+    if !request.publish.is_empty() {
+        // The guest must not get its own broadcasts back: it would take its address for a
+        // duplicate (RFC 4862, 5.4).
+        tap.ignore_own_multicasts(request.mac)?;
+        netlink.allow_hairpin(name).await?;
+    }
     // Last: a reload at the same time must not attach a tap that is not ready.
     let home = TapHome {
         launch: Some(request.launch.clone()),
         bridge: bridge.clone(),
         network: request.network.as_ref().map(ToString::to_string),
         once: false,
+        hairpin: !request.publish.is_empty(),
     };
     netlink.set_home(name, &home).await?;
     Ok(tap)

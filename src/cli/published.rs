@@ -82,6 +82,7 @@ impl Publisher {
             mac: request.mac,
             publish: request.publish.clone(),
             address,
+            subnets: self.manager.bridge_subnets(name).await?,
         };
         self.manager.publish(name, &guest).await?;
         let leases = self.manager.lease_file(name);
@@ -129,7 +130,7 @@ pub(super) async fn scripts(
         Some(mac) => manager.guest_address(name, mac, None).await.map_err(NetworkError::from)?,
         None => GuestAddress::default(),
     };
-    let scripts = manager.publish_scripts(name, &nic.publish, address);
+    let scripts = manager.publish_scripts(name, &nic.publish, address).await;
     let scripts = scripts.map_err(NetworkError::from)?;
     Ok(scripts.into_iter().map(|script| script.shown(RulesOf::Published)).collect())
 }

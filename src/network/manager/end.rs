@@ -220,6 +220,7 @@ async fn remember(status: &NetworkStatus, attached: &[Link]) {
         bridge: status.bridge.clone(),
         network: Some(status.name.to_string()),
         once: true,
+        hairpin: false,
     };
     let is_strange = |link: &&Link| link.kind.as_deref() == Some("tun") && link.alias.is_none();
     for link in attached.iter().filter(is_strange) {

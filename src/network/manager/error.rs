@@ -64,7 +64,7 @@ pub enum ManagerError {
     Inactive(NetworkName),
     /// A port cannot be published, because guests of the network have no address of its IP version.
     #[error(
-        "{publish} cannot be published, because the network {name} has no {version} subnet; publish on an address of the other version, or give the network a subnet"
+        "{publish} cannot be published, because the bridge of the network {name} has no {version} address; give it one, or publish on an address of the other version"
     )]
     PublishVersion {
         /// The network.

@@ -16,6 +16,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::rules::RuleChange;
@@ -23,7 +24,7 @@ use super::status;
 use super::statuses::Statuses;
 use super::step::StartInProgress;
 use super::{Fault, Manager, ManagerError, NetworkStatus};
-use crate::firewall::rules::{PublishedPort, needs_localnet};
+use crate::firewall::rules::{Mode, NetworkRules, PublishedPort, Version, needs_localnet};
 use crate::firewall::{FirewallBackend, LockedTools, OwnRules, RemovalRecord, Script, Transaction, scripts};
 use crate::network::dnsmasq::Files;
 use crate::network::guest_address::AddressTable;
@@ -56,6 +57,10 @@ pub struct PublishedGuest {
     pub publish: Vec<Publish>,
     /// The addresses of the guest.
     pub address: GuestAddress,
+    /// The subnets of the bridge, if the network itself has none because it is on a bridge of the
+    /// host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<IpNet>,
 }
 
 impl PublishedGuest {
@@ -67,6 +72,16 @@ impl PublishedGuest {
 /// Returns the published ports as the firewall needs them.
 pub(super) fn ports(published: &[PublishedGuest]) -> Vec<PublishedPort> {
     published.iter().flat_map(|guest| ports_at(&guest.publish, guest.address)).collect()
+}
+
+/// Returns the network as the rules of published ports need it. Guests on a bridge of the host send
+/// their replies to a router of their own, so every client gets the address of the bridge, as in an
+/// isolated network.
+pub(super) fn seen_by_ports(rules: &NetworkRules, subnets: &[IpNet]) -> NetworkRules {
+    match subnets.is_empty() {
+        true => rules.clone(),
+        false => NetworkRules { mode: Mode::Isolated, subnets: subnets.to_vec(), ..rules.clone() },
+    }
 }
 
 /// Returns ports that are published to a guest with this address.
@@ -86,6 +101,12 @@ fn ports_at(publish: &[Publish], address: GuestAddress) -> impl Iterator<Item = 
 pub(super) fn needs_forwarding(published: &[PublishedGuest], v6: bool) -> bool {
     let needs = |port: &Publish| port.address.is_ipv6() == v6 && !port.address.is_loopback();
     published.iter().flat_map(|guest| &guest.publish).any(needs)
+}
+
+/// Returns the IP versions of which the host forwards packets to published ports.
+pub(super) fn forwarded_versions(published: &[PublishedGuest]) -> Vec<Version> {
+    let versions = [(Version::V4, false), (Version::V6, true)].into_iter();
+    versions.filter(|(_, v6)| needs_forwarding(published, *v6)).map(|(version, _)| version).collect()
 }
 
 fn is_on_loopback(published: &[PublishedGuest]) -> bool {
@@ -109,7 +130,7 @@ impl Manager {
             return Err(ManagerError::Inactive(name.clone()));
         };
         let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
-        check_versions(&network, &guest.publish)?;
+        check_versions(&network.name, &guest.publish, &subnets(&network).await?)?;
         let others = statuses.running().flat_map(|other| &other.published);
         let others = others.chain(&status.published);
         let is_other = |other: &&PublishedGuest| !other.is_on(&guest.tap, guest.index);
@@ -206,7 +227,8 @@ impl Manager {
             tracing::debug!("{}", error_text(&error));
         }
         let found = table.find(mac);
-        let is_inside = |address: IpAddr| network.subnets().any(|net| net.contains(&address));
+        let subnets = subnets(&network).await?;
+        let is_inside = |address: IpAddr| subnets.iter().any(|net| net.contains(&address));
         let is_others = |address: IpAddr| {
             table.leases().iter().any(|lease| lease.address == address && lease.mac != Some(mac))
         };
@@ -223,6 +245,20 @@ impl Manager {
         })
     }
 
+    /// Returns the subnets of the bridge of a network that has none itself, for
+    /// [`PublishedGuest::subnets`].
+    ///
+    /// # Errors
+    /// [`ManagerError`] if the network does not run or the host cannot be read.
+    pub async fn bridge_subnets(&self, name: &NetworkName) -> Result<Vec<IpNet>, ManagerError> {
+        let statuses = self.statuses()?;
+        let Some(status) = statuses.running().find(|status| status.name == *name) else {
+            return Err(ManagerError::Inactive(name.clone()));
+        };
+        let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
+        if network.ips.is_empty() { subnets(&network).await } else { Ok(Vec::new()) }
+    }
+
     /// Returns the path of the file with the leases of a network.
     pub fn lease_file(&self, name: &NetworkName) -> PathBuf {
         Files::in_dir(&self.dir().join(name.as_str())).leases
@@ -233,7 +269,7 @@ impl Manager {
     ///
     /// # Errors
     /// [`ManagerError`] if the network does not run, or cannot publish these ports.
-    pub fn publish_scripts(
+    pub async fn publish_scripts(
         &self,
         name: &NetworkName,
         publish: &[Publish],
@@ -244,10 +280,12 @@ impl Manager {
             return Err(ManagerError::Inactive(name.clone()));
         };
         let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
-        check_versions(&network, publish)?;
+        let subnets = subnets(&network).await?;
+        check_versions(&network.name, publish, &subnets)?;
         let mut published = ports(&status.published);
         published.extend(ports_at(publish, address));
-        let rulesets = self.rulesets_with(&network, &published)?;
+        let own = if network.ips.is_empty() { &subnets[..] } else { &[] };
+        let rulesets = self.rulesets_with(&network, &published, own)?;
         let backend = status.backend.or(self.settings.firewall_backend);
         Ok(scripts(backend.unwrap_or(FirewallBackend::Nftables), &rulesets))
     }
@@ -417,12 +455,32 @@ fn has_published(status: &NetworkStatus) -> bool {
     !status.published.is_empty() || status.publishing
 }
 
+/// Returns the subnets of a network; for one without addresses of its own, those of the addresses
+/// that the bridge has now.
+async fn subnets(network: &Network) -> Result<Vec<IpNet>, ManagerError> {
+    if !network.ips.is_empty() {
+        return Ok(network.subnets().collect());
+    }
+    let host = Netlink::open()?.host().await?;
+    let bridge = host.link(&network.bridge.name).map(|link| link.index);
+    let on_bridge = host.addresses.iter().filter(|one| Some(one.link) == bridge);
+    let is_link_local = |net: &IpNet| match net {
+        IpNet::V4(net) => net.addr().is_link_local(),
+        IpNet::V6(net) => net.addr().is_unicast_link_local(),
+    };
+    Ok(on_bridge.map(|one| one.address).filter(|net| !is_link_local(net)).collect())
+}
+
 /// Checks that the network has a subnet of the IP version of each port.
-fn check_versions(network: &Network, publish: &[Publish]) -> Result<(), ManagerError> {
-    let has = |v6: bool| network.subnets().any(|net| net.addr().is_ipv6() == v6);
+fn check_versions(
+    name: &NetworkName,
+    publish: &[Publish],
+    subnets: &[IpNet],
+) -> Result<(), ManagerError> {
+    let has = |v6: bool| subnets.iter().any(|net| net.addr().is_ipv6() == v6);
     match publish.iter().find(|port| !has(port.address.is_ipv6())) {
         Some(port) => Err(ManagerError::PublishVersion {
-            name: network.name.clone(),
+            name: name.clone(),
             publish: port.clone(),
             version: if port.address.is_ipv6() { "IPv6" } else { "IPv4" },
         }),

@@ -6,6 +6,8 @@
 //! Before each attempt the caller records what removes the rules, since a netlaunch that is killed
 //! after the attempt cannot do so.
 
+use ipnet::IpNet;
+
 use super::statuses::Statuses;
 use super::published::{self, PublishedGuest};
 use super::{Manager, ManagerError, config};
@@ -55,17 +57,21 @@ impl Manager {
         network: &Network,
         published: &[PublishedGuest],
     ) -> Result<Vec<Ruleset>, ManagerError> {
-        self.rulesets_with(network, &published::ports(published))
+        let subnets: Vec<IpNet> = published.iter().flat_map(|guest| guest.subnets.clone()).collect();
+        self.rulesets_with(network, &published::ports(published), &subnets)
     }
 
     /// Does the same as [`rulesets`](Self::rulesets), with ports that need not be published yet.
+    /// `subnets` are those of the bridge if the network itself has none.
     pub(super) fn rulesets_with(
         &self,
         network: &Network,
         published: &[PublishedPort],
+        subnets: &[IpNet],
     ) -> Result<Vec<Ruleset>, ManagerError> {
         let rules = config::rules(network);
         let mut rulesets = for_network(&rules)?;
+        let rules = published::seen_by_ports(&rules, subnets);
         add_published(&mut rulesets, &rules, published)?;
         if !self.has_ipv6()? {
             rulesets.retain(|ruleset| ruleset.version == Version::V4);

@@ -37,6 +37,9 @@ pub struct TapHome {
     /// attached again only once, and the record is then removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub once: bool,
+    /// Whether the bridge may send a frame back to the tap ([`Netlink::allow_hairpin`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hairpin: bool,
 }
 
 /// The tap of a running launch.
@@ -123,6 +126,9 @@ impl Netlink {
         } else if attached && tap.home.network.is_some() {
             self.guard_spanning_tree(&tap.port).await?;
         }
+        if attached && tap.home.hairpin {
+            self.allow_hairpin(&tap.port).await?;
+        }
         Ok(attached)
     }
 
@@ -145,6 +151,7 @@ mod tests {
             bridge: "virbr0".parse().unwrap(),
             network: Some("a lab".to_owned()),
             once: false,
+            hairpin: false,
         }
     }
 
