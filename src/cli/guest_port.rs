@@ -27,8 +27,8 @@ use super::nwfilter;
 use super::nwfilter_error::NwfilterError;
 use super::published::Publisher;
 use crate::launcher::guest_port::{
-    AddressFollower, AddressLearner, BoxFuture, GuestPort, GuestPortError, GuestPorts, LearningEvent, LearningStep,
-    PortDescriptors, PortRequest, RulesSet,
+    AddressFollower, AddressLearner, BoxFuture, GuestPort, GuestPortError, GuestPorts,
+    LearningEvent, LearningStep, PortDescriptors, PortRequest, RulesSet,
 };
 use crate::launcher::plan::NicRequest;
 use crate::nwfilter::port::{self, Bindings, Learning};
@@ -103,7 +103,10 @@ impl HostPorts {
     ///
     /// # Errors
     /// nwfilter.conf or network.conf cannot be used.
-    pub(super) fn new(nics: &[NicRequest], environment: &Environment) -> Result<Arc<Self>, Failure> {
+    pub(super) fn new(
+        nics: &[NicRequest],
+        environment: &Environment,
+    ) -> Result<Arc<Self>, Failure> {
         let is_filtered = nics.iter().any(|nic| nic.filter.is_some());
         let publishes = |nic: &NicRequest| nic.attachment.is_some() && !nic.publish.is_empty();
         let bindings = is_filtered.then(|| bindings(environment)).transpose()?;

@@ -101,7 +101,11 @@ impl Publisher {
     ///
     /// # Errors
     /// [`ManagerError`]; a later command removes them once the tap is gone.
-    pub(super) async fn unpublish(&self, name: &NetworkName, tap: &Tap) -> Result<(), ManagerError> {
+    pub(super) async fn unpublish(
+        &self,
+        name: &NetworkName,
+        tap: &Tap,
+    ) -> Result<(), ManagerError> {
         self.manager.unpublish(name, tap.name(), tap.index()).await
     }
 

@@ -46,9 +46,7 @@ fn base(packets: &Packets) -> Base {
         Packets::Arriving(_) => {
             Base { table: "raw", host: "PREROUTING", base_chain: "NETLAUNCH_RAW" }
         }
-        Packets::Incoming => {
-            Base { table: "nat", host: "PREROUTING", base_chain: "NETLAUNCH_PRE" }
-        }
+        Packets::Incoming => Base { table: "nat", host: "PREROUTING", base_chain: "NETLAUNCH_PRE" },
         Packets::Outgoing => Base { table: "nat", host: "OUTPUT", base_chain: "NETLAUNCH_LOC" },
     }
 }

@@ -244,9 +244,7 @@ fn map(packets: &Packets) -> Option<&'static str> {
 fn hook(entries: &[&Entry], chain: &ChainName) -> &'static str {
     let mut own = entries.iter().filter(|entry| entry.chain == *chain);
     match own.find(|entry| map(&entry.packets).is_none()).map(|entry| &entry.packets) {
-        Some(Packets::Incoming) => {
-            " { type nat hook prerouting priority -100; policy accept; }"
-        }
+        Some(Packets::Incoming) => " { type nat hook prerouting priority -100; policy accept; }",
         Some(Packets::Outgoing) => " { type nat hook output priority -100; policy accept; }",
         Some(Packets::Leaving) => " { type nat hook postrouting priority 100; policy accept; }",
         _ => "",

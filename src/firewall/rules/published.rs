@@ -96,8 +96,8 @@ impl Additions<'_> {
         }
         self.chain("pub", Packets::Incoming, incoming)?;
         self.chain("pubhost", Packets::Outgoing, outgoing)?;
-        self.first("from", Packets::PublishedFrom(out), from)?;
-        self.first("to", Packets::PublishedTo(into), to)?;
+        self.before_refusal("from", Packets::PublishedFrom(out), from)?;
+        self.before_refusal("to", Packets::PublishedTo(into), to)?;
         self.chain("pubnat", Packets::Leaving, leaving)
     }
 
@@ -116,9 +116,9 @@ impl Additions<'_> {
         Ok(())
     }
 
-    /// Puts rules in front of those of the network's chain. Without that chain, the network has no
-    /// rules of its own: then a packet that the rules do not decide stays to the host's rules.
-    fn first(
+    /// Puts rules in front of the last rule of the network's chain, which refuses the rest. Without
+    /// that chain, the network has no rules of its own: then a packet that the rules do not decide stays to the host's rules.
+    fn before_refusal(
         &mut self,
         suffix: &str,
         packets: Packets,
@@ -127,8 +127,8 @@ impl Additions<'_> {
         let name = self.name(suffix)?;
         match self.ruleset.chains.iter_mut().find(|chain| chain.name == name) {
             Some(chain) => {
-                rules.append(&mut chain.rules);
-                chain.rules = rules;
+                let refusal = chain.rules.len().saturating_sub(1);
+                chain.rules.splice(refusal..refusal, rules);
                 Ok(())
             }
             None => {

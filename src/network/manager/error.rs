@@ -17,8 +17,8 @@ use crate::sys::netlink::sysctl::SysctlError;
 use crate::sys::netlink::{Conflict, LinkError};
 use crate::sys::state_file::{LockTimeout, StateFileError};
 use crate::sys::tap::TapError;
-use crate::types::{InterfaceName, Publish};
 use crate::types::facts::Problem;
+use crate::types::{InterfaceName, Publish};
 
 /// Why a network could not be started, ended or reloaded. After a failed start the host is as
 /// before.

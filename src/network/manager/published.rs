@@ -25,7 +25,9 @@ use super::statuses::Statuses;
 use super::step::StartInProgress;
 use super::{Fault, Manager, ManagerError, NetworkStatus};
 use crate::firewall::rules::{Mode, NetworkRules, PublishedPort, Version, needs_localnet};
-use crate::firewall::{FirewallBackend, LockedTools, OwnRules, RemovalRecord, Script, Transaction, scripts};
+use crate::firewall::{
+    FirewallBackend, LockedTools, OwnRules, RemovalRecord, Script, Transaction, scripts,
+};
 use crate::network::dnsmasq::Files;
 use crate::network::guest_address::AddressTable;
 use crate::network::{Network, NetworkName};
@@ -106,7 +108,10 @@ pub(super) fn needs_forwarding(published: &[PublishedGuest], v6: bool) -> bool {
 /// Returns the IP versions of which the host forwards packets to published ports.
 pub(super) fn forwarded_versions(published: &[PublishedGuest]) -> Vec<Version> {
     let versions = [(Version::V4, false), (Version::V6, true)].into_iter();
-    versions.filter(|(_, v6)| needs_forwarding(published, *v6)).map(|(version, _)| version).collect()
+    versions
+        .filter(|(_, v6)| needs_forwarding(published, *v6))
+        .map(|(version, _)| version)
+        .collect()
 }
 
 fn is_on_loopback(published: &[PublishedGuest]) -> bool {

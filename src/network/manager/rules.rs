@@ -8,8 +8,8 @@
 
 use ipnet::IpNet;
 
-use super::statuses::Statuses;
 use super::published::{self, PublishedGuest};
+use super::statuses::Statuses;
 use super::{Manager, ManagerError, config};
 use crate::firewall::rules::{PublishedPort, Ruleset, Version, add_published, for_network};
 use crate::firewall::{
@@ -57,7 +57,8 @@ impl Manager {
         network: &Network,
         published: &[PublishedGuest],
     ) -> Result<Vec<Ruleset>, ManagerError> {
-        let subnets: Vec<IpNet> = published.iter().flat_map(|guest| guest.subnets.clone()).collect();
+        let subnets: Vec<IpNet> =
+            published.iter().flat_map(|guest| guest.subnets.clone()).collect();
         self.rulesets_with(network, &published::ports(published), &subnets)
     }
 

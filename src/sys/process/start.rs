@@ -56,7 +56,12 @@ impl Strings {
             argv: spawn.argv.iter().map(|argument| c_string(argument)).collect::<Option<_>>()?,
             env: variables.collect::<Option<_>>()?,
             covered: covered(spawn.reveal.as_ref())?,
-            cleanup: spawn.cleanup.iter().flatten().map(|argument| c_string(argument)).collect::<Option<_>>()?,
+            cleanup: spawn
+                .cleanup
+                .iter()
+                .flatten()
+                .map(|argument| c_string(argument))
+                .collect::<Option<_>>()?,
         })
     }
 }

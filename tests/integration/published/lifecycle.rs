@@ -34,8 +34,8 @@ impl Scene {
 
     fn unpublish(&self) {
         let guest = self.published(&SOME, 2);
-        let done = self
-            .with(async |manager| manager.unpublish(&lab(), &guest.tap, guest.index).await);
+        let done =
+            self.with(async |manager| manager.unpublish(&lab(), &guest.tap, guest.index).await);
         done.unwrap();
     }
 
@@ -84,9 +84,9 @@ fn published_ports_live_with_their_guest(tools: Tools) {
     // The same again changes nothing, and another address moves the ports.
     scene.publish(&SOME);
     assert_eq!(scene.state(), published);
-    address(&scene.guest, 12);
     scene.guest.ip("address del 10.60.0.2/24 dev eth0");
     scene.guest.ip("address del fd00:60::2/64 dev eth0");
+    address(&scene.guest, 12);
     assert_eq!(scene.answers(), NONE, "the guest has moved");
     let moved = scene.published(&SOME, 12);
     scene.with(async |manager| manager.publish(&lab(), &moved).await.unwrap());

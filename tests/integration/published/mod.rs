@@ -88,7 +88,8 @@ impl Scene {
         fs::create_dir_all(dir.path().join("config/networks")).unwrap();
         fs::create_dir_all(dir.path().join("bin")).unwrap();
         if tools == Tools::Legacy {
-            for (name, old) in [("iptables", "iptables-legacy"), ("ip6tables", "ip6tables-legacy")] {
+            for (name, old) in [("iptables", "iptables-legacy"), ("ip6tables", "ip6tables-legacy")]
+            {
                 for verb in ["save", "restore"] {
                     let link = dir.path().join(format!("bin/{name}-{verb}"));
                     std::os::unix::fs::symlink(format!("/usr/sbin/{old}-{verb}"), link).unwrap();
@@ -347,7 +348,9 @@ const MODES: [(&str, &str, &str); 4] = [
 
 fn every_client_reaches_the_guest(tools: Tools) {
     for (forward, outside4, outside6) in MODES {
-        let Some(scene) = Scene::new("every_client_reaches_the_guest", tools, forward) else { return };
+        let Some(scene) = Scene::new("every_client_reaches_the_guest", tools, forward) else {
+            return;
+        };
         scene.publish(&PUBLISHED);
         assert_eq!(scene.table(), expected(outside4, outside6), "{tools:?} {forward:?}");
     }
