@@ -28,6 +28,7 @@ mod follow;
 mod guest_port;
 mod hint;
 mod launch_error;
+mod launch_target;
 mod learn;
 pub mod log;
 mod network;

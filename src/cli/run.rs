@@ -18,25 +18,23 @@ use super::args::PrintFormat;
 use super::caller_socket;
 use super::control::Orders;
 use super::environment::Environment;
-use super::guest_port::{self, HostPorts};
-use super::nwfilter::Filtered;
+use super::guest_port::HostPorts;
+use super::launch_target;
 use super::plan_shell::{change, shell};
 use super::plan_xml::{unsupported_in_xml, xml};
-use super::published;
 use super::request::Job;
-use super::{Failure, daemonize, events, network, print, print_json, print_text, qemu_end, ready};
+use super::{Failure, daemonize, events, print, print_json, print_text, qemu_end, ready};
 use crate::launcher::guest_port::{BoxFuture, GuestPorts};
-use crate::launcher::plan::{self, Attachment, NicRequest, Origin, Plan, PlanError};
+use crate::launcher::plan::{self, Origin, Plan, PlanError};
 use crate::launcher::probe::Programs;
 use crate::launcher::{
     CommandSource, LaunchContext, Outcome, Peer, Running, SupervisorCommand, config_files, launch,
     machine,
 };
 use crate::sys::file_pages;
-use crate::sys::netlink::{LinkError, Netlink};
 use crate::sys::process::{ForegroundLink, WatchedForeground};
-use crate::types::facts::{Facts, Qemu, TargetBridge};
-use crate::types::{InterfaceName, error_text, shell_line};
+use crate::types::facts::{Facts, Qemu};
+use crate::types::{error_text, shell_line};
 
 /// The descriptors that the caller of netlaunch gives it by number.
 pub(super) struct GivenFds {
@@ -253,11 +251,11 @@ pub(super) async fn facts(job: &Job, environment: &Environment) -> Result<Facts,
         tracing::warn!("the host's routes are not known: {why}; mount /proc");
     }
     if let Some(name) = &job.request.nic.interface {
-        interface_exists(name).await?;
+        launch_target::interface_exists(name).await?;
     }
     let mut targets = Vec::new();
     for nic in job.request.added() {
-        targets.extend(target(nic, job, environment).await?);
+        targets.extend(launch_target::target(nic, job, environment).await?);
     }
     if !targets.is_empty() {
         facts.bridge = prober.bridge();
@@ -274,48 +272,6 @@ pub(super) async fn facts(job: &Job, environment: &Environment) -> Result<Facts,
             .into(),
         )),
         _ => Ok(facts),
-    }
-}
-
-/// Returns the bridge of a NIC, with the firewall rules to print; `None` for a user-mode NIC.
-async fn target(
-    nic: &NicRequest,
-    job: &Job,
-    environment: &Environment,
-) -> Result<Option<TargetBridge>, Failure> {
-    let Some(attachment) = &nic.attachment else { return Ok(None) };
-    let mut target = match attachment {
-        Attachment::Network(name) => {
-            let mut target = network::target(name, environment).await?;
-            if job.print.is_some() && !nic.publish.is_empty() {
-                target.firewall = published::scripts(name, nic, environment).await?;
-            }
-            target
-        }
-        Attachment::Bridge(name) => guest_port::target(name).await.map_err(Failure::Link)?,
-    };
-    if let Some(filter) = &nic.filter
-        && let Some(filtered) = Filtered::new(filter, nic.mac, environment)?
-    {
-        match job.print {
-            Some(_) => target.firewall.extend(filtered.scripts()?),
-            // A mistake in a filter is reported before anything is started.
-            None => filtered.check()?,
-        }
-    }
-    Ok(Some(target))
-}
-
-/// Refuses an interface that the host does not have. If netlaunch cannot ask the kernel, the
-/// interface is accepted, and passt reports whether it exists.
-async fn interface_exists(name: &InterfaceName) -> Result<(), Failure> {
-    let found = match Netlink::open() {
-        Ok(netlink) => netlink.link(name).await,
-        Err(error) => Err(error),
-    };
-    match found {
-        Err(error @ LinkError::Missing(_)) => Err(Failure::Link(error)),
-        _ => Ok(()),
     }
 }
 

@@ -24,6 +24,7 @@ mod listing;
 mod locked_tools;
 pub mod nft_dump;
 mod nft_kernel;
+mod nft_rule;
 mod no_usable_backend;
 mod own_rules;
 mod port_apply;

@@ -8,7 +8,7 @@ use super::guest_addresses::overlaps;
 use super::left_network::LeftNetwork;
 use super::nics::adoptable;
 use super::own_options::check_command;
-use super::request::{AddressChoice, Family, MAX_MTU, NicRequest, Request, Transport};
+use super::request::{AddressChoice, Attachment, Family, MAX_MTU, NicRequest, Request, Transport};
 use super::request_error::RequestError;
 use crate::types::facts::Facts;
 use crate::types::{Publish, Setting, UserName, overlap};
@@ -85,6 +85,22 @@ impl Request {
         line.is_some_and(|line| {
             !adoptable(self, &line, &self.settings(), &Facts::default()).is_empty()
         })
+    }
+}
+
+impl NicRequest {
+    /// Checks that the ports of a guest on a bridge can be published.
+    pub(super) fn check_published(&self) -> Result<(), RequestError> {
+        let Some(publish) = self.publish.first() else { return Ok(()) };
+        if let Some(Attachment::Bridge(bridge)) = &self.attachment {
+            let (publish, bridge) = (publish.clone(), bridge.clone());
+            return Err(RequestError::PublishWithoutNetwork { publish, bridge });
+        }
+        let is_v6_loopback = |port: &&Publish| port.address.is_ipv6() && port.address.is_loopback();
+        match self.publish.iter().find(is_v6_loopback) {
+            Some(publish) => Err(RequestError::PublishLoopback6(publish.clone())),
+            None => Ok(()),
+        }
     }
 }
 

@@ -315,20 +315,6 @@ impl NicRequest {
         }
     }
 
-    /// Checks that the ports of a guest on a bridge can be published.
-    fn check_published(&self) -> Result<(), RequestError> {
-        let Some(publish) = self.publish.first() else { return Ok(()) };
-        if let Some(Attachment::Bridge(bridge)) = &self.attachment {
-            let (publish, bridge) = (publish.clone(), bridge.clone());
-            return Err(RequestError::PublishWithoutNetwork { publish, bridge });
-        }
-        let is_v6_loopback = |port: &&Publish| port.address.is_ipv6() && port.address.is_loopback();
-        match self.publish.iter().find(is_v6_loopback) {
-            Some(publish) => Err(RequestError::PublishLoopback6(publish.clone())),
-            None => Ok(()),
-        }
-    }
-
     /// Checks that no setting is for a protocol version that the guest does not have.
     pub(super) fn check_family(&self) -> Result<(), RequestError> {
         let (off, has, restriction): (fn(&IpAddr) -> bool, _, _) = match self.family {

@@ -36,6 +36,7 @@ mod forwarding;
 mod inspect;
 mod namespace;
 mod published;
+mod publishing;
 mod reload;
 mod repair;
 mod routing;
