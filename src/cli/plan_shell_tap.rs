@@ -45,6 +45,9 @@ pub(super) fn with_tap(
     if bridge.network.is_some() {
         script.lines.push(format!("bridge link set dev {tap} guard on"));
     }
+    if !nic.publish.is_empty() {
+        script.lines.push(format!("bridge link set dev {tap} hairpin on"));
+    }
     if let Some(binding) = binding {
         script.lines.push("netlaunch nwfilter binding-create - <<'END' || exit".to_owned());
         script.lines.push(printable_lines(&binding.to_xml()));

@@ -37,6 +37,7 @@ mod tool_error;
 mod tools;
 
 pub mod conflicts;
+mod connections;
 pub mod dbus;
 pub mod port_iptables;
 pub mod port_limits;
@@ -47,6 +48,7 @@ pub mod rules;
 
 pub use apply::{ApplyError, Script, Transaction, scripts, transact, transact_reading};
 pub use backend::{BackendError, FirewallBackend, NoBackend, choose, usable};
+pub use connections::forget_connections;
 pub use firewalld::{Event, Firewalld, FirewalldError, Watch, ZoneChange};
 pub use iptables_shape::Shape;
 pub use iptables_state::{TableRemoval, TableState};

@@ -9,18 +9,27 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::common::scene::{LIMIT, Scene, command_line, launch, nothing_left, pid_of, with};
-use crate::common::{As, Guest, Netns, Sandbox, finish, have_root, text, wait_until};
+use crate::common::scene::{LIMIT, Scene, command_line, launch, pid_of, with};
+use crate::common::{
+    As, Guest, Netns, Sandbox, finish, have_root, processes_with, text, wait_until,
+};
 
-/// The guest serves, and runs until it reads a line.
+/// The guest serves, asks its own published port when it reads a line, and runs until it reads
+/// another.
 const SCRIPT: &str = "\
 serve_tcp 80 tcp-answer
 serve_udp 53 udp-answer
 echo 'UP .'
 read go
+self=; n=0
+while [ -z \"$self\" ] && [ $n -lt 20 ]; do
+  self=$(echo hello | nc -w 3 192.168.122.1 2281); n=$((n + 1))
+done
+echo \"SELF $self\"
+read go
 exit_qemu 33";
 
-const OPTIONS: [&str; 10] = [
+const OPTIONS: [&str; 12] = [
     "--network",
     "default",
     "--user",
@@ -31,6 +40,8 @@ const OPTIONS: [&str; 10] = [
     "2280:80",
     "-p",
     "2253:53/udp",
+    "-p",
+    "192.168.122.1:2281:80",
 ];
 
 struct Bench {
@@ -76,7 +87,11 @@ fn a_guests_ports_come_and_go(firewall: &str) {
     let Some(bench) = Bench::new(&format!("guest_published {firewall}"), firewall) else { return };
     let mut scene = bench.start();
     let shown = launch(&bench.sandbox);
-    let published = serde_json::json!(["127.0.0.1:2280:80/tcp", "127.0.0.1:2253:53/udp"]);
+    let published = serde_json::json!([
+        "127.0.0.1:2280:80/tcp",
+        "127.0.0.1:2253:53/udp",
+        "192.168.122.1:2281:80/tcp"
+    ]);
     assert_eq!(shown["publish"], published);
     // Other programs and other launches find the ports in use.
     bench.host.inside(|| {
@@ -92,6 +107,12 @@ fn a_guests_ports_come_and_go(firewall: &str) {
         "{said}"
     );
 
+    // The tap lets the guest's own packets come back to it, and its address is no duplicate.
+    scene.say("go");
+    assert_eq!(scene.hear("SELF "), "tcp-answer", "{}", scene.said());
+    let hairpin = "/sys/class/net/nltap0/brport/hairpin_mode";
+    assert_eq!(bench.host.says("cat", &[hairpin]), "1\n");
+
     scene.say("go");
     assert_eq!(scene.end().code(), Some(33), "{}", scene.said());
     assert_eq!(bench.traces(), "0");
@@ -99,7 +120,9 @@ fn a_guests_ports_come_and_go(firewall: &str) {
     assert!(said.contains("the published ports lead to 192.168.122."), "{said}");
     assert!(!said.contains("do not follow"), "{said}");
     bench.sandbox.good(&["network", "destroy", "default"]);
-    nothing_left(&bench.sandbox);
+    assert_eq!(bench.sandbox.launch_dirs(), ["networks"]);
+    let left = processes_with(&bench.sandbox.path("").to_string_lossy());
+    assert!(left.is_empty(), "still running: {left:?}");
 }
 
 #[test]

@@ -147,7 +147,7 @@ impl Additions<'_> {
         let (mut from, mut to, mut guests) = (Vec::new(), Vec::new(), Vec::new());
         for (port, guest) in known(published) {
             let arrives = [Match::Translated, Match::Destination(host(guest)), guest_ports(port)];
-            to.push(rule(arrives, Verdict::Accept));
+            add(&mut to, rule(arrives, Verdict::Accept));
             if !guests.contains(&guest) {
                 guests.push(guest);
             }
@@ -182,10 +182,8 @@ impl Additions<'_> {
                     Match::Destination(host(guest)),
                     guest_ports(port),
                 ];
-                rules.push(rule(
-                    leaves.into_iter().chain(client),
-                    Verdict::Masquerade { ports: None },
-                ));
+                let own_address = Verdict::Masquerade { ports: None };
+                add(&mut rules, rule(leaves.into_iter().chain(client), own_address));
             }
         }
         rules
@@ -229,6 +227,13 @@ fn known<'a>(
     published: &'a [&PublishedPort],
 ) -> impl Iterator<Item = (&'a PublishedPort, IpAddr)> + 'a {
     published.iter().filter_map(|port| Some((*port, port.guest?)))
+}
+
+/// Adds a rule, unless it is there: several ports of the host can lead to one port of a guest.
+fn add(rules: &mut Vec<Rule>, rule: Rule) {
+    if !rules.contains(&rule) {
+        rules.push(rule);
+    }
 }
 
 fn guest_ports(port: &PublishedPort) -> Match {

@@ -10,13 +10,15 @@
 //! reach loopback services. A rule of the network prevents that. So the setting is turned on after
 //! the rules are set, and off before they are removed.
 
+use std::error::Error;
+
 use super::published::{PublishedGuest, check_versions, is_on_loopback, needs_forwarding, subnets};
 use super::rules::RuleChange;
 use super::status;
 use super::statuses::Statuses;
 use super::step::StartInProgress;
 use super::{Fault, Manager, ManagerError, NetworkStatus};
-use crate::firewall::{LockedTools, OwnRules, RemovalRecord, Transaction};
+use crate::firewall::{LockedTools, OwnRules, RemovalRecord, Transaction, forget_connections};
 use crate::network::{Network, NetworkName};
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::sysctl::Key;
@@ -182,6 +184,7 @@ impl Manager {
                 return Err(error);
             }
         }
+        begin_anew(&list, &status.published).await;
         status.replaced.clear();
         status.publishing = false;
         if status.firewall.is_none() {
@@ -253,6 +256,23 @@ impl Manager {
             true => self.setting(Key::RouteLocalnet(status.bridge.clone()), "1", true),
             false => Ok(None),
         }
+    }
+}
+
+/// Makes UDP clients of these guests' ports begin new connections, which the new rules translate.
+async fn begin_anew(before: &[PublishedGuest], after: &[PublishedGuest]) {
+    let ports: Vec<Publish> =
+        before.iter().chain(after).flat_map(|guest| guest.publish.clone()).collect();
+    let forgotten = async {
+        let host = Netlink::open()?.host().await?;
+        let local: Vec<_> = host.addresses.iter().map(|one| one.address.addr()).collect();
+        forget_connections(&ports, &local).map_err(|error| error_text(&error).into())
+    };
+    let forgotten: Result<usize, Box<dyn Error>> = forgotten.await;
+    if let Err(error) = forgotten {
+        tracing::warn!(
+            "UDP clients of published ports may not reach the guest until they pause: {error}"
+        );
     }
 }
 

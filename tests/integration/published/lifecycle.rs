@@ -29,7 +29,14 @@ impl Scene {
         ));
         let kept = |line: &&str| !line.starts_with('#');
         let counts = |line: &str| line.split(" [").next().unwrap_or(line).to_owned();
-        rules.lines().filter(kept).map(counts).collect::<Vec<_>>().join("\n")
+        let (settings, mut rules): (Vec<_>, Vec<_>) = rules
+            .lines()
+            .filter(kept)
+            .map(counts)
+            .partition(|line| ["0", "1"].contains(&line.as_str()));
+        // nft lists the chains of iptables in the order in which they were made.
+        rules.sort();
+        [rules, settings].concat().join("\n")
     }
 
     fn unpublish(&self) {
@@ -201,4 +208,55 @@ fn ports_that_cannot_be_published_are_refused_with_the_reason() {
     let unknown: NetworkName = "none".parse().unwrap();
     let error = scene.with(async |manager| manager.publish(&unknown, &other).await.unwrap_err());
     assert_eq!(error_text(&error), "the network none does not run; start it");
+}
+
+#[test]
+fn a_change_that_a_tool_refuses_leaves_the_ports_as_before() {
+    let test = "a_change_that_a_tool_refuses_leaves_the_ports_as_before";
+    for tools in [Tools::Nftables, Tools::Iptables] {
+        let Some(scene) = Scene::new(test, tools, "") else { return };
+        scene.publish(&SOME);
+        let before = scene.state();
+        let program = if tools == Tools::Nftables { "nft" } else { "ip6tables-restore" };
+        let broken = scene.dir.path().join("bin").join(program);
+        std::os::unix::fs::symlink("/bin/false", &broken).unwrap();
+        let moved = scene.published(&SOME, 12);
+        let failed = scene.with(async |manager| manager.publish(&lab(), &moved).await);
+        failed.unwrap_err();
+        assert_eq!(scene.state(), before, "{tools:?}");
+        assert_eq!(scene.answers(), ALL, "{tools:?}");
+        fs::remove_file(broken).unwrap();
+        scene.unpublish();
+        assert_eq!(scene.answers(), NONE, "{tools:?}");
+    }
+}
+
+/// The kernel translates the datagrams of a connection as it translated the first one.
+#[test]
+fn a_udp_client_that_never_pauses_follows_the_guest() {
+    let test = "a_udp_client_that_never_pauses_follows_the_guest";
+    let ports = ["203.0.113.1:8011:9001/udp", "[2001:db8:f::1]:8011:9001/udp"];
+    for to in ["203.0.113.1:8011", "[2001:db8:f::1]:8011"] {
+        let Some(scene) = Scene::new(test, Tools::Nftables, "") else { return };
+        let to: SocketAddr = to.parse().unwrap();
+        let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let client = scene.outside.inside(|| UdpSocket::bind((any, 0)).unwrap());
+        client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let answers = || {
+            client.send_to(b"?", to).unwrap();
+            client.recv_from(&mut [0; 100]).is_ok()
+        };
+        // The host itself takes the datagrams, as a socket that keeps the port does.
+        let _held = scene.host.inside(|| UdpSocket::bind(to).unwrap());
+        assert!(!answers());
+        scene.publish(&ports);
+        assert!(wait_until(Duration::from_secs(5), answers), "{to}: published");
+        scene.guest.ip("address del 10.60.0.2/24 dev eth0");
+        scene.guest.ip("address del fd00:60::2/64 dev eth0");
+        address(&scene.guest, 12);
+        assert!(!answers());
+        let moved = scene.published(&ports, 12);
+        scene.with(async |manager| manager.publish(&lab(), &moved).await.unwrap());
+        assert!(wait_until(Duration::from_secs(5), answers), "{to}: moved");
+    }
 }
