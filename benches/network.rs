@@ -1,13 +1,13 @@
 //! Measures the start and the end of a network: `netlaunch network start` and `destroy` on each
-//! backend, compared with a lower bound, and the number of programs that each operation executes.
+//! backend, compared with the same by hand, and the number of programs that each operation executes.
+//! Then it measures the start of many networks at boot, compared with the start of their dnsmasqs.
 //!
-//! The lower bound gives the same rules to the same tools, and makes and removes a bridge with
-//! ip(8).
+//! By hand means: the same rules for the same tools, a bridge with ip(8), and dnsmasq with the same
+//! configuration.
 //!
 //! Run `cargo bench --bench network` as root: it makes its own network namespace. Both ways run
 //! alternately, and each pair gives one ratio, so that a machine that slows down slows both.
-//! netlaunch's time includes the start and end of dnsmasq; a second row is for a network without
-//! dnsmasq. The figures go to standard output. The benchmark has no pass or fail.
+//! A second row is for a network without dnsmasq. The figures go to standard output. The benchmark has no pass or fail.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench stops by panicking")]
 
@@ -17,6 +17,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,9 @@ use netlaunch::firewall::rules::{Mode, NetworkRules, for_network};
 use netlaunch::firewall::{FirewallBackend, Script, scripts};
 
 const PAIRS: usize = 25;
+/// The number of networks that start at boot, and of pairs of such starts.
+const NETWORKS: u8 = 20;
+const BOOTS: usize = 7;
 /// The programs that an operation can execute.
 const TOOLS: [&str; 6] =
     ["nft", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore", "dnsmasq"];
@@ -39,6 +43,7 @@ fn main() {
             compare(&netns, backend, served);
         }
     }
+    boot(&netns);
 }
 
 /// Measures one backend, with or without DHCP and DNS.
@@ -46,6 +51,7 @@ fn compare(netns: &Netns, backend: FirewallBackend, served: bool) {
     let sandbox = Sandbox::new(As::Root, Some(netns));
     define(&sandbox, backend, served);
     let scripts = floor(backend, served);
+    let conf = served.then(|| dnsmasq_conf(&sandbox));
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..=PAIRS {
         let a = timed(|| {
@@ -54,7 +60,7 @@ fn compare(netns: &Netns, backend: FirewallBackend, served: bool) {
                 assert!(output.status.success(), "{}", text(&output.stderr));
             }
         });
-        let b = timed(|| by_hand(netns, backend, &scripts));
+        let b = timed(|| by_hand(netns, backend, &scripts, conf.as_deref()));
         // The first pair warms the caches.
         if pair > 0 {
             ratios.push(a.as_secs_f64() / b.as_secs_f64());
@@ -96,7 +102,7 @@ fn define(sandbox: &Sandbox, backend: FirewallBackend, served: bool) {
 fn floor(backend: FirewallBackend, served: bool) -> Vec<Script> {
     let rules = NetworkRules {
         bridge: "nlb0".parse().unwrap(),
-        mode: Mode::Nat { dev: None, addresses: None, ports: None, ipv6: false },
+        mode: Mode::Nat { devs: Vec::new(), addresses: None, ports: None, ipv6: false },
         subnets: vec!["10.96.0.1/24".parse().unwrap()],
         ipv6_between_guests: false,
         dhcp: served,
@@ -107,10 +113,16 @@ fn floor(backend: FirewallBackend, served: bool) -> Vec<Script> {
 }
 
 /// Makes the bridge and the rules, and removes both.
-fn by_hand(netns: &Netns, backend: FirewallBackend, scripts: &[Script]) {
+fn by_hand(netns: &Netns, backend: FirewallBackend, scripts: &[Script], conf: Option<&Path>) {
     netns.ip("link add nlb0 type bridge");
+    netns.ip("addr add 10.96.0.1/24 dev nlb0");
+    netns.ip("link set nlb0 up");
     for script in scripts {
         feed(netns, script.program, script.args, &script.input);
+    }
+    if let Some(conf) = conf {
+        let served = Server::start(netns, conf);
+        served.end();
     }
     match backend {
         FirewallBackend::Nftables => {
@@ -127,6 +139,114 @@ fn by_hand(netns: &Netns, backend: FirewallBackend, scripts: &[Script]) {
         }
     }
     netns.ip("link del nlb0");
+}
+
+/// Starts the network once, and returns a copy of dnsmasq's configuration with files of its own.
+fn dnsmasq_conf(sandbox: &Sandbox) -> PathBuf {
+    sandbox.good(&["network", "start", "bench"]);
+    let conf = copied_conf(sandbox, "bench");
+    sandbox.good(&["network", "destroy", "bench"]);
+    conf
+}
+
+/// Copies the configuration of a running network's dnsmasq, with files of its own.
+fn copied_conf(sandbox: &Sandbox, name: &str) -> PathBuf {
+    let (theirs, own) =
+        (sandbox.state().join("networks").join(name), sandbox.path(&format!("hand-{name}")));
+    for dir in ["private", "leases"] {
+        fs::create_dir_all(own.join(dir)).unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(own.join(dir), open).unwrap();
+    }
+    for file in ["dnsmasq.conf", "dnsmasq.dhcp-hosts", "dnsmasq.dns-hosts"] {
+        let text = fs::read_to_string(theirs.join(file)).unwrap_or_default();
+        let text = text.replace(theirs.to_str().unwrap(), own.to_str().unwrap());
+        fs::write(own.join(file), text).unwrap();
+    }
+    own
+}
+
+/// A dnsmasq that was started by hand.
+struct Server(i32);
+
+impl Server {
+    /// Starts dnsmasq with the configuration in `dir`; it returns once it serves.
+    fn start(netns: &Netns, dir: &Path) -> Self {
+        let conf = format!("--conf-file={}", dir.join("dnsmasq.conf").display());
+        let pid = dir.join("private/dnsmasq.pid");
+        let pid_file = format!("--pid-file={}", pid.display());
+        let args = ["netns", "exec", &netns.name, "dnsmasq", &conf, &pid_file];
+        let done = Command::new("ip").args(args).output().unwrap();
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        Server(fs::read_to_string(pid).unwrap().trim().parse().unwrap())
+    }
+
+    /// Ends it and waits for its end.
+    fn end(self) {
+        let pid = nix::unistd::Pid::from_raw(self.0);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        while Path::new(&format!("/proc/{}", self.0)).exists() {
+            assert!(Instant::now() < end, "dnsmasq {} does not end", self.0);
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+/// Measures `network autostart` with many networks, compared with the start of as many dnsmasqs by
+/// hand on bridges that exist already.
+fn boot(netns: &Netns) {
+    let sandbox = Sandbox::new(As::Root, Some(netns));
+    let config = sandbox.path("config/networks");
+    fs::create_dir_all(config.join("autostart")).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(sandbox.path(""), open).unwrap();
+    fs::write(sandbox.path("config/network.conf"), "firewall_backend = \"nftables\"\n").unwrap();
+    let names: Vec<String> = (1..=NETWORKS).map(|number| format!("boot{number}")).collect();
+    for (number, name) in (1..=NETWORKS).zip(&names) {
+        let xml = format!(
+            "<network><name>{name}</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-0000000001{number:02}</uuid>\
+             <forward mode='nat'/><bridge name='nlb{number}' delay='0'/>\
+             <mac address='52:54:00:00:01:{number:02}'/>\
+             <ip address='10.97.{number}.1' netmask='255.255.255.0'>\
+             <dhcp><range start='10.97.{number}.100' end='10.97.{number}.200'/></dhcp></ip></network>"
+        );
+        fs::write(config.join(format!("{name}.xml")), xml).unwrap();
+        sandbox.good(&["network", "autostart", name]);
+    }
+    let autostart = || sandbox.good(&["network", "autostart"]);
+    let destroy =
+        || names.iter().for_each(|name| drop(sandbox.good(&["network", "destroy", name])));
+    autostart();
+    let confs: Vec<PathBuf> = names.iter().map(|name| copied_conf(&sandbox, name)).collect();
+    destroy();
+    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..BOOTS {
+        let a = timed(|| drop(autostart()));
+        destroy();
+        for number in 1..=NETWORKS {
+            netns.ip(&format!("link add nlb{number} type bridge"));
+            netns.ip(&format!("addr add 10.97.{number}.1/24 dev nlb{number}"));
+            netns.ip(&format!("link set nlb{number} up"));
+        }
+        let mut servers = Vec::new();
+        let b = timed(|| servers.extend(confs.iter().map(|conf| Server::start(netns, conf))));
+        servers.into_iter().for_each(Server::end);
+        for number in 1..=NETWORKS {
+            netns.ip(&format!("link del nlb{number}"));
+        }
+        ratios.push(a.as_secs_f64() / b.as_secs_f64());
+        ours.push(a.as_secs_f64() * 1e3);
+        theirs.push(b.as_secs_f64() * 1e3);
+    }
+    println!(
+        "start of {NETWORKS} networks at boot {:.1} ms, their dnsmasqs by hand {:.1} ms, ratio {:.2} (medians of {BOOTS}); programs: network autostart {}",
+        median(&mut ours),
+        median(&mut theirs),
+        median(&mut ratios),
+        executed(&sandbox, "network autostart"),
+    );
+    destroy();
 }
 
 fn feed(netns: &Netns, program: &str, args: &[&str], input: &str) {

@@ -22,7 +22,7 @@ use crate::launcher::plan::{AddressChoice, Family};
 use crate::sys::dir::Dir;
 use crate::sys::input::{self, Pipes};
 use crate::types::printable::printable;
-use crate::types::{Device, DomainName, InterfaceName, Publish};
+use crate::types::{Device, DomainName, InterfaceName, PublishRequest};
 
 /// The file's name in the configuration directory.
 pub const FILE_NAME: &str = "netlaunch.conf";
@@ -68,7 +68,7 @@ pub struct Config {
     /// As `--device`.
     pub device: Option<Device>,
     /// As `--publish`. The option replaces the whole list.
-    pub publish: Option<Vec<Publish>>,
+    pub publish: Option<Vec<PublishRequest>>,
     /// Whether the guest reaches the host's loopback services; false is `--no-host-loopback`.
     pub host_loopback: Option<bool>,
     /// As `--address`.

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::sys::signal::{Signal, raise};
 
 use super::failure::FAILED;
-use super::{Failure, events, run};
+use super::{Failure, events, ready};
 use crate::launcher::{EventSink, LaunchEvent, Outcome, Running, daemonizes};
 use crate::sys::process::{ForegroundLink, Side, WatchedForeground, fork_supervisor};
 
@@ -71,7 +71,7 @@ pub(super) fn report_readiness(
         if let Some(qemu) = &mut record.qemu {
             qemu.pid = pid.cast_signed();
         }
-        let status = match run::signal_ready(ready.flatten(), notify.as_deref()) {
+        let status = match ready::signal(&plan, ready.flatten(), notify.as_deref()) {
             Ok(()) => {
                 events::ready(&plan, Some(&record));
                 0

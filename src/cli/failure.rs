@@ -182,6 +182,7 @@ fn of_plan(error: &PlanError) -> u8 {
         PlanError::QemuUnusable(_) => CANNOT_RUN,
         PlanError::Unusable(_)
         | PlanError::NoBackend(_)
+        | PlanError::NoFreePort(_)
         | PlanError::SocketPath { .. }
         | PlanError::NoDescriptor
         | PlanError::NoSubnet => FAILED,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::environment::Environment;
 use super::nwfilter;
 use super::nwfilter_error::NwfilterError;
+use crate::firewall::RulesKnown;
 use crate::nwfilter::port::{BindingError, PortProblem};
 use crate::types::{InterfaceName, error_text};
 
@@ -27,7 +28,7 @@ pub(super) async fn problems(
             all => all?,
         };
         damaged.iter().for_each(|one| tracing::warn!("{}", error_text(&one.error)));
-        Ok::<_, NwfilterError>(bindings.not_in_force(live).await?)
+        Ok::<_, NwfilterError>(bindings.not_in_force(live, RulesKnown::Nothing).await?)
     };
     let mut ports = found.await.unwrap_or_else(|error| {
         tracing::warn!("cannot check the filters of ports: {}", error_text(&error));

@@ -108,7 +108,7 @@ impl HostPorts {
         environment: &Environment,
     ) -> Result<Arc<Self>, Failure> {
         let is_filtered = nics.iter().any(|nic| nic.filter.is_some());
-        let publishes = |nic: &NicRequest| nic.attachment.is_some() && !nic.publish.is_empty();
+        let publishes = |nic: &NicRequest| nic.attachment.is_some() && nic.publishes();
         let bindings = is_filtered.then(|| bindings(environment)).transpose()?;
         let publisher = nics.iter().any(publishes).then(|| Publisher::new(environment));
         let publisher = publisher.transpose()?;
@@ -165,7 +165,7 @@ async fn attach(request: &PortRequest) -> Result<Tap, BridgeError> {
     let netlink = Netlink::open()?;
     let bridge = &request.bridge;
     let mtu = netlink.bridge(bridge).await?.mtu;
-    let tap = Tap::open_queues(Path::new(TUN), &TapName::Numbered, request.queues)?;
+    let tap = open_tap(request)?;
     let name = tap.name();
     netlink.set_mac(name, request.mac.host_side()).await?;
     if mtu != 0 {
@@ -192,11 +192,26 @@ async fn attach(request: &PortRequest) -> Result<Tap, BridgeError> {
         launch: Some(request.launch.clone()),
         bridge: bridge.clone(),
         network: request.network.as_ref().map(ToString::to_string),
+        mac: Some(request.mac),
         once: false,
         hairpin: !request.publish.is_empty(),
     };
     netlink.set_home(name, &home).await?;
     Ok(tap)
+}
+
+/// Makes the tap with the name that the launch wants. If another interface has that name, the kernel
+/// numbers the tap.
+fn open_tap(request: &PortRequest) -> Result<Tap, TapError> {
+    let open = |name: &TapName| Tap::open_queues(Path::new(TUN), name, request.queues);
+    let Some(name) = &request.tap else { return open(&TapName::Numbered) };
+    match open(&TapName::Exact(name.clone())) {
+        Err(TapError::InUse(name)) => {
+            tracing::warn!("an interface has the name {name}, so the guest's tap gets another one");
+            open(&TapName::Numbered)
+        }
+        other => other,
+    }
 }
 
 /// A port of a bridge with a guest's tap in it. Dropping it closes this process's copy of the tap.

@@ -16,8 +16,9 @@ use super::environment::Environment;
 use super::failure::{FAILED, Failure};
 use super::network_config::{self, NetworkConfig};
 use super::network_error::NetworkError;
+use super::network_event::{self, Printed};
 use super::network_list::{list, rows, with_damaged};
-use super::{print, rejoin, runtime};
+use super::{network_info, network_leases, network_ports, print, rejoin, runtime};
 use crate::network::manager::{Manager, ManagerError, ManagerSettings};
 use crate::network::{DefineRequest, Definition, NetworkName, NetworkStore, Origin, StoreError};
 use crate::types::facts::TargetBridge;
@@ -38,6 +39,20 @@ pub(super) fn network(verb: &NetworkVerb, environment: &Environment) -> Result<u
         NetworkVerb::Start(arg) => call.start(&arg.name)?,
         NetworkVerb::Destroy { name, force } => call.destroy(name, *force)?,
         NetworkVerb::Collect => runtime()?.block_on(call.manager()?.unpublish_gone())?,
+        NetworkVerb::Info(arg) => {
+            network_info::info(&call.manager()?, &store, &arg.name, arg.json)?;
+        }
+        NetworkVerb::Leases(arg) => {
+            network_leases::leases(&call.manager()?, &arg.name, arg.json)?;
+        }
+        NetworkVerb::Ports(arg) => {
+            let learned = network_ports::learned(config_dir, environment);
+            network_ports::ports(&call.manager()?, &arg.name, arg.json, &learned)?;
+        }
+        NetworkVerb::Event { name, follow, json, .. } => {
+            let printed = Printed { json: *json, follow: *follow };
+            call.event(name.as_ref(), printed)?;
+        }
         NetworkVerb::Autostart { name: Some(name), disable } => {
             store.set_autostart(name, !disable)?;
         }
@@ -72,6 +87,19 @@ impl Call<'_> {
         let rows = rows(&definitions, &broken, survey.as_ref().map(|survey| &survey.active[..]));
         let damaged = survey.map(|survey| survey.damaged).unwrap_or_default();
         list(json, with_damaged(rows, damaged))
+    }
+
+    /// Prints events. A network that does not run yet can be watched, and one that does not exist
+    /// is a mistake.
+    fn event(&self, name: Option<&NetworkName>, printed: Printed) -> Result<(), Failure> {
+        let manager = self.manager()?;
+        if let Some(name) = name {
+            match manager.running(name) {
+                Ok(_) | Err(ManagerError::Inactive(_)) => {}
+                Err(error) => return Err(NetworkError::from(error).into()),
+            }
+        }
+        network_event::event(&manager, name, printed)
     }
 
     fn define(&self, file: &Path) -> Result<(), Failure> {

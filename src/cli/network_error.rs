@@ -7,7 +7,7 @@ use super::editor::{DocumentError, EditError};
 use super::failure::usage_if;
 use super::hint;
 use crate::firewall::FirewalldError;
-use crate::network::manager::{ConflictsError, ManagerError};
+use crate::network::manager::{ConflictsError, ManagerError, WatchError};
 use crate::network::{NetworkName, StoreError};
 use crate::sys::state_file::LockTimeout;
 use crate::types::error_text;
@@ -36,6 +36,9 @@ pub(crate) enum NetworkError {
     /// The signals of firewalld cannot be received.
     #[error("{}", error_text(.0))]
     Follow(#[from] FirewalldError),
+    /// The events of networks cannot be received.
+    #[error("{}", error_text(.0))]
+    Watch(#[from] WatchError),
     /// The document cannot be read or edited.
     #[error(transparent)]
     Document(#[from] DocumentError),
@@ -76,6 +79,7 @@ impl NetworkError {
             | NetworkError::Locked(_)
             | NetworkError::Conflicts(ConflictsError::Tool(_) | ConflictsError::Listing(_))
             | NetworkError::Follow(_)
+            | NetworkError::Watch(_)
             | NetworkError::Incomplete(_) => false,
         })
     }

@@ -9,7 +9,7 @@ use crate::launcher::plan::{BridgePlan, NicPlan, Plan, TapOwner};
 use crate::nwfilter::Binding;
 use crate::types::facts::{FirewallScript, RulesOf};
 use crate::types::printable::printable;
-use crate::types::{InterfaceName, shell_line};
+use crate::types::{self, InterfaceName, shell_line};
 
 /// Makes a tap with the rules of its filter, and turns it on.
 pub(super) fn with_tap(
@@ -60,9 +60,12 @@ fn printable_lines(text: &str) -> String {
     text.trim_end().lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// A name for the tap of the NIC at `place`: the launch directory's letters, and from the second
-/// NIC on a number.
+/// A name for the tap of the NIC at `place`: that of a launch with a name, or the launch directory's
+/// letters, and from the second NIC on a number.
 pub(super) fn tap_name(plan: &Plan, place: usize) -> Option<InterfaceName> {
+    if let Some(launch) = &plan.name {
+        return types::tap_name(launch, place);
+    }
     let name = plan.dir.file_name()?.to_str()?;
     let letters = name.strip_prefix("launch-").unwrap_or(name);
     let number = if place == 0 { String::new() } else { format!("-{}", place + 1) };

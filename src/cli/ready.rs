@@ -19,26 +19,57 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 
+use super::Failure;
+use crate::launcher::plan::Plan;
+use crate::types::Publish;
+
 /// The longest wait for a full receiver.
 const LIMIT: Duration = Duration::from_millis(500);
-/// The message.
-const READY: &[u8] = b"READY=1\n";
+/// The message to the service manager, and the last line of a report.
+const READY: &str = "READY=1\n";
 
-/// Writes the line to a descriptor of the caller and closes the descriptor.
+/// Reports that the network serves: lines to `--ready-fd`, a message to the service manager's
+/// socket `notify`.
+pub(super) fn signal(
+    plan: &Plan,
+    ready: Option<OwnedFd>,
+    notify: Option<&OsStr>,
+) -> Result<(), Failure> {
+    match ready.map(|fd| report(fd, &plan.free_ports)) {
+        Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+            tracing::warn!("--ready-fd is full and not read: readiness is not reported there");
+        }
+        // A reader that has ended does not wait for the line.
+        Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(Failure::system("tell --ready-fd that the network serves")(error));
+        }
+        _ => {}
+    }
+    if let Err(error) = self::notify(notify) {
+        tracing::warn!("cannot tell the service manager that the network serves: {error}");
+    }
+    Ok(())
+}
+
+/// Writes a line for each of `ports`, which netlaunch has chosen, and the line `READY=1` to a
+/// descriptor of the caller, and closes the descriptor.
 ///
 /// # Errors
-/// `WouldBlock` if the receiver does not take the line within [`LIMIT`], else the kernel's error.
-pub(super) fn report(fd: OwnedFd) -> io::Result<()> {
+/// `WouldBlock` if the receiver does not take the lines within [`LIMIT`], else the kernel's error.
+fn report(fd: OwnedFd, ports: &[Publish]) -> io::Result<()> {
+    let mut text: String = ports.iter().map(|port| format!("PUBLISHED={port}\n")).collect();
+    text += READY;
+    let message = text.as_bytes();
     let file = File::from(fd);
     let kind = file.metadata()?.file_type();
     if kind.is_socket() {
-        return send_within(file.as_fd());
+        return send_within(file.as_fd(), message);
     }
     if kind.is_fifo() {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let options = libc::O_NONBLOCK | libc::O_NOCTTY;
         match OpenOptions::new().write(true).custom_flags(options).open(path) {
-            Ok(mut pipe) => return within(|| pipe.write_all(READY), file.as_fd()),
+            Ok(mut pipe) => return within(|| pipe.write_all(message), file.as_fd()),
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
@@ -47,13 +78,13 @@ pub(super) fn report(fd: OwnedFd) -> io::Result<()> {
         }
     }
     wait(file.as_fd(), LIMIT)?;
-    (&file).write_all(READY)
+    (&file).write_all(message)
 }
 
 /// Sends the message to the service manager's socket, as NOTIFY_SOCKET names it.
 ///
 /// # Errors
-/// As [`report`].
+/// Those of [`report`].
 pub(super) fn notify(address: Option<&OsStr>) -> io::Result<()> {
     let Some(address) = address else { return Ok(()) };
     let socket = UnixDatagram::unbound()?;
@@ -65,12 +96,12 @@ pub(super) fn notify(address: Option<&OsStr>) -> io::Result<()> {
         }
         None => socket.connect(address)?,
     }
-    send_within(socket.as_fd())
+    send_within(socket.as_fd(), READY.as_bytes())
 }
 
-fn send_within(socket: BorrowedFd<'_>) -> io::Result<()> {
+fn send_within(socket: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    within(|| Ok(send(socket.as_raw_fd(), READY, flags).map(drop)?), socket)
+    within(|| Ok(send(socket.as_raw_fd(), message, flags).map(drop)?), socket)
 }
 
 /// Repeats `attempt` until it does not return `WouldBlock`, for at most [`LIMIT`].
@@ -120,10 +151,10 @@ mod tests {
     fn a_report_to_a_full_receiver_does_not_block() {
         let (_read, write) = nix::unistd::pipe().unwrap();
         fill(write.as_fd());
-        assert_eq!(report(write).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(report(write, &[]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let (a, _b) = UnixStream::pair().unwrap();
         fill(a.as_fd());
-        assert_eq!(report(a.into()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(report(a.into(), &[]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let _manager = UnixDatagram::bind(&path).unwrap();
@@ -137,17 +168,17 @@ mod tests {
     #[test]
     fn a_report_arrives_and_keeps_the_flags_of_the_descriptor() {
         let (read, write) = nix::unistd::pipe().unwrap();
-        report(write.try_clone().unwrap()).unwrap();
+        report(write.try_clone().unwrap(), &[]).unwrap();
         let flags = nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_GETFL).unwrap();
         assert_eq!(flags & libc::O_NONBLOCK, 0);
         drop(write);
         let mut text = Vec::new();
         File::from(read).read_to_end(&mut text).unwrap();
-        assert_eq!(text, READY);
+        assert_eq!(text, READY.as_bytes());
         let (a, mut b) = UnixStream::pair().unwrap();
-        report(a.into()).unwrap();
+        report(a.into(), &[]).unwrap();
         text.clear();
         b.read_to_end(&mut text).unwrap();
-        assert_eq!(text, READY);
+        assert_eq!(text, READY.as_bytes());
     }
 }

@@ -13,6 +13,7 @@ use super::Failure;
 use super::binding_list::warn_of_problems;
 use super::environment::Environment;
 use super::nwfilter;
+use crate::firewall::RulesKnown;
 use crate::network::NetworkName;
 use crate::network::manager::{Manager, NetworkLocation, NetworkStatus};
 use crate::nwfilter::port::{BindingError, Bindings, FilterState, PortProblem};
@@ -56,7 +57,11 @@ pub(super) async fn after_start(
 
 /// Attaches all taps of launches that are on no bridge, then warns of each port whose filter is
 /// still not in force. Returns a sentence for each attached tap; an error is only a warning.
-pub(super) async fn after_reload(manager: &Manager, bindings: &Bindings) -> Vec<String> {
+pub(super) async fn after_reload(
+    manager: &Manager,
+    bindings: &Bindings,
+    known: RulesKnown,
+) -> Vec<String> {
     let notes = match taps_without_bridge().await {
         Ok(taps) => attach(manager, bindings, taps).await,
         Err(error) => {
@@ -64,7 +69,7 @@ pub(super) async fn after_reload(manager: &Manager, bindings: &Bindings) -> Vec<
             Vec::new()
         }
     };
-    let checked = async { bindings.not_in_force(bindings.list()?).await };
+    let checked = async { bindings.not_in_force(bindings.list()?, known).await };
     match checked.await {
         Ok(ports) => {
             for PortProblem { port, check, .. } in &ports {

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::environment::Environment;
 use super::network::manager;
 use super::{Failure, learn, nwfilter, rejoin};
+use crate::firewall::RulesKnown;
 
 /// Sets the rules of networks and of ports again, then attaches the taps of launches to their
 /// bridges. Returns a sentence for each part that was missing.
@@ -21,7 +22,8 @@ pub(super) async fn reload(
     let networks = manager.reload().await;
     let ports = bindings.reload().await;
     learn::restart_missing(&bindings, environment);
-    let taps = rejoin::after_reload(&manager, &bindings).await;
+    let known = if ports.is_ok() { RulesKnown::NftCommitted } else { RulesKnown::Nothing };
+    let taps = rejoin::after_reload(&manager, &bindings, known).await;
     match (networks, ports) {
         (Ok(networks), Ok(ports)) => Ok([networks, ports, taps].concat()),
         (Err(networks), Err(ports)) => {

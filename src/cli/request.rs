@@ -138,7 +138,8 @@ fn merge(args: &LaunchArgs, config: &Config) -> Request {
         (None, Some(_)) => Some(Backend::Bridge),
         (named, _) => named.or(file.config.backend).and_then(|backend| backend.named()),
     };
-    let nic = NicRequest {
+    let publish = list(&args.publish, file.config.publish);
+    let mut nic = NicRequest {
         backend,
         attachment,
         filter: args
@@ -151,7 +152,8 @@ fn merge(args: &LaunchArgs, config: &Config) -> Request {
         mac: args.mac,
         device_named: args.device.is_some() || file.config.device.is_some(),
         device: args.device.clone().or(file.config.device).unwrap_or(default.device),
-        publish: list(&args.publish, file.config.publish),
+        publish: Vec::new(),
+        free_ports: Vec::new(),
         address: args.address.or(file.config.address).unwrap_or_default(),
         gateway: args.gateway.or(file.config.gateway),
         dns: args.dns.or(file.config.dns),
@@ -166,6 +168,7 @@ fn merge(args: &LaunchArgs, config: &Config) -> Request {
         queues: args.queues,
         passt_options: args.passt_option.clone(),
     };
+    publish.into_iter().for_each(|ports| nic.publish(ports));
     Request {
         nics: args.net.iter().map(|listed| with_common(listed, &nic)).collect(),
         nic,

@@ -7,8 +7,6 @@
 //!
 //! A signal that comes before QEMU runs drops `begin`, which undoes everything that was begun.
 
-use std::ffi::OsStr;
-use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -28,8 +26,8 @@ use crate::launcher::guest_port::{BoxFuture, GuestPorts};
 use crate::launcher::plan::{self, Origin, Plan, PlanError};
 use crate::launcher::probe::Programs;
 use crate::launcher::{
-    CommandSource, LaunchContext, Outcome, Peer, Running, SupervisorCommand, config_files, launch,
-    machine,
+    CommandSource, LaunchContext, LaunchError, Outcome, Peer, Running, SupervisorCommand,
+    config_files, launch, machine,
 };
 use crate::sys::file_pages;
 use crate::sys::process::{ForegroundLink, WatchedForeground};
@@ -135,7 +133,7 @@ async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
 
 /// Plans the launch and starts nothing.
 fn planned(job: &Job, facts: &Facts, context: &LaunchContext) -> Result<Plan, Failure> {
-    let launch_ids = context.launch_ids(job.request.nic_count());
+    let launch_ids = context.launch_ids(&job.request).map_err(LaunchError::from)?;
     Ok(plan::plan(&job.request, facts, &launch_ids)?)
 }
 
@@ -219,7 +217,7 @@ async fn supervise(
         return Ok(running.supervise(commands).await);
     }
     let reported = if commands.with_qemu {
-        signal_ready(ready, environment.notify_socket())
+        ready::signal(running.plan(), ready, environment.notify_socket())
     } else {
         serve(running.plan(), ready, environment)
     };
@@ -344,24 +342,5 @@ fn report(plan: &Plan) {
 /// Prints the arguments for QEMU and reports that the network serves.
 fn serve(plan: &Plan, ready: Option<OwnedFd>, environment: &Environment) -> Result<(), Failure> {
     print(format!("{}\n", shell_line(&plan.qemu.args)).as_bytes())?;
-    signal_ready(ready, environment.notify_socket())
-}
-
-/// Reports that the network serves: a line to `--ready-fd`, a message to the service manager's
-/// socket `notify`.
-pub(super) fn signal_ready(ready: Option<OwnedFd>, notify: Option<&OsStr>) -> Result<(), Failure> {
-    match ready.map(ready::report) {
-        Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-            tracing::warn!("--ready-fd is full and not read: readiness is not reported there");
-        }
-        // A reader that has ended does not wait for the line.
-        Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(Failure::system("tell --ready-fd that the network serves")(error));
-        }
-        _ => {}
-    }
-    if let Err(error) = ready::notify(notify) {
-        tracing::warn!("cannot tell the service manager that the network serves: {error}");
-    }
-    Ok(())
+    ready::signal(plan, ready, environment.notify_socket())
 }

@@ -14,7 +14,7 @@ use super::config::{self, Config, ConfigError};
 use super::configuration;
 use super::environment::Environment;
 use crate::launcher::plan::{AddressChoice, Family};
-use crate::types::{DomainName, InterfaceName, Publish};
+use crate::types::{DomainName, InterfaceName, PublishRequest};
 
 /// The settings for networks that a stand-in moves; each is as the key of [`Config`] with its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -28,7 +28,7 @@ pub struct WrapConfig {
     #[serde(deserialize_with = "config::program")]
     pub passt: Option<PathBuf>,
     /// Published ports, besides those of QEMU's arguments.
-    pub publish: Option<Vec<Publish>>,
+    pub publish: Option<Vec<PublishRequest>>,
     /// Whether the guest reaches the host's loopback services.
     pub host_loopback: Option<bool>,
     /// The guest's address.

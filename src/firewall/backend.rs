@@ -142,7 +142,7 @@ fn sample() -> Vec<Ruleset> {
     let network = |bridge: &str, v4: &str, v6: &str| {
         Some(NetworkRules {
             bridge: bridge.parse().ok()?,
-            mode: Mode::Nat { dev: None, addresses: None, ports: None, ipv6: true },
+            mode: Mode::Nat { devs: Vec::new(), addresses: None, ports: None, ipv6: true },
             subnets: vec![v4.parse().ok()?, v6.parse().ok()?],
             ipv6_between_guests: false,
             dhcp: true,

@@ -59,7 +59,7 @@ pub use own_rules::{OwnRules, OwnRulesError};
 pub use port_apply::{PortFilter, PortPlan, PortRecord};
 pub use port_counters::{Count, Counters, PathCounts, PortCounts};
 pub use port_error::{PortError, Unwritable};
-pub use port_present::{PortRulesState, RulesState};
+pub use port_present::{PortRulesState, RulesKnown, RulesState};
 pub use removal_record::RemovalRecord;
 pub use tool_error::{Effect, ToolError};
 pub use tools::Tools;

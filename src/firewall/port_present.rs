@@ -19,6 +19,9 @@ use crate::types::error_text;
 /// The rules of ports' filters in the kernel at one moment.
 #[derive(Debug)]
 pub struct PortRulesState {
+    /// Whether the caller has just committed the rules of all ports with nft, so that the tables
+    /// need not be read.
+    nft_is_committed: bool,
     /// The shape of nft's tables; `None` if no port needs them, or if they cannot be read.
     nft: Option<PortTables>,
     /// Whether the kernel has tables of the family netdev.
@@ -43,12 +46,34 @@ pub enum RulesState {
     Unknown,
 }
 
+/// The caller's knowledge about the rules of all ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RulesKnown {
+    /// Another program may have changed any rule.
+    Nothing,
+    /// The caller has just set all rules, and the kernel has committed those of nft. Rules of
+    /// iptables are read nevertheless, because rules of other programs may come before them.
+    NftCommitted,
+}
+
 impl PortRulesState {
     /// Reads the tables that ports with these records need.
     pub async fn read(tools: &Tools, recorded: &[&PortRecord]) -> Self {
-        let mut now =
-            PortRulesState { nft: None, has_netdev: true, tools: Vec::new(), unknown: Vec::new() };
-        if recorded.iter().any(|recorded| matches!(recorded, PortRecord::Nftables(_))) {
+        Self::read_after(tools, recorded, RulesKnown::Nothing).await
+    }
+
+    /// Does the same as [`read`](Self::read), but does not read what is known.
+    pub async fn read_after(tools: &Tools, recorded: &[&PortRecord], known: RulesKnown) -> Self {
+        let mut now = PortRulesState {
+            nft_is_committed: known == RulesKnown::NftCommitted,
+            nft: None,
+            has_netdev: true,
+            tools: Vec::new(),
+            unknown: Vec::new(),
+        };
+        if !now.nft_is_committed
+            && recorded.iter().any(|recorded| matches!(recorded, PortRecord::Nftables(_)))
+        {
             match port_tables() {
                 Ok(tables) => {
                     now.has_netdev = tables.netdev.is_some() || has_netdev(tools).await;
@@ -76,6 +101,7 @@ impl PortRulesState {
     /// Returns the state of the rules of a port's record.
     pub fn rules(&self, recorded: &PortRecord) -> RulesState {
         match recorded {
+            PortRecord::Nftables(_) if self.nft_is_committed => RulesState::There,
             PortRecord::Nftables(objects) => match &self.nft {
                 None => RulesState::Unknown,
                 Some(now) => port_nft::missing(objects, now, self.has_netdev)

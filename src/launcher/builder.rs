@@ -13,7 +13,7 @@ use super::launch::Launch;
 use super::plan::{AddressChoice, Backend, Command, Family, NicRequest, Request, Transport};
 use super::surroundings::{Surroundings, invalid};
 use crate::types::{
-    Device, DomainName, HostAddress, Id, InterfaceName, LaunchName, Mac, Publish, UserName,
+    Device, DomainName, HostAddress, Id, InterfaceName, LaunchName, Mac, PublishRequest, UserName,
 };
 
 /// Builds a [`Launcher`]. Values can be texts, as on netlaunch's command line, or typed; a text
@@ -76,13 +76,14 @@ impl LauncherBuilder {
     }
 
     /// Publishes ports of the host, such as `"2222:22"` or `"[::1]:5353:53/udp"`; can be called
-    /// several times. The host's port is a number from 1 on.
+    /// several times. With the host's port 0, as in `"0:22"`, netlaunch finds a free one, which
+    /// [`LaunchInfo::published`](super::LaunchInfo::published) has.
     pub fn publish<T>(mut self, ports: T) -> Self
     where
-        T: TryInto<Publish, Error: Into<ValueError>>,
+        T: TryInto<PublishRequest, Error: Into<ValueError>>,
     {
         if let Some(ports) = self.value("published port", ports) {
-            self.request.nic.publish.push(ports);
+            self.request.nic.publish(ports);
         }
         self
     }
@@ -387,7 +388,7 @@ from_text!(
     LaunchName,
     Mac,
     NicRequest,
-    Publish,
+    PublishRequest,
     UserName
 );
 

@@ -8,9 +8,12 @@ use caps::Capability;
 use nix::sys::signal::SigSet;
 use nix::unistd::{getegid, geteuid};
 
+use super::error::StartError;
 use super::guest_port::GuestPorts;
 use super::launch_dir::LaunchRoot;
-use super::plan::{FURTHER_FDS, LaunchIds};
+use super::plan::{FURTHER_FDS, LaunchIds, Request};
+use super::ports;
+use crate::sys::host_id::host_id;
 use crate::sys::privileges::missing;
 #[cfg(feature = "cli")]
 use crate::sys::process::MainLink;
@@ -87,16 +90,29 @@ impl LaunchContext {
         }
     }
 
-    /// Returns a new launch directory's name, a random MAC address, and for each of so many NICs
-    /// free descriptor numbers and for root a user of passt's own.
-    pub(crate) fn launch_ids(&self, nics: usize) -> LaunchIds {
+    /// Returns a new launch directory's name, a MAC address, free ports, and for each NIC free
+    /// descriptor numbers and for root a user of passt's own.
+    ///
+    /// # Errors
+    /// No free port of the host can be found for a published port.
+    pub(crate) fn launch_ids(&self, request: &Request) -> Result<LaunchIds, StartError> {
+        let nics = request.nic_count();
         let users = self.is_root.then(|| (0..nics).map_while(|_| passt_user()).collect());
-        LaunchIds {
+        let mac = match &request.name {
+            None => Mac::random(&mut rand::rng()),
+            Some(name) => {
+                let user = geteuid().as_raw().to_be_bytes();
+                Mac::stable([&host_id()[..], &user, name.as_str().as_bytes()])
+            }
+        };
+        let free_ports = request.free_ports().map(ports::find_free).collect::<Result<_, _>>()?;
+        Ok(LaunchIds {
             dir: self.root.fresh(),
-            mac: Mac::random(&mut rand::rng()),
+            mac,
             qemu_fds: free_fds(self.qemu_fd, nics * (1 + FURTHER_FDS)),
+            free_ports,
             passt_users: users.unwrap_or_default(),
-        }
+        })
     }
 }
 

@@ -98,7 +98,7 @@ impl Launcher {
         let planned = runtime.map_err(LaunchError::Thread).and_then(|runtime| {
             let context = self.context();
             let (request, facts) = runtime.block_on(self.probe());
-            Ok(plan(&request, &facts, &context.launch_ids(request.nic_count()))?)
+            Ok(plan(&request, &facts, &context.launch_ids(&request)?)?)
         });
         send(planned);
     }

@@ -69,6 +69,8 @@ pub enum LaunchErrorKind {
     PortInUse,
     /// A published port cannot be listened on for another reason.
     PortUnusable,
+    /// Another launch has the name.
+    NameInUse,
     /// The launch directory cannot be made, or a file in it.
     LaunchDir,
     /// passt does not serve.
@@ -93,6 +95,7 @@ impl LaunchErrorKind {
             LaunchErrorKind::NoBackend => "no-backend",
             LaunchErrorKind::PortInUse => "port-in-use",
             LaunchErrorKind::PortUnusable => "port-unusable",
+            LaunchErrorKind::NameInUse => "name-in-use",
             LaunchErrorKind::LaunchDir => "launch-dir",
             LaunchErrorKind::Passt => "passt",
             LaunchErrorKind::Bridge => "bridge",
@@ -180,6 +183,7 @@ impl StartError {
         match self {
             StartError::Port(PublishError::Busy { .. }) => LaunchErrorKind::PortInUse,
             StartError::Port(_) | StartError::Publishing(_) => LaunchErrorKind::PortUnusable,
+            StartError::LaunchDir(LaunchDirError::NameInUse { .. }) => LaunchErrorKind::NameInUse,
             StartError::LaunchDir(_) | StartError::Prepare(_) => LaunchErrorKind::LaunchDir,
             StartError::Passt(PasstError::PortNotListening { .. }) => LaunchErrorKind::PortUnusable,
             StartError::Passt(_) => LaunchErrorKind::Passt,

@@ -49,6 +49,8 @@ pub(crate) trait GuestPorts: fmt::Debug + Send + Sync {
 pub(crate) struct PortRequest {
     /// The name of the launch.
     pub(crate) launch: String,
+    /// The name for the tap; `None` lets the kernel number it.
+    pub(crate) tap: Option<InterfaceName>,
     /// The bridge.
     pub(crate) bridge: InterfaceName,
     /// The virtual network whose bridge it is, if the launch names one.

@@ -8,6 +8,9 @@
 //! releases it when the process that holds it is killed. A process that can open a directory can
 //! lock it, so other users may pass through the root but not read it.
 //!
+//! A launch with a name writes it into its directory, while it holds the root's lock. So of two
+//! starts with one name at the same time, the second finds the first.
+//!
 //! A root is trusted only if no other user can change what its path means ([`crate::sys::dir`]).
 //! Everything in it is made, locked and removed by the root's descriptor, and no link is followed.
 
@@ -54,6 +57,14 @@ pub enum LaunchDirError {
         dir: PathBuf,
         /// The kernel's error.
         source: io::Error,
+    },
+    /// Another launch of this user runs under the name.
+    #[error("a launch with the name {name} runs already, in {}: use another name", dir.display())]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// The directory of that launch.
+        dir: PathBuf,
     },
     /// The launch directory cannot be removed.
     #[error("cannot remove the launch directory {}", dir.display())]

@@ -100,6 +100,14 @@ pub(crate) use {
     trial::try_passt,
 };
 
+/// The number of times that a launch chooses free ports again.
+const LOST_PORTS: usize = 3;
+
+/// Returns whether a start failed because another program took one of the chosen free ports.
+fn lost_free_port(error: &StartError, ports: &[u16]) -> bool {
+    matches!(error, StartError::Port(PublishError::Busy { port, .. }) if ports.contains(port))
+}
+
 /// Plans and starts. If passt fails to start, and the request allows all NICs another backend,
 /// plans again without passt.
 ///
@@ -111,13 +119,20 @@ pub(crate) async fn launch(
     context: &LaunchContext,
 ) -> Result<Running, LaunchError> {
     let mut facts = facts.clone();
+    let mut lost_ports = 0;
     loop {
-        let launch_ids = context.launch_ids(request.nic_count());
+        let launch_ids = context.launch_ids(request)?;
+        let ports = launch_ids.free_ports.clone();
         let plan = plan::plan(request, &facts, &launch_ids)?;
         let has_passt = plan.nics.iter().any(|nic| nic.passt.is_some());
         let error = match start(plan, context).await {
             // slirp needs neither passt nor a pair of sockets.
             Err(error @ (StartError::Passt(_) | StartError::Prepare(_))) if has_passt => error,
+            // Another program can take a free port before passt or QEMU listens on it.
+            Err(error) if lost_ports < LOST_PORTS && lost_free_port(&error, &ports) => {
+                lost_ports += 1;
+                continue;
+            }
             other => return Ok(other?),
         };
         facts.passt.problem = Some(error.as_passt_problem());

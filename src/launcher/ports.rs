@@ -11,7 +11,7 @@ use nix::sys::socket::{
 };
 use procfs::process::FDTarget;
 
-use crate::types::{Protocol, Publish};
+use crate::types::{FreePort, Protocol, Publish, PublishRequest};
 
 /// Why a port cannot be published.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +21,7 @@ pub enum PublishError {
     #[error("port {port}/{protocol} on {address} is in use{}: stop that program, or publish another port than {publish}", held_by(.holder))]
     Busy {
         /// The requested ports.
-        publish: Publish,
+        publish: PublishRequest,
         /// The busy port.
         port: u16,
         /// Its protocol.
@@ -49,7 +49,7 @@ pub enum PublishError {
     )]
     NoAddress {
         /// The requested ports.
-        publish: Publish,
+        publish: PublishRequest,
         /// The address.
         address: IpAddr,
     },
@@ -83,7 +83,7 @@ pub(super) fn check(publish: &[Publish]) -> Result<(), PublishError> {
                 Protocol::Tcp => TcpListener::bind(at).map(drop),
                 Protocol::Udp => UdpSocket::bind(at).map(drop),
             };
-            tried.map_err(|source| explain(one, port, source))?;
+            tried.map_err(|source| explain(&one.clone().into(), at, one.protocol, source))?;
         }
     }
     Ok(())
@@ -99,16 +99,17 @@ pub(super) fn hold(publish: &[Publish]) -> Result<Vec<OwnedFd>, PublishError> {
     let mut held = Vec::new();
     for one in publish {
         for port in one.host.ports() {
-            held.push(hold_one(one, port).map_err(|source| explain(one, port, source))?);
+            let at = SocketAddr::new(one.address, port);
+            let failed = |source| explain(&one.clone().into(), at, one.protocol, source);
+            held.push(hold_one(at, one.protocol).map_err(failed)?);
         }
     }
     Ok(held)
 }
 
-fn hold_one(publish: &Publish, port: u16) -> io::Result<OwnedFd> {
-    let at = SocketAddr::new(publish.address, port);
+fn hold_one(at: SocketAddr, protocol: Protocol) -> io::Result<OwnedFd> {
     let family = if at.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let kind = match publish.protocol {
+    let kind = match protocol {
         Protocol::Tcp => SockType::Stream,
         Protocol::Udp => SockType::Datagram,
     };
@@ -126,8 +127,27 @@ fn hold_one(publish: &Publish, port: u16) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn explain(publish: &Publish, port: u16, source: io::Error) -> PublishError {
-    let (protocol, address) = (publish.protocol, publish.address);
+/// Returns a port of the host that is free at this moment.
+///
+/// # Errors
+/// [`PublishError`] if this process cannot listen on the address.
+pub(super) fn find_free(free: &FreePort) -> Result<u16, PublishError> {
+    let at = SocketAddr::new(free.address, 0);
+    let found = match free.protocol {
+        Protocol::Tcp => TcpListener::bind(at).and_then(|socket| socket.local_addr()),
+        Protocol::Udp => UdpSocket::bind(at).and_then(|socket| socket.local_addr()),
+    };
+    let error = |source| explain(&PublishRequest::Free(free.clone()), at, free.protocol, source);
+    Ok(found.map_err(error)?.port())
+}
+
+fn explain(
+    publish: &PublishRequest,
+    at: SocketAddr,
+    protocol: Protocol,
+    source: io::Error,
+) -> PublishError {
+    let (address, port) = (at.ip(), at.port());
     match source.kind() {
         io::ErrorKind::AddrInUse => PublishError::Busy {
             publish: publish.clone(),

@@ -21,7 +21,7 @@ use super::running::{Running, RunningNic};
 use crate::launcher::plan::{BridgePlan, NicPlan, Plan, TapOwner, Transport};
 use crate::sys::privileges::Account;
 use crate::sys::process::Spawn;
-use crate::types::{Mac, Publish};
+use crate::types::{Mac, Publish, PublishRequest, tap_name};
 
 /// Carries `plan` out and returns once passt serves and QEMU, unless in serve mode, executes.
 ///
@@ -36,7 +36,7 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
         );
     }
     ports::check(&plan.published()).map_err(|error| name_launch(error, context))?;
-    let dir = Arc::new(context.root.create(&plan.dir)?);
+    let dir = Arc::new(context.root.create(&plan.dir, plan.name.as_deref())?);
     let record = Record::new(&plan);
     record.write().map_err(StartError::Prepare)?;
     let starts = Arc::default();
@@ -166,6 +166,7 @@ impl Running {
     ) -> Result<PortDescriptors, StartError> {
         let request = PortRequest {
             launch: self.record.name.clone(),
+            tap: self.plan.name.as_ref().and_then(|name| tap_name(name, place)),
             bridge: bridge.bridge.clone(),
             network: bridge.network.clone(),
             mac,
@@ -198,7 +199,13 @@ impl Running {
 /// a port from others ([`ports::hold`]).
 #[cfg(feature = "cli")]
 fn name_launch(mut error: PublishError, context: &LaunchContext) -> PublishError {
-    let PublishError::Busy { publish, port, holder: holder @ None, .. } = &mut error else {
+    let PublishError::Busy {
+        publish: PublishRequest::Ports(publish),
+        port,
+        holder: holder @ None,
+        ..
+    } = &mut error
+    else {
         return error;
     };
     let records = super::record::running(&context.root).unwrap_or_default();

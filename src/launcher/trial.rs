@@ -24,7 +24,7 @@ pub(crate) async fn try_passt(
     let command = command.map(|path| Command { program: path.into(), args: Vec::new() });
     let nic = NicRequest { backend: Some(Backend::Passt), ..request.nic.clone() };
     let request = Request { nic, command, ..request.clone() };
-    let mut plan = plan(&request, facts, &context.launch_ids(request.nic_count()))?;
+    let mut plan = plan(&request, facts, &context.launch_ids(&request)?)?;
     plan.qemu.program = None;
     start(plan, context).await?.stop().await;
     Ok(())

@@ -10,8 +10,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::check_error::{CheckError, CheckFailure};
-use super::model::{Client, Dhcp, DhcpHost, Forward, Ip, Network};
+use super::model::{Client, Dhcp, DhcpHost, Dns, Forward, Ip, Network};
 use super::places::Part;
+use super::values::PortGroupName;
 use crate::types::HostAddress;
 
 type Result = std::result::Result<(), CheckFailure>;
@@ -25,6 +26,11 @@ fn fail(part: Part, what: CheckError) -> Result {
 /// # Errors
 /// The first [`CheckFailure`].
 pub fn check(network: &Network) -> Result {
+    check_port_groups(network)?;
+    if network.forward == Forward::Bridge {
+        return check_existing(network);
+    }
+    check_options(network)?;
     if let Some(mtu) = network.mtu {
         let (protocol, least) = if network.has_ipv6() { ("IPv6", 1280) } else { ("IPv4", 68) };
         if mtu < least {
@@ -39,6 +45,62 @@ pub fn check(network: &Network) -> Result {
     }
     check_forward(network)?;
     check_routes(network)
+}
+
+/// Checks that a network on an existing bridge has nothing that would change the host. The host's
+/// administrator makes the bridge and its addresses, and libvirt refuses the same parts.
+fn check_existing(network: &Network) -> Result {
+    let bridge = &network.bridge;
+    let default = |dns: &Dns| *dns == Dns::default();
+    let parts = [
+        (Part::Mac, network.mac.is_some(), "<mac>"),
+        (Part::Mtu, network.mtu.is_some(), "<mtu>"),
+        (Part::Bridge, bridge.stp, "stp='on' of <bridge>"),
+        (Part::Bridge, bridge.delay > 0, "delay of <bridge>"),
+        (Part::Bridge, bridge.zone.is_some(), "zone of <bridge>"),
+        (Part::Domain, network.domain.is_some(), "<domain>"),
+        (Part::Dns, !default(&network.dns), "<dns>"),
+        (Part::Ip(0), !network.ips.is_empty(), "<ip>"),
+        (Part::Route(0), !network.routes.is_empty(), "<route>"),
+        (Part::Bandwidth, !network.port.bandwidth.is_unlimited(), "<bandwidth> of the network"),
+        (Part::DnsmasqOption(0), !network.dnsmasq_options.is_empty(), "<dnsmasq:options>"),
+    ];
+    match parts.into_iter().find(|(_, there, _)| *there) {
+        Some((part, _, what)) => fail(part, CheckError::Existing { what }),
+        None => Ok(()),
+    }
+}
+
+fn check_port_groups(network: &Network) -> Result {
+    let (mut names, mut default) = (BTreeSet::new(), None);
+    for (index, group) in network.port_groups.iter().enumerate() {
+        let part = Part::PortGroup(index);
+        if !names.insert(&group.name) {
+            return fail(part, CheckError::PortGroupTwice(group.name.clone()));
+        }
+        if let Some(other) = default.filter(|_| group.default) {
+            return fail(part, CheckError::DefaultTwice(PortGroupName::clone(other)));
+        }
+        default = default.or(group.default.then_some(&group.name));
+    }
+    Ok(())
+}
+
+/// Checks that a dnsmasq runs that can get the options. A range for leases needs one that has a
+/// file for them.
+fn check_options(network: &Network) -> Result {
+    let leases = |dhcp: &Dhcp| !dhcp.ranges.is_empty() || !dhcp.hosts.is_empty();
+    let dhcp = network.ips.iter().any(|ip| ip.dhcp.as_ref().is_some_and(leases));
+    let served = dhcp
+        || network.dns.enable && !network.ips.is_empty()
+        || network.ips.iter().any(|ip| ip.tftp.is_some());
+    match network.dnsmasq_options.iter().position(|option| option.name() == "dhcp-range") {
+        Some(index) if !dhcp => fail(Part::DnsmasqOption(index), CheckError::RangeOption),
+        _ if !served && !network.dnsmasq_options.is_empty() => {
+            fail(Part::DnsmasqOption(0), CheckError::NoServer)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_forward(network: &Network) -> Result {
@@ -184,7 +246,7 @@ fn check_hosts(network: &Network, index: usize, ip: &Ip, dhcp: &Dhcp) -> Result 
         match (&host.client, ip.net.addr().is_ipv6()) {
             (Client::Mac(..), true) => return client("mac", "DHCP for IPv6", "id"),
             (Client::Duid(..), false) => return client("id", "DHCP for IPv4", "mac"),
-            (Client::Mac(mac, _), false) if *mac == network.mac => {
+            (Client::Mac(mac, _), false) if Some(*mac) == network.mac => {
                 return fail(part, CheckError::OwnMac(*mac));
             }
             _ => {}
@@ -287,8 +349,8 @@ pub fn check_against<'a>(
                 return fail(Part::Ip(index), CheckError::SubnetTaken { name, subnet, other });
             }
         }
-        if network.mac == other.mac {
-            return fail(Part::Mac, CheckError::MacTaken { name, mac: other.mac });
+        if let Some(mac) = network.mac.filter(|_| network.mac == other.mac) {
+            return fail(Part::Mac, CheckError::MacTaken { name, mac });
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::places::Part;
-use super::values::NetworkName;
+use super::values::{NetworkName, PortGroupName};
 use crate::types::{AddressError, InterfaceName, Mac, Uuid};
 
 /// An error of a network, and the part that has it.
@@ -198,6 +198,29 @@ pub enum CheckError {
     /// Two routes have the same destination and the same metric.
     #[error("another <route> leads to {0} with the same metric: remove one of them")]
     RouteTwice(IpNet),
+
+    /// A network on an existing bridge has a part that would change the host.
+    #[error(
+        "mode='bridge' leaves the bridge as the host has it, so {what} has no effect: remove it, or use another mode"
+    )]
+    Existing {
+        /// The part.
+        what: &'static str,
+    },
+    /// Two port groups have one name.
+    #[error("another <portgroup> has the name {0} already: use another name")]
+    PortGroupTwice(PortGroupName),
+    /// Two port groups are the default.
+    #[error("the <portgroup> {0} is the default already: remove default from one of them")]
+    DefaultTwice(PortGroupName),
+    /// An option for dnsmasq makes leases, and the network has no DHCP server.
+    #[error("dhcp-range needs a DHCP server on the network: add <dhcp> to an <ip>")]
+    RangeOption,
+    /// The network has no dnsmasq that could get the options.
+    #[error(
+        "the network has no DNS, DHCP or TFTP server that could have options: add an <ip>, or remove <dnsmasq:options>"
+    )]
+    NoServer,
 
     /// Another network has the same name and a different UUID.
     #[error(

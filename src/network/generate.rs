@@ -6,11 +6,12 @@ use ipnet::IpNet;
 use proptest::option::of;
 use proptest::prelude::*;
 
+use super::generate_port::{metadata, option, port_groups, properties};
 use super::*;
 use crate::types::{DomainName, HostName, InterfaceName, Mac, PortRange, Protocol};
 
 /// Generates values of `T` from the texts of a pattern.
-fn text<T>(pattern: &'static str) -> impl Strategy<Value = T>
+pub(super) fn text<T>(pattern: &'static str) -> impl Strategy<Value = T>
 where
     T: std::str::FromStr + std::fmt::Debug,
 {
@@ -28,6 +29,12 @@ fn host_name() -> impl Strategy<Value = HostName> {
 
 fn device() -> impl Strategy<Value = InterfaceName> {
     text("[A-Za-z0-9._-]{1,15}")
+}
+
+/// Generates different interfaces in any order.
+fn devices() -> impl Strategy<Value = Vec<InterfaceName>> {
+    let set = prop::collection::btree_set(device(), 0..4);
+    set.prop_map(|set| set.into_iter().collect::<Vec<_>>()).prop_shuffle()
 }
 
 fn mac() -> impl Strategy<Value = Mac> {
@@ -59,22 +66,31 @@ fn forward() -> impl Strategy<Value = Forward> {
     let addresses = (any::<u32>(), any::<u32>())
         .prop_filter_map("backwards", |(a, b)| AddressRange::new(a.into(), b.into()));
     let ports = (any::<u16>(), any::<u16>()).prop_filter_map("none", |(a, b)| PortRange::new(a, b));
-    let nat = (of(device()), any::<bool>(), of(addresses), of(ports)).prop_map(
-        |(dev, ipv6, addresses, ports)| Forward::Nat(Nat { dev, ipv6, addresses, ports }),
+    let nat = (devices(), any::<bool>(), of(addresses), of(ports)).prop_map(
+        |(devs, ipv6, addresses, ports)| Forward::Nat(Nat { devs, ipv6, addresses, ports }),
     );
-    let route = of(device()).prop_map(|dev| Forward::Route { dev });
-    prop_oneof![Just(Forward::Isolated), Just(Forward::Open), nat, route]
+    let route = devices().prop_map(|devs| Forward::Route { devs });
+    prop_oneof![Just(Forward::Isolated), Just(Forward::Open), Just(Forward::Bridge), nat, route]
 }
 
 fn bridge() -> impl Strategy<Value = Bridge> {
-    (device(), any::<bool>(), 0u32..100, of(text("[a-z_-]{1,17}")))
-        .prop_map(|(name, stp, delay, zone)| Bridge { name, stp, delay, zone })
+    (device(), any::<bool>(), 0u32..100, of(text("[a-z_-]{1,17}")), any::<bool>()).prop_map(
+        |(name, stp, delay, zone, kernel_mac_table)| Bridge {
+            name,
+            stp,
+            delay,
+            zone,
+            kernel_mac_table,
+        },
+    )
 }
 
 fn dns() -> impl Strategy<Value = Dns> {
+    let port = || of((1u16..).prop_map(|port| port.try_into().unwrap()));
+    let server = || (ip(), port()).prop_map(|(address, port)| DnsServer { address, port });
     let forwarder = prop_oneof![
-        ip().prop_map(Forwarder::All),
-        (domain(), ip()).prop_map(|(domain, ip)| Forwarder::Domain(domain, ip)),
+        server().prop_map(Forwarder::All),
+        (domain(), server()).prop_map(|(domain, server)| Forwarder::Domain(domain, server)),
         domain().prop_map(Forwarder::Host),
     ];
     let host = (ip(), prop::collection::vec(domain().prop_map(HostName::from), 1..3))
@@ -140,25 +156,47 @@ pub(super) fn network() -> impl Strategy<Value = Network> {
     let domain =
         of((domain(), any::<bool>()).prop_map(|(name, local_only)| Domain { name, local_only }));
     let uuid = "[0-9a-f]{32}".prop_map(|text| text.parse().unwrap());
+    let people = (of(text("[ -~äß€]{1,20}")), of("[ -~\n\tä€]{1,30}"), of(metadata()));
     (
         (text("[a-z0-9_][a-z+._-]{0,20}"), uuid, any::<bool>(), forward(), bridge(), mac()),
-        (of(any::<u16>()), domain, dns()),
+        (of(any::<u16>()), domain, dns(), people),
         prop::collection::vec(ip, 0..3),
         prop::collection::vec(route, 0..3),
+        (properties(), port_groups(), prop::collection::vec(option(), 0..3)),
     )
         .prop_map(
-            |((name, uuid, ipv6, forward, bridge, mac), (mtu, domain, dns), ips, routes)| Network {
-                name,
-                uuid,
-                ipv6,
-                forward,
-                bridge,
-                mac,
-                mtu,
-                domain,
-                dns,
+            |(
+                (name, uuid, ipv6, forward, mut bridge, mac),
+                (mtu, domain, dns, (title, description, metadata)),
                 ips,
                 routes,
+                (port, port_groups, dnsmasq_options),
+            )| {
+                // A document of an existing bridge has only the bridge's name.
+                let made = forward != Forward::Bridge;
+                if !made {
+                    (bridge.stp, bridge.delay, bridge.zone) = (false, 0, None);
+                }
+                let mac = made.then_some(mac);
+                Network {
+                    name,
+                    uuid,
+                    title,
+                    description,
+                    metadata,
+                    ipv6,
+                    forward,
+                    bridge,
+                    mac,
+                    mtu,
+                    domain,
+                    dns,
+                    ips,
+                    routes,
+                    port,
+                    port_groups,
+                    dnsmasq_options,
+                }
             },
         )
 }

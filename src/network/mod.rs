@@ -14,10 +14,15 @@
 mod check;
 mod check_error;
 pub mod dnsmasq;
+mod dnsmasq_option;
+pub mod event;
 mod fields;
 #[cfg(test)]
 mod generate;
+#[cfg(test)]
+mod generate_port;
 pub mod guest_address;
+mod list_element;
 pub mod manager;
 mod model;
 mod places;
@@ -37,15 +42,19 @@ use std::fmt;
 
 pub use check::{check, check_against};
 pub use check_error::{CheckError, CheckFailure};
+pub use dnsmasq_option::{DnsmasqOption, DnsmasqOptionError};
+pub use list_element::ListElement;
 pub use model::{
-    AddressRange, Bootp, Bridge, Client, Dhcp, DhcpHost, DhcpRange, Dns, DnsHost, Domain, Forward,
-    Forwarder, Ip, Lease, Nat, Network, Route, Srv, SrvTarget, Txt,
+    AddressRange, Bootp, Bridge, Client, Dhcp, DhcpHost, DhcpRange, Dns, DnsHost, DnsServer,
+    Domain, Forward, Forwarder, Ip, Lease, Nat, Network, PortGroup, PortProperties, Route, Srv,
+    SrvTarget, Txt,
 };
 pub use places::{Part, Places};
 pub use store::{BrokenFile, DefineRequest, Definition, NetworkStore};
 pub use store_error::StoreError;
 pub use values::{
-    BootFile, Duid, NetworkName, ServiceName, TftpRoot, TxtValue, ValueError, ZoneName,
+    BootFile, Duid, NetworkName, PortGroupName, ServiceName, TftpRoot, Title, TxtValue, ValueError,
+    ZoneName,
 };
 pub use write::to_xml;
 pub use xml::{Fill, Parsed, parse};

@@ -22,6 +22,8 @@ pub enum Part {
     NatAddresses,
     NatPorts,
     Domain,
+    Dns,
+    Bandwidth,
     Ip(usize),
     Tftp(usize),
     Dhcp(usize),
@@ -29,6 +31,8 @@ pub enum Part {
     Host(usize, usize),
     Bootp(usize),
     Route(usize),
+    PortGroup(usize),
+    DnsmasqOption(usize),
 }
 
 /// The places of a network's parts in its document.

@@ -13,43 +13,48 @@ const IP6: &str = "<ip family='ipv6' address='fd00::1' prefix='64'>";
 
 /// Parts that netlaunch does not support.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("<bandwidth/>", "2:1: <bandwidth> is not supported by netlaunch; remove it"),
-    ("<vlan/>", "2:1: <vlan> is not supported"),
-    ("<portgroup name='a'/>", "2:1: <portgroup> is not supported"),
-    ("<virtualport type='x'/>", "2:1: <virtualport> is not supported"),
-    ("<port isolated='yes'/>", "2:1: <port> is not supported"),
-    ("<metadata/>", "2:1: <metadata> is not supported"),
-    ("<title>x</title>", "2:1: <title> is not supported"),
+    ("<virtualport type='x'/>", "2:1: <virtualport> is not supported by netlaunch; remove it"),
     (
-        "<forward mode='bridge'/>",
-        "2:16: <forward mode='bridge'> is not supported by netlaunch; use nat",
+        "<virtualport type='openvswitch'/>",
+        "2:1: <virtualport type='openvswitch'> is not supported by netlaunch; make a Linux bridge",
+    ),
+    ("<virtualport/>", "2:1: <virtualport> is not supported by netlaunch; name a Linux bridge"),
+    (
+        "<portgroup name='a'><virtualport type='802.1Qbh'/></portgroup>",
+        "2:21: <virtualport type='802.1Qbh'> is not supported",
+    ),
+    (
+        "<forward mode='private'><interface dev='a'/></forward>",
+        "2:16: <forward mode='private'> is not supported by netlaunch; make a bridge",
     ),
     (
         "<forward mode='hostdev' managed='yes'/>",
-        "2:25: the attribute managed of <forward> is not supported",
+        "2:16: <forward mode='hostdev'> is not supported by netlaunch; a guest gets a device",
+    ),
+    ("<forward managed='yes'/>", "2:10: the attribute managed of <forward> is not supported"),
+    (
+        "<bandwidth><inbound average='1' floor='2'/></bandwidth>",
+        "2:33: the attribute floor (a guaranteed rate) is not supported by netlaunch; limit",
     ),
     ("<forward><pf dev='a'/></forward>", "2:10: <pf> is not supported"),
     (
         "<bridge macTableManager='libvirt'/>",
-        "2:9: the attribute macTableManager of <bridge> is not supported",
+        "2:26: macTableManager='libvirt' is not supported by netlaunch; write macTable",
     ),
-    ("<domain name='a' register='yes'/>", "2:18: the attribute register of <domain> is not"),
-    (
-        "<dns><forwarder addr='10.0.0.2' port='5353'/></dns>",
-        "2:33: the attribute port of <forwarder> is not supported",
-    ),
+    ("<domain name='a' register='yes'/>", "2:28: register='yes' is not supported by netlaunch"),
     ("<d:options xmlns:d='u'/>", "2:1: 'd:options' uses a namespace"),
+    ("<metadata><x:a/></metadata>", "2:11: 'x' has a prefix that is not declared"),
 ];
 
 /// Parts that are unknown or missing.
 const UNKNOWN: &[(&str, &str)] = &[
     (
         "<bogus/>",
-        "2:1: <bogus> is not known in <network>: use name, uuid, forward, bridge, mtu, mac, domain, dns, ip, route",
+        "2:1: <bogus> is not known in <network>: use name, uuid, title, description, metadata, forward, bridge, mtu, mac, domain, dns, ip, route, bandwidth, vlan, port, portgroup, dnsmasq:options, or remove it",
     ),
     (
         "<bridge nmae='a'/>",
-        "2:9: the attribute nmae is not known in <bridge>: use name, stp, delay, zone",
+        "2:9: the attribute nmae is not known in <bridge>: use name, stp, delay, zone, macTableManager",
     ),
     ("<ip/>", "2:1: <ip> needs the attribute address"),
     ("<mtu/>", "2:1: <mtu> needs the attribute size"),
@@ -72,15 +77,46 @@ const INVALID: &[(&str, &str)] = &[
     ("<mtu size='70000'/>", "2:12: size of <mtu>: \"70000\" is not a number that fits"),
     ("<domain name='a_b'/>", "2:15: name of <domain>: \"a_b\" is not a domain name"),
     ("<forward mode='nta'/>", "2:16: mode of <forward>: \"nta\" is not a mode"),
-    ("<forward mode='open' dev='a'/>", "2:27: dev of <forward>: mode=\"open\" has no device"),
+    ("<forward mode='open' dev='a'/>", "2:27: dev of <forward>: mode=\"open\" has no interface"),
     (
         "<forward dev='a'><interface dev='b'/></forward>",
-        "2:18: <interface>: its device is b, and dev of <forward> is a",
+        "2:18: <interface>: its interface is b, and dev of <forward>, the first one, is a",
     ),
     (
-        "<forward dev='a'><interface dev='a'/><interface dev='b'/></forward>",
-        "2:38: <forward> has a <interface> already",
+        "<forward dev='a'><interface dev='a'/><interface dev='a'/></forward>",
+        "2:38: <interface>: another <interface> has a already",
     ),
+    (
+        "<forward mode='bridge' dev='a'/>",
+        "2:29: dev of <forward>: without a bridge, mode='bridge' means macvtap",
+    ),
+    (
+        "<forward mode='bridge'><interface dev='a'/></forward>",
+        "2:24: <interface>: without a bridge, mode='bridge' means macvtap",
+    ),
+    ("<forward mode='bridge'/>", "1:1: <network> needs a <bridge>: add one"),
+    ("<forward mode='bridge'/><bridge/>", "2:25: <bridge> needs the attribute name"),
+    ("<bandwidth><inbound peak='1'/></bandwidth>", "2:12: <inbound> needs the attribute average"),
+    (
+        "<bandwidth><outbound average='0'/></bandwidth>",
+        "2:31: average of <outbound>: \"0\" is not a number of KiB",
+    ),
+    ("<vlan/>", "2:1: <vlan> needs a <tag>"),
+    ("<vlan trunk='no'><tag id='1'/></vlan>", "2:14: trunk of <vlan>: \"no\" is not a value"),
+    ("<vlan><tag id='4095'/></vlan>", "2:16: id of <tag>: \"4095\" is not a VLAN"),
+    ("<vlan><tag id='1'/><tag id='1'/></vlan>", "2:20: <tag>: another <tag> has 1 already"),
+    (
+        "<vlan><tag id='1' nativeMode='tagged'/><tag id='2' nativeMode='tagged'/></vlan>",
+        "2:40: <tag>: the native VLAN is 1 already",
+    ),
+    ("<portgroup/>", "2:1: <portgroup> needs the attribute name"),
+    ("<portgroup name='a b'/>", "2:18: name of <portgroup>: \"a b\" cannot name a port group"),
+    ("<title>a\nb</title>", "2:8: <title>: \"a\\nb\" is not a title"),
+    (
+        "<dns><forwarder addr='10.0.0.2' port='0'/></dns>",
+        "2:39: port of <forwarder>: \"0\" is not a port",
+    ),
+    ("<dns><forwarder domain='a' port='5353'/></dns>", "2:6: <forwarder>: port is the server's"),
     ("<forward mode='route'><nat/></forward>", "2:23: <nat>: NAT works with mode='nat' only"),
     (
         "<forward><nat><port start='0' end='9'/></nat></forward>",

@@ -10,12 +10,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::model::Network;
+use super::model::{Forward, Network};
 use super::store_error::StoreError;
 use super::values::NetworkName;
 use super::{CheckError, CheckFailure, Fill, Part, check_against, load, to_xml};
 use crate::types::InterfaceName;
 use crate::xml::store::{self, DefinitionDir, DefinitionLock, Origin};
+use crate::xml::{MAX_BYTES, Position, XmlError, XmlErrorKind};
 
 /// The compiled-in network's document.
 const DEFAULT: &str = include_str!("default.xml");
@@ -145,12 +146,16 @@ impl NetworkStore {
             .map(|definition| &definition.network)
             .collect();
         let fill = match user_made.iter().find(|network| network.name == name) {
-            Some(old) => {
-                Fill { uuid: old.uuid, mac: old.mac, bridge: Some(old.bridge.name.clone()) }
-            }
-            None => {
+            // A bridge that existed already does not become one that netlaunch makes.
+            Some(old) if old.forward != Forward::Bridge => Fill {
+                uuid: old.uuid,
+                mac: old.mac.unwrap_or(draft.mac),
+                bridge: Some(old.bridge.name.clone()),
+            },
+            old => {
                 let all: Vec<_> = definitions.iter().map(|d| &d.network.bridge.name).collect();
-                Fill { bridge: free_bridge(&all, define.interfaces), ..draft }
+                let uuid = old.map_or(draft.uuid, |old| old.uuid);
+                Fill { uuid, bridge: free_bridge(&all, define.interfaces), ..draft }
             }
         };
         let parsed = load(define.xml, Some(&fill)).map_err(located)?;
@@ -158,7 +163,13 @@ impl NetworkStore {
             .and_then(|()| check_copy(&parsed.network, &definitions))
             .map_err(|problem| located(parsed.locate(problem)))?;
         let path = self.path(&name);
-        lock.write(&path, to_xml(&parsed.network).as_bytes())?;
+        let text = to_xml(&parsed.network);
+        // References make a text longer, so a document below the limit can be written above it.
+        if text.len() > MAX_BYTES {
+            let (place, what) = (Position::START, XmlErrorKind::TooLarge(text.len()));
+            return Err(located(XmlError { place, what }.into()));
+        }
+        lock.write(&path, text.as_bytes())?;
         let autostart = self.mark(&name).symlink_metadata().is_ok();
         Ok(Definition { network: parsed.network, origin: Origin::File(path), autostart })
     }

@@ -45,7 +45,7 @@ fn a_network_is_defined_redefined_marked_and_undefined() {
 
     let made = define(&store, &simple("n1", 1)).unwrap();
     assert_eq!(made.network.bridge.name.as_str(), "virbr2", "virbr1 is an interface of the host");
-    assert!(made.network.mac.to_string().starts_with("52:54:00:"));
+    assert!(made.network.mac.unwrap().to_string().starts_with("52:54:00:"));
     let path = store.path(&name("n1"));
     assert_eq!(made.origin, Origin::File(path.clone()));
     assert_eq!(fs::read_to_string(&path).unwrap(), to_xml(&made.network));
@@ -162,7 +162,7 @@ fn a_refused_definition_changes_no_file() {
             "in.xml:1:10: the network n1 exists already, with the UUID",
         ),
         (
-            other.replace("<ip ", &format!("<mac address='{}'/><ip ", n1.network.mac)),
+            other.replace("<ip ", &format!("<mac address='{}'/><ip ", n1.network.mac.unwrap())),
             "in.xml:1:25: the network n1 has the MAC",
         ),
     ] {

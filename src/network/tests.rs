@@ -84,6 +84,10 @@ fn equivalent_documents_are_read_alike() {
             "<forward dev='up0'><interface dev='up0'/></forward>",
         ),
         (
+            "<ip address='10.0.0.1' prefix='24'/>",
+            "<title/><description/><metadata> </metadata><bandwidth/><forward dev='up0'/>",
+        ),
+        (
             "<ip address='10.0.0.1' prefix='24'></ip>",
             "<forward><interface dev='up0'/><nat ipv6='no'/></forward>",
         ),

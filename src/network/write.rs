@@ -10,26 +10,42 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::dnsmasq_option::DnsmasqOption;
 use super::model::{
-    Bridge, Client, Dhcp, Dns, Forward, Forwarder, Ip, Lease, Nat, Network, Route, Srv,
+    Bridge, Client, Dhcp, DhcpHost, DhcpRange, Dns, DnsHost, Forward, Forwarder, Ip, Lease, Nat,
+    Network, PortGroup, PortProperties, Route, Srv, Txt,
 };
+use super::xml::DNSMASQ;
+use crate::types::{Bandwidth, InterfaceName, Rate, Vlan};
 use crate::xml::Tag;
 
 /// Returns the network as a document, with a newline at the end.
 pub fn to_xml(network: &Network) -> String {
     let mut tags = vec![Tag::text("name", &network.name), Tag::text("uuid", network.uuid)];
+    tags.extend(network.title.as_ref().map(|title| Tag::text("title", title)));
+    tags.extend(network.description.as_ref().map(|text| Tag::text("description", text)));
+    tags.extend(network.metadata.clone().map(|content| Tag::foreign("metadata", content)));
     tags.extend(forward(&network.forward));
-    tags.push(bridge(&network.bridge));
+    tags.push(bridge(&network.bridge, &network.forward));
     tags.extend(network.mtu.map(|mtu| Tag::new("mtu").attribute("size", mtu)));
-    tags.push(Tag::new("mac").attribute("address", network.mac));
+    tags.extend(network.mac.map(|mac| Tag::new("mac").attribute("address", mac)));
     tags.extend(network.domain.as_ref().map(|domain| {
         let tag = Tag::new("domain").attribute("name", &domain.name);
         tag.optional("localOnly", yes(domain.local_only))
     }));
     tags.extend(Some(dns(&network.dns)).filter(|dns| !dns.is_empty()));
+    tags.extend(port(&network.port));
     tags.extend(network.ips.iter().map(ip));
     tags.extend(network.routes.iter().map(route));
-    Tag::new("network").optional("ipv6", yes(network.ipv6)).children(tags).to_string()
+    tags.extend(network.port_groups.iter().map(port_group));
+    let options = &network.dnsmasq_options;
+    tags.extend((!options.is_empty()).then(|| dnsmasq_options(options)));
+    Tag::new("network")
+        .optional("xmlns:dnsmasq", (!options.is_empty()).then_some(DNSMASQ))
+        .optional("ipv6", yes(network.ipv6))
+        .optional("trustGuestRxFilters", trust(&network.port))
+        .children(tags)
+        .to_string()
 }
 
 /// Returns the value for an attribute whose default is `no`.
@@ -46,10 +62,16 @@ fn forward(forward: &Forward) -> Option<Tag> {
     let nat = match forward {
         Forward::Isolated => return None,
         Forward::Nat(nat) => Some(self::nat(nat)).filter(|nat| !nat.is_empty()),
-        Forward::Route { .. } | Forward::Open => None,
+        Forward::Route { .. } | Forward::Open | Forward::Bridge => None,
     };
-    let tag = Tag::new("forward").optional("dev", forward.dev());
-    Some(tag.attribute("mode", forward.name()).children(nat))
+    let tag = Tag::new("forward").optional("dev", forward.devs().first());
+    let interfaces = forward.devs().iter().map(interface);
+    Some(tag.attribute("mode", forward.name()).children(nat).children(interfaces))
+}
+
+/// Writes one `<interface>` of `<forward>`.
+pub(super) fn interface(dev: &InterfaceName) -> Tag {
+    Tag::new("interface").attribute("dev", dev)
 }
 
 fn nat(nat: &Nat) -> Tag {
@@ -62,41 +84,52 @@ fn nat(nat: &Nat) -> Tag {
     Tag::new("nat").optional("ipv6", yes(nat.ipv6)).children(addresses).children(ports)
 }
 
-fn bridge(bridge: &Bridge) -> Tag {
-    Tag::new("bridge")
-        .attribute("name", &bridge.name)
-        .optional("zone", bridge.zone.as_ref())
+fn bridge(bridge: &Bridge, forward: &Forward) -> Tag {
+    let tag = Tag::new("bridge").attribute("name", &bridge.name);
+    let manager = bridge.kernel_mac_table.then_some("kernel");
+    if *forward == Forward::Bridge {
+        return tag.optional("macTableManager", manager);
+    }
+    tag.optional("zone", bridge.zone.as_ref())
         .attribute("stp", if bridge.stp { "on" } else { "off" })
         .attribute("delay", bridge.delay)
+        .optional("macTableManager", manager)
 }
 
 fn dns(dns: &Dns) -> Tag {
     let forwarders = dns.forwarders.iter().map(|forwarder| {
-        let (domain, addr) = match forwarder {
-            Forwarder::All(addr) => (None, Some(addr)),
-            Forwarder::Domain(domain, addr) => (Some(domain), Some(addr)),
+        let (domain, server) = match forwarder {
+            Forwarder::All(server) => (None, Some(server)),
+            Forwarder::Domain(domain, server) => (Some(domain), Some(server)),
             Forwarder::Host(domain) => (Some(domain), None),
         };
-        Tag::new("forwarder").optional("domain", domain).optional("addr", addr)
-    });
-    let texts = dns
-        .texts
-        .iter()
-        .map(|txt| Tag::new("txt").attribute("name", &txt.name).attribute("value", &txt.value));
-    let hosts = dns.hosts.iter().map(|host| {
-        let names = host.names.iter().map(|name| Tag::text("hostname", name));
-        Tag::new("host").attribute("ip", host.ip).children(names)
+        Tag::new("forwarder")
+            .optional("domain", domain)
+            .optional("addr", server.map(|server| server.address))
+            .optional("port", server.and_then(|server| server.port))
     });
     Tag::new("dns")
         .optional("enable", no(dns.enable))
         .optional("forwardPlainNames", no(dns.forward_plain_names))
         .children(forwarders)
-        .children(texts)
+        .children(dns.texts.iter().map(txt))
         .children(dns.services.iter().map(srv))
-        .children(hosts)
+        .children(dns.hosts.iter().map(dns_host))
 }
 
-fn srv(srv: &Srv) -> Tag {
+/// Writes one `<txt>` of `<dns>`.
+pub(super) fn txt(txt: &Txt) -> Tag {
+    Tag::new("txt").attribute("name", &txt.name).attribute("value", &txt.value)
+}
+
+/// Writes one `<host>` of `<dns>`.
+pub(super) fn dns_host(host: &DnsHost) -> Tag {
+    let names = host.names.iter().map(|name| Tag::text("hostname", name));
+    Tag::new("host").attribute("ip", host.ip).children(names)
+}
+
+/// Writes one `<srv>` of `<dns>`.
+pub(super) fn srv(srv: &Srv) -> Tag {
     let tag = Tag::new("srv")
         .attribute("service", &srv.service)
         .attribute("protocol", srv.protocol)
@@ -130,25 +163,32 @@ fn ip(ip: &Ip) -> Tag {
 }
 
 fn dhcp(dhcp: &Dhcp) -> Tag {
-    let ranges = dhcp.ranges.iter().map(|range| {
-        let tag = Tag::new("range").attribute("start", range.first).attribute("end", range.last);
-        tag.children(lease(range.lease))
-    });
-    let hosts = dhcp.hosts.iter().map(|host| {
-        let tag = Tag::new("host");
-        let tag = match &host.client {
-            Client::Mac(mac, _) => tag.attribute("mac", mac),
-            Client::Duid(duid, _) => tag.attribute("id", duid),
-            Client::Name(_) => tag,
-        };
-        let tag = tag.optional("name", host.client.name()).attribute("ip", host.ip);
-        tag.children(lease(host.lease))
-    });
     let bootp = dhcp.bootp.as_ref().map(|bootp| {
         let tag = Tag::new("bootp").attribute("file", &bootp.file);
         tag.optional("server", bootp.server.as_ref())
     });
-    Tag::new("dhcp").children(ranges).children(hosts).children(bootp)
+    Tag::new("dhcp")
+        .children(dhcp.ranges.iter().map(dhcp_range))
+        .children(dhcp.hosts.iter().map(dhcp_host))
+        .children(bootp)
+}
+
+/// Writes one `<range>` of `<dhcp>`.
+pub(super) fn dhcp_range(range: &DhcpRange) -> Tag {
+    let tag = Tag::new("range").attribute("start", range.first).attribute("end", range.last);
+    tag.children(lease(range.lease))
+}
+
+/// Writes one `<host>` of `<dhcp>`.
+pub(super) fn dhcp_host(host: &DhcpHost) -> Tag {
+    let tag = Tag::new("host");
+    let tag = match &host.client {
+        Client::Mac(mac, _) => tag.attribute("mac", mac),
+        Client::Duid(duid, _) => tag.attribute("id", duid),
+        Client::Name(_) => tag,
+    };
+    let tag = tag.optional("name", host.client.name()).attribute("ip", host.ip);
+    tag.children(lease(host.lease))
 }
 
 fn lease(lease: Option<Lease>) -> Option<Tag> {
@@ -162,4 +202,60 @@ fn lease(lease: Option<Lease>) -> Option<Tag> {
 fn route(route: &Route) -> Tag {
     let gateway: IpAddr = route.gateway;
     subnet("route", &route.net).attribute("gateway", gateway).optional("metric", route.metric)
+}
+
+/// Returns the value of `trustGuestRxFilters`.
+fn trust(port: &PortProperties) -> Option<&'static str> {
+    port.trust_guest_rx_filters.map(|trust| if trust { "yes" } else { "no" })
+}
+
+/// Writes the elements that a network and a port group have alike, in libvirt's order.
+fn port(port: &PortProperties) -> Vec<Tag> {
+    let vlan = port.vlan.as_ref().map(vlan);
+    let bandwidth = Some(bandwidth(&port.bandwidth)).filter(|tag| !tag.is_empty());
+    let isolated = port.isolated.map(|isolated| {
+        Tag::new("port").attribute("isolated", if isolated { "yes" } else { "no" })
+    });
+    vlan.into_iter().chain(bandwidth).chain(isolated).collect()
+}
+
+/// Writes one `<portgroup>`.
+pub(super) fn port_group(group: &PortGroup) -> Tag {
+    Tag::new("portgroup")
+        .attribute("name", &group.name)
+        .optional("default", yes(group.default))
+        .optional("trustGuestRxFilters", trust(&group.port))
+        .children(port(&group.port))
+}
+
+fn bandwidth(bandwidth: &Bandwidth) -> Tag {
+    let rate = |name, rate: Rate| {
+        Tag::new(name)
+            .attribute("average", rate.average)
+            .optional("peak", rate.peak)
+            .optional("burst", rate.burst)
+    };
+    Tag::new("bandwidth")
+        .children(bandwidth.inbound.map(|inbound| rate("inbound", inbound)))
+        .children(bandwidth.outbound.map(|outbound| rate("outbound", outbound)))
+}
+
+fn vlan(vlan: &Vlan) -> Tag {
+    let tag = |id| Tag::new("tag").attribute("id", id);
+    match vlan {
+        Vlan::Access(id) => Tag::new("vlan").children([tag(id)]),
+        Vlan::Trunk { tags, native } => {
+            let tags = tags.iter().map(|id| {
+                let native = native.filter(|native| native.id == *id);
+                let mode = native.map(|native| if native.tagged { "tagged" } else { "untagged" });
+                tag(id).optional("nativeMode", mode)
+            });
+            Tag::new("vlan").attribute("trunk", "yes").children(tags)
+        }
+    }
+}
+
+fn dnsmasq_options(options: &[DnsmasqOption]) -> Tag {
+    let option = |option| Tag::new("dnsmasq:option").attribute("value", option);
+    Tag::new("dnsmasq:options").children(options.iter().map(option))
 }

@@ -16,9 +16,13 @@
     allow(dead_code, reason = "networks and filters use all of it")
 )]
 pub(crate) mod dir;
+#[cfg(feature = "bridged")]
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line uses all of it"))]
+pub(crate) mod file_events;
 #[cfg(feature = "cli")]
 pub(crate) mod file_pages;
 pub(crate) mod flock;
+pub(crate) mod host_id;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line uses all of it"))]
 pub(crate) mod input;
 #[cfg(feature = "bridged")]
@@ -29,6 +33,8 @@ pub(crate) mod kvm;
 pub(crate) mod namespace;
 #[cfg(feature = "bridged")]
 pub mod netlink;
+#[cfg(feature = "cli")]
+pub(crate) mod output_reader;
 #[cfg(feature = "bridged")]
 pub mod packet_socket;
 #[cfg_attr(

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::checked_text::string_conversions;
+use super::fnv1a;
 
 /// Any Ethernet address, written as six pairs of hexadecimal digits.
 ///
@@ -98,6 +99,15 @@ impl Mac {
         Mac(bytes)
     }
 
+    /// Returns an address with QEMU's prefix 52:54:00 that is made from these parts: equal parts
+    /// always have the same address.
+    pub(crate) fn stable<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let hash = fnv1a(parts);
+        // The bits of FNV that change most are the upper ones.
+        let [.., d, e, g] = (hash >> 40 ^ hash >> 16 & 0xff_ffff).to_be_bytes();
+        Mac([0x52, 0x54, 0x00, d, e, g])
+    }
+
     /// Returns the address that is `steps` above this one in the last three bytes, which wrap
     /// around: one guest's cards have addresses that follow each other.
     pub fn following(self, steps: u32) -> Self {
@@ -175,6 +185,15 @@ mod tests {
         {
             assert_eq!(guest.parse::<Mac>().unwrap().host_side().to_string(), host);
         }
+    }
+
+    #[test]
+    fn equal_parts_have_the_same_address_and_others_hardly_ever() {
+        let mac = |host: &str, name: &str| Mac::stable([host.as_bytes(), name.as_bytes()]);
+        assert_eq!(mac("host", "web").to_string(), "52:54:00:18:e6:5d");
+        let names = (0..300).map(|number| mac("host", &format!("web-{number}")).to_string());
+        assert_eq!(names.collect::<std::collections::BTreeSet<_>>().len(), 300);
+        assert_ne!(mac("host", "web"), mac("other", "web"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::error::{XmlError, XmlErrorKind};
+use super::foreign::Foreign;
 use super::position::Position;
 use super::read::{Attribute, Element};
 
@@ -157,6 +158,11 @@ impl<'a> ElementReader<'a> {
         let new = names.iter().filter(|name| !self.children.contains(name));
         self.children.extend(new.copied().collect::<Vec<_>>());
         self.element.children.iter().filter(|child| names.contains(&child.name.as_str()))
+    }
+
+    /// Returns the content of an element that the format keeps.
+    pub fn kept(&self) -> &'a Foreign {
+        &self.element.kept
     }
 
     /// Returns the element's text, with white space.

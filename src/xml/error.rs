@@ -55,8 +55,11 @@ pub enum XmlErrorKind {
     )]
     Entity(String),
     /// A name has a prefix or is `xmlns`.
-    #[error("'{0}' uses a namespace, and netlaunch knows none: remove it")]
+    #[error("'{0}' uses a namespace, and netlaunch knows none here: remove it")]
     Namespace(String),
+    /// A name has a prefix that no element around it declares.
+    #[error("'{0}' has a prefix that is not declared: add xmlns:PREFIX='URI'")]
+    Undeclared(String),
     /// A name does not have the form of a name.
     #[error("'{0}' is not a name: names are letters, digits, '-', '_' and '.', a letter first")]
     Name(String),

@@ -10,14 +10,17 @@
 //!
 //! `read` refuses everything that makes XML dangerous or ambiguous: document type definitions,
 //! entities, processing instructions, namespaces, and documents above the limits ([`MAX_BYTES`] and
-//! the others). It accepts comments and drops them.
+//! the others). It accepts comments and drops them. `read_format` also accepts the namespaces that
+//! a [`Format`] knows, and it keeps the content of the elements that the format keeps ([`Foreign`]).
 //!
 //! This module knows no format, no file and no program; its functions are pure.
 
 mod element_reader;
 mod error;
+mod foreign;
 mod grammar;
 mod limits;
+mod namespace;
 mod position;
 mod read;
 #[cfg(test)]
@@ -29,7 +32,9 @@ mod write;
 
 pub use element_reader::ElementReader;
 pub use error::{XmlError, XmlErrorKind};
+pub use foreign::Foreign;
 pub use limits::{MAX_BYTES, MAX_DEPTH, MAX_NODES};
+pub use namespace::Format;
 pub use position::Position;
-pub use read::{Attribute, Element, read};
+pub use read::{Attribute, Element, read, read_format};
 pub use write::Tag;

@@ -6,21 +6,23 @@
 //!
 //! This reader is stricter than XML: it refuses every construct that the parent module lists.
 
+use std::collections::BTreeSet;
+
 use quick_xml::Reader;
 use quick_xml::errors::Error as ReaderError;
 use quick_xml::events::{BytesDecl, BytesStart, Event};
 
 use super::error::{XmlError, XmlErrorKind};
-use super::grammar::{
-    attribute_error, check_name, describe, is_char, newlines, no_entity, resolve, short,
-};
+use super::foreign::{Foreign, ForeignElement, Node};
+use super::grammar::{attribute_error, describe, is_char, newlines, no_entity, resolve, short};
 use super::limits::{MAX_BYTES, MAX_DEPTH, MAX_NODES};
+use super::namespace::{Format, Scope};
 use super::position::{Cursor, Position};
 
 /// An element with its attributes, its children and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
-    /// Its name.
+    /// Its name. An element of a namespace that the format knows has the format's prefix.
     pub name: String,
     /// The place of its `<`.
     pub place: Position,
@@ -32,6 +34,8 @@ pub struct Element {
     pub text: String,
     /// The place of the first character of its text that is not white space.
     pub text_place: Option<Position>,
+    /// The whole content of an element that the format keeps, in place of children and text.
+    pub kept: Foreign,
 }
 
 /// An attribute of an element.
@@ -50,11 +54,19 @@ pub struct Attribute {
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Reads a document and returns its root element.
+/// Reads a document without namespaces and returns its root element.
 ///
 /// # Errors
 /// The first [`XmlError`] of the document.
 pub fn read(bytes: &[u8]) -> Result<Element, XmlError> {
+    read_format(bytes, &Format::default())
+}
+
+/// Reads a document of a format and returns its root element.
+///
+/// # Errors
+/// The first [`XmlError`] of the document.
+pub fn read_format(bytes: &[u8], format: &Format) -> Result<Element, XmlError> {
     if bytes.len() > MAX_BYTES {
         return Err(XmlError { place: Position::START, what: XmlErrorKind::TooLarge(bytes.len()) });
     }
@@ -76,7 +88,17 @@ pub fn read(bytes: &[u8]) -> Result<Element, XmlError> {
             what: XmlErrorKind::Syntax(what.to_owned()),
         });
     }
-    let mut tree = Tree { text, cursor: Cursor::new(text), open: Vec::new(), root: None, nodes: 0 };
+    let mut tree = Tree {
+        text,
+        format: *format,
+        cursor: Cursor::new(text),
+        open: Vec::new(),
+        root: None,
+        nodes: 0,
+        scope: Scope::default(),
+        borrowed: BTreeSet::new(),
+        borrowed_bytes: 0,
+    };
     if let Some((offset, character)) = text.char_indices().find(|(_, c)| !is_char(*c)) {
         return Err(tree.error(offset, XmlErrorKind::Character(character.into())));
     }
@@ -84,12 +106,18 @@ pub fn read(bytes: &[u8]) -> Result<Element, XmlError> {
 }
 
 /// The state of the reader: the open elements and, once it is complete, the root.
-struct Tree<'a> {
+pub(super) struct Tree<'a> {
     text: &'a str,
+    pub(super) format: Format,
     cursor: Cursor<'a>,
-    open: Vec<Element>,
+    pub(super) open: Vec<Element>,
     root: Option<Element>,
-    nodes: usize,
+    pub(super) nodes: usize,
+    pub(super) scope: Scope,
+    /// The prefixes that the open child of a kept element takes from the elements around it.
+    pub(super) borrowed: BTreeSet<String>,
+    /// The size of all declarations that were added to such children.
+    pub(super) borrowed_bytes: usize,
 }
 
 impl Tree<'_> {
@@ -138,7 +166,11 @@ impl Tree<'_> {
                     }
                     self.text(start, character.encode_utf8(&mut [0; 4]))?;
                 }
-                Ok(Event::Comment(_)) => {}
+                Ok(Event::Comment(comment)) => {
+                    if let Some(element) = self.open_kept() {
+                        element.kept.0.push(Node::Comment(newlines(&comment).into_owned()));
+                    }
+                }
                 Ok(Event::Decl(_)) if start != 0 => {
                     return Err(self.error(start, XmlErrorKind::LateDeclaration));
                 }
@@ -201,10 +233,6 @@ impl Tree<'_> {
         if self.open.len() >= MAX_DEPTH {
             return Err(self.error(start, XmlErrorKind::TooDeep));
         }
-        let name = tag.name().0.to_owned();
-        if let Err(what) = check_name(&name) {
-            return Err(self.error(start, what));
-        }
         if self.open.is_empty() && self.root.is_some() {
             return Err(self.error(start, XmlErrorKind::Outside));
         }
@@ -229,12 +257,6 @@ impl Tree<'_> {
             let value_at = inside + within(tag, &attribute.value);
             self.count(at)?;
             let name = attribute.key.0.to_owned();
-            // A document may declare a prefix, and the declaration is dropped. `check_name` refuses
-            // every name that uses a prefix.
-            let prefix = name.strip_prefix("xmlns:");
-            if let Err(what) = check_name(prefix.unwrap_or(&name)) {
-                return Err(self.error(at, what));
-            }
             if !self.text[..at].ends_with(|c: char| c.is_ascii_whitespace()) {
                 let what = "attributes are separated by white space: add a space before this one";
                 return Err(self.error(at, XmlErrorKind::Syntax(what.to_owned())));
@@ -245,18 +267,25 @@ impl Tree<'_> {
             }
             let value_place = self.cursor.place(value_at);
             let value = self.value(value_at, &attribute.value)?;
-            if prefix.is_none() {
+            let kept = self.attribute(&name, &value);
+            if kept.map_err(|what| XmlError { place, what })? {
                 attributes.push(Attribute { name, value, place, value_place });
             }
         }
-        Ok(Element {
+        let name = self.name(tag.name().0).map_err(|what| XmlError { place, what })?;
+        let mut element = Element {
             name,
             place,
             attributes,
             children: Vec::new(),
             text: String::new(),
             text_place: None,
-        })
+            kept: Foreign::default(),
+        };
+        if self.keeps() {
+            self.borrow(&mut element).map_err(|what| XmlError { place, what })?;
+        }
+        Ok(element)
     }
 
     /// Resolves the text between the quotes of an attribute, which begins at offset `start`.
@@ -297,6 +326,10 @@ impl Tree<'_> {
     fn text(&mut self, start: usize, text: &str) -> Result<(), XmlError> {
         let blank = |c: char| c.is_ascii_whitespace();
         let solid = text.find(|c| !blank(c)).map(|at| start + at);
+        if let Some(element) = self.open_kept() {
+            element.kept.text(text);
+            return Ok(());
+        }
         match self.open.last_mut() {
             Some(element) => {
                 element.text.push_str(text);
@@ -315,6 +348,13 @@ impl Tree<'_> {
 
     /// Adds a complete element to its parent, or makes it the root.
     fn close(&mut self, start: usize, element: Element) -> Result<(), XmlError> {
+        self.scope.leave(self.open.len());
+        if let Some(parent) = self.open_kept() {
+            let attributes = element.attributes.into_iter().map(|a| (a.name, a.value)).collect();
+            let (name, content) = (element.name, element.kept);
+            parent.kept.0.push(Node::Element(ForeignElement { name, attributes, content }));
+            return Ok(());
+        }
         match self.open.last_mut() {
             Some(parent) => parent.children.push(element),
             None if self.root.is_some() => return Err(self.error(start, XmlErrorKind::Outside)),

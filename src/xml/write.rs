@@ -5,6 +5,8 @@
 
 use std::fmt::{self, Write};
 
+use super::foreign::Foreign;
+
 /// An element for writing. Names are literals of the program, so the writer escapes only values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
@@ -18,6 +20,7 @@ pub struct Tag {
 enum Content {
     Children(Vec<Tag>),
     Text(String),
+    Foreign(Foreign),
 }
 
 impl Tag {
@@ -29,6 +32,11 @@ impl Tag {
     /// Makes an element that contains only text.
     pub fn text(name: &'static str, text: impl fmt::Display) -> Self {
         Tag { name, attributes: Vec::new(), content: Content::Text(text.to_string()) }
+    }
+
+    /// Makes an element that contains only kept content.
+    pub fn foreign(name: &'static str, content: Foreign) -> Self {
+        Tag { name, attributes: Vec::new(), content: Content::Foreign(content) }
     }
 
     /// Adds an attribute after the others.
@@ -45,11 +53,11 @@ impl Tag {
         }
     }
 
-    /// Adds child elements after the others; they replace a text.
+    /// Adds child elements after the others; they replace a text or kept content.
     pub fn children(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
         match &mut self.content {
             Content::Children(children) => children.extend(tags),
-            Content::Text(_) => self.content = Content::Children(tags.into_iter().collect()),
+            _ => self.content = Content::Children(tags.into_iter().collect()),
         }
         self
     }
@@ -59,6 +67,7 @@ impl Tag {
         let content = match &self.content {
             Content::Children(children) => children.is_empty(),
             Content::Text(text) => text.is_empty(),
+            Content::Foreign(content) => content.is_blank(),
         };
         content && self.attributes.is_empty()
     }
@@ -85,6 +94,7 @@ impl Tag {
                 escape(f, text, false)?;
                 writeln!(f, "</{}>", self.name)
             }
+            Content::Foreign(content) => writeln!(f, ">{content}</{}>", self.name),
         }
     }
 }
@@ -101,7 +111,7 @@ impl fmt::Display for Tag {
 ///
 /// A reader turns tabs and newlines in a value into spaces, and carriage returns in a text into
 /// newlines. So these characters are written as numbers.
-fn escape(f: &mut fmt::Formatter<'_>, text: &str, value: bool) -> fmt::Result {
+pub(super) fn escape(f: &mut fmt::Formatter<'_>, text: &str, value: bool) -> fmt::Result {
     for character in text.chars() {
         match character {
             '&' => f.write_str("&amp;")?,

@@ -267,12 +267,12 @@ fn everything(files: Files, tftp: &Path) -> DhcpDns {
             }],
             txt: vec![Txt { name: "motd.guests.example".into(), value: r#"a, "b" \ #c"#.into() }],
             forwarders: vec![
-                Forwarder { domain: None, address: Some("192.0.2.53".parse().unwrap()) },
+                Forwarder { domain: None, server: Some("192.0.2.53:53".parse().unwrap()) },
                 Forwarder {
                     domain: Some("corp.example".parse().unwrap()),
-                    address: Some("2001:db8::53".parse().unwrap()),
+                    server: Some("[2001:db8::53]:5353".parse().unwrap()),
                 },
-                Forwarder { domain: Some("own.example".parse().unwrap()), address: None },
+                Forwarder { domain: Some("own.example".parse().unwrap()), server: None },
             ],
             host_servers: false,
             forward_plain_names: false,

@@ -34,7 +34,7 @@ fn network(case: &str) -> NetworkRules {
         list.iter().map(|value| value.as_str().unwrap().to_owned()).collect()
     };
     let is = |key: &str| file.get(key).is_some_and(|value| value.as_bool().unwrap());
-    let dev = word("dev").map(|dev| dev.parse().unwrap());
+    let devs = words("dev").iter().map(|dev| dev.parse().unwrap()).collect();
     let addresses = word("addresses").map(|range| {
         let (first, last) = range.split_once('-').unwrap();
         match (first.parse().unwrap(), last.parse().unwrap()) {
@@ -55,8 +55,8 @@ fn network(case: &str) -> NetworkRules {
         bridge: "virbr0".parse().unwrap(),
         mode: match word("mode").unwrap().as_str() {
             "isolated" => Mode::Isolated,
-            "nat" => Mode::Nat { dev, addresses, ports, ipv6: is("ipv6") },
-            "route" => Mode::Route { dev },
+            "nat" => Mode::Nat { devs, addresses, ports, ipv6: is("ipv6") },
+            "route" => Mode::Route { devs },
             _ => Mode::Open,
         },
         subnets: words("subnets").iter().map(|subnet| subnet.parse().unwrap()).collect(),

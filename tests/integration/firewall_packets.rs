@@ -223,11 +223,11 @@ fn network(bridge: &str, n: u8, mode: Mode) -> NetworkRules {
 }
 
 fn nat() -> Mode {
-    Mode::Nat { dev: None, addresses: None, ports: None, ipv6: true }
+    Mode::Nat { devs: Vec::new(), addresses: None, ports: None, ipv6: true }
 }
 
 fn route() -> Mode {
-    Mode::Route { dev: None }
+    Mode::Route { devs: Vec::new() }
 }
 
 /// The backends of this machine, each with the tools for it: iptables in both its builds.
@@ -278,18 +278,18 @@ fn modes_let_through_what_they_say(backend: &str) {
     };
     let scene = Scene::new();
     let ranged = Mode::Nat {
-        dev: None,
+        devs: Vec::new(),
         addresses: Some(AddressRange::V4([203, 0, 113, 7].into(), [203, 0, 113, 7].into())),
         ports: Some(4000..=4100),
         ipv6: false,
     };
     let only = |dev: &str| Mode::Nat {
-        dev: Some(dev.parse().unwrap()),
+        devs: vec![dev.parse().unwrap()],
         addresses: None,
         ports: None,
         ipv6: true,
     };
-    let by = |dev: &str| Mode::Route { dev: Some(dev.parse().unwrap()) };
+    let by = |dev: &str| Mode::Route { devs: vec![dev.parse().unwrap()] };
     let (own4, own6) = ("192.168.10.2", "fd00:10::2");
     let (nat4, nat6) = ("203.0.113.1 1024+", "2001:db8:f::1 1024+");
     let (b4, b6) = ("192.168.20.2", "fd00:20::2");

@@ -153,7 +153,7 @@ fn a_network_that_starts_later_does_not_open_a_port() {
         filtered();
         let network = NetworkRules {
             bridge: "br0".parse().unwrap(),
-            mode: Mode::Nat { dev: None, addresses: None, ports: None, ipv6: false },
+            mode: Mode::Nat { devs: Vec::new(), addresses: None, ports: None, ipv6: false },
             subnets: vec![format!("{}/24", BRIDGE.v4).parse().unwrap()],
             ipv6_between_guests: true,
             dhcp: true,

@@ -204,6 +204,7 @@ impl Case<'_> {
             dir: or("dir", "/run/netlaunch/launch-abcdefgh").into(),
             mac: "52:54:00:12:34:56".parse().unwrap(),
             qemu_fds: (7..40).collect(),
+            free_ports: Vec::new(),
             passt_users: facts.host.root.then_some(passt_user).into_iter().collect(),
         };
         let words = shell_words::split(self.value("args")).unwrap();
@@ -283,6 +284,7 @@ fn dns_after(passt_words: &str, options: &str, before: &str, after: &str) -> Opt
         dir: "/run/l".into(),
         mac: "52:54:00:12:34:56".parse().unwrap(),
         qemu_fds: vec![7],
+        free_ports: Vec::new(),
         passt_users: Vec::new(),
     };
     let plan = plan(&job.request, &facts, &launch_ids).unwrap().nics.first().passt.clone().unwrap();

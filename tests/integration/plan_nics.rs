@@ -79,6 +79,7 @@ fn made(nics: &[&str], qemu: &str, keep_nics: bool, fd: bool) -> Option<Plan> {
         dir: "/run/netlaunch/launch-abcdefgh".into(),
         mac: "52:54:00:12:34:56".parse().unwrap(),
         qemu_fds: (7..20).collect(),
+        free_ports: Vec::new(),
         passt_users: (1_900_000_000..1_900_000_020).map(user).collect(),
     };
     plan(&request, &facts(), &launch_ids).ok()

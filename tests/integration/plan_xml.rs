@@ -26,6 +26,7 @@ fn the_xml_has_the_host_name_and_the_type_of_vhost_user() {
         dir: "/run/netlaunch/launch-abcdefgh".into(),
         mac: "52:54:00:12:34:56".parse().unwrap(),
         qemu_fds: vec![7],
+        free_ports: Vec::new(),
         passt_users: Vec::new(),
     };
     for (transport, kind) in [(None, "user"), (Some(Transport::VhostUser), "vhostuser")] {

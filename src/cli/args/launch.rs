@@ -16,7 +16,8 @@ use crate::launcher::plan::{AddressChoice, Backend, NicRequest, Transport, Vmm};
 use crate::network::NetworkName;
 use crate::nwfilter::{FilterName, Parameter};
 use crate::types::{
-    Device, DomainName, Id, InterfaceName, LaunchName, Mac, PasstOption, Publish, Queues, UserName,
+    Device, DomainName, Id, InterfaceName, LaunchName, Mac, PasstOption, PublishRequest, Queues,
+    UserName,
 };
 
 /// The options of a launch: run mode with a QEMU command, serve mode without.
@@ -60,7 +61,7 @@ pub struct LaunchArgs {
     /// Sets the id of QEMU's netdev [default: net0]
     #[arg(long, value_name = "ID", help_heading = "Network card")]
     pub id: Option<Id>,
-    /// Sets the guest's MAC address [default: random, 52:54:00:...]
+    /// Sets the guest's MAC address [default: random, or made from the name]
     #[arg(long, value_name = "MAC", help_heading = "Network card")]
     pub mac: Option<Mac>,
     /// Adds this QEMU device as the card, or none [default: virtio-net-pci]
@@ -75,7 +76,7 @@ pub struct LaunchArgs {
     #[arg(
         help = "Publishes a guest port: [ADDR:]HOSTPORT[-END][:GUESTPORT[-END]][/tcp|udp]; repeatable"
     )]
-    pub publish: Vec<Publish>,
+    pub publish: Vec<PublishRequest>,
     /// Keeps the guest from the services on the host's loopback address
     #[arg(long, help_heading = "Ports")]
     pub no_host_loopback: bool,

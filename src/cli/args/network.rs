@@ -41,6 +41,27 @@ pub enum NetworkVerb {
     /// Removes the published ports of guests that are gone; the guard of a killed launch calls this
     #[command(hide = true)]
     Collect,
+    /// Shows the state of a network
+    Info(ShownArg),
+    /// Lists the addresses that the DHCP server of a network has given
+    Leases(ShownArg),
+    /// Lists the ports on the bridge of a network, with the guests behind them
+    Ports(ShownArg),
+    /// Prints the next event of a running network
+    Event {
+        /// The network
+        #[arg(value_name = "NAME", required_unless_present = "all")]
+        name: Option<NetworkName>,
+        /// Prints the events of all networks
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+        /// Stays and prints every event
+        #[arg(long)]
+        follow: bool,
+        /// Prints one JSON object for each event
+        #[arg(long)]
+        json: bool,
+    },
     /// Makes a network start with the host; without a name, starts all such networks
     Autostart {
         /// The network
@@ -50,6 +71,17 @@ pub enum NetworkVerb {
         #[arg(long, requires = "name")]
         disable: bool,
     },
+}
+
+/// The arguments of a verb that shows one network.
+#[derive(Debug, Clone, Args)]
+pub struct ShownArg {
+    /// The network
+    #[arg(value_name = "NAME")]
+    pub name: NetworkName,
+    /// Prints one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The name of a network, as the argument of a verb.

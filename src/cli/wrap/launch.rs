@@ -252,8 +252,9 @@ async fn plan_moves(
     context: &LaunchContext,
 ) -> Result<Plan, Failure> {
     let facts = run::facts(job, &stand_in.environment).await?;
-    let mut plan = plan(&job.request, &facts, &context.launch_ids(job.request.nic_count()))
-        .map_err(LaunchError::from)?;
+    let mut plan =
+        plan(&job.request, &facts, &context.launch_ids(&job.request).map_err(LaunchError::from)?)
+            .map_err(LaunchError::from)?;
     plan.qemu.name = stand_in.call.argv.first().cloned();
     Ok(plan)
 }

@@ -47,8 +47,8 @@ pub enum Mode {
     /// All addresses, with the host's address as the source; only replies come in. IPv6 is routed
     /// unless `ipv6` is set.
     Nat {
-        /// The only interface by which packets may leave.
-        dev: Option<InterfaceName>,
+        /// The interfaces by which packets may leave; an empty list means all.
+        devs: Vec<InterfaceName>,
         /// The source addresses to use, for their IP version, instead of the interface's address.
         addresses: Option<AddressRange>,
         /// The source ports to use for TCP and UDP; 1024 to 65535 by default.
@@ -58,11 +58,30 @@ pub enum Mode {
     },
     /// All addresses, in both directions, with the guests' own addresses.
     Route {
-        /// The only interface by which packets may leave and arrive.
-        dev: Option<InterfaceName>,
+        /// The interfaces by which packets may leave and arrive; an empty list means all.
+        devs: Vec<InterfaceName>,
     },
     /// All addresses that the host's own firewall allows.
     Open,
+}
+
+impl Mode {
+    /// Returns the only interfaces for forwarding; an empty list means all.
+    pub fn devs(&self) -> &[InterfaceName] {
+        match self {
+            Mode::Isolated | Mode::Open => &[],
+            Mode::Nat { devs, .. } | Mode::Route { devs } => devs,
+        }
+    }
+
+    /// Returns the condition of each rule about the outside: one for each interface, or one
+    /// without a condition.
+    fn outside(&self, side: Side) -> Vec<Option<Match>> {
+        match self.devs() {
+            [] => vec![None],
+            devs => devs.iter().map(|dev| Some(Match::Interface(side, dev.clone()))).collect(),
+        }
+    }
 }
 
 /// The reason why a network's rules cannot be made.
@@ -88,15 +107,11 @@ const PORTS: RangeInclusive<u16> = 1024..=65535;
 /// # Errors
 /// Returns [`NetworkRulesError`] if the name of an interface cannot be part of a rule.
 pub fn for_network(network: &NetworkRules) -> Result<Vec<Ruleset>, NetworkRulesError> {
-    let dev = match &network.mode {
-        Mode::Open => return Ok(Vec::new()),
-        Mode::Isolated => None,
-        Mode::Nat { dev, .. } | Mode::Route { dev } => dev.as_ref(),
-    };
-    if let Some(dev) = dev {
-        check(dev)?;
+    if network.mode == Mode::Open {
+        return Ok(Vec::new());
     }
-    [Version::V4, Version::V6].map(|version| ruleset(network, dev, version)).into_iter().collect()
+    network.mode.devs().iter().try_for_each(check)?;
+    [Version::V4, Version::V6].map(|version| ruleset(network, version)).into_iter().collect()
 }
 
 fn check(interface: &InterfaceName) -> Result<(), NetworkRulesError> {
@@ -108,11 +123,7 @@ fn check(interface: &InterfaceName) -> Result<(), NetworkRulesError> {
     }
 }
 
-fn ruleset(
-    network: &NetworkRules,
-    dev: Option<&InterfaceName>,
-    version: Version,
-) -> Result<Ruleset, NetworkRulesError> {
+fn ruleset(network: &NetworkRules, version: Version) -> Result<Ruleset, NetworkRulesError> {
     let subnets: Vec<IpNet> =
         network.subnets.iter().filter(|s| Version::of(s) == version).map(IpNet::trunc).collect();
     let among_guests = version == Version::V4 || !subnets.is_empty() || network.ipv6_between_guests;
@@ -128,9 +139,9 @@ fn ruleset(
         all.chains.push(Chain { name, rules });
         Ok::<_, NetworkRulesError>(())
     };
-    let from = from(network, dev, &subnets, among_guests);
+    let from = from(network, &subnets, among_guests);
     add("from", vec![Packets::ForwardedFrom(bridge())], from)?;
-    let to = to(network, dev, version, &subnets);
+    let to = to(network, version, &subnets);
     add("to", vec![Packets::ForwardedTo(bridge())], to)?;
     if among_guests {
         add("host", vec![Packets::ToHost(bridge())], to_host(network, version))?;
@@ -146,42 +157,34 @@ fn rule(matches: impl IntoIterator<Item = Match>, verdict: Verdict) -> Rule {
 }
 
 /// Returns the rules for packets that guests send through the host.
-fn from(
-    network: &NetworkRules,
-    dev: Option<&InterfaceName>,
-    subnets: &[IpNet],
-    among_guests: bool,
-) -> Vec<Rule> {
+fn from(network: &NetworkRules, subnets: &[IpNet], among_guests: bool) -> Vec<Rule> {
     let mut rules = Vec::new();
     if among_guests {
         let same = Match::Interface(Side::Out, network.bridge.clone());
         rules.push(rule([same], Verdict::Accept));
     }
     if network.mode != Mode::Isolated {
-        let outside = dev.map(|dev| Match::Interface(Side::Out, dev.clone()));
-        rules.extend(subnets.iter().map(|subnet| {
-            rule([Match::Source(*subnet)].into_iter().chain(outside.clone()), Verdict::Return)
-        }));
+        for subnet in subnets {
+            let source = || [Match::Source(*subnet)].into_iter();
+            let outside = network.mode.outside(Side::Out).into_iter();
+            rules.extend(outside.map(|outside| rule(source().chain(outside), Verdict::Return)));
+        }
     }
     rules.push(rule([], Verdict::Reject));
     rules
 }
 
 /// Returns the rules for packets that the host forwards to guests.
-fn to(
-    network: &NetworkRules,
-    dev: Option<&InterfaceName>,
-    version: Version,
-    subnets: &[IpNet],
-) -> Vec<Rule> {
+fn to(network: &NetworkRules, version: Version, subnets: &[IpNet]) -> Vec<Rule> {
     let mut rules = Vec::new();
     if network.mode != Mode::Isolated {
-        let outside = dev.map(|dev| Match::Interface(Side::In, dev.clone()));
         let asked_for = translated(network, version).then_some(Match::Established);
-        rules.extend(subnets.iter().map(|subnet| {
-            let matches = [Match::Destination(*subnet)].into_iter();
-            rule(matches.chain(outside.clone()).chain(asked_for.clone()), Verdict::Accept)
-        }));
+        for subnet in subnets {
+            rules.extend(network.mode.outside(Side::In).into_iter().map(|outside| {
+                let matches = [Match::Destination(*subnet)].into_iter();
+                rule(matches.chain(outside).chain(asked_for.clone()), Verdict::Accept)
+            }));
+        }
     }
     rules.push(rule([], Verdict::Reject));
     rules
@@ -229,7 +232,7 @@ fn from_host(network: &NetworkRules, version: Version) -> Vec<Rule> {
 /// Returns the rules for source address translation. Packets between the network's own subnets, to
 /// link-local multicast groups and to the broadcast address keep their source.
 fn translate(network: &NetworkRules, version: Version, subnets: &[IpNet]) -> Vec<Rule> {
-    let Mode::Nat { dev, addresses, ports, .. } = &network.mode else { return Vec::new() };
+    let Mode::Nat { addresses, ports, .. } = &network.mode else { return Vec::new() };
     if !translated(network, version) {
         return Vec::new();
     }
@@ -244,7 +247,6 @@ fn translate(network: &NetworkRules, version: Version, subnets: &[IpNet]) -> Vec
     let mut rules: Vec<Rule> =
         kept.map(|subnet| rule([Match::Destination(subnet)], Verdict::Return)).collect();
     let addresses = addresses.filter(|range| range.version() == version);
-    let outside = dev.as_ref().map(|dev| Match::Interface(Side::Out, dev.clone()));
     let with_ports = Some(ports.clone().unwrap_or(PORTS));
     for (protocol, ports) in [
         (Some(Transport::Tcp), with_ports.clone()),
@@ -255,8 +257,10 @@ fn translate(network: &NetworkRules, version: Version, subnets: &[IpNet]) -> Vec
             Some(addresses) => Verdict::SourceNat { addresses, ports },
             None => Verdict::Masquerade { ports },
         };
-        let protocol = protocol.map(Match::Protocol);
-        rules.push(rule(outside.clone().into_iter().chain(protocol), verdict));
+        for outside in network.mode.outside(Side::Out) {
+            let protocol = protocol.map(Match::Protocol);
+            rules.push(rule(outside.into_iter().chain(protocol), verdict.clone()));
+        }
     }
     rules
 }
@@ -278,7 +282,7 @@ mod tests {
     }
 
     fn nat(ipv6: bool) -> Mode {
-        Mode::Nat { dev: None, addresses: None, ports: None, ipv6 }
+        Mode::Nat { devs: Vec::new(), addresses: None, ports: None, ipv6 }
     }
 
     fn chain<'a>(rulesets: &'a [Ruleset], version: Version, suffix: &str) -> Option<&'a [Rule]> {
@@ -323,7 +327,7 @@ mod tests {
     #[test]
     fn names_that_are_more_than_names_are_refused() {
         for (bridge, dev) in [("br+", "eth0"), ("br0", "eth+"), ("br0", "e*"), ("br0", "a\"b")] {
-            let mode = Mode::Route { dev: Some(dev.parse().unwrap()) };
+            let mode = Mode::Route { devs: vec!["up0".parse().unwrap(), dev.parse().unwrap()] };
             let network =
                 NetworkRules { bridge: bridge.parse().unwrap(), ..network(mode, &["10.0.0.0/8"]) };
             assert!(for_network(&network).is_err(), "{bridge} {dev}");

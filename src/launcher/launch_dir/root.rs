@@ -1,7 +1,7 @@
 //! The directory that holds launch directories.
 
-use std::ffi::OsString;
-use std::io;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,9 @@ use crate::sys::dir::{self, Dir, Modes, Trust, Untrusted};
 
 /// The start of the names of launch directories. Everything else in a root is left alone.
 const PREFIX: &str = "launch-";
+
+/// The file with the name of a launch, in the directory of a launch that has one.
+const NAME: &str = "name";
 
 /// Where launch directories are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,11 +71,15 @@ impl LaunchRoot {
     }
 
     /// Makes and locks the launch directory `dir` (from [`LaunchRoot::fresh`]), and removes stale
-    /// ones.
+    /// ones. No other launch has this name then.
     ///
     /// # Errors
     /// [`LaunchDirError`]; at most the root was made then.
-    pub(crate) fn create(&self, dir: &Path) -> Result<LaunchDir, LaunchDirError> {
+    pub(crate) fn create(
+        &self,
+        dir: &Path,
+        launch: Option<&str>,
+    ) -> Result<LaunchDir, LaunchDirError> {
         let error = |source| LaunchDirError::Make { dir: dir.to_owned(), source };
         let name = dir.file_name().ok_or_else(|| error(io::ErrorKind::InvalidInput.into()))?;
         loop {
@@ -87,9 +94,15 @@ impl LaunchRoot {
             return match Flock::lock(made, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => {
                     remove_stale(&place);
+                    let (path, opened_root) = (dir.to_owned(), place);
+                    let made =
+                        LaunchDir { path, root: self.clone(), opened_root, lock: Some(lock) };
+                    // A directory without its name is removed when `made` is dropped.
+                    if let Some(launch) = launch {
+                        self.claim(&made.opened_root, name, launch)?;
+                    }
                     drop(root);
-                    let (path, root) = (dir.to_owned(), self.clone());
-                    Ok(LaunchDir { path, root, opened_root: place, lock: Some(lock) })
+                    Ok(made)
                 }
                 Err((_, errno)) => {
                     let _ = place.remove_dir(name);
@@ -97,6 +110,25 @@ impl LaunchRoot {
                 }
             };
         }
+    }
+
+    /// Writes the name of a launch into its directory. The caller holds the lock of the root and has
+    /// removed stale directories.
+    fn claim(&self, place: &Dir, dir: &OsStr, launch: &str) -> Result<(), LaunchDirError> {
+        let has_name = |other: &OsString| {
+            let named =
+                place.sub_dir(other).ok().and_then(|other| other.read(NAME.as_ref(), 64).ok());
+            named.flatten().is_some_and(|name| name == launch.as_bytes())
+        };
+        if let Some(other) = entries(place).into_iter().find(has_name) {
+            let (name, dir) = (launch.to_owned(), self.dir.join(other));
+            return Err(LaunchDirError::NameInUse { name, dir });
+        }
+        let written = place.sub_dir(dir).and_then(|dir| dir.create(NAME.as_ref(), Mode::S_IRUSR));
+        let written = written.map_err(io::Error::from);
+        written
+            .and_then(|mut file| file.write_all(launch.as_bytes()))
+            .map_err(|source| LaunchDirError::Make { dir: self.dir.join(dir), source })
     }
 
     /// Returns the directories of live launches.

@@ -79,7 +79,7 @@ pub(super) fn check(request: &Request, nic: &NicRequest, facts: &Facts) -> Resul
             )
             .about(&[Setting::Filter]));
         }
-        TapOwner::Helper(_) if !nic.publish.is_empty() && facts.target.is_some() => {
+        TapOwner::Helper(_) if nic.publishes() && facts.target.is_some() => {
             return Err(Problem::new(
                 "published ports are rules of the firewall, which root must set, and QEMU's bridge helper would make this guest's tap",
                 "run netlaunch as root and let it start QEMU, or drop the published ports",

@@ -4,6 +4,8 @@
 //! reported: first the bridge, because it excludes most other settings, last the caller's own QEMU
 //! arguments. No check looks at the host.
 
+use std::net::IpAddr;
+
 use super::guest_addresses::overlaps;
 use super::left_network::LeftNetwork;
 use super::nics::adoptable;
@@ -56,7 +58,7 @@ impl Request {
             (nic.id_named, Setting::Id),
             (nic.mac.is_some(), Setting::Mac),
             (nic.device_named, Setting::Device),
-            (!nic.publish.is_empty(), Setting::Publish),
+            (nic.publishes(), Setting::Publish),
             (nic.address != AddressChoice::Default, Setting::Address),
             (nic.gateway.is_some(), Setting::Gateway),
             (nic.hostname.is_some(), Setting::Hostname),
@@ -91,14 +93,14 @@ impl Request {
 impl NicRequest {
     /// Checks that the ports of a guest on a bridge can be published.
     pub(super) fn check_published(&self) -> Result<(), RequestError> {
-        let Some(publish) = self.publish.first() else { return Ok(()) };
+        let Some((_, publish)) = self.publish_requests().next() else { return Ok(()) };
         if let Some(Attachment::Bridge(bridge)) = &self.attachment {
-            let (publish, bridge) = (publish.clone(), bridge.clone());
+            let bridge = bridge.clone();
             return Err(RequestError::PublishWithoutNetwork { publish, bridge });
         }
-        let is_v6_loopback = |port: &&Publish| port.address.is_ipv6() && port.address.is_loopback();
-        match self.publish.iter().find(is_v6_loopback) {
-            Some(publish) => Err(RequestError::PublishLoopback6(publish.clone())),
+        let is_v6_loopback = |address: &IpAddr| address.is_ipv6() && address.is_loopback();
+        match self.publish_requests().find(|(address, _)| is_v6_loopback(address)) {
+            Some((_, publish)) => Err(RequestError::PublishLoopback6(publish)),
             None => Ok(()),
         }
     }

@@ -27,12 +27,15 @@ pub const FURTHER_FDS: usize = 2 * Queues::MOST as usize - 1;
 pub struct LaunchIds {
     /// The launch directory.
     pub dir: PathBuf,
-    /// The address of the first card, if the request names none. Each further card has the next
-    /// address.
+    /// The address of the first card, if the request names none: the same at each start of a launch
+    /// with a name, random otherwise. Each further card has the next address.
     pub mac: Mac,
     /// Descriptor numbers that QEMU has not inherited, for the fd transport or a tap: one for each
     /// NIC, and then [`FURTHER_FDS`] for each NIC whose tap has several queues or vhost-net.
     pub qemu_fds: Vec<RawFd>,
+    /// The free ports of the host, for the published ports of all NICs that name no port of the
+    /// host.
+    pub free_ports: Vec<u16>,
     /// The users that passt changes to, one for each NIC; empty if passt keeps the caller's user.
     pub passt_users: Vec<TransientUser>,
 }

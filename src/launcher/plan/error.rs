@@ -10,7 +10,7 @@ use super::draft::MAX_SOCKET_PATH;
 use super::memory::MemoryError;
 use super::request_error::{RequestError, about_addresses};
 use crate::types::facts::Problem;
-use crate::types::{GuestAddressesError, Setting, UserName};
+use crate::types::{FreePort, GuestAddressesError, Setting, UserName};
 
 /// The reason why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +53,9 @@ pub enum PlanError {
         "no descriptor number is free for a NIC of QEMU: raise the limit of open files (ulimit -n), or use fewer NICs"
     )]
     NoDescriptor,
+    /// The launch has no number for a free port of the host.
+    #[error("no free port of the host is chosen for {0}: name a port of the host")]
+    NoFreePort(FreePort),
     /// All subnets that netlaunch tries are those of other NICs or of the host.
     #[error("no subnet is free for a further NIC: give each NIC an address of its own")]
     NoSubnet,
@@ -88,6 +91,7 @@ impl PlanError {
             }
             PlanError::SocketPath { .. } => vec![Setting::StateDir, Setting::Transport],
             PlanError::UserNotRoot(_) => vec![Setting::User],
+            PlanError::NoFreePort(_) => vec![Setting::Publish],
             PlanError::NoDescriptor => Vec::new(),
             PlanError::NoSubnet => vec![Setting::Nics],
             PlanError::Memory(_) => vec![Setting::Transport],

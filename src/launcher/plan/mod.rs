@@ -25,6 +25,7 @@ mod dns;
 mod draft;
 mod error;
 mod free_ids;
+mod free_ports;
 mod guest_addresses;
 mod left;
 mod left_network;
@@ -70,6 +71,7 @@ pub use request_error::RequestError;
 pub use socket::CallerSocket;
 pub use vmm::Vmm;
 
+use free_ports::with_free_ports;
 use nic::Remarks;
 use nics::{PlannedNics, plan_nics};
 
@@ -79,6 +81,8 @@ use nics::{PlannedNics, plan_nics};
 /// [`PlanError`]: the request contradicts itself, QEMU cannot be run, or no allowed backend can
 /// serve. The last one holds the reason and the fix of each candidate.
 pub fn plan(request: &Request, facts: &Facts, launch_ids: &LaunchIds) -> Result<Plan, PlanError> {
+    let (request, free_ports) = with_free_ports(request, &launch_ids.free_ports)?;
+    let request = &*request;
     request.check()?;
     check_host(request, facts)?;
     let mut remarks = Remarks::default();
@@ -101,6 +105,7 @@ pub fn plan(request: &Request, facts: &Facts, launch_ids: &LaunchIds) -> Result<
         vmm: request.vmm,
         listen: request.listen.clone(),
         dir: launch_ids.dir.clone(),
+        free_ports,
         notes: unique(notes),
         warnings: unique(warnings),
     })

@@ -34,6 +34,8 @@ pub struct Plan {
     pub listen: Option<PathBuf>,
     /// The launch directory.
     pub dir: PathBuf,
+    /// The published ports for which netlaunch found a free port of the host.
+    pub free_ports: Vec<Publish>,
     /// Decisions that the user may want to know, one sentence each.
     pub notes: Vec<String>,
     /// Effects that the user hardly expects, each with the way to avoid it, one line each.

@@ -73,7 +73,7 @@ impl FromStr for NicRequest {
                 "id" => (nic.id, nic.id_named) = (value(key, text)?, true),
                 "device" => (nic.device, nic.device_named) = (value(key, text)?, true),
                 "address" => nic.address = value(key, text)?,
-                "publish" => nic.publish.push(value(key, text)?),
+                "publish" => nic.publish(value(key, text)?),
                 "filter" => filter = Some(value::<FilterName>(key, text)?),
                 _ => parameters.push(parameter(key, text)?),
             }

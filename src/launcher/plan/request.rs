@@ -18,8 +18,8 @@ use super::socket::CallerSocket;
 use super::vmm::Vmm;
 use crate::launcher::qemu_options::{CommandLine, ConfigFile, Settings};
 use crate::types::{
-    Device, DomainName, FilterName, GuestAddresses, HostAddress, Id, InterfaceName, LaunchName,
-    Mac, NetworkName, Parameter, PasstOption, Publish, Queues, Setting, UserName,
+    Device, DomainName, FilterName, FreePort, GuestAddresses, HostAddress, Id, InterfaceName,
+    LaunchName, Mac, NetworkName, Parameter, PasstOption, Publish, Queues, Setting, UserName,
 };
 
 /// The program or kernel feature that gives a guest its network.
@@ -171,6 +171,9 @@ pub struct NicRequest {
     pub device_named: bool,
     /// Ports of the host that are forwarded to the guest.
     pub publish: Vec<Publish>,
+    /// Ports of the guest that get a free port of the host; [`LaunchIds`](super::LaunchIds) has the
+    /// numbers.
+    pub free_ports: Vec<FreePort>,
     /// The guest's IPv4 address.
     pub address: AddressChoice,
     /// The guest's router; `None` is the second address of the guest's subnet.
@@ -251,6 +254,7 @@ impl Default for NicRequest {
             device: Device::default(),
             device_named: false,
             publish: Vec::new(),
+            free_ports: Vec::new(),
             address: AddressChoice::Default,
             gateway: None,
             dns: None,
@@ -322,8 +326,8 @@ impl NicRequest {
             Family::V4 => (IpAddr::is_ipv6, "IPv6", Setting::Ipv4Only),
             Family::V6 => (IpAddr::is_ipv4, "IPv4", Setting::Ipv6Only),
         };
-        if let Some(publish) = self.publish.iter().find(|p| off(&p.address)) {
-            return Err(RequestError::FamilyPublish { publish: publish.clone(), has, restriction });
+        if let Some(publish) = self.publish_requests().find(|(address, _)| off(address)) {
+            return Err(RequestError::FamilyPublish { publish: publish.1, has, restriction });
         }
         if let Some(dns) = self.dns.filter(off) {
             return Err(match self.family {

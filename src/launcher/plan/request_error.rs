@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::socket::MAX_LISTEN_PATH;
-use crate::types::{GuestAddressesError, Id, InterfaceName, Mac, Publish, Setting, UserName};
+use crate::types::{
+    GuestAddressesError, Id, InterfaceName, Mac, Publish, PublishRequest, Setting, UserName,
+};
 
 /// A contradiction between parts of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +32,7 @@ pub enum RequestError {
     )]
     FamilyPublish {
         /// The published port.
-        publish: Publish,
+        publish: PublishRequest,
         /// "IPv4" or "IPv6".
         has: &'static str,
         /// The setting that switches this version off.
@@ -183,7 +185,7 @@ pub enum RequestError {
     )]
     PublishWithoutNetwork {
         /// The published port.
-        publish: Publish,
+        publish: PublishRequest,
         /// The bridge.
         bridge: InterfaceName,
     },
@@ -191,7 +193,7 @@ pub enum RequestError {
     #[error(
         "{0} cannot be published to a guest on a bridge, because the kernel sends no packets of ::1 to another interface: publish on 127.0.0.1, or on an IPv6 address of the host"
     )]
-    PublishLoopback6(Publish),
+    PublishLoopback6(PublishRequest),
     /// A guest on passt or slirp cannot have several queues.
     #[error(
         "a guest on passt or slirp has one queue, and {0} are requested, because one thread moves all its frames: drop the queues, or put the guest on a bridge"

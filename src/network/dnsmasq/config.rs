@@ -4,11 +4,14 @@
 //! text from it and checks each value that dnsmasq could misread. The values here do not come
 //! from the host: a caller that needs an address or a name of the host passes it in.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::files::Files;
 use crate::types::{DomainName, HostName, InterfaceName, Mac};
+
+/// The port of a DNS server that has no other.
+pub const DNS_PORT: u16 = 53;
 
 /// The configuration of the dnsmasq of one bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,7 +190,7 @@ pub struct Forwarder {
     /// The domain for which the server is asked; `None` means all queries.
     pub domain: Option<DomainName>,
     /// The server; `None` (only with a domain) means the host's own servers.
-    pub address: Option<IpAddr>,
+    pub server: Option<SocketAddr>,
 }
 
 /// The network boot configuration.

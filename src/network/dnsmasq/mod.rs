@@ -27,8 +27,8 @@ mod render;
 mod resolv;
 
 pub use config::{
-    Boot, Client, ConfigError, DhcpDns, DhcpHost, Dns, DnsHost, Domain, Forwarder, Lease, Range,
-    Rendered, Srv, Txt,
+    Boot, Client, ConfigError, DNS_PORT, DhcpDns, DhcpHost, Dns, DnsHost, Domain, Forwarder, Lease,
+    Range, Rendered, Srv, Txt,
 };
 pub use error::DnsmasqError;
 pub use files::Files;

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::config::{
-    Client, ConfigError, DhcpDns, DhcpHost, Dns, DnsHost, Lease, Range, Rendered, Srv, Txt,
+    Client, ConfigError, DNS_PORT, DhcpDns, DhcpHost, Dns, DnsHost, Lease, Range, Rendered, Srv,
+    Txt,
 };
 
 /// The maximum length of a value, which leaves room for the rest of its line.
@@ -73,10 +74,14 @@ impl DhcpDns {
             conf.line("no-resolv");
         }
         for forwarder in &dns.forwarders {
-            let server = match (&forwarder.domain, forwarder.address) {
+            let address = forwarder.server.map(|server| match server.port() {
+                DNS_PORT => server.ip().to_string(),
+                port => format!("{}#{port}", server.ip()),
+            });
+            let server = match (&forwarder.domain, address) {
                 (Some(domain), Some(address)) => format!("/{domain}/{address}"),
                 (Some(domain), None) => format!("/{domain}/#"),
-                (None, Some(address)) => address.to_string(),
+                (None, Some(address)) => address,
                 (None, None) => return Err(ConfigError::Forwarder),
             };
             conf.value("server", &server);

@@ -5,7 +5,8 @@
 //! the terms of the module that carries them out; a default that libvirt's format leaves open
 //! is filled in here.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
@@ -28,10 +29,11 @@ pub enum ConfigError {
 pub(super) fn rules(network: &Network) -> NetworkRules {
     let mode = match &network.forward {
         Forward::Isolated => Mode::Isolated,
-        Forward::Route { dev } => Mode::Route { dev: dev.clone() },
-        Forward::Open => Mode::Open,
+        Forward::Route { devs } => Mode::Route { devs: devs.clone() },
+        // The rules of an existing bridge belong to the host.
+        Forward::Open | Forward::Bridge => Mode::Open,
         Forward::Nat(nat) => Mode::Nat {
-            dev: nat.dev.clone(),
+            devs: nat.devs.clone(),
             addresses: nat.addresses.map(|range| AddressRange::V4(range.first(), range.last())),
             ports: nat.ports.map(|ports| ports.first()..=ports.last()),
             ipv6: nat.ipv6,
@@ -167,14 +169,16 @@ fn host(host: &network::DhcpHost) -> served::DhcpHost {
 
 fn names(network: &Network, isolated: bool) -> served::Dns {
     let dns = &network.dns;
-    let forwarder = |forwarder: &Forwarder| match forwarder {
-        Forwarder::All(address) => served::Forwarder { domain: None, address: Some(*address) },
-        Forwarder::Domain(domain, address) => {
-            served::Forwarder { domain: Some(domain.clone()), address: Some(*address) }
-        }
-        Forwarder::Host(domain) => {
-            served::Forwarder { domain: Some(domain.clone()), address: None }
-        }
+    let forwarder = |forwarder: &Forwarder| {
+        let (domain, server) = match forwarder {
+            Forwarder::All(server) => (None, Some(server)),
+            Forwarder::Domain(domain, server) => (Some(domain.clone()), Some(server)),
+            Forwarder::Host(domain) => (Some(domain.clone()), None),
+        };
+        let address = |server: &network::DnsServer| {
+            SocketAddr::new(server.address, server.port.map_or(served::DNS_PORT, NonZeroU16::get))
+        };
+        served::Forwarder { domain, server: server.map(address) }
     };
     let service = |srv: &network::Srv| {
         let target = srv.target.as_ref();

@@ -6,7 +6,7 @@
 //! and again under the lock if a network has lost a part. The check changes nothing, and works on
 //! definitions too, before their networks run.
 
-use super::inspect::{Bridge, bridge_of};
+use super::inspect::{Bridge, bridge_of, uplinks};
 use super::published;
 use super::routing::RouteCheck;
 use super::{Fault, Manager, ManagerError, NetworkStatus, config};
@@ -175,11 +175,7 @@ impl Manager {
         host: &HostNet,
     ) -> Result<(Option<NetworkName>, Guests), ManagerError> {
         let rules = config::rules(network);
-        let dev = match &rules.mode {
-            Mode::Nat { dev, .. } | Mode::Route { dev } => dev.as_ref(),
-            Mode::Open | Mode::Isolated => None,
-        };
-        let uplinks = dev.map_or_else(|| host.uplinks(), |dev| vec![dev.to_string()]);
+        let uplinks = uplinks(network, host);
         let mut filtered_within = self.filtered_within()?;
         // A version that the network itself does not let pass is not stopped by other rules.
         filtered_within.retain(|version| {

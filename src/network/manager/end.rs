@@ -219,6 +219,7 @@ async fn remember(status: &NetworkStatus, attached: &[Link]) {
         launch: None,
         bridge: status.bridge.clone(),
         network: Some(status.name.to_string()),
+        mac: None,
         once: true,
         hairpin: false,
     };

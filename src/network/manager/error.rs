@@ -11,7 +11,7 @@ use super::config::ConfigError;
 use super::zone::ZoneError;
 use crate::firewall::rules::NetworkRulesError;
 use crate::firewall::{ApplyError, FirewalldError, NoUsableBackend, OwnRulesError, ToolError};
-use crate::network::dnsmasq::DnsmasqError;
+use crate::network::dnsmasq::{DnsmasqError, LeaseFileError};
 use crate::network::{CheckError, NetworkName, StoreError};
 use crate::sys::netlink::sysctl::SysctlError;
 use crate::sys::netlink::{Conflict, LinkError};
@@ -212,6 +212,9 @@ pub enum ManagerError {
     /// dnsmasq did not start or did not end.
     #[error(transparent)]
     Dnsmasq(#[from] DnsmasqError),
+    /// The leases cannot be read.
+    #[error(transparent)]
+    Leases(#[from] LeaseFileError),
 }
 
 impl From<FirewalldError> for ManagerError {
@@ -254,7 +257,8 @@ impl ManagerError {
             | ManagerError::Link(_)
             | ManagerError::Sysctl(_)
             | ManagerError::Checksums(_)
-            | ManagerError::Dnsmasq(_) => false,
+            | ManagerError::Dnsmasq(_)
+            | ManagerError::Leases(_) => false,
         }
     }
 

@@ -14,7 +14,7 @@ use super::fault::BridgeProperty;
 use super::namespace::NetworkLocation;
 use super::statuses::Statuses;
 use super::{Damaged, Fault, Manager, ManagerError, NetworkStatus, config};
-use crate::firewall::rules::{Mode, Ruleset};
+use crate::firewall::rules::Ruleset;
 use crate::firewall::{FirewallBackend, OwnRules};
 use crate::network::dnsmasq::{Dnsmasq, Files};
 use crate::network::{Network, NetworkName};
@@ -231,9 +231,9 @@ impl Manager {
 
 /// Returns the interfaces by which a network's guests reach everything beyond the host.
 pub(super) fn uplinks(network: &Network, host: &HostNet) -> Vec<String> {
-    match config::rules(network).mode {
-        Mode::Nat { dev: Some(dev), .. } | Mode::Route { dev: Some(dev) } => vec![dev.to_string()],
-        _ => host.uplinks(),
+    match network.forward.devs() {
+        [] => host.uplinks(),
+        devs => devs.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -281,8 +281,8 @@ pub(super) fn bridge_faults(network: &Network, host: &HostNet) -> Vec<Fault> {
     }
     let mut changed =
         |property| faults.push(Fault::BridgeChanged { bridge: bridge.clone(), property });
-    if link.mac != Some(network.mac.octets()) {
-        changed(BridgeProperty::Mac(network.mac));
+    if let Some(mac) = network.mac.filter(|mac| link.mac != Some(mac.octets())) {
+        changed(BridgeProperty::Mac(mac));
     }
     if let Some(wanted) = network.mtu.map(u32::from).filter(|mtu| *mtu != link.mtu) {
         changed(BridgeProperty::Mtu { now: link.mtu, wanted });

@@ -27,6 +27,7 @@
 //! status file and names each [`Fault`], `routing` asks the kernel where packets go, and a reload
 //! (`reload`, `repair`) restores the missing parts.
 
+mod active;
 mod config;
 mod conflicts;
 mod end;
@@ -35,6 +36,7 @@ mod fault;
 mod forwarding;
 mod inspect;
 mod namespace;
+mod ports;
 mod published;
 mod publishing;
 mod reload;
@@ -46,6 +48,7 @@ mod start;
 mod status;
 mod statuses;
 mod step;
+mod watch;
 mod zone;
 
 use std::path::{Path, PathBuf};
@@ -67,8 +70,10 @@ pub use error::ManagerError;
 pub use fault::{BridgeProperty, Fault};
 pub use inspect::{Active, Survey};
 pub use namespace::{NetworkLocation, NetworkNamespace};
+pub use ports::{NetworkPort, NetworkPorts, PortGuest};
 pub use published::{GuestAddress, PublishedGuest};
 pub use status::{Damaged, NetworkStatus};
+pub use watch::{NetworkWatch, WatchError};
 pub use zone::ZoneError;
 
 /// The directories and settings of a [`Manager`].

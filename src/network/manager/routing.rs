@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::inspect::{SubnetRoute, subnet_route, uplinks};
-use super::{Fault, ManagerError, config};
+use super::{Fault, ManagerError};
 use crate::network::{Forward, Network};
 use crate::sys::netlink::{HostNet, HostRoute, Netlink, PolicyRule, RouteDecision};
 
@@ -213,18 +213,12 @@ impl RouteCheck<'_> {
         let special = |to: &IpAddr| {
             self.routes().any(|route| route.to.prefix_len() > 1 && route.to.contains(to))
         };
-        let dev = match config::rules(self.network).mode {
-            crate::firewall::rules::Mode::Nat { dev, .. }
-            | crate::firewall::rules::Mode::Route { dev } => dev,
-            _ => None,
-        };
-        let expected: Vec<String> = match &dev {
-            Some(_) => uplinks(self.network, self.host),
-            None => {
-                let main = self.host.routes.iter().filter(same);
-                let default = main.filter(|route| route.to.prefix_len() == 0);
-                default.flat_map(|route| &route.links).map(|link| self.host.name(*link)).collect()
-            }
+        let expected: Vec<String> = if self.network.forward.devs().is_empty() {
+            let main = self.host.routes.iter().filter(same);
+            let default = main.filter(|route| route.to.prefix_len() == 0);
+            default.flat_map(|route| &route.links).map(|link| self.host.name(*link)).collect()
+        } else {
+            uplinks(self.network, self.host)
         };
         let to = BEYOND.into_iter().find(|to| to.is_ipv6() == v6 && !special(to));
         let Some(to) = to else { return Ok(None) };
@@ -254,8 +248,8 @@ impl RouteCheck<'_> {
             own.trunc(),
             expected.join(" or ")
         );
-        let commands = match (looked, &dev) {
-            (RouteDecision::Filtered, _) => {
+        let commands = match looked {
+            RouteDecision::Filtered => {
                 let bridge = &self.network.bridge.name;
                 let line = format!("sysctl -w net/ipv4/conf/{bridge}/rp_filter=0");
                 vec![line.split(' ').map(str::to_owned).collect()]

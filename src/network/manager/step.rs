@@ -33,7 +33,7 @@ impl StartInProgress<'_> {
         let bridge = &network.bridge;
         let spec = BridgeSpec {
             name: bridge.name.clone(),
-            mac: Some(network.mac),
+            mac: network.mac,
             stp: bridge.stp,
             forward_delay: Duration::from_secs(bridge.delay.into()),
             mtu: network.mtu.map(u32::from),

@@ -68,6 +68,10 @@ fn choose(
     zones: &[String],
     current: Option<String>,
 ) -> Result<Option<ZoneChange>, ZoneError> {
+    // An existing bridge keeps the zone that the host gave it.
+    if network.forward == Forward::Bridge {
+        return Ok(None);
+    }
     let has = |zone: &str| zones.iter().any(|z| z == zone);
     let name = || network.name.clone();
     let wanted = match &network.bridge.zone {
@@ -93,7 +97,7 @@ fn from_outside(network: &Network) -> bool {
         Forward::Route { .. } => true,
         // IPv6 without NAT is routed.
         Forward::Nat(nat) => !nat.ipv6 && network.ips.iter().any(|ip| ip.net.addr().is_ipv6()),
-        Forward::Isolated | Forward::Open => false,
+        Forward::Isolated | Forward::Open | Forward::Bridge => false,
     }
 }
 

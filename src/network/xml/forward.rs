@@ -1,42 +1,43 @@
-//! Reads `<forward>`: the mode, the device, and the settings of NAT.
+//! Reads `<forward>`: the mode, the interfaces, and the settings of NAT.
 //!
-//! Without the attribute `mode` the mode is `nat`, as in libvirt. libvirt writes the device as
-//! an attribute and as an element; both must then name the same device.
+//! Without the attribute `mode` the mode is `nat`, as in libvirt. libvirt writes the first
+//! interface as an attribute and as an element; both must then name the same interface.
 
 use super::Result;
 use crate::network::fields::{address_v4, need, number};
 use crate::network::model::{AddressRange, Forward, Nat};
 use crate::network::places::{Part, Places};
 use crate::network::values::device;
-use crate::types::PortRange;
-use crate::xml::{ElementReader, XmlError, XmlErrorKind};
+use crate::types::{InterfaceName, PortRange};
+use crate::xml::{Element, ElementReader, XmlError, XmlErrorKind};
+
+/// The modes that connect guests to an interface of the host itself, and the fix for each.
+const OTHER_MODES: [(&str, &str); 4] = [
+    ("private", MACVTAP),
+    ("vepa", MACVTAP),
+    ("passthrough", MACVTAP),
+    (
+        "hostdev",
+        "a guest gets a device of the host by QEMU's own option -device vfio-pci, without a network",
+    ),
+];
+
+/// The fix for a network that connects guests by macvtap.
+const MACVTAP: &str = "make a bridge, make the interface a port of it, and use mode='bridge' with \
+                       <bridge name='...'/>";
 
 pub(super) fn forward(take: &mut ElementReader<'_>, places: &mut Places) -> Result<Forward> {
-    take.refuse_attributes(&["managed"])?;
     let mode = take.attribute("mode");
     let text = mode.map_or("nat", |mode| mode.value.as_str());
-    if let (Some(mode), "bridge" | "passthrough" | "private" | "vepa" | "hostdev") = (mode, text) {
-        let what = XmlErrorKind::Unsupported {
-            what: format!("<forward mode='{text}'>"),
-            fix: "use nat, route or open, or no <forward> for an isolated network",
-        };
+    let other = OTHER_MODES.iter().find(|(other, _)| *other == text);
+    if let (Some(mode), Some((_, fix))) = (mode, other) {
+        let what = format!("<forward mode='{text}'>");
+        let what = XmlErrorKind::Unsupported { what, fix };
         return Err(XmlError { place: mode.value_place, what });
     }
+    take.refuse_attributes(&["managed"])?;
     take.refuse_children(&["address", "pf", "driver"])?;
-    let mut dev = take.value_with("dev", device)?;
-    // libvirt prints the device a second time, as an element.
-    if let Some(interface) = take.child("interface")? {
-        let other = interface.take(|interface| {
-            interface.attribute("connections");
-            need(interface, "dev", device)
-        })?;
-        let first = dev.get_or_insert_with(|| other.clone());
-        if *first != other {
-            let why =
-                format!("its device is {other}, and dev of <forward> is {first}: write one device");
-            return Err(ElementReader::new(interface).bad(why));
-        }
-    }
+    let devs = interfaces(take)?;
     let nat = take.child("nat")?;
     if let Some(nat) = nat
         && text != "nat"
@@ -51,21 +52,75 @@ pub(super) fn forward(take: &mut ElementReader<'_>, places: &mut Places) -> Resu
                 Some(element) => element.take(|take| self::nat(take, places))?,
                 None => Nat::default(),
             };
-            settings.dev = dev;
+            settings.devs = devs;
             Ok(Forward::Nat(settings))
         }
-        "route" => Ok(Forward::Route { dev }),
-        // Mode 'open' has no rules that could limit forwarding to one device, and mode 'none' has
-        // no forwarding.
-        "open" | "none" => match take.attribute("dev") {
-            None if text == "open" => Ok(Forward::Open),
-            None => Ok(Forward::Isolated),
-            Some(dev) => Err(take.wrong(dev, format!("mode={text:?} has no device: remove dev"))),
-        },
+        "route" => Ok(Forward::Route { devs }),
+        // Mode 'open' has no rules that could limit forwarding to one interface, and mode 'none'
+        // has no forwarding.
+        "open" | "none" if !devs.is_empty() => Err(first_dev(
+            take,
+            format!("mode={text:?} has no interface: remove dev and <interface>"),
+        )),
+        // libvirt connects the guests of this form to the interface by macvtap.
+        "bridge" if !devs.is_empty() => Err(first_dev(
+            take,
+            format!(
+                "without a bridge, mode='bridge' means macvtap, which netlaunch does not have: {MACVTAP}"
+            ),
+        )),
+        "open" => Ok(Forward::Open),
+        "none" => Ok(Forward::Isolated),
+        "bridge" => Ok(Forward::Bridge),
         other => {
-            let why = format!("{other:?} is not a mode: use nat, route, open or none");
+            let why = format!("{other:?} is not a mode: use nat, route, open, bridge or none");
             Err(mode.map_or_else(|| take.bad(&why), |mode| take.wrong(mode, &why)))
         }
+    }
+}
+
+/// Reads the attribute `dev` and the elements `<interface>`: each interface once, in their order.
+fn interfaces(take: &mut ElementReader<'_>) -> Result<Vec<InterfaceName>> {
+    let dev: Option<InterfaceName> = take.value_with("dev", device)?;
+    let mut devs: Vec<InterfaceName> = Vec::new();
+    for element in take.children("interface") {
+        let other = interface(element)?;
+        let bad = |why| Err(ElementReader::new(element).bad(why));
+        match &dev {
+            Some(dev) if devs.is_empty() && *dev != other => {
+                return bad(format!(
+                    "its interface is {other}, and dev of <forward>, the first one, is {dev}: write {dev} here, or remove dev"
+                ));
+            }
+            _ if devs.contains(&other) => {
+                return bad(format!("another <interface> has {other} already: remove one of them"));
+            }
+            _ => devs.push(other),
+        }
+    }
+    if devs.is_empty() {
+        devs.extend(dev);
+    }
+    Ok(devs)
+}
+
+/// Reads one `<interface>` of `<forward>`.
+pub(in crate::network) fn interface(element: &Element) -> Result<InterfaceName> {
+    element.take(|take| {
+        // libvirt prints the number of guests on this interface here.
+        take.attribute("connections");
+        need(take, "dev", device)
+    })
+}
+
+/// Returns an error about the first interface of `<forward>`.
+fn first_dev(take: &mut ElementReader<'_>, why: String) -> XmlError {
+    if let Some(dev) = take.attribute("dev") {
+        return take.wrong(dev, why);
+    }
+    match take.children("interface").next() {
+        Some(element) => ElementReader::new(element).bad(why),
+        None => take.bad(why),
     }
 }
 
@@ -88,5 +143,5 @@ fn nat(take: &mut ElementReader<'_>, places: &mut Places) -> Result<Nat> {
             PortRange::new(first, last).ok_or_else(|| take.bad(why()))
         })
     });
-    Ok(Nat { dev: None, ipv6, addresses: addresses.transpose()?, ports: ports.transpose()? })
+    Ok(Nat { devs: Vec::new(), ipv6, addresses: addresses.transpose()?, ports: ports.transpose()? })
 }

@@ -7,7 +7,7 @@ use super::Result;
 use crate::network::fields::{address, class_prefix, need, number, subnet};
 use crate::network::model::{Bootp, Client, Dhcp, DhcpHost, DhcpRange, Ip, Lease, Route};
 use crate::network::places::{Part, Places};
-use crate::xml::ElementReader;
+use crate::xml::{Element, ElementReader};
 
 pub(super) fn ip(take: &mut ElementReader<'_>, index: usize, places: &mut Places) -> Result<Ip> {
     let net = subnet(take, class_prefix)?;
@@ -27,14 +27,11 @@ fn dhcp(take: &mut ElementReader<'_>, index: usize, places: &mut Places) -> Resu
     let mut dhcp = Dhcp::default();
     for element in take.children("range") {
         places.note(Part::Range(index, dhcp.ranges.len()), element.place);
-        dhcp.ranges.push(element.take(|take| {
-            let (first, last) = (need(take, "start", address)?, need(take, "end", address)?);
-            Ok(DhcpRange { first, last, lease: lease(take)? })
-        })?);
+        dhcp.ranges.push(dhcp_range(element)?);
     }
     for element in take.children("host") {
         places.note(Part::Host(index, dhcp.hosts.len()), element.place);
-        dhcp.hosts.push(element.take(dhcp_host)?);
+        dhcp.hosts.push(dhcp_host(element)?);
     }
     if let Some(element) = take.child("bootp")? {
         places.note(Part::Bootp(index), element.place);
@@ -46,7 +43,20 @@ fn dhcp(take: &mut ElementReader<'_>, index: usize, places: &mut Places) -> Resu
     Ok(dhcp)
 }
 
-fn dhcp_host(take: &mut ElementReader<'_>) -> Result<DhcpHost> {
+/// Reads one `<range>` of `<dhcp>`.
+pub(in crate::network) fn dhcp_range(element: &Element) -> Result<DhcpRange> {
+    element.take(|take| {
+        let (first, last) = (need(take, "start", address)?, need(take, "end", address)?);
+        Ok(DhcpRange { first, last, lease: lease(take)? })
+    })
+}
+
+/// Reads one `<host>` of `<dhcp>`.
+pub(in crate::network) fn dhcp_host(element: &Element) -> Result<DhcpHost> {
+    element.take(read_host)
+}
+
+fn read_host(take: &mut ElementReader<'_>) -> Result<DhcpHost> {
     let (mac, duid) = (take.value("mac")?, take.value("id")?);
     let name = take.value("name")?;
     let client = match (mac, duid, name) {

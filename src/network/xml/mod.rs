@@ -1,7 +1,7 @@
 //! Reads libvirt's network XML into a [`Network`].
 //!
-//! This module reads `<network>` and its simple children; `forward`, `dns` and `ip` read the
-//! children that have children themselves. Each child is read at most once, and a child or
+//! This module reads `<network>` and its simple children; `forward`, `dns`, `ip` and `port` read
+//! the children that have children themselves. Each child is read at most once, and a child or
 //! attribute that no function asks for is an error.
 //!
 //! A value that is invalid by itself is refused here, at its own place. [`super::check`] then finds
@@ -10,13 +10,19 @@
 mod dns;
 mod forward;
 mod ip;
+mod port;
+
+pub(in crate::network) use dns::{dns_host, srv, txt};
+pub(in crate::network) use forward::interface;
+pub(in crate::network) use ip::{dhcp_host, dhcp_range};
+pub(in crate::network) use port::port_group;
 
 use super::fields::{need, number};
 use super::model::{Bridge, Domain, Forward, Network};
 use super::places::{Part, Places};
 use super::values::device;
 use crate::types::{InterfaceName, Mac, Uuid};
-use crate::xml::{self, ElementReader, XmlError};
+use crate::xml::{self, Element, ElementReader, Foreign, Format, XmlError, XmlErrorKind};
 
 /// The values for a document that leaves them out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +50,11 @@ pub struct Parsed {
 /// the document asks for it; and a network of one bridge has no loops.
 const STP: bool = false;
 
-/// The elements of `<network>` that the format has and netlaunch does not support.
-const OTHER_ELEMENTS: [&str; 8] =
-    ["bandwidth", "vlan", "portgroup", "virtualport", "port", "metadata", "title", "description"];
+/// The namespace of the options for dnsmasq.
+pub(super) const DNSMASQ: &str = "http://libvirt.org/schemas/network/dnsmasq/1.0";
+
+/// The content of `<metadata>` belongs to other programs.
+const FORMAT: Format = Format { kept: &["metadata"], namespaces: &[(DNSMASQ, "dnsmasq")] };
 
 type Result<T> = std::result::Result<T, XmlError>;
 
@@ -58,7 +66,7 @@ type Result<T> = std::result::Result<T, XmlError>;
 /// # Errors
 /// The first [`XmlError`].
 pub fn parse(bytes: &[u8], fill: Option<&Fill>) -> Result<Parsed> {
-    let root = xml::read(bytes)?;
+    let root = xml::read_format(bytes, &FORMAT)?;
     let mut places = Places::default();
     places.note(Part::Network, root.place);
     let mut take = ElementReader::root(&root, "network")?;
@@ -72,8 +80,6 @@ fn network(
     fill: Option<&Fill>,
     places: &mut Places,
 ) -> Result<Network> {
-    take.refuse_attributes(&["trustGuestRxFilters"])?;
-    take.refuse_children(&OTHER_ELEMENTS)?;
     let ipv6 = take.yes_no("ipv6")?.unwrap_or(false);
     // This is the number of guests at the time when libvirt printed the document. It is checked and
     // dropped.
@@ -84,6 +90,16 @@ fn network(
     places.note(Part::Name, name.place);
     let name = name.take(ElementReader::text_value)?;
     let uuid = uuid(take, fill, places)?;
+    let title = take.child("title")?.filter(|title| !title.text.is_empty());
+    let title = title.map(|title| title.take(ElementReader::text_value)).transpose()?;
+    let description = match take.child("description")? {
+        Some(element) => element.take(|take| Ok(take.text().to_owned()))?,
+        None => String::new(),
+    };
+    let metadata = match take.child("metadata")? {
+        Some(element) => element.take(|take| Ok(take.kept().clone()))?,
+        None => Foreign::default(),
+    };
     let forward = match take.child("forward")? {
         Some(element) => {
             places.note(Part::Forward, element.place);
@@ -91,57 +107,99 @@ fn network(
         }
         None => Forward::Isolated,
     };
-    let bridge = match take.child("bridge")? {
-        Some(element) => {
-            places.note(Part::Bridge, element.place);
-            element.take(|take| bridge(take, fill))?
-        }
-        None => {
-            let name = fill.and_then(|fill| fill.bridge.clone());
-            let name = name.ok_or_else(|| take.missing_child("bridge"))?;
-            Bridge { name, stp: STP, delay: 0, zone: None }
-        }
-    };
-    let mtu = take.child("mtu")?.map(|element| {
-        places.note(Part::Mtu, element.place);
-        element.take(|take| need(take, "size", number))
-    });
-    let mac = match take.child("mac")? {
-        Some(element) => {
-            places.note(Part::Mac, element.place);
-            element.take(|take| take.required("address"))?
-        }
-        None => fill.map(|fill| fill.mac).ok_or_else(|| take.missing_child("mac"))?,
-    };
-    let domain = take.child("domain")?.map(|element| {
-        places.note(Part::Domain, element.place);
-        element.take(domain)
-    });
-    let dns = take.child("dns")?.map(|element| element.take(dns::dns));
-    let mut ips = Vec::new();
-    for element in take.children("ip") {
-        places.note(Part::Ip(ips.len()), element.place);
-        let index = ips.len();
-        ips.push(element.take(|take| ip::ip(take, index, places))?);
+    let bridge = bridge(take, &forward, fill, places)?;
+    let mtu = noted(take, "mtu", Part::Mtu, places)?;
+    let mtu = mtu.map(|element| element.take(|take| need(take, "size", number))).transpose()?;
+    let mac = mac(take, &forward, fill, places)?;
+    let domain = noted(take, "domain", Part::Domain, places)?;
+    let domain = domain.map(|element| element.take(domain_of)).transpose()?.flatten();
+    let dns = noted(take, "dns", Part::Dns, places)?;
+    let dns = dns.map(|element| element.take(dns::dns)).transpose()?.unwrap_or_default();
+    let ips = list(take, "ip", Part::Ip, places, |element, index, places| {
+        element.take(|take| ip::ip(take, index, places))
+    })?;
+    let routes = list(take, "route", Part::Route, places, |element, _, _| element.take(ip::route))?;
+    let bandwidth = take.element().children.iter().find(|child| child.name == "bandwidth");
+    if let Some(element) = bandwidth {
+        places.note(Part::Bandwidth, element.place);
     }
-    let mut routes = Vec::new();
-    for element in take.children("route") {
-        places.note(Part::Route(routes.len()), element.place);
-        routes.push(element.take(ip::route)?);
-    }
+    let port = port::properties(take)?;
+    let port_groups =
+        list(take, "portgroup", Part::PortGroup, places, |element, _, _| port_group(element))?;
+    let dnsmasq_options = match take.child("dnsmasq:options")? {
+        Some(element) => element.take(|take| {
+            list(take, "dnsmasq:option", Part::DnsmasqOption, places, |element, _, _| {
+                element.take(|take| take.required("value"))
+            })
+        })?,
+        None => Vec::new(),
+    };
     Ok(Network {
         name,
         uuid,
+        title,
+        description: Some(description).filter(|text| !text.is_empty()),
+        metadata: Some(metadata).filter(|content| !content.is_blank()),
         ipv6,
         forward,
         bridge,
         mac,
-        mtu: mtu.transpose()?,
-        domain: domain.transpose()?.flatten(),
-        dns: dns.transpose()?.unwrap_or_default(),
+        mtu,
+        domain,
+        dns,
         ips,
         routes,
+        port,
+        port_groups,
+        dnsmasq_options,
     })
+}
+
+/// Returns the child element with this name and notes its place.
+fn noted<'a>(
+    take: &mut ElementReader<'a>,
+    name: &'static str,
+    part: Part,
+    places: &mut Places,
+) -> Result<Option<&'a Element>> {
+    let found = take.child(name)?;
+    if let Some(element) = found {
+        places.note(part, element.place);
+    }
+    Ok(found)
+}
+
+/// Reads the child elements with this name and notes their places.
+fn list<T>(
+    take: &mut ElementReader<'_>,
+    name: &'static str,
+    part: fn(usize) -> Part,
+    places: &mut Places,
+    read: impl Fn(&Element, usize, &mut Places) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    for (index, element) in take.children(name).enumerate() {
+        places.note(part(index), element.place);
+        all.push(read(element, index, places)?);
+    }
+    Ok(all)
+}
+
+/// Reads `<mac>`. An existing bridge has a MAC address already.
+fn mac(
+    take: &mut ElementReader<'_>,
+    forward: &Forward,
+    fill: Option<&Fill>,
+    places: &mut Places,
+) -> Result<Option<Mac>> {
+    if let Some(element) = noted(take, "mac", Part::Mac, places)? {
+        return element.take(|take| take.required("address")).map(Some);
+    }
+    match (forward, fill) {
+        (Forward::Bridge, _) => Ok(None),
+        (_, Some(fill)) => Ok(Some(fill.mac)),
+        (_, None) => Err(take.missing_child("mac")),
+    }
 }
 
 fn uuid(take: &mut ElementReader<'_>, fill: Option<&Fill>, places: &mut Places) -> Result<Uuid> {
@@ -156,25 +214,65 @@ fn uuid(take: &mut ElementReader<'_>, fill: Option<&Fill>, places: &mut Places) 
     fill.map(|fill| fill.uuid).ok_or_else(|| take.missing_child("uuid"))
 }
 
-fn bridge(take: &mut ElementReader<'_>, fill: Option<&Fill>) -> Result<Bridge> {
-    take.refuse_attributes(&["macTableManager"])?;
-    let name = match take.value_with("name", device)? {
-        Some(name) => name,
-        None => {
-            let name = fill.and_then(|fill| fill.bridge.clone());
-            name.ok_or_else(|| take.missing("name"))?
-        }
+/// Reads `<bridge>`. An existing bridge must be named.
+fn bridge(
+    take: &mut ElementReader<'_>,
+    forward: &Forward,
+    fill: Option<&Fill>,
+    places: &mut Places,
+) -> Result<Bridge> {
+    let chosen = fill.and_then(|fill| fill.bridge.clone()).filter(|_| *forward != Forward::Bridge);
+    let Some(element) = take.child("bridge")? else {
+        let name = chosen.ok_or_else(|| take.missing_child("bridge"))?;
+        return Ok(Bridge { name, stp: STP, delay: 0, zone: None, kernel_mac_table: false });
     };
-    Ok(Bridge {
-        name,
-        stp: take.choice("stp", &[("on", true), ("off", false)])?.unwrap_or(STP),
-        delay: take.value_with("delay", number)?.unwrap_or(0),
-        zone: take.value("zone")?,
+    places.note(Part::Bridge, element.place);
+    element.take(|take| {
+        // An empty name means that libvirt chooses the name, as virt-manager writes it.
+        let name = take.value_with("name", |text| match text {
+            "" if chosen.is_some() => Ok(None),
+            _ => device(text).map(Some),
+        })?;
+        let name = name.flatten().or(chosen).ok_or_else(|| take.missing("name"))?;
+        Ok(Bridge {
+            name,
+            stp: take.choice("stp", &[("on", true), ("off", false)])?.unwrap_or(STP),
+            delay: take.value_with("delay", number)?.unwrap_or(0),
+            zone: take.value("zone")?,
+            kernel_mac_table: kernel_mac_table(take)?,
+        })
     })
 }
 
-fn domain(take: &mut ElementReader<'_>) -> Result<Option<Domain>> {
-    take.refuse_attributes(&["register"])?;
+/// Reads `macTableManager`. The kernel learns the guests' MAC addresses; libvirt can do it in its
+/// place, and netlaunch cannot.
+fn kernel_mac_table(take: &mut ElementReader<'_>) -> Result<bool> {
+    match take.attribute("macTableManager") {
+        None => Ok(false),
+        Some(manager) if manager.value == "kernel" => Ok(true),
+        Some(manager) if manager.value == "libvirt" => {
+            let what = "macTableManager='libvirt'".to_owned();
+            let fix = "write macTableManager='kernel', which is the default";
+            let what = XmlErrorKind::Unsupported { what, fix };
+            Err(XmlError { place: manager.value_place, what })
+        }
+        Some(manager) => {
+            let why = format!("{:?} is not a value of it: use kernel", manager.value);
+            Err(take.wrong(manager, why))
+        }
+    }
+}
+
+fn domain_of(take: &mut ElementReader<'_>) -> Result<Option<Domain>> {
+    if take.yes_no("register")? == Some(true)
+        && let Some(register) = take.attribute("register")
+    {
+        let what = "register='yes'".to_owned();
+        let fix = "remove it, and tell systemd-resolved of the bridge yourself while the network \
+                   runs: resolvectl dns BRIDGE ADDRESS, resolvectl domain BRIDGE '~DOMAIN'";
+        let what = XmlErrorKind::Unsupported { what, fix };
+        return Err(XmlError { place: register.value_place, what });
+    }
     let local_only = take.yes_no("localOnly")?.unwrap_or(false);
     // An empty name means that there is no domain, as in libvirt.
     let name = need(take, "name", |text| match text {

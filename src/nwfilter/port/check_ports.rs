@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::bridge::{find, iptables_is_called};
 use super::{BindingError, Bindings, PortState, PortStatus};
-use crate::firewall::{PortRecord, PortRulesState, RulesState};
+use crate::firewall::{PortRecord, PortRulesState, RulesKnown, RulesState};
 use crate::nwfilter::FilterName;
 use crate::sys::netlink::{GuestTap, Link, Netlink};
 use crate::sys::state_file;
@@ -99,7 +99,15 @@ impl Bindings {
         &self,
         live: Vec<PortStatus>,
     ) -> Result<Vec<(PortStatus, PortCheck)>, BindingError> {
-        let checks = self.compare(&live).await?;
+        self.check_ports_knowing(live, RulesKnown::Nothing).await
+    }
+
+    async fn check_ports_knowing(
+        &self,
+        live: Vec<PortStatus>,
+        known: RulesKnown,
+    ) -> Result<Vec<(PortStatus, PortCheck)>, BindingError> {
+        let checks = self.compare(&live, known).await?;
         if checks.iter().all(|check| check.problems.is_empty()) {
             return Ok(live.into_iter().zip(checks).collect());
         }
@@ -115,7 +123,7 @@ impl Bindings {
         };
         let mut now = self.list()?;
         now.retain(|status| live.iter().any(|earlier| earlier.index == status.index));
-        let checks = self.compare(&now).await?;
+        let checks = self.compare(&now, RulesKnown::Nothing).await?;
         Ok(now.into_iter().zip(checks).collect())
     }
 
@@ -125,13 +133,14 @@ impl Bindings {
     pub(super) async fn compare(
         &self,
         live: &[PortStatus],
+        known: RulesKnown,
     ) -> Result<Vec<PortCheck>, BindingError> {
         if live.is_empty() {
             return Ok(Vec::new());
         }
         let links = Netlink::open()?.links().await?;
         let recorded: Vec<_> = live.iter().flat_map(|status| &status.recorded).collect();
-        let now = PortRulesState::read(&self.tools, &recorded).await;
+        let now = PortRulesState::read_after(&self.tools, &recorded, known).await;
         for unknown in &now.unknown {
             tracing::warn!("cannot check whether the rules of ports are in the kernel: {unknown}");
         }
@@ -146,8 +155,9 @@ impl Bindings {
     pub async fn not_in_force(
         &self,
         live: Vec<PortStatus>,
+        known: RulesKnown,
     ) -> Result<Vec<PortProblem>, BindingError> {
-        let checked = self.check_ports(live).await?;
+        let checked = self.check_ports_knowing(live, known).await?;
         let has_problem = |(_, check): &(PortStatus, PortCheck)| !check.problems.is_empty();
         let problem = |(status, check): (PortStatus, PortCheck)| match self.binding(&status) {
             Ok(binding) => Some(PortProblem { port: status.port, filter: binding.filter, check }),

@@ -11,6 +11,7 @@ use nix::net::if_::if_nametoindex;
 use super::interface_names::Ports;
 use super::lock::Lock;
 use super::{BindingError, Bindings, PortCheck, PortStatus, log};
+use crate::firewall::RulesKnown;
 use crate::nwfilter::learn::{Clock, Lease, SavedLease};
 use crate::types::{InterfaceName, error_text};
 
@@ -94,7 +95,7 @@ impl Bindings {
     /// Returns the rules that the kernel lacks, a clause for each port with missing rules. A failed
     /// check does not stop a reload.
     async fn missing_rules(&self, live: &[PortStatus]) -> BTreeMap<InterfaceName, String> {
-        let checks = self.compare(live).await;
+        let checks = self.compare(live, RulesKnown::Nothing).await;
         let checks = checks.unwrap_or_else(|error| {
             tracing::warn!("{}", error_text(&error));
             Vec::new()

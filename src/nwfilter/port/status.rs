@@ -5,7 +5,9 @@
 //! [`PortState`] is converted from and to these flags, so files of earlier releases stay readable,
 //! and earlier releases can read these files.
 
+use std::ffi::OsStr;
 use std::net::Ipv4Addr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +20,9 @@ use crate::types::{InterfaceName, error_text};
 
 /// The version of the file format.
 pub(super) const VERSION: u32 = 1;
+
+/// The end of the names of status files.
+const SUFFIX: &str = ".json";
 
 /// A port that has a filter, or whose bind or removal was interrupted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +163,7 @@ impl PortStatus {
 }
 
 pub(super) fn path(dir: &Path, port: &InterfaceName) -> PathBuf {
-    dir.join(format!("{port}.json"))
+    dir.join(format!("{port}{SUFFIX}"))
 }
 
 /// A status file that cannot be used: damaged, not readable, or of a newer version. Only the name
@@ -179,14 +184,13 @@ pub struct Damaged {
 /// [`StateFileError`] if the directory cannot be read.
 pub(super) fn all(dir: &Path) -> Result<(Vec<PortStatus>, Vec<Damaged>), StateFileError> {
     let (mut all, mut damaged) = (Vec::new(), Vec::new());
-    for name in state_file::names(dir)? {
-        let shown = name.to_string_lossy();
-        let Some(port) = shown.strip_suffix(".json") else { continue };
-        let path = dir.join(&name);
-        match state_file::read_version::<PortStatus>(&path, VERSION) {
+    let is_status = |name: &OsStr| name.as_bytes().ends_with(SUFFIX.as_bytes());
+    for (name, read) in state_file::read_all::<PortStatus>(dir, VERSION, is_status)? {
+        match read {
             Ok(status) => all.extend(status),
             Err(error) => {
-                damaged.push(Damaged { port: port.parse().ok(), path, error: Arc::new(error) });
+                let port = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)?.parse().ok());
+                damaged.push(Damaged { port, path: dir.join(&name), error: Arc::new(error) });
             }
         }
     }

@@ -90,6 +90,14 @@ impl Dir {
         openat(&self.0, name, flags, Mode::empty())
     }
 
+    /// Opens a directory in this one.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub(crate) fn sub_dir(&self, name: &OsStr) -> nix::Result<Dir> {
+        self.readable(name).map(Dir)
+    }
+
     /// Makes a directory and opens it for reading.
     ///
     /// # Errors
@@ -148,7 +156,9 @@ impl Dir {
     /// The errors of [`Dir::open_file`], or an error for a larger file.
     pub(crate) fn read(&self, name: &OsStr, most: u64) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.open_file(name)? else { return Ok(None) };
-        let mut bytes = Vec::new();
+        // One more byte lets the reader see the end of the file without a larger buffer.
+        let length = file.metadata()?.len().min(most);
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default() + 1);
         file.take(most + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > most {
             return Err(io::Error::other(format!("it is larger than {most} bytes")));

@@ -14,7 +14,7 @@ use rtnetlink::packet_route::link::LinkAttribute;
 use serde::{Deserialize, Serialize};
 
 use super::{Link, LinkError, Netlink};
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, Mac};
 
 /// The prefix of netlaunch's aliases; a JSON object follows.
 const MARK: &str = "netlaunch ";
@@ -33,6 +33,10 @@ pub struct TapHome {
     /// The virtual network of the bridge; `None` for a bridge of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
+    /// The MAC address of the guest's card; `None` if it does not fit into the alias, and in the
+    /// record of an earlier netlaunch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
     /// Whether a program other than a launch of this user attached the tap. If so, the tap is
     /// attached again only once, and the record is then removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -61,10 +65,10 @@ impl TapHome {
         let text =
             |home: &TapHome| serde_json::to_string(home).ok().map(|json| MARK.to_owned() + &json);
         let fits = |text: &String| text.len() <= LONGEST;
-        text(self).filter(fits).or_else(|| {
-            let unnamed = TapHome { launch: None, ..self.clone() };
-            text(&unnamed).filter(fits)
-        })
+        let unnamed = || TapHome { launch: None, ..self.clone() };
+        let shorter = [TapHome { mac: None, ..self.clone() }, unnamed()];
+        let bare = TapHome { mac: None, ..unnamed() };
+        [self].into_iter().chain(&shorter).chain([&bare]).filter_map(text).find(fits)
     }
 
     /// Parses an alias; returns `None` for an alias of another program.
@@ -150,6 +154,7 @@ mod tests {
             launch: Some(launch.to_owned()),
             bridge: "virbr0".parse().unwrap(),
             network: Some("a lab".to_owned()),
+            mac: Some("52:54:00:00:00:07".parse().unwrap()),
             once: false,
             hairpin: false,
         }
@@ -158,7 +163,10 @@ mod tests {
     #[test]
     fn an_alias_says_where_a_tap_belongs() {
         let alias = home("web").alias().unwrap();
-        assert_eq!(alias, r#"netlaunch {"launch":"web","bridge":"virbr0","network":"a lab"}"#);
+        assert_eq!(
+            alias,
+            r#"netlaunch {"launch":"web","bridge":"virbr0","network":"a lab","mac":"52:54:00:00:00:07"}"#
+        );
         assert_eq!(TapHome::read(&alias), Some(home("web")));
         for other in ["", "netlaunch", "uplink of the rack", "netlaunch {\"bridge\":\"a b\"}"] {
             assert_eq!(TapHome::read(other), None, "{other}");
@@ -170,5 +178,9 @@ mod tests {
         let long = home(&"x".repeat(LONGEST));
         let alias = long.alias().unwrap();
         assert_eq!(TapHome::read(&alias), Some(TapHome { launch: None, ..long }));
+        // The name says more than the address, which the bridge learns.
+        let rather_long = home(&"x".repeat(180));
+        let alias = rather_long.alias().unwrap();
+        assert_eq!(TapHome::read(&alias), Some(TapHome { mac: None, ..rather_long }));
     }
 }

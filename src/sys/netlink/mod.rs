@@ -14,6 +14,7 @@
 //! | [`host`] | the host's links, addresses and routes as values, and whether a subnet is free |
 //! | `read` | reading these values from the kernel |
 //! | [`neighbors`] | the neighbour tables, and the MAC addresses behind the ports of bridges |
+//! | [`link_events`] | the changes of links, as the kernel reports them |
 //! | [`lookup`] | the kernel's own routing decision for a packet |
 //! | `request` | sending requests to the kernel and checking the acknowledgement |
 //! | [`undo`] | undoing changes, the last one first |
@@ -24,6 +25,7 @@ pub mod bridge;
 mod error;
 pub mod guest_tap;
 pub mod host;
+pub mod link_events;
 pub mod lookup;
 pub mod neighbors;
 mod read;
@@ -36,6 +38,7 @@ pub use bridge::BridgeSpec;
 pub use error::LinkError;
 pub use guest_tap::{GuestTap, TapHome};
 pub use host::{Conflict, HostNet, HostRoute, Link};
+pub use link_events::LinkEvents;
 pub use lookup::{PolicyRule, RouteDecision};
 pub use neighbors::{BridgeEntry, Neighbor};
 pub use undo::Undo;

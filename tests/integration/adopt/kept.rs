@@ -115,7 +115,7 @@ proptest! {
             dir: "/run/netlaunch/launch-abcdefgh".into(),
             mac: "52:54:00:12:34:56".parse().unwrap(),
             qemu_fds: vec![7],
-            passt_users: Vec::new(),
+            free_ports: Vec::new(), passt_users: Vec::new(),
         };
         let shown = json(&plan(&request, &facts(default_card), &launch_ids).unwrap());
         prop_assert!(is_subsequence(&words, &argv(&shown)), "{words:?}: {shown}");

@@ -6,6 +6,7 @@ pub mod bpf_machine;
 pub mod bridges;
 pub mod definitions;
 pub mod dhcp_frame;
+pub mod dhcp_guest;
 pub mod flood;
 pub mod flood_launch;
 pub mod flood_learning;

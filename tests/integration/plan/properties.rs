@@ -214,7 +214,7 @@ proptest! {
         dir in "/tmp/[a-zA-Z,. -]{0,100}",
     ) {
         let mac: Mac = "52:54:00:12:34:56".parse().unwrap();
-        let launch_ids = LaunchIds { dir: dir.into(), mac, qemu_fds: vec![7], passt_users: Vec::new() };
+        let launch_ids = LaunchIds { dir: dir.into(), mac, qemu_fds: vec![7], free_ports: Vec::new(), passt_users: Vec::new() };
         match plan(&request, &facts, &launch_ids) {
             Ok(made) => {
                 check(&request, &facts, &made);

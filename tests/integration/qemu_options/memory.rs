@@ -37,6 +37,7 @@ fn memory(args: &[&str], config: Option<ConfigFile>) -> Vec<OsString> {
         dir: "/tmp/x".into(),
         mac: "52:54:00:12:34:56".parse().unwrap(),
         qemu_fds: vec![7],
+        free_ports: Vec::new(),
         passt_users: Vec::new(),
     };
     let args = plan(&request, &facts, &launch_ids).unwrap().qemu.args;
