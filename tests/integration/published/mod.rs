@@ -35,6 +35,13 @@ const PUBLISHED: [&str; 10] = [
     "[::]:8021-8022:9001/udp",
 ];
 
+/// The bridge's addresses in a definition.
+const ADDRESSES: &str = "<ip address='10.60.0.1' netmask='255.255.255.0'/>\
+     <ip family='ipv6' address='fd00:60::1' prefix='64'/>";
+
+/// In place of a `<forward>`: a network without addresses.
+const BARE: &str = "bare";
+
 /// The tools of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tools {
@@ -136,12 +143,14 @@ impl Scene {
     }
 
     fn define(&self, forward: &str) {
+        let (forward, addresses) = match forward {
+            BARE => ("", ""),
+            forward => (forward, ADDRESSES),
+        };
         let xml = format!(
             "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000060</uuid>{forward}\
              <bridge name='nlp0'/><mac address='52:54:00:00:60:01'/>\
-             <dns enable='no'/>\
-             <ip address='10.60.0.1' netmask='255.255.255.0'/>\
-             <ip family='ipv6' address='fd00:60::1' prefix='64'/></network>"
+             <dns enable='no'/>{addresses}</network>"
         );
         fs::write(self.dir.path().join("config/networks/lab.xml"), xml).unwrap();
     }

@@ -119,3 +119,31 @@ fn the_check_names_dockers_chain_that_stops_published_ports() {
     assert_eq!(stopped(), [] as [Finding; 0]);
     assert_eq!(scene.table(), expected(BRIDGE.0, BRIDGE.1));
 }
+
+/// As on a bridge of the host, whose addresses are not the network's.
+#[test]
+fn a_network_without_addresses_publishes_by_those_of_its_bridge() {
+    let test = "a_network_without_addresses_publishes_by_those_of_its_bridge";
+    for tools in [Tools::Nftables, Tools::Iptables] {
+        let Some(scene) = Scene::new(test, tools, BARE) else { return };
+        let ports =
+            ["8001:9001", "8001:9001/udp", "203.0.113.1:8011:9001", "203.0.113.1:8011:9001/udp"];
+        let guest = scene.published(&ports, 2);
+        let error = scene.with(async |manager| manager.publish(&lab(), &guest).await.unwrap_err());
+        let expected = "because the bridge of the network lab has no IPv4 address; give it one";
+        assert!(error.to_string().contains(expected), "{error}");
+        scene.host.ip("address add 10.60.0.1/24 dev nlp0");
+        let subnets = scene.with(async |manager| manager.bridge_subnets(&lab()).await.unwrap());
+        let guest = PublishedGuest { subnets, ..guest };
+        scene.with(async |manager| manager.publish(&lab(), &guest).await.unwrap());
+        for (from, to) in [
+            (&scene.host, "127.0.0.1:8001"),
+            (&scene.host, "203.0.113.1:8011"),
+            (&scene.outside, "203.0.113.1:8011"),
+            (&scene.other, "203.0.113.1:8011"),
+            (&scene.guest, "203.0.113.1:8011"),
+        ] {
+            assert_eq!(reach(from, to), "9001 10.60.0.1", "{tools:?}: {to}");
+        }
+    }
+}
