@@ -202,6 +202,9 @@ fn of_start(error: &StartError) -> u8 {
         StartError::Qemu(SpawnError::Exec { source, .. }) => {
             if source.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN }
         }
+        StartError::Publishing(error) => {
+            usage_if(error.downcast_ref().is_some_and(ManagerError::is_callers))
+        }
         StartError::Port(_)
         | StartError::LaunchDir(_)
         | StartError::Prepare(_)

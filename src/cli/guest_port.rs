@@ -16,6 +16,7 @@
 //! process has it open. If this process is killed, the guard kills QEMU, both copies of the
 //! descriptor are closed, and the kernel removes the tap.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,10 +25,12 @@ use super::Failure;
 use super::environment::Environment;
 use super::nwfilter;
 use super::nwfilter_error::NwfilterError;
+use super::published::Publisher;
 use crate::launcher::guest_port::{
-    AddressLearner, BoxFuture, GuestPort, GuestPortError, GuestPorts, LearningEvent, LearningStep,
-    PortDescriptors, PortRequest, RulesSet,
+    AddressFollower, AddressLearner, BoxFuture, GuestPort, GuestPortError, GuestPorts,
+    LearningEvent, LearningStep, PortDescriptors, PortRequest, RulesSet,
 };
+use crate::launcher::plan::NicRequest;
 use crate::nwfilter::port::{self, Bindings, Learning};
 use crate::nwfilter::{Binding, Owner};
 use crate::sys::netlink::sysctl::{Key, SysctlError, Sysctls};
@@ -52,6 +55,11 @@ pub(super) enum BridgeError {
     /// IPv6 cannot be turned off on the tap.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    /// Ports of a guest on a bridge without a network cannot be published.
+    #[error(
+        "ports of a guest on {0} can be published only through a network; define one for that bridge"
+    )]
+    NoNetwork(InterfaceName),
     /// There is no descriptor for QEMU.
     #[error("cannot hand the tap {tap} to QEMU; raise the limit of open files")]
     Descriptor {
@@ -91,23 +99,37 @@ pub(super) struct HostPorts {
     environment: Environment,
     /// The filters of ports, if the guest has one.
     bindings: Option<Bindings>,
+    /// Publishes ports, if a guest has some.
+    publisher: Option<Publisher>,
 }
 
 impl HostPorts {
-    /// Returns the ports for a launch whose guest has a filter, or has none.
+    /// Returns the ports for these NICs.
     ///
     /// # Errors
-    /// nwfilter.conf cannot be used.
-    pub(super) fn new(filtered: bool, environment: &Environment) -> Result<Arc<Self>, Failure> {
-        let bindings = filtered.then(|| bindings(environment)).transpose()?;
-        Ok(Arc::new(HostPorts { environment: environment.clone(), bindings }))
+    /// nwfilter.conf or network.conf cannot be used.
+    pub(super) fn new(
+        nics: &[NicRequest],
+        environment: &Environment,
+    ) -> Result<Arc<Self>, Failure> {
+        let is_filtered = nics.iter().any(|nic| nic.filter.is_some());
+        let publishes = |nic: &NicRequest| nic.attachment.is_some() && nic.publishes();
+        let bindings = is_filtered.then(|| bindings(environment)).transpose()?;
+        let publisher = nics.iter().any(publishes).then(|| Publisher::new(environment));
+        let publisher = publisher.transpose()?;
+        Ok(Arc::new(HostPorts { environment: environment.clone(), bindings, publisher }))
     }
 
-    /// Removes the parts of ports that were dropped: the rules of their filters, and the devices that
-    /// delayed their frames.
+    /// Removes the parts of ports that were dropped: the rules of their filters and of their
+    /// published ports, and the devices that delayed their frames.
     pub(super) async fn collect(&self) {
         if let Some(bindings) = &self.bindings
             && let Err(error) = bindings.collect().await
+        {
+            tracing::warn!("{}", error_text(&error));
+        }
+        if let Some(publisher) = &self.publisher
+            && let Err(error) = publisher.collect().await
         {
             tracing::warn!("{}", error_text(&error));
         }
@@ -147,7 +169,8 @@ impl GuestPorts for HostPorts {
                     return Err(error.into());
                 }
             };
-            let port = TapPort { tap, request, bindings: self.bindings.clone(), bound: false };
+            let (bindings, publisher) = (self.bindings.clone(), self.publisher.clone());
+            let port = TapPort { tap, request, bindings, bound: false, publisher };
             Ok(Box::new(port) as Box<dyn GuestPort>)
         })
     }
@@ -158,6 +181,10 @@ impl GuestPorts for HostPorts {
             let bindings = bindings(&environment).map_err(GuestPortError::new)?;
             bindings.reload().await.map_err(GuestPortError::new)
         })
+    }
+
+    fn cleanup(&self) -> Option<Vec<OsString>> {
+        self.publisher.as_ref().map(Publisher::cleanup)
     }
 }
 
@@ -191,12 +218,19 @@ async fn attach(request: &PortRequest, path: &[PathBuf]) -> Result<Tap, BridgeEr
         once: false,
         vlan: request.port.vlan.clone(),
         isolated: request.port.isolated,
+        hairpin: !request.publish.is_empty(),
     };
     netlink.attach(name, bridge).await?;
     if request.network.is_some() {
         netlink.guard_spanning_tree(name).await?;
     }
     netlink.keep_apart(name, &home).await?;
+    if !request.publish.is_empty() {
+        // The guest must not get its own broadcasts back: it would take its address for a
+        // duplicate (RFC 4862, 5.4).
+        tap.ignore_own_multicasts(request.mac)?;
+        netlink.allow_hairpin(name).await?;
+    }
     // Last: a reload at the same time must not attach a tap that is not ready.
     netlink.set_home(name, &home).await?;
     Ok(tap)
@@ -224,6 +258,7 @@ struct TapPort {
     bindings: Option<Bindings>,
     /// Whether there may be rules of the port's filter.
     bound: bool,
+    publisher: Option<Publisher>,
 }
 
 impl TapPort {
@@ -285,6 +320,16 @@ impl GuestPort for TapPort {
         })
     }
 
+    fn publish(&mut self) -> BoxFuture<'_, Result<Box<dyn AddressFollower>, GuestPortError>> {
+        Box::pin(async {
+            let (Some(publisher), Some(network)) = (&self.publisher, &self.request.network) else {
+                return Err(BridgeError::NoNetwork(self.request.bridge.clone()).into());
+            };
+            let follower = publisher.publish(network, &self.request, &self.tap).await;
+            Ok(Box::new(follower.map_err(GuestPortError::new)?) as Box<dyn AddressFollower>)
+        })
+    }
+
     fn descriptors(&self) -> Result<PortDescriptors, GuestPortError> {
         let error = |source| BridgeError::Descriptor { tap: self.tap.name().clone(), source };
         let copied = self.tap.queues().map(|queue| queue.try_clone_to_owned());
@@ -294,8 +339,10 @@ impl GuestPort for TapPort {
         Ok(PortDescriptors { queues, vhosts })
     }
 
-    fn filter_state_dir(&self) -> Option<&Path> {
-        self.bindings.as_ref().filter(|_| self.bound).map(Bindings::state_dir)
+    fn rules_dir(&self) -> Option<&Path> {
+        let bindings = self.bindings.as_ref().filter(|_| self.bound).map(Bindings::state_dir);
+        let publisher = self.publisher.as_ref().filter(|_| !self.request.publish.is_empty());
+        bindings.or(publisher.map(Publisher::state_dir))
     }
 
     /// A port that cannot be turned off keeps its rules until its tap is gone.
@@ -312,6 +359,12 @@ impl GuestPort for TapPort {
                     }
                 }
                 (Ok(()), None) => {}
+            }
+            if let (Some(publisher), Some(network)) = (&self.publisher, &self.request.network)
+                && !self.request.publish.is_empty()
+                && let Err(error) = publisher.unpublish(network, &self.tap).await
+            {
+                left.push(error_text(&error));
             }
             left.extend(self.remove_tap().await.err().map(|error| error_text(&error)));
             let bindings = bindings.cloned();

@@ -38,6 +38,7 @@ pub(super) fn network(verb: &NetworkVerb, environment: &Environment) -> Result<u
         NetworkVerb::Edit(arg) => call.edit(&arg.name)?,
         NetworkVerb::Start(arg) => call.start(&arg.name)?,
         NetworkVerb::Destroy { name, force } => call.destroy(name, *force)?,
+        NetworkVerb::Collect => runtime()?.block_on(call.manager()?.unpublish_gone())?,
         NetworkVerb::Info(arg) => {
             network_info::info(&call.manager()?, &store, &arg.name, arg.json)?;
         }

@@ -48,6 +48,9 @@ pub(super) fn with_tap(
         script.lines.push(format!("bridge link set dev {tap} guard on"));
     }
     script.lines.extend(kept_apart(&tap, &bridge.port));
+    if !nic.publish.is_empty() {
+        script.lines.push(format!("bridge link set dev {tap} hairpin on"));
+    }
     if let Some(binding) = binding {
         script.lines.push("netlaunch nwfilter binding-create - <<'END' || exit".to_owned());
         script.lines.push(printable_lines(&binding.to_xml()));
@@ -141,6 +144,10 @@ pub(super) fn rules(bridge: &BridgePlan) -> Vec<String> {
                 format!("the network {network}, set when it was started")
             }
             (RulesOf::Network, None) => format!("the bridge {}", bridge.bridge),
+            (RulesOf::Published, _) => {
+                "the network with the published ports, set again when the guest's address changes"
+                    .to_owned()
+            }
             (RulesOf::Port, _) => match &bridge.filter {
                 Some(filter) => format!("the guest's port, by the filter {}", filter.name),
                 None => "the guest's port".to_owned(),

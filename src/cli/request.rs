@@ -257,6 +257,8 @@ mod tests {
             ("--device e1000", "device = \"none\"", device, "e1000"),
             ("", "publish = [\"80\", \"81\"]", publish, "127.0.0.1:80:80/tcp 127.0.0.1:81:81/tcp "),
             ("-p 82", "publish = [\"80\", \"81\"]", publish, "127.0.0.1:82:82/tcp "),
+            ("--network a", "publish = [\"80\"]", publish, "127.0.0.1:80:80/tcp "),
+            ("--bridge br0", "publish = [\"80\"]", publish, ""),
             ("", "address = \"host\"", address, "true"),
             ("--address 10.1.1.2/24", "address = \"host\"", address, "false"),
             ("", "address = \"10.1.1.9/24\"\ngateway = \"10.1.1.1\"", gateway, "Some(10.1.1.1)"),

@@ -16,24 +16,23 @@ use super::args::PrintFormat;
 use super::caller_socket;
 use super::control::Orders;
 use super::environment::Environment;
-use super::guest_port::{self, HostPorts};
-use super::nwfilter::Filtered;
+use super::guest_port::HostPorts;
+use super::launch_target;
 use super::plan_shell::{change, shell};
 use super::plan_xml::{unsupported_in_xml, xml};
 use super::request::Job;
-use super::{Failure, daemonize, events, network, print, print_json, print_text, qemu_end, ready};
+use super::{Failure, daemonize, events, print, print_json, print_text, qemu_end, ready};
 use crate::launcher::guest_port::{BoxFuture, GuestPorts};
-use crate::launcher::plan::{self, Attachment, NicRequest, Origin, Plan, PlanError};
+use crate::launcher::plan::{self, Origin, Plan, PlanError};
 use crate::launcher::probe::Programs;
 use crate::launcher::{
     CommandSource, LaunchContext, LaunchError, Outcome, Peer, Running, SupervisorCommand,
     config_files, launch, machine,
 };
 use crate::sys::file_pages;
-use crate::sys::netlink::{LinkError, Netlink};
 use crate::sys::process::{ForegroundLink, WatchedForeground};
-use crate::types::facts::{Facts, Qemu, TargetBridge};
-use crate::types::{InterfaceName, shell_line};
+use crate::types::facts::{Facts, Qemu};
+use crate::types::shell_line;
 
 /// The descriptors that the caller of netlaunch gives it by number.
 pub(super) struct GivenFds {
@@ -61,8 +60,7 @@ pub(super) async fn run(
     let foreground = foreground.map(ForegroundLink::watch).transpose();
     let foreground = foreground.map_err(Failure::system("wait for descriptors"))?.map(Arc::new);
     let mut orders = Orders::take(foreground.clone()).map_err(Failure::system("take signals"))?;
-    let is_filtered = job.request.added().iter().any(|nic| nic.filter.is_some());
-    let ports = HostPorts::new(is_filtered, environment)?;
+    let ports = HostPorts::new(job.request.added(), environment)?;
     let mut context = context(environment, qemu_fd);
     context.mask = Some(orders.mask_before());
     context.ports = Some(Arc::clone(&ports) as Arc<dyn GuestPorts>);
@@ -117,7 +115,7 @@ pub(super) async fn run(
 }
 
 /// Cleans up after a launch that a signal has ended before QEMU ran, and returns the exit status.
-/// The port is gone, but the rules of its filter may have been set.
+/// The port is gone, but the rules of its filter and of its published ports may have been set.
 async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
     tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
     ports.collect().await;
@@ -242,11 +240,11 @@ pub(super) async fn facts(job: &Job, environment: &Environment) -> Result<Facts,
         tracing::warn!("the host's routes are not known: {why}; mount /proc");
     }
     if let Some(name) = &job.request.nic.interface {
-        interface_exists(name).await?;
+        launch_target::interface_exists(name).await?;
     }
     let mut targets = Vec::new();
     for nic in job.request.added() {
-        targets.extend(target(nic, job, environment).await?);
+        targets.extend(launch_target::target(nic, job, environment).await?);
     }
     if !targets.is_empty() {
         facts.bridge = prober.bridge();
@@ -263,42 +261,6 @@ pub(super) async fn facts(job: &Job, environment: &Environment) -> Result<Facts,
             .into(),
         )),
         _ => Ok(facts),
-    }
-}
-
-/// Returns the bridge of a NIC, with the firewall rules to print; `None` for a user-mode NIC.
-async fn target(
-    nic: &NicRequest,
-    job: &Job,
-    environment: &Environment,
-) -> Result<Option<TargetBridge>, Failure> {
-    let Some(attachment) = &nic.attachment else { return Ok(None) };
-    let mut target = match attachment {
-        Attachment::Network(name) => network::target(name, &nic.port_group, environment).await?,
-        Attachment::Bridge(name) => guest_port::target(name).await.map_err(Failure::Link)?,
-    };
-    if let Some(filter) = &nic.filter
-        && let Some(filtered) = Filtered::new(filter, nic.mac, environment)?
-    {
-        match job.print {
-            Some(_) => target.firewall.extend(filtered.scripts()?),
-            // A mistake in a filter is reported before anything is started.
-            None => filtered.check()?,
-        }
-    }
-    Ok(Some(target))
-}
-
-/// Refuses an interface that the host does not have. If netlaunch cannot ask the kernel, the
-/// interface is accepted, and passt reports whether it exists.
-async fn interface_exists(name: &InterfaceName) -> Result<(), Failure> {
-    let found = match Netlink::open() {
-        Ok(netlink) => netlink.link(name).await,
-        Err(error) => Err(error),
-    };
-    match found {
-        Err(error @ LinkError::Missing(_)) => Err(Failure::Link(error)),
-        _ => Ok(()),
     }
 }
 

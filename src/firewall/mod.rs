@@ -24,6 +24,7 @@ mod listing;
 mod locked_tools;
 pub mod nft_dump;
 mod nft_kernel;
+mod nft_rule;
 mod no_usable_backend;
 mod own_rules;
 mod port_apply;
@@ -36,6 +37,7 @@ mod tool_error;
 mod tools;
 
 pub mod conflicts;
+mod connections;
 pub mod dbus;
 pub mod port_iptables;
 pub mod port_limits;
@@ -46,6 +48,7 @@ pub mod rules;
 
 pub use apply::{ApplyError, Script, Transaction, scripts, transact, transact_reading};
 pub use backend::{BackendError, FirewallBackend, NoBackend, choose, usable};
+pub use connections::forget_connections;
 pub use firewalld::{Event, Firewalld, FirewalldError, Watch, ZoneChange};
 pub use iptables_shape::Shape;
 pub use iptables_state::{TableRemoval, TableState};

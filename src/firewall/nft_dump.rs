@@ -176,7 +176,7 @@ fn list(kind: libc::c_int, family: u8, attributes: &[u8]) -> io::Result<Vec<Vec<
 }
 
 /// Asks the kernel, and returns the attributes of each message of its answer.
-fn exchange(question: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+pub(super) fn exchange(question: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let socket = match open() {
         Ok(socket) => socket,
         // A kernel without nfnetlink has no tables.
@@ -213,11 +213,11 @@ fn exchange(question: &[u8]) -> io::Result<Vec<Vec<u8>>> {
 }
 
 /// A sequence of netlink attributes.
-struct Attributes<'a>(&'a [u8]);
+pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Attributes<'a> {
     /// Returns the values of all attributes of a kind.
-    fn all(&self, kind: u16) -> Vec<&'a [u8]> {
+    pub(super) fn all(&self, kind: u16) -> Vec<&'a [u8]> {
         let (mut values, mut rest) = (Vec::new(), self.0);
         while let Some(head) = rest.get(..4) {
             let half = |at: usize| u16::from_ne_bytes([head[at], head[at + 1]]);
@@ -231,7 +231,7 @@ impl<'a> Attributes<'a> {
         values
     }
 
-    fn nested(&self, kind: u16) -> Option<Attributes<'a>> {
+    pub(super) fn nested(&self, kind: u16) -> Option<Attributes<'a>> {
         self.all(kind).first().map(|value| Attributes(value))
     }
 

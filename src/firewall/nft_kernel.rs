@@ -242,7 +242,8 @@ pub(super) fn request(kind: libc::c_int, family: u8, attributes: &[u8], flags: u
     message((libc::NFNL_SUBSYS_NFTABLES << 8) | kind, family, [0, 0], attributes, flags)
 }
 
-fn message(
+/// Returns a request of nfnetlink.
+pub(super) fn message(
     kind: libc::c_int,
     family: u8,
     resource: [u8; 2],

@@ -9,7 +9,8 @@
 //!
 //! Protocols are written as numbers, since iptables would look names up in files.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use crate::firewall::rules::{
@@ -32,13 +33,21 @@ fn base(packets: &Packets) -> Base {
         Packets::ForwardedFrom(_) | Packets::ForwardedTo(_) => {
             Base { table: "filter", host: "FORWARD", base_chain: "NETLAUNCH_FWD" }
         }
+        Packets::PublishedFrom(_) | Packets::PublishedTo(_) => {
+            Base { table: "filter", host: "FORWARD", base_chain: "NETLAUNCH_FWD" }
+        }
         Packets::ToHost(_) => Base { table: "filter", host: "INPUT", base_chain: "NETLAUNCH_INP" },
         Packets::FromHost(_) => {
             Base { table: "filter", host: "OUTPUT", base_chain: "NETLAUNCH_OUT" }
         }
-        Packets::LeavingWithSource(_) => {
+        Packets::LeavingWithSource(_) | Packets::Leaving => {
             Base { table: "nat", host: "POSTROUTING", base_chain: "NETLAUNCH_PRT" }
         }
+        Packets::Arriving(_) => {
+            Base { table: "raw", host: "PREROUTING", base_chain: "NETLAUNCH_RAW" }
+        }
+        Packets::Incoming => Base { table: "nat", host: "PREROUTING", base_chain: "NETLAUNCH_PRE" },
+        Packets::Outgoing => Base { table: "nat", host: "OUTPUT", base_chain: "NETLAUNCH_LOC" },
     }
 }
 
@@ -125,8 +134,13 @@ fn base_rules(entry: &Entry) -> Vec<String> {
         Packets::ForwardedTo(name) => {
             vec![format!("-o {name} -j {chain}"), format!("-o {name} -j ACCEPT")]
         }
-        Packets::ToHost(name) => vec![format!("-i {name} -j {chain}")],
-        Packets::FromHost(name) => vec![format!("-o {name} -j {chain}")],
+        Packets::ToHost(name) | Packets::Arriving(name) | Packets::PublishedFrom(name) => {
+            vec![format!("-i {name} -j {chain}")]
+        }
+        Packets::FromHost(name) | Packets::PublishedTo(name) => {
+            vec![format!("-o {name} -j {chain}")]
+        }
+        Packets::Incoming | Packets::Outgoing | Packets::Leaving => vec![format!("-j {chain}")],
         Packets::LeavingWithSource(subnet) => vec![format!("-s {subnet} -j {chain}")],
     }
 }
@@ -159,7 +173,13 @@ fn matching(one: &Match) -> String {
         Match::Protocol(transport) => protocol(*transport).to_owned(),
         Match::SourcePort(transport, port) => with_port(*transport, "sport", *port),
         Match::DestinationPort(transport, port) => with_port(*transport, "dport", *port),
+        Match::DestinationPorts(transport, ports) => {
+            with_port(*transport, "dport", ports.to_string().replace('-', ":"))
+        }
         Match::Established => "-m conntrack --ctstate RELATED,ESTABLISHED".to_owned(),
+        Match::Translated => "-m conntrack --ctstate DNAT".to_owned(),
+        Match::FromHostAddress => "-m addrtype --src-type LOCAL".to_owned(),
+        Match::ToHostAddress => "-m addrtype --dst-type LOCAL".to_owned(),
     }
 }
 
@@ -170,7 +190,7 @@ fn protocol(transport: Transport) -> &'static str {
     }
 }
 
-fn with_port(transport: Transport, which: &str, port: u16) -> String {
+fn with_port(transport: Transport, which: &str, port: impl Display) -> String {
     // This is the name of the match extension, which iptables does not look up in a file.
     let extension = match transport {
         Transport::Tcp => "tcp",
@@ -188,7 +208,23 @@ fn verdict(verdict: &Verdict, version: Version) -> String {
         (Verdict::Reject, Version::V6) => {
             "-j REJECT --reject-with icmp6-port-unreachable".to_owned()
         }
+        (Verdict::Drop, _) => "-j DROP".to_owned(),
         (Verdict::Return, _) => "-j RETURN".to_owned(),
+        (Verdict::DestinationNat { address, from, to, .. }, _) => {
+            let mut text = "-j DNAT --to-destination ".to_owned();
+            let _ = match address {
+                IpAddr::V6(address) if from != to => write!(text, "[{address}]"),
+                address => write!(text, "{address}"),
+            };
+            if from != to {
+                let _ = write!(text, ":{to}");
+            }
+            // The base port is the port of the rule that becomes the first port of the range.
+            if from != to && to.first() != to.last() {
+                let _ = write!(text, "/{}", from.first());
+            }
+            text
+        }
         (Verdict::Masquerade { ports: None }, _) => "-j MASQUERADE".to_owned(),
         (Verdict::Masquerade { ports: Some(ports) }, _) => {
             format!("-j MASQUERADE --to-ports {}", self::ports(ports))

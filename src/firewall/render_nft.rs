@@ -14,17 +14,10 @@
 //! (`destroy` came later). Protocols are written as numbers, since nft would look names up in
 //! files.
 
-use std::fmt::Write;
-use std::ops::RangeInclusive;
-
-use ipnet::IpNet;
-
 use super::nft_dump::{ChainShape, TableShape};
 
-use crate::firewall::rules::{
-    AddressRange, Chain, ChainName, Entry, Match, Packets, Rule, Ruleset, Side, Transport, Verdict,
-    Version,
-};
+use super::nft_rule;
+use crate::firewall::rules::{Chain, ChainName, Entry, Packets, Ruleset, Verdict, Version};
 
 /// The name of the table in both families.
 pub const TABLE: &str = "netlaunch_network";
@@ -36,15 +29,16 @@ pub fn apply(rulesets: &[Ruleset]) -> String {
         let (table, entries, chains) = begin(&mut text, ruleset, Base::add);
         for chain in &chains {
             let name = chain_name(&chain.name);
-            line(&mut text, &format!("add chain {table} {name}"));
+            let hook = hook(&entries, &chain.name);
+            line(&mut text, &format!("add chain {table} {name}{hook}"));
             line(&mut text, &format!("flush chain {table} {name}"));
             for rule in &chain.rules {
-                let rule = self::rule(rule, ruleset.version);
+                let rule = nft_rule::rule(rule, ruleset.version);
                 line(&mut text, &format!("add rule {table} {name} {rule}"));
             }
         }
         for entry in &entries {
-            line(&mut text, &add_element(entry, ruleset.version));
+            add_element(&mut text, entry, ruleset.version);
         }
     }
     text
@@ -60,8 +54,8 @@ pub fn removal(rulesets: &[Ruleset]) -> String {
             line(&mut text, &format!("add chain {table} {}", chain_name(&chain.name)));
         }
         for entry in &entries {
-            line(&mut text, &add_element(entry, ruleset.version));
-            line(&mut text, &delete_element(entry, ruleset.version));
+            add_element(&mut text, entry, ruleset.version);
+            delete_element(&mut text, entry, ruleset.version);
         }
         for verb in ["flush", "delete"] {
             for chain in &chains {
@@ -84,7 +78,7 @@ pub fn remove_tables() -> String {
 }
 
 /// The names of all maps.
-pub(super) const MAPS: [&str; 5] = [FROM, TO, HOST, GUEST, SOURCE];
+pub(super) const MAPS: [&str; 6] = [FROM, TO, HOST, GUEST, SOURCE, ARRIVING];
 
 /// Returns descriptions of the parts of a ruleset that a table of this shape lacks; `None` means
 /// that the table does not exist.
@@ -119,10 +113,10 @@ pub(super) fn missing(shape: Option<&TableShape>, ruleset: &Ruleset) -> Vec<Stri
         compare(&chain_name(&chain.name), chain.rules.len());
     }
     for entry in &entries {
-        let map = map(&entry.packets);
+        let Some(map) = map(&entry.packets) else { continue };
         let wanted = entries
             .iter()
-            .filter(|other| other.chain == entry.chain && self::map(&other.packets) == map);
+            .filter(|other| other.chain == entry.chain && self::map(&other.packets) == Some(map));
         if shape.leads(map, &chain_name(&entry.chain)) < wanted.count() {
             missing.push(format!("element {} of map {table} {map}", key(&entry.packets)));
         }
@@ -135,7 +129,7 @@ fn line(text: &mut String, line: &str) {
     text.push('\n');
 }
 
-fn family(version: Version) -> &'static str {
+pub(super) fn family(version: Version) -> &'static str {
     match version {
         Version::V4 => "ip",
         Version::V6 => "ip6",
@@ -175,8 +169,14 @@ fn rendered(ruleset: &Ruleset) -> (Vec<&Entry>, Vec<&Chain>) {
         rules.into_iter().all(|rule| rule.verdict == Verdict::Accept)
     };
     let effective = |entry: &&Entry| {
-        let host = matches!(entry.packets, Packets::ToHost(_) | Packets::FromHost(_));
-        !(host && only_accepts(&entry.chain))
+        let left_to_others = matches!(
+            entry.packets,
+            Packets::ToHost(_)
+                | Packets::FromHost(_)
+                | Packets::PublishedFrom(_)
+                | Packets::PublishedTo(_)
+        );
+        !(left_to_others && only_accepts(&entry.chain))
     };
     let entries: Vec<_> = ruleset.entries.iter().filter(effective).collect();
     let used = |chain: &&Chain| entries.iter().any(|entry| entry.chain == chain.name);
@@ -187,6 +187,7 @@ fn rendered(ruleset: &Ruleset) -> (Vec<&Entry>, Vec<&Chain>) {
 /// A base chain, which contains look-ups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Base {
+    Raw,
     Forward,
     Input,
     Output,
@@ -199,9 +200,13 @@ fn bases(entries: &[&Entry]) -> Vec<Base> {
     for entry in entries {
         let base = match entry.packets {
             Packets::ForwardedFrom(_) | Packets::ForwardedTo(_) => Base::Forward,
+            Packets::PublishedFrom(_) | Packets::PublishedTo(_) => Base::Forward,
             Packets::ToHost(_) => Base::Input,
             Packets::FromHost(_) => Base::Output,
             Packets::LeavingWithSource(_) => Base::Postrouting,
+            Packets::Arriving(_) => Base::Raw,
+            // The owner's chain is a base chain itself.
+            Packets::Incoming | Packets::Outgoing | Packets::Leaving => continue,
         };
         if !bases.contains(&base) {
             bases.push(base);
@@ -210,14 +215,30 @@ fn bases(entries: &[&Entry]) -> Vec<Base> {
     bases
 }
 
-/// Returns the map that leads these packets to their owner's chain.
-fn map(packets: &Packets) -> &'static str {
-    match packets {
-        Packets::ForwardedFrom(_) => FROM,
-        Packets::ForwardedTo(_) => TO,
+/// Returns the map that leads these packets to their owner's chain; `None` if the owner's chain is
+/// a base chain itself.
+fn map(packets: &Packets) -> Option<&'static str> {
+    Some(match packets {
+        Packets::ForwardedFrom(_) | Packets::PublishedFrom(_) => FROM,
+        Packets::ForwardedTo(_) | Packets::PublishedTo(_) => TO,
         Packets::ToHost(_) => HOST,
         Packets::FromHost(_) => GUEST,
         Packets::LeavingWithSource(_) => SOURCE,
+        Packets::Arriving(_) => ARRIVING,
+        Packets::Incoming | Packets::Outgoing | Packets::Leaving => return None,
+    })
+}
+
+/// Returns the hook of an owner's chain that is a base chain itself, behind a space. Only the first
+/// packet of a connection passes such a chain, so a look-up would save nothing. The priorities are
+/// those of `dstnat` and `srcnat`.
+fn hook(entries: &[&Entry], chain: &ChainName) -> &'static str {
+    let mut own = entries.iter().filter(|entry| entry.chain == *chain);
+    match own.find(|entry| map(&entry.packets).is_none()).map(|entry| &entry.packets) {
+        Some(Packets::Incoming) => " { type nat hook prerouting priority -100; policy accept; }",
+        Some(Packets::Outgoing) => " { type nat hook output priority -100; policy accept; }",
+        Some(Packets::Leaving) => " { type nat hook postrouting priority 100; policy accept; }",
+        _ => "",
     }
 }
 
@@ -226,10 +247,12 @@ const TO: &str = "forwarded_to";
 const HOST: &str = "to_host";
 const GUEST: &str = "from_host";
 const SOURCE: &str = "leaving_with_source";
+const ARRIVING: &str = "arriving";
 
 impl Base {
     fn name(self) -> &'static str {
         match self {
+            Base::Raw => "raw",
             Base::Forward => "forward",
             Base::Input => "input",
             Base::Output => "output",
@@ -237,10 +260,11 @@ impl Base {
         }
     }
 
-    /// Returns the chain's type, hook and priority; the priorities are those of `filter` and
+    /// Returns the chain's type, hook and priority; the priorities are those of `raw`, `filter` and
     /// `srcnat`.
     fn kind(self) -> &'static str {
         match self {
+            Base::Raw => "type filter hook prerouting priority -300; policy accept;",
             Base::Forward => "type filter hook forward priority 0; policy accept;",
             Base::Input => "type filter hook input priority 0; policy accept;",
             Base::Output => "type filter hook output priority 0; policy accept;",
@@ -254,6 +278,7 @@ impl Base {
             (map, "type ifname : verdict;".to_owned(), format!("{interface} vmap @{map}"))
         };
         match self {
+            Base::Raw => vec![by(ARRIVING, "iifname")],
             Base::Forward => vec![by(FROM, "iifname"), by(TO, "oifname")],
             Base::Input => vec![by(HOST, "iifname")],
             Base::Output => vec![by(GUEST, "oifname")],
@@ -293,88 +318,24 @@ fn key(packets: &Packets) -> String {
         Packets::ForwardedFrom(name)
         | Packets::ForwardedTo(name)
         | Packets::ToHost(name)
-        | Packets::FromHost(name) => format!("\"{name}\""),
+        | Packets::FromHost(name)
+        | Packets::Arriving(name)
+        | Packets::PublishedFrom(name)
+        | Packets::PublishedTo(name) => format!("\"{name}\""),
         Packets::LeavingWithSource(subnet) => format!("{subnet} . 0-255"),
+        Packets::Incoming | Packets::Outgoing | Packets::Leaving => String::new(),
     }
 }
 
-fn add_element(entry: &Entry, version: Version) -> String {
-    let (table, map, key) = (table(version), map(&entry.packets), key(&entry.packets));
-    format!("add element {table} {map} {{ {key} : jump {} }}", chain_name(&entry.chain))
+fn add_element(text: &mut String, entry: &Entry, version: Version) {
+    let Some(map) = map(&entry.packets) else { return };
+    let (table, key) = (table(version), key(&entry.packets));
+    let chain = chain_name(&entry.chain);
+    line(text, &format!("add element {table} {map} {{ {key} : jump {chain} }}"));
 }
 
-fn delete_element(entry: &Entry, version: Version) -> String {
-    let (table, map, key) = (table(version), map(&entry.packets), key(&entry.packets));
-    format!("delete element {table} {map} {{ {key} }}")
-}
-
-fn rule(rule: &Rule, version: Version) -> String {
-    let mut text = String::new();
-    for one in &rule.matches {
-        text.push_str(&self::matching(one, version));
-        text.push(' ');
-    }
-    text.push_str(&verdict(&rule.verdict));
-    text
-}
-
-fn matching(one: &Match, version: Version) -> String {
-    let family = family(version);
-    let subnet = |which: &str, subnet: &IpNet| format!("{family} {which} {subnet}");
-    match one {
-        Match::Interface(Side::In, name) => format!("iifname \"{name}\""),
-        Match::Interface(Side::Out, name) => format!("oifname \"{name}\""),
-        Match::Source(net) => subnet("saddr", net),
-        Match::Destination(net) => subnet("daddr", net),
-        Match::Protocol(Transport::Tcp) => "meta l4proto 6".to_owned(),
-        Match::Protocol(Transport::Udp) => "meta l4proto 17".to_owned(),
-        Match::SourcePort(transport, port) => format!("{} sport {port}", header(*transport)),
-        Match::DestinationPort(transport, port) => format!("{} dport {port}", header(*transport)),
-        Match::Established => "ct state established,related".to_owned(),
-    }
-}
-
-/// Returns nft's keyword for the header, which nft does not look up in a file.
-fn header(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Tcp => "tcp",
-        Transport::Udp => "udp",
-    }
-}
-
-fn verdict(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Accept => "accept".to_owned(),
-        Verdict::Reject => "reject".to_owned(),
-        Verdict::Return => "return".to_owned(),
-        Verdict::Masquerade { ports: None } => "masquerade".to_owned(),
-        Verdict::Masquerade { ports: Some(ports) } => {
-            format!("masquerade to :{}", self::ports(ports))
-        }
-        Verdict::SourceNat { addresses, ports } => {
-            let mut text = format!("snat to {}", self::addresses(addresses, ports.is_some()));
-            if let Some(ports) = ports {
-                let _ = write!(text, ":{}", self::ports(ports));
-            }
-            text
-        }
-    }
-}
-
-fn ports(ports: &RangeInclusive<u16>) -> String {
-    if ports.start() == ports.end() {
-        ports.start().to_string()
-    } else {
-        format!("{}-{}", ports.start(), ports.end())
-    }
-}
-
-/// Returns the addresses as text. Before a port, an IPv6 address is in brackets, and so is each end
-/// of a range.
-fn addresses(range: &AddressRange, with_ports: bool) -> String {
-    match range {
-        AddressRange::V6(first, last) if with_ports && first == last => format!("[{first}]"),
-        AddressRange::V6(first, last) if with_ports => format!("[{first}]-[{last}]"),
-        _ => range.to_string(),
-    }
+fn delete_element(text: &mut String, entry: &Entry, version: Version) {
+    let Some(map) = map(&entry.packets) else { return };
+    let (table, key) = (table(version), key(&entry.packets));
+    line(text, &format!("delete element {table} {map} {{ {key} }}"));
 }

@@ -141,6 +141,9 @@ pub enum StartError {
     /// The guest's port on its bridge cannot be made.
     #[error(transparent)]
     Bridge(GuestPortError),
+    /// The ports of the guest on its bridge cannot be published.
+    #[error(transparent)]
+    Publishing(GuestPortError),
     /// The plan needs a port on a bridge, and the caller makes none.
     #[error("the guest joins a bridge, and this launcher makes no port for it")]
     NoPorts,
@@ -179,7 +182,7 @@ impl StartError {
     pub fn kind(&self) -> LaunchErrorKind {
         match self {
             StartError::Port(PublishError::Busy { .. }) => LaunchErrorKind::PortInUse,
-            StartError::Port(_) => LaunchErrorKind::PortUnusable,
+            StartError::Port(_) | StartError::Publishing(_) => LaunchErrorKind::PortUnusable,
             StartError::LaunchDir(LaunchDirError::NameInUse { .. }) => LaunchErrorKind::NameInUse,
             StartError::LaunchDir(_) | StartError::Prepare(_) => LaunchErrorKind::LaunchDir,
             StartError::Passt(PasstError::PortNotListening { .. }) => LaunchErrorKind::PortUnusable,

@@ -4,7 +4,8 @@
 //! a [`GuestPort`] for each bridged guest. The launcher calls the port in this order:
 //!
 //! ```text
-//! make ─▶ set_rules ─▶ up ─▶ descriptors ─▶ QEMU runs, AddressLearner::next ─▶ remove
+//! make ─▶ set_rules ─▶ up ─▶ publish ─▶ descriptors ─▶ QEMU runs, AddressLearner::next,
+//!                                                      AddressFollower::next ─▶ remove
 //! ```
 //!
 //! No frame passes before `up`, so the rules of the guest's filter are set before its first frame.
@@ -12,14 +13,15 @@
 //! cancelled, must not leave an interface behind; its rules may stay for a later command to remove.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
 
 use crate::launcher::plan::GuestFilter;
-use crate::types::{InterfaceName, Mac, NetworkName, PortSettings};
+use crate::types::{InterfaceName, Mac, NetworkName, PortSettings, Publish};
 
 /// A future that any thread can drive.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -35,6 +37,11 @@ pub(crate) trait GuestPorts: fmt::Debug + Send + Sync {
     /// Sets the rules of every port's filter again, from the definitions and settings of this
     /// moment. Returns notes for the user, one sentence each.
     fn rebuild_rules(&self) -> BoxFuture<'static, Result<Vec<String>, GuestPortError>>;
+
+    /// Returns the command line, the program's path first, that removes the published ports of
+    /// guests that are gone. The guard of QEMU executes it if this process is killed. `None` if no
+    /// port is published.
+    fn cleanup(&self) -> Option<Vec<OsString>>;
 }
 
 /// The port that one guest needs.
@@ -54,6 +61,8 @@ pub(crate) struct PortRequest {
     pub(crate) port: PortSettings,
     /// The guest's filter.
     pub(crate) filter: Option<GuestFilter>,
+    /// The ports of the host that lead to the guest.
+    pub(crate) publish: Vec<Publish>,
     /// The number of the tap's queues.
     pub(crate) queues: usize,
     /// The number of vhost-net descriptors, one for each queue; 0 without vhost-net.
@@ -81,15 +90,19 @@ pub(crate) trait GuestPort: fmt::Debug + Send {
     /// Turns the port on.
     fn up(&self) -> BoxFuture<'_, Result<(), GuestPortError>>;
 
+    /// Publishes the ports of the request to the guest. Called once, for a port whose request has
+    /// some. [`remove`](Self::remove) takes them back.
+    fn publish(&mut self) -> BoxFuture<'_, Result<Box<dyn AddressFollower>, GuestPortError>>;
+
     /// Returns copies of the tap's descriptors, and new vhost-net ones; QEMU inherits them.
     ///
     /// # Errors
     /// The process has no descriptor left, or the kernel has no vhost-net any more.
     fn descriptors(&self) -> Result<PortDescriptors, GuestPortError>;
 
-    /// Returns the directory with the state of the port's filter; `None` for a port without rules.
-    /// Ending the launch writes there.
-    fn filter_state_dir(&self) -> Option<&Path>;
+    /// Returns the directory with the state of the port's rules, those of its filter or of its
+    /// published ports; `None` for a port without rules. Ending the launch writes there.
+    fn rules_dir(&self) -> Option<&Path>;
 
     /// Turns the port off, removes its rules, and removes the tap. Goes on after an error; returns
     /// one line for each thing that could not be removed.
@@ -125,6 +138,26 @@ pub(crate) enum LearningEvent {
     Failed(GuestPortError),
     /// The learning has ended: the port or its filter is gone, or this error occurred.
     Ended(Option<GuestPortError>),
+}
+
+/// Follows the address of a guest whose ports are published, and changes the rules of the ports when
+/// the address changes. Dropping it ends that; the rules stay.
+pub(crate) trait AddressFollower: fmt::Debug + Send {
+    /// Waits until the rules lead to another address, or fail to. Returns the follower for the next
+    /// call. Dropping the future drops the follower.
+    fn next(self: Box<Self>) -> BoxFuture<'static, FollowStep>;
+}
+
+/// The result of [`AddressFollower::next`].
+pub(crate) type FollowStep = (FollowEvent, Box<dyn AddressFollower>);
+
+/// A change of the address to which published ports lead.
+#[derive(Debug)]
+pub(crate) enum FollowEvent {
+    /// The ports lead to these addresses; without one, they lead nowhere.
+    Moved(Vec<IpAddr>),
+    /// The ports could not be changed; the follower tries again.
+    Failed(GuestPortError),
 }
 
 /// Why the port of a guest on a bridge could not be made, changed or removed.

@@ -8,7 +8,7 @@ use std::process::ExitStatus;
 use std::task::Poll;
 use std::time::Instant;
 
-use super::guest_port::{BoxFuture, LearningStep};
+use super::guest_port::{BoxFuture, FollowStep, LearningStep};
 use super::recovery::{PasstRestart, RestartHistory, RestartResult};
 use super::resolvers::Watch;
 use super::running::RunningNic;
@@ -22,6 +22,8 @@ pub(super) enum NicEvent {
     Restarted(RestartResult),
     /// The learner of the guest's address has made a step.
     Learning(LearningStep),
+    /// The follower of the guest's address has made a step.
+    Following(FollowStep),
     /// The host has these DNS servers now.
     Resolvers(Vec<IpAddr>),
 }
@@ -31,17 +33,19 @@ pub(super) struct NicWork {
     pub(super) history: RestartHistory,
     pub(super) restart: Option<PasstRestart>,
     pub(super) learning: Option<BoxFuture<'static, LearningStep>>,
+    pub(super) following: Option<BoxFuture<'static, FollowStep>>,
     resolvers: Option<Watch>,
 }
 
 impl NicWork {
-    /// Begins the work for a NIC: the learner of the guest's address, the watch of the host's DNS
-    /// servers.
+    /// Begins the work for a NIC: the learner and the follower of the guest's address, the watch
+    /// of the host's DNS servers.
     pub(super) fn new(nic: &mut RunningNic) -> Self {
         NicWork {
             history: RestartHistory::new(Instant::now()),
             restart: None,
             learning: nic.learner.take().map(|learner| learner.next()),
+            following: nic.follower.take().map(|follower| follower.next()),
             resolvers: nic.watch_resolvers(),
         }
     }
@@ -53,6 +57,7 @@ impl NicWork {
             status = ended(&mut nic.passt) => NicEvent::PasstEnded(status),
             result = pending(&mut self.restart) => NicEvent::Restarted(result),
             step = pending(&mut self.learning) => NicEvent::Learning(step),
+            step = pending(&mut self.following) => NicEvent::Following(step),
             // A passt that is being started reads the file by itself, and the watch compares
             // afterwards.
             servers = changed(&mut self.resolvers), if self.restart.is_none() => {

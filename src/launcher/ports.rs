@@ -1,9 +1,14 @@
-//! Checks before the start that the published ports are free, and finds the process that holds a
-//! port: passt and QEMU only say that an address is in use.
+//! Checks before the start that the published ports are free, finds the process that holds a port
+//! (passt and QEMU only say that an address is in use), and keeps the ports of guests on bridges from
+//! other programs.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+};
 use procfs::process::FDTarget;
 
 use crate::types::{FreePort, Protocol, Publish, PublishRequest};
@@ -82,6 +87,44 @@ pub(super) fn check(publish: &[Publish]) -> Result<(), PublishError> {
         }
     }
     Ok(())
+}
+
+/// Keeps the ports from other programs, without listening: the firewall leads their connections to
+/// a guest on a bridge. Another program that wants to listen on one of them finds it in use, and a
+/// connection that the firewall does not lead away is refused.
+///
+/// # Errors
+/// [`PublishError`] for the first port that another program has.
+pub(super) fn hold(publish: &[Publish]) -> Result<Vec<OwnedFd>, PublishError> {
+    let mut held = Vec::new();
+    for one in publish {
+        for port in one.host.ports() {
+            let at = SocketAddr::new(one.address, port);
+            let failed = |source| explain(&one.clone().into(), at, one.protocol, source);
+            held.push(hold_one(at, one.protocol).map_err(failed)?);
+        }
+    }
+    Ok(held)
+}
+
+fn hold_one(at: SocketAddr, protocol: Protocol) -> io::Result<OwnedFd> {
+    let family = if at.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let kind = match protocol {
+        Protocol::Tcp => SockType::Stream,
+        Protocol::Udp => SockType::Datagram,
+    };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if at.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    if kind == SockType::Stream {
+        // Connections that ended lately do not count. The option is off again before another
+        // program could share the port because of it.
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(at))?;
+    setsockopt(&socket, sockopt::ReuseAddr, &false)?;
+    Ok(socket)
 }
 
 /// Returns a port of the host that is free at this moment.

@@ -5,9 +5,9 @@
 //!
 //! - CAP_NET_ADMIN for a guest on a bridge, to remove its tap at the end. Programs that are
 //!   executed from then on cannot get more than that.
-//! - CAP_NET_RAW as well if that guest has a filter: the legacy iptables tools do not work without
-//!   it, and the rules of a filter change while the guest runs.
-//! - CAP_DAC_OVERRIDE only if the launch directory, or the directory of the filters' states, is in
+//! - CAP_NET_RAW as well if that guest has a filter or published ports: the legacy iptables tools do
+//!   not work without it, and these rules change while the guest runs.
+//! - CAP_DAC_OVERRIDE only if the launch directory, or the directory of these rules' states, is in
 //!   a directory of another user (a state directory in a user's home). Otherwise root owns both,
 //!   and needs no capability to change them.
 //!
@@ -47,8 +47,8 @@ impl Running {
         // The directory is removed from the one above it.
         let mut dirs = vec![self.plan.dir.parent().unwrap_or(Path::new("/")).to_owned()];
         let ports = self.nics.iter().filter_map(|nic| nic.port.as_ref());
-        let filtered = ports.filter_map(|port| port.filter_state_dir()).next();
-        if let Some(dir) = filtered {
+        let ruled = ports.filter_map(|port| port.rules_dir()).next();
+        if let Some(dir) = ruled {
             kept.push(Capability::CAP_NET_RAW);
             dirs.push(dir.to_owned());
         }

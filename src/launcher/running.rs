@@ -1,12 +1,13 @@
 //! A launch that runs, before and during its supervision.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::event::{EventSink, LaunchEvent};
-use super::guest_port::{AddressLearner, GuestPort, GuestPorts};
+use super::guest_port::{AddressFollower, AddressLearner, GuestPort, GuestPorts};
 use super::launch_dir::{LaunchDir, LaunchDirError};
 use super::passt::PasstSpawn;
 use super::qemu_process::QemuProcess;
@@ -47,6 +48,10 @@ pub(super) struct RunningNic {
     pub(super) port: Option<Box<dyn GuestPort>>,
     /// The learner of the guest's address; it ends before the rules of the filter are removed.
     pub(super) learner: Option<Box<dyn AddressLearner>>,
+    /// The follower of the guest's address; it ends before the published ports are removed.
+    pub(super) follower: Option<Box<dyn AddressFollower>>,
+    /// The sockets that keep the published ports of a guest on a bridge from other programs.
+    pub(super) held_ports: Vec<OwnedFd>,
     /// The start of passt; `None` on the other backends.
     pub(super) passt_spawn: Option<PasstSpawn>,
     /// Whether QEMU connects again after a restart of passt.
@@ -125,11 +130,13 @@ impl RunningNic {
             passt.stop(Signal::SIGTERM, PASST_PATIENCE).await;
         }
         self.passt_spawn = None;
-        drop(self.learner.take());
+        drop((self.learner.take(), self.follower.take()));
         // The guest is gone, and no other tap can have the name of its tap yet.
-        match self.port.take() {
+        let left = match self.port.take() {
             Some(port) => port.remove().await,
             None => Vec::new(),
-        }
+        };
+        self.held_ports.clear();
+        left
     }
 }

@@ -13,7 +13,7 @@ use super::error::StartError;
 use super::event::EventSink;
 use super::guest_port::{GuestPorts, PortDescriptors, PortRequest};
 use super::passt::{self, PasstSpawn};
-use super::ports;
+use super::ports::{self, PublishError};
 use super::qemu_files::daemonizes;
 use super::qemu_process::QemuProcess;
 use super::record::{Program, Record};
@@ -21,7 +21,7 @@ use super::running::{Running, RunningNic};
 use crate::launcher::plan::{BridgePlan, NicPlan, Plan, TapOwner, Transport};
 use crate::sys::privileges::Account;
 use crate::sys::process::Spawn;
-use crate::types::{Mac, tap_name};
+use crate::types::{Mac, Publish, PublishRequest, tap_name};
 
 /// Carries `plan` out and returns once passt serves and QEMU, unless in serve mode, executes.
 ///
@@ -35,7 +35,7 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
             account.name
         );
     }
-    ports::check(&plan.published())?;
+    ports::check(&plan.published()).map_err(|error| name_launch(error, context))?;
     let dir = Arc::new(context.root.create(&plan.dir, plan.name.as_deref())?);
     let record = Record::new(&plan);
     record.write().map_err(StartError::Prepare)?;
@@ -104,6 +104,9 @@ impl Running {
             for (end, number) in qemu_ends {
                 spawn = spawn.fd(end, number);
             }
+            if let Some(cleanup) = self.ports.as_ref().and_then(|ports| ports.cleanup()) {
+                spawn = spawn.cleanup(&cleanup);
+            }
             if daemonizes(argv.get(1..).unwrap_or_default()) {
                 spawn = spawn.daemonizes();
             }
@@ -144,20 +147,22 @@ impl Running {
         };
         let ports = self.ports.clone().ok_or(StartError::NoPorts)?;
         let bridge = bridge.clone();
-        let made = self.make_port(place, ports.as_ref(), &bridge, mac).await?;
+        let publish = nic.publish.clone();
+        let made = self.make_port(place, ports.as_ref(), &bridge, mac, &publish).await?;
         let queues = made.queues.into_iter().zip(bridge.queue_fds);
         let vhosts = made.vhosts.into_iter().zip(bridge.vhost_fds);
         Ok(queues.chain(vhosts).collect())
     }
 
-    /// Makes the guest's port with the rules of its filter, turns it on, and returns QEMU's
-    /// descriptors.
+    /// Makes the guest's port with the rules of its filter, turns it on, publishes the guest's
+    /// ports, and returns QEMU's descriptors.
     async fn make_port(
         &mut self,
         place: usize,
-        ports: &dyn GuestPorts,
+        guest_ports: &dyn GuestPorts,
         bridge: &BridgePlan,
         mac: Mac,
+        publish: &[Publish],
     ) -> Result<PortDescriptors, StartError> {
         let request = PortRequest {
             launch: self.record.name.clone(),
@@ -167,10 +172,11 @@ impl Running {
             mac,
             port: bridge.port.clone(),
             filter: bridge.filter.clone(),
+            publish: publish.to_vec(),
             queues: bridge.queue_fds.len(),
             vhosts: bridge.vhost_fds.len(),
         };
-        let port = ports.make(request).await.map_err(StartError::Bridge)?;
+        let port = guest_ports.make(request).await.map_err(StartError::Bridge)?;
         self.record.set_tap(place, port.name());
         let nic = &mut self.nics[place];
         let port = nic.port.insert(port);
@@ -182,8 +188,39 @@ impl Running {
             nic.learner = set.learner;
         }
         port.up().await.map_err(StartError::Bridge)?;
+        if !publish.is_empty() {
+            nic.held_ports = ports::hold(publish)?;
+            nic.follower = Some(port.publish().await.map_err(StartError::Publishing)?);
+        }
         port.descriptors().map_err(StartError::Bridge)
     }
+}
+
+/// Names the launch that has a busy port. The kernel's tables do not show the sockets that only keep
+/// a port from others ([`ports::hold`]).
+#[cfg(feature = "cli")]
+fn name_launch(mut error: PublishError, context: &LaunchContext) -> PublishError {
+    let PublishError::Busy {
+        publish: PublishRequest::Ports(publish),
+        port,
+        holder: holder @ None,
+        ..
+    } = &mut error
+    else {
+        return error;
+    };
+    let records = super::record::running(&context.root).unwrap_or_default();
+    let has = |nic: &super::record::NicRecord| {
+        nic.bridge.is_some() && nic.publish.iter().any(|other| other.needs(publish, *port))
+    };
+    let found = records.into_iter().find(|record| record.nics.iter().any(has));
+    *holder = found.map(|record| (format!("the launch {}", record.name), record.pid));
+    error
+}
+
+#[cfg(not(feature = "cli"))]
+fn name_launch(error: PublishError, _: &LaunchContext) -> PublishError {
+    error
 }
 
 /// Whether a user is one that several services have at the same time, by Debian's base-passwd and

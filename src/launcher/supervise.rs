@@ -19,7 +19,7 @@ use tokio::time::sleep_until;
 use super::Outcome;
 use super::command::{CommandSource, SupervisorCommand};
 use super::event::LaunchEvent;
-use super::guest_port::{BoxFuture, GuestPortError, LearningEvent};
+use super::guest_port::{BoxFuture, FollowEvent, GuestPortError, LearningEvent};
 use super::last_words::last_words;
 use super::nic_work::{NicEvent, NicWork, first_event, pending};
 use super::passt::describe;
@@ -136,6 +136,12 @@ impl Supervisor {
                     work.learning = learner.map(|learner| learner.next());
                 }
                 self.running.handle_learning_event(place, event);
+            }
+            Event::Nic(place, NicEvent::Following((event, follower))) => {
+                if let Some(work) = self.work.get_mut(place) {
+                    work.following = Some(follower.next());
+                }
+                report_following(event);
             }
             Event::Nic(place, NicEvent::Resolvers(servers)) => {
                 if let Some((nic, work)) = self.nic(place) {
@@ -261,7 +267,7 @@ impl Supervisor {
     /// Ends and removes everything.
     async fn end(self) -> Outcome {
         let Supervisor { mut running, mut outcome, work, rebuild, .. } = self;
-        // The restarts end, and the learners end before the rules of their filters are removed.
+        // The restarts end, and the learners and followers end before their rules are removed.
         drop((work, rebuild));
         outcome.left = running.end().await;
         running.events.send(LaunchEvent::Ended(outcome.clone()));
@@ -301,6 +307,22 @@ impl Running {
 
     fn rebuild_rules(&self) -> Option<Rebuild> {
         self.ports.as_ref().map(|ports| ports.rebuild_rules())
+    }
+}
+
+/// Reports where the published ports of a guest on a bridge lead.
+fn report_following(event: FollowEvent) {
+    match event {
+        FollowEvent::Moved(addresses) if addresses.is_empty() => {
+            tracing::info!("the guest has no known address, so its published ports lead nowhere");
+        }
+        FollowEvent::Moved(addresses) => {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            tracing::info!("the published ports lead to {}", addresses.join(" and "));
+        }
+        FollowEvent::Failed(error) => {
+            tracing::warn!("the published ports do not follow the guest: {}", error_text(&error));
+        }
     }
 }
 

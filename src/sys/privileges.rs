@@ -179,14 +179,15 @@ pub(super) unsafe fn become_user(user: &TargetUser) -> bool {
     }
 }
 
-/// Gives up every capability except CAP_KILL.
+/// Gives up every capability except CAP_KILL. A program that the process executes can get those of
+/// `bounding`; bit N is capability N.
 ///
 /// # Safety
 /// The process is a new fork (one thread).
-pub(super) unsafe fn keep_kill() -> bool {
+pub(super) unsafe fn keep_kill(bounding: u32) -> bool {
     // SAFETY: the caller promises the condition of both functions.
     unsafe {
-        drop_bounding(0);
+        drop_bounding(bounding);
         set_capabilities(1 << Capability::CAP_KILL.index(), 0)
     }
 }

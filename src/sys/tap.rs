@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, Mac};
 
 /// The device file for taps.
 pub const TUN: &str = "/dev/net/tun";
@@ -53,6 +53,14 @@ pub enum TapError {
     Vhost {
         /// The device file.
         device: PathBuf,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// The filter of the tap cannot be set.
+    #[error("cannot set the filter of the tap {tap}")]
+    Filter {
+        /// The tap.
+        tap: InterfaceName,
         /// The kernel's error.
         source: io::Error,
     },
@@ -152,6 +160,40 @@ impl Tap {
         Ok(Tap { fd, further, name, index })
     }
 
+    /// Stops the tap from giving the guest frames with the guest's own address as their source and
+    /// a broadcast or multicast address as their destination.
+    ///
+    /// # Errors
+    /// [`TapError::Filter`].
+    pub fn ignore_own_multicasts(&self, mac: Mac) -> Result<(), TapError> {
+        let [a, b, c, d, e, f] = mac.octets();
+        let high = u32::from_be_bytes([a, b, c, d]);
+        let low = u32::from(u16::from_be_bytes([e, f]));
+        let (load, jump, end) = (libc::BPF_LD, libc::BPF_JMP, libc::BPF_RET | libc::BPF_K);
+        let load = |size: u32, at: u32| step(load | size | libc::BPF_ABS, 0, 0, at);
+        let equal = |value, no| step(jump | libc::BPF_JEQ | libc::BPF_K, 0, no, value);
+        let mut program = [
+            load(libc::BPF_W, 6),
+            equal(high, 5),
+            load(libc::BPF_H, 10),
+            equal(low, 3),
+            load(libc::BPF_B, 0),
+            step(jump | libc::BPF_JSET | libc::BPF_K, 0, 1, 1),
+            step(end, 0, 0, 0),
+            step(end, 0, 0, u32::MAX),
+        ];
+        let filter =
+            libc::sock_fprog { len: program.len() as libc::c_ushort, filter: program.as_mut_ptr() };
+        // SAFETY: TUNATTACHFILTER reads the program, which has the given length and lives until the
+        // call returns.
+        let done = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TUNATTACHFILTER, &filter) };
+        if done < 0 {
+            let (tap, source) = (self.name.clone(), io::Error::last_os_error());
+            return Err(TapError::Filter { tap, source });
+        }
+        Ok(())
+    }
+
     /// Returns the descriptors of the queues.
     pub fn queues(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         std::iter::once(&self.fd).chain(&self.further).map(OwnedFd::as_fd)
@@ -177,6 +219,11 @@ impl AsFd for Tap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Returns an instruction of the kernel's packet filters.
+fn step(code: u32, yes: u8, no: u8, value: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt: yes, jf: no, k: value }
 }
 
 /// Opens `device` and attaches it to the interface of `request`, whose name the kernel completes.

@@ -183,6 +183,14 @@ fn port(text: &str, part: &str) -> Result<u16, PublishError> {
     part.parse().ok().filter(|p| *p > 0).ok_or_else(bad)
 }
 
+impl Publish {
+    /// Returns whether this entry needs a port of the host that is one of another entry.
+    pub fn needs(&self, other: &Publish, port: u16) -> bool {
+        let both = [self.clone(), other.clone()];
+        overlap(&both).is_some() && self.host.first <= port && port <= self.host.last
+    }
+}
+
 impl fmt::Display for Publish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {

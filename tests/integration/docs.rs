@@ -65,7 +65,7 @@ fn verbs() -> BTreeMap<String, Flags> {
     let everywhere = everywhere(&cli);
     let mut all = BTreeMap::new();
     for command in cli.get_subcommands() {
-        for verb in command.get_subcommands() {
+        for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
             let own = flags(verb).difference(&everywhere).cloned().collect();
             all.insert(format!("{} {}", command.get_name(), verb.get_name()), own);
         }

@@ -278,6 +278,7 @@ fn rules_of_others_that_stop_guests_are_named() {
         dhcp: true,
         dns: true,
         tftp: false,
+        published: Vec::new(),
         uplinks: vec!["eth0".to_owned()],
     };
     let mut golden = String::new();

@@ -173,6 +173,7 @@ fn a_tap_whose_vlans_cannot_be_set_returns_to_no_bridge() {
             vlan: Some("42".parse().unwrap()),
             isolated: true,
             mac: None,
+            hairpin: false,
         };
         links.set_home(tap.name(), &home).await.unwrap();
         links.up(tap.name()).await.unwrap();

@@ -39,6 +39,9 @@ pub enum NetworkVerb {
         #[arg(long)]
         force: bool,
     },
+    /// Removes the published ports of guests that are gone; the guard of a killed launch calls this
+    #[command(hide = true)]
+    Collect,
     /// Shows the state of a network
     Info(ShownArg),
     /// Lists the addresses that the DHCP server of a network has given

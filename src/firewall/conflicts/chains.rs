@@ -128,6 +128,8 @@ pub(super) struct Packet {
     pub(super) source: Option<Vec<IpNet>>,
     pub(super) destination: Option<Vec<IpNet>>,
     pub(super) to: Option<&'static str>,
+    /// Whether the destination of the packet's connection was translated.
+    pub(super) translated: bool,
 }
 
 impl Packet {
@@ -144,6 +146,7 @@ impl Packet {
             source: None,
             destination: None,
             to: None,
+            translated: false,
         }
     }
 }
@@ -238,7 +241,7 @@ impl Term {
 impl Property {
     fn answer(&self, packet: &Packet) -> Answer {
         let one_of = |list: &[String], of: Option<&str>| match of {
-            Some(one) => yes(list.iter().any(|listed| listed.eq_ignore_ascii_case(one))),
+            Some(one) => yes(listed(list, one)),
             None => Answer::Unknown,
         };
         match self {
@@ -247,7 +250,11 @@ impl Property {
                 Some(interface) => interface.answer(names),
                 None => Answer::No,
             },
-            Property::State(states) => one_of(states, Some(packet.state)),
+            // iptables counts the translation among the states.
+            Property::State(states) => match packet.translated && listed(states, "dnat") {
+                true => Answer::Yes,
+                false => one_of(states, Some(packet.state)),
+            },
             Property::Version(version) => yes(*version == packet.version),
             Property::Protocol(protocols) => one_of(protocols, packet.protocol),
             Property::Port(ports) => match packet.port {
@@ -277,6 +284,10 @@ impl Property {
             Property::Unknown => Answer::Unknown,
         }
     }
+}
+
+fn listed(list: &[String], one: &str) -> bool {
+    list.iter().any(|listed| listed.eq_ignore_ascii_case(one))
 }
 
 fn yes(it_is: bool) -> Answer {

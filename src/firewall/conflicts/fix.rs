@@ -97,7 +97,7 @@ fn words(line: &str) -> Vec<String> {
 fn firewalld(guests: &Guests) -> Fix {
     let bridge = &guests.bridge;
     // The bridge belongs to a network: netlaunch's own zone accepts less than other zones.
-    if guests.forwarded || guests.dhcp || guests.dns {
+    if guests.forwarded || guests.dhcp || guests.dns || !guests.published.is_empty() {
         return Fix {
             commands: vec![words("netlaunch firewall reload")],
             note: "it puts the bridge back into its zone; netlaunch-firewalld.service does so whenever firewalld reloads".into(),
@@ -116,7 +116,7 @@ fn ufw(guests: &Guests, chain: &Chain, stops: &[Traffic]) -> Fix {
     if chain.hook == Some(Hook::Forward) {
         lines.push(format!("ufw route allow in on {bridge}"));
         // ufw accepts replies to guests by itself.
-        if guests.guarded {
+        if guests.guarded || stops.contains(&Traffic::Published) {
             lines.push(format!("ufw route allow out on {bridge}"));
         }
     }
@@ -158,7 +158,15 @@ fn lines(table: &Table, guests: &Guests, stops: &[Traffic]) -> Vec<String> {
                     if guests.guarded { "" } else { "-m conntrack --ctstate RELATED,ESTABLISHED " };
                 lines.push(format!("-i {bridge} -j ACCEPT"));
                 lines.push(format!("-o {bridge} {replies}-j ACCEPT"));
-            } else if stopped(Traffic::Among) {
+            }
+            // For a guarded network, the lines above accept these connections, too.
+            if stopped(Traffic::Published) && !(forwarded && guests.guarded) {
+                let dnat = "-m conntrack --ctstate DNAT -j ACCEPT";
+                lines.push(format!("-i {bridge} {dnat}"));
+                lines.push(format!("-o {bridge} {dnat}"));
+            }
+            // The rules for forwarded packets accept these, too.
+            if stopped(Traffic::Among) && !forwarded {
                 lines.push(format!("-i {bridge} -o {bridge} -j ACCEPT"));
             }
             let dhcp = if *version == Version::V4 { 67 } else { 547 };
@@ -181,7 +189,13 @@ fn lines(table: &Table, guests: &Guests, stops: &[Traffic]) -> Vec<String> {
                 let replies = if guests.guarded { "" } else { "ct state established,related " };
                 lines.push(format!("iifname \"{bridge}\" accept"));
                 lines.push(format!("oifname \"{bridge}\" {replies}accept"));
-            } else if stopped(Traffic::Among) {
+            }
+            if stopped(Traffic::Published) && !(forwarded && guests.guarded) {
+                lines.push(format!("iifname \"{bridge}\" ct status dnat accept"));
+                lines.push(format!("oifname \"{bridge}\" ct status dnat accept"));
+            }
+            // The rules for forwarded packets accept these, too.
+            if stopped(Traffic::Among) && !forwarded {
                 lines.push(format!("iifname \"{bridge}\" oifname \"{bridge}\" accept"));
             }
             let mut ports = Vec::new();

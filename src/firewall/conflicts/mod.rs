@@ -69,6 +69,8 @@ pub struct Guests {
     pub dns: bool,
     /// Whether the host's TFTP server serves the guests.
     pub tftp: bool,
+    /// The IP versions in which ports of the host are published to the guests.
+    pub published: Vec<Version>,
     /// The interfaces that lead to the networks beyond the host; empty if they are not known.
     pub uplinks: Vec<String>,
 }
@@ -80,6 +82,8 @@ pub enum Traffic {
     Beyond,
     /// Replies from addresses beyond the host.
     Replies,
+    /// Connections to ports of the host that are published to guests, and their replies.
+    Published,
     /// Packets between guests of one bridge, if the IP packet filter sees them.
     Among,
     /// DHCP requests to the host.
@@ -103,6 +107,7 @@ impl fmt::Display for Traffic {
         f.write_str(match self {
             Traffic::Beyond => "guests' packets beyond the host",
             Traffic::Replies => "replies to guests",
+            Traffic::Published => "connections to published ports",
             Traffic::Among => "packets between guests (br_netfilter)",
             Traffic::Dhcp => "guests' DHCP requests",
             Traffic::Dns => "guests' DNS questions",
@@ -236,8 +241,27 @@ fn packets(guests: &Guests) -> Vec<(Traffic, Packet)> {
             continue;
         }
         let known = || Some(subnets.clone());
+        let outside = || Interface::OneOf(guests.uplinks.clone(), guests.bridge.to_string());
+        if guests.published.contains(&version) {
+            let packet = Packet {
+                arrives: outside(),
+                leaves: Some(bridge()),
+                destination: known(),
+                translated: true,
+                ..Packet::new(Hook::Forward, version)
+            };
+            packets.push((Traffic::Published, packet));
+            let packet = Packet {
+                arrives: bridge(),
+                leaves: Some(outside()),
+                source: known(),
+                state: "established",
+                translated: true,
+                ..Packet::new(Hook::Forward, version)
+            };
+            packets.push((Traffic::Published, packet));
+        }
         if guests.forwarded {
-            let outside = || Interface::OneOf(guests.uplinks.clone(), guests.bridge.to_string());
             let packet = Packet {
                 arrives: bridge(),
                 leaves: Some(outside()),

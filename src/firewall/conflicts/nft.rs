@@ -131,6 +131,9 @@ fn properties(left: &Value, right: &Value) -> Vec<Property> {
     if left["ct"]["key"] == "state" {
         return vec![known(texts().map(Property::State))];
     }
+    if left["ct"]["key"] == "status" && texts().is_some_and(|texts| texts == ["dnat"]) {
+        return vec![known(texts().map(Property::State))];
+    }
     if left["fib"]["result"] == "type" && left["fib"]["flags"].to_string().contains("daddr") {
         return vec![known(texts().map(Property::To))];
     }

@@ -19,19 +19,20 @@
 //! `for_network` makes a network's rulesets. Only the renderers in [`crate::firewall`] turn them
 //! into commands.
 
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::types::InterfaceName;
+use crate::types::{InterfaceName, PortRange};
 
 mod for_network;
 pub mod port;
+mod published;
 
 pub use for_network::{Mode, NetworkRules, NetworkRulesError, for_network};
+pub use published::{PublishedPort, add_published, needs_localnet};
 
 /// An IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,6 +97,23 @@ pub enum Packets {
     /// Outgoing packets whose source is in this subnet. This is the hook of source address
     /// translation, where the interface that a packet arrived on is no longer known.
     LeavingWithSource(IpNet),
+    /// All packets that arrive on this interface, before the kernel looks for their connection.
+    Arriving(InterfaceName),
+    /// The first packet of each connection that arrives on any interface. This is a hook of
+    /// destination address translation.
+    Incoming,
+    /// The first packet of each connection of the host itself. This is a hook of destination
+    /// address translation.
+    Outgoing,
+    /// The first packet of each connection that leaves by any interface. This is the hook of source
+    /// address translation.
+    Leaving,
+    /// Packets like [`Packets::ForwardedFrom`]. The host's own rules decide about the packets that
+    /// the chain returns.
+    PublishedFrom(InterfaceName),
+    /// Packets like [`Packets::ForwardedTo`]. The host's own rules decide about the packets that
+    /// the chain returns.
+    PublishedTo(InterfaceName),
 }
 
 /// A list of rules, tried in order.
@@ -162,8 +180,16 @@ pub enum Match {
     SourcePort(Transport, u16),
     /// The packet has this transport protocol and this destination port.
     DestinationPort(Transport, u16),
+    /// The packet has this transport protocol and one of these destination ports.
+    DestinationPorts(Transport, PortRange),
     /// The packet belongs to an established connection, or is related to one.
     Established,
+    /// The destination of the packet's connection was translated.
+    Translated,
+    /// The source address is an address of the host.
+    FromHostAddress,
+    /// The destination address is an address of the host.
+    ToHostAddress,
 }
 
 /// A transport protocol.
@@ -182,8 +208,22 @@ pub enum Verdict {
     Accept,
     /// The packet is dropped, and the sender gets an ICMP error.
     Reject,
+    /// The packet is dropped without a reply.
+    Drop,
     /// The packet returns to the calling chain, to the next entry.
     Return,
+    /// The packet's destination becomes this address. The rule matches the ports `from`, and each
+    /// of them becomes the port at the same place of `to`, which is as long.
+    DestinationNat {
+        /// The address.
+        address: IpAddr,
+        /// The transport protocol of the ports.
+        transport: Transport,
+        /// The ports before the translation.
+        from: PortRange,
+        /// The ports after the translation.
+        to: PortRange,
+    },
     /// The packet's source becomes the address of the interface by which it leaves.
     Masquerade {
         /// The ports to use; `None` keeps the port where possible.

@@ -84,6 +84,13 @@ pub(super) fn check(request: &Request, nic: &NicRequest, facts: &Facts) -> Resul
             )
             .about(&[Setting::Filter]));
         }
+        TapOwner::Helper(_) if nic.publishes() && facts.target.is_some() => {
+            return Err(Problem::new(
+                "published ports are rules of the firewall, which root must set, and QEMU's bridge helper would make this guest's tap",
+                "run netlaunch as root and let it start QEMU, or drop the published ports",
+            )
+            .about(&[Setting::Publish]));
+        }
         TapOwner::Helper(_) if matches!(nic.queues, Some(Queues::Count(2..))) => {
             return Err(Problem::new(
                 "QEMU's bridge helper makes a tap with one queue",

@@ -4,11 +4,13 @@
 //! reported: first the bridge, because it excludes most other settings, last the caller's own QEMU
 //! arguments. No check looks at the host.
 
+use std::net::IpAddr;
+
 use super::guest_addresses::overlaps;
 use super::left_network::LeftNetwork;
 use super::nics::adoptable;
 use super::own_options::check_command;
-use super::request::{AddressChoice, Family, MAX_MTU, NicRequest, Request, Transport};
+use super::request::{AddressChoice, Attachment, Family, MAX_MTU, NicRequest, Request, Transport};
 use super::request_error::RequestError;
 use crate::types::facts::Facts;
 use crate::types::{Publish, Setting, UserName, overlap};
@@ -86,6 +88,22 @@ impl Request {
         line.is_some_and(|line| {
             !adoptable(self, &line, &self.settings(), &Facts::default()).is_empty()
         })
+    }
+}
+
+impl NicRequest {
+    /// Checks that the ports of a guest on a bridge can be published.
+    pub(super) fn check_published(&self) -> Result<(), RequestError> {
+        let Some((_, publish)) = self.publish_requests().next() else { return Ok(()) };
+        if let Some(Attachment::Bridge(bridge)) = &self.attachment {
+            let bridge = bridge.clone();
+            return Err(RequestError::PublishWithoutNetwork { publish, bridge });
+        }
+        let is_v6_loopback = |address: &IpAddr| address.is_ipv6() && address.is_loopback();
+        match self.publish_requests().find(|(address, _)| is_v6_loopback(address)) {
+            Some((_, publish)) => Err(RequestError::PublishLoopback6(publish)),
+            None => Ok(()),
+        }
     }
 }
 

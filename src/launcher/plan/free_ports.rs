@@ -20,7 +20,7 @@ impl NicRequest {
     }
 
     /// Returns whether the NIC has published ports.
-    pub(super) fn publishes(&self) -> bool {
+    pub(crate) fn publishes(&self) -> bool {
         !self.publish.is_empty() || !self.free_ports.is_empty()
     }
 

@@ -284,8 +284,8 @@ impl NicRequest {
             }
             _ => {}
         }
+        self.check_published()?;
         let stray = [
-            (self.publishes(), Setting::Publish),
             (self.address != AddressChoice::Default, Setting::Address),
             (self.gateway.is_some(), Setting::Gateway),
             (self.dns.is_some(), Setting::Dns),

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use super::socket::MAX_LISTEN_PATH;
 use crate::types::{
-    BandwidthError, GuestAddressesError, Id, Mac, PortGroupName, Publish, PublishRequest, Setting,
-    UserName,
+    BandwidthError, GuestAddressesError, Id, InterfaceName, Mac, PortGroupName, Publish,
+    PublishRequest, Setting, UserName,
 };
 
 /// A contradiction between parts of a request.
@@ -191,6 +191,21 @@ pub enum RequestError {
         "{0} is for passt and slirp, and a guest on a bridge has its network from there: drop this setting"
     )]
     NotOnBridge(Setting),
+    /// A port is published to a guest on a bridge that no network has.
+    #[error(
+        "{publish} cannot be published to a guest on the bridge {bridge}, because only a network has rules for that: define a network with <forward mode='bridge'/> and <bridge name='{bridge}'/>, and join that network"
+    )]
+    PublishWithoutNetwork {
+        /// The published port.
+        publish: PublishRequest,
+        /// The bridge.
+        bridge: InterfaceName,
+    },
+    /// A port is published to a guest on a bridge at the IPv6 loopback address.
+    #[error(
+        "{0} cannot be published to a guest on a bridge, because the kernel sends no packets of ::1 to another interface: publish on 127.0.0.1, or on an IPv6 address of the host"
+    )]
+    PublishLoopback6(PublishRequest),
     /// A guest on passt or slirp cannot have several queues.
     #[error(
         "a guest on passt or slirp has one queue, and {0} are requested, because one thread moves all its frames: drop the queues, or put the guest on a bridge"
@@ -355,6 +370,8 @@ impl RequestError {
             }
             RequestError::Bandwidth(_) => vec![Setting::Bandwidth],
             RequestError::NotOnBridge(setting) => vec![*setting],
+            RequestError::PublishWithoutNetwork { .. } => vec![Setting::Publish, Setting::Bridge],
+            RequestError::PublishLoopback6(_) => vec![Setting::Publish],
             RequestError::QueuesOfUserMode(_) => vec![Setting::Queues, Setting::Bridge],
             RequestError::QueuesOfCard { .. } => vec![Setting::Queues, Setting::Device],
             RequestError::QueuesCaptured(_) => vec![Setting::Queues, Setting::Pcap],

@@ -10,6 +10,7 @@ use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
+use super::published::{self, PublishedGuest};
 use crate::firewall::rules::{AddressRange, Mode, NetworkRules};
 use crate::network::dnsmasq::{self as served, Boot, DhcpDns, Files, Range};
 use crate::network::{self, Client, Forward, Forwarder, Ip, Network};
@@ -49,12 +50,12 @@ pub(super) fn rules(network: &Network) -> NetworkRules {
     }
 }
 
-/// Returns the kernel settings that must be 1 for the network.
-pub(super) fn settings(network: &Network) -> Vec<Key> {
-    if !matches!(network.forward, Forward::Nat(_) | Forward::Route { .. }) {
-        return Vec::new();
-    }
-    let has = |v6: bool| network.ips.iter().any(|ip| ip.net.addr().is_ipv6() == v6);
+/// Returns the kernel settings that must be 1 for the network and for the ports that are published
+/// to its guests.
+pub(super) fn settings(network: &Network, published: &[PublishedGuest]) -> Vec<Key> {
+    let forwards = matches!(network.forward, Forward::Nat(_) | Forward::Route { .. });
+    let of_version = |v6: bool| network.ips.iter().any(|ip| ip.net.addr().is_ipv6() == v6);
+    let has = |v6| forwards && of_version(v6) || published::needs_forwarding(published, v6);
     let wanted = [(has(false), Key::Ipv4Forwarding), (has(true), Key::Ipv6Forwarding)];
     wanted.into_iter().filter(|(wanted, _)| *wanted).map(|(_, key)| key).collect()
 }

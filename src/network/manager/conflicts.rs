@@ -8,6 +8,7 @@
 
 use super::existing::is_existing;
 use super::inspect::{Bridge, bridge_of, uplinks};
+use super::published;
 use super::routing::RouteCheck;
 use super::{Fault, Manager, ManagerError, NetworkStatus, config};
 use crate::firewall::conflicts::{Finding, Guests, ListingError, find};
@@ -119,6 +120,13 @@ impl Manager {
                 wanted.push(self.of_network(network, &host)?);
             }
         }
+        for (network, guests) in &mut wanted {
+            let status = started.iter().find(|(status, _)| Some(&status.name) == network.as_ref());
+            if let Some((status, _)) = status {
+                guests.published = published::forwarded_versions(&status.published);
+                guests.subnets.extend(status.published.iter().flat_map(|one| one.subnets.clone()));
+            }
+        }
         let v6 = |guests: &Guests| {
             guests.filtered_within.contains(&Version::V6)
                 || guests.subnets.iter().any(|net| Version::of(net) == Version::V6)
@@ -186,6 +194,7 @@ impl Manager {
             dhcp: rules.dhcp,
             dns: rules.dns,
             tftp: rules.tftp,
+            published: Vec::new(),
             uplinks,
         };
         Ok((Some(network.name.clone()), guests))
@@ -203,6 +212,7 @@ impl Manager {
             dhcp: false,
             dns: false,
             tftp: false,
+            published: Vec::new(),
             uplinks: Vec::new(),
         })
     }

@@ -98,7 +98,9 @@ impl Manager {
     }
 
     /// Undoes the networks whose start or end was killed or failed, completes or undoes changes that
-    /// were killed, and removes the status files of network namespaces that are gone. Returns each network that it worked on, with the steps
+    /// were killed, and removes the status files of network namespaces that are gone. Also removes
+    /// the published ports of guests that are gone. Returns each network that it worked on, with
+    /// the steps
     /// that are left.
     pub(super) async fn collect(
         &self,
@@ -126,6 +128,7 @@ impl Manager {
             }
         }
         self.finish_pending(tools, statuses).await;
+        self.collect_published(tools, statuses).await;
         if let Err(error) = status::sweep(&self.dir()) {
             tracing::warn!("{}", error_text(&error));
         }
@@ -156,6 +159,7 @@ impl Manager {
         // Remove the links before the rules: without the bridge the guests reach nothing, whatever
         // the rules allow.
         failures.extend(unlink(status).await);
+        failures.extend(self.forbid_localnet(status));
         let remove = status.rules();
         if let Some(backend) = remove.last().map(|recorded| recorded.backend()) {
             let others = statuses.in_nft(Some(&status.name));
@@ -221,6 +225,7 @@ async fn remember(status: &NetworkStatus, attached: &[Link]) {
         once: true,
         vlan: None,
         isolated: false,
+        hairpin: false,
     };
     let is_strange = |link: &&Link| link.kind.as_deref() == Some("tun") && link.alias.is_none();
     for link in attached.iter().filter(is_strange) {

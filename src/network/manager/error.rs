@@ -20,7 +20,7 @@ use crate::sys::state_file::{LockTimeout, StateFileError};
 use crate::sys::tap::TapError;
 use crate::sys::traffic::TrafficError;
 use crate::types::facts::Problem;
-use crate::types::{InterfaceName, PortGroupName};
+use crate::types::{InterfaceName, PortGroupName, Publish};
 
 /// Why a network could not be started, ended or reloaded. After a failed start the host is as
 /// before.
@@ -87,6 +87,30 @@ pub enum ManagerError {
     /// The traffic of the bridge cannot be limited.
     #[error(transparent)]
     Traffic(#[from] TrafficError),
+    /// A port cannot be published, because guests of the network have no address of its IP version.
+    #[error(
+        "{publish} cannot be published, because the bridge of the network {name} has no {version} address; give it one, or publish on an address of the other version"
+    )]
+    PublishVersion {
+        /// The network.
+        name: NetworkName,
+        /// The port.
+        publish: Publish,
+        /// The missing IP version.
+        version: &'static str,
+    },
+    /// Another launch has published the port.
+    #[error(
+        "port {port} of {publish} is published by the launch {launch}; end that launch, or publish another port"
+    )]
+    PublishedTwice {
+        /// The requested ports.
+        publish: Publish,
+        /// The port.
+        port: u16,
+        /// The launch that has it.
+        launch: String,
+    },
     /// The bridge of the network has ports.
     #[error(
         "the bridge of the network {name} has ports, which would then be on no bridge: {}; end their guests or remove the ports from the bridge first", .ports.join(", ")
@@ -263,10 +287,12 @@ impl ManagerError {
             | ManagerError::Attached { .. }
             | ManagerError::Update(_)
             | ManagerError::OtherNamespace { .. }
+            | ManagerError::PublishVersion { .. }
             | ManagerError::OutOfReach(_) => true,
             ManagerError::State { .. }
             | ManagerError::Locked(_)
             | ManagerError::UnknownNamespace(_)
+            | ManagerError::PublishedTwice { .. }
             | ManagerError::StatusFile(_)
             | ManagerError::BridgeUnknown { .. }
             | ManagerError::RulesTogether { .. }

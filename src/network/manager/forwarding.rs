@@ -41,7 +41,7 @@ impl StartInProgress<'_> {
         status: &mut NetworkStatus,
     ) -> Result<Vec<String>, ManagerError> {
         let mut done = Vec::new();
-        for key in config::settings(network) {
+        for key in config::settings(network, &status.published) {
             if self.forward(&key, status)? {
                 done.push(format!("{key} was not 1"));
             }
@@ -154,7 +154,9 @@ impl Manager {
         for change in changes {
             let root = change.key.follows().unwrap_or_else(|| change.key.clone());
             let heir = statuses.running_mut().find(|other| {
-                other.network().is_some_and(|network| config::settings(&network).contains(&root))
+                other.network().is_some_and(|network| {
+                    config::settings(&network, &other.published).contains(&root)
+                })
             });
             let done = match heir {
                 _ if kept.iter().any(|kept: &SettingChange| kept.key == root) => Err(None),

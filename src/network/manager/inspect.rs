@@ -144,7 +144,7 @@ impl Manager {
         let mut wanted: Vec<(FirewallBackend, Vec<Ruleset>)> = Vec::new();
         for (status, network) in networks {
             if let Some(backend) = status.backend {
-                wanted.push((backend, self.rulesets(network)?));
+                wanted.push((backend, self.rulesets(network, &status.published)?));
             }
         }
         Ok(OwnRules::read(&self.tools, &wanted).await?)
@@ -182,9 +182,10 @@ impl Manager {
                 }
             }
         }
-        faults.extend(self.forwarding_faults(network, host)?);
+        faults.extend(self.forwarding_faults(status, network, host)?);
+        faults.extend(self.localnet_fault(status)?);
         if let (Some(own), Some(backend)) = (own, status.backend) {
-            let parts = own.missing(backend, &self.rulesets(network)?);
+            let parts = own.missing(backend, &self.rulesets(network, &status.published)?);
             if !parts.is_empty() {
                 faults.push(Fault::RulesMissing { backend, parts });
             }
@@ -197,11 +198,12 @@ impl Manager {
     /// IPv4, of the interfaces by which replies arrive.
     fn forwarding_faults(
         &self,
+        status: &NetworkStatus,
         network: &Network,
         host: &HostNet,
     ) -> Result<Vec<Fault>, ManagerError> {
         let mut faults = Vec::new();
-        for key in config::settings(network) {
+        for key in config::settings(network, &status.published) {
             if let Some(fault) = self.setting(key.clone(), "1", true)? {
                 faults.push(fault);
                 continue;
@@ -221,7 +223,7 @@ impl Manager {
     }
 
     /// Returns a fault if a setting has another value. A setting that the kernel lacks is no fault.
-    fn setting(
+    pub(super) fn setting(
         &self,
         key: Key,
         wanted: &'static str,

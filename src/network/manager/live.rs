@@ -272,9 +272,9 @@ impl Manager {
         target: &Network,
         from: Option<&Network>,
     ) -> Result<(), ManagerError> {
-        let rulesets = self.rulesets(target)?;
+        let rulesets = self.rulesets(target, &status.published)?;
         let has_them = match from {
-            Some(from) => self.rulesets(from)? == rulesets,
+            Some(from) => self.rulesets(from, &status.published)? == rulesets,
             None => rulesets.is_empty() && status.rules().is_empty(),
         };
         if !has_them {

@@ -47,6 +47,8 @@ mod live_part;
 mod namespace;
 mod port;
 mod ports;
+mod published;
+mod publishing;
 mod reload;
 mod repair;
 mod routing;
@@ -63,7 +65,6 @@ mod zone;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::firewall::rules::for_network;
 use crate::firewall::{FirewallBackend, LockedTools, Tools, scripts};
 use crate::network::{self, Network, NetworkName, NetworkStore};
 use crate::sys::netlink::Netlink;
@@ -83,6 +84,7 @@ pub use inspect::{Active, Survey};
 pub use live::{PendingChange, UpdateScope, Updated};
 pub use namespace::{NetworkLocation, NetworkNamespace};
 pub use ports::{NetworkPort, NetworkPorts, PortGuest};
+pub use published::{GuestAddress, PublishedGuest};
 pub use status::{Damaged, NetworkStatus};
 pub use watch::{NetworkWatch, WatchError};
 pub use zone::ZoneError;
@@ -210,7 +212,7 @@ impl Manager {
         let link = Netlink::open()?.bridge(&status.bridge).await?;
         let scripts = match (status.backend, network) {
             (Some(backend), Some(network)) => {
-                scripts(backend, &for_network(&config::rules(&network))?)
+                scripts(backend, &self.rulesets(&network, &status.published)?)
             }
             _ => Vec::new(),
         };

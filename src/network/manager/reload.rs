@@ -87,6 +87,11 @@ impl Manager {
         if let Err(error) = self.reload_rules(&tools, &statuses, &mut running, &mut done).await {
             done.fail(error);
         }
+        for status in &mut running {
+            if let Err(error) = self.allow_localnet(status).await {
+                done.fail(error);
+            }
+        }
         let zoned = match zones {
             Ok(Some(mut zones)) => zones.put_back(&mut running).await,
             Ok(None) => Ok(Vec::new()),
@@ -129,7 +134,7 @@ impl Manager {
         let (mut ruled, mut rulesets, mut held) = (Vec::new(), Vec::new(), Vec::new());
         for status in running.iter_mut() {
             let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
-            let own = self.rulesets(&network)?;
+            let own = self.rulesets(&network, &status.published)?;
             // An open network has no rules.
             if !own.is_empty() {
                 held.extend(status.backend.map(|backend| (backend, own.clone())));

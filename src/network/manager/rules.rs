@@ -6,9 +6,12 @@
 //! Before each attempt the caller records what removes the rules, since a netlaunch that is killed
 //! after the attempt cannot do so.
 
+use ipnet::IpNet;
+
+use super::published::{self, PublishedGuest};
 use super::statuses::Statuses;
 use super::{Manager, ManagerError, config};
-use crate::firewall::rules::{Ruleset, Version, for_network};
+use crate::firewall::rules::{PublishedPort, Ruleset, Version, add_published, for_network};
 use crate::firewall::{
     ApplyError, FirewallBackend, LockedTools, NoUsableBackend, OwnRules, RemovalRecord,
     Transaction, transact_reading,
@@ -47,10 +50,30 @@ impl Manager {
         order
     }
 
-    /// Returns the rules of a network. On a host without IPv6 there is no IPv6 to refuse, and its
+    /// Returns the rules of a network and of the ports that are published to its guests. On a host without IPv6 there is no IPv6 to refuse, and its
     /// tools may not work, so there are no IPv6 rules.
-    pub(super) fn rulesets(&self, network: &Network) -> Result<Vec<Ruleset>, ManagerError> {
-        let mut rulesets = for_network(&config::rules(network))?;
+    pub(super) fn rulesets(
+        &self,
+        network: &Network,
+        published: &[PublishedGuest],
+    ) -> Result<Vec<Ruleset>, ManagerError> {
+        let subnets: Vec<IpNet> =
+            published.iter().flat_map(|guest| guest.subnets.clone()).collect();
+        self.rulesets_with(network, &published::ports(published), &subnets)
+    }
+
+    /// Does the same as [`rulesets`](Self::rulesets), with ports that need not be published yet.
+    /// `subnets` are those of the bridge if the network itself has none.
+    pub(super) fn rulesets_with(
+        &self,
+        network: &Network,
+        published: &[PublishedPort],
+        subnets: &[IpNet],
+    ) -> Result<Vec<Ruleset>, ManagerError> {
+        let rules = config::rules(network);
+        let mut rulesets = for_network(&rules)?;
+        let rules = published::seen_by_ports(&rules, subnets);
+        add_published(&mut rulesets, &rules, published)?;
         if !self.has_ipv6()? {
             rulesets.retain(|ruleset| ruleset.version == Version::V4);
         }

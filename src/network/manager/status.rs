@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::live::PendingChange;
 use super::namespace::{NetworkLocation, NetworkNamespace};
+use super::published::PublishedGuest;
 use super::{parse, space_reserve};
 use crate::firewall::{FirewallBackend, RemovalRecord, ZoneChange};
 use crate::network::dnsmasq::{self, Files};
@@ -60,6 +61,13 @@ pub struct NetworkStatus {
     /// The records that remove its old rules while a reload replaces them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<RemovalRecord>,
+    /// The guests whose ports are published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<PublishedGuest>,
+    /// Whether a change of the published ports is in flight. The rules may then be those of before
+    /// or after the change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub publishing: bool,
     /// Whether it has a dnsmasq process.
     pub dnsmasq: bool,
     /// The record that identifies this dnsmasq; an earlier netlaunch recorded none.
@@ -97,6 +105,8 @@ impl NetworkStatus {
             settings: Vec::new(),
             firewall: None,
             replaced: Vec::new(),
+            published: Vec::new(),
+            publishing: false,
             dnsmasq: false,
             served: None,
             change: None,

@@ -114,7 +114,7 @@ impl Manager {
         network: Network,
         zones: Option<&mut Zones>,
     ) -> Result<Starting, ManagerError> {
-        let rulesets = self.rulesets(&network)?;
+        let rulesets = self.rulesets(&network, &[])?;
         let dir = self.dir().join(network.name.as_str());
         let served = config::served(&network, Files::in_dir(&dir))?;
         let served = served.map(|config| Ok::<_, ManagerError>((self.dnsmasq()?, config)));

@@ -256,6 +256,17 @@ impl Netlink {
         self.change(message, || format!("set root guard and BPDU guard of the port {port}")).await
     }
 
+    /// Lets the bridge send a frame back to the port that it came from. With br_netfilter, a packet
+    /// of a guest whose destination becomes the guest itself takes that way.
+    ///
+    /// # Errors
+    /// Returns an error if the interface does not exist, is not a port, or the kernel refuses.
+    pub async fn allow_hairpin(&self, port: &InterfaceName) -> Result<(), LinkError> {
+        let link = self.link(port).await?;
+        let message = LinkBridgePort::new(link.index).hairpin(true).build();
+        self.change(message, || format!("set the hairpin mode of the port {port}")).await
+    }
+
     /// Detaches a port from its bridge, if it is on one.
     ///
     /// # Errors

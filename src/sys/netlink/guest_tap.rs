@@ -47,6 +47,9 @@ pub struct TapHome {
     /// Whether the port is isolated from other isolated ports.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
+    /// Whether the bridge may send a frame back to the tap ([`Netlink::allow_hairpin`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hairpin: bool,
 }
 
 /// Writes the VLANs as a short text, because an alias is short.
@@ -197,6 +200,9 @@ impl Netlink {
         } else if attached && tap.home.network.is_some() {
             self.guard_spanning_tree(&tap.port).await?;
         }
+        if attached && tap.home.hairpin {
+            self.allow_hairpin(&tap.port).await?;
+        }
         Ok(attached)
     }
 
@@ -222,6 +228,7 @@ mod tests {
             once: false,
             vlan: None,
             isolated: false,
+            hairpin: false,
         }
     }
 

@@ -66,7 +66,7 @@ pub(super) unsafe fn fork_second_guard(p: &Prepared) -> Daemon {
             }
             second if second > 0 => {
                 if p.user.is_some() {
-                    keep_kill();
+                    keep_kill(0);
                 }
                 close_all_but([children]);
                 let mut status = 0;

@@ -56,6 +56,9 @@ pub(super) struct Prepared {
     pub(super) covered: *const *const c_char,
     /// The program file, opened before a directory above it is covered; or -1.
     pub(super) program_fd: c_int,
+    /// The command that the guard executes if the caller is gone, its path first and a null pointer
+    /// at the end; null if there is none.
+    pub(super) cleanup: *const *const c_char,
     /// The user that the program's process becomes, if there is one.
     pub(super) user: Option<TargetUser>,
 }

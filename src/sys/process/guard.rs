@@ -3,6 +3,7 @@
 //! It mounts the file systems of a new namespace if there is one, forks the program's process, and
 //! then waits in [`watch`]. The rules of [`super::fork`] apply to all code here.
 
+use caps::Capability;
 use libc::{c_char, c_int, c_ulong, pid_t};
 
 use super::daemon::{Daemon, fork_second_guard, kill_children};
@@ -59,7 +60,7 @@ pub(super) unsafe fn guard_main(p: &Prepared) -> ! {
         };
         if p.user.is_some() {
             // If this fails, the guard only has more capabilities than it needs.
-            keep_kill();
+            keep_kill(bounding(p));
         }
         let [pipe, memory, log] = p.output;
         let children = daemon.as_ref().map_or(-1, |daemon| daemon.children);
@@ -67,7 +68,18 @@ pub(super) unsafe fn guard_main(p: &Prepared) -> ! {
         if let Some(daemon) = &mut daemon {
             daemon.children = CHILDREN;
         }
-        watch(program, p.own_group, daemon)
+        watch(p, program, daemon)
+    }
+}
+
+/// Returns the capabilities that the command of [`Prepared::cleanup`] can get: those for changes of
+/// firewall rules and their state files. Bit N is capability N.
+fn bounding(p: &Prepared) -> u32 {
+    let for_rules =
+        [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_DAC_OVERRIDE];
+    match p.cleanup.is_null() {
+        true => 0,
+        false => for_rules.into_iter().fold(0, |all, one| all | 1 << one.index()),
     }
 }
 
@@ -156,7 +168,8 @@ pub(super) unsafe fn close_all_but<const N: usize>(fds: [c_int; N]) {
 /// Descriptor 0 is the socket, 1 is the signalfd for SIGCHLD, 2 is the pidfd of the caller or
 /// closed; 3, 4 and 5 are those of [`Prepared::output`] or closed; the last is that of `daemon`.
 /// `program` is a child of this process that has not been waited for.
-unsafe fn watch(mut program: pid_t, own_group: bool, mut daemon: Option<Daemon>) -> ! {
+unsafe fn watch(p: &Prepared, mut program: pid_t, mut daemon: Option<Daemon>) -> ! {
+    let own_group = p.own_group;
     const SOCKET: usize = 0;
     const PARENT: usize = 2;
     const OUTPUT: usize = 3;
@@ -181,7 +194,7 @@ unsafe fn watch(mut program: pid_t, own_group: bool, mut daemon: Option<Daemon>)
                         output.all();
                         match daemon.as_mut().and_then(|daemon| daemon.after(status)) {
                             Some(daemon) => program = daemon,
-                            None => report_end(status),
+                            None => report_end(p, status),
                         }
                     }
                     // An orphan: this guard is the init process of a namespace, or a subreaper.
@@ -190,7 +203,7 @@ unsafe fn watch(mut program: pid_t, own_group: bool, mut daemon: Option<Daemon>)
                 }
             }
             if daemon.as_ref().is_some_and(|daemon| daemon.is_alone()) {
-                end(program, own_group, daemon.as_ref());
+                end(p, program, daemon.as_ref());
             }
             libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1);
             let mut gone = polled[PARENT].revents != 0;
@@ -203,7 +216,7 @@ unsafe fn watch(mut program: pid_t, own_group: bool, mut daemon: Option<Daemon>)
                 }
             }
             if gone {
-                end(program, own_group, daemon.as_ref());
+                end(p, program, daemon.as_ref());
             }
             if polled[OUTPUT].revents != 0 && !output.some() {
                 polled[OUTPUT].fd = -1;
@@ -230,19 +243,43 @@ unsafe fn deliver(program: pid_t, signal: c_int, own_group: bool) {
     }
 }
 
-/// Kills the program and ends the process.
+/// Kills the program, executes the command of [`Prepared::cleanup`] and ends the process.
 ///
 /// # Safety
 /// `program` is a child of this process that has not been waited for.
-unsafe fn end(program: pid_t, own_group: bool, daemon: Option<&Daemon>) -> ! {
+unsafe fn end(p: &Prepared, program: pid_t, daemon: Option<&Daemon>) -> ! {
     let mut status = 0;
     // SAFETY: system calls on numbers and local memory.
     unsafe {
         match daemon {
             Some(daemon) => kill_children(daemon.children),
             None => {
-                deliver(program, libc::SIGKILL, own_group);
+                deliver(program, libc::SIGKILL, p.own_group);
                 libc::waitpid(program, &mut status, 0);
+            }
+        }
+        clean_up(p)
+    }
+}
+
+/// Executes the command of [`Prepared::cleanup`], if there is one, and ends the process.
+///
+/// # Safety
+/// The pointers of `p` are valid.
+unsafe fn clean_up(p: &Prepared) -> ! {
+    // SAFETY: system calls on numbers, on local memory, and on the strings of `p`.
+    unsafe {
+        if !p.cleanup.is_null() {
+            let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            if null >= 0 {
+                (0..3).for_each(|number| {
+                    libc::dup2(null, number);
+                });
+                close_all_but([0, 1, 2]);
+                let mut none: libc::sigset_t = std::mem::zeroed();
+                libc::sigemptyset(&mut none);
+                libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+                libc::execve(*p.cleanup, p.cleanup, p.envp);
             }
         }
         libc::_exit(0)
@@ -252,22 +289,24 @@ unsafe fn end(program: pid_t, own_group: bool, daemon: Option<&Daemon>) -> ! {
 /// Reports the program's wait status and ends the process.
 ///
 /// # Safety
-/// Descriptor 0 is the socket.
-unsafe fn report_end(status: c_int) -> ! {
+/// Descriptor 0 is the socket, and the pointers of `p` are valid.
+unsafe fn report_end(p: &Prepared, status: c_int) -> ! {
     // SAFETY: the caller's promise.
     unsafe {
         // Without this message the caller takes the program for killed.
-        send(EXITED, status);
+        if !send(EXITED, status) {
+            clean_up(p)
+        }
         libc::_exit(0)
     }
 }
 
-/// Sends a message to the caller. If the kernel is short of memory, the message is sent again, for
-/// at most one second.
+/// Sends a message to the caller, and returns whether the caller can get it. If the kernel is short
+/// of memory, the message is sent again, for at most one second.
 ///
 /// # Safety
 /// Descriptor 0 is the socket.
-pub(super) unsafe fn send(kind: u8, number: c_int) {
+pub(super) unsafe fn send(kind: u8, number: c_int) -> bool {
     let mut message = [kind, 0, 0, 0, 0];
     message[1..].copy_from_slice(&number.to_ne_bytes());
     // SAFETY: send reads a local buffer of the given length; poll without descriptors is a pause.
@@ -275,9 +314,10 @@ pub(super) unsafe fn send(kind: u8, number: c_int) {
         for _ in 0..100 {
             let sent = libc::send(0, message.as_ptr().cast(), message.len(), libc::MSG_NOSIGNAL);
             if sent >= 0 || !matches!(errno(), libc::ENOBUFS | libc::ENOMEM) {
-                break;
+                return sent >= 0;
             }
             libc::poll(std::ptr::null_mut(), 0, 10);
         }
+        false
     }
 }

@@ -62,6 +62,7 @@ pub struct Spawn {
     pub(super) account: Option<Account>,
     pub(super) output: Option<Option<File>>,
     pub(super) transient: Option<(TransientUser, u32)>,
+    pub(super) cleanup: Option<Vec<OsString>>,
 }
 
 impl Spawn {
@@ -86,6 +87,7 @@ impl Spawn {
             account: None,
             output: None,
             transient: None,
+            cleanup: None,
         }
     }
 
@@ -162,6 +164,14 @@ impl Spawn {
     /// Runs the program as another user without any capability; only for root.
     pub(crate) fn account(mut self, account: Account) -> Self {
         self.account = Some(account);
+        self
+    }
+
+    /// Makes the guard execute a command, its path first, if this process is gone before the program
+    /// has ended. The guard has killed the program by then. The command gets the environment of the
+    /// program, /dev/null as its standard descriptors, and no signals blocked.
+    pub(crate) fn cleanup(mut self, argv: &[OsString]) -> Self {
+        self.cleanup = Some(argv.to_vec());
         self
     }
 

@@ -41,6 +41,7 @@ struct Strings {
     argv: Vec<CString>,
     env: Vec<CString>,
     covered: Vec<CString>,
+    cleanup: Vec<CString>,
 }
 
 impl Strings {
@@ -55,6 +56,12 @@ impl Strings {
             argv: spawn.argv.iter().map(|argument| c_string(argument)).collect::<Option<_>>()?,
             env: variables.collect::<Option<_>>()?,
             covered: covered(spawn.reveal.as_ref())?,
+            cleanup: spawn
+                .cleanup
+                .iter()
+                .flatten()
+                .map(|argument| c_string(argument))
+                .collect::<Option<_>>()?,
         })
     }
 }
@@ -147,6 +154,7 @@ impl Spawn {
         let fds = Descriptors::open(&mut self).map_err(system)?;
         let (argv, env) = (pointers(&strings.argv), pointers(&strings.env));
         let (covered, moves, groups) = (pointers(&strings.covered), fds.moves(), self.groups());
+        let cleanup = pointers(&strings.cleanup);
         let prepared = Prepared {
             program: strings.program.as_ptr(),
             argv: argv.as_ptr(),
@@ -164,6 +172,7 @@ impl Spawn {
             mask: *mask.as_ref(),
             covered: covered.as_ptr(),
             program_fd: fds.program_file.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            cleanup: if strings.cleanup.is_empty() { ptr::null() } else { cleanup.as_ptr() },
             user: self.target_user(&groups),
         };
         let guard = fork_guard(&prepared).map_err(|source| match self.isolation {

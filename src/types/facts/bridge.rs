@@ -145,6 +145,9 @@ pub enum RulesOf {
     Network,
     /// A guest's port, whose filter is set before the port goes up.
     Port,
+    /// The published ports of the guest together with the network's other rules, which are set when
+    /// the guest's port goes up and when its address changes.
+    Published,
 }
 
 /// One run of a firewall tool.
