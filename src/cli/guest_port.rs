@@ -25,13 +25,15 @@ use super::Failure;
 use super::environment::Environment;
 use super::nwfilter;
 use super::nwfilter_error::NwfilterError;
+use super::port_learner::PortLearner;
+use super::port_watch;
 use super::published::Publisher;
 use crate::launcher::guest_port::{
     AddressFollower, AddressLearner, BoxFuture, GuestPort, GuestPortError, GuestPorts,
-    LearningEvent, LearningStep, PortDescriptors, PortRequest, RulesSet,
+    PortDescriptors, PortRequest, PortWatch, RulesSet,
 };
 use crate::launcher::plan::NicRequest;
-use crate::nwfilter::port::{self, Bindings, Learning};
+use crate::nwfilter::port::Bindings;
 use crate::nwfilter::{Binding, Owner};
 use crate::sys::netlink::sysctl::{Key, SysctlError, Sysctls};
 use crate::sys::netlink::{LinkError, Netlink, TapHome, Undo};
@@ -170,7 +172,8 @@ impl GuestPorts for HostPorts {
                 }
             };
             let (bindings, publisher) = (self.bindings.clone(), self.publisher.clone());
-            let port = TapPort { tap, request, bindings, bound: false, publisher };
+            let environment = self.environment.clone();
+            let port = TapPort { tap, request, bindings, bound: false, publisher, environment };
             Ok(Box::new(port) as Box<dyn GuestPort>)
         })
     }
@@ -255,6 +258,7 @@ fn open_tap(request: &PortRequest) -> Result<Tap, TapError> {
 struct TapPort {
     tap: Tap,
     request: PortRequest,
+    environment: Environment,
     bindings: Option<Bindings>,
     /// Whether there may be rules of the port's filter.
     bound: bool,
@@ -330,6 +334,10 @@ impl GuestPort for TapPort {
         })
     }
 
+    fn watch(&self) -> Option<Box<dyn PortWatch>> {
+        port_watch::watch(self.tap.index(), &self.request.bridge, &self.environment)
+    }
+
     fn descriptors(&self) -> Result<PortDescriptors, GuestPortError> {
         let error = |source| BridgeError::Descriptor { tap: self.tap.name().clone(), source };
         let copied = self.tap.queues().map(|queue| queue.try_clone_to_owned());
@@ -374,30 +382,6 @@ impl GuestPort for TapPort {
                 left.extend(bindings.collect().await.err().map(|error| error_text(&error)));
             }
             left
-        })
-    }
-}
-
-/// Learns the address of a guest for the rules of its port.
-#[derive(Debug)]
-struct PortLearner(Learning);
-
-impl AddressLearner for PortLearner {
-    fn next(self: Box<Self>) -> BoxFuture<'static, LearningStep> {
-        Box::pin(async move {
-            let (event, learning) = self.0.next().await;
-            let event = match event {
-                port::LearningEvent::RulesSet(address) => LearningEvent::Learned(address),
-                port::LearningEvent::RulesNotSet(error) => {
-                    LearningEvent::Failed(GuestPortError::new(error))
-                }
-                port::LearningEvent::Ended(error) => {
-                    LearningEvent::Ended(error.map(GuestPortError::new))
-                }
-            };
-            let learner =
-                learning.map(|learning| Box::new(PortLearner(learning)) as Box<dyn AddressLearner>);
-            (event, learner)
         })
     }
 }
