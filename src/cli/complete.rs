@@ -18,6 +18,7 @@ use super::args::Cli;
 use super::environment::Environment;
 use super::nwfilter;
 use crate::network::NetworkStore;
+use crate::network::update::UpdateSection;
 use crate::nwfilter::FilterStore;
 
 /// The first word of a command line that asks for completions.
@@ -31,6 +32,7 @@ enum Names {
     Ports,
     Bridges,
     Interfaces,
+    Sections,
 }
 
 /// Returns the answer for a shell; the last one of `words` is the word at the cursor.
@@ -173,6 +175,7 @@ fn names(arg: &Arg, path: &[&str]) -> Option<Names> {
         ([], "filter") => Some(Names::Filters),
         ([], "bridge") => Some(Names::Bridges),
         ([] | ["wrap"], "interface") => Some(Names::Interfaces),
+        (["network", "update"], "section") => Some(Names::Sections),
         (["network", ..], "name") => Some(Names::Networks),
         (["nwfilter", ..], "name" | "what") => Some(Names::Filters),
         (["nwfilter", ..], "port") => Some(Names::Ports),
@@ -209,6 +212,7 @@ fn read(names: Names, environment: &Environment) -> Vec<String> {
                 .filter_map(|link| link.file_name().into_string().ok())
                 .collect()
         }
+        (Names::Sections, _) => UpdateSection::ALL.map(|section| section.to_string()).to_vec(),
         (_, None) => Vec::new(),
     };
     found.sort();
@@ -231,6 +235,7 @@ mod tests {
                 Names::Ports => &["vnet0"],
                 Names::Bridges => &["br0"],
                 Names::Interfaces => &["br0", "eth0"],
+                Names::Sections => &["dns-host", "ip-dhcp-host"],
             };
             names.iter().map(|name| (*name).to_owned()).collect()
         };
@@ -263,6 +268,9 @@ mod tests {
             ("network de", &["define", "destroy"]),
             ("network start default |", &[]),
             ("--no-host", &["--no-host-loopback"]),
+            ("network leases d", &["default"]),
+            ("network update default a", &["add-last", "add-first", "add"]),
+            ("network update default add i", &["ip-dhcp-host"]),
             ("network list --j", &["--json"]),
             ("network list --log-format j", &["json"]),
         ] {
@@ -279,6 +287,7 @@ mod tests {
     fn the_shell_adds_its_own_files_and_commands_where_they_fit() {
         for (line, shell) in [
             ("network define |", "files"),
+            ("network update lab add dns-host |", "files"),
             ("--pcap |", "files"),
             ("--passt |", "commands"),
             ("-p 22 -- |", "commands"),

@@ -39,6 +39,7 @@ mod network_info;
 mod network_leases;
 mod network_list;
 mod network_ports;
+mod network_update;
 mod nwfilter;
 mod nwfilter_check;
 pub mod nwfilter_config;

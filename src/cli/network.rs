@@ -18,7 +18,7 @@ use super::network_config::{self, NetworkConfig};
 use super::network_error::NetworkError;
 use super::network_event::{self, Printed};
 use super::network_list::{list, rows, with_damaged};
-use super::{network_info, network_leases, network_ports, print, rejoin, runtime};
+use super::{network_info, network_leases, network_ports, network_update, print, rejoin, runtime};
 use crate::network::manager::{Manager, ManagerError, ManagerSettings};
 use crate::network::{DefineRequest, Definition, NetworkName, NetworkStore, Origin, StoreError};
 use crate::types::facts::TargetBridge;
@@ -49,6 +49,7 @@ pub(super) fn network(verb: &NetworkVerb, environment: &Environment) -> Result<u
             let learned = network_ports::learned(config_dir, environment);
             network_ports::ports(&call.manager()?, &arg.name, arg.json, &learned)?;
         }
+        NetworkVerb::Update(args) => network_update::update(&call.manager()?, args)?,
         NetworkVerb::Event { name, follow, json, .. } => {
             let printed = Printed { json: *json, follow: *follow };
             call.event(name.as_ref(), printed)?;
@@ -107,8 +108,7 @@ impl Call<'_> {
         let interfaces = &interfaces();
         let define = DefineRequest { xml: &xml, source: file, interfaces, edited: None };
         let defined = self.store.define(&define, &mut rand::rng())?;
-        self.say_defined(&defined);
-        Ok(())
+        self.say_defined(&defined)
     }
 
     fn undefine(&self, name: &NetworkName) -> Result<(), Failure> {
@@ -142,7 +142,7 @@ impl Call<'_> {
         };
         let edit = editor::edit(name, &before, self.environment, define);
         match runtime()?.block_on(edit)? {
-            Some(defined) => self.say_defined(&defined),
+            Some(defined) => self.say_defined(&defined)?,
             None => tracing::info!("the network {name} was not changed"),
         }
         Ok(())
@@ -218,22 +218,36 @@ impl Call<'_> {
         }
     }
 
-    /// Reports the file of a definition and, if the network is active, when the definition takes
-    /// effect.
-    fn say_defined(&self, defined: &Definition) {
+    /// Reports the file of a definition. If the network is active, the definition takes effect at
+    /// once as far as it can, and the message names the parts that wait.
+    fn say_defined(&self, defined: &Definition) -> Result<(), Failure> {
         let name = &defined.network.name;
         if let Origin::File(path) = &defined.origin {
             tracing::info!("the network {name} is defined in {}", path.display());
         }
         // The definition is made. Other verbs report why the state cannot be read.
-        let active = self.manager().map(|manager| manager.active());
-        if let Ok(Ok(active)) = active
-            && active.iter().any(|status| status.name == *name)
-        {
-            tracing::info!(
-                "the network {name} is active and stays as it was started; destroy and start it to have the new definition"
-            );
+        let Ok(manager) = self.manager() else { return Ok(()) };
+        if manager.running(name).is_err() {
+            return Ok(());
         }
+        match runtime()?.block_on(manager.apply_definition(name)) {
+            Ok(waiting) if waiting.is_empty() => {
+                tracing::info!("the network {name} is active and has the new definition now");
+            }
+            Ok(waiting) => tracing::info!(
+                "the network {name} is active, and these parts of the new definition wait for its next start: {}",
+                waiting.join(", ")
+            ),
+            Err(error @ ManagerError::State { .. }) => tracing::info!(
+                "the network {name} is active and stays as it was started; destroy and start it to have the new definition: {}",
+                error_text(&error)
+            ),
+            Err(error) => {
+                let error = Box::new(error);
+                return Err(NetworkError::NotApplied { name: name.clone(), error }.into());
+            }
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use super::failure::usage_if;
 use super::hint;
 use crate::firewall::FirewalldError;
 use crate::network::manager::{ConflictsError, ManagerError, WatchError};
+use crate::network::update::UpdateError;
 use crate::network::{NetworkName, StoreError};
 use crate::sys::state_file::LockTimeout;
 use crate::types::error_text;
@@ -39,6 +40,15 @@ pub(crate) enum NetworkError {
     /// The events of networks cannot be received.
     #[error("{}", error_text(.0))]
     Watch(#[from] WatchError),
+    /// The definition of an active network has changed, and the network itself could not.
+    #[error(
+        "the network {name} is defined, and runs as before: {error}{hint}",
+        error = error_text(error), hint = hint::manager(error)
+    )]
+    NotApplied { name: NetworkName, error: Box<ManagerError> },
+    /// An element of a network cannot be changed.
+    #[error("{source_name}{separator}{error}", separator = if matches!(error, UpdateError::Xml(_)) { ":" } else { ": " })]
+    Update { source_name: String, error: UpdateError },
     /// The document cannot be read or edited.
     #[error(transparent)]
     Document(#[from] DocumentError),
@@ -73,6 +83,7 @@ impl NetworkError {
             NetworkError::Document(error) => error.is_callers(),
             NetworkError::Conflicts(ConflictsError::NoBridge(_))
             | NetworkError::Active(_)
+            | NetworkError::Update { .. }
             | NetworkError::Inactive(_)
             | NetworkError::Uneditable(_) => true,
             NetworkError::NoDirectory
@@ -80,6 +91,7 @@ impl NetworkError {
             | NetworkError::Conflicts(ConflictsError::Tool(_) | ConflictsError::Listing(_))
             | NetworkError::Follow(_)
             | NetworkError::Watch(_)
+            | NetworkError::NotApplied { .. }
             | NetworkError::Incomplete(_) => false,
         })
     }

@@ -10,7 +10,7 @@ use super::network_ports::ShownAddress;
 use super::table::table;
 use super::{Failure, network, print_json, print_text, runtime};
 use crate::launcher::record::{BridgeAttachment, NicRecord, RECORD_VERSION, Record, running};
-use crate::network::guest_address::{AddressTable, FoundAddresses};
+use crate::network::guest_address::AddressTable;
 use crate::types::printable::printable;
 use crate::types::{InterfaceName, NetworkName, error_text};
 
@@ -57,7 +57,7 @@ impl Bridges {
         let table = self.0.get(&(bridge.network.clone(), bridge.bridge.clone()));
         let found = nic.guest.mac.and_then(|mac| table.map(|table| table.find(mac)));
         let learned = bridge.learning.as_ref().and_then(|learned| learned.address);
-        ShownAddress::all(found.unwrap_or(FoundAddresses::default()), learned)
+        ShownAddress::all(found.unwrap_or_default(), learned)
     }
 }
 

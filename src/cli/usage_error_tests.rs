@@ -133,7 +133,7 @@ fn a_command_with_a_mistake_is_one_line() {
         ("network xyz", "unknown command \"xyz\"; see netlaunch network --help"),
         (
             "network",
-            "netlaunch network needs a command; use list, define, undefine, dumpxml, edit, start, destroy or autostart",
+            "netlaunch network needs a command; use list, define, undefine, dumpxml, edit, start, destroy, info, leases, ports, event, update or autostart",
         ),
         ("firewall", "netlaunch firewall needs a command; use reload or check"),
         (

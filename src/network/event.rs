@@ -89,6 +89,8 @@ pub(super) fn runs_here(status: &NetworkStatus) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     fn lease(address: &str, last: u8, until: u64) -> DhcpLease {
@@ -108,13 +110,13 @@ mod tests {
             (lease("10.0.0.1", 1, 10), lease("10.0.0.2", 2, 10), lease("10.0.0.3", 3, 1));
         let longer = lease("10.0.0.2", 2, 20);
         let other = lease("10.0.0.1", 9, 10);
-        assert_eq!(lease_changes(&[], &[a.clone()]), [NetworkChange::LeaseAdded(a.clone())]);
+        assert_eq!(lease_changes(&[], slice::from_ref(&a)), [NetworkChange::LeaseAdded(a.clone())]);
         assert_eq!(
             lease_changes(&[a.clone(), b, c.clone()], &[a.clone(), longer.clone()]),
             [NetworkChange::LeaseRemoved(c), NetworkChange::LeaseRenewed(longer)]
         );
         assert_eq!(
-            lease_changes(&[a.clone()], &[other.clone()]),
+            lease_changes(slice::from_ref(&a), slice::from_ref(&other)),
             [NetworkChange::LeaseRemoved(a), NetworkChange::LeaseAdded(other)]
         );
     }

@@ -1,6 +1,7 @@
 //! Random networks for tests. The parts of such a network need not fit together.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use proptest::option::of;
@@ -9,6 +10,9 @@ use proptest::prelude::*;
 use super::generate_port::{metadata, option, port_groups, properties};
 use super::*;
 use crate::types::{DomainName, HostName, InterfaceName, Mac, PortRange, Protocol};
+
+/// The MAC address of a network that needs one.
+const MAC: &str = "52:54:00:00:00:09";
 
 /// Generates values of `T` from the texts of a pattern.
 pub(super) fn text<T>(pattern: &'static str) -> impl Strategy<Value = T>
@@ -158,7 +162,7 @@ pub(super) fn network() -> impl Strategy<Value = Network> {
     let uuid = "[0-9a-f]{32}".prop_map(|text| text.parse().unwrap());
     let people = (of(text("[ -~äß€]{1,20}")), of("[ -~\n\tä€]{1,30}"), of(metadata()));
     (
-        (text("[a-z0-9_][a-z+._-]{0,20}"), uuid, any::<bool>(), forward(), bridge(), mac()),
+        (text("[a-z0-9_][a-z+._-]{0,20}"), uuid, any::<bool>(), forward(), bridge(), of(mac())),
         (of(any::<u16>()), domain, dns(), people),
         prop::collection::vec(ip, 0..3),
         prop::collection::vec(route, 0..3),
@@ -166,18 +170,15 @@ pub(super) fn network() -> impl Strategy<Value = Network> {
     )
         .prop_map(
             |(
-                (name, uuid, ipv6, forward, mut bridge, mac),
+                (name, uuid, ipv6, forward, bridge, mac),
                 (mtu, domain, dns, (title, description, metadata)),
                 ips,
                 routes,
                 (port, port_groups, dnsmasq_options),
             )| {
-                // A document of an existing bridge has only the bridge's name.
-                let made = forward != Forward::Bridge;
-                if !made {
-                    (bridge.stp, bridge.delay, bridge.zone) = (false, 0, None);
-                }
-                let mac = made.then_some(mac);
+                // Only a document of an existing bridge can be without a MAC address.
+                let required = (forward != Forward::Bridge).then(|| Mac::from_str(MAC).unwrap());
+                let mac = mac.or(required);
                 Network {
                     name,
                     uuid,

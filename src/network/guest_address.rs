@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn two_cards_of_one_guest_are_told_apart_by_the_neighbour_table() {
+    fn the_neighbour_table_separates_two_cards_with_one_duid() {
         let leases = vec![lease(1, "fd00:94::51", Some(300)), lease(1, "fd00:94::52", Some(200))];
         let neighbors = vec![neighbor(2, "fd00:94::51", true)];
         let table = AddressTable::new(None, leases, neighbors, 0);

@@ -27,6 +27,8 @@ pub mod manager;
 mod model;
 mod places;
 #[cfg(test)]
+mod refused_port_tests;
+#[cfg(test)]
 mod refused_tests;
 mod store;
 mod store_error;
@@ -34,6 +36,7 @@ mod store_error;
 mod store_tests;
 #[cfg(test)]
 mod tests;
+pub mod update;
 mod values;
 mod write;
 mod xml;

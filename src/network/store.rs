@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use super::model::{Forward, Network};
 use super::store_error::StoreError;
 use super::values::NetworkName;
-use super::{CheckError, CheckFailure, Fill, Part, check_against, load, to_xml};
+use super::{
+    CheckError, CheckFailure, DocumentError, DocumentErrorKind, Fill, Part, check_against, load,
+    to_xml,
+};
 use crate::types::InterfaceName;
 use crate::xml::store::{self, DefinitionDir, DefinitionLock, Origin};
 use crate::xml::{MAX_BYTES, Position, XmlError, XmlErrorKind};
@@ -163,15 +166,22 @@ impl NetworkStore {
             .and_then(|()| check_copy(&parsed.network, &definitions))
             .map_err(|problem| located(parsed.locate(problem)))?;
         let path = self.path(&name);
-        let text = to_xml(&parsed.network);
-        // References make a text longer, so a document below the limit can be written above it.
-        if text.len() > MAX_BYTES {
-            let (place, what) = (Position::START, XmlErrorKind::TooLarge(text.len()));
-            return Err(located(XmlError { place, what }.into()));
-        }
+        let text = text_of(&parsed.network).map_err(located)?;
         lock.write(&path, text.as_bytes())?;
         let autostart = self.mark(&name).symlink_metadata().is_ok();
         Ok(Definition { network: parsed.network, origin: Origin::File(path), autostart })
+    }
+
+    /// Reads the definition of a network, and holds the lock of all definitions for a change of it.
+    ///
+    /// # Errors
+    /// The errors of [`get`](Self::get), and [`StoreError::File`] if the lock cannot be taken.
+    pub(super) fn hold(&self, name: &NetworkName) -> Result<HeldDefinition<'_>, StoreError> {
+        // Taking the lock would make the directory for a network that does not exist.
+        self.get(name)?;
+        let lock = self.dir.lock()?;
+        let network = self.get(name)?.network;
+        Ok(HeldDefinition { store: self, lock, path: self.path(name), network })
     }
 
     /// Removes a definition, even a broken one, and its autostart mark.
@@ -216,6 +226,66 @@ impl NetworkStore {
     fn unmark(&self, lock: &DefinitionLock<'_>, name: &NetworkName) -> Result<(), StoreError> {
         lock.remove(&self.mark(name))?;
         Ok(())
+    }
+}
+
+/// Returns the document of a network. References make a text longer, so a document below the limit
+/// can be written above it.
+fn text_of(network: &Network) -> Result<String, DocumentError> {
+    let text = to_xml(network);
+    if text.len() > MAX_BYTES {
+        let (place, what) = (Position::START, XmlErrorKind::TooLarge(text.len()));
+        return Err(XmlError { place, what }.into());
+    }
+    Ok(text)
+}
+
+/// A definition that no other command changes while this value exists.
+#[derive(Debug)]
+pub(super) struct HeldDefinition<'a> {
+    store: &'a NetworkStore,
+    lock: DefinitionLock<'a>,
+    path: PathBuf,
+    network: Network,
+}
+
+impl HeldDefinition<'_> {
+    /// Returns the network.
+    pub(super) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Returns the path of its definition.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the text of a new definition, which must fit beside the other definitions.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it does not fit.
+    pub(super) fn replacement(&self, network: &Network) -> Result<String, StoreError> {
+        let (definitions, _) = self.store.list()?;
+        let user_made = definitions.iter().filter(|one| one.origin != Origin::BuiltIn);
+        check_against(network, user_made.map(|one| &one.network))
+            .and_then(|()| check_copy(network, &definitions))
+            .map_err(|problem| StoreError::Document {
+                path: self.path.clone(),
+                error: DocumentError {
+                    place: Position::START,
+                    what: DocumentErrorKind::Check(problem.what),
+                },
+            })?;
+        let path = self.path.clone();
+        text_of(network).map_err(|error| StoreError::Document { path, error })
+    }
+
+    /// Writes the new definition.
+    ///
+    /// # Errors
+    /// [`StoreError::File`].
+    pub(super) fn write(&self, text: &str) -> Result<(), StoreError> {
+        Ok(self.lock.write(&self.path, text.as_bytes())?)
     }
 }
 

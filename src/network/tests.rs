@@ -129,6 +129,25 @@ proptest! {
     }
 
     #[test]
+    fn a_list_element_that_is_written_alone_is_read_back_unchanged(network in network()) {
+        fn same<T: ListElement + PartialEq + std::fmt::Debug>(all: &[T]) {
+            for one in all {
+                let written = one.to_tag().to_string();
+                assert_eq!(&T::from_xml(written.as_bytes()).unwrap(), one, "{written}");
+            }
+        }
+        same(network.forward.devs());
+        same(&network.dns.hosts);
+        same(&network.dns.services);
+        same(&network.dns.texts);
+        same(&network.port_groups);
+        for dhcp in network.ips.iter().filter_map(|ip| ip.dhcp.as_ref()) {
+            same(&dhcp.ranges);
+            same(&dhcp.hosts);
+        }
+    }
+
+    #[test]
     fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = load(&bytes, Some(&fill()));
     }

@@ -88,7 +88,12 @@ fn bridge(bridge: &Bridge, forward: &Forward) -> Tag {
     let tag = Tag::new("bridge").attribute("name", &bridge.name);
     let manager = bridge.kernel_mac_table.then_some("kernel");
     if *forward == Forward::Bridge {
-        return tag.optional("macTableManager", manager);
+        // These are the host's; a check refuses a network that sets them.
+        return tag
+            .optional("zone", bridge.zone.as_ref())
+            .optional("stp", bridge.stp.then_some("on"))
+            .optional("delay", Some(bridge.delay).filter(|delay| *delay > 0))
+            .optional("macTableManager", manager);
     }
     tag.optional("zone", bridge.zone.as_ref())
         .attribute("stp", if bridge.stp { "on" } else { "off" })

@@ -84,7 +84,7 @@ impl FileEvents {
     }
 
     fn watch(&self, dir: &Path, what: AddWatchFlags) -> io::Result<WatchedDir> {
-        let flags = what | AddWatchFlags::IN_ONLYDIR | AddWatchFlags::IN_DONT_FOLLOW;
+        let flags = what | AddWatchFlags::IN_ONLYDIR;
         Ok(WatchedDir(self.0.get_ref().0.add_watch(dir, flags)?))
     }
 

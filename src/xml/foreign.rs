@@ -44,6 +44,13 @@ impl Foreign {
         self.0.iter().all(blank)
     }
 
+    /// Adds a comment. A comment has no references, so a control character that a terminal would
+    /// act on becomes U+FFFD.
+    pub(super) fn comment(&mut self, text: &str) {
+        let safe = |c| if matches!(c, '\u{7f}'..='\u{9f}') { '\u{fffd}' } else { c };
+        self.0.push(Node::Comment(text.chars().map(safe).collect()));
+    }
+
     /// Adds a text, which becomes one with a text before it.
     pub(super) fn text(&mut self, text: &str) {
         match self.0.last_mut() {
@@ -61,13 +68,7 @@ impl fmt::Display for Foreign {
         for node in &self.0 {
             match node {
                 Node::Text(text) => escape(f, text, false)?,
-                Node::Comment(text) => {
-                    f.write_str("<!--")?;
-                    // A comment has no references. A terminal would act on these characters.
-                    let safe = |c| if matches!(c, '\u{7f}'..='\u{9f}') { '\u{fffd}' } else { c };
-                    text.chars().map(safe).try_for_each(|c| f.write_char(c))?;
-                    f.write_str("-->")?;
-                }
+                Node::Comment(text) => write!(f, "<!--{text}-->")?,
                 Node::Element(element) => element.fmt(f)?,
             }
         }

@@ -168,7 +168,7 @@ impl Tree<'_> {
                 }
                 Ok(Event::Comment(comment)) => {
                     if let Some(element) = self.open_kept() {
-                        element.kept.0.push(Node::Comment(newlines(&comment).into_owned()));
+                        element.kept.comment(&newlines(&comment));
                     }
                 }
                 Ok(Event::Decl(_)) if start != 0 => {

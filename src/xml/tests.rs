@@ -128,6 +128,89 @@ fn long_lines_are_read_in_linear_time() {
     assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
+const FORMAT: Format = Format { kept: &["kept"], namespaces: &[("urn:known", "known")] };
+
+fn kept(text: &str) -> Result<String, XmlError> {
+    let root = read_format(text.as_bytes(), &FORMAT)?;
+    let mut take = ElementReader::root(&root, "a")?;
+    let content = match take.child("kept")? {
+        Some(element) => element.take(|take| Ok(take.kept().clone()))?,
+        None => Foreign::default(),
+    };
+    take.finish()?;
+    Ok(Tag::new("a").children([Tag::foreign("kept", content)]).to_string())
+}
+
+#[test]
+fn kept_content_is_the_same_xml_in_every_document() {
+    for (content, written) in [
+        ("<b/>", "<b/>"),
+        (" x &amp; <![CDATA[<y>]]><!-- c --> ", " x &amp; &lt;y&gt;<!-- c --> "),
+        ("<b:c xmlns:b='u' b:d=\"'\"/>", "<b:c xmlns:b='u' b:d='&apos;'/>"),
+        ("<b xmlns='u'><c>1</c>2<d/></b>", "<b xmlns='u'><c>1</c>2<d/></b>"),
+        ("<o:b/><o:c/>", "<o:b xmlns:o='outer'/><o:c xmlns:o='outer'/>"),
+        ("<b><o:c o:d=''/></b>", "<b xmlns:o='outer'><o:c o:d=''/></b>"),
+        ("<b><o:c xmlns:o='in'/></b>", "<b><o:c xmlns:o='in'/></b>"),
+        ("<b xml:lang='de'>ß</b>", "<b xml:lang='de'>ß</b>"),
+        ("<k:b/>", "<k:b xmlns:k='kept'/>"),
+        ("<!-- \u{9b}31m -->", "<!-- \u{fffd}31m -->"),
+        ("<b>\u{9b}</b>", "<b>&#155;</b>"),
+    ] {
+        let document = format!("<a xmlns:o='outer'><kept xmlns:k='kept'>{content}</kept></a>");
+        let once = kept(&document).unwrap();
+        assert_eq!(once, format!("<a>\n  <kept>{written}</kept>\n</a>\n"), "{content}");
+        assert_eq!(kept(&once).unwrap(), once, "{content}");
+    }
+}
+
+#[test]
+fn kept_content_that_is_no_xml_with_namespaces_is_refused() {
+    for (document, error) in [
+        ("<a><kept><x:b/></kept></a>", "1:10: 'x' has a prefix that is not declared"),
+        ("<a><kept><b x:c=''/></kept></a>", "1:10: 'x' has a prefix that is not declared"),
+        ("<a><kept><b:c:d xmlns:b='u'/></kept></a>", "1:10: 'c:d' uses a namespace"),
+        ("<a><kept><?php?></kept></a>", "1:10: the processing instruction <?php?>"),
+        ("<a><kept><b></kept></a>", "1:13: </kept> closes nothing: </b> comes first"),
+        ("<a><kept xmlns='u'/></a>", "1:10: 'xmlns' uses a namespace"),
+        ("<a><kept b='1'/></a>", "1:10: the attribute b is not known in <kept>"),
+        ("<a xmlns:x='u'><x:kept/></a>", "1:16: 'x:kept' uses a namespace"),
+        ("<a><b><kept><c/></kept></b></a>", "1:4: <b> is not known in <a>"),
+    ] {
+        assert!(
+            kept(document).unwrap_err().to_string().starts_with(error),
+            "{document}: {}",
+            kept(document).unwrap_err()
+        );
+    }
+    // Each child would declare the long namespace.
+    let long =
+        format!("<a xmlns:o='{}'><kept>{}</kept></a>", "u".repeat(500_000), "<o:b/>".repeat(9));
+    assert!(kept(&long).unwrap_err().to_string().contains("more than"));
+}
+
+#[test]
+fn an_element_of_a_known_namespace_has_the_parsers_prefix() {
+    for document in [
+        "<a xmlns:known='urn:known'><known:b/></a>",
+        "<a xmlns:x='urn:known'><x:b></x:b></a>",
+        "<a><x:b xmlns:x='urn:known'/></a>",
+        "<a><b xmlns='urn:known'/></a>",
+        "<a xmlns:x='other'><x:b xmlns:x='urn:known'/></a>",
+    ] {
+        let root = read_format(document.as_bytes(), &FORMAT).unwrap();
+        assert_eq!(root.children[0].name, "known:b", "{document}");
+    }
+    for document in [
+        "<a><x:b xmlns:x='urn:known'/><x:b/></a>",
+        "<a xmlns:x='urn:known'><x:b xmlns:x='other'/></a>",
+        "<a xmlns:x='urn:known'><b x:c='1'/></a>",
+        "<a><:b xmlns='urn:known'/></a>",
+    ] {
+        let error = read_format(document.as_bytes(), &FORMAT).unwrap_err();
+        assert!(matches!(error.what, XmlErrorKind::Namespace(_)), "{document}: {error}");
+    }
+}
+
 fn taken(text: &str) -> Result<(Option<u8>, usize), XmlError> {
     let root = read(text.as_bytes())?;
     let mut take = ElementReader::root(&root, "a")?;

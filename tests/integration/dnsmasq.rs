@@ -48,6 +48,7 @@ fn default(files: Files) -> DhcpDns {
         dns: Some(Dns { host_servers: true, ..Dns::default() }),
         tftp_root: None,
         boot: None,
+        options: Vec::new(),
     }
 }
 

@@ -34,7 +34,7 @@ fn network(case: &str) -> NetworkRules {
         list.iter().map(|value| value.as_str().unwrap().to_owned()).collect()
     };
     let is = |key: &str| file.get(key).is_some_and(|value| value.as_bool().unwrap());
-    let devs = words("dev").iter().map(|dev| dev.parse().unwrap()).collect();
+    let devs = word("dev").iter().map(|dev| dev.parse().unwrap()).collect();
     let addresses = word("addresses").map(|range| {
         let (first, last) = range.split_once('-').unwrap();
         match (first.parse().unwrap(), last.parse().unwrap()) {

@@ -266,6 +266,17 @@ fn each_forward_mode_passes_its_packets_and_no_others_on_legacy_iptables() {
     modes_let_through_what_they_say("iptables-legacy");
 }
 
+/// NAT that forwards through these interfaces only.
+fn only(devs: &[&str]) -> Mode {
+    let devs = devs.iter().map(|dev| dev.parse().unwrap()).collect();
+    Mode::Nat { devs, addresses: None, ports: None, ipv6: true }
+}
+
+/// Routing through these interfaces only.
+fn by(devs: &[&str]) -> Mode {
+    Mode::Route { devs: devs.iter().map(|dev| dev.parse().unwrap()).collect() }
+}
+
 /// The same table for every backend.
 fn modes_let_through_what_they_say(backend: &str) {
     let test = format!("modes_let_through_what_they_say_on_{backend}");
@@ -283,13 +294,6 @@ fn modes_let_through_what_they_say(backend: &str) {
         ports: Some(4000..=4100),
         ipv6: false,
     };
-    let only = |dev: &str| Mode::Nat {
-        devs: vec![dev.parse().unwrap()],
-        addresses: None,
-        ports: None,
-        ipv6: true,
-    };
-    let by = |dev: &str| Mode::Route { devs: vec![dev.parse().unwrap()] };
     let (own4, own6) = ("192.168.10.2", "fd00:10::2");
     let (nat4, nat6) = ("203.0.113.1 1024+", "2001:db8:f::1 1024+");
     let (b4, b6) = ("192.168.20.2", "fd00:20::2");
@@ -314,10 +318,25 @@ fn modes_let_through_what_they_say(backend: &str) {
         (route(), route(), [[own4, out4, own4, b4, own4], [own6, out6, own6, b6, own6]]),
         (route(), nat(), [[own4, out4, "-", hob4, own4], [own6, out6, "-", hob6, own6]]),
         (route(), Mode::Isolated, [[own4, out4, "-", "-", own4], [own6, out6, "-", "-", own6]]),
-        (only("up0"), route(), [[nat4, "-", "-", "-", own4], [nat6, "-", "-", "-", own6]]),
-        (only("up1"), route(), [["-", "-", "-", "-", own4], ["-", "-", "-", "-", own6]]),
-        (by("up0"), route(), [[own4, out4, "-", "-", own4], [own6, out6, "-", "-", own6]]),
-        (by("br-b"), route(), [["-", "-", own4, b4, own4], ["-", "-", own6, b6, own6]]),
+        (only(&["up0"]), route(), [[nat4, "-", "-", "-", own4], [nat6, "-", "-", "-", own6]]),
+        (only(&["up1"]), route(), [["-", "-", "-", "-", own4], ["-", "-", "-", "-", own6]]),
+        (
+            only(&["up1", "up0"]),
+            route(),
+            [[nat4, "-", "-", "-", own4], [nat6, "-", "-", "-", own6]],
+        ),
+        (
+            only(&["br-b", "up0"]),
+            route(),
+            [[nat4, "-", hop4, "-", own4], [nat6, "-", hop6, "-", own6]],
+        ),
+        (
+            by(&["up0", "br-b"]),
+            route(),
+            [[own4, out4, own4, b4, own4], [own6, out6, own6, b6, own6]],
+        ),
+        (by(&["up0"]), route(), [[own4, out4, "-", "-", own4], [own6, out6, "-", "-", own6]]),
+        (by(&["br-b"]), route(), [["-", "-", own4, b4, own4], ["-", "-", own6, b6, own6]]),
     ] {
         let names = ["A to outside", "outside to A", "A to B", "B to A", "A to host"];
         let expected: String = ["IPv4", "IPv6"]

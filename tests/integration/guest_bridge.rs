@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::common::bridges::{self, End, neighbour, taps, without_dhcp};
-use crate::common::scene::{Scene, command_line, launch, nothing_left, pid_of};
+use crate::common::scene::{Scene, command_line, launch, pid_of};
 use crate::common::{
     As, Guest, Netns, Sandbox, have_root, processes_with, status_field, wait_until,
 };
@@ -112,28 +112,51 @@ fn nothing_is_left_of_a_guest_on_the_default_network_whose_netlaunch_is_killed()
     on_the_default_network("iptables", End::Killed);
 }
 
-/// A bridge that somebody else has made, and its router in another namespace: the guest is told
-/// nothing by us, and gives itself an address.
-#[test]
-fn a_guest_on_a_bridge_of_the_host_is_a_machine_of_its_network() {
-    let test = "a_guest_on_a_bridge_of_the_host_is_a_machine_of_its_network";
+/// A bridge that another program has made, and its router in another namespace. netlaunch gives the
+/// guest no address, and the guest sets its own.
+fn on_a_bridge_of_the_host(test: &str, options: &[&str]) {
     let (true, Some(guest)) = (have_root(test), Guest::find(test)) else { return };
     let host = bridges::host();
     let (_neighbour, callers) = neighbour(&host);
     let sandbox = Sandbox::new(As::Root, Some(&host));
+    let document = sandbox.path("lan.xml");
+    let lan = "<network><name>lan</name><forward mode='bridge'/><bridge name='br0'/></network>";
+    std::fs::write(&document, lan).unwrap();
+    sandbox.good(&["network", "define", document.to_str().unwrap()]);
+    sandbox.good(&["network", "start", "lan"]);
 
     let script = "\
 ip address add 10.77.0.2/24 dev eth0
 echo \"PAGE $(fetch 10.77.0.1 80 /)\"
+read again
+echo \"AGAIN $(fetch 10.77.0.1 80 /)\"
 read go
 exit_qemu 35";
-    let args = without_dhcp(command_line(&sandbox, &guest, &["--bridge", "br0"], script));
+    let args = without_dhcp(command_line(&sandbox, &guest, options, script));
     let mut scene = Scene::start(sandbox.netlaunch(&args));
     assert_eq!(scene.hear("PAGE "), "page of a neighbour", "{}", scene.said());
     assert_eq!(*callers.lock().unwrap(), ["10.77.0.2".parse::<std::net::IpAddr>().unwrap()]);
     let shown = launch(&sandbox);
     assert!(taps(&host).contains(shown["bridge"]["tap"].as_str().unwrap()));
+    // The bridge is the host's, so the guest stays on it when the network ends.
+    sandbox.good(&["network", "destroy", "lan"]);
+    scene.say("again");
+    assert_eq!(scene.hear("AGAIN "), "page of a neighbour", "{}", scene.said());
     End::Own.come(&mut scene, pid_of(&shown, "qemu"), 35);
-    nothing_left(&sandbox);
+    assert_eq!(sandbox.launch_dirs(), ["networks"]);
+    let left = processes_with(&sandbox.path("").to_string_lossy());
+    assert!(left.is_empty(), "still running: {left:?}");
     assert_eq!(taps(&host), "");
+}
+
+#[test]
+fn a_guest_on_a_bridge_of_the_host_is_a_machine_of_its_network() {
+    let test = "a_guest_on_a_bridge_of_the_host_is_a_machine_of_its_network";
+    on_a_bridge_of_the_host(test, &["--bridge", "br0"]);
+}
+
+#[test]
+fn a_guest_on_a_network_of_mode_bridge_is_a_machine_of_the_network_around_it() {
+    let test = "a_guest_on_a_network_of_mode_bridge_is_a_machine_of_the_network_around_it";
+    on_a_bridge_of_the_host(test, &["--network", "lan"]);
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::common::bridges::{end, up, waiting};
 use crate::common::dhcp_guest::DhcpGuest;
 use crate::common::network_host::NetworkHost;
+use crate::common::scene::Scene;
 use crate::common::schema::valid;
 use crate::common::{USER, have_root, text, wait_until};
 
@@ -86,51 +87,72 @@ fn leases_of_both_ip_versions_are_listed_with_name_and_identifiers() {
     host.good("network destroy lab");
 }
 
+/// A started network with a guest that has a lease, a guest that has chosen its address, and a
+/// launch whose guest has sent nothing.
+struct Crowd {
+    host: NetworkHost,
+    guests: [DhcpGuest; 2],
+    leased: String,
+    launch: Scene,
+    tap: String,
+}
+
+impl Crowd {
+    fn new() -> Self {
+        let host = NetworkHost::new(LAB);
+        host.good("network start lab");
+        let guest = DhcpGuest::new(&host, 7);
+        let leased = guest.lease(&[]);
+        let other = DhcpGuest::new(&host, 8);
+        other.netns.ip("address add 10.71.0.50/24 dev eth0");
+        // The kernel learns the address when the guest speaks to the host.
+        other.netns.inside(|| {
+            let socket = std::net::UdpSocket::bind("10.71.0.50:0").unwrap();
+            socket.send_to(b"hello", "10.71.0.1:9").unwrap();
+        });
+        let learned = || shown(&host, "ports").to_string().contains("10.71.0.50");
+        assert!(wait_until(Duration::from_secs(10), learned));
+        let mark = host.sandbox.path("").to_string_lossy().into_owned();
+        let options =
+            ["--network", "lab", "--name", "db", "--mac", "52:54:00:00:00:09", "--device", "e1000"];
+        let (launch, record) = up(&host.sandbox, host.sandbox.netlaunch(&waiting(&options, &mark)));
+        let tap = record["bridge"]["tap"].as_str().unwrap().to_owned();
+        Crowd { host, guests: [guest, other], leased, launch, tap }
+    }
+
+    fn end(self) {
+        end(self.launch);
+        drop(self.guests);
+        self.host.good("network destroy --force lab");
+    }
+}
+
+fn found(address: &str, source: &str) -> Value {
+    json!({ "address": address, "source": source })
+}
+
 #[test]
-fn ports_info_and_ps_show_the_guests_to_root_and_to_ordinary_users() {
-    if !have_root("ports_info_and_ps_show_the_guests_to_root_and_to_ordinary_users") {
+fn ports_and_ps_show_each_guest_with_its_address_and_its_source() {
+    if !have_root("ports_and_ps_show_each_guest_with_its_address_and_its_source") {
         return;
     }
-    let host = NetworkHost::new(LAB);
-    let inactive = shown(&host, "info");
-    assert_eq!((&inactive["state"], &inactive["ports"]), (&json!("inactive"), &Value::Null));
-    host.good("network start lab");
-    let guest = DhcpGuest::new(&host, 7);
-    let leased = guest.lease(&[]);
-    let static_guest = DhcpGuest::new(&host, 8);
-    static_guest.netns.ip("address add 10.71.0.50/24 dev eth0");
-    // The kernel learns the address when the guest speaks to the host.
-    static_guest.netns.inside(|| {
-        let socket = std::net::UdpSocket::bind("10.71.0.50:0").unwrap();
-        socket.send_to(b"hello", "10.71.0.1:9").unwrap();
-    });
-
-    let mark = host.sandbox.path("").to_string_lossy().into_owned();
-    let options =
-        ["--network", "lab", "--name", "db", "--mac", "52:54:00:00:00:09", "--device", "e1000"];
-    let (scene, launch) = up(&host.sandbox, host.sandbox.netlaunch(&waiting(&options, &mark)));
-    let tap = launch["bridge"]["tap"].as_str().unwrap().to_owned();
-    let mut ports = Value::Null;
-    let learned = || {
-        ports = shown(&host, "ports");
-        ports.to_string().contains("10.71.0.50")
-    };
-    assert!(wait_until(Duration::from_secs(10), learned), "{ports:#}");
+    let crowd = Crowd::new();
+    let (host, tap) = (&crowd.host, &crowd.tap);
+    let ports = shown(host, "ports");
     let port = |name: &str| {
         let all = ports["ports"].as_array().unwrap();
         all.iter().find(|port| port["port"] == name).unwrap_or_else(|| panic!("{ports:#}")).clone()
     };
-    let found = |address: &str, source: &str| json!({ "address": address, "source": source });
-    let own = port(&tap);
+    let own = port(tap);
     assert_eq!((&own["launch"], &own["foreign"]), (&json!("db"), &json!(false)));
     assert_eq!(own["guests"][0]["mac"], "52:54:00:00:00:09", "it has sent nothing yet: {own:#}");
     assert_eq!(own["guests"][0]["ipv4"], found("10.71.0.9", "reservation"));
     let foreign = port("port7");
     assert_eq!((&foreign["launch"], &foreign["foreign"]), (&Value::Null, &json!(true)));
-    assert_eq!(foreign["guests"][0]["ipv4"], found(&leased, "lease"));
+    assert_eq!(foreign["guests"][0]["ipv4"], found(&crowd.leased, "lease"));
     assert_eq!(port("port8")["guests"][0]["ipv4"], found("10.71.0.50", "neighbor"));
     let table = host.good("network ports lab");
-    for line in ["10.71.0.9", "reservation", "10.71.0.50", "neighbor", &tap, "db"] {
+    for line in ["10.71.0.9", "reservation", "10.71.0.50", "neighbor", tap, "db"] {
         assert!(table.contains(line), "{line}: {table}");
     }
 
@@ -139,8 +161,20 @@ fn ports_info_and_ps_show_the_guests_to_root_and_to_ordinary_users() {
     let nic = &all["launches"][0]["nics"][0];
     assert_eq!(nic["addresses"]["ipv4"], found("10.71.0.9", "reservation"), "{all:#}");
     assert!(host.sandbox.good(&["ps"]).contains(" 10.71.0.9 "));
+    crowd.end();
+}
 
-    let info = shown(&host, "info");
+#[test]
+fn the_state_of_a_network_is_shown_to_root_and_to_ordinary_users() {
+    if !have_root("the_state_of_a_network_is_shown_to_root_and_to_ordinary_users") {
+        return;
+    }
+    let inactive = NetworkHost::new(LAB);
+    let info = shown(&inactive, "info");
+    assert_eq!((&info["state"], &info["ports"]), (&json!("inactive"), &Value::Null));
+    let crowd = Crowd::new();
+    let host = &crowd.host;
+    let info = shown(host, "info");
     let members = ["state", "bridge", "mode", "mtu", "domain", "leases", "ports", "faults"];
     let got = members.map(|member| info[member].clone());
     let expected = json!(["active", "nlt0", "nat", 1400, "lab.test", 1, 3, []]);
@@ -148,7 +182,7 @@ fn ports_info_and_ps_show_the_guests_to_root_and_to_ordinary_users() {
     assert_eq!(info["dnsmasq_pid"], host.dnsmasq());
     assert_eq!(info["firewall_backend"], "nftables");
     host.sh("ip addr del 10.71.0.1/24 dev nlt0");
-    assert_eq!(shown(&host, "info")["faults"][0]["kind"], "address missing");
+    assert_eq!(shown(host, "info")["faults"][0]["kind"], "address missing");
 
     // An ordinary user has no definition of the network, and may read its state.
     let user = |words: &[&str]| {
@@ -163,7 +197,11 @@ fn ports_info_and_ps_show_the_guests_to_root_and_to_ordinary_users() {
         let output = user(&["network", verb, "lab", "--json"]);
         assert!(output.status.success(), "{verb}: {}", text(&output.stderr));
         valid(&format!("network-{verb}"), &serde_json::from_slice(&output.stdout).unwrap());
-        assert!(text(&output.stdout).contains(if verb == "info" { "\"nlt0\"" } else { &leased }));
+        assert!(text(&output.stdout).contains(if verb == "info" {
+            "\"nlt0\""
+        } else {
+            &crowd.leased
+        }));
     }
     let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     fs::set_permissions(host.file("leases"), closed).unwrap();
@@ -174,8 +212,5 @@ fn ports_info_and_ps_show_the_guests_to_root_and_to_ordinary_users() {
         why.contains("cannot read the leases in ") && why.contains("Permission denied"),
         "{why}"
     );
-
-    end(scene);
-    drop((guest, static_guest));
-    host.good("network destroy --force lab");
+    crowd.end();
 }

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use crate::network::NetworkName;
+use crate::network::update::UpdateSection;
 
 /// The verbs of `netlaunch network`.
 #[derive(Debug, Clone, Subcommand)]
@@ -62,6 +63,8 @@ pub enum NetworkVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Changes one element of a network, also while it runs
+    Update(UpdateArgs),
     /// Makes a network start with the host; without a name, starts all such networks
     Autostart {
         /// The network
@@ -71,6 +74,50 @@ pub enum NetworkVerb {
         #[arg(long, requires = "name")]
         disable: bool,
     },
+}
+
+/// The arguments of `netlaunch network update`.
+#[derive(Debug, Clone, Args)]
+pub struct UpdateArgs {
+    /// The network
+    #[arg(value_name = "NAME")]
+    pub name: NetworkName,
+    /// The change
+    #[arg(value_name = "CHANGE")]
+    pub change: Change,
+    /// The list that changes, such as ip-dhcp-host
+    #[arg(value_name = "SECTION")]
+    pub section: UpdateSection,
+    /// The element, or the file that has it; - is standard input
+    #[arg(value_name = "XML|FILE", value_hint = ValueHint::FilePath)]
+    pub element: PathBuf,
+    /// Changes the running network
+    #[arg(long)]
+    pub live: bool,
+    /// Changes the definition; with --live, both change or none
+    #[arg(long)]
+    pub config: bool,
+    /// Changes the network if it runs, else its definition (the default)
+    #[arg(long, conflicts_with_all = ["live", "config"])]
+    pub current: bool,
+    /// Names the ip element by its number, from 0; without it, the addresses decide
+    #[arg(long, value_name = "N")]
+    pub parent_index: Option<usize>,
+}
+
+/// A change of one element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Change {
+    /// Adds the element behind the others
+    AddLast,
+    /// Adds the element before the others
+    AddFirst,
+    /// The same as add-last
+    Add,
+    /// Replaces the element with the same key
+    Modify,
+    /// Removes the element with these attributes
+    Delete,
 }
 
 /// The arguments of a verb that shows one network.

@@ -37,6 +37,9 @@ pub struct DhcpDns {
     pub tftp_root: Option<PathBuf>,
     /// The network boot configuration of guests.
     pub boot: Option<Boot>,
+    /// Further lines of the configuration file, each with an option and its value. The caller makes
+    /// sure that they are safe.
+    pub options: Vec<String>,
 }
 
 /// The time for which a guest may keep an address.

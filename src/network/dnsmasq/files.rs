@@ -81,6 +81,16 @@ impl Files {
         write(&self.dns_hosts, &text.dns_hosts)
     }
 
+    /// Returns whether the configuration is this one.
+    pub fn have_conf(&self, text: &Rendered) -> bool {
+        has(&self.conf, &text.conf)
+    }
+
+    /// Returns whether the lists of hosts are these.
+    pub fn have_hosts(&self, text: &Rendered) -> bool {
+        has(&self.dhcp_hosts, &text.dhcp_hosts) && has(&self.dns_hosts, &text.dns_hosts)
+    }
+
     /// Gives the directory of leases to the user, and removes everything in it except the lease
     /// file.
     fn hand_over(&self, user: Option<TransientUser>) -> io::Result<()> {
@@ -196,10 +206,15 @@ fn make(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
+/// Returns whether a file has this content.
+fn has(path: &Path, text: &str) -> bool {
+    fs::read(path).is_ok_and(|there| there == text.as_bytes())
+}
+
 /// Writes a file that every user may read, completely or not at all. A file that has this content
 /// already is not written, so that dnsmasq can start on a full file system.
 fn write(path: &Path, text: &str) -> Result<(), DnsmasqError> {
-    if fs::read(path).is_ok_and(|there| there == text.as_bytes()) {
+    if has(path, text) {
         return Ok(());
     }
     tracing::debug!("writes {}", path.display());

@@ -246,7 +246,7 @@ fn read(mut file: File) -> io::Result<(Vec<u8>, bool)> {
 
 /// A lease file cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the leases in {}; check who may read its directory", path.display())]
+#[error("cannot read the leases in {}; check the permissions of its directory", path.display())]
 pub struct LeaseFileError {
     /// The file.
     pub path: PathBuf,
@@ -257,6 +257,7 @@ pub struct LeaseFileError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn leases_of_both_versions_are_read_and_damaged_lines_are_counted() {
@@ -331,5 +332,20 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "0 52:54:00:00:00:08 10.0.0.8 * *\n").unwrap();
         assert_eq!(LeaseFile::read(&path).unwrap().leases.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_leases_or_damaged_lines(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            line in "[0-9T]{0,4} [0-9a-f:-]{0,20} [0-9a-f.:]{0,12} [a-z*.]{0,4} [0-9a-f:*]{0,6}",
+        ) {
+            for bytes in [bytes.as_slice(), line.as_bytes()] {
+                let lines = bytes.split(|byte| *byte == b'\n');
+                let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"duid "));
+                let LeaseFile { leases, damaged } = LeaseFile::parse(bytes);
+                prop_assert_eq!(leases.len() + damaged, lines.count());
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@ pub mod config;
 mod error;
 pub mod files;
 pub mod lease_file;
+mod lines;
 mod port_user;
 pub mod process;
 mod reach;

@@ -6,18 +6,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::path::Path;
 
 use super::config::{
     Client, ConfigError, DNS_PORT, DhcpDns, DhcpHost, Dns, DnsHost, Lease, Range, Rendered, Srv,
     Txt,
 };
+use super::lines::{Lines, path, quoted};
 
-/// The maximum length of a value, which leaves room for the rest of its line.
-const LONGEST: usize = 900;
 /// The maximum number of leases for dnsmasq. dnsmasq allocates nothing for them, but counts in an
 /// int.
 const MOST_LEASES: u128 = 1 << 20;
+/// The number of hosts for which the maximum has room. dnsmasq reads new hosts while it runs, but not
+/// a new maximum.
+const HOSTS_STEP: u128 = 1024;
 
 impl DhcpDns {
     /// Returns the text of the files.
@@ -46,9 +47,12 @@ impl DhcpDns {
             let server = boot.server.map(|server| format!(",,{server}")).unwrap_or_default();
             conf.value("dhcp-boot", &format!("{file}{server}"));
         }
+        for option in &self.options {
+            conf.option(option)?;
+        }
         let hosts = self.dns.as_ref().map_or(&[][..], |dns| &dns.hosts);
         Ok(Rendered {
-            conf: conf.0,
+            conf: conf.text(),
             dhcp_hosts: dhcp_hosts(&self.hosts)?,
             dns_hosts: hosts.iter().map(dns_host).collect::<Result<_, _>>()?,
         })
@@ -152,17 +156,15 @@ impl DhcpDns {
 
     /// Returns the number of possible leases.
     fn leases(&self) -> u128 {
+        let count = |first: u128, last: u128| last.saturating_sub(first).saturating_add(1);
         let size = |range: &Range| match range {
-            Range::V4 { start, end, .. } => {
-                u128::from(u32::from(*end).saturating_sub(u32::from(*start))) + 1
-            }
-            Range::V6 { start, end, .. } => {
-                u128::from(*end).saturating_sub(u128::from(*start)).saturating_add(1)
-            }
+            Range::V4 { start, end, .. } => count(u32::from(*start).into(), u32::from(*end).into()),
+            Range::V6 { start, end, .. } => count((*start).into(), (*end).into()),
             _ => 0,
         };
         let ranges = self.ranges.iter().map(size).fold(0, u128::saturating_add);
-        ranges.saturating_add(self.hosts.len() as u128).clamp(1, MOST_LEASES)
+        let hosts = (self.hosts.len() as u128 / HOSTS_STEP + 1) * HOSTS_STEP;
+        ranges.saturating_add(hosts).min(MOST_LEASES)
     }
 }
 
@@ -263,65 +265,9 @@ fn label<'a>(what: &'static str, text: &'a str) -> Result<&'a str, ConfigError> 
     }
 }
 
-fn path(path: &Path) -> Result<String, ConfigError> {
-    let what = "the path";
-    match path.to_str() {
-        Some(text) => quoted(what, text),
-        None => {
-            let text = path.to_string_lossy().into_owned();
-            Err(ConfigError::Characters { what, text })
-        }
-    }
-}
-
-/// Returns a value in the form that dnsmasq reads back: in quotes unless it is plain.
-fn quoted(what: &'static str, text: &str) -> Result<String, ConfigError> {
-    if text.chars().any(char::is_control) {
-        return Err(ConfigError::Characters { what, text: text.to_owned() });
-    }
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return Ok(text.to_owned());
-    }
-    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
-    if escaped.len() > LONGEST {
-        return Err(ConfigError::Long { what, text: text.to_owned(), limit: LONGEST });
-    }
-    Ok(format!("\"{escaped}\""))
-}
-
-/// A file that is written line by line.
-#[derive(Default)]
-struct Lines(String);
-
-impl Lines {
-    fn line(&mut self, line: &str) {
-        self.0.push_str(line);
-        self.0.push('\n');
-    }
-
-    fn value(&mut self, name: &str, value: &str) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "{name}={value}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn plain_values_stay_and_others_are_quoted() {
-        let quoted = |text: &str| super::quoted("it", text).unwrap();
-        for plain in ["/run/netlaunch/networks/default/dnsmasq.pid", "br-1", "fd00::1"] {
-            assert_eq!(quoted(plain), plain);
-        }
-        assert_eq!(quoted("a,b"), "\"a,b\"");
-        assert_eq!(quoted(""), "\"\"");
-        assert_eq!(quoted("say \"hi\" \\ #"), r#""say \"hi\" \\ #""#);
-        assert!(super::quoted("it", "a\nb").is_err());
-        assert!(super::quoted("it", &"ä".repeat(900)).is_err());
-    }
 
     #[test]
     fn the_cards_of_one_guest_have_one_line() {

@@ -103,6 +103,7 @@ pub(super) fn served(network: &Network, files: Files) -> Result<Option<DhcpDns>,
         dns,
         tftp_root: tftp_root.map(|root| root.as_str().into()),
         boot: boot.transpose()?,
+        options: network.dnsmasq_options.iter().map(ToString::to_string).collect(),
     }))
 }
 

@@ -6,6 +6,7 @@
 //! and again under the lock if a network has lost a part. The check changes nothing, and works on
 //! definitions too, before their networks run.
 
+use super::existing::is_existing;
 use super::inspect::{Bridge, bridge_of, uplinks};
 use super::published;
 use super::routing::RouteCheck;
@@ -174,6 +175,9 @@ impl Manager {
         network: &Network,
         host: &HostNet,
     ) -> Result<(Option<NetworkName>, Guests), ManagerError> {
+        if is_existing(network) {
+            return Ok((Some(network.name.clone()), self.of_bridge(&network.bridge.name)?));
+        }
         let rules = config::rules(network);
         let uplinks = uplinks(network, host);
         let mut filtered_within = self.filtered_within()?;

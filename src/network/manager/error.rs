@@ -12,6 +12,7 @@ use super::zone::ZoneError;
 use crate::firewall::rules::NetworkRulesError;
 use crate::firewall::{ApplyError, FirewalldError, NoUsableBackend, OwnRulesError, ToolError};
 use crate::network::dnsmasq::{DnsmasqError, LeaseFileError};
+use crate::network::update::UpdateError;
 use crate::network::{CheckError, NetworkName, StoreError};
 use crate::sys::netlink::sysctl::SysctlError;
 use crate::sys::netlink::{Conflict, LinkError};
@@ -58,6 +59,16 @@ pub enum ManagerError {
         name: NetworkName,
         /// Why its status file cannot be read.
         source: StateFileError,
+    },
+    /// The transaction with the rules of several networks failed.
+    #[error(
+        "the network {name} was not started, because the transaction with its rules and those of the network {with} failed; start it again"
+    )]
+    RulesTogether {
+        /// The network.
+        name: NetworkName,
+        /// The network that has the error of the transaction.
+        with: NetworkName,
     },
     /// The network does not run.
     #[error("the network {0} does not run; start it")]
@@ -137,6 +148,18 @@ pub enum ManagerError {
         /// The bridge.
         bridge: InterfaceName,
     },
+    /// The bridge of the host that the network is on does not exist.
+    #[error(
+        "the network {name} is on the host's own bridge {bridge}, and {why}; make the bridge with the host's network configuration (or, until the next boot, with 'ip link add {bridge} type bridge' and 'ip link set {bridge} up'), or name another bridge in the network"
+    )]
+    NoHostBridge {
+        /// The network.
+        name: NetworkName,
+        /// The bridge.
+        bridge: InterfaceName,
+        /// The reason, in words.
+        why: &'static str,
+    },
     /// While it runs, another interface got its bridge's name.
     #[error(
         "the network {name} has lost its bridge {bridge}, and another interface has that name; remove that interface with 'ip link delete {bridge}', then reload the firewall rules"
@@ -212,6 +235,14 @@ pub enum ManagerError {
     /// dnsmasq did not start or did not end.
     #[error(transparent)]
     Dnsmasq(#[from] DnsmasqError),
+    /// An element of the network cannot change.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// An earlier change of the network is neither complete nor undone.
+    #[error(
+        "an earlier change of the network {0} was interrupted, and it cannot be undone; mend the cause that the warning above names, then try again"
+    )]
+    Unfinished(NetworkName),
     /// The leases cannot be read.
     #[error(transparent)]
     Leases(#[from] LeaseFileError),
@@ -231,6 +262,7 @@ impl ManagerError {
             ManagerError::Active(_)
             | ManagerError::Inactive(_)
             | ManagerError::Attached { .. }
+            | ManagerError::Update(_)
             | ManagerError::OtherNamespace { .. }
             | ManagerError::PublishVersion { .. }
             | ManagerError::OutOfReach(_) => true,
@@ -240,9 +272,11 @@ impl ManagerError {
             | ManagerError::PublishedTwice { .. }
             | ManagerError::StatusFile(_)
             | ManagerError::BridgeUnknown { .. }
+            | ManagerError::RulesTogether { .. }
             | ManagerError::UndoFailures { .. }
             | ManagerError::Beside { .. }
             | ManagerError::Bridge { .. }
+            | ManagerError::NoHostBridge { .. }
             | ManagerError::Replaced { .. }
             | ManagerError::Renamed { .. }
             | ManagerError::Subnet { .. }
@@ -258,7 +292,8 @@ impl ManagerError {
             | ManagerError::Sysctl(_)
             | ManagerError::Checksums(_)
             | ManagerError::Dnsmasq(_)
-            | ManagerError::Leases(_) => false,
+            | ManagerError::Leases(_)
+            | ManagerError::Unfinished(_) => false,
         }
     }
 

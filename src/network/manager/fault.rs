@@ -30,6 +30,11 @@ pub enum Fault {
     },
     /// The bridge is turned off.
     BridgeDown(InterfaceName),
+    /// The bridge of the host that the network is on is gone, or its name is that of an interface
+    /// that is no bridge.
+    HostBridgeMissing(InterfaceName),
+    /// The bridge of the host that the network is on is turned off.
+    HostBridgeDown(InterfaceName),
     /// The bridge has another MAC address, MTU or STP setting, or ARP is off.
     BridgeChanged {
         /// The bridge.
@@ -133,10 +138,10 @@ impl Fault {
     /// Returns the fault in two or three words, for a table.
     pub fn short(&self) -> &'static str {
         match self {
-            Fault::BridgeMissing(_) => "bridge missing",
+            Fault::BridgeMissing(_) | Fault::HostBridgeMissing(_) => "bridge missing",
             Fault::BridgeReplaced(_) => "bridge replaced",
             Fault::BridgeRenamed { .. } => "bridge renamed",
-            Fault::BridgeDown(_) => "bridge down",
+            Fault::BridgeDown(_) | Fault::HostBridgeDown(_) => "bridge down",
             Fault::BridgeChanged { .. } => "bridge changed",
             Fault::AddressMissing { .. } => "address missing",
             Fault::RouteMissing { .. } => "route missing",
@@ -156,6 +161,8 @@ impl Fault {
             | Fault::BridgeReplaced(bridge)
             | Fault::BridgeRenamed { bridge, .. }
             | Fault::BridgeDown(bridge)
+            | Fault::HostBridgeMissing(bridge)
+            | Fault::HostBridgeDown(bridge)
             | Fault::BridgeChanged { bridge, .. }
             | Fault::AddressMissing { bridge, .. }
             | Fault::RouteMissing { bridge, .. } => ("the bridge", bridge.to_string()),
@@ -183,6 +190,12 @@ impl Fault {
                 words(format!("ip link set {now} name {bridge}")),
                 reload(),
             ],
+            Fault::HostBridgeMissing(bridge) => vec![
+                words(format!("ip link add {bridge} type bridge")),
+                words(format!("ip link set {bridge} up")),
+                reload(),
+            ],
+            Fault::HostBridgeDown(bridge) => vec![words(format!("ip link set {bridge} up"))],
             Fault::Setting { key, wanted, set_by_reload: false, .. } => {
                 vec![words(format!("sysctl -w {key}={wanted}"))]
             }
@@ -204,6 +217,10 @@ impl Fault {
             }
             Fault::Setting { set_by_reload: false, .. } => {
                 "write the same into a file in /etc/sysctl.d to keep it"
+            }
+            Fault::HostBridgeMissing(_) | Fault::HostBridgeDown(_) => {
+                "the bridge is the host's own: its network configuration makes it again, with its \
+                 ports and addresses"
             }
             Fault::Misrouted { .. } => "the program that made the route may make it again",
             Fault::Diverted { .. } => {
@@ -232,7 +249,10 @@ impl fmt::Display for Fault {
                 f,
                 "the bridge {bridge} has the name {now} now, which no rule and no server knows"
             ),
-            Fault::BridgeDown(bridge) => {
+            Fault::HostBridgeMissing(bridge) => {
+                write!(f, "the host has no bridge {bridge} any more, and so guests reach nothing")
+            }
+            Fault::BridgeDown(bridge) | Fault::HostBridgeDown(bridge) => {
                 write!(f, "the bridge {bridge} is turned off, and so guests reach nothing")
             }
             Fault::BridgeChanged { bridge, property } => {

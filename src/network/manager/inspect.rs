@@ -10,6 +10,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
+use super::existing::{self, is_existing};
 use super::fault::BridgeProperty;
 use super::namespace::NetworkLocation;
 use super::statuses::Statuses;
@@ -160,6 +161,9 @@ impl Manager {
         host: &HostNet,
         own: Option<&OwnRules>,
     ) -> Result<Vec<Fault>, ManagerError> {
+        if is_existing(network) {
+            return Ok(existing::faults(network, host));
+        }
         let bridge = &network.bridge.name;
         let mut faults = Vec::new();
         match bridge_of(status, host) {

@@ -16,12 +16,18 @@
 //! status file keeps the failed steps for the next command. All commands hold one lock, so they run
 //! one after the other.
 //!
+//! A change of a running network (`live`) is recorded in the status file before its first step as
+//! well, and the next command completes or undoes a change that was killed.
+//!
 //! A status file belongs to the network namespace in which its network was started
 //! ([`NetworkNamespace`]). Commands in another namespace do not change it.
 //!
 //! A kernel setting that several networks need is changed by the first of them. When that network
 //! ends, its record passes to another network that still needs the setting. The last network
 //! restores the old value, unless other interfaces could use forwarding by then (`forwarding`).
+//!
+//! A network on a bridge of the host (`existing`) has none of these steps: its status file only says
+//! that it runs.
 //!
 //! Other programs can remove parts of a network while it runs. `inspect` compares the host with the
 //! status file and names each [`Fault`], `routing` asks the kernel where packets go, and a reload
@@ -32,9 +38,12 @@ mod config;
 mod conflicts;
 mod end;
 mod error;
+mod existing;
 mod fault;
 mod forwarding;
 mod inspect;
+mod live;
+mod live_part;
 mod namespace;
 mod ports;
 mod published;
@@ -48,6 +57,7 @@ mod start;
 mod status;
 mod statuses;
 mod step;
+mod together;
 mod watch;
 mod zone;
 
@@ -69,6 +79,7 @@ pub use conflicts::{Checked, ConflictsError};
 pub use error::ManagerError;
 pub use fault::{BridgeProperty, Fault};
 pub use inspect::{Active, Survey};
+pub use live::{PendingChange, UpdateScope, Updated};
 pub use namespace::{NetworkLocation, NetworkNamespace};
 pub use ports::{NetworkPort, NetworkPorts, PortGuest};
 pub use published::{GuestAddress, PublishedGuest};

@@ -13,12 +13,11 @@
 use std::error::Error;
 
 use super::published::{PublishedGuest, check_versions, is_on_loopback, needs_forwarding, subnets};
-use super::rules::RuleChange;
 use super::status;
 use super::statuses::Statuses;
 use super::step::StartInProgress;
 use super::{Fault, Manager, ManagerError, NetworkStatus};
-use crate::firewall::{LockedTools, OwnRules, RemovalRecord, Transaction, forget_connections};
+use crate::firewall::{LockedTools, forget_connections};
 use crate::network::{Network, NetworkName};
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::sysctl::Key;
@@ -155,37 +154,18 @@ impl Manager {
         }
         let (list, before) = (std::mem::replace(&mut status.published, wanted), status.rules());
         status.publishing = true;
-        let add = if rulesets.is_empty() { Vec::new() } else { vec![rulesets] };
-        if before.is_empty() && add.is_empty() {
+        if before.is_empty() && rulesets.is_empty() {
             status.publishing = false;
             return Ok(status.write()?);
         }
-        let used = status.backend;
-        let transaction = Transaction { remove: &before, add: &add, others: statuses.in_nft(None) };
-        let backends = self.backends(statuses, used);
-        let change = RuleChange { tools, backends, transaction };
-        let record = |backend, mut added: Vec<RemovalRecord>| {
-            let added = added.pop();
-            status.replaced =
-                before.iter().filter(|old| Some(*old) != added.as_ref()).cloned().collect();
-            if added.is_some() {
-                status.backend = Some(backend);
+        if let Err(error) = self.replace_rules(tools, statuses, status, rulesets).await {
+            if error.left_as_before() {
+                (status.published, status.publishing) = (list, false);
+                status.write()?;
             }
-            status.firewall = added;
-            status.write()
-        };
-        match change.apply(&mut OwnRules::default(), record).await {
-            Ok(_) => {}
-            Err(error) => {
-                if error.left_as_before() {
-                    (status.published, status.publishing) = (list, false);
-                    status.restore(before)?;
-                }
-                return Err(error);
-            }
+            return Err(error);
         }
         begin_anew(&list, &status.published).await;
-        status.replaced.clear();
         status.publishing = false;
         if status.firewall.is_none() {
             status.backend = None;

@@ -5,6 +5,7 @@
 //! interface with the bridge's name that the start did not make is never changed: the reload
 //! fails with a message for the administrator.
 
+use super::existing::{check_bridge, is_existing};
 use super::fault::BridgeProperty;
 use super::inspect::{Bridge, SubnetRoute, bridge_faults, bridge_of, subnet_route};
 use super::step::StartInProgress;
@@ -24,7 +25,7 @@ pub(super) struct Repaired {
 
 impl Manager {
     /// Restores the bridge of a running network with its addresses and routes, and the kernel
-    /// settings of its start.
+    /// settings of its start. Of a network on a bridge of the host, nothing can be restored.
     ///
     /// # Errors
     /// [`ManagerError`]; the status file records each step that was done.
@@ -36,6 +37,10 @@ impl Manager {
         let netlink = Netlink::open()?;
         let mut host = netlink.host().await?;
         let mut repaired = Repaired::default();
+        if is_existing(network) {
+            check_bridge(network, &host)?;
+            return Ok(repaired);
+        }
         let bridge = &network.bridge.name;
         match bridge_of(status, &host) {
             Bridge::Replaced => {

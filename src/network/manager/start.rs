@@ -1,25 +1,20 @@
-//! Starts a network: the order of the steps, and the checks before the first.
+//! Starts a network, or all networks that start with the host: the checks before the first step.
 //!
-//! All checks that can refuse the network come before the first step, so that most refusals
-//! need no undo. Then the steps follow in the order of [`super`]. Each step is recorded in the
-//! status file before it is done; if one fails, the start undoes all of them and returns the
-//! error of that step.
+//! All checks that can refuse a network come before the first step, so that most refusals need no
+//! undo. Then `together` does the steps. Each step is recorded in the status file before it is done;
+//! if one fails, all steps of that network are undone, and the error of the step is returned.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::forwarding::UndoReason;
-use super::rules::RuleChange;
+use super::end::UndoFailures;
+use super::existing::{check_bridge, is_existing};
 use super::status::NetworkStatus;
 use super::statuses::Statuses;
-use super::step::StartInProgress;
-use super::zone::{self, Zones};
-use super::{Manager, ManagerError, NetworkNamespace, config};
-use crate::firewall::rules::Ruleset;
-use crate::firewall::{LockedTools, OwnRules, RemovalRecord, Transaction};
-use crate::network::dnsmasq::{self, DhcpDns, Dnsmasq, Files, without_servers};
+use super::{Manager, ManagerError};
+use crate::network::dnsmasq::{self, DhcpDns, Dnsmasq, without_servers};
 use crate::network::{Network, NetworkName, check_against};
-use crate::sys::netlink::{HostNet, Netlink};
+use crate::sys::netlink::HostNet;
 use crate::sys::program::find;
 
 impl Manager {
@@ -44,81 +39,15 @@ impl Manager {
         if statuses.running().any(|status| status.name == *name) {
             return Err(ManagerError::Active(name.clone()));
         }
-        let netlink = Netlink::open()?;
-        let host = netlink.host().await?;
-        self.check(&network, &statuses, &host)?;
-        let rulesets = self.rulesets(&network, &[])?;
-        let files = Files::in_dir(&self.dir().join(name.as_str()));
-        let served = config::served(&network, files.clone())?;
-        let dnsmasq = served.as_ref().map(|_| self.dnsmasq()).transpose()?;
-        let mut zones = Zones::ready(&self.settings.system_bus).await?;
-        let zone = match &mut zones {
-            Some(zones) => zones.change(&network).await?,
-            None => zone::without_firewalld(&network)?,
-        };
-
-        let namespace = NetworkNamespace::current().map_err(ManagerError::UnknownNamespace)?;
-        let mut status = NetworkStatus::new(&network, &self.dir().join(name.as_str()), namespace);
-        let start = StartInProgress { manager: self, netlink: &netlink, host: &host };
-        let asks_host = served.as_ref().is_some_and(asks_servers_of_the_host);
-        let done = async {
-            status.write()?;
-            start.link(&network, &mut status).await?;
-            if let (Some(zones), Some(zone)) = (&mut zones, zone) {
-                zones.put(zone, &mut status).await?;
-            }
-            start.settings(&network, &mut status)?;
-            if !rulesets.is_empty() {
-                self.add_rules(&tools, &statuses, &mut status, rulesets).await?;
-            }
-            if let (Some(program), Some(config)) = (dnsmasq, served) {
-                serve(&program, &config, &mut status).await?;
-            }
-            status.complete = true;
-            status.reserve()?;
-            status.write()?;
-            Ok(())
-        };
-        let Err(error) = done.await else {
-            if asks_host {
-                warn_without_servers(name);
-            }
-            return Ok(notes);
-        };
-        for what in self.undo(&tools, &mut status, &mut statuses, UndoReason::FailedStart).await {
-            tracing::warn!("the network {name} is not completely undone: {what}");
+        let started = self.start_together(vec![network], &tools, &mut statuses).await?;
+        for (_, result) in started {
+            result?;
         }
-        Err(error)
-    }
-
-    /// Adds the rules of a network that starts, with the backend of the other networks if it can.
-    async fn add_rules(
-        &self,
-        tools: &LockedTools,
-        statuses: &Statuses,
-        status: &mut NetworkStatus,
-        rulesets: Vec<Ruleset>,
-    ) -> Result<(), ManagerError> {
-        let used = statuses.running().find_map(|other| other.firewall.as_ref());
-        let backends = self.backends(statuses, used.map(RemovalRecord::backend));
-        let (add, others) = ([rulesets], statuses.in_nft(Some(&status.name)));
-        let transaction = Transaction { remove: &[], add: &add, others };
-        let record = |backend, mut added: Vec<_>| {
-            (status.backend, status.firewall) = (Some(backend), added.pop());
-            status.write()
-        };
-        let change = RuleChange { tools, backends, transaction };
-        if let Err(error) = change.apply(&mut OwnRules::default(), record).await {
-            if error.left_as_before() {
-                status.firewall = None;
-            }
-            return Err(error);
-        }
-        Ok(())
+        Ok(notes)
     }
 
     /// Checks that the network conflicts with no running network and with nothing else on the host.
-    fn check(
+    pub(super) fn check(
         &self,
         network: &Network,
         statuses: &Statuses,
@@ -128,6 +57,9 @@ impl Manager {
         let running: Vec<Network> = statuses.running().filter_map(NetworkStatus::network).collect();
         check_against(network, &running)
             .map_err(|problem| ManagerError::Beside { name: name.clone(), what: problem.what })?;
+        if is_existing(network) {
+            return check_bridge(network, host);
+        }
         let bridge = &network.bridge.name;
         if host.link(bridge).is_some() {
             return Err(ManagerError::Bridge { name: name.clone(), bridge: bridge.clone() });
@@ -155,7 +87,7 @@ impl Manager {
         }
     }
 
-    /// Starts every network that has autostart on and does not run.
+    /// Starts every network that has autostart on and does not run, all of them together.
     pub async fn autostart(&self) -> Vec<Result<NetworkName, ManagerError>> {
         let (defined, broken) = match self.store.list() {
             Ok(list) => list,
@@ -163,25 +95,53 @@ impl Manager {
         };
         let mut results: Vec<_> =
             broken.into_iter().map(|broken| Err(ManagerError::Store(broken.error))).collect();
-        for definition in defined.into_iter().filter(|definition| definition.autostart) {
-            let name = definition.network.name;
-            match self.start(&name).await {
-                Ok(notes) => {
-                    for note in notes {
-                        tracing::warn!("{note}");
-                    }
-                    results.push(Ok(name));
-                }
-                Err(ManagerError::Active(_)) => {}
-                Err(error) => results.push(Err(error)),
+        let wanted = defined.into_iter().filter(|definition| definition.autostart);
+        let wanted: Vec<Network> = wanted.map(|definition| definition.network).collect();
+        if wanted.is_empty() {
+            return results;
+        }
+        match self.start_wanted(wanted, &mut results).await {
+            Ok(started) => {
+                results.extend(started.into_iter().map(|(name, result)| result.map(|()| name)));
             }
+            Err(error) => results.push(Err(error)),
         }
         results
+    }
+
+    /// Starts those of these networks that do not run. The networks that cannot be started because
+    /// of an earlier command go to `results`.
+    async fn start_wanted(
+        &self,
+        wanted: Vec<Network>,
+        results: &mut Vec<Result<NetworkName, ManagerError>>,
+    ) -> Result<Vec<(NetworkName, Result<(), ManagerError>)>, ManagerError> {
+        let (tools, mut statuses) = self.lock().await?;
+        let mut collected = self.collect(&tools, &mut statuses).await?;
+        collected.retain(|failures| !failures.failed.is_empty());
+        let mut networks = Vec::new();
+        for network in wanted {
+            if let Err(error) = statuses.check(&network.name) {
+                results.push(Err(error));
+                continue;
+            }
+            if let Some(at) = collected.iter().position(|one| one.name == network.name) {
+                results.push(Err(collected.swap_remove(at).into()));
+                continue;
+            }
+            if !statuses.running().any(|status| status.name == network.name) {
+                networks.push(network);
+            }
+        }
+        for note in collected.iter().flat_map(UndoFailures::sentences) {
+            tracing::warn!("{note}");
+        }
+        self.start_together(networks, &tools, &mut statuses).await
     }
 }
 
 /// Warns if /etc/resolv.conf names no server for the guests' queries.
-fn warn_without_servers(name: &NetworkName) {
+pub(super) fn warn_without_servers(name: &NetworkName) {
     if let Some(why) = without_servers(Path::new("/etc/resolv.conf")) {
         tracing::warn!(
             "guests of the network {name} get no answers about names outside, since {why}; name a \
@@ -191,7 +151,7 @@ fn warn_without_servers(name: &NetworkName) {
 }
 
 /// Returns whether dnsmasq asks the servers in /etc/resolv.conf.
-fn asks_servers_of_the_host(config: &DhcpDns) -> bool {
+pub(super) fn asks_servers_of_the_host(config: &DhcpDns) -> bool {
     let all = |forwarder: &dnsmasq::Forwarder| forwarder.domain.is_none();
     config.dns.as_ref().is_some_and(|dns| dns.host_servers && !dns.forwarders.iter().any(all))
 }

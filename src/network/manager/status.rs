@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::live::PendingChange;
 use super::namespace::{NetworkLocation, NetworkNamespace};
 use super::published::PublishedGuest;
 use super::{parse, space_reserve};
@@ -72,6 +73,9 @@ pub struct NetworkStatus {
     /// The record that identifies this dnsmasq; an earlier netlaunch recorded none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<dnsmasq::Record>,
+    /// The change of the running network that is not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<PendingChange>,
     /// The network namespace of its start; an earlier netlaunch recorded none.
     #[serde(rename = "place", default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<NetworkNamespace>,
@@ -105,6 +109,7 @@ impl NetworkStatus {
             publishing: false,
             dnsmasq: false,
             served: None,
+            change: None,
             namespace: Some(namespace),
             dir: dir.to_owned(),
         }

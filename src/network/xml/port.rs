@@ -26,8 +26,9 @@ const VIRTUAL_PORTS: [(&str, &str); 5] = [
 ];
 
 /// The fix for a virtual port whose parameters are for the switch at the other end of the cable.
-const SWITCH: &str = "macvtap alone can tell them to a switch: set up the port on the switch, use \
-                      mode='bridge' with a Linux bridge, and remove <virtualport>";
+const SWITCH: &str = "set up the port on the switch itself, since only macvtap can send the \
+                      parameters to it, use mode='bridge' with a Linux bridge, and remove \
+                      <virtualport>";
 
 /// Refuses `<virtualport>`, which no network here can have.
 pub(super) fn refuse_virtual_port(take: &mut ElementReader<'_>) -> Result<()> {

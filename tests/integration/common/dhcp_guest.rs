@@ -1,9 +1,14 @@
 //! A guest without QEMU: a namespace behind a port of a network's bridge, with DHCP clients.
 
 use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::network_host::NetworkHost;
+use super::scene::Scene;
 use super::{Netns, run, text, wait_until};
 
 /// A namespace whose `eth0` is wired to a port of the bridge `nlt0`.
@@ -37,6 +42,21 @@ impl DhcpGuest {
         let lease = lease.unwrap_or_else(|| panic!("no lease: {said}")).to_owned();
         self.netns.ip(&format!("address replace {lease}/24 dev eth0"));
         lease
+    }
+
+    /// Gets the lease over IPv4 again, and gives it back.
+    pub fn release(&self) {
+        let udhcpc = "busybox udhcpc -i eth0 -f -t 10 -T 1 -s /bin/true";
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.netns.name]).args(udhcpc.split(' '));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let scene = Scene::start(command);
+        let said = |word: &str| scene.said().contains(word);
+        assert!(wait_until(Duration::from_secs(15), || said("lease of")), "{}", scene.said());
+        kill(Pid::from_raw(scene.pid()), Signal::SIGUSR2).unwrap();
+        assert!(wait_until(Duration::from_secs(5), || said("elease")), "{}", scene.said());
+        // udhcpc says so before it sends the message, and then waits for a signal.
+        std::thread::sleep(Duration::from_millis(200));
     }
 
     /// Gets a lease over IPv6 with one message (rapid commit, RFC 8415, 18.2.1), and a DUID of the

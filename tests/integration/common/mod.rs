@@ -22,6 +22,8 @@ mod netns;
 pub mod network_host;
 pub mod observed;
 pub mod port_scene;
+#[path = "../../../src/xml/schema.rs"]
+pub mod rng;
 pub mod ruleset;
 pub mod scene;
 pub mod schema;

@@ -19,7 +19,7 @@ addn-hosts=/run/n/dnsmasq.dns-hosts
 dhcp-range=192.168.122.2,192.168.122.254,255.255.255.0
 dhcp-authoritative
 dhcp-no-override
-dhcp-lease-max=253
+dhcp-lease-max=1277
 dhcp-leasefile=/run/n/leases/dnsmasq.leases
 dhcp-hostsfile=/run/n/dnsmasq.dhcp-hosts
 "
@@ -45,7 +45,7 @@ domain-needed
 local=//
 no-resolv
 server=192.0.2.53
-server=/corp.example/2001:db8::53
+server=/corp.example/2001:db8::53#5353
 server=/own.example/#
 addn-hosts=/run/n/dnsmasq.dns-hosts
 txt-record=motd.guests.example,"a, \"b\" \\ #c"
@@ -57,7 +57,7 @@ dhcp-range=fd00:2::,static,64
 dhcp-range=fd00:3::,ra-only,64
 dhcp-authoritative
 dhcp-no-override
-dhcp-lease-max=4199
+dhcp-lease-max=5220
 dhcp-leasefile=/run/n/leases/dnsmasq.leases
 dhcp-hostsfile=/run/n/dnsmasq.dhcp-hosts
 dhcp-option=option:router

@@ -1,66 +1,14 @@
-//! The options of `<dnsmasq:options>`: lines for the configuration of the network's dnsmasq.
+//! The options of dnsmasq that a network may set, and those that it may not.
 //!
-//! A network definition comes from other programs and other people, and dnsmasq starts as root. So
-//! an option is accepted only if it is on a list ([`ALLOWED`]) of options that change the answers
-//! of this dnsmasq to its guests and nothing else: no file, no program, no user, no other
-//! interface, and no address to listen on. The list and the meaning of each option are from
-//! dnsmasq(8), releases 2.80 to 2.91. An option that only a newer dnsmasq has is refused by an
-//! older one at the start of the network.
+//! An option that can name an interface has a [`Condition`] for its value.
 
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use crate::types::checked_text::string_conversions;
-
-/// The longest option, in bytes: dnsmasq reads 1024 bytes of a line, with the line end.
-const LONGEST: usize = 1000;
-
-/// An option for dnsmasq, as in its configuration file: `NAME` or `NAME=VALUE`.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(try_from = "String", into = "String")]
-pub struct DnsmasqOption {
-    name: &'static str,
-    value: Option<String>,
-}
-
-/// The reason why an option for dnsmasq is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DnsmasqOptionError {
-    /// The option is known, and it can change more than the answers to the guests.
-    #[error("the option {name} is refused, because it {why}")]
-    Refused {
-        /// Its name.
-        name: &'static str,
-        /// The reason, and the fix after a colon.
-        why: &'static str,
-    },
-    /// The option is not on the list.
-    #[error(
-        "{0:?} is not an option that is known to be safe: write one of dnsmasq's options about names, leases or boot, such as address=/example.org/192.0.2.1"
-    )]
-    Unknown(String),
-    /// The option has a control character or is too long.
-    #[error("an option is one line of at most {LONGEST} bytes without control characters: {0:?}")]
-    Line(String),
-    /// The value names an interface.
-    #[error("the value of {name} names an interface of the host: {fix}")]
-    Interface {
-        /// The option's name.
-        name: &'static str,
-        /// The value that works.
-        fix: &'static str,
-    },
-}
-
 /// A condition for the value of an allowed option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Condition {
+pub(super) enum Condition {
     /// Any value.
     Any,
     /// No `@INTERFACE`, `@ADDRESS` or `%INTERFACE` after a server.
@@ -78,7 +26,7 @@ enum Condition {
 use Condition::{Addresses, Any, NoConstructor, NoSource, OwnInterface, Range};
 
 /// The options that change only the answers of this dnsmasq.
-const ALLOWED: &[(&str, Condition)] = &[
+pub(super) const ALLOWED: &[(&str, Condition)] = &[
     ("add-cpe-id", Any),
     ("add-mac", Any),
     ("add-subnet", Any),
@@ -210,7 +158,7 @@ const FIREWALL: &str = "makes dnsmasq change the host's firewall: remove it";
 const PROCESS: &str = "changes how dnsmasq runs, which netlaunch sets: remove it";
 
 /// The other options of dnsmasq, with the reason and the fix.
-const REFUSED: &[(&str, &str)] = &[
+pub(super) const REFUSED: &[(&str, &str)] = &[
     ("addn-hosts", "reads a file of the host: write <host> in <dns>, or host-record=..."),
     ("auth-peer", "makes dnsmasq answer to other networks: remove it"),
     ("auth-sec-servers", "makes dnsmasq answer to other networks: remove it"),
@@ -285,48 +233,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("version", PROCESS),
 ];
 
-impl DnsmasqOption {
-    /// Returns the option's name.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Returns the option's value.
-    pub fn value(&self) -> Option<&str> {
-        self.value.as_deref()
-    }
-}
-
-impl FromStr for DnsmasqOption {
-    type Err = DnsmasqOptionError;
-
-    /// Reads an option as dnsmasq reads a line of its file: without the white space around the name
-    /// and the value.
-    fn from_str(text: &str) -> Result<Self, DnsmasqOptionError> {
-        let forbidden = |c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}');
-        if text.len() > LONGEST || text.contains(forbidden) {
-            return Err(DnsmasqOptionError::Line(text.to_owned()));
-        }
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name.trim_matches(' '), Some(value.trim_matches(' '))),
-            None => (text.trim_matches(' '), None),
-        };
-        if let Some((name, why)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
-            return Err(DnsmasqOptionError::Refused { name, why });
-        }
-        let Some(&(name, condition)) = ALLOWED.iter().find(|(allowed, _)| *allowed == name) else {
-            return Err(DnsmasqOptionError::Unknown(text.to_owned()));
-        };
-        condition
-            .check(value.unwrap_or_default())
-            .map_err(|fix| DnsmasqOptionError::Interface { name, fix })?;
-        Ok(DnsmasqOption { name, value: value.map(str::to_owned) })
-    }
-}
-
 impl Condition {
     /// Checks a value; the error is the value that works.
-    fn check(self, value: &str) -> Result<(), &'static str> {
+    pub(super) fn check(self, value: &str) -> Result<(), &'static str> {
         let fields: Vec<&str> = value.split(',').map(|field| field.trim_matches(' ')).collect();
         match self {
             Any => Ok(()),
@@ -351,14 +260,3 @@ impl Condition {
 fn is_network(field: &str) -> bool {
     field.parse::<IpAddr>().is_ok() || field.parse::<IpNet>().is_ok()
 }
-
-impl fmt::Display for DnsmasqOption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.value {
-            Some(value) => write!(f, "{}={value}", self.name),
-            None => f.write_str(self.name),
-        }
-    }
-}
-
-string_conversions!(DnsmasqOption, DnsmasqOptionError);
