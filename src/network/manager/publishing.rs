@@ -20,7 +20,7 @@ use super::{Fault, Manager, ManagerError, NetworkStatus};
 use crate::firewall::{LockedTools, forget_connections};
 use crate::network::{Network, NetworkName};
 use crate::sys::netlink::Netlink;
-use crate::sys::netlink::sysctl::Key;
+use crate::sys::netlink::sysctl::{Key, SysctlError};
 use crate::types::{InterfaceName, Publish, error_text, overlap};
 
 impl Manager {
@@ -148,9 +148,7 @@ impl Manager {
         let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
         let rulesets = self.rulesets(&network, &wanted)?;
         if !is_on_loopback(&wanted) {
-            if let Some(error) = self.forbid_localnet(status) {
-                tracing::warn!("{error}");
-            }
+            self.forbid_localnet(status)?;
         }
         let (list, before) = (std::mem::replace(&mut status.published, wanted), status.rules());
         status.publishing = true;
@@ -213,18 +211,17 @@ impl Manager {
         Ok(self.sysctls.make(&change)?)
     }
 
-    /// Turns `route_localnet` of the bridge off if the manager turned it on. Returns the failure;
-    /// the record then stays.
-    pub(super) fn forbid_localnet(&self, status: &mut NetworkStatus) -> Option<String> {
+    /// Turns `route_localnet` of the bridge off if the manager turned it on.
+    ///
+    /// # Errors
+    /// The setting cannot be written. The record then stays, and the rules must stay, too.
+    pub(super) fn forbid_localnet(&self, status: &mut NetworkStatus) -> Result<(), SysctlError> {
         let key = Key::RouteLocalnet(status.bridge.clone());
-        let at = status.settings.iter().position(|change| change.key == key)?;
-        match self.sysctls.undo(&status.settings[at], false) {
-            Ok(_) => {
-                status.settings.remove(at);
-                None
-            }
-            Err(error) => Some(error_text(&error)),
+        if let Some(at) = status.settings.iter().position(|change| change.key == key) {
+            self.sysctls.undo(&status.settings[at], false)?;
+            status.settings.remove(at);
         }
+        Ok(())
     }
 
     /// Returns a fault if a published port needs `route_localnet` and it is off.
