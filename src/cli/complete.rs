@@ -17,8 +17,8 @@ use clap::{Arg, Command, CommandFactory, ValueHint};
 use super::args::Cli;
 use super::environment::Environment;
 use super::nwfilter;
-use crate::network::NetworkStore;
 use crate::network::update::UpdateSection;
+use crate::network::{Network, NetworkStore};
 use crate::nwfilter::FilterStore;
 
 /// The first word of a command line that asks for completions.
@@ -28,6 +28,8 @@ pub(super) const VERB: &str = "__complete";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Names {
     Networks,
+    /// Networks, and each of their port groups as `NAME:GROUP`.
+    NetworksAndGroups,
     Filters,
     Ports,
     Bridges,
@@ -171,7 +173,7 @@ impl Found {
 fn names(arg: &Arg, path: &[&str]) -> Option<Names> {
     let value = arg.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
     match (path, arg.get_id().as_str()) {
-        ([], "network") => Some(Names::Networks),
+        ([], "network") => Some(Names::NetworksAndGroups),
         ([], "filter") => Some(Names::Filters),
         ([], "bridge") => Some(Names::Bridges),
         ([] | ["wrap"], "interface") => Some(Names::Interfaces),
@@ -193,6 +195,15 @@ fn read(names: Names, environment: &Environment) -> Vec<String> {
         (Names::Networks, Some(dir)) => {
             let (networks, _) = NetworkStore::new(dir).list().unwrap_or_default();
             networks.iter().map(|definition| definition.network.name.to_string()).collect()
+        }
+        (Names::NetworksAndGroups, Some(dir)) => {
+            let (networks, _) = NetworkStore::new(dir).list().unwrap_or_default();
+            let with_groups = |network: &Network| {
+                let groups = network.port_groups.iter();
+                let named = groups.map(|group| format!("{}:{}", network.name, group.name));
+                named.chain([network.name.to_string()]).collect::<Vec<_>>()
+            };
+            networks.iter().flat_map(|definition| with_groups(&definition.network)).collect()
         }
         (Names::Filters, Some(dir)) => {
             let (filters, _) = FilterStore::new(dir).list().unwrap_or_default();
@@ -231,6 +242,7 @@ mod tests {
         let list = |names| {
             let names: &[&str] = match names {
                 Names::Networks => &["default", "my lab"],
+                Names::NetworksAndGroups => &["default", "default:slow", "my lab"],
                 Names::Filters => &["clean-traffic"],
                 Names::Ports => &["vnet0"],
                 Names::Bridges => &["br0"],
@@ -250,10 +262,10 @@ mod tests {
         for (line, words) in [
             ("network start |", &["default", "my lab"][..]),
             ("network autostart --disable m", &["my lab"]),
-            ("--network |", &["default", "my lab"]),
-            ("--network=d", &["--network=default"]),
-            ("--network = d", &["default"]),
-            ("--network =", &["default", "my lab"]),
+            ("--network |", &["default", "default:slow", "my lab"]),
+            ("--network=d", &["--network=default", "--network=default:slow"]),
+            ("--network = d", &["default", "default:slow"]),
+            ("--network =", &["default", "default:slow", "my lab"]),
             ("--bridge |", &["br0"]),
             ("--interface |", &["br0", "eth0"]),
             ("--filter |", &["clean-traffic"]),

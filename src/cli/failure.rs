@@ -165,6 +165,10 @@ fn of_link(error: &LinkError) -> u8 {
         | LinkError::InUse(_)
         | LinkError::Pattern(_)
         | LinkError::Attached { .. }
+        | LinkError::VlansIgnored { .. }
+        | LinkError::NoVlans(_)
+        | LinkError::LongRecord(_)
+        | LinkError::NoIfb
         | LinkError::Refused { .. }
         | LinkError::Lost { .. }
         | LinkError::NotDone { .. } => FAILED,

@@ -5,7 +5,7 @@
 //! guest's filter are set before its first frame:
 //!
 //! ```text
-//! make: tap, MTU, address, no IPv6, on the bridge ─▶ rules ─▶ up ─▶ QEMU
+//! make: tap, MTU, address, no IPv6, limits, on the bridge, VLANs, isolation ─▶ rules ─▶ up ─▶ QEMU
 //! end:  QEMU has ended ─▶ down ─▶ rules removed ─▶ tap removed
 //! ```
 //!
@@ -18,7 +18,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Failure;
@@ -36,8 +36,9 @@ use crate::nwfilter::{Binding, Owner};
 use crate::sys::netlink::sysctl::{Key, SysctlError, Sysctls};
 use crate::sys::netlink::{LinkError, Netlink, TapHome, Undo};
 use crate::sys::tap::{self, TUN, Tap, TapError, TapName, VHOST_NET};
+use crate::sys::traffic::{self, TrafficError};
 use crate::types::facts::TargetBridge;
-use crate::types::{InterfaceName, Uuid, error_text};
+use crate::types::{InterfaceName, PortSettings, Uuid, error_text};
 
 /// Why a guest cannot be on its bridge. Nothing of its tap is left.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,9 @@ pub(super) enum BridgeError {
     /// The tap cannot be set up or attached.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The traffic of the tap cannot be limited.
+    #[error(transparent)]
+    Traffic(#[from] TrafficError),
     /// IPv6 cannot be turned off on the tap.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
@@ -77,7 +81,7 @@ macro_rules! guest_port_error_from {
     };
 }
 
-guest_port_error_from! { BridgeError, TapError, LinkError }
+guest_port_error_from! { BridgeError, TapError, LinkError, TrafficError }
 
 /// Finds out about a bridge of this host.
 ///
@@ -85,7 +89,8 @@ guest_port_error_from! { BridgeError, TapError, LinkError }
 /// There is no such interface, or it is no bridge.
 pub(super) async fn target(bridge: &InterfaceName) -> Result<TargetBridge, LinkError> {
     let link = Netlink::open()?.bridge(bridge).await?;
-    Ok(TargetBridge { bridge: bridge.clone(), mtu: link.mtu, firewall: Vec::new() })
+    let port = PortSettings::default();
+    Ok(TargetBridge { bridge: bridge.clone(), mtu: link.mtu, port, firewall: Vec::new() })
 }
 
 /// Makes the ports of this host's bridges.
@@ -115,14 +120,32 @@ impl HostPorts {
         Ok(Arc::new(HostPorts { environment: environment.clone(), bindings, publisher }))
     }
 
+    /// Removes the parts of ports that were dropped: the rules of their filters and of their
+    /// published ports, and the devices that delayed their frames.
+    pub(super) async fn collect(&self) {
+        if let Some(bindings) = &self.bindings
+            && let Err(error) = bindings.collect().await
+        {
+            tracing::warn!("{}", error_text(&error));
+        }
+        if let Some(publisher) = &self.publisher
+            && let Err(error) = publisher.collect().await
+        {
+            tracing::warn!("{}", error_text(&error));
+        }
+        remove_stale_ifbs().await;
+    }
+
     /// Returns the filters of ports; `None` if the guest has no filter.
     pub(super) fn bindings(&self) -> Option<&Bindings> {
         self.bindings.as_ref()
     }
+}
 
-    /// Returns the publisher of ports; `None` if no guest has published ports.
-    pub(super) fn publisher(&self) -> Option<&Publisher> {
-        self.publisher.as_ref()
+/// Removes the devices that delayed the frames of taps which are gone.
+async fn remove_stale_ifbs() {
+    if let Ok(netlink) = Netlink::open() {
+        netlink.remove_stale_ifbs().await;
     }
 }
 
@@ -138,7 +161,14 @@ impl GuestPorts for HostPorts {
         request: PortRequest,
     ) -> BoxFuture<'_, Result<Box<dyn GuestPort>, GuestPortError>> {
         Box::pin(async move {
-            let tap = attach(&request).await?;
+            let tap = match attach(&request, &self.environment.path()).await {
+                Ok(tap) => tap,
+                Err(error) => {
+                    // The tap is gone, and the device that delays its frames may be left.
+                    remove_stale_ifbs().await;
+                    return Err(error.into());
+                }
+            };
             let (bindings, publisher) = (self.bindings.clone(), self.publisher.clone());
             let port = TapPort { tap, request, bindings, bound: false, publisher };
             Ok(Box::new(port) as Box<dyn GuestPort>)
@@ -160,9 +190,11 @@ impl GuestPorts for HostPorts {
 
 /// Makes a tap for the guest, attaches it to the bridge, and records where it belongs; the tap is
 /// down. On a network of netlaunch no guest takes part in the spanning tree. Ports of other bridges
-/// have what their administrator sets.
-async fn attach(request: &PortRequest) -> Result<Tap, BridgeError> {
+/// have what their administrator sets. `path` is the list of directories for the program tc.
+async fn attach(request: &PortRequest, path: &[PathBuf]) -> Result<Tap, BridgeError> {
     let netlink = Netlink::open()?;
+    // A launch that was killed may have left a device.
+    netlink.remove_stale_ifbs().await;
     let bridge = &request.bridge;
     let mtu = netlink.bridge(bridge).await?.mtu;
     let tap = open_tap(request)?;
@@ -177,10 +209,22 @@ async fn attach(request: &PortRequest) -> Result<Tap, BridgeError> {
     if sysctls.get(&ipv6)?.is_some() {
         sysctls.set(&ipv6, "1")?;
     }
+    traffic::limit(&netlink, path, name, tap.index(), &request.port.bandwidth).await?;
+    let home = TapHome {
+        launch: Some(request.launch.clone()),
+        bridge: bridge.clone(),
+        network: request.network.as_ref().map(ToString::to_string),
+        mac: Some(request.mac),
+        once: false,
+        vlan: request.port.vlan.clone(),
+        isolated: request.port.isolated,
+        hairpin: !request.publish.is_empty(),
+    };
     netlink.attach(name, bridge).await?;
     if request.network.is_some() {
         netlink.guard_spanning_tree(name).await?;
     }
+    netlink.keep_apart(name, &home).await?;
     if !request.publish.is_empty() {
         // The guest must not get its own broadcasts back: it would take its address for a
         // duplicate (RFC 4862, 5.4).
@@ -188,14 +232,6 @@ async fn attach(request: &PortRequest) -> Result<Tap, BridgeError> {
         netlink.allow_hairpin(name).await?;
     }
     // Last: a reload at the same time must not attach a tap that is not ready.
-    let home = TapHome {
-        launch: Some(request.launch.clone()),
-        bridge: bridge.clone(),
-        network: request.network.as_ref().map(ToString::to_string),
-        mac: Some(request.mac),
-        once: false,
-        hairpin: !request.publish.is_empty(),
-    };
     netlink.set_home(name, &home).await?;
     Ok(tap)
 }
@@ -246,10 +282,15 @@ impl TapPort {
         Ok(Netlink::open()?.undo(&undo).await?)
     }
 
-    /// Removes the tap, even if another process has it open.
+    /// Removes the tap, even if another process has it open, and the device that delays its frames.
     async fn remove_tap(&self) -> Result<(), BridgeError> {
+        let netlink = Netlink::open()?;
         let undo = Undo::Link { name: self.tap.name().clone(), index: self.tap.index() };
-        Ok(Netlink::open()?.undo(&undo).await?)
+        netlink.undo(&undo).await?;
+        if self.request.port.bandwidth.outbound.is_some() {
+            netlink.remove_stale_ifbs().await;
+        }
+        Ok(())
     }
 }
 

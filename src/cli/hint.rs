@@ -149,6 +149,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::Network => "--network",
         Setting::Bridge => "--bridge",
         Setting::Filter => "--filter",
+        Setting::Bandwidth => "--bandwidth",
         Setting::Qemu => "--qemu",
         Setting::Id => "--id",
         Setting::Device => "--device",

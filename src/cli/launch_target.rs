@@ -19,7 +19,7 @@ pub(super) async fn target(
     let Some(attachment) = &nic.attachment else { return Ok(None) };
     let mut target = match attachment {
         Attachment::Network(name) => {
-            let mut target = network::target(name, environment).await?;
+            let mut target = network::target(name, &nic.port_group, environment).await?;
             if job.print.is_some() && !nic.publish.is_empty() {
                 target.firewall = published::scripts(name, nic, environment).await?;
             }

@@ -22,7 +22,7 @@ use super::{network_info, network_leases, network_ports, network_update, print, 
 use crate::network::manager::{Manager, ManagerError, ManagerSettings};
 use crate::network::{DefineRequest, Definition, NetworkName, NetworkStore, Origin, StoreError};
 use crate::types::facts::TargetBridge;
-use crate::types::{InterfaceName, error_text};
+use crate::types::{InterfaceName, PortGroupName, error_text};
 
 /// Carries out a verb of `netlaunch network` and returns the exit status.
 pub(super) fn network(verb: &NetworkVerb, environment: &Environment) -> Result<u8, Failure> {
@@ -255,11 +255,12 @@ impl Call<'_> {
 /// because the guest joins the network nevertheless.
 pub(super) async fn target(
     name: &NetworkName,
+    group: &Option<PortGroupName>,
     environment: &Environment,
 ) -> Result<TargetBridge, NetworkError> {
     let config_dir = environment.config_dir()?.ok_or(NetworkError::NoDirectory)?;
     let manager = manager(&config_dir, environment)?;
-    let target = manager.target(name).await?;
+    let target = manager.target(name, group.as_ref()).await?;
     let faults = manager.faults_of(name).await.unwrap_or_else(|error| {
         tracing::debug!(
             "the parts that the network {name} has lost are not known: {}",

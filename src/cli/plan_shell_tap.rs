@@ -7,9 +7,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use super::plan_shell::Script;
 use crate::launcher::plan::{BridgePlan, NicPlan, Plan, TapOwner};
 use crate::nwfilter::Binding;
+use crate::sys::traffic;
 use crate::types::facts::{FirewallScript, RulesOf};
 use crate::types::printable::printable;
-use crate::types::{self, InterfaceName, shell_line};
+use crate::types::{self, Bandwidth, InterfaceName, PortSettings, VlanRun, shell_line};
 
 /// Makes a tap with the rules of its filter, and turns it on.
 pub(super) fn with_tap(
@@ -39,12 +40,14 @@ pub(super) fn with_tap(
     };
     script.undo(format!("{unbind}ip link delete dev {tap}"));
     script.lines.push(format!("echo 1 >/proc/sys/net/ipv6/conf/{tap}/disable_ipv6"));
+    limits(&tap, &bridge.port.bandwidth, script);
     let address = mac.host_side();
     let master = &bridge.bridge;
     script.lines.push(format!("ip link set dev {tap} address {address} master {master}"));
     if bridge.network.is_some() {
         script.lines.push(format!("bridge link set dev {tap} guard on"));
     }
+    script.lines.extend(kept_apart(&tap, &bridge.port));
     if !nic.publish.is_empty() {
         script.lines.push(format!("bridge link set dev {tap} hairpin on"));
     }
@@ -54,6 +57,41 @@ pub(super) fn with_tap(
         script.lines.push("END".to_owned());
     }
     script.lines.push(format!("ip link set dev {tap} up"));
+}
+
+/// Limits the traffic of a tap.
+fn limits(tap: &InterfaceName, bandwidth: &Bandwidth, script: &mut Script) {
+    // The name is as long as the tap's, so it always is a name.
+    let ifb = tap.as_str().replacen("nl-", "no-", 1).parse::<InterfaceName>();
+    let Some(ifb) = ifb.ok().filter(|_| !bandwidth.is_unlimited()) else { return };
+    if bandwidth.outbound.is_some() {
+        script.lines.push(format!("ip link add dev {ifb} type ifb || exit"));
+        script.undo(format!("ip link delete dev {ifb}"));
+        script.lines.push(format!("echo 1 >/proc/sys/net/ipv6/conf/{ifb}/disable_ipv6"));
+        script.lines.push(format!("ip link set dev {ifb} up"));
+    }
+    script.lines.push("tc -batch - <<'END' || exit".to_owned());
+    script.lines.push(traffic::commands(tap, &ifb, bandwidth).trim_end().to_owned());
+    script.lines.push("END".to_owned());
+}
+
+/// Returns the lines that give a port its VLANs and isolate it.
+fn kept_apart(tap: &InterfaceName, port: &PortSettings) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(vlan) = &port.vlan {
+        lines.push(format!("bridge vlan del dev {tap} vid 1-4094"));
+        for VlanRun { first, last, native, untagged } in vlan.runs() {
+            let last = if first == last { String::new() } else { format!("-{last}") };
+            let native = if native { " pvid" } else { "" };
+            let untagged = if untagged { " untagged" } else { "" };
+            let line = format!("bridge vlan add dev {tap} vid {first}{last}{native}{untagged}");
+            lines.push(format!("{line} || exit"));
+        }
+    }
+    if port.isolated {
+        lines.push(format!("bridge link set dev {tap} isolated on || exit"));
+    }
+    lines
 }
 
 fn printable_lines(text: &str) -> String {

@@ -7,7 +7,7 @@
 //! the elements leave out.
 
 use crate::launcher::plan::{Backend, Family, GuestFilter, NicPlan, Plan, Transport};
-use crate::types::{Device, GuestAddresses, Parameter, Publish};
+use crate::types::{Bandwidth, Device, GuestAddresses, Parameter, Publish, Rate};
 use crate::xml::Tag;
 
 /// The guest's cards as libvirt's XML, with a newline at the end of each.
@@ -21,7 +21,11 @@ fn interface(nic: &NicPlan) -> String {
     let mtu = nic.request.mtu.map(|mtu| Tag::new("mtu").attribute("size", mtu));
     let (kind, children) = match &nic.bridge {
         Some(bridge) => match &bridge.network {
-            Some(name) => ("network", vec![Tag::new("source").attribute("network", name)]),
+            Some(name) => ("network", {
+                let group = nic.request.port_group.as_ref();
+                let source = Tag::new("source").attribute("network", name);
+                vec![source.optional("portgroup", group)]
+            }),
             None => ("bridge", vec![Tag::new("source").attribute("bridge", &bridge.bridge)]),
         },
         // libvirt 12 starts passt with --vhost-user for this type and backend.
@@ -35,6 +39,7 @@ fn interface(nic: &NicPlan) -> String {
         .children(model)
         .children(mtu)
         .children(nic.request.filter.as_ref().map(filter))
+        .children(nic.request.bandwidth.as_ref().map(bandwidth))
         .to_string()
 }
 
@@ -45,6 +50,18 @@ fn filter(filter: &GuestFilter) -> Tag {
     Tag::new("filterref")
         .attribute("filter", &filter.name)
         .children(filter.parameters.iter().map(parameter))
+}
+
+fn bandwidth(bandwidth: &Bandwidth) -> Tag {
+    let limit = |name, rate: Rate| {
+        Tag::new(name)
+            .attribute("average", rate.average)
+            .optional("peak", rate.peak)
+            .optional("burst", rate.burst)
+    };
+    Tag::new("bandwidth")
+        .children(bandwidth.inbound.map(|rate| limit("inbound", rate)))
+        .children(bandwidth.outbound.map(|rate| limit("outbound", rate)))
 }
 
 /// Returns the options of the request that the XML cannot express.

@@ -142,6 +142,8 @@ fn merge(args: &LaunchArgs, config: &Config) -> Request {
     let mut nic = NicRequest {
         backend,
         attachment,
+        port_group: args.network.as_ref().and_then(|choice| choice.group.clone()),
+        bandwidth: args.bandwidth,
         filter: args
             .filter
             .clone()

@@ -130,7 +130,7 @@ impl Defaults {
 
 /// Returns the network or bridge that the guest joins.
 pub(super) fn attachment(args: &LaunchArgs) -> Option<Attachment> {
-    let network = args.network.clone().map(Attachment::Network);
+    let network = args.network.as_ref().map(|choice| Attachment::Network(choice.name.clone()));
     network.or_else(|| args.bridge.clone().map(Attachment::Bridge))
 }
 

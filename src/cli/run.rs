@@ -32,7 +32,7 @@ use crate::launcher::{
 use crate::sys::file_pages;
 use crate::sys::process::{ForegroundLink, WatchedForeground};
 use crate::types::facts::{Facts, Qemu};
-use crate::types::{error_text, shell_line};
+use crate::types::shell_line;
 
 /// The descriptors that the caller of netlaunch gives it by number.
 pub(super) struct GivenFds {
@@ -118,16 +118,7 @@ pub(super) async fn run(
 /// The port is gone, but the rules of its filter and of its published ports may have been set.
 async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
     tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
-    if let Some(bindings) = ports.bindings()
-        && let Err(error) = bindings.collect().await
-    {
-        tracing::warn!("{}", error_text(&error));
-    }
-    if let Some(publisher) = ports.publisher()
-        && let Err(error) = publisher.collect().await
-    {
-        tracing::warn!("{}", error_text(&error));
-    }
+    ports.collect().await;
     128 + signal as i32 as u8
 }
 

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::pin::Pin;
 
 use crate::launcher::plan::GuestFilter;
-use crate::types::{InterfaceName, Mac, NetworkName, Publish};
+use crate::types::{InterfaceName, Mac, NetworkName, PortSettings, Publish};
 
 /// A future that any thread can drive.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -57,6 +57,8 @@ pub(crate) struct PortRequest {
     pub(crate) network: Option<NetworkName>,
     /// The hardware address of the guest's card.
     pub(crate) mac: Mac,
+    /// The VLANs, the isolation and the limits of the port.
+    pub(crate) port: PortSettings,
     /// The guest's filter.
     pub(crate) filter: Option<GuestFilter>,
     /// The ports of the host that lead to the guest.

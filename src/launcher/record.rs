@@ -12,7 +12,8 @@ use super::launch_dir::{LaunchDirError, LaunchRoot};
 use crate::launcher::plan::{Backend, NicPlan, Origin, Plan, Transport};
 use crate::sys::state_file::{self, Readers};
 use crate::types::{
-    FilterName, HostAddress, Id, InterfaceName, Mac, NetworkName, Publish, UserName, os_text,
+    FilterName, HostAddress, Id, InterfaceName, Mac, NetworkName, PortSettings, Publish, UserName,
+    os_text,
 };
 
 /// The version of the JSON forms of a record and of `netlaunch ps`.
@@ -99,6 +100,9 @@ pub(crate) struct BridgeAttachment {
     pub(crate) network: Option<NetworkName>,
     /// The guest's tap, once it is made; `None` if QEMU's helper makes it.
     pub(crate) tap: Option<InterfaceName>,
+    /// The VLANs, the isolation and the limits of its port.
+    #[serde(flatten)]
+    pub(crate) port: PortSettings,
     /// Its filter.
     #[serde(default)]
     pub(crate) filter: Option<FilterName>,
@@ -237,6 +241,7 @@ impl NicRecord {
                 bridge: bridge.bridge.clone(),
                 network: bridge.network.clone(),
                 tap: None,
+                port: bridge.port.clone(),
                 filter: None,
                 learning: None,
             }),

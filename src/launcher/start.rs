@@ -170,6 +170,7 @@ impl Running {
             bridge: bridge.bridge.clone(),
             network: bridge.network.clone(),
             mac,
+            port: bridge.port.clone(),
             filter: bridge.filter.clone(),
             publish: publish.to_vec(),
             queues: bridge.queue_fds.len(),

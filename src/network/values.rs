@@ -7,8 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-pub use crate::types::NetworkName;
 use crate::types::checked_text::checked_text;
+pub use crate::types::{NetworkName, PortGroupName};
 
 /// The reason why a text is not a valid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,11 +43,6 @@ pub enum ValueError {
     /// The text is not a title.
     #[error("{0:?} is not a title: write one line without control characters")]
     Title(String),
-    /// The text is not the name of a port group as libvirt's schema defines it.
-    #[error(
-        "{0:?} cannot name a port group: use 1 to 64 letters, digits, '-', '.', '_', ':' or '/'"
-    )]
-    PortGroup(String),
     /// The text is not the value of a TXT record.
     #[error(
         "{0:?} cannot be a TXT record: use at most 255 bytes between commas, without '\"', '\\' and control characters"
@@ -62,10 +57,6 @@ checked_text!(
 checked_text!(
     /// A short description of a network.
     Title, ValueError::Title, |text| !text.is_empty() && !text.contains(|c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
-);
-checked_text!(
-    /// The name of a port group.
-    PortGroupName, ValueError::PortGroup, |text| (1..=64).contains(&text.len()) && of(text, b"-._:/")
 );
 checked_text!(
     /// The name of a file that a guest gets from the boot server.

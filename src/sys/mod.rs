@@ -2,7 +2,7 @@
 //!
 //! Each module wraps one part of the kernel's interface in types that clean up when they are
 //! dropped: [`process`] starts programs that cannot outlive the caller, `netlink` changes links
-//! and routes, `tap` makes taps, `state_file` keeps the records of running ports and networks,
+//! and routes, `tap` makes taps, `traffic` limits the traffic of a device, `state_file` keeps the records of running ports and networks,
 //! and `dir` walks directories by descriptor. The modules know nothing of launches, networks or
 //! filters.
 //!
@@ -55,4 +55,6 @@ pub mod program;
 pub(crate) mod state_file;
 #[cfg(feature = "bridged")]
 pub mod tap;
+#[cfg(feature = "bridged")]
+pub mod traffic;
 pub(crate) mod transient_user;

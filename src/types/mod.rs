@@ -18,6 +18,7 @@ mod mac;
 mod names;
 pub mod os_text;
 mod passt_option;
+mod port_settings;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line uses all of it"))]
 pub(crate) mod printable;
 mod publish;
@@ -33,7 +34,7 @@ mod uuid;
 mod vlan;
 
 pub use address::{AddressError, HostAddress};
-pub use bandwidth::{Bandwidth, Rate};
+pub use bandwidth::{Bandwidth, BandwidthError, Rate};
 pub use device::{Device, DeviceError};
 pub use error_text::error_text;
 pub(crate) use fnv::fnv1a;
@@ -41,8 +42,12 @@ pub use free_port::{FreePort, PublishRequest};
 pub use guest_addresses::{DEFAULT_SUBNETS, GuestAddresses, GuestAddressesError};
 pub use id::{Id, IdError};
 pub use mac::{EthernetAddress, Mac, MacError};
-pub use names::{FilterName, NameError, NetworkName, Parameter, VariableName, VariableValue};
+pub use names::{
+    FilterName, NameError, NetworkChoice, NetworkName, Parameter, PortGroupName, VariableName,
+    VariableValue,
+};
 pub use passt_option::{PasstOption, PasstOptionError};
+pub use port_settings::PortSettings;
 pub use publish::{PortRange, Protocol, Publish, overlap};
 pub use publish_error::PublishError;
 pub use queues::{Queues, QueuesError};
@@ -53,4 +58,4 @@ pub use tap_name::tap_name;
 pub use text::{DomainName, HostName, InterfaceName, LaunchName, TextError, UserName};
 pub use transient_user::TransientUser;
 pub use uuid::{Uuid, UuidError};
-pub use vlan::{Native, Vlan, VlanId, VlanIdError};
+pub use vlan::{Native, Vlan, VlanError, VlanId, VlanIdError, VlanRun};

@@ -1,6 +1,8 @@
 //! Names of networks, filters and filter variables. A launch records them, and the modules of
 //! networks and filters define what they name.
 
+use std::str::FromStr;
+
 use super::checked_text::checked_text;
 
 /// The reason why a text is not a valid name.
@@ -12,6 +14,11 @@ pub enum NameError {
         "{0:?} cannot name a network: use 1 to 64 letters, digits, inner spaces, '-', '.', '_' or '+', a letter, digit or '_' first"
     )]
     Network(String),
+    /// The text is not a port group's name.
+    #[error(
+        "{0:?} cannot name a port group: use 1 to 64 letters, digits, '-', '.', '_', ':' or '/'"
+    )]
+    PortGroup(String),
     /// The text is not a filter's name.
     #[error(
         "{0:?} cannot name a filter: use 1 to 128 letters, digits, '-', '.' or '_', a letter or '_' first"
@@ -35,6 +42,12 @@ checked_text!(
     }
 );
 checked_text!(
+    /// The name of a port group of a network.
+    PortGroupName, NameError::PortGroup, |text| {
+        (1..=64).contains(&text.len()) && of(text, b"-._:/")
+    }
+);
+checked_text!(
     /// The name of a filter, and of its file. libvirt's schema also allows letters of other
     /// scripts; netlaunch does not, and limits the length.
     FilterName, NameError::Filter, |text| {
@@ -54,6 +67,28 @@ checked_text!(
         (1..=255).contains(&text.len()) && of(text, b"_.:/")
     }
 );
+
+/// A network, and one of its port groups if the text names one: `NAME` or `NAME:GROUP`. The name
+/// of a network has no colon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkChoice {
+    /// The network.
+    pub name: NetworkName,
+    /// The port group; `None` is the network's default one, if it has one.
+    pub group: Option<PortGroupName>,
+}
+
+impl FromStr for NetworkChoice {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (name, group) = match text.split_once(':') {
+            Some((name, group)) => (name, Some(group.parse()?)),
+            None => (text, None),
+        };
+        Ok(NetworkChoice { name: name.parse()?, group })
+    }
+}
 
 /// A value for a variable of a filter.
 pub type Parameter = (VariableName, VariableValue);

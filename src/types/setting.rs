@@ -19,6 +19,8 @@ pub enum Setting {
     Bridge,
     /// The filter of the guest's port.
     Filter,
+    /// The limits of the guest's traffic.
+    Bandwidth,
     /// The QEMU program.
     Qemu,
     /// The id of the netdev.
@@ -81,6 +83,7 @@ impl fmt::Display for Setting {
             Setting::Network => "the network",
             Setting::Bridge => "the bridge",
             Setting::Filter => "the filter",
+            Setting::Bandwidth => "the bandwidth",
             Setting::Qemu => "the QEMU program",
             Setting::Id => "the netdev's id",
             Setting::Device => "the network card",

@@ -84,6 +84,7 @@ impl Scene {
                 stp: false,
                 forward_delay: Duration::ZERO,
                 mtu: None,
+                vlan: None,
             };
             links.create_bridge(&spec).await.unwrap();
             for address in [

@@ -28,7 +28,14 @@ fn net(text: &str) -> IpNet {
 }
 
 fn bridge(text: &str) -> BridgeSpec {
-    BridgeSpec { name: name(text), mac: None, stp: false, forward_delay: Duration::ZERO, mtu: None }
+    BridgeSpec {
+        name: name(text),
+        mac: None,
+        stp: false,
+        forward_delay: Duration::ZERO,
+        mtu: None,
+        vlan: None,
+    }
 }
 
 /// Runs `work` with a connection inside the namespace.

@@ -12,7 +12,8 @@
 //!           route), v6 (an IPv6 default route)
 //! bridge:   root (may make taps), no-tun, vhost (vhost-net), helper, helper-plain (not setuid), closed (its list
 //!           cannot be read), no-list, allow=BRIDGE, deny=BRIDGE; joins=BRIDGE, mtu=BYTES and
-//!           rules of what is to be joined
+//!           rules of what is to be joined, with limits=BANDWIDTH, vlan=ID, trunk=TAGS and isolated
+//!           of its ports
 //! dir:      the launch directory
 //! args:     the command line
 //! ```
@@ -35,7 +36,7 @@ use netlaunch::types::facts::{
     AclRule, AclState, BridgeAccess, Confinement, Facts, FirewallScript, Host, Passt, Problem,
     Qemu, Reconnect, RulesOf, TargetBridge,
 };
-use netlaunch::types::{HostAddress, Mac, Publish, TransientUser};
+use netlaunch::types::{HostAddress, Mac, PortSettings, Publish, TransientUser};
 use proptest::prelude::*;
 
 const OLD: &str = include_str!("../fixtures/probe/passt-2023-03-help.txt");
@@ -143,7 +144,21 @@ fn bridge(words: &str) -> (BridgeAccess, Option<TargetBridge>) {
             }
             ("joins", name) => {
                 let (bridge, firewall) = (name.parse().unwrap(), Vec::new());
-                target = Some(TargetBridge { bridge, mtu: 1500, firewall });
+                target = Some(TargetBridge {
+                    bridge,
+                    mtu: 1500,
+                    port: PortSettings::default(),
+                    firewall,
+                });
+            }
+            ("isolated", _) => target.as_mut().unwrap().port.isolated = true,
+            ("vlan", id) => target.as_mut().unwrap().port.vlan = Some(id.parse().unwrap()),
+            ("trunk", tags) => {
+                let vlan = format!("trunk {}", tags.replace(':', " ")).parse().unwrap();
+                target.as_mut().unwrap().port.vlan = Some(vlan);
+            }
+            ("limits", text) => {
+                target.as_mut().unwrap().port.bandwidth = text.parse().unwrap();
             }
             ("mtu", bytes) => target.as_mut().unwrap().mtu = bytes.parse().unwrap(),
             ("filter", _) => {

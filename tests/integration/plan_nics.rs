@@ -8,8 +8,8 @@ use std::fmt::Debug;
 use netlaunch::launcher::plan::{
     AddressChoice, Command, LaunchIds, NicPlan, NicRequest, Origin, Plan, Request, plan,
 };
-use netlaunch::types::TransientUser;
 use netlaunch::types::facts::{BridgeAccess, Facts, Host, Passt, Qemu, TargetBridge};
+use netlaunch::types::{PortSettings, TransientUser};
 use proptest::prelude::*;
 
 const NICS: [&str; 9] = [
@@ -41,7 +41,12 @@ fn facts() -> Facts {
     let options = help.split_whitespace();
     let options =
         options.filter_map(|word| word.trim_end_matches(',').strip_prefix("--")).map(str::to_owned);
-    let target = TargetBridge { bridge: "br0".parse().unwrap(), mtu: 1500, firewall: Vec::new() };
+    let target = TargetBridge {
+        bridge: "br0".parse().unwrap(),
+        mtu: 1500,
+        port: PortSettings::default(),
+        firewall: Vec::new(),
+    };
     Facts {
         passt: Passt {
             path: Some("/usr/bin/passt".into()),

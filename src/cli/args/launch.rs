@@ -13,11 +13,10 @@ use serde::Deserialize;
 
 use super::values::{ip, ipv4, listen_fd, mtu, parameter, passt_option, ready_fd};
 use crate::launcher::plan::{AddressChoice, Backend, NicRequest, Transport, Vmm};
-use crate::network::NetworkName;
 use crate::nwfilter::{FilterName, Parameter};
 use crate::types::{
-    Device, DomainName, Id, InterfaceName, LaunchName, Mac, PasstOption, PublishRequest, Queues,
-    UserName,
+    Bandwidth, Device, DomainName, Id, InterfaceName, LaunchName, Mac, NetworkChoice, PasstOption,
+    PublishRequest, Queues, UserName,
 };
 
 /// The options of a launch: run mode with a QEMU command, serve mode without.
@@ -27,9 +26,13 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "auto|passt|slirp|bridge", hide_possible_values = true)]
     #[arg(help_heading = "Backend")]
     pub backend: Option<BackendArg>,
-    /// Puts the guest on the bridge of this active virtual network
+    /// Puts the guest on the bridge of this active virtual network; NAME:GROUP names a port group
     #[arg(long, value_name = "NAME", conflicts_with = "bridge", help_heading = "Backend")]
-    pub network: Option<NetworkName>,
+    pub network: Option<NetworkChoice>,
+    /// Limits the traffic of a guest on a bridge: inbound=AVERAGE[/PEAK[/BURST]],outbound=... in
+    /// KiB per second, and BURST in KiB
+    #[arg(long, value_name = "LIMITS", help_heading = "Backend")]
+    pub bandwidth: Option<Bandwidth>,
     /// Filters the guest's packets on the bridge with this network filter
     #[arg(long, value_name = "NAME", help_heading = "Backend")]
     pub filter: Option<FilterName>,

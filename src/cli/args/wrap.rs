@@ -25,8 +25,9 @@ pub struct WrapArgs {
 
 /// The options of a launch that a stand-in cannot use: it adds no NIC, prints nothing, reports to its
 /// caller as QEMU does, and becomes QEMU as the caller's user.
-const UNUSABLE: [&str; 16] = [
+const UNUSABLE: [&str; 17] = [
     "network",
+    "bandwidth",
     "bridge",
     "filter",
     "filter_param",
@@ -56,6 +57,7 @@ impl WrapArgs {
         let launch = &self.launch;
         let given = [
             launch.network.is_some(),
+            launch.bandwidth.is_some(),
             launch.bridge.is_some(),
             launch.filter.is_some(),
             !launch.filter_param.is_empty(),

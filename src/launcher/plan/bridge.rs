@@ -17,11 +17,12 @@ use std::path::PathBuf;
 
 use super::draft::Draft;
 use super::error::PlanError;
+use super::port_options::{self, port_settings};
 use super::queues;
 use super::request::{Attachment, GuestFilter, NicRequest, Request};
 use crate::launcher::qemu_options::path_value;
 use crate::types::facts::{Facts, FirewallScript, Problem};
-use crate::types::{InterfaceName, NetworkName, Queues, Setting};
+use crate::types::{InterfaceName, NetworkName, PortSettings, Queues, Setting};
 
 /// The MTU that a guest assumes for an Ethernet card, in bytes.
 const USUAL_MTU: u32 = 1500;
@@ -41,6 +42,8 @@ pub struct BridgePlan {
     /// The descriptor numbers at which QEMU expects vhost-net, one for each queue; none without
     /// vhost-net.
     pub vhost_fds: Vec<RawFd>,
+    /// The VLANs, the isolation and the limits of the guest's port.
+    pub port: PortSettings,
     /// The guest's filter.
     pub filter: Option<GuestFilter>,
     /// The firewall rules: those of the network, which its start has set, and those of the filter.
@@ -71,7 +74,9 @@ pub enum TapOwner {
 /// request names none.
 pub(super) fn check(request: &Request, nic: &NicRequest, facts: &Facts) -> Result<String, Problem> {
     check_mtu(nic, facts)?;
-    Ok(match tap_owner(request, facts)? {
+    let tap_owner = tap_owner(request, facts)?;
+    port_options::check(&tap_owner, nic, facts)?;
+    Ok(match tap_owner {
         TapOwner::Helper(_) if nic.filter.is_some() && facts.target.is_some() => {
             return Err(Problem::new(
                 "a filter is for root to set, and QEMU's bridge helper would make this guest's tap",
@@ -220,6 +225,7 @@ pub(super) fn bridge_plan(draft: &Draft) -> Result<BridgePlan, Problem> {
         tap_owner,
         queue_fds,
         vhost_fds,
+        port: port_settings(draft.nic, draft.context.facts),
         filter: draft.nic.filter.clone(),
         firewall: target.firewall.clone(),
     })

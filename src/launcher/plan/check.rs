@@ -55,6 +55,7 @@ impl Request {
         let settings = [
             (attachment.is_some(), attachment.map_or(Setting::Bridge, |a| a.setting())),
             (nic.filter.is_some(), Setting::Filter),
+            (nic.bandwidth.is_some(), Setting::Bandwidth),
             (nic.id_named, Setting::Id),
             (nic.mac.is_some(), Setting::Mac),
             (nic.device_named, Setting::Device),
@@ -109,6 +110,7 @@ impl NicRequest {
 /// Checks that the settings of one NIC go together.
 fn check_nic(nic: &NicRequest, user: Option<&UserName>) -> Result<(), RequestError> {
     nic.check_bridge(user)?;
+    nic.check_port()?;
     check_ports(&nic.publish)?;
     nic.check_passt_options()?;
     nic.check_family()?;

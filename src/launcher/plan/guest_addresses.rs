@@ -4,11 +4,38 @@
 //! route of this host is used. A subnet that overlaps a route would hide the hosts behind that
 //! route from the guest, so a note says when this happens.
 
+use std::str::FromStr;
+
 use ipnet::Ipv4Net;
 
-use super::request::{AddressChoice, Family, NicRequest};
+use super::request::{Family, NicRequest};
 use crate::types::facts::Facts;
-use crate::types::{DEFAULT_SUBNETS, GuestAddresses, GuestAddressesError};
+use crate::types::{
+    AddressError, DEFAULT_SUBNETS, GuestAddresses, GuestAddressesError, HostAddress,
+};
+
+/// The guest's IPv4 address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AddressChoice {
+    /// 10.0.2.15/24, or a similar address of another private subnet if the host routes 10.0.2.0/24.
+    #[default]
+    Default,
+    /// The host's own address, which passt mirrors.
+    Host,
+    /// This address.
+    Fixed(HostAddress),
+}
+
+impl FromStr for AddressChoice {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "host" => Ok(AddressChoice::Host),
+            _ => text.parse().map(AddressChoice::Fixed),
+        }
+    }
+}
 
 /// Returns the guest's addresses; `None` if it mirrors the host, has no IPv4, or is on a bridge.
 ///

@@ -38,6 +38,7 @@ mod own_options;
 mod passt;
 mod passt_args;
 mod passt_options;
+mod port_options;
 mod print;
 mod qemu_args;
 mod queues;

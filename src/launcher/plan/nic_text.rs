@@ -1,14 +1,14 @@
 //! Reads a NIC from one text: `KIND[,key=value...]`.
 //!
-//! KIND is `passt`, `slirp`, `network=NAME` or `bridge=IFNAME`. The keys are `mac`, `id`, `device`,
-//! `address`, `publish`, `filter` and `filter-param`; `publish` and `filter-param` may come several
-//! times. `,,` is a comma in a value, as in QEMU's options.
+//! KIND is `passt`, `slirp`, `network=NAME[:GROUP]` or `bridge=IFNAME`. The keys are `mac`, `id`, `device`,
+//! `address`, `publish`, `filter`, `filter-param` and `bandwidth`; `publish` and `filter-param` may
+//! come several times. `,,` is a comma in a value, as in QEMU's options.
 
 use std::error::Error;
 use std::str::FromStr;
 
 use super::request::{Attachment, Backend, GuestFilter, NicRequest};
-use crate::types::{FilterName, Parameter, VariableName, VariableValue};
+use crate::types::{FilterName, NetworkChoice, Parameter, VariableName, VariableValue};
 
 /// Why a text describes no NIC.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum NicTextError {
     Kind(String),
     /// The key is not known.
     #[error(
-        "a NIC has no {0:?}: use mac, id, device, address, publish, filter or filter-param, and write ,, for a comma in a value"
+        "a NIC has no {0:?}: use mac, id, device, address, publish, filter, filter-param or bandwidth, and write ,, for a comma in a value"
     )]
     Key(String),
     /// The key has no value.
@@ -73,6 +73,7 @@ impl FromStr for NicRequest {
                 "id" => (nic.id, nic.id_named) = (value(key, text)?, true),
                 "device" => (nic.device, nic.device_named) = (value(key, text)?, true),
                 "address" => nic.address = value(key, text)?,
+                "bandwidth" => nic.bandwidth = Some(value(key, text)?),
                 "publish" => nic.publish(value(key, text)?),
                 "filter" => filter = Some(value::<FilterName>(key, text)?),
                 _ => parameters.push(parameter(key, text)?),
@@ -88,7 +89,8 @@ impl FromStr for NicRequest {
 }
 
 /// The keys behind the kind.
-const KEYS: [&str; 7] = ["mac", "id", "device", "address", "publish", "filter", "filter-param"];
+const KEYS: [&str; 8] =
+    ["mac", "id", "device", "address", "publish", "filter", "filter-param", "bandwidth"];
 /// The keys that may come several times.
 const REPEATABLE: [&str; 2] = ["publish", "filter-param"];
 
@@ -108,18 +110,21 @@ fn parts(text: &str) -> Vec<String> {
 
 /// Returns the NIC of a kind.
 fn kind(text: &str) -> Result<NicRequest, NicTextError> {
+    let mut port_group = None;
     let (backend, attachment) = match text.split_once('=') {
         None if text == "passt" => (Backend::Passt, None),
         None if text == "slirp" => (Backend::Slirp, None),
         Some(("network", name)) => {
-            (Backend::Bridge, Some(Attachment::Network(value("network", name)?)))
+            let NetworkChoice { name, group } = value("network", name)?;
+            port_group = group;
+            (Backend::Bridge, Some(Attachment::Network(name)))
         }
         Some(("bridge", name)) => {
             (Backend::Bridge, Some(Attachment::Bridge(value("bridge", name)?)))
         }
         _ => return Err(NicTextError::Kind(text.to_owned())),
     };
-    Ok(NicRequest { backend: Some(backend), attachment, ..NicRequest::default() })
+    Ok(NicRequest { backend: Some(backend), attachment, port_group, ..NicRequest::default() })
 }
 
 fn value<T>(key: &'static str, text: &str) -> Result<T, NicTextError>

@@ -83,6 +83,9 @@ fn nic_json(plan: &Plan, nic: &NicPlan) -> Value {
             },
             "queues": bridge.queue_fds.len().max(1),
             "vhost": !bridge.vhost_fds.is_empty(),
+            "bandwidth": bridge.port.bandwidth,
+            "vlan": bridge.port.vlan,
+            "isolated": bridge.port.isolated,
         })),
         "firewall": nic.bridge.as_ref().map(|bridge| &bridge.firewall),
     })

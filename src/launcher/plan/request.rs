@@ -9,17 +9,18 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::guest_addresses::AddressChoice;
 use super::request_error::RequestError;
 use super::socket::CallerSocket;
 use super::vmm::Vmm;
 use crate::launcher::qemu_options::{CommandLine, ConfigFile, Settings};
 use crate::types::{
-    Device, DomainName, FilterName, FreePort, GuestAddresses, HostAddress, Id, InterfaceName,
-    LaunchName, Mac, NetworkName, Parameter, PasstOption, Publish, Queues, Setting, UserName,
+    Bandwidth, Device, DomainName, FilterName, FreePort, GuestAddresses, HostAddress, Id,
+    InterfaceName, LaunchName, Mac, NetworkName, Parameter, PasstOption, PortGroupName, Publish,
+    Queues, Setting, UserName,
 };
 
 /// The program or kernel feature that gives a guest its network.
@@ -114,29 +115,6 @@ pub enum Family {
     V6,
 }
 
-/// The guest's IPv4 address.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AddressChoice {
-    /// 10.0.2.15/24, or a similar address of another private subnet if the host routes 10.0.2.0/24.
-    #[default]
-    Default,
-    /// The host's own address, which passt mirrors.
-    Host,
-    /// This address.
-    Fixed(HostAddress),
-}
-
-impl FromStr for AddressChoice {
-    type Err = crate::types::AddressError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "host" => Ok(AddressChoice::Host),
-            _ => text.parse().map(AddressChoice::Fixed),
-        }
-    }
-}
-
 /// The network filter of a guest on a bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestFilter {
@@ -154,8 +132,13 @@ pub struct NicRequest {
     pub backend: Option<Backend>,
     /// The network or bridge that a guest on the bridge backend joins; `None` on the others.
     pub attachment: Option<Attachment>,
+    /// The port group of the network; `None` is its default one, if it has one.
+    pub port_group: Option<PortGroupName>,
     /// The filter of a guest on the bridge backend.
     pub filter: Option<GuestFilter>,
+    /// The limits of the traffic of a guest on the bridge backend, which replace those of its port
+    /// group; `None` takes those of the port group.
+    pub bandwidth: Option<Bandwidth>,
     /// The only allowed transport; `None` is `unix`, or `fd` if a socket path cannot be used.
     pub transport: Option<Transport>,
     /// `id=` of the netdev.
@@ -246,7 +229,9 @@ impl Default for NicRequest {
         NicRequest {
             backend: None,
             attachment: None,
+            port_group: None,
             filter: None,
+            bandwidth: None,
             transport: None,
             id: Id::default(),
             id_named: false,

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use super::socket::MAX_LISTEN_PATH;
 use crate::types::{
-    GuestAddressesError, Id, InterfaceName, Mac, Publish, PublishRequest, Setting, UserName,
+    BandwidthError, GuestAddressesError, Id, InterfaceName, Mac, PortGroupName, Publish,
+    PublishRequest, Setting, UserName,
 };
 
 /// A contradiction between parts of a request.
@@ -174,6 +175,17 @@ pub enum RequestError {
         "a filter is for a guest's port on a bridge: name a network or a bridge, or drop the filter"
     )]
     FilterNeedsBridge,
+    /// A port group is requested without a network.
+    #[error("the port group {0} is one of a network's: name the network, or drop the port group")]
+    GroupNeedsNetwork(PortGroupName),
+    /// Limits of traffic are requested for a guest that is not on a bridge.
+    #[error(
+        "a bandwidth is for a guest's port on a bridge: name a network or a bridge, or drop the bandwidth"
+    )]
+    BandwidthNeedsBridge,
+    /// The limits of traffic are not possible.
+    #[error(transparent)]
+    Bandwidth(#[from] BandwidthError),
     /// A bridged guest has a setting of user-mode networks.
     #[error(
         "{0} is for passt and slirp, and a guest on a bridge has its network from there: drop this setting"
@@ -352,6 +364,11 @@ impl RequestError {
             RequestError::FilterNeedsBridge => {
                 vec![Setting::Network, Setting::Bridge, Setting::Filter]
             }
+            RequestError::GroupNeedsNetwork(_) => vec![Setting::Network],
+            RequestError::BandwidthNeedsBridge => {
+                vec![Setting::Network, Setting::Bridge, Setting::Bandwidth]
+            }
+            RequestError::Bandwidth(_) => vec![Setting::Bandwidth],
             RequestError::NotOnBridge(setting) => vec![*setting],
             RequestError::PublishWithoutNetwork { .. } => vec![Setting::Publish, Setting::Bridge],
             RequestError::PublishLoopback6(_) => vec![Setting::Publish],

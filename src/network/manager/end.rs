@@ -223,6 +223,8 @@ async fn remember(status: &NetworkStatus, attached: &[Link]) {
         network: Some(status.name.to_string()),
         mac: None,
         once: true,
+        vlan: None,
+        isolated: false,
         hairpin: false,
     };
     let is_strange = |link: &&Link| link.kind.as_deref() == Some("tun") && link.alias.is_none();
@@ -253,5 +255,6 @@ async fn unlink(status: &mut NetworkStatus) -> Vec<String> {
             }
         }
     }
+    netlink.remove_stale_ifbs().await;
     failures
 }

@@ -18,8 +18,9 @@ use crate::sys::netlink::sysctl::SysctlError;
 use crate::sys::netlink::{Conflict, LinkError};
 use crate::sys::state_file::{LockTimeout, StateFileError};
 use crate::sys::tap::TapError;
+use crate::sys::traffic::TrafficError;
 use crate::types::facts::Problem;
-use crate::types::{InterfaceName, Publish};
+use crate::types::{InterfaceName, PortGroupName, Publish};
 
 /// Why a network could not be started, ended or reloaded. After a failed start the host is as
 /// before.
@@ -73,6 +74,19 @@ pub enum ManagerError {
     /// The network does not run.
     #[error("the network {0} does not run; start it")]
     Inactive(NetworkName),
+    /// The network has no port group of this name.
+    #[error("the network {name} has no port group {group}; {}", groups_there(groups))]
+    NoPortGroup {
+        /// The network.
+        name: NetworkName,
+        /// The requested port group.
+        group: PortGroupName,
+        /// The names of its port groups.
+        groups: Vec<String>,
+    },
+    /// The traffic of the bridge cannot be limited.
+    #[error(transparent)]
+    Traffic(#[from] TrafficError),
     /// A port cannot be published, because guests of the network have no address of its IP version.
     #[error(
         "{publish} cannot be published, because the bridge of the network {name} has no {version} address; give it one, or publish on an address of the other version"
@@ -248,6 +262,14 @@ pub enum ManagerError {
     Leases(#[from] LeaseFileError),
 }
 
+/// Returns the advice about the port groups that a network has.
+fn groups_there(groups: &[String]) -> String {
+    match groups {
+        [] => "it has none: leave the port group out, or define the network with one".to_owned(),
+        groups => format!("it has {}", groups.join(", ")),
+    }
+}
+
 impl From<FirewalldError> for ManagerError {
     fn from(error: FirewalldError) -> Self {
         ManagerError::Zone(error.into())
@@ -261,6 +283,7 @@ impl ManagerError {
             ManagerError::Store(error) => error.is_callers(),
             ManagerError::Active(_)
             | ManagerError::Inactive(_)
+            | ManagerError::NoPortGroup { .. }
             | ManagerError::Attached { .. }
             | ManagerError::Update(_)
             | ManagerError::OtherNamespace { .. }
@@ -274,6 +297,7 @@ impl ManagerError {
             | ManagerError::BridgeUnknown { .. }
             | ManagerError::RulesTogether { .. }
             | ManagerError::UndoFailures { .. }
+            | ManagerError::Traffic(_)
             | ManagerError::Beside { .. }
             | ManagerError::Bridge { .. }
             | ManagerError::NoHostBridge { .. }

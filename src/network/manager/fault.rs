@@ -118,6 +118,8 @@ pub enum BridgeProperty {
     ArpOff,
     /// STP is on (true) or off, against the definition.
     Stp(bool),
+    /// It does not filter VLANs, and the definition has some.
+    VlansMixed,
 }
 
 impl fmt::Display for BridgeProperty {
@@ -130,6 +132,7 @@ impl fmt::Display for BridgeProperty {
             }
             BridgeProperty::Stp(true) => f.write_str("STP on, and a guest can become its root"),
             BridgeProperty::Stp(false) => f.write_str("STP off"),
+            BridgeProperty::VlansMixed => f.write_str("no VLANs, and all guests are together"),
         }
     }
 }

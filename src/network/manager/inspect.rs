@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::existing::{self, is_existing};
 use super::fault::BridgeProperty;
 use super::namespace::NetworkLocation;
+use super::port::bridge_vlan;
 use super::statuses::Statuses;
 use super::{Damaged, Fault, Manager, ManagerError, NetworkStatus, config};
 use crate::firewall::rules::Ruleset;
@@ -296,6 +297,9 @@ pub(super) fn bridge_faults(network: &Network, host: &HostNet) -> Vec<Fault> {
     }
     if let Some(stp) = link.stp.filter(|stp| *stp != network.bridge.stp) {
         changed(BridgeProperty::Stp(stp));
+    }
+    if bridge_vlan(network).is_some() && link.vlan_filtering != Some(true) {
+        changed(BridgeProperty::VlansMixed);
     }
     let addresses = host.addresses.iter().filter(|one| one.link == link.index);
     let present: Vec<IpNet> = addresses.map(|one| one.address).collect();

@@ -45,6 +45,7 @@ mod inspect;
 mod live;
 mod live_part;
 mod namespace;
+mod port;
 mod ports;
 mod published;
 mod publishing;
@@ -71,6 +72,7 @@ use crate::sys::netlink::sysctl::Sysctls;
 use crate::sys::state_file;
 use crate::types::facts::{RulesOf, TargetBridge};
 use crate::types::printable::steers;
+use crate::types::{PortGroupName, PortSettings};
 
 use statuses::Statuses;
 
@@ -172,9 +174,13 @@ impl Manager {
     /// Returns the data that a guest needs to join a network. Ordinary users can call this, too.
     ///
     /// # Errors
-    /// [`ManagerError`]: there is no such network, it does not run, its status cannot be read, or
-    /// its bridge is gone.
-    pub async fn target(&self, name: &NetworkName) -> Result<TargetBridge, ManagerError> {
+    /// [`ManagerError`]: there is no such network, it does not run, its status cannot be read, its
+    /// bridge is gone, or it has no such port group.
+    pub async fn target(
+        &self,
+        name: &NetworkName,
+        group: Option<&PortGroupName>,
+    ) -> Result<TargetBridge, ManagerError> {
         let unknown = |source| ManagerError::BridgeUnknown { name: name.clone(), source };
         let named = |status: &NetworkStatus| {
             status.complete && status.name == *name && status.location() != NetworkLocation::Gone
@@ -198,15 +204,21 @@ impl Manager {
             let entry = entry(file.as_deref());
             return Err(ManagerError::OtherNamespace { name: name.clone(), entry });
         }
+        let network = status.network();
+        let port = match &network {
+            Some(network) => port::settings(network, group)?,
+            None => PortSettings::default(),
+        };
         let link = Netlink::open()?.bridge(&status.bridge).await?;
-        let scripts = match (status.backend, status.network()) {
+        let scripts = match (status.backend, network) {
             (Some(backend), Some(network)) => {
                 scripts(backend, &self.rulesets(&network, &status.published)?)
             }
             _ => Vec::new(),
         };
         let firewall = scripts.into_iter().map(|script| script.shown(RulesOf::Network));
-        Ok(TargetBridge { bridge: status.bridge, mtu: link.mtu, firewall: firewall.collect() })
+        let (bridge, firewall) = (status.bridge, firewall.collect());
+        Ok(TargetBridge { bridge, mtu: link.mtu, port, firewall })
     }
 }
 

@@ -145,6 +145,10 @@ impl StartInProgress<'_> {
                         netlink.set_stp(bridge, !on).await?;
                         if on { "STP on" } else { "STP off" }
                     }
+                    BridgeProperty::VlansMixed => {
+                        netlink.filter_vlans(bridge).await?;
+                        "no VLANs"
+                    }
                 };
                 format!("the bridge had {had}")
             }

@@ -2,7 +2,7 @@
 //!
 //! A bridge is created with a random mark, and the mark is recorded before the bridge exists.
 //! So if netlaunch is killed in between, the next command recognises the bridge by the mark and
-//! removes it. Addresses and routes are recorded after they are added: the kernel removes them
+//! removes it. Limits of its traffic come before it is turned on. Addresses and routes are recorded after they are added: the kernel removes them
 //! with the bridge.
 
 use std::time::Duration;
@@ -10,11 +10,12 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::status::NetworkStatus;
-use super::{Manager, ManagerError};
+use super::{Manager, ManagerError, port};
 use crate::network::{self, Network};
 use crate::sys::netlink::sysctl::Key;
 use crate::sys::netlink::{BridgeSpec, HostNet, Netlink, Route, Undo};
 use crate::sys::tap::complete_checksums;
+use crate::sys::traffic;
 
 /// A start that is in progress.
 pub(super) struct StartInProgress<'a> {
@@ -37,6 +38,7 @@ impl StartInProgress<'_> {
             stp: bridge.stp,
             forward_delay: Duration::from_secs(bridge.delay.into()),
             mtu: network.mtu.map(u32::from),
+            vlan: port::bridge_vlan(network),
         };
         let mark = rand::rng().random_range(1..=u32::MAX);
         status.links.push(Undo::Marked { name: spec.name.clone(), mark });
@@ -47,6 +49,7 @@ impl StartInProgress<'_> {
         status.write()?;
         self.netlink.unmark(&spec.name).await?;
         self.bridge_settings(network)?;
+        self.limit_bridge(network, status).await?;
         complete_checksums(&bridge.name)?;
         for ip in &network.ips {
             status.links.push(self.netlink.add_address(&bridge.name, ip.net).await?);
@@ -56,6 +59,17 @@ impl StartInProgress<'_> {
             status.links.push(self.netlink.add_route(&bridge.name, &self::route(route)).await?);
         }
         Ok(status.write()?)
+    }
+
+    /// Limits the traffic between the host and all guests. The limits disappear with the bridge.
+    async fn limit_bridge(
+        &self,
+        network: &Network,
+        status: &NetworkStatus,
+    ) -> Result<(), ManagerError> {
+        let Some(Undo::Link { name, index }) = status.links.first() else { return Ok(()) };
+        let path = &self.manager.settings.path;
+        Ok(traffic::limit(self.netlink, path, name, *index, &network.port.bandwidth).await?)
     }
 
     /// Stops the bridge from giving itself an address and from accepting routes of a guest that

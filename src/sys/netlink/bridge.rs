@@ -10,7 +10,7 @@ use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec};
 use super::request::{Again, Failure};
 use super::undo::Undo;
 use super::{Link, LinkError, Netlink};
-use crate::types::{InterfaceName, Mac};
+use crate::types::{InterfaceName, Mac, VlanId};
 
 /// A bridge to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct BridgeSpec {
     pub forward_delay: Duration,
     /// The largest packet; without a value it is the smallest of the ports' values.
     pub mtu: Option<u32>,
+    /// Whether it keeps VLANs apart; then the bridge itself and each new port are in this VLAN.
+    pub vlan: Option<VlanId>,
 }
 
 impl Netlink {
@@ -79,13 +81,16 @@ impl Netlink {
             .forward_delay(delay)
             .stp_state(state)
             .no_linklocal_learn(true);
+        if let Some(vlan) = spec.vlan {
+            message = message.vlan_filtering(true).vlan_default_pvid(vlan.into());
+        }
         if let Some(mac) = spec.mac {
             message = message.address(mac.octets().to_vec());
         }
         if let Some(mark) = mark {
             message = message.append_extra_attribute(LinkAttribute::Group(mark));
         }
-        self.add_bridge(name, message.build(), mark).await?;
+        self.add_bridge(spec, message.build(), mark).await?;
         let link = self.link(name).await?;
         let undo = Undo::Link { name: name.clone(), index: link.index };
         if let Some(mtu) = spec.mtu
@@ -102,14 +107,16 @@ impl Netlink {
     /// Makes a bridge. If the kernel's answer is lost, the mark says whether the bridge was made.
     async fn add_bridge(
         &self,
-        name: &InterfaceName,
+        spec: &BridgeSpec,
         message: LinkMessage,
         mark: Option<u32>,
     ) -> Result<(), LinkError> {
+        let name = &spec.name;
         let failed = |failure| {
             let error = LinkError::failed(format!("make the bridge {name}"), failure);
             match error.errno() {
                 Some(Errno::EEXIST) => LinkError::InUse(name.clone()),
+                Some(Errno::EOPNOTSUPP) if spec.vlan.is_some() => LinkError::NoVlans(name.clone()),
                 _ => error,
             }
         };

@@ -40,6 +40,31 @@ pub enum LinkError {
         /// The device that it belongs to.
         present: String,
     },
+    /// The bridge of a port with VLANs does not filter VLANs.
+    #[error(
+        "the port {port} cannot have VLANs of its own: the bridge {bridge} does not filter VLANs; turn that on with 'ip link set {bridge} type bridge vlan_filtering 1'"
+    )]
+    VlansIgnored {
+        /// The port.
+        port: InterfaceName,
+        /// The bridge.
+        bridge: InterfaceName,
+    },
+    /// The kernel has no bridges that filter VLANs.
+    #[error(
+        "cannot make the bridge {0} with VLANs: this kernel has no bridges that filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING); use another kernel, or ports without VLANs"
+    )]
+    NoVlans(InterfaceName),
+    /// The settings of a tap do not fit into the record that restores them.
+    #[error(
+        "the VLANs of the port {0} do not fit into the interface's alias of 255 bytes, from which netlaunch restores them; use fewer VLANs, or VLANs with neighbouring numbers"
+    )]
+    LongRecord(InterfaceName),
+    /// The kernel has no devices of the kind ifb.
+    #[error(
+        "the kernel has no ifb devices, which limit the traffic from a guest; load the module with 'modprobe ifb', or limit the traffic to the guest only"
+    )]
+    NoIfb,
     /// The kernel refused a request.
     #[error("cannot {what}; {fix}")]
     Refused {

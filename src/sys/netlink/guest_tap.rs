@@ -14,7 +14,7 @@ use rtnetlink::packet_route::link::LinkAttribute;
 use serde::{Deserialize, Serialize};
 
 use super::{Link, LinkError, Netlink};
-use crate::types::{InterfaceName, Mac};
+use crate::types::{InterfaceName, Mac, Vlan};
 
 /// The prefix of netlaunch's aliases; a JSON object follows.
 const MARK: &str = "netlaunch ";
@@ -41,9 +41,34 @@ pub struct TapHome {
     /// attached again only once, and the record is then removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub once: bool,
+    /// The VLANs of the port; `None` leaves the bridge's default.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "vlan_text")]
+    pub vlan: Option<Vlan>,
+    /// Whether the port is isolated from other isolated ports.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
     /// Whether the bridge may send a frame back to the tap ([`Netlink::allow_hairpin`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hairpin: bool,
+}
+
+/// Writes the VLANs as a short text, because an alias is short.
+mod vlan_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::types::Vlan;
+
+    pub(super) fn serialize<S: Serializer>(vlan: &Option<Vlan>, to: S) -> Result<S::Ok, S::Error> {
+        match vlan {
+            Some(vlan) => to.collect_str(vlan),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Option<Vlan>, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map(Some).map_err(D::Error::custom)
+    }
 }
 
 /// The tap of a running launch.
@@ -60,6 +85,12 @@ pub struct GuestTap {
 }
 
 impl TapHome {
+    /// Returns whether the port has settings that the kernel removes when it leaves its bridge, and
+    /// that keep the guest's frames apart.
+    fn keeps_apart(&self) -> bool {
+        self.vlan.is_some() || self.isolated
+    }
+
     /// Returns the alias that records it; `None` if it is too long for an alias.
     fn alias(&self) -> Option<String> {
         let text =
@@ -94,10 +125,12 @@ impl Netlink {
     /// long.
     ///
     /// # Errors
-    /// Returns an error if the interface does not exist or the kernel refuses.
+    /// Returns [`LinkError::LongRecord`] if the record is too long and has VLANs or isolation, or
+    /// an error if the interface does not exist or the kernel refuses.
     pub async fn set_home(&self, tap: &InterfaceName, home: &TapHome) -> Result<(), LinkError> {
         match home.alias() {
             Some(alias) => self.set_alias(tap, alias).await,
+            None if home.keeps_apart() => Err(LinkError::LongRecord(tap.clone())),
             None => Ok(()),
         }
     }
@@ -110,9 +143,21 @@ impl Netlink {
         Ok(self.links().await?.iter().filter_map(GuestTap::of).collect())
     }
 
+    /// Gives the port the VLANs and the isolation of this record.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Netlink::set_vlans`] and [`Netlink::isolate`].
+    pub async fn keep_apart(&self, port: &InterfaceName, home: &TapHome) -> Result<(), LinkError> {
+        if let Some(vlan) = &home.vlan {
+            self.set_vlans(port, &home.bridge, vlan).await?;
+        }
+        if home.isolated { self.isolate(port).await } else { Ok(()) }
+    }
+
     /// Attaches a launch's tap to a bridge again, with the port settings that a launch makes. The
-    /// tap still has the MTU from the launch. Does not change another interface with the tap's
-    /// name. Returns whether the tap was attached.
+    /// tap still has the MTU and the limits from the launch. A tap with VLANs or isolation is off
+    /// until it has them; if one of them fails, it is detached again. Does not change another
+    /// interface with the tap's name. Returns whether the tap was attached.
     ///
     /// # Errors
     /// Returns the errors of [`Netlink::attach`], and of the port settings.
@@ -121,10 +166,35 @@ impl Netlink {
         tap: &GuestTap,
         bridge: &InterfaceName,
     ) -> Result<bool, LinkError> {
-        if self.link(&tap.port).await?.index != tap.index {
+        let link = self.link(&tap.port).await?;
+        if link.index != tap.index {
             return Ok(false);
         }
+        let is_paused = tap.home.keeps_apart() && link.up;
+        if is_paused {
+            self.down(&tap.port).await?;
+        }
+        let attached = self.reattach_port(tap, bridge).await;
+        // A tap that is on a bridge without its settings stays off.
+        if is_paused && (attached.is_ok() || self.link(&tap.port).await?.master.is_none()) {
+            self.up(&tap.port).await?;
+        }
+        attached
+    }
+
+    async fn reattach_port(
+        &self,
+        tap: &GuestTap,
+        bridge: &InterfaceName,
+    ) -> Result<bool, LinkError> {
         let attached = self.attach(&tap.port, bridge).await?.is_some();
+        if attached {
+            let home = TapHome { bridge: bridge.clone(), ..tap.home.clone() };
+            if let Err(error) = self.keep_apart(&tap.port, &home).await {
+                self.detach(&tap.port).await?;
+                return Err(error);
+            }
+        }
         if tap.home.once {
             self.set_alias(&tap.port, String::new()).await?;
         } else if attached && tap.home.network.is_some() {
@@ -156,8 +226,29 @@ mod tests {
             network: Some("a lab".to_owned()),
             mac: Some("52:54:00:00:00:07".parse().unwrap()),
             once: false,
+            vlan: None,
+            isolated: false,
             hairpin: false,
         }
+    }
+
+    #[test]
+    fn an_alias_has_the_vlans_and_the_isolation_of_the_port() {
+        let apart = TapHome {
+            launch: None,
+            vlan: Some("trunk 10-20,30 native 10".parse().unwrap()),
+            isolated: true,
+            mac: None,
+            ..home("")
+        };
+        let alias = apart.alias().unwrap();
+        assert_eq!(
+            alias,
+            r#"netlaunch {"bridge":"virbr0","network":"a lab","vlan":"trunk 10-20,30 native 10","isolated":true}"#
+        );
+        assert_eq!(TapHome::read(&alias), Some(apart));
+        // Without its VLANs, the tap must not be attached.
+        assert_eq!(TapHome::read(r#"netlaunch {"bridge":"virbr0","vlan":"trunk 9-1"}"#), None);
     }
 
     #[test]

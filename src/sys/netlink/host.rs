@@ -38,6 +38,8 @@ pub struct Link {
     pub noarp: bool,
     /// Whether a bridge takes part in the spanning tree protocol; `None` for other kinds.
     pub stp: Option<bool>,
+    /// Whether a bridge keeps VLANs apart; `None` for other kinds.
+    pub vlan_filtering: Option<bool>,
     /// The alias, a text from an administrator or a program (`ip link set NAME alias TEXT`).
     pub alias: Option<String>,
 }

@@ -9,6 +9,8 @@
 //! | file | what |
 //! |------|------|
 //! | [`bridge`] | bridges, their ports, up and down |
+//! | `port` | isolation and VLANs of a port |
+//! | `ifb` | the devices that delay the frames from a limited device |
 //! | [`guest_tap`] | taps of running launches, and the bridges that they belong to |
 //! | [`address`] | addresses and static routes |
 //! | [`host`] | the host's links, addresses and routes as values, and whether a subnet is free |
@@ -25,9 +27,11 @@ pub mod bridge;
 mod error;
 pub mod guest_tap;
 pub mod host;
+mod ifb;
 pub mod link_events;
 pub mod lookup;
 pub mod neighbors;
+mod port;
 mod read;
 mod request;
 pub mod sysctl;
@@ -38,6 +42,7 @@ pub use bridge::BridgeSpec;
 pub use error::LinkError;
 pub use guest_tap::{GuestTap, TapHome};
 pub use host::{Conflict, HostNet, HostRoute, Link};
+pub use ifb::ifb_name;
 pub use link_events::LinkEvents;
 pub use lookup::{PolicyRule, RouteDecision};
 pub use neighbors::{BridgeEntry, Neighbor};

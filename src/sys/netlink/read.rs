@@ -15,6 +15,7 @@ use rtnetlink::packet_route::route::{
 };
 
 use super::host::{HostNet, HostRoute, Link, LinkAddress};
+use super::port::vlan_filtering;
 use super::{LinkError, Netlink};
 use crate::types::InterfaceName;
 
@@ -137,10 +138,12 @@ fn link(message: &LinkMessage) -> Link {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
                     _ => None,
                 });
-                link.stp = infos.iter().find_map(|info| match info {
-                    LinkInfo::Data(InfoData::Bridge(data)) => stp(data),
-                    _ => None,
-                });
+                for info in infos {
+                    if let LinkInfo::Data(InfoData::Bridge(data)) = info {
+                        link.stp = stp(data);
+                        link.vlan_filtering = vlan_filtering(data);
+                    }
+                }
             }
             _ => {}
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{KernelFeature, Problem};
-use crate::types::{InterfaceName, os_text};
+use crate::types::{InterfaceName, PortSettings, os_text};
 
 /// The means by which this user can attach guests to bridges.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +128,9 @@ pub struct TargetBridge {
     pub bridge: InterfaceName,
     /// The bridge's largest packet in bytes; 0 if it is not known.
     pub mtu: u32,
+    /// The settings of the guest's port, from the port group of the network; the default for a
+    /// bridge that netlaunch did not make.
+    pub port: PortSettings,
     /// The scripts that have set the firewall rules of its network; empty for a bridge that
     /// netlaunch did not make.
     pub firewall: Vec<FirewallScript>,
