@@ -99,9 +99,8 @@ impl Manager {
 
     /// Undoes the networks whose start or end was killed or failed, completes or undoes changes that
     /// were killed, and removes the status files of network namespaces that are gone. Also removes
-    /// the published ports of guests that are gone. Returns each network that it worked on, with
-    /// the steps
-    /// that are left.
+    /// the published ports of guests that are gone. Returns each network that it worked on, with the
+    /// steps that are left.
     pub(super) async fn collect(
         &self,
         tools: &LockedTools,
@@ -159,7 +158,8 @@ impl Manager {
         // Remove the links before the rules: without the bridge the guests reach nothing, whatever
         // the rules allow.
         failures.extend(unlink(status).await);
-        failures.extend(self.forbid_localnet(status));
+        let forbidden = self.forbid_localnet(status);
+        failures.extend(forbidden.err().map(|error| error_text(&error)));
         let remove = status.rules();
         if let Some(backend) = remove.last().map(|recorded| recorded.backend()) {
             let others = statuses.in_nft(Some(&status.name));

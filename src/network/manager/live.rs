@@ -284,7 +284,7 @@ impl Manager {
     }
 
     /// Replaces the rules of one network in one transaction.
-    async fn replace_rules(
+    pub(super) async fn replace_rules(
         &self,
         tools: &LockedTools,
         statuses: &Statuses,

@@ -13,15 +13,14 @@
 use std::error::Error;
 
 use super::published::{PublishedGuest, check_versions, is_on_loopback, needs_forwarding, subnets};
-use super::rules::RuleChange;
 use super::status;
 use super::statuses::Statuses;
 use super::step::StartInProgress;
 use super::{Fault, Manager, ManagerError, NetworkStatus};
-use crate::firewall::{LockedTools, OwnRules, RemovalRecord, Transaction, forget_connections};
+use crate::firewall::{LockedTools, forget_connections};
 use crate::network::{Network, NetworkName};
 use crate::sys::netlink::Netlink;
-use crate::sys::netlink::sysctl::Key;
+use crate::sys::netlink::sysctl::{Key, SysctlError};
 use crate::types::{InterfaceName, Publish, error_text, overlap};
 
 impl Manager {
@@ -149,43 +148,22 @@ impl Manager {
         let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
         let rulesets = self.rulesets(&network, &wanted)?;
         if !is_on_loopback(&wanted) {
-            if let Some(error) = self.forbid_localnet(status) {
-                tracing::warn!("{error}");
-            }
+            self.forbid_localnet(status)?;
         }
         let (list, before) = (std::mem::replace(&mut status.published, wanted), status.rules());
         status.publishing = true;
-        let add = if rulesets.is_empty() { Vec::new() } else { vec![rulesets] };
-        if before.is_empty() && add.is_empty() {
+        if before.is_empty() && rulesets.is_empty() {
             status.publishing = false;
             return Ok(status.write()?);
         }
-        let used = status.backend;
-        let transaction = Transaction { remove: &before, add: &add, others: statuses.in_nft(None) };
-        let backends = self.backends(statuses, used);
-        let change = RuleChange { tools, backends, transaction };
-        let record = |backend, mut added: Vec<RemovalRecord>| {
-            let added = added.pop();
-            status.replaced =
-                before.iter().filter(|old| Some(*old) != added.as_ref()).cloned().collect();
-            if added.is_some() {
-                status.backend = Some(backend);
+        if let Err(error) = self.replace_rules(tools, statuses, status, rulesets).await {
+            if error.left_as_before() {
+                (status.published, status.publishing) = (list, false);
+                status.write()?;
             }
-            status.firewall = added;
-            status.write()
-        };
-        match change.apply(&mut OwnRules::default(), record).await {
-            Ok(_) => {}
-            Err(error) => {
-                if error.left_as_before() {
-                    (status.published, status.publishing) = (list, false);
-                    status.restore(before)?;
-                }
-                return Err(error);
-            }
+            return Err(error);
         }
         begin_anew(&list, &status.published).await;
-        status.replaced.clear();
         status.publishing = false;
         if status.firewall.is_none() {
             status.backend = None;
@@ -233,18 +211,17 @@ impl Manager {
         Ok(self.sysctls.make(&change)?)
     }
 
-    /// Turns `route_localnet` of the bridge off if the manager turned it on. Returns the failure;
-    /// the record then stays.
-    pub(super) fn forbid_localnet(&self, status: &mut NetworkStatus) -> Option<String> {
+    /// Turns `route_localnet` of the bridge off if the manager turned it on.
+    ///
+    /// # Errors
+    /// The setting cannot be written. The record then stays, and the rules must stay, too.
+    pub(super) fn forbid_localnet(&self, status: &mut NetworkStatus) -> Result<(), SysctlError> {
         let key = Key::RouteLocalnet(status.bridge.clone());
-        let at = status.settings.iter().position(|change| change.key == key)?;
-        match self.sysctls.undo(&status.settings[at], false) {
-            Ok(_) => {
-                status.settings.remove(at);
-                None
-            }
-            Err(error) => Some(error_text(&error)),
+        if let Some(at) = status.settings.iter().position(|change| change.key == key) {
+            self.sysctls.undo(&status.settings[at], false)?;
+            status.settings.remove(at);
         }
+        Ok(())
     }
 
     /// Returns a fault if a published port needs `route_localnet` and it is off.
