@@ -71,11 +71,11 @@ impl LinkEvents {
     /// Waits until an interface that `is_meant` accepts has changed since the last call, or messages
     /// were lost. Returns false if the connection to the kernel has ended.
     pub async fn changed_among(&mut self, is_meant: impl Fn(&ChangedLink) -> bool) -> bool {
-        let counts = |event: LinkEvent| event.is_none_or(|link| is_meant(&link));
+        let counts = |event: &LinkEvent| event.as_ref().is_none_or(&is_meant);
         loop {
             match self.0.next().await {
                 None => return false,
-                Some(event) if counts(event) => break,
+                Some(event) if counts(&event) => break,
                 Some(_) => {}
             }
         }
