@@ -8,9 +8,9 @@
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Subcommand, ValueEnum};
+use clap::{Command, CommandFactory, Subcommand, ValueEnum};
 
-use super::args::Action;
+use super::args::{Action, Cli};
 use crate::types::error_text;
 use crate::types::printable::printable;
 
@@ -48,7 +48,7 @@ pub(super) fn one_line(error: &clap::Error) -> UsageError {
         ErrorKind::MissingRequiredArgument => missing_argument(&arg, error),
         ErrorKind::MissingSubcommand => {
             let verbs = match error.get(ContextKind::ValidSubcommand) {
-                Some(ContextValue::Strings(verbs)) => either(verbs),
+                Some(ContextValue::Strings(verbs)) => either(&shown(verbs)),
                 _ => "one of its commands".to_owned(),
             };
             format!("{} needs a command; use {verbs}", caller(error))
@@ -147,6 +147,16 @@ fn is_launch(error: &clap::Error) -> bool {
 }
 
 /// Returns the command with the mistake, such as `netlaunch network define`.
+/// Returns the commands that help shows.
+fn shown(verbs: &[String]) -> Vec<String> {
+    let commands = Cli::command();
+    let is_hidden = |name: &String| {
+        let nested = commands.get_subcommands().filter_map(|one| one.find_subcommand(name));
+        commands.find_subcommand(name).into_iter().chain(nested).any(Command::is_hide_set)
+    };
+    verbs.iter().filter(|name| !is_hidden(name)).cloned().collect()
+}
+
 fn caller(error: &clap::Error) -> String {
     let usage = context(error, ContextKind::Usage).unwrap_or_default();
     let words = usage.trim_start_matches("Usage:").split_whitespace();

@@ -293,7 +293,12 @@ fn boots(who: As, test: &str, command: impl FnOnce(&Sandbox) -> Command) {
     assert!(scene.hear("LEASE ").starts_with("ip=10.0.2.15 prefix=24 router=10.0.2.2 "));
     scene.hear("UP ");
     assert_eq!(netns.ask_tcp(2280, Duration::from_secs(30)), "tcp-answer\n", "{}", scene.said());
-    assert_eq!(*printed, launch(&sandbox));
+    let mut shown = launch(&sandbox);
+    // `netlaunch ps` adds the addresses of guests on bridges, which the library does not read.
+    for nic in shown["nics"].as_array_mut().unwrap() {
+        assert_eq!(nic.as_object_mut().unwrap().remove("addresses"), Some(Value::Null));
+    }
+    assert_eq!(*printed, shown);
     scene.say("go");
     assert_eq!(scene.end().code(), Some(33), "{}", scene.said());
     assert!(scene.said().contains("\"ended\""), "{}", scene.said());
