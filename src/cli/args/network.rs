@@ -101,7 +101,7 @@ pub struct UpdateArgs {
     #[arg(long, conflicts_with_all = ["live", "config"])]
     pub current: bool,
     /// Names the ip element by its number, from 0; without it, the addresses decide
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "NUMBER")]
     pub parent_index: Option<usize>,
 }
 
