@@ -25,13 +25,14 @@ use super::Failure;
 use super::environment::Environment;
 use super::nwfilter;
 use super::nwfilter_error::NwfilterError;
+use super::port_learner::PortLearner;
 use super::published::Publisher;
 use crate::launcher::guest_port::{
     AddressFollower, AddressLearner, BoxFuture, GuestPort, GuestPortError, GuestPorts,
-    LearningEvent, LearningStep, PortDescriptors, PortRequest, RulesSet,
+    PortDescriptors, PortRequest, RulesSet,
 };
 use crate::launcher::plan::NicRequest;
-use crate::nwfilter::port::{self, Bindings, Learning};
+use crate::nwfilter::port::Bindings;
 use crate::nwfilter::{Binding, Owner};
 use crate::sys::netlink::sysctl::{Key, SysctlError, Sysctls};
 use crate::sys::netlink::{LinkError, Netlink, TapHome, Undo};
@@ -374,30 +375,6 @@ impl GuestPort for TapPort {
                 left.extend(bindings.collect().await.err().map(|error| error_text(&error)));
             }
             left
-        })
-    }
-}
-
-/// Learns the address of a guest for the rules of its port.
-#[derive(Debug)]
-struct PortLearner(Learning);
-
-impl AddressLearner for PortLearner {
-    fn next(self: Box<Self>) -> BoxFuture<'static, LearningStep> {
-        Box::pin(async move {
-            let (event, learning) = self.0.next().await;
-            let event = match event {
-                port::LearningEvent::RulesSet(address) => LearningEvent::Learned(address),
-                port::LearningEvent::RulesNotSet(error) => {
-                    LearningEvent::Failed(GuestPortError::new(error))
-                }
-                port::LearningEvent::Ended(error) => {
-                    LearningEvent::Ended(error.map(GuestPortError::new))
-                }
-            };
-            let learner =
-                learning.map(|learning| Box::new(PortLearner(learning)) as Box<dyn AddressLearner>);
-            (event, learner)
         })
     }
 }

@@ -50,6 +50,7 @@ pub mod parse;
 pub mod plan_shell;
 mod plan_shell_tap;
 pub mod plan_xml;
+mod port_learner;
 mod probe;
 mod ps;
 mod published;
