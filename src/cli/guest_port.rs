@@ -26,10 +26,11 @@ use super::environment::Environment;
 use super::nwfilter;
 use super::nwfilter_error::NwfilterError;
 use super::port_learner::PortLearner;
+use super::port_watch;
 use super::published::Publisher;
 use crate::launcher::guest_port::{
     AddressFollower, AddressLearner, BoxFuture, GuestPort, GuestPortError, GuestPorts,
-    PortDescriptors, PortRequest, RulesSet,
+    PortDescriptors, PortRequest, PortWatch, RulesSet,
 };
 use crate::launcher::plan::NicRequest;
 use crate::nwfilter::port::Bindings;
@@ -171,7 +172,8 @@ impl GuestPorts for HostPorts {
                 }
             };
             let (bindings, publisher) = (self.bindings.clone(), self.publisher.clone());
-            let port = TapPort { tap, request, bindings, bound: false, publisher };
+            let environment = self.environment.clone();
+            let port = TapPort { tap, request, bindings, bound: false, publisher, environment };
             Ok(Box::new(port) as Box<dyn GuestPort>)
         })
     }
@@ -256,6 +258,7 @@ fn open_tap(request: &PortRequest) -> Result<Tap, TapError> {
 struct TapPort {
     tap: Tap,
     request: PortRequest,
+    environment: Environment,
     bindings: Option<Bindings>,
     /// Whether there may be rules of the port's filter.
     bound: bool,
@@ -329,6 +332,10 @@ impl GuestPort for TapPort {
             let follower = publisher.publish(network, &self.request, &self.tap).await;
             Ok(Box::new(follower.map_err(GuestPortError::new)?) as Box<dyn AddressFollower>)
         })
+    }
+
+    fn watch(&self) -> Option<Box<dyn PortWatch>> {
+        port_watch::watch(self.tap.index(), &self.request.bridge, &self.environment)
     }
 
     fn descriptors(&self) -> Result<PortDescriptors, GuestPortError> {

@@ -27,15 +27,15 @@ const CONFIG_DIR: &str = "; NETLAUNCH_CONFIG_DIR names the directory of definiti
 const STATE_DIR: &str = "NETLAUNCH_STATE_DIR";
 
 /// Returns the hint for a network definition: the directory of the definitions, or the option of a
-/// launch that does what libvirt does with `<forward mode='bridge'>`.
+/// launch that puts a guest on a bridge without a network.
 pub(super) fn network_store(error: &network::StoreError) -> &'static str {
     match error {
         network::StoreError::Unknown(_) => "; 'netlaunch network list' shows all networks",
         network::StoreError::File(_) => CONFIG_DIR,
         network::StoreError::Document { error, .. }
-            if error.to_string().contains(": <forward mode='bridge'> is not supported") =>
+            if error.to_string().contains("make the interface a port of it") =>
         {
-            "; a launch puts its guest on a bridge of the host with --bridge IFNAME"
+            "; a launch also puts its guest on a bridge of the host with --bridge IFNAME"
         }
         _ => "",
     }

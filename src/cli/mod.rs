@@ -51,6 +51,7 @@ pub mod plan_shell;
 mod plan_shell_tap;
 pub mod plan_xml;
 mod port_learner;
+mod port_watch;
 mod probe;
 mod ps;
 mod published;

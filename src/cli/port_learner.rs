@@ -1,4 +1,4 @@
-//! The learner of a guest's address, as the launcher sees it.
+//! The learner of a guest's address, in the form in which the launcher calls it.
 
 use crate::launcher::guest_port::{
     AddressLearner, BoxFuture, GuestPortError, LearningEvent, LearningStep,

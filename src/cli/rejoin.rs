@@ -90,7 +90,11 @@ async fn taps_without_bridge() -> Result<Vec<GuestTap>, LinkError> {
 }
 
 /// Attaches these taps. Returns a sentence for each attached tap.
-async fn attach(manager: &Manager, bindings: &Bindings, taps: Vec<GuestTap>) -> Vec<String> {
+pub(super) async fn attach(
+    manager: &Manager,
+    bindings: &Bindings,
+    taps: Vec<GuestTap>,
+) -> Vec<String> {
     let mut notes = Vec::new();
     if taps.is_empty() {
         return notes;

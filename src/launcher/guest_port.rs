@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! make ─▶ set_rules ─▶ up ─▶ publish ─▶ descriptors ─▶ QEMU runs, AddressLearner::next,
-//!                                                      AddressFollower::next ─▶ remove
+//!                                                      AddressFollower::next, PortWatch::next ─▶ remove
 //! ```
 //!
 //! No frame passes before `up`, so the rules of the guest's filter are set before its first frame.
@@ -94,6 +94,9 @@ pub(crate) trait GuestPort: fmt::Debug + Send {
     /// some. [`remove`](Self::remove) takes them back.
     fn publish(&mut self) -> BoxFuture<'_, Result<Box<dyn AddressFollower>, GuestPortError>>;
 
+    /// Watches whether the port is on its bridge. `None` if the kernel does not report that.
+    fn watch(&self) -> Option<Box<dyn PortWatch>>;
+
     /// Returns copies of the tap's descriptors, and new vhost-net ones; QEMU inherits them.
     ///
     /// # Errors
@@ -158,6 +161,27 @@ pub(crate) enum FollowEvent {
     Moved(Vec<IpAddr>),
     /// The ports could not be changed; the follower tries again.
     Failed(GuestPortError),
+}
+
+/// Watches whether the port of a running guest is on its bridge. Dropping it ends that.
+pub(crate) trait PortWatch: fmt::Debug + Send {
+    /// Waits until the port has left its bridge or is on it again. Returns the watch for the next
+    /// call, or `None` after the end.
+    fn next(self: Box<Self>) -> BoxFuture<'static, WatchStep>;
+}
+
+/// The result of [`PortWatch::next`].
+pub(crate) type WatchStep = (WatchEvent, Option<Box<dyn PortWatch>>);
+
+/// A change of the place of a port.
+#[derive(Debug)]
+pub(crate) enum WatchEvent {
+    /// The port is not on its bridge any more; one sentence for the user.
+    Lost(String),
+    /// The port is on its bridge again; one sentence for the user.
+    Back(String),
+    /// The watch has ended: the port is gone, or this error occurred.
+    Ended(Option<GuestPortError>),
 }
 
 /// Why the port of a guest on a bridge could not be made, changed or removed.

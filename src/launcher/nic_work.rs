@@ -8,7 +8,7 @@ use std::process::ExitStatus;
 use std::task::Poll;
 use std::time::Instant;
 
-use super::guest_port::{BoxFuture, FollowStep, LearningStep};
+use super::guest_port::{BoxFuture, FollowStep, LearningStep, WatchStep};
 use super::recovery::{PasstRestart, RestartHistory, RestartResult};
 use super::resolvers::Watch;
 use super::running::RunningNic;
@@ -24,6 +24,8 @@ pub(super) enum NicEvent {
     Learning(LearningStep),
     /// The follower of the guest's address has made a step.
     Following(FollowStep),
+    /// The watch of the port's place has made a step.
+    Watched(WatchStep),
     /// The host has these DNS servers now.
     Resolvers(Vec<IpAddr>),
 }
@@ -34,6 +36,7 @@ pub(super) struct NicWork {
     pub(super) restart: Option<PasstRestart>,
     pub(super) learning: Option<BoxFuture<'static, LearningStep>>,
     pub(super) following: Option<BoxFuture<'static, FollowStep>>,
+    pub(super) watching: Option<BoxFuture<'static, WatchStep>>,
     resolvers: Option<Watch>,
 }
 
@@ -46,6 +49,7 @@ impl NicWork {
             restart: None,
             learning: nic.learner.take().map(|learner| learner.next()),
             following: nic.follower.take().map(|follower| follower.next()),
+            watching: nic.watch.take().map(|watch| watch.next()),
             resolvers: nic.watch_resolvers(),
         }
     }
@@ -58,6 +62,7 @@ impl NicWork {
             result = pending(&mut self.restart) => NicEvent::Restarted(result),
             step = pending(&mut self.learning) => NicEvent::Learning(step),
             step = pending(&mut self.following) => NicEvent::Following(step),
+            step = pending(&mut self.watching) => NicEvent::Watched(step),
             // A passt that is being started reads the file by itself, and the watch compares
             // afterwards.
             servers = changed(&mut self.resolvers), if self.restart.is_none() => {

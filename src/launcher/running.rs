@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::event::{EventSink, LaunchEvent};
-use super::guest_port::{AddressFollower, AddressLearner, GuestPort, GuestPorts};
+use super::guest_port::{AddressFollower, AddressLearner, GuestPort, GuestPorts, PortWatch};
 use super::launch_dir::{LaunchDir, LaunchDirError};
 use super::passt::PasstSpawn;
 use super::qemu_process::QemuProcess;
@@ -50,6 +50,8 @@ pub(super) struct RunningNic {
     pub(super) learner: Option<Box<dyn AddressLearner>>,
     /// The follower of the guest's address; it ends before the published ports are removed.
     pub(super) follower: Option<Box<dyn AddressFollower>>,
+    /// The watch of the port's place.
+    pub(super) watch: Option<Box<dyn PortWatch>>,
     /// The sockets that keep the published ports of a guest on a bridge from other programs.
     pub(super) held_ports: Vec<OwnedFd>,
     /// The start of passt; `None` on the other backends.
@@ -130,7 +132,7 @@ impl RunningNic {
             passt.stop(Signal::SIGTERM, PASST_PATIENCE).await;
         }
         self.passt_spawn = None;
-        drop((self.learner.take(), self.follower.take()));
+        drop((self.learner.take(), self.follower.take(), self.watch.take()));
         // The guest is gone, and no other tap can have the name of its tap yet.
         let left = match self.port.take() {
             Some(port) => port.remove().await,

@@ -192,6 +192,7 @@ impl Running {
             nic.held_ports = ports::hold(publish)?;
             nic.follower = Some(port.publish().await.map_err(StartError::Publishing)?);
         }
+        nic.watch = port.watch();
         port.descriptors().map_err(StartError::Bridge)
     }
 }

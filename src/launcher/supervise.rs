@@ -19,7 +19,7 @@ use tokio::time::sleep_until;
 use super::Outcome;
 use super::command::{CommandSource, SupervisorCommand};
 use super::event::LaunchEvent;
-use super::guest_port::{BoxFuture, FollowEvent, GuestPortError, LearningEvent};
+use super::guest_port::{BoxFuture, FollowEvent, GuestPortError, LearningEvent, WatchEvent};
 use super::last_words::last_words;
 use super::nic_work::{NicEvent, NicWork, first_event, pending};
 use super::passt::describe;
@@ -143,6 +143,12 @@ impl Supervisor {
                 }
                 report_following(event);
             }
+            Event::Nic(place, NicEvent::Watched((event, watch))) => {
+                if let Some(work) = self.work.get_mut(place) {
+                    work.watching = watch.map(|watch| watch.next());
+                }
+                self.report_place(place, event);
+            }
             Event::Nic(place, NicEvent::Resolvers(servers)) => {
                 if let Some((nic, work)) = self.nic(place) {
                     work.restart = nic.use_resolvers(&servers);
@@ -262,6 +268,21 @@ impl Supervisor {
             }
         }
         Next::GoesOn
+    }
+
+    /// Reports whether the port of the NIC at `place` is on its bridge.
+    fn report_place(&self, place: usize, event: WatchEvent) {
+        match event {
+            WatchEvent::Lost(what) => {
+                tracing::warn!("{what}");
+                self.running.events.send(LaunchEvent::BackendLost { nic: place });
+            }
+            WatchEvent::Back(what) => tracing::warn!("{what}"),
+            WatchEvent::Ended(Some(error)) => {
+                tracing::debug!("the bridge is not watched any more: {}", error_text(&error));
+            }
+            WatchEvent::Ended(None) => {}
+        }
     }
 
     /// Ends and removes everything.

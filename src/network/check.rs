@@ -13,7 +13,7 @@ use super::check_error::{CheckError, CheckFailure};
 use super::model::{Client, Dhcp, DhcpHost, Dns, Forward, Ip, Network};
 use super::places::Part;
 use super::values::PortGroupName;
-use crate::types::HostAddress;
+use crate::types::{Bandwidth, HostAddress};
 
 type Result = std::result::Result<(), CheckFailure>;
 
@@ -26,6 +26,7 @@ fn fail(part: Part, what: CheckError) -> Result {
 /// # Errors
 /// The first [`CheckFailure`].
 pub fn check(network: &Network) -> Result {
+    check_limits(Part::Bandwidth, &network.port.bandwidth)?;
     check_port_groups(network)?;
     if network.forward == Forward::Bridge {
         return check_existing(network);
@@ -71,10 +72,16 @@ fn check_existing(network: &Network) -> Result {
     }
 }
 
+/// Checks that the kernel can apply these limits exactly.
+fn check_limits(part: Part, bandwidth: &Bandwidth) -> Result {
+    bandwidth.check().or_else(|error| fail(part, CheckError::Bandwidth(error)))
+}
+
 fn check_port_groups(network: &Network) -> Result {
     let (mut names, mut default) = (BTreeSet::new(), None);
     for (index, group) in network.port_groups.iter().enumerate() {
         let part = Part::PortGroup(index);
+        check_limits(part, &group.port.bandwidth)?;
         if !names.insert(&group.name) {
             return fail(part, CheckError::PortGroupTwice(group.name.clone()));
         }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::places::Part;
 use super::values::{NetworkName, PortGroupName};
-use crate::types::{AddressError, InterfaceName, Mac, Uuid};
+use crate::types::{AddressError, BandwidthError, InterfaceName, Mac, Uuid};
 
 /// An error of a network, and the part that has it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -207,6 +207,9 @@ pub enum CheckError {
         /// The part.
         what: &'static str,
     },
+    /// The limits of traffic are not possible.
+    #[error(transparent)]
+    Bandwidth(BandwidthError),
     /// Two port groups have one name.
     #[error("another <portgroup> has the name {0} already: use another name")]
     PortGroupTwice(PortGroupName),

@@ -11,12 +11,19 @@ use crate::types::{Bandwidth, Native, Rate, Vlan, VlanId};
 use crate::xml::Foreign;
 
 fn bandwidth() -> impl Strategy<Value = Bandwidth> {
-    let kibibytes = || (1..=u32::MAX).prop_map(|number| NonZeroU32::new(number).unwrap());
-    let rate =
-        move || {
-            (kibibytes(), of(kibibytes()), of(kibibytes()))
-                .prop_map(|(average, peak, burst)| Rate { average, peak, burst })
-        };
+    let rate = || {
+        (1..=u32::MAX, of(any::<u32>()), of(1..=Rate::LONGEST_BURST)).prop_map(
+            |(average, peak, seconds)| {
+                let number = |number: u32| NonZeroU32::new(number).unwrap();
+                let burst = |seconds| average.saturating_mul(seconds).min(Rate::LARGEST_BURST);
+                Rate {
+                    average: number(average),
+                    peak: peak.map(|more| number(average.saturating_add(more))),
+                    burst: seconds.map(|seconds| number(burst(seconds))),
+                }
+            },
+        )
+    };
     (of(rate()), of(rate())).prop_map(|(inbound, outbound)| Bandwidth { inbound, outbound })
 }
 

@@ -87,6 +87,14 @@ fn port_groups_that_do_not_fit_together_are_refused() {
             "3:1: another <portgroup> has the name a already",
         ),
         (
+            "<bandwidth><inbound average='10' peak='9'/></bandwidth>",
+            "2:1: the inbound peak of 9 KiB/s is lower than the average of 10 KiB/s",
+        ),
+        (
+            "<portgroup name='a'><bandwidth><outbound average='1' burst='257'/></bandwidth></portgroup>",
+            "2:1: the outbound burst of 257 KiB is too large for its average rate",
+        ),
+        (
             "<portgroup name='a' default='yes'/>\n<portgroup name='b' default='yes'/>",
             "3:1: the <portgroup> a is the default already",
         ),

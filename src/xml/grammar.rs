@@ -14,6 +14,13 @@ pub(super) fn is_char(character: char) -> bool {
     !matches!(character, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}')
 }
 
+/// Returns whether the ASCII characters have their ASCII bytes in an encoding.
+pub(super) fn extends_ascii(encoding: &str) -> bool {
+    const NAMES: [&str; 6] =
+        ["us-ascii", "ascii", "iso-8859-1", "iso-8859-15", "latin1", "windows-1252"];
+    NAMES.iter().any(|name| name.eq_ignore_ascii_case(encoding))
+}
+
 /// Checks the name of an element or attribute.
 ///
 /// The names of libvirt's formats are ASCII, so only ASCII names are accepted.

@@ -14,7 +14,9 @@ use quick_xml::events::{BytesDecl, BytesStart, Event};
 
 use super::error::{XmlError, XmlErrorKind};
 use super::foreign::{Foreign, ForeignElement, Node};
-use super::grammar::{attribute_error, describe, is_char, newlines, no_entity, resolve, short};
+use super::grammar::{
+    attribute_error, describe, extends_ascii, is_char, newlines, no_entity, resolve, short,
+};
 use super::limits::{MAX_BYTES, MAX_DEPTH, MAX_NODES};
 use super::namespace::{Format, Scope};
 use super::position::{Cursor, Position};
@@ -212,6 +214,8 @@ impl Tree<'_> {
         match declaration.encoding() {
             None => Ok(()),
             Some(Ok(encoding)) if encoding.eq_ignore_ascii_case("utf-8") => Ok(()),
+            // A document of ASCII characters has the same bytes in UTF-8.
+            Some(Ok(encoding)) if self.text.is_ascii() && extends_ascii(&encoding) => Ok(()),
             Some(Ok(encoding)) => {
                 let what = XmlErrorKind::Encoding(short(&encoding));
                 Err(self.error(0, what))

@@ -39,6 +39,10 @@ fn equivalent_forms_are_read_alike() {
         assert_eq!(other.attributes[0].value, plain.attributes[0].value, "{text}");
         assert!(other.children.is_empty() && other.text.is_empty());
     }
+    for encoding in ["utf-8", "UTF-8", "US-ASCII", "ISO-8859-1"] {
+        let text = format!("<?xml version='1.0' encoding='{encoding}'?><a b='c d'/>");
+        assert_eq!(read(text.as_bytes()).unwrap().attributes[0].value, "c d");
+    }
     assert_eq!(read("\u{feff}<a/>".as_bytes()).unwrap().place, Position::START);
     assert_eq!(read(b"<a>x\r\ny\rz</a>").unwrap().text, "x\ny\nz");
 }
@@ -74,7 +78,8 @@ fn each_refused_document_has_an_error_with_its_place() {
         ("<?php x?><a/>", "1:1: the processing instruction <?php?>"),
         (" <?xml version='1.0'?><a/>", "1:2: <?xml?> can only be the first"),
         ("<?xml version='1.1'?><a/>", "1:1: XML of version '1.1'"),
-        ("<?xml version='1.0' encoding='latin1'?><a/>", "1:1: the encoding 'latin1'"),
+        ("<?xml version='1.0' encoding='latin1'?><a>ä</a>", "1:1: the encoding 'latin1'"),
+        ("<?xml version='1.0' encoding='utf-16'?><a/>", "1:1: the encoding 'utf-16'"),
         ("<?xml?><a/>", "1:1: <?xml?> needs a version first"),
         ("<?xml v\u{9b}\nn='1.0'?><a/>", "1:1: an attribute needs a value"),
         ("<?xml v\u{9b}n='1.0'?><a/>", "1:1: <?xml?> needs a version first"),

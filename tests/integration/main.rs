@@ -116,6 +116,7 @@ mod plan_nics;
 mod plan_xml;
 mod port_rules;
 mod port_settings;
+mod port_watch;
 mod published;
 mod purity;
 mod qemu_options;

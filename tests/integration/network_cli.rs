@@ -316,9 +316,12 @@ fn a_state_that_cannot_be_read_hides_no_definition() {
 #[test]
 fn a_refusal_names_the_alternative_and_destroy_does_not_advise_to_start() {
     let host = Host::of("network");
-    let text = "<network><name>n</name><forward mode='bridge'/><bridge name='br0'/></network>";
+    let text =
+        "<network><name>n</name><forward mode='private'><interface dev='up0'/></forward></network>";
     let line = host.bad(&format!("define {}", host.file("n.xml", text)), 2);
-    assert!(line.contains("a launch puts its guest on a bridge of the host with --bridge IFNAME"));
+    assert!(
+        line.contains("a launch also puts its guest on a bridge of the host with --bridge IFNAME")
+    );
     if have_root("a_refusal_names_the_alternative_and_destroy_does_not_advise_to_start") {
         assert!(host.bad("destroy nosuch", 2).contains("no network is called nosuch"));
         let line = host.bad("destroy default", 2);

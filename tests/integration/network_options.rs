@@ -15,7 +15,8 @@ const LAB: &str = "<network xmlns:d='http://libvirt.org/schemas/network/dnsmasq/
     <ip address='10.99.0.1' prefix='24'><dhcp><range start='10.99.0.100' end='10.99.0.200'/>\
     </dhcp></ip><d:options><d:option value='address=/apps.lab.example/10.99.0.77'/>\
     <d:option value='txt-record=note.lab.example,\"two, strings\"'/>\
-    <d:option value='dhcp-option=option:ntp-server,10.99.0.5'/></d:options></network>";
+    <d:option value='dhcp-option=option:ntp-server,10.99.0.5'/>\
+    <d:option value='dhcp-authoritative'/><d:option value='bind-dynamic'/></d:options></network>";
 
 /// A process that ends with the test.
 struct Ended(Child);
@@ -88,6 +89,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("dhcp-script=/tmp/a", "it makes dnsmasq run a program"),
     ("user=root", "it changes the user that dnsmasq runs as"),
     ("interface=eth0", "it changes the interfaces, addresses or ports"),
+    ("bind-interfaces", "it changes the interfaces, addresses or ports"),
+    ("dhcp-lease-max=9", "is set already, from the ranges in <dhcp>"),
     ("listen-address=0.0.0.0", "it changes the interfaces, addresses or ports"),
     (" tftp-root = /etc", "write &lt;tftp"),
     ("addn-hosts=/etc/hosts", "write <host> in <dns>"),

@@ -73,7 +73,7 @@ fn killed_at_every_step(change: &[&str], undo: &[&str], step: usize) {
         let ended = || processes_with(&program.to_string_lossy()).is_empty();
         assert!(wait_until(Duration::from_secs(20), ended), "{at}");
         // The next command is a reload, or another update.
-        if i / step % 2 == 0 {
+        if (i / step).is_multiple_of(2) {
             host.good("firewall reload");
         } else {
             let group = ["network", "update", "lab", "add", "portgroup", "<portgroup name='x'/>"];

@@ -25,7 +25,8 @@ pub(super) enum Condition {
 
 use Condition::{Addresses, Any, NoConstructor, NoSource, OwnInterface, Range};
 
-/// The options that change only the answers of this dnsmasq.
+/// The options that change only the answers of this dnsmasq. `bind-dynamic` and
+/// `dhcp-authoritative` are among them, because netlaunch sets both anyway.
 pub(super) const ALLOWED: &[(&str, Condition)] = &[
     ("add-cpe-id", Any),
     ("add-mac", Any),
@@ -34,6 +35,7 @@ pub(super) const ALLOWED: &[(&str, Condition)] = &[
     ("alias", Any),
     ("all-servers", Any),
     ("auth-ttl", Any),
+    ("bind-dynamic", Any),
     ("bogus-nxdomain", Any),
     ("bogus-priv", Any),
     ("bootp-dynamic", Any),
@@ -42,6 +44,7 @@ pub(super) const ALLOWED: &[(&str, Condition)] = &[
     ("cache-size", Any),
     ("clear-on-reload", Any),
     ("cname", Any),
+    ("dhcp-authoritative", Any),
     ("dhcp-boot", Any),
     ("dhcp-broadcast", Any),
     ("dhcp-circuitid", Any),
@@ -165,7 +168,6 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("auth-server", "makes dnsmasq answer to other networks: remove it"),
     ("auth-soa", "makes dnsmasq answer to other networks: remove it"),
     ("auth-zone", "makes dnsmasq answer to other networks: write address=/NAME/ADDRESS"),
-    ("bind-dynamic", LISTEN),
     ("bind-interfaces", LISTEN),
     ("bridge-interface", LISTEN),
     ("conf-dir", FILE),
@@ -176,7 +178,6 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("connmark-allowlist", FIREWALL),
     ("connmark-allowlist-enable", FIREWALL),
     ("dhcp-alternate-port", LISTEN),
-    ("dhcp-authoritative", "is set already for a network with <dhcp>: remove it"),
     ("dhcp-client-update", "lets guests change names in DNS: remove it"),
     ("dhcp-hostsdir", FILE),
     ("dhcp-hostsfile", "reads a file of the host: write <host> in <dhcp>"),

@@ -228,9 +228,10 @@ fn bridge(
     };
     places.note(Part::Bridge, element.place);
     element.take(|take| {
-        // An empty name means that libvirt chooses the name, as virt-manager writes it.
+        // libvirt chooses the name in place of an empty one, which virt-manager writes, and of this
+        // template.
         let name = take.value_with("name", |text| match text {
-            "" if chosen.is_some() => Ok(None),
+            "" | "virbr%d" if chosen.is_some() => Ok(None),
             _ => device(text).map(Some),
         })?;
         let name = name.flatten().or(chosen).ok_or_else(|| take.missing("name"))?;

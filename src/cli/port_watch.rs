@@ -1,0 +1,147 @@
+//! Watches the place of a running guest's tap: whether it is on its bridge.
+//!
+//! A bridge can be removed under its guests (`network destroy --force`, netplan, NetworkManager), and
+//! a tap can be taken off it. The user is told in both cases. If the bridge was removed and one with
+//! its name exists again, the tap is put back in the way of a reload: only with the rules of its
+//! filter in the kernel. A tap that was taken off a bridge which still exists stays as it is, because
+//! an administrator may have done that; a reload puts it back.
+
+use super::environment::Environment;
+use super::{network, nwfilter, rejoin};
+use crate::launcher::guest_port::{BoxFuture, GuestPortError, PortWatch, WatchEvent, WatchStep};
+use crate::sys::netlink::link_events::{ChangedLink, LinkEvents};
+use crate::sys::netlink::{GuestTap, Link, LinkError, Netlink};
+use crate::types::{InterfaceName, error_text};
+
+/// The watch of one tap.
+#[derive(Debug)]
+pub(super) struct TapWatch {
+    events: LinkEvents,
+    environment: Environment,
+    tap: u32,
+    bridge: InterfaceName,
+    place: Place,
+}
+
+/// The place of the tap at the last look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It is on its bridge.
+    OnBridge,
+    /// Its bridge was removed.
+    BridgeGone,
+    /// It is not on its bridge, which exists.
+    Elsewhere,
+}
+
+impl TapWatch {
+    /// Watches a tap that is on its bridge. Call it in a tokio runtime with I/O enabled.
+    ///
+    /// # Errors
+    /// The kernel does not report changes of interfaces.
+    pub(super) fn new(
+        tap: u32,
+        bridge: &InterfaceName,
+        environment: &Environment,
+    ) -> Result<Self, LinkError> {
+        let events = LinkEvents::open()?;
+        let (environment, bridge) = (environment.clone(), bridge.clone());
+        Ok(TapWatch { events, environment, tap, bridge, place: Place::OnBridge })
+    }
+
+    /// Compares the place of the tap with that of the last look. Returns an event if it changed, and
+    /// whether the tap exists.
+    async fn look(&mut self) -> Result<(Option<WatchEvent>, bool), LinkError> {
+        let links = Netlink::open()?.links().await?;
+        let Some(tap) = links.iter().find(|link| link.index == self.tap) else {
+            return Ok((None, false));
+        };
+        let now = place(tap, &links, &self.bridge);
+        let before = std::mem::replace(&mut self.place, now);
+        if before == Place::BridgeGone && now == Place::Elsewhere && tap.master.is_none() {
+            // Until it is put back, the tap still waits for its bridge.
+            self.place = Place::BridgeGone;
+            return Ok((self.put_back(tap).await, true));
+        }
+        let (name, bridge) = (&tap.name, &self.bridge);
+        let event = match (before, now) {
+            (before, now) if before == now => None,
+            (_, Place::OnBridge) => {
+                Some(WatchEvent::Back(format!("the tap {name} is on the bridge {bridge} again")))
+            }
+            (Place::OnBridge, Place::BridgeGone) => Some(WatchEvent::Lost(format!(
+                "the bridge {bridge} is gone, so the guest has no network; the tap {name} is put back when the bridge exists again"
+            ))),
+            (Place::OnBridge, _) => Some(WatchEvent::Lost(format!(
+                "the tap {name} was taken off the bridge {bridge}, so the guest is not on its network; netlaunch firewall reload puts it back"
+            ))),
+            _ => None,
+        };
+        Ok((event, true))
+    }
+
+    /// Puts the tap on the bridge that exists again, if its network runs and the rules of its filter
+    /// are set.
+    async fn put_back(&mut self, tap: &Link) -> Option<WatchEvent> {
+        let done = async {
+            let config_dir = self.environment.config_dir().ok().flatten()?;
+            let manager = network::manager(&config_dir, &self.environment).ok()?;
+            let bindings = nwfilter::bindings(&config_dir, &self.environment).ok()?;
+            Some(rejoin::attach(&manager, &bindings, vec![GuestTap::of(tap)?]).await)
+        };
+        let note = done.await?.pop()?;
+        self.place = Place::OnBridge;
+        Some(WatchEvent::Back(note))
+    }
+}
+
+/// Returns the place of a tap that belongs to this bridge.
+fn place(tap: &Link, links: &[Link], bridge: &InterfaceName) -> Place {
+    let found = links.iter().find(|link| link.bridge && link.name == bridge.as_str());
+    match found {
+        Some(found) if tap.master == Some(found.index) => Place::OnBridge,
+        Some(_) => Place::Elsewhere,
+        None => Place::BridgeGone,
+    }
+}
+
+impl PortWatch for TapWatch {
+    fn next(mut self: Box<Self>) -> BoxFuture<'static, WatchStep> {
+        Box::pin(async move {
+            loop {
+                match self.look().await {
+                    Ok((_, false)) => return (WatchEvent::Ended(None), None),
+                    Ok((Some(event), true)) => return (event, Some(self as Box<dyn PortWatch>)),
+                    Ok((None, true)) => {}
+                    Err(error) => {
+                        return (WatchEvent::Ended(Some(GuestPortError::new(error))), None);
+                    }
+                }
+                // Without this choice, each of many launches would list all interfaces whenever another
+                // guest starts or ends.
+                let (tap, bridge) = (self.tap, self.bridge.clone());
+                let is_meant = |link: &ChangedLink| {
+                    link.index == tap || link.name.as_deref() == Some(bridge.as_str())
+                };
+                if !self.events.changed_among(is_meant).await {
+                    return (WatchEvent::Ended(None), None);
+                }
+            }
+        })
+    }
+}
+
+/// Starts the watch of a tap. Without it the guest runs nevertheless.
+pub(super) fn watch(
+    tap: u32,
+    bridge: &InterfaceName,
+    environment: &Environment,
+) -> Option<Box<dyn PortWatch>> {
+    match TapWatch::new(tap, bridge, environment) {
+        Ok(watch) => Some(Box::new(watch)),
+        Err(error) => {
+            tracing::debug!("the place of the tap is not watched: {}", error_text(&error));
+            None
+        }
+    }
+}

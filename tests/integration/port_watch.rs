@@ -1,0 +1,117 @@
+//! Tests that a running launch follows its bridge: the user is told when the guest's tap is on no
+//! bridge, and the tap is put back when a removed bridge exists again. QEMU runs without a machine.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::common::{As, Netns, Reaped, Sandbox, finish, have_root, run, text, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const QEMU: [&str; 7] =
+    ["--", "qemu-system-x86_64", "-M", "none", "-nodefaults", "-display", "none"];
+
+/// A launch on a bridge, with its messages in a file.
+struct Scene {
+    // Dropped first, since what it ends lives in the namespace.
+    _launch: Reaped,
+    sandbox: Sandbox,
+    netns: Netns,
+}
+
+impl Scene {
+    fn new(sandbox: Sandbox, netns: Netns, options: &[&str]) -> Self {
+        let mut command = sandbox.netlaunch(&["--device", "none", "--name", "web"]);
+        command.args(options).args(QEMU);
+        command.stderr(Stdio::from(fs::File::create(sandbox.path("said")).unwrap()));
+        let scene = Scene { _launch: Reaped(command.spawn().unwrap()), sandbox, netns };
+        assert!(wait_until(LIMIT, || scene.master().is_some()), "{}", scene.said());
+        scene
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(self.sandbox.path("said")).unwrap()
+    }
+
+    /// Waits for a message.
+    fn says(&self, part: &str) {
+        assert!(
+            wait_until(LIMIT, || self.said().contains(part)),
+            "{part:?} is not in {}",
+            self.said()
+        );
+    }
+
+    /// Returns the bridge of the tap.
+    fn master(&self) -> Option<String> {
+        let shown = run("ip", &["-n", &self.netns.name, "-j", "link", "show", "nl-web"]);
+        let shown: Value = serde_json::from_str(&text(&shown.stdout)).ok()?;
+        shown[0]["master"].as_str().map(str::to_owned)
+    }
+}
+
+#[test]
+fn a_tap_returns_to_a_bridge_that_is_made_again() {
+    if !have_root("a_tap_returns_to_a_bridge_that_is_made_again") {
+        return;
+    }
+    let netns = Netns::routed();
+    netns.ip("link add br7 type bridge");
+    let scene = Scene::new(Sandbox::new(As::Root, Some(&netns)), netns, &["--bridge", "br7"]);
+    for _ in 0..2 {
+        let lost = scene.said().matches("the bridge br7 is gone").count();
+        scene.netns.ip("link delete br7");
+        let told = || scene.said().matches("the bridge br7 is gone").count() > lost;
+        assert!(wait_until(LIMIT, told), "{}", scene.said());
+        assert_eq!(scene.master(), None);
+        scene.netns.ip("link add br7 type bridge");
+        let is_back = || scene.master().as_deref() == Some("br7");
+        assert!(wait_until(LIMIT, is_back), "{}", scene.said());
+    }
+    scene.says("is on br7 again");
+}
+
+#[test]
+fn a_tap_that_was_taken_off_stays_off_until_a_reload() {
+    if !have_root("a_tap_that_was_taken_off_stays_off_until_a_reload") {
+        return;
+    }
+    let netns = Netns::routed();
+    netns.ip("link add br7 type bridge");
+    let scene = Scene::new(Sandbox::new(As::Root, Some(&netns)), netns, &["--bridge", "br7"]);
+    scene.netns.ip("link set nl-web nomaster");
+    scene.says("the tap nl-web was taken off the bridge br7");
+    // Another change of the tap does not put it back.
+    scene.netns.ip("link set nl-web mtu 1400");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(scene.master(), None);
+    scene.sandbox.good(&["firewall", "reload"]);
+    assert_eq!(scene.master().as_deref(), Some("br7"));
+    scene.says("the tap nl-web is on the bridge br7 again");
+}
+
+#[test]
+fn a_guest_returns_to_its_network_after_a_forced_end() {
+    if !have_root("a_guest_returns_to_its_network_after_a_forced_end") {
+        return;
+    }
+    let netns = Netns::routed();
+    let sandbox = Sandbox::new(As::Root, Some(&netns));
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(sandbox.path(""), open).unwrap();
+    let xml = "<network><name>lab</name><bridge name='nlt0'/>\
+               <ip address='10.94.0.1' netmask='255.255.255.0'/></network>";
+    let file = sandbox.path("lab.xml");
+    fs::write(&file, xml).unwrap();
+    sandbox.good(&["network", "define", file.to_str().unwrap()]);
+    sandbox.good(&["network", "start", "lab"]);
+    let scene = Scene::new(sandbox, netns, &["--network", "lab"]);
+    scene.sandbox.good(&["network", "destroy", "--force", "lab"]);
+    scene.says("the bridge nlt0 is gone");
+    scene.sandbox.good(&["network", "start", "lab"]);
+    assert_eq!(scene.master().as_deref(), Some("nlt0"));
+    scene.says("nlt0 again");
+    let _ = finish(scene.sandbox.netlaunch(&["network", "destroy", "--force", "lab"]));
+}
