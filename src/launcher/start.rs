@@ -21,7 +21,7 @@ use super::running::{Running, RunningNic};
 use crate::launcher::plan::{BridgePlan, NicPlan, Plan, TapOwner, Transport};
 use crate::sys::privileges::Account;
 use crate::sys::process::Spawn;
-use crate::types::{Mac, Publish, PublishRequest, tap_name};
+use crate::types::{Mac, Publish, tap_name};
 
 /// Carries `plan` out and returns once passt serves and QEMU, unless in serve mode, executes.
 ///
@@ -202,7 +202,7 @@ impl Running {
 #[cfg(feature = "cli")]
 fn name_launch(mut error: PublishError, context: &LaunchContext) -> PublishError {
     let PublishError::Busy {
-        publish: PublishRequest::Ports(publish),
+        publish: crate::types::PublishRequest::Ports(publish),
         port,
         holder: holder @ None,
         ..

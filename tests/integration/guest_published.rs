@@ -110,8 +110,9 @@ fn a_guests_ports_come_and_go(firewall: &str) {
     // The tap lets the guest's own packets come back to it, and its address is no duplicate.
     scene.say("go");
     assert_eq!(scene.hear("SELF "), "tcp-answer", "{}", scene.said());
-    let hairpin = "/sys/class/net/nltap0/brport/hairpin_mode";
-    assert_eq!(bench.host.says("cat", &[hairpin]), "1\n");
+    let tap = shown["bridge"]["tap"].as_str().unwrap();
+    let hairpin = format!("/sys/class/net/{tap}/brport/hairpin_mode");
+    assert_eq!(bench.host.says("cat", &[&hairpin]), "1\n");
 
     scene.say("go");
     assert_eq!(scene.end().code(), Some(33), "{}", scene.said());

@@ -221,6 +221,32 @@ fn tables(listings: &Listings<'_>) -> Result<Vec<Table>, ListingError> {
     Ok(tables)
 }
 
+/// Returns the packets of connections to published ports, in both directions.
+fn to_published_ports(
+    guests: &Guests,
+    version: Version,
+    subnets: &[IpNet],
+) -> [(Traffic, Packet); 2] {
+    let bridge = || Interface::Is(guests.bridge.to_string());
+    let outside = || Interface::OneOf(guests.uplinks.clone(), guests.bridge.to_string());
+    let connection = Packet {
+        arrives: outside(),
+        leaves: Some(bridge()),
+        destination: Some(subnets.to_vec()),
+        translated: true,
+        ..Packet::new(Hook::Forward, version)
+    };
+    let reply = Packet {
+        arrives: bridge(),
+        leaves: Some(outside()),
+        source: Some(subnets.to_vec()),
+        state: "established",
+        translated: true,
+        ..Packet::new(Hook::Forward, version)
+    };
+    [(Traffic::Published, connection), (Traffic::Published, reply)]
+}
+
 /// Returns the packets that these guests need.
 fn packets(guests: &Guests) -> Vec<(Traffic, Packet)> {
     let bridge = || Interface::Is(guests.bridge.to_string());
@@ -243,23 +269,7 @@ fn packets(guests: &Guests) -> Vec<(Traffic, Packet)> {
         let known = || Some(subnets.clone());
         let outside = || Interface::OneOf(guests.uplinks.clone(), guests.bridge.to_string());
         if guests.published.contains(&version) {
-            let packet = Packet {
-                arrives: outside(),
-                leaves: Some(bridge()),
-                destination: known(),
-                translated: true,
-                ..Packet::new(Hook::Forward, version)
-            };
-            packets.push((Traffic::Published, packet));
-            let packet = Packet {
-                arrives: bridge(),
-                leaves: Some(outside()),
-                source: known(),
-                state: "established",
-                translated: true,
-                ..Packet::new(Hook::Forward, version)
-            };
-            packets.push((Traffic::Published, packet));
+            packets.extend(to_published_ports(guests, version, &subnets));
         }
         if guests.forwarded {
             let packet = Packet {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::candidate::Candidate;
 use super::draft::MAX_SOCKET_PATH;
 use super::memory::MemoryError;
-use super::request_error::{RequestError, about_addresses};
+use super::request_error::RequestError;
 use crate::types::facts::Problem;
 use crate::types::{FreePort, GuestAddressesError, Setting, UserName};
 
@@ -108,5 +108,17 @@ impl PlanError {
                 | PlanError::Memory(_)
                 | PlanError::UserNotRoot(_)
         )
+    }
+}
+
+/// Returns the setting that an error of the guest's addresses speaks about.
+pub(super) fn about_addresses(error: &GuestAddressesError) -> Vec<Setting> {
+    match error {
+        GuestAddressesError::GatewayOutside { .. }
+        | GuestAddressesError::GatewayIsGuest(_)
+        | GuestAddressesError::GatewayNoHost { .. } => vec![Setting::Gateway],
+        GuestAddressesError::DnsIsGuest(_) | GuestAddressesError::DnsNoHost(_) => {
+            vec![Setting::Dns]
+        }
     }
 }

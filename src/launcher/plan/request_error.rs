@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::error::about_addresses;
 use super::socket::MAX_LISTEN_PATH;
 use crate::types::{
     BandwidthError, GuestAddressesError, Id, InterfaceName, Mac, PortGroupName, Publish,
@@ -392,18 +393,6 @@ impl RequestError {
             RequestError::UserSocket { .. } => vec![Setting::User, Setting::Transport],
             RequestError::ServeUser(_) => vec![Setting::User, Setting::Command],
             RequestError::ServeFd => vec![Setting::Command, Setting::Transport],
-        }
-    }
-}
-
-/// Returns the setting that an error of the guest's addresses speaks about.
-pub(super) fn about_addresses(error: &GuestAddressesError) -> Vec<Setting> {
-    match error {
-        GuestAddressesError::GatewayOutside { .. }
-        | GuestAddressesError::GatewayIsGuest(_)
-        | GuestAddressesError::GatewayNoHost { .. } => vec![Setting::Gateway],
-        GuestAddressesError::DnsIsGuest(_) | GuestAddressesError::DnsNoHost(_) => {
-            vec![Setting::Dns]
         }
     }
 }

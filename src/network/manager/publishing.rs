@@ -88,7 +88,7 @@ impl Manager {
     /// # Errors
     /// [`ManagerError`] if the lock cannot be taken or the status files cannot be read.
     pub async fn unpublish_gone(&self) -> Result<(), ManagerError> {
-        if !self.statuses()?.running().any(|status| has_published(status)) {
+        if !self.statuses()?.running().any(has_published) {
             return Ok(());
         }
         let (tools, mut statuses) = self.lock().await?;
