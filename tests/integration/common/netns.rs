@@ -152,6 +152,13 @@ fn answer(mut stream: TcpStream, body: &str) {
     thread::sleep(Duration::from_millis(500));
 }
 
+/// Returns whether this kernel has bridges that filter VLANs. Only root can find out.
+pub fn filters_vlans() -> bool {
+    let netns = Netns::bare();
+    let add = ["-n", &netns.name, "link", "add", "br0", "type", "bridge", "vlan_filtering", "1"];
+    run("ip", &add).status.success()
+}
+
 impl Drop for Netns {
     fn drop(&mut self) {
         let _ = run("ip", &["netns", "delete", &self.name]);

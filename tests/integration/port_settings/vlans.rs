@@ -4,16 +4,14 @@
 use super::launches::{Lab, lab};
 use super::*;
 use crate::common::bridges::end;
-use crate::common::{finish, skipped};
+use crate::common::{filters_vlans, finish, skipped};
 
 /// Whether root runs the test, on a kernel that has bridges with VLANs.
 fn have_vlans(test: &str) -> bool {
     if !have_root(test) {
         return false;
     }
-    let netns = Netns::bare();
-    let add = ["-n", &netns.name, "link", "add", "br0", "type", "bridge", "vlan_filtering", "1"];
-    let has = run("ip", &add).status.success();
+    let has = filters_vlans();
     if !has {
         skipped(test, "this kernel has no bridges that filter VLANs");
     }
