@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::definitions::{Host, complaint};
 use crate::common::network_host::NetworkHost;
-use crate::common::{filters_vlans, have_root, rng};
+use crate::common::{Netns, have_root, rng};
 use serde_json::Value;
 
 /// Documents that are accepted and do not start in the test's namespace, each with words of the
@@ -133,7 +133,7 @@ fn starts_and_ends(batch: usize) {
             name.to_owned()
         });
         let start = format!("network start {network}");
-        let no_vlans = WITH_VLANS.contains(&document) && !filters_vlans();
+        let no_vlans = WITH_VLANS.contains(&document) && !Netns::filters_vlans();
         let no_vlans = no_vlans.then_some("this kernel has no bridges that filter VLANs");
         let not_started = NOT_STARTED.iter().find(|(name, _)| *name == document);
         match not_started.map(|(_, reason)| *reason).or(no_vlans) {

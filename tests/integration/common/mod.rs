@@ -47,7 +47,7 @@ use std::time::{Duration, Instant};
 
 use base64::prelude::*;
 
-pub use netns::{Netns, filters_vlans};
+pub use netns::Netns;
 
 /// The ordinary user of the tests; has no entry in /etc/passwd, no capability and no group.
 pub const USER: u32 = 12345;

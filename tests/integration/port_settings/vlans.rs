@@ -4,14 +4,14 @@
 use super::launches::{Lab, lab};
 use super::*;
 use crate::common::bridges::end;
-use crate::common::{filters_vlans, finish, skipped};
+use crate::common::{finish, skipped};
 
 /// Whether root runs the test, on a kernel that has bridges with VLANs.
 fn have_vlans(test: &str) -> bool {
     if !have_root(test) {
         return false;
     }
-    let has = filters_vlans();
+    let has = Netns::filters_vlans();
     if !has {
         skipped(test, "this kernel has no bridges that filter VLANs");
     }
