@@ -30,6 +30,13 @@ impl Netns {
         netns
     }
 
+    /// Returns whether this kernel has bridges that filter VLANs. Only root can find out.
+    pub fn filters_vlans() -> bool {
+        let netns = Netns::bare();
+        let add = ["-n", &netns.name, "link", "add", "br0", "type", "bridge"];
+        run("ip", &[&add[..], &["vlan_filtering", "1"]].concat()).status.success()
+    }
+
     /// Gives the namespace's programs a resolv.conf(5) of their own, with this server in it.
     pub fn resolver(&self, server: std::net::Ipv4Addr) {
         self.resolv_conf(&format!("nameserver {server}\n"));

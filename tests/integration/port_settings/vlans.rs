@@ -11,9 +11,7 @@ fn have_vlans(test: &str) -> bool {
     if !have_root(test) {
         return false;
     }
-    let netns = Netns::bare();
-    let add = ["-n", &netns.name, "link", "add", "br0", "type", "bridge", "vlan_filtering", "1"];
-    let has = run("ip", &add).status.success();
+    let has = Netns::filters_vlans();
     if !has {
         skipped(test, "this kernel has no bridges that filter VLANs");
     }
