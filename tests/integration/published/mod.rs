@@ -152,7 +152,10 @@ impl Scene {
             host.ip("link set nlp0 up");
             host.ip("address add 10.60.0.1/24 dev nlp0");
             host.ip("address add fd00:60::1/64 dev nlp0 nodad");
-            let xml = format!("<network><name>lab</name>{forward}<bridge name='nlp0'/></network>");
+            let xml = format!(
+                "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000061</uuid>{forward}\
+                 <bridge name='nlp0'/></network>"
+            );
             fs::write(self.dir.path().join("config/networks/lab.xml"), xml).unwrap();
             return;
         }
