@@ -42,6 +42,9 @@ const ADDRESSES: &str = "<ip address='10.60.0.1' netmask='255.255.255.0'/>\
 /// In place of a `<forward>`: a network without addresses.
 const BARE: &str = "bare";
 
+/// A network on a bridge of the host.
+const ON_BRIDGE: &str = "<forward mode='bridge'/>";
+
 /// The tools of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tools {
@@ -143,6 +146,19 @@ impl Scene {
     }
 
     fn define(&self, forward: &str) {
+        if forward == ON_BRIDGE {
+            let Scene { host, .. } = self;
+            host.ip("link add nlp0 type bridge");
+            host.ip("link set nlp0 up");
+            host.ip("address add 10.60.0.1/24 dev nlp0");
+            host.ip("address add fd00:60::1/64 dev nlp0 nodad");
+            let xml = format!(
+                "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000061</uuid>{forward}\
+                 <bridge name='nlp0'/></network>"
+            );
+            fs::write(self.dir.path().join("config/networks/lab.xml"), xml).unwrap();
+            return;
+        }
         let (forward, addresses) = match forward {
             BARE => ("", ""),
             forward => (forward, ADDRESSES),

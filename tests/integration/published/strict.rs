@@ -147,3 +147,22 @@ fn a_network_without_addresses_publishes_by_those_of_its_bridge() {
         }
     }
 }
+
+/// Guests on a bridge of the host may have another router, so each client has the bridge's address.
+#[test]
+fn every_client_reaches_the_published_ports_of_a_guest_on_a_bridge_of_the_host() {
+    let test = "every_client_reaches_the_published_ports_of_a_guest_on_a_bridge_of_the_host";
+    for tools in [Tools::Nftables, Tools::Iptables] {
+        let Some(scene) = Scene::new(test, tools, ON_BRIDGE) else { return };
+        let before = scene.sh("cat /proc/sys/net/ipv4/conf/nlp0/route_localnet");
+        let subnets = scene.with(async |manager| manager.bridge_subnets(&lab()).await.unwrap());
+        let guest = PublishedGuest { subnets, ..scene.published(&PUBLISHED, 2) };
+        scene.with(async |manager| manager.publish(&lab(), &guest).await.unwrap());
+        assert_eq!(scene.table(), expected(BRIDGE.0, BRIDGE.1), "{tools:?}");
+        let (tap, index) = (&guest.tap, guest.index);
+        scene.with(async |manager| manager.unpublish(&lab(), tap, index).await.unwrap());
+        assert_eq!(scene.sh("cat /proc/sys/net/ipv4/conf/nlp0/route_localnet"), before);
+        let rules = scene.sh("nft list ruleset; iptables-save; ip6tables-save");
+        assert!(!rules.contains("nl-nlp0"), "{rules}");
+    }
+}
