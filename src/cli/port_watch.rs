@@ -1,10 +1,10 @@
 //! Watches the place of a running guest's tap: whether it is on its bridge.
 //!
-//! A bridge can be removed under its guests (`network destroy --force`, netplan, NetworkManager), and
-//! a tap can be taken off it. The user is told in both cases. If the bridge was removed and one with
-//! its name exists again, the tap is put back in the way of a reload: only with the rules of its
-//! filter in the kernel. A tap that was taken off a bridge which still exists stays as it is, because
-//! an administrator may have done that; a reload puts it back.
+//! A bridge can be removed under its guests (`network destroy --force`, netplan, NetworkManager),
+//! and a tap can be taken off it. The user gets a warning in both cases. If the bridge was removed
+//! and one with its name exists again, the tap is put back in the way of a reload: only with the
+//! rules of its filter in the kernel. A tap that was taken off a bridge which still exists stays as
+//! it is, because an administrator may have done that; a reload puts it back.
 
 use super::environment::Environment;
 use super::{network, nwfilter, rejoin};

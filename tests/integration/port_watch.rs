@@ -1,5 +1,6 @@
-//! Tests that a running launch follows its bridge: the user is told when the guest's tap is on no
-//! bridge, and the tap is put back when a removed bridge exists again. QEMU runs without a machine.
+//! Tests that a running launch follows its bridge: the user gets a warning if the guest's tap is on
+//! no bridge, and the tap is put back when a removed bridge exists again. QEMU runs without a
+//! machine.
 
 use std::fs;
 use std::process::Stdio;
@@ -63,8 +64,8 @@ fn a_tap_returns_to_a_bridge_that_is_made_again() {
     for _ in 0..2 {
         let lost = scene.said().matches("the bridge br7 is gone").count();
         scene.netns.ip("link delete br7");
-        let told = || scene.said().matches("the bridge br7 is gone").count() > lost;
-        assert!(wait_until(LIMIT, told), "{}", scene.said());
+        let is_said = || scene.said().matches("the bridge br7 is gone").count() > lost;
+        assert!(wait_until(LIMIT, is_said), "{}", scene.said());
         assert_eq!(scene.master(), None);
         scene.netns.ip("link add br7 type bridge");
         let is_back = || scene.master().as_deref() == Some("br7");
