@@ -1,13 +1,15 @@
 //! Measures the start and the end of a network: `netlaunch network start` and `destroy` on each
-//! backend, compared with the same by hand, and the number of programs that each operation executes.
-//! Then it measures the start of many networks at boot, compared with the start of their dnsmasqs.
+//! backend, compared with the same by hand, and the number of programs that each operation
+//! executes. Then it measures the start of many networks at boot, compared with the start of their
+//! dnsmasqs.
 //!
 //! By hand means: the same rules for the same tools, a bridge with ip(8), and dnsmasq with the same
 //! configuration.
 //!
 //! Run `cargo bench --bench network` as root: it makes its own network namespace. Both ways run
-//! alternately, and each pair gives one ratio, so that a machine that slows down slows both.
-//! A second row is for a network without dnsmasq. The figures go to standard output. The benchmark has no pass or fail.
+//! alternately, and each pair gives one ratio, so that a machine that slows down slows both. A
+//! second row is for a network without dnsmasq. The figures go to standard output. The benchmark
+//! has no pass or fail.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench stops by panicking")]
 
@@ -114,9 +116,7 @@ fn floor(backend: FirewallBackend, served: bool) -> Vec<Script> {
 
 /// Makes the bridge and the rules, and removes both.
 fn by_hand(netns: &Netns, backend: FirewallBackend, scripts: &[Script], conf: Option<&Path>) {
-    netns.ip("link add nlb0 type bridge");
-    netns.ip("addr add 10.96.0.1/24 dev nlb0");
-    netns.ip("link set nlb0 up");
+    make_bridge(netns, "nlb0", "10.96.0.1/24");
     for script in scripts {
         feed(netns, script.program, script.args, &script.input);
     }
@@ -139,6 +139,16 @@ fn by_hand(netns: &Netns, backend: FirewallBackend, scripts: &[Script], conf: Op
         }
     }
     netns.ip("link del nlb0");
+}
+
+/// Makes a bridge with an address and without IPv6: dnsmasq waits more than a second for an IPv6
+/// address whose duplicates are still looked for.
+fn make_bridge(netns: &Netns, name: &str, address: &str) {
+    netns.ip(&format!("link add {name} type bridge"));
+    let ipv6 = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    netns.inside(|| fs::write(ipv6, "1").unwrap());
+    netns.ip(&format!("addr add {address} dev {name}"));
+    netns.ip(&format!("link set {name} up"));
 }
 
 /// Starts the network once, and returns a copy of dnsmasq's configuration with files of its own.
@@ -225,9 +235,7 @@ fn boot(netns: &Netns) {
         let a = timed(|| drop(autostart()));
         destroy();
         for number in 1..=NETWORKS {
-            netns.ip(&format!("link add nlb{number} type bridge"));
-            netns.ip(&format!("addr add 10.97.{number}.1/24 dev nlb{number}"));
-            netns.ip(&format!("link set nlb{number} up"));
+            make_bridge(netns, &format!("nlb{number}"), &format!("10.97.{number}.1/24"));
         }
         let mut servers = Vec::new();
         let b = timed(|| servers.extend(confs.iter().map(|conf| Server::start(netns, conf))));

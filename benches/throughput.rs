@@ -1,10 +1,10 @@
 //! Measures the throughput of a real guest through netlaunch, compared with plain QEMU.
 //!
-//! Run `cargo bench --bench throughput` as root: it makes its own network namespaces, and all traffic
-//! stays in them. `NETLAUNCH_BENCH_PASST` names another passt. The guest has the habits of
-//! systemd-networkd: it ignores the MTU of DHCP and takes that of its card. The ways of a comparison
-//! run alternately, and each pair gives one ratio, so that a machine that slows down slows both. The
-//! figures go to standard output. The benchmark has no pass or fail.
+//! Run `cargo bench --bench throughput` as root: it makes its own network namespaces, and all
+//! traffic stays in them. `NETLAUNCH_BENCH_PASST` names another passt. The guest has the habits of
+//! systemd-networkd: it ignores the MTU of DHCP and takes that of its card. The ways of a
+//! comparison run alternately, and each pair gives one ratio, so that a machine that slows down
+//! slows both. The figures go to standard output. The benchmark has no pass or fail.
 //!
 //! | comparison | this | that |
 //! |---|---|---|
@@ -106,8 +106,8 @@ fn vhost(guest: &Guest) {
     compare("tap with vhost-net, against one without", with, without, &netns, [10, 0, 2, 2].into());
 }
 
-/// Returns the QEMU command of a guest that sends and receives, with further arguments. The guest waits
-/// at the end, because its kernel still sends when dd has ended.
+/// Returns the QEMU command of a guest that sends and receives, with further arguments. The guest
+/// waits at the end, because its kernel still sends when dd has ended.
 fn qemu(guest: &Guest, network: &[&str]) -> Vec<String> {
     let (blocks, [down, up]) = (BYTES / BLOCK, PORTS);
     let script = format!(

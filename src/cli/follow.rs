@@ -5,7 +5,8 @@
 //! next event tries again.
 //!
 //! The process blocks no signal: the programs that a reload runs would inherit the mask, and
-//! dnsmasq would keep it as long as it runs. A signal may interrupt a reload; the next reload completes the work.
+//! dnsmasq would keep it as long as it runs. A signal may interrupt a reload; the next reload
+//! completes the work.
 
 use std::path::Path;
 

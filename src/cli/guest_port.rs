@@ -239,8 +239,8 @@ async fn attach(request: &PortRequest, path: &[PathBuf]) -> Result<Tap, BridgeEr
     Ok(tap)
 }
 
-/// Makes the tap with the name that the launch wants. If another interface has that name, the kernel
-/// numbers the tap.
+/// Makes the tap with the name that the launch wants. If another interface has that name, the
+/// kernel numbers the tap.
 fn open_tap(request: &PortRequest) -> Result<Tap, TapError> {
     let open = |name: &TapName| Tap::open_queues(Path::new(TUN), name, request.queues);
     let Some(name) = &request.tap else { return open(&TapName::Numbered) };

@@ -98,8 +98,8 @@ fn printable_lines(text: &str) -> String {
     text.trim_end().lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// A name for the tap of the NIC at `place`: that of a launch with a name, or the launch directory's
-/// letters, and from the second NIC on a number.
+/// A name for the tap of the NIC at `place`: that of a launch with a name, or the launch
+/// directory's letters, and from the second NIC on a number.
 pub(super) fn tap_name(plan: &Plan, place: usize) -> Option<InterfaceName> {
     if let Some(launch) = &plan.name {
         return types::tap_name(launch, place);

@@ -49,8 +49,8 @@ impl TapWatch {
         Ok(TapWatch { events, environment, tap, bridge, place: Place::OnBridge })
     }
 
-    /// Compares the place of the tap with that of the last look. Returns an event if it changed, and
-    /// whether the tap exists.
+    /// Compares the place of the tap with that of the last look. Returns an event if it changed,
+    /// and whether the tap exists.
     async fn look(&mut self) -> Result<(Option<WatchEvent>, bool), LinkError> {
         let links = Netlink::open()?.links().await?;
         let Some(tap) = links.iter().find(|link| link.index == self.tap) else {
@@ -80,8 +80,8 @@ impl TapWatch {
         Ok((event, true))
     }
 
-    /// Puts the tap on the bridge that exists again, if its network runs and the rules of its filter
-    /// are set.
+    /// Puts the tap on the bridge that exists again, if its network runs and the rules of its
+    /// filter are set.
     async fn put_back(&mut self, tap: &Link) -> Option<WatchEvent> {
         let done = async {
             let config_dir = self.environment.config_dir().ok().flatten()?;
@@ -117,8 +117,8 @@ impl PortWatch for TapWatch {
                         return (WatchEvent::Ended(Some(GuestPortError::new(error))), None);
                     }
                 }
-                // Without this choice, each of many launches would list all interfaces whenever another
-                // guest starts or ends.
+                // Without this choice, each of many launches would list all interfaces whenever
+                // another guest starts or ends.
                 let (tap, bridge) = (self.tap, self.bridge.clone());
                 let is_meant = |link: &ChangedLink| {
                     link.index == tap || link.name.as_deref() == Some(bridge.as_str())

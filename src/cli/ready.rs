@@ -1,9 +1,10 @@
 //! Reports readiness to a descriptor and to the service manager (sd_notify(3)).
 //!
-//! The receiver may be full while its reader reads nothing, and a blocked write would keep netlaunch from
-//! its signals. Each message is therefore sent without blocking, for at most [`LIMIT`]. The caller
-//! shares its descriptor's open file description, so O_NONBLOCK is never set there: a socket takes
-//! MSG_DONTWAIT, a pipe is opened anew, and all else is polled before the write.
+//! The receiver may be full while its reader reads nothing, and a blocked write would keep
+//! netlaunch from its signals. Each message is therefore sent without blocking, for at most
+//! [`LIMIT`]. The caller shares its descriptor's open file description, so O_NONBLOCK is never set
+//! there: a socket takes MSG_DONTWAIT, a pipe is opened anew, and all else is polled before the
+//! write.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};

@@ -60,8 +60,8 @@ pub struct WrapConfig {
 /// Returns the path of the log of calls: that of `NETLAUNCH_WRAP_LOG`, or the key `log`. A program
 /// that clears the environment of its QEMU, such as libvirt, can have a log by the key only.
 ///
-/// Without the variable this reads the file at each call, also at a probe. A file with a mistake has
-/// no log, because a stand-in reports nothing on standard error.
+/// Without the variable this reads the file at each call, also at a probe. A file with a mistake
+/// has no log, because a stand-in reports nothing on standard error.
 pub(super) fn log_path(environment: &Environment, file: &LazyConfig) -> Option<PathBuf> {
     let variable = environment.wrap_log().map(PathBuf::from);
     variable.or_else(|| file.read(environment).ok()?.wrap.as_ref()?.log.clone())

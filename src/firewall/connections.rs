@@ -1,9 +1,9 @@
 //! Makes the kernel forget UDP connections to published ports.
 //!
-//! The kernel translates all datagrams of a connection as it translated the first one. A client that
-//! goes on sending would keep its connection to the former address of a guest, or to the host, for
-//! ever. So the connections to the ports whose rules change are deleted, and the next datagram makes
-//! a new one. A TCP client connects again by itself.
+//! The kernel translates all datagrams of a connection as it translated the first one. A client
+//! that goes on sending would keep its connection to the former address of a guest, or to the host,
+//! for ever. So the connections to the ports whose rules change are deleted, and the next datagram
+//! makes a new one. A TCP client connects again by itself.
 //!
 //! The messages are those of linux/netfilter/nfnetlink_conntrack.h.
 

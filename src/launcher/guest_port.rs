@@ -143,8 +143,8 @@ pub(crate) enum LearningEvent {
     Ended(Option<GuestPortError>),
 }
 
-/// Follows the address of a guest whose ports are published, and changes the rules of the ports when
-/// the address changes. Dropping it ends that; the rules stay.
+/// Follows the address of a guest whose ports are published, and changes the rules of the ports
+/// when the address changes. Dropping it ends that; the rules stay.
 pub(crate) trait AddressFollower: fmt::Debug + Send {
     /// Waits until the rules lead to another address, or fail to. Returns the follower for the next
     /// call. Dropping the future drops the follower.

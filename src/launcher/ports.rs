@@ -1,6 +1,6 @@
 //! Checks before the start that the published ports are free, finds the process that holds a port
-//! (passt and QEMU only say that an address is in use), and keeps the ports of guests on bridges from
-//! other programs.
+//! (passt and QEMU only say that an address is in use), and keeps the ports of guests on bridges
+//! from other programs.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};

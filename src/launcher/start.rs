@@ -197,8 +197,8 @@ impl Running {
     }
 }
 
-/// Names the launch that has a busy port. The kernel's tables do not show the sockets that only keep
-/// a port from others ([`ports::hold`]).
+/// Names the launch that has a busy port. The kernel's tables do not show the sockets that only
+/// keep a port from others ([`ports::hold`]).
 #[cfg(feature = "cli")]
 fn name_launch(mut error: PublishError, context: &LaunchContext) -> PublishError {
     let PublishError::Busy {

@@ -3,8 +3,8 @@
 //!
 //! [`Running::supervise`] waits in one loop for whatever happens first: the end of QEMU, a command,
 //! or an event of a NIC ([`super::nic_work`]). Each has a handler of its own in [`Supervisor`]. The
-//! loop ends with QEMU; in serve mode it ends with a passt, with a signal, or when a passt cannot be
-//! started again.
+//! loop ends with QEMU; in serve mode it ends with a passt, with a signal, or when a passt cannot
+//! be started again.
 //!
 //! The learner of the guest's address ends before the rules of its filter are removed, and the
 //! launch directory is removed last.

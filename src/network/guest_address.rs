@@ -172,8 +172,8 @@ impl AddressTable {
         }
         let leases =
             self.leases.iter().filter(|lease| lease.mac == Some(mac) && of_version(&lease.address));
-        // A guest that has changed its client identifier has an earlier lease, which ends earlier. A
-        // guest with two cards has one DUID, so the leases of both have the same MAC address, and
+        // A guest that has changed its client identifier has an earlier lease, which ends earlier.
+        // A guest with two cards has one DUID, so the leases of both have the same MAC address, and
         // the neighbour table tells them apart.
         let lease = leases.max_by_key(|lease| {
             let used_by_other = self

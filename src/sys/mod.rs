@@ -1,10 +1,10 @@
 //! System calls: all `unsafe` code, and all code that uses the kernel's interfaces directly.
 //!
 //! Each module wraps one part of the kernel's interface in types that clean up when they are
-//! dropped: [`process`] starts programs that cannot outlive the caller, `netlink` changes links
-//! and routes, `tap` makes taps, `traffic` limits the traffic of a device, `state_file` keeps the records of running ports and networks,
-//! and `dir` walks directories by descriptor. The modules know nothing of launches, networks or
-//! filters.
+//! dropped: [`process`] starts programs that cannot outlive the caller, `netlink` changes links and
+//! routes, `tap` makes taps, `traffic` limits the traffic of a device, `state_file` keeps the
+//! records of running ports and networks, and `dir` walks directories by descriptor. The modules
+//! know nothing of launches, networks or filters.
 //!
 //! The rest of the crate denies `unsafe` code. Each `unsafe` block here has a comment that says why
 //! it is sound, and each `unsafe` function has a section that says what its caller must ensure.

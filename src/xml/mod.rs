@@ -11,7 +11,8 @@
 //! `read` refuses everything that makes XML dangerous or ambiguous: document type definitions,
 //! entities, processing instructions, namespaces, and documents above the limits ([`MAX_BYTES`] and
 //! the others). It accepts comments and drops them. `read_format` also accepts the namespaces that
-//! a [`Format`] knows, and it keeps the content of the elements that the format keeps ([`Foreign`]).
+//! a [`Format`] knows, and it keeps the content of the elements that the format keeps
+//! ([`Foreign`]).
 //!
 //! This module knows no format, no file and no program; its functions are pure.
 

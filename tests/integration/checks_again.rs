@@ -2,7 +2,8 @@
 //! differ for a moment, and a check reports only the differences that remain once it has the lock.
 //!
 //! The test itself is the command at work. It holds the lock, makes a difference, starts a check,
-//! waits until the check waits for the lock, and removes the difference before it releases the lock.
+//! waits until the check waits for the lock, and removes the difference before it releases the
+//! lock.
 
 use std::fs::{self, File};
 use std::path::Path;

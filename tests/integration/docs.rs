@@ -41,8 +41,8 @@ fn everywhere(cli: &clap::Command) -> Flags {
         .collect()
 }
 
-/// The flags of netlaunch itself (under "") and of each command, without what every command has. The
-/// command wrap also has the flags of a launch.
+/// The flags of netlaunch itself (under "") and of each command, without what every command has.
+/// The command wrap also has the flags of a launch.
 fn defined() -> BTreeMap<String, Flags> {
     let mut cli = Cli::command();
     cli.build();

@@ -64,8 +64,8 @@ fn solicit() -> Vec<u8> {
     packet("ff02::1:2".parse().unwrap(), 17, 6, &body.concat())
 }
 
-/// A router solicitation (RFC 4861), whose answer shows that an answer to the packet before it would
-/// have come.
+/// A router solicitation (RFC 4861), whose answer shows that an answer to the packet before it
+/// would have come.
 fn router_solicitation() -> Vec<u8> {
     packet("ff02::2".parse().unwrap(), 58, 2, &[133, 0, 0, 0, 0, 0, 0, 0])
 }

@@ -1,4 +1,5 @@
-//! All integration tests: one crate, so that the helpers in [`common`] are compiled and linked once.
+//! All integration tests: one crate, so that the helpers in [`common`] are compiled and linked
+//! once.
 //!
 //! Each module is one subject. tests/run runs each test in a process of its own (cargo nextest);
 //! `cargo test --test integration` runs them as threads of one process.

@@ -1,4 +1,5 @@
-//! Tests the memory of a supervisor: it gives back the pages of the program that only a start needs.
+//! Tests the memory of a supervisor: it gives back the pages of the program that only a start
+//! needs.
 
 use std::time::Duration;
 

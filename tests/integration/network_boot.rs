@@ -116,7 +116,8 @@ fn a_network_that_cannot_start_keeps_no_other_from_starting() {
     for backend in ["nftables", "iptables"] {
         let host = Host::new(backend);
         // The first network changes the kernel settings and fails at its last step: its dnsmasq
-        // finds the port for DHCP in use. The second one has the subnet of an interface of the host.
+        // finds the port for DHCP in use. The second one has the subnet of an interface of the
+        // host.
         host.netns.ip("link add name other type veth peer name more");
         host.netns.ip("addr add 10.98.2.77/24 dev other");
         let fail = "case \"$*\" in *boot1*) echo 'dnsmasq: broken' >&2; exit 2;; esac\n\

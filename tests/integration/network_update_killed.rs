@@ -1,5 +1,5 @@
-//! Tests a `network update` that is killed at each of its steps: after the next command, the network
-//! and its definition are both as before, or both changed.
+//! Tests a `network update` that is killed at each of its steps: after the next command, the
+//! network and its definition are both as before, or both changed.
 
 use std::fs;
 use std::time::Duration;
@@ -14,8 +14,8 @@ const LAB: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000
     <ip address='10.74.0.1' netmask='255.255.255.0'><dhcp><range start='10.74.0.100' \
     end='10.74.0.200'/></dhcp></ip></network>";
 
-/// Everything that an update changes: the files of dnsmasq and its answer about `db`, the rules, the
-/// document of the running network and the definition. A dnsmasq runs in any case.
+/// Everything that an update changes: the files of dnsmasq and its answer about `db`, the rules,
+/// the document of the running network and the definition. A dnsmasq runs in any case.
 fn state(host: &NetworkHost, guest: &DhcpGuest) -> String {
     let mut state = String::new();
     let rules = host.sh("nft -s list ruleset");

@@ -1,12 +1,12 @@
 //! Compares every description of an option with its help text, which is the only source.
 //!
-//! The definition for clap (src/cli/args) gives the parser, `--help` and the completions. The manual
-//! pages and conf/netlaunch.conf describe the same options to other readers, with more words. These
-//! tests demand that each description begins with the help text, word for word: the text up to its
-//! first `;`, `:`, `(` or `[`. So one option has one meaning in all places.
+//! The definition for clap (src/cli/args) gives the parser, `--help` and the completions. The
+//! manual pages and conf/netlaunch.conf describe the same options to other readers, with more
+//! words. These tests demand that each description begins with the help text, word for word: the
+//! text up to its first `;`, `:`, `(` or `[`. So one option has one meaning in all places.
 //!
-//! No option has the keys of network.conf and nwfilter.conf. Their source is the comment in the sample
-//! file, and the manual begins with that.
+//! No option has the keys of network.conf and nwfilter.conf. Their source is the comment in the
+//! sample file, and the manual begins with that.
 //!
 //! `NETLAUNCH_WRITE=1 cargo test options_once` puts the help text before each description that differs.
 //! Read the diff: the old first sentence may repeat the new one.
@@ -109,8 +109,8 @@ impl Entry<'_> {
     }
 }
 
-/// Returns the entries of a page whose item satisfies `wanted`. The text of an entry ends at the next
-/// entry of its kind, and an entry of a command includes the list of its options.
+/// Returns the entries of a page whose item satisfies `wanted`. The text of an entry ends at the
+/// next entry of its kind, and an entry of a command includes the list of its options.
 fn entries<'a>(page: &'a str, wanted: impl Fn(&str) -> bool) -> Vec<Entry<'a>> {
     let lines: Vec<&str> = page.lines().collect();
     let ends = |item: &str, line: &&str| {

@@ -1,6 +1,6 @@
-//! Compares plans with golden texts: each file in tests/fixtures/plan has requests, as command lines,
-//! on hosts that are described by facts, each with the plan's shell text or the refusal. The tests
-//! start nothing and do not look at the host. To write new texts, run
+//! Compares plans with golden texts: each file in tests/fixtures/plan has requests, as command
+//! lines, on hosts that are described by facts, each with the plan's shell text or the refusal. The
+//! tests start nothing and do not look at the host. To write new texts, run
 //! `NETLAUNCH_BLESS=1 cargo test --test integration plan::`, and read the diff.
 //!
 //! A case is a head of `KEY: VALUE` lines, a line `>` and the text. Keys:
@@ -10,7 +10,8 @@
 //! qemu:     new (reconnect-ms), middle (reconnect), old (neither), none, broken; then -NETDEV
 //! host:     routes=SUBNET, dns=SERVER, no-dns (an empty resolv.conf), no-route (no IPv4 default
 //!           route), v6 (an IPv6 default route)
-//! bridge:   root (may make taps), no-tun, vhost (vhost-net), helper, helper-plain (not setuid), closed (its list
+//! bridge:   root (may make taps), no-tun, vhost (vhost-net), helper, helper-plain (not setuid),
+//! closed (its list
 //!           cannot be read), no-list, allow=BRIDGE, deny=BRIDGE; joins=BRIDGE, mtu=BYTES and
 //!           rules of what is to be joined, with limits=BANDWIDTH, vlan=ID, trunk=TAGS and isolated
 //!           of its ports

@@ -1,5 +1,5 @@
-//! The words of sources, manual pages and README: none of those that the style rules forbid, because
-//! they are metaphors or make a clause without a subject.
+//! The words of sources, manual pages and README: none of those that the style rules forbid,
+//! because they are metaphors or make a clause without a subject.
 
 use crate::common::source::sources;
 

@@ -23,8 +23,8 @@ pub struct WrapArgs {
     pub launch: LaunchArgs,
 }
 
-/// The options of a launch that a stand-in cannot use: it adds no NIC, prints nothing, reports to its
-/// caller as QEMU does, and becomes QEMU as the caller's user.
+/// The options of a launch that a stand-in cannot use: it adds no NIC, prints nothing, reports to
+/// its caller as QEMU does, and becomes QEMU as the caller's user.
 const UNUSABLE: [&str; 17] = [
     "network",
     "bandwidth",

@@ -1,9 +1,9 @@
 //! `netlaunch wrap --install DIR [NAME...]`: puts stand-ins for QEMU into a directory.
 //!
-//! The first stand-in is a copy of netlaunch, and the others are hard links to it. So a program that
-//! sees only this directory, as in the sandbox of a build tool, can execute each of them; a symbolic
-//! link out of the directory would lead to nothing there. On a file system without hard links each
-//! stand-in is a copy.
+//! The first stand-in is a copy of netlaunch, and the others are hard links to it. So a program
+//! that sees only this directory, as in the sandbox of a build tool, can execute each of them; a
+//! symbolic link out of the directory would lead to nothing there. On a file system without hard
+//! links each stand-in is a copy.
 //!
 //! A file that is not netlaunch is never replaced.
 

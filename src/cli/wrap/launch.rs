@@ -154,7 +154,8 @@ fn not_started(why: String) -> Ended {
     Ended::NotStarted(why.into())
 }
 
-/// Forks the sidecar; `argv` are the arguments of the QEMU that this process becomes. In the sidecar, returns when nothing of the launch is left.
+/// Forks the sidecar; `argv` are the arguments of the QEMU that this process becomes. In the
+/// sidecar, returns when nothing of the launch is left.
 fn beside(
     stand_in: &StandIn,
     plan: Plan,
@@ -193,8 +194,8 @@ fn job(stand_in: &StandIn, options: Option<&LaunchArgs>) -> Result<Job, Reason> 
     Ok(job)
 }
 
-/// Starts the guest and supervises it. If QEMU daemonizes, `link` leads to the process that ends when
-/// QEMU is ready.
+/// Starts the guest and supervises it. If QEMU daemonizes, `link` leads to the process that ends
+/// when QEMU is ready.
 async fn guest(
     stand_in: &StandIn,
     plan: Plan,

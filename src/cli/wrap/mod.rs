@@ -8,10 +8,10 @@
 //!                                    └─ QEMU ran as a child ────▶ QEMU's status
 //! ```
 //!
-//! The steps up to the first execve set nothing up: no messages, no runtime, no program is asked, and
-//! the settings are read only for the path of the log, unless the environment has it. So a probe call
-//! of QEMU costs the start of one more program. The caller's signal state is put back before each
-//! execve.
+//! The steps up to the first execve set nothing up: no messages, no runtime, no program is asked,
+//! and the settings are read only for the path of the log, unless the environment has it. So a
+//! probe call of QEMU costs the start of one more program. The caller's signal state is put back
+//! before each execve.
 //!
 //! A stand-in must never be worse than QEMU. If netlaunch's part of a launch fails, the caller's
 //! line runs untouched, and only the log has the reason. Two things give a message of netlaunch: a
@@ -177,8 +177,8 @@ impl StandIn {
         fail(&text, if missing { 127 } else { 126 })
     }
 
-    /// Returns the environment for a real program that is a wrapper; `None` for any other one, which
-    /// gets exactly the caller's.
+    /// Returns the environment for a real program that is a wrapper; `None` for any other one,
+    /// which gets exactly the caller's.
     fn wrapper_environment(&self) -> Option<Vec<(OsString, OsString)>> {
         if !self.real.is_wrapper {
             return None;

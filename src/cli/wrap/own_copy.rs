@@ -4,9 +4,10 @@
 //! stand-ins in other directories, which may be copies of another version. Executing one of them
 //! could go on without end.
 //!
-//! The program file of netlaunch contains an ELF note with the name `netlaunch` (src/main.rs). Every
-//! version has it, so each recognises every other. Reading it takes three small reads, whatever the
-//! size of the file. The same file under another name is also recognised by its device and inode.
+//! The program file of netlaunch contains an ELF note with the name `netlaunch` (src/main.rs).
+//! Every version has it, so each recognises every other. Reading it takes three small reads,
+//! whatever the size of the file. The same file under another name is also recognised by its device
+//! and inode.
 
 use std::fs::{self, File};
 use std::io;

@@ -125,8 +125,8 @@ impl Search<'_> {
         })
     }
 
-    /// Returns whether `program`, a path or a name to look up in PATH, is a wrapper that led to this
-    /// call.
+    /// Returns whether `program`, a path or a name to look up in PATH, is a wrapper that led to
+    /// this call.
     fn has_led_here(&self, program: &Path) -> bool {
         let is_path = program.as_os_str().as_bytes().contains(&b'/');
         let is = |wrapper: &Path| {

@@ -3,17 +3,17 @@
 //! A connection to a published port gets the guest's address as its destination, before the host
 //! routes it: in one hook if it arrives from elsewhere, in another one if the host itself makes it.
 //! From then on the kernel knows it as translated, and only translated connections to the guest's
-//! port pass in front of the rules that refuse packets to the network. The rules of the network that
-//! a connection comes from still decide about it first.
+//! port pass in front of the rules that refuse packets to the network. The rules of the network
+//! that a connection comes from still decide about it first.
 //!
 //! The guest's reply must come back to the host. Outside clients keep their address where the guest
 //! sends its replies to the host anyway. A client that the guest would answer directly, or not at
-//! all, gets the address of the bridge: the host itself, the guests of the network, and every client
-//! of a guest that has no route through the host.
+//! all, gets the address of the bridge: the host itself, the guests of the network, and every
+//! client of a guest that has no route through the host.
 //!
-//! A port on the host's loopback address needs the setting `route_localnet` of the bridge. With that
-//! setting alone, a guest could send packets to the host's loopback services (CVE-2020-8558), so a
-//! rule drops all packets to 127.0.0.0/8 that arrive on the bridge.
+//! A port on the host's loopback address needs the setting `route_localnet` of the bridge. With
+//! that setting alone, a guest could send packets to the host's loopback services (CVE-2020-8558),
+//! so a rule drops all packets to 127.0.0.0/8 that arrive on the bridge.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -117,7 +117,8 @@ impl Additions<'_> {
     }
 
     /// Puts rules in front of the last rule of the network's chain, which refuses the rest. Without
-    /// that chain, the network has no rules of its own: then a packet that the rules do not decide stays to the host's rules.
+    /// that chain, the network has no rules of its own: then a packet that the rules do not decide
+    /// stays to the host's rules.
     fn before_refusal(
         &mut self,
         suffix: &str,

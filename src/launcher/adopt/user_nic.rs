@@ -37,8 +37,8 @@ pub struct UserNic {
     pub id: Id,
     /// Its card; `None` if the arguments attach no card, or several ones through a hub.
     pub card: Option<Card>,
-    /// The request for the same NIC on another backend, with the launch's options, or the reason why
-    /// it stays on slirp.
+    /// The request for the same NIC on another backend, with the launch's options, or the reason
+    /// why it stays on slirp.
     pub request: Result<NicRequest, Left>,
     /// The options of its network, with the keys that lists have in the comma form.
     pub(in crate::launcher) options: Parameters,
@@ -66,8 +66,9 @@ pub(super) enum Place {
 /// Returns the NICs whose network is slirp, in QEMU's order.
 ///
 /// `options` are the single-NIC options of the launch. Backend, transport, DNS, search domains, MTU,
-/// interface, IP version and the access to the host's loopback services apply to each NIC; published
-/// ports, address, gateway, host name and capture file to the first one that can leave slirp.
+/// interface, IP version and the access to the host's loopback services apply to each NIC;
+/// published ports, address, gateway, host name and capture file to the first one that can leave
+/// slirp.
 ///
 /// QEMU's default card is in the list if the machine makes one. A caller whose options ask for a
 /// card of their own ignores it.
@@ -221,8 +222,8 @@ fn translated(
 
 /// Returns whether an option attaches something to the netdev with these parameters.
 ///
-/// Without it QEMU warns that the netdev has no peer, and the guest has no card on it (measured with
-/// QEMU 10.0). A card that a monitor adds later finds the network that the caller wrote.
+/// Without it QEMU warns that the netdev has no peer, and the guest has no card on it (measured
+/// with QEMU 10.0). A card that a monitor adds later finds the network that the caller wrote.
 fn is_attached(settings: &Settings, netdev: &Parameters) -> bool {
     let id = netdev.get("id");
     let refers = |setting: &Setting| setting.parameters.get("netdev") == id;

@@ -112,8 +112,8 @@ impl LaunchRoot {
         }
     }
 
-    /// Writes the name of a launch into its directory. The caller holds the lock of the root and has
-    /// removed stale directories.
+    /// Writes the name of a launch into its directory. The caller holds the lock of the root and
+    /// has removed stale directories.
     fn claim(&self, place: &Dir, dir: &OsStr, launch: &str) -> Result<(), LaunchDirError> {
         let has_name = |other: &OsString| {
             let named =

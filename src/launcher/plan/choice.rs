@@ -140,8 +140,8 @@ fn passt(vmm: Vmm, nic: &NicRequest, facts: &Facts) -> Result<String, Problem> {
     Ok(format!("{path} and QEMU's {netdev} netdev"))
 }
 
-/// Returns why passt serves a card that pads short frames badly. A card of the caller's arguments was
-/// checked when its NIC was adopted.
+/// Returns why passt serves a card that pads short frames badly. A card of the caller's arguments
+/// was checked when its NIC was adopted.
 pub(super) fn padded_frames(nic: &NicRequest, facts: &Facts) -> Option<Problem> {
     match &nic.device {
         Device::Model(model) if !nic.device.is_virtio() && !facts.passt.takes_padded_frames() => {
@@ -151,7 +151,8 @@ pub(super) fn padded_frames(nic: &NicRequest, facts: &Facts) -> Option<Problem> 
     }
 }
 
-/// Makes the problem of a passt that ignores the padded frames of a card, which `card` names in words.
+/// Makes the problem of a passt that ignores the padded frames of a card, which `card` names in
+/// words.
 pub(super) fn ignores_padded_frames(card: &str) -> Problem {
     let why =
         format!("this passt ignores the padded frames of {card}, so downloads stall at 64 kB");

@@ -1,7 +1,7 @@
 //! Published ports of a request that get a free port of the host.
 //!
-//! The numbers are part of [`LaunchIds`](super::LaunchIds), so the plan is a pure function. It first
-//! makes published ports of all of them, so its other parts know only ports with numbers.
+//! The numbers are part of [`LaunchIds`](super::LaunchIds), so the plan is a pure function. It
+//! first makes published ports of all of them, so its other parts know only ports with numbers.
 
 use std::borrow::Cow;
 use std::net::IpAddr;

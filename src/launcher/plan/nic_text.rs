@@ -1,6 +1,7 @@
 //! Reads a NIC from one text: `KIND[,key=value...]`.
 //!
-//! KIND is `passt`, `slirp`, `network=NAME[:GROUP]` or `bridge=IFNAME`. The keys are `mac`, `id`, `device`,
+//! KIND is `passt`, `slirp`, `network=NAME[:GROUP]` or `bridge=IFNAME`. The keys are `mac`, `id`,
+//! `device`,
 //! `address`, `publish`, `filter`, `filter-param` and `bandwidth`; `publish` and `filter-param` may
 //! come several times. `,,` is a comma in a value, as in QEMU's options.
 

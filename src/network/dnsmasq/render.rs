@@ -16,8 +16,8 @@ use super::lines::{Lines, path, quoted};
 /// The maximum number of leases for dnsmasq. dnsmasq allocates nothing for them, but counts in an
 /// int.
 const MOST_LEASES: u128 = 1 << 20;
-/// The number of hosts for which the maximum has room. dnsmasq reads new hosts while it runs, but not
-/// a new maximum.
+/// The number of hosts for which the maximum has room. dnsmasq reads new hosts while it runs, but
+/// not a new maximum.
 const HOSTS_STEP: u128 = 1024;
 
 impl DhcpDns {

@@ -97,10 +97,10 @@ impl Manager {
         Ok(self.undo(&tools, &mut status, &mut statuses, UndoReason::End).await)
     }
 
-    /// Undoes the networks whose start or end was killed or failed, completes or undoes changes that
-    /// were killed, and removes the status files of network namespaces that are gone. Also removes
-    /// the published ports of guests that are gone. Returns each network that it worked on, with the
-    /// steps that are left.
+    /// Undoes the networks whose start or end was killed or failed, completes or undoes changes
+    /// that were killed, and removes the status files of network namespaces that are gone. Also
+    /// removes the published ports of guests that are gone. Returns each network that it worked on,
+    /// with the steps that are left.
     pub(super) async fn collect(
         &self,
         tools: &LockedTools,

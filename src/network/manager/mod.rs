@@ -26,8 +26,8 @@
 //! ends, its record passes to another network that still needs the setting. The last network
 //! restores the old value, unless other interfaces could use forwarding by then (`forwarding`).
 //!
-//! A network on a bridge of the host (`existing`) has none of these steps: its status file only says
-//! that it runs.
+//! A network on a bridge of the host (`existing`) has none of these steps: its status file only
+//! says that it runs.
 //!
 //! Other programs can remove parts of a network while it runs. `inspect` compares the host with the
 //! status file and names each [`Fault`], `routing` asks the kernel where packets go, and a reload

@@ -124,8 +124,8 @@ impl Manager {
     }
 
     /// Returns the present addresses of a guest, by its hardware address: reserved, leased, or seen
-    /// by the kernel, in this order. Only addresses of the network's subnets count. The kernel forgets
-    /// addresses, so an earlier address stays until another guest has a lease of it.
+    /// by the kernel, in this order. Only addresses of the network's subnets count. The kernel
+    /// forgets addresses, so an earlier address stays until another guest has a lease of it.
     ///
     /// # Errors
     /// [`ManagerError`] if the network does not run or the state directory cannot be read.

@@ -50,8 +50,9 @@ impl Manager {
         order
     }
 
-    /// Returns the rules of a network and of the ports that are published to its guests. On a host without IPv6 there is no IPv6 to refuse, and its
-    /// tools may not work, so there are no IPv6 rules.
+    /// Returns the rules of a network and of the ports that are published to its guests. On a host
+    /// without IPv6 there is no IPv6 to refuse, and its tools may not work, so there are no IPv6
+    /// rules.
     pub(super) fn rulesets(
         &self,
         network: &Network,

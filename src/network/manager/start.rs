@@ -1,8 +1,8 @@
 //! Starts a network, or all networks that start with the host: the checks before the first step.
 //!
 //! All checks that can refuse a network come before the first step, so that most refusals need no
-//! undo. Then `together` does the steps. Each step is recorded in the status file before it is done;
-//! if one fails, all steps of that network are undone, and the error of the step is returned.
+//! undo. Then `together` does the steps. Each step is recorded in the status file before it is
+//! done; if one fails, all steps of that network are undone, and the error of the step is returned.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

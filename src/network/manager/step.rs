@@ -1,9 +1,9 @@
 //! The steps of a start that change links and kernel settings.
 //!
-//! A bridge is created with a random mark, and the mark is recorded before the bridge exists.
-//! So if netlaunch is killed in between, the next command recognises the bridge by the mark and
-//! removes it. Limits of its traffic come before it is turned on. Addresses and routes are recorded after they are added: the kernel removes them
-//! with the bridge.
+//! A bridge is created with a random mark, and the mark is recorded before the bridge exists. So if
+//! netlaunch is killed in between, the next command recognises the bridge by the mark and removes
+//! it. Limits of its traffic come before it is turned on. Addresses and routes are recorded after
+//! they are added: the kernel removes them with the bridge.
 
 use std::time::Duration;
 

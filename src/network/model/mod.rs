@@ -45,7 +45,8 @@ pub struct Network {
     pub forward: Forward,
     /// The bridge that the guests are attached to.
     pub bridge: Bridge,
-    /// The bridge's hardware address; `None` with [`Forward::Bridge`], whose bridge has one already.
+    /// The bridge's hardware address; `None` with [`Forward::Bridge`], whose bridge has one
+    /// already.
     pub mac: Option<Mac>,
     /// The largest packet of the bridge and its guests, in bytes; `None` means the kernel's 1500.
     pub mtu: Option<u16>,

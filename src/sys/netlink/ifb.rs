@@ -48,8 +48,8 @@ impl Netlink {
         Ok(Undo::Link { name: name.clone(), index: self.link(name).await?.index })
     }
 
-    /// Removes the `ifb` devices whose limited device is gone. An error is only logged, because such
-    /// a device does nothing and the next command tries again.
+    /// Removes the `ifb` devices whose limited device is gone. An error is only logged, because
+    /// such a device does nothing and the next command tries again.
     pub async fn remove_stale_ifbs(&self) {
         if let Err(error) = self.try_remove_stale_ifbs().await {
             tracing::debug!("a device that passed frames on is left: {}", error_text(&error));

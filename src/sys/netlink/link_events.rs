@@ -68,8 +68,8 @@ impl LinkEvents {
         self.changed_among(|_| true).await
     }
 
-    /// Waits until an interface that `is_meant` accepts has changed since the last call, or messages
-    /// were lost. Returns false if the connection to the kernel has ended.
+    /// Waits until an interface that `is_meant` accepts has changed since the last call, or
+    /// messages were lost. Returns false if the connection to the kernel has ended.
     pub async fn changed_among(&mut self, is_meant: impl Fn(&ChangedLink) -> bool) -> bool {
         let counts = |event: &LinkEvent| event.as_ref().is_none_or(&is_meant);
         loop {

@@ -205,8 +205,8 @@ pub(super) fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<
     call()
 }
 
-/// Returns a handle of the process `pid` if it still is a child of a child of `guard`; its number may
-/// belong to another process by now.
+/// Returns a handle of the process `pid` if it still is a child of a child of `guard`; its number
+/// may belong to another process by now.
 fn descendant(guard: Pid, pid: Pid) -> Option<ProcessHandle> {
     let handle = ProcessHandle::open(pid, started(pid)?).ok()??;
     let parent = |pid: i32| Some(Process::new(pid).ok()?.stat().ok()?.ppid);

@@ -47,8 +47,8 @@ pub(super) fn above(fd: OwnedFd, program: &[(OwnedFd, RawFd)]) -> nix::Result<Ow
     dup_above(fd, top(program))
 }
 
-/// Moves the descriptors of a program that this process executes next to their numbers. What had such
-/// a number before is closed.
+/// Moves the descriptors of a program that this process executes next to their numbers. What had
+/// such a number before is closed.
 pub(super) fn move_to_numbers(fds: Vec<(OwnedFd, RawFd)>) -> io::Result<()> {
     let top = top(&fds);
     for (fd, number) in fds {

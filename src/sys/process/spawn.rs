@@ -138,8 +138,8 @@ impl Spawn {
         self
     }
 
-    /// Makes the daemon that the program leaves behind the program, once the program's first process
-    /// has ended with status 0; only for [`Isolation::Guard`].
+    /// Makes the daemon that the program leaves behind the program, once the program's first
+    /// process has ended with status 0; only for [`Isolation::Guard`].
     ///
     /// [`Child::next`](super::Child::next) reports when that is so, and the daemon's end is then
     /// the end of the program. If the first process ends with another status, or leaves no daemon,
@@ -167,9 +167,9 @@ impl Spawn {
         self
     }
 
-    /// Makes the guard execute a command, its path first, if this process is gone before the program
-    /// has ended. The guard has killed the program by then. The command gets the environment of the
-    /// program, /dev/null as its standard descriptors, and no signals blocked.
+    /// Makes the guard execute a command, its path first, if this process is gone before the
+    /// program has ended. The guard has killed the program by then. The command gets the
+    /// environment of the program, /dev/null as its standard descriptors, and no signals blocked.
     pub(crate) fn cleanup(mut self, argv: &[OsString]) -> Self {
         self.cleanup = Some(argv.to_vec());
         self

@@ -177,7 +177,8 @@ impl WatchedForeground {
         std::future::pending().await
     }
 
-    /// Directs the standard descriptors to /dev/null, and ends the foreground process with `status`.
+    /// Directs the standard descriptors to /dev/null, and ends the foreground process with
+    /// `status`.
     ///
     /// # Errors
     /// The kernel's error; the foreground process ends with `status` all the same.

@@ -1,6 +1,6 @@
 //! Starts QEMU with the command lines of the corpus, stopped and without their disks, before and
-//! after the adoption: the cards have the same models, MAC addresses and slots, and the networks the
-//! same ids.
+//! after the adoption: the cards have the same models, MAC addresses and slots, and the networks
+//! the same ids.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;

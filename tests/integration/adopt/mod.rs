@@ -1,8 +1,8 @@
 //! Compares what netlaunch does with QEMU command lines with golden texts: each file in corpus/ has
-//! command lines in the shapes that a family of programs and scripts writes. Each has either the reason
-//! why a stand-in passes it through to QEMU, or the NICs that leave slirp, those that stay and why,
-//! and QEMU's arguments after that. Another test starts QEMU
-//! with the lines and compares the cards and ids before and after.
+//! command lines in the shapes that a family of programs and scripts writes. Each has either the
+//! reason why a stand-in passes it through to QEMU, or the NICs that leave slirp, those that stay
+//! and why, and QEMU's arguments after that. Another test starts QEMU with the lines and compares
+//! the cards and ids before and after.
 //!
 //! To write new texts, run `NETLAUNCH_BLESS=1 cargo test --test integration adopt::`, and read the
 //! diff.

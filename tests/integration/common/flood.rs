@@ -50,8 +50,8 @@ fn stranger(guest: Host) -> Host {
     Host { mac, v4: Ipv4Addr::from_bits(guest.v4.to_bits() ^ 0x40), ..guest }
 }
 
-/// Frames with another MAC address than the guest's, and frames of other protocols: no address can be
-/// learned from it.
+/// Frames with another MAC address than the guest's, and frames of other protocols: no address can
+/// be learned from it.
 fn foreign(guest: Host) -> Vec<Kind> {
     let other = stranger(guest);
     let lying_arp = Host { mac: other.mac, ..guest };

@@ -6,9 +6,9 @@
 //! Each scenario has a short sweep, which is a normal test, and a long one:
 //!
 //! ```text
-//! cargo test --test integration injection:: -- --ignored --nocapture   long sweeps of all scenarios
-//! NETLAUNCH_INJECT_LIMIT=1000 ...                                 of so many injections each
-//! NETLAUNCH_INJECT_SEED=11 ...                                    of another sample
+//! cargo test --test integration injection:: -- --ignored --nocapture   long sweeps of all
+//! scenarios NETLAUNCH_INJECT_LIMIT=1000 ...                                 of so many injections
+//! each NETLAUNCH_INJECT_SEED=11 ...                                    of another sample
 //! NETLAUNCH_INJECT_CASE=network-start:main:openat:EMFILE:7 ...    one case alone
 //! ```
 

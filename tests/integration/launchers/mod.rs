@@ -199,8 +199,8 @@ fn without_random_names(line: &str) -> String {
     same
 }
 
-/// Checks the stand-in's log of one run: so many calls went to QEMU untouched, and one guest had its
-/// network `written` moved to passt.
+/// Checks the stand-in's log of one run: so many calls went to QEMU untouched, and one guest had
+/// its network `written` moved to passt.
 fn moved_to_passt(log: &[String], probes: usize, written: &str) {
     let (passed, moved): (Vec<&String>, Vec<&String>) =
         log.iter().partition(|line| line.contains(" runs without netlaunch: "));
@@ -209,8 +209,8 @@ fn moved_to_passt(log: &[String], probes: usize, written: &str) {
 }
 
 /// The same for a guest whose network has a TCP forward, with `PORT` in `written` for any port. A
-/// passt that does not deliver the first words of a server, such as Debian 12's, does not get it: the
-/// guest runs untouched, and the log says why. The probe tells by an option that came later.
+/// passt that does not deliver the first words of a server, such as Debian 12's, does not get it:
+/// the guest runs untouched, and the log says why. The probe tells by an option that came later.
 fn forward_moved(bench: &Bench, written: &str) {
     let log: Vec<String> = bench.log().iter().map(|line| without_port(line)).collect();
     if bench.passt_lists("map-host-loopback") {

@@ -1,5 +1,5 @@
-//! quickemu 4.9: a script that writes QEMU's line, starts it in the background and ends. The guest's
-//! network is `-netdev user,hostname=vm,hostfwd=tcp::22220-:22,id=nic`.
+//! quickemu 4.9: a script that writes QEMU's line, starts it in the background and ends. The
+//! guest's network is `-netdev user,hostname=vm,hostfwd=tcp::22220-:22,id=nic`.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -12,7 +12,8 @@ fn vng_has_its_network_on_passt_and_its_status_is_the_commands() {
     };
     let root = bench.made.join("virtme-root");
     let kernel = fs::read_dir(root.join("boot")).unwrap().next().unwrap().unwrap().path();
-    // On a busy machine the command can start before the guest has its address, also with plain QEMU.
+    // On a busy machine the command can start before the guest has its address, also with plain
+    // QEMU.
     let address = "ip -4 -o address show eth0";
     let fetch = format!(
         "for n in $(seq 30); do {address} | grep -q inet && break; sleep 1; done; \

@@ -134,7 +134,8 @@ impl Scene {
             self.host.wire(port, guest, "eth0");
             guest.ip(&format!("link set eth0 address {mac}"));
             self.host.ip(&format!("link set {port} master nlp0"));
-            // A launch does the same for its tap: with br_netfilter a guest reaches its own port so.
+            // A launch does the same for its tap: with br_netfilter a guest reaches its own port
+            // so.
             self.host.ip(&format!("link set {port} type bridge_slave hairpin on"));
             address(guest, n);
             serve(guest);
