@@ -89,14 +89,14 @@ impl Proof {
         // With NLM_F_NONREC the kernel keeps a set that contains marks of other transactions.
         let kept = libc::NLM_F_NONREC as u16;
         let set = request(libc::NFT_MSG_DELSET, self.family, &name.concat(), kept);
-        for message in [element, set] {
-            let sent = || open().and_then(|socket| send(&socket, &batch(&message)));
-            if let Err(error) = sent().or_else(|_| sent()) {
-                tracing::debug!(
-                    "the mark of a transaction stays for a while: {}",
-                    error_text(&error)
-                );
-            }
+        // Both have one socket, because its end waits until the kernel has removed everything (10 ms).
+        let sent = || {
+            let socket = open()?;
+            send(&socket, &batch(&element))?;
+            send(&socket, &batch(&set))
+        };
+        if let Err(error) = sent().or_else(|_| sent()) {
+            tracing::debug!("the mark of a transaction stays for a while: {}", error_text(&error));
         }
     }
 
