@@ -3,10 +3,10 @@
 //!
 //! An element has the settings of the plan that libvirt's format has (its formatdomain page,
 //! "Network interfaces"). libvirt forwards ports and names an interface with the passt backend
-//! only, and chooses gateway and DNS server itself. [`unsupported_in_xml`] names the settings that
+//! only, and chooses gateway and DNS server itself. [`missing_in_xml`] names the settings that
 //! the elements leave out.
 
-use crate::launcher::plan::{Backend, Family, GuestFilter, NicPlan, Plan, Transport};
+use crate::launcher::plan::{Backend, Family, GuestFilter, NicPlan, Origin, Plan, Transport};
 use crate::types::{Bandwidth, Device, GuestAddresses, Parameter, Publish, Rate};
 use crate::xml::Tag;
 
@@ -17,7 +17,7 @@ pub fn xml(plan: &Plan) -> String {
 
 fn interface(nic: &NicPlan) -> String {
     let mac = nic.mac.map(|mac| Tag::new("mac").attribute("address", mac));
-    let model = model(&nic.request.device).map(|model| Tag::new("model").attribute("type", model));
+    let model = model(nic).map(|model| Tag::new("model").attribute("type", model));
     let mtu = nic.request.mtu.map(|mtu| Tag::new("mtu").attribute("size", mtu));
     let (kind, children) = match &nic.bridge {
         Some(bridge) => match &bridge.network {
@@ -64,16 +64,34 @@ fn bandwidth(bandwidth: &Bandwidth) -> Tag {
         .children(bandwidth.outbound.map(|rate| limit("outbound", rate)))
 }
 
-/// Returns the options of the request that the XML cannot express.
-pub fn unsupported_in_xml(plan: &Plan) -> Vec<&'static str> {
-    let mut options: Vec<&'static str> = Vec::new();
-    for option in plan.nics.iter().flat_map(unsupported_of_nic) {
-        if !options.contains(&option) {
-            options.push(option);
+/// Returns a line for each part of the plan that the XML lacks.
+///
+/// The element of an adopted network has no model, because the card is the caller's. The element of
+/// a network that stays on slirp has none of the network's parameters.
+pub fn missing_in_xml(plan: &Plan) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let nothing =
+        |option| format!("{option} is not in this XML: libvirt's format has nothing for it");
+    for nic in &plan.nics {
+        let own = match &nic.origin {
+            Origin::Adopted { written, .. } => vec![format!(
+                "no card model is in this XML for {written}: add libvirt's element model"
+            )],
+            Origin::Left { written, .. } => vec![format!(
+                "{written} is in this XML without its parameters: compare libvirt's user network with it"
+            )],
+            _ => Vec::new(),
+        };
+        let is_left = matches!(nic.origin, Origin::Left { .. });
+        let options = unsupported_of_nic(nic).into_iter().filter(|_| !is_left).map(nothing);
+        for line in options.chain(own) {
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
         }
     }
-    options.extend(plan.user.as_ref().map(|_| "--user"));
-    options
+    lines.extend(plan.user.as_ref().map(|_| nothing("--user")));
+    lines
 }
 
 fn unsupported_of_nic(nic: &NicPlan) -> Vec<&'static str> {
@@ -87,10 +105,7 @@ fn unsupported_of_nic(nic: &NicPlan) -> Vec<&'static str> {
         (!passt && request.hostname.is_some(), "--hostname"),
         (request.family == Family::V4, "--ipv4-only"),
         (request.family == Family::V6, "--ipv6-only"),
-        (
-            matches!(request.device, Device::Model(_)) && model(&request.device).is_none(),
-            "--device",
-        ),
+        (matches!(request.device, Device::Model(_)) && model(nic).is_none(), "--device"),
         (request.pcap.is_some(), "--pcap"),
     ];
     options.into_iter().filter(|(given, _)| *given).map(|(_, option)| option).collect()
@@ -102,9 +117,11 @@ fn has_own_gateway(nic: &NicPlan) -> bool {
     nic.addresses.is_some_and(|own| usual(&own).is_ok_and(|usual| usual.gateway != own.gateway))
 }
 
-/// libvirt's word for the card; it makes a virtio card of the machine's own bus.
-fn model(device: &Device) -> Option<&str> {
+/// libvirt's word for a card that netlaunch adds; it makes a virtio card of the machine's own bus.
+fn model(nic: &NicPlan) -> Option<&str> {
+    let device = &nic.request.device;
     match device {
+        _ if nic.origin != Origin::Added => None,
         Device::Model(_) if device.is_virtio() => Some("virtio"),
         Device::Model(name) => Some(name.as_str()).filter(|name| !name.contains('.')),
         Device::None => None,

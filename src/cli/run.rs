@@ -19,7 +19,7 @@ use super::environment::Environment;
 use super::guest_port::HostPorts;
 use super::launch_target;
 use super::plan_shell::{change, shell};
-use super::plan_xml::{unsupported_in_xml, xml};
+use super::plan_xml::{missing_in_xml, xml};
 use super::request::Job;
 use super::{Failure, daemonize, events, print, print_json, print_text, qemu_end, ready};
 use crate::launcher::guest_port::{BoxFuture, GuestPorts};
@@ -288,8 +288,8 @@ async fn show(
         PrintFormat::Json => print_json(&plan::json(plan))?,
         PrintFormat::Xml => {
             print(xml(plan).as_bytes())?;
-            for option in unsupported_in_xml(plan) {
-                tracing::warn!("{option} is not in this XML: libvirt's format has nothing for it");
+            for line in missing_in_xml(plan) {
+                tracing::warn!("{line}");
             }
         }
     }

@@ -203,6 +203,15 @@ fn a_failed_start_has_the_status_and_the_words_of_qemu() {
             assert_eq!((output.status, output.stdout), (plain.status, plain.stdout));
             nothing_left(&site.sandbox);
         }
+        // The kernel discards the status of a child whose parent ignores SIGCHLD.
+        let shell = site.sandbox.program(Path::new("/bin/sh"));
+        let shell = with(shell, ["-c", "trap '' CHLD; exec \"$@\"", "sh"]);
+        let launch = site.netlaunch(&[], &["-device", "no-such-card"]);
+        let words =
+            launch.get_args().skip_while(|word| !word.to_string_lossy().ends_with("bin/netlaunch"));
+        let output = finish(with(shell, words));
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        nothing_left(&site.sandbox);
         // QEMU ends with status 0 and leaves no daemon.
         let output = finish(site.netlaunch(&[], &["-version"]));
         assert!(output.status.success() && text(&output.stdout).starts_with("QEMU emulator"));

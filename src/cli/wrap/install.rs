@@ -7,6 +7,7 @@
 //!
 //! A file that is not netlaunch is never replaced.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -59,10 +60,12 @@ pub(super) fn install(
     environment: &Environment,
 ) -> Result<u8, Failure> {
     let search = super::search(environment);
-    let names = match names {
+    let mut names = match names {
         [] => names_in_path(&search.path),
         names => names.to_vec(),
     };
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
     if let Some(wrong) = names.iter().find(|name| !is_qemu(name)) {
         return Err(InstallError::Name(wrong.clone()).into());
     }
@@ -133,8 +136,12 @@ fn put(dir: &Path, path: &Path, first: Option<&Path>, is_new: bool) -> io::Resul
         None => (copy(dir)?, "a copy"),
     };
     // A new name must not replace a file that another process has made meanwhile.
+    let temporary = new.to_path_buf();
     let put = if is_new { new.persist_noclobber(path) } else { new.persist(path) };
     put.map_err(|error| error.error)?;
+    // rename(2) does nothing if another installation has linked `path` to the same file meanwhile,
+    // and then the temporary name is left.
+    let _ = fs::remove_file(temporary);
     Ok(form)
 }
 

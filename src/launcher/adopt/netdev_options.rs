@@ -188,7 +188,7 @@ fn other_family(has: &'static str, own: &Parameters) -> Left {
 }
 
 /// Returns whether the options of the launch ask for something on this NIC that its own arguments
-/// do not have.
+/// do not have. A transport is no such thing, because slirp has none.
 pub(super) fn adds_something(options: &NicRequest, first: bool) -> bool {
     let every = options.dns.is_some()
         || !options.search.is_empty()
@@ -196,7 +196,6 @@ pub(super) fn adds_something(options: &NicRequest, first: bool) -> bool {
         || options.interface.is_some()
         || options.family != Family::Both
         || !options.host_loopback
-        || options.transport.is_some()
         || !options.passt_options.is_empty();
     let single = !options.publish.is_empty()
         || options.address != AddressChoice::Default

@@ -14,7 +14,7 @@ use std::ffi::OsString;
 
 use super::card_mtu::check_card_mtu;
 use super::check::{check_subnets, conflicts, conflicts_with_left};
-use super::choice::ignores_padded_frames;
+use super::choice::{ignores_padded_frames, vhost_user_needs_virtio};
 use super::draft::{LaunchIds, NicContext};
 use super::error::PlanError;
 use super::free_ids::with_free_ids;
@@ -22,10 +22,10 @@ use super::left::{check_left, left_plan};
 use super::left_network::LeftNetwork;
 use super::model::{NicPlan, NicPlans, Origin};
 use super::nic::{PlannedNic, Remarks, nic_plan};
-use super::request::{AddressChoice, Backend, NicRequest, Request};
+use super::request::{AddressChoice, Backend, NicRequest, Request, Transport};
 use super::request_error::RequestError;
 use super::subnets::with_own_subnet;
-use crate::launcher::adopt::{Change, Form, UserNic, apply, edits, user_nics};
+use crate::launcher::adopt::{Card, Change, Form, UserNic, apply, edits, user_nics};
 use crate::launcher::qemu_options::{CommandLine, Settings};
 use crate::types::facts::{Facts, Problem};
 use crate::types::{Setting, error_text, shell_line};
@@ -219,6 +219,12 @@ impl Planner<'_> {
         if user_nic.pads_frames && nic.backend.is_none() && facts.passt.problem.is_none() {
             // The launch falls back to slirp, as with any other reason against passt.
             let problem = ignores_padded_frames(&user_nic.written);
+            facts.to_mut().passt.problem = Some(problem);
+        }
+        let is_virtio = user_nic.card.as_ref().is_none_or(Card::is_virtio);
+        let is_vhost_user = nic.transport == Some(Transport::VhostUser);
+        if is_vhost_user && !is_virtio && facts.passt.problem.is_none() {
+            let problem = vhost_user_needs_virtio(&format!("the card of {}", user_nic.written));
             facts.to_mut().passt.problem = Some(problem);
         }
         let PlannedNic { plan, card_mtu } = match self.plan_with(nic, &facts, &mut own) {

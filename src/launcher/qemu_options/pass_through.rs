@@ -61,8 +61,62 @@ impl fmt::Display for PassThrough {
 /// Options that print a text and end QEMU.
 const INFORMATION: [&str; 4] = ["h", "help", "version", "audio-help"];
 
-/// Options whose value is text for the guest or for people, so that `help` in it means nothing.
-const TEXT: [&str; 2] = ["append", "name"];
+/// Options whose value is a file, or text for the guest or for people. QEMU runs the guest if `help`
+/// is in such a value (measured with QEMU 10.0).
+const TEXT: [&str; 29] = [
+    "D",
+    "append",
+    "bios",
+    "cdrom",
+    "chroot",
+    "dtb",
+    "echr",
+    "fda",
+    "fdb",
+    "global",
+    "hda",
+    "hdb",
+    "hdc",
+    "hdd",
+    "initrd",
+    "k",
+    "kernel",
+    "mem-path",
+    "mtdblock",
+    "name",
+    "option-rom",
+    "pflash",
+    "pidfile",
+    "runas",
+    "sd",
+    "shim",
+    "tftp",
+    "uuid",
+    "writeconfig",
+];
+
+/// Options that ask with the whole value only: QEMU ignores `help` in a part of it.
+const WHOLE: [&str; 2] = ["L", "accel"];
+
+/// The keys with which `KEY=help` asks for a list, each with its option. Any other value, such as a
+/// serial number of `-smbios` or an id, is the caller's text.
+const LISTED: [(&str, &str); 15] = [
+    ("accel", "accel"),
+    ("audio", "driver"),
+    ("audio", "model"),
+    ("audiodev", "driver"),
+    ("chardev", "backend"),
+    ("device", "driver"),
+    ("display", "type"),
+    ("drive", "format"),
+    ("machine", "type"),
+    ("net", "model"),
+    ("net", "type"),
+    ("netdev", "type"),
+    ("nic", "model"),
+    ("nic", "type"),
+    ("object", "qom-type"),
+];
 
 /// Options for a disk, a kernel or another thing that a guest boots from.
 const BOOTED: [&str; 14] = [
@@ -153,17 +207,30 @@ fn is_user(setting: &Setting) -> bool {
 fn asks(line: &CommandLine, argument: &Argument) -> Option<String> {
     let name = argument.name.as_deref()?;
     let asks = INFORMATION.contains(&name)
-        || (!TEXT.contains(&name) && line.value(argument).is_some_and(asks_for_list));
+        || line.value(argument).is_some_and(|value| asks_for_list(name, value));
     asks.then(|| written(line, argument))
 }
 
-/// Returns whether a value asks for a list: `help` or `?`, alone, as a part, or as the value of a
-/// part, as in `virtio-net-pci,help` and `driver=help`.
-fn asks_for_list(value: &OsStr) -> bool {
+/// Returns whether the value of an option asks for a list: `help` or `?`, alone, as a part, or as
+/// the value of a key, as in `virtio-net-pci,help` and `driver=help`.
+///
+/// A false answer costs some milliseconds, as QEMU then prints its list with the network moved. A
+/// false positive would run a guest without the settings that must hold.
+fn asks_for_list(name: &str, value: &OsStr) -> bool {
     let is_help = |text: &[u8]| matches!(text, b"help" | b"?");
-    value.as_bytes().split(|byte| *byte == b',').any(|part| {
-        let value = part.iter().position(|byte| *byte == b'=').map(|at| &part[at + 1..]);
-        is_help(part) || value.is_some_and(is_help)
+    let value = value.as_bytes();
+    if TEXT.contains(&name) {
+        return false;
+    }
+    if is_help(value) {
+        return true;
+    }
+    let is_listed = |key: &[u8]| {
+        LISTED.iter().any(|(option, listed)| *option == name && listed.as_bytes() == key)
+    };
+    value.split(|byte| *byte == b',').any(|part| match part.iter().position(|byte| *byte == b'=') {
+        Some(at) => is_listed(&part[..at]) && is_help(&part[at + 1..]),
+        None => is_help(part) && !WHOLE.contains(&name),
     })
 }
 
@@ -216,6 +283,8 @@ mod tests {
             ("-accel ?", "Help"),
             ("-device virtio-net-pci,help", "Help"),
             ("-audio driver=help", "Help"),
+            ("-L help", "Help"),
+            ("-drive file=a,format=help", "Help"),
             ("-netdev help", "Help"),
             ("-M virt,help -nic user", "Help"),
             ("-drive file=a,if=virtio -nic user --help", "Help"),
@@ -268,6 +337,16 @@ mod tests {
             "-monitor stdio -device loader,file=k",
             "-qmp unix:/stdio,server=on",
             "-append help -name ?",
+            "-smbios type=1,serial=help",
+            "-smbios type=11,value=?",
+            "-fw_cfg name=opt/a,string=help",
+            "-chardev null,id=help",
+            "-device ide-hd,drive=d,model=help",
+            "-kernel help -pidfile help -D help -k help -echr help",
+            "-cdrom a,help",
+            "-accel tcg,help",
+            "-L /x,help",
+            "-global isa-serial.x=y,help",
             "-append '-machine none' -nic user",
             "-M q35 -drive file=none",
             "-netdev tap,id=a -set netdev.a.type=user",

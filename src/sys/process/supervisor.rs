@@ -14,6 +14,10 @@
 //! that gives the foreground process its own status. Meanwhile the foreground process passes
 //! signals on. If it is killed before the release, the supervisor sees the end of the socket
 //! ([`WatchedForeground::ended`]) and must end the program.
+//!
+//! A caller may ignore SIGCHLD, and then the kernel would discard the status of the supervisor. So
+//! the foreground process does not ignore it, while the supervisor and the program have the
+//! caller's action.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -24,7 +28,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigmaskHow, Signal, kill};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction,
+};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -76,6 +82,7 @@ pub(crate) fn fork_supervisor() -> io::Result<Side> {
     check_one_thread()?;
     // From here on a signal waits in the queue of one of the two processes.
     let before = mask.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let callers = set_child_action(&default_action())?;
     // SAFETY: the process has one thread, this one, so no other thread can hold a lock or be in the
     // middle of a change that the child would never see completed. The child may therefore do
     // everything that its parent may do.
@@ -86,15 +93,29 @@ pub(crate) fn fork_supervisor() -> io::Result<Side> {
         }
         Ok(ForkResult::Child) => {
             drop((mine, signals));
+            set_child_action(&callers)?;
             before.thread_set_mask()?;
             setsid()?;
             Ok(Side::Supervisor(ForegroundLink { socket: theirs, null }))
         }
         Err(errno) => {
+            set_child_action(&callers)?;
             before.thread_set_mask()?;
             Err(errno.into())
         }
     }
+}
+
+/// Returns the action of a signal that no process has changed.
+fn default_action() -> SigAction {
+    SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty())
+}
+
+/// Sets the action of SIGCHLD, and returns the former one.
+fn set_child_action(action: &SigAction) -> nix::Result<SigAction> {
+    // SAFETY: the action is the default, or the one that this process had before. netlaunch installs
+    // no handler, and a program inherits none, so it is SIG_DFL or SIG_IGN.
+    unsafe { sigaction(Signal::SIGCHLD, action) }
 }
 
 impl Foreground {
