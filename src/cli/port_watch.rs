@@ -87,7 +87,12 @@ impl TapWatch {
             let config_dir = self.environment.config_dir().ok().flatten()?;
             let manager = network::manager(&config_dir, &self.environment).ok()?;
             let bindings = nwfilter::bindings(&config_dir, &self.environment).ok()?;
-            Some(rejoin::attach(&manager, &bindings, vec![GuestTap::of(tap)?]).await)
+            let tap = GuestTap::of(tap)?;
+            // A network that starts has its bridge before it is active. The start puts the tap back.
+            if !rejoin::has_network(&manager, &tap) {
+                return None;
+            }
+            Some(rejoin::attach(&manager, &bindings, vec![tap]).await)
         };
         let note = done.await?.pop()?;
         self.place = Place::OnBridge;

@@ -129,13 +129,24 @@ pub(super) async fn attach(
     notes
 }
 
+/// Returns whether the network of a tap is active here; true for a tap without a network.
+pub(super) fn has_network(manager: &Manager, tap: &GuestTap) -> bool {
+    let Some(network) = &tap.home.network else { return true };
+    manager.active().is_ok_and(|active| running(&active, network).is_some())
+}
+
+/// Returns the network with this name, if it runs in this network namespace.
+fn running<'a>(active: &'a [NetworkStatus], network: &str) -> Option<&'a NetworkStatus> {
+    active.iter().find(|status| {
+        status.name.as_str() == network && status.location() == NetworkLocation::Here
+    })
+}
+
 /// Returns the bridge of a tap: that of its network, if the network is among the `active` ones, or
 /// the bridge that the launch named.
 fn bridge(active: &[NetworkStatus], tap: &GuestTap) -> Option<InterfaceName> {
     let Some(network) = &tap.home.network else { return Some(tap.home.bridge.clone()) };
-    let runs = active.iter().find(|status| {
-        status.name.as_str() == network && status.location() == NetworkLocation::Here
-    });
+    let runs = running(active, network);
     if runs.is_none() {
         tracing::warn!(
             "the tap {} is on no bridge, since the network {network} is not active; netlaunch network start {network} puts it back",

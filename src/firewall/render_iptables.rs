@@ -21,6 +21,9 @@ use crate::firewall::rules::{
 use super::iptables_state::TableRemoval;
 use super::iptables_state::{Jump, TableState, is_base};
 
+/// netlaunch's chain for forwarded packets, in the table filter.
+pub(super) const OWN_FORWARD: &str = "NETLAUNCH_FWD";
+
 /// The place of a base chain: the table, the host's chain and netlaunch's base chain.
 struct Base {
     table: &'static str,
@@ -31,10 +34,10 @@ struct Base {
 fn base(packets: &Packets) -> Base {
     match packets {
         Packets::ForwardedFrom(_) | Packets::ForwardedTo(_) => {
-            Base { table: "filter", host: "FORWARD", base_chain: "NETLAUNCH_FWD" }
+            Base { table: "filter", host: "FORWARD", base_chain: OWN_FORWARD }
         }
         Packets::PublishedFrom(_) | Packets::PublishedTo(_) => {
-            Base { table: "filter", host: "FORWARD", base_chain: "NETLAUNCH_FWD" }
+            Base { table: "filter", host: "FORWARD", base_chain: OWN_FORWARD }
         }
         Packets::ToHost(_) => Base { table: "filter", host: "INPUT", base_chain: "NETLAUNCH_INP" },
         Packets::FromHost(_) => {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 
 use serde_json::Value;
 
@@ -135,4 +136,28 @@ fn a_network_that_cannot_start_keeps_no_other_from_starting() {
         let links = crate::common::run("ip", &["-n", &host.netns.name, "link", "show", "nlb1"]);
         assert!(!links.status.success(), "the bridge of the failed network is left");
     }
+}
+
+#[test]
+fn forwarding_is_turned_off_after_a_killed_start_of_several_networks() {
+    if !have_root("forwarding_is_turned_off_after_a_killed_start_of_several_networks") {
+        return;
+    }
+    let host = Host::new("nftables");
+    let file = "/proc/sys/net/ipv4/ip_forward";
+    let forwards = || host.netns.inside(|| fs::read_to_string(file)).unwrap().trim().to_owned();
+    host.netns.inside(|| fs::write(file, "0")).unwrap();
+    // The first network has the record of the setting, and all bridges are up with addresses.
+    // The tool's parent is the process between netlaunch and the tool.
+    host.sandbox.script("nft", "kill -KILL $(ps -o ppid= -p $PPID); exit 1");
+    let mut command = host.sandbox.netlaunch(&["network", "autostart"]);
+    let bin = host.sandbox.path("bin");
+    command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()));
+    let output = finish(command);
+    assert_eq!(output.status.signal(), Some(9), "{}", text(&output.stderr));
+    assert_eq!(forwards(), "1");
+    let output = finish(host.sandbox.netlaunch(&["firewall", "reload"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!text(&output.stderr).contains("forwarding stays on"), "{}", text(&output.stderr));
+    assert_eq!(forwards(), "0");
 }

@@ -223,6 +223,39 @@ fn an_update_that_fails_is_undone() {
     host.good("network destroy lab");
 }
 
+/// The definition has the new text before the command writes it, which is no commit.
+#[test]
+fn an_update_that_fails_is_undone_if_the_definition_has_the_change_already() {
+    let test = "an_update_that_fails_is_undone_if_the_definition_has_the_change_already";
+    if !have_root(test) {
+        return;
+    }
+    let host = NetworkHost::new(LAB);
+    host.good("network start lab");
+    let entry = |ip: &str| format!("<host mac='52:54:00:00:00:07' ip='{ip}'/>");
+    updated(&host, "add ip-dhcp-host", &entry("10.73.0.20"), &["--live", "--config"]);
+    updated(&host, "modify ip-dhcp-host", &entry("10.73.0.21"), &["--config"]);
+    let before = documents(&host);
+    // Without the network's dnsmasq, the change starts one, which refuses the new host.
+    host.sandbox.script(
+        "dnsmasq",
+        "for a; do case $a in --conf-file=*) f=${a#*=}; grep -q 0.21 ${f%/*}/dnsmasq.dhcp-hosts && \
+         { echo no >&2; exit 5; };; esac; done; exec /usr/sbin/dnsmasq \"$@\"",
+    );
+    host.sh(&format!("kill {}", host.dnsmasq()));
+    let (change, entry) = ("modify", entry("10.73.0.21"));
+    let words = ["network", "update", "lab", change, "ip-dhcp-host", &entry, "--live", "--config"];
+    let mut command = host.sandbox.netlaunch(&words);
+    let bin = host.sandbox.path("bin");
+    command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()));
+    let output = crate::common::finish(command);
+    assert_eq!(output.status.code(), Some(125), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("cannot serve nlt0: no"), "{}", text(&output.stderr));
+    assert_eq!(before, documents(&host));
+    assert!(host.status()["change"].is_null());
+    host.good("network destroy lab");
+}
+
 /// Sends a numbered datagram each 2 ms from a guest to a machine outside, which counts them.
 struct Stream {
     stop: Arc<AtomicBool>,

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
+use crate::firewall::render_iptables::OWN_FORWARD;
 use crate::firewall::rules::Version;
 
 /// The maximum depth of jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`).
@@ -198,6 +199,9 @@ impl Table {
 
     fn walk(&self, chain: &Chain, packet: &Packet, depth: usize) -> End {
         let into = |to: &str| match self.chain(to) {
+            // The rules of published ports accept only the address and port of each guest, which
+            // this packet leaves open. A missing rule is a fault of the network, not a conflict.
+            Some(_) if packet.translated && to == OWN_FORWARD => End::Accepted,
             Some(to) if depth < DEPTH => self.walk(to, packet, depth + 1),
             _ => End::Open,
         };

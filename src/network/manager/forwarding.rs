@@ -240,6 +240,8 @@ impl Manager {
             other.network().is_some_and(|network| network.forward == Forward::Isolated)
         };
         let mut without = vec!["lo".to_owned(), status.bridge.to_string()];
+        // The undo of the other incomplete networks removes these bridges as well.
+        without.extend(statuses.ending().iter().map(ToString::to_string));
         without.extend(statuses.running().filter(isolated).map(|other| other.bridge.to_string()));
         let is_own = |address: std::net::IpAddr| match address {
             std::net::IpAddr::V4(_) => v6,

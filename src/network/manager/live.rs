@@ -190,15 +190,18 @@ impl Manager {
         let change = PendingChange { xml: to_xml(new), definition: pending };
         status.change = Some(change.clone());
         status.write()?;
+        // The definition may have had this text before, so only a write makes it a commit.
+        let mut written = false;
         let applied = async {
             self.set_parts(tools, statuses, status, new, Some(old)).await?;
             if let Some((held, text)) = &definition {
+                written = true;
                 held.write(text)?;
             }
             Ok::<(), ManagerError>(())
         };
         match applied.await {
-            Err(error) if !change.is_committed() => {
+            Err(error) if !written || !change.is_committed() => {
                 match self.set_parts(tools, statuses, status, old, None).await {
                     Ok(()) => {
                         status.change = None;

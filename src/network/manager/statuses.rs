@@ -12,6 +12,7 @@ use super::{ManagerError, entry};
 use crate::firewall::FirewallBackend;
 use crate::network::NetworkName;
 use crate::sys::state_file::StateFileError;
+use crate::types::InterfaceName;
 
 /// A status file that can be used.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(super) struct Garbage {
 pub(super) struct Statuses {
     entries: Vec<Entry>,
     damaged: Vec<Damaged>,
+    /// The bridges of the networks that were taken out as garbage.
+    ending: Vec<InterfaceName>,
 }
 
 impl Statuses {
@@ -61,7 +64,7 @@ impl Statuses {
                 Err(one) => damaged.push(one),
             }
         }
-        Ok(Statuses { entries, damaged })
+        Ok(Statuses { entries, damaged, ending: Vec::new() })
     }
 
     /// Returns the networks that run in this network namespace.
@@ -155,12 +158,19 @@ impl Statuses {
             match one.location {
                 NetworkLocation::Gone => garbage.gone.push(one.status),
                 NetworkLocation::Here if !one.status.complete && !one.out_of_reach => {
+                    self.ending.push(one.status.bridge.clone());
                     garbage.incomplete.push(one.status);
                 }
                 _ => self.entries.push(one),
             }
         }
         garbage
+    }
+
+    /// Returns the bridges of incomplete networks, which their undo removes. A bridge stays in this
+    /// list after its undo.
+    pub(super) fn ending(&self) -> &[InterfaceName] {
+        &self.ending
     }
 
     /// Takes out a network that runs in this network namespace.

@@ -79,7 +79,11 @@ pub(super) fn host(network: &mut Network, update: &NetworkUpdate, element: &Elem
     let new = DhcpHost::from_element(element)?;
     let dhcp = parent(network, update.parent, new.ip, section)?.dhcp.get_or_insert_default();
     if update.verb == UpdateVerb::Modify {
-        let at = only(&dhcp.hosts, section, |host| same_guest(host, &new))?;
+        let by_name = |host: &DhcpHost| same_name(host, &new);
+        let at = match only(&dhcp.hosts, section, |host| same_guest(host, &new)) {
+            Err(UpdateError::Missing(_)) => only(&dhcp.hosts, section, by_name)?,
+            found => found?,
+        };
         dhcp.hosts[at] = new;
         return Ok(());
     }
@@ -88,7 +92,7 @@ pub(super) fn host(network: &mut Network, update: &NetworkUpdate, element: &Elem
             (Client::Mac(a, _), Client::Mac(b, _)) if a == b => "mac",
             (Client::Duid(a, _), Client::Duid(b, _)) if a == b => "id",
             _ if host.ip == new.ip => "ip",
-            (a, b) if a.name().is_some() && a.name() == b.name() => "name",
+            _ if same_name(host, &new) => "name",
             _ => continue,
         };
         return Err(UpdateError::Exists { section, key });
@@ -97,13 +101,19 @@ pub(super) fn host(network: &mut Network, update: &NetworkUpdate, element: &Elem
     Ok(())
 }
 
-/// Returns whether both entries are for the same guest: the key of a modification.
+/// Returns whether both entries are for the same card or client: the first key of a modification.
 fn same_guest(old: &DhcpHost, new: &DhcpHost) -> bool {
     match (&old.client, &new.client) {
         (Client::Mac(old, _), Client::Mac(new, _)) => old == new,
         (Client::Duid(old, _), Client::Duid(new, _)) => old == new,
-        (old, new) => old.name().is_some() && old.name() == new.name(),
+        _ => false,
     }
+}
+
+/// Returns whether both entries have the same name. A modification uses this key if the first key
+/// finds no entry, as libvirt does, so that a guest with a new card keeps its name.
+fn same_name(old: &DhcpHost, new: &DhcpHost) -> bool {
+    old.client.name().is_some() && old.client.name() == new.client.name()
 }
 
 pub(super) fn range(

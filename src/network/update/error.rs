@@ -41,7 +41,9 @@ pub enum UpdateError {
     #[error(transparent)]
     Xml(#[from] XmlError),
     /// An element with the same key exists already.
-    #[error("the network has a {section} with the same {key} already; modify or delete that one")]
+    #[error(
+        "the section {section} has an element with the same {key} already; delete that one first"
+    )]
     Exists {
         /// The section.
         section: UpdateSection,
@@ -62,7 +64,7 @@ pub enum UpdateError {
         count: usize,
     },
     /// Elements of this section have no key by which one could be replaced.
-    #[error("a {0} cannot be modified; delete it, and add the new one")]
+    #[error("an element of {0} cannot be modified; delete it, and add the new one")]
     NotModifiable(UpdateSection),
     /// The network has no such `<ip>`.
     #[error("the network has no <ip> number {index}; it has {count}, counted from 0")]
@@ -76,7 +78,7 @@ pub enum UpdateError {
     #[error("no <ip> of the network has a subnet for this {0}; correct its address")]
     NoSubnet(UpdateSection),
     /// Only `<ip>` elements have numbers.
-    #[error("a {0} has no parent index; leave the index out")]
+    #[error("an element of {0} has no parent index; leave the index out")]
     NoParent(UpdateSection),
     /// The forward mode has no interfaces.
     #[error(

@@ -73,6 +73,16 @@ fn each_change_has_its_effect() {
             &["10.75.0.21'"],
             "10.75.0.11'",
         ),
+        (
+            "modify ip-dhcp-host <host mac='52:54:00:00:00:09' name='web' ip='10.75.0.11'/>",
+            &["00:09' name='web'"],
+            "52:54:00:00:00:01'",
+        ),
+        (
+            "modify ip-dhcp-host <host mac='52:54:00:00:00:02' name='sql' ip='10.75.0.12'/>",
+            &["00:01' name='web'", "00:02' name='sql'"],
+            "name='db'",
+        ),
         ("delete ip-dhcp-host <host name='db'/>", &["10.75.0.11'"], "10.75.0.12'"),
         ("delete ip-dhcp-host #0 <host ip='10.75.0.12'/>", &["10.75.0.11'"], "10.75.0.12'"),
         (

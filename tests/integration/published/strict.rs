@@ -42,11 +42,19 @@ fn firewalld(scene: &Scene) {
          }\nEND");
 }
 
+/// Returns the chains that stop published ports, as `firewall check` finds them.
+fn stopped(scene: &Scene) -> Vec<Finding> {
+    let checked = scene.with(async |manager| manager.conflicts(&[]).await.unwrap());
+    let all = checked.into_iter().flat_map(|one| one.findings);
+    all.filter(|one| one.stops.contains(&Traffic::Published)).collect()
+}
+
 fn beside(tools: Tools, others: fn(&Scene), forward: &str, seen: (&str, &str)) {
     let Some(scene) = Scene::new("beside_other_rules", tools, forward) else { return };
     others(&scene);
     scene.publish(&PUBLISHED);
     assert_eq!(scene.table(), expected(seen.0, seen.1), "{tools:?} {forward:?}");
+    assert_eq!(stopped(&scene), [] as [Finding; 0], "{tools:?} {forward:?}");
     // The other program sets its rules again, and a reload puts netlaunch's first.
     scene.with(async |manager| manager.reload().await.unwrap());
     assert_eq!(scene.table(), expected(seen.0, seen.1), "{tools:?} {forward:?} after a reload");
@@ -98,16 +106,10 @@ fn the_check_names_dockers_chain_that_stops_published_ports() {
     let test = "the_check_names_dockers_chain_that_stops_published_ports";
     let Some(scene) = Scene::new(test, Tools::Nftables, "") else { return };
     docker(&scene);
-    let stopped = || {
-        let checked = scene.with(async |manager| manager.conflicts(&[]).await.unwrap());
-        let all: Vec<_> = checked.into_iter().flat_map(|one| one.findings).collect();
-        let published = |one: &&Finding| one.stops.contains(&Traffic::Published);
-        all.iter().filter(published).cloned().collect::<Vec<_>>()
-    };
-    assert_eq!(stopped(), [] as [Finding; 0]);
+    assert_eq!(stopped(&scene), [] as [Finding; 0]);
     scene.publish(&PUBLISHED);
     assert_eq!(reach(&scene.outside, "203.0.113.1:8011"), "-");
-    let findings = stopped();
+    let findings = stopped(&scene);
     let tables: Vec<_> = findings.iter().map(|one| one.table.as_str()).collect();
     assert_eq!(tables, ["iptables filter", "ip6tables filter"]);
     let fix = "iptables -I DOCKER-USER -i nlp0 -m conntrack --ctstate DNAT -j ACCEPT && \
@@ -116,7 +118,7 @@ fn the_check_names_dockers_chain_that_stops_published_ports() {
     for finding in &findings {
         scene.sh(&finding.fix());
     }
-    assert_eq!(stopped(), [] as [Finding; 0]);
+    assert_eq!(stopped(&scene), [] as [Finding; 0]);
     assert_eq!(scene.table(), expected(BRIDGE.0, BRIDGE.1));
 }
 
