@@ -191,13 +191,15 @@ impl Server {
         Server(fs::read_to_string(pid).unwrap().trim().parse().unwrap())
     }
 
-    /// Ends it and waits for its end. A dnsmasq of root takes more than a second to end after
-    /// SIGTERM, so this is the shortest way.
+    /// Ends it and waits for its end. It may stay a zombie until the init process asks for its
+    /// status.
     fn end(self) {
         let pid = nix::unistd::Pid::from_raw(self.0);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         let end = Instant::now() + Duration::from_secs(10);
-        while Path::new(&format!("/proc/{}", self.0)).exists() {
+        while !common::status_field(self.0, "State").is_empty()
+            && !common::status_field(self.0, "State").starts_with('Z')
+        {
             assert!(Instant::now() < end, "dnsmasq {} does not end", self.0);
             std::thread::sleep(Duration::from_micros(200));
         }
