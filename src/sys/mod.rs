@@ -42,6 +42,7 @@ pub mod packet_socket;
     allow(dead_code, unused_imports, reason = "networks and the command line use all of it")
 )]
 pub(crate) mod privileges;
+pub(crate) mod proc_file;
 #[cfg_attr(
     not(all(feature = "bridged", feature = "cli")),
     allow(dead_code, unused_imports, reason = "networks and the command line use all of it")

@@ -19,6 +19,7 @@ use std::ops::RangeInclusive;
 use nix::unistd::{Gid, Group, Uid, User};
 use rand::RngExt;
 
+use super::proc_file;
 use crate::types::TransientUser;
 
 /// Unassigned ids: systemd's UIDS-GIDS document leaves them unused. They are above the ids of
@@ -138,7 +139,7 @@ fn ids_of_processes() -> Result<Vec<u32>, TransientUserError> {
         let entry = entry.map_err(failed)?;
         if entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
             // A process that has just ended has no such file any more.
-            let status = fs::read(entry.path().join("status")).unwrap_or_default();
+            let status = proc_file::read(entry.path().join("status")).unwrap_or_default();
             ids.extend(ids_of_status(&String::from_utf8_lossy(&status)));
         }
     }

@@ -17,12 +17,14 @@ use std::path::Path;
 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, Uid, User};
+use procfs::FromRead;
 use serde::{Deserialize, Serialize};
 
 use super::Files;
 use crate::sys::namespace::{
     boot_id, network_namespace, network_namespace_of, pid_namespace, pid_namespace_of,
 };
+use crate::sys::proc_file;
 use crate::types::TransientUser;
 
 /// The record of one start of dnsmasq.
@@ -235,7 +237,8 @@ fn now() -> io::Result<u64> {
 
 /// Returns a running process; `None` for a zombie.
 fn stat(pid: i32) -> Option<ProcStat> {
-    let stat = procfs::process::Process::new(pid).and_then(|process| process.stat()).ok()?;
+    let stat = proc_file::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = procfs::process::Stat::from_read(&stat[..]).ok()?;
     let runs = !matches!(stat.state, 'Z' | 'X');
     runs.then_some(ProcStat { pid, started: stat.starttime, session: stat.session })
 }
@@ -258,7 +261,7 @@ fn owner(pid: i32) -> Option<u32> {
 
 /// Returns a line of a process's status (proc_pid_status(5)).
 fn field(pid: i32, name: &str) -> Option<String> {
-    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = proc_file::read(format!("/proc/{pid}/status")).ok()?;
     let status = String::from_utf8_lossy(&status);
     status.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
 }
