@@ -28,7 +28,7 @@ use crate::types::{Device, DomainName, InterfaceName, PublishRequest};
 pub const FILE_NAME: &str = "netlaunch.conf";
 
 /// The largest settings file, in bytes.
-const MAX_BYTES: u64 = 1 << 20;
+pub(super) const MAX_BYTES: u64 = 1 << 20;
 
 /// Every key, in the order of the fields of [`Config`].
 pub const KEYS: [&str; 17] = [

@@ -109,6 +109,10 @@ fn a_setting_that_must_hold_is_never_dropped() {
             "host_loopback = false in netlaunch.conf cannot hold",
         ),
         ("", "host_loopback = false", incoming, 125, "cannot hold"),
+        // A mistake in another key does not open the host's loopback services.
+        ("", "host_loopback = false\nno_such = 1", tftp, 2, "unknown key `no_such`"),
+        ("", "host_loopback = \"no\"", tftp, 2, "cannot hold"),
+        ("", "host_loopback = false\nmtu =", tftp, 2, "cannot hold"),
         // A call without a user-mode network needs neither.
         ("--no-host-loopback", "", other, 1, "no-such-option"),
         ("", "host_loopback = false", other, 1, "no-such-option"),

@@ -152,7 +152,7 @@ impl StandIn {
         caller: &CallerSignals,
     ) -> u8 {
         let why = &reason.why;
-        let Some(setting) = must_hold(options, self.config.read(&self.environment).ok()) else {
+        let Some(setting) = must_hold(options, self.config.read(&self.environment)) else {
             return self.pass_through(why, caller);
         };
         let text = format!("{setting} cannot hold, so QEMU does not run: {why}");

@@ -131,15 +131,15 @@ pub fn pass_through(line: &CommandLine) -> Option<PassThrough> {
         return Some(PassThrough::Help(written));
     }
     let settings = line.settings(&[]);
-    if settings.machine_type().as_deref() == Some("none") {
-        return Some(PassThrough::NoMachine);
-    }
     let first = |names: &[&str]| {
         let named = |a: &&Argument| a.name.as_deref().is_some_and(|name| names.contains(&name));
         line.arguments().iter().find(named).map(|argument| written(line, argument))
     };
     if let Some(written) = first(&["readconfig"]) {
         return Some(PassThrough::ConfigFile(written));
+    }
+    if settings.machine_type().as_deref() == Some("none") {
+        return Some(PassThrough::NoMachine);
     }
     if let Some(written) = first(&["incoming", "loadvm"]) {
         return Some(PassThrough::SavedState(written));
@@ -308,6 +308,7 @@ mod tests {
             ("-nic user -incoming defer", "SavedState"),
             ("-loadvm here disk.img", "SavedState"),
             ("-readconfig f -nic user", "ConfigFile"),
+            ("-machine none -readconfig f -nic user", "ConfigFile"),
             ("-M type=none -nic user", "NoMachine"),
             ("-M pc -machine none", "NoMachine"),
             ("-monitor stdio", "Probe"),
