@@ -131,9 +131,19 @@ fn missing_argument(arg: &str, error: &clap::Error) -> String {
         // A capture can replace the frame.
         format!("write {} NAME --frame HEX, or --pcap FILE", caller(error))
     } else {
-        format!("write {} {name}", caller(error))
+        match wanted(error) {
+            words if words.is_empty() => format!("write {} {name}", caller(error)),
+            words => format!("write {} {}", caller(error), words.join(" ")),
+        }
     };
     format!("{name} is missing; {fix}")
+}
+
+/// Returns all arguments that the command needs, in their order.
+fn wanted(error: &clap::Error) -> Vec<String> {
+    let usage = context(error, ContextKind::Usage).unwrap_or_default();
+    let needed = usage.split_whitespace().filter(|word| word.starts_with('<'));
+    needed.map(plain).collect()
 }
 
 /// Returns the value that the option does not take.

@@ -99,6 +99,11 @@ fn a_command_with_a_mistake_is_one_line() {
         ("probe --jsn", "unknown option --jsn; a similar option exists: --json"),
         ("probe extra", "unexpected argument \"extra\"; drop it"),
         ("network define", "FILE is missing; write netlaunch network define FILE"),
+        (
+            "network update lab add",
+            "SECTION is missing; write netlaunch network update NAME CHANGE SECTION XML|FILE",
+        ),
+        ("network event", "NAME is missing; write netlaunch network event NAME"),
         ("network start", "NAME is missing; write netlaunch network start NAME"),
         (
             "nwfilter explain clean-traffic",
