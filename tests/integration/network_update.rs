@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::common::dhcp_guest::DhcpGuest;
 use crate::common::network_host::NetworkHost;
-use crate::common::{Netns, have_root, text, wait_until};
+use crate::common::{Netns, have_root, status_field, text, wait_until};
 
 const LAB: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000073</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:73'/>\
@@ -242,7 +242,11 @@ fn an_update_that_fails_is_undone_if_the_definition_has_the_change_already() {
         "for a; do case $a in --conf-file=*) f=${a#*=}; grep -q 0.21 ${f%/*}/dnsmasq.dhcp-hosts && \
          { echo no >&2; exit 5; };; esac; done; exec /usr/sbin/dnsmasq \"$@\"",
     );
-    host.sh(&format!("kill {}", host.dnsmasq()));
+    let pid = host.dnsmasq();
+    host.sh(&format!("kill {pid}"));
+    // It may stay a zombie until the init process asks for its status.
+    let ended = || matches!(status_field(pid, "State").chars().next(), None | Some('Z'));
+    assert!(wait_until(Duration::from_secs(10), ended), "dnsmasq {pid} does not end");
     let (change, entry) = ("modify", entry("10.73.0.21"));
     let words = ["network", "update", "lab", change, "ip-dhcp-host", &entry, "--live", "--config"];
     let mut command = host.sandbox.netlaunch(&words);
