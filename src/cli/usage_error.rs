@@ -156,7 +156,6 @@ fn is_launch(error: &clap::Error) -> bool {
     context(error, ContextKind::Usage).is_none_or(|usage| usage.contains("QEMU"))
 }
 
-/// Returns the command with the mistake, such as `netlaunch network define`.
 /// Returns the commands that help shows.
 fn shown(verbs: &[String]) -> Vec<String> {
     let commands = Cli::command();
@@ -167,6 +166,7 @@ fn shown(verbs: &[String]) -> Vec<String> {
     verbs.iter().filter(|name| !is_hidden(name)).cloned().collect()
 }
 
+/// Returns the command with the mistake, such as `netlaunch network define`.
 fn caller(error: &clap::Error) -> String {
     let usage = context(error, ContextKind::Usage).unwrap_or_default();
     let words = usage.trim_start_matches("Usage:").split_whitespace();
