@@ -16,6 +16,7 @@ use super::Failure;
 use super::environment::Environment;
 use super::network;
 use super::network_error::NetworkError;
+use crate::firewall::rules::needs_localnet;
 use crate::launcher::guest_port::{
     AddressFollower, BoxFuture, FollowEvent, FollowStep, GuestPortError, PortRequest,
 };
@@ -163,15 +164,22 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Waits until a search is due.
-    async fn wait(&mut self) {
+    /// Waits until a search is due. Closes the ports on the loopback address if the rules that guard
+    /// the host's loopback services are gone.
+    ///
+    /// # Errors
+    /// The ports were closed, or the guard failed.
+    async fn wait(&mut self) -> Result<(), ManagerError> {
         loop {
             tokio::time::sleep(INTERVAL).await;
+            if self.guest.publish.iter().any(needs_localnet) {
+                self.manager.guard_localnet(&self.network).await?;
+            }
             self.looks += 1;
             let now = identity(&self.leases);
             if now != self.seen || self.looks >= SEARCH || self.is_incomplete() {
                 (self.seen, self.looks) = (now, 0);
-                return;
+                return Ok(());
             }
         }
     }
@@ -210,8 +218,11 @@ impl AddressFollower for Follower {
     fn next(mut self: Box<Self>) -> BoxFuture<'static, FollowStep> {
         Box::pin(async move {
             loop {
-                self.wait().await;
-                match self.search().await {
+                let searched = match self.wait().await {
+                    Ok(()) => self.search().await,
+                    Err(error) => Err(error),
+                };
+                match searched {
                     Ok(moved) => {
                         self.failure = None;
                         if moved {

@@ -93,13 +93,8 @@ fn a_tap_that_was_taken_off_stays_off_until_a_reload() {
     scene.says("the tap nl-web is on the bridge br7 again");
 }
 
-#[test]
-fn a_guest_returns_to_its_network_after_a_forced_end() {
-    if !have_root("a_guest_returns_to_its_network_after_a_forced_end") {
-        return;
-    }
-    let netns = Netns::routed();
-    let sandbox = Sandbox::new(As::Root, Some(&netns));
+/// Starts the network `lab`, whose bridge is nlt0.
+fn start_lab(sandbox: &Sandbox) {
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(sandbox.path(""), open).unwrap();
     let xml = "<network><name>lab</name><bridge name='nlt0'/>\
@@ -108,6 +103,39 @@ fn a_guest_returns_to_its_network_after_a_forced_end() {
     fs::write(&file, xml).unwrap();
     sandbox.good(&["network", "define", file.to_str().unwrap()]);
     sandbox.good(&["network", "start", "lab"]);
+}
+
+#[test]
+fn ports_on_loopback_are_closed_when_the_rules_that_guard_it_are_flushed() {
+    if !have_root("ports_on_loopback_are_closed_when_the_rules_that_guard_it_are_flushed") {
+        return;
+    }
+    let netns = Netns::routed();
+    let sandbox = Sandbox::new(As::Root, Some(&netns));
+    fs::write(sandbox.path("config/network.conf"), "firewall_backend = \"nftables\"\n").unwrap();
+    start_lab(&sandbox);
+    let scene = Scene::new(sandbox, netns, &["--network", "lab", "-p", "8080:80"]);
+    let is_open = || {
+        let path = "/proc/sys/net/ipv4/conf/nlt0/route_localnet";
+        scene.netns.inside(|| fs::read_to_string(path)).unwrap().trim() == "1"
+    };
+    assert!(wait_until(LIMIT, is_open), "{}", scene.said());
+    run("ip", &["netns", "exec", &scene.netns.name, "nft", "flush", "ruleset"]);
+    assert!(wait_until(LIMIT, || !is_open()), "{}", scene.said());
+    scene.says("its ports on the host's loopback address are closed");
+    scene.sandbox.good(&["firewall", "reload"]);
+    assert!(is_open(), "a reload opens the ports again");
+    let _ = finish(scene.sandbox.netlaunch(&["network", "destroy", "--force", "lab"]));
+}
+
+#[test]
+fn a_guest_returns_to_its_network_after_a_forced_end() {
+    if !have_root("a_guest_returns_to_its_network_after_a_forced_end") {
+        return;
+    }
+    let netns = Netns::routed();
+    let sandbox = Sandbox::new(As::Root, Some(&netns));
+    start_lab(&sandbox);
     let scene = Scene::new(sandbox, netns, &["--network", "lab"]);
     scene.sandbox.good(&["network", "destroy", "--force", "lab"]);
     scene.says("the bridge nlt0 is gone");

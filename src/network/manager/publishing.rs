@@ -17,7 +17,7 @@ use super::status;
 use super::statuses::Statuses;
 use super::step::StartInProgress;
 use super::{Fault, Manager, ManagerError, NetworkStatus};
-use crate::firewall::{LockedTools, forget_connections};
+use crate::firewall::{FirewallBackend, LockedTools, OwnRules, forget_connections};
 use crate::network::{Network, NetworkName};
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::sysctl::{Key, SysctlError};
@@ -222,6 +222,42 @@ impl Manager {
             status.settings.remove(at);
         }
         Ok(())
+    }
+
+    /// Turns `route_localnet` of a network's bridge off if another program has removed nftables
+    /// rules of the network: the rule that keeps guests from the host's loopback services may be
+    /// among them. A reload sets both again.
+    ///
+    /// # Errors
+    /// [`ManagerError::RulesLost`] if the setting was turned off; another error if that failed or
+    /// the rules cannot be read.
+    pub async fn guard_localnet(&self, name: &NetworkName) -> Result<(), ManagerError> {
+        let lost = |statuses: &Statuses| -> Result<bool, ManagerError> {
+            let Some(status) = statuses.running().find(|status| status.name == *name) else {
+                return Ok(false);
+            };
+            let key = Key::RouteLocalnet(status.bridge.clone());
+            let is_on = status.settings.iter().any(|change| change.key == key);
+            let (true, Some(FirewallBackend::Nftables)) = (is_on, status.backend) else {
+                return Ok(false);
+            };
+            let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
+            let own = self.rulesets(&network, &status.published)?;
+            let now = OwnRules::read_nft(&[(FirewallBackend::Nftables, own.clone())])?;
+            Ok(!now.missing(FirewallBackend::Nftables, &own).is_empty())
+        };
+        // Without the lock, a change that is in flight can look like missing rules.
+        if !lost(&self.statuses()?)? {
+            return Ok(());
+        }
+        let (_tools, mut statuses) = self.lock().await?;
+        if !lost(&statuses)? {
+            return Ok(());
+        }
+        let Some(mut status) = statuses.take(name) else { return Ok(()) };
+        self.forbid_localnet(&mut status)?;
+        status.write()?;
+        Err(ManagerError::RulesLost(name.clone()))
     }
 
     /// Returns a fault if a published port needs `route_localnet` and it is off.
