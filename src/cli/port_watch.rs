@@ -88,7 +88,8 @@ impl TapWatch {
             let manager = network::manager(&config_dir, &self.environment).ok()?;
             let bindings = nwfilter::bindings(&config_dir, &self.environment).ok()?;
             let tap = GuestTap::of(tap)?;
-            // A network that starts has its bridge before it is active. The start puts the tap back.
+            // A network that starts has its bridge before it is active. The start puts the tap
+            // back.
             if !rejoin::has_network(&manager, &tap) {
                 return None;
             }

@@ -164,8 +164,8 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Waits until a search is due. Closes the ports on the loopback address if the rules that guard
-    /// the host's loopback services are gone.
+    /// Waits until a search is due. Closes the ports on the loopback address if the rules that
+    /// guard the host's loopback services are gone.
     ///
     /// # Errors
     /// The ports were closed, or the guard failed.

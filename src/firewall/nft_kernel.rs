@@ -89,7 +89,8 @@ impl Proof {
         // With NLM_F_NONREC the kernel keeps a set that contains marks of other transactions.
         let kept = libc::NLM_F_NONREC as u16;
         let set = request(libc::NFT_MSG_DELSET, self.family, &name.concat(), kept);
-        // Both have one socket, because its end waits until the kernel has removed everything (10 ms).
+        // Both have one socket, because its end waits until the kernel has removed everything (10
+        // ms).
         let sent = || {
             let socket = open()?;
             send(&socket, &batch(&element))?;

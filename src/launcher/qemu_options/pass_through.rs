@@ -61,8 +61,8 @@ impl fmt::Display for PassThrough {
 /// Options that print a text and end QEMU.
 const INFORMATION: [&str; 4] = ["h", "help", "version", "audio-help"];
 
-/// Options whose value is a file, or text for the guest or for people. QEMU runs the guest if `help`
-/// is in such a value (measured with QEMU 10.0).
+/// Options whose value is a file, or text for the guest or for people. QEMU runs the guest if
+/// `help` is in such a value (measured with QEMU 10.0).
 const TEXT: [&str; 29] = [
     "D",
     "append",

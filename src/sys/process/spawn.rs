@@ -138,8 +138,8 @@ impl Spawn {
         self
     }
 
-    /// Makes the daemon that the program leaves behind the program, once the program's first
-    /// process has ended with status 0; only for [`Isolation::Guard`].
+    /// Lets the daemon that the program leaves behind count as the program, once the program's
+    /// first process has ended with status 0. Only for [`Isolation::Guard`].
     ///
     /// [`Child::next`](super::Child::next) reports when that is so, and the daemon's end is then
     /// the end of the program. If the first process ends with another status, or leaves no daemon,

@@ -113,8 +113,8 @@ fn default_action() -> SigAction {
 
 /// Sets the action of SIGCHLD, and returns the former one.
 fn set_child_action(action: &SigAction) -> nix::Result<SigAction> {
-    // SAFETY: the action is the default, or the one that this process had before. netlaunch installs
-    // no handler, and a program inherits none, so it is SIG_DFL or SIG_IGN.
+    // SAFETY: the action is the default, or the one that this process had before. netlaunch
+    // installs no handler, and a program inherits none, so it is SIG_DFL or SIG_IGN.
     unsafe { sigaction(Signal::SIGCHLD, action) }
 }
 
