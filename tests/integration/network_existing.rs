@@ -9,7 +9,7 @@ use serde_json::Value;
 const LAB: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-0000000000b0</uuid>\
     <forward mode='bridge'/><bridge name='br0'/><portgroup name='fast' default='yes'/></network>";
 
-/// What the state of a host has while the network is active, and nothing else.
+/// The parts of the state of a host that exist only while the network is active.
 fn active(host: &NetworkHost) -> String {
     format!("left: {:?}\n", host.file("")).replace("/\"", "\"")
 }

@@ -228,7 +228,8 @@ impl Scene {
         text(&output.stdout)
     }
 
-    /// Who reaches the guest, by which address of the host, and the address that the guest sees;
+    /// The clients that reach the guest, the address of the host that each uses, and the address
+    /// that the guest sees;
     /// `-` if nobody answers.
     fn table(&self) -> String {
         let Scene { host, guest, other, outside, .. } = self;
