@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use super::end::UndoFailures;
 use super::existing::{check_bridge, is_existing};
 use super::status::NetworkStatus;
-use super::statuses::Statuses;
 use super::{Manager, ManagerError};
 use crate::network::dnsmasq::{self, DhcpDns, Dnsmasq, without_servers};
 use crate::network::{Network, NetworkName, check_against};
@@ -46,16 +45,16 @@ impl Manager {
         Ok(notes)
     }
 
-    /// Checks that the network conflicts with no running network and with nothing else on the host.
-    pub(super) fn check(
+    /// Checks that the network conflicts with none of the networks `beside` it and with nothing else
+    /// on the host.
+    pub(super) fn check<'a>(
         &self,
         network: &Network,
-        statuses: &Statuses,
+        beside: impl IntoIterator<Item = &'a Network>,
         host: &HostNet,
     ) -> Result<(), ManagerError> {
         let name = &network.name;
-        let running: Vec<Network> = statuses.running().filter_map(NetworkStatus::network).collect();
-        check_against(network, &running)
+        check_against(network, beside)
             .map_err(|problem| ManagerError::Beside { name: name.clone(), what: problem.what })?;
         if is_existing(network) {
             return check_bridge(network, host);

@@ -24,8 +24,8 @@ use super::{Manager, ManagerError, NetworkNamespace, config};
 use crate::firewall::rules::Ruleset;
 use crate::firewall::{LockedTools, OwnRules, RemovalRecord, Transaction, ZoneChange};
 use crate::network::dnsmasq::{DhcpDns, Files};
-use crate::network::{Network, NetworkName, check_against};
-use crate::sys::netlink::{HostNet, Netlink};
+use crate::network::{Network, NetworkName};
+use crate::sys::netlink::Netlink;
 use crate::types::error_text;
 
 /// A network that passed all checks before the first step, or whose start is in progress.
@@ -53,13 +53,14 @@ impl Manager {
     ) -> Result<Vec<(NetworkName, Result<(), ManagerError>)>, ManagerError> {
         let netlink = Netlink::open()?;
         let host = netlink.host().await?;
+        let running: Vec<Network> = statuses.running().filter_map(NetworkStatus::network).collect();
         let mut zones = None;
         let (mut order, mut starting) = (Vec::new(), Vec::<Starting>::new());
         for network in networks {
             let name = network.name.clone();
-            let others = starting.iter().map(|one| one.network.clone()).collect();
             let checked = async {
-                self.check_start(&network, others, statuses, &host)?;
+                let others = starting.iter().map(|one| &one.network);
+                self.check(&network, others.chain(&running), &host)?;
                 if zones.is_none() {
                     zones = Some(Zones::ready(&self.settings.system_bus).await?);
                 }
@@ -91,21 +92,6 @@ impl Manager {
             }
         }
         Ok(order)
-    }
-
-    /// Checks a network against the running ones, the `others` that start with it, and the host.
-    fn check_start(
-        &self,
-        network: &Network,
-        others: Vec<Network>,
-        statuses: &Statuses,
-        host: &HostNet,
-    ) -> Result<(), ManagerError> {
-        check_against(network, &others).map_err(|problem| ManagerError::Beside {
-            name: network.name.clone(),
-            what: problem.what,
-        })?;
-        self.check(network, statuses, host)
     }
 
     /// Finds out everything that the start of a network needs; changes nothing.
