@@ -98,6 +98,7 @@ mod nwfilter_killed;
 mod nwfilter_learning;
 mod nwfilter_learning_belief;
 mod nwfilter_link_local;
+mod nwfilter_living;
 mod nwfilter_many;
 mod nwfilter_off;
 mod nwfilter_ports;
