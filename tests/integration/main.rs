@@ -87,6 +87,7 @@ mod nwfilter_commit;
 mod nwfilter_debian_kernel;
 mod nwfilter_defects;
 mod nwfilter_dhcp;
+mod nwfilter_differences;
 mod nwfilter_explain;
 mod nwfilter_flood;
 mod nwfilter_flood_launches;
