@@ -30,6 +30,7 @@ use crate::launcher::{
     config_files, launch, machine,
 };
 use crate::sys::file_pages;
+use crate::sys::process::signals::SignalNumber;
 use crate::sys::process::{ForegroundLink, WatchedForeground};
 use crate::types::facts::{Facts, Qemu};
 use crate::types::shell_line;
@@ -116,10 +117,10 @@ pub(super) async fn run(
 
 /// Cleans up after a launch that a signal has ended before QEMU ran, and returns the exit status.
 /// The port is gone, but the rules of its filter and of its published ports may have been set.
-async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
-    tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
+async fn ended_early(signal: SignalNumber, ports: &HostPorts) -> u8 {
+    tracing::debug!(signal = %signal, "ended before QEMU was started");
     ports.collect().await;
-    128 + signal as i32 as u8
+    128 + signal.as_raw() as u8
 }
 
 /// Plans the launch and starts nothing.
@@ -154,12 +155,13 @@ async fn begin(
 
 /// Returns the signal that ends the launch before it runs. A request for new rules is noted in
 /// `rebuild`; it is carried out once the launch runs.
-async fn end(orders: &mut Orders, rebuild: &mut bool) -> Signal {
+async fn end(orders: &mut Orders, rebuild: &mut bool) -> SignalNumber {
     loop {
         match orders.next(false).await {
             SupervisorCommand::RebuildRules => *rebuild = true,
-            SupervisorCommand::Signal(signal) | SupervisorCommand::Stop(signal) => return signal,
-            SupervisorCommand::Kill => return Signal::SIGKILL,
+            SupervisorCommand::Signal(signal) => return signal,
+            SupervisorCommand::Stop(signal) => return signal.into(),
+            SupervisorCommand::Kill => return Signal::SIGKILL.into(),
         }
     }
 }

@@ -28,8 +28,6 @@ mod real_qemu;
 use std::ffi::OsString;
 use std::io;
 
-use nix::sys::signal::Signal;
-
 pub(in crate::cli) use call::Call;
 pub(in crate::cli) use install::InstallError;
 use launch::{Ended, Reason};
@@ -111,7 +109,7 @@ pub(super) fn stand_in(
         Ended::Status(status) => status,
         Ended::Signal(signal) => {
             caller.end_by(signal);
-            128 + signal as i32 as u8
+            128 + signal.as_raw() as u8
         }
     }
 }
@@ -195,9 +193,4 @@ fn fail(error: &dyn std::fmt::Display, status: u8) -> u8 {
     messages::init(messages::Settings { format: LogFormat::Text, level: Level::ERROR });
     tracing::error!("{error}");
     status
-}
-
-/// Returns the signal with this number, if netlaunch can end by it.
-fn signal(number: i32) -> Option<Signal> {
-    Signal::try_from(number).ok()
 }
