@@ -24,6 +24,7 @@ mod option_values;
 mod own_networks;
 mod parameters;
 mod pass_through;
+mod probe_call;
 mod processors;
 mod settings;
 mod size;
