@@ -99,7 +99,8 @@ pub(super) async fn run(
             {
                 tracing::warn!("netlaunch keeps its privileges while QEMU runs: {error}");
             }
-            let (running, _offered) = caller_socket::offer(running).await?;
+            let (running, _offered) =
+                caller_socket::offer(running, &environment.launch_root()).await?;
             let with_qemu = running.plan().qemu.program.is_some();
             let mut commands = Commands { orders, with_qemu, rebuild, signalled: false };
             let outcome = supervise(running, &mut commands, ready, foreground, environment).await?;

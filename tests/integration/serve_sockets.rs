@@ -69,6 +69,13 @@ fn passts_socket_is_offered_at_a_path_until_netlaunch_ends() {
         assert!(wait_until(LIMIT, || path.exists()), "no socket");
         let mut busy = sandbox.netlaunch(&["--backend", "passt", "--listen"]);
         busy.arg(&path);
+        let pid = serving.pid();
+        let launch = sandbox.launch_dirs().remove(0);
+        refused(busy, &format!("the launch {launch} (pid {pid}) has its socket there"));
+        let own = sandbox.path("run/vm.file");
+        fs::write(&own, "").unwrap();
+        let mut busy = sandbox.netlaunch(&["--backend", "passt", "--listen"]);
+        busy.arg(&own);
         refused(busy, "the path exists");
         let mut stream = UnixStream::connect(&path).unwrap();
         passt_answers(&mut stream);

@@ -39,6 +39,7 @@ mod tests;
 
 pub use card::Card;
 pub use edit::{Change, Edit, apply, edits};
+pub(super) use host_forward::{HostSide, forward_on};
 pub use left::Left;
 pub(super) use netdev_options::translate;
 pub use user_nic::{Form, UserNic, free_id, user_nics};
