@@ -9,6 +9,7 @@
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
@@ -103,10 +104,12 @@ pub(super) async fn run(
                 caller_socket::offer(running, &environment.launch_root()).await?;
             let with_qemu = running.plan().qemu.program.is_some();
             let mut commands = Commands { orders, with_qemu, rebuild, signalled: false };
+            let (moved, begun) = (qemu_end::moved(running.plan()), Instant::now());
             let outcome = supervise(running, &mut commands, ready, foreground, environment).await?;
             if let Some(status) = outcome.qemu {
                 let signalled = commands.signalled;
                 qemu_end::explain(status, signalled, &job.request, &qemu, environment).await;
+                qemu_end::explain_moved(status, begun.elapsed(), moved);
             }
             for left in &outcome.left {
                 tracing::warn!("{left}");

@@ -29,6 +29,8 @@ mod processors;
 mod settings;
 mod size;
 
+pub(super) use json::json_value;
+
 pub use command_line::{Argument, CommandLine};
 pub use config_file::ConfigFile;
 pub use option_values::takes_value;
