@@ -186,6 +186,9 @@ fn qemu_does_not_run_if_a_file_that_may_close_the_loopback_cannot_be_read() {
     fs::create_dir(&file).unwrap();
     refuses("netlaunch.conf: cannot be read: Is a directory");
     fs::remove_dir(&file).unwrap();
+    std::os::unix::fs::symlink("not-mounted", &file).unwrap();
+    refuses("netlaunch.conf: cannot be read: No such file");
+    fs::remove_file(&file).unwrap();
     mode(0o777);
     // There is no file, so there is no setting.
     runs();
