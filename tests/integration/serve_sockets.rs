@@ -88,6 +88,27 @@ fn passts_socket_is_offered_at_a_path_until_netlaunch_ends() {
     }
 }
 
+/// On a busy machine passt can end before netlaunch looks whether it serves.
+#[test]
+fn a_passt_whose_peer_has_left_already_has_served() {
+    let test = "a_passt_whose_peer_has_left_already_has_served";
+    if !have_root(test) {
+        return;
+    }
+    let netns = Netns::routed();
+    let sandbox = Sandbox::new(As::User, Some(&netns));
+    let writes_pid = "while [ $# -gt 0 ]; do [ \"$1\" != --pid ] || echo $$ >\"$2\"; shift; done";
+    for (body, status) in [(writes_pid, 0), ("exit 0", 125)] {
+        let help = "case $* in *--help*) exec passt --help;; esac";
+        let passt = sandbox.script("short-passt", &format!("{help}; {body}"));
+        let (_mine, theirs) = UnixStream::pair().unwrap();
+        let options = ["--listen-fd", "5", "--passt", passt.to_str().unwrap()];
+        let output = serve(&sandbox, &options, Some(theirs.into())).output(LIMIT);
+        assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
+        nothing_left(&sandbox);
+    }
+}
+
 #[test]
 fn passt_serves_the_socket_that_the_caller_brings() {
     let test = "passt_serves_the_socket_that_the_caller_brings";
