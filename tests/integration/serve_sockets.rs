@@ -97,8 +97,10 @@ fn a_passt_whose_peer_has_left_already_has_served() {
     }
     let netns = Netns::routed();
     let sandbox = Sandbox::new(As::User, Some(&netns));
-    let writes_pid = "while [ $# -gt 0 ]; do [ \"$1\" != --pid ] || echo $$ >\"$2\"; shift; done";
-    for (body, status) in [(writes_pid, 0), ("exit 0", 125)] {
+    // The file exists for a moment only, and netlaunch looks every 10 ms by then: six of ten such
+    // launches failed without the check.
+    let serves = "while [ \"$1\" != --pid ]; do shift; done; echo $$ >\"$2.new\"; sleep 0.2; exec mv \"$2.new\" \"$2\"";
+    for (body, status) in [(serves, 0); 5].into_iter().chain([("exit 0", 125)]) {
         let help = "case $* in *--help*) exec passt --help;; esac";
         let passt = sandbox.script("short-passt", &format!("{help}; {body}"));
         let (_mine, theirs) = UnixStream::pair().unwrap();
