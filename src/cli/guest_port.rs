@@ -18,8 +18,12 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::Failure;
 use super::environment::Environment;
@@ -27,7 +31,7 @@ use super::nwfilter;
 use super::nwfilter_error::NwfilterError;
 use super::port_learner::PortLearner;
 use super::port_watch;
-use super::published::Publisher;
+use super::published::{FollowedGuest, Publisher};
 use crate::launcher::guest_port::{
     AddressFollower, AddressLearner, BoxFuture, GuestPort, GuestPortError, GuestPorts,
     PortDescriptors, PortRequest, PortWatch, RulesSet,
@@ -173,7 +177,9 @@ impl GuestPorts for HostPorts {
             };
             let (bindings, publisher) = (self.bindings.clone(), self.publisher.clone());
             let environment = self.environment.clone();
-            let port = TapPort { tap, request, bindings, bound: false, publisher, environment };
+            let learned = watch::Sender::new(None);
+            let port =
+                TapPort { tap, request, bindings, bound: false, publisher, environment, learned };
             Ok(Box::new(port) as Box<dyn GuestPort>)
         })
     }
@@ -263,6 +269,8 @@ struct TapPort {
     /// Whether there may be rules of the port's filter.
     bound: bool,
     publisher: Option<Publisher>,
+    /// The address that the filter has learned, for the published ports.
+    learned: watch::Sender<Option<Ipv4Addr>>,
 }
 
 impl TapPort {
@@ -310,9 +318,10 @@ impl GuestPort for TapPort {
             };
             self.bound = true;
             let created = bindings.create(&binding).await.map_err(GuestPortError::new)?;
-            let learner = created
-                .learning
-                .map(|learning| Box::new(PortLearner(learning)) as Box<dyn AddressLearner>);
+            let learned = self.learned.clone();
+            let learner = created.learning.map(|learning| {
+                Box::new(PortLearner { learning, learned }) as Box<dyn AddressLearner>
+            });
             Ok(RulesSet { notes: created.notes, learner })
         })
     }
@@ -324,13 +333,22 @@ impl GuestPort for TapPort {
         })
     }
 
-    fn publish(&mut self) -> BoxFuture<'_, Result<Box<dyn AddressFollower>, GuestPortError>> {
+    fn publish<'a>(
+        &'a mut self,
+        held: &'a [OwnedFd],
+    ) -> BoxFuture<'a, Result<Box<dyn AddressFollower>, GuestPortError>> {
         Box::pin(async {
             let (Some(publisher), Some(network)) = (&self.publisher, &self.request.network) else {
                 return Err(BridgeError::NoNetwork(self.request.bridge.clone()).into());
             };
-            let follower = publisher.publish(network, &self.request, &self.tap).await;
-            Ok(Box::new(follower.map_err(GuestPortError::new)?) as Box<dyn AddressFollower>)
+            let guest = FollowedGuest {
+                network: network.clone(),
+                request: &self.request,
+                tap: &self.tap,
+                learned: self.learned.subscribe(),
+            };
+            let follower = publisher.publish(guest, held).await?;
+            Ok(Box::new(follower) as Box<dyn AddressFollower>)
         })
     }
 

@@ -183,7 +183,6 @@ impl Manager {
             }
         }
         faults.extend(self.forwarding_faults(status, network, host)?);
-        faults.extend(self.localnet_fault(status)?);
         if let (Some(own), Some(backend)) = (own, status.backend) {
             let parts = own.missing(backend, &self.rulesets(network, &status.published)?);
             if !parts.is_empty() {
