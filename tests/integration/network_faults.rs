@@ -2,6 +2,8 @@
 //! fix that works, `network list` shows it, and `firewall reload` restores it. Also tests starts
 //! that fail for a reason that dnsmasq does not report.
 
+mod limits;
+
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
@@ -285,8 +287,7 @@ fn check_names_a_chain_that_refuses_the_hosts_replies_to_guests() {
     guest.ip("link set eth0 up");
     // A client that gets a lease ends at once, however many requests it may send.
     let has_lease = |requests: u32| {
-        let client =
-            format!("busybox udhcpc -i eth0 -n -q -f -t {requests} -T 1 -s /bin/true 2>&1 || :");
+        let client = format!("busybox udhcpc -i eth0 -nqft {requests} -T1 -s /bin/true 2>&1 || :");
         host.sh(&format!("ip netns exec {} {client}", guest.name)).contains("lease of 10.99.0.")
     };
     assert!(has_lease(60));

@@ -17,7 +17,7 @@ use crate::firewall::{FirewallBackend, Script, scripts};
 use crate::network::dnsmasq::Files;
 use crate::network::guest_address::{AddressSource, AddressTable};
 use crate::network::{Network, NetworkName};
-use crate::sys::netlink::Netlink;
+use crate::sys::netlink::{HostNet, Netlink};
 use crate::types::{InterfaceName, Mac, Publish, error_text};
 
 /// The addresses of a guest to which connections go.
@@ -54,6 +54,19 @@ impl PublishedGuest {
     pub(super) fn is_on(&self, tap: &InterfaceName, index: u32) -> bool {
         self.tap == *tap && self.index == index
     }
+
+    fn is_on_link(&self, index: u32, name: &str) -> bool {
+        self.index == index && self.tap.as_str() == name
+    }
+}
+
+/// Returns the guests whose taps exist. The next command removes the others, which a launch that was
+/// killed has left, and whose rules may be there or not.
+pub(super) fn present(published: &[PublishedGuest], host: &HostNet) -> Vec<PublishedGuest> {
+    let is_there = |guest: &&PublishedGuest| {
+        host.links.iter().any(|link| guest.is_on_link(link.index, &link.name))
+    };
+    published.iter().filter(is_there).cloned().collect()
 }
 
 /// Returns the published ports as the firewall needs them.
