@@ -3,10 +3,10 @@
 //!
 //! A setting of the file is ignored if an option makes it meaningless and no option could take it
 //! back: the file's gateway with another `--address`, its IPv4 settings with `--ipv6-only`, its
-//! passt settings with `--backend slirp`, all settings of user-mode networks on a bridge (published
-//! ports of a guest on a network are none), its card
+//! passt settings with `--backend slirp`, all settings of user-mode networks on a bridge, its card
 //! if the QEMU arguments bring one, and with `--net` its settings of a single NIC and those that no
-//! NIC takes.
+//! NIC takes. Published ports stay with a bridge: without a network, the launch is refused, because
+//! a port that the file publishes would be closed otherwise.
 
 use std::net::IpAddr;
 
@@ -111,10 +111,7 @@ impl Defaults {
                 config.interface = None;
             }
             named if named == Some(Backend::Bridge) || attachment(args).is_some() => {
-                let is_network = matches!(attachment(args), Some(Attachment::Network(_)));
                 config = without_user_mode(config);
-                // Only a network has rules for published ports.
-                config.publish = config.publish.filter(|_| is_network);
             }
             _ => {}
         }

@@ -192,21 +192,22 @@ impl Running {
         port.up().await.map_err(StartError::Bridge)?;
         if !publish.is_empty() {
             nic.held_ports = ports::hold(publish)?;
-            nic.follower = Some(port.publish().await.map_err(StartError::Publishing)?);
+            let published = port.publish(&nic.held_ports).await;
+            nic.follower = Some(published.map_err(StartError::Publishing)?);
         }
         nic.watch = port.watch();
         port.descriptors().map_err(StartError::Bridge)
     }
 }
 
-/// Names the launch that has a busy port. The kernel's tables do not show the sockets that only
-/// keep a port from others ([`ports::hold`]).
+/// Names the launch that has a busy port. The kernel's tables show this program as the holder, or no
+/// program for a TCP socket that only keeps a port from others ([`ports::hold`]).
 #[cfg(feature = "cli")]
 fn name_launch(mut error: PublishError, context: &LaunchContext) -> PublishError {
     let PublishError::Busy {
         publish: crate::types::PublishRequest::Ports(publish),
         port,
-        holder: holder @ None,
+        holder,
         ..
     } = &mut error
     else {
@@ -217,7 +218,11 @@ fn name_launch(mut error: PublishError, context: &LaunchContext) -> PublishError
         nic.bridge.is_some() && nic.publish.iter().any(|other| other.needs(publish, *port))
     };
     let found = records.into_iter().find(|record| record.nics.iter().any(has));
-    *holder = found.map(|record| (format!("the launch {}", record.name), record.pid));
+    if let Some(record) = found
+        && holder.as_ref().is_none_or(|(_, pid)| *pid == record.pid)
+    {
+        *holder = Some((format!("the launch {}", record.name), record.pid));
+    }
     error
 }
 

@@ -9,6 +9,7 @@
 //! The learner of the guest's address ends before the rules of its filter are removed, and the
 //! launch directory is removed last.
 
+use std::net::IpAddr;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -335,13 +336,22 @@ impl Running {
 
 /// Reports where the published ports of a guest on a bridge lead.
 fn report_following(event: FollowEvent) {
+    let list = |addresses: &[IpAddr]| {
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+    };
     match event {
         FollowEvent::Moved(addresses) if addresses.is_empty() => {
             tracing::info!("the guest has no known address, so its published ports lead nowhere");
         }
         FollowEvent::Moved(addresses) => {
-            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            tracing::info!("the published ports lead to {}", addresses.join(" and "));
+            tracing::info!("the published ports lead to {}", list(&addresses));
+        }
+        FollowEvent::Recovered(addresses) if addresses.is_empty() => {
+            tracing::warn!("the published ports follow the guest again; its address is not known");
+        }
+        FollowEvent::Recovered(addresses) => {
+            let addresses = list(&addresses);
+            tracing::warn!("the published ports follow the guest again and lead to {addresses}");
         }
         FollowEvent::Failed(error) => {
             tracing::warn!("the published ports do not follow the guest: {}", error_text(&error));

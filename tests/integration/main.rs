@@ -120,6 +120,7 @@ mod port_rules;
 mod port_settings;
 mod port_watch;
 mod published;
+mod published_killed;
 mod purity;
 mod qemu_options;
 mod serve_sockets;

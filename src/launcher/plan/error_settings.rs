@@ -48,7 +48,6 @@ impl RequestError {
             RequestError::Bandwidth(_) => vec![Setting::Bandwidth],
             RequestError::NotOnBridge(setting) => vec![*setting],
             RequestError::PublishWithoutNetwork { .. } => vec![Setting::Publish, Setting::Bridge],
-            RequestError::PublishLoopback6(_) => vec![Setting::Publish],
             RequestError::QueuesOfUserMode(_) => vec![Setting::Queues, Setting::Bridge],
             RequestError::QueuesOfCard { .. } => vec![Setting::Queues, Setting::Device],
             RequestError::QueuesCaptured(_) => vec![Setting::Queues, Setting::Pcap],

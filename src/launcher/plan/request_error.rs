@@ -216,11 +216,6 @@ pub enum RequestError {
         /// The bridge.
         bridge: InterfaceName,
     },
-    /// A port is published to a guest on a bridge at the IPv6 loopback address.
-    #[error(
-        "{0} cannot be published to a guest on a bridge, because the kernel sends no packets of ::1 to another interface: publish on 127.0.0.1, or on an IPv6 address of the host"
-    )]
-    PublishLoopback6(PublishRequest),
     /// A guest on passt or slirp cannot have several queues.
     #[error(
         "a guest on passt or slirp has one queue, and {0} are requested, because one thread moves all its frames: drop the queues, or put the guest on a bridge"

@@ -158,8 +158,6 @@ impl Manager {
         // Remove the links before the rules: without the bridge the guests reach nothing, whatever
         // the rules allow.
         failures.extend(unlink(status).await);
-        let forbidden = self.forbid_localnet(status);
-        failures.extend(forbidden.err().map(|error| error_text(&error)));
         let remove = status.rules();
         if let Some(backend) = remove.last().map(|recorded| recorded.backend()) {
             let others = statuses.in_nft(Some(&status.name));
