@@ -288,6 +288,10 @@ mod tests {
             ("--net slirp", "interface = \"eth0\"", interface, "None"),
             ("--net slirp", "transport = \"unix\"", transport, "None"),
             ("--net slirp -- q -nic user", "transport = \"fd\"", transport, "Some(\"fd\")"),
+            ("--net bridge=br0", "dns = \"9.9.9.9\"\nmtu = 1400", dns, "None"),
+            ("--net bridge=br0", "dns = \"9.9.9.9\"\nfamily = \"ipv4\"", family, "Both"),
+            ("--net bridge=br0 --net slirp", "dns = \"9.9.9.9\"", dns, "Some(9.9.9.9)"),
+            ("--net bridge=br0 -- q -nic user", "mtu = 1400", mtu, "Some(1400)"),
             ("--net passt", "backend = \"slirp\"", backend, "None"),
             ("--net passt -- q -nic user", "backend = \"slirp\"", backend, "Some(Slirp)"),
         ] {

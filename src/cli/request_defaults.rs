@@ -83,6 +83,9 @@ impl Defaults {
                 config.transport = None;
                 config.interface = None;
             }
+            if !has_own && args.net.iter().all(|nic| nic.attachment.is_some()) {
+                config = without_user_mode(config);
+            }
         }
         if args.address.is_some() {
             // These settings belong to the address of the file.
@@ -108,21 +111,18 @@ impl Defaults {
                 config.interface = None;
             }
             named if named == Some(Backend::Bridge) || attachment(args).is_some() => {
-                let Config { passt, qemu, device, publish, log_format, source, .. } = config;
-                config = Config {
-                    passt,
-                    qemu,
-                    device,
-                    publish,
-                    log_format,
-                    source,
-                    ..Config::default()
-                };
+                config = without_user_mode(config);
             }
             _ => {}
         }
         Defaults { config }
     }
+}
+
+/// Returns the settings that a guest without a user-mode network has.
+fn without_user_mode(config: Config) -> Config {
+    let Config { passt, qemu, device, publish, log_format, source, .. } = config;
+    Config { passt, qemu, device, publish, log_format, source, ..Config::default() }
 }
 
 /// Returns the network or bridge that the guest joins.

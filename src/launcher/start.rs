@@ -35,7 +35,8 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
             account.name
         );
     }
-    ports::check(&plan.published()).map_err(|error| name_launch(error, context))?;
+    ports::check(&plan.published())
+        .map_err(|error| StartError::from(name_launch(error, context)).with_forward(&plan))?;
     let dir = Arc::new(context.root.create(&plan.dir, plan.name.as_deref())?);
     let record = Record::new(&plan);
     record.write().map_err(StartError::Prepare)?;
@@ -61,13 +62,14 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
         ports: context.ports.clone(),
         events: Arc::new(EventSink::default()),
     };
+    let plan = running.plan.clone();
     match running.start_all(context, account).await {
         Ok(()) => Ok(running),
         Err(error) => {
             for left in running.end().await {
                 tracing::warn!("{left}");
             }
-            Err(error)
+            Err(error.with_forward(&plan))
         }
     }
 }

@@ -29,6 +29,7 @@ use super::record::NicRecord;
 use super::recovery::RestartResult;
 use super::running::{QEMU_PATIENCE, Running, RunningNic};
 use crate::sys::process::Progress;
+use crate::sys::process::signals::SignalNumber;
 use crate::types::error_text;
 
 /// The rules of every port being set again.
@@ -181,15 +182,15 @@ impl Supervisor {
         self.running.qemu.is_none()
     }
 
-    fn signal_qemu(&self, signal: Signal) {
+    fn signal_qemu(&self, signal: impl Into<SignalNumber>) {
         if let Some(qemu) = &self.running.qemu {
-            qemu.signal(signal);
+            qemu.signal(signal.into());
         }
     }
 
     fn handle_command(&mut self, command: SupervisorCommand) -> Next {
         tracing::debug!("command: {command:?}");
-        let signal = match command {
+        let signal: SignalNumber = match command {
             SupervisorCommand::RebuildRules => {
                 match self.rebuild {
                     Some(_) => self.rebuild_again = true,
@@ -197,11 +198,12 @@ impl Supervisor {
                 }
                 return Next::GoesOn;
             }
-            SupervisorCommand::Signal(signal) | SupervisorCommand::Stop(signal) => signal,
-            SupervisorCommand::Kill => Signal::SIGKILL,
+            SupervisorCommand::Signal(signal) => signal,
+            SupervisorCommand::Stop(signal) => signal.into(),
+            SupervisorCommand::Kill => Signal::SIGKILL.into(),
         };
         if self.is_serve_mode() {
-            self.outcome.signal = Some(signal as i32);
+            self.outcome.signal = Some(signal.as_raw());
             return Next::Ends;
         }
         self.signal_qemu(signal);

@@ -18,6 +18,7 @@ mod adopt;
 mod bridge;
 mod bridge_guards;
 mod bridge_helper;
+mod callers_words;
 mod capi;
 mod checks_again;
 mod cli;

@@ -62,6 +62,7 @@ impl Manager {
                 status.links.clear();
                 let start = StartInProgress { manager: self, netlink: &netlink, host: &host };
                 start.link(network, status).await?;
+                status.write()?;
                 repaired.missing.push(format!("the bridge {bridge} was gone"));
                 repaired.recreated = true;
             }
