@@ -187,6 +187,7 @@ mod tests {
             ip6tables_restore: missing.clone(),
             iptables_legacy_save: missing.clone(),
             ip6tables_legacy_save: missing.clone(),
+            ebtables: missing.clone(),
             ebtables_save: missing.clone(),
             ebtables_restore: missing,
             held: None,

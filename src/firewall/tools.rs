@@ -44,6 +44,8 @@ pub struct Tools {
     pub iptables_legacy_save: Lookup,
     /// `ip6tables-legacy-save`.
     pub ip6tables_legacy_save: Lookup,
+    /// `ebtables`.
+    pub ebtables: Lookup,
     /// `ebtables-save`.
     pub ebtables_save: Lookup,
     /// `ebtables-restore`.
@@ -62,8 +64,10 @@ pub(super) enum Tool {
     NftList,
     NftAsk,
     Save(Version),
+    SaveCounters(Version),
     SaveLegacy(Version),
     Restore(Version),
+    ListEthernet,
     SaveEthernet,
     RestoreEthernet,
 }
@@ -72,12 +76,13 @@ impl Tool {
     pub(super) fn name(self) -> &'static str {
         match self {
             Tool::Nft | Tool::NftList | Tool::NftAsk => "nft",
-            Tool::Save(Version::V4) => "iptables-save",
-            Tool::Save(Version::V6) => "ip6tables-save",
+            Tool::Save(Version::V4) | Tool::SaveCounters(Version::V4) => "iptables-save",
+            Tool::Save(Version::V6) | Tool::SaveCounters(Version::V6) => "ip6tables-save",
             Tool::SaveLegacy(Version::V4) => "iptables-legacy-save",
             Tool::SaveLegacy(Version::V6) => "ip6tables-legacy-save",
             Tool::Restore(Version::V4) => "iptables-restore",
             Tool::Restore(Version::V6) => "ip6tables-restore",
+            Tool::ListEthernet => "ebtables",
             Tool::SaveEthernet => "ebtables-save",
             Tool::RestoreEthernet => "ebtables-restore",
         }
@@ -90,7 +95,9 @@ impl Tool {
             Tool::NftList
             | Tool::NftAsk
             | Tool::Save(_)
+            | Tool::SaveCounters(_)
             | Tool::SaveLegacy(_)
+            | Tool::ListEthernet
             | Tool::SaveEthernet => true,
         }
     }
@@ -104,6 +111,8 @@ impl Tool {
             // The caller adds the whole command.
             Tool::NftAsk => &[],
             Tool::Save(_) | Tool::SaveLegacy(_) | Tool::SaveEthernet => &[],
+            Tool::SaveCounters(_) => &["-c"],
+            Tool::ListEthernet => &["-t", "nat", "-L", "--Lc"],
             Tool::RestoreEthernet => &["--noflush"],
             Tool::Restore(_) => &["--noflush", "-w", "10"],
         }
@@ -130,6 +139,7 @@ impl Tools {
             ip6tables_restore: tool(Tool::Restore(Version::V6)),
             iptables_legacy_save: tool(Tool::SaveLegacy(Version::V4)),
             ip6tables_legacy_save: tool(Tool::SaveLegacy(Version::V6)),
+            ebtables: tool(Tool::ListEthernet),
             ebtables_save: tool(Tool::SaveEthernet),
             ebtables_restore: tool(Tool::RestoreEthernet),
             held: None,
@@ -163,12 +173,13 @@ impl Tools {
     fn lookup(&self, tool: Tool) -> &Lookup {
         match tool {
             Tool::Nft | Tool::NftList | Tool::NftAsk => &self.nft,
-            Tool::Save(Version::V4) => &self.iptables_save,
-            Tool::Save(Version::V6) => &self.ip6tables_save,
+            Tool::Save(Version::V4) | Tool::SaveCounters(Version::V4) => &self.iptables_save,
+            Tool::Save(Version::V6) | Tool::SaveCounters(Version::V6) => &self.ip6tables_save,
             Tool::SaveLegacy(Version::V4) => &self.iptables_legacy_save,
             Tool::SaveLegacy(Version::V6) => &self.ip6tables_legacy_save,
             Tool::Restore(Version::V4) => &self.iptables_restore,
             Tool::Restore(Version::V6) => &self.ip6tables_restore,
+            Tool::ListEthernet => &self.ebtables,
             Tool::SaveEthernet => &self.ebtables_save,
             Tool::RestoreEthernet => &self.ebtables_restore,
         }
