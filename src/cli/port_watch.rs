@@ -56,7 +56,7 @@ impl TapWatch {
             true => LinkEvents::open()?,
             false => LinkEvents::open_with_queues()?,
         };
-        let (environment, bridge, limits) = (environment.clone(), bridge.clone(), limits.clone());
+        let (environment, bridge, limits) = (environment.clone(), bridge.clone(), *limits);
         let place = Place::OnBridge;
         Ok(TapWatch { events, environment, tap, bridge, place, limits, unlimited: false })
     }

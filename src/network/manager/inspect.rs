@@ -186,9 +186,10 @@ impl Manager {
             }
         }
         faults.extend(self.forwarding_faults(status, network, host)?);
-        if let (Some(own), Some(backend)) = (own, status.backend) {
-            let published = published::present(&status.published, host);
-            let parts = own.missing(backend, &self.rulesets(network, &published)?);
+        // After an interrupted change of published ports, the rules can be those of before or after
+        // it. The next command completes the change.
+        if let (Some(own), Some(backend), false) = (own, status.backend, status.publishing) {
+            let parts = own.missing(backend, &self.rulesets(network, &status.published)?);
             if !parts.is_empty() {
                 faults.push(Fault::RulesMissing { backend, parts });
             }

@@ -148,7 +148,8 @@ impl Manager {
         // Ports on loopback addresses, and those of a guest without an address, have no rules.
         let same = !status.publishing && rulesets == self.rulesets(&network, &status.published)?;
         let (list, before) = (std::mem::replace(&mut status.published, wanted), status.rules());
-        if !same && !(before.is_empty() && rulesets.is_empty()) {
+        let unruled = before.is_empty() && rulesets.is_empty();
+        if !(same || unruled) {
             status.publishing = true;
             if let Err(error) = self.replace_rules(tools, statuses, status, rulesets).await {
                 if error.left_as_before() {

@@ -11,7 +11,7 @@ fn lost_limits_of_a_network_are_found_and_restored() {
     let host = NetworkHost::new(&NAT.replacen("<ip ", limits, 1));
     host.good("network start lab");
     let shown = || {
-        host.sh("tc qdisc show dev nlt0; tc class show dev nlt0; tc filter show dev nlt0 ingress | grep -v ' index '; \
+        host.sh("tc qdisc show dev nlt0; tc class show dev nlt0; tc filter show dev nlt0 ingress | grep -v 'index '; \
              tc class show dev $(ls /sys/class/net | grep nlout)")
     };
     let before = shown();
