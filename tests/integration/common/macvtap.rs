@@ -78,7 +78,8 @@ pub fn scene(mode: &str) -> PortScene {
     let vnet0 = above("vnet0", VM.mac);
     let (vnet1, mark) = match mode {
         "passthru" => (None, tap("mark0")),
-        _ => (Some(above("vnet1", OTHER.mac)), above("mark0", [2, 0, 0, 0, 0, 1])),
+        // Not the address of the marks: a broadcast from the address of a port takes another way.
+        _ => (Some(above("vnet1", OTHER.mac)), above("mark0", [2, 0, 0, 0, 0, 8])),
     };
     PortScene::of(netns, [Some(vnet0), vnet1, Some(peer)], mark)
 }
