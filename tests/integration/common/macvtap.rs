@@ -8,7 +8,7 @@ use std::path::Path;
 
 use netlaunch::sys::tap::{TUN, Tap, TapName};
 
-use super::frame::{OTHER, VM, mac_text};
+use super::frame::{OTHER, PEER, VM, mac_text};
 use super::port_scene::{PortScene, VNET_HEADER};
 use super::{Netns, run, text};
 
@@ -72,6 +72,11 @@ pub fn scene(mode: &str) -> PortScene {
     let peer = tap("peer0");
     let above = |name, mac| {
         let port = plug_above(&netns, name, "peer0", mode, mac);
+        if mode == "source" {
+            // The senders whose frames come in.
+            let peer = mac_text(PEER.mac);
+            netns.ip(&format!("link set {name} type macvtap macaddr add {peer}"));
+        }
         netns.ip(&format!("link set {name} up"));
         port
     };
