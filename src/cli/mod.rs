@@ -10,6 +10,7 @@
 //! A call by the name of a QEMU goes to [`wrap`] before all these steps.
 
 pub mod args;
+mod binding_counters;
 mod binding_list;
 mod caller_socket;
 mod complete;
@@ -21,11 +22,13 @@ mod daemonize;
 mod editor;
 pub mod environment;
 mod events;
+mod explain_output;
 mod failure;
 mod firewall;
 mod firewall_ports;
 mod follow;
 mod guest_port;
+mod guest_tap;
 mod hint;
 mod launch_error;
 mod launch_target;
@@ -45,6 +48,7 @@ mod nwfilter_check;
 pub mod nwfilter_config;
 mod nwfilter_error;
 mod nwfilter_explain;
+mod nwfilter_follow;
 mod nwfilter_list;
 pub mod parse;
 pub mod plan_shell;

@@ -151,6 +151,12 @@ fn counters_of_a_macvtap_count_the_frames_of_each_direction() {
     let from = (frames("from_guest", "passed"), frames("from_guest", "dropped"));
     let to = (frames("to_guest", "passed"), frames("to_guest", "dropped"));
     assert_eq!((from, to), ((json!(1), json!(3)), (json!(3), json!(2))), "{counters}");
+    let output = scene.nwfilter(&["binding-list", "--counters", "--json"]);
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rules = list["bindings"][0]["rules"].as_array().unwrap();
+    let counted: Vec<_> =
+        rules.iter().map(|rule| (rule["direction"].clone(), rule["frames"].clone())).collect();
+    assert_eq!(counted, [(json!("out"), json!(3)), (json!("in"), json!(2))], "{list}");
 }
 
 #[test]
