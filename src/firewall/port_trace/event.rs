@@ -208,7 +208,7 @@ mod tests {
             let attributes = attributes.concat();
             assert_eq!(head(&Attributes(&attributes)).len(), length, "{network:x?}");
             let without_link = &attributes[attribute(NFTA_TRACE_LL_HEADER, &[1; 14]).len()..];
-            assert_eq!(head(&Attributes(without_link)), []);
+            assert!(head(&Attributes(without_link)).is_empty());
         }
     }
 
