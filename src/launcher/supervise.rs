@@ -199,7 +199,8 @@ impl Supervisor {
             SupervisorCommand::Signal(signal) | SupervisorCommand::Stop(signal) => signal,
             SupervisorCommand::Kill => Signal::SIGKILL,
         };
-        if self.is_serve_mode() {
+        let takes_signals = self.running.qemu.as_ref().is_some_and(QemuProcess::takes_signals);
+        if !takes_signals {
             self.outcome.signal = Some(signal as i32);
             return Next::Ends;
         }
