@@ -321,12 +321,13 @@ pub(crate) fn running(root: &LaunchRoot) -> Result<Vec<Record>, LaunchDirError> 
     Ok(with_attachments(records))
 }
 
-/// Moves the NIC of each attachment to the launch whose guest has it. An attachment whose launch is
-/// not in the list is about to end.
+/// Moves the NIC of each attachment to the launch whose guest has it, the oldest one first. An
+/// attachment whose launch is not in the list is about to end.
 #[cfg(feature = "cli")]
 fn with_attachments(records: Vec<Record>) -> Vec<Record> {
-    let (attachments, mut launches): (Vec<Record>, Vec<Record>) =
+    let (mut attachments, mut launches): (Vec<Record>, Vec<Record>) =
         records.into_iter().partition(|record| record.attached_to.is_some());
+    attachments.sort_by_key(|record| record.started);
     for Record { pid, dir, nics, attached_to, .. } in attachments {
         let Some(AttachedTo { dir: of_launch, .. }) = attached_to else { continue };
         if let Some(launch) = launches.iter_mut().find(|launch| launch.dir == of_launch) {
