@@ -1,11 +1,14 @@
 //! The output of `netlaunch nwfilter binding-list`.
 
-use serde_json::json;
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::nwfilter_error::NwfilterError;
 use super::table::table;
 use super::{Failure, print_json, print_text};
+use crate::firewall::PortCounts;
 use crate::nwfilter::Binding;
 use crate::nwfilter::port::{Bindings, Damaged, LearnerReport, PortCheck, PortStatus};
 use crate::types::facts::Problem;
@@ -15,7 +18,7 @@ use crate::types::{InterfaceName, error_text};
 const LIST_VERSION: u32 = 1;
 
 /// All ports that have a filter.
-struct PortBindings {
+pub(super) struct PortBindings {
     /// The ports whose status can be used, with their bindings and checks.
     ports: Vec<(PortStatus, Binding, PortCheck)>,
     /// The statuses that are damaged.
@@ -23,10 +26,10 @@ struct PortBindings {
 }
 
 impl PortBindings {
-    fn read(bindings: &Bindings, runtime: &Runtime) -> Result<Self, NwfilterError> {
+    pub(super) async fn read(bindings: &Bindings) -> Result<Self, NwfilterError> {
         let (all, mut damaged) = bindings.list_all()?;
         let mut ports = Vec::new();
-        for (status, check) in runtime.block_on(bindings.check_ports(all))? {
+        for (status, check) in bindings.check_ports(all).await? {
             match bindings.binding(&status) {
                 Ok(binding) => ports.push((status, binding, check)),
                 Err(error) => damaged.push(bindings.damaged(&status, error)),
@@ -42,16 +45,20 @@ pub(super) fn list_bindings(
     bindings: &Bindings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
-    let read = PortBindings::read(bindings, runtime)?;
-    if json { print_object(&read, bindings, runtime) } else { print_table(&read, bindings) }
+    let read = runtime.block_on(PortBindings::read(bindings))?;
+    if !json {
+        return print_table(&read, bindings);
+    }
+    let counts = runtime.block_on(bindings.counts(read.ports.iter().map(|(status, ..)| status)));
+    print_json(&as_json(&read, bindings, &counts))
 }
 
-fn print_object(
+/// Returns the JSON object of all ports.
+pub(super) fn as_json(
     read: &PortBindings,
     bindings: &Bindings,
-    runtime: &Runtime,
-) -> Result<(), Failure> {
-    let counts = runtime.block_on(bindings.counts(read.ports.iter().map(|(status, ..)| status)));
+    counts: &BTreeMap<u32, PortCounts>,
+) -> Value {
     let port = |(status, binding, check): &(PortStatus, Binding, PortCheck)| {
         json!({
             "port": status.port,
@@ -80,11 +87,11 @@ fn print_object(
             "error": error_text(&damaged.error),
         })
     };
-    print_json(&json!({
+    json!({
         "version": LIST_VERSION,
         "bindings": read.ports.iter().map(port).collect::<Vec<_>>(),
         "damaged": read.damaged.iter().map(damaged).collect::<Vec<_>>(),
-    }))
+    })
 }
 
 fn print_table(read: &PortBindings, bindings: &Bindings) -> Result<(), Failure> {

@@ -9,6 +9,7 @@
 //! advice in their text.
 
 use super::launch_error;
+use crate::firewall::TraceError;
 use crate::launcher::LaunchError;
 use crate::launcher::plan::RequestError;
 use crate::network;
@@ -82,12 +83,21 @@ pub(super) fn binding(error: &BindingError) -> String {
         BindingError::Unbound(_) => {
             "; netlaunch nwfilter binding-list shows the ports that have one"
         }
+        BindingError::OtherRules(_) => ": netlaunch firewall reload",
         BindingError::StateDir { .. } | BindingError::OtherNamespace(_) => {
             "; NETLAUNCH_STATE_DIR sets the state directory"
         }
         _ => "",
     };
     hint.to_owned()
+}
+
+/// Returns the hint for a trace that cannot be followed.
+pub(super) fn trace(error: &TraceError) -> &'static str {
+    match error {
+        TraceError::NoOwner => ": netlaunch firewall reload",
+        _ => "",
+    }
 }
 
 /// The advice in texts of the library, and the option or command that carries it out.

@@ -18,7 +18,7 @@ use super::nwfilter_config::{self, NwfilterConfig};
 use super::nwfilter_error::NwfilterError;
 use super::nwfilter_explain::explain;
 use super::nwfilter_list::{list, rows};
-use super::{binding_list, learn, print, runtime};
+use super::{binding_counters, binding_list, learn, print, runtime};
 use crate::launcher::plan::GuestFilter;
 use crate::nwfilter::port::{BindingSettings, Bindings};
 use crate::nwfilter::{
@@ -59,7 +59,11 @@ pub(super) fn nwfilter(
             let bindings = bindings()?;
             runtime()?.block_on(learn::learn(&bindings, port, inherited))?;
         }
-        NwfilterVerb::BindingList { json } => {
+        NwfilterVerb::BindingList { json, counters: true, watch } => {
+            let bindings = bindings()?;
+            runtime()?.block_on(binding_counters::counters(&bindings, *json, *watch))?;
+        }
+        NwfilterVerb::BindingList { json, .. } => {
             binding_list::list_bindings(*json, &bindings()?, &runtime()?)?;
         }
         NwfilterVerb::BindingDumpxml(arg) => {
@@ -67,7 +71,7 @@ pub(super) fn nwfilter(
             let status = bindings.get(&arg.port)?;
             print(bindings.binding(&status)?.to_xml().as_bytes())?;
         }
-        NwfilterVerb::Explain(args) => explain(store, args, verbose)?,
+        NwfilterVerb::Explain(args) => explain(store, bindings, args, verbose)?,
         NwfilterVerb::Check { what } => {
             let file = config_dir.join(nwfilter_config::FILE_NAME);
             check(store, what, nwfilter_config::read(&file)?.firewall_backend)?;

@@ -7,6 +7,7 @@ use super::config::ConfigError;
 use super::editor::{DocumentError, EditError};
 use super::failure::usage_if;
 use super::hint;
+use crate::firewall::TraceError;
 use crate::nwfilter::explain::{PcapError, TooShort};
 use crate::nwfilter::port::BindingError;
 use crate::nwfilter::{CompileError, StoreError, TreeError};
@@ -75,6 +76,9 @@ pub(crate) enum NwfilterError {
     /// The rules with the learned address could not be set.
     #[error("the rules of the port {port} with the learned address are not in force: {why}")]
     NotInForce { port: InterfaceName, why: String },
+    /// The trace of a port cannot be followed.
+    #[error("{error}{hint}", error = error_text(.0), hint = hint::trace(.0))]
+    Trace(TraceError),
     /// `explain` cannot decide about the frames.
     #[error(transparent)]
     Explain(#[from] ExplainError),
@@ -100,6 +104,7 @@ impl NwfilterError {
             | NwfilterError::Compile(_)
             | NwfilterError::Explain(_) => true,
             NwfilterError::NoDirectory
+            | NwfilterError::Trace(_)
             | NwfilterError::Locked(_)
             | NwfilterError::Learner { .. }
             | NwfilterError::Gone(_)
@@ -140,7 +145,7 @@ pub(crate) enum ExplainError {
     #[error("{}: {source}; name a capture that can be read", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     /// The file is not a usable capture.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {}", path.display(), error_text(error))]
     Pcap { path: PathBuf, error: PcapError },
     /// The bytes are too few for a frame.
     #[error("frame {number}: {error}")]

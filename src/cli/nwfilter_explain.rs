@@ -1,104 +1,179 @@
 //! `netlaunch nwfilter explain`: shows which rule of a filter decides about frames.
 //!
-//! The filter is compiled with the variables of the command line, then [`Judge`] evaluates its
-//! rules for each frame. The connections of earlier frames count, as in the kernel, so the order of
-//! the frames matters. Nothing is bound.
+//! The rules are those of a filter, compiled with the variables of the command line, or those that
+//! are in force on a port ([`Subject`]). [`Judge`] evaluates them for each frame. The connections of
+//! earlier frames count, as in the kernel, so the order of the frames matters. Nothing is bound.
+//!
+//! A capture may be a pipe from a program that still captures: each frame is explained when it
+//! arrives, and only that frame is in memory. `--follow` asks the kernel instead
+//! ([`super::nwfilter_follow`]).
 
-use std::fmt::Write;
+use std::io::{self, BufReader, Read};
 use std::path::Path;
-
-use serde_json::{Value, json};
+use std::sync::Arc;
 
 use super::args::{DirectionArg, ExplainArgs, HexFrame};
+use super::explain_output::ExplainOutput;
 use super::nwfilter_error::{ExplainError, NwfilterError};
-use super::{Failure, print_json, print_text};
-use crate::nwfilter::explain::{
-    Candidate, Captured, Decider, EvalPath, Explanation, Frame, Judge, Stage, Trial, action,
-    read_pcap,
-};
-use crate::nwfilter::{FilterStore, Variables, compile, flatten};
+use super::{Failure, binding_list, nwfilter_follow, runtime};
+use crate::firewall::FirewallBackend;
+use crate::firewall::rules::port::PortRules;
+use crate::nwfilter::explain::{Captured, EvalPath, Frame, Judge, PcapReader};
+use crate::nwfilter::port::{Bindings, PortInForce};
+use crate::nwfilter::{FilterName, FilterStore, Variables, compile, flatten};
 use crate::sys::input::{self, Pipes};
 use crate::types::Mac;
 
-/// The most bytes of a capture, which is in memory while its frames are judged.
-const MAX_CAPTURE: u64 = 64 << 20;
-
-/// The version of the JSON output.
-const VERSION: u32 = 1;
+/// The rules that decide about the frames.
+struct Subject {
+    filter: FilterName,
+    rules: Arc<PortRules>,
+    /// The MAC address of the guest.
+    mac: Option<Mac>,
+    /// The backend of the port; `None` without a port.
+    backend: Option<FirewallBackend>,
+}
 
 /// Prints the deciding rule of each frame that `args` name. `verbose` also prints each rule that
 /// was tried.
 pub(super) fn explain(
     store: &FilterStore,
+    bindings: impl FnOnce() -> Result<Bindings, NwfilterError>,
     args: &ExplainArgs,
     verbose: bool,
 ) -> Result<(), Failure> {
-    let filters = store.tree(&args.name)?;
-    let filter = store.get(&args.name)?.filter;
-    let mut variables: Variables = args.param.iter().cloned().collect();
-    let mut mac = args.mac;
-    // Both parsers succeed: `MAC` is a valid name, and the text of an address a valid value.
-    if let Ok(name) = "MAC".parse() {
-        if let Some(Ok(value)) = args.mac.map(|mac| mac.to_string().parse()) {
-            variables.set_default(name, value);
-        } else if let Some([value]) = variables.get(&name) {
-            mac = value.as_str().parse().ok();
+    let (subject, port) = match (&args.port, &args.name) {
+        (Some(name), _) => {
+            let bindings = bindings()?;
+            let port = bindings.in_force(name)?;
+            warn_if_not_in_force(&bindings, &port)?;
+            if args.follow {
+                let follow = nwfilter_follow::follow(&bindings, port, args.count, args.json);
+                return runtime()?.block_on(follow);
+            }
+            (Subject::of_port(&port), Some(name))
         }
-    }
-    let parts = flatten(&filter, &filters, &variables)?;
-    let (rules, warnings) = compile(&parts)?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let file = args.pcap.as_deref().map(contents).transpose()?;
-    let frames = frames(args, file.as_deref())?;
-    let mut judge = Judge::new(&rules);
-    let (mut text, mut all) = (String::new(), Vec::new());
-    for (index, captured) in frames.iter().enumerate() {
-        let number = index + 1;
-        let way = way(args.direction, mac, captured.bytes)?;
-        let explained = judge
-            .judge(way, captured.bytes, captured.length)
-            .map_err(|error| NwfilterError::Explain(ExplainError::Frame { number, error }))?;
-        if captured.bytes.len() < captured.length {
-            let (kept, length) = (captured.bytes.len(), captured.length);
-            tracing::warn!(
-                "frame {number} was captured in part, {kept} of {length} bytes; the rest counts as missing"
-            );
-        }
-        if way == EvalPath::Out && is_link_local(captured.bytes) && explained.verdict.stops() {
-            tracing::warn!(
-                "frame {number} goes to a link-local address (01:80:c2:00:00:00 to 0f): nftables stops it; with iptables the bridge handles it without the filter"
-            );
-        }
-        if args.json {
-            all.push(object(number, way, &explained));
-        } else {
-            line(&mut text, number, way, &explained, verbose);
-        }
-    }
-    if args.json {
-        let object = json!({ "version": VERSION, "filter": args.name, "frames": all });
-        return print_json(&object);
-    }
-    print_text(&text)
+        (None, Some(name)) => (Subject::of_filter(store, name, args)?, None),
+        // The parser demands one of both.
+        (None, None) => return Ok(()),
+    };
+    let mut output = ExplainOutput::new(&subject.filter, port, args.json, verbose);
+    let explained = frames(&subject, args, &mut output);
+    output.end(explained.is_ok())?;
+    explained
 }
 
-fn contents(path: &Path) -> Result<Vec<u8>, ExplainError> {
-    let bytes = input::read(path, MAX_CAPTURE, Pipes::Read);
-    bytes.map_err(|source| ExplainError::Read { path: path.to_owned(), source })
+impl Subject {
+    fn of_filter(
+        store: &FilterStore,
+        name: &FilterName,
+        args: &ExplainArgs,
+    ) -> Result<Self, NwfilterError> {
+        let filters = store.tree(name)?;
+        let filter = store.get(name)?.filter;
+        let mut variables: Variables = args.param.iter().cloned().collect();
+        let mut mac = args.mac;
+        // Both parsers succeed: `MAC` is a valid name, and the text of an address a valid value.
+        if let Ok(name) = "MAC".parse() {
+            if let Some(Ok(value)) = args.mac.map(|mac| mac.to_string().parse()) {
+                variables.set_default(name, value);
+            } else if let Some([value]) = variables.get(&name) {
+                mac = value.as_str().parse().ok();
+            }
+        }
+        let parts = flatten(&filter, &filters, &variables)?;
+        let (rules, warnings) = compile(&parts)?;
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(Subject { filter: name.clone(), rules: Arc::new(rules), mac, backend: None })
+    }
+
+    fn of_port(port: &PortInForce) -> Self {
+        Subject {
+            filter: port.binding.filter.clone(),
+            rules: port.rules.clone(),
+            mac: Some(port.binding.mac),
+            backend: Some(port.status.backend),
+        }
+    }
 }
 
-/// Returns the frames to explain; `file` is the content of the capture.
-fn frames<'a>(
-    args: &'a ExplainArgs,
-    file: Option<&'a [u8]>,
-) -> Result<Vec<Captured<'a>>, ExplainError> {
-    let named = args.frame.iter().map(|HexFrame(bytes)| Captured { bytes, length: bytes.len() });
-    match (&args.pcap, file) {
-        (Some(path), Some(file)) => {
-            read_pcap(file).map_err(|error| ExplainError::Pcap { path: path.clone(), error })
-        }
-        _ => Ok(named.collect()),
+/// Warns if the rules of the port are not in the kernel, or not called.
+fn warn_if_not_in_force(bindings: &Bindings, port: &PortInForce) -> Result<(), Failure> {
+    let ports = vec![port.status.clone()];
+    let checked = runtime()?.block_on(bindings.check_ports(ports)).map_err(NwfilterError::from)?;
+    for (status, check) in checked {
+        binding_list::warn_of_problems(&status.port, &check.problems);
     }
+    Ok(())
+}
+
+/// Explains the frame of the command line, or those of a capture.
+fn frames(
+    subject: &Subject,
+    args: &ExplainArgs,
+    output: &mut ExplainOutput<'_>,
+) -> Result<(), Failure> {
+    let mut judge = Judge::new(&subject.rules);
+    let Some(path) = &args.pcap else {
+        let Some(HexFrame(bytes)) = &args.frame else { return Ok(()) };
+        let frame = Captured { bytes, length: bytes.len() };
+        return one(subject, args.direction, &mut judge, frame, output).map(drop);
+    };
+    let failed = |error| NwfilterError::Explain(ExplainError::Pcap { path: path.clone(), error });
+    let input = open(path).map_err(NwfilterError::Explain)?;
+    let mut capture = PcapReader::open(input).map_err(failed)?;
+    let mut count = 0;
+    while args.count.is_none_or(|most| count < most.get())
+        && let Some(frame) = capture.frame().map_err(failed)?
+    {
+        if !one(subject, args.direction, &mut judge, frame, output)? {
+            return Ok(());
+        }
+        count += 1;
+    }
+    Ok(())
+}
+
+/// Opens a capture.
+fn open(path: &Path) -> Result<Box<dyn Read>, ExplainError> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(BufReader::new(io::stdin())));
+    }
+    let opened = input::open(path, Pipes::Read);
+    let opened = opened.map_err(|source| ExplainError::Read { path: path.to_owned(), source })?;
+    Ok(opened
+        .map_or_else(|| Box::new(io::empty()) as Box<dyn Read>, |f| Box::new(BufReader::new(f))))
+}
+
+/// Explains one frame. Returns false if the reader of the output has ended.
+fn one<'a>(
+    subject: &'a Subject,
+    direction: Option<DirectionArg>,
+    judge: &mut Judge<'a>,
+    frame: Captured<'_>,
+    output: &mut ExplainOutput<'_>,
+) -> Result<bool, Failure> {
+    let number = output.count() + 1;
+    let way = way(direction, subject.mac, frame.bytes).map_err(NwfilterError::Explain)?;
+    let explained = judge
+        .judge(way, frame.bytes, frame.length)
+        .map_err(|error| NwfilterError::Explain(ExplainError::Frame { number, error }))?;
+    if frame.bytes.len() < frame.length {
+        let (kept, length) = (frame.bytes.len(), frame.length);
+        tracing::warn!(
+            "frame {number} was captured in part, {kept} of {length} bytes; the rest counts as missing"
+        );
+    }
+    if subject.backend != Some(FirewallBackend::Nftables)
+        && way == EvalPath::Out
+        && is_link_local(frame.bytes)
+        && explained.verdict.stops()
+    {
+        tracing::warn!(
+            "frame {number} goes to a link-local address (01:80:c2:00:00:00 to 0f): nftables stops it; with iptables the bridge handles it without the filter"
+        );
+    }
+    output.frame(way, &explained)
 }
 
 /// Returns the direction of a frame: that of the option, else by the source address.
@@ -120,67 +195,4 @@ fn way(
 
 fn is_link_local(bytes: &[u8]) -> bool {
     Frame::read(bytes, bytes.len()).is_ok_and(|frame| frame.is_link_local())
-}
-
-/// Adds the line of one frame and, if `verbose`, a line for each rule that was tried.
-fn line(
-    text: &mut String,
-    number: usize,
-    way: EvalPath,
-    explained: &Explanation<'_>,
-    verbose: bool,
-) {
-    let _ = writeln!(text, "{number} {} {explained}", way.name());
-    if !verbose {
-        return;
-    }
-    for tried in explained.stages.iter().flat_map(|stage| &stage.tried) {
-        let place = tried.chain.map_or_else(|| "IP rules".to_owned(), |c| format!("chain {c}"));
-        let _ = writeln!(text, "    {place}: {}: {}", tried.what, tried.outcome);
-    }
-}
-
-fn object(number: usize, way: EvalPath, explained: &Explanation<'_>) -> Value {
-    let stages: Vec<Value> = explained
-        .stages
-        .iter()
-        .map(|end| {
-            json!({
-                "stage": match end.stage { Stage::Frames => "frames", Stage::Packets => "packets" },
-                "verdict": end.verdict.name(),
-                "rule": end.rule.as_ref().map(rule),
-                "depends": end.depends.iter().map(|(on, _)| on.to_string()).collect::<Vec<_>>(),
-                "tried": end.tried.iter().map(tried).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    json!({
-        "number": number,
-        "direction": way.name(),
-        "verdict": explained.verdict.name(),
-        "stages": stages,
-    })
-}
-
-fn rule(decider: &Decider<'_>) -> Value {
-    let Decider { rule, chain } = decider;
-    json!({
-        "filter": rule.origin.filter,
-        "line": rule.origin.line,
-        "chain": chain,
-        "action": action(rule.verdict),
-    })
-}
-
-fn tried(tried: &Trial<'_>) -> Value {
-    match tried.what {
-        Candidate::Rule(found) => json!({
-            "rule": rule(&Decider { rule: found, chain: tried.chain }),
-            "outcome": tried.outcome.to_string(),
-        }),
-        Candidate::Chain(chain) => json!({
-            "chain": chain.name,
-            "outcome": tried.outcome.to_string(),
-        }),
-    }
 }

@@ -187,9 +187,11 @@ mod tests {
             ip6tables_restore: missing.clone(),
             iptables_legacy_save: missing.clone(),
             ip6tables_legacy_save: missing.clone(),
+            ebtables: missing.clone(),
             ebtables_save: missing.clone(),
             ebtables_restore: missing,
             held: None,
+            removals: None,
         };
         let error = choose(&tools, None).await.unwrap_err().to_string();
         for word in ["nftables: nft is not installed", "iptables: iptables-save is not installed"] {

@@ -140,7 +140,7 @@ pub(super) fn table_shape(
 
 /// Returns whether an error says that the table or map does not exist, or that the kernel does not
 /// know the family.
-fn is_absent(error: &io::Error) -> bool {
+pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::ENOENT | libc::EINVAL | libc::EOPNOTSUPP | libc::EAFNOSUPPORT)
@@ -161,7 +161,7 @@ fn elements(message: &[u8]) -> Vec<(Vec<u8>, String)> {
 }
 
 /// Lists all objects of a kind. Starts again if a change by another program interrupts the listing.
-fn list(kind: libc::c_int, family: u8, attributes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+pub(super) fn list(kind: libc::c_int, family: u8, attributes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let question = request(kind, family, attributes, libc::NLM_F_DUMP as u16);
     let mut listed = exchange(&question);
     for _ in 1..LISTINGS {
@@ -235,16 +235,22 @@ impl<'a> Attributes<'a> {
         self.all(kind).first().map(|value| Attributes(value))
     }
 
-    fn text(&self, kind: u16) -> Option<String> {
+    pub(super) fn text(&self, kind: u16) -> Option<String> {
         let value = self.all(kind).first().copied()?;
         let value = value.strip_suffix(&[0]).unwrap_or(value);
         Some(String::from_utf8_lossy(value).into_owned())
     }
 
     /// Returns a number of 32 bits, which nf_tables writes in big-endian order.
-    fn number(&self, kind: u16) -> Option<u32> {
+    pub(super) fn number(&self, kind: u16) -> Option<u32> {
         let value = self.all(kind).first().copied()?;
         Some(u32::from_be_bytes(value.try_into().ok()?))
+    }
+
+    /// Returns a number of 64 bits, as [`number`](Self::number) does.
+    pub(super) fn long(&self, kind: u16) -> Option<u64> {
+        let value = self.all(kind).first().copied()?;
+        Some(u64::from_be_bytes(value.try_into().ok()?))
     }
 }
 

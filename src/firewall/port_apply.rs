@@ -60,6 +60,9 @@ pub enum PortRecord {
         /// versions.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         shapes: Vec<(Part, Shape)>,
+        /// The digest of the rules; `None` in the records of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<u64>,
     },
 }
 
@@ -72,16 +75,28 @@ impl PortRecord {
         }
     }
 
-    /// Returns whether both records name the same objects. The numbers of rules may differ.
+    /// Returns the digest of the rules; `None` in the records of earlier versions.
+    pub fn digest(&self) -> Option<u64> {
+        match self {
+            PortRecord::Nftables(objects) => objects.digest,
+            PortRecord::Iptables { digest, .. } => *digest,
+        }
+    }
+
+    /// Returns whether both records name the same objects. The rules may differ.
     pub fn has_objects_of(&self, other: &PortRecord) -> bool {
         let bare = |recorded: &PortRecord| {
             let mut bare = recorded.clone();
             match &mut bare {
                 PortRecord::Nftables(objects) => {
                     objects.rules.clear();
+                    objects.digest = None;
                     objects.ingress.iter_mut().for_each(|ingress| ingress.rules.clear());
                 }
-                PortRecord::Iptables { shapes, .. } => shapes.clear(),
+                PortRecord::Iptables { shapes, digest, .. } => {
+                    shapes.clear();
+                    *digest = None;
+                }
             }
             bare
         };
@@ -161,9 +176,10 @@ impl PortPlan {
         let (mut texts, mut tables) = (plan.texts.iter(), plan.tables.iter());
         for filter in filters {
             let recorded = match filter.backend {
-                FirewallBackend::Nftables => {
-                    texts.next().map(|text| PortRecord::Nftables(text.objects.clone()))
-                }
+                FirewallBackend::Nftables => texts.next().map(|text| {
+                    let digest = Some(filter.rules.digest());
+                    PortRecord::Nftables(PortObjects { digest, ..text.objects.clone() })
+                }),
                 FirewallBackend::Iptables => tables.next().map(|tables| {
                     let needed = Part::ALL.into_iter().filter(|part| tables.needs(*part));
                     let parts: Vec<Part> = needed.collect();
@@ -176,6 +192,7 @@ impl PortPlan {
                         port: filter.port.clone(),
                         shapes: parts.iter().map(shape).collect(),
                         parts,
+                        digest: Some(filter.rules.digest()),
                     }
                 }),
             };

@@ -161,11 +161,15 @@ fn of_rule(port: &InterfaceName, rule: &PortRule, position: RulePosition) -> Vec
     }
     const AH: u8 = 51;
     let is_ah = |test: &Test| *test == Test::is(Number::Protocol, AH.into());
-    if rule.kind == FrameKind::Ip(Version::V6, Some(AH))
-        || (rule.kind == FrameKind::Ip(Version::V6, None) && rule.tests.iter().any(is_ah))
-    {
+    if rule.kind == FrameKind::Ip(Version::V6, Some(AH)) {
         texts.push(
-            "with iptables it never applies: ebtables and ip6tables read the header behind AH; use nftables"
+            "with the legacy variant of ip6tables it never applies: that reads the header behind AH; use nftables, or ip6tables over nf_tables"
+                .to_owned(),
+        );
+    }
+    if rule.kind == FrameKind::Ip(Version::V6, None) && rule.tests.iter().any(is_ah) {
+        texts.push(
+            "with iptables it never applies: ebtables reads the header behind AH; use nftables"
                 .to_owned(),
         );
     }

@@ -9,9 +9,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::nft_kernel::MarkRemoval;
 use super::tool_error::{LIMIT, ToolError};
 use crate::firewall::rules::Version;
 use crate::sys::process::{CaptureError, Captured, capture_holding};
@@ -43,12 +44,17 @@ pub struct Tools {
     pub iptables_legacy_save: Lookup,
     /// `ip6tables-legacy-save`.
     pub ip6tables_legacy_save: Lookup,
+    /// `ebtables`.
+    pub ebtables: Lookup,
     /// `ebtables-save`.
     pub ebtables_save: Lookup,
     /// `ebtables-restore`.
     pub ebtables_restore: Lookup,
     /// The file that each tool keeps open while it runs; see [`holding`](Self::holding).
     pub held: Option<Arc<OwnedFd>>,
+    /// The removals of nft's marks that the kernel may still carry out; see
+    /// [`LockedTools`](super::LockedTools). `None` means that each transaction waits for its own.
+    pub removals: Option<Arc<Mutex<Vec<MarkRemoval>>>>,
 }
 
 /// A tool in one of its uses.
@@ -58,8 +64,10 @@ pub(super) enum Tool {
     NftList,
     NftAsk,
     Save(Version),
+    SaveCounters(Version),
     SaveLegacy(Version),
     Restore(Version),
+    ListEthernet,
     SaveEthernet,
     RestoreEthernet,
 }
@@ -68,12 +76,13 @@ impl Tool {
     pub(super) fn name(self) -> &'static str {
         match self {
             Tool::Nft | Tool::NftList | Tool::NftAsk => "nft",
-            Tool::Save(Version::V4) => "iptables-save",
-            Tool::Save(Version::V6) => "ip6tables-save",
+            Tool::Save(Version::V4) | Tool::SaveCounters(Version::V4) => "iptables-save",
+            Tool::Save(Version::V6) | Tool::SaveCounters(Version::V6) => "ip6tables-save",
             Tool::SaveLegacy(Version::V4) => "iptables-legacy-save",
             Tool::SaveLegacy(Version::V6) => "ip6tables-legacy-save",
             Tool::Restore(Version::V4) => "iptables-restore",
             Tool::Restore(Version::V6) => "ip6tables-restore",
+            Tool::ListEthernet => "ebtables",
             Tool::SaveEthernet => "ebtables-save",
             Tool::RestoreEthernet => "ebtables-restore",
         }
@@ -86,7 +95,9 @@ impl Tool {
             Tool::NftList
             | Tool::NftAsk
             | Tool::Save(_)
+            | Tool::SaveCounters(_)
             | Tool::SaveLegacy(_)
+            | Tool::ListEthernet
             | Tool::SaveEthernet => true,
         }
     }
@@ -100,6 +111,8 @@ impl Tool {
             // The caller adds the whole command.
             Tool::NftAsk => &[],
             Tool::Save(_) | Tool::SaveLegacy(_) | Tool::SaveEthernet => &[],
+            Tool::SaveCounters(_) => &["-c"],
+            Tool::ListEthernet => &["-t", "nat", "-L", "--Lc"],
             Tool::RestoreEthernet => &["--noflush"],
             Tool::Restore(_) => &["--noflush", "-w", "10"],
         }
@@ -126,9 +139,11 @@ impl Tools {
             ip6tables_restore: tool(Tool::Restore(Version::V6)),
             iptables_legacy_save: tool(Tool::SaveLegacy(Version::V4)),
             ip6tables_legacy_save: tool(Tool::SaveLegacy(Version::V6)),
+            ebtables: tool(Tool::ListEthernet),
             ebtables_save: tool(Tool::SaveEthernet),
             ebtables_restore: tool(Tool::RestoreEthernet),
             held: None,
+            removals: None,
         }
     }
 
@@ -136,18 +151,35 @@ impl Tools {
     /// to the open file, so the lock is released when netlaunch and the last tool have ended, even
     /// if netlaunch was killed.
     pub fn holding(&self, file: Arc<OwnedFd>) -> Self {
-        Tools { held: Some(file), ..self.clone() }
+        Tools { held: Some(file), removals: Some(Arc::default()), ..self.clone() }
+    }
+
+    /// Keeps the removal of a mark until these tools are dropped, or waits for it at once if they
+    /// hold no lock.
+    pub(super) fn wait_later(&self, removal: MarkRemoval) {
+        if let Some(removals) = &self.removals {
+            removals.lock().unwrap_or_else(PoisonError::into_inner).push(removal);
+        }
+    }
+
+    /// Returns the kept removals.
+    pub(super) fn take_removals(&self) -> Vec<MarkRemoval> {
+        let taken = |removals: &Arc<Mutex<Vec<MarkRemoval>>>| {
+            std::mem::take(&mut *removals.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        self.removals.as_ref().map(taken).unwrap_or_default()
     }
 
     fn lookup(&self, tool: Tool) -> &Lookup {
         match tool {
             Tool::Nft | Tool::NftList | Tool::NftAsk => &self.nft,
-            Tool::Save(Version::V4) => &self.iptables_save,
-            Tool::Save(Version::V6) => &self.ip6tables_save,
+            Tool::Save(Version::V4) | Tool::SaveCounters(Version::V4) => &self.iptables_save,
+            Tool::Save(Version::V6) | Tool::SaveCounters(Version::V6) => &self.ip6tables_save,
             Tool::SaveLegacy(Version::V4) => &self.iptables_legacy_save,
             Tool::SaveLegacy(Version::V6) => &self.ip6tables_legacy_save,
             Tool::Restore(Version::V4) => &self.iptables_restore,
             Tool::Restore(Version::V6) => &self.ip6tables_restore,
+            Tool::ListEthernet => &self.ebtables,
             Tool::SaveEthernet => &self.ebtables_save,
             Tool::RestoreEthernet => &self.ebtables_restore,
         }

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use super::attach::TargetGuest;
 #[cfg(feature = "cli")]
 use crate::sys::process::MainLink;
+use crate::sys::process::signals::SignalNumber;
 use crate::sys::process::{Child, Progress};
 
 /// The longest wait for the end of another launch's QEMU in one call.
@@ -57,7 +58,7 @@ impl QemuProcess {
     }
 
     /// Sends a signal, without effect if QEMU has ended.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: SignalNumber) {
         match self {
             QemuProcess::Child(child) => child.signal(signal),
             #[cfg(feature = "cli")]

@@ -84,7 +84,7 @@ pub(crate) fn start(path: &Path, most: u64, pipes: Pipes) -> io::Result<Vec<u8>>
 }
 
 /// Opens a file for reading. Returns `None` for /dev/null.
-fn open(path: &Path, pipes: Pipes) -> io::Result<Option<File>> {
+pub(crate) fn open(path: &Path, pipes: Pipes) -> io::Result<Option<File>> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {

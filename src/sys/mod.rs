@@ -32,6 +32,9 @@ pub(crate) mod kvm;
 #[cfg(feature = "bridged")]
 pub(crate) mod namespace;
 #[cfg(feature = "bridged")]
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line uses all of it"))]
+pub(crate) mod netfilter_events;
+#[cfg(feature = "bridged")]
 pub mod netlink;
 #[cfg(feature = "cli")]
 pub(crate) mod output_reader;

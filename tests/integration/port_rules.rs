@@ -2,6 +2,7 @@
 //! filter beside its document, and that the tools accept the rules of every filter.
 
 mod accepted;
+mod roles;
 
 use std::cell::Cell;
 use std::fmt::Write as _;

@@ -1,5 +1,6 @@
 //! The verbs of `netlaunch nwfilter`: for filters, and for the ports that have a filter.
 
+use std::num::NonZeroUsize;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
@@ -55,10 +56,16 @@ pub enum NwfilterVerb {
         /// Prints one JSON object
         #[arg(long)]
         json: bool,
+        /// Shows the frames and bytes that each rule of each port has counted
+        #[arg(long)]
+        counters: bool,
+        /// Shows the counters every second until it is interrupted
+        #[arg(long, requires = "counters")]
+        watch: bool,
     },
     /// Prints the binding of a port
     BindingDumpxml(PortArg),
-    /// Shows which rule of a filter decides about frames, without a port
+    /// Shows which rule of a filter decides about frames
     Explain(ExplainArgs),
     /// Checks a file or a defined filter, and changes nothing
     Check {
@@ -88,14 +95,24 @@ pub struct PortArg {
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
     /// The filter
-    #[arg(value_name = "NAME")]
-    pub name: FilterName,
+    #[arg(value_name = "NAME", required_unless_present = "port")]
+    pub name: Option<FilterName>,
+    /// Explains by the rules that are in force on this port
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["name", "param", "mac"])]
+    pub port: Option<InterfaceName>,
     /// Explains this frame: hexadecimal digits from the destination's MAC address on
-    #[arg(long, value_name = "HEX", required_unless_present = "pcap", conflicts_with = "pcap")]
+    #[arg(long, value_name = "HEX", required_unless_present_any = ["pcap", "follow"])]
+    #[arg(conflicts_with_all = ["pcap", "follow"])]
     pub frame: Option<HexFrame>,
-    /// Explains the frames of this capture, in their order
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    /// Explains the frames of this capture, in their order; - is standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "follow")]
     pub pcap: Option<PathBuf>,
+    /// Explains the frames of the port as the kernel judges them, until it is interrupted
+    #[arg(long, requires = "port", conflicts_with_all = ["name", "direction"])]
+    pub follow: bool,
+    /// Ends after this number of frames
+    #[arg(long, value_name = "N", conflicts_with = "frame")]
+    pub count: Option<NonZeroUsize>,
     /// Sets a variable of the filter; repeatable, the same name twice makes a list
     #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
     pub param: Vec<Parameter>,
@@ -105,7 +122,7 @@ pub struct ExplainArgs {
     /// Sets the direction of the frames [default: out from the guest's address, else in]
     #[arg(long, value_name = "in|out", hide_possible_values = true)]
     pub direction: Option<DirectionArg>,
-    /// Prints one JSON object
+    /// Prints one JSON object; with --follow, one for each frame
     #[arg(long)]
     pub json: bool,
 }

@@ -32,6 +32,8 @@ const FRAGMENT: u8 = 44;
 pub struct HostSentRules<'a> {
     /// The lines of the chain; empty if the chain would refuse no packet.
     pub lines: Vec<String>,
+    /// The rule of each line.
+    pub rules: Vec<&'a PortRule>,
     /// The rules that let more packets pass than they say, and the part that ebtables cannot test.
     pub open: Vec<(&'a PortRule, &'static str)>,
 }
@@ -47,20 +49,28 @@ pub fn host_sent_rules(packets: &[PortRule]) -> HostSentRules<'_> {
         match rule.verdict {
             PortVerdict::Continue => {}
             PortVerdict::Accept | PortVerdict::Return => {
-                sent.lines.extend(lines.into_iter().map(|line| line + " -j RETURN"));
+                sent.add(rule, lines, "RETURN");
                 let refused_later = packets[at..].iter().any(|r| r.is_of(version) && is_refusal(r));
                 let unsupported = unsupported.filter(|_| refused_later && !accepts_new(rule));
                 sent.open.extend(unsupported.map(|unsupported| (rule, unsupported)));
             }
             PortVerdict::Drop | PortVerdict::Reject => match unsupported {
                 Some(unsupported) => sent.open.push((rule, unsupported)),
-                None => sent.lines.extend(lines.into_iter().map(|line| line + " -j DROP")),
+                None => sent.add(rule, lines, "DROP"),
             },
         }
     }
     let last = sent.lines.iter().rposition(|line| line.ends_with(" -j DROP"));
     sent.lines.truncate(last.map_or(0, |last| last + 1));
+    sent.rules.truncate(sent.lines.len());
     sent
+}
+
+impl<'a> HostSentRules<'a> {
+    fn add(&mut self, rule: &'a PortRule, lines: Vec<String>, target: &str) {
+        self.rules.extend(lines.iter().map(|_| rule));
+        self.lines.extend(lines.into_iter().map(|line| format!("{line} -j {target}")));
+    }
 }
 
 /// Returns whether the rule lacks only its state test, and a new packet of the sender has that

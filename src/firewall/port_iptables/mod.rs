@@ -28,6 +28,7 @@
 mod ebtables;
 mod host_sent;
 mod packets;
+mod roles;
 
 use std::collections::BTreeSet;
 
@@ -40,6 +41,7 @@ use crate::types::InterfaceName;
 use ebtables::{kind, link_rule};
 pub use host_sent::{HostSentRules, host_sent_rules};
 use packets::packet_rule;
+pub use roles::roles;
 
 /// A rule that these tools cannot carry out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -131,6 +131,13 @@ impl PortText {
         Ok(all)
     }
 
+    /// Returns the number of nft rules that stand for a rule.
+    pub(super) fn lines_of(&mut self, rule: &PortRule, extras: Extras) -> Result<usize, NoIpset> {
+        let (chain, accept, back, drop) = Default::default();
+        let context = Context { chain, extras, accept, back, drop, reject: None };
+        Ok(self.rule(rule, &context)?.len())
+    }
+
     /// Returns a rule as one nft rule or several, or as none if it has no effect.
     fn rule(&mut self, rule: &PortRule, context: &Context) -> Result<Vec<String>, NoIpset> {
         let verdict = match rule.verdict {

@@ -40,6 +40,7 @@ mod ingress;
 mod listed_ports;
 mod missing;
 mod missing_feature;
+mod roles;
 pub(super) mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +58,7 @@ pub use ingress::{IngressObjects, has_hook};
 pub use listed_ports::{listed_ports, question};
 pub use missing::{PortTables, maps, missing};
 pub use missing_feature::{MissingKernelFeature, missing_feature};
+pub use roles::roles;
 
 /// The name of the tables in the families bridge and netdev.
 pub const TABLE: &str = "netlaunch_nwfilter";
@@ -115,6 +117,10 @@ pub struct PortObjects {
     /// The port's objects in the table of the family netdev; `None` if there are none.
     #[serde(default)]
     pub ingress: Option<IngressObjects>,
+    /// The digest of the rules ([`crate::firewall::rules::port::PortRules::digest`]); `None` in the
+    /// records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<u64>,
 }
 
 /// A port's rendered rules.

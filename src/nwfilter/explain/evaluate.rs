@@ -211,7 +211,7 @@ impl<'a> Judge<'a> {
             });
         };
         let begin = Frame::read(begin, usize::MAX)?;
-        let place = Some(connections.clone().look(&begin));
+        let place = Some(connections.place(&begin));
         Ok(packets(path, Subject { frame: &begin, place }))
     }
 }

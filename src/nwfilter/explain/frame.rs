@@ -286,7 +286,7 @@ const V6: FrameKind = FrameKind::Ip(Version::V6, None);
 /// Numbers of IP protocols (IANA, Protocol Numbers).
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(super) const UDP: u8 = 17;
 pub(super) const SCTP: u8 = 132;
 pub(super) const ICMPV6: u8 = 58;
 

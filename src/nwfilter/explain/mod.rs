@@ -2,7 +2,7 @@
 //! that a backend renders.
 //!
 //! ```text
-//! bytes ──pcap::read──▶ Captured* ──Judge──▶ Explanation*
+//! bytes ──PcapReader──▶ Captured* ──Judge──▶ Explanation*
 //!                                    │ frame: fields as the kernel reads them
 //!                                    │ state: connections of the frames so far
 //!                                    └ evaluate: the walk
@@ -21,6 +21,7 @@ mod pcap;
 mod state;
 #[cfg(test)]
 mod tests;
+mod traced;
 mod words;
 
 pub use evaluate::{
@@ -28,5 +29,6 @@ pub use evaluate::{
     Verdict,
 };
 pub use frame::{Fragment, Frame, Packet, TooShort};
-pub use pcap::{Captured, PcapError, read as read_pcap};
+pub use pcap::{Captured, PcapError, PcapReader};
+pub use traced::{summary, traced};
 pub use words::action;

@@ -3,7 +3,8 @@
 //! sides have sent packets.
 //!
 //! The first packet that passes makes a connection; a dropped packet leaves no record. Connections
-//! never end, and a packet is checked only for whether it can open a connection: sequence numbers,
+//! do not end, but only the last [`MOST_CONNECTIONS`] are known, so that a stream of frames without
+//! end needs no more memory, and a packet is checked only for whether it can open a connection: sequence numbers,
 //! checksums, timeouts and helpers (FTP and the like) are ignored. So more packets are established
 //! here than in the kernel, and fewer are invalid or related.
 //!
@@ -11,7 +12,7 @@
 //! nf_conntrack's documented settings (`nf_conntrack_tcp_loose`, which accepts a TCP connection
 //! from its middle).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use super::frame::{Fragment, Frame, ICMP, ICMPV6, Packet, SCTP, TCP, has_ports};
@@ -42,18 +43,42 @@ struct Tuple {
 /// The number of a packet, and the other fields that its fragments share.
 type FragmentKey = (IpAddr, IpAddr, u8, u32);
 
+/// The number of connections that are known at a time; the oldest one is forgotten first.
+pub(super) const MOST_CONNECTIONS: usize = 1 << 16;
+/// The number of first fragments that are known at a time.
+const MOST_BEGINS: usize = 1 << 10;
+/// The number of bytes that are kept of a first fragment. They contain all headers that rules test.
+const BEGIN_BYTES: usize = 2048;
+
 /// The connections of a run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Connections {
     /// Whether both sides have sent packets, by the opener's tuple.
     seen: HashMap<Tuple, bool>,
+    /// The tuples in `seen`, from the oldest to the newest.
+    order: VecDeque<Tuple>,
     /// The first fragments of packets.
     begins: HashMap<FragmentKey, Vec<u8>>,
+    /// The keys in `begins`, from the oldest to the newest.
+    begin_order: VecDeque<FragmentKey>,
 }
 
 impl Connections {
     /// Returns a packet's state, and records that its side has sent a packet.
     pub(super) fn look(&mut self, frame: &Frame<'_>) -> Tracking {
+        let place = self.place(frame);
+        if let Tracking::Tracked(State::Established, ConnectionDirection::Reply) = place
+            && let Some(packet) = frame.packet()
+            && let Some(tuple) = Tuple::of(packet, frame.transport().unwrap_or_default())
+            && let Some(both) = tuple.answered().and_then(|opener| self.seen.get_mut(&opener))
+        {
+            *both = true;
+        }
+        place
+    }
+
+    /// Returns a packet's state.
+    pub(super) fn place(&self, frame: &Frame<'_>) -> Tracking {
         let Some(packet) = frame.packet() else { return Tracking::Untracked };
         let payload = frame.transport().unwrap_or_default();
         // An ICMP message must be of its packet's IP version.
@@ -71,8 +96,7 @@ impl Connections {
         };
         // This comes first, as in the kernel: a packet to its own source and port is its own
         // answer.
-        if let Some(both) = tuple.answered().and_then(|opener| self.seen.get_mut(&opener)) {
-            *both = true;
+        if tuple.answered().is_some_and(|opener| self.seen.contains_key(&opener)) {
             return Tracking::Tracked(State::Established, ConnectionDirection::Reply);
         }
         if let Some(both) = self.seen.get(&tuple) {
@@ -92,7 +116,16 @@ impl Connections {
         let payload = frame.transport().unwrap_or_default();
         if let (Tracking::Tracked(State::New, _), Some(tuple)) = (place, Tuple::of(packet, payload))
         {
-            self.seen.entry(tuple).or_insert(false);
+            if self.seen.contains_key(&tuple) {
+                return;
+            }
+            if self.seen.len() >= MOST_CONNECTIONS
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.seen.remove(&oldest);
+            }
+            self.seen.insert(tuple, false);
+            self.order.push_back(tuple);
         }
     }
 
@@ -102,7 +135,15 @@ impl Connections {
         if let Some(packet) = frame.packet()
             && let Fragment::First(number) = packet.fragment
         {
-            self.begins.insert(key(packet, number), bytes.to_vec());
+            if self.begins.len() >= MOST_BEGINS
+                && let Some(oldest) = self.begin_order.pop_front()
+            {
+                self.begins.remove(&oldest);
+            }
+            let (key, kept) = (key(packet, number), bytes.len().min(BEGIN_BYTES));
+            if self.begins.insert(key, bytes[..kept].to_vec()).is_none() {
+                self.begin_order.push_back(key);
+            }
         }
     }
 

@@ -86,6 +86,7 @@ impl Bindings {
         let note = |text: String| format!("the filter {}: {text}", binding.filter);
         let mut notes: Vec<String> = encapsulated.map(|e| note(e.to_string())).collect();
         if let Ok(status) = self.get(&binding.port) {
+            notes.extend(self.trace_note(&status));
             notes.extend(open_ways(&binding.port, rules, status.backend).into_iter().map(note));
         }
         notes

@@ -76,6 +76,11 @@ pub enum BindingError {
     /// The port has no filter.
     #[error("the port {0} has no filter")]
     Unbound(InterfaceName),
+    /// The rules in the kernel are not those of the present definitions.
+    #[error(
+        "the rules of the port {0} were not made from the present definition of its filter by this version of netlaunch, so they have no lines in it; reload the firewall rules"
+    )]
+    OtherRules(InterfaceName),
     /// The filter and its references do not fit together for this port.
     #[error("the port {port}: {}", error_text(error))]
     Tree {
@@ -259,6 +264,7 @@ impl BindingError {
             | BindingError::Pattern(_)
             | BindingError::Bound(_)
             | BindingError::Unbound(_)
+            | BindingError::OtherRules(_)
             | BindingError::Tree { .. }
             | BindingError::Compile { .. }
             | BindingError::LearningParameter(_)

@@ -50,6 +50,7 @@ mod check_ports;
 mod compile_port;
 mod error;
 mod garbage;
+mod in_force;
 mod interface_names;
 mod learned_rules;
 mod learner_lock;
@@ -61,15 +62,13 @@ mod status;
 mod transaction;
 mod unfinished;
 
-use std::collections::BTreeMap;
 use std::path::{self, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::firewall::port_nft::Extras;
 use crate::firewall::{
-    Counters, FirewallBackend, NoUsableBackend, PortCounts, PortFilter, PortPlan, PortRecord,
-    Script, Tools, Unwritable,
+    FirewallBackend, NoUsableBackend, PortFilter, PortPlan, Script, Tools, Unwritable,
 };
 use crate::nwfilter::learn::{Clock, LeaseDir, SavedLease, UnixTime};
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
@@ -80,6 +79,8 @@ pub use bridge::NotOnBridge;
 pub use check_ports::{FilterState, PortCheck, PortProblem};
 use compile_port::{AddressState, compile_port};
 pub use error::{BindingError, FailedPorts};
+pub use garbage::Reloaded;
+pub use in_force::{PortInForce, PortRuleCounts};
 use interface_names::Ports;
 use learner_lock::LearnerLocks;
 pub use learning::{Learning, LearningEvent};
@@ -198,8 +199,7 @@ impl Bindings {
     }
 
     /// Returns the ports that have a filter, sorted by name, and the status files that cannot be
-    /// used: damaged, not readable, or of a newer version. No command changes these files or their
-    /// ports.
+    /// used: damaged, not readable, or of a newer version. No command changes them or their ports.
     ///
     /// # Errors
     /// [`BindingError::PortStatus`] if the directory cannot be read.
@@ -225,37 +225,6 @@ impl Bindings {
     /// [`BindingError::PortStatus`] if the XML is damaged.
     pub fn binding(&self, status: &PortStatus) -> Result<Binding, BindingError> {
         Ok(status.binding(&self.dir())?)
-    }
-
-    /// Reads the counters of these ports' filters, by interface index. Ports without counters are
-    /// left out. If nft cannot read the counters, it logs a warning and returns an empty map. nft
-    /// runs once, or not at all if no port has counters.
-    pub async fn counts<'a>(
-        &self,
-        ports: impl Iterator<Item = &'a PortStatus>,
-    ) -> BTreeMap<u32, PortCounts> {
-        let objects: Vec<_> = ports
-            .flat_map(|status| &status.recorded)
-            .filter_map(|recorded| match recorded {
-                PortRecord::Nftables(objects) => Some(objects),
-                PortRecord::Iptables { .. } => None,
-            })
-            .filter(|objects| !objects.counters.is_empty())
-            .collect();
-        if objects.is_empty() {
-            return BTreeMap::new();
-        }
-        match Counters::read(&self.tools).await {
-            Ok(counters) => objects
-                .into_iter()
-                .filter_map(|objects| Some((objects.index, counters.of(objects)?)))
-                .collect(),
-            Err(error) => {
-                let error = error_text(&error);
-                tracing::warn!("cannot read the counters of the ports' filters: {error}");
-                BTreeMap::new()
-            }
-        }
     }
 
     /// Returns the learner of a port, or `None` if the port does not learn. If the lease cannot be

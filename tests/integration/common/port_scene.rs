@@ -345,6 +345,21 @@ impl PortScene {
         heard
     }
 
+    /// Sends these bytes and then `last` from vnet0, and returns the frames that the peer has
+    /// received when `last` reaches it.
+    pub fn peer_hears(&self, bytes: &[u8], last: &[u8]) -> Vec<Vec<u8>> {
+        self.drain(Station::Peer);
+        self.write(Station::Vnet0, bytes);
+        self.write(Station::Vnet0, last);
+        let mut heard: Vec<Vec<u8>> = Vec::new();
+        let came = || {
+            heard.extend(self.drain(Station::Peer));
+            heard.iter().any(|frame| frame == last)
+        };
+        assert!(wait_until(Duration::from_secs(20), came), "the last frame did not come");
+        heard
+    }
+
     /// Whether a datagram from the guest behind vnet0 reaches this port of the host itself.
     pub fn reaches_host(&self, port: u16) -> bool {
         let socket = self.netns.inside(|| UdpSocket::bind((BRIDGE.v4, port)).unwrap());

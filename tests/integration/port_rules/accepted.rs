@@ -70,7 +70,7 @@ fn document_rule(
     )
 }
 
-fn filter_of(rules: &str) -> Option<PortRules> {
+pub fn filter_of(rules: &str) -> Option<PortRules> {
     let xml = format!(
         "<filter name='random'><uuid>7b2f9b5e-1c9f-4c0b-8d57-1f8f0a5d0c11</uuid>\n{rules}</filter>"
     );
@@ -83,7 +83,7 @@ fn filter_of(rules: &str) -> Option<PortRules> {
 }
 
 /// Documents of a few rules, each of which can be compiled.
-fn documents() -> impl Strategy<Value = String> {
+pub fn documents() -> impl Strategy<Value = String> {
     let protocol = 0..Protocol::NAMES.len();
     let direction = prop_oneof![Just("in"), Just("out"), Just("inout")];
     let action = prop_oneof![

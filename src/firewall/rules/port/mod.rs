@@ -30,6 +30,8 @@
 
 mod property;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::Version;
 
 pub use property::{Address, Addresses, ConnectionDirection, End, Hardware, Number, State, Test};
@@ -41,7 +43,7 @@ pub const LINK_LOCAL: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
 pub const LINK_LOCAL_MASK: [u8; 6] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xf0];
 
 /// A port's filter.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct PortRules {
     /// The rules for frames that leave the guest.
     pub from_guest: Path,
@@ -50,7 +52,7 @@ pub struct PortRules {
 }
 
 /// The rules for frames of one direction.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Path {
     /// The root chain.
     pub frames: Vec<Step>,
@@ -61,7 +63,7 @@ pub struct Path {
 }
 
 /// A step of the root chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
     /// A rule.
     Rule(PortRule),
@@ -70,7 +72,7 @@ pub enum Step {
 }
 
 /// A list of rules for frames of one kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SubChain {
     /// The name that filters use for it.
     pub name: String,
@@ -183,9 +185,26 @@ impl PortRules {
         path
     }
 
+    /// Returns a number that other rules do not have. It tells whether recorded rules are the rules
+    /// of a definition, within one version of netlaunch. The places of the rules do not count: a
+    /// filter that is being defined has the lines of its document.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// Returns whether a rule needs connection tracking.
     pub fn is_stateful(&self) -> bool {
         self.rules().any(|rule| rule.tests.iter().any(Test::is_stateful))
+    }
+}
+
+impl Hash for PortRule {
+    /// Hashes all but the origin, as [`PortRules::digest`] needs.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let PortRule { kind, tests, verdict, comment, origin: _ } = self;
+        (kind, tests, verdict, comment).hash(state);
     }
 }
 

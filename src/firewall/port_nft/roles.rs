@@ -1,0 +1,79 @@
+//! Lists the roles of the rules that [`super::port`] renders, chain by chain.
+//!
+//! The order of the chains and rules is that of `PortText::path`; a test compares both.
+
+use std::collections::BTreeMap;
+
+use super::{Extras, NoIpset, PortHook, PortObjects, PortText, entry, has_hook};
+use crate::firewall::port_roles::{ChainRoles, PathRoles, ROOT, RuleRole, RuleTable};
+use crate::firewall::rules::port::{Path, PortRules, Step};
+use crate::types::InterfaceName;
+
+/// Returns the roles of the rules of a port's chains.
+///
+/// # Errors
+/// Returns [`NoIpset`] if a rule uses an ipset.
+pub fn roles(
+    index: u32,
+    port: &InterfaceName,
+    rules: &PortRules,
+    extras: Extras,
+) -> Result<BTreeMap<(RuleTable, String), ChainRoles>, NoIpset> {
+    let mut chains = BTreeMap::new();
+    let link_local = rules.for_link_local();
+    for (table, hook, path) in [
+        (RuleTable::Bridge, PortHook::From, &rules.from_guest),
+        (RuleTable::Bridge, PortHook::To, &rules.to_guest),
+        (RuleTable::Netdev, PortHook::From, &link_local),
+    ] {
+        if table == RuleTable::Netdev && (!path.refuses() || !has_hook(port)) {
+            continue;
+        }
+        let to_guest = hook == PortHook::To;
+        let roles = PathRoles { table, to_guest, chains: &mut chains };
+        path_roles(roles, &entry(index, hook), path, extras)?;
+    }
+    Ok(chains)
+}
+
+fn path_roles(
+    mut all: PathRoles<'_>,
+    name: &str,
+    path: &Path,
+    extras: Extras,
+) -> Result<(), NoIpset> {
+    let objects = PortObjects::default();
+    let mut text = PortText { objects, body: String::new(), ingress: None };
+    let mut root = vec![RuleRole::Other; usize::from(extras.trace)];
+    for step in &path.frames {
+        match step {
+            Step::Rule(rule) => {
+                root.extend(all.rule(Some(ROOT), rule, text.lines_of(rule, extras)?));
+            }
+            Step::Chain(number) if *number < path.chains.len() => root.push(RuleRole::Other),
+            Step::Chain(_) => {}
+        }
+    }
+    root.push(RuleRole::End);
+    all.chain(name.to_owned(), false, false, root);
+    for (number, chain) in path.chains.iter().enumerate() {
+        let mut roles = Vec::new();
+        for rule in &chain.rules {
+            roles.extend(all.rule(Some(&chain.name), rule, text.lines_of(rule, extras)?));
+        }
+        all.chain(format!("{name}-{}", number + 1), false, true, roles);
+    }
+    if path.packets.is_empty() {
+        return Ok(());
+    }
+    let mut roles = Vec::new();
+    for rule in &path.packets {
+        roles.extend(all.rule(None, rule, text.lines_of(rule, extras)?));
+    }
+    roles.push(RuleRole::End);
+    if !all.to_guest && path.is_limited() {
+        all.chain(format!("{name}-host"), true, false, roles.clone());
+    }
+    all.chain(format!("{name}-ip"), true, false, roles);
+    Ok(())
+}
