@@ -5,7 +5,7 @@ use std::sync::Arc;
 use netlaunch::firewall::port_limits::limits;
 use netlaunch::firewall::port_nft::Extras;
 use netlaunch::firewall::rules::port::{PortRules, Step};
-use netlaunch::firewall::{FirewallBackend, PortFilter, PortPlan};
+use netlaunch::firewall::{FirewallBackend, PortFilter, PortHooks, PortPlan};
 use netlaunch::nwfilter::{
     Filter, compile, find_loop, flatten, needs, parse, sample, to_xml, unreachable,
 };
@@ -66,7 +66,7 @@ fn mean(filter: &Filter) {
 /// rules.
 fn lines(rules: &PortRules, backend: FirewallBackend, extras: Extras) -> Option<Vec<usize>> {
     let port = "vnet0".parse().unwrap();
-    let filter = PortFilter { index: 7, port, rules: Arc::new(rules.clone()), backend };
+    let filter = PortFilter { index: 7, port, rules: Arc::new(rules.clone()), backend, hooks: PortHooks::Bridge };
     match PortPlan::new(&[filter], extras) {
         Ok(plan) => {
             Some(plan.scripts().iter().map(|script| script.input.lines().count()).collect())

@@ -68,6 +68,7 @@ pub(super) fn as_json(
             "owner": binding.owner.as_ref().map(|owner| owner.name.to_string()),
             "backend": status.backend,
             "bridge": check.bridge,
+            "lower": status.lower,
             "state": check.state,
             "problems": check.problems,
             "learning": bindings.learner(status).map(|learner| json!({

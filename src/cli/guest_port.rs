@@ -221,6 +221,7 @@ impl TapPort {
         Some(Binding {
             owner: name.map(|name| Owner { name, uuid: Some(Uuid::random(&mut rand::rng())) }),
             port: self.tap.name().clone(),
+            linkdev: None,
             mac: self.request.mac,
             filter: filter.name.clone(),
             parameters: filter.parameters.clone(),

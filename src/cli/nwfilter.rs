@@ -186,6 +186,7 @@ impl Filtered {
         let binding = Binding {
             owner: None,
             port,
+            linkdev: None,
             mac: mac.unwrap_or_else(|| Mac::random(&mut rand::rng())),
             filter: filter.name.clone(),
             parameters: filter.parameters.clone(),

@@ -30,6 +30,7 @@ pub(super) fn with_tap(
     let binding = bridge.filter.as_ref().map(|filter| Binding {
         owner: None,
         port: tap.clone(),
+        linkdev: None,
         mac,
         filter: filter.name.clone(),
         parameters: filter.parameters.clone(),

@@ -74,6 +74,7 @@ impl Proof {
             "ip" => libc::NFPROTO_IPV4,
             "ip6" => libc::NFPROTO_IPV6,
             "bridge" => libc::NFPROTO_BRIDGE,
+            "netdev" => libc::NFPROTO_NETDEV,
             _ => return None,
         };
         let deletes = format!("delete table {table}");

@@ -18,6 +18,7 @@ use super::iptables_shape::Shape;
 use super::iptables_state::TableState;
 use super::port_change::{self, table_tools, with};
 use super::port_error::{PortError, Unwritable};
+use super::port_hooks::PortHooks;
 use super::port_iptables::{self, Part, PortTables};
 use super::port_nft::{
     self, Attempt, Extras, Families, MissingKernelFeature, PortObjects, PortText, missing_feature,
@@ -39,6 +40,8 @@ pub struct PortFilter {
     pub rules: Arc<PortRules>,
     /// The backend that carries out the rules.
     pub backend: FirewallBackend,
+    /// The hooks that see the port's frames.
+    pub hooks: PortHooks,
 }
 
 /// The record of a port's rules in its status file, which removal uses.
@@ -115,8 +118,8 @@ impl PortRecord {
 
     /// Returns whether a rule refers to the port by its name, and so does not see the frames of a
     /// port that was renamed. The rules of nftables' bridge table use the interface's number. The
-    /// hook for link-local frames uses the name, and Linux 6.16 and later remove it from a renamed
-    /// interface.
+    /// hooks of the interface itself, for link-local frames or for all frames of a port without a
+    /// bridge, use the name, and Linux 6.16 and later remove them from a renamed interface.
     pub fn knows_the_name(&self) -> bool {
         match self {
             PortRecord::Nftables(objects) => objects.ingress.is_some(),
@@ -157,19 +160,31 @@ impl PortPlan {
         let rendered = |extras| {
             of(FirewallBackend::Nftables)
                 .map(|filter| {
-                    let text = port_nft::port(filter.index, &filter.port, &filter.rules, extras);
-                    text.map_err(of_port(filter))
+                    let PortFilter { index, port, rules, .. } = filter;
+                    match filter.hooks {
+                        PortHooks::Bridge => {
+                            port_nft::port(*index, port, rules, extras).map_err(of_port(filter))
+                        }
+                        PortHooks::Interface => {
+                            port_nft::interface_port(*index, port, rules, extras)
+                                .map_err(of_port(filter))
+                        }
+                    }
                 })
                 .collect::<Result<Vec<_>, Unwritable>>()
         };
         plan.texts = rendered(extras)?;
-        let refuses = of(FirewallBackend::Nftables).any(|filter| {
+        let refuses = of(FirewallBackend::Nftables).filter(|f| f.hooks.is_bridge()).any(|filter| {
             filter.rules.from_guest.packets.iter().any(|r| r.verdict == PortVerdict::Reject)
         });
         if refuses && extras.reject {
             plan.silent = Some(rendered(Extras { reject: false, ..extras })?);
         }
         for filter in of(FirewallBackend::Iptables) {
+            filter.hooks.check(&filter.rules).map_err(of_port(filter))?;
+            if filter.hooks == PortHooks::Interface {
+                return Err(of_port(filter)(PortError::OnlyBridges));
+            }
             let tables = port_iptables::port(filter.index, &filter.port, &filter.rules);
             plan.tables.push(tables.map_err(of_port(filter))?);
         }
@@ -296,7 +311,14 @@ impl PortPlan {
             return Ok(());
         }
         let last = self.texts.is_empty() && !others && !holds_more(tools, old).await?;
+        // A kernel may have no tables of the family bridge.
+        let is_netdev_alone = last
+            && !old.iter().any(|objects| objects.is_on_bridge())
+            && matches!(nft_kernel::has_bridge_table(port_nft::TABLE), Ok(false));
         let text = |texts: &[PortText], families| {
+            if is_netdev_alone {
+                return port_nft::remove_netdev_table();
+            }
             if last {
                 return port_nft::remove_tables(families);
             }
@@ -314,6 +336,9 @@ impl PortPlan {
     ) -> Result<(), PortError> {
         let mut attempt = Attempt::new(&self.texts, self.silent.as_ref());
         loop {
+            if std::mem::take(&mut attempt.wakes_netdev) {
+                run(format!("{}\n", Families::NETDEV)).await?;
+            }
             let text = script(&attempt.texts, attempt.families);
             let Err(error) = run(text).await else { return Ok(()) };
             let PortError::Tool(ToolError::Refused { line: Some(line), said, .. }) = &error else {
@@ -332,7 +357,7 @@ impl PortPlan {
     }
 }
 
-/// Returns whether the table contains ports other than these, such as those of another state
+/// Returns whether the tables contain ports other than these, such as those of another state
 /// directory. If nft refuses or is too slow, the answer is yes, so that the table stays.
 ///
 /// # Errors
@@ -341,6 +366,14 @@ async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> Result<bool, PortE
     let question = port_nft::question();
     let question: Vec<&str> = question.iter().map(String::as_str).collect();
     let named: BTreeSet<u32> = ports.iter().map(|objects| objects.index).collect();
+    match port_nft::ports_without_bridge() {
+        Ok(ports) if ports.is_subset(&named) => {}
+        Ok(_) => return Ok(true),
+        Err(error) => {
+            tracing::warn!("the table {} stays, and may be empty: {error}", port_nft::TABLE);
+            return Ok(true);
+        }
+    }
     let error = match tools.run(Tool::NftAsk, &question, "").await {
         Ok(listing) => return Ok(!port_nft::listed_ports(&listing).is_subset(&named)),
         Err(error) => error,

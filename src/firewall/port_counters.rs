@@ -49,7 +49,8 @@ pub struct PortCounts {
 pub struct Counters {
     /// The counters of the bridge family.
     bridge: BTreeMap<String, Count>,
-    /// The counters of link-local frames, which the bridge itself may handle.
+    /// The counters of link-local frames, which the bridge itself may handle, and of the ports
+    /// without a bridge.
     netdev: BTreeMap<String, Count>,
 }
 
@@ -60,13 +61,21 @@ impl Counters {
     /// Returns an error if nft cannot be run or refuses.
     pub async fn read(tools: &Tools) -> Result<Self, ToolError> {
         let listing = format!("list counters table bridge {TABLE}\n");
-        let bridge = parse(&tools.run(Tool::Nft, &[], &listing).await?);
+        let bridge = tools.run(Tool::Nft, &[], &listing).await.map(|listing| parse(&listing));
         let listing = format!("list counters table netdev {TABLE}\n");
         let netdev = match tools.run(Tool::Nft, &[], &listing).await {
             Ok(listing) => parse(&listing),
-            // This table exists only if the filter of a port refuses link-local frames.
-            Err(ToolError::Refused { .. }) => BTreeMap::new(),
+            // This table exists only if the filter of a port refuses link-local frames, or for a
+            // port without a bridge.
+            Err(ToolError::Refused { .. }) => {
+                return Ok(Counters { bridge: bridge?, ..Counters::default() });
+            }
             Err(error) => return Err(error),
+        };
+        let bridge = match bridge {
+            // Without a port on a bridge, this table does not exist.
+            Err(ToolError::Refused { .. }) => BTreeMap::new(),
+            bridge => bridge?,
         };
         Ok(Counters { bridge, netdev })
     }
@@ -74,14 +83,21 @@ impl Counters {
     /// Returns the counts of a port; `None` if it has no counters, or if nft did not list all of
     /// them.
     pub fn of(&self, objects: &PortObjects) -> Option<PortCounts> {
+        let (names, counters) = match &objects.ingress {
+            Some(own) if !objects.is_on_bridge() => (&own.counters, &self.netdev),
+            _ => (&objects.counters, &self.bridge),
+        };
         let count = |hook: &str, what: &str| {
             let name = format!("p{}-{hook}-{what}", objects.index);
-            objects.counters.contains(&name).then(|| self.bridge.get(&name).copied()).flatten()
+            names.contains(&name).then(|| counters.get(&name).copied()).flatten()
         };
         let path = |hook: &str| {
             Some(PathCounts { passed: count(hook, "passed")?, dropped: count(hook, "dropped")? })
         };
         let mut counts = PortCounts { from_guest: path("from")?, to_guest: path("to")? };
+        if !objects.is_on_bridge() {
+            return Some(counts);
+        }
         // A frame that passes this hook may also reach the bridge's table, which counts it. So only
         // the dropped frames are added.
         if let Some(more) = self.netdev.get(&format!("p{}-from-dropped", objects.index)) {

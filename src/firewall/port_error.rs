@@ -6,8 +6,9 @@
 //! that a new variant must be classified.
 
 use super::commit::Uncommitted;
+use super::port_hooks::NotOnInterface;
 use super::port_iptables::Unexpressible;
-use super::port_nft::NoIpset;
+use super::port_nft::{EGRESS, INTERFACES, NoIpset};
 use super::tool_error::{ToolError, texts};
 use crate::types::{InterfaceName, error_text};
 
@@ -21,6 +22,14 @@ pub enum PortError {
     /// ebtables cannot express a rule.
     #[error(transparent)]
     Unexpressible(#[from] Unexpressible),
+    /// A rule cannot be carried out on a port without a bridge.
+    #[error(transparent)]
+    NotOnInterface(#[from] NotOnInterface),
+    /// iptables cannot filter a port without a bridge.
+    #[error(
+        "iptables and ebtables see the frames of bridges only, and the port is on none; remove firewall_backend = \"iptables\" from nwfilter.conf, or put the guest on a bridge"
+    )]
+    OnlyBridges,
     /// The kernel does not track connections in the bridge family.
     #[error(
         "the kernel cannot track connections in the bridge family (nf_conntrack_bridge), which the filter's stateful rules need; use firewall_backend = \"iptables\" in nwfilter.conf, or another kernel"
@@ -28,7 +37,8 @@ pub enum PortError {
     NoConntrack,
     /// The kernel lacks another feature that a rule needs.
     #[error(
-        "the kernel cannot {what} with nftables ({option}), which the filter needs; use firewall_backend = \"iptables\" in nwfilter.conf, or a kernel that has this"
+        "the kernel cannot {what} with nftables ({option}), which the filter needs; {}",
+        without_feature(option)
     )]
     MissingFeature {
         /// The missing feature, as a verb phrase.
@@ -71,6 +81,8 @@ impl PortError {
         match self {
             PortError::NoIpset(_)
             | PortError::Unexpressible(_)
+            | PortError::NotOnInterface(_)
+            | PortError::OnlyBridges
             | PortError::NoConntrack
             | PortError::MissingFeature { .. } => false,
             PortError::Tool(_) | PortError::Unknown { .. } | PortError::HalfDone { .. } => true,
@@ -82,6 +94,8 @@ impl PortError {
         match self {
             PortError::NoIpset(_)
             | PortError::Unexpressible(_)
+            | PortError::NotOnInterface(_)
+            | PortError::OnlyBridges
             | PortError::NoConntrack
             | PortError::MissingFeature { .. } => true,
             PortError::Tool(error) => error.selects_another(),
@@ -94,6 +108,8 @@ impl PortError {
         match self {
             PortError::NoIpset(_)
             | PortError::Unexpressible(_)
+            | PortError::NotOnInterface(_)
+            | PortError::OnlyBridges
             | PortError::NoConntrack
             | PortError::MissingFeature { .. }
             | PortError::Tool(_) => true,
@@ -128,6 +144,14 @@ pub struct Unwritable {
     pub port: InterfaceName,
     /// The backend's error.
     pub error: PortError,
+}
+
+/// Returns what a user can do about a kernel that lacks this option.
+fn without_feature(option: &str) -> &'static str {
+    if [EGRESS, INTERFACES].contains(&option) {
+        return "use a kernel that has this, or put the guest on a bridge";
+    }
+    "use firewall_backend = \"iptables\" in nwfilter.conf, or a kernel that has this"
 }
 
 fn undone(undo: &[ToolError]) -> String {

@@ -118,7 +118,7 @@ impl PortRoles {
         let (split, chains) = match record {
             PortRecord::Nftables(objects) => {
                 let extras = Extras { trace, counters, reject: true };
-                let roles = port_nft::roles(objects.index, port, rules, extras);
+                let roles = port_nft::roles(objects, port, rules, extras);
                 (objects.limited, roles.map_err(|_: NoIpset| ()))
             }
             PortRecord::Iptables { index, .. } => {
@@ -136,6 +136,12 @@ impl PortRoles {
             }
         }
         roles
+    }
+
+    /// Returns whether the port is on a bridge. Otherwise all its chains are in the table of the
+    /// family netdev.
+    pub fn is_on_bridge(&self) -> bool {
+        self.chains.is_empty() || self.chains.keys().any(|(table, _)| *table != RuleTable::Netdev)
     }
 
     /// Returns the rule in `rules` that has this name, and its chain.

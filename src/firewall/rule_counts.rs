@@ -87,7 +87,7 @@ impl RulesCounted {
         for ((table, name), chain) in &roles.chains {
             let counts = self.chain(*table, name)?;
             // The kernel has no such rules if it has no ingress hooks, or no port refuses frames.
-            if *table == RuleTable::Netdev && counts.is_empty() {
+            if *table == RuleTable::Netdev && counts.is_empty() && roles.is_on_bridge() {
                 continue;
             }
             add(&mut sums, chain, &counts).ok_or_else(|| CountError::Missing(name.clone()))?;

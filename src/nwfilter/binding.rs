@@ -7,15 +7,18 @@ use super::variable::Variables;
 use super::{write, xml};
 use crate::types::checked_text::checked_text;
 use crate::types::{InterfaceName, Mac, Parameter, Uuid};
-use crate::xml::{ElementReader, Tag, XmlError, XmlErrorKind, read};
+use crate::xml::{ElementReader, Tag, XmlError, read};
 
 /// The assignment of a filter to a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
     /// The guest of the port. libvirt's schema requires it; netlaunch does not.
     pub owner: Option<Owner>,
-    /// The port: a tap or veth interface of the host.
+    /// The port: a tap, veth, macvtap or macvlan interface of the host.
     pub port: InterfaceName,
+    /// The interface below a macvtap or macvlan port. libvirt learns the guest's address there;
+    /// netlaunch learns it on the port, and checks that this is the interface below it.
+    pub linkdev: Option<InterfaceName>,
     /// The hardware address of the guest's network card.
     pub mac: Mac,
     /// The filter.
@@ -61,19 +64,14 @@ impl Binding {
         let owner = take.child("owner")?.map(|element| element.take(owner)).transpose()?;
         let port = take.child("portdev")?.ok_or_else(|| take.missing_child("portdev"))?;
         let port = port.take(|take| take.required("name"))?;
-        if let Some(link) = take.child("linkdev")? {
-            let what = XmlErrorKind::Unsupported {
-                what: "<linkdev>, a port without a bridge,".to_owned(),
-                fix: "remove it, and attach the port to a bridge",
-            };
-            return Err(XmlError { place: link.place, what });
-        }
+        let linkdev = take.child("linkdev")?;
+        let linkdev = linkdev.map(|link| link.take(|take| take.required("name"))).transpose()?;
         let mac = take.child("mac")?.ok_or_else(|| take.missing_child("mac"))?;
         let mac = mac.take(|take| take.required("address"))?;
         let reference = take.child("filterref")?.ok_or_else(|| take.missing_child("filterref"))?;
         let FilterRef { filter, parameters } = reference.take(xml::reference)?;
         take.finish()?;
-        Ok(Binding { owner, port, mac, filter, parameters })
+        Ok(Binding { owner, port, linkdev, mac, filter, parameters })
     }
 
     /// Returns the binding as a document, with a newline at its end.
@@ -86,8 +84,9 @@ impl Binding {
             FilterRef { filter: self.filter.clone(), parameters: self.parameters.clone() };
         Tag::new("filterbinding")
             .children(owner)
+            .children([Tag::new("portdev").attribute("name", &self.port)])
+            .children(self.linkdev.as_ref().map(|link| Tag::new("linkdev").attribute("name", link)))
             .children([
-                Tag::new("portdev").attribute("name", &self.port),
                 Tag::new("mac").attribute("address", self.mac),
                 write::reference(&reference),
             ])
@@ -156,8 +155,8 @@ mod tests {
                 "1:1: <filterbinding> needs a <filterref>",
             ),
             (
-                format!("<portdev name='a'/><linkdev name='eth0'/>{rest}"),
-                "1:35: <linkdev>, a port without a bridge, is not supported",
+                format!("<portdev name='a'/><linkdev/>{rest}"),
+                "1:35: <linkdev> needs the attribute name",
             ),
             (format!("<portdev name='a'/><owner/>{rest}"), "1:35: <owner> needs a <name>"),
             (

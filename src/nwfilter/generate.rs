@@ -185,7 +185,15 @@ pub(super) fn binding() -> impl Strategy<Value = Binding> {
     let owner =
         (text("[^\\pC]{1,20}"), uuid()).prop_map(|(name, uuid)| Owner { name, uuid: Some(uuid) });
     let mac = text("[0-9a-f][02468ace](:[0-9a-f]{2}){5}");
-    (of(owner), text("[!-~]{1,15}"), mac, filter_name(), parameters()).prop_map(
-        |(owner, port, mac, filter, parameters)| Binding { owner, port, mac, filter, parameters },
+    let linkdev = of(text("[a-z0-9.]{2,15}"));
+    (of(owner), text("[!-~]{1,15}"), linkdev, mac, filter_name(), parameters()).prop_map(
+        |(owner, port, linkdev, mac, filter, parameters)| Binding {
+            owner,
+            port,
+            linkdev,
+            mac,
+            filter,
+            parameters,
+        },
     )
 }

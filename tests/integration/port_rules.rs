@@ -19,7 +19,7 @@ use netlaunch::firewall::rules::port::{
     Path as EvalPath, PortRule, PortRules, PortVerdict, State, Step, Test,
 };
 use netlaunch::firewall::rules::{AddressRange, Version};
-use netlaunch::firewall::{FirewallBackend, PortError, PortFilter, PortPlan, Script};
+use netlaunch::firewall::{FirewallBackend, PortError, PortFilter, PortHooks, PortPlan, Script};
 use netlaunch::nwfilter::{
     Attribute, Binding, Filter, Filters, Protocol, ValueType as Value, compile, flatten, parse,
     stock, stock_names,
@@ -35,7 +35,13 @@ fn scripts(
     extras: Extras,
 ) -> Result<Vec<Script>, PortError> {
     let port = "vnet0".parse().unwrap();
-    let filter = PortFilter { index: 7, port, rules: rules.clone().into(), backend };
+    let filter = PortFilter {
+        index: 7,
+        port,
+        rules: rules.clone().into(),
+        backend,
+        hooks: PortHooks::Bridge,
+    };
     Ok(PortPlan::new(&[filter], extras).map_err(|error| error.error)?.scripts())
 }
 

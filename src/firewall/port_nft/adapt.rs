@@ -15,19 +15,35 @@ pub struct Attempt {
     pub families: Families,
     /// The texts without ICMP answers, if some have any.
     silent: Option<Vec<PortText>>,
+    /// Whether the table of the family netdev is to be woken in a transaction of its own before the
+    /// next attempt: another program made it dormant, and the kernel takes no base chain in the
+    /// transaction that wakes a table.
+    pub wakes_netdev: bool,
+    has_woken: bool,
 }
 
 impl Attempt {
     /// Returns the first attempt. `silent` contains the texts without ICMP answers, if some texts
     /// have answers.
     pub fn new(texts: &[PortText], silent: Option<&Vec<PortText>>) -> Self {
-        Attempt { texts: texts.to_vec(), families: Families::All, silent: silent.cloned() }
+        Attempt {
+            texts: texts.to_vec(),
+            families: Families::All,
+            silent: silent.cloned(),
+            wakes_netdev: false,
+            has_woken: false,
+        }
     }
 
     /// Removes the feature that nft refused at `line` with the message `said`, if the filters can
     /// do without it: ICMP answers, the family netdev, or the hook of an interface that no longer
-    /// exists. Returns whether the attempt changed.
+    /// exists. Or the table of the family netdev is dormant. A port without a bridge has no rules beside those of the family netdev, so it cannot
+    /// do without them. Returns whether the attempt changed.
     pub fn adapt(&mut self, line: &str, said: &str) -> bool {
+        let is_on_bridge = |text: &PortText| text.objects.is_on_bridge();
+        if line == Families::NETDEV && !self.texts.iter().all(is_on_bridge) {
+            return false;
+        }
         if self.families == Families::All && line == Families::NETDEV {
             self.families = Families::Bridge;
             if self.texts.iter().any(|text| text.ingress.is_some()) {
@@ -35,6 +51,11 @@ impl Attempt {
                     "this kernel has no nftables family netdev (CONFIG_NF_TABLES_NETDEV): the guests' frames to 01:80:c2:00:00:00 to 0f come to the bridge without their filters"
                 );
             }
+            return true;
+        }
+        let is_base = line.starts_with("add chain netdev") && line.contains(" hook ");
+        if is_base && said.contains("Invalid argument") && !self.has_woken {
+            (self.wakes_netdev, self.has_woken) = (true, true);
             return true;
         }
         if line.contains(" reject")
@@ -49,8 +70,10 @@ impl Attempt {
         }
         // Before Linux 6.16, nft cannot add a hook on an interface that was removed since the
         // change began.
-        let is_hook =
-            |text: &&mut PortText| text.ingress.as_ref().is_some_and(|own| own.base == line);
+        let is_hook = |text: &&mut PortText| {
+            let own = text.ingress.as_ref().filter(|_| is_on_bridge(text));
+            own.is_some_and(|own| own.bases.iter().any(|base| base == line))
+        };
         match self.texts.iter_mut().find(is_hook) {
             Some(text) if said.contains("No such file or directory") => {
                 text.ingress = None;
@@ -111,5 +134,16 @@ mod tests {
         assert!(attempt.adapt(line, "Could not process rule: No such file or directory"));
         let text = script(&attempt);
         assert!(!text.contains("\"vnet1\"") && text.contains("\"vnet2\""), "{text}");
+    }
+
+    #[test]
+    fn a_dormant_table_is_woken_once() {
+        let mut attempt = attempt();
+        let first = script(&attempt);
+        let line = first.lines().find(|line| line.contains("device \"vnet1\"")).unwrap();
+        let said = "Could not process rule: Invalid argument";
+        assert!(attempt.adapt(line, said) && std::mem::take(&mut attempt.wakes_netdev));
+        assert_eq!(script(&attempt), first);
+        assert!(!attempt.adapt(line, said) && !attempt.wakes_netdev);
     }
 }

@@ -112,7 +112,7 @@ impl PortText {
         Ok(())
     }
 
-    fn chain(&mut self, name: String, rules: &[String]) {
+    pub(super) fn chain(&mut self, name: String, rules: &[String]) {
         let _ = writeln!(self.body, "\tchain {name} {{");
         for rule in rules {
             let _ = writeln!(self.body, "\t\t{rule}");

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::ingress::{IngressObjects, base};
+use super::ingress::IngressObjects;
 use super::{EQUAL_BYTES, PortHook, PortObjects, PortText, TABLE, entry};
 use crate::firewall::rules::Version;
 
@@ -31,40 +31,50 @@ impl Families {
 /// be in both lists.
 pub fn change(remove: &[&PortObjects], add: &[&PortText], families: Families) -> String {
     let mut text = String::new();
-    let all = remove.iter().copied().chain(add.iter().map(|port| &port.objects));
-    declare(&mut text, PortHook::of(all.into_iter().any(|objects| objects.limited)));
+    change_bridge(&mut text, remove, add);
+    if families == Families::All {
+        change_netdev(&mut text, remove, add);
+    }
+    text
+}
+
+/// Changes the table of the family bridge if a port on a bridge has old or new objects.
+fn change_bridge(text: &mut String, remove: &[&PortObjects], add: &[&PortText]) {
+    let remove: Vec<_> = remove.iter().copied().filter(|old| old.is_on_bridge()).collect();
+    let add: Vec<_> = add.iter().copied().filter(|new| new.objects.is_on_bridge()).collect();
+    let all: Vec<_> = remove.iter().copied().chain(add.iter().map(|port| &port.objects)).collect();
+    if all.is_empty() {
+        return;
+    }
+    declare(text, PortHook::of(all.into_iter().any(|objects| objects.limited)));
     let new: BTreeMap<u32, &PortObjects> =
         add.iter().map(|port| (port.objects.index, &port.objects)).collect();
     let old: BTreeMap<u32, &PortObjects> =
         remove.iter().rev().map(|objects| (objects.index, *objects)).collect();
     for objects in remove {
-        forget(&mut text, objects, new.get(&objects.index).copied());
+        forget(text, objects, new.get(&objects.index).copied());
     }
-    for port in add {
-        port.declare(&mut text, old.get(&port.objects.index).copied());
+    for port in &add {
+        port.declare(text, old.get(&port.objects.index).copied());
     }
     if add.iter().any(|port| port.objects.equal_bytes) {
-        declare_equal_bytes(&mut text, "bridge");
+        declare_equal_bytes(text, "bridge");
     }
     if !add.is_empty() {
         let _ = writeln!(text, "table bridge {TABLE} {{");
-        for port in add {
+        for port in &add {
             text.push_str(&port.body);
         }
         text.push_str("}\n");
         for hook in PortHook::BOTH {
-            elements(&mut text, "add", hook, add.iter().map(|port| port.objects.index));
+            elements(text, "add", hook, add.iter().map(|port| port.objects.index));
         }
         let limited: Vec<_> =
             add.iter().filter(|port| port.objects.limited).map(|p| p.objects.index).collect();
         for hook in PortHook::LIMITED.into_iter().filter(|_| !limited.is_empty()) {
-            elements(&mut text, "add", hook, limited.iter().copied());
+            elements(text, "add", hook, limited.iter().copied());
         }
     }
-    if families == Families::All {
-        change_ingress(&mut text, remove, add);
-    }
-    text
 }
 
 /// Returns the transaction that removes the tables, whether they exist or not.
@@ -78,8 +88,13 @@ pub fn remove_tables(families: Families) -> String {
     names.iter().map(remove).collect()
 }
 
+/// Returns the transaction that removes the table of the family netdev, whether it exists or not.
+pub fn remove_netdev_table() -> String {
+    format!("{}\ndelete table netdev {TABLE}\n", Families::NETDEV)
+}
+
 /// Changes the table of the family netdev if a port has old or new objects in it.
-fn change_ingress(text: &mut String, remove: &[&PortObjects], add: &[&PortText]) {
+fn change_netdev(text: &mut String, remove: &[&PortObjects], add: &[&PortText]) {
     let old: Vec<(u32, &IngressObjects)> = remove
         .iter()
         .filter_map(|objects| Some((objects.index, objects.ingress.as_ref()?)))
@@ -94,8 +109,9 @@ fn change_ingress(text: &mut String, remove: &[&PortObjects], add: &[&PortText])
     let _ = writeln!(text, "{}", Families::NETDEV);
     // A base chain is always deleted and added again: it may exist without its hook, or the
     // interface may have a new name.
-    let old_bases = old.iter().map(|(index, _)| base(*index));
-    let new_bases = new.iter().map(|(index, ..)| base(*index));
+    let old_bases = old.iter().flat_map(|(index, own)| own.bases(*index));
+    let objects = |port: &&PortText| port.objects.ingress.clone().unwrap_or_default();
+    let new_bases = new.iter().flat_map(|(index, _, port)| objects(port).bases(*index));
     let bases: BTreeSet<String> = old_bases.chain(new_bases).collect();
     for chain in &bases {
         let _ = writeln!(text, "add chain netdev {TABLE} {chain}");
@@ -103,7 +119,6 @@ fn change_ingress(text: &mut String, remove: &[&PortObjects], add: &[&PortText])
         let _ = writeln!(text, "delete chain netdev {TABLE} {chain}");
     }
     let none = IngressObjects::default();
-    let objects = |port: &&PortText| port.objects.ingress.clone().unwrap_or_default();
     let kept: BTreeMap<u32, IngressObjects> =
         new.iter().map(|(index, _, port)| (*index, objects(port))).collect();
     let old_chains = old.iter().flat_map(|(_, objects)| &objects.chains);
@@ -129,16 +144,16 @@ fn change_ingress(text: &mut String, remove: &[&PortObjects], add: &[&PortText])
     if kept.values().any(|objects| objects.equal_bytes) {
         declare_equal_bytes(text, "netdev");
     }
-    for (_, ingress, _) in &new {
-        let _ = writeln!(text, "{}", ingress.base);
+    for line in new.iter().flat_map(|(_, ingress, _)| &ingress.bases) {
+        let _ = writeln!(text, "{line}");
     }
     if !new.is_empty() {
         let _ = writeln!(text, "table netdev {TABLE} {{");
         new.iter().for_each(|(_, ingress, _)| text.push_str(&ingress.body));
         text.push_str("}\n");
     }
-    for (_, ingress, _) in &new {
-        let _ = writeln!(text, "{}", ingress.rule);
+    for line in new.iter().flat_map(|(_, ingress, _)| &ingress.rules) {
+        let _ = writeln!(text, "{line}");
     }
 }
 

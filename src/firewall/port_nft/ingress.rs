@@ -30,6 +30,7 @@ use super::{Extras, NoIpset, PortHook, PortObjects, PortText, TABLE, entry};
 use crate::firewall::rules::port::{LINK_LOCAL, LINK_LOCAL_MASK, PortRules};
 use crate::types::InterfaceName;
 
+use super::interface::egress_base;
 use super::words::colons;
 
 /// The names of a port's objects in the table of the family netdev. `chains` includes the entry
@@ -47,15 +48,27 @@ pub struct IngressObjects {
     /// Whether a rule needs the set of equal bytes.
     #[serde(default)]
     pub equal_bytes: bool,
+    /// Whether the port is on no bridge, and has a base chain on the egress hook, too
+    /// ([`super::interface`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_egress: bool,
 }
 
-/// A port's rules for link-local frames.
+impl IngressObjects {
+    /// Returns the names of the base chains of the port with this number.
+    pub(super) fn bases(&self, index: u32) -> Vec<String> {
+        let egress = self.has_egress.then(|| egress_base(index));
+        std::iter::once(base(index)).chain(egress).collect()
+    }
+}
+
+/// A port's rules in the table of the family netdev.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct IngressText {
-    /// The line that adds the base chain.
-    pub(super) base: String,
-    /// The base chain's rule.
-    pub(super) rule: String,
+    /// The lines that add the base chains.
+    pub(super) bases: Vec<String>,
+    /// The lines that add the rules of the base chains.
+    pub(super) rules: Vec<String>,
     /// The other chains and their rules.
     pub(super) body: String,
 }
@@ -85,18 +98,18 @@ pub(super) fn ingress(
     let PortObjects { chains, rules, counters, equal_bytes, .. } = objects;
     let base = base(index);
     let text = IngressText {
-        rule: format!(
+        rules: vec![format!(
             "add rule netdev {TABLE} {base} ether daddr & {} == {} iif {index} goto {}",
             colons(LINK_LOCAL_MASK),
             colons(LINK_LOCAL),
             entry(index, PortHook::From)
-        ),
-        base: format!(
+        )],
+        bases: vec![format!(
             "add chain netdev {TABLE} {base} {{ type filter hook ingress device \"{port}\" priority 0; policy accept; }}"
-        ),
+        )],
         body,
     };
-    Ok(Some((IngressObjects { chains, rules, counters, equal_bytes }, text)))
+    Ok(Some((IngressObjects { chains, rules, counters, equal_bytes, has_egress: false }, text)))
 }
 
 /// Returns whether nft can name the interface: its strings cannot contain quotation marks, and

@@ -4,10 +4,12 @@
 //! the table, this listing shows whether ports of another directory need it.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use serde_json::Value;
 
 use super::{PortHook, entry};
+use crate::firewall::nft_dump::table_shape;
 
 /// Returns the numbers of the ports in a listing of [`PortHook::From`]'s map whose interfaces
 /// exist. nft prints an interface's name, or a bare number if the interface no longer exists.
@@ -23,6 +25,17 @@ fn port(element: &Value) -> Option<u32> {
     let index = chain.strip_prefix('p')?.split_once('-')?.0.parse().ok()?;
     let is_there = element[0].as_str() != Some(&format!("{index}"));
     (chain == entry(index, PortHook::From) && is_there).then_some(index)
+}
+
+/// Returns the numbers of the ports without a bridge that have rules in the kernel.
+///
+/// # Errors
+/// Returns the kernel's error.
+pub fn ports_without_bridge() -> io::Result<BTreeSet<u32>> {
+    let family = u8::try_from(libc::NFPROTO_NETDEV).unwrap_or_default();
+    let shape = table_shape(family, super::TABLE, &[])?.unwrap_or_default();
+    let index = |chain: &String| chain.strip_prefix('p')?.strip_suffix("-egress")?.parse().ok();
+    Ok(shape.chains.keys().filter_map(index).collect())
 }
 
 /// Returns nft's arguments for that listing.

@@ -25,6 +25,9 @@ pub fn maps() -> [&'static str; 4] {
 /// Returns a clause about the first part of a port's filter that the tables lack; `None` if the
 /// filter is complete. `has_netdev` says whether the kernel has tables of the family netdev.
 pub fn missing(objects: &PortObjects, now: &PortTables, has_netdev: bool) -> Option<String> {
+    if let Some(own) = objects.ingress.as_ref().filter(|_| !objects.is_on_bridge()) {
+        return missing_ingress(objects.index, own, now.netdev.as_ref());
+    }
     let Some(table) = &now.bridge else { return Some(no_table("bridge")) };
     if table.dormant {
         return Some(format!("the table bridge {TABLE} is dormant, and sees no frames"));
@@ -57,7 +60,7 @@ pub fn missing(objects: &PortObjects, now: &PortTables, has_netdev: bool) -> Opt
     })
 }
 
-/// Returns the same for the port's rules for link-local frames.
+/// Returns the same for the port's rules in the table of the family netdev.
 fn missing_ingress(
     index: u32,
     objects: &IngressObjects,

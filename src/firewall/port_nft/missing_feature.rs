@@ -4,6 +4,8 @@
 //! error". So the feature is guessed from the statement that nft refused. A statement that no
 //! known feature explains gives no name.
 
+use super::Families;
+
 /// A missing feature of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -13,6 +15,11 @@ pub enum MissingKernelFeature {
     /// Another feature: its effect as a verb phrase, and its name in the kernel's configuration.
     Other(&'static str, &'static str),
 }
+
+/// The option for filters on the hooks of interfaces.
+pub const INTERFACES: &str = "CONFIG_NF_TABLES_NETDEV";
+/// The option for the egress hook, which only ports without a bridge need.
+pub const EGRESS: &str = "CONFIG_NETFILTER_EGRESS, since Linux 5.16";
 
 /// Returns the kernel feature that is missing for the statement that nft refused at `line` with the
 /// message `said`; `None` if the cause is not a known missing feature.
@@ -38,10 +45,15 @@ pub fn missing_feature(line: &str, said: &str) -> Option<MissingKernelFeature> {
     if has(&["ct state", "ct direction", "ct count"]) {
         return Some(MissingKernelFeature::BridgeConntrack);
     }
-    let parts: [(&[&str], MissingKernelFeature); 4] = [
+    let parts: [(&[&str], MissingKernelFeature); 6] = [
         (
             &["add table bridge"],
             MissingKernelFeature::Other("filter on bridges", "CONFIG_NF_TABLES_BRIDGE"),
+        ),
+        (&[Families::NETDEV], MissingKernelFeature::Other("filter on interfaces", INTERFACES)),
+        (
+            &["hook egress"],
+            MissingKernelFeature::Other("filter the frames that an interface sends", EGRESS),
         ),
         (&["reject"], MissingKernelFeature::Other("answer on bridges", "CONFIG_NFT_BRIDGE_REJECT")),
         (
@@ -78,6 +90,12 @@ mod tests {
             ("add @c1 { ip saddr ct count over 2 } drop", ABSENT, Some("CONFIG_NFT_CONNLIMIT")),
             ("add table bridge netlaunch_nwfilter", ABSENT, Some("CONFIG_NF_TABLES_BRIDGE")),
             ("exthdr frag missing meta l4proto 17 drop", ABSENT, Some("CONFIG_NFT_EXTHDR")),
+            (Families::NETDEV, "Operation not supported", Some(INTERFACES)),
+            (
+                "add chain netdev t c { type filter hook egress device \"m0\" priority 0; }",
+                "Operation not supported",
+                Some(EGRESS),
+            ),
             // A word in the user's comment is not a statement.
             ("meta l4proto 6 drop comment \"ct state\"", ABSENT, None),
             ("meta l4proto 6 ct state new drop", "Error: syntax error", None),

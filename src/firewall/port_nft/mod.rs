@@ -30,13 +30,15 @@
 //! 6.1; br_nf_hook_thresh()), and in `prerouting` some kernels skip a chain that was added before
 //! the module.
 //!
-//! A second table of the same name, of the family netdev, filters link-local frames ([`ingress`]).
-//! Both tables change in the same transaction.
+//! A second table of the same name, of the family netdev, filters link-local frames ([`ingress`]),
+//! and all frames of ports without a bridge ([`interface`]). Both tables change in the same
+//! transaction.
 
 mod adapt;
 mod chains;
 mod change;
 mod ingress;
+mod interface;
 mod listed_ports;
 mod missing;
 mod missing_feature;
@@ -52,12 +54,13 @@ use crate::firewall::rules::port::Origin;
 
 pub use adapt::Attempt;
 pub use chains::port;
-pub use change::{Families, change, remove_tables};
+pub use change::{Families, change, remove_netdev_table, remove_tables};
 use ingress::IngressText;
 pub use ingress::{IngressObjects, has_hook};
-pub use listed_ports::{listed_ports, question};
+pub use interface::interface_port;
+pub use listed_ports::{listed_ports, ports_without_bridge, question};
 pub use missing::{PortTables, maps, missing};
-pub use missing_feature::{MissingKernelFeature, missing_feature};
+pub use missing_feature::{EGRESS, INTERFACES, MissingKernelFeature, missing_feature};
 pub use roles::roles;
 
 /// The name of the tables in the families bridge and netdev.
@@ -123,6 +126,20 @@ pub struct PortObjects {
     pub digest: Option<u64>,
 }
 
+impl PortObjects {
+    /// Returns whether the port is on a bridge. Otherwise all its objects are in the table of the
+    /// family netdev.
+    pub fn is_on_bridge(&self) -> bool {
+        self.ingress.as_ref().is_none_or(|own| !own.has_egress)
+    }
+
+    /// Returns whether the port counts its frames.
+    pub fn has_counters(&self) -> bool {
+        let own = self.ingress.as_ref().filter(|_| !self.is_on_bridge());
+        !own.map_or(&self.counters, |own| &own.counters).is_empty()
+    }
+}
+
 /// A port's rendered rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortText {
@@ -130,7 +147,8 @@ pub struct PortText {
     pub objects: PortObjects,
     /// The chains with their rules.
     body: String,
-    /// The rules for link-local frames, if the filter refuses some of them.
+    /// The rules in the table of the family netdev: for link-local frames, if the filter refuses
+    /// some of them, or all rules of a port without a bridge.
     ingress: Option<IngressText>,
 }
 

@@ -14,24 +14,23 @@ use crate::types::InterfaceName;
 /// # Errors
 /// Returns [`NoIpset`] if a rule uses an ipset.
 pub fn roles(
-    index: u32,
+    objects: &PortObjects,
     port: &InterfaceName,
     rules: &PortRules,
     extras: Extras,
 ) -> Result<BTreeMap<(RuleTable, String), ChainRoles>, NoIpset> {
     let mut chains = BTreeMap::new();
     let link_local = rules.for_link_local();
-    for (table, hook, path) in [
-        (RuleTable::Bridge, PortHook::From, &rules.from_guest),
-        (RuleTable::Bridge, PortHook::To, &rules.to_guest),
-        (RuleTable::Netdev, PortHook::From, &link_local),
-    ] {
-        if table == RuleTable::Netdev && (!path.refuses() || !has_hook(port)) {
-            continue;
-        }
+    let table = if objects.is_on_bridge() { RuleTable::Bridge } else { RuleTable::Netdev };
+    let mut paths =
+        vec![(table, PortHook::From, &rules.from_guest), (table, PortHook::To, &rules.to_guest)];
+    if objects.is_on_bridge() && link_local.refuses() && has_hook(port) {
+        paths.push((RuleTable::Netdev, PortHook::From, &link_local));
+    }
+    for (table, hook, path) in paths {
         let to_guest = hook == PortHook::To;
         let roles = PathRoles { table, to_guest, chains: &mut chains };
-        path_roles(roles, &entry(index, hook), path, extras)?;
+        path_roles(roles, &entry(objects.index, hook), path, extras)?;
     }
     Ok(chains)
 }

@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_transport_header_stands_behind_a_network_header_without_extensions() {
-        let v6 = |next: u8| [&[0x60, 0, 0, 0, 0, 8, next].as_slice(), &[0; 33]].concat();
+        let v6 = |next: u8| [[0x60, 0, 0, 0, 0, 8, next].as_slice(), &[0; 33]].concat();
         for (network, length) in [
             (vec![0x45; 20], 14 + 20 + 8),
             (vec![0x45; 40], 14 + 20 + 8),

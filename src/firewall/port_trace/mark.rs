@@ -64,24 +64,42 @@ const CHAINS: [(&str, u32, u32); 4] = [
     ("postrouting", 4, NFT_META_OIF),
 ];
 
+/// The chains in the family netdev, which a port without a bridge has both: the name, the hook's
+/// number in linux/netfilter.h, and the interfaces that are compared, one in each rule. Kernels
+/// differ in which of them the interface of the egress hook is.
+const NETDEV: [(&str, u32, &[u32]); 2] =
+    [("ingress", 0, &[NFT_META_IIF]), ("egress", 1, &[NFT_META_IIF, NFT_META_OIF])];
+
 /// Adds the table and returns the socket that owns it. `ingress` is the port if it has rules on its
-/// ingress hook.
+/// ingress hook. `on_bridge` says whether it is on a bridge; otherwise it also has rules on its
+/// egress hook.
 ///
 /// # Errors
 /// [`TraceError::NoOwner`] if the kernel does not know the flag, [`TraceError::Kernel`] otherwise.
-pub(super) fn add(index: u32, ingress: Option<&InterfaceName>) -> Result<OwnedFd, TraceError> {
+pub(super) fn add(
+    index: u32,
+    ingress: Option<&InterfaceName>,
+    on_bridge: bool,
+) -> Result<OwnedFd, TraceError> {
     let table = format!("netlaunch_trace_{:08x}", rand::rng().random::<u32>());
-    let mut requests = vec![new_table(libc::NFPROTO_BRIDGE, &table)];
-    for (chain, hook, interface) in CHAINS {
+    let mut requests = Vec::new();
+    if on_bridge {
+        requests.push(new_table(libc::NFPROTO_BRIDGE, &table));
+    }
+    for (chain, hook, interface) in CHAINS.into_iter().filter(|_| on_bridge) {
         requests.push(new_chain(libc::NFPROTO_BRIDGE, &table, chain, hook, None));
         let mark = [load(interface), is_equal(index), one(), set_mark()];
         requests.push(new_rule(libc::NFPROTO_BRIDGE, &table, chain, &mark));
     }
     if let Some(port) = ingress {
         requests.push(new_table(libc::NFPROTO_NETDEV, &table));
-        requests.push(new_chain(libc::NFPROTO_NETDEV, &table, "ingress", 0, Some(port)));
-        let mark = [load(NFT_META_IIF), is_equal(index), one(), set_mark()];
-        requests.push(new_rule(libc::NFPROTO_NETDEV, &table, "ingress", &mark));
+        for (chain, hook, interfaces) in NETDEV.into_iter().take(if on_bridge { 1 } else { 2 }) {
+            requests.push(new_chain(libc::NFPROTO_NETDEV, &table, chain, hook, Some(port)));
+            for interface in interfaces {
+                let mark = [load(*interface), is_equal(index), one(), set_mark()];
+                requests.push(new_rule(libc::NFPROTO_NETDEV, &table, chain, &mark));
+            }
+        }
     }
     let socket = open().map_err(TraceError::Kernel)?;
     match transact(&socket, &requests) {

@@ -51,6 +51,21 @@ pub fn program(frames: FrameSet, guest: Mac) -> Vec<Instruction> {
     program
 }
 
+/// Returns a program like [`program`] for an interface that sends the frames of the guest and
+/// receives those for the guest, such as a macvtap.
+pub fn program_of_sent(frames: FrameSet, guest: Mac) -> Vec<Instruction> {
+    let mut program = program(frames, guest);
+    let direction = to_guest().load;
+    let mut is_about_direction = false;
+    for instruction in &mut program {
+        if is_about_direction {
+            std::mem::swap(&mut instruction.jt, &mut instruction.jf);
+        }
+        is_about_direction = *instruction == direction;
+    }
+    program
+}
+
 /// A condition on a frame.
 #[derive(Debug, Clone, Copy)]
 struct Condition {

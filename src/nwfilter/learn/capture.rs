@@ -7,8 +7,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::Sender;
-use super::bpf::{FrameSet, program};
+use super::bpf::{FrameSet, Instruction, program, program_of_sent};
+use super::{GuestFrames, Sender};
 use crate::sys::packet_socket::{PacketSocket, Received};
 use crate::types::Mac;
 
@@ -40,6 +40,7 @@ pub struct Capture {
     socket: PacketSocket,
     index: u32,
     guest: Mac,
+    guest_frames: GuestFrames,
     buffer: Vec<u8>,
 }
 
@@ -52,20 +53,31 @@ impl Capture {
     ///
     /// # Errors
     /// [`CaptureError`] if the caller has no permission or the interface does not exist.
-    pub fn open(index: u32, guest: Mac, frames: FrameSet) -> Result<Self, CaptureError> {
+    pub fn open(
+        index: u32,
+        guest: Mac,
+        guest_frames: GuestFrames,
+        frames: FrameSet,
+    ) -> Result<Self, CaptureError> {
         let error = |source| CaptureError { what: "listen on", index, source };
-        let socket = PacketSocket::open(index, &program(frames, guest), QUEUE).map_err(error)?;
-        Ok(Capture { socket, index, guest, buffer: vec![0; LONGEST] })
+        let program = guest_frames.program(frames, guest);
+        let socket = PacketSocket::open(index, &program, QUEUE).map_err(error)?;
+        Ok(Capture { socket, index, guest, guest_frames, buffer: vec![0; LONGEST] })
     }
 
     /// Continues a capture that another process opened and passed as a descriptor.
     ///
     /// # Errors
     /// [`CaptureError`] if the descriptor cannot be used.
-    pub fn adopt(socket: OwnedFd, index: u32, guest: Mac) -> Result<Self, CaptureError> {
+    pub fn adopt(
+        socket: OwnedFd,
+        index: u32,
+        guest: Mac,
+        guest_frames: GuestFrames,
+    ) -> Result<Self, CaptureError> {
         let error = |source| CaptureError { what: "continue to listen on", index, source };
         let socket = PacketSocket::from_fd(socket).map_err(error)?;
-        Ok(Capture { socket, index, guest, buffer: vec![0; LONGEST] })
+        Ok(Capture { socket, index, guest, guest_frames, buffer: vec![0; LONGEST] })
     }
 
     /// Returns the MAC address of the guest.
@@ -86,7 +98,8 @@ impl Capture {
     /// before.
     pub fn narrow(&self, frames: FrameSet) -> Result<(), CaptureError> {
         let error = |source| CaptureError { what: "select frames of", index: self.index, source };
-        self.socket.set_program(&program(frames, self.guest)).map_err(error)
+        let program = self.guest_frames.program(frames, self.guest);
+        self.socket.set_program(&program).map_err(error)
     }
 
     /// Waits for the next frame. Returns `None` when the interface is gone. A caller can drop the
@@ -102,13 +115,23 @@ impl Capture {
             // reports it.
             match self.socket.receive(&mut self.buffer).map_err(error)? {
                 Received::Frame { length, outgoing } => {
-                    let sender = if outgoing { Sender::Network } else { Sender::Guest };
+                    let is_guests = outgoing == (self.guest_frames == GuestFrames::Sent);
+                    let sender = if is_guests { Sender::Guest } else { Sender::Network };
                     return Ok(Some((sender, self.buffer.get(..length).unwrap_or_default())));
                 }
                 Received::Gone => return Ok(None),
                 Received::Nothing => {}
             }
             self.socket.wait().await.map_err(error)?;
+        }
+    }
+}
+
+impl GuestFrames {
+    fn program(self, frames: FrameSet, guest: Mac) -> Vec<Instruction> {
+        match self {
+            GuestFrames::Received => program(frames, guest),
+            GuestFrames::Sent => program_of_sent(frames, guest),
         }
     }
 }

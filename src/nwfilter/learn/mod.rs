@@ -14,7 +14,7 @@
 //!    frames that a guest needs to get an address.
 //! 2. A [`Capture`] sees the frames of the guest *before* any rule can drop them, and the frames
 //!    *for* the guest after all rules have passed them. So the learner works while the learning
-//!    rules are in force.
+//!    rules are in force. On a macvtap it is the other way round ([`GuestFrames::Sent`]).
 //! 3. A BPF program ([`program`]) drops all other frames in the kernel. So a flood of other frames
 //!    costs the learner no time.
 //! 4. The [`Learner`] turns frames into [`AddressChange`]s. The caller checks each lease again
@@ -104,6 +104,18 @@ impl Method {
             LeaseSource::Traffic => self.by_traffic,
         }
     }
+}
+
+/// What the host does with the frames of a guest on the interface of its port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GuestFrames {
+    /// The host receives them, as on a tap: the capture sees them before the rules, and the frames
+    /// for the guest after the rules.
+    Received,
+    /// The host sends them, as on a macvtap: the capture sees them after the rules, and the frames
+    /// for the guest before the rules. So only frames that the learning rules pass can teach an
+    /// address ([`Method::dhcp`]).
+    Sent,
 }
 
 /// The sender of a frame.

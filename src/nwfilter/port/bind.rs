@@ -1,6 +1,8 @@
 //! Binds a filter to a port, and removes it.
 
+use super::bridge::check_linkdev;
 use super::compile_port::compile_port;
+use super::dhcp_only::with_method;
 use super::interface_names::Ports;
 use super::transaction::DesiredPort;
 use super::{
@@ -28,13 +30,18 @@ impl Bindings {
         if live.iter().any(|status| status.port == *port) {
             return Err(BindingError::Bound(port.clone()));
         }
-        let bridge = bridge::of_port(port, index).await?;
+        let around = bridge::of_port(port, index).await?;
+        check_linkdev(binding, &around)?;
         let filters = self.store.tree(&binding.filter)?;
+        let (binding, note) = with_method(binding, around.hooks, &filters)?;
+        let binding = &binding;
         let mut status = PortStatus {
             version: status::VERSION,
             port: port.clone(),
             index,
-            bridge: Some(bridge),
+            bridge: around.bridge,
+            hooks: around.hooks,
+            lower: around.lower,
             xml: binding.to_xml(),
             state: PortState::Changing { off: false },
             learns: true,
@@ -72,6 +79,7 @@ impl Bindings {
         }
         let mut notes: Vec<String> = compiled.warnings.iter().map(Warning::to_string).collect();
         notes.extend(self.evasions_of(binding, compiled.pending_rules.as_ref().unwrap_or(&rules)));
+        notes.extend(note);
         Ok(Created { notes, learning })
     }
 

@@ -1,14 +1,21 @@
-//! Finds the bridge of a port, and returns why an interface has none.
+//! Finds where the filter of a port can see its frames: on the bridge of the port, or on the
+//! interface itself. Returns why an interface can have no filter.
 //!
 //! The hooks of nftables' bridge family, of ebtables and of br_netfilter see only the frames that a
 //! kernel bridge receives from its ports or sends to them. The frames of any other interface pass
 //! none of these hooks, so a filter there would have no effect. This is true for the bridge itself
 //! (its own frames have no port), for an interface whose master is not a bridge (a bond, a team, a
-//! VRF, Open vSwitch), and for an interface without a master, and so for macvtap, macvlan, ipvlan
-//! and loopback.
+//! VRF, Open vSwitch), and for an interface without a master, such as ipvlan and loopback.
+//!
+//! A macvtap or macvlan interface without a master is filtered on its own hooks, which see all
+//! frames in both directions ([`crate::firewall::PortHooks::Interface`]). A tap without a bridge is
+//! not: its frames end in the host, which routes them.
 
 use std::fs;
 
+use crate::firewall::PortHooks;
+use crate::firewall::port_nft::has_hook;
+use crate::nwfilter::Binding;
 use crate::sys::netlink::{Link, Netlink};
 use crate::types::InterfaceName;
 use crate::types::facts::Problem;
@@ -25,7 +32,7 @@ pub enum NotOnBridge {
     Bridge,
     /// The frames of this kind of interface pass no bridge, and it cannot join one.
     CannotJoin {
-        /// The kind: macvtap, macvlan, ipvlan, ipvtap.
+        /// The kind: ipvlan or ipvtap.
         kind: String,
     },
     /// The interface has a master that is not a bridge.
@@ -37,6 +44,26 @@ pub enum NotOnBridge {
     },
     /// The interface has no master.
     NoMaster,
+}
+
+/// Where the filter of a port sees its frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Site<'a> {
+    /// On the bridge that the interface is a port of.
+    Bridge(&'a Link),
+    /// On the interface itself, a macvtap or macvlan, with the interface below it; `None` if that
+    /// is in another network namespace.
+    Interface(Option<&'a Link>),
+}
+
+impl Site<'_> {
+    /// Returns the hooks at this site.
+    pub(super) fn hooks(self) -> PortHooks {
+        match self {
+            Site::Bridge(_) => PortHooks::Bridge,
+            Site::Interface(_) => PortHooks::Interface,
+        }
+    }
 }
 
 impl NotOnBridge {
@@ -53,7 +80,7 @@ impl NotOnBridge {
             ),
             NotOnBridge::CannotJoin { kind } => Problem::new(
                 format!("it is of the kind {kind}, whose frames pass no bridge"),
-                "give the guest a tap on a bridge, and bind that",
+                "give the guest a tap on a bridge or a macvtap, and bind that",
             ),
             NotOnBridge::OtherMaster { master, kind } => member(port, master, kind.as_deref()),
             NotOnBridge::NoMaster => Problem::new(
@@ -87,14 +114,15 @@ fn member(port: &InterfaceName, master: &str, kind: Option<&str>) -> Problem {
     }
 }
 
-/// Finds the bridge in `links` that an interface is a port of.
-pub(super) fn find<'a>(link: &Link, links: &'a [Link]) -> Result<&'a Link, NotOnBridge> {
+/// Returns where a filter sees the frames of an interface; `links` has its master, and the interface
+/// below it.
+pub(super) fn find<'a>(link: &Link, links: &'a [Link]) -> Result<Site<'a>, NotOnBridge> {
     if link.bridge {
         return Err(NotOnBridge::Bridge);
     }
     if let Some(number) = link.master {
         return match links.iter().find(|other| other.index == number) {
-            Some(master) if master.bridge => Ok(master),
+            Some(master) if master.bridge => Ok(Site::Bridge(master)),
             Some(master) => Err(NotOnBridge::OtherMaster {
                 master: master.name.clone(),
                 kind: master.kind.clone(),
@@ -105,7 +133,11 @@ pub(super) fn find<'a>(link: &Link, links: &'a [Link]) -> Result<&'a Link, NotOn
         };
     }
     match link.kind.as_deref() {
-        Some(kind @ ("macvtap" | "macvlan" | "ipvlan" | "ipvtap")) => {
+        Some("macvtap" | "macvlan") => {
+            let lower = |other: &&Link| link.peer == Some(other.index);
+            Ok(Site::Interface(links.iter().find(lower)))
+        }
+        Some(kind @ ("ipvlan" | "ipvtap")) => {
             Err(NotOnBridge::CannotJoin { kind: kind.to_owned() })
         }
         _ if link.loopback => Err(NotOnBridge::Loopback),
@@ -113,24 +145,70 @@ pub(super) fn find<'a>(link: &Link, links: &'a [Link]) -> Result<&'a Link, NotOn
     }
 }
 
-/// Asks the kernel for the bridge of the port with this name and interface index.
+/// The names of the interfaces around a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Neighborhood {
+    pub(super) hooks: PortHooks,
+    /// The bridge of the port.
+    pub(super) bridge: Option<InterfaceName>,
+    /// The interface below a port without a bridge.
+    pub(super) lower: Option<InterfaceName>,
+}
+
+/// Asks the kernel where a filter sees the frames of the port with this name and interface index.
 ///
 /// # Errors
 /// [`BindingError::NotOnBridge`], [`BindingError::NoPort`], or the error of the kernel.
 pub(super) async fn of_port(
     port: &InterfaceName,
     index: u32,
-) -> Result<InterfaceName, BindingError> {
+) -> Result<Neighborhood, BindingError> {
     let netlink = Netlink::open()?;
     let gone = || BindingError::NoPort(port.clone());
     let link = netlink.link_by_index(index).await?.ok_or_else(gone)?;
-    let master = match link.master {
-        Some(master) => netlink.link_by_index(master).await?,
-        None => None,
-    };
+    let mut around = Vec::new();
+    for other in [link.master, link.peer].into_iter().flatten() {
+        around.extend(netlink.link_by_index(other).await?);
+    }
     let failed = |why| BindingError::NotOnBridge { port: port.clone(), why };
-    let bridge = find(&link, master.as_slice()).map_err(failed)?;
-    bridge.name.parse().map_err(|_| failed(NotOnBridge::NoMaster))
+    let site = find(&link, &around).map_err(failed)?;
+    let (bridge, lower) = match site {
+        Site::Bridge(bridge) => {
+            (Some(bridge.name.parse().map_err(|_| failed(NotOnBridge::NoMaster))?), None)
+        }
+        Site::Interface(lower) => (None, lower.and_then(|lower| lower.name.parse().ok())),
+    };
+    if site.hooks() == PortHooks::Interface && !has_hook(port) {
+        return Err(BindingError::Unnameable(port.clone()));
+    }
+    Ok(Neighborhood { hooks: site.hooks(), bridge, lower })
+}
+
+/// Checks the `<linkdev>` of a binding: libvirt writes the physical interface of a macvtap there.
+///
+/// # Errors
+/// [`BindingError::LinkDevice`] if it is not the interface below the port.
+pub(super) fn check_linkdev(
+    binding: &Binding,
+    Neighborhood { bridge, lower, .. }: &Neighborhood,
+) -> Result<(), BindingError> {
+    let Some(linkdev) = &binding.linkdev else { return Ok(()) };
+    let (why, fix) = match (bridge, lower) {
+        (Some(bridge), _) => {
+            (format!("the port is on the bridge {bridge}"), "remove <linkdev>".to_owned())
+        }
+        (None, Some(lower)) if lower == linkdev => return Ok(()),
+        (None, Some(lower)) => (
+            format!("the interface below the port is {lower}"),
+            format!("write <linkdev name='{lower}'/>, or remove it"),
+        ),
+        (None, None) => (
+            "the interface below the port is in another network namespace".to_owned(),
+            "remove <linkdev>".to_owned(),
+        ),
+    };
+    let (port, linkdev) = (binding.port.clone(), linkdev.clone());
+    Err(BindingError::LinkDevice { port, linkdev, why, fix })
 }
 
 /// Returns whether iptables sees the packets that this port's bridge forwards: br_netfilter is on
@@ -169,8 +247,7 @@ mod tests {
             ("macvlan", Some(2), None),
             ("bond", Some(2), None),
             ("bridge", None, Some("it is a bridge")),
-            ("macvtap", None, Some("of the kind macvtap, whose frames pass no bridge")),
-            ("ipvtap", None, Some("whose frames pass no bridge")),
+            ("ipvtap", None, Some("of the kind ipvtap, whose frames pass no bridge")),
             ("tun", None, Some("it is on no bridge")),
             ("vlan", None, Some("it is on no bridge")),
             ("", Some(3), Some("the bond bond0")),
@@ -179,9 +256,9 @@ mod tests {
             ("veth", Some(9), Some("it belongs to interface 9")),
         ] {
             let link = link(7, "vnet0", kind, master);
-            let found = find(&link, &masters).map(|bridge| bridge.name.as_str());
+            let found = find(&link, &masters);
             match words {
-                None => assert_eq!(found, Ok("br0"), "{kind}"),
+                None => assert_eq!(found, Ok(Site::Bridge(&masters[0])), "{kind}"),
                 Some(words) => {
                     let problem = found.unwrap_err().problem(&"vnet0".parse().unwrap());
                     assert!(problem.why.contains(words), "{kind}: {problem:?}");
@@ -190,5 +267,39 @@ mod tests {
         }
         let lo = Link { loopback: true, ..link(1, "lo", "", None) };
         assert_eq!(find(&lo, &masters), Err(NotOnBridge::Loopback));
+        for kind in ["macvtap", "macvlan"] {
+            let above = |lower| Link { peer: lower, ..link(7, "m0", kind, None) };
+            let lower = Some(&masters[1]);
+            assert_eq!(find(&above(Some(3)), &masters), Ok(Site::Interface(lower)), "{kind}");
+            assert_eq!(find(&above(None), &masters), Ok(Site::Interface(None)), "{kind}");
+        }
+    }
+
+    #[test]
+    fn linkdev_is_the_interface_below_the_port() {
+        let name = |name: &str| Some(name.parse().unwrap());
+        let on_bridge = Neighborhood { hooks: PortHooks::Bridge, bridge: name("br0"), lower: None };
+        let above = |lower| Neighborhood { hooks: PortHooks::Interface, bridge: None, lower };
+        for (linkdev, around, words) in [
+            ("", on_bridge.clone(), None),
+            ("", above(None), None),
+            ("<linkdev name='eth0'/>", above(name("eth0")), None),
+            ("<linkdev name='eth0'/>", above(name("eth1")), Some("below the port is eth1; write")),
+            ("<linkdev name='eth0'/>", above(None), Some("in another network namespace; remove")),
+            ("<linkdev name='eth0'/>", on_bridge, Some("on the bridge br0; remove <linkdev>")),
+        ] {
+            let xml = format!(
+                "<filterbinding><portdev name='m0'/>{linkdev}<mac address='52:54:00:00:00:01'/>\
+                 <filterref filter='f'/></filterbinding>"
+            );
+            let binding = Binding::parse(xml.as_bytes()).unwrap();
+            match (check_linkdev(&binding, &around), words) {
+                (Ok(()), None) => {}
+                (Err(error), Some(words)) => {
+                    assert!(error.to_string().contains(words), "{error}");
+                }
+                (found, _) => panic!("{linkdev} {around:?}: {found:?}"),
+            }
+        }
     }
 }

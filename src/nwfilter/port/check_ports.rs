@@ -8,9 +8,9 @@
 
 use serde::Serialize;
 
-use super::bridge::{find, iptables_is_called};
+use super::bridge::{NotOnBridge, Site, find, iptables_is_called};
 use super::{BindingError, Bindings, PortState, PortStatus};
-use crate::firewall::{PortRecord, PortRulesState, RulesKnown, RulesState};
+use crate::firewall::{PortHooks, PortRecord, PortRulesState, RulesKnown, RulesState};
 use crate::nwfilter::FilterName;
 use crate::sys::netlink::{GuestTap, Link, Netlink};
 use crate::sys::state_file;
@@ -193,8 +193,9 @@ fn checked(status: &PortStatus, links: &[Link], now: &PortRulesState) -> PortChe
         );
     }
     let link = links.iter().find(|link| link.index == status.index);
-    let bridge = match link.map(|link| (link, find(link, links))) {
-        Some((_, Ok(bridge))) => bridge.name.parse().ok(),
+    let bridge = match link.map(|link| (link, site(status, link, links))) {
+        Some((_, Ok(Site::Bridge(bridge)))) => bridge.name.parse().ok(),
+        Some((_, Ok(Site::Interface(_)))) => None,
         Some((link, Err(why))) => {
             let problem = why.problem(&status.port);
             let fix = back_on_bridge(status, link, links).unwrap_or(problem.fix);
@@ -224,6 +225,18 @@ fn checked(status: &PortStatus, links: &[Link], now: &PortRulesState) -> PortChe
         add(FilterState::NotCalled, Some(Problem::new(why, fix)));
     }
     PortCheck { rules_problem, bridge: bridge.or(check.bridge), ..check }
+}
+
+/// Returns where the filter of a port sees its frames now. A filter on the hooks of the interface
+/// sees them wherever the interface is, also on a bridge.
+fn site<'a>(status: &PortStatus, link: &Link, links: &'a [Link]) -> Result<Site<'a>, NotOnBridge> {
+    if status.hooks == PortHooks::Interface {
+        return Ok(Site::Interface(None));
+    }
+    match find(link, links) {
+        Ok(Site::Interface(_)) => Err(NotOnBridge::NoMaster),
+        found => found,
+    }
 }
 
 /// Returns why the rules of a renamed port do not see its frames: they match the earlier name,

@@ -65,6 +65,29 @@ pub enum BindingError {
         "iptables reads the name {0} as a pattern for every interface whose name begins so; give the interface a name that does not end in +, or set firewall_backend = \"nftables\" in nwfilter.conf"
     )]
     Pattern(InterfaceName),
+    /// nft cannot name the interface, and a port without a bridge is filtered by its name.
+    #[error(
+        "nft cannot name the interface {0}, which is on no bridge and so is filtered by its name; give it a name without quotation marks, backslashes and asterisks"
+    )]
+    Unnameable(InterfaceName),
+    /// `<linkdev>` does not name the interface below the port.
+    #[error("the port {port} has <linkdev name='{linkdev}'/>, but {why}; {fix}")]
+    LinkDevice {
+        /// The port.
+        port: InterfaceName,
+        /// The interface that the binding names.
+        linkdev: InterfaceName,
+        /// The interface that it should name.
+        why: String,
+        /// What the user can do.
+        fix: String,
+    },
+    /// The frames that would teach the address do not come to the capture of a port without a
+    /// bridge.
+    #[error(
+        "the port {0} is on no bridge, where an address is learned from DHCP alone; set CTRL_IP_LEARNING to dhcp, or add the parameter IP"
+    )]
+    OnlyDhcp(InterfaceName),
     /// The state directory belongs to another network namespace.
     #[error(
         "{} is about the ports of another network namespace; use another state directory in this namespace, or remove {} if the other namespace is gone", .0.display(), .0.display()
@@ -262,6 +285,9 @@ impl BindingError {
             | BindingError::NotOnBridge { .. }
             | BindingError::AnotherName { .. }
             | BindingError::Pattern(_)
+            | BindingError::Unnameable(_)
+            | BindingError::LinkDevice { .. }
+            | BindingError::OnlyDhcp(_)
             | BindingError::Bound(_)
             | BindingError::Unbound(_)
             | BindingError::OtherRules(_)

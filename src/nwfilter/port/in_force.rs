@@ -98,7 +98,7 @@ impl Bindings {
                 PortRecord::Nftables(objects) => Some(objects),
                 PortRecord::Iptables { .. } => None,
             })
-            .filter(|objects| !objects.counters.is_empty())
+            .filter(|objects| objects.has_counters())
             .collect();
         if objects.is_empty() {
             return BTreeMap::new();

@@ -32,9 +32,10 @@ use super::learned_rules::{RulesUpdate, UpdateError};
 use super::learner_lock::LearnerLock;
 use super::saved_lease::learner;
 use super::{BindingError, Bindings, PortStatus};
+use crate::firewall::PortHooks;
 use crate::nwfilter::Binding;
 use crate::nwfilter::learn::{
-    BootTime, Capture, CaptureError, Learner, Method, SavedLease, UsedAddresses,
+    BootTime, Capture, CaptureError, GuestFrames, Learner, Method, SavedLease, UsedAddresses,
 };
 use crate::types::{InterfaceName, error_text};
 
@@ -221,6 +222,14 @@ fn capture_error(port: &InterfaceName) -> impl Fn(CaptureError) -> BindingError 
     |error| BindingError::Capture { port: port.clone(), error }
 }
 
+/// Returns what the host does with the frames of a port's guest.
+fn guest_frames(status: &PortStatus) -> GuestFrames {
+    match status.hooks {
+        PortHooks::Bridge => GuestFrames::Received,
+        PortHooks::Interface => GuestFrames::Sent,
+    }
+}
+
 impl Bindings {
     /// Takes the learner lock of a port and opens its capture.
     pub(super) async fn listen(
@@ -234,8 +243,9 @@ impl Bindings {
         let lock = self.locks.take(status.index).map_err(|error| self.lock_error(port, error))?;
         let lock = lock.ok_or_else(|| BindingError::LearnerRunning(port.clone()))?;
         let learner = learner(binding, method, saved).await?;
-        let capture = Capture::open(status.index, binding.mac, learner.frames())
-            .map_err(capture_error(port))?;
+        let capture =
+            Capture::open(status.index, binding.mac, guest_frames(status), learner.frames())
+                .map_err(capture_error(port))?;
         Ok(self.learning(status, learner, capture, lock))
     }
 
@@ -256,8 +266,8 @@ impl Bindings {
         };
         let saved = self.saved_lease(&status, &binding)?;
         let learner = learner(&binding, method, saved).await?;
-        let capture =
-            Capture::adopt(capture, status.index, binding.mac).map_err(capture_error(port))?;
+        let capture = Capture::adopt(capture, status.index, binding.mac, guest_frames(&status))
+            .map_err(capture_error(port))?;
         Ok(Some(self.learning(&status, learner, capture, lock)))
     }
 

@@ -48,6 +48,7 @@ mod bind;
 mod bridge;
 mod check_ports;
 mod compile_port;
+mod dhcp_only;
 mod error;
 mod garbage;
 mod in_force;
@@ -68,7 +69,7 @@ use std::time::Duration;
 
 use crate::firewall::port_nft::Extras;
 use crate::firewall::{
-    FirewallBackend, NoUsableBackend, PortFilter, PortPlan, Script, Tools, Unwritable,
+    FirewallBackend, NoUsableBackend, PortFilter, PortHooks, PortPlan, Script, Tools, Unwritable,
 };
 use crate::nwfilter::learn::{Clock, LeaseDir, SavedLease, UnixTime};
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
@@ -290,14 +291,13 @@ impl Bindings {
         let filters = self.store.tree(&binding.filter)?;
         let rules =
             compile_port(binding, &mut Compiler::new(&filters), AddressState::Pending)?.rules;
-        let extras = self.extras();
         let mut tried = Vec::new();
-        let port = binding.port.clone();
-        for backend in
-            self.settings.firewall_backend.map_or(FirewallBackend::ORDER.to_vec(), |b| vec![b])
-        {
-            let filter = PortFilter { index: 0, port: port.clone(), rules: rules.clone(), backend };
-            match PortPlan::new(&[filter], extras) {
+        let (port, index, hooks) = (binding.port.clone(), 0, PortHooks::Bridge);
+        let order = FirewallBackend::ORDER.to_vec();
+        for backend in self.settings.firewall_backend.map_or(order, |b| vec![b]) {
+            let one =
+                PortFilter { index, port: port.clone(), rules: rules.clone(), backend, hooks };
+            match PortPlan::new(&[one], self.extras()) {
                 Ok(plan) => return Ok(plan.scripts()),
                 Err(Unwritable { port, error }) => {
                     tried.push((backend, FailedPorts { ports: vec![port], error }));

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
+use super::bridge::{Site, find};
 use super::compile_port::method;
 use super::{BindingError, Bindings, PortStatus};
 use crate::nwfilter::Binding;
@@ -102,26 +103,35 @@ impl Bindings {
     }
 }
 
-/// Returns the ports on the same bridge. A port on no bridge has no neighbors. A master of another
-/// kind, such as Open vSwitch, does not show which of its ports reach each other.
+/// Returns the ports on the same bridge, or above the same interface. A port on no bridge has no
+/// neighbors unless it is a macvtap or macvlan. A master of another kind, such as Open vSwitch, does
+/// not show which of its ports reach each other.
 fn ports_on_same_bridge<'a>(
     host: &HostNet,
     status: &PortStatus,
     others: &'a [PortStatus],
 ) -> impl Iterator<Item = &'a PortStatus> {
-    let link = |index: u32| host.links.iter().find(|link| link.index == index);
-    let bridge = link(status.index)
-        .and_then(|port| link(port.master?))
-        .filter(|master| master.bridge)
-        .map(|bridge| bridge.index);
-    let on_it: Vec<u32> = host
-        .links
-        .iter()
-        .filter(|link| bridge.is_some() && link.master == bridge)
-        .map(|link| link.index)
-        .collect();
     let own = status.index;
-    others.iter().filter(move |other| other.index != own && on_it.contains(&other.index))
+    let segment = segment(host, own);
+    let on_it: Vec<&PortStatus> = others
+        .iter()
+        .filter(|other| {
+            let theirs = segment.and_then(|_| self::segment(host, other.index));
+            other.index != own && theirs.is_some() && theirs == segment
+        })
+        .collect();
+    on_it.into_iter()
+}
+
+/// Returns the number of the bridge of a port, or of the interface below a macvtap or macvlan,
+/// which may be a bridge, too.
+fn segment(host: &HostNet, index: u32) -> Option<u32> {
+    let link = |index: u32| host.links.iter().find(|link| link.index == index);
+    let port = link(index)?;
+    match find(port, &host.links).ok()? {
+        Site::Bridge(bridge) => Some(bridge.index),
+        Site::Interface(lower) => lower.map(|lower| lower.index),
+    }
 }
 
 /// Returns the IPv4 addresses among the values of a binding's variable.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::firewall::{FirewallBackend, PortRecord};
+use crate::firewall::{FirewallBackend, PortHooks, PortRecord};
 use crate::nwfilter::Binding;
 use crate::sys::state_file::{self, StateFileError};
 use crate::types::{InterfaceName, error_text};
@@ -37,6 +37,13 @@ pub struct PortStatus {
     /// The bridge of the port at the time of the binding; an earlier netlaunch recorded none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<InterfaceName>,
+    /// The hooks that see its frames, chosen when the filter was bound.
+    #[serde(default, skip_serializing_if = "PortHooks::is_bridge")]
+    pub hooks: PortHooks,
+    /// The interface below a port without a bridge at the time of the binding; `None` if that
+    /// interface is in another network namespace, and for a port of a bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower: Option<InterfaceName>,
     /// The binding, as XML.
     pub xml: String,
     /// Whether the rules of the filter are set.

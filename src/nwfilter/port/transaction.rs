@@ -165,13 +165,15 @@ impl Transaction<'_> {
     /// Returns the backends to try for each port, the best choice first. If nwfilter.conf sets a
     /// backend, it is the only choice. Otherwise the choices are nftables for all ports, then
     /// iptables only for the ports with rules that nftables may not support, then iptables for all.
+    /// iptables cannot filter a port without a bridge.
     fn choices(&self) -> Vec<Vec<FirewallBackend>> {
         let all = |backend| vec![backend; self.wanted.len()];
+        let needs_nftables = |wanted: &DesiredPort| !wanted.status.hooks.is_bridge();
         if let Some(backend) = self.bindings.settings.firewall_backend {
             return vec![all(backend)];
         }
         let mixed = self.wanted.iter().map(|wanted| {
-            if wanted.all_rules().any(is_special) {
+            if wanted.all_rules().any(is_special) && !needs_nftables(wanted) {
                 FirewallBackend::Iptables
             } else {
                 FirewallBackend::Nftables
@@ -179,7 +181,11 @@ impl Transaction<'_> {
         });
         let mut choices = vec![all(FirewallBackend::Nftables), mixed.collect()];
         if !self.wanted.is_empty() {
-            choices.push(all(FirewallBackend::Iptables));
+            let iptables = |wanted| match needs_nftables(wanted) {
+                true => FirewallBackend::Nftables,
+                false => FirewallBackend::Iptables,
+            };
+            choices.push(self.wanted.iter().map(iptables).collect());
         }
         choices.dedup();
         choices
@@ -219,7 +225,7 @@ impl Transaction<'_> {
         let (mut filters, mut pending) = (Vec::new(), Vec::new());
         for (wanted, backend) in self.wanted.iter().zip(backends) {
             let PortStatus { port, index, .. } = &wanted.status;
-            if *backend == FirewallBackend::Iptables {
+            if *backend == FirewallBackend::Iptables && wanted.status.hooks.is_bridge() {
                 let has_packets = |rules: &PortRules| {
                     !rules.from_guest.packets.is_empty() || !rules.to_guest.packets.is_empty()
                 };
@@ -235,6 +241,7 @@ impl Transaction<'_> {
                 port: port.clone(),
                 rules: rules.clone(),
                 backend: *backend,
+                hooks: wanted.status.hooks,
             };
             filters.push(filter(&wanted.rules));
             pending.extend(wanted.pending_rules.iter().map(filter));

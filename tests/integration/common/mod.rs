@@ -19,6 +19,7 @@ pub mod ipset;
 pub mod killed;
 pub mod lab;
 pub mod learning_scene;
+pub mod macvtap;
 mod netns;
 pub mod network_host;
 pub mod observed;

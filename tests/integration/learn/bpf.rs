@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use netlaunch::nwfilter::learn::Sender::{self, Guest, Network};
+use netlaunch::nwfilter::learn::bpf::program_of_sent;
 use netlaunch::nwfilter::learn::{FrameSet, program};
 
 use super::{A, guest};
@@ -14,7 +15,10 @@ use crate::common::dhcp_frame::{
 };
 
 fn passes(interest: FrameSet, way: Sender, frame: &[u8]) -> bool {
-    run(&program(interest, guest()), way == Network, false, frame) > 0
+    let received = run(&program(interest, guest()), way == Network, false, frame) > 0;
+    let sent = run(&program_of_sent(interest, guest()), way == Guest, false, frame) > 0;
+    assert_eq!(received, sent, "on a macvtap, the host sends what it receives on a tap");
+    received
 }
 
 #[test]

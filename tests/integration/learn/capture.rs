@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use netlaunch::nwfilter::learn::Sender::{self, Guest, Network};
 use netlaunch::nwfilter::learn::{
-    AddressChange, BootTime, Capture, FrameSet, Learner, LeaseSource,
+    AddressChange, BootTime, Capture, FrameSet, GuestFrames, Learner, LeaseSource,
 };
 use netlaunch::sys::tap::{TUN, Tap, TapName};
 use netlaunch::types::error_text;
@@ -59,7 +59,7 @@ fn with_bridge(work: impl AsyncFnOnce(&Netns) + Send) {
 }
 
 fn capture(port: &str, interest: FrameSet) -> Capture {
-    Capture::open(if_nametoindex(port).unwrap(), guest(), interest).unwrap()
+    Capture::open(if_nametoindex(port).unwrap(), guest(), GuestFrames::Received, interest).unwrap()
 }
 
 /// Returns the next frame, or `None` if the interface is gone.
@@ -207,7 +207,9 @@ fn the_capture_ends_when_the_interface_is_removed_but_not_when_it_is_down() {
         again.send(&request(10));
         assert_eq!(next(&mut capture).await, None);
         for index in [index, 0, u32::MAX] {
-            let error = error_text(&Capture::open(index, guest(), FrameSet::All).unwrap_err());
+            let error = error_text(
+                &Capture::open(index, guest(), GuestFrames::Received, FrameSet::All).unwrap_err(),
+            );
             assert!(error.contains(&index.to_string()) && error.lines().count() == 1, "{error}");
         }
     });

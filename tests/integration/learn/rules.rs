@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use netlaunch::firewall::port_nft::Extras;
-use netlaunch::firewall::{FirewallBackend, PortFilter, PortPlan};
+use netlaunch::firewall::{FirewallBackend, PortFilter, PortHooks, PortPlan};
 use netlaunch::nwfilter::explain::{EvalPath, Judge, Verdict};
 use netlaunch::nwfilter::learn::{Method, learning_rules};
 
@@ -92,7 +92,13 @@ fn both_backends_can_express_the_learning_rules() {
         assert!(!rules.is_stateful());
         for backend in FirewallBackend::ORDER {
             let port = "vnet0".parse().unwrap();
-            let filter = PortFilter { index: 7, port, rules: rules.clone().into(), backend };
+            let filter = PortFilter {
+                index: 7,
+                port,
+                rules: rules.clone().into(),
+                backend,
+                hooks: PortHooks::Bridge,
+            };
             let scripts = PortPlan::new(&[filter], extras).unwrap().scripts();
             assert!(!scripts.is_empty(), "{method:?}, {backend}");
         }

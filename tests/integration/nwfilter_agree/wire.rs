@@ -6,15 +6,21 @@
 //!
 //! The bridge works as a hub (it forgets addresses at once) and has no address of its own. So each
 //! frame that a filter passes arrives at the other end.
+//!
+//! Or a macvtap without a bridge is the port, whose mode passes every frame:
+//!
+//! ```text
+//! vm ─ vnet0 (macvtap) ─ peer0 ──── peer
+//! ```
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use netlaunch::firewall::port_nft::Extras;
 use netlaunch::firewall::rules::port::PortRules;
-use netlaunch::firewall::{FirewallBackend, PortFilter, PortPlan, PortRecord, Tools};
+use netlaunch::firewall::{FirewallBackend, PortFilter, PortHooks, PortPlan, PortRecord, Tools};
 use netlaunch::nwfilter::explain::EvalPath;
 use netlaunch::types::error_text;
 use nix::errno::Errno;
@@ -25,28 +31,32 @@ use nix::sys::socket::{
     setsockopt, socket, sockopt,
 };
 
+use super::frames::GUEST;
 use crate::common::Netns;
+use crate::common::macvtap::{plug_above, read_frames, write_frame};
 
 /// The mark in a frame's payload, in front of its number.
 pub const MARK: &[u8; 4] = b"NLa~";
 
 pub struct Wire {
     netns: Netns,
-    vm: OwnedFd,
-    peer: OwnedFd,
+    vm: End,
+    peer: End,
     index: u32,
+    hooks: PortHooks,
+}
+
+/// An end of the wire.
+enum End {
+    /// A packet socket on an interface.
+    Socket(OwnedFd),
+    /// The queue of a macvtap.
+    Queue(File),
 }
 
 impl Wire {
     pub fn new() -> Self {
-        let netns = Netns::bare();
-        netns.inside(|| {
-            let set = |path: &str, value: &str| {
-                // The setting is missing if its module is not loaded yet.
-                let _ = fs::write(format!("/proc/sys/net/{path}"), value);
-            };
-            set("ipv6/conf/default/disable_ipv6", "1");
-        });
+        let netns = without_ipv6();
         netns.ip("link add br0 address 52:54:00:00:00:fe type bridge ageing_time 0 stp_state 0 mcast_snooping 0 forward_delay 0");
         netns.ip("link add vnet0 type veth peer name vm");
         netns.ip("link add peer0 type veth peer name peer");
@@ -69,7 +79,20 @@ impl Wire {
             }
             (station("vm"), station("peer"), if_nametoindex("vnet0").unwrap())
         });
-        Wire { netns, vm, peer, index }
+        Wire { netns, vm, peer, index, hooks: PortHooks::Bridge }
+    }
+
+    /// A wire whose port is a macvtap.
+    pub fn on_macvtap() -> Self {
+        let netns = without_ipv6();
+        netns.ip("link add peer0 type veth peer name peer");
+        let vm = End::Queue(plug_above(&netns, "vnet0", "peer0", "passthru", GUEST));
+        for link in ["peer0", "peer", "vnet0"] {
+            netns.ip(&format!("link set {link} arp off"));
+            netns.ip(&format!("link set {link} up"));
+        }
+        let (peer, index) = netns.inside(|| (station("peer"), if_nametoindex("vnet0").unwrap()));
+        Wire { netns, vm, peer, index, hooks: PortHooks::Interface }
     }
 
     /// Sets these rules for the port, or removes the `old` ones.
@@ -84,6 +107,7 @@ impl Wire {
             port: "vnet0".parse().unwrap(),
             rules: rules.clone().into(),
             backend,
+            hooks: self.hooks,
         };
         let filters: Vec<_> = rules.map(filter).into_iter().collect();
         let extras = Extras { trace: false, counters: false, reject: true };
@@ -126,8 +150,8 @@ impl Wire {
     fn replay_here(&self, frames: &[(EvalPath, Vec<u8>)], expected: &[bool]) -> Vec<bool> {
         let mut seen = vec![false; frames.len()];
         let drain = |seen: &mut Vec<bool>| {
-            for (way, socket) in [(EvalPath::Out, &self.peer), (EvalPath::In, &self.vm)] {
-                for number in heard(socket) {
+            for (way, end) in [(EvalPath::Out, &self.peer), (EvalPath::In, &self.vm)] {
+                for number in end.heard() {
                     if frames.get(number).is_some_and(|(sent, _)| *sent == way) {
                         seen[number] = true;
                     }
@@ -137,7 +161,7 @@ impl Wire {
         drain(&mut Vec::new());
         for (number, (way, bytes)) in frames.iter().enumerate() {
             let from = if *way == EvalPath::Out { &self.vm } else { &self.peer };
-            send(from.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
+            from.send(bytes);
             if number % 32 == 31 {
                 drain(&mut seen);
             }
@@ -157,8 +181,35 @@ impl Wire {
     }
 }
 
+fn without_ipv6() -> Netns {
+    let netns = Netns::bare();
+    netns.inside(|| {
+        // The setting is missing if the kernel has no IPv6.
+        let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+    });
+    netns
+}
+
+impl End {
+    fn send(&self, bytes: &[u8]) {
+        match self {
+            End::Socket(socket) => {
+                send(socket.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
+            }
+            End::Queue(queue) => write_frame(queue, bytes),
+        }
+    }
+
+    fn heard(&self) -> BTreeSet<usize> {
+        match self {
+            End::Socket(socket) => heard(socket),
+            End::Queue(queue) => read_frames(queue).iter().flat_map(|frame| marks(frame)).collect(),
+        }
+    }
+}
+
 /// Opens a socket that sends and receives all frames at an interface.
-fn station(name: &str) -> OwnedFd {
+fn station(name: &str) -> End {
     let (family, kind) = (AddressFamily::Packet, SockType::Raw);
     let socket = socket(family, kind, SockFlag::SOCK_NONBLOCK, SockProtocol::EthAll).unwrap();
     setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).unwrap();
@@ -168,7 +219,13 @@ fn station(name: &str) -> OwnedFd {
         .find_map(|found| found.address?.as_link_addr().copied())
         .unwrap();
     bind(socket.as_raw_fd(), &address).unwrap();
-    socket
+    End::Socket(socket)
+}
+
+/// Returns the numbers that are in a frame.
+fn marks(frame: &[u8]) -> Vec<usize> {
+    let found = frame.windows(8).filter(|at| at[..4] == *MARK);
+    found.map(|at| u32::from_be_bytes([at[4], at[5], at[6], at[7]]) as usize).collect()
 }
 
 /// Returns the numbers of the frames that arrived at a socket.
@@ -182,10 +239,7 @@ fn heard(socket: &OwnedFd) -> BTreeSet<usize> {
                 if from.is_some_and(|from| from.pkttype() == OUTGOING) {
                     continue;
                 }
-                let found = bytes[..length].windows(8).filter(|at| at[..4] == *MARK);
-                numbers.extend(
-                    found.map(|at| u32::from_be_bytes([at[4], at[5], at[6], at[7]]) as usize),
-                );
+                numbers.extend(marks(&bytes[..length]));
             }
             Err(Errno::EAGAIN) => return numbers,
             Err(Errno::EINTR | Errno::ENETDOWN) => {}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::common::frame::{BRIDGE, PEER, VM, mac_text};
+use crate::common::macvtap::{self, have_macvtap};
 
 /// The frames of a test: the station that sends, and the frame.
 fn frames() -> Vec<(Station, Frame)> {
@@ -176,4 +177,31 @@ fn link_local_frames_are_followed_on_the_ingress_hook() {
     let faults: Vec<_> = validator.iter_errors(&line).map(|fault| fault.to_string()).collect();
     assert_eq!(faults, [] as [String; 0], "{line:#}");
     assert_eq!(running.status(), Some(0));
+}
+
+#[test]
+fn frames_of_a_macvtap_are_followed_in_the_words_that_explain_them() {
+    if !have_macvtap("frames_of_a_macvtap_are_followed_in_the_words_that_explain_them") {
+        return;
+    }
+    let scene = macvtap::scene("private");
+    scene.define("test", &RULES.replace("'reject'", "'drop'")).unwrap();
+    for settings in ["", "enable_trace = true\n"] {
+        scene.settings(settings);
+        scene.bind(Station::Vnet0, "test", &[]).unwrap();
+        let before = scene.ruleset();
+        let running = Running::follow(&scene, &[]);
+        assert_eq!(has_trace_table(&scene), settings.is_empty());
+        for (from, frame) in frames() {
+            let expected = explained(&scene, &frame);
+            let lines = followed(&running, &scene, from, &frame);
+            let lines: Vec<_> =
+                lines.iter().map(|line| line.split_once(" | ").unwrap().0).collect();
+            assert_eq!(lines, [&expected], "{frame:?}");
+        }
+        drop(running);
+        let gone = || scene.ruleset() == before;
+        assert!(wait_until(Duration::from_secs(5), gone), "{}", scene.ruleset());
+        scene.unbind(Station::Vnet0);
+    }
 }

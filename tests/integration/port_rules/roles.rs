@@ -39,21 +39,30 @@ fn recorded(record: &PortRecord) -> BTreeMap<(RuleTable, String), usize> {
 fn compare(rules: &PortRules) -> usize {
     let port: InterfaceName = "vnet0".parse().unwrap();
     let mut compared = 0;
-    for (backend, trace, counters) in [
-        (FirewallBackend::Nftables, false, false),
-        (FirewallBackend::Nftables, true, true),
-        (FirewallBackend::Iptables, false, false),
+    for (backend, hooks, trace, counters) in [
+        (FirewallBackend::Nftables, PortHooks::Bridge, false, false),
+        (FirewallBackend::Nftables, PortHooks::Bridge, true, true),
+        (FirewallBackend::Nftables, PortHooks::Interface, true, true),
+        (FirewallBackend::Iptables, PortHooks::Bridge, false, false),
     ] {
+        if hooks.check(rules).is_err() {
+            continue;
+        }
         let extras = Extras { trace, counters, reject: true };
         let (rules_of, port) = (rules.clone().into(), port.clone());
-        let filter = PortFilter { index: 7, port: port.clone(), rules: rules_of, backend };
+        let filter = PortFilter { index: 7, port: port.clone(), rules: rules_of, backend, hooks };
         // ebtables cannot express each of these filters.
         let Ok(plan) = PortPlan::new(&[filter], extras) else { return compared };
         let [record] = plan.recorded() else { panic!("one port has one record") };
         assert_eq!(record.digest(), Some(rules.digest()));
         let roles = PortRoles::of(record, &port, rules, (trace, counters));
         let counts = roles.chains.iter().map(|(chain, roles)| (chain.clone(), roles.roles.len()));
-        assert_eq!(counts.collect::<BTreeMap<_, _>>(), recorded(record), "{backend} {rules:#?}");
+        let mut recorded = recorded(record);
+        // The base chains of a port without a bridge are its own, and have no rules of the filter.
+        recorded.retain(|(_, chain), _| {
+            !["p7-ingress", "p7-egress", "p7-sent"].contains(&chain.as_str())
+        });
+        assert_eq!(counts.collect::<BTreeMap<_, _>>(), recorded, "{backend} {rules:#?}");
         for chain in roles.chains.values() {
             for role in &chain.roles {
                 let RuleRole::Rule(name) = role else { continue };
