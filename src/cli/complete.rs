@@ -17,6 +17,7 @@ use clap::{Arg, Command, CommandFactory, ValueHint};
 use super::args::Cli;
 use super::environment::Environment;
 use super::nwfilter;
+use crate::launcher::record::running;
 use crate::network::update::UpdateSection;
 use crate::network::{Network, NetworkStore};
 use crate::nwfilter::FilterStore;
@@ -35,6 +36,7 @@ enum Names {
     Bridges,
     Interfaces,
     Sections,
+    Launches,
 }
 
 /// Returns the answer for a shell; the last one of `words` is the word at the cursor.
@@ -177,6 +179,7 @@ fn names(arg: &Arg, path: &[&str]) -> Option<Names> {
         ([], "filter") => Some(Names::Filters),
         ([], "bridge") => Some(Names::Bridges),
         ([] | ["wrap"], "interface") => Some(Names::Interfaces),
+        (["attach" | "detach"], "launch") => Some(Names::Launches),
         (["network", "update"], "section") => Some(Names::Sections),
         (["network", ..], "name") => Some(Names::Networks),
         (["nwfilter", ..], "name" | "what") => Some(Names::Filters),
@@ -224,6 +227,10 @@ fn read(names: Names, environment: &Environment) -> Vec<String> {
                 .collect()
         }
         (Names::Sections, _) => UpdateSection::ALL.map(|section| section.to_string()).to_vec(),
+        (Names::Launches, _) => {
+            let launches = running(&environment.launch_root()).unwrap_or_default();
+            launches.into_iter().map(|launch| launch.name).collect()
+        }
         (_, None) => Vec::new(),
     };
     found.sort();
@@ -248,6 +255,7 @@ mod tests {
                 Names::Bridges => &["br0"],
                 Names::Interfaces => &["br0", "eth0"],
                 Names::Sections => &["dns-host", "ip-dhcp-host"],
+                Names::Launches => &["web"],
             };
             names.iter().map(|name| (*name).to_owned()).collect()
         };
@@ -281,6 +289,8 @@ mod tests {
             ("network start default |", &[]),
             ("--no-host", &["--no-host-loopback"]),
             ("network leases d", &["default"]),
+            ("attach |", &["web"]),
+            ("detach --force w", &["web"]),
             ("network update default a", &["add-last", "add-first", "add"]),
             ("network update default add i", &["ip-dhcp-host"]),
             ("network list --j", &["--json"]),

@@ -11,6 +11,7 @@
 use std::io;
 use std::os::fd::RawFd;
 
+use super::attach_error::AttachError;
 use super::caller_socket::SocketError;
 use super::config::ConfigError;
 use super::editor::{DocumentError, EditError};
@@ -71,6 +72,8 @@ pub(crate) enum Failure {
     Nwfilter(Box<NwfilterError>),
     #[error(transparent)]
     Install(#[from] InstallError),
+    #[error(transparent)]
+    Attach(Box<AttachError>),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
     #[error("{} closed; redirect it, for example to or from /dev/null", closed(.0))]
@@ -88,6 +91,12 @@ impl From<NetworkError> for Failure {
 impl From<NwfilterError> for Failure {
     fn from(error: NwfilterError) -> Self {
         Failure::Nwfilter(Box::new(error))
+    }
+}
+
+impl From<AttachError> for Failure {
+    fn from(error: AttachError) -> Self {
+        Failure::Attach(Box::new(error))
     }
 }
 
@@ -141,6 +150,7 @@ impl Failure {
             Failure::Network(error) => error.status(),
             Failure::Nwfilter(error) => error.status(),
             Failure::Install(error) => usage_if(error.is_callers()),
+            Failure::Attach(error) => error.status(),
             Failure::Launch(LaunchError::Plan(error)) => of_plan(error),
             Failure::Launch(LaunchError::Start(error)) => of_start(error),
             Failure::Launch(LaunchError::Value { .. }) => USAGE,
@@ -211,6 +221,7 @@ fn of_start(error: &StartError) -> u8 {
         | StartError::Passt(_)
         | StartError::Bridge(_)
         | StartError::NoPorts
+        | StartError::Plug(_)
         | StartError::User(AccountError::Lookup { .. })
         | StartError::Qemu(
             SpawnError::Nul { .. }

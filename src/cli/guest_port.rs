@@ -44,8 +44,7 @@ use crate::sys::netlink::sysctl::SysctlError;
 use crate::sys::netlink::{LinkError, Netlink, Undo};
 use crate::sys::tap::{self, Tap, TapError, VHOST_NET};
 use crate::sys::traffic::TrafficError;
-use crate::types::facts::TargetBridge;
-use crate::types::{InterfaceName, PortSettings, Uuid, error_text};
+use crate::types::{InterfaceName, Uuid, error_text};
 
 /// Why a guest cannot be on its bridge. Nothing of its tap is left.
 #[derive(Debug, thiserror::Error)]
@@ -90,16 +89,6 @@ macro_rules! guest_port_error_from {
 
 guest_port_error_from! { BridgeError, TapError, LinkError, TrafficError }
 
-/// Finds out about a bridge of this host.
-///
-/// # Errors
-/// There is no such interface, or it is no bridge.
-pub(super) async fn target(bridge: &InterfaceName) -> Result<TargetBridge, LinkError> {
-    let link = Netlink::open()?.bridge(bridge).await?;
-    let port = PortSettings::default();
-    Ok(TargetBridge { bridge: bridge.clone(), mtu: link.mtu, port, firewall: Vec::new() })
-}
-
 /// Makes the ports of this host's bridges.
 #[derive(Debug)]
 pub(super) struct HostPorts {
@@ -121,10 +110,21 @@ impl HostPorts {
     ) -> Result<Arc<Self>, Failure> {
         let is_filtered = nics.iter().any(|nic| nic.filter.is_some());
         let publishes = |nic: &NicRequest| nic.attachment.is_some() && nic.publishes();
+        HostPorts::with(is_filtered, nics.iter().any(publishes), environment).map(Arc::new)
+    }
+
+    /// Returns the ports for NICs that have filters or published ports, or neither.
+    ///
+    /// # Errors
+    /// nwfilter.conf or network.conf cannot be used.
+    pub(super) fn with(
+        is_filtered: bool,
+        publishes: bool,
+        environment: &Environment,
+    ) -> Result<Self, Failure> {
         let bindings = is_filtered.then(|| bindings(environment)).transpose()?;
-        let publisher = nics.iter().any(publishes).then(|| Publisher::new(environment));
-        let publisher = publisher.transpose()?;
-        Ok(Arc::new(HostPorts { environment: environment.clone(), bindings, publisher }))
+        let publisher = publishes.then(|| Publisher::new(environment)).transpose()?;
+        Ok(HostPorts { environment: environment.clone(), bindings, publisher })
     }
 
     /// Removes the parts of ports that were dropped: the rules of their filters and of their
@@ -310,6 +310,15 @@ impl GuestPort for TapPort {
         let bindings = self.bindings.as_ref().filter(|_| self.bound).map(Bindings::state_dir);
         let publisher = self.publisher.as_ref().filter(|_| !self.request.publish.is_empty());
         bindings.or(publisher.map(Publisher::state_dir))
+    }
+
+    fn turn_off(self: Box<Self>) -> BoxFuture<'static, Vec<String>> {
+        Box::pin(async move {
+            let turned =
+                async { Netlink::open()?.turn_off(self.tap.name(), self.tap.index()).await };
+            let error: Option<LinkError> = turned.await.err();
+            error.map(|error| error_text(&error)).into_iter().collect()
+        })
     }
 
     /// A port that cannot be turned off keeps its rules until its tap is gone.

@@ -4,11 +4,11 @@ use super::Failure;
 use super::environment::Environment;
 use super::nwfilter::Filtered;
 use super::request::Job;
-use super::{guest_port, network, published};
+use super::{network, published};
 use crate::launcher::plan::{Attachment, NicRequest};
 use crate::sys::netlink::{LinkError, Netlink};
-use crate::types::InterfaceName;
 use crate::types::facts::TargetBridge;
+use crate::types::{InterfaceName, PortSettings};
 
 /// Returns the bridge of a NIC, with the firewall rules to print; `None` for a user-mode NIC.
 pub(super) async fn target(
@@ -25,7 +25,7 @@ pub(super) async fn target(
             }
             target
         }
-        Attachment::Bridge(name) => guest_port::target(name).await.map_err(Failure::Link)?,
+        Attachment::Bridge(name) => bridge(name).await.map_err(Failure::Link)?,
     };
     if let Some(filter) = &nic.filter
         && let Some(filtered) = Filtered::new(filter, nic.mac, environment)?
@@ -37,6 +37,16 @@ pub(super) async fn target(
         }
     }
     Ok(Some(target))
+}
+
+/// Finds out about a bridge of this host.
+///
+/// # Errors
+/// There is no such interface, or it is no bridge.
+async fn bridge(bridge: &InterfaceName) -> Result<TargetBridge, LinkError> {
+    let link = Netlink::open()?.bridge(bridge).await?;
+    let port = PortSettings::default();
+    Ok(TargetBridge { bridge: bridge.clone(), mtu: link.mtu, port, firewall: Vec::new() })
 }
 
 /// Refuses an interface that the host does not have. If netlaunch cannot ask the kernel, the

@@ -10,15 +10,19 @@
 //! A call by the name of a QEMU goes to [`wrap`] before all these steps.
 
 pub mod args;
+mod attach;
+mod attach_error;
 mod binding_counters;
 mod binding_list;
 mod caller_socket;
+mod collect_attachment;
 mod complete;
 pub mod completions;
 pub mod config;
 pub mod config_error;
 mod control;
 mod daemonize;
+mod detach;
 mod editor;
 pub mod environment;
 mod events;
@@ -205,6 +209,11 @@ fn perform(
             runtime()?.block_on(probe::probe(args.json, &programs, environment, free_fd))
         }
         Some(Action::Ps(args)) => ps::ps(args, environment),
+        Some(Action::Attach(args)) => attach::attach(args, config, environment, free_fd),
+        Some(Action::Detach(args)) => detach::detach(args, environment),
+        Some(Action::CollectAttachment(args)) => {
+            collect_attachment::collect(&args.dir, environment)
+        }
         Some(Action::Network(verb)) => network::network(verb, environment),
         Some(Action::Nwfilter(verb)) => {
             nwfilter::nwfilter(verb, cli.log.verbose > 0, environment, inherited)

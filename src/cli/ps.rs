@@ -106,6 +106,15 @@ fn address(nic: &NicRecord, bridges: &Bridges) -> String {
     }
 }
 
+/// The name of a launch in the row of its first NIC, and the id of an attached NIC behind a `+`.
+fn name(record: &Record, nic: &NicRecord, is_first: bool) -> String {
+    match (is_first, &nic.attached, &nic.id) {
+        (true, ..) => printable(&record.name).into_owned(),
+        (false, Some(_), Some(id)) => format!("+{id}"),
+        _ => String::new(),
+    }
+}
+
 fn text(records: &[Record], bridges: &Bridges) -> String {
     let pid = |pid: Option<i32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
     let row = |(record, nic, is_first): (&Record, &NicRecord, bool)| {
@@ -116,10 +125,11 @@ fn text(records: &[Record], bridges: &Bridges) -> String {
             None => format!("/{}", bridge.bridge),
         });
         let by = transport.or(joined).unwrap_or_default();
+        let supervisor = nic.attached.as_ref().map(|attached| attached.pid.to_string());
         let ports: Vec<String> = nic.publish.iter().map(|p| p.to_string()).collect();
         [
-            if is_first { printable(&record.name).into_owned() } else { String::new() },
-            if is_first { record.pid.to_string() } else { String::new() },
+            name(record, nic, is_first),
+            if is_first { record.pid.to_string() } else { supervisor.unwrap_or_default() },
             format!("{}{by}", nic.backend),
             if is_first { pid(record.qemu.as_ref().map(|p| p.pid)) } else { String::new() },
             pid(nic.passt.as_ref().map(|p| p.pid)),

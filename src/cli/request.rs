@@ -14,7 +14,7 @@ use super::hint;
 use super::log;
 use super::request_defaults::{Defaults, attachment, family, with_common};
 use crate::launcher::plan::{
-    Backend, CallerSocket, Command, GuestFilter, NicRequest, Request, RequestError,
+    Backend, CallerSocket, Command, GuestFilter, NicRequest, PresentNics, Request, RequestError,
 };
 
 /// A launch, as the command line and the configuration file describe it.
@@ -183,6 +183,7 @@ fn merge(args: &LaunchArgs, config: &Config) -> Request {
         // The kind is found out when the descriptor is taken over.
         socket: args.listen_fd.map(|_| CallerSocket::Connected),
         config_files: Vec::new(),
+        present: PresentNics::default(),
     }
 }
 

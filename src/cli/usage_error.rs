@@ -139,11 +139,15 @@ fn missing_argument(arg: &str, error: &clap::Error) -> String {
     format!("{name} is missing; {fix}")
 }
 
-/// Returns all arguments that the command needs, in their order.
+/// Returns all arguments that the command needs, in their order; an option has its name before its
+/// value.
 fn wanted(error: &clap::Error) -> Vec<String> {
     let usage = context(error, ContextKind::Usage).unwrap_or_default();
-    let needed = usage.split_whitespace().filter(|word| word.starts_with('<'));
-    needed.map(plain).collect()
+    let words: Vec<&str> = usage.split_whitespace().collect();
+    let is_value = |at: usize| words.get(at).is_some_and(|word| word.starts_with('<'));
+    let is_option = |at: usize| words[at].starts_with("--") && is_value(at + 1);
+    let needed = (0..words.len()).filter(|at| is_value(*at) || is_option(*at));
+    needed.map(|at| plain(words[at])).collect()
 }
 
 /// Returns the value that the option does not take.

@@ -104,6 +104,11 @@ fn a_command_with_a_mistake_is_one_line() {
             "SECTION is missing; write netlaunch network update NAME CHANGE SECTION XML|FILE",
         ),
         ("network event", "NAME is missing; write netlaunch network event NAME"),
+        ("attach web", "--net NIC is missing; write netlaunch attach --net NIC NAME"),
+        (
+            "detach --timeout 1 web",
+            "ID is missing; write netlaunch detach --timeout SECONDS NAME ID",
+        ),
         ("network start", "NAME is missing; write netlaunch network start NAME"),
         (
             "nwfilter explain clean-traffic",

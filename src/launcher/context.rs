@@ -8,6 +8,8 @@ use caps::Capability;
 use nix::sys::signal::SigSet;
 use nix::unistd::{getegid, geteuid};
 
+#[cfg(feature = "cli")]
+use super::attach::TargetGuest;
 use super::error::StartError;
 use super::guest_port::GuestPorts;
 use super::launch_dir::LaunchRoot;
@@ -51,6 +53,9 @@ pub(crate) struct LaunchContext {
     /// The process that becomes QEMU; `None` if QEMU is a child of this one.
     #[cfg(feature = "cli")]
     pub(crate) main: Option<Arc<MainLink>>,
+    /// The guest that runs already and gets the NIC; `None` for a launch that starts QEMU.
+    #[cfg(feature = "cli")]
+    pub(crate) guest: Option<Arc<TargetGuest>>,
 }
 
 /// A connected socket that one passt takes over.
@@ -87,6 +92,8 @@ impl LaunchContext {
             peer: None,
             #[cfg(feature = "cli")]
             main: None,
+            #[cfg(feature = "cli")]
+            guest: None,
         }
     }
 
@@ -109,7 +116,8 @@ impl LaunchContext {
         Ok(LaunchIds {
             dir: self.root.fresh(),
             mac,
-            qemu_fds: free_fds(self.qemu_fd, nics * (1 + FURTHER_FDS)),
+            // Two for the QMP socket.
+            qemu_fds: free_fds(self.qemu_fd, nics * (1 + FURTHER_FDS) + 2),
             free_ports,
             passt_users: users.unwrap_or_default(),
         })

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io;
 
+#[cfg(feature = "cli")]
+use super::attach::PlugError;
 use super::guest_port::GuestPortError;
 use super::launch_dir::LaunchDirError;
 use super::passt::{PasstEndCause, PasstError};
@@ -156,6 +158,10 @@ pub enum StartError {
     /// QEMU cannot be executed.
     #[error(transparent)]
     Qemu(SpawnError),
+    /// The QEMU that runs does not take the NIC.
+    #[cfg(feature = "cli")]
+    #[error(transparent)]
+    Plug(#[from] PlugError),
 }
 
 /// The advice about a passt that fails to start: its own words say what is wrong.
@@ -218,6 +224,8 @@ impl StartError {
                 LaunchErrorKind::QemuUnusable
             }
             StartError::Qemu(_) => LaunchErrorKind::System,
+            #[cfg(feature = "cli")]
+            StartError::Plug(_) => LaunchErrorKind::QemuUnusable,
         }
     }
 }

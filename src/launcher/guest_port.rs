@@ -9,7 +9,8 @@
 //! ```
 //!
 //! No frame passes before `up`, so the rules of the guest's filter are set before its first frame.
-//! `remove` is called after QEMU has ended. A port that is dropped instead, because the launch was
+//! `remove` is called after QEMU has ended, or has closed its descriptors of the port; `turn_off` is
+//! called in its place if QEMU does neither. A port that is dropped instead, because the launch was
 //! cancelled, must not leave an interface behind; its rules may stay for a later command to remove.
 
 use std::error::Error;
@@ -114,6 +115,10 @@ pub(crate) trait GuestPort: fmt::Debug + Send {
     /// Turns the port off, removes its rules, and removes the tap. Goes on after an error; returns
     /// one line for each thing that could not be removed.
     fn remove(self: Box<Self>) -> BoxFuture<'static, Vec<String>>;
+
+    /// Turns the port off and takes it off its bridge for good. Its rules and its tap stay until the
+    /// last program that has the tap ends. Returns one line for each step that failed.
+    fn turn_off(self: Box<Self>) -> BoxFuture<'static, Vec<String>>;
 }
 
 /// The result of setting a port's rules.

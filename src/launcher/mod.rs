@@ -24,6 +24,8 @@
 
 #[doc(hidden)]
 pub mod adopt;
+#[cfg(feature = "cli")]
+pub(crate) mod attach;
 mod blocked_signals;
 mod blocking;
 mod builder;
@@ -53,6 +55,9 @@ mod qemu_files;
 #[doc(hidden)]
 pub mod qemu_options;
 mod qemu_process;
+#[cfg(feature = "cli")]
+pub(crate) mod qmp;
+mod qmp_socket;
 pub(crate) mod record;
 mod recovery;
 mod resolvers;
@@ -88,6 +93,12 @@ pub(crate) use start::start;
 
 pub use crate::sys::privileges::AccountError;
 pub use crate::sys::process::SpawnError;
+
+#[cfg(feature = "cli")]
+pub use {
+    attach::{ArgumentsError, PlugError, UnplugError},
+    qmp::QmpError,
+};
 
 #[cfg(feature = "cli")]
 pub(crate) use {

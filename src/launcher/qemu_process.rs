@@ -1,4 +1,5 @@
-//! QEMU's process, as a launch supervises it: a child, or the process beside a sidecar.
+//! QEMU's process, as a launch supervises it: a child, the process beside a sidecar, or the QEMU of
+//! another launch.
 
 #[cfg(feature = "cli")]
 use std::sync::Arc;
@@ -8,9 +9,15 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 #[cfg(feature = "cli")]
+use super::attach::TargetGuest;
+#[cfg(feature = "cli")]
 use crate::sys::process::MainLink;
 use crate::sys::process::signals::SignalNumber;
 use crate::sys::process::{Child, Progress};
+
+/// The longest wait for the end of another launch's QEMU in one call.
+#[cfg(feature = "cli")]
+const LONG: Duration = Duration::from_secs(86400);
 
 /// QEMU's process.
 #[derive(Debug)]
@@ -21,6 +28,10 @@ pub(super) enum QemuProcess {
     /// nothing.
     #[cfg(feature = "cli")]
     Main(Arc<MainLink>),
+    /// The QEMU of another launch, which has got the NIC of this one. It gets no signal from here,
+    /// and stopping it takes the NIC away. Dropping it does nothing.
+    #[cfg(feature = "cli")]
+    OfLaunch(Arc<TargetGuest>),
 }
 
 impl QemuProcess {
@@ -30,6 +41,19 @@ impl QemuProcess {
             QemuProcess::Child(child) => child.pid(),
             #[cfg(feature = "cli")]
             QemuProcess::Main(link) => link.process().pid(),
+            #[cfg(feature = "cli")]
+            QemuProcess::OfLaunch(guest) => guest.process().pid(),
+        }
+    }
+
+    /// Returns whether a signal to netlaunch is for QEMU.
+    pub(super) fn takes_signals(&self) -> bool {
+        match self {
+            QemuProcess::Child(_) => true,
+            #[cfg(feature = "cli")]
+            QemuProcess::Main(_) => true,
+            #[cfg(feature = "cli")]
+            QemuProcess::OfLaunch(_) => false,
         }
     }
 
@@ -41,6 +65,8 @@ impl QemuProcess {
             QemuProcess::Main(link) => {
                 let _ = link.process().signal(signal);
             }
+            #[cfg(feature = "cli")]
+            QemuProcess::OfLaunch(_) => {}
         }
     }
 
@@ -53,14 +79,21 @@ impl QemuProcess {
                 link.ended().await;
                 Progress::Ended(std::process::ExitStatus::default())
             }
+            #[cfg(feature = "cli")]
+            QemuProcess::OfLaunch(guest) => {
+                while !guest.process().ended(LONG).await {}
+                Progress::Ended(std::process::ExitStatus::default())
+            }
         }
     }
 
-    /// Sends `signal`, and SIGKILL if QEMU still runs after `patience`.
-    pub(super) async fn stop(&mut self, signal: Signal, patience: Duration) {
+    /// Sends `signal`, and SIGKILL if QEMU still runs after `patience`. Takes a NIC away from the
+    /// QEMU of another launch. Returns whether QEMU has no part of the NICs any more.
+    pub(super) async fn stop(&mut self, signal: Signal, patience: Duration) -> bool {
         match self {
             QemuProcess::Child(child) => {
                 child.stop(signal, patience).await;
+                true
             }
             #[cfg(feature = "cli")]
             QemuProcess::Main(link) => {
@@ -70,7 +103,10 @@ impl QemuProcess {
                     let _ = process.signal(Signal::SIGKILL);
                     process.ended(patience).await;
                 }
+                true
             }
+            #[cfg(feature = "cli")]
+            QemuProcess::OfLaunch(guest) => guest.end().await,
         }
     }
 }

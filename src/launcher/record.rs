@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cli")]
+use super::attach::TargetGuest;
+#[cfg(feature = "cli")]
 use super::launch_dir::{LaunchDirError, LaunchRoot};
 use crate::launcher::plan::{Backend, NicPlan, Origin, Plan, Transport};
 use crate::sys::state_file::{self, Readers};
@@ -50,6 +52,12 @@ pub(crate) struct Record {
     pub(crate) guest: Guest,
     /// Published ports.
     pub(crate) publish: Vec<Publish>,
+    /// QEMU's QMP socket, through which the guest gets further NICs; `None` in serve mode.
+    #[serde(default, with = "os_text::optional_path")]
+    pub(crate) qmp: Option<PathBuf>,
+    /// The launch whose guest has the NIC; `None` for a launch with a QEMU of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attached_to: Option<AttachedTo>,
     /// All NICs. The members above describe the first one.
     #[serde(default)]
     pub(crate) nics: Vec<NicRecord>,
@@ -79,6 +87,30 @@ pub(crate) struct NicRecord {
     pub(crate) guest: Guest,
     /// Published ports.
     pub(crate) publish: Vec<Publish>,
+    /// The attachment that supervises it; `None` for a NIC that the guest has from its start.
+    #[serde(default)]
+    pub(crate) attached: Option<Attached>,
+}
+
+/// The launch whose guest has got a NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AttachedTo {
+    /// Its launch directory.
+    #[serde(with = "os_text::path")]
+    pub(crate) dir: PathBuf,
+    /// The QMP socket of its QEMU.
+    #[serde(with = "os_text::path")]
+    pub(crate) qmp: PathBuf,
+}
+
+/// The attachment of a NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attached {
+    /// The process ID of its supervisor.
+    pub(crate) pid: i32,
+    /// Its launch directory.
+    #[serde(with = "os_text::path")]
+    pub(crate) dir: PathBuf,
 }
 
 /// A running program.
@@ -152,9 +184,18 @@ impl Record {
             user: plan.user.clone(),
             guest: first.guest,
             publish: first.publish,
+            qmp: None,
+            attached_to: None,
             nics: plan.nics.iter().map(NicRecord::new).collect(),
             dir: plan.dir.clone(),
         }
+    }
+
+    /// Returns the record of an attachment, which has the name of the guest's launch.
+    #[cfg(feature = "cli")]
+    pub(super) fn of_attachment(self, guest: &TargetGuest) -> Self {
+        let attached_to = AttachedTo { dir: guest.dir.clone(), qmp: guest.socket.clone() };
+        Record { name: guest.launch.clone(), attached_to: Some(attached_to), ..self }
     }
 
     /// Sets the passt of the NIC at `place`.
@@ -214,6 +255,7 @@ impl Record {
                 bridge: self.bridge.clone(),
                 guest: self.guest.clone(),
                 publish: self.publish.clone(),
+                attached: None,
             });
         }
         self
@@ -252,6 +294,7 @@ impl NicRecord {
                 dns: nic.dns,
             },
             publish: nic.publish.clone(),
+            attached: None,
         }
     }
 }
@@ -274,7 +317,34 @@ pub(crate) fn running(root: &LaunchRoot) -> Result<Vec<Record>, LaunchDirError> 
             None
         })
     };
-    Ok(root.live()?.iter().filter_map(read).map(Record::with_nics).collect())
+    let records = root.live()?.iter().filter_map(read).map(Record::with_nics).collect();
+    Ok(with_attachments(records))
+}
+
+/// Moves the NIC of each attachment to the launch whose guest has it, the oldest one first. An
+/// attachment whose launch is not in the list is about to end.
+#[cfg(feature = "cli")]
+fn with_attachments(records: Vec<Record>) -> Vec<Record> {
+    let (mut attachments, mut launches): (Vec<Record>, Vec<Record>) =
+        records.into_iter().partition(|record| record.attached_to.is_some());
+    attachments.sort_by_key(|record| record.started);
+    for Record { pid, dir, nics, attached_to, .. } in attachments {
+        let Some(AttachedTo { dir: of_launch, .. }) = attached_to else { continue };
+        if let Some(launch) = launches.iter_mut().find(|launch| launch.dir == of_launch) {
+            let attached = Some(Attached { pid, dir });
+            launch.nics.extend(
+                nics.into_iter().map(|nic| NicRecord { attached: attached.clone(), ..nic }),
+            );
+        }
+    }
+    launches
+}
+
+/// Returns the record in a launch directory, whether its launch lives or not; `None` if there is
+/// none that can be read.
+#[cfg(feature = "cli")]
+pub(crate) fn read(dir: &Path) -> Option<Record> {
+    state_file::read_version(&file(dir), RECORD_VERSION).ok().flatten()
 }
 
 /// Returns the path of the record in a launch directory.

@@ -79,12 +79,13 @@ impl Running {
     /// Ends what still runs, last started first, and removes the rest; goes on after errors.
     /// Returns one line for each thing that could not be removed.
     pub(super) async fn end(&mut self) -> Vec<String> {
-        if let Some(mut qemu) = self.qemu.take() {
-            qemu.stop(Signal::SIGTERM, QEMU_PATIENCE).await;
-        }
+        let has_released = match self.qemu.take() {
+            Some(mut qemu) => qemu.stop(Signal::SIGTERM, QEMU_PATIENCE).await,
+            None => true,
+        };
         let mut left = Vec::new();
         for nic in self.nics.iter_mut().rev() {
-            left.extend(nic.end().await);
+            left.extend(nic.end(has_released).await);
         }
         if let Some(Err(error)) = self.remove_dir().await {
             left.push(error_text(&error));
@@ -125,9 +126,9 @@ impl Running {
 }
 
 impl RunningNic {
-    /// Ends passt and removes the guest's port; goes on after errors. Returns one line for each
-    /// thing that could not be removed.
-    async fn end(&mut self) -> Vec<String> {
+    /// Ends passt and removes the guest's port, or turns it off if QEMU may still have its tap; goes
+    /// on after errors. Returns one line for each thing that could not be removed.
+    async fn end(&mut self, has_released: bool) -> Vec<String> {
         if let Some(mut passt) = self.passt.take() {
             passt.stop(Signal::SIGTERM, PASST_PATIENCE).await;
         }
@@ -135,7 +136,8 @@ impl RunningNic {
         drop((self.learner.take(), self.follower.take(), self.watch.take()));
         // The guest is gone, and no other tap can have the name of its tap yet.
         let left = match self.port.take() {
-            Some(port) => port.remove().await,
+            Some(port) if has_released => port.remove().await,
+            Some(port) => port.turn_off().await,
             None => Vec::new(),
         };
         self.held_ports.clear();

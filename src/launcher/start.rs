@@ -16,6 +16,7 @@ use super::passt::{self, PasstSpawn};
 use super::ports::{self, PublishError};
 use super::qemu_files::daemonizes;
 use super::qemu_process::QemuProcess;
+use super::qmp_socket;
 use super::record::{Program, Record};
 use super::running::{Running, RunningNic};
 use crate::launcher::plan::{BridgePlan, NicPlan, Plan, TapOwner, Transport};
@@ -39,6 +40,11 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
         .map_err(|error| StartError::from(name_launch(error, context)).with_forward(&plan))?;
     let dir = Arc::new(context.root.create(&plan.dir, plan.name.as_deref())?);
     let record = Record::new(&plan);
+    #[cfg(feature = "cli")]
+    let record = match &context.guest {
+        Some(guest) => record.of_attachment(guest),
+        None => record,
+    };
     record.write().map_err(StartError::Prepare)?;
     let starts = Arc::default();
     let nic = |nic: &NicPlan| RunningNic {
@@ -85,6 +91,16 @@ impl Running {
             qemu_ends.extend(self.start_nic(place, context).await?);
         }
         #[cfg(feature = "cli")]
+        if let Some(guest) = &context.guest {
+            self.record.write().map_err(StartError::Prepare)?;
+            self.qemu = Some(QemuProcess::OfLaunch(Arc::clone(guest)));
+            return Ok(guest.plug(self.plan.nics.first(), qemu_ends)?);
+        }
+        if let Some(qmp) = &self.plan.qemu.qmp {
+            qemu_ends.extend(qmp_socket::make(qmp).map_err(StartError::Prepare)?);
+            self.record.qmp = Some(qmp.socket.clone());
+        }
+        #[cfg(feature = "cli")]
         if let (Some(main), Some(program)) = (&context.main, &self.plan.qemu.program) {
             let pid = main.process().pid().as_raw();
             self.record.qemu = Some(Program { pid, path: program.clone() });
@@ -95,7 +111,7 @@ impl Running {
             return Ok(());
         }
         let qemu = &self.plan.qemu;
-        if let (Some(program), Some(argv)) = (&qemu.program, qemu.argv()) {
+        if let (Some(program), Some(argv)) = (&qemu.program, qemu.supervised_argv()) {
             let mut spawn = Spawn::new(program, &argv).env(&context.env).inherit();
             if let Some(account) = account {
                 spawn = spawn.account(account);

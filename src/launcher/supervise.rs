@@ -202,7 +202,8 @@ impl Supervisor {
             SupervisorCommand::Stop(signal) => signal.into(),
             SupervisorCommand::Kill => Signal::SIGKILL.into(),
         };
-        if self.is_serve_mode() {
+        let takes_signals = self.running.qemu.as_ref().is_some_and(QemuProcess::takes_signals);
+        if !takes_signals {
             self.outcome.signal = Some(signal.as_raw());
             return Next::Ends;
         }

@@ -15,6 +15,9 @@
 
 mod accepted_networks;
 mod adopt;
+mod attach;
+mod attach_flood;
+mod attach_qmp;
 mod bridge;
 mod bridge_guards;
 mod bridge_helper;

@@ -206,13 +206,16 @@ fn an_entry_of_the_manual_begins_with_the_help_of_its_option() {
     let cli = cli();
     let (mut found, page) = Differences::new("man/netlaunch.1");
     let items = entries(&page, |line| line.starts_with(".It Fl "));
-    let probe = commands(&cli, &["probe", "ps"]);
-    let of_commands: Vec<&Arg> = probe.iter().flat_map(|(_, command)| options(command)).collect();
+    let of = |names: &[&str]| -> Vec<&Arg> {
+        commands(&cli, names).iter().flat_map(|(_, command)| options(command)).collect()
+    };
+    let (of_probe, of_attach) = (of(&["probe", "ps"]), of(&["attach", "detach"]));
     for entry in &items {
         let marked = words(entry.item);
         let section = page.lines().take(entry.start).filter(|line| line.starts_with(".Ss ")).last();
         let all = match section {
-            Some(".Ss Options of probe and ps") => of_commands.clone(),
+            Some(".Ss Options of probe and ps") => of_probe.clone(),
+            Some(".Ss Options of attach and detach") => of_attach.clone(),
             _ => options(&cli),
         };
         let Some(arg) = all.iter().find(|arg| marked.contains(&flag(arg))) else { continue };

@@ -1,7 +1,8 @@
 //! The definition of the command line, for clap.
 //!
 //! This file has the options of every command and the commands without verbs: probe, ps and
-//! completions. The files launch, wrap, network, nwfilter and firewall have the others. The parser,
+//! completions. The files launch, attach, wrap, network, nwfilter and
+//! firewall have the others. The parser,
 //! `--help` and the completions come from these definitions; tests/integration/options_once.rs
 //! compares the manual pages and netlaunch.conf with them.
 //!
@@ -9,6 +10,7 @@
 //! value is parsed by the grammar of its type. The messages about mistakes are in
 //! [`super::usage_error`].
 
+mod attach;
 mod firewall;
 mod launch;
 mod network;
@@ -21,6 +23,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use serde::Deserialize;
 
+pub use attach::{AttachArgs, CollectArgs, DetachArgs};
 pub use firewall::FirewallVerb;
 pub use launch::{BackendArg, LaunchArgs, PrintFormat, TransportArg};
 pub use network::{Change, NameArg, NetworkVerb, ShownArg, UpdateArgs};
@@ -34,7 +37,7 @@ pub use wrap::WrapArgs;
     name = "netlaunch",
     version,
     disable_help_subcommand = true,
-    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch wrap|probe|ps|network|nwfilter|firewall|completions [OPTIONS]"
+    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch wrap|probe|ps|attach|detach|network|nwfilter|firewall|completions [OPTIONS]"
 )]
 pub struct Cli {
     /// The options of the launch.
@@ -99,6 +102,13 @@ pub enum Action {
     Probe(ProbeArgs),
     /// Lists the launches that run now
     Ps(PsArgs),
+    /// Gives the guest of a running launch another NIC, and prints its id
+    Attach(Box<AttachArgs>),
+    /// Takes an attached NIC away from the guest of a running launch
+    Detach(DetachArgs),
+    /// Removes an attachment whose supervisor was killed
+    #[command(hide = true)]
+    CollectAttachment(CollectArgs),
     /// Defines, starts and shows virtual networks; see netlaunch-network(1)
     #[command(disable_help_subcommand = true, arg_required_else_help = false)]
     #[command(subcommand)]

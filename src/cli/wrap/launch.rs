@@ -139,6 +139,7 @@ pub(super) fn launch(
         return Ended::Becomes(Qemu { argv, fds, nics: nics(&plan) });
     }
     if !daemonizes(stand_in.call.arguments()) {
+        let argv = plan.qemu.supervised_argv().unwrap_or_default();
         return beside(stand_in, plan, argv, context);
     }
     let link = match daemonize::fork(stand_in.call.arguments()) {

@@ -155,6 +155,20 @@ impl LaunchRoot {
         Ok(live.map(|name| self.dir.join(name)).collect())
     }
 
+    /// Removes the directories of killed launches.
+    ///
+    /// # Errors
+    /// [`LaunchDirError`] if the root cannot be used.
+    #[cfg(feature = "cli")]
+    pub(crate) fn remove_stale(&self) -> Result<(), LaunchDirError> {
+        let (place, _lock) = self.lock(FlockArg::LockExclusive)?;
+        remove_stale(&place);
+        if self.own {
+            self.remove(&place);
+        }
+        Ok(())
+    }
+
     /// Removes the root, which is open as `opened`, if it is empty.
     pub(super) fn remove(&self, opened: &Dir) {
         let Ok((parent, name)) = dir::split(&self.dir) else { return };

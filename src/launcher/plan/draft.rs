@@ -31,7 +31,8 @@ pub struct LaunchIds {
     /// with a name, random otherwise. Each further card has the next address.
     pub mac: Mac,
     /// Descriptor numbers that QEMU has not inherited, for the fd transport or a tap: one for each
-    /// NIC, and then [`FURTHER_FDS`] for each NIC whose tap has several queues or vhost-net.
+    /// NIC, then [`FURTHER_FDS`] for each NIC whose tap has several queues or vhost-net, then two.
+    /// The QMP socket has the first two that no NIC uses.
     pub qemu_fds: Vec<RawFd>,
     /// The free ports of the host, for the published ports of all NICs that name no port of the
     /// host.

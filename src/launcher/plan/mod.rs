@@ -40,8 +40,10 @@ mod passt;
 mod passt_args;
 mod passt_options;
 mod port_options;
+mod present;
 mod print;
 mod qemu_args;
+mod qmp;
 mod queues;
 mod request;
 mod request_error;
@@ -64,7 +66,9 @@ pub use memory::MemoryError;
 pub use model::{NicPlan, NicPlans, Origin, Plan, QemuPlan};
 pub use nic_text::NicTextError;
 pub use passt::PasstPlan;
+pub use present::PresentNics;
 pub use print::{PLAN_VERSION, json};
+pub use qmp::QmpPlan;
 pub use request::{
     AddressChoice, Attachment, Backend, Command, Family, GuestFilter, MAX_MTU, NicRequest, Request,
     Transport,
@@ -92,11 +96,15 @@ pub fn plan(request: &Request, facts: &Facts, launch_ids: &LaunchIds) -> Result<
     remarks.warnings.extend(own_options::warning(request));
     let PlannedNics { nics, written, words } = plan_nics(request, facts, launch_ids, &mut remarks)?;
     let command = request.command.as_ref();
+    // A program that only starts QEMU, such as sudo, may close the descriptors.
+    let is_qemu = command.is_some() && facts.qemu.emulator.is_none();
+    let qmp = is_qemu.then(|| QmpPlan::new(&launch_ids.dir, &launch_ids.qemu_fds, &nics)).flatten();
     let qemu = QemuPlan {
         program: command.and(facts.qemu.path.clone()),
         name: command.map(|command| command.program.clone()),
         args: written,
         all_args: words,
+        qmp,
     };
     let Remarks { notes, warnings } = remarks;
     Ok(Plan {

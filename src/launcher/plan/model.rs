@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bridge::BridgePlan;
 use super::passt::PasstPlan;
+use super::qmp::QmpPlan;
 use super::request::{Backend, Family, NicRequest, Transport};
 use super::vmm::Vmm;
 use crate::types::{GuestAddresses, Id, Mac, Publish, UserName};
@@ -172,13 +173,23 @@ pub struct QemuPlan {
     pub args: Vec<OsString>,
     /// All arguments, the caller's with netlaunch's; in serve mode netlaunch's alone.
     pub all_args: Vec<OsString>,
+    /// The QMP socket of a QEMU that netlaunch supervises; `None` in serve mode, and if there can be
+    /// none.
+    pub qmp: Option<QmpPlan>,
 }
 
 impl QemuPlan {
-    /// Returns the whole argument vector; `None` in serve mode.
+    /// Returns the whole argument vector without that of the QMP socket; `None` in serve mode.
     pub fn argv(&self) -> Option<Vec<OsString>> {
         let name = self.name.clone()?;
         Some([name].into_iter().chain(self.all_args.clone()).collect())
+    }
+
+    /// Returns the argument vector of a QEMU that netlaunch supervises, with its QMP socket; `None`
+    /// in serve mode.
+    pub fn supervised_argv(&self) -> Option<Vec<OsString>> {
+        let qmp = self.qmp.iter().flat_map(QmpPlan::args);
+        Some(self.argv()?.into_iter().chain(qmp).collect())
     }
 }
 

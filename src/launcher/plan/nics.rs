@@ -203,7 +203,8 @@ impl Planner<'_> {
             launch_ids: self.launch_ids,
             place: self.nics.iter().filter(|nic| !is_left(nic)).count(),
             passts_before: self.nics.iter().filter(|nic| nic.passt.is_some()).count(),
-            has_dhcpv6: self.nics.iter().any(NicPlan::has_dhcpv6),
+            has_dhcpv6: self.request.present.has_dhcpv6
+                || self.nics.iter().any(NicPlan::has_dhcpv6),
             memory_is_shared: self.nics.iter().any(NicPlan::shares_memory),
         };
         let nic = with_own_subnet(nic, self.request, self.facts, &self.nics)?;

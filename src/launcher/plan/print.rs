@@ -38,6 +38,10 @@ pub fn json(plan: &Plan) -> Value {
             "args": if plan.vmm == Vmm::Qemu { words(&plan.qemu.args) } else { json!([]) },
             "argv": plan.qemu.argv().map(|argv| words(&argv)),
         },
+        "qmp": plan.qemu.qmp.as_ref().map(|qmp| json!({
+            "socket": path(&qmp.socket),
+            "args": words(&qmp.args()),
+        })),
         "user": plan.user,
     });
     if let (Value::Object(members), Some(Value::Object(first))) = (&mut value, nics.first()) {

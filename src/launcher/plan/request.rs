@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use super::guest_addresses::AddressChoice;
+use super::present::PresentNics;
 use super::request_error::RequestError;
 use super::socket::CallerSocket;
 use super::vmm::Vmm;
@@ -213,6 +214,8 @@ pub struct Request {
     pub socket: Option<CallerSocket>,
     /// The files of QEMU's `-readconfig` that the caller was able to read.
     pub config_files: Vec<ConfigFile>,
+    /// The NICs of a guest that runs already; none for a launch that starts QEMU.
+    pub present: PresentNics,
 }
 
 /// The caller's QEMU command line, unchanged.

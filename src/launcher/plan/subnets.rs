@@ -36,7 +36,8 @@ pub(super) fn with_own_subnet<'a>(
         _ => None,
     });
     let planned = planned.map(|addresses| addresses.address);
-    let used: Vec<Ipv4Net> = planned.chain(requested).map(|address| address.subnet()).collect();
+    let used = planned.chain(requested).map(|address| address.subnet());
+    let used: Vec<Ipv4Net> = used.chain(request.present.subnets.iter().copied()).collect();
     let is_used = |subnet: &Ipv4Net| used.iter().any(|other| overlaps(other, subnet));
     let usual = match nic.address {
         AddressChoice::Default => guest_addresses(nic, facts, &mut Vec::new()),

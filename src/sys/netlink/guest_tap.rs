@@ -13,7 +13,7 @@ use rtnetlink::LinkUnspec;
 use rtnetlink::packet_route::link::LinkAttribute;
 use serde::{Deserialize, Serialize};
 
-use super::{Link, LinkError, Netlink};
+use super::{Link, LinkError, Netlink, Undo};
 use crate::types::{InterfaceName, Mac, Vlan};
 
 /// The prefix of netlaunch's aliases; a JSON object follows.
@@ -132,6 +132,23 @@ impl Netlink {
             Some(alias) => self.set_alias(tap, alias).await,
             None if home.keeps_apart() => Err(LinkError::LongRecord(tap.clone())),
             None => Ok(()),
+        }
+    }
+
+    /// Turns a launch's tap off and takes it off its bridge for good: without the record of its
+    /// home, no reload attaches it again. Does nothing if the tap is gone.
+    ///
+    /// # Errors
+    /// Returns the kernel's error.
+    pub async fn turn_off(&self, tap: &InterfaceName, index: u32) -> Result<(), LinkError> {
+        self.undo(&Undo::Up { name: tap.clone(), index }).await?;
+        match self.link(tap).await {
+            Ok(link) if link.index == index => {
+                self.set_alias(tap, String::new()).await?;
+                if link.master.is_some() { self.detach(tap).await } else { Ok(()) }
+            }
+            Err(error) if !error.is_gone() => Err(error),
+            _ => Ok(()),
         }
     }
 

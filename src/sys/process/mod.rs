@@ -39,6 +39,9 @@
 //! A program that must have netlaunch's own process is executed there, and a sidecar supervises it
 //! (`sidecar.rs`): no guard is its parent.
 //!
+//! A process that changes something outside of its children can have a *cleaner* (`cleaner.rs`),
+//! which undoes the change if the process is killed.
+//!
 //! A guard signals only its own child, and only before it has waited for it, so it never hits a
 //! process that got the number later. The caller learns the program's process number in its own PID
 //! namespace from the credentials that the kernel attaches to a message: the program's process
@@ -48,6 +51,8 @@ mod arguments;
 mod caller;
 mod capture;
 mod child;
+#[cfg(feature = "cli")]
+mod cleaner;
 mod daemon;
 mod descriptors;
 pub(super) mod fork;
@@ -74,6 +79,8 @@ pub(crate) use caller::{CallerSignals, executed_path, fill_closed_standard};
 pub(crate) use capture::{CaptureError, Captured, capture, capture_holding};
 pub use child::Child;
 pub(crate) use child::Progress;
+#[cfg(feature = "cli")]
+pub(crate) use cleaner::fork_cleaner;
 pub use inherited_fd::InheritedFds;
 pub(crate) use inherited_fd::{first_free_fd, free_fds};
 pub(crate) use pidfd::ProcessHandle;

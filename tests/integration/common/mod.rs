@@ -1,6 +1,7 @@
 //! The helpers of all tests: network namespaces, sandboxes, users, the real guest. A value that
 //! is dropped removes everything that it made, also when a test fails.
 
+pub mod attach_scene;
 pub mod bad_tools;
 pub mod bpf_machine;
 pub mod bridges;

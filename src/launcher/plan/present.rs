@@ -1,0 +1,12 @@
+//! The NICs that a running guest has already, as far as they matter for another one.
+
+use ipnet::Ipv4Net;
+
+/// The NICs that the guest of an attachment has already.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PresentNics {
+    /// Their IPv4 subnets. An added NIC gets another one.
+    pub subnets: Vec<Ipv4Net>,
+    /// Whether a passt among them may give the guest an address by DHCPv6.
+    pub has_dhcpv6: bool,
+}
