@@ -99,6 +99,7 @@ mod nwfilter_learning;
 mod nwfilter_learning_belief;
 mod nwfilter_link_local;
 mod nwfilter_many;
+mod nwfilter_nd;
 mod nwfilter_off;
 mod nwfilter_ports;
 mod nwfilter_sent;

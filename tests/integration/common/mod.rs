@@ -18,6 +18,7 @@ pub mod ipset;
 pub mod killed;
 pub mod lab;
 pub mod learning_scene;
+pub mod nd_frame;
 mod netns;
 pub mod network_host;
 pub mod observed;
