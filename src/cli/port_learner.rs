@@ -14,7 +14,9 @@ impl AddressLearner for PortLearner {
         Box::pin(async move {
             let (event, learning) = self.0.next().await;
             let event = match event {
-                port::LearningEvent::RulesSet(address) => LearningEvent::Learned(address),
+                port::LearningEvent::RulesSet { address, addresses6 } => {
+                    LearningEvent::Learned { address, addresses6 }
+                }
                 port::LearningEvent::RulesNotSet(error) => {
                     LearningEvent::Failed(GuestPortError::new(error))
                 }

@@ -5,16 +5,21 @@
 //! another interface gets the same name.
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 
 use super::Sender;
-use super::bpf::{FrameSet, program};
+use super::bpf::{Frames, program};
+use super::packet6::question;
 use crate::sys::packet_socket::{PacketSocket, Received};
-use crate::types::Mac;
+use crate::types::{EthernetAddress, Mac};
 
 /// The size of the socket's queue in bytes, as in setsockopt(2) for SO_RCVBUF. The learner needs a
-/// few frames. A guest that floods the port with them loses some and asks again.
+/// few frames. A guest that floods the port with them loses some and asks again. For IPv6 the queue
+/// is larger, because many guests that start at once test their addresses at once, and each port
+/// sees all tests.
 const QUEUE: usize = 64 * 1024;
+const QUEUE6: usize = 256 * 1024;
 
 /// The longest frame in bytes: an Ethernet header and the longest IPv4 packet. The part of the
 /// buffer that no frame has reached uses no memory.
@@ -23,7 +28,7 @@ const LONGEST: usize = 14 + 0xffff;
 /// A capture cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot {what} the interface with number {index}; run netlaunch as root or with CAP_NET_RAW, or set the parameter IP in the binding so that no address is learned"
+    "cannot {what} the interface with number {index}; run netlaunch as root or with CAP_NET_RAW, or set the addresses in the binding so that none is learned"
 )]
 pub struct CaptureError {
     /// The failed operation, such as "listen on".
@@ -52,9 +57,11 @@ impl Capture {
     ///
     /// # Errors
     /// [`CaptureError`] if the caller has no permission or the interface does not exist.
-    pub fn open(index: u32, guest: Mac, frames: FrameSet) -> Result<Self, CaptureError> {
+    pub fn open(index: u32, guest: Mac, frames: impl Into<Frames>) -> Result<Self, CaptureError> {
         let error = |source| CaptureError { what: "listen on", index, source };
-        let socket = PacketSocket::open(index, &program(frames, guest), QUEUE).map_err(error)?;
+        let frames = frames.into();
+        let queue = if frames.v6 { QUEUE6 } else { QUEUE };
+        let socket = PacketSocket::open(index, &program(frames, guest), queue).map_err(error)?;
         Ok(Capture { socket, index, guest, buffer: vec![0; LONGEST] })
     }
 
@@ -84,9 +91,44 @@ impl Capture {
     /// # Errors
     /// [`CaptureError`] if the program cannot be set; the capture then passes the same frames as
     /// before.
-    pub fn narrow(&self, frames: FrameSet) -> Result<(), CaptureError> {
+    pub fn narrow(&self, frames: impl Into<Frames>) -> Result<(), CaptureError> {
         let error = |source| CaptureError { what: "select frames of", index: self.index, source };
         self.socket.set_program(&program(frames, self.guest)).map_err(error)
+    }
+
+    /// Asks the guest for these addresses, in the name of the port with this MAC address.
+    ///
+    /// # Errors
+    /// [`CaptureError`] if the kernel does not send the frames.
+    pub fn ask(&self, port: EthernetAddress, targets: &[Ipv6Addr]) -> Result<(), CaptureError> {
+        let error = |source| CaptureError { what: "send on", index: self.index, source };
+        let mut frames = targets.iter().map(|target| question(port, self.guest.into(), *target));
+        frames.try_for_each(|frame| self.socket.send(&frame)).map_err(error)
+    }
+
+    /// Returns the next frame that is queued already; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`CaptureError`] if the kernel reports an error.
+    pub fn queued(&mut self) -> Result<Option<(Sender, &[u8])>, CaptureError> {
+        let index = self.index;
+        let error = |source| CaptureError { what: "continue to listen on", index, source };
+        match self.socket.receive(&mut self.buffer).map_err(error)? {
+            Received::Frame { length, outgoing } => {
+                let sender = if outgoing { Sender::Network } else { Sender::Guest };
+                Ok(Some((sender, self.buffer.get(..length).unwrap_or_default())))
+            }
+            Received::Gone | Received::Nothing => Ok(None),
+        }
+    }
+
+    /// Returns whether frames were lost since the last call, because the queue was full.
+    ///
+    /// # Errors
+    /// [`CaptureError`] if the kernel does not say.
+    pub fn has_lost_frames(&self) -> Result<bool, CaptureError> {
+        let error = |source| CaptureError { what: "count frames of", index: self.index, source };
+        Ok(self.socket.dropped().map_err(error)? > 0)
     }
 
     /// Waits for the next frame. Returns `None` when the interface is gone. A caller can drop the

@@ -1,7 +1,7 @@
 //! The errors of binding, changing and removing filters of ports.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -98,6 +98,9 @@ pub enum BindingError {
     /// `DHCPSERVER` is not an IPv4 address.
     #[error("DHCPSERVER cannot be {0:?}: write the IPv4 address of a DHCP server")]
     ServerParameter(String),
+    /// `DHCPV6SERVER` is not an IPv6 address.
+    #[error("DHCPV6SERVER cannot be {0:?}: write the IPv6 address of a DHCPv6 server")]
+    Server6Parameter(String),
     /// The packet socket of the port cannot be used.
     #[error("the port {port}: {}", error_text(error))]
     Capture {
@@ -167,7 +170,7 @@ pub enum BindingError {
         /// The port to be bound.
         port: InterfaceName,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The port that learned it.
         holder: InterfaceName,
     },
@@ -263,6 +266,7 @@ impl BindingError {
             | BindingError::Compile { .. }
             | BindingError::LearningParameter(_)
             | BindingError::ServerParameter(_)
+            | BindingError::Server6Parameter(_)
             | BindingError::InUse { .. } => true,
         }
     }
