@@ -39,6 +39,7 @@ mod guest_dns;
 mod guest_ends;
 mod guest_fast;
 mod guest_filter;
+mod guest_ipv6;
 mod guest_learning;
 mod guest_library;
 mod guest_nics;
