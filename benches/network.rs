@@ -1,10 +1,11 @@
 //! Measures the start and the end of a network: `netlaunch network start` and `destroy` on each
 //! backend, compared with the same by hand, and the number of programs that each operation
 //! executes. Then it measures the start of many networks at boot, compared with the start of their
-//! dnsmasqs.
+//! dnsmasqs one after the other.
 //!
 //! By hand means: the same rules for the same tools, a bridge with ip(8), and dnsmasq with the same
-//! configuration.
+//! configuration. Start and end have a ratio each, and one together: the kernel waits at most steps
+//! of an end, whatever program does it.
 //!
 //! Run `cargo bench --bench network` as root: it makes its own network namespace. Both ways run
 //! alternately, and each pair gives one ratio, so that a machine that slows down slows both. A
@@ -54,28 +55,25 @@ fn compare(netns: &Netns, backend: FirewallBackend, served: bool) {
     define(&sandbox, backend, served);
     let scripts = floor(backend, served);
     let conf = served.then(|| dnsmasq_conf(&sandbox));
-    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let [mut start, mut end, mut both] = [(); 3].map(|()| Pairs::default());
     for pair in 0..=PAIRS {
-        let a = timed(|| {
-            for verb in ["start", "destroy"] {
+        let ours = ["start", "destroy"].map(|verb| {
+            timed(|| {
                 let output = finish(sandbox.netlaunch(&["network", verb, "bench"]));
                 assert!(output.status.success(), "{}", text(&output.stderr));
-            }
+            })
         });
-        let b = timed(|| by_hand(netns, backend, &scripts, conf.as_deref()));
+        let theirs = by_hand(netns, backend, &scripts, conf.as_deref());
         // The first pair warms the caches.
         if pair > 0 {
-            ratios.push(a.as_secs_f64() / b.as_secs_f64());
-            ours.push(a.as_secs_f64() * 1e3);
-            theirs.push(b.as_secs_f64() * 1e3);
+            start.add(ours[0], theirs[0]);
+            end.add(ours[1], theirs[1]);
+            both.add(ours[0] + ours[1], theirs[0] + theirs[1]);
         }
     }
     println!(
-        "{backend}{}: start and destroy {:.1} ms, by hand {:.1} ms, ratio {:.2} (medians of {PAIRS}); programs: {}",
+        "{backend}{}: start and destroy {both}, start {start}, destroy {end} (medians of {PAIRS}); programs: {}",
         if served { "" } else { " without dnsmasq" },
-        median(&mut ours),
-        median(&mut theirs),
-        median(&mut ratios),
         ["network start bench", "firewall reload", "network destroy bench"]
             .map(|line| format!("{line} {}", executed(&sandbox, line)))
             .join(", "),
@@ -114,16 +112,30 @@ fn floor(backend: FirewallBackend, served: bool) -> Vec<Script> {
     scripts(backend, &for_network(&rules).unwrap())
 }
 
-/// Makes the bridge and the rules, and removes both.
-fn by_hand(netns: &Netns, backend: FirewallBackend, scripts: &[Script], conf: Option<&Path>) {
-    make_bridge(netns, "nlb0", "10.96.0.1/24");
-    for script in scripts {
-        feed(netns, script.program, script.args, &script.input);
-    }
-    if let Some(conf) = conf {
-        let served = Server::start(netns, conf);
-        served.end();
-    }
+/// Makes the bridge and the rules and starts dnsmasq, then ends all of it. Returns the time of each
+/// half.
+fn by_hand(
+    netns: &Netns,
+    backend: FirewallBackend,
+    scripts: &[Script],
+    conf: Option<&Path>,
+) -> [Duration; 2] {
+    let mut server = None;
+    let start = timed(|| {
+        make_bridge(netns, "nlb0", "10.96.0.1/24");
+        for script in scripts {
+            feed(netns, script.program, script.args, &script.input);
+        }
+        server = conf.map(|conf| Server::start(netns, conf));
+    });
+    let end = timed(|| {
+        server.into_iter().for_each(Server::end);
+        remove_by_hand(netns, backend, scripts);
+    });
+    [start, end]
+}
+
+fn remove_by_hand(netns: &Netns, backend: FirewallBackend, scripts: &[Script]) {
     match backend {
         FirewallBackend::Nftables => {
             let away = "delete table ip netlaunch_network\ndelete table ip6 netlaunch_network\n";
@@ -233,7 +245,7 @@ fn boot(netns: &Netns) {
     autostart();
     let confs: Vec<PathBuf> = names.iter().map(|name| copied_conf(&sandbox, name)).collect();
     destroy();
-    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut pairs = Pairs::default();
     for _ in 0..BOOTS {
         let a = timed(|| drop(autostart()));
         destroy();
@@ -246,15 +258,10 @@ fn boot(netns: &Netns) {
         for number in 1..=NETWORKS {
             netns.ip(&format!("link del nlb{number}"));
         }
-        ratios.push(a.as_secs_f64() / b.as_secs_f64());
-        ours.push(a.as_secs_f64() * 1e3);
-        theirs.push(b.as_secs_f64() * 1e3);
+        pairs.add(a, b);
     }
     println!(
-        "start of {NETWORKS} networks at boot {:.1} ms, their dnsmasqs by hand {:.1} ms, ratio {:.2} (medians of {BOOTS}); programs: network autostart {}",
-        median(&mut ours),
-        median(&mut theirs),
-        median(&mut ratios),
+        "start of {NETWORKS} networks at boot and of their dnsmasqs by hand {pairs} (medians of {BOOTS}); programs: network autostart {}",
         executed(&sandbox, "network autostart"),
     );
     destroy();
@@ -286,13 +293,37 @@ fn executed(sandbox: &Sandbox, line: &str) -> usize {
     fs::read_to_string(&log).unwrap_or_default().lines().count()
 }
 
+/// The times of netlaunch and those by hand, in milliseconds, and the ratio of each pair.
+#[derive(Default)]
+struct Pairs {
+    ours: Vec<f64>,
+    theirs: Vec<f64>,
+    ratios: Vec<f64>,
+}
+
+impl Pairs {
+    fn add(&mut self, ours: Duration, theirs: Duration) {
+        self.ours.push(ours.as_secs_f64() * 1e3);
+        self.theirs.push(theirs.as_secs_f64() * 1e3);
+        self.ratios.push(ours.as_secs_f64() / theirs.as_secs_f64());
+    }
+}
+
+impl std::fmt::Display for Pairs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [ours, theirs, ratio] = [&self.ours, &self.theirs, &self.ratios].map(|all| median(all));
+        write!(f, "{ours:.1} ms, by hand {theirs:.1} ms, ratio {ratio:.2}")
+    }
+}
+
 fn timed(work: impl FnOnce()) -> Duration {
     let begun = Instant::now();
     work();
     begun.elapsed()
 }
 
-fn median(values: &mut [f64]) -> f64 {
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

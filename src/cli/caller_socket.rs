@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{getsockopt, sockopt};
 
-use crate::launcher::Running;
 use crate::launcher::plan::CallerSocket;
+use crate::launcher::record::{Record, running as live};
+use crate::launcher::{LaunchRoot, Running};
 use crate::sys::process::signals;
 use crate::types::printable::printable;
 
@@ -32,6 +33,19 @@ pub(crate) enum SocketError {
     /// The path exists.
     #[error("cannot offer passt's socket at {}: the path exists; remove it, or choose another one", printable(&.0.to_string_lossy()))]
     Exists(PathBuf),
+    /// A running launch has its socket at the path.
+    #[error(
+        "cannot offer passt's socket at {}: the launch {} (pid {pid}) has its socket there; end that launch, or choose another path",
+        printable(&path.to_string_lossy()), printable(name)
+    )]
+    InUse {
+        /// The path.
+        path: PathBuf,
+        /// The name of the launch.
+        name: String,
+        /// The process ID of its netlaunch.
+        pid: i32,
+    },
     /// The link cannot be made.
     #[error("cannot offer passt's socket at {}", printable(&path.to_string_lossy()))]
     Link {
@@ -43,9 +57,22 @@ pub(crate) enum SocketError {
 }
 
 impl SocketError {
+    /// Names the launch whose socket is at the path, which exists.
+    fn with_launch(self, records: &[Record]) -> Self {
+        let SocketError::Exists(path) = self else { return self };
+        let target = fs::read_link(&path).unwrap_or_else(|_| path.clone());
+        let owner = records.iter().find(|record| target.parent() == Some(&record.dir));
+        match owner {
+            Some(Record { name, pid, .. }) => {
+                SocketError::InUse { path, name: name.clone(), pid: *pid }
+            }
+            None => SocketError::Exists(path),
+        }
+    }
+
     /// Returns whether the caller is at fault.
     pub(super) fn is_callers(&self) -> bool {
-        matches!(self, SocketError::Kind(_) | SocketError::Exists(_))
+        matches!(self, SocketError::Kind(_) | SocketError::Exists(_) | SocketError::InUse { .. })
     }
 }
 
@@ -92,12 +119,14 @@ pub(super) async fn connection(
     Ok(stream.into())
 }
 
-/// Offers passt's socket at the path of the plan; stops the launch if that is not possible.
+/// Offers passt's socket at the path of the plan; stops the launch if that is not possible. `root`
+/// has the launch directories of the caller.
 ///
 /// # Errors
-/// [`SocketError::Exists`] or [`SocketError::Link`].
+/// [`SocketError::Exists`], [`SocketError::InUse`] or [`SocketError::Link`].
 pub(super) async fn offer(
     running: Running,
+    root: &LaunchRoot,
 ) -> Result<(Running, Option<OfferedSocket>), SocketError> {
     let passt = running.plan().nics.first().passt.as_ref();
     let socket = passt.and_then(|passt| passt.socket.as_deref());
@@ -109,7 +138,7 @@ pub(super) async fn offer(
         Ok(offered) => Ok((running, offered)),
         Err(error) => {
             running.stop().await;
-            Err(error)
+            Err(error.with_launch(&live(root).unwrap_or_default()))
         }
     }
 }

@@ -118,11 +118,20 @@ pub(super) fn read_with<T>(
     let checked = Dir::check_file(path);
     let bytes = match checked.and_then(|()| input::read(path, MAX_BYTES, Pipes::Refused)) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !leads_nowhere(path) => {
+            return Ok(None);
+        }
         Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
     };
     let content = parse(&bytes);
     content.map(Some).map_err(|mistake| ConfigError::Content { path: path.to_owned(), mistake })
+}
+
+/// Returns whether the path, or its directory, is a link without a target. Then there are settings,
+/// whose place is, for example, not mounted.
+fn leads_nowhere(path: &Path) -> bool {
+    let is_dangling = |path: &Path| path.is_symlink() && !path.exists();
+    is_dangling(path) || path.parent().is_some_and(is_dangling)
 }
 
 /// Parses the content of the file.
@@ -363,6 +372,13 @@ mod tests {
         assert_eq!(error.status(), 2);
         let expected = format!("{}:1:7: \"1\" is not an MTU", path.display());
         assert!(error.to_string().starts_with(&expected), "{error}");
+        let place = dir.path().join("place");
+        std::os::unix::fs::symlink(dir.path().join("none"), &place).unwrap();
+        for path in [place.clone(), place.join(FILE_NAME)] {
+            let error = read(&path).unwrap_err();
+            assert_eq!(error.status(), 125);
+            assert!(error.to_string().contains("cannot be read: No such file"), "{error}");
+        }
         let error = read(dir.path()).unwrap_err();
         assert_eq!(error.status(), 125);
         assert!(error.to_string().contains("cannot be read: Is a directory"), "{error}");

@@ -74,16 +74,11 @@ impl Orders {
                 }
             };
             tokio::select! {
-                Received { signal, from_kernel } = self.signals.next() => match signal {
-                    _ if self.passes_on && !(from_kernel && shared_terminal) => {
-                        return SupervisorCommand::Signal(signal);
+                received = self.signals.next() => {
+                    if let Some(command) = self.command(received, shared_terminal) {
+                        return command;
                     }
-                    Signal::SIGTERM => return SupervisorCommand::Stop(signal),
-                    Signal::SIGHUP if self.signals.ignores_hangup() && !self.rebuilds => {}
-                    _ if from_kernel && shared_terminal => {}
-                    Signal::SIGHUP if self.rebuilds => return SupervisorCommand::RebuildRules,
-                    _ => return SupervisorCommand::Signal(signal),
-                },
+                }
                 () = abandoned => {
                     self.foreground = None;
                     return SupervisorCommand::Stop(Signal::SIGTERM);
@@ -94,6 +89,25 @@ impl Orders {
                     return SupervisorCommand::Stop(Signal::SIGTERM);
                 }
             }
+        }
+    }
+
+    /// Returns the command of a signal; `None` for a signal that does nothing here.
+    ///
+    /// The kernel also sends a signal to netlaunch alone, such as the SIGALRM of a timer of the
+    /// caller, which is passed on.
+    fn command(&self, received: Received, shared_terminal: bool) -> Option<SupervisorCommand> {
+        let Received { signal, from_kernel } = received;
+        let has_qemu = from_kernel && shared_terminal && signal.is_of_terminal();
+        if self.passes_on && !has_qemu {
+            return Some(SupervisorCommand::Signal(signal));
+        }
+        match signal.named() {
+            Some(Signal::SIGTERM) => Some(SupervisorCommand::Stop(Signal::SIGTERM)),
+            Some(Signal::SIGHUP) if self.signals.ignores_hangup() && !self.rebuilds => None,
+            _ if has_qemu => None,
+            Some(Signal::SIGHUP) if self.rebuilds => Some(SupervisorCommand::RebuildRules),
+            _ => Some(SupervisorCommand::Signal(signal)),
         }
     }
 }

@@ -192,13 +192,12 @@ async fn run(
             status = editor.wait() => return Ok(status),
             received = signals.next() => received,
         };
-        match received.signal {
+        match received.signal.named() {
             // The terminal sent the signal of the key to the editor as well.
-            Signal::SIGINT | Signal::SIGQUIT if received.from_kernel => {}
-            Signal::SIGUSR1 | Signal::SIGUSR2 => {}
-            signal => {
-                return Ok(editor.stop(signal, PATIENCE).await);
-            }
+            Some(Signal::SIGINT | Signal::SIGQUIT) if received.from_kernel => {}
+            Some(Signal::SIGUSR1 | Signal::SIGUSR2) => {}
+            // A real-time signal has no name.
+            signal => return Ok(editor.stop(signal.unwrap_or(Signal::SIGTERM), PATIENCE).await),
         }
     }
 }

@@ -18,16 +18,21 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::Failure;
 use super::environment::Environment;
+use super::guest_tap::attach;
 use super::nwfilter;
 use super::nwfilter_error::NwfilterError;
 use super::port_learner::PortLearner;
 use super::port_watch;
-use super::published::Publisher;
+use super::published::{FollowedGuest, Publisher};
 use crate::launcher::guest_port::{
     AddressFollower, AddressLearner, BoxFuture, GuestPort, GuestPortError, GuestPorts,
     PortDescriptors, PortRequest, PortWatch, RulesSet,
@@ -35,10 +40,10 @@ use crate::launcher::guest_port::{
 use crate::launcher::plan::NicRequest;
 use crate::nwfilter::port::Bindings;
 use crate::nwfilter::{Binding, Owner};
-use crate::sys::netlink::sysctl::{Key, SysctlError, Sysctls};
-use crate::sys::netlink::{LinkError, Netlink, TapHome, Undo};
-use crate::sys::tap::{self, TUN, Tap, TapError, TapName, VHOST_NET};
-use crate::sys::traffic::{self, TrafficError};
+use crate::sys::netlink::sysctl::SysctlError;
+use crate::sys::netlink::{LinkError, Netlink, Undo};
+use crate::sys::tap::{self, Tap, TapError, VHOST_NET};
+use crate::sys::traffic::TrafficError;
 use crate::types::facts::TargetBridge;
 use crate::types::{InterfaceName, PortSettings, Uuid, error_text};
 
@@ -173,7 +178,9 @@ impl GuestPorts for HostPorts {
             };
             let (bindings, publisher) = (self.bindings.clone(), self.publisher.clone());
             let environment = self.environment.clone();
-            let port = TapPort { tap, request, bindings, bound: false, publisher, environment };
+            let learned = watch::Sender::new(None);
+            let port =
+                TapPort { tap, request, bindings, bound: false, publisher, environment, learned };
             Ok(Box::new(port) as Box<dyn GuestPort>)
         })
     }
@@ -191,68 +198,6 @@ impl GuestPorts for HostPorts {
     }
 }
 
-/// Makes a tap for the guest, attaches it to the bridge, and records where it belongs; the tap is
-/// down. On a network of netlaunch no guest takes part in the spanning tree. Ports of other bridges
-/// have what their administrator sets. `path` is the list of directories for the program tc.
-async fn attach(request: &PortRequest, path: &[PathBuf]) -> Result<Tap, BridgeError> {
-    let netlink = Netlink::open()?;
-    // A launch that was killed may have left a device.
-    netlink.remove_stale_ifbs().await;
-    let bridge = &request.bridge;
-    let mtu = netlink.bridge(bridge).await?.mtu;
-    let tap = open_tap(request)?;
-    let name = tap.name();
-    netlink.set_mac(name, request.mac.host_side()).await?;
-    if mtu != 0 {
-        netlink.set_mtu(name, mtu).await?;
-    }
-    // The host's end of the link is the bridge; a port must not have an address of its own.
-    let sysctls = Sysctls::new(Path::new("/proc/sys"));
-    let ipv6 = Key::Ipv6Disabled(name.clone());
-    if sysctls.get(&ipv6)?.is_some() {
-        sysctls.set(&ipv6, "1")?;
-    }
-    traffic::limit(&netlink, path, name, tap.index(), &request.port.bandwidth).await?;
-    let home = TapHome {
-        launch: Some(request.launch.clone()),
-        bridge: bridge.clone(),
-        network: request.network.as_ref().map(ToString::to_string),
-        mac: Some(request.mac),
-        once: false,
-        vlan: request.port.vlan.clone(),
-        isolated: request.port.isolated,
-        hairpin: !request.publish.is_empty(),
-    };
-    netlink.attach(name, bridge).await?;
-    if request.network.is_some() {
-        netlink.guard_spanning_tree(name).await?;
-    }
-    netlink.keep_apart(name, &home).await?;
-    if !request.publish.is_empty() {
-        // The guest must not get its own broadcasts back: it would take its address for a
-        // duplicate (RFC 4862, 5.4).
-        tap.ignore_own_multicasts(request.mac)?;
-        netlink.allow_hairpin(name).await?;
-    }
-    // Last: a reload at the same time must not attach a tap that is not ready.
-    netlink.set_home(name, &home).await?;
-    Ok(tap)
-}
-
-/// Makes the tap with the name that the launch wants. If another interface has that name, the
-/// kernel numbers the tap.
-fn open_tap(request: &PortRequest) -> Result<Tap, TapError> {
-    let open = |name: &TapName| Tap::open_queues(Path::new(TUN), name, request.queues);
-    let Some(name) = &request.tap else { return open(&TapName::Numbered) };
-    match open(&TapName::Exact(name.clone())) {
-        Err(TapError::InUse(name)) => {
-            tracing::warn!("an interface has the name {name}, so the guest's tap gets another one");
-            open(&TapName::Numbered)
-        }
-        other => other,
-    }
-}
-
 /// A port of a bridge with a guest's tap in it. Dropping it closes this process's copy of the tap.
 #[derive(Debug)]
 struct TapPort {
@@ -263,6 +208,8 @@ struct TapPort {
     /// Whether there may be rules of the port's filter.
     bound: bool,
     publisher: Option<Publisher>,
+    /// The address that the filter has learned, for the published ports.
+    learned: watch::Sender<Option<Ipv4Addr>>,
 }
 
 impl TapPort {
@@ -310,9 +257,10 @@ impl GuestPort for TapPort {
             };
             self.bound = true;
             let created = bindings.create(&binding).await.map_err(GuestPortError::new)?;
-            let learner = created
-                .learning
-                .map(|learning| Box::new(PortLearner(learning)) as Box<dyn AddressLearner>);
+            let learned = self.learned.clone();
+            let learner = created.learning.map(|learning| {
+                Box::new(PortLearner { learning, learned }) as Box<dyn AddressLearner>
+            });
             Ok(RulesSet { notes: created.notes, learner })
         })
     }
@@ -324,18 +272,28 @@ impl GuestPort for TapPort {
         })
     }
 
-    fn publish(&mut self) -> BoxFuture<'_, Result<Box<dyn AddressFollower>, GuestPortError>> {
+    fn publish<'a>(
+        &'a mut self,
+        held: &'a [OwnedFd],
+    ) -> BoxFuture<'a, Result<Box<dyn AddressFollower>, GuestPortError>> {
         Box::pin(async {
             let (Some(publisher), Some(network)) = (&self.publisher, &self.request.network) else {
                 return Err(BridgeError::NoNetwork(self.request.bridge.clone()).into());
             };
-            let follower = publisher.publish(network, &self.request, &self.tap).await;
-            Ok(Box::new(follower.map_err(GuestPortError::new)?) as Box<dyn AddressFollower>)
+            let guest = FollowedGuest {
+                network: network.clone(),
+                request: &self.request,
+                tap: &self.tap,
+                learned: self.learned.subscribe(),
+            };
+            let follower = publisher.publish(guest, held).await?;
+            Ok(Box::new(follower) as Box<dyn AddressFollower>)
         })
     }
 
     fn watch(&self) -> Option<Box<dyn PortWatch>> {
-        port_watch::watch(self.tap.index(), &self.request.bridge, &self.environment)
+        let limits = &self.request.port.bandwidth;
+        port_watch::watch(self.tap.index(), &self.request.bridge, limits, &self.environment)
     }
 
     fn descriptors(&self) -> Result<PortDescriptors, GuestPortError> {

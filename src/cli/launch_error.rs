@@ -56,7 +56,8 @@ pub(super) fn dir_text(error: &LaunchDirError) -> String {
 fn port_text(error: &PublishError) -> String {
     let plain = error_text(error);
     match error {
-        PublishError::Busy { publish, .. } | PublishError::NoAddress { publish, .. } => {
+        PublishError::Busy { publish, forward: None, .. }
+        | PublishError::NoAddress { publish, forward: None, .. } => {
             // The text names the port as the user wrote it after the option.
             let publish = publish.to_string();
             plain
@@ -73,16 +74,23 @@ mod tests {
 
     #[test]
     fn a_port_is_named_with_its_option() {
-        let error = PublishError::Busy {
-            publish: "80".parse().unwrap(),
-            port: 80,
-            protocol: crate::types::Protocol::Tcp,
-            address: [127, 0, 0, 1].into(),
-            holder: Some(("httpd".to_owned(), 7)),
+        let said = |forward: Option<&str>| {
+            let error = PublishError::Busy {
+                publish: "80".parse().unwrap(),
+                forward: forward.map(str::to_owned),
+                port: 80,
+                protocol: crate::types::Protocol::Tcp,
+                address: [127, 0, 0, 1].into(),
+                holder: Some(("httpd".to_owned(), 7)),
+            };
+            text(&LaunchError::Start(StartError::Port(error)))
         };
-        let said = text(&LaunchError::Start(StartError::Port(error)));
-        let end = "in use by httpd (pid 7): stop that program, or publish another port than -p ";
-        assert!(said.contains(end), "{said}");
+        let busy = "in use by httpd (pid 7): stop that program, or";
+        let own = said(None);
+        assert!(own.contains(&format!("{busy} publish another port than -p ")), "{own}");
+        let callers = said(Some("hostfwd=::80-:80 of -nic user"));
+        let end = format!("{busy} forward another port than hostfwd=::80-:80 of -nic user");
+        assert!(callers.ends_with(&end), "{callers}");
     }
 
     #[test]

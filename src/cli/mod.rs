@@ -26,6 +26,7 @@ mod firewall;
 mod firewall_ports;
 mod follow;
 mod guest_port;
+mod guest_tap;
 mod hint;
 mod launch_error;
 mod launch_target;

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use super::network_error::NetworkError;
 use super::table::table;
-use super::{Failure, print_json, print_text};
+use super::{Failure, print_json, print_text, runtime};
 use crate::network::NetworkName;
 use crate::network::dnsmasq::lease_file::LeaseFile;
 use crate::network::dnsmasq::{DhcpLease, Files};
+use crate::network::guest_address::AddressTable;
 use crate::network::manager::{Manager, ManagerError, NetworkStatus};
 
 /// The version of the JSON output, described by conf/schema/network-leases.schema.json.
@@ -19,7 +20,12 @@ const LEASES_VERSION: u32 = 1;
 /// Prints the active leases of a running network.
 pub(super) fn leases(manager: &Manager, name: &NetworkName, json: bool) -> Result<(), Failure> {
     let status = manager.running(name).map_err(NetworkError::from)?;
-    let leases = read(&status).map_err(NetworkError::from)?;
+    let mut leases = read(&status).map_err(NetworkError::from)?;
+    // An error leaves the table without neighbours, and the lease file was read before.
+    let (addresses, _) = runtime()?.block_on(AddressTable::of_network(&status));
+    for lease in &mut leases {
+        lease.mac = addresses.mac_of(lease);
+    }
     let subnets = subnets(&status);
     if json {
         let leases: Vec<Value> = leases.iter().map(|lease| as_json(lease, &subnets)).collect();

@@ -5,13 +5,17 @@
 //! and one with its name exists again, the tap is put back in the way of a reload: only with the
 //! rules of its filter in the kernel. A tap that was taken off a bridge which still exists stays as
 //! it is, because an administrator may have done that; a reload puts it back.
+//!
+//! Another program can also remove the limits of the tap's traffic (`tc qdisc del`). The watch sets
+//! them again, with a warning.
 
 use super::environment::Environment;
 use super::{network, nwfilter, rejoin};
 use crate::launcher::guest_port::{BoxFuture, GuestPortError, PortWatch, WatchEvent, WatchStep};
 use crate::sys::netlink::link_events::{ChangedLink, LinkEvents};
-use crate::sys::netlink::{GuestTap, Link, LinkError, Netlink};
-use crate::types::{InterfaceName, error_text};
+use crate::sys::netlink::{GuestTap, Link, LinkError, Netlink, ifb_name};
+use crate::sys::traffic;
+use crate::types::{Bandwidth, InterfaceName, error_text};
 
 /// The watch of one tap.
 #[derive(Debug)]
@@ -21,6 +25,9 @@ pub(super) struct TapWatch {
     tap: u32,
     bridge: InterfaceName,
     place: Place,
+    limits: Bandwidth,
+    /// Whether limits are gone that could not be set again.
+    unlimited: bool,
 }
 
 /// The place of the tap at the last look.
@@ -42,11 +49,43 @@ impl TapWatch {
     pub(super) fn new(
         tap: u32,
         bridge: &InterfaceName,
+        limits: &Bandwidth,
         environment: &Environment,
     ) -> Result<Self, LinkError> {
-        let events = LinkEvents::open()?;
-        let (environment, bridge) = (environment.clone(), bridge.clone());
-        Ok(TapWatch { events, environment, tap, bridge, place: Place::OnBridge })
+        let events = match limits.is_unlimited() {
+            true => LinkEvents::open()?,
+            false => LinkEvents::open_with_queues()?,
+        };
+        let (environment, bridge, limits) = (environment.clone(), bridge.clone(), limits.clone());
+        let place = Place::OnBridge;
+        Ok(TapWatch { events, environment, tap, bridge, place, limits, unlimited: false })
+    }
+
+    /// Sets the limits of the tap's traffic again if parts of them are gone.
+    async fn restore_limits(&mut self) -> Result<Option<WatchEvent>, LinkError> {
+        if self.limits.is_unlimited() {
+            return Ok(None);
+        }
+        let netlink = Netlink::open()?;
+        let Some(tap) = netlink.link_by_index(self.tap).await? else { return Ok(None) };
+        if traffic::has_limits(&netlink, self.tap, &self.limits).await? {
+            self.unlimited = false;
+            return Ok(None);
+        }
+        let Ok(name) = tap.name.parse() else { return Ok(None) };
+        let path = self.environment.path();
+        let set = traffic::limit_again(&netlink, &path, &name, self.tap, &self.limits).await;
+        let before = std::mem::replace(&mut self.unlimited, set.is_err());
+        Ok(match set {
+            Ok(()) => Some(WatchEvent::Back(format!(
+                "another program removed limits of the traffic of {name}; they are set again"
+            ))),
+            Err(_) if before => None,
+            Err(error) => Some(WatchEvent::Lost(format!(
+                "another program removed limits of the traffic of {name}: {}",
+                error_text(&error)
+            ))),
+        })
     }
 
     /// Compares the place of the tap with that of the last look. Returns an event if it changed,
@@ -101,6 +140,11 @@ impl TapWatch {
     }
 }
 
+/// Returns the number of an interface; `None` if it is gone.
+async fn ifb_index(name: &InterfaceName) -> Option<u32> {
+    Some(Netlink::open().ok()?.link(name).await.ok()?.index)
+}
+
 /// Returns the place of a tap that belongs to this bridge.
 fn place(tap: &Link, links: &[Link], bridge: &InterfaceName) -> Place {
     let found = links.iter().find(|link| link.bridge && link.name == bridge.as_str());
@@ -123,11 +167,28 @@ impl PortWatch for TapWatch {
                         return (WatchEvent::Ended(Some(GuestPortError::new(error))), None);
                     }
                 }
+                match self.restore_limits().await {
+                    Ok(Some(event)) => return (event, Some(self as Box<dyn PortWatch>)),
+                    Ok(None) => {}
+                    Err(error) => {
+                        let error = error_text(&error);
+                        tracing::debug!("the limits of the traffic are not checked: {error}");
+                    }
+                }
                 // Without this choice, each of many launches would list all interfaces whenever
                 // another guest starts or ends.
                 let (tap, bridge) = (self.tap, self.bridge.clone());
+                // The frames from the guest pass a device whose name has the tap's number.
+                let ifb = ifb_name(tap).filter(|_| self.limits.outbound.is_some());
+                let ifb = match ifb {
+                    Some(name) => Some((ifb_index(&name).await, name)),
+                    None => None,
+                };
                 let is_meant = |link: &ChangedLink| {
-                    link.index == tap || link.name.as_deref() == Some(bridge.as_str())
+                    let is = |name: &InterfaceName| link.name.as_deref() == Some(name.as_str());
+                    let is_ifb =
+                        ifb.as_ref().is_some_and(|(at, name)| *at == Some(link.index) || is(name));
+                    link.index == tap || is(&bridge) || is_ifb
                 };
                 if !self.events.changed_among(is_meant).await {
                     return (WatchEvent::Ended(None), None);
@@ -141,9 +202,10 @@ impl PortWatch for TapWatch {
 pub(super) fn watch(
     tap: u32,
     bridge: &InterfaceName,
+    limits: &Bandwidth,
     environment: &Environment,
 ) -> Option<Box<dyn PortWatch>> {
-    match TapWatch::new(tap, bridge, environment) {
+    match TapWatch::new(tap, bridge, limits, environment) {
         Ok(watch) => Some(Box::new(watch)),
         Err(error) => {
             tracing::debug!("the place of the tap is not watched: {}", error_text(&error));

@@ -1,28 +1,32 @@
 //! The published ports of a guest on a virtual network, for the launcher.
 //!
-//! The manager of networks sets the rules. The follower looks for the guest's address: at once when
-//! dnsmasq has written its leases, every second while an address is missing, and otherwise every
+//! The manager of networks sets the rules; a relay in this process serves the ports on loopback
+//! addresses. The follower looks for the guest's address: at once when
+//! dnsmasq has written its leases or the guest's filter has learned the address, every second while an address is missing, and otherwise every
 //! few seconds, since a guest can choose an address of its own. It changes the rules only if the
 //! address has changed, or if the network was started again without the ports.
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::Failure;
 use super::environment::Environment;
 use super::network;
 use super::network_error::NetworkError;
-use crate::firewall::rules::needs_localnet;
 use crate::launcher::guest_port::{
     AddressFollower, BoxFuture, FollowEvent, FollowStep, GuestPortError, PortRequest,
 };
 use crate::launcher::plan::NicRequest;
 use crate::network::NetworkName;
 use crate::network::manager::{GuestAddress, Manager, ManagerError, PublishedGuest};
+use crate::network::relay::Relay;
 use crate::sys::tap::Tap;
 use crate::types::error_text;
 use crate::types::facts::{FirewallScript, RulesOf};
@@ -31,6 +35,16 @@ use crate::types::facts::{FirewallScript, RulesOf};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The number of these looks between two searches for the address.
 const SEARCH: u32 = 5;
+
+/// A guest whose ports are published and whose address is followed.
+#[derive(Debug)]
+pub(super) struct FollowedGuest<'a> {
+    pub(super) network: NetworkName,
+    pub(super) request: &'a PortRequest,
+    pub(super) tap: &'a Tap,
+    /// The address that the guest's filter has learned.
+    pub(super) learned: watch::Receiver<Option<Ipv4Addr>>,
+}
 
 /// Publishes ports of this host to guests.
 #[derive(Debug, Clone)]
@@ -65,36 +79,51 @@ impl Publisher {
         [self.program.clone().into(), "network".into(), "collect".into()].into()
     }
 
-    /// Publishes the ports of a request to the guest on this tap.
+    /// Publishes the ports of a guest. `held` has the sockets that keep the ports.
     ///
     /// # Errors
-    /// [`ManagerError`]; nothing is published.
+    /// The ports cannot be published; then none is.
     pub(super) async fn publish(
+        &self,
+        guest: FollowedGuest<'_>,
+        held: &[OwnedFd],
+    ) -> Result<Follower, GuestPortError> {
+        let FollowedGuest { network, request, tap, learned } = guest;
+        let guest = self.entry(&network, request, tap).await.map_err(GuestPortError::new)?;
+        // Dropping the relay closes its ports, so it can come before the record.
+        let relay = Relay::start(&guest.publish, held, guest.address);
+        let relay = relay.map_err(GuestPortError::new)?;
+        self.manager.publish(&network, &guest).await.map_err(GuestPortError::new)?;
+        let leases = self.manager.lease_file(&network);
+        Ok(Follower {
+            manager: self.manager.clone(),
+            network,
+            guest,
+            relay,
+            learned,
+            seen: identity(&leases),
+            leases,
+            failure: None,
+            looks: 0,
+        })
+    }
+
+    /// Returns the entry of the guest on this tap.
+    async fn entry(
         &self,
         name: &NetworkName,
         request: &PortRequest,
         tap: &Tap,
-    ) -> Result<Follower, ManagerError> {
-        let address = self.manager.guest_address(name, request.mac, None).await?;
-        let guest = PublishedGuest {
+    ) -> Result<PublishedGuest, ManagerError> {
+        let unknown = GuestAddress::default();
+        Ok(PublishedGuest {
             launch: request.launch.clone(),
             tap: tap.name().clone(),
             index: tap.index(),
             mac: request.mac,
             publish: request.publish.clone(),
-            address,
+            address: self.manager.guest_address(name, request.mac, unknown, None).await?,
             subnets: self.manager.bridge_subnets(name).await?,
-        };
-        self.manager.publish(name, &guest).await?;
-        let leases = self.manager.lease_file(name);
-        Ok(Follower {
-            manager: self.manager.clone(),
-            network: name.clone(),
-            guest,
-            seen: identity(&leases),
-            leases,
-            failure: None,
-            looks: 0,
         })
     }
 
@@ -132,7 +161,10 @@ pub(super) async fn scripts(
     let config_dir = environment.config_dir()?.ok_or(NetworkError::NoDirectory)?;
     let manager = network::manager(&config_dir, environment)?;
     let address = match nic.mac {
-        Some(mac) => manager.guest_address(name, mac, None).await.map_err(NetworkError::from)?,
+        Some(mac) => {
+            let found = manager.guest_address(name, mac, GuestAddress::default(), None).await;
+            found.map_err(NetworkError::from)?
+        }
         None => GuestAddress::default(),
     };
     let scripts = manager.publish_scripts(name, &nic.publish, address).await;
@@ -155,6 +187,9 @@ pub(super) struct Follower {
     network: NetworkName,
     /// The entry that the network has.
     guest: PublishedGuest,
+    relay: Relay,
+    /// The address that the guest's filter has learned.
+    learned: watch::Receiver<Option<Ipv4Addr>>,
     leases: PathBuf,
     seen: Option<Identity>,
     /// The last reported failure, which is reported once.
@@ -164,22 +199,19 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Waits until a search is due. Closes the ports on the loopback address if the rules that
-    /// guard the host's loopback services are gone.
-    ///
-    /// # Errors
-    /// The ports were closed, or the guard failed.
-    async fn wait(&mut self) -> Result<(), ManagerError> {
+    /// Waits until a search is due.
+    async fn wait(&mut self) {
         loop {
-            tokio::time::sleep(INTERVAL).await;
-            if self.guest.publish.iter().any(needs_localnet) {
-                self.manager.guard_localnet(&self.network).await?;
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                // Without a learner, the sender is the port's, which outlives this follower.
+                Ok(()) = self.learned.changed() => return,
             }
             self.looks += 1;
             let now = identity(&self.leases);
             if now != self.seen || self.looks >= SEARCH || self.is_incomplete() {
                 (self.seen, self.looks) = (now, 0);
-                return Ok(());
+                return;
             }
         }
     }
@@ -196,7 +228,9 @@ impl Follower {
     /// Searches for the address. Returns whether the ports lead to another one now.
     async fn search(&mut self) -> Result<bool, ManagerError> {
         let (before, mac) = (self.guest.address, self.guest.mac);
-        let address = self.manager.guest_address(&self.network, mac, Some(before)).await?;
+        let learned = *self.learned.borrow_and_update();
+        let address = self.manager.guest_address(&self.network, mac, before, learned).await?;
+        self.relay.lead_to(address);
         let wanted = PublishedGuest { address, ..self.guest.clone() };
         let (tap, index) = (&wanted.tap, wanted.index);
         let present = self.manager.published(&self.network, tap, index)?;
@@ -218,13 +252,12 @@ impl AddressFollower for Follower {
     fn next(mut self: Box<Self>) -> BoxFuture<'static, FollowStep> {
         Box::pin(async move {
             loop {
-                let searched = match self.wait().await {
-                    Ok(()) => self.search().await,
-                    Err(error) => Err(error),
-                };
-                match searched {
+                self.wait().await;
+                match self.search().await {
                     Ok(moved) => {
-                        self.failure = None;
+                        if self.failure.take().is_some() {
+                            return (FollowEvent::Recovered(self.addresses()), self as _);
+                        }
                         if moved {
                             return (FollowEvent::Moved(self.addresses()), self as _);
                         }

@@ -6,17 +6,20 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::environment::Environment;
 use crate::launcher::machine;
-use crate::launcher::plan::Request;
+use crate::launcher::plan::{Origin, Plan, Request};
 use crate::types::Device;
 use crate::types::facts::Qemu;
 
 /// QEMU's exit status for a mistake in its arguments.
 const MISTAKE: i32 = 1;
+/// By when QEMU has found each mistake in its arguments; measured with QEMU 7.2: 50 to 160 ms.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Says why QEMU has ended, where its own words do not say it. `signalled` is whether netlaunch
 /// passed a signal on to QEMU.
@@ -41,6 +44,25 @@ pub(super) async fn explain(
     let model = fitting.filter(|_| !request.nic.device_named).unwrap_or(model);
     if let Some(words) = environment.prober().refuses_card(qemu, &machine, model).await {
         tracing::warn!("{}", refused(model, &words, fitting));
+    }
+}
+
+/// Returns how the networks of QEMU's arguments were changed; empty if none was.
+pub(super) fn moved(plan: &Plan) -> String {
+    let moved = plan.nics.iter().filter_map(|nic| match &nic.origin {
+        Origin::Adopted { written, change } => Some(format!("{written} became {change}")),
+        _ => None,
+    });
+    moved.collect::<Vec<_>>().join(" and ")
+}
+
+/// Says how QEMU's arguments were changed, if QEMU has found a mistake in them after `lived`: its
+/// own words name the changed arguments.
+pub(super) fn explain_moved(status: ExitStatus, lived: Duration, moved: String) {
+    if status.code() == Some(MISTAKE) && lived < AT_ONCE && !moved.is_empty() {
+        tracing::warn!(
+            "QEMU ended at once; in its arguments {moved}; --keep-nics leaves them as they are"
+        );
     }
 }
 

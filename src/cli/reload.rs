@@ -20,7 +20,11 @@ pub(super) async fn reload(
     let manager = manager(config_dir, environment)?;
     let bindings = nwfilter::bindings(config_dir, environment)?;
     let networks = manager.reload().await;
-    let ports = bindings.reload().await;
+    // The kernel finishes its part of the change while the taps are attached and checked.
+    let (ports, _unwaited) = match bindings.reload_unwaiting().await {
+        Ok(mut reloaded) => (Ok(std::mem::take(&mut reloaded.notes)), Some(reloaded)),
+        Err(error) => (Err(error), None),
+    };
     learn::restart_missing(&bindings, environment);
     let known = if ports.is_ok() { RulesKnown::NftCommitted } else { RulesKnown::Nothing };
     let taps = rejoin::after_reload(&manager, &bindings, known).await;

@@ -3,10 +3,10 @@
 //!
 //! A setting of the file is ignored if an option makes it meaningless and no option could take it
 //! back: the file's gateway with another `--address`, its IPv4 settings with `--ipv6-only`, its
-//! passt settings with `--backend slirp`, all settings of user-mode networks on a bridge (published
-//! ports of a guest on a network are none), its card
+//! passt settings with `--backend slirp`, all settings of user-mode networks on a bridge, its card
 //! if the QEMU arguments bring one, and with `--net` its settings of a single NIC and those that no
-//! NIC takes.
+//! NIC takes. Published ports stay with a bridge: without a network, the launch is refused, because
+//! a port that the file publishes would be closed otherwise.
 
 use std::net::IpAddr;
 
@@ -83,6 +83,9 @@ impl Defaults {
                 config.transport = None;
                 config.interface = None;
             }
+            if !has_own && args.net.iter().all(|nic| nic.attachment.is_some()) {
+                config = without_user_mode(config);
+            }
         }
         if args.address.is_some() {
             // These settings belong to the address of the file.
@@ -108,24 +111,18 @@ impl Defaults {
                 config.interface = None;
             }
             named if named == Some(Backend::Bridge) || attachment(args).is_some() => {
-                let is_network = matches!(attachment(args), Some(Attachment::Network(_)));
-                let Config { passt, qemu, device, publish, log_format, source, .. } = config;
-                // Only a network has rules for published ports.
-                let publish = publish.filter(|_| is_network);
-                config = Config {
-                    passt,
-                    qemu,
-                    device,
-                    publish,
-                    log_format,
-                    source,
-                    ..Config::default()
-                };
+                config = without_user_mode(config);
             }
             _ => {}
         }
         Defaults { config }
     }
+}
+
+/// Returns the settings that a guest without a user-mode network has.
+fn without_user_mode(config: Config) -> Config {
+    let Config { passt, qemu, device, publish, log_format, source, .. } = config;
+    Config { passt, qemu, device, publish, log_format, source, ..Config::default() }
 }
 
 /// Returns the network or bridge that the guest joins.

@@ -9,6 +9,7 @@
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
@@ -30,6 +31,7 @@ use crate::launcher::{
     config_files, launch, machine,
 };
 use crate::sys::file_pages;
+use crate::sys::process::signals::SignalNumber;
 use crate::sys::process::{ForegroundLink, WatchedForeground};
 use crate::types::facts::{Facts, Qemu};
 use crate::types::shell_line;
@@ -98,13 +100,16 @@ pub(super) async fn run(
             {
                 tracing::warn!("netlaunch keeps its privileges while QEMU runs: {error}");
             }
-            let (running, _offered) = caller_socket::offer(running).await?;
+            let (running, _offered) =
+                caller_socket::offer(running, &environment.launch_root()).await?;
             let with_qemu = running.plan().qemu.program.is_some();
             let mut commands = Commands { orders, with_qemu, rebuild, signalled: false };
+            let (moved, begun) = (qemu_end::moved(running.plan()), Instant::now());
             let outcome = supervise(running, &mut commands, ready, foreground, environment).await?;
             if let Some(status) = outcome.qemu {
                 let signalled = commands.signalled;
                 qemu_end::explain(status, signalled, &job.request, &qemu, environment).await;
+                qemu_end::explain_moved(status, begun.elapsed(), moved);
             }
             for left in &outcome.left {
                 tracing::warn!("{left}");
@@ -116,10 +121,10 @@ pub(super) async fn run(
 
 /// Cleans up after a launch that a signal has ended before QEMU ran, and returns the exit status.
 /// The port is gone, but the rules of its filter and of its published ports may have been set.
-async fn ended_early(signal: Signal, ports: &HostPorts) -> u8 {
-    tracing::debug!(signal = signal.as_str(), "ended before QEMU was started");
+async fn ended_early(signal: SignalNumber, ports: &HostPorts) -> u8 {
+    tracing::debug!(signal = %signal, "ended before QEMU was started");
     ports.collect().await;
-    128 + signal as i32 as u8
+    128 + signal.as_raw() as u8
 }
 
 /// Plans the launch and starts nothing.
@@ -154,12 +159,13 @@ async fn begin(
 
 /// Returns the signal that ends the launch before it runs. A request for new rules is noted in
 /// `rebuild`; it is carried out once the launch runs.
-async fn end(orders: &mut Orders, rebuild: &mut bool) -> Signal {
+async fn end(orders: &mut Orders, rebuild: &mut bool) -> SignalNumber {
     loop {
         match orders.next(false).await {
             SupervisorCommand::RebuildRules => *rebuild = true,
-            SupervisorCommand::Signal(signal) | SupervisorCommand::Stop(signal) => return signal,
-            SupervisorCommand::Kill => return Signal::SIGKILL,
+            SupervisorCommand::Signal(signal) => return signal,
+            SupervisorCommand::Stop(signal) => return signal.into(),
+            SupervisorCommand::Kill => return Signal::SIGKILL.into(),
         }
     }
 }

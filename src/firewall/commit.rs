@@ -60,7 +60,7 @@ async fn attempt(tools: &Tools, text: &str) -> Result<(), Uncommitted> {
         let (proof, _) = marked.as_ref().ok_or_else(unproven)?;
         let committed = proof.is_committed()?;
         if committed {
-            proof.clear();
+            tools.wait_later(proof.clear());
         }
         Ok(committed)
     };

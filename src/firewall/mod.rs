@@ -54,6 +54,7 @@ pub use iptables_shape::Shape;
 pub use iptables_state::{TableRemoval, TableState};
 pub use listing::{Listed, list};
 pub use locked_tools::LockedTools;
+pub use nft_kernel::MarkRemoval;
 pub use no_usable_backend::NoUsableBackend;
 pub use own_rules::{OwnRules, OwnRulesError};
 pub use port_apply::{PortFilter, PortPlan, PortRecord};

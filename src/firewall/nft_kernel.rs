@@ -44,6 +44,17 @@ const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
+/// The removal of the mark of a transaction.
+///
+/// Dropping it waits until the kernel has removed everything (10 to 30 ms), because the kernel waits
+/// at the end of each nft socket. So a caller with other work keeps it meanwhile.
+#[derive(Debug, Default)]
+#[must_use = "dropping it waits for the kernel"]
+pub struct MarkRemoval {
+    /// The socket of the removal; `None` if nothing was removed.
+    _socket: Option<OwnedFd>,
+}
+
 /// The proof that a transaction was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Proof {
@@ -81,24 +92,26 @@ impl Proof {
 
     /// Removes the mark. After a failure the mark stays until its lifetime ends, which does no
     /// harm.
-    pub(super) fn clear(&self) {
-        let Some(mark) = self.mark else { return };
+    pub(super) fn clear(&self) -> MarkRemoval {
+        let Some(mark) = self.mark else { return MarkRemoval::default() };
         let element = elements(libc::NFT_MSG_DELSETELEM, self.family, &self.table, mark, 0);
         let name =
             [attribute(NFTA_SET_TABLE, &text(&self.table)), attribute(NFTA_SET_NAME, &text(SET))];
         // With NLM_F_NONREC the kernel keeps a set that contains marks of other transactions.
         let kept = libc::NLM_F_NONREC as u16;
         let set = request(libc::NFT_MSG_DELSET, self.family, &name.concat(), kept);
-        // Both have one socket, because its end waits until the kernel has removed everything (10
-        // ms).
+        // Both have one socket, because the end of each socket waits.
         let sent = || {
             let socket = open()?;
             send(&socket, &batch(&element))?;
-            send(&socket, &batch(&set))
+            send(&socket, &batch(&set))?;
+            Ok::<_, io::Error>(socket)
         };
-        if let Err(error) = sent().or_else(|_| sent()) {
-            tracing::debug!("the mark of a transaction stays for a while: {}", error_text(&error));
+        let sent = sent().or_else(|_| sent());
+        if let Err(error) = &sent {
+            tracing::debug!("the mark of a transaction stays for a while: {}", error_text(error));
         }
+        MarkRemoval { _socket: sent.ok() }
     }
 
     /// Returns whether the kernel has committed the transaction.

@@ -46,9 +46,6 @@ fn base(packets: &Packets) -> Base {
         Packets::LeavingWithSource(_) | Packets::Leaving => {
             Base { table: "nat", host: "POSTROUTING", base_chain: "NETLAUNCH_PRT" }
         }
-        Packets::Arriving(_) => {
-            Base { table: "raw", host: "PREROUTING", base_chain: "NETLAUNCH_RAW" }
-        }
         Packets::Incoming => Base { table: "nat", host: "PREROUTING", base_chain: "NETLAUNCH_PRE" },
         Packets::Outgoing => Base { table: "nat", host: "OUTPUT", base_chain: "NETLAUNCH_LOC" },
     }
@@ -137,7 +134,7 @@ fn base_rules(entry: &Entry) -> Vec<String> {
         Packets::ForwardedTo(name) => {
             vec![format!("-o {name} -j {chain}"), format!("-o {name} -j ACCEPT")]
         }
-        Packets::ToHost(name) | Packets::Arriving(name) | Packets::PublishedFrom(name) => {
+        Packets::ToHost(name) | Packets::PublishedFrom(name) => {
             vec![format!("-i {name} -j {chain}")]
         }
         Packets::FromHost(name) | Packets::PublishedTo(name) => {

@@ -78,7 +78,7 @@ pub fn remove_tables() -> String {
 }
 
 /// The names of all maps.
-pub(super) const MAPS: [&str; 6] = [FROM, TO, HOST, GUEST, SOURCE, ARRIVING];
+pub(super) const MAPS: [&str; 5] = [FROM, TO, HOST, GUEST, SOURCE];
 
 /// Returns descriptions of the parts of a ruleset that a table of this shape lacks; `None` means
 /// that the table does not exist.
@@ -187,7 +187,6 @@ fn rendered(ruleset: &Ruleset) -> (Vec<&Entry>, Vec<&Chain>) {
 /// A base chain, which contains look-ups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Base {
-    Raw,
     Forward,
     Input,
     Output,
@@ -204,7 +203,6 @@ fn bases(entries: &[&Entry]) -> Vec<Base> {
             Packets::ToHost(_) => Base::Input,
             Packets::FromHost(_) => Base::Output,
             Packets::LeavingWithSource(_) => Base::Postrouting,
-            Packets::Arriving(_) => Base::Raw,
             // The owner's chain is a base chain itself.
             Packets::Incoming | Packets::Outgoing | Packets::Leaving => continue,
         };
@@ -224,7 +222,6 @@ fn map(packets: &Packets) -> Option<&'static str> {
         Packets::ToHost(_) => HOST,
         Packets::FromHost(_) => GUEST,
         Packets::LeavingWithSource(_) => SOURCE,
-        Packets::Arriving(_) => ARRIVING,
         Packets::Incoming | Packets::Outgoing | Packets::Leaving => return None,
     })
 }
@@ -247,12 +244,10 @@ const TO: &str = "forwarded_to";
 const HOST: &str = "to_host";
 const GUEST: &str = "from_host";
 const SOURCE: &str = "leaving_with_source";
-const ARRIVING: &str = "arriving";
 
 impl Base {
     fn name(self) -> &'static str {
         match self {
-            Base::Raw => "raw",
             Base::Forward => "forward",
             Base::Input => "input",
             Base::Output => "output",
@@ -260,11 +255,10 @@ impl Base {
         }
     }
 
-    /// Returns the chain's type, hook and priority; the priorities are those of `raw`, `filter` and
+    /// Returns the chain's type, hook and priority; the priorities are those of `filter` and
     /// `srcnat`.
     fn kind(self) -> &'static str {
         match self {
-            Base::Raw => "type filter hook prerouting priority -300; policy accept;",
             Base::Forward => "type filter hook forward priority 0; policy accept;",
             Base::Input => "type filter hook input priority 0; policy accept;",
             Base::Output => "type filter hook output priority 0; policy accept;",
@@ -278,7 +272,6 @@ impl Base {
             (map, "type ifname : verdict;".to_owned(), format!("{interface} vmap @{map}"))
         };
         match self {
-            Base::Raw => vec![by(ARRIVING, "iifname")],
             Base::Forward => vec![by(FROM, "iifname"), by(TO, "oifname")],
             Base::Input => vec![by(HOST, "iifname")],
             Base::Output => vec![by(GUEST, "oifname")],
@@ -319,7 +312,6 @@ fn key(packets: &Packets) -> String {
         | Packets::ForwardedTo(name)
         | Packets::ToHost(name)
         | Packets::FromHost(name)
-        | Packets::Arriving(name)
         | Packets::PublishedFrom(name)
         | Packets::PublishedTo(name) => format!("\"{name}\""),
         Packets::LeavingWithSource(subnet) => format!("{subnet} . 0-255"),

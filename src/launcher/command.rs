@@ -4,12 +4,13 @@ use nix::sys::signal::Signal;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::guest_port::BoxFuture;
+use crate::sys::process::signals::SignalNumber;
 
 /// A command for the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SupervisorCommand {
     /// Sends this signal to QEMU. In serve mode, where the caller starts QEMU, it ends the launch.
-    Signal(Signal),
+    Signal(SignalNumber),
     /// Sets the rules of all ports' filters again.
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line sends it"))]
     RebuildRules,

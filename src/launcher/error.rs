@@ -5,8 +5,8 @@ use std::io;
 
 use super::guest_port::GuestPortError;
 use super::launch_dir::LaunchDirError;
-use super::passt::PasstError;
-use super::plan::{PlanError, RequestError};
+use super::passt::{PasstEndCause, PasstError};
+use super::plan::{Plan, PlanError, RequestError};
 use super::ports::PublishError;
 use crate::sys::privileges::AccountError;
 use crate::sys::process::SpawnError;
@@ -165,6 +165,23 @@ pub(crate) const SHORTAGE_FIX: &str =
     "see the space on the disk and the limits that 'ulimit -a' shows";
 
 impl StartError {
+    /// Names the forward of the QEMU arguments that asks for a port that cannot be published.
+    pub(super) fn with_forward(mut self, plan: &Plan) -> Self {
+        let port = match &mut self {
+            StartError::Port(port) => Some(port),
+            StartError::Passt(PasstError::PortNotListening { cause, .. }) => cause.as_deref_mut(),
+            StartError::Passt(PasstError::Ended { cause: Some(cause), .. }) => match &mut **cause {
+                PasstEndCause::Port(port) => Some(port),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(port) = port {
+            port.name_forward(plan);
+        }
+        self
+    }
+
     /// Returns the error as the reason why passt cannot be used.
     pub(super) fn as_passt_problem(&self) -> Problem {
         match self {

@@ -91,8 +91,12 @@ pub(crate) trait GuestPort: fmt::Debug + Send {
     fn up(&self) -> BoxFuture<'_, Result<(), GuestPortError>>;
 
     /// Publishes the ports of the request to the guest. Called once, for a port whose request has
-    /// some. [`remove`](Self::remove) takes them back.
-    fn publish(&mut self) -> BoxFuture<'_, Result<Box<dyn AddressFollower>, GuestPortError>>;
+    /// some. `held` has the sockets that keep them, in the order of the request, one for each port
+    /// of a range. [`remove`](Self::remove) takes the ports back.
+    fn publish<'a>(
+        &'a mut self,
+        held: &'a [OwnedFd],
+    ) -> BoxFuture<'a, Result<Box<dyn AddressFollower>, GuestPortError>>;
 
     /// Watches whether the port is on its bridge. `None` if the kernel does not report that.
     fn watch(&self) -> Option<Box<dyn PortWatch>>;
@@ -148,8 +152,9 @@ pub(crate) enum LearningEvent {
     Ended(Option<GuestPortError>),
 }
 
-/// Follows the address of a guest whose ports are published, and changes the rules of the ports
-/// when the address changes. Dropping it ends that; the rules stay.
+/// Follows the address of a guest whose ports are published, changes the rules of the ports when the
+/// address changes, and relays the ports on loopback addresses. Dropping it ends that; the rules
+/// stay.
 pub(crate) trait AddressFollower: fmt::Debug + Send {
     /// Waits until the rules lead to another address, or fail to. Returns the follower for the next
     /// call. Dropping the future drops the follower.
@@ -166,6 +171,8 @@ pub(crate) enum FollowEvent {
     Moved(Vec<IpAddr>),
     /// The ports could not be changed; the follower tries again.
     Failed(GuestPortError),
+    /// After a failure, the ports follow the guest again, and lead to these addresses.
+    Recovered(Vec<IpAddr>),
 }
 
 /// Watches whether the port of a running guest is on its bridge. Dropping it ends that.

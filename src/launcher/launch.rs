@@ -18,6 +18,7 @@ use super::event::LaunchEvent;
 use super::info::LaunchInfo;
 use super::launch_thread::{self, LaunchThread, Observer, Reply, Started};
 use super::plan::Plan;
+use crate::sys::process::signals::SignalNumber;
 
 /// The events that are kept for a caller that does not read them; older ones are dropped.
 pub(super) const EVENTS: usize = 64;
@@ -168,7 +169,7 @@ impl LaunchControl {
     /// # Errors
     /// There is no signal of this number.
     pub fn signal(&self, number: i32) -> io::Result<()> {
-        self.send(SupervisorCommand::Signal(Signal::try_from(number)?));
+        self.send(SupervisorCommand::Signal(SignalNumber::try_from(number)?));
         Ok(())
     }
 

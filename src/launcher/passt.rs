@@ -270,7 +270,12 @@ async fn ready(passt_spawn: &PasstSpawn, child: &mut Child) -> Result<(), PasstE
         }
         tokio::select! {
             biased;
-            status = child.wait() => return Err(ended(passt_spawn, status, child)),
+            status = child.wait() => {
+                // The peer of its socket came and has left before this process looked.
+                let has_served = plan.socket.is_none() && pid_file_written(plan);
+                let is_done = status.success() && has_served;
+                return if is_done { Ok(()) } else { Err(ended(passt_spawn, status, child)) };
+            }
             () = tokio::time::sleep(Duration::from_millis(pause)) => {}
         }
         if served.is_none() && begun.elapsed() > limit {

@@ -11,6 +11,8 @@ use nix::sys::socket::{
 };
 use procfs::process::FDTarget;
 
+use super::adopt::{HostSide, forward_on};
+use super::plan::{Origin, Plan};
 use crate::types::{FreePort, Protocol, Publish, PublishRequest};
 
 /// Why a port cannot be published.
@@ -18,10 +20,13 @@ use crate::types::{FreePort, Protocol, Publish, PublishRequest};
 #[non_exhaustive]
 pub enum PublishError {
     /// Another process listens on the port.
-    #[error("port {port}/{protocol} on {address} is in use{}: stop that program, or publish another port than {publish}", held_by(.holder))]
+    #[error("port {port}/{protocol} on {address} is in use{}: stop that program, or {}", held_by(.holder), another(.publish, .forward))]
     Busy {
         /// The requested ports.
         publish: PublishRequest,
+        /// The forward of the QEMU arguments that asks for the port, in the caller's words; `None`
+        /// if a setting of the launch does.
+        forward: Option<String>,
         /// The busy port.
         port: u16,
         /// Its protocol.
@@ -45,11 +50,13 @@ pub enum PublishError {
     },
     /// The host does not have the address.
     #[error(
-        "{address} is not an address of this host, so {publish} cannot listen on it: use 127.0.0.1, 0.0.0.0 or one that `ip address` shows"
+        "{address} is not an address of this host, so {} cannot listen on it: use 127.0.0.1, 0.0.0.0 or one that `ip address` shows", words(.publish, .forward)
     )]
     NoAddress {
         /// The requested ports.
         publish: PublishRequest,
+        /// As in [`Busy`](Self::Busy).
+        forward: Option<String>,
         /// The address.
         address: IpAddr,
     },
@@ -65,6 +72,41 @@ pub enum PublishError {
         /// The kernel's error.
         source: io::Error,
     },
+}
+
+/// Returns the fix for a busy port.
+fn another(publish: &PublishRequest, forward: &Option<String>) -> String {
+    match forward {
+        Some(forward) => format!("forward another port than {forward}"),
+        None => format!("publish another port than {publish}"),
+    }
+}
+
+/// Returns the request for a port in the caller's words.
+fn words(publish: &PublishRequest, forward: &Option<String>) -> String {
+    forward.clone().unwrap_or_else(|| publish.to_string())
+}
+
+impl PublishError {
+    /// Names the forward of the QEMU arguments that asks for the port, if one does.
+    pub(super) fn name_forward(&mut self, plan: &Plan) {
+        let (forward, listens) = match self {
+            PublishError::Busy { forward, address, port, protocol, .. } => {
+                (forward, HostSide { protocol: *protocol, address: *address, port: *port })
+            }
+            PublishError::NoAddress {
+                forward, publish: PublishRequest::Ports(publish), ..
+            } => {
+                let (protocol, address) = (publish.protocol, publish.address);
+                (forward, HostSide { protocol, address, port: publish.host.first() })
+            }
+            _ => return,
+        };
+        *forward = plan.nics.iter().find_map(|nic| match &nic.origin {
+            Origin::Adopted { written, .. } => forward_on(written, listens),
+            _ => None,
+        });
+    }
 }
 
 fn held_by(holder: &Option<(String, i32)>) -> String {
@@ -89,9 +131,10 @@ pub(super) fn check(publish: &[Publish]) -> Result<(), PublishError> {
     Ok(())
 }
 
-/// Keeps the ports from other programs, without listening: the firewall leads their connections to
-/// a guest on a bridge. Another program that wants to listen on one of them finds it in use, and a
-/// connection that the firewall does not lead away is refused.
+/// Keeps the ports from other programs, without listening: the firewall or the follower of the
+/// guest's address leads their connections to a guest on a bridge. Another program that wants to
+/// listen on one of them finds it in use. Until the follower listens, a connection that the firewall
+/// does not lead away is refused. Returns one socket for each port, in the order of `publish`.
 ///
 /// # Errors
 /// [`PublishError`] for the first port that another program has.
@@ -151,6 +194,7 @@ fn explain(
     match source.kind() {
         io::ErrorKind::AddrInUse => PublishError::Busy {
             publish: publish.clone(),
+            forward: None,
             port,
             protocol,
             address,
@@ -158,7 +202,7 @@ fn explain(
         },
         io::ErrorKind::PermissionDenied => PublishError::Privileged { port, protocol, address },
         io::ErrorKind::AddrNotAvailable => {
-            PublishError::NoAddress { publish: publish.clone(), address }
+            PublishError::NoAddress { publish: publish.clone(), forward: None, address }
         }
         _ => PublishError::Other { port, protocol, address, source },
     }

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 #[cfg(feature = "cli")]
 use crate::sys::process::MainLink;
+use crate::sys::process::signals::SignalNumber;
 use crate::sys::process::{Child, Progress};
 
 /// QEMU's process.
@@ -33,7 +34,7 @@ impl QemuProcess {
     }
 
     /// Sends a signal, without effect if QEMU has ended.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: SignalNumber) {
         match self {
             QemuProcess::Child(child) => child.signal(signal),
             #[cfg(feature = "cli")]

@@ -35,7 +35,8 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
             account.name
         );
     }
-    ports::check(&plan.published()).map_err(|error| name_launch(error, context))?;
+    ports::check(&plan.published())
+        .map_err(|error| StartError::from(name_launch(error, context)).with_forward(&plan))?;
     let dir = Arc::new(context.root.create(&plan.dir, plan.name.as_deref())?);
     let record = Record::new(&plan);
     record.write().map_err(StartError::Prepare)?;
@@ -61,13 +62,14 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
         ports: context.ports.clone(),
         events: Arc::new(EventSink::default()),
     };
+    let plan = running.plan.clone();
     match running.start_all(context, account).await {
         Ok(()) => Ok(running),
         Err(error) => {
             for left in running.end().await {
                 tracing::warn!("{left}");
             }
-            Err(error)
+            Err(error.with_forward(&plan))
         }
     }
 }
@@ -190,21 +192,22 @@ impl Running {
         port.up().await.map_err(StartError::Bridge)?;
         if !publish.is_empty() {
             nic.held_ports = ports::hold(publish)?;
-            nic.follower = Some(port.publish().await.map_err(StartError::Publishing)?);
+            let published = port.publish(&nic.held_ports).await;
+            nic.follower = Some(published.map_err(StartError::Publishing)?);
         }
         nic.watch = port.watch();
         port.descriptors().map_err(StartError::Bridge)
     }
 }
 
-/// Names the launch that has a busy port. The kernel's tables do not show the sockets that only
-/// keep a port from others ([`ports::hold`]).
+/// Names the launch that has a busy port. The kernel's tables show this program as the holder, or no
+/// program for a TCP socket that only keeps a port from others ([`ports::hold`]).
 #[cfg(feature = "cli")]
 fn name_launch(mut error: PublishError, context: &LaunchContext) -> PublishError {
     let PublishError::Busy {
         publish: crate::types::PublishRequest::Ports(publish),
         port,
-        holder: holder @ None,
+        holder,
         ..
     } = &mut error
     else {
@@ -215,7 +218,11 @@ fn name_launch(mut error: PublishError, context: &LaunchContext) -> PublishError
         nic.bridge.is_some() && nic.publish.iter().any(|other| other.needs(publish, *port))
     };
     let found = records.into_iter().find(|record| record.nics.iter().any(has));
-    *holder = found.map(|record| (format!("the launch {}", record.name), record.pid));
+    if let Some(record) = found
+        && holder.as_ref().is_none_or(|(_, pid)| *pid == record.pid)
+    {
+        *holder = Some((format!("the launch {}", record.name), record.pid));
+    }
     error
 }
 

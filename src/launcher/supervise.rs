@@ -9,7 +9,7 @@
 //! The learner of the guest's address ends before the rules of its filter are removed, and the
 //! launch directory is removed last.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +29,7 @@ use super::record::NicRecord;
 use super::recovery::RestartResult;
 use super::running::{QEMU_PATIENCE, Running, RunningNic};
 use crate::sys::process::Progress;
+use crate::sys::process::signals::SignalNumber;
 use crate::types::error_text;
 
 /// The rules of every port being set again.
@@ -181,15 +182,15 @@ impl Supervisor {
         self.running.qemu.is_none()
     }
 
-    fn signal_qemu(&self, signal: Signal) {
+    fn signal_qemu(&self, signal: impl Into<SignalNumber>) {
         if let Some(qemu) = &self.running.qemu {
-            qemu.signal(signal);
+            qemu.signal(signal.into());
         }
     }
 
     fn handle_command(&mut self, command: SupervisorCommand) -> Next {
         tracing::debug!("command: {command:?}");
-        let signal = match command {
+        let signal: SignalNumber = match command {
             SupervisorCommand::RebuildRules => {
                 match self.rebuild {
                     Some(_) => self.rebuild_again = true,
@@ -197,11 +198,12 @@ impl Supervisor {
                 }
                 return Next::GoesOn;
             }
-            SupervisorCommand::Signal(signal) | SupervisorCommand::Stop(signal) => signal,
-            SupervisorCommand::Kill => Signal::SIGKILL,
+            SupervisorCommand::Signal(signal) => signal,
+            SupervisorCommand::Stop(signal) => signal.into(),
+            SupervisorCommand::Kill => Signal::SIGKILL.into(),
         };
         if self.is_serve_mode() {
-            self.outcome.signal = Some(signal as i32);
+            self.outcome.signal = Some(signal.as_raw());
             return Next::Ends;
         }
         self.signal_qemu(signal);
@@ -337,13 +339,22 @@ impl Running {
 
 /// Reports where the published ports of a guest on a bridge lead.
 fn report_following(event: FollowEvent) {
+    let list = |addresses: &[IpAddr]| {
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+    };
     match event {
         FollowEvent::Moved(addresses) if addresses.is_empty() => {
             tracing::info!("the guest has no known address, so its published ports lead nowhere");
         }
         FollowEvent::Moved(addresses) => {
-            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            tracing::info!("the published ports lead to {}", addresses.join(" and "));
+            tracing::info!("the published ports lead to {}", list(&addresses));
+        }
+        FollowEvent::Recovered(addresses) if addresses.is_empty() => {
+            tracing::warn!("the published ports follow the guest again; its address is not known");
+        }
+        FollowEvent::Recovered(addresses) => {
+            let addresses = list(&addresses);
+            tracing::warn!("the published ports follow the guest again and lead to {addresses}");
         }
         FollowEvent::Failed(error) => {
             tracing::warn!("the published ports do not follow the guest: {}", error_text(&error));

@@ -18,7 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ipnet::IpNet;
 
 use super::Network;
-use super::dnsmasq::lease_file::{LeaseFile, duid_mac};
+use super::dnsmasq::lease_file::{LeaseFile, duid_mac, mac};
 use super::dnsmasq::{DhcpLease, Files, LeaseFileError};
 use super::manager::NetworkStatus;
 use super::model::Client;
@@ -142,6 +142,17 @@ impl AddressTable {
     /// Returns the active leases, in the order of dnsmasq's file.
     pub fn leases(&self) -> &[DhcpLease] {
         &self.leases
+    }
+
+    /// Returns the MAC address of the guest that has a lease: the one in the lease, or that of the
+    /// neighbour with the address. A lease over IPv6 has none if the guest identifies itself by
+    /// a number of its vendor or by a UUID (RFC 8415, 11.3 and 11.5).
+    pub fn mac_of(&self, lease: &DhcpLease) -> Option<Mac> {
+        let seen = || {
+            let neighbor = self.neighbors.iter().find(|one| one.address == lease.address)?;
+            mac(&neighbor.mac)
+        };
+        lease.mac.or_else(seen)
     }
 
     /// Returns the number of damaged lines in the lease file.

@@ -30,6 +30,7 @@ mod places;
 mod refused_port_tests;
 #[cfg(test)]
 mod refused_tests;
+pub mod relay;
 mod store;
 mod store_error;
 #[cfg(test)]

@@ -106,20 +106,38 @@ pub(crate) fn network_namespace_cookie() -> Option<u64> {
     (answer == 0 && length as usize == size_of::<u64>()).then_some(cookie)
 }
 
-/// Returns the cookie of the network namespace that this file is; `None` if this process cannot
-/// enter it. A child process enters it, so that this process keeps its own namespace.
-pub(crate) fn network_namespace_cookie_of(file: &Path) -> Option<u64> {
+/// A network namespace that a file refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FoundNamespace {
+    /// Its device and inode number, as [`network_namespace`] returns them.
+    pub(crate) identity: String,
+    /// Its cookie; `None` if this process cannot enter it, and before Linux 5.14.
+    pub(crate) cookie: Option<u64>,
+}
+
+/// Returns the network namespace that this file is now; `None` if the file cannot be opened. Both
+/// parts of the answer are of the same open file, since a path can lead to another namespace later:
+/// a process ends, and a new one gets its number.
+pub(crate) fn network_namespace_at(file: &Path) -> Option<FoundNamespace> {
     // Another process may have replaced the file by a FIFO, and opening a FIFO would block.
     let mut options = fs::OpenOptions::new();
     let file =
         options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(file).ok()?;
+    let is = file.metadata().ok()?;
+    let identity = format!("{}:{}", is.dev(), is.ino());
+    Some(FoundNamespace { identity, cookie: cookie_of(&file) })
+}
+
+/// Returns the cookie of the network namespace that an open file is. A child process enters it, so
+/// that this process keeps its own namespace.
+fn cookie_of(file: &fs::File) -> Option<u64> {
     let (mut answer, child_end) = io::pipe().ok()?;
     // SAFETY: the fork makes system calls only: setns, socket, getsockopt, write and _exit. None of
     // these functions allocates.
     let pid = unsafe {
         let pid = raw_fork(0);
         if pid == 0 {
-            if setns(&file, CloneFlags::CLONE_NEWNET).is_ok()
+            if setns(file, CloneFlags::CLONE_NEWNET).is_ok()
                 && let Some(cookie) = network_namespace_cookie()
             {
                 let _ = write(&child_end, &cookie.to_ne_bytes());
@@ -338,8 +356,10 @@ mod tests {
         assert_eq!(never, if all { NamespaceLocation::Gone } else { NamespaceLocation::Unknown });
         assert_eq!(network_namespace_of(Pid::this()).unwrap(), here);
         assert_eq!(network_namespace_cookie(), network_namespace_cookie());
-        let entered = network_namespace_cookie_of(Path::new("/proc/self/ns/net"));
-        assert_eq!(entered, network_namespace_cookie().filter(|_| entered.is_some()));
+        let found = network_namespace_at(Path::new("/proc/thread-self/ns/net")).unwrap();
+        assert_eq!(found.identity, here);
+        assert_eq!(found.cookie, network_namespace_cookie().filter(|_| found.cookie.is_some()));
+        assert_eq!(network_namespace_at(Path::new("/proc/self/ns/none")), None);
         assert_eq!(boot_id().unwrap().len(), 36);
     }
 }

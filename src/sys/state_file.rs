@@ -14,6 +14,8 @@
 //! ([`crate::sys::dir`]), and refuse a state that another user could have written. Imports: `dir`
 //! and `flock`.
 
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "bridged")]
 mod wait;
 
@@ -64,7 +66,7 @@ pub enum StateFileError {
     /// A system call on a file or directory failed.
     #[error("cannot {what} {}; check the directory's permissions and free space", path.display())]
     Io {
-        /// "read", "write" or "remove".
+        /// "read", "make", "write" or "remove".
         what: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -143,6 +145,12 @@ fn make(dir: &Path) -> io::Result<Dir> {
     Dir::make(dir, Trust::LastDirectory, Modes::all(0o755))
 }
 
+/// Makes a directory for status files, and the directories above it.
+#[cfg(feature = "bridged")]
+pub(crate) fn make_dir(dir: &Path) -> Result<(), StateFileError> {
+    make(dir).map(drop).map_err(StateFileError::io("make", dir))
+}
+
 /// Writes a status file: replaces the whole file or leaves the old one. Makes the directory if it
 /// is missing.
 pub(crate) fn write(path: &Path, status: &impl Serialize) -> Result<(), StateFileError> {
@@ -150,7 +158,12 @@ pub(crate) fn write(path: &Path, status: &impl Serialize) -> Result<(), StateFil
     tracing::debug!("writes {}", path.display());
     let written = text.and_then(|text| {
         let (dir, name) = dir::split(path)?;
-        make(dir)?.replace(name, &text, Readers::Everyone.mode(), false)
+        // Usually the directory is there, so one walk of the path is enough.
+        let dir = match Dir::open(dir, Trust::LastDirectory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make(dir)?,
+            opened => opened?,
+        };
+        dir.replace(name, &text, Readers::Everyone.mode(), false)
     });
     written.map_err(StateFileError::io("write", path))
 }
@@ -225,7 +238,10 @@ fn parse_version<T: DeserializeOwned>(
     struct Version {
         version: u64,
     }
-    let Version { version } = serde_json::from_slice(text).map_err(damaged(path))?;
+    let version = match leading_version(text) {
+        Some(version) if version == u64::from(known) => version,
+        _ => serde_json::from_slice::<Version>(text).map_err(damaged(path))?.version,
+    };
     match version.cmp(&known.into()) {
         Ordering::Equal => serde_json::from_slice(text).map(Some).map_err(damaged(path)),
         Ordering::Greater => Err(StateFileError::Newer { path: path.to_owned(), version, known }),
@@ -234,6 +250,15 @@ fn parse_version<T: DeserializeOwned>(
             Err(StateFileError::Damaged { path: path.to_owned(), what })
         }
     }
+}
+
+/// Returns the version of a text that begins with it, as the texts of netlaunch do. So the parser
+/// reads such a text once and not twice.
+fn leading_version(text: &[u8]) -> Option<u64> {
+    let rest = text.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start();
+    let rest = rest.strip_prefix(b"\"version\"")?.trim_ascii_start().strip_prefix(b":")?;
+    let end = rest.iter().position(|byte| matches!(byte, b',' | b'}'))?;
+    std::str::from_utf8(&rest[..end]).ok()?.trim_ascii().parse().ok()
 }
 
 fn damaged(path: &Path) -> impl Fn(serde_json::Error) -> StateFileError {
@@ -282,107 +307,5 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<OsString>, StateFileError> {
         Ok(names) => Ok(names),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(source) => Err(StateFileError::io("read", dir)(source)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().permissions().mode() & 0o7777
-    }
-
-    #[test]
-    fn a_write_replaces_the_whole_status_file_and_every_user_may_read_it() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("made/port.json");
-        assert_eq!(read::<Vec<u8>>(&path).unwrap(), None);
-        for status in [vec![1, 2, 3], vec![4]] {
-            write(&path, &status).unwrap();
-            assert_eq!(read(&path).unwrap(), Some(status));
-            assert_eq!(mode(&path), 0o644);
-        }
-        assert_eq!(names(&place.path().join("made")).unwrap(), ["port.json"]);
-        fs::write(&path, "[4").unwrap();
-        assert!(matches!(read::<Vec<u8>>(&path), Err(StateFileError::Damaged { .. })));
-    }
-
-    #[test]
-    fn a_failed_replace_keeps_the_old_file_and_leaves_no_new_one() {
-        let place = tempfile::tempdir().unwrap();
-        let secret = place.path().join("secret");
-        replace(&secret, b"old", Readers::Owner).unwrap();
-        assert_eq!(mode(&secret), 0o600);
-        let taken = place.path().join("taken");
-        fs::create_dir(&taken).unwrap();
-        replace(&taken, b"new", Readers::Owner).unwrap_err();
-        assert_eq!(names(place.path()).unwrap(), ["secret", "taken"]);
-        // A missing directory, such as that of a launch that has ended, is not made again.
-        let gone = place.path().join("gone");
-        replace(&gone.join("file"), b"new", Readers::Owner).unwrap_err();
-        assert!(!gone.exists());
-    }
-
-    #[test]
-    fn a_state_that_another_user_can_change_is_refused() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped a_state_that_another_user_can_change_is_refused: it needs root");
-            return;
-        }
-        const OTHER: Option<u32> = Some(54_321);
-        let place = tempfile::tempdir().unwrap();
-        let (mine, theirs) = (place.path().join("mine"), place.path().join("theirs"));
-        let file = |dir: &Path| dir.join("made/port.json");
-        for dir in [&mine, &theirs] {
-            write(&file(dir), &1).unwrap();
-        }
-        let refused = |dir: &Path, why: &str| {
-            let error = crate::types::error_text(&read::<u8>(&file(dir)).unwrap_err());
-            assert!(error.contains(why), "{error}");
-            lock_file(&dir.join("made")).unwrap_err();
-            write(&file(dir), &2).unwrap_err();
-            names(&dir.join("made")).unwrap_err();
-            remove(&file(dir)).unwrap_err();
-        };
-        std::os::unix::fs::chown(theirs.join("made"), OTHER, OTHER).unwrap();
-        refused(&theirs, "made belongs to user 54321");
-        fs::set_permissions(mine.join("made"), fs::Permissions::from_mode(0o777)).unwrap();
-        refused(&mine, "made can be written by other users");
-        fs::set_permissions(mine.join("made"), fs::Permissions::from_mode(0o755)).unwrap();
-        let link = place.path().join("link");
-        std::os::unix::fs::symlink(&mine, &link).unwrap();
-        std::os::unix::fs::lchown(&link, OTHER, OTHER).unwrap();
-        refused(&link, "link is a symbolic link of user 54321");
-        assert_eq!(read(&file(&mine)).unwrap(), Some(1));
-    }
-
-    #[test]
-    fn only_the_owner_can_open_the_lock_file() {
-        let place = tempfile::tempdir().unwrap();
-        let dir = place.path().join("state/made");
-        drop(lock_file(&dir).unwrap());
-        assert_eq!(mode(&dir.join(LOCK)), 0o600);
-        // Launches lock the upper directory. Every user reads the files in the lower one.
-        assert_eq!([mode(&place.path().join("state")), mode(&dir)], [0o711, 0o755]);
-        // Earlier releases made the file with this mode.
-        fs::set_permissions(dir.join(LOCK), fs::Permissions::from_mode(0o644)).unwrap();
-        drop(lock_file(&dir).unwrap());
-        assert_eq!(mode(&dir.join(LOCK)), 0o600);
-        let open =
-            |name: &str| Dir::open(&dir, Trust::LastDirectory).unwrap().lock_file(name.as_ref());
-        let file = dir.join("file");
-        fs::write(&file, "").unwrap();
-        open("file").unwrap();
-        std::os::unix::fs::symlink(&file, dir.join("link")).unwrap();
-        open("link").unwrap_err();
-        // `lock_file` sets the mode of a file, and with a hard link that file is elsewhere.
-        fs::hard_link(&file, dir.join("hard")).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        open("hard").unwrap_err();
-        assert_eq!(mode(&file), 0o644);
     }
 }

@@ -121,6 +121,51 @@ pub async fn limit(
     run(&tc, device, &commands(device, &ifb, bandwidth)).await
 }
 
+/// Returns whether a device has all parts of its limits: the queues, their classes, and the filter
+/// for the frames that come from it. Another program can remove each of them.
+///
+/// # Errors
+/// The kernel's error.
+pub async fn has_limits(
+    netlink: &Netlink,
+    index: u32,
+    bandwidth: &Bandwidth,
+) -> Result<bool, LinkError> {
+    let parts = netlink.traffic_parts(index).await?;
+    if bandwidth.inbound.is_some() && !parts.limits_leaving {
+        return Ok(false);
+    }
+    if bandwidth.outbound.is_none() {
+        return Ok(true);
+    }
+    let ifb = match netlink.link(&ifb_name(index).ok_or(LinkError::NoIfb)?).await {
+        Ok(link) => netlink.traffic_parts(link.index).await?,
+        Err(LinkError::Missing(_)) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    Ok(parts.redirects_arriving && ifb.limits_leaving)
+}
+
+/// Limits the traffic of a device again, of whose limits parts are gone. The traffic has no limit
+/// for a moment.
+///
+/// # Errors
+/// [`TrafficError`].
+pub async fn limit_again(
+    netlink: &Netlink,
+    path: &[PathBuf],
+    device: &InterfaceName,
+    index: u32,
+    bandwidth: &Bandwidth,
+) -> Result<(), TrafficError> {
+    let tc = tc(path).map_err(|problem| TrafficError::NoTc { device: device.clone(), problem })?;
+    // A part that is gone cannot be removed, so an error here means nothing.
+    for place in ["root", "ingress"] {
+        let _ = run(&tc, device, &format!("qdisc del dev {device} {place}\n")).await;
+    }
+    limit(netlink, path, device, index, bandwidth).await
+}
+
 /// Runs tc with these commands; it stops at the first one that fails.
 async fn run(tc: &Path, device: &InterfaceName, commands: &str) -> Result<(), TrafficError> {
     let args = ["-batch", "-"].map(OsString::from);

@@ -4,14 +4,15 @@
 //! that runs as `nobody` has no protection from the other programs that run as `nobody`. If a
 //! program has its own id, only root can interfere with it.
 //!
-//! [`TransientUser::pick`] draws random ids from a range of unassigned ids, and takes the first
-//! free one: the user namespace maps the id, neither database lists it, and no process has it. The
-//! user and the group get the same number.
+//! [`TransientUsers`] draws random ids from a range of unassigned ids, and takes the first free one:
+//! the user namespace maps the id, neither database lists it, and no process has it. The user and
+//! the group get the same number.
 //!
 //! Known race: the id is not reserved, so another process could take it before the program starts.
 //! In [`UNUSED`] the probability is one in 2^28. Processes in other PID namespaces are not seen,
 //! except in descendants of the caller's namespace.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
@@ -55,19 +56,43 @@ impl TransientUser {
     /// # Errors
     /// [`TransientUserError`] if no such id is found, or /proc cannot be read.
     pub(crate) fn pick() -> Result<Self, TransientUserError> {
+        TransientUsers::find()?.pick()
+    }
+}
+
+/// Picks ids for several process trees that start together, with one search through all processes.
+#[derive(Debug)]
+pub(crate) struct TransientUsers {
+    mapped: Vec<RangeInclusive<u32>>,
+    taken: HashSet<u32>,
+}
+
+impl TransientUsers {
+    /// Finds the ids that processes have.
+    ///
+    /// # Errors
+    /// [`TransientUserError`] if the user namespace maps no id, or /proc cannot be read.
+    pub(crate) fn find() -> Result<Self, TransientUserError> {
         let users = read_map("/proc/self/uid_map")?;
         let groups = read_map("/proc/self/gid_map")?;
         let mapped = candidates(&users, &groups).ok_or(TransientUserError::Unmapped)?;
-        let taken = ids_of_processes()?;
+        Ok(TransientUsers { mapped, taken: ids_of_processes()? })
+    }
+
+    /// Picks an id that no database lists, that no process had at the time of the search, and that
+    /// was not picked before.
+    ///
+    /// # Errors
+    /// [`TransientUserError::Used`] if no such id is found.
+    pub(crate) fn pick(&mut self) -> Result<TransientUser, TransientUserError> {
         let mut rng = rand::rng();
-        (0..DRAWS)
-            .filter_map(|_| {
-                let total: u64 = mapped.iter().map(length).sum();
-                nth(&mapped, rng.random_range(0..total))
-            })
-            .find(|id| !taken.contains(id) && !is_known(*id))
-            .map(|id| TransientUser { uid: id, gid: id })
-            .ok_or(TransientUserError::Used)
+        let total: u64 = self.mapped.iter().map(length).sum();
+        let id = (0..DRAWS)
+            .filter_map(|_| nth(&self.mapped, rng.random_range(0..total)))
+            .find(|id| !self.taken.contains(id) && !is_known(*id))
+            .ok_or(TransientUserError::Used)?;
+        self.taken.insert(id);
+        Ok(TransientUser { uid: id, gid: id })
     }
 }
 
@@ -131,10 +156,10 @@ fn is_known(id: u32) -> bool {
 }
 
 /// Returns the user, group and supplementary group ids of all processes that /proc shows.
-fn ids_of_processes() -> Result<Vec<u32>, TransientUserError> {
+fn ids_of_processes() -> Result<HashSet<u32>, TransientUserError> {
     let path = "/proc";
     let failed = |source| TransientUserError::Proc { path, source };
-    let mut ids = Vec::new();
+    let mut ids = HashSet::new();
     for entry in fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         if entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
@@ -174,6 +199,14 @@ mod tests {
         if UNUSED.contains(&user.uid) {
             assert_ne!(TransientUser::pick().unwrap(), user, "ids are drawn at random");
         }
+    }
+
+    #[test]
+    fn an_id_is_picked_once_even_if_no_process_has_it_yet() {
+        let first = *UNUSED.start();
+        let mut users = TransientUsers { mapped: vec![first..=first + 1], taken: HashSet::new() };
+        assert_ne!(users.pick().unwrap(), users.pick().unwrap());
+        assert!(matches!(users.pick(), Err(TransientUserError::Used)));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 mod bridge;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +51,10 @@ pub struct Passt {
     pub problem: Option<Problem>,
     /// The long option names that its help lists, without the leading dashes.
     pub options: BTreeSet<String>,
+    /// Whether an option of [`options`](Self::options) takes a value, as its line in the help says.
+    /// An option that is missing here is not known.
+    #[serde(skip)]
+    pub takes_value: BTreeMap<String, bool>,
     /// The AppArmor profile that the kernel enforces on it; `None` if there is none.
     pub confinement: Option<Confinement>,
 }

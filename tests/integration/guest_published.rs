@@ -209,7 +209,7 @@ fn the_printed_plan_has_the_rules_of_a_reserved_guest() {
     assert!(script["input"].as_str().unwrap().contains(rule), "{script:#}");
     // Ports that no rule can publish.
     for (args, words) in [
-        (["--network", "lab", "-p", "[::1]:80"], "cannot be published to a guest on a bridge"),
+        (["--network", "lab", "-p", "[::1]:80"], "the network lab has no IPv6 address"),
         (["--bridge", "virlab0", "-p", "80"], "define a network with <forward mode='bridge'/>"),
     ] {
         let command = with(sandbox.netlaunch(&args), ["--", "qemu-system-x86_64"]);

@@ -9,6 +9,7 @@ mod failed_starts;
 mod killed;
 mod parts_killed;
 mod side_by_side;
+mod signals;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

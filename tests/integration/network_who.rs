@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::common::bridges::{end, up, waiting};
-use crate::common::dhcp_guest::DhcpGuest;
+use crate::common::dhcp_guest::{DhcpGuest, lease_v6};
 use crate::common::network_host::NetworkHost;
 use crate::common::scene::Scene;
 use crate::common::schema::valid;
@@ -129,6 +129,30 @@ impl Crowd {
 
 fn found(address: &str, source: &str) -> Value {
     json!({ "address": address, "source": source })
+}
+
+/// The identifier of a guest can be a UUID or a number of its vendor (RFC 8415, 11.3 and 11.5).
+#[test]
+fn a_lease_without_a_mac_address_has_that_of_the_neighbour() {
+    if !have_root("a_lease_without_a_mac_address_has_that_of_the_neighbour") {
+        return;
+    }
+    let host = NetworkHost::new(LAB);
+    host.good("network start lab");
+    let guest = DhcpGuest::new(&host, 7);
+    let uuid = [&[0, 4][..], &[0xab; 16]].concat();
+    lease_v6(&guest.netns, &uuid, 1);
+    let lease = || shown(&host, "leases")["leases"][0].clone();
+    let first = lease();
+    assert_eq!(first["mac"], Value::Null, "{first}");
+    assert!(first["duid"].as_str().unwrap().starts_with("00:04:ab:ab"), "{first}");
+    let address = first["address"].as_str().unwrap();
+    guest.netns.ip(&format!("address add {address}/64 dev eth0 nodad"));
+    let asked = host.sh(&format!("busybox ping -6 -c 1 -W 20 {address}"));
+    assert!(asked.contains(" 0% packet loss"), "{asked}");
+    assert_eq!(lease()["mac"], "52:54:00:00:00:07");
+    let table = host.good("network leases lab");
+    assert!(table.contains("52:54:00:00:00:07"), "{table}");
 }
 
 #[test]

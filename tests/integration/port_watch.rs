@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::common::scene::launches;
 use crate::common::{As, Netns, Reaped, Sandbox, finish, have_root, run, text, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -28,8 +29,13 @@ impl Scene {
         command.args(options).args(QEMU);
         command.stderr(Stdio::from(fs::File::create(sandbox.path("said")).unwrap()));
         let scene = Scene { _launch: Reaped(command.spawn().unwrap()), sandbox, netns };
-        assert!(wait_until(LIMIT, || scene.master().is_some()), "{}", scene.said());
+        // QEMU starts after the watch of the tap.
+        assert!(wait_until(LIMIT, || scene.runs_qemu()), "{}", scene.said());
         scene
+    }
+
+    fn runs_qemu(&self) -> bool {
+        launches(&self.sandbox).iter().any(|launch| launch["qemu"].is_object())
     }
 
     fn said(&self) -> String {
@@ -105,27 +111,55 @@ fn start_lab(sandbox: &Sandbox) {
     sandbox.good(&["network", "start", "lab"]);
 }
 
+/// Each part of the limits that another program removes is set again.
 #[test]
-fn ports_on_loopback_are_closed_when_the_rules_that_guard_it_are_flushed() {
-    if !have_root("ports_on_loopback_are_closed_when_the_rules_that_guard_it_are_flushed") {
+fn lost_limits_of_a_guests_traffic_are_set_again() {
+    if !have_root("lost_limits_of_a_guests_traffic_are_set_again") {
         return;
     }
     let netns = Netns::routed();
-    let sandbox = Sandbox::new(As::Root, Some(&netns));
-    fs::write(sandbox.path("config/network.conf"), "firewall_backend = \"nftables\"\n").unwrap();
-    start_lab(&sandbox);
-    let scene = Scene::new(sandbox, netns, &["--network", "lab", "-p", "8080:80"]);
-    let is_open = || {
-        let path = "/proc/sys/net/ipv4/conf/nlt0/route_localnet";
-        scene.netns.inside(|| fs::read_to_string(path)).unwrap().trim() == "1"
+    netns.ip("link add br7 type bridge");
+    let options = ["--bridge", "br7", "--bandwidth", "inbound=1000,outbound=2000"];
+    let scene = Scene::new(Sandbox::new(As::Root, Some(&netns)), netns, &options);
+    let index = scene.netns.says("cat", &["/sys/class/net/nl-web/ifindex"]);
+    let ifb = format!("nlout{}", index.trim());
+    let limits = || {
+        let tc = |words: &[&str]| scene.netns.says("tc", words);
+        [
+            tc(&["qdisc", "show", "dev", "nl-web"]),
+            tc(&["class", "show", "dev", "nl-web"]),
+            tc(&["filter", "show", "dev", "nl-web", "ingress"]),
+            tc(&["qdisc", "show", "dev", &ifb]),
+            tc(&["class", "show", "dev", &ifb]),
+        ]
+        .concat()
+        .lines()
+        // The kernel numbers the redirections of the host.
+        .filter(|line| !line.contains(" index "))
+        .collect::<Vec<_>>()
+        .join("\n")
     };
-    assert!(wait_until(LIMIT, is_open), "{}", scene.said());
-    run("ip", &["netns", "exec", &scene.netns.name, "nft", "flush", "ruleset"]);
-    assert!(wait_until(LIMIT, || !is_open()), "{}", scene.said());
-    scene.says("its ports on the host's loopback address are closed");
-    scene.sandbox.good(&["firewall", "reload"]);
-    assert!(is_open(), "a reload opens the ports again");
-    let _ = finish(scene.sandbox.netlaunch(&["network", "destroy", "--force", "lab"]));
+    let before = limits();
+    for part in ["8192Kbit", "16384Kbit", "mirred"] {
+        assert!(before.contains(part), "{before}");
+    }
+    let damages = [
+        "tc qdisc del dev nl-web root".to_owned(),
+        "tc qdisc del dev nl-web ingress".to_owned(),
+        "tc filter del dev nl-web ingress".to_owned(),
+        format!("tc qdisc del dev {ifb} root"),
+        format!("ip link del {ifb}"),
+    ];
+    for (n, damage) in damages.iter().enumerate() {
+        let words: Vec<&str> = damage.split(' ').collect();
+        let words = [&["netns", "exec", &scene.netns.name], &words[..]].concat();
+        assert!(run("ip", &words).status.success(), "{damage}");
+        let set_again = "limits of the traffic of nl-web; they are set again";
+        let said = || scene.said().matches(set_again).count();
+        assert!(wait_until(LIMIT, || said() > n), "{damage}: {}", scene.said());
+        assert!(wait_until(LIMIT, || limits() == before), "{damage}: {} {before}", limits());
+        assert_eq!(said(), n + 1, "{damage}: {}", scene.said());
+    }
 }
 
 #[test]
@@ -144,5 +178,21 @@ fn a_guest_returns_to_its_network_after_a_forced_end() {
     scene.says("nlt0 again");
     // The bridge exists before the start is complete, which is no reason for a warning.
     assert!(!scene.said().contains("is not active"), "{}", scene.said());
+    let _ = finish(scene.sandbox.netlaunch(&["network", "destroy", "--force", "lab"]));
+}
+
+#[test]
+fn a_launch_says_when_its_ports_follow_the_guest_again() {
+    if !have_root("a_launch_says_when_its_ports_follow_the_guest_again") {
+        return;
+    }
+    let netns = Netns::routed();
+    let sandbox = Sandbox::new(As::Root, Some(&netns));
+    start_lab(&sandbox);
+    let scene = Scene::new(sandbox, netns, &["--network", "lab", "-p", "8080:80"]);
+    scene.sandbox.good(&["network", "destroy", "--force", "lab"]);
+    scene.says("the published ports do not follow the guest: the network lab does not run");
+    scene.sandbox.good(&["network", "start", "lab"]);
+    scene.says("the published ports follow the guest again; its address is not known");
     let _ = finish(scene.sandbox.netlaunch(&["network", "destroy", "--force", "lab"]));
 }

@@ -69,6 +69,13 @@ fn passts_socket_is_offered_at_a_path_until_netlaunch_ends() {
         assert!(wait_until(LIMIT, || path.exists()), "no socket");
         let mut busy = sandbox.netlaunch(&["--backend", "passt", "--listen"]);
         busy.arg(&path);
+        let pid = serving.pid();
+        let launch = sandbox.launch_dirs().remove(0);
+        refused(busy, &format!("the launch {launch} (pid {pid}) has its socket there"));
+        let own = sandbox.path("run/vm.file");
+        fs::write(&own, "").unwrap();
+        let mut busy = sandbox.netlaunch(&["--backend", "passt", "--listen"]);
+        busy.arg(&own);
         refused(busy, "the path exists");
         let mut stream = UnixStream::connect(&path).unwrap();
         passt_answers(&mut stream);
@@ -77,6 +84,29 @@ fn passts_socket_is_offered_at_a_path_until_netlaunch_ends() {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
         assert!(text(&output.stdout).contains(&format!("addr.path={shown}")));
         assert!(fs::symlink_metadata(&path).is_err(), "the link is left");
+        nothing_left(&sandbox);
+    }
+}
+
+/// On a busy machine passt can end before netlaunch looks whether it serves.
+#[test]
+fn a_passt_whose_peer_has_left_already_has_served() {
+    let test = "a_passt_whose_peer_has_left_already_has_served";
+    if !have_root(test) {
+        return;
+    }
+    let netns = Netns::routed();
+    let sandbox = Sandbox::new(As::User, Some(&netns));
+    // The file exists for a moment only, and netlaunch looks every 10 ms by then: six of ten such
+    // launches failed without the check.
+    let serves = "while [ \"$1\" != --pid ]; do shift; done; echo $$ >\"$2.new\"; sleep 0.2; exec mv \"$2.new\" \"$2\"";
+    for (body, status) in [(serves, 0); 5].into_iter().chain([("exit 0", 125)]) {
+        let help = "case $* in *--help*) exec passt --help;; esac";
+        let passt = sandbox.script("short-passt", &format!("{help}; {body}"));
+        let (_mine, theirs) = UnixStream::pair().unwrap();
+        let options = ["--listen-fd", "5", "--passt", passt.to_str().unwrap()];
+        let output = serve(&sandbox, &options, Some(theirs.into())).output(LIMIT);
+        assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
         nothing_left(&sandbox);
     }
 }

@@ -150,6 +150,72 @@ fn a_broken_settings_file_does_not_stop_a_guest() {
 }
 
 #[test]
+fn qemu_does_not_run_if_a_file_that_may_close_the_loopback_cannot_be_read() {
+    let wrapped = Wrapped::new();
+    let real = wrapped.real("echo real \"$@\"");
+    let dir = wrapped.sandbox.path("config");
+    let file = dir.join("netlaunch.conf");
+    let call = |line: &str| {
+        let mut command = wrapped.command();
+        command.args(line.split(' ')).env("NETLAUNCH_QEMU", &real);
+        finish(command)
+    };
+    let mode = |mode| fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
+    let refuses = |reason: &str| {
+        for line in ["-nic user", "-readconfig f -nic user", "-kernel k"] {
+            let output = call(line);
+            let said = text(&output.stderr);
+            let start = "netlaunch: error: QEMU does not run, because netlaunch.conf may have host_loopback = false: ";
+            assert!(said.starts_with(start) && said.contains(reason), "{line}: {said}");
+            assert_eq!((said.lines().count(), output.status.code()), (1, Some(125)), "{line}");
+            assert_eq!(text(&output.stdout), "", "{line}");
+        }
+        for line in ["-version", "-nic none", "-nodefaults"] {
+            assert_eq!(text(&call(line).stdout), format!("real {line}\n"));
+        }
+        assert_eq!(text(&call("-qmp stdio").stdout), "real -qmp stdio -net none\n");
+    };
+    let runs = || {
+        for line in ["-nic user,restrict=on", "-qmp stdio", "-readconfig f -nic user"] {
+            let output = call(line);
+            let said = text(&output.stderr);
+            assert_eq!((text(&output.stdout), said), (format!("real {line}\n"), String::new()));
+        }
+    };
+    runs();
+    fs::create_dir(&file).unwrap();
+    refuses("netlaunch.conf: cannot be read: Is a directory");
+    fs::remove_dir(&file).unwrap();
+    std::os::unix::fs::symlink("not-mounted", &file).unwrap();
+    refuses("netlaunch.conf: cannot be read: No such file");
+    fs::remove_file(&file).unwrap();
+    mode(0o777);
+    // There is no file, so there is no setting.
+    runs();
+    fs::write(&file, "").unwrap();
+    refuses("is not safe");
+    mode(0o755);
+    runs();
+}
+
+#[test]
+fn a_probe_call_has_no_card_if_the_loopback_is_closed() {
+    let wrapped = Wrapped::new();
+    let real = wrapped.real("echo real \"$@\"");
+    let output = |setting: &str| {
+        fs::write(wrapped.sandbox.path("config/netlaunch.conf"), setting).unwrap();
+        let mut command = wrapped.command();
+        command.args(["-display", "none", "-qmp", "stdio"]).env("NETLAUNCH_QEMU", &real);
+        text(&finish(command).stdout)
+    };
+    assert_eq!(output("[wrap]\nmtu = 1400\n"), "real -display none -qmp stdio\n");
+    let closed = output("[wrap]\nhost_loopback = false\n");
+    assert_eq!(closed, "real -display none -qmp stdio -net none\n");
+    let log = wrapped.log();
+    assert!(log.contains("runs with -net none: -qmp stdio on a machine without"), "{log}");
+}
+
+#[test]
 fn the_same_call_by_hand_has_the_same_output() {
     let wrapped = Wrapped::new();
     let real = wrapped.real("echo \"$0\" \"$@\"");

@@ -23,13 +23,14 @@ use super::super::daemonize::{self, Process};
 use super::super::failure::FAILED;
 use super::super::request::{self, Job};
 use super::super::{Failure, log as messages, run, runtime, wrap_config};
-use super::{StandIn, signal};
+use super::StandIn;
 use crate::launcher::guest_port::BoxFuture;
 use crate::launcher::plan::{NicPlan, Origin, Plan, plan};
 use crate::launcher::{
     CommandSource, LaunchContext, LaunchError, Outcome, SupervisorCommand, config_files,
     daemonizes, start,
 };
+use crate::sys::process::signals::SignalNumber;
 use crate::sys::process::{
     ForegroundLink, InheritedFds, ProgramFds, SidecarFork, fill_closed_standard, fork_sidecar,
 };
@@ -43,7 +44,7 @@ pub(super) enum Ended {
     /// QEMU's exit status.
     Status(u8),
     /// The signal that ended QEMU, or the launch before QEMU ran.
-    Signal(Signal),
+    Signal(SignalNumber),
     /// This process becomes QEMU now.
     Becomes(Qemu),
 }
@@ -86,7 +87,8 @@ pub(super) struct Qemu {
 impl Ended {
     /// The end of a launch whose QEMU ran.
     fn of(outcome: &Outcome) -> Self {
-        let ended_by = outcome.qemu.and_then(|status| signal(status.signal()?));
+        let ended_by =
+            outcome.qemu.and_then(|status| SignalNumber::try_from(status.signal()?).ok());
         ended_by.map_or(Ended::Status(outcome.code()), Ended::Signal)
     }
 }
@@ -221,10 +223,11 @@ async fn guest(
     let begun = tokio::select! {
         biased;
         begun = start(plan, context) => begun,
-        () = abandoned => return Ended::Signal(Signal::SIGKILL),
+        () = abandoned => return Ended::Signal(Signal::SIGKILL.into()),
         command = orders.next(false) => return Ended::Signal(match command {
-            SupervisorCommand::Signal(signal) | SupervisorCommand::Stop(signal) => signal,
-            SupervisorCommand::Kill | SupervisorCommand::RebuildRules => Signal::SIGKILL,
+            SupervisorCommand::Signal(signal) => signal,
+            SupervisorCommand::Stop(signal) => signal.into(),
+            SupervisorCommand::Kill | SupervisorCommand::RebuildRules => Signal::SIGKILL.into(),
         }),
     };
     let mut running = match begun {

@@ -3,15 +3,16 @@
 //!
 //! ```text
 //! argv ─ real QEMU found ─┬─ pass_through ──────────────────────▶ execve(real QEMU, argv)
+//!                         ├─ probe, and a setting holds ─────▶ execve(real QEMU, argv -net none)
 //!                         └─ launch ─┬─ not started, because ───▶ execve(real QEMU, argv)
 //!                                    ├─ sidecar serves ─────────▶ execve(real QEMU, moved argv)
 //!                                    └─ QEMU ran as a child ────▶ QEMU's status
 //! ```
 //!
-//! The steps up to the first execve set nothing up: no messages, no runtime, no program is asked,
-//! and the settings are read only for the path of the log, unless the environment has it. So a
-//! probe call of QEMU costs the start of one more program. The caller's signal state is put back
-//! before each execve.
+//! The steps up to the first execve set nothing up: no messages, no runtime, no program is asked.
+//! The settings are read for the path of the log, unless the environment has it, and for a setting
+//! that must hold. So a probe call of QEMU costs the start of one more program. The caller's signal
+//! state is put back before each execve.
 //!
 //! A stand-in must never be worse than QEMU. If netlaunch's part of a launch fails, the caller's
 //! line runs untouched, and only the log has the reason. Two things give a message of netlaunch: a
@@ -28,13 +29,11 @@ mod real_qemu;
 use std::ffi::OsString;
 use std::io;
 
-use nix::sys::signal::Signal;
-
 pub(in crate::cli) use call::Call;
 pub(in crate::cli) use install::InstallError;
 use launch::{Ended, Reason};
 use log::WrapLog;
-use must_hold::must_hold;
+use must_hold::{MustHold, must_hold};
 pub(in crate::cli) use real_qemu::WRAPPERS;
 use real_qemu::{RealQemu, Search, parents_words, wrappers_in};
 use tracing::Level;
@@ -88,14 +87,17 @@ pub(super) fn stand_in(
     };
     let stand_in = StandIn { call, real, environment, config, log };
     let line = CommandLine::parse(stand_in.call.arguments());
-    if let Some(why) = pass_through(&line) {
-        let is_blind = matches!(why, PassThrough::ConfigFile(_) | PassThrough::SavedState(_));
-        let why = why.to_string();
-        return if is_blind {
-            stand_in.run_untouched(&why.into(), options, caller)
-        } else {
-            stand_in.pass_through(&why, caller)
-        };
+    match pass_through(&line) {
+        Some(why @ (PassThrough::ConfigFile(_) | PassThrough::SavedState(_))) => {
+            return stand_in.run_untouched(&why.to_string().into(), options, caller);
+        }
+        Some(why @ PassThrough::Probe(_)) => match stand_in.must_hold(options) {
+            None => return stand_in.pass_through(&why.to_string(), caller),
+            Some(MustHold::Options) => {}
+            Some(_) => return stand_in.without_card(&why.to_string(), caller),
+        },
+        Some(why) => return stand_in.pass_through(&why.to_string(), caller),
+        None => {}
     }
     match launch::launch(&stand_in, options, inherited) {
         Ended::Unchanged(why) => stand_in.pass_through(&why, caller),
@@ -104,14 +106,16 @@ pub(super) fn stand_in(
             stand_in.log_moves(&qemu.nics);
             match qemu.fds.inherit() {
                 Ok(()) => stand_in.execute(&qemu.argv, caller),
-                Err(error) => stand_in
-                    .pass_through(&format!("its descriptors have no place: {error}"), caller),
+                Err(error) => {
+                    let why = format!("its descriptors have no place: {error}");
+                    stand_in.run_untouched(&why.into(), options, caller)
+                }
             }
         }
         Ended::Status(status) => status,
         Ended::Signal(signal) => {
             caller.end_by(signal);
-            128 + signal as i32 as u8
+            128 + signal.as_raw() as u8
         }
     }
 }
@@ -143,6 +147,16 @@ impl StandIn {
         self.execute(&self.call.argv, caller)
     }
 
+    /// Becomes the real QEMU without its default card; returns the exit status if that fails. The
+    /// card would be on slirp, and QMP can give the machine a guest.
+    fn without_card(&self, why: &str, caller: &CallerSignals) -> u8 {
+        let path = self.real.path.display();
+        self.log.line(&format!("{path} runs with -net none: {why}, and no loopback may be open"));
+        let none = ["-net", "none"].map(OsString::from);
+        let argv: Vec<OsString> = self.call.argv.iter().cloned().chain(none).collect();
+        self.execute(&argv, caller)
+    }
+
     /// Runs the caller's line without netlaunch's part, unless a setting must hold, which it then
     /// cannot; returns the exit status.
     fn run_untouched(
@@ -152,12 +166,17 @@ impl StandIn {
         caller: &CallerSignals,
     ) -> u8 {
         let why = &reason.why;
-        let Some(setting) = must_hold(options, self.config.read(&self.environment)) else {
+        let Some(setting) = self.must_hold(options) else {
             return self.pass_through(why, caller);
         };
-        let text = format!("{setting} cannot hold, so QEMU does not run: {why}");
+        let text = setting.refusal(why);
         self.log.line(&text);
         fail(&text, reason.status)
+    }
+
+    /// Returns the setting that must hold in this call.
+    fn must_hold(&self, options: Option<&LaunchArgs>) -> Option<MustHold> {
+        must_hold(options, self.config.read(&self.environment))
     }
 
     /// Writes what moves, before QEMU runs or once it runs.
@@ -195,9 +214,4 @@ fn fail(error: &dyn std::fmt::Display, status: u8) -> u8 {
     messages::init(messages::Settings { format: LogFormat::Text, level: Level::ERROR });
     tracing::error!("{error}");
     status
-}
-
-/// Returns the signal with this number, if netlaunch can end by it.
-fn signal(number: i32) -> Option<Signal> {
-    Signal::try_from(number).ok()
 }

@@ -32,7 +32,7 @@ pub mod port;
 mod published;
 
 pub use for_network::{Mode, NetworkRules, NetworkRulesError, for_network};
-pub use published::{PublishedPort, add_published, needs_localnet};
+pub use published::{PublishedPort, add_published};
 
 /// An IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -97,8 +97,6 @@ pub enum Packets {
     /// Outgoing packets whose source is in this subnet. This is the hook of source address
     /// translation, where the interface that a packet arrived on is no longer known.
     LeavingWithSource(IpNet),
-    /// All packets that arrive on this interface, before the kernel looks for their connection.
-    Arriving(InterfaceName),
     /// The first packet of each connection that arrives on any interface. This is a hook of
     /// destination address translation.
     Incoming,

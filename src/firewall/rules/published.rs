@@ -11,9 +11,8 @@
 //! all, gets the address of the bridge: the host itself, the guests of the network, and every
 //! client of a guest that has no route through the host.
 //!
-//! A port on the host's loopback address needs the setting `route_localnet` of the bridge. With
-//! that setting alone, a guest could send packets to the host's loopback services (CVE-2020-8558),
-//! so a rule drops all packets to 127.0.0.0/8 that arrive on the bridge.
+//! Connections to a loopback address of the host get no rule, because the kernel sends no packets
+//! of such an address to another interface: the launch relays these connections.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -58,7 +57,9 @@ pub fn add_published(
     published: &[PublishedPort],
 ) -> Result<(), NetworkRulesError> {
     for version in [Version::V4, Version::V6] {
-        let own: Vec<_> = published.iter().filter(|port| port.version() == version).collect();
+        let has_rules = |port: &&PublishedPort| !port.publish.address.is_loopback();
+        let own = published.iter().filter(|port| port.version() == version).filter(has_rules);
+        let own: Vec<_> = own.collect();
         if own.is_empty() {
             continue;
         }
@@ -70,11 +71,6 @@ pub fn add_published(
         Additions { network, ruleset: &mut rulesets[at] }.add(&own)?;
     }
     Ok(())
-}
-
-/// Returns whether a port answers on the host's loopback address, which needs `route_localnet`.
-pub fn needs_localnet(publish: &Publish) -> bool {
-    matches!(publish.address, IpAddr::V4(address) if address.is_loopback() || address.is_unspecified())
 }
 
 /// A ruleset that gets the rules of published ports.
@@ -89,11 +85,7 @@ impl Additions<'_> {
         let (incoming, outgoing) = redirections(published);
         let (from, to) = self.forwarded(published);
         let leaving = self.leaving(published);
-        let (by, out, into) = (bridge(), bridge(), bridge());
-        if published.iter().any(|port| needs_localnet(&port.publish)) {
-            let loopback = Match::Destination(net(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8));
-            self.chain("raw", Packets::Arriving(by), vec![rule([loopback], Verdict::Drop)])?;
-        }
+        let (out, into) = (bridge(), bridge());
         self.chain("pub", Packets::Incoming, incoming)?;
         self.chain("pubhost", Packets::Outgoing, outgoing)?;
         self.before_refusal("from", Packets::PublishedFrom(out), from)?;
@@ -207,18 +199,16 @@ fn redirections(published: &[&PublishedPort]) -> (Vec<Rule>, Vec<Rule>) {
         let (from, to) = (publish.host, publish.guest);
         let redirect = Verdict::DestinationNat { address: guest, transport, from, to };
         let redirect = rule(matches, redirect);
-        if !address.is_loopback() {
-            incoming.push(redirect.clone());
-        }
+        incoming.push(redirect.clone());
         outgoing.push(redirect);
     }
-    // The kernel does not send packets of ::1 to another interface; a client would wait for an
-    // answer that never comes.
-    if outgoing.iter().any(|rule| rule.matches.contains(&Match::ToHostAddress))
-        && published.iter().any(|port| port.version() == Version::V6)
-    {
-        let loopback = Match::Destination(host(IpAddr::V6(Ipv6Addr::LOCALHOST)));
-        outgoing.insert(0, rule([loopback], Verdict::Return));
+    // All addresses of the host include the loopback addresses, whose connections are relayed.
+    if outgoing.iter().any(|rule| rule.matches.contains(&Match::ToHostAddress)) {
+        let loopback = match published.iter().any(|port| port.version() == Version::V6) {
+            true => host(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+            false => net(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+        };
+        outgoing.insert(0, rule([Match::Destination(loopback)], Verdict::Return));
     }
     (incoming, outgoing)
 }

@@ -70,6 +70,22 @@ pub fn edits(line: &CommandLine, settings: &Settings, changes: &[(&UserNic, Chan
     editor.edits
 }
 
+/// Returns whether the edits set the MTU of the virtio card of `user_nic`, if they can. A card that
+/// takes no MTU needs none.
+///
+/// A card of `-nic` and `-net nic` can get it through `-global` only, and not beside another virtio
+/// card with another MTU.
+pub fn sets_mtu(edits: &[Edit], user_nic: &UserNic, mtu: u16) -> bool {
+    let card = user_nic.card.as_ref().filter(|card| card.takes_mtu());
+    let needs_global = card.is_some_and(|card| card.device.is_none());
+    !needs_global || edits.iter().any(|edit| edit.words == global_mtu(mtu))
+}
+
+/// Returns the words that set the MTU of each virtio card.
+fn global_mtu(mtu: u16) -> Vec<OsString> {
+    words(["-global", &format!("virtio-net-device.host_mtu={mtu}")])
+}
+
 /// Returns the words of the line with the edits.
 pub fn apply(line: &CommandLine, edits: &[Edit]) -> Vec<OsString> {
     let mut words = Vec::new();
@@ -186,7 +202,7 @@ impl Editor<'_> {
         if let Some(device) = card.device {
             return self.set_device_mtu(nic, device, mtu);
         }
-        let global = words(["-global", &format!("virtio-net-device.host_mtu={mtu}")]);
+        let global = global_mtu(mtu);
         let is_there = self.edits.iter().any(|edit| edit.words == global);
         let with_mtu = self.changes.iter().filter(|(nic, change)| {
             let same = matches!(change, Change::Replace { mtu: Some(other), .. } if *other == mtu);

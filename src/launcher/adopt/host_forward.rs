@@ -6,9 +6,38 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::left::Left;
+use super::super::qemu_options::Parameters;
+use super::left::{Left, option};
+use super::netdev_options::unlisted;
 use super::subnet;
 use crate::types::{PortRange, Protocol, Publish};
+
+/// The port of the host on which a forward listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::launcher) struct HostSide {
+    pub(in crate::launcher) protocol: Protocol,
+    pub(in crate::launcher) address: IpAddr,
+    pub(in crate::launcher) port: u16,
+}
+
+/// Returns the forward that listens there, in the caller's words. `written` is the option of a
+/// network that moved, such as `-nic user,hostfwd=tcp::2222-:22`.
+pub(in crate::launcher) fn forward_on(written: &str, listens: HostSide) -> Option<String> {
+    let (_, value) = written.split_once(' ')?;
+    let options = unlisted(&Parameters::read(value.as_bytes(), Some("type")));
+    let is_it = |forward: &&[u8]| {
+        let guest = forward.iter().position(|byte| *byte == b'-').map(|at| &forward[at + 1..]);
+        let guest = guest.and_then(|guest| split(guest, b':')).map(|(address, _)| address);
+        // The move has checked the guest's address.
+        let guest = guest.and_then(subnet::address).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        publish(forward, guest).is_ok_and(|publish| {
+            let side = (publish.protocol, publish.address, publish.host.first());
+            side == (listens.protocol, listens.address, listens.port)
+        })
+    };
+    let forward = options.all("hostfwd").find(is_it)?;
+    Some(format!("{} of {written}", option("hostfwd", forward)))
+}
 
 /// Reads a forward to a guest at `guest`.
 pub(super) fn publish(forward: &[u8], guest: Ipv4Addr) -> Result<Publish, Left> {
@@ -105,6 +134,28 @@ mod tests {
             let reason = read(forward);
             assert!(reason.contains(part), "{forward}: {reason}");
             assert!(reason.ends_with(&format!("(hostfwd={forward})")), "{forward}: {reason}");
+        }
+    }
+
+    #[test]
+    fn the_forward_of_a_port_has_the_callers_words() {
+        let nic =
+            "-nic user,model=e1000,hostfwd=tcp::2222-:22,hostfwd=udp:127.0.0.1:53-10.0.2.15:5353";
+        let json = r#"-netdev {"type":"user","id":"a","hostfwd":[{"str":"::80-:8080"}]}"#;
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        for (written, protocol, address, port, expected) in [
+            (nic, Protocol::Tcp, any, 2222, Some("hostfwd=tcp::2222-:22")),
+            (nic, Protocol::Udp, loopback, 53, Some("hostfwd=udp:127.0.0.1:53-10.0.2.15:5353")),
+            (nic, Protocol::Udp, any, 2222, None),
+            (nic, Protocol::Tcp, loopback, 2222, None),
+            (nic, Protocol::Tcp, any, 22, None),
+            (json, Protocol::Tcp, any, 80, Some("hostfwd=::80-:8080")),
+            ("QEMU's default card", Protocol::Tcp, any, 80, None),
+        ] {
+            let found = forward_on(written, HostSide { protocol, address, port });
+            let expected = expected.map(|forward| format!("{forward} of {written}"));
+            assert_eq!(found, expected, "{protocol} {port}");
         }
     }
 }

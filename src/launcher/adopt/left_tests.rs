@@ -83,7 +83,7 @@ fn a_reason_names_the_options_in_the_words_of_the_caller() {
         ("-nic user,hostfwd=udp::5353-:53,hostfwd=tcp::2222-:22", "(hostfwd=tcp::2222-:22)"),
         (
             r#"-netdev {"type":"user","id":"a","hostfwd":["::2222-:22"]} -net nic,netdev=a"#,
-            "hostfwd.0",
+            r#"("hostfwd":["::2222-:22"])"#,
         ),
         (
             r#"-netdev {"type":"user","id":"a","hostfwd":[{"str":"::2222-:22"}]} -net nic,netdev=a"#,

@@ -25,6 +25,7 @@ mod card;
 mod edit;
 mod host_forward;
 mod hub;
+mod json_types;
 mod left;
 mod netdev_options;
 mod subnet;
@@ -38,7 +39,8 @@ mod properties;
 mod tests;
 
 pub use card::Card;
-pub use edit::{Change, Edit, apply, edits};
+pub use edit::{Change, Edit, apply, edits, sets_mtu};
+pub(super) use host_forward::{HostSide, forward_on};
 pub use left::Left;
 pub(super) use netdev_options::translate;
 pub use user_nic::{Form, UserNic, free_id, user_nics};

@@ -56,7 +56,7 @@ const TRANSLATED: [&str; 12] = [
 /// The options that choose the IP version.
 const FAMILY: [&str; 2] = ["ipv4", "ipv6"];
 /// The options that are lists of strings, which JSON writes as objects with the member `str`.
-const LISTS: [&str; 3] = ["dnssearch", "guestfwd", "hostfwd"];
+pub(super) const LISTS: [&str; 3] = ["dnssearch", "guestfwd", "hostfwd"];
 
 /// Returns the options with the keys that the other form has: `hostfwd` instead of `hostfwd.0.str`.
 pub(super) fn unlisted(options: &Parameters) -> Parameters {

@@ -4,10 +4,13 @@
 //! (net_init_clients() in net/net.c), and in each group that of the words. QEMU's default card is
 //! there only if no option speaks about the network, so it is always alone.
 
+use std::os::unix::ffi::OsStrExt;
+
 use super::super::plan::{Backend, NicRequest};
 use super::super::qemu_options::{CommandLine, Parameters, Setting, Settings, takes_value};
 use super::card::{Card, is_virtio};
 use super::hub;
+use super::json_types::wrong_type;
 use super::left::{Left, given};
 use super::netdev_options::{adds_something, passt_differs, translate, unlisted, with_options};
 use crate::types::facts::Facts;
@@ -81,7 +84,7 @@ pub fn user_nics(
     let mut nics = Vec::new();
     let mut taken: Vec<Id> = Vec::new();
     for (form, setting) in written(settings) {
-        let (id, request) = translated(form, setting, settings, facts);
+        let (id, request) = translated(form, setting, (line, settings), facts);
         let id = id.unwrap_or_else(|| free_id(settings, &taken, &options.id));
         taken.push(id.clone());
         let (card, place) = match form {
@@ -162,7 +165,7 @@ fn written(settings: &Settings) -> impl Iterator<Item = (Form, &Setting)> {
 fn translated(
     form: Form,
     setting: &Setting,
-    settings: &Settings,
+    (line, settings): (&CommandLine, &Settings),
     facts: &Facts,
 ) -> (Option<Id>, Result<NicRequest, Left>) {
     let parameters = &setting.parameters;
@@ -189,6 +192,11 @@ fn translated(
     }
     if form != Form::Netdev && parameters.is_json() {
         return stays(refused("JSON here", setting.written.clone()));
+    }
+    let argument = setting.argument.and_then(|at| line.arguments().get(at));
+    let value = argument.and_then(|argument| line.value(argument));
+    if let Some(option) = value.and_then(|value| wrong_type(value.as_bytes())) {
+        return stays(refused("a JSON value of another type", option));
     }
     // The card may be among the arguments of a script, or in a file that is not readable.
     let is_complete = facts.qemu.emulator.is_none() && settings.unreadable_files().is_empty();

@@ -4,8 +4,6 @@
 //! reported: first the bridge, because it excludes most other settings, last the caller's own QEMU
 //! arguments. No check looks at the host.
 
-use std::net::IpAddr;
-
 use super::guest_addresses::overlaps;
 use super::left_network::LeftNetwork;
 use super::nics::adoptable;
@@ -46,8 +44,8 @@ impl Request {
     }
 
     /// Checks that no setting of the single NIC stands beside the list of NICs, and that each
-    /// setting for passt has a NIC that takes it. A network of the QEMU arguments takes the backend
-    /// and the settings for passt.
+    /// setting for passt, and each one for user-mode networks, has a NIC that takes it. A network of
+    /// the QEMU arguments takes the backend and all these settings.
     fn check_list(&self) -> Result<(), RequestError> {
         let nic = &self.nic;
         let attachment = nic.attachment.as_ref();
@@ -75,8 +73,20 @@ impl Request {
             (|nic| nic.interface.is_some(), Setting::Interface),
         ];
         let is_dropped = |given: Given| given(nic) && !adopts && !self.nics.iter().any(given);
-        match is_given.into_iter().find(|(given, _)| is_dropped(*given)) {
-            Some((_, setting)) => Err(RequestError::PasstWithList(setting)),
+        if let Some((_, setting)) = is_given.into_iter().find(|(given, _)| is_dropped(*given)) {
+            return Err(RequestError::PasstWithList(setting));
+        }
+        let user_mode = [
+            (nic.dns.is_some(), Setting::Dns),
+            (!nic.search.is_empty(), Setting::Search),
+            (nic.mtu.is_some(), Setting::Mtu),
+            (nic.family == Family::V4, Setting::Ipv4Only),
+            (nic.family == Family::V6, Setting::Ipv6Only),
+            (!nic.host_loopback, Setting::HostLoopback),
+        ];
+        let has_none = !adopts && self.nics.iter().all(|nic| nic.attachment.is_some());
+        match user_mode.into_iter().find(|(given, _)| *given && has_none) {
+            Some((_, setting)) => Err(RequestError::UserModeWithList(setting)),
             None => Ok(()),
         }
     }
@@ -99,11 +109,7 @@ impl NicRequest {
             let bridge = bridge.clone();
             return Err(RequestError::PublishWithoutNetwork { publish, bridge });
         }
-        let is_v6_loopback = |address: &IpAddr| address.is_ipv6() && address.is_loopback();
-        match self.publish_requests().find(|(address, _)| is_v6_loopback(address)) {
-            Some((_, publish)) => Err(RequestError::PublishLoopback6(publish)),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -24,6 +24,7 @@ mod choice;
 mod dns;
 mod draft;
 mod error;
+mod error_settings;
 mod free_ids;
 mod free_ports;
 mod guest_addresses;

@@ -25,7 +25,9 @@ use super::nic::{PlannedNic, Remarks, nic_plan};
 use super::request::{AddressChoice, Backend, NicRequest, Request, Transport};
 use super::request_error::RequestError;
 use super::subnets::with_own_subnet;
-use crate::launcher::adopt::{Card, Change, Form, UserNic, apply, edits, user_nics};
+use crate::launcher::adopt::{
+    Card, Change, Edit, Form, UserNic, apply, edits, sets_mtu, user_nics,
+};
 use crate::launcher::qemu_options::{CommandLine, Settings};
 use crate::types::facts::{Facts, Problem};
 use crate::types::{Setting, error_text, shell_line};
@@ -77,6 +79,9 @@ pub(super) fn plan_nics(
         planner.nics.push(plan);
     }
     let edits = line.as_ref().map(|line| edits(line, &settings, &changes)).unwrap_or_default();
+    for (user_nic, _) in &changes {
+        check_mtu_is_set(&edits, user_nic)?;
+    }
     for (index, place) in changed.into_iter().enumerate() {
         let of_nic = edits.iter().filter(|edit| edit.nic == index);
         let words: Vec<OsString> = of_nic.flat_map(|edit| edit.words.clone()).collect();
@@ -95,6 +100,15 @@ pub(super) fn plan_nics(
     let mut nics = planner.nics.into_iter();
     let first = nics.next().ok_or(RequestError::NoNic)?;
     Ok(PlannedNics { nics: NicPlans::new(first, nics), written, words })
+}
+
+/// Checks that the card of a NIC of the caller gets the requested MTU.
+fn check_mtu_is_set(edits: &[Edit], user_nic: &UserNic) -> Result<(), RequestError> {
+    let mtu = user_nic.request.as_ref().ok().and_then(|nic| nic.mtu);
+    match mtu.filter(|mtu| !sets_mtu(edits, user_nic, *mtu)) {
+        Some(mtu) => Err(RequestError::SharedMtu { mtu, written: user_nic.written.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// Checks that the added NICs, and the settings for the networks of the caller's arguments, go with

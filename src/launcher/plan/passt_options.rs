@@ -61,16 +61,27 @@ impl NicRequest {
     }
 }
 
-/// Checks that this passt has the caller's options for it.
+/// Checks that this passt has the caller's options for it, each with a value or without one as its
+/// help shows.
 pub(super) fn known(nic: &NicRequest, passt: &Passt) -> Result<(), Problem> {
-    match nic.passt_options.iter().find(|option| !passt.has(option.name())) {
-        Some(option) => Err(Problem::new(
-            format!("this passt has no --{}", option.name()),
-            "install a newer passt, or drop the passt option",
-        )
-        .about(&[Setting::PasstOption])),
-        None => Ok(()),
-    }
+    nic.passt_options.iter().try_for_each(|option| {
+        let name = option.name();
+        let (why, fix) = if !passt.has(name) {
+            let fix = "install a newer passt, or drop the passt option";
+            (format!("this passt has no --{name}"), fix.to_owned())
+        } else {
+            match (passt.takes_value.get(name), option.has_value()) {
+                (Some(true), false) => {
+                    (format!("passt's --{name} needs a value"), format!("write {name}=VALUE"))
+                }
+                (Some(false), true) => {
+                    (format!("passt's --{name} takes no value"), format!("write {name} alone"))
+                }
+                _ => return Ok(()),
+            }
+        };
+        Err(Problem::new(why, fix).about(&[Setting::PasstOption]))
+    })
 }
 
 #[cfg(test)]
@@ -90,6 +101,37 @@ mod tests {
         }
         for free in ["no-ndp", "outbound-if4=eth0", "freebind", "no-icmp", "map-guest-addr=1"] {
             assert_eq!(checked(free), Ok(()), "{free}");
+        }
+    }
+
+    #[test]
+    fn an_option_has_a_value_exactly_if_the_help_of_passt_shows_one() {
+        let takes_value = [("outbound-if4", true), ("no-ndp", false)];
+        let takes_value = takes_value.map(|(name, takes)| (name.to_owned(), takes));
+        let options = ["outbound-if4", "no-ndp", "unread"].map(str::to_owned);
+        let passt =
+            Passt { options: options.into(), takes_value: takes_value.into(), ..Passt::default() };
+        for (text, expected) in [
+            ("outbound-if4=eth0", None),
+            ("outbound-if4=", None),
+            ("no-ndp", None),
+            ("unread", None),
+            ("unread=1", None),
+            (
+                "outbound-if4",
+                Some("passt's --outbound-if4 needs a value: write outbound-if4=VALUE"),
+            ),
+            ("no-ndp=1", Some("passt's --no-ndp takes no value: write no-ndp alone")),
+            (
+                "no-tcp",
+                Some("this passt has no --no-tcp: install a newer passt, or drop the passt option"),
+            ),
+        ] {
+            let passt_options = vec![text.parse().unwrap()];
+            let nic = NicRequest { passt_options, ..NicRequest::default() };
+            let refused = known(&nic, &passt).err();
+            let said = refused.map(|problem| format!("{}: {}", problem.why, problem.fix));
+            assert_eq!(said.as_deref(), expected, "{text}");
         }
     }
 }

@@ -5,7 +5,6 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::error::about_addresses;
 use super::socket::MAX_LISTEN_PATH;
 use crate::types::{
     BandwidthError, GuestAddressesError, Id, InterfaceName, Mac, PortGroupName, Publish,
@@ -106,6 +105,21 @@ pub enum RequestError {
         /// The option that sets the card's MTU, as the caller wrote it.
         written: String,
     },
+    /// An MTU is requested, and QEMU can set it only for all cards of the caller's arguments.
+    #[error(
+        "the MTU {mtu} is requested, and QEMU would set it on each virtio card of its arguments, not only on that of {written}: write that card as -device with host_mtu={mtu}, or drop the MTU"
+    )]
+    SharedMtu {
+        /// The requested MTU in bytes.
+        mtu: u16,
+        /// The NIC as the caller wrote it.
+        written: String,
+    },
+    /// A setting for user-mode networks is given besides a list of NICs without one.
+    #[error(
+        "{0} is for passt and slirp, and each NIC of this launch is on a bridge, which has its network from there: drop the setting, or add a NIC on passt or slirp"
+    )]
+    UserModeWithList(Setting),
     /// A setting for passt is given besides a list of NICs without passt.
     #[error(
         "{0} is for the backend passt, and no NIC of this launch can have it: drop the setting, or add a NIC on passt"
@@ -202,11 +216,6 @@ pub enum RequestError {
         /// The bridge.
         bridge: InterfaceName,
     },
-    /// A port is published to a guest on a bridge at the IPv6 loopback address.
-    #[error(
-        "{0} cannot be published to a guest on a bridge, because the kernel sends no packets of ::1 to another interface: publish on 127.0.0.1, or on an IPv6 address of the host"
-    )]
-    PublishLoopback6(PublishRequest),
     /// A guest on passt or slirp cannot have several queues.
     #[error(
         "a guest on passt or slirp has one queue, and {0} are requested, because one thread moves all its frames: drop the queues, or put the guest on a bridge"
@@ -329,70 +338,4 @@ pub enum RequestError {
 /// Returns the clause that names the setting to use in place of an option for passt.
 fn or_use(instead: &Option<Setting>) -> String {
     instead.map(|setting| format!(", and set {setting} instead")).unwrap_or_default()
-}
-
-impl RequestError {
-    /// Returns the settings of the launch that the error speaks about.
-    pub fn settings(&self) -> Vec<Setting> {
-        match self {
-            RequestError::Overlap { .. } => vec![Setting::Publish],
-            RequestError::FamilyPublish { restriction, .. } => {
-                vec![Setting::Publish, *restriction]
-            }
-            RequestError::FamilyAddress(setting) => vec![*setting, Setting::Ipv6Only],
-            RequestError::FamilyDns(_) => vec![Setting::Dns, Setting::Ipv4Only],
-            RequestError::HostGateway => vec![Setting::Gateway, Setting::Address],
-            RequestError::GuestAddresses(error) => about_addresses(error),
-            RequestError::Dns(_) => vec![Setting::Dns],
-            RequestError::Mtu { .. } => vec![Setting::Mtu],
-            RequestError::IdTaken(_) | RequestError::PartTaken { .. } => vec![Setting::Id],
-            RequestError::CardTaken { .. } => vec![Setting::Device, Setting::Id],
-            RequestError::SingleWithList(setting) => vec![*setting, Setting::Nics],
-            RequestError::CardKept { setting, .. } | RequestError::LeftSetting { setting, .. } => {
-                vec![*setting, Setting::KeepNics]
-            }
-            RequestError::CardMtu { .. } => vec![Setting::Mtu],
-            RequestError::PasstWithList(setting) => vec![*setting, Setting::Nics],
-            RequestError::SameId(_)
-            | RequestError::SameMac(_)
-            | RequestError::SameSubnet { .. }
-            | RequestError::NoNic => vec![Setting::Nics],
-            RequestError::OwnNetwork(_) => vec![Setting::HostLoopback],
-            RequestError::NoBridgeNamed => vec![Setting::Network, Setting::Bridge],
-            RequestError::BackendNotBridge { attachment, .. } => {
-                vec![*attachment, Setting::Backend]
-            }
-            RequestError::FilterNeedsBridge => {
-                vec![Setting::Network, Setting::Bridge, Setting::Filter]
-            }
-            RequestError::GroupNeedsNetwork(_) => vec![Setting::Network],
-            RequestError::BandwidthNeedsBridge => {
-                vec![Setting::Network, Setting::Bridge, Setting::Bandwidth]
-            }
-            RequestError::Bandwidth(_) => vec![Setting::Bandwidth],
-            RequestError::NotOnBridge(setting) => vec![*setting],
-            RequestError::PublishWithoutNetwork { .. } => vec![Setting::Publish, Setting::Bridge],
-            RequestError::PublishLoopback6(_) => vec![Setting::Publish],
-            RequestError::QueuesOfUserMode(_) => vec![Setting::Queues, Setting::Bridge],
-            RequestError::QueuesOfCard { .. } => vec![Setting::Queues, Setting::Device],
-            RequestError::QueuesCaptured(_) => vec![Setting::Queues, Setting::Pcap],
-            RequestError::PasstOption { instead, .. } => {
-                std::iter::once(Setting::PasstOption).chain(*instead).collect()
-            }
-            RequestError::VmmCommand(_) => vec![Setting::Vmm, Setting::Command],
-            RequestError::VmmBackend { .. } => vec![Setting::Vmm, Setting::Backend],
-            RequestError::VmmTransport { .. } => vec![Setting::Vmm, Setting::Transport],
-            RequestError::VmmCapture(_) => vec![Setting::Vmm, Setting::Pcap],
-            RequestError::ListenPath { .. } => vec![Setting::Listen],
-            RequestError::VmmPath { setting, .. } => vec![Setting::Vmm, *setting],
-            RequestError::TwoSockets => vec![Setting::Listen, Setting::ListenFd],
-            RequestError::SocketCommand(setting) => vec![*setting, Setting::Command],
-            RequestError::SocketOfSeveral(setting) => vec![*setting],
-            RequestError::SocketBackend(setting) => vec![*setting, Setting::Backend],
-            RequestError::SocketTransport(setting) => vec![*setting, Setting::Transport],
-            RequestError::UserSocket { .. } => vec![Setting::User, Setting::Transport],
-            RequestError::ServeUser(_) => vec![Setting::User, Setting::Command],
-            RequestError::ServeFd => vec![Setting::Command, Setting::Transport],
-        }
-    }
 }

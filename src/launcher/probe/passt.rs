@@ -5,7 +5,7 @@
 //!
 //! The confinement is never cached, because a profile changes without a change of passt's file.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
@@ -25,7 +25,10 @@ const INSTALL: &str = "install the package passt (Debian, Ubuntu, Fedora and oth
 /// Options that every passt has. Hardly any other program has both.
 const ALWAYS: [&str; 2] = ["socket", "foreground"];
 /// The kind of the cached result. Change it when the code below finds a different result.
-const CACHE_KIND: &str = "passt-options";
+const CACHE_KIND: &str = "passt-options-and-values";
+
+/// The long options without dashes, each with whether it takes a value.
+pub(super) type Options = BTreeMap<String, bool>;
 
 /// Finds passt (`name`, by default `passt` in PATH) and asks it for its options.
 ///
@@ -34,7 +37,7 @@ pub(super) async fn probe(
     prober: &Prober,
     cache: &Cache,
     name: Option<&OsStr>,
-) -> (Passt, Option<(Key, BTreeSet<String>)>) {
+) -> (Passt, Option<(Key, Options)>) {
     let name = name.unwrap_or(OsStr::new("passt"));
     let lookup = find(name, &prober.path);
     if let Some(problem) = lookup.problem(name, INSTALL) {
@@ -47,27 +50,31 @@ pub(super) async fn probe(
     let confinement = confinement(&prober.system, &canonical, prober.home.as_deref());
     let found = Passt { path: Some(path.clone()), confinement, ..Passt::default() };
     let key = Key::new(CACHE_KIND, &path).ok();
+    let with = |takes_value: Options| {
+        let options = takes_value.keys().cloned().collect();
+        Passt { options, takes_value, ..found.clone() }
+    };
     if let Some(options) = key.as_ref().and_then(|key| cache.get(key)) {
-        return (Passt { options, ..found }, None);
+        return (with(options), None);
     }
     match ask(&path).await {
         Ok(options) => {
             let new = key.map(|key| (key, options.clone()));
-            (Passt { options, ..found }, new)
+            (with(options), new)
         }
         Err(problem) => (Passt { problem: Some(problem), ..found }, None),
     }
 }
 
 /// Runs `passt --help`, and ignores its exit status: Debian 12's passt prints the help and fails.
-async fn ask(path: &Path) -> Result<BTreeSet<String>, Problem> {
+async fn ask(path: &Path) -> Result<Options, Problem> {
     let captured = capture(path, &[OsString::from("--help")], b"", LIMIT).await;
     let Captured { stdout, stderr, status, .. } =
         captured.map_err(|error| not_run(path, &error))?;
     let text = [stdout, stderr].concat();
     let text = String::from_utf8_lossy(&text);
     let options = options(&text);
-    if ALWAYS.iter().all(|option| options.contains(*option)) {
+    if ALWAYS.iter().all(|option| options.contains_key(*option)) {
         return Ok(options);
     }
     let why = match (status, super::first_line(&text)) {
@@ -82,25 +89,31 @@ async fn ask(path: &Path) -> Result<BTreeSet<String>, Problem> {
     .about(&[Setting::Backend]))
 }
 
-/// Returns the long options that a help text lists, without dashes.
+/// Returns the long options that a help text lists.
 ///
-/// Options are the words with a dash at the start of a line; the first other word ends the list.
-fn options(help: &str) -> BTreeSet<String> {
-    help.lines()
-        .filter(|line| line.trim_start().starts_with('-'))
-        .flat_map(|line| {
-            line.split([' ', '\t', ','])
-                .filter(|word| !word.is_empty())
-                .take_while(|w| w.starts_with('-'))
-        })
-        .filter_map(|word| {
-            let name = word.strip_prefix("--")?;
-            let name = name.split_once('=').map_or(name, |(name, _)| name);
-            let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-            (first && name.bytes().all(plain)).then(|| name.to_owned())
-        })
-        .collect()
+/// Options are the words with a dash at the start of a line; the first other word ends the list. A
+/// word in capitals between them and the explanation, which begins after a tab or two spaces, stands
+/// for a value: `--outbound-if4 NAME`.
+fn options(help: &str) -> Options {
+    help.lines().filter(|line| line.trim_start().starts_with('-')).flat_map(of_line).collect()
+}
+
+/// Returns the long options of a line.
+fn of_line(line: &str) -> Vec<(String, bool)> {
+    let line = line.trim_start();
+    let is_capital = |byte: u8| byte.is_ascii_uppercase() || matches!(byte, b'|' | b':');
+    let explained = line.find('\t').into_iter().chain(line.find("  ")).min();
+    let head = explained.map_or(line, |at| &line[..at]);
+    let shows_value = head.split([' ', ',']).any(|w| !w.is_empty() && w.bytes().all(is_capital));
+    let words = line.split([' ', '\t', ',']).filter(|word| !word.is_empty());
+    let options = words.take_while(|word| word.starts_with('-')).filter_map(|word| {
+        let name = word.strip_prefix("--")?;
+        let (name, equals) = name.split_once('=').map_or((name, false), |(name, _)| (name, true));
+        let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        (first && name.bytes().all(plain)).then(|| (name.to_owned(), shows_value || equals))
+    });
+    options.collect()
 }
 
 #[cfg(test)]
@@ -130,9 +143,40 @@ mod tests {
             ("hostname", false, true),
             ("print-capabilities", false, true),
         ] {
-            assert_eq!((old.contains(option), new.contains(option)), (in_old, in_new), "{option}");
+            let found = (old.contains_key(option), new.contains_key(option));
+            assert_eq!(found, (in_old, in_new), "{option}");
         }
-        assert!(ALWAYS.iter().all(|option| old.contains(*option) && new.contains(*option)));
+        let has = |options: &Options| ALWAYS.iter().all(|option| options.contains_key(*option));
+        assert!(has(&old) && has(&new));
+    }
+
+    #[test]
+    fn the_help_shows_which_options_take_a_value() {
+        let (old, new) = (options(OLD), options(NEW));
+        for (option, expected) in [
+            ("outbound-if4", true),
+            ("runas", true),
+            ("socket", true),
+            ("fd", true),
+            ("tcp-ports", true),
+            ("log-size", true),
+            ("no-ndp", false),
+            ("trace", false),
+            ("one-off", false),
+            ("ipv4-only", false),
+        ] {
+            let found = [old.get(option), new.get(option)];
+            assert_eq!(found, [Some(&expected); 2], "{option}");
+        }
+        for (line, expected) in [
+            ("  --stats DELAY  \tDisplay", true),
+            ("  --fd=FD  text", true),
+            ("  --no-ra  DHCP and NDP", false),
+            ("  --no-ra\tRA is off", false),
+            ("  -4, --ipv4-only", false),
+        ] {
+            assert_eq!(of_line(line).first().map(|(_, takes)| *takes), Some(expected), "{line}");
+        }
     }
 
     #[test]
@@ -149,7 +193,7 @@ mod tests {
             ("-", &[]),
             ("  --a/b c", &[]),
         ] {
-            let got: Vec<_> = options(line).into_iter().collect();
+            let got: Vec<_> = options(line).into_keys().collect();
             assert_eq!(got, expected, "{line}");
         }
     }

@@ -11,12 +11,16 @@ use serde_json::Value;
 /// As in QEMU's other form, a nested key is `a.b`, the key of a list's element is its index, and a
 /// boolean is `on` or `off`.
 pub(super) fn flatten(text: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
-    let value: Value = serde_json::from_slice(text)
-        .or_else(|_| serde_json::from_slice(&double_quoted(text)))
-        .ok()?;
+    let value = json_value(text)?;
     let mut pairs = Vec::new();
     walk(String::new(), &value, &mut pairs);
     Some(pairs)
+}
+
+/// Parses a value in the JSON form; `None` if the text is not JSON.
+pub(in crate::launcher) fn json_value(text: &[u8]) -> Option<Value> {
+    let parsed = serde_json::from_slice(text);
+    parsed.or_else(|_| serde_json::from_slice(&double_quoted(text))).ok()
 }
 
 /// Adds the pairs of `value`, whose key is `path`.

@@ -24,9 +24,12 @@ mod option_values;
 mod own_networks;
 mod parameters;
 mod pass_through;
+mod probe_call;
 mod processors;
 mod settings;
 mod size;
+
+pub(super) use json::json_value;
 
 pub use command_line::{Argument, CommandLine};
 pub use config_file::ConfigFile;

@@ -11,7 +11,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-use super::{Argument, CommandLine, Parameters, Setting, Settings};
+use super::probe_call::probe_call;
+use super::{Argument, CommandLine, Setting, Settings};
 
 /// The reason why a call goes straight to QEMU. Its text is a clause for a log. The fields have the
 /// option in the caller's spelling.
@@ -28,7 +29,7 @@ pub enum PassThrough {
     SavedState(String),
     /// `-nodefaults` without a network option.
     NoNetwork,
-    /// A monitor on standard input, without a disk, a kernel or a network option.
+    /// QMP on standard input, and a machine that runs no guest. It has QEMU's default card.
     Probe(String),
     /// All networks are of other kinds.
     OtherNetworks(String),
@@ -49,7 +50,7 @@ impl fmt::Display for PassThrough {
                 f.write_str("-nodefaults without a network option leaves no network")
             }
             PassThrough::Probe(written) => {
-                write!(f, "{written} without a disk, a kernel or a network is a probe of QEMU")
+                write!(f, "{written} on a machine without anything to run is a probe of QEMU")
             }
             PassThrough::OtherNetworks(written) => {
                 write!(f, "no user-mode network is among the networks ({written})")
@@ -118,12 +119,6 @@ const LISTED: [(&str, &str); 15] = [
     ("object", "qom-type"),
 ];
 
-/// Options for a disk, a kernel or another thing that a guest boots from.
-const BOOTED: [&str; 14] = [
-    "blockdev", "cdrom", "drive", "fda", "fdb", "hda", "hdb", "hdc", "hdd", "initrd", "kernel",
-    "mtdblock", "pflash", "sd",
-];
-
 /// Returns why the call goes straight to QEMU; `None` for a guest that has, or gets by default, a
 /// user-mode network.
 pub fn pass_through(line: &CommandLine) -> Option<PassThrough> {
@@ -166,34 +161,7 @@ fn without_network(
     if first(&["nodefaults"]).is_some() {
         return Some(PassThrough::NoNetwork);
     }
-    let loads = |device: &Setting| device.parameters.is("driver", "loader");
-    let boots = line.arguments().iter().any(|argument| argument.name.is_none())
-        || first(&BOOTED).is_some()
-        || settings.of_group("device").any(loads);
-    if boots { None } else { stdio_monitor(line, settings).map(PassThrough::Probe) }
-}
-
-/// Returns the option that puts a monitor on standard input and output.
-fn stdio_monitor(line: &CommandLine, settings: &Settings) -> Option<String> {
-    let is_stdio_chardev = |id: &[u8]| {
-        settings.find("chardev", id).is_some_and(|c| c.parameters.is("backend", "stdio"))
-    };
-    let is_stdio = |device: &OsStr| {
-        let device = device.as_bytes();
-        device == b"stdio"
-            || device.starts_with(b"stdio,")
-            || device.strip_prefix(b"chardev:").is_some_and(is_stdio_chardev)
-    };
-    let monitors = line.arguments().iter().filter(|argument| {
-        matches!(argument.name.as_deref(), Some("qmp" | "qmp-pretty" | "monitor"))
-            && line.value(argument).is_some_and(is_stdio)
-    });
-    let by_chardev = line.arguments().iter().filter(|argument| {
-        let value = line.value(argument).filter(|_| argument.name.as_deref() == Some("mon"));
-        let monitor = value.map(|value| Parameters::read(value.as_bytes(), Some("chardev")));
-        monitor.is_some_and(|monitor| monitor.get("chardev").is_some_and(is_stdio_chardev))
-    });
-    monitors.chain(by_chardev).next().map(|argument| written(line, argument))
+    probe_call(line, settings).map(|argument| PassThrough::Probe(written(line, argument)))
 }
 
 /// Returns whether a network is a user-mode network that QEMU makes itself; `-nic` without a type
@@ -311,10 +279,7 @@ mod tests {
             ("-machine none -readconfig f -nic user", "ConfigFile"),
             ("-M type=none -nic user", "NoMachine"),
             ("-M pc -machine none", "NoMachine"),
-            ("-monitor stdio", "Probe"),
-            ("-qmp stdio,id=q -bios b", "Probe"),
-            ("-chardev stdio,id=c -mon chardev=c,mode=control", "Probe"),
-            ("-chardev stdio,id=c -qmp chardev:c", "Probe"),
+            ("-qmp stdio", "Probe"),
         ] {
             assert_eq!(kind(line), expected, "{line}");
         }
@@ -334,8 +299,9 @@ mod tests {
             "-nic tap -nic user",
             "-nic user -qmp stdio",
             "-qmp stdio disk.img",
-            "-monitor stdio -kernel k",
-            "-monitor stdio -device loader,file=k",
+            "-monitor stdio",
+            "-qmp stdio -bios b",
+            "-qmp stdio -boot n",
             "-qmp unix:/stdio,server=on",
             "-append help -name ?",
             "-smbios type=1,serial=help",
@@ -361,7 +327,7 @@ mod tests {
         for (line, expected) in [
             ("--machine help", "--machine help asks QEMU for information"),
             ("-nic none", "no user-mode network is among the networks (-nic none)"),
-            ("-qmp stdio", "-qmp stdio without a disk, a kernel or a network is a probe of QEMU"),
+            ("-qmp stdio", "-qmp stdio on a machine without anything to run is a probe of QEMU"),
             ("-nodefaults", "-nodefaults without a network option leaves no network"),
         ] {
             assert_eq!(decide(line).unwrap().to_string(), expected);

@@ -35,6 +35,6 @@ pub use error::DnsmasqError;
 pub use files::Files;
 pub use lease_file::{DhcpLease, LeaseFileError};
 pub use port_user::PortUser;
-pub use process::{Dnsmasq, INSTALL, Leases};
+pub use process::{Dnsmasq, INSTALL, Leases, Planner};
 pub use record::{ProcessId, Record};
 pub use resolv::without_servers;

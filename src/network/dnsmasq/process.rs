@@ -27,6 +27,7 @@ use super::files::Files;
 use super::port_user::{self, PortUser};
 use super::record::{ProcessId, Record, only_root, unrecorded};
 use crate::sys::process::{ProcessHandle, Spawn, SpawnError, Stdio};
+use crate::sys::transient_user::TransientUsers;
 use crate::types::{TransientUser, error_text};
 
 /// Advice on how to install dnsmasq.
@@ -54,6 +55,42 @@ pub enum Leases {
     Remove,
 }
 
+/// Makes the records of dnsmasqs that start together, with one search for free user ids.
+#[derive(Debug, Default)]
+pub struct Planner {
+    /// The free ids, or the reason why there are none; `None` before the search.
+    users: Option<Result<TransientUsers, String>>,
+}
+
+impl Planner {
+    /// Returns the record of a dnsmasq that is about to start, like [`Dnsmasq::plan`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`Dnsmasq::plan`].
+    pub fn plan(&mut self, program: &Path, config: &DhcpDns) -> Result<Record, DnsmasqError> {
+        let find = || TransientUsers::find().map_err(|error| error_text(&error));
+        let user = match self.users.get_or_insert_with(find) {
+            Err(why) => Err(why.clone()),
+            Ok(_) if !config.files.are_reachable(program) => {
+                Err("its files or its program are closed to other users".to_owned())
+            }
+            Ok(users) => users.pick().map_err(|error| error_text(&error)),
+        };
+        if let Err(why) = &user {
+            let whose = if only_root() {
+                "as root of this user namespace"
+            } else {
+                "under its own account"
+            };
+            tracing::info!(
+                "dnsmasq for {} runs {whose}, whose other processes can end it: {why}",
+                config.interface
+            );
+        }
+        Record::plan(user.ok()).map_err(DnsmasqError::Proc)
+    }
+}
+
 /// A running dnsmasq. Dropping this value does not end it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dnsmasq {
@@ -69,25 +106,8 @@ impl Dnsmasq {
     /// # Errors
     /// Returns an error if /proc is not mounted.
     pub fn plan(program: &Path, config: &DhcpDns) -> Result<Record, DnsmasqError> {
-        let user = match TransientUser::pick() {
-            Ok(user) if config.files.are_reachable(program) => Ok(user),
-            Ok(_) => Err("its files or its program are closed to other users".to_owned()),
-            Err(error) => Err(error_text(&error)),
-        };
-        if let Err(why) = &user {
-            let whose = if only_root() {
-                "as root of this user namespace"
-            } else {
-                "under its own account"
-            };
-            tracing::info!(
-                "dnsmasq for {} runs {whose}, whose other processes can end it: {why}",
-                config.interface
-            );
-        }
-        Record::plan(user.ok()).map_err(DnsmasqError::Proc)
+        Planner::default().plan(program, config)
     }
-
     /// Writes the files and starts the program at `program`. Returns when dnsmasq serves; `record`
     /// then contains its process.
     ///
@@ -103,7 +123,9 @@ impl Dnsmasq {
     ) -> Result<Self, DnsmasqError> {
         let text = config.render()?;
         let interface = config.interface.to_string();
-        if let Some(running) = Dnsmasq::find(Some(record), &config.files) {
+        // A new record has a user that no process had, so there is nothing to find.
+        let is_new = record.process.is_none() && record.user.is_some();
+        if !is_new && let Some(running) = Dnsmasq::find(Some(record), &config.files) {
             return Err(DnsmasqError::Running { interface, pid: running.pid() });
         }
         let leases = if config.files.leases.exists() { Leases::Keep } else { Leases::Remove };
@@ -235,7 +257,7 @@ async fn serve(
 ) -> Result<Dnsmasq, DnsmasqError> {
     let files = &config.files;
     let ran = tokio::time::timeout(READY, run(program, files, record.transient())).await;
-    let (status, stderr) = match ran {
+    let Ended { first, status, stderr } = match ran {
         Err(_) => return Err(DnsmasqError::Slow { interface }),
         Ok(Ok(ended)) => ended,
         Ok(Err(source)) if absent(&source) => {
@@ -246,10 +268,11 @@ async fn serve(
         }
     };
     if status.success() {
-        return Dnsmasq::find(Some(record), files).ok_or_else(|| DnsmasqError::Refused {
+        let process = record.daemon_after(first, files).ok_or_else(|| DnsmasqError::Refused {
             interface,
             words: "dnsmasq ended right after its start; see the system log".to_owned(),
-        });
+        })?;
+        return Ok(Dnsmasq { process, files: files.clone() });
     }
     let words = words(&String::from_utf8_lossy(&stderr))
         .unwrap_or_else(|| format!("dnsmasq ended with {status} and without a message"));
@@ -290,12 +313,17 @@ fn port_user_of(config: &DhcpDns, words: &str) -> Option<PortUser> {
     port_user::find(&ports, &own, own_dir)
 }
 
-/// Runs dnsmasq's first process to its end. Returns its status and its error message.
-async fn run(
-    program: &Path,
-    files: &Files,
-    user: Option<TransientUser>,
-) -> io::Result<(ExitStatus, Vec<u8>)> {
+/// The first process of a dnsmasq, which has ended.
+struct Ended {
+    /// Its number.
+    first: Pid,
+    status: ExitStatus,
+    /// Its error message.
+    stderr: Vec<u8>,
+}
+
+/// Runs dnsmasq's first process to its end.
+async fn run(program: &Path, files: &Files, user: Option<TransientUser>) -> io::Result<Ended> {
     // This keeps dnsmasq from reading /etc/dnsmasq.conf.
     let mut conf = std::ffi::OsString::from("--conf-file=");
     conf.push(&files.conf);
@@ -320,7 +348,7 @@ async fn run(
     let mut child = spawn.start().map_err(io::Error::other)?;
     let mut stderr = Vec::new();
     error.read_to_end(&mut stderr).await?;
-    Ok((child.wait().await, stderr))
+    Ok(Ended { first: child.pid(), status: child.wait().await, stderr })
 }
 
 /// Returns dnsmasq's error message without its name.

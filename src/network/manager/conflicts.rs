@@ -157,7 +157,7 @@ impl Manager {
         host: &HostNet,
     ) -> Result<Vec<Fault>, ManagerError> {
         let own = self.own_rules([(status, network)].into_iter()).await?;
-        let mut faults = self.faults(status, network, host, Some(&own))?;
+        let mut faults = self.faults(status, network, host, Some(&own)).await?;
         if let Bridge::There(bridge) = bridge_of(status, host)
             && host.link(&status.bridge).is_some_and(|link| link.up)
         {

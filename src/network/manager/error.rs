@@ -71,11 +71,6 @@ pub enum ManagerError {
         /// The network that has the error of the transaction.
         with: NetworkName,
     },
-    /// Another program has removed rules of the network.
-    #[error(
-        "another program has removed firewall rules of the network {0}, so its ports on the host's loopback address are closed; reload the firewall rules"
-    )]
-    RulesLost(NetworkName),
     /// The network does not run.
     #[error("the network {0} does not run; start it")]
     Inactive(NetworkName),
@@ -301,7 +296,6 @@ impl ManagerError {
             | ManagerError::StatusFile(_)
             | ManagerError::BridgeUnknown { .. }
             | ManagerError::RulesTogether { .. }
-            | ManagerError::RulesLost(_)
             | ManagerError::UndoFailures { .. }
             | ManagerError::Traffic(_)
             | ManagerError::Beside { .. }

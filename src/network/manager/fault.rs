@@ -35,7 +35,7 @@ pub enum Fault {
     HostBridgeMissing(InterfaceName),
     /// The bridge of the host that the network is on is turned off.
     HostBridgeDown(InterfaceName),
-    /// The bridge has another MAC address, MTU or STP setting, or ARP is off.
+    /// The bridge has another MAC address, MTU or STP setting, ARP is off, or its limits are gone.
     BridgeChanged {
         /// The bridge.
         bridge: InterfaceName,
@@ -120,6 +120,8 @@ pub enum BridgeProperty {
     Stp(bool),
     /// It does not filter VLANs, and the definition has some.
     VlansMixed,
+    /// Parts of the limits of its traffic are gone.
+    Unlimited,
 }
 
 impl fmt::Display for BridgeProperty {
@@ -133,6 +135,7 @@ impl fmt::Display for BridgeProperty {
             BridgeProperty::Stp(true) => f.write_str("STP on, and a guest can become its root"),
             BridgeProperty::Stp(false) => f.write_str("STP off"),
             BridgeProperty::VlansMixed => f.write_str("no VLANs, and all guests are together"),
+            BridgeProperty::Unlimited => f.write_str("lost limits of its traffic"),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::existing::{self, is_existing};
 use super::fault::BridgeProperty;
 use super::namespace::NetworkLocation;
 use super::port::bridge_vlan;
+use super::published;
 use super::statuses::Statuses;
 use super::{Damaged, Fault, Manager, ManagerError, NetworkStatus, config};
 use crate::firewall::rules::Ruleset;
@@ -24,6 +25,7 @@ use crate::sys::flock::Flock;
 use crate::sys::netlink::sysctl::Key;
 use crate::sys::netlink::{HostNet, Netlink, Undo};
 use crate::sys::state_file;
+use crate::sys::traffic;
 use crate::types::error_text;
 
 /// An active network.
@@ -130,7 +132,7 @@ impl Manager {
         let own = self.own_rules(networks.iter().map(|(status, network)| (*status, network))).await;
         let mut all = BTreeMap::new();
         for (status, network) in &networks {
-            let faults = self.faults(status, network, &host, own.as_ref().ok())?;
+            let faults = self.faults(status, network, &host, own.as_ref().ok()).await?;
             all.insert(status.name.clone(), faults);
         }
         Ok(all)
@@ -154,8 +156,8 @@ impl Manager {
     /// if they could be read.
     ///
     /// # Errors
-    /// A kernel setting cannot be read.
-    pub(super) fn faults(
+    /// A kernel setting or the limits of the bridge cannot be read.
+    pub(super) async fn faults(
         &self,
         status: &NetworkStatus,
         network: &Network,
@@ -175,6 +177,7 @@ impl Manager {
             }
             Bridge::There(_) => {
                 faults.extend(bridge_faults(network, host));
+                faults.extend(limits_fault(network, host).await?);
                 let ipv6 = network.ips.iter().any(|ip| ip.net.addr().is_ipv6());
                 if ipv6 {
                     faults.extend(self.setting(Key::Ipv6Disabled(bridge.clone()), "0", true)?);
@@ -183,9 +186,9 @@ impl Manager {
             }
         }
         faults.extend(self.forwarding_faults(status, network, host)?);
-        faults.extend(self.localnet_fault(status)?);
         if let (Some(own), Some(backend)) = (own, status.backend) {
-            let parts = own.missing(backend, &self.rulesets(network, &status.published)?);
+            let published = published::present(&status.published, host);
+            let parts = own.missing(backend, &self.rulesets(network, &published)?);
             if !parts.is_empty() {
                 faults.push(Fault::RulesMissing { backend, parts });
             }
@@ -203,7 +206,7 @@ impl Manager {
         host: &HostNet,
     ) -> Result<Vec<Fault>, ManagerError> {
         let mut faults = Vec::new();
-        for key in config::settings(network, &status.published) {
+        for key in config::settings(network, &published::present(&status.published, host)) {
             if let Some(fault) = self.setting(key.clone(), "1", true)? {
                 faults.push(fault);
                 continue;
@@ -232,6 +235,22 @@ impl Manager {
         let value = self.sysctls.get(&key)?.filter(|value| value != wanted);
         Ok(value.map(|value| Fault::Setting { key, value, wanted, set_by_reload }))
     }
+}
+
+/// Returns a fault if parts of the limits of an existing bridge are gone.
+pub(super) async fn limits_fault(
+    network: &Network,
+    host: &HostNet,
+) -> Result<Option<Fault>, ManagerError> {
+    let (bridge, bandwidth) = (&network.bridge.name, &network.port.bandwidth);
+    let Some(link) = host.link(bridge).filter(|_| !bandwidth.is_unlimited()) else {
+        return Ok(None);
+    };
+    let netlink = Netlink::open()?;
+    let limited = traffic::has_limits(&netlink, link.index, bandwidth).await?;
+    let fault =
+        || Fault::BridgeChanged { bridge: bridge.clone(), property: BridgeProperty::Unlimited };
+    Ok((!limited).then(fault))
 }
 
 /// Returns the interfaces by which a network's guests reach everything beyond the host.

@@ -16,9 +16,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::sys::namespace::{
-    NamespaceLocation, boot_id, find_network_namespace, network_namespace,
-    network_namespace_cookie, network_namespace_cookie_of,
+    NamespaceLocation, boot_id, find_network_namespace, network_namespace, network_namespace_at,
+    network_namespace_cookie,
 };
+
+/// How often the namespace is looked for if the answer changes while it is examined: a process in
+/// another namespace with the same inode number ends, for example.
+const SEARCHES: usize = 4;
 
 /// A network namespace of one boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,18 +74,27 @@ impl NetworkNamespace {
             let same = self.may_have(current.cookie);
             return if same { NetworkLocation::Here } else { NetworkLocation::Gone };
         }
-        match find_network_namespace(&self.namespace) {
-            NamespaceLocation::At(path) | NamespaceLocation::Open(path)
-                if !self.may_have(network_namespace_cookie_of(&path)) =>
-            {
-                NetworkLocation::Gone
-            }
-            NamespaceLocation::At(path) => NetworkLocation::OtherNamespace(Some(path)),
-            NamespaceLocation::Open(_) | NamespaceLocation::Unknown => {
-                NetworkLocation::OtherNamespace(None)
-            }
-            NamespaceLocation::Gone => NetworkLocation::Gone,
+        (0..SEARCHES)
+            .find_map(|_| self.search())
+            // Files of another namespace stay unchanged.
+            .unwrap_or(NetworkLocation::OtherNamespace(None))
+    }
+
+    /// Looks for the namespace once. Returns `None` if the search is worth another one: the found
+    /// file has become another one, or no file of the namespace could be examined.
+    fn search(&self) -> Option<NetworkLocation> {
+        let (path, can_enter) = match find_network_namespace(&self.namespace) {
+            NamespaceLocation::At(path) => (path, true),
+            NamespaceLocation::Open(path) => (path, false),
+            NamespaceLocation::Unknown => return None,
+            NamespaceLocation::Gone => return Some(NetworkLocation::Gone),
+        };
+        let found = network_namespace_at(&path).filter(|found| found.identity == self.namespace)?;
+        // Two namespaces never have one inode number at the same time.
+        if !self.may_have(found.cookie) {
+            return Some(NetworkLocation::Gone);
         }
+        Some(NetworkLocation::OtherNamespace(can_enter.then_some(path)))
     }
 
     /// Returns whether a namespace with this inode number can have this cookie, as far as both are

@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::status;
 use super::{Manager, ManagerError};
-use crate::firewall::rules::{Mode, NetworkRules, PublishedPort, Version, needs_localnet};
+use crate::firewall::rules::{Mode, NetworkRules, PublishedPort, Version};
 use crate::firewall::{FirewallBackend, Script, scripts};
 use crate::network::dnsmasq::Files;
-use crate::network::guest_address::AddressTable;
+use crate::network::guest_address::{AddressSource, AddressTable};
 use crate::network::{Network, NetworkName};
-use crate::sys::netlink::Netlink;
+use crate::sys::netlink::{HostNet, Netlink};
 use crate::types::{InterfaceName, Mac, Publish, error_text};
 
 /// The addresses of a guest to which connections go.
@@ -54,6 +54,19 @@ impl PublishedGuest {
     pub(super) fn is_on(&self, tap: &InterfaceName, index: u32) -> bool {
         self.tap == *tap && self.index == index
     }
+
+    fn is_on_link(&self, index: u32, name: &str) -> bool {
+        self.index == index && self.tap.as_str() == name
+    }
+}
+
+/// Returns the guests whose taps exist. The next command removes the others, which a launch that was
+/// killed has left, and whose rules may be there or not.
+pub(super) fn present(published: &[PublishedGuest], host: &HostNet) -> Vec<PublishedGuest> {
+    let is_there = |guest: &&PublishedGuest| {
+        host.links.iter().any(|link| guest.is_on_link(link.index, &link.name))
+    };
+    published.iter().filter(is_there).cloned().collect()
 }
 
 /// Returns the published ports as the firewall needs them.
@@ -99,10 +112,6 @@ pub(super) fn forwarded_versions(published: &[PublishedGuest]) -> Vec<Version> {
         .collect()
 }
 
-pub(super) fn is_on_loopback(published: &[PublishedGuest]) -> bool {
-    published.iter().flat_map(|guest| &guest.publish).any(needs_localnet)
-}
-
 impl Manager {
     /// Returns the entry of the guest on this tap; `None` if its network does not run or does not
     /// have the entry. Takes no lock.
@@ -123,9 +132,10 @@ impl Manager {
         Ok(guests.find(|guest| guest.is_on(tap, index)).cloned())
     }
 
-    /// Returns the present addresses of a guest, by its hardware address: reserved, leased, or seen
-    /// by the kernel, in this order. Only addresses of the network's subnets count. The kernel
-    /// forgets addresses, so an earlier address stays until another guest has a lease of it.
+    /// Returns the present addresses of a guest, by its hardware address: reserved, leased, learned
+    /// by the guest's filter, or seen by the kernel, in this order. Only addresses of the network's
+    /// subnets count. The kernel forgets addresses, so the address of `before` stays until another
+    /// guest has a lease of it.
     ///
     /// # Errors
     /// [`ManagerError`] if the network does not run or the state directory cannot be read.
@@ -133,7 +143,8 @@ impl Manager {
         &self,
         name: &NetworkName,
         mac: Mac,
-        before: Option<GuestAddress>,
+        before: GuestAddress,
+        learned: Option<Ipv4Addr>,
     ) -> Result<GuestAddress, ManagerError> {
         let statuses = self.statuses()?;
         let Some(status) = statuses.running().find(|status| status.name == *name) else {
@@ -150,8 +161,10 @@ impl Manager {
         let is_others = |address: IpAddr| {
             table.leases().iter().any(|lease| lease.address == address && lease.mac != Some(mac))
         };
-        let before = before.unwrap_or_default();
-        let ipv4 = found.v4.map(|found| found.address);
+        let ipv4 = match found.v4 {
+            Some(found) if found.source != AddressSource::Neighbor => Some(found.address),
+            seen => learned.or(seen.map(|found| found.address)),
+        };
         let ipv6 = found.v6.map(|found| found.address);
         Ok(GuestAddress {
             ipv4: ipv4

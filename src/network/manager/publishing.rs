@@ -6,21 +6,19 @@
 //! records that remove the old and the new rules are written before it. If a launch is killed, the
 //! next command finds its entry without a tap and removes the entry.
 //!
-//! A port on the host's loopback address needs `route_localnet` of the bridge, which lets guests
-//! reach loopback services. A rule of the network prevents that. So the setting is turned on after
-//! the rules are set, and off before they are removed.
+//! A port on a loopback address of the host is in the list, too, but has no rules: the launch relays
+//! its connections (`relay`).
 
 use std::error::Error;
 
-use super::published::{PublishedGuest, check_versions, is_on_loopback, needs_forwarding, subnets};
+use super::published::{PublishedGuest, check_versions, needs_forwarding, subnets};
 use super::status;
 use super::statuses::Statuses;
 use super::step::StartInProgress;
-use super::{Fault, Manager, ManagerError, NetworkStatus};
-use crate::firewall::{FirewallBackend, LockedTools, OwnRules, forget_connections};
+use super::{Manager, ManagerError, NetworkStatus};
+use crate::firewall::{LockedTools, forget_connections};
 use crate::network::{Network, NetworkName};
 use crate::sys::netlink::Netlink;
-use crate::sys::netlink::sysctl::{Key, SysctlError};
 use crate::types::{InterfaceName, Publish, error_text, overlap};
 
 impl Manager {
@@ -147,23 +145,20 @@ impl Manager {
     ) -> Result<(), ManagerError> {
         let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
         let rulesets = self.rulesets(&network, &wanted)?;
-        if !is_on_loopback(&wanted) {
-            self.forbid_localnet(status)?;
-        }
+        // Ports on loopback addresses, and those of a guest without an address, have no rules.
+        let same = !status.publishing && rulesets == self.rulesets(&network, &status.published)?;
         let (list, before) = (std::mem::replace(&mut status.published, wanted), status.rules());
-        status.publishing = true;
-        if before.is_empty() && rulesets.is_empty() {
-            status.publishing = false;
-            return Ok(status.write()?);
-        }
-        if let Err(error) = self.replace_rules(tools, statuses, status, rulesets).await {
-            if error.left_as_before() {
-                (status.published, status.publishing) = (list, false);
-                status.write()?;
+        if !same && !(before.is_empty() && rulesets.is_empty()) {
+            status.publishing = true;
+            if let Err(error) = self.replace_rules(tools, statuses, status, rulesets).await {
+                if error.left_as_before() {
+                    (status.published, status.publishing) = (list, false);
+                    status.write()?;
+                }
+                return Err(error);
             }
-            return Err(error);
+            begin_anew(&list, &status.published).await;
         }
-        begin_anew(&list, &status.published).await;
         status.publishing = false;
         if status.firewall.is_none() {
             status.backend = None;
@@ -173,8 +168,7 @@ impl Manager {
         if let Err(error) = status.reserve() {
             tracing::debug!("{}", error_text(&error));
         }
-        self.forward_published(&network, status).await?;
-        self.allow_localnet(status).await
+        self.forward_published(&network, status).await
     }
 
     /// Turns forwarding on if the published ports need it. It stays on until the network ends.
@@ -192,83 +186,6 @@ impl Manager {
         let start = StartInProgress { manager: self, netlink: &netlink, host: &host };
         start.settings(network, status)?;
         Ok(())
-    }
-
-    /// Turns `route_localnet` of the bridge on if a published port needs it. The rules are set.
-    pub(super) async fn allow_localnet(
-        &self,
-        status: &mut NetworkStatus,
-    ) -> Result<(), ManagerError> {
-        if !is_on_loopback(&status.published) {
-            return Ok(());
-        }
-        let key = Key::RouteLocalnet(status.bridge.clone());
-        let Some(mut change) = self.sysctls.plan(&key, "1")? else { return Ok(()) };
-        change.index = Some(Netlink::open()?.link(&status.bridge).await?.index);
-        status.settings.retain(|one| one.key != key);
-        status.settings.push(change.clone());
-        status.write()?;
-        Ok(self.sysctls.make(&change)?)
-    }
-
-    /// Turns `route_localnet` of the bridge off if the manager turned it on.
-    ///
-    /// # Errors
-    /// The setting cannot be written. The record then stays, and the rules must stay, too.
-    pub(super) fn forbid_localnet(&self, status: &mut NetworkStatus) -> Result<(), SysctlError> {
-        let key = Key::RouteLocalnet(status.bridge.clone());
-        if let Some(at) = status.settings.iter().position(|change| change.key == key) {
-            self.sysctls.undo(&status.settings[at], false)?;
-            status.settings.remove(at);
-        }
-        Ok(())
-    }
-
-    /// Turns `route_localnet` of a network's bridge off if another program has removed nftables
-    /// rules of the network: the rule that keeps guests from the host's loopback services may be
-    /// among them. A reload sets both again.
-    ///
-    /// # Errors
-    /// [`ManagerError::RulesLost`] if the setting was turned off; another error if that failed or
-    /// the rules cannot be read.
-    pub async fn guard_localnet(&self, name: &NetworkName) -> Result<(), ManagerError> {
-        let lost = |statuses: &Statuses| -> Result<bool, ManagerError> {
-            let Some(status) = statuses.running().find(|status| status.name == *name) else {
-                return Ok(false);
-            };
-            let key = Key::RouteLocalnet(status.bridge.clone());
-            let is_on = status.settings.iter().any(|change| change.key == key);
-            let (true, Some(FirewallBackend::Nftables)) = (is_on, status.backend) else {
-                return Ok(false);
-            };
-            let network = status.network().ok_or_else(|| status::broken(&status.dir))?;
-            let own = self.rulesets(&network, &status.published)?;
-            let now = OwnRules::read_nft(&[(FirewallBackend::Nftables, own.clone())])?;
-            Ok(!now.missing(FirewallBackend::Nftables, &own).is_empty())
-        };
-        // Without the lock, a change that is in flight can look like missing rules.
-        if !lost(&self.statuses()?)? {
-            return Ok(());
-        }
-        let (_tools, mut statuses) = self.lock().await?;
-        if !lost(&statuses)? {
-            return Ok(());
-        }
-        let Some(mut status) = statuses.take(name) else { return Ok(()) };
-        self.forbid_localnet(&mut status)?;
-        status.write()?;
-        Err(ManagerError::RulesLost(name.clone()))
-    }
-
-    /// Returns a fault if a published port needs `route_localnet` and it is off.
-    pub(super) fn localnet_fault(
-        &self,
-        status: &NetworkStatus,
-    ) -> Result<Option<Fault>, ManagerError> {
-        match is_on_loopback(&status.published) {
-            true => self.setting(Key::RouteLocalnet(status.bridge.clone()), "1", true),
-            false => Ok(None),
-        }
     }
 }
 

@@ -87,7 +87,6 @@ impl Manager {
         if let Err(error) = self.reload_rules(&tools, &statuses, &mut running, &mut done).await {
             done.fail(error);
         }
-        self.allow_localnet_again(&mut running, &mut done).await;
         let zoned = match zones {
             Ok(Some(mut zones)) => zones.put_back(&mut running).await,
             Ok(None) => Ok(Vec::new()),
@@ -116,15 +115,6 @@ impl Manager {
                 Err(error)
             }
             None => Ok(done.notes),
-        }
-    }
-
-    /// Turns on the setting that published ports need. Their rules are set.
-    async fn allow_localnet_again(&self, running: &mut [NetworkStatus], done: &mut Done) {
-        for status in running {
-            if let Err(error) = self.allow_localnet(status).await {
-                done.fail(error);
-            }
         }
     }
 

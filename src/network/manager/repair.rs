@@ -7,11 +7,12 @@
 
 use super::existing::{check_bridge, is_existing};
 use super::fault::BridgeProperty;
-use super::inspect::{Bridge, SubnetRoute, bridge_faults, bridge_of, subnet_route};
+use super::inspect::{Bridge, SubnetRoute, bridge_faults, bridge_of, limits_fault, subnet_route};
 use super::step::StartInProgress;
 use super::{Fault, Manager, ManagerError, NetworkStatus};
 use crate::network::Network;
 use crate::sys::netlink::{Netlink, Route, Undo};
+use crate::sys::traffic;
 
 /// The result of a repair.
 #[derive(Debug, Default)]
@@ -61,6 +62,7 @@ impl Manager {
                 status.links.clear();
                 let start = StartInProgress { manager: self, netlink: &netlink, host: &host };
                 start.link(network, status).await?;
+                status.write()?;
                 repaired.missing.push(format!("the bridge {bridge} was gone"));
                 repaired.recreated = true;
             }
@@ -102,6 +104,9 @@ impl StartInProgress<'_> {
             // A bridge that was down has lost its routes and its IPv6 addresses.
             host = self.netlink.host().await?;
         }
+        if let Some(fault) = limits_fault(network, &host).await? {
+            missing.push(self.restore(network, status, fault).await?);
+        }
         let bridge = &network.bridge.name;
         let index = host.link(bridge).map(|link| link.index);
         for own in network.ips.iter().map(|ip| ip.net) {
@@ -117,7 +122,8 @@ impl StartInProgress<'_> {
         Ok(missing)
     }
 
-    /// Restores the part of a bridge that has a fault of [`bridge_faults`]. Returns that part, as a
+    /// Restores the part of a bridge that has a fault of [`bridge_faults`] or [`limits_fault`]. Returns that
+    /// part, as a
     /// phrase.
     async fn restore(
         &self,
@@ -149,6 +155,13 @@ impl StartInProgress<'_> {
                         netlink.filter_vlans(bridge).await?;
                         "no VLANs"
                     }
+                    BridgeProperty::Unlimited => {
+                        let index = netlink.link(bridge).await?.index;
+                        let path = &self.manager.settings.path;
+                        let limits = &network.port.bandwidth;
+                        traffic::limit_again(netlink, path, bridge, index, limits).await?;
+                        "lost limits of its traffic"
+                    }
                 };
                 format!("the bridge had {had}")
             }
@@ -173,7 +186,7 @@ impl StartInProgress<'_> {
                 }
                 format!("the route to {to} was missing")
             }
-            // `bridge_faults` returns no other fault.
+            // The two functions return no other fault.
             _ => {
                 netlink.up(bridge).await?;
                 "the bridge was down".to_owned()

@@ -167,10 +167,21 @@ pub(super) async fn serve(
         // replaces it.
         Dnsmasq::end(status.served.as_ref(), &config.files).await?;
     }
-    let mut record = Dnsmasq::plan(program, config)?;
-    (status.dnsmasq, status.served) = (true, Some(record.clone()));
+    (status.dnsmasq, status.served) = (true, Some(Dnsmasq::plan(program, config)?));
     status.write()?;
-    Dnsmasq::start(program, config, &mut record).await?;
-    status.served = Some(record);
+    serve_recorded(program, config, status).await?;
     Ok(status.write()?)
+}
+
+/// Starts dnsmasq, whose record the status file has, and adds its process to the record. The caller
+/// writes the status file.
+pub(super) async fn serve_recorded(
+    program: &Path,
+    config: &DhcpDns,
+    status: &mut NetworkStatus,
+) -> Result<(), ManagerError> {
+    if let Some(record) = &mut status.served {
+        Dnsmasq::start(program, config, record).await?;
+    }
+    Ok(())
 }

@@ -2,8 +2,9 @@
 //!
 //! A bridge is created with a random mark, and the mark is recorded before the bridge exists. So if
 //! netlaunch is killed in between, the next command recognises the bridge by the mark and removes
-//! it. Limits of its traffic come before it is turned on. Addresses and routes are recorded after
-//! they are added: the kernel removes them with the bridge.
+//! it. The bridge keeps the mark until the status file identifies it by its number. Limits of its
+//! traffic come before it is turned on. Addresses and routes can be recorded after they are added:
+//! the kernel removes them with the bridge.
 
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ pub(super) struct StartInProgress<'a> {
 }
 
 impl StartInProgress<'_> {
-    /// Creates the bridge with its addresses and routes.
+    /// Creates the bridge with its addresses and routes. The status file then has the bridge; the
+    /// caller writes the rest of `status`.
     pub(super) async fn link(
         &self,
         network: &Network,
@@ -43,33 +45,23 @@ impl StartInProgress<'_> {
         let mark = rand::rng().random_range(1..=u32::MAX);
         status.links.push(Undo::Marked { name: spec.name.clone(), mark });
         status.write()?;
-        // The kernel removes addresses and routes with the bridge.
-        let made = self.netlink.create_marked_bridge(&spec, mark).await?;
-        status.links = vec![made];
-        status.write()?;
-        self.netlink.unmark(&spec.name).await?;
+        let (name, index) = (&spec.name, self.netlink.create_marked_bridge(&spec, mark).await?);
+        let mut links = vec![Undo::Link { name: name.clone(), index }];
         self.bridge_settings(network)?;
-        self.limit_bridge(network, status).await?;
-        complete_checksums(&bridge.name)?;
-        for ip in &network.ips {
-            status.links.push(self.netlink.add_address(&bridge.name, ip.net).await?);
-        }
-        status.links.extend(self.netlink.up(&bridge.name).await?);
-        for route in &network.routes {
-            status.links.push(self.netlink.add_route(&bridge.name, &self::route(route)).await?);
-        }
-        Ok(status.write()?)
-    }
-
-    /// Limits the traffic between the host and all guests. The limits disappear with the bridge.
-    async fn limit_bridge(
-        &self,
-        network: &Network,
-        status: &NetworkStatus,
-    ) -> Result<(), ManagerError> {
-        let Some(Undo::Link { name, index }) = status.links.first() else { return Ok(()) };
+        // The limits disappear with the bridge.
         let path = &self.manager.settings.path;
-        Ok(traffic::limit(self.netlink, path, name, *index, &network.port.bandwidth).await?)
+        traffic::limit(self.netlink, path, name, index, &network.port.bandwidth).await?;
+        complete_checksums(name)?;
+        for ip in &network.ips {
+            links.push(self.netlink.add_address_to(name, index, ip.net).await?);
+        }
+        status.links = links;
+        status.write()?;
+        status.links.push(self.netlink.up_unmarked(name, index).await?);
+        for route in &network.routes {
+            status.links.push(self.netlink.add_route(name, &self::route(route)).await?);
+        }
+        Ok(())
     }
 
     /// Stops the bridge from giving itself an address and from accepting routes of a guest that
@@ -94,8 +86,11 @@ impl StartInProgress<'_> {
     /// IPv6 has no IPv6 setting. Returns whether the value changed.
     pub(super) fn of_the_bridge(&self, key: &Key, value: &str) -> Result<bool, ManagerError> {
         match self.manager.sysctls.get(key)? {
-            Some(_) => Ok(self.manager.sysctls.set(key, value)?.is_some()),
-            None => Ok(false),
+            Some(now) if now != value => {
+                self.manager.sysctls.write(key, value)?;
+                Ok(true)
+            }
+            _ => Ok(false),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Starts one network or several together.
 //!
 //! Each step is done for all networks before the next step: links, zones and settings of each
-//! network, then the rules of all of them in one transaction, then each dnsmasq. So the start of
-//! many networks at boot runs the firewall tool once. Within a network the steps have the order of
-//! [`super`], and each one is recorded before it is done.
+//! network, then the rules of all of them in one transaction, then all dnsmasqs. So the start of
+//! many networks at boot runs the firewall tool once, and the dnsmasqs start at the same time.
+//! Within a network the steps have the order of [`super`], and each one is recorded before it is
+//! done. One write of the status file can record several steps: the first one has the mark of the
+//! bridge and the user of dnsmasq.
 //!
 //! A network that fails keeps no other from starting. If the common transaction is refused, each
 //! network gets a transaction of its own, so that only those fail whose rules are refused. Networks
@@ -12,10 +14,12 @@
 
 use std::path::PathBuf;
 
+use futures_util::{StreamExt, stream};
+
 use super::existing::is_existing;
 use super::forwarding::UndoReason;
 use super::rules::RuleChange;
-use super::start::{asks_servers_of_the_host, serve, warn_without_servers};
+use super::start::{asks_servers_of_the_host, serve_recorded, warn_without_servers};
 use super::status::NetworkStatus;
 use super::statuses::Statuses;
 use super::step::StartInProgress;
@@ -23,10 +27,14 @@ use super::zone::{self, Zones};
 use super::{Manager, ManagerError, NetworkNamespace, config};
 use crate::firewall::rules::Ruleset;
 use crate::firewall::{LockedTools, OwnRules, RemovalRecord, Transaction, ZoneChange};
-use crate::network::dnsmasq::{DhcpDns, Files};
+use crate::network::dnsmasq::{DhcpDns, Files, Planner};
 use crate::network::{Network, NetworkName};
 use crate::sys::netlink::Netlink;
 use crate::types::error_text;
+
+/// The number of dnsmasqs that start at the same time. Each of them needs some descriptors of
+/// netlaunch, and a processor for 3 ms.
+const STARTS: usize = 32;
 
 /// A network that passed all checks before the first step, or whose start is in progress.
 struct Starting {
@@ -75,16 +83,13 @@ impl Manager {
             }
         }
         let start = StartInProgress { manager: self, netlink: &netlink, host: &host };
-        let mut zones = zones.flatten();
+        let (mut zones, mut planner) = (zones.flatten(), Planner::default());
         for one in &mut starting {
-            one.failed = one.make_links(&start, zones.as_mut()).await.err();
+            one.failed = one.make_links(&start, zones.as_mut(), &mut planner).await.err();
         }
         self.add_rules(tools, statuses, &mut starting).await;
-        for one in &mut starting {
-            if one.failed.is_none() {
-                one.failed = one.finish().await.err();
-            }
-        }
+        let sound = starting.iter_mut().filter(|one| one.failed.is_none());
+        stream::iter(sound).for_each_concurrent(STARTS, |one| one.finish()).await;
         let results = self.end_start(tools, statuses, starting).await;
         for (name, result) in results {
             if let Some(place) = order.iter_mut().find(|(other, _)| *other == name) {
@@ -210,15 +215,22 @@ impl Manager {
 }
 
 impl Starting {
-    /// Makes the bridge, puts it into its zone, and changes the kernel settings.
+    /// Plans dnsmasq, makes the bridge, puts it into its zone, and changes the kernel settings.
     async fn make_links(
         &mut self,
         start: &StartInProgress<'_>,
         zones: Option<&mut Zones>,
+        planner: &mut Planner,
     ) -> Result<(), ManagerError> {
-        let Starting { network, status, zone, .. } = self;
-        status.write()?;
-        if !is_existing(network) {
+        let Starting { network, status, served, zone, .. } = self;
+        // The plan depends on whether other users can reach this directory.
+        status.make_dir()?;
+        if let Some((program, config)) = served {
+            (status.dnsmasq, status.served) = (true, Some(planner.plan(program, config)?));
+        }
+        if is_existing(network) {
+            status.write()?;
+        } else {
             start.link(network, status).await?;
         }
         if let (Some(zones), Some(zone)) = (zones, zone.take()) {
@@ -227,10 +239,15 @@ impl Starting {
         start.settings(network, status).map(drop)
     }
 
-    /// Starts dnsmasq, and marks the start as complete.
-    async fn finish(&mut self) -> Result<(), ManagerError> {
+    /// Does the last steps, and keeps the error of one that fails.
+    async fn finish(&mut self) {
+        self.failed = self.complete().await.err();
+    }
+
+    /// Starts dnsmasq, whose record the status file has, and marks the start as complete.
+    async fn complete(&mut self) -> Result<(), ManagerError> {
         if let Some((program, config)) = &self.served {
-            serve(program, config, &mut self.status).await?;
+            serve_recorded(program, config, &mut self.status).await?;
         }
         self.status.complete = true;
         self.status.reserve()?;

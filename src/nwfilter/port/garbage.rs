@@ -11,9 +11,17 @@ use nix::net::if_::if_nametoindex;
 use super::interface_names::Ports;
 use super::lock::Lock;
 use super::{BindingError, Bindings, PortCheck, PortStatus, log};
-use crate::firewall::RulesKnown;
+use crate::firewall::{MarkRemoval, RulesKnown};
 use crate::nwfilter::learn::{Clock, SavedLease};
 use crate::types::{InterfaceName, error_text};
+
+/// The result of a reload. Dropping it waits for the kernel, for at most 30 ms.
+#[derive(Debug, Default)]
+pub struct Reloaded {
+    /// A note for each port, one sentence each.
+    pub notes: Vec<String>,
+    _removals: Vec<MarkRemoval>,
+}
 
 impl Bindings {
     /// Removes the rules that an interrupted command left and those of interfaces that are gone.
@@ -86,8 +94,17 @@ impl Bindings {
     /// # Errors
     /// [`BindingError`]; the old rules then stay.
     pub async fn reload(&self) -> Result<Vec<String>, BindingError> {
+        Ok(self.reload_unwaiting().await?.notes)
+    }
+
+    /// Does the same as [`reload`](Self::reload), and does not wait until the kernel has removed the
+    /// mark of nft's transaction. A caller that has other work drops the result after it.
+    ///
+    /// # Errors
+    /// The errors of [`reload`](Self::reload).
+    pub async fn reload_unwaiting(&self) -> Result<Reloaded, BindingError> {
         if !self.dir().exists() {
-            return Ok(Vec::new());
+            return Ok(Reloaded::default());
         }
         let (tools, ports) = self.lock().await?;
         let missing_rules = self.missing_rules(&ports.live).await;
@@ -96,7 +113,8 @@ impl Bindings {
             Some(what) => format!("the filter of the port {port} is there; before, {what}"),
             None => format!("the filter of the port {port} is there"),
         };
-        Ok(ports.iter().map(note).collect())
+        let notes = ports.iter().map(note).collect();
+        Ok(Reloaded { notes, _removals: tools.take_removals() })
     }
 
     /// Returns the rules that the kernel lacks, a clause for each port with missing rules. A failed

@@ -81,6 +81,7 @@ pub use bridge::NotOnBridge;
 pub use check_ports::{FilterState, PortCheck, PortProblem};
 use compile_port::{LearnedAddresses, compile_port};
 pub use error::{BindingError, FailedPorts};
+pub use garbage::Reloaded;
 use interface_names::Ports;
 use learner_lock::LearnerLocks;
 pub use learner_report::{LearnerReport, ShownAddress6};
@@ -183,8 +184,7 @@ impl Bindings {
     }
 
     /// Returns the ports that have a filter, sorted by name, and the status files that cannot be
-    /// used: damaged, not readable, or of a newer version. No command changes these files or their
-    /// ports.
+    /// used: damaged, not readable, or of a newer version. No command changes them or their ports.
     ///
     /// # Errors
     /// [`BindingError::PortStatus`] if the directory cannot be read.

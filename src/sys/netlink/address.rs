@@ -51,15 +51,29 @@ impl Netlink {
         name: &InterfaceName,
         address: IpNet,
     ) -> Result<Undo, LinkError> {
-        let link = self.link(name).await?;
-        let mut message = address_message(link.index, address);
+        let index = self.link(name).await?.index;
+        self.add_address_to(name, index, address).await
+    }
+
+    /// Adds an address like [`Netlink::add_address`] to the interface of this number, which saves
+    /// the search for it; `name` is for messages and for the record.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Netlink::add_address`].
+    pub(crate) async fn add_address_to(
+        &self,
+        name: &InterfaceName,
+        index: u32,
+        address: IpNet,
+    ) -> Result<Undo, LinkError> {
+        let mut message = address_message(index, address);
         if address.addr().is_ipv6() {
             message.header.flags |= AddressHeaderFlags::Nodad;
         }
         let message = RouteNetlinkMessage::NewAddress(message);
         let added = self.requests.create(message, Again::Refused(&[Errno::EEXIST])).await;
         added.map_err(|e| LinkError::failed(format!("give {name} the address {address}"), e))?;
-        Ok(Undo::Address { name: name.clone(), index: link.index, address })
+        Ok(Undo::Address { name: name.clone(), index, address })
     }
 
     /// Removes an address from an interface.

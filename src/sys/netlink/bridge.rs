@@ -40,12 +40,13 @@ impl Netlink {
     /// # Errors
     /// Returns [`LinkError::InUse`], [`LinkError::Pattern`], or the kernel's error.
     pub async fn create_bridge(&self, spec: &BridgeSpec) -> Result<Undo, LinkError> {
-        self.create(spec, None).await
+        let index = self.create(spec, None).await?;
+        Ok(Undo::Link { name: spec.name.clone(), index })
     }
 
-    /// Makes a bridge that has this mark from the start, as its group. A caller that has recorded
-    /// [`Undo::Marked`] before can be killed at any time. The mark is a random number other than 0;
-    /// [`Netlink::unmark`] removes it.
+    /// Makes a bridge that has this mark from the start, as its group, and returns its number. A
+    /// caller that has recorded [`Undo::Marked`] before can be killed at any time. The mark is a random number other than 0;
+    /// [`Netlink::up_unmarked`] removes it.
     ///
     /// # Errors
     /// Returns the errors of [`Netlink::create_bridge`].
@@ -53,23 +54,24 @@ impl Netlink {
         &self,
         spec: &BridgeSpec,
         mark: u32,
-    ) -> Result<Undo, LinkError> {
+    ) -> Result<u32, LinkError> {
         self.create(spec, Some(mark)).await
     }
 
-    /// Resets an interface to group 0.
+    /// Turns a marked bridge on and removes its mark: resets it to group 0. One request does both.
     ///
     /// # Errors
     /// Returns an error if the interface does not exist or the kernel refuses.
-    pub async fn unmark(&self, name: &InterfaceName) -> Result<(), LinkError> {
-        let link = self.link(name).await?;
-        let message = LinkUnspec::new_with_index(link.index)
+    pub async fn up_unmarked(&self, name: &InterfaceName, index: u32) -> Result<Undo, LinkError> {
+        let message = LinkUnspec::new_with_index(index)
+            .up()
             .append_extra_attribute(LinkAttribute::Group(0))
             .build();
-        self.change(message, || format!("set the group of {name}")).await
+        self.change(message, || format!("turn {name} on and remove its mark")).await?;
+        Ok(Undo::Up { name: name.clone(), index })
     }
 
-    async fn create(&self, spec: &BridgeSpec, mark: Option<u32>) -> Result<Undo, LinkError> {
+    async fn create(&self, spec: &BridgeSpec, mark: Option<u32>) -> Result<u32, LinkError> {
         let name = &spec.name;
         if name.as_str().contains('%') {
             return Err(LinkError::Pattern(name.clone()));
@@ -91,17 +93,16 @@ impl Netlink {
             message = message.append_extra_attribute(LinkAttribute::Group(mark));
         }
         self.add_bridge(spec, message.build(), mark).await?;
-        let link = self.link(name).await?;
-        let undo = Undo::Link { name: name.clone(), index: link.index };
+        let index = self.link(name).await?.index;
         if let Some(mtu) = spec.mtu
             // An MTU that is set at creation would follow the ports' (br_mtu_auto_adjust in the
             // kernel).
             && let Err(error) = self.set_mtu(name, mtu).await
         {
-            let _ = self.undo(&undo).await;
+            let _ = self.undo(&Undo::Link { name: name.clone(), index }).await;
             return Err(error);
         }
-        Ok(undo)
+        Ok(index)
     }
 
     /// Makes a bridge. If the kernel's answer is lost, the mark says whether the bridge was made.

@@ -1,4 +1,5 @@
-//! Waits for changes of the host's interfaces, as `ip monitor link` does.
+//! Waits for changes of the host's interfaces, as `ip monitor link` does, and of the queues that
+//! limit their traffic, as `tc monitor` does.
 //!
 //! The waiter learns only that interfaces have changed, and lists them afterwards: a list is the
 //! state of one moment, also if the kernel has lost messages.
@@ -20,21 +21,31 @@ pub struct LinkEvents(Box<dyn Stream<Item = LinkEvent> + Send + Unpin>);
 /// lost messages.
 pub type LinkEvent = Option<ChangedLink>;
 
-/// An interface that was made, changed or removed.
+/// An interface that was made, changed or removed, or whose queues were.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangedLink {
     /// Its index.
     pub index: u32,
-    /// Its name.
+    /// Its name; `None` if its queues have changed.
     pub name: Option<String>,
 }
 
 /// Returns the interface that a message is about.
 fn changed_link(message: NetlinkMessage<RouteNetlinkMessage>) -> LinkEvent {
-    let (NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link))
-    | NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))) = message.payload
-    else {
-        return None;
+    use RouteNetlinkMessage as Message;
+    let NetlinkPayload::InnerMessage(message) = message.payload else { return None };
+    let link = match message {
+        Message::NewLink(link) | Message::DelLink(link) => link,
+        Message::NewQueueDiscipline(queue)
+        | Message::DelQueueDiscipline(queue)
+        | Message::NewTrafficClass(queue)
+        | Message::DelTrafficClass(queue)
+        | Message::NewTrafficFilter(queue)
+        | Message::DelTrafficFilter(queue) => {
+            let index = queue.header.index.try_into().ok()?;
+            return Some(ChangedLink { index, name: None });
+        }
+        _ => return None,
     };
     let name = |attribute: LinkAttribute| match attribute {
         LinkAttribute::IfName(name) => Some(name),
@@ -56,7 +67,20 @@ impl LinkEvents {
     /// # Errors
     /// [`LinkError::Connect`].
     pub fn open() -> Result<Self, LinkError> {
-        let opened = new_multicast_connection(&[MulticastGroup::Link]);
+        LinkEvents::of(&[MulticastGroup::Link])
+    }
+
+    /// Receives the messages about interfaces and about their queues from now on. Call it in a tokio
+    /// runtime with I/O enabled.
+    ///
+    /// # Errors
+    /// [`LinkError::Connect`].
+    pub fn open_with_queues() -> Result<Self, LinkError> {
+        LinkEvents::of(&[MulticastGroup::Link, MulticastGroup::Tc])
+    }
+
+    fn of(groups: &[MulticastGroup]) -> Result<Self, LinkError> {
+        let opened = new_multicast_connection(groups);
         let (connection, _, messages) = opened.map_err(LinkError::Connect)?;
         tokio::spawn(connection);
         Ok(LinkEvents(Box::new(messages.map(|(message, _)| changed_link(message)))))

@@ -47,8 +47,6 @@ pub enum Key {
     /// Whether all interfaces accept ICMP redirects. A write to [`Key::Ipv4Forwarding`] sets this
     /// to the opposite value.
     AcceptRedirects,
-    /// Whether an interface may have packets of 127.0.0.0/8, which lead to loopback services.
-    RouteLocalnet(InterfaceName),
 }
 
 impl Key {
@@ -71,7 +69,6 @@ impl Key {
             Key::Ipv4ForwardingOf(name) => of("ipv4", name, "forwarding"),
             Key::Ipv6ForwardingOf(name) => own(name, "forwarding"),
             Key::AcceptRedirects => "net/ipv4/conf/all/accept_redirects".into(),
-            Key::RouteLocalnet(name) => of("ipv4", name, "route_localnet"),
         }
     }
 
@@ -93,7 +90,6 @@ impl Key {
             Key::Autoconf(_) => Key::Autoconf(name),
             Key::Ipv4ForwardingOf(_) => Key::Ipv4ForwardingOf(name),
             Key::Ipv6ForwardingOf(_) => Key::Ipv6ForwardingOf(name),
-            Key::RouteLocalnet(_) => Key::RouteLocalnet(name),
             key => key.clone(),
         }
     }

@@ -79,6 +79,20 @@ impl Undo {
         }
     }
 
+    /// Returns whether this change disappears with the interface that `made` removes.
+    pub(crate) fn goes_with(&self, made: &Undo) -> bool {
+        match (self, made) {
+            (
+                Undo::Up { index, .. }
+                | Undo::Address { index, .. }
+                | Undo::Route { index, .. }
+                | Undo::Port { index, .. },
+                Undo::Link { index: of, .. },
+            ) => index == of && self.name() == made.name(),
+            _ => false,
+        }
+    }
+
     /// Returns whether the instruction applies to this interface.
     fn is_about(&self, link: &Link) -> bool {
         match self {
@@ -132,6 +146,20 @@ impl Netlink {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_changes_of_the_same_interface_go_with_it() {
+        let name: InterfaceName = "virbr0".parse().unwrap();
+        let made = Undo::Link { name: name.clone(), index: 4 };
+        let up = |name: &str, index| Undo::Up { name: name.parse().unwrap(), index };
+        let address = "192.168.122.1/24".parse().unwrap();
+        assert!(up("virbr0", 4).goes_with(&made));
+        assert!(Undo::Address { name: name.clone(), index: 4, address }.goes_with(&made));
+        for other in [up("virbr0", 5), up("virbr1", 4), made.clone()] {
+            assert!(!other.goes_with(&made), "{other:?}");
+        }
+        assert!(!up("virbr0", 4).goes_with(&Undo::Marked { name, mark: 4 }));
+    }
 
     /// A newer version must still be able to read this written form.
     #[test]

@@ -15,8 +15,10 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
-use nix::unistd::{execv, execve};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::unistd::{execv, execve, getpid};
+
+use super::signals::{SignalNumber, send_signal, set};
 
 /// The signals whose action netlaunch changes.
 const CHANGED: [Signal; 2] = [Signal::SIGPIPE, Signal::SIGXFSZ];
@@ -61,14 +63,13 @@ impl CallerSignals {
 
     /// Ends this process by `signal`, as its program has ended. A core file would have netlaunch's
     /// memory in it, so none is written. Returns only if the process cannot end in this way.
-    pub(crate) fn end_by(&self, signal: Signal) {
+    pub(crate) fn end_by(&self, signal: SignalNumber) {
         let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
         // SAFETY: SIG_DFL installs no handler.
-        unsafe { libc::signal(signal as i32, libc::SIG_DFL) };
-        let mut only = SigSet::empty();
-        only.add(signal);
+        unsafe { libc::signal(signal.as_raw(), libc::SIG_DFL) };
+        let only = set([signal]);
         let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None);
-        let _ = raise(signal);
+        let _ = send_signal(getpid(), signal);
     }
 
     /// Puts the state back.

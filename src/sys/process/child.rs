@@ -22,6 +22,7 @@ use super::output;
 use super::pidfd::ProcessHandle;
 use super::process_identity::started;
 use super::reap::reap;
+use super::signals::SignalNumber;
 
 /// A change of a program under its guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,10 +113,10 @@ impl Child {
     }
 
     /// Sends a signal to the program, without effect if the program has ended.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: impl Into<SignalNumber>) {
         if self.status.is_none() {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            let number = [signal as i32 as u8];
+            let number = [signal.into().as_raw() as u8];
             let _ = again(|| send(self.socket.as_raw_fd(), &number, flags));
         }
     }

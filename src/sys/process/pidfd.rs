@@ -14,12 +14,14 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+#[cfg(test)]
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{sleep, timeout};
 
 use super::process_identity::started;
+use super::signals::{SignalNumber, send_signal};
 
 /// The time between two polls for the end of a process without a pidfd.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -65,10 +67,11 @@ impl ProcessHandle {
     ///
     /// # Errors
     /// The kernel's error, for example if the process belongs to another user.
-    pub(crate) fn signal(&self, signal: Signal) -> io::Result<bool> {
+    pub(crate) fn signal(&self, signal: impl Into<SignalNumber>) -> io::Result<bool> {
+        let signal = signal.into();
         let sent = match &self.fd {
             Some(fd) => pidfd_send_signal(fd, signal),
-            None if self.is_running() => kill(self.pid, signal),
+            None if self.is_running() => send_signal(self.pid, signal),
             None => Err(Errno::ESRCH),
         };
         match sent {
@@ -109,12 +112,12 @@ pub(super) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     }
 }
 
-fn pidfd_send_signal(fd: &OwnedFd, signal: Signal) -> nix::Result<()> {
+fn pidfd_send_signal(fd: &OwnedFd, signal: SignalNumber) -> nix::Result<()> {
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: the call takes two numbers, flags, and a null pointer, for which the kernel uses the
     // information of kill(2).
     let sent = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal as libc::c_int, none, 0)
+        libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal.as_raw(), none, 0)
     };
     Errno::result(sent).map(drop)
 }

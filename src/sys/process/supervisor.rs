@@ -28,9 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{
-    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction,
-};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -38,7 +36,7 @@ use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, s
 use tokio::io::unix::AsyncFd;
 
 use super::process_identity::check_one_thread;
-use super::signals::{taken, watch};
+use super::signals::{SignalNumber, send_signal, taken, watch};
 
 /// The time between two looks at a supervisor whose socket has ended, in milliseconds. It ends at
 /// once, or executes the program without netlaunch.
@@ -156,8 +154,8 @@ impl Foreground {
     fn pass_signals(&self) {
         // The supervisor has not been waited for, so no other process has its number.
         while let Ok(Some(received)) = self.signals.read_signal() {
-            if let Ok(signal) = Signal::try_from(received.ssi_signo as i32) {
-                let _ = kill(self.supervisor, signal);
+            if let Ok(signal) = SignalNumber::try_from(received.ssi_signo as i32) {
+                let _ = send_signal(self.supervisor, signal);
             }
         }
     }

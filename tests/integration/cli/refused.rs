@@ -84,6 +84,24 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("--id lan -- Q -netdev socket,id=lan", &["netdev with id=lan already", "--id"]),
     ("--id lan -- Q -nic user", &["bring their own NIC (-nic user)", "(--id, --keep-nics)"]),
     ("--net passt,mac=1", &["the value of mac cannot be used: ", "52:54:00:12:34:56"]),
+    (
+        "--net bridge=br0 --dns 9.9.9.9",
+        &["the DNS server is for passt and slirp", "(--dns, --net)"],
+    ),
+    ("--net bridge=br0 --search a", &["for passt and slirp", "(--search, --net)"]),
+    (
+        "--net bridge=br0 --mtu 1400 -- Q",
+        &["each NIC of this launch is on a bridge", "(--mtu, --net)"],
+    ),
+    (
+        "--net bridge=br0 --net network=a --ipv4-only",
+        &["for passt and slirp", "(--ipv4-only, --net)"],
+    ),
+    ("--net bridge=br0 --ipv6-only", &["for passt and slirp", "(--ipv6-only, --net)"]),
+    (
+        "--net bridge=br0 --no-host-loopback",
+        &["for passt and slirp", "(--no-host-loopback, --net)"],
+    ),
     ("--net passt -p 80 -- Q", &["this launch lists its NICs", "(--publish, --net)"]),
     ("--ready-fd 2 -- Q", &["\"2\" is not a file descriptor to report to"]),
     ("--ready-fd 9 -- Q", &["--ready-fd 9: ", "name a descriptor that is open for writing"]),

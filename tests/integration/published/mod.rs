@@ -1,14 +1,18 @@
-//! Tests by real packets who reaches a guest through the published ports of its host, on every
-//! backend: the host, an outside host, another guest and the guest itself.
+//! Tests by real packets which clients reach a guest through the published ports of its host, on
+//! every backend: the host, an outside host, another guest and the guest itself.
 
 mod lifecycle;
+mod relayed;
+mod sources;
 mod strict;
+mod traffic;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -16,15 +20,19 @@ use crate::common::{Netns, have_root, processes_with, run, skipped, text, wait_u
 use netlaunch::firewall::FirewallBackend;
 use netlaunch::network::NetworkName;
 use netlaunch::network::manager::{GuestAddress, Manager, ManagerSettings, PublishedGuest};
+use relayed::Relayed;
+use traffic::{address, reach, serve};
 
 /// The first port that the guest serves; the next one is the second.
 const PORT: u16 = 9001;
 const MAC: &str = "52:54:00:00:60:02";
 
 /// The ports of the host that lead to the guest.
-const PUBLISHED: [&str; 10] = [
+const PUBLISHED: [&str; 12] = [
     "8001:9001",
     "8001:9001/udp",
+    "[::1]:8001:9001",
+    "[::1]:8001:9001/udp",
     "203.0.113.1:8011:9001",
     "203.0.113.1:8011:9001/udp",
     "0.0.0.0:8021-8022:9001",
@@ -41,6 +49,9 @@ const ADDRESSES: &str = "<ip address='10.60.0.1' netmask='255.255.255.0'/>\
 
 /// In place of a `<forward>`: a network without addresses.
 const BARE: &str = "bare";
+
+/// In place of a `<forward>`: a network that gives addresses to its guests.
+const WITH_DHCP: &str = "dhcp";
 
 /// A network on a bridge of the host.
 const ON_BRIDGE: &str = "<forward mode='bridge'/>";
@@ -74,6 +85,8 @@ impl Tools {
 
 /// A host with a network, two guests of it, and an outside host.
 struct Scene {
+    /// The ports on loopback addresses, as a launch relays them.
+    relayed: Mutex<Option<Relayed>>,
     host: Netns,
     guest: Netns,
     other: Netns,
@@ -107,7 +120,8 @@ impl Scene {
             }
         }
         let [host, guest, other, outside] = [(); 4].map(|()| Netns::bare());
-        let scene = Scene { host, guest, other, outside, dir, tools };
+        let relayed = Mutex::default();
+        let scene = Scene { relayed, host, guest, other, outside, dir, tools };
         scene.wire_outside();
         scene.define(forward);
         scene.with(async |manager| manager.start(&lab()).await.unwrap());
@@ -140,6 +154,11 @@ impl Scene {
             address(guest, n);
             serve(guest);
         }
+        self.wait_for_addresses();
+    }
+
+    /// Waits until no address is tentative.
+    fn wait_for_addresses(&self) {
         for netns in [&self.host, &self.guest, &self.other, &self.outside] {
             let ready = || !netns.says("ip", &["-6", "address"]).contains("tentative");
             assert!(wait_until(Duration::from_secs(10), ready));
@@ -162,6 +181,7 @@ impl Scene {
         }
         let (forward, addresses) = match forward {
             BARE => ("", ""),
+            WITH_DHCP => ("<forward mode='nat'/>", sources::ADDRESSES),
             forward => (forward, ADDRESSES),
         };
         let xml = format!(
@@ -217,8 +237,21 @@ impl Scene {
     }
 
     fn publish(&self, publish: &[&str]) {
-        let guest = self.published(publish, 2);
-        self.with(async |manager| manager.publish(&lab(), &guest).await.unwrap());
+        self.publish_guest(&self.published(publish, 2));
+    }
+
+    /// Publishes the ports of a guest as a launch does.
+    fn publish_guest(&self, guest: &PublishedGuest) {
+        self.with(async |manager| manager.publish(&lab(), guest).await.unwrap());
+        let mut relayed = self.relayed.lock().unwrap();
+        match &*relayed {
+            Some(old) if old.publish == guest.publish => old.lead_to(guest.address),
+            _ => {
+                // The old one has the ports until it is dropped.
+                relayed.take();
+                *relayed = Some(Relayed::new(&self.host, &guest.publish, guest.address));
+            }
+        }
     }
 
     /// Runs a program on the host, which succeeds.
@@ -229,8 +262,7 @@ impl Scene {
     }
 
     /// The clients that reach the guest, the address of the host that each uses, and the address
-    /// that the guest sees;
-    /// `-` if nobody answers.
+    /// that the guest sees; `-` without an answer.
     fn table(&self) -> String {
         let Scene { host, guest, other, outside, .. } = self;
         let ways = [
@@ -240,6 +272,7 @@ impl Scene {
             ("host", host, "203.0.113.1:8021"),
             ("host", host, "[2001:db8:f::1]:8011"),
             ("host", host, "[2001:db8:f::1]:8022"),
+            ("host", host, "[::1]:8001"),
             ("host", host, "[::1]:8021"),
             ("outside", outside, "203.0.113.1:8001"),
             ("outside", outside, "203.0.113.1:8011"),
@@ -282,61 +315,6 @@ fn lab() -> NetworkName {
     "lab".parse().unwrap()
 }
 
-/// Gives a guest its addresses, which end with `n`.
-fn address(guest: &Netns, n: u8) {
-    guest.ip(&format!("address add 10.60.0.{n}/24 dev eth0"));
-    guest.ip(&format!("address add fd00:60::{n}/64 dev eth0 nodad"));
-    guest.ip("route replace default via 10.60.0.1");
-    guest.ip("-6 route replace default via fd00:60::1");
-}
-
-/// Serves both ports: each client gets the port and its own address.
-fn serve(netns: &Netns) {
-    for port in [PORT, PORT + 1] {
-        let (tcp, udp) = netns.inside(|| {
-            (TcpListener::bind(("::", port)).unwrap(), UdpSocket::bind(("::", port)).unwrap())
-        });
-        let answer = move |peer: SocketAddr| format!("{port} {}", peer.ip().to_canonical());
-        thread::spawn(move || {
-            while let Ok((mut stream, peer)) = tcp.accept() {
-                let _ = stream.write_all(answer(peer).as_bytes());
-            }
-        });
-        thread::spawn(move || {
-            while let Ok((_, peer)) = udp.recv_from(&mut [0; 8]) {
-                let _ = udp.send_to(answer(peer).as_bytes(), peer);
-            }
-        });
-    }
-}
-
-/// Asks by TCP and by UDP, which agree; returns the answer or `-`.
-fn reach(from: &Netns, to: &str) -> String {
-    let to: SocketAddr = to.parse().unwrap();
-    let wait = Duration::from_secs(2);
-    let answers: BTreeSet<String> = from.inside(|| {
-        let tcp = || {
-            let mut stream = TcpStream::connect_timeout(&to, wait).ok()?;
-            stream.set_read_timeout(Some(wait)).ok()?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).ok()?;
-            Some(answer)
-        };
-        let udp = || {
-            let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-            let socket = UdpSocket::bind((any, 0)).ok()?;
-            socket.set_read_timeout(Some(wait)).ok()?;
-            socket.connect(to).ok()?;
-            socket.send(b"?").ok()?;
-            let mut bytes = [0; 100];
-            let n = socket.recv(&mut bytes).ok()?;
-            Some(text(&bytes[..n]))
-        };
-        [tcp(), udp()].map(|answer| answer.unwrap_or_else(|| "-".to_owned())).into()
-    });
-    answers.into_iter().collect::<Vec<_>>().join(" or ")
-}
-
 /// The table of a network whose guests see outside clients with this address.
 fn expected(outside4: &str, outside6: &str) -> String {
     let (own4, own6) = ("10.60.0.1", "fd00:60::1");
@@ -347,7 +325,8 @@ fn expected(outside4: &str, outside6: &str) -> String {
          host to 203.0.113.1:8021: 9001 {own4}\n\
          host to [2001:db8:f::1]:8011: 9001 {own6}\n\
          host to [2001:db8:f::1]:8022: 9002 {own6}\n\
-         host to [::1]:8021: -\n\
+         host to [::1]:8001: 9001 {own6}\n\
+         host to [::1]:8021: 9001 {own6}\n\
          outside to 203.0.113.1:8001: -\n\
          outside to 203.0.113.1:8011: 9001 {outside4}\n\
          outside to 203.0.113.1:8022: 9002 {outside4}\n\

@@ -4,7 +4,7 @@ use super::*;
 use netlaunch::firewall::conflicts::{Finding, Traffic};
 
 /// The rules that docker makes on a host: it forwards for its own bridge, and drops the rest.
-fn docker(scene: &Scene) {
+pub(super) fn docker(scene: &Scene) {
     for v6 in [false, true] {
         let tool = scene.tools.iptables(v6);
         scene.sh(&format!(
@@ -20,7 +20,7 @@ fn docker(scene: &Scene) {
 }
 
 /// The rules that firewalld makes on a host whose bridge is in a zone that accepts.
-fn firewalld(scene: &Scene) {
+pub(super) fn firewalld(scene: &Scene) {
     scene.sh("nft -f - <<'END'\n\
          table inet firewalld {\n\
            chain filter_FORWARD {\n\
@@ -36,10 +36,25 @@ fn firewalld(scene: &Scene) {
              ct state { established, related } accept\n\
              ct status dnat accept\n\
              iifname \"lo\" accept\n\
-             meta l4proto ipv6-icmp accept\n\
+             meta l4proto { icmp, ipv6-icmp } accept\n\
+             iifname \"nlp0\" udp dport { 67, 547 } accept\n\
              reject with icmpx admin-prohibited\n\
            }\n\
          }\nEND");
+}
+
+/// Lets published ports pass docker's chain where netlaunch's rules of nftables cannot, as
+/// `firewall check` says.
+pub(super) fn let_published_pass(scene: &Scene) {
+    if scene.tools == Tools::Nftables {
+        for v6 in [false, true] {
+            scene.sh(&format!(
+                "t={}; for side in -i -o; do \
+                 $t -I DOCKER-USER $side nlp0 -m conntrack --ctstate DNAT -j ACCEPT; done",
+                scene.tools.iptables(v6)
+            ));
+        }
+    }
 }
 
 /// Returns the chains that stop published ports, as `firewall check` finds them.
@@ -136,8 +151,7 @@ fn a_network_without_addresses_publishes_by_those_of_its_bridge() {
         assert!(error.to_string().contains(expected), "{error}");
         scene.host.ip("address add 10.60.0.1/24 dev nlp0");
         let subnets = scene.with(async |manager| manager.bridge_subnets(&lab()).await.unwrap());
-        let guest = PublishedGuest { subnets, ..guest };
-        scene.with(async |manager| manager.publish(&lab(), &guest).await.unwrap());
+        scene.publish_guest(&PublishedGuest { subnets, ..guest });
         for (from, to) in [
             (&scene.host, "127.0.0.1:8001"),
             (&scene.host, "203.0.113.1:8011"),
@@ -156,14 +170,12 @@ fn every_client_reaches_the_published_ports_of_a_guest_on_a_bridge_of_the_host()
     let test = "every_client_reaches_the_published_ports_of_a_guest_on_a_bridge_of_the_host";
     for tools in [Tools::Nftables, Tools::Iptables] {
         let Some(scene) = Scene::new(test, tools, ON_BRIDGE) else { return };
-        let before = scene.sh("cat /proc/sys/net/ipv4/conf/nlp0/route_localnet");
         let subnets = scene.with(async |manager| manager.bridge_subnets(&lab()).await.unwrap());
         let guest = PublishedGuest { subnets, ..scene.published(&PUBLISHED, 2) };
-        scene.with(async |manager| manager.publish(&lab(), &guest).await.unwrap());
+        scene.publish_guest(&guest);
         assert_eq!(scene.table(), expected(BRIDGE.0, BRIDGE.1), "{tools:?}");
         let (tap, index) = (&guest.tap, guest.index);
         scene.with(async |manager| manager.unpublish(&lab(), tap, index).await.unwrap());
-        assert_eq!(scene.sh("cat /proc/sys/net/ipv4/conf/nlp0/route_localnet"), before);
         let rules = scene.sh("nft list ruleset; iptables-save; ip6tables-save");
         assert!(!rules.contains("nl-nlp0"), "{rules}");
     }
