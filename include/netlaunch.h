@@ -253,7 +253,8 @@ int netlaunch_event_fd(const struct netlaunch_launch *launch);
  *	{"event": "passt-ended", "nic": INDEX, "reason": TEXT}
  *	{"event": "passt-restarted", "nic": INDEX, "pid": PID, "attempt": N}
  *	{"event": "backend-lost", "nic": INDEX}   this NIC has no network any more
- *	{"event": "address-learned", "nic": INDEX, "address": ADDRESS or null}
+ *	{"event": "address-learned", "nic": INDEX, "address": ADDRESS or null,
+ *	 "addresses6": [ADDRESS, ...]}
  *	{"event": "ended", "outcome": {...}}  with the outcome of netlaunch_wait()
  *
  * New events can appear.

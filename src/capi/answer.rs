@@ -38,8 +38,13 @@ pub(super) fn event(event: &LaunchEvent) -> Value {
             json!({ "event": "passt-restarted", "nic": nic, "pid": pid, "attempt": attempt })
         }
         LaunchEvent::BackendLost { nic } => json!({ "event": "backend-lost", "nic": nic }),
-        LaunchEvent::AddressLearned { nic, address } => {
-            json!({ "event": "address-learned", "nic": nic, "address": address })
+        LaunchEvent::AddressLearned { nic, address, addresses6 } => {
+            json!({
+                "event": "address-learned",
+                "nic": nic,
+                "address": address,
+                "addresses6": addresses6,
+            })
         }
         LaunchEvent::Ended(outcome) => {
             json!({ "event": "ended", "outcome": outcome_members(outcome) })
@@ -84,7 +89,11 @@ mod tests {
             LaunchEvent::PasstEnded { nic: 0, reason: "exited with status 1".to_owned() },
             LaunchEvent::PasstRestarted { nic: 1, pid: 7, attempt: 1 },
             LaunchEvent::BackendLost { nic: 1 },
-            LaunchEvent::AddressLearned { nic: 1, address },
+            LaunchEvent::AddressLearned {
+                nic: 1,
+                address,
+                addresses6: vec!["fe80::1".parse().unwrap()],
+            },
             LaunchEvent::Ended(Outcome::default()),
         ];
         for one in &events {
@@ -107,7 +116,7 @@ mod tests {
             LaunchEvent::PasstEnded { nic: 1, reason: "exited with status 1".to_owned() },
             LaunchEvent::PasstRestarted { nic: 1, pid: 7, attempt: 1 },
             LaunchEvent::BackendLost { nic: 1 },
-            LaunchEvent::AddressLearned { nic: 1, address },
+            LaunchEvent::AddressLearned { nic: 1, address, addresses6: Vec::new() },
         ] {
             assert_eq!(event(&one)["nic"], 1, "{one:?}");
         }

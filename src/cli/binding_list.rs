@@ -1,6 +1,7 @@
 //! The output of `netlaunch nwfilter binding-list`.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -10,7 +11,9 @@ use super::table::table;
 use super::{Failure, print_json, print_text};
 use crate::firewall::PortCounts;
 use crate::nwfilter::Binding;
-use crate::nwfilter::port::{Bindings, Damaged, LearnerReport, PortCheck, PortStatus};
+use crate::nwfilter::port::{
+    Bindings, Damaged, LearnerReport, PortCheck, PortStatus, ShownAddress6,
+};
 use crate::types::facts::Problem;
 use crate::types::{InterfaceName, error_text};
 
@@ -77,6 +80,8 @@ pub(super) fn as_json(
                 "pid": learner.pid,
                 "error": learner.failed,
                 "refused": learner.refused,
+                "addresses6": learner.addresses6.map(|all| all.iter().map(address6).collect::<Vec<_>>()),
+                "refused6": learner.refused6,
             })),
             "counters": counts.get(&status.index),
         })
@@ -122,15 +127,29 @@ fn print_table(read: &PortBindings, bindings: &Bindings) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Returns the address that was learned, or the state of the learner.
+fn address6(shown: &ShownAddress6) -> Value {
+    json!({ "address": shown.address, "until": shown.until })
+}
+
+/// Returns the addresses that were learned, or the state of the learner.
 fn learned(learner: Option<LearnerReport>) -> String {
-    match learner {
-        None => "-".to_owned(),
-        Some(LearnerReport { failed: Some(_), .. }) => "failed, off".to_owned(),
-        Some(LearnerReport { pid: None, .. }) => "no learner".to_owned(),
-        Some(LearnerReport { address: Some(address), .. }) => address.to_string(),
-        Some(LearnerReport { refused: Some(refused), .. }) => format!("learning; {refused}"),
-        Some(LearnerReport { address: None, .. }) => "learning".to_owned(),
+    let Some(learner) = learner else { return "-".to_owned() };
+    if learner.failed.is_some() {
+        return "failed, off".to_owned();
+    }
+    if learner.pid.is_none() {
+        return "no learner".to_owned();
+    }
+    let v6 = learner.addresses6.unwrap_or_default().into_iter().map(|shown| shown.address);
+    let v6 = v6.filter(|address| !address.is_unicast_link_local()).map(|a| a.to_string());
+    let all: Vec<String> = learner.address.iter().map(Ipv4Addr::to_string).chain(v6).collect();
+    match (all.as_slice(), learner.refused.or(learner.refused6)) {
+        ([], Some(refused)) => format!("learning; {refused}"),
+        ([], None) => "learning".to_owned(),
+        ([one, two, rest @ ..], _) if !rest.is_empty() => {
+            format!("{one}, {two} and {} more", rest.len())
+        }
+        (all, _) => all.join(", "),
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::launcher::plan::{Backend, NicPlan, Plan};
 use crate::launcher::record::Record;
 use crate::launcher::{EventSink, LaunchEvent};
+use std::net::Ipv6Addr;
 
 /// Writes the events of the chosen backends and of each published port.
 pub(super) fn chosen(plan: &Plan) {
@@ -73,15 +74,20 @@ fn of_nic(event: &LaunchEvent, ids: &[Option<String>]) {
             nic = id(nic),
             "the network of the NIC is lost"
         ),
-        LaunchEvent::AddressLearned { nic, address } => tracing::info!(
+        LaunchEvent::AddressLearned { nic, address, addresses6 } => tracing::info!(
             target: "netlaunch::event",
             event = "address-learned",
             nic = id(nic),
             address = address.map(|address| address.to_string()),
+            addresses6 = (!addresses6.is_empty()).then(|| joined(addresses6)),
             "the guest's address has changed"
         ),
         _ => {}
     }
+}
+
+fn joined(addresses: &[Ipv6Addr]) -> String {
+    addresses.iter().map(Ipv6Addr::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Writes the event of the end of netlaunch, with its exit status.

@@ -4,15 +4,16 @@
 //! `netlaunch nwfilter binding-learn`, which inherits both descriptors and runs until the port or
 //! its filter is removed.
 //!
-//! The process writes lines to standard output: `+` when it has taken over; the address, when the
-//! rules with it are in force; `-` when it waits for another address; `!` and the reason when the
+//! The process writes lines to standard output: `+` when it has taken over; the IPv4 address, or an
+//! IPv6 address that is not link-local, when the rules with it are in force; `-` when it waits for
+//! such an address; `!` and the reason when the
 //! rules could not be set. Its last line is `.` if the port or its filter was removed, else `!` and
 //! the error. EOF without a last line means that the process was killed.
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, PipeReader};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -91,10 +92,11 @@ impl LearnerProcess {
     }
 
     /// Returns the address of the port's rules, if they are in force.
-    fn in_force(&self, bindings: &Bindings) -> Result<Option<Ipv4Addr>, NwfilterError> {
+    fn in_force(&self, bindings: &Bindings) -> Result<Option<IpAddr>, NwfilterError> {
         let live = bindings.list()?;
         let status = live.iter().find(|status| status.port == self.port);
-        Ok(status.filter(|status| status.failure().is_none()).and_then(|status| status.address))
+        let status = status.filter(|status| status.failure().is_none());
+        Ok(status.and_then(|status| first_address(status.address, &status.addresses6)))
     }
 }
 
@@ -238,8 +240,12 @@ async fn report_events(bindings: &Bindings, mut next: Option<Learning>) -> Resul
         let event;
         (event, next) = learning.next().await;
         match event {
-            LearningEvent::RulesSet(Some(address)) => print(format!("{address}\n").as_bytes())?,
-            LearningEvent::RulesSet(None) => print(b"-\n")?,
+            LearningEvent::RulesSet { address, addresses6 } => {
+                match first_address(address, &addresses6) {
+                    Some(address) => print(format!("{address}\n").as_bytes())?,
+                    None => print(b"-\n")?,
+                }
+            }
             LearningEvent::RulesNotSet(error) => {
                 tracing::error!("{}", error_text(&error));
                 print(failure_line(&error).as_bytes())?;
@@ -254,6 +260,13 @@ async fn report_events(bindings: &Bindings, mut next: Option<Learning>) -> Resul
         }
     }
     Ok(())
+}
+
+/// Returns the address that shows that the guest has network: the IPv4 address, or an IPv6 address
+/// that reaches further than the link.
+fn first_address(address: Option<Ipv4Addr>, addresses6: &[Ipv6Addr]) -> Option<IpAddr> {
+    let global = addresses6.iter().find(|address| !address.is_unicast_link_local());
+    address.map(IpAddr::V4).or(global.copied().map(IpAddr::V6))
 }
 
 /// Returns the line for rules that could not be set.

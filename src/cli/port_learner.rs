@@ -24,9 +24,9 @@ impl AddressLearner for PortLearner {
             let PortLearner { learning, learned } = *self;
             let (event, learning) = learning.next().await;
             let event = match event {
-                port::LearningEvent::RulesSet(address) => {
+                port::LearningEvent::RulesSet { address, addresses6 } => {
                     learned.send_replace(address);
-                    LearningEvent::Learned(address)
+                    LearningEvent::Learned { address, addresses6 }
                 }
                 port::LearningEvent::RulesNotSet(error) => {
                     LearningEvent::Failed(GuestPortError::new(error))

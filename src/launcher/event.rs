@@ -1,6 +1,6 @@
 //! The events of a launch, for the program that started it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Outcome;
 use super::plan::{Backend, Plan};
@@ -58,12 +58,14 @@ pub enum LaunchEvent {
         /// The index of the NIC among those of the launch.
         nic: usize,
     },
-    /// The guest's address on this NIC, which the NIC's filter needs, is known or no longer known.
+    /// The guest's addresses on this NIC, which the NIC's filter needs, have changed.
     AddressLearned {
         /// The index of the NIC among those of the launch.
         nic: usize,
-        /// The address; `None` if it is no longer known.
+        /// The IPv4 address; `None` if it is not known, or the filter does not need it.
         address: Option<Ipv4Addr>,
+        /// The IPv6 addresses, the oldest first; empty if the filter does not need them.
+        addresses6: Vec<Ipv6Addr>,
     },
     /// The launch has ended and everything of it was removed: the last event.
     Ended(Outcome),

@@ -16,7 +16,7 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
@@ -144,8 +144,13 @@ pub(crate) type LearningStep = (LearningEvent, Option<Box<dyn AddressLearner>>);
 /// A change in what is known of a guest's address.
 #[derive(Debug)]
 pub(crate) enum LearningEvent {
-    /// The rules are set with this address; with `None`, they wait for an address again.
-    Learned(Option<Ipv4Addr>),
+    /// The rules are set with these addresses.
+    Learned {
+        /// The IPv4 address; with `None`, the rules wait for it, or do not need it.
+        address: Option<Ipv4Addr>,
+        /// The IPv6 addresses.
+        addresses6: Vec<Ipv6Addr>,
+    },
     /// The rules could not be set with the learned address.
     Failed(GuestPortError),
     /// The learning has ended: the port or its filter is gone, or this error occurred.

@@ -2,7 +2,7 @@
 //! programs.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -144,10 +144,13 @@ pub(crate) struct BridgeAttachment {
 }
 
 /// The guest's address as the supervisor learned it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LearnedAddress {
-    /// The address in the filter's rules; `None` while it is not known.
+    /// The IPv4 address in the filter's rules; `None` while it is not known.
     pub(crate) address: Option<Ipv4Addr>,
+    /// The IPv6 addresses in the filter's rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) addresses6: Vec<Ipv6Addr>,
 }
 
 /// A guest's network. The addresses are `None` if the guest mirrors the host, has no IPv4, or is on
@@ -213,13 +216,19 @@ impl Record {
     pub(super) fn set_filter(&mut self, place: usize, filter: &FilterName, learns: bool) {
         self.change_bridge(place, |bridge| {
             bridge.filter = Some(filter.clone());
-            bridge.learning = learns.then_some(LearnedAddress { address: None });
+            bridge.learning = learns.then(LearnedAddress::default);
         });
     }
 
-    /// Sets the learned address of the NIC at `place`; `None` if it is not known any more.
-    pub(super) fn set_learned(&mut self, place: usize, address: Option<Ipv4Addr>) {
-        self.change_bridge(place, |bridge| bridge.learning = Some(LearnedAddress { address }));
+    /// Sets the learned addresses of the NIC at `place`.
+    pub(super) fn set_learned(
+        &mut self,
+        place: usize,
+        address: Option<Ipv4Addr>,
+        addresses6: Vec<Ipv6Addr>,
+    ) {
+        let learned = LearnedAddress { address, addresses6 };
+        self.change_bridge(place, |bridge| bridge.learning = Some(learned));
     }
 
     fn change_bridge(&mut self, place: usize, change: impl FnOnce(&mut BridgeAttachment)) {

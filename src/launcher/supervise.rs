@@ -9,7 +9,7 @@
 //! The learner of the guest's address ends before the rules of its filter are removed, and the
 //! launch directory is removed last.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -303,17 +303,20 @@ impl Supervisor {
 impl Running {
     /// Records what is known of the guest's address on the NIC at `place`.
     fn handle_learning_event(&mut self, place: usize, event: LearningEvent) {
-        let address = match event {
-            LearningEvent::Learned(address) => {
-                match address {
-                    Some(address) => tracing::info!("the guest has the address {address}"),
-                    None => tracing::info!("the guest has no address any more"),
+        let (address, addresses6) = match event {
+            LearningEvent::Learned { address, addresses6 } => {
+                let v6 = addresses6.iter().map(Ipv6Addr::to_string);
+                let all: Vec<String> = address.iter().map(Ipv4Addr::to_string).chain(v6).collect();
+                match all.as_slice() {
+                    [] => tracing::info!("the guest has no address any more"),
+                    [address] => tracing::info!("the guest has the address {address}"),
+                    all => tracing::info!("the guest has the addresses {}", all.join(", ")),
                 }
-                address
+                (address, addresses6)
             }
             LearningEvent::Failed(error) => {
                 tracing::error!("{}", error_text(&error));
-                None
+                (None, Vec::new())
             }
             LearningEvent::Ended(Some(error)) => {
                 let error = error_text(&error);
@@ -325,9 +328,9 @@ impl Running {
                 return;
             }
         };
-        self.record.set_learned(place, address);
+        self.record.set_learned(place, address, addresses6.clone());
         let _ = self.record.write();
-        self.events.send(LaunchEvent::AddressLearned { nic: place, address });
+        self.events.send(LaunchEvent::AddressLearned { nic: place, address, addresses6 });
     }
 
     fn rebuild_rules(&self) -> Option<Rebuild> {

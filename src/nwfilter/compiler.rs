@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::compile::{CompileError, Warning, compile};
 use super::model::{Element, Filter};
-use super::tree::{DHCP_CLIENT, Filters, TreeError, flatten, reachable};
+use super::tree::{DHCP_CLIENT, Filters, ND_MESSAGE, TreeError, flatten, reachable};
 use super::value::{FilterName, VariableName};
 use super::variable::Variables;
 use crate::firewall::rules::port::PortRules;
@@ -86,7 +86,7 @@ fn visible(filter: &Filter, filters: &Filters) -> BTreeSet<VariableName> {
         .filter_map(|rule| rule.element.as_ref())
         .flat_map(Element::variables)
         .map(|variable| variable.name.clone())
-        .chain(DHCP_CLIENT.parse().ok())
+        .chain([DHCP_CLIENT, ND_MESSAGE].iter().filter_map(|name| name.parse().ok()))
         .collect()
 }
 

@@ -256,4 +256,7 @@ pub struct FlatFilter {
     /// Whether a DHCP message that a rule with a MAC address accepts must have that address as its
     /// client's (`CTRL_DHCP_CLIENT`).
     pub own_dhcp_client: bool,
+    /// Whether a neighbor discovery message that a rule with a MAC address accepts may name only
+    /// that address and the rule's IPv6 address as its sender's (`CTRL_ND_MESSAGE`).
+    pub own_nd_message: bool,
 }

@@ -1,5 +1,5 @@
 //! The stock filters, which exist without a definition: libvirt's, with the same names and effects,
-//! and stricter ones that libvirt does not have (`clean-traffic-strict`, `netlaunch-*`). netlaunch
+//! and others that libvirt does not have (`clean-traffic-strict`, `clean-traffic-v6`, `netlaunch-*`, ...). netlaunch
 //! wrote their texts, which are in `conf/filters/NAME.xml`.
 
 use super::model::Filter;
@@ -9,7 +9,7 @@ use super::xml::parse;
 use crate::xml::XmlError;
 
 /// The names and documents of the stock filters, sorted by name.
-const STOCK: [(&str, &str); 28] = [
+const STOCK: [(&str, &str); 36] = [
     ("allow-arp", include_str!("../../conf/filters/allow-arp.xml")),
     ("allow-dhcp", include_str!("../../conf/filters/allow-dhcp.xml")),
     ("allow-dhcp-server", include_str!("../../conf/filters/allow-dhcp-server.xml")),
@@ -19,23 +19,31 @@ const STOCK: [(&str, &str); 28] = [
     ("allow-incoming-ipv6", include_str!("../../conf/filters/allow-incoming-ipv6.xml")),
     ("allow-ipv4", include_str!("../../conf/filters/allow-ipv4.xml")),
     ("allow-ipv6", include_str!("../../conf/filters/allow-ipv6.xml")),
+    ("allow-mld", include_str!("../../conf/filters/allow-mld.xml")),
     ("clean-traffic", include_str!("../../conf/filters/clean-traffic.xml")),
+    ("clean-traffic-dual", include_str!("../../conf/filters/clean-traffic-dual.xml")),
     ("clean-traffic-gateway", include_str!("../../conf/filters/clean-traffic-gateway.xml")),
     ("clean-traffic-strict", include_str!("../../conf/filters/clean-traffic-strict.xml")),
+    ("clean-traffic-v6", include_str!("../../conf/filters/clean-traffic-v6.xml")),
     ("netlaunch-dhcp-client", include_str!("../../conf/filters/netlaunch-dhcp-client.xml")),
     ("netlaunch-dhcp-messages", include_str!("../../conf/filters/netlaunch-dhcp-messages.xml")),
+    ("netlaunch-nd-messages", include_str!("../../conf/filters/netlaunch-nd-messages.xml")),
     ("netlaunch-no-rogue-server", include_str!("../../conf/filters/netlaunch-no-rogue-server.xml")),
     ("no-arp-ip-spoofing", include_str!("../../conf/filters/no-arp-ip-spoofing.xml")),
     ("no-arp-mac-spoofing", include_str!("../../conf/filters/no-arp-mac-spoofing.xml")),
     ("no-arp-spoofing", include_str!("../../conf/filters/no-arp-spoofing.xml")),
+    ("no-dhcpv6-server", include_str!("../../conf/filters/no-dhcpv6-server.xml")),
     ("no-ip-multicast", include_str!("../../conf/filters/no-ip-multicast.xml")),
     ("no-ip-spoofing", include_str!("../../conf/filters/no-ip-spoofing.xml")),
+    ("no-ipv6-ip-spoofing", include_str!("../../conf/filters/no-ipv6-ip-spoofing.xml")),
     ("no-ipv6-multicast", include_str!("../../conf/filters/no-ipv6-multicast.xml")),
     ("no-ipv6-spoofing", include_str!("../../conf/filters/no-ipv6-spoofing.xml")),
     ("no-mac-broadcast", include_str!("../../conf/filters/no-mac-broadcast.xml")),
     ("no-mac-spoofing", include_str!("../../conf/filters/no-mac-spoofing.xml")),
+    ("no-nd-spoofing", include_str!("../../conf/filters/no-nd-spoofing.xml")),
     ("no-other-l2-traffic", include_str!("../../conf/filters/no-other-l2-traffic.xml")),
     ("no-other-rarp-traffic", include_str!("../../conf/filters/no-other-rarp-traffic.xml")),
+    ("no-ra", include_str!("../../conf/filters/no-ra.xml")),
     ("qemu-announce-self", include_str!("../../conf/filters/qemu-announce-self.xml")),
     ("qemu-announce-self-rarp", include_str!("../../conf/filters/qemu-announce-self-rarp.xml")),
 ];
@@ -64,7 +72,7 @@ mod tests {
     #[test]
     fn stock_filters() {
         let names: Vec<FilterName> = stock_names().collect();
-        assert_eq!(names.len(), 28);
+        assert_eq!(names.len(), 36);
         assert!(names.is_sorted());
         let filters: Filters = names
             .iter()
@@ -74,12 +82,13 @@ mod tests {
             .collect();
         let uuids: std::collections::BTreeSet<_> =
             filters.values().map(|filter| filter.uuid).collect();
-        assert_eq!(uuids.len(), 28, "each has a UUID of its own");
+        assert_eq!(uuids.len(), 36, "each has a UUID of its own");
         let parameters = [
             ("MAC", "52:54:00:00:00:01"),
             ("IP", "10.0.0.1"),
             ("IP", "10.0.0.2"),
             ("IPV6", "2001:db8::1"),
+            ("IPV6", "fe80::1"),
             ("DHCPSERVER", "10.0.0.3"),
             ("GATEWAY_MAC", "52:54:00:00:00:02"),
         ];

@@ -49,7 +49,7 @@ fn a_definition_is_made_replaced_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("etc/netlaunch");
     let store = FilterStore::new(&config);
-    assert_eq!(store.list().unwrap().0.len(), 28, "the stock filters");
+    assert_eq!(store.list().unwrap().0.len(), 36, "the stock filters");
     assert!(!dir.path().join("etc").exists(), "looking makes nothing");
 
     let made = define(&store, &simple("f1", 1)).unwrap();
@@ -71,7 +71,7 @@ fn a_definition_is_made_replaced_and_removed() {
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
 
     let gone = undefine(&store, &name("f1")).unwrap();
-    assert_eq!((gone.new, gone.filters.len()), (None, 28));
+    assert_eq!((gone.new, gone.filters.len()), (None, 36));
     assert_eq!(files(&config), []);
     for error in [store.get(&name("f1")).unwrap_err(), undefine(&store, &name("f1")).unwrap_err()] {
         assert!(matches!(&error, StoreError::Unknown(_)), "{error}");
@@ -90,7 +90,7 @@ fn a_definition_replaces_the_stock_filter_of_its_name() {
     let mine = define(&store, &simple("allow-arp", 1)).unwrap();
     assert_eq!(mine.old, Some(stock.clone()));
     assert_eq!(mine.new.unwrap().filter.uuid, stock.filter.uuid);
-    assert_eq!(store.list().unwrap().0.len(), 28);
+    assert_eq!(store.list().unwrap().0.len(), 36);
     // The UUID of the stock filter stays reserved.
     let copy = to_xml(&stock.filter).replace("name='allow-arp'", "name='copy'");
     assert!(matches!(define(&store, &copy), Err(StoreError::UuidTaken { .. })));
@@ -163,7 +163,7 @@ fn an_invalid_file_does_not_hide_other_filters() {
     fs::write(dir.path().join("nwfilter/.new-dead"), "x").unwrap();
     fs::write(dir.path().join("nwfilter/notes.txt"), "x").unwrap();
     let (definitions, broken) = store.list().unwrap();
-    assert_eq!(definitions.len(), 28, "27 stock ones and f1");
+    assert_eq!(definitions.len(), 36, "35 stock ones and f1");
     let errors: Vec<_> = broken.iter().map(|broken| broken.error.to_string()).collect();
     assert_eq!(errors.len(), 3);
     assert!(errors[0].contains("allow-arp.xml:1:1: "), "{errors:?}");

@@ -25,6 +25,10 @@ pub const MAX_RULES: usize = 100_000;
 /// own MAC address, or `any`. libvirt does not have this variable, and its XML has no attribute for
 /// a field of DHCP.
 pub(super) const DHCP_CLIENT: &str = "CTRL_DHCP_CLIENT";
+/// The variable that selects the neighbor discovery messages that a rule accepts: `own` for those
+/// that name only the guest's own addresses, or `any`. libvirt's XML has no attribute for a field
+/// of such a message.
+pub(super) const ND_MESSAGE: &str = "CTRL_ND_MESSAGE";
 
 /// The reason why a filter's rules cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,9 +80,14 @@ pub enum TreeError {
         "the filter {0} has more than {MAX_RULES} rules with all references and lists: use fewer rules, or shorter lists"
     )]
     TooManyRules(FilterName),
-    /// The value of `CTRL_DHCP_CLIENT` is not valid.
-    #[error("{DHCP_CLIENT} cannot be {0:?}: use own or any")]
-    DhcpClient(String),
+    /// The value of `CTRL_DHCP_CLIENT` or `CTRL_ND_MESSAGE` is not valid.
+    #[error("{variable} cannot be {value:?}: use own or any")]
+    Control {
+        /// The variable.
+        variable: &'static str,
+        /// Its values, separated by commas.
+        value: String,
+    },
 }
 
 fn names(uses: &[VariableUse]) -> String {
@@ -142,13 +151,15 @@ impl<'a> Walk<'a> {
             return Err(TreeError::TooDeep(self.root.clone()));
         }
         self.path.push(&filter.name);
-        let own_dhcp_client = own_dhcp_client(variables)?;
+        let own_dhcp_client = is_own(DHCP_CLIENT, variables)?;
+        let own_nd_message = is_own(ND_MESSAGE, variables)?;
         let part = || FlatFilter {
             filter: filter.name.clone(),
             chain: filter.chain.clone(),
             priority: filter.priority,
             rules: Vec::new(),
             own_dhcp_client,
+            own_nd_message,
         };
         let mut open = part();
         for entry in &filter.entries {
@@ -199,15 +210,16 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn own_dhcp_client(variables: &Variables) -> Result<bool, TreeError> {
-    let name: Option<VariableName> = DHCP_CLIENT.parse().ok();
+/// Returns whether a variable with the values `own` and `any` is `own`.
+fn is_own(variable: &'static str, variables: &Variables) -> Result<bool, TreeError> {
+    let name: Option<VariableName> = variable.parse().ok();
     match name.and_then(|name| variables.get(&name)).unwrap_or_default() {
         [] => Ok(false),
         [value] if value.as_str().eq_ignore_ascii_case("any") => Ok(false),
         [value] if value.as_str().eq_ignore_ascii_case("own") => Ok(true),
         values => {
             let values: Vec<&str> = values.iter().map(VariableValue::as_str).collect();
-            Err(TreeError::DhcpClient(values.join(", ")))
+            Err(TreeError::Control { variable, value: values.join(", ") })
         }
     }
 }

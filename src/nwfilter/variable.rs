@@ -32,6 +32,13 @@ impl Variables {
         self.0.entry(name).or_insert_with(|| vec![value]);
     }
 
+    /// Sets a variable to these values if it has none. An empty list sets nothing.
+    pub fn set_default_list(&mut self, name: VariableName, values: Vec<VariableValue>) {
+        if !values.is_empty() {
+            self.0.entry(name).or_insert(values);
+        }
+    }
+
     /// Returns these variables, and those of `parameters` that are not among them. A referenced
     /// filter sees the result. As in libvirt, the values of the referring filter take precedence.
     pub fn with_defaults(&self, parameters: &[Parameter]) -> Variables {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, setsockopt, socket, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -176,6 +176,38 @@ impl PacketSocket {
         Errno::result(done)?;
         // The kernel sets the number to -1 (packet_notifier in af_packet.c).
         Ok(bound.sll_ifindex < 0)
+    }
+
+    /// Returns how many frames the kernel has dropped since the last call, because the queue was
+    /// full.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn dropped(&self) -> io::Result<u32> {
+        let mut counts = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+        let mut size = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+        // SAFETY: getsockopt writes at most the given size to a local tpacket_stats, for which
+        // every content is valid.
+        let done = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut counts).cast(),
+                &mut size,
+            )
+        };
+        Errno::result(done)?;
+        Ok(counts.tp_drops)
+    }
+
+    /// Sends a frame on the interface, from its destination address on. The frame passes no bridge
+    /// and no firewall of this host.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        Ok(nix::sys::socket::send(self.fd.as_raw_fd(), frame, MsgFlags::empty()).map(drop)?)
     }
 
     /// Waits until a frame may be queued. Call it after [`receive`](Self::receive) returned

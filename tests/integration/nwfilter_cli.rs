@@ -67,7 +67,7 @@ fn filters_are_listed_for_people_and_for_programs() {
     let all: Value = serde_json::from_str(&host.good("list --json")).unwrap();
     assert_eq!(all["version"], 1);
     let filters = all["filters"].as_array().unwrap();
-    assert_eq!(filters.len(), 30);
+    assert_eq!(filters.len(), 38);
     let find = |name: &str| filters.iter().find(|filter| filter["name"] == name).unwrap();
     assert_eq!((&find("web")["origin"], &find("web")["chain"]), (&"user".into(), &"root".into()));
     assert_eq!(

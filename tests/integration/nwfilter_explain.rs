@@ -343,16 +343,19 @@ const CLOSERS: &[&str] =
 /// The findings of `check` for each stock filter that leaves something open.
 fn closers(stock: &str) -> &'static [&'static str] {
     match stock {
-        "clean-traffic" => &CLOSERS[1..],
+        "clean-traffic" | "clean-traffic-dual" => &CLOSERS[1..],
         "no-mac-spoofing"
         | "no-ip-spoofing"
         | "no-ipv6-spoofing"
+        | "no-ipv6-ip-spoofing"
         | "no-arp-spoofing"
         | "no-arp-ip-spoofing"
         | "no-arp-mac-spoofing" => CLOSERS,
-        "netlaunch-dhcp-client" | "netlaunch-no-rogue-server" | "no-ipv6-multicast" => {
-            &CLOSERS[..1]
-        }
+        "netlaunch-dhcp-client"
+        | "netlaunch-no-rogue-server"
+        | "no-ra"
+        | "no-dhcpv6-server"
+        | "no-ipv6-multicast" => &CLOSERS[..1],
         _ => &[],
     }
 }

@@ -61,25 +61,27 @@ fn stock_filters() -> Filters {
 }
 
 #[test]
-fn clean_traffic_gives_these_texts() {
-    let file = "tests/fixtures/nwfilter/clean-traffic.binding.xml";
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    let binding = Binding::parse(&fs::read(file).unwrap()).unwrap();
-    let filters = stock_filters();
-    let parts = flatten(&filters[&binding.filter], &filters, &binding.variables()).unwrap();
-    let (rules, warnings) = compile(&parts).unwrap();
-    assert!(warnings.is_empty(), "{warnings:?}");
-    for (name, extras) in
-        [("plain", EXTRAS), ("extras", Extras { trace: true, counters: true, ..EXTRAS })]
-    {
-        let mut all = String::new();
-        for backend in FirewallBackend::ORDER {
-            for script in scripts(&rules, backend, extras).unwrap() {
-                let head = [&[script.program], script.args].concat().join(" ");
-                let _ = write!(all, "== {head}\n{}", script.input);
+fn clean_traffic_and_clean_traffic_v6_give_these_texts() {
+    for filter in ["clean-traffic", "clean-traffic-v6"] {
+        let file = format!("tests/fixtures/nwfilter/{filter}.binding.xml");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let binding = Binding::parse(&fs::read(file).unwrap()).unwrap();
+        let filters = stock_filters();
+        let parts = flatten(&filters[&binding.filter], &filters, &binding.variables()).unwrap();
+        let (rules, warnings) = compile(&parts).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        for (name, extras) in
+            [("plain", EXTRAS), ("extras", Extras { trace: true, counters: true, ..EXTRAS })]
+        {
+            let mut all = String::new();
+            for backend in FirewallBackend::ORDER {
+                for script in scripts(&rules, backend, extras).unwrap() {
+                    let head = [&[script.program], script.args].concat().join(" ");
+                    let _ = write!(all, "== {head}\n{}", script.input);
+                }
             }
+            golden(&format!("{filter}.{name}.txt"), &all);
         }
-        golden(&format!("clean-traffic.{name}.txt"), &all);
     }
 }
 

@@ -122,6 +122,7 @@ pub(super) fn link_test(test: &Test, kind: FrameKind) -> Tested {
             };
             Tested::If(format!("{option} {}{}", not(*negated), plain(net)))
         }
+        Test::Neighbor(_) => Tested::Cannot("a neighbor discovery message in the link layer"),
         Test::Gratuitous => Tested::If("--arp-gratuitous".to_owned()),
         Test::Address { .. }
         | Test::TcpFlags { .. }

@@ -133,6 +133,7 @@ fn line_test(test: &Test, rule: FrameKind) -> Tested {
         Test::Hardware { field: Hardware::DhcpClient, .. } => {
             Tested::Cannot("the client of a DHCP message")
         }
+        Test::Neighbor(_) => Tested::Cannot("the contents of a neighbor discovery message"),
         Test::TcpFlags { .. } => Tested::Cannot("TCP flags"),
         Test::Set { .. } => Tested::Cannot("an ipset"),
         Test::Connections { .. } => Tested::Cannot("the number of connections"),

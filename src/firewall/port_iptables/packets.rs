@@ -6,8 +6,8 @@
 use super::Tested;
 use crate::firewall::port_nft::words::colons;
 use crate::firewall::rules::port::{
-    Address, Addresses, ConnectionDirection, End, FrameKind, Hardware, Number, PortRule,
-    PortVerdict, State, Test,
+    Address, Addresses, ConnectionDirection, End, FrameKind, Hardware, NeighborMessage, Number,
+    PortRule, PortVerdict, State, Test,
 };
 use crate::firewall::rules::{AddressRange, Version};
 
@@ -82,6 +82,7 @@ fn iptables_test(test: &Test, version: Version, protocol: Option<u8>) -> Tested 
             let code = codes.map_or_else(String::new, |(code, _)| format!("/{code}"));
             Tested::If(format!("-m {module} {}{option} {}{code}", not(*negated), types.0))
         }
+        Test::Neighbor(message) => neighbor(message),
         Test::TcpFlags { mask, flags, negated } => {
             let (not, mask, flags) = (not(*negated), tcp_flags(*mask), tcp_flags(*flags));
             Tested::If(format!("-m tcp {not}--tcp-flags {mask} {flags}"))
@@ -121,6 +122,33 @@ fn dhcp_client(address: [u8; 6], negated: bool) -> Tested {
     ];
     let words = words.map(|word| format!("0x0>>0x16&0x3c@{word}")).join("&&");
     Tested::If(format!("-m u32 {}--u32 \"{words}\"", not(negated)))
+}
+
+/// Returns the test of the form of a neighbor discovery message, in words of four bytes from the
+/// start of the IPv6 header.
+fn neighbor(message: &NeighborMessage) -> Tested {
+    let word = |at: usize, mask: u32, value: u32| match mask {
+        u32::MAX => format!("{at:#x}={value:#x}"),
+        _ => format!("{at:#x}&{mask:#x}={value:#x}"),
+    };
+    let mut words = vec![word(4, u32::MAX, u32::from_be_bytes(message.header()))];
+    if let Some(target) = message.target {
+        let (mask, net) = (u128::from(target.netmask()), u128::from(target.network()));
+        for part in 0..4 {
+            let [mask, net] = [mask, net].map(|bits| (bits >> (96 - 32 * part)) as u32);
+            if mask != 0 {
+                words.push(word(NeighborMessage::TARGET + 4 * part, mask, net));
+            }
+        }
+    }
+    if let Some((at, bytes)) = message.option() {
+        for (part, bytes) in bytes.chunks(4).enumerate() {
+            let value = bytes.iter().fold(0, |value: u32, byte| value << 8 | u32::from(*byte));
+            let missing = 32 - 8 * bytes.len() as u32;
+            words.push(word(at + 4 * part, u32::MAX << missing, value << missing));
+        }
+    }
+    Tested::If(format!("-m u32 --u32 \"{}\"", words.join("&&")))
 }
 
 fn address(field: Address, addresses: &Addresses, negated: bool) -> Tested {

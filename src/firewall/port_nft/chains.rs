@@ -8,7 +8,8 @@ use std::fmt::Write;
 
 use super::ingress::ingress;
 use super::words::{
-    Tested, address, gratuitous, hardware, icmp, implied, kind, number, protocol_v6, quoted, state,
+    Tested, address, gratuitous, hardware, icmp, implied, kind, neighbor, number, protocol_v6,
+    quoted, state,
 };
 use super::{Extras, NoIpset, PortHook, PortObjects, PortText, entry};
 use crate::firewall::rules::Version;
@@ -198,6 +199,7 @@ impl PortText {
                 Tested::If(gratuitous())
             }
             Test::Icmp { types, codes, negated } => icmp(*types, *codes, *negated),
+            Test::Neighbor(message) => Tested::If(neighbor(message)),
             Test::TcpFlags { mask, flags, negated } => {
                 let sign = if *negated { "!=" } else { "==" };
                 Tested::If(format!("@th,104,8 & {mask:#x} {sign} {flags:#x}"))

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use super::EQUAL_BYTES;
 use crate::firewall::rules::Version;
 use crate::firewall::rules::port::{
-    Address, Addresses, ConnectionDirection, FrameKind, Hardware, Number, PortRule, State, Test,
+    Address, Addresses, ConnectionDirection, FrameKind, Hardware, NeighborMessage, Number,
+    PortRule, State, Test,
 };
 
 /// The result of rendering a test.
@@ -238,6 +239,27 @@ pub(super) fn icmp(types: (u8, u8), codes: Option<(u8, u8)>, negated: bool) -> T
         .map(|kind| format!("{kind:#04x}{first:02x}-{kind:#04x}{last:02x}"))
         .collect();
     Tested::If(format!("@th,0,16 {sign} {{ {} }}", pairs.join(", ")))
+}
+
+/// Renders the form of a neighbor discovery message. The offsets are those of the IPv6 packet.
+pub(super) fn neighbor(message: &NeighborMessage) -> String {
+    let mut words = vec![format!("@nh,32,32 {:#x}", u32::from_be_bytes(message.header()))];
+    let at = 8 * NeighborMessage::TARGET;
+    match message.target.filter(|target| target.prefix_len() > 0) {
+        None => {}
+        Some(target) if target.prefix_len() == 128 => {
+            words.push(format!("@nh,{at},128 {:#x}", u128::from(target.addr())));
+        }
+        Some(target) => {
+            let (mask, net) = (u128::from(target.netmask()), u128::from(target.network()));
+            words.push(format!("@nh,{at},128 & {mask:#x} == {net:#x}"));
+        }
+    }
+    if let Some((at, bytes)) = message.option() {
+        let value = bytes.iter().fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}"));
+        words.push(format!("@nh,{},{} {value}", 8 * at, 8 * bytes.len()));
+    }
+    words.join(" ")
 }
 
 /// Returns a test whether the ARP sender and target are equal. nft cannot compare two fields, but

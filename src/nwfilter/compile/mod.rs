@@ -26,8 +26,8 @@
 //! rules keep their MAC address. As in libvirt, an `inout` rule of an ICMP type has no effect,
 //! since filters may rely on this, and [`Warning::NoEffect`] reports it.
 //!
-//! With `CTRL_DHCP_CLIENT` = `own`, an accept of UDP to port 67 with a MAC address also requires
-//! that address in the DHCP message.
+//! With `CTRL_DHCP_CLIENT` or `CTRL_ND_MESSAGE` = `own`, rules with a MAC address that accept DHCP
+//! or neighbor discovery also test the contents of the message ([`controls`]).
 //!
 //! # Order
 //!
@@ -35,6 +35,7 @@
 //! the other chains at the position of their own priority, before rules of the same priority.
 //! Network rules of all chains form one list: those of root first, then by priority.
 
+mod controls;
 mod reader;
 
 use super::{
@@ -46,6 +47,7 @@ use crate::firewall::rules::port::{
     ConnectionDirection, FrameKind, Hardware, Number, Origin, Path, PortRule, PortRules,
     PortVerdict, State, Step, SubChain, Test,
 };
+use controls::{dhcp_client, nd_message};
 use reader::Reader;
 
 /// A rule that no backend can carry out.
@@ -128,9 +130,8 @@ pub fn compile(parts: &[FlatFilter]) -> Result<(PortRules, Vec<Warning>), Compil
                     continue;
                 }
                 for (to_guest, packet) in packets(source.rule, condition) {
-                    let rule = packet_rule(source, condition, packet);
                     let path = if to_guest { &mut into } else { &mut out };
-                    path.packets.push(rule);
+                    path.packets.extend(packet_rules(source, condition, packet));
                 }
             }
         }
@@ -346,7 +347,7 @@ fn has_icmp_type(condition: &Condition) -> bool {
 }
 
 /// Compiles a network rule for packets of one direction.
-fn packet_rule(source: &Source<'_>, condition: &Condition, packet: Packet) -> PortRule {
+fn packet_rules(source: &Source<'_>, condition: &Condition, packet: Packet) -> Vec<PortRule> {
     let version = match condition.protocol.layer() {
         Layer::Ipv6 => Version::V6,
         _ => Version::V4,
@@ -363,20 +364,11 @@ fn packet_rule(source: &Source<'_>, condition: &Condition, packet: Packet) -> Po
     if packet.mac && source.part.own_dhcp_client {
         tests.extend(dhcp_client(source.rule, condition));
     }
-    source.port_rule(kind, tests)
-}
-
-/// Returns the test that a DHCP message to a server has the rule's MAC address as its client.
-fn dhcp_client(rule: &RuleInstance, condition: &Condition) -> Option<Test> {
-    const SERVER: u32 = 67;
-    let is_server = |attribute| condition.number(attribute).is_none_or(|port| port == SERVER);
-    let is_to_server = condition.get(A::DstPortStart).is_some()
-        && [A::DstPortStart, A::DstPortEnd].into_iter().all(is_server);
-    let is_about = condition.protocol == Protocol::Udp && !condition.negated && is_to_server;
-    let accepts = rule.action == Action::Accept && rule.direction == RuleDirection::Out;
-    let address = condition.mac(A::SrcMacAddr).filter(|_| is_about && accepts)?.octets();
-    let field = Hardware::DhcpClient;
-    Some(Test::Hardware { field, address, mask: [0xff; 6], negated: false })
+    if packet.mac && source.part.own_nd_message {
+        let forms = nd_message(source.rule, condition, &tests);
+        return forms.into_iter().map(|tests| source.port_rule(kind, tests)).collect();
+    }
+    vec![source.port_rule(kind, tests)]
 }
 
 /// Returns the number of an element's IP protocol (IANA, Protocol Numbers).

@@ -14,7 +14,8 @@ use super::link_local::untracked;
 use super::state::{Connections, Tracking};
 use crate::firewall::rules::AddressRange;
 use crate::firewall::rules::port::{
-    Addresses, FrameKind, Origin, Path, PortRule, PortRules, PortVerdict, Step, SubChain, Test,
+    Address, Addresses, FrameKind, Origin, Path, PortRule, PortRules, PortVerdict, Step, SubChain,
+    Test,
 };
 
 /// The direction of a frame.
@@ -337,7 +338,7 @@ impl Subject<'_> {
         // A test of a field that does not exist fails, negated or not.
         let field =
             |found: Option<bool>, negated: &bool| found.is_some_and(|found| found != *negated);
-        let holds = match test {
+        Ok(match test {
             Test::Hardware { field: which, address, mask, negated } => {
                 let same = |found: [u8; 6]| {
                     (0..6).all(|byte| found[byte] & mask[byte] == address[byte] & mask[byte])
@@ -370,9 +371,8 @@ impl Subject<'_> {
                 field(frame.address(*which).map(is_one_of_them), negated)
             }
             Test::Gratuitous => {
-                use crate::firewall::rules::port::Address::{ArpSender, ArpTarget};
-                frame.address(ArpSender).is_some()
-                    && frame.address(ArpSender) == frame.address(ArpTarget)
+                let sender = frame.address(Address::ArpSender);
+                sender.is_some() && sender == frame.address(Address::ArpTarget)
             }
             Test::Icmp { types: (0, u8::MAX), codes: None, negated } => !negated,
             Test::Icmp { types, codes, negated } => {
@@ -382,6 +382,7 @@ impl Subject<'_> {
                 };
                 field(frame.icmp().map(is_one_of_them), negated)
             }
+            Test::Neighbor(message) => frame.is_neighbor_message(message),
             Test::TcpFlags { mask, flags, negated } => {
                 field(frame.tcp_flags().map(|found| found & mask == *flags), negated)
             }
@@ -394,7 +395,6 @@ impl Subject<'_> {
                 }
                 Some(Tracking::Untracked) | None => false,
             },
-        };
-        Ok(holds)
+        })
     }
 }

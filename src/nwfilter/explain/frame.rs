@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::firewall::rules::Version;
 use crate::firewall::rules::port::{
-    Address, FrameKind, Hardware, LINK_LOCAL, LINK_LOCAL_MASK, Number,
+    Address, FrameKind, Hardware, LINK_LOCAL, LINK_LOCAL_MASK, NeighborMessage, Number,
 };
 
 /// The bytes of an Ethernet header.
@@ -215,6 +215,18 @@ impl<'a> Frame<'a> {
             ([kind, code, ..], ICMP | ICMPV6) => Some((*kind, *code)),
             _ => None,
         }
+    }
+
+    /// Returns whether the frame has a neighbor discovery message of this form.
+    pub fn is_neighbor_message(&self, message: &NeighborMessage) -> bool {
+        let has = |at: usize, bytes: &[u8]| {
+            self.bytes.get(HEADER + at..).is_some_and(|rest| rest.starts_with(bytes))
+        };
+        let target = || self.array(HEADER + NeighborMessage::TARGET).map(Ipv6Addr::from);
+        self.is(V6)
+            && has(4, &message.header())
+            && message.target.is_none_or(|net| target().is_some_and(|is| net.contains(&is)))
+            && message.option().is_none_or(|(at, bytes)| has(at, &bytes))
     }
 
     /// Returns TCP's flags; FIN is the lowest bit.

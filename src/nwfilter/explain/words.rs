@@ -7,8 +7,8 @@ use super::evaluate::{
 };
 use crate::firewall::rules::Version;
 use crate::firewall::rules::port::{
-    Address, Addresses, ConnectionDirection, End, FrameKind, Hardware, Number, PortVerdict, State,
-    Test,
+    Address, Addresses, ConnectionDirection, End, FrameKind, Hardware, NeighborMessage,
+    NeighborOption, Number, PortVerdict, State, Test,
 };
 
 impl EvalPath {
@@ -202,6 +202,7 @@ impl Display for Words<'_, Test> {
                     }
                 }
             }
+            Test::Neighbor(message) => write!(f, "{}", Words(message)),
             Test::TcpFlags { mask, flags, negated } => {
                 write!(f, "TCP flags {}{flags:#04x} of {mask:#04x}", other(negated))
             }
@@ -230,6 +231,27 @@ impl Display for Words<'_, Test> {
                         write!(f, ", sent to the connection's opener")
                     }
                 }
+            }
+        }
+    }
+}
+
+impl Display for Words<'_, NeighborMessage> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let NeighborMessage { target, option, .. } = self.0;
+        write!(f, "a neighbor discovery message")?;
+        if let Some(target) = target {
+            match target.prefix_len() {
+                128 => write!(f, " for {}", target.addr())?,
+                _ => write!(f, " for an address of {target}")?,
+            }
+        }
+        match option {
+            NeighborOption::None => write!(f, " without options"),
+            NeighborOption::Nonce => write!(f, " with only a nonce"),
+            NeighborOption::LinkAddress(address) => {
+                let text = address.map(|byte| format!("{byte:02x}")).join(":");
+                write!(f, " with only the hardware address {text}")
             }
         }
     }

@@ -6,7 +6,7 @@
 //! the last instruction drops the frame. A load beyond the end of the frame drops it, too, by the
 //! rules of the BPF machine (filter.txt in the kernel's documentation).
 //!
-//! The program passes every frame that [`super::packet`] and the learner accept, and some more: it
+//! The program passes every frame that [`super::packet`], [`super::packet6`] and the learner accept, and some more: it
 //! does not look at DHCP options or at the transaction. A program with the transaction of the
 //! guest's last request could only be attached after that request, and a server nearby answers
 //! sooner.
@@ -17,6 +17,10 @@
 use crate::types::Mac;
 
 use super::packet::{ARP, CHADDR, CLIENT_PORT, ETHERNET, IPV4, SERVER_PORT, UDP, UDP_HEADER};
+use super::packet6::{
+    ADVERTISEMENT, CLIENT_PORT6, ICMPV6, IPV6, IPV6_HEADER, ROUTER_ADVERTISEMENT, SERVER_PORT6,
+    SOLICITATION,
+};
 
 /// One instruction of the kernel's BPF machine (`struct sock_filter`).
 pub type Instruction = libc::sock_filter;
@@ -30,17 +34,56 @@ pub enum FrameSet {
     All,
 }
 
+/// The frames that the learner needs, for both versions of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Frames {
+    /// The frames for the IPv4 address, if it is learned.
+    pub v4: Option<FrameSet>,
+    /// Whether IPv6 addresses are learned: neighbor discovery and DHCPv6.
+    pub v6: bool,
+}
+
+impl From<FrameSet> for Frames {
+    fn from(v4: FrameSet) -> Self {
+        Frames { v4: Some(v4), v6: false }
+    }
+}
+
 /// The number of bytes to pass: more than any frame has.
 const WHOLE: u32 = 0x4_0000;
 
 /// Returns the program for a guest with this MAC address.
-pub fn program(frames: FrameSet, guest: Mac) -> Vec<Instruction> {
+pub fn program(frames: impl Into<Frames>, guest: Mac) -> Vec<Instruction> {
+    let frames = frames.into();
     let guest = guest.octets();
-    let mut alternatives = vec![
-        [vec![untagged(), from_guest()], source_is(guest), dhcp(CLIENT_PORT, SERVER_PORT, guest)],
-        [vec![untagged(), to_guest()], vec![], dhcp(SERVER_PORT, CLIENT_PORT, guest)],
-    ];
-    if frames == FrameSet::All {
+    let mut alternatives = Vec::new();
+    if frames.v4.is_some() {
+        let asks = dhcp(CLIENT_PORT, SERVER_PORT, guest);
+        let answers = dhcp(SERVER_PORT, CLIENT_PORT, guest);
+        alternatives.push([vec![untagged(), from_guest()], source_is(guest), asks]);
+        alternatives.push([vec![untagged(), to_guest()], vec![], answers]);
+    }
+    if frames.v6 {
+        let own = || vec![untagged(), from_guest()];
+        for kind in [SOLICITATION, ADVERTISEMENT] {
+            alternatives.push([own(), source_is(guest), neighbor(kind)]);
+        }
+        for kind in [ROUTER_ADVERTISEMENT, SOLICITATION, ADVERTISEMENT] {
+            let mut message = neighbor(kind);
+            if kind == SOLICITATION {
+                // Only a test of an address, whose source is `::`, can conflict with the guest's.
+                let at = ETHERNET + 8;
+                let words = (0..4).map(|word| load(libc::BPF_W, libc::BPF_ABS, at + 4 * word));
+                message.extend(words.map(|word| equal(word, 0, true)));
+            }
+            alternatives.push([vec![untagged(), to_guest()], vec![], message]);
+        }
+        alternatives.push([own(), source_is(guest), dhcp6(CLIENT_PORT6, SERVER_PORT6)]);
+        let answer = dhcp6(SERVER_PORT6, CLIENT_PORT6);
+        let for_guest = address(libc::BPF_ABS, 0, guest).to_vec();
+        alternatives.push([vec![untagged(), to_guest()], for_guest, answer]);
+    }
+    if frames.v4 == Some(FrameSet::All) {
         for content in [arp(guest), ip()] {
             alternatives.push([vec![untagged(), from_guest()], source_is(guest), content]);
         }
@@ -53,7 +96,7 @@ pub fn program(frames: FrameSet, guest: Mac) -> Vec<Instruction> {
 
 /// Returns a program like [`program`] for an interface that sends the frames of the guest and
 /// receives those for the guest, such as a macvtap.
-pub fn program_of_sent(frames: FrameSet, guest: Mac) -> Vec<Instruction> {
+pub fn program_of_sent(frames: impl Into<Frames>, guest: Mac) -> Vec<Instruction> {
     let mut program = program(frames, guest);
     let direction = to_guest().load;
     let mut is_about_direction = false;
@@ -178,6 +221,23 @@ fn dhcp(source: u16, destination: u16, guest: [u8; 6]) -> Vec<Condition> {
     ];
     conditions.extend(address(libc::BPF_IND, ETHERNET + UDP_HEADER + CHADDR, guest));
     conditions
+}
+
+/// Matches a neighbor discovery message without extension headers.
+fn neighbor(kind: u8) -> Vec<Condition> {
+    let message = ETHERNET + IPV6_HEADER;
+    vec![ether_type(IPV6), byte(ETHERNET + 6, ICMPV6, true), byte(message, kind, true)]
+}
+
+/// Matches DHCPv6 between these ports without extension headers.
+fn dhcp6(source: u16, destination: u16) -> Vec<Condition> {
+    let datagram = ETHERNET + IPV6_HEADER;
+    vec![
+        ether_type(IPV6),
+        byte(ETHERNET + 6, UDP, true),
+        half(libc::BPF_ABS, datagram, source, true),
+        half(libc::BPF_ABS, datagram + 2, destination, true),
+    ]
 }
 
 /// Matches ARP in which the guest uses an address.

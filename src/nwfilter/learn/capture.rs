@@ -5,16 +5,21 @@
 //! another interface gets the same name.
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 
-use super::bpf::{FrameSet, Instruction, program, program_of_sent};
+use super::bpf::{Frames, Instruction, program, program_of_sent};
+use super::packet6::question;
 use super::{GuestFrames, Sender};
 use crate::sys::packet_socket::{PacketSocket, Received};
-use crate::types::Mac;
+use crate::types::{EthernetAddress, Mac};
 
 /// The size of the socket's queue in bytes, as in setsockopt(2) for SO_RCVBUF. The learner needs a
-/// few frames. A guest that floods the port with them loses some and asks again.
+/// few frames. A guest that floods the port with them loses some and asks again. For IPv6 the queue
+/// is larger, because many guests that start at once test their addresses at once, and each port
+/// sees all tests.
 const QUEUE: usize = 64 * 1024;
+const QUEUE6: usize = 256 * 1024;
 
 /// The longest frame in bytes: an Ethernet header and the longest IPv4 packet. The part of the
 /// buffer that no frame has reached uses no memory.
@@ -23,7 +28,7 @@ const LONGEST: usize = 14 + 0xffff;
 /// A capture cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot {what} the interface with number {index}; run netlaunch as root or with CAP_NET_RAW, or set the parameter IP in the binding so that no address is learned"
+    "cannot {what} the interface with number {index}; run netlaunch as root or with CAP_NET_RAW, or set the addresses in the binding so that none is learned"
 )]
 pub struct CaptureError {
     /// The failed operation, such as "listen on".
@@ -57,11 +62,13 @@ impl Capture {
         index: u32,
         guest: Mac,
         guest_frames: GuestFrames,
-        frames: FrameSet,
+        frames: impl Into<Frames>,
     ) -> Result<Self, CaptureError> {
         let error = |source| CaptureError { what: "listen on", index, source };
+        let frames = frames.into();
+        let queue = if frames.v6 { QUEUE6 } else { QUEUE };
         let program = guest_frames.program(frames, guest);
-        let socket = PacketSocket::open(index, &program, QUEUE).map_err(error)?;
+        let socket = PacketSocket::open(index, &program, queue).map_err(error)?;
         Ok(Capture { socket, index, guest, guest_frames, buffer: vec![0; LONGEST] })
     }
 
@@ -96,10 +103,45 @@ impl Capture {
     /// # Errors
     /// [`CaptureError`] if the program cannot be set; the capture then passes the same frames as
     /// before.
-    pub fn narrow(&self, frames: FrameSet) -> Result<(), CaptureError> {
+    pub fn narrow(&self, frames: impl Into<Frames>) -> Result<(), CaptureError> {
         let error = |source| CaptureError { what: "select frames of", index: self.index, source };
         let program = self.guest_frames.program(frames, self.guest);
         self.socket.set_program(&program).map_err(error)
+    }
+
+    /// Asks the guest for these addresses, in the name of the port with this MAC address.
+    ///
+    /// # Errors
+    /// [`CaptureError`] if the kernel does not send the frames.
+    pub fn ask(&self, port: EthernetAddress, targets: &[Ipv6Addr]) -> Result<(), CaptureError> {
+        let error = |source| CaptureError { what: "send on", index: self.index, source };
+        let mut frames = targets.iter().map(|target| question(port, self.guest.into(), *target));
+        frames.try_for_each(|frame| self.socket.send(&frame)).map_err(error)
+    }
+
+    /// Returns the next frame that is queued already; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`CaptureError`] if the kernel reports an error.
+    pub fn queued(&mut self) -> Result<Option<(Sender, &[u8])>, CaptureError> {
+        let index = self.index;
+        let error = |source| CaptureError { what: "continue to listen on", index, source };
+        match self.socket.receive(&mut self.buffer).map_err(error)? {
+            Received::Frame { length, outgoing } => {
+                let sender = self.guest_frames.sender(outgoing);
+                Ok(Some((sender, self.buffer.get(..length).unwrap_or_default())))
+            }
+            Received::Gone | Received::Nothing => Ok(None),
+        }
+    }
+
+    /// Returns whether frames were lost since the last call, because the queue was full.
+    ///
+    /// # Errors
+    /// [`CaptureError`] if the kernel does not say.
+    pub fn has_lost_frames(&self) -> Result<bool, CaptureError> {
+        let error = |source| CaptureError { what: "count frames of", index: self.index, source };
+        Ok(self.socket.dropped().map_err(error)? > 0)
     }
 
     /// Waits for the next frame. Returns `None` when the interface is gone. A caller can drop the
@@ -115,8 +157,7 @@ impl Capture {
             // reports it.
             match self.socket.receive(&mut self.buffer).map_err(error)? {
                 Received::Frame { length, outgoing } => {
-                    let is_guests = outgoing == (self.guest_frames == GuestFrames::Sent);
-                    let sender = if is_guests { Sender::Guest } else { Sender::Network };
+                    let sender = self.guest_frames.sender(outgoing);
                     return Ok(Some((sender, self.buffer.get(..length).unwrap_or_default())));
                 }
                 Received::Gone => return Ok(None),
@@ -128,7 +169,13 @@ impl Capture {
 }
 
 impl GuestFrames {
-    fn program(self, frames: FrameSet, guest: Mac) -> Vec<Instruction> {
+    /// Returns the sender of a frame that the host has sent (`outgoing`) or received.
+    fn sender(self, outgoing: bool) -> Sender {
+        let is_guests = outgoing == (self == GuestFrames::Sent);
+        if is_guests { Sender::Guest } else { Sender::Network }
+    }
+
+    fn program(self, frames: impl Into<Frames>, guest: Mac) -> Vec<Instruction> {
         match self {
             GuestFrames::Received => program(frames, guest),
             GuestFrames::Sent => program_of_sent(frames, guest),

@@ -28,12 +28,16 @@ impl From<SystemTime> for UnixTime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BootTime(pub u64);
 
+/// Returns the time since boot.
+pub fn since_boot() -> Duration {
+    // The kernel has had this clock since 2.6.39, and the call has no other error.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
+
 impl BootTime {
     /// Reads the clock.
     pub fn now() -> Self {
-        // The kernel has had this clock since 2.6.39, and the call has no other error.
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
-        BootTime(now.map_or(0, |now| now.as_secs()))
+        BootTime(since_boot().as_secs())
     }
 
     /// Returns the end of a DHCP lease of this many seconds that starts now, or `None` for all

@@ -9,7 +9,7 @@
 //! another guest, does not inherit it. The file stays after the lease ends, because it also records
 //! that the port had an address before.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,44 @@ impl Lease {
     }
 }
 
+/// The source of an IPv6 address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "teacher", rename_all = "lowercase")]
+pub enum Source6 {
+    /// A DHCPv6 server gave it.
+    Dhcp {
+        /// The server, by the source address of its packet.
+        server: Ipv6Addr,
+    },
+    /// The guest tested whether the address is free, and no machine objected.
+    Test,
+}
+
+impl Source6 {
+    /// Returns whether a DHCPv6 server gave the address.
+    pub fn is_dhcp(self) -> bool {
+        matches!(self, Source6::Dhcp { .. })
+    }
+}
+
+/// An IPv6 address of a guest, its source and its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease6 {
+    /// The address.
+    pub address: Ipv6Addr,
+    /// The source of the address.
+    pub source: Source6,
+    /// The end of its lifetime; `None` if it has no end, or the end is not known.
+    pub until: Option<BootTime>,
+}
+
+impl Lease6 {
+    /// Returns whether the lifetime has ended.
+    pub fn is_over(&self, now: BootTime) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
 /// The saved data of a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedLease {
@@ -65,8 +103,12 @@ pub struct SavedLease {
     pub index: u32,
     /// The guest's MAC address.
     pub mac: Mac,
-    /// The lease; `None` if it ended or the guest gave it back.
+    /// Whether the port ever had an IPv4 address.
+    pub had_address: bool,
+    /// The lease; `None` if it ended or the guest gave it back, and if there was none.
     pub lease: Option<Lease>,
+    /// The IPv6 addresses, the oldest first.
+    pub leases6: Vec<Lease6>,
 }
 
 impl SavedLease {
@@ -77,7 +119,8 @@ impl SavedLease {
 
     /// Drops the lease if it has ended.
     pub fn aged(self, now: BootTime) -> Self {
-        SavedLease { lease: self.lease.filter(|lease| !lease.is_over(now)), ..self }
+        let leases6 = self.leases6.into_iter().filter(|lease| !lease.is_over(now)).collect();
+        SavedLease { lease: self.lease.filter(|lease| !lease.is_over(now)), leases6, ..self }
     }
 }
 
@@ -95,6 +138,12 @@ struct LeaseFile {
     index: u32,
     mac: Mac,
     lease: Option<LeaseFields>,
+    /// An earlier release wrote no file without an IPv4 address.
+    #[serde(default, skip_serializing_if = "is_false")]
+    no_address_yet: bool,
+    /// A file of an earlier release, and of a guest without IPv6, does not have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    leases6: Vec<Lease6Fields>,
     /// The boot to which `until_boot` belongs. A file of an earlier release does not have it.
     #[serde(default)]
     boot_id: Option<String>,
@@ -110,6 +159,20 @@ struct LeaseFields {
     until_boot: Option<BootTime>,
 }
 
+/// The fields of an IPv6 address. Every file with them has a boot.
+#[derive(Debug, Serialize, Deserialize)]
+struct Lease6Fields {
+    address: Ipv6Addr,
+    #[serde(flatten)]
+    source: Source6,
+    until_boot: Option<BootTime>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 impl LeaseFile {
     fn new(saved: &SavedLease, clock: &Clock) -> Self {
         let lease = saved.lease.map(|lease| LeaseFields {
@@ -118,12 +181,18 @@ impl LeaseFile {
             until: lease.until.map(|until| clock.wall_of(until)),
             until_boot: lease.until,
         });
+        let fields6 = |lease: &Lease6| {
+            let Lease6 { address, source, until } = *lease;
+            Lease6Fields { address, source, until_boot: until }
+        };
         LeaseFile {
             version: VERSION,
             port: saved.port.clone(),
             index: saved.index,
             mac: saved.mac,
             lease,
+            no_address_yet: !saved.had_address,
+            leases6: saved.leases6.iter().map(fields6).collect(),
             boot_id: clock.boot_id.clone(),
         }
     }
@@ -146,7 +215,15 @@ impl LeaseFile {
                 lease.until.map(|until| clock.boot_of(until))
             },
         });
-        let saved = SavedLease { port: self.port, index: self.index, mac: self.mac, lease };
+        let lease6 = |fields: Lease6Fields| {
+            let Lease6Fields { address, source, until_boot } = fields;
+            Lease6 { address, source, until: until_boot }
+        };
+        // A file without a boot cannot say when an IPv6 address ends.
+        let leases6 = self.leases6.into_iter().filter(|_| has_boot).map(lease6).collect();
+        let LeaseFile { port, index, mac, no_address_yet, .. } = self;
+        let had_address = !no_address_yet;
+        let saved = SavedLease { port, index, mac, had_address, lease, leases6 };
         Some(saved.aged(clock.boot))
     }
 }

@@ -1,6 +1,7 @@
-//! Learns the IPv4 address of a guest from the frames on its port.
+//! Learns the IPv4 address and the IPv6 addresses of a guest from the frames on its port.
 //!
-//! This is needed if a filter uses `$IP` and the binding does not set it.
+//! This is needed if a filter uses `$IP` or `$IPV6` and the binding does not set it. The parts for
+//! IPv6 are [`packet6`] and [`table6`], whose head lists the frames that give an IPv6 address.
 //!
 //! # How it works
 //!
@@ -46,7 +47,7 @@
 //!
 //! # Layout
 //!
-//! [`packet`], [`bpf`], the learner and the rules compute values from values. Only the capture and
+//! [`packet`], [`packet6`], [`bpf`], the learner, the table and the rules compute values from values. Only the capture and
 //! the saved leases have side effects. Imports: [`crate::types`], [`crate::sys::state_file`],
 //! [`crate::firewall::rules`] and [`crate::sys::process`] ← `learn` ← [`crate::nwfilter::port`].
 
@@ -56,18 +57,21 @@ mod clock;
 mod learner;
 mod lease;
 pub mod packet;
+pub mod packet6;
 mod rules;
+pub mod table6;
 mod used_addresses;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-pub use bpf::{FrameSet, program};
+pub use bpf::{FrameSet, Frames, program};
 pub use capture::{Capture, CaptureError};
-pub use clock::{BootTime, Clock, UnixTime};
+pub use clock::{BootTime, Clock, UnixTime, since_boot};
 pub use learner::{AddressChange, Learner};
-pub use lease::{Lease, LeaseDir, LeaseSource, SavedLease};
-pub use rules::learning_rules;
-pub use used_addresses::{Refusal, RefusalReason, UsedAddresses};
+pub use lease::{Lease, Lease6, LeaseDir, LeaseSource, SavedLease, Source6};
+pub use rules::{Pending, learning_rules};
+pub use table6::{MOST_ADDRESSES, Table6, Tick};
+pub use used_addresses::{Refusal, Refusal6, RefusalReason, UsedAddresses, UsedAddresses6};
 
 /// The way to learn an address (`CTRL_IP_LEARNING`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +106,33 @@ impl Method {
         match lease.source {
             LeaseSource::Dhcp { server } => self.accepts_server(server),
             LeaseSource::Traffic => self.by_traffic,
+        }
+    }
+}
+
+/// The way to learn IPv6 addresses (`CTRL_IP_LEARNING`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Method6 {
+    /// Whether the guest's own test of an address gives every address (`any`). Otherwise it gives
+    /// link-local addresses only (`dhcp`).
+    pub by_test: bool,
+    /// The permitted servers (`DHCPV6SERVER`), by the source address of their packets. Behind a
+    /// relay agent this is the address of the agent. An empty list permits every server.
+    pub servers: Vec<Ipv6Addr>,
+}
+
+impl Method6 {
+    /// Returns whether the learner accepts the answers of this server.
+    pub fn accepts_server(&self, server: Ipv6Addr) -> bool {
+        self.servers.is_empty() || self.servers.contains(&server)
+    }
+
+    /// Returns whether this method can learn this address. A saved address may come from an earlier
+    /// binding that used another method.
+    pub fn accepts(&self, lease: &Lease6) -> bool {
+        match lease.source {
+            Source6::Dhcp { server } => self.accepts_server(server),
+            Source6::Test => self.by_test || lease.address.is_unicast_link_local(),
         }
     }
 }

@@ -145,7 +145,7 @@ pub fn read(frame: &[u8]) -> Option<Frame> {
 }
 
 /// Returns the `N` bytes at an offset, or `None` if the input is shorter.
-fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+pub(super) fn at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }
 

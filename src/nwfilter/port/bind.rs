@@ -1,13 +1,11 @@
 //! Binds a filter to a port, and removes it.
 
 use super::bridge::check_linkdev;
-use super::compile_port::compile_port;
+use super::compile_port::{LearnedAddresses, compile_port};
 use super::dhcp_only::with_method;
 use super::interface_names::Ports;
 use super::transaction::DesiredPort;
-use super::{
-    BindingError, Bindings, Created, PortState, PortStatus, address_state, bridge, status,
-};
+use super::{BindingError, Bindings, Created, PortState, PortStatus, bridge, status};
 use crate::firewall::FirewallBackend;
 use crate::firewall::port_limits::open_ways;
 use crate::firewall::rules::port::PortRules;
@@ -45,8 +43,12 @@ impl Bindings {
             xml: binding.to_xml(),
             state: PortState::Changing { off: false },
             learns: true,
+            learns6: true,
+            only6: false,
             address: None,
+            addresses6: Vec::new(),
             refused: None,
+            refused6: None,
             backend: self.settings.firewall_backend.unwrap_or(FirewallBackend::Nftables),
             trace: self.settings.enable_trace,
             counters: self.settings.enable_counters,
@@ -57,9 +59,9 @@ impl Bindings {
         // The saved lease may come from an earlier binding of the same guest to the same port.
         self.check_binding_address(&status, binding, &live).await?;
         let saved = self.lease_of_earlier_binding(&status, binding, &live).await?;
-        let address = address_state(saved.as_ref());
-        let compiled = compile_port(binding, &mut Compiler::new(&filters), address)?;
-        status.learns = compiled.method.is_some();
+        let addresses = LearnedAddresses::of(saved.as_ref(), true, true);
+        let compiled = compile_port(binding, &mut Compiler::new(&filters), &addresses)?;
+        compiled.set_learning(&mut status);
         // The capture opens before the rules let frames through that teach the address.
         let learning = match compiled.method {
             None => None,
@@ -67,7 +69,7 @@ impl Bindings {
         };
         let rules = compiled.rules.clone();
         let wanted =
-            DesiredPort::new(status, compiled.rules, compiled.pending_rules.clone(), address);
+            DesiredPort::new(status, compiled.rules, compiled.pending_rules.clone(), addresses);
         let fresh = wanted.status.clone();
         if let Err(error) = self.change(&tools, vec![wanted], &stale, &live).await {
             // An error that was found before a firewall tool ran changed no rule, so the port stays

@@ -1,34 +1,46 @@
-//! Compiles the filter of a binding to the rules of its port. If only the guest's address is
-//! missing, the rules are those that let netlaunch learn the address.
+//! Compiles the filter of a binding to the rules of its port. If only the guest's addresses are
+//! missing, the rules are those that let netlaunch learn them.
 //!
-//! | `IP` | `CTRL_IP_LEARNING` | Result |
+//! | `IP` or `IPV6` | `CTRL_IP_LEARNING` | Result |
 //! |---|---|---|
 //! | has a value, or no rule uses it | any value | the filter's rules |
-//! | is the only variable without a value | `any`, or not set | learned from DHCP, ARP and IPv4 |
-//! | is the only variable without a value | `dhcp` | learned from DHCP |
-//! | is the only variable without a value | `none` | an error |
+//! | has no value, and only these two lack one | `any`, or not set | learned from DHCP and traffic |
+//! | has no value, and only these two lack one | `dhcp` | learned from DHCP |
+//! | has no value, and only these two lack one | `none` | an error |
 //!
-//! If the address is learned, `DHCPSERVER` may name the servers whose answers count. Otherwise
-//! `DHCPSERVER` is a variable like any other, and may hold an IPv6 address.
+//! If the IPv4 address is learned, `DHCPSERVER` may name the servers whose answers count. Otherwise
+//! `DHCPSERVER` is a variable like any other, and may hold an IPv6 address. `DHCPV6SERVER` does the
+//! same for IPv6 addresses. It is another variable, because one filter may need both.
 //!
-//! While the address is unknown, the filter's rules are compiled as well, with a sample address. So
+//! Each version of IP waits for its own address ([`Pending`]): while one is unknown, the rules for
+//! the other version are those of the filter. A rule of the filter that uses the unknown address
+//! then has a multicast address in its place. No host has such an address, so a rule that accepts
+//! the guest's packets accepts none, and a rule that drops the packets of others drops all.
+//!
+//! While an address is unknown, the filter's rules are compiled as well, with sample addresses. So
 //! a filter that fails with every address is refused at once, and not when the address is learned.
+//! IPv6 addresses are compiled as a list of one and as the longest list, because a rule that uses
+//! the list together with another one fails with some lengths.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::BindingError;
+use super::{BindingError, PortStatus};
 use crate::firewall::rules::port::PortRules;
-use crate::nwfilter::learn::{Method, learning_rules};
+use crate::nwfilter::learn::{MOST_ADDRESSES, Method, Method6, Pending, SavedLease};
 use crate::nwfilter::{
     Binding, Compiler, RulesError, StoreError, TreeError, VariableName, VariableValue, Variables,
     Warning,
 };
 
-/// The sample for an address that is not known yet (RFC 5737).
+/// The samples for addresses that are not known yet (RFC 5737, RFC 3849).
 const SAMPLE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const SAMPLE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// Addresses that no host can have, and that no group uses (RFC 5771, 4; RFC 4291, 2.7).
+const NO_HOST: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 0);
+const NO_HOST6: Ipv6Addr = Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0);
 
-/// Whether the address of a port's guest is known.
+/// Whether the IPv4 address of a port's guest is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AddressState {
     /// The address is unknown, and the port does not learn.
@@ -39,17 +51,55 @@ pub(super) enum AddressState {
     Known(Ipv4Addr),
 }
 
+/// The state of the addresses of a port's guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LearnedAddresses {
+    /// The IPv4 address.
+    pub(super) v4: AddressState,
+    /// The IPv6 addresses, the oldest first; `None` if the port does not learn them.
+    pub(super) v6: Option<Vec<Ipv6Addr>>,
+}
+
+impl LearnedAddresses {
+    /// The port does not learn.
+    pub(super) const NONE: Self = LearnedAddresses { v4: AddressState::NotLearned, v6: None };
+
+    /// Returns the addresses of a saved lease, for a port that learns these versions of IP.
+    pub(super) fn of(saved: Option<&SavedLease>, learns4: bool, learns6: bool) -> Self {
+        let lease = saved.and_then(|saved| saved.lease);
+        let v4 = lease.map_or(AddressState::Pending, |lease| AddressState::Known(lease.address));
+        let v6 = saved.map(|saved| saved.leases6.iter().map(|lease| lease.address).collect());
+        LearnedAddresses {
+            v4: if learns4 { v4 } else { AddressState::NotLearned },
+            v6: learns6.then(|| v6.unwrap_or_default()),
+        }
+    }
+}
+
 /// The rules for a port.
 #[derive(Debug, Clone)]
 pub(super) struct CompiledPort {
     /// The rules to set now.
     pub(super) rules: Arc<PortRules>,
-    /// The rules that follow when the address is known, compiled with the sample address.
+    /// The rules that follow when the addresses are known, compiled with sample addresses.
     pub(super) pending_rules: Option<Arc<PortRules>>,
     /// Warnings of the compiler for the user.
     pub(super) warnings: Vec<Warning>,
-    /// How the address is learned, if the filter needs it and the binding does not set it.
+    /// How addresses are learned, if the filter needs one that the binding does not set.
     pub(super) method: Option<Method>,
+    /// Whether the IPv4 address is learned.
+    pub(super) learns4: bool,
+    /// Whether IPv6 addresses are learned.
+    pub(super) learns6: bool,
+}
+
+impl CompiledPort {
+    /// Records in the status which addresses the port learns.
+    pub(super) fn set_learning(&self, status: &mut PortStatus) {
+        status.learns = self.method.is_some();
+        status.learns6 = self.learns6;
+        status.only6 = self.learns6 && !self.learns4;
+    }
 }
 
 /// Compiles the filter of `binding` with the filters that `compiler` has.
@@ -59,7 +109,7 @@ pub(super) struct CompiledPort {
 pub(super) fn compile_port(
     binding: &Binding,
     compiler: &mut Compiler<'_>,
-    address: AddressState,
+    addresses: &LearnedAddresses,
 ) -> Result<CompiledPort, BindingError> {
     let port = || binding.port.clone();
     let Some(filter) = compiler.filter(&binding.filter) else {
@@ -71,64 +121,127 @@ pub(super) fn compile_port(
             RulesError::Compile(error) => BindingError::Compile { port: port(), error },
         })
     };
-    let mut variables = binding.variables();
+    let variables = binding.variables();
     let mode = mode(&variables)?;
-    let (error, mode) = match (compile(&variables), mode) {
-        (Ok((rules, warnings)), _) => {
-            return Ok(CompiledPort { rules, pending_rules: None, warnings, method: None });
+    let error = match compile(&variables) {
+        Ok((rules, warnings)) => {
+            let (pending_rules, method) = (None, None);
+            let [learns4, learns6] = [false; 2];
+            return Ok(CompiledPort { rules, pending_rules, warnings, method, learns4, learns6 });
         }
-        (Err(error), Some(mode)) if lacks_only_address(&error) => (error, mode),
-        (Err(error), _) => return Err(error),
+        Err(error) => error,
     };
-    let value = match address {
-        AddressState::NotLearned => return Err(error),
-        AddressState::Pending => SAMPLE,
-        AddressState::Known(address) => address,
+    let (Some([learns4, learns6]), Some(mode)) = (lacks_only_addresses(&error), mode) else {
+        return Err(error);
     };
-    let method = mode(servers(&variables)?);
-    // Neither parse can fail: the text of an address is a valid value, and `IP` a valid name.
-    if let (Ok(name), Ok(value)) = (ADDRESS.parse(), value.to_string().parse()) {
-        variables.set_default(name, value);
+    let known6 = addresses.v6.as_deref().unwrap_or_default();
+    if (learns4 && addresses.v4 == AddressState::NotLearned) || (learns6 && addresses.v6.is_none())
+    {
+        return Err(error);
     }
-    let (rules, warnings) = compile(&variables)?;
-    let (rules, pending_rules) = match address {
-        AddressState::Known(_) => (rules, None),
-        AddressState::NotLearned | AddressState::Pending => {
-            let mut learning = learning_rules(&method, binding.mac);
-            learning.from_guest.packets = rules.from_guest.dhcp_clients();
-            (Arc::new(learning), Some(rules))
-        }
+    let method = mode.method(if learns4 { servers(&variables)? } else { Vec::new() });
+    if learns6 {
+        servers6(&variables)?;
+        compile(&with(&variables, SAMPLE, &longest_sample()))?;
+    }
+    let v4 = match addresses.v4 {
+        AddressState::Known(address) => Some(address),
+        AddressState::NotLearned | AddressState::Pending => None,
     };
-    Ok(CompiledPort { rules, pending_rules, warnings, method: Some(method) })
+    let or = |list: &[Ipv6Addr], other| if list.is_empty() { vec![other] } else { list.to_vec() };
+    let (rules, warnings) = compile(&with(&variables, v4.unwrap_or(SAMPLE), &or(known6, SAMPLE6)))?;
+    let pending = Pending {
+        v4: Some(method.clone()).filter(|_| learns4 && v4.is_none()),
+        v6: learns6 && known6.is_empty(),
+    };
+    let (rules, pending_rules) = if pending == Pending::default() {
+        (rules, None)
+    } else {
+        // Without any address, only the frames that get one pass.
+        let is_rest_known = if learns6 { pending.v4.is_none() || !pending.v6 } else { !learns4 };
+        let clients = rules.from_guest.dhcp_clients();
+        let mut learning = if is_rest_known {
+            let unused = with(&variables, v4.unwrap_or(NO_HOST), &or(known6, NO_HOST6));
+            pending.rules(binding.mac, Some(&compile(&unused)?.0))
+        } else {
+            pending.rules(binding.mac, None)
+        };
+        if pending.v4.is_some() {
+            learning.from_guest.packets.extend(clients);
+        }
+        (Arc::new(learning), Some(rules))
+    };
+    let method = Some(method);
+    Ok(CompiledPort { rules, pending_rules, warnings, method, learns4, learns6 })
 }
 
-/// The variable that can be learned.
+/// The variables that can be learned.
 const ADDRESS: &str = "IP";
+const ADDRESS6: &str = "IPV6";
 
-/// Returns whether the error is that only the guest's address has no value.
-fn lacks_only_address(error: &BindingError) -> bool {
-    let BindingError::Tree { error, .. } = error else { return false };
-    let TreeError::Variables { missing, .. } = error.as_ref() else { return false };
-    missing.iter().all(|used| used.name.as_str() == ADDRESS)
+/// Returns the variables with these addresses, where the binding does not set them.
+fn with(variables: &Variables, v4: Ipv4Addr, v6: &[Ipv6Addr]) -> Variables {
+    let mut all = variables.clone();
+    // No parse can fail: the text of an address is a valid value, and the names are valid.
+    let values = |addresses: Vec<String>| addresses.iter().filter_map(|a| a.parse().ok()).collect();
+    if let (Ok(name), Ok(name6)) = (ADDRESS.parse(), ADDRESS6.parse()) {
+        all.set_default_list(name, values(vec![v4.to_string()]));
+        all.set_default_list(name6, values(v6.iter().map(Ipv6Addr::to_string).collect()));
+    }
+    all
 }
 
-/// Returns how the parameters say that the address is learned; `None` if learning is off.
+/// Returns as many sample addresses as a guest can have.
+fn longest_sample() -> Vec<Ipv6Addr> {
+    let sample = |number: u128| Ipv6Addr::from(u128::from(SAMPLE6) + number);
+    (0..MOST_ADDRESSES as u128).map(sample).collect()
+}
+
+/// Returns whether IP and IPV6 have no value, if the error is that only these have none.
+fn lacks_only_addresses(error: &BindingError) -> Option<[bool; 2]> {
+    let BindingError::Tree { error, .. } = error else { return None };
+    let TreeError::Variables { missing, .. } = error.as_ref() else { return None };
+    let is = |name: &str| missing.iter().any(|used| used.name.as_str() == name);
+    let all = missing.iter().all(|used| [ADDRESS, ADDRESS6].contains(&used.name.as_str()));
+    all.then(|| [is(ADDRESS), is(ADDRESS6)])
+}
+
+/// Returns how the parameters say that the IPv4 address is learned; `None` if learning is off.
 ///
 /// # Errors
 /// `CTRL_IP_LEARNING` or `DHCPSERVER` has a value that is not valid.
 pub(super) fn method(variables: &Variables) -> Result<Option<Method>, BindingError> {
-    mode(variables)?.map(|mode| Ok(mode(servers(variables)?))).transpose()
+    mode(variables)?.map(|mode| Ok(mode.method(servers(variables)?))).transpose()
 }
 
-/// Builds a [`Method`] from the DHCP servers that count.
-type MethodOf = fn(Vec<Ipv4Addr>) -> Method;
+/// Returns how the parameters say that IPv6 addresses are learned; `None` if learning is off.
+///
+/// # Errors
+/// `CTRL_IP_LEARNING` or `DHCPV6SERVER` has a value that is not valid.
+pub(super) fn method6(variables: &Variables) -> Result<Option<Method6>, BindingError> {
+    let method = |mode| Ok(Method6 { by_test: mode == Mode::Any, servers: servers6(variables)? });
+    mode(variables)?.map(method).transpose()
+}
 
-/// Returns how `CTRL_IP_LEARNING` says that the address is learned; `None` if learning is off.
-fn mode(variables: &Variables) -> Result<Option<MethodOf>, BindingError> {
+/// The values of `CTRL_IP_LEARNING` that turn learning on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Any,
+    Dhcp,
+}
+
+impl Mode {
+    fn method(self, servers: Vec<Ipv4Addr>) -> Method {
+        Method { by_traffic: self == Mode::Any, servers }
+    }
+}
+
+/// Returns how `CTRL_IP_LEARNING` says that addresses are learned; `None` if learning is off.
+fn mode(variables: &Variables) -> Result<Option<Mode>, BindingError> {
     match values(variables, "CTRL_IP_LEARNING") {
-        [] => Ok(Some(Method::any)),
-        [value] if value.as_str().eq_ignore_ascii_case("any") => Ok(Some(Method::any)),
-        [value] if value.as_str().eq_ignore_ascii_case("dhcp") => Ok(Some(Method::dhcp)),
+        [] => Ok(Some(Mode::Any)),
+        [value] if value.as_str().eq_ignore_ascii_case("any") => Ok(Some(Mode::Any)),
+        [value] if value.as_str().eq_ignore_ascii_case("dhcp") => Ok(Some(Mode::Dhcp)),
         [value] if value.as_str().eq_ignore_ascii_case("none") => Ok(None),
         values => {
             let values: Vec<&str> = values.iter().map(VariableValue::as_str).collect();
@@ -145,132 +258,18 @@ fn servers(variables: &Variables) -> Result<Vec<Ipv4Addr>, BindingError> {
     values(variables, "DHCPSERVER").iter().map(server).collect()
 }
 
+fn servers6(variables: &Variables) -> Result<Vec<Ipv6Addr>, BindingError> {
+    let server = |value: &VariableValue| {
+        let address: Result<Ipv6Addr, _> = value.as_str().parse();
+        address.map_err(|_| BindingError::Server6Parameter(value.to_string()))
+    };
+    values(variables, "DHCPV6SERVER").iter().map(server).collect()
+}
+
 fn values<'a>(variables: &'a Variables, name: &str) -> &'a [VariableValue] {
     let name: Option<VariableName> = name.parse().ok();
     name.and_then(|name| variables.get(&name)).unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nwfilter::{FilterName, Filters, stock, stock_names};
-
-    fn stock_filters() -> Filters {
-        let filter = |name: FilterName| Some((name.clone(), stock(&name)?.unwrap()));
-        stock_names().filter_map(filter).collect()
-    }
-
-    fn binding(filter: &str, parameters: &[(&str, &str)]) -> Binding {
-        let parameter =
-            |(name, value): &(&str, &str)| format!("<parameter name='{name}' value='{value}'/>");
-        let parameters: String = parameters.iter().map(parameter).collect();
-        let xml = format!(
-            "<filterbinding><portdev name='tap0'/><mac address='52:54:00:00:00:01'/>\
-             <filterref filter='{filter}'>{parameters}</filterref></filterbinding>"
-        );
-        Binding::parse(xml.as_bytes()).unwrap()
-    }
-
-    fn compiled(parameters: &[(&str, &str)], known: AddressState) -> Result<CompiledPort, String> {
-        let filters = stock_filters();
-        compile_port(&binding("clean-traffic", parameters), &mut Compiler::new(&filters), known)
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn an_address_in_the_binding_is_not_learned() {
-        for known in [AddressState::NotLearned, AddressState::Pending] {
-            let made =
-                compiled(&[("IP", "10.0.0.2"), ("CTRL_IP_LEARNING", "dhcp")], known).unwrap();
-            assert!(made.method.is_none() && made.pending_rules.is_none());
-        }
-    }
-
-    #[test]
-    fn a_learned_address_gives_the_rules_of_one_in_the_binding() {
-        let in_binding = compiled(&[("IP", "10.0.0.2")], AddressState::NotLearned).unwrap();
-        let learned = compiled(&[], AddressState::Known(Ipv4Addr::new(10, 0, 0, 2))).unwrap();
-        assert_eq!(in_binding.rules, learned.rules);
-        assert!(learned.pending_rules.is_none());
-        let pending = compiled(&[], AddressState::Pending).unwrap();
-        let mac = "52:54:00:00:00:01".parse().unwrap();
-        assert_eq!(*pending.rules, learning_rules(&Method::any(Vec::new()), mac));
-        let sample = compiled(&[("IP", "192.0.2.1")], AddressState::NotLearned).unwrap();
-        assert_eq!(pending.pending_rules, Some(sample.rules));
-    }
-
-    #[test]
-    fn the_parameters_select_the_method() {
-        let two = [("DHCPSERVER", "10.0.0.1"), ("DHCPSERVER", "10.0.0.9")];
-        let named = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 9)];
-        for (learning, mode) in [
-            (vec![], Method::any as MethodOf),
-            (vec![("CTRL_IP_LEARNING", "any")], Method::any),
-            (vec![("CTRL_IP_LEARNING", "DHCP")], Method::dhcp),
-        ] {
-            for (servers, named) in [(&[][..], &[][..]), (&two, &named)] {
-                let parameters = [&learning, servers].concat();
-                let made = compiled(&parameters, AddressState::Pending).unwrap();
-                assert_eq!(made.method, Some(mode(named.to_vec())), "{parameters:?}");
-                let variables = binding("clean-traffic", &parameters).variables();
-                assert_eq!(method(&variables).unwrap(), made.method, "{parameters:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn errors_other_than_a_missing_address_are_refused() {
-        let missing =
-            "the port tap0: the filter clean-traffic needs values for IP: add a parameter for each";
-        for (parameters, known, expected) in [
-            (vec![], AddressState::NotLearned, missing),
-            (vec![("CTRL_IP_LEARNING", "none")], AddressState::Pending, missing),
-            (
-                vec![("CTRL_IP_LEARNING", "arp")],
-                AddressState::Pending,
-                "CTRL_IP_LEARNING cannot be \"arp\": use any, dhcp or none",
-            ),
-            (
-                vec![("CTRL_IP_LEARNING", "any"), ("CTRL_IP_LEARNING", "none")],
-                AddressState::Pending,
-                "CTRL_IP_LEARNING cannot be \"any, none\": use any, dhcp or none",
-            ),
-            (
-                vec![("CTRL_IP_LEARNING", "dhcp"), ("DHCPSERVER", "fe80::1")],
-                AddressState::Pending,
-                "DHCPSERVER cannot be \"fe80::1\": write the IPv4 address of a DHCP server",
-            ),
-            (
-                vec![("DHCPSERVER", "10.0.0.1"), ("DHCPSERVER", "router")],
-                AddressState::Pending,
-                "DHCPSERVER cannot be \"router\": write the IPv4 address of a DHCP server",
-            ),
-        ] {
-            assert_eq!(compiled(&parameters, known).unwrap_err(), expected, "{parameters:?}");
-        }
-        // Without learning, DHCPSERVER is an ordinary variable.
-        let parameters = [("IP", "10.0.0.2"), ("DHCPSERVER", "fe80::1")];
-        assert!(compiled(&parameters, AddressState::Pending).is_ok());
-        // More than the address is missing, a second address is missing, or the rule cannot hold
-        // it.
-        for (rule, missing) in [
-            ("<udp dstipaddr='$IP' srcportstart='$PORT'/>", "needs values for IP, PORT"),
-            ("<udp dstipaddr='$IP[1]'/>", "needs values for IP[1]"),
-            ("<udp-ipv6 dstipaddr='$IP'/>", "its value \"192.0.2.1\""),
-        ] {
-            let xml = format!(
-                "<filter name='f'><rule action='drop' direction='out'>{rule}</rule></filter>"
-            );
-            let filter = crate::nwfilter::parse(
-                xml.as_bytes(),
-                Some(crate::types::Uuid::random(&mut rand::rng())),
-            )
-            .unwrap();
-            let filters = Filters::from([(filter.name.clone(), filter)]);
-            let mut compiler = Compiler::new(&filters);
-            let error =
-                compile_port(&binding("f", &[]), &mut compiler, AddressState::Pending).unwrap_err();
-            assert!(error.to_string().contains(missing), "{error}");
-        }
-    }
-}
+mod tests;

@@ -3,9 +3,13 @@
 //! The kernel shows a packet socket the frames of such a guest only after the egress hook, where the
 //! learning rules drop all frames that claim an address. DHCP passes these rules, and so is the only
 //! method there. The method is written into the binding, so that every later command finds it.
+//!
+//! IPv6 addresses are not learned there. The learner asks a guest for its addresses before it
+//! forgets them, and a frame that the host sends on such an interface goes to the network, not to
+//! the guest.
 
 use super::BindingError;
-use super::compile_port::{AddressState, compile_port};
+use super::compile_port::{LearnedAddresses, compile_port};
 use crate::firewall::PortHooks;
 use crate::nwfilter::{Binding, Compiler, Filters};
 
@@ -16,7 +20,8 @@ const METHOD: &str = "CTRL_IP_LEARNING";
 /// the address and the binding sets no method. Returns the binding, and a note for the user.
 ///
 /// # Errors
-/// [`BindingError::OnlyDhcp`] if the binding sets another method.
+/// [`BindingError::OnlyDhcp`] if the binding sets another method, [`BindingError::NoTest6`] if the
+/// filter needs IPv6 addresses that the binding does not set.
 pub(super) fn with_method(
     binding: &Binding,
     hooks: PortHooks,
@@ -26,7 +31,11 @@ pub(super) fn with_method(
     if hooks == PortHooks::Bridge {
         return Ok((binding, None));
     }
-    let compiled = compile_port(&binding, &mut Compiler::new(filters), AddressState::Pending)?;
+    let unknown = LearnedAddresses::of(None, true, true);
+    let compiled = compile_port(&binding, &mut Compiler::new(filters), &unknown)?;
+    if compiled.learns6 {
+        return Err(BindingError::NoTest6(binding.port));
+    }
     if !compiled.method.is_some_and(|method| method.by_traffic) {
         return Ok((binding, None));
     }

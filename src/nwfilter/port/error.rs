@@ -1,7 +1,7 @@
 //! The errors of binding, changing and removing filters of ports.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -88,6 +88,11 @@ pub enum BindingError {
         "the port {0} is on no bridge, where an address is learned from DHCP alone; set CTRL_IP_LEARNING to dhcp, or add the parameter IP"
     )]
     OnlyDhcp(InterfaceName),
+    /// IPv6 addresses are not learned on a port without a bridge.
+    #[error(
+        "the port {0} is on no bridge, where no IPv6 addresses are learned; add the parameter IPV6 with each address of the guest"
+    )]
+    NoTest6(InterfaceName),
     /// The state directory belongs to another network namespace.
     #[error(
         "{} is about the ports of another network namespace; use another state directory in this namespace, or remove {} if the other namespace is gone", .0.display(), .0.display()
@@ -126,6 +131,9 @@ pub enum BindingError {
     /// `DHCPSERVER` is not an IPv4 address.
     #[error("DHCPSERVER cannot be {0:?}: write the IPv4 address of a DHCP server")]
     ServerParameter(String),
+    /// `DHCPV6SERVER` is not an IPv6 address.
+    #[error("DHCPV6SERVER cannot be {0:?}: write the IPv6 address of a DHCPv6 server")]
+    Server6Parameter(String),
     /// The packet socket of the port cannot be used.
     #[error("the port {port}: {}", error_text(error))]
     Capture {
@@ -195,7 +203,7 @@ pub enum BindingError {
         /// The port to be bound.
         port: InterfaceName,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The port that learned it.
         holder: InterfaceName,
     },
@@ -288,6 +296,7 @@ impl BindingError {
             | BindingError::Unnameable(_)
             | BindingError::LinkDevice { .. }
             | BindingError::OnlyDhcp(_)
+            | BindingError::NoTest6(_)
             | BindingError::Bound(_)
             | BindingError::Unbound(_)
             | BindingError::OtherRules(_)
@@ -295,6 +304,7 @@ impl BindingError {
             | BindingError::Compile { .. }
             | BindingError::LearningParameter(_)
             | BindingError::ServerParameter(_)
+            | BindingError::Server6Parameter(_)
             | BindingError::InUse { .. } => true,
         }
     }

@@ -12,7 +12,7 @@ use super::interface_names::Ports;
 use super::lock::Lock;
 use super::{BindingError, Bindings, PortCheck, PortStatus, log};
 use crate::firewall::{MarkRemoval, RulesKnown};
-use crate::nwfilter::learn::{Clock, Lease, SavedLease};
+use crate::nwfilter::learn::{Clock, SavedLease};
 use crate::types::{InterfaceName, error_text};
 
 /// The result of a reload. Dropping it waits for the kernel, for at most 30 ms.
@@ -70,15 +70,22 @@ impl Bindings {
     }
 
     /// Removes the saved lease of a port whose rules are gone. A lease from a DHCP server stays
-    /// while the port exists, since the guest keeps it with another filter, too.
+    /// while the port exists, since the guest keeps it with another filter, too. So do IPv6
+    /// addresses, which a guest tests only once.
     pub(super) fn forget_lease(&self, status: &PortStatus) -> Result<(), BindingError> {
-        let given = |lease: Lease| lease.source.is_dhcp();
-        let stays =
-            |saved: &SavedLease| saved.index != status.index || saved.lease.is_some_and(given);
-        if !self.leases.read(&status.port, &Clock::now())?.is_some_and(|saved| stays(&saved)) {
-            self.leases.remove(&status.port)?;
+        let clock = Clock::now();
+        let Some(saved) = self.leases.read(&status.port, &clock)? else {
+            return Ok(self.leases.remove(&status.port)?);
+        };
+        let is_given = saved.lease.is_some_and(|lease| lease.source.is_dhcp());
+        if saved.index != status.index || is_given {
+            return Ok(());
         }
-        Ok(())
+        if saved.leases6.is_empty() {
+            return Ok(self.leases.remove(&status.port)?);
+        }
+        let kept = SavedLease { had_address: false, lease: None, ..saved };
+        Ok(self.leases.write(&kept, &clock)?)
     }
 
     /// Sets every port's rules again, with the backend that nwfilter.conf sets now. Returns a note

@@ -4,6 +4,8 @@
 //! ports. So two ports on one bridge cannot both get the same address. If the rules cannot be set,
 //! the port is turned off.
 
+use std::net::Ipv6Addr;
+
 use super::interface_names::Ports;
 use super::learning::Learning;
 use super::{BindingError, BindingSettings, Bindings, PortState, PortStatus, log};
@@ -54,18 +56,15 @@ impl Bindings {
         if let Some(why) = &learning.off {
             status.state = PortState::Off(why.clone());
         }
-        learning.check(self.used_addresses(&status, &live).await?)?;
-        let address = learning.learner.lease().map(|lease| lease.address);
+        let (used, used6) = self.used_addresses(&status, &live).await?;
+        learning.check(used, used6)?;
+        let (address, addresses6) = (learning.address(), learning.addresses6());
         self.save_lease(learning, &status.port)?;
-        let refused = learning.learner.refused().map(ToString::to_string);
-        if refused != status.refused {
-            if let Some(refused) = &refused {
-                tracing::warn!("the port {} goes on learning: {refused}", status.port);
-            }
-            status.refused = refused;
-            log(status.write(&self.dir()).err());
-        }
-        if status.address == address && status.state == PortState::Bound {
+        self.note_refusals(learning, &mut status);
+        let has_both = |address4, addresses: &[Ipv6Addr]| {
+            address4 == address && addresses == addresses6.as_slice()
+        };
+        if has_both(status.address, &status.addresses6) && status.state == PortState::Bound {
             return Ok(RulesUpdate::Unchanged);
         }
         let changed = async {
@@ -75,7 +74,7 @@ impl Bindings {
             let mut wanted = self.wanted(&bound, &filters)?;
             // The lease was saved just before. If reading it fails, read it once more: without it
             // the guest would have no address until it sends again.
-            if wanted.iter().any(|wanted| wanted.address != address) {
+            if wanted.iter().any(|wanted| !has_both(wanted.address, &wanted.addresses6)) {
                 wanted = self.wanted(&bound, &filters)?;
             }
             let keeping = self.with_settings_of(&status);
@@ -95,18 +94,45 @@ impl Bindings {
         Err(UpdateError { error, is_recorded })
     }
 
+    /// Writes the refused addresses into the status file, and logs the new ones.
+    fn note_refusals(&self, learning: &Learning, status: &mut PortStatus) {
+        let refused = learning.learner.refused().map(ToString::to_string);
+        let refused6 = learning.table.as_ref().and_then(|table| table.refused());
+        let refused6 = refused6.map(ToString::to_string);
+        if refused == status.refused && refused6 == status.refused6 {
+            return;
+        }
+        let is_new = |new: &Option<String>, old: &Option<String>| new.is_some() && new != old;
+        let new = [(&refused, &status.refused), (&refused6, &status.refused6)];
+        for (refused, _) in new.into_iter().filter(|(new, old)| is_new(new, old)) {
+            let refused = refused.as_deref().unwrap_or_default();
+            tracing::warn!("the port {} goes on learning: {refused}", status.port);
+        }
+        (status.refused, status.refused6) = (refused, refused6);
+        log(status.write(&self.dir()).err());
+    }
+
     /// Saves the learned lease. An address whose lease cannot be saved is not used in rules: after
     /// a restart, no file would say when the lease ends. The loss of an address counts even if it
     /// cannot be saved, as on a full disk; the old lease is then removed.
     fn save_lease(&self, learning: &Learning, port: &InterfaceName) -> Result<(), BindingError> {
         let lease = learning.learner.lease();
-        if !learning.learner.had_address() {
+        let leases6 = learning.table.as_ref().map(|table| table.leases()).unwrap_or_default();
+        if !learning.learner.had_address() && leases6.is_empty() {
             return Ok(self.leases.remove(port)?);
         }
         let (index, mac) = (learning.index, learning.capture.guest());
-        let saved = SavedLease { port: port.clone(), index, mac, lease };
+        let is_empty = lease.is_none() && leases6.is_empty();
+        let saved = SavedLease {
+            port: port.clone(),
+            index,
+            mac,
+            had_address: learning.learner.had_address(),
+            lease,
+            leases6,
+        };
         match self.leases.write(&saved, &Clock::now()) {
-            Err(error) if lease.is_none() => {
+            Err(error) if is_empty => {
                 tracing::warn!("{}", error_text(&error));
                 Ok(self.leases.remove(port)?)
             }

@@ -55,6 +55,7 @@ mod in_force;
 mod interface_names;
 mod learned_rules;
 mod learner_lock;
+mod learner_report;
 mod learning;
 mod lock;
 mod redefine;
@@ -71,19 +72,20 @@ use crate::firewall::port_nft::Extras;
 use crate::firewall::{
     FirewallBackend, NoUsableBackend, PortFilter, PortHooks, PortPlan, Script, Tools, Unwritable,
 };
-use crate::nwfilter::learn::{Clock, LeaseDir, SavedLease, UnixTime};
+use crate::nwfilter::learn::LeaseDir;
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
 use crate::sys::state_file::{LOCK_LIMIT, StateFileError};
 use crate::types::{InterfaceName, error_text};
 
 pub use bridge::NotOnBridge;
 pub use check_ports::{FilterState, PortCheck, PortProblem};
-use compile_port::{AddressState, compile_port};
+use compile_port::{LearnedAddresses, compile_port};
 pub use error::{BindingError, FailedPorts};
 pub use garbage::Reloaded;
 pub use in_force::{PortInForce, PortRuleCounts};
 use interface_names::Ports;
 use learner_lock::LearnerLocks;
+pub use learner_report::{LearnerReport, ShownAddress6};
 pub use learning::{Learning, LearningEvent};
 pub use status::{Damaged, PortState, PortStatus};
 use transaction::DesiredPort;
@@ -129,23 +131,6 @@ pub struct Created {
 
 /// The status of a port and its parsed binding.
 type Bound = (PortStatus, Binding);
-
-/// The learner of a port's guest address and its results.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LearnerReport {
-    /// The process ID; `None` if no process learns any more. The next `firewall reload` starts a
-    /// new one.
-    pub pid: Option<u32>,
-    /// The address in the port's rules; `None` while it is not known.
-    pub address: Option<std::net::Ipv4Addr>,
-    /// The end of the lease by the current wall clock; `None` if it has no end or there is no
-    /// address.
-    pub until: Option<UnixTime>,
-    /// Why the rules could not be set with the last learned address. The port is then off.
-    pub failed: Option<String>,
-    /// The last refused address and the reason.
-    pub refused: Option<String>,
-}
 
 impl Bindings {
     /// Returns the manager of port filters; reads no state and creates no file.
@@ -228,31 +213,6 @@ impl Bindings {
         Ok(status.binding(&self.dir())?)
     }
 
-    /// Returns the learner of a port, or `None` if the port does not learn. If the lease cannot be
-    /// read, the result has no end of the lease, and a warning is logged.
-    pub fn learner(&self, status: &PortStatus) -> Option<LearnerReport> {
-        if !status.learns {
-            return None;
-        }
-        let clock = Clock::now();
-        let saved = self.leases.read(&status.port, &clock).unwrap_or_else(|error| {
-            tracing::warn!("{}", error_text(&error));
-            None
-        });
-        let saved = saved.filter(|saved| saved.index == status.index);
-        let lease = saved.and_then(|saved| saved.lease);
-        Some(LearnerReport {
-            pid: self.locks.holder(status.index),
-            address: status.address,
-            until: lease
-                .filter(|is| Some(is.address) == status.address)
-                .and_then(|is| is.until)
-                .map(|until| clock.wall_of(until)),
-            failed: status.failure().map(str::to_owned),
-            refused: status.refused.clone(),
-        })
-    }
-
     /// Returns the ports that learn but whose learner process was killed. [`Bindings::resume`] for
     /// each port starts a new learner.
     ///
@@ -279,7 +239,8 @@ impl Bindings {
     /// The filter does not compile to rules.
     pub fn check(&self, binding: &Binding) -> Result<(), BindingError> {
         let filters = self.store.tree(&binding.filter)?;
-        compile_port(binding, &mut Compiler::new(&filters), AddressState::Pending).map(drop)
+        compile_port(binding, &mut Compiler::new(&filters), &LearnedAddresses::of(None, true, true))
+            .map(drop)
     }
 
     /// Returns the scripts that bind a filter on a host without any netlaunch rules. Runs no
@@ -289,8 +250,12 @@ impl Bindings {
     /// The filter does not compile to rules.
     pub fn scripts(&self, binding: &Binding) -> Result<Vec<Script>, BindingError> {
         let filters = self.store.tree(&binding.filter)?;
-        let rules =
-            compile_port(binding, &mut Compiler::new(&filters), AddressState::Pending)?.rules;
+        let rules = compile_port(
+            binding,
+            &mut Compiler::new(&filters),
+            &LearnedAddresses::of(None, true, true),
+        )?
+        .rules;
         let mut tried = Vec::new();
         let (port, index, hooks) = (binding.port.clone(), 0, PortHooks::Bridge);
         let order = FirewallBackend::ORDER.to_vec();
@@ -340,13 +305,14 @@ impl Bindings {
     fn wanted(&self, bound: &[Bound], filters: &Filters) -> Result<Vec<DesiredPort>, BindingError> {
         let mut compiler = Compiler::new(filters);
         let wanted = |(status, binding): &Bound| {
-            let address = if status.learns {
-                address_state(self.saved_lease(status, binding)?.as_ref())
+            let addresses = if status.learns {
+                let saved = self.saved_lease(status, binding)?;
+                LearnedAddresses::of(saved.as_ref(), status.learns4(), status.learns6)
             } else {
-                AddressState::NotLearned
+                LearnedAddresses::NONE
             };
-            let compiled = compile_port(binding, &mut compiler, address)?;
-            Ok(DesiredPort::new(status.clone(), compiled.rules, compiled.pending_rules, address))
+            let compiled = compile_port(binding, &mut compiler, &addresses)?;
+            Ok(DesiredPort::new(status.clone(), compiled.rules, compiled.pending_rules, addresses))
         };
         bound.iter().map(wanted).collect()
     }
@@ -355,12 +321,6 @@ impl Bindings {
         let dir = self.settings.state_dir.join("nwfilter");
         BindingError::LearnerLock { port: port.clone(), dir, source }
     }
-}
-
-/// Converts a saved lease to the address state that the compiler needs.
-fn address_state(saved: Option<&SavedLease>) -> AddressState {
-    let lease = saved.and_then(|saved| saved.lease);
-    lease.map_or(AddressState::Pending, |lease| AddressState::Known(lease.address))
 }
 
 /// Logs errors that do not stop the command.

@@ -6,7 +6,7 @@
 //! and earlier releases can read these files.
 
 use std::ffi::OsStr;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,15 +49,27 @@ pub struct PortStatus {
     /// Whether the rules of the filter are set.
     #[serde(flatten)]
     pub state: PortState,
-    /// Whether netlaunch learns the guest's address, which the binding does not set.
+    /// Whether netlaunch learns an address of the guest, which the binding does not set.
     #[serde(default)]
     pub learns: bool,
-    /// The learned address in the rules.
+    /// Whether netlaunch learns the guest's IPv6 addresses.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub learns6: bool,
+    /// Whether netlaunch learns only IPv6 addresses.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub only6: bool,
+    /// The learned IPv4 address in the rules.
     #[serde(default)]
     pub address: Option<Ipv4Addr>,
+    /// The learned IPv6 addresses in the rules, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses6: Vec<Ipv6Addr>,
     /// The last refused address and the reason; `None` after another address was learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// The last refused IPv6 address and the reason; `None` after another one was learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused6: Option<String>,
     /// The firewall backend that holds the rules.
     pub backend: FirewallBackend,
     /// Whether `nft monitor trace` shows its frames.
@@ -130,7 +142,17 @@ impl From<PortState> for StateFlags {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 impl PortStatus {
+    /// Returns whether netlaunch learns the guest's IPv4 address.
+    pub fn learns4(&self) -> bool {
+        self.learns && !self.only6
+    }
+
     /// Returns whether the port has its filter. Otherwise a bind or a removal was interrupted.
     pub(super) fn is_bound(&self) -> bool {
         !matches!(self.state, PortState::Changing { .. })

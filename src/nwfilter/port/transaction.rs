@@ -9,11 +9,11 @@
 //! the old status files are restored only if the firewall reports that the old rules are in place.
 //! Otherwise the files keep the records of the old and of the new rules.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::bridge::iptables_is_called;
-use super::compile_port::AddressState;
+use super::compile_port::{AddressState, LearnedAddresses};
 use super::lock::Lock;
 use super::{BindingError, Bindings, FailedPorts, PortState, PortStatus, log};
 use crate::firewall::rules::port::{PortRules, Test};
@@ -32,8 +32,10 @@ pub(super) struct DesiredPort {
     /// The rules that follow when the address is learned. They are not set now, but the backend
     /// must be able to express them.
     pub(super) pending_rules: Option<Arc<PortRules>>,
-    /// The learned address in the rules.
+    /// The learned IPv4 address in the rules.
     pub(super) address: Option<Ipv4Addr>,
+    /// The learned IPv6 addresses in the rules.
+    pub(super) addresses6: Vec<Ipv6Addr>,
 }
 
 /// A change of the rules of several ports, which happens completely or not at all.
@@ -264,6 +266,7 @@ impl Transaction<'_> {
             let after = PortStatus {
                 state: PortState::Bound,
                 address: wanted.address,
+                addresses6: wanted.addresses6.clone(),
                 // A learned address clears the earlier refusal.
                 refused: old.refused.clone().filter(|_| wanted.address.is_none()),
                 backend: *backend,
@@ -358,13 +361,14 @@ impl DesiredPort {
         status: PortStatus,
         rules: Arc<PortRules>,
         pending_rules: Option<Arc<PortRules>>,
-        address: AddressState,
+        addresses: LearnedAddresses,
     ) -> Self {
-        let address = match address {
+        let address = match addresses.v4 {
             AddressState::Known(address) => Some(address),
             AddressState::NotLearned | AddressState::Pending => None,
         };
-        DesiredPort { status, rules, pending_rules, address }
+        let addresses6 = addresses.v6.unwrap_or_default();
+        DesiredPort { status, rules, pending_rules, address, addresses6 }
     }
 
     fn all_rules(&self) -> impl Iterator<Item = &PortRules> {

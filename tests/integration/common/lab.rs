@@ -58,9 +58,19 @@ pub struct Outside {
 
 impl Lab {
     pub fn new(test: &str, backend: &str) -> Option<Self> {
+        Lab::with_network(test, backend, LAB, true)
+    }
+
+    /// A lab whose network has IPv6, too, with router advertisements.
+    pub fn with_ipv6(test: &str, backend: &str) -> Option<Self> {
+        let ip = "  <ip family='ipv6' address='2001:db8:77::1' prefix='64'/>\n</network>";
+        Lab::with_network(test, backend, &LAB.replace("</network>", ip), false)
+    }
+
+    fn with_network(test: &str, backend: &str, network: &str, without_v6: bool) -> Option<Self> {
         let (true, Some(guest)) = (have_root(test), Guest::find(test)) else { return None };
         let (host, neighbour) = (Netns::bare(), Netns::bare());
-        for netns in [&host, &neighbour] {
+        for netns in [&host, &neighbour].into_iter().filter(|_| without_v6) {
             netns.says("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
         }
         let sandbox = Sandbox::new(As::Root, Some(&host));
@@ -69,7 +79,7 @@ impl Lab {
         for file in ["config/network.conf", "config/nwfilter.conf"] {
             std::fs::write(lab.sandbox.path(file), &setting).unwrap();
         }
-        let definition = lab.file("lab.xml", LAB);
+        let definition = lab.file("lab.xml", network);
         lab.ours(&["network", "define", &definition]);
         lab.ours(&["network", "start", "lab"]);
         lab.host.wire("port0", &lab.neighbour, "eth0");

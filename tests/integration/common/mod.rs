@@ -20,6 +20,7 @@ pub mod killed;
 pub mod lab;
 pub mod learning_scene;
 pub mod macvtap;
+pub mod nd_frame;
 mod netns;
 pub mod network_host;
 pub mod observed;

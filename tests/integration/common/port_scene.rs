@@ -284,6 +284,25 @@ impl PortScene {
         self.send(Station::Vnet0, frame).contains(&Station::Peer)
     }
 
+    /// Whether these bytes, which no other frame has, reach the peer from the guest behind vnet0.
+    pub fn leaves_bytes(&self, bytes: &[u8]) -> bool {
+        let number = self.number.get() + 1;
+        self.number.set(number);
+        let nonce = [b"nlmark".as_slice(), &number.to_be_bytes()].concat();
+        let mark =
+            [&[0xff; 6], &[2, 0, 0, 0, 0, 1], [0x88, 0xb5].as_slice(), &nonce, &[0; 46]].concat();
+        self.drain(Station::Peer);
+        self.write(Station::Vnet0, bytes);
+        self.mark.send(&mark);
+        let mut received = Vec::new();
+        let came = || {
+            received.extend(self.drain(Station::Peer));
+            received.contains(&mark)
+        };
+        assert!(wait_until(Duration::from_secs(5), came), "the mark did not come");
+        received.iter().any(|frame| frame == bytes)
+    }
+
     /// Whether what the peer sends reaches the guest behind vnet0.
     pub fn enters(&self, frame: &Frame) -> bool {
         self.send(Station::Peer, frame).contains(&Station::Vnet0)

@@ -5,14 +5,14 @@ use netlaunch::types::error_text;
 use std::path::Path;
 
 use netlaunch::nwfilter::learn::{
-    AddressChange, BootTime, Clock, LeaseDir, Method, SavedLease, UnixTime,
+    AddressChange, BootTime, Clock, Lease6, LeaseDir, Method, SavedLease, Source6, UnixTime,
 };
 use netlaunch::types::InterfaceName;
 use serde_json::{Value, json};
 
 use super::{
-    A, B, HOUR, NOW, answers, asks, by_dhcp, by_traffic, dhcp_only, feed, from_anything, guest,
-    learner,
+    A, B, GUEST_LINK, HOUR, NOW, ROUTER_LINK, TWO, answers, asks, by_dhcp, by_traffic, dhcp_only,
+    feed, from_anything, guest, learner,
 };
 use crate::common::dhcp_frame::{ACK, DhcpFrame, GUEST, REQUEST, SERVER, speech};
 
@@ -66,7 +66,14 @@ fn port() -> InterfaceName {
 
 fn lease_of_vnet0(dir: &Path) -> (LeaseDir, SavedLease) {
     let dir = LeaseDir::new(dir);
-    let kept = SavedLease { port: port(), index: 7, mac: guest(), lease: Some(by_dhcp(A)) };
+    let kept = SavedLease {
+        port: port(),
+        index: 7,
+        mac: guest(),
+        had_address: true,
+        lease: Some(by_dhcp(A)),
+        leases6: Vec::new(),
+    };
     dir.write(&kept, &clock(0, 0)).unwrap();
     (dir, kept)
 }
@@ -117,6 +124,24 @@ fn a_lease_of_an_earlier_release_ends_by_the_wall_clock() {
     assert_eq!(dir.read(&port(), &clock(HOUR - 1, 0)).unwrap(), Some(kept.clone()));
     let over = dir.read(&port(), &clock(HOUR, 0)).unwrap().unwrap();
     assert_eq!(over, SavedLease { lease: None, ..kept });
+}
+
+#[test]
+fn ipv6_addresses_are_saved_and_end_on_their_own() {
+    let state = tempfile::tempdir().unwrap();
+    let (dir, kept) = lease_of_vnet0(state.path());
+    let until = Some(BootTime(NOW.0 + 60));
+    let source = Source6::Dhcp { server: ROUTER_LINK };
+    let given = Lease6 { address: TWO, source, until };
+    let tested = Lease6 { address: GUEST_LINK, source: Source6::Test, until: None };
+    for (had_address, lease) in [(true, kept.lease), (true, None), (false, None)] {
+        let leases6 = vec![tested, given];
+        let saved = SavedLease { had_address, lease, leases6, ..kept.clone() };
+        dir.write(&saved, &clock(0, 0)).unwrap();
+        assert_eq!(dir.read(&port(), &clock(59, 7200)).unwrap(), Some(saved.clone()));
+        let later = dir.read(&port(), &clock(60, 0)).unwrap().unwrap();
+        assert_eq!(later, SavedLease { leases6: vec![tested], ..saved });
+    }
 }
 
 #[test]

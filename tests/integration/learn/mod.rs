@@ -8,9 +8,13 @@ mod capture;
 mod learner;
 mod lease;
 mod packet;
+mod packet6;
 mod rules;
+mod rules6;
+mod table6;
+mod table6_random;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::common::dhcp_frame::{DhcpFrame, SERVER};
 use netlaunch::nwfilter::learn::Sender::{self, Guest, Network};
@@ -19,6 +23,11 @@ use netlaunch::types::Mac;
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 5, 0, 20);
 const B: Ipv4Addr = Ipv4Addr::new(10, 5, 0, 21);
+/// Addresses of the guest, and the router of the link.
+const ONE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x20);
+const TWO: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x21);
+const GUEST_LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x5054, 0xff, 0xfe11, 0x2233);
+const ROUTER_LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const HOST: Ipv4Addr = SERVER;
 const NOW: BootTime = BootTime(1_000_000);
 const HOUR: u64 = 3600;

@@ -193,6 +193,8 @@ impl Spec {
                     add(*negated, other & mask == *flags, &|spec| spec.flags = other);
                 }
             }
+            // nwfilter_nd has frames for this test.
+            Test::Neighbor(_) => {}
             Test::Set { .. } | Test::Connections { .. } | Test::State { .. } => {}
         }
         found

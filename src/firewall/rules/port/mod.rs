@@ -34,7 +34,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Version;
 
-pub use property::{Address, Addresses, ConnectionDirection, End, Hardware, Number, State, Test};
+pub use property::{
+    Address, Addresses, ConnectionDirection, End, Hardware, NeighborKind, NeighborMessage,
+    NeighborOption, Number, State, Test,
+};
 
 /// The first of the addresses that a bridge does not forward frames to (IEEE 802.1Q, 8.6.3).
 pub const LINK_LOCAL: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];

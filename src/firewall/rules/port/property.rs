@@ -4,7 +4,7 @@
 //! A value here has no meaning of its own for a tool: each renderer knows how its tool tests
 //! the field, or refuses the rule.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::firewall::rules::AddressRange;
 
@@ -54,6 +54,8 @@ pub enum Test {
         /// Whether the test holds if type and code are not both in their ranges.
         negated: bool,
     },
+    /// A neighbor discovery message of this form.
+    Neighbor(NeighborMessage),
     /// TCP flags: of the flags in the mask, exactly these are set.
     TcpFlags {
         /// The flags to compare, as in the byte of the header.
@@ -107,6 +109,76 @@ pub enum Hardware {
     /// servers distinguish clients by all `hlen` bytes and also give leases to a relay's clients. A
     /// rule with this test is always a rule for UDP.
     DhcpClient,
+}
+
+/// The form of a neighbor discovery message (RFC 4861, 4).
+///
+/// A message has the form if ICMPv6 follows the IPv6 header directly, the hop limit is 255, and the
+/// packet ends after the option. So no extension header, fragment or second option can hide another
+/// address. A rule with this test also tests the ICMP type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NeighborMessage {
+    /// The kind of message.
+    pub kind: NeighborKind,
+    /// The subnet of the target's address; `None` means any target.
+    pub target: Option<Ipv6Net>,
+    /// The only option.
+    pub option: NeighborOption,
+}
+
+/// A kind of neighbor discovery message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NeighborKind {
+    /// A router solicitation (type 133), which has no target.
+    RouterSolicitation,
+    /// A neighbor solicitation (type 135).
+    Solicitation,
+    /// A neighbor advertisement (type 136).
+    Advertisement,
+}
+
+/// The options of a neighbor discovery message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NeighborOption {
+    /// No option.
+    None,
+    /// The sender's hardware address: the source's in a solicitation, the target's in an
+    /// advertisement (RFC 4861, 4.6.1).
+    LinkAddress([u8; 6]),
+    /// A nonce of six bytes (RFC 7527), which a host adds while it tests an address.
+    Nonce,
+}
+
+impl NeighborMessage {
+    /// The offset of the target's address in the IPv6 packet.
+    pub const TARGET: usize = 48;
+
+    /// Returns bytes 4 to 7 of the IPv6 header: the payload's length, the protocol and the hop
+    /// limit.
+    pub fn header(&self) -> [u8; 4] {
+        const ICMPV6: u8 = 58;
+        let option = if self.option == NeighborOption::None { 0 } else { 8 };
+        [0, self.fixed() + option, ICMPV6, 255]
+    }
+
+    /// Returns the offset of the option in the IPv6 packet, and the first bytes of the option: all
+    /// eight, or the two that say that it is a nonce.
+    pub fn option(&self) -> Option<(usize, Vec<u8>)> {
+        let at = 40 + usize::from(self.fixed());
+        match self.option {
+            NeighborOption::None => None,
+            NeighborOption::Nonce => Some((at, vec![14, 1])),
+            NeighborOption::LinkAddress(address) => {
+                let kind = if self.kind == NeighborKind::Advertisement { 2 } else { 1 };
+                Some((at, [&[kind, 1], &address[..]].concat()))
+            }
+        }
+    }
+
+    /// Returns the length of the message without options.
+    fn fixed(&self) -> u8 {
+        if self.kind == NeighborKind::RouterSolicitation { 8 } else { 24 }
+    }
 }
 
 /// A number in a frame.
@@ -227,7 +299,7 @@ impl Test {
                 matches!(field, Number::SourcePort | Number::DestinationPort)
             }
             Test::Hardware { field, .. } => *field == Hardware::DhcpClient,
-            Test::Icmp { .. } | Test::TcpFlags { .. } => true,
+            Test::Icmp { .. } | Test::TcpFlags { .. } | Test::Neighbor(_) => true,
             _ => false,
         }
     }
