@@ -1,6 +1,6 @@
 //! Binds a filter to a port, and removes it.
 
-use super::compile_port::compile_port;
+use super::compile_port::{CompiledPort, compile_port};
 use super::interface_names::Ports;
 use super::transaction::DesiredPort;
 use super::{
@@ -54,13 +54,16 @@ impl Bindings {
         let compiled = compile_port(binding, &mut Compiler::new(&filters), address)?;
         status.learns = compiled.method.is_some();
         // The capture opens before the rules let frames through that teach the address.
-        let learning = match compiled.method {
+        let learning = match compiled.method.clone() {
             None => None,
             Some(method) => Some(self.listen(&status, binding, method, saved).await?),
         };
-        let rules = compiled.rules.clone();
-        let wanted =
-            DesiredPort::new(status, compiled.rules, compiled.pending_rules.clone(), address);
+        let wanted = DesiredPort::new(
+            status,
+            compiled.rules.clone(),
+            compiled.pending_rules.clone(),
+            address,
+        );
         let fresh = wanted.status.clone();
         if let Err(error) = self.change(&tools, vec![wanted], &stale, &live).await {
             // An error that was found before a firewall tool ran changed no rule, so the port stays
@@ -70,9 +73,15 @@ impl Bindings {
             }
             return Err(error);
         }
+        Ok(Created { notes: self.notes(binding, &compiled), learning })
+    }
+
+    /// Returns the notes of a bind: the warnings of the compiler, and the evasions.
+    pub(super) fn notes(&self, binding: &Binding, compiled: &CompiledPort) -> Vec<String> {
+        let rules = compiled.pending_rules.as_ref().unwrap_or(&compiled.rules);
         let mut notes: Vec<String> = compiled.warnings.iter().map(Warning::to_string).collect();
-        notes.extend(self.evasions_of(binding, compiled.pending_rules.as_ref().unwrap_or(&rules)));
-        Ok(Created { notes, learning })
+        notes.extend(self.evasions_of(binding, rules));
+        notes
     }
 
     /// Returns notes on frames that pass a port's filter unexpectedly. Known gaps in libvirt's own
@@ -85,14 +94,14 @@ impl Bindings {
         let encapsulated = found.iter().filter(|e| matches!(e, Evasion::Encapsulated { .. }));
         let note = |text: String| format!("the filter {}: {text}", binding.filter);
         let mut notes: Vec<String> = encapsulated.map(|e| note(e.to_string())).collect();
-        if let Ok(status) = self.get(&binding.port) {
+        if let Ok(Some(status)) = status::read(&self.dir(), &binding.port) {
             notes.extend(open_ways(&binding.port, rules, status.backend).into_iter().map(note));
         }
         notes
     }
 
     /// Returns the interface index of a port.
-    fn index_of(&self, port: &InterfaceName) -> Result<u32, BindingError> {
+    pub(super) fn index_of(&self, port: &InterfaceName) -> Result<u32, BindingError> {
         let failed = |source| BindingError::StateDir { dir: self.dir(), source };
         let interfaces = Interfaces::open().map_err(failed)?;
         let Some(index) = interfaces.number(port).map_err(failed)? else {
@@ -145,13 +154,14 @@ impl Bindings {
         let (lock, ports) = loop {
             let (lock, ports) = self.lock().await?;
             let mut all = ports.live.iter().chain(&ports.stale);
-            let status = all.find(|status| status.port == *port);
-            if !status.is_some_and(|status| self.locks.is_held(status.index)) {
+            let index = all.find(|status| status.port == *port).map(|status| status.index);
+            let Some(index) = index.filter(|index| self.locks.is_held(*index)) else {
                 break (lock, ports);
-            }
-            // The learner may be waiting for this lock, so release it and ask again.
+            };
+            // The learner may be waiting for this lock, so release it and ask again. A learner that
+            // starts late may be there although the port does not learn any more.
             drop(lock);
-            self.dismiss(port).await?;
+            self.dismiss_learner(port, index).await?;
         };
         lock.check(port)?;
         let Ports { mut live, mut stale, .. } = self.complete_interrupted(&lock, ports).await?;

@@ -39,6 +39,16 @@ pub(super) enum AddressState {
     Known(Ipv4Addr),
 }
 
+impl AddressState {
+    /// Returns the learned address.
+    pub(super) fn known(self) -> Option<Ipv4Addr> {
+        match self {
+            AddressState::Known(address) => Some(address),
+            AddressState::NotLearned | AddressState::Pending => None,
+        }
+    }
+}
+
 /// The rules for a port.
 #[derive(Debug, Clone)]
 pub(super) struct CompiledPort {

@@ -71,9 +71,24 @@ impl Bindings {
         Ok(Ports { live, stale, damaged })
     }
 
-    /// Returns the status of a port, complete or not.
+    /// Returns the status of a port, complete or not. Reads one status file if that file belongs to
+    /// the interface with this name, which is so unless an interface was renamed or removed.
     pub(super) fn status(&self, port: &InterfaceName) -> Result<Option<PortStatus>, BindingError> {
+        if let Ok(Some(status)) = status::read(&self.dir(), port)
+            && status.port == *port
+            && self.is_here()?
+            && self.has_index(port, status.index)?
+        {
+            return Ok(Some(status));
+        }
         self.ports()?.port(port)
+    }
+
+    /// Returns whether the interface with this name has this index.
+    fn has_index(&self, port: &InterfaceName, index: u32) -> Result<bool, BindingError> {
+        let failed = |source| BindingError::StateDir { dir: self.dir(), source };
+        let interfaces = Interfaces::open().map_err(failed)?;
+        Ok(interfaces.name(index).map_err(failed)?.as_ref() == Some(port))
     }
 
     /// Reads every status file as it is on disk, and those that cannot be used.

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::compile_port::method;
+use super::compile_port::{AddressState, method};
 use super::learned_rules::{RulesUpdate, UpdateError};
 use super::learner_lock::LearnerLock;
 use super::saved_lease::learner;
@@ -99,6 +99,19 @@ impl Learning {
     /// Returns the port.
     pub fn port(&self) -> &InterfaceName {
         &self.port
+    }
+
+    /// Returns the learner after rules with this address were set.
+    pub(super) fn with_rules(self, address: AddressState) -> Self {
+        let learned = self.learner.lease().map(|lease| lease.address);
+        let due = learned != address.known();
+        Learning { due, ..self }
+    }
+
+    /// Returns whether this learner still holds the learner lock of its port: no process has asked
+    /// it to leave.
+    pub(super) fn holds_lock(&self) -> bool {
+        self.lock.is_current()
     }
 
     /// Waits until the rules are set with a new address, or fail to be. Cancelling the future drops
@@ -270,7 +283,11 @@ impl Bindings {
         let Some((status, binding, method)) = self.learning_port(port)? else { return Ok(None) };
         let saved = self.saved_lease(&status, &binding)?;
         match self.listen(&status, &binding, method, saved).await {
-            Ok(learning) => Ok(Some(learning)),
+            Ok(learning) => {
+                // The port may have another binding since before the learner lock was taken.
+                let now = self.learning_port(port)?;
+                Ok(now.is_some_and(|(_, now, _)| now == binding).then_some(learning))
+            }
             Err(BindingError::LearnerRunning(_)) => Ok(None),
             Err(error) => Err(error),
         }

@@ -58,6 +58,7 @@ mod lock;
 mod redefine;
 mod saved_lease;
 mod status;
+mod swap;
 mod transaction;
 mod unfinished;
 
@@ -192,9 +193,8 @@ impl Bindings {
     /// [`BindingError::Unbound`] if the port has no filter, [`BindingError::Damaged`] if its status
     /// file cannot be used.
     pub fn get(&self, port: &InterfaceName) -> Result<PortStatus, BindingError> {
-        let Ports { live, damaged, .. } = self.ports()?;
-        let known = Ports { live, damaged, ..Ports::default() };
-        known.port(port)?.ok_or_else(|| BindingError::Unbound(port.clone()))
+        let status = self.status(port)?.filter(PortStatus::is_bound);
+        status.ok_or_else(|| BindingError::Unbound(port.clone()))
     }
 
     /// Returns the ports that have a filter, sorted by name, and the status files that cannot be

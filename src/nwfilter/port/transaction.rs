@@ -27,6 +27,9 @@ use crate::types::error_text;
 pub(super) struct DesiredPort {
     /// The status before the change.
     pub(super) status: PortStatus,
+    /// The status after the change, without the results of the attempt: it has another binding than
+    /// `status` if the port gets one.
+    pub(super) target: PortStatus,
     /// The rules to set.
     pub(super) rules: Arc<PortRules>,
     /// The rules that follow when the address is learned. They are not set now, but the backend
@@ -253,18 +256,18 @@ impl Transaction<'_> {
         let settings = &self.bindings.settings;
         let mut files = StatusFiles::default();
         for ((wanted, record), backend) in self.wanted.iter().zip(records).zip(backends) {
-            let old = &wanted.status;
+            let (old, target) = (&wanted.status, &wanted.target);
             let after = PortStatus {
                 state: PortState::Bound,
                 address: wanted.address,
                 // A learned address clears the earlier refusal.
-                refused: old.refused.clone().filter(|_| wanted.address.is_none()),
+                refused: target.refused.clone().filter(|_| wanted.address.is_none()),
                 backend: *backend,
                 trace: settings.enable_trace,
                 counters: settings.enable_counters,
                 definitions: Some(self.bindings.store.dir().to_owned()),
                 recorded: vec![record.clone()],
-                ..old.clone()
+                ..target.clone()
             };
             let earlier = self.earlier(wanted);
             let differs = earlier.is_some()
@@ -353,11 +356,8 @@ impl DesiredPort {
         pending_rules: Option<Arc<PortRules>>,
         address: AddressState,
     ) -> Self {
-        let address = match address {
-            AddressState::Known(address) => Some(address),
-            AddressState::NotLearned | AddressState::Pending => None,
-        };
-        DesiredPort { status, rules, pending_rules, address }
+        let address = address.known();
+        DesiredPort { target: status.clone(), status, rules, pending_rules, address }
     }
 
     fn all_rules(&self) -> impl Iterator<Item = &PortRules> {

@@ -1,0 +1,169 @@
+//! Gives a port that has a filter another filter, other parameters or another MAC address.
+//!
+//! The rules of the new binding replace those of the old one in one transaction, so the port is
+//! open at no moment. The status file keeps the old binding until the new rules are set. So if the
+//! command is interrupted, the next command sets the rules of the old binding again, or completes
+//! the change ([`super::unfinished`]).
+//!
+//! # Learned addresses
+//!
+//! The learner of the port goes on if both bindings learn the address of the same guest by the same
+//! method. Otherwise it ends before the rules change, and a new one starts if the new binding needs
+//! the address. The new rules have the address that is known if the new binding accepts it
+//! ([`Bindings::saved_lease`]), and let the guest get an address otherwise. A learner that ends
+//! late cannot change the port, because it no longer holds the learner lock of the port.
+
+use super::compile_port::{AddressState, CompiledPort, compile_port, method};
+use super::interface_names::Ports;
+use super::lock::Lock;
+use super::transaction::DesiredPort;
+use super::{BindingError, Bindings, Created, PortStatus, address_state, bridge, log};
+use crate::nwfilter::learn::{Lease, SavedLease};
+use crate::nwfilter::{Binding, Compiler};
+
+/// The compiled rules of the new binding.
+struct Prepared {
+    /// The status of the port with the old binding.
+    old: PortStatus,
+    /// The status of the port with the new binding.
+    new: PortStatus,
+    /// The saved lease that the new rules use.
+    saved: Option<SavedLease>,
+    address: AddressState,
+    compiled: CompiledPort,
+    /// Whether the learner of the old binding goes on.
+    keeps_learner: bool,
+}
+
+/// The lock, with the new binding and the other ports as read under it.
+struct Swap {
+    lock: Lock,
+    binding: Binding,
+    prepared: Prepared,
+    others: Vec<PortStatus>,
+    stale: Vec<PortStatus>,
+}
+
+impl Bindings {
+    /// Gives a port that has a filter another binding, in one transaction. A binding without an
+    /// owner keeps the owner of the old one. The result has no learner if the learner of the old
+    /// binding goes on. Needs a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    /// [`BindingError`]; the port then keeps its old rules, but its learner may have ended. See
+    /// [`unattended`](Self::unattended).
+    pub async fn replace(&self, binding: &Binding) -> Result<Created, BindingError> {
+        let Swap { lock, binding, prepared, others, stale } = self.start_swap(binding).await?;
+        let Prepared { old, new, saved, address, compiled, keeps_learner } = prepared;
+        let learning = match compiled.method.clone().filter(|_| !keeps_learner) {
+            // The capture opens before the rules let frames through that teach the address.
+            Some(method) => Some(self.listen(&new, &binding, method, saved.clone()).await?),
+            None => None,
+        };
+        let desired = DesiredPort::new(
+            old.clone(),
+            compiled.rules.clone(),
+            compiled.pending_rules.clone(),
+            address,
+        );
+        let desired = DesiredPort { target: new.clone(), ..desired };
+        let change = self.change(&lock, vec![desired], &stale, &others);
+        self.with_marker(change).await?;
+        if saved.is_none() && !keeps_learner {
+            log(self.forget_lease(&old).err());
+        }
+        drop(lock);
+        // Race: another command may have started a learner of the old binding in the meantime.
+        if old.learns && !new.learns {
+            self.dismiss_learner(&new.port, new.index).await?;
+        }
+        // The learner compares its address with that of the rules.
+        let learning = learning.map(|learning| learning.with_rules(address));
+        Ok(Created { notes: self.notes(&binding, &compiled), learning })
+    }
+
+    /// Takes the lock and compiles the rules. If the learner of the old binding must end, it has
+    /// ended when this returns. An error in the new binding is found before that.
+    async fn start_swap(&self, binding: &Binding) -> Result<Swap, BindingError> {
+        let port = &binding.port;
+        let index = self.index_of(port)?;
+        loop {
+            let (lock, ports) = self.lock().await?;
+            let Ports { live, stale, .. } = self.complete_interrupted(&lock, ports).await?;
+            lock.check(port)?;
+            let (mut own, others): (Vec<_>, Vec<_>) =
+                live.into_iter().partition(|status| status.index == index);
+            let Some(old) = own.pop() else {
+                return Err(BindingError::Unbound(port.clone()));
+            };
+            let mut binding = binding.clone();
+            let prepared = self.prepare(old, &mut binding, &others).await?;
+            if prepared.keeps_learner || !self.locks.is_held(index) {
+                return Ok(Swap { lock, binding, prepared, others, stale });
+            }
+            // The learner may be waiting for this lock, so release it and ask the learner to leave.
+            drop(lock);
+            self.dismiss_learner(port, index).await?;
+        }
+    }
+
+    /// Compiles the rules of the new binding with the address that is known.
+    async fn prepare(
+        &self,
+        old: PortStatus,
+        binding: &mut Binding,
+        others: &[PortStatus],
+    ) -> Result<Prepared, BindingError> {
+        let old_binding = self.binding(&old)?;
+        if binding.owner.is_none() {
+            binding.owner = old_binding.owner.clone();
+        }
+        let mut new = PortStatus {
+            bridge: Some(bridge::of_port(&binding.port, old.index).await?),
+            xml: binding.to_xml(),
+            learns: true,
+            ..old.clone()
+        };
+        self.check_binding_address(&new, binding, others).await?;
+        let filters = self.store.tree(&binding.filter)?;
+        let mut compiler = Compiler::new(&filters);
+        let pending = compile_port(binding, &mut compiler, AddressState::Pending)?;
+        let is_same_guest = old_binding.mac == binding.mac;
+        let keeps_learner = old.learns
+            && is_same_guest
+            && pending.method.is_some()
+            && method(&old_binding.variables())? == pending.method;
+        let saved = match &pending.method {
+            None => None,
+            // The rules of the old binding may have the address, so it is not checked again.
+            Some(_) if keeps_learner => self.saved_lease(&old, binding)?,
+            Some(_) => self.free_lease(&new, binding, others).await?,
+        };
+        new.learns = pending.method.is_some();
+        if !keeps_learner {
+            new.refused = None;
+        }
+        let (address, compiled) = match pending.method {
+            None => (AddressState::NotLearned, pending),
+            Some(_) => {
+                let address = address_state(saved.as_ref());
+                (address, compile_port(binding, &mut compiler, address)?)
+            }
+        };
+        Ok(Prepared { old, new, saved, address, compiled, keeps_learner })
+    }
+
+    /// Reads the saved lease of the guest, if the new binding accepts it and no other host of the
+    /// bridge uses its address.
+    async fn free_lease(
+        &self,
+        status: &PortStatus,
+        binding: &Binding,
+        others: &[PortStatus],
+    ) -> Result<Option<SavedLease>, BindingError> {
+        let Some(saved) = self.saved_lease(status, binding)? else { return Ok(None) };
+        let used = self.used_addresses(status, others).await?;
+        let is_free = |lease: Lease| used.reason(lease.address).is_none();
+        Ok(Some(saved).filter(|saved| saved.lease.is_none_or(is_free)))
+    }
+}
