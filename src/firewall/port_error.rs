@@ -36,6 +36,12 @@ pub enum PortError {
         /// The name of the kernel's configuration option.
         option: &'static str,
     },
+    /// The kernel does not show its rules.
+    #[error("cannot read the rules of ports from the kernel")]
+    Unread {
+        /// The kernel's error.
+        source: std::io::Error,
+    },
     /// A tool failed, and the rules are as before.
     #[error("the filter was not changed")]
     Tool(#[from] ToolError),
@@ -73,7 +79,10 @@ impl PortError {
             | PortError::Unexpressible(_)
             | PortError::NoConntrack
             | PortError::MissingFeature { .. } => false,
-            PortError::Tool(_) | PortError::Unknown { .. } | PortError::HalfDone { .. } => true,
+            PortError::Unread { .. }
+            | PortError::Tool(_)
+            | PortError::Unknown { .. }
+            | PortError::HalfDone { .. } => true,
         }
     }
 
@@ -85,7 +94,9 @@ impl PortError {
             | PortError::NoConntrack
             | PortError::MissingFeature { .. } => true,
             PortError::Tool(error) => error.selects_another(),
-            PortError::Unknown { .. } | PortError::HalfDone { .. } => false,
+            PortError::Unread { .. } | PortError::Unknown { .. } | PortError::HalfDone { .. } => {
+                false
+            }
         }
     }
 
@@ -96,6 +107,7 @@ impl PortError {
             | PortError::Unexpressible(_)
             | PortError::NoConntrack
             | PortError::MissingFeature { .. }
+            | PortError::Unread { .. }
             | PortError::Tool(_) => true,
             PortError::Unknown { .. } | PortError::HalfDone { .. } => false,
         }

@@ -24,7 +24,7 @@ use serde::Deserialize;
 pub use firewall::FirewallVerb;
 pub use launch::{BackendArg, LaunchArgs, PrintFormat, TransportArg};
 pub use network::{Change, NameArg, NetworkVerb, ShownArg, UpdateArgs};
-pub use nwfilter::{DirectionArg, ExplainArgs, FilterArg, NwfilterVerb, PortArg};
+pub use nwfilter::{BindArgs, DirectionArg, ExplainArgs, FilterArg, NwfilterVerb, PortArg};
 pub use values::{HexFrame, ValueError, ip, ipv4, mtu, parameter, program};
 pub use wrap::WrapArgs;
 

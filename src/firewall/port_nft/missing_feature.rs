@@ -38,12 +38,16 @@ pub fn missing_feature(line: &str, said: &str) -> Option<MissingKernelFeature> {
     if has(&["ct state", "ct direction", "ct count"]) {
         return Some(MissingKernelFeature::BridgeConntrack);
     }
-    let parts: [(&[&str], MissingKernelFeature); 4] = [
+    let parts: [(&[&str], MissingKernelFeature); 5] = [
         (
             &["add table bridge"],
             MissingKernelFeature::Other("filter on bridges", "CONFIG_NF_TABLES_BRIDGE"),
         ),
         (&["reject"], MissingKernelFeature::Other("answer on bridges", "CONFIG_NFT_BRIDGE_REJECT")),
+        (
+            &["meta ibrname ", "meta obrname "],
+            MissingKernelFeature::Other("name the bridge of a frame", "CONFIG_NFT_BRIDGE_META"),
+        ),
         (
             &["counter name "],
             MissingKernelFeature::Other("count in named counters", "CONFIG_NFT_OBJREF"),

@@ -113,6 +113,11 @@ pub(super) fn find<'a>(link: &Link, links: &'a [Link]) -> Result<&'a Link, NotOn
     }
 }
 
+/// Returns the bridge in `links` that an interface is a port of; `None` if it is on no bridge.
+pub fn bridge_of<'a>(link: &Link, links: &'a [Link]) -> Option<&'a Link> {
+    find(link, links).ok()
+}
+
 /// Asks the kernel for the bridge of the port with this name and interface index.
 ///
 /// # Errors

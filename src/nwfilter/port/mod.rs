@@ -48,13 +48,17 @@ mod bind;
 mod bridge;
 mod check_ports;
 mod compile_port;
+mod dry_run;
 mod error;
 mod garbage;
+mod guard;
+mod guest_mac;
 mod interface_names;
 mod learned_rules;
 mod learner_lock;
 mod learning;
 mod lock;
+mod port_wait;
 mod redefine;
 mod saved_lease;
 mod status;
@@ -68,22 +72,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::firewall::port_nft::Extras;
-use crate::firewall::{
-    Counters, FirewallBackend, NoUsableBackend, PortCounts, PortFilter, PortPlan, PortRecord,
-    Script, Tools, Unwritable,
-};
+use crate::firewall::{Counters, FirewallBackend, PortCounts, PortRecord, Tools};
 use crate::nwfilter::learn::{Clock, LeaseDir, SavedLease, UnixTime};
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
 use crate::sys::state_file::{LOCK_LIMIT, StateFileError};
 use crate::types::{InterfaceName, error_text};
 
-pub use bridge::NotOnBridge;
+pub use bridge::{NotOnBridge, bridge_of};
 pub use check_ports::{FilterState, PortCheck, PortProblem};
 use compile_port::{AddressState, compile_port};
 pub use error::{BindingError, FailedPorts};
+pub use guard::PortGuard;
+pub use guest_mac::{GuestMac, MacSource, NoGuestMac};
 use interface_names::Ports;
 use learner_lock::LearnerLocks;
 pub use learning::{Learning, LearningEvent};
+pub use port_wait::wait_for_bridge;
 pub use status::{Damaged, PortState, PortStatus};
 use transaction::DesiredPort;
 
@@ -301,41 +305,6 @@ impl Bindings {
             Err(error) => return Err(error),
         };
         Ok(live.filter(unattended).map(|status| status.port).collect())
-    }
-
-    /// Checks that the filter of a binding compiles to rules. The port need not exist.
-    ///
-    /// # Errors
-    /// The filter does not compile to rules.
-    pub fn check(&self, binding: &Binding) -> Result<(), BindingError> {
-        let filters = self.store.tree(&binding.filter)?;
-        compile_port(binding, &mut Compiler::new(&filters), AddressState::Pending).map(drop)
-    }
-
-    /// Returns the scripts that bind a filter on a host without any netlaunch rules. Runs no
-    /// command; the interface index in the scripts is 0, since there is no port.
-    ///
-    /// # Errors
-    /// The filter does not compile to rules.
-    pub fn scripts(&self, binding: &Binding) -> Result<Vec<Script>, BindingError> {
-        let filters = self.store.tree(&binding.filter)?;
-        let rules =
-            compile_port(binding, &mut Compiler::new(&filters), AddressState::Pending)?.rules;
-        let extras = self.extras();
-        let mut tried = Vec::new();
-        let port = binding.port.clone();
-        for backend in
-            self.settings.firewall_backend.map_or(FirewallBackend::ORDER.to_vec(), |b| vec![b])
-        {
-            let filter = PortFilter { index: 0, port: port.clone(), rules: rules.clone(), backend };
-            match PortPlan::new(&[filter], extras) {
-                Ok(plan) => return Ok(plan.scripts()),
-                Err(Unwritable { port, error }) => {
-                    tried.push((backend, FailedPorts { ports: vec![port], error }));
-                }
-            }
-        }
-        Err(NoUsableBackend(tried).into())
     }
 
     fn extras(&self) -> Extras {

@@ -18,7 +18,8 @@ use super::lock::Lock;
 use super::{BindingError, Bindings, FailedPorts, PortState, PortStatus, log};
 use crate::firewall::rules::port::{PortRules, Test};
 use crate::firewall::{
-    FirewallBackend, NoUsableBackend, PortError, PortFilter, PortPlan, PortRecord, Unwritable,
+    Beside, FirewallBackend, NoUsableBackend, PortError, PortFilter, PortPlan, PortRecord,
+    Unwritable,
 };
 use crate::sys::state_file::StateFileError;
 use crate::types::error_text;
@@ -49,8 +50,10 @@ struct Transaction<'a> {
     gone: &'a [PortStatus],
     /// The records of all old rules of these ports.
     old: Vec<PortRecord>,
-    /// Whether ports outside this transaction may have rules in the nftables table.
-    keep_table: bool,
+    /// The rules beside those of the transaction.
+    beside: Beside,
+    /// The only backend that may be used, if nwfilter.conf or the guard of ports sets one.
+    configured: Option<FirewallBackend>,
 }
 
 /// The status files that one attempt writes.
@@ -82,14 +85,19 @@ impl Bindings {
         let uses_nftables = |status: &PortStatus| {
             status.recorded.iter().any(|record| record.backend() == FirewallBackend::Nftables)
         };
+        let (guarded, backend_of_guard) = self.guard_of_change();
         let transaction = Transaction {
             bindings: self,
             tools,
             wanted: &wanted,
             gone,
             old: changed().flat_map(|status| status.recorded.clone()).collect(),
-            // A port whose status cannot be read may have rules in the table.
-            keep_table: tools.has_damaged() || others.iter().any(uses_nftables),
+            beside: Beside {
+                // A port whose status cannot be read may have rules in the table.
+                needs_table: guarded || tools.has_damaged() || others.iter().any(uses_nftables),
+                guarded,
+            },
+            configured: self.settings.firewall_backend.or(backend_of_guard),
         };
         // If the command is interrupted after this point, the next command completes the removal.
         let removals: Vec<&PortStatus> = gone.iter().filter(|status| status.is_bound()).collect();
@@ -134,7 +142,7 @@ impl Bindings {
 impl Transaction<'_> {
     /// Tries the [`choices`](Self::choices) in order until a backend can set the rules.
     async fn try_backends(&self) -> Result<(), BindingError> {
-        let configured = self.bindings.settings.firewall_backend;
+        let configured = self.configured;
         let mut failures = Vec::new();
         for backends in self.choices() {
             match self.attempt(&backends).await {
@@ -152,7 +160,7 @@ impl Transaction<'_> {
                 Err(error) => return Err(error),
                 Ok(()) => {
                     let why = match configured {
-                        Some(_) => "nwfilter.conf names it",
+                        Some(_) => "nwfilter.conf or the guard of ports demands it",
                         None => "it takes the rules",
                     };
                     for (DesiredPort { status, .. }, backend) in self.wanted.iter().zip(&backends) {
@@ -166,11 +174,11 @@ impl Transaction<'_> {
     }
 
     /// Returns the backends to try for each port, the best choice first. If nwfilter.conf sets a
-    /// backend, it is the only choice. Otherwise the choices are nftables for all ports, then
+    /// backend, or a guard of ports is there, it is the only choice. Otherwise the choices are nftables for all ports, then
     /// iptables only for the ports with rules that nftables may not support, then iptables for all.
     fn choices(&self) -> Vec<Vec<FirewallBackend>> {
         let all = |backend| vec![backend; self.wanted.len()];
-        if let Some(backend) = self.bindings.settings.firewall_backend {
+        if let Some(backend) = self.configured {
             return vec![all(backend)];
         }
         let mixed = self.wanted.iter().map(|wanted| {
@@ -196,7 +204,7 @@ impl Transaction<'_> {
             self.restore();
             return Err(error.into());
         }
-        if let Err(error) = plan.apply(self.tools, &self.old, self.keep_table).await {
+        if let Err(error) = plan.apply(self.tools, &self.old, self.beside).await {
             // If the rollback failed, or the new rules may be set, the status files keep both
             // records.
             if error.left_as_before() {
@@ -305,7 +313,7 @@ impl Transaction<'_> {
             return Ok(BindingError::Unrecorded(error));
         }
         let nothing = PortPlan::new(&[], self.bindings.extras())?;
-        let undone = nothing.apply(self.tools, plan.recorded(), self.keep_table).await;
+        let undone = nothing.apply(self.tools, plan.recorded(), self.beside).await;
         undone.map_err(|error| self.firewall_error(error))?;
         let dir = self.bindings.dir();
         log(self.wanted.iter().filter_map(|wanted| wanted.status.remove(&dir).err()));

@@ -42,6 +42,9 @@ pub struct Link {
     pub vlan_filtering: Option<bool>,
     /// The alias, a text from an administrator or a program (`ip link set NAME alias TEXT`).
     pub alias: Option<String>,
+    /// The number of the interface that it is stacked on, or of the other end of a veth; `None` if
+    /// it has none, or if that interface is in another network namespace.
+    pub peer: Option<u32>,
 }
 
 /// An address of an interface, with its subnet.

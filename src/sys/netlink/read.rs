@@ -124,8 +124,11 @@ fn link(message: &LinkMessage) -> Link {
         noarp: message.header.flags.contains(LinkFlags::Noarp),
         ..Link::default()
     };
+    let mut is_elsewhere = false;
     for attribute in &message.attributes {
         match attribute {
+            LinkAttribute::Link(index) => link.peer = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok(),
@@ -148,6 +151,7 @@ fn link(message: &LinkMessage) -> Link {
             _ => {}
         }
     }
+    link.peer = link.peer.filter(|_| !is_elsewhere);
     link
 }
 
