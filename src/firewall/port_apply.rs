@@ -329,6 +329,7 @@ pub(super) fn nft_error(error: PortError) -> PortError {
     };
     match missing_feature(line, said) {
         Some(MissingKernelFeature::BridgeConntrack) => PortError::NoConntrack,
+        Some(MissingKernelFeature::BridgeNames) => PortError::NoBridgeNames,
         Some(MissingKernelFeature::Other(what, option)) => {
             PortError::MissingFeature { what, option }
         }

@@ -26,6 +26,11 @@ pub enum PortError {
         "the kernel cannot track connections in the bridge family (nf_conntrack_bridge), which the filter's stateful rules need; use firewall_backend = \"iptables\" in nwfilter.conf, or another kernel"
     )]
     NoConntrack,
+    /// The kernel does not know the names of bridges in rules.
+    #[error(
+        "the kernel cannot name the bridge of a frame (CONFIG_NFT_BRIDGE_META); leave the bridge out of the rule, or use a kernel that has this"
+    )]
+    NoBridgeNames,
     /// The kernel lacks another feature that a rule needs.
     #[error(
         "the kernel cannot {what} with nftables ({option}), which the filter needs; use firewall_backend = \"iptables\" in nwfilter.conf, or a kernel that has this"
@@ -78,6 +83,7 @@ impl PortError {
             PortError::NoIpset(_)
             | PortError::Unexpressible(_)
             | PortError::NoConntrack
+            | PortError::NoBridgeNames
             | PortError::MissingFeature { .. } => false,
             PortError::Unread { .. }
             | PortError::Tool(_)
@@ -92,6 +98,7 @@ impl PortError {
             PortError::NoIpset(_)
             | PortError::Unexpressible(_)
             | PortError::NoConntrack
+            | PortError::NoBridgeNames
             | PortError::MissingFeature { .. } => true,
             PortError::Tool(error) => error.selects_another(),
             PortError::Unread { .. } | PortError::Unknown { .. } | PortError::HalfDone { .. } => {
@@ -106,6 +113,7 @@ impl PortError {
             PortError::NoIpset(_)
             | PortError::Unexpressible(_)
             | PortError::NoConntrack
+            | PortError::NoBridgeNames
             | PortError::MissingFeature { .. }
             | PortError::Unread { .. }
             | PortError::Tool(_) => true,

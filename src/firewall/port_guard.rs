@@ -14,8 +14,9 @@ use super::port_apply::{holds_more, nft_error};
 use super::port_error::PortError;
 use super::port_iptables;
 use super::port_nft::{self, Families, TABLE};
+use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
-use crate::types::{InterfaceName, PortPattern};
+use crate::types::{InterfaceName, PortPattern, error_text};
 
 /// A rule of the guard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +28,8 @@ pub struct GuardRule {
     pub bridge: Option<InterfaceName>,
 }
 
-/// Checks whether nft and the kernel accept the guard, without changing a rule. ebtables accepts
-/// each guard.
+/// Checks whether nft and the kernel accept the guard, without changing a rule. ebtables has no
+/// check.
 ///
 /// # Errors
 /// Returns the error with which [`set_guard`] would fail.
@@ -73,7 +74,13 @@ pub async fn set_guard(
         FirewallBackend::Iptables => {
             let before = TableTools::ETHERNET.present(tools).await?;
             let wanted = port_iptables::with_guard(before.clone(), rules, bound);
-            Ok(TableTools::ETHERNET.change(tools, &before, &wanted).await?)
+            let changed = TableTools::ETHERNET.change(tools, &before, &wanted).await;
+            // ebtables over nf_tables needs the same part of the kernel as nft.
+            let names_bridge = |error: &ToolError| error_text(error).contains("--logical-");
+            changed.map_err(|error| match error {
+                error if names_bridge(&error) => PortError::NoBridgeNames,
+                error => error.into(),
+            })
         }
     }
 }

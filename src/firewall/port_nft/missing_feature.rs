@@ -10,6 +10,8 @@
 pub enum MissingKernelFeature {
     /// Connection tracking in the bridge family.
     BridgeConntrack,
+    /// The names of bridges in rules.
+    BridgeNames,
     /// Another feature: its effect as a verb phrase, and its name in the kernel's configuration.
     Other(&'static str, &'static str),
 }
@@ -44,10 +46,7 @@ pub fn missing_feature(line: &str, said: &str) -> Option<MissingKernelFeature> {
             MissingKernelFeature::Other("filter on bridges", "CONFIG_NF_TABLES_BRIDGE"),
         ),
         (&["reject"], MissingKernelFeature::Other("answer on bridges", "CONFIG_NFT_BRIDGE_REJECT")),
-        (
-            &["meta ibrname ", "meta obrname "],
-            MissingKernelFeature::Other("name the bridge of a frame", "CONFIG_NFT_BRIDGE_META"),
-        ),
+        (&["meta ibrname ", "meta obrname "], MissingKernelFeature::BridgeNames),
         (
             &["counter name "],
             MissingKernelFeature::Other("count in named counters", "CONFIG_NFT_OBJREF"),

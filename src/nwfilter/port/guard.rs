@@ -79,7 +79,12 @@ impl Bindings {
         let guard = PortGuard { version: VERSION, rules: rules.to_vec(), backend, moves };
         self.write_guard(&guard)?;
         // First the guard: a filter whose rules cannot be set must leave no port open.
-        self.rebuild_guard(&lock).await?;
+        if let Err(error) = self.rebuild_guard(&lock).await {
+            if matches!(&error, BindingError::Guard { error } if error.left_as_before()) {
+                self.restore_guard(old.as_ref())?;
+            }
+            return Err(error);
+        }
         self.rebuild(&lock, ports).await.map(drop)
     }
 
@@ -140,6 +145,15 @@ impl Bindings {
         let bound = in_backend(&self.list()?, guard.backend);
         let missing = port_guard::missing_guard(&self.tools, guard.backend, &guard.rules, &bound);
         missing.await.map_err(|error| BindingError::Guard { error })
+    }
+
+    /// Restores the record of the guard that is still set.
+    fn restore_guard(&self, old: Option<&PortGuard>) -> Result<(), BindingError> {
+        let path = self.guard_path();
+        match old {
+            Some(old) => self.write_guard(old),
+            None => Ok(state_file::remove(&path).map_err(StateFileError::io("remove", &path))?),
+        }
     }
 
     fn write_guard(&self, guard: &PortGuard) -> Result<(), BindingError> {
