@@ -38,7 +38,7 @@ pub struct PortGuard {
 }
 
 impl Bindings {
-    fn guard_path(&self) -> PathBuf {
+    pub(super) fn guard_path(&self) -> PathBuf {
         self.settings.state_dir.join("nwfilter").join("guard.json")
     }
 
