@@ -205,8 +205,13 @@ fn no_forbidden_frame_passes_a_switch_of_the_backend_while_learning() {
 fn swapped(backend: &str) {
     let what = format!("swap while learning, {backend}");
     if have_root(&what) {
-        changed(&what, scene(backend, &LINKS), runs(), |_, run| {
-            let filter = ["clean-traffic", "clean-traffic-strict"][run as usize % 2];
+        let (scene, server) = scene(backend, &LINKS);
+        let file = scene.sandbox.path("other.xml");
+        let other = "<filter name='other'><filterref filter='clean-traffic'/></filter>";
+        std::fs::write(&file, other).unwrap();
+        scene.netlaunch(&["nwfilter", "define", &file.to_string_lossy()]);
+        changed(&what, (scene, server), runs(), |_, run| {
+            let filter = ["clean-traffic", "other"][run as usize % 2];
             let method = Method::ALL[((run - 1) / changes()) as usize / 2 % 2];
             let (name, value) = method.parameter();
             let args = ["nwfilter", "bind", "vnet0", filter, "--replace", "-p"];

@@ -71,6 +71,7 @@ mod tests {
         let part = |line, said| match missing_feature(line, said) {
             Some(MissingKernelFeature::Other(_, option)) => Some(option),
             Some(MissingKernelFeature::BridgeConntrack) => Some("conntrack"),
+            Some(MissingKernelFeature::BridgeNames) => Some("bridge names"),
             None => None,
         };
         for (line, said, expected) in [
@@ -81,6 +82,7 @@ mod tests {
             ("add @c1 { ip saddr ct count over 2 } drop", ABSENT, Some("CONFIG_NFT_CONNLIMIT")),
             ("add table bridge netlaunch_nwfilter", ABSENT, Some("CONFIG_NF_TABLES_BRIDGE")),
             ("exthdr frag missing meta l4proto 17 drop", ABSENT, Some("CONFIG_NFT_EXTHDR")),
+            ("iifname \"a\" meta ibrname \"br0\" drop", ABSENT, Some("bridge names")),
             // A word in the user's comment is not a statement.
             ("meta l4proto 6 drop comment \"ct state\"", ABSENT, None),
             ("meta l4proto 6 ct state new drop", "Error: syntax error", None),

@@ -75,7 +75,7 @@ impl Bindings {
         drop(lock);
         // Race: another command may have started a learner of the old binding in the meantime.
         if old.learns && !new.learns {
-            self.dismiss_learner(&new.port, new.index).await?;
+            log(self.dismiss_learner(&new.port, new.index).await.err());
         }
         // The learner compares its address with that of the rules.
         let learning = learning.map(|learning| learning.with_rules(address));
