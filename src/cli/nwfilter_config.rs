@@ -176,7 +176,7 @@ mod tests {
             ),
             (
                 "[[watch]]\nport = \"a*\"\nfilter = \"a\"\nparameters = { IP = 1 }",
-                ":4:19: the value of a variable is a text or a list of texts",
+                ":4:21: the value of a variable is a text or a list of texts",
             ),
             ("enable_trace = 1", ":1:16: integer `1` cannot be used here; write true or false"),
         ] {
