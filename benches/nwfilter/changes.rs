@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::host::Host;
+use super::host::{Host, guest};
 use super::{median, milliseconds};
 
 /// The number of pairs of a bind and a run of nft.
@@ -55,6 +55,70 @@ pub fn bind() {
         }
     }
     pairs.print("bind of clean-traffic", &captured);
+}
+
+/// The numbers of bound ports, and of pairs of a command and a run of nft.
+const BESIDE: [(usize, usize); 2] = [(2, 30), (1000, 30)];
+
+/// Measures the replacement of one port's filter, alone and beside many bound ports.
+pub fn swap() {
+    for (ports, count) in BESIDE {
+        let host = Host::new(ports);
+        host.bind_all(0..ports, "clean-traffic");
+        let address = format!("IP={}", guest("p0").1);
+        let args = |filter: &'static str| {
+            ["nwfilter", "bind", "p0", filter, "--replace", "-p", address.as_str()]
+        };
+        let filters = ["clean-traffic-strict", "clean-traffic"].map(args);
+        let texts = filters.map(|args| {
+            let captured = host.captured(&args);
+            let kept = host.sandbox.path(&format!("{}.nft", args[3]));
+            fs::rename(captured, &kept).unwrap();
+            kept
+        });
+        let mut pairs = Pairs::default();
+        for pair in 0..=count {
+            let at = pair % 2;
+            let ours = host.time(host.sandbox.netlaunch(&filters[at]));
+            let theirs = host.time(host.nft(&texts[at]));
+            if pair > 0 {
+                pairs.add(ours, theirs);
+            }
+        }
+        pairs.print(&format!("swap of the filter of one of {ports} ports"), &texts[0]);
+    }
+}
+
+/// Measures the bind of the first and of the last of many ports.
+pub fn first_and_last() {
+    let mut medians = Vec::new();
+    for (ports, count) in BESIDE {
+        let host = Host::new(ports);
+        host.bind_all(0..ports - 1, "clean-traffic");
+        let port = format!("p{}", ports - 1);
+        let document = host.binding(&port, "clean-traffic");
+        let create = ["nwfilter", "binding-create", document.to_str().unwrap()];
+        let delete = || {
+            host.time(host.sandbox.netlaunch(&["nwfilter", "binding-delete", &port]));
+        };
+        let captured = host.captured(&create);
+        delete();
+        let mut pairs = Pairs::default();
+        for pair in 0..=count {
+            let ours = host.time(host.sandbox.netlaunch(&create));
+            // The same text once more changes nothing.
+            let theirs = host.time(host.nft(&captured));
+            delete();
+            if pair > 0 {
+                pairs.add(ours, theirs);
+            }
+        }
+        let what = format!("bind number {ports}");
+        medians
+            .push(milliseconds(&mut pairs.ours.clone()) / milliseconds(&mut pairs.theirs.clone()));
+        pairs.print(&what, &captured);
+    }
+    println!("a bind beside many, relative to nft alone: {medians:.2?}");
 }
 
 /// Measures the redefinition of a filter of three rules that many ports use.

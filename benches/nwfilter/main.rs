@@ -31,8 +31,10 @@ fn main() {
     }
     // Cargo adds the argument --bench.
     let chosen: Vec<String> = std::env::args().skip(1).filter(|w| !w.starts_with('-')).collect();
-    let parts: [(&str, fn()); 5] = [
+    let parts: [(&str, fn()); 7] = [
         ("bind", changes::bind),
+        ("swap", changes::swap),
+        ("first", changes::first_and_last),
         ("redefine", changes::redefine),
         ("rebuild", changes::rebuild),
         ("frames", frames::frames),

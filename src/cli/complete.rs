@@ -182,7 +182,7 @@ fn names(arg: &Arg, path: &[&str]) -> Option<Names> {
         (["attach" | "detach"], "launch") => Some(Names::Launches),
         (["network", "update"], "section") => Some(Names::Sections),
         (["network", ..], "name") => Some(Names::Networks),
-        (["nwfilter", ..], "name" | "what") => Some(Names::Filters),
+        (["nwfilter", ..], "name" | "what" | "filter") => Some(Names::Filters),
         (["nwfilter", ..], "port") => Some(Names::Ports),
         (["firewall", ..], _) if value == Some("BRIDGE") || arg.get_id() == "bridges" => {
             Some(Names::Bridges)
@@ -279,6 +279,8 @@ mod tests {
             ("--filter |", &["clean-traffic"]),
             ("nwfilter dumpxml |", &["clean-traffic"]),
             ("nwfilter explain c", &["clean-traffic"]),
+            ("nwfilter bind vnet0 c", &["clean-traffic"]),
+            ("nwfilter unbind |", &["vnet0"]),
             ("nwfilter binding-delete |", &["vnet0"]),
             ("nwfilter binding-dumpxml v", &["vnet0"]),
             ("firewall check |", &["br0"]),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::args::FirewallVerb;
 use super::environment::Environment;
+use super::firewall_ports::PortFindings;
 use super::follow;
 use super::network::manager;
 use super::network_error::NetworkError;
@@ -12,7 +13,6 @@ use super::reload::reload;
 use super::{Failure, firewall_ports, print_json, print_text, runtime};
 use crate::firewall::conflicts::Finding;
 use crate::network::manager::{Checked, Fault};
-use crate::nwfilter::port::PortProblem;
 
 /// The version of the JSON output of `check`, described by conf/schema/firewall-check.schema.json.
 const CHECK_VERSION: u32 = 1;
@@ -56,7 +56,7 @@ fn is_clean(checked: &Checked) -> bool {
     checked.findings.is_empty() && checked.faults.is_empty()
 }
 
-fn as_json(checked: &[Checked], ports: &[PortProblem]) -> Value {
+fn as_json(checked: &[Checked], ports: &PortFindings) -> Value {
     let bridge = |one: &Checked| {
         let row = |found: &Finding| {
             json!({
@@ -92,7 +92,8 @@ fn as_json(checked: &[Checked], ports: &[PortProblem]) -> Value {
     json!({
         "version": CHECK_VERSION,
         "bridges": bridges,
-        "ports": firewall_ports::as_json(ports),
+        "ports": firewall_ports::as_json(&ports.ports),
+        "guard": ports.guard,
     })
 }
 

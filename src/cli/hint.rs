@@ -14,7 +14,7 @@ use crate::launcher::LaunchError;
 use crate::launcher::plan::RequestError;
 use crate::network;
 use crate::network::manager::ManagerError;
-use crate::nwfilter::port::BindingError;
+use crate::nwfilter::port::{BindingError, NoGuestMac};
 use crate::nwfilter::{self, TreeError};
 use crate::types::{Setting, error_text};
 
@@ -75,9 +75,12 @@ pub(super) fn manager(error: &ManagerError) -> String {
 pub(super) fn binding(error: &BindingError) -> String {
     let hint = match error {
         BindingError::Store(error) => filter_store(error),
-        BindingError::Bound(port)
-        | BindingError::InUse { port, .. }
-        | BindingError::AddressInUse { holder: port, .. } => {
+        BindingError::Bound(port) => {
+            return format!(
+                ": netlaunch nwfilter unbind {port}; netlaunch nwfilter bind --replace replaces it"
+            );
+        }
+        BindingError::InUse { port, .. } | BindingError::AddressInUse { holder: port, .. } => {
             return format!(": netlaunch nwfilter binding-delete {port}");
         }
         BindingError::Unbound(_) => {
@@ -97,6 +100,14 @@ pub(super) fn trace(error: &TraceError) -> &'static str {
     match error {
         TraceError::NoOwner => ": netlaunch firewall reload",
         _ => "",
+    }
+}
+
+/// Returns the option for a MAC address that was not found.
+pub(super) fn guest_mac(error: &NoGuestMac) -> &'static str {
+    match error {
+        NoGuestMac::Binding(_) => "",
+        _ => " with --mac",
     }
 }
 
@@ -217,6 +228,6 @@ mod tests {
         assert_eq!(manager(&ManagerError::Active(network)), " with netlaunch network destroy lab");
         let port = "vnet0".parse().unwrap();
         let hint = binding(&BindingError::Bound(port));
-        assert_eq!(hint, ": netlaunch nwfilter binding-delete vnet0");
+        assert!(hint.starts_with(": netlaunch nwfilter unbind vnet0;"), "{hint}");
     }
 }

@@ -99,6 +99,6 @@ mod tests {
         let error = crate::nwfilter::port::BindingError::Bound(port);
         let start = StartError::Filter(crate::launcher::GuestPortError::new(error));
         let said = text(&LaunchError::Start(start));
-        assert!(said.ends_with("first: netlaunch nwfilter binding-delete vnet0"), "{said}");
+        assert!(said.contains("first: netlaunch nwfilter unbind vnet0; "), "{said}");
     }
 }

@@ -23,9 +23,9 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use super::environment::Environment;
 use super::nwfilter_error::NwfilterError;
-use super::{Failure, print};
+use super::{Failure, learn_wait, print};
 use crate::nwfilter::Binding;
-use crate::nwfilter::port::{Bindings, Learning, LearningEvent};
+use crate::nwfilter::port::{BindingError, Bindings, Learning, LearningEvent};
 use crate::sys::file_pages;
 use crate::sys::privileges::keep_only_for;
 use crate::sys::process::{InheritedFds, detach};
@@ -100,22 +100,73 @@ impl LearnerProcess {
     }
 }
 
+/// The change that a bind makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The port must have no filter.
+    Create,
+    /// The port must have a filter, which is replaced.
+    Replace,
+    /// A filter of the port is replaced.
+    CreateOrReplace,
+}
+
+/// Waits for the address of a port's guest.
+pub(super) enum AddressWaiter {
+    /// The bind has started this learner process.
+    Started(LearnerProcess),
+    /// An earlier learner of this port goes on.
+    GoesOn(InterfaceName),
+}
+
+impl AddressWaiter {
+    /// Waits until the rules with the address are in force, and returns the address.
+    ///
+    /// # Errors
+    /// The port was removed, its rules could not be set, or the learner was killed.
+    pub(super) async fn address(self, bindings: &Bindings) -> Result<String, NwfilterError> {
+        match self {
+            AddressWaiter::Started(learner) => learner.address(bindings),
+            AddressWaiter::GoesOn(port) => {
+                learn_wait::address(bindings, &port).await.map(|address| address.to_string())
+            }
+        }
+    }
+}
+
 /// Puts a filter on a port and, if the address of its guest has to be learned, starts the learner
-/// process. Returns this process if `wait` is set.
+/// process. Returns the waiter for the address if `wait` is set.
 pub(super) async fn bind(
     bindings: &Bindings,
     binding: &Binding,
+    change: Change,
     wait: bool,
     environment: &Environment,
-) -> Result<Option<LearnerProcess>, NwfilterError> {
-    let created = bindings.create(binding).await;
+) -> Result<Option<AddressWaiter>, NwfilterError> {
+    let (created, replaced) = match change {
+        Change::Create => (bindings.create(binding).await, false),
+        Change::Replace => (bindings.replace(binding).await, true),
+        Change::CreateOrReplace => {
+            // The port keeps the owner of its earlier binding.
+            let ownerless = Binding { owner: None, ..binding.clone() };
+            match bindings.replace(&ownerless).await {
+                Err(BindingError::Unbound(_)) => (bindings.create(binding).await, false),
+                replaced => (replaced, true),
+            }
+        }
+    };
     restart_missing(bindings, environment);
     let created = created?;
     created.notes.iter().for_each(|note| tracing::warn!("{note}"));
-    let Some(learning) = created.learning else { return Ok(None) };
     let port = &binding.port;
+    let Some(learning) = created.learning else {
+        let learns = wait && bindings.get(port)?.learns;
+        return Ok(learns.then(|| AddressWaiter::GoesOn(port.clone())));
+    };
     match LearnerProcess::start(environment, port, learning.hand_over()?) {
-        Ok(learner) => Ok(Some(learner).filter(|_| wait)),
+        Ok(learner) => Ok(wait.then(|| AddressWaiter::Started(learner))),
+        // Without its filter the port would be open.
+        Err(source) if replaced => Err(NwfilterError::NoLearner { port: port.clone(), source }),
         Err(source) => {
             if let Err(error) = bindings.delete(port).await {
                 tracing::error!(

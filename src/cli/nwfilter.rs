@@ -13,11 +13,14 @@ use super::args::NwfilterVerb;
 use super::editor;
 use super::environment::Environment;
 use super::failure::Failure;
+use super::learn::Change;
+use super::nwfilter_bind::{bind, bind_document, unbind};
 use super::nwfilter_check::check;
 use super::nwfilter_config::{self, NwfilterConfig};
 use super::nwfilter_error::NwfilterError;
 use super::nwfilter_explain::explain;
 use super::nwfilter_list::{list, rows};
+use super::nwfilter_watch::{stop_watch, watch};
 use super::{binding_counters, binding_list, learn, print, runtime};
 use crate::launcher::plan::GuestFilter;
 use crate::nwfilter::port::{BindingSettings, Bindings};
@@ -25,8 +28,8 @@ use crate::nwfilter::{
     Binding, Definition, DefinitionChange, FilterName, FilterStore, UncheckedFilter, to_xml,
 };
 use crate::sys::process::InheritedFds;
+use crate::types::Mac;
 use crate::types::facts::{FirewallScript, RulesOf};
-use crate::types::{InterfaceName, Mac, Uuid};
 use crate::xml::store::Origin;
 
 /// Carries out a verb of `netlaunch nwfilter` and returns the exit status. `verbose` is whether
@@ -51,9 +54,15 @@ pub(super) fn nwfilter(
         NwfilterVerb::Undefine(arg) => undefine(&bindings()?, &arg.name, environment)?,
         NwfilterVerb::Edit(arg) => edit(&bindings()?, &arg.name, environment)?,
         NwfilterVerb::BindingCreate { wait, file } => {
-            create_binding(&bindings()?, file, *wait, environment)?;
+            bind_document(&bindings()?, file, Change::Create, *wait, environment)?;
         }
-        NwfilterVerb::BindingDelete(arg) => delete_binding(&bindings()?, &arg.port, environment)?,
+        NwfilterVerb::BindingUpdate { wait, file } => {
+            bind_document(&bindings()?, file, Change::Replace, *wait, environment)?;
+        }
+        NwfilterVerb::Bind(args) => bind(&bindings()?, args, environment)?,
+        NwfilterVerb::BindingDelete(arg) | NwfilterVerb::Unbind(arg) => {
+            unbind(&bindings()?, &arg.port, environment)?;
+        }
         NwfilterVerb::BindingLearn { port, handed } => {
             let inherited = learn::take_handed(handed, &mut inherited)?;
             let bindings = bindings()?;
@@ -71,6 +80,8 @@ pub(super) fn nwfilter(
             let status = bindings.get(&arg.port)?;
             print(bindings.binding(&status)?.to_xml().as_bytes())?;
         }
+        NwfilterVerb::Watch { stop: false } => watch(config_dir, &bindings()?, environment)?,
+        NwfilterVerb::Watch { stop: true } => stop_watch(&bindings()?, environment)?,
         NwfilterVerb::Explain(args) => explain(store, bindings, args, verbose)?,
         NwfilterVerb::Check { what } => {
             let file = config_dir.join(nwfilter_config::FILE_NAME);
@@ -120,42 +131,12 @@ fn edit(bindings: &Bindings, name: &FilterName, environment: &Environment) -> Re
     Ok(())
 }
 
-fn create_binding(
-    bindings: &Bindings,
-    file: &Path,
-    wait: bool,
-    environment: &Environment,
-) -> Result<(), Failure> {
-    let xml = editor::read(file)?;
-    let mut binding = Binding::parse(&xml)
-        .map_err(|error| NwfilterError::BindingDocument { path: file.to_owned(), error })?;
-    // The schema of libvirt demands a UUID in the output of binding-dumpxml.
-    if let Some(owner) = &mut binding.owner {
-        owner.uuid.get_or_insert_with(|| Uuid::random(&mut rand::rng()));
-    }
-    let learner = runtime()?.block_on(learn::bind(bindings, &binding, wait, environment))?;
-    match learner {
-        Some(learner) => print(format!("{}\n", learner.address(bindings)?).as_bytes()),
-        None => Ok(()),
-    }
-}
-
-fn delete_binding(
-    bindings: &Bindings,
-    port: &InterfaceName,
-    environment: &Environment,
-) -> Result<(), Failure> {
-    let deleted = runtime()?.block_on(bindings.release(port));
-    learn::restart_missing(bindings, environment);
-    Ok(deleted?)
-}
-
 /// Returns the manager of ports and their filters, with the settings of nwfilter.conf.
 pub(super) fn bindings(
     config_dir: &Path,
     environment: &Environment,
 ) -> Result<Bindings, NwfilterError> {
-    let NwfilterConfig { firewall_backend, enable_trace, enable_counters } =
+    let NwfilterConfig { firewall_backend, enable_trace, enable_counters, watch: _ } =
         nwfilter_config::read(&config_dir.join(nwfilter_config::FILE_NAME))?;
     let settings = BindingSettings {
         config_dir: config_dir.to_owned(),

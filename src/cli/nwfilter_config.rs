@@ -2,19 +2,25 @@
 //!
 //! The rules are those of network.conf (see [`super::network_config`]).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use super::config::{ConfigError, ConfigMistake, parse_with, read_with};
 use super::network_config::{backend, explain};
 use crate::firewall::FirewallBackend;
+use crate::nwfilter::{FilterName, Parameter, VariableName};
+use crate::types::{InterfaceName, MacPrefix, PortPattern};
 
 /// The file's name in the configuration directory.
 pub(super) const FILE_NAME: &str = "nwfilter.conf";
 
 /// Every key, in the order of the fields of [`NwfilterConfig`].
-pub const KEYS: [&str; 3] = ["firewall_backend", "enable_trace", "enable_counters"];
+pub const KEYS: [&str; 4] = ["firewall_backend", "enable_trace", "enable_counters", "watch"];
+
+/// Every key of a rule of `watch`, in the order of the fields of [`WatchRule`].
+pub const WATCH_KEYS: [&str; 5] = ["port", "bridge", "mac", "filter", "parameters"];
 
 /// The settings of nwfilter.conf.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -27,6 +33,55 @@ pub struct NwfilterConfig {
     pub enable_trace: bool,
     /// Whether rules and ports count frames and bytes (nftables).
     pub enable_counters: bool,
+    /// The rules by which `nwfilter watch` gives ports their filters.
+    pub watch: Vec<WatchRule>,
+}
+
+/// A rule that gives a port its filter.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatchRule {
+    /// The names of the ports.
+    pub port: PortPattern,
+    /// The bridge of the ports; `None` for any bridge.
+    #[serde(default)]
+    pub bridge: Option<InterfaceName>,
+    /// The beginning of the MAC addresses of the guests; `None` for any address.
+    #[serde(default, deserialize_with = "mac_prefix")]
+    pub mac: Option<MacPrefix>,
+    /// The filter.
+    pub filter: FilterName,
+    /// The values of the filter's variables.
+    #[serde(default, deserialize_with = "parameters")]
+    pub parameters: Vec<Parameter>,
+}
+
+/// Reads the beginning of MAC addresses.
+fn mac_prefix<'de, D: Deserializer<'de>>(from: D) -> Result<Option<MacPrefix>, D::Error> {
+    String::deserialize(from)?.parse().map(Some).map_err(de::Error::custom)
+}
+
+/// Reads a table of variables, each with one value or a list of values.
+fn parameters<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Parameter>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Values {
+        One(String),
+        Several(Vec<String>),
+    }
+    let table = BTreeMap::<String, Values>::deserialize(from)?;
+    let mut parameters = Vec::new();
+    for (name, values) in table {
+        let name: VariableName = name.parse().map_err(de::Error::custom)?;
+        let values = match values {
+            Values::One(value) => vec![value],
+            Values::Several(values) => values,
+        };
+        for value in values {
+            parameters.push((name.clone(), value.parse().map_err(de::Error::custom)?));
+        }
+    }
+    Ok(parameters)
 }
 
 /// Reads the file at `path`. If it does not exist, all settings have their defaults.
@@ -42,7 +97,26 @@ pub(super) fn read(path: &Path) -> Result<NwfilterConfig, ConfigError> {
 /// # Errors
 /// The first [`ConfigMistake`] in it.
 pub fn parse(content: &[u8]) -> Result<NwfilterConfig, ConfigMistake> {
-    parse_with(content, |message| explain(message, &KEYS, "netlaunch-nwfilter(1)"))
+    parse_with(content, reworded)
+}
+
+/// Rewords the message of the TOML parser, with the keys of the table that it is about.
+fn reworded(message: &str) -> String {
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return format!("the rule has no {key}: each rule has at least port and filter");
+    }
+    if message.contains("untagged enum Values") {
+        return "the value of a variable is a text or a list of texts".to_owned();
+    }
+    let is_rule = message.contains("unknown field") && message.contains("`parameters`");
+    if message.contains("invalid type") && !message.ends_with("a boolean") {
+        let found = message.trim_start_matches("invalid type: ");
+        let found = found.split(", expected ").next().unwrap_or_default();
+        if !message.ends_with("a string") {
+            return format!("{found} cannot be used here; see netlaunch-nwfilter(1)");
+        }
+    }
+    explain(message, if is_rule { &WATCH_KEYS } else { &KEYS }, "netlaunch-nwfilter(1)")
 }
 
 #[cfg(test)]
@@ -57,9 +131,24 @@ mod tests {
             firewall_backend: Some(FirewallBackend::Iptables),
             enable_trace: true,
             enable_counters: true,
+            watch: Vec::new(),
         };
         assert_eq!(all.unwrap(), expected);
         assert_eq!(parse(b"# nothing").unwrap(), NwfilterConfig::default());
+    }
+
+    #[test]
+    fn a_watch_rule_has_a_port_and_a_filter_and_narrower_terms() {
+        let text = "[[watch]]\nport = \"vnet*\"\nfilter = \"clean-traffic\"\n\
+                    [[watch]]\nport = \"tap0\"\nbridge = \"br0\"\nmac = \"52:54:00\"\nfilter = \"f\"\n\
+                    parameters = { IP = \"10.0.0.2\", DHCPSERVER = [\"10.0.0.1\", \"10.0.0.9\"] }\n";
+        let rules = parse(text.as_bytes()).unwrap().watch;
+        assert_eq!(rules[0].port.as_str(), "vnet*");
+        assert!(rules[0].bridge.is_none() && rules[0].parameters.is_empty());
+        assert_eq!(rules[1].mac.as_ref().unwrap().to_string(), "52:54:00");
+        let parameters: Vec<String> =
+            rules[1].parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(parameters, ["DHCPSERVER=10.0.0.1", "DHCPSERVER=10.0.0.9", "IP=10.0.0.2"]);
     }
 
     #[test]
@@ -67,7 +156,27 @@ mod tests {
         for (text, expected) in [
             (
                 "backend = 1",
-                ":1:1: unknown key `backend`; the keys are firewall_backend, enable_trace, enable_counters",
+                ":1:1: unknown key `backend`; the keys are firewall_backend, enable_trace, enable_counters, watch",
+            ),
+            (
+                "[[watch]]\nport = \"vnet*\"\nfiltre = \"a\"",
+                ":3:1: unknown key `filtre`; the keys are port, bridge, mac, filter, parameters",
+            ),
+            (
+                "[[watch]]\nmac = \"52:54:00\"\nfilter = \"a\"",
+                ":1:1: the rule has no `port`: each rule has at least port and filter",
+            ),
+            (
+                "[[watch]]\nport = \"*\"\nfilter = \"a\"",
+                ":2:8: \"*\" names no ports: write an interface, such as tap0, or the beginning of names and *, such as vnet*",
+            ),
+            (
+                "[[watch]]\nport = \"a*\"\nmac = \"5\"\nfilter = \"a\"",
+                ":3:7: \"5\" begins no MAC address: write one to six pairs of hexadecimal digits, such as 52:54:00",
+            ),
+            (
+                "[[watch]]\nport = \"a*\"\nfilter = \"a\"\nparameters = { IP = 1 }",
+                ":4:21: the value of a variable is a text or a list of texts",
             ),
             ("enable_trace = 1", ":1:16: integer `1` cannot be used here; write true or false"),
         ] {

@@ -9,7 +9,7 @@ use super::failure::usage_if;
 use super::hint;
 use crate::firewall::TraceError;
 use crate::nwfilter::explain::{PcapError, TooShort};
-use crate::nwfilter::port::BindingError;
+use crate::nwfilter::port::{BindingError, NoGuestMac};
 use crate::nwfilter::{CompileError, StoreError, TreeError};
 use crate::sys::state_file::LockTimeout;
 use crate::types::{InterfaceName, error_text};
@@ -55,6 +55,20 @@ pub(crate) enum NwfilterError {
         "cannot start the process that learns the address of the port {port}: {source}; the port has no filter"
     )]
     Learner { port: InterfaceName, source: io::Error },
+    /// The learner process of a port with a new filter cannot be started.
+    #[error(
+        "cannot start the process that learns the address of the port {port}: {source}; the port has its new filter and learns no address: netlaunch firewall reload starts another process"
+    )]
+    NoLearner { port: InterfaceName, source: io::Error },
+    /// There are no rules for `watch`.
+    #[error("{} has no rule for ports: write a table [[watch]] with port and filter", path.display())]
+    NoWatchRules { path: PathBuf },
+    /// The kernel no longer reports changes of interfaces.
+    #[error("the kernel has ended the reports of changed interfaces; start the command again")]
+    NoEvents,
+    /// The MAC address of the guest was not found.
+    #[error("{}{}", error_text(.0), hint::guest_mac(.0))]
+    GuestMac(NoGuestMac),
     /// The port needs no learner.
     #[error(
         "the address of the port {0} is not learned: its binding sets the address, or its filter does not use it; there is nothing to do"
@@ -95,6 +109,7 @@ impl NwfilterError {
             NwfilterError::Store(error) => error.is_callers(),
             NwfilterError::Config(error) => return error.status(),
             NwfilterError::Binding(error) => error.is_callers(),
+            NwfilterError::GuestMac(_) | NwfilterError::NoWatchRules { .. } => true,
             NwfilterError::BindingDocument { .. } => true,
             NwfilterError::Document(error) => error.is_callers(),
             NwfilterError::Neither(_)
@@ -107,6 +122,8 @@ impl NwfilterError {
             | NwfilterError::Trace(_)
             | NwfilterError::Locked(_)
             | NwfilterError::Learner { .. }
+            | NwfilterError::NoLearner { .. }
+            | NwfilterError::NoEvents
             | NwfilterError::Gone(_)
             | NwfilterError::Killed(_)
             | NwfilterError::NotInForce { .. } => false,
@@ -119,6 +136,15 @@ impl From<BindingError> for NwfilterError {
         match error {
             BindingError::Locked(timeout) => NwfilterError::Locked(timeout),
             other => NwfilterError::Binding(other),
+        }
+    }
+}
+
+impl From<NoGuestMac> for NwfilterError {
+    fn from(error: NoGuestMac) -> Self {
+        match error {
+            NoGuestMac::Binding(error) => error.into(),
+            other => NwfilterError::GuestMac(other),
         }
     }
 }

@@ -148,7 +148,7 @@ fn a_command_with_a_mistake_is_one_line() {
         ("firewall", "netlaunch firewall needs a command; use reload or check"),
         (
             "nwfilter",
-            "netlaunch nwfilter needs a command; use list, dumpxml, define, undefine, edit, binding-create, binding-delete, binding-learn, binding-list, binding-dumpxml, explain or check",
+            "netlaunch nwfilter needs a command; use list, dumpxml, define, undefine, edit, binding-create, binding-update, binding-delete, bind, unbind, watch, binding-learn, binding-list, binding-dumpxml, explain or check",
         ),
         (
             "nwfilter dumpxml a/b",

@@ -136,6 +136,16 @@ impl PortRecord {
     }
 }
 
+/// The rules beside those of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beside {
+    /// Whether nft's table stays without a port of the transaction: other ports have nftables
+    /// rules, or the guard is there.
+    pub needs_table: bool,
+    /// Whether a guard closes ports without a filter ([`super::port_guard`]).
+    pub guarded: bool,
+}
+
 /// The rendered filters of ports.
 #[derive(Debug)]
 pub struct PortPlan {
@@ -261,8 +271,7 @@ impl PortPlan {
     }
 
     /// Replaces the recorded filters with the filters of this plan; a port that is only in `remove`
-    /// loses its filter. `others` says whether ports that are named in neither list have nftables
-    /// rules; if not, nft's table is removed with the last port.
+    /// loses its filter.
     ///
     /// # Errors
     /// [`PortError::left_as_before`] says whether the rules are as before. If not, the caller keeps
@@ -271,8 +280,9 @@ impl PortPlan {
         &self,
         tools: &Tools,
         remove: &[PortRecord],
-        others: bool,
+        beside: Beside,
     ) -> Result<(), PortError> {
+        let Beside { needs_table, guarded } = beside;
         let old: Vec<&PortObjects> = remove
             .iter()
             .filter_map(|recorded| match recorded {
@@ -286,8 +296,8 @@ impl PortPlan {
             recorded.backend() == FirewallBackend::Iptables && to_nft.contains(&recorded.index())
         };
         let (later, now): (Vec<_>, Vec<_>) = remove.iter().partition(|recorded| moves(recorded));
-        let done = port_change::change(tools, &now, &self.tables).await?;
-        if let Err(error) = self.run_nft(tools, &old, others).await {
+        let done = port_change::change(tools, &now, &self.tables, guarded).await?;
+        if let Err(error) = self.run_nft(tools, &old, needs_table).await {
             return Err(match error {
                 // Rules of both backends with a record of both are better than no rules.
                 error @ PortError::Unknown { .. } => error,
@@ -298,7 +308,10 @@ impl PortPlan {
             return Ok(());
         }
         // nft has committed the new rules, and the rules that they replaced are gone.
-        port_change::change(tools, &later, &[]).await.map(drop).map_err(PortError::after_another)
+        port_change::change(tools, &later, &[], guarded)
+            .await
+            .map(drop)
+            .map_err(PortError::after_another)
     }
 
     async fn run_nft(
@@ -345,24 +358,33 @@ impl PortPlan {
                 return Err(error);
             };
             if !attempt.adapt(line, said) {
-                return Err(match missing_feature(line, said) {
-                    Some(MissingKernelFeature::BridgeConntrack) => PortError::NoConntrack,
-                    Some(MissingKernelFeature::Other(what, option)) => {
-                        PortError::MissingFeature { what, option }
-                    }
-                    None => error,
-                });
+                return Err(nft_error(error));
             }
         }
     }
 }
 
-/// Returns whether the tables contain ports other than these, such as those of another state
+/// Names the missing kernel feature if that is why nft refused a text.
+pub(super) fn nft_error(error: PortError) -> PortError {
+    let PortError::Tool(ToolError::Refused { line: Some(line), said, .. }) = &error else {
+        return error;
+    };
+    match missing_feature(line, said) {
+        Some(MissingKernelFeature::BridgeConntrack) => PortError::NoConntrack,
+        Some(MissingKernelFeature::BridgeNames) => PortError::NoBridgeNames,
+        Some(MissingKernelFeature::Other(what, option)) => {
+            PortError::MissingFeature { what, option }
+        }
+        None => error,
+    }
+}
+
+/// Returns whether the table contains ports other than these, such as those of another state
 /// directory. If nft refuses or is too slow, the answer is yes, so that the table stays.
 ///
 /// # Errors
 /// Returns the error if nft could not be run to its end.
-async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> Result<bool, PortError> {
+pub(super) async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> Result<bool, PortError> {
     let question = port_nft::question();
     let question: Vec<&str> = question.iter().map(String::as_str).collect();
     let named: BTreeSet<u32> = ports.iter().map(|objects| objects.index).collect();

@@ -32,6 +32,8 @@ type PartChange = (Part, TableState, TableState);
 
 /// Removes and adds the chains of ports; returns the states from before.
 ///
+/// `guarded` says whether a guard closes ports without a filter.
+///
 /// # Errors
 /// After [`PortError::HalfDone`] the tables are partly changed. After any other error they are as
 /// before.
@@ -39,8 +41,9 @@ pub(super) async fn change(
     tools: &Tools,
     remove: &[&PortRecord],
     add: &[PortTables],
+    guarded: bool,
 ) -> Result<Vec<(Part, TableState)>, PortError> {
-    let mut changes = changes(tools, remove, add).await?;
+    let mut changes = changes(tools, remove, add, guarded).await?;
     let added: BTreeSet<u32> = add.iter().map(|port| port.index).collect();
     let replaced: Vec<(u32, &InterfaceName)> = remove
         .iter()
@@ -52,6 +55,9 @@ pub(super) async fn change(
         })
         .collect();
     let close = changes.len() > 1 && !replaced.is_empty();
+    if guarded && !add.is_empty() {
+        changes = ethernet_last(changes);
+    }
     let mut done = Vec::new();
     if close {
         let before = match changes.iter().find(|(part, ..)| *part == Part::Ethernet) {
@@ -81,12 +87,28 @@ pub(super) async fn change(
     Ok(done)
 }
 
+/// Returns the changes with that of ebtables at the end: it opens a new port in the guard, so the
+/// other parts of the port's filter must be there before.
+fn ethernet_last(changes: Vec<PartChange>) -> Vec<PartChange> {
+    let (last, mut first): (Vec<_>, Vec<_>) =
+        changes.into_iter().partition(|(part, ..)| *part == Part::Ethernet);
+    first.extend(last);
+    first
+}
+
 /// Returns the parts whose tables change.
 async fn changes(
     tools: &Tools,
     remove: &[&PortRecord],
     add: &[PortTables],
+    guarded: bool,
 ) -> Result<Vec<PartChange>, PortError> {
+    let names = |recorded: &&PortRecord| match recorded {
+        PortRecord::Iptables { port, .. } => Some(port.clone()),
+        PortRecord::Nftables(_) => None,
+    };
+    let removed: Vec<InterfaceName> = remove.iter().filter_map(names).collect();
+    let added: Vec<&InterfaceName> = add.iter().map(PortTables::port).collect();
     let mut changes = Vec::new();
     for part in Part::ALL {
         // An interrupted change may have left any port closed in ebtables, so that part always
@@ -95,7 +117,9 @@ async fn changes(
             PortRecord::Iptables { parts, .. } => part == Part::Ethernet || parts.contains(&part),
             PortRecord::Nftables(_) => false,
         };
-        if !remove.iter().any(had) && !add.iter().any(|port| port.needs(part)) {
+        // The guard must know each port, also one without rules of ebtables.
+        let opens = part == Part::Ethernet && guarded && !add.is_empty();
+        if !opens && !remove.iter().any(had) && !add.iter().any(|port| port.needs(part)) {
             continue;
         }
         let before = table_tools(part).present(tools).await?;
@@ -103,7 +127,10 @@ async fn changes(
         let old = remove.iter().map(|recorded| recorded.index());
         let old = old.chain(add.iter().map(|port| port.index)).collect();
         let rest = port_iptables::without(before.clone(), part, &old);
-        let wanted = with(rest, part, add);
+        let mut wanted = with(rest, part, add);
+        if part == Part::Ethernet {
+            wanted = port_iptables::with_bound(wanted, &removed.iter().collect(), &added);
+        }
         if before != wanted {
             changes.push((part, before, wanted));
         }
@@ -124,5 +151,19 @@ pub(super) async fn undo(
     match error {
         PortError::Tool(error) if !failed.is_empty() => PortError::HalfDone { error, undo: failed },
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::firewall::rules::Version;
+
+    #[test]
+    fn ebtables_opens_a_port_in_the_guard_after_the_other_tools() {
+        let change = |part| (part, TableState::default(), TableState::default());
+        let changes = ethernet_last(Part::ALL.map(change).into());
+        let parts: Vec<Part> = changes.into_iter().map(|(part, ..)| part).collect();
+        assert_eq!(parts, [Part::Ip(Version::V4), Part::Ip(Version::V6), Part::Ethernet]);
     }
 }

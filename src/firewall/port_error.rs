@@ -35,6 +35,11 @@ pub enum PortError {
         "the kernel cannot track connections in the bridge family (nf_conntrack_bridge), which the filter's stateful rules need; use firewall_backend = \"iptables\" in nwfilter.conf, or another kernel"
     )]
     NoConntrack,
+    /// The kernel does not know the names of bridges in rules.
+    #[error(
+        "the kernel cannot name the bridge of a frame (CONFIG_NFT_BRIDGE_META); leave the bridge out of the rule, or use a kernel that has this"
+    )]
+    NoBridgeNames,
     /// The kernel lacks another feature that a rule needs.
     #[error(
         "the kernel cannot {what} with nftables ({option}), which the filter needs; {}",
@@ -45,6 +50,12 @@ pub enum PortError {
         what: &'static str,
         /// The name of the kernel's configuration option.
         option: &'static str,
+    },
+    /// The kernel does not show its rules.
+    #[error("cannot read the rules of ports from the kernel")]
+    Unread {
+        /// The kernel's error.
+        source: std::io::Error,
     },
     /// A tool failed, and the rules are as before.
     #[error("the filter was not changed")]
@@ -84,8 +95,12 @@ impl PortError {
             | PortError::NotOnInterface(_)
             | PortError::OnlyBridges
             | PortError::NoConntrack
+            | PortError::NoBridgeNames
             | PortError::MissingFeature { .. } => false,
-            PortError::Tool(_) | PortError::Unknown { .. } | PortError::HalfDone { .. } => true,
+            PortError::Unread { .. }
+            | PortError::Tool(_)
+            | PortError::Unknown { .. }
+            | PortError::HalfDone { .. } => true,
         }
     }
 
@@ -97,9 +112,12 @@ impl PortError {
             | PortError::NotOnInterface(_)
             | PortError::OnlyBridges
             | PortError::NoConntrack
+            | PortError::NoBridgeNames
             | PortError::MissingFeature { .. } => true,
             PortError::Tool(error) => error.selects_another(),
-            PortError::Unknown { .. } | PortError::HalfDone { .. } => false,
+            PortError::Unread { .. } | PortError::Unknown { .. } | PortError::HalfDone { .. } => {
+                false
+            }
         }
     }
 
@@ -111,7 +129,9 @@ impl PortError {
             | PortError::NotOnInterface(_)
             | PortError::OnlyBridges
             | PortError::NoConntrack
+            | PortError::NoBridgeNames
             | PortError::MissingFeature { .. }
+            | PortError::Unread { .. }
             | PortError::Tool(_) => true,
             PortError::Unknown { .. } | PortError::HalfDone { .. } => false,
         }

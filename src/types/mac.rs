@@ -92,6 +92,14 @@ impl From<Mac> for EthernetAddress {
 }
 
 impl Mac {
+    /// Makes an address from its bytes, in the order in which they are sent.
+    ///
+    /// # Errors
+    /// [`MacError`] if no network card can have this address.
+    pub fn new(octets: [u8; 6]) -> Result<Self, MacError> {
+        EthernetAddress::new(octets).to_string().parse()
+    }
+
     /// Returns an address with QEMU's prefix 52:54:00 and three random bytes.
     pub fn random(rng: &mut impl rand::Rng) -> Self {
         let mut bytes = [0x52, 0x54, 0x00, 0, 0, 0];

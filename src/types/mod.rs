@@ -15,9 +15,13 @@ mod free_port;
 mod guest_addresses;
 mod id;
 mod mac;
+#[cfg(feature = "bridged")]
+mod mac_prefix;
 mod names;
 pub mod os_text;
 mod passt_option;
+#[cfg(feature = "bridged")]
+mod port_pattern;
 mod port_settings;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line uses all of it"))]
 pub(crate) mod printable;
@@ -42,11 +46,15 @@ pub use free_port::{FreePort, PublishRequest};
 pub use guest_addresses::{DEFAULT_SUBNETS, GuestAddresses, GuestAddressesError};
 pub use id::{Id, IdError};
 pub use mac::{EthernetAddress, Mac, MacError};
+#[cfg(feature = "bridged")]
+pub use mac_prefix::{MacPrefix, MacPrefixError};
 pub use names::{
     FilterName, NameError, NetworkChoice, NetworkName, Parameter, PortGroupName, VariableName,
     VariableValue,
 };
 pub use passt_option::{PasstOption, PasstOptionError};
+#[cfg(feature = "bridged")]
+pub use port_pattern::{PortPattern, PortPatternError};
 pub use port_settings::PortSettings;
 pub use publish::{PortRange, Protocol, Publish, overlap};
 pub use publish_error::PublishError;

@@ -145,3 +145,54 @@ fn no_forbidden_frame_passes_a_switch_of_the_backend() {
     }
     scene.report(what, 2 * runs());
 }
+
+/// The two filters of the swaps, which forbid the same frames of the flood.
+const SWAPPED: [&str; 2] = ["clean-traffic", "clean-traffic-strict"];
+
+/// Returns the command that gives the port the filter of this run.
+fn swap(run: u32) -> [&'static str; 7] {
+    let filter = SWAPPED[run as usize % 2];
+    ["nwfilter", "bind", "vnet0", filter, "--replace", "-p", "IP=10.2.3.4"]
+}
+
+fn swapped(backend: &str) {
+    let what = format!("swap, {backend}");
+    if !have_root(&what) {
+        return;
+    }
+    let scene = bound(backend, &LINKS);
+    for run in 1..=runs() {
+        scene.flood.run(run);
+        scene.netlaunch(&swap(run));
+        scene.watch.passes(run);
+        scene.watch.holds(&format!("{what}, run {run}"));
+    }
+    scene.report(&what, runs());
+}
+
+#[test]
+fn no_forbidden_frame_passes_a_swap_with_nftables() {
+    swapped("nftables");
+}
+
+#[test]
+fn no_forbidden_frame_passes_a_swap_with_iptables() {
+    swapped("iptables");
+}
+
+#[test]
+fn no_forbidden_frame_passes_a_swap_that_changes_the_backend() {
+    let what = "swap and backend switch";
+    if !have_root(what) {
+        return;
+    }
+    let scene = bound("nftables", &LINKS);
+    for run in 1..=runs() {
+        scene.flood.run(run);
+        scene.backend(["nftables", "iptables"][run as usize % 2]);
+        scene.netlaunch(&swap(run));
+        scene.watch.passes(run);
+        scene.watch.holds(&format!("{what}, run {run}"));
+    }
+    scene.report(what, runs());
+}

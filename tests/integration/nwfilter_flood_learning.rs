@@ -6,6 +6,7 @@ use std::fs::File;
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::common::flood::{Load, asking, never};
 use crate::common::flood_learning::Method;
 use crate::common::flood_scene::{FloodScene, LINKS, links_of_redefinition, plug, runs, usual};
 use crate::common::frame::VM;
@@ -197,5 +198,65 @@ fn no_forbidden_frame_passes_a_switch_of_the_backend_while_learning() {
             }
             scene.reload()
         });
+    }
+}
+
+/// The port gets another filter that learns the address in the same way, so its learner goes on.
+fn swapped(backend: &str) {
+    let what = format!("swap while learning, {backend}");
+    if have_root(&what) {
+        let (scene, server) = scene(backend, &LINKS);
+        let file = scene.sandbox.path("other.xml");
+        let other = "<filter name='other'><filterref filter='clean-traffic'/></filter>";
+        std::fs::write(&file, other).unwrap();
+        scene.netlaunch(&["nwfilter", "define", &file.to_string_lossy()]);
+        changed(&what, (scene, server), runs(), |_, run| {
+            let filter = ["clean-traffic", "other"][run as usize % 2];
+            let method = Method::ALL[((run - 1) / changes()) as usize / 2 % 2];
+            let (name, value) = method.parameter();
+            let args = ["nwfilter", "bind", "vnet0", filter, "--replace", "-p"];
+            args.into_iter().map(str::to_owned).chain([format!("{name}={value}")]).collect()
+        });
+    }
+}
+
+#[test]
+fn no_forbidden_frame_passes_a_swap_while_learning_with_nftables() {
+    swapped("nftables");
+}
+
+#[test]
+fn no_forbidden_frame_passes_a_swap_while_learning_with_iptables() {
+    swapped("iptables");
+}
+
+/// The port has a learned address, and its next binding learns in another way: the address goes,
+/// and another learner begins.
+#[test]
+fn no_forbidden_frame_passes_a_swap_to_another_method() {
+    let what = "swap to another method";
+    if !have_root(what) {
+        return;
+    }
+    for backend in ["nftables", "iptables"] {
+        let (scene, server) = scene(backend, &LINKS);
+        begin(&scene, Method::Any, 0);
+        for run in 1..=extent(5, 50) {
+            give_address(&scene, &server, Method::Any, run);
+            ends(&scene, 0);
+            let [dhcp, _probe] = asking(VM);
+            scene.flood.load(Load { forbidden: never(VM), allowed: vec![dhcp] });
+            scene.flood.run(run);
+            for method in [Method::Dhcp, Method::Any] {
+                let parameter = format!("CTRL_IP_LEARNING={}", method.name());
+                let bind = ["nwfilter", "bind", "vnet0", "clean-traffic", "--replace", "-p"];
+                scene.netlaunch(&[&bind[..], &[parameter.as_str()]].concat());
+                assert_eq!(port(&scene)["learning"]["address"], Value::Null, "{what}, run {run}");
+                scene.watch.passes(run);
+                scene.watch.holds(&format!("{what}, {backend}, run {run}"));
+            }
+            scene.flood.run(0);
+        }
+        scene.report(what, extent(5, 50));
     }
 }

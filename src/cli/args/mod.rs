@@ -27,7 +27,7 @@ pub use attach::{AttachArgs, CollectArgs, DetachArgs};
 pub use firewall::FirewallVerb;
 pub use launch::{BackendArg, LaunchArgs, PrintFormat, TransportArg};
 pub use network::{Change, NameArg, NetworkVerb, ShownArg, UpdateArgs};
-pub use nwfilter::{DirectionArg, ExplainArgs, FilterArg, NwfilterVerb, PortArg};
+pub use nwfilter::{BindArgs, DirectionArg, ExplainArgs, FilterArg, NwfilterVerb, PortArg};
 pub use values::{HexFrame, ValueError, ip, ipv4, mtu, parameter, program};
 pub use wrap::WrapArgs;
 

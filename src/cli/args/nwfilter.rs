@@ -40,8 +40,27 @@ pub enum NwfilterVerb {
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
+    /// Replaces the filter of a port, from a file with libvirt's filterbinding XML
+    BindingUpdate {
+        /// Waits until the guest's address is learned, if the filter needs it, and prints it
+        #[arg(long)]
+        wait: bool,
+        /// The file; - is standard input
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
     /// Removes the filter of a port
     BindingDelete(PortArg),
+    /// Puts a filter on a port, without a file
+    Bind(BindArgs),
+    /// Removes the filter of a port, as binding-delete does
+    Unbind(PortArg),
+    /// Gives ports that come their filters, by the rules in nwfilter.conf, and runs until a signal
+    Watch {
+        /// Removes the guard that closes the ports of the rules until they have a filter, and ends
+        #[arg(long)]
+        stop: bool,
+    },
     /// Learns the address of a port's guest; binding-create starts this process
     BindingLearn {
         /// The interface
@@ -89,6 +108,30 @@ pub struct PortArg {
     /// The interface
     #[arg(value_name = "PORT")]
     pub port: InterfaceName,
+}
+
+/// The arguments of `netlaunch nwfilter bind`.
+#[derive(Debug, Clone, Args)]
+pub struct BindArgs {
+    /// The interface
+    #[arg(value_name = "PORT")]
+    pub port: InterfaceName,
+    /// The filter
+    #[arg(value_name = "FILTER")]
+    pub filter: FilterName,
+    /// Sets a variable of the filter; repeatable, the same name twice makes a list
+    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = parameter)]
+    pub param: Vec<Parameter>,
+    /// Sets the MAC address of the guest's network card [default: the one that netlaunch finds]
+    #[arg(long, value_name = "ADDRESS")]
+    pub mac: Option<Mac>,
+    /// Replaces the filter of a port that has one
+    #[arg(long)]
+    pub replace: bool,
+    /// Waits for the port and its bridge, and until the guest's address is learned, if the filter
+    /// needs it, and prints the address
+    #[arg(long)]
+    pub wait: bool,
 }
 
 /// The arguments of `netlaunch nwfilter explain`.

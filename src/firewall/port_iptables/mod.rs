@@ -26,6 +26,7 @@
 //! refused ([`Unexpressible`]). `netlaunch nwfilter check` reports the other limits.
 
 mod ebtables;
+mod guard;
 mod host_sent;
 mod packets;
 mod roles;
@@ -39,6 +40,7 @@ use crate::firewall::rules::Version;
 use crate::firewall::rules::port::{FrameKind, Origin, Path, PortRule, PortRules, Step};
 use crate::types::InterfaceName;
 use ebtables::{kind, link_rule};
+pub use guard::{has_guard, missing_guard, with_bound, with_guard};
 pub use host_sent::{HostSentRules, host_sent_rules};
 use packets::packet_rule;
 pub use roles::roles;
@@ -198,6 +200,11 @@ impl PortTables {
             Part::Ip(Version::V4) => &self.v4,
             Part::Ip(Version::V6) => &self.v6,
         }
+    }
+
+    /// Returns the port's name.
+    pub fn port(&self) -> &InterfaceName {
+        &self.port
     }
 
     /// Returns whether a tool has chains of this port.

@@ -167,7 +167,7 @@ fn declare_equal_bytes(text: &mut String, family: &str) {
     );
 }
 
-fn declare(text: &mut String, hooks: &[PortHook]) {
+pub(super) fn declare(text: &mut String, hooks: &[PortHook]) {
     let _ = writeln!(text, "add table bridge {TABLE}");
     for hook in hooks {
         let (chain, kind, rule) = hook.base();
@@ -176,6 +176,11 @@ fn declare(text: &mut String, hooks: &[PortHook]) {
         let _ = writeln!(text, "add chain bridge {TABLE} {chain} {{ {kind} policy accept; }}");
         let _ = writeln!(text, "flush chain bridge {TABLE} {chain}");
         let _ = writeln!(text, "add rule bridge {TABLE} {chain} {rule}");
+        // The frames of a port in the map never return to this chain.
+        if let Some(guard) = hook.guard() {
+            let _ = writeln!(text, "add chain bridge {TABLE} {guard}");
+            let _ = writeln!(text, "add rule bridge {TABLE} {chain} jump {guard}");
+        }
     }
 }
 

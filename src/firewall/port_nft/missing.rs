@@ -34,8 +34,10 @@ pub fn missing(objects: &PortObjects, now: &PortTables, has_netdev: bool) -> Opt
     }
     for hook in PortHook::of(objects.limited) {
         let (chain, ..) = hook.base();
-        // One rule leads frames to all ports' chains.
-        if let Some(what) = wrong(table, "bridge", chain, 1) {
+        // One rule leads frames to all ports' chains, and one to the guard, which the rules of
+        // earlier versions lack.
+        let expected = if hook.guard().is_some() && table.rules(chain) != 1 { 2 } else { 1 };
+        if let Some(what) = wrong(table, "bridge", chain, expected) {
             return Some(what);
         }
         let target = entry(objects.index, *hook);
@@ -74,12 +76,12 @@ fn missing_ingress(
     wrong(table, "netdev", &base(index), 1).or_else(|| objects.rules.iter().find_map(chain))
 }
 
-fn no_table(family: &str) -> String {
+pub(super) fn no_table(family: &str) -> String {
     format!("the table {family} {TABLE} is gone")
 }
 
 /// Returns a clause if a chain does not have `count` rules.
-fn wrong(table: &TableShape, family: &str, chain: &str, count: u32) -> Option<String> {
+pub(super) fn wrong(table: &TableShape, family: &str, chain: &str, count: u32) -> Option<String> {
     let now = table.rules(chain);
     let chain = format!("the chain {chain} of the table {family} {TABLE}");
     match now {
@@ -139,7 +141,7 @@ mod tests {
             (|table| table.dormant = true, "dormant"),
             (|table| table.chains.clear(), "the chain prerouting"),
             (|table| _ = table.chains.remove("postrouting"), "the chain postrouting"),
-            (|table| set(table, "prerouting", 2), "has 2 rules instead of 1"),
+            (|table| set(table, "prerouting", 3), "has 3 rules instead of 2"),
             (|table| set(table, "p7-from", 1), "has 1 rules instead of 2"),
             (|table| _ = table.maps.remove("to_guest"), "the map to_guest"),
             (|table| _ = table.chains.remove("p7-to"), "the chain p7-to"),

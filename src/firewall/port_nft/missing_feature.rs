@@ -12,6 +12,8 @@ use super::Families;
 pub enum MissingKernelFeature {
     /// Connection tracking in the bridge family.
     BridgeConntrack,
+    /// The names of bridges in rules.
+    BridgeNames,
     /// Another feature: its effect as a verb phrase, and its name in the kernel's configuration.
     Other(&'static str, &'static str),
 }
@@ -45,7 +47,7 @@ pub fn missing_feature(line: &str, said: &str) -> Option<MissingKernelFeature> {
     if has(&["ct state", "ct direction", "ct count"]) {
         return Some(MissingKernelFeature::BridgeConntrack);
     }
-    let parts: [(&[&str], MissingKernelFeature); 6] = [
+    let parts: [(&[&str], MissingKernelFeature); 7] = [
         (
             &["add table bridge"],
             MissingKernelFeature::Other("filter on bridges", "CONFIG_NF_TABLES_BRIDGE"),
@@ -56,6 +58,7 @@ pub fn missing_feature(line: &str, said: &str) -> Option<MissingKernelFeature> {
             MissingKernelFeature::Other("filter the frames that an interface sends", EGRESS),
         ),
         (&["reject"], MissingKernelFeature::Other("answer on bridges", "CONFIG_NFT_BRIDGE_REJECT")),
+        (&["meta ibrname ", "meta obrname "], MissingKernelFeature::BridgeNames),
         (
             &["counter name "],
             MissingKernelFeature::Other("count in named counters", "CONFIG_NFT_OBJREF"),
@@ -80,6 +83,7 @@ mod tests {
         let part = |line, said| match missing_feature(line, said) {
             Some(MissingKernelFeature::Other(_, option)) => Some(option),
             Some(MissingKernelFeature::BridgeConntrack) => Some("conntrack"),
+            Some(MissingKernelFeature::BridgeNames) => Some("bridge names"),
             None => None,
         };
         for (line, said, expected) in [
@@ -96,6 +100,7 @@ mod tests {
                 "Operation not supported",
                 Some(EGRESS),
             ),
+            ("iifname \"a\" meta ibrname \"br0\" drop", ABSENT, Some("bridge names")),
             // A word in the user's comment is not a statement.
             ("meta l4proto 6 drop comment \"ct state\"", ABSENT, None),
             ("meta l4proto 6 ct state new drop", "Error: syntax error", None),

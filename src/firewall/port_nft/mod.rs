@@ -1,7 +1,7 @@
 //! Renders the filters of ports as the text of one `nft -f -`.
 //!
-//! One table of the bridge family contains all ports. Each of its base chains has one rule: a
-//! look-up in a map from the interface's number to the port's chain. So a frame costs the same with
+//! One table of the bridge family contains all ports. Each of its base chains begins with a look-up
+//! in a map from the interface's number to the port's chain; see [`guard`] for the second rule. So a frame costs the same with
 //! one bound port and with a thousand. The rules of a removed port never apply to a later port of
 //! the same name, since the kernel does not use a number again.
 //!
@@ -37,6 +37,7 @@
 mod adapt;
 mod chains;
 mod change;
+mod guard;
 mod ingress;
 mod interface;
 mod listed_ports;
@@ -55,6 +56,7 @@ use crate::firewall::rules::port::Origin;
 pub use adapt::Attempt;
 pub use chains::port;
 pub use change::{Families, change, remove_netdev_table, remove_tables};
+pub use guard::{missing_guard, set_guard};
 use ingress::IngressText;
 pub use ingress::{IngressObjects, has_hook};
 pub use interface::interface_port;
@@ -196,7 +198,17 @@ impl PortHook {
         }
     }
 
-    /// Returns the base chain's name, declaration and rule.
+    /// Returns the name of the chain that closes ports without a filter ([`guard`]); the other
+    /// hooks see no frame of such a port.
+    fn guard(self) -> Option<&'static str> {
+        match self {
+            PortHook::From => Some("guard-from"),
+            PortHook::To => Some("guard-to"),
+            PortHook::Through | PortHook::Host => None,
+        }
+    }
+
+    /// Returns the base chain's name, declaration and first rule.
     fn base(self) -> (&'static str, &'static str, &'static str) {
         match self {
             PortHook::From => {

@@ -1,7 +1,7 @@
 //! Binds a filter to a port, and removes it.
 
 use super::bridge::check_linkdev;
-use super::compile_port::{LearnedAddresses, compile_port};
+use super::compile_port::{CompiledPort, LearnedAddresses, compile_port};
 use super::dhcp_only::with_method;
 use super::interface_names::Ports;
 use super::transaction::DesiredPort;
@@ -63,13 +63,16 @@ impl Bindings {
         let compiled = compile_port(binding, &mut Compiler::new(&filters), &addresses)?;
         compiled.set_learning(&mut status);
         // The capture opens before the rules let frames through that teach the address.
-        let learning = match compiled.method {
+        let learning = match compiled.method.clone() {
             None => None,
             Some(method) => Some(self.listen(&status, binding, method, saved).await?),
         };
-        let rules = compiled.rules.clone();
-        let wanted =
-            DesiredPort::new(status, compiled.rules, compiled.pending_rules.clone(), addresses);
+        let wanted = DesiredPort::new(
+            status,
+            compiled.rules.clone(),
+            compiled.pending_rules.clone(),
+            addresses,
+        );
         let fresh = wanted.status.clone();
         if let Err(error) = self.change(&tools, vec![wanted], &stale, &live).await {
             // An error that was found before a firewall tool ran changed no rule, so the port stays
@@ -79,10 +82,17 @@ impl Bindings {
             }
             return Err(error);
         }
-        let mut notes: Vec<String> = compiled.warnings.iter().map(Warning::to_string).collect();
-        notes.extend(self.evasions_of(binding, compiled.pending_rules.as_ref().unwrap_or(&rules)));
+        let mut notes = self.notes(binding, &compiled);
         notes.extend(note);
         Ok(Created { notes, learning })
+    }
+
+    /// Returns the notes of a bind: the warnings of the compiler, and the evasions.
+    pub(super) fn notes(&self, binding: &Binding, compiled: &CompiledPort) -> Vec<String> {
+        let rules = compiled.pending_rules.as_ref().unwrap_or(&compiled.rules);
+        let mut notes: Vec<String> = compiled.warnings.iter().map(Warning::to_string).collect();
+        notes.extend(self.evasions_of(binding, rules));
+        notes
     }
 
     /// Returns notes on frames that pass a port's filter unexpectedly. Known gaps in libvirt's own
@@ -95,7 +105,7 @@ impl Bindings {
         let encapsulated = found.iter().filter(|e| matches!(e, Evasion::Encapsulated { .. }));
         let note = |text: String| format!("the filter {}: {text}", binding.filter);
         let mut notes: Vec<String> = encapsulated.map(|e| note(e.to_string())).collect();
-        if let Ok(status) = self.get(&binding.port) {
+        if let Ok(Some(status)) = status::read(&self.dir(), &binding.port) {
             notes.extend(self.trace_note(&status));
             notes.extend(open_ways(&binding.port, rules, status.backend).into_iter().map(note));
         }
@@ -103,7 +113,7 @@ impl Bindings {
     }
 
     /// Returns the interface index of a port.
-    fn index_of(&self, port: &InterfaceName) -> Result<u32, BindingError> {
+    pub(super) fn index_of(&self, port: &InterfaceName) -> Result<u32, BindingError> {
         let failed = |source| BindingError::StateDir { dir: self.dir(), source };
         let interfaces = Interfaces::open().map_err(failed)?;
         let Some(index) = interfaces.number(port).map_err(failed)? else {
@@ -156,13 +166,14 @@ impl Bindings {
         let (lock, ports) = loop {
             let (lock, ports) = self.lock().await?;
             let mut all = ports.live.iter().chain(&ports.stale);
-            let status = all.find(|status| status.port == *port);
-            if !status.is_some_and(|status| self.locks.is_held(status.index)) {
+            let index = all.find(|status| status.port == *port).map(|status| status.index);
+            let Some(index) = index.filter(|index| self.locks.is_held(*index)) else {
                 break (lock, ports);
-            }
-            // The learner may be waiting for this lock, so release it and ask again.
+            };
+            // The learner may be waiting for this lock, so release it and ask again. A learner that
+            // starts late may be there although the port does not learn any more.
             drop(lock);
-            self.dismiss(port).await?;
+            self.dismiss_learner(port, index).await?;
         };
         lock.check(port)?;
         let Ports { mut live, mut stale, .. } = self.complete_interrupted(&lock, ports).await?;

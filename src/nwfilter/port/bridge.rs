@@ -155,6 +155,14 @@ pub(super) struct Neighborhood {
     pub(super) lower: Option<InterfaceName>,
 }
 
+/// Returns the bridge in `links` that an interface is a port of; `None` if it is on no bridge.
+pub fn bridge_of<'a>(link: &Link, links: &'a [Link]) -> Option<&'a Link> {
+    match find(link, links) {
+        Ok(Site::Bridge(bridge)) => Some(bridge),
+        Ok(Site::Interface(_)) | Err(_) => None,
+    }
+}
+
 /// Asks the kernel where a filter sees the frames of the port with this name and interface index.
 ///
 /// # Errors

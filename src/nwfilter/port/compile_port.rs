@@ -51,6 +51,16 @@ pub(super) enum AddressState {
     Known(Ipv4Addr),
 }
 
+impl AddressState {
+    /// Returns the learned address.
+    pub(super) fn known(self) -> Option<Ipv4Addr> {
+        match self {
+            AddressState::Known(address) => Some(address),
+            AddressState::NotLearned | AddressState::Pending => None,
+        }
+    }
+}
+
 /// The state of the addresses of a port's guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LearnedAddresses {
@@ -144,10 +154,7 @@ pub(super) fn compile_port(
         servers6(&variables)?;
         compile(&with(&variables, SAMPLE, &longest_sample()))?;
     }
-    let v4 = match addresses.v4 {
-        AddressState::Known(address) => Some(address),
-        AddressState::NotLearned | AddressState::Pending => None,
-    };
+    let v4 = addresses.v4.known();
     let or = |list: &[Ipv6Addr], other| if list.is_empty() { vec![other] } else { list.to_vec() };
     let (rules, warnings) = compile(&with(&variables, v4.unwrap_or(SAMPLE), &or(known6, SAMPLE6)))?;
     let pending = Pending {

@@ -42,6 +42,12 @@ pub enum BindingError {
     /// The interface does not exist.
     #[error("there is no interface {0}; create it before you bind a filter to it")]
     NoPort(InterfaceName),
+    /// The kernel does not list the interfaces.
+    #[error("cannot look up the interfaces of the host")]
+    Interfaces {
+        /// The kernel's error.
+        source: io::Error,
+    },
     /// A filter on this interface would see no frame of a guest.
     #[error("the port {port} cannot have a filter: {}", problem(.port, .why))]
     NotOnBridge {
@@ -220,6 +226,15 @@ pub enum BindingError {
         /// The error of the firewall.
         error: PortError,
     },
+    /// The guard of ports cannot be set, removed or checked.
+    #[error(
+        "the ports of the watch rules cannot be closed before they have a filter: {}",
+        error_text(error)
+    )]
+    Guard {
+        /// The error of the firewall.
+        error: PortError,
+    },
     /// No backend can set the rules.
     #[error(transparent)]
     NoBackend(#[from] NoUsableBackend<FailedPorts>),
@@ -265,6 +280,8 @@ impl BindingError {
         match self {
             BindingError::RollbackFailed { .. } | BindingError::Unrecorded(_) => true,
             BindingError::Firewall { error, .. } => !error.left_as_before(),
+            // The rules of ports are set then, and the guard is not.
+            BindingError::Guard { .. } => true,
             _ => false,
         }
     }
@@ -274,6 +291,7 @@ impl BindingError {
         match self {
             BindingError::Store(error) => error.is_callers(),
             BindingError::StateDir { .. }
+            | BindingError::Interfaces { .. }
             | BindingError::Locked(_)
             | BindingError::Damaged(_)
             | BindingError::Unrecorded(_)
@@ -288,6 +306,7 @@ impl BindingError {
             | BindingError::OtherNamespace(_)
             | BindingError::NotCalled(_)
             | BindingError::Firewall { .. }
+            | BindingError::Guard { .. }
             | BindingError::NoBackend(_) => false,
             BindingError::NoPort(_)
             | BindingError::NotOnBridge { .. }

@@ -158,6 +158,7 @@ impl Bindings {
         let (bound, others) = self.bound(ports.live);
         let wanted = self.wanted(&bound, &self.filters()?)?;
         self.change(tools, wanted, &ports.stale, &others).await?;
+        self.rebuild_guard(tools).await?;
         Ok(bound.into_iter().map(|(status, _)| status.port).collect())
     }
 }

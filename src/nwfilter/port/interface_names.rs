@@ -71,19 +71,40 @@ impl Bindings {
         Ok(Ports { live, stale, damaged })
     }
 
-    /// Returns the status of a port, complete or not.
+    /// Returns the status of a port, complete or not. Reads one status file if that file belongs to
+    /// the interface with this name, which is so unless an interface was renamed or removed.
     pub(super) fn status(&self, port: &InterfaceName) -> Result<Option<PortStatus>, BindingError> {
+        if let Ok(Some(status)) = status::read(&self.dir(), port)
+            && status.port == *port
+            && self.is_here()?
+            && self.has_index(port, status.index)?
+        {
+            return Ok(Some(status));
+        }
         self.ports()?.port(port)
+    }
+
+    /// Returns whether the interface with this name has this index.
+    fn has_index(&self, port: &InterfaceName, index: u32) -> Result<bool, BindingError> {
+        let failed = |source| BindingError::StateDir { dir: self.dir(), source };
+        let interfaces = Interfaces::open().map_err(failed)?;
+        Ok(interfaces.name(index).map_err(failed)?.as_ref() == Some(port))
     }
 
     /// Reads every status file as it is on disk, and those that cannot be used.
     fn all(&self) -> Result<(Vec<PortStatus>, Vec<Damaged>), BindingError> {
         let (all, damaged) = status::all(&self.dir())?;
-        if all.is_empty() && damaged.is_empty() || self.is_here()? {
+        if self.is_unused(&all, &damaged) || self.is_here()? {
             Ok((all, damaged))
         } else {
             Err(BindingError::OtherNamespace(self.settings.state_dir.clone()))
         }
+    }
+
+    /// Returns whether the directory belongs to no network namespace: it has no status file, and
+    /// there is no guard of ports.
+    fn is_unused(&self, all: &[PortStatus], damaged: &[Damaged]) -> bool {
+        all.is_empty() && damaged.is_empty() && !self.guard_path().exists()
     }
 
     /// Returns whether the status files belong to this network namespace.
@@ -96,14 +117,14 @@ impl Bindings {
         }
     }
 
-    /// Assigns the directory to this network namespace if it has no status file, and writes the
-    /// current names of ports into the status files. The caller has just taken the lock. Returns
+    /// Assigns the directory to this network namespace if it belongs to none, and writes the current
+    /// names of ports into the status files. The caller has just taken the lock. Returns
     /// the status files. A failed write, as on a full disk, is only a warning: ports are identified
     /// by their indexes, so rules can still be removed.
     pub(super) fn update_names(&self) -> Result<Ports, BindingError> {
         let dir = self.dir();
         let (all, damaged) = self.all()?;
-        if all.is_empty() && damaged.is_empty() {
+        if self.is_unused(&all, &damaged) {
             let path = dir.join(LOCK);
             let named = fs::read_to_string(&path).and_then(|said| {
                 let here = network_namespace()?;

@@ -49,10 +49,18 @@ impl Bindings {
     ) -> Result<RulesUpdate, UpdateError> {
         let index = learning.index;
         let (tools, Ports { mut live, stale, .. }) = self.lock().await?;
+        // The port may have another binding by now, which this learner does not know.
+        if !learning.holds_lock() {
+            return Ok(RulesUpdate::PortGone);
+        }
         let Some(at) = live.iter().position(|status| status.index == index) else {
             return Ok(RulesUpdate::PortGone);
         };
         let mut status = live.remove(at);
+        // A learner that started late may be that of an earlier binding.
+        if !status.learns || self.binding(&status)?.mac != learning.capture.guest() {
+            return Ok(RulesUpdate::PortGone);
+        }
         if let Some(why) = &learning.off {
             status.state = PortState::Off(why.clone());
         }

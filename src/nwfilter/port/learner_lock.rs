@@ -250,6 +250,12 @@ impl LearnerLock {
         Ok(())
     }
 
+    /// Returns whether this is still the learner lock of the port: no process has removed the FIFO
+    /// after it asked the holder to leave.
+    pub(super) fn is_current(&self) -> bool {
+        is_same_file(&self.locks.path(self.index), &self.fifo).unwrap_or(false)
+    }
+
     /// Returns the locked descriptor for another process. No third process can take the lock in
     /// between, since the descriptor keeps it.
     pub(super) fn hand_over(mut self) -> io::Result<OwnedFd> {

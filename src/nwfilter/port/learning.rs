@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::compile_port::LearnedAddresses;
 use super::learned_rules::{RulesUpdate, UpdateError};
 use super::learner_lock::LearnerLock;
 use super::{BindingError, Bindings, PortStatus};
@@ -130,6 +131,20 @@ impl Learning {
     /// Returns the port.
     pub fn port(&self) -> &InterfaceName {
         &self.port
+    }
+
+    /// Returns the learner after rules with these addresses were set.
+    pub(super) fn with_rules(self, addresses: &LearnedAddresses) -> Self {
+        let set6 = addresses.v6.as_deref().unwrap_or_default();
+        let differs = self.address() != addresses.v4.known() || self.addresses6() != set6;
+        let due = if differs { Due::Yes } else { Due::No };
+        Learning { due, ..self }
+    }
+
+    /// Returns whether this learner still holds the learner lock of its port: no process has asked
+    /// it to leave.
+    pub(super) fn holds_lock(&self) -> bool {
+        self.lock.is_current()
     }
 
     /// Waits until the rules are set with a new address, or fail to be. Cancelling the future drops

@@ -49,8 +49,11 @@ mod bridge;
 mod check_ports;
 mod compile_port;
 mod dhcp_only;
+mod dry_run;
 mod error;
 mod garbage;
+mod guard;
+mod guest_mac;
 mod in_force;
 mod interface_names;
 mod learned_rules;
@@ -58,9 +61,11 @@ mod learner_lock;
 mod learner_report;
 mod learning;
 mod lock;
+mod port_wait;
 mod redefine;
 mod saved_lease;
 mod status;
+mod swap;
 mod transaction;
 mod unfinished;
 
@@ -69,24 +74,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::firewall::port_nft::Extras;
-use crate::firewall::{
-    FirewallBackend, NoUsableBackend, PortFilter, PortHooks, PortPlan, Script, Tools, Unwritable,
-};
+use crate::firewall::{FirewallBackend, Tools};
 use crate::nwfilter::learn::LeaseDir;
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
 use crate::sys::state_file::{LOCK_LIMIT, StateFileError};
 use crate::types::{InterfaceName, error_text};
 
-pub use bridge::NotOnBridge;
+pub use bridge::{NotOnBridge, bridge_of};
 pub use check_ports::{FilterState, PortCheck, PortProblem};
 use compile_port::{LearnedAddresses, compile_port};
 pub use error::{BindingError, FailedPorts};
 pub use garbage::Reloaded;
+pub use guard::PortGuard;
+pub use guest_mac::{GuestMac, MacSource, NoGuestMac};
 pub use in_force::{PortInForce, PortRuleCounts};
 use interface_names::Ports;
 use learner_lock::LearnerLocks;
 pub use learner_report::{LearnerReport, ShownAddress6};
 pub use learning::{Learning, LearningEvent};
+pub use port_wait::wait_for_bridge;
 pub use status::{Damaged, PortState, PortStatus};
 use transaction::DesiredPort;
 
@@ -179,9 +185,8 @@ impl Bindings {
     /// [`BindingError::Unbound`] if the port has no filter, [`BindingError::Damaged`] if its status
     /// file cannot be used.
     pub fn get(&self, port: &InterfaceName) -> Result<PortStatus, BindingError> {
-        let Ports { live, damaged, .. } = self.ports()?;
-        let known = Ports { live, damaged, ..Ports::default() };
-        known.port(port)?.ok_or_else(|| BindingError::Unbound(port.clone()))
+        let status = self.status(port)?.filter(PortStatus::is_bound);
+        status.ok_or_else(|| BindingError::Unbound(port.clone()))
     }
 
     /// Returns the ports that have a filter, sorted by name, and the status files that cannot be
@@ -231,45 +236,6 @@ impl Bindings {
             Err(error) => return Err(error),
         };
         Ok(live.filter(unattended).map(|status| status.port).collect())
-    }
-
-    /// Checks that the filter of a binding compiles to rules. The port need not exist.
-    ///
-    /// # Errors
-    /// The filter does not compile to rules.
-    pub fn check(&self, binding: &Binding) -> Result<(), BindingError> {
-        let filters = self.store.tree(&binding.filter)?;
-        compile_port(binding, &mut Compiler::new(&filters), &LearnedAddresses::of(None, true, true))
-            .map(drop)
-    }
-
-    /// Returns the scripts that bind a filter on a host without any netlaunch rules. Runs no
-    /// command; the interface index in the scripts is 0, since there is no port.
-    ///
-    /// # Errors
-    /// The filter does not compile to rules.
-    pub fn scripts(&self, binding: &Binding) -> Result<Vec<Script>, BindingError> {
-        let filters = self.store.tree(&binding.filter)?;
-        let rules = compile_port(
-            binding,
-            &mut Compiler::new(&filters),
-            &LearnedAddresses::of(None, true, true),
-        )?
-        .rules;
-        let mut tried = Vec::new();
-        let (port, index, hooks) = (binding.port.clone(), 0, PortHooks::Bridge);
-        let order = FirewallBackend::ORDER.to_vec();
-        for backend in self.settings.firewall_backend.map_or(order, |b| vec![b]) {
-            let one =
-                PortFilter { index, port: port.clone(), rules: rules.clone(), backend, hooks };
-            match PortPlan::new(&[one], self.extras()) {
-                Ok(plan) => return Ok(plan.scripts()),
-                Err(Unwritable { port, error }) => {
-                    tried.push((backend, FailedPorts { ports: vec![port], error }));
-                }
-            }
-        }
-        Err(NoUsableBackend(tried).into())
     }
 
     fn extras(&self) -> Extras {

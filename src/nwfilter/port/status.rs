@@ -195,6 +195,14 @@ pub(super) fn path(dir: &Path, port: &InterfaceName) -> PathBuf {
     dir.join(format!("{port}{SUFFIX}"))
 }
 
+/// Reads the status file of one port as it is on disk; `None` if there is none.
+///
+/// # Errors
+/// [`StateFileError`] if the file cannot be used.
+pub(super) fn read(dir: &Path, port: &InterfaceName) -> Result<Option<PortStatus>, StateFileError> {
+    state_file::read_version(&path(dir, port), VERSION)
+}
+
 /// A status file that cannot be used: damaged, not readable, or of a newer version. Only the name
 /// of the file identifies the port.
 #[derive(Debug, Clone)]

@@ -13,12 +13,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::bridge::iptables_is_called;
-use super::compile_port::{AddressState, LearnedAddresses};
+use super::compile_port::LearnedAddresses;
 use super::lock::Lock;
 use super::{BindingError, Bindings, FailedPorts, PortState, PortStatus, log};
 use crate::firewall::rules::port::{PortRules, Test};
 use crate::firewall::{
-    FirewallBackend, NoUsableBackend, PortError, PortFilter, PortPlan, PortRecord, Unwritable,
+    Beside, FirewallBackend, NoUsableBackend, PortError, PortFilter, PortPlan, PortRecord,
+    Unwritable,
 };
 use crate::sys::state_file::StateFileError;
 use crate::types::error_text;
@@ -27,6 +28,9 @@ use crate::types::error_text;
 pub(super) struct DesiredPort {
     /// The status before the change.
     pub(super) status: PortStatus,
+    /// The status after the change, without the results of the attempt: it has another binding than
+    /// `status` if the port gets one.
+    pub(super) target: PortStatus,
     /// The rules to set.
     pub(super) rules: Arc<PortRules>,
     /// The rules that follow when the address is learned. They are not set now, but the backend
@@ -48,8 +52,10 @@ struct Transaction<'a> {
     gone: &'a [PortStatus],
     /// The records of all old rules of these ports.
     old: Vec<PortRecord>,
-    /// Whether ports outside this transaction may have rules in the nftables table.
-    keep_table: bool,
+    /// The rules beside those of the transaction.
+    beside: Beside,
+    /// The only backend that may be used, if nwfilter.conf or the guard of ports sets one.
+    configured: Option<FirewallBackend>,
 }
 
 /// The status files that one attempt writes.
@@ -81,14 +87,19 @@ impl Bindings {
         let uses_nftables = |status: &PortStatus| {
             status.recorded.iter().any(|record| record.backend() == FirewallBackend::Nftables)
         };
+        let (guarded, backend_of_guard) = self.guard_of_change();
         let transaction = Transaction {
             bindings: self,
             tools,
             wanted: &wanted,
             gone,
             old: changed().flat_map(|status| status.recorded.clone()).collect(),
-            // A port whose status cannot be read may have rules in the table.
-            keep_table: tools.has_damaged() || others.iter().any(uses_nftables),
+            beside: Beside {
+                // A port whose status cannot be read may have rules in the table.
+                needs_table: guarded || tools.has_damaged() || others.iter().any(uses_nftables),
+                guarded,
+            },
+            configured: self.settings.firewall_backend.or(backend_of_guard),
         };
         // If the command is interrupted after this point, the next command completes the removal.
         let removals: Vec<&PortStatus> = gone.iter().filter(|status| status.is_bound()).collect();
@@ -133,7 +144,7 @@ impl Bindings {
 impl Transaction<'_> {
     /// Tries the [`choices`](Self::choices) in order until a backend can set the rules.
     async fn try_backends(&self) -> Result<(), BindingError> {
-        let configured = self.bindings.settings.firewall_backend;
+        let configured = self.configured;
         let mut failures = Vec::new();
         for backends in self.choices() {
             match self.attempt(&backends).await {
@@ -151,7 +162,7 @@ impl Transaction<'_> {
                 Err(error) => return Err(error),
                 Ok(()) => {
                     let why = match configured {
-                        Some(_) => "nwfilter.conf names it",
+                        Some(_) => "nwfilter.conf or the guard of ports demands it",
                         None => "it takes the rules",
                     };
                     for (DesiredPort { status, .. }, backend) in self.wanted.iter().zip(&backends) {
@@ -165,13 +176,13 @@ impl Transaction<'_> {
     }
 
     /// Returns the backends to try for each port, the best choice first. If nwfilter.conf sets a
-    /// backend, it is the only choice. Otherwise the choices are nftables for all ports, then
+    /// backend, or a guard of ports is there, it is the only choice. Otherwise the choices are nftables for all ports, then
     /// iptables only for the ports with rules that nftables may not support, then iptables for all.
     /// iptables cannot filter a port without a bridge.
     fn choices(&self) -> Vec<Vec<FirewallBackend>> {
         let all = |backend| vec![backend; self.wanted.len()];
         let needs_nftables = |wanted: &DesiredPort| !wanted.status.hooks.is_bridge();
-        if let Some(backend) = self.bindings.settings.firewall_backend {
+        if let Some(backend) = self.configured {
             return vec![all(backend)];
         }
         let mixed = self.wanted.iter().map(|wanted| {
@@ -201,7 +212,7 @@ impl Transaction<'_> {
             self.restore();
             return Err(error.into());
         }
-        if let Err(error) = plan.apply(self.tools, &self.old, self.keep_table).await {
+        if let Err(error) = plan.apply(self.tools, &self.old, self.beside).await {
             // If the rollback failed, or the new rules may be set, the status files keep both
             // records.
             if error.left_as_before() {
@@ -262,19 +273,19 @@ impl Transaction<'_> {
         let settings = &self.bindings.settings;
         let mut files = StatusFiles::default();
         for ((wanted, record), backend) in self.wanted.iter().zip(records).zip(backends) {
-            let old = &wanted.status;
+            let (old, target) = (&wanted.status, &wanted.target);
             let after = PortStatus {
                 state: PortState::Bound,
                 address: wanted.address,
                 addresses6: wanted.addresses6.clone(),
                 // A learned address clears the earlier refusal.
-                refused: old.refused.clone().filter(|_| wanted.address.is_none()),
+                refused: target.refused.clone().filter(|_| wanted.address.is_none()),
                 backend: *backend,
                 trace: settings.enable_trace,
                 counters: settings.enable_counters,
                 definitions: Some(self.bindings.store.dir().to_owned()),
                 recorded: vec![record.clone()],
-                ..old.clone()
+                ..target.clone()
             };
             let earlier = self.earlier(wanted);
             let differs = earlier.is_some()
@@ -312,7 +323,7 @@ impl Transaction<'_> {
             return Ok(BindingError::Unrecorded(error));
         }
         let nothing = PortPlan::new(&[], self.bindings.extras())?;
-        let undone = nothing.apply(self.tools, plan.recorded(), self.keep_table).await;
+        let undone = nothing.apply(self.tools, plan.recorded(), self.beside).await;
         undone.map_err(|error| self.firewall_error(error))?;
         let dir = self.bindings.dir();
         log(self.wanted.iter().filter_map(|wanted| wanted.status.remove(&dir).err()));
@@ -363,12 +374,10 @@ impl DesiredPort {
         pending_rules: Option<Arc<PortRules>>,
         addresses: LearnedAddresses,
     ) -> Self {
-        let address = match addresses.v4 {
-            AddressState::Known(address) => Some(address),
-            AddressState::NotLearned | AddressState::Pending => None,
-        };
+        let address = addresses.v4.known();
         let addresses6 = addresses.v6.unwrap_or_default();
-        DesiredPort { status, rules, pending_rules, address, addresses6 }
+        let target = status.clone();
+        DesiredPort { target, status, rules, pending_rules, address, addresses6 }
     }
 
     fn all_rules(&self) -> impl Iterator<Item = &PortRules> {

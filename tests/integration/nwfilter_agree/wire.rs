@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 
 use netlaunch::firewall::port_nft::Extras;
 use netlaunch::firewall::rules::port::PortRules;
-use netlaunch::firewall::{FirewallBackend, PortFilter, PortHooks, PortPlan, PortRecord, Tools};
+use netlaunch::firewall::{
+    Beside, FirewallBackend, PortFilter, PortHooks, PortPlan, PortRecord, Tools,
+};
 use netlaunch::nwfilter::explain::EvalPath;
 use netlaunch::types::error_text;
 use nix::errno::Errno;
@@ -116,7 +118,8 @@ impl Wire {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let path = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(Into::into);
             let tools = Tools::find(&path);
-            let applied = plan.apply(&tools, old, false);
+            let beside = Beside { needs_table: false, guarded: false };
+            let applied = plan.apply(&tools, old, beside);
             runtime.unwrap().block_on(applied).map_err(|error| error_text(&error))
         });
         applied.map(|()| plan.recorded().to_vec())

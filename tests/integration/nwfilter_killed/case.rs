@@ -130,6 +130,20 @@ pub const DEFINE: Case = Case {
     learns: false,
 };
 
+/// Gives vnet0 another filter.
+pub const SWAP: Case = Case {
+    name: "swap",
+    prepare: |scene| {
+        scene.define("newer", &new_rules()).unwrap();
+        bind_both(scene);
+    },
+    command: |_| args(&["nwfilter", "bind", "vnet0", "newer", "--replace"]),
+    see: by_frames,
+    is_new: |scene| vnet0(scene)["filter"] == "newer",
+    replaces: true,
+    learns: false,
+};
+
 pub const UNBIND: Case = Case {
     name: "unbind",
     prepare: bind_both,

@@ -1,4 +1,4 @@
-//! Kills netlaunch at each step of a bind, a redefinition, an unbind and a switch of the backend. A
+//! Kills netlaunch at each step of a bind, a redefinition, a swap, an unbind and a switch of the backend. A
 //! port always has the old rules or the new ones, the next command repairs the rest, and in the end
 //! nothing of netlaunch is left.
 //!
@@ -13,7 +13,7 @@ pub mod seen;
 
 use std::time::Duration;
 
-use case::{BIND, BIND_AND_LEARN, DEFINE, LEARN, SWITCH, UNBIND, UNBIND_AND_FORGET};
+use case::{BIND, BIND_AND_LEARN, DEFINE, LEARN, SWAP, SWITCH, UNBIND, UNBIND_AND_FORGET};
 use killing::kill_at_every_moment;
 
 /// The time limit for an expected event.
@@ -36,6 +36,8 @@ killed! {
     a_port_has_old_or_learning_rules_after_a_killed_bind_with_iptables: BIND_AND_LEARN, "iptables";
     a_port_has_old_or_new_rules_after_a_killed_define_with_nftables: DEFINE, "nftables";
     a_port_has_old_or_new_rules_after_a_killed_define_with_iptables: DEFINE, "iptables";
+    a_port_has_old_or_new_rules_after_a_killed_swap_with_nftables: SWAP, "nftables";
+    a_port_has_old_or_new_rules_after_a_killed_swap_with_iptables: SWAP, "iptables";
     a_port_has_old_or_no_rules_after_a_killed_unbind_with_nftables: UNBIND, "nftables";
     a_port_has_old_or_no_rules_after_a_killed_unbind_with_iptables: UNBIND, "iptables";
     a_learning_port_has_old_or_no_rules_after_a_killed_unbind_with_nftables:

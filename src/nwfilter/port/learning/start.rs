@@ -66,7 +66,11 @@ impl Bindings {
         let Some((status, binding, method)) = self.learning_port(port)? else { return Ok(None) };
         let saved = self.saved_lease(&status, &binding)?;
         match self.listen(&status, &binding, method, saved).await {
-            Ok(learning) => Ok(Some(learning)),
+            Ok(learning) => {
+                // The port may have another binding since before the learner lock was taken.
+                let now = self.learning_port(port)?;
+                Ok(now.is_some_and(|(_, now, _)| now == binding).then_some(learning))
+            }
             Err(BindingError::LearnerRunning(_)) => Ok(None),
             Err(error) => Err(error),
         }
