@@ -81,6 +81,7 @@ fn of(rule: &PortRule, test: &Test) -> Result<(), NotOnInterface> {
         | Test::Address { .. }
         | Test::Gratuitous
         | Test::Icmp { .. }
+        | Test::Neighbor(_)
         | Test::TcpFlags { .. } => return Ok(()),
     };
     Err(NotOnInterface { origin: rule.origin.clone(), what, fix })
