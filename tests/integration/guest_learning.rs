@@ -66,7 +66,15 @@ fn learns(backend: &str, learning: Option<&str>) {
     let pid = scene.pid();
     let waits = |refused| {
         let (address, until, error) = (Value::Null, Value::Null, Value::Null);
-        json!({ "address": address, "until": until, "pid": pid, "error": error, "refused": refused })
+        json!({
+            "address": address,
+            "addresses6": null,
+            "until": until,
+            "pid": pid,
+            "error": error,
+            "refused": refused,
+            "refused6": null,
+        })
     };
     assert_eq!(lab.listed()["learning"], waits(Value::Null));
     for (command, row) in [(&["ps"][..], "web"), (&["nwfilter", "binding-list"], tap_name)] {
