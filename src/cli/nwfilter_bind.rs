@@ -49,6 +49,7 @@ pub(super) fn bind(
         let binding = Binding {
             owner: owner(port),
             port: port.clone(),
+            linkdev: None,
             mac: mac(bindings, args).await?,
             filter: args.filter.clone(),
             parameters: args.param.clone(),
