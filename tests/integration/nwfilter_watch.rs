@@ -36,7 +36,10 @@ fn make_tap(scene: &FloodScene) {
     let exact = TapName::Exact(PORT.parse().unwrap());
     let tap = scene.netns.inside(|| Tap::open(Path::new(TUN), &exact).unwrap().into_fd());
     scene.flood.port(File::from(tap));
-    scene.netns.ip("link set vnet0 master br0 up");
+    // One message with both makes the kernel turn the tap on first. Until the tap is on the bridge,
+    // the host takes broadcasts from it directly, past every filter of bridges.
+    scene.netns.ip("link set vnet0 master br0");
+    scene.netns.ip("link set vnet0 up");
 }
 
 fn guard_is_there(scene: &FloodScene) -> bool {
