@@ -176,7 +176,8 @@ fn passes_with_its_own_addresses(backend: &str) {
         let is_answer = |frame: &Carried| {
             !frame.outgoing && frame.bytes.get(56..58) == Some(&client.to_be_bytes()[..])
         };
-        assert!(tap.all()[before..].iter().any(is_answer), "the guest never answered: {port}");
+        let has_answered = || tap.all()[before..].iter().any(&is_answer);
+        assert!(wait_until(LIMIT, has_answered), "the guest never answered: {port}");
     }
     judge(&wires, &known, &own, "in the end");
     for address in &global {
