@@ -135,12 +135,9 @@ impl PortScene {
     pub fn unplug(&self, station: Station) {
         *self.port(station).borrow_mut() = None;
         let path = format!("/sys/class/net/{}", station.port());
-        let gone = || !self.netlaunch_sees(&path);
+        let test = ["-e", path.as_str()];
+        let gone = || !finish(self.with_args("/usr/bin/test", &test)).status.success();
         assert!(wait_until(Duration::from_secs(5), gone), "{path} is still there");
-    }
-
-    fn netlaunch_sees(&self, path: &str) -> bool {
-        finish(self.with_args("/usr/bin/test", &["-e", path])).status.success()
     }
 
     fn port(&self, station: Station) -> &RefCell<Option<Port>> {
@@ -313,9 +310,12 @@ impl PortScene {
         let number = self.number.get() + 1;
         self.number.set(number);
         let nonce = [b"nltest".as_slice(), &number.to_be_bytes()].concat();
-        for station in Station::ALL {
-            self.drain(station);
-        }
+        let drain = |to: &mut Vec<(Station, Vec<u8>)>| {
+            for station in Station::ALL {
+                to.extend(self.drain(station).into_iter().map(|bytes| (station, bytes)));
+            }
+        };
+        drain(&mut Vec::new());
         self.write(from, &frame.bytes(&nonce));
         let mark =
             [&[0xff; 6], &[2, 0, 0, 0, 0, 1], [0x88, 0xb5].as_slice(), &nonce, &[0; 46]].concat();
@@ -326,18 +326,14 @@ impl PortScene {
         }
         let mut received: Vec<(Station, Vec<u8>)> = Vec::new();
         let came = || {
-            for station in Station::ALL {
-                received.extend(self.drain(station).into_iter().map(|bytes| (station, bytes)));
-            }
+            drain(&mut received);
             self.mark.drain().contains(&mark)
                 || received.iter().any(|(at, bytes)| *at == Station::Peer && *bytes == mark)
         };
         // A test may have turned off peer0, or filtered it; then the order of the write counts.
         let _ = wait_until(Duration::from_millis(200), came);
         // A macvtap may get the frame after it was looked at and before the mark comes.
-        for station in Station::ALL {
-            received.extend(self.drain(station).into_iter().map(|bytes| (station, bytes)));
-        }
+        drain(&mut received);
         // An ICMP error about the frame has its number, too, and another sender.
         let is_it = |bytes: &[u8]| {
             bytes.windows(nonce.len()).any(|window| window == nonce)
@@ -418,8 +414,5 @@ impl PortScene {
 
 /// A command's success, or its message.
 pub fn done(output: Output) -> Result<(), String> {
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(text(&output.stderr)),
-    }
+    if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
 }
