@@ -3,7 +3,7 @@
 
 use netlaunch::firewall::port_nft::Extras;
 use netlaunch::firewall::rules::port::PortRules;
-use netlaunch::firewall::{FirewallBackend, PortFilter, PortPlan};
+use netlaunch::firewall::{FirewallBackend, PortFilter, PortHooks, PortPlan};
 use netlaunch::nwfilter::explain::{EvalPath, Judge, Verdict};
 use netlaunch::nwfilter::learn::Sender::{self, Guest, Network};
 use netlaunch::nwfilter::learn::packet6::read;
@@ -105,7 +105,8 @@ fn both_backends_can_express_the_rules_for_a_guest_without_an_ipv6_address() {
         assert!(!rules.is_stateful());
         for backend in FirewallBackend::ORDER {
             let port = "vnet0".parse().unwrap();
-            let filter = PortFilter { index: 7, port, rules: rules.clone().into(), backend };
+            let (rules, hooks) = (rules.clone().into(), PortHooks::Bridge);
+            let filter = PortFilter { index: 7, port, rules, backend, hooks };
             assert!(!PortPlan::new(&[filter], extras).unwrap().scripts().is_empty(), "{backend}");
         }
     }
