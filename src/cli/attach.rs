@@ -9,8 +9,8 @@
 //! refused is refused before the first change: the launch and its QMP socket, the id, the MAC
 //! address and the subnet, the network, the filter with its variables, and the published ports.
 //!
-//! The supervisor lives until the QEMU of the launch ends, or until a signal detaches the NIC. If it
-//! is killed, the cleaner runs `netlaunch collect-attachment`, which turns the port off first.
+//! The supervisor lives until the QEMU of the launch ends, or until a signal detaches the NIC. If
+//! it is killed, the cleaner runs `netlaunch collect-attachment`, which turns the port off first.
 //! Until then the rules of the filter stay in force, because they belong to the tap, which QEMU
 //! still has.
 
@@ -218,7 +218,8 @@ impl Target {
         Ok(Target { record, socket, qemu })
     }
 
-    /// Returns the NIC with an id that the guest does not have, and the type of the guest's machine.
+    /// Returns the NIC with an id that the guest does not have, and the type of the guest's
+    /// machine.
     fn fitting(&self, net: &NicRequest) -> Result<(NicRequest, Option<String>), AttachError> {
         let launch = || self.record.name.clone();
         let mut qmp = Qmp::connect(&self.socket, ANSWER_LIMIT)?;

@@ -1,8 +1,8 @@
 //! `netlaunch nwfilter explain`: shows which rule of a filter decides about frames.
 //!
 //! The rules are those of a filter, compiled with the variables of the command line, or those that
-//! are in force on a port ([`Subject`]). [`Judge`] evaluates them for each frame. The connections of
-//! earlier frames count, as in the kernel, so the order of the frames matters. Nothing is bound.
+//! are in force on a port ([`Subject`]). [`Judge`] evaluates them for each frame. The connections
+//! of earlier frames count, as in the kernel, so the order of the frames matters. Nothing is bound.
 //!
 //! A capture may be a pipe from a program that still captures: each frame is explained when it
 //! arrives, and only that frame is in memory. `--follow` asks the kernel instead

@@ -1,5 +1,5 @@
-//! The learner of a guest's address, in the form in which the launcher calls it. The follower of the
-//! published ports gets the address, too.
+//! The learner of a guest's address, in the form in which the launcher calls it. The follower of
+//! the published ports gets the address, too.
 
 use std::net::Ipv4Addr;
 

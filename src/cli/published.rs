@@ -1,10 +1,10 @@
 //! The published ports of a guest on a virtual network, for the launcher.
 //!
 //! The manager of networks sets the rules; a relay in this process serves the ports on loopback
-//! addresses. The follower looks for the guest's address: at once when
-//! dnsmasq has written its leases or the guest's filter has learned the address, every second while an address is missing, and otherwise every
-//! few seconds, since a guest can choose an address of its own. It changes the rules only if the
-//! address has changed, or if the network was started again without the ports.
+//! addresses. The follower looks for the guest's address: at once when dnsmasq has written its
+//! leases or the guest's filter has learned the address, every second while an address is missing,
+//! and otherwise every few seconds, since a guest can choose an address of its own. It changes the
+//! rules only if the address has changed, or if the network was started again without the ports.
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};

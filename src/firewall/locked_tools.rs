@@ -4,8 +4,8 @@
 //! kill of netlaunch would release it while a tool still changes rules. The next command could then
 //! start, and the older tool would overwrite its work.
 //!
-//! The kernel needs 10 to 30 ms to remove the mark of an nft transaction ([`MarkRemoval`]). A command
-//! has other work meanwhile, so it waits for all removals at its end.
+//! The kernel needs 10 to 30 ms to remove the mark of an nft transaction ([`MarkRemoval`]). A
+//! command has other work meanwhile, so it waits for all removals at its end.
 
 use std::io;
 use std::ops::Deref;
@@ -31,8 +31,8 @@ impl LockedTools {
         Ok(LockedTools { tools: tools.holding(Arc::new(lock.try_clone()?)), _lock: lock })
     }
 
-    /// Returns the removals of the marks of all transactions until now. A caller that has work to do
-    /// without the lock drops them after that work.
+    /// Returns the removals of the marks of all transactions until now. A caller that has work to
+    /// do without the lock drops them after that work.
     pub(crate) fn take_removals(&self) -> Vec<MarkRemoval> {
         self.tools.take_removals()
     }

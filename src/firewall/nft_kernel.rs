@@ -46,8 +46,8 @@ const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
 /// The removal of the mark of a transaction.
 ///
-/// Dropping it waits until the kernel has removed everything (10 to 30 ms), because the kernel waits
-/// at the end of each nft socket. So a caller with other work keeps it meanwhile.
+/// Dropping it waits until the kernel has removed everything (10 to 30 ms), because the kernel
+/// waits at the end of each nft socket. So a caller with other work keeps it meanwhile.
 #[derive(Debug, Default)]
 #[must_use = "dropping it waits for the kernel"]
 pub struct MarkRemoval {

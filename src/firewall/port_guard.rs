@@ -1,5 +1,5 @@
-//! The guard of ports: drops the frames of every port whose name one of its rules matches, until the
-//! port has a filter.
+//! The guard of ports: drops the frames of every port whose name one of its rules matches, until
+//! the port has a filter.
 //!
 //! Events about a new interface come too late to filter its first frame. The guard is there before
 //! the interface, and an end of any process of netlaunch does not remove it.

@@ -9,9 +9,10 @@
 //! ```
 //!
 //! No frame passes before `up`, so the rules of the guest's filter are set before its first frame.
-//! `remove` is called after QEMU has ended, or has closed its descriptors of the port; `turn_off` is
-//! called in its place if QEMU does neither. A port that is dropped instead, because the launch was
-//! cancelled, must not leave an interface behind; its rules may stay for a later command to remove.
+//! `remove` is called after QEMU has ended, or has closed its descriptors of the port; `turn_off`
+//! is called in its place if QEMU does neither. A port that is dropped instead, because the launch
+//! was cancelled, must not leave an interface behind; its rules may stay for a later command to
+//! remove.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -116,8 +117,8 @@ pub(crate) trait GuestPort: fmt::Debug + Send {
     /// one line for each thing that could not be removed.
     fn remove(self: Box<Self>) -> BoxFuture<'static, Vec<String>>;
 
-    /// Turns the port off and takes it off its bridge for good. Its rules and its tap stay until the
-    /// last program that has the tap ends. Returns one line for each step that failed.
+    /// Turns the port off and takes it off its bridge for good. Its rules and its tap stay until
+    /// the last program that has the tap ends. Returns one line for each step that failed.
     fn turn_off(self: Box<Self>) -> BoxFuture<'static, Vec<String>>;
 }
 
@@ -157,9 +158,9 @@ pub(crate) enum LearningEvent {
     Ended(Option<GuestPortError>),
 }
 
-/// Follows the address of a guest whose ports are published, changes the rules of the ports when the
-/// address changes, and relays the ports on loopback addresses. Dropping it ends that; the rules
-/// stay.
+/// Follows the address of a guest whose ports are published, changes the rules of the ports when
+/// the address changes, and relays the ports on loopback addresses. Dropping it ends that; the
+/// rules stay.
 pub(crate) trait AddressFollower: fmt::Debug + Send {
     /// Waits until the rules lead to another address, or fail to. Returns the follower for the next
     /// call. Dropping the future drops the follower.

@@ -133,8 +133,9 @@ pub(super) fn check(publish: &[Publish]) -> Result<(), PublishError> {
 
 /// Keeps the ports from other programs, without listening: the firewall or the follower of the
 /// guest's address leads their connections to a guest on a bridge. Another program that wants to
-/// listen on one of them finds it in use. Until the follower listens, a connection that the firewall
-/// does not lead away is refused. Returns one socket for each port, in the order of `publish`.
+/// listen on one of them finds it in use. Until the follower listens, a connection that the
+/// firewall does not lead away is refused. Returns one socket for each port, in the order of
+/// `publish`.
 ///
 /// # Errors
 /// [`PublishError`] for the first port that another program has.

@@ -5,8 +5,8 @@
 //!
 //! - CAP_NET_ADMIN for a guest on a bridge, to remove its tap at the end. Programs that are
 //!   executed from then on cannot get more than that.
-//! - CAP_NET_RAW as well if that guest has a filter or published ports: the legacy iptables tools do
-//!   not work without it, and these rules change while the guest runs.
+//! - CAP_NET_RAW as well if that guest has a filter or published ports: the legacy iptables tools
+//!   do not work without it, and these rules change while the guest runs.
 //! - CAP_DAC_OVERRIDE only if the launch directory, or the directory of these rules' states, is in
 //!   a directory of another user (a state directory in a user's home). Otherwise root owns both,
 //!   and needs no capability to change them.

@@ -5,8 +5,8 @@
 //! an event. Each message is one line of JSON.
 //!
 //! A stopped QEMU never answers, so every wait has a time limit. The calls block their thread. A
-//! guest that has taken over its QEMU may answer anything, so an answer has a maximum length, and only
-//! the latest events are kept.
+//! guest that has taken over its QEMU may answer anything, so an answer has a maximum length, and
+//! only the latest events are kept.
 
 use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

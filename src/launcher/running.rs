@@ -126,8 +126,8 @@ impl Running {
 }
 
 impl RunningNic {
-    /// Ends passt and removes the guest's port, or turns it off if QEMU may still have its tap; goes
-    /// on after errors. Returns one line for each thing that could not be removed.
+    /// Ends passt and removes the guest's port, or turns it off if QEMU may still have its tap;
+    /// goes on after errors. Returns one line for each thing that could not be removed.
     async fn end(&mut self, has_released: bool) -> Vec<String> {
         if let Some(mut passt) = self.passt.take() {
             passt.stop(Signal::SIGTERM, PASST_PATIENCE).await;

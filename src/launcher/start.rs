@@ -216,8 +216,8 @@ impl Running {
     }
 }
 
-/// Names the launch that has a busy port. The kernel's tables show this program as the holder, or no
-/// program for a TCP socket that only keeps a port from others ([`ports::hold`]).
+/// Names the launch that has a busy port. The kernel's tables show this program as the holder, or
+/// no program for a TCP socket that only keeps a port from others ([`ports::hold`]).
 #[cfg(feature = "cli")]
 fn name_launch(mut error: PublishError, context: &LaunchContext) -> PublishError {
     let PublishError::Busy {

@@ -1,6 +1,6 @@
 //! The stock filters, which exist without a definition: libvirt's, with the same names and effects,
-//! and others that libvirt does not have (`clean-traffic-strict`, `clean-traffic-v6`, `netlaunch-*`, ...). netlaunch
-//! wrote their texts, which are in `conf/filters/NAME.xml`.
+//! and others that libvirt does not have (`clean-traffic-strict`, `clean-traffic-v6`,
+//! `netlaunch-*`, ...). netlaunch wrote their texts, which are in `conf/filters/NAME.xml`.
 
 use super::model::Filter;
 use super::value::FilterName;

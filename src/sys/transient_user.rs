@@ -4,9 +4,9 @@
 //! that runs as `nobody` has no protection from the other programs that run as `nobody`. If a
 //! program has its own id, only root can interfere with it.
 //!
-//! [`TransientUsers`] draws random ids from a range of unassigned ids, and takes the first free one:
-//! the user namespace maps the id, neither database lists it, and no process has it. The user and
-//! the group get the same number.
+//! [`TransientUsers`] draws random ids from a range of unassigned ids, and takes the first free
+//! one: the user namespace maps the id, neither database lists it, and no process has it. The user
+//! and the group get the same number.
 //!
 //! Known race: the id is not reserved, so another process could take it before the program starts.
 //! In [`UNUSED`] the probability is one in 2^28. Processes in other PID namespaces are not seen,

@@ -249,8 +249,8 @@ fn a_stopped_qemu_refuses_a_nic_after_a_time_limit() {
     assert_eq!(scene.attach("network=default"), "net1");
 }
 
-/// QEMU would abort without its tap. So a QEMU that does not answer keeps the tap, turned off and on
-/// no bridge, and goes on.
+/// QEMU would abort without its tap. So a QEMU that does not answer keeps the tap, turned off and
+/// on no bridge, and goes on.
 fn ended_while_qemu_is_stopped(is_killed: bool) {
     let test = format!("ended_while_qemu_is_stopped {is_killed}");
     let Some((host, mut scene)) = on_network(&test, "nftables") else { return };

@@ -1,5 +1,5 @@
-//! Messages about the QEMU arguments of the caller name them as the caller wrote them, and a mistake
-//! in them is QEMU's own.
+//! Messages about the QEMU arguments of the caller name them as the caller wrote them, and a
+//! mistake in them is QEMU's own.
 
 use std::net::UdpSocket;
 use std::path::Path;

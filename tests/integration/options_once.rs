@@ -8,8 +8,8 @@
 //! No option has the keys of network.conf and nwfilter.conf. Their source is the comment in the
 //! sample file, and the manual begins with that.
 //!
-//! `NETLAUNCH_WRITE=1 cargo test options_once` puts the help text before each description that differs.
-//! Read the diff: the old first sentence may repeat the new one.
+//! `NETLAUNCH_WRITE=1 cargo test options_once` puts the help text before each description that
+//! differs. Read the diff: the old first sentence may repeat the new one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

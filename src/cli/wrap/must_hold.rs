@@ -64,7 +64,8 @@ pub(super) fn must_hold(
     closes.then_some(MustHold::ClosedLoopback)
 }
 
-/// Returns whether there is no file at `path`. A directory that this user cannot search may have it.
+/// Returns whether there is no file at `path`. A directory that this user cannot search may have
+/// it.
 fn is_absent(path: &Path) -> bool {
     fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }

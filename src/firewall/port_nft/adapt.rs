@@ -37,8 +37,9 @@ impl Attempt {
 
     /// Removes the feature that nft refused at `line` with the message `said`, if the filters can
     /// do without it: ICMP answers, the family netdev, or the hook of an interface that no longer
-    /// exists. Or the table of the family netdev is dormant. A port without a bridge has no rules beside those of the family netdev, so it cannot
-    /// do without them. Returns whether the attempt changed.
+    /// exists. Or the table of the family netdev is dormant. A port without a bridge has no rules
+    /// beside those of the family netdev, so it cannot do without them. Returns whether the attempt
+    /// changed.
     pub fn adapt(&mut self, line: &str, said: &str) -> bool {
         let is_on_bridge = |text: &PortText| text.objects.is_on_bridge();
         if line == Families::NETDEV && !self.texts.iter().all(is_on_bridge) {

@@ -38,14 +38,14 @@
 //!
 //! A process with CAP_NET_RAW that sends by a packet socket on a macvlan chooses the protocol that
 //! the kernel notes beside the frame, and can leave the start of the frame unknown. nft then finds
-//! no transport protocol, or reads no field of the Ethernet header, so a rule that refuses the frame
-//! does not match (measured on 6.18). The queue of a macvtap sets both itself. So the chain
+//! no transport protocol, or reads no field of the Ethernet header, so a rule that refuses the
+//! frame does not match (measured on 6.18). The queue of a macvtap sets both itself. So the chain
 //! `p7-sent` passes a frame on only if the noted protocol is that of the header and the header can
 //! be read. On Linux 6.1 the kernel notes no protocol for a frame of a macvlan's packet socket that
 //! names none, so IP packets of such sockets are dropped there (measured).
 //!
-//! nft adds a test of the interface's type to each test of the header. If a kernel does not give the
-//! type on this hook, `p7-sent` drops all frames.
+//! nft adds a test of the interface's type to each test of the header. If a kernel does not give
+//! the type on this hook, `p7-sent` drops all frames.
 //!
 //! # Limits
 //!

@@ -1,9 +1,9 @@
 //! Renders the filters of ports as the text of one `nft -f -`.
 //!
 //! One table of the bridge family contains all ports. Each of its base chains begins with a look-up
-//! in a map from the interface's number to the port's chain; see [`guard`] for the second rule. So a frame costs the same with
-//! one bound port and with a thousand. The rules of a removed port never apply to a later port of
-//! the same name, since the kernel does not use a number again.
+//! in a map from the interface's number to the port's chain; see [`guard`] for the second rule. So
+//! a frame costs the same with one bound port and with a thousand. The rules of a removed port
+//! never apply to a later port of the same name, since the kernel does not use a number again.
 //!
 //! ```text
 //! prerouting  ─ iif vmap @from_guest ─▶ p7-from ─▶ p7-from-1 (a sub chain) … ─▶ p7-from-ip

@@ -68,8 +68,8 @@ pub(super) enum Place {
 
 /// Returns the NICs whose network is slirp, in QEMU's order.
 ///
-/// `options` are the single-NIC options of the launch. Backend, transport, DNS, search domains, MTU,
-/// interface, IP version and the access to the host's loopback services apply to each NIC;
+/// `options` are the single-NIC options of the launch. Backend, transport, DNS, search domains,
+/// MTU, interface, IP version and the access to the host's loopback services apply to each NIC;
 /// published ports, address, gateway, host name and capture file to the first one that can leave
 /// slirp.
 ///

@@ -44,8 +44,8 @@ impl Request {
     }
 
     /// Checks that no setting of the single NIC stands beside the list of NICs, and that each
-    /// setting for passt, and each one for user-mode networks, has a NIC that takes it. A network of
-    /// the QEMU arguments takes the backend and all these settings.
+    /// setting for passt, and each one for user-mode networks, has a NIC that takes it. A network
+    /// of the QEMU arguments takes the backend and all these settings.
     fn check_list(&self) -> Result<(), RequestError> {
         let nic = &self.nic;
         let attachment = nic.attachment.as_ref();

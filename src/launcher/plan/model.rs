@@ -173,8 +173,8 @@ pub struct QemuPlan {
     pub args: Vec<OsString>,
     /// All arguments, the caller's with netlaunch's; in serve mode netlaunch's alone.
     pub all_args: Vec<OsString>,
-    /// The QMP socket of a QEMU that netlaunch supervises; `None` in serve mode, and if there can be
-    /// none.
+    /// The QMP socket of a QEMU that netlaunch supervises; `None` in serve mode, and if there can
+    /// be none.
     pub qmp: Option<QmpPlan>,
 }
 

@@ -1,9 +1,9 @@
 //! Recognises a call that asks QEMU by QMP, on a machine that runs no guest.
 //!
 //! libguestfs starts such a QEMU to learn its features, writes QMP commands to its standard input,
-//! and lets it quit. The machine has QEMU's default card, but nothing that could use it: no disk, no
-//! kernel, no firmware of the caller. The default network gives no boot file, so nothing boots from
-//! it either.
+//! and lets it quit. The machine has QEMU's default card, but nothing that could use it: no disk,
+//! no kernel, no firmware of the caller. The default network gives no boot file, so nothing boots
+//! from it either.
 //!
 //! A guest can come from many options, such as `-bios`, `-pflash`, `-device loader`, `-boot n` or
 //! `-option-rom`, and new ones appear. So a call is a probe only if each of its options is listed

@@ -60,8 +60,8 @@ impl PublishedGuest {
     }
 }
 
-/// Returns the guests whose taps exist. The next command removes the others, which a launch that was
-/// killed has left, perhaps before it turned forwarding on.
+/// Returns the guests whose taps exist. The next command removes the others, which a launch that
+/// was killed has left, perhaps before it turned forwarding on.
 pub(super) fn present(published: &[PublishedGuest], host: &HostNet) -> Vec<PublishedGuest> {
     let is_there = |guest: &&PublishedGuest| {
         host.links.iter().any(|link| guest.is_on_link(link.index, &link.name))

@@ -6,8 +6,8 @@
 //! records that remove the old and the new rules are written before it. If a launch is killed, the
 //! next command finds its entry without a tap and removes the entry.
 //!
-//! A port on a loopback address of the host is in the list, too, but has no rules: the launch relays
-//! its connections (`relay`).
+//! A port on a loopback address of the host is in the list, too, but has no rules: the launch
+//! relays its connections (`relay`).
 
 use std::error::Error;
 

@@ -122,9 +122,8 @@ impl StartInProgress<'_> {
         Ok(missing)
     }
 
-    /// Restores the part of a bridge that has a fault of [`bridge_faults`] or [`limits_fault`]. Returns that
-    /// part, as a
-    /// phrase.
+    /// Restores the part of a bridge that has a fault of [`bridge_faults`] or [`limits_fault`].
+    /// Returns that part, as a phrase.
     async fn restore(
         &self,
         network: &Network,

@@ -45,8 +45,8 @@ impl Manager {
         Ok(notes)
     }
 
-    /// Checks that the network conflicts with none of the networks `beside` it and with nothing else
-    /// on the host.
+    /// Checks that the network conflicts with none of the networks `beside` it and with nothing
+    /// else on the host.
     pub(super) fn check<'a>(
         &self,
         network: &Network,

@@ -4,9 +4,9 @@
 //!
 //! The first packet that passes makes a connection; a dropped packet leaves no record. Connections
 //! do not end, but only the last [`MOST_CONNECTIONS`] are known, so that a stream of frames without
-//! end needs no more memory, and a packet is checked only for whether it can open a connection: sequence numbers,
-//! checksums, timeouts and helpers (FTP and the like) are ignored. So more packets are established
-//! here than in the kernel, and fewer are invalid or related.
+//! end needs no more memory, and a packet is checked only for whether it can open a connection:
+//! sequence numbers, checksums, timeouts and helpers (FTP and the like) are ignored. So more
+//! packets are established here than in the kernel, and fewer are invalid or related.
 //!
 //! The facts on which packets open a connection were measured on Linux 6.18, with the defaults of
 //! nf_conntrack's documented settings (`nf_conntrack_tcp_loose`, which accepts a TCP connection

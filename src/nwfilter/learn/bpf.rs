@@ -6,10 +6,10 @@
 //! the last instruction drops the frame. A load beyond the end of the frame drops it, too, by the
 //! rules of the BPF machine (filter.txt in the kernel's documentation).
 //!
-//! The program passes every frame that [`super::packet`], [`super::packet6`] and the learner accept, and some more: it
-//! does not look at DHCP options or at the transaction. A program with the transaction of the
-//! guest's last request could only be attached after that request, and a server nearby answers
-//! sooner.
+//! The program passes every frame that [`super::packet`], [`super::packet6`] and the learner
+//! accept, and some more: it does not look at DHCP options or at the transaction. A program with
+//! the transaction of the guest's last request could only be attached after that request, and a
+//! server nearby answers sooner.
 //!
 //! It never passes a frame with a VLAN tag, which the kernel has already removed from the bytes: an
 //! answer in another VLAN is not for this port.

@@ -47,9 +47,10 @@
 //!
 //! # Layout
 //!
-//! [`packet`], [`packet6`], [`bpf`], the learner, the table and the rules compute values from values. Only the capture and
-//! the saved leases have side effects. Imports: [`crate::types`], [`crate::sys::state_file`],
-//! [`crate::firewall::rules`] and [`crate::sys::process`] ← `learn` ← [`crate::nwfilter::port`].
+//! [`packet`], [`packet6`], [`bpf`], the learner, the table and the rules compute values from
+//! values. Only the capture and the saved leases have side effects. Imports: [`crate::types`],
+//! [`crate::sys::state_file`], [`crate::firewall::rules`] and [`crate::sys::process`] ← `learn` ←
+//! [`crate::nwfilter::port`].
 
 pub mod bpf;
 mod capture;

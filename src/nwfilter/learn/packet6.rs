@@ -2,10 +2,10 @@
 //! untagged Ethernet II frames.
 //!
 //! [`read`] is strict, because a guest gains from a frame that netlaunch reads and other machines
-//! ignore: none of them would answer that the address is in use. It reads a message only if it follows
-//! the IPv6 header directly, without extension headers and fragments (RFC 6980), if the hop limit
-//! and the ICMPv6 checksum are right, and if the frame goes to the Ethernet address of its group. A
-//! test of an address may have a nonce (RFC 7527) and no other option, which is what
+//! ignore: none of them would answer that the address is in use. It reads a message only if it
+//! follows the IPv6 header directly, without extension headers and fragments (RFC 6980), if the hop
+//! limit and the ICMPv6 checksum are right, and if the frame goes to the Ethernet address of its
+//! group. A test of an address may have a nonce (RFC 7527) and no other option, which is what
 //! [`super::learning_rules6`] and the filter `no-nd-spoofing` let through.
 //!
 //! It does not verify UDP checksums, because the host's own packets have none yet on a virtual port

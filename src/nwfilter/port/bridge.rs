@@ -114,8 +114,8 @@ fn member(port: &InterfaceName, master: &str, kind: Option<&str>) -> Problem {
     }
 }
 
-/// Returns where a filter sees the frames of an interface; `links` has its master, and the interface
-/// below it.
+/// Returns where a filter sees the frames of an interface; `links` has its master, and the
+/// interface below it.
 pub(super) fn find<'a>(link: &Link, links: &'a [Link]) -> Result<Site<'a>, NotOnBridge> {
     if link.bridge {
         return Err(NotOnBridge::Bridge);

@@ -1,8 +1,8 @@
 //! Makes a port without a bridge learn the address of its guest from DHCP.
 //!
-//! The kernel shows a packet socket the frames of such a guest only after the egress hook, where the
-//! learning rules drop all frames that claim an address. DHCP passes these rules, and so is the only
-//! method there. The method is written into the binding, so that every later command finds it.
+//! The kernel shows a packet socket the frames of such a guest only after the egress hook, where
+//! the learning rules drop all frames that claim an address. DHCP passes these rules, and so is the
+//! only method there. The method is written into the binding, so that every later command finds it.
 //!
 //! IPv6 addresses are not learned there. The learner asks a guest for its addresses before it
 //! forgets them, and a frame that the host sends on such an interface goes to the network, not to

@@ -97,8 +97,8 @@ impl Bindings {
         Ok(self.reload_unwaiting().await?.notes)
     }
 
-    /// Does the same as [`reload`](Self::reload), and does not wait until the kernel has removed the
-    /// mark of nft's transaction. A caller that has other work drops the result after it.
+    /// Does the same as [`reload`](Self::reload), and does not wait until the kernel has removed
+    /// the mark of nft's transaction. A caller that has other work drops the result after it.
     ///
     /// # Errors
     /// The errors of [`reload`](Self::reload).

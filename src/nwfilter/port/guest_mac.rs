@@ -4,11 +4,12 @@
 //!
 //! 1. the binding of the port, if it has one;
 //! 2. the alias of the tap of a launch, which the launch wrote;
-//! 3. the forwarding table of the bridge, if the bridge has learned exactly one address on the port;
+//! 3. the forwarding table of the bridge, if the bridge has learned exactly one address on the
+//!    port;
 //! 4. the other end of a veth, if it is in this network namespace.
 //!
-//! A macvtap or macvlan is on no bridge. The kernel gives it the frames for its own address, so that
-//! is the guest's.
+//! A macvtap or macvlan is on no bridge. The kernel gives it the frames for its own address, so
+//! that is the guest's.
 //!
 //! The guest itself decides what the bridge learns. So the caller always reports the source, and an
 //! address is never taken from a table with several.

@@ -117,8 +117,8 @@ impl Bindings {
         }
     }
 
-    /// Assigns the directory to this network namespace if it belongs to none, and writes the current
-    /// names of ports into the status files. The caller has just taken the lock. Returns
+    /// Assigns the directory to this network namespace if it belongs to none, and writes the
+    /// current names of ports into the status files. The caller has just taken the lock. Returns
     /// the status files. A failed write, as on a full disk, is only a warning: ports are identified
     /// by their indexes, so rules can still be removed.
     pub(super) fn update_names(&self) -> Result<Ports, BindingError> {

@@ -33,8 +33,8 @@ pub struct LearnerReport {
 pub struct ShownAddress6 {
     /// The address.
     pub address: Ipv6Addr,
-    /// The end of its lifetime by the current wall clock; `None` if it has no end, or the end is not
-    /// known.
+    /// The end of its lifetime by the current wall clock; `None` if it has no end, or the end is
+    /// not known.
     pub until: Option<UnixTime>,
 }
 

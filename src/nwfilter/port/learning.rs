@@ -15,11 +15,11 @@
 //!
 //! Rules change at most four times a second, however often a guest releases its lease and gets
 //! another. After a quiet time, three more changes of IPv6 addresses need not wait. After 64 frames
-//! there is a pause of 10 ms, so that a flood of them costs little. During a pause the socket may drop frames, and among them one that would have
-//! taught an address. A guest that floods delays only itself. But a neighbor can also flood the
-//! guest with DHCP answers; the guest's address is then learned late, when one exchange gets
-//! through. If `DHCPSERVER` names servers, the learning rules drop the answers of other servers
-//! before the capture sees them.
+//! there is a pause of 10 ms, so that a flood of them costs little. During a pause the socket may
+//! drop frames, and among them one that would have taught an address. A guest that floods delays
+//! only itself. But a neighbor can also flood the guest with DHCP answers; the guest's address is
+//! then learned late, when one exchange gets through. If `DHCPSERVER` names servers, the learning
+//! rules drop the answers of other servers before the capture sees them.
 
 mod start;
 

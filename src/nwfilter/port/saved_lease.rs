@@ -41,8 +41,8 @@ impl Bindings {
         }))
     }
 
-    /// Reads the lease of an earlier binding of the same guest to the same port. If the IPv4 address
-    /// is in use by now, the lease is removed. IPv6 addresses that are in use are left out.
+    /// Reads the lease of an earlier binding of the same guest to the same port. If the IPv4
+    /// address is in use by now, the lease is removed. IPv6 addresses that are in use are left out.
     pub(super) async fn lease_of_earlier_binding(
         &self,
         status: &PortStatus,
@@ -127,8 +127,8 @@ impl Bindings {
 }
 
 /// Returns the ports on the same bridge, or above the same interface. A port on no bridge has no
-/// neighbors unless it is a macvtap or macvlan. A master of another kind, such as Open vSwitch, does
-/// not show which of its ports reach each other.
+/// neighbors unless it is a macvtap or macvlan. A master of another kind, such as Open vSwitch,
+/// does not show which of its ports reach each other.
 fn ports_on_same_bridge<'a>(
     host: &HostNet,
     status: &PortStatus,

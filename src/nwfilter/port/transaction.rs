@@ -176,9 +176,9 @@ impl Transaction<'_> {
     }
 
     /// Returns the backends to try for each port, the best choice first. If nwfilter.conf sets a
-    /// backend, or a guard of ports is there, it is the only choice. Otherwise the choices are nftables for all ports, then
-    /// iptables only for the ports with rules that nftables may not support, then iptables for all.
-    /// iptables cannot filter a port without a bridge.
+    /// backend, or a guard of ports is there, it is the only choice. Otherwise the choices are
+    /// nftables for all ports, then iptables only for the ports with rules that nftables may not
+    /// support, then iptables for all. iptables cannot filter a port without a bridge.
     fn choices(&self) -> Vec<Vec<FirewallBackend>> {
         let all = |backend| vec![backend; self.wanted.len()];
         let needs_nftables = |wanted: &DesiredPort| !wanted.status.hooks.is_bridge();

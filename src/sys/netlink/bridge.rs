@@ -45,8 +45,8 @@ impl Netlink {
     }
 
     /// Makes a bridge that has this mark from the start, as its group, and returns its number. A
-    /// caller that has recorded [`Undo::Marked`] before can be killed at any time. The mark is a random number other than 0;
-    /// [`Netlink::up_unmarked`] removes it.
+    /// caller that has recorded [`Undo::Marked`] before can be killed at any time. The mark is a
+    /// random number other than 0; [`Netlink::up_unmarked`] removes it.
     ///
     /// # Errors
     /// Returns the errors of [`Netlink::create_bridge`].

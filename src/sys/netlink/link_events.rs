@@ -70,8 +70,8 @@ impl LinkEvents {
         LinkEvents::of(&[MulticastGroup::Link])
     }
 
-    /// Receives the messages about interfaces and about their queues from now on. Call it in a tokio
-    /// runtime with I/O enabled.
+    /// Receives the messages about interfaces and about their queues from now on. Call it in a
+    /// tokio runtime with I/O enabled.
     ///
     /// # Errors
     /// [`LinkError::Connect`].

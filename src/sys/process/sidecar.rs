@@ -15,8 +15,8 @@
 //!    descriptor of the caller: a pipe or a lock of the caller ends with the program.
 //! 2. The main process blocks in [`MainProcess::wait`], with the caller's signal mask, so a signal
 //!    does to it what it does to the program.
-//! 3. The sidecar sends the program's further descriptors ([`MainLink::release`]), or the reason why
-//!    there is nothing to supervise ([`MainLink::refuse`]).
+//! 3. The sidecar sends the program's further descriptors ([`MainLink::release`]), or the reason
+//!    why there is nothing to supervise ([`MainLink::refuse`]).
 //!
 //! [`MainLink::process`] means the main process before and after it has become the program.
 

@@ -92,8 +92,8 @@ pub(crate) struct Received {
 
 /// The signals to this process that end a program by default, in a queue.
 ///
-/// SIGTERM, SIGINT, SIGHUP and SIGQUIT come even if the process ignores them, as under nohup(1). Any
-/// other signal that the process ignores stays ignored: the program inherits that.
+/// SIGTERM, SIGINT, SIGHUP and SIGQUIT come even if the process ignores them, as under nohup(1).
+/// Any other signal that the process ignores stays ignored: the program inherits that.
 #[derive(Debug)]
 pub(crate) struct Signals {
     fd: AsyncFd<SignalFd>,

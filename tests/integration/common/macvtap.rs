@@ -51,8 +51,8 @@ pub fn read_frames(mut queue: &File) -> Vec<Vec<u8>> {
     }
 }
 
-/// A scene whose ports vnet0 and vnet1 are macvtaps of this mode above peer0, a tap; none of them is
-/// on a bridge. The peer reads what leaves by peer0, and what it writes comes in there. The mode
+/// A scene whose ports vnet0 and vnet1 are macvtaps of this mode above peer0, a tap; none of them
+/// is on a bridge. The peer reads what leaves by peer0, and what it writes comes in there. The mode
 /// passthru allows one port above an interface, so vnet1 and the marks are missing then.
 ///
 /// ```text

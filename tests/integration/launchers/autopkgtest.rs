@@ -1,6 +1,6 @@
 //! autopkgtest-virt-qemu 5.28: the test bed of Debian's package tests. It starts the guest with
-//! `-net nic,model=virtio -net user,hostfwd=tcp:127.0.0.1:PORT-:22`, where PORT is the first free one
-//! from 10022 on.
+//! `-net nic,model=virtio -net user,hostfwd=tcp:127.0.0.1:PORT-:22`, where PORT is the first free
+//! one from 10022 on.
 //!
 //! The test speaks its protocol at the standard streams, as autopkgtest does.
 

@@ -1,6 +1,6 @@
-//! Kills netlaunch at each step of a bind, a redefinition, a swap, an unbind and a switch of the backend. A
-//! port always has the old rules or the new ones, the next command repairs the rest, and in the end
-//! nothing of netlaunch is left.
+//! Kills netlaunch at each step of a bind, a redefinition, a swap, an unbind and a switch of the
+//! backend. A port always has the old rules or the new ones, the next command repairs the rest, and
+//! in the end nothing of netlaunch is left.
 //!
 //! Frames show which rules a port has: some frames pass under the old rules, some under the new
 //! ones, some under both, and some under neither. nft changes all ports at once. The three tools of

@@ -19,10 +19,11 @@
 //! # A full table
 //!
 //! The table has at most [`MOST_ADDRESSES`] addresses. If another one comes, the caller asks the
-//! guest for those addresses that the guest has not used for [`IDLE`] ([`Tick::probes`]). An address
-//! for which the guest does not answer three times makes room; otherwise the new address is refused.
-//! So addresses that the guest has stay, however many others it makes up. Rounds of such questions
-//! are at least [`BETWEEN_ROUNDS`] apart, and at most [`MOST_TESTS`] tests are followed at a time.
+//! guest for those addresses that the guest has not used for [`IDLE`] ([`Tick::probes`]). An
+//! address for which the guest does not answer three times makes room; otherwise the new address is
+//! refused. So addresses that the guest has stay, however many others it makes up. Rounds of such
+//! questions are at least [`BETWEEN_ROUNDS`] apart, and at most [`MOST_TESTS`] tests are followed
+//! at a time.
 
 mod entry;
 mod messages;
