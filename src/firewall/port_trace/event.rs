@@ -136,7 +136,24 @@ fn head(all: &Attributes<'_>) -> Vec<u8> {
         Some(network) if !transport.is_empty() => [network, transport].concat(),
         _ => network.to_vec(),
     };
-    if link.is_empty() { Vec::new() } else { [link, &packet].concat() }
+    match link {
+        [] => [hidden_link(network).as_slice(), &packet].concat(),
+        link => [link, &packet].concat(),
+    }
+}
+
+/// Returns an Ethernet header without addresses for a frame whose header the kernel does not
+/// report, as at the egress hook; empty if nothing was reported. The start of the packet tells IPv4,
+/// IPv6 and ARP apart (RFC 791, 8200, 826); the EtherType of other frames is 0.
+fn hidden_link(network: &[u8]) -> Vec<u8> {
+    let ether_type: u16 = match network {
+        [] => return Vec::new(),
+        [first, ..] if first >> 4 == 4 => 0x0800,
+        [first, ..] if first >> 4 == 6 => 0x86dd,
+        [0, 1, 8, 0, 6, 4, ..] => 0x0806,
+        _ => 0,
+    };
+    [&[0; 12], ether_type.to_be_bytes().as_slice()].concat()
 }
 
 #[cfg(test)]
@@ -198,7 +215,6 @@ mod tests {
             (v6(17), 14 + 40 + 8),
             (v6(0), 14 + 40),
             (vec![0; 28], 14 + 28),
-            (vec![], 14),
         ] {
             let attributes = [
                 attribute(NFTA_TRACE_LL_HEADER, &[1; 14]),
@@ -208,8 +224,23 @@ mod tests {
             let attributes = attributes.concat();
             assert_eq!(head(&Attributes(&attributes)).len(), length, "{network:x?}");
             let without_link = &attributes[attribute(NFTA_TRACE_LL_HEADER, &[1; 14]).len()..];
-            assert!(head(&Attributes(without_link)).is_empty());
+            let hidden = head(&Attributes(without_link));
+            assert_eq!((hidden.len(), &hidden[..12]), (length, [0; 12].as_slice()));
         }
+    }
+
+    #[test]
+    fn a_frame_without_a_reported_header_has_the_type_of_its_packet() {
+        for (network, ether_type) in [
+            (vec![0x45; 20], [8, 0]),
+            (vec![0x60; 40], [0x86, 0xdd]),
+            (vec![0, 1, 8, 0, 6, 4, 0, 1], [8, 6]),
+            (vec![0, 2], [0, 0]),
+        ] {
+            let attributes = attribute(NFTA_TRACE_NETWORK_HEADER, &network);
+            assert_eq!(head(&Attributes(&attributes))[12..14], ether_type);
+        }
+        assert!(head(&Attributes(&[])).is_empty());
     }
 
     #[test]

@@ -46,9 +46,16 @@ pub fn traced<'a>(rules: &'a PortRules, frame: &TracedFrame) -> Option<Explanati
 }
 
 /// Returns one line about a frame: its hardware addresses, its protocol, and its addresses in that
-/// protocol. `head` is the start of the frame.
+/// protocol. `head` is the start of the frame. The hardware addresses are left out if both are 0,
+/// since the kernel does not report those of some frames.
 pub fn summary(head: &[u8]) -> String {
     let Ok(frame) = Frame::read(head, usize::MAX) else { return "unknown frame".to_owned() };
+    if head.starts_with(&[0; 12]) {
+        return match head.get(12..14) {
+            Some([0, 0]) => "unknown frame".to_owned(),
+            _ => protocol(&frame, head),
+        };
+    }
     let mac = |at: usize| {
         let bytes = head.get(at..at + 6).unwrap_or_default();
         bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
@@ -133,5 +140,9 @@ mod tests {
             }
         }
         assert_eq!(summary(&[]), "unknown frame");
+        assert_eq!(summary(&[0; 14]), "unknown frame");
+        let hidden = "000000000000 000000000000 0806 0001 0800 06 04 0001 525400112233 0a020304";
+        let hidden = bytes(&format!("{hidden} 000000000000 0a020309"));
+        assert_eq!(summary(&hidden), "ARP 10.2.3.4 > 10.2.3.9");
     }
 }

@@ -35,14 +35,18 @@ fn explained(scene: &PortScene, frame: &Frame) -> String {
 fn followed(running: &Running, scene: &PortScene, from: Station, frame: &Frame) -> Vec<String> {
     running.lines.try_iter().for_each(drop);
     scene.send(from, frame);
-    // This frame, which a rule of the first stage drops, ends the wait.
+    // This frame, which a rule of its own drops, ends the wait. On a macvtap the kernel does not
+    // report the type of the frame.
     let end = [PEER.mac.as_slice(), &VM.mac, &[0x90, 0], &[0; 46]].concat();
+    let digits: String = end.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (out, ..) = nwfilter(scene, &["explain", "--port", "vnet0", "--frame", &digits]);
+    let last = out.trim_end().split_once(' ').unwrap().1.to_owned();
     scene.write(Station::Vnet0, &end);
     let mut lines = Vec::new();
     loop {
         let line = running.line();
         let (words, about) = line.split_once(" | ").unwrap_or_else(|| panic!("{line}"));
-        if about.contains("EtherType 0x9000") {
+        if words.split_once(' ').unwrap().1 == last {
             return lines;
         }
         // The scene sends marks to the port.
