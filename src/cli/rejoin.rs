@@ -16,7 +16,7 @@ use super::nwfilter;
 use crate::firewall::RulesKnown;
 use crate::network::NetworkName;
 use crate::network::manager::{Manager, NetworkLocation, NetworkStatus};
-use crate::nwfilter::port::{BindingError, Bindings, FilterState, PortProblem};
+use crate::nwfilter::port::{BindingError, Bindings, FilterState, PortProblem, Reloaded};
 use crate::sys::netlink::{GuestTap, LinkError, Netlink};
 use crate::types::{InterfaceName, error_text};
 
@@ -56,11 +56,12 @@ pub(super) async fn after_start(
 }
 
 /// Attaches all taps of launches that are on no bridge, then warns of each port whose filter is
-/// still not in force. Returns a sentence for each attached tap; an error is only a warning.
+/// still not in force. Returns a sentence for each attached tap; an error is only a warning. Without
+/// `reloaded`, the rules of ports were not reloaded.
 pub(super) async fn after_reload(
     manager: &Manager,
     bindings: &Bindings,
-    known: RulesKnown,
+    reloaded: Option<&mut Reloaded>,
 ) -> Vec<String> {
     let notes = match taps_without_bridge().await {
         Ok(taps) => attach(manager, bindings, taps).await,
@@ -69,7 +70,13 @@ pub(super) async fn after_reload(
             Vec::new()
         }
     };
-    let checked = async { bindings.not_in_force(bindings.list()?, known).await };
+    let checked = async {
+        let (ports, known) = match reloaded {
+            Some(reloaded) => (std::mem::take(&mut reloaded.ports), RulesKnown::NftCommitted),
+            None => (bindings.list()?, RulesKnown::Nothing),
+        };
+        bindings.not_in_force(ports, known).await
+    };
     match checked.await {
         Ok(ports) => {
             for PortProblem { port, check, .. } in &ports {

@@ -9,7 +9,6 @@ use std::path::Path;
 use super::environment::Environment;
 use super::network::manager;
 use super::{Failure, learn, nwfilter, rejoin};
-use crate::firewall::RulesKnown;
 
 /// Sets the rules of networks and of ports again, then attaches the taps of launches to their
 /// bridges. Returns a sentence for each part that was missing.
@@ -21,13 +20,12 @@ pub(super) async fn reload(
     let bindings = nwfilter::bindings(config_dir, environment)?;
     let networks = manager.reload().await;
     // The kernel finishes its part of the change while the taps are attached and checked.
-    let (ports, _unwaited) = match bindings.reload_unwaiting().await {
+    let (ports, mut reloaded) = match bindings.reload_unwaiting().await {
         Ok(mut reloaded) => (Ok(std::mem::take(&mut reloaded.notes)), Some(reloaded)),
         Err(error) => (Err(error), None),
     };
     learn::restart_missing(&bindings, environment);
-    let known = if ports.is_ok() { RulesKnown::NftCommitted } else { RulesKnown::Nothing };
-    let taps = rejoin::after_reload(&manager, &bindings, known).await;
+    let taps = rejoin::after_reload(&manager, &bindings, reloaded.as_mut()).await;
     match (networks, ports) {
         (Ok(networks), Ok(ports)) => Ok([networks, ports, taps].concat()),
         (Err(networks), Err(ports)) => {

@@ -20,9 +20,7 @@ use super::port_change::{self, table_tools, with};
 use super::port_error::{PortError, Unwritable};
 use super::port_hooks::PortHooks;
 use super::port_iptables::{self, Part, PortTables};
-use super::port_nft::{
-    self, Attempt, Extras, Families, MissingKernelFeature, PortObjects, PortText, missing_feature,
-};
+use super::port_nft::{self, Attempt, Extras, Families, PortObjects, PortText};
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
 use super::{Script, apply, nft_kernel};
@@ -358,24 +356,9 @@ impl PortPlan {
                 return Err(error);
             };
             if !attempt.adapt(line, said) {
-                return Err(nft_error(error));
+                return Err(error.named());
             }
         }
-    }
-}
-
-/// Names the missing kernel feature if that is why nft refused a text.
-pub(super) fn nft_error(error: PortError) -> PortError {
-    let PortError::Tool(ToolError::Refused { line: Some(line), said, .. }) = &error else {
-        return error;
-    };
-    match missing_feature(line, said) {
-        Some(MissingKernelFeature::BridgeConntrack) => PortError::NoConntrack,
-        Some(MissingKernelFeature::BridgeNames) => PortError::NoBridgeNames,
-        Some(MissingKernelFeature::Other(what, option)) => {
-            PortError::MissingFeature { what, option }
-        }
-        None => error,
     }
 }
 
@@ -406,11 +389,8 @@ pub(super) async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> Result<
     }
     match error {
         ToolError::Refused { .. } | ToolError::Slow { .. } => {
-            tracing::warn!(
-                "the table {} stays, and may be empty: {}",
-                port_nft::TABLE,
-                error_text(&error)
-            );
+            let (table, error) = (port_nft::TABLE, error_text(&error));
+            tracing::warn!("the table {table} stays, and may be empty: {error}");
             Ok(true)
         }
         error => Err(error.into()),

@@ -8,7 +8,7 @@
 use super::commit::Uncommitted;
 use super::port_hooks::NotOnInterface;
 use super::port_iptables::Unexpressible;
-use super::port_nft::{EGRESS, INTERFACES, NoIpset};
+use super::port_nft::{EGRESS, INTERFACES, MissingKernelFeature, NoIpset, missing_feature};
 use super::tool_error::{ToolError, texts};
 use crate::types::{InterfaceName, error_text};
 
@@ -86,6 +86,21 @@ pub enum PortError {
 }
 
 impl PortError {
+    /// Names the missing kernel feature if that is why nft refused a text.
+    pub(super) fn named(self) -> PortError {
+        let PortError::Tool(ToolError::Refused { line: Some(line), said, .. }) = &self else {
+            return self;
+        };
+        match missing_feature(line, said) {
+            Some(MissingKernelFeature::BridgeConntrack) => PortError::NoConntrack,
+            Some(MissingKernelFeature::BridgeNames) => PortError::NoBridgeNames,
+            Some(MissingKernelFeature::Other(what, option)) => {
+                PortError::MissingFeature { what, option }
+            }
+            None => self,
+        }
+    }
+
     /// Returns whether a tool was run. If not, netlaunch knew already that the backend or the
     /// kernel cannot carry out the filter.
     pub fn was_tried(&self) -> bool {

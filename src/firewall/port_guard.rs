@@ -10,7 +10,7 @@ use super::backend::FirewallBackend;
 use super::commit::commit;
 use super::iptables_change::TableTools;
 use super::nft_dump::table_shape;
-use super::port_apply::{holds_more, nft_error};
+use super::port_apply::holds_more;
 use super::port_error::PortError;
 use super::port_iptables;
 use super::port_nft::{self, Families, TABLE};
@@ -42,7 +42,7 @@ pub async fn check_guard(
         return Ok(());
     }
     let checked = tools.run(Tool::Nft, &["--check"], &port_nft::set_guard(rules)).await;
-    checked.map(drop).map_err(|error| nft_error(error.into()))
+    checked.map(drop).map_err(|error| PortError::from(error).named())
 }
 
 /// Replaces the guard of a backend. `bound` are the ports that have their filters in it. No rules
@@ -69,7 +69,7 @@ pub async fn set_guard(
             } else {
                 commit(tools, &port_nft::set_guard(rules)).await
             };
-            committed.map_err(|error| nft_error(error.into()))
+            committed.map_err(|error| PortError::from(error).named())
         }
         FirewallBackend::Iptables => {
             let before = TableTools::ETHERNET.present(tools).await?;

@@ -20,7 +20,17 @@ use crate::types::{InterfaceName, error_text};
 pub struct Reloaded {
     /// A note for each port, one sentence each.
     pub notes: Vec<String>,
+    /// The ports that have a filter, as the reload left them.
+    pub ports: Vec<PortStatus>,
     _removals: Vec<MarkRemoval>,
+}
+
+/// The ports after their rules were rebuilt.
+pub(super) struct Rebuilt {
+    /// The ports whose rules were set.
+    changed: Vec<PortStatus>,
+    /// The ports whose binding cannot be parsed; they keep their rules.
+    kept: Vec<PortStatus>,
 }
 
 impl Bindings {
@@ -35,7 +45,10 @@ impl Bindings {
         let (tools, ports) = self.lock().await?;
         let Ports { live, stale, .. } = self.complete_interrupted(&tools, ports).await?;
         self.collect_leases()?;
-        if stale.is_empty() { Ok(()) } else { self.change(&tools, Vec::new(), &stale, &live).await }
+        if !stale.is_empty() {
+            self.change(&tools, Vec::new(), &stale, &live).await?;
+        }
+        Ok(())
     }
 
     /// Removes the same rules as [`collect`](Self::collect), for a command that does not change
@@ -108,13 +121,14 @@ impl Bindings {
         }
         let (tools, ports) = self.lock().await?;
         let missing_rules = self.missing_rules(&ports.live).await;
-        let ports = self.rebuild(&tools, ports).await?;
-        let note = |port: &InterfaceName| match missing_rules.get(port) {
+        let Rebuilt { changed, kept } = self.rebuild(&tools, ports).await?;
+        let note = |PortStatus { port, .. }: &PortStatus| match missing_rules.get(port) {
             Some(what) => format!("the filter of the port {port} is there; before, {what}"),
             None => format!("the filter of the port {port} is there"),
         };
-        let notes = ports.iter().map(note).collect();
-        Ok(Reloaded { notes, _removals: tools.take_removals() })
+        let notes = changed.iter().map(note).collect();
+        let ports = [changed, kept].concat();
+        Ok(Reloaded { notes, ports, _removals: tools.take_removals() })
     }
 
     /// Returns the rules that the kernel lacks, a clause for each port with missing rules. A failed
@@ -131,13 +145,12 @@ impl Bindings {
         live.iter().zip(checks).filter_map(problem).collect()
     }
 
-    /// Does the part of [`reload`](Self::reload) that needs the lock. Returns the ports whose rules
-    /// were set.
+    /// Does the part of [`reload`](Self::reload) that needs the lock.
     pub(super) async fn rebuild(
         &self,
         tools: &Lock,
         ports: Ports,
-    ) -> Result<Vec<InterfaceName>, BindingError> {
+    ) -> Result<Rebuilt, BindingError> {
         tools.warn_of_damaged();
         self.collect_leases()?;
         // On a full disk, where the marker cannot be written, the rules can still be rebuilt.
@@ -148,17 +161,16 @@ impl Bindings {
         self.end_change(self.rebuild_all(tools, ports).await, was_interrupted)
     }
 
-    /// Builds and sets the rules of all ports from the current definitions and addresses. Returns
-    /// the ports.
+    /// Builds and sets the rules of all ports from the current definitions and addresses.
     pub(super) async fn rebuild_all(
         &self,
         tools: &Lock,
         ports: Ports,
-    ) -> Result<Vec<InterfaceName>, BindingError> {
+    ) -> Result<Rebuilt, BindingError> {
         let (bound, others) = self.bound(ports.live);
         let wanted = self.wanted(&bound, &self.filters()?)?;
-        self.change(tools, wanted, &ports.stale, &others).await?;
+        let changed = self.change(tools, wanted, &ports.stale, &others).await?;
         self.rebuild_guard(tools).await?;
-        Ok(bound.into_iter().map(|(status, _)| status.port).collect())
+        Ok(Rebuilt { changed, kept: others })
     }
 }

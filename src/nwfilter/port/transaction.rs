@@ -67,21 +67,23 @@ struct StatusFiles {
     after: Vec<PortStatus>,
     /// Written after the rules have changed. Their old records also remove the new rules.
     same_objects: Vec<PortStatus>,
+    /// The statuses of all ports after the change.
+    all: Vec<PortStatus>,
 }
 
 impl Bindings {
     /// Sets the `wanted` rules and removes the rules of `gone`. `others` are the remaining ports
-    /// with a filter, which do not change.
+    /// with a filter, which do not change. Returns the new statuses of the `wanted` ports.
     pub(super) async fn change(
         &self,
         tools: &Lock,
         wanted: Vec<DesiredPort>,
         gone: &[PortStatus],
         others: &[PortStatus],
-    ) -> Result<(), BindingError> {
+    ) -> Result<Vec<PortStatus>, BindingError> {
         let dir = self.dir();
-        let changed = || wanted.iter().map(|wanted| &wanted.status).chain(gone);
-        for status in changed() {
+        let concerned = || wanted.iter().map(|wanted| &wanted.status).chain(gone);
+        for status in concerned() {
             tools.check(&status.port)?;
         }
         let uses_nftables = |status: &PortStatus| {
@@ -93,7 +95,7 @@ impl Bindings {
             tools,
             wanted: &wanted,
             gone,
-            old: changed().flat_map(|status| status.recorded.clone()).collect(),
+            old: concerned().flat_map(|status| status.recorded.clone()).collect(),
             beside: Beside {
                 // A port whose status cannot be read may have rules in the table.
                 needs_table: guarded || tools.has_damaged() || others.iter().any(uses_nftables),
@@ -116,12 +118,15 @@ impl Bindings {
                 );
             }
         }
-        if let Err(error) = transaction.try_backends().await {
-            if !error.is_half_done() {
-                log(removals.iter().filter_map(|status| status.write(&dir).err()));
+        let changed = match transaction.try_backends().await {
+            Ok(changed) => changed,
+            Err(error) => {
+                if !error.is_half_done() {
+                    log(removals.iter().filter_map(|status| status.write(&dir).err()));
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
         // A status in `gone` of a port that is also in `wanted` was already overwritten. For the
         // others, try to remove every file and return the first error at the end, since the rules
         // are already gone.
@@ -137,13 +142,13 @@ impl Bindings {
         for wanted in &wanted {
             self.turn_on(&wanted.status).await;
         }
-        removed
+        removed.map(|()| changed)
     }
 }
 
 impl Transaction<'_> {
     /// Tries the [`choices`](Self::choices) in order until a backend can set the rules.
-    async fn try_backends(&self) -> Result<(), BindingError> {
+    async fn try_backends(&self) -> Result<Vec<PortStatus>, BindingError> {
         let configured = self.configured;
         let mut failures = Vec::new();
         for backends in self.choices() {
@@ -160,7 +165,7 @@ impl Transaction<'_> {
                     failures.push((backend, FailedPorts { ports, error }));
                 }
                 Err(error) => return Err(error),
-                Ok(()) => {
+                Ok(changed) => {
                     let why = match configured {
                         Some(_) => "nwfilter.conf or the guard of ports demands it",
                         None => "it takes the rules",
@@ -168,7 +173,7 @@ impl Transaction<'_> {
                     for (DesiredPort { status, .. }, backend) in self.wanted.iter().zip(&backends) {
                         tracing::debug!("the rules of {} are in {backend}: {why}", status.port);
                     }
-                    return Ok(());
+                    return Ok(changed);
                 }
             }
         }
@@ -205,7 +210,7 @@ impl Transaction<'_> {
     }
 
     /// Sets the rules with these backends, one for each port.
-    async fn attempt(&self, backends: &[FirewallBackend]) -> Result<(), BindingError> {
+    async fn attempt(&self, backends: &[FirewallBackend]) -> Result<Vec<PortStatus>, BindingError> {
         let plan = self.plan(backends).await?;
         let files = self.status_files(plan.recorded(), backends);
         if let Err(error) = self.write(&files.before) {
@@ -227,7 +232,7 @@ impl Transaction<'_> {
             );
         }
         match self.write(&files.after) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(files.all),
             Err(error) => Err(self.undo_unrecorded(&plan, error).await?),
         }
     }
@@ -290,6 +295,7 @@ impl Transaction<'_> {
             let earlier = self.earlier(wanted);
             let differs = earlier.is_some()
                 || PortStatus { recorded: old.recorded.clone(), ..after.clone() } != *old;
+            files.all.push(after.clone());
             // A record with the same objects removes the new rules as well, so it need not be
             // written before the change. So a full disk stops no change that alters only the number
             // of rules.
