@@ -9,9 +9,9 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::common::bridges::{QEMU, end, up, waiting};
-use crate::common::scene::{HOST, launch, netns_with_resolver, nothing_left, pid_of};
+use crate::common::scene::{HOST, LIMIT, launch, netns_with_resolver, nothing_left, pid_of};
 use crate::common::schema::valid;
-use crate::common::{As, Sandbox, USER, finish, have_root, run, text, wait_until};
+use crate::common::{As, Sandbox, USER, finish, have_root, processes_with, run, text, wait_until};
 
 /// A sandbox on a host with a network.
 fn sandbox(test: &str, who: As) -> Option<(crate::common::Netns, Sandbox)> {
@@ -88,6 +88,8 @@ fn a_qemu_of_another_user_has_the_socket() {
     assert_eq!(sandbox.good(&["attach", "web", "--net", "passt"]), "net2\n");
     assert_eq!(launch(&sandbox)["nics"][1]["transport"], "fd");
     end(scene);
+    // The supervisors of the attachments end after QEMU, at their own pace.
+    wait_until(LIMIT, || processes_with(&mark).is_empty());
     nothing_left(&sandbox);
 }
 
@@ -101,7 +103,7 @@ fn a_daemon_has_the_socket() {
     sandbox.good(&args);
     attach_and_detach(&sandbox, "web");
     kill(Pid::from_raw(pid_of(&launch(&sandbox), "qemu")), Signal::SIGTERM).unwrap();
-    let gone = wait_until(crate::common::scene::LIMIT, || sandbox.launch_dirs().is_empty());
+    let gone = wait_until(LIMIT, || sandbox.launch_dirs().is_empty());
     assert!(gone, "{:?}", sandbox.launch_dirs());
 }
 
@@ -152,7 +154,7 @@ fn a_launch_with_a_long_path_has_no_socket() {
     let mut scene = crate::common::scene::Scene::start(in_state(&args));
     let attach = || bridges_refused(in_state(&["attach", "web", "--net", "slirp"]));
     let runs = || attach().1.contains("has no QMP socket");
-    assert!(wait_until(crate::common::scene::LIMIT, runs), "{:?}\n{}", attach(), scene.said());
+    assert!(wait_until(LIMIT, runs), "{:?}\n{}", attach(), scene.said());
     assert_eq!(attach().0, Some(125));
     kill(Pid::from_raw(scene.pid()), Signal::SIGTERM).unwrap();
     scene.end();

@@ -86,7 +86,8 @@ fn rules_of_each_kind_apply_in_both_directions() {
     }
     let scene = scene("passthru");
     let syn = 2;
-    let cases: [(&str, fn(Host, Host) -> Frame); 9] = [
+    type Between = fn(Host, Host) -> Frame;
+    let cases: [(&str, Between); 9] = [
         ("<mac protocolid='0x86dd'/>", |from, to| Frame::udp6(from, to, 1, 2)),
         ("<arp opcode='1'/>", |from, to| Frame::arp(from, to, 1)),
         ("<rarp/>", |from, _| Frame::rarp(from, 0x0800)),

@@ -6,7 +6,7 @@
 //! follows the IPv6 header directly, without extension headers and fragments (RFC 6980), if the hop
 //! limit and the ICMPv6 checksum are right, and if the frame goes to the Ethernet address of its
 //! group. A test of an address may have a nonce (RFC 7527) and no other option, which is what
-//! [`super::learning_rules6`] and the filter `no-nd-spoofing` let through.
+//! the rules of [`super::Pending`] and the filter `no-nd-spoofing` let through.
 //!
 //! It does not verify UDP checksums, because the host's own packets have none yet on a virtual port
 //! (checksum offload).

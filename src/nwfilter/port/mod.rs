@@ -8,7 +8,8 @@
 //! 1. The rules of all ports are compiled and rendered. An error in a filter ends the command here.
 //! 2. The status files are written with records that remove both the old and the new rules. The
 //!    status of a port that is new, or that loses its filter, is [`PortState::Changing`].
-//! 3. The firewall applies all rules as one transaction ([`PortPlan::apply`]).
+//! 3. The firewall applies all rules as one transaction
+//!    ([`PortPlan::apply`](crate::firewall::PortPlan::apply)).
 //! 4. The status files are written with records that remove the new rules only, and the status
 //!    files of ports without a filter are removed.
 //!

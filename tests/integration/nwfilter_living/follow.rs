@@ -203,8 +203,8 @@ fn frames_of_a_macvtap_are_followed_in_the_words_that_explain_them() {
             // The marks of the scene come in, too. On the egress hook the kernel reports no
             // Ethernet header, so the lines do not describe the guest's frames, and name the end of
             // the IP rules for frames of other protocols, too.
-            let lines = std::iter::from_fn(|| Some(running.line()));
-            let line = lines.skip_while(|line| line.contains("EtherType 0x88b5")).next().unwrap();
+            let mut lines = std::iter::from_fn(|| Some(running.line()));
+            let line = lines.find(|line| !line.contains("EtherType 0x88b5")).unwrap();
             let (words, about) = line.split_once(" | ").unwrap();
             let words = words.split_once(' ').unwrap().1;
             let words = words.strip_suffix(", then the end of the IP rules").unwrap_or(words);
