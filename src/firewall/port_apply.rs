@@ -366,18 +366,14 @@ impl PortPlan {
 /// directory. If nft refuses or is too slow, the answer is yes, so that the table stays.
 ///
 /// # Errors
-/// Returns the error if nft could not be run to its end.
+/// Returns the error if nft could not be run to its end, or if the kernel does not show its rules.
 pub(super) async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> Result<bool, PortError> {
     let question = port_nft::question();
     let question: Vec<&str> = question.iter().map(String::as_str).collect();
     let named: BTreeSet<u32> = ports.iter().map(|objects| objects.index).collect();
-    match port_nft::ports_without_bridge() {
-        Ok(ports) if ports.is_subset(&named) => {}
-        Ok(_) => return Ok(true),
-        Err(error) => {
-            tracing::warn!("the table {} stays, and may be empty: {error}", port_nft::TABLE);
-            return Ok(true);
-        }
+    let ports = port_nft::ports_without_bridge().map_err(|source| PortError::Unread { source })?;
+    if !ports.is_subset(&named) {
+        return Ok(true);
     }
     let error = match tools.run(Tool::NftAsk, &question, "").await {
         Ok(listing) => return Ok(!port_nft::listed_ports(&listing).is_subset(&named)),

@@ -5,8 +5,8 @@
 //! ignore: none of them would answer that the address is in use. It reads a message only if it
 //! follows the IPv6 header directly, without extension headers and fragments (RFC 6980), if the hop
 //! limit and the ICMPv6 checksum are right, and if the frame goes to the Ethernet address of its
-//! group. A test of an address may have a nonce (RFC 7527) and no other option, which is what
-//! the rules of [`super::Pending`] and the filter `no-nd-spoofing` let through.
+//! group. A test of an address may have a nonce (RFC 7527) and no other option: the rules of
+//! [`super::Pending`] and the filter `no-nd-spoofing` let only these through.
 //!
 //! It does not verify UDP checksums, because the host's own packets have none yet on a virtual port
 //! (checksum offload).
