@@ -53,8 +53,8 @@ pub(super) async fn follow(
             step = trace.next() => match step.map_err(NwfilterError::Trace)? {
                 TraceStep::RulesChanged => true,
                 TraceStep::Lost => {
-                    lines.warn_of_loss(Instant::now());
-                    false
+                    // A report of changed rules may be among the lost ones.
+                    lines.warn_of_loss(Instant::now())
                 }
                 TraceStep::Frames(frames) => {
                     if !lines.print(&frames)? {
@@ -88,12 +88,14 @@ struct Lines {
 }
 
 impl Lines {
-    /// Warns of lost reports, at most once in a second.
-    fn warn_of_loss(&mut self, now: Instant) {
-        if self.lost.is_none_or(|last| now.duration_since(last) >= SECOND) {
+    /// Warns of lost reports, at most once in a second. Returns whether it did.
+    fn warn_of_loss(&mut self, now: Instant) -> bool {
+        let is_due = self.lost.is_none_or(|last| now.duration_since(last) >= SECOND);
+        if is_due {
             self.lost = Some(now);
             tracing::warn!("frames come faster than their trace can be read; some are not shown");
         }
+        is_due
     }
 
     /// Reads the port's rules again. Returns false if the port or its filter is gone.

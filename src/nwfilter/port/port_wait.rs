@@ -1,12 +1,13 @@
-//! Waits until an interface exists and is a port of a bridge.
+//! Waits until an interface exists and a filter can see its frames: on a bridge, or at once for a
+//! macvtap or macvlan.
 
 use super::{BindingError, NotOnBridge, bridge};
 use crate::sys::interfaces::Interfaces;
 use crate::sys::netlink::LinkEvents;
 use crate::types::InterfaceName;
 
-/// Waits until the interface exists and is a port of a bridge. `waiting` is called once if it is
-/// not yet. Needs a tokio runtime with I/O enabled.
+/// Waits until the interface exists and is a port of a bridge, a macvtap or a macvlan. `waiting` is
+/// called once if it is not yet. Needs a tokio runtime with I/O enabled.
 ///
 /// # Errors
 /// [`BindingError::NotOnBridge`] for an interface that cannot be the port of a bridge, or the error
