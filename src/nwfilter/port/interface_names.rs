@@ -71,17 +71,29 @@ impl Bindings {
         Ok(Ports { live, stale, damaged })
     }
 
-    /// Returns the status of a port, complete or not. Reads one status file if that file belongs to
-    /// the interface with this name, which is so unless an interface was renamed or removed.
+    /// Returns the status of a port, complete or not, also if its interface is gone.
     pub(super) fn status(&self, port: &InterfaceName) -> Result<Option<PortStatus>, BindingError> {
-        if let Ok(Some(status)) = status::read(&self.dir(), port)
-            && status.port == *port
-            && self.is_here()?
-            && self.has_index(port, status.index)?
-        {
-            return Ok(Some(status));
+        match self.status_in_own_file(port)? {
+            Some(status) => Ok(Some(status)),
+            None => self.ports()?.port(port),
         }
-        self.ports()?.port(port)
+    }
+
+    /// Returns the status of a port that has a filter and whose interface is there.
+    pub(super) fn live(&self, port: &InterfaceName) -> Result<Option<PortStatus>, BindingError> {
+        match self.status_in_own_file(port)? {
+            Some(status) => Ok(Some(status).filter(PortStatus::is_bound)),
+            None => Ports { stale: Vec::new(), ..self.ports()? }.port(port),
+        }
+    }
+
+    /// Reads the status file with the name of a port. Returns `None` if the file does not belong to
+    /// the interface with this name, because an interface was renamed or removed.
+    fn status_in_own_file(&self, port: &InterfaceName) -> Result<Option<PortStatus>, BindingError> {
+        let Ok(Some(status)) = status::read(&self.dir(), port) else { return Ok(None) };
+        let is_own =
+            status.port == *port && self.is_here()? && self.has_index(port, status.index)?;
+        Ok(Some(status).filter(|_| is_own))
     }
 
     /// Returns whether the interface with this name has this index.

@@ -186,8 +186,7 @@ impl Bindings {
     /// [`BindingError::Unbound`] if the port has no filter, [`BindingError::Damaged`] if its status
     /// file cannot be used.
     pub fn get(&self, port: &InterfaceName) -> Result<PortStatus, BindingError> {
-        let status = self.status(port)?.filter(PortStatus::is_bound);
-        status.ok_or_else(|| BindingError::Unbound(port.clone()))
+        self.live(port)?.ok_or_else(|| BindingError::Unbound(port.clone()))
     }
 
     /// Returns the ports that have a filter, sorted by name, and the status files that cannot be
