@@ -124,30 +124,6 @@ fn filters_hold_without_br_netfilter() {
     defects("filters_hold_without_br_netfilter", Module::Absent);
 }
 
-/// The egress hook of this kernel differs: it notes no protocol for some frames, and an interface
-/// keeps its hooks when it is renamed.
-#[test]
-#[ignore = "minutes; .ci/run runs it"]
-fn filters_hold_on_macvtap_and_macvlan() {
-    let test = "filters_hold_on_macvtap_and_macvlan";
-    if !have_root(test) {
-        return;
-    }
-    let Some(mut command) = test_host(test) else { return };
-    let all = "set -e; modprobe macvtap; \"$@\"";
-    let dir = dir();
-    command
-        .args(["bash", "-c", all, "bash"])
-        .arg(without_symbols(&std::env::current_exe().unwrap(), &dir))
-        .args(["--test-threads", "2", "nwfilter_macvtap::", "nwfilter_macvtap_in_force::"])
-        .args(["nwfilter_macvlan::", "and_on_a_macvtap"]);
-    let output = start(command).output(LIMIT);
-    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{said}");
-    assert_eq!(said.matches("14 passed; 0 failed").count(), 1, "{said}");
-    assert!(!said.contains("skipped"), "{said}");
-}
-
 /// The cases of the conformance run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cases {
