@@ -27,9 +27,9 @@ pub enum PortHooks {
 pub struct NotOnInterface {
     /// The rule.
     pub origin: Origin,
-    /// What the rule does, as a verb phrase.
+    /// The action of the rule, as a verb phrase.
     pub what: &'static str,
-    /// What the user can do.
+    /// The fix for the user.
     pub fix: &'static str,
 }
 

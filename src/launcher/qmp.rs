@@ -29,7 +29,7 @@ const EVENTS: usize = 16;
 /// The pause before another attempt to connect, while other clients wait.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Why QEMU did not do what it was asked to.
+/// The reason why QEMU did not carry out a command.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QmpError {

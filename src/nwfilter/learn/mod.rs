@@ -138,7 +138,7 @@ impl Method6 {
     }
 }
 
-/// What the host does with the frames of a guest on the interface of its port.
+/// The direction of the frames of a guest on the interface of its port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GuestFrames {
     /// The host receives them, as on a tap: the capture sees them before the rules, and the frames

@@ -85,7 +85,7 @@ pub enum BindingError {
         linkdev: InterfaceName,
         /// The interface that it should name.
         why: String,
-        /// What the user can do.
+        /// The fix for the user.
         fix: String,
     },
     /// The frames that would teach the address do not come to the capture of a port without a

@@ -311,7 +311,8 @@ impl Learning {
         Ok(due)
     }
 
-    /// Ends what ends by the clock, and asks the guest for its idle addresses if the table says so.
+    /// Ends the leases whose time is over, and asks the guest for the idle addresses that the table
+    /// names.
     async fn look_again(&mut self) -> Result<Wake, BindingError> {
         if self.table.is_some() {
             self.due = self.due.max(self.process_queue()?);
@@ -370,7 +371,7 @@ fn capture_error(port: &InterfaceName) -> impl Fn(CaptureError) -> BindingError 
     |error| BindingError::Capture { port: port.clone(), error }
 }
 
-/// Returns what the host does with the frames of a port's guest.
+/// Returns the direction of the frames of a port's guest.
 fn guest_frames(status: &PortStatus) -> GuestFrames {
     match status.hooks {
         PortHooks::Bridge => GuestFrames::Received,
