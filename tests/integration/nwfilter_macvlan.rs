@@ -73,7 +73,7 @@ impl Scene {
     }
 }
 
-/// What the sender tells the kernel about its frame.
+/// The protocol that the sender names to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Claim {
     /// The protocol of the header.

@@ -8,6 +8,8 @@ use std::os::fd::RawFd;
 
 use serde_json::{Map, Value, json};
 
+use crate::launcher::plan::parts;
+
 /// The properties of a netdev whose values are lists of strings.
 const LISTS: [&str; 2] = ["dnssearch", "hostfwd"];
 /// The properties whose values are numbers.
@@ -91,20 +93,6 @@ fn set(object: &mut Map<String, Value>, name: &str, text: &str) {
         _ => number.map_or_else(|| text.into(), Value::from),
     };
     object.insert(name.to_owned(), value);
-}
-
-/// Splits a value at its single commas, and makes one comma of two.
-fn parts(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut rest = text.chars().peekable();
-    while let Some(c) = rest.next() {
-        let is_separator = c == ',' && rest.next_if_eq(&',').is_none();
-        match parts.last_mut() {
-            Some(part) if !is_separator => part.push(c),
-            _ => parts.push(String::new()),
-        }
-    }
-    parts
 }
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ pub use error::PlanError;
 pub use memory::MemoryError;
 pub use model::{NicPlan, NicPlans, Origin, Plan, QemuPlan};
 pub use nic_text::NicTextError;
+pub(in crate::launcher) use nic_text::parts;
 pub use passt::PasstPlan;
 pub use present::PresentNics;
 pub use print::{PLAN_VERSION, json};

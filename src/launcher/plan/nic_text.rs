@@ -96,7 +96,7 @@ const KEYS: [&str; 8] =
 const REPEATABLE: [&str; 2] = ["publish", "filter-param"];
 
 /// Splits a text at its single commas, and makes one comma of two.
-fn parts(text: &str) -> Vec<String> {
+pub(in crate::launcher) fn parts(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {

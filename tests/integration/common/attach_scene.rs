@@ -79,7 +79,7 @@ impl AttachScene {
         self.nics()[1]["attached"]["pid"].as_i64().unwrap() as i32
     }
 
-    /// What QEMU's monitor says to a command.
+    /// Returns the answer of QEMU's monitor to a command.
     pub fn monitor(&self, command: &str) -> String {
         let socket = launch(&self.sandbox)["qmp"].as_str().unwrap().to_owned();
         let stream = UnixStream::connect(socket).unwrap();
