@@ -65,6 +65,7 @@ pub use error::PlanError;
 pub use memory::MemoryError;
 pub use model::{NicPlan, NicPlans, Origin, Plan, QemuPlan};
 pub use nic_text::NicTextError;
+#[cfg(feature = "cli")]
 pub(in crate::launcher) use nic_text::parts;
 pub use passt::PasstPlan;
 pub use present::PresentNics;
