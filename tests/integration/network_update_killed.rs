@@ -124,6 +124,6 @@ fn a_killed_update_of_rules_changes_all_or_nothing() {
     killed_at_every_step(
         &["add", "forward-interface", interface],
         &["delete", "forward-interface", interface],
-        extent(4, 1),
+        extent(8, 1),
     );
 }

@@ -22,7 +22,7 @@ use super::{As, Netns, Sandbox, extent, finish, text};
 
 /// Returns the number of runs of each case.
 pub fn runs() -> u32 {
-    extent(40, 200)
+    extent(16, 200)
 }
 
 /// The port's name.

@@ -4,12 +4,12 @@ use super::*;
 
 /// Returns the number of kills at random moments, for each user and kind.
 fn kills(kind: Kind) -> usize {
-    extent(if kind.is_basic() { 40 } else { 20 }, 100)
+    extent(if kind.is_basic() { 20 } else { 10 }, 100)
 }
 
 /// Returns the number of kills after the guest has its lease.
 fn kills_up(kind: Kind) -> usize {
-    extent(if kind.is_basic() { 4 } else { 1 }, 20)
+    extent(if kind.is_basic() { 2 } else { 1 }, 20)
 }
 
 /// How far launches had come when they were killed.
