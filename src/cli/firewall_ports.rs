@@ -53,7 +53,7 @@ pub(super) async fn problems(
                 None
             }
         };
-        let ports = bindings.not_in_force(live, RulesKnown::Nothing).await?;
+        let ports = bindings.not_in_force(live, None, RulesKnown::Nothing).await?;
         Ok::<_, NwfilterError>(PortFindings { ports, guard })
     };
     let mut found = found.await.unwrap_or_else(|error| {

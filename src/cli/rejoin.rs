@@ -17,7 +17,7 @@ use crate::firewall::RulesKnown;
 use crate::network::NetworkName;
 use crate::network::manager::{Manager, NetworkLocation, NetworkStatus};
 use crate::nwfilter::port::{BindingError, Bindings, FilterState, PortProblem, Reloaded};
-use crate::sys::netlink::{GuestTap, LinkError, Netlink};
+use crate::sys::netlink::{GuestTap, Link, LinkError, Netlink};
 use crate::types::{InterfaceName, error_text};
 
 /// Attaches the taps of the networks that were just started, with the rules of their filters. An
@@ -33,7 +33,7 @@ pub(super) async fn after_start(
             let network = tap.home.network.as_deref();
             started.iter().any(|name| network == Some(name.as_str()))
         };
-        let mut taps = taps_without_bridge().await?;
+        let mut taps = without_bridge(&Netlink::open()?.links().await?);
         taps.retain(of_network);
         if taps.is_empty() {
             return Ok(());
@@ -63,19 +63,22 @@ pub(super) async fn after_reload(
     bindings: &Bindings,
     reloaded: Option<&mut Reloaded>,
 ) -> Vec<String> {
-    let notes = match taps_without_bridge().await {
-        Ok(taps) => attach(manager, bindings, taps).await,
-        Err(error) => {
-            tracing::warn!("{}", error_text(&error));
-            Vec::new()
+    let (mut notes, mut links) = (Vec::new(), None);
+    match async { Netlink::open()?.links().await }.await {
+        Ok(found) => {
+            let taps = without_bridge(&found);
+            // Attached taps are elsewhere than these links say.
+            links = taps.is_empty().then_some(found);
+            notes = attach(manager, bindings, taps).await;
         }
-    };
+        Err::<_, LinkError>(error) => tracing::warn!("{}", error_text(&error)),
+    }
     let checked = async {
         let (ports, known) = match reloaded {
             Some(reloaded) => (std::mem::take(&mut reloaded.ports), RulesKnown::NftCommitted),
             None => (bindings.list()?, RulesKnown::Nothing),
         };
-        bindings.not_in_force(ports, known).await
+        bindings.not_in_force(ports, links.as_deref(), known).await
     };
     match checked.await {
         Ok(ports) => {
@@ -89,11 +92,10 @@ pub(super) async fn after_reload(
     notes
 }
 
-/// Returns the taps of launches that are on no bridge, bond or other master.
-async fn taps_without_bridge() -> Result<Vec<GuestTap>, LinkError> {
-    let mut taps = Netlink::open()?.guest_taps().await?;
-    taps.retain(|tap| tap.master.is_none());
-    Ok(taps)
+/// Returns the taps of launches among these links that are on no bridge, bond or other master.
+fn without_bridge(links: &[Link]) -> Vec<GuestTap> {
+    let taps = links.iter().filter(|link| link.master.is_none());
+    taps.filter_map(GuestTap::of).collect()
 }
 
 /// Attaches these taps. Returns a sentence for each attached tap.

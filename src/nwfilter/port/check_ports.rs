@@ -6,6 +6,8 @@
 //! shows ports reads all interfaces once and all rules once, for any number of ports
 //! ([`PortRulesState`]).
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::bridge::{NotOnBridge, Site, find, iptables_is_called};
@@ -99,15 +101,16 @@ impl Bindings {
         &self,
         live: Vec<PortStatus>,
     ) -> Result<Vec<(PortStatus, PortCheck)>, BindingError> {
-        self.check_ports_knowing(live, RulesKnown::Nothing).await
+        self.check_ports_knowing(live, None, RulesKnown::Nothing).await
     }
 
     async fn check_ports_knowing(
         &self,
         live: Vec<PortStatus>,
+        links: Option<&[Link]>,
         known: RulesKnown,
     ) -> Result<Vec<(PortStatus, PortCheck)>, BindingError> {
-        let checks = self.compare(&live, known).await?;
+        let checks = self.compare(&live, links, known).await?;
         if checks.iter().all(|check| check.problems.is_empty()) {
             return Ok(live.into_iter().zip(checks).collect());
         }
@@ -123,41 +126,69 @@ impl Bindings {
         };
         let mut now = self.list()?;
         now.retain(|status| live.iter().any(|earlier| earlier.index == status.index));
-        let checks = self.compare(&now, RulesKnown::Nothing).await?;
+        let checks = self.compare(&now, None, RulesKnown::Nothing).await?;
         Ok(now.into_iter().zip(checks).collect())
     }
 
-    /// Compares the rules that these statuses record with those in the kernel. The results have the
-    /// order of the statuses. The caller holds the lock, or another command may change the rules
-    /// meanwhile.
-    pub(super) async fn compare(
+    /// Compares what these statuses record with what is in the kernel; `None` for `links` reads all
+    /// interfaces. The results have the order of the statuses.
+    async fn compare(
         &self,
         live: &[PortStatus],
+        links: Option<&[Link]>,
         known: RulesKnown,
     ) -> Result<Vec<PortCheck>, BindingError> {
         if live.is_empty() {
             return Ok(Vec::new());
         }
-        let links = Netlink::open()?.links().await?;
+        let listed;
+        let links = match links {
+            Some(links) => links,
+            None => {
+                listed = Netlink::open()?.links().await?;
+                &listed
+            }
+        };
+        let now = self.rules_now(live, known).await;
+        Ok(live.iter().map(|status| checked(status, links, &now)).collect())
+    }
+
+    /// Reads from the kernel the rules that these statuses record.
+    async fn rules_now(&self, live: &[PortStatus], known: RulesKnown) -> PortRulesState {
         let recorded: Vec<_> = live.iter().flat_map(|status| &status.recorded).collect();
         let now = PortRulesState::read_after(&self.tools, &recorded, known).await;
         for unknown in &now.unknown {
             tracing::warn!("cannot check whether the rules of ports are in the kernel: {unknown}");
         }
-        Ok(live.iter().map(|status| checked(status, &links, &now)).collect())
+        now
+    }
+
+    /// Returns the rules that the kernel lacks, as a clause for each port with missing rules. The
+    /// caller holds the lock, or another command may change the rules meanwhile.
+    pub(super) async fn missing_rules(
+        &self,
+        live: &[PortStatus],
+    ) -> BTreeMap<InterfaceName, String> {
+        if live.is_empty() {
+            return BTreeMap::new();
+        }
+        let now = self.rules_now(live, RulesKnown::Nothing).await;
+        let missing = |status: &PortStatus| Some((status.port.clone(), rules(status, &now).1?));
+        live.iter().filter_map(missing).collect()
     }
 
     /// Returns those of these ports whose filters are not in force, in their order. Changes
-    /// nothing.
+    /// nothing. `None` for `links` reads all interfaces.
     ///
     /// # Errors
     /// [`BindingError`]: the host's interfaces or the statuses cannot be read.
     pub async fn not_in_force(
         &self,
         live: Vec<PortStatus>,
+        links: Option<&[Link]>,
         known: RulesKnown,
     ) -> Result<Vec<PortProblem>, BindingError> {
-        let checked = self.check_ports_knowing(live, known).await?;
+        let checked = self.check_ports_knowing(live, links, known).await?;
         let has_problem = |(_, check): &(PortStatus, PortCheck)| !check.problems.is_empty();
         let problem = |(status, check): (PortStatus, PortCheck)| match self.binding(&status) {
             Ok(binding) => Some(PortProblem { port: status.port, filter: binding.filter, check }),
@@ -205,15 +236,7 @@ fn checked(status: &PortStatus, links: &[Link], now: &PortRulesState) -> PortChe
         // The interface was removed after the status files were read.
         None => None,
     };
-    let (state, rules_problem) = match rules(&status.recorded, now) {
-        RulesState::There => match has_rules_of_earlier_name(status) {
-            Some(what) => (Some(FilterState::RulesMissing), Some(what)),
-            None => (None, None),
-        },
-        RulesState::Missing(what) => (Some(FilterState::RulesMissing), Some(what)),
-        RulesState::Overtaken(what) => (Some(FilterState::Overtaken), Some(what)),
-        RulesState::Unknown => (Some(FilterState::Unknown), None),
-    };
+    let (state, rules_problem) = rules(status, now);
     if let Some(state) = state {
         add(state, rules_problem.clone().map(|what| Problem::new(what, RELOAD)));
     }
@@ -247,9 +270,23 @@ fn has_rules_of_earlier_name(status: &PortStatus) -> Option<String> {
     by_name.then(|| format!("its rules are for the name {earlier}, which the port had before"))
 }
 
+/// Returns the state of a port's rules and what is wrong with them, as a clause; (`None`, `None`) if
+/// nothing is.
+fn rules(status: &PortStatus, now: &PortRulesState) -> (Option<FilterState>, Option<String>) {
+    match recorded_rules(&status.recorded, now) {
+        RulesState::There => match has_rules_of_earlier_name(status) {
+            Some(what) => (Some(FilterState::RulesMissing), Some(what)),
+            None => (None, None),
+        },
+        RulesState::Missing(what) => (Some(FilterState::RulesMissing), Some(what)),
+        RulesState::Overtaken(what) => (Some(FilterState::Overtaken), Some(what)),
+        RulesState::Unknown => (Some(FilterState::Unknown), None),
+    }
+}
+
 /// Checks whether a port's rules are in the kernel. While a change is in flight, the status has
 /// several records, and one of them fits.
-fn rules(recorded: &[PortRecord], now: &PortRulesState) -> RulesState {
+fn recorded_rules(recorded: &[PortRecord], now: &PortRulesState) -> RulesState {
     let mut found = recorded.iter().map(|recorded| now.rules(recorded));
     let Some(first) = found.next() else {
         return RulesState::Missing("no rules were recorded for it".to_owned());

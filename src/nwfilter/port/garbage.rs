@@ -4,16 +4,14 @@
 //! command left, and learner locks without a holder. A reload rebuilds the rules of all ports from
 //! the current definitions and addresses.
 
-use std::collections::BTreeMap;
-
 use nix::net::if_::if_nametoindex;
 
 use super::interface_names::Ports;
 use super::lock::Lock;
-use super::{BindingError, Bindings, PortCheck, PortStatus, log};
-use crate::firewall::{MarkRemoval, RulesKnown};
+use super::{BindingError, Bindings, PortStatus, log};
+use crate::firewall::MarkRemoval;
 use crate::nwfilter::learn::{Clock, SavedLease};
-use crate::types::{InterfaceName, error_text};
+use crate::types::error_text;
 
 /// The result of a reload. Dropping it waits for the kernel, for at most 30 ms.
 #[derive(Debug, Default)]
@@ -129,20 +127,6 @@ impl Bindings {
         let notes = changed.iter().map(note).collect();
         let ports = [changed, kept].concat();
         Ok(Reloaded { notes, ports, _removals: tools.take_removals() })
-    }
-
-    /// Returns the rules that the kernel lacks, a clause for each port with missing rules. A failed
-    /// check does not stop a reload.
-    async fn missing_rules(&self, live: &[PortStatus]) -> BTreeMap<InterfaceName, String> {
-        let checks = self.compare(live, RulesKnown::Nothing).await;
-        let checks = checks.unwrap_or_else(|error| {
-            tracing::warn!("{}", error_text(&error));
-            Vec::new()
-        });
-        let problem = |(status, check): (&PortStatus, PortCheck)| {
-            Some((status.port.clone(), check.rules_problem?))
-        };
-        live.iter().zip(checks).filter_map(problem).collect()
     }
 
     /// Does the part of [`reload`](Self::reload) that needs the lock.

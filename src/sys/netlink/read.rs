@@ -8,7 +8,8 @@ use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
-    BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkExtentMask, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
@@ -74,7 +75,7 @@ impl Netlink {
     /// # Errors
     /// Returns the kernel's error.
     pub async fn links(&self) -> Result<Vec<Link>, LinkError> {
-        let query = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let query = RouteNetlinkMessage::GetLink(without_counters());
         let listed = self.requests.list(query).await;
         let listed = listed.map_err(|e| LinkError::failed("list the interfaces of the host", e))?;
         Ok(listed.iter().filter_map(as_link).collect())
@@ -85,7 +86,7 @@ impl Netlink {
     /// # Errors
     /// Returns [`LinkError::Missing`] if it does not exist, or the kernel's error.
     pub async fn link(&self, name: &InterfaceName) -> Result<Link, LinkError> {
-        let mut query = LinkMessage::default();
+        let mut query = without_counters();
         query.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
         let found = self.requests.get(RouteNetlinkMessage::GetLink(query)).await;
         let found = found.map_err(|failure| {
@@ -97,7 +98,7 @@ impl Netlink {
 
     /// Returns the interface of that number; `None` if it does not exist.
     pub(crate) async fn link_by_index(&self, index: u32) -> Result<Option<Link>, LinkError> {
-        let mut query = LinkMessage::default();
+        let mut query = without_counters();
         query.header.index = index;
         match self.requests.get(RouteNetlinkMessage::GetLink(query)).await {
             Ok(found) => Ok(found.iter().find_map(as_link)),
@@ -107,6 +108,13 @@ impl Netlink {
             }
         }
     }
+}
+
+/// Returns a question for links whose answer leaves the counters out: they are more than half of it.
+fn without_counters() -> LinkMessage {
+    let mut query = LinkMessage::default();
+    query.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    query
 }
 
 fn as_link(message: &RouteNetlinkMessage) -> Option<Link> {
