@@ -23,7 +23,7 @@ const RESERVED: &str = "52:54:00:00:60:07";
 enum Source {
     Reserved,
     Leased,
-    /// By the filter; IPv6 addresses, which no filter learns, are those of the neighbour table.
+    /// IPv4 by the learner of a filter, IPv6 by the neighbour table.
     Learned,
     Seen,
     /// The guest had another lease before.
@@ -96,14 +96,58 @@ impl Scene {
                 self.without_address(MAC);
                 let set =
                     self.set_addresses([10, 60, 0, 44].into(), "fd00:60::44".parse().unwrap());
+                let learned = matches!(source, Source::Learned).then(|| self.learned_address());
                 for (version, gateway) in [("-4", "10.60.0.1"), ("-6", "fd00:60::1")] {
                     let words = ["ping", version, "-c", "1", "-W", "20", gateway];
                     let asked = self.guest.says("busybox", &words);
                     assert!(asked.contains(" 0% packet loss"), "{asked}");
                 }
-                (set, matches!(source, Source::Learned).then_some(set.ipv4).flatten())
+                (set, learned)
             }
         }
+    }
+
+    /// Runs netlaunch on the host, with the state and configuration of the network.
+    fn netlaunch(&self, args: &[&str]) -> String {
+        let dir = self.dir.path().display();
+        let words: Vec<String> = args.iter().map(|word| format!("'{word}'")).collect();
+        self.sh(&format!(
+            "PATH={dir}/bin:$PATH NETLAUNCH_CONFIG_DIR={dir}/config NETLAUNCH_STATE_DIR={dir}/state \
+             {} {}",
+            env!("CARGO_BIN_EXE_netlaunch"),
+            words.join(" "),
+        ))
+    }
+
+    /// Binds a filter that learns the guest's address from its packets. Returns the address once
+    /// it is learned. The filter goes then, since it lets no IPv6 pass.
+    fn learned_address(&self) -> Ipv4Addr {
+        let backend = format!("firewall_backend = \"{}\"\n", self.tools.backend());
+        fs::write(self.dir.path().join("config/nwfilter.conf"), backend).unwrap();
+        let learning = "CTRL_IP_LEARNING=any";
+        self.netlaunch(&[
+            "nwfilter",
+            "bind",
+            "port2",
+            "clean-traffic",
+            "--mac",
+            MAC,
+            "-p",
+            learning,
+        ]);
+        let address = || {
+            self.guest.says("busybox", &["ping", "-4", "-c", "1", "-W", "1", "10.60.0.1"]);
+            let list = self.netlaunch(&["nwfilter", "binding-list", "--json"]);
+            let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+            list["bindings"][0]["learning"]["address"].as_str().map(|text| text.parse().unwrap())
+        };
+        let mut learned = None;
+        assert!(wait_until(Duration::from_secs(20), || {
+            learned = address();
+            learned.is_some()
+        }));
+        self.netlaunch(&["nwfilter", "unbind", "port2"]);
+        learned.unwrap()
     }
 
     /// The address that the follower of a launch finds.
