@@ -225,8 +225,15 @@ fn declare_set(text: &mut String, set: &str, version: Version) {
 }
 
 /// Adds or deletes the elements that lead to these ports' chains.
+///
+/// The verdict is `jump` and not `goto`, because of frames that are on their way during the change
+/// that binds a port. The kernel reads a frame's rules as they were when it entered the base chain,
+/// but looks it up in the map as the map is at that time. So such a frame can reach the port's chain
+/// while the chain is empty for it. After a `goto` the frame would pass; after a `jump` it comes back
+/// to the base chain, whose next rule leads it to the guard. A port's chain that is not empty ends
+/// with a verdict, so no other frame comes back.
 fn elements(text: &mut String, verb: &str, hook: PortHook, ports: impl Iterator<Item = u32>) {
-    let all: Vec<_> = ports.map(|index| format!("{index} : goto {}", entry(index, hook))).collect();
+    let all: Vec<_> = ports.map(|index| format!("{index} : jump {}", entry(index, hook))).collect();
     let _ = writeln!(text, "{verb} element bridge {TABLE} {} {{ {} }}", hook.map(), all.join(", "));
 }
 

@@ -21,7 +21,9 @@ pub fn listed_ports(listing: &str) -> BTreeSet<u32> {
 }
 
 fn port(element: &Value) -> Option<u32> {
-    let chain = element[1]["goto"]["target"].as_str()?;
+    // Earlier versions of netlaunch wrote goto.
+    let target = ["jump", "goto"].iter().find_map(|verdict| element[1][verdict]["target"].as_str());
+    let chain = target?;
     let index = chain.strip_prefix('p')?.split_once('-')?.0.parse().ok()?;
     let is_there = element[0].as_str() != Some(&format!("{index}"));
     (chain == entry(index, PortHook::From) && is_there).then_some(index)
@@ -50,9 +52,10 @@ mod tests {
     #[test]
     fn ports_that_are_there_are_held() {
         let listing = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"map": {"family": "bridge",
-            "name": "from_guest", "elem": [["vnet0", {"goto": {"target": "p2-from"}}],
-            ["7", {"goto": {"target": "p7-from"}}], ["vnet1", {"goto": {"target": "other"}}]]}}]}"#;
-        assert_eq!(listed_ports(listing), BTreeSet::from([2]));
+            "name": "from_guest", "elem": [["vnet0", {"jump": {"target": "p2-from"}}],
+            ["vnet3", {"goto": {"target": "p3-from"}}],
+            ["7", {"jump": {"target": "p7-from"}}], ["vnet1", {"jump": {"target": "other"}}]]}}]}"#;
+        assert_eq!(listed_ports(listing), BTreeSet::from([2, 3]));
         for nothing in ["", "{", r#"{"nftables": [{"map": {"name": "from_guest"}}]}"#] {
             assert_eq!(listed_ports(nothing), BTreeSet::new(), "{nothing}");
         }
