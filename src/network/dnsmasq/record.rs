@@ -28,8 +28,8 @@ use crate::sys::proc_file;
 use crate::types::TransientUser;
 
 /// The number of process numbers after that of dnsmasq's first process at which its daemon is
-/// looked for, before all processes are. It is the number of processes that 20 networks need that
-/// start together.
+/// looked for, before the numbers of all processes are listed. It is the number of processes that
+/// 20 networks need that start together.
 const NEAR: i32 = 64;
 
 /// The record of one start of dnsmasq.
@@ -161,12 +161,19 @@ impl Record {
     /// had the number `first`, has ended.
     ///
     /// The kernel gives higher numbers to later processes until it begins at the lowest number
-    /// again. So the next process of this user is the daemon, and its number is near: with 20
-    /// networks, a search through all processes for each of them was 4,500 system calls.
+    /// again. So the next process of this user is the daemon, and few processes are looked at: with
+    /// 20 networks, a search through all processes for each of them was 4,500 system calls. Its
+    /// number is usually so near that not even a list of all numbers is needed.
     pub(super) fn daemon_after(&self, first: Pid, files: &Files) -> Option<ProcessId> {
+        let first = first.as_raw();
+        let far = first.saturating_add(NEAR);
         let is_one = |stat: &ProcStat| self.user.is_some_and(|user| self.is_of(user, stat));
-        let near = first.as_raw()..first.as_raw().saturating_add(NEAR);
-        let next = near.skip(1).filter_map(stat).find(is_one);
+        let near = (first..far).skip(1).filter_map(stat).find(is_one);
+        let next = near.or_else(|| {
+            let mut later: Vec<i32> = numbers().filter(|pid| *pid >= far).collect();
+            later.sort_unstable();
+            later.into_iter().filter_map(stat).find(is_one)
+        });
         next.map(ProcessId::from).or_else(|| self.daemon(files))
     }
 
@@ -265,8 +272,13 @@ fn stat(pid: i32) -> Option<ProcStat> {
 }
 
 fn all() -> impl Iterator<Item = ProcStat> {
+    numbers().filter_map(stat)
+}
+
+/// Returns the numbers of all processes.
+fn numbers() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(stat)
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Returns the process whose number a file contains.
