@@ -2,11 +2,11 @@
 //!
 //! The firewall tool runs once: the rules of all networks are one transaction. While it runs, the
 //! bridges are made, but they stay off. When the rules are in force, one network after the other
-//! gets its zone and its settings, its bridge is turned on, and its dnsmasq starts. A dnsmasq starts
-//! while the next networks are still turned on, so that a host with several processors uses them.
-//! Each step is recorded before it is done. One write of the status file can record several steps:
-//! the first one has the mark of the bridge and the removal of the rules, the second one the number
-//! of the bridge, the user of dnsmasq and the settings.
+//! gets its zone, its bridge is turned on, and its dnsmasq starts. A dnsmasq starts while the next
+//! networks are still turned on, so that a host with several processors uses them. Each step is
+//! recorded before it is done. One write of the status file can record several steps: the first one
+//! has the mark of the bridge, the settings of the host and the removal of the rules, the second one
+//! the number of the bridge and the user of dnsmasq.
 //!
 //! A network that fails keeps no other from starting. If the common transaction is refused, each
 //! network gets a transaction of its own, so that only those fail whose rules are refused. Networks
@@ -147,7 +147,7 @@ impl Manager {
         let backends = self.backends(statuses, used.map(RemovalRecord::backend));
         let mut parts = Vec::new();
         for one in starting.iter_mut() {
-            match one.record(backends.first().copied()) {
+            match one.record(start, backends.first().copied()) {
                 Ok(mark) => parts.push(Some(Parts::new(&one.network, mark, one.served.take()))),
                 Err(error) => {
                     one.failed = Some(error);
@@ -293,15 +293,21 @@ impl Manager {
 }
 
 impl Starting {
-    /// Writes the first status file. Returns the mark of the bridge that the start makes; `None` if
-    /// the bridge is the host's. `backend` is the one that is tried first.
-    fn record(&mut self, backend: Option<FirewallBackend>) -> Result<Option<u32>, ManagerError> {
+    /// Writes the first status file and changes the settings of the host. Returns the mark of the
+    /// bridge that the start makes; `None` if the bridge is the host's. `backend` is the one that is
+    /// tried first.
+    fn record(
+        &mut self,
+        start: &StartInProgress<'_>,
+        backend: Option<FirewallBackend>,
+    ) -> Result<Option<u32>, ManagerError> {
         let Starting { network, status, rulesets, .. } = self;
         if let Some(backend) = backend.filter(|_| !rulesets.is_empty()) {
             status.backend = Some(backend);
             status.firewall = Some(RemovalRecord::new(backend, rulesets));
         }
         let mark = (!is_existing(network)).then(|| record_mark(network, status));
+        start.settings(network, status)?;
         status.write()?;
         Ok(mark)
     }
@@ -330,6 +336,7 @@ impl Starting {
             if let (Some(zones), Some(zone)) = (zones.as_mut(), zone.take()) {
                 zones.put(zone, status).await?;
             }
+            // Those of the host are set already. The bridge did not exist then.
             start.settings(network, status)?;
             status.write()?;
             if let Some(index) = index {
