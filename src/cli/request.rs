@@ -12,7 +12,7 @@ use super::args::{LaunchArgs, LogArgs, LogFormat, PrintFormat, ProbeArgs};
 use super::config::Config;
 use super::hint;
 use super::log;
-use super::request_defaults::{Defaults, attachment, family, with_common};
+use super::request_defaults::{Defaults, attachment, family, publish_on_first, with_common};
 use crate::launcher::plan::{
     Backend, CallerSocket, Command, GuestFilter, NicRequest, PresentNics, Request, RequestError,
 };
@@ -171,8 +171,10 @@ fn merge(args: &LaunchArgs, config: &Config) -> Request {
         passt_options: args.passt_option.clone(),
     };
     publish.into_iter().for_each(|ports| nic.publish(ports));
+    let mut nics: Vec<_> = args.net.iter().map(|listed| with_common(listed, &nic)).collect();
+    publish_on_first(&mut nics, file.listed);
     Request {
-        nics: args.net.iter().map(|listed| with_common(listed, &nic)).collect(),
+        nics,
         nic,
         keep_nics: args.keep_nics,
         name: args.name.clone(),
@@ -298,6 +300,27 @@ mod tests {
         ] {
             assert_eq!(pick(&request(line, text)), expected, "{line} with {text}");
         }
+    }
+
+    #[test]
+    fn the_first_nic_that_can_publish_gets_the_published_ports_of_the_file() {
+        let text = "publish = [\"80\", \"0:22\"]";
+        for (line, expected) in [
+            ("--net passt --net slirp", [1, 0]),
+            ("--net bridge=br0 --net slirp", [0, 1]),
+            ("--net bridge=br0 --net network=lab", [0, 1]),
+            ("--net passt --net slirp,publish=81", [0, 1]),
+        ] {
+            let nics = request(line, text).nics;
+            let counts: Vec<usize> = nics.iter().map(|nic| nic.publish.len()).collect();
+            assert_eq!(counts, expected, "{line}");
+        }
+        let nics = request("--net passt --net slirp,publish=81", text).nics;
+        assert_eq!(nics[1].publish[0].to_string(), "127.0.0.1:81:81/tcp");
+        let error = made("--net bridge=br0", text).unwrap_err().to_string();
+        let start = "127.0.0.1:80:80/tcp cannot be published to a guest on the bridge br0";
+        assert!(error.starts_with(start), "{error}");
+        assert!(error.ends_with("(with the settings of /etc/netlaunch/netlaunch.conf)"), "{error}");
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! back: the file's gateway with another `--address`, its IPv4 settings with `--ipv6-only`, its
 //! passt settings with `--backend slirp`, all settings of user-mode networks on a bridge, its card
 //! if the QEMU arguments bring one, and with `--net` its settings of a single NIC and those that no
-//! NIC takes. Published ports stay with a bridge: without a network, the launch is refused, because
-//! a port that the file publishes would be closed otherwise.
+//! NIC takes. Published ports stay, because a port that the file publishes would be closed
+//! otherwise: with `--net` the first NIC that can have them gets them, and a launch with bridges
+//! only is refused.
 
 use std::net::IpAddr;
 
@@ -15,6 +16,7 @@ use super::config::Config;
 use crate::launcher::adopt::user_nics;
 use crate::launcher::plan::{AddressChoice, Attachment, Backend, Command, Family, NicRequest};
 use crate::launcher::qemu_options::CommandLine;
+use crate::types::PublishRequest;
 use crate::types::facts::Facts;
 
 /// Returns a NIC of `--net` with the settings that all user-mode NICs of the launch have.
@@ -53,23 +55,25 @@ fn has_own_network(args: &LaunchArgs, command: Option<&Command>) -> bool {
 /// The settings of the file without those that an option makes meaningless.
 pub(super) struct Defaults {
     pub(super) config: Config,
+    /// The published ports of the file if the launch has a list of NICs.
+    pub(super) listed: Vec<PublishRequest>,
 }
 
 impl Defaults {
     pub(super) fn of(args: &LaunchArgs, config: &Config, command: Option<&Command>) -> Self {
-        let mut config = config.clone();
+        let (mut config, mut listed) = (config.clone(), Vec::new());
         let has_own = has_own_network(args, command);
         if has_own {
             // That network has a card.
             config.device = None;
         }
         if !args.net.is_empty() {
+            listed = config.publish.take().unwrap_or_default();
             let Config { dns, .. } = config;
             // These settings are for a single NIC.
             config = Config {
                 dns: dns.filter(|_| config.address.is_none()),
                 device: None,
-                publish: None,
                 address: None,
                 gateway: None,
                 hostname: None,
@@ -115,7 +119,20 @@ impl Defaults {
             }
             _ => {}
         }
-        Defaults { config }
+        Defaults { config, listed }
+    }
+}
+
+/// Publishes these ports of the file on the first NIC of the list that is not on a bridge without a
+/// network, or on the first one. Published ports in the list replace those of the file.
+pub(super) fn publish_on_first(nics: &mut [NicRequest], ports: Vec<PublishRequest>) {
+    if nics.iter().any(|nic| !nic.publish.is_empty() || !nic.free_ports.is_empty()) {
+        return;
+    }
+    let is_able = |nic: &NicRequest| !matches!(nic.attachment, Some(Attachment::Bridge(_)));
+    let at = nics.iter().position(is_able).unwrap_or(0);
+    if let Some(nic) = nics.get_mut(at) {
+        ports.into_iter().for_each(|ports| nic.publish(ports));
     }
 }
 

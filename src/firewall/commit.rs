@@ -7,7 +7,7 @@
 
 use std::io;
 
-use super::nft_kernel::Proof;
+use super::nft_proof::Proof;
 use super::tool_error::{Effect, ToolError};
 use super::tools::{Tool, Tools};
 use crate::types::error_text;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::nft_kernel::MarkRemoval;
+use super::nft_proof::MarkRemoval;
 use super::tool_error::{LIMIT, ToolError};
 use crate::firewall::rules::Version;
 use crate::sys::process::{CaptureError, Captured, capture_holding};

@@ -22,6 +22,10 @@ use super::running::{Running, RunningNic};
 use crate::launcher::plan::{BridgePlan, NicPlan, Plan, TapOwner, Transport};
 use crate::sys::privileges::Account;
 use crate::sys::process::Spawn;
+#[cfg(feature = "cli")]
+use crate::sys::process::{Cleaner, fork_cleaner};
+#[cfg(feature = "cli")]
+use crate::types::error_text;
 use crate::types::{Mac, Publish, tap_name};
 
 /// Carries `plan` out and returns once passt serves and QEMU, unless in serve mode, executes.
@@ -81,7 +85,35 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
 }
 
 impl Running {
+    /// Starts everything. If this process is killed after it has published ports and before the
+    /// guard of QEMU exists, a cleaner removes them.
     async fn start_all(
+        &mut self,
+        context: &LaunchContext,
+        account: Option<Account>,
+    ) -> Result<(), StartError> {
+        #[cfg(feature = "cli")]
+        let cleaner = self.cleaner(context);
+        let started = self.start_parts(context, account).await;
+        #[cfg(feature = "cli")]
+        if let Some(cleaner) = cleaner {
+            cleaner.dismiss();
+        }
+        started
+    }
+
+    /// Forks a cleaner if ports are published by rules. An attachment has one already. A process
+    /// with several threads gets none, because only system calls can follow its fork.
+    #[cfg(feature = "cli")]
+    fn cleaner(&self, context: &LaunchContext) -> Option<Cleaner> {
+        let ports = self.ports.as_ref().filter(|_| context.guest.is_none())?;
+        let forked = fork_cleaner(&ports.cleanup()?).inspect_err(|error| {
+            tracing::debug!("a killed start would keep its ports: {}", error_text(error));
+        });
+        forked.ok()
+    }
+
+    async fn start_parts(
         &mut self,
         context: &LaunchContext,
         account: Option<Account>,

@@ -145,12 +145,6 @@ fn make(dir: &Path) -> io::Result<Dir> {
     Dir::make(dir, Trust::LastDirectory, Modes::all(0o755))
 }
 
-/// Makes a directory for status files, and the directories above it.
-#[cfg(feature = "bridged")]
-pub(crate) fn make_dir(dir: &Path) -> Result<(), StateFileError> {
-    make(dir).map(drop).map_err(StateFileError::io("make", dir))
-}
-
 /// Writes a status file: replaces the whole file or leaves the old one. Makes the directory if it
 /// is missing.
 pub(crate) fn write(path: &Path, status: &impl Serialize) -> Result<(), StateFileError> {

@@ -187,3 +187,24 @@ fn a_named_backend_is_never_replaced() {
 fn plain_lines(said: &str) -> usize {
     said.lines().filter(|line| !line.starts_with("netlaunch: debug: ")).count()
 }
+
+/// A guest can send and receive from the moment at which the bridge is turned on until it is off.
+#[test]
+fn the_rules_are_in_force_as_long_as_the_bridge_is_on() {
+    if !have_root("the_rules_are_in_force_as_long_as_the_bridge_is_on") {
+        return;
+    }
+    let host = Host::new(Some("nftables"));
+    let log = host.sandbox.path("run/links");
+    let look = format!("ip -o link show dev nlt0 >> {} 2>&1", log.display());
+    // nft itself changes the rules between the two looks.
+    host.tool("nft", &format!("{look}\n/usr/sbin/nft \"$@\"\nended=$?\n{look}\nexit $ended"));
+    for verb in ["start", "destroy"] {
+        let output = finish(host.netlaunch(&format!("network {verb} lab")));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let looks = fs::read_to_string(&log).unwrap();
+        assert_eq!(looks.lines().count(), 2, "{verb}: {looks}");
+        assert!(!looks.contains("UP"), "{verb}: {looks}");
+        fs::remove_file(&log).unwrap();
+    }
+}

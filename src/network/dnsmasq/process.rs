@@ -213,24 +213,16 @@ impl Dnsmasq {
     /// # Errors
     /// Returns an error if a process cannot be signalled or does not end.
     pub async fn end(record: Option<&Record>, files: &Files) -> Result<(), DnsmasqError> {
+        // dnsmasq ends its forks. So the recorded process gets its signal before the search for
+        // others, and usually one search shows that no process is left.
+        let recorded = record.filter(|record| record.process.is_some());
+        let recorded = recorded.and_then(|record| record.daemon(files));
+        signal_and_wait(recorded.as_slice(), Signal::SIGTERM).await?;
         for round in 0..ROUNDS {
-            let order = if round == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
-            let mut handles = Vec::new();
-            for process in processes(record, files) {
-                let pid = Pid::from_raw(process.pid);
-                let failed = |source| DnsmasqError::Signal { pid, source };
-                if let Some(handle) = ProcessHandle::open(pid, process.started).map_err(failed)? {
-                    handle.signal(order).map_err(failed)?;
-                    // A stopped process handles SIGTERM only after SIGCONT.
-                    handle.signal(Signal::SIGCONT).map_err(failed)?;
-                    handles.push(handle);
-                }
-            }
-            let last = Instant::now() + PATIENCE;
-            for handle in &handles {
-                handle.ended(last.saturating_duration_since(Instant::now())).await;
-            }
-            if handles.is_empty() {
+            let left = processes(record, files);
+            let is_stuck = recorded.is_some_and(|process| left.contains(&process));
+            let order = if round == 0 && !is_stuck { Signal::SIGTERM } else { Signal::SIGKILL };
+            if !signal_and_wait(&left, order).await? {
                 return Ok(());
             }
         }
@@ -239,6 +231,27 @@ impl Dnsmasq {
             None => Ok(()),
         }
     }
+}
+
+/// Sends a signal to these processes and waits until they have ended, or for [`PATIENCE`]. Returns
+/// whether one of them ran.
+async fn signal_and_wait(processes: &[ProcessId], order: Signal) -> Result<bool, DnsmasqError> {
+    let mut handles = Vec::new();
+    for process in processes {
+        let pid = Pid::from_raw(process.pid);
+        let failed = |source| DnsmasqError::Signal { pid, source };
+        if let Some(handle) = ProcessHandle::open(pid, process.started).map_err(failed)? {
+            handle.signal(order).map_err(failed)?;
+            // A stopped process handles SIGTERM only after SIGCONT.
+            handle.signal(Signal::SIGCONT).map_err(failed)?;
+            handles.push(handle);
+        }
+    }
+    let last = Instant::now() + PATIENCE;
+    for handle in &handles {
+        handle.ended(last.saturating_duration_since(Instant::now())).await;
+    }
+    Ok(!handles.is_empty())
 }
 
 fn processes(record: Option<&Record>, files: &Files) -> Vec<ProcessId> {

@@ -9,12 +9,13 @@
 //! and undoing a step that was not done has no effect. So if a start or an end is killed at any
 //! moment, the next command undoes the remaining steps.
 //!
-//! A start does its steps in this order: bridge, addresses, routes, firewalld's zone, settings,
-//! firewall, dnsmasq. If a step fails, the earlier steps are undone, and the host is as before. An
-//! undo, after a failed start or at a destroy, ends dnsmasq and removes the links, at the same
-//! time, and then removes the things that only guests needed: rules, zone and settings. It
-//! continues after a failure, and the status file keeps the failed steps for the next command. All
-//! commands hold one lock, so they run one after the other.
+//! A start changes the settings of the host. Then it makes the bridge with its addresses, which
+//! stays off, and sets the firewall rules at the same time. When the rules are in force, it goes on
+//! in this order: firewalld's zone, bridge on, routes, dnsmasq. If a step fails, the earlier steps
+//! are undone, and the host is as before. An undo, after a failed start or at a destroy, ends
+//! dnsmasq and removes the links, at the same time. The rules go when the bridge is off, and zone
+//! and settings go last. It continues after a failure, and the status file keeps the failed steps
+//! for the next command. All commands hold one lock, so they run one after the other.
 //!
 //! A change of a running network (`live`) is recorded in the status file before its first step as
 //! well, and the next command completes or undoes a change that was killed.

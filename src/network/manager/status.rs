@@ -120,11 +120,6 @@ impl NetworkStatus {
         parse(&self.xml)
     }
 
-    /// Makes the directory of the network. If no status file follows, [`sweep`] removes it.
-    pub(super) fn make_dir(&self) -> Result<(), StateFileError> {
-        state_file::make_dir(&self.dir)
-    }
-
     /// Writes the status file atomically and creates a missing directory. If the file already has
     /// this content, it needs no space.
     pub(super) fn write(&self) -> Result<(), StateFileError> {

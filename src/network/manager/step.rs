@@ -25,6 +25,22 @@ pub(super) struct StartInProgress<'a> {
     pub(super) host: &'a HostNet,
 }
 
+/// A bridge that was made and is off.
+pub(super) struct MadeBridge {
+    /// Its number.
+    pub(super) index: u32,
+    /// The records that undo the bridge and its addresses.
+    pub(super) links: Vec<Undo>,
+}
+
+/// Adds the record of a bridge that is about to be made, and returns the mark that it will have.
+/// The caller writes `status` before it makes the bridge.
+pub(super) fn record_mark(network: &Network, status: &mut NetworkStatus) -> u32 {
+    let mark = rand::rng().random_range(1..=u32::MAX);
+    status.links.push(Undo::Marked { name: network.bridge.name.clone(), mark });
+    mark
+}
+
 impl StartInProgress<'_> {
     /// Creates the bridge with its addresses and routes. The status file then has the bridge; the
     /// caller writes the rest of `status`.
@@ -33,6 +49,21 @@ impl StartInProgress<'_> {
         network: &Network,
         status: &mut NetworkStatus,
     ) -> Result<(), ManagerError> {
+        let mark = record_mark(network, status);
+        status.write()?;
+        let MadeBridge { index, links } = self.make_bridge(network, mark).await?;
+        status.links = links;
+        status.write()?;
+        self.turn_on(network, status, index).await
+    }
+
+    /// Creates the bridge with its addresses. It stays off and keeps the mark, which the status
+    /// file must have already.
+    pub(super) async fn make_bridge(
+        &self,
+        network: &Network,
+        mark: u32,
+    ) -> Result<MadeBridge, ManagerError> {
         let bridge = &network.bridge;
         let spec = BridgeSpec {
             name: bridge.name.clone(),
@@ -42,9 +73,6 @@ impl StartInProgress<'_> {
             mtu: network.mtu.map(u32::from),
             vlan: port::bridge_vlan(network),
         };
-        let mark = rand::rng().random_range(1..=u32::MAX);
-        status.links.push(Undo::Marked { name: spec.name.clone(), mark });
-        status.write()?;
         let (name, index) = (&spec.name, self.netlink.create_marked_bridge(&spec, mark).await?);
         let mut links = vec![Undo::Link { name: name.clone(), index }];
         self.bridge_settings(network)?;
@@ -55,8 +83,18 @@ impl StartInProgress<'_> {
         for ip in &network.ips {
             links.push(self.netlink.add_address_to(name, index, ip.net).await?);
         }
-        status.links = links;
-        status.write()?;
+        Ok(MadeBridge { index, links })
+    }
+
+    /// Turns on the bridge of this number, which the status file must have by its number, and adds
+    /// its routes.
+    pub(super) async fn turn_on(
+        &self,
+        network: &Network,
+        status: &mut NetworkStatus,
+        index: u32,
+    ) -> Result<(), ManagerError> {
+        let name = &network.bridge.name;
         status.links.push(self.netlink.up_unmarked(name, index).await?);
         for route in &network.routes {
             status.links.push(self.netlink.add_route(name, &self::route(route)).await?);

@@ -80,7 +80,7 @@ pub(crate) use capture::{CaptureError, Captured, capture, capture_holding};
 pub use child::Child;
 pub(crate) use child::Progress;
 #[cfg(feature = "cli")]
-pub(crate) use cleaner::fork_cleaner;
+pub(crate) use cleaner::{Cleaner, fork_cleaner};
 pub use inherited_fd::InheritedFds;
 pub(crate) use inherited_fd::{first_free_fd, free_fds};
 pub(crate) use pidfd::ProcessHandle;

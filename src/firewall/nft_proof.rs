@@ -1,0 +1,257 @@
+//! The kernel's own answer to whether an nft transaction was committed.
+//!
+//! The kernel takes a transaction whole or not at all, so one object shows whether it was
+//! committed. If the transaction makes a chain that does not exist yet, or removes one that exists,
+//! that chain is the evidence. Otherwise the transaction adds one random number, its mark, to a set
+//! of netlaunch's own table. The kernel removes a mark after [`LIFETIME`]. A transaction that
+//! deletes the table was committed when the table is gone.
+//!
+//! The chain comes first because a mark costs time: netlaunch removes it, and the kernel lets the
+//! socket of a removal wait for 10 to 30 ms.
+//!
+//! [`super::nft_kernel`] asks the questions.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::nft_kernel::{attribute, is_there, message, open, request, send, table, text};
+use crate::types::error_text;
+
+/// The name of the set that contains the marks of recent transactions.
+const SET: &str = "transactions";
+/// The lifetime of a mark. netlaunch asks for the mark within seconds, since a tool has 30 s.
+const LIFETIME: Duration = Duration::from_secs(120);
+
+// Attributes of linux/netfilter/nf_tables.h.
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_SET_TABLE: u16 = 1;
+const NFTA_SET_NAME: u16 = 2;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+
+/// The removal of the mark of a transaction.
+///
+/// Dropping it waits until the kernel has removed everything (10 to 30 ms), because the kernel
+/// waits at the end of each nft socket. So a caller with other work keeps it meanwhile.
+#[derive(Debug, Default)]
+#[must_use = "dropping it waits for the kernel"]
+pub struct MarkRemoval {
+    /// The socket of the removal; `None` if nothing was removed.
+    _socket: Option<OwnedFd>,
+}
+
+/// The proof that a transaction was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Proof {
+    family: u8,
+    table: String,
+    evidence: Evidence,
+}
+
+/// The object that shows whether a transaction was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Evidence {
+    /// A chain, and whether it exists after the transaction. Before the transaction the opposite
+    /// was true.
+    Chain {
+        /// The name of the chain.
+        name: String,
+        /// Whether it exists afterwards.
+        exists: bool,
+    },
+    /// The mark is in the set.
+    Mark(u32),
+    /// The table does not exist.
+    NoTable,
+}
+
+impl Proof {
+    /// Returns the proof for this text, and the text with the mark if there is one; `None` if the
+    /// text does not begin with a table of netlaunch. Asks the kernel for at most one chain.
+    pub(super) fn of(text: &str) -> Option<(Self, String)> {
+        Proof::with_chains(text, |family, table, name| is_there(&chain(family, table, name)))
+    }
+
+    /// Does the same as [`of`](Self::of); `is_there` returns whether a chain exists now.
+    fn with_chains(
+        text: &str,
+        is_there: impl FnOnce(u8, &str, &str) -> io::Result<bool>,
+    ) -> Option<(Self, String)> {
+        let table = text.lines().next()?.strip_prefix("add table ")?;
+        let (family, name) = table.split_once(' ')?;
+        let number = u8::try_from(match family {
+            "ip" => libc::NFPROTO_IPV4,
+            "ip6" => libc::NFPROTO_IPV6,
+            "bridge" => libc::NFPROTO_BRIDGE,
+            "netdev" => libc::NFPROTO_NETDEV,
+            _ => return None,
+        });
+        let proof =
+            |evidence| Some(Proof { family: number.ok()?, table: name.to_owned(), evidence });
+        let deletes = format!("delete table {table}");
+        if text.lines().any(|line| line == deletes) {
+            return Some((proof(Evidence::NoTable)?, text.to_owned()));
+        }
+        if let Some((chain, exists)) = first_chain(text, table)
+            && is_there(number.ok()?, name, chain).is_ok_and(|now| now != exists)
+        {
+            let evidence = Evidence::Chain { name: chain.to_owned(), exists };
+            return Some((proof(evidence)?, text.to_owned()));
+        }
+        let mark = rand::rng().random_range(1..=u32::MAX);
+        let lines = format!(
+            "add set {table} {SET} {{ type mark; flags timeout; }}\n\
+             add element {table} {SET} {{ {mark:#x} timeout {}s }}\n",
+            LIFETIME.as_secs()
+        );
+        Some((proof(Evidence::Mark(mark))?, text.to_owned() + &lines))
+    }
+
+    /// Removes the mark. After a failure the mark stays until its lifetime ends, which does no
+    /// harm.
+    pub(super) fn clear(&self) -> MarkRemoval {
+        let Evidence::Mark(mark) = self.evidence else { return MarkRemoval::default() };
+        let element = elements(libc::NFT_MSG_DELSETELEM, self.family, &self.table, mark, 0);
+        let name =
+            [attribute(NFTA_SET_TABLE, &text(&self.table)), attribute(NFTA_SET_NAME, &text(SET))];
+        // With NLM_F_NONREC the kernel keeps a set that contains marks of other transactions.
+        let kept = libc::NLM_F_NONREC as u16;
+        let set = request(libc::NFT_MSG_DELSET, self.family, &name.concat(), kept);
+        // Both have one socket, because the end of each socket waits.
+        let sent = || {
+            let socket = open()?;
+            send(&socket, &batch(&element))?;
+            send(&socket, &batch(&set))?;
+            Ok::<_, io::Error>(socket)
+        };
+        let sent = sent().or_else(|_| sent());
+        if let Err(error) = &sent {
+            tracing::debug!("the mark of a transaction stays for a while: {}", error_text(error));
+        }
+        MarkRemoval { _socket: sent.ok() }
+    }
+
+    /// Returns whether the kernel has committed the transaction.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel did not answer.
+    pub(super) fn is_committed(&self) -> io::Result<bool> {
+        let Proof { family, table, evidence } = self;
+        match evidence {
+            Evidence::Chain { name, exists } => {
+                is_there(&chain(*family, table, name)).map(|there| there == *exists)
+            }
+            Evidence::Mark(mark) => is_there(&element(*family, table, *mark)),
+            Evidence::NoTable => is_there(&self::table(*family, table)).map(|there| !there),
+        }
+    }
+}
+
+/// Returns the first chain of the table that the text makes or removes and that is no base chain,
+/// and whether it exists at the end of the text. A base chain stays for other owners.
+fn first_chain<'a>(text: &'a str, table: &str) -> Option<(&'a str, bool)> {
+    let steps = || {
+        text.lines().filter_map(|line| {
+            let (exists, rest) = match line.strip_prefix("add chain ") {
+                Some(rest) => (true, rest),
+                None => (false, line.strip_prefix("delete chain ")?),
+            };
+            let name = rest.strip_prefix(table)?.strip_prefix(' ')?;
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+            name.bytes().all(is_plain).then_some((name, exists))
+        })
+    };
+    let (first, _) = steps().next()?;
+    steps().filter(|(name, _)| *name == first).last()
+}
+
+/// Returns an `NFT_MSG_GETCHAIN` request.
+fn chain(family: u8, table: &str, name: &str) -> Vec<u8> {
+    let attributes =
+        [attribute(NFTA_CHAIN_TABLE, &text(table)), attribute(NFTA_CHAIN_NAME, &text(name))];
+    request(libc::NFT_MSG_GETCHAIN, family, &attributes.concat(), libc::NLM_F_ACK as u16)
+}
+
+/// Returns an `NFT_MSG_GETSETELEM` request for one mark.
+fn element(family: u8, table: &str, mark: u32) -> Vec<u8> {
+    elements(libc::NFT_MSG_GETSETELEM, family, table, mark, libc::NLM_F_ACK as u16)
+}
+
+/// Returns a request about one mark.
+fn elements(kind: libc::c_int, family: u8, table: &str, mark: u32, flags: u16) -> Vec<u8> {
+    let nested = |kind, inner: &[u8]| attribute(kind | libc::NLA_F_NESTED as u16, inner);
+    let value = attribute(NFTA_DATA_VALUE, &mark.to_ne_bytes());
+    let key = nested(NFTA_SET_ELEM_KEY, &value);
+    let list = nested(NFTA_LIST_ELEM, &key);
+    let attributes = [
+        attribute(NFTA_SET_ELEM_LIST_TABLE, &text(table)),
+        attribute(NFTA_SET_ELEM_LIST_SET, &text(SET)),
+        nested(NFTA_SET_ELEM_LIST_ELEMENTS, &list),
+    ];
+    request(kind, family, &attributes.concat(), flags)
+}
+
+/// Returns a change in the form of a batch, which nf_tables needs for changes.
+fn batch(change: &[u8]) -> Vec<u8> {
+    let edge = |kind| message(kind, 0, (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes(), &[], 0);
+    [&edge(libc::NFNL_MSG_BATCH_BEGIN), change, &edge(libc::NFNL_MSG_BATCH_END)].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_has_a_mark_unless_a_chain_or_the_table_is_the_evidence() {
+        let proven = |text: &str, now: bool| {
+            let (proof, text) = Proof::with_chains(text, |_, _, _| Ok(now)).unwrap();
+            (proof.evidence, text)
+        };
+        let adds = "add table bridge x\nadd chain bridge x y\n";
+        let (evidence, text) = proven(adds, true);
+        let Evidence::Mark(mark) = evidence else { panic!("{evidence:?}") };
+        assert!(text.ends_with(&format!(
+            "add chain bridge x y\nadd set bridge x transactions {{ type mark; flags timeout; }}\n\
+             add element bridge x transactions {{ {mark:#x} timeout 120s }}\n"
+        )));
+        let base = "add table ip x\nadd chain ip x b { type filter hook forward priority 0; }\n";
+        let gone = format!("{base}add chain ip x y\nflush chain ip x y\ndelete chain ip x y\n");
+        for (text, now, exists) in [(adds, false, true), (&gone, true, false)] {
+            let expected = Evidence::Chain { name: "y".to_owned(), exists };
+            assert_eq!(proven(text, now), (expected, text.to_owned()));
+        }
+        for (text, now) in [(&*gone, false), (base, false), ("add table ip x\n", false)] {
+            assert!(matches!(proven(text, now).0, Evidence::Mark(_)), "{text}");
+        }
+        let quoted = "add table ip x\nadd chain ip x \"y\"\n";
+        assert!(matches!(proven(quoted, false).0, Evidence::Mark(_)));
+        let deletes = "add table ip x\nadd chain ip x y\ndelete table ip x\n";
+        assert_eq!(proven(deletes, false), (Evidence::NoTable, deletes.to_owned()));
+        assert_eq!(Proof::of("delete table ip x\n"), None);
+        assert_eq!(Proof::of(""), None);
+    }
+
+    /// The expected bytes are those that `nft get element ip netlaunch_network changes { 0x12345678
+    /// }` sent, as strace showed them.
+    #[test]
+    fn the_question_is_the_one_that_nft_asks() {
+        let message = element(2, "netlaunch_network", 0x1234_5678);
+        assert_eq!(message.len() % 4, 0);
+        assert_eq!(message[..4], u32::to_ne_bytes(message.len() as u32));
+        assert_eq!(message[4..6], u16::to_ne_bytes(10 << 8 | 13));
+        assert_eq!(message[16], 2);
+        if cfg!(target_endian = "little") {
+            let end =
+                b"\x14\x00\x03\x80\x10\x00\x01\x80\x0c\x00\x01\x80\x08\x00\x01\x00\x78\x56\x34\x12";
+            assert!(message.ends_with(end), "{message:x?}");
+        }
+    }
+}
