@@ -231,6 +231,33 @@ impl Table {
         self.jumps == other.jumps && shape(self) == shape(other)
     }
 
+    /// Returns whether a chain exists, has rules, and only gets more of them.
+    ///
+    /// Such a chain is not emptied and filled again. The kernel frees removed rules after a wait
+    /// for all processors, and the tools of nf_tables end only after that: 16 to 20 ms for a
+    /// restore that removes a rule, 4 ms for one that adds rules (iptables 1.8.9, Linux 6.18).
+    fn only_gains_rules(&self, chain: &str, wanted: &[String]) -> bool {
+        let Some(now) = self.chains.get(chain).filter(|now| !now.is_empty()) else { return false };
+        let mut wanted = wanted.iter();
+        now.iter().all(|rule| wanted.any(|other| other == rule))
+    }
+
+    /// Writes the rules that a chain gets. A rule is inserted before a rule that the chain has
+    /// already, because iptables-restore of nf_tables finds no place before a rule of the same
+    /// input.
+    fn add_rules(&self, text: &mut String, chain: &str, wanted: &[String]) {
+        let mut present = self.chains.get(chain).into_iter().flatten().peekable();
+        for (at, rule) in wanted.iter().enumerate() {
+            if present.next_if_eq(&rule).is_some() {
+                continue;
+            }
+            let _ = match present.peek() {
+                Some(_) => writeln!(text, "-I {chain} {} {rule}", at + 1),
+                None => writeln!(text, "-A {chain} {rule}"),
+            };
+        }
+    }
+
     fn change_to(&self, wanted: &Table, dialect: Dialect) -> String {
         let changed: Vec<_> = wanted
             .chains
@@ -257,6 +284,8 @@ impl Table {
         // Each jump is inserted at the head, so the last insertion is the first rule.
         new_jumps.sort_by_key(|((_, base_chain), _)| is_port_base(base_chain));
         let mut text = String::new();
+        let (added, changed): (Vec<_>, Vec<_>) =
+            changed.into_iter().partition(|(name, rules)| self.only_gains_rules(name, rules));
         // The declaration of a chain creates it, or removes its rules if it exists.
         for name in changed.iter().map(|(name, _)| *name).chain(gone.iter().copied()) {
             let _ = writeln!(text, "{}", dialect.declare(name));
@@ -270,6 +299,9 @@ impl Table {
             for rule in *rules {
                 let _ = writeln!(text, "-A {name} {rule}");
             }
+        }
+        for (name, rules) in added {
+            self.add_rules(&mut text, name, rules);
         }
         for ((host, base_chain), jump) in new_jumps {
             for _ in 0..jump.count {

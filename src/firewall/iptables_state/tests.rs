@@ -70,6 +70,30 @@ fn a_change_was_carried_out_when_each_table_has_the_wanted_shape() {
 }
 
 #[test]
+fn a_chain_that_only_gets_more_rules_is_not_emptied() {
+    let with = |rules: &[&str]| {
+        let rules: String = rules.iter().map(|rule| format!("-A nl-a {rule}\n")).collect();
+        TableState::parse(&format!("*filter\n:nl-a - [0:0]\n{rules}COMMIT\n"))
+    };
+    let change = |from: &[&str], to: &[&str]| with(from).change_to(&with(to));
+    assert_eq!(
+        change(
+            &["-s 1 -j A", "-j DROP"],
+            &["-i x -j C", "-s 1 -j A", "-s 2 -j A", "-s 3 -j A", "-j DROP", "-j E"]
+        ),
+        "*filter\n-I nl-a 1 -i x -j C\n-I nl-a 3 -s 2 -j A\n-I nl-a 4 -s 3 -j A\n\
+         -A nl-a -j E\nCOMMIT\n"
+    );
+    // Equal rules may occur more than once.
+    assert_eq!(change(&["-j A"], &["-j A", "-j A"]), "*filter\n-A nl-a -j A\nCOMMIT\n");
+    // A chain that loses a rule, or gets its rules in another order, is filled again.
+    let refilled = "*filter\n:nl-a - [0:0]\n-A nl-a -j B\n-A nl-a -j A\nCOMMIT\n";
+    for from in [&["-j A", "-j B"][..], &["-j B", "-j A", "-j C"], &[]] {
+        assert_eq!(change(from, &["-j B", "-j A"]), refilled, "{from:?}");
+    }
+}
+
+#[test]
 fn everything_goes_with_its_jump() {
     let change = TableState::parse(SAVED).change_to(&TableState::default());
     assert_eq!(
