@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 
 use super::iptables_change::TableTools;
 use super::iptables_state::TableState;
-use super::port_apply::PortRecord;
 use super::port_error::PortError;
 use super::port_iptables::{self, Part, PortTables};
+use super::port_record::PortRecord;
 use super::tools::Tools;
 use crate::types::InterfaceName;
 
