@@ -1,16 +1,24 @@
 //! The record of a port's rules, which its status file contains and removal uses.
+//!
+//! In the file, the member `backend` selects the form of a record. The derived reader of such a
+//! form first copies the whole record, because the member could come last. So [`RecordFile`], which
+//! has the members of both forms, reads a record: a command on one of 1,000 ports reads the files
+//! of all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::backend::FirewallBackend;
 use super::iptables_shape::Shape;
 use super::port_iptables::Part;
-use super::port_nft::PortObjects;
+use super::port_nft::{IngressObjects, PortObjects};
+use crate::firewall::rules::Version;
 use crate::types::InterfaceName;
 
 /// The record of a port's rules in its status file, which removal uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "backend", rename_all = "lowercase")]
+#[serde(tag = "backend", rename_all = "lowercase", try_from = "RecordFile")]
 pub enum PortRecord {
     /// The rules were added by nft.
     Nftables(PortObjects),
@@ -25,10 +33,10 @@ pub enum PortRecord {
         parts: Vec<Part>,
         /// The chains and jumps in the tables of each tool. Empty in the records of earlier
         /// versions.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         shapes: Vec<(Part, Shape)>,
         /// The digest of the rules; `None` in the records of earlier versions.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         digest: Option<u64>,
     },
 }
@@ -97,5 +105,95 @@ impl PortRecord {
             PortRecord::Nftables(_) => FirewallBackend::Nftables,
             PortRecord::Iptables { .. } => FirewallBackend::Iptables,
         }
+    }
+}
+
+/// The members of both forms of a record.
+#[derive(Deserialize)]
+struct RecordFile {
+    backend: FirewallBackend,
+    index: u32,
+    #[serde(default)]
+    digest: Option<u64>,
+    // The members of nftables.
+    chains: Option<BTreeSet<String>>,
+    #[serde(default)]
+    rules: BTreeMap<String, u32>,
+    #[serde(default)]
+    sets: BTreeSet<(String, Version)>,
+    #[serde(default)]
+    counters: BTreeSet<String>,
+    #[serde(default)]
+    limited: bool,
+    #[serde(default)]
+    equal_bytes: bool,
+    #[serde(default)]
+    ingress: Option<IngressObjects>,
+    // The members of iptables.
+    port: Option<InterfaceName>,
+    parts: Option<Vec<Part>>,
+    #[serde(default)]
+    shapes: Vec<(Part, Shape)>,
+}
+
+impl TryFrom<RecordFile> for PortRecord {
+    type Error = &'static str;
+
+    fn try_from(file: RecordFile) -> Result<Self, Self::Error> {
+        let RecordFile { index, digest, .. } = file;
+        match file.backend {
+            FirewallBackend::Nftables => Ok(PortRecord::Nftables(PortObjects {
+                index,
+                chains: file.chains.ok_or("missing field `chains`")?,
+                rules: file.rules,
+                sets: file.sets,
+                counters: file.counters,
+                limited: file.limited,
+                equal_bytes: file.equal_bytes,
+                ingress: file.ingress,
+                digest,
+            })),
+            FirewallBackend::Iptables => Ok(PortRecord::Iptables {
+                index,
+                port: file.port.ok_or("missing field `port`")?,
+                parts: file.parts.ok_or("missing field `parts`")?,
+                shapes: file.shapes,
+                digest,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json, to_value};
+
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        for record in [
+            json!({ "backend": "nftables", "index": 7, "chains": ["p7-from"],
+                "rules": { "p7-from": 2 }, "sets": [["c", "v4"]], "counters": ["n"],
+                "limited": true, "equal_bytes": true, "digest": 5,
+                "ingress": { "chains": ["p7-from"], "rules": { "p7-from": 2 }, "counters": [],
+                    "equal_bytes": false } }),
+            json!({ "backend": "iptables", "index": 7, "port": "tap0", "parts": ["ethernet"],
+                "shapes": [["ethernet", { "jumps": [], "leads": [], "rules": {} }]],
+                "digest": 5 }),
+        ] {
+            let read: PortRecord = from_value(record.clone()).unwrap();
+            assert_eq!(to_value(&read).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn a_record_without_the_names_of_its_objects_is_damaged() {
+        for (backend, names) in [("nftables", "chains"), ("iptables", "port")] {
+            let record = json!({ "backend": backend, "index": 7 });
+            let error = from_value::<PortRecord>(record).unwrap_err().to_string();
+            assert!(error.contains(&format!("missing field `{names}`")), "{error}");
+        }
+        assert!(from_value::<PortRecord>(json!({ "index": 7, "chains": [] })).is_err());
     }
 }
