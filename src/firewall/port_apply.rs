@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::backend::FirewallBackend;
-use super::commit::commit;
+use super::commit::commit_with;
 use super::iptables_shape::Shape;
 use super::iptables_state::TableState;
 use super::port_change::{self, table_tools, with};
@@ -242,7 +242,14 @@ impl PortPlan {
             }
             port_nft::change(old, &texts.iter().collect::<Vec<_>>(), families)
         };
-        self.nft(&text, |text| async move { Ok(commit(tools, &text).await?) }).await
+        // Beside the ports of a transaction there may be thousands of chains.
+        let last = if others { port_nft::fetch_less() } else { String::new() };
+        let last = last.as_str();
+        self.nft(&text, |text| async move {
+            let is_bridge = text.starts_with("add table bridge");
+            Ok(commit_with(tools, &text, if is_bridge { last } else { "" }).await?)
+        })
+        .await
     }
 
     /// Gives the script of the ports to `run`, which runs nft. If the kernel lacks a feature that
