@@ -41,19 +41,29 @@ impl Uncommitted {
 /// # Errors
 /// Returns [`Uncommitted`] if the kernel did not commit the transaction or did not answer.
 pub(super) async fn commit(tools: &Tools, text: &str) -> Result<(), Uncommitted> {
+    commit_with(tools, text, "").await
+}
+
+/// Does the same as [`commit`], with a command at the end of nft's input that changes nothing. If
+/// nft refuses the input, it runs again without that command.
+pub(super) async fn commit_with(tools: &Tools, text: &str, last: &str) -> Result<(), Uncommitted> {
     if text.is_empty() {
         return Ok(());
     }
-    match attempt(tools, text).await {
+    match attempt(tools, text, last).await {
         Err(Uncommitted::Nothing(error)) if error.is_interruption() => {
             tracing::debug!("nft is run once more: {}", error_text(&error));
-            attempt(tools, text).await
+            attempt(tools, text, last).await
+        }
+        Err(Uncommitted::Nothing(error @ ToolError::Refused { .. })) if !last.is_empty() => {
+            tracing::debug!("nft is run without '{last}': {}", error_text(&error));
+            attempt(tools, text, "").await
         }
         done => done,
     }
 }
 
-async fn attempt(tools: &Tools, text: &str) -> Result<(), Uncommitted> {
+async fn attempt(tools: &Tools, text: &str, last: &str) -> Result<(), Uncommitted> {
     let marked = Proof::of(text);
     let committed = || -> io::Result<bool> {
         let unproven = || io::Error::other("the transaction has no mark");
@@ -64,8 +74,8 @@ async fn attempt(tools: &Tools, text: &str) -> Result<(), Uncommitted> {
         }
         Ok(committed)
     };
-    let text = marked.as_ref().map_or(text, |(_, marked)| marked);
-    let error = match tools.run(Tool::Nft, &[], text).await {
+    let text = marked.as_ref().map_or(text, |(_, marked)| marked).to_owned() + last;
+    let error = match tools.run(Tool::Nft, &[], &text).await {
         // If the kernel does not answer, the exit status of nft decides.
         Ok(_) if committed().unwrap_or(true) => return Ok(()),
         Ok(_) => return Err(Uncommitted::Nothing(ToolError::Ignored { program: "nft" })),

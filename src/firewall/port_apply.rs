@@ -10,10 +10,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::backend::FirewallBackend;
-use super::commit::commit;
+use super::commit::commit_with;
 use super::iptables_shape::Shape;
 use super::iptables_state::TableState;
 use super::port_change::{self, table_tools, with};
@@ -21,6 +19,7 @@ use super::port_error::{PortError, Unwritable};
 use super::port_hooks::PortHooks;
 use super::port_iptables::{self, Part, PortTables};
 use super::port_nft::{self, Attempt, Extras, Families, PortObjects, PortText};
+use super::port_record::PortRecord;
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
 use super::{Script, apply, nft_kernel};
@@ -40,98 +39,6 @@ pub struct PortFilter {
     pub backend: FirewallBackend,
     /// The hooks that see the port's frames.
     pub hooks: PortHooks,
-}
-
-/// The record of a port's rules in its status file, which removal uses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "backend", rename_all = "lowercase")]
-pub enum PortRecord {
-    /// The rules were added by nft.
-    Nftables(PortObjects),
-    /// The rules were added by ebtables, iptables and ip6tables; removal removes all chains of this
-    /// number.
-    Iptables {
-        /// The interface's number.
-        index: u32,
-        /// The interface's name.
-        port: InterfaceName,
-        /// The tools that have chains of the port.
-        parts: Vec<Part>,
-        /// The chains and jumps in the tables of each tool. Empty in the records of earlier
-        /// versions.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        shapes: Vec<(Part, Shape)>,
-        /// The digest of the rules; `None` in the records of earlier versions.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        digest: Option<u64>,
-    },
-}
-
-impl PortRecord {
-    /// Returns the interface's number.
-    pub fn index(&self) -> u32 {
-        match self {
-            PortRecord::Nftables(objects) => objects.index,
-            PortRecord::Iptables { index, .. } => *index,
-        }
-    }
-
-    /// Returns the digest of the rules; `None` in the records of earlier versions.
-    pub fn digest(&self) -> Option<u64> {
-        match self {
-            PortRecord::Nftables(objects) => objects.digest,
-            PortRecord::Iptables { digest, .. } => *digest,
-        }
-    }
-
-    /// Returns whether both records name the same objects. The rules may differ.
-    pub fn has_objects_of(&self, other: &PortRecord) -> bool {
-        let bare = |recorded: &PortRecord| {
-            let mut bare = recorded.clone();
-            match &mut bare {
-                PortRecord::Nftables(objects) => {
-                    objects.rules.clear();
-                    objects.digest = None;
-                    objects.ingress.iter_mut().for_each(|ingress| ingress.rules.clear());
-                }
-                PortRecord::Iptables { shapes, digest, .. } => {
-                    shapes.clear();
-                    *digest = None;
-                }
-            }
-            bare
-        };
-        bare(self) == bare(other)
-    }
-
-    /// Returns whether iptables or ip6tables has chains of the port.
-    pub fn has_packet_rules(&self) -> bool {
-        match self {
-            PortRecord::Nftables(_) => false,
-            PortRecord::Iptables { parts, .. } => {
-                parts.iter().any(|part| matches!(part, Part::Ip(_)))
-            }
-        }
-    }
-
-    /// Returns whether a rule refers to the port by its name, and so does not see the frames of a
-    /// port that was renamed. The rules of nftables' bridge table use the interface's number. The
-    /// hooks of the interface itself, for link-local frames or for all frames of a port without a
-    /// bridge, use the name, and Linux 6.16 and later remove them from a renamed interface.
-    pub fn knows_the_name(&self) -> bool {
-        match self {
-            PortRecord::Nftables(objects) => objects.ingress.is_some(),
-            PortRecord::Iptables { .. } => true,
-        }
-    }
-
-    /// Returns the backend that added the rules and that removes them.
-    pub fn backend(&self) -> FirewallBackend {
-        match self {
-            PortRecord::Nftables(_) => FirewallBackend::Nftables,
-            PortRecord::Iptables { .. } => FirewallBackend::Iptables,
-        }
-    }
 }
 
 /// The rules beside those of a transaction.
@@ -335,7 +242,14 @@ impl PortPlan {
             }
             port_nft::change(old, &texts.iter().collect::<Vec<_>>(), families)
         };
-        self.nft(&text, |text| async move { Ok(commit(tools, &text).await?) }).await
+        // Beside the ports of a transaction there may be thousands of chains.
+        let last = if others { port_nft::fetch_less() } else { String::new() };
+        let last = last.as_str();
+        self.nft(&text, |text| async move {
+            let is_bridge = text.starts_with("add table bridge");
+            Ok(commit_with(tools, &text, if is_bridge { last } else { "" }).await?)
+        })
+        .await
     }
 
     /// Gives the script of the ports to `run`, which runs nft. If the kernel lacks a feature that

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 
 use super::iptables_change::TableTools;
 use super::iptables_state::TableState;
-use super::port_apply::PortRecord;
 use super::port_error::PortError;
 use super::port_iptables::{self, Part, PortTables};
+use super::port_record::PortRecord;
 use super::tools::Tools;
 use crate::types::InterfaceName;
 
@@ -109,20 +109,26 @@ async fn changes(
     };
     let removed: Vec<InterfaceName> = remove.iter().filter_map(names).collect();
     let added: Vec<&InterfaceName> = add.iter().map(PortTables::port).collect();
-    let mut changes = Vec::new();
-    for part in Part::ALL {
-        // An interrupted change may have left any port closed in ebtables, so that part always
-        // counts.
+    // An interrupted change may have left any port closed in ebtables, so that part always counts.
+    let is_concerned = |part: Part| {
         let had = |recorded: &&PortRecord| match recorded {
             PortRecord::Iptables { parts, .. } => part == Part::Ethernet || parts.contains(&part),
             PortRecord::Nftables(_) => false,
         };
         // The guard must know each port, also one without rules of ebtables.
         let opens = part == Part::Ethernet && guarded && !add.is_empty();
-        if !opens && !remove.iter().any(had) && !add.iter().any(|port| port.needs(part)) {
-            continue;
-        }
-        let before = table_tools(part).present(tools).await?;
+        opens || remove.iter().any(had) || add.iter().any(|port| port.needs(part))
+    };
+    let present = async |part: Part| match is_concerned(part) {
+        true => table_tools(part).present(tools).await.map(Some),
+        false => Ok(None),
+    };
+    // The tools that read run at the same time.
+    let [ethernet, v4, v6] = Part::ALL;
+    let read = tokio::try_join!(present(ethernet), present(v4), present(v6))?;
+    let mut changes = Vec::new();
+    for (part, before) in Part::ALL.into_iter().zip(<[_; 3]>::from(read)) {
+        let Some(before) = before else { continue };
         // If chains of an added number were not recorded, an interrupted start left them.
         let old = remove.iter().map(|recorded| recorded.index());
         let old = old.chain(add.iter().map(|port| port.index)).collect();

@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::nft_rules::rules_of;
-use super::port_apply::PortRecord;
 use super::port_counters::Count;
 use super::port_iptables::Part;
+use super::port_record::PortRecord;
 use super::port_roles::{ChainRoles, PortRoles, RuleName, RuleRole, RuleTable};
 use super::tools::{Tool, Tools};
 use crate::types::error_text;

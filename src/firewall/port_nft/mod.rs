@@ -55,7 +55,7 @@ use crate::firewall::rules::port::Origin;
 
 pub use adapt::Attempt;
 pub use chains::port;
-pub use change::{Families, change, remove_netdev_table, remove_tables};
+pub use change::{Families, change, fetch_less, remove_netdev_table, remove_tables};
 pub use guard::{missing_guard, set_guard};
 use ingress::IngressText;
 pub use ingress::{IngressObjects, has_hook};

@@ -22,8 +22,8 @@ use std::os::fd::OwnedFd;
 
 use super::nft_kernel::{HEADER, first_message};
 use super::nft_rules::rules_of;
-use super::port_apply::PortRecord;
 use super::port_iptables::Part;
+use super::port_record::PortRecord;
 use super::port_roles::{PortRoles, RuleTable};
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};

@@ -147,23 +147,19 @@ impl Bindings {
                 tracing::warn!("{}", error_text(&error));
             }
         }
-        match self.write_names(&all, &damaged) {
-            Ok(false) => return self.sorted(all, damaged),
-            Ok(true) => {}
-            Err(error) => {
-                tracing::warn!(
-                    "the new names of ports could not be recorded: {}",
-                    error_text(&error)
-                );
-            }
+        let ports = self.sorted(all, damaged)?;
+        if ports.live.iter().all(|status| status.renamed_from.is_none()) {
+            return Ok(ports);
         }
         let (all, damaged) = status::all(&dir)?;
-        self.sorted(all, damaged)
+        if let Err(error) = self.write_names(&all, &damaged) {
+            tracing::warn!("the new names of ports could not be recorded: {}", error_text(&error));
+        }
+        self.ports()
     }
 
-    /// Writes the current names of ports into the status files; returns whether any name has
-    /// changed.
-    fn write_names(&self, all: &[PortStatus], damaged: &[Damaged]) -> Result<bool, BindingError> {
+    /// Writes the current names of ports into the status files.
+    fn write_names(&self, all: &[PortStatus], damaged: &[Damaged]) -> Result<(), BindingError> {
         let dir = self.dir();
         let failed = |source| BindingError::StateDir { dir: dir.clone(), source };
         let interfaces = Interfaces::open().map_err(failed)?;
@@ -177,7 +173,7 @@ impl Bindings {
             }
         }
         if moved.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         self.write_marker()?;
         let clock = Clock::now();
@@ -201,6 +197,6 @@ impl Bindings {
             status.remove(&dir)?;
             self.leases.remove(&status.port)?;
         }
-        Ok(true)
+        Ok(())
     }
 }

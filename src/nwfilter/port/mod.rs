@@ -66,6 +66,7 @@ mod port_wait;
 mod redefine;
 mod saved_lease;
 mod status;
+mod status_file;
 mod swap;
 mod transaction;
 mod unfinished;

@@ -2,8 +2,8 @@
 //! directory.
 //!
 //! In the file, the state of the port is three flags, of which most combinations cannot occur.
-//! [`PortState`] is converted from and to these flags, so files of earlier releases stay readable,
-//! and earlier releases can read these files.
+//! [`PortState`] is converted from and to these flags ([`super::status_file`]), so files of earlier
+//! releases stay readable, and earlier releases can read these files.
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::status_file::{StateFlags, StatusFile, is_false};
 use crate::firewall::{FirewallBackend, PortHooks, PortRecord};
 use crate::nwfilter::Binding;
 use crate::sys::state_file::{self, StateFileError};
@@ -26,6 +27,7 @@ const SUFFIX: &str = ".json";
 
 /// A port that has a filter, or whose bind or removal was interrupted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StatusFile")]
 pub struct PortStatus {
     /// The version of the file format.
     pub version: u32,
@@ -35,14 +37,14 @@ pub struct PortStatus {
     /// same name.
     pub index: u32,
     /// The bridge of the port at the time of the binding; an earlier netlaunch recorded none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<InterfaceName>,
     /// The hooks that see its frames, chosen when the filter was bound.
-    #[serde(default, skip_serializing_if = "PortHooks::is_bridge")]
+    #[serde(skip_serializing_if = "PortHooks::is_bridge")]
     pub hooks: PortHooks,
     /// The interface below a port without a bridge at the time of the binding; `None` if that
     /// interface is in another network namespace, and for a port of a bridge.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub lower: Option<InterfaceName>,
     /// The binding, as XML.
     pub xml: String,
@@ -50,37 +52,33 @@ pub struct PortStatus {
     #[serde(flatten)]
     pub state: PortState,
     /// Whether netlaunch learns an address of the guest, which the binding does not set.
-    #[serde(default)]
     pub learns: bool,
     /// Whether netlaunch learns the guest's IPv6 addresses.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_false")]
     pub learns6: bool,
     /// Whether netlaunch learns only IPv6 addresses.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_false")]
     pub only6: bool,
     /// The learned IPv4 address in the rules.
-    #[serde(default)]
     pub address: Option<Ipv4Addr>,
     /// The learned IPv6 addresses in the rules, the oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses6: Vec<Ipv6Addr>,
     /// The last refused address and the reason; `None` after another address was learned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     /// The last refused IPv6 address and the reason; `None` after another one was learned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub refused6: Option<String>,
     /// The firewall backend that holds the rules.
     pub backend: FirewallBackend,
     /// Whether `nft monitor trace` shows its frames.
-    #[serde(default)]
     pub trace: bool,
     /// Whether its rules have counters.
-    #[serde(default)]
     pub counters: bool,
     /// The directory of the definitions of its rules; `None` if an earlier netlaunch did not record
     /// it.
-    #[serde(default, with = "crate::types::os_text::optional_path")]
+    #[serde(serialize_with = "crate::types::os_text::optional_path::serialize")]
     pub definitions: Option<PathBuf>,
     /// The records that remove its rules. During a change, they remove the old and the new rules.
     pub recorded: Vec<PortRecord>,
@@ -91,8 +89,8 @@ pub struct PortStatus {
 }
 
 /// Whether the rules of a port's filter are set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "StateFlags", into = "StateFlags")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "StateFlags")]
 #[non_exhaustive]
 pub enum PortState {
     /// A bind or a removal runs, or was interrupted.
@@ -106,45 +104,6 @@ pub enum PortState {
     Failed(String),
     /// The last rules could not be set for this reason, and netlaunch turned off the port.
     Off(String),
-}
-
-/// The form of [`PortState`] in the file.
-#[derive(Serialize, Deserialize)]
-struct StateFlags {
-    complete: bool,
-    #[serde(default)]
-    failed: Option<String>,
-    #[serde(default)]
-    turned_off: bool,
-}
-
-impl From<StateFlags> for PortState {
-    fn from(StateFlags { complete, failed, turned_off }: StateFlags) -> Self {
-        let unknown = || "its rules could not be set".to_owned();
-        match (complete, turned_off, failed) {
-            (false, off, _) => PortState::Changing { off },
-            (true, false, None) => PortState::Bound,
-            (true, false, Some(why)) => PortState::Failed(why),
-            (true, true, why) => PortState::Off(why.unwrap_or_else(unknown)),
-        }
-    }
-}
-
-impl From<PortState> for StateFlags {
-    fn from(state: PortState) -> Self {
-        let (complete, turned_off, failed) = match state {
-            PortState::Changing { off } => (false, off, None),
-            PortState::Bound => (true, false, None),
-            PortState::Failed(why) => (true, false, Some(why)),
-            PortState::Off(why) => (true, true, Some(why)),
-        };
-        StateFlags { complete, failed, turned_off }
-    }
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 impl PortStatus {
