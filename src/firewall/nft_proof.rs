@@ -170,7 +170,7 @@ fn first_chain<'a>(text: &'a str, table: &str) -> Option<(&'a str, bool)> {
         })
     };
     let (first, _) = steps().next()?;
-    steps().filter(|(name, _)| *name == first).last()
+    steps().filter(|(name, _)| *name == first).next_back()
 }
 
 /// Returns an `NFT_MSG_GETCHAIN` request.
