@@ -17,6 +17,7 @@ mod accepted_networks;
 mod adopt;
 mod attach;
 mod attach_flood;
+mod attach_left;
 mod attach_qmp;
 mod bridge;
 mod bridge_guards;
