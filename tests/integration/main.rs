@@ -122,6 +122,7 @@ mod nwfilter_undo;
 mod nwfilter_users;
 mod nwfilter_wait;
 mod nwfilter_watch;
+mod nwfilter_watch_host;
 mod odd_hosts;
 mod options_once;
 mod other_users;
