@@ -123,6 +123,7 @@ mod nwfilter_users;
 mod nwfilter_wait;
 mod nwfilter_watch;
 mod nwfilter_watch_host;
+mod nwfilter_watch_macvtap;
 mod odd_hosts;
 mod options_once;
 mod other_users;
