@@ -124,6 +124,7 @@ mod nwfilter_wait;
 mod nwfilter_watch;
 mod nwfilter_watch_host;
 mod nwfilter_watch_macvtap;
+mod nwfilter_watch_unit;
 mod odd_hosts;
 mod options_once;
 mod other_users;
