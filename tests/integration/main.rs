@@ -47,6 +47,7 @@ mod guest_filter;
 mod guest_ipv6;
 mod guest_learning;
 mod guest_library;
+mod guest_macvtap;
 mod guest_nics;
 mod guest_published;
 mod guest_restart;
