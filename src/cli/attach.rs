@@ -12,7 +12,7 @@
 //! The supervisor lives until the QEMU of the launch ends, or until a signal detaches the NIC. If
 //! it is killed, the cleaner runs `netlaunch collect-attachment`, which turns the port off first.
 //! Until then the rules of the filter stay in force, because they belong to the tap, which QEMU
-//! still has.
+//! still has. If the cleaner was killed, too, the next attach or detach does its work.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use super::args::{AttachArgs, LaunchArgs};
 use super::attach_error::AttachError;
+use super::collect_attachment::collect_left;
 use super::config::Config;
 use super::control::Orders;
 use super::environment::Environment;
@@ -112,6 +113,7 @@ impl Attachment<'_> {
         if net.device == Device::None {
             return Err(AttachError::NoCard.into());
         }
+        collect_left(self.environment).await?;
         let target = Target::find(name, self.environment)?;
         let limit = self.environment.lock_limit;
         let _lock =

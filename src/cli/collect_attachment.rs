@@ -1,6 +1,7 @@
 //! `netlaunch collect-attachment`: removes an attachment whose supervisor was killed.
 //!
-//! The cleaner of the attachment runs it. QEMU still has the tap then, so the tap is turned off and
+//! The cleaner of the attachment runs it. If the cleaner was killed, too, the next `netlaunch attach`
+//! or `netlaunch detach` does the same. QEMU still has the tap then, so the tap is turned off and
 //! taken off its bridge first. When QEMU has lost the card and the netdev, the kernel removes the
 //! tap, and its rules go afterwards. QEMU would abort without its tap, so a tap that QEMU keeps
 //! stays off, with its rules, until QEMU ends.
@@ -23,8 +24,28 @@ pub(super) fn collect(dir: &Path, environment: &Environment) -> Result<u8, Failu
         // The supervisor was killed before it changed anything.
         None => Ok(()),
     };
-    environment.launch_root().remove_stale()?;
+    environment.launch_root().remove_collected(dir)?;
     collected.map(|()| 0)
+}
+
+/// Removes the attachments whose supervisor and cleaner were killed, and returns their records. A
+/// failure is reported, and the record of that attachment is not returned.
+pub(super) async fn collect_left(environment: &Environment) -> Result<Vec<Record>, Failure> {
+    let root = environment.launch_root();
+    if !root.dir.exists() {
+        return Ok(Vec::new());
+    }
+    let mut collected = Vec::new();
+    for dir in root.left_attachments()? {
+        let Some(record) = record::read(&dir) else { continue };
+        if let Err(error) = collect_recorded(&record, environment).await {
+            tracing::warn!("a NIC that a killed attachment left stays: {error}");
+            continue;
+        }
+        root.remove_collected(&dir)?;
+        collected.push(record);
+    }
+    Ok(collected)
 }
 
 /// Removes the attachment with this record, but not its launch directory.

@@ -12,10 +12,11 @@ use nix::unistd::Pid;
 use super::args::DetachArgs;
 use super::attach::Target;
 use super::attach_error::AttachError;
+use super::collect_attachment::collect_left;
 use super::environment::Environment;
 use super::{Failure, runtime};
 use crate::launcher::attach::{TargetGuest, unplug};
-use crate::launcher::record::{Attached, running};
+use crate::launcher::record::{Attached, Record, running};
 use crate::sys::process::{ProcessHandle, started};
 
 /// How long a guest may take to give up a card by default, in seconds.
@@ -31,8 +32,16 @@ pub(super) fn detach(args: &DetachArgs, environment: &Environment) -> Result<u8,
 }
 
 async fn run(args: &DetachArgs, environment: &Environment) -> Result<(), Failure> {
+    let collected = collect_left(environment).await?;
     let target = Target::find(&args.launch, environment)?;
     let (launch, id) = (&target.record.name, &args.id);
+    let is_meant = |record: &Record| {
+        record.attached_to.as_ref().is_some_and(|to| to.dir == target.record.dir)
+            && record.nics.iter().any(|nic| nic.id.as_ref() == Some(id))
+    };
+    if collected.iter().any(is_meant) {
+        return Ok(());
+    }
     let limit = environment.lock_limit;
     let lock = TargetGuest::lock(&target.record.dir, limit).await.map_err(AttachError::Lock)?;
     // Another command may have detached it meanwhile.

@@ -11,6 +11,11 @@
 //! address counts. A port stays closed if no rule has its address, if another bound port of the
 //! bridge has the address, or if its filter cannot be bound.
 //!
+//! A macvtap or macvlan is on no bridge, and the guard does not see its frames. So the command binds
+//! it as soon as the kernel reports it, for the address that the interface has, and turns it off
+//! while it has no filter: a macvtap that comes while the command runs before the bind, and any
+//! other one after a failed bind.
+//!
 //! A launch of netlaunch binds the filter of its tap before it turns the tap on. So a tap of a
 //! launch counts once it is on and has no filter.
 //!
@@ -35,8 +40,8 @@ use super::nwfilter_watch_mac::first_source;
 use super::{ready, runtime};
 use crate::firewall::port_guard::GuardRule;
 use crate::nwfilter::Binding;
-use crate::nwfilter::port::{BindingError, Bindings, bridge_of};
-use crate::sys::netlink::{GuestTap, Link, LinkEvents, Netlink};
+use crate::nwfilter::port::{BindingError, Bindings, PortStatus, Site, site_of};
+use crate::sys::netlink::{GuestTap, Link, LinkError, LinkEvents, Netlink};
 use crate::types::{InterfaceName, Mac, error_text};
 
 /// The pause before a port whose filter could not be bound is tried again.
@@ -91,19 +96,47 @@ impl WatchRule {
         GuardRule { port: self.port.clone(), bridge: self.bridge.clone() }
     }
 
-    fn is_about(&self, port: &str, bridge: &str) -> bool {
-        self.port.matches(port) && self.bridge.as_ref().is_none_or(|own| own.as_str() == bridge)
+    /// Returns whether the rule is about a port of this bridge, or of none.
+    fn is_about(&self, port: &str, bridge: Option<&str>) -> bool {
+        let is_own = |own: &InterfaceName| bridge == Some(own.as_str());
+        self.port.matches(port) && self.bridge.as_ref().is_none_or(is_own)
     }
 }
 
 /// A port that a rule is about, without a filter.
 struct Candidate {
     port: InterfaceName,
-    bridge: InterfaceName,
+    place: Place,
     /// The guest's address; `None` if only its first frame shows it.
     mac: Option<Mac>,
     /// Whether it is the tap of a launch, which has no filter of its own.
     of_launch: bool,
+    /// Whether it is a macvtap that is on.
+    is_open_macvtap: bool,
+}
+
+/// The interface that a port shares with other ports.
+#[derive(PartialEq, Eq)]
+enum Place {
+    Bridge(InterfaceName),
+    /// The interface below a macvtap or macvlan; `None` if it is in another network namespace.
+    Above(Option<InterfaceName>),
+}
+
+impl Place {
+    fn of_status(status: &PortStatus) -> Self {
+        match &status.bridge {
+            Some(bridge) => Place::Bridge(bridge.clone()),
+            None => Place::Above(status.lower.clone()),
+        }
+    }
+
+    fn bridge(&self) -> Option<&str> {
+        match self {
+            Place::Bridge(bridge) => Some(bridge.as_str()),
+            Place::Above(_) => None,
+        }
+    }
 }
 
 /// The source address of the first frame of the port with this index.
@@ -122,6 +155,10 @@ struct Watcher<'a> {
     frames: JoinSet<FirstFrame>,
     /// The ports that stay closed, with the reason that was reported last.
     refused: BTreeMap<u32, String>,
+    /// The macvtaps and macvlans that this process has turned off until they have a filter.
+    turned_off: BTreeSet<u32>,
+    /// Whether a look is over: a macvtap that was there before has passed frames already.
+    has_looked: bool,
     /// The time of the next look although nothing changes.
     retry: Option<Instant>,
 }
@@ -137,6 +174,8 @@ impl<'a> Watcher<'a> {
             awaited: BTreeSet::new(),
             frames: JoinSet::new(),
             refused: BTreeMap::new(),
+            turned_off: BTreeSet::new(),
+            has_looked: false,
             retry: None,
         }
     }
@@ -192,6 +231,7 @@ impl<'a> Watcher<'a> {
         self.bound = statuses.iter().map(|status| status.index).collect();
         self.learned.retain(|index, _| exists(index));
         self.refused.retain(|index, _| exists(index));
+        self.turned_off.retain(exists);
         for link in &links {
             if self.bound.contains(&link.index) {
                 self.refused.remove(&link.index);
@@ -207,13 +247,18 @@ impl<'a> Watcher<'a> {
                 None => {}
             }
         }
+        self.has_looked = true;
         Ok(())
     }
 
     /// Returns the interface as a port that a rule is about.
     fn candidate(&self, link: &Link, links: &[Link]) -> Option<Candidate> {
-        let bridge = bridge_of(link, links)?;
-        let mut rules = self.rules.iter().filter(|rule| rule.is_about(&link.name, &bridge.name));
+        let site = site_of(link, links).ok()?;
+        let place = match site {
+            Site::Bridge(bridge) => Place::Bridge(bridge.name.parse().ok()?),
+            Site::Interface(lower) => Place::Above(lower.and_then(|lower| lower.name.parse().ok())),
+        };
+        let mut rules = self.rules.iter().filter(|rule| rule.is_about(&link.name, place.bridge()));
         let first = rules.next()?;
         let launch = GuestTap::of(link);
         // The launch binds its own filter before it turns the tap on.
@@ -225,43 +270,74 @@ impl<'a> Watcher<'a> {
             .find(|other| Some(other.index) == link.peer && link.kind.as_deref() == Some("veth"));
         let of_rule = first.mac.as_ref().and_then(crate::types::MacPrefix::whole);
         let of_launch = launch.is_some();
+        let of_interface = match place {
+            Place::Bridge(_) => None,
+            // The kernel gives the interface the frames for this address.
+            Place::Above(_) => Mac::new(link.mac?).ok(),
+        };
         let mac = of_rule
+            .or(of_interface)
             .or_else(|| launch.and_then(|tap| tap.home.mac))
             .or_else(|| Mac::new(peer?.mac?).ok())
             .or_else(|| self.learned.get(&link.index).copied());
-        let bridge = bridge.name.parse().ok()?;
-        Some(Candidate { port: link.name.parse().ok()?, bridge, mac, of_launch })
+        let is_macvtap = place.bridge().is_none() && link.kind.as_deref() == Some("macvtap");
+        let port = link.name.parse().ok()?;
+        Some(Candidate { port, place, mac, of_launch, is_open_macvtap: is_macvtap && link.up })
     }
 
     /// Binds the filter of the first rule with this port, bridge and address. Reports a port that
     /// stays closed, once for each reason.
     async fn bind(&mut self, index: u32, candidate: &Candidate, mac: Mac) {
+        if candidate.is_open_macvtap && self.has_looked {
+            self.turn_off(index, candidate).await;
+        }
         let Err(why) = self.try_bind(candidate, mac).await else {
             self.bound.insert(index);
             self.refused.remove(&index);
+            if self.turned_off.remove(&index)
+                && let Err(error) = turn(&candidate.port, true).await
+            {
+                tracing::warn!("{}", error_text(&error));
+            }
             return;
         };
         // The guest may send from another address, which counts then.
         self.learned.remove(&index);
         self.retry = Some(Instant::now() + RETRY);
+        if candidate.place.bridge().is_none() {
+            self.turn_off(index, candidate).await;
+        }
         if self.refused.get(&index) != Some(&why) {
             tracing::error!("the port {} stays closed: {why}", candidate.port);
             self.refused.insert(index, why);
         }
     }
 
+    /// Turns a port without a bridge off, which no guard closes.
+    async fn turn_off(&mut self, index: u32, Candidate { port, .. }: &Candidate) {
+        match turn(port, false).await {
+            Ok(true) => drop(self.turned_off.insert(index)),
+            Ok(false) => {}
+            Err(error) => tracing::error!("the port {port} is open: {}", error_text(&error)),
+        }
+    }
+
     async fn try_bind(&self, candidate: &Candidate, mac: Mac) -> Result<(), String> {
-        let Candidate { port, bridge, .. } = candidate;
+        let Candidate { port, place, .. } = candidate;
         let is_meant = |rule: &&WatchRule| {
-            rule.is_about(port.as_str(), bridge.as_str())
+            rule.is_about(port.as_str(), place.bridge())
                 && rule.mac.as_ref().is_none_or(|prefix| prefix.matches(mac))
         };
         let Some(rule) = self.rules.iter().find(is_meant) else {
             return Err(format!("no rule has the guest's MAC address {mac}"));
         };
-        if let Some(holder) = self.holder(mac, bridge) {
+        if let Some(holder) = self.holder(mac, place) {
             return Err(format!(
-                "the guest's MAC address {mac} is that of the port {holder} of the same bridge"
+                "the guest's MAC address {mac} is that of the port {holder} {}",
+                match place {
+                    Place::Bridge(_) => "of the same bridge",
+                    Place::Above(_) => "above the same interface",
+                }
             ));
         }
         let binding = Binding {
@@ -293,13 +369,26 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// Returns the bound port of this bridge whose guest has this address.
-    fn holder(&self, mac: Mac, bridge: &InterfaceName) -> Option<InterfaceName> {
+    /// Returns the bound port at this place whose guest has this address.
+    fn holder(&self, mac: Mac, place: &Place) -> Option<InterfaceName> {
         let statuses = self.bindings.list().unwrap_or_default();
-        let holds = |status: &&crate::nwfilter::port::PortStatus| {
-            status.bridge.as_ref() == Some(bridge)
+        let holds = |status: &&PortStatus| {
+            Place::of_status(status) == *place
                 && self.bindings.binding(status).is_ok_and(|binding| binding.mac == mac)
         };
         statuses.iter().find(holds).map(|status| status.port.clone())
     }
+}
+
+/// Turns a port on or off. Returns whether the port was not so before.
+async fn turn(port: &InterfaceName, on: bool) -> Result<bool, LinkError> {
+    let netlink = Netlink::open()?;
+    if netlink.link(port).await?.up == on {
+        return Ok(false);
+    }
+    match on {
+        true => netlink.up(port).await.map(drop)?,
+        false => netlink.down(port).await?,
+    }
+    Ok(true)
 }

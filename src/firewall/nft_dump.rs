@@ -10,13 +10,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsRawFd;
-
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 
 use super::nft_kernel::{
-    HEADER, attribute, error_number, first_message, open, request, send, text,
+    FAMILY, HEADER, attribute, error_number, first_message, open, receive, request, send, text,
 };
 
 // Attributes of linux/netfilter/nf_tables.h.
@@ -38,8 +34,6 @@ const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CHAIN: u16 = 2;
 /// A table that is there and does nothing.
 const NFT_TABLE_F_DORMANT: u32 = 1;
-/// The length of struct nfgenmsg.
-const FAMILY: usize = 4;
 /// The kernel fills at most 32 KiB at a time (NLMSG_GOODSIZE and netlink_dump()).
 const BUFFER: usize = 64 * 1024;
 /// The number of attempts at a listing that changes by other programs interrupt.
@@ -188,13 +182,7 @@ pub(super) fn exchange(question: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     send(&socket, question)?;
     let (mut buffer, mut answer) = (vec![0; BUFFER], Vec::new());
     loop {
-        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(length) => length,
-            Err(Errno::EINTR) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let mut rest = buffer.get(..length).unwrap_or_default();
+        let mut rest = receive(&socket, &mut buffer)?;
         while let Some((message, next)) = first_message(rest) {
             let half = |at: usize| message.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
             let (kind, flags) = (half(4).unwrap_or(0), half(6).unwrap_or(0));

@@ -21,6 +21,8 @@ const PATIENCE: TimeVal = TimeVal::new(5, 0);
 const ATTEMPTS: usize = 3;
 /// The length of a netlink message's header.
 pub(super) const HEADER: usize = 16;
+/// The length of struct nfgenmsg, which follows the header.
+pub(super) const FAMILY: usize = 4;
 
 // Attributes of linux/netfilter/nf_tables.h.
 const NFTA_TABLE_NAME: u16 = 1;
@@ -83,20 +85,24 @@ fn ask(message: &[u8]) -> io::Result<bool> {
 fn acknowledgement(socket: &OwnedFd) -> io::Result<i32> {
     let mut buffer = vec![0; 32 * 1024];
     loop {
-        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(length) => length,
-            Err(Errno::EINTR) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let mut rest = buffer.get(..length).unwrap_or_default();
-        if rest.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let mut rest = receive(socket, &mut buffer)?;
         while let Some((message, next)) = first_message(rest) {
             if let Some(errno) = error_number(message) {
                 return Ok(errno);
             }
             rest = next;
+        }
+    }
+}
+
+/// Receives one datagram, which is not empty.
+pub(super) fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    loop {
+        match recv(socket.as_raw_fd(), buffer, MsgFlags::empty()) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => return Ok(buffer.get(..length).unwrap_or_default()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -138,7 +144,7 @@ pub(super) fn message(
     attributes: &[u8],
     flags: u16,
 ) -> Vec<u8> {
-    let length = (HEADER + 4 + attributes.len()) as u32;
+    let length = (HEADER + FAMILY + attributes.len()) as u32;
     let mut message = Vec::new();
     message.extend(length.to_ne_bytes());
     message.extend((kind as u16).to_ne_bytes());

@@ -3,6 +3,11 @@
 //!
 //! Events about a new interface come too late to filter its first frame. The guard is there before
 //! the interface, and an end of any process of netlaunch does not remove it.
+//!
+//! The guard has two parts: one on the hooks of bridges, which each bind changes, and one between
+//! the host and interfaces that are on no bridge yet.
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,11 +16,13 @@ use super::commit::commit;
 use super::iptables_change::TableTools;
 use super::nft_dump::table_shape;
 use super::port_apply::holds_more;
+use super::port_change::{table_tools, undo};
 use super::port_error::PortError;
-use super::port_iptables;
-use super::port_nft::{self, Families, TABLE};
+use super::port_iptables::{self, Part};
+use super::port_nft::{self, HOST_FAMILIES, TABLE, add_table};
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
+use crate::firewall::rules::Version;
 use crate::types::{InterfaceName, PortPattern, error_text};
 
 /// A rule of the guard.
@@ -41,8 +48,10 @@ pub async fn check_guard(
     if backend == FirewallBackend::Iptables {
         return Ok(());
     }
-    let checked = tools.run(Tool::Nft, &["--check"], &port_nft::set_guard(rules)).await;
-    checked.map(drop).map_err(|error| PortError::from(error).named())
+    let check = |text: String| async move {
+        Ok(tools.run(Tool::Nft, &["--check"], &text).await.map(drop)?)
+    };
+    in_families(&HOST_FAMILIES, |families| whole_guard(rules, families), check).await.map(drop)
 }
 
 /// Replaces the guard of a backend. `bound` are the ports that have their filters in it. No rules
@@ -59,30 +68,83 @@ pub async fn set_guard(
 ) -> Result<(), PortError> {
     match backend {
         FirewallBackend::Nftables => {
+            let run = |text: String| async move { Ok(commit(tools, &text).await?) };
             let is_last = rules.is_empty() && !others && !holds_more(tools, &[]).await?;
-            let committed = if is_last {
-                match commit(tools, &port_nft::remove_tables(Families::All)).await {
-                    // A kernel without the family netdev refuses the first text.
-                    Err(_) => commit(tools, &port_nft::remove_tables(Families::Bridge)).await,
-                    done => done,
-                }
-            } else {
-                commit(tools, &port_nft::set_guard(rules)).await
-            };
-            committed.map_err(|error| PortError::from(error).named())
+            if is_last {
+                let all = [&["bridge", "netdev"], HOST_FAMILIES.as_slice()].concat();
+                return in_families(&all, remove_tables, run).await.map(drop);
+            }
+            let left = in_families(&HOST_FAMILIES, |families| whole_guard(rules, families), run);
+            for family in left.await?.into_iter().filter(|_| !rules.is_empty()) {
+                tracing::warn!(
+                    "the kernel has no nftables family {family}: an interface of a watch rule reaches the host by it until the interface joins a bridge"
+                );
+            }
+            Ok(())
         }
         FirewallBackend::Iptables => {
-            let before = TableTools::ETHERNET.present(tools).await?;
-            let wanted = port_iptables::with_guard(before.clone(), rules, bound);
-            let changed = TableTools::ETHERNET.change(tools, &before, &wanted).await;
-            // ebtables over nf_tables needs the same part of the kernel as nft.
-            let names_bridge = |error: &ToolError| error_text(error).contains("--logical-");
-            changed.map_err(|error| match error {
-                error if names_bridge(&error) => PortError::NoBridgeNames,
-                error => error.into(),
-            })
+            let mut done = Vec::new();
+            for part in parts() {
+                let tools_of_part = table_tools(part);
+                let changed = async {
+                    let before = tools_of_part.present(tools).await?;
+                    let wanted = match part {
+                        Part::Ethernet => port_iptables::with_guard(before.clone(), rules, bound),
+                        Part::Ip(_) => port_iptables::with_host_guard(before.clone(), rules),
+                    };
+                    done.push((part, before.clone()));
+                    tools_of_part.change(tools, &before, &wanted).await
+                };
+                if let Err(error) = changed.await {
+                    // ebtables over nf_tables needs the same part of the kernel as nft.
+                    let error = match error_text(&error).contains("--logical-") {
+                        true => PortError::NoBridgeNames,
+                        false => error.into(),
+                    };
+                    return Err(undo(tools, &done, error).await);
+                }
+            }
+            Ok(())
         }
     }
+}
+
+/// Returns the transaction that sets both parts of nft's guard, the second in these families.
+fn whole_guard(rules: &[GuardRule], families: &[&str]) -> String {
+    port_nft::set_guard(rules) + &port_nft::set_host_guard(rules, families)
+}
+
+/// Returns the transaction that removes the tables of these families, whether they exist or not.
+fn remove_tables(families: &[&str]) -> String {
+    let remove = |family: &&str| format!("{}\ndelete table {family} {TABLE}\n", add_table(family));
+    families.iter().map(remove).collect()
+}
+
+/// Runs nft by `run` with the text of these families. If the kernel lacks a family, nft runs again
+/// without that family. Returns the families that the kernel lacks.
+async fn in_families<R: Future<Output = Result<(), PortError>>>(
+    families: &[&'static str],
+    text: impl Fn(&[&str]) -> String,
+    run: impl Fn(String) -> R,
+) -> Result<Vec<&'static str>, PortError> {
+    let (mut families, mut left) = (families.to_vec(), Vec::new());
+    loop {
+        let Err(error) = run(text(&families)).await else { return Ok(left) };
+        let refused = match &error {
+            PortError::Tool(ToolError::Refused { line: Some(line), .. }) => {
+                families.iter().position(|family| *line == add_table(family))
+            }
+            _ => None,
+        };
+        let Some(at) = refused else { return Err(error.named()) };
+        left.push(families.remove(at));
+    }
+}
+
+/// Returns the parts of the guard of iptables. A host without IPv6 has no rules of ip6tables.
+fn parts() -> Vec<Part> {
+    let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    Part::ALL.into_iter().filter(|part| has_ipv6 || *part != Part::Ip(Version::V6)).collect()
 }
 
 /// Returns a clause about the first part of the guard that the kernel lacks; `None` if the guard is
@@ -98,14 +160,46 @@ pub async fn missing_guard(
 ) -> Result<Option<String>, PortError> {
     match backend {
         FirewallBackend::Nftables => {
-            let family = u8::try_from(libc::NFPROTO_BRIDGE).unwrap_or_default();
-            let table = table_shape(family, TABLE, &port_nft::maps())
-                .map_err(|source| PortError::Unread { source })?;
-            Ok(port_nft::missing_guard(rules.len(), table.as_ref()))
+            let shape = |family: i32, maps: &[&str]| {
+                table_shape(u8::try_from(family).unwrap_or_default(), TABLE, maps)
+                    .map_err(|source| PortError::Unread { source })
+            };
+            let table = shape(libc::NFPROTO_BRIDGE, &port_nft::maps())?;
+            if let Some(what) = port_nft::missing_guard(rules.len(), table.as_ref()) {
+                return Ok(Some(what));
+            }
+            let numbers = [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6, libc::NFPROTO_ARP];
+            for (family, number) in HOST_FAMILIES.into_iter().zip(numbers) {
+                let table = shape(number, &[])?;
+                let missing = port_nft::missing_host_guard(rules, family, table.as_ref());
+                if missing.is_some() && (table.is_some() || has_family(tools, family).await) {
+                    return Ok(missing);
+                }
+            }
+            Ok(None)
         }
         FirewallBackend::Iptables => {
             let now = TableTools::ETHERNET.present(tools).await?;
-            Ok(port_iptables::missing_guard(&now, rules, bound))
+            if let Some(what) = port_iptables::missing_guard(&now, rules, bound) {
+                return Ok(Some(what));
+            }
+            for part in parts().into_iter().filter(|part| *part != Part::Ethernet) {
+                let now = table_tools(part).present(tools).await?;
+                let missing = port_iptables::missing_host_guard(&now, rules, part.tool());
+                if missing.is_some() {
+                    return Ok(missing);
+                }
+            }
+            Ok(None)
         }
     }
+}
+
+/// Returns whether the kernel accepts a table of this family.
+async fn has_family(tools: &Tools, family: &str) -> bool {
+    let text = format!("{}\n", add_table(family));
+    !matches!(
+        tools.run(Tool::Nft, &["--check"], &text).await,
+        Err(ToolError::Refused { line: Some(_), .. })
+    )
 }

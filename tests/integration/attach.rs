@@ -12,7 +12,7 @@ use crate::common::schema::valid;
 use crate::common::{As, Guest, Netns, Sandbox, extent, have_root, wait_until};
 
 /// A host with the network `default`, a page there, and a guest of root.
-fn on_network(test: &str, backend: &str) -> Option<(Netns, AttachScene)> {
+pub fn on_network(test: &str, backend: &str) -> Option<(Netns, AttachScene)> {
     let (true, Some(guest)) = (have_root(test), Guest::find(test)) else { return None };
     let host = Netns::bare();
     let sandbox = Sandbox::new(As::Root, Some(&host));
@@ -25,7 +25,8 @@ fn on_network(test: &str, backend: &str) -> Option<(Netns, AttachScene)> {
     Some((host, AttachScene::start(sandbox, &guest, &PORT)))
 }
 
-const FILTERED: &str = "network=default,filter=clean-traffic,filter-param=CTRL_IP_LEARNING=dhcp";
+pub const FILTERED: &str =
+    "network=default,filter=clean-traffic,filter-param=CTRL_IP_LEARNING=dhcp";
 
 /// Whether the host answers the guest, from the address that its card has.
 const PING: &str = "ping -c 2 -W 1 192.168.122.1 >/dev/null && echo passes || echo stopped";

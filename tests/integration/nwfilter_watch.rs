@@ -2,7 +2,9 @@
 //! it has its filter, also if the watcher is killed at any time.
 
 use std::fs::File;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use crate::common::{Reaped, extent, finish, have_root, start, text, wait_until};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Returns a rule for the guest [`VM`].
-fn rule(more: &str) -> String {
+pub fn rule(more: &str) -> String {
     format!(
         "[[watch]]\nport = \"vnet*\"\nfilter = \"clean-traffic\"\nmac = \"{}\"\n\
          parameters = {{ IP = \"10.2.3.4\" }}\n{more}",
@@ -27,7 +29,7 @@ fn rule(more: &str) -> String {
     )
 }
 
-fn settings(backend: &str, rules: &str) -> String {
+pub fn settings(backend: &str, rules: &str) -> String {
     format!("firewall_backend = \"{backend}\"\n{rules}")
 }
 
@@ -36,10 +38,9 @@ fn make_tap(scene: &FloodScene) {
     let exact = TapName::Exact(PORT.parse().unwrap());
     let tap = scene.netns.inside(|| Tap::open(Path::new(TUN), &exact).unwrap().into_fd());
     scene.flood.port(File::from(tap));
-    // One message with both makes the kernel turn the tap on first. Until the tap is on the bridge,
-    // the host takes broadcasts from it directly, past every filter of bridges.
-    scene.netns.ip("link set vnet0 master br0");
-    scene.netns.ip("link set vnet0 up");
+    // The kernel turns the tap on first. Until the tap is on the bridge, its frames come to the host
+    // directly, past every hook of bridges.
+    scene.netns.ip("link set vnet0 master br0 up");
 }
 
 fn guard_is_there(scene: &FloodScene) -> bool {
@@ -122,23 +123,41 @@ fn no_forbidden_frame_passes_when_the_watcher_is_killed_with_iptables() {
     killed_at_any_time("iptables");
 }
 
-/// A scene whose ports are watched; `rules` is without the backend.
-fn watched(backend: &str, rules: &str) -> (PortScene, Reaped) {
-    let scene = PortScene::new(Some(backend));
+/// Starts a watcher of the scene's ports; `rules` is without the backend. The guard is set when this
+/// returns.
+pub fn watched(scene: &PortScene, backend: &str, rules: &str) -> Reaped {
     scene.settings(&settings(backend, rules));
-    let watcher = start(scene.sandbox.netlaunch(&["nwfilter", "watch"]));
-    let is_there = || scene.sandbox.path("state/nwfilter/guard.json").exists();
-    assert!(wait_until(LIMIT, is_there));
+    watched_by(scene, scene.sandbox.netlaunch(&["nwfilter", "watch"]))
+}
+
+/// Starts this watcher. The guard is set when this returns.
+pub fn watched_by(scene: &PortScene, mut command: Command) -> Reaped {
+    let ready = scene.sandbox.path("ready.sock");
+    let _ = std::fs::remove_file(&ready);
+    let socket = UnixDatagram::bind(&ready).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    command.env("NOTIFY_SOCKET", &ready);
+    let watcher = start(command);
+    let mut buffer = [0; 100];
+    let length = socket.recv(&mut buffer).expect("the watcher reports readiness");
+    assert!(buffer[..length].starts_with(b"READY=1"), "{:?}", &buffer[..length]);
+    watcher
+}
+
+/// A scene whose ports are watched; `rules` is without the backend.
+fn watched_scene(backend: &str, rules: &str) -> (PortScene, Reaped) {
+    let scene = PortScene::new(Some(backend));
+    let watcher = watched(&scene, backend, rules);
     (scene, watcher)
 }
 
-fn port(scene: &PortScene, name: &str) -> Value {
+pub fn port(scene: &PortScene, name: &str) -> Value {
     let list = scene.list();
     let bindings = list["bindings"].as_array().unwrap();
     bindings.iter().find(|binding| binding["port"] == name).cloned().unwrap_or_default()
 }
 
-fn is_bound(scene: &PortScene, name: &str) -> bool {
+pub fn is_bound(scene: &PortScene, name: &str) -> bool {
     wait_until(LIMIT, || port(scene, name) != Value::Null)
 }
 
@@ -150,7 +169,7 @@ fn the_first_frame_names_the_guest_and_two_guests_never_share_an_address() {
         return;
     }
     for backend in ["nftables", "iptables"] {
-        let (scene, _watcher) = watched(backend, ANY);
+        let (scene, _watcher) = watched_scene(backend, ANY);
         let sends = || {
             scene.send(Station::Vnet0, &Frame::udp(VM, PEER, 1, 2));
             port(&scene, "vnet0") != Value::Null
@@ -184,7 +203,7 @@ fn the_guard_stays_after_the_watcher_and_a_reload_and_a_switch_and_goes_on_reque
         return;
     }
     for (backend, other) in [("nftables", "iptables"), ("iptables", "nftables")] {
-        let (scene, watcher) = watched(backend, &rule(""));
+        let (scene, watcher) = watched_scene(backend, &rule(""));
         let reload = || done(finish(scene.sandbox.netlaunch(&["firewall", "reload"])));
         let check = || {
             let output = finish(scene.sandbox.netlaunch(&["firewall", "check"]));
@@ -235,7 +254,7 @@ fn a_port_that_comes_after_the_watcher_learns_the_address_of_its_guest() {
         return;
     }
     let rules = "[[watch]]\nport = \"vnet0\"\nmac = \"52:54\"\nfilter = \"clean-traffic\"\n";
-    let (scene, _watcher) = watched("nftables", rules);
+    let (scene, _watcher) = watched_scene("nftables", rules);
     scene.unplug(Station::Vnet0);
     scene.plug(Station::Vnet0);
     let learned = || {
@@ -283,7 +302,7 @@ fn a_rule_that_cannot_be_guarded_is_refused_at_the_start() {
 
 /// The guard closes the port on br0, and not the same port on another bridge.
 fn a_bridge_narrows_the_guard(backend: &str, rule: &str) {
-    let (scene, _watcher) = watched(backend, rule);
+    let (scene, _watcher) = watched_scene(backend, rule);
     assert!(is_bound(&scene, "vnet0"));
     assert!(!scene.leaves(&Frame::udp(OTHER, PEER, 1, 2)));
     assert_eq!(scene.send(Station::Vnet1, &Frame::udp(OTHER, PEER, 1, 2)), []);

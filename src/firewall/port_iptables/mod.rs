@@ -27,6 +27,7 @@
 
 mod ebtables;
 mod guard;
+mod host_guard;
 mod host_sent;
 mod packets;
 mod roles;
@@ -41,6 +42,7 @@ use crate::firewall::rules::port::{FrameKind, Origin, Path, PortRule, PortRules,
 use crate::types::InterfaceName;
 use ebtables::{kind, link_rule};
 pub use guard::{has_guard, missing_guard, with_bound, with_guard};
+pub use host_guard::{missing_host_guard, with_host_guard};
 pub use host_sent::{HostSentRules, host_sent_rules};
 use packets::packet_rule;
 pub use roles::roles;

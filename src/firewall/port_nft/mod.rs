@@ -32,12 +32,13 @@
 //!
 //! A second table of the same name, of the family netdev, filters link-local frames ([`ingress`]),
 //! and all frames of ports without a bridge ([`interface`]). Both tables change in the same
-//! transaction.
+//! transaction. The guard has more tables of this name ([`host_guard`]).
 
 mod adapt;
 mod chains;
 mod change;
 mod guard;
+mod host_guard;
 mod ingress;
 mod interface;
 mod listed_ports;
@@ -57,6 +58,7 @@ pub use adapt::Attempt;
 pub use chains::port;
 pub use change::{Families, change, fetch_less, remove_netdev_table, remove_tables};
 pub use guard::{missing_guard, set_guard};
+pub use host_guard::{HOST_FAMILIES, add_table, missing_host_guard, set_host_guard};
 use ingress::IngressText;
 pub use ingress::{IngressObjects, has_hook};
 pub use interface::interface_port;

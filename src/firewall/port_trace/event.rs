@@ -1,6 +1,7 @@
 //! Reads the kernel's reports about traced frames (`NFT_MSG_TRACE` of linux/netfilter/nf_tables.h).
 
 use crate::firewall::nft_dump::Attributes;
+use crate::firewall::nft_kernel::FAMILY;
 use crate::firewall::port_roles::RuleTable;
 use crate::firewall::rules::Version;
 
@@ -28,8 +29,6 @@ const NFT_TRACETYPE_RETURN: u32 = 2;
 const NFT_JUMP: i32 = -3;
 const NFT_GOTO: i32 = -4;
 const NFT_RETURN: i32 = -5;
-/// The length of struct nfgenmsg.
-const FAMILY: usize = 4;
 
 /// The verdict in a report.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,15 +10,13 @@
 //! first.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 use rand::RngExt;
 
 use super::TraceError;
 use crate::firewall::nft_kernel::{
-    attribute, error_number, first_message, message, open, request, send, text,
+    attribute, error_number, first_message, message, open, receive, request, send, text,
 };
 use crate::types::InterfaceName;
 
@@ -122,13 +120,7 @@ fn transact(socket: &OwnedFd, requests: &[Vec<u8>]) -> Result<(), (usize, io::Er
     send(socket, &[begin, requests.concat(), end].concat()).map_err(|error| (0, error))?;
     let (mut answers, mut buffer) = (0, vec![0; 32 * 1024]);
     while answers < requests.len() {
-        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(0) => return Err((answers, io::ErrorKind::UnexpectedEof.into())),
-            Ok(length) => length,
-            Err(Errno::EINTR) => continue,
-            Err(error) => return Err((answers, error.into())),
-        };
-        let mut rest = buffer.get(..length).unwrap_or_default();
+        let mut rest = receive(socket, &mut buffer).map_err(|error| (answers, error))?;
         while let Some((message, next)) = first_message(rest) {
             match error_number(message) {
                 Some(0) => answers += 1,

@@ -22,6 +22,10 @@ const PREFIX: &str = "launch-";
 /// The file with the name of a launch, in the directory of a launch that has one.
 const NAME: &str = "name";
 
+/// The record of a launch, and the most bytes of it that are read.
+const RECORD: &str = "launch.json";
+const RECORD_LIMIT: u64 = 1 << 20;
+
 /// Where launch directories are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LaunchRoot {
@@ -146,27 +150,37 @@ impl LaunchRoot {
             opened => opened?,
         };
         let (place, _lock) = self.lock(FlockArg::LockShared)?;
-        let live = entries(&place).into_iter().filter(|name| {
-            let locked = place.readable(name).and_then(|fd| {
-                Flock::lock(fd, FlockArg::LockSharedNonblock).map_err(|(_, errno)| errno)
-            });
-            locked.err() == Some(Errno::EWOULDBLOCK)
-        });
+        let live = entries(&place).into_iter().filter(|name| is_locked(&place, name));
         Ok(live.map(|name| self.dir.join(name)).collect())
     }
 
-    /// Removes the directories of killed launches.
+    /// Removes the directories of killed launches, and that of an attachment whose NIC is gone.
     ///
     /// # Errors
     /// [`LaunchDirError`] if the root cannot be used.
     #[cfg(feature = "cli")]
-    pub(crate) fn remove_stale(&self) -> Result<(), LaunchDirError> {
+    pub(crate) fn remove_collected(&self, attachment: &Path) -> Result<(), LaunchDirError> {
         let (place, _lock) = self.lock(FlockArg::LockExclusive)?;
+        if let Some(name) = attachment.file_name() {
+            remove_unlocked(&place, name);
+        }
         remove_stale(&place);
         if self.own {
             self.remove(&place);
         }
         Ok(())
+    }
+
+    /// Returns the directories of killed attachments whose guests may still have the NIC.
+    ///
+    /// # Errors
+    /// [`LaunchDirError`] if the root cannot be used.
+    #[cfg(feature = "cli")]
+    pub(crate) fn left_attachments(&self) -> Result<Vec<PathBuf>, LaunchDirError> {
+        let (place, _lock) = self.lock(FlockArg::LockShared)?;
+        let mut left = entries(&place);
+        left.retain(|name| !is_locked(&place, name) && is_attached(&place, name));
+        Ok(left.into_iter().map(|name| self.dir.join(name)).collect())
     }
 
     /// Removes the root, which is open as `opened`, if it is empty.
@@ -254,17 +268,44 @@ fn same(a: &FileStat, b: &FileStat) -> bool {
     (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 }
 
-/// Removes the launch directories that no process has locked. The next start tries again after a
-/// failure.
+/// Returns whether a process has locked a launch directory.
+fn is_locked(place: &Dir, name: &OsStr) -> bool {
+    let locked = place
+        .readable(name)
+        .and_then(|fd| Flock::lock(fd, FlockArg::LockSharedNonblock).map_err(|(_, errno)| errno));
+    locked.err() == Some(Errno::EWOULDBLOCK)
+}
+
+/// Returns whether a directory is that of an attachment to a launch that lives. Its record says how
+/// to take the NIC from the guest.
+fn is_attached(place: &Dir, name: &OsStr) -> bool {
+    let launch = || {
+        let text = place.sub_dir(name).ok()?.read(RECORD.as_ref(), RECORD_LIMIT).ok()??;
+        let record: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        let dir = Path::new(record.pointer("/attached_to/dir")?.as_str()?);
+        dir.file_name().map(OsStr::to_owned)
+    };
+    launch().is_some_and(|launch| is_locked(place, &launch))
+}
+
+/// Removes the launch directories that no process has locked, except those of attachments whose
+/// guests may still have the NIC. The next start tries again after a failure.
 fn remove_stale(place: &Dir) {
     for name in entries(place) {
-        let Ok(dir) = place.readable(&name) else { continue };
-        let Ok(_lock) = Flock::lock(dir, FlockArg::LockExclusiveNonblock) else { continue };
-        let dir = name.display();
-        match place.remove_all(&name) {
-            Ok(()) => tracing::debug!(%dir, "removed the directory of a killed launch"),
-            Err(error) => tracing::debug!(%dir, %error, "cannot remove"),
+        if !is_attached(place, &name) {
+            remove_unlocked(place, &name);
         }
+    }
+}
+
+/// Removes a launch directory if no process has locked it.
+fn remove_unlocked(place: &Dir, name: &OsStr) {
+    let Ok(dir) = place.readable(name) else { return };
+    let Ok(_lock) = Flock::lock(dir, FlockArg::LockExclusiveNonblock) else { return };
+    let dir = name.display();
+    match place.remove_all(name) {
+        Ok(()) => tracing::debug!(%dir, "removed the directory of a killed launch"),
+        Err(error) => tracing::debug!(%dir, %error, "cannot remove"),
     }
 }
 

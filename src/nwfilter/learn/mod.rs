@@ -72,7 +72,7 @@ pub use learner::{AddressChange, Learner};
 pub use lease::{Lease, Lease6, LeaseDir, LeaseSource, SavedLease, Source6};
 pub use rules::{Pending, learning_rules};
 pub use table6::{MOST_ADDRESSES, Table6, Tick};
-pub use used_addresses::{Refusal, Refusal6, RefusalReason, UsedAddresses, UsedAddresses6};
+pub use used_addresses::{Refusal, Refusal6, RefusalReason, Subnet, UsedAddresses, UsedAddresses6};
 
 /// The way to learn an address (`CTRL_IP_LEARNING`).
 #[derive(Debug, Clone, PartialEq, Eq)]

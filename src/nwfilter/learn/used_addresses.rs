@@ -10,18 +10,66 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::types::InterfaceName;
 
+/// A subnet of one IP version.
+pub trait Subnet: Copy + fmt::Debug {
+    /// The addresses of the version.
+    type Address: Copy + Eq + fmt::Debug;
+
+    /// Returns the address of the host in the subnet.
+    fn host(&self) -> Self::Address;
+
+    /// Returns the subnet if the address is its network or broadcast address.
+    fn with_edge(&self, address: Self::Address) -> Option<Ipv4Net>;
+}
+
+impl Subnet for Ipv4Net {
+    type Address = Ipv4Addr;
+
+    fn host(&self) -> Ipv4Addr {
+        self.addr()
+    }
+
+    fn with_edge(&self, address: Ipv4Addr) -> Option<Ipv4Net> {
+        let has_edges = self.prefix_len() < 31; // RFC 3021
+        let is_edge = has_edges && (address == self.network() || address == self.broadcast());
+        is_edge.then(|| self.trunc())
+    }
+}
+
+/// IPv6 has no broadcast address, and the network address belongs to routers (RFC 4291, 2.6.1).
+impl Subnet for Ipv6Net {
+    type Address = Ipv6Addr;
+
+    fn host(&self) -> Ipv6Addr {
+        self.addr()
+    }
+
+    fn with_edge(&self, _: Ipv6Addr) -> Option<Ipv4Net> {
+        None
+    }
+}
+
 /// The addresses that are in use, as far as the host knows.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct UsedAddresses {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedAddresses<N: Subnet = Ipv4Net> {
     /// The host's own addresses, with the prefixes of their subnets.
-    pub hosts: Vec<Ipv4Net>,
+    pub hosts: Vec<N>,
     /// The routers in the host's routes.
-    pub next_hops: Vec<Ipv4Addr>,
+    pub next_hops: Vec<N::Address>,
     /// The DHCP servers that bindings name. It does not hold the servers of other guests' leases:
     /// otherwise two guests could block any address by a forged answer.
-    pub servers: Vec<Ipv4Addr>,
+    pub servers: Vec<N::Address>,
     /// The addresses that other ports on the same bridge have learned or have in their bindings.
-    pub ports: Vec<(Ipv4Addr, InterfaceName)>,
+    pub ports: Vec<(N::Address, InterfaceName)>,
+}
+
+/// The IPv6 addresses that are in use, as far as the host knows.
+pub type UsedAddresses6 = UsedAddresses<Ipv6Net>;
+
+impl<N: Subnet> Default for UsedAddresses<N> {
+    fn default() -> Self {
+        UsedAddresses { hosts: vec![], next_hops: vec![], servers: vec![], ports: vec![] }
+    }
 }
 
 impl From<Vec<Ipv4Net>> for UsedAddresses {
@@ -30,16 +78,15 @@ impl From<Vec<Ipv4Net>> for UsedAddresses {
     }
 }
 
-impl UsedAddresses {
+impl<N: Subnet> UsedAddresses<N> {
     /// Returns why no guest may have this address, or `None` if a guest may have it.
-    pub fn reason(&self, address: Ipv4Addr) -> Option<RefusalReason> {
+    pub fn reason(&self, address: N::Address) -> Option<RefusalReason> {
         for net in &self.hosts {
-            let has_edges = net.prefix_len() < 31; // RFC 3021
-            if address == net.addr() {
+            if address == net.host() {
                 return Some(RefusalReason::Host);
             }
-            if has_edges && (address == net.network() || address == net.broadcast()) {
-                return Some(RefusalReason::Edge(net.trunc()));
+            if let Some(net) = net.with_edge(address) {
+                return Some(RefusalReason::Edge(net));
             }
         }
         if self.next_hops.contains(&address) {
@@ -55,39 +102,6 @@ impl UsedAddresses {
     /// Removes the ports' addresses, which are valid only under the lock of the ports.
     pub(super) fn without_ports(self) -> Self {
         UsedAddresses { ports: Vec::new(), ..self }
-    }
-}
-
-/// The IPv6 addresses that are in use, as far as the host knows. The fields are those of
-/// [`UsedAddresses`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[allow(missing_docs, reason = "UsedAddresses describes them")]
-pub struct UsedAddresses6 {
-    pub hosts: Vec<Ipv6Net>,
-    pub next_hops: Vec<Ipv6Addr>,
-    pub servers: Vec<Ipv6Addr>,
-    pub ports: Vec<(Ipv6Addr, InterfaceName)>,
-}
-
-impl UsedAddresses6 {
-    /// Returns why no guest may have this address, or `None` if a guest may have it.
-    pub fn reason(&self, address: Ipv6Addr) -> Option<RefusalReason> {
-        if self.hosts.iter().any(|net| net.addr() == address) {
-            return Some(RefusalReason::Host);
-        }
-        if self.next_hops.contains(&address) {
-            return Some(RefusalReason::NextHop);
-        }
-        if self.servers.contains(&address) {
-            return Some(RefusalReason::Server);
-        }
-        let port = self.ports.iter().find(|(theirs, _)| *theirs == address);
-        port.map(|(_, port)| RefusalReason::Port(port.clone()))
-    }
-
-    /// Removes the ports' addresses, which are valid only under the lock of the ports.
-    pub(super) fn without_ports(self) -> Self {
-        UsedAddresses6 { ports: Vec::new(), ..self }
     }
 }
 
@@ -136,31 +150,19 @@ impl fmt::Display for RefusalReason {
     }
 }
 
-/// An address that a guest used, or got from a server, and may not have.
+/// An address that a guest used or tested, or got from a server, and may not have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Refusal {
+pub struct Refusal<A = Ipv4Addr> {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: A,
     /// The reason.
     pub reason: RefusalReason,
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is refused: {}", self.address, self.reason)
-    }
-}
+/// An IPv6 address that a guest may not have.
+pub type Refusal6 = Refusal<Ipv6Addr>;
 
-/// An IPv6 address that a guest tested, or got from a server, and may not have.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Refusal6 {
-    /// The address.
-    pub address: Ipv6Addr,
-    /// The reason.
-    pub reason: RefusalReason,
-}
-
-impl fmt::Display for Refusal6 {
+impl<A: fmt::Display> fmt::Display for Refusal<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is refused: {}", self.address, self.reason)
     }

@@ -48,7 +48,7 @@ pub enum NotOnBridge {
 
 /// Where the filter of a port sees its frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Site<'a> {
+pub enum Site<'a> {
     /// On the bridge that the interface is a port of.
     Bridge(&'a Link),
     /// On the interface itself, a macvtap or macvlan, with the interface below it; `None` if that
@@ -116,7 +116,10 @@ fn member(port: &InterfaceName, master: &str, kind: Option<&str>) -> Problem {
 
 /// Returns where a filter sees the frames of an interface; `links` has its master, and the
 /// interface below it.
-pub(super) fn find<'a>(link: &Link, links: &'a [Link]) -> Result<Site<'a>, NotOnBridge> {
+///
+/// # Errors
+/// [`NotOnBridge`] if a filter on the interface would see no frame of a guest.
+pub fn find<'a>(link: &Link, links: &'a [Link]) -> Result<Site<'a>, NotOnBridge> {
     if link.bridge {
         return Err(NotOnBridge::Bridge);
     }
@@ -153,14 +156,6 @@ pub(super) struct Neighborhood {
     pub(super) bridge: Option<InterfaceName>,
     /// The interface below a port without a bridge.
     pub(super) lower: Option<InterfaceName>,
-}
-
-/// Returns the bridge in `links` that an interface is a port of; `None` if it is on no bridge.
-pub fn bridge_of<'a>(link: &Link, links: &'a [Link]) -> Option<&'a Link> {
-    match find(link, links) {
-        Ok(Site::Bridge(bridge)) => Some(bridge),
-        Ok(Site::Interface(_)) | Err(_) => None,
-    }
 }
 
 /// Asks the kernel where a filter sees the frames of the port with this name and interface index.

@@ -82,7 +82,7 @@ use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
 use crate::sys::state_file::{LOCK_LIMIT, StateFileError};
 use crate::types::{InterfaceName, error_text};
 
-pub use bridge::{NotOnBridge, bridge_of};
+pub use bridge::{NotOnBridge, Site, find as site_of};
 pub use check_ports::{FilterState, PortCheck, PortProblem};
 use compile_port::{LearnedAddresses, compile_port};
 pub use error::{BindingError, FailedPorts};

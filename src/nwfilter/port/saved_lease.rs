@@ -49,15 +49,26 @@ impl Bindings {
         binding: &Binding,
         others: &[PortStatus],
     ) -> Result<Option<SavedLease>, BindingError> {
-        let Some(mut saved) = self.saved_lease(status, binding)? else { return Ok(None) };
+        let Some(saved) = self.saved_lease(status, binding)? else { return Ok(None) };
+        let free = self.free_lease(saved, status, others).await?;
+        if free.is_none() {
+            self.leases.remove(&status.port)?;
+        }
+        Ok(free)
+    }
+
+    /// Returns a saved lease without the IPv6 addresses that are in use; `None` if the IPv4 address
+    /// is in use.
+    pub(super) async fn free_lease(
+        &self,
+        mut saved: SavedLease,
+        status: &PortStatus,
+        others: &[PortStatus],
+    ) -> Result<Option<SavedLease>, BindingError> {
         let (used, used6) = self.used_addresses(status, others).await?;
         let is_free = |lease: Lease| used.reason(lease.address).is_none();
         saved.leases6.retain(|lease| used6.reason(lease.address).is_none());
-        if saved.lease.is_none_or(is_free) {
-            return Ok(Some(saved));
-        }
-        self.leases.remove(&status.port)?;
-        Ok(None)
+        Ok(Some(saved).filter(|saved| saved.lease.is_none_or(is_free)))
     }
 
     /// Returns the addresses that the guest of a port cannot have. `others` are the ports that have

@@ -20,7 +20,7 @@ use super::interface_names::Ports;
 use super::lock::Lock;
 use super::transaction::DesiredPort;
 use super::{BindingError, Bindings, Created, PortStatus, bridge, log};
-use crate::nwfilter::learn::{Lease, SavedLease};
+use crate::nwfilter::learn::SavedLease;
 use crate::nwfilter::{Binding, Compiler};
 
 /// The compiled rules of the new binding.
@@ -146,7 +146,10 @@ impl Bindings {
             None => None,
             // The rules of the old binding may have the address, so it is not checked again.
             Some(_) if keeps_learner => self.saved_lease(&old, binding)?,
-            Some(_) => self.free_lease(&new, binding, others).await?,
+            Some(_) => match self.saved_lease(&new, binding)? {
+                Some(saved) => self.free_lease(saved, &new, others).await?,
+                None => None,
+            },
         };
         if !keeps_learner {
             (new.refused, new.refused6) = (None, None);
@@ -161,21 +164,6 @@ impl Bindings {
             }
         };
         Ok(Prepared { old, new, saved, addresses, compiled, note, keeps_learner })
-    }
-
-    /// Reads the saved lease of the guest, if the new binding accepts it and no other host of the
-    /// bridge uses its address.
-    async fn free_lease(
-        &self,
-        status: &PortStatus,
-        binding: &Binding,
-        others: &[PortStatus],
-    ) -> Result<Option<SavedLease>, BindingError> {
-        let Some(mut saved) = self.saved_lease(status, binding)? else { return Ok(None) };
-        let (used, used6) = self.used_addresses(status, others).await?;
-        let is_free = |lease: Lease| used.reason(lease.address).is_none();
-        saved.leases6.retain(|lease| used6.reason(lease.address).is_none());
-        Ok(Some(saved).filter(|saved| saved.lease.is_none_or(is_free)))
     }
 }
 

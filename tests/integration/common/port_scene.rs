@@ -344,19 +344,27 @@ impl PortScene {
         heard
     }
 
-    /// Sends these bytes and then `last` from vnet0, and returns the frames that the peer has
-    /// received when `last` reaches it.
-    pub fn peer_hears(&self, bytes: &[u8], last: &[u8]) -> Vec<Vec<u8>> {
+    /// Does `send`, and returns the frames that the peer has received when one with `last` comes.
+    pub fn peer_hears_from(&self, send: impl FnOnce(), last: &[u8]) -> Vec<Vec<u8>> {
         self.drain(Station::Peer);
-        self.write(Station::Vnet0, bytes);
-        self.write(Station::Vnet0, last);
+        send();
         let mut heard: Vec<Vec<u8>> = Vec::new();
         let came = || {
             heard.extend(self.drain(Station::Peer));
-            heard.iter().any(|frame| frame == last)
+            heard.iter().any(|frame| frame.windows(last.len()).any(|bytes| bytes == last))
         };
         assert!(wait_until(Duration::from_secs(20), came), "the last frame did not come");
         heard
+    }
+
+    /// Sends these bytes and then `last` from vnet0, and returns the frames that the peer has
+    /// received when `last` reaches it.
+    pub fn peer_hears(&self, bytes: &[u8], last: &[u8]) -> Vec<Vec<u8>> {
+        let send = || {
+            self.write(Station::Vnet0, bytes);
+            self.write(Station::Vnet0, last);
+        };
+        self.peer_hears_from(send, last)
     }
 
     /// Whether a datagram from the guest behind vnet0 reaches this port of the host itself.
