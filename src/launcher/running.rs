@@ -14,6 +14,8 @@ use super::qemu_process::QemuProcess;
 use super::record::{Program, Record};
 use crate::launcher::plan::Plan;
 use crate::sys::process::Child;
+#[cfg(feature = "cli")]
+use crate::sys::process::Cleaner;
 use crate::types::error_text;
 
 /// How long QEMU may take to end after SIGTERM.
@@ -37,6 +39,10 @@ pub(crate) struct Running {
     pub(super) plan: Plan,
     pub(super) ports: Option<Arc<dyn GuestPorts>>,
     pub(super) events: Arc<EventSink>,
+    /// Removes the rules of published ports if this process is killed. The guard of QEMU does the
+    /// same, but only while QEMU runs.
+    #[cfg(feature = "cli")]
+    pub(super) cleaner: Option<Cleaner>,
 }
 
 /// One NIC of a launch that runs.
@@ -89,6 +95,10 @@ impl Running {
         }
         if let Some(Err(error)) = self.remove_dir().await {
             left.push(error_text(&error));
+        }
+        #[cfg(feature = "cli")]
+        if let Some(cleaner) = self.cleaner.take() {
+            cleaner.dismiss();
         }
         left
     }

@@ -71,6 +71,8 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
         plan,
         ports: context.ports.clone(),
         events: Arc::new(EventSink::default()),
+        #[cfg(feature = "cli")]
+        cleaner: None,
     };
     let plan = running.plan.clone();
     match running.start_all(context, account).await {
@@ -85,39 +87,29 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
 }
 
 impl Running {
-    /// Starts everything. If this process is killed after it has published ports and before the
-    /// guard of QEMU exists, a cleaner removes them.
+    /// Forks a cleaner if ports are published by rules. An attachment has one already. A process
+    /// with several threads gets none, because only system calls can follow its fork.
+    #[cfg(feature = "cli")]
+    fn fork_cleaner(&self, context: &LaunchContext) -> Option<Cleaner> {
+        let ports = self.ports.as_ref().filter(|_| context.guest.is_none())?;
+        let forked = fork_cleaner(&ports.cleanup()?).inspect_err(|error| {
+            tracing::debug!(
+                "a killed launch would keep its ports until the next command: {}",
+                error_text(error)
+            );
+        });
+        forked.ok()
+    }
+
     async fn start_all(
         &mut self,
         context: &LaunchContext,
         account: Option<Account>,
     ) -> Result<(), StartError> {
         #[cfg(feature = "cli")]
-        let cleaner = self.cleaner(context);
-        let started = self.start_parts(context, account).await;
-        #[cfg(feature = "cli")]
-        if let Some(cleaner) = cleaner {
-            cleaner.dismiss();
+        {
+            self.cleaner = self.fork_cleaner(context);
         }
-        started
-    }
-
-    /// Forks a cleaner if ports are published by rules. An attachment has one already. A process
-    /// with several threads gets none, because only system calls can follow its fork.
-    #[cfg(feature = "cli")]
-    fn cleaner(&self, context: &LaunchContext) -> Option<Cleaner> {
-        let ports = self.ports.as_ref().filter(|_| context.guest.is_none())?;
-        let forked = fork_cleaner(&ports.cleanup()?).inspect_err(|error| {
-            tracing::debug!("a killed start would keep its ports: {}", error_text(error));
-        });
-        forked.ok()
-    }
-
-    async fn start_parts(
-        &mut self,
-        context: &LaunchContext,
-        account: Option<Account>,
-    ) -> Result<(), StartError> {
         let mut qemu_ends = Vec::new();
         for place in 0..self.nics.len() {
             qemu_ends.extend(self.start_nic(place, context).await?);
