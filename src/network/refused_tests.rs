@@ -61,7 +61,7 @@ const INVALID: &[(&str, &str)] = &[
         "2:15: address of <mac>: 01:00:5e:00:00:01 is a multicast",
     ),
     ("<mtu size='70000'/>", "2:12: size of <mtu>: \"70000\" is not a number that fits"),
-    ("<domain name='a_b'/>", "2:15: name of <domain>: \"a_b\" is not a domain name"),
+    ("<domain name='a b'/>", "2:15: name of <domain>: \"a b\" is not a domain name"),
     ("<forward mode='nta'/>", "2:16: mode of <forward>: \"nta\" is not a mode"),
     ("<forward mode='open' dev='a'/>", "2:27: dev of <forward>: mode=\"open\" has no interface"),
     (

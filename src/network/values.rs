@@ -168,7 +168,7 @@ mod tests {
         all::<ZoneName>(&["libvirt", "a_b-c"], &["", "a.b", &long(18)]);
         all::<BootFile>(&["pxelinux.0", "a b/ä"], &["", "a,b", "a\nb", "\"", "\\", &long(128)]);
         all::<TftpRoot>(&["/", "/var/lib/tftp root"], &["", "run", "/a,b", "/a\nb", "/\""]);
-        all::<ServiceName>(&["ldap", "etcd-server-ssl"], &["", "a.b", "a,b"]);
+        all::<ServiceName>(&["ldap", "etcd-server-ssl", "_ldap", "a_b"], &["", "a.b", "a,b"]);
         all::<TxtValue>(&["", "a,b c=d"], &["a\nb", "\"", &long(256)]);
         all::<Duid>(
             &[

@@ -8,8 +8,8 @@ use crate::network::fields::{address, number};
 use crate::network::list_element::ListElement;
 use crate::network::model::{Dns, DnsHost, Forward, PortGroup, Srv, Txt};
 use crate::network::values::{PortGroupName, ServiceName};
-use crate::types::{DomainName, HostName, InterfaceName, Protocol};
-use crate::xml::Element;
+use crate::types::{DnsName, InterfaceName, Protocol};
+use crate::xml::{Element, ElementReader};
 
 type Result<T> = std::result::Result<T, UpdateError>;
 
@@ -31,7 +31,7 @@ pub(super) fn dns_host(dns: &mut Dns, update: &NetworkUpdate, element: &Element)
     check(update, false)?;
     root(element, DnsHost::NAME)?;
     if update.verb == UpdateVerb::Delete {
-        let (ip, names): (Option<IpAddr>, Vec<HostName>) = element.take(|take| {
+        let (ip, names): (Option<IpAddr>, Vec<DnsName>) = element.take(|take| {
             let ip = take.value_with("ip", address)?;
             let names = take.children("hostname").map(|name| name.take(|take| take.text_value()));
             let names = names.collect::<std::result::Result<Vec<_>, _>>()?;
@@ -64,7 +64,7 @@ pub(super) fn dns_txt(dns: &mut Dns, update: &NetworkUpdate, element: &Element) 
     check(update, false)?;
     root(element, Txt::NAME)?;
     if update.verb == UpdateVerb::Delete {
-        let name: DomainName = element.take(|take| {
+        let name: DnsName = element.take(|take| {
             take.attribute("value");
             take.required("name")
         })?;
@@ -83,7 +83,7 @@ pub(super) fn dns_txt(dns: &mut Dns, update: &NetworkUpdate, element: &Element) 
 struct SrvKey {
     service: Option<ServiceName>,
     protocol: Option<Protocol>,
-    domain: Option<DomainName>,
+    domain: Option<DnsName>,
     target: Option<String>,
     numbers: [Option<u16>; 3],
 }

@@ -109,7 +109,10 @@ fn network(
     };
     let bridge = bridge(take, &forward, fill, places)?;
     let mtu = noted(take, "mtu", Part::Mtu, places)?;
-    let mtu = mtu.map(|element| element.take(|take| need(take, "size", number))).transpose()?;
+    let mtu: Option<u16> =
+        mtu.map(|element| element.take(|take| need(take, "size", number))).transpose()?;
+    // A size of 0 means that the document sets no MTU, as in libvirt.
+    let mtu = mtu.filter(|size| *size != 0);
     let mac = mac(take, &forward, fill, places)?;
     let domain = noted(take, "domain", Part::Domain, places)?;
     let domain = domain.map(|element| element.take(domain_of)).transpose()?.flatten();
@@ -207,7 +210,7 @@ fn uuid(take: &mut ElementReader<'_>, fill: Option<&Fill>, places: &mut Places) 
         places.note(Part::Uuid, uuid.place);
         // In libvirt's tools an empty <uuid/> means that libvirt chooses the UUID.
         if fill.is_none() || !uuid.text.trim().is_empty() {
-            return uuid.take(ElementReader::text_value);
+            return uuid.take(ElementReader::trimmed_value);
         }
         uuid.take(|take| Ok(take.text()))?;
     }
