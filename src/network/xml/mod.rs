@@ -20,7 +20,7 @@ pub(in crate::network) use port::port_group;
 use super::fields::{need, number};
 use super::model::{Bridge, Domain, Forward, Network};
 use super::places::{Part, Places};
-use super::values::device;
+use super::values::bridge_name;
 use crate::types::{InterfaceName, Mac, Uuid};
 use crate::xml::{self, Element, ElementReader, Foreign, Format, XmlError, XmlErrorKind};
 
@@ -235,7 +235,7 @@ fn bridge(
         // template.
         let name = take.value_with("name", |text| match text {
             "" | "virbr%d" if chosen.is_some() => Ok(None),
-            _ => device(text).map(Some),
+            _ => bridge_name(text).map(Some),
         })?;
         let name = name.flatten().or(chosen).ok_or_else(|| take.missing("name"))?;
         Ok(Bridge {
