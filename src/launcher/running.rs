@@ -13,6 +13,7 @@ use super::passt::PasstSpawn;
 use super::qemu_process::QemuProcess;
 use super::record::{Program, Record};
 use crate::launcher::plan::Plan;
+use crate::sys::file_limit::FileLimit;
 use crate::sys::process::Child;
 use crate::types::error_text;
 
@@ -37,6 +38,8 @@ pub(crate) struct Running {
     pub(super) plan: Plan,
     pub(super) ports: Option<Arc<dyn GuestPorts>>,
     pub(super) events: Arc<EventSink>,
+    /// The caller's limit of open files, if this process has raised its own.
+    pub(super) file_limit: Option<FileLimit>,
 }
 
 /// One NIC of a launch that runs.
