@@ -294,6 +294,21 @@ fn an_active_network_is_not_undefined() {
 }
 
 #[test]
+fn a_definition_with_the_name_of_another_active_network_is_undefined() {
+    let host = Host::of("network");
+    host.good(&format!("define {}", host.file("web.xml", WEB)));
+    pretend(&host, "web");
+    // An ordinary user's definition has another UUID than the network that root has started.
+    let file = host.path("config/networks/web.xml");
+    let text = fs::read_to_string(&file).unwrap();
+    let at = text.find("<uuid>").unwrap() + "<uuid>".len();
+    let uuid = &text[at..at + 36];
+    fs::write(&file, text.replace(uuid, "0f8dd1a4-5d5c-4f6a-9d2e-000000000075")).unwrap();
+    host.good("undefine web");
+    assert!(!file.exists());
+}
+
+#[test]
 fn a_state_that_cannot_be_read_hides_no_definition() {
     let host = Host::of("network");
     fs::create_dir_all(host.path("state/networks/web")).unwrap();
