@@ -176,9 +176,7 @@ pub(super) fn port_group(
     root(element, PortGroup::NAME)?;
     if update.verb == UpdateVerb::Delete {
         // Only the name is the key: the others are the properties of the group.
-        let name = element.attributes.iter().find(|attribute| attribute.name == "name");
-        let name: Option<PortGroupName> = name.and_then(|name| name.value.parse().ok());
-        let Some(name) = name else { return Err(UpdateError::Missing(section)) };
+        let name: PortGroupName = ElementReader::new(element).required("name")?;
         groups.remove(only(groups, section, |group| group.name == name)?);
         return Ok(());
     }
