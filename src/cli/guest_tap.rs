@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::guest_port::BridgeError;
 use crate::launcher::guest_port::PortRequest;
 use crate::sys::netlink::sysctl::{Key, Sysctls};
-use crate::sys::netlink::{Netlink, TapHome};
+use crate::sys::netlink::{GuestTap, Netlink, TapHome};
 use crate::sys::tap::{TUN, Tap, TapError, TapName};
 use crate::sys::traffic;
 
@@ -54,6 +54,20 @@ pub(super) async fn attach(request: &PortRequest, path: &[PathBuf]) -> Result<Ta
     }
     // Last: a reload at the same time must not attach a tap that is not ready.
     netlink.set_home(name, &home).await?;
+    // Of two launches that start at the same time, at least the later one sees the other's tap.
+    for link in netlink.links().await?.iter().filter(|link| link.index != tap.index()) {
+        let home = GuestTap::of(link).map(|tap| tap.home);
+        let same = |home: &TapHome| home.bridge == *bridge && home.mac == Some(request.mac);
+        if let Some(TapHome { launch, .. }) = home.filter(same) {
+            let launch = launch
+                .map_or_else(|| format!("tap {}", link.name), |name| format!("launch {name}"));
+            tracing::warn!(
+                "the guest of the {launch} has the MAC address {} on {bridge} too, and a frame \
+                 reaches only one of the two guests; give one of them another address with --mac",
+                request.mac
+            );
+        }
+    }
     Ok(tap)
 }
 

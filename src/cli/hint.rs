@@ -57,6 +57,7 @@ pub(super) fn manager(error: &ManagerError) -> String {
         ManagerError::Store(error) => network_store(error),
         ManagerError::Active(name) => return format!(" with netlaunch network destroy {name}"),
         ManagerError::Inactive(name) => return format!(" with netlaunch network start {name}"),
+        ManagerError::NoVlans(_) => "; --config without --live changes the definition alone",
         ManagerError::Attached { .. } => {
             ", or use --force; the next start puts the ports of running launches back"
         }

@@ -19,7 +19,7 @@ use super::network_error::NetworkError;
 use super::network_event::{self, Printed};
 use super::network_list::{list, rows, with_damaged};
 use super::{network_info, network_leases, network_ports, network_update, print, rejoin, runtime};
-use crate::network::manager::{Manager, ManagerError, ManagerSettings};
+use crate::network::manager::{Manager, ManagerError, ManagerSettings, NetworkStatus};
 use crate::network::{DefineRequest, Definition, NetworkName, NetworkStore, Origin, StoreError};
 use crate::types::facts::TargetBridge;
 use crate::types::{InterfaceName, PortGroupName, error_text};
@@ -113,7 +113,14 @@ impl Call<'_> {
 
     fn undefine(&self, name: &NetworkName) -> Result<(), Failure> {
         let manager = self.manager()?;
-        if manager.active()?.iter().any(|status| status.name == *name) {
+        // An ordinary user may have a definition with the name of a network of root. Its UUID shows
+        // whether the active network comes from this definition.
+        let defined = self.store.get(name).ok().map(|definition| definition.network.uuid);
+        let is_own = |status: &NetworkStatus| {
+            let active = status.network().map(|network| network.uuid);
+            status.name == *name && (active.is_none() || defined.is_none() || active == defined)
+        };
+        if manager.active()?.iter().any(is_own) {
             return Err(NetworkError::Active(name.clone()).into());
         }
         let damaged = manager.damaged()?;

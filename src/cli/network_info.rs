@@ -117,7 +117,7 @@ fn as_json(facts: &Facts, network: &Network) -> Value {
     })
 }
 
-/// Returns whether the definition differs from the one that an active network was started with.
+/// Returns whether the definition differs from the network that runs.
 fn changed(facts: &Facts) -> bool {
     let started = facts.status.as_ref().and_then(NetworkStatus::network);
     match (&facts.definition, started) {
@@ -132,7 +132,7 @@ fn text(facts: &Facts, network: &Network) -> String {
     let count = |count: Option<usize>| count.map_or_else(|| "-".to_owned(), |n| n.to_string());
     let state = match status {
         Some(_) if facts.elsewhere => "active in another network namespace",
-        Some(_) if changed(facts) => "active, with an earlier definition",
+        Some(_) if changed(facts) => "active, differs from the definition",
         Some(_) => "active",
         None => "inactive",
     };

@@ -27,7 +27,7 @@ pub(super) fn update(manager: &Manager, args: &UpdateArgs) -> Result<(), Failure
         },
         section: args.section,
         xml,
-        parent: args.parent_index,
+        parent: args.parent_index.and_then(|number| usize::try_from(number).ok()),
     };
     let scope = match (args.live, args.config) {
         (true, true) => UpdateScope::Both,

@@ -1,8 +1,11 @@
-//! Formats tables for people, at most 80 columns wide.
+//! Formats tables for people, on a terminal at most 80 columns wide.
 //!
-//! A table that is too wide first gets narrower gaps. Then the widest column that may wrap loses
-//! one character, again and again, until the table fits. The table stays wider than 80 columns only
-//! if no column can be narrower. Programs read the JSON output instead.
+//! If standard output is no terminal, each row is one line, so that grep finds whole values. On a
+//! terminal, a table that is too wide first gets narrower gaps. Then the widest column that may wrap
+//! loses one character, again and again, until the table fits. The table stays wider than 80 columns
+//! only if no column can be narrower. Programs read the JSON output instead.
+
+use std::io::IsTerminal;
 
 /// The usual width of a terminal, in characters.
 const WIDTH: usize = 80;
@@ -17,6 +20,18 @@ const LEAST: usize = 15;
 /// Text in the columns `wrap` continues on the next line at a space. Text in the columns `cut` may
 /// also continue within a word that is too long.
 pub(super) fn table<const N: usize>(
+    header: [&str; N],
+    rows: &[[String; N]],
+    wrap: &[usize],
+    cut: &[usize],
+) -> String {
+    let width = if std::io::stdout().is_terminal() { WIDTH } else { usize::MAX };
+    table_within(width, header, rows, wrap, cut)
+}
+
+/// Formats a table that is at most `limit` columns wide, if its text can be so narrow.
+fn table_within<const N: usize>(
+    limit: usize,
     header: [&str; N],
     rows: &[[String; N]],
     wrap: &[usize],
@@ -39,8 +54,8 @@ pub(super) fn table<const N: usize>(
     });
     let total =
         |widths: &[usize; N], gap: usize| widths.iter().sum::<usize>() + gap * N.saturating_sub(1);
-    let gap = if total(&widths, 2) <= WIDTH { 2 } else { 1 };
-    while total(&widths, gap) > WIDTH {
+    let gap = if total(&widths, 2) <= limit { 2 } else { 1 };
+    while total(&widths, gap) > limit {
         let mut wider = (0..N).filter(|column| widths[*column] > least[*column]);
         let Some(first) = wider.next() else { break };
         let widest = wider.fold(first, |a, b| if widths[b] > widths[a] { b } else { a });
@@ -104,7 +119,7 @@ mod tests {
         let why = "the host has no default route, from which passt takes its addresses, so far";
         let fix = "set one, name an interface with --interface, or use slirp";
         let rows = [row(["passt", "no", why, fix])];
-        let text = table(["BACKEND", "USABLE", "WHY", "FIX"], &rows, &[2, 3], &[]);
+        let text = table_within(80, ["BACKEND", "USABLE", "WHY", "FIX"], &rows, &[2, 3], &[]);
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         let indent = text.find("WHY").unwrap();
         for line in text.lines().skip(2) {
@@ -116,7 +131,7 @@ mod tests {
 
         let uuid = "15b1486e-ad4b-4c7d-a27f-4e1b8f0a1c2d";
         let rows = [row(["qemu-announce-self-rarp", "stock", "mac-longer12", uuid])];
-        let text = table(["NAME", "FROM", "CHAIN", "UUID"], &rows, &[], &[0, 3]);
+        let text = table_within(80, ["NAME", "FROM", "CHAIN", "UUID"], &rows, &[], &[0, 3]);
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         assert!(text.contains("qemu-announce-self-rarp "), "{text}");
     }
@@ -127,15 +142,22 @@ mod tests {
         let name = "launch-7cqmitr4";
         let rows = [row([name, "26128", "passt/unix", "26141", "26142", "-", "10.0.2.15", ports])];
         let header = ["NAME", "PID", "BACKEND", "QEMU", "PASST", "TAP", "ADDRESS", "PORTS"];
-        let text = table(header, &rows, &[7], &[0, 2]);
+        let text = table_within(80, header, &rows, &[7], &[0, 2]);
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         assert!(text.contains(name) && text.lines().count() == 3, "{text}");
     }
 
     #[test]
+    fn a_table_that_is_not_for_a_terminal_has_one_line_for_each_row() {
+        let why = "word ".repeat(40);
+        let text = table_within(usize::MAX, ["A", "B"], &[row(["a", &why])], &[1], &[1]);
+        assert_eq!(text.lines().count(), 2, "{text}");
+    }
+
+    #[test]
     fn a_word_outside_the_cut_columns_is_not_split() {
         let long = "x".repeat(90);
-        let text = table(["A", "B"], &[row(["a", &long])], &[1], &[]);
+        let text = table_within(80, ["A", "B"], &[row(["a", &long])], &[1], &[]);
         assert!(text.contains(&long), "{text}");
         assert_eq!(folded("ab cd", 1), ["a", "b", "c", "d"]);
         assert_eq!(folded("", 5), [""]);

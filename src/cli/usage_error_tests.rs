@@ -103,6 +103,10 @@ fn a_command_with_a_mistake_is_one_line() {
             "network update lab add",
             "SECTION is missing; write netlaunch network update NAME CHANGE SECTION XML|FILE",
         ),
+        (
+            "network update lab add portgroup x --parent-index x",
+            "--parent-index: \"x\" is not the number of an <ip> element: use 0 for the first one, 1 for the second",
+        ),
         ("network event", "NAME is missing; write netlaunch network event NAME"),
         ("attach web", "--net NIC is missing; write netlaunch attach --net NIC NAME"),
         (

@@ -13,6 +13,7 @@ use procfs::process::FDTarget;
 
 use super::adopt::{HostSide, forward_on};
 use super::plan::{Origin, Plan};
+use crate::sys::file_limit::{FileLimit, open_files};
 use crate::types::{FreePort, Protocol, Publish, PublishRequest};
 
 /// Why a port cannot be published.
@@ -60,6 +61,19 @@ pub enum PublishError {
         /// The address.
         address: IpAddr,
     },
+    /// The ports need more open files than this process may have.
+    #[error(
+        "the published ports need {needed} open files, and at most {limit} are allowed: publish fewer ports, or raise the hard limit (ulimit -Hn {needed})"
+    )]
+    Files {
+        /// The number of files that this process would have open.
+        needed: u64,
+        /// The hard limit of open files.
+        limit: u64,
+    },
+    /// The limit of open files cannot be read or raised.
+    #[error("the limit of open files cannot be raised for the published ports")]
+    FileLimit(#[source] io::Error),
     /// The kernel refuses for another reason.
     #[error("port {port}/{protocol} on {address} cannot be listened on")]
     Other {
@@ -129,6 +143,43 @@ pub(super) fn check(publish: &[Publish]) -> Result<(), PublishError> {
         }
     }
     Ok(())
+}
+
+/// The number of open files that a launch may need beside those of its ports: for starts of
+/// programs, changes of rules, and connections to the ports.
+const OTHER_FILES: u64 = 256;
+
+/// Makes room for the sockets that keep the ports of guests on bridges: raises the soft limit of
+/// open files of this process if it is too low. Returns the limit of before if it was raised.
+///
+/// # Errors
+/// [`PublishError::Files`] if the hard limit is too low, too.
+pub(super) fn make_room(plan: &Plan) -> Result<Option<FileLimit>, PublishError> {
+    let bridged = plan.nics.iter().filter(|nic| nic.bridge.is_some());
+    let sockets: u64 = bridged.flat_map(|nic| &nic.publish).map(sockets).sum();
+    if sockets == 0 {
+        return Ok(None);
+    }
+    let limit = FileLimit::now().map_err(PublishError::FileLimit)?;
+    let needed = open_files() + sockets + OTHER_FILES;
+    if needed <= limit.soft {
+        return Ok(None);
+    }
+    if needed > limit.hard {
+        return Err(PublishError::Files { needed, limit: limit.hard });
+    }
+    limit.raise().map_err(PublishError::FileLimit)?;
+    Ok(Some(limit))
+}
+
+/// Returns the number of sockets of a published port or range. The relay of a port that serves
+/// clients of a loopback address has a second one.
+fn sockets(publish: &Publish) -> u64 {
+    let each = match publish.address.is_loopback() || publish.address.is_unspecified() {
+        true => 2,
+        false => 1,
+    };
+    each * publish.host.ports().count() as u64
 }
 
 /// Keeps the ports from other programs, without listening: the firewall or the follower of the
@@ -268,6 +319,15 @@ mod tests {
                 }
                 other => panic!("{text}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_port_for_clients_of_a_loopback_address_needs_two_sockets() {
+        for (text, expected) in
+            [("80", 2), ("0.0.0.0:8000-8009", 20), ("192.0.2.1:8000-8009", 10), ("[::1]:80/udp", 2)]
+        {
+            assert_eq!(sockets(&text.parse().unwrap()), expected, "{text}");
         }
     }
 

@@ -13,6 +13,7 @@ use super::passt::PasstSpawn;
 use super::qemu_process::QemuProcess;
 use super::record::{Program, Record};
 use crate::launcher::plan::Plan;
+use crate::sys::file_limit::FileLimit;
 use crate::sys::process::Child;
 #[cfg(feature = "cli")]
 use crate::sys::process::Cleaner;
@@ -43,6 +44,8 @@ pub(crate) struct Running {
     /// same, but only while QEMU runs.
     #[cfg(feature = "cli")]
     pub(super) cleaner: Option<Cleaner>,
+    /// The caller's limit of open files, if this process has raised its own.
+    pub(super) file_limit: Option<FileLimit>,
 }
 
 /// One NIC of a launch that runs.

@@ -42,6 +42,7 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
     }
     ports::check(&plan.published())
         .map_err(|error| StartError::from(name_launch(error, context)).with_forward(&plan))?;
+    let file_limit = ports::make_room(&plan)?;
     let dir = Arc::new(context.root.create(&plan.dir, plan.name.as_deref())?);
     let record = Record::new(&plan);
     #[cfg(feature = "cli")]
@@ -73,6 +74,7 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
         events: Arc::new(EventSink::default()),
         #[cfg(feature = "cli")]
         cleaner: None,
+        file_limit,
     };
     let plan = running.plan.clone();
     match running.start_all(context, account).await {
@@ -137,6 +139,7 @@ impl Running {
         let qemu = &self.plan.qemu;
         if let (Some(program), Some(argv)) = (&qemu.program, qemu.supervised_argv()) {
             let mut spawn = Spawn::new(program, &argv).env(&context.env).inherit();
+            spawn = spawn.file_limit(self.file_limit);
             if let Some(account) = account {
                 spawn = spawn.account(account);
             }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::generate_port::{metadata, option, port_groups, properties};
 use super::*;
-use crate::types::{DomainName, HostName, InterfaceName, Mac, PortRange, Protocol};
+use crate::types::{DnsName, HostName, InterfaceName, Mac, PortRange, Protocol};
 
 /// The MAC address of a network that needs one.
 const MAC: &str = "52:54:00:00:00:09";
@@ -22,7 +22,7 @@ where
     pattern.prop_filter_map("another one", |text| text.parse().ok())
 }
 
-fn domain() -> impl Strategy<Value = DomainName> {
+fn domain() -> impl Strategy<Value = DnsName> {
     text("[a-z0-9]([a-z0-9-]{0,5}[a-z])?(\\.[a-z]{1,3}){0,2}")
 }
 
@@ -97,8 +97,8 @@ fn dns() -> impl Strategy<Value = Dns> {
         (domain(), server()).prop_map(|(domain, server)| Forwarder::Domain(domain, server)),
         domain().prop_map(Forwarder::Host),
     ];
-    let host = (ip(), prop::collection::vec(domain().prop_map(HostName::from), 1..3))
-        .prop_map(|(ip, names)| DnsHost { ip, names });
+    let host =
+        (ip(), prop::collection::vec(domain(), 1..3)).prop_map(|(ip, names)| DnsHost { ip, names });
     let target = (of(domain()), of(any::<u16>()), of(any::<u16>()), of(any::<u16>()))
         .prop_map(|(host, port, priority, weight)| SrvTarget { host, port, priority, weight });
     let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];

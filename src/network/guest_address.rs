@@ -2,9 +2,12 @@
 //!
 //! Three places know an address. They are asked in this order, separately for each IP version:
 //!
-//! 1. the reservation for the MAC address in the definition that the network was started with,
-//! 2. the active lease for the MAC address in the lease file of the network's dnsmasq,
+//! 1. the active lease for the MAC address in the lease file of the network's dnsmasq,
+//! 2. the reservation for the MAC address in the definition that the running network has,
 //! 3. the kernel's neighbour table of the bridge, for guests with an address of their own choice.
+//!
+//! A guest keeps its leased address until it asks again, even if the network reserves another one
+//! for it in the meantime.
 //!
 //! [`AddressTable`] has what the three places say at one moment; the search in it is pure. A bridge
 //! without a network of netlaunch has only the third place. Neighbours outside the subnets of the
@@ -155,6 +158,13 @@ impl AddressTable {
         lease.mac.or_else(seen)
     }
 
+    /// Returns whether a guest with another MAC address has leased or reserved this address.
+    pub fn is_of_other(&self, address: IpAddr, mac: Mac) -> bool {
+        let leased = self.leases.iter().find(|lease| lease.address == address);
+        let reserved = self.reserved.iter().any(|(of, ip)| *ip == address && *of != mac);
+        leased.map_or(reserved, |lease| lease.mac != Some(mac))
+    }
+
     /// Returns the number of damaged lines in the lease file.
     pub fn damaged_lines(&self) -> usize {
         self.damaged
@@ -178,23 +188,31 @@ impl AddressTable {
     fn find_version(&self, mac: Mac, v6: bool) -> Option<FoundAddress<IpAddr>> {
         let of_version = |address: &IpAddr| address.is_ipv6() == v6;
         let reserved = self.reserved.iter().find(|(of, ip)| *of == mac && of_version(ip));
-        if let Some((_, address)) = reserved {
-            return Some(FoundAddress { address: *address, source: AddressSource::Reservation });
-        }
+        let reserved = reserved.map(|(_, address)| *address);
         let leases =
             self.leases.iter().filter(|lease| lease.mac == Some(mac) && of_version(&lease.address));
+        let used_by_other = |address: IpAddr| {
+            let other = |one: &Neighbor| one.address == address && one.mac != mac.octets();
+            self.neighbors.iter().any(other)
+        };
         // A guest that has changed its client identifier has an earlier lease, which ends earlier.
         // A guest with two cards has one DUID, so the leases of both have the same MAC address, and
         // the neighbour table tells them apart.
         let lease = leases.max_by_key(|lease| {
-            let used_by_other = self
-                .neighbors
-                .iter()
-                .any(|one| one.address == lease.address && one.mac != mac.octets());
-            (!used_by_other, lease.until.unwrap_or(u64::MAX))
+            let is_reserved = Some(lease.address) == reserved;
+            let until = lease.until.unwrap_or(u64::MAX);
+            (is_reserved, !used_by_other(lease.address), until)
         });
-        if let Some(lease) = lease {
-            return Some(FoundAddress { address: lease.address, source: AddressSource::Lease });
+        let lease = lease.map(|lease| lease.address);
+        match (lease, reserved) {
+            (Some(lease), Some(reserved)) if lease == reserved || used_by_other(lease) => {
+                return Some(reserved_at(reserved));
+            }
+            (Some(address), _) => {
+                return Some(FoundAddress { address, source: AddressSource::Lease });
+            }
+            (None, Some(reserved)) => return Some(reserved_at(reserved)),
+            (None, None) => {}
         }
         let neighbors = self.neighbors.iter().filter(|neighbor| {
             neighbor.mac == mac.octets()
@@ -222,6 +240,10 @@ impl AddressTable {
             && !neighbor.address.is_multicast()
             && (self.subnets.is_empty() || self.subnets.iter().any(inside))
     }
+}
+
+fn reserved_at(address: IpAddr) -> FoundAddress<IpAddr> {
+    FoundAddress { address, source: AddressSource::Reservation }
 }
 
 /// Returns whether the lower half of an IPv6 address is made from the MAC address (RFC 4291,
@@ -297,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reservation_comes_before_a_lease_and_a_lease_before_a_neighbour() {
+    fn a_lease_comes_before_a_reservation_and_a_reservation_before_a_neighbour() {
         let network = crate::network::parse(NETWORK.as_bytes(), None).unwrap().network;
         let leases = vec![
             lease(1, "10.94.0.50", Some(200)),
@@ -317,11 +339,35 @@ mod tests {
             neighbor(4, "192.0.2.1", true),
         ];
         let table = AddressTable::new(Some(&network), leases, neighbors, 99);
-        assert_eq!(found(&table, 1), "10.94.0.9 reservation, fd00:94::9 reservation");
+        assert_eq!(found(&table, 1), "10.94.0.50 lease, fd00:94::9 reservation");
         assert_eq!(found(&table, 2), "10.94.0.52 lease, fd00:94::52 lease");
         assert_eq!(found(&table, 3), "10.94.0.63 neighbor, fd00:94::5054:ff:fe00:3 neighbor");
         assert_eq!(found(&table, 4), "-, -", "outside the network");
         assert_eq!(found(&table, 5), "-, -");
+    }
+
+    #[test]
+    fn an_address_of_another_guest_is_one_that_it_has_leased_or_reserved() {
+        let network = crate::network::parse(NETWORK.as_bytes(), None).unwrap().network;
+        let leases = vec![lease(2, "10.94.0.51", Some(200)), lease(2, "fd00:94::9", Some(200))];
+        let table = AddressTable::new(Some(&network), leases, Vec::new(), 99);
+        for (address, last, expected) in [
+            ("10.94.0.9", 1, false),
+            ("10.94.0.9", 2, true),
+            ("10.94.0.51", 1, true),
+            ("10.94.0.51", 2, false),
+            ("fd00:94::9", 2, false),
+            ("10.94.0.60", 1, false),
+        ] {
+            assert_eq!(
+                table.is_of_other(address.parse().unwrap(), mac(last)),
+                expected,
+                "{address}"
+            );
+        }
+        let leases = vec![lease(1, "10.94.0.9", Some(100)), lease(1, "10.94.0.50", Some(200))];
+        let table = AddressTable::new(Some(&network), leases, Vec::new(), 99);
+        assert_eq!(found(&table, 1), "10.94.0.9 reservation, fd00:94::9 reservation");
     }
 
     #[test]

@@ -42,7 +42,7 @@ const PARTS: &[(&str, &str)] = &[
         "2:40: <tag>: the native VLAN is 1 already",
     ),
     ("<portgroup/>", "2:1: <portgroup> needs the attribute name"),
-    ("<portgroup name='a b'/>", "2:18: name of <portgroup>: \"a b\" cannot name a port group"),
+    ("<portgroup name='a '/>", "2:18: name of <portgroup>: \"a \" cannot name a port group"),
 ];
 
 #[test]

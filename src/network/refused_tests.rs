@@ -53,6 +53,9 @@ const UNKNOWN: &[(&str, &str)] = &[
 const INVALID: &[(&str, &str)] = &[
     ("<uuid>x</uuid>", "2:7: <uuid>: \"x\" is not a UUID"),
     ("<bridge name='a b'/>", "2:15: name of <bridge>: \"a b\" cannot name"),
+    ("<bridge name='all'/>", "2:15: name of <bridge>: \"all\" cannot name a bridge"),
+    ("<bridge name='default'/>", "2:15: name of <bridge>: \"default\" cannot name a bridge"),
+    ("<bridge name='lo'/>", "2:15: name of <bridge>: \"lo\" cannot name a bridge"),
     ("<bridge stp='yes'/>", "2:14: stp of <bridge>: \"yes\" is not a value of it: use on or off"),
     ("<bridge delay='-1'/>", "2:16: delay of <bridge>: \"-1\" is not a number"),
     ("<bridge zone='a b'/>", "2:15: zone of <bridge>: \"a b\" is not a zone"),
@@ -61,7 +64,7 @@ const INVALID: &[(&str, &str)] = &[
         "2:15: address of <mac>: 01:00:5e:00:00:01 is a multicast",
     ),
     ("<mtu size='70000'/>", "2:12: size of <mtu>: \"70000\" is not a number that fits"),
-    ("<domain name='a_b'/>", "2:15: name of <domain>: \"a_b\" is not a domain name"),
+    ("<domain name='a b'/>", "2:15: name of <domain>: \"a b\" is not a domain name"),
     ("<forward mode='nta'/>", "2:16: mode of <forward>: \"nta\" is not a mode"),
     ("<forward mode='open' dev='a'/>", "2:27: dev of <forward>: mode=\"open\" has no interface"),
     (

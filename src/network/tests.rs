@@ -109,6 +109,31 @@ fn equivalent_documents_are_read_alike() {
 }
 
 #[test]
+fn names_that_libvirt_accepts_stay_as_they_are_written() {
+    let text = "<network><name>lab</name><uuid>\n 3e3fce45-4f53-4fa7-bb32-11f34168b82b\n</uuid>\
+        <bridge name='b0'/><mtu size='0'/><domain name='a_b.c.' localOnly='yes'/><dns>\
+        <forwarder domain='api.test.'/><host ip='10.0.0.9'><hostname>_etcd.test</hostname></host>\
+        <srv service='_a_b' protocol='tcp' domain='lab.' target='x_.lab.' port='1'/>\
+        <txt name='_acme-challenge.x' value='v'/></dns><ip address='10.0.0.1' prefix='24'/>\
+        <portgroup name='Trunk Core'/></network>";
+    let network = read(text).unwrap();
+    assert_eq!(network.mtu, None, "a size of 0 sets no MTU");
+    let written = to_xml(&network);
+    for kept in [
+        "<uuid>3e3fce45-4f53-4fa7-bb32-11f34168b82b</uuid>",
+        "<domain name='a_b.c.' localOnly='yes'/>",
+        "<forwarder domain='api.test.'/>",
+        "<hostname>_etcd.test</hostname>",
+        "<srv service='_a_b' protocol='tcp' domain='lab.' target='x_.lab.' port='1'/>",
+        "<txt name='_acme-challenge.x' value='v'/>",
+        "<portgroup name='Trunk Core'/>",
+    ] {
+        assert!(written.contains(kept), "{kept}\n{written}");
+    }
+    assert_eq!(load(written.as_bytes(), None).unwrap().network, network);
+}
+
+#[test]
 fn the_schema_accepts_each_generated_network() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;

@@ -22,6 +22,11 @@ pub enum ValueError {
         "{0:?} cannot name a network interface here: use 1 to 15 letters, digits, '-', '.' or '_'"
     )]
     Device(String),
+    /// The kernel uses the name in `/proc/sys/net/ipv4/conf` for another purpose.
+    #[error(
+        "{0:?} cannot name a bridge, because Linux uses this name itself: use another, such as virbr9"
+    )]
+    Bridge(String),
     /// The text is not a DHCP unique identifier (RFC 8415, 11) of one of its four types.
     #[error(
         "{0:?} is not a DHCP unique identifier: write its bytes in hexadecimal, such as 0:3:0:1:52:54:0:12:34:56"
@@ -97,6 +102,20 @@ pub(super) fn device(text: &str) -> Result<crate::types::InterfaceName, ValueErr
     if of(text, b"-._") { text.parse().map_err(|_| error()) } else { Err(error()) }
 }
 
+/// Reads the name of a bridge.
+///
+/// `lo` is the loopback interface. The kernel has the settings of all interfaces, and of new ones,
+/// under `all` and `default`, so a bridge with such a name could have no settings of its own.
+///
+/// # Errors
+/// [`ValueError::Bridge`] for these names; the errors of [`device`] for any other text.
+pub(super) fn bridge_name(text: &str) -> Result<crate::types::InterfaceName, ValueError> {
+    match text {
+        "all" | "default" | "lo" => Err(ValueError::Bridge(text.to_owned())),
+        _ => device(text),
+    }
+}
+
 /// A DHCP unique identifier (RFC 8415, 11), which identifies a DHCPv6 client.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duid(Vec<u8>);
@@ -168,7 +187,7 @@ mod tests {
         all::<ZoneName>(&["libvirt", "a_b-c"], &["", "a.b", &long(18)]);
         all::<BootFile>(&["pxelinux.0", "a b/ä"], &["", "a,b", "a\nb", "\"", "\\", &long(128)]);
         all::<TftpRoot>(&["/", "/var/lib/tftp root"], &["", "run", "/a,b", "/a\nb", "/\""]);
-        all::<ServiceName>(&["ldap", "etcd-server-ssl"], &["", "a.b", "a,b"]);
+        all::<ServiceName>(&["ldap", "etcd-server-ssl", "_ldap", "a_b"], &["", "a.b", "a,b"]);
         all::<TxtValue>(&["", "a,b c=d"], &["a\nb", "\"", &long(256)]);
         all::<Duid>(
             &[

@@ -19,6 +19,7 @@ pub(crate) mod dir;
 #[cfg(feature = "bridged")]
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line uses all of it"))]
 pub(crate) mod file_events;
+pub(crate) mod file_limit;
 #[cfg(feature = "cli")]
 pub(crate) mod file_pages;
 pub(crate) mod flock;

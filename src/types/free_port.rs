@@ -136,7 +136,10 @@ mod tests {
             ("0:22/sctp", "\"sctp\" in \"0:22/sctp\" is not a protocol"),
             ("224.0.0.1:0:22", "224.0.0.1 in \"224.0.0.1:0:22\" cannot be listened on"),
             ("0-1:22", "\"0\" in \"0-1:22\" is not a port"),
-            ("0", "\"0\" in \"0\" is not a port"),
+            (
+                "0",
+                "\"0\" in \"0\" is not a port: use 1 to 65535, or 0:GUESTPORT for a free port of the",
+            ),
         ] {
             let error = text.parse::<PublishRequest>().unwrap_err().to_string();
             assert!(error.starts_with(why), "{text}: {error}");

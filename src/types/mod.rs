@@ -63,7 +63,7 @@ pub use resolv_conf::name_servers;
 pub use setting::Setting;
 pub use shell_words::{quote, shell_line};
 pub use tap_name::tap_name;
-pub use text::{DomainName, HostName, InterfaceName, LaunchName, TextError, UserName};
+pub use text::{DnsName, DomainName, HostName, InterfaceName, LaunchName, TextError, UserName};
 pub use transient_user::TransientUser;
 pub use uuid::{Uuid, UuidError};
 pub use vlan::{Native, Vlan, VlanError, VlanId, VlanIdError, VlanRun};

@@ -16,7 +16,7 @@ pub enum NameError {
     Network(String),
     /// The text is not a port group's name.
     #[error(
-        "{0:?} cannot name a port group: use 1 to 64 letters, digits, '-', '.', '_', ':' or '/'"
+        "{0:?} cannot name a port group: use 1 to 64 letters, digits, inner spaces, '-', '.', '_', ':' or '/'"
     )]
     PortGroup(String),
     /// The text is not a filter's name.
@@ -44,7 +44,7 @@ checked_text!(
 checked_text!(
     /// The name of a port group of a network.
     PortGroupName, NameError::PortGroup, |text| {
-        (1..=64).contains(&text.len()) && of(text, b"-._:/")
+        (1..=64).contains(&text.len()) && of(text, b"-._:/ ") && text.trim() == text
     }
 );
 checked_text!(
@@ -96,4 +96,20 @@ pub type Parameter = (VariableName, VariableValue);
 /// Returns whether a text has only ASCII letters, digits and the characters of `others`.
 fn of(text: &str, others: &[u8]) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_group_may_have_inner_spaces() {
+        let choice: NetworkChoice = "my lab:Trunk Core".parse().unwrap();
+        assert_eq!(choice.name.as_str(), "my lab");
+        assert_eq!(choice.group.unwrap().as_str(), "Trunk Core");
+        for bad in ["", " ", " a", "a ", "a\tb", "a,b", "a\n"] {
+            let error = NameError::PortGroup(bad.to_owned());
+            assert_eq!(bad.parse::<PortGroupName>(), Err(error), "{bad:?}");
+        }
+    }
 }

@@ -153,6 +153,15 @@ fn split_address<'a>(text: &str, rest: &'a str) -> Result<(IpAddr, &'a str), Pub
             _ => (Ipv4Addr::LOCALHOST.into(), rest),
         }
     };
+    if let IpAddr::V6(v6) = address {
+        let text = text.to_owned();
+        if let Some(address) = v6.to_ipv4_mapped() {
+            return Err(PublishError::Mapped { text, address });
+        }
+        if v6.is_unicast_link_local() {
+            return Err(PublishError::LinkLocal { text, address: v6 });
+        }
+    }
     let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     if address.is_multicast() || broadcast {
         return Err(PublishError::NotLocal { text: text.to_owned(), address });
@@ -250,6 +259,20 @@ mod tests {
         for (text, error) in [
             ("", port("", "")),
             ("0", port("0", "0")),
+            (
+                "[::ffff:127.0.0.1]:80:80",
+                PublishError::Mapped {
+                    text: "[::ffff:127.0.0.1]:80:80".into(),
+                    address: Ipv4Addr::LOCALHOST,
+                },
+            ),
+            (
+                "[fe80::1]:80",
+                PublishError::LinkLocal {
+                    text: "[fe80::1]:80".into(),
+                    address: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+                },
+            ),
             ("65536", port("65536", "65536")),
             ("+80", port("+80", "+80")),
             ("80:", port("80:", "")),

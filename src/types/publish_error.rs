@@ -1,6 +1,6 @@
 //! The reasons why a text does not describe a published port.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::publish::PortRange;
 
@@ -31,8 +31,27 @@ pub enum PublishError {
         /// The address.
         address: IpAddr,
     },
+    /// The address is an IPv4 address in the form of an IPv6 address, on which no IPv6 socket that
+    /// serves IPv6 alone can listen.
+    #[error("{text:?} has an IPv4 address in IPv6 form: write {address} without brackets")]
+    Mapped {
+        /// The whole text.
+        text: String,
+        /// The IPv4 address.
+        address: Ipv4Addr,
+    },
+    /// The address is that of one link, and the text cannot name the interface.
+    #[error(
+        "{address} in {text:?} is a link-local address, which needs the name of an interface: use another address of the host, or [::] for all"
+    )]
+    LinkLocal {
+        /// The whole text.
+        text: String,
+        /// The address.
+        address: Ipv6Addr,
+    },
     /// A part of the text is not a port number.
-    #[error("{port:?} in {text:?} is not a port: use 1 to 65535")]
+    #[error("{port:?} in {text:?} is not a port: use 1 to 65535{}", free(text))]
     Port {
         /// The whole text.
         text: String,
@@ -79,6 +98,14 @@ pub enum PublishError {
     },
 }
 
+/// Returns the fix for a text that asks for port 0 and names no port of the guest.
+fn free(text: &str) -> &'static str {
+    match text.split('/').next() {
+        Some("0") => ", or 0:GUESTPORT for a free port of the host",
+        _ => "",
+    }
+}
+
 impl PublishError {
     /// Returns the same error about another text.
     pub(super) fn about(mut self, whole: &str) -> Self {
@@ -87,6 +114,8 @@ impl PublishError {
         | PublishError::FreeRange(text)
         | PublishError::Address { text, .. }
         | PublishError::NotLocal { text, .. }
+        | PublishError::Mapped { text, .. }
+        | PublishError::LinkLocal { text, .. }
         | PublishError::Port { text, .. }
         | PublishError::Backwards { text, .. }
         | PublishError::Length { text, .. }

@@ -12,6 +12,12 @@ pub enum TextError {
         "{0:?} is not a domain name: use labels of letters, digits and hyphens, such as example.org"
     )]
     Domain(String),
+    /// The text is not a name in the DNS of a network (labels of letters, digits, underscores and
+    /// inner hyphens, and perhaps a dot at the end).
+    #[error(
+        "{0:?} is not a domain name: use labels of letters, digits, hyphens and underscores, such as example.org"
+    )]
+    Dns(String),
     /// The text is not the name of a network interface (Linux: 1 to 15 bytes, no `/`, no white
     /// space, not `.` or `..`; a colon is refused too).
     #[error("{0:?} is not a network interface name: 1 to 15 characters, no spaces, '/' or ':'")]
@@ -36,10 +42,24 @@ checked_text!(
     HostName, TextError::Domain, |text| is_domain(&text.replace('_', "-"))
 );
 
-impl From<DomainName> for HostName {
-    fn from(name: DomainName) -> Self {
-        HostName(name.into())
+checked_text!(
+    /// A name in the DNS of a virtual network.
+    ///
+    /// It is a [`DomainName`] that may have underscores in every place and a dot at the end, as
+    /// `_acme-challenge.example.org.` has. dnsmasq 2.90 answers for such names in host, TXT and SRV
+    /// records and in the domains of forwarders.
+    DnsName, TextError::Dns, |text| is_domain(&without_dot(text).replace('_', "x"))
+);
+
+impl DnsName {
+    /// Returns the name without the dot at its end, which means the same name.
+    pub fn without_dot(&self) -> &str {
+        without_dot(&self.0)
     }
+}
+
+fn without_dot(text: &str) -> &str {
+    text.strip_suffix('.').unwrap_or(text)
 }
 
 checked_text!(
@@ -103,6 +123,17 @@ mod tests {
         }
         for bad in ["", "_a", "a_", "a._b", "a b", "a,b", "a..b"] {
             assert_eq!(bad.parse::<HostName>(), Err(TextError::Domain(bad.to_owned())), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_dns_may_have_underscores_and_a_dot_at_the_end() {
+        for good in ["a", "_acme-challenge.x", "_dmarc.lab.", "a_b.c", "lab.", "x_._y"] {
+            assert_eq!(good.parse::<DnsName>().unwrap().as_str(), good);
+        }
+        assert_eq!("lab.".parse::<DnsName>().unwrap().without_dot(), "lab");
+        for bad in ["", ".", "..", "lab..", "-a", "a-", "a b", "a,b", "a/b", "a..b"] {
+            assert_eq!(bad.parse::<DnsName>(), Err(TextError::Dns(bad.to_owned())), "{bad}");
         }
     }
 

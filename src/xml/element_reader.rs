@@ -180,9 +180,31 @@ impl<'a> ElementReader<'a> {
         T: FromStr,
         T::Err: fmt::Display,
     {
+        let text = self.text();
+        self.value_of_text(text)
+    }
+
+    /// Returns the text without the white space around it, parsed as a `T`.
+    ///
+    /// # Errors
+    /// [`XmlErrorKind::Value`] if the text is not a `T`.
+    pub fn trimmed_value<T>(&mut self) -> Result<T, XmlError>
+    where
+        T: FromStr,
+        T::Err: fmt::Display,
+    {
+        let text = self.text().trim();
+        self.value_of_text(text)
+    }
+
+    fn value_of_text<T>(&self, text: &str) -> Result<T, XmlError>
+    where
+        T: FromStr,
+        T::Err: fmt::Display,
+    {
         let place = self.element.text_place.unwrap_or(self.element.place);
         let name = format!("<{}>", self.element.name);
-        let read = self.text().parse();
+        let read = text.parse();
         read.map_err(|why: T::Err| XmlError {
             place,
             what: XmlErrorKind::Value { name, why: why.to_string() },

@@ -20,7 +20,7 @@ pub struct XmlError {
 #[non_exhaustive]
 pub enum XmlErrorKind {
     /// The document has more than [`MAX_BYTES`] bytes.
-    #[error("the document has {0} bytes, and {MAX_BYTES} are allowed: make it smaller")]
+    #[error("the document has at least {0} bytes, and {MAX_BYTES} are allowed: make it smaller")]
     TooLarge(usize),
     /// Elements are nested deeper than [`MAX_DEPTH`].
     #[error("elements are nested deeper than {MAX_DEPTH}: nest them less")]

@@ -251,30 +251,44 @@ fn everything(files: Files, tftp: &Path) -> DhcpDns {
             hosts: vec![
                 DnsHost {
                     address: "192.168.122.1".parse().unwrap(),
-                    names: vec!["gate".parse().unwrap(), "gate.other.example".parse().unwrap()],
+                    names: vec!["gate".parse().unwrap(), "_gate.other.example.".parse().unwrap()],
                 },
                 DnsHost {
                     address: "fd00:1::1".parse().unwrap(),
                     names: vec!["gate".parse().unwrap()],
                 },
             ],
-            srv: vec![Srv {
-                service: "ldap".into(),
-                protocol: "tcp".into(),
-                domain: None,
-                target: Some("gate.guests.example".parse().unwrap()),
-                port: 389,
-                priority: 1,
-                weight: 2,
-            }],
-            txt: vec![Txt { name: "motd.guests.example".into(), value: r#"a, "b" \ #c"#.into() }],
+            srv: vec![
+                Srv {
+                    service: "ldap".into(),
+                    protocol: "tcp".into(),
+                    domain: None,
+                    target: Some("gate.guests.example".parse().unwrap()),
+                    port: 389,
+                    priority: 1,
+                    weight: 2,
+                },
+                Srv {
+                    service: "_a_b".into(),
+                    protocol: "tcp".into(),
+                    domain: Some("lab_1.".parse().unwrap()),
+                    target: Some("x_.lab_1.".parse().unwrap()),
+                    port: 1,
+                    priority: 0,
+                    weight: 0,
+                },
+            ],
+            txt: vec![
+                Txt { name: "motd.guests.example".into(), value: r#"a, "b" \ #c"#.into() },
+                Txt { name: "_acme-challenge.guests.example".into(), value: "v".into() },
+            ],
             forwarders: vec![
                 Forwarder { domain: None, server: Some("192.0.2.53:53".parse().unwrap()) },
                 Forwarder {
                     domain: Some("corp.example".parse().unwrap()),
                     server: Some("[2001:db8::53]:5353".parse().unwrap()),
                 },
-                Forwarder { domain: Some("own.example".parse().unwrap()), server: None },
+                Forwarder { domain: Some("own_1.example.".parse().unwrap()), server: None },
             ],
             host_servers: false,
             forward_plain_names: false,

@@ -69,6 +69,7 @@ mod memory;
 mod named_launches;
 mod netlink_lost;
 mod network;
+mod network_beside;
 mod network_boot;
 mod network_cli;
 mod network_corpus;

@@ -294,6 +294,21 @@ fn an_active_network_is_not_undefined() {
 }
 
 #[test]
+fn a_definition_with_the_name_of_another_active_network_is_undefined() {
+    let host = Host::of("network");
+    host.good(&format!("define {}", host.file("web.xml", WEB)));
+    pretend(&host, "web");
+    // An ordinary user's definition has another UUID than the network that root has started.
+    let file = host.path("config/networks/web.xml");
+    let text = fs::read_to_string(&file).unwrap();
+    let at = text.find("<uuid>").unwrap() + "<uuid>".len();
+    let uuid = &text[at..at + 36];
+    fs::write(&file, text.replace(uuid, "0f8dd1a4-5d5c-4f6a-9d2e-000000000075")).unwrap();
+    host.good("undefine web");
+    assert!(!file.exists());
+}
+
+#[test]
 fn a_state_that_cannot_be_read_hides_no_definition() {
     let host = Host::of("network");
     fs::create_dir_all(host.path("state/networks/web")).unwrap();
@@ -330,11 +345,11 @@ fn a_refusal_names_the_alternative_and_destroy_does_not_advise_to_start() {
 }
 
 #[test]
-fn lists_of_networks_fit_80_columns() {
+fn a_list_that_is_not_for_a_terminal_has_one_line_for_each_network() {
     let host = Host::of("network");
     let name = "n".repeat(64);
     let text = format!("<network><name>{name}</name></network>");
     host.good(&format!("define {}", host.file("n.xml", &text)));
     let listed = host.good("list");
-    assert!(listed.lines().all(|line| line.chars().count() <= 80), "{listed}");
+    assert!(listed.lines().any(|line| line.starts_with(&format!("{name} "))), "{listed}");
 }

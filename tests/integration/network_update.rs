@@ -101,7 +101,7 @@ fn each_section_changes_the_running_network_at_once() {
     updated(&host, "add portgroup", "<portgroup name='web'/>", &[]);
     assert!(documents(&host)[0].contains("<portgroup name='web'"));
     assert!(!documents(&host)[1].contains("web"), "only the running network changed");
-    assert!(host.good("network info lab").contains("active, with an earlier definition"));
+    assert!(host.good("network info lab").contains("active, differs from the definition"));
 
     for name in ["port7", "port8"] {
         host.netns.ip(&format!("link delete {name}"));

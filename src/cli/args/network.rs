@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
+use super::values::parent_index;
 use crate::network::NetworkName;
 use crate::network::update::UpdateSection;
 
@@ -101,8 +102,13 @@ pub struct UpdateArgs {
     #[arg(long, conflicts_with_all = ["live", "config"])]
     pub current: bool,
     /// Names the ip element by its number, from 0; without it, the addresses decide
-    #[arg(long, value_name = "NUMBER")]
-    pub parent_index: Option<usize>,
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        allow_negative_numbers = true,
+        value_parser = parent_index
+    )]
+    pub parent_index: Option<i64>,
 }
 
 /// A change of one element.

@@ -33,6 +33,11 @@ pub enum ValueError {
     /// Not a descriptor of a socket.
     #[error("{0:?} is not a file descriptor of a socket: use 3 or a higher number")]
     ListenFd(String),
+    /// Not the number of an `<ip>` element.
+    #[error(
+        "{0:?} is not the number of an <ip> element: use 0 for the first one, 1 for the second"
+    )]
+    ParentIndex(String),
     /// Not a number of seconds.
     #[error("{0:?} is not a number of seconds: use 0 to {max}", max = u32::MAX)]
     Seconds(String),
@@ -58,6 +63,15 @@ pub enum ValueError {
 /// [`ValueError::Ipv4`].
 pub fn ipv4(text: &str) -> Result<Ipv4Addr, ValueError> {
     text.parse().map_err(|_| ValueError::Ipv4(text.to_owned()))
+}
+
+/// Reads the number of an `<ip>` element. virsh's default -1 means that the addresses decide.
+///
+/// # Errors
+/// [`ValueError::ParentIndex`].
+pub(super) fn parent_index(text: &str) -> Result<i64, ValueError> {
+    let read = if text == "-1" { Some(-1) } else { number::<u32>(text).map(i64::from) };
+    read.ok_or_else(|| ValueError::ParentIndex(text.to_owned()))
 }
 
 /// Reads an IPv4 or IPv6 address.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::files::Files;
-use crate::types::{DomainName, HostName, InterfaceName, Mac};
+use crate::types::{DnsName, HostName, InterfaceName, Mac};
 
 /// The port of a DNS server that has no other.
 pub const DNS_PORT: u16 = 53;
@@ -127,7 +127,7 @@ pub struct DhcpHost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Domain {
     /// The domain's name.
-    pub name: DomainName,
+    pub name: DnsName,
     /// Whether queries for the domain are never forwarded to another server.
     pub local_only: bool,
 }
@@ -156,7 +156,7 @@ pub struct DnsHost {
     /// The address.
     pub address: IpAddr,
     /// At least one name.
-    pub names: Vec<HostName>,
+    pub names: Vec<DnsName>,
 }
 
 /// A service (RFC 2782).
@@ -167,9 +167,9 @@ pub struct Srv {
     /// The protocol, `tcp` or `udp`, without the underscore.
     pub protocol: String,
     /// The domain; `None` means [`DhcpDns::domain`].
-    pub domain: Option<DomainName>,
+    pub domain: Option<DnsName>,
     /// The host that offers the service; `None` means that the service does not exist.
-    pub target: Option<DomainName>,
+    pub target: Option<DnsName>,
     /// The port of the service.
     pub port: u16,
     /// The priority; clients try lower numbers first.
@@ -191,7 +191,7 @@ pub struct Txt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forwarder {
     /// The domain for which the server is asked; `None` means all queries.
-    pub domain: Option<DomainName>,
+    pub domain: Option<DnsName>,
     /// The server; `None` (only with a domain) means the host's own servers.
     pub server: Option<SocketAddr>,
 }

@@ -12,6 +12,7 @@ use super::config::{
     Txt,
 };
 use super::lines::{Lines, path, quoted};
+use crate::types::DnsName;
 
 /// The maximum number of leases for dnsmasq. dnsmasq allocates nothing for them, but counts in an
 /// int.
@@ -60,10 +61,10 @@ impl DhcpDns {
 
     fn dns(&self, conf: &mut Lines) -> Result<(), ConfigError> {
         if let Some(domain) = &self.domain {
-            conf.value("domain", domain.name.as_str());
+            conf.value("domain", domain.name.without_dot());
             conf.line("expand-hosts");
             if domain.local_only {
-                conf.value("local", &format!("/{}/", domain.name));
+                conf.value("local", &format!("/{}/", domain.name.without_dot()));
             }
         }
         let Some(dns) = &self.dns else {
@@ -82,7 +83,8 @@ impl DhcpDns {
                 DNS_PORT => server.ip().to_string(),
                 port => format!("{}#{port}", server.ip()),
             });
-            let server = match (&forwarder.domain, address) {
+            let domain = forwarder.domain.as_ref().map(DnsName::without_dot);
+            let server = match (domain, address) {
                 (Some(domain), Some(address)) => format!("/{domain}/{address}"),
                 (Some(domain), None) => format!("/{domain}/#"),
                 (None, Some(address)) => address,
@@ -112,9 +114,10 @@ impl DhcpDns {
             let protocol = label("the SRV protocol", &srv.protocol)?;
             let own = self.domain.as_ref().map(|domain| &domain.name);
             let domain = srv.domain.as_ref().or(own);
-            let domain = domain.map(|domain| format!(".{domain}")).unwrap_or_default();
+            let domain = domain.map(|name| format!(".{}", name.without_dot())).unwrap_or_default();
             let Srv { port, priority, weight, .. } = srv;
             let target = srv.target.as_ref();
+            let target = target.map(DnsName::without_dot);
             let target = target.map(|name| format!(",{name},{port},{priority},{weight}"));
             let target = target.unwrap_or_default();
             conf.value("srv-host", &format!("_{service}._{protocol}{domain}{target}"));
@@ -252,12 +255,16 @@ fn dns_host(host: &DnsHost) -> Result<String, ConfigError> {
     if host.names.is_empty() {
         return Err(ConfigError::Nameless(host.address));
     }
-    Ok(host.names.iter().map(|name| format!("{}\t{name}\n", host.address)).collect())
+    Ok(host
+        .names
+        .iter()
+        .map(|name| format!("{}\t{}\n", host.address, name.without_dot()))
+        .collect())
 }
 
-/// Checks one label of an SRV name.
+/// Checks one label of an SRV name. dnsmasq accepts underscores in it.
 fn label<'a>(what: &'static str, text: &'a str) -> Result<&'a str, ConfigError> {
-    let valid = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
     if (1..=62).contains(&text.len()) && text.bytes().all(valid) {
         Ok(text)
     } else {

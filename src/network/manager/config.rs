@@ -194,7 +194,7 @@ fn names(network: &Network, isolated: bool) -> served::Dns {
         }
     };
     let text = |txt: &network::Txt| served::Txt {
-        name: txt.name.to_string(),
+        name: txt.name.without_dot().to_owned(),
         value: txt.value.as_str().to_owned(),
     };
     let host =

@@ -257,6 +257,11 @@ pub enum ManagerError {
         "an earlier change of the network {0} was interrupted, and it cannot be undone; mend the cause that the warning above names, then try again"
     )]
     Unfinished(NetworkName),
+    /// The change needs VLANs, and the bridge of the running network does not separate them.
+    #[error(
+        "the network {0} was started without VLANs, and its bridge cannot separate them while it runs; change the definition alone, then end the network and start it again"
+    )]
+    NoVlans(NetworkName),
     /// The leases cannot be read.
     #[error(transparent)]
     Leases(#[from] LeaseFileError),
@@ -286,6 +291,7 @@ impl ManagerError {
             | ManagerError::NoPortGroup { .. }
             | ManagerError::Attached { .. }
             | ManagerError::Update(_)
+            | ManagerError::NoVlans(_)
             | ManagerError::OtherNamespace { .. }
             | ManagerError::PublishVersion { .. }
             | ManagerError::OutOfReach(_) => true,

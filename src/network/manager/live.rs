@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::live_part::live_part;
+use super::live_part::{live_part, needs_vlans};
 use super::rules::RuleChange;
 use super::start::serve;
 use super::statuses::Statuses;
@@ -113,6 +113,9 @@ impl Manager {
             let mut status = self.take_running(&tools, &mut statuses, name).await?;
             let old = status.network().ok_or_else(|| status::broken(&status.dir))?;
             let new = update.apply(&old)?;
+            if needs_vlans(&old, &new) {
+                return Err(ManagerError::NoVlans(name.clone()));
+            }
             let definition = config.then(|| self.replacement(name, update)).transpose()?;
             self.change(&tools, &statuses, &mut status, [&old, &new], definition).await?;
         } else {

@@ -6,7 +6,8 @@
 
 use std::mem::discriminant;
 
-use crate::network::{Network, check};
+use super::port::bridge_vlan;
+use crate::network::{Network, PortGroup, check};
 
 /// Returns the running network `old` with those parts of `new` that can change at once, and the
 /// names of the parts that wait for the next start.
@@ -46,11 +47,31 @@ pub(super) fn live_part(old: &Network, new: &Network) -> (Network, Vec<&'static 
         live.port = old.port.clone();
         waiting.push("the properties of all ports");
     }
+    if needs_vlans(old, &live) {
+        live.port_groups = without_vlans(old, live.port_groups);
+        waiting.push("the port groups with a VLAN");
+    }
     // Parts of both networks need not fit together.
     match check(&live) {
         Ok(()) => (live, waiting),
         Err(_) => (old.clone(), vec!["the whole definition"]),
     }
+}
+
+/// Returns whether the change needs a bridge that separates VLANs, and the running bridge does not.
+/// A bridge that begins to do so cuts off the guests that are on it.
+pub(super) fn needs_vlans(old: &Network, new: &Network) -> bool {
+    bridge_vlan(old).is_none() && bridge_vlan(new).is_some()
+}
+
+/// Returns the port groups of a network without VLANs: a group with a VLAN stays as it was in
+/// `old`, or is left out, because guests of its VLAN must not be among the others.
+fn without_vlans(old: &Network, groups: Vec<PortGroup>) -> Vec<PortGroup> {
+    let running = |group: PortGroup| match group.port.vlan {
+        None => Some(group),
+        Some(_) => old.port_group(Some(&group.name)).cloned(),
+    };
+    groups.into_iter().filter_map(running).collect()
 }
 
 #[cfg(test)]
@@ -62,6 +83,30 @@ mod tests {
         <bridge name='nlt0' stp='on' delay='0'/><mac address='52:54:00:00:00:76'/>\
         <ip address='10.76.0.1' netmask='255.255.255.0'><dhcp><range start='10.76.0.100' \
         end='10.76.0.200'/></dhcp></ip></network>";
+
+    #[test]
+    fn a_port_group_with_a_vlan_waits_if_the_bridge_has_no_vlans() {
+        let network = |groups: &str| {
+            let text = NETWORK.replace("</network>", &format!("{groups}</network>"));
+            crate::network::parse(text.as_bytes(), None).unwrap().network
+        };
+        let (plain, vlan) =
+            ("<portgroup name='a'/>", "<portgroup name='a'><vlan><tag id='5'/></vlan></portgroup>");
+        let other = "<portgroup name='b'/>";
+        let both = format!("{vlan}{other}");
+        let both = both.as_str();
+        let waits = &["the port groups with a VLAN"][..];
+        for (old, new, lives, waiting) in [
+            ("", vlan, "", waits),
+            (plain, vlan, plain, waits),
+            ("", both, other, waits),
+            (vlan, both, both, &[]),
+            (vlan, other, other, &[]),
+        ] {
+            let live = live_part(&network(old), &network(new));
+            assert_eq!(live, (network(lives), waiting.to_vec()), "{old} {new}");
+        }
+    }
 
     #[test]
     fn the_bridge_and_its_addresses_wait_and_everything_else_changes_at_once() {

@@ -132,10 +132,10 @@ impl Manager {
         Ok(guests.find(|guest| guest.is_on(tap, index)).cloned())
     }
 
-    /// Returns the present addresses of a guest, by its hardware address: reserved, leased, learned
+    /// Returns the present addresses of a guest, by its hardware address: leased, reserved, learned
     /// by the guest's filter, or seen by the kernel, in this order. Only addresses of the network's
     /// subnets count. The kernel forgets addresses, so the address of `before` stays until another
-    /// guest has a lease of it.
+    /// guest has a lease or a reservation of it.
     ///
     /// # Errors
     /// [`ManagerError`] if the network does not run or the state directory cannot be read.
@@ -158,9 +158,7 @@ impl Manager {
         let found = table.find(mac);
         let subnets = subnets(&network).await?;
         let is_inside = |address: IpAddr| subnets.iter().any(|net| net.contains(&address));
-        let is_others = |address: IpAddr| {
-            table.leases().iter().any(|lease| lease.address == address && lease.mac != Some(mac))
-        };
+        let is_others = |address: IpAddr| table.is_of_other(address, mac);
         let ipv4 = match found.v4 {
             Some(found) if found.source != AddressSource::Neighbor => Some(found.address),
             seen => learned.or(seen.map(|found| found.address)),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::network::values::{BootFile, Duid};
-use crate::types::{DomainName, HostName, Mac};
+use crate::types::{DnsName, HostName, Mac};
 
 /// The settings of a DHCP server for one subnet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,7 +98,7 @@ pub struct Bootp {
     pub file: BootFile,
     /// The server that has the file, as a name or an IPv4 address; `None` means the bridge's own
     /// address.
-    pub server: Option<DomainName>,
+    pub server: Option<DnsName>,
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use crate::network::values::{ServiceName, TxtValue};
-use crate::types::{DomainName, HostName, Protocol};
+use crate::types::{DnsName, Protocol};
 
 /// The guests' DNS domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Domain {
     /// The domain's name.
-    pub name: DomainName,
+    pub name: DnsName,
     /// Whether the network's DNS server never forwards queries about this domain.
     pub local_only: bool,
 }
@@ -60,10 +60,10 @@ pub enum Forwarder {
     /// All queries go to this server.
     All(DnsServer),
     /// Queries about this domain go to this server.
-    Domain(DomainName, DnsServer),
+    Domain(DnsName, DnsServer),
     /// Queries about this domain go to the network's own records, then to the host's resolvers,
     /// even if [`Forwarder::All`] sends the other queries to another server.
-    Host(DomainName),
+    Host(DnsName),
 }
 
 /// An address and its names in DNS.
@@ -72,7 +72,7 @@ pub struct DnsHost {
     /// The address.
     pub ip: IpAddr,
     /// Its names; there is at least one.
-    pub names: Vec<HostName>,
+    pub names: Vec<DnsName>,
 }
 
 /// An SRV record (RFC 2782).
@@ -83,7 +83,7 @@ pub struct Srv {
     /// The transport protocol.
     pub protocol: Protocol,
     /// The domain in which clients look for the service; `None` means the network's own domain.
-    pub domain: Option<DomainName>,
+    pub domain: Option<DnsName>,
     /// The server; `None` means that the service is not available.
     pub target: Option<SrvTarget>,
 }
@@ -93,7 +93,7 @@ pub struct Srv {
 pub struct SrvTarget {
     /// The server's name; `None` means the root, `.`, which says that the service is not available
     /// (RFC 2782).
-    pub host: Option<DomainName>,
+    pub host: Option<DnsName>,
     /// The server's port.
     pub port: Option<u16>,
     /// The priority; clients try the server with the lowest number first.
@@ -106,7 +106,7 @@ pub struct SrvTarget {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Txt {
     /// Its name.
-    pub name: DomainName,
+    pub name: DnsName,
     /// The strings of the record.
     pub value: TxtValue,
 }

@@ -39,7 +39,9 @@ const UDP_CLIENTS: usize = 128;
 
 /// Why ports cannot answer on a loopback address.
 #[derive(Debug, thiserror::Error)]
-#[error("port {}/{protocol} on {} cannot be relayed to the guest", .at.port(), .at.ip())]
+#[error(
+    "port {}/{protocol} on {} cannot serve clients of the host's loopback addresses", .at.port(), .at.ip()
+)]
 pub struct RelayError {
     at: SocketAddr,
     protocol: Protocol,

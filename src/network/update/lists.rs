@@ -8,8 +8,8 @@ use crate::network::fields::{address, number};
 use crate::network::list_element::ListElement;
 use crate::network::model::{Dns, DnsHost, Forward, PortGroup, Srv, Txt};
 use crate::network::values::{PortGroupName, ServiceName};
-use crate::types::{DomainName, HostName, InterfaceName, Protocol};
-use crate::xml::Element;
+use crate::types::{DnsName, InterfaceName, Protocol};
+use crate::xml::{Element, ElementReader};
 
 type Result<T> = std::result::Result<T, UpdateError>;
 
@@ -31,7 +31,7 @@ pub(super) fn dns_host(dns: &mut Dns, update: &NetworkUpdate, element: &Element)
     check(update, false)?;
     root(element, DnsHost::NAME)?;
     if update.verb == UpdateVerb::Delete {
-        let (ip, names): (Option<IpAddr>, Vec<HostName>) = element.take(|take| {
+        let (ip, names): (Option<IpAddr>, Vec<DnsName>) = element.take(|take| {
             let ip = take.value_with("ip", address)?;
             let names = take.children("hostname").map(|name| name.take(|take| take.text_value()));
             let names = names.collect::<std::result::Result<Vec<_>, _>>()?;
@@ -64,7 +64,7 @@ pub(super) fn dns_txt(dns: &mut Dns, update: &NetworkUpdate, element: &Element) 
     check(update, false)?;
     root(element, Txt::NAME)?;
     if update.verb == UpdateVerb::Delete {
-        let name: DomainName = element.take(|take| {
+        let name: DnsName = element.take(|take| {
             take.attribute("value");
             take.required("name")
         })?;
@@ -83,7 +83,7 @@ pub(super) fn dns_txt(dns: &mut Dns, update: &NetworkUpdate, element: &Element) 
 struct SrvKey {
     service: Option<ServiceName>,
     protocol: Option<Protocol>,
-    domain: Option<DomainName>,
+    domain: Option<DnsName>,
     target: Option<String>,
     numbers: [Option<u16>; 3],
 }
@@ -176,9 +176,7 @@ pub(super) fn port_group(
     root(element, PortGroup::NAME)?;
     if update.verb == UpdateVerb::Delete {
         // Only the name is the key: the others are the properties of the group.
-        let name = element.attributes.iter().find(|attribute| attribute.name == "name");
-        let name: Option<PortGroupName> = name.and_then(|name| name.value.parse().ok());
-        let Some(name) = name else { return Err(UpdateError::Missing(section)) };
+        let name: PortGroupName = ElementReader::new(element).required("name")?;
         groups.remove(only(groups, section, |group| group.name == name)?);
         return Ok(());
     }

@@ -143,6 +143,8 @@ fn a_change_without_a_clear_effect_is_refused() {
         ("last dns-txt #0 <txt name='b' value='2'/>", "no parent index"),
         ("last forward-interface <interface dev='eth0'/>", "same dev"),
         ("last portgroup <portgroup name='g'/>", "same name"),
+        ("delete portgroup <portgroup/>", "1:1: <portgroup> needs the attribute name"),
+        ("delete portgroup <portgroup name='a b'/>", "no such portgroup"),
         ("last portgroup <portgroup name='h' default='yes'/>", "would not be valid"),
     ] {
         let error = update(line).unwrap_err().to_string();

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use super::Result;
 use crate::network::fields::{address, need, number};
 use crate::network::model::{Dns, DnsHost, DnsServer, Forwarder, Srv, SrvTarget, Txt};
-use crate::types::{DomainName, HostName, Protocol};
+use crate::types::{DnsName, Protocol};
 use crate::xml::{Element, ElementReader};
 
 pub(super) fn dns(take: &mut ElementReader<'_>) -> Result<Dns> {
@@ -20,7 +20,7 @@ pub(super) fn dns(take: &mut ElementReader<'_>) -> Result<Dns> {
 }
 
 fn forwarder(take: &mut ElementReader<'_>) -> Result<Forwarder> {
-    let domain = take.value::<DomainName>("domain")?;
+    let domain = take.value::<DnsName>("domain")?;
     let address = take.value_with("addr", address)?;
     let port = take.value_with("port", |text| {
         number::<NonZeroU16>(text).map_err(|_| format!("{text:?} is not a port: use 1 to 65535"))
@@ -51,7 +51,7 @@ pub(in crate::network) fn srv(element: &Element) -> Result<Srv> {
 
 fn read_host(take: &mut ElementReader<'_>) -> Result<DnsHost> {
     let ip = need(take, "ip", address)?;
-    let names: Vec<HostName> = take
+    let names: Vec<DnsName> = take
         .children("hostname")
         .map(|e| e.take(ElementReader::text_value))
         .collect::<Result<_>>()?;
@@ -65,7 +65,7 @@ fn read_srv(take: &mut ElementReader<'_>) -> Result<Srv> {
     let domain = take.value("domain")?;
     let target = take.value_with("target", |text| match text {
         "." => Ok(None),
-        name => name.parse::<DomainName>().map(Some),
+        name => name.parse::<DnsName>().map(Some),
     })?;
     let port = take.value_with("port", number)?;
     let priority = take.value_with("priority", number)?;

@@ -20,7 +20,7 @@ pub(in crate::network) use port::port_group;
 use super::fields::{need, number};
 use super::model::{Bridge, Domain, Forward, Network};
 use super::places::{Part, Places};
-use super::values::device;
+use super::values::bridge_name;
 use crate::types::{InterfaceName, Mac, Uuid};
 use crate::xml::{self, Element, ElementReader, Foreign, Format, XmlError, XmlErrorKind};
 
@@ -109,7 +109,10 @@ fn network(
     };
     let bridge = bridge(take, &forward, fill, places)?;
     let mtu = noted(take, "mtu", Part::Mtu, places)?;
-    let mtu = mtu.map(|element| element.take(|take| need(take, "size", number))).transpose()?;
+    let mtu: Option<u16> =
+        mtu.map(|element| element.take(|take| need(take, "size", number))).transpose()?;
+    // A size of 0 means that the document sets no MTU, as in libvirt.
+    let mtu = mtu.filter(|size| *size != 0);
     let mac = mac(take, &forward, fill, places)?;
     let domain = noted(take, "domain", Part::Domain, places)?;
     let domain = domain.map(|element| element.take(domain_of)).transpose()?.flatten();
@@ -207,7 +210,7 @@ fn uuid(take: &mut ElementReader<'_>, fill: Option<&Fill>, places: &mut Places) 
         places.note(Part::Uuid, uuid.place);
         // In libvirt's tools an empty <uuid/> means that libvirt chooses the UUID.
         if fill.is_none() || !uuid.text.trim().is_empty() {
-            return uuid.take(ElementReader::text_value);
+            return uuid.take(ElementReader::trimmed_value);
         }
         uuid.take(|take| Ok(take.text()))?;
     }
@@ -232,7 +235,7 @@ fn bridge(
         // template.
         let name = take.value_with("name", |text| match text {
             "" | "virbr%d" if chosen.is_some() => Ok(None),
-            _ => device(text).map(Some),
+            _ => bridge_name(text).map(Some),
         })?;
         let name = name.flatten().or(chosen).ok_or_else(|| take.missing("name"))?;
         Ok(Bridge {

@@ -61,6 +61,8 @@ pub(super) struct Prepared {
     pub(super) cleanup: *const *const c_char,
     /// The user that the program's process becomes, if there is one.
     pub(super) user: Option<TargetUser>,
+    /// The limit of open files that the program gets; `None` is that of the caller.
+    pub(super) file_limit: Option<libc::rlimit>,
 }
 
 /// The step at which a start failed. The report pipe carries it together with errno.

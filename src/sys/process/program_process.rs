@@ -40,6 +40,10 @@ pub(super) unsafe fn program_main(p: &Prepared, guard: pid_t) -> ! {
             // The change of credentials has cleared PR_SET_PDEATHSIG (prctl(2)).
             die_with(guard);
         }
+        if let Some(limit) = &p.file_limit {
+            // This cannot fail, because the hard limit stays. Descriptors above the limit stay open.
+            libc::setrlimit(libc::RLIMIT_NOFILE, limit);
+        }
         reset_handlers();
         libc::sigprocmask(libc::SIG_SETMASK, &p.mask, std::ptr::null_mut());
         libc::execve(p.program, p.argv, p.envp);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use caps::Capability;
 use nix::sys::signal::SigSet;
 
+use crate::sys::file_limit::FileLimit;
 use crate::sys::privileges::Account;
 use crate::types::TransientUser;
 
@@ -63,6 +64,7 @@ pub struct Spawn {
     pub(super) output: Option<Option<File>>,
     pub(super) transient: Option<(TransientUser, u32)>,
     pub(super) cleanup: Option<Vec<OsString>>,
+    pub(super) file_limit: Option<FileLimit>,
 }
 
 impl Spawn {
@@ -88,6 +90,7 @@ impl Spawn {
             output: None,
             transient: None,
             cleanup: None,
+            file_limit: None,
         }
     }
 
@@ -172,6 +175,12 @@ impl Spawn {
     /// environment of the program, /dev/null as its standard descriptors, and no signals blocked.
     pub(crate) fn cleanup(mut self, argv: &[OsString]) -> Self {
         self.cleanup = Some(argv.to_vec());
+        self
+    }
+
+    /// Sets the limit of open files; without one, the program inherits that of this process.
+    pub(crate) fn file_limit(mut self, limit: Option<FileLimit>) -> Self {
+        self.file_limit = limit;
         self
     }
 

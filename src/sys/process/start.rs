@@ -174,6 +174,9 @@ impl Spawn {
             program_fd: fds.program_file.as_ref().map_or(-1, AsRawFd::as_raw_fd),
             cleanup: if strings.cleanup.is_empty() { ptr::null() } else { cleanup.as_ptr() },
             user: self.target_user(&groups),
+            file_limit: self
+                .file_limit
+                .map(|limit| libc::rlimit { rlim_cur: limit.soft, rlim_max: limit.hard }),
         };
         let guard = fork_guard(&prepared).map_err(|source| match self.isolation {
             Isolation::PidNamespace => SpawnError::Namespace { program: program.clone(), source },

@@ -46,10 +46,12 @@ local=//
 no-resolv
 server=192.0.2.53
 server=/corp.example/2001:db8::53#5353
-server=/own.example/#
+server=/own_1.example/#
 addn-hosts=/run/n/dnsmasq.dns-hosts
 txt-record=motd.guests.example,"a, \"b\" \\ #c"
+txt-record=_acme-challenge.guests.example,v
 srv-host=_ldap._tcp.guests.example,gate.guests.example,389,1,2
+srv-host=__a_b._tcp.lab_1,x_.lab_1,1,0,0
 dhcp-range=192.168.122.100,192.168.122.199,255.255.255.0,600
 dhcp-range=192.168.128.0,static,255.255.255.0
 dhcp-range=fd00:1::1000,fd00:1::1fff,64,infinite
@@ -76,7 +78,7 @@ dhcp-boot="pxe linux.0",,192.168.122.9
     );
     assert_eq!(
         text.dns_hosts,
-        "192.168.122.1\tgate\n192.168.122.1\tgate.other.example\nfd00:1::1\tgate\n"
+        "192.168.122.1\tgate\n192.168.122.1\t_gate.other.example\nfd00:1::1\tgate\n"
     );
 }
 

@@ -92,9 +92,11 @@ fn a_guest_of_an_isolated_network_gets_each_option_and_no_router() {
     for (question, kind, answer) in [
         ("gate.guests.example", "a", "Address: 192.168.122.1"),
         ("gate.guests.example", "aaaa", "Address: fd00:1::1"),
-        ("gate.other.example", "a", "Address: 192.168.122.1"),
+        ("_gate.other.example", "a", "Address: 192.168.122.1"),
         ("seven.guests.example", "a", "Address: 192.168.122.77"),
         ("_ldap._tcp.guests.example", "srv", "1 2 389 gate.guests.example"),
+        ("__a_b._tcp.lab_1", "srv", "0 0 1 x_.lab_1"),
+        ("_acme-challenge.guests.example", "txt", "\"v\""),
         ("unknown.guests.example", "a", "NXDOMAIN"),
     ] {
         let said = scene.ask(question, kind);
