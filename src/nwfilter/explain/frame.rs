@@ -18,7 +18,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::packet::{
-    FRAGMENT, Fragment, ICMP, ICMPV6, Packet, TCP, UDP, array, has_ports, packet_v4, packet_v6,
+    FRAGMENT, Fragment, ICMP, ICMPV6, Packet, TCP, UDP, array, has_ports, is_later_fragment,
+    packet_v4, packet_v6,
 };
 use crate::firewall::rules::port::{
     Address, Addresses, FrameKind, Hardware, LINK_LOCAL, LINK_LOCAL_MASK, NeighborMessage, Number,
@@ -158,10 +159,10 @@ impl<'a> Frame<'a> {
             // The number is in the IPv4 header and is read even if the rest of the header is not
             // valid.
             Number::Protocol if self.is(V4) => self.array(HEADER + 9).map(byte),
-            Number::Protocol => self.packet.map(|packet| match packet.fragment {
-                Fragment::Later(_) => u32::from(FRAGMENT),
-                Fragment::Whole | Fragment::First(_) => u32::from(packet.protocol),
-            }),
+            Number::Protocol if self.is(V6) && is_later_fragment(&self.bytes[HEADER..]) => {
+                Some(u32::from(FRAGMENT))
+            }
+            Number::Protocol => self.packet.map(|packet| u32::from(packet.protocol)),
             Number::Dscp if self.is(V4) => self.array(HEADER + 1).map(|tos| byte(tos) >> 2),
             Number::Dscp if self.is(V6) => self.array(HEADER).map(|word| short(word) >> 6 & 0x3f),
             Number::Dscp => None,

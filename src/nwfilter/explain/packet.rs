@@ -47,6 +47,9 @@ pub(super) const UDP: u8 = 17;
 pub(super) const SCTP: u8 = 132;
 pub(super) const ICMPV6: u8 = 58;
 const AH: u8 = 51;
+/// Hop-by-hop options, routing, destination options.
+const SKIPPED: [u8; 3] = [0, 43, 60];
+const NO_NEXT_HEADER: u8 = 59;
 /// The protocol number of IPv6's fragment header.
 pub(super) const FRAGMENT: u8 = 44;
 
@@ -54,6 +57,22 @@ pub(super) const FRAGMENT: u8 = 44;
 /// SCTP, UDP-Lite.
 pub(super) fn has_ports(protocol: u8) -> bool {
     matches!(protocol, TCP | UDP | 33 | SCTP | 136)
+}
+
+/// Returns whether the first fragment header of an IPv6 packet says that the packet is a later
+/// fragment. The version and the lengths of the packet do not count, and AH is an extension header,
+/// because nftables looks for the fragment header in this way.
+pub(super) fn is_later_fragment(bytes: &[u8]) -> bool {
+    let (mut protocol, mut behind) =
+        (array::<1>(bytes, 6).map_or(NO_NEXT_HEADER, |[next]| next), 40);
+    while SKIPPED.contains(&protocol) || protocol == AH {
+        let Some([next, words]) = array(bytes, behind) else { return false };
+        let words = usize::from(words);
+        behind += if protocol == AH { (words + 2) * 4 } else { (words + 1) * 8 };
+        protocol = next;
+    }
+    let offset = array(bytes, behind + 2).map_or(0, u16::from_be_bytes);
+    protocol == FRAGMENT && offset & !7 != 0
 }
 
 /// Returns the bytes at an offset if all of them exist.
@@ -94,8 +113,6 @@ pub(super) fn packet_v4(bytes: &[u8], length: usize) -> Option<Packet<'_>> {
 /// Parses an IPv6 packet, as [`packet_v4`] does; the extension headers are those of RFC 8200, 4.
 pub(super) fn packet_v6(bytes: &[u8], length: usize) -> Option<Packet<'_>> {
     const HEADER: usize = 40;
-    /// Hop-by-hop options, routing, destination options.
-    const SKIPPED: [u8; 3] = [0, 43, 60];
     let header: [u8; HEADER] = array(bytes, 0)?;
     let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
     if header[0] >> 4 != 6 || length < HEADER + payload {
@@ -108,12 +125,12 @@ pub(super) fn packet_v6(bytes: &[u8], length: usize) -> Option<Packet<'_>> {
             protocol = next;
             behind += (usize::from(words) + 1) * 8;
         } else if protocol == FRAGMENT {
-            let head: [u8; 8] = array(bytes, behind)?;
-            let (offset, number) =
-                (u16::from_be_bytes([head[2], head[3]]), [4, 5, 6, 7].map(|i| head[i]));
-            let number = u32::from_be_bytes(number);
+            // The kernel reads the first four bytes of this header, of eight.
+            let head: [u8; 4] = array(bytes, behind)?;
+            let offset = u16::from_be_bytes([head[2], head[3]]);
+            let number = u32::from_be_bytes(array(bytes, behind + 4).unwrap_or_default());
             protocol = head[0];
-            behind += head.len();
+            behind += 8;
             if offset & !7 != 0 {
                 // The middle of the packet follows, which does not show further headers.
                 if SKIPPED.contains(&protocol) || protocol == AH {

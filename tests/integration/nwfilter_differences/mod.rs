@@ -63,7 +63,7 @@ const DIFFERENCES: &[Difference] = &[
     Difference {
         what: "The fields of <stp>",
         nftables: "applies the rule.",
-        iptables: "never applies a rule with a type other than 0, and reads the other fields one byte too early, as ebtables does; check prints this.",
+        iptables: "takes the version for the type, never applies a rule with a type other than 0, and reads the other fields one byte too early, as ebtables does; check prints this.",
         proof: stp_fields,
     },
     Difference {

@@ -102,9 +102,13 @@ pub fn stp_fields(scene: &PortScene, backend: Backend) {
         frame[place..place + bytes.len()].copy_from_slice(bytes);
         let stopped = !leaves(scene, &frame);
         assert_eq!(stopped, backend == Backend::Nftables, "{rule}");
-        printed_by_check(scene, "ebtables knows type 0 alone");
+        printed_by_check(scene, "ebtables takes the version for the type");
         scene.unbind(Station::Vnet0);
     }
+    // A notification of a changed topology (type 128, version 0).
+    let mut frame = Frame::stp(VM, 0).bytes(b"nltest-stp");
+    frame[20] = 128;
+    assert_eq!(stops(scene, "<stp type='0'/>", &frame), backend == Backend::Iptables);
 }
 
 /// Whether a rule stops a packet with AH. The rule is set by the tools of PATH, or by ip6tables of
