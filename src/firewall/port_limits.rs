@@ -152,10 +152,9 @@ fn of_rule(port: &InterfaceName, rule: &PortRule, position: RulePosition) -> Vec
             _ => {}
         }
     }
-    let stp = |test: &Test| test.is_stp() && *test != Test::is(Number::StpType, 0);
-    if rule.tests.iter().any(stp) {
+    if rule.tests.iter().any(Test::is_stp) {
         texts.push(
-            "with iptables it may apply to other frames or none: ebtables knows type 0 alone, and reads the other fields of STP at other places; use nftables"
+            "with iptables it may apply to other frames or none: ebtables takes the version for the type, knows 0 alone, and reads the other fields of STP at other places; use nftables"
                 .to_owned(),
         );
     }
@@ -264,8 +263,6 @@ mod tests {
     #[test]
     fn most_rules_have_none() {
         let frames = RulePosition { to_guest: false, packets: false };
-        let tests = vec![Test::is(Number::StpType, 0)];
-        assert_eq!(texts(rule(FrameKind::Stp, tests, PortVerdict::Drop), frames), [] as [&str; 0]);
         let tests = vec![Test::is(Number::ArpHardware, 1)];
         assert_eq!(texts(rule(FrameKind::Arp, tests, PortVerdict::Drop), frames), [] as [&str; 0]);
         let packets = RulePosition { to_guest: false, packets: true };

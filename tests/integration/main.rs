@@ -31,6 +31,7 @@ mod completions;
 mod daemonize;
 mod damaged_status;
 mod debian_host;
+mod differences;
 mod dnsmasq;
 mod docs;
 mod firewall;

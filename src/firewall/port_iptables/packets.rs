@@ -11,6 +11,10 @@ use crate::firewall::rules::port::{
 };
 use crate::firewall::rules::{AddressRange, Version};
 
+/// The numbers of IP protocols (IANA, Protocol Numbers).
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
 /// Returns a rule for iptables or ip6tables; `None` if it never applies.
 pub(super) fn packet_rule(rule: &PortRule) -> Option<String> {
     let FrameKind::Ip(version, protocol) = rule.kind else { return None };
@@ -18,10 +22,18 @@ pub(super) fn packet_rule(rule: &PortRule) -> Option<String> {
     if let Some(protocol) = protocol {
         words.push(format!("-p {protocol}"));
     }
-    if version == Version::V4 && rule.tests.iter().any(Test::is_transport) {
+    if rule.tests.iter().any(Test::is_transport) {
         // iptables over nftables reads the payload of a later fragment as the header (measured with
-        // 1.8.9 on Linux 6.18). ip6tables has no such option.
-        words.push("! -f".to_owned());
+        // 1.8.9 on Linux 6.18). ip6tables has no option -f; there, multiport with all ports matches
+        // no later fragment.
+        match (version, protocol) {
+            (Version::V4, _) => words.push("! -f".to_owned()),
+            (Version::V6, Some(TCP | UDP)) => {
+                words.push("-m multiport --sports 0:65535".to_owned());
+            }
+            // The other modules check this themselves.
+            (Version::V6, _) => {}
+        }
     }
     for test in &rule.tests {
         match iptables_test(test, version, protocol) {
@@ -83,6 +95,8 @@ fn iptables_test(test: &Test, version: Version, protocol: Option<u8>) -> Tested 
             Tested::If(format!("-m {module} {}{option} {}{code}", not(*negated), types.0))
         }
         Test::Neighbor(message) => neighbor(message),
+        // iptables over nftables leaves out a test without a mask (measured with 1.8.9).
+        Test::TcpFlags { mask: 0, flags, negated } => always((*flags == 0) == *negated),
         Test::TcpFlags { mask, flags, negated } => {
             let (not, mask, flags) = (not(*negated), tcp_flags(*mask), tcp_flags(*flags));
             Tested::If(format!("-m tcp {not}--tcp-flags {mask} {flags}"))
@@ -169,8 +183,8 @@ fn address(field: Address, addresses: &Addresses, negated: bool) -> Tested {
 /// Returns the iptables module that has the port options for a protocol number.
 fn ports(protocol: Option<u8>) -> &'static str {
     match protocol {
-        Some(6) => "tcp",
-        Some(17) => "udp",
+        Some(TCP) => "tcp",
+        Some(UDP) => "udp",
         _ => "sctp",
     }
 }

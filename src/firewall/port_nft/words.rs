@@ -50,7 +50,9 @@ pub(super) fn kind(kind: FrameKind) -> Option<String> {
 /// Returns the conditions under which the tested fields are at the offsets from which they are
 /// read.
 pub(super) fn implied(rule: &PortRule) -> Vec<&'static str> {
-    let any = |wanted: fn(&Test) -> bool| rule.tests.iter().any(wanted);
+    let any = |wanted: fn(&Test) -> bool| {
+        rule.tests.iter().any(|test| !always_holds(test) && wanted(test))
+    };
     let mut words = Vec::new();
     let ip = |t: &Test| {
         matches!(t, Test::Gratuitous)
@@ -59,18 +61,31 @@ pub(super) fn implied(rule: &PortRule) -> Vec<&'static str> {
     let mac = |t: &Test| {
         matches!(t, Test::Hardware { field: Hardware::ArpSender | Hardware::ArpTarget, .. })
     };
+    let target = |t: &Test| matches!(t, Test::Hardware { field: Hardware::ArpTarget, .. });
+    let types = |t: &Test| {
+        matches!(t, Test::Number { field: Number::ArpHardware | Number::ArpProtocol, .. })
+    };
+    if any(types) {
+        // The header is whole: its last field exists.
+        words.push("@nh,48,16 >= 0x0");
+    }
     if any(mac) || any(ip) {
         if any(mac) {
             words.push("@nh,0,16 1");
         }
-        // This compares the lengths of the addresses, which are six and four bytes.
-        words.push(if any(ip) { "@nh,16,16 0x0800 @nh,32,16 0x0604" } else { "@nh,32,8 6" });
+        // This compares the lengths of the addresses, which are six and four bytes, and tests that
+        // the packet has the last of the addresses.
+        words.push(match (any(ip), any(target)) {
+            (true, _) => "@nh,16,16 0x0800 @nh,32,16 0x0604 @nh,192,32 >= 0x0",
+            (false, true) => "@nh,32,16 0x0604",
+            (false, false) => "@nh,32,8 6",
+        });
     }
     if any(Test::is_transport) {
         // A load of one, two or four bytes does not check whether the packet is a later fragment,
         // and reads the fragment's payload as the header (measured on Linux 6.18). A load of three
-        // bytes checks it.
-        words.push("@th,0,24 >= 0x0");
+        // bytes checks it. These are the last three of the four that a header has at least.
+        words.push("@th,8,24 >= 0x0");
     }
     if any(Test::is_stp) {
         // This compares the logical link control header of a BPDU and its protocol (IEEE 802.1D,
@@ -78,6 +93,17 @@ pub(super) fn implied(rule: &PortRule) -> Vec<&'static str> {
         words.push("@ll,112,24 0x424203 @nh,24,16 0");
     }
     words
+}
+
+/// Returns whether a test holds for every frame, so that the rule does not read its field.
+fn always_holds(test: &Test) -> bool {
+    match test {
+        Test::Hardware { mask, negated, .. } => *mask == [0; 6] && !negated,
+        Test::Address { addresses: Addresses::Net(net), negated, .. } => {
+            net.prefix_len() == 0 && !negated
+        }
+        _ => false,
+    }
 }
 
 fn hex(bytes: [u8; 6]) -> String {

@@ -9,10 +9,10 @@
 //! undecided if connections are tracked and the first fragment has not been seen. An undecided
 //! frame counts as passed for the frames after it.
 
-use super::frame::{Fragment, Frame, TooShort};
+use super::frame::{Frame, TooShort};
 use super::link_local::untracked;
+use super::packet::Fragment;
 use super::state::{Connections, Tracking};
-use crate::firewall::rules::AddressRange;
 use crate::firewall::rules::port::{
     Address, Addresses, FrameKind, Origin, Path, PortRule, PortRules, PortVerdict, Step, SubChain,
     Test,
@@ -173,7 +173,7 @@ impl<'a> Judge<'a> {
         }
         if let Some(end) = untracked(way, path, &frame).filter(|_| !stopped) {
             stages.push(end);
-        } else if !stopped && frame.packet().is_some() && !path.packets.is_empty() {
+        } else if !stopped && frame.is_ip() && !path.packets.is_empty() {
             stages.push(self.packets(path, &frame, place)?);
         }
         let worst = |one: Verdict, stage: &StageEnd<'_>| match (one, stage.verdict) {
@@ -359,22 +359,12 @@ impl Subject<'_> {
                 !negated
             }
             Test::Address { field: which, addresses, negated } => {
-                let is_one_of_them = |found: std::net::IpAddr| match addresses {
-                    Addresses::Net(net) => net.contains(&found),
-                    Addresses::Range(AddressRange::V4(first, last)) => {
-                        (std::net::IpAddr::V4(*first)..=(*last).into()).contains(&found)
-                    }
-                    Addresses::Range(AddressRange::V6(first, last)) => {
-                        (std::net::IpAddr::V6(*first)..=(*last).into()).contains(&found)
-                    }
-                };
-                field(frame.address(*which).map(is_one_of_them), negated)
+                field(frame.is_in(*which, addresses), negated)
             }
             Test::Gratuitous => {
                 let sender = frame.address(Address::ArpSender);
                 sender.is_some() && sender == frame.address(Address::ArpTarget)
             }
-            Test::Icmp { types: (0, u8::MAX), codes: None, negated } => !negated,
             Test::Icmp { types, codes, negated } => {
                 let is_one_of_them = |(kind, code): (u8, u8)| {
                     (types.0..=types.1).contains(&kind)

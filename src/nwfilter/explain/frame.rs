@@ -5,21 +5,26 @@
 //! exist as well, and must be valid:
 //!
 //! - ARP's addresses follow the lengths that its header names, and have a length and a kind
-//!   themselves (as ebtables does; nftables reads them at the places that six and four bytes make).
+//!   themselves (as ebtables does; nftables finds only those at the places that six and four bytes
+//!   make). IP addresses exist if the packet has both.
 //! - STP's fields need the header of logical link control and the protocol number of a BPDU.
 //! - A VLAN tag hides the fields behind it: a tagged frame is of no other kind.
 //! - Ports, flags and types need an IP header whose version and lengths are right, and a packet
-//!   that is no later fragment.
+//!   that is no later fragment and has four bytes behind its IP headers.
 //! - IPv6's protocol is behind the extension headers; of AH it is AH. Of a later fragment, the link
 //!   layer's rules see the number of the fragment header, 44, and the other rules the protocol that
 //!   this header names, unless that is another extension header.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::firewall::rules::Version;
-use crate::firewall::rules::port::{
-    Address, FrameKind, Hardware, LINK_LOCAL, LINK_LOCAL_MASK, NeighborMessage, Number,
+use super::packet::{
+    FRAGMENT, Fragment, ICMP, ICMPV6, Packet, TCP, UDP, array, has_ports, is_later_fragment,
+    packet_v4, packet_v6,
 };
+use crate::firewall::rules::port::{
+    Address, Addresses, FrameKind, Hardware, LINK_LOCAL, LINK_LOCAL_MASK, NeighborMessage, Number,
+};
+use crate::firewall::rules::{AddressRange, Version};
 
 /// The bytes of an Ethernet header.
 const HEADER: usize = 14;
@@ -42,32 +47,6 @@ pub struct TooShort(pub usize);
 pub struct Frame<'a> {
     bytes: &'a [u8],
     packet: Option<Packet<'a>>,
-}
-
-/// The fields of an IP header that are needed to find the transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packet<'a> {
-    /// The source.
-    pub source: IpAddr,
-    /// The destination.
-    pub destination: IpAddr,
-    /// The protocol.
-    pub protocol: u8,
-    /// The part of the packet that the frame contains.
-    pub fragment: Fragment,
-    /// The bytes after the headers; for a later fragment, bytes from the middle of the packet.
-    pub payload: &'a [u8],
-}
-
-/// The part of a packet that a frame contains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fragment {
-    /// The whole packet.
-    Whole,
-    /// The first fragment of the packet with this number.
-    First(u32),
-    /// A later fragment of the packet with this number.
-    Later(u32),
 }
 
 impl<'a> Frame<'a> {
@@ -93,6 +72,12 @@ impl<'a> Frame<'a> {
     /// Returns the IP packet in the frame, if its header is valid.
     pub fn packet(&self) -> Option<&Packet<'a>> {
         self.packet.as_ref()
+    }
+
+    /// Returns whether the frame is of an IP version, even if its header is not valid: a rule for all
+    /// packets of that version applies to it.
+    pub fn is_ip(&self) -> bool {
+        self.is(V4) || self.is(V6)
     }
 
     /// Returns the sender's hardware address.
@@ -174,10 +159,10 @@ impl<'a> Frame<'a> {
             // The number is in the IPv4 header and is read even if the rest of the header is not
             // valid.
             Number::Protocol if self.is(V4) => self.array(HEADER + 9).map(byte),
-            Number::Protocol => self.packet.map(|packet| match packet.fragment {
-                Fragment::Later(_) => u32::from(FRAGMENT),
-                Fragment::Whole | Fragment::First(_) => u32::from(packet.protocol),
-            }),
+            Number::Protocol if self.is(V6) && is_later_fragment(&self.bytes[HEADER..]) => {
+                Some(u32::from(FRAGMENT))
+            }
+            Number::Protocol => self.packet.map(|packet| u32::from(packet.protocol)),
             Number::Dscp if self.is(V4) => self.array(HEADER + 1).map(|tos| byte(tos) >> 2),
             Number::Dscp if self.is(V6) => self.array(HEADER).map(|word| short(word) >> 6 & 0x3f),
             Number::Dscp => None,
@@ -186,10 +171,32 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// Returns whether an IP address is one of these.
+    pub fn is_in(&self, field: Address, addresses: &Addresses) -> Option<bool> {
+        Some(match addresses {
+            Addresses::Net(net) => net.contains(&self.start_of(field, net.prefix_len())?),
+            Addresses::Range(AddressRange::V4(first, last)) => {
+                (IpAddr::V4(*first)..=IpAddr::V4(*last)).contains(&self.address(field)?)
+            }
+            Addresses::Range(AddressRange::V6(first, last)) => {
+                (IpAddr::V6(*first)..=IpAddr::V6(*last)).contains(&self.address(field)?)
+            }
+        })
+    }
+
     /// Returns an IP address.
     pub fn address(&self, field: Address) -> Option<IpAddr> {
-        let v4 = |offset| self.array(offset).map(|bytes: [u8; 4]| Ipv4Addr::from(bytes).into());
-        let v6 = |offset| self.array(offset).map(|bytes: [u8; 16]| Ipv6Addr::from(bytes).into());
+        self.start_of(field, u8::MAX)
+    }
+
+    /// Returns an IP address of which at least these bits exist; the missing bytes are 0. nftables
+    /// reads the bytes of a prefix alone if it has no further bits, so a packet that ends within
+    /// its address can be in a subnet.
+    fn start_of(&self, field: Address, bits: u8) -> Option<IpAddr> {
+        let v4 =
+            |offset| self.start(offset, bits).map(|bytes: [u8; 4]| Ipv4Addr::from(bytes).into());
+        let v6 =
+            |offset| self.start(offset, bits).map(|bytes: [u8; 16]| Ipv6Addr::from(bytes).into());
         match field {
             Address::Source if self.is(V4) => v4(HEADER + 12),
             Address::Destination if self.is(V4) => v4(HEADER + 16),
@@ -203,10 +210,21 @@ impl<'a> Frame<'a> {
                     return None;
                 }
                 let sender = HEADER + ARP_HEADER + hardware;
-                let target = sender + protocol + hardware;
-                v4(if field == Address::ArpSender { sender } else { target })
+                // A packet that ends before the target's address has none of the two addresses.
+                let target: [u8; 4] = self.array(sender + protocol + hardware)?;
+                let found = if field == Address::ArpTarget { target } else { self.array(sender)? };
+                Some(Ipv4Addr::from(found).into())
             }
         }
+    }
+
+    /// Returns bytes of which those with the first bits exist, or all if the bits end within a byte.
+    fn start<const N: usize>(&self, offset: usize, bits: u8) -> Option<[u8; N]> {
+        let whole = bits.is_multiple_of(8) && usize::from(bits / 8) <= N;
+        let needed = if whole { usize::from(bits / 8) } else { N };
+        let rest = self.bytes.get(offset..)?;
+        let byte = |at: usize| rest.get(at).copied().unwrap_or(0);
+        (rest.len() >= needed).then(|| std::array::from_fn(byte))
     }
 
     /// Returns the type and code of an ICMP message.
@@ -247,11 +265,13 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Returns the transport protocol's header and the bytes after it.
+    /// Returns the transport protocol's header and the bytes after it, at least four bytes: filters
+    /// read no field of a shorter header.
     pub fn transport(&self) -> Option<&'a [u8]> {
         self.packet
             .filter(|packet| !matches!(packet.fragment, Fragment::Later(_)))
             .map(|packet| packet.payload)
+            .filter(|payload| payload.len() >= 4)
     }
 
     fn ether_type(&self) -> Option<u16> {
@@ -284,110 +304,5 @@ impl<'a> Frame<'a> {
     }
 }
 
-impl<'a> Packet<'a> {
-    /// Returns the packet whose first bytes an ICMP error quotes.
-    pub(super) fn quoted(bytes: &'a [u8], v6: bool) -> Option<Self> {
-        let read = if v6 { packet_v6 } else { packet_v4 };
-        read(bytes, usize::MAX)
-    }
-}
-
 const V4: FrameKind = FrameKind::Ip(Version::V4, None);
 const V6: FrameKind = FrameKind::Ip(Version::V6, None);
-
-/// Numbers of IP protocols (IANA, Protocol Numbers).
-pub(super) const ICMP: u8 = 1;
-pub(super) const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
-pub(super) const SCTP: u8 = 132;
-pub(super) const ICMPV6: u8 = 58;
-
-/// Returns whether a protocol's header begins with a source and a destination port: TCP, UDP, DCCP,
-/// SCTP, UDP-Lite.
-pub(super) fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, TCP | UDP | 33 | SCTP | 136)
-}
-
-fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
-    bytes.get(offset..)?.first_chunk().copied()
-}
-
-/// Parses an IPv4 packet. `bytes` are the packet and the bytes after it; `length` is their number
-/// before truncation.
-fn packet_v4(bytes: &[u8], length: usize) -> Option<Packet<'_>> {
-    const MORE: u16 = 0x2000;
-    const OFFSET: u16 = 0x1fff;
-    let header: [u8; 20] = array(bytes, 0)?;
-    let short = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let address =
-        |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
-    let (version, words, total) =
-        (header[0] >> 4, usize::from(header[0] & 0xf), usize::from(short(2)));
-    let behind = words * 4;
-    if version != 4 || behind < header.len() || total < behind || length < total {
-        return None;
-    }
-    let (flags, number) = (short(6), u32::from(short(4)));
-    let fragment = match (flags & OFFSET, flags & MORE) {
-        (0, 0) => Fragment::Whole,
-        (0, _) => Fragment::First(number),
-        _ => Fragment::Later(number),
-    };
-    Some(Packet {
-        source: address(12).into(),
-        destination: address(16).into(),
-        protocol: header[9],
-        fragment,
-        payload: bytes.get(behind..).unwrap_or_default(),
-    })
-}
-
-/// Parses an IPv6 packet, as [`packet_v4`] does; the extension headers are those of RFC 8200, 4.
-fn packet_v6(bytes: &[u8], length: usize) -> Option<Packet<'_>> {
-    const HEADER: usize = 40;
-    /// Hop-by-hop options, routing, destination options.
-    const SKIPPED: [u8; 3] = [0, 43, 60];
-    let header: [u8; HEADER] = array(bytes, 0)?;
-    let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    if header[0] >> 4 != 6 || length < HEADER + payload {
-        return None;
-    }
-    let (mut protocol, mut behind, mut fragment) = (header[6], HEADER, Fragment::Whole);
-    loop {
-        if SKIPPED.contains(&protocol) {
-            let [next, words] = array(bytes, behind)?;
-            protocol = next;
-            behind += (usize::from(words) + 1) * 8;
-        } else if protocol == FRAGMENT {
-            let head: [u8; 8] = array(bytes, behind)?;
-            let (offset, number) =
-                (u16::from_be_bytes([head[2], head[3]]), [4, 5, 6, 7].map(|i| head[i]));
-            let number = u32::from_be_bytes(number);
-            protocol = head[0];
-            behind += head.len();
-            if offset & !7 != 0 {
-                // The middle of the packet follows, which does not show further headers.
-                if SKIPPED.contains(&protocol) || protocol == AH {
-                    protocol = FRAGMENT;
-                }
-                fragment = Fragment::Later(number);
-                break;
-            }
-            // A packet whose only fragment is this one is whole (RFC 8200, 4.5).
-            fragment = if offset & 1 == 0 { Fragment::Whole } else { Fragment::First(number) };
-        } else {
-            break;
-        }
-    }
-    Some(Packet {
-        source: array(bytes, 8).map(Ipv6Addr::from)?.into(),
-        destination: array(bytes, 24).map(Ipv6Addr::from)?.into(),
-        protocol,
-        fragment,
-        payload: bytes.get(behind..).unwrap_or_default(),
-    })
-}
-
-const AH: u8 = 51;
-/// The protocol number of IPv6's fragment header.
-const FRAGMENT: u8 = 44;

@@ -17,6 +17,7 @@
 mod evaluate;
 mod frame;
 mod link_local;
+mod packet;
 mod pcap;
 mod state;
 #[cfg(test)]
@@ -28,7 +29,8 @@ pub use evaluate::{
     Candidate, Decider, Dependency, EvalPath, Explanation, Judge, Outcome, Stage, StageEnd, Trial,
     Verdict,
 };
-pub use frame::{Fragment, Frame, Packet, TooShort};
+pub use frame::{Frame, TooShort};
+pub use packet::{Fragment, Packet};
 pub use pcap::{Captured, PcapError, PcapReader};
 pub use traced::{summary, traced};
 pub use words::action;

@@ -15,7 +15,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-use super::frame::{Fragment, Frame, ICMP, ICMPV6, Packet, SCTP, TCP, has_ports};
+use super::frame::Frame;
+use super::packet::{Fragment, ICMP, ICMPV6, Packet, SCTP, TCP, has_ports};
 use crate::firewall::rules::port::{ConnectionDirection, State};
 
 /// The state of a packet with regard to connections.

@@ -4,7 +4,8 @@
 //! [`super::Judge`], without the rules that were tried.
 
 use super::evaluate::{Decider, Explanation, Stage, StageEnd, Verdict};
-use super::frame::{Frame, ICMP, ICMPV6, SCTP, TCP, UDP};
+use super::frame::Frame;
+use super::packet::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::firewall::rules::Version;
 use crate::firewall::rules::port::{Address, FrameKind, PortRules, PortVerdict};
 use crate::firewall::{PortRoles, RuleRole, TracedFrame};

@@ -9,9 +9,9 @@ mod proofs;
 use crate::common::port_scene::{PortScene, backends};
 use crate::common::{have_root, skipped};
 use proofs::{
-    a_pattern_as_a_name, a_renamed_port, ah_of_ipv6, an_ipset, calls_of_iptables, connections,
-    counters_of_a_port, link_local_frames, packets_of_the_host, refused_by_iptables,
-    reject_to_the_guest, stp_fields, trace_setting,
+    a_pattern_as_a_name, a_renamed_port, ah_and_no_next_header, ah_of_ipv6, an_ipset, arp_lengths,
+    calls_of_iptables, connections, counters_of_a_port, link_local_frames, packets_of_the_host,
+    refused_by_iptables, reject_to_the_guest, short_headers, stp_fields, trace_setting,
 };
 
 /// A kind of rule or a setting, and what each backend does with it.
@@ -63,7 +63,7 @@ const DIFFERENCES: &[Difference] = &[
     Difference {
         what: "The fields of <stp>",
         nftables: "applies the rule.",
-        iptables: "never applies a rule with a type other than 0, and reads the other fields one byte too early, as ebtables does; check prints this.",
+        iptables: "takes the version for the type, never applies a rule with a type other than 0, and reads the other fields one byte too early, as ebtables does; check prints this.",
         proof: stp_fields,
     },
     Difference {
@@ -86,6 +86,24 @@ const DIFFERENCES: &[Difference] = &[
             let stopped = ah_of_ipv6(scene, "<ipv6 protocol='ah'/>", None);
             assert_eq!(stopped, Some(backend == Backend::Nftables));
         },
+    },
+    Difference {
+        what: "<ipv6> with another protocol, for packets with AH or without a next header",
+        nftables: "finds the protocol 51 or 59.",
+        iptables: "finds the protocol behind AH, and none without a next header, as ebtables does.",
+        proof: ah_and_no_next_header,
+    },
+    Difference {
+        what: "Addresses in ARP and RARP packets that do not have six and four bytes",
+        nftables: "finds the MAC address of the sender, if it has six bytes, and no other address.",
+        iptables: "finds the addresses that have the right length.",
+        proof: arp_lengths,
+    },
+    Difference {
+        what: "A packet that ends within its IPv6 extension headers, or within its TCP, UDP, SCTP or ICMP header",
+        nftables: "applies a rule by the bytes behind the packet, if the frame has some.",
+        iptables: "does not apply a rule about the missing fields, or drops the packet at such a rule.",
+        proof: short_headers,
     },
     Difference {
         what: "A dscp under match='no' in <ip>",
