@@ -84,7 +84,10 @@ fn a_value_with_a_mistake_is_one_line() {
             "--address 10.0.2.0/24",
             "--address: 10.0.2.0 is the network address of 10.0.2.0/24, not a host's: use 10.0.2.1 to 10.0.2.254",
         ),
-        ("-p 0", "--publish: \"0\" in \"0\" is not a port: use 1 to 65535"),
+        (
+            "-p 0",
+            "--publish: \"0\" in \"0\" is not a port: use 1 to 65535, or 0:GUESTPORT for a free port of the host",
+        ),
         ("--", "no program behind --; name QEMU there, or drop -- to serve the network only"),
         (
             "--backend slirp probe",
