@@ -170,7 +170,7 @@ fn first_chain<'a>(text: &'a str, table: &str) -> Option<(&'a str, bool)> {
         })
     };
     let (first, _) = steps().next()?;
-    steps().filter(|(name, _)| *name == first).next_back()
+    steps().rfind(|(name, _)| *name == first)
 }
 
 /// Returns an `NFT_MSG_GETCHAIN` request.
