@@ -106,6 +106,9 @@ pub enum Left {
     /// No card is attached to it.
     #[error("no card is attached to it")]
     NoCard,
+    /// The network serves several stations of a hub.
+    #[error("a hub joins it with several stations ({0}), and passt has one address for all of them")]
+    Hub(String),
     /// Several user-mode networks serve one hub.
     #[error("another user-mode network serves the same hub")]
     SharedHub,

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::super::plan::{Backend, NicRequest};
 use super::super::qemu_options::{CommandLine, Parameters, Setting, Settings, takes_value};
 use super::card::{Card, is_virtio};
-use super::hub;
+use super::hub::{self, Hub};
 use super::json_types::wrong_type;
 use super::left::{Left, given};
 use super::netdev_options::{adds_something, passt_differs, translate, unlisted, with_options};
@@ -87,10 +87,17 @@ pub fn user_nics(
         let (id, request) = translated(form, setting, (line, settings), facts);
         let id = id.unwrap_or_else(|| free_id(settings, &taken, &options.id));
         taken.push(id.clone());
-        let (card, place) = match form {
-            Form::Nic => (Some(Card::read(&setting.parameters, "model", "mac")), place(setting)),
-            Form::Net => net_card(setting, settings),
-            _ => (Card::on(settings, id.as_str()), place(setting)),
+        let hub = Hub::of(settings, setting);
+        let card = match (&hub, form) {
+            (Some(hub), _) => hub.card().cloned(),
+            (None, Form::Nic) => Some(Card::read(&setting.parameters, "model", "mac")),
+            (None, _) => Card::on(settings, id.as_str()),
+        };
+        let place = place(form, setting, settings);
+        let several = hub.as_ref().filter(|hub| hub.card().is_none());
+        let request = match several.filter(|_| request.is_ok() && may_use_passt(options, facts)) {
+            Some(hub) => Err(Left::Hub(hub.written())),
+            None => request,
         };
         nics.push(UserNic {
             form,
@@ -132,6 +139,11 @@ pub fn user_nics(
     }
     add_options(&mut nics, options);
     nics
+}
+
+/// Returns whether passt may serve a NIC: neither the launch nor the host excludes it.
+fn may_use_passt(options: &NicRequest, facts: &Facts) -> bool {
+    options.backend != Some(Backend::Slirp) && facts.passt.problem.is_none()
 }
 
 /// Returns `wish` if no network of the arguments and of `taken` has this id, or one like it.
@@ -203,15 +215,12 @@ fn translated(
     if form == Form::Netdev && is_complete && !is_attached(settings, parameters) {
         return stays(Left::NoCard);
     }
+    if Hub::of(settings, setting).is_some_and(|hub| hub.is_empty()) {
+        return stays(Left::NoCard);
+    }
     if form == Form::Net {
-        let members: Vec<_> = hub::members(settings).collect();
-        if !members
-            .iter()
-            .any(|member| member.parameters.is("type", "nic") || member.group == "nic")
-        {
-            return stays(Left::NoCard);
-        }
-        if members.iter().filter(|member| member.parameters.is("type", "user")).count() > 1 {
+        let users = hub::members(settings, 0).filter(|m| m.parameters.is("type", "user"));
+        if users.count() > 1 {
             return stays(Left::SharedHub);
         }
         let named =
@@ -246,22 +255,16 @@ fn is_attached(settings: &Settings, netdev: &Parameters) -> bool {
     by_global || groups.iter().any(|group| settings.of_group(group).any(refers))
 }
 
-fn place(setting: &Setting) -> Place {
-    setting.argument.map_or(Place::File, Place::Argument)
-}
-
-/// Returns the card and the place of a `-net user`.
-fn net_card(setting: &Setting, settings: &Settings) -> (Option<Card>, Place) {
-    let Some(user) = setting.argument else { return (None, Place::File) };
-    let others: Vec<_> = hub::members(settings).filter(|member| *member != setting).collect();
+/// Returns the place of a network. A `-net user` with one `-net nic` is a pair.
+fn place(form: Form, setting: &Setting, settings: &Settings) -> Place {
+    let Some(user) = setting.argument else { return Place::File };
+    let others = hub::others(settings, setting).filter(|_| form == Form::Net).unwrap_or_default();
     match others[..] {
         [nic] if nic.group == "net" && nic.parameters.is("type", "nic") => {
-            let card = Card::read(&nic.parameters, "model", "macaddr");
             let argument = nic.argument.filter(|_| !nic.changed);
-            let place = argument.map_or(Place::Argument(user), |nic| Place::Pair { user, nic });
-            (Some(card), place)
+            argument.map_or(Place::Argument(user), |nic| Place::Pair { user, nic })
         }
-        _ => (None, Place::Argument(user)),
+        _ => Place::Argument(user),
     }
 }
 
