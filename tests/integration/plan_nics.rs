@@ -9,7 +9,7 @@ use netlaunch::launcher::plan::{
     AddressChoice, Command, LaunchIds, NicPlan, NicRequest, Origin, Plan, Request, plan,
 };
 use netlaunch::types::facts::{BridgeAccess, Facts, Host, Passt, Qemu, TargetBridge};
-use netlaunch::types::{PortSettings, TransientUser};
+use netlaunch::types::{PortSettings, TransientUser, shell_line};
 use proptest::prelude::*;
 
 const NICS: [&str; 9] = [
@@ -66,6 +66,10 @@ fn facts() -> Facts {
 }
 
 fn made(nics: &[&str], qemu: &str, keep_nics: bool, fd: bool) -> Option<Plan> {
+    plan(&request(nics, qemu, keep_nics, fd), &facts(), &launch_ids()).ok()
+}
+
+fn request(nics: &[&str], qemu: &str, keep_nics: bool, fd: bool) -> Request {
     let transport = fd.then_some(netlaunch::launcher::plan::Transport::Fd);
     let nic = |text: &&str| {
         let nic: NicRequest = text.parse().unwrap();
@@ -73,21 +77,23 @@ fn made(nics: &[&str], qemu: &str, keep_nics: bool, fd: bool) -> Option<Plan> {
         NicRequest { transport: transport.filter(|_| is_passt), ..nic }
     };
     let args = qemu.split(' ').map(OsString::from).collect();
-    let request = Request {
+    Request {
         nics: nics.iter().map(nic).collect(),
         keep_nics,
         command: Some(Command { program: "qemu".into(), args }),
         ..Request::default()
-    };
+    }
+}
+
+fn launch_ids() -> LaunchIds {
     let user = |id| TransientUser { uid: id, gid: id };
-    let launch_ids = LaunchIds {
+    LaunchIds {
         dir: "/run/netlaunch/launch-abcdefgh".into(),
         mac: "52:54:00:12:34:56".parse().unwrap(),
         qemu_fds: (7..20).collect(),
         free_ports: Vec::new(),
         passt_users: (1_900_000_000..1_900_000_020).map(user).collect(),
-    };
-    plan(&request, &facts(), &launch_ids).ok()
+    }
 }
 
 /// No two NICs have the same value.
@@ -137,6 +143,38 @@ proptest! {
         let of_card: Vec<&str> = qemu.split(' ').filter(|word| word.contains("e1000")).collect();
         prop_assert!(of_card.iter().all(|word| words.iter().any(|other| other == word)), "{:?}", words);
     }
+}
+
+/// netlaunch's words for QEMU.
+fn written(nics: &[&str], qemu: &str) -> String {
+    let plan = made(nics, qemu, false, false).unwrap();
+    shell_line(&plan.qemu.args)
+}
+
+#[test]
+fn the_mtu_of_all_virtio_cards_does_not_reach_a_card_on_another_backend() {
+    let global = "-global virtio-net-device.host_mtu=65520";
+    for (nic, own) in [("slirp", ",host_mtu=0"), ("bridge=br0", ",host_mtu=0")] {
+        let words = written(&[nic], "-nic user,model=virtio");
+        assert!(words.contains(global) && words.contains(own), "{words}");
+        // No card gets a value that it does not need.
+        for qemu in ["-nic user", "-netdev user,id=a -device virtio-net-pci,netdev=a"] {
+            let words = written(&[nic], qemu);
+            assert!(!words.contains("-global") && !words.contains(own), "{words}");
+        }
+    }
+    let words = written(&["passt"], "-nic user,model=virtio");
+    assert!(words.contains(global) && words.contains(",host_mtu=65520'"), "{words}");
+    let words = written(&["slirp,device=e1000"], "-nic user,model=virtio");
+    assert!(words.contains(global) && !words.contains(",host_mtu"), "{words}");
+    // An attached card is one beside a guest that runs.
+    let mut attached = request(&["slirp"], "-m 64", false, false);
+    attached.present.has_global_mtu = true;
+    let plan = plan(&attached, &facts(), &launch_ids()).unwrap();
+    assert!(shell_line(&plan.qemu.args).contains(",host_mtu=0"), "{:?}", plan.qemu.args);
+    // A file that is not readable may have a card.
+    let words = written(&[], "-nic user,model=virtio -readconfig none");
+    assert!(!words.contains("-global"), "{words}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use super::request::{AddressChoice, Backend, NicRequest, Request, Transport};
 use super::request_error::RequestError;
 use super::subnets::with_own_subnet;
 use crate::launcher::adopt::{
-    Card, Change, Edit, Form, UserNic, apply, edits, sets_mtu, user_nics,
+    Card, Change, Edit, Form, UserNic, apply, edits, sets_global_mtu, sets_mtu, user_nics,
 };
 use crate::launcher::qemu_options::{CommandLine, Settings};
 use crate::types::facts::{Facts, Problem};
@@ -66,7 +66,10 @@ pub(super) fn plan_nics(
     conflicts(&adopted, &added)?;
     check_against_left(request, &user_nics, &added)?;
 
-    let mut planner = Planner { request, facts, launch_ids, settings: &settings, nics: Vec::new() };
+    let has_global_mtu = request.present.has_global_mtu;
+    let nics = Vec::new();
+    let mut planner =
+        Planner { request, facts, launch_ids, settings: &settings, has_global_mtu, nics };
     let mut changes: Vec<(&UserNic, Change)> = Vec::new();
     // The index of the changed NIC among the planned ones, for each change.
     let mut changed = Vec::new();
@@ -79,6 +82,7 @@ pub(super) fn plan_nics(
         planner.nics.push(plan);
     }
     let edits = line.as_ref().map(|line| edits(line, &settings, &changes)).unwrap_or_default();
+    planner.has_global_mtu |= sets_global_mtu(&edits);
     for (user_nic, _) in &changes {
         check_mtu_is_set(&edits, user_nic)?;
     }
@@ -179,6 +183,8 @@ struct Planner<'a> {
     facts: &'a Facts,
     launch_ids: &'a LaunchIds,
     settings: &'a Settings,
+    /// Whether netlaunch sets the MTU of each virtio card.
+    has_global_mtu: bool,
     /// The NICs that are planned so far.
     nics: Vec<NicPlan>,
 }
@@ -206,6 +212,7 @@ impl Planner<'_> {
             has_dhcpv6: self.request.present.has_dhcpv6
                 || self.nics.iter().any(NicPlan::has_dhcpv6),
             memory_is_shared: self.nics.iter().any(NicPlan::shares_memory),
+            has_global_mtu: self.has_global_mtu,
         };
         let nic = with_own_subnet(nic, self.request, self.facts, &self.nics)?;
         nic_plan(&self.request.completed(&nic), &context, remarks)
