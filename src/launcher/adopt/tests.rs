@@ -288,6 +288,19 @@ fn a_card_that_pads_frames_is_known_to_a_passt_that_ignores_them() {
         ("-nic user,model=virtio", false),
         ("-nic user,model=virtio-net-pci", false),
         ("-netdev user,id=a -device virtio-net-device,netdev=a", false),
+        // A card behind a hub, and a card by -global.
+        (
+            "-netdev user,id=a -netdev hubport,id=p,hubid=1,netdev=a -netdev hubport,id=q,hubid=1 -device e1000,netdev=q",
+            true,
+        ),
+        (
+            "-netdev user,id=a -netdev hubport,id=p,hubid=1,netdev=a -nic hubport,hubid=1,model=virtio",
+            false,
+        ),
+        ("-netdev user,id=a -device e1000 -global e1000.netdev=a", true),
+        ("-netdev user,id=a -device e1000 -global driver=e1000,property=netdev,value=a", true),
+        ("-netdev user,id=a -device virtio-net-pci -global virtio-net-pci.netdev=a", false),
+        ("-netdev user,id=a -readconfig unreadable", true),
         ("-M of-virtio -nic user", false),
     ] {
         let line = CommandLine::parse(&words(line));

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::super::plan::{Backend, NicRequest};
 use super::super::qemu_options::{CommandLine, Parameters, Setting, Settings, takes_value};
-use super::card::{Card, is_virtio};
+use super::card::{Card, attached_by_global, is_virtio};
 use super::hub::{self, Hub};
 use super::json_types::wrong_type;
 use super::left::{Left, given};
@@ -38,7 +38,7 @@ pub struct UserNic {
     pub written: String,
     /// `id=` of its network: the caller's, or a free one.
     pub id: Id,
-    /// Its card; `None` if the arguments attach no card, or several ones through a hub.
+    /// Its card; `None` if the arguments attach no card, several ones, or one that is not read.
     pub card: Option<Card>,
     /// The request for the same NIC on another backend, with the launch's options, or the reason
     /// why it stays on slirp.
@@ -48,7 +48,7 @@ pub struct UserNic {
     /// Whether the launch's options ask for something that the caller's arguments do not have, such
     /// as a further published port. If not, the NIC can stay as it is when slirp is chosen.
     pub has_additions: bool,
-    /// Whether its card pads short frames, which this passt ignores.
+    /// Whether its card pads short frames, or may do so, which this passt ignores.
     pub pads_frames: bool,
     pub(super) place: Place,
 }
@@ -131,7 +131,8 @@ pub fn user_nics(
         card.default_is_virtio = default_is_virtio;
     }
     for nic in nics.iter_mut().filter(|_| options.backend != Some(Backend::Slirp)) {
-        nic.pads_frames = nic.card.as_ref().is_some_and(|card| !card.is_virtio())
+        // A card that is not known may pad.
+        nic.pads_frames = nic.card.as_ref().is_none_or(|card| !card.is_virtio())
             && !facts.passt.takes_padded_frames();
         let request = nic.request.as_ref().ok();
         let left = request.and_then(|request| passt_differs(request, &nic.options, facts));
@@ -245,13 +246,7 @@ fn is_attached(settings: &Settings, netdev: &Parameters) -> bool {
     let id = netdev.get("id");
     let refers = |setting: &Setting| setting.parameters.get("netdev") == id;
     let groups = ["device", "net", "netdev", "nic"];
-    // -global DRIVER.netdev=ID, or driver=DRIVER,property=netdev,value=ID.
-    let by_global = settings.of_group("global").any(|setting| {
-        let parameters = &setting.parameters;
-        let long = parameters.is("property", "netdev") && parameters.get("value") == id;
-        let is_short = |(key, value)| <[u8]>::ends_with(key, b".netdev") && Some(value) == id;
-        long || parameters.iter().any(is_short)
-    });
+    let by_global = id.is_some_and(|id| attached_by_global(settings, id).is_some());
     by_global || groups.iter().any(|group| settings.of_group(group).any(refers))
 }
 
