@@ -178,6 +178,19 @@ fn the_mtu_of_all_virtio_cards_does_not_reach_a_card_on_another_backend() {
 }
 
 #[test]
+fn a_line_whose_last_option_lacks_its_value_gets_no_word() {
+    for qemu in ["-S -nic user -name", "-m", "-append x -kernel", "-nic tap --append"] {
+        for nics in [&[][..], &["slirp", "passt"]] {
+            let plan = made(nics, qemu, false, false).unwrap();
+            let words: Vec<OsString> =
+                ["qemu"].into_iter().chain(qemu.split(' ')).map(OsString::from).collect();
+            assert_eq!(plan.qemu.supervised_argv(), Some(words), "{nics:?}");
+            assert!(plan.qemu.args.is_empty(), "{nics:?}");
+        }
+    }
+}
+
+#[test]
 fn a_list_has_plans_on_this_host() {
     // The property above holds for plans only.
     for nics in NICS {

@@ -94,6 +94,9 @@ pub enum Left {
         /// The options that choose the IP version.
         option: String,
     },
+    /// The last option of the line lacks its value, and a new word would become that value.
+    #[error("QEMU refuses {0} without its value")]
+    NoValue(String),
     /// The id is not one that netlaunch can use.
     #[error("its id cannot be used")]
     Id(#[source] IdError),

@@ -146,6 +146,8 @@ fn a_reason_names_the_options_in_the_words_of_the_caller() {
         ("-nic user,id=a -nic user,id=a", "(id=a)"),
         ("-netdev user", "(-netdev user)"),
         ("-netdev user,id=a/b", "a/b"),
+        ("-nic user -append", "QEMU refuses -append without its value"),
+        ("-nic user --name", "--name"),
     ] {
         let reason = reason(line, &NicRequest::default(), &old);
         assert!(reason.contains(own), "{line}: {reason}");

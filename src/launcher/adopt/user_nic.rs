@@ -7,7 +7,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::super::plan::{Backend, NicRequest};
-use super::super::qemu_options::{CommandLine, Parameters, Setting, Settings, takes_value};
+use super::super::qemu_options::{CommandLine, Parameters, Setting, Settings};
 use super::card::{Card, attached_by_global, is_virtio};
 use super::hub::{self, Hub};
 use super::json_types::wrong_type;
@@ -189,6 +189,9 @@ fn translated(
     };
     let stays = |left| (id.clone(), Err(left));
     let refused = |what, option| Left::Refused { what, option };
+    if let Some(option) = line.without_value() {
+        return stays(Left::NoValue(option.display().to_string()));
+    }
     if setting.argument.is_none() {
         return stays(Left::ConfigFile);
     }
@@ -270,10 +273,8 @@ fn place(form: Form, setting: &Setting, settings: &Settings) -> Place {
 /// refuses it.
 fn has_default_card(line: &CommandLine, facts: &Facts) -> bool {
     let options = ["netdev", "nic", "net", "nodefaults"];
-    let last = line.arguments().last().filter(|argument| argument.value.is_none());
-    let last_name = last.and_then(|argument| argument.name.as_deref());
     facts.qemu.default_card == Some(true)
-        && last_name.and_then(takes_value) != Some(true)
+        && line.without_value().is_none()
         && options.iter().all(|option| line.spelling(option).is_none())
 }
 

@@ -95,8 +95,12 @@ pub(super) fn plan_nics(
     }
     let mut written: Vec<OsString> = edits.iter().flat_map(|edit| edit.words.clone()).collect();
     let mut words = line.as_ref().map(|line| apply(line, &edits)).unwrap_or_default();
+    // QEMU would take a new word for the value of its last option. Without it, QEMU names the
+    // mistake and runs no guest.
+    let takes_words = line.as_ref().is_none_or(|line| line.without_value().is_none());
     for nic in &added {
-        let PlannedNic { plan, .. } = planner.plan(nic, remarks)?;
+        let PlannedNic { mut plan, .. } = planner.plan(nic, remarks)?;
+        plan.args.retain(|_| takes_words);
         written.extend_from_slice(&plan.args);
         words.extend_from_slice(&plan.args);
         planner.nics.push(plan);

@@ -22,6 +22,8 @@ use super::{Argument, CommandLine, Setting, Settings};
 pub enum PassThrough {
     /// QEMU prints its help, its version or a list, and exits.
     Help(String),
+    /// QEMU refuses the line, because its last option lacks its value.
+    NoValue(String),
     /// The machine has no bus for a card.
     NoMachine,
     /// A file may describe networks and cards.
@@ -40,6 +42,9 @@ impl fmt::Display for PassThrough {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PassThrough::Help(written) => write!(f, "{written} asks QEMU for information"),
+            PassThrough::NoValue(written) => {
+                write!(f, "QEMU refuses {written} without its value")
+            }
             PassThrough::NoMachine => f.write_str("a machine of type none has no network card"),
             PassThrough::ConfigFile(written) => {
                 write!(f, "the file of {written} can have networks of its own")
@@ -125,6 +130,9 @@ const LISTED: [(&str, &str); 15] = [
 pub fn pass_through(line: &CommandLine) -> Option<PassThrough> {
     if let Some(written) = line.arguments().iter().find_map(|argument| asks(line, argument)) {
         return Some(PassThrough::Help(written));
+    }
+    if let Some(option) = line.without_value() {
+        return Some(PassThrough::NoValue(option.display().to_string()));
     }
     let settings = line.settings(&[]);
     let first = |names: &[&str]| {
@@ -285,6 +293,10 @@ mod tests {
             ("-M type=none -nic user", "NoMachine"),
             ("-M pc -machine none", "NoMachine"),
             ("-qmp stdio", "Probe"),
+            ("-S -nic user -name", "NoValue"),
+            ("-nic user --append", "NoValue"),
+            ("-m", "NoValue"),
+            ("-qmp stdio -kernel", "NoValue"),
         ] {
             assert_eq!(kind(line), expected, "{line}");
         }
