@@ -15,7 +15,7 @@ pub struct Card {
     /// Whether the machine's default model is a virtio card.
     pub(super) default_is_virtio: bool,
     /// The argument that is its `-device`; `None` for a card of `-nic` and `-net nic`.
-    pub(super) device: Option<usize>,
+    pub(in crate::launcher) device: Option<usize>,
 }
 
 impl Card {

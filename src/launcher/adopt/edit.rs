@@ -81,6 +81,12 @@ pub fn sets_mtu(edits: &[Edit], user_nic: &UserNic, mtu: u16) -> bool {
     !needs_global || edits.iter().any(|edit| edit.words == global_mtu(mtu))
 }
 
+/// Returns whether the edits of the NIC with this index put its card on a hub.
+pub fn uses_hub(edits: &[Edit], nic: usize) -> bool {
+    let words = edits.iter().filter(|edit| edit.nic == nic).flat_map(|edit| &edit.words);
+    words.into_iter().any(|word| word.as_bytes().starts_with(b"hubport,"))
+}
+
 /// Returns whether the edits set the MTU of each virtio card, also of the cards that come later.
 pub fn sets_global_mtu(edits: &[Edit]) -> bool {
     edits.iter().any(|edit| edit.words.iter().any(|word| is_global_mtu(&word.to_string_lossy())))
@@ -223,7 +229,10 @@ impl Editor<'_> {
             same && nic.card.as_ref().is_some_and(Card::takes_mtu)
         });
         let is_complete = self.settings.unreadable_files().is_empty();
-        if is_complete && !is_there && self.cards_without_mtu(card.default_is_virtio) == with_mtu.count() {
+        if is_complete
+            && !is_there
+            && self.cards_without_mtu(card.default_is_virtio) == with_mtu.count()
+        {
             self.edits.push(Edit { nic, argument: None, words: global });
         }
     }

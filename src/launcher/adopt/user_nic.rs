@@ -50,6 +50,8 @@ pub struct UserNic {
     pub has_additions: bool,
     /// Whether its card pads short frames, or may do so, which this passt ignores.
     pub pads_frames: bool,
+    /// Whether a hub of the caller's arguments is between its network and its card.
+    pub behind_hub: bool,
     pub(super) place: Place,
 }
 
@@ -83,9 +85,12 @@ pub fn user_nics(
 ) -> Vec<UserNic> {
     let mut nics = Vec::new();
     let mut taken: Vec<Id> = Vec::new();
+    let is_complete = options.id_named || settings.unreadable_files().is_empty();
+    let rare = if is_complete { None } else { format!("{}0", settings.id_stem()).parse().ok() };
+    let wish: Id = rare.unwrap_or_else(|| options.id.clone());
     for (form, setting) in written(settings) {
         let (id, request) = translated(form, setting, (line, settings), facts);
-        let id = id.unwrap_or_else(|| free_id(settings, &taken, &options.id));
+        let id = id.unwrap_or_else(|| free_id(settings, &taken, &wish));
         taken.push(id.clone());
         let hub = Hub::of(settings, setting);
         let card = match (&hub, form) {
@@ -99,6 +104,7 @@ pub fn user_nics(
             Some(hub) => Err(Left::Hub(hub.written())),
             None => request,
         };
+        let behind_hub = hub.is_some() && !matches!(place, Place::Pair { .. });
         nics.push(UserNic {
             form,
             written: setting.written.clone(),
@@ -108,6 +114,7 @@ pub fn user_nics(
             options: unlisted(&setting.parameters),
             has_additions: false,
             pads_frames: false,
+            behind_hub,
             place,
         });
     }
@@ -115,12 +122,13 @@ pub fn user_nics(
         nics.push(UserNic {
             form: Form::Default,
             written: "QEMU's default card".to_owned(),
-            id: free_id(settings, &taken, &options.id),
+            id: free_id(settings, &taken, &wish),
             card: Some(Card::default()),
             request: translate(&Parameters::default(), &[]),
             options: Parameters::default(),
             has_additions: false,
             pads_frames: false,
+            behind_hub: false,
             place: Place::End,
         });
     }

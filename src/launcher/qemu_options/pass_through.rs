@@ -11,8 +11,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-use super::probe_call::probe_call;
 use super::parameters::parts;
+use super::probe_call::probe_call;
 use super::{Argument, CommandLine, Setting, Settings};
 
 /// The reason why a call goes straight to QEMU. Its text is a clause for a log. The fields have the
