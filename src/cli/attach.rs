@@ -34,7 +34,7 @@ use crate::launcher::plan::{
     AddressChoice, Backend, NicRequest, Plan, PresentNics, Transport, plan,
 };
 use crate::launcher::qmp::Qmp;
-use crate::launcher::record::{Program, Record, running};
+use crate::launcher::record::{NicRecord, Program, Record, running};
 use crate::launcher::{
     CommandSource, LaunchContext, LaunchError, Outcome, Running, SupervisorCommand, start,
 };
@@ -159,6 +159,7 @@ impl Attachment<'_> {
         job.request.present = PresentNics {
             subnets: used.map(|address| address.subnet()).collect(),
             has_dhcpv6: record.nics.iter().any(|nic| nic.backend == Backend::Passt),
+            has_global_mtu: record.nics.iter().any(NicRecord::has_global_mtu),
         };
         Ok(job)
     }

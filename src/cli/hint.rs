@@ -179,7 +179,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::Nics => "--net",
         Setting::KeepNics => "--keep-nics",
         Setting::Publish => "--publish",
-        Setting::HostLoopback => "--no-host-loopback",
+        Setting::HostLoopback => "--no-host-loopback or host_loopback in netlaunch.conf",
         Setting::Address => "--address",
         Setting::Gateway => "--gateway",
         Setting::Dns => "--dns",

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::attach::TargetGuest;
 #[cfg(feature = "cli")]
 use super::launch_dir::{LaunchDirError, LaunchRoot};
+#[cfg(feature = "cli")]
+use crate::launcher::adopt::is_global_mtu;
 use crate::launcher::plan::{Backend, NicPlan, Origin, Plan, Transport};
 use crate::sys::state_file::{self, Readers};
 use crate::types::{
@@ -90,6 +92,14 @@ pub(crate) struct NicRecord {
     /// The attachment that supervises it; `None` for a NIC that the guest has from its start.
     #[serde(default)]
     pub(crate) attached: Option<Attached>,
+}
+
+#[cfg(feature = "cli")]
+impl NicRecord {
+    /// Returns whether netlaunch sets the MTU of each virtio card of the guest for this NIC.
+    pub(crate) fn has_global_mtu(&self) -> bool {
+        matches!(&self.origin, Origin::Adopted { change, .. } if is_global_mtu(change))
+    }
 }
 
 /// The launch whose guest has got a NIC.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::common::wrapped::{NAME, Wrapped, qemu};
 use crate::common::{finish, text};
@@ -124,10 +124,16 @@ fn a_setting_that_must_hold_is_never_dropped() {
         args.extend(words_of(options));
         args.extend(["--".to_owned(), NAME.to_owned()]);
         args.extend(words_of(line));
-        let output = finish(wrapped.sandbox.netlaunch(&args));
-        let said = text(&output.stderr);
-        assert!(said.contains(words) && said.lines().count() == 1, "{options} {settings}: {said}");
-        assert_eq!(output.status.code(), Some(status), "{options} {settings}: {said}");
+        // A log changes nothing about the message.
+        for log in [Path::new(""), &wrapped.log_path()] {
+            let mut command = wrapped.sandbox.netlaunch(&args);
+            command.env("NETLAUNCH_WRAP_LOG", log);
+            let output = finish(command);
+            let said = text(&output.stderr);
+            let what = format!("{options} {settings} {log:?}: {said}");
+            assert!(said.contains(words) && said.lines().count() == 1, "{what}");
+            assert_eq!(output.status.code(), Some(status), "{what}");
+        }
     }
 }
 

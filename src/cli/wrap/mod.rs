@@ -211,7 +211,9 @@ impl StandIn {
 
 /// Reports an error on standard error, and returns `status`.
 fn fail(error: &dyn std::fmt::Display, status: u8) -> u8 {
-    messages::init(messages::Settings { format: LogFormat::Text, level: Level::ERROR });
-    tracing::error!("{error}");
+    let settings = messages::Settings { format: LogFormat::Text, level: Level::ERROR };
+    // The messages of a launch go to the log, and the caller must see this one.
+    let subscriber = messages::subscriber(settings, io::stderr());
+    tracing::subscriber::with_default(subscriber, || tracing::error!("{error}"));
     status
 }

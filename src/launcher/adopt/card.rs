@@ -15,7 +15,7 @@ pub struct Card {
     /// Whether the machine's default model is a virtio card.
     pub(super) default_is_virtio: bool,
     /// The argument that is its `-device`; `None` for a card of `-nic` and `-net nic`.
-    pub(super) device: Option<usize>,
+    pub(in crate::launcher) device: Option<usize>,
 }
 
 impl Card {
@@ -46,6 +46,8 @@ impl Card {
     }
 
     /// Returns the card on the netdev `id`; `None` if there is no card, or more than one.
+    ///
+    /// A `-global` attaches a card of its driver, so it is read if no card names the netdev.
     pub(super) fn on(settings: &Settings, id: &str) -> Option<Self> {
         let devices = settings.of_group("device").filter(|s| s.parameters.is("netdev", id));
         let devices = devices.map(|setting| Card {
@@ -55,8 +57,27 @@ impl Card {
         let boards = settings.of_group("net").filter(|s| s.parameters.is("netdev", id));
         let boards = boards.map(|setting| Card::read(&setting.parameters, "model", "macaddr"));
         let mut cards = devices.chain(boards);
-        cards.next().filter(|_| cards.next().is_none())
+        match cards.next() {
+            Some(card) => Some(card).filter(|_| cards.next().is_none()),
+            None => attached_by_global(settings, id.as_bytes()).map(|driver| Card {
+                model: Some(String::from_utf8_lossy(driver).into_owned()),
+                ..Card::default()
+            }),
+        }
     }
+}
+
+/// Returns the driver of a `-global` that attaches a card to the netdev `id`: DRIVER.netdev=ID, or
+/// driver=DRIVER,property=netdev,value=ID.
+pub(super) fn attached_by_global<'a>(settings: &'a Settings, id: &[u8]) -> Option<&'a [u8]> {
+    settings.of_group("global").find_map(|setting| {
+        let parameters = &setting.parameters;
+        if parameters.is("property", "netdev") && parameters.get("value") == Some(id) {
+            return parameters.get("driver");
+        }
+        let mut all = parameters.iter().filter(|(_, value)| *value == id);
+        all.find_map(|(key, _)| key.strip_suffix(b".netdev"))
+    })
 }
 
 /// Returns whether the model is a virtio card, which can take its MTU from `host_mtu`.

@@ -81,9 +81,28 @@ pub fn sets_mtu(edits: &[Edit], user_nic: &UserNic, mtu: u16) -> bool {
     !needs_global || edits.iter().any(|edit| edit.words == global_mtu(mtu))
 }
 
+/// Returns whether the edits of the NIC with this index put its card on a hub.
+pub fn uses_hub(edits: &[Edit], nic: usize) -> bool {
+    let words = edits.iter().filter(|edit| edit.nic == nic).flat_map(|edit| &edit.words);
+    words.into_iter().any(|word| word.as_bytes().starts_with(b"hubport,"))
+}
+
+/// Returns whether the edits set the MTU of each virtio card, also of the cards that come later.
+pub fn sets_global_mtu(edits: &[Edit]) -> bool {
+    edits.iter().any(|edit| edit.words.iter().any(|word| is_global_mtu(&word.to_string_lossy())))
+}
+
+/// Returns whether the text of an edit, or of several ones, sets the MTU of each virtio card.
+pub fn is_global_mtu(text: &str) -> bool {
+    text.contains(GLOBAL_MTU)
+}
+
+/// The property that is the MTU of each virtio card; `virtio-net-device` is a part of each.
+const GLOBAL_MTU: &str = "virtio-net-device.host_mtu=";
+
 /// Returns the words that set the MTU of each virtio card.
 fn global_mtu(mtu: u16) -> Vec<OsString> {
-    words(["-global", &format!("virtio-net-device.host_mtu={mtu}")])
+    words(["-global", &format!("{GLOBAL_MTU}{mtu}")])
 }
 
 /// Returns the words of the line with the edits.
@@ -196,7 +215,8 @@ impl Editor<'_> {
     /// Sets `host_mtu` on a virtio card, if the caller does not set it.
     ///
     /// A `-device` gets the property. Another card can get it through `-global` only, which applies
-    /// to all virtio cards, so it is used if each of them gets this MTU or has its own.
+    /// to all virtio cards, so it is used if each of them gets this MTU or has its own. A file that
+    /// is not readable may have further cards.
     fn set_mtu(&mut self, nic: usize, user_nic: &UserNic, mtu: u16) {
         let Some(card) = user_nic.card.as_ref().filter(|card| card.takes_mtu()) else { return };
         if let Some(device) = card.device {
@@ -208,7 +228,11 @@ impl Editor<'_> {
             let same = matches!(change, Change::Replace { mtu: Some(other), .. } if *other == mtu);
             same && nic.card.as_ref().is_some_and(Card::takes_mtu)
         });
-        if !is_there && self.cards_without_mtu(card.default_is_virtio) == with_mtu.count() {
+        let is_complete = self.settings.unreadable_files().is_empty();
+        if is_complete
+            && !is_there
+            && self.cards_without_mtu(card.default_is_virtio) == with_mtu.count()
+        {
             self.edits.push(Edit { nic, argument: None, words: global });
         }
     }

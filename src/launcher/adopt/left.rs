@@ -86,6 +86,14 @@ pub enum Left {
     /// The guest asks for IPv6 alone, and the host has none.
     #[error("the network has IPv6 alone ({0}), and this host has no IPv6 route")]
     NoIpv6Route(String),
+    /// The launch publishes a port on IPv4, which the network does not have.
+    #[error("{option} leaves it without IPv4, which the published port {publish} needs")]
+    NoIpv4 {
+        /// The options that choose the IP version.
+        option: String,
+        /// The port of the launch in netlaunch's form.
+        publish: String,
+    },
     /// The options of the launch switch off the only IP version of the network.
     #[error("the network has {has} alone ({option}), which this launch switches off")]
     OtherFamily {
@@ -94,6 +102,9 @@ pub enum Left {
         /// The options that choose the IP version.
         option: String,
     },
+    /// The last option of the line lacks its value, and a new word would become that value.
+    #[error("QEMU refuses {0} without its value")]
+    NoValue(String),
     /// The id is not one that netlaunch can use.
     #[error("its id cannot be used")]
     Id(#[source] IdError),
@@ -106,6 +117,11 @@ pub enum Left {
     /// No card is attached to it.
     #[error("no card is attached to it")]
     NoCard,
+    /// The network serves several stations of a hub.
+    #[error(
+        "a hub joins it with several stations ({0}), and passt has one address for all of them"
+    )]
+    Hub(String),
     /// Several user-mode networks serve one hub.
     #[error("another user-mode network serves the same hub")]
     SharedHub,

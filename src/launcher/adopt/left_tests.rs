@@ -47,6 +47,9 @@ fn a_netdev_without_a_card_stays() {
         "-netdev user,id=a -device e1000,netdev=b",
         "-netdev user,id=a -device e1000 -global e1000.mac=a",
         "-netdev user,id=a -netdev hubport,id=p,hubid=1",
+        "-netdev user,id=a -netdev hubport,id=p,hubid=1,netdev=a",
+        "-netdev user,id=a -netdev hubport,id=p,hubid=1,netdev=a -netdev hubport,id=q,hubid=1",
+        "-net user",
     ] {
         assert_eq!(left(line, &facts()), [Left::NoCard], "{line}");
     }
@@ -64,6 +67,41 @@ fn a_netdev_without_a_card_stays() {
         ("-netdev user,id=a", &script),
     ] {
         assert_eq!(left(line, facts), [], "{line}");
+    }
+}
+
+#[test]
+fn a_network_of_a_hub_with_several_stations_stays() {
+    let hub = "-netdev user,id=a -netdev hubport,id=p,hubid=1,netdev=a";
+    let port = "-netdev hubport,id=q,hubid=1 -device e1000,netdev=q";
+    for (line, others) in [
+        ("-net nic -net nic -net user".to_owned(), "-net nic -net nic"),
+        ("-net nic -net user -net tap".to_owned(), "-net nic -net tap"),
+        ("-net user -net socket,mcast=m".to_owned(), "-net socket,mcast=m"),
+        (
+            "-net nic -net user -netdev hubport,id=h,hubid=0".to_owned(),
+            "-net nic -netdev hubport,id=h,hubid=0",
+        ),
+        ("-net nic -net user -nic hubport,hubid=0".to_owned(), "-net nic -nic hubport,hubid=0"),
+        (
+            format!("{hub} {port} -nic hubport,hubid=1"),
+            "-netdev hubport,id=q,hubid=1 -nic hubport,hubid=1",
+        ),
+        (
+            format!("{hub} {port} -netdev tap,id=t -netdev hubport,id=r,hubid=1,netdev=t"),
+            "-netdev hubport,id=q,hubid=1 -netdev hubport,id=r,hubid=1,netdev=t",
+        ),
+    ] {
+        let line = CommandLine::parse(&words(&line));
+        let left = |backend, facts: &Facts| {
+            let options = NicRequest { backend, ..NicRequest::default() };
+            user_nics(&line, &line.settings(&[]), &options, facts)[0].request.clone().err()
+        };
+        assert_eq!(left(None, &facts()), Some(Left::Hub(others.to_owned())), "{line:?}");
+        assert_eq!(left(Some(Backend::Slirp), &facts()), None, "{line:?}");
+        let mut without = facts();
+        without.passt.problem = Some(Problem::new("passt is not installed", "install it"));
+        assert_eq!(left(None, &without), None, "{line:?}");
     }
 }
 
@@ -108,6 +146,8 @@ fn a_reason_names_the_options_in_the_words_of_the_caller() {
         ("-nic user,id=a -nic user,id=a", "(id=a)"),
         ("-netdev user", "(-netdev user)"),
         ("-netdev user,id=a/b", "a/b"),
+        ("-nic user -append", "QEMU refuses -append without its value"),
+        ("-nic user --name", "--name"),
     ] {
         let reason = reason(line, &NicRequest::default(), &old);
         assert!(reason.contains(own), "{line}: {reason}");

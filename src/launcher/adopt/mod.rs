@@ -39,7 +39,7 @@ mod properties;
 mod tests;
 
 pub use card::Card;
-pub use edit::{Change, Edit, apply, edits, sets_mtu};
+pub use edit::{Change, Edit, apply, edits, is_global_mtu, sets_global_mtu, sets_mtu, uses_hub};
 pub(super) use host_forward::{HostSide, forward_on};
 pub use left::Left;
 pub(super) use netdev_options::translate;

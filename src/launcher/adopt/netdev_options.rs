@@ -138,6 +138,7 @@ pub(super) fn with_options(
     options: &NicRequest,
     first: bool,
 ) -> Result<NicRequest, Left> {
+    let own_family = request.family;
     let mut merged = NicRequest {
         backend: options.backend,
         transport: options.transport,
@@ -158,12 +159,14 @@ pub(super) fn with_options(
         merged.search.clone_from(&options.search);
     }
     if first {
-        merged.publish.extend_from_slice(&options.publish);
+        let is_new = |publish: &&Publish| !merged.publish.contains(publish);
+        let new: Vec<Publish> = options.publish.iter().filter(is_new).cloned().collect();
+        merged.publish.extend(new);
         merged.pcap.clone_from(&options.pcap);
         if options.hostname.is_some() {
             merged.hostname.clone_from(&options.hostname);
         }
-        if options.address != AddressChoice::Default {
+        if options.address != AddressChoice::Default && options.address != merged.address {
             (merged.address, merged.gateway) = (options.address, None);
             merged.dns = options.dns;
         }
@@ -175,7 +178,11 @@ pub(super) fn with_options(
             return Err(Left::forward(forward, why));
         }
         if let Some(publish) = merged.publish.iter().find(|publish| publish.address.is_ipv4()) {
-            return Err(Left::Forward { forward: publish.to_string(), why });
+            let publish = publish.to_string();
+            return Err(match own_family {
+                Family::V6 => Left::NoIpv4 { option: given(own, &FAMILY), publish },
+                _ => Left::Forward { forward: publish, why },
+            });
         }
         (merged.address, merged.gateway) = (AddressChoice::Default, None);
         merged.dns = merged.dns.filter(IpAddr::is_ipv6);

@@ -88,25 +88,22 @@ fn each_form_keeps_its_card() {
         ("-net nic,model=virtio -net user", "-net nic,model=virtio,netdev=net0 -netdev n,id=net0"),
         ("-net user,id=u -net nic,", "-netdev n,id=u -net nic,netdev=u"),
         (
-            "-net nic -net nic -net user",
-            "-net nic -net nic -netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0",
-        ),
-        (
             "-nic user -nic user,model=e1000 -nic tap",
             "-netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=1,netdev=net0 -nic hubport,hubid=1 -netdev n,id=net1 -netdev hubport,id=net1-hub,hubid=2,netdev=net1 -nic hubport,hubid=2,model=e1000 -nic tap",
         ),
-        // A card that -set changes, and a further member of hub 0.
+        // A card that -set changes.
         (
             "-net nic,id=c -net user -set net.c.model=e1000",
             "-net nic,id=c -netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0 -set net.c.model=e1000",
         ),
+        // One card on a hub of the caller.
         (
-            "-net nic -net user -netdev hubport,id=h,hubid=0",
-            "-net nic -netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0 -netdev hubport,id=h,hubid=0",
+            "-net user -netdev hubport,id=h,hubid=0 -device e1000,netdev=h",
+            "-netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0 -netdev hubport,id=h,hubid=0 -device e1000,netdev=h",
         ),
         (
-            "-net nic -net user -nic hubport,hubid=0",
-            "-net nic -netdev n,id=net0 -netdev hubport,id=net0-hub,hubid=0,netdev=net0 -nic hubport,hubid=0",
+            "-netdev user,id=a -netdev hubport,id=p,hubid=1,netdev=a -nic hubport,hubid=1,model=e1000",
+            "-netdev n,id=a -netdev hubport,id=p,hubid=1,netdev=a -nic hubport,hubid=1,model=e1000",
         ),
         ("-m 1", "-m 1 -netdev n,id=net0 -net nic,netdev=net0"),
         ("-nodefaults", "-nodefaults"),
@@ -291,6 +288,19 @@ fn a_card_that_pads_frames_is_known_to_a_passt_that_ignores_them() {
         ("-nic user,model=virtio", false),
         ("-nic user,model=virtio-net-pci", false),
         ("-netdev user,id=a -device virtio-net-device,netdev=a", false),
+        // A card behind a hub, and a card by -global.
+        (
+            "-netdev user,id=a -netdev hubport,id=p,hubid=1,netdev=a -netdev hubport,id=q,hubid=1 -device e1000,netdev=q",
+            true,
+        ),
+        (
+            "-netdev user,id=a -netdev hubport,id=p,hubid=1,netdev=a -nic hubport,hubid=1,model=virtio",
+            false,
+        ),
+        ("-netdev user,id=a -device e1000 -global e1000.netdev=a", true),
+        ("-netdev user,id=a -device e1000 -global driver=e1000,property=netdev,value=a", true),
+        ("-netdev user,id=a -device virtio-net-pci -global virtio-net-pci.netdev=a", false),
+        ("-netdev user,id=a -readconfig unreadable", true),
         ("-M of-virtio -nic user", false),
     ] {
         let line = CommandLine::parse(&words(line));

@@ -7,9 +7,9 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::super::plan::{Backend, NicRequest};
-use super::super::qemu_options::{CommandLine, Parameters, Setting, Settings, takes_value};
-use super::card::{Card, is_virtio};
-use super::hub;
+use super::super::qemu_options::{CommandLine, Parameters, Setting, Settings};
+use super::card::{Card, attached_by_global, is_virtio};
+use super::hub::{self, Hub};
 use super::json_types::wrong_type;
 use super::left::{Left, given};
 use super::netdev_options::{adds_something, passt_differs, translate, unlisted, with_options};
@@ -38,7 +38,7 @@ pub struct UserNic {
     pub written: String,
     /// `id=` of its network: the caller's, or a free one.
     pub id: Id,
-    /// Its card; `None` if the arguments attach no card, or several ones through a hub.
+    /// Its card; `None` if the arguments attach no card, several ones, or one that is not read.
     pub card: Option<Card>,
     /// The request for the same NIC on another backend, with the launch's options, or the reason
     /// why it stays on slirp.
@@ -48,8 +48,10 @@ pub struct UserNic {
     /// Whether the launch's options ask for something that the caller's arguments do not have, such
     /// as a further published port. If not, the NIC can stay as it is when slirp is chosen.
     pub has_additions: bool,
-    /// Whether its card pads short frames, which this passt ignores.
+    /// Whether its card pads short frames, or may do so, which this passt ignores.
     pub pads_frames: bool,
+    /// Whether a hub of the caller's arguments is between its network and its card.
+    pub behind_hub: bool,
     pub(super) place: Place,
 }
 
@@ -83,15 +85,26 @@ pub fn user_nics(
 ) -> Vec<UserNic> {
     let mut nics = Vec::new();
     let mut taken: Vec<Id> = Vec::new();
+    let is_complete = options.id_named || settings.unreadable_files().is_empty();
+    let rare = if is_complete { None } else { format!("{}0", settings.id_stem()).parse().ok() };
+    let wish: Id = rare.unwrap_or_else(|| options.id.clone());
     for (form, setting) in written(settings) {
         let (id, request) = translated(form, setting, (line, settings), facts);
-        let id = id.unwrap_or_else(|| free_id(settings, &taken, &options.id));
+        let id = id.unwrap_or_else(|| free_id(settings, &taken, &wish));
         taken.push(id.clone());
-        let (card, place) = match form {
-            Form::Nic => (Some(Card::read(&setting.parameters, "model", "mac")), place(setting)),
-            Form::Net => net_card(setting, settings),
-            _ => (Card::on(settings, id.as_str()), place(setting)),
+        let hub = Hub::of(settings, setting);
+        let card = match (&hub, form) {
+            (Some(hub), _) => hub.card().cloned(),
+            (None, Form::Nic) => Some(Card::read(&setting.parameters, "model", "mac")),
+            (None, _) => Card::on(settings, id.as_str()),
         };
+        let place = place(form, setting, settings);
+        let several = hub.as_ref().filter(|hub| hub.card().is_none());
+        let request = match several.filter(|_| request.is_ok() && may_use_passt(options, facts)) {
+            Some(hub) => Err(Left::Hub(hub.written())),
+            None => request,
+        };
+        let behind_hub = hub.is_some() && !matches!(place, Place::Pair { .. });
         nics.push(UserNic {
             form,
             written: setting.written.clone(),
@@ -101,6 +114,7 @@ pub fn user_nics(
             options: unlisted(&setting.parameters),
             has_additions: false,
             pads_frames: false,
+            behind_hub,
             place,
         });
     }
@@ -108,12 +122,13 @@ pub fn user_nics(
         nics.push(UserNic {
             form: Form::Default,
             written: "QEMU's default card".to_owned(),
-            id: free_id(settings, &taken, &options.id),
+            id: free_id(settings, &taken, &wish),
             card: Some(Card::default()),
             request: translate(&Parameters::default(), &[]),
             options: Parameters::default(),
             has_additions: false,
             pads_frames: false,
+            behind_hub: false,
             place: Place::End,
         });
     }
@@ -124,7 +139,8 @@ pub fn user_nics(
         card.default_is_virtio = default_is_virtio;
     }
     for nic in nics.iter_mut().filter(|_| options.backend != Some(Backend::Slirp)) {
-        nic.pads_frames = nic.card.as_ref().is_some_and(|card| !card.is_virtio())
+        // A card that is not known may pad.
+        nic.pads_frames = nic.card.as_ref().is_none_or(|card| !card.is_virtio())
             && !facts.passt.takes_padded_frames();
         let request = nic.request.as_ref().ok();
         let left = request.and_then(|request| passt_differs(request, &nic.options, facts));
@@ -132,6 +148,11 @@ pub fn user_nics(
     }
     add_options(&mut nics, options);
     nics
+}
+
+/// Returns whether passt may serve a NIC: neither the launch nor the host excludes it.
+fn may_use_passt(options: &NicRequest, facts: &Facts) -> bool {
+    options.backend != Some(Backend::Slirp) && facts.passt.problem.is_none()
 }
 
 /// Returns `wish` if no network of the arguments and of `taken` has this id, or one like it.
@@ -176,6 +197,9 @@ fn translated(
     };
     let stays = |left| (id.clone(), Err(left));
     let refused = |what, option| Left::Refused { what, option };
+    if let Some(option) = line.without_value() {
+        return stays(Left::NoValue(option.display().to_string()));
+    }
     if setting.argument.is_none() {
         return stays(Left::ConfigFile);
     }
@@ -203,15 +227,12 @@ fn translated(
     if form == Form::Netdev && is_complete && !is_attached(settings, parameters) {
         return stays(Left::NoCard);
     }
+    if Hub::of(settings, setting).is_some_and(|hub| hub.is_empty()) {
+        return stays(Left::NoCard);
+    }
     if form == Form::Net {
-        let members: Vec<_> = hub::members(settings).collect();
-        if !members
-            .iter()
-            .any(|member| member.parameters.is("type", "nic") || member.group == "nic")
-        {
-            return stays(Left::NoCard);
-        }
-        if members.iter().filter(|member| member.parameters.is("type", "user")).count() > 1 {
+        let users = hub::members(settings, 0).filter(|m| m.parameters.is("type", "user"));
+        if users.count() > 1 {
             return stays(Left::SharedHub);
         }
         let named =
@@ -236,32 +257,20 @@ fn is_attached(settings: &Settings, netdev: &Parameters) -> bool {
     let id = netdev.get("id");
     let refers = |setting: &Setting| setting.parameters.get("netdev") == id;
     let groups = ["device", "net", "netdev", "nic"];
-    // -global DRIVER.netdev=ID, or driver=DRIVER,property=netdev,value=ID.
-    let by_global = settings.of_group("global").any(|setting| {
-        let parameters = &setting.parameters;
-        let long = parameters.is("property", "netdev") && parameters.get("value") == id;
-        let is_short = |(key, value)| <[u8]>::ends_with(key, b".netdev") && Some(value) == id;
-        long || parameters.iter().any(is_short)
-    });
+    let by_global = id.is_some_and(|id| attached_by_global(settings, id).is_some());
     by_global || groups.iter().any(|group| settings.of_group(group).any(refers))
 }
 
-fn place(setting: &Setting) -> Place {
-    setting.argument.map_or(Place::File, Place::Argument)
-}
-
-/// Returns the card and the place of a `-net user`.
-fn net_card(setting: &Setting, settings: &Settings) -> (Option<Card>, Place) {
-    let Some(user) = setting.argument else { return (None, Place::File) };
-    let others: Vec<_> = hub::members(settings).filter(|member| *member != setting).collect();
+/// Returns the place of a network. A `-net user` with one `-net nic` is a pair.
+fn place(form: Form, setting: &Setting, settings: &Settings) -> Place {
+    let Some(user) = setting.argument else { return Place::File };
+    let others = hub::others(settings, setting).filter(|_| form == Form::Net).unwrap_or_default();
     match others[..] {
         [nic] if nic.group == "net" && nic.parameters.is("type", "nic") => {
-            let card = Card::read(&nic.parameters, "model", "macaddr");
             let argument = nic.argument.filter(|_| !nic.changed);
-            let place = argument.map_or(Place::Argument(user), |nic| Place::Pair { user, nic });
-            (Some(card), place)
+            argument.map_or(Place::Argument(user), |nic| Place::Pair { user, nic })
         }
-        _ => (None, Place::Argument(user)),
+        _ => Place::Argument(user),
     }
 }
 
@@ -272,10 +281,8 @@ fn net_card(setting: &Setting, settings: &Settings) -> (Option<Card>, Place) {
 /// refuses it.
 fn has_default_card(line: &CommandLine, facts: &Facts) -> bool {
     let options = ["netdev", "nic", "net", "nodefaults"];
-    let last = line.arguments().last().filter(|argument| argument.value.is_none());
-    let last_name = last.and_then(|argument| argument.name.as_deref());
     facts.qemu.default_card == Some(true)
-        && last_name.and_then(takes_value) != Some(true)
+        && line.without_value().is_none()
         && options.iter().all(|option| line.spelling(option).is_none())
 }
 

@@ -68,7 +68,10 @@ pub(super) fn check_card_mtu(
 ) -> Result<(), RequestError> {
     let is_virtio = user_nic.card.as_ref().is_some_and(|card| card.is_virtio());
     let Some(mtu) = nic.mtu.filter(|_| is_virtio) else { return Ok(()) };
+    let at = user_nic.card.as_ref().and_then(|card| card.device);
+    let behind_hub = settings.of_group("device").find(|card| at.is_some() && card.argument == at);
     let device = card_on(settings, user_nic.id.as_str()).filter(|card| card.group == "device");
+    let device = device.or(behind_hub);
     let kept = match device {
         Some(device) => device.parameters.get("host_mtu").map(|value| (device, value)),
         None => settings

@@ -140,6 +140,20 @@ fn check_ports(publish: &[Publish]) -> Result<(), RequestError> {
     }
 }
 
+/// Checks that no port of the host for an added NIC is that of a forward that stays.
+pub(super) fn check_forwards(
+    own: impl Iterator<Item = Publish>,
+    added: &[NicRequest],
+) -> Result<(), RequestError> {
+    let own: Vec<Publish> = own.collect();
+    if overlap(&own).is_some() {
+        // QEMU itself reports two of its own forwards.
+        return Ok(());
+    }
+    let publish = added.iter().flat_map(|nic| nic.publish.iter().cloned());
+    check_ports(&own.into_iter().chain(publish).collect::<Vec<_>>())
+}
+
 /// Checks that no added NIC has the hardware address or the subnet of a network that stays on
 /// slirp, and that no port of the host is that of one of its forwards. `publish` are the ports of
 /// all other NICs, and those that are added to such a network.

@@ -173,6 +173,15 @@ pub(super) fn vhost_user_needs_virtio(card: &str) -> Problem {
         .about(&[Setting::Device, Setting::Transport])
 }
 
+/// Makes the problem of a network, `written` by the caller, that reaches its card through a hub.
+/// passt shares memory with the guest's driver, so no frame passes the hub.
+pub(super) fn vhost_user_needs_card(written: &str) -> Problem {
+    let why =
+        format!("vhost-user faces the card itself, and a hub is between {written} and its card");
+    Problem::new(why, "attach the card to the network itself, or use the transport unix")
+        .about(&[Setting::Transport])
+}
+
 /// Checks that this passt has the options for the request's settings.
 fn passt_settings(nic: &NicRequest, facts: &Facts) -> Result<(), Problem> {
     let passt = &facts.passt;

@@ -54,6 +54,8 @@ pub(super) struct NicContext<'a> {
     pub(super) has_dhcpv6: bool,
     /// Whether an earlier NIC has made the guest's memory shareable.
     pub(super) memory_is_shared: bool,
+    /// Whether netlaunch sets the MTU of each virtio card for an earlier NIC.
+    pub(super) has_global_mtu: bool,
 }
 
 /// The context of a NIC and the choices that the parts of its plan are made from.

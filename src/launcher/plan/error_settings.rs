@@ -54,6 +54,7 @@ impl RequestError {
             RequestError::PasstOption { instead, .. } => {
                 std::iter::once(Setting::PasstOption).chain(*instead).collect()
             }
+            RequestError::VhostUserHub(_) => vec![Setting::Transport],
             RequestError::VmmCommand(_) => vec![Setting::Vmm, Setting::Command],
             RequestError::VmmBackend { .. } => vec![Setting::Vmm, Setting::Backend],
             RequestError::VmmTransport { .. } => vec![Setting::Vmm, Setting::Transport],

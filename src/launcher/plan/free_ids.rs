@@ -35,7 +35,9 @@ fn free_id(nic: &NicRequest, settings: &Settings, taken: &[Id]) -> Id {
             && !networks.iter().any(|group| is_set(group, id.as_str()))
             && !further_ids(nic, id).iter().any(|(group, id)| is_set(group, id))
     };
-    let numbered = (0..=u32::MAX).filter_map(|number| format!("net{number}").parse().ok());
+    let stem = settings.id_stem();
+    let numbered = (0..=u32::MAX).filter_map(|number| format!("{stem}{number}").parse().ok());
     // The caller's arguments are fewer than the numbers, so one of them is free.
-    [nic.id.clone()].into_iter().chain(numbered).find(is_free).unwrap_or_default()
+    let own = Some(nic.id.clone()).filter(|_| settings.unreadable_files().is_empty());
+    own.into_iter().chain(numbered).find(is_free).unwrap_or_default()
 }

@@ -13,7 +13,7 @@ use super::request_error::RequestError;
 use super::slirp_args::forwards;
 use crate::launcher::adopt::{Left, UserNic};
 use crate::launcher::qemu_options::Settings;
-use crate::types::{Setting, error_text};
+use crate::types::{Publish, Setting, error_text};
 
 /// The MTU of a guest on slirp whose card tells no other one.
 const SLIRP_MTU: u16 = 1500;
@@ -30,33 +30,49 @@ pub(super) fn check_left(
     is_first: bool,
 ) -> Result<Vec<String>, RequestError> {
     let (nic, written) = (&request.nic, &user_nic.written);
+    if matches!(left, Left::NoValue(_)) {
+        // QEMU names the mistake and runs no guest.
+        return Ok(Vec::new());
+    }
     if !nic.host_loopback && !matches!(left, Left::Restricted(_)) {
         return Err(RequestError::OwnNetwork(written.clone()));
     }
-    let on_slirp = nic.publish.iter().all(|publish| publish.address.is_ipv4());
+    let own = LeftNetwork::read(user_nic);
+    let publish: Vec<&Publish> = if is_first {
+        nic.publish.iter().filter(|publish| !own.publish.contains(publish)).collect()
+    } else {
+        Vec::new()
+    };
+    let can_publish = can_append(left)
+        && own.family != Family::V6
+        && publish.iter().all(|publish| publish.address.is_ipv4());
+    let addresses = nic.address != AddressChoice::Default && nic.address != own.address;
     let settings = [
         (nic.backend == Some(Backend::Passt), Setting::Backend),
         (!nic.passt_options.is_empty(), Setting::PasstOption),
-        (is_first && nic.address != AddressChoice::Default, Setting::Address),
-        (is_first && nic.gateway.is_some(), Setting::Gateway),
-        (is_first && nic.hostname.is_some(), Setting::Hostname),
+        (is_first && addresses, Setting::Address),
+        (is_first && nic.gateway.is_some() && nic.gateway != own.gateway, Setting::Gateway),
+        (is_first && nic.hostname.is_some() && nic.hostname != own.hostname, Setting::Hostname),
         (is_first && nic.pcap.is_some(), Setting::Pcap),
-        (is_first && !nic.publish.is_empty() && !(on_slirp && can_append(left)), Setting::Publish),
+        (!publish.is_empty() && !can_publish, Setting::Publish),
     ];
     let given = settings.into_iter().find_map(|(given, setting)| given.then_some(setting));
-    if let Some(setting) = given.or_else(|| missing(request, user_nic)) {
-        let (written, why) = (written.clone(), error_text(left));
-        return Err(RequestError::LeftSetting { setting, written, why });
+    if let Some(setting) = given.or_else(|| missing(request, user_nic, &own)) {
+        let no_ipv4 = setting == Setting::Publish && own.family == Family::V6;
+        let why = match left {
+            Left::NoIpv4 { .. } => error_text(left),
+            _ if no_ipv4 => format!("{}, and it has no IPv4 for the port", error_text(left)),
+            _ => error_text(left),
+        };
+        return Err(RequestError::LeftSetting { setting, written: written.clone(), why });
     }
-    let publish = nic.publish.iter().filter(|_| is_first);
-    Ok(publish.flat_map(forwards).collect())
+    Ok(publish.into_iter().flat_map(forwards).collect())
 }
 
 /// Returns the first setting for each user-mode network that this one, with the caller's words,
 /// does not have.
-fn missing(request: &Request, user_nic: &UserNic) -> Option<Setting> {
+fn missing(request: &Request, user_nic: &UserNic, own: &LeftNetwork) -> Option<Setting> {
     let nic = &request.nic;
-    let own = LeftNetwork::read(user_nic);
     let sets_mtu = || {
         let on_card = user_nic.card.as_ref().is_some_and(|card| card.host_mtu);
         on_card || sets_host_mtu(request)

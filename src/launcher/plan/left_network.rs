@@ -8,7 +8,7 @@
 //!
 //! A word that the translation does not read, such as an address of three parts, counts as absent.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::request::{AddressChoice, Family, NicRequest};
 use crate::launcher::adopt::{Left, UserNic, translate};
@@ -24,6 +24,9 @@ pub(super) struct LeftNetwork {
     pub(super) family: Family,
     /// The address of the guest; the default choice if there is no IPv4, or if it is not read.
     pub(super) address: AddressChoice,
+    /// The gateway; `None` if there is no IPv4, or if the addresses are not read.
+    pub(super) gateway: Option<Ipv4Addr>,
+    pub(super) hostname: Option<DomainName>,
     /// The DNS server that slirp announces; `None` if it is outside of the guest's subnet.
     pub(super) dns: Option<IpAddr>,
     pub(super) search: Vec<DomainName>,
@@ -52,6 +55,8 @@ impl LeftNetwork {
         let addressed = addressed.filter(|_| user_nic.request != Err(Left::NoCard));
         LeftNetwork {
             family,
+            gateway: addressed.as_ref().and_then(|nic| nic.gateway),
+            hostname: read(&[&["hostname"]]).and_then(|nic| nic.hostname),
             address: addressed.map(|nic| nic.address).unwrap_or_default(),
             dns: with_dns.as_ref().and_then(announced),
             search,
@@ -112,7 +117,7 @@ mod tests {
         let nics = user_nics(&line, &settings, &NicRequest::default(), &Facts::default());
         let [nic] = &nics[..] else { panic!("{nics:?}") };
         assert!(nic.request.is_err(), "{nic:?}");
-        let LeftNetwork { family, address, dns, search, publish, mac } = LeftNetwork::read(nic);
+        let LeftNetwork { family, address, dns, search, publish, mac, .. } = LeftNetwork::read(nic);
         let address = match address {
             AddressChoice::Fixed(address) => address.to_string(),
             other => format!("{other:?}"),

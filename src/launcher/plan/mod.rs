@@ -100,7 +100,10 @@ pub fn plan(request: &Request, facts: &Facts, launch_ids: &LaunchIds) -> Result<
     let command = request.command.as_ref();
     // A program that only starts QEMU, such as sudo, may close the descriptors.
     let is_qemu = command.is_some() && facts.qemu.emulator.is_none();
-    let qmp = is_qemu.then(|| QmpPlan::new(&launch_ids.dir, &launch_ids.qemu_fds, &nics)).flatten();
+    let takes_words = request.command_line().is_some_and(|line| line.without_value().is_none());
+    let qmp = (is_qemu && takes_words)
+        .then(|| QmpPlan::new(&launch_ids.dir, &launch_ids.qemu_fds, &nics));
+    let qmp = qmp.flatten();
     let qemu = QemuPlan {
         program: command.and(facts.qemu.path.clone()),
         name: command.map(|command| command.program.clone()),

@@ -13,8 +13,8 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 
 use super::card_mtu::check_card_mtu;
-use super::check::{check_subnets, conflicts, conflicts_with_left};
-use super::choice::{ignores_padded_frames, vhost_user_needs_virtio};
+use super::check::{check_forwards, check_subnets, conflicts, conflicts_with_left};
+use super::choice::{ignores_padded_frames, vhost_user_needs_card, vhost_user_needs_virtio};
 use super::draft::{LaunchIds, NicContext};
 use super::error::PlanError;
 use super::free_ids::with_free_ids;
@@ -26,11 +26,11 @@ use super::request::{AddressChoice, Backend, NicRequest, Request, Transport};
 use super::request_error::RequestError;
 use super::subnets::with_own_subnet;
 use crate::launcher::adopt::{
-    Card, Change, Edit, Form, UserNic, apply, edits, sets_mtu, user_nics,
+    Card, Change, Edit, Form, UserNic, apply, edits, sets_global_mtu, sets_mtu, user_nics, uses_hub,
 };
 use crate::launcher::qemu_options::{CommandLine, Settings};
 use crate::types::facts::{Facts, Problem};
-use crate::types::{Setting, error_text, shell_line};
+use crate::types::{Publish, Setting, error_text, shell_line};
 
 /// The NICs of a launch with QEMU's arguments.
 pub(super) struct PlannedNics {
@@ -65,8 +65,18 @@ pub(super) fn plan_nics(
     let added = with_free_ids(added, &settings, &user_nics);
     conflicts(&adopted, &added)?;
     check_against_left(request, &user_nics, &added)?;
+    if let Some(line) = line.as_ref().filter(|_| user_nics.is_empty()) {
+        // The networks that the launch does not look at keep their forwards.
+        let kept =
+            crate::launcher::adopt::user_nics(line, &settings, &NicRequest::default(), facts);
+        let kept = kept.iter().flat_map(|nic| LeftNetwork::read(nic).publish);
+        check_forwards(kept, &added)?;
+    }
 
-    let mut planner = Planner { request, facts, launch_ids, settings: &settings, nics: Vec::new() };
+    let has_global_mtu = request.present.has_global_mtu;
+    let nics = Vec::new();
+    let mut planner =
+        Planner { request, facts, launch_ids, settings: &settings, has_global_mtu, nics };
     let mut changes: Vec<(&UserNic, Change)> = Vec::new();
     // The index of the changed NIC among the planned ones, for each change.
     let mut changed = Vec::new();
@@ -79,10 +89,12 @@ pub(super) fn plan_nics(
         planner.nics.push(plan);
     }
     let edits = line.as_ref().map(|line| edits(line, &settings, &changes)).unwrap_or_default();
+    planner.has_global_mtu |= sets_global_mtu(&edits);
     for (user_nic, _) in &changes {
         check_mtu_is_set(&edits, user_nic)?;
     }
     for (index, place) in changed.into_iter().enumerate() {
+        check_hub(&edits, index, planner.nics.get(place), &changes)?;
         let of_nic = edits.iter().filter(|edit| edit.nic == index);
         let words: Vec<OsString> = of_nic.flat_map(|edit| edit.words.clone()).collect();
         if let Some(plan) = planner.nics.get_mut(place) {
@@ -91,8 +103,12 @@ pub(super) fn plan_nics(
     }
     let mut written: Vec<OsString> = edits.iter().flat_map(|edit| edit.words.clone()).collect();
     let mut words = line.as_ref().map(|line| apply(line, &edits)).unwrap_or_default();
+    // QEMU would take a new word for the value of its last option. Without it, QEMU names the
+    // mistake and runs no guest.
+    let takes_words = line.as_ref().is_none_or(|line| line.without_value().is_none());
     for nic in &added {
-        let PlannedNic { plan, .. } = planner.plan(nic, remarks)?;
+        let PlannedNic { mut plan, .. } = planner.plan(nic, remarks)?;
+        plan.args.retain(|_| takes_words);
         written.extend_from_slice(&plan.args);
         words.extend_from_slice(&plan.args);
         planner.nics.push(plan);
@@ -100,6 +116,20 @@ pub(super) fn plan_nics(
     let mut nics = planner.nics.into_iter();
     let first = nics.next().ok_or(RequestError::NoNic)?;
     Ok(PlannedNics { nics: NicPlans::new(first, nics), written, words })
+}
+
+/// Checks that vhost-user faces the card itself where the edits of the change `index` use a hub.
+fn check_hub(
+    edits: &[Edit],
+    index: usize,
+    plan: Option<&NicPlan>,
+    changes: &[(&UserNic, Change)],
+) -> Result<(), RequestError> {
+    let is_vhost_user = plan.is_some_and(|plan| plan.transport == Some(Transport::VhostUser));
+    match changes.get(index).filter(|_| is_vhost_user && uses_hub(edits, index)) {
+        Some((user_nic, _)) => Err(RequestError::VhostUserHub(user_nic.written.clone())),
+        None => Ok(()),
+    }
 }
 
 /// Checks that the card of a NIC of the caller gets the requested MTU.
@@ -123,7 +153,10 @@ fn check_against_left(
     let left = user_nics.iter().filter(|nic| nic.request.is_err());
     let left: Vec<LeftNetwork> = left.map(LeftNetwork::read).collect();
     let nic = &request.nic;
-    let to_left = nic.publish.iter().filter(|_| adopted.is_empty() && !left.is_empty());
+    // The first network that stays gets the ports that it does not have already.
+    let first = left.first().filter(|_| adopted.is_empty());
+    let is_new = |publish: &&Publish| first.is_some_and(|own| !own.publish.contains(publish));
+    let to_left = nic.publish.iter().filter(is_new);
     let publish = adopted.iter().copied().chain(added).flat_map(|nic| &nic.publish);
     conflicts_with_left(&left, added, to_left.chain(publish).cloned())?;
     // The addresses of the caller's own words may be in one subnet, as QEMU accepts it.
@@ -179,6 +212,8 @@ struct Planner<'a> {
     facts: &'a Facts,
     launch_ids: &'a LaunchIds,
     settings: &'a Settings,
+    /// Whether netlaunch sets the MTU of each virtio card.
+    has_global_mtu: bool,
     /// The NICs that are planned so far.
     nics: Vec<NicPlan>,
 }
@@ -206,6 +241,7 @@ impl Planner<'_> {
             has_dhcpv6: self.request.present.has_dhcpv6
                 || self.nics.iter().any(NicPlan::has_dhcpv6),
             memory_is_shared: self.nics.iter().any(NicPlan::shares_memory),
+            has_global_mtu: self.has_global_mtu,
         };
         let nic = with_own_subnet(nic, self.request, self.facts, &self.nics)?;
         nic_plan(&self.request.completed(&nic), &context, remarks)
@@ -238,6 +274,9 @@ impl Planner<'_> {
         }
         let is_virtio = user_nic.card.as_ref().is_none_or(Card::is_virtio);
         let is_vhost_user = nic.transport == Some(Transport::VhostUser);
+        if is_vhost_user && user_nic.behind_hub && facts.passt.problem.is_none() {
+            facts.to_mut().passt.problem = Some(vhost_user_needs_card(&user_nic.written));
+        }
         if is_vhost_user && !is_virtio && facts.passt.problem.is_none() {
             let problem = vhost_user_needs_virtio(&format!("the card of {}", user_nic.written));
             facts.to_mut().passt.problem = Some(problem);

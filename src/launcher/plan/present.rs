@@ -9,4 +9,7 @@ pub struct PresentNics {
     pub subnets: Vec<Ipv4Net>,
     /// Whether a passt among them may give the guest an address by DHCPv6.
     pub has_dhcpv6: bool,
+    /// Whether an option of their QEMU sets the MTU of each virtio card. A card for another network
+    /// must then have its own.
+    pub has_global_mtu: bool,
 }

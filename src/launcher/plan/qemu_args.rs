@@ -86,7 +86,9 @@ pub(super) fn nic_args(
         BackendPlan::Bridge(bridge) => (Backend::Bridge, bridge.queue_fds.len()),
     };
     let card_mtu = card_mtu(draft.context.request, nic, backend, draft.context.facts);
-    let mtu = card_mtu.filter(|_| nic.device.is_virtio());
+    // QEMU does not offer the feature for 0, which is its own default.
+    let none = draft.context.has_global_mtu.then_some(0);
+    let mtu = card_mtu.or(none).filter(|_| nic.device.is_virtio());
     let mtu = mtu.map(|mtu| format!(",host_mtu={mtu}")).unwrap_or_default();
     let queues = queues::card_properties(&nic.device, queues);
     args.extend(card::device_args(draft, &(mtu + &queues)));

@@ -75,7 +75,8 @@ pub enum RequestError {
     SingleWithList(Setting),
     /// A setting of the card is given, and the caller's QEMU arguments have the card.
     #[error(
-        "{setting} is for a card that netlaunch adds, and the QEMU arguments bring their own NIC ({written}), which keeps its card: drop the setting, or keep that NIC as it is and add another one"
+        "{} is only for a card that netlaunch adds, and the QEMU arguments bring their own NIC ({written}), which keeps its card: drop the setting, or keep that NIC as it is and add another one",
+        of_card(setting)
     )]
     CardKept {
         /// The setting.
@@ -115,6 +116,11 @@ pub enum RequestError {
         /// The NIC as the caller wrote it.
         written: String,
     },
+    /// vhost-user is requested, and the card of the caller's arguments gets a hub.
+    #[error(
+        "vhost-user faces the card itself, and QEMU keeps the order of its cards only with a hub between {0} and its card: use the transport unix, or attach the card with -device"
+    )]
+    VhostUserHub(String),
     /// A setting for user-mode networks is given besides a list of NICs without one.
     #[error(
         "{0} is for passt and slirp, and each NIC of this launch is on a bridge, which has its network from there: drop the setting, or add a NIC on passt or slirp"
@@ -169,7 +175,7 @@ pub enum RequestError {
     },
     /// A user-mode network of the caller's QEMU arguments reaches the host's loopback addresses.
     #[error(
-        "the host's loopback is not closed to the user-mode network of the QEMU arguments ({0}): drop that network from the QEMU arguments, or let the guest reach the loopback services"
+        "the host's loopback is not closed to the user-mode network of the QEMU arguments ({0}): drop that network from the QEMU arguments, or drop the setting that closes the loopback"
     )]
     OwnNetwork(String),
     /// The bridge backend is requested without a network or bridge to join.
@@ -333,6 +339,14 @@ pub enum RequestError {
         "with the transport fd QEMU inherits a descriptor, so netlaunch must start it: add the QEMU command, or use the transport unix"
     )]
     ServeFd,
+}
+
+/// Returns the words for a setting of the card. Of the card itself, the model is the setting.
+fn of_card(setting: &Setting) -> String {
+    match setting {
+        Setting::Device => "a device model".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// Returns the clause that names the setting to use in place of an option for passt.

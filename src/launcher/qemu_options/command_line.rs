@@ -71,6 +71,14 @@ impl CommandLine {
         &self.arguments
     }
 
+    /// Returns the last word if it is an option without its value, which QEMU then refuses. Any
+    /// word that follows would become the value.
+    pub fn without_value(&self) -> Option<&OsStr> {
+        let last = self.arguments.last().filter(|argument| argument.value.is_none())?;
+        let takes = last.name.as_deref().and_then(takes_value) == Some(true);
+        self.words.get(last.at).filter(|_| takes).map(OsString::as_os_str)
+    }
+
     /// Returns the first word that is the option `name`, in the caller's spelling.
     pub fn spelling(&self, name: &str) -> Option<&OsStr> {
         let argument = self.arguments.iter().find(|a| a.name.as_deref() == Some(name))?;
@@ -140,6 +148,10 @@ mod tests {
     fn an_option_at_the_end_of_the_line_may_lack_its_value() {
         let line = parse("-m 1 -netdev");
         assert_eq!((line.values("netdev").count(), line.arguments().len()), (0, 2));
+        assert_eq!(line.without_value(), Some(OsStr::new("-netdev")));
+        for line in ["-m 1", "-S", "disk.img", "-append -name", "-nosuch"] {
+            assert_eq!(parse(line).without_value(), None, "{line}");
+        }
     }
 
     fn word() -> impl Strategy<Value = OsString> {

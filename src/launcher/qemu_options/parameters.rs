@@ -32,30 +32,18 @@ impl Parameters {
         {
             return Parameters { list: parameters, is_json: true };
         }
-        let mut parameters = Vec::new();
-        let mut rest = text;
         let mut implied = implied;
-        while !rest.is_empty() {
-            let end = rest.iter().position(|b| matches!(b, b'=' | b',')).unwrap_or(rest.len());
-            let (key, value) = if rest.get(end) == Some(&b'=') {
-                let key = rest[..end].to_vec();
-                rest = &rest[end + 1..];
-                (key, take_value(&mut rest))
-            } else if let Some(key) = implied {
-                (key.as_bytes().to_vec(), take_value(&mut rest))
-            } else {
-                let name = &rest[..end];
-                rest = &rest[end..];
-                match name.strip_prefix(b"no") {
+        let parameters = parts(text, implied.is_some()).into_iter().map(|(key, value)| {
+            match (key, implied.take()) {
+                (Some(key), _) => (key.to_vec(), value),
+                (None, Some(key)) => (key.as_bytes().to_vec(), value),
+                (None, None) => match value.strip_prefix(b"no") {
                     Some(name) => (name.to_vec(), b"off".to_vec()),
-                    None => (name.to_vec(), b"on".to_vec()),
-                }
-            };
-            implied = None;
-            parameters.push((key, value));
-            rest = rest.strip_prefix(b",").unwrap_or(rest);
-        }
-        Parameters { list: parameters, is_json: false }
+                    None => (value, b"on".to_vec()),
+                },
+            }
+        });
+        Parameters { list: parameters.collect(), is_json: false }
     }
 
     /// Returns whether they were written as JSON.
@@ -101,6 +89,34 @@ pub fn path_value(path: &Path) -> OsString {
     let bytes = path.as_os_str().as_bytes().iter();
     let doubled = bytes.flat_map(|b| std::iter::repeat_n(*b, if *b == b',' { 2 } else { 1 }));
     OsString::from_vec(doubled.collect())
+}
+
+/// A part of a value: its key, if it has one, and its text.
+type Part<'a> = (Option<&'a [u8]>, Vec<u8>);
+
+/// Divides a value at its single commas, as QEMU does: two commas stand for one in the text behind
+/// a `=`, and in the first part if that part `may_omit_key`. In any other part without a key each
+/// comma ends the part.
+pub(super) fn parts(text: &[u8], may_omit_key: bool) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.iter().position(|b| matches!(b, b'=' | b',')).unwrap_or(rest.len());
+        let part = if rest.get(end) == Some(&b'=') {
+            let key = &rest[..end];
+            rest = &rest[end + 1..];
+            (Some(key), take_value(&mut rest))
+        } else if may_omit_key && parts.is_empty() {
+            (None, take_value(&mut rest))
+        } else {
+            let name = &rest[..end];
+            rest = &rest[end..];
+            (None, name.to_vec())
+        };
+        parts.push(part);
+        rest = rest.strip_prefix(b",").unwrap_or(rest);
+    }
+    parts
 }
 
 /// Removes a value from the front of `rest`: the text up to a single comma, which stays.

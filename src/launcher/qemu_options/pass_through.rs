@@ -11,6 +11,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
+use super::parameters::parts;
 use super::probe_call::probe_call;
 use super::{Argument, CommandLine, Setting, Settings};
 
@@ -21,6 +22,8 @@ use super::{Argument, CommandLine, Setting, Settings};
 pub enum PassThrough {
     /// QEMU prints its help, its version or a list, and exits.
     Help(String),
+    /// QEMU refuses the line, because its last option lacks its value.
+    NoValue(String),
     /// The machine has no bus for a card.
     NoMachine,
     /// A file may describe networks and cards.
@@ -39,6 +42,9 @@ impl fmt::Display for PassThrough {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PassThrough::Help(written) => write!(f, "{written} asks QEMU for information"),
+            PassThrough::NoValue(written) => {
+                write!(f, "QEMU refuses {written} without its value")
+            }
             PassThrough::NoMachine => f.write_str("a machine of type none has no network card"),
             PassThrough::ConfigFile(written) => {
                 write!(f, "the file of {written} can have networks of its own")
@@ -125,6 +131,9 @@ pub fn pass_through(line: &CommandLine) -> Option<PassThrough> {
     if let Some(written) = line.arguments().iter().find_map(|argument| asks(line, argument)) {
         return Some(PassThrough::Help(written));
     }
+    if let Some(option) = line.without_value() {
+        return Some(PassThrough::NoValue(option.display().to_string()));
+    }
     let settings = line.settings(&[]);
     let first = |names: &[&str]| {
         let named = |a: &&Argument| a.name.as_deref().is_some_and(|name| names.contains(&name));
@@ -183,11 +192,12 @@ fn asks(line: &CommandLine, argument: &Argument) -> Option<String> {
 /// the value of a key, as in `virtio-net-pci,help` and `driver=help`.
 ///
 /// A false answer costs some milliseconds, as QEMU then prints its list with the network moved. A
-/// false positive would run a guest without the settings that must hold.
+/// false positive would run a guest without the settings that must hold. QEMU knows no request for
+/// a list in JSON.
 fn asks_for_list(name: &str, value: &OsStr) -> bool {
     let is_help = |text: &[u8]| matches!(text, b"help" | b"?");
     let value = value.as_bytes();
-    if TEXT.contains(&name) {
+    if TEXT.contains(&name) || value.starts_with(b"{") {
         return false;
     }
     if is_help(value) {
@@ -196,9 +206,9 @@ fn asks_for_list(name: &str, value: &OsStr) -> bool {
     let is_listed = |key: &[u8]| {
         LISTED.iter().any(|(option, listed)| *option == name && listed.as_bytes() == key)
     };
-    value.split(|byte| *byte == b',').any(|part| match part.iter().position(|byte| *byte == b'=') {
-        Some(at) => is_listed(&part[..at]) && is_help(&part[at + 1..]),
-        None => is_help(part) && !WHOLE.contains(&name),
+    parts(value, true).iter().any(|part| match part {
+        (Some(key), text) => is_listed(key) && is_help(text),
+        (None, text) => is_help(text) && !WHOLE.contains(&name),
     })
 }
 
@@ -254,6 +264,9 @@ mod tests {
             ("-L help", "Help"),
             ("-drive file=a,format=help", "Help"),
             ("-netdev help", "Help"),
+            ("-device driver=virtio-net-pci,help", "Help"),
+            ("-drive file=a,,b,format=help", "Help"),
+            ("-device ide-hd,serial=a,,b,help", "Help"),
             ("-M virt,help -nic user", "Help"),
             ("-drive file=a,if=virtio -nic user --help", "Help"),
             ("-no-user-config -nodefaults -readconfig /run/x", "ConfigFile"),
@@ -280,6 +293,10 @@ mod tests {
             ("-M type=none -nic user", "NoMachine"),
             ("-M pc -machine none", "NoMachine"),
             ("-qmp stdio", "Probe"),
+            ("-S -nic user -name", "NoValue"),
+            ("-nic user --append", "NoValue"),
+            ("-m", "NoValue"),
+            ("-qmp stdio -kernel", "NoValue"),
         ] {
             assert_eq!(kind(line), expected, "{line}");
         }
@@ -311,6 +328,13 @@ mod tests {
             "-device ide-hd,drive=d,model=help",
             "-kernel help -pidfile help -D help -k help -echr help",
             "-cdrom a,help",
+            "-smbios type=11,value=please,,help",
+            "-fw_cfg name=opt/x,string=a,,help,,b",
+            "-drive file=a,,?,if=virtio",
+            "-device ide-hd,drive=d,serial=x,,?",
+            "-chardev a,,help",
+            r#"-device '{"driver":"virtio-blk-pci","drive":"a","serial":"x,?,y"}'"#,
+            r#"-blockdev '{"driver":"file","node-name":"a","filename":"/x,help,y"}'"#,
             "-accel tcg,help",
             "-L /x,help",
             "-global isa-serial.x=y,help",

@@ -135,6 +135,12 @@ impl Settings {
         Some(String::from_utf8_lossy(merged.get("type")?).into_owned())
     }
 
+    /// Returns the text before the number in a new id: a rare one if a file that is not readable
+    /// may have the usual ids.
+    pub fn id_stem(&self) -> &'static str {
+        if self.unreadable_files.is_empty() { "net" } else { "netlaunch-net" }
+    }
+
     /// Returns the paths of configuration files that the caller was not able to read.
     pub fn unreadable_files(&self) -> &[OsString] {
         &self.unreadable_files
