@@ -11,6 +11,7 @@
 //!
 //! [`super::nft_kernel`] asks the questions.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -158,19 +159,37 @@ impl Proof {
 /// Returns the first chain of the table that the text makes or removes and that is no base chain,
 /// and whether it exists at the end of the text. A base chain stays for other owners.
 fn first_chain<'a>(text: &'a str, table: &str) -> Option<(&'a str, bool)> {
-    let steps = || {
-        text.lines().filter_map(|line| {
-            let (exists, rest) = match line.strip_prefix("add chain ") {
-                Some(rest) => (true, rest),
-                None => (false, line.strip_prefix("delete chain ")?),
-            };
-            let name = rest.strip_prefix(table)?.strip_prefix(' ')?;
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-            name.bytes().all(is_plain).then_some((name, exists))
+    let steps: Vec<ChainStep<'a>> =
+        text.lines().filter_map(|line| ChainStep::of(line, table)).collect();
+    let base: HashSet<_> = steps.iter().filter(|step| step.is_base).map(|step| step.name).collect();
+    let first = steps.iter().find(|step| !base.contains(step.name))?.name;
+    let last = steps.iter().rfind(|step| step.name == first)?;
+    Some((first, last.adds))
+}
+
+/// A line that makes or removes a chain.
+struct ChainStep<'a> {
+    name: &'a str,
+    adds: bool,
+    /// Whether the line declares a base chain, in braces behind the name.
+    is_base: bool,
+}
+
+impl<'a> ChainStep<'a> {
+    fn of(line: &'a str, table: &str) -> Option<Self> {
+        let (adds, rest) = match line.strip_prefix("add chain ") {
+            Some(rest) => (true, rest),
+            None => (false, line.strip_prefix("delete chain ")?),
+        };
+        let rest = rest.strip_prefix(table)?.strip_prefix(' ')?;
+        let (name, declaration) = rest.split_once(' ').unwrap_or((rest, ""));
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        name.bytes().all(is_plain).then_some(ChainStep {
+            name,
+            adds,
+            is_base: !declaration.is_empty(),
         })
-    };
-    let (first, _) = steps().next()?;
-    steps().rfind(|(name, _)| *name == first)
+    }
 }
 
 /// Returns an `NFT_MSG_GETCHAIN` request.
@@ -228,7 +247,11 @@ mod tests {
             let expected = Evidence::Chain { name: "y".to_owned(), exists };
             assert_eq!(proven(text, now), (expected, text.to_owned()));
         }
-        for (text, now) in [(&*gone, false), (base, false), ("add table ip x\n", false)] {
+        // A base chain that is made again exists afterwards.
+        let again = format!("{base}delete chain ip x b\n{base}");
+        for (text, now) in
+            [(&*gone, false), (base, false), (&*again, true), ("add table ip x\n", false)]
+        {
             assert!(matches!(proven(text, now).0, Evidence::Mark(_)), "{text}");
         }
         let quoted = "add table ip x\nadd chain ip x \"y\"\n";
