@@ -1,9 +1,9 @@
 //! Formats tables for people, on a terminal at most 80 columns wide.
 //!
 //! If standard output is no terminal, each row is one line, so that grep finds whole values. On a
-//! terminal, a table that is too wide first gets narrower gaps. Then the widest column that may wrap
-//! loses one character, again and again, until the table fits. The table stays wider than 80 columns
-//! only if no column can be narrower. Programs read the JSON output instead.
+//! terminal, a table that is too wide first gets narrower gaps. Then the widest column that may
+//! wrap loses one character, again and again, until the table fits. The table stays wider than 80
+//! columns only if no column can be narrower. Programs read the JSON output instead.
 
 use std::io::IsTerminal;
 

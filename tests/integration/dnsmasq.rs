@@ -206,6 +206,30 @@ impl Drop for Scene {
     }
 }
 
+/// Returns the services of [`everything`].
+fn services() -> Vec<Srv> {
+    vec![
+        Srv {
+            service: "ldap".into(),
+            protocol: "tcp".into(),
+            domain: None,
+            target: Some("gate.guests.example".parse().unwrap()),
+            port: 389,
+            priority: 1,
+            weight: 2,
+        },
+        Srv {
+            service: "_a_b".into(),
+            protocol: "tcp".into(),
+            domain: Some("lab_1.".parse().unwrap()),
+            target: Some("x_.lab_1.".parse().unwrap()),
+            port: 1,
+            priority: 0,
+            weight: 0,
+        },
+    ]
+}
+
 /// Everything at once, on an isolated network.
 fn everything(files: Files, tftp: &Path) -> DhcpDns {
     let v4 = |text: &str| text.parse::<Ipv4Addr>().unwrap();
@@ -258,26 +282,7 @@ fn everything(files: Files, tftp: &Path) -> DhcpDns {
                     names: vec!["gate".parse().unwrap()],
                 },
             ],
-            srv: vec![
-                Srv {
-                    service: "ldap".into(),
-                    protocol: "tcp".into(),
-                    domain: None,
-                    target: Some("gate.guests.example".parse().unwrap()),
-                    port: 389,
-                    priority: 1,
-                    weight: 2,
-                },
-                Srv {
-                    service: "_a_b".into(),
-                    protocol: "tcp".into(),
-                    domain: Some("lab_1.".parse().unwrap()),
-                    target: Some("x_.lab_1.".parse().unwrap()),
-                    port: 1,
-                    priority: 0,
-                    weight: 0,
-                },
-            ],
+            srv: services(),
             txt: vec![
                 Txt { name: "motd.guests.example".into(), value: r#"a, "b" \ #c"#.into() },
                 Txt { name: "_acme-challenge.guests.example".into(), value: "v".into() },

@@ -108,11 +108,7 @@ fn network(
         None => Forward::Isolated,
     };
     let bridge = bridge(take, &forward, fill, places)?;
-    let mtu = noted(take, "mtu", Part::Mtu, places)?;
-    let mtu: Option<u16> =
-        mtu.map(|element| element.take(|take| need(take, "size", number))).transpose()?;
-    // A size of 0 means that the document sets no MTU, as in libvirt.
-    let mtu = mtu.filter(|size| *size != 0);
+    let mtu = mtu(take, places)?;
     let mac = mac(take, &forward, fill, places)?;
     let domain = noted(take, "domain", Part::Domain, places)?;
     let domain = domain.map(|element| element.take(domain_of)).transpose()?.flatten();
@@ -156,6 +152,13 @@ fn network(
         port_groups,
         dnsmasq_options,
     })
+}
+
+/// Reads `<mtu>`. A size of 0 means that the document sets no MTU, as in libvirt.
+fn mtu(take: &mut ElementReader<'_>, places: &mut Places) -> Result<Option<u16>> {
+    let Some(element) = noted(take, "mtu", Part::Mtu, places)? else { return Ok(None) };
+    let size: u16 = element.take(|take| need(take, "size", number))?;
+    Ok(Some(size).filter(|size| *size != 0))
 }
 
 /// Returns the child element with this name and notes its place.

@@ -41,7 +41,7 @@ pub(super) unsafe fn program_main(p: &Prepared, guard: pid_t) -> ! {
             die_with(guard);
         }
         if let Some(limit) = &p.file_limit {
-            // This cannot fail, because the hard limit stays. Descriptors above the limit stay open.
+            // This cannot fail: the hard limit stays. Descriptors above the limit stay open.
             libc::setrlimit(libc::RLIMIT_NOFILE, limit);
         }
         reset_handlers();
