@@ -74,6 +74,25 @@ fn the_monitor_that_qemu_makes_by_default_stays() {
     nothing_left(&attached.sandbox);
 }
 
+/// QEMU has a `-global` for the MTU of the card of `-nic`, which is on passt.
+#[test]
+fn a_card_that_is_attached_on_slirp_does_not_tell_the_mtu_of_passt() {
+    let test = "a_card_that_is_attached_on_slirp_does_not_tell_the_mtu_of_passt";
+    let Some((_host, sandbox)) = sandbox(test, As::User) else { return };
+    let mark = sandbox.path("").to_string_lossy().into_owned();
+    let qemu = ["--name", "web", "--backend", "passt", "--", QEMU, "-S", "-display", "none"];
+    let nic = ["-accel", "tcg", "-m", "32", "-nic", "user,model=virtio", "-name", &mark];
+    let args = [&qemu[..], &nic].concat();
+    let (scene, _) = up(&sandbox, sandbox.netlaunch(&args));
+    let attached = crate::common::attach_scene::AttachScene { sandbox, scene };
+    assert_eq!(attached.sandbox.good(&["attach", "web", "--net", "slirp"]), "net1\n");
+    let tree = attached.monitor("info qtree");
+    let mtus = tree.lines().filter_map(|line| line.trim().strip_prefix("host_mtu = "));
+    assert_eq!(mtus.collect::<Vec<_>>(), ["0 (0x0)", "65520 (0xfff0)"], "{tree}");
+    end(attached.scene);
+    nothing_left(&attached.sandbox);
+}
+
 /// Neither QEMU's user nor another one needs access to the launch directory.
 #[test]
 fn a_qemu_of_another_user_has_the_socket() {
