@@ -1,10 +1,10 @@
 //! `netlaunch collect-attachment`: removes an attachment whose supervisor was killed.
 //!
-//! The cleaner of the attachment runs it. If the cleaner was killed, too, the next `netlaunch attach`
-//! or `netlaunch detach` does the same. QEMU still has the tap then, so the tap is turned off and
-//! taken off its bridge first. When QEMU has lost the card and the netdev, the kernel removes the
-//! tap, and its rules go afterwards. QEMU would abort without its tap, so a tap that QEMU keeps
-//! stays off, with its rules, until QEMU ends.
+//! The cleaner of the attachment runs it. If the cleaner was killed, too, the next `netlaunch
+//! attach` or `netlaunch detach` does the same. QEMU still has the tap then, so the tap is turned
+//! off and taken off its bridge first. When QEMU has lost the card and the netdev, the kernel
+//! removes the tap, and its rules go afterwards. QEMU would abort without its tap, so a tap that
+//! QEMU keeps stays off, with its rules, until QEMU ends.
 
 use std::path::Path;
 

@@ -11,9 +11,9 @@
 //! address counts. A port stays closed if no rule has its address, if another bound port of the
 //! bridge has the address, or if its filter cannot be bound.
 //!
-//! A macvtap or macvlan is on no bridge, and the guard does not see its frames. So the command binds
-//! it as soon as the kernel reports it, for the address that the interface has, and turns it off
-//! while it has no filter: a macvtap that comes while the command runs before the bind, and any
+//! A macvtap or macvlan is on no bridge, and the guard does not see its frames. So the command
+//! binds it as soon as the kernel reports it, for the address that the interface has, and turns it
+//! off while it has no filter: a macvtap that comes while the command runs before the bind, and any
 //! other one after a failed bind.
 //!
 //! A launch of netlaunch binds the filter of its tap before it turns the tap on. So a tap of a

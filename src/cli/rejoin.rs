@@ -56,8 +56,8 @@ pub(super) async fn after_start(
 }
 
 /// Attaches all taps of launches that are on no bridge, then warns of each port whose filter is
-/// still not in force. Returns a sentence for each attached tap; an error is only a warning. Without
-/// `reloaded`, the rules of ports were not reloaded.
+/// still not in force. Returns a sentence for each attached tap; an error is only a warning.
+/// Without `reloaded`, the rules of ports were not reloaded.
 pub(super) async fn after_reload(
     manager: &Manager,
     bindings: &Bindings,

@@ -38,8 +38,8 @@ fn make_tap(scene: &FloodScene) {
     let exact = TapName::Exact(PORT.parse().unwrap());
     let tap = scene.netns.inside(|| Tap::open(Path::new(TUN), &exact).unwrap().into_fd());
     scene.flood.port(File::from(tap));
-    // The kernel turns the tap on first. Until the tap is on the bridge, its frames come to the host
-    // directly, past every hook of bridges.
+    // The kernel turns the tap on first. Until the tap is on the bridge, its frames come to the
+    // host directly, past every hook of bridges.
     scene.netns.ip("link set vnet0 master br0 up");
 }
 
@@ -123,8 +123,8 @@ fn no_forbidden_frame_passes_when_the_watcher_is_killed_with_iptables() {
     killed_at_any_time("iptables");
 }
 
-/// Starts a watcher of the scene's ports; `rules` is without the backend. The guard is set when this
-/// returns.
+/// Starts a watcher of the scene's ports; `rules` is without the backend. The guard is set when
+/// this returns.
 pub fn watched(scene: &PortScene, backend: &str, rules: &str) -> Reaped {
     scene.settings(&settings(backend, rules));
     watched_by(scene, scene.sandbox.netlaunch(&["nwfilter", "watch"]))

@@ -134,8 +134,8 @@ fn no_rule_of_a_launch_killed_at_any_step_is_left_on_iptables() {
     a_launch_is_killed_at_every_step("iptables", extent(7, 1));
 }
 
-/// passt of the second NIC does not become ready, so the kill comes after the ports of the first one
-/// were published, and before QEMU runs.
+/// passt of the second NIC does not become ready, so the kill comes after the ports of the first
+/// one were published, and before QEMU runs.
 #[test]
 fn the_rules_of_a_launch_killed_before_qemu_runs_go_without_another_command() {
     if !have_root("the_rules_of_a_launch_killed_before_qemu_runs_go_without_another_command") {

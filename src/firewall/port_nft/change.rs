@@ -40,11 +40,11 @@ pub fn change(remove: &[&PortObjects], add: &[&PortText], families: Families) ->
 
 /// Returns a command for the end of nft's input, which makes nft fetch less.
 ///
-/// nft 1.0.6 fetches all chains of the host if the input adds a rule, because it could need them for
-/// a list. If the last command lists one chain, nft fetches that chain only. A [`change`] declares
-/// every chain that it names, so nft needs no other chain. With 1,000 ports of clean-traffic, nft
-/// then needs 28 ms of processor time instead of 60 ms. Later releases fetch no chain for a rule.
-/// The chain is that of the guard, which every table has; it has few rules.
+/// nft 1.0.6 fetches all chains of the host if the input adds a rule, because it could need them
+/// for a list. If the last command lists one chain, nft fetches that chain only. A [`change`]
+/// declares every chain that it names, so nft needs no other chain. With 1,000 ports of
+/// clean-traffic, nft then needs 28 ms of processor time instead of 60 ms. Later releases fetch no
+/// chain for a rule. The chain is that of the guard, which every table has; it has few rules.
 pub fn fetch_less() -> String {
     let chain = PortHook::From.guard().unwrap_or_default();
     format!("list chain bridge {TABLE} {chain}\n")
@@ -240,10 +240,10 @@ fn declare_set(text: &mut String, set: &str, version: Version) {
 ///
 /// The verdict is `jump` and not `goto`, because of frames that are on their way during the change
 /// that binds a port. The kernel reads a frame's rules as they were when it entered the base chain,
-/// but looks it up in the map as the map is at that time. So such a frame can reach the port's chain
-/// while the chain is empty for it. After a `goto` the frame would pass; after a `jump` it comes back
-/// to the base chain, whose next rule leads it to the guard. A port's chain that is not empty ends
-/// with a verdict, so no other frame comes back.
+/// but looks it up in the map as the map is at that time. So such a frame can reach the port's
+/// chain while the chain is empty for it. After a `goto` the frame would pass; after a `jump` it
+/// comes back to the base chain, whose next rule leads it to the guard. A port's chain that is not
+/// empty ends with a verdict, so no other frame comes back.
 fn elements(text: &mut String, verb: &str, hook: PortHook, ports: impl Iterator<Item = u32>) {
     let all: Vec<_> = ports.map(|index| format!("{index} : jump {}", entry(index, hook))).collect();
     let _ = writeln!(text, "{verb} element bridge {TABLE} {} {{ {} }}", hook.map(), all.join(", "));

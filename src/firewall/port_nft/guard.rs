@@ -1,11 +1,10 @@
 //! The guard: closes the ports with certain names until they have a filter.
 //!
-//! The base chains look a port up in a map and jump to the chains of its filter, from which no frame
-//! returns except during the port's bind (see the elements of the map). The second rule of a base
-//! chain jumps to the chain of the guard. So the guard sees the
-//! frames of ports without a filter only, and a port leaves the guard in the transaction that gives
-//! the port its filter. The chains of the guard exist as long as the table, and are empty without a
-//! guard.
+//! The base chains look a port up in a map and jump to the chains of its filter, from which no
+//! frame returns except during the port's bind (see the elements of the map). The second rule of a
+//! base chain jumps to the chain of the guard. So the guard sees the frames of ports without a
+//! filter only, and a port leaves the guard in the transaction that gives the port its filter. The
+//! chains of the guard exist as long as the table, and are empty without a guard.
 
 use std::fmt::Write;
 

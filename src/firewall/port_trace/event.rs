@@ -142,8 +142,8 @@ fn head(all: &Attributes<'_>) -> Vec<u8> {
 }
 
 /// Returns an Ethernet header without addresses for a frame whose header the kernel does not
-/// report, as at the egress hook; empty if nothing was reported. The start of the packet tells IPv4,
-/// IPv6 and ARP apart (RFC 791, 8200, 826); the EtherType of other frames is 0.
+/// report, as at the egress hook; empty if nothing was reported. The start of the packet tells
+/// IPv4, IPv6 and ARP apart (RFC 791, 8200, 826); the EtherType of other frames is 0.
 fn hidden_link(network: &[u8]) -> Vec<u8> {
     let ether_type: u16 = match network {
         [] => return Vec::new(),

@@ -5,8 +5,8 @@
 //! gets its zone, its bridge is turned on, and its dnsmasq starts. A dnsmasq starts while the next
 //! networks are still turned on, so that a host with several processors uses them. Each step is
 //! recorded before it is done. One write of the status file can record several steps: the first one
-//! has the mark of the bridge, the settings of the host and the removal of the rules, the second one
-//! the number of the bridge and the user of dnsmasq.
+//! has the mark of the bridge, the settings of the host and the removal of the rules, the second
+//! one the number of the bridge and the user of dnsmasq.
 //!
 //! A network that fails keeps no other from starting. If the common transaction is refused, each
 //! network gets a transaction of its own, so that only those fail whose rules are refused. Networks
@@ -294,8 +294,8 @@ impl Manager {
 
 impl Starting {
     /// Writes the first status file and changes the settings of the host. Returns the mark of the
-    /// bridge that the start makes; `None` if the bridge is the host's. `backend` is the one that is
-    /// tried first.
+    /// bridge that the start makes; `None` if the bridge is the host's. `backend` is the one that
+    /// is tried first.
     fn record(
         &mut self,
         start: &StartInProgress<'_>,

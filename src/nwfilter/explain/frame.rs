@@ -74,8 +74,8 @@ impl<'a> Frame<'a> {
         self.packet.as_ref()
     }
 
-    /// Returns whether the frame is of an IP version, even if its header is not valid: a rule for all
-    /// packets of that version applies to it.
+    /// Returns whether the frame is of an IP version, even if its header is not valid: a rule for
+    /// all packets of that version applies to it.
     pub fn is_ip(&self) -> bool {
         self.is(V4) || self.is(V6)
     }
@@ -218,7 +218,8 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Returns bytes of which those with the first bits exist, or all if the bits end within a byte.
+    /// Returns bytes of which those with the first bits exist, or all if the bits end within a
+    /// byte.
     fn start<const N: usize>(&self, offset: usize, bits: u8) -> Option<[u8; N]> {
         let whole = bits.is_multiple_of(8) && usize::from(bits / 8) <= N;
         let needed = if whole { usize::from(bits / 8) } else { N };

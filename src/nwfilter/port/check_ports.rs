@@ -270,8 +270,8 @@ fn has_rules_of_earlier_name(status: &PortStatus) -> Option<String> {
     by_name.then(|| format!("its rules are for the name {earlier}, which the port had before"))
 }
 
-/// Returns the state of a port's rules and what is wrong with them, as a clause; (`None`, `None`) if
-/// nothing is.
+/// Returns the state of a port's rules and what is wrong with them, as a clause; (`None`, `None`)
+/// if nothing is.
 fn rules(status: &PortStatus, now: &PortRulesState) -> (Option<FilterState>, Option<String>) {
     match recorded_rules(&status.recorded, now) {
         RulesState::There => match has_rules_of_earlier_name(status) {

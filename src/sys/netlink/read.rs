@@ -110,7 +110,8 @@ impl Netlink {
     }
 }
 
-/// Returns a question for links whose answer leaves the counters out: they are more than half of it.
+/// Returns a question for links whose answer leaves the counters out: they are more than half of
+/// it.
 fn without_counters() -> LinkMessage {
     let mut query = LinkMessage::default();
     query.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));

@@ -10,8 +10,9 @@
 //! A frame that the bridge does not forward without a filter says nothing about the filter. Rules
 //! that a backend refuses at the bind, and rules about which `nwfilter check` prints that a backend
 //! carries them out in another way, are no differences; nor are those that the manual lists
-//! ([`listed`]). Rules that need more than the frame are left out: `explain` does not know the contents of ipsets, and this kernel may not track the
-//! connections of a bridge (`nwfilter_debian_kernel` tries these).
+//! ([`listed`]). Rules that need more than the frame are left out: `explain` does not know the
+//! contents of ipsets, and this kernel may not track the connections of a bridge
+//! (`nwfilter_debian_kernel` tries these).
 //!
 //! By hand, for a longer time and with another seed:
 //!
