@@ -40,7 +40,7 @@ fn the_next_attach_or_detach_removes_a_nic_whose_supervisor_and_cleaner_were_kil
         let other = scene.sandbox.netlaunch(&["--backend", "slirp", "--name", "other"]);
         let mut other = Scene::start(other);
         other.hear("-netdev");
-        kill(Pid::from_raw(other.pid()), Signal::SIGTERM).unwrap();
+        // With slirp there is nothing to supervise, so it ends by itself.
         other.end();
         if next == "attach" {
             assert_eq!(scene.attach("slirp"), "net1");

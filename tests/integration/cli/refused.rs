@@ -100,7 +100,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("--net bridge=br0 --ipv6-only", &["for passt and slirp", "(--ipv6-only, --net)"]),
     (
         "--net bridge=br0 --no-host-loopback",
-        &["for passt and slirp", "(--no-host-loopback, --net)"],
+        &["for passt and slirp", "(--no-host-loopback or host_loopback in netlaunch.conf, --net)"],
     ),
     ("--net passt -p 80 -- Q", &["this launch lists its NICs", "(--publish, --net)"]),
     ("--ready-fd 2 -- Q", &["\"2\" is not a file descriptor to report to"]),
