@@ -103,6 +103,8 @@ impl Running {
         forked.ok()
     }
 
+    /// Starts everything: the NICs in their order, then QEMU. After an error, [`Running::end`] ends
+    /// what was started.
     async fn start_all(
         &mut self,
         context: &LaunchContext,
