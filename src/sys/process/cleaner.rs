@@ -2,23 +2,29 @@
 //!
 //! A killed process cannot undo its changes. The *cleaner* is a child that waits for the end of its
 //! parent, on a socket whose other end only the parent has. If the parent has dismissed it before
-//! ([`Cleaner::dismiss`]), it ends; otherwise it executes the command. It has no other descriptor,
-//! leads a session of its own, and keeps the privileges that the parent has at the fork.
+//! ([`Cleaner::dismiss`]), it ends. Otherwise it waits until the parent's other descriptors are
+//! closed, too, and executes the command. It has no other descriptor, leads a session of its own,
+//! and keeps the privileges that the parent has at the fork.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, execv, fork, setsid};
 
+use super::pidfd::pidfd_open;
 use super::process_identity::check_one_thread;
+
+/// How long the descriptors of a killed process may take to close, in milliseconds.
+const END_LIMIT: u16 = 10_000;
 
 /// A process that runs a command if this process ends without dismissing it.
 #[derive(Debug)]
@@ -37,6 +43,7 @@ pub(crate) fn fork_cleaner(argv: &[OsString]) -> io::Result<Cleaner> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let (mine, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let parent = pidfd_open(Pid::this()).ok();
     check_one_thread()?;
     // SAFETY: the process has one thread, this one, so no other thread can hold a lock or be in the
     // middle of a change that the child would never see completed. The child may therefore do
@@ -45,7 +52,7 @@ pub(crate) fn fork_cleaner(argv: &[OsString]) -> io::Result<Cleaner> {
         ForkResult::Parent { child } => Ok(Cleaner { pid: child, socket: mine }),
         ForkResult::Child => {
             drop(mine);
-            let Err(_) = wait_and_clean(&null, &theirs, &words);
+            let Err(_) = wait_and_clean(&null, &theirs, parent.as_ref(), &words);
             // SAFETY: _exit ends this process, which has no work left. No exit handler may run: it
             // would flush buffers that belong to the parent.
             unsafe { libc::_exit(1) }
@@ -54,12 +61,18 @@ pub(crate) fn fork_cleaner(argv: &[OsString]) -> io::Result<Cleaner> {
 }
 
 /// Waits for the end of the parent and executes the command, or ends this process.
-fn wait_and_clean(null: &File, socket: &OwnedFd, words: &[CString]) -> io::Result<Infallible> {
+fn wait_and_clean(
+    null: &File,
+    socket: &OwnedFd,
+    parent: Option<&OwnedFd>,
+    words: &[CString],
+) -> io::Result<Infallible> {
     setsid()?;
     dup2_stdin(null)?;
     dup2_stdout(null)?;
     dup2_stderr(null)?;
-    close_all_but(socket.as_raw_fd());
+    let kept = [Some(socket), parent];
+    close_all_but(&kept.map(|fd| fd.map_or(-1, AsRawFd::as_raw_fd)));
     let mut byte = [0u8];
     loop {
         match recv(socket.as_raw_fd(), &mut byte, MsgFlags::empty()) {
@@ -69,18 +82,29 @@ fn wait_and_clean(null: &File, socket: &OwnedFd, words: &[CString]) -> io::Resul
             Ok(0) | Err(_) => break,
         }
     }
+    if let Some(parent) = parent {
+        wait_for_end(parent);
+    }
     SigSet::empty().thread_set_mask()?;
     let program = words.first().ok_or(io::ErrorKind::InvalidInput)?;
     Ok(execv(program, words)?)
 }
 
+/// Waits until the process of a pidfd has ended. The kernel closes the descriptors of a killed
+/// process one after the other, and a tap only when it gets the lock of all interfaces, so the
+/// socket can be closed long before: the command would find a tap that is about to go.
+fn wait_for_end(parent: &OwnedFd) {
+    let mut polled = [PollFd::new(parent.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut polled, END_LIMIT) == Err(Errno::EINTR) {}
+}
+
 /// Closes every descriptor above the standard ones but `kept`.
-fn close_all_but(kept: i32) {
+fn close_all_but(kept: &[i32]) {
     let Ok(fds) = procfs::process::Process::myself().and_then(|process| process.fd()) else {
         return;
     };
     let numbers: Vec<i32> = fds.flatten().map(|fd| fd.fd).collect();
-    for fd in numbers.into_iter().filter(|fd| *fd > 2 && *fd != kept) {
+    for fd in numbers.into_iter().filter(|fd| *fd > 2 && !kept.contains(fd)) {
         // SAFETY: the values that own these descriptors are those of the parent. The child uses
         // none of them, and drops none: it ends by _exit or execve.
         unsafe { libc::close(fd) };

@@ -14,6 +14,8 @@ use crate::sys::privileges::keep_kill;
 
 /// The number of the list of children ([`Daemon::children`]) in a guard.
 const CHILDREN: c_int = 6;
+/// How long a caller that has closed its socket may take to end, in milliseconds.
+const CALLER_LIMIT: c_int = 1000;
 
 /// Runs a guard: starts the program, then waits for its end, for signals to pass on, and for the
 /// caller's end.
@@ -246,7 +248,8 @@ unsafe fn deliver(program: pid_t, signal: c_int, own_group: bool) {
 /// Kills the program, executes the command of [`Prepared::cleanup`] and ends the process.
 ///
 /// # Safety
-/// `program` is a child of this process that has not been waited for.
+/// The descriptors are those of [`watch`], and `program` is a child of this process that has not
+/// been waited for.
 unsafe fn end(p: &Prepared, program: pid_t, daemon: Option<&Daemon>) -> ! {
     let mut status = 0;
     // SAFETY: system calls on numbers and local memory.
@@ -262,14 +265,18 @@ unsafe fn end(p: &Prepared, program: pid_t, daemon: Option<&Daemon>) -> ! {
     }
 }
 
-/// Executes the command of [`Prepared::cleanup`], if there is one, and ends the process.
+/// Executes the command of [`Prepared::cleanup`], if there is one, and ends the process. The caller
+/// has ended by then, or it has only given the program up, and goes on.
 ///
 /// # Safety
-/// The pointers of `p` are valid.
+/// Descriptor 2 is the pidfd of the caller or closed, and the pointers of `p` are valid.
 unsafe fn clean_up(p: &Prepared) -> ! {
     // SAFETY: system calls on numbers, on local memory, and on the strings of `p`.
     unsafe {
         if !p.cleanup.is_null() {
+            // The kernel closes the tap of a killed caller later than its socket.
+            let mut parent = libc::pollfd { fd: 2, events: libc::POLLIN, revents: 0 };
+            libc::poll(&mut parent, 1, CALLER_LIMIT);
             let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
             if null >= 0 {
                 (0..3).for_each(|number| {
@@ -289,7 +296,7 @@ unsafe fn clean_up(p: &Prepared) -> ! {
 /// Reports the program's wait status and ends the process.
 ///
 /// # Safety
-/// Descriptor 0 is the socket, and the pointers of `p` are valid.
+/// The descriptors are those of [`watch`], and the pointers of `p` are valid.
 unsafe fn report_end(p: &Prepared, status: c_int) -> ! {
     // SAFETY: the caller's promise.
     unsafe {
