@@ -35,6 +35,23 @@ pub struct TableRemoval {
     pub chains: Vec<String>,
 }
 
+/// Returns whether two rules are the same. iptables-save prints the common protocols by name, and
+/// netlaunch writes their numbers.
+fn is_same_rule(one: &str, other: &str) -> bool {
+    one == other || parts(one).is_some_and(|one| Some(one) == parts(other))
+}
+
+/// Returns the words before the protocol of a rule, the number of the protocol, and the words after
+/// it; `None` if the rule names none.
+fn parts(rule: &str) -> Option<[&str; 3]> {
+    const NAMES: [(&str, &str); 5] =
+        [("icmp", "1"), ("tcp", "6"), ("udp", "17"), ("ipv6-icmp", "58"), ("sctp", "132")];
+    let (before, rest) = rule.split_once("-p ")?;
+    let (protocol, after) = rest.split_once(' ')?;
+    let number = NAMES.iter().find(|(name, _)| *name == protocol);
+    Some([before, number.map_or(protocol, |(_, number)| number), after])
+}
+
 /// netlaunch's part of one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Table {
@@ -239,7 +256,7 @@ impl Table {
     fn only_gains_rules(&self, chain: &str, wanted: &[String]) -> bool {
         let Some(now) = self.chains.get(chain).filter(|now| !now.is_empty()) else { return false };
         let mut wanted = wanted.iter();
-        now.iter().all(|rule| wanted.any(|other| other == rule))
+        now.iter().all(|rule| wanted.any(|other| is_same_rule(rule, other)))
     }
 
     /// Writes the rules that a chain gets. A rule is inserted before a rule that the chain has
@@ -248,7 +265,7 @@ impl Table {
     fn add_rules(&self, text: &mut String, chain: &str, wanted: &[String]) {
         let mut present = self.chains.get(chain).into_iter().flatten().peekable();
         for (at, rule) in wanted.iter().enumerate() {
-            if present.next_if_eq(&rule).is_some() {
+            if present.next_if(|now| is_same_rule(now, rule)).is_some() {
                 continue;
             }
             let _ = match present.peek() {

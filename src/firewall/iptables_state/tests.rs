@@ -84,6 +84,11 @@ fn a_chain_that_only_gets_more_rules_is_not_emptied() {
         "*filter\n-I nl-a 1 -i x -j C\n-I nl-a 3 -s 2 -j A\n-I nl-a 4 -s 3 -j A\n\
          -A nl-a -j E\nCOMMIT\n"
     );
+    // The tool prints the name of a protocol.
+    assert_eq!(
+        change(&["-p ipv6-icmp -j A"], &["-p 17 -j A", "-p 58 -j A"]),
+        "*filter\n-I nl-a 1 -p 17 -j A\nCOMMIT\n"
+    );
     // Equal rules may occur more than once.
     assert_eq!(change(&["-j A"], &["-j A", "-j A"]), "*filter\n-A nl-a -j A\nCOMMIT\n");
     // A chain that loses a rule, or gets its rules in another order, is filled again.
