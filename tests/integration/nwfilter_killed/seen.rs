@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::common::frame::{Frame, Host, OTHER, PEER, VM};
 use crate::common::port_scene::{PortScene, Station};
-use crate::common::{run, text};
+use crate::common::{command_line, run, text};
 
 /// Whether each frame passes, in a fixed order, at both ports.
 pub type Seen = Vec<bool>;
@@ -74,9 +74,8 @@ pub fn has_learner(scene: &PortScene) -> bool {
 /// Returns the processes in the scene's namespace: process ids and command lines.
 pub fn processes(scene: &PortScene) -> Vec<(i32, String)> {
     let pids = text(&run("ip", &["netns", "pids", &scene.netns.name]).stdout);
-    let line = |pid: i32| Some(text(&fs::read(format!("/proc/{pid}/cmdline")).ok()?));
     let pids = pids.lines().filter_map(|pid| pid.trim().parse().ok());
-    pids.filter_map(|pid| Some((pid, line(pid)?.replace('\0', " ")))).collect()
+    pids.filter_map(|pid| Some((pid, command_line(pid)?))).collect()
 }
 
 /// Returns the files below the state directory without lock files, and incomplete definitions.
