@@ -162,18 +162,12 @@ fn conformance(test: &str, module: Module, cases: Cases) {
     judge(&read.unwrap_or_else(|error| panic!("{error}: {report}{errors}")), frames);
 }
 
-#[test]
-fn stateful_filters_pass_the_frames_of_the_reference() {
-    let test = "stateful_filters_pass_the_frames_of_the_reference";
-    conformance(test, Module::Absent, Cases::Tracked);
-}
-
 /// tests/run has the tests of defects with br_netfilter.
 #[test]
 #[ignore = "two minutes; .ci/run runs it"]
-fn stateful_filters_with_br_netfilter_pass_the_frames_of_the_reference() {
-    let test = "stateful_filters_with_br_netfilter_pass_the_frames_of_the_reference";
-    conformance(test, Module::Loaded, Cases::Tracked);
+fn stateful_filters_pass_the_frames_of_the_reference() {
+    let test = "stateful_filters_pass_the_frames_of_the_reference";
+    conformance(test, Module::Absent, Cases::Tracked);
 }
 
 #[test]
