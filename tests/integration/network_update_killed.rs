@@ -103,7 +103,7 @@ fn a_killed_update_of_hosts_changes_all_or_nothing() {
         return;
     }
     let host = "<host ip='10.74.0.7'><hostname>db</hostname></host>";
-    killed_at_every_step(&["add", "dns-host", host], &["delete", "dns-host", host], extent(3, 1));
+    killed_at_every_step(&["add", "dns-host", host], &["delete", "dns-host", host], extent(5, 1));
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_killed_update_that_starts_dnsmasq_again_changes_all_or_nothing() {
         return;
     }
     let txt = "<txt name='motd' value='hello'/>";
-    killed_at_every_step(&["add", "dns-txt", txt], &["delete", "dns-txt", txt], extent(5, 1));
+    killed_at_every_step(&["add", "dns-txt", txt], &["delete", "dns-txt", txt], extent(8, 1));
 }
 
 #[test]
@@ -124,6 +124,6 @@ fn a_killed_update_of_rules_changes_all_or_nothing() {
     killed_at_every_step(
         &["add", "forward-interface", interface],
         &["delete", "forward-interface", interface],
-        extent(8, 1),
+        extent(12, 1),
     );
 }

@@ -4,7 +4,7 @@ use super::*;
 
 /// Returns the number of kills at random moments, for each user and kind.
 fn kills(kind: Kind) -> usize {
-    extent(if kind.is_basic() { 20 } else { 10 }, 100)
+    extent(if kind.is_basic() { 14 } else { 7 }, 100)
 }
 
 /// Returns the number of kills after the guest has its lease.
