@@ -10,8 +10,8 @@ use super::entry::Launcher;
 use super::environment::LaunchEnvironment;
 use super::error::LaunchError;
 use super::launch::Launch;
+use super::launcher_settings::{LauncherSettings, invalid};
 use super::plan::{AddressChoice, Backend, Command, Family, NicRequest, Request, Transport};
-use super::surroundings::{Surroundings, invalid};
 use crate::types::{
     Device, DomainName, HostAddress, Id, InterfaceName, LaunchName, Mac, PublishRequest, UserName,
 };
@@ -38,7 +38,7 @@ use crate::types::{
 pub struct LauncherBuilder {
     request: Request,
     environment: LaunchEnvironment,
-    surroundings: Surroundings,
+    settings: LauncherSettings,
     /// The first value that is not valid.
     error: Option<LaunchError>,
 }
@@ -51,7 +51,7 @@ impl LauncherBuilder {
         LauncherBuilder {
             request: Request::default(),
             environment: LaunchEnvironment::empty(),
-            surroundings: Surroundings::default(),
+            settings: LauncherSettings::default(),
             error: None,
         }
     }
@@ -272,13 +272,13 @@ impl LauncherBuilder {
 
     /// Sets passt's program, a path or a name to look up. The default is `passt`.
     pub fn passt(mut self, program: impl Into<OsString>) -> Self {
-        self.surroundings.passt = Some(program.into());
+        self.settings.passt = Some(program.into());
         self
     }
 
     /// Sets the emulator to probe where QEMU's program is a script that runs it.
     pub fn emulator(mut self, program: impl Into<OsString>) -> Self {
-        self.surroundings.emulator = Some(program.into());
+        self.settings.emulator = Some(program.into());
         self
     }
 
@@ -286,20 +286,20 @@ impl LauncherBuilder {
     /// it if it is missing, and refuses it if another user can change it. The default is
     /// /run/netlaunch for root, else a directory of the user's own in /tmp.
     pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.surroundings.state_dir = Some(dir.into());
+        self.settings.state_dir = Some(dir.into());
         self
     }
 
     /// Sets the directory that keeps the answers of probed programs, so that each program is asked
     /// only once. Without it each launch first runs passt and QEMU to ask them.
     pub fn cache_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.surroundings.cache_dir = Some(dir.into());
+        self.settings.cache_dir = Some(dir.into());
         self
     }
 
     /// Sets a variable in the environment of QEMU and passt, which is empty by default.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.surroundings.env.push((name.into(), value.into()));
+        self.settings.env.push((name.into(), value.into()));
         self
     }
 
@@ -311,7 +311,7 @@ impl LauncherBuilder {
     /// must not call it, as with [`std::env::vars_os`].
     pub fn from_env(mut self) -> Self {
         self.environment = LaunchEnvironment::read();
-        self.surroundings.from_env = true;
+        self.settings.from_env = true;
         self
     }
 
@@ -324,13 +324,13 @@ impl LauncherBuilder {
         if let Some(error) = self.error {
             return Err(error);
         }
-        self.surroundings.check()?;
+        self.settings.check()?;
         if self.request.command.as_ref().is_some_and(|command| command.program.is_empty()) {
             return Err(invalid("QEMU program", "it is empty: name a program or its path"));
         }
         self.request.check()?;
-        let LauncherBuilder { request, environment, surroundings, .. } = self;
-        Ok(Launcher { request, environment, surroundings })
+        let LauncherBuilder { request, environment, settings, .. } = self;
+        Ok(Launcher { request, environment, settings })
     }
 
     /// Builds the launcher and calls [`Launcher::launch`].

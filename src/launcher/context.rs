@@ -1,4 +1,4 @@
-//! The surroundings of a launch, and the values that belong to one launch.
+//! The context of a launch, and the values that belong to one launch.
 
 use std::ffi::OsString;
 use std::os::fd::{OwnedFd, RawFd};
@@ -33,7 +33,8 @@ const FOR_ANOTHER_USER: [Capability; 5] = [
     Capability::CAP_KILL,
 ];
 
-/// The surroundings of a launch. Nothing else is read from the environment.
+/// The values that the caller of a launch sets besides the plan. A launch reads nothing else from
+/// the environment.
 #[derive(Debug, Clone)]
 pub(crate) struct LaunchContext {
     /// Where launch directories are made.

@@ -1,4 +1,4 @@
-//! The entry of the library: a request, the surroundings of its launches, and the steps from there.
+//! The entry of the library: a launcher with its request and settings, and the steps of a launch.
 
 use std::io;
 use std::sync::mpsc;
@@ -15,11 +15,11 @@ use super::error::LaunchError;
 use super::launch::Launch;
 use super::launch_dir::LaunchRoot;
 use super::launch_thread;
+use super::launcher_settings::LauncherSettings;
 use super::plan::{Plan, Request, plan};
 use super::probe::Programs;
 use super::qemu_files;
 use super::running::Running;
-use super::surroundings::Surroundings;
 use crate::types::facts::Facts;
 
 /// Launches guests with one request.
@@ -45,7 +45,7 @@ use crate::types::facts::Facts;
 pub struct Launcher {
     pub(super) request: Request,
     pub(super) environment: LaunchEnvironment,
-    pub(super) surroundings: Surroundings,
+    pub(super) settings: LauncherSettings,
 }
 
 impl Launcher {
@@ -140,15 +140,15 @@ impl Launcher {
         let mut request = self.request.clone();
         request.config_files = qemu_files::config_files(&request);
         let mut prober = self.environment.prober();
-        if !self.surroundings.from_env || self.surroundings.cache_dir.is_some() {
-            prober.cache_dir = self.surroundings.cache_dir.clone();
+        if !self.settings.from_env || self.settings.cache_dir.is_some() {
+            prober.cache_dir = self.settings.cache_dir.clone();
         }
         let machine = qemu_files::machine(&request);
         let facts = prober
             .facts_of(Programs {
                 qemu: request.command.as_ref().map(|command| command.program.as_os_str()),
-                emulator: self.surroundings.emulator.as_deref(),
-                passt: self.surroundings.passt.as_deref(),
+                emulator: self.settings.emulator.as_deref(),
+                passt: self.settings.passt.as_deref(),
                 machine: machine.as_ref(),
             })
             .await;
@@ -156,13 +156,13 @@ impl Launcher {
     }
 
     fn context(&self) -> LaunchContext {
-        let root = match &self.surroundings.state_dir {
+        let root = match &self.settings.state_dir {
             Some(dir) => LaunchRoot { dir: dir.clone(), shared_parent: false, own: false },
             None => self.environment.launch_root(),
         };
         let mut context = LaunchContext::new(root);
         context.env = self.environment.for_children();
-        for (name, value) in &self.surroundings.env {
+        for (name, value) in &self.settings.env {
             context.env.retain(|(present, _)| present != name);
             context.env.push((name.clone(), value.clone()));
         }

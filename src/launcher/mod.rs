@@ -39,13 +39,14 @@ mod gate;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line makes ports"))]
 pub(crate) mod guest_port;
 mod info;
-mod last_words;
 mod launch;
 mod launch_dir;
 mod launch_thread;
+mod launcher_settings;
 mod nic_work;
 mod outcome;
 mod passt;
+mod passt_failure;
 pub mod plan;
 mod ports;
 #[cfg(feature = "cli")]
@@ -65,7 +66,6 @@ mod running;
 mod serving;
 mod start;
 mod supervise;
-mod surroundings;
 #[cfg(feature = "cli")]
 mod trial;
 mod wake_socket;

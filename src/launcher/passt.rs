@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::gate::OpenLaunchDir;
-use super::last_words::last_words;
 use super::launch_dir::LaunchDir;
+use super::passt_failure::passt_failure;
 use super::ports::{self, PublishError};
 use super::serving::{missing_port, names_pid_file, pid_file_written, serves};
 use crate::launcher::plan::PasstPlan;
@@ -98,7 +98,7 @@ pub enum PasstError {
         awaited: PasstReadiness,
         /// How long it had.
         limit: Duration,
-        /// The last words of passt.
+        /// The lines of passt's output that name the reason.
         words: String,
     },
 }
@@ -257,7 +257,7 @@ async fn ready(passt_spawn: &PasstSpawn, child: &mut Child) -> Result<(), PasstE
             // netlaunch needs longer to read a table of many thousand sockets than passt to go on.
             pause += looked.elapsed().as_millis() as u64;
             if since.elapsed() > PORTS_LATE && (names_pid_file(plan) || begun.elapsed() > limit) {
-                let (publish, words) = (publish.clone(), last_words(child));
+                let (publish, words) = (publish.clone(), passt_failure(child));
                 // passt itself listens on the other ports.
                 let one = PortRange::new(port, port).map(|host| Publish {
                     host,
@@ -279,7 +279,7 @@ async fn ready(passt_spawn: &PasstSpawn, child: &mut Child) -> Result<(), PasstE
             () = tokio::time::sleep(Duration::from_millis(pause)) => {}
         }
         if served.is_none() && begun.elapsed() > limit {
-            let (awaited, words) = (PasstReadiness::of(plan), last_words(child));
+            let (awaited, words) = (PasstReadiness::of(plan), passt_failure(child));
             return Err(PasstError::StartTimeout { awaited, limit, words });
         }
     }
@@ -287,7 +287,7 @@ async fn ready(passt_spawn: &PasstSpawn, child: &mut Child) -> Result<(), PasstE
 
 /// Returns the error of a passt that has ended, with the cause that its words and the ports show.
 fn ended(passt_spawn: &PasstSpawn, status: ExitStatus, child: &Child) -> PasstError {
-    let words = last_words(child);
+    let words = passt_failure(child);
     let cause = match ports::check(&passt_spawn.plan.publish) {
         Err(error) => Some(PasstEndCause::Port(error)),
         Ok(()) if words.contains("Permission denied") => low_port(passt_spawn),

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::passt;
 use super::recovery::{PasstRestart, RestartResult};
-use super::running::{PASST_PATIENCE, RunningNic};
+use super::running::{PASST_END_LIMIT, RunningNic};
 use crate::types::{error_text, name_servers};
 
 /// How often the file is looked at.
@@ -109,7 +109,7 @@ impl RunningNic {
         let (passt_spawn, before) = (passt_spawn.clone(), self.passt.take());
         Some(Box::pin(async move {
             if let Some(mut before) = before {
-                before.stop(Signal::SIGTERM, PASST_PATIENCE).await;
+                before.stop(Signal::SIGTERM, PASST_END_LIMIT).await;
             }
             match passt::start(&passt_spawn, None).await {
                 Ok(child) => RestartResult::Serves(child),

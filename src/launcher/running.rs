@@ -20,9 +20,9 @@ use crate::sys::process::Cleaner;
 use crate::types::error_text;
 
 /// How long QEMU may take to end after SIGTERM.
-pub(super) const QEMU_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const QEMU_END_LIMIT: Duration = Duration::from_secs(5);
 /// How long passt may take to end after SIGTERM; measured: 4 to 23 ms.
-pub(super) const PASST_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PASST_END_LIMIT: Duration = Duration::from_secs(1);
 /// How often the end of a cancelled restart is looked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -89,7 +89,7 @@ impl Running {
     /// Returns one line for each thing that could not be removed.
     pub(super) async fn end(&mut self) -> Vec<String> {
         let has_released = match self.qemu.take() {
-            Some(mut qemu) => qemu.stop(Signal::SIGTERM, QEMU_PATIENCE).await,
+            Some(mut qemu) => qemu.stop(Signal::SIGTERM, QEMU_END_LIMIT).await,
             None => true,
         };
         let mut left = Vec::new();
@@ -143,7 +143,7 @@ impl RunningNic {
     /// goes on after errors. Returns one line for each thing that could not be removed.
     async fn end(&mut self, has_released: bool) -> Vec<String> {
         if let Some(mut passt) = self.passt.take() {
-            passt.stop(Signal::SIGTERM, PASST_PATIENCE).await;
+            passt.stop(Signal::SIGTERM, PASST_END_LIMIT).await;
         }
         self.passt_spawn = None;
         drop((self.learner.take(), self.follower.take(), self.watch.take()));

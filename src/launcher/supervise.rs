@@ -21,13 +21,13 @@ use super::Outcome;
 use super::command::{CommandSource, SupervisorCommand};
 use super::event::LaunchEvent;
 use super::guest_port::{BoxFuture, FollowEvent, GuestPortError, LearningEvent, WatchEvent};
-use super::last_words::last_words;
 use super::nic_work::{NicEvent, NicWork, first_event, pending};
 use super::passt::describe;
+use super::passt_failure::passt_failure;
 use super::qemu_process::QemuProcess;
 use super::record::NicRecord;
 use super::recovery::RestartResult;
-use super::running::{QEMU_PATIENCE, Running, RunningNic};
+use super::running::{QEMU_END_LIMIT, Running, RunningNic};
 use crate::sys::process::Progress;
 use crate::sys::process::signals::SignalNumber;
 use crate::types::error_text;
@@ -62,7 +62,7 @@ impl Running {
     }
 }
 
-/// Something that a supervisor waits for.
+/// An event that a supervisor waits for.
 enum Event {
     QemuDaemonized,
     QemuEnded(ExitStatus),
@@ -209,7 +209,7 @@ impl Supervisor {
         }
         self.signal_qemu(signal);
         if matches!(command, SupervisorCommand::Stop(_)) && self.kill_at.is_none() {
-            self.kill_at = Some(tokio::time::Instant::now() + QEMU_PATIENCE);
+            self.kill_at = Some(tokio::time::Instant::now() + QEMU_END_LIMIT);
         }
         Next::GoesOn
     }
@@ -217,7 +217,7 @@ impl Supervisor {
     fn handle_passt_end(&mut self, place: usize, status: ExitStatus) -> Next {
         let is_serve_mode = self.is_serve_mode();
         let nic = self.running.nics.get_mut(place);
-        let words = nic.and_then(|nic| nic.passt.take()).map(|passt| last_words(&passt));
+        let words = nic.and_then(|nic| nic.passt.take()).map(|passt| passt_failure(&passt));
         if is_serve_mode && status.success() {
             return Next::Ends; // QEMU came and has left.
         }
@@ -363,7 +363,7 @@ fn report_following(event: FollowEvent) {
     }
 }
 
-/// Waits for a change of QEMU; in serve mode, forever.
+/// Waits until QEMU daemonizes or ends. In serve mode there is no QEMU, and the wait has no end.
 async fn progress(qemu: &mut Option<QemuProcess>) -> Progress {
     match qemu {
         Some(qemu) => qemu.next().await,

@@ -1,16 +1,16 @@
 //! Finds the reason that passt prints for its end.
 //!
 //! passt prints its set-up, complaints about syslog, errors and a usage text to one stream, and its
-//! versions differ in the order. [`last_words`] selects the lines that name the reason.
+//! versions differ in the order. [`passt_failure`] selects the lines that name the reason.
 
 use crate::sys::process::Child;
 
 /// The longest text in bytes that a message repeats; a guest may influence the text.
-const WORDS: usize = 300;
+const MAX_BYTES: usize = 300;
 
-/// Returns the reason that passt's output gives for its end, quoted.
-pub(super) fn last_words(passt: &Child) -> String {
-    meaning(&String::from_utf8_lossy(&passt.output()))
+/// Returns the lines of passt's output that name the reason for its end, quoted.
+pub(super) fn passt_failure(passt: &Child) -> String {
+    failure_lines(&String::from_utf8_lossy(&passt.output()))
 }
 
 /// Words of lines that report a failure, in lower case.
@@ -41,14 +41,14 @@ fn is_banner(line: &str) -> bool {
     BANNER.iter().any(|start| line.starts_with(start))
 }
 
-/// Returns the lines of passt's output that name the reason of its end.
+/// Selects the lines of a log that name the reason for passt's end, and quotes them.
 ///
-/// That is the last line with an error of the kernel: newer passt says in its last line that it
-/// could not listen, and before that on which port and why. Otherwise it is all lines that report a
-/// failure, the first one first, since a later line may only name a consequence. Without such lines
-/// it is the last line that is neither noise, nor part of a usage text, nor of the set-up that a
-/// passt prints that serves.
-fn meaning(log: &str) -> String {
+/// If lines contain an error of the kernel, the function selects the last of them: newer passt says
+/// in its last line that it could not listen, and before that on which port and why. Otherwise it
+/// selects all lines that report a failure, in their order, since a later line may only name a
+/// consequence. If no line reports a failure, it selects the last line that is not a complaint
+/// about syslog, not part of a usage text and not part of the set-up that a serving passt prints.
+fn failure_lines(log: &str) -> String {
     let lines: Vec<&str> = log
         .lines()
         .take_while(|line| !line.trim_start().starts_with("Usage:"))
@@ -65,23 +65,23 @@ fn meaning(log: &str) -> String {
     let names_error = |line: &&&str| ERRORS.iter().any(|error| line.contains(error));
     // passt indents the values of its set-up.
     let plain = |line: &&&str| !line.starts_with(char::is_whitespace) && !is_banner(line);
-    let words = match failures.iter().rfind(names_error) {
+    let selected = match failures.iter().rfind(names_error) {
         Some(line) => Some((*line).to_owned()),
         None if failures.is_empty() => lines.iter().rfind(plain).map(|line| line.trim().to_owned()),
         None => Some(failures.join("; ")),
     };
-    match words {
-        Some(words) if words.len() > WORDS => {
-            let end = (0..=WORDS).rev().find(|end| words.is_char_boundary(*end)).unwrap_or(0);
-            format!("\"{}...\"", &words[..end])
+    match selected {
+        Some(lines) if lines.len() > MAX_BYTES => {
+            let end = (0..=MAX_BYTES).rev().find(|end| lines.is_char_boundary(*end)).unwrap_or(0);
+            format!("\"{}...\"", &lines[..end])
         }
-        Some(words) => format!("\"{words}\""),
-        None if lines.is_empty() => "it said nothing".to_owned(),
-        None => "it reported no error".to_owned(),
+        Some(lines) => format!("\"{lines}\""),
+        None if lines.is_empty() => "passt printed nothing".to_owned(),
+        None => "passt printed no error".to_owned(),
     }
 }
 
-/// How the lines begin in which passt reports its set-up.
+/// The beginnings of the lines in which passt reports its set-up.
 const BANNER: [&str; 20] = [
     "No external routable interface for IPv",
     "No IPv4 nameserver available",
@@ -131,9 +131,9 @@ mod tests {
         ./qrap 5 kvm ... -net socket,fd=5 -net nic,model=virtio\n";
 
     #[test]
-    fn last_words_leave_the_noise_out() {
-        for (log, words) in [
-            ("", "it said nothing"),
+    fn the_failure_has_no_line_of_the_set_up_or_of_syslog() {
+        for (log, expected) in [
+            ("", "passt printed nothing"),
             ("No external routable interface\n", "\"No external routable interface\""),
             (
                 "Failed to send 3 bytes to syslog\nPID file open: Permission denied\n\nFailed to send 9 bytes to syslog\n",
@@ -141,7 +141,7 @@ mod tests {
             ),
             (
                 "DNS:\n    192.0.2.53\n\nor qrap, for earlier qemu versions:\n    ./qrap 5 kvm ... -net socket,fd=5\n",
-                "it reported no error",
+                "passt printed no error",
             ),
             (
                 "L4 socket: Too many open files\nListen failed for HOST TCP port 127.0.0.1/80: Permission denied\nCouldn't listen on requested ports\n",
@@ -155,7 +155,7 @@ mod tests {
                 "passt: unrecognized option '--x'\nUsage: passt [OPTION]...\n -d\n",
                 "\"passt: unrecognized option '--x'\"",
             ),
-            (SERVING, "it reported no error"),
+            (SERVING, "passt printed no error"),
             (
                 "Listen failed: Address already in use\nMAC:\n    host: 52:54:00:00:00:01\nleaving\n",
                 "\"Listen failed: Address already in use\"",
@@ -167,9 +167,9 @@ mod tests {
             ("last thing\n[netlaunch: lines are missing here]\n", "\"last thing\""),
             ("first thing\nlast thing\n", "\"last thing\""),
         ] {
-            assert_eq!(meaning(log), words);
+            assert_eq!(failure_lines(log), expected);
         }
-        let long = meaning(&"\u{e9}".repeat(100_000));
-        assert!(long.len() <= WORDS + 5 && long.ends_with("...\""), "{long}");
+        let long = failure_lines(&"\u{e9}".repeat(100_000));
+        assert!(long.len() <= MAX_BYTES + 5 && long.ends_with("...\""), "{long}");
     }
 }

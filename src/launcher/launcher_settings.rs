@@ -1,4 +1,4 @@
-//! The settings of a launcher besides its request: directories, programs, the environment.
+//! The settings of a launcher that are not part of its request: directories, programs, variables.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use super::error::LaunchError;
 
-/// The settings of the builder besides the request.
+/// The settings of a launcher that are not part of its request.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Surroundings {
+pub(super) struct LauncherSettings {
     /// The directory of launch directories, if not that of the environment.
     pub(super) state_dir: Option<PathBuf>,
     /// Whether the environment was read.
@@ -23,7 +23,7 @@ pub(super) struct Surroundings {
     pub(super) env: Vec<(OsString, OsString)>,
 }
 
-impl Surroundings {
+impl LauncherSettings {
     /// Checks the values that have no type of their own.
     pub(super) fn check(&self) -> Result<(), LaunchError> {
         let dir = self.state_dir.as_ref();
