@@ -30,7 +30,7 @@ use crate::types::printable::printable;
 use crate::xml::MAX_BYTES;
 
 /// How long an editor may take to save its text after a signal that ends it.
-const PATIENCE: Duration = Duration::from_secs(10);
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a document cannot be read or edited.
 #[derive(Debug, thiserror::Error)]
@@ -197,7 +197,7 @@ async fn run(
             Some(Signal::SIGINT | Signal::SIGQUIT) if received.from_kernel => {}
             Some(Signal::SIGUSR1 | Signal::SIGUSR2) => {}
             // A real-time signal has no name.
-            signal => return Ok(editor.stop(signal.unwrap_or(Signal::SIGTERM), PATIENCE).await),
+            signal => return Ok(editor.stop(signal.unwrap_or(Signal::SIGTERM), END_LIMIT).await),
         }
     }
 }

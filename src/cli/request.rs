@@ -42,10 +42,10 @@ pub struct Programs {
 /// without `netlaunch: ` before it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
-    /// The options do not go together.
+    /// The options contradict each other.
     #[error("{}", hint::request(.0))]
     Options(RequestError),
-    /// The settings of the file do not go together, or not with the options.
+    /// The settings of the file contradict each other or the options.
     #[error("{} (with the settings of {})", hint::request(error), file.display())]
     Settings {
         /// The mistake.
@@ -67,7 +67,7 @@ pub fn job(args: &LaunchArgs, config: &Config) -> Result<Job, JobError> {
     if request.command.as_ref().is_some_and(|command| command.program.is_empty()) {
         return Err(JobError::NoProgram);
     }
-    request.check().map_err(|error| blame(error, args, config))?;
+    request.check().map_err(|error| name_file(error, args, config))?;
     let qemu = match request.command {
         Some(_) => args.qemu.clone(),
         None => args.qemu.clone().or_else(|| config.qemu.clone()),
@@ -113,8 +113,8 @@ pub fn log_settings_of_words(words: &[OsString]) -> log::Settings {
     log::Settings { format, level: Level::ERROR }
 }
 
-/// Returns the error, with the name of the file if the options alone have no such error.
-fn blame(error: RequestError, args: &LaunchArgs, config: &Config) -> JobError {
+/// Adds the name of the settings file to an error that the options alone do not cause.
+fn name_file(error: RequestError, args: &LaunchArgs, config: &Config) -> JobError {
     let alone = merge(args, &Config::default()).check();
     match &config.source {
         Some(file) if alone != Err(error.clone()) => {

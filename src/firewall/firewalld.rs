@@ -41,7 +41,7 @@ const ZONE: &str = "org.fedoraproject.FirewallD1.zone";
 const PATH: &str = "/org/fedoraproject/FirewallD1";
 /// The time limit for an answer. firewalld does not answer while it starts or reloads, which takes
 /// seconds, and longer with many rules.
-const PATIENCE: Duration = Duration::from_secs(60);
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A connection to a running firewalld.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub enum FirewalldError {
         said: String,
     },
     /// firewalld did not answer in time.
-    #[error("firewalld did not {what} within {} s; see its log, /var/log/firewalld", PATIENCE.as_secs())]
+    #[error("firewalld did not {what} within {} s; see its log, /var/log/firewalld", ANSWER_LIMIT.as_secs())]
     Slow {
         /// The request, as a verb phrase.
         what: String,
@@ -199,7 +199,7 @@ impl Firewalld {
         what: impl FnOnce() -> String,
     ) -> Result<Vec<String>, FirewalldError> {
         let call = Call { destination: &self.owner, path: PATH, interface: ZONE, member, args };
-        self.bus.call(&call, PATIENCE).await.map_err(|error| match error {
+        self.bus.call(&call, ANSWER_LIMIT).await.map_err(|error| match error {
             // The bus sends NoReply for a process that ended before it answered.
             error if error.is(&["ServiceUnknown", "NameHasNoOwner", "NoReply"]) => {
                 FirewalldError::Gone { what: what() }

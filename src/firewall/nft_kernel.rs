@@ -16,7 +16,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 /// The time limit for the kernel's answer; the kernel usually answers before the send returns.
-const PATIENCE: TimeVal = TimeVal::new(5, 0);
+const ANSWER_LIMIT: TimeVal = TimeVal::new(5, 0);
 /// The number of attempts at a question whose answer was lost.
 const ATTEMPTS: usize = 3;
 /// The length of a netlink message's header.
@@ -50,7 +50,7 @@ pub(super) fn is_there(message: &[u8]) -> io::Result<bool> {
 pub(super) fn open() -> io::Result<OwnedFd> {
     let (kind, flags) = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
     let socket = socket(AddressFamily::Netlink, kind, flags, SockProtocol::NetlinkNetFilter)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &PATIENCE)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &ANSWER_LIMIT)?;
     Ok(socket)
 }
 

@@ -142,8 +142,8 @@ pub fn combinations(
     variables: &Variables,
 ) -> Result<Vec<RuleInstance>, VariableError> {
     let Some(element) = &rule.element else { return Ok(vec![instance(rule, None)]) };
-    let wheels = wheels(element, variables)?;
-    let total: u128 = wheels.iter().map(|wheel| wheel.rows.len() as u128).product();
+    let iterators = iterators(element, variables)?;
+    let total: u128 = iterators.iter().map(|iterator| iterator.rows.len() as u128).product();
     if total > MAX_COMBINATIONS as u128 {
         return Err(VariableError::TooMany(total));
     }
@@ -151,9 +151,9 @@ pub fn combinations(
     for number in 0..total as usize {
         let mut rest = number;
         let mut rows = BTreeMap::new();
-        for wheel in &wheels {
-            rows.insert(wheel.iterator, wheel.rows[rest % wheel.rows.len()]);
-            rest /= wheel.rows.len();
+        for iterator in &iterators {
+            rows.insert(iterator.number, iterator.rows[rest % iterator.rows.len()]);
+            rest /= iterator.rows.len();
         }
         let value = |use_: &VariableUse| {
             let row = match use_.access {
@@ -167,15 +167,15 @@ pub fn combinations(
     Ok(instances)
 }
 
-/// An iterator, and its distinct rows of values.
+/// The number of an iterator, and the distinct rows of values that it goes through.
 struct IteratorRows {
-    iterator: u32,
+    number: u32,
     rows: Vec<usize>,
 }
 
 /// Returns the iterators of an element, the lowest first, after checking that all variables have
 /// values.
-fn wheels(element: &Element, variables: &Variables) -> Result<Vec<IteratorRows>, VariableError> {
+fn iterators(element: &Element, variables: &Variables) -> Result<Vec<IteratorRows>, VariableError> {
     let mut missing: Vec<VariableUse> = Vec::new();
     let mut lists: BTreeMap<u32, Vec<(&VariableName, &[VariableValue])>> = BTreeMap::new();
     for use_ in element.variables() {
@@ -191,8 +191,8 @@ fn wheels(element: &Element, variables: &Variables) -> Result<Vec<IteratorRows>,
     if !missing.is_empty() {
         return Err(VariableError::Missing(missing));
     }
-    let mut wheels = Vec::new();
-    for (iterator, lists) in lists {
+    let mut iterators = Vec::new();
+    for (number, lists) in lists {
         let Some((one, first)) = lists.first() else { continue };
         if let Some((other, values)) = lists.iter().find(|(_, list)| list.len() != first.len()) {
             return Err(VariableError::Lengths {
@@ -204,10 +204,10 @@ fn wheels(element: &Element, variables: &Variables) -> Result<Vec<IteratorRows>,
         }
         let mut seen = BTreeSet::new();
         let row = |row: &usize| lists.iter().map(|(_, list)| list.get(*row)).collect::<Vec<_>>();
-        let rows = (0..first.len()).filter(|number| seen.insert(row(number))).collect();
-        wheels.push(IteratorRows { iterator, rows });
+        let rows = (0..first.len()).filter(|place| seen.insert(row(place))).collect();
+        iterators.push(IteratorRows { number, rows });
     }
-    Ok(wheels)
+    Ok(iterators)
 }
 
 fn instance(rule: &Rule, condition: Option<Condition>) -> RuleInstance {

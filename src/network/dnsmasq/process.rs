@@ -37,7 +37,7 @@ pub const INSTALL: &str =
 /// names.
 pub(super) const READY: Duration = Duration::from_secs(20);
 /// The time limit until its processes end, before they are killed, and again afterwards.
-const PATIENCE: Duration = Duration::from_secs(5);
+const END_LIMIT: Duration = Duration::from_secs(5);
 /// The number of searches for its processes while they are ended: one may have forked in the
 /// meantime.
 const ROUNDS: usize = 4;
@@ -233,7 +233,7 @@ impl Dnsmasq {
     }
 }
 
-/// Sends a signal to these processes and waits until they have ended, or for [`PATIENCE`]. Returns
+/// Sends a signal to these processes and waits until they have ended, or for [`END_LIMIT`]. Returns
 /// whether one of them ran.
 async fn signal_and_wait(processes: &[ProcessId], order: Signal) -> Result<bool, DnsmasqError> {
     let mut handles = Vec::new();
@@ -247,7 +247,7 @@ async fn signal_and_wait(processes: &[ProcessId], order: Signal) -> Result<bool,
             handles.push(handle);
         }
     }
-    let last = Instant::now() + PATIENCE;
+    let last = Instant::now() + END_LIMIT;
     for handle in &handles {
         handle.ended(last.saturating_duration_since(Instant::now())).await;
     }

@@ -158,7 +158,7 @@ impl Manager {
                 }
                 return Err(error);
             }
-            begin_anew(&list, &status.published).await;
+            forget_udp_clients(&list, &status.published).await;
         }
         status.publishing = false;
         if status.firewall.is_none() {
@@ -190,8 +190,9 @@ impl Manager {
     }
 }
 
-/// Makes UDP clients of these guests' ports begin new connections, which the new rules translate.
-async fn begin_anew(before: &[PublishedGuest], after: &[PublishedGuest]) {
+/// Makes the kernel forget the UDP clients of these guests' ports, so that their next packet begins
+/// a new connection, which the new rules translate.
+async fn forget_udp_clients(before: &[PublishedGuest], after: &[PublishedGuest]) {
     let ports: Vec<Publish> =
         before.iter().chain(after).flat_map(|guest| guest.publish.clone()).collect();
     let forgotten = async {

@@ -168,7 +168,7 @@ impl<'a> Judge<'a> {
         if let Some(connections) = &mut self.connections
             && (way == EvalPath::In || !stopped)
         {
-            connections.hear(&frame, bytes);
+            connections.record_first_fragment(&frame, bytes);
             place = Some(connections.look(&frame));
         }
         if let Some(end) = untracked(way, path, &frame).filter(|_| !stopped) {

@@ -132,7 +132,7 @@ impl Connections {
 
     /// Records the first fragment of a packet: tracking reassembles packets, and rules see the
     /// whole packet.
-    pub(super) fn hear(&mut self, frame: &Frame<'_>, bytes: &[u8]) {
+    pub(super) fn record_first_fragment(&mut self, frame: &Frame<'_>, bytes: &[u8]) {
         if let Some(packet) = frame.packet()
             && let Fragment::First(number) = packet.fragment
         {

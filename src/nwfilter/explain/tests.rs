@@ -148,7 +148,7 @@ fn said(rules: &PortRules, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_chain_returns_to_the_rule_after_its_call() {
+fn after_a_chain_the_rule_behind_its_call_decides() {
     let sub = |rules| SubChain {
         name: "ipv4-x".to_owned(),
         kind: FrameKind::Ip(Version::V4, None),

@@ -28,18 +28,18 @@ impl Bindings {
         if live.iter().any(|status| status.port == *port) {
             return Err(BindingError::Bound(port.clone()));
         }
-        let around = bridge::of_port(port, index).await?;
-        check_linkdev(binding, &around)?;
+        let neighborhood = bridge::of_port(port, index).await?;
+        check_linkdev(binding, &neighborhood)?;
         let filters = self.store.tree(&binding.filter)?;
-        let (binding, note) = with_method(binding, around.hooks, &filters)?;
+        let (binding, note) = with_method(binding, neighborhood.hooks, &filters)?;
         let binding = &binding;
         let mut status = PortStatus {
             version: status::VERSION,
             port: port.clone(),
             index,
-            bridge: around.bridge,
-            hooks: around.hooks,
-            lower: around.lower,
+            bridge: neighborhood.bridge,
+            hooks: neighborhood.hooks,
+            lower: neighborhood.lower,
             xml: binding.to_xml(),
             state: PortState::Changing { off: false },
             learns: true,

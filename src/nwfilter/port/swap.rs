@@ -124,15 +124,15 @@ impl Bindings {
         if binding.owner.is_none() {
             binding.owner = old_binding.owner.clone();
         }
-        let around = bridge::of_port(&binding.port, old.index).await?;
-        check_linkdev(binding, &around)?;
+        let neighborhood = bridge::of_port(&binding.port, old.index).await?;
+        check_linkdev(binding, &neighborhood)?;
         let filters = self.store.tree(&binding.filter)?;
-        let (with_method, note) = with_method(binding, around.hooks, &filters)?;
+        let (with_method, note) = with_method(binding, neighborhood.hooks, &filters)?;
         *binding = with_method;
         let mut new = PortStatus {
-            bridge: around.bridge,
-            hooks: around.hooks,
-            lower: around.lower,
+            bridge: neighborhood.bridge,
+            hooks: neighborhood.hooks,
+            lower: neighborhood.lower,
             xml: binding.to_xml(),
             ..old.clone()
         };

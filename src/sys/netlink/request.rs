@@ -26,7 +26,7 @@ use super::LinkError;
 
 /// The time limit for an answer. The kernel handles a request while it is being sent, so only a
 /// lost answer takes longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// The number of times that a request is sent if its answer is lost.
 const ATTEMPTS: usize = 2;
 /// The number of attempts at a listing that changes by other programs interrupt.
@@ -169,7 +169,8 @@ impl Requests {
     ) -> Result<Vec<RouteNetlinkMessage>, Failure> {
         for _ in 0..LISTINGS {
             let mut handle = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let answer = tokio::time::timeout(PATIENCE, ask(&mut handle, message, flags, expected));
+            let answer =
+                tokio::time::timeout(ANSWER_LIMIT, ask(&mut handle, message, flags, expected));
             match answer.await {
                 Err(_) => return Err(Failure::Lost("the kernel gave no answer")),
                 Ok(Ok(None)) => {}

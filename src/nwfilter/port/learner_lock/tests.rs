@@ -24,7 +24,7 @@ fn names(locks: &LearnerLocks) -> Vec<std::ffi::OsString> {
 }
 
 #[tokio::test]
-async fn one_of_many_holders_leaves_and_the_others_stay() {
+async fn a_request_to_leave_reaches_only_the_holder_of_that_interface() {
     let place = tempfile::tempdir().unwrap();
     let locks = LearnerLocks::new(place.path());
     let mut taken: Vec<LearnerLock> =
