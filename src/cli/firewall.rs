@@ -7,6 +7,7 @@ use super::args::FirewallVerb;
 use super::environment::Environment;
 use super::firewall_ports::PortFindings;
 use super::follow;
+use super::hint;
 use super::network::manager;
 use super::network_error::NetworkError;
 use super::reload::reload;
@@ -66,7 +67,7 @@ fn as_json(checked: &[Checked], ports: &PortFindings) -> Value {
                 "why": found.why,
                 "fix": found.fix(),
                 "commands": found.commands,
-                "note": found.note,
+                "note": hint::with_files(found.note.clone()),
             })
         };
         let lost = |fault: &Fault| {
@@ -118,7 +119,7 @@ fn as_text(checked: &[Checked]) -> String {
                 found.chain,
                 found.why,
                 found.fix(),
-                found.note
+                hint::with_files(found.note.clone())
             ));
         }
     }

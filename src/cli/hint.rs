@@ -1,12 +1,12 @@
 //! The command-line words of the library's errors.
 //!
-//! An error of the library names no option and no environment variable, because other programs call
-//! the library as well; nor does it name a command of netlaunch. Here each error that an option, a
-//! variable or a command mends gets this word. A hint is a clause that follows the text of the
+//! An error of the library names no option, no environment variable, no command of netlaunch and no
+//! settings file, because other programs call the library as well. Here each error that an option,
+//! a variable or a command mends gets this word. A hint is a clause that follows the text of the
 //! error; it is empty if no option helps.
 //!
 //! The library also logs warnings, which no function here sees as errors. [`with_words`] finds the
-//! advice in their text.
+//! advice in the text of each message, an error or a warning, and [`with_files`] the settings.
 
 use super::launch_error;
 use crate::firewall::TraceError;
@@ -113,15 +113,43 @@ pub(super) fn guest_mac(error: &NoGuestMac) -> &'static str {
 }
 
 /// The advice in texts of the library, and the option or command that carries it out.
-const WORDS: [(&str, &str); 4] = [
+const WORDS: [(&str, &str); 5] = [
+    ("add the QEMU command", "-- QEMU ARGS"),
     ("reload the firewall rules", "netlaunch firewall reload"),
     ("check the firewall", "netlaunch firewall check"),
     ("set the DNS server", "--dns"),
     ("set the guest's address", "--address"),
 ];
 
-/// Adds the options and commands for the advice in a message.
-pub(super) fn with_words(mut message: String) -> String {
+/// The files of a setting that both networks and filters have.
+const BOTH_FILES: &str = "network.conf, for filters in nwfilter.conf";
+
+/// The settings that texts of the library name, and the file that sets each.
+const SETTINGS: [(&str, &str); 9] = [
+    ("use firewall_backend = \"iptables\"", "nwfilter.conf"),
+    ("use firewall_backend = \"nftables\"", "nwfilter.conf"),
+    ("set firewall_backend = \"nftables\"", "nwfilter.conf"),
+    ("remove firewall_backend = \"iptables\"", "nwfilter.conf"),
+    ("set enable_trace = true", "nwfilter.conf"),
+    ("set enable_counters = true", "nwfilter.conf"),
+    ("set firewall_backend to nftables", BOTH_FILES),
+    ("set firewall_backend to the other backend", BOTH_FILES),
+    ("firewall_backend is iptables", "network.conf"),
+];
+
+/// Adds the files of the settings that a text names.
+pub(super) fn with_files(mut text: String) -> String {
+    for (setting, file) in SETTINGS {
+        if text.contains(setting) && !text.contains(&format!("{setting} in ")) {
+            text = text.replace(setting, &format!("{setting} in {file}"));
+        }
+    }
+    text
+}
+
+/// Adds the options, commands and files for the advice in a message.
+pub(super) fn with_words(message: String) -> String {
+    let mut message = with_files(message);
     for (advice, word) in WORDS {
         if message.contains(advice) && !message.contains(word) {
             message.push_str(&format!(" ({word})"));
@@ -217,8 +245,21 @@ mod tests {
                 "reload the firewall rules: netlaunch firewall reload",
                 "reload the firewall rules: netlaunch firewall reload",
             ),
+            (
+                "use firewall_backend = \"iptables\", or name the addresses",
+                "use firewall_backend = \"iptables\" in nwfilter.conf, or name the addresses",
+            ),
+            (
+                "set firewall_backend to the other backend",
+                "set firewall_backend to the other backend in network.conf, for filters in nwfilter.conf",
+            ),
+            (
+                "add the QEMU command and run as root",
+                "add the QEMU command and run as root (-- QEMU ARGS)",
+            ),
             ("passt is missing", "passt is missing"),
         ] {
+            assert_eq!(with_words(expected.to_owned()), expected, "with its word");
             assert_eq!(with_words(message.to_owned()), expected);
         }
     }

@@ -26,7 +26,7 @@ pub enum OwnRulesError {
     #[error(transparent)]
     Tool(#[from] ToolError),
     /// The kernel did not answer.
-    #[error("the kernel does not show its nftables; run netlaunch as root")]
+    #[error("the kernel does not show its nftables; run as root")]
     Kernel(#[from] std::io::Error),
 }
 

@@ -27,12 +27,12 @@ pub enum PortError {
     NotOnInterface(#[from] NotOnInterface),
     /// iptables cannot filter a port without a bridge.
     #[error(
-        "iptables and ebtables see the frames of bridges only, and the port is on none; remove firewall_backend = \"iptables\" from nwfilter.conf, or put the guest on a bridge"
+        "iptables and ebtables see the frames of bridges only, and the port is on none; remove firewall_backend = \"iptables\", or put the guest on a bridge"
     )]
     OnlyBridges,
     /// The kernel does not track connections in the bridge family.
     #[error(
-        "the kernel cannot track connections in the bridge family (nf_conntrack_bridge), which the filter's stateful rules need; use firewall_backend = \"iptables\" in nwfilter.conf, or another kernel"
+        "the kernel cannot track connections in the bridge family (nf_conntrack_bridge), which the filter's stateful rules need; use firewall_backend = \"iptables\", or another kernel"
     )]
     NoConntrack,
     /// The kernel does not know the names of bridges in rules.
@@ -186,7 +186,7 @@ fn without_feature(option: &str) -> &'static str {
     if [EGRESS, INTERFACES].contains(&option) {
         return "use a kernel that has this, or put the guest on a bridge";
     }
-    "use firewall_backend = \"iptables\" in nwfilter.conf, or a kernel that has this"
+    "use firewall_backend = \"iptables\", or a kernel that has this"
 }
 
 fn undone(undo: &[ToolError]) -> String {

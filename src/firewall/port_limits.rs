@@ -94,9 +94,9 @@ fn sent_by_host(rules: &PortRules) -> Option<String> {
     let fix = match (has(|test| matches!(test, Test::Set { .. })), has(Test::is_stateful)) {
         (true, _) => "name the addresses in the filter",
         (false, true) => {
-            "use firewall_backend = \"nftables\" in nwfilter.conf, with a kernel that has nf_conntrack_bridge"
+            "use firewall_backend = \"nftables\", with a kernel that has nf_conntrack_bridge"
         }
-        (false, false) => "use firewall_backend = \"nftables\" in nwfilter.conf",
+        (false, false) => "use firewall_backend = \"nftables\"",
     };
     Some(format!(
         "{}{others} {do_not} hold for packets that the host sends or routes to the guest, and these pass: ebtables alone sees their port, and cannot test {what}; {fix}",
@@ -118,7 +118,7 @@ pub fn link_local(
             "ebtables has no hook before the bridge's own handling, and the filter needs connection tracking; a kernel without nf_conntrack_bridge can do only one of both".to_owned()
         }
         FirewallBackend::Iptables => {
-            "ebtables has no hook before the bridge's own handling; use firewall_backend = \"nftables\" in nwfilter.conf".to_owned()
+            "ebtables has no hook before the bridge's own handling; use firewall_backend = \"nftables\"".to_owned()
         }
         FirewallBackend::Nftables if !has_hook(port) => {
             format!("nft cannot name the port {port}; rename it")
@@ -183,7 +183,7 @@ fn of_rule(port: &InterfaceName, rule: &PortRule, position: RulePosition) -> Vec
     };
     if rule.tests.iter().any(mac) && rule.tests.iter().any(other) {
         texts.push(
-            "it never applies: ARP has MAC addresses with hwtype 1 alone; remove hwtype, or the addresses"
+            "it never applies: only ARP packets with hwtype 1 have MAC addresses; remove hwtype, or the addresses"
                 .to_owned(),
         );
     }

@@ -27,15 +27,13 @@ pub type RuleCounts = Vec<(RuleName, Count)>;
 #[non_exhaustive]
 pub enum CountError {
     /// The rules were made without counters.
-    #[error(
-        "they have no counters; set enable_counters = true in nwfilter.conf, and reload the firewall rules"
-    )]
+    #[error("they have no counters; set enable_counters = true, and reload the firewall rules")]
     Off,
     /// A chain in the kernel has other rules than the record.
     #[error("rules are missing in the chain {0}; reload the firewall rules")]
     Missing(String),
     /// The rules cannot be read.
-    #[error("the kernel does not show them{}", if .0.raw_os_error() == Some(libc::EPERM) { "; run netlaunch as root" } else { "" })]
+    #[error("the kernel does not show them{}", if .0.raw_os_error() == Some(libc::EPERM) { "; run as root" } else { "" })]
     Kernel(#[source] io::Error),
     /// A tool of iptables failed, or its listing could not be read.
     #[error("{0}")]

@@ -3,8 +3,8 @@
 //! A tool that failed may have changed rules: a signal can kill nft after the kernel has committed
 //! the transaction, or nft can lose the kernel's answer. So [`ToolError::effect`] says whether an
 //! error proves that the tool changed no rules, and [`ToolError::selects_another`] says whether the
-//! tool itself cannot do its work. A caller that wants to continue after any other error first
-//! reads the present state ([`super::commit`], [`super::iptables_change`]).
+//! tool itself cannot do its work. A caller that wants to continue after an error with an unknown
+//! effect first reads the present state ([`super::commit`], [`super::iptables_change`]).
 
 use std::io;
 use std::time::Duration;
@@ -159,13 +159,13 @@ fn at(line: &Option<String>) -> String {
 /// Returns advice about a refusal, chosen by the tool's error message.
 pub(super) fn remedy(said: &str) -> &'static str {
     if said.contains("not permitted") || said.contains("ermission denied") {
-        "run netlaunch as root"
+        "run as root"
     } else if said.contains("another app") || said.contains("lock") {
         "wait for the other program that changes the firewall, and try again"
     } else if said.contains("incompatible") {
-        "use firewall_backend = \"nftables\", or remove the rules that nft put into iptables' tables"
+        "set firewall_backend to nftables, or remove the rules that nft put into iptables' tables"
     } else {
-        "see whether the kernel has the netfilter modules for it, or set firewall_backend to the other backend (in network.conf, for filters in nwfilter.conf)"
+        "see whether the kernel has the netfilter modules for it, or set firewall_backend to the other backend"
     }
 }
 

@@ -72,7 +72,7 @@ pub enum TapError {
     Pattern(InterfaceName),
     /// The caller lacks the permission to make interfaces.
     #[error(
-        "cannot make a tap; run netlaunch as root or with CAP_NET_ADMIN, or let qemu-bridge-helper make it"
+        "cannot make a tap; run as root or with CAP_NET_ADMIN, or let qemu-bridge-helper make it"
     )]
     Denied {
         /// The kernel's error.

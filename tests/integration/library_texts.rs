@@ -1,8 +1,8 @@
 //! The texts of the library's errors: none repeats its source, and none names what only the command
 //! line has.
 //!
-//! `types::error_text` joins an error and its sources, and `cli::hint` adds options, variables and
-//! commands. Here the source is searched for texts that do this themselves.
+//! `types::error_text` joins an error and its sources, and `cli::hint` adds options, variables,
+//! commands and files of settings. Here the source is searched for texts that do this themselves.
 
 use crate::common::source::{Source, sources, without_literals};
 
@@ -90,9 +90,11 @@ const FIX_COMMANDS: [(&str, &str); 4] = [
     ("src/nwfilter/port/check_ports.rs", "format!(\"netlaunch network start {network}\")"),
 ];
 
-/// Where a text means an option of another program that has the name of one of netlaunch.
-const OPTIONS_OF_OTHERS: [(&str, &str); 1] =
-    [("src/launcher/plan/choice.rs", "\"this passt has no --hostname\"")];
+/// Where a text is about the words of another program that the command line of netlaunch has, too.
+const WORDS_OF_OTHERS: [(&str, &str); 2] = [
+    ("src/launcher/plan/choice.rs", "\"this passt has no --hostname\""),
+    ("src/firewall/rule_counts.rs", "\" -- bcnt = \""),
+];
 
 /// The commands of netlaunch that have commands of their own, or that an advice could name.
 const COMMANDS: [&str; 8] =
@@ -114,15 +116,21 @@ fn says(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| begins(&line[..at]) && ends(&line[at + word.len()..]))
 }
 
+/// Phrases that mean the command line or a file that the command line alone reads.
+const PHRASES: [&str; 5] =
+    [" -- ", "run netlaunch", "network.conf", "nwfilter.conf", "netlaunch.conf"];
+
 /// Returns the lines of a library's file whose texts have words of the command line.
 fn texts_for_the_command_line(source: &Source, words: &[String]) -> Vec<String> {
     let allowed = |line: &str| {
-        let all = FIX_COMMANDS.iter().chain(&OPTIONS_OF_OTHERS);
+        let all = FIX_COMMANDS.iter().chain(&WORDS_OF_OTHERS);
         all.filter(|(path, _)| *path == source.path).any(|(_, text)| line.contains(text))
     };
     let names = |line: &str| {
         let command = |name: &str| line.contains(&format!("netlaunch {name} "));
-        COMMANDS.iter().any(|name| command(name)) || words.iter().any(|word| says(line, word))
+        COMMANDS.iter().any(|name| command(name))
+            || PHRASES.iter().any(|phrase| line.contains(phrase))
+            || words.iter().any(|word| says(line, word))
     };
     let code = source.text.lines().enumerate().filter(|(_, line)| !line.trim().starts_with("//"));
     code.filter(|(_, line)| line.contains('"') || line.trim_end().ends_with('\\'))
@@ -132,7 +140,7 @@ fn texts_for_the_command_line(source: &Source, words: &[String]) -> Vec<String> 
 }
 
 #[test]
-fn no_text_of_the_library_names_an_option_a_variable_or_a_command() {
+fn no_text_of_the_library_names_an_option_a_variable_a_command_or_a_file_of_settings() {
     let words = command_line_words();
     assert!(words.len() > 25, "{words:?}");
     let found: Vec<String> =
@@ -150,7 +158,11 @@ fn a_word_of_the_command_line_is_found() {
         ("self.own_dir(\"NETLAUNCH_STATE_DIR\")", 0),
         ("\"run netlaunch firewall reload \"", 1),
         ("\"it fails: netlaunch network start {name}\"", 1),
+        ("\"add -- QEMU ARGS and run it as root\"", 1),
+        ("\"run netlaunch as root\"", 1),
+        ("\"set enable_trace = true in nwfilter.conf\"", 1),
         ("argv.push(\"--address\");", 0),
+        ("argv.push(\"--\");", 0),
         ("/// Set by --dns, or \"netlaunch network start\".", 0),
     ] {
         let source = Source { path: "src/network/x.rs".into(), text: line.into() };

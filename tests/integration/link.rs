@@ -57,8 +57,8 @@ fn ip(netns: &Netns, args: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_network_comes_and_goes_without_a_trace() {
-    if !have_root("a_network_comes_and_goes_without_a_trace") {
+fn the_removal_of_a_bridge_restores_the_host() {
+    if !have_root("the_removal_of_a_bridge_restores_the_host") {
         return;
     }
     let netns = Netns::routed();
@@ -233,7 +233,7 @@ fn without_the_capability_nothing_is_made() {
             error.starts_with("cannot make the bridge br0: Operation not permitted"),
             "{error}"
         );
-        assert!(error.ends_with("run netlaunch as root or with CAP_NET_ADMIN"), "{error}");
+        assert!(error.ends_with("run as root or with CAP_NET_ADMIN"), "{error}");
         let error = Tap::open(Path::new(TUN), &TapName::Numbered).unwrap_err();
         assert!(matches!(error, TapError::Denied { .. }), "{error}");
         let error = complete_checksums(&name("lo")).unwrap_err();

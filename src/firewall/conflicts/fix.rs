@@ -74,7 +74,7 @@ pub(super) fn fix(table: &Table, chain: &Chain, guests: &Guests, stops: &[Traffi
             let command = |line: &String| words(&format!("{tool} {of_table}-I {into} {line}"));
             Fix {
                 commands: lines.iter().map(command).collect(),
-                note: "save it with the host's other rules; with firewall_backend = \"iptables\" in network.conf netlaunch's rules come first in these tables".into(),
+                note: "save it with the host's other rules; if firewall_backend is iptables, netlaunch's rules come first in these tables".into(),
             }
         }
         TableId::Nft { family, name } => {

@@ -53,7 +53,7 @@ pub enum BusError {
     #[error("the connection to the system bus failed; see the log of D-Bus")]
     Io(#[from] io::Error),
     /// The bus refused the authentication.
-    #[error("the system bus refused the authentication of this user; run netlaunch as root")]
+    #[error("the system bus refused the authentication of this user; run as root")]
     NotAuthenticated,
     /// The bus closed the connection.
     #[error("the system bus closed the connection; start D-Bus again")]

@@ -50,7 +50,7 @@ pub use roles::roles;
 /// A rule that these tools cannot carry out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{origin} has {what}, which ebtables cannot do; use firewall_backend = \"nftables\" in nwfilter.conf, or write the rule another way"
+    "{origin} has {what}, which ebtables cannot do; use firewall_backend = \"nftables\", or write the rule another way"
 )]
 #[non_exhaustive]
 pub struct Unexpressible {

@@ -89,7 +89,7 @@ pub struct Extras {
 /// A rule that nft cannot express.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{origin} looks addresses up in the ipset {set}, which nftables cannot do; use firewall_backend = \"iptables\" in nwfilter.conf, or name the addresses in the filter"
+    "{origin} looks addresses up in the ipset {set}, which nftables cannot do; use firewall_backend = \"iptables\", or name the addresses in the filter"
 )]
 #[non_exhaustive]
 pub struct NoIpset {

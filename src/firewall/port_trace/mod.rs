@@ -39,16 +39,16 @@ pub use frames::{DecidedStage, TracedFrame};
 #[non_exhaustive]
 pub enum TraceError {
     /// The kernel refuses the trace.
-    #[error("cannot follow the kernel's trace{}", if .0.raw_os_error() == Some(libc::EPERM) { "; run netlaunch as root" } else { "" })]
+    #[error("cannot follow the kernel's trace{}", if .0.raw_os_error() == Some(libc::EPERM) { "; run as root" } else { "" })]
     Kernel(#[source] io::Error),
     /// The kernel cannot tie a table to a process.
     #[error(
-        "this kernel cannot remove the rules of a trace when netlaunch ends (Linux 5.12 and later can); set enable_trace = true in nwfilter.conf, and reload the firewall rules"
+        "this kernel cannot remove the rules of a trace when netlaunch ends (Linux 5.12 and later can); set enable_trace = true, and reload the firewall rules"
     )]
     NoOwner,
     /// The rules are those of legacy iptables.
     #[error(
-        "{0} is the legacy variant, whose trace goes to the kernel's log; install {0} over nf_tables, or use firewall_backend = \"nftables\" in nwfilter.conf"
+        "{0} is the legacy variant, whose trace goes to the kernel's log; install {0} over nf_tables, or use firewall_backend = \"nftables\""
     )]
     Legacy(&'static str),
     /// A tool that shows its variant failed.

@@ -80,21 +80,21 @@ pub(super) fn check(request: &Request, nic: &NicRequest, facts: &Facts) -> Resul
         TapOwner::Helper(_) if nic.filter.is_some() && facts.target.is_some() => {
             return Err(Problem::new(
                 "a filter is for root to set, and QEMU's bridge helper would make this guest's tap",
-                "run netlaunch as root and let it start QEMU, or drop the filter",
+                "let netlaunch start QEMU, as root, or drop the filter",
             )
             .about(&[Setting::Filter]));
         }
         TapOwner::Helper(_) if nic.publishes() && facts.target.is_some() => {
             return Err(Problem::new(
                 "published ports are rules of the firewall, which root must set, and QEMU's bridge helper would make this guest's tap",
-                "run netlaunch as root and let it start QEMU, or drop the published ports",
+                "let netlaunch start QEMU, as root, or drop the published ports",
             )
             .about(&[Setting::Publish]));
         }
         TapOwner::Helper(_) if matches!(nic.queues, Some(Queues::Count(2..))) => {
             return Err(Problem::new(
                 "QEMU's bridge helper makes a tap with one queue",
-                "run netlaunch as root and let it start QEMU, or drop the queues",
+                "let netlaunch start QEMU, as root, or drop the queues",
             )
             .about(&[Setting::Queues]));
         }
@@ -138,12 +138,12 @@ fn tap_owner(request: &Request, facts: &Facts) -> Result<TapOwner, Problem> {
     let (reason, instead) = if serve {
         (
             "in serve mode QEMU's bridge helper must make the tap",
-            "add -- QEMU ARGS and run it as root, or install qemu-bridge-helper",
+            "add the QEMU command and run as root, or install qemu-bridge-helper",
         )
     } else {
         (
             "this user may not make a tap, so QEMU's bridge helper must make it",
-            "run netlaunch as root, or install qemu-bridge-helper",
+            "run as root, or install qemu-bridge-helper",
         )
     };
     let Some(helper) = &bridge.helper else {
@@ -154,14 +154,14 @@ fn tap_owner(request: &Request, facts: &Facts) -> Result<TapOwner, Problem> {
     }
     match &bridge.helper_problem {
         Some(Problem { why, fix, .. }) if !facts.host.root => {
-            return no(format!("{reason}, but {why}"), &format!("{fix}, or run netlaunch as root"));
+            return no(format!("{reason}, but {why}"), &format!("{fix}, or run as root"));
         }
         _ => {}
     }
     if !bridge.tun {
         return no(
             format!("{reason}, but the helper runs as this user and cannot open /dev/net/tun"),
-            "have root run 'modprobe tun; chmod 0666 /dev/net/tun', or run netlaunch as root",
+            "have root run 'modprobe tun; chmod 0666 /dev/net/tun', or run as root",
         );
     }
     match &facts.target {
@@ -170,7 +170,7 @@ fn tap_owner(request: &Request, facts: &Facts) -> Result<TapOwner, Problem> {
             let file = bridge.acl.file.display();
             return no(
                 format!("{reason}, but {file} allows no bridge, or this user cannot read it"),
-                "have root write a line such as \"allow br0\" there and let everyone read it, or run netlaunch as root",
+                "have root write a line such as \"allow br0\" there and let everyone read it, or run as root",
             );
         }
         None => {}

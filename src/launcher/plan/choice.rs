@@ -118,7 +118,7 @@ fn passt(vmm: Vmm, nic: &NicRequest, facts: &Facts) -> Result<String, Problem> {
     if facts.host.root && !passt.has("runas") {
         return no(
             "this passt has no --runas, so root's would run as a user that other programs share",
-            "install a newer passt, or run netlaunch as an ordinary user",
+            "install a newer passt, or run as an ordinary user",
         );
     }
     if let Some(option) = option.filter(|o| !passt.has(o)) {

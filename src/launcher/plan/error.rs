@@ -46,7 +46,7 @@ pub enum PlanError {
         length: usize,
     },
     /// Only root can run QEMU as another user.
-    #[error("only root can run QEMU as the user {0}: run netlaunch as root, or drop the user")]
+    #[error("only root can run QEMU as the user {0}: run as root, or drop the user")]
     UserNotRoot(UserName),
     /// The launch has more NICs with a descriptor than there are descriptor numbers.
     #[error(
@@ -73,7 +73,7 @@ fn list(candidates: &[Candidate]) -> String {
 }
 
 impl PlanError {
-    /// Returns the settings of the launch that the error speaks about.
+    /// Returns the settings of the launch that the error names.
     pub fn settings(&self) -> Vec<Setting> {
         match self {
             PlanError::Request(error) => error.settings(),
@@ -111,7 +111,7 @@ impl PlanError {
     }
 }
 
-/// Returns the setting that an error of the guest's addresses speaks about.
+/// Returns the setting that an error of the guest's addresses names.
 pub(super) fn about_addresses(error: &GuestAddressesError) -> Vec<Setting> {
     match error {
         GuestAddressesError::GatewayOutside { .. }

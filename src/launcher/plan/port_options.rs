@@ -51,11 +51,8 @@ pub(super) fn check(owner: &TapOwner, nic: &NicRequest, facts: &Facts) -> Result
     let why =
         format!("{what} for root to set, and QEMU's bridge helper would make this guest's tap");
     Err(match nic.bandwidth {
-        Some(_) => {
-            Problem::new(why, "run netlaunch as root and let it start QEMU, or drop the bandwidth")
-                .about(&[Setting::Bandwidth])
-        }
-        None => Problem::new(why, "run netlaunch as root and let it start QEMU")
-            .about(&[Setting::Network]),
+        Some(_) => Problem::new(why, "let netlaunch start QEMU, as root, or drop the bandwidth")
+            .about(&[Setting::Bandwidth]),
+        None => Problem::new(why, "let netlaunch start QEMU, as root").about(&[Setting::Network]),
     })
 }

@@ -148,7 +148,7 @@ pub enum RequestError {
         second: String,
     },
     /// The request has no NIC.
-    #[error("the launch has no NIC: add one, or start QEMU without netlaunch")]
+    #[error("the launch has no NIC: add one, or start QEMU without a launcher")]
     NoNic,
     /// The caller's QEMU arguments already use the id of the netdev.
     #[error("the QEMU arguments have a netdev with id={0} already: choose another id")]

@@ -113,7 +113,7 @@ fn vhost_net(opened: io::Result<()>) -> KernelFeature {
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (
             "/dev/vhost-net is closed to this user".to_owned(),
-            "run netlaunch as root, as which it also makes the tap",
+            "run as root: netlaunch then makes the tap, too",
         ),
         Err(error) => (
             format!("/dev/vhost-net cannot be opened: {error}"),

@@ -109,12 +109,12 @@ fn pid_namespaces(tried: io::Result<()>, user_namespaces: bool) -> KernelFeature
         Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) && user_namespaces => {
             fails(
                 "only root may make one outside of a user namespace",
-                "nothing to do: they are used only when netlaunch runs as root",
+                "nothing to do: only root's launches use them",
             )
         }
         Err(error) => fails(
             format!("the kernel refuses one: {error}"),
-            "run netlaunch as root with CAP_SYS_ADMIN; in a container, add that capability",
+            "run as root with CAP_SYS_ADMIN; in a container, add that capability",
         ),
     }
 }

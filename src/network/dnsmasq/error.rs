@@ -78,7 +78,7 @@ pub enum DnsmasqError {
         source: io::Error,
     },
     /// A signal cannot be sent.
-    #[error("cannot signal dnsmasq, process {pid}; run netlaunch as the user that started it")]
+    #[error("cannot signal dnsmasq, process {pid}; run as the user that started it")]
     Signal {
         /// The number of the process.
         pid: Pid,

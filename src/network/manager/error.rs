@@ -31,7 +31,7 @@ pub enum ManagerError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The state directory cannot be used.
-    #[error("cannot use {} for running networks; run netlaunch as root, or use a state directory that this user can write", dir.display())]
+    #[error("cannot use {} for running networks; run as root, or use a state directory that this user can write", dir.display())]
     State {
         /// The directory.
         dir: PathBuf,

@@ -32,7 +32,7 @@ impl Manager {
         used: Option<FirewallBackend>,
     ) -> Vec<FirewallBackend> {
         if let Some(named) = self.settings.firewall_backend {
-            tracing::debug!("the firewall backend is {named}: network.conf names it");
+            tracing::debug!("the firewall backend is {named}: the settings name it");
             return vec![named];
         }
         if let Some(backend) = statuses.unfinished_backend() {
@@ -43,7 +43,7 @@ impl Manager {
         if let Some(first) = order.first() {
             let why = match used {
                 Some(_) => "the rules of other networks are there",
-                None => "network.conf names none",
+                None => "the settings name none",
             };
             tracing::debug!("the firewall backend to try first is {first}: {why}");
         }

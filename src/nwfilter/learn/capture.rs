@@ -28,7 +28,7 @@ const LONGEST: usize = 14 + 0xffff;
 /// A capture cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot {what} the interface with number {index}; run netlaunch as root or with CAP_NET_RAW, or set the addresses in the binding so that none is learned"
+    "cannot {what} the interface with number {index}; run as root or with CAP_NET_RAW, or set the addresses in the binding so that none is learned"
 )]
 pub struct CaptureError {
     /// The failed operation, such as "listen on".

@@ -23,7 +23,7 @@ pub enum BindingError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The state directory cannot be used.
-    #[error("cannot use {} for the filters of ports; run netlaunch as root, or use another state directory", dir.display())]
+    #[error("cannot use {} for the filters of ports; run as root, or use another state directory", dir.display())]
     StateDir {
         /// The directory.
         dir: PathBuf,
@@ -68,7 +68,7 @@ pub enum BindingError {
     },
     /// iptables reads the name as a pattern for several interfaces.
     #[error(
-        "iptables reads the name {0} as a pattern for every interface whose name begins so; give the interface a name that does not end in +, or set firewall_backend = \"nftables\" in nwfilter.conf"
+        "iptables reads the name {0} as a pattern for every interface whose name begins so; give the interface a name that does not end in +, or set firewall_backend = \"nftables\""
     )]
     Pattern(InterfaceName),
     /// nft cannot name the interface, and a port without a bridge is filtered by its name.

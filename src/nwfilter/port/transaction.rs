@@ -61,11 +61,13 @@ struct Transaction<'a> {
 /// The status files that one attempt writes.
 #[derive(Default)]
 struct StatusFiles {
-    /// Written before the rules change, with the records of the old and the new rules.
+    /// The files that are written before the rules change, with the records of the old and the new
+    /// rules.
     before: Vec<PortStatus>,
-    /// Written after the rules have changed, with the records of the new rules.
+    /// The files that are written after the rules have changed, with the records of the new rules.
     after: Vec<PortStatus>,
-    /// Written after the rules have changed. Their old records also remove the new rules.
+    /// The files that are written only after the rules have changed, because their old records also
+    /// remove the new rules.
     same_objects: Vec<PortStatus>,
     /// The statuses of all ports after the change.
     all: Vec<PortStatus>,
@@ -167,7 +169,7 @@ impl Transaction<'_> {
                 Err(error) => return Err(error),
                 Ok(changed) => {
                     let why = match configured {
-                        Some(_) => "nwfilter.conf or the guard of ports demands it",
+                        Some(_) => "the settings or the guard of ports demand it",
                         None => "it takes the rules",
                     };
                     for (DesiredPort { status, .. }, backend) in self.wanted.iter().zip(&backends) {

@@ -125,7 +125,7 @@ impl LinkError {
 
 fn fix(errno: Option<Errno>) -> &'static str {
     match errno {
-        Some(Errno::EPERM | Errno::EACCES) => "run netlaunch as root or with CAP_NET_ADMIN",
+        Some(Errno::EPERM | Errno::EACCES) => "run as root or with CAP_NET_ADMIN",
         Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => {
             "the kernel lacks it: 'modprobe bridge', or IPv6 is turned off on this host"
         }
@@ -149,7 +149,7 @@ mod tests {
         let error = LinkError::failed("make it", refusal);
         assert_eq!(
             crate::types::error_text(&error),
-            "cannot make it: Operation not permitted (os error 1); run netlaunch as root or with CAP_NET_ADMIN"
+            "cannot make it: Operation not permitted (os error 1); run as root or with CAP_NET_ADMIN"
         );
         assert_eq!(error.errno(), Some(Errno::EPERM));
         assert!(!error.is_gone());

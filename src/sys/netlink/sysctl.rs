@@ -172,7 +172,7 @@ pub enum SysctlError {
         root: PathBuf,
     },
     /// The setting could not be written.
-    #[error("cannot write {value:?} to {}; run netlaunch as root where /proc/sys is writable, or set it yourself before", path.display())]
+    #[error("cannot write {value:?} to {}; run as root where /proc/sys is writable, or set it yourself before", path.display())]
     Write {
         /// The file.
         path: PathBuf,

@@ -41,7 +41,7 @@ pub enum SpawnError {
     },
     /// The program's process cannot become the user.
     #[error(
-        "cannot run {} as the user {user}; run netlaunch as root with CAP_SETUID and CAP_SETGID", program.display()
+        "cannot run {} as the user {user}; run as root with CAP_SETUID and CAP_SETGID", program.display()
     )]
     User {
         /// The program.

@@ -94,7 +94,7 @@ fn verbose_says_what_commands_decide_run_and_write() {
     let said = run(&["-v", "network", "define", net.to_str().unwrap()]);
     assert!(said.contains("debug: writes ") && said.contains("networks/talk.xml"), "{said}");
     let said = run(&["-v", "network", "start", "talk"]);
-    for words in ["firewall backend", "network.conf names none", "1 added", "status.json"] {
+    for words in ["firewall backend", "the settings name none", "1 added", "status.json"] {
         assert!(said.contains(words), "{words}: {said}");
     }
     assert!(!said.contains("trace:"), "{said}");
