@@ -38,9 +38,8 @@
 //!   repeated in the text. [`types::error_text`] joins both. [`launcher::LaunchError::kind`] is for
 //!   programs.
 //! - Enums of errors, events and backends grow: they are `#[non_exhaustive]`, and so are structs
-//!   that
-//!   only netlaunch makes. An enum whose every variant a caller must treat is exhaustive, and its
-//!   documentation says why.
+//!   that only netlaunch makes. An enum whose every variant a caller must treat is exhaustive, and
+//!   its documentation says why.
 //!
 //! # Features
 //!
@@ -49,7 +48,7 @@
 //! | (none) | the launcher with passt and slirp |
 //! | `bridged` (default) | `network` and `nwfilter`: virtual networks and filters of ports |
 //! | `cli` (default) | the program `netlaunch`; includes `bridged` |
-//! | `capi` | the C interface of include/netlaunch.h, for `libnetlaunch.so` and `libnetlaunch.a` |
+//! | `capi` | the C interface; the command in include/netlaunch.h makes its library |
 //!
 //! # Layout
 //!

@@ -5,7 +5,8 @@
 //! environment and netlaunch.conf, start the messages ([`log`]), carry out the command.
 //!
 //! Only [`main`] prints an error and chooses the exit status, both by [`failure`]. The rest of the
-//! library reads no environment variable and names no option: [`hint`] adds these words.
+//! library names no option: [`hint`] adds these words. It reads no environment variable either,
+//! unless a library caller asks for that (`from_env`).
 //!
 //! A call by the name of a QEMU goes to [`wrap`] before all these steps.
 

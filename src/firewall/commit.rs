@@ -3,7 +3,8 @@
 //! The exit status of nft is not proof. A signal can kill nft after the commit, nft can lose the
 //! kernel's answer (ENOBUFS), and another program with the name nft can report success without
 //! reading its input. So netlaunch asks the kernel after every transaction ([`Proof`]), which costs
-//! some ten microseconds, and the kernel's answer is the result.
+//! some ten microseconds, and the kernel's answer is the result. If the kernel does not answer,
+//! nft's success counts.
 
 use std::io;
 

@@ -1,13 +1,18 @@
-//! Virtual networks: the reader, the writer and the checks of libvirt's network XML, and the store
-//! of definitions.
+//! Virtual networks: libvirt's network XML as a value, the store of definitions, and the parts that
+//! run a network on the host.
 //!
 //! ```text
 //! bytes ──xml::parse──▶ Network + Places ──check──▶ ok ──store──▶ CONFIG/networks/NAME.xml
 //!                          └──write──▶ XML that libvirt's schema accepts
 //! ```
 //!
-//! [`parse`], [`check`], [`check_against`] and [`to_xml`] are pure functions; only [`NetworkStore`]
-//! uses files. An element or attribute that libvirt's format has and netlaunch does not support is
+//! [`parse`], [`check`], [`check_against`], [`to_xml`], [`update`] and [`event`] are pure, and
+//! [`NetworkStore`] uses the files of definitions. The other parts work on the host: [`manager`]
+//! starts, changes, repairs and ends networks, [`dnsmasq`] runs their DHCP and DNS server,
+//! [`relay`] carries connections from the host's loopback addresses to guests, and
+//! [`guest_address`] reads the addresses of guests.
+//!
+//! An element or attribute that libvirt's format has and netlaunch does not support is
 //! an error that names it. The facts about the format come from libvirt's documentation ("Network
 //! XML format").
 

@@ -1,5 +1,5 @@
-//! Network filters: libvirt's nwfilter XML as a value, its variables, and the store of the
-//! definitions.
+//! Network filters: libvirt's nwfilter XML as a value, its variables, the store of the definitions,
+//! and the parts that put filters on the ports of guests.
 //!
 //! ```text
 //! bytes ──parse──▶ Filter ──store──▶ CONFIG/nwfilter/NAME.xml, or compiled in
@@ -7,8 +7,12 @@
 //!                    └──flatten──▶ FlatFilter*: rules without variables
 //! ```
 //!
-//! [`parse`], [`to_xml`], [`combinations`] and [`flatten`] are pure; only [`FilterStore`] reads and
-//! writes files. The facts about the format come from libvirt's documentation ("Network Filters")
+//! [`parse`], [`to_xml`], [`combinations`], [`flatten`] and [`explain`] are pure, and
+//! [`FilterStore`] reads and writes the files of definitions. The other parts change the host:
+//! [`port`] binds filters to ports and keeps their status files, and [`learn`] finds the addresses
+//! of guests and saves them.
+//!
+//! The facts about the format come from libvirt's documentation ("Network Filters")
 //! and schema, and from libvirt's behaviour. Input that libvirt silently ignores, such as unknown
 //! attributes, is an error here.
 

@@ -139,7 +139,7 @@ pub(crate) fn lock_file(dir: &Path) -> io::Result<OwnedFd> {
 
 /// Makes a directory that every user may read, and the directories above it.
 fn make(dir: &Path) -> io::Result<Dir> {
-    // Launches lock a directory above (`launch::runtime`), so only its owner may read it.
+    // Launches lock a directory above (`launcher::launch_dir`), so only its owner may read it.
     let above = Dir::make(dir_of(dir), Trust::LastDirectory, Modes::all(0o711))?;
     drop(above);
     Dir::make(dir, Trust::LastDirectory, Modes::all(0o755))

@@ -2,7 +2,8 @@
 //!
 //! Each type holds only valid values, and its error says in one line what is wrong with a text.
 //!
-//! This module knows no program, no file and no kernel interface, so every other module may use it.
+//! This module runs no program, opens no file and asks the kernel nothing, so every other module
+//! may use it.
 
 mod address;
 mod bandwidth;

@@ -14,7 +14,8 @@
 //! a [`Format`] knows, and it keeps the content of the elements that the format keeps
 //! ([`Foreign`]).
 //!
-//! This module knows no format, no file and no program; its functions are pure.
+//! This module knows no format and no program. Its functions are pure, except those of [`store`],
+//! which reads and writes files of definitions under a lock.
 
 mod element_reader;
 mod error;

@@ -80,7 +80,7 @@ pub enum Range {
         end: Ipv6Addr,
         /// The subnet's prefix length, 64 or more.
         prefix: u8,
-        /// The lease time; `None` means dnsmasq's default (an hour).
+        /// The lease time; `None` means dnsmasq's default (a day, dnsmasq(8)).
         lease: Option<Lease>,
     },
     /// IPv6 addresses for [`DhcpDns::hosts`] only, announced by router advertisements.

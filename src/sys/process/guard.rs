@@ -1,4 +1,5 @@
-//! The guard of a program: a fork of the caller that never executes a program.
+//! The guard of a program: a fork of the caller that executes no program, except the cleanup
+//! command after its program has ended.
 //!
 //! It mounts the file systems of a new namespace if there is one, forks the program's process, and
 //! then waits in [`watch`]. The rules of [`super::fork`] apply to all code here.

@@ -6,18 +6,18 @@
 //! caller ── socket ── guard ── program
 //! ```
 //!
-//! The guard is a fork of the caller that never executes a program, and keeps only its end of the
-//! socket open. It waits for three events: the end of the program, whose status it reports; a
-//! signal number from the caller, which it passes on to the program; and the end of the socket,
-//! which means that the caller has ended for whatever reason. Then the guard kills the program and
-//! ends. The program has `PR_SET_PDEATHSIG` with its guard as the parent, so a killed guard ends
-//! the program as well.
+//! The guard is a fork of the caller that keeps only its end of the socket open. It waits for three
+//! events: the end of the program, whose status it reports; a signal number from the caller, which
+//! it passes on to the program; and the end of the socket, which means that the caller has ended
+//! for whatever reason. Then the guard kills the program and ends. A guard executes no program,
+//! except its cleanup command (`Spawn::cleanup`) after its program has ended. The program has
+//! `PR_SET_PDEATHSIG` with its guard as the parent, so a killed guard ends the program as well.
 //!
 //! `PR_SET_PDEATHSIG` alone is not enough. The kernel clears it when the program changes its
 //! credentials, as passt does when root starts it, QEMU with `-run-with user=`, and an SELinux
 //! domain transition. It also belongs to the parent's *thread*: a child dies with the thread that
-//! forked it (prctl(2)). A guard has one thread and never changes its credentials, and every kind
-//! of end of the caller closes the socket. So the thread that starts a program may end at once, for
+//! forked it (prctl(2)). A guard has one thread and never changes its user, and every kind of end
+//! of the caller closes the socket. So the thread that starts a program may end at once, for
 //! example a thread of a pool.
 //!
 //! One gap is left: a guard is killed after the kernel has cleared the program's
