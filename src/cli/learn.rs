@@ -6,9 +6,9 @@
 //!
 //! The process writes lines to standard output: `+` when it has taken over; the IPv4 address, or an
 //! IPv6 address that is not link-local, when the rules with it are in force; `-` when it waits for
-//! such an address; `!` and the reason when the
-//! rules could not be set. Its last line is `.` if the port or its filter was removed, else `!` and
-//! the error. EOF without a last line means that the process was killed.
+//! such an address; `!` and the reason when the rules could not be set. Its last line is `.` if the
+//! port or its filter was removed, else `!` and the error. EOF without a last line means that the
+//! process was killed.
 
 use std::error::Error;
 use std::ffi::OsString;

@@ -197,7 +197,7 @@ impl<'a> Watcher<'a> {
                 Some(frame) = self.frames.join_next() => self.took(frame),
                 () = wait => {}
             }
-            // A failed look, as with a lock that another command holds for long, is tried again.
+            // A failed look is repeated: another command may have held the lock for too long.
             if let Err(error) = self.look().await {
                 tracing::error!("{error}");
                 self.retry = Some(Instant::now() + RETRY);

@@ -19,7 +19,8 @@ pub(super) async fn reload(
     let manager = manager(config_dir, environment)?;
     let bindings = nwfilter::bindings(config_dir, environment)?;
     let networks = manager.reload().await;
-    // The kernel finishes its part of the change while the taps are attached and checked.
+    // This call does not wait until the kernel has removed the mark of nft's transaction: the
+    // kernel does that while the taps are attached and checked.
     let (ports, mut reloaded) = match bindings.reload_unwaiting().await {
         Ok(mut reloaded) => (Ok(std::mem::take(&mut reloaded.notes)), Some(reloaded)),
         Err(error) => (Err(error), None),

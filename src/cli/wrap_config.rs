@@ -67,7 +67,7 @@ pub(super) fn log_path(environment: &Environment, file: &LazyConfig) -> Option<P
     variable.or_else(|| file.read(environment).ok()?.wrap.as_ref()?.log.clone())
 }
 
-/// The settings of the file, which is read when they are first asked for, and once.
+/// The settings of the file. The first use reads the file, and no later one.
 #[derive(Debug, Default)]
 pub(super) struct LazyConfig(OnceCell<Result<Config, ConfigError>>);
 

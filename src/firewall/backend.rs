@@ -1,7 +1,8 @@
 //! The firewall backends, and a trial that shows which of them works.
 //!
 //! A trial gives the tool rules of the kinds that netlaunch uses, without changing a rule. The
-//! start of a network needs no trial: its own transaction is one ([`super::NoUsableBackend`]).
+//! start of a network makes no trial, because its own transaction shows whether the backend works
+//! ([`super::NoUsableBackend`]).
 
 use std::fmt;
 use std::str::FromStr;

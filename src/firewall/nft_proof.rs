@@ -41,7 +41,8 @@ const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 /// The removal of the mark of a transaction.
 ///
 /// Dropping it waits until the kernel has removed everything (10 to 30 ms), because the kernel
-/// waits at the end of each nft socket. So a caller with other work keeps it meanwhile.
+/// waits at the end of each nft socket. So a caller that has other work does that first, and drops
+/// this value last.
 #[derive(Debug, Default)]
 #[must_use = "dropping it waits for the kernel"]
 pub struct MarkRemoval {

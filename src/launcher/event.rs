@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::Outcome;
 use super::plan::{Backend, Plan};
 
-/// Something that happened during a launch.
+/// An event of a launch.
 ///
 /// ```no_run
 /// # async fn watch(launch: &mut netlaunch::launcher::Launch) {
@@ -92,7 +92,7 @@ impl EventSink {
 }
 
 impl Default for EventSink {
-    /// A sink for a launch whose events no one reads.
+    /// A sink for a launch whose events have no reader.
     fn default() -> Self {
         EventSink::new(drop)
     }

@@ -4,8 +4,8 @@
 //! a [`GuestPort`] for each bridged guest. The launcher calls the port in this order:
 //!
 //! ```text
-//! make ─▶ set_rules ─▶ up ─▶ publish ─▶ descriptors ─▶ QEMU runs, AddressLearner::next,
-//!                                                      AddressFollower::next, PortWatch::next ─▶ remove
+//! make ─▶ set_rules ─▶ up ─▶ publish ─▶ descriptors ─▶ QEMU runs ─▶ remove
+//!     while QEMU runs: AddressLearner::next, AddressFollower::next, PortWatch::next
 //! ```
 //!
 //! No frame passes before `up`, so the rules of the guest's filter are set before its first frame.

@@ -30,7 +30,8 @@ pub struct LaunchInfo {
     pub name: String,
     /// The backend in use.
     pub backend: Backend,
-    /// Why it is not the preferred one; `None` if it is, or if the request names it.
+    /// The reason why the backend is not the preferred one; `None` if it is the preferred one, or
+    /// if the request names it.
     pub fallback: Option<String>,
     /// How QEMU and passt are connected; `None` on the other backends.
     pub transport: Option<Transport>,
@@ -73,7 +74,8 @@ pub struct NicInfo {
     pub origin: Origin,
     /// The backend in use.
     pub backend: Backend,
-    /// Why it is not the preferred one; `None` if it is, or if the request names it.
+    /// The reason why the backend is not the preferred one; `None` if it is the preferred one, or
+    /// if the request names it.
     pub fallback: Option<String>,
     /// How QEMU and passt are connected; `None` on the other backends.
     pub transport: Option<Transport>,

@@ -14,7 +14,7 @@ use super::resolvers::Watch;
 use super::running::RunningNic;
 use crate::sys::process::Child;
 
-/// Something that happens to one NIC.
+/// An event of one NIC.
 pub(super) enum NicEvent {
     /// Its passt has ended.
     PasstEnded(ExitStatus),

@@ -172,8 +172,8 @@ pub(super) fn make_room(plan: &Plan) -> Result<Option<FileLimit>, PublishError> 
     Ok(Some(limit))
 }
 
-/// Returns the number of sockets of a published port or range. The relay of a port that serves
-/// clients of a loopback address has a second one.
+/// Returns the number of sockets that a published port or range needs. A port that serves clients
+/// of a loopback address needs a second socket, that of its relay.
 fn sockets(publish: &Publish) -> u64 {
     let each = match publish.address.is_loopback() || publish.address.is_unspecified() {
         true => 2,

@@ -282,8 +282,8 @@ fn is_shared(account: &Account) -> bool {
     account.uid.as_raw() == 65_534 || ["nobody", "daemon"].contains(&account.name.as_str())
 }
 
-/// The two ends of the fd transport. Ours are closed as soon as both programs have theirs: passt
-/// ends when QEMU's, then the only other one, is closed.
+/// The two ends of the fd transport. netlaunch closes its copies once both programs have inherited
+/// their ends. Then passt ends when QEMU closes its end.
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?)
 }

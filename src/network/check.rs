@@ -93,8 +93,8 @@ fn check_port_groups(network: &Network) -> Result {
     Ok(())
 }
 
-/// Checks that a dnsmasq runs that can get the options. A range for leases needs one that has a
-/// file for them.
+/// Checks that the network has a dnsmasq that can get the options. The option `dhcp-range` needs a
+/// dnsmasq with a lease file, so the network must have DHCP.
 fn check_options(network: &Network) -> Result {
     let leases = |dhcp: &Dhcp| !dhcp.ranges.is_empty() || !dhcp.hosts.is_empty();
     let dhcp = network.ips.iter().any(|ip| ip.dhcp.as_ref().is_some_and(leases));

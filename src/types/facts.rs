@@ -24,7 +24,7 @@ pub struct Problem {
     pub why: String,
     /// The fix that the reader can apply, one clause in the imperative.
     pub fix: String,
-    /// The settings of the launch that the fix speaks about.
+    /// The settings of the launch that the fix names.
     #[serde(skip)]
     pub settings: &'static [Setting],
 }
@@ -35,7 +35,7 @@ impl Problem {
         Problem { why: why.into(), fix: fix.into(), settings: &[] }
     }
 
-    /// Sets the settings of the launch that the fix speaks about.
+    /// Sets the settings of the launch that the fix names.
     pub fn about(self, settings: &'static [Setting]) -> Self {
         Problem { settings, ..self }
     }
@@ -52,7 +52,7 @@ pub struct Passt {
     /// The long option names that its help lists, without the leading dashes.
     pub options: BTreeSet<String>,
     /// Whether an option of [`options`](Self::options) takes a value, as its line in the help says.
-    /// An option that is missing here is not known.
+    /// For an option that is missing here, the help does not say it.
     #[serde(skip)]
     pub takes_value: BTreeMap<String, bool>,
     /// The AppArmor profile that the kernel enforces on it; `None` if there is none.

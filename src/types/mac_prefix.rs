@@ -17,7 +17,7 @@ pub struct MacPrefixError(pub String);
 pub struct MacPrefix(Vec<u8>);
 
 impl MacPrefix {
-    /// Returns whether an address begins so.
+    /// Returns whether an address begins with these bytes.
     pub fn matches(&self, mac: Mac) -> bool {
         mac.octets().starts_with(&self.0)
     }

@@ -1,4 +1,4 @@
-//! The settings of a launch that an error or a fix speaks about.
+//! The settings of a launch, which errors and fixes name.
 
 use std::fmt;
 

@@ -14,7 +14,8 @@
 use crate::firewall::iptables_state::{Jump, TableState};
 use crate::firewall::port_guard::GuardRule;
 
-/// The table: the only one with both chains of the host.
+/// The table of the guard's rules. Of the tables that can drop packets, only this one has both
+/// PREROUTING and POSTROUTING.
 const TABLE: &str = "mangle";
 
 /// The chains of the guard: the host's chain, the guard's, and the option of a rule.

@@ -1,8 +1,7 @@
 //! Moves the user-mode networks of the caller's QEMU arguments to another backend.
 //!
 //! ```text
-//! CommandLine, Settings ─ user_nics ─▶ UserNic { card, request: NicRequest, or the reason to stay
-//! }
+//! CommandLine, Settings ─ user_nics ─▶ UserNic { card, NicRequest or the reason to stay }
 //!                                        │  a plan for each NIC gives its netdev
 //!                                        ▼
 //!                         edits ─▶ Edit { argument, words } ─ apply ─▶ QEMU's arguments

@@ -17,7 +17,7 @@ pub struct Candidate {
     pub why: String,
     /// The change that would make the backend usable; `None` if it is usable.
     pub fix: Option<String>,
-    /// The settings of the launch that the fix speaks about.
+    /// The settings of the launch that the fix names.
     #[serde(skip)]
     pub settings: &'static [Setting],
 }

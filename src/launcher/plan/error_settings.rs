@@ -1,12 +1,11 @@
-//! The settings that each error of a request speaks about, for which the command line names its
-//! options.
+//! The settings that each error of a request names. The command line adds their options.
 
 use super::error::about_addresses;
 use super::request_error::RequestError;
 use crate::types::Setting;
 
 impl RequestError {
-    /// Returns the settings of the launch that the error speaks about.
+    /// Returns the settings of the launch that the error names.
     pub fn settings(&self) -> Vec<Setting> {
         match self {
             RequestError::Overlap { .. } => vec![Setting::Publish],

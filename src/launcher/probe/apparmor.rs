@@ -60,7 +60,8 @@ fn is_home(home: &Path) -> bool {
 
 /// Returns the profile for this program in /etc/apparmor.d.
 ///
-/// A file there has the name of the program's path (`usr.bin.passt`) or of the program.
+/// The name of the profile's file is the path of the program with dots (`usr.bin.passt`), or the
+/// name of the program (`passt`).
 fn declared(root: &Path, program: &str) -> Option<Profile> {
     let dir = root.join("etc/apparmor.d");
     let by_path = program.trim_start_matches('/').replace('/', ".");

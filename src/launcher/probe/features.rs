@@ -1,7 +1,7 @@
 //! Asks QEMU which option makes its stream netdev reconnect, and whether shared memory has a file.
 //!
-//! QEMU's help does not list the options of a netdev. The schema lists them, which the control
-//! protocol returns for `query-qmp-schema`.
+//! QEMU's help does not list the options of a netdev. The schema that the control protocol returns
+//! for `query-qmp-schema` lists them.
 //!
 //! If QEMU gives no schema, its stream netdev is assumed to be unable to reconnect.
 

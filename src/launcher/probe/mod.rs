@@ -139,7 +139,8 @@ impl Prober {
         machine::refuses_card(emulator, machine, model).await
     }
 
-    /// Finds the means for bridged networks. A launch on a bridge needs them in its facts.
+    /// Finds out how this user can put a guest on a bridge. The facts of a launch on a bridge need
+    /// the answer.
     pub fn bridge(&self) -> BridgeAccess {
         bridge::probe(&self.system)
     }

@@ -78,7 +78,8 @@ impl StartInProgress<'_> {
         Ok(true)
     }
 
-    /// Returns the settings that a write of forwarding changes, or that must change with it.
+    /// Returns the other settings that the kernel changes when netlaunch writes the setting `key`,
+    /// and those that netlaunch must change with it.
     fn side_effects(&self, key: &Key, before: &str) -> Result<Vec<SettingChange>, ManagerError> {
         let sysctls = &self.manager.sysctls;
         let mut changes = Vec::new();

@@ -104,7 +104,8 @@ async fn relay(mut client: TcpStream, guest: SocketAddr) {
     }
 }
 
-/// Sends small writes at once, and notices an end that is gone without a word.
+/// Makes the kernel send small writes at once, and end a connection whose other end has vanished
+/// without a FIN or RST.
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     setsockopt(stream, sockopt::KeepAlive, &true)?;

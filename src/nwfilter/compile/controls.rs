@@ -3,12 +3,13 @@
 //!
 //! | variable | rule | additional test |
 //! |---|---|---|
-//! | `CTRL_DHCP_CLIENT` = `own` | accept of UDP to port 67 with a MAC address | the message's client has that address |
-//! | `CTRL_ND_MESSAGE` = `own` | accept of ICMPv6 type 133, 135 or 136 with a MAC address | the message's only option is that address, a nonce, or none |
-//! | | the same of type 136 | `srcipaddr` is the message's target, not the packet's source |
+//! | `CTRL_DHCP_CLIENT` = `own` | UDP to port 67 | the message's client has that address |
+//! | `CTRL_ND_MESSAGE` = `own` | ICMPv6 type 133, 135 or 136 | at most one option, see below |
+//! | | ICMPv6 type 136 | `srcipaddr` is the message's target, not the packet's source |
 //!
-//! The rules are those from the guest without `match='no'`. For libvirt, which does not know the
-//! variables, they accept the same packets without the additional tests.
+//! The option is that MAC address, or a nonce. The rules accept, are from the guest, are without
+//! `match='no'`, and name the MAC address that the test compares. For libvirt, which does not know
+//! the variables, they accept the same packets without the additional tests.
 
 use ipnet::IpNet;
 

@@ -5,13 +5,12 @@
 //! |---|---|---|
 //! | always | DHCP to servers from 0.0.0.0 | DHCP from servers, or from those that are named |
 //! | [`Method::by_traffic`] | ARP probes | ARP |
+//! | IPv6 | from `::`: address tests, MLD reports, router solicitations | ND and MLD messages |
 //!
-//! | IPv6 | from `::`: tests of addresses, MLD reports, router solicitations | neighbor and router \
-//! advertisements and solicitations, MLD queries |
-//!
-//! The row IPv6 applies if the guest's IPv6 addresses are learned and none is known. If the filter
-//! uses both `$IP` and `$IPV6`, each version of IP waits for its own address: the rules for one
-//! version come before those of the filter ([`Pending`]).
+//! The row IPv6 applies if the guest's IPv6 addresses are learned and none is known. Its messages
+//! to the guest are neighbor and router advertisements and solicitations (ND), and MLD queries. If
+//! the filter uses both `$IP` and `$IPV6`, each version of IP waits for its own address: the rules
+//! for one version come before those of the filter ([`Pending`]).
 //!
 //! The rules drop everything else. A client without an address asks for one from 0.0.0.0 (RFC 2131
 //! section 4.1), and an ARP probe claims no address (RFC 5227), so these frames deceive no other

@@ -4,9 +4,9 @@
 //! | `IP` or `IPV6` | `CTRL_IP_LEARNING` | Result |
 //! |---|---|---|
 //! | has a value, or no rule uses it | any value | the filter's rules |
-//! | has no value, and only these two lack one | `any`, or not set | learned from DHCP and traffic |
-//! | has no value, and only these two lack one | `dhcp` | learned from DHCP |
-//! | has no value, and only these two lack one | `none` | an error |
+//! | has no value; all others have one | `any`, or not set | learned from DHCP and traffic |
+//! | has no value; all others have one | `dhcp` | learned from DHCP |
+//! | has no value; all others have one | `none` | an error |
 //!
 //! If the IPv4 address is learned, `DHCPSERVER` may name the servers whose answers count. Otherwise
 //! `DHCPSERVER` is a variable like any other, and may hold an IPv6 address. `DHCPV6SERVER` does the

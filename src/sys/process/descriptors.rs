@@ -13,7 +13,8 @@ use nix::sys::stat::Mode;
 
 use super::spawn::Stdio;
 
-/// Returns the descriptors of the program, placed above all their numbers in the program.
+/// Copies the descriptors that a program gets to numbers above all numbers that it gets them at, so
+/// that a later dup2(2) closes none of them. Returns each copy with its number in the program.
 pub(super) fn place(
     stdio: [Stdio; 3],
     fds: Vec<(OwnedFd, RawFd)>,
@@ -47,8 +48,8 @@ pub(super) fn above(fd: OwnedFd, program: &[(OwnedFd, RawFd)]) -> nix::Result<Ow
     dup_above(fd, top(program))
 }
 
-/// Moves the descriptors of a program that this process executes next to their numbers. What had
-/// such a number before is closed.
+/// Moves the descriptors of the program that this process is about to execute to their numbers. A
+/// descriptor that has such a number is closed.
 pub(super) fn move_to_numbers(fds: Vec<(OwnedFd, RawFd)>) -> io::Result<()> {
     let top = top(&fds);
     for (fd, number) in fds {

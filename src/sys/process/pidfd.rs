@@ -85,7 +85,7 @@ impl ProcessHandle {
     /// a tokio runtime with I/O and time enabled.
     pub(crate) async fn ended(&self, limit: Duration) -> bool {
         let watched = self.fd.as_ref().and_then(|fd| fd.try_clone().ok());
-        // SAFETY: the AsyncFd owns the descriptor from now on, so it stays open and the same.
+        // SAFETY: the AsyncFd owns the descriptor from now on, so its number stays open and valid.
         let watched = watched.and_then(|fd| unsafe { AsyncFd::register(fd) }.ok());
         let wait = async {
             match &watched {
