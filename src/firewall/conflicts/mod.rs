@@ -147,7 +147,9 @@ impl Finding {
 
 /// The listing of nft cannot be parsed.
 #[derive(Debug, thiserror::Error)]
-#[error("the output of `nft -j list ruleset` cannot be read; run it by hand to see what it says")]
+#[error(
+    "the output of `nft -j list ruleset` cannot be read; run that command by hand and read its message"
+)]
 pub struct ListingError(#[from] serde_json::Error);
 
 /// Returns the chains that stop the traffic of these guests.

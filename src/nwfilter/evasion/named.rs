@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::firewall::rules::AddressRange;
 use crate::firewall::rules::port::{Address, Addresses, Number, PortRules, Test};
 
-/// The first values of each kind, without duplicates.
+/// The addresses and VLANs that rules name: the first ones of each kind, without duplicates.
 #[derive(Debug, Default)]
 pub(super) struct Named {
     pub(super) v4: Vec<Ipv4Addr>,

@@ -68,7 +68,7 @@ pub enum BindingError {
     },
     /// iptables reads the name as a pattern for several interfaces.
     #[error(
-        "iptables reads the name {0} as a pattern for every interface whose name begins so; give the interface a name that does not end in +, or set firewall_backend = \"nftables\""
+        "iptables reads the name {0} as a pattern for every name that begins with the part before the +; give the interface a name that does not end in +, or set firewall_backend = \"nftables\""
     )]
     Pattern(InterfaceName),
     /// nft cannot name the interface, and a port without a bridge is filtered by its name.

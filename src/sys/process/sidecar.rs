@@ -131,7 +131,7 @@ impl MainProcess {
     /// Waits for the sidecar and returns the program's further descriptors.
     ///
     /// # Errors
-    /// The reason why nothing is supervised; the sidecar has removed everything.
+    /// The reason why the sidecar supervises no launch; the sidecar has removed everything.
     pub(crate) fn wait(self) -> Result<ProgramFds, String> {
         let mut bytes = [0u8; LONGEST];
         let mut space = nix::cmsg_space!([RawFd; MOST_FDS]);
