@@ -149,7 +149,7 @@ fn make_dir(plan: &Plan, passt: &PasstPlan, script: &mut Script) {
     script.undo.push(format!("rm -r {dir}; [ -z \"$made\" ] || rmdir {root}"));
 }
 
-/// The shell variable with the process ID of the passt after so many other ones.
+/// The shell variable with the process ID of the passt that starts after this many others.
 fn variable(before: usize) -> String {
     if before == 0 { "passt".to_owned() } else { format!("passt{}", before + 1) }
 }

@@ -119,7 +119,7 @@ impl Running {
         }
     }
 
-    /// Takes a started passt of the NIC at `place` in, also into the record.
+    /// Adds a started passt to the NIC at `place`, and to the record of the launch.
     pub(super) fn passt_started(&mut self, place: usize, child: Child) {
         let Some(nic) = self.nics.get_mut(place) else { return };
         let spawn = nic.passt_spawn.as_ref();

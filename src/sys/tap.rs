@@ -117,7 +117,7 @@ impl Tap {
         Tap::open_queues(device, name, 1)
     }
 
-    /// Makes a tap with so many queues.
+    /// Makes a tap with this many queues.
     ///
     /// The tap has virtio headers, with which QEMU leaves checksums and segmentation
     /// to the kernel. It is down and on no bridge.

@@ -80,7 +80,7 @@ impl Draft<'_> {
         self.context.launch_ids.qemu_fds.get(self.context.place).copied()
     }
 
-    /// Returns so many descriptor numbers for this NIC, the first one being that of
+    /// Returns this many descriptor numbers for this NIC, the first one being that of
     /// [`Draft::qemu_fd`]; fewer if not enough numbers are free.
     pub(super) fn tap_fds(&self, count: usize) -> Vec<RawFd> {
         let from = self.context.request.nic_count() + self.context.place * FURTHER_FDS;

@@ -50,7 +50,7 @@ pub(super) fn count(draft: &Draft) -> u16 {
     }
 }
 
-/// Returns the properties of a card with so many queue pairs.
+/// Returns the properties of a card with this many queue pairs.
 ///
 /// A card on PCI needs an interrupt vector for each queue, one for its configuration and one for
 /// its control queue.
