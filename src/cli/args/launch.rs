@@ -70,7 +70,7 @@ pub struct LaunchArgs {
     /// Adds this QEMU device as the card, or none [default: virtio-net-pci]
     #[arg(long, value_name = "MODEL|none", help_heading = "Network card")]
     pub device: Option<Device>,
-    /// Gives the card of a guest on a bridge so many queues, or one per processor [default: 1]
+    /// Gives the card of a guest on a bridge this many queues, or one per processor [default: 1]
     #[arg(long, value_name = "NUMBER|auto", help_heading = "Network card")]
     pub queues: Option<Queues>,
 

@@ -61,13 +61,12 @@ struct Transaction<'a> {
 /// The status files that one attempt writes.
 #[derive(Default)]
 struct StatusFiles {
-    /// The files that are written before the rules change, with the records of the old and the new
-    /// rules.
+    /// The files to write before the rules change, with the records of the old and the new rules.
     before: Vec<PortStatus>,
-    /// The files that are written after the rules have changed, with the records of the new rules.
+    /// The files to write after the rules have changed, with the records of the new rules.
     after: Vec<PortStatus>,
-    /// The files that are written only after the rules have changed, because their old records also
-    /// remove the new rules.
+    /// The files to write only after the rules have changed: their old records also remove the new
+    /// rules.
     same_objects: Vec<PortStatus>,
     /// The statuses of all ports after the change.
     all: Vec<PortStatus>,
