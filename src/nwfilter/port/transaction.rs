@@ -65,7 +65,7 @@ struct StatusFiles {
     before: Vec<PortStatus>,
     /// The files to write after the rules have changed, with the records of the new rules.
     after: Vec<PortStatus>,
-    /// The files to write only after the change, because their old records also remove the new rules.
+    /// The files to write only after the change: their old records also remove the new rules.
     same_objects: Vec<PortStatus>,
     /// The statuses of all ports after the change.
     all: Vec<PortStatus>,
