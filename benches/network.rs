@@ -85,9 +85,10 @@ fn define(sandbox: &Sandbox, backend: FirewallBackend, served: bool) {
     fs::create_dir_all(config.join("networks")).unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(sandbox.path(""), open).unwrap();
-    let (dns, dhcp) = match served {
-        true => ("", "<dhcp><range start='10.96.0.100' end='10.96.0.200'/></dhcp>"),
-        false => ("<dns enable='no'/>", ""),
+    let (dns, dhcp) = if served {
+        ("", "<dhcp><range start='10.96.0.100' end='10.96.0.200'/></dhcp>")
+    } else {
+        ("<dns enable='no'/>", "")
     };
     let xml = format!(
         "<network><name>bench</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000096</uuid>\

@@ -386,9 +386,10 @@ async fn turn(port: &InterfaceName, on: bool) -> Result<bool, LinkError> {
     if netlink.link(port).await?.up == on {
         return Ok(false);
     }
-    match on {
-        true => netlink.up(port).await.map(drop)?,
-        false => netlink.down(port).await?,
+    if on {
+        netlink.up(port).await.map(drop)?
+    } else {
+        netlink.down(port).await?
     }
     Ok(true)
 }

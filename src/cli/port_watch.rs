@@ -52,9 +52,10 @@ impl TapWatch {
         limits: &Bandwidth,
         environment: &Environment,
     ) -> Result<Self, LinkError> {
-        let events = match limits.is_unlimited() {
-            true => LinkEvents::open()?,
-            false => LinkEvents::open_with_queues()?,
+        let events = if limits.is_unlimited() {
+            LinkEvents::open()?
+        } else {
+            LinkEvents::open_with_queues()?
         };
         let (environment, bridge, limits) = (environment.clone(), bridge.clone(), *limits);
         let place = Place::OnBridge;

@@ -218,9 +218,8 @@ impl Follower {
 
     /// Returns whether an address is missing to which a port should lead.
     fn is_incomplete(&self) -> bool {
-        let has = |v6: bool| match v6 {
-            true => self.guest.address.ipv6.is_some(),
-            false => self.guest.address.ipv4.is_some(),
+        let has = |v6: bool| {
+            if v6 { self.guest.address.ipv6.is_some() } else { self.guest.address.ipv4.is_some() }
         };
         self.guest.publish.iter().any(|port| !has(port.address.is_ipv6()))
     }

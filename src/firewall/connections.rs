@@ -77,10 +77,9 @@ fn leads_to(tuple: &[u8], publish: &Publish, local: &[IpAddr]) -> bool {
     let port = port.map(u16::from_be_bytes);
     let is_udp = bytes(&protocol, CTA_PROTO_NUM) == Some(vec![libc::IPPROTO_UDP as u8]);
     let is_in = |port: u16| publish.host.first() <= port && port <= publish.host.last();
-    let is_address = |to: IpAddr| match publish.address.is_unspecified() {
+    let is_address = |to: IpAddr| {
         // A connection through the host to the same port elsewhere stays.
-        true => local.contains(&to),
-        false => to == publish.address,
+        if publish.address.is_unspecified() { local.contains(&to) } else { to == publish.address }
     };
     is_udp && to.is_some_and(is_address) && port.is_some_and(is_in)
 }

@@ -119,9 +119,8 @@ async fn changes(
         let opens = part == Part::Ethernet && guarded && !add.is_empty();
         opens || remove.iter().any(had) || add.iter().any(|port| port.needs(part))
     };
-    let present = async |part: Part| match is_concerned(part) {
-        true => table_tools(part).present(tools).await.map(Some),
-        false => Ok(None),
+    let present = async |part: Part| {
+        if is_concerned(part) { table_tools(part).present(tools).await.map(Some) } else { Ok(None) }
     };
     // The tools that read run at the same time.
     let [ethernet, v4, v6] = Part::ALL;

@@ -97,9 +97,10 @@ pub async fn set_guard(
                 };
                 if let Err(error) = changed.await {
                     // ebtables over nf_tables needs the same part of the kernel as nft.
-                    let error = match error_text(&error).contains("--logical-") {
-                        true => PortError::NoBridgeNames,
-                        false => error.into(),
+                    let error = if error_text(&error).contains("--logical-") {
+                        PortError::NoBridgeNames
+                    } else {
+                        error.into()
                     };
                     return Err(undo(tools, &done, error).await);
                 }

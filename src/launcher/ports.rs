@@ -175,10 +175,8 @@ pub(super) fn make_room(plan: &Plan) -> Result<Option<FileLimit>, PublishError> 
 /// Returns the number of sockets that a published port or range needs. A port that serves clients
 /// of a loopback address needs a second socket, that of its relay.
 fn sockets(publish: &Publish) -> u64 {
-    let each = match publish.address.is_loopback() || publish.address.is_unspecified() {
-        true => 2,
-        false => 1,
-    };
+    let each =
+        if publish.address.is_loopback() || publish.address.is_unspecified() { 2 } else { 1 };
     each * publish.host.ports().count() as u64
 }
 

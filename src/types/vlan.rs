@@ -127,9 +127,12 @@ impl fmt::Display for Vlan {
         let runs = Vlan::Trunk { tags: tags.clone(), native: None }.runs();
         let runs: Vec<String> = runs
             .iter()
-            .map(|run| match run.first == run.last {
-                true => run.first.to_string(),
-                false => format!("{}-{}", run.first, run.last),
+            .map(|run| {
+                if run.first == run.last {
+                    run.first.to_string()
+                } else {
+                    format!("{}-{}", run.first, run.last)
+                }
             })
             .collect();
         write!(f, "trunk {}", runs.join(","))?;

@@ -88,9 +88,10 @@ fn injected(host: &NetworkHost, line: &str, at: &Moment, error: &str) -> Output 
     changed.env_clear().envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
     for arg in args {
         let kill = format!("inject={}:signal=KILL:when={}", at.call, at.n);
-        match arg.to_str() == Some(&kill) {
-            true => changed.arg(format!("inject={}:error={error}:when={}", at.call, at.n)),
-            false => changed.arg(arg),
+        if arg.to_str() == Some(&kill) {
+            changed.arg(format!("inject={}:error={error}:when={}", at.call, at.n))
+        } else {
+            changed.arg(arg)
         };
     }
     command = changed;

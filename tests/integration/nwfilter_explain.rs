@@ -66,12 +66,11 @@ impl Exceptions {
         for entry in all.as_array().unwrap() {
             let pattern = entry["filter"].as_str().unwrap();
             let (start, end) = pattern.split_once('*').unwrap_or((pattern, ""));
-            let matches = match pattern.contains('*') {
-                true => {
-                    name.contains(start.trim_end_matches('*'))
-                        && (end.is_empty() || name.contains(end.trim_matches('*')))
-                }
-                false => pattern == name,
+            let matches = if pattern.contains('*') {
+                name.contains(start.trim_end_matches('*'))
+                    && (end.is_empty() || name.contains(end.trim_matches('*')))
+            } else {
+                pattern == name
             };
             if !matches {
                 continue;

@@ -18,10 +18,7 @@ fn files(scene: &PortScene) -> Vec<PathBuf> {
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => dirs.push(path),
-                false => files.push(path),
-            }
+            if path.is_dir() { dirs.push(path) } else { files.push(path) }
         }
     }
     files.retain(|path| !path.ends_with(".lock") && !path.ends_with("filler"));

@@ -167,10 +167,7 @@ fn bind_with(scene: &PortScene, linkdev: &str) -> Result<(), String> {
     let xml = fs::read_to_string(&file).unwrap();
     fs::write(&file, xml.replace("<mac ", &format!("{linkdev}\n<mac "))).unwrap();
     let output = scene.nwfilter(&["binding-create", &file]);
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(text(&output.stderr)),
-    }
+    if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
 }
 
 #[test]

@@ -52,10 +52,7 @@ impl Routed {
         self.scene.define("test", rules)?;
         let binding = self.scene.binding(Station::Vnet0, "test", &[]);
         let output = self.scene.nwfilter(&["binding-create", &binding]);
-        match output.status.success() {
-            true => Ok(text(&output.stderr)),
-            false => Err(text(&output.stderr)),
-        }
+        if output.status.success() { Ok(text(&output.stderr)) } else { Err(text(&output.stderr)) }
     }
 
     /// The ports, of those given, on which the guest hears datagrams of `sender`.

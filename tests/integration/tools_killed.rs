@@ -107,11 +107,10 @@ fn a_network_is_all_there_or_not_at_all(backend: &str) {
         let output = host.with("network start lab", &path);
         // The undo of a failed start writes lines of its own.
         let said = text(&output.stderr);
-        match count.add(&output) {
-            true => {
-                assert_eq!(without_numbers(&host.state()), without_numbers(&running), "{about}")
-            }
-            false => assert_eq!(host.state(), before, "{about}: {said}"),
+        if count.add(&output) {
+            assert_eq!(without_numbers(&host.state()), without_numbers(&running), "{about}")
+        } else {
+            assert_eq!(host.state(), before, "{about}: {said}")
         }
         if output.status.success() {
             host.good("firewall reload", &about);

@@ -171,10 +171,8 @@ impl Header {
     fn number(&self, bytes: &[u8], at: usize, length: usize) -> Option<u64> {
         let bytes = bytes.get(at..at + length)?;
         let add = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
-        let number = match self.little {
-            true => bytes.iter().rev().fold(0, add),
-            false => bytes.iter().fold(0, add),
-        };
+        let number =
+            if self.little { bytes.iter().rev().fold(0, add) } else { bytes.iter().fold(0, add) };
         Some(number)
     }
 }

@@ -255,10 +255,13 @@ impl Property {
                 None => Answer::No,
             },
             // iptables counts the translation among the states.
-            Property::State(states) => match packet.translated && listed(states, "dnat") {
-                true => Answer::Yes,
-                false => one_of(states, Some(packet.state)),
-            },
+            Property::State(states) => {
+                if packet.translated && listed(states, "dnat") {
+                    Answer::Yes
+                } else {
+                    one_of(states, Some(packet.state))
+                }
+            }
             Property::Version(version) => yes(*version == packet.version),
             Property::Protocol(protocols) => one_of(protocols, packet.protocol),
             Property::Port(ports) => match packet.port {

@@ -128,9 +128,10 @@ fn sent(index: u32) -> String {
 /// Returns the rules of that chain.
 fn sent_rules(index: u32, extras: Extras) -> Vec<String> {
     let from = entry(index, PortHook::From);
-    let drop = match extras.counters {
-        true => format!("counter name \"{from}-dropped\" drop"),
-        false => "drop".to_owned(),
+    let drop = if extras.counters {
+        format!("counter name \"{from}-dropped\" drop")
+    } else {
+        "drop".to_owned()
     };
     // Raw loads, so that nft adds no test of its own.
     let false_protocols = [

@@ -97,12 +97,11 @@ impl PortTrace {
         let groups = [NFNLGRP_NFTABLES, NFNLGRP_NFTRACE];
         let events = NetfilterEvents::join(&groups).map_err(TraceError::Kernel)?;
         let ingress = roles.chains.keys().any(|(table, _)| *table == RuleTable::Netdev);
-        let _mark = match marks {
-            true => None,
-            false => {
-                let on_bridge = roles.is_on_bridge();
-                Some(mark::add(record.index(), ingress.then_some(port), on_bridge)?)
-            }
+        let _mark = if marks {
+            None
+        } else {
+            let on_bridge = roles.is_on_bridge();
+            Some(mark::add(record.index(), ingress.then_some(port), on_bridge)?)
         };
         let (places, frames) = (BTreeMap::new(), Frames::default());
         Ok(PortTrace { events, _mark, roles, places, frames })

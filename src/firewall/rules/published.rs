@@ -190,9 +190,10 @@ fn redirections(published: &[&PublishedPort]) -> (Vec<Rule>, Vec<Rule>) {
     for (port, guest) in known(published) {
         let PublishedPort { publish, .. } = port;
         let address = publish.address;
-        let to = match address.is_unspecified() {
-            true => Match::ToHostAddress,
-            false => Match::Destination(host(address)),
+        let to = if address.is_unspecified() {
+            Match::ToHostAddress
+        } else {
+            Match::Destination(host(address))
         };
         let transport = port.transport();
         let matches = [to, Match::DestinationPorts(transport, publish.host)];
@@ -204,9 +205,10 @@ fn redirections(published: &[&PublishedPort]) -> (Vec<Rule>, Vec<Rule>) {
     }
     // All addresses of the host include the loopback addresses, whose connections are relayed.
     if outgoing.iter().any(|rule| rule.matches.contains(&Match::ToHostAddress)) {
-        let loopback = match published.iter().any(|port| port.version() == Version::V6) {
-            true => host(IpAddr::V6(Ipv6Addr::LOCALHOST)),
-            false => net(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+        let loopback = if published.iter().any(|port| port.version() == Version::V6) {
+            host(IpAddr::V6(Ipv6Addr::LOCALHOST))
+        } else {
+            net(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8)
         };
         outgoing.insert(0, rule([Match::Destination(loopback)], Verdict::Return));
     }

@@ -103,10 +103,10 @@ impl Manager {
             UpdateScope::Live => (true, false),
             UpdateScope::Config => (false, true),
             UpdateScope::Both => (true, true),
-            UpdateScope::Current => match active()? {
-                true => (true, false),
-                false => (false, true),
-            },
+            UpdateScope::Current => {
+                let live = active()?;
+                (live, !live)
+            }
         };
         if live {
             let (tools, mut statuses) = self.lock().await?;
@@ -257,9 +257,10 @@ impl Manager {
         status: &mut NetworkStatus,
     ) -> Result<(), ManagerError> {
         let Some(change) = status.change.clone() else { return Ok(()) };
-        let (what, xml) = match change.is_committed() {
-            true => ("completing", change.xml),
-            false => ("undoing", status.xml.clone()),
+        let (what, xml) = if change.is_committed() {
+            ("completing", change.xml)
+        } else {
+            ("undoing", status.xml.clone())
         };
         tracing::info!("{what} an interrupted change of the network {}", status.name);
         let target = parse(&xml).ok_or_else(|| status::broken(&status.dir))?;

@@ -78,9 +78,10 @@ pub(super) fn ports(published: &[PublishedGuest]) -> Vec<PublishedPort> {
 /// their replies to a router of their own, so every client gets the address of the bridge, as in an
 /// isolated network.
 pub(super) fn seen_by_ports(rules: &NetworkRules, subnets: &[IpNet]) -> NetworkRules {
-    match subnets.is_empty() {
-        true => rules.clone(),
-        false => NetworkRules { mode: Mode::Isolated, subnets: subnets.to_vec(), ..rules.clone() },
+    if subnets.is_empty() {
+        rules.clone()
+    } else {
+        NetworkRules { mode: Mode::Isolated, subnets: subnets.to_vec(), ..rules.clone() }
     }
 }
 

@@ -54,9 +54,10 @@ impl Drop for Flow {
 
 /// Makes the socket that keeps a port ready to receive.
 pub(super) fn socket(held: OwnedFd, v6: bool) -> io::Result<UdpSocket> {
-    match v6 {
-        true => setsockopt(&held, sockopt::Ipv6RecvPacketInfo, &true)?,
-        false => setsockopt(&held, sockopt::Ipv4PacketInfo, &true)?,
+    if v6 {
+        setsockopt(&held, sockopt::Ipv6RecvPacketInfo, &true)?
+    } else {
+        setsockopt(&held, sockopt::Ipv4PacketInfo, &true)?
     }
     let socket = StdSocket::from(held);
     socket.set_nonblocking(true)?;

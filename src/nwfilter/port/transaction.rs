@@ -190,20 +190,16 @@ impl Transaction<'_> {
         if let Some(backend) = self.configured {
             return vec![all(backend)];
         }
+        let iptables_if = |iptables| {
+            if iptables { FirewallBackend::Iptables } else { FirewallBackend::Nftables }
+        };
         let mixed = self.wanted.iter().map(|wanted| {
-            if wanted.all_rules().any(is_special) && !needs_nftables(wanted) {
-                FirewallBackend::Iptables
-            } else {
-                FirewallBackend::Nftables
-            }
+            iptables_if(wanted.all_rules().any(is_special) && !needs_nftables(wanted))
         });
         let mut choices = vec![all(FirewallBackend::Nftables), mixed.collect()];
         if !self.wanted.is_empty() {
-            let iptables = |wanted| match needs_nftables(wanted) {
-                true => FirewallBackend::Nftables,
-                false => FirewallBackend::Iptables,
-            };
-            choices.push(self.wanted.iter().map(iptables).collect());
+            let iptables = self.wanted.iter().map(|wanted| iptables_if(!needs_nftables(wanted)));
+            choices.push(iptables.collect());
         }
         choices.dedup();
         choices

@@ -80,9 +80,10 @@ pub(super) unsafe fn guard_main(p: &Prepared) -> ! {
 fn bounding(p: &Prepared) -> u32 {
     let for_rules =
         [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_DAC_OVERRIDE];
-    match p.cleanup.is_null() {
-        true => 0,
-        false => for_rules.into_iter().fold(0, |all, one| all | 1 << one.index()),
+    if p.cleanup.is_null() {
+        0
+    } else {
+        for_rules.into_iter().fold(0, |all, one| all | 1 << one.index())
     }
 }
 

@@ -97,9 +97,10 @@ impl Acl {
                 format!("have root remove the line \"deny {what}\" from {file}"),
             ));
         }
-        match self.rules.iter().any(|rule| about(&rule)) {
-            true => Ok(()),
-            false => Err(Problem::new(format!("{file} does not allow {bridge}"), allow)),
+        if self.rules.iter().any(|rule| about(&rule)) {
+            Ok(())
+        } else {
+            Err(Problem::new(format!("{file} does not allow {bridge}"), allow))
         }
     }
 

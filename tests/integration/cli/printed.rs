@@ -151,9 +151,8 @@ fn printed_lists_match_their_schema() {
             command.stdout(Stdio::null()).stderr(Stdio::null());
             running.push((start(command), with_qemu));
         }
-        let up = |launch: &Value, with_qemu: bool| match with_qemu {
-            true => !launch["qemu"].is_null(),
-            false => !launch["passt"].is_null(),
+        let up = |launch: &Value, with_qemu: bool| {
+            if with_qemu { !launch["qemu"].is_null() } else { !launch["passt"].is_null() }
         };
         let all_up = || {
             let all = list();

@@ -172,10 +172,7 @@ impl Load {
                 &sent.sequence.to_be_bytes(),
             ]
             .concat();
-            match write(port, &kind.bytes(&number)) {
-                true => sent.taken += 1,
-                false => sent.not_taken += 1,
-            }
+            if write(port, &kind.bytes(&number)) { sent.taken += 1 } else { sent.not_taken += 1 }
         }
     }
 }

@@ -90,10 +90,7 @@ impl Frame {
         let head = [[17, 0], offset.to_be_bytes(), [0, 0], [0, 7]].concat();
         let ports = [1000u16, 53, 1300, 0].map(u16::to_be_bytes).concat();
         let frame = Frame::packet(from, to, true, FRAGMENT, [head, ports].concat());
-        match is_first {
-            true => frame.padded(),
-            false => frame,
-        }
+        if is_first { frame.padded() } else { frame }
     }
 
     /// With a payload whose length, the number's included, is a multiple of eight bytes.
@@ -181,9 +178,10 @@ impl Frame {
 /// An IP packet; the payload's length and checksum fields are filled in.
 fn packet(from: Host, to: Host, v6: bool, protocol: u8, mut payload: Vec<u8>) -> Vec<u8> {
     let length = payload.len() as u16;
-    let ends: Vec<u8> = match v6 {
-        true => [from.v6.octets(), to.v6.octets()].concat(),
-        false => [from.v4.octets(), to.v4.octets()].concat(),
+    let ends: Vec<u8> = if v6 {
+        [from.v6.octets(), to.v6.octets()].concat()
+    } else {
+        [from.v4.octets(), to.v4.octets()].concat()
     };
     let pseudo = [ends.as_slice(), &length.to_be_bytes(), &[0, protocol]].concat();
     let (at, covered) = match protocol {

@@ -241,10 +241,10 @@ pub fn kept_in(state: &Path) -> Vec<String> {
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let path = entry.path();
-            match entry.file_type().unwrap().is_dir() {
-                true => dirs.push(path),
-                false if path.ends_with(".lock") => {}
-                false => files.push(path.strip_prefix(&root).unwrap().display().to_string()),
+            if entry.file_type().unwrap().is_dir() {
+                dirs.push(path);
+            } else if !path.ends_with(".lock") {
+                files.push(path.strip_prefix(&root).unwrap().display().to_string());
             }
         }
     }

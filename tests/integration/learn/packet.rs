@@ -25,10 +25,8 @@ fn option_53_gives_the_message_type() {
         Message::Inform,
     ];
     for (code, message) in (1..).zip(messages) {
-        let frame = match message.is_servers() {
-            true => DhcpFrame::answers(code, A),
-            false => DhcpFrame::asks(code),
-        };
+        let frame =
+            if message.is_servers() { DhcpFrame::answers(code, A) } else { DhcpFrame::asks(code) };
         assert_eq!(dhcp_of(&frame).map(|dhcp| dhcp.message), Some(message));
         // A message with the wrong `op`, or with the ports of the other side, is malformed.
         assert_eq!(dhcp_of(&DhcpFrame { op: 3 - frame.op, ..frame.clone() }), None, "{message:?}");

@@ -82,9 +82,10 @@ pub fn processes(scene: &PortScene) -> Vec<(i32, String)> {
 pub fn files(scene: &PortScene) -> Vec<String> {
     fn walk(dir: &Path, found: &mut Vec<String>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            match entry.path().is_dir() {
-                true => walk(&entry.path(), found),
-                false => found.push(entry.path().to_string_lossy().into_owned()),
+            if entry.path().is_dir() {
+                walk(&entry.path(), found)
+            } else {
+                found.push(entry.path().to_string_lossy().into_owned())
             }
         }
     }

@@ -108,9 +108,10 @@ fn take(netns: &Netns, script: &Script) -> Result<(), String> {
     // A tool that refuses may not read all.
     let _ = child.stdin.take().unwrap().write_all(script.input.as_bytes());
     let output = child.wait_with_output().unwrap();
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("{}: {}\n{}", script.program, text(&output.stderr), script.input)),
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("{}: {}\n{}", script.program, text(&output.stderr), script.input))
     }
 }
 
