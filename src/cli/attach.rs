@@ -35,9 +35,7 @@ use crate::launcher::plan::{
 };
 use crate::launcher::qmp::Qmp;
 use crate::launcher::record::{NicRecord, Program, Record, running};
-use crate::launcher::{
-    CommandSource, LaunchContext, LaunchError, Outcome, Running, SupervisorCommand, start,
-};
+use crate::launcher::{CommandSource, LaunchContext, Outcome, Running, SupervisorCommand, start};
 use crate::sys::file_pages;
 use crate::sys::process::{ForegroundLink, Side, WatchedForeground, fork_cleaner, fork_supervisor};
 use crate::types::{Device, Id, LaunchName};
@@ -134,8 +132,7 @@ impl Attachment<'_> {
             orders.rebuild_on_hangup();
         }
         let plan = self.plan(&job, &context).await?;
-        let started = start(plan, &context).await;
-        Ok((started.map_err(LaunchError::from)?, nic.id))
+        Ok((start(plan, &context).await?, nic.id))
     }
 
     /// Returns the request for the NIC, as a launch of the same QEMU would have it.
@@ -167,7 +164,7 @@ impl Attachment<'_> {
     /// Plans the NIC.
     async fn plan(&self, job: &Job, context: &LaunchContext) -> Result<Plan, Failure> {
         let facts = run::facts(job, self.environment).await?;
-        let mut launch_ids = context.launch_ids(&job.request).map_err(LaunchError::from)?;
+        let mut launch_ids = context.launch_ids(&job.request)?;
         launch_ids.dir.clone_from(&self.dir);
         let mut plan = plan(&job.request, &facts, &launch_ids)?;
         // QEMU runs already, as its user.

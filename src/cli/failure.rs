@@ -25,7 +25,7 @@ use super::wrap::InstallError;
 use crate::firewall::FirewalldError;
 use crate::launcher::plan::PlanError;
 use crate::launcher::{LaunchDirError, LaunchError, StartError};
-use crate::network::manager::{ConflictsError, ManagerError};
+use crate::network::manager::{ConflictsError, ManagerError, WatchError};
 use crate::nwfilter::port::BindingError;
 use crate::nwfilter::{CompileError, TreeError};
 use crate::sys::netlink::LinkError;
@@ -100,12 +100,6 @@ impl From<AttachError> for Failure {
     }
 }
 
-impl From<PlanError> for Failure {
-    fn from(error: PlanError) -> Self {
-        LaunchError::from(error).into()
-    }
-}
-
 /// Lets `?` turn errors of the library into a [`Failure`], by way of the error of their wing.
 macro_rules! failure_from {
     ($($wing:ident: $($error:ty),+;)+) => {
@@ -118,7 +112,8 @@ macro_rules! failure_from {
 }
 
 failure_from! {
-    NetworkError: network::StoreError, ManagerError, ConflictsError, FirewalldError,
+    LaunchError: PlanError, StartError;
+    NetworkError: network::StoreError, ManagerError, ConflictsError, FirewalldError, WatchError,
         EditError<NetworkError>;
     NwfilterError: nwfilter::StoreError, BindingError, TreeError, CompileError, ExplainError,
         EditError<NwfilterError>;

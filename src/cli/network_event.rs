@@ -7,7 +7,6 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::network_error::NetworkError;
 use super::{Failure, network_leases, runtime};
 use crate::network::NetworkName;
 use crate::network::event::{AttachedPort, NetworkChange, NetworkEvent};
@@ -43,7 +42,7 @@ async fn print_events(
     printed: Printed,
 ) -> Result<(), Failure> {
     let mut signals = Signals::take().map_err(Failure::system("wait for signals"))?;
-    let mut watch = manager.watch(name).await.map_err(NetworkError::from)?;
+    let mut watch = manager.watch(name).await?;
     match name {
         Some(name) => tracing::info!("waiting for events of the network {name}"),
         None => tracing::info!("waiting for events of all networks"),
@@ -51,7 +50,7 @@ async fn print_events(
     let reader = OutputReader::open();
     loop {
         let event = tokio::select! {
-            event = watch.next() => event.map_err(NetworkError::from)?,
+            event = watch.next() => event?,
             _ = signals.next() => return Ok(()),
             () = reader.ended() => return Ok(()),
         };

@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::network_error::NetworkError;
 use super::table::table;
 use super::{Failure, print_json, print_text, runtime};
 use crate::network::NetworkName;
@@ -19,8 +18,8 @@ const LEASES_VERSION: u32 = 1;
 
 /// Prints the active leases of a running network.
 pub(super) fn leases(manager: &Manager, name: &NetworkName, json: bool) -> Result<(), Failure> {
-    let status = manager.running(name).map_err(NetworkError::from)?;
-    let mut leases = read(&status).map_err(NetworkError::from)?;
+    let status = manager.running(name)?;
+    let mut leases = read(&status)?;
     // An error leaves the table without neighbours, and the lease file was read before.
     let (addresses, _) = runtime()?.block_on(AddressTable::of_network(&status));
     for lease in &mut leases {

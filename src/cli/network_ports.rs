@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::environment::Environment;
-use super::network_error::NetworkError;
 use super::table::table;
 use super::{Failure, nwfilter, print_json, print_text, runtime};
 use crate::network::NetworkName;
@@ -80,8 +79,8 @@ pub(super) fn ports(
     json: bool,
     learned: &LearnedByPort,
 ) -> Result<(), Failure> {
-    let status = manager.running(name).map_err(NetworkError::from)?;
-    let listed = runtime()?.block_on(manager.ports(&status)).map_err(NetworkError::from)?;
+    let status = manager.running(name)?;
+    let listed = runtime()?.block_on(manager.ports(&status))?;
     listed.unread.iter().for_each(|error| tracing::warn!("{}", error_text(error)));
     let learned = |port: &NetworkPort, guest: &PortGuest| {
         let is_first = port.guests.first() == Some(guest);

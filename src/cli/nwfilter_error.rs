@@ -11,6 +11,7 @@ use crate::firewall::TraceError;
 use crate::nwfilter::explain::{PcapError, TooShort};
 use crate::nwfilter::port::{BindingError, NoGuestMac};
 use crate::nwfilter::{CompileError, StoreError, TreeError};
+use crate::sys::netlink::LinkError;
 use crate::sys::state_file::LockTimeout;
 use crate::types::{InterfaceName, error_text};
 use crate::xml::XmlError;
@@ -128,6 +129,12 @@ impl NwfilterError {
             | NwfilterError::Killed(_)
             | NwfilterError::NotInForce { .. } => false,
         })
+    }
+}
+
+impl From<LinkError> for NwfilterError {
+    fn from(error: LinkError) -> Self {
+        BindingError::from(error).into()
     }
 }
 

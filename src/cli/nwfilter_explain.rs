@@ -100,7 +100,7 @@ impl Subject {
 /// Warns if the rules of the port are not in the kernel, or not called.
 fn warn_if_not_in_force(bindings: &Bindings, port: &PortInForce) -> Result<(), Failure> {
     let ports = vec![port.status.clone()];
-    let checked = runtime()?.block_on(bindings.check_ports(ports)).map_err(NwfilterError::from)?;
+    let checked = runtime()?.block_on(bindings.check_ports(ports))?;
     for (status, check) in checked {
         binding_list::warn_of_problems(&status.port, &check.problems);
     }

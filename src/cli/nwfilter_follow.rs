@@ -37,7 +37,7 @@ pub(super) async fn follow(
     json: bool,
 ) -> Result<(), Failure> {
     let mut signals = Signals::take().map_err(Failure::system("wait for signals"))?;
-    let mut links = LinkEvents::open().map_err(BindingError::from).map_err(NwfilterError::from)?;
+    let mut links = LinkEvents::open()?;
     let mut trace = bindings.trace(&port).await.map_err(NwfilterError::Trace)?;
     let reader = OutputReader::open();
     let (name, index) = (port.status.port.clone(), port.status.index);

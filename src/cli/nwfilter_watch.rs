@@ -60,11 +60,11 @@ pub(super) fn watch(
     }
     runtime()?.block_on(async {
         // The events count from before the first look.
-        let events = LinkEvents::open().map_err(BindingError::from).map_err(NwfilterError::from)?;
+        let events = LinkEvents::open()?;
         let guard: Vec<GuardRule> = rules.iter().map(WatchRule::guard).collect();
         let set = bindings.set_guard(&guard).await;
         learn::restart_missing(bindings, environment);
-        set.map_err(NwfilterError::from)?;
+        set?;
         for WatchRule { port, filter, .. } in &rules {
             tracing::info!("ports {port} are closed until they have the filter {filter}");
         }
@@ -221,8 +221,7 @@ impl<'a> Watcher<'a> {
     /// Binds each port that can be bound, and collects the filters of ports that are gone.
     async fn look(&mut self) -> Result<(), NwfilterError> {
         self.retry = None;
-        let links = Netlink::open().map_err(BindingError::from)?.links().await;
-        let links = links.map_err(BindingError::from)?;
+        let links = Netlink::open()?.links().await?;
         let exists = |index: &u32| links.iter().any(|link| link.index == *index);
         if !self.bound.iter().all(exists) {
             self.bindings.collect().await?;

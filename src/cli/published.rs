@@ -161,14 +161,10 @@ pub(super) async fn scripts(
     let config_dir = environment.config_dir()?.ok_or(NetworkError::NoDirectory)?;
     let manager = network::manager(&config_dir, environment)?;
     let address = match nic.mac {
-        Some(mac) => {
-            let found = manager.guest_address(name, mac, GuestAddress::default(), None).await;
-            found.map_err(NetworkError::from)?
-        }
+        Some(mac) => manager.guest_address(name, mac, GuestAddress::default(), None).await?,
         None => GuestAddress::default(),
     };
-    let scripts = manager.publish_scripts(name, &nic.publish, address).await;
-    let scripts = scripts.map_err(NetworkError::from)?;
+    let scripts = manager.publish_scripts(name, &nic.publish, address).await?;
     Ok(scripts.into_iter().map(|script| script.shown(RulesOf::Published)).collect())
 }
 

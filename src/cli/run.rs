@@ -27,8 +27,8 @@ use crate::launcher::guest_port::{BoxFuture, GuestPorts};
 use crate::launcher::plan::{self, Origin, Plan, PlanError};
 use crate::launcher::probe::Programs;
 use crate::launcher::{
-    CommandSource, LaunchContext, LaunchError, Outcome, Peer, Running, SupervisorCommand,
-    config_files, launch, machine,
+    CommandSource, LaunchContext, Outcome, Peer, Running, SupervisorCommand, config_files, launch,
+    machine,
 };
 use crate::sys::file_pages;
 use crate::sys::process::signals::SignalNumber;
@@ -129,7 +129,7 @@ async fn ended_early(signal: SignalNumber, ports: &HostPorts) -> u8 {
 
 /// Plans the launch and starts nothing.
 fn planned(job: &Job, facts: &Facts, context: &LaunchContext) -> Result<Plan, Failure> {
-    let launch_ids = context.launch_ids(&job.request).map_err(LaunchError::from)?;
+    let launch_ids = context.launch_ids(&job.request)?;
     Ok(plan::plan(&job.request, facts, &launch_ids)?)
 }
 

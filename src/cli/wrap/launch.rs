@@ -21,6 +21,7 @@ use super::super::config::ConfigError;
 use super::super::control::Orders;
 use super::super::daemonize::{self, Process};
 use super::super::failure::FAILED;
+use super::super::request::JobError;
 use super::super::request::{self, Job};
 use super::super::{Failure, log as messages, run, runtime, wrap_config};
 use super::StandIn;
@@ -65,6 +66,12 @@ impl From<String> for Reason {
 impl From<&ConfigError> for Reason {
     fn from(error: &ConfigError) -> Self {
         Reason { why: error.to_string(), status: error.status() }
+    }
+}
+
+impl From<JobError> for Reason {
+    fn from(error: JobError) -> Self {
+        Failure::from(error).into()
     }
 }
 
@@ -192,7 +199,7 @@ fn job(stand_in: &StandIn, options: Option<&LaunchArgs>) -> Result<Job, Reason> 
     let program = stand_in.real.path.clone().into_os_string();
     let command = [program].into_iter().chain(stand_in.call.arguments().iter().cloned());
     let args = LaunchArgs { command: command.collect(), ..options.cloned().unwrap_or_default() };
-    let mut job = request::job(&args, &wrap_config::stand_in(config)).map_err(Failure::from)?;
+    let mut job = request::job(&args, &wrap_config::stand_in(config))?;
     job.request.config_files = config_files(&job.request);
     Ok(job)
 }
@@ -257,9 +264,7 @@ async fn plan_moves(
     context: &LaunchContext,
 ) -> Result<Plan, Failure> {
     let facts = run::facts(job, &stand_in.environment).await?;
-    let mut plan =
-        plan(&job.request, &facts, &context.launch_ids(&job.request).map_err(LaunchError::from)?)
-            .map_err(LaunchError::from)?;
+    let mut plan = plan(&job.request, &facts, &context.launch_ids(&job.request)?)?;
     plan.qemu.name = stand_in.call.argv.first().cloned();
     Ok(plan)
 }

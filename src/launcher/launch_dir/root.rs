@@ -128,11 +128,11 @@ impl LaunchRoot {
             let (name, dir) = (launch.to_owned(), self.dir.join(other));
             return Err(LaunchDirError::NameInUse { name, dir });
         }
-        let written = place.sub_dir(dir).and_then(|dir| dir.create(NAME.as_ref(), Mode::S_IRUSR));
-        let written = written.map_err(io::Error::from);
-        written
-            .and_then(|mut file| file.write_all(launch.as_bytes()))
-            .map_err(|source| LaunchDirError::Make { dir: self.dir.join(dir), source })
+        let write = || -> io::Result<()> {
+            let mut file = place.sub_dir(dir)?.create(NAME.as_ref(), Mode::S_IRUSR)?;
+            file.write_all(launch.as_bytes())
+        };
+        write().map_err(|source| LaunchDirError::Make { dir: self.dir.join(dir), source })
     }
 
     /// Returns the directories of live launches.

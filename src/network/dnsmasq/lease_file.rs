@@ -219,9 +219,8 @@ impl LeaseFile {
 fn open(path: &Path) -> io::Result<Option<File>> {
     let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     let (above, name) = dir::split(dir_of(path))?;
-    let opened = Dir::open(above, Trust::LastDirectory)
-        .and_then(|above| above.readable(name).map_err(io::Error::from));
-    let leases: OwnedFd = match opened {
+    let open = || io::Result::Ok(Dir::open(above, Trust::LastDirectory)?.readable(name)?);
+    let leases: OwnedFd = match open() {
         Err(error) if missing(&error) => return Ok(None),
         opened => opened?,
     };

@@ -345,7 +345,7 @@ impl Manager {
             }
             return Ok(());
         };
-        let text = served.render().map_err(DnsmasqError::from)?;
+        let text = served.render().map_err(DnsmasqError::Config)?;
         // A killed start has recorded no process, so a process that is found may be a fork.
         let recorded = status.served.as_ref().is_some_and(|record| record.process.is_some());
         let running = Dnsmasq::find(status.served.as_ref(), &files)

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{BindingError, Bindings};
-use crate::sys::netlink::{BridgeEntry, GuestTap, Link, Netlink};
+use crate::sys::netlink::{BridgeEntry, GuestTap, Link, LinkError, Netlink};
 use crate::types::{InterfaceName, Mac};
 
 /// The MAC address of a guest, with its source.
@@ -92,6 +92,12 @@ pub enum NoGuestMac {
     Binding(#[from] BindingError),
 }
 
+impl From<LinkError> for NoGuestMac {
+    fn from(error: LinkError) -> Self {
+        BindingError::from(error).into()
+    }
+}
+
 /// Returns addresses as a list, at most eight of them.
 fn list(found: &[Mac]) -> String {
     let shown: Vec<String> = found.iter().take(8).map(Mac::to_string).collect();
@@ -115,17 +121,17 @@ impl Bindings {
             return Ok(GuestMac { mac, source: MacSource::Binding });
         }
         let around = super::bridge::of_port(port, index).await?;
-        let netlink = Netlink::open().map_err(BindingError::from)?;
-        let link = netlink.link_by_index(index).await.map_err(BindingError::from)?;
+        let netlink = Netlink::open()?;
+        let link = netlink.link_by_index(index).await?;
         let link = link.ok_or_else(|| BindingError::NoPort(port.clone()))?;
         let Some(bridge) = around.bridge else {
             let mac = link.mac.and_then(|mac| Mac::new(mac).ok());
             let mac = mac.ok_or_else(|| BindingError::NoPort(port.clone()))?;
             return Ok(GuestMac { mac, source: MacSource::Interface });
         };
-        let entries = netlink.bridge_entries().await.map_err(BindingError::from)?;
+        let entries = netlink.bridge_entries().await?;
         let peer = match link.peer.filter(|_| link.kind.as_deref() == Some("veth")) {
-            Some(peer) => netlink.link_by_index(peer).await.map_err(BindingError::from)?,
+            Some(peer) => netlink.link_by_index(peer).await?,
             None => None,
         };
         choose(port, bridge.as_str(), &link, &entries, peer.as_ref())
