@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checked_text::string_conversions;
 use super::publish::{PortRange, Protocol, Publish};
-use super::publish_error::PublishError;
+use super::publish_error::PublishTextError;
 
 /// A port of the guest that gets a free port of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,21 +68,22 @@ impl fmt::Display for PublishRequest {
 }
 
 impl FromStr for PublishRequest {
-    type Err = PublishError;
+    type Err = PublishTextError;
 
-    fn from_str(text: &str) -> Result<Self, PublishError> {
+    fn from_str(text: &str) -> Result<Self, PublishTextError> {
         let Some((before, behind)) = free_host_port(text) else {
             return Ok(PublishRequest::Ports(text.parse()?));
         };
         // The rest has the grammar of a published port, so its parser reads it with the guest's
         // port in the place of the host's. Its errors hold the caller's text.
-        let Publish { address, host, protocol, .. } =
-            format!("{before}{behind}").parse().map_err(|error: PublishError| error.about(text))?;
+        let Publish { address, host, protocol, .. } = format!("{before}{behind}")
+            .parse()
+            .map_err(|error: PublishTextError| error.about(text))?;
         if behind.contains(':') {
-            return Err(PublishError::Form(text.to_owned()));
+            return Err(PublishTextError::Form(text.to_owned()));
         }
         if host.first() != host.last() {
-            return Err(PublishError::FreeRange(text.to_owned()));
+            return Err(PublishTextError::FreeRange(text.to_owned()));
         }
         Ok(PublishRequest::Free(FreePort { address, guest: host.first(), protocol }))
     }
@@ -101,7 +102,7 @@ fn free_host_port(text: &str) -> Option<(&str, &str)> {
     Some((text.get(..text.len() - ports.len())?, behind))
 }
 
-string_conversions!(PublishRequest, PublishError);
+string_conversions!(PublishRequest, PublishTextError);
 
 #[cfg(test)]
 mod tests {

@@ -58,7 +58,7 @@ pub use passt_option::{PasstOption, PasstOptionError};
 pub use port_pattern::{PortPattern, PortPatternError};
 pub use port_settings::PortSettings;
 pub use publish::{PortRange, Protocol, Publish, overlap};
-pub use publish_error::PublishError;
+pub use publish_error::PublishTextError;
 pub use queues::{Queues, QueuesError};
 pub use resolv_conf::name_servers;
 pub use setting::Setting;

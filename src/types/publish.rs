@@ -13,7 +13,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::checked_text::string_conversions;
-use super::publish_error::PublishError;
+use super::publish_error::PublishTextError;
 
 /// The transport protocol of a published port. Exhaustive, because passt and slirp forward no
 /// other.
@@ -94,16 +94,16 @@ pub struct Publish {
 }
 
 impl FromStr for Publish {
-    type Err = PublishError;
+    type Err = PublishTextError;
 
-    fn from_str(text: &str) -> Result<Self, PublishError> {
-        let form = || PublishError::Form(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, PublishTextError> {
+        let form = || PublishTextError::Form(text.to_owned());
         let (rest, protocol) = match text.split_once('/') {
             None => (text, Protocol::Tcp),
             Some((rest, word)) if word.eq_ignore_ascii_case("tcp") => (rest, Protocol::Tcp),
             Some((rest, word)) if word.eq_ignore_ascii_case("udp") => (rest, Protocol::Udp),
             Some((_, other)) => {
-                return Err(PublishError::Protocol {
+                return Err(PublishTextError::Protocol {
                     text: text.to_owned(),
                     protocol: other.to_owned(),
                 });
@@ -124,24 +124,24 @@ impl FromStr for Publish {
         }
         let last = first
             .checked_add(host.last - host.first)
-            .ok_or_else(|| PublishError::GuestRange(text.to_owned()))?;
+            .ok_or_else(|| PublishTextError::GuestRange(text.to_owned()))?;
         if let Some(end) = end.filter(|end| *end != last) {
             let guest = PortRange { first, last: end };
-            return Err(PublishError::Length { text: text.to_owned(), host, guest, first });
+            return Err(PublishTextError::Length { text: text.to_owned(), host, guest, first });
         }
         Ok(Publish { address, host, guest: PortRange { first, last }, protocol })
     }
 }
 
 /// Splits the part before the protocol into the listening address and the ports.
-fn split_address<'a>(text: &str, rest: &'a str) -> Result<(IpAddr, &'a str), PublishError> {
-    let bad = |address: &str| PublishError::Address {
+fn split_address<'a>(text: &str, rest: &'a str) -> Result<(IpAddr, &'a str), PublishTextError> {
+    let bad = |address: &str| PublishTextError::Address {
         text: text.to_owned(),
         address: address.to_owned(),
     };
     let (address, ports): (IpAddr, &str) = if let Some(inner) = rest.strip_prefix('[') {
         let (address, ports) =
-            inner.split_once("]:").ok_or_else(|| PublishError::Form(text.to_owned()))?;
+            inner.split_once("]:").ok_or_else(|| PublishTextError::Form(text.to_owned()))?;
         (address.parse::<Ipv6Addr>().map_err(|_| bad(address))?.into(), ports)
     } else {
         match rest.split_once(':') {
@@ -156,20 +156,20 @@ fn split_address<'a>(text: &str, rest: &'a str) -> Result<(IpAddr, &'a str), Pub
     if let IpAddr::V6(v6) = address {
         let text = text.to_owned();
         if let Some(address) = v6.to_ipv4_mapped() {
-            return Err(PublishError::Mapped { text, address });
+            return Err(PublishTextError::Mapped { text, address });
         }
         if v6.is_unicast_link_local() {
-            return Err(PublishError::LinkLocal { text, address: v6 });
+            return Err(PublishTextError::LinkLocal { text, address: v6 });
         }
     }
     let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     if address.is_multicast() || broadcast {
-        return Err(PublishError::NotLocal { text: text.to_owned(), address });
+        return Err(PublishTextError::NotLocal { text: text.to_owned(), address });
     }
     Ok((address, ports))
 }
 
-fn port_range(text: &str, part: &str) -> Result<PortRange, PublishError> {
+fn port_range(text: &str, part: &str) -> Result<PortRange, PublishTextError> {
     let (first, last) = match part.split_once('-') {
         Some((first, last)) => (port(text, first)?, port(text, last)?),
         None => {
@@ -177,15 +177,15 @@ fn port_range(text: &str, part: &str) -> Result<PortRange, PublishError> {
             (only, only)
         }
     };
-    PortRange::new(first, last).ok_or(PublishError::Backwards {
+    PortRange::new(first, last).ok_or(PublishTextError::Backwards {
         text: text.to_owned(),
         first,
         last,
     })
 }
 
-fn port(text: &str, part: &str) -> Result<u16, PublishError> {
-    let bad = || PublishError::Port { text: text.to_owned(), port: part.to_owned() };
+fn port(text: &str, part: &str) -> Result<u16, PublishTextError> {
+    let bad = || PublishTextError::Port { text: text.to_owned(), port: part.to_owned() };
     if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
         return Err(bad());
     }
@@ -210,7 +210,7 @@ impl fmt::Display for Publish {
     }
 }
 
-string_conversions!(Publish, PublishError);
+string_conversions!(Publish, PublishTextError);
 
 /// Returns the first two entries that need the same host port, and that port.
 ///
@@ -254,21 +254,22 @@ mod tests {
     #[test]
     fn an_error_holds_the_part_that_is_wrong() {
         let t = |s: &str| s.to_owned();
-        let port = |text: &str, port: &str| PublishError::Port { text: t(text), port: t(port) };
-        let address = |text: &str, a: &str| PublishError::Address { text: t(text), address: t(a) };
+        let port = |text: &str, port: &str| PublishTextError::Port { text: t(text), port: t(port) };
+        let address =
+            |text: &str, a: &str| PublishTextError::Address { text: t(text), address: t(a) };
         for (text, error) in [
             ("", port("", "")),
             ("0", port("0", "0")),
             (
                 "[::ffff:127.0.0.1]:80:80",
-                PublishError::Mapped {
+                PublishTextError::Mapped {
                     text: "[::ffff:127.0.0.1]:80:80".into(),
                     address: Ipv4Addr::LOCALHOST,
                 },
             ),
             (
                 "[fe80::1]:80",
-                PublishError::LinkLocal {
+                PublishTextError::LinkLocal {
                     text: "[fe80::1]:80".into(),
                     address: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
                 },
@@ -276,22 +277,22 @@ mod tests {
             ("65536", port("65536", "65536")),
             ("+80", port("+80", "+80")),
             ("80:", port("80:", "")),
-            ("1:2:3", PublishError::Form(t("1:2:3"))),
-            ("90-80", PublishError::Backwards { text: t("90-80"), first: 90, last: 80 }),
-            ("80-90:65530", PublishError::GuestRange(t("80-90:65530"))),
+            ("1:2:3", PublishTextError::Form(t("1:2:3"))),
+            ("90-80", PublishTextError::Backwards { text: t("90-80"), first: 90, last: 80 }),
+            ("80-90:65530", PublishTextError::GuestRange(t("80-90:65530"))),
             ("80-90:80-", port("80-90:80-", "")),
             ("host:80", address("host:80", "host")),
             ("1.2.3:80", address("1.2.3:80", "1.2.3")),
-            ("[::1]80", PublishError::Form(t("[::1]80"))),
+            ("[::1]80", PublishTextError::Form(t("[::1]80"))),
             ("[1.2.3.4]:80", address("[1.2.3.4]:80", "1.2.3.4")),
             (
                 "224.0.0.1:80",
-                PublishError::NotLocal {
+                PublishTextError::NotLocal {
                     text: t("224.0.0.1:80"),
                     address: "224.0.0.1".parse().unwrap(),
                 },
             ),
-            ("80/sctp", PublishError::Protocol { text: t("80/sctp"), protocol: t("sctp") }),
+            ("80/sctp", PublishTextError::Protocol { text: t("80/sctp"), protocol: t("sctp") }),
         ] {
             assert_eq!(text.parse::<Publish>(), Err(error), "{text}");
         }

@@ -7,7 +7,7 @@ use super::publish::PortRange;
 /// The reason why a text does not describe a published port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum PublishError {
+pub enum PublishTextError {
     /// The text does not have the form that the module's documentation gives.
     #[error(
         "{0:?} is not [ADDR:]HOSTPORT[-END][:GUESTPORT[-END]][/tcp|udp], such as 2222:22 or [::1]:8080:80/tcp"
@@ -106,20 +106,20 @@ fn free(text: &str) -> &'static str {
     }
 }
 
-impl PublishError {
+impl PublishTextError {
     /// Returns the same error about another text.
     pub(super) fn about(mut self, whole: &str) -> Self {
-        let (PublishError::Form(text)
-        | PublishError::GuestRange(text)
-        | PublishError::FreeRange(text)
-        | PublishError::Address { text, .. }
-        | PublishError::NotLocal { text, .. }
-        | PublishError::Mapped { text, .. }
-        | PublishError::LinkLocal { text, .. }
-        | PublishError::Port { text, .. }
-        | PublishError::Backwards { text, .. }
-        | PublishError::Length { text, .. }
-        | PublishError::Protocol { text, .. }) = &mut self;
+        let (PublishTextError::Form(text)
+        | PublishTextError::GuestRange(text)
+        | PublishTextError::FreeRange(text)
+        | PublishTextError::Address { text, .. }
+        | PublishTextError::NotLocal { text, .. }
+        | PublishTextError::Mapped { text, .. }
+        | PublishTextError::LinkLocal { text, .. }
+        | PublishTextError::Port { text, .. }
+        | PublishTextError::Backwards { text, .. }
+        | PublishTextError::Length { text, .. }
+        | PublishTextError::Protocol { text, .. }) = &mut self;
         whole.clone_into(text);
         self
     }
