@@ -38,8 +38,10 @@
 //!   repeated in the text. [`types::error_text`] joins both. [`launcher::LaunchError::kind`] is for
 //!   programs.
 //! - Enums of errors, events and backends grow: they are `#[non_exhaustive]`, and so are structs
-//!   that only netlaunch makes. An enum whose every variant a caller must treat is exhaustive, and
-//!   its documentation says why.
+//!   that only netlaunch makes, such as plans, reports and status. An enum whose every variant a
+//!   caller must treat is exhaustive, and its documentation says why. Structs that a caller fills
+//!   are exhaustive: requests, settings, the facts for a plan, and the parts of networks and
+//!   filters. These grow too, so a caller writes `..Default::default()` where there is a default.
 //!
 //! # Features
 //!

@@ -9,6 +9,7 @@ use crate::types::{InterfaceName, Mac, NetworkName};
 
 /// An event of a running network.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NetworkEvent {
     /// The network.
     pub network: NetworkName,
@@ -56,6 +57,7 @@ impl NetworkChange {
 
 /// A port on the bridge of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AttachedPort {
     /// The name of the interface.
     pub port: String,

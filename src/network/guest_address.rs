@@ -58,6 +58,7 @@ impl fmt::Display for AddressSource {
 
 /// An address, and the place that it was found in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FoundAddress<A> {
     /// The address.
     pub address: A,
@@ -67,6 +68,7 @@ pub struct FoundAddress<A> {
 
 /// The addresses of one guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FoundAddresses {
     /// The IPv4 address.
     pub v4: Option<FoundAddress<Ipv4Addr>>,

@@ -18,6 +18,7 @@ use crate::firewall::rules::port::{
 
 /// A rule that no frame reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unreachable {
     /// The rule.
     pub origin: Origin,

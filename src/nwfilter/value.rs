@@ -203,6 +203,7 @@ fn v6(address: Ipv6Addr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 /// The use of a variable in place of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct VariableUse {
     /// The name of the variable.
     pub name: VariableName,

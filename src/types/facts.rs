@@ -148,6 +148,7 @@ pub struct Qemu {
 
 /// The buses and the memory of a QEMU machine type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Machine {
     /// The types of its buses, as QEMU's `info qtree` names them: `PCI`, `virtio-mmio-bus`, ...
     pub buses: BTreeSet<String>,
@@ -179,6 +180,7 @@ impl Machine {
 /// The answers of libvirt, which virsh gives. A missing libvirt is no problem, because netlaunch
 /// does not need it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Libvirt {
     /// The path of virsh; `None` if it was not found.
     #[serde(default, with = "os_text::optional_path")]
@@ -192,6 +194,7 @@ pub struct Libvirt {
 
 /// The paths of the firewall tools for bridged networks; `None` for a tool that was not found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Firewall {
     /// The command of nftables.
     #[serde(default, with = "os_text::optional_path")]
@@ -206,6 +209,7 @@ pub struct Firewall {
 
 /// A feature of the kernel that this process tried.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KernelFeature {
     /// Whether the feature worked.
     pub usable: bool,
@@ -217,6 +221,7 @@ pub struct KernelFeature {
 
 /// The features that the kernel gives to this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Kernel {
     /// Unprivileged user namespaces, which passt uses to isolate itself.
     pub user_namespaces: KernelFeature,

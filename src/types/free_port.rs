@@ -45,6 +45,7 @@ impl fmt::Display for FreePort {
 /// A published port as a user asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
 pub enum PublishRequest {
     /// Named ports of the host.
     Ports(Publish),

@@ -5,6 +5,7 @@ use super::checked_text::checked_text;
 
 /// The text is no pattern for interface names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PortPatternError {
     /// The text is neither a name nor the beginning of one with an asterisk behind it.
     #[error(

@@ -29,6 +29,7 @@ const USUAL_MTU: u32 = 1500;
 
 /// The port of a guest on a bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BridgePlan {
     /// The bridge's interface.
     pub bridge: InterfaceName,
@@ -63,6 +64,7 @@ impl BridgePlan {
 
 /// The program that makes the guest's tap.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TapOwner {
     /// netlaunch makes the tap, and QEMU inherits its descriptor.
     Netlaunch,

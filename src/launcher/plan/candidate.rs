@@ -8,6 +8,7 @@ use crate::types::facts::Problem;
 
 /// A backend, whether it can serve, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Candidate {
     /// The backend.
     pub backend: Backend,

@@ -34,6 +34,7 @@ const SERVERS: usize = 3;
 
 /// The DNS mode of passt, and the host's servers from which its arguments follow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DnsPlan {
     mode: DnsMode,
     /// The host's servers at the start of the launch.

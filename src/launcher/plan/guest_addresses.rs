@@ -16,6 +16,7 @@ use crate::types::{
 
 /// The guest's IPv4 address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AddressChoice {
     /// 10.0.2.15/24, or a similar address of another private subnet if the host routes 10.0.2.0/24.
     #[default]

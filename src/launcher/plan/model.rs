@@ -20,6 +20,7 @@ use crate::types::{GuestAddresses, Id, Mac, Publish, UserName};
 
 /// Everything that one launch starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Plan {
     /// The guest's NICs.
     pub nics: NicPlans,
@@ -90,6 +91,7 @@ impl<'a> IntoIterator for &'a NicPlans {
 
 /// One NIC of the guest: its network and its card.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NicPlan {
     /// The request that this NIC fulfils, with the card that fits the machine.
     pub request: NicRequest,
@@ -163,6 +165,7 @@ pub enum Origin {
 
 /// The start of QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct QemuPlan {
     /// The program; `None` in serve mode.
     pub program: Option<PathBuf>,

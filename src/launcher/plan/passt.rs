@@ -23,6 +23,7 @@ use crate::types::{Publish, Setting, TransientUser};
 
 /// The start of passt.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PasstPlan {
     /// The program.
     pub program: PathBuf,

@@ -24,6 +24,7 @@ const ID: &str = "netlaunch-qmp";
 
 /// QEMU's QMP socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct QmpPlan {
     /// The path of the socket.
     pub socket: PathBuf,

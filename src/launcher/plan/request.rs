@@ -55,6 +55,7 @@ impl Backend {
 
 /// The network or bridge that a bridged guest joins.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Attachment {
     /// A virtual network that netlaunch manages. It must be active.
     Network(NetworkName),

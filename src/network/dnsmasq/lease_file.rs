@@ -84,6 +84,7 @@ impl fmt::Display for ClientId {
 
 /// The identity association of a DHCPv6 lease (RFC 8415, 4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Association {
     /// Its identifier, which the client chose for one of its cards.
     pub iaid: u32,
@@ -93,6 +94,7 @@ pub struct Association {
 
 /// An address that dnsmasq has given to a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DhcpLease {
     /// The address.
     pub address: IpAddr,
@@ -167,6 +169,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
 
 /// The leases of a dnsmasq.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LeaseFile {
     /// The leases, in the order of the file; some may have ended.
     pub leases: Vec<DhcpLease>,
@@ -246,6 +249,7 @@ fn read(mut file: File) -> io::Result<(Vec<u8>, bool)> {
 /// A lease file cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the leases in {}; check the permissions of its directory", path.display())]
+#[non_exhaustive]
 pub struct LeaseFileError {
     /// The file.
     pub path: PathBuf,

@@ -21,6 +21,7 @@ use crate::types::InterfaceName;
 
 /// The result of the check of one bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Checked {
     /// The network of the bridge; `None` if netlaunch did not make the bridge.
     pub network: Option<NetworkName>,

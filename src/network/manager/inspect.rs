@@ -30,6 +30,7 @@ use crate::types::error_text;
 
 /// An active network.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Active {
     /// The status of the network.
     pub status: NetworkStatus,
@@ -41,6 +42,7 @@ pub struct Active {
 
 /// All networks that are active or may be active.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Survey {
     /// The active networks.
     pub active: Vec<Active>,

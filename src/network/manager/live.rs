@@ -73,6 +73,7 @@ pub enum UpdateScope {
 
 /// The things that an update has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Updated {
     /// The running network.
     pub live: bool,

@@ -12,6 +12,7 @@ use crate::types::Mac;
 
 /// A port on the bridge of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NetworkPort {
     /// The name of the interface.
     pub name: String,
@@ -31,6 +32,7 @@ pub struct NetworkPort {
 
 /// A guest behind a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PortGuest {
     /// The MAC address of its card.
     pub mac: Mac,
@@ -40,6 +42,7 @@ pub struct PortGuest {
 
 /// The ports of a network.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct NetworkPorts {
     /// The ports, in the order of their names.
     pub ports: Vec<NetworkPort>,

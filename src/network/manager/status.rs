@@ -34,6 +34,7 @@ const SPARE: &str = "status.spare";
 
 /// A network that runs, or whose start was interrupted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NetworkStatus {
     /// The version of the file format, 1.
     pub version: u32,
@@ -233,6 +234,7 @@ fn is_there(path: &Path) -> bool {
 /// A status file that cannot be used: damaged, not readable, or of a newer version. Only the name
 /// of its directory identifies the network.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Damaged {
     /// The network; `None` if the directory's name is not the name of a network.
     pub name: Option<NetworkName>,

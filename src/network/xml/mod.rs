@@ -37,6 +37,7 @@ pub struct Fill {
 
 /// A network, and the places of its parts in the document.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Parsed {
     /// The network.
     pub network: Network,

@@ -53,6 +53,7 @@ pub enum Dependency {
 
 /// The verdict about a frame, with the reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Explanation<'a> {
     /// The verdict.
     pub verdict: Verdict,
@@ -71,6 +72,7 @@ pub enum Stage {
 
 /// The end of a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StageEnd<'a> {
     /// The stage.
     pub stage: Stage,
@@ -86,6 +88,7 @@ pub struct StageEnd<'a> {
 
 /// A rule and its chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Decider<'a> {
     /// The rule.
     pub rule: &'a PortRule,

@@ -62,6 +62,7 @@ impl FilterState {
 
 /// The result of a check of one port.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PortCheck {
     /// The state of the first problem.
     pub state: FilterState,

@@ -15,6 +15,7 @@ use crate::types::error_text;
 
 /// The result of a reload. Dropping it waits for the kernel, for at most 30 ms.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Reloaded {
     /// A note for each port, one sentence each.
     pub notes: Vec<String>,

@@ -23,6 +23,7 @@ use crate::types::{InterfaceName, Mac};
 
 /// The MAC address of a guest, with its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GuestMac {
     /// The address.
     pub mac: Mac,

@@ -19,6 +19,7 @@ use crate::types::{InterfaceName, error_text};
 
 /// A bound port and the rules that are in force on it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct PortInForce {
     /// The status of the port.
     pub status: PortStatus,

@@ -8,6 +8,7 @@ use crate::types::error_text;
 
 /// The learner of a port's guest address and its results.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LearnerReport {
     /// The process ID; `None` if no process learns any more. The next `firewall reload` starts a
     /// new one.
@@ -30,6 +31,7 @@ pub struct LearnerReport {
 
 /// A learned IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShownAddress6 {
     /// The address.
     pub address: Ipv6Addr,

@@ -129,6 +129,7 @@ pub struct Bindings {
 
 /// The result of binding a filter to a port.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Created {
     /// Notes for the user, one sentence each.
     pub notes: Vec<String>,

@@ -28,6 +28,7 @@ const SUFFIX: &str = ".json";
 /// A port that has a filter, or whose bind or removal was interrupted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StatusFile")]
+#[non_exhaustive]
 pub struct PortStatus {
     /// The version of the file format.
     pub version: u32,
@@ -165,6 +166,7 @@ pub(super) fn read(dir: &Path, port: &InterfaceName) -> Result<Option<PortStatus
 /// A status file that cannot be used: damaged, not readable, or of a newer version. Only the name
 /// of the file identifies the port.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Damaged {
     /// The port; `None` if the file's name is not the name of a port.
     pub port: Option<InterfaceName>,

@@ -48,6 +48,7 @@ pub struct Acl {
 /// Whether an access control list could be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum AclState {
     /// The list does not exist, so the helper refuses every bridge.
     Missing,
