@@ -26,8 +26,9 @@
 //!
 //! - The environment is read only by [`from_env`](launcher::LauncherBuilder::from_env). Every other
 //!   value comes from the caller.
-//! - All futures are `Send` and work in every asynchronous runtime. Each launch has one thread of
-//!   its own, which does the work.
+//! - All futures of [`launcher`] are `Send` and work in every asynchronous runtime. Each launch has
+//!   one thread of its own, which does the work. The futures of `network` and `nwfilter` need a
+//!   runtime of tokio with I/O and time.
 //! - A launch may be made in any thread and outlive it: each program has a guard process between
 //!   itself and the caller, and PR_SET_PDEATHSIG, which belongs to a thread, is only between guard
 //!   and program.

@@ -139,7 +139,7 @@ impl Environment {
     }
 
     /// A prober for this environment.
-    pub fn prober(&self) -> Prober {
+    pub(crate) fn prober(&self) -> Prober {
         self.launch.prober()
     }
 

@@ -51,7 +51,7 @@ pub mod plan;
 mod ports;
 #[cfg(feature = "cli")]
 mod privileges;
-pub mod probe;
+pub(crate) mod probe;
 mod qemu_files;
 #[doc(hidden)]
 pub mod qemu_options;

@@ -25,7 +25,7 @@ const COMMANDS: &[u8] = b"{\"execute\":\"qmp_capabilities\"}\n\
 
 /// The options that make the machine of a command line, without the rest of the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MachineName {
+pub(crate) struct MachineName {
     /// The value of `-machine`; `None` is the emulator's default machine.
     value: Option<String>,
     /// The directories of `-L`.
@@ -34,7 +34,7 @@ pub struct MachineName {
 
 impl MachineName {
     /// Takes the machine's options from a command line. `data` are the directories of `-L`.
-    pub fn of(settings: &Settings, data: Vec<OsString>) -> Self {
+    pub(crate) fn of(settings: &Settings, data: Vec<OsString>) -> Self {
         let merged = settings.merged("machine");
         let plain = |name: &String| {
             name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))

@@ -36,24 +36,24 @@ use serde::{Deserialize, Serialize};
 use crate::types::facts::{BridgeAccess, Facts, Firewall, Kernel, Libvirt};
 use cache::Cache;
 
-pub use machine::MachineName;
+pub(crate) use machine::MachineName;
 
 /// The directories and the user of a probe. Probing takes nothing else from the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prober {
+pub(crate) struct Prober {
     /// The directories of PATH, in order.
-    pub path: Vec<PathBuf>,
+    pub(crate) path: Vec<PathBuf>,
     /// The directory of the cache for the programs' answers, usually `$XDG_CACHE_HOME/netlaunch`.
     /// The probe makes it if it is missing. `None` means that no answer is cached.
-    pub cache_dir: Option<PathBuf>,
+    pub(crate) cache_dir: Option<PathBuf>,
     /// The user's home directory.
-    pub home: Option<PathBuf>,
+    pub(crate) home: Option<PathBuf>,
     /// The user's runtime directory, XDG_RUNTIME_DIR.
-    pub runtime_dir: Option<PathBuf>,
+    pub(crate) runtime_dir: Option<PathBuf>,
     /// Whether the probing user is root.
-    pub root: bool,
+    pub(crate) root: bool,
     /// The directory that stands for `/`; another directory than `/` is for tests.
-    pub system: PathBuf,
+    pub(crate) system: PathBuf,
 }
 
 impl Default for Prober {
@@ -72,29 +72,29 @@ impl Default for Prober {
 
 /// The programs of a launch, as paths or as names to look up in PATH.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Programs<'a> {
+pub(crate) struct Programs<'a> {
     /// QEMU, or a script that runs it; `None` is `qemu-system-ARCH` of this machine, or `qemu-kvm`
     /// if that is not installed.
-    pub qemu: Option<&'a OsStr>,
+    pub(crate) qemu: Option<&'a OsStr>,
     /// The emulator to ask instead of `qemu` if `qemu` is a script.
-    pub emulator: Option<&'a OsStr>,
+    pub(crate) emulator: Option<&'a OsStr>,
     /// passt; `None` is `passt`.
-    pub passt: Option<&'a OsStr>,
+    pub(crate) passt: Option<&'a OsStr>,
     /// The machine of the launch.
-    pub machine: Option<&'a MachineName>,
+    pub(crate) machine: Option<&'a MachineName>,
 }
 
 /// The facts that only `netlaunch probe` reports. No user-mode launch depends on them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// libvirt, if it is installed.
-    pub libvirt: Libvirt,
+    pub(crate) libvirt: Libvirt,
     /// The means for bridged networks.
-    pub bridge: BridgeAccess,
+    pub(crate) bridge: BridgeAccess,
     /// The firewall tools.
-    pub firewall: Firewall,
+    pub(crate) firewall: Firewall,
     /// The features of the kernel.
-    pub kernel: Kernel,
+    pub(crate) kernel: Kernel,
 }
 
 impl Prober {
@@ -102,12 +102,12 @@ impl Prober {
     ///
     /// `qemu` and `passt` are paths, or names to look up in PATH; [`Programs`] has the defaults.
     /// Both programs are asked at the same time. A program whose answer is in the cache is not run.
-    pub async fn facts(&self, qemu: Option<&OsStr>, passt: Option<&OsStr>) -> Facts {
+    pub(crate) async fn facts(&self, qemu: Option<&OsStr>, passt: Option<&OsStr>) -> Facts {
         self.facts_of(Programs { qemu, passt, ..Programs::default() }).await
     }
 
     /// Finds the facts for a launch, as [`Prober::facts`], for all its programs and its machine.
-    pub async fn facts_of(&self, programs: Programs<'_>) -> Facts {
+    pub(crate) async fn facts_of(&self, programs: Programs<'_>) -> Facts {
         let mut cache = Cache::open(self.cache_dir.as_deref());
         let Programs { qemu, emulator, passt, machine } = programs;
         let question = qemu::Question { program: qemu, emulator, machine };
@@ -129,7 +129,7 @@ impl Prober {
 
     /// Returns the reason why QEMU cannot make the card `model` on a machine, in QEMU's own words;
     /// `None` if it can. The answer explains a launch that has failed.
-    pub async fn refuses_card(
+    pub(crate) async fn refuses_card(
         &self,
         facts: &crate::types::facts::Qemu,
         machine: &MachineName,
@@ -141,7 +141,7 @@ impl Prober {
 
     /// Finds out how this user can put a guest on a bridge. The facts of a launch on a bridge need
     /// the answer.
-    pub fn bridge(&self) -> BridgeAccess {
+    pub(crate) fn bridge(&self) -> BridgeAccess {
         bridge::probe(&self.system)
     }
 
@@ -150,7 +150,7 @@ impl Prober {
     /// This takes up to five seconds on a host where libvirt does not answer and KVM hangs. The
     /// kernel's part starts child processes and blocks the calling thread until they end.
     #[cfg(feature = "cli")]
-    pub async fn survey(&self) -> Survey {
+    pub(crate) async fn survey(&self) -> Survey {
         Survey {
             libvirt: libvirt::probe(self).await,
             bridge: self.bridge(),
