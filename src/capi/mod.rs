@@ -29,6 +29,9 @@ mod members;
 mod plan;
 mod pointers;
 mod request;
+#[cfg(test)]
+#[path = "../../tests/integration/common/schema.rs"]
+mod schema;
 
 /// The version of the functions in netlaunch.h, as in the name of the library. It increases when a
 /// function is removed or changes its meaning.

@@ -8,19 +8,14 @@ use std::process::Stdio;
 
 use crate::common::definitions::{Host, complaint, err};
 use crate::common::have_root;
+use crate::common::schema::valid;
 use serde_json::Value;
 
 const WEB: &str = "<network>\n  <name>web</name>\n  <forward mode='nat'/>\n  <ip address='10.77.1.1' netmask='255.255.255.0'>\n    <dhcp><range start='10.77.1.2' end='10.77.1.254'/></dhcp>\n  </ip>\n</network>\n";
 
 fn list(host: &Host) -> Vec<Value> {
     let all: Value = serde_json::from_str(&host.good("list --json")).unwrap();
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/schema/networks.schema.json");
-    let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    jsonschema::meta::validate(&schema).unwrap();
-    let validator = jsonschema::draft202012::new(&schema).unwrap();
-    let faults: Vec<String> =
-        validator.iter_errors(&all).map(|e| format!("{}: {e}", e.instance_path())).collect();
-    assert_eq!(faults, [] as [String; 0], "{all:#}");
+    valid("networks", &all);
     all["networks"].as_array().unwrap().clone()
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::common::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM};
 use crate::common::port_scene::{PortScene, Station, done};
+use crate::common::schema::{faults, valid};
 use crate::common::{have_root, start, wait_until};
 use netlaunch::firewall::rules::{Mode, NetworkRules, for_network};
 use netlaunch::firewall::{FirewallBackend, Tools, Transaction, transact};
@@ -256,15 +257,6 @@ fn gratuitous_arp_is_distinguished_from_other_arp() {
     });
 }
 
-/// Returns the mistakes in the list by its schema.
-fn faults(list: &Value) -> Vec<String> {
-    let file = format!("{}/conf/schema/bindings.schema.json", env!("CARGO_MANIFEST_DIR"));
-    let schema: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    jsonschema::meta::validate(&schema).unwrap();
-    let validator = jsonschema::draft202012::new(&schema).unwrap();
-    validator.iter_errors(list).map(|error| error.to_string()).collect()
-}
-
 #[test]
 fn ports_count_what_passes_and_what_is_dropped() {
     on_both("ports_count_what_passes_and_what_is_dropped", |scene, backend| {
@@ -289,7 +281,7 @@ fn ports_count_what_passes_and_what_is_dropped() {
         assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 55)));
         assert!(!scene.enters(&Frame::udp(PEER, VM, 1, 53)));
         let list = scene.list();
-        assert_eq!(faults(&list), [] as [String; 0], "{list:#}");
+        valid("bindings", &list);
         let ports = list["bindings"].as_array().unwrap();
         let names: Vec<_> = ports.iter().map(|port| port["port"].as_str().unwrap()).collect();
         assert_eq!(names, ["vnet0", "vnet1"]);
@@ -308,7 +300,7 @@ fn ports_count_what_passes_and_what_is_dropped() {
         assert!(counters["from_guest"]["passed"]["bytes"].as_u64().unwrap() >= 2 * 46);
         let mut more = list.clone();
         more["bindings"][0]["extra"] = json!(1);
-        assert_ne!(faults(&more), [] as [String; 0]);
+        assert_ne!(faults("bindings", &more), [] as [String; 0]);
     });
 }
 

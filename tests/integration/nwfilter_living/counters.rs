@@ -40,12 +40,7 @@ fn each_rule_counts_its_frames_under_its_line() {
         let (out, error, status) = nwfilter(scene, &["binding-list", "--counters", "--json"]);
         assert_eq!((error.as_str(), status), ("", Some(0)));
         let object: Value = serde_json::from_str(&out).unwrap();
-        let file = format!("{}/conf/schema/bindings.schema.json", env!("CARGO_MANIFEST_DIR"));
-        let schema: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-        let validator = jsonschema::draft202012::new(&schema).unwrap();
-        let faults: Vec<_> =
-            validator.iter_errors(&object).map(|fault| fault.to_string()).collect();
-        assert_eq!(faults, [] as [String; 0], "{object:#}");
+        crate::common::schema::valid("bindings", &object);
         let xml = nwfilter(scene, &["dumpxml", "test"]).0;
         let line = |direction: &str, words: &str| {
             let (direction, lines) = (format!("direction='{direction}'"), xml.lines());

@@ -174,12 +174,7 @@ fn link_local_frames_are_followed_on_the_ingress_hook() {
     let line: serde_json::Value = serde_json::from_str(&running.line()).unwrap();
     assert_eq!((&line["direction"], &line["verdict"]), (&"out".into(), &"drop".into()), "{line:#}");
     assert_eq!(line["stages"][0]["rule"]["filter"], "test", "{line:#}");
-    let file = format!("{}/conf/schema/nwfilter-follow.schema.json", env!("CARGO_MANIFEST_DIR"));
-    let schema = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    jsonschema::meta::validate(&schema).unwrap();
-    let validator = jsonschema::draft202012::new(&schema).unwrap();
-    let faults: Vec<_> = validator.iter_errors(&line).map(|fault| fault.to_string()).collect();
-    assert_eq!(faults, [] as [String; 0], "{line:#}");
+    crate::common::schema::valid("nwfilter-follow", &line);
     assert_eq!(running.status(), Some(0));
 }
 
