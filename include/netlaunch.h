@@ -160,8 +160,9 @@ const char *netlaunch_version(void);
  * KIND is for programs:
  *	invalid-argument  an argument of the function is NULL, not UTF-8, or has no such meaning
  *	invalid-request   the request is not such JSON, contradicts itself, or a value is not valid
- *	qemu-not-found, qemu-unusable, no-backend, port-in-use, port-unusable, name-in-use, launch-dir, passt,
- *	user, system      the launch cannot be planned or started
+ *	qemu-not-found, qemu-unusable, no-backend, port-in-use, port-unusable, name-in-use, launch-dir,
+ *	passt, bridge, filter, user, system
+ *	                  the launch cannot be planned or started
  *	absent            the launch has no such thing
  *	forked            another process started the launch
  *	internal          a defect of the library

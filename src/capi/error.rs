@@ -120,10 +120,10 @@ mod tests {
     }
 
     #[test]
-    fn the_schema_names_every_kind_of_a_launch_error() {
+    fn the_schema_and_the_header_name_every_kind_of_a_launch_error() {
         let schema = include_str!("../../conf/schema/capi-error.schema.json");
         let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
-        let kinds = schema["properties"]["kind"]["enum"].as_array().unwrap();
+        let kinds = schema["properties"]["kind"]["examples"].as_array().unwrap();
         // The arms of `LaunchErrorKind::name`.
         let names = include_str!("../launcher/error.rs").lines().filter_map(|line| {
             let name = line.trim().strip_prefix("LaunchErrorKind::")?.split_once(" => \"")?.1;
@@ -133,6 +133,14 @@ mod tests {
         assert!(names.len() > 10, "{names:?}");
         for name in names {
             assert!(kinds.iter().any(|kind| kind == name), "{name}");
+        }
+        // The header lists the same ones, as words before their explanations.
+        let header = include_str!("../../include/netlaunch.h");
+        let list = header.split_once("KIND is for programs:").unwrap().1;
+        let list = list.split_once("New kinds can appear.").unwrap().0;
+        let words: Vec<_> = list.split([' ', ',', '\t', '\n']).collect();
+        for kind in kinds {
+            assert!(words.contains(&kind.as_str().unwrap()), "{kind} is not in netlaunch.h");
         }
     }
 
