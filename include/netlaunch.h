@@ -67,7 +67,7 @@
  *
  * Environment: the library uses environment variables only for a request with "from_env": true, and
  * keeps their values of that moment. No other thread may change the environment during
- * netlaunch_plan() and netlaunch_start().
+ * netlaunch_plan() and netlaunch_start() with such a request.
  *
  * Requests
  * --------
@@ -98,9 +98,10 @@
  *	host_loopback  whether the guest reaches services on the host's loopback addresses, at the
  *	               address of its gateway; true by default
  *	pcap           a file for the guest's frames
- *	nics           ["KIND[,KEY=VALUE...]", ...]: NICs to add, in the form of the option --net. The
- *	               members from id to gateway, hostname and pcap are for a single NIC and cannot
- *	               go with it.
+ *	nics           ["KIND[,KEY=VALUE...]", ...]: NICs to add, in the form of the option --net, on
+ *	               passt or slirp. The kinds "bridge" and "network" are refused: only the program
+ *	               netlaunch makes ports of these. The members from id to gateway, hostname and
+ *	               pcap are for a single NIC and cannot go with it.
  *	keep_nics      whether the user-mode networks in QEMU's arguments stay as they are; false by
  *	               default, and then they move to the backend
  *	name           the name of the launch in netlaunch ps
@@ -109,8 +110,8 @@
  *	               from the environment; false by default. Without it QEMU and passt have no
  *	               variables but those of "env", and programs are looked up in /usr/bin and /bin.
  *	env            {NAME: VALUE, ...}: more variables for QEMU and passt
- *	state_dir      the directory in which launch directories are made
- *	cache_dir      the directory for the answers of probed programs
+ *	state_dir      the directory in which launch directories are made, an absolute path
+ *	cache_dir      the directory for the answers of probed programs, an absolute path
  *
  * A path or an argument that is not UTF-8 is {"not-utf-8": [BYTE, ...]} in place of the string;
  * netlaunch_json_text() makes either form.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::ffi::OsStrExt;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -171,11 +172,20 @@ impl RequestJson {
             "user" => "user".to_owned(),
             "environment variable" => "env".to_owned(),
             "QEMU program" => "qemu.program".to_owned(),
+            "QEMU argument" => self.argument_with_nul(),
             "state directory" => "state_dir".to_owned(),
+            "cache directory" => "cache_dir".to_owned(),
             _ => return error.into(),
         };
         let CallError { kind, message } = error.into();
         CallError { kind, message: format!("{path}: {message}") }
+    }
+
+    /// Returns the path of the first of QEMU's arguments that has a NUL byte.
+    fn argument_with_nul(&self) -> String {
+        let args = self.qemu.iter().flat_map(|qemu| qemu.args.iter().flatten());
+        let number = args.into_iter().position(|arg| arg.0.as_os_str().as_bytes().contains(&0));
+        format!("qemu.args[{}]", number.unwrap_or_default())
     }
 
     fn builder(&self) -> LauncherBuilder {
@@ -343,6 +353,15 @@ mod tests {
             (r#""gateway": "host""#, r#"gateway is "host": write a string with an IPv4 address"#),
             (r#""transport": {}"#, r#"transport is an object: write "unix""#),
             (r#""mac": "no""#, "mac: the MAC address is not valid: "),
+            (
+                r#""qemu": {"program": "q", "args": ["-S", "a\u0000b"]}"#,
+                "qemu.args[1]: the QEMU argument is not valid: it holds a NUL byte",
+            ),
+            (
+                r#""nics": ["passt", "bridge=br0"]"#,
+                "nics[1]: the NIC is not valid: this library makes no port of a bridge",
+            ),
+            (r#""cache_dir": "c""#, "cache_dir: the cache directory is not valid: "),
             (r#""env": {"A=B": "c"}"#, "env: the environment variable is not valid: "),
             (r#""mac": null, "mac": null"#, "the request is not JSON: \"mac\" occurs twice"),
         ] {

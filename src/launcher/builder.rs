@@ -10,8 +10,9 @@ use super::entry::Launcher;
 use super::environment::LaunchEnvironment;
 use super::error::LaunchError;
 use super::launch::Launch;
-use super::launcher_settings::{LauncherSettings, invalid};
+use super::launcher_settings::LauncherSettings;
 use super::plan::{AddressChoice, Backend, Command, Family, NicRequest, Request, Transport};
+use super::value_check::check_request;
 use crate::types::{
     Device, DomainName, HostAddress, Id, InterfaceName, LaunchName, Mac, PublishRequest, UserName,
 };
@@ -213,9 +214,10 @@ impl LauncherBuilder {
         self
     }
 
-    /// Adds a NIC, such as `"passt,publish=2222:22"` or `"bridge=br0"`; can be called several
-    /// times. The methods above are for a launch with a single NIC. With this one, those that set
-    /// its card, its addresses or its ports are refused.
+    /// Adds a NIC, such as `"passt,publish=2222:22"` or `"slirp"`; can be called several times. The
+    /// methods above are for a launch with a single NIC. With this one, those that set its card,
+    /// its addresses or its ports are refused. So is a NIC on a bridge or a network: only the
+    /// program `netlaunch` makes ports of these.
     ///
     /// ```
     /// # use netlaunch::launcher::Launcher;
@@ -290,8 +292,8 @@ impl LauncherBuilder {
         self
     }
 
-    /// Sets the directory that keeps the answers of probed programs, so that each program is asked
-    /// only once. Without it each launch first runs passt and QEMU to ask them.
+    /// Sets the directory that keeps the answers of probed programs, an absolute path, so that each
+    /// program is asked only once. Without it each launch first runs passt and QEMU to ask them.
     pub fn cache_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.settings.cache_dir = Some(dir.into());
         self
@@ -325,9 +327,7 @@ impl LauncherBuilder {
             return Err(error);
         }
         self.settings.check()?;
-        if self.request.command.as_ref().is_some_and(|command| command.program.is_empty()) {
-            return Err(invalid("QEMU program", "it is empty: name a program or its path"));
-        }
+        check_request(&self.request)?;
         self.request.check()?;
         let LauncherBuilder { request, environment, settings, .. } = self;
         Ok(Launcher { request, environment, settings })

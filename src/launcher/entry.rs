@@ -220,6 +220,11 @@ mod tests {
             (builder().qemu("", ["-S"]), "QEMU program"),
             (builder().state_dir(""), "state directory"),
             (builder().state_dir("run"), "state directory"),
+            (builder().cache_dir("cache"), "cache directory"),
+            (builder().qemu("q\0", ["-S"]), "QEMU program"),
+            (builder().qemu("q", ["-S", "a\0b"]), "QEMU argument"),
+            (builder().nic("bridge=br0"), "NIC"),
+            (builder().nic("slirp").nic("network=default"), "NIC"),
         ] {
             let error = builder.build().unwrap_err();
             assert_eq!(error.kind(), LaunchErrorKind::InvalidRequest, "{what}");
@@ -236,6 +241,8 @@ mod tests {
     #[test]
     fn without_from_env_nothing_is_read_from_the_environment() {
         let launcher = Launcher::builder().env("A", "b").build().unwrap();
+        // Only a read of the environment sets another directory.
+        assert_eq!(launcher.environment.current_dir, PathBuf::from("/"));
         assert_eq!(launcher.context().env, [("A".into(), "b".into())]);
         assert_eq!(launcher.environment.prober().path, ["/usr/bin", "/bin"].map(PathBuf::from));
         let launcher = Launcher::builder().from_env().env("PATH", "/only").build().unwrap();

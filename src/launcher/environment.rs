@@ -28,14 +28,15 @@ impl LaunchEnvironment {
     pub(crate) fn read() -> Self {
         LaunchEnvironment {
             vars: std::env::vars_os().collect(),
-            user: geteuid().as_raw(),
             current_dir: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+            ..LaunchEnvironment::empty()
         }
     }
 
-    /// An environment without variables, for a launch that reads none.
+    /// An environment without variables, for a launch that reads none. `environ` is not touched:
+    /// another thread of a C program may change it meanwhile.
     pub(crate) fn empty() -> Self {
-        LaunchEnvironment { vars: Vec::new(), ..LaunchEnvironment::read() }
+        LaunchEnvironment { vars: Vec::new(), user: geteuid().as_raw(), current_dir: "/".into() }
     }
 
     /// Returns the value of a variable that is set and not empty.

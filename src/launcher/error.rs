@@ -220,9 +220,8 @@ impl StartError {
             {
                 LaunchErrorKind::QemuNotFound
             }
-            StartError::Qemu(SpawnError::Exec { .. } | SpawnError::Nul { .. }) => {
-                LaunchErrorKind::QemuUnusable
-            }
+            StartError::Qemu(SpawnError::Exec { .. }) => LaunchErrorKind::QemuUnusable,
+            StartError::Qemu(SpawnError::Nul { .. }) => LaunchErrorKind::InvalidRequest,
             StartError::Qemu(_) => LaunchErrorKind::System,
             #[cfg(feature = "cli")]
             StartError::Plug(_) => LaunchErrorKind::QemuUnusable,

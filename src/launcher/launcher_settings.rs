@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::error::LaunchError;
+use super::value_check::invalid;
 
 /// The settings of a launcher that are not part of its request.
 #[derive(Debug, Clone, Default)]
@@ -26,10 +27,12 @@ pub(super) struct LauncherSettings {
 impl LauncherSettings {
     /// Checks the values that have no type of their own.
     pub(super) fn check(&self) -> Result<(), LaunchError> {
-        let dir = self.state_dir.as_ref();
-        if dir.is_some_and(|dir| !dir.is_absolute()) {
-            let why = "it is not an absolute path, and the working directory may change";
-            return Err(invalid("state directory", why));
+        let dirs = [("state directory", &self.state_dir), ("cache directory", &self.cache_dir)];
+        for (what, dir) in dirs {
+            if dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
+                let why = "it is not an absolute path, and the working directory may change";
+                return Err(invalid(what, why));
+            }
         }
         for (name, value) in &self.env {
             let (name, value) = (name.as_bytes(), value.as_bytes());
@@ -43,9 +46,4 @@ impl LauncherSettings {
         }
         Ok(())
     }
-}
-
-/// The error of a value that has no type of its own.
-pub(super) fn invalid(what: &'static str, why: &'static str) -> LaunchError {
-    LaunchError::Value { what, source: why.into() }
 }

@@ -68,6 +68,7 @@ mod start;
 mod supervise;
 #[cfg(feature = "cli")]
 mod trial;
+mod value_check;
 mod wake_socket;
 
 use crate::launcher::plan::Request;

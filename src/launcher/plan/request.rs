@@ -264,6 +264,11 @@ impl Default for NicRequest {
 pub const MAX_MTU: u16 = 65520;
 
 impl NicRequest {
+    /// Returns whether the NIC needs a port of a bridge or a network.
+    pub(crate) fn is_on_bridge(&self) -> bool {
+        self.attachment.is_some() || self.backend == Some(Backend::Bridge)
+    }
+
     /// Checks the attachment, the filter and the user, and the settings that a bridged guest cannot
     /// have.
     pub(super) fn check_bridge(&self, user: Option<&UserName>) -> Result<(), RequestError> {
