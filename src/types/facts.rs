@@ -115,6 +115,8 @@ pub enum Reconnect {
     /// The netdev has no such option.
     #[default]
     No,
+    /// QEMU did not say in time whether the netdev has such an option.
+    Unknown,
 }
 
 /// The QEMU program.

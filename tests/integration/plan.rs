@@ -88,6 +88,7 @@ fn qemu(words: &str) -> Qemu {
             ("new", _) => qemu.reconnect = Reconnect::Milliseconds,
             ("middle", _) => qemu.reconnect = Reconnect::Seconds,
             ("old", _) => qemu.reconnect = Reconnect::No,
+            ("silent", _) => qemu.reconnect = Reconnect::Unknown,
             ("none", _) => {
                 let problem = Problem::new("qemu is not installed", LACKING);
                 qemu = Qemu { problem: Some(problem), ..Qemu::default() };

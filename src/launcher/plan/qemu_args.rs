@@ -22,6 +22,9 @@ use super::{bridge, card, memory, queues, slirp_args};
 use crate::launcher::qemu_options::path_value;
 use crate::types::facts::Reconnect;
 
+/// The note about a QEMU that did not say how its netdev reconnects.
+const NOT_SAID: &str = "QEMU did not say whether it can connect to passt again, so the network of \
+    this launch ends if passt crashes";
 /// The time that QEMU waits before it connects to a restarted passt again, in milliseconds.
 ///
 /// It must be well below one second: guest traffic flows again about a second after passt's
@@ -161,7 +164,8 @@ fn passt_netdev(
         Reconnect::Milliseconds => netdev.push(format!(",reconnect-ms={RECONNECT_MS}")),
         Reconnect::Seconds => netdev.push(",reconnect=1"),
         Reconnect::No => {}
+        Reconnect::Unknown => notes.push(NOT_SAID.to_owned()),
     }
-    let reconnects = reconnect != Reconnect::No;
+    let reconnects = matches!(reconnect, Reconnect::Milliseconds | Reconnect::Seconds);
     Ok(Netdev { args: vec!["-netdev".into(), netdev], reconnects, ..Netdev::default() })
 }

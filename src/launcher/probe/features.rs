@@ -3,7 +3,8 @@
 //! QEMU's help does not list the options of a netdev. The schema that the control protocol returns
 //! for `query-qmp-schema` lists them.
 //!
-//! If QEMU gives no schema, its stream netdev is assumed to be unable to reconnect.
+//! A QEMU that gives no schema, because of a busy host or a filter of system calls, gets no option
+//! that it may not have. The plan has a note about it.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -37,7 +38,7 @@ pub(super) async fn ask_features(path: &Path) -> Option<(Reconnect, bool)> {
         Ok(features) => Some(features),
         Err(error) => {
             let qemu = path.display();
-            tracing::debug!(%qemu, %error, "no QMP schema, so its stream netdev is assumed to be unable to reconnect");
+            tracing::debug!(%qemu, %error, "no QMP schema, so its stream netdev gets no option to reconnect");
             None
         }
     }

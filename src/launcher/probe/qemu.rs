@@ -163,7 +163,7 @@ async fn ask(path: &Path) -> Result<(Answer, bool), Problem> {
     } else {
         Some((Reconnect::No, false))
     };
-    let (reconnect, shared_ram) = features.unwrap_or_default();
+    let (reconnect, shared_ram) = features.unwrap_or((Reconnect::Unknown, false));
     Ok((Answer { netdevs, reconnect, shared_ram }, features.is_some()))
 }
 
@@ -339,6 +339,14 @@ mod tests {
             .replace("cat >/dev/null;", &format!("cat >/dev/null; {filler}; echo;"));
         let (answer, complete) = ask(&host.script("long", &script)).await.unwrap();
         assert!(complete && answer.reconnect == Reconnect::Milliseconds);
+    }
+
+    #[tokio::test]
+    async fn the_reconnect_option_of_a_qemu_without_a_schema_is_unknown() {
+        let host = Host::new();
+        let text = "case \"$*\" in *help) echo stream;; *) cat >/dev/null;; esac";
+        let (answer, complete) = ask(&host.script("silent", text)).await.unwrap();
+        assert_eq!((answer.reconnect, complete), (Reconnect::Unknown, false));
     }
 
     #[tokio::test]
