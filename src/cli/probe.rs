@@ -13,6 +13,7 @@ use super::{Failure, launch_error, print_json, print_text};
 use crate::launcher::plan::{self, Backend, Candidate, PlanError, Request, candidates};
 use crate::launcher::probe::Survey;
 use crate::launcher::{LaunchError, PASST_FIX, StartError, try_passt};
+use crate::types::Setting;
 use crate::types::facts::{Facts, KernelFeature, Problem};
 
 /// The version of the JSON form, described by conf/schema/probe.schema.json.
@@ -31,6 +32,9 @@ pub(super) async fn probe(
     let (mut facts, survey) =
         tokio::join!(prober.facts(qemu.as_deref(), passt.as_deref()), prober.survey());
     facts.bridge = survey.bridge.clone();
+    if qemu.is_some() {
+        facts.qemu.problem = facts.qemu.problem.map(|problem| problem.about(&[Setting::Qemu]));
+    }
     let request = Request::default();
     let mut candidates = candidates(&request, &request.nic, &facts);
     if candidates.iter().any(|c| c.usable && c.backend == Backend::Passt) {

@@ -34,7 +34,7 @@ use crate::sys::file_pages;
 use crate::sys::process::signals::SignalNumber;
 use crate::sys::process::{ForegroundLink, WatchedForeground};
 use crate::types::facts::{Facts, Qemu};
-use crate::types::shell_line;
+use crate::types::{Setting, shell_line};
 
 /// The descriptors that the caller of netlaunch gives it by number.
 pub(super) struct GivenFds {
@@ -259,13 +259,17 @@ pub(super) async fn facts(job: &Job, environment: &Environment) -> Result<Facts,
     }
     match facts.qemu.problem.clone() {
         // If the command line names no QEMU, serve mode needs no answer of one.
-        Some(problem) if named.is_some() => Err(Failure::Launch(
-            match facts.qemu.path {
-                None => PlanError::QemuMissing(problem),
-                Some(_) => PlanError::QemuUnusable(problem),
-            }
-            .into(),
-        )),
+        Some(problem) if named.is_some() => {
+            let is_named = command.is_none();
+            let problem = if is_named { problem.about(&[Setting::Qemu]) } else { problem };
+            Err(Failure::Launch(
+                match facts.qemu.path {
+                    None => PlanError::QemuMissing(problem),
+                    Some(_) => PlanError::QemuUnusable(problem),
+                }
+                .into(),
+            ))
+        }
         _ => Ok(facts),
     }
 }

@@ -74,8 +74,11 @@ pub(super) async fn probe(
         Some(name) => find(name, &prober.path),
         None => default_lookup(&default, prober),
     };
-    if let Some(problem) = not_found(&lookup, question.program.unwrap_or(&default)) {
+    if let Some(problem) = lookup.problem(question.program.unwrap_or(&default), INSTALL) {
         let path = lookup.existing_path();
+        // A program that the caller names cannot be replaced by the setting.
+        let settings: &[Setting] = if question.program.is_none() { &[Setting::Qemu] } else { &[] };
+        let problem = problem.about(settings);
         return (Qemu { path, problem: Some(problem), ..Qemu::default() }, new);
     }
     let Some(path) = lookup.found() else { return (Qemu::default(), new) };
@@ -132,10 +135,11 @@ fn emulator(
         Some(name) => {
             let lookup = find(name, &prober.path);
             let place = lookup.existing_path();
-            match (not_found(&lookup, name), lookup.found()) {
+            match (lookup.problem(name, INSTALL), lookup.found()) {
                 (None, Some(path)) => path,
                 (problem, _) => {
-                    return Err((place, problem.unwrap_or_else(|| Problem::new("", INSTALL))));
+                    let problem = problem.unwrap_or_else(|| Problem::new("", INSTALL));
+                    return Err((place, problem.about(&[Setting::Qemu])));
                 }
             }
         }
@@ -215,11 +219,6 @@ fn types(help: &str) -> BTreeSet<String> {
         })
         .map(str::to_owned)
         .collect()
-}
-
-/// Returns the problem of a QEMU that was not found.
-fn not_found(lookup: &Lookup, name: &OsStr) -> Option<Problem> {
-    lookup.problem(name, INSTALL).map(|problem| problem.about(&[Setting::Qemu]))
 }
 
 #[cfg(test)]

@@ -267,6 +267,13 @@ fn a_program_that_cannot_run_is_refused_with_the_reason() {
         bench.refuses(bench.netlaunch(&["--qemu", program]), status, words);
         bench.refuses(bench.netlaunch(&["--print", "--", program]), status, words);
     }
+    // --qemu names the program of serve mode, and not that of a command.
+    for program in ["qemu-system-none", "/nonexistent/qemu", &plain] {
+        for (args, names) in [(["--", program], false), (["--qemu", program], true)] {
+            let message = text(&finish(bench.netlaunch(&args)).stderr);
+            assert_eq!(message.contains("(--qemu)"), names, "{args:?}: {message}");
+        }
+    }
     let install = "install the package passt";
     for (passt, words) in [
         ("nopasst", &["passt cannot be used: nopasst is not installed", install][..]),
