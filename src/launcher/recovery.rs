@@ -82,26 +82,34 @@ impl RestartHistory {
     }
 }
 
+/// An end of a passt.
+pub(super) struct PasstEnd {
+    /// The index of its NIC.
+    pub(super) nic: usize,
+    /// How it ended.
+    pub(super) reason: String,
+    /// Whether it saw QEMU disconnect. QEMU is then most likely about to end, and gets the time for
+    /// that before any message or restart.
+    pub(super) left: bool,
+}
+
 impl RunningNic {
-    /// Starts the passt of this NIC, the one at `place`, again after a pause, if QEMU can connect
-    /// to it. `reason` says how passt ended. `left` says that passt itself saw QEMU disconnect:
-    /// QEMU is then most likely about to end, and gets the time for that before any message or
-    /// restart. In serve mode the caller's QEMU counts as one that connects again.
+    /// Starts the passt of this NIC again after a pause, if QEMU can connect to it. In serve mode
+    /// the caller's QEMU counts as one that connects again.
     pub(super) fn recover(
         &self,
-        place: usize,
+        end: PasstEnd,
         serve_mode: bool,
         events: Arc<EventSink>,
         history: &mut RestartHistory,
-        reason: String,
-        left: bool,
     ) -> PasstRestart {
+        let PasstEnd { nic, reason, left } = end;
         let useful = self.reconnects || serve_mode;
         let passt_spawn = self.passt_spawn.clone().filter(|s| useful && s.plan.socket.is_some());
         let restart = history.next(Instant::now());
         Box::pin(async move {
             tokio::time::sleep(if left { LEAVING } else { restart.pause }).await;
-            events.send(LaunchEvent::PasstEnded { nic: place, reason: reason.clone() });
+            events.send(LaunchEvent::PasstEnded { nic, reason: reason.clone() });
             let Some(passt_spawn) = passt_spawn else {
                 tracing::warn!(
                     "{reason}; the guest has no network any more, because QEMU cannot connect to another passt: use the unix transport with QEMU 8.0 or later"

@@ -26,7 +26,7 @@ use super::passt::describe;
 use super::passt_failure::passt_failure;
 use super::qemu_process::QemuProcess;
 use super::record::NicRecord;
-use super::recovery::RestartResult;
+use super::recovery::{PasstEnd, RestartResult};
 use super::running::{QEMU_END_LIMIT, Running, RunningNic};
 use crate::sys::process::Progress;
 use crate::sys::process::signals::SignalNumber;
@@ -228,15 +228,15 @@ impl Supervisor {
             }
             _ => format!("passt {how} ({words})"),
         };
-        self.recover(place, reason, status.success());
+        self.recover(PasstEnd { nic: place, reason, left: status.success() });
         Next::GoesOn
     }
 
-    /// Begins to start the passt of the NIC at `place` again.
-    fn recover(&mut self, place: usize, reason: String, left: bool) {
+    /// Begins to start a passt again.
+    fn recover(&mut self, end: PasstEnd) {
         let (serve_mode, events) = (self.is_serve_mode(), Arc::clone(&self.running.events));
-        if let Some((nic, work)) = self.nic(place) {
-            let restart = nic.recover(place, serve_mode, events, &mut work.history, reason, left);
+        if let Some((nic, work)) = self.nic(end.nic) {
+            let restart = nic.recover(end, serve_mode, events, &mut work.history);
             work.restart = Some(restart);
         }
     }
@@ -262,7 +262,9 @@ impl Supervisor {
                 let pid = pid.unsigned_abs();
                 self.running.events.send(LaunchEvent::PasstRestarted { nic: place, pid, attempt });
             }
-            RestartResult::Failed(reason) => self.recover(place, reason, false),
+            RestartResult::Failed(reason) => {
+                self.recover(PasstEnd { nic: place, reason, left: false })
+            }
             RestartResult::Lost => {
                 self.outcome.backend_lost = true;
                 self.running.events.send(LaunchEvent::BackendLost { nic: place });
