@@ -62,6 +62,7 @@ mod launchers;
 mod layers;
 mod leaks;
 mod learn;
+mod library_examples;
 mod library_texts;
 mod link;
 mod lock_waits;
