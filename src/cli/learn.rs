@@ -107,7 +107,7 @@ pub(super) enum Change {
     Create,
     /// The port must have a filter, which is replaced.
     Replace,
-    /// A filter of the port is replaced.
+    /// The port may have a filter, which is replaced.
     CreateOrReplace,
 }
 
