@@ -76,10 +76,8 @@ fn a_killed_netlaunch_leaves_no_tap_and_no_qemu() {
             let (mut scene, shown) = up(&sandbox, sandbox.netlaunch(&waiting(options, &mark)));
             let qemu = pid_of(&shown, "qemu");
             assert!(!taps(&host).is_empty());
-            let victim = match guard {
-                false => scene.pid(),
-                true => status_field(qemu, "PPid").parse().unwrap(),
-            };
+            let victim =
+                if guard { status_field(qemu, "PPid").parse().unwrap() } else { scene.pid() };
             kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
             scene.end();
             let gone = || !alive(qemu) && taps(&host).is_empty();
