@@ -1,7 +1,8 @@
 //! The schemas in conf/schema, for the tests whose programs print what they describe.
 //!
 //! A schema of an answer accepts members that it does not know, because a later release may add
-//! some. The tests are stricter: with them an answer has exactly the described members.
+//! some. The tests are stricter: with them an answer has exactly the described members. The schema
+//! of a request refuses such members, as netlaunch does.
 
 use serde_json::Value;
 
@@ -39,11 +40,12 @@ pub(crate) fn faults(schema: &str, value: &Value) -> Vec<String> {
     mistakes(&schema, value)
 }
 
-/// Checks that `value` has exactly the members of one of the schemas, and that the schema accepts
-/// the same value with a member of a later release.
+/// Checks that `value` has exactly the members of one of the schemas, and that the schema of an
+/// answer accepts the same value with a member of a later release.
 pub(crate) fn valid(schema: &str, value: &Value) {
     assert_eq!(faults(schema, value), [] as [String; 0], "{schema}: {value:#}");
     let mut later = value.clone();
     later["a_member_of_a_later_release"] = Value::Null;
-    assert_eq!(mistakes(&read(schema), &later), [] as [String; 0], "{schema}: {later:#}");
+    let accepts = mistakes(&read(schema), &later).is_empty();
+    assert_eq!(accepts, schema != "capi-request", "{schema}: {later:#}");
 }
