@@ -24,7 +24,7 @@ pub(super) async fn first_source(index: u32) -> io::Result<Option<Mac>> {
     let mut buffer = [0; 14];
     loop {
         match socket.receive(&mut buffer)? {
-            Received::Frame { length, outgoing } if length == buffer.len() && !outgoing => {
+            Received::Frame { length, outgoing, .. } if length == buffer.len() && !outgoing => {
                 let [.., a, b, c, d, e, g, _, _] = buffer;
                 // A frame with a multicast source is not valid; the next one counts.
                 if let Ok(mac) = Mac::new([a, b, c, d, e, g]) {

@@ -8,6 +8,7 @@
 //! receives nothing more, even if another interface gets the name.
 
 use std::io;
+use std::mem::zeroed;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -43,6 +44,10 @@ pub enum Received {
         length: usize,
         /// Whether the host sends the frame on the interface; otherwise it receives the frame.
         outgoing: bool,
+        /// Whether the kernel or the card still writes a checksum into the frame (checksum
+        /// offload), at a place that the sender chose. The bytes on the wire then differ from
+        /// these.
+        pending_checksum: bool,
     },
     /// No frame is queued.
     Nothing,
@@ -74,6 +79,7 @@ impl PacketSocket {
     /// # Errors
     /// The kernel's error.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        report_status(&fd)?;
         // SAFETY: the AsyncFd owns the descriptor, so it stays open and the same until the AsyncFd
         // has deregistered it.
         let fd = unsafe { AsyncFd::register_with_interest(fd, WOKEN_BY) }
@@ -131,9 +137,9 @@ impl PacketSocket {
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         loop {
             match self.receive_once(buffer) {
-                Ok((length, outgoing)) => {
+                Ok(frame) => {
                     self.down.store(false, Ordering::Relaxed);
-                    return Ok(Received::Frame { length, outgoing });
+                    return Ok(frame);
                 }
                 Err(Errno::EAGAIN) if self.is_gone()? => return Ok(Received::Gone),
                 Err(Errno::EAGAIN) => return Ok(Received::Nothing),
@@ -145,25 +151,29 @@ impl PacketSocket {
         }
     }
 
-    /// Receives a frame; returns its length, and whether it is outgoing. nix's functions accept the
-    /// sender's address only at its full length, which not every kernel returns.
-    fn receive_once(&self, buffer: &mut [u8]) -> Result<(usize, bool), Errno> {
+    /// Receives a frame. nix's functions accept the sender's address only at its full length, which
+    /// not every kernel returns.
+    fn receive_once(&self, buffer: &mut [u8]) -> Result<Received, Errno> {
         let mut from = nowhere();
-        let mut size = SIZE;
-        // SAFETY: recvfrom writes at most the given lengths to `buffer` and to `from`, a local
-        // sockaddr_ll for which every content is valid.
-        let length = unsafe {
-            libc::recvfrom(
-                self.fd.as_raw_fd(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                0,
-                (&raw mut from).cast(),
-                &mut size,
-            )
-        };
-        let length = Errno::result(length)?.unsigned_abs();
-        Ok((length, from.sll_pkttype == libc::PACKET_OUTGOING))
+        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        // SAFETY: the types consist of integers, arrays of integers and raw pointers, for which
+        // zero is valid.
+        let (mut control, mut message) = unsafe { (zeroed::<Control>(), zeroed::<libc::msghdr>()) };
+        message.msg_name = (&raw mut from).cast();
+        message.msg_namelen = SIZE;
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = (&raw mut control).cast();
+        message.msg_controllen = size_of::<Control>() as _;
+        // SAFETY: recvmsg writes at most the given lengths to `buffer`, and to `from` and
+        // `control`, local values for which every content is valid. All outlive the call.
+        let length = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, 0) };
+        Ok(Received::Frame {
+            length: Errno::result(length)?.unsigned_abs(),
+            outgoing: from.sll_pkttype == libc::PACKET_OUTGOING,
+            // Without an answer of the kernel, the frame counts as one that changes.
+            pending_checksum: control.status() & libc::TP_STATUS_CSUMNOTREADY != 0,
+        })
     }
 
     /// Returns whether the interface has been removed: the kernel then unbinds the socket.
@@ -226,11 +236,44 @@ impl PacketSocket {
     }
 }
 
+/// The room for the auxiliary data of a frame, the only control message that the socket asks for.
+#[repr(C)]
+struct Control {
+    header: libc::cmsghdr,
+    data: libc::tpacket_auxdata,
+}
+
+impl Control {
+    /// Returns the status of the frame, such as `TP_STATUS_CSUMNOTREADY`; all flags if the kernel
+    /// did not report it.
+    fn status(&self) -> u32 {
+        let is_auxiliary = self.header.cmsg_level == libc::SOL_PACKET
+            && self.header.cmsg_type == libc::PACKET_AUXDATA;
+        if is_auxiliary { self.data.tp_status } else { u32::MAX }
+    }
+}
+
+/// Lets the kernel report the status of each frame, as [`Control`].
+fn report_status(fd: &OwnedFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: setsockopt reads a local integer of the given size.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_AUXDATA,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    Ok(Errno::result(done).map(drop)?)
+}
+
 /// The size of a packet socket's address.
 const SIZE: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
 
 /// Returns an empty address of a packet socket.
 fn nowhere() -> libc::sockaddr_ll {
     // SAFETY: the type consists of integers and arrays of integers, for which zero is valid.
-    unsafe { std::mem::zeroed() }
+    unsafe { zeroed() }
 }

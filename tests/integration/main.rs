@@ -108,6 +108,7 @@ mod nwfilter_in_force;
 mod nwfilter_killed;
 mod nwfilter_learning;
 mod nwfilter_learning6;
+mod nwfilter_learning6_forwarded;
 mod nwfilter_learning_belief;
 mod nwfilter_link_local;
 mod nwfilter_living;

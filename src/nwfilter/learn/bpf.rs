@@ -34,18 +34,28 @@ pub enum FrameSet {
     All,
 }
 
+/// The set of frames that the learner needs for IPv6 addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FrameSet6 {
+    /// DHCPv6 and neighbor discovery without the guest's solicitations, and so without its tests of
+    /// addresses.
+    WithoutTests,
+    /// DHCPv6 and neighbor discovery.
+    All,
+}
+
 /// The frames that the learner needs, for both versions of IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Frames {
     /// The frames for the IPv4 address, if it is learned.
     pub v4: Option<FrameSet>,
-    /// Whether IPv6 addresses are learned: neighbor discovery and DHCPv6.
-    pub v6: bool,
+    /// The frames for the IPv6 addresses, if they are learned.
+    pub v6: Option<FrameSet6>,
 }
 
 impl From<FrameSet> for Frames {
     fn from(v4: FrameSet) -> Self {
-        Frames { v4: Some(v4), v6: false }
+        Frames { v4: Some(v4), v6: None }
     }
 }
 
@@ -63,11 +73,12 @@ pub fn program(frames: impl Into<Frames>, guest: Mac) -> Vec<Instruction> {
         alternatives.push([vec![untagged(), from_guest()], source_is(guest), asks]);
         alternatives.push([vec![untagged(), to_guest()], vec![], answers]);
     }
-    if frames.v6 {
+    if let Some(v6) = frames.v6 {
         let own = || vec![untagged(), from_guest()];
-        for kind in [SOLICITATION, ADVERTISEMENT] {
-            alternatives.push([own(), source_is(guest), neighbor(kind)]);
+        if v6 == FrameSet6::All {
+            alternatives.push([own(), source_is(guest), neighbor(SOLICITATION)]);
         }
+        alternatives.push([own(), source_is(guest), neighbor(ADVERTISEMENT)]);
         for kind in [ROUTER_ADVERTISEMENT, SOLICITATION, ADVERTISEMENT] {
             let mut message = neighbor(kind);
             if kind == SOLICITATION {

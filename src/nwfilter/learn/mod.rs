@@ -65,7 +65,7 @@ mod used_addresses;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-pub use bpf::{FrameSet, Frames, program};
+pub use bpf::{FrameSet, FrameSet6, Frames, program};
 pub use capture::{Capture, CaptureError};
 pub use clock::{BootTime, Clock, UnixTime, since_boot};
 pub use learner::{AddressChange, Learner};

@@ -32,6 +32,9 @@ pub(super) const ADVERTISEMENT: u8 = 136;
 pub(super) const CLIENT_PORT6: u16 = 546;
 pub(super) const SERVER_PORT6: u16 = 547;
 
+/// The shortest Ethernet frame without its checksum, in bytes (IEEE 802.3): shorter packets get
+/// padding.
+const SHORTEST: usize = 60;
 /// The largest number of addresses or prefixes that are read from one message.
 pub const MOST_IN_MESSAGE: usize = 16;
 /// The longest identifier of a DHCPv6 client, in bytes (RFC 8415, 11.1).
@@ -46,6 +49,8 @@ pub struct Frame6 {
     pub source: EthernetAddress,
     /// The source address of the packet.
     pub from: Ipv6Addr,
+    /// Whether nothing follows the packet but the padding to the shortest Ethernet frame.
+    pub is_exact: bool,
     /// The message.
     pub content: Message6,
 }
@@ -150,7 +155,13 @@ pub fn read(frame: &[u8]) -> Option<Frame6> {
         UDP => Message6::Dhcp(udp(body)?),
         _ => return None,
     };
-    Some(Frame6 { destination, source, from, content })
+    let is_exact = frame.len() <= (ETHERNET + IPV6_HEADER + length).max(SHORTEST);
+    Some(Frame6 { destination, source, from, is_exact, content })
+}
+
+/// Returns whether a frame has an ICMPv6 message directly behind its IPv6 header.
+pub(super) fn is_icmp6(frame: &[u8]) -> bool {
+    at::<2>(frame, 12) == Some(IPV6.to_be_bytes()) && at(frame, ETHERNET + 6) == Some([ICMPV6])
 }
 
 /// Returns whether the receivers of a frame are those of its packet: a multicast packet goes to the

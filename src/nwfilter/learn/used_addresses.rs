@@ -121,6 +121,9 @@ pub enum RefusalReason {
     Port(InterfaceName),
     /// Another machine answered that it has the address.
     Conflict,
+    /// The bridge did not forward frames of the port while the guest tested the address, so no
+    /// other machine could answer.
+    NotForwarded,
     /// Frames were lost while the guest tested the address, and an answer may be among them.
     Flood,
     /// The port has as many addresses as it can have, and the guest uses them.
@@ -139,6 +142,9 @@ impl fmt::Display for RefusalReason {
             }
             RefusalReason::Server => f.write_str("it is the address of a DHCP server"),
             RefusalReason::Conflict => f.write_str("another machine has it"),
+            RefusalReason::NotForwarded => {
+                f.write_str("the bridge did not forward the guest's test of it to other machines")
+            }
             RefusalReason::Flood => {
                 f.write_str("a flood of frames may hide the answer of another machine")
             }

@@ -5,7 +5,7 @@ use super::compile_port::{CompiledPort, LearnedAddresses, compile_port};
 use super::dhcp_only::with_method;
 use super::interface_names::Ports;
 use super::transaction::DesiredPort;
-use super::{BindingError, Bindings, Created, PortState, PortStatus, bridge, status};
+use super::{BindingError, Bindings, Created, PortState, PortStatus, bridge, log, status};
 use crate::firewall::FirewallBackend;
 use crate::firewall::port_limits::open_ways;
 use crate::firewall::rules::port::PortRules;
@@ -82,6 +82,7 @@ impl Bindings {
             }
             return Err(error);
         }
+        log(learning.as_ref().and_then(|learning| learning.count_tests().err()));
         let mut notes = self.notes(binding, &compiled);
         notes.extend(note);
         Ok(Created { notes, learning })

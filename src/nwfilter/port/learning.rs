@@ -21,6 +21,7 @@
 //! then learned late, when one exchange gets through. If `DHCPSERVER` names servers, the learning
 //! rules drop the answers of other servers before the capture sees them.
 
+mod forwarding;
 mod start;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -35,8 +36,8 @@ use super::learner_lock::LearnerLock;
 use super::{BindingError, Bindings, PortStatus};
 use crate::firewall::PortHooks;
 use crate::nwfilter::learn::{
-    BootTime, Capture, CaptureError, Frames, GuestFrames, Learner, Sender, Table6, UsedAddresses,
-    UsedAddresses6, since_boot,
+    BootTime, Capture, CaptureError, FrameSet6, Frames, GuestFrames, Learner, Sender, Table6,
+    UsedAddresses, UsedAddresses6, since_boot,
 };
 use crate::sys::netlink::Netlink;
 use crate::types::{EthernetAddress, InterfaceName, error_text};
@@ -103,8 +104,10 @@ pub struct Learning {
     not_before: Instant,
     /// The number of frames since the last pause.
     frames: u32,
-    /// Whether frames may have been lost since the queue was last empty.
+    /// Whether frames may have been lost or have waited since the queue was last empty.
     had_flood: bool,
+    /// Whether the bridge forwarded frames of the port at the last look.
+    forwarded: bool,
     /// The number of consecutive refusals.
     refusals: u32,
 }
@@ -162,7 +165,9 @@ impl Learning {
                 continue;
             }
             self.due = Due::No;
+            self.look_at_bridge().await;
             let result = self.set_learned_rules().await;
+            self.had_flood |= self.table.is_some();
             self.not_before = self.not_before.max(Instant::now()) + self.pace();
             match result {
                 Ok(RulesUpdate::Changed) => {
@@ -201,7 +206,8 @@ impl Learning {
 
     /// Returns the frames that can change an address from now on.
     fn frames(&self) -> Frames {
-        Frames { v4: self.learns4.then(|| self.learner.frames()), v6: self.table.is_some() }
+        let v6 = self.table.is_some().then_some(FrameSet6::All);
+        Frames { v4: self.learns4.then(|| self.learner.frames()), v6 }
     }
 
     /// Returns the time at which the rules may change. Changes of IPv6 addresses may use up the
@@ -242,7 +248,7 @@ impl Learning {
         if frames == before {
             return Ok(());
         }
-        self.capture.narrow(frames).map_err(capture_error(&self.port))
+        self.capture.select(frames).map_err(capture_error(&self.port))
     }
 
     /// Waits for one event: a request to leave, the end of the pause, a frame, or a check of the
@@ -250,6 +256,9 @@ impl Learning {
     async fn wait(&mut self) -> Result<Wake, BindingError> {
         if self.frames >= FRAMES {
             self.frames = 0;
+            if !self.had_flood {
+                self.look_at_bridge().await;
+            }
             self.had_flood = self.table.is_some();
             sleep(PAUSE).await;
         }
@@ -278,7 +287,11 @@ impl Learning {
                 };
                 self.frames += 1;
                 let learner = self.learns4.then_some(&mut self.learner);
-                Ok(process(learner, self.table.as_mut(), sender, frame))
+                let wake = process(learner, self.table.as_mut(), sender, frame);
+                if self.check_tests(self.had_flood).await && matches!(wake, Wake::NoChange) {
+                    return Ok(Wake::Change6);
+                }
+                Ok(wake)
             }
         }
     }
@@ -315,7 +328,9 @@ impl Learning {
     /// names.
     async fn look_again(&mut self) -> Result<Wake, BindingError> {
         if self.table.is_some() {
+            let is_late = self.had_flood;
             self.due = self.due.max(self.process_queue()?);
+            self.check_tests(is_late).await;
         }
         let expired = self.learner.expire(BootTime::now()).is_some();
         let tick = self.table.as_mut().map(|table| table.tick(since_boot())).unwrap_or_default();

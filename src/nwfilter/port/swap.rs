@@ -81,6 +81,7 @@ impl Bindings {
         if old.learns && !new.learns {
             log(self.dismiss_learner(&new.port, new.index).await.err());
         }
+        log(learning.as_ref().and_then(|learning| learning.count_tests().err()));
         // The learner compares its address with that of the rules.
         let learning = learning.map(|learning| learning.with_rules(&addresses));
         let mut notes = self.notes(&binding, &compiled);

@@ -40,6 +40,9 @@ pub struct Link {
     pub stp: Option<bool>,
     /// Whether a bridge keeps VLANs apart; `None` for other kinds.
     pub vlan_filtering: Option<bool>,
+    /// Whether it is a port whose bridge forwards frames from it and to it: the spanning tree
+    /// protocol has not put it into another state, and it is on.
+    pub forwards: bool,
     /// The alias, a text from an administrator or a program (`ip link set NAME alias TEXT`).
     pub alias: Option<String>,
     /// The number of the interface that it is stacked on, or of the other end of a veth; `None` if

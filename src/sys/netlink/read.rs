@@ -8,8 +8,8 @@ use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
-    BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkExtentMask, LinkFlags,
-    LinkInfo, LinkMessage,
+    BridgePortState, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
@@ -151,9 +151,16 @@ fn link(message: &LinkMessage) -> Link {
                     _ => None,
                 });
                 for info in infos {
-                    if let LinkInfo::Data(InfoData::Bridge(data)) = info {
-                        link.stp = stp(data);
-                        link.vlan_filtering = vlan_filtering(data);
+                    match info {
+                        LinkInfo::Data(InfoData::Bridge(data)) => {
+                            link.stp = stp(data);
+                            link.vlan_filtering = vlan_filtering(data);
+                        }
+                        LinkInfo::PortData(InfoPortData::BridgePort(data)) => {
+                            let state = InfoBridgePort::State(BridgePortState::Forwarding);
+                            link.forwards = data.contains(&state);
+                        }
+                        _ => {}
                     }
                 }
             }

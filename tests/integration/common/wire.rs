@@ -69,7 +69,7 @@ impl Wire {
         let mut buffer = vec![0; 65_600];
         loop {
             match socket.receive(&mut buffer) {
-                Ok(Received::Frame { length, outgoing }) => {
+                Ok(Received::Frame { length, outgoing, .. }) => {
                     let (at, bytes) = (Instant::now(), buffer[..length].to_vec());
                     self.0.lock().unwrap().push(Carried { at, outgoing, bytes });
                 }

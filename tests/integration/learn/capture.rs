@@ -30,11 +30,11 @@ use crate::common::{Netns, Reaped, have_root, run, skipped, start, wait_until};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A tap. The test writes to it as the guest.
-struct Port(File);
+pub(super) struct Port(pub(super) File);
 
 impl Port {
     /// Makes the tap in the thread's namespace, switches it on and connects it to the bridge.
-    fn new(netns: &Netns, name: &str) -> Self {
+    pub(super) fn new(netns: &Netns, name: &str) -> Self {
         let tap = Tap::open(Path::new(TUN), &TapName::Exact(name.parse().unwrap())).unwrap();
         netns.ip(&format!("link set {name} master br0 up"));
         Port(tap.into_fd().into())
@@ -47,7 +47,7 @@ impl Port {
 }
 
 /// Runs `work` in a tokio runtime, in a namespace with a bridge br0 and without IPv6.
-fn with_bridge(work: impl AsyncFnOnce(&Netns) + Send) {
+pub(super) fn with_bridge(work: impl AsyncFnOnce(&Netns) + Send) {
     let netns = Netns::bare();
     netns.says("sysctl", &["-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
     netns.ip("link add br0 type bridge forward_delay 0 mcast_snooping 0");
@@ -63,7 +63,7 @@ fn capture(port: &str, interest: FrameSet) -> Capture {
 }
 
 /// Returns the next frame, or `None` if the interface is gone.
-async fn next(capture: &mut Capture) -> Option<(Sender, Vec<u8>)> {
+pub(super) async fn next(capture: &mut Capture) -> Option<(Sender, Vec<u8>)> {
     let next = tokio::time::timeout(LIMIT, capture.next()).await.unwrap();
     next.unwrap().map(|(way, frame)| (way, frame.to_vec()))
 }
@@ -100,7 +100,7 @@ fn the_capture_receives_frames_of_both_directions_unchanged() {
         long.resize(1514, 0x55);
         port.send(&long);
         assert_eq!(next(&mut capture).await, Some((Guest, long)));
-        capture.narrow(FrameSet::Dhcp).unwrap();
+        capture.select(FrameSet::Dhcp).unwrap();
         port.send(&speech(GUEST, B));
         port.send(&request(8));
         assert_eq!(next(&mut capture).await, Some((Guest, request(8))));

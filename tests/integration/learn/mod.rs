@@ -7,11 +7,13 @@ mod bpf;
 mod capture;
 mod learner;
 mod lease;
+mod offload;
 mod packet;
 mod packet6;
 mod rules;
 mod rules6;
 mod table6;
+mod table6_forwarded;
 mod table6_random;
 
 use std::net::{Ipv4Addr, Ipv6Addr};

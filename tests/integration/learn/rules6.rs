@@ -7,7 +7,7 @@ use netlaunch::firewall::{FirewallBackend, PortFilter, PortHooks, PortPlan};
 use netlaunch::nwfilter::explain::{EvalPath, Judge, Verdict};
 use netlaunch::nwfilter::learn::Sender::{self, Guest, Network};
 use netlaunch::nwfilter::learn::packet6::read;
-use netlaunch::nwfilter::learn::{FrameSet, Frames, Pending, program};
+use netlaunch::nwfilter::learn::{FrameSet, FrameSet6, Frames, Pending, program};
 
 use super::{A, GUEST_LINK, ONE, ROUTER_LINK, TWO, from_anything, guest};
 use crate::common::bpf_machine::run;
@@ -143,12 +143,16 @@ fn the_program_passes_the_frames_from_which_the_table_learns() {
         ("IPv4", Guest, speech(GUEST, A), false),
         ("DHCP", Guest, DhcpFrame::asks(REQUEST).bytes(), false),
     ];
-    let v6 = Frames { v4: None, v6: true };
+    let v6 = Frames { v4: None, v6: Some(FrameSet6::All) };
+    let without_tests = Frames { v4: None, v6: Some(FrameSet6::WithoutTests) };
     for (what, sender, frame, expected) in table {
         let passes =
             |frames: Frames| run(&program(frames, guest()), sender == Network, false, &frame) > 0;
         assert_eq!(passes(v6), expected, "{what}");
-        let both = Frames { v4: Some(FrameSet::All), v6: true };
+        // Before the rules are set.
+        let is_early = sender == Guest && matches!(what, "a test" | "a solicitation");
+        assert_eq!(passes(without_tests), expected && !is_early, "{what}");
+        let both = Frames { v4: Some(FrameSet::All), v6: v6.v6 };
         assert!(passes(both) || !expected, "{what}");
         assert!(!passes(Frames::from(FrameSet::All)) || read(&frame).is_none(), "{what}");
     }

@@ -59,7 +59,7 @@ impl Run {
         self.table.leases().iter().map(|lease| lease.address).collect()
     }
 
-    fn refusal(&self) -> Option<(Ipv6Addr, RefusalReason)> {
+    pub(super) fn refusal(&self) -> Option<(Ipv6Addr, RefusalReason)> {
         self.table.refused().map(|refused| (refused.address, refused.reason.clone()))
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Candidate {
     pub(super) lease: Lease6,
     /// The end of the guest's test; `None` while the candidate waits for room.
     pub(super) ends: Option<Duration>,
+    /// Whether the bridge forwarded frames of the port when the test began.
+    pub(super) is_forwarded: bool,
 }
 
 /// A round of questions for idle addresses.

@@ -10,13 +10,20 @@ use crate::nwfilter::learn::{Lease6, RefusalReason, Source6};
 
 /// The largest number of prefixes whose lifetime is remembered.
 const MOST_PREFIXES: usize = 16;
+/// The length of the prefixes from which hosts make addresses: they ignore other ones (RFC 4862,
+/// 5.5.3 d), because the other half of the address is the interface identifier.
+const PREFIX_LENGTH: u8 = 64;
 
 impl Table6 {
     /// Processes a frame from the port of the guest.
     pub(super) fn sent(&mut self, frame: &Frame6, now: Duration) -> bool {
         match &frame.content {
+            // A bridge does not forward a frame that is longer than the MTU of a port, so the owner of
+            // the address may not get a test with bytes behind the packet.
             Message6::Test(address) => {
-                self.starts_test(*address, now);
+                if frame.is_exact {
+                    self.starts_test(*address, now);
+                }
                 false
             }
             Message6::Solicitation => self.uses(frame.from, now),
@@ -41,9 +48,11 @@ impl Table6 {
         if !is_learned && (!self.method.accepts(&lease) || self.refuses(address, &lease.source)) {
             return;
         }
+        let known = self.candidates.iter().find(|candidate| candidate.lease.address == address);
+        let is_forwarded = known.is_some_and(|candidate| candidate.is_forwarded);
         self.candidates.retain(|candidate| candidate.lease.address != address);
         if self.candidates.len() < MOST_TESTS {
-            self.candidates.push(Candidate { lease, ends: Some(now + TEST_TIME) });
+            self.candidates.push(Candidate { lease, ends: Some(now + TEST_TIME), is_forwarded });
         }
     }
 
@@ -96,7 +105,7 @@ impl Table6 {
     /// Sets the end of the addresses in an advertised prefix.
     fn advertised(&mut self, prefix: &Prefix, now: Duration) -> bool {
         let (now, net) = (boot(now), prefix.net);
-        if net.prefix_len() < 48 || net.addr().is_unicast_link_local() {
+        if net.prefix_len() != PREFIX_LENGTH || net.addr().is_unicast_link_local() {
             return false;
         }
         self.prefixes.retain(|(_, until)| until.is_none_or(|until| until > now));

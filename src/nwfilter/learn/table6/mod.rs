@@ -11,7 +11,9 @@
 //!    sets the end of the addresses in its prefixes, by the rules of RFC 4862, 5.5.3.
 //!
 //! A test counts only if the learner saw every frame: if the queue of the capture overflowed, the
-//! caller gives up the tests that run ([`Table6::distrust`]).
+//! caller gives up the tests that run ([`Table6::distrust`]). A test counts only if other machines
+//! get it, as well: if the bridge does not forward frames of the port when a test begins or ends,
+//! the caller gives up the tests, too ([`Table6::has_test_to_check`]).
 //!
 //! An address is never learned from other traffic: the filter stops packets from an unknown
 //! address, so no other machine could object.
@@ -247,18 +249,41 @@ impl Table6 {
         if !may_ask || self.candidates.len() >= MOST_TESTS {
             return self.refuse(lease.address, RefusalReason::Full);
         }
-        self.candidates.push(Candidate { lease, ends: None });
+        self.candidates.push(Candidate { lease, ends: None, is_forwarded: true });
         self.round.get_or_insert(Round { started: now, next: now, sent: 0 });
     }
 
     /// Gives up the tests that run, because frames were lost: another machine may have answered.
     pub fn distrust(&mut self) {
+        self.give_up_tests(&RefusalReason::Flood);
+    }
+
+    /// Returns whether a test began since the last check, or ends by `now`. The caller then looks
+    /// whether the bridge forwards frames of the port, and calls [`check_tests`](Self::check_tests)
+    /// before the next [`tick`](Self::tick).
+    pub fn has_test_to_check(&self, now: Duration) -> bool {
+        self.candidates.iter().any(|candidate| {
+            candidate.ends.is_some_and(|ends| !candidate.is_forwarded || ends <= now)
+        })
+    }
+
+    /// Notes that the bridge forwards frames of the port. If it does not, gives up the tests that
+    /// run: no other machine could answer.
+    pub fn check_tests(&mut self, is_forwarded: bool) {
+        if is_forwarded {
+            self.candidates.iter_mut().for_each(|candidate| candidate.is_forwarded = true);
+        } else {
+            self.give_up_tests(&RefusalReason::NotForwarded);
+        }
+    }
+
+    fn give_up_tests(&mut self, reason: &RefusalReason) {
         let (testing, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.candidates).into_iter().partition(|one| one.ends.is_some());
         self.candidates = waiting;
         let unknown = testing.iter().rfind(|test| self.entry(test.lease.address).is_none());
         if let Some(address) = unknown.map(|test| test.lease.address) {
-            self.refuse(address, RefusalReason::Flood);
+            self.refuse(address, reason.clone());
         }
     }
 

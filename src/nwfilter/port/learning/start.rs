@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Due, Learning, capture_error, guest_frames};
 use crate::nwfilter::Binding;
-use crate::nwfilter::learn::{Capture, Frames, Learner, Method, SavedLease, Table6};
+use crate::nwfilter::learn::{Capture, FrameSet6, Frames, Learner, Method, SavedLease, Table6};
 use crate::nwfilter::port::compile_port::method;
 use crate::nwfilter::port::learner_lock::LearnerLock;
 use crate::nwfilter::port::saved_lease::learners;
@@ -16,7 +16,8 @@ use crate::nwfilter::port::{BindingError, Bindings, PortStatus};
 use crate::types::InterfaceName;
 
 impl Bindings {
-    /// Takes the learner lock of a port and opens its capture.
+    /// Takes the learner lock of a port and opens its capture. The guest's tests of IPv6 addresses
+    /// count after [`Learning::count_tests`].
     pub(in crate::nwfilter::port) async fn listen(
         &self,
         status: &PortStatus,
@@ -29,7 +30,8 @@ impl Bindings {
         let lock = lock.ok_or_else(|| BindingError::LearnerRunning(port.clone()))?;
         let (learner, table) = learners(status, binding, method, saved).await?;
         let v4 = status.learns4().then(|| learner.frames());
-        let frames = Frames { v4, v6: table.is_some() };
+        let v6 = table.is_some().then_some(FrameSet6::WithoutTests);
+        let frames = Frames { v4, v6 };
         let capture = Capture::open(status.index, binding.mac, guest_frames(status), frames)
             .map_err(capture_error(port))?;
         Ok(self.learning(status, (learner, table), capture, lock))
@@ -67,6 +69,8 @@ impl Bindings {
         let saved = self.saved_lease(&status, &binding)?;
         match self.listen(&status, &binding, method, saved).await {
             Ok(learning) => {
+                // The rules of the killed learner are in force.
+                learning.count_tests()?;
                 // The port may have another binding since before the learner lock was taken.
                 let now = self.learning_port(port)?;
                 Ok(now.is_some_and(|(_, now, _)| now == binding).then_some(learning))
@@ -113,6 +117,7 @@ impl Bindings {
             not_before: Instant::now(),
             frames: 0,
             had_flood: false,
+            forwarded: false,
             refusals: 0,
         };
         // The rules may not have the addresses of the saved lease.
