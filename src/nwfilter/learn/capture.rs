@@ -9,12 +9,11 @@
 //! A guest with virtio may leave a checksum to the kernel, and names the place of it. The kernel or
 //! the card writes there when the frame leaves the host, after the capture has read the frame and
 //! the rules have passed it. So a guest could test one address before the capture and another one
-//! before all other machines. The capture therefore drops neighbor discovery of the guest whose
-//! checksum is not written yet. This costs honest guests nothing, because systems compute the
-//! checksum of ICMPv6 themselves. Measured with a guest of Linux 6.1, virtio-net and checksum
-//! offload: tests, solicitations, echo requests and MLD reports came with a finished checksum, UDP
-//! without one. So DHCPv6 is read in any case: there the server gives the address, and its answer
-//! must fit the request that the capture read.
+//! before all other machines. The capture therefore empties neighbor discovery of the guest whose
+//! checksum is not written yet. Linux computes the checksum of ICMPv6 itself. Measured with a guest
+//! of Linux 6.1, virtio-net and checksum offload: tests, solicitations, echo requests and MLD
+//! reports came with a finished checksum, UDP over IPv6 without one. So DHCPv6 is read in any case:
+//! there the server gives the address, and its answer must fit the request that the capture read.
 
 use std::io;
 use std::net::Ipv6Addr;
@@ -136,31 +135,30 @@ impl Capture {
         frames.try_for_each(|frame| self.socket.send(&frame)).map_err(error)
     }
 
-    /// Returns the next frame that is queued already; `None` if there is none.
+    /// Returns the next frame that is queued already; `None` if there is none. A frame that changes
+    /// behind the rules is empty.
     ///
     /// # Errors
     /// [`CaptureError`] if the kernel reports an error.
     pub fn queued(&mut self) -> Result<Option<(Sender, &[u8])>, CaptureError> {
         let index = self.index;
         let error = |source| CaptureError { what: "continue to listen on", index, source };
-        loop {
-            match self.socket.receive(&mut self.buffer).map_err(error)? {
-                Received::Frame { length, outgoing, pending_checksum } => {
-                    let sender = self.guest_frames.sender(outgoing);
-                    if self.is_final(length, sender, pending_checksum) {
-                        return Ok(Some((sender, self.buffer.get(..length).unwrap_or_default())));
-                    }
-                }
-                Received::Gone | Received::Nothing => return Ok(None),
+        match self.socket.receive(&mut self.buffer).map_err(error)? {
+            Received::Frame { length, outgoing, pending_checksum } => {
+                Ok(Some(self.frame(length, outgoing, pending_checksum)))
             }
+            Received::Gone | Received::Nothing => Ok(None),
         }
     }
 
-    /// Returns whether the frame in the buffer may be read: its bytes are those that other machines
-    /// get, or it is no neighbor discovery of the guest.
-    fn is_final(&self, length: usize, sender: Sender, pending_checksum: bool) -> bool {
+    /// Returns the frame in the buffer with its sender. Neighbor discovery of the guest whose
+    /// checksum is not written yet becomes an empty frame, which counts against a flood as any
+    /// other.
+    fn frame(&self, length: usize, outgoing: bool, pending_checksum: bool) -> (Sender, &[u8]) {
+        let sender = self.guest_frames.sender(outgoing);
         let frame = self.buffer.get(..length).unwrap_or_default();
-        !(pending_checksum && sender == Sender::Guest && is_icmp6(frame))
+        let changes = pending_checksum && sender == Sender::Guest && is_icmp6(frame);
+        (sender, if changes { &[] } else { frame })
     }
 
     /// Returns whether frames were lost since the last call, because the queue was full.
@@ -172,8 +170,8 @@ impl Capture {
         Ok(self.socket.dropped().map_err(error)? > 0)
     }
 
-    /// Waits for the next frame. Returns `None` when the interface is gone. A caller can drop the
-    /// future without losing a frame.
+    /// Waits for the next frame. Returns `None` when the interface is gone. A frame that changes
+    /// behind the rules is empty. A caller can drop the future without losing a frame.
     ///
     /// # Errors
     /// [`CaptureError`] if the kernel reports another error.
@@ -185,11 +183,7 @@ impl Capture {
             // reports it.
             match self.socket.receive(&mut self.buffer).map_err(error)? {
                 Received::Frame { length, outgoing, pending_checksum } => {
-                    let sender = self.guest_frames.sender(outgoing);
-                    if self.is_final(length, sender, pending_checksum) {
-                        return Ok(Some((sender, self.buffer.get(..length).unwrap_or_default())));
-                    }
-                    continue;
+                    return Ok(Some(self.frame(length, outgoing, pending_checksum)));
                 }
                 Received::Gone => return Ok(None),
                 Received::Nothing => {}

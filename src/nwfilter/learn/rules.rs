@@ -25,7 +25,10 @@
 //! its lease from that address (RFC 2131 section 4.3.2), and no server receives the request. The
 //! guest has network again when it asks from 0.0.0.0, at the latest when its lease ends. With
 //! [`Method::by_traffic`], it has network again after its next ARP packet or its next IPv4 packet
-//! that is not DHCP.
+//! that is not DHCP. A guest that already has an IPv6 address cannot defend it against the test of
+//! another guest, either. The rules must not pass such a neighbor advertisement: Linux sends it to
+//! all nodes with the flag Override, so a hostile guest without a known address could redirect the
+//! packets for any address.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
