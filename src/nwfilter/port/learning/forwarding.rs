@@ -14,7 +14,7 @@
 //! before the moment at which the bridge begins to forward counts. While the learner sets rules or
 //! a flood fills the queue, the delay is longer. A test that waited in the queue therefore counts
 //! only if the bridge forwarded at the previous look, too. The learner looks before it sets rules
-//! and when a flood begins.
+//! and when a flood begins. So for a second after a refusal, no test counts.
 
 use super::Learning;
 use crate::nwfilter::learn::{FrameSet6, GuestFrames, Table6, since_boot};
