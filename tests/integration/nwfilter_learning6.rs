@@ -93,7 +93,7 @@ fn a_tested_address_passes_after_its_test_and_not_before() {
 fn an_address_of_another_machine_is_refused() {
     on_both("an_address_of_another_machine_is_refused", |scene| {
         let other = "2001:db8::55";
-        let parameters = [("IPV6", other)];
+        let parameters = [("IPV6", other), ("IPV6", "2001:db8:0:5::/64")];
         scene.bind(Station::Vnet1, "clean-traffic-v6", &parameters).unwrap();
         bind(scene, "clean-traffic-v6", &[]);
         tests(scene, LINK);
@@ -114,6 +114,9 @@ fn an_address_of_another_machine_is_refused() {
         is_refused("2001:db8::fe ", "");
         scene.write(Station::Vnet0, &NdFrame::test(GUEST, other.parse().unwrap()).bytes());
         is_refused("2001:db8::55 ", "the port vnet1 of the same bridge has it");
+        let in_prefix = "2001:db8:0:5::7".parse().unwrap();
+        scene.write(Station::Vnet0, &NdFrame::test(GUEST, in_prefix).bytes());
+        is_refused("2001:db8:0:5::7 ", "the port vnet1 of the same bridge has it");
         assert_eq!(addresses(scene), [LINK]);
         is_in_force(scene, &[LINK]);
         // A binding cannot set an address that another port learned.

@@ -10,7 +10,7 @@ use crate::common::learning_scene::{
     LIMIT, STRANGER, acknowledgement, bind, is_in_force, learner, learning, learns, lease, on_both,
 };
 use crate::common::port_scene::{PortScene, Station, done};
-use crate::common::{finish, have_root, wait_until};
+use crate::common::{finish, have_root, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -105,6 +105,46 @@ fn an_address_that_another_binding_names_is_refused() {
 }
 
 #[test]
+fn an_address_in_the_prefix_of_another_binding_is_refused() {
+    on_both("an_address_in_the_prefix_of_another_binding", |scene| {
+        bind_other(scene, &[("IP", "10.2.3.77/32"), ("IP", "10.2.3.96/27")]).unwrap();
+        for last in [77, 100] {
+            bind(scene, "any");
+            claims(scene, Ipv4Addr::new(10, 2, 3, last));
+            is_refused(scene, Ipv4Addr::new(10, 2, 3, last), "the port vnet1");
+            then_learns(scene);
+        }
+    });
+}
+
+/// Each port learns the address on a bridge of its own, and then one of them joins the other.
+#[test]
+fn a_reload_names_two_ports_of_a_bridge_that_learned_the_same_address() {
+    on_both("two_ports_of_a_bridge_that_learned_the_same_address", |scene| {
+        scene.netns.ip("link add br1 type bridge");
+        scene.netns.ip("link set br1 up");
+        scene.netns.ip("link set vnet1 master br1");
+        bind(scene, "any");
+        scene.leaves(&Frame::arp(VM, PEER, 1));
+        learns(scene, Some(VM.v4));
+        bind_other(scene, &[]).unwrap();
+        scene.send(Station::Vnet1, &Frame::arp(Host { v4: VM.v4, ..OTHER }, PEER, 1));
+        let other = || learning_of(scene, Station::Vnet1)["address"] == json!(VM.v4);
+        assert!(wait_until(LIMIT, other), "{}", scene.list());
+        let reload = || text(&finish(scene.sandbox.netlaunch(&["firewall", "reload"])).stderr);
+        assert!(!reload().contains("both have"), "{}", reload());
+        scene.netns.ip("link set vnet1 master br0");
+        let said = reload();
+        let both = "the ports vnet0 and vnet1 of the same bridge both have the address 10.2.3.4";
+        assert_eq!(said.matches(both).count(), 1, "{said}");
+        // The new binding does not get the address.
+        scene.unbind(Station::Vnet1);
+        bind_other(scene, &[]).unwrap();
+        assert_eq!(learning_of(scene, Station::Vnet1)["address"], Value::Null);
+    });
+}
+
+#[test]
 fn a_binding_cannot_name_an_address_that_another_port_learned() {
     on_both("a_binding_cannot_name_a_learned_address", |scene| {
         bind(scene, "any");
@@ -114,6 +154,11 @@ fn a_binding_cannot_name_an_address_that_another_port_learned() {
         let said = bind_other(scene, &[("IP", "10.2.3.4")]).unwrap_err();
         assert!(said.contains("the port vnet0 of the same bridge learned it"), "{said}");
         assert_eq!(scene.ruleset(), before);
+        let file = scene.binding(Station::Vnet1, "clean-traffic", &[("IP", "10.2.3.0/24")]);
+        let refused = scene.nwfilter(&["binding-create", &file]);
+        let said = text(&refused.stderr);
+        assert!(said.contains("cannot have the address 10.2.3.4"), "{said}");
+        assert_eq!(refused.status.code(), Some(2), "the state of a port forbids the command");
         bind_other(scene, &[("IP", "10.2.3.5")]).unwrap();
         scene.unbind(Station::Vnet1);
         scene.unbind(Station::Vnet0);

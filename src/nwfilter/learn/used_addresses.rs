@@ -18,6 +18,9 @@ pub trait Subnet: Copy + fmt::Debug {
     /// Returns the address of the host in the subnet.
     fn host(&self) -> Self::Address;
 
+    /// Returns whether the address is in the subnet.
+    fn has(&self, address: Self::Address) -> bool;
+
     /// Returns the subnet if the address is its network or broadcast address.
     fn with_edge(&self, address: Self::Address) -> Option<Ipv4Net>;
 }
@@ -27,6 +30,10 @@ impl Subnet for Ipv4Net {
 
     fn host(&self) -> Ipv4Addr {
         self.addr()
+    }
+
+    fn has(&self, address: Ipv4Addr) -> bool {
+        self.contains(&address)
     }
 
     fn with_edge(&self, address: Ipv4Addr) -> Option<Ipv4Net> {
@@ -44,6 +51,10 @@ impl Subnet for Ipv6Net {
         self.addr()
     }
 
+    fn has(&self, address: Ipv6Addr) -> bool {
+        self.contains(&address)
+    }
+
     fn with_edge(&self, _: Ipv6Addr) -> Option<Ipv4Net> {
         None
     }
@@ -59,8 +70,9 @@ pub struct UsedAddresses<N: Subnet = Ipv4Net> {
     /// The DHCP servers that bindings name. It does not hold the servers of other guests' leases:
     /// otherwise two guests could block any address by a forged answer.
     pub servers: Vec<N::Address>,
-    /// The addresses that other ports on the same bridge have learned or have in their bindings.
-    pub ports: Vec<(N::Address, InterfaceName)>,
+    /// The addresses that other ports on the same bridge have learned or have in their bindings,
+    /// and the subnets in these bindings. A single address has the longest prefix.
+    pub ports: Vec<(N, InterfaceName)>,
 }
 
 /// The IPv6 addresses that are in use, as far as the host knows.
@@ -95,7 +107,7 @@ impl<N: Subnet> UsedAddresses<N> {
         if self.servers.contains(&address) {
             return Some(RefusalReason::Server);
         }
-        let port = self.ports.iter().find(|(theirs, _)| *theirs == address);
+        let port = self.ports.iter().find(|(theirs, _)| theirs.has(address));
         port.map(|(_, port)| RefusalReason::Port(port.clone()))
     }
 

@@ -127,6 +127,10 @@ impl Bindings {
         };
         let notes = changed.iter().map(note).collect();
         let ports = [changed, kept].concat();
+        match self.shared_addresses(&ports).await {
+            Ok(shared) => shared.iter().for_each(|shared| tracing::warn!("{shared}")),
+            Err(error) => log(Some(error)),
+        }
         Ok(Reloaded { notes, ports, _removals: tools.take_removals() })
     }
 

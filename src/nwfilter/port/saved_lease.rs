@@ -1,10 +1,11 @@
 //! Decides whether a saved lease may be reused by another binding or process, and which addresses
 //! the guest of a port cannot have.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::bridge::{Site, find};
 use super::compile_port::{method, method6};
@@ -85,45 +86,49 @@ impl Bindings {
             let Ok(binding) = self.binding(other) else { continue };
             used.servers.extend(address_values::<Ipv4Addr>(&binding, "DHCPSERVER"));
             used6.servers.extend(address_values::<Ipv6Addr>(&binding, "DHCPV6SERVER"));
-            let mut theirs: Vec<Ipv4Addr> = address_values(&binding, "IP");
-            let mut theirs6: Vec<Ipv6Addr> = address_values(&binding, "IPV6");
-            theirs.extend(other.address);
-            theirs6.extend(&other.addresses6);
+            let (mut theirs, mut theirs6): (Vec<Ipv4Net>, Vec<Ipv6Net>) = (vec![], vec![]);
+            for net in address_nets(&binding) {
+                match net {
+                    IpNet::V4(net) => theirs.push(net),
+                    IpNet::V6(net) => theirs6.push(net),
+                }
+            }
+            theirs.extend(other.address.map(Ipv4Net::from));
+            theirs6.extend(other.addresses6.iter().copied().map(Ipv6Net::from));
             // If the rules could not be set before, a reload sets them with this saved address.
             if other.learns && (other.address.is_none() || other.addresses6.is_empty()) {
                 let saved = self.leases.read(&other.port, &clock).ok().flatten();
                 let saved = saved.filter(|saved| saved.is_of(other.index, binding.mac));
                 let lease = saved.as_ref().and_then(|saved| saved.lease);
-                theirs.extend(lease.filter(|_| other.learns4()).map(|lease| lease.address));
-                let leases6 = saved.map(|saved| saved.leases6).unwrap_or_default();
-                theirs6.extend(leases6.iter().filter(|_| other.learns6).map(|lease| lease.address));
+                let lease = lease.filter(|_| other.learns4());
+                theirs.extend(lease.map(|lease| Ipv4Net::from(lease.address)));
+                let leases6 = saved.filter(|_| other.learns6).map(|saved| saved.leases6);
+                let leases6 = leases6.unwrap_or_default();
+                theirs6.extend(leases6.iter().map(|lease| Ipv6Net::from(lease.address)));
             }
-            used.ports.extend(theirs.into_iter().map(|address| (address, other.port.clone())));
-            used6.ports.extend(theirs6.into_iter().map(|address| (address, other.port.clone())));
+            used.ports.extend(theirs.into_iter().map(|net| (net, other.port.clone())));
+            used6.ports.extend(theirs6.into_iter().map(|net| (net, other.port.clone())));
         }
         Ok((used, used6))
     }
 
-    /// Refuses a binding that sets an address which another port on the same bridge learned. Two
-    /// bindings may set the same address: the operator decided so.
+    /// Refuses a binding that sets an address which another port on the same bridge learned, or a
+    /// subnet that has it. Two bindings may set the same address: the operator decided so.
     pub(super) async fn check_binding_address(
         &self,
         status: &PortStatus,
         binding: &Binding,
         others: &[PortStatus],
     ) -> Result<(), BindingError> {
-        let mut named: Vec<IpAddr> = address_values(binding, "IP");
-        named.extend(address_values::<IpAddr>(binding, "IPV6"));
-        let learned = |other: &PortStatus| -> Vec<IpAddr> {
-            let v6 = other.addresses6.iter().copied().map(IpAddr::V6);
-            other.address.map(IpAddr::V4).into_iter().chain(v6).collect()
-        };
-        if named.is_empty() || others.iter().all(|other| learned(other).is_empty()) {
+        let named = address_nets(binding);
+        if named.is_empty() || others.iter().all(|other| learned_addresses(other).is_empty()) {
             return Ok(());
         }
         let (_, _, host) = host_addresses().await?;
         let holder = ports_on_same_bridge(&host, status, others).find_map(|other| {
-            let address = learned(other).into_iter().find(|is| named.contains(is))?;
+            let address = learned_addresses(other)
+                .into_iter()
+                .find(|is| named.iter().any(|net| net.contains(is)))?;
             Some((other, address))
         });
         match holder {
@@ -135,6 +140,52 @@ impl Bindings {
             None => Ok(()),
         }
     }
+}
+
+impl Bindings {
+    /// Returns a sentence for each learned address that another port on the same bridge has, too: a
+    /// port may have come from another bridge since it learned the address.
+    ///
+    /// # Errors
+    /// [`BindingError::Link`] if the kernel does not list the interfaces.
+    pub async fn shared_addresses(
+        &self,
+        ports: &[PortStatus],
+    ) -> Result<Vec<String>, BindingError> {
+        if ports.iter().all(|status| learned_addresses(status).is_empty()) {
+            return Ok(Vec::new());
+        }
+        let (_, _, host) = host_addresses().await?;
+        let mut learned: BTreeMap<(u32, IpAddr), Vec<&PortStatus>> = BTreeMap::new();
+        let mut named: Vec<(u32, IpNet, &PortStatus)> = Vec::new();
+        for status in ports {
+            let Some(segment) = segment(&host, status.index) else { continue };
+            for address in learned_addresses(status) {
+                learned.entry((segment, address)).or_default().push(status);
+            }
+            let nets = self.binding(status).map_or_else(|_| vec![], |it| address_nets(&it));
+            named.extend(nets.into_iter().map(|net| (segment, net, status)));
+        }
+        let mut notes = Vec::new();
+        for ((segment, address), ports) in learned {
+            let named =
+                named.iter().filter(|(on, net, _)| *on == segment && net.contains(&address));
+            let mut all = ports.into_iter().chain(named.map(|(_, _, status)| *status));
+            let Some(first) = all.next() else { continue };
+            let Some(other) = all.find(|other| other.index != first.index) else { continue };
+            notes.push(format!(
+                "the ports {} and {} of the same bridge both have the address {address}: remove the filter of one of them and bind it again",
+                first.port, other.port
+            ));
+        }
+        Ok(notes)
+    }
+}
+
+/// Returns the addresses that a port has learned.
+fn learned_addresses(status: &PortStatus) -> Vec<IpAddr> {
+    let v6 = status.addresses6.iter().copied().map(IpAddr::V6);
+    status.address.map(IpAddr::V4).into_iter().chain(v6).collect()
 }
 
 /// Returns the ports on the same bridge, or above the same interface. A port on no bridge has no
@@ -176,6 +227,22 @@ fn address_values<A: FromStr>(binding: &Binding, name: &str) -> Vec<A> {
         .filter(|(variable, _)| variable.to_string() == name)
         .filter_map(|(_, value)| value.as_str().parse().ok())
         .collect()
+}
+
+/// Returns the addresses and subnets that a binding gives the guest. A value can be an address, or
+/// an address with a prefix length or a netmask.
+fn address_nets(binding: &Binding) -> Vec<IpNet> {
+    let net = |text: &str| -> Option<IpNet> {
+        let Some((address, mask)) = text.split_once('/') else {
+            return Some(IpNet::from(text.parse::<IpAddr>().ok()?));
+        };
+        let by_mask = || IpNet::with_netmask(address.parse().ok()?, mask.parse().ok()?).ok();
+        text.parse().ok().or_else(by_mask)
+    };
+    let names = ["IP", "IPV6"];
+    let parameters = binding.parameters.iter();
+    let values = parameters.filter(|(name, _)| names.contains(&name.to_string().as_str()));
+    values.filter_map(|(_, value)| net(value.as_str())).collect()
 }
 
 /// Creates the learners for the guest of a binding, with the saved addresses if there are some. The
