@@ -81,13 +81,22 @@ pub(super) fn binding(error: &BindingError) -> String {
                 ": netlaunch nwfilter unbind {port}; netlaunch nwfilter bind --replace replaces it"
             );
         }
-        BindingError::InUse { port, .. } | BindingError::AddressInUse { holder: port, .. } => {
+        BindingError::InUse { port, .. } => {
             return format!(": netlaunch nwfilter binding-delete {port}");
+        }
+        BindingError::AddressInUse { holder: port, .. } => {
+            return format!(
+                ": netlaunch nwfilter unbind {port}; or give the new binding another IP or IPV6"
+            );
         }
         BindingError::Unbound(_) => {
             "; netlaunch nwfilter binding-list shows the ports that have one"
         }
         BindingError::OtherRules(_) => ": netlaunch firewall reload",
+        BindingError::Watched => ": systemctl stop netlaunch-nwfilter",
+        BindingError::GuardRecord { .. } => {
+            ": netlaunch nwfilter watch sets it, and netlaunch nwfilter watch --stop removes it"
+        }
         BindingError::StateDir { .. } | BindingError::OtherNamespace(_) => {
             "; NETLAUNCH_STATE_DIR sets the state directory"
         }

@@ -119,6 +119,24 @@ impl PortError {
         }
     }
 
+    /// Returns whether the filter, the settings or the kind of the port forbid the change, and not
+    /// the host.
+    pub fn is_callers(&self) -> bool {
+        match self {
+            PortError::NoIpset(_)
+            | PortError::Unexpressible(_)
+            | PortError::NotOnInterface(_)
+            | PortError::OnlyBridges => true,
+            PortError::NoConntrack
+            | PortError::NoBridgeNames
+            | PortError::MissingFeature { .. }
+            | PortError::Unread { .. }
+            | PortError::Tool(_)
+            | PortError::Unknown { .. }
+            | PortError::HalfDone { .. } => false,
+        }
+    }
+
     /// Returns whether the cause is in this backend, so that another backend may succeed.
     pub fn is_backends(&self) -> bool {
         match self {

@@ -134,7 +134,12 @@ pub(crate) fn clean(dir: &Path) {
 
 /// Opens the lock file of `dir`. Makes the file and the directory if they are missing.
 pub(crate) fn lock_file(dir: &Path) -> io::Result<OwnedFd> {
-    make(dir)?.lock_file(LOCK.as_ref()).map(OwnedFd::from)
+    lock_file_named(dir, LOCK)
+}
+
+/// Opens the lock file with this name in a directory, and makes both if they are missing.
+pub(crate) fn lock_file_named(dir: &Path, name: &str) -> io::Result<OwnedFd> {
+    make(dir)?.lock_file(name.as_ref()).map(OwnedFd::from)
 }
 
 /// Makes a directory that every user may read, and the directories above it.

@@ -1,6 +1,6 @@
 //! Binds a filter to a port, and removes it.
 
-use super::bridge::check_linkdev;
+use super::bridge::{check_linkdev, check_mac};
 use super::compile_port::{CompiledPort, LearnedAddresses, compile_port};
 use super::dhcp_only::with_method;
 use super::interface_names::Ports;
@@ -30,6 +30,7 @@ impl Bindings {
         }
         let neighborhood = bridge::of_port(port, index).await?;
         check_linkdev(binding, &neighborhood)?;
+        check_mac(binding)?;
         let filters = self.store.tree(&binding.filter)?;
         let (binding, note) = with_method(binding, neighborhood.hooks, &filters)?;
         let binding = &binding;

@@ -17,8 +17,8 @@ use crate::firewall::PortHooks;
 use crate::firewall::port_nft::has_hook;
 use crate::nwfilter::Binding;
 use crate::sys::netlink::{Link, Netlink};
-use crate::types::InterfaceName;
 use crate::types::facts::Problem;
+use crate::types::{InterfaceName, Mac};
 
 use super::BindingError;
 
@@ -212,6 +212,36 @@ pub(super) fn check_linkdev(
     };
     let (port, linkdev) = (binding.port.clone(), linkdev.clone());
     Err(BindingError::LinkDevice { port, linkdev, why, fix })
+}
+
+/// Checks the variable `MAC` of a binding. With another value than the guest's address, the rules
+/// would hold the guest to an address that the learner and the reports of the port do not know.
+///
+/// # Errors
+/// [`BindingError::MacParameter`] if a value is another address.
+pub(super) fn check_mac(binding: &Binding) -> Result<(), BindingError> {
+    let differs = |value: &str| value.parse::<Mac>().is_ok_and(|mac| mac != binding.mac);
+    let mut values = binding.parameters.iter().filter(|(name, _)| name.to_string() == "MAC");
+    match values.find(|(_, value)| differs(value.as_str())) {
+        None => Ok(()),
+        Some((_, value)) => Err(BindingError::MacParameter {
+            port: binding.port.clone(),
+            value: value.to_string(),
+            mac: binding.mac,
+        }),
+    }
+}
+
+/// Checks that the tools of iptables read the name of a port as this one interface.
+///
+/// # Errors
+/// [`BindingError::Pattern`] or [`BindingError::Quoted`].
+pub(super) fn check_iptables_name(port: &InterfaceName) -> Result<(), BindingError> {
+    match port.as_str() {
+        name if name.ends_with('+') => Err(BindingError::Pattern(port.clone())),
+        name if name.contains('"') => Err(BindingError::Quoted(port.clone())),
+        _ => Ok(()),
+    }
 }
 
 /// Returns whether iptables sees the packets that this port's bridge forwards: br_netfilter is on

@@ -12,7 +12,7 @@ use crate::nwfilter::{CompileError, FilterName, StoreError, TreeError};
 use crate::sys::netlink::LinkError;
 use crate::sys::state_file::{LockTimeout, StateFileError};
 use crate::types::facts::Problem;
-use crate::types::{InterfaceName, error_text};
+use crate::types::{InterfaceName, Mac, error_text};
 
 /// Why a filter of a port could not be set, changed or removed. No rule has changed, unless
 /// [`PortError::left_as_before`] is false, or the variant documents another result.
@@ -71,6 +71,11 @@ pub enum BindingError {
         "iptables reads the name {0} as a pattern for every name that begins with the part before the +; give the interface a name that does not end in +, or set firewall_backend = \"nftables\""
     )]
     Pattern(InterfaceName),
+    /// The restore programs of ebtables and iptables read a quotation mark as the start of a text.
+    #[error(
+        "ebtables and iptables cannot name the interface {0}; give the interface a name without quotation marks, or set firewall_backend = \"nftables\" in nwfilter.conf"
+    )]
+    Quoted(InterfaceName),
     /// nft cannot name the interface, and a port without a bridge is filtered by its name.
     #[error(
         "nft cannot name the interface {0}, which is on no bridge and so is filtered by its name; give it a name without quotation marks, backslashes and asterisks"
@@ -87,6 +92,18 @@ pub enum BindingError {
         why: String,
         /// The fix for the user.
         fix: String,
+    },
+    /// The binding sets the variable `MAC` to another address than the guest's.
+    #[error(
+        "the port {port}: the variable MAC is {value}, and the MAC address of the guest is {mac}; remove the variable, or bind the filter for the guest with the address {value}"
+    )]
+    MacParameter {
+        /// The port.
+        port: InterfaceName,
+        /// The value of the variable.
+        value: String,
+        /// The MAC address of the guest in the binding.
+        mac: Mac,
     },
     /// The frames that would teach the address do not come to the capture of a port without a
     /// bridge.
@@ -235,6 +252,22 @@ pub enum BindingError {
         /// The error of the firewall.
         error: PortError,
     },
+    /// A process watches ports, and the guard must stay as long.
+    #[error(
+        "a process watches ports and needs the guard: later ports would be open until they have a filter; end that process first"
+    )]
+    Watched,
+    /// The record of the guard of ports is damaged.
+    #[error(
+        "{} is damaged: {what}; the guard in the firewall is as before: set the guard of ports again, or remove it",
+        path.display()
+    )]
+    GuardRecord {
+        /// The record.
+        path: PathBuf,
+        /// The mistake in it.
+        what: String,
+    },
     /// No backend can set the rules.
     #[error(transparent)]
     NoBackend(#[from] NoUsableBackend<FailedPorts>),
@@ -295,7 +328,6 @@ impl BindingError {
             | BindingError::Locked(_)
             | BindingError::Damaged(_)
             | BindingError::Unrecorded(_)
-            | BindingError::AddressInUse { .. }
             | BindingError::PortStatus(_)
             | BindingError::Capture { .. }
             | BindingError::Link(_)
@@ -305,15 +337,20 @@ impl BindingError {
             | BindingError::RollbackFailed { .. }
             | BindingError::OtherNamespace(_)
             | BindingError::NotCalled(_)
-            | BindingError::Firewall { .. }
-            | BindingError::Guard { .. }
-            | BindingError::NoBackend(_) => false,
+            | BindingError::GuardRecord { .. }
+            | BindingError::Guard { .. } => false,
+            BindingError::Firewall { error, .. } => error.is_callers(),
+            BindingError::NoBackend(tried) => tried.0.iter().all(|(_, one)| one.error.is_callers()),
             BindingError::NoPort(_)
             | BindingError::NotOnBridge { .. }
             | BindingError::AnotherName { .. }
             | BindingError::Pattern(_)
             | BindingError::Unnameable(_)
             | BindingError::LinkDevice { .. }
+            | BindingError::MacParameter { .. }
+            | BindingError::Watched
+            | BindingError::Quoted(_)
+            | BindingError::AddressInUse { .. }
             | BindingError::OnlyDhcp(_)
             | BindingError::NoTest6(_)
             | BindingError::Bound(_)

@@ -9,6 +9,8 @@
 //! No end of a process removes the guard: ports without a filter stay closed until
 //! [`Bindings::remove_guard`].
 
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,7 @@ use super::lock::Lock;
 use super::{BindingError, Bindings, PortStatus};
 use crate::firewall::FirewallBackend;
 use crate::firewall::port_guard::{self, GuardRule};
+use crate::sys::flock::{Flock, FlockArg};
 use crate::sys::state_file::{self, StateFileError};
 use crate::types::{InterfaceName, error_text};
 
@@ -37,6 +40,23 @@ pub struct PortGuard {
     moves: bool,
 }
 
+/// Shows that a process watches ports. The lock is free once the process has ended.
+#[derive(Debug)]
+pub struct WatchLock {
+    _lock: Flock<OwnedFd>,
+}
+
+impl PortGuard {
+    /// Returns whether a port without a filter is closed; `bridge` is its bridge.
+    pub fn closes(&self, port: &InterfaceName, bridge: Option<&InterfaceName>) -> bool {
+        let is_about = |rule: &GuardRule| {
+            rule.port.matches(port.as_str())
+                && rule.bridge.as_ref().is_none_or(|own| Some(own) == bridge)
+        };
+        self.rules.iter().any(is_about)
+    }
+}
+
 impl Bindings {
     pub(super) fn guard_path(&self) -> PathBuf {
         self.settings.state_dir.join("nwfilter").join("guard.json")
@@ -45,9 +65,23 @@ impl Bindings {
     /// Returns the guard of ports; `None` if there is none.
     ///
     /// # Errors
-    /// [`BindingError::PortStatus`] if the record cannot be used.
+    /// [`BindingError::GuardRecord`] or [`BindingError::PortStatus`] if the record cannot be used.
     pub fn guard(&self) -> Result<Option<PortGuard>, BindingError> {
-        Ok(state_file::read_version(&self.guard_path(), VERSION)?)
+        match state_file::read_version(&self.guard_path(), VERSION) {
+            Err(StateFileError::Damaged { path, what }) => {
+                Err(BindingError::GuardRecord { path, what })
+            }
+            read => Ok(read?),
+        }
+    }
+
+    /// Returns the guard, and whether its record is damaged. Then both backends may have a guard:
+    /// its names are known, and its rules are not.
+    fn guard_or_damage(&self) -> Result<(Option<PortGuard>, bool), BindingError> {
+        match self.guard() {
+            Err(BindingError::GuardRecord { .. }) => Ok((None, true)),
+            guard => Ok((guard?, false)),
+        }
     }
 
     /// Returns the guard for a change of ports; an unusable record is logged, and counts as a guard
@@ -74,13 +108,16 @@ impl Bindings {
         let backend = self.settings.firewall_backend.unwrap_or(FirewallBackend::Nftables);
         let failed = |error| BindingError::Guard { error };
         port_guard::check_guard(&lock, backend, rules).await.map_err(failed)?;
-        let old = self.guard()?;
-        let moves = old.as_ref().is_some_and(|old| old.moves || old.backend != backend);
+        let (old, is_damaged) = self.guard_or_damage()?;
+        let moves =
+            is_damaged || old.as_ref().is_some_and(|old| old.moves || old.backend != backend);
         let guard = PortGuard { version: VERSION, rules: rules.to_vec(), backend, moves };
         self.write_guard(&guard)?;
         // First the guard: a filter whose rules cannot be set must leave no port open.
         if let Err(error) = self.rebuild_guard(&lock).await {
-            if matches!(&error, BindingError::Guard { error } if error.left_as_before()) {
+            let is_as_before =
+                matches!(&error, BindingError::Guard { error } if error.left_as_before());
+            if is_as_before && !is_damaged {
                 self.restore_guard(old.as_ref())?;
             }
             return Err(error);
@@ -112,17 +149,45 @@ impl Bindings {
         Ok(())
     }
 
+    /// Holds a lock while this process watches ports: the guard cannot be removed meanwhile, because
+    /// later ports would be open until this process binds them.
+    ///
+    /// # Errors
+    /// [`BindingError::StateDir`].
+    pub fn hold_guard(&self) -> Result<WatchLock, BindingError> {
+        self.watch_lock(FlockArg::LockShared)
+    }
+
+    fn watch_lock(&self, how: FlockArg) -> Result<WatchLock, BindingError> {
+        let dir = self.settings.state_dir.join("nwfilter");
+        let opened = state_file::lock_file_named(&dir, "watch.lock");
+        let locked = opened
+            .and_then(|file| Flock::lock(file, how).map_err(|(_, errno)| io::Error::from(errno)));
+        match locked {
+            Ok(lock) => Ok(WatchLock { _lock: lock }),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(BindingError::Watched),
+            Err(source) => Err(BindingError::StateDir { dir, source }),
+        }
+    }
+
     /// Removes the guard of ports: a port without a filter is open then. Returns whether there was
     /// one.
     ///
     /// # Errors
-    /// [`BindingError`]; the guard may stay, and the command can be repeated.
+    /// [`BindingError::Watched`] while a process watches ports, or another [`BindingError`]; the
+    /// guard may stay, and the command can be repeated.
     pub async fn remove_guard(&self) -> Result<bool, BindingError> {
-        let Some(guard) = self.guard()? else { return Ok(false) };
+        let (guard, is_damaged) = self.guard_or_damage()?;
+        let backend = match &guard {
+            Some(guard) => guard.backend,
+            None if is_damaged => FirewallBackend::Nftables,
+            None => return Ok(false),
+        };
+        let _no_watcher = self.watch_lock(FlockArg::LockExclusiveNonblock)?;
         let (lock, ports) = self.lock().await?;
         let Ports { live, stale, .. } = self.complete_interrupted(&lock, ports).await?;
-        let backends = [guard.backend, other(guard.backend)];
-        let count = if guard.moves { 2 } else { 1 };
+        let backends = [backend, other(backend)];
+        let count = if guard.is_none_or(|guard| guard.moves) { 2 } else { 1 };
         for backend in backends.into_iter().take(count) {
             let is_used = lock.has_damaged()
                 || !in_backend(&live, backend).is_empty()

@@ -87,7 +87,7 @@ pub use check_ports::{FilterState, PortCheck, PortProblem};
 use compile_port::{LearnedAddresses, compile_port};
 pub use error::{BindingError, FailedPorts};
 pub use garbage::Reloaded;
-pub use guard::PortGuard;
+pub use guard::{PortGuard, WatchLock};
 pub use guest_mac::{GuestMac, MacSource, NoGuestMac};
 pub use in_force::{PortInForce, PortRuleCounts};
 use interface_names::Ports;

@@ -13,7 +13,7 @@
 //! ([`Bindings::saved_lease`]), and let the guest get an address otherwise. A learner that ends
 //! late cannot change the port, because it no longer holds the learner lock of the port.
 
-use super::bridge::check_linkdev;
+use super::bridge::{check_linkdev, check_mac};
 use super::compile_port::{CompiledPort, LearnedAddresses, compile_port, method, method6};
 use super::dhcp_only::with_method;
 use super::interface_names::Ports;
@@ -127,6 +127,7 @@ impl Bindings {
         }
         let neighborhood = bridge::of_port(&binding.port, old.index).await?;
         check_linkdev(binding, &neighborhood)?;
+        check_mac(binding)?;
         let filters = self.store.tree(&binding.filter)?;
         let (with_method, note) = with_method(binding, neighborhood.hooks, &filters)?;
         *binding = with_method;

@@ -12,7 +12,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::bridge::iptables_is_called;
+use super::bridge::{check_iptables_name, iptables_is_called};
 use super::compile_port::LearnedAddresses;
 use super::lock::Lock;
 use super::{BindingError, Bindings, FailedPorts, PortState, PortStatus, log};
@@ -243,9 +243,7 @@ impl Transaction<'_> {
                 let has_packets = |rules: &PortRules| {
                     !rules.from_guest.packets.is_empty() || !rules.to_guest.packets.is_empty()
                 };
-                if port.as_str().ends_with('+') {
-                    return Err(BindingError::Pattern(port.clone()));
-                }
+                check_iptables_name(port)?;
                 if wanted.all_rules().any(has_packets) && !iptables_is_called(port) {
                     return Err(BindingError::NotCalled(port.clone()));
                 }
