@@ -315,7 +315,7 @@ async fn report_events(bindings: &Bindings, mut next: Option<Learning>) -> Resul
 
 /// Returns the address that shows that the guest has network: the IPv4 address, or an IPv6 address
 /// that reaches further than the link.
-fn first_address(address: Option<Ipv4Addr>, addresses6: &[Ipv6Addr]) -> Option<IpAddr> {
+pub(super) fn first_address(address: Option<Ipv4Addr>, addresses6: &[Ipv6Addr]) -> Option<IpAddr> {
     let global = addresses6.iter().find(|address| !address.is_unicast_link_local());
     address.map(IpAddr::V4).or(global.copied().map(IpAddr::V6))
 }

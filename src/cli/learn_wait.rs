@@ -4,11 +4,12 @@
 //! wait looks at the status after each change in the directory. It also looks once a second,
 //! because nothing is written when a learner is killed.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::learn::first_address;
 use super::nwfilter_error::NwfilterError;
 use crate::nwfilter::port::{BindingError, Bindings};
 use crate::sys::file_events::FileEvents;
@@ -17,14 +18,15 @@ use crate::types::InterfaceName;
 /// The longest time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Waits until the rules of the port have the learned address, and returns the address.
+/// Waits until the rules of the port have a learned address, and returns the address: the IPv4
+/// address, or an IPv6 address that reaches further than the link.
 ///
 /// # Errors
 /// The port or its filter was removed, its rules could not be set, or its learner was killed.
 pub(super) async fn address(
     bindings: &Bindings,
     port: &InterfaceName,
-) -> Result<Ipv4Addr, NwfilterError> {
+) -> Result<IpAddr, NwfilterError> {
     let events = FileEvents::open().ok();
     let dir = bindings.state_dir().join("nwfilter").join("bindings");
     // Without the events, the interval alone counts.
@@ -42,7 +44,9 @@ pub(super) async fn address(
         if let Some(why) = learner.failed {
             return Err(NwfilterError::NotInForce { port: port.clone(), why });
         }
-        if let Some(address) = learner.address {
+        let shown6 = learner.addresses6.iter().flatten();
+        let addresses6: Vec<Ipv6Addr> = shown6.map(|shown| shown.address).collect();
+        if let Some(address) = first_address(learner.address, &addresses6) {
             return Ok(address);
         }
         let is_missing = learner.pid.is_none();

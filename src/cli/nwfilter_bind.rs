@@ -43,21 +43,31 @@ pub(super) fn bind(
     let waiter = runtime.block_on(async {
         let port = &args.port;
         if args.wait {
+            // A mistake is reported now, and not when the port comes.
+            let sample = || Mac::random(&mut rand::rng());
+            let mac = args.mac.unwrap_or_else(sample);
+            bindings.check(&new_binding(args, mac))?;
+            bindings.check_lock().await?;
             let waiting = || tracing::info!("waiting until the interface {port} is on a bridge");
             wait_for_bridge(port, waiting).await?;
         }
-        let binding = Binding {
-            owner: owner(port),
-            port: port.clone(),
-            linkdev: None,
-            mac: mac(bindings, args).await?,
-            filter: args.filter.clone(),
-            parameters: args.param.clone(),
-        };
+        let binding = new_binding(args, mac(bindings, args).await?);
         let change = if args.replace { Change::CreateOrReplace } else { Change::Create };
         learn::bind(bindings, &binding, change, args.wait, environment).await
     })?;
     runtime.block_on(print_address(waiter, bindings))
+}
+
+/// Returns the binding of the command line for a guest with this MAC address.
+fn new_binding(args: &BindArgs, mac: Mac) -> Binding {
+    Binding {
+        owner: owner(&args.port),
+        port: args.port.clone(),
+        linkdev: None,
+        mac,
+        filter: args.filter.clone(),
+        parameters: args.param.clone(),
+    }
 }
 
 /// Returns an owner for a port whose guest netlaunch does not know: the schema of libvirt demands
@@ -98,7 +108,16 @@ pub(super) fn unbind(
     port: &InterfaceName,
     environment: &Environment,
 ) -> Result<(), Failure> {
+    let bridge = bindings.get(port).ok().and_then(|status| status.bridge);
     let deleted = runtime()?.block_on(bindings.release(port));
     learn::restart_missing(bindings, environment);
-    Ok(deleted?)
+    deleted?;
+    // A guard that cannot be read closes ports as well; the release has reported it.
+    let guard = bindings.guard().ok().flatten();
+    if guard.is_some_and(|guard| guard.closes(port, bridge.as_ref())) {
+        tracing::info!(
+            "the guard of the watch rules closes the port {port} until it has a filter; netlaunch nwfilter watch gives it one"
+        );
+    }
+    Ok(())
 }

@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::common::dhcp_frame::{ACK, DhcpFrame, EVERYONE, REQUEST};
 use crate::common::frame::{Frame, PEER, VM};
+use crate::common::nd_frame::NdFrame;
 use crate::common::port_scene::{PortScene, Station, done};
 use crate::common::{Reaped, finish, have_root, start, text, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -152,4 +154,48 @@ fn the_wait_fails_if_the_learner_process_is_killed() {
     scene.leaves(&Frame::arp(VM, PEER, 1));
     let in_force = || learning(&scene)["address"] == json!(VM.v4);
     assert!(wait_until(LIMIT, in_force), "{}", learning(&scene));
+}
+
+/// The learner goes on, and its IPv6 address is in force before the wait begins.
+#[test]
+fn a_replaced_binding_that_learns_ipv6_alone_prints_its_address() {
+    let Some(scene) = scene("a_replaced_binding_that_learns_ipv6_alone_prints_its_address") else {
+        return;
+    };
+    scene.bind(Station::Vnet0, "clean-traffic-v6", &[]).unwrap();
+    assert!(scene.leaves_bytes(&NdFrame::test(VM.mac, VM.v6).bytes()));
+    let learned = || learning(&scene)["addresses6"][0]["address"] == json!(VM.v6);
+    assert!(wait_until(LIMIT, learned), "{}", learning(&scene));
+    let args = ["nwfilter", "bind", "vnet0", "clean-traffic-v6", "--replace", "--wait"];
+    let output = start(scene.sandbox.netlaunch(&args)).output(LIMIT);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), format!("{}\n", VM.v6));
+}
+
+/// Nothing of this can change when the port comes.
+#[test]
+fn a_bind_that_can_never_succeed_does_not_wait_for_its_port() {
+    let Some(scene) = scene("a_bind_that_can_never_succeed_does_not_wait_for_its_port") else {
+        return;
+    };
+    for (filter, parameter, words) in [
+        ("nosuchfilter", "A=b", "nosuchfilter"),
+        ("clean-traffic", "CTRL_IP_LEARNING=none", "IP"),
+        ("clean-traffic", "IP=nonsense", "nonsense"),
+        ("clean-traffic", "MAC=52:54:00:00:00:09", "the variable MAC is 52:54:00:00:00:09"),
+    ] {
+        let args = ["nwfilter", "bind", "late9", filter, "--wait", "-p", parameter];
+        let args = [&args[..], &["--mac", "52:54:00:00:00:01"]].concat();
+        let output = start(scene.sandbox.netlaunch(&args)).output(LIMIT);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(words) && !said.contains("waiting"), "{args:?}: {said}");
+    }
+    // A user who may not change ports.
+    let mut command = scene.sandbox.program(Path::new("/usr/bin/setpriv"));
+    command.args(["--reuid=12345", "--regid=12345", "--clear-groups"]);
+    command.arg(scene.sandbox.path("bin/netlaunch"));
+    command.args(["nwfilter", "bind", "late9", "clean-traffic", "--wait"]);
+    let said = text(&start(command).output(LIMIT).stderr);
+    assert!(said.contains("run netlaunch as root") && !said.contains("waiting"), "{said}");
 }
