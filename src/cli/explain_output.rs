@@ -25,7 +25,7 @@ pub(super) struct ExplainOutput<'a> {
     json: bool,
     /// Whether to print each rule that was tried.
     verbose: bool,
-    /// The number of frames that were written.
+    /// The number of the last frame.
     count: usize,
     /// Whether the head of the JSON object was written.
     begun: bool,
@@ -41,9 +41,14 @@ impl<'a> ExplainOutput<'a> {
         ExplainOutput { filter, port, json, verbose, count: 0, begun: false }
     }
 
-    /// Returns the number of frames that were written.
+    /// Returns the number of the last frame.
     pub(super) fn count(&self) -> usize {
         self.count
+    }
+
+    /// Counts a frame that is not written.
+    pub(super) fn leave_out(&mut self) {
+        self.count += 1;
     }
 
     /// Writes a frame. Returns false if the reader has ended.
@@ -54,7 +59,7 @@ impl<'a> ExplainOutput<'a> {
     ) -> Result<bool, Failure> {
         self.count += 1;
         let text = if self.json {
-            let between = if self.count == 1 { "" } else { ",\n" };
+            let between = if self.begun { ",\n" } else { "" };
             let frame = printable::json(&object(self.count, way, explained), false);
             format!("{}{between}{frame}", self.head())
         } else {

@@ -13,7 +13,7 @@ use crate::nwfilter::port::{BindingError, NoGuestMac};
 use crate::nwfilter::{CompileError, StoreError, TreeError};
 use crate::sys::netlink::LinkError;
 use crate::sys::state_file::LockTimeout;
-use crate::types::{InterfaceName, error_text};
+use crate::types::{InterfaceName, PortPattern, error_text};
 use crate::xml::XmlError;
 
 /// Why a command about filters failed.
@@ -64,6 +64,17 @@ pub(crate) enum NwfilterError {
     /// There are no rules for `watch`.
     #[error("{} has no rule for ports: write a table [[watch]] with port and filter", path.display())]
     NoWatchRules { path: PathBuf },
+    /// A rule for `watch` would cut the host off from a network.
+    #[error(
+        "{}:{}:{}: the rule for {rule} would close {interface}, {why}; narrow the rule to the ports of guests, or add the bridge of these ports", path.display(), place.0, place.1
+    )]
+    WatchRule {
+        path: PathBuf,
+        place: (usize, usize),
+        rule: PortPattern,
+        interface: String,
+        why: String,
+    },
     /// The kernel no longer reports changes of interfaces.
     #[error("the kernel has ended the reports of changed interfaces; start the command again")]
     NoEvents,
@@ -103,6 +114,11 @@ pub(crate) enum NwfilterError {
 }
 
 impl NwfilterError {
+    /// Returns whether a captured frame is too short to be explained.
+    pub(super) fn is_short_frame(&self) -> bool {
+        matches!(self, NwfilterError::Explain(ExplainError::Frame { .. }))
+    }
+
     /// Returns the exit status: 2 for a mistake of the caller, else 125.
     pub(super) fn status(&self) -> u8 {
         usage_if(match self {
@@ -111,6 +127,7 @@ impl NwfilterError {
             NwfilterError::Config(error) => return error.status(),
             NwfilterError::Binding(error) => error.is_callers(),
             NwfilterError::GuestMac(_) | NwfilterError::NoWatchRules { .. } => true,
+            NwfilterError::WatchRule { .. } => true,
             NwfilterError::BindingDocument { .. } => true,
             NwfilterError::Document(error) => error.is_callers(),
             NwfilterError::Neither(_)
@@ -177,6 +194,12 @@ pub(crate) enum ExplainError {
     /// The capture cannot be read.
     #[error("{}: {source}; name a capture that can be read", path.display())]
     Read { path: PathBuf, source: std::io::Error },
+    /// The capture is a FIFO, whose opening could wait for a writer for ever.
+    #[error(
+        "{path} is a FIFO, which is not opened by its name; read it as standard input: --pcap - < {path}",
+        path = path.display()
+    )]
+    Fifo { path: PathBuf },
     /// The file is not a usable capture.
     #[error("{}: {}", path.display(), error_text(error))]
     Pcap { path: PathBuf, error: PcapError },

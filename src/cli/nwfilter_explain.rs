@@ -9,6 +9,7 @@
 //! ([`super::nwfilter_follow`]).
 
 use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -126,10 +127,17 @@ fn frames(
     while args.count.is_none_or(|most| count < most.get())
         && let Some(frame) = capture.frame().map_err(failed)?
     {
-        if !one(subject, args.direction, &mut judge, frame, output)? {
-            return Ok(());
-        }
         count += 1;
+        match one(subject, args.direction, &mut judge, frame, output) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            // The other frames of the capture can be explained.
+            Err(Failure::Nwfilter(error)) if error.is_short_frame() => {
+                tracing::warn!("{error}; this frame is left out");
+                output.leave_out();
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }
@@ -140,7 +148,13 @@ fn open(path: &Path) -> Result<Box<dyn Read>, ExplainError> {
         return Ok(Box::new(BufReader::new(io::stdin())));
     }
     let opened = input::open(path, Pipes::Read);
-    let opened = opened.map_err(|source| ExplainError::Read { path: path.to_owned(), source })?;
+    let opened = opened.map_err(|source| {
+        let is_fifo = std::fs::metadata(path).is_ok_and(|is| is.file_type().is_fifo());
+        match is_fifo {
+            true => ExplainError::Fifo { path: path.to_owned() },
+            false => ExplainError::Read { path: path.to_owned(), source },
+        }
+    })?;
     Ok(opened
         .map_or_else(|| Box::new(io::empty()) as Box<dyn Read>, |f| Box::new(BufReader::new(f))))
 }

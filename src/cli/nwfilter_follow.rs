@@ -40,13 +40,13 @@ pub(super) async fn follow(
     let mut links = LinkEvents::open()?;
     let mut trace = bindings.trace(&port).await.map_err(NwfilterError::Trace)?;
     let reader = OutputReader::open();
-    let (name, index) = (port.status.port.clone(), port.status.index);
-    tracing::info!("following the frames of the port {name}");
+    let index = port.status.index;
+    tracing::info!("following the frames of the port {}", port.status.port);
     let mut lines = Lines { port, json, count, number: 0, limit: LineLimit::default(), lost: None };
     let mut changed = true;
     loop {
         if changed && !lines.refresh(bindings, &mut trace).await? {
-            tracing::info!("the port {name} or its filter is gone");
+            tracing::info!("the port {} or its filter is gone", lines.port.status.port);
             return Ok(());
         }
         changed = tokio::select! {
@@ -104,9 +104,15 @@ impl Lines {
         bindings: &Bindings,
         trace: &mut PortTrace,
     ) -> Result<bool, Failure> {
-        let now = bindings.in_force_after_changes(&self.port.status.port).await;
+        let own = self.port.status.index;
+        // The interface may have another name now.
+        let live = bindings.list().map_err(NwfilterError::from)?;
+        let Some(status) = live.into_iter().find(|status| status.index == own) else {
+            return Ok(false);
+        };
+        let now = bindings.in_force_after_changes(&status.port).await;
         match now {
-            Ok(port) if port.status.index == self.port.status.index => {
+            Ok(port) if port.status.index == own => {
                 trace.replace_roles(port.roles());
                 self.port = port;
                 Ok(true)

@@ -25,7 +25,7 @@ fn cases() -> Option<PathBuf> {
     None
 }
 
-fn bytes(hex: &str) -> Vec<u8> {
+pub fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
 }
 
@@ -161,11 +161,11 @@ fn explain_gives_the_measured_verdicts() {
 }
 
 /// A DHCP request of the guest 52:54:00:11:22:33, up to its ports.
-const DHCP: &str = "ffffffffffff5254001122330800450000300000000040110000000000\
+pub const DHCP: &str = "ffffffffffff5254001122330800450000300000000040110000000000\
                     00ffffffff00440043001c0000000000000000000000000000000000000000000000";
 
 /// The program's standard output, standard error and exit status.
-fn run_netlaunch(config: &Path, args: &[&str]) -> (String, String, Option<i32>) {
+pub fn run_netlaunch(config: &Path, args: &[&str]) -> (String, String, Option<i32>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_netlaunch"));
     command
         .arg("nwfilter")
@@ -279,6 +279,10 @@ fn a_cited_line_is_one_that_the_user_can_print() {
 fn what_cannot_be_explained_is_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("none.pcap");
+    let fifo = dir.path().join("fifo.pcap");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let fifo = fifo.to_str().unwrap();
+    let from_fifo = format!("read it as standard input: --pcap - < {fifo}");
     let mac = ["--mac", "52:54:00:11:22:33"];
     for (args, expected) in [
         (vec!["clean-traffic", "--frame", DHCP], "add a parameter for each, -p MAC=... -p IP=..."),
@@ -293,6 +297,10 @@ fn what_cannot_be_explained_is_one_line() {
         (vec!["allow-arp", "--pcap", "/dev/null", mac[0], mac[1]], "neither pcap nor pcapng"),
         (vec!["allow-arp", "--frame", DHCP, "-p", "IP"], "gives no variable a value"),
         (vec!["nobodys", "--frame", DHCP], "nobodys"),
+        (vec!["allow-arp", "--pcap", fifo, mac[0], mac[1]], &from_fifo),
+        (vec!["allow-arp", "--pcap", "-", "--count", "0"], "not a number of frames: write 1 or"),
+        (vec!["allow-arp", "--pcap", "-", "--count", "-1"], "not a number of frames: write 1 or"),
+        (vec!["allow-arp", "--pcap", "-", "--count", &"9".repeat(30)], "write 1 or more"),
     ] {
         let (out, error, status) =
             run_netlaunch(dir.path(), &[&["explain"], args.as_slice()].concat());

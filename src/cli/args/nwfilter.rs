@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
-use super::values::{HexFrame, parameter};
+use super::values::{HexFrame, count, parameter};
 use crate::nwfilter::{FilterName, Parameter};
 use crate::types::{InterfaceName, Mac};
 
@@ -154,7 +154,8 @@ pub struct ExplainArgs {
     #[arg(long, requires = "port", conflicts_with_all = ["name", "direction"])]
     pub follow: bool,
     /// Ends after this number of frames
-    #[arg(long, value_name = "N", conflicts_with = "frame")]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(conflicts_with = "frame")]
     pub count: Option<NonZeroUsize>,
     /// Sets a variable of the filter; repeatable, the same name twice makes a list
     #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = parameter)]

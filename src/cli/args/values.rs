@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
@@ -41,6 +42,9 @@ pub enum ValueError {
     /// Not a number of seconds.
     #[error("{0:?} is not a number of seconds: use 0 to {max}", max = u32::MAX)]
     Seconds(String),
+    /// Not a number of frames.
+    #[error("{0:?} is not a number of frames: write 1 or more")]
+    Count(String),
     /// Not the bytes of a frame.
     #[error(
         "this is not a frame: write its bytes as pairs of hexadecimal digits, such as ffffffffffff525400112233..."
@@ -55,6 +59,11 @@ pub enum ValueError {
     /// The name of a program is empty.
     #[error("the program's name is empty: write its path, or its name to look it up in PATH")]
     NoProgram,
+}
+
+/// Reads a number of frames.
+pub(super) fn count(text: &str) -> Result<NonZeroUsize, ValueError> {
+    text.parse().map_err(|_| ValueError::Count(text.to_owned()))
 }
 
 /// Reads an IPv4 address.

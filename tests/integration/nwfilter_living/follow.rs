@@ -143,6 +143,27 @@ fn following_ends_after_a_number_of_frames_and_with_the_filter() {
 }
 
 #[test]
+fn a_renamed_port_is_followed_by_its_new_name() {
+    if !have_root("a_renamed_port_is_followed_by_its_new_name") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    scene.define("test", RULES).unwrap();
+    scene.bind(Station::Vnet0, "test", &[]).unwrap();
+    let mut running = Running::follow(&scene, &["--json"]);
+    for change in ["vnet0 down", "vnet0 name vnet7", "vnet7 up"] {
+        scene.netns.ip(&format!("link set {change}"));
+    }
+    let line = || {
+        scene.send(Station::Vnet0, &Frame::udp(VM, BRIDGE, 7, 53));
+        let lines: Vec<String> = running.lines.try_iter().collect();
+        lines.iter().any(|line| line.contains("\"port\":\"vnet7\""))
+    };
+    assert!(wait_until(Duration::from_secs(20), line), "{:?}", running.messages.try_iter().last());
+    assert!(running.process.0.try_wait().unwrap().is_none());
+}
+
+#[test]
 fn a_filter_that_changes_is_followed_with_its_new_lines() {
     on_both("a_filter_that_changes_is_followed_with_its_new_lines", |scene, _| {
         scene.bind(Station::Vnet0, "test", &[]).unwrap();
