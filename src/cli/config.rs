@@ -158,7 +158,7 @@ pub(super) fn parse_with<T: de::DeserializeOwned>(
 }
 
 /// Returns the line and the column after the text `before`.
-fn position(before: &str) -> (usize, usize) {
+pub(super) fn position(before: &str) -> (usize, usize) {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     (line, column)

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::config::{ConfigError, ConfigMistake, parse_with, read_with};
+use super::config::{ConfigError, ConfigMistake, parse_with, position, read_with};
 use super::network_config::{backend, explain};
 use crate::firewall::FirewallBackend;
 use crate::nwfilter::{FilterName, Parameter, VariableName};
@@ -54,6 +54,9 @@ pub struct WatchRule {
     /// The values of the filter's variables.
     #[serde(default, deserialize_with = "parameters")]
     pub parameters: Vec<Parameter>,
+    /// The line and the column of the rule in the file.
+    #[serde(skip)]
+    pub place: (usize, usize),
 }
 
 /// Reads the beginning of MAC addresses.
@@ -77,6 +80,11 @@ fn parameters<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Parameter>, D::E
             Values::One(value) => vec![value],
             Values::Several(values) => values,
         };
+        if values.is_empty() {
+            return Err(de::Error::custom(format!(
+                "the variable {name} has an empty list: write a value, or remove the variable"
+            )));
+        }
         for value in values {
             parameters.push((name.clone(), value.parse().map_err(de::Error::custom)?));
         }
@@ -97,7 +105,24 @@ pub(super) fn read(path: &Path) -> Result<NwfilterConfig, ConfigError> {
 /// # Errors
 /// The first [`ConfigMistake`] in it.
 pub fn parse(content: &[u8]) -> Result<NwfilterConfig, ConfigMistake> {
-    parse_with(content, reworded)
+    let mut config: NwfilterConfig = parse_with(content, reworded)?;
+    for (rule, place) in config.watch.iter_mut().zip(places(content)) {
+        rule.place = place;
+    }
+    Ok(config)
+}
+
+/// Returns the line and the column of each rule in a text that was parsed.
+fn places(content: &[u8]) -> Vec<(usize, usize)> {
+    #[derive(Deserialize)]
+    struct Rules {
+        #[serde(default)]
+        watch: Vec<toml::Spanned<de::IgnoredAny>>,
+    }
+    let text = String::from_utf8_lossy(content);
+    let rules = toml::from_str::<Rules>(&text).map_or_else(|_| Vec::new(), |rules| rules.watch);
+    let place = |rule: &toml::Spanned<_>| position(text.get(..rule.span().start).unwrap_or(""));
+    rules.iter().map(place).collect()
 }
 
 /// Rewords the message of the TOML parser, with the keys of the table that it is about.
@@ -149,6 +174,7 @@ mod tests {
         let parameters: Vec<String> =
             rules[1].parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(parameters, ["DHCPSERVER=10.0.0.1", "DHCPSERVER=10.0.0.9", "IP=10.0.0.2"]);
+        assert_eq!((rules[0].place, rules[1].place), ((1, 1), (4, 1)));
     }
 
     #[test]
@@ -177,6 +203,14 @@ mod tests {
             (
                 "[[watch]]\nport = \"a*\"\nfilter = \"a\"\nparameters = { IP = 1 }",
                 ":4:21: the value of a variable is a text or a list of texts",
+            ),
+            (
+                "[[watch]]\nport = \"a*\"\nfilter = \"a\"\nparameters = { IP = [] }",
+                ":4:14: the variable IP has an empty list: write a value, or remove the variable",
+            ),
+            (
+                "[[watch]]\nport = \"a*\"\nmac = \"01:00:5e:00:00:01\"\nfilter = \"a\"",
+                ":3:7: \"01:00:5e:00:00:01\" is the beginning of multicast addresses, which no card has: write a first pair that is even, such as 52",
             ),
             ("enable_trace = 1", ":1:16: integer `1` cannot be used here; write true or false"),
         ] {

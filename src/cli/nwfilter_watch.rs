@@ -36,12 +36,18 @@ use super::learn::{self, Change};
 use super::nwfilter_bind::owner;
 use super::nwfilter_config::{self, WatchRule};
 use super::nwfilter_error::NwfilterError;
-use super::nwfilter_watch_mac::first_source;
+use super::nwfilter_watch_mac::{first_source, raise_file_limit};
+use super::nwfilter_watch_place::{Candidate, Place};
+use super::nwfilter_watch_removals::{removals, removed};
+use super::nwfilter_watch_rules::{
+    refuse_rules_for_the_host, report_bad_rules, warn_of_other_bindings,
+};
 use super::{ready, runtime};
 use crate::firewall::port_guard::GuardRule;
 use crate::nwfilter::Binding;
-use crate::nwfilter::port::{BindingError, Bindings, PortStatus, Site, site_of};
-use crate::sys::netlink::{GuestTap, Link, LinkError, LinkEvents, Netlink};
+use crate::nwfilter::port::{BindingError, Bindings, PortStatus};
+use crate::sys::file_events::FileEvents;
+use crate::sys::netlink::{Link, LinkError, LinkEvents, Netlink};
 use crate::types::{InterfaceName, Mac, error_text};
 
 /// The pause before a port whose filter could not be bound is tried again.
@@ -54,11 +60,16 @@ pub(super) fn watch(
     environment: &Environment,
 ) -> Result<(), Failure> {
     let path = config_dir.join(nwfilter_config::FILE_NAME);
-    let rules = nwfilter_config::read(&path)?.watch;
+    let settings = nwfilter_config::read(&path)?;
+    let (rules, backend) = (settings.watch, settings.firewall_backend);
     if rules.is_empty() {
         return Err(NwfilterError::NoWatchRules { path }.into());
     }
+    let most_awaited = raise_file_limit();
     runtime()?.block_on(async {
+        refuse_rules_for_the_host(&rules, &path, backend).await?;
+        report_bad_rules(&rules, &path, bindings);
+        let _held = bindings.hold_guard().map_err(NwfilterError::from)?;
         // The events count from before the first look.
         let events = LinkEvents::open()?;
         let guard: Vec<GuardRule> = rules.iter().map(WatchRule::guard).collect();
@@ -68,12 +79,14 @@ pub(super) fn watch(
         for WatchRule { port, filter, .. } in &rules {
             tracing::info!("ports {port} are closed until they have the filter {filter}");
         }
-        let mut watcher = Watcher::new(bindings, environment, &rules);
+        let removals = removals(bindings);
+        let mut watcher = Watcher::new(bindings, environment, &rules, most_awaited);
         watcher.look().await?;
+        warn_of_other_bindings(&rules, &path, bindings, &watcher.links);
         if let Err(error) = ready::notify(environment.notify_socket()) {
             tracing::warn!("cannot tell the service manager that the ports are watched: {error}");
         }
-        Ok(watcher.follow(events).await?)
+        Ok(watcher.follow(events, removals.as_ref()).await?)
     })
 }
 
@@ -89,56 +102,6 @@ pub(super) fn stop_watch(bindings: &Bindings, environment: &Environment) -> Resu
     Ok(())
 }
 
-impl WatchRule {
-    /// Returns the rule of the guard, which the guest's address does not narrow: a guest can forge
-    /// the address.
-    fn guard(&self) -> GuardRule {
-        GuardRule { port: self.port.clone(), bridge: self.bridge.clone() }
-    }
-
-    /// Returns whether the rule is about a port of this bridge, or of none.
-    fn is_about(&self, port: &str, bridge: Option<&str>) -> bool {
-        let is_own = |own: &InterfaceName| bridge == Some(own.as_str());
-        self.port.matches(port) && self.bridge.as_ref().is_none_or(is_own)
-    }
-}
-
-/// A port that a rule is about, without a filter.
-struct Candidate {
-    port: InterfaceName,
-    place: Place,
-    /// The guest's address; `None` if only its first frame shows it.
-    mac: Option<Mac>,
-    /// Whether it is the tap of a launch, which has no filter of its own.
-    of_launch: bool,
-    /// Whether it is a macvtap that is on.
-    is_open_macvtap: bool,
-}
-
-/// The interface that a port shares with other ports.
-#[derive(PartialEq, Eq)]
-enum Place {
-    Bridge(InterfaceName),
-    /// The interface below a macvtap or macvlan; `None` if it is in another network namespace.
-    Above(Option<InterfaceName>),
-}
-
-impl Place {
-    fn of_status(status: &PortStatus) -> Self {
-        match &status.bridge {
-            Some(bridge) => Place::Bridge(bridge.clone()),
-            None => Place::Above(status.lower.clone()),
-        }
-    }
-
-    fn bridge(&self) -> Option<&str> {
-        match self {
-            Place::Bridge(bridge) => Some(bridge.as_str()),
-            Place::Above(_) => None,
-        }
-    }
-}
-
 /// The source address of the first frame of the port with this index.
 type FirstFrame = (u32, io::Result<Option<Mac>>);
 
@@ -148,8 +111,16 @@ struct Watcher<'a> {
     rules: &'a [WatchRule],
     /// The indexes of ports with a filter, at the last look.
     bound: BTreeSet<u32>,
+    /// The bridges of these ports, at the last look.
+    masters: BTreeMap<u32, Option<u32>>,
     /// The addresses from first frames, by the index of the port.
     learned: BTreeMap<u32, Mac>,
+    /// The interfaces at the last look.
+    links: Vec<Link>,
+    /// The most ports whose first frame can be awaited at a time: each needs a descriptor.
+    most_awaited: usize,
+    /// Whether the command has reported that ports wait for a descriptor.
+    has_warned: bool,
     /// The ports whose first frame is awaited.
     awaited: BTreeSet<u32>,
     frames: JoinSet<FirstFrame>,
@@ -164,13 +135,22 @@ struct Watcher<'a> {
 }
 
 impl<'a> Watcher<'a> {
-    fn new(bindings: &'a Bindings, environment: &'a Environment, rules: &'a [WatchRule]) -> Self {
+    fn new(
+        bindings: &'a Bindings,
+        environment: &'a Environment,
+        rules: &'a [WatchRule],
+        most_awaited: usize,
+    ) -> Self {
         Watcher {
             bindings,
             environment,
             rules,
             bound: BTreeSet::new(),
+            masters: BTreeMap::new(),
             learned: BTreeMap::new(),
+            links: Vec::new(),
+            most_awaited,
+            has_warned: false,
             awaited: BTreeSet::new(),
             frames: JoinSet::new(),
             refused: BTreeMap::new(),
@@ -181,7 +161,11 @@ impl<'a> Watcher<'a> {
     }
 
     /// Looks again after each change, until the kernel reports no more changes.
-    async fn follow(&mut self, mut events: LinkEvents) -> Result<(), NwfilterError> {
+    async fn follow(
+        &mut self,
+        mut events: LinkEvents,
+        removals: Option<&FileEvents>,
+    ) -> Result<(), NwfilterError> {
         loop {
             let retry = self.retry;
             let wait = async {
@@ -195,6 +179,7 @@ impl<'a> Watcher<'a> {
                     return Err(NwfilterError::NoEvents);
                 },
                 Some(frame) = self.frames.join_next() => self.took(frame),
+                () = removed(removals, self.bindings, &self.bound) => {}
                 () = wait => {}
             }
             // A failed look is repeated: another command may have held the lock for too long.
@@ -229,59 +214,64 @@ impl<'a> Watcher<'a> {
         let statuses = self.bindings.list()?;
         self.bound = statuses.iter().map(|status| status.index).collect();
         self.learned.retain(|index, _| exists(index));
-        self.refused.retain(|index, _| exists(index));
+        let is_open = |index: &u32| exists(index) && !self.bound.contains(index);
+        self.refused.retain(|index, _| is_open(index));
         self.turned_off.retain(exists);
-        for link in &links {
-            if self.bound.contains(&link.index) {
-                self.refused.remove(&link.index);
-                continue;
-            }
-            let Some(candidate) = self.candidate(link, &links) else { continue };
+        self.links = links;
+        self.compare_moved(&statuses).await?;
+        let unbound = self.links.iter().filter(|link| !self.bound.contains(&link.index));
+        let candidate = |link: &Link| {
+            Some((link.index, Candidate::of(link, &self.links, self.rules, &self.learned)?))
+        };
+        let candidates: Vec<(u32, Candidate)> = unbound.filter_map(candidate).collect();
+        let mut silent = Vec::new();
+        for (index, candidate) in candidates {
             match candidate.mac {
-                Some(mac) => self.bind(link.index, &candidate, mac).await,
-                None if self.awaited.insert(link.index) => {
-                    let index = link.index;
-                    self.frames.spawn(async move { (index, first_source(index).await) });
-                }
-                None => {}
+                Some(mac) => self.bind(index, &candidate, mac).await,
+                None => silent.push(index),
             }
         }
+        self.await_frames(silent);
         self.has_looked = true;
         Ok(())
     }
 
-    /// Returns the interface as a port that a rule is about.
-    fn candidate(&self, link: &Link, links: &[Link]) -> Option<Candidate> {
-        let site = site_of(link, links).ok()?;
-        let place = match site {
-            Site::Bridge(bridge) => Place::Bridge(bridge.name.parse().ok()?),
-            Site::Interface(lower) => Place::Above(lower.and_then(|lower| lower.name.parse().ok())),
+    /// Warns of addresses that two ports of a bridge have, after a port has come from another one.
+    async fn compare_moved(&mut self, statuses: &[PortStatus]) -> Result<(), BindingError> {
+        let is_bound = |link: &&Link| self.bound.contains(&link.index);
+        let bound = self.links.iter().filter(is_bound);
+        let masters = bound.map(|link| (link.index, link.master)).collect();
+        let before = std::mem::replace(&mut self.masters, masters);
+        let has_moved = |(index, now): (&u32, &Option<u32>)| {
+            before.get(index).is_some_and(|earlier| earlier != now)
         };
-        let mut rules = self.rules.iter().filter(|rule| rule.is_about(&link.name, place.bridge()));
-        let first = rules.next()?;
-        let launch = GuestTap::of(link);
-        // The launch binds its own filter before it turns the tap on.
-        if launch.is_some() && !link.up {
-            return None;
+        if self.masters.iter().any(has_moved) {
+            let shared = self.bindings.shared_addresses(statuses).await?;
+            shared.iter().for_each(|shared| tracing::warn!("{shared}"));
         }
-        let peer = links
-            .iter()
-            .find(|other| Some(other.index) == link.peer && link.kind.as_deref() == Some("veth"));
-        let of_rule = first.mac.as_ref().and_then(crate::types::MacPrefix::whole);
-        let of_launch = launch.is_some();
-        let of_interface = match place {
-            Place::Bridge(_) => None,
-            // The kernel gives the interface the frames for this address.
-            Place::Above(_) => Mac::new(link.mac?).ok(),
-        };
-        let mac = of_rule
-            .or(of_interface)
-            .or_else(|| launch.and_then(|tap| tap.home.mac))
-            .or_else(|| Mac::new(peer?.mac?).ok())
-            .or_else(|| self.learned.get(&link.index).copied());
-        let is_macvtap = place.bridge().is_none() && link.kind.as_deref() == Some("macvtap");
-        let port = link.name.parse().ok()?;
-        Some(Candidate { port, place, mac, of_launch, is_open_macvtap: is_macvtap && link.up })
+        Ok(())
+    }
+
+    /// Awaits the first frame of each of these ports, as far as there are descriptors.
+    fn await_frames(&mut self, silent: Vec<u32>) {
+        let mut without = 0;
+        for index in silent {
+            if self.awaited.contains(&index) {
+                continue;
+            }
+            if self.awaited.len() >= self.most_awaited {
+                without += 1;
+                continue;
+            }
+            self.awaited.insert(index);
+            self.frames.spawn(async move { (index, first_source(index).await) });
+        }
+        if without > 0 && !self.has_warned {
+            tracing::warn!(
+                "{without} ports stay closed until another port has sent its first frame: this process may not have enough open files for all silent ports; raise its limit (LimitNOFILE= of the unit, ulimit -n), or write their MAC addresses in the rules"
+            );
+        }
+        self.has_warned = without > 0;
     }
 
     /// Binds the filter of the first rule with this port, bridge and address. Reports a port that
@@ -323,10 +313,7 @@ impl<'a> Watcher<'a> {
 
     async fn try_bind(&self, candidate: &Candidate, mac: Mac) -> Result<(), String> {
         let Candidate { port, place, .. } = candidate;
-        let is_meant = |rule: &&WatchRule| {
-            rule.is_about(port.as_str(), place.bridge())
-                && rule.mac.as_ref().is_none_or(|prefix| prefix.matches(mac))
-        };
+        let is_meant = |rule: &&WatchRule| rule.is_for(port.as_str(), place, mac);
         let Some(rule) = self.rules.iter().find(is_meant) else {
             return Err(format!("no rule has the guest's MAC address {mac}"));
         };
@@ -371,8 +358,13 @@ impl<'a> Watcher<'a> {
     /// Returns the bound port at this place whose guest has this address.
     fn holder(&self, mac: Mac, place: &Place) -> Option<InterfaceName> {
         let statuses = self.bindings.list().unwrap_or_default();
+        // The port may have moved to another bridge since it was bound.
+        let is_at_place = |status: &PortStatus| {
+            let link = self.links.iter().find(|link| link.index == status.index);
+            link.and_then(|link| Place::of(link, &self.links)).as_ref() == Some(place)
+        };
         let holds = |status: &&PortStatus| {
-            Place::of_status(status) == *place
+            is_at_place(status)
                 && self.bindings.binding(status).is_ok_and(|binding| binding.mac == mac)
         };
         statuses.iter().find(holds).map(|status| status.port.clone())

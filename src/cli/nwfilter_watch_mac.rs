@@ -5,11 +5,25 @@
 
 use std::io;
 
+use crate::sys::file_limit::FileLimit;
 use crate::sys::packet_socket::{PacketSocket, Received};
 use crate::types::Mac;
 
 /// The size of the queue in bytes: one frame is enough.
 const QUEUE: usize = 4096;
+/// The descriptors that the watcher needs beside its packet sockets.
+const OTHER_FILES: u64 = 40;
+
+/// Raises the number of files that this process may have open as far as possible. Returns the
+/// number of ports whose first frame can be awaited at a time.
+pub(super) fn raise_file_limit() -> usize {
+    let raised = FileLimit::now().and_then(|limit| limit.raise());
+    if let Err(error) = raised {
+        tracing::debug!("the limit of open files stays: {error}");
+    }
+    let soft = FileLimit::now().map_or(OTHER_FILES, |limit| limit.soft);
+    usize::try_from(soft.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).max(1)
+}
 
 /// Waits for the first frame from the guest behind the interface with this index, and returns the
 /// source address. Returns `None` when the interface is gone. Needs a tokio runtime with I/O and

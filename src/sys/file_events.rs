@@ -75,6 +75,14 @@ impl FileEvents {
         self.watch(dir, NAMES)
     }
 
+    /// Watches the removal of names in a directory; a file that replaces another removes none.
+    ///
+    /// # Errors
+    /// The errors of [`watch_names`](Self::watch_names).
+    pub(crate) fn watch_removals(&self, dir: &Path) -> io::Result<WatchedDir> {
+        self.watch(dir, AddWatchFlags::IN_DELETE)
+    }
+
     /// Watches the names in a directory and the content of its files.
     ///
     /// # Errors

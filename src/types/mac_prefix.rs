@@ -7,10 +7,22 @@ use super::Mac;
 
 /// The text is no beginning of a MAC address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} begins no MAC address: write one to six pairs of hexadecimal digits, such as 52:54:00"
-)]
-pub struct MacPrefixError(pub String);
+#[non_exhaustive]
+pub enum MacPrefixError {
+    /// The text is not of the form.
+    #[error(
+        "{0:?} begins no MAC address: write one to six pairs of hexadecimal digits, such as 52:54:00"
+    )]
+    Form(String),
+    /// The addresses are multicast.
+    #[error(
+        "{0:?} is the beginning of multicast addresses, which no card has: write a first pair that is even, such as 52"
+    )]
+    Multicast(String),
+    /// All bytes are zero.
+    #[error("{0:?} is the address of no card: write the address of the guest's card")]
+    Zeros(String),
+}
 
 /// The first bytes of unicast MAC addresses; with six bytes, one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +44,7 @@ impl FromStr for MacPrefix {
     type Err = MacPrefixError;
 
     fn from_str(text: &str) -> Result<Self, MacPrefixError> {
-        let error = || MacPrefixError(text.to_owned());
+        let error = || MacPrefixError::Form(text.to_owned());
         let byte = |part: &str| match part.len() {
             2 if part.bytes().all(|digit| digit.is_ascii_hexdigit()) => {
                 u8::from_str_radix(part, 16).map_err(|_| error())
@@ -41,10 +53,17 @@ impl FromStr for MacPrefix {
         };
         let bytes: Vec<u8> = text.split(':').map(byte).collect::<Result<_, _>>()?;
         let prefix = MacPrefix(bytes);
+        if prefix.0.len() > 6 {
+            return Err(error());
+        }
         // No card has a multicast address or the address of zeros.
-        let is_multicast = prefix.0.first().is_some_and(|first| first & 1 != 0);
-        let is_valid = prefix.0.len() < 6 || prefix.whole().is_some();
-        if prefix.0.len() > 6 || is_multicast || !is_valid { Err(error()) } else { Ok(prefix) }
+        if prefix.0.first().is_some_and(|first| first & 1 != 0) {
+            return Err(MacPrefixError::Multicast(text.to_owned()));
+        }
+        match prefix.0.len() == 6 && prefix.whole().is_none() {
+            true => Err(MacPrefixError::Zeros(text.to_owned())),
+            false => Ok(prefix),
+        }
     }
 }
 
@@ -77,5 +96,9 @@ mod tests {
         {
             assert!(text.parse::<MacPrefix>().is_err(), "{text}");
         }
+        let multicast = "01:00:5e:00:00:01".parse::<MacPrefix>().unwrap_err().to_string();
+        assert!(multicast.contains("multicast") && !multicast.contains("six pairs"), "{multicast}");
+        let zeros = "00:00:00:00:00:00".parse::<MacPrefix>().unwrap_err().to_string();
+        assert!(zeros.contains("the address of no card"), "{zeros}");
     }
 }

@@ -51,7 +51,7 @@ fn the_unit_permits_all_that_the_watcher_does() {
         );
         let mut command = scene.sandbox.program(Path::new("/usr/bin/unshare"));
         command.args(["-m", "sh", "-ec", &line]);
-        let _watcher = watched_by(&scene, command);
+        let watcher = watched_by(&scene, command);
         let learned = || {
             scene.send(Station::Vnet0, &Frame::arp(VM, PEER, 1));
             port(&scene, "vnet0")["learning"]["address"] == json!(VM.v4)
@@ -62,6 +62,9 @@ fn the_unit_permits_all_that_the_watcher_does() {
         scene.unplug(Station::Vnet0);
         let is_gone = || port(&scene, "vnet0").is_null();
         assert!(wait_until(LIMIT, is_gone), "{backend}");
+        let refused = done(scene.nwfilter(&["watch", "--stop"])).unwrap_err();
+        assert!(refused.contains("a process watches ports"), "{refused}");
+        drop(watcher);
         done(scene.nwfilter(&["watch", "--stop"])).unwrap();
     }
 }
