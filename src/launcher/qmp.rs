@@ -50,6 +50,15 @@ pub enum QmpError {
         /// The time limit.
         limit: Duration,
     },
+    /// QEMU did not greet a new client in time.
+    #[error(
+        "QEMU did not answer on its QMP socket within {} s: it serves one client of the socket at a time; end another program that is connected to the socket, or see whether a signal has stopped QEMU",
+        limit.as_secs()
+    )]
+    NoGreeting {
+        /// The time limit.
+        limit: Duration,
+    },
     /// QEMU refused a command.
     #[error("QEMU refused {command}: {why}")]
     Refused {
@@ -137,13 +146,16 @@ impl Qmp {
                 Ok(socket) => break socket,
                 // Earlier clients wait for QEMU, which takes one at a time.
                 Err(Errno::EAGAIN) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                Err(Errno::EAGAIN) => return Err(QmpError::Timeout { limit }),
+                Err(Errno::EAGAIN) => return Err(QmpError::NoGreeting { limit }),
                 Err(errno) => return Err(failed(errno.into())),
             }
         };
         let (received, events) = (Vec::new(), Vec::new());
         let mut qmp = Qmp { stream: socket.into(), received, events, number: 0, limit };
-        let greeting = qmp.message(deadline)?;
+        let greeting = qmp.message(deadline).map_err(|error| match error {
+            QmpError::Timeout { limit } => QmpError::NoGreeting { limit },
+            other => other,
+        })?;
         if greeting.greeting.is_none() {
             return Err(QmpError::Answer("it begins without a greeting".to_owned()));
         }
@@ -375,7 +387,7 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let short = Duration::from_millis(50);
         let error = Qmp::connect(&path, short).unwrap_err();
-        assert!(matches!(error, QmpError::Timeout { .. }), "{error}");
+        assert!(error.to_string().contains("serves one client of the socket at a time"), "{error}");
         drop(listener);
         let (_dir, path) = serve(&["{\"return\": {}, \"id\": 1}\n", "no JSON\n"]);
         let mut qmp = Qmp::connect(&path, LIMIT).unwrap();

@@ -169,6 +169,7 @@ fn a_refused_nic_changes_nothing() {
         (NAME, "network=default,filter=clean-traffic,filter-param=CTRL_IP_LEARNING=none", 2, "IP"),
         (NAME, "slirp,publish=2299:80", 125, "2299"),
         (NAME, "network=default,device=nosuch", 125, "nosuch"),
+        (NAME, "slirp,device=ne2k_isa", 125, "cannot be added while the guest runs"),
     ] {
         let (code, said) = scene.refused(&["attach", name, "--net", net]);
         assert!(code == Some(status) && said.contains(words), "{net}: {code:?} {said}");
@@ -246,6 +247,7 @@ fn a_stopped_qemu_refuses_a_nic_after_a_time_limit() {
     kill(qemu, Signal::SIGCONT).unwrap();
     assert_eq!(code, Some(125), "{said}");
     assert!(said.contains("did not answer on its QMP socket within 10 s"), "{said}");
+    assert!(said.contains("serves one client of the socket at a time"), "{said}");
     scene.nothing_attached(&host, test);
     assert_eq!(scene.attach("network=default"), "net1");
 }

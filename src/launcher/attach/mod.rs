@@ -67,6 +67,14 @@ pub enum PlugError {
         /// QEMU's words.
         why: String,
     },
+    /// QEMU adds a card of this model only when it starts.
+    #[error(
+        "a card of this model cannot be added while the guest runs: {why}; use another model, such as virtio-net-pci, or give QEMU the card when it starts"
+    )]
+    NoHotplug {
+        /// QEMU's words.
+        why: String,
+    },
 }
 
 /// Why a guest keeps a NIC.
@@ -192,6 +200,14 @@ fn card_id(id: &Id) -> String {
     format!("{id}-card")
 }
 
+/// Returns whether QEMU's words mean that no place takes the card while the guest runs: the model or
+/// its bus, such as ISA, is not made for that.
+fn is_fixed(why: &str) -> bool {
+    let is_about =
+        |what: &str| why.starts_with(what) && why.contains("does not support hotplugging");
+    is_about("Device '") || is_about("Bus 'isa") || why.contains("No 'ISA' bus")
+}
+
 /// Returns whether QEMU's words mean that another place could take the card.
 fn has_no_slot(why: &str) -> bool {
     ["does not support hotplugging", "no slot", "no free slot", "No 'PCI' bus", "is full"]
@@ -226,6 +242,7 @@ impl Plug<'_> {
             Err(error) => error,
         };
         let why = match refused.refusal() {
+            Some(why) if is_fixed(why) => return Err(PlugError::NoHotplug { why: why.to_owned() }),
             Some(why) if has_no_slot(why) => why.to_owned(),
             _ => return Err(refused.into()),
         };
