@@ -111,7 +111,7 @@ struct Watcher<'a> {
     rules: &'a [WatchRule],
     /// The indexes of ports with a filter, at the last look.
     bound: BTreeSet<u32>,
-    /// The bridges of these ports, at the last look.
+    /// The bridges of all interfaces, at the last look.
     masters: BTreeMap<u32, Option<u32>>,
     /// The addresses from first frames, by the index of the port.
     learned: BTreeMap<u32, Mac>,
@@ -238,12 +238,11 @@ impl<'a> Watcher<'a> {
 
     /// Warns of addresses that two ports of a bridge have, after a port has come from another one.
     async fn compare_moved(&mut self, statuses: &[PortStatus]) -> Result<(), BindingError> {
-        let is_bound = |link: &&Link| self.bound.contains(&link.index);
-        let bound = self.links.iter().filter(is_bound);
-        let masters = bound.map(|link| (link.index, link.master)).collect();
+        // A port may have been bound since the last look.
+        let masters = self.links.iter().map(|link| (link.index, link.master)).collect();
         let before = std::mem::replace(&mut self.masters, masters);
         let has_moved = |(index, now): (&u32, &Option<u32>)| {
-            before.get(index).is_some_and(|earlier| earlier != now)
+            self.bound.contains(index) && before.get(index).is_some_and(|earlier| earlier != now)
         };
         if self.masters.iter().any(has_moved) {
             let shared = self.bindings.shared_addresses(statuses).await?;

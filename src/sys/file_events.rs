@@ -79,6 +79,7 @@ impl FileEvents {
     ///
     /// # Errors
     /// The errors of [`watch_names`](Self::watch_names).
+    #[cfg(feature = "cli")]
     pub(crate) fn watch_removals(&self, dir: &Path) -> io::Result<WatchedDir> {
         self.watch(dir, AddWatchFlags::IN_DELETE)
     }

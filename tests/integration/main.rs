@@ -121,6 +121,7 @@ mod nwfilter_many;
 mod nwfilter_nd;
 mod nwfilter_off;
 mod nwfilter_ports;
+mod nwfilter_refused;
 mod nwfilter_sent;
 mod nwfilter_swap;
 mod nwfilter_taken;

@@ -191,7 +191,7 @@ fn a_bind_that_can_never_succeed_does_not_wait_for_its_port() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
         assert!(said.contains(words) && !said.contains("waiting"), "{args:?}: {said}");
     }
-    // A user who may not change ports.
+    // An ordinary user cannot change ports.
     let mut command = scene.sandbox.program(Path::new("/usr/bin/setpriv"));
     command.args(["--reuid=12345", "--regid=12345", "--clear-groups"]);
     command.arg(scene.sandbox.path("bin/netlaunch"));

@@ -33,7 +33,7 @@ fn on_both(name: &str, test: impl Fn(&PortScene, &str)) {
 fn a_rule_that_names_an_interface_of_the_host_is_refused_before_the_guard_is_set() {
     on_both("a_rule_that_names_an_interface_of_the_host_is_refused", |scene, backend| {
         scene.sh(
-            "ip link add up0 type dummy; ip address add 192.0.2.1/24 dev up0; ip link set up0 up",
+            "ip link add up0 type veth peer name far0; ip address add 192.0.2.1/24 dev up0; ip link set up0 up",
         );
         scene.sh("ip link set lo up");
         let before = scene.ruleset();
@@ -194,8 +194,9 @@ fn a_damaged_record_of_the_guard_is_written_again_and_its_guard_can_be_removed()
         damage();
         done(scene.nwfilter(&["watch", "--stop"])).unwrap();
         assert!(!closed() && !record.exists(), "{backend}");
-        assert!(!scene.ruleset().to_lowercase().contains("guard"), "{}", scene.ruleset());
         assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
+        scene.unbind(Station::Vnet0);
+        assert!(!scene.ruleset().to_lowercase().contains("guard"), "{}", scene.ruleset());
     });
 }
 

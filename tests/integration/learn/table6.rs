@@ -177,7 +177,7 @@ fn addresses_in_use_and_addresses_of_no_host_are_refused() {
     let mut run = Run::new(any_method());
     run.gets(ONE);
     let port = ("vnet1".parse().unwrap(), ONE);
-    let ports = vec![(port.1, port.0)];
+    let ports = vec![(port.1.into(), port.0)];
     run.table.check(UsedAddresses6 { ports, ..UsedAddresses6::default() });
     assert!(run.addresses().is_empty());
     assert!(matches!(run.refusal(), Some((ONE, RefusalReason::Port(_)))));

@@ -68,7 +68,7 @@ proptest! {
                 }
                 Event::Later(millis) => drop(run.later(Duration::from_millis(millis.into()))),
                 Event::Check(number) => {
-                    let ports = vec![(made_up(number.into()), "vnet1".parse().unwrap())];
+                    let ports = vec![(made_up(number.into()).into(), "vnet1".parse().unwrap())];
                     run.table.check(UsedAddresses6 { ports, ..UsedAddresses6::default() });
                 }
             }
