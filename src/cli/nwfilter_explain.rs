@@ -150,9 +150,10 @@ fn open(path: &Path) -> Result<Box<dyn Read>, ExplainError> {
     let opened = input::open(path, Pipes::Read);
     let opened = opened.map_err(|source| {
         let is_fifo = std::fs::metadata(path).is_ok_and(|is| is.file_type().is_fifo());
-        match is_fifo {
-            true => ExplainError::Fifo { path: path.to_owned() },
-            false => ExplainError::Read { path: path.to_owned(), source },
+        if is_fifo {
+            ExplainError::Fifo { path: path.to_owned() }
+        } else {
+            ExplainError::Read { path: path.to_owned(), source }
         }
     })?;
     Ok(opened

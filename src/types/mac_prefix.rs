@@ -60,9 +60,10 @@ impl FromStr for MacPrefix {
         if prefix.0.first().is_some_and(|first| first & 1 != 0) {
             return Err(MacPrefixError::Multicast(text.to_owned()));
         }
-        match prefix.0.len() == 6 && prefix.whole().is_none() {
-            true => Err(MacPrefixError::Zeros(text.to_owned())),
-            false => Ok(prefix),
+        if prefix.0.len() == 6 && prefix.whole().is_none() {
+            Err(MacPrefixError::Zeros(text.to_owned()))
+        } else {
+            Ok(prefix)
         }
     }
 }

@@ -123,13 +123,16 @@ fn an_operation_runs_few_processes() {
     };
     let both = two_networks("nat-everything");
     let four = ["iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore"];
-    for (backend, expected) in
-        [(FirewallBackend::Nftables, &["nft"][..]), (FirewallBackend::Iptables, &four)]
-    {
+    // The tables have all rules, so a reload changes nothing.
+    let nft = ["nft"];
+    for (backend, expected, reload) in [
+        (FirewallBackend::Nftables, &nft[..], &nft[..]),
+        (FirewallBackend::Iptables, &four, &four[..2]),
+    ] {
         let recorded = host.transact(backend, &[], &both, false).unwrap();
         assert_eq!(ran(), expected);
         host.transact(backend, &recorded, &both, false).unwrap();
-        assert_eq!(ran(), expected, "a reload");
+        assert_eq!(ran(), reload, "a reload");
         host.transact(backend, &recorded, &[], false).unwrap();
         assert_eq!(ran(), expected);
         host.transact(backend, &[], &[], false).unwrap();
