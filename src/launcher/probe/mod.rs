@@ -12,6 +12,7 @@
 //! machine.
 
 mod apparmor;
+#[cfg(feature = "cli")]
 mod bridge;
 mod cache;
 mod features;
@@ -31,9 +32,12 @@ mod qmp;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+#[cfg(feature = "cli")]
 use serde::{Deserialize, Serialize};
 
-use crate::types::facts::{BridgeAccess, Facts, Firewall, Kernel, Libvirt};
+use crate::types::facts::Facts;
+#[cfg(feature = "cli")]
+use crate::types::facts::{BridgeAccess, Firewall, Kernel, Libvirt};
 use cache::Cache;
 
 pub(crate) use machine::MachineName;
@@ -85,6 +89,7 @@ pub(crate) struct Programs<'a> {
 }
 
 /// The facts that only `netlaunch probe` reports. No user-mode launch depends on them.
+#[cfg(feature = "cli")]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Survey {
     /// libvirt, if it is installed.
@@ -102,6 +107,7 @@ impl Prober {
     ///
     /// `qemu` and `passt` are paths, or names to look up in PATH; [`Programs`] has the defaults.
     /// Both programs are asked at the same time. A program whose answer is in the cache is not run.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "for the command line"))]
     pub(crate) async fn facts(&self, qemu: Option<&OsStr>, passt: Option<&OsStr>) -> Facts {
         self.facts_of(Programs { qemu, passt, ..Programs::default() }).await
     }
@@ -129,6 +135,7 @@ impl Prober {
 
     /// Returns the reason why QEMU cannot make the card `model` on a machine, in QEMU's own words;
     /// `None` if it can. The answer explains a launch that has failed.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "for the command line"))]
     pub(crate) async fn refuses_card(
         &self,
         facts: &crate::types::facts::Qemu,
@@ -141,6 +148,7 @@ impl Prober {
 
     /// Finds out how this user can put a guest on a bridge. The facts of a launch on a bridge need
     /// the answer.
+    #[cfg(feature = "cli")]
     pub(crate) fn bridge(&self) -> BridgeAccess {
         bridge::probe(&self.system)
     }
