@@ -67,7 +67,7 @@ fn a_test_teaches_no_address_while_the_bridge_does_not_forward_the_port() {
         state(1);
         refuses(scene, FIRST, REASON);
         state(3);
-        // A test in the second after a refusal may have waited in the queue, and does not count.
+        // A test in the second after a refused one does not count.
         sleep(Duration::from_secs(2));
         learns_only(scene, SECOND);
     });

@@ -14,7 +14,8 @@
 //! before the moment at which the bridge begins to forward counts. While the learner sets rules or
 //! a flood fills the queue, the delay is longer. A test that waited in the queue therefore counts
 //! only if the bridge forwarded at the previous look, too. The learner looks before it sets rules
-//! and when a flood begins. So for a second after a refusal, no test counts.
+//! and when a flood begins. After a test that the bridge did not forward, no test counts for a
+//! second.
 
 use super::Learning;
 use crate::nwfilter::learn::{FrameSet6, GuestFrames, Table6, since_boot};
