@@ -73,7 +73,7 @@ pub enum BindingError {
     Pattern(InterfaceName),
     /// The restore programs of ebtables and iptables read a quotation mark as the start of a text.
     #[error(
-        "ebtables and iptables cannot name the interface {0}; give the interface a name without quotation marks, or set firewall_backend = \"nftables\" in nwfilter.conf"
+        "ebtables and iptables cannot name the interface {0}; give the interface a name without quotation marks, or set firewall_backend = \"nftables\""
     )]
     Quoted(InterfaceName),
     /// nft cannot name the interface, and a port without a bridge is filtered by its name.
