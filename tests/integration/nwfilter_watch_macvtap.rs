@@ -30,7 +30,7 @@ fn a_macvtap_gets_the_filter_of_its_rule_and_is_off_without_one() {
         rule("").replace("vnet*", "vnet0"),
         mac_text(LATER)
     );
-    let _watcher = watched(&scene, "nftables", &rules);
+    let watcher = watched(&scene, "nftables", &rules);
     assert!(is_bound(&scene, "vnet0") && is_on(&scene, "vnet0"));
     assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 2)));
     assert!(!scene.leaves(&Frame::udp(OTHER, PEER, 1, 2)));
@@ -61,6 +61,7 @@ fn a_macvtap_gets_the_filter_of_its_rule_and_is_off_without_one() {
         scene.netns.ip("link delete vnet2");
         assert!(wait_until(LIMIT, || port(&scene, "vnet2").is_null()), "run {run}");
     }
+    drop(watcher);
     done(scene.nwfilter(&["watch", "--stop"])).unwrap();
 }
 
