@@ -200,8 +200,8 @@ fn card_id(id: &Id) -> String {
     format!("{id}-card")
 }
 
-/// Returns whether QEMU's words mean that no place takes the card while the guest runs: the model or
-/// its bus, such as ISA, is not made for that.
+/// Returns whether QEMU's words mean that no place takes the card while the guest runs: the model
+/// or its bus, such as ISA, is not made for that.
 fn is_fixed(why: &str) -> bool {
     let is_about =
         |what: &str| why.starts_with(what) && why.contains("does not support hotplugging");

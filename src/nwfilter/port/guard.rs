@@ -149,8 +149,8 @@ impl Bindings {
         Ok(())
     }
 
-    /// Holds a lock while this process watches ports: the guard cannot be removed meanwhile, because
-    /// later ports would be open until this process binds them.
+    /// Holds a lock while this process watches ports: the guard cannot be removed meanwhile,
+    /// because later ports would be open until this process binds them.
     ///
     /// # Errors
     /// [`BindingError::StateDir`].

@@ -32,8 +32,8 @@ fn mistakes(schema: &Value, value: &Value) -> Vec<String> {
     validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect()
 }
 
-/// Returns the mistakes in `value` by one of the schemas. A member that the schema does not describe
-/// is a mistake.
+/// Returns the mistakes in `value` by one of the schemas. A member that the schema does not
+/// describe is a mistake.
 pub(crate) fn faults(schema: &str, value: &Value) -> Vec<String> {
     let mut schema = read(schema);
     close(&mut schema);

@@ -18,8 +18,8 @@ impl Table6 {
     /// Processes a frame from the port of the guest.
     pub(super) fn sent(&mut self, frame: &Frame6, now: Duration) -> bool {
         match &frame.content {
-            // A bridge does not forward a frame that is longer than the MTU of a port, so the owner of
-            // the address may not get a test with bytes behind the packet.
+            // A bridge does not forward a frame that is longer than the MTU of a port, so the
+            // owner of the address may not get a test with bytes behind the packet.
             Message6::Test(address) => {
                 if frame.is_exact {
                     self.starts_test(*address, now);
