@@ -67,7 +67,7 @@ fn a_fifo_or_a_device_is_no_input() {
     }
     let scene = Scene::new();
     let fifo = scene.fifo("fifo").display().to_string();
-    for (file, why) in [(fifo.as_str(), "it is a FIFO"), ("/dev/zero", "it is a device")] {
+    for (file, why) in [(fifo.as_str(), "is a FIFO"), ("/dev/zero", "it is a device")] {
         for command in [
             vec!["network", "define", file],
             vec!["nwfilter", "define", file],
