@@ -197,5 +197,5 @@ fn a_bind_that_can_never_succeed_does_not_wait_for_its_port() {
     command.arg(scene.sandbox.path("bin/netlaunch"));
     command.args(["nwfilter", "bind", "late9", "clean-traffic", "--wait"]);
     let said = text(&start(command).output(LIMIT).stderr);
-    assert!(said.contains("run netlaunch as root") && !said.contains("waiting"), "{said}");
+    assert!(said.contains("run as root") && !said.contains("waiting"), "{said}");
 }
