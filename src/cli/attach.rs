@@ -23,7 +23,7 @@ use super::args::{AttachArgs, LaunchArgs};
 use super::attach_error::AttachError;
 use super::collect_attachment::collect_left;
 use super::config::Config;
-use super::control::Orders;
+use super::control::CommandReceiver;
 use super::environment::Environment;
 use super::guest_port::HostPorts;
 use super::request::{self, Job};
@@ -79,14 +79,14 @@ impl Attachment<'_> {
     async fn supervise(&self, link: ForegroundLink) -> Result<u8, Failure> {
         let failed = Failure::system("wait for descriptors");
         let foreground = Arc::new(link.watch().map_err(failed)?);
-        let orders = Orders::take(Some(Arc::clone(&foreground)));
-        let mut orders = orders.map_err(Failure::system("take signals"))?;
-        let (running, id) = self.begin(&mut orders).await?;
-        let mut commands = Commands { orders, first: None };
+        let receiver = CommandReceiver::take(Some(Arc::clone(&foreground)));
+        let mut receiver = receiver.map_err(Failure::system("take signals"))?;
+        let (running, id) = self.begin(&mut receiver).await?;
+        let mut commands = Commands { receiver, first: None };
         tokio::select! {
             biased;
             // A signal has come before the NIC was there.
-            command = commands.orders.next(false) => commands.first = Some(command),
+            command = commands.receiver.next(false) => commands.first = Some(command),
             () = std::future::ready(()) => report(&foreground, &id)?,
         }
         if self.environment.is_root()
@@ -106,7 +106,7 @@ impl Attachment<'_> {
 
     /// Checks everything, makes the NIC and hands it to QEMU. A signal waits meanwhile, since each
     /// step has a time limit, and QEMU must not be left with half of a NIC.
-    async fn begin(&self, orders: &mut Orders) -> Result<(Running, Id), Failure> {
+    async fn begin(&self, receiver: &mut CommandReceiver) -> Result<(Running, Id), Failure> {
         let AttachArgs { launch: name, net } = self.args;
         if net.device == Device::None {
             return Err(AttachError::NoCard.into());
@@ -123,13 +123,13 @@ impl Attachment<'_> {
         let job = self.job(&target.record, nic.clone(), machine)?;
         let ports = HostPorts::new(job.request.added(), self.environment)?;
         let context = LaunchContext {
-            mask: Some(orders.mask_before()),
+            mask: Some(receiver.mask_before()),
             ports: Some(Arc::clone(&ports) as Arc<dyn GuestPorts>),
             guest: Some(Arc::new(guest)),
             ..run::context(self.environment, self.free_fd)
         };
         if ports.bindings().is_some() {
-            orders.rebuild_on_hangup();
+            receiver.rebuild_on_hangup();
         }
         let plan = self.plan(&job, &context).await?;
         Ok((start(plan, &context).await?, nic.id))
@@ -272,7 +272,7 @@ impl Target {
 
 /// The commands for the supervisor of an attachment: the signals.
 struct Commands {
-    orders: Orders,
+    receiver: CommandReceiver,
     /// The command that came before the supervisor began.
     first: Option<SupervisorCommand>,
 }
@@ -282,7 +282,7 @@ impl CommandSource for Commands {
         Box::pin(async {
             match self.first.take() {
                 Some(command) => command,
-                None => self.orders.next(false).await,
+                None => self.receiver.next(false).await,
             }
         })
     }

@@ -12,7 +12,7 @@ use crate::sys::process::signals::{Parent, Received, Signals};
 
 /// The source of the supervisor's commands.
 #[derive(Debug)]
-pub(super) struct Orders {
+pub(super) struct CommandReceiver {
     signals: Signals,
     parent: Option<Parent>,
     /// The foreground process, if this process is the supervisor of a daemon.
@@ -22,7 +22,7 @@ pub(super) struct Orders {
     passes_on: bool,
 }
 
-impl Orders {
+impl CommandReceiver {
     /// Takes the signals and watches the parent.
     ///
     /// A launch ends with the process that started it, however that process ends. It runs on if
@@ -33,7 +33,7 @@ impl Orders {
         let leads = getsid(None) == Ok(getpid());
         let lives_on = signals.ignores_hangup() || leads || Pid::parent().as_raw() <= 1;
         let parent = if lives_on { None } else { Parent::watch() };
-        Ok(Orders { signals, parent, foreground, rebuilds: false, passes_on: false })
+        Ok(CommandReceiver { signals, parent, foreground, rebuilds: false, passes_on: false })
     }
 
     /// Takes the signals for a stand-in, which does to QEMU exactly what a signal would do without
@@ -43,7 +43,7 @@ impl Orders {
         foreground: Option<Arc<WatchedForeground>>,
     ) -> io::Result<Self> {
         let signals = Signals::take()?;
-        Ok(Orders { signals, parent: None, foreground, rebuilds: false, passes_on: true })
+        Ok(CommandReceiver { signals, parent: None, foreground, rebuilds: false, passes_on: true })
     }
 
     /// Makes SIGHUP set the rules again instead of ending the launch. Then SIGHUP also counts if it

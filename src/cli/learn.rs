@@ -102,7 +102,7 @@ impl LearnerProcess {
 
 /// The change that a bind makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum BindingChange {
     /// The port must have no filter.
     Create,
     /// The port must have a filter, which is replaced.
@@ -139,14 +139,14 @@ impl AddressWaiter {
 pub(super) async fn bind(
     bindings: &Bindings,
     binding: &Binding,
-    change: Change,
+    change: BindingChange,
     wait: bool,
     environment: &Environment,
 ) -> Result<Option<AddressWaiter>, NwfilterError> {
     let (created, replaced) = match change {
-        Change::Create => (bindings.create(binding).await, false),
-        Change::Replace => (bindings.replace(binding).await, true),
-        Change::CreateOrReplace => {
+        BindingChange::Create => (bindings.create(binding).await, false),
+        BindingChange::Replace => (bindings.replace(binding).await, true),
+        BindingChange::CreateOrReplace => {
             // The port keeps the owner of its earlier binding.
             let ownerless = Binding { owner: None, ..binding.clone() };
             match bindings.replace(&ownerless).await {

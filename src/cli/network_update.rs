@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use super::args::{Change, UpdateArgs};
+use super::args::{UpdateAction, UpdateArgs};
 use super::network_error::NetworkError;
 use super::{Failure, editor, runtime};
 use crate::network::manager::{Manager, ManagerError, UpdateScope, Updated};
@@ -20,10 +20,10 @@ pub(super) fn update(manager: &Manager, args: &UpdateArgs) -> Result<(), Failure
     };
     let update = NetworkUpdate {
         verb: match args.change {
-            Change::Add | Change::AddLast => UpdateVerb::AddLast,
-            Change::AddFirst => UpdateVerb::AddFirst,
-            Change::Modify => UpdateVerb::Modify,
-            Change::Delete => UpdateVerb::Delete,
+            UpdateAction::Add | UpdateAction::AddLast => UpdateVerb::AddLast,
+            UpdateAction::AddFirst => UpdateVerb::AddFirst,
+            UpdateAction::Modify => UpdateVerb::Modify,
+            UpdateAction::Delete => UpdateVerb::Delete,
         },
         section: args.section,
         xml,

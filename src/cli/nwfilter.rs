@@ -13,7 +13,7 @@ use super::args::NwfilterVerb;
 use super::editor;
 use super::environment::Environment;
 use super::failure::Failure;
-use super::learn::Change;
+use super::learn::BindingChange;
 use super::nwfilter_bind::{bind, bind_document, unbind};
 use super::nwfilter_check::check;
 use super::nwfilter_config::{self, NwfilterConfig};
@@ -54,10 +54,10 @@ pub(super) fn nwfilter(
         NwfilterVerb::Undefine(arg) => undefine(&bindings()?, &arg.name, environment)?,
         NwfilterVerb::Edit(arg) => edit(&bindings()?, &arg.name, environment)?,
         NwfilterVerb::BindingCreate { wait, file } => {
-            bind_document(&bindings()?, file, Change::Create, *wait, environment)?;
+            bind_document(&bindings()?, file, BindingChange::Create, *wait, environment)?;
         }
         NwfilterVerb::BindingUpdate { wait, file } => {
-            bind_document(&bindings()?, file, Change::Replace, *wait, environment)?;
+            bind_document(&bindings()?, file, BindingChange::Replace, *wait, environment)?;
         }
         NwfilterVerb::Bind(args) => bind(&bindings()?, args, environment)?,
         NwfilterVerb::BindingDelete(arg) | NwfilterVerb::Unbind(arg) => {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::args::BindArgs;
 use super::environment::Environment;
 use super::failure::Failure;
-use super::learn::{self, Change};
+use super::learn::{self, BindingChange};
 use super::nwfilter_error::NwfilterError;
 use super::{editor, print, runtime};
 use crate::nwfilter::port::{BindingError, Bindings, GuestMac, wait_for_bridge};
@@ -16,7 +16,7 @@ use crate::types::{InterfaceName, Mac, Uuid};
 pub(super) fn bind_document(
     bindings: &Bindings,
     file: &Path,
-    change: Change,
+    change: BindingChange,
     wait: bool,
     environment: &Environment,
 ) -> Result<(), Failure> {
@@ -52,7 +52,8 @@ pub(super) fn bind(
             wait_for_bridge(port, waiting).await?;
         }
         let binding = new_binding(args, mac(bindings, args).await?);
-        let change = if args.replace { Change::CreateOrReplace } else { Change::Create };
+        let change =
+            if args.replace { BindingChange::CreateOrReplace } else { BindingChange::Create };
         learn::bind(bindings, &binding, change, args.wait, environment).await
     })?;
     runtime.block_on(print_address(waiter, bindings))

@@ -32,12 +32,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::environment::Environment;
 use super::failure::Failure;
-use super::learn::{self, Change};
+use super::learn::{self, BindingChange};
 use super::nwfilter_bind::owner;
 use super::nwfilter_config::{self, WatchRule};
 use super::nwfilter_error::NwfilterError;
 use super::nwfilter_watch_mac::{first_source, raise_file_limit};
-use super::nwfilter_watch_place::{Candidate, Place};
+use super::nwfilter_watch_place::{Candidate, WatchedPlace};
 use super::nwfilter_watch_removals::{removals, removed};
 use super::nwfilter_watch_rules::{
     refuse_rules_for_the_host, report_bad_rules, warn_of_other_bindings,
@@ -320,8 +320,8 @@ impl<'a> Watcher<'a> {
             return Err(format!(
                 "the guest's MAC address {mac} is that of the port {holder} {}",
                 match place {
-                    Place::Bridge(_) => "of the same bridge",
-                    Place::Above(_) => "above the same interface",
+                    WatchedPlace::Bridge(_) => "of the same bridge",
+                    WatchedPlace::Above(_) => "above the same interface",
                 }
             ));
         }
@@ -334,7 +334,8 @@ impl<'a> Watcher<'a> {
             parameters: rule.parameters.clone(),
         };
         let bound =
-            learn::bind(self.bindings, &binding, Change::Create, false, self.environment).await;
+            learn::bind(self.bindings, &binding, BindingChange::Create, false, self.environment)
+                .await;
         match bound {
             Ok(_) => {
                 let filter = &rule.filter;
@@ -355,12 +356,12 @@ impl<'a> Watcher<'a> {
     }
 
     /// Returns the bound port at this place whose guest has this address.
-    fn holder(&self, mac: Mac, place: &Place) -> Option<InterfaceName> {
+    fn holder(&self, mac: Mac, place: &WatchedPlace) -> Option<InterfaceName> {
         let statuses = self.bindings.list().unwrap_or_default();
         // The port may have moved to another bridge since it was bound.
         let is_at_place = |status: &PortStatus| {
             let link = self.links.iter().find(|link| link.index == status.index);
-            link.and_then(|link| Place::of(link, &self.links)).as_ref() == Some(place)
+            link.and_then(|link| WatchedPlace::of(link, &self.links)).as_ref() == Some(place)
         };
         let holds = |status: &&PortStatus| {
             is_at_place(status)

@@ -22,7 +22,7 @@ impl WatchRule {
     }
 
     /// Returns whether the rule is about this port with a guest that has this address.
-    pub(super) fn is_for(&self, port: &str, place: &Place, mac: Mac) -> bool {
+    pub(super) fn is_for(&self, port: &str, place: &WatchedPlace, mac: Mac) -> bool {
         self.is_about(port, place.bridge())
             && self.mac.as_ref().is_none_or(|prefix| prefix.matches(mac))
     }
@@ -31,7 +31,7 @@ impl WatchRule {
 /// A port that a rule is about, without a filter.
 pub(super) struct Candidate {
     pub(super) port: InterfaceName,
-    pub(super) place: Place,
+    pub(super) place: WatchedPlace,
     /// The guest's address; `None` if only its first frame shows it.
     pub(super) mac: Option<Mac>,
     /// Whether it is the tap of a launch, which has no filter of its own.
@@ -42,25 +42,27 @@ pub(super) struct Candidate {
 
 /// The interface that a port shares with other ports.
 #[derive(PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum WatchedPlace {
     Bridge(InterfaceName),
     /// The interface below a macvtap or macvlan; `None` if it is in another network namespace.
     Above(Option<InterfaceName>),
 }
 
-impl Place {
+impl WatchedPlace {
     /// Returns the present place of an interface; `None` if it can have no filter.
     pub(super) fn of(link: &Link, links: &[Link]) -> Option<Self> {
         Some(match site_of(link, links).ok()? {
-            Site::Bridge(bridge) => Place::Bridge(bridge.name.parse().ok()?),
-            Site::Interface(lower) => Place::Above(lower.and_then(|lower| lower.name.parse().ok())),
+            Site::Bridge(bridge) => WatchedPlace::Bridge(bridge.name.parse().ok()?),
+            Site::Interface(lower) => {
+                WatchedPlace::Above(lower.and_then(|lower| lower.name.parse().ok()))
+            }
         })
     }
 
     pub(super) fn bridge(&self) -> Option<&str> {
         match self {
-            Place::Bridge(bridge) => Some(bridge.as_str()),
-            Place::Above(_) => None,
+            WatchedPlace::Bridge(bridge) => Some(bridge.as_str()),
+            WatchedPlace::Above(_) => None,
         }
     }
 }
@@ -74,7 +76,7 @@ impl Candidate {
         rules: &[WatchRule],
         learned: &BTreeMap<u32, Mac>,
     ) -> Option<Self> {
-        let place = Place::of(link, links)?;
+        let place = WatchedPlace::of(link, links)?;
         let first = rules.iter().find(|rule| rule.is_about(&link.name, place.bridge()))?;
         let launch = GuestTap::of(link);
         // The launch binds its own filter before it turns the tap on.
@@ -87,9 +89,9 @@ impl Candidate {
         let of_rule = first.mac.as_ref().and_then(MacPrefix::whole);
         let of_launch = launch.is_some();
         let of_interface = match place {
-            Place::Bridge(_) => None,
+            WatchedPlace::Bridge(_) => None,
             // The kernel gives the interface the frames for this address.
-            Place::Above(_) => Mac::new(link.mac?).ok(),
+            WatchedPlace::Above(_) => Mac::new(link.mac?).ok(),
         };
         let mac = of_rule
             .or(of_interface)

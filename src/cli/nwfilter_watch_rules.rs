@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::nwfilter_config::WatchRule;
 use super::nwfilter_error::NwfilterError;
-use super::nwfilter_watch_place::Place;
+use super::nwfilter_watch_place::WatchedPlace;
 use crate::firewall::FirewallBackend;
 use crate::nwfilter::Binding;
 use crate::nwfilter::port::{BindingError, Bindings, NotOnBridge, site_of};
@@ -104,7 +104,9 @@ pub(super) fn warn_of_other_bindings(
 ) {
     for status in bindings.list().unwrap_or_default() {
         let Some(link) = links.iter().find(|link| link.index == status.index) else { continue };
-        let (Some(place), None) = (Place::of(link, links), GuestTap::of(link)) else { continue };
+        let (Some(place), None) = (WatchedPlace::of(link, links), GuestTap::of(link)) else {
+            continue;
+        };
         let Ok(binding) = bindings.binding(&status) else { continue };
         let port = &status.port;
         let mut own = rules.iter().filter(|rule| rule.is_for(port.as_str(), &place, binding.mac));

@@ -24,7 +24,7 @@ pub(super) struct TapWatch {
     environment: Environment,
     tap: u32,
     bridge: InterfaceName,
-    place: Place,
+    place: PortPlace,
     limits: Bandwidth,
     /// Whether limits are gone that could not be set again.
     unlimited: bool,
@@ -32,7 +32,7 @@ pub(super) struct TapWatch {
 
 /// The place of the tap at the last look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum PortPlace {
     /// It is on its bridge.
     OnBridge,
     /// Its bridge was removed.
@@ -58,7 +58,7 @@ impl TapWatch {
             LinkEvents::open_with_queues()?
         };
         let (environment, bridge, limits) = (environment.clone(), bridge.clone(), *limits);
-        let place = Place::OnBridge;
+        let place = PortPlace::OnBridge;
         Ok(TapWatch { events, environment, tap, bridge, place, limits, unlimited: false })
     }
 
@@ -98,21 +98,21 @@ impl TapWatch {
         };
         let now = place(tap, &links, &self.bridge);
         let before = std::mem::replace(&mut self.place, now);
-        if before == Place::BridgeGone && now == Place::Elsewhere && tap.master.is_none() {
+        if before == PortPlace::BridgeGone && now == PortPlace::Elsewhere && tap.master.is_none() {
             // Until it is put back, the tap still waits for its bridge.
-            self.place = Place::BridgeGone;
+            self.place = PortPlace::BridgeGone;
             return Ok((self.put_back(tap).await, true));
         }
         let (name, bridge) = (&tap.name, &self.bridge);
         let event = match (before, now) {
             (before, now) if before == now => None,
-            (_, Place::OnBridge) => {
+            (_, PortPlace::OnBridge) => {
                 Some(WatchEvent::Back(format!("the tap {name} is on the bridge {bridge} again")))
             }
-            (Place::OnBridge, Place::BridgeGone) => Some(WatchEvent::Lost(format!(
+            (PortPlace::OnBridge, PortPlace::BridgeGone) => Some(WatchEvent::Lost(format!(
                 "the bridge {bridge} is gone, so the guest has no network; the tap {name} is put back when the bridge exists again"
             ))),
-            (Place::OnBridge, _) => Some(WatchEvent::Lost(format!(
+            (PortPlace::OnBridge, _) => Some(WatchEvent::Lost(format!(
                 "the tap {name} was taken off the bridge {bridge}, so the guest is not on its network; netlaunch firewall reload puts it back"
             ))),
             _ => None,
@@ -136,7 +136,7 @@ impl TapWatch {
             Some(rejoin::attach(&manager, &bindings, vec![tap]).await)
         };
         let note = done.await?.pop()?;
-        self.place = Place::OnBridge;
+        self.place = PortPlace::OnBridge;
         Some(WatchEvent::Back(note))
     }
 }
@@ -147,12 +147,12 @@ async fn ifb_index(name: &InterfaceName) -> Option<u32> {
 }
 
 /// Returns the place of a tap that belongs to this bridge.
-fn place(tap: &Link, links: &[Link], bridge: &InterfaceName) -> Place {
+fn place(tap: &Link, links: &[Link], bridge: &InterfaceName) -> PortPlace {
     let found = links.iter().find(|link| link.bridge && link.name == bridge.as_str());
     match found {
-        Some(found) if tap.master == Some(found.index) => Place::OnBridge,
-        Some(_) => Place::Elsewhere,
-        None => Place::BridgeGone,
+        Some(found) if tap.master == Some(found.index) => PortPlace::OnBridge,
+        Some(_) => PortPlace::Elsewhere,
+        None => PortPlace::BridgeGone,
     }
 }
 

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 
 use super::args::PrintFormat;
 use super::caller_socket;
-use super::control::Orders;
+use super::control::CommandReceiver;
 use super::environment::Environment;
 use super::guest_port::HostPorts;
 use super::launch_target;
@@ -61,13 +61,14 @@ pub(super) async fn run(
     }
     let foreground = foreground.map(ForegroundLink::watch).transpose();
     let foreground = foreground.map_err(Failure::system("wait for descriptors"))?.map(Arc::new);
-    let mut orders = Orders::take(foreground.clone()).map_err(Failure::system("take signals"))?;
+    let mut receiver =
+        CommandReceiver::take(foreground.clone()).map_err(Failure::system("take signals"))?;
     let ports = HostPorts::new(job.request.added(), environment)?;
     let mut context = context(environment, qemu_fd);
-    context.mask = Some(orders.mask_before());
+    context.mask = Some(receiver.mask_before());
     context.ports = Some(Arc::clone(&ports) as Arc<dyn GuestPorts>);
     if ports.bindings().is_some() {
-        orders.rebuild_on_hangup();
+        receiver.rebuild_on_hangup();
     }
 
     let mut rebuild = false;
@@ -76,7 +77,7 @@ pub(super) async fn run(
         tokio::select! {
             biased;
             begun = &mut begin => Ok(begun?),
-            signal = end(&mut orders, &mut rebuild) => Err(signal),
+            signal = end(&mut receiver, &mut rebuild) => Err(signal),
         }
     };
     let begun = match begun {
@@ -103,7 +104,7 @@ pub(super) async fn run(
             let (running, _offered) =
                 caller_socket::offer(running, &environment.launch_root()).await?;
             let with_qemu = running.plan().qemu.program.is_some();
-            let mut commands = Commands { orders, with_qemu, rebuild, signalled: false };
+            let mut commands = Commands { receiver, with_qemu, rebuild, signalled: false };
             let (moved, begun) = (qemu_end::moved(running.plan()), Instant::now());
             let outcome = supervise(running, &mut commands, ready, foreground, environment).await?;
             if let Some(status) = outcome.qemu {
@@ -159,9 +160,9 @@ async fn begin(
 
 /// Returns the signal that ends the launch before it runs. A request for new rules is noted in
 /// `rebuild`; it is carried out once the launch runs.
-async fn end(orders: &mut Orders, rebuild: &mut bool) -> SignalNumber {
+async fn end(receiver: &mut CommandReceiver, rebuild: &mut bool) -> SignalNumber {
     loop {
-        match orders.next(false).await {
+        match receiver.next(false).await {
             SupervisorCommand::RebuildRules => *rebuild = true,
             SupervisorCommand::Signal(signal) => return signal,
             SupervisorCommand::Stop(signal) => return signal.into(),
@@ -172,7 +173,7 @@ async fn end(orders: &mut Orders, rebuild: &mut bool) -> SignalNumber {
 
 /// The commands for the supervisor of a launch that runs.
 struct Commands {
-    orders: Orders,
+    receiver: CommandReceiver,
     with_qemu: bool,
     /// Whether the first command sets the rules again.
     rebuild: bool,
@@ -186,7 +187,7 @@ impl CommandSource for Commands {
             if std::mem::take(&mut self.rebuild) {
                 return SupervisorCommand::RebuildRules;
             }
-            let command = self.orders.next(self.with_qemu).await;
+            let command = self.receiver.next(self.with_qemu).await;
             self.signalled |= command != SupervisorCommand::RebuildRules;
             command
         })

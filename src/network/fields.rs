@@ -36,11 +36,11 @@ pub(super) fn address_v4(text: &str) -> std::result::Result<Ipv4Addr, String> {
 
 /// Reads a required attribute with `read`.
 pub(super) fn need<T, E: Display>(
-    take: &mut ElementReader<'_>,
+    reader: &mut ElementReader<'_>,
     name: &'static str,
     read: impl FnOnce(&str) -> std::result::Result<T, E>,
 ) -> Result<T> {
-    take.value_with(name, read)?.ok_or_else(|| take.missing(name))
+    reader.value_with(name, read)?.ok_or_else(|| reader.missing(name))
 }
 
 /// Returns the prefix length for an address without a written one.
@@ -63,20 +63,20 @@ pub(super) fn class_prefix(address: IpAddr) -> Option<u8> {
 ///
 /// If the document has neither `netmask` nor `prefix`, `default` gives the prefix length.
 pub(super) fn subnet(
-    take: &mut ElementReader<'_>,
+    reader: &mut ElementReader<'_>,
     default: impl FnOnce(IpAddr) -> Option<u8>,
 ) -> Result<IpNet> {
-    let v6 = take.choice("family", &[("ipv4", false), ("ipv6", true)])?.unwrap_or(false);
-    let ip = need(take, "address", |text| match address(text)? {
+    let v6 = reader.choice("family", &[("ipv4", false), ("ipv6", true)])?.unwrap_or(false);
+    let ip = need(reader, "address", |text| match address(text)? {
         ip if ip.is_ipv6() == v6 => Ok(ip),
         ip if v6 => Err(format!("{ip} is an IPv4 address: remove family='ipv6'")),
         ip => Err(format!("{ip} is an IPv6 address: add family='ipv6'")),
     })?;
-    let prefix = take.value_with("prefix", |text| match number::<u8>(text)? {
+    let prefix = reader.value_with("prefix", |text| match number::<u8>(text)? {
         prefix if IpNet::new(ip, prefix).is_ok() => Ok(prefix),
         prefix => Err(format!("{prefix} is too long: use at most {}", if v6 { 128 } else { 32 })),
     })?;
-    let netmask = take.value_with("netmask", |text| match address_v4(text) {
+    let netmask = reader.value_with("netmask", |text| match address_v4(text) {
         _ if v6 => Err("IPv6 has no netmasks: use prefix".to_owned()),
         Err(why) => Err(why),
         Ok(mask) => ipv4_mask_to_prefix(mask)
@@ -85,13 +85,13 @@ pub(super) fn subnet(
     let prefix = match (prefix, netmask) {
         (Some(prefix), None) | (None, Some(prefix)) => prefix,
         (Some(_), Some(_)) => {
-            return Err(take.bad("prefix and netmask both set the subnet: remove one"));
+            return Err(reader.bad("prefix and netmask both set the subnet: remove one"));
         }
         (None, None) => match default(ip) {
             Some(prefix) => prefix,
-            None if v6 => return Err(take.missing("prefix")),
-            None => return Err(take.bad("its subnet is missing: add prefix or netmask")),
+            None if v6 => return Err(reader.missing("prefix")),
+            None => return Err(reader.bad("its subnet is missing: add prefix or netmask")),
         },
     };
-    IpNet::new(ip, prefix).map_err(|why| take.bad(why))
+    IpNet::new(ip, prefix).map_err(|why| reader.bad(why))
 }

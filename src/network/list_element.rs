@@ -29,8 +29,8 @@ pub trait ListElement: Sized {
     /// The first [`XmlError`].
     fn from_xml(bytes: &[u8]) -> Result<Self, XmlError> {
         let root = xml::read(bytes)?;
-        let take = ElementReader::root(&root, Self::NAME)?;
-        Self::from_element(take.element())
+        let reader = ElementReader::root(&root, Self::NAME)?;
+        Self::from_element(reader.element())
     }
 }
 

@@ -60,17 +60,19 @@ impl Binding {
     /// Returns the first [`XmlError`].
     pub fn parse(bytes: &[u8]) -> Result<Binding, XmlError> {
         let root = read(bytes)?;
-        let mut take = ElementReader::root(&root, "filterbinding")?;
-        let owner = take.child("owner")?.map(|element| element.take(owner)).transpose()?;
-        let port = take.child("portdev")?.ok_or_else(|| take.missing_child("portdev"))?;
-        let port = port.take(|take| take.required("name"))?;
-        let linkdev = take.child("linkdev")?;
-        let linkdev = linkdev.map(|link| link.take(|take| take.required("name"))).transpose()?;
-        let mac = take.child("mac")?.ok_or_else(|| take.missing_child("mac"))?;
-        let mac = mac.take(|take| take.required("address"))?;
-        let reference = take.child("filterref")?.ok_or_else(|| take.missing_child("filterref"))?;
+        let mut reader = ElementReader::root(&root, "filterbinding")?;
+        let owner = reader.child("owner")?.map(|element| element.take(owner)).transpose()?;
+        let port = reader.child("portdev")?.ok_or_else(|| reader.missing_child("portdev"))?;
+        let port = port.take(|reader| reader.required("name"))?;
+        let linkdev = reader.child("linkdev")?;
+        let linkdev =
+            linkdev.map(|link| link.take(|reader| reader.required("name"))).transpose()?;
+        let mac = reader.child("mac")?.ok_or_else(|| reader.missing_child("mac"))?;
+        let mac = mac.take(|reader| reader.required("address"))?;
+        let reference =
+            reader.child("filterref")?.ok_or_else(|| reader.missing_child("filterref"))?;
         let FilterRef { filter, parameters } = reference.take(xml::reference)?;
-        take.finish()?;
+        reader.finish()?;
         Ok(Binding { owner, port, linkdev, mac, filter, parameters })
     }
 
@@ -105,10 +107,11 @@ impl Binding {
     }
 }
 
-fn owner(take: &mut ElementReader<'_>) -> Result<Owner, XmlError> {
-    let name = take.child("name")?.ok_or_else(|| take.missing_child("name"))?;
+fn owner(reader: &mut ElementReader<'_>) -> Result<Owner, XmlError> {
+    let name = reader.child("name")?.ok_or_else(|| reader.missing_child("name"))?;
     let name = name.take(ElementReader::text_value)?;
-    let uuid = take.child("uuid")?.map(|uuid| uuid.take(ElementReader::text_value)).transpose()?;
+    let uuid =
+        reader.child("uuid")?.map(|uuid| uuid.take(ElementReader::text_value)).transpose()?;
     Ok(Owner { name, uuid })
 }
 

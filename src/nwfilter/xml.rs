@@ -36,48 +36,49 @@ const PROTOCOLS: [&str; Protocol::NAMES.len()] = {
 /// Returns the first [`XmlError`].
 pub fn parse(bytes: &[u8], uuid: Option<Uuid>) -> Result<Filter> {
     let root = xml::read(bytes)?;
-    let mut take = ElementReader::root(&root, "filter")?;
-    let name = take.required("name")?;
-    let chain = take.value("chain")?.unwrap_or_else(ChainName::root);
-    let priority = take.value_with("priority", priority)?;
-    let uuid = match take.child("uuid")? {
+    let mut reader = ElementReader::root(&root, "filter")?;
+    let name = reader.required("name")?;
+    let chain = reader.value("chain")?.unwrap_or_else(ChainName::root);
+    let priority = reader.value_with("priority", priority)?;
+    let uuid = match reader.child("uuid")? {
         Some(element) => element.take(ElementReader::text_value)?,
-        None => uuid.ok_or_else(|| take.missing_child("uuid"))?,
+        None => uuid.ok_or_else(|| reader.missing_child("uuid"))?,
     };
     let mut entries = Vec::new();
-    for element in take.children_of(&["rule", "filterref"]) {
+    for element in reader.children_of(&["rule", "filterref"]) {
         entries.push(match element.name.as_str() {
             "rule" => Entry::Rule(element.take(rule)?),
             _ => Entry::Reference(element.take(reference)?),
         });
     }
-    take.finish()?;
+    reader.finish()?;
     let priority = priority.unwrap_or_else(|| chain.kind().default_priority());
     Ok(Filter { name, chain, priority, uuid, entries })
 }
 
 /// Parses a `<filterref>` of a filter or of a binding.
-pub(super) fn reference(take: &mut ElementReader<'_>) -> Result<FilterRef> {
-    let filter = take.required("filter")?;
-    let parameter = |take: &mut ElementReader<'_>| -> Result<Parameter> {
-        Ok((take.required("name")?, take.required("value")?))
+pub(super) fn reference(reader: &mut ElementReader<'_>) -> Result<FilterRef> {
+    let filter = reader.required("filter")?;
+    let parameter = |reader: &mut ElementReader<'_>| -> Result<Parameter> {
+        Ok((reader.required("name")?, reader.required("value")?))
     };
-    let parameters = take.children("parameter").map(|element| element.take(parameter));
+    let parameters = reader.children("parameter").map(|element| element.take(parameter));
     Ok(FilterRef { filter, parameters: parameters.collect::<Result<_>>()? })
 }
 
-fn rule(take: &mut ElementReader<'_>) -> Result<Rule> {
-    let action = take.choice("action", &Action::NAMES)?.ok_or_else(|| take.missing("action"))?;
-    let direction = take.choice("direction", &Direction::NAMES)?;
-    let direction = direction.ok_or_else(|| take.missing("direction"))?;
-    let priority = take.value_with("priority", priority)?.unwrap_or(RULE_PRIORITY);
+fn rule(reader: &mut ElementReader<'_>) -> Result<Rule> {
+    let action =
+        reader.choice("action", &Action::NAMES)?.ok_or_else(|| reader.missing("action"))?;
+    let direction = reader.choice("direction", &Direction::NAMES)?;
+    let direction = direction.ok_or_else(|| reader.missing("direction"))?;
+    let priority = reader.value_with("priority", priority)?.unwrap_or(RULE_PRIORITY);
     let statematch =
-        take.value_with("statematch", |text| match text.to_ascii_lowercase().as_str() {
+        reader.value_with("statematch", |text| match text.to_ascii_lowercase().as_str() {
             "1" | "true" => Ok(true),
             "0" | "false" => Ok(false),
             _ => Err(format!("{text:?} is not a value of it: use true or false, or 1 or 0")),
         })?;
-    let mut elements = take.children_of(&PROTOCOLS);
+    let mut elements = reader.children_of(&PROTOCOLS);
     let (first, second) = (elements.next(), elements.next());
     if let (Some(first), Some(second)) = (first, second) {
         let why = format!(
@@ -93,26 +94,26 @@ fn rule(take: &mut ElementReader<'_>) -> Result<Rule> {
         priority,
         statematch: statematch.unwrap_or(true),
         element,
-        place: take.place(),
+        place: reader.place(),
     })
 }
 
-fn condition(take: &mut ElementReader<'_>) -> Result<Element> {
-    let name = take.element().name.as_str();
+fn condition(reader: &mut ElementReader<'_>) -> Result<Element> {
+    let name = reader.element().name.as_str();
     let found = Protocol::NAMES.iter().find(|(_, known)| *known == name);
     let Some((protocol, _)) = found else {
         // This function is called only for elements with a protocol's name.
-        return Err(take.bad("it is not a protocol"));
+        return Err(reader.bad("it is not a protocol"));
     };
-    let negated = take.yes_no("match")?.is_some_and(|matches| !matches);
+    let negated = reader.yes_no("match")?.is_some_and(|matches| !matches);
     let mut attributes = Vec::new();
     for (attribute, kind) in protocol.fields() {
-        if let Some(value) = take.value_with(attribute.name(), |text| value(*kind, text))? {
+        if let Some(value) = reader.value_with(attribute.name(), |text| value(*kind, text))? {
             attributes.push((*attribute, value));
         }
     }
     if matches!(protocol, Protocol::Arp | Protocol::Rarp) {
-        own_protocol(take, *protocol)?;
+        own_protocol(reader, *protocol)?;
     }
     let known: Vec<_> = attributes
         .iter()
@@ -122,17 +123,17 @@ fn condition(take: &mut ElementReader<'_>) -> Result<Element> {
         })
         .collect();
     check(&known).map_err(|error| {
-        let attribute = take.attribute(error.attribute().name());
-        attribute.map_or_else(|| take.bad(&error), |attribute| take.wrong(attribute, &error))
+        let attribute = reader.attribute(error.attribute().name());
+        attribute.map_or_else(|| reader.bad(&error), |attribute| reader.wrong(attribute, &error))
     })?;
     Ok(Element { protocol: *protocol, negated, attributes })
 }
 
 /// Reads `protocolid` of `<arp>` and `<rarp>`. libvirt's schema does not have this attribute, but
 /// its own examples do. Its value must be the element's own protocol.
-fn own_protocol(take: &mut ElementReader<'_>, protocol: Protocol) -> Result<()> {
+fn own_protocol(reader: &mut ElementReader<'_>, protocol: Protocol) -> Result<()> {
     let name = Attribute::ProtocolId.name();
-    let Some(attribute) = take.attribute(name) else { return Ok(()) };
+    let Some(attribute) = reader.attribute(name) else { return Ok(()) };
     let own = ValueType::EtherType.read(protocol.name());
     let same = |one: &Literal, other: &Literal| match (one, other) {
         (Literal::Number { value, .. }, Literal::Number { value: other, .. }) => value == other,
@@ -140,10 +141,10 @@ fn own_protocol(take: &mut ElementReader<'_>, protocol: Protocol) -> Result<()> 
     };
     match (ValueType::EtherType.read(&attribute.value), own) {
         (Ok(value), Ok(own)) if same(&value, &own) => Ok(()),
-        (Err(error), _) => Err(take.wrong(attribute, error)),
+        (Err(error), _) => Err(reader.wrong(attribute, error)),
         _ => {
             let own = protocol.name();
-            Err(take.wrong(attribute, format!("<{own}> is about {own} alone: remove it")))
+            Err(reader.wrong(attribute, format!("<{own}> is about {own} alone: remove it")))
         }
     }
 }

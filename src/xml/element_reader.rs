@@ -319,9 +319,9 @@ impl Element {
         &'a self,
         read: impl FnOnce(&mut ElementReader<'a>) -> Result<T, XmlError>,
     ) -> Result<T, XmlError> {
-        let mut take = ElementReader::new(self);
-        let value = read(&mut take)?;
-        take.finish()?;
+        let mut reader = ElementReader::new(self);
+        let value = read(&mut reader)?;
+        reader.finish()?;
         Ok(value)
     }
 }

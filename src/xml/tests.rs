@@ -137,12 +137,12 @@ const FORMAT: Format = Format { kept: &["kept"], namespaces: &[("urn:known", "kn
 
 fn kept(text: &str) -> Result<String, XmlError> {
     let root = read_format(text.as_bytes(), &FORMAT)?;
-    let mut take = ElementReader::root(&root, "a")?;
-    let content = match take.child("kept")? {
-        Some(element) => element.take(|take| Ok(take.kept().clone()))?,
+    let mut reader = ElementReader::root(&root, "a")?;
+    let content = match reader.child("kept")? {
+        Some(element) => element.take(|reader| Ok(reader.kept().clone()))?,
         None => Foreign::default(),
     };
-    take.finish()?;
+    reader.finish()?;
     Ok(Tag::new("a").children([Tag::foreign("kept", content)]).to_string())
 }
 
@@ -218,20 +218,20 @@ fn an_element_of_a_known_namespace_has_the_parsers_prefix() {
 
 fn taken(text: &str) -> Result<(Option<u8>, usize), XmlError> {
     let root = read(text.as_bytes())?;
-    let mut take = ElementReader::root(&root, "a")?;
-    take.refuse_children(&["old"])?;
-    take.refuse_attributes(&["older"])?;
-    let number = take.value("n")?;
-    take.yes_no("yes")?;
-    let one = take.child("one")?;
+    let mut reader = ElementReader::root(&root, "a")?;
+    reader.refuse_children(&["old"])?;
+    reader.refuse_attributes(&["older"])?;
+    let number = reader.value("n")?;
+    reader.yes_no("yes")?;
+    let one = reader.child("one")?;
     if let Some(one) = one {
         one.take(|one| one.text_value::<u8>())?;
     }
-    let many = take.children("many").count();
-    for m in take.children_of(&["many", "more"]) {
+    let many = reader.children("many").count();
+    for m in reader.children_of(&["many", "more"]) {
         m.take(|m| m.required::<u8>("x"))?;
     }
-    take.finish()?;
+    reader.finish()?;
     Ok((number, many))
 }
 

@@ -26,7 +26,7 @@ use serde::Deserialize;
 pub use attach::{AttachArgs, CollectArgs, DetachArgs};
 pub use firewall::FirewallVerb;
 pub use launch::{BackendArg, LaunchArgs, PrintFormat, TransportArg};
-pub use network::{Change, NameArg, NetworkVerb, ShownArg, UpdateArgs};
+pub use network::{NameArg, NetworkVerb, ShownArg, UpdateAction, UpdateArgs};
 pub use nwfilter::{BindArgs, DirectionArg, ExplainArgs, FilterArg, NwfilterVerb, PortArg};
 pub use values::{HexFrame, ValueError, ip, ipv4, mtu, parameter, program};
 pub use wrap::WrapArgs;

@@ -85,7 +85,7 @@ pub struct UpdateArgs {
     pub name: NetworkName,
     /// The change
     #[arg(value_name = "CHANGE")]
-    pub change: Change,
+    pub change: UpdateAction,
     /// The list that changes, such as ip-dhcp-host
     #[arg(value_name = "SECTION")]
     pub section: UpdateSection,
@@ -113,7 +113,7 @@ pub struct UpdateArgs {
 
 /// A change of one element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Change {
+pub enum UpdateAction {
     /// Adds the element behind the others
     AddLast,
     /// Adds the element before the others

@@ -18,7 +18,7 @@ use tracing::Level;
 
 use super::super::args::{LaunchArgs, LogFormat};
 use super::super::config::ConfigError;
-use super::super::control::Orders;
+use super::super::control::CommandReceiver;
 use super::super::daemonize::{self, Process};
 use super::super::failure::FAILED;
 use super::super::request::JobError;
@@ -216,11 +216,11 @@ async fn guest(
         Ok(foreground) => foreground.map(Arc::new),
         Err(error) => return not_started(format!("cannot wait for descriptors: {error}")),
     };
-    let mut orders = match Orders::take_for_stand_in(foreground.clone()) {
-        Ok(orders) => orders,
+    let mut receiver = match CommandReceiver::take_for_stand_in(foreground.clone()) {
+        Ok(receiver) => receiver,
         Err(error) => return not_started(format!("cannot take signals: {error}")),
     };
-    context.mask = Some(orders.mask_before());
+    context.mask = Some(receiver.mask_before());
     let main = context.main.clone();
     let abandoned = async {
         match &main {
@@ -232,7 +232,7 @@ async fn guest(
         biased;
         begun = start(plan, context) => begun,
         () = abandoned => return Ended::Signal(Signal::SIGKILL.into()),
-        command = orders.next(false) => return Ended::Signal(match command {
+        command = receiver.next(false) => return Ended::Signal(match command {
             SupervisorCommand::Signal(signal) => signal,
             SupervisorCommand::Stop(signal) => signal.into(),
             SupervisorCommand::Kill | SupervisorCommand::RebuildRules => Signal::SIGKILL.into(),
@@ -250,7 +250,7 @@ async fn guest(
     if let Some(foreground) = foreground {
         daemonize::report_readiness(&mut running, foreground, None, None);
     }
-    let outcome = running.supervise(&mut Commands(orders)).await;
+    let outcome = running.supervise(&mut Commands(receiver)).await;
     for left in &outcome.left {
         tracing::warn!("{left}");
     }
@@ -282,7 +282,7 @@ fn nics(plan: &Plan) -> String {
 }
 
 /// The commands for the supervisor: the signals.
-struct Commands(Orders);
+struct Commands(CommandReceiver);
 
 impl CommandSource for Commands {
     fn next(&mut self) -> BoxFuture<'_, SupervisorCommand> {

@@ -22,23 +22,23 @@ struct HostKey {
 }
 
 impl HostKey {
-    fn read(take: &mut ElementReader<'_>) -> std::result::Result<Self, XmlError> {
+    fn read(reader: &mut ElementReader<'_>) -> std::result::Result<Self, XmlError> {
         let key = HostKey {
-            mac: take.value("mac")?,
-            duid: take.value("id")?,
-            name: take.value("name")?,
-            ip: take.value_with("ip", address)?,
+            mac: reader.value("mac")?,
+            duid: reader.value("id")?,
+            name: reader.value("name")?,
+            ip: reader.value_with("ip", address)?,
         };
         // The lease time is part of the element, and not of the key.
-        if let Some(lease) = take.child("lease")? {
-            lease.take(|take| {
-                take.attribute("expiry");
-                take.attribute("unit");
+        if let Some(lease) = reader.child("lease")? {
+            lease.take(|reader| {
+                reader.attribute("expiry");
+                reader.attribute("unit");
                 Ok(())
             })?;
         }
         if key.mac.is_none() && key.duid.is_none() && key.name.is_none() && key.ip.is_none() {
-            return Err(take.bad("it has no attribute: add mac, id, name or ip"));
+            return Err(reader.bad("it has no attribute: add mac, id, name or ip"));
         }
         Ok(key)
     }
@@ -143,9 +143,9 @@ pub(super) fn range(
 }
 
 pub(super) fn root(element: &Element, expected: &'static str) -> Result<()> {
-    let take = ElementReader::root(element, expected)?;
+    let reader = ElementReader::root(element, expected)?;
     // Only the name is checked here; the reader of the element takes its parts.
-    let _ = take.element();
+    let _ = reader.element();
     Ok(())
 }
 

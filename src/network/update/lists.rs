@@ -31,12 +31,13 @@ pub(super) fn dns_host(dns: &mut Dns, update: &NetworkUpdate, element: &Element)
     check(update, false)?;
     root(element, DnsHost::NAME)?;
     if update.verb == UpdateVerb::Delete {
-        let (ip, names): (Option<IpAddr>, Vec<DnsName>) = element.take(|take| {
-            let ip = take.value_with("ip", address)?;
-            let names = take.children("hostname").map(|name| name.take(|take| take.text_value()));
+        let (ip, names): (Option<IpAddr>, Vec<DnsName>) = element.take(|reader| {
+            let ip = reader.value_with("ip", address)?;
+            let names =
+                reader.children("hostname").map(|name| name.take(|reader| reader.text_value()));
             let names = names.collect::<std::result::Result<Vec<_>, _>>()?;
             if ip.is_none() && names.is_empty() {
-                return Err(take.bad("it names no record: add ip or <hostname>"));
+                return Err(reader.bad("it names no record: add ip or <hostname>"));
             }
             Ok((ip, names))
         })?;
@@ -64,9 +65,9 @@ pub(super) fn dns_txt(dns: &mut Dns, update: &NetworkUpdate, element: &Element) 
     check(update, false)?;
     root(element, Txt::NAME)?;
     if update.verb == UpdateVerb::Delete {
-        let name: DnsName = element.take(|take| {
-            take.attribute("value");
-            take.required("name")
+        let name: DnsName = element.take(|reader| {
+            reader.attribute("value");
+            reader.required("name")
         })?;
         dns.texts.remove(only(&dns.texts, section, |txt| txt.name == name)?);
         return Ok(());
@@ -109,16 +110,16 @@ pub(super) fn dns_srv(dns: &mut Dns, update: &NetworkUpdate, element: &Element) 
     check(update, false)?;
     root(element, Srv::NAME)?;
     if update.verb == UpdateVerb::Delete {
-        let key = element.take(|take| {
+        let key = element.take(|reader| {
             Ok(SrvKey {
-                service: Some(take.required("service")?),
-                protocol: take.choice("protocol", &PROTOCOLS)?,
-                domain: take.value("domain")?,
-                target: take.attribute("target").map(|target| target.value.clone()),
+                service: Some(reader.required("service")?),
+                protocol: reader.choice("protocol", &PROTOCOLS)?,
+                domain: reader.value("domain")?,
+                target: reader.attribute("target").map(|target| target.value.clone()),
                 numbers: [
-                    take.value_with("port", number)?,
-                    take.value_with("priority", number)?,
-                    take.value_with("weight", number)?,
+                    reader.value_with("port", number)?,
+                    reader.value_with("priority", number)?,
+                    reader.value_with("weight", number)?,
                 ],
             })
         })?;

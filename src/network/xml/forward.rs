@@ -26,8 +26,8 @@ const OTHER_MODES: [(&str, &str); 4] = [
 const MACVTAP: &str = "make a bridge, make the interface a port of it, and use mode='bridge' with \
                        <bridge name='...'/>";
 
-pub(super) fn forward(take: &mut ElementReader<'_>, places: &mut Places) -> Result<Forward> {
-    let mode = take.attribute("mode");
+pub(super) fn forward(reader: &mut ElementReader<'_>, places: &mut Places) -> Result<Forward> {
+    let mode = reader.attribute("mode");
     let text = mode.map_or("nat", |mode| mode.value.as_str());
     let other = OTHER_MODES.iter().find(|(other, _)| *other == text);
     if let (Some(mode), Some((_, fix))) = (mode, other) {
@@ -35,10 +35,10 @@ pub(super) fn forward(take: &mut ElementReader<'_>, places: &mut Places) -> Resu
         let what = XmlErrorKind::Unsupported { what, fix };
         return Err(XmlError { place: mode.value_place, what });
     }
-    take.refuse_attributes(&["managed"])?;
-    take.refuse_children(&["address", "pf", "driver"])?;
-    let devs = interfaces(take)?;
-    let nat = take.child("nat")?;
+    reader.refuse_attributes(&["managed"])?;
+    reader.refuse_children(&["address", "pf", "driver"])?;
+    let devs = interfaces(reader)?;
+    let nat = reader.child("nat")?;
     if let Some(nat) = nat
         && text != "nat"
     {
@@ -49,7 +49,7 @@ pub(super) fn forward(take: &mut ElementReader<'_>, places: &mut Places) -> Resu
     match text {
         "nat" => {
             let mut settings = match nat {
-                Some(element) => element.take(|take| self::nat(take, places))?,
+                Some(element) => element.take(|reader| self::nat(reader, places))?,
                 None => Nat::default(),
             };
             settings.devs = devs;
@@ -59,12 +59,12 @@ pub(super) fn forward(take: &mut ElementReader<'_>, places: &mut Places) -> Resu
         // Mode 'open' has no rules that could limit forwarding to one interface, and mode 'none'
         // has no forwarding.
         "open" | "none" if !devs.is_empty() => Err(first_dev(
-            take,
+            reader,
             format!("mode={text:?} has no interface: remove dev and <interface>"),
         )),
         // libvirt connects the guests of this form to the interface by macvtap.
         "bridge" if !devs.is_empty() => Err(first_dev(
-            take,
+            reader,
             format!(
                 "without a bridge, mode='bridge' means macvtap, which netlaunch does not have: {MACVTAP}"
             ),
@@ -74,16 +74,16 @@ pub(super) fn forward(take: &mut ElementReader<'_>, places: &mut Places) -> Resu
         "bridge" => Ok(Forward::Bridge),
         other => {
             let why = format!("{other:?} is not a mode: use nat, route, open, bridge or none");
-            Err(mode.map_or_else(|| take.bad(&why), |mode| take.wrong(mode, &why)))
+            Err(mode.map_or_else(|| reader.bad(&why), |mode| reader.wrong(mode, &why)))
         }
     }
 }
 
 /// Reads the attribute `dev` and the elements `<interface>`: each interface once, in their order.
-fn interfaces(take: &mut ElementReader<'_>) -> Result<Vec<InterfaceName>> {
-    let dev: Option<InterfaceName> = take.value_with("dev", device)?;
+fn interfaces(reader: &mut ElementReader<'_>) -> Result<Vec<InterfaceName>> {
+    let dev: Option<InterfaceName> = reader.value_with("dev", device)?;
     let mut devs: Vec<InterfaceName> = Vec::new();
-    for element in take.children("interface") {
+    for element in reader.children("interface") {
         let other = interface(element)?;
         let bad = |why| Err(ElementReader::new(element).bad(why));
         match &dev {
@@ -106,41 +106,42 @@ fn interfaces(take: &mut ElementReader<'_>) -> Result<Vec<InterfaceName>> {
 
 /// Reads one `<interface>` of `<forward>`.
 pub(in crate::network) fn interface(element: &Element) -> Result<InterfaceName> {
-    element.take(|take| {
+    element.take(|reader| {
         // libvirt prints the number of guests on this interface here.
-        take.attribute("connections");
-        need(take, "dev", device)
+        reader.attribute("connections");
+        need(reader, "dev", device)
     })
 }
 
 /// Returns an error about the first interface of `<forward>`.
-fn first_dev(take: &mut ElementReader<'_>, why: String) -> XmlError {
-    if let Some(dev) = take.attribute("dev") {
-        return take.wrong(dev, why);
+fn first_dev(reader: &mut ElementReader<'_>, why: String) -> XmlError {
+    if let Some(dev) = reader.attribute("dev") {
+        return reader.wrong(dev, why);
     }
-    match take.children("interface").next() {
+    match reader.children("interface").next() {
         Some(element) => ElementReader::new(element).bad(why),
-        None => take.bad(why),
+        None => reader.bad(why),
     }
 }
 
-fn nat(take: &mut ElementReader<'_>, places: &mut Places) -> Result<Nat> {
-    let ipv6 = take.yes_no("ipv6")?.unwrap_or(false);
-    let addresses = take.child("address")?.map(|element| {
+fn nat(reader: &mut ElementReader<'_>, places: &mut Places) -> Result<Nat> {
+    let ipv6 = reader.yes_no("ipv6")?.unwrap_or(false);
+    let addresses = reader.child("address")?.map(|element| {
         places.note(Part::NatAddresses, element.place);
-        element.take(|take| {
-            let (first, last) = (need(take, "start", address_v4)?, need(take, "end", address_v4)?);
+        element.take(|reader| {
+            let (first, last) =
+                (need(reader, "start", address_v4)?, need(reader, "end", address_v4)?);
             let why = || format!("{first} to {last} runs backwards: exchange them");
-            AddressRange::new(first, last).ok_or_else(|| take.bad(why()))
+            AddressRange::new(first, last).ok_or_else(|| reader.bad(why()))
         })
     });
-    let ports = take.child("port")?.map(|element| {
+    let ports = reader.child("port")?.map(|element| {
         places.note(Part::NatPorts, element.place);
-        element.take(|take| {
-            let (first, last) = (need(take, "start", number)?, need(take, "end", number)?);
+        element.take(|reader| {
+            let (first, last) = (need(reader, "start", number)?, need(reader, "end", number)?);
             let why =
                 || format!("{first} to {last} are no ports: use 1 to 65535, the lowest first");
-            PortRange::new(first, last).ok_or_else(|| take.bad(why()))
+            PortRange::new(first, last).ok_or_else(|| reader.bad(why()))
         })
     });
     Ok(Nat { devs: Vec::new(), ipv6, addresses: addresses.transpose()?, ports: ports.transpose()? })

@@ -70,66 +70,67 @@ pub fn parse(bytes: &[u8], fill: Option<&Fill>) -> Result<Parsed> {
     let root = xml::read_format(bytes, &FORMAT)?;
     let mut places = Places::default();
     places.note(Part::Network, root.place);
-    let mut take = ElementReader::root(&root, "network")?;
-    let network = network(&mut take, fill, &mut places)?;
-    take.finish()?;
+    let mut reader = ElementReader::root(&root, "network")?;
+    let network = network(&mut reader, fill, &mut places)?;
+    reader.finish()?;
     Ok(Parsed { network, places })
 }
 
 fn network(
-    take: &mut ElementReader<'_>,
+    reader: &mut ElementReader<'_>,
     fill: Option<&Fill>,
     places: &mut Places,
 ) -> Result<Network> {
-    let ipv6 = take.yes_no("ipv6")?.unwrap_or(false);
+    let ipv6 = reader.yes_no("ipv6")?.unwrap_or(false);
     // This is the number of guests at the time when libvirt printed the document. It is checked and
     // dropped.
-    if let Some(connections) = take.attribute("connections") {
-        number::<u32>(&connections.value).map_err(|why| take.wrong(connections, why))?;
+    if let Some(connections) = reader.attribute("connections") {
+        number::<u32>(&connections.value).map_err(|why| reader.wrong(connections, why))?;
     }
-    let name = take.child("name")?.ok_or_else(|| take.missing_child("name"))?;
+    let name = reader.child("name")?.ok_or_else(|| reader.missing_child("name"))?;
     places.note(Part::Name, name.place);
     let name = name.take(ElementReader::text_value)?;
-    let uuid = uuid(take, fill, places)?;
-    let title = take.child("title")?.filter(|title| !title.text.is_empty());
+    let uuid = uuid(reader, fill, places)?;
+    let title = reader.child("title")?.filter(|title| !title.text.is_empty());
     let title = title.map(|title| title.take(ElementReader::text_value)).transpose()?;
-    let description = match take.child("description")? {
-        Some(element) => element.take(|take| Ok(take.text().to_owned()))?,
+    let description = match reader.child("description")? {
+        Some(element) => element.take(|reader| Ok(reader.text().to_owned()))?,
         None => String::new(),
     };
-    let metadata = match take.child("metadata")? {
-        Some(element) => element.take(|take| Ok(take.kept().clone()))?,
+    let metadata = match reader.child("metadata")? {
+        Some(element) => element.take(|reader| Ok(reader.kept().clone()))?,
         None => Foreign::default(),
     };
-    let forward = match take.child("forward")? {
+    let forward = match reader.child("forward")? {
         Some(element) => {
             places.note(Part::Forward, element.place);
-            element.take(|take| forward::forward(take, places))?
+            element.take(|reader| forward::forward(reader, places))?
         }
         None => Forward::Isolated,
     };
-    let bridge = bridge(take, &forward, fill, places)?;
-    let mtu = mtu(take, places)?;
-    let mac = mac(take, &forward, fill, places)?;
-    let domain = noted(take, "domain", Part::Domain, places)?;
+    let bridge = bridge(reader, &forward, fill, places)?;
+    let mtu = mtu(reader, places)?;
+    let mac = mac(reader, &forward, fill, places)?;
+    let domain = noted(reader, "domain", Part::Domain, places)?;
     let domain = domain.map(|element| element.take(domain_of)).transpose()?.flatten();
-    let dns = noted(take, "dns", Part::Dns, places)?;
+    let dns = noted(reader, "dns", Part::Dns, places)?;
     let dns = dns.map(|element| element.take(dns::dns)).transpose()?.unwrap_or_default();
-    let ips = list(take, "ip", Part::Ip, places, |element, index, places| {
-        element.take(|take| ip::ip(take, index, places))
+    let ips = list(reader, "ip", Part::Ip, places, |element, index, places| {
+        element.take(|reader| ip::ip(reader, index, places))
     })?;
-    let routes = list(take, "route", Part::Route, places, |element, _, _| element.take(ip::route))?;
-    let bandwidth = take.element().children.iter().find(|child| child.name == "bandwidth");
+    let routes =
+        list(reader, "route", Part::Route, places, |element, _, _| element.take(ip::route))?;
+    let bandwidth = reader.element().children.iter().find(|child| child.name == "bandwidth");
     if let Some(element) = bandwidth {
         places.note(Part::Bandwidth, element.place);
     }
-    let port = port::properties(take)?;
+    let port = port::properties(reader)?;
     let port_groups =
-        list(take, "portgroup", Part::PortGroup, places, |element, _, _| port_group(element))?;
-    let dnsmasq_options = match take.child("dnsmasq:options")? {
-        Some(element) => element.take(|take| {
-            list(take, "dnsmasq:option", Part::DnsmasqOption, places, |element, _, _| {
-                element.take(|take| take.required("value"))
+        list(reader, "portgroup", Part::PortGroup, places, |element, _, _| port_group(element))?;
+    let dnsmasq_options = match reader.child("dnsmasq:options")? {
+        Some(element) => element.take(|reader| {
+            list(reader, "dnsmasq:option", Part::DnsmasqOption, places, |element, _, _| {
+                element.take(|reader| reader.required("value"))
             })
         })?,
         None => Vec::new(),
@@ -156,20 +157,20 @@ fn network(
 }
 
 /// Reads `<mtu>`. A size of 0 means that the document sets no MTU, as in libvirt.
-fn mtu(take: &mut ElementReader<'_>, places: &mut Places) -> Result<Option<u16>> {
-    let Some(element) = noted(take, "mtu", Part::Mtu, places)? else { return Ok(None) };
-    let size: u16 = element.take(|take| need(take, "size", number))?;
+fn mtu(reader: &mut ElementReader<'_>, places: &mut Places) -> Result<Option<u16>> {
+    let Some(element) = noted(reader, "mtu", Part::Mtu, places)? else { return Ok(None) };
+    let size: u16 = element.take(|reader| need(reader, "size", number))?;
     Ok(Some(size).filter(|size| *size != 0))
 }
 
 /// Returns the child element with this name and notes its place.
 fn noted<'a>(
-    take: &mut ElementReader<'a>,
+    reader: &mut ElementReader<'a>,
     name: &'static str,
     part: Part,
     places: &mut Places,
 ) -> Result<Option<&'a Element>> {
-    let found = take.child(name)?;
+    let found = reader.child(name)?;
     if let Some(element) = found {
         places.note(part, element.place);
     }
@@ -178,14 +179,14 @@ fn noted<'a>(
 
 /// Reads the child elements with this name and notes their places.
 fn list<T>(
-    take: &mut ElementReader<'_>,
+    reader: &mut ElementReader<'_>,
     name: &'static str,
     part: fn(usize) -> Part,
     places: &mut Places,
     read: impl Fn(&Element, usize, &mut Places) -> Result<T>,
 ) -> Result<Vec<T>> {
     let mut all = Vec::new();
-    for (index, element) in take.children(name).enumerate() {
+    for (index, element) in reader.children(name).enumerate() {
         places.note(part(index), element.place);
         all.push(read(element, index, places)?);
     }
@@ -194,68 +195,68 @@ fn list<T>(
 
 /// Reads `<mac>`. An existing bridge has a MAC address already.
 fn mac(
-    take: &mut ElementReader<'_>,
+    reader: &mut ElementReader<'_>,
     forward: &Forward,
     fill: Option<&Fill>,
     places: &mut Places,
 ) -> Result<Option<Mac>> {
-    if let Some(element) = noted(take, "mac", Part::Mac, places)? {
-        return element.take(|take| take.required("address")).map(Some);
+    if let Some(element) = noted(reader, "mac", Part::Mac, places)? {
+        return element.take(|reader| reader.required("address")).map(Some);
     }
     match (forward, fill) {
         (Forward::Bridge, _) => Ok(None),
         (_, Some(fill)) => Ok(Some(fill.mac)),
-        (_, None) => Err(take.missing_child("mac")),
+        (_, None) => Err(reader.missing_child("mac")),
     }
 }
 
-fn uuid(take: &mut ElementReader<'_>, fill: Option<&Fill>, places: &mut Places) -> Result<Uuid> {
-    if let Some(uuid) = take.child("uuid")? {
+fn uuid(reader: &mut ElementReader<'_>, fill: Option<&Fill>, places: &mut Places) -> Result<Uuid> {
+    if let Some(uuid) = reader.child("uuid")? {
         places.note(Part::Uuid, uuid.place);
         // In libvirt's tools an empty <uuid/> means that libvirt chooses the UUID.
         if fill.is_none() || !uuid.text.trim().is_empty() {
             return uuid.take(ElementReader::trimmed_value);
         }
-        uuid.take(|take| Ok(take.text()))?;
+        uuid.take(|reader| Ok(reader.text()))?;
     }
-    fill.map(|fill| fill.uuid).ok_or_else(|| take.missing_child("uuid"))
+    fill.map(|fill| fill.uuid).ok_or_else(|| reader.missing_child("uuid"))
 }
 
 /// Reads `<bridge>`. An existing bridge must be named.
 fn bridge(
-    take: &mut ElementReader<'_>,
+    reader: &mut ElementReader<'_>,
     forward: &Forward,
     fill: Option<&Fill>,
     places: &mut Places,
 ) -> Result<Bridge> {
     let chosen = fill.and_then(|fill| fill.bridge.clone()).filter(|_| *forward != Forward::Bridge);
-    let Some(element) = take.child("bridge")? else {
-        let name = chosen.ok_or_else(|| take.missing_child("bridge"))?;
+    let Some(element) = reader.child("bridge")? else {
+        let name = chosen.ok_or_else(|| reader.missing_child("bridge"))?;
         return Ok(Bridge { name, stp: STP, delay: 0, zone: None, kernel_mac_table: false });
     };
     places.note(Part::Bridge, element.place);
-    element.take(|take| {
+    element.take(|reader| {
         // libvirt chooses the name in place of an empty one, which virt-manager writes, and of this
         // template.
-        let name = take.value_with("name", |text| match text {
+        let name = reader.value_with("name", |text| match text {
             "" | "virbr%d" if chosen.is_some() => Ok(None),
             _ => bridge_name(text).map(Some),
         })?;
-        let name = name.flatten().or(chosen).ok_or_else(|| take.missing("name"))?;
+        let name = name.flatten().or(chosen).ok_or_else(|| reader.missing("name"))?;
         Ok(Bridge {
             name,
-            stp: take.choice("stp", &[("on", true), ("off", false)])?.unwrap_or(STP),
-            delay: take.value_with("delay", number)?.unwrap_or(0),
-            zone: take.value("zone")?,
-            kernel_mac_table: kernel_mac_table(take)?,
+            stp: reader.choice("stp", &[("on", true), ("off", false)])?.unwrap_or(STP),
+            delay: reader.value_with("delay", number)?.unwrap_or(0),
+            zone: reader.value("zone")?,
+            kernel_mac_table: kernel_mac_table(reader)?,
         })
     })
 }
 
 /// Reads `macTableManager`. The kernel learns the guests' MAC addresses; libvirt can do it in its
 /// place, and netlaunch cannot.
-fn kernel_mac_table(take: &mut ElementReader<'_>) -> Result<bool> {
-    match take.attribute("macTableManager") {
+fn kernel_mac_table(reader: &mut ElementReader<'_>) -> Result<bool> {
+    match reader.attribute("macTableManager") {
         None => Ok(false),
         Some(manager) if manager.value == "kernel" => Ok(true),
         Some(manager) if manager.value == "libvirt" => {
@@ -266,14 +267,14 @@ fn kernel_mac_table(take: &mut ElementReader<'_>) -> Result<bool> {
         }
         Some(manager) => {
             let why = format!("{:?} is not a value of it: use kernel", manager.value);
-            Err(take.wrong(manager, why))
+            Err(reader.wrong(manager, why))
         }
     }
 }
 
-fn domain_of(take: &mut ElementReader<'_>) -> Result<Option<Domain>> {
-    if take.yes_no("register")? == Some(true)
-        && let Some(register) = take.attribute("register")
+fn domain_of(reader: &mut ElementReader<'_>) -> Result<Option<Domain>> {
+    if reader.yes_no("register")? == Some(true)
+        && let Some(register) = reader.attribute("register")
     {
         let what = "register='yes'".to_owned();
         let fix = "remove it, and tell systemd-resolved of the bridge yourself while the network \
@@ -281,9 +282,9 @@ fn domain_of(take: &mut ElementReader<'_>) -> Result<Option<Domain>> {
         let what = XmlErrorKind::Unsupported { what, fix };
         return Err(XmlError { place: register.value_place, what });
     }
-    let local_only = take.yes_no("localOnly")?.unwrap_or(false);
+    let local_only = reader.yes_no("localOnly")?.unwrap_or(false);
     // An empty name means that there is no domain, as in libvirt.
-    let name = need(take, "name", |text| match text {
+    let name = need(reader, "name", |text| match text {
         "" => Ok(None),
         _ => text.parse().map(Some),
     })?;

@@ -31,8 +31,8 @@ const SWITCH: &str = "set up the port on the switch itself, since only macvtap c
                       <virtualport>";
 
 /// Refuses `<virtualport>`, which no network here can have.
-pub(super) fn refuse_virtual_port(take: &mut ElementReader<'_>) -> Result<()> {
-    let found = take.element().children.iter().find(|child| child.name == "virtualport");
+pub(super) fn refuse_virtual_port(reader: &mut ElementReader<'_>) -> Result<()> {
+    let found = reader.element().children.iter().find(|child| child.name == "virtualport");
     let Some(element) = found else { return Ok(()) };
     let kind = ElementReader::new(element).attribute("type").map_or("", |kind| &kind.value);
     let known = VIRTUAL_PORTS.iter().find(|(known, _)| *known == kind);
@@ -45,13 +45,14 @@ pub(super) fn refuse_virtual_port(take: &mut ElementReader<'_>) -> Result<()> {
 }
 
 /// Reads the properties that a network and a port group have alike.
-pub(super) fn properties(take: &mut ElementReader<'_>) -> Result<PortProperties> {
-    refuse_virtual_port(take)?;
-    let trust_guest_rx_filters = take.yes_no("trustGuestRxFilters")?;
-    let bandwidth = take.child("bandwidth")?.map(|element| element.take(bandwidth)).transpose()?;
-    let vlan = take.child("vlan")?.map(|element| element.take(vlan)).transpose()?;
-    let isolated = match take.child("port")? {
-        Some(element) => element.take(|take| take.yes_no("isolated"))?,
+pub(super) fn properties(reader: &mut ElementReader<'_>) -> Result<PortProperties> {
+    refuse_virtual_port(reader)?;
+    let trust_guest_rx_filters = reader.yes_no("trustGuestRxFilters")?;
+    let bandwidth =
+        reader.child("bandwidth")?.map(|element| element.take(bandwidth)).transpose()?;
+    let vlan = reader.child("vlan")?.map(|element| element.take(vlan)).transpose()?;
+    let isolated = match reader.child("port")? {
+        Some(element) => element.take(|reader| reader.yes_no("isolated"))?,
         None => None,
     };
     let bandwidth = bandwidth.unwrap_or_default();
@@ -60,32 +61,32 @@ pub(super) fn properties(take: &mut ElementReader<'_>) -> Result<PortProperties>
 
 /// Reads one `<portgroup>`.
 pub(in crate::network) fn port_group(element: &Element) -> Result<PortGroup> {
-    element.take(|take| {
-        let name = take.required("name")?;
-        let default = take.yes_no("default")?.unwrap_or(false);
-        Ok(PortGroup { name, default, port: properties(take)? })
+    element.take(|reader| {
+        let name = reader.required("name")?;
+        let default = reader.yes_no("default")?.unwrap_or(false);
+        Ok(PortGroup { name, default, port: properties(reader)? })
     })
 }
 
-fn bandwidth(take: &mut ElementReader<'_>) -> Result<Bandwidth> {
-    let mut direction = |name| match take.child(name)? {
+fn bandwidth(reader: &mut ElementReader<'_>) -> Result<Bandwidth> {
+    let mut direction = |name| match reader.child(name)? {
         Some(element) => element.take(rate).map(Some),
         None => Ok(None),
     };
     Ok(Bandwidth { inbound: direction("inbound")?, outbound: direction("outbound")? })
 }
 
-fn rate(take: &mut ElementReader<'_>) -> Result<Rate> {
-    let floor = take.element().attributes.iter().find(|attribute| attribute.name == "floor");
+fn rate(reader: &mut ElementReader<'_>) -> Result<Rate> {
+    let floor = reader.element().attributes.iter().find(|attribute| attribute.name == "floor");
     if let Some(floor) = floor {
         let what = "the attribute floor (a guaranteed rate)".to_owned();
         let fix = "limit the other guests with average, and remove floor";
         return Err(XmlError { place: floor.place, what: XmlErrorKind::Unsupported { what, fix } });
     }
     Ok(Rate {
-        average: need(take, "average", kibibytes)?,
-        peak: take.value_with("peak", kibibytes)?,
-        burst: take.value_with("burst", kibibytes)?,
+        average: need(reader, "average", kibibytes)?,
+        peak: reader.value_with("peak", kibibytes)?,
+        burst: reader.value_with("burst", kibibytes)?,
     })
 }
 
@@ -96,17 +97,17 @@ fn kibibytes(text: &str) -> std::result::Result<NonZeroU32, String> {
     })
 }
 
-fn vlan(take: &mut ElementReader<'_>) -> Result<Vlan> {
-    let trunk = take.value_with("trunk", |text| match text {
+fn vlan(reader: &mut ElementReader<'_>) -> Result<Vlan> {
+    let trunk = reader.value_with("trunk", |text| match text {
         "yes" => Ok(()),
         // libvirt accepts no other value: without the attribute, the tags decide.
         other => Err(format!("{other:?} is not a value of it: write yes, or remove trunk")),
     })?;
     let (mut tags, mut native): (Vec<VlanId>, Option<Native>) = (Vec::new(), None);
-    for element in take.children("tag") {
-        let (id, tagged) = element.take(|take| {
-            let id = take.required("id")?;
-            Ok((id, take.choice("nativeMode", &[("tagged", true), ("untagged", false)])?))
+    for element in reader.children("tag") {
+        let (id, tagged) = element.take(|reader| {
+            let id = reader.required("id")?;
+            Ok((id, reader.choice("nativeMode", &[("tagged", true), ("untagged", false)])?))
         })?;
         let bad = |why| Err(ElementReader::new(element).bad(why));
         if tags.contains(&id) {
@@ -125,7 +126,7 @@ fn vlan(take: &mut ElementReader<'_>) -> Result<Vlan> {
         }
     }
     match tags[..] {
-        [] => Err(take.missing_child("tag")),
+        [] => Err(reader.missing_child("tag")),
         [id] if trunk.is_none() && native.is_none() => Ok(Vlan::Access(id)),
         _ => Ok(Vlan::Trunk { tags, native }),
     }
