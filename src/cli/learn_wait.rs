@@ -28,7 +28,7 @@ pub(super) async fn address(
     port: &InterfaceName,
 ) -> Result<IpAddr, NwfilterError> {
     let events = FileEvents::open().ok();
-    let dir = bindings.state_dir().join("nwfilter").join("bindings");
+    let dir = bindings.dir();
     // Without the events, the interval alone counts.
     let events = events.filter(|events| events.watch_names(&dir).is_ok());
     // A learner that changes hands has no holder for a moment.

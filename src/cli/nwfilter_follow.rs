@@ -106,7 +106,7 @@ impl Lines {
     ) -> Result<bool, Failure> {
         let own = self.port.status.index;
         // The interface may have another name now.
-        let live = bindings.list().map_err(NwfilterError::from)?;
+        let live = bindings.list()?;
         let Some(status) = live.into_iter().find(|status| status.index == own) else {
             return Ok(false);
         };

@@ -33,7 +33,6 @@ use tokio::time::{Instant, sleep_until};
 use super::environment::Environment;
 use super::failure::Failure;
 use super::learn::{self, BindingChange};
-use super::nwfilter_bind::owner;
 use super::nwfilter_config::{self, WatchRule};
 use super::nwfilter_error::NwfilterError;
 use super::nwfilter_watch_mac::{first_source, raise_file_limit};
@@ -44,7 +43,6 @@ use super::nwfilter_watch_rules::{
 };
 use super::{ready, runtime};
 use crate::firewall::port_guard::GuardRule;
-use crate::nwfilter::Binding;
 use crate::nwfilter::port::{BindingError, Bindings, PortStatus};
 use crate::sys::file_events::FileEvents;
 use crate::sys::netlink::{Link, LinkError, LinkEvents, Netlink};
@@ -69,7 +67,7 @@ pub(super) fn watch(
     runtime()?.block_on(async {
         refuse_rules_for_the_host(&rules, &path, backend).await?;
         report_bad_rules(&rules, &path, bindings);
-        let _held = bindings.hold_guard().map_err(NwfilterError::from)?;
+        let _held = bindings.hold_guard()?;
         // The events count from before the first look.
         let events = LinkEvents::open()?;
         let guard: Vec<GuardRule> = rules.iter().map(WatchRule::guard).collect();
@@ -325,14 +323,7 @@ impl<'a> Watcher<'a> {
                 }
             ));
         }
-        let binding = Binding {
-            owner: owner(port),
-            port: port.clone(),
-            linkdev: None,
-            mac,
-            filter: rule.filter.clone(),
-            parameters: rule.parameters.clone(),
-        };
+        let binding = rule.binding(port, mac);
         let bound =
             learn::bind(self.bindings, &binding, BindingChange::Create, false, self.environment)
                 .await;

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::nwfilter_bind::owner;
 use super::nwfilter_config::WatchRule;
 use crate::firewall::port_guard::GuardRule;
+use crate::nwfilter::Binding;
 use crate::nwfilter::port::{Site, site_of};
 use crate::sys::netlink::{GuestTap, Link};
 use crate::types::{InterfaceName, Mac, MacPrefix};
@@ -13,6 +15,18 @@ impl WatchRule {
     /// the address.
     pub(super) fn guard(&self) -> GuardRule {
         GuardRule { port: self.port.clone(), bridge: self.bridge.clone() }
+    }
+
+    /// Returns the binding of a port to the filter of the rule, for a guest with this address.
+    pub(super) fn binding(&self, port: &InterfaceName, mac: Mac) -> Binding {
+        Binding {
+            owner: owner(port),
+            port: port.clone(),
+            linkdev: None,
+            mac,
+            filter: self.filter.clone(),
+            parameters: self.parameters.clone(),
+        }
     }
 
     /// Returns whether the rule is about a port of this bridge, or of none.

@@ -11,7 +11,7 @@ use crate::sys::file_events::FileEvents;
 /// Returns the reports of removed bindings. Without them, a port whose filter is removed gets a new
 /// one at the next change of an interface.
 pub(super) fn removals(bindings: &Bindings) -> Option<FileEvents> {
-    let dir = bindings.state_dir().join("nwfilter").join("bindings");
+    let dir = bindings.dir();
     let opened = FileEvents::open().and_then(|events| {
         events.watch_removals(&dir)?;
         Ok(events)

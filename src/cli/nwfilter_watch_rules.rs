@@ -11,9 +11,8 @@ use super::nwfilter_config::WatchRule;
 use super::nwfilter_error::NwfilterError;
 use super::nwfilter_watch_place::WatchedPlace;
 use crate::firewall::FirewallBackend;
-use crate::nwfilter::Binding;
-use crate::nwfilter::port::{BindingError, Bindings, NotOnBridge, site_of};
-use crate::sys::netlink::{GuestTap, HostNet, Link, Netlink};
+use crate::nwfilter::port::{Bindings, NotOnBridge, site_of};
+use crate::sys::netlink::{GuestTap, HostNet, Link, Netlink, is_link_local};
 use crate::types::{Mac, MacPrefix, Parameter};
 
 /// Refuses a rule that names loopback, or an interface on no bridge that has an address.
@@ -25,8 +24,8 @@ pub(super) async fn refuse_rules_for_the_host(
     path: &Path,
     backend: Option<FirewallBackend>,
 ) -> Result<(), NwfilterError> {
-    let netlink = Netlink::open().map_err(BindingError::from)?;
-    let host = netlink.host().await.map_err(BindingError::from)?;
+    let netlink = Netlink::open()?;
+    let host = netlink.host().await?;
     // The guard of the host's packets has no rule for a certain bridge.
     for rule in rules.iter().filter(|rule| rule.bridge.is_none()) {
         for link in host.links.iter().filter(|link| rule.port.matches(&link.name)) {
@@ -54,13 +53,8 @@ fn reason(link: &Link, host: &HostNet, backend: Option<FirewallBackend>) -> Opti
     if why == NotOnBridge::Bridge && backend != Some(FirewallBackend::Iptables) {
         return None;
     }
-    // The kernel gives each interface a link-local address.
-    let is_chosen = |address: &ipnet::IpNet| match address {
-        ipnet::IpNet::V4(_) => true,
-        ipnet::IpNet::V6(net) => !net.addr().is_unicast_link_local(),
-    };
     let own = host.addresses.iter().filter(|address| address.link == link.index);
-    let address = own.map(|address| address.address).find(is_chosen)?;
+    let address = own.map(|address| address.address).find(|address| !is_link_local(address))?;
     Some(format!("which has the address {address} of this host and is not the port of a bridge"))
 }
 
@@ -69,14 +63,7 @@ pub(super) fn report_bad_rules(rules: &[WatchRule], path: &Path, bindings: &Bind
     for rule in rules {
         // A pattern is the name of an interface, too.
         let Ok(port) = rule.port.as_str().parse() else { continue };
-        let binding = Binding {
-            owner: None,
-            port,
-            linkdev: None,
-            mac: sample_mac(rule),
-            filter: rule.filter.clone(),
-            parameters: rule.parameters.clone(),
-        };
+        let binding = rule.binding(&port, sample_mac(rule));
         if let Err(error) = bindings.check_beside_guard(&binding) {
             let ((line, column), path) = (rule.place, path.display());
             let error = NwfilterError::from(error);

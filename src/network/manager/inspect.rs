@@ -23,7 +23,7 @@ use crate::network::dnsmasq::{Dnsmasq, Files};
 use crate::network::{Network, NetworkName};
 use crate::sys::flock::Flock;
 use crate::sys::netlink::sysctl::Key;
-use crate::sys::netlink::{HostNet, Netlink, Undo};
+use crate::sys::netlink::{HostNet, Netlink, Undo, is_link_local};
 use crate::sys::state_file;
 use crate::sys::traffic;
 use crate::types::error_text;
@@ -347,10 +347,6 @@ pub(super) fn bridge_faults(network: &Network, host: &HostNet) -> Vec<Fault> {
         }
     }
     faults
-}
-
-fn is_link_local(net: &IpNet) -> bool {
-    matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local())
 }
 
 /// The host's route to a subnet of a bridge, which the kernel makes with the bridge's address.

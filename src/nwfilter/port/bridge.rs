@@ -221,7 +221,7 @@ pub(super) fn check_linkdev(
 /// [`BindingError::MacParameter`] if a value is another address.
 pub(super) fn check_mac(binding: &Binding) -> Result<(), BindingError> {
     let differs = |value: &str| value.parse::<Mac>().is_ok_and(|mac| mac != binding.mac);
-    let mut values = binding.parameters.iter().filter(|(name, _)| name.to_string() == "MAC");
+    let mut values = binding.parameters.iter().filter(|(name, _)| name.as_str() == "MAC");
     match values.find(|(_, value)| differs(value.as_str())) {
         None => Ok(()),
         Some((_, value)) => Err(BindingError::MacParameter {

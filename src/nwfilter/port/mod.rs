@@ -169,7 +169,8 @@ impl Bindings {
         &self.settings.state_dir
     }
 
-    fn dir(&self) -> PathBuf {
+    /// Returns the directory of the status files.
+    pub(crate) fn dir(&self) -> PathBuf {
         self.settings.state_dir.join("nwfilter").join("bindings")
     }
 

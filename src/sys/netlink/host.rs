@@ -144,11 +144,7 @@ impl HostNet {
     /// a route through a router to something larger, since the guests' subnet is more specific.
     /// IPv6 link-local subnets (fe80::/10) exist on every interface and are no conflict.
     pub fn conflict(&self, subnet: IpNet, except: Option<&InterfaceName>) -> Option<Conflict> {
-        let local = |net: &IpNet| match net {
-            IpNet::V6(net) => net.addr().is_unicast_link_local(),
-            IpNet::V4(_) => false,
-        };
-        if local(&subnet) {
+        if is_link_local(&subnet) {
             return None;
         }
         let subnet = subnet.trunc();
@@ -157,7 +153,7 @@ impl HostNet {
         let address = self
             .addresses
             .iter()
-            .filter(|address| Some(address.link) != except && !local(&address.address))
+            .filter(|address| Some(address.link) != except && !is_link_local(&address.address))
             .find(|address| overlaps(&address.address.trunc()))
             .map(|found| Conflict::Address { link: self.name(found.link), address: found.address });
         address.or_else(|| {
@@ -191,6 +187,11 @@ impl HostNet {
         let link = self.links.iter().find(|link| link.index == index);
         link.map_or_else(|| format!("interface {index}"), |link| link.name.clone())
     }
+}
+
+/// Returns whether it is an IPv6 link-local subnet or address. The kernel gives each interface one.
+pub(crate) fn is_link_local(net: &IpNet) -> bool {
+    matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local())
 }
 
 #[cfg(test)]

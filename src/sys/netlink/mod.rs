@@ -42,6 +42,7 @@ pub use address::Route;
 pub use bridge::BridgeSpec;
 pub use error::LinkError;
 pub use guest_tap::{GuestTap, TapHome};
+pub(crate) use host::is_link_local;
 pub use host::{Conflict, HostNet, HostRoute, Link};
 pub use ifb::ifb_name;
 pub use link_events::LinkEvents;
