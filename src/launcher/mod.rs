@@ -47,6 +47,7 @@ mod nic_work;
 mod outcome;
 mod passt;
 mod passt_failure;
+mod passt_ready;
 pub mod plan;
 mod ports;
 #[cfg(feature = "cli")]

@@ -15,30 +15,19 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
 use super::gate::OpenLaunchDir;
 use super::launch_dir::LaunchDir;
 use super::passt_failure::passt_failure;
+use super::passt_ready::ready;
 use super::ports::{self, PublishError};
-use super::serving::{missing_port, names_pid_file, pid_file_written, serves};
 use crate::launcher::plan::PasstPlan;
 use crate::sys::process::{Child, Isolation, Reveal, Spawn, SpawnError, Stdio};
 use crate::sys::state_file::{Readers, replace};
-use crate::types::{PortRange, Publish, error_text};
-
-/// How long passt may take until it serves; measured: about 30 ms on an idle machine.
-const START_LIMIT: Duration = Duration::from_secs(10);
-/// The additional time that passt has for each published port; measured: 20,000 take 0.4 s.
-const PORT_LIMIT: Duration = Duration::from_millis(1);
-/// How long after its pid file passt may begin to listen on its ports; both known kinds of passt
-/// write the pid file last.
-const PORTS_LATE: Duration = Duration::from_secs(2);
-/// How long after its socket passt may write its pid file; measured: over 1 s if thirty start at
-/// once on two processors.
-const PID_LIMIT: Duration = Duration::from_secs(10);
+use crate::types::{Publish, error_text};
 
 /// Why passt does not serve. Nothing of it is left running.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +128,7 @@ pub enum PasstReadiness {
 
 impl PasstReadiness {
     /// The sign of a passt with this plan.
-    fn of(plan: &PasstPlan) -> Self {
+    pub(super) fn of(plan: &PasstPlan) -> Self {
         match &plan.socket {
             Some(socket) => PasstReadiness::Socket(socket.clone()),
             None => PasstReadiness::PidFile(plan.pid.clone()),
@@ -234,59 +223,8 @@ pub(super) async fn start(
     Ok(child)
 }
 
-/// Waits until passt serves: it has its socket, its ports and its pid file.
-async fn ready(passt_spawn: &PasstSpawn, child: &mut Child) -> Result<(), PasstError> {
-    let plan = &passt_spawn.plan;
-    let ports: u32 = plan.publish.iter().map(|p| p.host.ports().count() as u32).sum();
-    let limit = START_LIMIT + PORT_LIMIT * ports;
-    let begun = Instant::now();
-    // The times at which passt had its socket, and its pid file.
-    let (mut served, mut set_up) = (None, None);
-    loop {
-        if served.is_none() && serves(plan, child.pid()) {
-            served = Some(Instant::now());
-        }
-        let mut pause = if begun.elapsed() < Duration::from_millis(100) { 1 } else { 10 };
-        // netlaunch replaces the pid file afterwards, and passt could not open netlaunch's.
-        if let Some(since) = served
-            && (!names_pid_file(plan) || pid_file_written(plan) || since.elapsed() > PID_LIMIT)
-        {
-            let looked = Instant::now();
-            let Some((publish, port)) = missing_port(plan) else { return Ok(()) };
-            let since = set_up.get_or_insert_with(Instant::now);
-            // netlaunch needs longer to read a table of many thousand sockets than passt to go on.
-            pause += looked.elapsed().as_millis() as u64;
-            if since.elapsed() > PORTS_LATE && (names_pid_file(plan) || begun.elapsed() > limit) {
-                let (publish, words) = (publish.clone(), passt_failure(child));
-                // passt itself listens on the other ports.
-                let one = PortRange::new(port, port).map(|host| Publish {
-                    host,
-                    guest: host,
-                    ..publish.clone()
-                });
-                let cause = ports::check(one.as_slice()).err().map(Box::new);
-                return Err(PasstError::PortNotListening { publish, port, words, cause });
-            }
-        }
-        tokio::select! {
-            biased;
-            status = child.wait() => {
-                // The peer of its socket came and has left before this process looked.
-                let has_served = plan.socket.is_none() && pid_file_written(plan);
-                let is_done = status.success() && has_served;
-                return if is_done { Ok(()) } else { Err(ended(passt_spawn, status, child)) };
-            }
-            () = tokio::time::sleep(Duration::from_millis(pause)) => {}
-        }
-        if served.is_none() && begun.elapsed() > limit {
-            let (awaited, words) = (PasstReadiness::of(plan), passt_failure(child));
-            return Err(PasstError::StartTimeout { awaited, limit, words });
-        }
-    }
-}
-
 /// Returns the error of a passt that has ended, with the cause that its words and the ports show.
-fn ended(passt_spawn: &PasstSpawn, status: ExitStatus, child: &Child) -> PasstError {
+pub(super) fn ended(passt_spawn: &PasstSpawn, status: ExitStatus, child: &Child) -> PasstError {
     let words = passt_failure(child);
     let cause = match ports::check(&passt_spawn.plan.publish) {
         Err(error) => Some(PasstEndCause::Port(error)),

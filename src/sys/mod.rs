@@ -22,6 +22,7 @@ pub(crate) mod file_events;
 pub(crate) mod file_limit;
 #[cfg(feature = "cli")]
 pub(crate) mod file_pages;
+pub(crate) mod fine_timer;
 pub(crate) mod flock;
 pub(crate) mod host_id;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line uses all of it"))]
