@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::ingress::IngressObjects;
-use super::{EQUAL_BYTES, PortHook, PortObjects, PortText, TABLE, entry};
+use super::{EMPTY, EQUAL_BYTES, PortHook, PortObjects, PortText, TABLE, entry};
 use crate::firewall::rules::Version;
 
 /// The families of tables that a transaction may name.
@@ -38,16 +38,21 @@ pub fn change(remove: &[&PortObjects], add: &[&PortText], families: Families) ->
     text
 }
 
-/// Returns a command for the end of nft's input, which makes nft fetch less.
+/// Returns commands for the end of nft's input, which make nft fetch less.
 ///
 /// nft 1.0.6 fetches all chains of the host if the input adds a rule, because it could need them
-/// for a list. If the last command lists one chain, nft fetches that chain only. A [`change`]
-/// declares every chain that it names, so nft needs no other chain. With 1,000 ports of
-/// clean-traffic, nft then needs 28 ms of processor time instead of 60 ms. Later releases fetch no
-/// chain for a rule. The chain is that of the guard, which every table has; it has few rules.
+/// for a list. If the last commands list one chain and one set, nft fetches no other chain, and no
+/// elements of other sets and maps. A [`change`] declares every object that it names, so nft needs
+/// no other. With 1,000 ports of clean-traffic, nft then needs 23 ms of processor time instead of
+/// 60 ms. Later releases fetch no chain for a rule. The chain is that of the guard, which every
+/// table has; it has few rules. The set has no elements.
 pub fn fetch_less() -> String {
     let chain = PortHook::From.guard().unwrap_or_default();
-    format!("list chain bridge {TABLE} {chain}\n")
+    format!(
+        "add set bridge {TABLE} {EMPTY} {{ type mark; }}\n\
+         list chain bridge {TABLE} {chain}\n\
+         list set bridge {TABLE} {EMPTY}\n"
+    )
 }
 
 /// Changes the table of the family bridge if a port on a bridge has old or new objects.

@@ -73,6 +73,9 @@ pub const TABLE: &str = "netlaunch_nwfilter";
 /// The name of the set of all pairs of equal bytes, which exists as long as the table.
 const EQUAL_BYTES: &str = "equal_bytes";
 
+/// The name of a set without elements, which nft lists so that it fetches no other set.
+const EMPTY: &str = "empty";
+
 /// Additional functions of the table's rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extras {
