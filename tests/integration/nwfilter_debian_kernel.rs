@@ -124,6 +124,25 @@ fn filters_hold_without_br_netfilter() {
     defects("filters_hold_without_br_netfilter", Module::Absent);
 }
 
+#[test]
+#[ignore = "two minutes; .ci/run runs it"]
+fn the_guard_keeps_frames_of_unfiltered_ports_from_the_host() {
+    let test = "the_guard_keeps_frames_of_unfiltered_ports_from_the_host";
+    if !have_root(test) {
+        return;
+    }
+    let Some(mut command) = test_host(test) else { return };
+    let dir = dir();
+    command
+        .args(["bash", "-c", "modprobe br_netfilter; exec \"$@\"", "bash"])
+        .arg(without_symbols(&std::env::current_exe().unwrap(), &dir))
+        .args(["--test-threads", "2", "nwfilter_watch_host::"]);
+    let output = start(command).output(LIMIT);
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.matches("2 passed; 0 failed").count(), 1, "{said}");
+}
+
 /// The cases of the conformance run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cases {
