@@ -62,6 +62,7 @@ mod nwfilter_watch_mac;
 mod nwfilter_watch_place;
 mod nwfilter_watch_removals;
 mod nwfilter_watch_rules;
+mod nwfilter_watch_taken;
 pub mod parse;
 pub mod plan_shell;
 mod plan_shell_tap;

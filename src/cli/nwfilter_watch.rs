@@ -41,6 +41,7 @@ use super::nwfilter_watch_removals::{removals, removed};
 use super::nwfilter_watch_rules::{
     refuse_rules_for_the_host, report_bad_rules, warn_of_other_bindings,
 };
+use super::nwfilter_watch_taken::address_user;
 use super::{ready, runtime};
 use crate::firewall::port_guard::GuardRule;
 use crate::nwfilter::port::{BindingError, Bindings, PortStatus};
@@ -277,7 +278,7 @@ impl<'a> Watcher<'a> {
         if candidate.is_open_macvtap && self.has_looked {
             self.turn_off(index, candidate).await;
         }
-        let Err(why) = self.try_bind(candidate, mac).await else {
+        let Err(why) = self.try_bind(index, candidate, mac).await else {
             self.bound.insert(index);
             self.refused.remove(&index);
             if self.turned_off.remove(&index)
@@ -308,7 +309,7 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    async fn try_bind(&self, candidate: &Candidate, mac: Mac) -> Result<(), String> {
+    async fn try_bind(&self, index: u32, candidate: &Candidate, mac: Mac) -> Result<(), String> {
         let Candidate { port, place, .. } = candidate;
         let is_meant = |rule: &&WatchRule| rule.is_for(port.as_str(), place, mac);
         let Some(rule) = self.rules.iter().find(is_meant) else {
@@ -322,6 +323,9 @@ impl<'a> Watcher<'a> {
                     WatchedPlace::Above(_) => "above the same interface",
                 }
             ));
+        }
+        if candidate.mac_of_frame {
+            self.refuse_used(index, mac).await?;
         }
         let binding = rule.binding(port, mac);
         let bound =
@@ -343,6 +347,18 @@ impl<'a> Watcher<'a> {
                 | BindingError::AnotherName { .. },
             )) => Ok(()),
             Err(error) => Err(error_text(&error)),
+        }
+    }
+
+    /// Refuses the address of a guest's first frame if another machine or the host has it.
+    async fn refuse_used(&self, index: u32, mac: Mac) -> Result<(), String> {
+        let entries = async { Netlink::open()?.bridge_entries().await }.await;
+        let entries = entries.map_err(|error| error_text(&error))?;
+        match address_user(mac, index, &self.links, &entries) {
+            Some(user) => Err(format!(
+                "the MAC address {mac} of the guest's first frame {user}; write the guest's address as mac in the rule"
+            )),
+            None => Ok(()),
         }
     }
 

@@ -48,6 +48,8 @@ pub(super) struct Candidate {
     pub(super) place: WatchedPlace,
     /// The guest's address; `None` if only its first frame shows it.
     pub(super) mac: Option<Mac>,
+    /// Whether the guest has chosen the address in its first frame.
+    pub(super) mac_of_frame: bool,
     /// Whether it is the tap of a launch, which has no filter of its own.
     pub(super) of_launch: bool,
     /// Whether it is a macvtap that is on.
@@ -110,10 +112,17 @@ impl Candidate {
         let mac = of_rule
             .or(of_interface)
             .or_else(|| launch.and_then(|tap| tap.home.mac))
-            .or_else(|| Mac::new(peer?.mac?).ok())
-            .or_else(|| learned.get(&link.index).copied());
+            .or_else(|| Mac::new(peer?.mac?).ok());
+        let of_frame = learned.get(&link.index).copied().filter(|_| mac.is_none());
         let is_macvtap = place.bridge().is_none() && link.kind.as_deref() == Some("macvtap");
         let port = link.name.parse().ok()?;
-        Some(Candidate { port, place, mac, of_launch, is_open_macvtap: is_macvtap && link.up })
+        Some(Candidate {
+            port,
+            place,
+            mac: mac.or(of_frame),
+            mac_of_frame: of_frame.is_some(),
+            of_launch,
+            is_open_macvtap: is_macvtap && link.up,
+        })
     }
 }

@@ -1,13 +1,14 @@
 //! Tests what `nwfilter watch` says about its rules when it starts, and the end of its guard.
 
 use std::fs;
+use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::common::frame::{Frame, OTHER, PEER, VM};
+use crate::common::frame::{BRIDGE, Frame, OTHER, PEER, VM, mac_text};
 use crate::common::port_scene::{PortScene, Station, done};
 use crate::common::{Reaped, finish, have_root, start, text, wait_until};
 use crate::nwfilter_watch::{is_bound, port, rule, settings, watched};
@@ -203,4 +204,34 @@ fn a_damaged_record_of_the_guard_is_written_again_and_its_guard_can_be_removed()
 /// Waits for words in the file of a watcher's messages.
 pub fn says(file: &std::path::Path, words: &str) -> bool {
     wait_until(LIMIT, || fs::read_to_string(file).unwrap_or_default().contains(words))
+}
+
+#[test]
+fn a_first_frame_cannot_name_the_host_or_a_machine_that_the_bridge_knows() {
+    let any = "[[watch]]\nport = \"vnet*\"\nfilter = \"no-mac-spoofing\"\n";
+    let learned = "belongs to a machine behind the port peer0 of the same bridge; write";
+    let own = "is that of the interface br0; write the guest's address as mac in the rule";
+    for (forged, words) in [(PEER, learned), (BRIDGE, own)] {
+        on_both("a_first_frame_cannot_name_the_host_or_a_machine", |scene, backend| {
+            let bridge = mac_text(BRIDGE.mac);
+            // The bridge of the scene forgets at once what it learns.
+            scene.sh(&format!(
+                "ip link set br0 address {bridge}; ip link set br0 type bridge ageing_time 30000"
+            ));
+            let watcher = watched(scene, backend, any);
+            scene.send(Station::Peer, &Frame::udp(PEER, VM, 1, 2));
+            for _ in 0..20 {
+                assert_eq!(scene.send(Station::Vnet0, &Frame::udp(forged, OTHER, 1, 2)), []);
+                sleep(Duration::from_millis(20));
+            }
+            assert_eq!(port(scene, "vnet0"), Value::Null, "{backend}");
+            let sends = || {
+                scene.send(Station::Vnet0, &Frame::udp(VM, PEER, 1, 2));
+                port(scene, "vnet0") != Value::Null
+            };
+            assert!(wait_until(LIMIT, sends), "{backend}");
+            let said = messages(watcher);
+            assert!(said.contains(&format!("of the guest's first frame {words}")), "{said}");
+        });
+    }
 }
