@@ -1,7 +1,7 @@
 //! Measures the start and the end of a network: `netlaunch network start` and `destroy` on each
 //! backend, compared with the same by hand, and the number of programs that each operation
-//! executes. Then it measures the start of many networks at boot, compared with the start of their
-//! dnsmasqs one after the other.
+//! executes. Then it measures the start of many networks at boot, compared with one nft for all
+//! their rules and the start of their dnsmasqs one after the other.
 //!
 //! By hand means: the same rules for the same tools, a bridge with ip(8), and dnsmasq with the same
 //! configuration. Start and end have a ratio each, and one together: the kernel waits at most steps
@@ -17,6 +17,8 @@
 #[allow(dead_code, unreachable_pub, reason = "a bench uses some of the helpers")]
 #[path = "../tests/integration/common/mod.rs"]
 mod common;
+#[path = "shared/goal.rs"]
+mod goal;
 
 use std::fs;
 use std::io::Write;
@@ -25,6 +27,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{As, Netns, Sandbox, finish, have_root, text};
+use goal::{Goal, median, row};
 use netlaunch::firewall::rules::{Mode, NetworkRules, for_network};
 use netlaunch::firewall::{FirewallBackend, Script, scripts};
 
@@ -78,6 +81,12 @@ fn compare(netns: &Netns, backend: FirewallBackend, served: bool) {
             .map(|line| format!("{line} {}", executed(&sandbox, line)))
             .join(", "),
     );
+    let work = format!(
+        "network start and destroy, {backend}{}",
+        if served { "" } else { ", without dnsmasq" }
+    );
+    let ratio = median(&mut both.ratios);
+    row(&work, "the rules and dnsmasq by hand", ratio, "×", Goal::AtMost(1.2));
 }
 
 fn define(sandbox: &Sandbox, backend: FirewallBackend, served: bool) {
@@ -139,8 +148,7 @@ fn by_hand(
 fn remove_by_hand(netns: &Netns, backend: FirewallBackend, scripts: &[Script]) {
     match backend {
         FirewallBackend::Nftables => {
-            let away = "delete table ip netlaunch_network\ndelete table ip6 netlaunch_network\n";
-            feed(netns, "nft", &["-f", "-"], away);
+            remove_tables(netns);
         }
         // No other process uses the namespace, so emptying the tables removes only these rules.
         FirewallBackend::Iptables => {
@@ -152,6 +160,24 @@ fn remove_by_hand(netns: &Netns, backend: FirewallBackend, scripts: &[Script]) {
         }
     }
     netns.ip("link del nlb0");
+}
+
+fn remove_tables(netns: &Netns) {
+    let away = "delete table ip netlaunch_network\ndelete table ip6 netlaunch_network\n";
+    feed(netns, "nft", &["-f", "-"], away);
+}
+
+/// Runs a netlaunch command, and returns the input of its nft.
+fn captured(sandbox: &Sandbox, line: &str) -> String {
+    let input = sandbox.path("run/input");
+    let wrapper =
+        sandbox.script("nft", &format!("tee -a {} | /usr/sbin/nft \"$@\"", input.display()));
+    let mut command = sandbox.netlaunch(&line.split(' ').collect::<Vec<_>>());
+    command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", sandbox.path("bin").display()));
+    let output = finish(command);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    fs::remove_file(wrapper).unwrap();
+    fs::read_to_string(input).unwrap()
 }
 
 /// Makes a bridge with an address and without IPv6: dnsmasq waits more than a second for an IPv6
@@ -219,8 +245,8 @@ impl Server {
     }
 }
 
-/// Measures `network autostart` with many networks, compared with the start of as many dnsmasqs by
-/// hand on bridges that exist already.
+/// Measures `network autostart` with many networks, compared with nft and the same rules, and the
+/// start of as many dnsmasqs by hand on bridges that exist already.
 fn boot(netns: &Netns) {
     let sandbox = Sandbox::new(As::Root, Some(netns));
     let config = sandbox.path("config/networks");
@@ -243,7 +269,7 @@ fn boot(netns: &Netns) {
     let autostart = || sandbox.good(&["network", "autostart"]);
     let destroy =
         || names.iter().for_each(|name| drop(sandbox.good(&["network", "destroy", name])));
-    autostart();
+    let rules = captured(&sandbox, "network autostart");
     let confs: Vec<PathBuf> = names.iter().map(|name| copied_conf(&sandbox, name)).collect();
     destroy();
     let mut pairs = Pairs::default();
@@ -254,7 +280,11 @@ fn boot(netns: &Netns) {
             make_bridge(netns, &format!("nlb{number}"), &format!("10.97.{number}.1/24"));
         }
         let mut servers = Vec::new();
-        let b = timed(|| servers.extend(confs.iter().map(|conf| Server::start(netns, conf))));
+        let b = timed(|| {
+            feed(netns, "nft", &["-f", "-"], &rules);
+            servers.extend(confs.iter().map(|conf| Server::start(netns, conf)));
+        });
+        remove_tables(netns);
         servers.into_iter().for_each(Server::end);
         for number in 1..=NETWORKS {
             netns.ip(&format!("link del nlb{number}"));
@@ -265,6 +295,8 @@ fn boot(netns: &Netns) {
         "start of {NETWORKS} networks at boot and of their dnsmasqs by hand {pairs} (medians of {BOOTS}); programs: network autostart {}",
         executed(&sandbox, "network autostart"),
     );
+    let ratio = median(&mut pairs.ratios);
+    row("20 networks at boot", "20 dnsmasqs by hand", ratio, "×", Goal::AtMost(1.2));
     destroy();
 }
 
@@ -312,7 +344,8 @@ impl Pairs {
 
 impl std::fmt::Display for Pairs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [ours, theirs, ratio] = [&self.ours, &self.theirs, &self.ratios].map(|all| median(all));
+        let median = |values: &Vec<f64>| median(&mut values.clone());
+        let [ours, theirs, ratio] = [&self.ours, &self.theirs, &self.ratios].map(median);
         write!(f, "{ours:.1} ms, by hand {theirs:.1} ms, ratio {ratio:.2}")
     }
 }
@@ -321,10 +354,4 @@ fn timed(work: impl FnOnce()) -> Duration {
     let begun = Instant::now();
     work();
     begun.elapsed()
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

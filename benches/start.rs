@@ -1,5 +1,6 @@
 //! Measures the cost of netlaunch: the time until QEMU's QMP greeting, compared with a shell line
-//! that does the same by hand, the resident memory of netlaunch, and a cached probe.
+//! that does the same by hand, the resident memory of netlaunch, and a probe: with an empty cache,
+//! compared with the calls of QEMU and passt that it makes, and with a full one.
 //!
 //! Run `cargo bench --bench start` as root: it makes its own network namespace. The two ways start
 //! alternately, and each pair gives one ratio, so that a machine that slows down slows both. The
@@ -10,6 +11,8 @@
 #[allow(dead_code, unreachable_pub, reason = "a bench uses some of the helpers")]
 #[path = "../tests/integration/common/mod.rs"]
 mod common;
+#[path = "shared/goal.rs"]
+mod goal;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -18,9 +21,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{As, Netns, Sandbox, have_root, text};
+use goal::{Goal, median, row};
 
 const PAIRS: usize = 40;
 const QEMU: &str = "qemu-system-x86_64 -M none -nodefaults -display none -S -qmp stdio";
+const QUIT: &[u8] = b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}\n";
 const PASST: &str = "--address 10.0.2.15 --netmask 24 --gateway 10.0.2.2";
 
 fn main() {
@@ -32,6 +37,7 @@ fn main() {
         let sandbox = Sandbox::new(who, Some(&netns));
         start(&sandbox);
     }
+    probe_cold(&Sandbox::new(As::User, Some(&netns)));
     probe(&Sandbox::new(As::User, Some(&netns)));
 }
 
@@ -66,6 +72,11 @@ fn start(sandbox: &Sandbox) {
         median(&mut ratios),
         memory as f64 / 1024.0,
     );
+    let who = format!("{:?}", sandbox.who).to_lowercase();
+    let (work, reference) = (format!("start to the QMP greeting, {who}"), "a shell line");
+    row(&work, reference, median(&mut ratios), "×", Goal::AtMost(1.05));
+    let resident = memory as f64 / 1024.0;
+    row(&format!("resident supervisor, {who}"), "", resident, "MiB", Goal::AtMost(5.3));
 }
 
 /// Starts passt in the background, whose parent process returns once passt listens, and then QEMU.
@@ -96,7 +107,7 @@ fn greeting(mut command: Command, look: impl FnOnce(u32)) -> Duration {
     }
     look(child.id());
     let mut stdin = child.stdin.take().unwrap();
-    let _ = stdin.write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}\n");
+    let _ = stdin.write_all(QUIT);
     child.wait().unwrap();
     took
 }
@@ -106,6 +117,42 @@ fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Measures `netlaunch --print` with an empty cache, compared with the calls of passt and QEMU that
+/// it then makes.
+fn probe_cold(sandbox: &Sandbox) {
+    const CALLS: [&str; 3] = [
+        "passt --help",
+        "qemu-system-x86_64 -M none -netdev help",
+        "qemu-system-x86_64 -M none -nodefaults -display none -S -qmp stdio",
+    ];
+    let cache = sandbox.path("cold");
+    let mut ratios = Vec::new();
+    for pair in 0..=PAIRS {
+        let _ = std::fs::remove_dir_all(&cache);
+        let mut command = sandbox.netlaunch(&["--print", "--", "qemu-system-x86_64"]);
+        command.env("XDG_CACHE_HOME", &cache);
+        let begun = Instant::now();
+        assert!(common::finish(command).status.success());
+        let ours = begun.elapsed();
+        let begun = Instant::now();
+        for call in CALLS {
+            let (program, args) = call.split_once(' ').unwrap();
+            let mut command = sandbox.program(&Path::new("/usr/bin").join(program));
+            command.args(args.split(' ')).stdin(Stdio::piped());
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            // Only the last call reads its input.
+            let _ = child.stdin.take().unwrap().write_all(QUIT);
+            child.wait().unwrap();
+        }
+        let theirs = begun.elapsed();
+        if pair > 0 {
+            ratios.push(ours.as_secs_f64() / theirs.as_secs_f64());
+        }
+    }
+    let reference = "the calls of passt and QEMU that it makes";
+    row("probe, cold", reference, median(&mut ratios), "×", Goal::AtMost(1.2));
 }
 
 /// Measures a whole `netlaunch --print` with cached probes, including the start of the process.
@@ -123,9 +170,5 @@ fn probe(sandbox: &Sandbox) {
         "cached probe: {:.1} ms for a whole `netlaunch --print` (median of {PAIRS})",
         median(&mut took)
     );
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    row("probe, cached, with the whole command", "", median(&mut took), "ms", Goal::AtMost(8.0));
 }

@@ -8,6 +8,7 @@
 //!
 //! | comparison | this | that |
 //! |---|---|---|
+//! | typed | `netlaunch -- qemu`, on passt and on slirp | the same by hand |
 //! | adopted | the same QEMU command behind `netlaunch --`, on passt | `-nic user`, slirp, untouched |
 //! | vhost-net | a tap of netlaunch's, with vhost-net | a tap that `ip tuntap` made, without |
 
@@ -16,6 +17,8 @@
 #[allow(dead_code, unreachable_pub, reason = "a bench uses some of the helpers")]
 #[path = "../tests/integration/common/mod.rs"]
 mod common;
+#[path = "shared/goal.rs"]
+mod goal;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -26,6 +29,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{As, Guest, Netns, Reaped, Sandbox, have_root, skipped, text};
+use goal::{Goal, median, row};
 
 /// How many pairs of runs give a median.
 const PAIRS: usize = 5;
@@ -50,8 +54,49 @@ fn main() {
         return;
     }
     let Some(guest) = Guest::find("the throughput benchmark") else { return };
+    typed(&guest);
     adopted(&guest);
     vhost(&guest);
+}
+
+/// Compares each backend with the same command lines by hand.
+fn typed(guest: &Guest) {
+    let netns = Netns::routed();
+    let sandbox = Sandbox::new(As::Root, Some(&netns));
+    let run_dir = sandbox.path("run/hand");
+    std::fs::create_dir(&run_dir).unwrap();
+    // Under root, Debian's passt makes its files as nobody.
+    std::fs::set_permissions(&run_dir, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+        .unwrap();
+    let dir = run_dir.display();
+    let passt = format!(
+        "rm -f {dir}/*; passt --one-off --socket {dir}/s --pid {dir}/p --address 10.0.2.15 \
+         --netmask 24 --gateway 10.0.2.2 2>/dev/null && exec \"$@\""
+    );
+    let stream =
+        format!("stream,id=n,server=off,addr.type=unix,addr.path={dir}/s,reconnect-ms=200");
+    let card = ["-device", "virtio-net-pci,netdev=n"];
+    for (backend, line, netdev) in
+        [("passt", passt.as_str(), stream.as_str()), ("slirp", "exec \"$@\"", "user,id=n")]
+    {
+        let plain_qemu = qemu(guest, &[]);
+        let by_hand = qemu(guest, &[&["-netdev", netdev], &card[..]].concat());
+        let with = || {
+            let options = ["--backend", backend, "--"].map(str::to_owned);
+            sandbox.netlaunch(&[&options[..], &plain_qemu[..]].concat())
+        };
+        let without = || {
+            let mut command = sandbox.program(Path::new("/bin/sh"));
+            command.args(["-c", line, "sh"]).args(&by_hand);
+            command
+        };
+        let what = format!("{backend}, against the same by hand");
+        let ratios = compare(&what, with, without, &netns, Ipv4Addr::LOCALHOST);
+        for (direction, ratio) in ["up", "down"].into_iter().zip(ratios) {
+            let work = format!("guest throughput, {backend}, {direction}");
+            row(&work, "the same by hand", ratio, "×", Goal::AtLeast(0.97));
+        }
+    }
 }
 
 /// Compares passt, to which netlaunch moves the guest's network, with slirp.
@@ -131,14 +176,15 @@ fn plain(sandbox: &Sandbox, argv: &[String]) -> Command {
     command
 }
 
-/// Runs both ways alternately, and prints the medians of the rates and of the ratios.
+/// Runs both ways alternately, and prints the medians of the rates and of the ratios. Returns the
+/// median ratios of both directions, up first.
 fn compare(
     what: &str,
     with: impl Fn() -> Command,
     without: impl Fn() -> Command,
     netns: &Netns,
     server: Ipv4Addr,
-) {
+) -> [f64; 2] {
     let (mut up, mut down) = ([vec![], vec![], vec![]], [vec![], vec![], vec![]]);
     for _ in 0..PAIRS {
         let (a, b) = (run(with(), netns, server), run(without(), netns, server));
@@ -158,6 +204,7 @@ fn compare(
             ratio[0],
         );
     }
+    [median(&mut up[2]), median(&mut down[2])]
 }
 
 /// Runs one guest, and returns its rates.
@@ -210,9 +257,4 @@ fn receive(stream: &mut TcpStream) -> Duration {
         left -= got;
     }
     begun.elapsed()
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -10,12 +10,15 @@
 #[allow(dead_code, unreachable_pub, reason = "a bench uses some of the helpers")]
 #[path = "../tests/integration/common/mod.rs"]
 mod common;
+#[path = "shared/goal.rs"]
+mod goal;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::wrapped::{NAME, Wrapped, qemu};
+use goal::median;
 
 const PAIRS: usize = 60;
 const QUIT: &str = "{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}\n";
@@ -67,9 +70,4 @@ fn time(mut command: Command, line: &str, input: &str) -> Duration {
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     assert!(child.wait().unwrap().success(), "{line}");
     begun.elapsed()
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -6,16 +6,17 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use super::goal::{Goal, median, row};
 use super::host::{Host, guest};
-use super::{median, milliseconds};
+use super::milliseconds;
 
 /// The number of pairs of a bind and a run of nft.
 const BINDS: usize = 40;
 /// The number of ports that have the filter, and of pairs of a redefinition and a run of nft.
 const REDEFINITIONS: [(usize, usize); 2] = [(200, 20), (1000, 12)];
 /// The number of pairs of a rebuild and a run of nft, and of bound ports.
-const REBUILDS: usize = 20;
-const BOUND: usize = 200;
+const REBUILDS: usize = 12;
+const BOUND: usize = 1000;
 
 /// Measures a bind of clean-traffic: its processes and its time.
 pub fn bind() {
@@ -55,6 +56,7 @@ pub fn bind() {
         }
     }
     pairs.print("bind of clean-traffic", &captured);
+    pairs.row("bind on one port", 1.15);
 }
 
 /// The numbers of bound ports, and of pairs of a command and a run of nft.
@@ -91,9 +93,11 @@ pub fn swap() {
 
 /// Measures the bind of the first and of the last of many ports.
 pub fn first_and_last() {
+    // Both hosts have as many interfaces, which nft lists.
+    let [_, (many, _)] = BESIDE;
     let mut medians = Vec::new();
     for (ports, count) in BESIDE {
-        let host = Host::new(ports);
+        let host = Host::new(many);
         host.bind_all(0..ports - 1, "clean-traffic");
         let port = format!("p{}", ports - 1);
         let document = host.binding(&port, "clean-traffic");
@@ -114,11 +118,11 @@ pub fn first_and_last() {
             }
         }
         let what = format!("bind number {ports}");
-        medians
-            .push(milliseconds(&mut pairs.ours.clone()) / milliseconds(&mut pairs.theirs.clone()));
+        medians.push(milliseconds(&mut pairs.ours.clone()));
         pairs.print(&what, &captured);
     }
-    println!("a bind beside many, relative to nft alone: {medians:.2?}");
+    let work = format!("bind number {many}");
+    row(&work, "bind number 2", medians[1] / medians[0], "×", Goal::AtMost(1.1));
 }
 
 /// Measures the redefinition of a filter of three rules that many ports use.
@@ -141,7 +145,9 @@ pub fn redefine() {
                 pairs.add(ours, theirs);
             }
         }
-        pairs.print(&format!("redefinition of a filter of 3 rules on {ports} ports"), &captured);
+        let what = format!("redefinition of a filter of 3 rules on {ports} ports");
+        pairs.print(&what, &captured);
+        pairs.row(&what, 1.25);
     }
 }
 
@@ -174,8 +180,28 @@ pub fn rebuild() {
                 pairs.add(ours, theirs);
             }
         }
-        pairs.print(&format!("rebuild of {BOUND} bindings of {filter}"), &captured);
+        let what = format!("rebuild of {BOUND} bindings of {filter}");
+        pairs.print(&what, &captured);
+        pairs.row(&what, 1.25);
     }
+}
+
+/// Measures `firewall reload` when all rules are there, compared with a listing of the table.
+pub fn reload() {
+    let host = Host::new(BOUND);
+    host.bind_all(0..BOUND, "clean-traffic");
+    let mut ratios = Vec::new();
+    for pair in 0..=REBUILDS {
+        let ours = host.time(host.sandbox.netlaunch(&["firewall", "reload"]));
+        let mut list = Command::new("/usr/sbin/nft");
+        list.args(["-j", "list", "table", "bridge", "netlaunch_nwfilter"]);
+        let theirs = host.time(list);
+        if pair > 0 {
+            ratios.push(ours.as_secs_f64() / theirs.as_secs_f64());
+        }
+    }
+    let work = format!("firewall reload with nothing to do, {BOUND} ports");
+    row(&work, "a listing of the table", median(&mut ratios), "×", Goal::AtMost(1.3));
 }
 
 /// The times of netlaunch and of nft, in pairs.
@@ -191,6 +217,10 @@ impl Pairs {
         self.ours.push(ours);
         self.theirs.push(theirs);
         self.ratios.push(ours.as_secs_f64() / theirs.as_secs_f64());
+    }
+
+    fn row(&mut self, work: &str, most: f64) {
+        row(work, "nft -f of the same rules", median(&mut self.ratios), "×", Goal::AtMost(most));
     }
 
     fn print(&mut self, what: &str, captured: &Path) {

@@ -1,4 +1,4 @@
-//! Measures frames through a port: as the only bound port, and among a thousand.
+//! Measures frames through a port: as the only bound port, among a thousand, and without a filter.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::common::finish;
+use super::goal::{Goal, median, row};
 use super::host::{Host, guest};
-use super::{median, milliseconds};
+use super::milliseconds;
 use netlaunch::sys::tap::{TUN, Tap, TapName};
 
 /// The number of bound ports, of pairs of rounds, and of frames in a round.
@@ -15,7 +16,7 @@ const PORTS: usize = 1000;
 const ROUNDS: usize = 31;
 const FRAMES: usize = 20_000;
 
-/// A bridge with two taps. The first one has a filter.
+/// A bridge with two taps. The first one can have a filter.
 struct Line {
     host: Host,
     guest: fs::File,
@@ -23,7 +24,7 @@ struct Line {
 }
 
 impl Line {
-    fn new() -> Self {
+    fn new(filter: Option<&str>) -> Self {
         let host = Host::new(PORTS);
         host.netns.ip("link add br0 type bridge stp_state 0 mcast_snooping 0 forward_delay 0");
         host.netns.ip("link set br0 up");
@@ -34,12 +35,11 @@ impl Line {
             tap.into_fd().into()
         };
         let (guest, peer) = (tap("vnet0"), tap("peer0"));
-        let document = host.binding("vnet0", "clean-traffic");
-        host.time(host.sandbox.netlaunch(&[
-            "nwfilter",
-            "binding-create",
-            document.to_str().unwrap(),
-        ]));
+        if let Some(filter) = filter {
+            let document = host.binding("vnet0", filter);
+            let args = ["nwfilter", "binding-create", document.to_str().unwrap()];
+            host.time(host.sandbox.netlaunch(&args));
+        }
         let line = Line { host, guest, peer };
         // The bridge learns the port of the peer.
         let hello = frame([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc], [0xff; 6], [10, 2, 3, 9]);
@@ -85,7 +85,8 @@ pub fn frame(source: [u8; 6], destination: [u8; 6], address: [u8; 4]) -> Vec<u8>
 
 /// Compares the rate through a port as the only bound port and among a thousand.
 pub fn frames() {
-    let (one, many) = (Line::new(), Line::new());
+    let filter = Some("clean-traffic");
+    let (one, many, none) = (Line::new(filter), Line::new(filter), Line::new(None));
     let mut took = many.host.bind_all(0..PORTS - 1, "clean-traffic");
     let list = many
         .host
@@ -101,6 +102,7 @@ pub fn frames() {
         milliseconds(&mut last.clone()),
     );
     let (mut alone, mut among, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut of_none = Vec::new();
     for round in 0..=ROUNDS {
         // Each host goes first in half of the rounds.
         let (a, b) = if round % 2 == 0 {
@@ -114,6 +116,7 @@ pub fn frames() {
             alone.push(a);
             among.push(b);
             ratios.push(b / a);
+            of_none.push(b / none.rate());
         }
     }
     println!(
@@ -122,4 +125,6 @@ pub fn frames() {
         median(&mut among),
         median(&mut ratios),
     );
+    let work = format!("rate of frames under clean-traffic, {bound} ports bound");
+    row(&work, "no filter", median(&mut of_none), "×", Goal::AtLeast(0.9));
 }
