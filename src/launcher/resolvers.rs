@@ -1,31 +1,43 @@
 //! Keeps the guest's DNS working while the host's DNS servers change.
 //!
-//! The watch looks at resolv.conf once a second, through symbolic links. So it sees on every file
-//! system that the file was written, replaced, or is reached by another link. It reads the file
-//! only if its identity has changed, and reports servers only after it has read the same ones
-//! twice in a row, since another program may be writing the file.
+//! The watch looks at resolv.conf through symbolic links. It reads the file only if its identity
+//! has changed, and reports servers only after it has read the same ones twice, a second apart,
+//! since another program may be writing the file.
+//!
+//! When the servers are known, inotify(7) tells of changes of the file and of each link that leads
+//! to it, so that an idle launch does not wake up. A rare look finds what inotify does not see: a
+//! change on the server of a network file system, and another link among the directories. Without
+//! inotify, such as at the user's limit of instances, the watch looks once a second.
 //!
 //! passt reads the servers once, at its start. Other servers need another passt on the same socket,
 //! and the guest's connections end with the first passt. So passt is replaced only if
 //! [`PasstPlan::with_resolvers`](crate::launcher::plan::PasstPlan::with_resolvers) says that other
 //! servers would answer the guest's queries.
 
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
+use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
 use super::passt;
 use super::recovery::{PasstRestart, RestartResult};
 use super::running::{PASST_END_LIMIT, RunningNic};
+use crate::sys::file_events::{FileEvent, FileEvents, WatchedDir};
 use crate::types::{error_text, name_servers};
 
-/// How often the file is looked at.
+/// The pause between two looks until the servers are known, and without events.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The pause between two looks with events.
+const RARE: Duration = Duration::from_secs(600);
+/// The most symbolic links that lead to a file (path_resolution(7)).
+const MAX_LINKS: usize = 40;
 
 /// The identity of a file's content: device, inode, size, and time of modification and of change.
 type Identity = (u64, u64, u64, (i64, i64), (i64, i64));
@@ -39,23 +51,127 @@ pub(super) struct Watch {
     new: Option<Vec<IpAddr>>,
     /// The time of the next look.
     at: Instant,
+    /// The changes in the directories of the file and of its links. Opened when the servers are
+    /// known: the kernel can need 10 ms to close the queue, which a short launch does not pay.
+    changes: Option<Changes>,
+}
+
+/// Changes of a file and of the symbolic links that lead to it.
+#[derive(Debug)]
+struct Changes {
+    events: FileEvents,
+    /// The paths of the links and of the file.
+    paths: Vec<PathBuf>,
+    /// The same as names in watched directories.
+    watched: Vec<(WatchedDir, OsString)>,
+}
+
+impl Changes {
+    /// Watches the directories of these paths.
+    fn open(paths: Vec<PathBuf>) -> io::Result<Self> {
+        let no_name = || io::Error::from(io::ErrorKind::InvalidInput);
+        let split =
+            |path: &PathBuf| Some((path.parent()?.to_owned(), path.file_name()?.to_owned()));
+        let names: Option<Vec<(PathBuf, OsString)>> = paths.iter().map(split).collect();
+        let names = names.ok_or_else(no_name)?;
+        // A queue is opened only if it can be used, because closing it takes long.
+        names.iter().try_for_each(|(dir, _)| fs::metadata(dir).map(drop))?;
+        let events = FileEvents::open()?;
+        let watch = |(dir, name)| Ok((events.watch_content(dir)?, name));
+        let watched = names.iter().map(|(dir, name)| watch((dir, name.clone())));
+        let watched = watched.collect::<io::Result<_>>()?;
+        Ok(Changes { events, paths, watched })
+    }
+
+    /// Waits for a change of a link or of the file. Returns whether later changes will be seen.
+    async fn next(&self) -> bool {
+        loop {
+            let Ok(events) = self.events.next().await else { return false };
+            for event in events {
+                match event {
+                    FileEvent::Changed(dir, Some(name)) => {
+                        if self.watched.contains(&(dir, name)) {
+                            return true;
+                        }
+                    }
+                    // The kernel has lost events, or a directory has changed itself.
+                    FileEvent::Changed(_, None) | FileEvent::Overflow => return false,
+                }
+            }
+        }
+    }
+}
+
+/// Returns the path of a file and those of the symbolic links that lead to it, the first link
+/// first.
+fn paths_to(file: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = vec![file.to_owned()];
+    while let Some(path) = paths.last().filter(|_| paths.len() <= MAX_LINKS) {
+        match fs::read_link(path) {
+            Ok(target) => {
+                let next = path.parent().unwrap_or(Path::new("/")).join(target);
+                paths.push(next);
+            }
+            // The file is there and no link, or is not there yet.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::NotFound
+                ) =>
+            {
+                return Ok(paths);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::ELOOP.into())
 }
 
 impl Watch {
     /// Returns a watch that reports the file's present content first.
     pub(super) fn new(file: &Path) -> Self {
-        Watch { file: file.to_owned(), seen: None, new: None, at: Instant::now() + INTERVAL }
+        let at = Instant::now() + INTERVAL;
+        Watch { file: file.to_owned(), seen: None, new: None, at, changes: None }
     }
 
     /// Waits for servers that may differ from passt's. The future can be dropped at any time.
     pub(super) async fn next(&mut self) -> Vec<IpAddr> {
         loop {
-            tokio::time::sleep_until(self.at).await;
-            self.at = Instant::now() + INTERVAL;
-            if let Some(servers) = self.look() {
+            let changed = async {
+                match &self.changes {
+                    // The second read of new servers waits its time.
+                    Some(changes) if self.new.is_none() => changes.next().await,
+                    _ => std::future::pending().await,
+                }
+            };
+            let follows = tokio::select! {
+                follows = changed => follows,
+                () = tokio::time::sleep_until(self.at) => true,
+            };
+            if !follows {
+                self.changes = None;
+            }
+            let servers = self.look();
+            let is_known = self.new.is_none();
+            self.at = Instant::now() + if self.follows_changes(is_known) { RARE } else { INTERVAL };
+            if let Some(servers) = servers {
                 return servers;
             }
         }
+    }
+
+    /// Returns whether the watch follows the changes of the file since before the last look. If not,
+    /// begins to follow them once the servers are known.
+    fn follows_changes(&mut self, is_known: bool) -> bool {
+        let Ok(paths) = paths_to(&self.file) else {
+            self.changes = None;
+            return false;
+        };
+        if self.changes.as_ref().is_some_and(|changes| changes.paths == paths) {
+            return is_known;
+        }
+        self.changes = if is_known { Changes::open(paths).ok() } else { None };
+        false
     }
 
     fn look(&mut self) -> Option<Vec<IpAddr>> {
@@ -165,5 +281,40 @@ mod tests {
         assert_eq!(watch.look(), None);
         fs::write(&file, "nameserver 192.0.2.1\n").unwrap();
         assert_eq!((watch.look(), watch.look()), (None, Some(vec![[192, 0, 2, 1].into()])));
+    }
+
+    #[tokio::test]
+    async fn events_tell_of_changes_when_the_servers_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let text = |last: u8| format!("nameserver 192.0.2.{last}\n");
+        fs::create_dir(at("run")).unwrap();
+        fs::write(at("run/a"), text(1)).unwrap();
+        std::os::unix::fs::symlink("run/a", at("resolv.conf")).unwrap();
+        let mut watch = Watch::new(&at("resolv.conf"));
+        let limit = Duration::from_secs(60);
+        let changes: [&dyn Fn(); 4] = [
+            &|| {},
+            &|| fs::write(at("run/a"), text(2)).unwrap(),
+            &|| {
+                fs::write(at("run/b"), text(3)).unwrap();
+                std::os::unix::fs::symlink("run/b", at("link")).unwrap();
+                fs::rename(at("link"), at("resolv.conf")).unwrap();
+            },
+            &|| {
+                fs::write(at("new"), text(4)).unwrap();
+                fs::rename(at("new"), at("run/b")).unwrap();
+            },
+        ];
+        for (change, last) in changes.into_iter().zip(1..) {
+            change();
+            let servers = tokio::time::timeout(limit, watch.next()).await.unwrap();
+            assert_eq!(servers, [IpAddr::from([192, 0, 2, last])]);
+            // The next look is rare, so that only an event can tell of the next change.
+            while watch.at < Instant::now() + limit {
+                let pause = tokio::time::timeout(INTERVAL / 4, watch.next());
+                assert!(pause.await.is_err(), "a report without a change");
+            }
+        }
     }
 }

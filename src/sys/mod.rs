@@ -16,7 +16,6 @@
     allow(dead_code, reason = "networks and filters use all of it")
 )]
 pub(crate) mod dir;
-#[cfg(feature = "bridged")]
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line uses all of it"))]
 pub(crate) mod file_events;
 pub(crate) mod file_limit;
