@@ -14,6 +14,7 @@ use nix::unistd::{getegid, getgroups};
 
 use crate::sys::kvm::{KvmOutcome, KvmStep, try_kvm};
 use crate::sys::namespace::{Namespace, try_namespace};
+use crate::sys::transient_user::UNUSED;
 use crate::types::facts::{Kernel, KernelFeature};
 
 /// The time limit for the three instructions of the KVM test.
@@ -24,7 +25,7 @@ const KVM: &str = "/dev/kvm";
 /// The setting that allows ICMP echo sockets.
 const PING: &str = "net/ipv4/ping_group_range";
 /// The ends of the range from which root's passt gets its group.
-const TRANSIENT: [u32; 2] = [1_879_048_192, 2_147_352_575];
+const TRANSIENT: [u32; 2] = [*UNUSED.start(), *UNUSED.end()];
 /// `KVM_EXIT_INTERNAL_ERROR`, the exit reason on hosts without hardware virtualization, if they
 /// give one.
 const INTERNAL_ERROR: u32 = 17;
