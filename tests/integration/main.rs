@@ -137,6 +137,7 @@ mod nwfilter_watch_unit;
 mod odd_hosts;
 mod options_once;
 mod other_users;
+mod packaging;
 mod passt_attacks;
 mod passt_log;
 mod passt_serves;

@@ -1,0 +1,30 @@
+# Starts and ends the test guest by the README's first example; installed and removed read this.
+
+# start_guest: the guest serves one line on port 22 until it is ended
+start_guest() {
+	local -a args
+	echo "serve_tcp 22 'the guest answers'; while :; do sleep 1; done" >/tmp/script
+	mapfile -t args < <(bash /srv/tests/guest/qemu-args "$GUEST" /tmp/script)
+	netlaunch -p 2222:22 -- qemu-system-x86_64 "${args[@]}" -nic user,model=virtio-net-pci \
+		>/tmp/console 2>/tmp/log </dev/null &
+	launch=$!
+	local end=$((SECONDS + 120))
+	until grep -qs '^READY tcp' /tmp/console; do
+		kill -0 "$launch" || { cat /tmp/log >&2 && return 1; }
+		((SECONDS < end)) || { echo 'the guest is not up after 120 seconds' >&2 && return 1; }
+		sleep 0.2
+	done
+}
+
+# answer PORT: prints the line of the guest. Debian 12's passt takes a connection to the guest only
+# with its first bytes.
+answer() {
+	# shellcheck disable=SC2016 # the inner bash expands these
+	timeout 30 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$1"; echo hello >&3; read -r line <&3
+		echo "$line"; [[ $line == "the guest answers" ]]' bash "$1"
+}
+
+end_guest() {
+	kill "$launch"
+	wait "$launch" || true
+}
