@@ -16,6 +16,8 @@
     allow(dead_code, reason = "networks and filters use all of it")
 )]
 pub(crate) mod dir;
+#[cfg(any(feature = "bridged", test))]
+pub(crate) mod exchange;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line uses all of it"))]
 pub(crate) mod file_events;
 pub(crate) mod file_limit;

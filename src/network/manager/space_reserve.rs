@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use crate::sys::exchange::exchange;
 
 /// Returns whether the error means that the file system is full or a quota is used up.
 pub(super) fn is_full(error: &io::Error) -> bool {
@@ -50,11 +50,10 @@ pub(super) fn write(status: &Path, spare: &Path, text: &[u8]) -> io::Result<()> 
     let mut padded = text.to_vec();
     padded.resize(size, b' ');
     file.write_all(&padded)?;
-    let exchange = RenameFlags::RENAME_EXCHANGE;
-    match renameat2(AT_FDCWD, spare, AT_FDCWD, status, exchange) {
+    match exchange(spare, status) {
         // Some file systems cannot exchange names; then there is no next spare.
-        Err(nix::errno::Errno::EINVAL) => fs::rename(spare, status),
-        done => Ok(done?),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => fs::rename(spare, status),
+        done => done,
     }
 }
 
