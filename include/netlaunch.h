@@ -106,6 +106,8 @@
  *	               default, and then they move to the backend
  *	name           the name of the launch in netlaunch ps
  *	user           the user to run QEMU as; only for root
+ *	stop_timeout   the seconds that the guest gets to power down when the launch is stopped; 0 by
+ *	               default, and then QEMU ends at once
  *	from_env       whether to take PATH, the directories below and the variables of QEMU and passt
  *	               from the environment; false by default. Without it QEMU and passt have no
  *	               variables but those of "env", and programs are looked up in /usr/bin and /bin.
@@ -285,7 +287,8 @@ int netlaunch_wait(const struct netlaunch_launch *launch, int timeout_ms, int *s
 		   char **outcome);
 
 /*
- * Ends the launch: sends SIGTERM to QEMU, and SIGKILL if it still runs 5 s later. Then it waits as
+ * Ends the launch: sends SIGTERM to QEMU, and SIGKILL if it still runs 5 s later. With "stop_timeout"
+ * it first asks the guest to power down; a second call then ends QEMU. Then it waits as
  * netlaunch_wait() does and returns the same. With timeout_ms 0 it does not block.
  */
 int netlaunch_stop(const struct netlaunch_launch *launch, int timeout_ms, int *status,

@@ -121,6 +121,7 @@ members_by_serde! {
     String: "a string";
     bool: "true or false";
     u16: "a whole number from 0 to 65535";
+    u32: "a whole number from 0 to 4294967295";
     Ipv4Addr: "a string with an IPv4 address, such as \"10.0.2.1\"";
     IpAddr: "a string with an IP address, such as \"10.0.2.1\"";
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -50,6 +51,7 @@ struct RequestJson {
     // The launch.
     name: Option<String>,
     user: Option<String>,
+    stop_timeout: Option<u32>,
     from_env: Option<bool>,
     env: Option<BTreeMap<String, OsText>>,
     state_dir: Option<OsText>,
@@ -145,7 +147,7 @@ impl RequestJson {
             qemu, emulator, passt, backend, transport,
             id, mac, device, publish, address, gateway, dns, search, hostname, mtu, interface,
             family, host_loopback, pcap, nics, keep_nics,
-            name, user, from_env, env, state_dir, cache_dir))
+            name, user, stop_timeout, from_env, env, state_dir, cache_dir))
     }
 
     /// Adds the path of the member to the error of a value that the launcher refuses.
@@ -220,6 +222,8 @@ impl RequestJson {
         }
         set!(builder, self, value => *value; transport, gateway, dns, mtu, host_loopback);
         set!(builder, self, value => *value; keep_nics);
+        let seconds = |number: u32| Duration::from_secs(number.into());
+        set!(builder, self, number => seconds(*number); stop_timeout);
         set!(builder, self, text => text.as_str(); id, mac, device, address, hostname, interface);
         set!(builder, self, text => text.as_str(); name, user);
         set!(builder, self, path => &path.0; emulator, passt, pcap, state_dir, cache_dir);
@@ -269,7 +273,7 @@ mod tests {
             "address": "192.168.7.2/24", "gateway": "192.168.7.1", "dns": "192.168.7.3",
             "search": ["example.org"], "hostname": "h", "mtu": 1400, "interface": "eth7",
             "family": "ipv4", "host_loopback": false, "pcap": "/f", "name": "n", "user": "u",
-            "from_env": false, "env": {"A": "b"}, "state_dir": "/s", "cache_dir": "/c"
+            "stop_timeout": 30, "from_env": false, "env": {"A": "b"}, "state_dir": "/s", "cache_dir": "/c"
         }"#;
         assert!(schema_accepts(text));
         let launcher = format!("{:?}", launcher(text).unwrap());
@@ -297,6 +301,7 @@ mod tests {
             r#"pcap: Some("/f")"#,
             r#"name: Some(LaunchName("n"))"#,
             r#"user: Some(UserName("u"))"#,
+            "stop_timeout: Some(30s)",
             r#"env: [("A", "b")]"#,
             r#"state_dir: Some("/s")"#,
             r#"cache_dir: Some("/c")"#,

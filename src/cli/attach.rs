@@ -27,6 +27,7 @@ use super::control::CommandReceiver;
 use super::environment::Environment;
 use super::guest_port::HostPorts;
 use super::request::{self, Job};
+use super::running_launch::find;
 use super::{Failure, print, run, runtime};
 use crate::launcher::attach::{ANSWER_LIMIT, TargetGuest, machine, network_names};
 use crate::launcher::guest_port::{BoxFuture, GuestPorts};
@@ -196,19 +197,9 @@ impl Target {
     /// Finds the launch with this name, or with a launch directory of this name.
     ///
     /// # Errors
-    /// [`AttachError`]: there is none or several, or its QEMU has no QMP socket.
+    /// There is none or several, or its QEMU has no QMP socket.
     pub(super) fn find(name: &LaunchName, environment: &Environment) -> Result<Self, Failure> {
-        let mut found = running(&environment.launch_root())?;
-        let is_dir =
-            |record: &Record| record.dir.file_name().is_some_and(|dir| dir == name.as_str());
-        found.retain(|record| record.name == name.as_str() || is_dir(record));
-        let Some(record) = found.pop() else {
-            return Err(AttachError::NoLaunch(name.clone()).into());
-        };
-        if !found.is_empty() {
-            let dirs = found.into_iter().chain([record]).map(|record| record.dir).collect();
-            return Err(AttachError::Ambiguous { name: name.clone(), dirs }.into());
-        }
+        let record = find(name, environment)?;
         let Some(qemu) = record.qemu.clone() else {
             return Err(AttachError::NoQemu(record.name).into());
         };

@@ -1,22 +1,14 @@
 //! Why a guest that runs gets no NIC, or keeps one.
 
 use std::io;
-use std::path::PathBuf;
 
 use super::failure::usage_if;
 use crate::launcher::{QmpError, UnplugError};
-use crate::types::{Id, LaunchName, Mac, error_text};
+use crate::types::{Id, Mac, error_text};
 
 /// Why `netlaunch attach` or `netlaunch detach` failed. The text is one line.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttachError {
-    #[error("no launch of this user has the name {0}; netlaunch ps shows their names")]
-    NoLaunch(LaunchName),
-    #[error(
-        "several launches have the name {name}: use the name of a launch directory: {}",
-        names(dirs)
-    )]
-    Ambiguous { name: LaunchName, dirs: Vec<PathBuf> },
     #[error("netlaunch does not run the QEMU of {0}, so its guest cannot get another NIC")]
     NoQemu(String),
     #[error(
@@ -58,18 +50,11 @@ pub(crate) enum AttachError {
     Lock(io::Error),
 }
 
-fn names(dirs: &[PathBuf]) -> String {
-    let name = |dir: &PathBuf| dir.file_name().unwrap_or_default().display().to_string();
-    dirs.iter().map(name).collect::<Vec<_>>().join(", ")
-}
-
 impl AttachError {
     /// Returns the exit status: 2 for a mistake of the caller.
     pub(super) fn status(&self) -> u8 {
         usage_if(match self {
-            AttachError::NoLaunch(_)
-            | AttachError::Ambiguous { .. }
-            | AttachError::NoQemu(_)
+            AttachError::NoQemu(_)
             | AttachError::SameId { .. }
             | AttachError::SameMac { .. }
             | AttachError::SameSubnet { .. }

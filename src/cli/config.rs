@@ -31,7 +31,7 @@ pub const FILE_NAME: &str = "netlaunch.conf";
 pub(super) const MAX_BYTES: u64 = 1 << 20;
 
 /// Every key, in the order of the fields of [`Config`].
-pub const KEYS: [&str; 17] = [
+pub const KEYS: [&str; 18] = [
     "backend",
     "transport",
     "passt",
@@ -47,6 +47,7 @@ pub const KEYS: [&str; 17] = [
     "mtu",
     "interface",
     "family",
+    "stop_timeout",
     "log_format",
     "wrap",
 ];
@@ -62,7 +63,7 @@ pub struct Config {
     /// As `--passt`: an absolute path, or a name to look up in PATH.
     #[serde(deserialize_with = "program")]
     pub passt: Option<PathBuf>,
-    /// As `--qemu`: an absolute path, or a name to look up in PATH.
+    /// As `--qemu`, in the form of `passt`.
     #[serde(deserialize_with = "program")]
     pub qemu: Option<PathBuf>,
     /// As `--device`.
@@ -92,6 +93,9 @@ pub struct Config {
     /// `both`, `ipv4` (as `--ipv4-only`) or `ipv6` (as `--ipv6-only`).
     #[serde(deserialize_with = "family")]
     pub family: Option<Family>,
+    /// As `--stop-timeout`, in seconds.
+    #[serde(deserialize_with = "seconds")]
+    pub stop_timeout: Option<u32>,
     /// As `--log-format`.
     pub log_format: Option<LogFormat>,
     /// The settings of calls as a stand-in for QEMU.
@@ -218,6 +222,11 @@ pub(super) fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u
     args::mtu(&number.to_string()).map(Some).map_err(de::Error::custom)
 }
 
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    args::seconds(&number.to_string()).map(Some).map_err(de::Error::custom)
+}
+
 /// Refuses a relative path, which would name another program in every current directory.
 pub(super) fn program<'de, D: Deserializer<'de>>(
     deserializer: D,
@@ -290,6 +299,7 @@ mod tests {
             mtu = 1500
             interface = "eth0"
             family = "ipv4"
+            stop_timeout = 60
             log_format = "json"
             wrap = { mtu = 1400 }
         "#;
@@ -309,6 +319,7 @@ mod tests {
             mtu: Some(1500),
             interface: Some("eth0".parse().unwrap()),
             family: Some(Family::V4),
+            stop_timeout: Some(60),
             log_format: Some(LogFormat::Json),
             wrap: Some(Box::new(WrapConfig { mtu: Some(1400), ..WrapConfig::default() })),
             source: None,
@@ -332,6 +343,7 @@ mod tests {
                 ":2:11: unknown value `pasts`; use one of auto, passt, slirp, bridge",
             ),
             ("mtu = 70000", ":1:7: \"70000\" is not an MTU: use 68 to 65520 bytes"),
+            ("stop_timeout = -1", ":1:16: \"-1\" is not a number of seconds: use 0 to 4294967295"),
             ("mtu = -1", ":1:7: \"-1\" is not an MTU: use 68 to 65520 bytes"),
             ("mtu = \"1500\"", ":1:7: string \"1500\" cannot be used here; write a number"),
             (

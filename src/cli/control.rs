@@ -86,7 +86,7 @@ impl CommandReceiver {
                 () = ended => {
                     self.parent = None;
                     tracing::info!("the process that started netlaunch has ended, and the launch ends with it; start netlaunch with nohup or setsid to let the launch live on");
-                    return SupervisorCommand::Stop(Signal::SIGTERM);
+                    return SupervisorCommand::PowerDown;
                 }
             }
         }
@@ -103,7 +103,7 @@ impl CommandReceiver {
             return Some(SupervisorCommand::Signal(signal));
         }
         match signal.named() {
-            Some(Signal::SIGTERM) => Some(SupervisorCommand::Stop(Signal::SIGTERM)),
+            Some(Signal::SIGTERM) => Some(SupervisorCommand::PowerDown),
             Some(Signal::SIGHUP) if self.signals.ignores_hangup() && !self.rebuilds => None,
             _ if has_qemu => None,
             Some(Signal::SIGHUP) if self.rebuilds => Some(SupervisorCommand::RebuildRules),

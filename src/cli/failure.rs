@@ -20,6 +20,8 @@ use super::launch_error;
 use super::network_error::NetworkError;
 use super::nwfilter_error::{ExplainError, NwfilterError};
 use super::request::JobError;
+use super::running_launch::LaunchNameError;
+use super::stop::StopError;
 use super::usage_error::UsageError;
 use super::wrap::InstallError;
 use crate::firewall::FirewalldError;
@@ -74,6 +76,10 @@ pub(crate) enum Failure {
     Install(#[from] InstallError),
     #[error(transparent)]
     Attach(Box<AttachError>),
+    #[error(transparent)]
+    LaunchName(#[from] LaunchNameError),
+    #[error(transparent)]
+    Stop(#[from] StopError),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
     #[error("{} closed; redirect it, for example to or from /dev/null", closed(.0))]
@@ -137,6 +143,7 @@ impl Failure {
             Failure::Usage(_)
             | Failure::Job(_)
             | Failure::ReadyFd { .. }
+            | Failure::LaunchName(_)
             | Failure::ListenFd { .. } => USAGE,
             Failure::CallerSocket(error) => usage_if(error.is_callers()),
             Failure::Config(error) => error.status(),
@@ -146,6 +153,7 @@ impl Failure {
             Failure::Nwfilter(error) => error.status(),
             Failure::Install(error) => usage_if(error.is_callers()),
             Failure::Attach(error) => error.status(),
+            Failure::Stop(error) => error.status(),
             Failure::Launch(LaunchError::Plan(error)) => of_plan(error),
             Failure::Launch(LaunchError::Start(error)) => of_start(error),
             Failure::Launch(LaunchError::Value { .. }) => USAGE,

@@ -233,6 +233,7 @@ fn option(setting: Setting) -> &'static str {
         Setting::Ipv4Only => "--ipv4-only",
         Setting::Ipv6Only => "--ipv6-only",
         Setting::User => "--user",
+        Setting::StopTimeout => "--stop-timeout",
         Setting::Command => "-- QEMU ARGS",
         Setting::StateDir => STATE_DIR,
     }

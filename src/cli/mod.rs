@@ -78,7 +78,11 @@ mod rejoin;
 mod reload;
 pub mod request;
 mod request_defaults;
+#[cfg(test)]
+mod request_tests;
 mod run;
+mod running_launch;
+mod stop;
 mod table;
 mod usage_error;
 #[cfg(test)]
@@ -218,6 +222,7 @@ fn perform(
             runtime()?.block_on(probe::probe(args.json, &programs, environment, free_fd))
         }
         Some(Action::Ps(args)) => ps::ps(args, environment),
+        Some(Action::Stop(args)) => stop::stop(args, environment),
         Some(Action::Attach(args)) => attach::attach(args, config, environment, free_fd),
         Some(Action::Detach(args)) => detach::detach(args, environment),
         Some(Action::CollectAttachment(args)) => {

@@ -3,11 +3,11 @@
 //!
 //! A setting of the file is ignored if an option makes it meaningless and no option could take it
 //! back: the file's gateway with another `--address`, its IPv4 settings with `--ipv6-only`, its
-//! passt settings with `--backend slirp`, all settings of user-mode networks on a bridge, its card
-//! if the QEMU arguments bring one, and with `--net` its settings of a single NIC and those that no
-//! NIC takes. Published ports stay, because a port that the file publishes would be closed
-//! otherwise: with `--net` the first NIC that can have them gets them, and a launch with bridges
-//! only is refused.
+//! stop timeout in serve mode, its passt settings with `--backend slirp`, all settings of user-mode
+//! networks on a bridge, its card if the QEMU arguments bring one, and with `--net` its settings of
+//! a single NIC and those that no NIC takes. Published ports stay, because a port that the file
+//! publishes would be closed otherwise: with `--net` the first NIC that can have them gets them, and
+//! a launch with bridges only is refused.
 
 use std::net::IpAddr;
 
@@ -62,6 +62,10 @@ pub(super) struct Defaults {
 impl Defaults {
     pub(super) fn of(args: &LaunchArgs, config: &Config, command: Option<&Command>) -> Self {
         let (mut config, mut listed) = (config.clone(), Vec::new());
+        if command.is_none() {
+            // The caller starts and ends QEMU.
+            config.stop_timeout = None;
+        }
         let has_own = has_own_network(args, command);
         if has_own {
             // That network has a card.
@@ -138,8 +142,8 @@ pub(super) fn publish_on_first(nics: &mut [NicRequest], ports: Vec<PublishReques
 
 /// Returns the settings that a guest without a user-mode network has.
 fn without_user_mode(config: Config) -> Config {
-    let Config { passt, qemu, device, publish, log_format, source, .. } = config;
-    Config { passt, qemu, device, publish, log_format, source, ..Config::default() }
+    let Config { passt, qemu, device, publish, stop_timeout, log_format, source, .. } = config;
+    Config { passt, qemu, device, publish, stop_timeout, log_format, source, ..Config::default() }
 }
 
 /// Returns the network or bridge that the guest joins.

@@ -166,6 +166,7 @@ async fn end(receiver: &mut CommandReceiver, rebuild: &mut bool) -> SignalNumber
             SupervisorCommand::RebuildRules => *rebuild = true,
             SupervisorCommand::Signal(signal) => return signal,
             SupervisorCommand::Stop(signal) => return signal.into(),
+            SupervisorCommand::PowerDown => return Signal::SIGTERM.into(),
             SupervisorCommand::Kill => return Signal::SIGKILL.into(),
         }
     }

@@ -221,7 +221,7 @@ impl BlockingLaunch {
         self.shared.wait(Instant::now().checked_add(limit), |state| state.outcome.clone())
     }
 
-    /// Ends QEMU with SIGTERM, 5 s later with SIGKILL, and waits as [`wait`](Self::wait).
+    /// Ends the launch as [`LaunchControl::stop`], and waits as [`wait`](Self::wait).
     pub fn stop(&self) -> Outcome {
         self.control.stop();
         self.wait()

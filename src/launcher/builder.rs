@@ -4,6 +4,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::blocking::BlockingLaunch;
 use super::entry::Launcher;
@@ -14,7 +15,7 @@ use super::launcher_settings::LauncherSettings;
 use super::plan::{AddressChoice, Backend, Command, Family, NicRequest, Request, Transport};
 use super::value_check::check_request;
 use crate::types::{
-    Device, DomainName, HostAddress, Id, InterfaceName, LaunchName, Mac, PublishRequest, UserName,
+    Device, DomainName, Id, InterfaceName, LaunchName, Mac, PublishRequest, UserName,
 };
 
 /// Builds a [`Launcher`]. Values can be texts, as on netlaunch's command line, or typed; a text
@@ -265,6 +266,13 @@ impl LauncherBuilder {
         self
     }
 
+    /// Sets the time that the guest gets to power down when the launch is stopped. The default is
+    /// zero: QEMU ends at once, and the guest loses what it has not written to its disks.
+    pub fn stop_timeout(mut self, time: Duration) -> Self {
+        self.request.stop_timeout = Some(time).filter(|time| !time.is_zero());
+        self
+    }
+
     /// Replaces everything that the methods above set. A value that was not valid before still
     /// makes [`build`](Self::build) fail.
     pub fn request(mut self, request: Request) -> Self {
@@ -362,38 +370,5 @@ impl LauncherBuilder {
                 None
             }
         }
-    }
-}
-
-/// Lets the builder take texts for these values.
-macro_rules! from_text {
-    ($($value:ty),*) => {
-        $(impl TryFrom<&str> for $value {
-            type Error = <$value as std::str::FromStr>::Err;
-
-            fn try_from(text: &str) -> Result<Self, Self::Error> {
-                text.parse()
-            }
-        })*
-    };
-}
-
-from_text!(
-    AddressChoice,
-    Device,
-    DomainName,
-    HostAddress,
-    Id,
-    InterfaceName,
-    LaunchName,
-    Mac,
-    NicRequest,
-    PublishRequest,
-    UserName
-);
-
-impl From<HostAddress> for AddressChoice {
-    fn from(address: HostAddress) -> Self {
-        AddressChoice::Fixed(address)
     }
 }

@@ -15,7 +15,12 @@ pub(crate) enum SupervisorCommand {
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line sends it"))]
     RebuildRules,
     /// Ends the launch: this signal for QEMU, and SIGKILL if QEMU still runs 5 s later.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line sends it"))]
     Stop(Signal),
+    /// Asks the guest to power down, and ends the launch as [`SupervisorCommand::Stop`] with
+    /// SIGTERM after the stop timeout. Without a stop timeout, and at the second time, it is that
+    /// command.
+    PowerDown,
     /// Ends the launch at once: SIGKILL for QEMU.
     Kill,
 }

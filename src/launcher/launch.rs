@@ -119,7 +119,7 @@ impl Launch {
         }
     }
 
-    /// Ends QEMU with SIGTERM, 5 s later with SIGKILL, and waits as [`wait`](Self::wait).
+    /// Ends the launch as [`LaunchControl::stop`], and waits as [`wait`](Self::wait).
     pub async fn stop(&mut self) -> Outcome {
         self.control.stop();
         self.wait().await
@@ -173,9 +173,11 @@ impl LaunchControl {
         Ok(())
     }
 
-    /// Ends the launch: QEMU gets SIGTERM, 5 s later SIGKILL.
+    /// Ends the launch: QEMU gets SIGTERM, 5 s later SIGKILL. A launch with a
+    /// [`stop_timeout`](super::LauncherBuilder::stop_timeout) first asks its guest to power down; a
+    /// second call then ends QEMU without a further wait for the guest.
     pub fn stop(&self) {
-        self.send(SupervisorCommand::Stop(Signal::SIGTERM));
+        self.send(SupervisorCommand::PowerDown);
     }
 
     /// Ends the launch at once: QEMU gets SIGKILL.

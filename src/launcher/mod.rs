@@ -29,6 +29,7 @@ pub(crate) mod attach;
 mod blocked_signals;
 mod blocking;
 mod builder;
+mod builder_texts;
 mod command;
 mod context;
 mod entry;
@@ -50,6 +51,7 @@ mod passt_failure;
 mod passt_ready;
 pub mod plan;
 mod ports;
+mod power_down;
 #[cfg(feature = "cli")]
 mod privileges;
 pub(crate) mod probe;
@@ -66,6 +68,7 @@ mod resolvers;
 mod running;
 mod serving;
 mod start;
+mod stopping;
 mod supervise;
 #[cfg(feature = "cli")]
 mod trial;
@@ -90,6 +93,8 @@ pub use launch_dir::LaunchDirError;
 pub use outcome::Outcome;
 pub use passt::{PasstEndCause, PasstError, PasstReadiness};
 pub use ports::PublishError;
+#[cfg(feature = "cli")]
+pub(crate) use power_down::power_down;
 pub(crate) use running::Running;
 pub(crate) use start::start;
 

@@ -8,11 +8,12 @@ use std::process::ExitStatus;
 use std::task::Poll;
 use std::time::Instant;
 
-use super::guest_port::{BoxFuture, FollowStep, LearningStep, WatchStep};
+use super::guest_port::{BoxFuture, FollowEvent, FollowStep, LearningStep, WatchStep};
 use super::recovery::{PasstRestart, RestartHistory, RestartResult};
 use super::resolvers::Watch;
 use super::running::RunningNic;
 use crate::sys::process::Child;
+use crate::types::error_text;
 
 /// An event of one NIC.
 pub(super) enum NicEvent {
@@ -113,4 +114,29 @@ pub(super) async fn pending<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> 
     let result = running.await;
     *work = None;
     result
+}
+
+/// Reports where the published ports of a guest on a bridge lead.
+pub(super) fn report_following(event: FollowEvent) {
+    let list = |addresses: &[IpAddr]| {
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+    };
+    match event {
+        FollowEvent::Moved(addresses) if addresses.is_empty() => {
+            tracing::info!("the guest has no known address, so its published ports lead nowhere");
+        }
+        FollowEvent::Moved(addresses) => {
+            tracing::info!("the published ports lead to {}", list(&addresses));
+        }
+        FollowEvent::Recovered(addresses) if addresses.is_empty() => {
+            tracing::warn!("the published ports follow the guest again; its address is not known");
+        }
+        FollowEvent::Recovered(addresses) => {
+            let addresses = list(&addresses);
+            tracing::warn!("the published ports follow the guest again and lead to {addresses}");
+        }
+        FollowEvent::Failed(error) => {
+            tracing::warn!("the published ports do not follow the guest: {}", error_text(&error));
+        }
+    }
 }

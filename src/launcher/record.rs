@@ -50,6 +50,9 @@ pub(crate) struct Record {
     /// The user that QEMU runs as; `None` is netlaunch's own user.
     #[serde(default)]
     pub(crate) user: Option<UserName>,
+    /// The seconds that the guest gets to power down when the launch ends; `None` for none.
+    #[serde(default)]
+    pub(crate) stop_timeout: Option<u64>,
     /// The guest's network.
     pub(crate) guest: Guest,
     /// Published ports.
@@ -195,6 +198,7 @@ impl Record {
             passt: None,
             bridge: first.bridge,
             user: plan.user.clone(),
+            stop_timeout: plan.stop_timeout.map(|time| time.as_secs()),
             guest: first.guest,
             publish: first.publish,
             qmp: None,

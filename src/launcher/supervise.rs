@@ -9,25 +9,25 @@
 //! The learner of the guest's address ends before the rules of its filter are removed, and the
 //! launch directory is removed last.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use tokio::time::sleep_until;
 
 use super::Outcome;
 use super::command::{CommandSource, SupervisorCommand};
 use super::event::LaunchEvent;
-use super::guest_port::{BoxFuture, FollowEvent, GuestPortError, LearningEvent, WatchEvent};
-use super::nic_work::{NicEvent, NicWork, first_event, pending};
+use super::guest_port::{BoxFuture, GuestPortError, LearningEvent, WatchEvent};
+use super::nic_work::{NicEvent, NicWork, first_event, pending, report_following};
 use super::passt::describe;
 use super::passt_failure::passt_failure;
 use super::qemu_process::QemuProcess;
 use super::record::NicRecord;
 use super::recovery::{PasstEnd, RestartResult};
-use super::running::{QEMU_END_LIMIT, Running, RunningNic};
+use super::running::{Running, RunningNic};
+use super::stopping::{StopStep, Stopping};
 use crate::sys::process::Progress;
 use crate::sys::process::signals::SignalNumber;
 use crate::types::error_text;
@@ -70,8 +70,8 @@ enum Event {
     /// An event of the NIC at this place.
     Nic(usize, NicEvent),
     Rebuilt(Result<Vec<String>, GuestPortError>),
-    /// QEMU did not end in time.
-    Overdue,
+    /// A step towards the end of QEMU.
+    Stop(StopStep),
 }
 
 /// A supervised launch, and everything that is in flight for it.
@@ -83,7 +83,7 @@ struct Supervisor {
     rebuild: Option<Rebuild>,
     /// Whether another rebuild follows the one in flight.
     rebuild_again: bool,
-    kill_at: Option<tokio::time::Instant>,
+    stopping: Stopping,
 }
 
 impl Supervisor {
@@ -94,14 +94,13 @@ impl Supervisor {
             outcome: Outcome::default(),
             rebuild: None,
             rebuild_again: false,
-            kill_at: None,
+            stopping: Stopping::default(),
         }
     }
 
     /// Waits for the next event. If several are ready, the first one in this order is returned: an
     /// end of QEMU comes before a command for it.
     async fn next(&mut self, commands: &mut dyn CommandSource) -> Event {
-        let far = tokio::time::Instant::now() + Duration::from_secs(86400);
         tokio::select! {
             biased;
             progress = progress(&mut self.running.qemu) => match progress {
@@ -113,9 +112,7 @@ impl Supervisor {
                 Event::Nic(place, event)
             }
             result = pending(&mut self.rebuild) => Event::Rebuilt(result),
-            () = sleep_until(self.kill_at.unwrap_or(far)), if self.kill_at.is_some() => {
-                Event::Overdue
-            }
+            step = self.stopping.next() => Event::Stop(step),
         }
     }
 
@@ -164,11 +161,7 @@ impl Supervisor {
                 let again = std::mem::take(&mut self.rebuild_again);
                 self.rebuild = again.then(|| self.running.rebuild_rules()).flatten();
             }
-            Event::Overdue => {
-                tracing::warn!("QEMU does not end on SIGTERM and is killed");
-                self.signal_qemu(Signal::SIGKILL);
-                self.kill_at = None;
-            }
+            Event::Stop(step) => self.handle_stop(step),
         }
         Next::GoesOn
     }
@@ -198,6 +191,8 @@ impl Supervisor {
                 }
                 return Next::GoesOn;
             }
+            SupervisorCommand::PowerDown if self.power_down() => return Next::GoesOn,
+            SupervisorCommand::PowerDown => Signal::SIGTERM.into(),
             SupervisorCommand::Signal(signal) => signal,
             SupervisorCommand::Stop(signal) => signal.into(),
             SupervisorCommand::Kill => Signal::SIGKILL.into(),
@@ -208,10 +203,47 @@ impl Supervisor {
             return Next::Ends;
         }
         self.signal_qemu(signal);
-        if matches!(command, SupervisorCommand::Stop(_)) && self.kill_at.is_none() {
-            self.kill_at = Some(tokio::time::Instant::now() + QEMU_END_LIMIT);
+        if matches!(command, SupervisorCommand::Stop(_) | SupervisorCommand::PowerDown) {
+            self.stopping.signalled();
         }
         Next::GoesOn
+    }
+
+    /// Begins to ask the guest to power down. Returns false if QEMU must end at once: the launch
+    /// has no stop timeout, its QEMU has no QMP socket, or an end has begun.
+    fn power_down(&mut self) -> bool {
+        let takes_signals = self.running.qemu.as_ref().is_some_and(QemuProcess::takes_signals);
+        let limit = self.running.plan.stop_timeout.filter(|_| takes_signals);
+        let Some(limit) = limit.filter(|_| self.stopping.is_idle()) else { return false };
+        let Some(socket) = self.running.record.qmp.clone() else {
+            tracing::warn!("the guest cannot be asked to power down: its QEMU has no QMP socket");
+            return false;
+        };
+        self.stopping = Stopping::power_down(socket, limit);
+        true
+    }
+
+    fn handle_stop(&mut self, step: StopStep) {
+        match step {
+            StopStep::Asked(Ok(())) => {
+                tracing::info!("the guest is asked to power down; a second signal ends QEMU");
+                return;
+            }
+            StopStep::Asked(Err(error)) => {
+                let error = error_text(&error);
+                tracing::warn!("the guest cannot be asked to power down, so QEMU ends: {error}");
+            }
+            StopStep::GuestOverdue(limit) => {
+                let limit = limit.as_secs();
+                tracing::warn!("the guest did not power down within {limit} s, so QEMU ends");
+            }
+            StopStep::QemuOverdue => {
+                tracing::warn!("QEMU does not end on SIGTERM and is killed");
+                return self.signal_qemu(Signal::SIGKILL);
+            }
+        }
+        self.signal_qemu(Signal::SIGTERM);
+        self.stopping.signalled();
     }
 
     fn handle_passt_end(&mut self, place: usize, status: ExitStatus) -> Next {
@@ -337,31 +369,6 @@ impl Running {
 
     fn rebuild_rules(&self) -> Option<Rebuild> {
         self.ports.as_ref().map(|ports| ports.rebuild_rules())
-    }
-}
-
-/// Reports where the published ports of a guest on a bridge lead.
-fn report_following(event: FollowEvent) {
-    let list = |addresses: &[IpAddr]| {
-        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
-    };
-    match event {
-        FollowEvent::Moved(addresses) if addresses.is_empty() => {
-            tracing::info!("the guest has no known address, so its published ports lead nowhere");
-        }
-        FollowEvent::Moved(addresses) => {
-            tracing::info!("the published ports lead to {}", list(&addresses));
-        }
-        FollowEvent::Recovered(addresses) if addresses.is_empty() => {
-            tracing::warn!("the published ports follow the guest again; its address is not known");
-        }
-        FollowEvent::Recovered(addresses) => {
-            let addresses = list(&addresses);
-            tracing::warn!("the published ports follow the guest again and lead to {addresses}");
-        }
-        FollowEvent::Failed(error) => {
-            tracing::warn!("the published ports do not follow the guest: {}", error_text(&error));
-        }
     }
 }
 

@@ -69,6 +69,8 @@ pub enum Setting {
     Ipv6Only,
     /// The user that QEMU runs as.
     User,
+    /// The time for the guest to power down.
+    StopTimeout,
     /// The command that starts QEMU.
     Command,
     /// The directory of launch directories.
@@ -108,6 +110,7 @@ impl fmt::Display for Setting {
             Setting::Ipv4Only => "the restriction to IPv4",
             Setting::Ipv6Only => "the restriction to IPv6",
             Setting::User => "the user",
+            Setting::StopTimeout => "the stop timeout",
             Setting::Command => "the QEMU command",
             Setting::StateDir => "the state directory",
         })

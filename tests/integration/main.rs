@@ -153,6 +153,7 @@ mod purity;
 mod qemu_options;
 mod serve_sockets;
 mod sizes;
+mod stop;
 mod tools_killed;
 mod tools_killed_ports;
 mod vlan_debian_kernel;

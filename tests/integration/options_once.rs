@@ -210,11 +210,13 @@ fn an_entry_of_the_manual_begins_with_the_help_of_its_option() {
         commands(&cli, names).iter().flat_map(|(_, command)| options(command)).collect()
     };
     let (of_probe, of_attach) = (of(&["probe", "ps"]), of(&["attach", "detach"]));
+    let of_stop = of(&["stop"]);
     for entry in &items {
         let marked = words(entry.item);
         let section = page.lines().take(entry.start).filter(|line| line.starts_with(".Ss ")).last();
         let all = match section {
             Some(".Ss Options of probe and ps") => of_probe.clone(),
+            Some(".Ss Options of stop") => of_stop.clone(),
             Some(".Ss Options of attach and detach") => of_attach.clone(),
             _ => options(&cli),
         };
@@ -278,7 +280,7 @@ fn compare_commands(file: &'static str, names: &[&str]) {
 
 #[test]
 fn an_entry_of_the_manual_begins_with_the_help_of_its_command() {
-    compare_commands("man/netlaunch.1", &["wrap", "probe", "ps", "completions"]);
+    compare_commands("man/netlaunch.1", &["wrap", "probe", "ps", "stop", "completions"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, ValueHint};
 use serde::Deserialize;
 
-use super::values::{ip, ipv4, listen_fd, mtu, parameter, passt_option, ready_fd};
+use super::values::{ip, ipv4, listen_fd, mtu, parameter, passt_option, ready_fd, seconds};
 use crate::launcher::plan::{AddressChoice, Backend, NicRequest, Transport, Vmm};
 use crate::nwfilter::{FilterName, Parameter};
 use crate::types::{
@@ -118,6 +118,11 @@ pub struct LaunchArgs {
     /// Runs QEMU as this user, without capabilities (root only)
     #[arg(long, value_name = "NAME", help_heading = "Launch")]
     pub user: Option<UserName>,
+    /// Asks the guest to power down on SIGTERM, and ends QEMU after this time; 0 ends it at once
+    /// [default: 0]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    #[arg(help_heading = "Launch")]
+    pub stop_timeout: Option<u32>,
     /// Writes the guest's frames to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Launch")]
     pub pcap: Option<PathBuf>,

@@ -15,6 +15,7 @@ mod firewall;
 mod launch;
 mod network;
 mod nwfilter;
+mod stop;
 mod values;
 mod wrap;
 
@@ -28,7 +29,8 @@ pub use firewall::FirewallVerb;
 pub use launch::{BackendArg, LaunchArgs, PrintFormat, TransportArg};
 pub use network::{NameArg, NetworkVerb, ShownArg, UpdateAction, UpdateArgs};
 pub use nwfilter::{BindArgs, DirectionArg, ExplainArgs, FilterArg, NwfilterVerb, PortArg};
-pub use values::{HexFrame, ValueError, ip, ipv4, mtu, parameter, program};
+pub use stop::StopArgs;
+pub use values::{HexFrame, ValueError, ip, ipv4, mtu, parameter, program, seconds};
 pub use wrap::WrapArgs;
 
 /// Runs QEMU with a network through passt, slirp or a bridge, and leaves nothing behind.
@@ -37,7 +39,7 @@ pub use wrap::WrapArgs;
     name = "netlaunch",
     version,
     disable_help_subcommand = true,
-    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch wrap|probe|ps|attach|detach|network|nwfilter|firewall|completions [OPTIONS]"
+    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch wrap|probe|ps|stop|attach|detach|network|nwfilter|firewall|completions [OPTIONS]"
 )]
 pub struct Cli {
     /// The options of the launch.
@@ -102,6 +104,8 @@ pub enum Action {
     Probe(ProbeArgs),
     /// Lists the launches that run now
     Ps(PsArgs),
+    /// Powers the guest of a running launch down, and waits until the launch has ended
+    Stop(StopArgs),
     /// Gives the guest of a running launch another NIC, and prints its id
     Attach(Box<AttachArgs>),
     /// Takes an attached NIC away from the guest of a running launch

@@ -117,7 +117,7 @@ pub(super) fn passt_option() -> impl TypedValueParser<Value = PasstOption> {
 }
 
 /// Reads a number of seconds.
-pub(super) fn seconds(text: &str) -> Result<u32, ValueError> {
+pub fn seconds(text: &str) -> Result<u32, ValueError> {
     number(text).ok_or_else(|| ValueError::Seconds(text.to_owned()))
 }
 

@@ -25,7 +25,7 @@ pub struct WrapArgs {
 
 /// The options of a launch that a stand-in cannot use: it adds no NIC, prints nothing, reports to
 /// its caller as QEMU does, and becomes QEMU as the caller's user.
-const UNUSABLE: [&str; 17] = [
+const UNUSABLE: [&str; 18] = [
     "network",
     "bandwidth",
     "bridge",
@@ -38,6 +38,7 @@ const UNUSABLE: [&str; 17] = [
     "device",
     "queues",
     "user",
+    "stop_timeout",
     "ready_fd",
     "vmm",
     "listen",
@@ -68,6 +69,7 @@ impl WrapArgs {
             launch.device.is_some(),
             launch.queues.is_some(),
             launch.user.is_some(),
+            launch.stop_timeout.is_some(),
             launch.ready_fd.is_some(),
             launch.vmm.is_some(),
             launch.listen.is_some(),

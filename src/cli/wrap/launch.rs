@@ -235,6 +235,7 @@ async fn guest(
         command = receiver.next(false) => return Ended::Signal(match command {
             SupervisorCommand::Signal(signal) => signal,
             SupervisorCommand::Stop(signal) => signal.into(),
+            SupervisorCommand::PowerDown => Signal::SIGTERM.into(),
             SupervisorCommand::Kill | SupervisorCommand::RebuildRules => Signal::SIGKILL.into(),
         }),
     };

@@ -39,6 +39,7 @@ impl Request {
                 Err(RequestError::ServeFd)
             }
             (None, Some(user)) => Err(RequestError::ServeUser(user.clone())),
+            (None, None) if self.stop_timeout.is_some() => Err(RequestError::ServeStopTimeout),
             (None, None) => Ok(()),
         }
     }

@@ -67,6 +67,7 @@ impl RequestError {
             RequestError::SocketTransport(setting) => vec![*setting, Setting::Transport],
             RequestError::UserSocket { .. } => vec![Setting::User, Setting::Transport],
             RequestError::ServeUser(_) => vec![Setting::User, Setting::Command],
+            RequestError::ServeStopTimeout => vec![Setting::StopTimeout, Setting::Command],
             RequestError::ServeFd => vec![Setting::Command, Setting::Transport],
         }
     }

@@ -116,6 +116,7 @@ pub fn plan(request: &Request, facts: &Facts, launch_ids: &LaunchIds) -> Result<
         nics,
         qemu,
         user: request.user.clone(),
+        stop_timeout: request.stop_timeout,
         name: request.name.as_ref().map(|name| name.to_string()),
         vmm: request.vmm,
         listen: request.listen.clone(),

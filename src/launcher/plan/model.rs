@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,8 @@ pub struct Plan {
     pub qemu: QemuPlan,
     /// The user that QEMU runs as; `None` is the caller.
     pub user: Option<UserName>,
+    /// The time for the guest to power down when the launch ends; `None` ends QEMU at once.
+    pub stop_timeout: Option<Duration>,
     /// The launch's name in `netlaunch ps`, if the request has one.
     pub name: Option<String>,
     /// The program that the arguments of `qemu` are for; only in serve mode another one than QEMU.

@@ -9,6 +9,7 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -205,6 +206,8 @@ pub struct Request {
     pub name: Option<LaunchName>,
     /// The user that QEMU runs as, without capabilities; only for root.
     pub user: Option<UserName>,
+    /// The time for the guest to power down when the launch ends; `None` ends QEMU at once.
+    pub stop_timeout: Option<Duration>,
     /// QEMU and its arguments; `None` is serve mode, in which the caller starts QEMU.
     pub command: Option<Command>,
     /// The program that runs the guest; another one than QEMU only in serve mode.

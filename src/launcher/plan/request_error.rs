@@ -334,6 +334,11 @@ pub enum RequestError {
     /// A user for QEMU is requested in serve mode, in which netlaunch does not start QEMU.
     #[error("QEMU can run as the user {0} only if netlaunch starts it: add the QEMU command")]
     ServeUser(UserName),
+    /// A stop timeout is requested in serve mode, in which netlaunch does not start QEMU.
+    #[error(
+        "a guest can get a time to power down only if netlaunch starts its QEMU: drop the stop timeout, or add the QEMU command"
+    )]
+    ServeStopTimeout,
     /// The fd transport is requested in serve mode, in which no child inherits the descriptor.
     #[error(
         "with the transport fd QEMU inherits a descriptor, so netlaunch must start it: add the QEMU command, or use the transport unix"
