@@ -179,7 +179,7 @@ fn names(arg: &Arg, path: &[&str]) -> Option<Names> {
         ([], "filter") => Some(Names::Filters),
         ([], "bridge") => Some(Names::Bridges),
         ([] | ["wrap"], "interface") => Some(Names::Interfaces),
-        (["attach" | "detach" | "stop"], "launch") => Some(Names::Launches),
+        (["attach" | "detach" | "stop" | "logs"], "launch") => Some(Names::Launches),
         (["network", "update"], "section") => Some(Names::Sections),
         (["network", ..], "name") => Some(Names::Networks),
         (["nwfilter", ..], "name" | "what" | "filter") => Some(Names::Filters),

@@ -1,7 +1,8 @@
-//! A launch whose QEMU daemonizes: two processes of netlaunch, and the report of QEMU's readiness.
+//! A launch in the background: two processes of netlaunch, and the report of QEMU's readiness.
 //!
-//! The caller sees what QEMU alone would show: the command ends when QEMU's first process ends, and
-//! with its status. The steps ([`crate::sys::process`] has the two processes):
+//! If QEMU daemonizes, the caller sees what QEMU alone would show: the command ends when QEMU's
+//! first process ends, and with its status. The steps ([`crate::sys::process`] has the two
+//! processes):
 //!
 //! 1. [`fork`] makes the supervisor before this process has a tokio runtime or a thread. The
 //!    foreground process waits there.
@@ -11,8 +12,14 @@
 //!
 //! Until step 3 every end of the foreground process ends the launch. Afterwards the supervisor's
 //! messages go to /dev/null.
+//!
+//! With `--detach`, QEMU does not daemonize: it is a child of the supervisor with /dev/null as its
+//! standard input, and its output goes to a log in the launch directory. QEMU is ready when its QMP
+//! socket greets a client ([`supervise_detached`]). If QEMU ends before that, its output goes to
+//! the caller.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,8 +27,12 @@ use nix::sys::signal::{Signal, raise};
 
 use super::failure::FAILED;
 use super::{Failure, events, ready};
-use crate::launcher::{EventSink, LaunchEvent, Outcome, Running, daemonizes};
+use crate::launcher::{
+    CommandSource, EventSink, LaunchEvent, Outcome, Running, daemonizes, greeted,
+};
+use crate::sys::file_pages;
 use crate::sys::process::{ForegroundLink, Side, WatchedForeground, fork_supervisor};
+use crate::types::error_text;
 
 /// This process after [`fork`].
 pub(super) enum Process {
@@ -31,17 +42,17 @@ pub(super) enum Process {
     Launching(Option<ForegroundLink>),
 }
 
-/// Makes the supervisor if QEMU's arguments say that QEMU daemonizes, and waits in the foreground
-/// process.
+/// Makes the supervisor with `detach`, or if QEMU's arguments say that QEMU daemonizes. The
+/// foreground process waits here.
 ///
 /// # Errors
 /// The process cannot be forked.
-pub(super) fn fork(qemu_args: &[OsString]) -> Result<Process, Failure> {
-    if !daemonizes(qemu_args) {
+pub(super) fn fork(qemu_args: &[OsString], detach: bool) -> Result<Process, Failure> {
+    if !detach && !daemonizes(qemu_args) {
         return Ok(Process::Launching(None));
     }
     let side =
-        fork_supervisor().map_err(Failure::system("start a supervisor for QEMU's daemon"))?;
+        fork_supervisor().map_err(Failure::system("start a supervisor in the background"))?;
     Ok(match side {
         Side::Foreground(foreground) => {
             let qemu = Some(foreground.wait());
@@ -87,4 +98,54 @@ pub(super) fn report_readiness(
             tracing::debug!("cannot release the foreground process: {error}");
         }
     }));
+}
+
+/// Supervises a detached launch to its end. Once QEMU is ready, `report` reports readiness, and the
+/// foreground process ends.
+///
+/// # Errors
+/// The error of `report`; the launch has ended then.
+pub(super) async fn supervise_detached(
+    running: Running,
+    commands: &mut dyn CommandSource,
+    foreground: &WatchedForeground,
+    report: impl FnOnce() -> Result<(), Failure>,
+) -> Result<Outcome, Failure> {
+    let socket = running.record().qmp.clone();
+    let mut output = running.qemu_log();
+    let mut supervised = Box::pin(running.supervise(commands));
+    let ready = async {
+        match socket {
+            Some(socket) => greeted(&socket).await,
+            // In serve mode there is no QEMU, and a QEMU behind a script has no socket.
+            None => Ok(()),
+        }
+    };
+    let greeted = tokio::select! {
+        biased;
+        outcome = &mut supervised => {
+            if let Some(output) = &mut output {
+                // The reader of the messages may have ended.
+                let _ = io::copy(output, &mut io::stderr());
+            }
+            return Ok(outcome);
+        }
+        greeted = ready => greeted,
+    };
+    if let Err(error) = greeted {
+        tracing::debug!("cannot see whether QEMU is ready: {}", error_text(&error));
+    }
+    if let Err(failure) = report() {
+        // The supervisor takes the signal from its queue and ends QEMU.
+        let _ = raise(Signal::SIGTERM);
+        supervised.await;
+        return Err(failure);
+    }
+    if let Err(error) = foreground.release(0) {
+        tracing::debug!("cannot release the foreground process: {error}");
+    }
+    if let Err(error) = file_pages::release() {
+        tracing::debug!("the pages of the program stay in memory: {error}");
+    }
+    Ok(supervised.await)
 }

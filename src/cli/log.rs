@@ -22,6 +22,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::args::LogFormat;
 use super::hint::with_words;
+use super::launch_log::LaunchLog;
 use crate::types::printable::{self, printable, shortened, steers};
 
 /// The target of the events of a launch, which are for programs. JSON has them at the level info,
@@ -37,10 +38,12 @@ pub struct Settings {
     pub level: Level,
 }
 
-/// Sends the messages of this process to standard error. Only the first call has an effect.
-pub fn init(settings: Settings) {
+/// Sends the messages of this process to standard error, and those of the level debug to the log of
+/// a launch, if it keeps some. Only the first call has an effect.
+pub fn init(settings: Settings, launch_log: &LaunchLog) {
+    let log = Log { settings, out: Mutex::new(io::stderr()), launch_log: launch_log.clone() };
     // An error means that an earlier call has set the destination.
-    let _ = tracing::subscriber::set_global_default(subscriber(settings, io::stderr()));
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(log));
 }
 
 /// Returns a subscriber that writes messages to `out`.
@@ -48,20 +51,30 @@ pub fn subscriber<W: Write + Send + 'static>(
     settings: Settings,
     out: W,
 ) -> impl Subscriber + Send + Sync {
-    tracing_subscriber::registry().with(Log { settings, out: Mutex::new(out) })
+    tracing_subscriber::registry().with(Log {
+        settings,
+        out: Mutex::new(out),
+        launch_log: LaunchLog::default(),
+    })
 }
 
 struct Log<W> {
     settings: Settings,
     out: Mutex<W>,
+    launch_log: LaunchLog,
 }
 
 impl<W> Log<W> {
     /// Returns whether an event is written. The events of other crates are written only at the
     /// level trace.
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        let own = metadata.target() == "netlaunch" || metadata.target().starts_with("netlaunch::");
+        let own = is_own(metadata);
         self.level(metadata) <= self.settings.level && (own || self.settings.level == Level::TRACE)
+    }
+
+    /// Returns whether the log of the launch gets an event.
+    fn keeps(&self, metadata: &Metadata<'_>) -> bool {
+        self.launch_log.keeps() && *metadata.level() <= Level::DEBUG && is_own(metadata)
     }
 
     /// Returns the level at which an event is written.
@@ -75,17 +88,24 @@ impl<W> Log<W> {
 
 impl<S: Subscriber, W: Write + Send + 'static> Layer<S> for Log<W> {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        self.wants(metadata)
+        self.wants(metadata) || self.keeps(metadata)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::from_level(self.settings.level))
+        let kept = if self.launch_log.keeps() { Level::DEBUG } else { Level::ERROR };
+        Some(LevelFilter::from_level(self.settings.level.max(kept)))
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut parts = Parts::default();
         event.record(&mut parts);
         let level = self.level(event.metadata());
+        if self.keeps(event.metadata()) {
+            self.launch_log.append(&now(), &parts.text(level));
+        }
+        if !self.wants(event.metadata()) {
+            return;
+        }
         let line = match self.settings.format {
             LogFormat::Text => parts.text(level),
             LogFormat::Json => parts.json(level, &now()),
@@ -94,6 +114,11 @@ impl<S: Subscriber, W: Write + Send + 'static> Layer<S> for Log<W> {
         // If the reader of the messages has ended, the launch goes on.
         let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
     }
+}
+
+/// Returns whether netlaunch has an event, and not another crate.
+fn is_own(metadata: &Metadata<'_>) -> bool {
+    metadata.target() == "netlaunch" || metadata.target().starts_with("netlaunch::")
 }
 
 /// Returns the time as RFC 3339, UTC.
@@ -296,6 +321,21 @@ mod tests {
         }
         let settings = Settings { format: LogFormat::Text, level: Level::INFO };
         tracing::subscriber::with_default(subscriber(settings, Broken), samples);
+    }
+
+    #[test]
+    fn the_log_of_a_launch_has_the_messages_of_debug_also_without_v() {
+        let dir = tempfile::tempdir().unwrap();
+        let launch_log = LaunchLog::waiting();
+        launch_log.open(dir.path());
+        let out = Shared::default();
+        let settings = Settings { format: LogFormat::Json, level: Level::ERROR };
+        let log = Log { settings, out: Mutex::new(out.clone()), launch_log };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(log), samples);
+        let text = std::fs::read_to_string(dir.path().join("netlaunch.log")).unwrap();
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.contains("Z netlaunch: debug: said"), "{text}");
+        assert_eq!(out.0.lock().unwrap().iter().filter(|byte| **byte == b'\n').count(), 1);
     }
 
     #[test]

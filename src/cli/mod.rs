@@ -36,10 +36,12 @@ mod guest_port;
 mod guest_tap;
 mod hint;
 mod launch_error;
+mod launch_log;
 mod launch_target;
 mod learn;
 mod learn_wait;
 pub mod log;
+mod logs;
 mod network;
 pub mod network_config;
 mod network_error;
@@ -92,7 +94,7 @@ mod wrap_config;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -101,6 +103,7 @@ use args::{Action, Cli};
 use config::{Config, ConfigError};
 use environment::Environment;
 use failure::Failure;
+use launch_log::LaunchLog;
 use parse::Stop;
 
 use crate::sys::process::{CallerSignals, InheritedFds, signals};
@@ -119,8 +122,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>, mut inherited: InheritedFd
         return wrap::stand_in(call, None, &caller, &inherited);
     }
     // A mistake in the command line is written in the format that the readable words ask for.
+    let settings = request::log_settings_of_words(&args);
     let failed = |failure: Failure| {
-        log::init(request::log_settings_of_words(&args));
+        log::init(settings, &LaunchLog::default());
         tracing::error!("{failure}");
         failure.status()
     };
@@ -168,8 +172,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>, mut inherited: InheritedFd
         Ok(config) => config,
         Err(error) => return failed(error.into()),
     };
-    log::init(request::log_settings(&cli.log, &config));
-    match perform(cli, &config, &environment, inherited, ready) {
+    let launches = cli.command.is_none() && cli.launch.print.is_none();
+    let launch_log = if launches { LaunchLog::waiting() } else { LaunchLog::default() };
+    log::init(request::log_settings(&cli.log, &config), &launch_log);
+    let given = run::GivenFds { ready, socket: None };
+    match perform(cli, &config, &environment, inherited, given, launch_log) {
         Ok(status) => status,
         Err(failure) => {
             tracing::error!("{failure}");
@@ -201,7 +208,8 @@ fn perform(
     config: &Config,
     environment: &Environment,
     mut inherited: InheritedFds,
-    ready: Option<OwnedFd>,
+    mut given: run::GivenFds,
+    launch_log: LaunchLog,
 ) -> Result<u8, Failure> {
     let free_fd = inherited.first_free();
     match &cli.command {
@@ -213,8 +221,8 @@ fn perform(
                 job.request.socket = Some(caller_socket::kind(&socket, number)?);
                 Ok::<_, Failure>(socket)
             });
-            let given = run::GivenFds { ready, socket: socket.transpose()? };
-            launch(job, environment, free_fd, given)
+            given.socket = socket.transpose()?;
+            launch(job, environment, free_fd, given, &launch_log)
         }
         Some(Action::Wrap(args)) => wrap::install(args, environment),
         Some(Action::Probe(args)) => {
@@ -223,6 +231,7 @@ fn perform(
         }
         Some(Action::Ps(args)) => ps::ps(args, environment),
         Some(Action::Stop(args)) => stop::stop(args, environment),
+        Some(Action::Logs(args)) => logs::logs(args, environment),
         Some(Action::Attach(args)) => attach::attach(args, config, environment, free_fd),
         Some(Action::Detach(args)) => detach::detach(args, environment),
         Some(Action::CollectAttachment(args)) => {
@@ -242,22 +251,24 @@ fn perform(
     }
 }
 
-/// Launches, or prints a plan. If QEMU daemonizes, this process forks, and one of the two returns
-/// when QEMU is ready.
+/// Launches, or prints a plan. If QEMU daemonizes, or with `--detach`, this process forks, and one
+/// of the two returns when QEMU is ready.
 fn launch(
     job: request::Job,
     environment: &Environment,
     free_fd: RawFd,
     given: run::GivenFds,
+    launch_log: &LaunchLog,
 ) -> Result<u8, Failure> {
     let launches = job.print.is_none();
     let qemu = job.request.command.as_ref().filter(|_| launches);
-    let process = daemonize::fork(qemu.map_or(&[], |command| &command.args))?;
+    let process = daemonize::fork(qemu.map_or(&[], |command| &command.args), job.detach)?;
     let link = match process {
         daemonize::Process::Foreground(outcome) => return Ok(outcome.code()),
         daemonize::Process::Launching(link) => link,
     };
-    let status = runtime()?.block_on(run::run(job, environment, free_fd, given, link))?;
+    let status =
+        runtime()?.block_on(run::run(job, environment, free_fd, given, link, launch_log))?;
     if launches {
         events::ended(status);
     }

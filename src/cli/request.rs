@@ -14,6 +14,7 @@ use super::config::Config;
 use super::hint;
 use super::log;
 use super::request_defaults::{Defaults, attachment, family, publish_on_first, with_common};
+use crate::launcher::daemonizes;
 use crate::launcher::plan::{
     Backend, CallerSocket, Command, GuestFilter, NicRequest, PresentNics, Request, RequestError,
 };
@@ -28,6 +29,8 @@ pub struct Job {
     pub programs: Programs,
     /// The format of the plan to print; `None` starts the launch.
     pub print: Option<PrintFormat>,
+    /// Whether netlaunch puts the launch into the background; false for a QEMU that daemonizes.
+    pub detach: bool,
 }
 
 /// The named programs, as paths or as names to look up in PATH; `None` for the usual program.
@@ -75,7 +78,9 @@ pub fn job(args: &LaunchArgs, config: &Config) -> Result<Job, JobError> {
     };
     let passt = args.passt.clone().or_else(|| config.passt.clone());
     let programs = Programs { passt, qemu };
-    Ok(Job { request, programs, print: args.print })
+    let daemonizes = request.command.as_ref().is_some_and(|command| daemonizes(&command.args));
+    let detach = args.detach && args.print.is_none() && !daemonizes;
+    Ok(Job { request, programs, print: args.print, detach })
 }
 
 /// Returns the programs for `netlaunch probe`.

@@ -18,6 +18,7 @@ use super::caller_socket;
 use super::control::CommandReceiver;
 use super::environment::Environment;
 use super::guest_port::HostPorts;
+use super::launch_log::LaunchLog;
 use super::launch_target;
 use super::plan_shell::{change, shell};
 use super::plan_xml::{missing_in_xml, xml};
@@ -52,6 +53,7 @@ pub(super) async fn run(
     qemu_fd: RawFd,
     given: GivenFds,
     foreground: Option<ForegroundLink>,
+    launch_log: &LaunchLog,
 ) -> Result<u8, Failure> {
     let GivenFds { ready, socket } = given;
     job.request.config_files = config_files(&job.request);
@@ -66,6 +68,7 @@ pub(super) async fn run(
     let ports = HostPorts::new(job.request.added(), environment)?;
     let mut context = context(environment, qemu_fd);
     context.mask = Some(receiver.mask_before());
+    context.detached = job.detach;
     context.ports = Some(Arc::clone(&ports) as Arc<dyn GuestPorts>);
     if ports.bindings().is_some() {
         receiver.rebuild_on_hangup();
@@ -94,6 +97,7 @@ pub(super) async fn run(
         }
         Begun::Running(running, qemu) => {
             let running = *running;
+            launch_log.open(&running.plan().dir);
             report(running.plan());
             events::chosen(running.plan());
             if environment.is_root()
@@ -106,7 +110,9 @@ pub(super) async fn run(
             let with_qemu = running.plan().qemu.program.is_some();
             let mut commands = Commands { receiver, with_qemu, rebuild, signalled: false };
             let (moved, begun) = (qemu_end::moved(running.plan()), Instant::now());
-            let outcome = supervise(running, &mut commands, ready, foreground, environment).await?;
+            let outcome =
+                supervise(running, &mut commands, ready, foreground, job.detach, environment)
+                    .await?;
             if let Some(status) = outcome.qemu {
                 let signalled = commands.signalled;
                 qemu_end::explain(status, signalled, &job.request, &qemu, environment).await;
@@ -203,17 +209,38 @@ enum Begun {
 }
 
 /// Reports that the network serves, and supervises to the end. With a foreground process the report
-/// comes when QEMU has daemonized.
+/// comes when QEMU has daemonized, or with `detach` when it is ready.
 async fn supervise(
     mut running: Running,
     commands: &mut Commands,
     ready: Option<OwnedFd>,
     foreground: Option<Arc<WatchedForeground>>,
+    detach: bool,
     environment: &Environment,
 ) -> Result<Outcome, Failure> {
-    if let Some(foreground) = foreground {
-        daemonize::report_readiness(&mut running, foreground, ready, environment.notify_socket());
-        return Ok(running.supervise(commands).await);
+    match foreground {
+        Some(foreground) if detach => {
+            let (plan, record) = (running.plan().clone(), running.record().clone());
+            running.set_events(events::sink(&plan));
+            let with_qemu = commands.with_qemu;
+            let report = || {
+                if with_qemu {
+                    print(format!("{}\n", record.name).as_bytes())?;
+                    ready::signal(&plan, ready, environment.notify_socket())?;
+                } else {
+                    serve(&plan, ready, environment)?;
+                }
+                events::ready(&plan, Some(&record));
+                Ok(())
+            };
+            return daemonize::supervise_detached(running, commands, &foreground, report).await;
+        }
+        Some(foreground) => {
+            let notify = environment.notify_socket();
+            daemonize::report_readiness(&mut running, foreground, ready, notify);
+            return Ok(running.supervise(commands).await);
+        }
+        None => {}
     }
     let reported = if commands.with_qemu {
         ready::signal(running.plan(), ready, environment.notify_socket())

@@ -17,6 +17,10 @@ pub(crate) enum LaunchNameError {
         names(dirs)
     )]
     Ambiguous { name: LaunchName, dirs: Vec<PathBuf> },
+    #[error(
+        "no launch of this user has the name {0}, and no logs of an earlier one are kept: only a launch with a name leaves its logs, for seven days"
+    )]
+    NoLogs(LaunchName),
 }
 
 fn names(dirs: &[PathBuf]) -> String {

@@ -51,6 +51,8 @@ pub(crate) struct LaunchContext {
     pub(crate) ports: Option<Arc<dyn GuestPorts>>,
     /// The caller's socket for passt; `None` if the request has no such socket.
     pub(crate) peer: Option<Peer>,
+    /// Whether the launch is in the background: QEMU gets no standard descriptor of this process.
+    pub(crate) detached: bool,
     /// The process that becomes QEMU; `None` if QEMU is a child of this one.
     #[cfg(feature = "cli")]
     pub(crate) main: Option<Arc<MainLink>>,
@@ -91,6 +93,7 @@ impl LaunchContext {
             is_root: geteuid().is_root(),
             ports: None,
             peer: None,
+            detached: false,
             #[cfg(feature = "cli")]
             main: None,
             #[cfg(feature = "cli")]

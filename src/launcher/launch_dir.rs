@@ -99,6 +99,7 @@ impl LaunchDir {
     fn clear(&mut self) -> io::Result<()> {
         let Some(lock) = self.lock.take() else { return Ok(()) };
         let name = self.path.file_name().unwrap_or_default();
+        root::keep_logs(&self.opened_root, name);
         let removed = self.opened_root.remove_all(name);
         drop(lock);
         if self.root.own {

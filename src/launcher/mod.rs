@@ -40,6 +40,7 @@ mod gate;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line makes ports"))]
 pub(crate) mod guest_port;
 mod info;
+mod kept_logs;
 mod launch;
 mod launch_dir;
 mod launch_thread;
@@ -94,7 +95,7 @@ pub use outcome::Outcome;
 pub use passt::{PasstEndCause, PasstError, PasstReadiness};
 pub use ports::PublishError;
 #[cfg(feature = "cli")]
-pub(crate) use power_down::power_down;
+pub(crate) use power_down::{greeted, power_down};
 pub(crate) use running::Running;
 pub(crate) use start::start;
 
@@ -113,6 +114,7 @@ pub(crate) use {
     environment::LaunchEnvironment,
     error::{PASST_FIX, SHORTAGE_FIX},
     event::EventSink,
+    kept_logs::SUPERVISOR_LOG,
     launch_dir::LaunchRoot,
     qemu_files::{config_files, daemonizes, machine},
     trial::try_passt,

@@ -1,8 +1,8 @@
 //! Asks a guest to power down, as the power button of a computer does.
 //!
 //! [`power_down`] connects to QEMU's QMP socket and sends `system_powerdown` (docs/interop/qmp-spec
-//! and qapi/machine.json in QEMU). QEMU hands the press to the guest by ACPI, and ends with status 0
-//! when the guest has powered down. A guest may ignore the press, so the answer of QEMU says only
+//! and qapi/machine.json in QEMU). QEMU hands the press to the guest by ACPI, and ends with status
+//! 0 when the guest has powered down. A guest may ignore the press, so the answer of QEMU says only
 //! that the button was pressed.
 //!
 //! The function has no time limit: a stopped QEMU never answers, and QEMU serves one client of its
@@ -60,6 +60,16 @@ struct Message {
 #[derive(Debug, Deserialize)]
 struct Refusal {
     desc: String,
+}
+
+/// Waits until QEMU greets a client of its QMP socket at `path`. QEMU has made its machine then,
+/// and found each mistake in its arguments.
+///
+/// # Errors
+/// [`PowerDownError`].
+#[cfg(feature = "cli")]
+pub(crate) async fn greeted(path: &Path) -> Result<(), PowerDownError> {
+    message(&mut BufReader::new(connect(path).await?)).await.map(drop)
 }
 
 /// Presses the power button of the guest whose QEMU has its QMP socket at `path`. Returns when QEMU

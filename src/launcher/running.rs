@@ -1,5 +1,6 @@
 //! A launch that runs, before and during its supervision.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,9 @@ pub(crate) struct Running {
     /// same, but only while QEMU runs.
     #[cfg(feature = "cli")]
     pub(super) cleaner: Option<Cleaner>,
+    /// The output of a QEMU in the background; `None` for a QEMU that has the caller's terminal.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line reads it"))]
+    pub(super) qemu_log: Option<File>,
     /// The caller's limit of open files, if this process has raised its own.
     pub(super) file_limit: Option<FileLimit>,
 }
@@ -78,6 +82,12 @@ impl Running {
     /// Returns what `netlaunch ps` shows of it.
     pub(crate) fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Returns the output of a QEMU in the background, opened at its beginning.
+    #[cfg(feature = "cli")]
+    pub(crate) fn qemu_log(&self) -> Option<File> {
+        self.qemu_log.as_ref().and_then(|log| log.try_clone().ok())
     }
 
     /// Sends the events from now on to `sink`.

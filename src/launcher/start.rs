@@ -2,8 +2,11 @@
 //!
 //! If a step fails, the steps before it are undone, the last one first, and nothing is left.
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -12,6 +15,7 @@ use super::context::{LaunchContext, Peer};
 use super::error::StartError;
 use super::event::EventSink;
 use super::guest_port::{GuestPorts, PortDescriptors, PortRequest};
+use super::kept_logs::QEMU_LOG;
 use super::passt::{self, PasstSpawn};
 use super::ports::{self, PublishError};
 use super::qemu_files::daemonizes;
@@ -21,9 +25,9 @@ use super::record::{Program, Record};
 use super::running::{Running, RunningNic};
 use crate::launcher::plan::{BridgePlan, NicPlan, Plan, TapOwner, Transport};
 use crate::sys::privileges::Account;
-use crate::sys::process::Spawn;
 #[cfg(feature = "cli")]
 use crate::sys::process::{Cleaner, fork_cleaner};
+use crate::sys::process::{Spawn, Stdio};
 #[cfg(feature = "cli")]
 use crate::types::error_text;
 use crate::types::{Mac, Publish, tap_name};
@@ -74,6 +78,7 @@ pub(crate) async fn start(plan: Plan, context: &LaunchContext) -> Result<Running
         events: Arc::new(EventSink::default()),
         #[cfg(feature = "cli")]
         cleaner: None,
+        qemu_log: None,
         file_limit,
     };
     let plan = running.plan.clone();
@@ -141,6 +146,12 @@ impl Running {
         let qemu = &self.plan.qemu;
         if let (Some(program), Some(argv)) = (&qemu.program, qemu.supervised_argv()) {
             let mut spawn = Spawn::new(program, &argv).env(&context.env).inherit();
+            if context.detached {
+                let log = qemu_log(&self.plan.dir).map_err(StartError::Prepare)?;
+                self.qemu_log = Some(log.try_clone().map_err(StartError::Prepare)?);
+                spawn = spawn.stdio(Stdio::Null, Stdio::Null, Stdio::Null);
+                spawn = spawn.keep_both_outputs(log);
+            }
             spawn = spawn.file_limit(self.file_limit);
             if let Some(account) = account {
                 spawn = spawn.account(account);
@@ -274,6 +285,13 @@ fn name_launch(mut error: PublishError, context: &LaunchContext) -> PublishError
 #[cfg(not(feature = "cli"))]
 fn name_launch(error: PublishError, _: &LaunchContext) -> PublishError {
     error
+}
+
+/// Makes the file for the output of a QEMU in the background. passt's user can make files in the
+/// directory while root's passt starts.
+fn qemu_log(dir: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600).open(dir.join(QEMU_LOG))
 }
 
 /// Whether a user is one that several services have at the same time, by Debian's base-passwd and

@@ -210,7 +210,7 @@ fn an_entry_of_the_manual_begins_with_the_help_of_its_option() {
         commands(&cli, names).iter().flat_map(|(_, command)| options(command)).collect()
     };
     let (of_probe, of_attach) = (of(&["probe", "ps"]), of(&["attach", "detach"]));
-    let of_stop = of(&["stop"]);
+    let of_stop = of(&["stop", "logs"]);
     for entry in &items {
         let marked = words(entry.item);
         let section = page.lines().take(entry.start).filter(|line| line.starts_with(".Ss ")).last();
@@ -280,7 +280,7 @@ fn compare_commands(file: &'static str, names: &[&str]) {
 
 #[test]
 fn an_entry_of_the_manual_begins_with_the_help_of_its_command() {
-    compare_commands("man/netlaunch.1", &["wrap", "probe", "ps", "stop", "completions"]);
+    compare_commands("man/netlaunch.1", &["wrap", "probe", "ps", "stop", "logs", "completions"]);
 }
 
 #[test]

@@ -123,6 +123,9 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     #[arg(help_heading = "Launch")]
     pub stop_timeout: Option<u32>,
+    /// Returns when the network serves and QEMU runs; the launch goes on in the background
+    #[arg(long, help_heading = "Launch")]
+    pub detach: bool,
     /// Writes the guest's frames to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Launch")]
     pub pcap: Option<PathBuf>,

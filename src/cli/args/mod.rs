@@ -29,7 +29,7 @@ pub use firewall::FirewallVerb;
 pub use launch::{BackendArg, LaunchArgs, PrintFormat, TransportArg};
 pub use network::{NameArg, NetworkVerb, ShownArg, UpdateAction, UpdateArgs};
 pub use nwfilter::{BindArgs, DirectionArg, ExplainArgs, FilterArg, NwfilterVerb, PortArg};
-pub use stop::StopArgs;
+pub use stop::{LogsArgs, StopArgs};
 pub use values::{HexFrame, ValueError, ip, ipv4, mtu, parameter, program, seconds};
 pub use wrap::WrapArgs;
 
@@ -39,7 +39,7 @@ pub use wrap::WrapArgs;
     name = "netlaunch",
     version,
     disable_help_subcommand = true,
-    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch wrap|probe|ps|stop|attach|detach|network|nwfilter|firewall|completions [OPTIONS]"
+    override_usage = "netlaunch [OPTIONS] -- QEMU [ARGS]...\n       netlaunch [OPTIONS]\n       netlaunch wrap|probe|ps|stop|logs|attach|detach|network|nwfilter|firewall|completions [OPTIONS]"
 )]
 pub struct Cli {
     /// The options of the launch.
@@ -106,6 +106,8 @@ pub enum Action {
     Ps(PsArgs),
     /// Powers the guest of a running launch down, and waits until the launch has ended
     Stop(StopArgs),
+    /// Prints the logs of a launch: the running one, or the last run of a launch with a name
+    Logs(LogsArgs),
     /// Gives the guest of a running launch another NIC, and prints its id
     Attach(Box<AttachArgs>),
     /// Takes an attached NIC away from the guest of a running launch

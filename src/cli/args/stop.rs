@@ -1,4 +1,4 @@
-//! The arguments of `netlaunch stop`.
+//! The arguments of `netlaunch stop` and `netlaunch logs`.
 
 use clap::Args;
 
@@ -16,4 +16,12 @@ pub struct StopArgs {
     #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
     #[arg(allow_negative_numbers = true)]
     pub stop_timeout: Option<u32>,
+}
+
+/// The arguments of `netlaunch logs`.
+#[derive(Debug, Clone, Args)]
+pub struct LogsArgs {
+    /// The launch, by its name
+    #[arg(value_name = "NAME")]
+    pub launch: LaunchName,
 }

@@ -25,7 +25,7 @@ pub struct WrapArgs {
 
 /// The options of a launch that a stand-in cannot use: it adds no NIC, prints nothing, reports to
 /// its caller as QEMU does, and becomes QEMU as the caller's user.
-const UNUSABLE: [&str; 18] = [
+const UNUSABLE: [&str; 19] = [
     "network",
     "bandwidth",
     "bridge",
@@ -39,6 +39,7 @@ const UNUSABLE: [&str; 18] = [
     "queues",
     "user",
     "stop_timeout",
+    "detach",
     "ready_fd",
     "vmm",
     "listen",
@@ -70,6 +71,7 @@ impl WrapArgs {
             launch.queues.is_some(),
             launch.user.is_some(),
             launch.stop_timeout.is_some(),
+            launch.detach,
             launch.ready_fd.is_some(),
             launch.vmm.is_some(),
             launch.listen.is_some(),

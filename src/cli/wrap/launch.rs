@@ -149,7 +149,7 @@ pub(super) fn launch(
         let argv = plan.qemu.supervised_argv().unwrap_or_default();
         return beside(stand_in, plan, argv, context);
     }
-    let link = match daemonize::fork(stand_in.call.arguments()) {
+    let link = match daemonize::fork(stand_in.call.arguments(), false) {
         Ok(Process::Launching(link)) => link,
         Ok(Process::Foreground(outcome)) => return Ended::of(&outcome),
         Err(failure) => return Ended::NotStarted(failure.into()),

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use nix::unistd::{AccessFlags, faccessat, geteuid};
 use rand::RngExt;
 
 use super::{LaunchDir, LaunchDirError};
+use crate::launcher::kept_logs;
 use crate::sys::dir::{self, Dir, Modes, Trust, Untrusted};
 
 /// The start of the names of launch directories. Everything else in a root is left alone.
@@ -98,6 +100,7 @@ impl LaunchRoot {
             return match Flock::lock(made, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => {
                     remove_stale(&place);
+                    kept_logs::expire(&place);
                     let (path, opened_root) = (dir.to_owned(), place);
                     let made =
                         LaunchDir { path, root: self.clone(), opened_root, lock: Some(lock) };
@@ -169,6 +172,22 @@ impl LaunchRoot {
             self.remove(&place);
         }
         Ok(())
+    }
+
+    /// Returns the logs of the launch `name`: with the launch directory `dir` those of a launch
+    /// that runs, else those of its last run. Each one has the name and the text of its file.
+    ///
+    /// # Errors
+    /// The kernel's error; `NotFound` if there are no logs.
+    #[cfg(feature = "cli")]
+    pub(crate) fn logs(
+        &self,
+        dir: Option<&Path>,
+        name: &str,
+    ) -> Result<Vec<(String, Vec<u8>)>, LaunchDirError> {
+        let (place, _) = self.open(None)?;
+        let dir = dir.and_then(Path::file_name);
+        kept_logs::read(&place, dir, name.as_ref()).map_err(|source| self.error(source))
     }
 
     /// Returns the directories of killed attachments whose guests may still have the NIC.
@@ -302,10 +321,19 @@ fn remove_stale(place: &Dir) {
 fn remove_unlocked(place: &Dir, name: &OsStr) {
     let Ok(dir) = place.readable(name) else { return };
     let Ok(_lock) = Flock::lock(dir, FlockArg::LockExclusiveNonblock) else { return };
+    keep_logs(place, name);
     let dir = name.display();
     match place.remove_all(name) {
         Ok(()) => tracing::debug!(%dir, "removed the directory of a killed launch"),
         Err(error) => tracing::debug!(%dir, %error, "cannot remove"),
+    }
+}
+
+/// Keeps the logs of a launch that has a name. The caller has locked its directory.
+pub(super) fn keep_logs(place: &Dir, dir: &OsStr) {
+    let name = place.sub_dir(dir).ok().and_then(|dir| dir.read(NAME.as_ref(), 64).ok().flatten());
+    if let Some(name) = name.filter(|name| !name.is_empty()) {
+        kept_logs::keep(place, dir, OsStr::from_bytes(&name));
     }
 }
 

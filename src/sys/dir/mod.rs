@@ -272,6 +272,25 @@ impl Dir {
         unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir)
     }
 
+    /// Moves an entry into another directory of this file system; it replaces a file there.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub(crate) fn move_to(&self, name: &OsStr, to: &Dir) -> nix::Result<()> {
+        renameat(&self.0, name, &to.0, name)
+    }
+
+    /// Sets the mode of a regular file to 0600.
+    ///
+    /// # Errors
+    /// The errors of [`Dir::open_file`], or the kernel's error.
+    pub(crate) fn close_to_others(&self, name: &OsStr) -> io::Result<()> {
+        match self.open_file(name)? {
+            Some(file) => Ok(fchmod(&file, Mode::S_IRUSR | Mode::S_IWUSR)?),
+            None => Ok(()),
+        }
+    }
+
     /// Removes an empty directory.
     ///
     /// # Errors

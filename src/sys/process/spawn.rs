@@ -62,6 +62,7 @@ pub struct Spawn {
     pub(super) reveal: Option<Reveal>,
     pub(super) account: Option<Account>,
     pub(super) output: Option<Option<File>>,
+    pub(super) keeps_stdout: bool,
     pub(super) transient: Option<(TransientUser, u32)>,
     pub(super) cleanup: Option<Vec<OsString>>,
     pub(super) file_limit: Option<FileLimit>,
@@ -88,6 +89,7 @@ impl Spawn {
             reveal: None,
             account: None,
             output: None,
+            keeps_stdout: false,
             transient: None,
             cleanup: None,
             file_limit: None,
@@ -114,6 +116,12 @@ impl Spawn {
     pub(crate) fn keep_output(mut self, log: Option<File>) -> Self {
         self.output = Some(log);
         self
+    }
+
+    /// As [`Spawn::keep_output`], for standard output and standard error together.
+    pub(crate) fn keep_both_outputs(mut self, log: File) -> Self {
+        self.keeps_stdout = true;
+        self.keep_output(Some(log))
     }
 
     /// Gives the program an open file under the descriptor `number`, which is 3 or more.

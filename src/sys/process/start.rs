@@ -81,7 +81,7 @@ struct Descriptors {
     /// A pidfd of this process, for the guard. Another fork of this process may hold a copy of the
     /// caller's end of the socket, and the copy would hide the end of this process.
     parent: Option<OwnedFd>,
-    /// The kept standard error.
+    /// The kept output.
     output: Option<Output>,
     /// The program file, if its path may lead to nothing in the program's mount namespace.
     program_file: Option<OwnedFd>,
@@ -93,6 +93,9 @@ impl Descriptors {
         let mut output = None;
         if let Some(log) = spawn.output.take() {
             let (kept, end) = Output::new(log)?;
+            if spawn.keeps_stdout {
+                spawn.stdio[1] = Stdio::Fd(end.try_clone()?);
+            }
             spawn.stdio[2] = Stdio::Fd(end);
             output = Some(kept);
         }

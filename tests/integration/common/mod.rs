@@ -125,10 +125,12 @@ impl Sandbox {
         self.path("state")
     }
 
-    /// Returns the entries of the root of launch directories.
+    /// Returns the entries of the root of launch directories, without the kept logs of launches
+    /// with a name.
     pub fn launch_dirs(&self) -> Vec<String> {
         let entries = fs::read_dir(self.state()).unwrap();
-        entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect()
+        let names = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter(|name| name != ".logs").collect()
     }
 
     /// netlaunch with these arguments; the child's process number is netlaunch's own.
