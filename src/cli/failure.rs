@@ -11,6 +11,7 @@
 use std::io;
 use std::os::fd::RawFd;
 
+use super::args_file::ArgsFileError;
 use super::attach_error::AttachError;
 use super::caller_socket::SocketError;
 use super::config::ConfigError;
@@ -76,6 +77,8 @@ pub(crate) enum Failure {
     Install(#[from] InstallError),
     #[error(transparent)]
     Attach(Box<AttachError>),
+    #[error(transparent)]
+    ArgsFile(#[from] ArgsFileError),
     #[error(transparent)]
     LaunchName(#[from] LaunchNameError),
     #[error(transparent)]
@@ -153,6 +156,7 @@ impl Failure {
             Failure::Nwfilter(error) => error.status(),
             Failure::Install(error) => usage_if(error.is_callers()),
             Failure::Attach(error) => error.status(),
+            Failure::ArgsFile(error) => error.status(),
             Failure::Stop(error) => error.status(),
             Failure::Launch(LaunchError::Plan(error)) => of_plan(error),
             Failure::Launch(LaunchError::Start(error)) => of_start(error),

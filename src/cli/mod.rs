@@ -11,6 +11,7 @@
 //! A call by the name of a QEMU goes to [`wrap`] before all these steps.
 
 pub mod args;
+mod args_file;
 mod attach;
 mod attach_error;
 mod binding_counters;
@@ -140,6 +141,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>, mut inherited: InheritedFd
         let text = complete::complete(&words, &Environment::read());
         return print(text.as_bytes()).map_or_else(failed, |()| 0);
     }
+    let args = match args_file::with_file(args) {
+        Ok(args) => args,
+        Err(error) => return failed(error.into()),
+    };
     let cli = match parse::parse(args.iter().cloned()) {
         Ok(cli) => cli,
         Err(Stop::Usage(error)) => return failed(Failure::Usage(error)),

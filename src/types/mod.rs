@@ -62,7 +62,7 @@ pub use publish_error::PublishTextError;
 pub use queues::{Queues, QueuesError};
 pub use resolv_conf::name_servers;
 pub use setting::Setting;
-pub use shell_words::{quote, shell_line};
+pub use shell_words::{quote, shell_line, split_words};
 pub use tap_name::tap_name;
 pub use text::{DnsName, DomainName, HostName, InterfaceName, LaunchName, TextError, UserName};
 pub use transient_user::TransientUser;

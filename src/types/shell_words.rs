@@ -21,6 +21,12 @@ pub fn quote(word: &OsStr) -> String {
     }
 }
 
+/// Splits a text into words as a POSIX shell does, without any expansion. Returns `None` if a quote
+/// has no end.
+pub fn split_words(text: &str) -> Option<Vec<String>> {
+    ::shell_words::split(text).ok()
+}
+
 fn escaped(word: &[u8]) -> String {
     let mut quoted = String::from("$'");
     for chunk in word.utf8_chunks() {

@@ -55,6 +55,7 @@ mod guest_published;
 mod guest_restart;
 mod guest_serve;
 mod guest_terminal;
+mod guest_unit;
 mod guest_vhost_user;
 mod hostile_input;
 mod injection;

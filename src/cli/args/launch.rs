@@ -126,6 +126,9 @@ pub struct LaunchArgs {
     /// Returns when the network serves and QEMU runs; the launch goes on in the background
     #[arg(long, help_heading = "Launch")]
     pub detach: bool,
+    /// Adds the words of this file to the command line
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Launch")]
+    pub args_file: Option<PathBuf>,
     /// Writes the guest's frames to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Launch")]
     pub pcap: Option<PathBuf>,

@@ -25,7 +25,7 @@ pub struct WrapArgs {
 
 /// The options of a launch that a stand-in cannot use: it adds no NIC, prints nothing, reports to
 /// its caller as QEMU does, and becomes QEMU as the caller's user.
-const UNUSABLE: [&str; 19] = [
+const UNUSABLE: [&str; 20] = [
     "network",
     "bandwidth",
     "bridge",
@@ -40,6 +40,7 @@ const UNUSABLE: [&str; 19] = [
     "user",
     "stop_timeout",
     "detach",
+    "args_file",
     "ready_fd",
     "vmm",
     "listen",
@@ -72,6 +73,7 @@ impl WrapArgs {
             launch.user.is_some(),
             launch.stop_timeout.is_some(),
             launch.detach,
+            launch.args_file.is_some(),
             launch.ready_fd.is_some(),
             launch.vmm.is_some(),
             launch.listen.is_some(),
