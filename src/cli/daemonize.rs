@@ -22,6 +22,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
 
@@ -33,6 +34,9 @@ use crate::launcher::{
 use crate::sys::file_pages;
 use crate::sys::process::{ForegroundLink, Side, WatchedForeground, fork_supervisor};
 use crate::types::error_text;
+
+/// How long the report of QEMU's end may take after its QMP socket was closed.
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// This process after [`fork`].
 pub(super) enum Process {
@@ -115,13 +119,16 @@ pub(super) async fn supervise_detached(
     let mut output = running.qemu_log();
     let mut supervised = Box::pin(running.supervise(commands));
     let ready = async {
-        match socket {
-            Some(socket) => greeted(&socket).await,
-            // In serve mode there is no QEMU, and a QEMU behind a script has no socket.
-            None => Ok(()),
+        // In serve mode there is no QEMU, and a QEMU behind a script has no socket.
+        if let Some(socket) = socket
+            && let Err(error) = greeted(&socket).await
+        {
+            tracing::debug!("QEMU does not greet on its QMP socket: {}", error_text(&error));
+            // QEMU has ended, and its guard is about to report that.
+            tokio::time::sleep(END_LIMIT).await;
         }
     };
-    let greeted = tokio::select! {
+    tokio::select! {
         biased;
         outcome = &mut supervised => {
             if let Some(output) = &mut output {
@@ -130,10 +137,7 @@ pub(super) async fn supervise_detached(
             }
             return Ok(outcome);
         }
-        greeted = ready => greeted,
-    };
-    if let Err(error) = greeted {
-        tracing::debug!("cannot see whether QEMU is ready: {}", error_text(&error));
+        () = ready => {}
     }
     if let Err(failure) = report() {
         // The supervisor takes the signal from its queue and ends QEMU.
