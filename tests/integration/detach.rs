@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::common::bridges::{QEMU, without_dhcp};
+use crate::common::bridges::QEMU;
 use crate::common::scene::{
     HOST, LIMIT, alive, command_line, launch, launches, netns_with_resolver, nothing_left, pid_of,
 };
