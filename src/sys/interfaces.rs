@@ -35,7 +35,7 @@ impl Interfaces {
     /// # Errors
     /// The kernel's error, except ENODEV.
     pub(crate) fn number(&self, name: &InterfaceName) -> io::Result<Option<u32>> {
-        let Some(answer) = self.ask(libc::SIOCGIFINDEX, ifreq(name.as_str()))? else {
+        let Some(answer) = self.ask(libc::SIOCGIFINDEX as _, ifreq(name.as_str()))? else {
             return Ok(None);
         };
         // SAFETY: the kernel has written this field of the union, and every value of it is valid.
@@ -52,7 +52,7 @@ impl Interfaces {
         let Ok(number) = i32::try_from(number) else { return Ok(None) };
         let mut request = ifreq("");
         request.ifr_ifru.ifru_ifindex = number;
-        let Some(answer) = self.ask(libc::SIOCGIFNAME, request)? else { return Ok(None) };
+        let Some(answer) = self.ask(libc::SIOCGIFNAME as _, request)? else { return Ok(None) };
         let name = answer.ifr_name.iter().map(|c| *c as u8).take_while(|byte| *byte != 0);
         // No port has a name that is not an InterfaceName, so the caller needs no such interface.
         Ok(String::from_utf8(name.collect()).ok().and_then(|name| name.parse().ok()))

@@ -281,7 +281,7 @@ pub fn complete_checksums(link: &InterfaceName) -> Result<(), TapError> {
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
     // SAFETY: SIOCETHTOOL reads a local ifreq, whose data points to the structure of the command,
     // here a local ethtool_value.
-    let done = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCETHTOOL, &mut request) };
+    let done = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) };
     if done < 0 { Err(failed(io::Error::last_os_error())) } else { Ok(()) }
 }
 
