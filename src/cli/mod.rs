@@ -73,6 +73,8 @@ pub mod plan_xml;
 mod port_learner;
 mod port_watch;
 mod probe;
+mod probe_requirements;
+mod probe_trials;
 mod ps;
 mod published;
 mod qemu_end;
@@ -232,7 +234,7 @@ fn perform(
         Some(Action::Wrap(args)) => wrap::install(args, environment),
         Some(Action::Probe(args)) => {
             let programs = request::programs(args, config);
-            runtime()?.block_on(probe::probe(args.json, &programs, environment, free_fd))
+            runtime()?.block_on(probe::probe(args, &programs, environment, free_fd))
         }
         Some(Action::Ps(args)) => ps::ps(args, environment),
         Some(Action::Stop(args)) => stop::stop(args, environment),

@@ -4,8 +4,11 @@ use std::os::fd::RawFd;
 
 use serde_json::{Value, json};
 
+use super::args::ProbeArgs;
 use super::environment::Environment;
 use super::hint;
+use super::probe_requirements::{Requirement, needs_trials, requirements};
+use super::probe_trials::{Trials, try_programs};
 use super::request::Programs;
 use super::run::context;
 use super::table::table;
@@ -13,15 +16,17 @@ use super::{Failure, launch_error, print_json, print_text};
 use crate::launcher::plan::{self, Backend, Candidate, PlanError, Request, candidates};
 use crate::launcher::probe::Survey;
 use crate::launcher::{LaunchError, PASST_FIX, StartError, try_passt};
-use crate::types::Setting;
 use crate::types::facts::{Facts, KernelFeature, Problem};
+use crate::types::{Setting, os_text};
 
 /// The version of the JSON form, described by conf/schema/probe.schema.json.
 const PROBE_VERSION: u32 = 1;
+/// Exit status if the host lacks an ability of `--require`.
+const LACKS: u8 = 1;
 
-/// Probes and prints.
+/// Probes and prints. With `--require`, prints only the missing abilities, or as JSON everything.
 pub(super) async fn probe(
-    as_json: bool,
+    args: &ProbeArgs,
     programs: &Programs,
     environment: &Environment,
     qemu_fd: RawFd,
@@ -50,12 +55,27 @@ pub(super) async fn probe(
     for Candidate { fix, settings, .. } in &mut candidates {
         *fix = fix.take().map(|fix| hint::with_options(fix, settings));
     }
-    if as_json {
-        print_json(&json(&facts, &survey, &candidates))?;
+    let wanted = &args.require;
+    let shows_all = args.json || wanted.is_empty();
+    let trials = if shows_all || wanted.iter().any(|ability| needs_trials(*ability)) {
+        try_programs(environment, survey.bridge.net_admin).await
     } else {
-        print_text(&text(&facts, &survey, &candidates))?;
+        Trials::default()
+    };
+    let required = requirements(wanted, &facts, &candidates, &survey, &trials);
+    if args.json {
+        let mut report = json(&facts, &survey, &candidates, &trials);
+        if !wanted.is_empty() {
+            report["required"] = json!(required);
+        }
+        print_json(&report)?;
+    } else if shows_all {
+        print_text(&text(&facts, &survey, &candidates, &trials))?;
+    } else {
+        let missing = required.iter().filter(|one| !one.usable);
+        print_text(&missing.map(Requirement::line).collect::<String>())?;
     }
-    Ok(0)
+    Ok(if required.iter().all(|one| one.usable) { 0 } else { LACKS })
 }
 
 /// The reason why a launch would not have passt.
@@ -76,7 +96,12 @@ fn chosen(candidates: &[Candidate]) -> Option<&Candidate> {
     candidates.iter().find(|candidate| candidate.usable && candidate.backend.is_automatic())
 }
 
-fn json(facts: &Facts, survey: &Survey, candidates: &[Candidate]) -> Value {
+fn json(facts: &Facts, survey: &Survey, candidates: &[Candidate], trials: &Trials) -> Value {
+    let mut firewall = json!(survey.firewall);
+    firewall["backends"] = json!({ "nftables": trials.nftables, "iptables": trials.iptables });
+    let mut dnsmasq = json!(trials.dnsmasq);
+    dnsmasq["path"] =
+        json!(trials.dnsmasq_path.as_ref().map(|path| os_text::value(path.as_os_str())));
     json!({
         "version": PROBE_VERSION,
         "chosen": chosen(candidates).map(|candidate| candidate.backend),
@@ -86,12 +111,13 @@ fn json(facts: &Facts, survey: &Survey, candidates: &[Candidate]) -> Value {
         "host": facts.host,
         "libvirt": survey.libvirt,
         "bridge": survey.bridge,
-        "firewall": survey.firewall,
+        "firewall": firewall,
+        "dnsmasq": dnsmasq,
         "kernel": survey.kernel,
     })
 }
 
-fn text(facts: &Facts, survey: &Survey, candidates: &[Candidate]) -> String {
+fn text(facts: &Facts, survey: &Survey, candidates: &[Candidate], trials: &Trials) -> String {
     let choice = match chosen(candidates) {
         Some(candidate) => format!("auto would choose {}.\n", candidate.backend),
         None => "No backend can serve on this host.\n".to_owned(),
@@ -110,6 +136,9 @@ fn text(facts: &Facts, survey: &Survey, candidates: &[Candidate]) -> String {
         ("KVM", &kernel.kvm),
         ("ping from guests", &kernel.ping),
         ("vhost-net for taps", &survey.bridge.vhost_net),
+        ("dnsmasq for networks", &trials.dnsmasq),
+        ("firewall: nftables", &trials.nftables),
+        ("firewall: iptables", &trials.iptables),
     ]
     .into_iter()
     .map(|(name, KernelFeature { usable, why, fix })| row(name, *usable, why, fix.as_deref()))

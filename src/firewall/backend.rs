@@ -117,7 +117,8 @@ async fn trial(tools: &Tools, backend: FirewallBackend) -> Result<(), ToolError>
     }
 }
 
-fn problem(error: ToolError) -> Problem {
+/// Returns the reason why a backend whose tool failed cannot be used.
+pub(super) fn problem(error: ToolError) -> Problem {
     match error {
         ToolError::Absent(problem) => *problem,
         ToolError::Refused { program, said, .. } => Problem::new(
@@ -139,7 +140,7 @@ async fn iptables(tools: &Tools, sample: &[Ruleset]) -> Result<(), ToolError> {
 }
 
 /// Returns the rulesets of a network that uses every kind of rule.
-fn sample() -> Vec<Ruleset> {
+pub(super) fn sample() -> Vec<Ruleset> {
     let network = |bridge: &str, v4: &str, v6: &str| {
         Some(NetworkRules {
             bridge: bridge.parse().ok()?,

@@ -20,6 +20,8 @@ mod firewalld;
 mod iptables_change;
 mod iptables_shape;
 mod iptables_state;
+#[cfg(feature = "cli")]
+mod kernel_trial;
 mod listing;
 mod locked_tools;
 pub mod nft_dump;
@@ -60,6 +62,8 @@ pub use connections::forget_connections;
 pub use firewalld::{Event, Firewalld, FirewalldError, Watch, ZoneChange};
 pub use iptables_shape::Shape;
 pub use iptables_state::{TableRemoval, TableState};
+#[cfg(feature = "cli")]
+pub(crate) use kernel_trial::try_in_own_network;
 pub use listing::{Listed, list};
 pub use locked_tools::LockedTools;
 pub use nft_proof::MarkRemoval;

@@ -41,8 +41,12 @@ pub(crate) mod netfilter_events;
 pub mod netlink;
 #[cfg(feature = "cli")]
 pub(crate) mod output_reader;
+#[cfg(feature = "cli")]
+pub(crate) mod own_network;
 #[cfg(feature = "bridged")]
 pub mod packet_socket;
+#[cfg(feature = "cli")]
+pub(crate) mod ping_socket;
 #[cfg_attr(
     not(all(feature = "bridged", feature = "cli")),
     allow(dead_code, unused_imports, reason = "networks and the command line use all of it")

@@ -150,6 +150,7 @@ mod plan_xml;
 mod port_rules;
 mod port_settings;
 mod port_watch;
+mod probe;
 mod published;
 mod published_killed;
 mod purity;

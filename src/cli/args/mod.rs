@@ -1,8 +1,7 @@
 //! The definition of the command line, for clap.
 //!
-//! This file has the options of every command and the commands without verbs: probe, ps and
-//! completions. The files launch, attach, wrap, network, nwfilter and
-//! firewall have the others. The parser,
+//! This file has the options of every command, of ps and of completions. The files launch, attach,
+//! wrap, probe, network, nwfilter and firewall have the others. The parser,
 //! `--help` and the completions come from these definitions; tests/integration/options_once.rs
 //! compares the manual pages and netlaunch.conf with them.
 //!
@@ -15,13 +14,12 @@ mod firewall;
 mod launch;
 mod network;
 mod nwfilter;
+mod probe;
 mod stop;
 mod values;
 mod wrap;
 
-use std::path::PathBuf;
-
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 pub use attach::{AttachArgs, CollectArgs, DetachArgs};
@@ -29,6 +27,7 @@ pub use firewall::FirewallVerb;
 pub use launch::{BackendArg, LaunchArgs, PrintFormat, TransportArg};
 pub use network::{NameArg, NetworkVerb, ShownArg, UpdateAction, UpdateArgs};
 pub use nwfilter::{BindArgs, DirectionArg, ExplainArgs, FilterArg, NwfilterVerb, PortArg};
+pub use probe::{Ability, ProbeArgs};
 pub use stop::{LogsArgs, StopArgs};
 pub use values::{HexFrame, ValueError, ip, ipv4, mtu, parameter, program, seconds};
 pub use wrap::WrapArgs;
@@ -129,20 +128,6 @@ pub enum Action {
     Firewall(FirewallVerb),
     /// Prints the completion script of a shell
     Completions(CompletionsArgs),
-}
-
-/// The options of `netlaunch probe`.
-#[derive(Debug, Clone, Default, Args)]
-pub struct ProbeArgs {
-    /// Prints one JSON object
-    #[arg(long)]
-    pub json: bool,
-    /// Probes this QEMU [default: qemu-system-ARCH in PATH]
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
-    pub qemu: Option<PathBuf>,
-    /// Probes this passt [default: passt in PATH]
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
-    pub passt: Option<PathBuf>,
 }
 
 /// The options of `netlaunch ps`.

@@ -14,6 +14,7 @@ use nix::unistd::{getegid, getgroups};
 
 use crate::sys::kvm::{KvmOutcome, KvmStep, try_kvm};
 use crate::sys::namespace::{Namespace, try_namespace};
+use crate::sys::ping_socket::{PingSocket, try_ping_socket};
 use crate::sys::transient_user::UNUSED;
 use crate::types::facts::{Kernel, KernelFeature};
 
@@ -37,7 +38,11 @@ pub(super) fn probe(root: &Path, is_root: bool) -> Kernel {
         pid_namespaces: pid_namespaces(try_namespace(Namespace::Pid), user.is_ok()),
         user_namespaces: user_namespaces(user, &Settings::read(root)),
         kvm: kvm(try_kvm(Path::new(KVM), LIMIT)),
-        ping: ping(fs::read_to_string(root.join("proc/sys").join(PING)), &groups(is_root)),
+        ping: ping(
+            try_ping(is_root),
+            fs::read_to_string(root.join("proc/sys").join(PING)),
+            &groups(is_root),
+        ),
     }
 }
 
@@ -183,14 +188,24 @@ fn groups(is_root: bool) -> Vec<u32> {
     own.into_iter().chain([getegid()]).map(|group| group.as_raw()).collect()
 }
 
-/// Decides whether passt may make ICMP echo sockets. The setting holds the first and the last group
-/// that may make them (icmp(7)).
+/// Tries to make an ICMP echo socket as passt: as this user, or for root with a group from each end
+/// of the range from which root's passt gets its group.
+fn try_ping(is_root: bool) -> PingSocket {
+    let tries: &[Option<u32>] = if is_root { &TRANSIENT.map(Some) } else { &[None] };
+    let answers = tries.iter().map(|group| try_ping_socket(*group).unwrap_or(PingSocket::Unknown));
+    answers.fold(PingSocket::Made, |all, one| if all == PingSocket::Made { one } else { all })
+}
+
+/// Decides whether passt may make ICMP echo sockets. The trial decides if it has an answer. The
+/// setting, which holds the first and the last group that may make them (icmp(7)), explains the
+/// answer, and decides without a trial.
 ///
 /// Root's passt may get any group of a range, and `groups` are then the ends of that range.
-fn ping(setting: io::Result<String>, groups: &[u32]) -> KernelFeature {
+fn ping(tried: PingSocket, setting: io::Result<String>, groups: &[u32]) -> KernelFeature {
     const FIX: &str = "run 'sysctl net.ipv4.ping_group_range=\"0 2147483647\"' as root";
     let text = match setting {
         Ok(text) => text,
+        Err(_) if tried == PingSocket::Made => return works("a socket was made"),
         Err(error) => return fails(format!("net.ipv4.ping_group_range: {error}"), "mount /proc"),
     };
     let ends: Vec<u32> = text.split_whitespace().filter_map(|end| end.parse().ok()).collect();
@@ -201,10 +216,14 @@ fn ping(setting: io::Result<String>, groups: &[u32]) -> KernelFeature {
     let is_in = |group: &u32| (first..=last).contains(group);
     let usable =
         if groups == TRANSIENT { groups.iter().all(is_in) } else { groups.iter().any(is_in) };
-    if usable {
-        works(range)
-    } else {
-        fails(format!("{range}, and passt's group is not in that range"), FIX)
+    match tried {
+        PingSocket::Made => works(format!("a socket was made; {range}")),
+        PingSocket::Unknown if usable => works(range),
+        PingSocket::Refused(errno) if usable => fails(
+            format!("{range}, but the kernel refuses the socket: {}", errno.desc()),
+            "in a container, allow ICMP echo sockets in its seccomp rules",
+        ),
+        _ => fails(format!("{range}, and passt's group is not in that range"), FIX),
     }
 }
 
@@ -296,10 +315,24 @@ mod tests {
             ("0\t2000000000\n", &TRANSIENT, false),
             ("", &[0], false),
         ] {
-            let feature = ping(Ok(text.to_owned()), groups);
+            let feature = ping(PingSocket::Unknown, Ok(text.to_owned()), groups);
             assert_eq!((feature.usable, feature.fix.is_none()), (usable, usable), "{text:?}");
         }
-        assert!(!ping(Err(io::ErrorKind::NotFound.into()), &[0]).usable);
+        assert!(!ping(PingSocket::Unknown, Err(io::ErrorKind::NotFound.into()), &[0]).usable);
+    }
+
+    #[test]
+    fn the_trial_of_an_echo_socket_decides_and_the_setting_explains() {
+        let refused = PingSocket::Refused(Errno::EACCES);
+        for (tried, text, usable, words) in [
+            (PingSocket::Made, "0\t10\n", true, "a socket was made"),
+            (refused, "0\t10\n", false, "group is not in that range"),
+            (refused, "0\t2147483647\n", false, "refuses the socket: Permission denied"),
+        ] {
+            let feature = ping(tried, Ok(text.to_owned()), &[1000]);
+            assert_eq!((feature.usable, feature.fix.is_none()), (usable, usable), "{text:?}");
+            assert!(feature.why.contains(words), "{}", feature.why);
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ mod machine;
 mod passt;
 mod qemu;
 mod qmp;
+#[cfg(feature = "cli")]
+mod trials;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;

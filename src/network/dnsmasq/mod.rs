@@ -22,10 +22,13 @@ pub mod lease_file;
 mod lines;
 mod port_user;
 pub mod process;
+mod program;
 mod reach;
 pub mod record;
 mod render;
 mod resolv;
+#[cfg(feature = "cli")]
+mod trial;
 
 pub use config::{
     Boot, Client, ConfigError, DNS_PORT, DhcpDns, DhcpHost, Dns, DnsHost, Domain, Forwarder, Lease,
@@ -35,6 +38,9 @@ pub use error::DnsmasqError;
 pub use files::Files;
 pub use lease_file::{DhcpLease, LeaseFileError};
 pub use port_user::PortUser;
-pub use process::{Dnsmasq, INSTALL, Leases, Planner};
+pub use process::{Dnsmasq, Leases, Planner};
+pub use program::{INSTALL, find_dnsmasq};
 pub use record::{ProcessId, Record};
 pub use resolv::without_servers;
+#[cfg(feature = "cli")]
+pub use trial::{check_dnsmasq, try_dnsmasq};

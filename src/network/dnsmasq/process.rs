@@ -30,9 +30,6 @@ use crate::sys::process::{ProcessHandle, Spawn, SpawnError, Stdio};
 use crate::sys::transient_user::TransientUsers;
 use crate::types::{TransientUser, error_text};
 
-/// Advice on how to install dnsmasq.
-pub const INSTALL: &str =
-    "install dnsmasq-base (Debian, Ubuntu) or dnsmasq (Fedora, Arch, SUSE, Alpine)";
 /// The time limit until dnsmasq serves. It serves within milliseconds, unless it has to look up
 /// names.
 pub(super) const READY: Duration = Duration::from_secs(20);
@@ -43,7 +40,7 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 4;
 /// The capabilities that dnsmasq needs: to bind to one interface and change the ARP table, to ping
 /// an address before leasing it, and to serve ports below 1024.
-const CAPABILITIES: [Capability; 3] =
+pub(super) const CAPABILITIES: [Capability; 3] =
     [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_NET_BIND_SERVICE];
 
 /// The fate of the lease file when dnsmasq stops.
@@ -365,7 +362,7 @@ async fn run(program: &Path, files: &Files, user: Option<TransientUser>) -> io::
 }
 
 /// Returns dnsmasq's error message without its name.
-fn words(stderr: &str) -> Option<String> {
+pub(super) fn words(stderr: &str) -> Option<String> {
     let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<&str> =
         lines.map(|line| line.strip_prefix("dnsmasq: ").unwrap_or(line)).collect();

@@ -4,7 +4,6 @@
 //! undo. Then `together` does the steps. Each step is recorded in the status file before it is
 //! done; if one fails, all steps of that network are undone, and the error of the step is returned.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::end::UndoFailures;
@@ -14,7 +13,6 @@ use super::{Manager, ManagerError};
 use crate::network::dnsmasq::{self, DhcpDns, Dnsmasq, without_servers};
 use crate::network::{Network, NetworkName, check_against};
 use crate::sys::netlink::HostNet;
-use crate::sys::program::find;
 
 impl Manager {
     /// Starts a network. Returns the steps of other networks that could not be undone, one sentence
@@ -76,14 +74,7 @@ impl Manager {
 
     /// Returns the path of the dnsmasq program.
     pub(super) fn dnsmasq(&self) -> Result<PathBuf, ManagerError> {
-        let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-        let dirs: Vec<PathBuf> = self.settings.path.iter().cloned().chain(system).collect();
-        let name = OsStr::new("dnsmasq");
-        let lookup = find(name, &dirs);
-        match lookup.problem(name, dnsmasq::INSTALL) {
-            Some(problem) => Err(ManagerError::NoDnsmasq(problem)),
-            None => Ok(lookup.found().unwrap_or_else(|| name.into())),
-        }
+        dnsmasq::find_dnsmasq(&self.settings.path).map_err(ManagerError::NoDnsmasq)
     }
 
     /// Starts every network that has autostart on and does not run, all of them together.

@@ -124,7 +124,7 @@ pub(in crate::sys) unsafe fn raw_fork(flags: c_int) -> libc::c_long {
     }
 }
 
-pub(super) fn errno() -> c_int {
+pub(in crate::sys) fn errno() -> c_int {
     // SAFETY: __errno_location always returns a valid address.
     unsafe { *libc::__errno_location() }
 }
