@@ -58,6 +58,7 @@ mod guest_terminal;
 mod guest_unit;
 mod guest_vhost_user;
 mod hostile_input;
+mod hung_tools;
 mod injection;
 mod ipv6_nics;
 mod launchers;

@@ -36,8 +36,13 @@ impl Call {
     ///
     /// A tool is killed, or its messages to the kernel are lost. The reaction of a tool to other
     /// errors is not netlaunch's.
+    ///
+    /// NETLAUNCH_INJECT_ERRORS=all gives each call the errors of [`COMMON`], also those that the
+    /// kernel never returns from this call.
     pub fn faults(&self, role: &str) -> Vec<Fault> {
-        let errors = || self.errors.iter().map(|errno| Fault::Error(*errno as i32));
+        let all = std::env::var("NETLAUNCH_INJECT_ERRORS").is_ok_and(|which| which == "all");
+        let errors = if all && !INFALLIBLE.contains(&self.name) { COMMON } else { self.errors };
+        let errors = || errors.iter().map(|errno| Fault::Error(*errno as i32));
         match role {
             "main" | "learner" => errors().collect(),
             // A forked process that has not executed a program yet, mostly a guard. Its signals are
@@ -55,6 +60,13 @@ impl Call {
         }
     }
 }
+
+/// The errors of a host that lacks a resource, of a broken disk, and of a signal.
+const COMMON: &[Errno] = &[Errno::ENOSPC, Errno::EIO, Errno::EMFILE, Errno::ENOMEM, Errno::EINTR];
+
+/// The calls for which the standard library and tokio panic at an error that the kernel cannot
+/// return from them.
+const INFALLIBLE: [&str; 3] = ["getrandom", "epoll_wait", "epoll_pwait"];
 
 /// The calls before which a tool is killed.
 const KILLED_BEFORE: [&str; 7] =

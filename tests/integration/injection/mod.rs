@@ -10,9 +10,11 @@
 //! scenarios NETLAUNCH_INJECT_LIMIT=1000 ...                                 of so many injections
 //! each NETLAUNCH_INJECT_SEED=11 ...                                    of another sample
 //! NETLAUNCH_INJECT_CASE=network-start:main:openat:EMFILE:7 ...    one case alone
+//! NETLAUNCH_INJECT_ERRORS=all ...       ENOSPC, EIO, EMFILE, ENOMEM and EINTR for each call
 //! ```
 
 mod cases;
+mod definitions;
 mod errors;
 mod judge;
 mod launches;
@@ -22,6 +24,7 @@ mod sweep;
 mod tracer;
 
 use crate::common::{As, extent};
+use definitions::{Definitions, Kind};
 use launches::Launch;
 use networks::Network;
 use ports::Ports;
@@ -81,6 +84,18 @@ scenarios! {
         firewall_reload_handles_a_failed_call
         firewall_reload_handles_a_failed_call_long:
         Network::new(networks::Verb::Reload, "nftables");
+    "reload-iptables"
+        firewall_reload_handles_a_failed_call_with_iptables
+        firewall_reload_handles_a_failed_call_with_iptables_long:
+        Network::new(networks::Verb::Reload, "iptables");
+    "reload-ports"
+        firewall_reload_of_ports_handles_a_failed_call
+        firewall_reload_of_ports_handles_a_failed_call_long:
+        Ports::new(ports::Verb::Reload, "nftables");
+    "reload-ports-iptables"
+        firewall_reload_of_ports_handles_a_failed_call_with_iptables
+        firewall_reload_of_ports_handles_a_failed_call_with_iptables_long:
+        Ports::new(ports::Verb::Reload, "iptables");
     "bind"
         bind_handles_a_failed_call
         bind_handles_a_failed_call_long:
@@ -97,6 +112,26 @@ scenarios! {
         redefine_handles_a_failed_call
         redefine_handles_a_failed_call_long:
         Ports::new(ports::Verb::Redefine, "nftables");
+    "redefine-iptables"
+        redefine_handles_a_failed_call_with_iptables
+        redefine_handles_a_failed_call_with_iptables_long:
+        Ports::new(ports::Verb::Redefine, "iptables");
+    "define-network"
+        define_of_a_network_handles_a_failed_call
+        define_of_a_network_handles_a_failed_call_long:
+        Definitions::new(As::Root, Kind::Network);
+    "define-network-user"
+        define_of_a_network_as_user_handles_a_failed_call
+        define_of_a_network_as_user_handles_a_failed_call_long:
+        Definitions::new(As::User, Kind::Network);
+    "define-filter"
+        define_of_a_filter_handles_a_failed_call
+        define_of_a_filter_handles_a_failed_call_long:
+        Definitions::new(As::Root, Kind::Filter);
+    "define-filter-user"
+        define_of_a_filter_as_user_handles_a_failed_call
+        define_of_a_filter_as_user_handles_a_failed_call_long:
+        Definitions::new(As::User, Kind::Filter);
     "bind-learning"
         bind_with_learning_handles_a_failed_call
         bind_with_learning_handles_a_failed_call_long:

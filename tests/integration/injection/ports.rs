@@ -1,4 +1,4 @@
-//! Injects faults into commands on ports: bind, unbind, redefine, learn.
+//! Injects faults into commands on ports: bind, unbind, redefine, reload, learn.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -21,12 +21,14 @@ pub enum Verb {
     Bind,
     Unbind,
     Redefine,
+    Reload,
     BindLearning,
     Learn,
 }
 
 pub struct Ports {
     scene: PortScene,
+    backend: String,
     verb: Verb,
     /// The rules without a filter on vnet0, and with the first and the second filter.
     unbound: String,
@@ -56,6 +58,7 @@ impl Ports {
         scene.define("outer", "<filterref filter='inner'/>").unwrap();
         let mut ports = Ports {
             scene,
+            backend: backend.to_owned(),
             verb,
             unbound: String::new(),
             bound: [String::new(), String::new()],
@@ -102,6 +105,15 @@ impl Ports {
         if !is_bound(&self.scene) {
             self.bind().unwrap();
         }
+    }
+
+    /// Removes the rules of the port as another program does, but not its status file.
+    fn remove_rules(&self) {
+        let remove = match self.backend.as_str() {
+            "nftables" => "nft delete table bridge netlaunch_nwfilter",
+            _ => "iptables -D FORWARD -j NETLAUNCH_PORT_FROM",
+        };
+        self.scene.sh(remove);
     }
 
     fn file(&self, name: &str) -> String {
@@ -169,6 +181,11 @@ impl Scenario for Ports {
                 self.make_bound();
                 words(&["nwfilter", "binding-delete", "vnet0"])
             }
+            Verb::Reload => {
+                self.make_bound();
+                self.remove_rules();
+                words(&["firewall", "reload"])
+            }
             Verb::Redefine => {
                 self.make_bound();
                 self.version = 1 - self.version;
@@ -211,7 +228,7 @@ impl Scenario for Ports {
 
     fn check_success(&mut self, ended: &Ended) -> Result<(), String> {
         match self.verb {
-            Verb::Bind => self.has_rules_of(0),
+            Verb::Bind | Verb::Reload => self.has_rules_of(0),
             Verb::Unbind => self.is_gone(),
             Verb::Redefine => Ok(()),
             Verb::BindLearning => {
@@ -238,6 +255,12 @@ impl Scenario for Ports {
                 self.has_rules_of(self.version)?;
                 // The port stays bound, because the next case redefines the filter again.
                 return self.reload().and_then(|()| self.has_rules_of(self.version));
+            }
+            Verb::Reload => {
+                if !ended.success {
+                    self.reload()?;
+                }
+                self.has_rules_of(0)?;
             }
             Verb::Learn => {
                 self.reload()?;
