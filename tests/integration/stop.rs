@@ -177,7 +177,9 @@ fn netlaunch_stop_ends_a_guest_that_does_not_power_down() {
         let begun = Instant::now();
         assert_eq!(stop(&sandbox, args), (Some(0), said), "{args:?}");
         assert!(begun.elapsed() < SOON, "{args:?}");
-        assert_eq!(scene.end().code(), Some(0), "{}", scene.said());
+        // SIGTERM at once can hit a QEMU that has no handler yet.
+        let code = scene.end().code();
+        assert!([Some(0), Some(143)].contains(&code), "{code:?}: {}", scene.said());
         nothing_left(&sandbox);
     }
 }

@@ -1,0 +1,12 @@
+#![allow(dead_code, unused_imports)]
+mod common;
+mod detach;
+mod docs;
+mod guest_unit;
+mod layers;
+mod library_texts;
+mod logs;
+mod options_once;
+mod sizes;
+mod stop;
+mod words;
