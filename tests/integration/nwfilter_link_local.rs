@@ -296,6 +296,26 @@ fn stateful_rules_stop_packets_to_link_local_addresses() {
     assert!(!reaches_host(&scene, VM.v4));
 }
 
+/// The rule for frames needs the hook without connection tracking.
+#[test]
+fn stateful_rules_that_refuse_no_packet_bind_beside_a_rule_that_refuses_frames() {
+    let test = "stateful_rules_that_refuse_no_packet_bind_beside_a_rule_that_refuses_frames";
+    if !have_root(test) {
+        return;
+    }
+    if !tracks_bridges() {
+        return skipped(test, "this kernel does not track connections of bridges");
+    }
+    let scene = scene("nftables");
+    scene
+        .filter(
+            "<rule action='accept' direction='out'><udp dstportstart='4000'/></rule>\
+             <rule action='drop' direction='out'><arp/></rule>",
+        )
+        .unwrap();
+    assert!(reaches_host(&scene, VM.v4));
+}
+
 #[test]
 fn rules_for_link_local_frames_go_with_their_binding() {
     if !have_root("rules_for_link_local_frames_go_with_their_binding") {

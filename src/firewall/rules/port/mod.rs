@@ -22,8 +22,8 @@
 //! A bridge does not forward frames from a guest to 01:80:c2:00:00:00 to 0f: it learns from them
 //! and gives them to the host. These frames pass [`PortRules::for_link_local`], where connections
 //! cannot be tracked. If a rule for packets of an IP version tests more than the packet
-//! ([`Test::is_in_packet`]) and a rule for that version refuses packets, all packets of that
-//! version to these addresses are dropped.
+//! ([`Test::is_in_packet`]), no rule for that version applies there: all its packets to these
+//! addresses are dropped if a rule for that version refuses packets, and pass otherwise.
 //!
 //! The reference is the effect of libvirt's filters with ebtables and iptables, corrected where
 //! that differs from libvirt's documentation (netlaunch-nwfilter(5)).
@@ -173,10 +173,15 @@ impl PortRules {
     pub fn for_link_local(&self) -> Path {
         let mut path = self.from_guest.clone();
         for version in [Version::V4, Version::V6] {
-            if !path.packets_need_more(version) {
+            let mut own = path.packets.iter().filter(|rule| rule.is_of(version));
+            if own.all(|rule| rule.tests.iter().all(Test::is_in_packet)) {
                 continue;
             }
+            let refuses = path.packets_need_more(version);
             path.packets.retain(|rule| !rule.is_of(version));
+            if !refuses {
+                continue;
+            }
             path.packets.push(PortRule {
                 kind: FrameKind::Ip(version, None),
                 tests: Vec::new(),
@@ -261,5 +266,34 @@ impl Path {
         });
         let subs = self.chains.iter().flat_map(|chain| &chain.rules);
         root.chain(subs).chain(&self.packets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_for_link_local_frames_test_the_packet_alone() {
+        let rule = |tests: &[Test], verdict| PortRule {
+            kind: FrameKind::Ip(Version::V4, None),
+            tests: tests.to_vec(),
+            verdict,
+            comment: None,
+            origin: Origin::default(),
+        };
+        let state = Test::State { states: vec![State::New], direction: None };
+        let tracked = rule(&[state], PortVerdict::Accept);
+        let drop = rule(&[], PortVerdict::Drop);
+        let other = rule(&[Test::is(Number::Protocol, 6)], PortVerdict::Drop);
+        for (rules, expected) in [
+            (vec![tracked.clone()], vec![]),
+            (vec![tracked, other.clone()], vec![drop]),
+            (vec![other.clone()], vec![other]),
+        ] {
+            let from_guest = Path { packets: rules, ..Path::default() };
+            let rules = PortRules { from_guest, ..PortRules::default() };
+            assert_eq!(rules.for_link_local().packets, expected);
+        }
     }
 }
