@@ -12,7 +12,7 @@
 use super::frame::{Frame, TooShort};
 use super::link_local::untracked;
 use super::packet::Fragment;
-use super::state::{Connections, Tracking};
+use super::state::{Connections, Tracking, stops};
 use crate::firewall::rules::port::{
     Address, Addresses, FrameKind, Origin, Path, PortRule, PortRules, PortVerdict, Step, SubChain,
     Test,
@@ -290,6 +290,10 @@ fn packets<'a>(path: &'a Path, subject: Subject<'_>) -> StageEnd<'a> {
                 decided = (verdict, Some(decider));
                 break;
             }
+            Outcome::Depends(dependency) if stops(walk.subject.place, &dependency) => {
+                decided = (Verdict::Drop, Some(decider));
+                break;
+            }
             Outcome::Depends(dependency) => perhaps.push((dependency, decider, verdict)),
             Outcome::Kind(_) | Outcome::Fails(_) => {}
         }
@@ -329,6 +333,10 @@ impl Subject<'_> {
             match self.holds(test) {
                 Ok(true) => {}
                 Ok(false) => return Outcome::Fails(test),
+                // The kernel drops such a packet at this test.
+                Err(dependency) if stops(self.place, &dependency) => {
+                    return Outcome::Depends(dependency);
+                }
                 Err(dependency) => depends = depends.or(Some(dependency)),
             }
         }
@@ -381,13 +389,9 @@ impl Subject<'_> {
             }
             Test::Set { name, .. } => return Err(Dependency::Set(name.clone())),
             Test::Connections { above } => return Err(Dependency::Connections(*above)),
-            Test::State { states, direction } => match self.place {
-                Some(Tracking::Tracked(state, side)) => {
-                    let side = direction.is_none_or(|wanted| wanted == side);
-                    states.contains(&state) && side
-                }
-                Some(Tracking::Untracked) | None => false,
-            },
+            Test::State { states, direction } => {
+                self.place.is_some_and(|place| place.is(states, *direction))
+            }
         })
     }
 }

@@ -38,6 +38,23 @@ impl<'a> Packet<'a> {
         let read = if v6 { packet_v6 } else { packet_v4 };
         read(bytes, usize::MAX)
     }
+
+    /// Returns an IPv6 packet with the protocol behind AH; `None` if a header is missing, or if no
+    /// protocol follows. The kernel finds the protocol of a connection in this way.
+    pub(super) fn behind_ah(self) -> Option<Self> {
+        let (mut protocol, mut payload) = (self.protocol, self.payload);
+        while self.source.is_ipv6() && (SKIPPED.contains(&protocol) || protocol == AH) {
+            let [next, words] = array(payload, 0)?;
+            let length = if protocol == AH {
+                (usize::from(words) + 2) * 4
+            } else {
+                (usize::from(words) + 1) * 8
+            };
+            (protocol, payload) = (next, payload.get(length..).unwrap_or_default());
+        }
+        let exists = self.source.is_ipv4() || protocol != NO_NEXT_HEADER;
+        exists.then_some(Packet { protocol, payload, ..self })
+    }
 }
 
 /// Numbers of IP protocols (IANA, Protocol Numbers).
@@ -46,6 +63,7 @@ pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 pub(super) const SCTP: u8 = 132;
 pub(super) const ICMPV6: u8 = 58;
+pub(super) const GRE: u8 = 47;
 const AH: u8 = 51;
 /// Hop-by-hop options, routing, destination options.
 const SKIPPED: [u8; 3] = [0, 43, 60];
