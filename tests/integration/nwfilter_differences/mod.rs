@@ -100,7 +100,7 @@ const DIFFERENCES: &[Difference] = &[
         proof: arp_lengths,
     },
     Difference {
-        what: "A packet that ends within its IPv6 extension headers, or within its TCP, UDP, SCTP or ICMP header",
+        what: "A packet that ends within its IPv6 extension headers, or within its TCP, UDP, UDP-Lite, DCCP, SCTP or ICMP header",
         nftables: "applies a rule by the bytes behind the packet, if the frame has some.",
         iptables: "does not apply a rule about the missing fields, or drops the packet at such a rule.",
         proof: short_headers,

@@ -193,6 +193,11 @@ pub fn short_headers(scene: &PortScene, backend: Backend) {
     frame.truncate(38);
     assert_eq!(stops(scene, "<icmp type='9'/>", &frame), backend == Backend::Iptables);
     assert!(stops(scene, "<icmp type='8'/>", &frame));
+    // The ports of DCCP (33) behind the end of the packet.
+    let mut frame = Frame::udp6(VM, PEER, 1000, 53).bytes(b"nltest-short");
+    (frame[18], frame[19], frame[20]) = (0, 0, 33);
+    let dccp = "<ipv6 protocol='33' dstportstart='53'/>";
+    assert_eq!(stops(scene, dccp, &frame), backend == Backend::Nftables);
     // Destination options (60) and a datagram behind the end of the packet.
     let mut frame = Frame::udp6(VM, PEER, 1000, 53).bytes(b"nltest-short");
     (frame[18], frame[19], frame[20]) = (0, 0, 60);
