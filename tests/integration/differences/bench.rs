@@ -14,6 +14,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use netlaunch::firewall::rules::port::PortRules;
@@ -23,6 +24,9 @@ use netlaunch::firewall::{
 use netlaunch::nwfilter::explain::EvalPath;
 use netlaunch::sys::tap::{TUN, Tap, TapName};
 use netlaunch::types::error_text;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
 
 use super::case::EXTRAS;
 use crate::common::port_scene::VNET_HEADER;
@@ -37,6 +41,8 @@ pub struct Bench {
     pairs: Vec<Pair>,
     records: Vec<PortRecord>,
     path: Vec<PathBuf>,
+    /// The kernel's interface to the connections of the namespace, if the bench tracks these.
+    tracking: Option<OwnedFd>,
 }
 
 struct Pair {
@@ -46,6 +52,16 @@ struct Pair {
 }
 
 impl Bench {
+    /// Makes a bench for stateful rules.
+    pub fn tracking(backend: FirewallBackend) -> Self {
+        let mut bench = Bench::new(backend);
+        let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
+        let protocol = SockProtocol::NetlinkNetFilter;
+        let open = || socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol).unwrap();
+        bench.tracking = Some(bench.netns.inside(open));
+        bench
+    }
+
     /// Makes a bench for one backend. The last pair has no filter.
     pub fn new(backend: FirewallBackend) -> Self {
         let netns = Netns::bare();
@@ -87,7 +103,7 @@ impl Bench {
         let output = run("ip", &["-n", &netns.name, "-batch", file.path().to_str().unwrap()]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         let path = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from).to_vec();
-        Bench { backend, netns, pairs, records: Vec::new(), path }
+        Bench { backend, netns, pairs, records: Vec::new(), path, tracking: None }
     }
 
     /// Replaces all filters: the first port gets the first rules, and so on.
@@ -115,7 +131,27 @@ impl Bench {
             runtime.unwrap().block_on(applied).map_err(|error| error_text(&error))
         })?;
         self.records = plan.recorded().to_vec();
+        if self.tracking.is_some() {
+            // The frames have no checksums. Rules that track connections have loaded the module.
+            const CHECKSUM: &str = "/proc/sys/net/netfilter/nf_conntrack_checksum";
+            self.netns.inside(|| fs::write(CHECKSUM, "0")).map_err(|error| error.to_string())?;
+        }
         Ok(())
+    }
+
+    /// Removes all connections. The interface is that of linux/netfilter/nfnetlink_conntrack.h.
+    pub fn forget(&self) {
+        let Some(socket) = &self.tracking else { return };
+        const DELETE: u16 = 1 << 8 | 2;
+        const REQUEST_AND_ACK: u16 = 1 | 4;
+        let head = [20u32.to_ne_bytes(), [0; 4], [0; 4], [0; 4], [0; 4]];
+        let mut message = head.concat();
+        message[4..6].copy_from_slice(&DELETE.to_ne_bytes());
+        message[6..8].copy_from_slice(&REQUEST_AND_ACK.to_ne_bytes());
+        send(socket.as_raw_fd(), &message, MsgFlags::empty()).unwrap();
+        let mut answer = [0; 1024];
+        let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty()).unwrap();
+        assert!(length >= 20 && answer[16..20] == [0; 4], "{:?}", &answer[..length]);
     }
 
     /// Returns whether a frame passes the port with this number.

@@ -29,16 +29,13 @@ impl Case {
         self.0.iter().map(to_xml).collect()
     }
 
-    /// Compiles the rules. Returns the reason if they are not valid, or if a rule depends on facts
-    /// outside the frame.
+    /// Compiles the rules. Returns the reason if they are not valid.
     pub fn rules(&self) -> Result<PortRules, String> {
         let filters: Filters =
             self.0.iter().map(|filter| (filter.name.clone(), filter.clone())).collect();
         let parts = flatten(&self.0[0], &filters, &Variables::default())
             .map_err(|error| error_text(&error))?;
-        let (rules, _) = compile(&parts).map_err(|error| error_text(&error))?;
-        let in_packet = rules.rules().all(|rule| rule.tests.iter().all(|test| test.is_in_packet()));
-        if in_packet { Ok(rules) } else { Err("a rule needs more than the frame".to_owned()) }
+        compile(&parts).map(|(rules, _)| rules).map_err(|error| error_text(&error))
     }
 }
 

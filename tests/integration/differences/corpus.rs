@@ -7,15 +7,16 @@
 //! <filter name='bound'> … </filter>
 //! out 52540022… pass
 //! ```
+//!
+//! The frames of a stateful filter are one exchange.
 
 use std::path::Path;
 
 use netlaunch::firewall::FirewallBackend;
-use netlaunch::nwfilter::explain::EvalPath;
+use netlaunch::nwfilter::explain::{EvalPath, Judge, Verdict};
 
-use super::bench::{Bench, PORTS};
+use super::bench::Bench;
 use super::case::{Case, refusal};
-use super::explained;
 use crate::common::have_root;
 
 struct Kept {
@@ -58,20 +59,28 @@ fn the_kept_frames_have_their_verdict_in_explain_and_on_both_backends() {
         }
     };
     for backend in [FirewallBackend::Nftables, FirewallBackend::Iptables] {
-        let mut bench = Bench::new(backend);
-        for part in kept.chunks(PORTS) {
-            let rules: Vec<_> = part.iter().map(|kept| kept.case.rules().unwrap()).collect();
-            let usable: Vec<_> = rules
-                .iter()
-                .map(|rules| refusal(rules, backend).is_none().then_some(rules))
-                .collect();
-            bench.apply(&usable).unwrap();
-            for (port, kept) in part.iter().enumerate() {
-                for frame in &kept.frames {
-                    let (way, bytes, _) = frame;
-                    check(kept, "explain", frame, explained(&rules[port], *way, bytes).unwrap());
-                    if usable[port].is_some() && bench.forwards(*way, bytes) {
-                        let passes = bench.passes(port, *way, bytes);
+        let mut benches = [Bench::new(backend), Bench::tracking(backend)];
+        for (kept, rules) in kept.iter().map(|kept| (kept, kept.case.rules().unwrap())) {
+            let bench = &mut benches[usize::from(rules.is_stateful())];
+            let usable = refusal(&rules, backend).is_none();
+            let applied = if usable { bench.apply(&[Some(&rules)]) } else { Ok(()) };
+            let compares = match applied {
+                Err(error) if !rules.is_stateful() => panic!("{}: {error}", kept.name),
+                Err(error) => {
+                    eprintln!("{}: {backend} is not compared: {error}", kept.name);
+                    false
+                }
+                Ok(()) => usable,
+            };
+            bench.forget();
+            let mut judge = Judge::new(&rules);
+            for frame in &kept.frames {
+                let (way, bytes, _) = frame;
+                let explained = judge.judge(*way, bytes, bytes.len()).unwrap();
+                check(kept, "explain", frame, explained.verdict == Verdict::Pass);
+                if compares {
+                    let passes = bench.passes(0, *way, bytes);
+                    if rules.is_stateful() || bench.forwards(*way, bytes) {
                         check(kept, &backend.to_string(), frame, passes);
                     }
                 }

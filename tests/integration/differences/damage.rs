@@ -51,6 +51,23 @@ pub fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
     }
 }
 
+/// Adds options, an extension header, padding or a tag, so that the packet itself stays the same.
+pub fn harmless(random: &mut Random, bytes: &mut Vec<u8>, with_tags: bool) {
+    match random.below(4) {
+        0 if with_tags => tag(random, bytes),
+        1 if bytes[12..14] == V6 => {
+            let kind = random.pick(&[0, 60]);
+            let next = std::mem::replace(&mut bytes[20], kind);
+            // The option is a PadN of four bytes.
+            bytes.splice(54..54, [next, 0, 1, 4, 0, 0, 0, 0]);
+            lengths(bytes);
+        }
+        1 | 2 => options(random, bytes),
+        _ => bytes.resize(bytes.len() + 6, 0),
+    }
+    with_checksum(bytes);
+}
+
 /// Writes the checksum of an IPv4 header.
 pub fn with_checksum(bytes: &mut [u8]) {
     if bytes.len() < 34 || bytes[12..14] != V4 {

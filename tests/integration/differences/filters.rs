@@ -1,10 +1,13 @@
 //! Makes filters: every element and attribute of the format, sub chains with priorities, references
 //! and lists of values.
 //!
+//! Rules about connections are made on request ([`Rules::Stateful`]).
+//!
 //! Values come from short lists, so that rules overlap. A rule that a backend refuses stays in few
 //! filters only, because it makes the whole filter useless for that backend.
 
 use netlaunch::firewall::FirewallBackend;
+use netlaunch::firewall::rules::port::{PortRule, Test};
 use netlaunch::nwfilter::{Attribute as A, Protocol, ValueType};
 
 use super::case::{Case, refusal};
@@ -26,8 +29,17 @@ const VARIABLES: [(&str, ValueType); 7] = [
     ("CODES", ValueType::U6),
 ];
 
+/// The kind of rules that a filter has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rules {
+    /// Each rule tests the frame alone.
+    Stateless,
+    /// Most rules for IP protocols test the connection of a packet.
+    Stateful,
+}
+
 /// Makes a case.
-pub fn generate(random: &mut Random) -> Case {
+pub fn generate(random: &mut Random, kind: Rules) -> Case {
     let mut parameters = String::new();
     let values = 1 + random.below(3);
     for (name, kind) in VARIABLES {
@@ -41,7 +53,7 @@ pub fn generate(random: &mut Random) -> Case {
         (0..subs).map(|number| (format!("sub{number}"), random.pick(&CHAINS))).collect();
     let mut documents =
         format!("<filter name='bound'><filterref filter='main'>{parameters}</filterref></filter>");
-    let mut entries = rules(random, &parameters, values);
+    let mut entries = rules(random, kind, &parameters, values);
     for (name, _) in &chains {
         let at = random.below(entries.len() + 1);
         entries.insert(at, format!("<filterref filter='{name}'/>"));
@@ -58,24 +70,27 @@ pub fn generate(random: &mut Random) -> Case {
             0 => format!(" priority='{}'", random.pick(&[-900, -650, 0, 450, 500, 700])),
             _ => String::new(),
         };
-        let entries = rules(random, &parameters, values).concat();
+        let entries = rules(random, kind, &parameters, values).concat();
         documents += &format!("<filter name='{name}' chain='{chain}'{priority}>{entries}</filter>");
     }
     Case::read(&documents).unwrap()
 }
 
 /// Makes rules that are valid with these values of the variables.
-fn rules(random: &mut Random, parameters: &str, values: usize) -> Vec<String> {
+fn rules(random: &mut Random, kind: Rules, parameters: &str, values: usize) -> Vec<String> {
     let mut rules = Vec::new();
     let wanted = 1 + random.below(9);
     while rules.len() < wanted {
-        let text = rule(random, values);
+        let text = rule(random, kind, values);
         let alone = format!(
             "<filter name='bound'><filterref filter='main'>{parameters}</filterref></filter>\
              <filter name='main'>{text}</filter>"
         );
         let Some(case) = Case::read(&alone) else { continue };
         let Ok(compiled) = case.rules() else { continue };
+        if kind == Rules::Stateless && compiled.rules().any(needs_more) {
+            continue;
+        }
         let refused = [FirewallBackend::Nftables, FirewallBackend::Iptables]
             .iter()
             .any(|backend| refusal(&compiled, *backend).is_some());
@@ -86,7 +101,12 @@ fn rules(random: &mut Random, parameters: &str, values: usize) -> Vec<String> {
     rules
 }
 
-fn rule(random: &mut Random, values: usize) -> String {
+/// Returns whether a rule depends on facts outside the frame.
+fn needs_more(rule: &PortRule) -> bool {
+    !rule.tests.iter().all(Test::is_in_packet)
+}
+
+fn rule(random: &mut Random, kind: Rules, values: usize) -> String {
     const ACTIONS: [&str; 9] =
         ["accept", "drop", "accept", "drop", "accept", "drop", "reject", "return", "continue"];
     let action = random.pick(&ACTIONS);
@@ -95,19 +115,28 @@ fn rule(random: &mut Random, values: usize) -> String {
         0 => format!(" priority='{}'", random.pick(&[-1000, -850, -650, -1, 0, 100, 499, 501])),
         _ => String::new(),
     };
-    let stateless = if random.chance(85) { " statematch='false'" } else { "" };
+    let share = if kind == Rules::Stateless { 85 } else { 25 };
+    let stateless = if random.chance(share) { " statematch='false'" } else { "" };
     let head = format!("<rule action='{action}' direction='{direction}'{priority}{stateless}>");
     if random.chance(4) {
         return format!("{head}</rule>");
     }
-    let (protocol, name) = random.pick(&Protocol::NAMES);
+    let mut chosen = random.pick(&Protocol::NAMES);
+    // The rules of the link layer have no states.
+    while kind == Rules::Stateful && !chosen.0.fields().iter().any(|f| f.0 == A::State) {
+        chosen = random.pick(&Protocol::NAMES);
+        if random.chance(8) {
+            break;
+        }
+    }
+    let (protocol, name) = chosen;
     let negated = if random.chance(20) { " match='no'" } else { "" };
-    let attributes = attributes(random, protocol, values);
+    let attributes = attributes(random, kind, protocol, values);
     format!("{head}<{name}{negated}{attributes}/></rule>")
 }
 
 /// Chooses some attributes, and the attributes that these need.
-fn attributes(random: &mut Random, protocol: Protocol, values: usize) -> String {
+fn attributes(random: &mut Random, kind: Rules, protocol: Protocol, values: usize) -> String {
     let fields = protocol.fields();
     let mut chosen: Vec<A> = Vec::new();
     for _ in 0..random.pick(&[0, 1, 1, 1, 2, 2, 3, 4]) {
@@ -122,13 +151,18 @@ fn attributes(random: &mut Random, protocol: Protocol, values: usize) -> String 
     {
         chosen.push(A::IpProtocol);
     }
-    let left_out = [A::IpSet, A::IpSetFlags, A::ConnlimitAbove, A::Comment];
+    let mut left_out = vec![A::IpSet, A::IpSetFlags, A::Comment];
+    if kind == Rules::Stateless {
+        left_out.push(A::ConnlimitAbove);
+    } else if random.chance(40) {
+        chosen.push(A::State);
+    }
     let mut text = String::new();
-    for (attribute, kind) in fields {
+    for (attribute, form) in fields {
         if !chosen.contains(attribute) || left_out.contains(attribute) {
             continue;
         }
-        let variable = VARIABLES.iter().find(|(_, of)| of == kind);
+        let variable = VARIABLES.iter().find(|(_, of)| of == form);
         let is_type = protocol == Protocol::Ipv6 && chosen.contains(&A::Type);
         let value = match (attribute, variable) {
             (A::IpProtocol, _) if is_type => "icmpv6".to_owned(),
@@ -140,7 +174,10 @@ fn attributes(random: &mut Random, protocol: Protocol, values: usize) -> String 
                 1 => format!("${name}[{}]", random.below(values)),
                 _ => format!("${name}[@{}]", random.below(2)),
             },
-            _ => value(random, *kind, *attribute),
+            _ if *form == ValueType::State && kind == Rules::Stateful => {
+                random.pick(&STATES).to_owned()
+            }
+            _ => value(random, *form, *attribute),
         };
         text += &format!(" {}='{value}'", attribute.name());
     }
@@ -196,6 +233,16 @@ fn value(random: &mut Random, kind: ValueType, attribute: A) -> String {
 }
 
 const PORTS: [&str; 9] = ["0", "1", "22", "67", "80", "8000", "0x1f90", "20000", "65535"];
+const STATES: [&str; 8] = [
+    "NEW",
+    "ESTABLISHED",
+    "NEW,ESTABLISHED",
+    "ESTABLISHED,RELATED",
+    "INVALID",
+    "RELATED",
+    "NONE",
+    "NEW,INVALID",
+];
 const BYTES: [&str; 9] = ["0", "1", "3", "8", "127", "128", "135", "254", "255"];
 const V6: [&str; 9] = [
     "2001:db8::4",

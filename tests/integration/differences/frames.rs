@@ -38,7 +38,16 @@ pub fn near(random: &mut Random, rules: &PortRules, count: usize) -> Vec<Sent> {
 
 fn frame(random: &mut Random, way: EvalPath, path: &Path) -> Vec<u8> {
     let rules: Vec<&PortRule> = path.rules().collect();
-    let rule = random.pick(&rules);
+    let mut bytes = undamaged(random, way, &rules);
+    for _ in 0..random.pick(&[0, 0, 0, 1, 1, 2]) {
+        damage(random, &mut bytes);
+    }
+    bytes
+}
+
+/// Makes a frame near one of the rules, of which there is at least one.
+pub fn undamaged(random: &mut Random, way: EvalPath, rules: &[&PortRule]) -> Vec<u8> {
+    let rule = random.pick(rules);
     let mut bytes = base(random, way, rule.kind, &rule.tests);
     for test in &rule.tests {
         if random.chance(96) {
@@ -46,16 +55,13 @@ fn frame(random: &mut Random, way: EvalPath, path: &Path) -> Vec<u8> {
         }
     }
     // A second rule's values in the same frame show how the two rules interact.
-    let other = random.pick(&rules);
+    let other = random.pick(rules);
     if random.chance(30) && layout(other.kind, &bytes) {
         for test in &other.tests {
             set(random, &mut bytes, other.kind, test);
         }
     }
     with_checksum(&mut bytes);
-    for _ in 0..random.pick(&[0, 0, 0, 1, 1, 2]) {
-        damage(random, &mut bytes);
-    }
     bytes
 }
 

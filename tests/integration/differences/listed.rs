@@ -6,7 +6,8 @@
 use netlaunch::firewall::FirewallBackend;
 use netlaunch::firewall::rules::Version;
 use netlaunch::firewall::rules::port::{
-    Address, FrameKind, Hardware, Number, Path, PortRule, PortRules, Test,
+    Address, FrameKind, Hardware, LINK_LOCAL, LINK_LOCAL_MASK, Number, Path, PortRule, PortRules,
+    Test,
 };
 use netlaunch::nwfilter::explain::{EvalPath, Fragment, Frame};
 
@@ -18,11 +19,18 @@ pub fn is_listed(backend: FirewallBackend, rules: &PortRules, way: EvalPath, byt
         FirewallBackend::Nftables => has_other_arp_lengths(&frame, bytes) && tests_arp(path),
         FirewallBackend::Iptables => {
             let ends = end_of_headers(&frame, bytes);
-            has_no_plain_protocol(&frame) && tests_protocol_v6(path)
+            is_link_local(way, bytes) && rules.is_stateful()
+                || has_no_plain_protocol(&frame) && tests_protocol_v6(path)
                 || ends == End::InTransport && path.rules().any(tests_transport)
                 || ends == End::InExtensions && path.rules().any(tests_protocol)
         }
     }
+}
+
+/// Returns whether a bridge handles a frame of the guest before iptables sees it.
+fn is_link_local(way: EvalPath, bytes: &[u8]) -> bool {
+    let same = |at: usize| bytes[at] & LINK_LOCAL_MASK[at] == LINK_LOCAL[at];
+    way == EvalPath::Out && (0..LINK_LOCAL.len()).all(same)
 }
 
 fn has_other_arp_lengths(frame: &Frame<'_>, bytes: &[u8]) -> bool {
@@ -71,7 +79,9 @@ fn end_of_headers(frame: &Frame<'_>, bytes: &[u8]) -> End {
     let whole = match packet.protocol {
         6 => 20,
         132 => 12,
-        1 | 17 | 58 => 8,
+        1 | 17 | 58 | 136 => 8,
+        // ebtables reads the ports of DCCP.
+        33 => 4,
         51 => 2,
         _ => 0,
     };

@@ -7,29 +7,38 @@
 //! filter, the frame, and the verdicts. A mended difference becomes a file of `corpus/`, whose
 //! frames a test sends on each run.
 //!
+//! A second search has rules about connections. A frame alone says little about these, so it sends
+//! exchanges of both ends ([`talk`]), each of which starts without connections. It compares the
+//! backends that can track connections on this kernel, and its last line names the others: nftables
+//! can only where the kernel tracks the connections of a bridge, as in the test host, where
+//! `nwfilter_debian_kernel` runs this search. The number of a source's connections depends on the
+//! time at which the kernel forgets connections, so an exchange ends before a frame that reaches a
+//! rule with `connlimit-above`; the summary has the number of these exchanges.
+//!
 //! A frame that the bridge does not forward without a filter says nothing about the filter. Rules
 //! that a backend refuses at the bind, and rules about which `nwfilter check` prints that a backend
 //! carries them out in another way, are no differences; nor are those that the manual lists
-//! ([`listed`]). Rules that need more than the frame are left out: `explain` does not know the
-//! contents of ipsets, and this kernel may not track the connections of a bridge
-//! (`nwfilter_debian_kernel` tries these).
+//! ([`listed`]). Rules with ipsets are left out, because `explain` does not know the contents of
+//! these.
 //!
 //! By hand, for a longer time and with another seed:
 //!
 //! ```sh
 //! NETLAUNCH_TEST_SECONDS=600 NETLAUNCH_TEST_SEED=1 cargo nextest run \
-//!     --no-capture -E 'test(differences::filters_and_frames)'
+//!     --no-capture -E 'test(differences::filters_and)'
 //! ```
 
 mod bench;
 mod case;
 mod corpus;
 mod damage;
+mod exchange;
 mod filters;
 mod frames;
 mod listed;
 mod random;
 mod shrink;
+mod talk;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -37,42 +46,39 @@ use std::time::{Duration, Instant};
 
 use bench::{Bench, PORTS};
 use case::{Case, refusal};
+use exchange::{Exchange, Sequence};
+use filters::Rules;
 use frames::Sent;
 use listed::is_listed;
 use netlaunch::firewall::FirewallBackend;
 use netlaunch::firewall::rules::port::PortRules;
-use netlaunch::nwfilter::explain::{EvalPath, Judge, Verdict};
+use netlaunch::nwfilter::explain::Judge;
 use netlaunch::nwfilter::{Filter, Rule};
 use random::Random;
 
+use crate::common::port_scene::backends;
 use crate::common::{extent, have_root};
 
 /// The number of frames for each filter.
 const FRAMES: usize = 120;
+/// The number of exchanges for each stateful filter.
+const EXCHANGES: usize = 30;
 /// The number of kinds of differences after which a search ends, and the number of differences.
 const MOST_KINDS: usize = 12;
 const MOST_SHRUNK: usize = 40;
 
-/// Returns whether a frame passes the rules according to `explain`; `None` if that depends on more
-/// than the frame, or if the bytes are not a frame.
-fn explained(rules: &PortRules, way: EvalPath, frame: &[u8]) -> Option<bool> {
-    let explanation = Judge::new(rules).judge(way, frame, frame.len()).ok()?;
-    match explanation.verdict {
-        Verdict::Pass => Some(true),
-        Verdict::Drop | Verdict::Reject => Some(false),
-        Verdict::Undecided => None,
-    }
-}
-
-/// Returns whether a frame passes a backend according to `explain`; `None` if that is not known, or
-/// if the manual lists a difference.
-fn expected(
-    backend: FirewallBackend,
-    rules: &PortRules,
-    way: EvalPath,
-    frame: &[u8],
-) -> Option<bool> {
-    explained(rules, way, frame).filter(|_| !is_listed(backend, rules, way, frame))
+/// Returns the number of the first frame of a sequence on which a backend differs from `explain`,
+/// unless the manual lists a difference about it or about a frame before it.
+fn differs(bench: &Bench, port: usize, rules: &PortRules, sequence: &Sequence) -> Option<usize> {
+    bench.forget();
+    let frames = &sequence.frames;
+    let number = frames
+        .iter()
+        .position(|((way, frame), passes)| bench.passes(port, *way, frame) != *passes)?;
+    let counts = frames[..=number].iter().all(|((way, frame), _)| {
+        !is_listed(bench.backend, rules, *way, frame) && bench.forwards(*way, frame)
+    });
+    counts.then_some(number)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -83,39 +89,64 @@ fn hex(bytes: &[u8]) -> String {
 struct Bound {
     case: Case,
     rules: PortRules,
-    frames: Vec<(Sent, bool)>,
+    exchanges: Vec<(Exchange, Sequence)>,
 }
 
 /// The figures of a search, and the differences that it found.
 #[derive(Default)]
 struct Found {
     filters: usize,
+    exchanges: usize,
+    /// The exchanges that end before a frame about which `explain` cannot decide, or whose
+    /// connections a rule counts.
+    undecided: usize,
     /// The frames that were sent through each backend, and the frames among these that passed.
     frames: [usize; 2],
     passed: usize,
+    /// The filters that each backend got, and those that it refuses.
+    compared: [usize; 2],
     refused: [usize; 2],
     /// The reports by their kind: one of each kind is enough for a person.
     reports: BTreeMap<String, String>,
     /// The differences that were made smaller.
     shrunk: usize,
+    /// The differences that two further trials did not show.
+    unrepeated: usize,
+    /// The end of the search, if its time is limited.
+    end: Option<Instant>,
 }
 
 impl Found {
     fn is_enough(&self) -> bool {
-        self.reports.len() >= MOST_KINDS || self.shrunk >= MOST_SHRUNK
+        let is_over = self.end.is_some_and(|end| Instant::now() > end);
+        is_over || self.reports.len() >= MOST_KINDS || self.shrunk >= MOST_SHRUNK
+    }
+
+    fn add(&mut self, bound: &[Bound]) {
+        self.filters += bound.len();
+        for (_, sequence) in bound.iter().flat_map(|bound| &bound.exchanges) {
+            self.exchanges += 1;
+            self.undecided += usize::from(sequence.undecided);
+            self.passed += sequence.frames.iter().filter(|(_, passes)| *passes).count();
+        }
     }
 }
 
-fn round(random: &mut Random) -> Vec<Bound> {
+fn round(random: &mut Random, kind: Rules) -> Vec<Bound> {
     let bound = |_| {
-        let case = filters::generate(random);
+        let case = filters::generate(random, kind);
         let rules = case.rules().unwrap();
-        let frames = frames::near(random, &rules, FRAMES);
-        let judged = frames.into_iter().filter_map(|(way, frame)| {
-            let passes = explained(&rules, way, &frame)?;
-            Some(((way, frame), passes))
+        let exchanges = match kind {
+            Rules::Stateless => {
+                frames::near(random, &rules, FRAMES).into_iter().map(Exchange::single).collect()
+            }
+            Rules::Stateful => talk::near(random, &rules, EXCHANGES),
+        };
+        let judged = exchanges.into_iter().map(|exchange| {
+            let sequence = exchange.sequence(&rules);
+            (exchange, sequence)
         });
-        Bound { frames: judged.collect(), rules, case }
+        Bound { exchanges: judged.collect(), rules, case }
     };
     (0..PORTS).map(bound).collect()
 }
@@ -130,24 +161,33 @@ fn compare(bench: &mut Bench, number: usize, bound: &[Bound], found: &mut Found)
     }
     let mut differences = Vec::new();
     for (port, bound) in bound.iter().enumerate().filter(|(port, _)| rules[*port].is_some()) {
-        let differs = |((way, frame), passes): &&(Sent, bool)| {
-            bench.passes(port, *way, frame) != *passes
-                && bench.forwards(*way, frame)
-                && !is_listed(bench.backend, &bound.rules, *way, frame)
-        };
-        found.frames[number] += bound.frames.len();
+        if found.is_enough() {
+            break;
+        }
+        found.compared[number] += 1;
+        found.frames[number] +=
+            bound.exchanges.iter().map(|(_, sequence)| sequence.frames.len()).sum::<usize>();
         // One difference of a filter is enough: the others are probably the same.
-        if let Some(((way, frame), _)) = bound.frames.iter().find(differs) {
-            differences.push((bound.case.clone(), *way, frame.clone()));
+        for (exchange, sequence) in &bound.exchanges {
+            let differs = || differs(bench, port, &bound.rules, sequence);
+            let Some(number) = differs() else { continue };
+            let again = [differs(), differs()];
+            if again == [None; 2] {
+                found.unrepeated += 1;
+                eprintln!("{}", unrepeated(bench, &bound.case, sequence, number));
+                continue;
+            }
+            differences.push((bound.case.clone(), exchange.clone()));
+            break;
         }
     }
-    for (case, way, frame) in differences {
-        if found.is_enough() {
+    for (case, exchange) in differences {
+        if found.is_enough() && !found.reports.is_empty() {
             return;
         }
         found.shrunk += 1;
-        let (case, frame) = shrink::shrink(bench, case, way, frame);
-        let (kind, report) = report(bench, &case, way, &frame);
+        let (case, exchange) = shrink::shrink(bench, case, exchange);
+        let (kind, report) = report(bench, &case, &exchange);
         found.reports.entry(kind).or_insert_with(|| {
             eprintln!("{report}\n");
             report
@@ -176,21 +216,39 @@ fn refused_by_the_kernel(
     found.reports.insert(error.to_owned(), report);
 }
 
-/// Returns a difference's kind, and its report.
-fn report(bench: &Bench, case: &Case, way: EvalPath, frame: &[u8]) -> (String, String) {
-    let rules = case.rules().unwrap();
-    let mut judge = Judge::new(&rules);
-    let explanation = judge.judge(way, frame, frame.len()).unwrap();
-    let passes = bench.passes(0, way, frame);
-    let mut text = case.text();
-    let _ = write!(
-        text,
-        "{} {}\n{}: {}\nexplain: {explanation}",
-        way.name(),
-        hex(frame),
+/// Describes a difference that two further trials do not show.
+fn unrepeated(bench: &Bench, case: &Case, sequence: &Sequence, number: usize) -> String {
+    let frame = |((way, frame), passes): &(Sent, bool)| {
+        format!("{} {} {}\n", way.name(), hex(frame), if *passes { "pass" } else { "drop" })
+    };
+    let frames: String = sequence.frames.iter().map(frame).collect();
+    format!(
+        "{}: once another verdict on frame {number}, and not in two further trials\n{}{frames}",
         bench.backend,
-        if passes { "pass" } else { "drop" },
-    );
+        case.text()
+    )
+}
+
+/// Returns a difference's kind, and its report: the documents, the frames in the form of a file of
+/// the corpus, and the explanation of the frame that differs.
+fn report(bench: &mut Bench, case: &Case, exchange: &Exchange) -> (String, String) {
+    let rules = case.rules().unwrap();
+    let _ = bench.apply(&[Some(&rules)]);
+    let mut sequence = exchange.sequence(&rules);
+    if let Some(number) = differs(bench, 0, &rules, &sequence) {
+        sequence.frames.truncate(number + 1);
+    }
+    let mut text = case.text();
+    let mut judge = Judge::new(&rules);
+    let mut explanation = String::new();
+    for ((way, frame), passes) in &sequence.frames {
+        explanation = judge.judge(*way, frame, frame.len()).unwrap().to_string();
+        let verdict = if *passes { "pass" } else { "drop" };
+        let _ = writeln!(text, "{} {} {verdict}", way.name(), hex(frame));
+    }
+    let passes = sequence.frames.last().is_none_or(|(_, passes)| !*passes);
+    let verdict = if passes { "pass" } else { "drop" };
+    let _ = write!(text, "{}, last frame: {verdict}\nexplain: {explanation}", bench.backend);
     let fields = |rule: &Rule| rule.element.as_ref().map(|e| format!("{} ", e.protocol.name()));
     let elements = case.0.iter().flat_map(Filter::rules).flat_map(fields).collect::<String>();
     (format!("{}: {elements}{passes}", bench.backend), text)
@@ -200,44 +258,85 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
+/// Makes rounds of these rules until a time or a number is over, and fails on a difference.
+fn search(kind: Rules, benches: &mut [(usize, Bench)], absent: &str) {
+    let seed = number("NETLAUNCH_TEST_SEED").unwrap_or(15);
+    let limit = number("NETLAUNCH_TEST_SECONDS").map(Duration::from_secs);
+    let rounds = if limit.is_some() { usize::MAX } else { extent(8, 30) };
+    eprintln!("NETLAUNCH_TEST_SEED={seed}");
+    let start = Instant::now();
+    let mut found = Found { end: limit.map(|limit| start + limit), ..Found::default() };
+    for number in 0..rounds {
+        if found.is_enough() {
+            break;
+        }
+        // A round depends on its number and the seed alone.
+        let mut random = Random::new(seed << 32 | number as u64);
+        let bound = round(&mut random, kind);
+        found.add(&bound);
+        for (side, bench) in &mut *benches {
+            compare(bench, *side, &bound, &mut found);
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let all = found.frames[0] + found.frames[1];
+    let Found { filters, exchanges, undecided, passed, unrepeated, reports, .. } = &found;
+    eprintln!(
+        "{kind:?}: {filters} filters in {seconds:.0} s, {:.0} frames a second; {exchanges} \
+         exchanges, of which {undecided} end before a frame about which explain cannot decide or \
+         whose connections a rule counts; explain passes {passed}; {} differences, and {unrepeated} \
+         that did not repeat{absent}",
+        all as f64 / seconds,
+        reports.len(),
+    );
+    for (side, bench) in &*benches {
+        eprintln!(
+            "{}: {} filters compared, {} refused; {} frames",
+            bench.backend, found.compared[*side], found.refused[*side], found.frames[*side],
+        );
+    }
+    let frames = found.frames[0].max(found.frames[1]);
+    let reports = found.reports.into_values().collect::<Vec<_>>().join("\n\n");
+    assert!(reports.is_empty(), "{reports}");
+    assert!(found.passed * 10 > frames, "few frames pass: {}", found.passed);
+}
+
+const BACKENDS: [FirewallBackend; 2] = [FirewallBackend::Nftables, FirewallBackend::Iptables];
+
 #[test]
 fn filters_and_frames_have_the_same_verdict_in_explain_and_on_both_backends() {
     let name = "filters_and_frames_have_the_same_verdict_in_explain_and_on_both_backends";
     if !have_root(name) {
         return;
     }
-    let seed = number("NETLAUNCH_TEST_SEED").unwrap_or(15);
-    let limit = number("NETLAUNCH_TEST_SECONDS").map(Duration::from_secs);
-    let rounds = if limit.is_some() { usize::MAX } else { extent(8, 30) };
-    eprintln!("NETLAUNCH_TEST_SEED={seed}");
-    let mut benches = [FirewallBackend::Nftables, FirewallBackend::Iptables].map(Bench::new);
-    let (start, mut found) = (Instant::now(), Found::default());
-    for number in 0..rounds {
-        if limit.is_some_and(|limit| start.elapsed() > limit) || found.is_enough() {
-            break;
+    let mut benches: Vec<_> = BACKENDS.map(Bench::new).into_iter().enumerate().collect();
+    search(Rules::Stateless, &mut benches, "");
+}
+
+/// A rule that every backend has which tracks connections.
+const TRACKED: &str =
+    "<filter name='bound'><rule action='accept' direction='out'><tcp/></rule></filter>";
+
+#[test]
+fn filters_and_exchanges_have_the_same_verdict_in_explain_and_on_backends_that_track_connections() {
+    let name = "filters_and_exchanges_have_the_same_verdict_in_explain_and_on_backends_that_track_connections";
+    if !have_root(name) {
+        return;
+    }
+    let tracked = Case::read(TRACKED).unwrap().rules().unwrap();
+    let named = backends();
+    let (mut benches, mut absent) = (Vec::new(), String::new());
+    for (side, backend) in BACKENDS.into_iter().enumerate() {
+        if !named.contains(&backend.to_string().as_str()) {
+            absent += &format!("; {backend} is left out by NETLAUNCH_TEST_BACKEND");
+            continue;
         }
-        // A round depends on its number and the seed alone.
-        let mut random = Random::new(seed << 32 | number as u64);
-        let bound = round(&mut random);
-        found.filters += bound.len();
-        found.passed += bound.iter().flat_map(|b| &b.frames).filter(|(_, passes)| *passes).count();
-        for (side, bench) in benches.iter_mut().enumerate() {
-            compare(bench, side, &bound, &mut found);
+        let mut bench = Bench::tracking(backend);
+        match bench.apply(&[Some(&tracked)]) {
+            Ok(()) => benches.push((side, bench)),
+            Err(error) => absent += &format!("; {backend} is not compared: {error}"),
         }
     }
-    let seconds = start.elapsed().as_secs_f64();
-    let Found { filters, frames, passed, refused, reports, .. } = found;
-    let all = frames[0] + frames[1];
-    eprintln!(
-        "{filters} filters in {seconds:.0} s, of which nftables refuses {} and iptables {}; {} frames \
-         on nftables and {} on iptables, {:.0} a second; explain passes {passed}; {} differences",
-        refused[0],
-        refused[1],
-        frames[0],
-        frames[1],
-        all as f64 / seconds,
-        reports.len(),
-    );
-    assert!(reports.is_empty(), "{}", reports.into_values().collect::<Vec<_>>().join("\n\n"));
-    assert!(passed * 10 > frames[0], "few frames pass: {passed}");
+    assert!(!benches.is_empty(), "no backend tracks connections{absent}");
+    search(Rules::Stateful, &mut benches, &absent);
 }

@@ -1,44 +1,41 @@
-//! Makes a difference smaller: fewer rules, fewer attributes, a simpler frame.
+//! Makes a difference smaller: fewer rules, fewer attributes, fewer packets, a simpler frame.
 //!
 //! A step tries as many smaller filters at the same time as there are ports, and takes the first
 //! one on which the backend and `explain` still differ.
 
-use netlaunch::nwfilter::explain::EvalPath;
 use netlaunch::nwfilter::{Entry, Rule};
 
 use super::bench::{Bench, PORTS};
 use super::case::{Case, refusal};
 use super::damage::{lengths, with_checksum};
-use super::expected;
+use super::differs;
+use super::exchange::Exchange;
 
-/// Returns a smaller filter and a smaller frame with the same difference.
-pub fn shrink(bench: &mut Bench, case: Case, way: EvalPath, frame: Vec<u8>) -> (Case, Vec<u8>) {
-    let (mut case, mut frame) = (case, frame);
-    while let Some(smaller) = smaller_case(bench, &case, way, &frame) {
+/// Returns a smaller filter and a smaller exchange with the same difference.
+pub fn shrink(bench: &mut Bench, case: Case, exchange: Exchange) -> (Case, Exchange) {
+    let (mut case, mut exchange) = (case, exchange);
+    while let Some(smaller) = smaller_case(bench, &case, &exchange) {
         case = smaller;
     }
     let rules = case.rules().unwrap();
     if bench.apply(&[Some(&rules)]).is_ok() {
-        let differs = |frame: &[u8]| {
-            bench.forwards(way, frame)
-                && expected(bench.backend, &rules, way, frame)
-                    .is_some_and(|passes| bench.passes(0, way, frame) != passes)
-        };
-        while let Some(smaller) = simpler_frames(&frame).into_iter().find(|frame| differs(frame)) {
-            frame = smaller;
+        while let Some(smaller) = simpler_exchanges(&exchange, rules.is_stateful())
+            .into_iter()
+            .find(|exchange| differs(bench, 0, &rules, &exchange.sequence(&rules)).is_some())
+        {
+            exchange = smaller;
         }
     }
-    (case, frame)
+    (case, exchange)
 }
 
-fn smaller_case(bench: &mut Bench, case: &Case, way: EvalPath, frame: &[u8]) -> Option<Case> {
+fn smaller_case(bench: &mut Bench, case: &Case, exchange: &Exchange) -> Option<Case> {
     let mut all = Vec::new();
     for case in simpler_cases(case) {
         let Ok(rules) = case.rules() else { continue };
-        if refusal(&rules, bench.backend).is_none()
-            && let Some(passes) = expected(bench.backend, &rules, way, frame)
-        {
-            all.push((case, rules, passes));
+        if refusal(&rules, bench.backend).is_none() {
+            let sequence = exchange.sequence(&rules);
+            all.push((case, rules, sequence));
         }
     }
     for part in all.chunks(PORTS) {
@@ -47,13 +44,22 @@ fn smaller_case(bench: &mut Bench, case: &Case, way: EvalPath, frame: &[u8]) -> 
             continue;
         }
         let mut numbered = part.iter().enumerate();
-        let differs = |port: usize, passes: bool| bench.passes(port, way, frame) != passes;
-        if let Some((_, (case, ..))) = numbered.find(|(port, (.., passes))| differs(*port, *passes))
-        {
+        let found = numbered
+            .find(|(port, (_, rules, sequence))| differs(bench, *port, rules, sequence).is_some());
+        if let Some((_, (case, ..))) = found {
             return Some(case.clone());
         }
     }
     None
+}
+
+fn simpler_exchanges(exchange: &Exchange, is_stateful: bool) -> Vec<Exchange> {
+    let mut all = exchange.shorter();
+    // For the kernel, a packet with other bytes may be invalid.
+    if let ([(way, frame)], false) = (&exchange.packets[..], is_stateful) {
+        all.extend(simpler_frames(frame).into_iter().map(|frame| Exchange::single((*way, frame))));
+    }
+    all
 }
 
 /// Returns all filters that are one step simpler, the simplest first.
