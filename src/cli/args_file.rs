@@ -53,7 +53,7 @@ impl ArgsFileError {
 pub(super) fn with_file(words: Vec<OsString>) -> Result<Vec<OsString>, ArgsFileError> {
     let Some(path) = named(&words) else { return Ok(words) };
     let failed = |source| ArgsFileError::Read { path: path.clone(), source };
-    // Another user who can write the file could run any program.
+    // A user with write access to the file could run any program.
     Dir::check_file(&path).map_err(failed)?;
     let text = input::read(&path, LONGEST, Pipes::Refused).map_err(failed)?;
     let added = split(&text, &path)?;

@@ -15,7 +15,7 @@
 //!
 //! With `--detach`, QEMU does not daemonize: it is a child of the supervisor with /dev/null as its
 //! standard input, and its output goes to a log in the launch directory. QEMU is ready when its QMP
-//! socket greets a client ([`supervise_detached`]). If QEMU ends before that, its output goes to
+//! socket answers a command ([`supervise_detached`]). If QEMU ends before that, its output goes to
 //! the caller.
 
 use std::ffi::{OsStr, OsString};
@@ -29,7 +29,7 @@ use nix::sys::signal::{Signal, raise};
 use super::failure::FAILED;
 use super::{Failure, events, ready};
 use crate::launcher::{
-    CommandSource, EventSink, LaunchEvent, Outcome, Running, daemonizes, greeted,
+    CommandSource, EventSink, LaunchEvent, Outcome, Running, daemonizes, main_loop_runs,
 };
 use crate::sys::file_pages;
 use crate::sys::process::{ForegroundLink, Side, WatchedForeground, fork_supervisor};
@@ -121,9 +121,9 @@ pub(super) async fn supervise_detached(
     let ready = async {
         // In serve mode there is no QEMU, and a QEMU behind a script has no socket.
         if let Some(socket) = socket
-            && let Err(error) = greeted(&socket).await
+            && let Err(error) = main_loop_runs(&socket).await
         {
-            tracing::debug!("QEMU does not greet on its QMP socket: {}", error_text(&error));
+            tracing::debug!("QEMU does not answer on its QMP socket: {}", error_text(&error));
             // QEMU has ended, and its guard is about to report that.
             tokio::time::sleep(END_LIMIT).await;
         }

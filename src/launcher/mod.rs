@@ -95,7 +95,7 @@ pub use outcome::Outcome;
 pub use passt::{PasstEndCause, PasstError, PasstReadiness};
 pub use ports::PublishError;
 #[cfg(feature = "cli")]
-pub(crate) use power_down::{greeted, power_down};
+pub(crate) use power_down::{main_loop_runs, power_down};
 pub(crate) use running::Running;
 pub(crate) use start::start;
 

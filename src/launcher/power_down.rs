@@ -20,11 +20,14 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-/// The commands: the first one leaves negotiation mode.
-const COMMANDS: &str = "{\"execute\": \"qmp_capabilities\", \"id\": 1}\n\
-                        {\"execute\": \"system_powerdown\", \"id\": 2}\n";
-/// The id of the command in [`COMMANDS`] that presses the button.
-const BUTTON: u64 = 2;
+/// The command that leaves negotiation mode.
+const NEGOTIATION: &str = "{\"execute\": \"qmp_capabilities\", \"id\": 1}\n";
+/// The command that presses the power button.
+const BUTTON: &str = "{\"execute\": \"system_powerdown\", \"id\": 2}\n";
+/// The command that asks whether the guest runs.
+const STATUS: &str = "{\"execute\": \"query-status\", \"id\": 2}\n";
+/// The id of the command after [`NEGOTIATION`].
+const COMMAND: u64 = 2;
 /// The length of the longest message, in bytes.
 const LONGEST: u64 = 1 << 16;
 /// The pause before another attempt to connect, while other clients wait.
@@ -62,14 +65,15 @@ struct Refusal {
     desc: String,
 }
 
-/// Waits until QEMU greets a client of its QMP socket at `path`. QEMU has made its machine then,
-/// and found each mistake in its arguments.
+/// Waits until QEMU answers a command on its QMP socket at `path`. QEMU has made its machine then,
+/// and found each mistake in its arguments: the main loop answers. The greeting comes from another
+/// thread, before QEMU has made the devices.
 ///
 /// # Errors
 /// [`PowerDownError`].
 #[cfg(feature = "cli")]
-pub(crate) async fn greeted(path: &Path) -> Result<(), PowerDownError> {
-    message(&mut BufReader::new(connect(path).await?)).await.map(drop)
+pub(crate) async fn main_loop_runs(path: &Path) -> Result<(), PowerDownError> {
+    execute(path, STATUS).await
 }
 
 /// Presses the power button of the guest whose QEMU has its QMP socket at `path`. Returns when QEMU
@@ -78,20 +82,25 @@ pub(crate) async fn greeted(path: &Path) -> Result<(), PowerDownError> {
 /// # Errors
 /// [`PowerDownError`]; the guest may have been asked all the same.
 pub(crate) async fn power_down(path: PathBuf) -> Result<(), PowerDownError> {
-    let (reading, mut writing) = connect(&path).await?.into_split();
+    execute(&path, BUTTON).await
+}
+
+/// Executes one command, and returns when QEMU has confirmed it.
+async fn execute(path: &Path, command: &str) -> Result<(), PowerDownError> {
+    let (reading, mut writing) = connect(path).await?.into_split();
     let mut reading = BufReader::new(reading);
     // The first message is the greeting.
     let greeting: Value = parse(&message(&mut reading).await?)?;
     if greeting.get("QMP").is_none() {
         return Err(PowerDownError::Answer("it begins without a greeting".to_owned()));
     }
-    writing.write_all(COMMANDS.as_bytes()).await?;
+    writing.write_all([NEGOTIATION, command].concat().as_bytes()).await?;
     loop {
         // An event has no id.
         let Message { id, error } = parse(&message(&mut reading).await?)?;
         match error {
             Some(Refusal { desc }) => return Err(PowerDownError::Refused(desc)),
-            None if id == Some(BUTTON) => return Ok(()),
+            None if id == Some(COMMAND) => return Ok(()),
             None => {}
         }
     }
@@ -167,7 +176,7 @@ mod tests {
         let both: &'static str = Box::leak(format!("{event}{answer}").into_boxed_str());
         let (result, sent) = asked(GREETING, both).await;
         result.unwrap();
-        assert_eq!(format!("{sent}\n"), COMMANDS);
+        assert_eq!(format!("{sent}\n"), [NEGOTIATION, BUTTON].concat());
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -120,9 +120,10 @@ fn a_detached_launch_outlives_its_terminal() {
     let line = words(&netlaunch).join(" ");
     let mut script = with_environment("/usr/bin/script", &netlaunch);
     script.args(["-qec", &format!("{line} && tty"), "/dev/null"]);
+    script.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = finish(script);
-    assert!(output.status.success(), "{}", text(&output.stdout));
-    assert!(text(&output.stdout).contains("/dev/pts/"), "{}", text(&output.stdout));
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success() && said.contains("/dev/pts/"), "{said}");
     // A hang-up of the terminal would have ended it by now.
     std::thread::sleep(Duration::from_secs(1));
     let shown = launch(&sandbox);

@@ -141,6 +141,7 @@ fn every_option_has_an_entry_in_the_manual_and_every_entry_an_option() {
     let mut documented = marked(items(&commands));
     let of_attach = section(&page, ".Ss Options of attach and detach");
     documented.extend(marked(items(&of_attach)));
+    documented.extend(marked(items(&section(&page, ".Ss Options of stop"))));
     let page_of_wrap = read("man/netlaunch-wrap.1");
     let of_wrap = marked(items(&section(&page_of_wrap, ".Ss Options")));
     assert_eq!(of_wrap, all["wrap"]);

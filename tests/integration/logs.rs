@@ -47,7 +47,9 @@ fn the_logs_of_a_launch_are_there_while_it_runs_and_after_its_end() {
 
             let after = sandbox.good(&["logs", "web"]);
             assert!(after.starts_with(logs.split("\n\n==> ").next().unwrap()), "{after}");
-            assert!(after.contains("event=exit status=0"), "{after}");
+            // SIGTERM can come before QEMU has its handler.
+            let has_ended = |status: &str| after.contains(&format!("event=exit status={status}"));
+            assert!(has_ended("0") || has_ended("143"), "{after}");
             assert_eq!(after.matches("event=exit").count(), 1, "only the last run: {after}");
             let kept = sandbox.state().join(".logs");
             assert_eq!((mode(&kept), mode(&kept.join("web"))), (0o700, 0o700));
