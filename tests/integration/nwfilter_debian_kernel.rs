@@ -143,13 +143,13 @@ fn the_guard_keeps_frames_of_unfiltered_ports_from_the_host() {
     assert_eq!(said.matches("2 passed; 0 failed").count(), 1, "{said}");
 }
 
-/// The seconds of the search for differences about connections. An emulated machine sends some ten
-/// frames a second through each backend.
-const SEARCH: u32 = 20;
+/// The seconds of the search for differences about connections.
+const SEARCH: u32 = 60;
 
 /// Searches for differences about connections, and replays those that were mended, on the backends
 /// of which nftables cannot track the connections of a bridge on other kernels.
 #[test]
+#[ignore = "some minutes; .ci/run runs it"]
 fn exchanges_have_the_same_verdict_in_explain_and_on_both_backends() {
     let test = "exchanges_have_the_same_verdict_in_explain_and_on_both_backends";
     if !have_root(test) {
@@ -161,7 +161,7 @@ fn exchanges_have_the_same_verdict_in_explain_and_on_both_backends() {
         .args(["bash", "-c", "set -e; modprobe br_netfilter; \"$@\"", "bash"])
         .arg(without_symbols(&std::env::current_exe().unwrap(), &dir))
         .args(["--nocapture", "differences::filters_and_exchanges", "differences::corpus"])
-        .env("NETLAUNCH_TEST_SECONDS", extent(SEARCH, 30 * SEARCH).to_string());
+        .env("NETLAUNCH_TEST_SECONDS", extent(SEARCH, 10 * SEARCH).to_string());
     let output = start(command).output(LIMIT);
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
     print!("{said}");
