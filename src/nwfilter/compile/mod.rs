@@ -361,6 +361,9 @@ fn packet_rules(source: &Source<'_>, condition: &Condition, packet: Packet) -> V
     }
     tests.extend(reader.network());
     tests.extend(packet.state);
+    // The kernel counts the connection of each packet that reaches this test, and Linux 6.18 drops
+    // packets of connections that it did not count from their first packet.
+    tests.extend(reader.connections());
     if packet.mac && source.part.own_dhcp_client {
         tests.extend(dhcp_client(source.rule, condition));
     }

@@ -84,7 +84,8 @@ impl Reader<'_> {
         tests
     }
 
-    /// Returns the tests of a network rule, except those of the MAC address and the state.
+    /// Returns the tests of a network rule, except those of the MAC address, the state and the number
+    /// of connections.
     pub(super) fn network(&self) -> Vec<Test> {
         let mut tests = self.addresses();
         tests.extend(self.range(A::SrcIpFrom, A::SrcIpTo, Address::Source));
@@ -113,10 +114,12 @@ impl Reader<'_> {
                 negated: self.negated,
             });
         }
-        if let Some(above) = self.condition.number(A::ConnlimitAbove) {
-            tests.push(Test::Connections { above });
-        }
         tests
+    }
+
+    /// Returns the test of the number of connections.
+    pub(super) fn connections(&self) -> Option<Test> {
+        self.condition.number(A::ConnlimitAbove).map(|above| Test::Connections { above })
     }
 
     fn addresses(&self) -> Vec<Test> {

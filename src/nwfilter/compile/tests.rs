@@ -76,6 +76,11 @@ fn rules_for_packets_also_accept_the_answers() {
             vec![],
         ),
         (
+            rule("drop", "out", "<tcp state='NEW' connlimit-above='2'/>"),
+            vec!["Drop [New]None Connections { above: 2 }".into()],
+            vec![],
+        ),
+        (
             rule("accept", "inout", "<all ipset='s' ipsetflags='src,dst'/>"),
             vec!["Accept Set[Destination, Source]".into()],
             vec!["Accept Set[Source, Destination]".into()],
