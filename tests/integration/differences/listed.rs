@@ -9,14 +9,17 @@ use netlaunch::firewall::rules::port::{
     Address, FrameKind, Hardware, LINK_LOCAL, LINK_LOCAL_MASK, Number, Path, PortRule, PortRules,
     Test,
 };
-use netlaunch::nwfilter::explain::{EvalPath, Fragment, Frame};
+use netlaunch::nwfilter::explain::{EvalPath, Fragment, Frame, Judge, Verdict};
 
 /// Returns whether the manual lists that a backend may differ from `explain` on this frame.
 pub fn is_listed(backend: FirewallBackend, rules: &PortRules, way: EvalPath, bytes: &[u8]) -> bool {
     let Ok(frame) = Frame::read(bytes, bytes.len()) else { return true };
     let path = if way == EvalPath::Out { &rules.from_guest } else { &rules.to_guest };
     match backend {
-        FirewallBackend::Nftables => has_other_arp_lengths(&frame, bytes) && tests_arp(path),
+        FirewallBackend::Nftables => {
+            has_other_arp_lengths(&frame, bytes) && tests_arp(path)
+                || way == EvalPath::Out && rules.is_stateful() && is_dropped(rules, bytes)
+        }
         FirewallBackend::Iptables => {
             let ends = end_of_headers(&frame, bytes);
             is_link_local(way, bytes) && rules.is_stateful()
@@ -25,6 +28,12 @@ pub fn is_listed(backend: FirewallBackend, rules: &PortRules, way: EvalPath, byt
                 || ends == End::InExtensions && path.rules().any(tests_protocol)
         }
     }
+}
+
+/// Returns whether a rule for frames drops a frame of the guest.
+fn is_dropped(rules: &PortRules, bytes: &[u8]) -> bool {
+    let explained = Judge::new(rules).judge(EvalPath::Out, bytes, bytes.len());
+    explained.is_ok_and(|explained| explained.stages[0].verdict == Verdict::Drop)
 }
 
 /// Returns whether a bridge handles a frame of the guest before iptables sees it.

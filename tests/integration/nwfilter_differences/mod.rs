@@ -10,8 +10,9 @@ use crate::common::port_scene::{PortScene, backends};
 use crate::common::{have_root, skipped};
 use proofs::{
     a_pattern_as_a_name, a_renamed_port, ah_and_no_next_header, ah_of_ipv6, an_ipset, arp_lengths,
-    calls_of_iptables, connections, counters_of_a_port, link_local_frames, packets_of_the_host,
-    refused_by_iptables, reject_to_the_guest, short_headers, stp_fields, trace_setting,
+    calls_of_iptables, connections, counters_of_a_port, dropped_answers, link_local_frames,
+    packets_of_the_host, refused_by_iptables, reject_to_the_guest, short_headers, stp_fields,
+    trace_setting,
 };
 
 /// A kind of rule or a setting, and what each backend does with it.
@@ -41,6 +42,12 @@ const DIFFERENCES: &[Difference] = &[
         nftables: "needs a kernel that tracks connections of bridges, and refuses the filter on another one.",
         iptables: "applies the rule.",
         proof: connections,
+    },
+    Difference {
+        what: "Packets of the guest that a rule for frames drops, beside rules about connections",
+        nftables: "counts them as packets of their connections.",
+        iptables: "does not track them.",
+        proof: dropped_answers,
     },
     Difference {
         what: "Connections, ipsets and TCP flags of packets that the host sends or routes to the guest",

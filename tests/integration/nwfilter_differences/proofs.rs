@@ -48,6 +48,20 @@ pub fn connections(scene: &PortScene, backend: Backend) {
     assert!(!scene.enters(&Frame::udp(PEER, VM, 53, 1001)));
 }
 
+/// The guest's answer, which a rule for frames drops, makes the peer's next packet one of an
+/// established connection if it is tracked.
+pub fn dropped_answers(scene: &PortScene, backend: Backend) {
+    if backend == Backend::Nftables && !tracks_bridges() {
+        return;
+    }
+    let rules = "<rule action='drop' direction='out'><ip protocol='udp'/></rule>
+        <rule action='drop' direction='in'><udp state='ESTABLISHED'/></rule>";
+    bind(scene, rules).unwrap();
+    assert!(scene.enters(&Frame::udp(PEER, VM, 1000, 53)));
+    assert!(!scene.leaves(&Frame::udp(VM, PEER, 53, 1000)));
+    assert_eq!(scene.enters(&Frame::udp(PEER, VM, 1000, 53)), backend == Backend::Iptables);
+}
+
 pub fn packets_of_the_host(scene: &PortScene, backend: Backend) {
     let rules = "<rule action='drop' direction='in'><tcp flags='SYN/SYN'/></rule>";
     let said = bind(scene, rules).unwrap();
