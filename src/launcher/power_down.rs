@@ -25,6 +25,7 @@ const NEGOTIATION: &str = "{\"execute\": \"qmp_capabilities\", \"id\": 1}\n";
 /// The command that presses the power button.
 const BUTTON: &str = "{\"execute\": \"system_powerdown\", \"id\": 2}\n";
 /// The command that asks whether the guest runs.
+#[cfg(feature = "cli")]
 const STATUS: &str = "{\"execute\": \"query-status\", \"id\": 2}\n";
 /// The id of the command after [`NEGOTIATION`].
 const COMMAND: u64 = 2;

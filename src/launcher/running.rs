@@ -46,7 +46,6 @@ pub(crate) struct Running {
     #[cfg(feature = "cli")]
     pub(super) cleaner: Option<Cleaner>,
     /// The output of a QEMU in the background; `None` for a QEMU that has the caller's terminal.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line reads it"))]
     pub(super) qemu_log: Option<File>,
     /// The caller's limit of open files, if this process has raised its own.
     pub(super) file_limit: Option<FileLimit>,

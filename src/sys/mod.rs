@@ -52,6 +52,7 @@ pub(crate) mod ping_socket;
     allow(dead_code, unused_imports, reason = "networks and the command line use all of it")
 )]
 pub(crate) mod privileges;
+#[cfg(feature = "bridged")]
 pub(crate) mod proc_file;
 #[cfg_attr(
     not(all(feature = "bridged", feature = "cli")),
