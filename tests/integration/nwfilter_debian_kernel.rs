@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{extent, have_root, skipped, start, text};
+use crate::common::{have_root, skipped, start, text};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -141,32 +141,6 @@ fn the_guard_keeps_frames_of_unfiltered_ports_from_the_host() {
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{said}");
     assert_eq!(said.matches("2 passed; 0 failed").count(), 1, "{said}");
-}
-
-/// The seconds of the search for differences about connections.
-const SEARCH: u32 = 60;
-
-/// Searches for differences about connections, and replays those that were mended, on the backends
-/// of which nftables cannot track the connections of a bridge on other kernels.
-#[test]
-#[ignore = "some minutes; .ci/run runs it"]
-fn exchanges_have_the_same_verdict_in_explain_and_on_both_backends() {
-    let test = "exchanges_have_the_same_verdict_in_explain_and_on_both_backends";
-    if !have_root(test) {
-        return;
-    }
-    let Some(mut command) = test_host(test) else { return };
-    let dir = dir();
-    command
-        .args(["bash", "-c", "set -e; modprobe br_netfilter; \"$@\"", "bash"])
-        .arg(without_symbols(&std::env::current_exe().unwrap(), &dir))
-        .args(["--nocapture", "differences::filters_and_exchanges", "differences::corpus"])
-        .env("NETLAUNCH_TEST_SECONDS", extent(SEARCH, 10 * SEARCH).to_string());
-    let output = start(command).output(LIMIT);
-    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-    print!("{said}");
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("2 passed; 0 failed") && !said.contains("is not compared"), "{said}");
 }
 
 /// The cases of the conformance run.

@@ -10,10 +10,11 @@
 //! A second search has rules about connections. A frame alone says little about these, so it sends
 //! exchanges of both ends ([`talk`]), each of which starts without connections. It compares the
 //! backends that can track connections on this kernel, and its last line names the others: nftables
-//! can only where the kernel tracks the connections of a bridge, as in the test host, where
-//! `nwfilter_debian_kernel` runs this search. The number of a source's connections depends on the
-//! time at which the kernel forgets connections, so an exchange ends before a frame that reaches a
-//! rule with `connlimit-above`; the summary has the number of these exchanges.
+//! can only where the kernel tracks the connections of a bridge. In the test host, where that is so,
+//! a person runs the search by hand: an emulated machine needs minutes for a round. The number of a
+//! source's connections depends on the time at which the kernel forgets connections, so an exchange
+//! ends before a frame that reaches a rule with `connlimit-above`; the summary has the number of
+//! these exchanges.
 //!
 //! A frame that the bridge does not forward without a filter says nothing about the filter. Rules
 //! that a backend refuses at the bind, and rules about which `nwfilter check` prints that a backend
@@ -284,8 +285,8 @@ fn search(kind: Rules, benches: &mut [(usize, Bench)], absent: &str) {
     eprintln!(
         "{kind:?}: {filters} filters in {seconds:.0} s, {:.0} frames a second; {exchanges} \
          exchanges, of which {undecided} end before a frame about which explain cannot decide or \
-         whose connections a rule counts; explain passes {passed}; {} differences, and {unrepeated} \
-         that did not repeat{absent}",
+         whose connections a rule counts; explain passes {passed}; {} differences, and \
+         {unrepeated} that did not repeat{absent}",
         all as f64 / seconds,
         reports.len(),
     );
