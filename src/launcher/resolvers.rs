@@ -5,7 +5,8 @@
 //! since another program may be writing the file.
 //!
 //! When the servers are known, inotify(7) tells of changes of the file and of each link that leads
-//! to it, so that an idle launch does not wake up. A rare look finds what inotify does not see: a
+//! to it, so that an idle launch does not wake up. The file itself is watched beside its directory:
+//! in a container it is often mounted there, and its changes are none of the directory. A rare look finds what inotify does not see: a
 //! change on the server of a network file system, and another link among the directories. Without
 //! inotify, such as at the user's limit of instances, the watch looks once a second.
 //!
@@ -80,7 +81,11 @@ impl Changes {
         let watch = |(dir, name)| Ok((events.watch_content(dir)?, name));
         let watched = names.iter().map(|(dir, name)| watch((dir, name.clone())));
         let watched = watched.collect::<io::Result<_>>()?;
-        Ok(Changes { events, paths, watched })
+        match paths.last().map(|file| events.watch_file(file)) {
+            // The directory tells when the file is made.
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(Changes { events, paths, watched }),
+        }
     }
 
     /// Waits for a change of a link or of the file. Returns whether later changes will be seen.
@@ -94,7 +99,7 @@ impl Changes {
                             return true;
                         }
                     }
-                    // The kernel has lost events, or a directory has changed itself.
+                    // The kernel has lost events, or the file or a directory has changed itself.
                     FileEvent::Changed(_, None) | FileEvent::Overflow => return false,
                 }
             }
@@ -293,7 +298,7 @@ mod tests {
         std::os::unix::fs::symlink("run/a", at("resolv.conf")).unwrap();
         let mut watch = Watch::new(&at("resolv.conf"));
         let limit = Duration::from_secs(60);
-        let changes: [&dyn Fn(); 4] = [
+        let changes: [&dyn Fn(); 5] = [
             &|| {},
             &|| fs::write(at("run/a"), text(2)).unwrap(),
             &|| {
@@ -304,6 +309,11 @@ mod tests {
             &|| {
                 fs::write(at("new"), text(4)).unwrap();
                 fs::rename(at("new"), at("run/b")).unwrap();
+            },
+            // The directory of the file sees nothing, as of a file that is mounted there.
+            &|| {
+                fs::hard_link(at("run/b"), at("elsewhere")).unwrap();
+                fs::write(at("elsewhere"), text(5)).unwrap();
             },
         ];
         for (change, last) in changes.into_iter().zip(1..) {

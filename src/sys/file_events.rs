@@ -92,6 +92,19 @@ impl FileEvents {
         self.watch(dir, CONTENT)
     }
 
+    /// Watches a file itself. Its events have no name.
+    ///
+    /// # Errors
+    /// The errors of [`watch_names`](Self::watch_names).
+    pub(crate) fn watch_file(&self, file: &Path) -> io::Result<()> {
+        let what = AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_ATTRIB
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF;
+        self.0.get_ref().0.add_watch(file, what)?;
+        Ok(())
+    }
+
     fn watch(&self, dir: &Path, what: AddWatchFlags) -> io::Result<WatchedDir> {
         let flags = what | AddWatchFlags::IN_ONLYDIR;
         Ok(WatchedDir(self.0.get_ref().0.add_watch(dir, flags)?))

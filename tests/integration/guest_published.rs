@@ -5,6 +5,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -163,7 +164,7 @@ fn no_rule_of_published_ports_outlives_a_killed_netlaunch_on_iptables() {
     nothing_is_left_after_sigkill("iptables");
 }
 
-/// If a killer hits netlaunch and its guard at once, the next command removes the rules.
+/// If a killer hits netlaunch, its guard and its cleaner at once, the next command removes the rules.
 #[test]
 fn the_next_command_removes_the_ports_of_a_launch_whose_guard_was_killed_too() {
     let test = "the_next_command_removes_the_ports_of_a_launch_whose_guard_was_killed_too";
@@ -171,9 +172,16 @@ fn the_next_command_removes_the_ports_of_a_launch_whose_guard_was_killed_too() {
     let scene = bench.start();
     let shown = launch(&bench.sandbox);
     let qemu = pid_of(&shown, "qemu");
-    let guard: i32 = crate::common::status_field(qemu, "PPid").parse().unwrap();
-    for pid in [guard, scene.pid()] {
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    // A stopped netlaunch does not see the end of the others.
+    let netlaunch = Pid::from_raw(scene.pid());
+    kill(netlaunch, Signal::SIGSTOP).unwrap();
+    let program = bench.sandbox.path("bin/netlaunch").to_string_lossy().into_owned();
+    let others = processes_with(&program).into_iter().map(|(pid, _)| Pid::from_raw(pid));
+    let others: Vec<Pid> = others.filter(|pid| *pid != netlaunch).collect();
+    assert!(others.len() > 1, "{others:?}");
+    for pid in others.into_iter().chain([netlaunch]) {
+        // A guard ends when its program has ended.
+        assert!(matches!(kill(pid, Signal::SIGKILL), Ok(()) | Err(Errno::ESRCH)), "{pid}");
     }
     assert!(wait_until(Duration::from_secs(20), || !crate::common::scene::alive(qemu)));
     assert_ne!(bench.traces(), "0");
