@@ -88,20 +88,18 @@ impl Changes {
         }
     }
 
-    /// Waits for a change of a link or of the file. Returns whether later changes will be seen.
-    async fn next(&self) -> bool {
+    /// Waits for a change of a link or of the file. Another file may have its name then, whose
+    /// changes these watches do not see.
+    async fn next(&self) {
         loop {
-            let Ok(events) = self.events.next().await else { return false };
-            for event in events {
-                match event {
-                    FileEvent::Changed(dir, Some(name)) => {
-                        if self.watched.contains(&(dir, name)) {
-                            return true;
-                        }
-                    }
-                    // The kernel has lost events, or the file or a directory has changed itself.
-                    FileEvent::Changed(_, None) | FileEvent::Overflow => return false,
-                }
+            let Ok(events) = self.events.next().await else { return };
+            let is_relevant = |event: FileEvent| match event {
+                FileEvent::Changed(dir, Some(name)) => self.watched.contains(&(dir, name)),
+                // The kernel has lost events, or the file or a directory has changed itself.
+                FileEvent::Changed(_, None) | FileEvent::Overflow => true,
+            };
+            if events.into_iter().any(is_relevant) {
+                return;
             }
         }
     }
@@ -149,11 +147,11 @@ impl Watch {
                     _ => std::future::pending().await,
                 }
             };
-            let follows = tokio::select! {
-                follows = changed => follows,
-                () = tokio::time::sleep_until(self.at) => true,
+            let has_changed = tokio::select! {
+                () = changed => true,
+                () = tokio::time::sleep_until(self.at) => false,
             };
-            if !follows {
+            if has_changed {
                 self.changes = None;
             }
             let servers = self.look();
