@@ -10,21 +10,11 @@ use nix::unistd::Pid;
 
 use crate::common::bridges::QEMU;
 use crate::common::scene::{
-    HOST, LIMIT, alive, command_line, launch, launches, netns_with_resolver, nothing_left, pid_of,
+    LIMIT, alive, command_line, host, launch, launches, nothing_left, pid_of,
 };
-use crate::common::{
-    As, Guest, Netns, Sandbox, finish, have_root, processes_with, skipped, text, wait_until,
-};
+use crate::common::{As, Guest, finish, processes_with, skipped, text, wait_until};
 
 const BOTH: [As; 2] = [As::Root, As::User];
-
-fn host(test: &str, who: As) -> Option<(Netns, Sandbox)> {
-    have_root(test).then(|| {
-        let host = netns_with_resolver(HOST);
-        let sandbox = Sandbox::new(who, Some(&host));
-        (host, sandbox)
-    })
-}
 
 /// The words of a detached launch whose QEMU runs without a guest, then `more`.
 fn idle<'a>(options: &[&'a str], mark: &'a str, more: &[&'a str]) -> Vec<&'a str> {

@@ -7,19 +7,11 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::common::As;
 use crate::common::bridges::{end, refused, up, waiting};
-use crate::common::scene::{HOST, netns_with_resolver, nothing_left, pid_of};
-use crate::common::{As, Netns, Sandbox, have_root};
+use crate::common::scene::{host, nothing_left, pid_of};
 
 const BOTH: [As; 2] = [As::Root, As::User];
-
-fn host(test: &str, who: As) -> Option<(Netns, Sandbox)> {
-    have_root(test).then(|| {
-        let host = netns_with_resolver(HOST);
-        let sandbox = Sandbox::new(who, Some(&host));
-        (host, sandbox)
-    })
-}
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777

@@ -11,12 +11,10 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::common::bridges::{QEMU, end, refused, up, waiting, without_dhcp};
-use crate::common::scene::{
-    HOST, LIMIT, Scene, command_line, launch, netns_with_resolver, nothing_left, pid_of,
-};
+use crate::common::scene::{LIMIT, Scene, command_line, host, launch, nothing_left, pid_of};
 use crate::common::schema::valid;
 use crate::common::wrapped::Wrapped;
-use crate::common::{As, Guest, Netns, Sandbox, finish, have_root, text, wait_until};
+use crate::common::{As, Guest, Netns, Sandbox, finish, text, wait_until};
 
 const BOTH: [As; 2] = [As::Root, As::User];
 /// A guest that powers down when its power button is pressed, and says so.
@@ -41,14 +39,6 @@ fn idle(sandbox: &Sandbox, options: &[&str]) -> (Scene, Value) {
     let mark = sandbox.path("").to_string_lossy().into_owned();
     let options = [&["--name", "web", "--net", "slirp"], options].concat();
     up(sandbox, sandbox.netlaunch(&waiting(&options, &mark)))
-}
-
-fn host(test: &str, who: As) -> Option<(Netns, Sandbox)> {
-    have_root(test).then(|| {
-        let host = netns_with_resolver(HOST);
-        let sandbox = Sandbox::new(who, Some(&host));
-        (host, sandbox)
-    })
 }
 
 fn terminate(pid: i32) {

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::{Guest, Netns, Reaped, Sandbox, finish, processes_with, start, text, wait_until};
+use super::{
+    As, Guest, Netns, Reaped, Sandbox, finish, have_root, processes_with, start, text, wait_until,
+};
 
 /// How long a guest may take for anything.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -139,6 +141,16 @@ impl Scene {
         });
         status
     }
+}
+
+/// Returns a host with a resolver and the sandbox of a user on it; `None` if the test needs root and
+/// has none.
+pub fn host(test: &str, who: As) -> Option<(Netns, Sandbox)> {
+    have_root(test).then(|| {
+        let host = netns_with_resolver(HOST);
+        let sandbox = Sandbox::new(who, Some(&host));
+        (host, sandbox)
+    })
 }
 
 /// A namespace whose programs find `server` in /etc/resolv.conf.
