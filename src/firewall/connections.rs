@@ -47,7 +47,7 @@ pub fn forget_connections(ports: &[Publish], local: &[IpAddr]) -> io::Result<usi
         };
         for connection in ask(GET, &[], libc::NLM_F_DUMP)? {
             let all = Attributes(&connection);
-            let Some(tuple) = all.all(CTA_TUPLE_ORIG).first().copied() else { continue };
+            let Some(tuple) = all.first(CTA_TUPLE_ORIG) else { continue };
             if own.iter().any(|port| leads_to(tuple, port, local)) {
                 let tuple = attribute(CTA_TUPLE_ORIG | libc::NLA_F_NESTED as u16, tuple);
                 match ask(DELETE, &tuple, libc::NLM_F_ACK) {
@@ -69,7 +69,7 @@ fn leads_to(tuple: &[u8], publish: &Publish, local: &[IpAddr]) -> bool {
     else {
         return false;
     };
-    let bytes = |all: &Attributes<'_>, kind| all.all(kind).first().map(|bytes| bytes.to_vec());
+    let bytes = |all: &Attributes<'_>, kind| all.first(kind).map(|bytes| bytes.to_vec());
     let v4 = bytes(&ip, CTA_IP_V4_DST).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
     let v6 = bytes(&ip, CTA_IP_V6_DST).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
     let to = v4.map(Ipv4Addr::from).map(IpAddr::from).or(v6.map(Ipv6Addr::from).map(IpAddr::from));

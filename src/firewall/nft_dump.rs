@@ -109,12 +109,9 @@ pub(super) fn table_shape(
             shape.chains.insert(name, ChainShape { rules: 0, drops });
         }
     }
-    for message in list(libc::NFT_MSG_GETRULE, family, &attribute(NFTA_RULE_TABLE, &text(table)))? {
-        let all = Attributes(&message);
-        // Kernels before 4.1 dump the rules of all tables.
-        let name = all.text(NFTA_RULE_CHAIN).filter(|_| is_table(&all, NFTA_RULE_TABLE));
-        if let Some(chain) = name.and_then(|name| shape.chains.get_mut(&name)) {
-            chain.rules += 1;
+    for (chain, rules) in rule_counts(family, table)? {
+        if let Some(chain) = shape.chains.get_mut(&*String::from_utf8_lossy(&chain)) {
+            chain.rules += rules;
         }
     }
     for map in maps {
@@ -130,6 +127,27 @@ pub(super) fn table_shape(
         shape.maps.insert((*map).to_owned(), elements);
     }
     Ok(Some(shape))
+}
+
+/// Returns the names of a table's chains, and the number of rules in each. A name can be there
+/// several times. A table of 1,000 ports has 50,000 rules, so no rule is copied.
+fn rule_counts(family: u8, table: &str) -> io::Result<Vec<(Vec<u8>, usize)>> {
+    let named = text(table);
+    let count = |counts: &mut Vec<(Vec<u8>, usize)>, message: &[u8]| {
+        let all = Attributes(message);
+        // Kernels before 4.1 dump the rules of all tables.
+        let Some(chain) = all.first(NFTA_RULE_CHAIN) else { return };
+        if all.first(NFTA_RULE_TABLE) != Some(&named) {
+            return;
+        }
+        let chain = chain.strip_suffix(&[0]).unwrap_or(chain);
+        // The kernel lists the rules chain by chain.
+        match counts.last_mut() {
+            Some((last, rules)) if last == chain => *rules += 1,
+            _ => counts.push((chain.to_vec(), 1)),
+        }
+    };
+    list_into(libc::NFT_MSG_GETRULE, family, &attribute(NFTA_RULE_TABLE, &named), count)
 }
 
 /// Returns whether an error says that the table or map does not exist, or that the kernel does not
@@ -148,7 +166,7 @@ fn elements(message: &[u8]) -> Vec<(Vec<u8>, String)> {
     let leads = elements.filter_map(|element| {
         let element = Attributes(element);
         let verdict = element.nested(NFTA_SET_ELEM_DATA)?.nested(NFTA_DATA_VERDICT)?;
-        let key = element.nested(NFTA_SET_ELEM_KEY)?.all(NFTA_DATA_VALUE).first()?.to_vec();
+        let key = element.nested(NFTA_SET_ELEM_KEY)?.first(NFTA_DATA_VALUE)?.to_vec();
         Some((key, verdict.text(NFTA_VERDICT_CHAIN)?))
     });
     leads.collect()
@@ -156,12 +174,22 @@ fn elements(message: &[u8]) -> Vec<(Vec<u8>, String)> {
 
 /// Lists all objects of a kind. Starts again if a change by another program interrupts the listing.
 pub(super) fn list(kind: libc::c_int, family: u8, attributes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    list_into(kind, family, attributes, copy)
+}
+
+/// Does the same as [`list`], and gives each object to `take` together with what came before it.
+fn list_into<T: Default>(
+    kind: libc::c_int,
+    family: u8,
+    attributes: &[u8],
+    take: impl Fn(&mut T, &[u8]),
+) -> io::Result<T> {
     let question = request(kind, family, attributes, libc::NLM_F_DUMP as u16);
-    let mut listed = exchange(&question);
+    let mut listed = exchange_into(&question, &take);
     for _ in 1..LISTINGS {
         match &listed {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                listed = exchange(&question);
+                listed = exchange_into(&question, &take);
             }
             _ => break,
         }
@@ -171,6 +199,15 @@ pub(super) fn list(kind: libc::c_int, family: u8, attributes: &[u8]) -> io::Resu
 
 /// Asks the kernel, and returns the attributes of each message of its answer.
 pub(super) fn exchange(question: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    exchange_into(question, &copy)
+}
+
+fn copy(all: &mut Vec<Vec<u8>>, attributes: &[u8]) {
+    all.push(attributes.to_vec());
+}
+
+/// Asks the kernel, and gives the attributes of each message of its answer to `take`.
+fn exchange_into<T: Default>(question: &[u8], take: &impl Fn(&mut T, &[u8])) -> io::Result<T> {
     let socket = match open() {
         Ok(socket) => socket,
         // A kernel without nfnetlink has no tables.
@@ -180,7 +217,7 @@ pub(super) fn exchange(question: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         Err(error) => return Err(error),
     };
     send(&socket, question)?;
-    let (mut buffer, mut answer) = (vec![0; BUFFER], Vec::new());
+    let (mut buffer, mut answer) = (vec![0; BUFFER], T::default());
     loop {
         let mut rest = receive(&socket, &mut buffer)?;
         while let Some((message, next)) = first_message(rest) {
@@ -193,7 +230,11 @@ pub(super) fn exchange(question: &[u8]) -> io::Result<Vec<Vec<u8>>> {
                 Some(0) => return Ok(answer),
                 Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
                 None if i32::from(kind) == libc::NLMSG_DONE => return Ok(answer),
-                None => answer.extend(message.get(HEADER + FAMILY..).map(<[u8]>::to_vec)),
+                None => {
+                    if let Some(attributes) = message.get(HEADER + FAMILY..) {
+                        take(&mut answer, attributes);
+                    }
+                }
             }
             rest = next;
         }
@@ -205,39 +246,43 @@ pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Attributes<'a> {
     /// Returns the values of all attributes of a kind.
-    pub(super) fn all(&self, kind: u16) -> Vec<&'a [u8]> {
-        let (mut values, mut rest) = (Vec::new(), self.0);
-        while let Some(head) = rest.get(..4) {
+    pub(super) fn all(&self, kind: u16) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.0;
+        let pairs = std::iter::from_fn(move || {
+            let head = rest.get(..4)?;
             let half = |at: usize| u16::from_ne_bytes([head[at], head[at + 1]]);
             let length = usize::from(half(0));
-            let Some(value) = rest.get(4..length) else { break };
-            if half(2) & !(libc::NLA_F_NESTED as u16) == kind {
-                values.push(value);
-            }
+            let value = rest.get(4..length)?;
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
-        values
+            Some((half(2) & !(libc::NLA_F_NESTED as u16), value))
+        });
+        pairs.filter(move |(other, _)| *other == kind).map(|(_, value)| value)
+    }
+
+    /// Returns the value of the first attribute of a kind.
+    pub(super) fn first(&self, kind: u16) -> Option<&'a [u8]> {
+        self.all(kind).next()
     }
 
     pub(super) fn nested(&self, kind: u16) -> Option<Attributes<'a>> {
-        self.all(kind).first().map(|value| Attributes(value))
+        self.first(kind).map(Attributes)
     }
 
     pub(super) fn text(&self, kind: u16) -> Option<String> {
-        let value = self.all(kind).first().copied()?;
+        let value = self.first(kind)?;
         let value = value.strip_suffix(&[0]).unwrap_or(value);
         Some(String::from_utf8_lossy(value).into_owned())
     }
 
     /// Returns a number of 32 bits, which nf_tables writes in big-endian order.
     pub(super) fn number(&self, kind: u16) -> Option<u32> {
-        let value = self.all(kind).first().copied()?;
+        let value = self.first(kind)?;
         Some(u32::from_be_bytes(value.try_into().ok()?))
     }
 
     /// Returns a number of 64 bits, as [`number`](Self::number) does.
     pub(super) fn long(&self, kind: u16) -> Option<u64> {
-        let value = self.all(kind).first().copied()?;
+        let value = self.first(kind)?;
         Some(u64::from_be_bytes(value.try_into().ok()?))
     }
 }

@@ -165,9 +165,7 @@ impl PortPlan {
         if self.texts.is_empty() {
             return Ok(());
         }
-        let script = |texts: &[PortText], families| {
-            port_nft::change(&[], &texts.iter().collect::<Vec<_>>(), families)
-        };
+        let script = |texts: &[&PortText], families| port_nft::change(&[], texts, families);
         let check = |text: String| async move {
             tools.run(Tool::Nft, &["--check"], &text).await?;
             Ok(())
@@ -184,7 +182,7 @@ impl PortPlan {
     pub async fn apply(
         &self,
         tools: &Tools,
-        remove: &[PortRecord],
+        remove: &[&PortRecord],
         beside: Beside,
     ) -> Result<(), PortError> {
         let Beside { needs_table, guarded } = beside;
@@ -200,7 +198,8 @@ impl PortPlan {
         let moves = |recorded: &PortRecord| {
             recorded.backend() == FirewallBackend::Iptables && to_nft.contains(&recorded.index())
         };
-        let (later, now): (Vec<_>, Vec<_>) = remove.iter().partition(|recorded| moves(recorded));
+        let (later, now): (Vec<_>, Vec<_>) =
+            remove.iter().copied().partition(|recorded| moves(recorded));
         let done = port_change::change(tools, &now, &self.tables, guarded).await?;
         if let Err(error) = self.run_nft(tools, &old, needs_table).await {
             return Err(match error {
@@ -233,14 +232,14 @@ impl PortPlan {
         let is_netdev_alone = last
             && !old.iter().any(|objects| objects.is_on_bridge())
             && matches!(nft_kernel::has_bridge_table(port_nft::TABLE), Ok(false));
-        let text = |texts: &[PortText], families| {
+        let text = |texts: &[&PortText], families| {
             if is_netdev_alone {
                 return port_nft::remove_netdev_table();
             }
             if last {
                 return port_nft::remove_tables(families);
             }
-            port_nft::change(old, &texts.iter().collect::<Vec<_>>(), families)
+            port_nft::change(old, texts, families)
         };
         // Beside the ports of a transaction there may be thousands of chains.
         let last = if others { port_nft::fetch_less() } else { String::new() };
@@ -256,15 +255,15 @@ impl PortPlan {
     /// the filters can do without ([`Attempt::adapt`]), nft runs again without that feature.
     async fn nft<R: Future<Output = Result<(), PortError>>>(
         &self,
-        script: &(dyn Fn(&[PortText], Families) -> String + Sync),
+        script: &(dyn Fn(&[&PortText], Families) -> String + Sync),
         run: impl Fn(String) -> R,
     ) -> Result<(), PortError> {
-        let mut attempt = Attempt::new(&self.texts, self.silent.as_ref());
+        let mut attempt = Attempt::new(&self.texts, self.silent.as_deref());
         loop {
             if std::mem::take(&mut attempt.wakes_netdev) {
                 run(format!("{}\n", Families::NETDEV)).await?;
             }
-            let text = script(&attempt.texts, attempt.families);
+            let text = script(&attempt.texts(), attempt.families);
             let Err(error) = run(text).await else { return Ok(()) };
             let PortError::Tool(ToolError::Refused { line: Some(line), said, .. }) = &error else {
                 return Err(error);

@@ -4,17 +4,19 @@
 //! Each call leaves out one feature, and nft then tries again. A feature whose absence would
 //! let frames pass that the filter refuses is never left out without a warning.
 
+use std::borrow::Cow;
+
 use super::{Families, PortText};
 
 /// The texts of ports for the next attempt.
 #[derive(Debug, Clone)]
-pub struct Attempt {
+pub struct Attempt<'a> {
     /// The texts of ports for the next attempt.
-    pub texts: Vec<PortText>,
+    texts: Vec<Cow<'a, PortText>>,
     /// The families of the tables.
     pub families: Families,
     /// The texts without ICMP answers, if some have any.
-    silent: Option<Vec<PortText>>,
+    silent: Option<&'a [PortText]>,
     /// Whether the table of the family netdev is to be woken in a transaction of its own before the
     /// next attempt: another program made it dormant, and the kernel takes no base chain in the
     /// transaction that wakes a table.
@@ -22,17 +24,22 @@ pub struct Attempt {
     has_woken: bool,
 }
 
-impl Attempt {
+impl<'a> Attempt<'a> {
     /// Returns the first attempt. `silent` contains the texts without ICMP answers, if some texts
     /// have answers.
-    pub fn new(texts: &[PortText], silent: Option<&Vec<PortText>>) -> Self {
+    pub fn new(texts: &'a [PortText], silent: Option<&'a [PortText]>) -> Self {
         Attempt {
-            texts: texts.to_vec(),
+            texts: texts.iter().map(Cow::Borrowed).collect(),
             families: Families::All,
-            silent: silent.cloned(),
+            silent,
             wakes_netdev: false,
             has_woken: false,
         }
+    }
+
+    /// Returns the texts of ports for the next attempt.
+    pub fn texts(&self) -> Vec<&PortText> {
+        self.texts.iter().map(AsRef::as_ref).collect()
     }
 
     /// Removes the feature that nft refused at `line` with the message `said`, if the filters can
@@ -42,7 +49,7 @@ impl Attempt {
     /// changed.
     pub fn adapt(&mut self, line: &str, said: &str) -> bool {
         let is_on_bridge = |text: &PortText| text.objects.is_on_bridge();
-        if line == Families::NETDEV && !self.texts.iter().all(is_on_bridge) {
+        if line == Families::NETDEV && !self.texts.iter().all(|text| is_on_bridge(text)) {
             return false;
         }
         if self.families == Families::All && line == Families::NETDEV {
@@ -63,21 +70,20 @@ impl Attempt {
             && let Some(silent) = self.silent.take()
         {
             for (text, silent) in self.texts.iter_mut().zip(silent) {
-                let had_ingress = text.ingress.is_some();
-                *text = silent;
-                text.ingress = text.ingress.take().filter(|_| had_ingress);
+                let ingress = silent.ingress.clone().filter(|_| text.ingress.is_some());
+                *text = Cow::Owned(PortText { ingress, ..silent.clone() });
             }
             return true;
         }
         // Before Linux 6.16, nft cannot add a hook on an interface that was removed since the
         // change began.
-        let is_hook = |text: &&mut PortText| {
+        let is_hook = |text: &&mut Cow<'_, PortText>| {
             let own = text.ingress.as_ref().filter(|_| is_on_bridge(text));
             own.is_some_and(|own| own.bases.iter().any(|base| base == line))
         };
         match self.texts.iter_mut().find(is_hook) {
             Some(text) if said.contains("No such file or directory") => {
-                text.ingress = None;
+                text.to_mut().ingress = None;
                 true
             }
             _ => false,
@@ -93,7 +99,7 @@ mod tests {
         FrameKind, Origin, Path, PortRule, PortRules, PortVerdict, Step,
     };
 
-    fn attempt() -> Attempt {
+    fn texts() -> [PortText; 2] {
         let rule = PortRule {
             kind: FrameKind::Any,
             tests: Vec::new(),
@@ -108,16 +114,17 @@ mod tests {
             let name = format!("vnet{index}").parse().unwrap();
             port(index, &name, &rules, extras).unwrap()
         };
-        Attempt::new(&[text(1), text(2)], None)
+        [text(1), text(2)]
     }
 
-    fn script(attempt: &Attempt) -> String {
-        change(&[], &attempt.texts.iter().collect::<Vec<_>>(), attempt.families)
+    fn script(attempt: &Attempt<'_>) -> String {
+        change(&[], &attempt.texts(), attempt.families)
     }
 
     #[test]
     fn a_kernel_without_the_family_netdev_filters_in_the_bridge_family_alone() {
-        let mut attempt = attempt();
+        let texts = texts();
+        let mut attempt = Attempt::new(&texts, None);
         assert_eq!(Families::NETDEV, format!("add table netdev {TABLE}"));
         assert!(script(&attempt).contains(Families::NETDEV));
         assert!(attempt.adapt(Families::NETDEV, "Could not process rule: Operation not supported"));
@@ -128,7 +135,8 @@ mod tests {
 
     #[test]
     fn an_interface_that_is_gone_has_no_hook_and_the_others_keep_theirs() {
-        let mut attempt = attempt();
+        let texts = texts();
+        let mut attempt = Attempt::new(&texts, None);
         let first = script(&attempt);
         let line = first.lines().find(|line| line.contains("device \"vnet1\"")).unwrap();
         assert!(!attempt.adapt(line, "Could not process rule: Cannot allocate memory"));
@@ -139,7 +147,8 @@ mod tests {
 
     #[test]
     fn a_dormant_table_is_woken_once() {
-        let mut attempt = attempt();
+        let texts = texts();
+        let mut attempt = Attempt::new(&texts, None);
         let first = script(&attempt);
         let line = first.lines().find(|line| line.contains("device \"vnet1\"")).unwrap();
         let said = "Could not process rule: Invalid argument";

@@ -221,12 +221,13 @@ mod tests {
 
     #[test]
     fn a_port_without_a_bridge_needs_its_hooks() {
-        let mut attempt = Attempt::new(&[text()], None);
+        let texts = [text()];
+        let mut attempt = Attempt::new(&texts, None);
         assert!(!attempt.adapt(Families::NETDEV, "Operation not supported"));
         for line in &text().ingress.unwrap().bases {
             assert!(!attempt.adapt(line, "No such file or directory"), "{line}");
         }
-        assert_eq!(attempt.texts, [text()]);
+        assert_eq!(attempt.texts(), [&text()]);
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn verdict(all: &Attributes<'_>) -> TraceVerdict {
 fn head(all: &Attributes<'_>) -> Vec<u8> {
     /// Hop-by-hop options, routing, fragment, authentication, destination options.
     const EXTENSIONS: [u8; 5] = [0, 43, 44, 51, 60];
-    let bytes = |kind: u16| all.all(kind).first().copied().unwrap_or_default();
+    let bytes = |kind: u16| all.first(kind).unwrap_or_default();
     let (link, network) = (bytes(NFTA_TRACE_LL_HEADER), bytes(NFTA_TRACE_NETWORK_HEADER));
     let end = match network {
         [first, ..] if first >> 4 == 4 => Some(usize::from(first & 0xf) * 4),

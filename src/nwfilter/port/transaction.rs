@@ -51,7 +51,7 @@ struct Transaction<'a> {
     /// The ports that lose their rules. A port in `wanted` may have the name of one of them.
     gone: &'a [PortStatus],
     /// The records of all old rules of these ports.
-    old: Vec<PortRecord>,
+    old: Vec<&'a PortRecord>,
     /// The rules beside those of the transaction.
     beside: Beside,
     /// The only backend that may be used, if nwfilter.conf or the guard of ports sets one.
@@ -95,7 +95,7 @@ impl Bindings {
             tools,
             wanted: &wanted,
             gone,
-            old: concerned().flat_map(|status| status.recorded.clone()).collect(),
+            old: concerned().flat_map(|status| &status.recorded).collect(),
             beside: Beside {
                 // A port whose status cannot be read may have rules in the table.
                 needs_table: guarded || tools.has_damaged() || others.iter().any(uses_nftables),
@@ -273,7 +273,7 @@ impl Transaction<'_> {
         let mut files = StatusFiles::default();
         for ((wanted, record), backend) in self.wanted.iter().zip(records).zip(backends) {
             let (old, target) = (&wanted.status, &wanted.target);
-            let after = PortStatus {
+            let mut after = PortStatus {
                 state: PortState::Bound,
                 address: wanted.address,
                 addresses6: wanted.addresses6.clone(),
@@ -283,20 +283,20 @@ impl Transaction<'_> {
                 trace: settings.enable_trace,
                 counters: settings.enable_counters,
                 definitions: Some(self.bindings.store.dir().to_owned()),
-                recorded: vec![record.clone()],
                 ..target.clone()
             };
             let earlier = self.earlier(wanted);
-            let differs = earlier.is_some()
-                || PortStatus { recorded: old.recorded.clone(), ..after.clone() } != *old;
-            files.all.push(after.clone());
+            // The target still has the records of the old status.
+            let differs = earlier.is_some() || after != *old;
+            after.recorded = vec![record.clone()];
             // A record with the same objects removes the new rules as well, so it need not be
             // written before the change. So a full disk stops no change that alters only the number
             // of rules.
             if let (false, [one]) = (differs, old.recorded.as_slice())
                 && one.has_objects_of(record)
             {
-                files.same_objects.extend(Some(after).filter(|_| one != record));
+                files.same_objects.extend(Some(&after).filter(|_| one != record).cloned());
+                files.all.push(after);
                 continue;
             }
             let mut both = old.recorded.clone();
@@ -305,7 +305,8 @@ impl Transaction<'_> {
                 both.push(record.clone());
             }
             files.before.push(PortStatus { recorded: both, ..old.clone() });
-            files.after.push(after);
+            files.after.push(after.clone());
+            files.all.push(after);
         }
         files
     }
@@ -323,7 +324,9 @@ impl Transaction<'_> {
             return Ok(BindingError::Unrecorded(error));
         }
         let nothing = PortPlan::new(&[], self.bindings.extras())?;
-        let undone = nothing.apply(self.tools, plan.recorded(), self.beside).await;
+        let undone = nothing
+            .apply(self.tools, &plan.recorded().iter().collect::<Vec<_>>(), self.beside)
+            .await;
         undone.map_err(|error| self.firewall_error(error))?;
         let dir = self.bindings.dir();
         log(self.wanted.iter().filter_map(|wanted| wanted.status.remove(&dir).err()));

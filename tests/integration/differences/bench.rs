@@ -127,7 +127,8 @@ impl Bench {
         self.netns.inside(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let beside = Beside { needs_table: false, guarded: false };
-            let applied = plan.apply(&tools, records, beside);
+            let records: Vec<_> = records.iter().collect();
+            let applied = plan.apply(&tools, &records, beside);
             runtime.unwrap().block_on(applied).map_err(|error| error_text(&error))
         })?;
         self.records = plan.recorded().to_vec();

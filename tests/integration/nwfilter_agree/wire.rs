@@ -119,7 +119,8 @@ impl Wire {
             let path = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(Into::into);
             let tools = Tools::find(&path);
             let beside = Beside { needs_table: false, guarded: false };
-            let applied = plan.apply(&tools, old, beside);
+            let old: Vec<_> = old.iter().collect();
+            let applied = plan.apply(&tools, &old, beside);
             runtime.unwrap().block_on(applied).map_err(|error| error_text(&error))
         });
         applied.map(|()| plan.recorded().to_vec())
