@@ -70,7 +70,8 @@ fn fish_completes_verbs_options_and_names_and_no_files_elsewhere() {
     assert!(run(&host, "fish", &["--no-config", "-c"], script).contains("src/"));
 }
 
-/// zsh completes in its line editor only, so a zsh on a pseudo-terminal is typed to.
+/// zsh completes in its line editor only, so a zsh on a pseudo-terminal is typed to. The editor is
+/// there when it shows a prompt.
 #[test]
 fn zsh_completes_verbs_options_and_names() {
     let host = host();
@@ -89,7 +90,7 @@ await() {{
     print -ru2 -- "no $1 in $seen"; exit 1
 }}
 zpty -w shell "PS1='@@ '; stty columns 200; LISTMAX=500; autoload -Uz compinit; compinit -u -D"
-zpty -w shell "source <(netlaunch completions zsh); print REA''DY"
+zpty -w shell "source <(netlaunch completions zsh); PS1='REA''DY '"
 await READY
 zpty -wn shell "netlaunch {line}"$'\t'
 zpty -wn shell $'\x15'"print EN''D"$'\n'
