@@ -57,21 +57,22 @@ pub(super) async fn after_start(
 
 /// Attaches all taps of launches that are on no bridge, then warns of each port whose filter is
 /// still not in force. Returns a sentence for each attached tap; an error is only a warning.
-/// Without `reloaded`, the rules of ports were not reloaded.
+/// Without `reloaded`, the rules of ports were not reloaded. `links` are the host's interfaces as
+/// they were after the networks' reload, if they could be read.
 pub(super) async fn after_reload(
     manager: &Manager,
     bindings: &Bindings,
     reloaded: Option<&mut Reloaded>,
+    links: Option<Vec<Link>>,
 ) -> Vec<String> {
-    let (mut notes, mut links) = (Vec::new(), None);
-    match async { Netlink::open()?.links().await }.await {
-        Ok(found) => {
-            let taps = without_bridge(&found);
-            // Attached taps are elsewhere than these links say.
-            links = taps.is_empty().then_some(found);
-            notes = attach(manager, bindings, taps).await;
+    let mut notes = Vec::new();
+    let links = links.filter(|links| without_bridge(links).is_empty());
+    if links.is_none() {
+        // A launch may have attached its own tap since, so the links are read now.
+        match async { Netlink::open()?.links().await }.await {
+            Ok(found) => notes = attach(manager, bindings, without_bridge(&found)).await,
+            Err::<_, LinkError>(error) => tracing::warn!("{}", error_text(&error)),
         }
-        Err::<_, LinkError>(error) => tracing::warn!("{}", error_text(&error)),
     }
     let checked = async {
         let (ports, known) = match reloaded {

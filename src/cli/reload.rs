@@ -9,6 +9,7 @@ use std::path::Path;
 use super::environment::Environment;
 use super::network::manager;
 use super::{Failure, learn, nwfilter, rejoin};
+use crate::sys::netlink::Netlink;
 
 /// Sets the rules of networks and of ports again, then attaches the taps of launches to their
 /// bridges. Returns a sentence for each part that was missing.
@@ -21,12 +22,15 @@ pub(super) async fn reload(
     let networks = manager.reload().await;
     // This call does not wait until the kernel has removed the mark of nft's transaction: the
     // kernel does that while the taps are attached and checked.
-    let (ports, mut reloaded) = match bindings.reload_unwaiting().await {
-        Ok(mut reloaded) => (Ok(std::mem::take(&mut reloaded.notes)), Some(reloaded)),
-        Err(error) => (Err(error), None),
+    let links = async { Netlink::open()?.links().await };
+    let (ports, mut reloaded, links) = match bindings.reload_beside(links).await {
+        Ok((mut reloaded, links)) => {
+            (Ok(std::mem::take(&mut reloaded.notes)), Some(reloaded), links.ok())
+        }
+        Err(error) => (Err(error), None, None),
     };
     learn::restart_missing(&bindings, environment);
-    let taps = rejoin::after_reload(&manager, &bindings, reloaded.as_mut()).await;
+    let taps = rejoin::after_reload(&manager, &bindings, reloaded.as_mut(), links).await;
     match (networks, ports) {
         (Ok(networks), Ok(ports)) => Ok([networks, ports, taps].concat()),
         (Err(networks), Err(ports)) => {

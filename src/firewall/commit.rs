@@ -75,7 +75,8 @@ async fn attempt(tools: &Tools, text: &str, last: &str) -> Result<(), Uncommitte
         }
         Ok(committed)
     };
-    let text = marked.as_ref().map_or(text, |(_, marked)| marked).to_owned() + last;
+    let mark = marked.as_ref().map_or("", |(_, lines)| lines);
+    let text = [text, mark, last].concat();
     let error = match tools.run(Tool::Nft, &[], &text).await {
         // If the kernel does not answer, the exit status of nft decides.
         Ok(_) if committed().unwrap_or(true) => return Ok(()),

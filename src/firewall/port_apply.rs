@@ -103,12 +103,12 @@ impl PortPlan {
             let tables = port_iptables::port(filter.index, &filter.port, &filter.rules);
             plan.tables.push(tables.map_err(of_port(filter))?);
         }
-        let (mut texts, mut tables) = (plan.texts.iter(), plan.tables.iter());
+        let (mut texts, mut tables) = (plan.texts.iter_mut(), plan.tables.iter());
         for filter in filters {
             let recorded = match filter.backend {
                 FirewallBackend::Nftables => texts.next().map(|text| {
-                    let digest = Some(filter.rules.digest());
-                    PortRecord::Nftables(PortObjects { digest, ..text.objects.clone() })
+                    Arc::make_mut(&mut text.objects).digest = Some(filter.rules.digest());
+                    PortRecord::Nftables(text.objects.clone())
                 }),
                 FirewallBackend::Iptables => tables.next().map(|tables| {
                     let needed = Part::ALL.into_iter().filter(|part| tables.needs(*part));
@@ -189,7 +189,7 @@ impl PortPlan {
         let old: Vec<&PortObjects> = remove
             .iter()
             .filter_map(|recorded| match recorded {
-                PortRecord::Nftables(objects) => Some(objects),
+                PortRecord::Nftables(objects) => Some(&**objects),
                 PortRecord::Iptables { .. } => None,
             })
             .collect();

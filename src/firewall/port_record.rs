@@ -6,6 +6,7 @@
 //! of all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,7 @@ use crate::types::InterfaceName;
 #[serde(tag = "backend", rename_all = "lowercase", try_from = "RecordFile")]
 pub enum PortRecord {
     /// The rules were added by nft.
-    Nftables(PortObjects),
+    Nftables(Arc<PortObjects>),
     /// The rules were added by ebtables, iptables and ip6tables; removal removes all chains of this
     /// number.
     Iptables {
@@ -60,22 +61,15 @@ impl PortRecord {
 
     /// Returns whether both records name the same objects. The rules may differ.
     pub fn has_objects_of(&self, other: &PortRecord) -> bool {
-        let bare = |recorded: &PortRecord| {
-            let mut bare = recorded.clone();
-            match &mut bare {
-                PortRecord::Nftables(objects) => {
-                    objects.rules.clear();
-                    objects.digest = None;
-                    objects.ingress.iter_mut().for_each(|ingress| ingress.rules.clear());
-                }
-                PortRecord::Iptables { shapes, digest, .. } => {
-                    shapes.clear();
-                    *digest = None;
-                }
-            }
-            bare
-        };
-        bare(self) == bare(other)
+        match (self, other) {
+            (PortRecord::Nftables(one), PortRecord::Nftables(two)) => one.names() == two.names(),
+            (
+                PortRecord::Iptables { index, port, parts, shapes: _, digest: _ },
+                PortRecord::Iptables { index: index2, port: port2, parts: parts2, .. },
+            ) => (index, port, parts) == (index2, port2, parts2),
+            (PortRecord::Nftables(_), PortRecord::Iptables { .. })
+            | (PortRecord::Iptables { .. }, PortRecord::Nftables(_)) => false,
+        }
     }
 
     /// Returns whether iptables or ip6tables has chains of the port.
@@ -142,7 +136,7 @@ impl TryFrom<RecordFile> for PortRecord {
     fn try_from(file: RecordFile) -> Result<Self, Self::Error> {
         let RecordFile { index, digest, .. } = file;
         match file.backend {
-            FirewallBackend::Nftables => Ok(PortRecord::Nftables(PortObjects {
+            FirewallBackend::Nftables => Ok(PortRecord::Nftables(Arc::new(PortObjects {
                 index,
                 chains: file.chains.ok_or("missing field `chains`")?,
                 rules: file.rules,
@@ -152,7 +146,7 @@ impl TryFrom<RecordFile> for PortRecord {
                 equal_bytes: file.equal_bytes,
                 ingress: file.ingress,
                 digest,
-            })),
+            }))),
             FirewallBackend::Iptables => Ok(PortRecord::Iptables {
                 index,
                 port: file.port.ok_or("missing field `port`")?,

@@ -5,6 +5,7 @@
 //! be rendered without its name in [`PortObjects`].
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::ingress::ingress;
 use super::words::{
@@ -28,18 +29,28 @@ pub fn port(
     rules: &PortRules,
     extras: Extras,
 ) -> Result<PortText, NoIpset> {
-    let objects = PortObjects { index, ..PortObjects::default() };
-    let mut text = PortText { objects, body: String::new(), ingress: None };
+    let mut text = PortText::new(index);
     text.path(PortHook::From, &rules.from_guest, extras)?;
-    text.path(PortHook::To, &rules.to_guest, extras)?;
-    if let Some((objects, ingress)) = ingress(index, port, rules, extras)? {
-        text.objects.ingress = Some(objects);
+    if let Some((objects, ingress)) = ingress(port, rules, extras, &text)? {
+        text.objects_mut().ingress = Some(objects);
         text.ingress = Some(ingress);
     }
+    text.path(PortHook::To, &rules.to_guest, extras)?;
     Ok(text)
 }
 
 impl PortText {
+    /// Returns a text without chains for the port with this number.
+    pub(super) fn new(index: u32) -> Self {
+        let objects = Arc::new(PortObjects { index, ..PortObjects::default() });
+        PortText { objects, body: String::new(), ingress: None }
+    }
+
+    /// Returns the names of the objects. While a text is rendered, nothing else has them.
+    fn objects_mut(&mut self) -> &mut PortObjects {
+        Arc::make_mut(&mut self.objects)
+    }
+
     pub(super) fn path(
         &mut self,
         hook: PortHook,
@@ -49,7 +60,7 @@ impl PortText {
         let name = entry(self.objects.index, hook);
         let dropped = extras.counters.then(|| format!("{name}-dropped"));
         let passed = extras.counters.then(|| format!("{name}-passed"));
-        self.objects.counters.extend(dropped.iter().chain(&passed).cloned());
+        self.objects_mut().counters.extend(dropped.iter().chain(&passed).cloned());
         let count = |counter: &Option<String>| {
             counter.as_ref().map_or_else(String::new, |name| format!("counter name \"{name}\" "))
         };
@@ -100,7 +111,7 @@ impl PortText {
         // The bridge family cannot reject in `forward`.
         let places: &[(&str, bool)] =
             if limited { &[("ip", false), ("host", true)] } else { &[("ip", true)] };
-        self.objects.limited |= limited;
+        self.objects_mut().limited |= limited;
         for (place, answers) in places {
             let pass = if limited { "accept" } else { pass.as_str() };
             let mut packets = context(pass, pass);
@@ -116,12 +127,13 @@ impl PortText {
     pub(super) fn chain(&mut self, name: String, rules: &[String]) {
         let _ = writeln!(self.body, "\tchain {name} {{");
         for rule in rules {
-            let _ = writeln!(self.body, "\t\t{rule}");
+            self.body.extend(["\t\t", rule, "\n"]);
         }
         self.body.push_str("\t}\n");
         let count = u32::try_from(rules.len()).unwrap_or(u32::MAX);
-        self.objects.rules.insert(name.clone(), count);
-        self.objects.chains.insert(name);
+        let objects = self.objects_mut();
+        objects.rules.insert(name.clone(), count);
+        objects.chains.insert(name);
     }
 
     fn rules(&mut self, rules: &[PortRule], context: &Context) -> Result<Vec<String>, NoIpset> {
@@ -149,33 +161,37 @@ impl PortText {
             PortVerdict::Continue if context.extras.counters => "continue",
             PortVerdict::Continue => return Ok(Vec::new()),
         };
-        let mut words: Vec<String> = kind(rule.kind).into_iter().collect();
-        words.extend(implied(rule).into_iter().map(str::to_owned));
-        let mut lines = vec![words];
+        let mut start = kind(rule.kind).unwrap_or_default();
+        implied(rule).into_iter().for_each(|word| add_word(&mut start, word));
+        let mut lines = vec![start];
         for test in &rule.tests {
-            let alternatives = match self.test(test, rule, context)? {
-                Tested::Always => continue,
+            match self.test(test, rule, context)? {
+                Tested::Always => {}
                 Tested::Never => return Ok(Vec::new()),
-                Tested::If(word) => vec![word],
-                Tested::AnyOf(words) => words,
-            };
-            let with = |line: &Vec<String>, word: &String| {
-                [line.as_slice(), std::slice::from_ref(word)].concat()
-            };
-            lines = alternatives
-                .iter()
-                .flat_map(|word| lines.iter().map(move |line| with(line, word)))
-                .collect();
+                Tested::If(word) => lines.iter_mut().for_each(|line| add_word(line, &word)),
+                Tested::AnyOf(words) => {
+                    let with = |line: &String, word: &String| {
+                        let mut line = line.clone();
+                        add_word(&mut line, word);
+                        line
+                    };
+                    lines = words
+                        .iter()
+                        .flat_map(|word| lines.iter().map(move |line| with(line, word)))
+                        .collect();
+                }
+            }
         }
-        let mut end = Vec::new();
-        if context.extras.counters {
-            end.push("counter".to_owned());
+        for line in &mut lines {
+            if context.extras.counters {
+                add_word(line, "counter");
+            }
+            add_word(line, verdict);
+            if let Some(comment) = &rule.comment {
+                add_word(line, &format!("comment \"{}\"", quoted(comment)));
+            }
         }
-        end.push(verdict.to_owned());
-        if let Some(comment) = &rule.comment {
-            end.push(format!("comment \"{}\"", quoted(comment)));
-        }
-        Ok(lines.into_iter().map(|line| [line, end.clone()].concat().join(" ")).collect())
+        Ok(lines)
     }
 
     fn test(&mut self, test: &Test, rule: &PortRule, context: &Context) -> Result<Tested, NoIpset> {
@@ -195,7 +211,7 @@ impl PortText {
                 address(*field, addresses, *negated, rule.kind)
             }
             Test::Gratuitous => {
-                self.objects.equal_bytes = true;
+                self.objects_mut().equal_bytes = true;
                 Tested::If(gratuitous())
             }
             Test::Icmp { types, codes, negated } => icmp(*types, *codes, *negated),
@@ -213,12 +229,20 @@ impl PortText {
                     FrameKind::Ip(Version::V6, _) => (Version::V6, "ip6 saddr"),
                     _ => (Version::V4, "ip saddr"),
                 };
-                self.objects.sets.insert((set.clone(), version));
+                self.objects_mut().sets.insert((set.clone(), version));
                 Tested::If(format!("add @{set} {{ {source} ct count over {above} }}"))
             }
             Test::State { states, direction } => Tested::If(state(states, *direction)),
         })
     }
+}
+
+/// Adds a word to a line of words.
+fn add_word(line: &mut String, word: &str) {
+    if !line.is_empty() {
+        line.push(' ');
+    }
+    line.push_str(word);
 }
 
 /// The nft verdicts for one chain's rules.

@@ -30,7 +30,9 @@ impl Families {
 /// Returns the transaction that removes the objects in `remove` and adds those in `add`. A port may
 /// be in both lists.
 pub fn change(remove: &[&PortObjects], add: &[&PortText], families: Families) -> String {
-    let mut text = String::new();
+    // The lines that declare and empty chains are about as long as the rules.
+    let long = add.iter().map(|port| 2 * port.len()).sum();
+    let mut text = String::with_capacity(long);
     change_bridge(&mut text, remove, add);
     if families == Families::All {
         change_netdev(&mut text, remove, add);
@@ -55,13 +57,13 @@ pub fn fetch_less() -> String {
 fn change_bridge(text: &mut String, remove: &[&PortObjects], add: &[&PortText]) {
     let remove: Vec<_> = remove.iter().copied().filter(|old| old.is_on_bridge()).collect();
     let add: Vec<_> = add.iter().copied().filter(|new| new.objects.is_on_bridge()).collect();
-    let all: Vec<_> = remove.iter().copied().chain(add.iter().map(|port| &port.objects)).collect();
+    let all: Vec<_> = remove.iter().copied().chain(add.iter().map(|port| &*port.objects)).collect();
     if all.is_empty() {
         return;
     }
     declare(text, PortHook::of(all.into_iter().any(|objects| objects.limited)));
     let new: BTreeMap<u32, &PortObjects> =
-        add.iter().map(|port| (port.objects.index, &port.objects)).collect();
+        add.iter().map(|port| (port.objects.index, &*port.objects)).collect();
     let old: BTreeMap<u32, &PortObjects> =
         remove.iter().rev().map(|objects| (objects.index, *objects)).collect();
     for objects in remove {
@@ -123,17 +125,18 @@ fn change_netdev(text: &mut String, remove: &[&PortObjects], add: &[&PortText]) 
     // A base chain is always deleted and added again: it may exist without its hook, or the
     // interface may have a new name.
     let old_bases = old.iter().flat_map(|(index, own)| own.bases(*index));
-    let objects = |port: &&PortText| port.objects.ingress.clone().unwrap_or_default();
-    let new_bases = new.iter().flat_map(|(index, _, port)| objects(port).bases(*index));
+    let none = IngressObjects::default();
+    let kept: BTreeMap<u32, &IngressObjects> = new
+        .iter()
+        .map(|(index, _, port)| (*index, port.objects.ingress.as_ref().unwrap_or(&none)))
+        .collect();
+    let new_bases = kept.iter().flat_map(|(index, objects)| objects.bases(*index));
     let bases: BTreeSet<String> = old_bases.chain(new_bases).collect();
     for chain in &bases {
         let _ = writeln!(text, "add chain netdev {TABLE} {chain}");
         let _ = writeln!(text, "flush chain netdev {TABLE} {chain}");
         let _ = writeln!(text, "delete chain netdev {TABLE} {chain}");
     }
-    let none = IngressObjects::default();
-    let kept: BTreeMap<u32, IngressObjects> =
-        new.iter().map(|(index, _, port)| (*index, objects(port))).collect();
     let old_chains = old.iter().flat_map(|(_, objects)| &objects.chains);
     let chains: BTreeSet<&String> =
         old_chains.chain(kept.values().flat_map(|objects| &objects.chains)).collect();
@@ -142,7 +145,7 @@ fn change_netdev(text: &mut String, remove: &[&PortObjects], add: &[&PortText]) 
         let _ = writeln!(text, "flush chain netdev {TABLE} {chain}");
     }
     for (index, objects) in &old {
-        let kept = kept.get(index).unwrap_or(&none);
+        let kept = kept.get(index).copied().unwrap_or(&none);
         for chain in objects.chains.difference(&kept.chains) {
             let _ = writeln!(text, "delete chain netdev {TABLE} {chain}");
         }
@@ -252,6 +255,11 @@ fn elements(text: &mut String, verb: &str, hook: PortHook, ports: impl Iterator<
 }
 
 impl PortText {
+    /// Returns the length of the chains with their rules, in bytes.
+    fn len(&self) -> usize {
+        self.body.len() + self.ingress.as_ref().map_or(0, |own| own.body.len())
+    }
+
     /// Declares the port's objects; all its chains are empty afterwards.
     fn declare(&self, text: &mut String, old: Option<&PortObjects>) {
         let none = BTreeSet::new();

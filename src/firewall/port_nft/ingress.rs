@@ -22,12 +22,14 @@
 //! There is no connection tracking on this hook. If a rule for an IP version needs it, packets of
 //! that version do not pass (see [`crate::firewall::rules::port`]).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Extras, NoIpset, PortHook, PortObjects, PortText, TABLE, entry};
-use crate::firewall::rules::port::{LINK_LOCAL, LINK_LOCAL_MASK, PortRules};
+use crate::firewall::rules::port::{LINK_LOCAL, LINK_LOCAL_MASK, Path, PortRules, PortVerdict};
 use crate::types::InterfaceName;
 
 use super::interface::egress_base;
@@ -55,6 +57,12 @@ pub struct IngressObjects {
 }
 
 impl IngressObjects {
+    /// Returns the parts that name objects: all but the numbers of rules.
+    pub(super) fn names(&self) -> impl PartialEq {
+        let IngressObjects { chains, rules: _, counters, equal_bytes, has_egress } = self;
+        (chains, counters, equal_bytes, has_egress)
+    }
+
     /// Returns the names of the base chains of the port with this number.
     pub(super) fn bases(&self, index: u32) -> Vec<String> {
         let egress = self.has_egress.then(|| egress_base(index));
@@ -80,22 +88,32 @@ pub(super) fn base(index: u32) -> String {
 
 /// Renders a port's rules for link-local frames. Returns `None` if the filter accepts all of them,
 /// or if nft cannot name the interface.
+///
+/// `from` has the chains of the frames from the guest in the bridge's table, and no others. With
+/// most filters the chains of link-local frames are the same.
 pub(super) fn ingress(
-    index: u32,
     port: &InterfaceName,
     rules: &PortRules,
     extras: Extras,
+    from: &PortText,
 ) -> Result<Option<(IngressObjects, IngressText)>, NoIpset> {
     let path = rules.for_link_local();
     if !path.refuses() || !has_hook(port) {
         return Ok(None);
     }
-    let objects = PortObjects { index, ..PortObjects::default() };
-    let mut text = PortText { objects, body: String::new(), ingress: None };
-    // The family netdev cannot reject.
-    text.path(PortHook::From, &path, Extras { reject: false, ..extras })?;
+    let index = from.objects.index;
+    let rejects = |path: &Path| path.packets.iter().any(|rule| rule.verdict == PortVerdict::Reject);
+    let text = match &path {
+        Cow::Borrowed(path) if !(extras.reject && rejects(path)) => from.clone(),
+        _ => {
+            let mut text = PortText::new(index);
+            // The family netdev cannot reject.
+            text.path(PortHook::From, &path, Extras { reject: false, ..extras })?;
+            text
+        }
+    };
     let PortText { objects, body, .. } = text;
-    let PortObjects { chains, rules, counters, equal_bytes, .. } = objects;
+    let PortObjects { chains, rules, counters, equal_bytes, .. } = Arc::unwrap_or_clone(objects);
     let base = base(index);
     let text = IngressText {
         rules: vec![format!(

@@ -59,6 +59,8 @@
 //! - The sender of a dropped frame may learn of the drop: send(2) on a packet socket fails with
 //!   ENOBUFS. The write to the queue of a macvtap succeeds.
 
+use std::sync::Arc;
+
 use super::ingress::{IngressText, base};
 use super::{Extras, IngressObjects, PortHook, PortObjects, PortText, TABLE, entry};
 use crate::firewall::port_hooks::{NotOnInterface, PortHooks};
@@ -85,8 +87,7 @@ pub fn interface_port(
 ) -> Result<PortText, NotOnInterface> {
     PortHooks::Interface.check(rules)?;
     let extras = Extras { reject: false, ..extras };
-    let objects = PortObjects { index, ..PortObjects::default() };
-    let mut text = PortText { objects, body: String::new(), ingress: None };
+    let mut text = PortText::new(index);
     for (hook, path) in [(PortHook::From, &rules.from_guest), (PortHook::To, &rules.to_guest)] {
         text.path(hook, path, extras).map_err(|error| NotOnInterface {
             origin: error.origin,
@@ -96,7 +97,8 @@ pub fn interface_port(
     }
     text.chain(sent(index), &sent_rules(index, extras));
     let PortText { objects, body, .. } = text;
-    let PortObjects { chains, mut rules, counters, equal_bytes, .. } = objects;
+    let PortObjects { chains, mut rules, counters, equal_bytes, .. } =
+        Arc::unwrap_or_clone(objects);
     let to = entry(index, PortHook::To);
     let bases = [
         (base(index), "ingress", vec![format!("iif {index} goto {to}")]),
@@ -117,7 +119,7 @@ pub fn interface_port(
     }
     let ingress = IngressObjects { chains, rules, counters, equal_bytes, has_egress: true };
     let objects = PortObjects { index, ingress: Some(ingress), ..PortObjects::default() };
-    Ok(PortText { objects, body: String::new(), ingress: Some(own) })
+    Ok(PortText { objects: Arc::new(objects), body: String::new(), ingress: Some(own) })
 }
 
 /// Returns the name of the chain that drops frames whose noted protocol is false.

@@ -48,6 +48,7 @@ mod roles;
 pub(super) mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +141,23 @@ impl PortObjects {
         self.ingress.as_ref().is_none_or(|own| !own.has_egress)
     }
 
+    /// Returns the parts that name objects: all but the numbers and the digest of the rules.
+    pub fn names(&self) -> impl PartialEq {
+        let PortObjects {
+            index,
+            chains,
+            rules: _,
+            sets,
+            counters,
+            limited,
+            equal_bytes,
+            ingress,
+            digest: _,
+        } = self;
+        let ingress = ingress.as_ref().map(IngressObjects::names);
+        (index, chains, sets, counters, limited, equal_bytes, ingress)
+    }
+
     /// Returns whether the port counts its frames.
     pub fn has_counters(&self) -> bool {
         let own = self.ingress.as_ref().filter(|_| !self.is_on_bridge());
@@ -150,8 +168,8 @@ impl PortObjects {
 /// A port's rendered rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortText {
-    /// The names of the port's objects.
-    pub objects: PortObjects,
+    /// The names of the port's objects, which the port's record has, too.
+    pub objects: Arc<PortObjects>,
     /// The chains with their rules.
     body: String,
     /// The rules in the table of the family netdev: for link-local frames, if the filter refuses

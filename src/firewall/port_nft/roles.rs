@@ -41,8 +41,7 @@ fn path_roles(
     path: &Path,
     extras: Extras,
 ) -> Result<(), NoIpset> {
-    let objects = PortObjects::default();
-    let mut text = PortText { objects, body: String::new(), ingress: None };
+    let mut text = PortText::new(0);
     let mut root = vec![RuleRole::Other; usize::from(extras.trace)];
     for step in &path.frames {
         match step {

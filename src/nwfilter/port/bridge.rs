@@ -124,7 +124,7 @@ pub fn find<'a>(link: &Link, links: &'a [Link]) -> Result<Site<'a>, NotOnBridge>
         return Err(NotOnBridge::Bridge);
     }
     if let Some(number) = link.master {
-        return match links.iter().find(|other| other.index == number) {
+        return match Link::among(links, number) {
             Some(master) if master.bridge => Ok(Site::Bridge(master)),
             Some(master) => Err(NotOnBridge::OtherMaster {
                 master: master.name.clone(),
@@ -137,8 +137,7 @@ pub fn find<'a>(link: &Link, links: &'a [Link]) -> Result<Site<'a>, NotOnBridge>
     }
     match link.kind.as_deref() {
         Some("macvtap" | "macvlan") => {
-            let lower = |other: &&Link| link.peer == Some(other.index);
-            Ok(Site::Interface(links.iter().find(lower)))
+            Ok(Site::Interface(link.peer.and_then(|number| Link::among(links, number))))
         }
         Some(kind @ ("ipvlan" | "ipvtap")) => {
             Err(NotOnBridge::CannotJoin { kind: kind.to_owned() })

@@ -224,7 +224,7 @@ fn checked(status: &PortStatus, links: &[Link], now: &PortRulesState) -> PortChe
             )),
         );
     }
-    let link = links.iter().find(|link| link.index == status.index);
+    let link = Link::among(links, status.index);
     let bridge = match link.map(|link| (link, site(status, link, links))) {
         Some((_, Ok(Site::Bridge(bridge)))) => bridge.name.parse().ok(),
         Some((_, Ok(Site::Interface(_)))) => None,

@@ -106,32 +106,37 @@ impl Bindings {
     /// # Errors
     /// [`BindingError`]; the old rules then stay.
     pub async fn reload(&self) -> Result<Vec<String>, BindingError> {
-        Ok(self.reload_unwaiting().await?.notes)
+        Ok(self.reload_beside(async {}).await?.0.notes)
     }
 
-    /// Does the same as [`reload`](Self::reload), and does not wait until the kernel has removed
-    /// the mark of nft's transaction. A caller that has other work drops the result after it.
+    /// Does the same as [`reload`](Self::reload), and does `work` while nft applies the rules. Does
+    /// not wait until the kernel has removed the mark of nft's transaction: a caller that has more
+    /// work drops the first result after it.
     ///
     /// # Errors
     /// The errors of [`reload`](Self::reload).
-    pub async fn reload_unwaiting(&self) -> Result<Reloaded, BindingError> {
+    pub async fn reload_beside<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> Result<(Reloaded, T), BindingError> {
         if !self.dir().exists() {
-            return Ok(Reloaded::default());
+            return Ok((Reloaded::default(), work.await));
         }
         let (tools, ports) = self.lock().await?;
         let missing_rules = self.missing_rules(&ports.live).await;
-        let Rebuilt { changed, kept } = self.rebuild(&tools, ports).await?;
+        let (rebuilt, work) = tokio::join!(self.rebuild(&tools, ports), work);
+        let Rebuilt { changed: mut ports, kept } = rebuilt?;
         let note = |PortStatus { port, .. }: &PortStatus| match missing_rules.get(port) {
             Some(what) => format!("the filter of the port {port} is there; before, {what}"),
             None => format!("the filter of the port {port} is there"),
         };
-        let notes = changed.iter().map(note).collect();
-        let ports = [changed, kept].concat();
+        let notes = ports.iter().map(note).collect();
+        ports.extend(kept);
         match self.shared_addresses(&ports).await {
             Ok(shared) => shared.iter().for_each(|shared| tracing::warn!("{shared}")),
             Err(error) => log(Some(error)),
         }
-        Ok(Reloaded { notes, ports, _removals: tools.take_removals() })
+        Ok((Reloaded { notes, ports, _removals: tools.take_removals() }, work))
     }
 
     /// Does the part of [`reload`](Self::reload) that needs the lock.

@@ -15,7 +15,7 @@ use crate::nwfilter::learn::{
     BootTime, Clock, Learner, Lease, Method, SavedLease, Table6, UsedAddresses, UsedAddresses6,
     since_boot,
 };
-use crate::sys::netlink::{HostNet, Netlink};
+use crate::sys::netlink::{HostNet, Link, Netlink};
 use crate::types::error_text;
 
 impl Bindings {
@@ -211,9 +211,7 @@ fn ports_on_same_bridge<'a>(
 /// Returns the number of the bridge of a port, or of the interface below a macvtap or macvlan,
 /// which may be a bridge, too.
 fn segment(host: &HostNet, index: u32) -> Option<u32> {
-    let link = |index: u32| host.links.iter().find(|link| link.index == index);
-    let port = link(index)?;
-    match find(port, &host.links).ok()? {
+    match find(Link::among(&host.links, index)?, &host.links).ok()? {
         Site::Bridge(bridge) => Some(bridge.index),
         Site::Interface(lower) => lower.map(|lower| lower.index),
     }

@@ -59,6 +59,17 @@ pub struct LinkAddress {
     pub address: IpNet,
 }
 
+impl Link {
+    /// Returns the interface with this number among these. That is fast if they are sorted by their
+    /// numbers, as [`Netlink::links`](super::Netlink::links) returns them.
+    pub fn among(links: &[Link], index: u32) -> Option<&Link> {
+        match links.binary_search_by_key(&index, |link| link.index) {
+            Ok(at) => links.get(at),
+            Err(_) => links.iter().find(|link| link.index == index),
+        }
+    }
+}
+
 /// A route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRoute {

@@ -70,7 +70,7 @@ impl Netlink {
         })
     }
 
-    /// Returns all interfaces.
+    /// Returns all interfaces, sorted by their numbers.
     ///
     /// # Errors
     /// Returns the kernel's error.
@@ -78,7 +78,9 @@ impl Netlink {
         let query = RouteNetlinkMessage::GetLink(without_counters());
         let listed = self.requests.list(query).await;
         let listed = listed.map_err(|e| LinkError::failed("list the interfaces of the host", e))?;
-        Ok(listed.iter().filter_map(as_link).collect())
+        let mut links: Vec<Link> = listed.iter().filter_map(as_link).collect();
+        links.sort_by_key(|link| link.index);
+        Ok(links)
     }
 
     /// Returns the interface of that name.

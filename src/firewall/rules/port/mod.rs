@@ -30,6 +30,7 @@
 
 mod property;
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Version;
@@ -170,14 +171,15 @@ impl PortRules {
     }
 
     /// Returns the rules for a guest's link-local frames.
-    pub fn for_link_local(&self) -> Path {
-        let mut path = self.from_guest.clone();
+    pub fn for_link_local(&self) -> Cow<'_, Path> {
+        let mut path = Cow::Borrowed(&self.from_guest);
         for version in [Version::V4, Version::V6] {
             let mut own = path.packets.iter().filter(|rule| rule.is_of(version));
             if own.all(|rule| rule.tests.iter().all(Test::is_in_packet)) {
                 continue;
             }
             let refuses = path.packets_need_more(version);
+            let path = path.to_mut();
             path.packets.retain(|rule| !rule.is_of(version));
             if !refuses {
                 continue;
