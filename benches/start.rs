@@ -26,6 +26,10 @@ use goal::{Goal, median, row};
 const PAIRS: usize = 40;
 const QEMU: &str = "qemu-system-x86_64 -M none -nodefaults -display none -S -qmp stdio";
 const QUIT: &[u8] = b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}\n";
+/// The commands of a probe.
+const PROBE: &[u8] = b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"query-qmp-schema\"}\n\
+    {\"execute\":\"qom-list-properties\",\"arguments\":{\"typename\":\"none-machine\"}}\n\
+    {\"execute\":\"quit\"}\n";
 const PASST: &str = "--address 10.0.2.15 --netmask 24 --gateway 10.0.2.2";
 
 fn main() {
@@ -143,7 +147,7 @@ fn probe_cold(sandbox: &Sandbox) {
             command.args(args.split(' ')).stdin(Stdio::piped());
             let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             // Only the last call reads its input.
-            let _ = child.stdin.take().unwrap().write_all(QUIT);
+            let _ = child.stdin.take().unwrap().write_all(PROBE);
             child.wait().unwrap();
         }
         let theirs = begun.elapsed();
