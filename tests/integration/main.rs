@@ -158,6 +158,7 @@ mod purity;
 mod qemu_options;
 mod serve_sockets;
 mod sizes;
+mod soak;
 mod stop;
 mod tools_killed;
 mod tools_killed_ports;
