@@ -5,11 +5,14 @@
 //! the notes of the other parts are then messages, because the caller gets the error alone.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::environment::Environment;
 use super::network::manager;
 use super::{Failure, learn, nwfilter, rejoin};
+use crate::firewall::AppliedTexts;
 use crate::sys::netlink::Netlink;
+use crate::types::error_text;
 
 /// Sets the rules of networks and of ports again, then attaches the taps of launches to their
 /// bridges. Returns a sentence for each part that was missing.
@@ -19,6 +22,9 @@ pub(super) async fn reload(
 ) -> Result<Vec<String>, Failure> {
     let manager = manager(config_dir, environment)?;
     let bindings = nwfilter::bindings(config_dir, environment)?;
+    let applied = bindings.applied_texts().map(Arc::new);
+    let (manager, bindings) =
+        (manager.applying(applied.clone()), bindings.applying(applied.clone()));
     let networks = manager.reload().await;
     // This call does not wait until the kernel has removed the mark of nft's transaction: the
     // kernel does that while the taps are attached and checked.
@@ -32,7 +38,10 @@ pub(super) async fn reload(
     learn::restart_missing(&bindings, environment);
     let taps = rejoin::after_reload(&manager, &bindings, reloaded.as_mut(), links).await;
     match (networks, ports) {
-        (Ok(networks), Ok(ports)) => Ok([networks, ports, taps].concat()),
+        (Ok(networks), Ok(ports)) => {
+            save(applied.as_deref());
+            Ok([networks, ports, taps].concat())
+        }
         (Err(networks), Err(ports)) => {
             report(&[taps]);
             tracing::error!("{}", Failure::from(networks));
@@ -46,6 +55,13 @@ pub(super) async fn reload(
             report(&[networks, taps]);
             Err(ports.into())
         }
+    }
+}
+
+/// Writes the texts that nft need not apply again.
+fn save(applied: Option<&AppliedTexts>) {
+    if let Some(Err(error)) = applied.map(AppliedTexts::save) {
+        tracing::debug!("the next reload applies every text: {}", error_text(&error));
     }
 }
 

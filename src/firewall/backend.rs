@@ -194,6 +194,7 @@ mod tests {
             ebtables_restore: missing,
             held: None,
             removals: None,
+            applied: None,
         };
         let error = choose(&tools, None).await.unwrap_err().to_string();
         for word in ["nftables: nft is not installed", "iptables: iptables-save is not installed"] {

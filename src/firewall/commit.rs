@@ -51,6 +51,10 @@ pub(super) async fn commit_with(tools: &Tools, text: &str, last: &str) -> Result
     if text.is_empty() {
         return Ok(());
     }
+    if tools.applied.as_ref().is_some_and(|applied| applied.has(text)) {
+        tracing::debug!("nft is not run: it applied the same text in the last reload");
+        return Ok(());
+    }
     match attempt(tools, text, last).await {
         Err(Uncommitted::Nothing(error)) if error.is_interruption() => {
             tracing::debug!("nft is run once more: {}", error_text(&error));
@@ -66,18 +70,23 @@ pub(super) async fn commit_with(tools: &Tools, text: &str, last: &str) -> Result
 
 async fn attempt(tools: &Tools, text: &str, last: &str) -> Result<(), Uncommitted> {
     let marked = Proof::of(text);
+    let before = tools.applied.as_ref().and_then(|applied| applied.before());
     let committed = || -> io::Result<bool> {
         let unproven = || io::Error::other("the transaction has no mark");
         let (proof, _) = marked.as_ref().ok_or_else(unproven)?;
         let committed = proof.is_committed()?;
         if committed {
-            tools.wait_later(proof.clear());
+            let removal = proof.clear();
+            if let Some(applied) = &tools.applied {
+                applied.add(text, before.clone(), 1 + removal.changes());
+            }
+            tools.wait_later(removal);
         }
         Ok(committed)
     };
     let mark = marked.as_ref().map_or("", |(_, lines)| lines);
-    let text = [text, mark, last].concat();
-    let error = match tools.run(Tool::Nft, &[], &text).await {
+    let input = [text, mark, last].concat();
+    let error = match tools.run(Tool::Nft, &[], &input).await {
         // If the kernel does not answer, the exit status of nft decides.
         Ok(_) if committed().unwrap_or(true) => return Ok(()),
         Ok(_) => return Err(Uncommitted::Nothing(ToolError::Ignored { program: "nft" })),

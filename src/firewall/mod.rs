@@ -13,6 +13,7 @@
 //! other netlaunch processes, and says whether owners that the transaction does not name have
 //! rules: one nft process cannot both list rules and change them.
 
+mod applied_texts;
 mod apply;
 mod backend;
 mod commit;
@@ -56,6 +57,7 @@ pub mod render_iptables;
 pub mod render_nft;
 pub mod rules;
 
+pub use applied_texts::AppliedTexts;
 pub use apply::{ApplyError, Script, Transaction, scripts, transact, transact_reading};
 pub use backend::{BackendError, FirewallBackend, NoBackend, choose, usable};
 pub use connections::forget_connections;

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::nft_kernel::{attribute, is_there, message, open, request, send, table, text};
+use super::nft_kernel::{arrived, attribute, is_there, message, open, request, send, table, text};
 use crate::types::error_text;
 
 /// The name of the set that contains the marks of recent transactions.
@@ -48,6 +48,14 @@ const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 pub struct MarkRemoval {
     /// The socket of the removal; `None` if nothing was removed.
     _socket: Option<OwnedFd>,
+    changes: u32,
+}
+
+impl MarkRemoval {
+    /// Returns the number of changes of rules that the removal made.
+    pub(super) fn changes(&self) -> u32 {
+        self.changes
+    }
 }
 
 /// The proof that a transaction was committed.
@@ -122,24 +130,28 @@ impl Proof {
     /// harm.
     pub(super) fn clear(&self) -> MarkRemoval {
         let Evidence::Mark(mark) = self.evidence else { return MarkRemoval::default() };
-        let element = elements(libc::NFT_MSG_DELSETELEM, self.family, &self.table, mark, 0);
+        let ack = libc::NLM_F_ACK as u16;
+        let element = elements(libc::NFT_MSG_DELSETELEM, self.family, &self.table, mark, ack);
         let name =
             [attribute(NFTA_SET_TABLE, &text(&self.table)), attribute(NFTA_SET_NAME, &text(SET))];
         // With NLM_F_NONREC the kernel keeps a set that contains marks of other transactions.
-        let kept = libc::NLM_F_NONREC as u16;
+        let kept = libc::NLM_F_NONREC as u16 | ack;
         let set = request(libc::NFT_MSG_DELSET, self.family, &name.concat(), kept);
         // Both have one socket, because the end of each socket waits.
         let sent = || {
             let socket = open()?;
-            send(&socket, &batch(&element))?;
-            send(&socket, &batch(&set))?;
-            Ok::<_, io::Error>(socket)
+            let mut changes = 0;
+            for change in [&element, &set] {
+                send(&socket, &batch(change))?;
+                changes += u32::from(arrived(&socket) == Some(0));
+            }
+            Ok::<_, io::Error>(MarkRemoval { _socket: Some(socket), changes })
         };
         let sent = sent().or_else(|_| sent());
         if let Err(error) = &sent {
             tracing::debug!("the mark of a transaction stays for a while: {}", error_text(error));
         }
-        MarkRemoval { _socket: sent.ok() }
+        sent.unwrap_or_default()
     }
 
     /// Returns whether the kernel has committed the transaction.

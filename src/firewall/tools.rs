@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::applied_texts::AppliedTexts;
 use super::nft_proof::MarkRemoval;
 use super::tool_error::{LIMIT, ToolError};
 use crate::firewall::rules::Version;
@@ -55,6 +56,8 @@ pub struct Tools {
     /// The removals of nft's marks that the kernel may still carry out; see
     /// [`LockedTools`](super::LockedTools). `None` means that each transaction waits for its own.
     pub removals: Option<Arc<Mutex<Vec<MarkRemoval>>>>,
+    /// The texts of the last reload, for a reload; `None` means that nft applies every text.
+    pub applied: Option<Arc<AppliedTexts>>,
 }
 
 /// A tool in one of its uses.
@@ -144,6 +147,7 @@ impl Tools {
             ebtables_restore: tool(Tool::RestoreEthernet),
             held: None,
             removals: None,
+            applied: None,
         }
     }
 

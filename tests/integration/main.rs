@@ -156,6 +156,7 @@ mod published;
 mod published_killed;
 mod purity;
 mod qemu_options;
+mod reload_again;
 mod serve_sockets;
 mod sizes;
 mod soak;

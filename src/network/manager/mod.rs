@@ -64,9 +64,10 @@ mod watch;
 mod zone;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::firewall::{FirewallBackend, LockedTools, Tools, scripts};
+use crate::firewall::{AppliedTexts, FirewallBackend, LockedTools, Tools, scripts};
 use crate::network::{self, Network, NetworkName, NetworkStore};
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::sysctl::Sysctls;
@@ -130,6 +131,13 @@ impl Manager {
     /// Sets how long a command waits for the lock that another command holds.
     pub fn lock_limit(self, limit: Duration) -> Self {
         Manager { lock_limit: limit, ..self }
+    }
+
+    /// Makes a reload leave out each text that nft applied in the last reload, if nothing has
+    /// changed a rule since.
+    pub fn applying(mut self, applied: Option<Arc<AppliedTexts>>) -> Self {
+        self.tools.applied = applied;
+        self
     }
 
     fn dir(&self) -> PathBuf {

@@ -124,6 +124,9 @@ impl Bindings {
         }
         let (tools, ports) = self.lock().await?;
         let missing_rules = self.missing_rules(&ports.live).await;
+        if let Some(applied) = self.tools.applied.as_ref().filter(|_| !missing_rules.is_empty()) {
+            applied.distrust();
+        }
         let (rebuilt, work) = tokio::join!(self.rebuild(&tools, ports), work);
         let Rebuilt { changed: mut ports, kept } = rebuilt?;
         let note = |PortStatus { port, .. }: &PortStatus| match missing_rules.get(port) {

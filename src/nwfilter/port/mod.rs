@@ -76,7 +76,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::firewall::port_nft::Extras;
-use crate::firewall::{FirewallBackend, Tools};
+use crate::firewall::{AppliedTexts, FirewallBackend, Tools};
 use crate::nwfilter::learn::LeaseDir;
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
 use crate::sys::state_file::{LOCK_LIMIT, StateFileError};
@@ -157,6 +157,19 @@ impl Bindings {
     /// Sets how long a command waits for the lock that another command holds.
     pub fn lock_limit(self, limit: Duration) -> Self {
         Bindings { lock_limit: limit, ..self }
+    }
+
+    /// Makes a reload leave out each text that nft applied in the last reload, if nothing has
+    /// changed a rule since.
+    pub fn applying(mut self, applied: Option<Arc<AppliedTexts>>) -> Self {
+        self.tools.applied = applied;
+        self
+    }
+
+    /// Reads the texts of the last reload; `None` if no port has ever had a filter here.
+    pub fn applied_texts(&self) -> Option<AppliedTexts> {
+        let dir = self.dir();
+        dir.exists().then(|| AppliedTexts::read(&dir.join(".applied")))
     }
 
     /// Returns the store of filter definitions.
