@@ -35,11 +35,12 @@ pub(super) async fn reload(
         }
         Err(error) => (Err(error), None, None),
     };
+    let has_ports = reloaded.as_ref().is_some_and(|reloaded| !reloaded.ports.is_empty());
     learn::restart_missing(&bindings, environment);
     let taps = rejoin::after_reload(&manager, &bindings, reloaded.as_mut(), links).await;
     match (networks, ports) {
         (Ok(networks), Ok(ports)) => {
-            save(applied.as_deref());
+            keep(applied.as_deref(), has_ports);
             Ok([networks, ports, taps].concat())
         }
         (Err(networks), Err(ports)) => {
@@ -58,9 +59,10 @@ pub(super) async fn reload(
     }
 }
 
-/// Writes the texts that nft need not apply again.
-fn save(applied: Option<&AppliedTexts>) {
-    if let Some(Err(error)) = applied.map(AppliedTexts::save) {
+/// Writes the texts that nft need not apply again. Without ports there are few rules.
+fn keep(applied: Option<&AppliedTexts>, has_ports: bool) {
+    let keep = if has_ports { AppliedTexts::save } else { AppliedTexts::remove };
+    if let Some(Err(error)) = applied.map(keep) {
         tracing::debug!("the next reload applies every text: {}", error_text(&error));
     }
 }

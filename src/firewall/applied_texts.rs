@@ -116,10 +116,16 @@ impl AppliedTexts {
         let texts = std::mem::take(&mut state.confirmed);
         match state.applied.take().filter(|_| !texts.is_empty()) {
             Some(applied) => state_file::write(&self.path, &Applied { texts, ..applied }),
-            None => {
-                state_file::remove(&self.path).map_err(StateFileError::io("remove", &self.path))
-            }
+            None => self.remove(),
         }
+    }
+
+    /// Removes the file: the reload kept no rules of ports.
+    ///
+    /// # Errors
+    /// [`StateFileError`]; the file then has texts that are not the last changes of rules.
+    pub fn remove(&self) -> Result<(), StateFileError> {
+        state_file::remove(&self.path).map_err(StateFileError::io("remove", &self.path))
     }
 
     /// Returns whether the rules of this text are in force and nothing has changed a rule since.

@@ -118,14 +118,20 @@ fn a_reload_after_a_command_of_netlaunch_sets_the_rules() {
         ["bind", "vnet1", "clean-traffic", "--mac", "52:54:00:00:00:09", "-p", "IP=10.2.3.9"];
     done(scene.nwfilter(&bind)).unwrap();
     assert_ne!(reloads.calm(), rules);
+    // A change removes the file, and so does a reload without ports.
+    let file = scene.sandbox.path("state/nwfilter/bindings/.applied");
+    assert!(file.exists());
     scene.unbind(Station::Vnet1);
+    assert!(!file.exists());
     assert_eq!(reloads.calm(), rules);
     scene.settings("firewall_backend = \"nftables\"\nenable_counters = true\n");
     assert_ne!(reloads.calm(), rules);
     // A file that cannot be used counts as missing.
-    let file = scene.sandbox.path("state/nwfilter/bindings/.applied");
     for content in ["", "{\"version\": 2}", "[]"] {
         fs::write(&file, content).unwrap();
         reloads.calm();
     }
+    scene.unbind(Station::Vnet0);
+    scene.sandbox.good(&["firewall", "reload"]);
+    assert!(!file.exists());
 }

@@ -168,8 +168,11 @@ impl Bindings {
 
     /// Reads the texts of the last reload; `None` if no port has ever had a filter here.
     pub fn applied_texts(&self) -> Option<AppliedTexts> {
-        let dir = self.dir();
-        dir.exists().then(|| AppliedTexts::read(&dir.join(".applied")))
+        self.dir().exists().then(|| AppliedTexts::read(&self.applied_path()))
+    }
+
+    fn applied_path(&self) -> PathBuf {
+        self.dir().join(".applied")
     }
 
     /// Returns the store of filter definitions.

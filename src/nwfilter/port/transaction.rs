@@ -21,7 +21,7 @@ use crate::firewall::{
     Beside, FirewallBackend, NoUsableBackend, PortError, PortFilter, PortPlan, PortRecord,
     Unwritable,
 };
-use crate::sys::state_file::StateFileError;
+use crate::sys::state_file::{self, StateFileError};
 use crate::types::error_text;
 
 /// The new rules of one port.
@@ -82,6 +82,10 @@ impl Bindings {
         others: &[PortStatus],
     ) -> Result<Vec<PortStatus>, BindingError> {
         let dir = self.dir();
+        if self.tools.applied.is_none() {
+            // The texts of the last reload are no longer the last changes of rules.
+            log(state_file::remove(&self.applied_path()).err());
+        }
         let concerned = || wanted.iter().map(|wanted| &wanted.status).chain(gone);
         for status in concerned() {
             tools.check(&status.port)?;

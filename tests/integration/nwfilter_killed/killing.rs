@@ -106,7 +106,11 @@ impl Killing<'_> {
     fn is_repaired(&self, about: &str) {
         let scene = self.scene;
         let unfinished = || -> Vec<String> {
-            let is = |file: &String| file.contains("bindings/.") || file.contains("leases/.");
+            let is = |file: &String| {
+                let is_hidden = file.contains("bindings/.") || file.contains("leases/.");
+                // The texts of the last reload are complete.
+                is_hidden && !file.ends_with("/.applied")
+            };
             files(scene).into_iter().filter(is).collect()
         };
         // The new learner process may write a file at this moment.

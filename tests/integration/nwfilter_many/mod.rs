@@ -147,11 +147,11 @@ impl Host {
         rules_of(backend, |line| self.scene.sh(line))
     }
 
-    /// Returns the names in a directory, without lock files.
+    /// Returns the names in a directory, without lock files and the texts of the last reload.
     fn files(&self, dir: &str) -> BTreeSet<String> {
         let entries = fs::read_dir(self.scene.sandbox.path(dir)).unwrap();
         let names = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
-        names.filter(|name| name != ".lock").collect()
+        names.filter(|name| name != ".lock" && name != ".applied").collect()
     }
 
     /// Returns the final state of each port and filter.
