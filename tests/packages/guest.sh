@@ -1,13 +1,19 @@
-# Starts and ends the test guest by the README's first example; installed and removed read this.
+# Starts and ends the test guest by the README's first example; installed and removed read this, and
+# boot takes the words of the guest.
+
+# guest_words SCRIPT: prints the words of a QEMU that runs SCRIPT in the test guest, one per line
+guest_words() {
+	echo qemu-system-x86_64
+	# Linux panics if an emulated timer does not tick while the host is busy.
+	bash /srv/tests/guest/qemu-args "$GUEST" - no_timer_check <<<"$1"
+}
 
 # start_guest: the guest serves one line on port 22 until it is ended
 start_guest() {
-	local -a args
-	echo "serve_tcp 22 'the guest answers'; while :; do sleep 1; done" >/tmp/script
-	# Linux panics if an emulated timer does not tick while the host is busy.
-	mapfile -t args < <(bash /srv/tests/guest/qemu-args "$GUEST" /tmp/script no_timer_check)
-	netlaunch -p 2222:22 -- qemu-system-x86_64 "${args[@]}" -nic user,model=virtio-net-pci \
-		>/tmp/console 2>/tmp/log </dev/null &
+	local -a words
+	mapfile -t words < <(guest_words "serve_tcp 22 'the guest answers'; while :; do sleep 1; done")
+	words+=(-nic user,model=virtio-net-pci)
+	netlaunch -p 2222:22 -- "${words[@]}" >/tmp/console 2>/tmp/log </dev/null &
 	launch=$!
 	local end=$((SECONDS + 120))
 	until grep -qs '^READY tcp' /tmp/console; do
