@@ -1,8 +1,7 @@
-//! Tests the unit template `netlaunch@.service`: systemd accepts it, and its command runs the guest
-//! of an arguments file, reports readiness, and powers the guest down at SIGTERM.
+//! Tests the unit template `netlaunch@.service`: its command runs the guest of an arguments file,
+//! reports readiness, and powers the guest down at SIGTERM, for which the unit gives enough time.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::common::bridges::{refused, without_dhcp};
 use crate::common::scene::{HOST, Scene, launch, netns_with_resolver, nothing_left, qemu};
-use crate::common::{As, Guest, Sandbox, have_root, skipped, text};
+use crate::common::{As, Guest, Sandbox, have_root};
 
 const UNIT: &str = include_str!("../../conf/netlaunch@.service");
 /// The directory of the arguments files in the unit.
@@ -51,24 +50,7 @@ fn command(sandbox: &Sandbox, dir: &Path) -> Command {
 }
 
 #[test]
-fn systemd_accepts_the_unit_of_guests() {
-    let test = "systemd_accepts_the_unit_of_guests";
-    let sandbox = Sandbox::new(As::Root, None);
-    let program = sandbox.path("bin/netlaunch");
-    let unit = UNIT.replace("/usr/bin/netlaunch", program.to_str().unwrap());
-    assert_ne!(unit, UNIT, "the unit runs the installed program");
-    let path = sandbox.path("netlaunch@web.service");
-    fs::write(&path, unit).unwrap();
-    let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
-    let output = match verify {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return skipped(test, "systemd-analyze is not installed");
-        }
-        output => output.unwrap(),
-    };
-    let said = text(&[output.stdout, output.stderr].concat());
-    let about: Vec<&str> = said.lines().filter(|line| line.contains("netlaunch")).collect();
-    assert_eq!(about, [] as [&str; 0]);
+fn the_unit_gives_the_guest_the_time_to_power_down() {
     let given: u64 = directive("TimeoutStopSec").parse().unwrap();
     assert!(given > stop_timeout() + 5 + 30, "the guest, QEMU and a firewall tool get their time");
     assert_eq!(directive("KillMode"), "mixed", "SIGTERM to QEMU would end it at once");

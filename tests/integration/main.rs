@@ -163,6 +163,7 @@ mod soak;
 mod stop;
 mod tools_killed;
 mod tools_killed_ports;
+mod unit_limits;
 mod vlan_debian_kernel;
 mod words;
 mod wrap;
