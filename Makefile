@@ -29,6 +29,7 @@ SYSCONFDIR = /etc
 SETTINGSDIR = $(SYSCONFDIR)/netlaunch
 # firewalld reads zones and policies in these two directories and in no other.
 FIREWALLDDIR = $(if $(filter /usr,$(PREFIX)),/usr/lib/firewalld,$(SYSCONFDIR)/firewalld)
+APPARMORDIR = $(SYSCONFDIR)/apparmor.d
 
 # Tools.
 CARGO = cargo
@@ -71,6 +72,7 @@ SCHEMAS := $(notdir $(wildcard conf/schema/*.json))
 SETTINGS := $(notdir $(wildcard conf/*.conf))
 ZONES := $(notdir $(wildcard conf/firewalld/zones/*.xml))
 POLICIES := $(notdir $(wildcard conf/firewalld/policies/*.xml))
+PROFILES := $(notdir $(wildcard conf/apparmor/*))
 DOCS := README.md CHANGELOG.md SECURITY.md LICENSE
 
 .PHONY: all program library notices static-program
@@ -106,7 +108,8 @@ install-program: $(PROGRAM) $(NOTICES)
 	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man5 \
 		$(DESTDIR)$(BASHCOMPDIR) $(DESTDIR)$(ZSHCOMPDIR) $(DESTDIR)$(FISHCOMPDIR) \
 		$(DESTDIR)$(SCHEMADIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SETTINGSDIR) \
-		$(DESTDIR)$(FIREWALLDDIR)/zones $(DESTDIR)$(FIREWALLDDIR)/policies $(DESTDIR)$(DOCDIR)
+		$(DESTDIR)$(FIREWALLDDIR)/zones $(DESTDIR)$(FIREWALLDDIR)/policies $(DESTDIR)$(DOCDIR) \
+		$(DESTDIR)$(APPARMORDIR)
 	$(INSTALL) -m 755 $(PROGRAM) $(DESTDIR)$(BINDIR)/netlaunch
 	$(INSTALL) -m 644 $(PAGES1:%=man/%) $(DESTDIR)$(MANDIR)/man1
 	$(INSTALL) -m 644 $(PAGES5:%=man/%) $(DESTDIR)$(MANDIR)/man5
@@ -119,10 +122,11 @@ install-program: $(PROGRAM) $(NOTICES)
 	$(INSTALL) -m 644 $(ZONES:%=conf/firewalld/zones/%) $(DESTDIR)$(FIREWALLDDIR)/zones
 	$(INSTALL) -m 644 $(POLICIES:%=conf/firewalld/policies/%) $(DESTDIR)$(FIREWALLDDIR)/policies
 	$(INSTALL) -m 644 $(DOCS) $(NOTICES) $(DESTDIR)$(DOCDIR)
-	for unit in $(UNITS); do \
-		sed 's|/usr/bin/netlaunch|$(BINDIR)/netlaunch|g' conf/$$unit \
-			>$(DESTDIR)$(UNITDIR)/$$unit && \
-		chmod 644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
+	for file in $(UNITS:%=$(UNITDIR)/%) $(PROFILES:%=$(APPARMORDIR)/%); do \
+		from=conf/$${file##*/}; \
+		test -f $$from || from=conf/apparmor/$${file##*/}; \
+		sed 's|/usr/bin/netlaunch|$(BINDIR)/netlaunch|g' $$from >$(DESTDIR)$$file && \
+		chmod 644 $(DESTDIR)$$file || exit 1; \
 	done
 	@# Changed settings stay as they are.
 	for file in $(SETTINGS); do \
@@ -148,6 +152,7 @@ uninstall:
 		$(DESTDIR)$(FISHCOMPDIR)/netlaunch.fish $(UNITS:%=$(DESTDIR)$(UNITDIR)/%) \
 		$(ZONES:%=$(DESTDIR)$(FIREWALLDDIR)/zones/%) \
 		$(POLICIES:%=$(DESTDIR)$(FIREWALLDDIR)/policies/%) \
+		$(PROFILES:%=$(DESTDIR)$(APPARMORDIR)/%) \
 		$(DESTDIR)$(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBDIR)/libnetlaunch.so \
 		$(DESTDIR)$(LIBDIR)/libnetlaunch.a $(DESTDIR)$(INCLUDEDIR)/netlaunch.h \
 		$(DESTDIR)$(PKGCONFIGDIR)/netlaunch.pc
@@ -168,7 +173,8 @@ deb: all
 static: static-program notices
 	rm -rf $(DIST)/$(STATIC)
 	$(MAKE) install-program PROGRAM=$(STATIC_PROGRAM) DESTDIR=$(abspath $(DIST)/$(STATIC)).root \
-		SETTINGSDIR='$$(DOCDIR)/examples' FIREWALLDDIR='$$(DOCDIR)/firewalld'
+		SETTINGSDIR='$$(DOCDIR)/examples' FIREWALLDDIR='$$(DOCDIR)/firewalld' \
+		APPARMORDIR='$$(DOCDIR)/apparmor'
 	mv $(DIST)/$(STATIC).root$(PREFIX) $(DIST)/$(STATIC)
 	rm -rf $(DIST)/$(STATIC).root
 	tar -C $(DIST) --sort=name --mtime=@$(SOURCE_DATE_EPOCH) --owner=0 --group=0 --numeric-owner \

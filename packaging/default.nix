@@ -31,7 +31,7 @@ pkgs.rustPlatform.buildRustPackage {
   installPhase = ''
     runHook preInstall
     make install PREFIX=$out SETTINGSDIR=$out/share/doc/netlaunch/examples \
-      FIREWALLDDIR=$out/lib/firewalld
+      FIREWALLDDIR=$out/lib/firewalld APPARMORDIR=$out/etc/apparmor.d
     runHook postInstall
   '';
 

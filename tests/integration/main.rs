@@ -15,6 +15,7 @@
 
 mod accepted_networks;
 mod adopt;
+mod apparmor_debian_kernel;
 mod attach;
 mod attach_flood;
 mod attach_left;

@@ -87,6 +87,7 @@ fn make_install_installs_every_file_for_users() {
         ("conf/schema", ".json", "usr/share/netlaunch/schema"),
         ("conf/firewalld/zones", ".xml", "usr/lib/firewalld/zones"),
         ("conf/firewalld/policies", ".xml", "usr/lib/firewalld/policies"),
+        ("conf/apparmor", "netlaunch", "etc/apparmor.d"),
     ] {
         expected.extend(names(from, suffix).iter().map(|name| format!("{to}/{name}")));
     }
@@ -106,6 +107,8 @@ fn an_installation_below_another_prefix_refers_to_that_prefix() {
         assert!(!text.contains("/usr/bin/netlaunch"), "{unit}: {text}");
         assert!(text.contains("=/opt/net/bin/netlaunch "), "{unit}: {text}");
     }
+    let profile = read(&root.join("etc/apparmor.d/netlaunch"));
+    assert!(profile.contains("  /opt/net/bin/netlaunch ix,\n"), "{profile}");
     // firewalld reads no directory below another prefix.
     assert!(root.join("etc/firewalld/zones/netlaunch.xml").exists());
 }
