@@ -53,6 +53,8 @@ impl DecidedStage {
 /// A frame that has not met its last rule.
 #[derive(Debug, Default)]
 struct Walk {
+    /// Its number in the order of the walks.
+    number: u64,
     head: Vec<u8>,
     /// The first stage, if it is decided and the second one follows.
     frames: Option<DecidedStage>,
@@ -65,8 +67,11 @@ struct Walk {
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     walks: BTreeMap<u32, Walk>,
-    /// The numbers of the frames, from the oldest to the newest.
-    order: VecDeque<u32>,
+    /// The number of walks that have begun.
+    begun: u64,
+    /// The last walks that have begun, also if they have ended since: the number of each, and the
+    /// kernel's number of its frame.
+    order: VecDeque<(u64, u32)>,
 }
 
 impl Frames {
@@ -79,7 +84,7 @@ impl Frames {
         place: Option<usize>,
     ) -> Option<TracedFrame> {
         if !message.head.is_empty() {
-            self.begin(message);
+            self.begin(message.id, message.head.clone());
         }
         let own = |name: &str| roles.chains.get(&(message.table?, name.to_owned()));
         let (Some(table), Some(chain)) = (message.table, own(&message.chain)) else {
@@ -87,7 +92,12 @@ impl Frames {
         };
         let stage = decided(table, chain, message, place)?;
         if let TraceVerdict::Goto(_) = message.verdict {
-            self.walks.entry(message.id).or_default().frames = Some(stage);
+            if !self.walks.contains_key(&message.id) {
+                self.begin(message.id, Vec::new());
+            }
+            if let Some(walk) = self.walks.get_mut(&message.id) {
+                walk.frames = Some(stage);
+            }
             return None;
         }
         let Walk { head, frames, .. } = self.walks.remove(&message.id).unwrap_or_default();
@@ -113,13 +123,16 @@ impl Frames {
         Some(TracedFrame { to_guest, stages: vec![stage], head: walk.head.clone() })
     }
 
-    fn begin(&mut self, message: &TraceMessage) {
-        let walk = Walk { head: message.head.clone(), ..Walk::default() };
-        if self.walks.insert(message.id, walk).is_none() {
-            self.order.push_back(message.id);
-        }
+    /// Begins the walk of a frame, and forgets the oldest one beyond [`MOST_FRAMES`].
+    fn begin(&mut self, id: u32, head: Vec<u8>) {
+        self.begun += 1;
+        let walk = Walk { number: self.begun, head, ..Walk::default() };
+        self.order.push_back((walk.number, id));
+        self.walks.insert(id, walk);
         if self.order.len() > MOST_FRAMES
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((number, oldest)) = self.order.pop_front()
+            // The kernel may have used the number of the oldest frame again.
+            && self.walks.get(&oldest).is_some_and(|walk| walk.number == number)
         {
             self.walks.remove(&oldest);
         }
@@ -212,6 +225,27 @@ mod tests {
         assert_eq!(add(message(1, "p8-from", TraceVerdict::Drop, b"")), None);
         let other = TraceMessage { table: None, ..message(1, "p7-from", TraceVerdict::Drop, b"") };
         assert_eq!(add(other), None);
+    }
+
+    #[test]
+    fn a_number_that_the_kernel_uses_again_keeps_the_head_of_each_frame() {
+        let (roles, mut frames) = (roles(), Frames::default());
+        for number in 0..2 * MOST_FRAMES {
+            let head = number.to_string().into_bytes();
+            frames.add(&roles, &message(1, "prerouting", TraceVerdict::Continue, &head), None);
+            let accept = message(1, "p7-from", TraceVerdict::Accept, b"");
+            assert_eq!(frames.add(&roles, &accept, Some(1)).unwrap().head, head);
+        }
+    }
+
+    #[test]
+    fn frames_whose_reports_are_lost_need_bounded_memory() {
+        let (roles, mut frames) = (roles(), Frames::default());
+        for id in 0..2 * MOST_FRAMES as u32 {
+            let goto = TraceVerdict::Goto("p7-from-ip".to_owned());
+            frames.add(&roles, &message(id, "p7-from", goto, b""), Some(1));
+            assert!(frames.walks.len() <= MOST_FRAMES && frames.order.len() <= MOST_FRAMES);
+        }
     }
 
     #[test]
