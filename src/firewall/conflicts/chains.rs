@@ -4,6 +4,7 @@
 //! match holds, does not hold, or is unknown, and only a rule whose matches all hold is
 //! followed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -161,12 +162,18 @@ pub(super) enum How {
 }
 
 /// The state of a packet at the end of a chain.
+#[derive(Clone)]
 enum End {
     Accepted,
     Refused(String),
     /// The packet returns to the calling chain.
     Open,
 }
+
+/// The ends of the chains that a packet entered by a jump, by name and depth of the jump. A chain
+/// that many rules jump to is walked once for each depth: two jumps in each of 16 chains would
+/// otherwise be 65,536 walks.
+type Ends<'a> = BTreeMap<(&'a str, usize), End>;
 
 /// The result of a match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,28 +197,27 @@ impl Table {
         if !sees || chain.hook != Some(packet.hook) {
             return None;
         }
-        match self.walk(chain, packet, 0) {
+        match self.walk(chain, packet, 0, &mut Ends::new()) {
             End::Refused(place) => Some(How::Rule(place)),
             End::Open if chain.drops => Some(How::Policy),
             End::Accepted | End::Open => None,
         }
     }
 
-    fn walk(&self, chain: &Chain, packet: &Packet, depth: usize) -> End {
-        let into = |to: &str| match self.chain(to) {
-            // The rules of published ports accept only the address and port of each guest, which
-            // this packet leaves open. A missing rule is a fault of the network, not a conflict.
-            Some(_) if packet.translated && to == OWN_FORWARD => End::Accepted,
-            Some(to) if depth < DEPTH => self.walk(to, packet, depth + 1),
-            _ => End::Open,
-        };
+    fn walk<'a>(
+        &'a self,
+        chain: &Chain,
+        packet: &Packet,
+        depth: usize,
+        ends: &mut Ends<'a>,
+    ) -> End {
         for rule in chain.rules.iter().filter(|rule| rule.holds(packet)) {
             let end = match &rule.verdict {
                 Verdict::Accept => End::Accepted,
                 Verdict::Refuse => End::Refused(chain.name.clone()),
                 Verdict::Return => return End::Open,
-                Verdict::Goto(to) => return into(to),
-                Verdict::Jump(to) => into(to),
+                Verdict::Goto(to) => return self.enter(to, packet, depth, ends),
+                Verdict::Jump(to) => self.enter(to, packet, depth, ends),
                 Verdict::Other => End::Open,
             };
             if !matches!(end, End::Open) {
@@ -219,6 +225,23 @@ impl Table {
             }
         }
         End::Open
+    }
+
+    /// Returns the end of the chain that a rule at this depth leads to.
+    fn enter<'a>(&'a self, to: &str, packet: &Packet, depth: usize, ends: &mut Ends<'a>) -> End {
+        let Some(chain) = self.chain(to).filter(|_| depth < DEPTH) else { return End::Open };
+        // The rules of published ports accept only the address and port of each guest, which this
+        // packet leaves open. A missing rule is a fault of the network, not a conflict.
+        if packet.translated && to == OWN_FORWARD {
+            return End::Accepted;
+        }
+        let key = (chain.name.as_str(), depth);
+        if let Some(end) = ends.get(&key) {
+            return end.clone();
+        }
+        let end = self.walk(chain, packet, depth + 1, ends);
+        ends.insert(key, end.clone());
+        end
     }
 
     pub(super) fn chain(&self, name: &str) -> Option<&Chain> {

@@ -24,6 +24,8 @@ mod chains;
 mod fix;
 mod nft;
 mod saved;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
