@@ -13,10 +13,10 @@ use crate::types::facts::Confinement;
 
 /// A profile of AppArmor, as its file declares it or as the kernel lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Profile {
+pub(super) struct Profile {
     name: String,
     /// The pattern for the paths of its programs; this is the name if the profile has no pattern.
-    programs: String,
+    pub(super) programs: String,
     enforced: bool,
 }
 
@@ -79,7 +79,7 @@ fn declared(root: &Path, program: &str) -> Option<Profile> {
 
 /// Returns the profiles that a file declares (apparmor.d(5)): `[profile] [NAME] [PATTERN]
 /// [flags=(...)] {`.
-fn profiles(text: &str) -> Vec<Profile> {
+pub(super) fn profiles(text: &str) -> Vec<Profile> {
     text.lines().filter_map(header).collect()
 }
 
@@ -108,7 +108,7 @@ fn header(line: &str) -> Option<Profile> {
 }
 
 /// Returns the profiles of the kernel's list, which has lines such as `passt (enforce)`.
-fn loaded(list: &str) -> Vec<Profile> {
+pub(super) fn loaded(list: &str) -> Vec<Profile> {
     list.lines()
         .filter_map(|line| {
             let (name, mode) = line.rsplit_once(" (")?;
@@ -122,7 +122,7 @@ fn loaded(list: &str) -> Vec<Profile> {
 ///
 /// It knows `?`, `*` (within a directory), `**`, `{a,b}` and the variable `@{bin}`. Every other
 /// character stands for itself.
-fn glob(pattern: &str, path: &str) -> bool {
+pub(super) fn glob(pattern: &str, path: &str) -> bool {
     let pattern = pattern.replace("@{bin}", "/{usr/,}{s,}bin");
     alternatives(&pattern).iter().any(|one| wildcard(one.as_bytes(), path.as_bytes()))
 }
@@ -156,26 +156,44 @@ fn innermost(pattern: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// Returns whether a pattern without braces covers a path.
+///
+/// The time grows with the product of both lengths, whatever the number of wildcards: the function
+/// goes through the pattern once, with the places of the path that the pattern so far can lead to.
 fn wildcard(pattern: &[u8], path: &[u8]) -> bool {
-    match pattern {
-        [] => path.is_empty(),
-        [b'*', b'*', rest @ ..] => (0..=path.len()).any(|skip| wildcard(rest, &path[skip..])),
-        [b'*', rest @ ..] => {
-            let within = path.iter().position(|&b| b == b'/').unwrap_or(path.len());
-            (0..=within).any(|skip| wildcard(rest, &path[skip..]))
+    let mut places = vec![false; path.len() + 1];
+    places[0] = true;
+    let mut rest = pattern;
+    while let [first, after @ ..] = rest {
+        let is_double = *first == b'*' && after.first() == Some(&b'*');
+        rest = if is_double { &after[1..] } else { after };
+        let mut before = false;
+        for (at, place) in places.iter_mut().enumerate() {
+            let byte = at.checked_sub(1).and_then(|at| path.get(at));
+            let was = std::mem::replace(
+                place,
+                match first {
+                    b'*' => *place || before && (is_double || byte != Some(&b'/')),
+                    b'?' => before && byte != Some(&b'/'),
+                    _ => before && byte == Some(first),
+                },
+            );
+            // A wildcard continues from a place that it has reached itself.
+            before = if *first == b'*' { *place } else { was };
         }
-        [first, rest @ ..] => match path {
-            [byte, tail @ ..] if byte == first || (*first == b'?' && *byte != b'/') => {
-                wildcard(rest, tail)
-            }
-            _ => false,
-        },
     }
+    places.last() == Some(&true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_of_many_wildcards_needs_no_more_time_than_its_length() {
+        let (pattern, path) = (format!("/{}b", "**a".repeat(40)), format!("/{}", "a".repeat(80)));
+        assert!(!glob(&pattern, &path));
+        assert!(glob(&pattern, &format!("{path}b")));
+    }
 
     /// The first lines of profiles as distributions write them, and lines that declare no profile.
     const FILE: &str = "\
