@@ -89,6 +89,9 @@ pub mod cli;
 #[cfg(feature = "bridged")]
 #[doc(hidden)]
 pub mod firewall;
+#[cfg(all(feature = "cli", any(test, feature = "fuzz")))]
+#[doc(hidden)]
+pub mod fuzz;
 #[doc(hidden)]
 pub mod sys;
 #[cfg(feature = "bridged")]

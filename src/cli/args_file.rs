@@ -78,7 +78,7 @@ fn named(words: &[OsString]) -> Option<PathBuf> {
     None
 }
 
-fn split(text: &[u8], path: &Path) -> Result<Vec<OsString>, ArgsFileError> {
+pub(crate) fn split(text: &[u8], path: &Path) -> Result<Vec<OsString>, ArgsFileError> {
     let text = std::str::from_utf8(text).map_err(|_| ArgsFileError::Text(path.to_owned()))?;
     let words = split_words(text).ok_or_else(|| ArgsFileError::Open(path.to_owned()))?;
     Ok(words.into_iter().map(OsString::from).collect())

@@ -11,7 +11,7 @@
 //! A call by the name of a QEMU goes to [`wrap`] before all these steps.
 
 pub mod args;
-mod args_file;
+pub(crate) mod args_file;
 mod attach;
 mod attach_error;
 mod binding_counters;

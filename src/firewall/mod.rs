@@ -18,6 +18,8 @@ mod apply;
 mod backend;
 mod commit;
 mod firewalld;
+#[cfg(all(feature = "cli", any(test, feature = "fuzz")))]
+pub(crate) mod fuzz;
 mod iptables_change;
 mod iptables_shape;
 mod iptables_state;

@@ -160,7 +160,7 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
 }
 
 /// Returns the elements in a message that lead to chains: their keys and the chains.
-fn elements(message: &[u8]) -> Vec<(Vec<u8>, String)> {
+pub(super) fn elements(message: &[u8]) -> Vec<(Vec<u8>, String)> {
     let elements = Attributes(message).nested(NFTA_SET_ELEM_LIST_ELEMENTS);
     let elements = elements.iter().flat_map(|list| list.all(NFTA_LIST_ELEM));
     let leads = elements.filter_map(|element| {

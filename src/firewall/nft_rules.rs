@@ -65,7 +65,7 @@ pub(super) fn rules_of(table: RuleTable, chain: &str) -> io::Result<Vec<KernelRu
     Ok(own.map(|all| rule(&all)).collect())
 }
 
-fn rule(all: &Attributes<'_>) -> KernelRule {
+pub(super) fn rule(all: &Attributes<'_>) -> KernelRule {
     let expressions = all.nested(NFTA_RULE_EXPRESSIONS);
     let expressions = expressions.iter().flat_map(|list| list.all(NFTA_LIST_ELEM));
     let count = expressions.map(Attributes).find_map(|expression| {

@@ -111,7 +111,7 @@ impl Counters {
 
 /// Reads a listing of nft: each `counter NAME`, and the numbers after the next `packets` and
 /// `bytes`.
-fn parse(listing: &str) -> BTreeMap<String, Count> {
+pub(super) fn parse(listing: &str) -> BTreeMap<String, Count> {
     let mut counters = BTreeMap::new();
     let mut name = None;
     let mut count = Count::default();

@@ -48,7 +48,7 @@ fn is_banner(line: &str) -> bool {
 /// selects all lines that report a failure, in their order, since a later line may only name a
 /// consequence. If no line reports a failure, it selects the last line that is not a complaint
 /// about syslog, not part of a usage text and not part of the set-up that a serving passt prints.
-fn failure_lines(log: &str) -> String {
+pub(super) fn failure_lines(log: &str) -> String {
     let lines: Vec<&str> = log
         .lines()
         .take_while(|line| !line.trim_start().starts_with("Usage:"))

@@ -97,7 +97,7 @@ impl QmpError {
 
 /// One line from QEMU.
 #[derive(Debug, Deserialize)]
-struct Message {
+pub(super) struct Message {
     #[serde(rename = "QMP")]
     greeting: Option<Value>,
     id: Option<u64>,

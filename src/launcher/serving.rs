@@ -120,7 +120,7 @@ fn is_passts(plan: &PasstPlan, is: &fs::Metadata) -> bool {
 ///
 /// Columns: number, reference count, protocol, flags, type, state, inode, path. The flag 0x10000
 /// (__SO_ACCEPTCON in the kernel) marks a listening socket.
-fn listening(table: &[u8], socket: &Path) -> Vec<u64> {
+pub(super) fn listening(table: &[u8], socket: &Path) -> Vec<u64> {
     let path = socket.as_os_str().as_bytes();
     let inode = |line: &[u8]| {
         let before = line.strip_suffix(path)?.strip_suffix(b" ")?;

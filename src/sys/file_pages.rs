@@ -58,7 +58,7 @@ fn next(line: &[u8], mapping: Option<Mapping>, release: impl FnOnce(Mapping)) ->
 
 /// Reads the first line of a mapping. Returns the mapping if it is a private one of a file and
 /// cannot be written.
-fn read_only_file(line: &[u8]) -> Option<Mapping> {
+pub(crate) fn read_only_file(line: &[u8]) -> Option<Mapping> {
     let line = String::from_utf8_lossy(line);
     let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;

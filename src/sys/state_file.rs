@@ -228,7 +228,7 @@ pub(crate) fn read_all<T: DeserializeOwned>(
 }
 
 /// Parses a status file of this version.
-fn parse_version<T: DeserializeOwned>(
+pub(crate) fn parse_version<T: DeserializeOwned>(
     path: &Path,
     text: &[u8],
     known: u32,

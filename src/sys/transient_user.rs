@@ -157,7 +157,7 @@ fn read_map(path: &'static str) -> Result<Vec<RangeInclusive<u32>>, TransientUse
 
 /// Returns the ids inside the namespace that a map lists. Each line of a map has the first id
 /// inside, the first id outside, and the number of ids (user_namespaces(7)).
-fn parse_map(text: &str) -> Vec<RangeInclusive<u32>> {
+pub(crate) fn parse_map(text: &str) -> Vec<RangeInclusive<u32>> {
     let line = |line: &str| {
         let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
         let (first, _, count) = (numbers.next()?.ok()?, numbers.next()?, numbers.next()?.ok()?);

@@ -40,6 +40,7 @@ mod firewall;
 mod firewall_check;
 mod firewall_packets;
 mod firewalld;
+mod fuzz_targets;
 mod guest;
 mod guest_bandwidth;
 mod guest_bridge;

@@ -228,14 +228,14 @@ fn last_line(text: &str) -> Option<String> {
 
 /// The socket of a bus (D-Bus specification, "Server Addresses").
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum BusSocket {
+pub(super) enum BusSocket {
     Path(PathBuf),
     Abstract(Vec<u8>),
 }
 
 impl BusSocket {
     /// Parses the first address of a list; only Unix sockets of this host are supported.
-    fn parse(address: &str) -> Option<Self> {
+    pub(super) fn parse(address: &str) -> Option<Self> {
         let options = address.split(';').next()?.strip_prefix("unix:")?;
         options.split(',').find_map(|option| {
             let (key, value) = option.split_once('=')?;

@@ -123,6 +123,12 @@ impl Frames {
         Some(TracedFrame { to_guest, stages: vec![stage], head: walk.head.clone() })
     }
 
+    /// Returns whether the memory is bounded by [`MOST_FRAMES`].
+    #[cfg(all(feature = "cli", any(test, feature = "fuzz")))]
+    pub(super) fn is_bounded(&self) -> bool {
+        self.walks.len() <= MOST_FRAMES && self.order.len() <= MOST_FRAMES
+    }
+
     /// Begins the walk of a frame, and forgets the oldest one beyond [`MOST_FRAMES`].
     fn begin(&mut self, id: u32, head: Vec<u8>) {
         self.begun += 1;

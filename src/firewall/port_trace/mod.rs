@@ -14,6 +14,8 @@
 
 mod event;
 mod frames;
+#[cfg(all(feature = "cli", any(test, feature = "fuzz")))]
+pub(super) mod fuzz;
 mod mark;
 
 use std::collections::BTreeMap;

@@ -32,7 +32,7 @@ const FILE: &str = "probe.json";
 ///
 /// It must grow with each change of the stored values, and with each change of the way in which
 /// they are found.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 /// The largest number of entries; the latest ones are kept.
 const ENTRIES: usize = 32;
 /// The size of the largest file that is read, in bytes.
@@ -79,7 +79,7 @@ impl Key {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Entry {
+pub(super) struct Entry {
     #[serde(flatten)]
     key: Key,
     value: Value,
@@ -152,7 +152,12 @@ fn entries(dir: &Dir) -> io::Result<Vec<Entry>> {
     }
     let mut text = Vec::new();
     file.take(LONGEST).read_to_end(&mut text)?;
-    let contents: Contents = serde_json::from_slice(&text)?;
+    parse(&text)
+}
+
+/// Parses the content of the cache's file.
+pub(super) fn parse(text: &[u8]) -> io::Result<Vec<Entry>> {
+    let contents: Contents = serde_json::from_slice(text)?;
     if contents.version != VERSION {
         return Err(io::Error::other(format!("format version {}", contents.version)));
     }

@@ -29,10 +29,7 @@ const SHARED_RAM: &str = "aux-ram-share";
 pub(super) async fn ask_features(path: &Path) -> Option<(Reconnect, bool)> {
     let none = ["-M", "none"].map(OsString::from);
     let features = execute(path, &none, COMMANDS).await.and_then(|output| {
-        let schema = schema(&output);
-        let schema = schema.ok_or_else(|| io::Error::other("its output contains no schema"))?;
-        let shared_ram = returns(&output).any(|value| value.get().contains(SHARED_RAM));
-        Ok((reconnect(&schema), shared_ram))
+        read(&output).ok_or_else(|| io::Error::other("its output contains no schema"))
     });
     match features {
         Ok(features) => Some(features),
@@ -42,6 +39,13 @@ pub(super) async fn ask_features(path: &Path) -> Option<(Reconnect, bool)> {
             None
         }
     }
+}
+
+/// Reads both features from the output of the control protocol; `None` if it contains no schema.
+pub(super) fn read(output: &[u8]) -> Option<(Reconnect, bool)> {
+    let schema = schema(output)?;
+    let shared_ram = returns(output).any(|value| value.get().contains(SHARED_RAM));
+    Some((reconnect(&schema), shared_ram))
 }
 
 /// The needed fields of an entity of the schema.

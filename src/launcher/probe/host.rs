@@ -45,19 +45,13 @@ pub(super) fn probe(root: &Path, is_root: bool) -> Host {
             "/proc is not mounted".to_owned()
         }
     });
-    let v4 = lines(&read("proc/net/route"), 1, route_v4);
-    let v6 = lines(&read("proc/net/ipv6_route"), 0, route_v6);
-    let mut routes = Vec::new();
-    for subnet in v4.iter().filter_map(|route| route.to) {
-        if subnet.prefix_len() >= SHORTEST && !routes.contains(&subnet) {
-            routes.push(subnet);
-        }
-    }
+    let (default_v4, routes) = routes_v4(&read("proc/net/route"));
+    let default_v6 = routes_v6(&read("proc/net/ipv6_route"));
     let (resolvers, resolvers_problem) = resolvers(root);
     Host {
         root: is_root,
-        default_v4: default_interface(v4),
-        default_v6: default_interface(v6),
+        default_v4,
+        default_v6,
         unknown,
         routes,
         resolv_conf: root.join(RESOLV_CONF),
@@ -65,6 +59,24 @@ pub(super) fn probe(root: &Path, is_root: bool) -> Host {
         resolvers_problem,
         first_port: if is_root { 0 } else { first_port(root) },
     }
+}
+
+/// Returns the interface of the default route, and the subnets that have a route, from the text of
+/// /proc/net/route.
+pub(super) fn routes_v4(text: &str) -> (Option<String>, Vec<Ipv4Net>) {
+    let all = lines(text, 1, route_v4);
+    let mut routes = Vec::new();
+    for subnet in all.iter().filter_map(|route| route.to) {
+        if subnet.prefix_len() >= SHORTEST && !routes.contains(&subnet) {
+            routes.push(subnet);
+        }
+    }
+    (default_interface(all), routes)
+}
+
+/// Returns the interface of the default route from the text of /proc/net/ipv6_route.
+pub(super) fn routes_v6(text: &str) -> Option<String> {
+    default_interface(lines(text, 0, route_v6))
 }
 
 /// Returns the first port on which a user without privileges can listen. Without the file, as

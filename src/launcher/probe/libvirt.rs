@@ -105,7 +105,7 @@ fn command(prober: &Prober, virsh: &Path, uri: &str) -> (PathBuf, Vec<OsString>)
 
 /// Returns the backend types of network interfaces in a domain capabilities document; `None` if the
 /// text is not such a document.
-fn backends(xml: &str) -> Option<Vec<String>> {
+pub(super) fn backends(xml: &str) -> Option<Vec<String>> {
     let mut reader = Reader::from_str(xml);
     let mut open: Vec<String> = Vec::new();
     let mut is_one = false;

@@ -126,7 +126,7 @@ pub(super) async fn refuses_card(
 }
 
 /// Reads the machine from the output of the control protocol.
-fn read(output: &[u8]) -> Option<Machine> {
+pub(super) fn read(output: &[u8]) -> Option<Machine> {
     let values: Vec<serde_json::Value> =
         returns(output).filter_map(|raw| serde_json::from_str(raw.get()).ok()).collect();
     let mut texts = values.iter().filter_map(|value| value.as_str());

@@ -18,6 +18,8 @@ mod cache;
 mod features;
 #[cfg(feature = "cli")]
 mod firewall;
+#[cfg(all(feature = "cli", any(test, feature = "fuzz")))]
+pub(crate) mod fuzz;
 mod host;
 mod identity;
 #[cfg(feature = "cli")]

@@ -94,7 +94,7 @@ async fn ask(path: &Path) -> Result<Options, Problem> {
 /// Options are the words with a dash at the start of a line; the first other word ends the list. A
 /// word in capitals between them and the explanation, which begins after a tab or two spaces,
 /// stands for a value: `--outbound-if4 NAME`.
-fn options(help: &str) -> Options {
+pub(super) fn options(help: &str) -> Options {
     help.lines().filter(|line| line.trim_start().starts_with('-')).flat_map(of_line).collect()
 }
 

@@ -209,7 +209,7 @@ async fn ask_types(path: &Path) -> Result<BTreeSet<String>, Problem> {
 
 /// Returns the types in the output of `-netdev help`. They are lines of one plain word; some
 /// versions print a header above them.
-fn types(help: &str) -> BTreeSet<String> {
+pub(super) fn types(help: &str) -> BTreeSet<String> {
     help.lines()
         .map(str::trim)
         .filter(|line| {

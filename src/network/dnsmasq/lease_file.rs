@@ -178,7 +178,7 @@ pub struct LeaseFile {
 }
 
 impl LeaseFile {
-    fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         let mut file = LeaseFile::default();
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             // The DUID of dnsmasq itself.

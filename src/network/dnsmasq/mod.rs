@@ -20,7 +20,7 @@ mod error;
 pub mod files;
 pub mod lease_file;
 mod lines;
-mod port_user;
+pub(crate) mod port_user;
 pub mod process;
 mod program;
 mod reach;

@@ -110,16 +110,21 @@ fn sockets(protocol: &str, port: u16) -> Vec<Socket> {
     for list in [protocol.to_owned(), format!("{protocol}6")] {
         let text = fs::read_to_string(format!("/proc/thread-self/net/{list}")).unwrap_or_default();
         sockets.extend(text.lines().skip(1).filter_map(|line| {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let (address, at) = words.get(1)?.split_once(':')?;
-            // A listening TCP socket has the state 0A (tcp_states.h).
-            let waits = protocol != "tcp" || *words.get(3)? == "0A";
-            let there = waits && u16::from_str_radix(at, 16).ok()? == port;
-            let socket = Socket { address: parse(address)?, inode: words.get(9)?.parse().ok()? };
-            there.then_some(socket)
+            let (address, at, inode) = socket(line, protocol == "tcp")?;
+            (at == port).then_some(Socket { address, inode })
         }));
     }
     sockets
+}
+
+/// Parses a line about a socket that waits for other machines: its address, port and inode.
+pub(crate) fn socket(line: &str, is_tcp: bool) -> Option<(IpAddr, u16, u64)> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (address, port) = words.get(1)?.split_once(':')?;
+    // A listening TCP socket has the state 0A (tcp_states.h).
+    let waits = !is_tcp || *words.get(3)? == "0A";
+    let port = u16::from_str_radix(port, 16).ok()?;
+    waits.then_some((parse(address)?, port, words.get(9)?.parse().ok()?))
 }
 
 /// Parses an address in the kernel's form: words of 32 bits in this machine's byte order.

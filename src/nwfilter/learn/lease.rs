@@ -132,7 +132,7 @@ const VERSION: u32 = 1;
 /// It stores the end of the lease twice. An earlier release reads and writes only the wall-clock
 /// time. This release uses the time since boot.
 #[derive(Debug, Serialize, Deserialize)]
-struct LeaseFile {
+pub(crate) struct LeaseFile {
     version: u32,
     port: InterfaceName,
     index: u32,
@@ -174,7 +174,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl LeaseFile {
-    fn new(saved: &SavedLease, clock: &Clock) -> Self {
+    pub(crate) fn new(saved: &SavedLease, clock: &Clock) -> Self {
         let lease = saved.lease.map(|lease| LeaseFields {
             address: lease.address,
             source: lease.source,
@@ -201,7 +201,7 @@ impl LeaseFile {
     ///
     /// Returns `None` for a file of another boot: its interfaces are gone, although other
     /// interfaces may have their names and numbers.
-    fn into_saved(self, clock: &Clock) -> Option<SavedLease> {
+    pub(crate) fn into_saved(self, clock: &Clock) -> Option<SavedLease> {
         let has_boot = self.boot_id.is_some();
         if has_boot && self.boot_id != clock.boot_id {
             return None;

@@ -56,7 +56,7 @@ pub mod bpf;
 mod capture;
 mod clock;
 mod learner;
-mod lease;
+pub(crate) mod lease;
 pub mod packet;
 pub mod packet6;
 mod rules;
