@@ -144,7 +144,9 @@ impl TableState {
             else {
                 continue;
             };
-            let jump = rule.strip_prefix("-j ").filter(|to| is_base(to));
+            // A rule with more words has conditions of its own, so it is another program's.
+            let jump =
+                rule.strip_prefix("-j ").filter(|to| is_base(to) && !to.trim_end().contains(' '));
             if is_own_chain(chain) {
                 let table = present.tables.entry(name.clone()).or_default();
                 table.chains.entry(chain.to_owned()).or_default().push(rule.to_owned());

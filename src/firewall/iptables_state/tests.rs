@@ -107,3 +107,16 @@ fn everything_goes_with_its_jump() {
          -D FORWARD -j NETLAUNCH_FWD\n-X NETLAUNCH_FWD\n-X nl-virbr0-from\nCOMMIT\n"
     );
 }
+
+/// A fuzz target found that the words after the chain became a part of its name.
+#[test]
+fn a_rule_with_words_after_its_jump_is_another_programs_rule() {
+    let conditional = SAVED.replace(
+        "-A FORWARD -j NETLAUNCH_FWD\n",
+        "-A FORWARD -j NETLAUNCH_FWD -m udp --dport 546 -j ACCEPT\n-A FORWARD -j NETLAUNCH_FWD\n",
+    );
+    let table = &TableState::parse(&conditional).tables["filter"];
+    let jumps: Vec<_> = table.jumps.iter().collect();
+    let key = ("FORWARD".to_owned(), "NETLAUNCH_FWD".to_owned());
+    assert_eq!(jumps, [(&key, &Jump { count: 1, first: false })]);
+}
