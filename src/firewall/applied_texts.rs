@@ -10,8 +10,8 @@
 //! that the kernel confirmed to netlaunch. Otherwise another program changed rules at the same
 //! time, and the next reload applies its texts.
 //!
-//! The generation does not show chains that the kernel itself removes with an interface. A caller
-//! that misses rules says so ([`AppliedTexts::distrust`]).
+//! The generation does not show chains that the kernel itself removes with an interface, or keeps
+//! without one. A caller that misses rules says so ([`AppliedTexts::distrust`]).
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};

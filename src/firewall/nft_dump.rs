@@ -8,7 +8,7 @@
 //! The content of a rule is not compared. Only netlaunch knows its chains, so another program that
 //! changes them flushes or deletes them. The messages are those of linux/netfilter/nf_tables.h.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::nft_kernel::{
@@ -20,7 +20,10 @@ const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_TABLE_FLAGS: u16 = 2;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_CHAIN_POLICY: u16 = 5;
+const NFTA_HOOK_DEV: u16 = 3;
+const NFTA_HOOK_DEVS: u16 = 4;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
@@ -55,6 +58,9 @@ pub struct TableShape {
     pub dormant: bool,
     /// The chains by name.
     pub chains: BTreeMap<String, ChainShape>,
+    /// The base chains of the family netdev that are on no interface. Linux 6.14 and 6.15 keep
+    /// such a chain when its interface goes, and do not put it on a later interface.
+    pub unhooked: BTreeSet<String>,
     /// The elements of each map: the key's bytes, and the chain that the element leads to.
     pub maps: BTreeMap<String, Vec<(Vec<u8>, String)>>,
 }
@@ -106,6 +112,9 @@ pub(super) fn table_shape(
         if let Some(name) = all.text(NFTA_CHAIN_NAME).filter(|_| is_table(&all, NFTA_CHAIN_TABLE)) {
             // A chain without a hook has no policy; NF_DROP is 0.
             let drops = all.number(NFTA_CHAIN_POLICY) == Some(0);
+            if i32::from(family) == libc::NFPROTO_NETDEV && is_unhooked(&all) {
+                shape.unhooked.insert(name.clone());
+            }
             shape.chains.insert(name, ChainShape { rules: 0, drops });
         }
     }
@@ -148,6 +157,14 @@ fn rule_counts(family: u8, table: &str) -> io::Result<Vec<(Vec<u8>, usize)>> {
         }
     };
     list_into(libc::NFT_MSG_GETRULE, family, &attribute(NFTA_RULE_TABLE, &named), count)
+}
+
+/// Returns whether these are the attributes of a base chain that is on no interface.
+fn is_unhooked(chain: &Attributes<'_>) -> bool {
+    chain.nested(NFTA_CHAIN_HOOK).is_some_and(|hook| {
+        let devices = hook.first(NFTA_HOOK_DEVS).unwrap_or_default();
+        devices.is_empty() && hook.first(NFTA_HOOK_DEV).is_none()
+    })
 }
 
 /// Returns whether an error says that the table or map does not exist, or that the kernel does not
@@ -290,6 +307,23 @@ impl<'a> Attributes<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_base_chain_without_an_interface_is_unhooked() {
+        let device = |kind| attribute(kind, &text("vnet0"));
+        let devices = |inner: &[u8]| attribute(NFTA_HOOK_DEVS, inner);
+        for (hook, expected) in [
+            (devices(&[]), true),
+            (Vec::new(), true),
+            (devices(&device(1)), false),
+            // Before Linux 5.5.
+            (device(NFTA_HOOK_DEV), false),
+        ] {
+            let chain = attribute(NFTA_CHAIN_HOOK, &hook);
+            assert_eq!(is_unhooked(&Attributes(&chain)), expected, "{hook:?}");
+        }
+        assert!(!is_unhooked(&Attributes(&[])), "no base chain");
+    }
 
     #[test]
     fn the_keys_and_chains_of_a_maps_elements_are_read() {

@@ -73,7 +73,13 @@ fn missing_ingress(
         return Some(format!("the table netdev {TABLE} is dormant, and sees no frames"));
     }
     let chain = |(chain, count): (&String, &u32)| wrong(table, "netdev", chain, *count);
-    wrong(table, "netdev", &base(index), 1).or_else(|| objects.rules.iter().find_map(chain))
+    wrong(table, "netdev", &base(index), 1)
+        .or_else(|| {
+            let unhooked = |base: &String| table.unhooked.contains(base);
+            let base = objects.bases(index).into_iter().find(unhooked)?;
+            Some(format!("the chain {base} of the table netdev {TABLE} is on no interface"))
+        })
+        .or_else(|| objects.rules.iter().find_map(chain))
 }
 
 pub(super) fn no_table(family: &str) -> String {
@@ -95,7 +101,7 @@ pub(super) fn wrong(table: &TableShape, family: &str, chain: &str, count: u32) -
 mod tests {
     use super::*;
     use crate::firewall::nft_dump::ChainShape;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     fn objects() -> PortObjects {
         let rules = BTreeMap::from([("p7-from".to_owned(), 2), ("p7-to".to_owned(), 1)]);
@@ -114,6 +120,7 @@ mod tests {
         TableShape {
             dormant: false,
             chains: rules.iter().map(chain).collect(),
+            unhooked: BTreeSet::new(),
             maps: maps.iter().map(map).collect(),
         }
     }
@@ -157,6 +164,9 @@ mod tests {
             assert!(missing(&objects(), &now, true).unwrap().contains("netdev"));
             assert_eq!(missing(&objects(), &now, false), None, "a kernel without the family");
         }
+        let mut now = whole();
+        now.netdev.as_mut().map(|table| table.unhooked.insert("p7-ingress".to_owned())).unwrap();
+        assert!(missing(&objects(), &now, true).unwrap().contains("is on no interface"));
         let old = PortObjects { rules: BTreeMap::new(), ..objects() };
         assert_eq!(missing(&old, &whole(), true), None);
         let mut emptied = whole();
