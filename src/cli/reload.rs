@@ -10,9 +10,7 @@ use std::sync::Arc;
 use super::environment::Environment;
 use super::network::manager;
 use super::{Failure, learn, nwfilter, rejoin};
-use crate::firewall::AppliedTexts;
 use crate::sys::netlink::Netlink;
-use crate::types::error_text;
 
 /// Sets the rules of networks and of ports again, then attaches the taps of launches to their
 /// bridges. Returns a sentence for each part that was missing.
@@ -23,9 +21,10 @@ pub(super) async fn reload(
     let manager = manager(config_dir, environment)?;
     let bindings = nwfilter::bindings(config_dir, environment)?;
     let applied = bindings.applied_texts().map(Arc::new);
-    let (manager, bindings) =
-        (manager.applying(applied.clone()), bindings.applying(applied.clone()));
+    let manager = manager.applying(applied.clone());
     let networks = manager.reload().await;
+    // After an error, a text of a network may have been undone.
+    let bindings = bindings.applying(applied.filter(|_| networks.is_ok()));
     // This call does not wait until the kernel has removed the mark of nft's transaction: the
     // kernel does that while the taps are attached and checked.
     let links = async { Netlink::open()?.links().await };
@@ -35,14 +34,10 @@ pub(super) async fn reload(
         }
         Err(error) => (Err(error), None, None),
     };
-    let has_ports = reloaded.as_ref().is_some_and(|reloaded| !reloaded.ports.is_empty());
     learn::restart_missing(&bindings, environment);
     let taps = rejoin::after_reload(&manager, &bindings, reloaded.as_mut(), links).await;
     match (networks, ports) {
-        (Ok(networks), Ok(ports)) => {
-            keep(applied.as_deref(), has_ports);
-            Ok([networks, ports, taps].concat())
-        }
+        (Ok(networks), Ok(ports)) => Ok([networks, ports, taps].concat()),
         (Err(networks), Err(ports)) => {
             report(&[taps]);
             tracing::error!("{}", Failure::from(networks));
@@ -56,14 +51,6 @@ pub(super) async fn reload(
             report(&[networks, taps]);
             Err(ports.into())
         }
-    }
-}
-
-/// Writes the texts that nft need not apply again. Without ports there are few rules.
-fn keep(applied: Option<&AppliedTexts>, has_ports: bool) {
-    let keep = if has_ports { AppliedTexts::save } else { AppliedTexts::remove };
-    if let Some(Err(error)) = applied.map(keep) {
-        tracing::debug!("the next reload applies every text: {}", error_text(&error));
     }
 }
 

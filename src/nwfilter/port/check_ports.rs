@@ -164,7 +164,8 @@ impl Bindings {
         now
     }
 
-    /// Returns the rules that the kernel lacks, as a clause for each port with missing rules. The
+    /// Returns the rules that the kernel lacks, as a clause for each port with missing rules. If
+    /// some are missing, or could not be read, a reload applies the texts of the ports again. The
     /// caller holds the lock, or another command may change the rules meanwhile.
     pub(super) async fn missing_rules(
         &self,
@@ -175,7 +176,12 @@ impl Bindings {
         }
         let now = self.rules_now(live, RulesKnown::Nothing).await;
         let missing = |status: &PortStatus| Some((status.port.clone(), rules(status, &now).1?));
-        live.iter().filter_map(missing).collect()
+        let missing: BTreeMap<_, _> = live.iter().filter_map(missing).collect();
+        let is_certain = missing.is_empty() && now.unknown.is_empty();
+        if let Some(applied) = self.tools.applied.as_ref().filter(|_| !is_certain) {
+            applied.distrust();
+        }
+        missing
     }
 
     /// Returns those of these ports whose filters are not in force, in their order. Changes

@@ -9,7 +9,7 @@ use nix::net::if_::if_nametoindex;
 use super::interface_names::Ports;
 use super::lock::Lock;
 use super::{BindingError, Bindings, PortStatus, log};
-use crate::firewall::MarkRemoval;
+use crate::firewall::{AppliedTexts, MarkRemoval};
 use crate::nwfilter::learn::{Clock, SavedLease};
 use crate::types::error_text;
 
@@ -124,11 +124,15 @@ impl Bindings {
         }
         let (tools, ports) = self.lock().await?;
         let missing_rules = self.missing_rules(&ports.live).await;
-        if let Some(applied) = self.tools.applied.as_ref().filter(|_| !missing_rules.is_empty()) {
-            applied.distrust();
-        }
         let (rebuilt, work) = tokio::join!(self.rebuild(&tools, ports), work);
         let Rebuilt { changed: mut ports, kept } = rebuilt?;
+        if let Some(applied) = &self.tools.applied {
+            // Without ports there are few rules.
+            let keep = if ports.is_empty() { AppliedTexts::remove } else { AppliedTexts::save };
+            if let Err(error) = keep(applied) {
+                tracing::debug!("the next reload applies every text: {}", error_text(&error));
+            }
+        }
         let note = |PortStatus { port, .. }: &PortStatus| match missing_rules.get(port) {
             Some(what) => format!("the filter of the port {port} is there; before, {what}"),
             None => format!("the filter of the port {port} is there"),
