@@ -49,14 +49,23 @@ pub fn ended(traced: &Traced, said: &str, qemu_status: bool) -> Vec<Finding> {
     if !usual {
         found.push(finding(Kind::Status, format!("status {code}: {said}")));
     }
-    // Other statuses come from QEMU or a signal.
-    if matches!(code, 2 | 125..=127)
-        && !traced.mute
+    if needs_error(traced)
         && let Some(why) = unclear(said)
     {
         found.push(finding(Kind::Unclear, format!("{why}, status {code}: {said:?}")));
     }
     found
+}
+
+/// Returns whether netlaunch must have written an error line. Other statuses come from QEMU or a
+/// signal.
+pub fn needs_error(traced: &Traced) -> bool {
+    matches!(traced.code, Some(2 | 125..=127)) && !traced.mute
+}
+
+/// Returns whether the messages of a failed command are clear.
+pub fn is_clear(said: &str) -> bool {
+    unclear(said).is_none()
 }
 
 /// Returns why the messages of a failed command are unclear, if they are.

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::cases::{Case, sample};
-use super::judge::{Finding, Kind, ended, finding};
+use super::judge::{Finding, Kind, ended, finding, is_clear, needs_error};
 use super::tracer::{Traced, Tracer};
 use crate::common::scene::Heard;
 use crate::common::{Sandbox, have_root, processes_with, skipped, wait_until};
@@ -125,9 +125,14 @@ fn traced(
         std::mem::forget(killed);
         tracer.join().unwrap()
     });
-    // Guards end after netlaunch and may still write messages.
-    let quiet = || !err.text().is_empty() || traced.code == Some(0);
-    wait_until(Duration::from_millis(200), quiet);
+    // Guards end after netlaunch and may still write messages, and the last line of netlaunch may
+    // not be read yet.
+    let whole = || {
+        let said = err.text();
+        traced.code == Some(0)
+            || if needs_error(&traced) { is_clear(&said) } else { !said.is_empty() }
+    };
+    wait_until(Duration::from_millis(500), whole);
     let success = traced.code == Some(0);
     let ended = Ended { success, stopped, said: err.text() };
     (traced, ended, hung)
