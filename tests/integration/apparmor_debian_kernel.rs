@@ -3,9 +3,10 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use crate::common::test_host::{dir, netlaunch, test_host};
 use crate::common::{have_root, skipped, start, text};
 
 const PROFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/apparmor/netlaunch");
@@ -76,27 +77,12 @@ fn passt_qemu_networks_and_filters_work_under_the_profile() {
     if !have_root(test) {
         return;
     }
-    let built = std::env::var_os("NETLAUNCH_TEST_GUEST")
-        .unwrap_or_else(|| "/var/cache/netlaunch-tests/guest".into());
-    if !Path::new(&built).join("host-initrd.gz").exists() {
-        return skipped(test, "no test host (run ./tests/setup --guest)");
-    }
+    let Some(mut host) = test_host(test, 800) else { return };
     if !Path::new("/usr/bin/aa-exec").exists() {
         return skipped(test, "apparmor is not installed");
     }
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let program = dir.path().join("netlaunch");
-    let mut strip = Command::new("strip");
-    strip.arg("-o").args([program.as_path(), Path::new(env!("CARGO_BIN_EXE_netlaunch"))]);
-    assert!(strip.status().unwrap().success());
-    let mut host = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/host"));
-    host.args(["--timeout", "800", "--", "bash", "-c", HOST, "bash"])
-        .arg(&program)
-        .arg(PROFILE)
-        .env("NETLAUNCH_TEST_GUEST", built)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let dir = dir();
+    host.args(["bash", "-c", HOST, "bash"]).arg(netlaunch(&dir)).arg(PROFILE);
     let output = start(host).output(Duration::from_secs(900));
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     for part in [

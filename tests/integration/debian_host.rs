@@ -2,7 +2,7 @@
 //! lack, a command runs there as on this machine, and nothing is left.
 
 use crate::common::scene::Scene;
-use crate::common::{have_root, processes_with, skipped, start, text, wait_until};
+use crate::common::{have_root, processes_with, start, test_host, text, wait_until};
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -33,13 +33,7 @@ impl Host {
         if !have_root(test) {
             return None;
         }
-        let built = std::env::var_os("NETLAUNCH_TEST_GUEST")
-            .map_or_else(|| "/var/cache/netlaunch-tests/guest".into(), PathBuf::from);
-        if !built.join("host-initrd.gz").exists() {
-            let built = built.display();
-            skipped(test, format_args!("no test host in {built} (run ./tests/setup --guest)"));
-            return None;
-        }
+        let built = test_host::built(test)?;
         let dir = tempfile::Builder::new().prefix("nltest-").tempdir().unwrap();
         std::os::unix::fs::symlink(built, dir.path().join("guest")).unwrap();
         Some(Host { dir })

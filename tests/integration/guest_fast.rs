@@ -1,13 +1,12 @@
 //! Tests what makes a guest's network fast: the MTU that its card tells, the queues of a tap, and
 //! vhost-net.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::common::bridges::{self, taps, without_dhcp};
 use crate::common::scene::{Scene, command_line};
-use crate::common::{As, Guest, Netns, Sandbox, have_root, skipped, start, text};
+use crate::common::test_host::{dir, netlaunch, test_host};
+use crate::common::{As, Guest, Netns, Sandbox, have_root, start, text};
 
 /// The guest tells the MTU of its card before any DHCP.
 const MTU: &str = "\
@@ -84,24 +83,9 @@ fn the_kernel_moves_the_frames_of_a_tap_if_it_can() {
     if !have_root(test) {
         return;
     }
-    let built = std::env::var_os("NETLAUNCH_TEST_GUEST")
-        .unwrap_or_else(|| "/var/cache/netlaunch-tests/guest".into());
-    if !Path::new(&built).join("host-initrd.gz").exists() {
-        return skipped(test, "no test host (run ./tests/setup --guest)");
-    }
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let program = dir.path().join("netlaunch");
-    let built_program = env!("CARGO_BIN_EXE_netlaunch");
-    let mut strip = Command::new("strip");
-    strip.arg("-o").args([program.as_path(), Path::new(built_program)]);
-    assert!(strip.status().unwrap().success());
-    let mut host = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/host"));
-    host.args(["--timeout", "800", "--", "sh", "-c", HOST, "sh"])
-        .arg(&program)
-        .env("NETLAUNCH_TEST_GUEST", built)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let Some(mut host) = test_host(test, 800) else { return };
+    let dir = dir();
+    host.args(["sh", "-c", HOST, "sh"]).arg(netlaunch(&dir));
     let output = start(host).output(Duration::from_secs(900));
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     for part in ["\"usable\": true", "VHOST 2", "TAP 2", "vhost=on,vhostfds=", "mq=on,vectors=6"] {

@@ -9,7 +9,7 @@ use crate::common::{As, Netns, Sandbox, have_root, status_field, wait_until};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Returns a field of /proc/PID/status in KiB.
-fn kibibytes(pid: i32, field: &str) -> u64 {
+pub fn kibibytes(pid: i32, field: &str) -> u64 {
     let value = status_field(pid, field);
     value.trim_end_matches(" kB").parse().unwrap_or_else(|_| panic!("{field}: {value:?}"))
 }

@@ -3,35 +3,15 @@
 //! filters, each without br_netfilter and with it, as hosts with docker or libvirt have it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::common::test_host::{dir, netlaunch, test_host, without_symbols};
 use crate::common::{have_root, skipped, start, text};
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// How long the test host may take on a busy machine; it ends itself before.
 const LIMIT: Duration = Duration::from_secs(2900);
-const HOST_LIMIT: &str = "2800";
-
-/// Makes a directory that the test host has, too.
-fn dir() -> TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
-
-/// Copies a program of this build to `dir` without its symbols, because the test host reads
-/// programs through a slow share.
-fn without_symbols(program: &Path, dir: &TempDir) -> PathBuf {
-    let copy = dir.path().join(program.file_name().unwrap());
-    let stripped = Command::new("strip").arg("-o").args([copy.as_path(), program]).status();
-    assert!(stripped.unwrap().success(), "strip {}", program.display());
-    copy
-}
-
-/// Copies netlaunch, as [`without_symbols`].
-fn netlaunch(dir: &TempDir) -> PathBuf {
-    without_symbols(Path::new(env!("CARGO_BIN_EXE_netlaunch")), dir)
-}
+const HOST_SECONDS: u32 = 2800;
 
 /// Whether the kernel's defragmentation explains a difference: where it tracks connections of
 /// bridges, it collects the fragments of both IP versions, keeps those of a packet that never
@@ -41,25 +21,6 @@ fn netlaunch(dir: &TempDir) -> PathBuf {
 fn is_fragment(difference: &Value) -> bool {
     let text = difference["text"].as_str().unwrap();
     difference["expected"] == "pass" && difference["got"] == "drop" && text.contains("frag off")
-}
-
-/// The command that runs what is added to it in the test host, if that was built.
-fn test_host(test: &str) -> Option<Command> {
-    let guest = std::env::var_os("NETLAUNCH_TEST_GUEST")
-        .map_or_else(|| "/var/cache/netlaunch-tests/guest".into(), PathBuf::from);
-    if !guest.join("host-initrd.gz").exists() {
-        let guest = guest.display();
-        skipped(test, format_args!("no test host in {guest} (run ./tests/setup --guest)"));
-        return None;
-    }
-    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/host"));
-    command
-        .args(["--timeout", HOST_LIMIT, "--"])
-        .env("NETLAUNCH_TEST_GUEST", guest)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    Some(command)
 }
 
 /// Whether the test host has br_netfilter loaded.
@@ -99,7 +60,7 @@ fn defects(test: &str, module: Module) {
     if !have_root(test) {
         return;
     }
-    let Some(mut command) = test_host(test) else { return };
+    let Some(mut command) = test_host(test, HOST_SECONDS) else { return };
     let all = format!("{}\n\"$@\"\n{}", module.prepare(), module.check());
     let dir = dir();
     command
@@ -131,7 +92,7 @@ fn the_guard_keeps_frames_of_unfiltered_ports_from_the_host() {
     if !have_root(test) {
         return;
     }
-    let Some(mut command) = test_host(test) else { return };
+    let Some(mut command) = test_host(test, HOST_SECONDS) else { return };
     let dir = dir();
     command
         .args(["bash", "-c", "modprobe br_netfilter; exec \"$@\"", "bash"])
@@ -161,7 +122,7 @@ fn conformance(test: &str, module: Module, cases: Cases) {
         skipped(test, format_args!("there is no {}", run.display()));
         return;
     };
-    let Some(mut command) = test_host(test) else { return };
+    let Some(mut command) = test_host(test, HOST_SECONDS) else { return };
     let (names, frames) = match cases {
         Cases::Tracked => (tracked(run.parent().unwrap()).join(" "), 20_000),
         Cases::All => (String::new(), 40_000),
@@ -275,7 +236,7 @@ fn a_filtered_guest_does_not_become_the_root_of_the_spanning_tree() {
     if !have_root(test) {
         return;
     }
-    let Some(mut command) = test_host(test) else { return };
+    let Some(mut command) = test_host(test, HOST_SECONDS) else { return };
     let dir = dir();
     command.args(["bash", "-c", ROOT_GUARD, "bash"]).arg(netlaunch(&dir));
     let output = start(command).output(LIMIT);

@@ -23,9 +23,8 @@ use nix::unistd::Pid;
 use crate::common::frame::{VM, mac_text};
 use crate::common::port_scene::{PortScene, Station};
 use crate::common::ruleset::ruleset;
-use crate::common::{
-    As, Netns, Sandbox, have_root, processes_with, start, status_field, text, wait_until,
-};
+use crate::common::{As, Netns, Sandbox, have_root, processes_with, start, text, wait_until};
+use crate::memory::kibibytes;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// The growth of a process that is no growth, in KiB: an allocator may take some pages more.
@@ -140,9 +139,7 @@ fn binds_leave_no_file_no_process_and_no_rule_with_iptables() {
 
 /// The resources of a process: its memory in KiB and its number of descriptors.
 fn resources(pid: i32) -> (u64, usize) {
-    let memory = status_field(pid, "VmRSS");
-    let memory = memory.trim_end_matches(" kB").parse().unwrap();
-    (memory, fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
+    (kibibytes(pid, "VmRSS"), fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! Finds QEMU, and asks it for its netdev types, its features and the machine of a launch.
 //!
 //! [`super::identity`] first decides whether the program may be run at all. The netdev types come
-//! from `-netdev help`. At the same time [`super::features`] asks the control protocol for the options
-//! of the stream netdev, which takes about three times as long. [`super::machine`] asks about a
-//! machine.
-//! Each answer is cached.
+//! from `-netdev help`. At the same time [`super::features`] asks the control protocol for the
+//! options of the stream netdev, which takes about three times as long. [`super::machine`] asks
+//! about a machine. Each answer is cached.
 //!
 //! An incomplete answer is used but not cached, so the next launch asks again.
 

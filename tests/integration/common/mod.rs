@@ -32,6 +32,7 @@ pub mod scene;
 pub mod schema;
 pub mod small_disk;
 pub mod source;
+pub mod test_host;
 pub mod wire;
 pub mod wrap_scene;
 pub mod wrapped;
