@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use crate::common::attach_scene::{AttachScene, NAME, PORT};
 use crate::common::scene::{HOST, alive, launch, launches, netns_with_resolver, pid_of};
 use crate::common::schema::valid;
-use crate::common::{As, Guest, Netns, Sandbox, extent, have_root, wait_until};
+use crate::common::{AT_MOST, As, Guest, Netns, Sandbox, extent, have_root, wait_until};
 
 /// A host with the network `default`, a page there, and a guest of root.
 pub fn on_network(test: &str, backend: &str) -> Option<(Netns, AttachScene)> {
@@ -94,7 +94,7 @@ fn user_mode(who: As, backend: &str) {
     assert!(lease.contains("ip=10.0.3.15 prefix=24 router=10.0.3.2 "), "{lease}");
     assert_eq!(scene.scene.ask("fetch 10.0.3.2 8000 /"), "page of the host");
     scene.scene.ask("serve_tcp 80 tcp-answer");
-    assert_eq!(host.ask_tcp(2280, Duration::from_secs(30)), "tcp-answer\n");
+    assert_eq!(host.ask_tcp(2280, AT_MOST), "tcp-answer\n");
     let shown = launch(&scene.sandbox);
     valid("ps", &serde_json::json!({ "version": 1, "launches": [shown] }));
     assert_eq!(shown["nics"][1]["backend"], backend);
@@ -267,7 +267,7 @@ fn ended_while_qemu_is_stopped(is_killed: bool) {
     kill(Pid::from_raw(supervisor), signal).unwrap();
     let tap = || host.says("ip", &["-o", "link", "show", "type", "tun"]);
     let is_off = || tap().contains("state DOWN") && !tap().contains("master");
-    assert!(wait_until(Duration::from_secs(30), is_off), "{}", tap());
+    assert!(wait_until(AT_MOST, is_off), "{}", tap());
     // Both give up after the time limit of QEMU's answer.
     let ended =
         || scene.sandbox.launch_dirs().iter().filter(|dir| dir.starts_with("launch-")).count();
@@ -310,7 +310,7 @@ fn ended(end: &str, backend: &str) {
     scene.card_is_gone("eth1");
     scene.nothing_attached(&host, &test);
     // The supervisor ends after its last removal.
-    assert!(wait_until(Duration::from_secs(20), || !alive(supervisor)));
+    assert!(wait_until(AT_MOST, || !alive(supervisor)));
     assert_eq!(scene.attach(FILTERED), "net1");
     assert!(scene.lease("eth1").contains("ip=192.168.122."));
 }
@@ -345,7 +345,7 @@ fn an_attachment_ends_with_its_launch() {
         }
         scene.scene.end();
         let supervisor = shown["nics"][1]["attached"]["pid"].as_i64().unwrap() as i32;
-        let gone = wait_until(Duration::from_secs(30), || !alive(supervisor));
+        let gone = wait_until(AT_MOST, || !alive(supervisor));
         assert!(gone, "{end}: the supervisor lives on");
         assert_eq!(host.says("ip", &["-o", "link", "show", "type", "tun"]), "", "{end}");
         assert!(!host.says("nft", &["list", "tables"]).contains("netlaunch_nwfilter"), "{end}");

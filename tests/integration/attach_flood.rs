@@ -26,7 +26,7 @@ use crate::common::{Reaped, finish, have_root, processes_with, start, text, wait
 
 /// The environment variable with the arguments of the QEMU that a launch starts.
 const QEMU: &str = "NETLAUNCH_TEST_ATTACH_QEMU";
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Not a test: a QEMU whose QMP socket does as netlaunch asks, and which floods each tap that it
 /// gets.

@@ -5,13 +5,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use crate::common::bridges::{QEMU, end, host, refused, taps, up, waiting};
 use crate::common::scene::{alive, launch, launches, nothing_left, pid_of};
 use crate::common::schema::valid;
 use crate::common::{
-    As, Netns, Sandbox, USER, finish, have_root, skipped, start, status_field, text, wait_until,
+    AT_MOST, As, Netns, Sandbox, USER, finish, have_root, skipped, start, status_field, text,
+    wait_until,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -81,7 +81,7 @@ fn a_killed_netlaunch_leaves_no_tap_and_no_qemu() {
             kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
             scene.end();
             let gone = || !alive(qemu) && taps(&host).is_empty();
-            assert!(wait_until(Duration::from_secs(5), gone), "{options:?}: {}", taps(&host));
+            assert!(wait_until(AT_MOST, gone), "{options:?}: {}", taps(&host));
         }
         // The directory of the killed one goes with the next start.
         let output = finish(sandbox.netlaunch(&[options, &["--", QEMU, "-version"]].concat()));
@@ -142,7 +142,7 @@ fn qemu_of_another_user_and_its_netlaunch_have_only_the_capabilities_they_need()
             assert_eq!(status_field(qemu, set), NONE, "{options:?}: {set} of QEMU");
         }
         let given_up = || status_field(scene.pid(), "CapPrm") == kept;
-        assert!(wait_until(Duration::from_secs(5), given_up), "{options:?}");
+        assert!(wait_until(AT_MOST, given_up), "{options:?}");
         assert_eq!(status_field(scene.pid(), "CapEff"), kept);
         assert_eq!(status_field(scene.pid(), "CapBnd"), kept);
         assert_eq!(shown["user"], "nobody");
@@ -151,7 +151,7 @@ fn qemu_of_another_user_and_its_netlaunch_have_only_the_capabilities_they_need()
             let caught = u64::from_str_radix(&status_field(qemu, "SigCgt"), 16);
             caught.is_ok_and(|signals| signals & (1 << 14) != 0)
         };
-        assert!(wait_until(Duration::from_secs(30), handles), "{}", scene.said());
+        assert!(wait_until(AT_MOST, handles), "{}", scene.said());
         // A QEMU of another user's that does not listen is killed all the same.
         kill(Pid::from_raw(qemu), Signal::SIGSTOP).unwrap();
         kill(Pid::from_raw(scene.pid()), Signal::SIGTERM).unwrap();
@@ -369,7 +369,7 @@ fn every_guest_has_its_own_tap() {
     let (first, shown) = up(&sandbox, sandbox.netlaunch(&args));
     let _second = start(sandbox.netlaunch(&waiting(&["--bridge", "br0"], &mark)));
     let both = || launches(&sandbox).iter().filter(|l| !l["qemu"].is_null()).count() == 2;
-    assert!(wait_until(Duration::from_secs(30), both));
+    assert!(wait_until(AT_MOST, both));
     assert_eq!(taps(&host).lines().count(), 2);
     end(first);
     let left = launch(&sandbox)["bridge"]["tap"].as_str().unwrap().to_owned();

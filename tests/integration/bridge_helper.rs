@@ -11,8 +11,8 @@ use crate::common::bridges::{QEMU, host, refused, taps, up, waiting};
 use crate::common::scene::{Scene, alive, command_line, nothing_left, pid_of};
 use crate::common::schema::valid;
 use crate::common::{
-    As, Guest, Netns, Sandbox, USER, finish, have_root, processes_with, run, skipped, status_field,
-    text, wait_until,
+    AT_MOST, As, Guest, Netns, Sandbox, USER, finish, have_root, processes_with, run, skipped,
+    status_field, text, wait_until,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -88,7 +88,7 @@ fn an_ordinary_user_gets_the_tap_from_the_helper() {
     kill(Pid::from_raw(scene.pid()), Signal::SIGKILL).unwrap();
     scene.end();
     let gone = || !alive(qemu) && of_bridge().is_empty();
-    assert!(wait_until(Duration::from_secs(5), gone), "{}", of_bridge());
+    assert!(wait_until(AT_MOST, gone), "{}", of_bridge());
 
     // Serve mode has nothing to supervise but the arguments to print.
     let output = finish(users(&sandbox, &etc, &helper, &["--bridge", "br0", "--qemu", QEMU]));

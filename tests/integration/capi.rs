@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::common::scene::{HOST, LIMIT, Scene, launch, netns_with_resolver, nothing_left, qemu};
-use crate::common::{As, Guest, Sandbox, have_root, schema, start, text};
+use crate::common::{AT_MOST, As, Guest, Sandbox, have_root, schema, start, text};
 
 const HEADER: &str = include_str!("../../include/netlaunch.h");
 const EXPORTS: &str = include_str!("../../src/capi/ffi.rs");
@@ -292,7 +291,7 @@ fn boots(who: As, test: &str, command: impl FnOnce(&Sandbox) -> Command) {
     assert!(scene.hear("event: ").contains("\"started\""));
     assert!(scene.hear("LEASE ").starts_with("ip=10.0.2.15 prefix=24 router=10.0.2.2 "));
     scene.hear("UP ");
-    assert_eq!(netns.ask_tcp(2280, Duration::from_secs(30)), "tcp-answer\n", "{}", scene.said());
+    assert_eq!(netns.ask_tcp(2280, AT_MOST), "tcp-answer\n", "{}", scene.said());
     let mut shown = launch(&sandbox);
     // `netlaunch ps` adds the addresses of guests on bridges, which the library does not read.
     for nic in shown["nics"].as_array_mut().unwrap() {

@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 const USAGE: i32 = 2;
 const FAILED: i32 = 125;

@@ -27,7 +27,7 @@ use crate::common::{
 };
 
 /// Far more than a start or an end takes.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 /// By when everything must be gone.
 const GONE: Duration = Duration::from_secs(2);
 

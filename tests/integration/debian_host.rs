@@ -2,7 +2,7 @@
 //! lack, a command runs there as on this machine, and nothing is left.
 
 use crate::common::scene::Scene;
-use crate::common::{have_root, processes_with, start, test_host, text, wait_until};
+use crate::common::{AT_MOST, have_root, processes_with, start, test_host, text, wait_until};
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -62,7 +62,7 @@ impl Host {
     fn nothing_left(&self) {
         let needle = self.dir.path().to_string_lossy().into_owned();
         // QEMU and the script's parts have it among their arguments
-        let gone = wait_until(Duration::from_secs(20), || processes_with(&needle).is_empty());
+        let gone = wait_until(AT_MOST, || processes_with(&needle).is_empty());
         assert!(gone, "{:?}", processes_with(&needle));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains("/run/share"), "{mounts}");

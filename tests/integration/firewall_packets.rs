@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Netns, have_root, run, skipped, text, wait_until};
+use crate::common::{AT_MOST, Netns, have_root, run, skipped, text, wait_until};
 use netlaunch::firewall::rules::{AddressRange, Mode, NetworkRules, for_network};
 use netlaunch::firewall::{FirewallBackend, RemovalRecord, Tools, Transaction, transact};
 use netlaunch::sys::program::Lookup;
@@ -80,7 +80,7 @@ impl Scene {
             // Link-local addresses, which neighbours are asked from, are not used at once.
             let addresses = ["-n", &netns.name, "-6", "address"];
             let ready = || !text(&run("ip", &addresses).stdout).contains("tentative");
-            assert!(wait_until(Duration::from_secs(10), ready));
+            assert!(wait_until(AT_MOST, ready));
         }
         Scene { host, guest_a, guest_b, outside, next_port: AtomicU16::new(200), heard }
     }

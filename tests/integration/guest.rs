@@ -5,9 +5,8 @@ use crate::common::scene::{
     HOST, Scene, command_line, fake_passt, launch, netns_with_resolver, nothing_left, passt_has,
     passt_option, path_without_passt,
 };
-use crate::common::{As, Guest, Sandbox, have_root};
+use crate::common::{AT_MOST, As, Guest, Sandbox, have_root};
 
-use std::time::Duration;
 
 /// How passt takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +73,8 @@ fn works(who: As, case: Case) {
     }
     assert_eq!(scene.hear("PAGE "), "page of the host");
     scene.hear("UP ");
-    assert_eq!(netns.ask_tcp(2280, Duration::from_secs(30)), "tcp-answer\n", "{}", scene.said());
-    assert_eq!(netns.ask_udp(2253, Duration::from_secs(30)), "udp-answer\n", "{}", scene.said());
+    assert_eq!(netns.ask_tcp(2280, AT_MOST), "tcp-answer\n", "{}", scene.said());
+    assert_eq!(netns.ask_udp(2253, AT_MOST), "udp-answer\n", "{}", scene.said());
 
     let shown = launch(&sandbox);
     let (backend, transport) = match case {

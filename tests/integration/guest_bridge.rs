@@ -2,12 +2,11 @@
 //! the world behind the host by NAT, while QEMU runs as another user; on a bridge of the host it is
 //! a machine of the host's network. Nothing is left, however netlaunch ends.
 
-use std::time::Duration;
 
 use crate::common::bridges::{self, End, neighbour, taps, without_dhcp};
 use crate::common::scene::{Scene, command_line, launch, pid_of};
 use crate::common::{
-    As, Guest, Netns, Sandbox, have_root, processes_with, status_field, wait_until,
+    AT_MOST, As, Guest, Netns, Sandbox, have_root, processes_with, status_field, wait_until,
 };
 
 /// CAP_KILL and CAP_NET_ADMIN of linux/capability.h, as /proc shows them.
@@ -74,7 +73,7 @@ fn on_the_default_network(firewall: &str, end: End) {
             assert_eq!(taps(&host), "");
         }
         End::Killed => {
-            let gone = wait_until(Duration::from_secs(5), || taps(&host).is_empty());
+            let gone = wait_until(AT_MOST, || taps(&host).is_empty());
             assert!(gone, "{}", taps(&host));
         }
     }

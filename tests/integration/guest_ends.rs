@@ -14,7 +14,7 @@ use crate::common::scene::{
     passt_option, pid_of, with,
 };
 use crate::common::{
-    As, Guest, Netns, Reaped, Sandbox, have_root, processes_with, start, wait_until,
+    AT_MOST, As, Guest, Netns, Reaped, Sandbox, have_root, processes_with, start, wait_until,
 };
 
 const SCRIPT: &str = "\
@@ -80,7 +80,7 @@ fn ends_with_its_parent(who: As) {
     let killed = Instant::now();
     kill_now(launch.shell.pid());
     launch.shell.0.wait().unwrap();
-    let ended = wait_until(Duration::from_secs(20), || launch.ended());
+    let ended = wait_until(AT_MOST, || launch.ended());
     eprintln!("{who:?}: ended {} ms after its parent", killed.elapsed().as_millis());
     assert!(ended, "{}", launch.said());
     nothing_left(&launch.sandbox);
@@ -101,14 +101,14 @@ fn lives_on(prefix: &str) {
     kill_now(launch.shell.pid());
     launch.shell.0.wait().unwrap();
     sleep(Duration::from_secs(1));
-    let answer = launch.netns.ask_tcp(2280, Duration::from_secs(30));
+    let answer = launch.netns.ask_tcp(2280, AT_MOST);
     assert_eq!(answer, "tcp-answer\n", "{}", launch.said());
     assert_eq!(launches(&launch.sandbox).len(), 1);
     for pid in [launch.netlaunch, launch.qemu, launch.passt] {
         assert!(alive(pid));
     }
     kill(Pid::from_raw(launch.netlaunch), Signal::SIGTERM).unwrap();
-    assert!(wait_until(Duration::from_secs(20), || launch.ended()), "{}", launch.said());
+    assert!(wait_until(AT_MOST, || launch.ended()), "{}", launch.said());
     nothing_left(&launch.sandbox);
 }
 
@@ -133,7 +133,7 @@ fn a_qemu_that_changes_its_user_dies_with_netlaunch() {
     assert!(!user.starts_with("0\t"), "QEMU has changed its user: {user}");
     let killed = Instant::now();
     kill_now(launch.netlaunch);
-    let ended = wait_until(Duration::from_secs(20), || launch.ended());
+    let ended = wait_until(AT_MOST, || launch.ended());
     eprintln!("all gone {} ms after the SIGKILL", killed.elapsed().as_millis());
     assert!(ended, "{}", launch.said());
     // The directory stays, and the next start removes it.

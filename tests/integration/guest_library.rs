@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::{Guest, wait_until};
+use crate::common::{AT_MOST, Guest, wait_until};
 use netlaunch::launcher::{LaunchErrorKind, LaunchEvent, LaunchInfo, Launcher, LauncherBuilder};
 
 /// How long a guest may take for anything.
@@ -234,5 +234,5 @@ fn a_dropped_launch_ends_though_nothing_drives_a_runtime() {
                 .any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("launch-"))
         })
     };
-    assert!(wait_until(Duration::from_secs(20), empty));
+    assert!(wait_until(AT_MOST, empty));
 }

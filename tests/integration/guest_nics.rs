@@ -13,7 +13,7 @@ use crate::common::scene::{
 use crate::common::schema::valid;
 use crate::common::{As, Guest, Netns, Sandbox, have_root, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The guest also sets up its second card, fetches a page through each, and serves on both.
 const SCRIPT: &str = "\

@@ -3,7 +3,6 @@
 //! ends.
 
 use std::net::TcpListener;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -12,7 +11,7 @@ use serde_json::Value;
 
 use crate::common::scene::{LIMIT, Scene, command_line, launch, pid_of, with};
 use crate::common::{
-    As, Guest, Netns, Sandbox, finish, have_root, processes_with, text, wait_until,
+    AT_MOST, As, Guest, Netns, Sandbox, finish, have_root, processes_with, text, wait_until,
 };
 
 /// The guest serves, asks its own published port when it reads a line, and runs until it reads
@@ -145,7 +144,7 @@ fn nothing_is_left_after_sigkill(firewall: &str) {
     assert_ne!(bench.traces(), "0");
     kill(Pid::from_raw(scene.pid()), Signal::SIGKILL).unwrap();
     // No command of netlaunch runs from here on.
-    let gone = wait_until(Duration::from_secs(20), || bench.traces() == "0");
+    let gone = wait_until(AT_MOST, || bench.traces() == "0");
     assert!(gone, "{}", bench.traces());
     assert!(!crate::common::scene::alive(pid_of(&shown, "qemu")));
     let status = bench.sandbox.state().join("networks/default/status.json");
@@ -183,7 +182,7 @@ fn the_next_command_removes_the_ports_of_a_launch_whose_guard_was_killed_too() {
         // A guard ends when its program has ended.
         assert!(matches!(kill(pid, Signal::SIGKILL), Ok(()) | Err(Errno::ESRCH)), "{pid}");
     }
-    assert!(wait_until(Duration::from_secs(20), || !crate::common::scene::alive(qemu)));
+    assert!(wait_until(AT_MOST, || !crate::common::scene::alive(qemu)));
     assert_ne!(bench.traces(), "0");
     bench.sandbox.good(&["firewall", "reload"]);
     assert_eq!(bench.traces(), "0");

@@ -12,7 +12,7 @@ use crate::common::scene::{
     HOST, Scene, alive, command_line, fake_passt, launch, netns_with_resolver, nothing_left,
     passt_option, pid_of,
 };
-use crate::common::{As, Guest, Netns, Sandbox, have_root, text, wait_until};
+use crate::common::{AT_MOST, As, Guest, Netns, Sandbox, have_root, text, wait_until};
 
 const SCRIPT: &str = "\
 serve_tcp 80 tcp-answer
@@ -45,7 +45,7 @@ fn up(test: &str, who: As, transport: &str, fake: Option<&str>) -> Option<Up> {
     let args = command_line(&sandbox, &guest, &options, SCRIPT);
     let mut scene = Scene::start(sandbox.netlaunch(&args));
     scene.hear("UP ");
-    assert_eq!(netns.ask_tcp(2280, Duration::from_secs(30)), "tcp-answer\n", "{}", scene.said());
+    assert_eq!(netns.ask_tcp(2280, AT_MOST), "tcp-answer\n", "{}", scene.said());
     let passt = pid_of(&launch(&sandbox), "passt");
     Some(Up { netns, scene, sandbox, passt })
 }
@@ -111,7 +111,7 @@ fn gives_up(test: &str, who: As, fake: &str) {
     let Some(mut up) = up(test, who, "unix", Some(fake)) else { return };
     kill(Pid::from_raw(up.passt), Signal::SIGKILL).unwrap();
     up.scene.messages("that passt is given up", |text| text.contains("not started again: the"));
-    let gone = wait_until(Duration::from_secs(5), || launch(&up.sandbox)["qemu"].is_object());
+    let gone = wait_until(AT_MOST, || launch(&up.sandbox)["qemu"].is_object());
     assert!(gone, "the launch goes on");
     up.scene.say("go");
     assert_eq!(up.scene.end().code(), Some(33), "{}", up.scene.said());

@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -15,7 +14,7 @@ use crate::common::scene::{
     HOST, Heard, LIMIT, Scene, fake_passt, launch, netns_with_resolver, nothing_left, passt_option,
     pid_of, qemu, with,
 };
-use crate::common::{As, Guest, Netns, Sandbox, have_root, run, wait_until};
+use crate::common::{AT_MOST, As, Guest, Netns, Sandbox, have_root, run, wait_until};
 
 /// A namespace, a sandbox in it, and netlaunch serving there with readiness reported on a FIFO.
 struct Serving {
@@ -221,7 +220,7 @@ fn the_readiness_descriptor_is_closed() {
     });
     serving.wait_ready();
     let open = format!("/proc/{}/fd/7", serving.scene.pid());
-    assert!(wait_until(Duration::from_secs(5), || fs::read_link(&open).is_err()));
+    assert!(wait_until(AT_MOST, || fs::read_link(&open).is_err()));
     // Nor did passt get it.
     let passt = pid_of(&launch(&serving.sandbox), "passt");
     let fds = run("ls", &["-l", &format!("/proc/{passt}/fd")]);

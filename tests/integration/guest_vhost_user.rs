@@ -1,12 +1,11 @@
 //! Tests the vhost-user transport with a real guest, if the installed passt supports it.
 
-use std::time::Duration;
 
 use crate::common::scene::{
     HOST, Scene, command_line, launch, netns_with_resolver, nothing_left, passt_has, passt_option,
     passt_path,
 };
-use crate::common::{As, Guest, Sandbox, have_root, skipped};
+use crate::common::{AT_MOST, As, Guest, Sandbox, have_root, skipped};
 
 fn works(who: As) {
     let test = format!("vhost-user as {who:?}");
@@ -31,7 +30,7 @@ exit_qemu 33";
     assert!(scene.hear("LEASE ").starts_with("ip=10.0.2.15 prefix=24 router=10.0.2.2 "));
     assert_eq!(scene.hear("PAGE "), "page of the host");
     scene.hear("UP ");
-    assert_eq!(netns.ask_tcp(2280, Duration::from_secs(30)), "tcp-answer\n", "{}", scene.said());
+    assert_eq!(netns.ask_tcp(2280, AT_MOST), "tcp-answer\n", "{}", scene.said());
     assert_eq!(launch(&sandbox)["transport"], "vhost-user");
     scene.say("go");
     assert_eq!(scene.end().code(), Some(33), "{}", scene.said());

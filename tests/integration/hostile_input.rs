@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use serde_json::Value;
 
 /// Far more than a refusal takes.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 struct Scene {
     sandbox: Sandbox,

@@ -16,7 +16,7 @@ use crate::common::scene::{
 };
 use crate::common::{As, Guest, Netns, Reaped, Sandbox, have_root, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 /// The address of the host, which passt gives to a guest by DHCPv6.
 const HOST_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];

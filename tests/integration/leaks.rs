@@ -42,7 +42,7 @@ const GONE: Duration = Duration::from_secs(1);
 /// Launches that are started at the same time in the random trials.
 const AT_ONCE: usize = 4;
 /// Far more than anything here takes.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 /// Far more than a guest's boot takes beside another one.
 const BOOT: Duration = Duration::from_secs(120);
 

@@ -3,10 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use crate::common::scene::{HOST, Scene, netns_with_resolver, nothing_left, qemu};
-use crate::common::{As, Guest, Sandbox, have_root, text};
+use crate::common::{AT_MOST, As, Guest, Sandbox, have_root, text};
 
 /// Builds both examples, and returns their directory. `tests/run` has built them the same way, so
 /// this takes a second.
@@ -36,7 +35,7 @@ fn the_rust_examples_boot_a_guest_without_default_features() {
         let started = scene.hear("QEMU is process ");
         assert!(started.ends_with(", on passt"), "{started}");
         scene.hear("UP ");
-        let answer = netns.ask_tcp(2280, Duration::from_secs(30));
+        let answer = netns.ask_tcp(2280, AT_MOST);
         assert_eq!(answer, "tcp-answer\n", "{}", scene.said());
         scene.say("go");
         assert_eq!(scene.end().code(), Some(33), "{name}: {}", scene.said());

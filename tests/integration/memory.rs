@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::common::scene::Scene;
 use crate::common::{As, Netns, Sandbox, have_root, status_field, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Returns a field of /proc/PID/status in KiB.
 pub fn kibibytes(pid: i32, field: &str) -> u64 {

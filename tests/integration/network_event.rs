@@ -12,7 +12,7 @@ use crate::common::dhcp_guest::DhcpGuest;
 use crate::common::network_host::NetworkHost;
 use crate::common::scene::Scene;
 use crate::common::schema::valid;
-use crate::common::{have_root, start, text, wait_until};
+use crate::common::{AT_MOST, have_root, start, text, wait_until};
 
 const LAB: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000072</uuid>\
     <bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:72'/>\
@@ -25,14 +25,14 @@ fn listening(host: &NetworkHost, words: &str) -> Scene {
     all.extend(words.split(' '));
     let scene = Scene::start(host.sandbox.netlaunch(&all));
     let ready = || scene.err.text().contains("waiting for events");
-    assert!(wait_until(Duration::from_secs(10), ready), "{}", scene.said());
+    assert!(wait_until(AT_MOST, ready), "{}", scene.said());
     scene
 }
 
 /// Waits for `count` events, and returns all of them.
 fn events(scene: &Scene, count: usize) -> Vec<Value> {
     let enough = || scene.out.text().matches('\n').count() >= count;
-    assert!(wait_until(Duration::from_secs(15), enough), "{}", scene.said());
+    assert!(wait_until(AT_MOST, enough), "{}", scene.said());
     let events: Vec<Value> =
         scene.out.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     events.iter().for_each(|event| valid("network-event", event));
@@ -63,7 +63,7 @@ fn every_change_of_a_network_is_one_event() {
     std::thread::sleep(Duration::from_millis(1100));
     guest.release();
     let removed = || scene.out.text().contains("lease-removed");
-    assert!(wait_until(Duration::from_secs(5), removed), "{}", scene.said());
+    assert!(wait_until(AT_MOST, removed), "{}", scene.said());
     // The renewal before the release can be read together with it.
     let before = events(&scene, 4).len();
     let names: Vec<_> =
@@ -142,7 +142,7 @@ fn events_end_with_their_reader_with_a_signal_and_without_follow() {
         status = child.0.try_wait().unwrap();
         status.is_some()
     };
-    assert!(wait_until(Duration::from_secs(5), ended), "it outlives its reader");
+    assert!(wait_until(AT_MOST, ended), "it outlives its reader");
     assert_eq!(status.unwrap().code(), Some(0));
 
     let mut one = listening(&host, "lab");

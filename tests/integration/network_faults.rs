@@ -6,10 +6,9 @@ mod limits;
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
-use std::time::Duration;
 
 use crate::common::network_host::NetworkHost;
-use crate::common::{Netns, have_root, text, wait_until};
+use crate::common::{AT_MOST, Netns, have_root, text, wait_until};
 use serde_json::Value;
 
 const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000099</uuid>\
@@ -168,7 +167,7 @@ fn check_names_a_dnsmasq_that_does_not_serve_and_reload_starts_it() {
     for (signal, kind) in [("KILL", "dnsmasq missing"), ("STOP", "dnsmasq stopped")] {
         host.sh(&format!("kill -{signal} {}", host.dnsmasq()));
         let seen = || kinds(&check(&host)) == [kind];
-        assert!(wait_until(Duration::from_secs(10), seen), "{signal}");
+        assert!(wait_until(AT_MOST, seen), "{signal}");
         assert_eq!(listed(&host), [kind]);
         let launch = host.netlaunch("--network lab --print -- qemu-system-x86_64");
         let said = text(&launch.stderr);

@@ -4,10 +4,11 @@
 
 use std::fs;
 use std::process::Output;
-use std::time::Duration;
 
 use crate::common::killed::{self, Moment};
-use crate::common::{As, Netns, Sandbox, finish, have_root, processes_with, run, text, wait_until};
+use crate::common::{
+    AT_MOST, As, Netns, Sandbox, finish, have_root, processes_with, run, text, wait_until,
+};
 
 const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000094</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:94'/>\
@@ -94,7 +95,7 @@ impl Host {
         let came = killed::killed(&self.sandbox, &line.split(' ').collect::<Vec<_>>(), at);
         let program = self.sandbox.path("bin/netlaunch");
         let ended = || processes_with(&program.to_string_lossy()).is_empty();
-        assert!(wait_until(Duration::from_secs(20), ended), "{line}, killed before {at}");
+        assert!(wait_until(AT_MOST, ended), "{line}, killed before {at}");
         came
     }
 }

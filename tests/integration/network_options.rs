@@ -2,11 +2,10 @@
 //! real dnsmasq, and that options which touch more than its answers are refused.
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use crate::common::definitions::Host;
 use crate::common::network_host::NetworkHost;
-use crate::common::{Netns, have_root, wait_until};
+use crate::common::{AT_MOST, Netns, have_root, wait_until};
 
 const LAB: &str = "<network xmlns:d='http://libvirt.org/schemas/network/dnsmasq/1.0'>\
     <name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-0000000000d0</uuid><forward mode='nat'/>\
@@ -56,7 +55,7 @@ fn options_and_ports_of_forwarders_reach_dnsmasq() {
     };
     let answers = |kind: &str, name: &str, answer: &str| {
         let mut said = String::new();
-        let found = wait_until(Duration::from_secs(20), || {
+        let found = wait_until(AT_MOST, || {
             said = ask(kind, name);
             said.contains(answer)
         });

@@ -16,7 +16,7 @@ const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000
     <ip address='10.95.0.1' netmask='255.255.255.0'><dhcp><range start='10.95.0.100' \
     end='10.95.0.200'/></dhcp></ip></network>";
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A command in a PID namespace of its own, in the network namespace of the host.
 fn in_pid_namespace(host: &NetworkHost, words: &[&str]) -> Command {

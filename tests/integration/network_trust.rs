@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::network_host::NetworkHost;
 use crate::common::{
-    Netns, Reaped, Sandbox, USER, finish, have_root, run, status_field, text, wait_until,
+    AT_MOST, Netns, Reaped, Sandbox, USER, finish, have_root, run, status_field, text, wait_until,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -55,7 +55,7 @@ fn imitators(host: &NetworkHost) -> Vec<Reaped> {
         let line = text(&fs::read(format!("/proc/{pid}/cmdline")).unwrap());
         line == format!("{}\0{argument}\0", yes.display())
     };
-    assert!(wait_until(Duration::from_secs(10), || all.iter().all(|one| looks(one.pid()))));
+    assert!(wait_until(AT_MOST, || all.iter().all(|one| looks(one.pid()))));
     all
 }
 
@@ -140,7 +140,7 @@ fn dnsmasq_has_its_own_user_and_three_capabilities() {
     // A restarted dnsmasq gets another user and keeps the leases.
     fs::write(host.file("leases/dnsmasq.leases"), "").unwrap();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    assert!(wait_until(Duration::from_secs(10), || !runs(pid)));
+    assert!(wait_until(AT_MOST, || !runs(pid)));
     // A compromised dnsmasq could leave a link to one of root's files in place of the leases.
     let secret = host.sandbox.path("run/secret");
     fs::write(&secret, "secret").unwrap();
@@ -277,13 +277,11 @@ fn the_remains_of_a_network_in_a_removed_namespace_are_removed() {
     assert!(started.status.success(), "{}", text(&started.stderr));
     let pid = host.dnsmasq();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    assert!(wait_until(Duration::from_secs(10), || !runs(pid)));
+    assert!(wait_until(AT_MOST, || !runs(pid)));
     assert_eq!(state_of(&host.sandbox)["elsewhere"], true);
     drop(first);
     let before = host.sh("ip -o link");
-    assert!(wait_until(Duration::from_secs(10), || {
-        state_of(&host.sandbox)["state"] == "inactive"
-    }));
+    assert!(wait_until(AT_MOST, || { state_of(&host.sandbox)["state"] == "inactive" }));
     host.good("network start lab");
     // After a boot, only the files of the network are left.
     let text = fs::read_to_string(host.file("status.json")).unwrap();
@@ -308,7 +306,7 @@ fn a_network_of_an_earlier_release_can_be_destroyed() {
     host.good("network start lab");
     let first = host.dnsmasq();
     kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
-    assert!(wait_until(Duration::from_secs(10), || !runs(first)));
+    assert!(wait_until(AT_MOST, || !runs(first)));
     let mut status = host.status();
     for member in ["served", "place"] {
         status.as_object_mut().unwrap().remove(member).unwrap();

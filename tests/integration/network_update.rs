@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::common::dhcp_guest::DhcpGuest;
 use crate::common::network_host::NetworkHost;
-use crate::common::{Netns, have_root, status_field, text, wait_until};
+use crate::common::{AT_MOST, Netns, have_root, status_field, text, wait_until};
 
 const LAB: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000073</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:73'/>\
@@ -49,7 +49,7 @@ fn answers(guest: &DhcpGuest, kind: &str, name: &str, expected: &str) {
         said = guest.netns.says("busybox", &["nslookup", &kind, name, "10.73.0.1"]);
         said.contains(expected)
     };
-    assert!(wait_until(Duration::from_secs(10), answered), "{name}: {said}");
+    assert!(wait_until(AT_MOST, answered), "{name}: {said}");
 }
 
 #[test]
@@ -66,10 +66,10 @@ fn each_section_changes_the_running_network_at_once() {
     let mac = "52:54:00:00:00:07";
     let entry = format!("<host mac='{mac}' ip='10.73.0.20' name='web'/>");
     updated(&host, "add ip-dhcp-host", &entry, &[]);
-    assert!(wait_until(Duration::from_secs(10), || guest.lease(&[]) == "10.73.0.20"));
+    assert!(wait_until(AT_MOST, || guest.lease(&[]) == "10.73.0.20"));
     let entry = format!("<host mac='{mac}' ip='10.73.0.21' name='web'/>");
     updated(&host, "modify ip-dhcp-host", &entry, &["--live"]);
-    assert!(wait_until(Duration::from_secs(10), || guest.lease(&[]) == "10.73.0.21"));
+    assert!(wait_until(AT_MOST, || guest.lease(&[]) == "10.73.0.21"));
     updated(&host, "add-last dns-host", "<host ip='10.73.0.5'><hostname>db</hostname></host>", &[]);
     answers(&guest, "a", "db.lab.test", "10.73.0.5");
     assert_eq!(host.dnsmasq(), server, "SIGHUP is enough for hosts");
@@ -246,7 +246,7 @@ fn an_update_that_fails_is_undone_if_the_definition_has_the_change_already() {
     host.sh(&format!("kill {pid}"));
     // It may stay a zombie until the init process asks for its status.
     let ended = || matches!(status_field(pid, "State").chars().next(), None | Some('Z'));
-    assert!(wait_until(Duration::from_secs(10), ended), "dnsmasq {pid} does not end");
+    assert!(wait_until(AT_MOST, ended), "dnsmasq {pid} does not end");
     let (change, entry) = ("modify", entry("10.73.0.21"));
     let words = ["network", "update", "lab", change, "ip-dhcp-host", &entry, "--live", "--config"];
     let mut command = host.sandbox.netlaunch(&words);

@@ -2,12 +2,11 @@
 //! network and its definition are both as before, or both changed.
 
 use std::fs;
-use std::time::Duration;
 
 use crate::common::dhcp_guest::DhcpGuest;
 use crate::common::killed;
 use crate::common::network_host::NetworkHost;
-use crate::common::{extent, have_root, processes_with, text, wait_until};
+use crate::common::{AT_MOST, extent, have_root, processes_with, text, wait_until};
 
 const LAB: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000074</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:74'/>\
@@ -44,7 +43,7 @@ fn state(host: &NetworkHost, guest: &DhcpGuest) -> String {
         let said = guest.netns.says("busybox", &["nslookup", "-type=a", "db", "10.74.0.1"]);
         said.contains("10.74.0.7") == in_file
     };
-    assert!(wait_until(Duration::from_secs(10), knows), "dnsmasq has not read: {state}");
+    assert!(wait_until(AT_MOST, knows), "dnsmasq has not read: {state}");
     state
 }
 
@@ -71,7 +70,7 @@ fn killed_at_every_step(change: &[&str], undo: &[&str], step: usize) {
         came += usize::from(killed::killed(&host.sandbox, &line(&change), at));
         let program = host.sandbox.path("bin/netlaunch");
         let ended = || processes_with(&program.to_string_lossy()).is_empty();
-        assert!(wait_until(Duration::from_secs(20), ended), "{at}");
+        assert!(wait_until(AT_MOST, ended), "{at}");
         // The next command is a reload, or another update.
         if (i / step).is_multiple_of(2) {
             host.good("firewall reload");

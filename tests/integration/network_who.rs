@@ -4,7 +4,6 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -13,7 +12,7 @@ use crate::common::dhcp_guest::{DhcpGuest, lease_v6};
 use crate::common::network_host::NetworkHost;
 use crate::common::scene::Scene;
 use crate::common::schema::valid;
-use crate::common::{USER, have_root, text, wait_until};
+use crate::common::{AT_MOST, USER, have_root, text, wait_until};
 
 const LAB: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000071</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:71'/>\
@@ -111,7 +110,7 @@ impl Crowd {
             socket.send_to(b"hello", "10.71.0.1:9").unwrap();
         });
         let learned = || shown(&host, "ports").to_string().contains("10.71.0.50");
-        assert!(wait_until(Duration::from_secs(10), learned));
+        assert!(wait_until(AT_MOST, learned));
         let mark = host.sandbox.path("").to_string_lossy().into_owned();
         let options =
             ["--network", "lab", "--name", "db", "--mac", "52:54:00:00:00:09", "--device", "e1000"];

@@ -2,12 +2,11 @@
 //! deleted binding leaves nothing, and the changes of other programs meanwhile do no harm.
 
 use std::io::{BufRead, BufReader};
-use std::time::Duration;
 
 use crate::common::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM};
 use crate::common::port_scene::{PortScene, Station, done};
 use crate::common::schema::{faults, valid};
-use crate::common::{have_root, start, wait_until};
+use crate::common::{AT_MOST, have_root, start, wait_until};
 use netlaunch::firewall::rules::{Mode, NetworkRules, for_network};
 use netlaunch::firewall::{FirewallBackend, Tools, Transaction, transact};
 use serde_json::{Value, json};
@@ -324,7 +323,7 @@ fn frames_of_a_traced_port_are_shown_by_nft() {
     });
     let mut all = String::new();
     // It is not known when nft listens.
-    let traced = wait_until(Duration::from_secs(20), || {
+    let traced = wait_until(AT_MOST, || {
         assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 53)));
         all.extend(shown.try_iter().map(|line| line + "\n"));
         all.contains("netlaunch_nwfilter") && all.contains("verdict drop")

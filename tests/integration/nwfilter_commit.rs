@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::port_scene::{PortScene, Station, done};
-use crate::common::{finish, have_root, start, text, wait_until};
+use crate::common::{AT_MOST, finish, have_root, start, text, wait_until};
 
 const BACKENDS: [&str; 2] = ["nftables", "iptables"];
 
@@ -78,7 +78,7 @@ fn the_first_port_has_the_filter_that_is_being_defined() {
             let entries = fs::read_dir(scene.sandbox.path("config/nwfilter")).unwrap().flatten();
             entries.into_iter().any(|e| e.file_name().to_string_lossy().starts_with(".new-"))
         };
-        assert!(wait_until(Duration::from_secs(20), begun));
+        assert!(wait_until(AT_MOST, begun));
         scene.bind(Station::Vnet0, "test", &[]).unwrap();
         done(defining.output(Duration::from_secs(20))).unwrap();
         let rules = scene.ruleset();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::common::dhcp_frame::{self, DhcpFrame};
 use crate::common::frame::{Frame, PEER, VM};
 use crate::common::port_scene::{PortScene, Station};
-use crate::common::{have_root, wait_until};
+use crate::common::{AT_MOST, have_root, wait_until};
 
 const DISCOVER: u8 = 1;
 const REQUEST: u8 = 3;
@@ -36,7 +36,7 @@ fn serve(scene: &PortScene) -> Server {
         .stderr(Stdio::null());
     let server = Server(command.spawn().unwrap());
     let listens = || scene.sh("ss -lun").contains(":67 ");
-    assert!(wait_until(Duration::from_secs(5), listens), "dnsmasq does not serve");
+    assert!(wait_until(AT_MOST, listens), "dnsmasq does not serve");
     server
 }
 

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 /// The time limit for an expected event.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 /// The messages of netlaunch when it has learned an address (unless it ends before) and when it has
 /// made the rules again.
 const NOTES: [&str; 2] = [

@@ -12,7 +12,7 @@ use crate::common::flood_scene::{FloodScene, LINKS, links_of_redefinition, plug,
 use crate::common::frame::VM;
 use crate::common::port_scene::done;
 use crate::common::ruleset::ruleset;
-use crate::common::{extent, have_root, start, wait_until};
+use crate::common::{AT_MOST, extent, have_root, start, wait_until};
 use serde_json::{Value, json};
 
 /// Makes a scene with a port without a filter, and with a second port for a DHCP server.
@@ -52,7 +52,7 @@ fn is_learned(port: &Value) -> bool {
 
 /// Waits for the address. Then frames with that address pass.
 fn ends(scene: &FloodScene, run: u32) {
-    let learned = wait_until(Duration::from_secs(20), || is_learned(&port(scene)));
+    let learned = wait_until(AT_MOST, || is_learned(&port(scene)));
     assert!(learned, "run {run}: {}", port(scene));
     scene.watch.passes(run);
 }

@@ -9,7 +9,7 @@ use crate::common::small_disk::Small;
 use crate::common::{have_root, wait_until};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn is_up(scene: &PortScene) -> bool {
     scene.netns.says("ip", &["-o", "link", "show", "dev", "vnet0"]).contains(",UP")

@@ -9,7 +9,7 @@ use crate::common::port_scene::{PortScene, Station, done};
 use crate::common::{finish, have_root, wait_until};
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const IP: &str = "IP=10.2.3.4";
 
 /// Returns vnet0 in the output of `binding-list`.

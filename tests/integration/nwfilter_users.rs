@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// The limit for each expected event.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs `netlaunch nwfilter` as an ordinary user whose configuration directory is this.
 fn as_user(scene: &PortScene, config: &Path, args: &[&str]) -> Output {

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// The time limit for an expected event.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes a scene, or returns `None` without root.
 fn scene(test: &str) -> Option<PortScene> {

@@ -18,7 +18,7 @@ use crate::common::frame::{Frame, OTHER, PEER, VM, mac_text};
 use crate::common::port_scene::{PortScene, Station, done};
 use crate::common::{Reaped, extent, finish, have_root, start, text, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Returns a rule for the guest [`VM`].
 pub fn rule(more: &str) -> String {

@@ -17,7 +17,7 @@ use netlaunch::sys::tap::{TUN, Tap, TapName};
 
 use crate::common::frame::{BRIDGE, Frame, Host, OTHER, PEER, VM, mac_text};
 use crate::common::port_scene::{PortScene, Station, VNET_HEADER, done};
-use crate::common::{finish, have_root, text, wait_until};
+use crate::common::{AT_MOST, finish, have_root, text, wait_until};
 use crate::nwfilter_watch::{is_bound, port, rule, watched};
 
 /// The station behind vnet9, and the one behind out9.
@@ -229,7 +229,7 @@ fn an_interface_that_joins_its_bridge_later_has_its_filter_and_the_host_again() 
         assert!(is_bound(&scene, "vnet0"), "{backend}");
         scene.unplug(Station::Vnet0);
         let is_gone = || port(&scene, "vnet0").is_null();
-        assert!(wait_until(Duration::from_secs(20), is_gone), "{backend}");
+        assert!(wait_until(AT_MOST, is_gone), "{backend}");
         // `plug` turns the tap on before it is on the bridge.
         scene.plug(Station::Vnet0);
         assert!(is_bound(&scene, "vnet0"), "{backend}");

@@ -9,7 +9,7 @@ use crate::common::port_scene::{PortScene, Station, done};
 use crate::common::{text, wait_until};
 use crate::nwfilter_watch::{is_bound, port, rule, watched};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 /// The guest behind a macvtap that comes later.
 const LATER: [u8; 6] = [0x52, 0x54, 0, 0x11, 0x22, 0x55];
 

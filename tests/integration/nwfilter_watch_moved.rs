@@ -12,7 +12,7 @@ use crate::common::{have_root, wait_until};
 use crate::nwfilter_watch::{port, settings, watched_by};
 use crate::nwfilter_watch_rules::says;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts a watcher whose messages go to a file.
 fn watched(scene: &PortScene, rules: &str) -> (crate::common::Reaped, std::path::PathBuf) {

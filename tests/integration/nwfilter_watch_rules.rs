@@ -13,7 +13,7 @@ use crate::common::port_scene::{PortScene, Station, done};
 use crate::common::{Reaped, finish, have_root, start, text, wait_until};
 use crate::nwfilter_watch::{is_bound, port, rule, settings, watched};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Ends a watcher, and returns its messages.
 fn messages(watcher: Reaped) -> String {

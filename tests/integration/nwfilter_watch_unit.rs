@@ -12,7 +12,7 @@ use crate::common::port_scene::{PortScene, Station, done};
 use crate::common::{have_root, wait_until};
 use crate::nwfilter_watch::{port, settings, watched_by};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 const UNIT: &str = include_str!("../../conf/netlaunch-nwfilter.service");
 

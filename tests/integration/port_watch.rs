@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::common::scene::launches;
 use crate::common::{As, Netns, Reaped, Sandbox, finish, have_root, run, text, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 const QEMU: [&str; 7] =
     ["--", "qemu-system-x86_64", "-M", "none", "-nodefaults", "-display", "none"];
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::common::schema::valid;
-use crate::common::{As, Netns, Sandbox, finish, have_root, processes_with, run, text, wait_until};
+use crate::common::{
+    AT_MOST, As, Netns, Sandbox, finish, have_root, processes_with, run, text, wait_until,
+};
 
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
@@ -54,7 +56,7 @@ impl Host {
     fn nothing_runs(&self) {
         let mine = self.sandbox.path("").display().to_string();
         let is_gone = || processes_with(&mine).is_empty();
-        assert!(wait_until(Duration::from_secs(5), is_gone), "{:?}", processes_with(&mine));
+        assert!(wait_until(AT_MOST, is_gone), "{:?}", processes_with(&mine));
     }
 }
 

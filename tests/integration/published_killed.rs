@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::killed::{self, Moment};
 use crate::common::network_host::NetworkHost;
-use crate::common::{extent, finish, have_root, processes_with, text, wait_until};
+use crate::common::{AT_MOST, extent, finish, have_root, processes_with, text, wait_until};
 
 const LAB: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000075</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:75'/>\
@@ -70,7 +70,7 @@ impl Launch {
         for program in ["bin/netlaunch", "bin/qemu-system-x86_64"] {
             let program = self.host.sandbox.path(program);
             let ended = || processes_with(&program.to_string_lossy()).is_empty();
-            assert!(wait_until(Duration::from_secs(20), ended), "killed before {at}");
+            assert!(wait_until(AT_MOST, ended), "killed before {at}");
         }
         came
     }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::{As, Netns, Sandbox, finish, have_root, skipped, start, text, wait_until};
+use crate::common::{
+    AT_MOST, As, Netns, Sandbox, finish, have_root, skipped, start, text, wait_until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -259,7 +261,7 @@ fn a_users_netlaunch_has_no_capability() {
             serde_json::from_slice::<serde_json::Value>(&text).ok()
         };
         let up = || record().is_some_and(|record| !record["qemu"].is_null());
-        assert!(wait_until(Duration::from_secs(30), up), "{transport}");
+        assert!(wait_until(AT_MOST, up), "{transport}");
         let record = record().unwrap();
         let number = |program: &str| record[program]["pid"].as_i64().unwrap() as i32;
         let guard_of_qemu = field(number("qemu"), "PPid").parse().unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::common::scene::nothing_left;
 use crate::common::{As, Netns, Reaped, Sandbox, finish, have_root, text, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The guest's question for the hardware address of 10.0.2.2, as passt's socket takes it: the
 /// length, then the frame (RFC 826).

@@ -15,6 +15,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -26,7 +27,9 @@ use crate::common::ruleset::ruleset;
 use crate::common::{As, Netns, Sandbox, have_root, processes_with, start, text, wait_until};
 use crate::memory::kibibytes;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
+/// How long a process must stay the same to be idle.
+const PAUSE: Duration = Duration::from_millis(200);
 /// The growth of a process that is no growth, in KiB: an allocator may take some pages more.
 const SOME_PAGES: u64 = 256;
 
@@ -44,7 +47,8 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, u64> {
     while let Some(dir) = next.pop() {
         for entry in fs::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();
-            let meta = fs::symlink_metadata(&path).unwrap();
+            // A program that still works may have removed it.
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             if meta.is_dir() {
                 next.push(path.clone());
             }
@@ -170,7 +174,18 @@ fn a_watcher_of_ports_that_come_and_go_does_not_grow() {
         scene.unplug(Station::Vnet0);
         assert!(wait_until(LIMIT, || !status.exists()), "round {round}: the status file stays");
     };
-    let look = || (resources(pid), files(&scene.sandbox.path("state")));
+    // The status file goes before the watcher has done its work for the port.
+    let look = || {
+        let now = || (resources(pid), files(&scene.sandbox.path("state")));
+        let mut seen = now();
+        let is_idle = || {
+            thread::sleep(PAUSE);
+            let before = std::mem::replace(&mut seen, now());
+            before.0.1 == seen.0.1 && before.1 == seen.1
+        };
+        assert!(wait_until(LIMIT, is_idle), "the watcher is never idle");
+        seen
+    };
     let (((before, descriptors), kept), ((after, descriptors_after), kept_after)) =
         soak(round, look);
     eprintln!("nwfilter watch: {before} KiB after a tenth of the rounds, {after} KiB at the end");

@@ -12,7 +12,7 @@ use super::scene::{SHELL, Scene, command_line, launch};
 use super::{Guest, Netns, Sandbox, finish, processes_with, text, wait_until};
 
 /// How long the host may take to remove the traces of an attachment.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(60);
 /// The name of the launch.
 pub const NAME: &str = "web";
 /// QEMU's arguments for a port to which a card can be added.

@@ -3,10 +3,9 @@
 use std::net::IpAddr;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use super::scene::{Scene, alive, launches};
-use super::{Netns, Sandbox, finish, text, wait_until};
+use super::{AT_MOST, Netns, Sandbox, finish, text, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -58,7 +57,7 @@ impl End {
             End::Killed => {
                 kill(Pid::from_raw(scene.pid()), Signal::SIGKILL).unwrap();
                 scene.end();
-                let gone = wait_until(Duration::from_secs(5), || !alive(qemu));
+                let gone = wait_until(AT_MOST, || !alive(qemu));
                 assert!(gone, "QEMU outlives netlaunch");
             }
         }
@@ -78,7 +77,7 @@ pub fn waiting<'a>(options: &[&'a str], mark: &'a str) -> Vec<&'a str> {
 pub fn up(sandbox: &Sandbox, command: Command) -> (Scene, serde_json::Value) {
     let mut scene = Scene::start(command);
     let mut shown = serde_json::Value::Null;
-    let begun = wait_until(Duration::from_secs(30), || {
+    let begun = wait_until(AT_MOST, || {
         shown = launches(sandbox).pop().unwrap_or_default();
         !shown["qemu"].is_null()
     });

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::network_host::NetworkHost;
 use super::scene::Scene;
-use super::{Netns, run, text, wait_until};
+use super::{AT_MOST, Netns, run, text, wait_until};
 
 /// A namespace whose `eth0` is wired to a port of the bridge `nlt0`.
 pub struct DhcpGuest {
@@ -43,9 +43,9 @@ impl DhcpGuest {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let scene = Scene::start(command);
         let said = |word: &str| scene.said().contains(word);
-        assert!(wait_until(Duration::from_secs(15), || said("lease of")), "{}", scene.said());
+        assert!(wait_until(AT_MOST, || said("lease of")), "{}", scene.said());
         kill(Pid::from_raw(scene.pid()), Signal::SIGUSR2).unwrap();
-        assert!(wait_until(Duration::from_secs(5), || said("elease")), "{}", scene.said());
+        assert!(wait_until(AT_MOST, || said("elease")), "{}", scene.said());
         // udhcpc says so before it sends the message, and then waits for a signal.
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -79,7 +79,7 @@ pub fn lease_v6(netns: &Netns, duid: &[u8], iaid: u32) -> Vec<u8> {
         let addresses = netns.says("ip", &["-6", "-o", "address", "show", "dev", "eth0"]);
         addresses.contains("fe80:") && !addresses.contains("tentative")
     };
-    assert!(wait_until(Duration::from_secs(10), ready));
+    assert!(wait_until(AT_MOST, ready));
     netns.inside(|| {
         let index = nix::net::if_::if_nametoindex("eth0").unwrap();
         let socket = UdpSocket::bind("[::]:546").unwrap();

@@ -4,13 +4,13 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::flood_scene::{PORT, peer, plug, runs, usual};
 use super::flood_watch::Watch;
 use super::frame::{VM, mac_text};
 use super::port_scene::{done, hub};
-use super::{As, Netns, Sandbox, finish, wait_until};
+use super::{AT_MOST, As, Netns, Sandbox, finish, wait_until};
 
 /// A network with launches one after the other, whose guests flood it.
 pub struct LaunchScene {
@@ -79,7 +79,7 @@ impl LaunchScene {
             let taps = self.netns.says("ip", &["-o", "link", "show", "type", "tun"]);
             taps.lines().filter(|tap| !tap.contains(SERVER)).collect::<String>()
         };
-        assert!(wait_until(Duration::from_secs(20), || taps().is_empty()), "left: {}", taps());
+        assert!(wait_until(AT_MOST, || taps().is_empty()), "left: {}", taps());
     }
 
     /// Says what was sent, at least, and seen.

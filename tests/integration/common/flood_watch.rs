@@ -17,7 +17,7 @@ use netlaunch::sys::packet_socket::{PacketSocket, Received};
 use nix::net::if_::if_nametoindex;
 
 use super::flood::{ALLOWED, FORBIDDEN, HOST_PORT, Load, PLACES, number};
-use super::{Netns, wait_until};
+use super::{AT_MOST, Netns, wait_until};
 
 /// A frame that came out though it must not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Watch {
             // The first may have been on its way.
             numbers.len() > 2
         };
-        assert!(wait_until(Duration::from_secs(20), came), "run {run}: nothing comes out");
+        assert!(wait_until(AT_MOST, came), "run {run}: nothing comes out");
         numbers.last().unwrap().1
     }
 

@@ -13,7 +13,7 @@ use super::port_scene::{PortScene, Station};
 use super::{finish, have_root, wait_until};
 
 /// The limit for each expected event.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(60);
 /// Another address than the guest's.
 pub const STRANGER: Host = Host { v4: Ipv4Addr::new(10, 2, 3, 200), ..VM };
 /// The guest while it has none.

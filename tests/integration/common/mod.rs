@@ -25,6 +25,7 @@ mod netns;
 pub mod network_host;
 pub mod observed;
 pub mod port_scene;
+pub mod rates;
 #[path = "../../../src/xml/schema.rs"]
 pub mod rng;
 pub mod ruleset;
@@ -340,6 +341,10 @@ pub fn status_field(pid: i32, name: &str) -> String {
     let line = status.lines().find_map(|line| line.strip_prefix(&prefix));
     line.unwrap_or_default().trim().to_owned()
 }
+
+/// How long a test waits for what must come. Only a test that fails waits to the end, and a busy
+/// machine takes many times as long as a quiet one.
+pub const AT_MOST: Duration = Duration::from_secs(60);
 
 /// Waits until `done` says so, at most `limit`; returns whether it did.
 pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {

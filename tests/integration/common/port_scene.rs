@@ -29,7 +29,7 @@ pub use super::hub::{backends, hub, tracks_bridges};
 
 use super::frame::{BRIDGE, Frame, OTHER, PEER, VM, mac_text};
 use super::ruleset::ruleset;
-use super::{As, Netns, Sandbox, finish, run, text, wait_until};
+use super::{AT_MOST, As, Netns, Sandbox, finish, run, text, wait_until};
 
 /// A place where frames are sent and received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl PortScene {
         let path = format!("/sys/class/net/{}", station.port());
         let test = ["-e", path.as_str()];
         let gone = || !finish(self.with_args("/usr/bin/test", &test)).status.success();
-        assert!(wait_until(Duration::from_secs(5), gone), "{path} is still there");
+        assert!(wait_until(AT_MOST, gone), "{path} is still there");
     }
 
     fn port(&self, station: Station) -> &RefCell<Option<Port>> {
@@ -269,7 +269,7 @@ impl PortScene {
             received.extend(self.drain(Station::Peer));
             received.contains(&mark)
         };
-        assert!(wait_until(Duration::from_secs(5), came), "the mark did not come");
+        assert!(wait_until(AT_MOST, came), "the mark did not come");
         received.iter().any(|frame| frame == bytes)
     }
 
@@ -340,7 +340,7 @@ impl PortScene {
             heard.extend(self.drain(Station::Vnet0));
             heard.iter().any(|frame| frame.windows(last.len()).any(|bytes| bytes == last))
         };
-        assert!(wait_until(Duration::from_secs(20), came), "{:?} did not come", text(last));
+        assert!(wait_until(AT_MOST, came), "{:?} did not come", text(last));
         heard
     }
 
@@ -353,7 +353,7 @@ impl PortScene {
             heard.extend(self.drain(Station::Peer));
             heard.iter().any(|frame| frame.windows(last.len()).any(|bytes| bytes == last))
         };
-        assert!(wait_until(Duration::from_secs(20), came), "the last frame did not come");
+        assert!(wait_until(AT_MOST, came), "the last frame did not come");
         heard
     }
 

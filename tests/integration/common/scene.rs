@@ -16,7 +16,7 @@ use super::{
 };
 
 /// How long a guest may take for anything.
-pub const LIMIT: Duration = Duration::from_secs(90);
+pub const LIMIT: Duration = Duration::from_secs(180);
 /// The namespace's own address, where its DNS server answers.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 

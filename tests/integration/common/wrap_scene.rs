@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::wrapped::Wrapped;
 use super::{As, Netns, Reaped, have_root, processes_with, start, status_field, wait_until};
 
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(60);
 /// A guest that starts no processor and has a user-mode network.
 pub const STOPPED: &str =
     "-M pc -accel tcg -display none -nodefaults -S -nic user,model=virtio-net-pci";

@@ -1,6 +1,7 @@
 //! The process of dnsmasq: a failed start, a killed one, and two at once.
 
 use super::*;
+use crate::common::AT_MOST;
 use netlaunch::types::error_text;
 
 #[test]
@@ -66,7 +67,7 @@ fn a_killed_dnsmasq_is_noticed_and_another_process_with_its_number_is_not_signal
     // A killed process loses its arguments before the kernel closes its sockets.
     let stat = || fs::read_to_string(format!("/proc/{}/stat", running.pid())).unwrap_or_default();
     let is_gone = || stat().rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
-    assert!(wait_until(Duration::from_secs(5), is_gone));
+    assert!(wait_until(AT_MOST, is_gone));
     assert!(!running.is_running());
     assert_eq!(scene.find(), None);
     // Another process has the number now.

@@ -1,6 +1,7 @@
 //! A guest gets leases, names and IPv6 from dnsmasq.
 
 use super::*;
+use crate::common::AT_MOST;
 
 #[test]
 fn a_guest_gets_a_lease_and_names_and_a_stop_leaves_nothing() {
@@ -48,7 +49,7 @@ fn a_guest_gets_a_lease_and_names_and_a_stop_leaves_nothing() {
     });
     running.reload(&config).unwrap();
     let late = || scene.ask("late.guests.example", "a").contains("Address: 192.168.122.50");
-    assert!(wait_until(Duration::from_secs(5), late));
+    assert!(wait_until(AT_MOST, late));
     let lease = scene.lease();
     assert!(lease.contains("ip='192.168.122.77'"), "{lease}");
     assert!(scene.ask("seven.guests.example", "a").contains("Address: 192.168.122.77"));
@@ -124,13 +125,13 @@ fn a_guest_gets_ipv6_by_advertisement_and_by_dhcp() {
     let guest = &scene.guest;
     let addresses = || scene.as_guest(&["ip", "-6", "address", "show", "dev", "eth0"]);
     let announced = || addresses().contains("inet6 fd00:3::");
-    assert!(wait_until(Duration::from_secs(15), announced), "SLAAC: {}", addresses());
+    assert!(wait_until(AT_MOST, announced), "SLAAC: {}", addresses());
     assert!(!addresses().contains("inet6 fd00:1:"), "that subnet's addresses come by DHCP");
     let routes = scene.as_guest(&["ip", "-6", "route", "show", "default"]);
     assert!(routes.contains("proto ra") && routes.contains("mtu 1400"), "{routes}");
 
     let settled = || !addresses().contains("tentative");
-    assert!(wait_until(Duration::from_secs(10), settled));
+    assert!(wait_until(AT_MOST, settled));
     let answer = guest.inside(solicit);
     let expected: Ipv6Addr = "fd00:1::77".parse().unwrap();
     assert!(
@@ -144,7 +145,7 @@ fn a_guest_gets_ipv6_by_advertisement_and_by_dhcp() {
     guest.ip("link set eth0 down");
     guest.ip("link set eth0 up");
     scene.start(&config).unwrap();
-    assert!(wait_until(Duration::from_secs(15), announced), "SLAAC: {}", addresses());
+    assert!(wait_until(AT_MOST, announced), "SLAAC: {}", addresses());
     assert_eq!(scene.as_guest(&["ip", "-6", "route", "show", "default"]), "");
     assert!(scene.stop(Leases::Remove).is_empty());
 }

@@ -1,6 +1,7 @@
 //! Rules of other programs that see frames within a bridge.
 
 use super::*;
+use crate::common::AT_MOST;
 
 /// br_netfilter sends the frames between two guests through the packet filter.
 #[test]
@@ -16,7 +17,7 @@ fn check_names_rules_that_drop_frames_within_a_bridge() {
     neighbour.ip("link set eth0 up");
     neighbour.ip("address add 10.91.0.8/24 dev eth0");
     let reach = || reaches(&host.guest, &neighbour, "10.91.0.8:8080");
-    assert!(wait_until(Duration::from_secs(5), reach));
+    assert!(wait_until(AT_MOST, reach));
     let calls = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     if !host.netns.inside(|| std::path::Path::new(calls).exists()) {
         skipped(
@@ -62,7 +63,7 @@ fn check_names_a_rule_that_drops_neighbour_discovery() {
     host.guest.ip("-6 address add fd00:91::9/64 dev eth0 nodad");
     host.guest.ip("-6 route add default via fd00:91::1");
     let reach = || reaches(&host.guest, &host.outside, "[2001:db8:f::2]:8080");
-    assert!(wait_until(Duration::from_secs(10), reach));
+    assert!(wait_until(AT_MOST, reach));
     assert_eq!(places(&host.check()), [] as [&str; 0]);
     // A mistake of an administrator: IPv6 on this bridge needs ICMPv6.
     host.sh("nft add table ip6 strict; nft 'add chain ip6 strict in { type filter hook input priority 0; policy drop; }'");
@@ -74,6 +75,6 @@ fn check_names_a_rule_that_drops_neighbour_discovery() {
     assert_eq!(places(&found), ["ip6 strict, in"]);
     assert!(found[0]["why"].as_str().unwrap().contains("search for the host by IPv6"));
     apply(&host, &found);
-    assert!(wait_until(Duration::from_secs(10), reach));
+    assert!(wait_until(AT_MOST, reach));
     assert_eq!(places(&host.check()), [] as [&str; 0]);
 }

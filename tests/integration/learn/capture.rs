@@ -27,7 +27,7 @@ use crate::common::dhcp_frame::{
 use crate::common::{Netns, Reaped, have_root, run, skipped, start, wait_until};
 
 /// The time limit for an expected event.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A tap. The test writes to it as the guest.
 pub(super) struct Port(pub(super) File);

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal::SIGTERM;
 
 use super::*;
-use crate::common::status_field;
+use crate::common::{AT_MOST, status_field};
 
 #[test]
 fn a_tap_lives_as_long_as_its_descriptor() {
@@ -78,13 +78,13 @@ fn qemu_takes_the_tap_and_its_end_removes_it() {
         // QEMU opens /dev/kvm or nothing; what tells that it is up is the mark on its own thread.
         let fds = format!("/proc/{}/fdinfo/7", child.pid());
         let has = || fs::read_to_string(&fds).is_ok_and(|info| info.contains(tap_name.as_str()));
-        assert!(wait_until(Duration::from_secs(10), has), "QEMU holds the tap");
+        assert!(wait_until(AT_MOST, has), "QEMU holds the tap");
         // Before QEMU catches SIGTERM, the signal would kill it.
         let catches = || {
             let caught = status_field(child.pid().as_raw(), "SigCgt");
             u64::from_str_radix(&caught, 16).is_ok_and(|set| set & (1 << (SIGTERM as u32 - 1)) != 0)
         };
-        assert!(wait_until(Duration::from_secs(10), catches), "QEMU catches SIGTERM");
+        assert!(wait_until(AT_MOST, catches), "QEMU catches SIGTERM");
         assert!(links.link(&tap_name).await.is_ok(), "our copy is closed, QEMU's is not");
         let status = child.stop(SIGTERM, Duration::from_secs(10)).await;
         assert_eq!(status.code(), Some(0), "QEMU took the descriptor and ended in order");

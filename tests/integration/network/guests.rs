@@ -1,6 +1,7 @@
 //! Networks without IPv6, and a guest that reaches outside.
 
 use super::*;
+use crate::common::AT_MOST;
 use netlaunch::types::error_text;
 
 /// IPv6 turned off, and its tools out of order.
@@ -113,7 +114,7 @@ fn a_guest_reaches_outside_as_the_host() {
 
         let server = outside.inside(|| std::net::TcpListener::bind("198.51.100.2:80").unwrap());
         let asked = std::thread::spawn(move || server.accept().unwrap().1);
-        let connected = wait_until(Duration::from_secs(20), || {
+        let connected = wait_until(AT_MOST, || {
             guest.inside(|| {
                 let server = "198.51.100.2:80".parse().unwrap();
                 std::net::TcpStream::connect_timeout(&server, Duration::from_secs(2)).is_ok()

@@ -17,7 +17,7 @@ use case::{BIND, BIND_AND_LEARN, DEFINE, LEARN, SWAP, SWITCH, UNBIND, UNBIND_AND
 use killing::kill_at_every_moment;
 
 /// The time limit for an expected event.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes a test for each case and backend, because each takes long.
 macro_rules! killed {

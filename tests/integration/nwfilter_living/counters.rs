@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::common::AT_MOST;
 use crate::common::frame::{PEER, VM};
 
 /// The frames that the rule of this line has counted: direction, line, frames.
@@ -110,7 +111,7 @@ fn watched_counters_are_printed_again_until_the_command_is_ended() {
         let first: Value = serde_json::from_str(&running.line()).unwrap();
         assert_eq!(counted(&first, 0), []);
         scene.send(Station::Vnet0, &Frame::arp(VM, PEER, 2));
-        let came = wait_until(Duration::from_secs(20), || {
+        let came = wait_until(AT_MOST, || {
             let next: Value = serde_json::from_str(&running.line()).unwrap();
             counted(&next, 0).iter().any(|(.., frames)| *frames == 1)
         });

@@ -1,6 +1,7 @@
 //! `explain --follow` names the rule with which the kernel decided.
 
 use super::*;
+use crate::common::AT_MOST;
 use crate::common::frame::{BRIDGE, PEER, VM, mac_text};
 use crate::common::macvtap::{self, have_macvtap};
 
@@ -110,7 +111,7 @@ fn the_trace_ends_with_its_process_also_when_it_is_killed() {
             let clean = signal == nix::sys::signal::Signal::SIGTERM;
             assert_eq!(running.status(), clean.then_some(0));
             // The kernel removes the table after the socket of the process is closed.
-            assert!(wait_until(Duration::from_secs(5), || !has_trace_table(scene)));
+            assert!(wait_until(AT_MOST, || !has_trace_table(scene)));
             assert_eq!(scene.ruleset(), before);
         }
     });
@@ -159,7 +160,7 @@ fn a_renamed_port_is_followed_by_its_new_name() {
         let lines: Vec<String> = running.lines.try_iter().collect();
         lines.iter().any(|line| line.contains("\"port\":\"vnet7\""))
     };
-    assert!(wait_until(Duration::from_secs(20), line), "{:?}", running.messages.try_iter().last());
+    assert!(wait_until(AT_MOST, line), "{:?}", running.messages.try_iter().last());
     assert!(running.process.0.try_wait().unwrap().is_none());
 }
 
@@ -221,7 +222,7 @@ fn frames_of_a_macvtap_are_followed_in_the_words_that_explain_them() {
         }
         drop(running);
         let gone = || scene.ruleset() == before;
-        assert!(wait_until(Duration::from_secs(5), gone), "{}", scene.ruleset());
+        assert!(wait_until(AT_MOST, gone), "{}", scene.ruleset());
         scene.unbind(Station::Vnet0);
     }
 }

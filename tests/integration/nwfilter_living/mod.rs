@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::common::frame::Frame;
 use crate::common::port_scene::{PortScene, Station, backends};
-use crate::common::{Reaped, have_root, start, text, wait_until};
+use crate::common::{AT_MOST, Reaped, have_root, start, text, wait_until};
 
 /// A filter whose rules are in both stages, with rejections, sub chains and link-local frames.
 const RULES: &str = "<rule action='drop' direction='out' priority='100'><arp opcode='2'/></rule>
@@ -94,7 +94,7 @@ impl Running {
     /// Waits for a message with these words.
     fn message(&self, words: &str) {
         let mut all = String::new();
-        let found = wait_until(Duration::from_secs(20), || {
+        let found = wait_until(AT_MOST, || {
             all.extend(self.messages.try_iter().map(|line| line + "\n"));
             all.contains(words)
         });
@@ -104,7 +104,7 @@ impl Running {
     /// Waits for the end of the command and returns its status.
     fn status(mut self) -> Option<i32> {
         let mut status = None;
-        let ended = wait_until(Duration::from_secs(20), || {
+        let ended = wait_until(AT_MOST, || {
             status = self.process.0.try_wait().unwrap();
             status.is_some()
         });

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::*;
+use crate::common::AT_MOST;
 use crate::common::frame::{PEER, VM};
 
 #[test]
@@ -72,7 +73,7 @@ fn a_port_that_learns_is_explained_by_the_rules_of_learning() {
         let (out, error, _) = nwfilter(scene, &args);
         assert!(out.starts_with("1 out drop: filter CTRL_IP_LEARNING line "), "{out} {error}");
         scene.write(Station::Vnet0, &Frame::arp(VM, PEER, 1).bytes(b"nltest-learn"));
-        let learned = wait_until(Duration::from_secs(20), || {
+        let learned = wait_until(AT_MOST, || {
             scene.list()["bindings"][0]["learning"]["address"] == "10.2.3.4"
         });
         assert!(learned, "{:#}", scene.list());

@@ -5,7 +5,7 @@ use super::*;
 use crate::common::bridges::{end, refused, up, waiting};
 use crate::common::scene::{Scene, alive, launch, pid_of};
 use crate::common::schema::valid;
-use crate::common::{As, Sandbox, finish};
+use crate::common::{AT_MOST, As, Sandbox, finish};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -142,9 +142,9 @@ fn a_killed_launch_leaves_a_device_that_the_next_one_removes() {
     let qemu = pid_of(&launch(&sandbox), "qemu");
     kill(Pid::from_raw(scene.pid()), Signal::SIGKILL).unwrap();
     scene.end();
-    assert!(wait_until(Duration::from_secs(10), || !alive(qemu)));
+    assert!(wait_until(AT_MOST, || !alive(qemu)));
     let tap = || host.says("ip", &["-o", "link", "show", "type", "tun"]);
-    assert!(wait_until(Duration::from_secs(10), || tap().is_empty()));
+    assert!(wait_until(AT_MOST, || tap().is_empty()));
     assert_eq!(ifbs(&host), 1);
     let (scene, _) = begin(&sandbox, &["--network", "lab"]);
     assert_eq!(ifbs(&host), 0);

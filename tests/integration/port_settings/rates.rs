@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::common::rates::assert_rate;
 
 /// The payload of a datagram in the tests, in bytes.
 const DATAGRAM: usize = 1400;
@@ -78,18 +79,8 @@ fn udp(from: &Netns, to: &Netns, address: &str, offered: f64) -> (f64, f64) {
     })
 }
 
-/// Fails unless the measured rate is the one that was asked for, within 5%. On a busy machine the
-/// receiver may wait for a processor for so long that a measurement is wrong, so there are three.
-fn assert_exact(what: &str, asked: f64, mut measure: impl FnMut() -> f64) {
-    let mut all = Vec::new();
-    for _ in 0..3 {
-        let measured = measure();
-        if (0.95..=1.05).contains(&(measured / asked)) {
-            return;
-        }
-        all.push(format!("{measured:.0}"));
-    }
-    panic!("{what}: {} of {asked:.0} KiB/s", all.join(", "));
+fn assert_exact(what: &str, asked: f64, measure: impl FnMut() -> f64) {
+    assert_rate(what, asked, 0.95..=1.05, measure);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! removes them.
 
 use super::*;
+use crate::common::AT_MOST;
 use netlaunch::network::manager::ManagerError;
 use netlaunch::types::error_text;
 
@@ -227,12 +228,12 @@ fn a_udp_client_that_never_pauses_follows_the_guest() {
             scene.with(async |manager| manager.publish(&lab(), &guest).await.unwrap());
         };
         publish(2);
-        assert!(wait_until(Duration::from_secs(5), answers), "{to}: published");
+        assert!(wait_until(AT_MOST, answers), "{to}: published");
         scene.guest.ip("address del 10.60.0.2/24 dev eth0");
         scene.guest.ip("address del fd00:60::2/64 dev eth0");
         address(&scene.guest, 12);
         assert!(!answers());
         publish(12);
-        assert!(wait_until(Duration::from_secs(5), answers), "{to}: moved");
+        assert!(wait_until(AT_MOST, answers), "{to}: moved");
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Netns, have_root, processes_with, run, skipped, text, wait_until};
+use crate::common::{AT_MOST, Netns, have_root, processes_with, run, skipped, text, wait_until};
 use netlaunch::firewall::FirewallBackend;
 use netlaunch::network::NetworkName;
 use netlaunch::network::manager::{GuestAddress, Manager, ManagerSettings, PublishedGuest};
@@ -161,7 +161,7 @@ impl Scene {
     fn wait_for_addresses(&self) {
         for netns in [&self.host, &self.guest, &self.other, &self.outside] {
             let ready = || !netns.says("ip", &["-6", "address"]).contains("tentative");
-            assert!(wait_until(Duration::from_secs(10), ready));
+            assert!(wait_until(AT_MOST, ready));
         }
     }
 

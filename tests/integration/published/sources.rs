@@ -4,6 +4,7 @@
 
 use super::strict::{docker, firewalld, let_published_pass};
 use super::*;
+use crate::common::AT_MOST;
 use crate::common::dhcp_guest::{lease, lease_v6};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -142,7 +143,7 @@ impl Scene {
             list["bindings"][0]["learning"]["address"].as_str().map(|text| text.parse().unwrap())
         };
         let mut learned = None;
-        assert!(wait_until(Duration::from_secs(20), || {
+        assert!(wait_until(AT_MOST, || {
             learned = address();
             learned.is_some()
         }));
