@@ -87,6 +87,12 @@ fn shown(netns: &Netns, words: &[OsString], ids: &[String]) -> Option<Shown> {
     Some(Shown { cards, slots, ids })
 }
 
+/// Returns whether QEMU is to use a descriptor of its caller. The test has none, so another one of
+/// QEMU's own could have that number.
+fn names_descriptor(words: &[OsString]) -> bool {
+    words.iter().any(|word| word.to_string_lossy().split(',').any(|part| part.starts_with("fd=")))
+}
+
 #[test]
 fn qemu_shows_the_same_cards_slots_addresses_and_ids() {
     if !have_root("qemu_shows_the_same_cards_slots_addresses_and_ids") {
@@ -103,7 +109,7 @@ fn qemu_shows_the_same_cards_slots_addresses_and_ids() {
         let emulator = OsStr::new(&adopted.program).to_string_lossy().into_owned();
         let is_pc = ["x86_64", "kvm", "i386"].iter().any(|end| emulator.ends_with(end));
         let [before, after] = [&adopted.before, &adopted.after].map(|words| network_options(words));
-        if !is_pc || before == after {
+        if !is_pc || before == after || names_descriptor(&before) {
             continue;
         }
         let line = CommandLine::parse(&adopted.before);
