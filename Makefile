@@ -1,7 +1,7 @@
 # Builds netlaunch, installs it, and makes its packages. README.md (Installing) explains the
 # targets for users, CONTRIBUTING.md (Packages) for developers.
 #
-#	make                  builds the program and the C library, in target/release
+#	make                  builds the program and the C library, in target/dist
 #	make install          installs both; builds them first only if they are missing
 #	make uninstall        removes the installed files, except the settings
 #	make deb              writes dist/netlaunch_VERSION_ARCH.deb and the packages of the library
@@ -59,11 +59,11 @@ REMAP = --remap-path-prefix=$(CARGO_HOME)=/cargo --remap-path-prefix=$(CURDIR)=/
 cargo = RUSTFLAGS='$(strip $(RUSTFLAGS) $(REMAP))' $(CARGO)
 
 # PROGRAM, LIBRARY and ARCHIVE can name files that exist already.
-PROGRAM = $(CARGO_TARGET_DIR)/release/netlaunch
-LIBRARY = $(CARGO_TARGET_DIR)/release/libnetlaunch.so
-ARCHIVE = $(CARGO_TARGET_DIR)/release/libnetlaunch.a
-NOTICES = $(CARGO_TARGET_DIR)/release/NOTICES
-STATIC_PROGRAM = $(CARGO_TARGET_DIR)/$(MUSL)/release/netlaunch
+PROGRAM = $(CARGO_TARGET_DIR)/dist/netlaunch
+LIBRARY = $(CARGO_TARGET_DIR)/dist/libnetlaunch.so
+ARCHIVE = $(CARGO_TARGET_DIR)/dist/libnetlaunch.a
+NOTICES = $(CARGO_TARGET_DIR)/dist/NOTICES
+STATIC_PROGRAM = $(CARGO_TARGET_DIR)/$(MUSL)/dist/netlaunch
 
 UNITS := $(notdir $(wildcard conf/*.service))
 PAGES1 := $(notdir $(wildcard man/*.1))
@@ -79,14 +79,14 @@ DOCS := README.md CHANGELOG.md SECURITY.md LICENSE
 all: program library notices
 
 program:
-	$(cargo) build --release $(CARGOFLAGS)
+	$(cargo) build --profile dist $(CARGOFLAGS)
 
 library:
-	$(cargo) rustc --release $(CARGOFLAGS) --lib --no-default-features --features capi \
+	$(cargo) rustc --profile dist $(CARGOFLAGS) --lib --no-default-features --features capi \
 		--crate-type cdylib,staticlib -- -Clink-arg=-Wl,-soname,$(SONAME)
 
 static-program:
-	$(cargo) build --release $(CARGOFLAGS) --target $(MUSL)
+	$(cargo) build --profile dist $(CARGOFLAGS) --target $(MUSL)
 
 # The licences of the crates in the binaries, which these licences demand with every copy.
 notices:
