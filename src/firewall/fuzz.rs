@@ -11,7 +11,7 @@ use super::iptables_state::TableState;
 use super::nft_dump::{Attributes, elements};
 use super::nft_kernel::{FAMILY, HEADER, error_number, first_message};
 use super::port_counters;
-use super::port_nft::listed_ports;
+use super::port_nft::{PortTable, listed_ports};
 use super::port_roles::{ChainRoles, PortRoles, RuleRole, RuleTable};
 use super::port_trace::fuzz::Reports;
 use super::rules::Version;
@@ -52,9 +52,9 @@ fn attribute_values(attributes: &[u8], depth: usize) {
 fn roles() -> PortRoles {
     let mut roles = PortRoles::default();
     for (table, name, packets, sub) in [
-        (RuleTable::Bridge, "p7-from", false, false),
-        (RuleTable::Bridge, "p7-from-1", false, true),
-        (RuleTable::Bridge, "p7-from-ip", true, false),
+        (RuleTable::Bridge(PortTable::FIRST), "p7-from", false, false),
+        (RuleTable::Bridge(PortTable::FIRST), "p7-from-1", false, true),
+        (RuleTable::Bridge(PortTable::FIRST), "p7-from-ip", true, false),
         (RuleTable::Ethernet, "nl-7:from", false, false),
         (RuleTable::Filter(Version::V4), "nl-7:from-ip", true, false),
     ] {

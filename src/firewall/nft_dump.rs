@@ -34,7 +34,10 @@ const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
+const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_VERDICT_CHAIN: u16 = 2;
+/// The target of a map's element that accepts. No chain has this name, which is a word of nft.
+pub(super) const ACCEPT: &str = "accept";
 /// A table that is there and does nothing.
 const NFT_TABLE_F_DORMANT: u32 = 1;
 /// The kernel fills at most 32 KiB at a time (NLMSG_GOODSIZE and netlink_dump()).
@@ -61,7 +64,8 @@ pub struct TableShape {
     /// The base chains of the family netdev that are on no interface. Linux 6.14 and 6.15 keep
     /// such a chain when its interface goes, and do not put it on a later interface.
     pub unhooked: BTreeSet<String>,
-    /// The elements of each map: the key's bytes, and the chain that the element leads to.
+    /// The elements of each map: the key's bytes, and the chain that the element leads to, or
+    /// [`ACCEPT`].
     pub maps: BTreeMap<String, Vec<(Vec<u8>, String)>>,
 }
 
@@ -95,21 +99,38 @@ pub(super) fn table_shape(
     table: &str,
     maps: &[&str],
 ) -> io::Result<Option<TableShape>> {
-    let is_table = |all: &Attributes<'_>, kind| all.text(kind).as_deref() == Some(table);
-    let mut shape = TableShape::default();
-    let named = attribute(NFTA_TABLE_NAME, &text(table));
-    let question = request(libc::NFT_MSG_GETTABLE, family, &named, libc::NLM_F_ACK as u16);
-    let answer = match exchange(&question) {
-        Err(error) if is_absent(&error) => return Ok(None),
-        answer => answer?,
-    };
-    for message in &answer {
-        let flags = Attributes(message).number(NFTA_TABLE_FLAGS).unwrap_or(0);
-        shape.dormant |= flags & NFT_TABLE_F_DORMANT != 0;
+    Ok(table_shapes(family, &[table.to_owned()], maps)?.remove(table))
+}
+
+/// Does the same for several tables. The kernel lists the chains of all tables of a family together,
+/// so that this listing is made only once.
+pub(super) fn table_shapes(
+    family: u8,
+    tables: &[String],
+    maps: &[&str],
+) -> io::Result<BTreeMap<String, TableShape>> {
+    let mut shapes = BTreeMap::new();
+    for table in tables {
+        let mut shape = TableShape::default();
+        let named = attribute(NFTA_TABLE_NAME, &text(table));
+        let question = request(libc::NFT_MSG_GETTABLE, family, &named, libc::NLM_F_ACK as u16);
+        let answer = match exchange(&question) {
+            Err(error) if is_absent(&error) => continue,
+            answer => answer?,
+        };
+        for message in &answer {
+            let flags = Attributes(message).number(NFTA_TABLE_FLAGS).unwrap_or(0);
+            shape.dormant |= flags & NFT_TABLE_F_DORMANT != 0;
+        }
+        shapes.insert(table.clone(), shape);
+    }
+    if shapes.is_empty() {
+        return Ok(shapes);
     }
     for message in list(libc::NFT_MSG_GETCHAIN, family, &[])? {
         let all = Attributes(&message);
-        if let Some(name) = all.text(NFTA_CHAIN_NAME).filter(|_| is_table(&all, NFTA_CHAIN_TABLE)) {
+        let table = all.text(NFTA_CHAIN_TABLE).unwrap_or_default();
+        if let (Some(name), Some(shape)) = (all.text(NFTA_CHAIN_NAME), shapes.get_mut(&table)) {
             // A chain without a hook has no policy; NF_DROP is 0.
             let drops = all.number(NFTA_CHAIN_POLICY) == Some(0);
             if i32::from(family) == libc::NFPROTO_NETDEV && is_unhooked(&all) {
@@ -118,24 +139,45 @@ pub(super) fn table_shape(
             shape.chains.insert(name, ChainShape { rules: 0, drops });
         }
     }
-    for (chain, rules) in rule_counts(family, table)? {
-        if let Some(chain) = shape.chains.get_mut(&*String::from_utf8_lossy(&chain)) {
-            chain.rules += rules;
+    for (table, shape) in &mut shapes {
+        for (chain, rules) in rule_counts(family, table)? {
+            if let Some(chain) = shape.chains.get_mut(&*String::from_utf8_lossy(&chain)) {
+                chain.rules += rules;
+            }
+        }
+        for map in maps {
+            let elements = map_elements(family, table, map)?;
+            shape.maps.extend(elements.map(|elements| ((*map).to_owned(), elements)));
         }
     }
-    for map in maps {
-        let set = [
-            attribute(NFTA_SET_ELEM_LIST_TABLE, &text(table)),
-            attribute(NFTA_SET_ELEM_LIST_SET, &text(map)),
-        ];
-        let listed = match list(libc::NFT_MSG_GETSETELEM, family, &set.concat()) {
-            Err(error) if is_absent(&error) => continue,
-            listed => listed?,
-        };
-        let elements = listed.iter().flat_map(|message| elements(message)).collect();
-        shape.maps.insert((*map).to_owned(), elements);
+    Ok(shapes)
+}
+
+/// Returns the names of all tables of a family.
+pub(super) fn table_names(family: u8) -> io::Result<Vec<String>> {
+    match list(libc::NFT_MSG_GETTABLE, family, &[]) {
+        Err(error) if is_absent(&error) => Ok(Vec::new()),
+        listed => {
+            let name = |message: &Vec<u8>| Attributes(message).text(NFTA_TABLE_NAME);
+            Ok(listed?.iter().filter_map(name).collect())
+        }
     }
-    Ok(Some(shape))
+}
+
+/// Returns the elements of a map as [`elements`] does; `None` if there is no such map.
+pub(super) fn map_elements(
+    family: u8,
+    table: &str,
+    map: &str,
+) -> io::Result<Option<Vec<(Vec<u8>, String)>>> {
+    let set = [
+        attribute(NFTA_SET_ELEM_LIST_TABLE, &text(table)),
+        attribute(NFTA_SET_ELEM_LIST_SET, &text(map)),
+    ];
+    match list(libc::NFT_MSG_GETSETELEM, family, &set.concat()) {
+        Err(error) if is_absent(&error) => Ok(None),
+        listed => Ok(Some(listed?.iter().flat_map(|message| elements(message)).collect())),
+    }
 }
 
 /// Returns the names of a table's chains, and the number of rules in each. A name can be there
@@ -176,7 +218,8 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-/// Returns the elements in a message that lead to chains: their keys and the chains.
+/// Returns the elements in a message that lead to chains or accept: their keys, and the chains or
+/// [`ACCEPT`].
 pub(super) fn elements(message: &[u8]) -> Vec<(Vec<u8>, String)> {
     let elements = Attributes(message).nested(NFTA_SET_ELEM_LIST_ELEMENTS);
     let elements = elements.iter().flat_map(|list| list.all(NFTA_LIST_ELEM));
@@ -184,7 +227,9 @@ pub(super) fn elements(message: &[u8]) -> Vec<(Vec<u8>, String)> {
         let element = Attributes(element);
         let verdict = element.nested(NFTA_SET_ELEM_DATA)?.nested(NFTA_DATA_VERDICT)?;
         let key = element.nested(NFTA_SET_ELEM_KEY)?.first(NFTA_DATA_VALUE)?.to_vec();
-        Some((key, verdict.text(NFTA_VERDICT_CHAIN)?))
+        let accepts = || verdict.number(NFTA_VERDICT_CODE) == u32::try_from(libc::NF_ACCEPT).ok();
+        let chain = verdict.text(NFTA_VERDICT_CHAIN);
+        Some((key, chain.or_else(|| accepts().then(|| ACCEPT.to_owned()))?))
     });
     leads.collect()
 }
@@ -342,6 +387,13 @@ mod tests {
         assert_eq!(shape.leads("from_guest", "nl-nlt0-to"), 0);
         assert_eq!(shape.chain_of_interface("to_guest", 8), Some("nl-nlt0-to"));
         assert_eq!(shape.chain_of_interface("to_guest", 9), None);
+        let code = |code: i32| attribute(NFTA_VERDICT_CODE, &code.to_be_bytes());
+        for (verdict, target) in [(code(1), Some(ACCEPT)), (code(0), None)] {
+            let data = attribute(NFTA_SET_ELEM_DATA, &attribute(NFTA_DATA_VERDICT, &verdict));
+            let element = attribute(NFTA_LIST_ELEM, &[key(7), data].concat());
+            let read = elements(&attribute(NFTA_SET_ELEM_LIST_ELEMENTS, &element));
+            assert_eq!(read.first().map(|(_, target)| &**target), target);
+        }
         // A truncated message has no attribute.
         assert_eq!(elements(&message[..message.len() - 8]), []);
         assert_eq!(elements(&[]), []);

@@ -34,13 +34,13 @@ pub(super) struct KernelRule {
 
 impl RuleTable {
     /// Returns the family and the name of the table.
-    pub(super) fn name(self) -> (u8, &'static str) {
+    pub(super) fn name(self) -> (u8, String) {
         let (family, name) = match self {
-            RuleTable::Bridge => (libc::NFPROTO_BRIDGE, super::port_nft::TABLE),
-            RuleTable::Netdev => (libc::NFPROTO_NETDEV, super::port_nft::TABLE),
-            RuleTable::Ethernet => (libc::NFPROTO_BRIDGE, "nat"),
-            RuleTable::Filter(Version::V4) => (libc::NFPROTO_IPV4, "filter"),
-            RuleTable::Filter(Version::V6) => (libc::NFPROTO_IPV6, "filter"),
+            RuleTable::Bridge(table) => (libc::NFPROTO_BRIDGE, table.to_string()),
+            RuleTable::Netdev(table) => (libc::NFPROTO_NETDEV, table.to_string()),
+            RuleTable::Ethernet => (libc::NFPROTO_BRIDGE, "nat".to_owned()),
+            RuleTable::Filter(Version::V4) => (libc::NFPROTO_IPV4, "filter".to_owned()),
+            RuleTable::Filter(Version::V6) => (libc::NFPROTO_IPV6, "filter".to_owned()),
         };
         (u8::try_from(family).unwrap_or_default(), name)
     }
@@ -52,7 +52,8 @@ impl RuleTable {
 /// Returns the kernel's error, usually because the process lacks CAP_NET_ADMIN.
 pub(super) fn rules_of(table: RuleTable, chain: &str) -> io::Result<Vec<KernelRule>> {
     let (family, name) = table.name();
-    let named = [attribute(NFTA_RULE_TABLE, &text(name)), attribute(NFTA_RULE_CHAIN, &text(chain))];
+    let named =
+        [attribute(NFTA_RULE_TABLE, &text(&name)), attribute(NFTA_RULE_CHAIN, &text(chain))];
     let listed = match list(libc::NFT_MSG_GETRULE, family, &named.concat()) {
         Err(error) if is_absent(&error) => return Ok(Vec::new()),
         listed => listed?,
@@ -60,7 +61,7 @@ pub(super) fn rules_of(table: RuleTable, chain: &str) -> io::Result<Vec<KernelRu
     let rules = listed.iter().map(|message| Attributes(message));
     let own = rules.filter(|all| {
         let is = |kind, name: &str| all.text(kind).as_deref() == Some(name);
-        is(NFTA_RULE_TABLE, name) && is(NFTA_RULE_CHAIN, chain)
+        is(NFTA_RULE_TABLE, &name) && is(NFTA_RULE_CHAIN, chain)
     });
     Ok(own.map(|all| rule(&all)).collect())
 }

@@ -8,6 +8,7 @@
 //! are done. A port that changes its backend gets the new filter before the old one is removed.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
 use super::backend::FirewallBackend;
@@ -18,7 +19,9 @@ use super::port_change::{self, table_tools, with};
 use super::port_error::{PortError, Unwritable};
 use super::port_hooks::PortHooks;
 use super::port_iptables::{self, Part, PortTables};
-use super::port_nft::{self, Attempt, Extras, Families, PortObjects, PortText};
+use super::port_nft::{
+    self, Attempt, Extras, Families, FurtherTables, PortObjects, PortTable, PortText, TableUse,
+};
 use super::port_record::PortRecord;
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
@@ -39,14 +42,18 @@ pub struct PortFilter {
     pub backend: FirewallBackend,
     /// The hooks that see the port's frames.
     pub hooks: PortHooks,
+    /// The table of nftables with the rules.
+    pub table: PortTable,
 }
 
 /// The rules beside those of a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Beside {
-    /// Whether nft's table stays without a port of the transaction: other ports have nftables
+    /// Whether nft's first table stays without a port of the transaction: other ports have nftables
     /// rules, or the guard is there.
     pub needs_table: bool,
+    /// The number of other ports in each of nft's tables.
+    pub tables: TableUse,
     /// Whether a guard closes ports without a filter ([`super::port_guard`]).
     pub guarded: bool,
 }
@@ -76,7 +83,7 @@ impl PortPlan {
             of(FirewallBackend::Nftables)
                 .map(|filter| {
                     let PortFilter { index, port, rules, .. } = filter;
-                    match filter.hooks {
+                    let text = match filter.hooks {
                         PortHooks::Bridge => {
                             port_nft::port(*index, port, rules, extras).map_err(of_port(filter))
                         }
@@ -84,7 +91,8 @@ impl PortPlan {
                             port_nft::interface_port(*index, port, rules, extras)
                                 .map_err(of_port(filter))
                         }
-                    }
+                    };
+                    Ok(text?.in_table(filter.table))
                 })
                 .collect::<Result<Vec<_>, Unwritable>>()
         };
@@ -142,7 +150,8 @@ impl PortPlan {
         let mut scripts = Vec::new();
         if !self.texts.is_empty() {
             let all: Vec<_> = self.texts.iter().collect();
-            scripts.push(apply::script(Tool::Nft, port_nft::change(&[], &all, Families::All)));
+            let text = port_nft::change(&[], &all, Families::All, &FurtherTables::default());
+            scripts.push(apply::script(Tool::Nft, text));
         }
         for part in Part::ALL {
             let nothing = TableState::default();
@@ -165,7 +174,8 @@ impl PortPlan {
         if self.texts.is_empty() {
             return Ok(());
         }
-        let script = |texts: &[&PortText], families| port_nft::change(&[], texts, families);
+        let none = FurtherTables::default();
+        let script = |texts: &[&PortText], families| port_nft::change(&[], texts, families, &none);
         let check = |text: String| async move {
             tools.run(Tool::Nft, &["--check"], &text).await?;
             Ok(())
@@ -183,9 +193,8 @@ impl PortPlan {
         &self,
         tools: &Tools,
         remove: &[&PortRecord],
-        beside: Beside,
+        beside: &Beside,
     ) -> Result<(), PortError> {
-        let Beside { needs_table, guarded } = beside;
         let old: Vec<&PortObjects> = remove
             .iter()
             .filter_map(|recorded| match recorded {
@@ -200,8 +209,8 @@ impl PortPlan {
         };
         let (later, now): (Vec<_>, Vec<_>) =
             remove.iter().copied().partition(|recorded| moves(recorded));
-        let done = port_change::change(tools, &now, &self.tables, guarded).await?;
-        if let Err(error) = self.run_nft(tools, &old, needs_table).await {
+        let done = port_change::change(tools, &now, &self.tables, beside.guarded).await?;
+        if let Err(error) = self.run_nft(tools, &old, beside).await {
             return Err(match error {
                 // Rules of both backends with a record of both are better than no rules.
                 error @ PortError::Unknown { .. } => error,
@@ -212,7 +221,7 @@ impl PortPlan {
             return Ok(());
         }
         // nft has committed the new rules, and the rules that they replaced are gone.
-        port_change::change(tools, &later, &[], guarded)
+        port_change::change(tools, &later, &[], beside.guarded)
             .await
             .map(drop)
             .map_err(PortError::after_another)
@@ -222,33 +231,79 @@ impl PortPlan {
         &self,
         tools: &Tools,
         old: &[&PortObjects],
-        others: bool,
+        beside: &Beside,
     ) -> Result<(), PortError> {
         if old.is_empty() && self.texts.is_empty() {
             return Ok(());
         }
-        let last = self.texts.is_empty() && !others && !holds_more(tools, old).await?;
+        let is_last =
+            self.texts.is_empty() && !beside.needs_table && !holds_more(tools, old).await?;
+        let removed = if is_last { FurtherTables::read() } else { self.emptied(old, beside) };
+        let removed = removed.map_err(|source| PortError::Unread { source })?;
         // A kernel may have no tables of the family bridge.
-        let is_netdev_alone = last
+        let is_netdev_alone = is_last
             && !old.iter().any(|objects| objects.is_on_bridge())
-            && matches!(nft_kernel::has_bridge_table(port_nft::TABLE), Ok(false));
+            && matches!(nft_kernel::has_bridge_table(&PortTable::FIRST.to_string()), Ok(false));
         let text = |texts: &[&PortText], families| {
-            if is_netdev_alone {
-                return port_nft::remove_netdev_table();
-            }
-            if last {
-                return port_nft::remove_tables(families);
-            }
-            port_nft::change(old, texts, families)
+            let families: &[&str] = match families {
+                _ if !is_last => return port_nft::change(old, texts, families, &removed),
+                _ if is_netdev_alone => &["netdev"],
+                Families::All => &["bridge", "netdev"],
+                Families::Bridge => &["bridge"],
+            };
+            port_nft::remove_tables(families, &removed)
         };
         // Beside the ports of a transaction there may be thousands of chains.
-        let last = if others { port_nft::fetch_less() } else { String::new() };
-        let last = last.as_str();
-        self.nft(&text, |text| async move {
-            let is_bridge = text.starts_with("add table bridge");
-            Ok(commit_with(tools, &text, if is_bridge { last } else { "" }).await?)
+        let fetches_less = beside.needs_table && removed.all().next().is_none();
+        let run = |text: String| async move {
+            let table = text.lines().next().and_then(|line| line.strip_prefix("add table bridge "));
+            let table = table.and_then(PortTable::named).filter(|_| fetches_less);
+            let last = table.map_or_else(String::new, port_nft::fetch_less);
+            Ok::<(), PortError>(commit_with(tools, &text, &last).await?)
+        };
+        // See port_nft::further.
+        let stays: BTreeSet<u32> = self.texts.iter().map(|text| text.objects.index).collect();
+        let leaving: Vec<&PortObjects> = old
+            .iter()
+            .copied()
+            .filter(|old| beside.guarded && !stays.contains(&old.index))
+            .collect();
+        run(port_nft::close_ports(&leaving)).await?;
+        let Err(error) = self.nft(&text, &run).await else { return Ok(()) };
+        if !error.left_as_before() {
+            return Err(error);
+        }
+        Err(match (error, run(port_nft::open_ports(&leaving)).await) {
+            (PortError::Tool(error), Err(PortError::Tool(undo))) => {
+                PortError::HalfDone { error, undo: vec![undo] }
+            }
+            (error, Err(_)) => error.after_another(),
+            (error, Ok(())) => error,
         })
-        .await
+    }
+
+    /// Returns the further tables in the kernel whose last ports are in `old`.
+    fn emptied(&self, old: &[&PortObjects], beside: &Beside) -> io::Result<FurtherTables> {
+        let is_used = |table: &PortTable| {
+            beside.tables.count(*table) > 0
+                || self.texts.iter().any(|text| text.objects.table == *table)
+        };
+        let mut concerned: BTreeSet<PortTable> = old.iter().map(|old| old.table).collect();
+        concerned.retain(|table| !table.is_first() && !is_used(table));
+        if concerned.is_empty() {
+            return Ok(FurtherTables::default());
+        }
+        let named = old.iter().map(|old| old.index).collect();
+        let mut emptied = BTreeSet::new();
+        for table in concerned {
+            // Ports of another state directory may be in the table.
+            if port_nft::ports_in(table)?.is_subset(&named) {
+                emptied.insert(table);
+            }
+        }
+        let mut tables = FurtherTables::read()?;
+        tables.retain(|table| emptied.contains(table));
+        Ok(tables)
     }
 
     /// Gives the script of the ports to `run`, which runs nft. If the kernel lacks a feature that
@@ -260,8 +315,8 @@ impl PortPlan {
     ) -> Result<(), PortError> {
         let mut attempt = Attempt::new(&self.texts, self.silent.as_deref());
         loop {
-            if std::mem::take(&mut attempt.wakes_netdev) {
-                run(format!("{}\n", Families::NETDEV)).await?;
+            if let Some(table) = attempt.wakes_netdev.take() {
+                run(format!("add table netdev {table}\n")).await?;
             }
             let text = script(&attempt.texts(), attempt.families);
             let Err(error) = run(text).await else { return Ok(()) };
@@ -275,8 +330,8 @@ impl PortPlan {
     }
 }
 
-/// Returns whether the table contains ports other than these, such as those of another state
-/// directory. If nft refuses or is too slow, the answer is yes, so that the table stays.
+/// Returns whether the tables contain ports other than these, such as those of another state
+/// directory. If nft refuses or is too slow, the answer is yes, so that the tables stay.
 ///
 /// # Errors
 /// Returns the error if nft could not be run to its end, or if the kernel does not show its rules.
@@ -284,7 +339,14 @@ pub(super) async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> Result<
     let question = port_nft::question();
     let question: Vec<&str> = question.iter().map(String::as_str).collect();
     let named: BTreeSet<u32> = ports.iter().map(|objects| objects.index).collect();
-    let ports = port_nft::ports_without_bridge().map_err(|source| PortError::Unread { source })?;
+    let listed_by_kernel = || {
+        let mut listed = port_nft::ports_without_bridge(PortTable::FIRST)?;
+        for table in FurtherTables::read()?.all() {
+            listed.extend(port_nft::ports_in(table)?);
+        }
+        Ok(listed)
+    };
+    let ports = listed_by_kernel().map_err(|source| PortError::Unread { source })?;
     if !ports.is_subset(&named) {
         return Ok(true);
     }
@@ -292,13 +354,14 @@ pub(super) async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> Result<
         Ok(listing) => return Ok(!port_nft::listed_ports(&listing).is_subset(&named)),
         Err(error) => error,
     };
+    let table = PortTable::FIRST.to_string();
     // If the table does not exist, it contains no port: another program has flushed the rules.
-    if let Ok(false) = nft_kernel::has_bridge_table(port_nft::TABLE) {
+    if let Ok(false) = nft_kernel::has_bridge_table(&table) {
         return Ok(false);
     }
     match error {
         ToolError::Refused { .. } | ToolError::Slow { .. } => {
-            let (table, error) = (port_nft::TABLE, error_text(&error));
+            let error = error_text(&error);
             tracing::warn!("the table {table} stays, and may be empty: {error}");
             Ok(true)
         }

@@ -1,7 +1,7 @@
 //! The numbers of frames that the filters of ports let through and dropped, as nft counts them.
 //!
 //! A port whose filter was bound with `enable_counters` has four named counters in nft's table
-//! ([`super::port_nft`]). One nft process reads the counters of all ports in one family. The parser
+//! ([`super::port_nft`]). One nft process reads the counters of all ports in one table. The parser
 //! is lenient, because the form of nft's listings differs between versions: a counter that
 //! netlaunch cannot read is left out and does not cause an error.
 //!
@@ -9,11 +9,11 @@
 //! its own. The sums do not say which tool dropped a frame, so ports of that backend have no such
 //! numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::port_nft::{PortObjects, TABLE};
+use super::port_nft::{PortObjects, PortTable};
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
 
@@ -55,29 +55,34 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Reads the counters through nft.
+    /// Reads the counters of these tables through nft.
     ///
     /// # Errors
     /// Returns an error if nft cannot be run or refuses.
-    pub async fn read(tools: &Tools) -> Result<Self, ToolError> {
-        let listing = format!("list counters table bridge {TABLE}\n");
-        let bridge = tools.run(Tool::Nft, &[], &listing).await.map(|listing| parse(&listing));
-        let listing = format!("list counters table netdev {TABLE}\n");
-        let netdev = match tools.run(Tool::Nft, &[], &listing).await {
-            Ok(listing) => parse(&listing),
-            // This table exists only if the filter of a port refuses link-local frames, or for a
-            // port without a bridge.
-            Err(ToolError::Refused { .. }) => {
-                return Ok(Counters { bridge: bridge?, ..Counters::default() });
+    pub async fn read(tools: &Tools, tables: &BTreeSet<PortTable>) -> Result<Self, ToolError> {
+        let mut counters = Counters::default();
+        for table in tables {
+            let list = |family: &str| format!("list counters table {family} {table}\n");
+            let bridge = tools.run(Tool::Nft, &[], &list("bridge")).await;
+            let netdev = match tools.run(Tool::Nft, &[], &list("netdev")).await {
+                Ok(listing) => listing,
+                // This table exists only if the filter of a port refuses link-local frames, or for
+                // a port without a bridge.
+                Err(ToolError::Refused { .. }) => {
+                    counters.bridge.extend(parse(&bridge?));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            counters.netdev.extend(parse(&netdev));
+            match bridge {
+                Ok(listing) => counters.bridge.extend(parse(&listing)),
+                // Without a port on a bridge, this table does not exist.
+                Err(ToolError::Refused { .. }) => {}
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
-        };
-        let bridge = match bridge {
-            // Without a port on a bridge, this table does not exist.
-            Err(ToolError::Refused { .. }) => BTreeMap::new(),
-            bridge => bridge?,
-        };
-        Ok(Counters { bridge, netdev })
+        }
+        Ok(counters)
     }
 
     /// Returns the counts of a port; `None` if it has no counters, or if nft did not list all of

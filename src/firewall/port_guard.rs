@@ -19,7 +19,7 @@ use super::port_apply::holds_more;
 use super::port_change::{table_tools, undo};
 use super::port_error::PortError;
 use super::port_iptables::{self, Part};
-use super::port_nft::{self, HOST_FAMILIES, TABLE, add_table};
+use super::port_nft::{self, FurtherTables, HOST_FAMILIES, PortTable, add_table};
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
 use crate::firewall::rules::Version;
@@ -72,7 +72,10 @@ pub async fn set_guard(
             let is_last = rules.is_empty() && !others && !holds_more(tools, &[]).await?;
             if is_last {
                 let all = [&["bridge", "netdev"], HOST_FAMILIES.as_slice()].concat();
-                return in_families(&all, remove_tables, run).await.map(drop);
+                let further = FurtherTables::read();
+                let further = further.map_err(|source| PortError::Unread { source })?;
+                let text = |families: &[&str]| port_nft::remove_tables(families, &further);
+                return in_families(&all, text, run).await.map(drop);
             }
             let left = in_families(&HOST_FAMILIES, |families| whole_guard(rules, families), run);
             for family in left.await?.into_iter().filter(|_| !rules.is_empty()) {
@@ -113,12 +116,6 @@ pub async fn set_guard(
 /// Returns the transaction that sets both parts of nft's guard, the second in these families.
 fn whole_guard(rules: &[GuardRule], families: &[&str]) -> String {
     port_nft::set_guard(rules) + &port_nft::set_host_guard(rules, families)
-}
-
-/// Returns the transaction that removes the tables of these families, whether they exist or not.
-fn remove_tables(families: &[&str]) -> String {
-    let remove = |family: &&str| format!("{}\ndelete table {family} {TABLE}\n", add_table(family));
-    families.iter().map(remove).collect()
 }
 
 /// Runs nft by `run` with the text of these families. If the kernel lacks a family, nft runs again
@@ -162,7 +159,8 @@ pub async fn missing_guard(
     match backend {
         FirewallBackend::Nftables => {
             let shape = |family: i32, maps: &[&str]| {
-                table_shape(u8::try_from(family).unwrap_or_default(), TABLE, maps)
+                let family = u8::try_from(family).unwrap_or_default();
+                table_shape(family, &PortTable::FIRST.to_string(), maps)
                     .map_err(|source| PortError::Unread { source })
             };
             let table = shape(libc::NFPROTO_BRIDGE, &port_nft::maps())?;

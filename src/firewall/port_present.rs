@@ -3,14 +3,15 @@
 //! All ports are checked together: nft's tables are read once by netlink, and each iptables tool
 //! that a port needs runs once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::iptables_shape::ShapeDifference;
 use super::iptables_state::TableState;
-use super::nft_dump::table_shape;
+use super::nft_dump::table_shapes;
 use super::port_change::table_tools;
 use super::port_iptables::Part;
-use super::port_nft::{self, PortTables, TABLE};
+use super::port_nft::{self, PortTable, PortTables};
 use super::port_record::PortRecord;
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
@@ -22,8 +23,8 @@ pub struct PortRulesState {
     /// Whether the caller has just committed the rules of all ports with nft, so that the tables
     /// need not be read.
     nft_is_committed: bool,
-    /// The shape of nft's tables; `None` if no port needs them, or if they cannot be read.
-    nft: Option<PortTables>,
+    /// The shapes of nft's tables; `None` if no port needs them, or if they cannot be read.
+    nft: Option<BTreeMap<PortTable, PortTables>>,
     /// Whether the kernel has tables of the family netdev.
     has_netdev: bool,
     /// The tables of the iptables tools that ports need and that could be read.
@@ -71,12 +72,12 @@ impl PortRulesState {
             tools: Vec::new(),
             unknown: Vec::new(),
         };
-        if !now.nft_is_committed
-            && recorded.iter().any(|recorded| matches!(recorded, PortRecord::Nftables(_)))
-        {
-            match port_tables() {
+        let needed: BTreeSet<PortTable> = recorded.iter().filter_map(|one| one.table()).collect();
+        if !now.nft_is_committed && !needed.is_empty() {
+            match port_tables(needed) {
                 Ok(tables) => {
-                    now.has_netdev = tables.netdev.is_some() || has_netdev(tools).await;
+                    let has_table = tables.values().any(|tables| tables.netdev.is_some());
+                    now.has_netdev = has_table || has_netdev(tools).await;
                     now.nft = Some(tables);
                 }
                 Err(error) => now.unknown.push(format!("nftables: {}", reason(&error))),
@@ -104,8 +105,14 @@ impl PortRulesState {
             PortRecord::Nftables(_) if self.nft_is_committed => RulesState::There,
             PortRecord::Nftables(objects) => match &self.nft {
                 None => RulesState::Unknown,
-                Some(now) => port_nft::missing(objects, now, self.has_netdev)
-                    .map_or(RulesState::There, RulesState::Missing),
+                Some(now) => {
+                    let none = PortTables::default();
+                    let own = now.get(&objects.table).unwrap_or(&none);
+                    let first = now.get(&PortTable::FIRST).and_then(|first| first.bridge.as_ref());
+                    port_nft::missing(objects, own, self.has_netdev)
+                        .or_else(|| port_nft::missing_in_index(objects, first))
+                        .map_or(RulesState::There, RulesState::Missing)
+                }
             },
             // The records of earlier versions have no shape to compare with.
             PortRecord::Iptables { shapes, parts, .. } if shapes.len() < parts.len() => {
@@ -131,15 +138,19 @@ impl PortRulesState {
     }
 }
 
-/// Reads the shape of nft's tables of ports' filters.
-fn port_tables() -> io::Result<PortTables> {
+/// Reads the shapes of these tables of ports' filters, and of the first one.
+fn port_tables(mut needed: BTreeSet<PortTable>) -> io::Result<BTreeMap<PortTable, PortTables>> {
+    needed.insert(PortTable::FIRST);
+    let names: Vec<String> = needed.iter().map(PortTable::to_string).collect();
     let read = |family: i32, maps: &[&str]| {
-        table_shape(u8::try_from(family).unwrap_or_default(), TABLE, maps)
+        table_shapes(u8::try_from(family).unwrap_or_default(), &names, maps)
     };
-    Ok(PortTables {
-        bridge: read(libc::NFPROTO_BRIDGE, &port_nft::maps())?,
-        netdev: read(libc::NFPROTO_NETDEV, &[])?,
-    })
+    let mut bridge = read(libc::NFPROTO_BRIDGE, &port_nft::maps())?;
+    let mut netdev = read(libc::NFPROTO_NETDEV, &[])?;
+    let tables = needed.into_iter().zip(&names).map(|(table, name)| {
+        (table, PortTables { bridge: bridge.remove(name), netdev: netdev.remove(name) })
+    });
+    Ok(tables.collect())
 }
 
 /// Returns whether the kernel accepts a table of the family netdev. Called only if no such table

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::backend::FirewallBackend;
 use super::iptables_shape::Shape;
 use super::port_iptables::Part;
-use super::port_nft::{IngressObjects, PortObjects};
+use super::port_nft::{IngressObjects, PortObjects, PortTable};
 use crate::firewall::rules::Version;
 use crate::types::InterfaceName;
 
@@ -48,6 +48,14 @@ impl PortRecord {
         match self {
             PortRecord::Nftables(objects) => objects.index,
             PortRecord::Iptables { index, .. } => *index,
+        }
+    }
+
+    /// Returns the table with the port's rules; `None` for rules of iptables.
+    pub fn table(&self) -> Option<PortTable> {
+        match self {
+            PortRecord::Nftables(objects) => Some(objects.table),
+            PortRecord::Iptables { .. } => None,
         }
     }
 
@@ -110,6 +118,8 @@ struct RecordFile {
     #[serde(default)]
     digest: Option<u64>,
     // The members of nftables.
+    #[serde(default)]
+    table: PortTable,
     chains: Option<BTreeSet<String>>,
     #[serde(default)]
     rules: BTreeMap<String, u32>,
@@ -138,6 +148,7 @@ impl TryFrom<RecordFile> for PortRecord {
         match file.backend {
             FirewallBackend::Nftables => Ok(PortRecord::Nftables(Arc::new(PortObjects {
                 index,
+                table: file.table,
                 chains: file.chains.ok_or("missing field `chains`")?,
                 rules: file.rules,
                 sets: file.sets,

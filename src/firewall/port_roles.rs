@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::PortRecord;
 use super::port_iptables::{self, Unexpressible};
-use super::port_nft::{self, Extras, NoIpset};
+use super::port_nft::{self, Extras, NoIpset, PortTable};
 use crate::firewall::rules::Version;
 use crate::firewall::rules::port::{Origin, Path, PortRule, PortRules, PortVerdict, Step};
 use crate::types::InterfaceName;
@@ -19,14 +19,21 @@ use crate::types::InterfaceName;
 /// A table in the kernel that contains chains of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RuleTable {
-    /// netlaunch's table of the family bridge.
-    Bridge,
-    /// netlaunch's table of the family netdev.
-    Netdev,
+    /// A table of netlaunch, of the family bridge.
+    Bridge(PortTable),
+    /// A table of netlaunch, of the family netdev.
+    Netdev(PortTable),
     /// The table nat of ebtables.
     Ethernet,
     /// The table filter of iptables or ip6tables.
     Filter(Version),
+}
+
+impl RuleTable {
+    /// Returns whether it is a table of the family netdev.
+    pub fn is_netdev(self) -> bool {
+        matches!(self, RuleTable::Netdev(_))
+    }
 }
 
 /// A rule of a port's filter, as a user knows it. Equal rules, such as those of a variable with
@@ -141,7 +148,7 @@ impl PortRoles {
     /// Returns whether the port is on a bridge. Otherwise all its chains are in the table of the
     /// family netdev.
     pub fn is_on_bridge(&self) -> bool {
-        self.chains.is_empty() || self.chains.keys().any(|(table, _)| *table != RuleTable::Netdev)
+        self.chains.is_empty() || !self.chains.keys().all(|(table, _)| table.is_netdev())
     }
 
     /// Returns the rule in `rules` that has this name, and its chain.

@@ -85,7 +85,7 @@ impl RulesCounted {
         for ((table, name), chain) in &roles.chains {
             let counts = self.chain(*table, name)?;
             // The kernel has no such rules if it has no ingress hooks, or no port refuses frames.
-            if *table == RuleTable::Netdev && counts.is_empty() && roles.is_on_bridge() {
+            if table.is_netdev() && counts.is_empty() && roles.is_on_bridge() {
                 continue;
             }
             add(&mut sums, chain, &counts).ok_or_else(|| CountError::Missing(name.clone()))?;
@@ -97,7 +97,7 @@ impl RulesCounted {
     /// Returns the counters of the rules of a chain.
     fn chain(&self, table: RuleTable, name: &str) -> Result<Vec<Count>, CountError> {
         match table {
-            RuleTable::Bridge | RuleTable::Netdev => {
+            RuleTable::Bridge(_) | RuleTable::Netdev(_) => {
                 let rules = rules_of(table, name).map_err(CountError::Kernel)?;
                 // The end of a chain and jumps have no counter.
                 Ok(rules.into_iter().map(|rule| rule.count.unwrap_or_default()).collect())

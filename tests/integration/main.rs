@@ -130,6 +130,7 @@ mod nwfilter_ports;
 mod nwfilter_refused;
 mod nwfilter_sent;
 mod nwfilter_swap;
+mod nwfilter_tables;
 mod nwfilter_taken;
 mod nwfilter_undo;
 mod nwfilter_users;

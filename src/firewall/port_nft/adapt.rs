@@ -5,8 +5,9 @@
 //! let frames pass that the filter refuses is never left out without a warning.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use super::{Families, PortText};
+use super::{Families, PortTable, PortText};
 
 /// The texts of ports for the next attempt.
 #[derive(Debug, Clone)]
@@ -17,11 +18,11 @@ pub struct Attempt<'a> {
     pub families: Families,
     /// The texts without ICMP answers, if some have any.
     silent: Option<&'a [PortText]>,
-    /// Whether the table of the family netdev is to be woken in a transaction of its own before the
+    /// The table of the family netdev that is to be woken in a transaction of its own before the
     /// next attempt: another program made it dormant, and the kernel takes no base chain in the
     /// transaction that wakes a table.
-    pub wakes_netdev: bool,
-    has_woken: bool,
+    pub wakes_netdev: Option<PortTable>,
+    woken: BTreeSet<PortTable>,
 }
 
 impl<'a> Attempt<'a> {
@@ -32,8 +33,8 @@ impl<'a> Attempt<'a> {
             texts: texts.iter().map(Cow::Borrowed).collect(),
             families: Families::All,
             silent,
-            wakes_netdev: false,
-            has_woken: false,
+            wakes_netdev: None,
+            woken: BTreeSet::new(),
         }
     }
 
@@ -49,10 +50,10 @@ impl<'a> Attempt<'a> {
     /// changed.
     pub fn adapt(&mut self, line: &str, said: &str) -> bool {
         let is_on_bridge = |text: &PortText| text.objects.is_on_bridge();
-        if line == Families::NETDEV && !self.texts.iter().all(|text| is_on_bridge(text)) {
+        if Families::is_netdev(line) && !self.texts.iter().all(|text| is_on_bridge(text)) {
             return false;
         }
-        if self.families == Families::All && line == Families::NETDEV {
+        if self.families == Families::All && Families::is_netdev(line) {
             self.families = Families::Bridge;
             if self.texts.iter().any(|text| text.ingress.is_some()) {
                 tracing::warn!(
@@ -61,9 +62,13 @@ impl<'a> Attempt<'a> {
             }
             return true;
         }
-        let is_base = line.starts_with("add chain netdev") && line.contains(" hook ");
-        if is_base && said.contains("Invalid argument") && !self.has_woken {
-            (self.wakes_netdev, self.has_woken) = (true, true);
+        let base = line.strip_prefix("add chain netdev ").filter(|line| line.contains(" hook "));
+        if let Some((name, _)) = base.and_then(|line| line.split_once(' '))
+            && said.contains("Invalid argument")
+            && let Some(table) = PortTable::named(name)
+            && self.woken.insert(table)
+        {
+            self.wakes_netdev = Some(table);
             return true;
         }
         if line.contains(" reject")
@@ -79,7 +84,8 @@ impl<'a> Attempt<'a> {
         // change began.
         let is_hook = |text: &&mut Cow<'_, PortText>| {
             let own = text.ingress.as_ref().filter(|_| is_on_bridge(text));
-            own.is_some_and(|own| own.bases.iter().any(|base| base == line))
+            let table = text.objects.table;
+            own.is_some_and(|own| own.bases.iter().any(|base| base.declaration(table) == line))
         };
         match self.texts.iter_mut().find(is_hook) {
             Some(text) if said.contains("No such file or directory") => {
@@ -93,7 +99,7 @@ impl<'a> Attempt<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Extras, TABLE, change, port};
+    use super::super::{Extras, FurtherTables, change, port};
     use super::*;
     use crate::firewall::rules::port::{
         FrameKind, Origin, Path, PortRule, PortRules, PortVerdict, Step,
@@ -118,14 +124,14 @@ mod tests {
     }
 
     fn script(attempt: &Attempt<'_>) -> String {
-        change(&[], &attempt.texts(), attempt.families)
+        change(&[], &attempt.texts(), attempt.families, &FurtherTables::default())
     }
 
     #[test]
     fn a_kernel_without_the_family_netdev_filters_in_the_bridge_family_alone() {
         let texts = texts();
         let mut attempt = Attempt::new(&texts, None);
-        assert_eq!(Families::NETDEV, format!("add table netdev {TABLE}"));
+        assert_eq!(Families::NETDEV, format!("add table netdev {}", PortTable::FIRST));
         assert!(script(&attempt).contains(Families::NETDEV));
         assert!(attempt.adapt(Families::NETDEV, "Could not process rule: Operation not supported"));
         let text = script(&attempt);
@@ -152,8 +158,9 @@ mod tests {
         let first = script(&attempt);
         let line = first.lines().find(|line| line.contains("device \"vnet1\"")).unwrap();
         let said = "Could not process rule: Invalid argument";
-        assert!(attempt.adapt(line, said) && std::mem::take(&mut attempt.wakes_netdev));
+        assert!(attempt.adapt(line, said));
+        assert_eq!(attempt.wakes_netdev.take(), Some(PortTable::FIRST));
         assert_eq!(script(&attempt), first);
-        assert!(!attempt.adapt(line, said) && !attempt.wakes_netdev);
+        assert!(!attempt.adapt(line, said) && attempt.wakes_netdev.is_none());
     }
 }

@@ -9,21 +9,22 @@
 use std::fmt::Write;
 
 use super::change::declare;
-use super::missing::wrong;
-use super::{PortHook, TABLE};
+use super::missing::present;
+use super::{PortHook, PortTable};
 use crate::firewall::nft_dump::TableShape;
 use crate::firewall::port_guard::GuardRule;
 
 /// Returns the transaction that makes these the rules of the guard.
 pub fn set_guard(rules: &[GuardRule]) -> String {
     let mut text = String::new();
-    declare(&mut text, &PortHook::BOTH);
+    let table = PortTable::FIRST;
+    declare(&mut text, table, &PortHook::BOTH);
     for hook in PortHook::BOTH {
         let Some(chain) = hook.guard() else { continue };
-        let _ = writeln!(text, "flush chain bridge {TABLE} {chain}");
+        let _ = writeln!(text, "flush chain bridge {table} {chain}");
         let side = if hook == PortHook::From { "i" } else { "o" };
         for GuardRule { port, bridge } in rules {
-            let _ = write!(text, "add rule bridge {TABLE} {chain} {side}ifname \"{port}\" ");
+            let _ = write!(text, "add rule bridge {table} {chain} {side}ifname \"{port}\" ");
             if let Some(bridge) = bridge {
                 let _ = write!(text, "meta {side}brname \"{bridge}\" ");
             }
@@ -36,15 +37,14 @@ pub fn set_guard(rules: &[GuardRule]) -> String {
 /// Returns a clause about the first part of a guard of this many rules that the table lacks; `None`
 /// if the guard is complete.
 pub fn missing_guard(rules: usize, table: Option<&TableShape>) -> Option<String> {
-    let Some(table) = table else { return Some(super::missing::no_table("bridge")) };
-    if table.dormant {
-        return Some(format!("the table bridge {TABLE} is dormant, and sees no frames"));
-    }
+    let table = match present("bridge", PortTable::FIRST, table) {
+        Ok(table) => table,
+        Err(what) => return Some(what),
+    };
     let rules = u32::try_from(rules).unwrap_or(u32::MAX);
-    PortHook::BOTH.into_iter().find_map(|hook| {
-        let (base, ..) = hook.base();
-        wrong(table, "bridge", base, 2).or_else(|| wrong(table, "bridge", hook.guard()?, rules))
-    })
+    PortHook::BOTH
+        .into_iter()
+        .find_map(|hook| table.wrong(hook.base(), 2).or_else(|| table.wrong(hook.guard()?, rules)))
 }
 
 #[cfg(test)]

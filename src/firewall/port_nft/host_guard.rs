@@ -19,10 +19,13 @@
 
 use std::fmt::Write;
 
-use super::TABLE;
-use super::missing::{no_table, wrong};
+use super::PortTable;
+use super::missing::present;
 use crate::firewall::nft_dump::TableShape;
 use crate::firewall::port_guard::GuardRule;
+
+/// The name of the guard's tables.
+const TABLE: PortTable = PortTable::FIRST;
 
 /// The families that hand frames of an interface without a bridge to the host.
 pub const HOST_FAMILIES: [&str; 3] = ["ip", "ip6", "arp"];
@@ -93,12 +96,12 @@ pub fn missing_host_guard(
     if rules.is_empty() {
         return None;
     }
-    let Some(table) = table else { return Some(no_table(family)) };
-    if table.dormant {
-        return Some(format!("the table {family} {TABLE} is dormant, and sees no frames"));
-    }
+    let table = match present(family, TABLE, table) {
+        Ok(table) => table,
+        Err(what) => return Some(what),
+    };
     let count = u32::try_from(rules.len() + 1).unwrap_or(u32::MAX);
-    chains(family).into_iter().find_map(|(chain, ..)| wrong(table, family, chain, count))
+    chains(family).into_iter().find_map(|(chain, ..)| table.wrong(chain, count))
 }
 
 #[cfg(test)]

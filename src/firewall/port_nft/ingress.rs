@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Extras, NoIpset, PortHook, PortObjects, PortText, TABLE, entry};
+use super::{Extras, NoIpset, PortHook, PortObjects, PortTable, PortText, entry};
 use crate::firewall::rules::port::{LINK_LOCAL, LINK_LOCAL_MASK, Path, PortRules, PortVerdict};
 use crate::types::InterfaceName;
 
@@ -73,12 +73,29 @@ impl IngressObjects {
 /// A port's rules in the table of the family netdev.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct IngressText {
-    /// The lines that add the base chains.
-    pub(super) bases: Vec<String>,
-    /// The lines that add the rules of the base chains.
-    pub(super) rules: Vec<String>,
+    /// The base chains.
+    pub(super) bases: Vec<BaseChain>,
     /// The other chains and their rules.
     pub(super) body: String,
+}
+
+/// A base chain on a hook of the port's interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BaseChain {
+    pub(super) chain: String,
+    pub(super) hook: &'static str,
+    pub(super) port: InterfaceName,
+    pub(super) rules: Vec<String>,
+}
+
+impl BaseChain {
+    /// Returns the line that adds the chain to this table.
+    pub(super) fn declaration(&self, table: PortTable) -> String {
+        let BaseChain { chain, hook, port, .. } = self;
+        format!(
+            "add chain netdev {table} {chain} {{ type filter hook {hook} device \"{port}\" priority 0; policy accept; }}"
+        )
+    }
 }
 
 /// Returns the name of a port's base chain.
@@ -114,19 +131,18 @@ pub(super) fn ingress(
     };
     let PortText { objects, body, .. } = text;
     let PortObjects { chains, rules, counters, equal_bytes, .. } = Arc::unwrap_or_clone(objects);
-    let base = base(index);
-    let text = IngressText {
+    let base = BaseChain {
+        chain: base(index),
+        hook: "ingress",
+        port: port.clone(),
         rules: vec![format!(
-            "add rule netdev {TABLE} {base} ether daddr & {} == {} iif {index} goto {}",
+            "ether daddr & {} == {} iif {index} goto {}",
             colons(LINK_LOCAL_MASK),
             colons(LINK_LOCAL),
             entry(index, PortHook::From)
         )],
-        bases: vec![format!(
-            "add chain netdev {TABLE} {base} {{ type filter hook ingress device \"{port}\" priority 0; policy accept; }}"
-        )],
-        body,
     };
+    let text = IngressText { bases: vec![base], body };
     Ok(Some((IngressObjects { chains, rules, counters, equal_bytes, has_egress: false }, text)))
 }
 

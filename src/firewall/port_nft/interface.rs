@@ -61,8 +61,8 @@
 
 use std::sync::Arc;
 
-use super::ingress::{IngressText, base};
-use super::{Extras, IngressObjects, PortHook, PortObjects, PortText, TABLE, entry};
+use super::ingress::{BaseChain, IngressText, base};
+use super::{Extras, IngressObjects, PortHook, PortObjects, PortText, entry};
 use crate::firewall::port_hooks::{NotOnInterface, PortHooks};
 use crate::firewall::rules::port::PortRules;
 use crate::types::InterfaceName;
@@ -108,14 +108,10 @@ pub fn interface_port(
             ["iif", "oif"].map(|side| format!("{side} {index} goto {}", sent(index))).to_vec(),
         ),
     ];
-    let mut own = IngressText { bases: Vec::new(), rules: Vec::new(), body };
+    let mut own = IngressText { bases: Vec::new(), body };
     for (chain, hook, lines) in bases {
-        own.bases.push(format!(
-            "add chain netdev {TABLE} {chain} {{ type filter hook {hook} device \"{port}\" priority 0; policy accept; }}"
-        ));
-        own.rules
-            .extend(lines.iter().map(|line| format!("add rule netdev {TABLE} {chain} {line}")));
-        rules.insert(chain, u32::try_from(lines.len()).unwrap_or(u32::MAX));
+        rules.insert(chain.clone(), u32::try_from(lines.len()).unwrap_or(u32::MAX));
+        own.bases.push(BaseChain { chain, hook, port: port.clone(), rules: lines });
     }
     let ingress = IngressObjects { chains, rules, counters, equal_bytes, has_egress: true };
     let objects = PortObjects { index, ingress: Some(ingress), ..PortObjects::default() };
@@ -150,10 +146,10 @@ fn sent_rules(index: u32, extras: Extras) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Attempt, Families, change, missing, port, remove_netdev_table};
+    use super::super::{Attempt, Families, FurtherTables, change, missing, port, remove_tables};
     use super::*;
     use crate::firewall::nft_dump::{ChainShape, TableShape};
-    use crate::firewall::port_nft::PortTables;
+    use crate::firewall::port_nft::{PortTable, PortTables};
     use crate::firewall::rules::port::{FrameKind, Origin, Path, PortRule, PortVerdict, Step};
 
     const EXTRAS: Extras = Extras { trace: true, counters: true, reject: true };
@@ -196,22 +192,21 @@ mod tests {
                  \t}}\n"
             )
         );
-        assert_eq!(
-            own.rules,
-            [
-                "add rule netdev netlaunch_nwfilter p7-ingress iif 7 goto p7-to",
-                "add rule netdev netlaunch_nwfilter p7-egress iif 7 goto p7-sent",
-                "add rule netdev netlaunch_nwfilter p7-egress oif 7 goto p7-sent",
-            ]
-        );
+        let rules: Vec<_> =
+            own.bases.iter().map(|base| (&*base.chain, base.hook, &*base.rules)).collect();
+        let expected = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+        let to: Vec<String> = expected(&["iif 7 goto p7-to"]);
+        let from: Vec<String> = expected(&["iif 7 goto p7-sent", "oif 7 goto p7-sent"]);
+        assert_eq!(rules, [("p7-ingress", "ingress", &*to), ("p7-egress", "egress", &*from)]);
     }
 
     #[test]
     fn no_text_names_the_family_bridge() {
         let port = text();
-        let added = change(&[], &[&port], Families::All);
-        let removed = change(&[&port.objects], &[], Families::All);
-        for text in [&added, &removed, &remove_netdev_table()] {
+        let none = FurtherTables::default();
+        let added = change(&[], &[&port], Families::All, &none);
+        let removed = change(&[&port.objects], &[], Families::All, &none);
+        for text in [&added, &removed, &remove_tables(&["netdev"], &none)] {
             assert!(!text.contains("bridge") && text.starts_with(Families::NETDEV), "{text}");
         }
         for chain in ["ingress", "egress", "sent", "from", "from-ip", "to", "to-ip"] {
@@ -226,8 +221,9 @@ mod tests {
         let texts = [text()];
         let mut attempt = Attempt::new(&texts, None);
         assert!(!attempt.adapt(Families::NETDEV, "Operation not supported"));
-        for line in &text().ingress.unwrap().bases {
-            assert!(!attempt.adapt(line, "No such file or directory"), "{line}");
+        for base in &text().ingress.unwrap().bases {
+            let line = base.declaration(PortTable::FIRST);
+            assert!(!attempt.adapt(&line, "No such file or directory"), "{line}");
         }
         assert_eq!(attempt.texts(), [&text()]);
     }

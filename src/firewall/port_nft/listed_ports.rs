@@ -1,18 +1,20 @@
-//! Finds the ports in the table from nft's listing.
+//! Finds the ports in the kernel's tables.
 //!
-//! The table is shared by all state directories. Before the last port of one directory removes
-//! the table, this listing shows whether ports of another directory need it.
+//! The tables are shared by all state directories. Before the last port of one directory removes a
+//! table, this listing shows whether ports of another directory need it.
 
 use std::collections::BTreeSet;
 use std::io;
 
 use serde_json::Value;
 
-use super::{PortHook, entry};
-use crate::firewall::nft_dump::table_shape;
+use super::{FurtherTables, PortHook, PortTable, entry};
+use crate::firewall::nft_dump::{map_elements, table_names, table_shape};
+use crate::sys::interfaces::Interfaces;
 
-/// Returns the numbers of the ports in a listing of [`PortHook::From`]'s map whose interfaces
-/// exist. nft prints an interface's name, or a bare number if the interface no longer exists.
+/// Returns the numbers of the ports in a listing of [`PortHook::From`]'s map in the first table whose
+/// interfaces exist, without the ports of further tables. nft prints an interface's name, or a bare
+/// number if the interface no longer exists.
 pub fn listed_ports(listing: &str) -> BTreeSet<u32> {
     let listing: Value = serde_json::from_str(listing).unwrap_or_default();
     let parts = listing["nftables"].as_array().into_iter().flatten();
@@ -29,20 +31,60 @@ fn port(element: &Value) -> Option<u32> {
     (chain == entry(index, PortHook::From) && is_there).then_some(index)
 }
 
-/// Returns the numbers of the ports without a bridge that have rules in the kernel.
+/// Returns the numbers of the ports without a bridge that have rules in this table.
 ///
 /// # Errors
 /// Returns the kernel's error.
-pub fn ports_without_bridge() -> io::Result<BTreeSet<u32>> {
-    let family = u8::try_from(libc::NFPROTO_NETDEV).unwrap_or_default();
-    let shape = table_shape(family, super::TABLE, &[])?.unwrap_or_default();
+pub fn ports_without_bridge(table: PortTable) -> io::Result<BTreeSet<u32>> {
+    let shape = table_shape(netdev(), &table.to_string(), &[])?.unwrap_or_default();
     let index = |chain: &String| chain.strip_prefix('p')?.strip_suffix("-egress")?.parse().ok();
     Ok(shape.chains.keys().filter_map(index).collect())
 }
 
-/// Returns nft's arguments for that listing.
+/// Returns the numbers of the ports in a further table whose interfaces exist.
+///
+/// # Errors
+/// Returns the kernel's error.
+pub fn ports_in(table: PortTable) -> io::Result<BTreeSet<u32>> {
+    let mut ports = ports_without_bridge(table)?;
+    let interfaces = Interfaces::open()?;
+    let map = PortHook::From.map();
+    for (key, chain) in map_elements(bridge(), &table.to_string(), map)?.unwrap_or_default() {
+        let Ok(index) = <[u8; 4]>::try_from(&*key).map(u32::from_ne_bytes) else { continue };
+        if chain == entry(index, PortHook::From) && interfaces.name(index)?.is_some() {
+            ports.insert(index);
+        }
+    }
+    Ok(ports)
+}
+
+impl FurtherTables {
+    /// Reads the names of the further tables from the kernel.
+    ///
+    /// # Errors
+    /// Returns the kernel's error.
+    pub fn read() -> io::Result<Self> {
+        let further = |family| -> io::Result<BTreeSet<PortTable>> {
+            let tables =
+                table_names(family)?.into_iter().filter_map(|name| PortTable::named(&name));
+            Ok(tables.filter(|table| !table.is_first()).collect())
+        };
+        Ok(FurtherTables { bridge: further(bridge())?, netdev: further(netdev())? })
+    }
+}
+
+fn bridge() -> u8 {
+    u8::try_from(libc::NFPROTO_BRIDGE).unwrap_or_default()
+}
+
+fn netdev() -> u8 {
+    u8::try_from(libc::NFPROTO_NETDEV).unwrap_or_default()
+}
+
+/// Returns nft's arguments for the listing of the first table's map.
 pub fn question() -> [String; 6] {
-    ["-j", "list", "map", "bridge", super::TABLE, PortHook::From.map()].map(str::to_owned)
+    let table = PortTable::FIRST.to_string();
+    ["-j", "list", "map", "bridge", &table, PortHook::From.map()].map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -53,7 +95,7 @@ mod tests {
     fn ports_that_are_there_are_held() {
         let listing = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"map": {"family": "bridge",
             "name": "from_guest", "elem": [["vnet0", {"jump": {"target": "p2-from"}}],
-            ["vnet3", {"goto": {"target": "p3-from"}}],
+            ["vnet3", {"goto": {"target": "p3-from"}}], ["vnet4", {"accept": null}],
             ["7", {"jump": {"target": "p7-from"}}], ["vnet1", {"jump": {"target": "other"}}]]}}]}"#;
         assert_eq!(listed_ports(listing), BTreeSet::from([2, 3]));
         for nothing in ["", "{", r#"{"nftables": [{"map": {"name": "from_guest"}}]}"#] {

@@ -4,11 +4,13 @@
 //! gives the shape of its tables. Only the first missing part is named: one is enough for a
 //! reload to set all rules again.
 
-use super::ingress::{IngressObjects, base};
-use super::{PortHook, PortObjects, TABLE, entry};
-use crate::firewall::nft_dump::TableShape;
+use std::fmt;
 
-/// The shapes of the kernel's tables of ports' filters.
+use super::ingress::{IngressObjects, base};
+use super::{PortHook, PortObjects, PortTable, entry};
+use crate::firewall::nft_dump::{ACCEPT, TableShape};
+
+/// The shapes of the kernel's tables of one name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PortTables {
     /// The table of the family bridge; `None` if it does not exist.
@@ -22,78 +24,129 @@ pub fn maps() -> [&'static str; 4] {
     [PortHook::From, PortHook::To, PortHook::Through, PortHook::Host].map(PortHook::map)
 }
 
-/// Returns a clause about the first part of a port's filter that the tables lack; `None` if the
-/// filter is complete. `has_netdev` says whether the kernel has tables of the family netdev.
+/// Returns a clause about the first part of a port's filter that the port's tables lack; `None` if
+/// the filter is complete. `has_netdev` says whether the kernel has tables of the family netdev.
 pub fn missing(objects: &PortObjects, now: &PortTables, has_netdev: bool) -> Option<String> {
     if let Some(own) = objects.ingress.as_ref().filter(|_| !objects.is_on_bridge()) {
-        return missing_ingress(objects.index, own, now.netdev.as_ref());
+        return missing_ingress(objects, own, now.netdev.as_ref());
     }
-    let Some(table) = &now.bridge else { return Some(no_table("bridge")) };
-    if table.dormant {
-        return Some(format!("the table bridge {TABLE} is dormant, and sees no frames"));
-    }
+    let table = match present("bridge", objects.table, now.bridge.as_ref()) {
+        Ok(table) => table,
+        Err(what) => return Some(what),
+    };
     for hook in PortHook::of(objects.limited) {
-        let (chain, ..) = hook.base();
-        // One rule leads frames to all ports' chains, and one to the guard, which the rules of
-        // earlier versions lack.
-        let expected = if hook.guard().is_some() && table.rules(chain) != 1 { 2 } else { 1 };
-        if let Some(what) = wrong(table, "bridge", chain, expected) {
-            return Some(what);
-        }
-        let target = entry(objects.index, *hook);
-        if table.chain_of_interface(hook.map(), objects.index) != Some(target.as_str()) {
-            return Some(format!(
-                "the map {} of the table bridge {TABLE} does not lead to the chain {target}",
-                hook.map()
-            ));
+        let chain = hook.base();
+        // One rule leads frames to all ports' chains, and one to the guard in the first table, which
+        // the rules of earlier versions lack.
+        let guarded = hook.guard().is_some() && objects.table.is_first();
+        let expected = if guarded && table.shape.rules(chain) != 1 { 2 } else { 1 };
+        let found = table
+            .wrong(chain, expected)
+            .or_else(|| table.leads_elsewhere(*hook, objects.index, &entry(objects.index, *hook)));
+        if found.is_some() {
+            return found;
         }
     }
     if objects.rules.is_empty() {
         // Earlier versions recorded no numbers of rules. The entry chains of a port are never
         // empty.
         let entries = PortHook::of(objects.limited).iter().map(|hook| entry(objects.index, *hook));
-        let is_empty = |chain: &String| table.rules(chain) == 0;
-        return entries.filter(is_empty).find_map(|chain| wrong(table, "bridge", &chain, 1));
+        let is_empty = |chain: &String| table.shape.rules(chain) == 0;
+        return entries.filter(is_empty).find_map(|chain| table.wrong(&chain, 1));
     }
-    let chain = |(chain, count): (&String, &u32)| wrong(table, "bridge", chain, *count);
+    let chain = |(chain, count): (&String, &u32)| table.wrong(chain, *count);
     objects.rules.iter().find_map(chain).or_else(|| {
         let ingress = objects.ingress.as_ref().filter(|_| has_netdev)?;
-        missing_ingress(objects.index, ingress, now.netdev.as_ref())
+        missing_ingress(objects, ingress, now.netdev.as_ref())
     })
+}
+
+/// Returns a clause if the first table's maps lack a port of another table: the guard could then
+/// close the port. `first` is the first table of the family bridge.
+pub fn missing_in_index(objects: &PortObjects, first: Option<&TableShape>) -> Option<String> {
+    if objects.table.is_first() || !objects.is_on_bridge() {
+        return None;
+    }
+    match present("bridge", PortTable::FIRST, first) {
+        Ok(table) => PortHook::BOTH
+            .into_iter()
+            .find_map(|hook| table.leads_elsewhere(hook, objects.index, ACCEPT)),
+        Err(what) => Some(what),
+    }
 }
 
 /// Returns the same for the port's rules in the table of the family netdev.
 fn missing_ingress(
-    index: u32,
+    port: &PortObjects,
     objects: &IngressObjects,
     table: Option<&TableShape>,
 ) -> Option<String> {
-    let Some(table) = table else { return Some(no_table("netdev")) };
-    if table.dormant {
-        return Some(format!("the table netdev {TABLE} is dormant, and sees no frames"));
-    }
-    let chain = |(chain, count): (&String, &u32)| wrong(table, "netdev", chain, *count);
-    wrong(table, "netdev", &base(index), 1)
+    let table = match present("netdev", port.table, table) {
+        Ok(table) => table,
+        Err(what) => return Some(what),
+    };
+    let chain = |(chain, count): (&String, &u32)| table.wrong(chain, *count);
+    table
+        .wrong(&base(port.index), 1)
         .or_else(|| {
-            let unhooked = |base: &String| table.unhooked.contains(base);
-            let base = objects.bases(index).into_iter().find(unhooked)?;
-            Some(format!("the chain {base} of the table netdev {TABLE} is on no interface"))
+            let unhooked = |base: &String| table.shape.unhooked.contains(base);
+            let base = objects.bases(port.index).into_iter().find(unhooked)?;
+            Some(format!("the chain {base} of {table} is on no interface"))
         })
         .or_else(|| objects.rules.iter().find_map(chain))
 }
 
-pub(super) fn no_table(family: &str) -> String {
-    format!("the table {family} {TABLE} is gone")
+/// A table that exists and sees frames. It is displayed as `the table FAMILY NAME`.
+pub(super) struct Present<'a> {
+    family: &'a str,
+    name: PortTable,
+    shape: &'a TableShape,
 }
 
-/// Returns a clause if a chain does not have `count` rules.
-pub(super) fn wrong(table: &TableShape, family: &str, chain: &str, count: u32) -> Option<String> {
-    let now = table.rules(chain);
-    let chain = format!("the chain {chain} of the table {family} {TABLE}");
-    match now {
-        now if now == count as usize => None,
-        0 => Some(format!("{chain} is gone or empty")),
-        _ => Some(format!("{chain} has {now} rules instead of {count}")),
+/// Returns a table that exists and sees frames.
+///
+/// # Errors
+/// Returns a clause that says why it does not.
+pub(super) fn present<'a>(
+    family: &'a str,
+    name: PortTable,
+    shape: Option<&'a TableShape>,
+) -> Result<Present<'a>, String> {
+    let Some(shape) = shape else { return Err(format!("the table {family} {name} is gone")) };
+    let table = Present { family, name, shape };
+    if shape.dormant { Err(format!("{table} is dormant, and sees no frames")) } else { Ok(table) }
+}
+
+impl Present<'_> {
+    /// Returns a clause if a chain does not have `count` rules.
+    pub(super) fn wrong(&self, chain: &str, count: u32) -> Option<String> {
+        let now = self.shape.rules(chain);
+        let chain = format!("the chain {chain} of {self}");
+        match now {
+            now if now == count as usize => None,
+            0 => Some(format!("{chain} is gone or empty")),
+            _ => Some(format!("{chain} has {now} rules instead of {count}")),
+        }
+    }
+
+    /// Returns a clause if the map of a hook does not lead the port with this number to `target`: a
+    /// chain, or [`ACCEPT`].
+    fn leads_elsewhere(&self, hook: PortHook, index: u32, target: &str) -> Option<String> {
+        let map = hook.map();
+        if self.shape.chain_of_interface(map, index) == Some(target) {
+            return None;
+        }
+        Some(if target == ACCEPT {
+            format!("the map {map} of {self} does not have the port")
+        } else {
+            format!("the map {map} of {self} does not lead to the chain {target}")
+        })
+    }
+}
+
+impl fmt::Display for Present<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the table {} {}", self.family, self.name)
     }
 }
 

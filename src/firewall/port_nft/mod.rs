@@ -1,9 +1,10 @@
 //! Renders the filters of ports as the text of one `nft -f -`.
 //!
-//! One table of the bridge family contains all ports. Each of its base chains begins with a look-up
-//! in a map from the interface's number to the port's chain; see [`guard`] for the second rule. So
-//! a frame costs the same with one bound port and with a thousand. The rules of a removed port
-//! never apply to a later port of the same name, since the kernel does not use a number again.
+//! A table of the bridge family contains up to 200 ports ([`PortTable`]). Each of its base chains
+//! begins with a look-up in a map from the interface's number to the port's chain; see [`guard`] for
+//! the second rule. So the number of ports in a table adds nothing to the cost of a frame. Each
+//! further table adds one look-up on each hook. The rules of a removed port never apply to a later
+//! port of the same name, since the kernel does not use a number again.
 //!
 //! ```text
 //! prerouting  ─ iif vmap @from_guest ─▶ p7-from ─▶ p7-from-1 (a sub chain) … ─▶ p7-from-ip
@@ -11,7 +12,7 @@
 //! ```
 //!
 //! `accept` would end the whole evaluation, so the first stage ends with a `goto` to the second.
-//! The text can be applied to any state of the table, also if the table does not exist: adding an
+//! The text can be applied to any state of the tables, also if they do not exist: adding an
 //! existing object changes no rules, and each object is added before it is deleted (nft 1.0.6 has
 //! no `destroy`). Chains that stay are flushed and filled again, which costs half of deleting and
 //! adding them (measured with 1,000 ports).
@@ -30,13 +31,24 @@
 //! 6.1; br_nf_hook_thresh()), and in `prerouting` some kernels skip a chain that was added before
 //! the module.
 //!
+//! # Further tables
+//!
+//! A bind must take the same time on every host, but the kernel validates the whole table at each
+//! change ([`table`]). So the ports beyond 200 are in further tables, `netlaunch_nwfilter_2` and so
+//! on. The first table's maps have an element `accept` for each of their ports, and their base
+//! chains come after those of the first table ([`further`]). A further table is deleted with its
+//! last port; the first one stays as long as a port on a bridge or the guard needs it.
+//!
+//! # Other families
+//!
 //! A second table of the same name, of the family netdev, filters link-local frames ([`ingress`]),
-//! and all frames of ports without a bridge ([`interface`]). Both tables change in the same
-//! transaction. The guard has more tables of this name ([`host_guard`]).
+//! and all frames of ports without a bridge ([`interface`]). All tables change in the same
+//! transaction. The guard has more tables of the first table's name ([`host_guard`]).
 
 mod adapt;
 mod chains;
 mod change;
+mod further;
 mod guard;
 mod host_guard;
 mod ingress;
@@ -45,6 +57,7 @@ mod listed_ports;
 mod missing;
 mod missing_feature;
 mod roles;
+mod table;
 pub(super) mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,19 +70,18 @@ use crate::firewall::rules::port::Origin;
 
 pub use adapt::Attempt;
 pub use chains::port;
-pub use change::{Families, change, fetch_less, remove_netdev_table, remove_tables};
+pub use change::{Families, change, fetch_less, remove_tables};
+pub use further::{FurtherTables, close_ports, open_ports};
 pub use guard::{missing_guard, set_guard};
 pub use host_guard::{HOST_FAMILIES, add_table, missing_host_guard, set_host_guard};
 use ingress::IngressText;
 pub use ingress::{IngressObjects, has_hook};
 pub use interface::interface_port;
-pub use listed_ports::{listed_ports, ports_without_bridge, question};
-pub use missing::{PortTables, maps, missing};
+pub use listed_ports::{listed_ports, ports_in, ports_without_bridge, question};
+pub use missing::{PortTables, maps, missing, missing_in_index};
 pub use missing_feature::{EGRESS, INTERFACES, MissingKernelFeature, missing_feature};
 pub use roles::roles;
-
-/// The name of the tables in the families bridge and netdev.
-pub const TABLE: &str = "netlaunch_nwfilter";
+pub use table::{MOST_PORTS, PortTable, TableUse};
 
 /// The name of the set of all pairs of equal bytes, which exists as long as the table.
 const EQUAL_BYTES: &str = "equal_bytes";
@@ -108,6 +120,9 @@ pub struct NoIpset {
 pub struct PortObjects {
     /// The interface's number.
     pub index: u32,
+    /// The tables of the port's objects.
+    #[serde(default, skip_serializing_if = "PortTable::is_first")]
+    pub table: PortTable,
     /// The names of the chains.
     pub chains: BTreeSet<String>,
     /// The number of rules in each chain; empty in the records of earlier versions.
@@ -145,6 +160,7 @@ impl PortObjects {
     pub fn names(&self) -> impl PartialEq {
         let PortObjects {
             index,
+            table,
             chains,
             rules: _,
             sets,
@@ -155,7 +171,7 @@ impl PortObjects {
             digest: _,
         } = self;
         let ingress = ingress.as_ref().map(IngressObjects::names);
-        (index, chains, sets, counters, limited, equal_bytes, ingress)
+        (index, table, chains, sets, counters, limited, equal_bytes, ingress)
     }
 
     /// Returns whether the port counts its frames.
@@ -175,6 +191,14 @@ pub struct PortText {
     /// The rules in the table of the family netdev: for link-local frames, if the filter refuses
     /// some of them, or all rules of a port without a bridge.
     ingress: Option<IngressText>,
+}
+
+impl PortText {
+    /// Returns the text for this table.
+    pub fn in_table(mut self, table: PortTable) -> Self {
+        Arc::make_mut(&mut self.objects).table = table;
+        self
+    }
 }
 
 /// The direction of frames and the hook that sees them.
@@ -231,24 +255,27 @@ impl PortHook {
         }
     }
 
-    /// Returns the base chain's name, declaration and first rule.
-    fn base(self) -> (&'static str, &'static str, &'static str) {
+    /// Returns the name of the hook and of the base chain on it.
+    fn base(self) -> &'static str {
         match self {
-            PortHook::From => {
-                ("prerouting", "type filter hook prerouting priority -100;", "iif vmap @from_guest")
-            }
-            PortHook::To => {
-                ("postrouting", "type filter hook postrouting priority 0;", "oif vmap @to_guest")
-            }
-            PortHook::Through => (
-                "forward",
-                "type filter hook forward priority -100;",
-                "iif vmap @from_guest_through",
-            ),
-            PortHook::Host => {
-                ("input", "type filter hook input priority -100;", "iif vmap @from_guest_to_host")
-            }
+            PortHook::From => "prerouting",
+            PortHook::To => "postrouting",
+            PortHook::Through => "forward",
+            PortHook::Host => "input",
         }
+    }
+
+    /// Returns the priority of the base chain in this table. The first table comes before the
+    /// others ([`further`]).
+    fn priority(self, table: PortTable) -> i32 {
+        let priority = if self == PortHook::To { 0 } else { -100 };
+        if table.is_first() { priority } else { priority + 1 }
+    }
+
+    /// Returns the first rule of the base chain.
+    fn look_up(self) -> String {
+        let side = if self == PortHook::To { "oif" } else { "iif" };
+        format!("{side} vmap @{}", self.map())
     }
 }
 

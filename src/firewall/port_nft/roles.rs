@@ -21,11 +21,12 @@ pub fn roles(
 ) -> Result<BTreeMap<(RuleTable, String), ChainRoles>, NoIpset> {
     let mut chains = BTreeMap::new();
     let link_local = rules.for_link_local();
-    let table = if objects.is_on_bridge() { RuleTable::Bridge } else { RuleTable::Netdev };
+    let (bridge, netdev) = (RuleTable::Bridge(objects.table), RuleTable::Netdev(objects.table));
+    let table = if objects.is_on_bridge() { bridge } else { netdev };
     let mut paths =
         vec![(table, PortHook::From, &rules.from_guest), (table, PortHook::To, &rules.to_guest)];
     if objects.is_on_bridge() && link_local.refuses() && has_hook(port) {
-        paths.push((RuleTable::Netdev, PortHook::From, &link_local));
+        paths.push((netdev, PortHook::From, &link_local));
     }
     for (table, hook, path) in paths {
         let to_guest = hook == PortHook::To;

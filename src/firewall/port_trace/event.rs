@@ -2,6 +2,7 @@
 
 use crate::firewall::nft_dump::Attributes;
 use crate::firewall::nft_kernel::FAMILY;
+use crate::firewall::port_nft::PortTable;
 use crate::firewall::port_roles::RuleTable;
 use crate::firewall::rules::Version;
 
@@ -80,12 +81,13 @@ impl TraceMessage {
         }
         let family = *message.get(header)?;
         let all = Attributes(message.get(header + FAMILY..)?);
-        let table = match (i32::from(family), all.text(NFTA_TRACE_TABLE)?.as_str()) {
+        let name = all.text(NFTA_TRACE_TABLE)?;
+        let table = match (i32::from(family), name.as_str()) {
             (libc::NFPROTO_BRIDGE, "nat") => Some(RuleTable::Ethernet),
             (libc::NFPROTO_IPV4, "filter") => Some(RuleTable::Filter(Version::V4)),
             (libc::NFPROTO_IPV6, "filter") => Some(RuleTable::Filter(Version::V6)),
-            (libc::NFPROTO_BRIDGE, crate::firewall::port_nft::TABLE) => Some(RuleTable::Bridge),
-            (libc::NFPROTO_NETDEV, crate::firewall::port_nft::TABLE) => Some(RuleTable::Netdev),
+            (libc::NFPROTO_BRIDGE, name) => PortTable::named(name).map(RuleTable::Bridge),
+            (libc::NFPROTO_NETDEV, name) => PortTable::named(name).map(RuleTable::Netdev),
             _ => None,
         };
         let verdict = match all.number(NFTA_TRACE_TYPE)? {
@@ -198,7 +200,7 @@ mod tests {
             let read = TraceMessage::parse(&report(what, code, &more), HEADER).unwrap();
             assert_eq!((read.handle, read.verdict), (handle, verdict));
             assert_eq!((read.id, read.chain.as_str()), (5, "p7-from"));
-            assert_eq!(read.table, Some(RuleTable::Bridge));
+            assert_eq!(read.table, Some(RuleTable::Bridge(PortTable::FIRST)));
             assert_eq!(read.head.len(), 34);
         }
     }

@@ -147,7 +147,7 @@ impl Frames {
 
 /// Returns whether a table is one of nftables' tables, whose chains have a rule at their end.
 fn is_netlaunchs(table: RuleTable) -> bool {
-    matches!(table, RuleTable::Bridge | RuleTable::Netdev)
+    matches!(table, RuleTable::Bridge(_) | RuleTable::Netdev(_))
 }
 
 /// Returns the decision of a stage, if the reported rule decides.
@@ -179,11 +179,12 @@ fn decided(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::firewall::port_nft::PortTable;
 
     fn message(id: u32, chain: &str, verdict: TraceVerdict, head: &[u8]) -> TraceMessage {
         TraceMessage {
             id,
-            table: Some(RuleTable::Bridge),
+            table: Some(RuleTable::Bridge(PortTable::FIRST)),
             chain: chain.to_owned(),
             handle: Some(1),
             verdict,
@@ -203,7 +204,7 @@ mod tests {
             [("p7-from", false, false), ("p7-from-1", false, true), ("p7-from-ip", true, false)]
         {
             let name = name.to_owned();
-            roles.chains.insert((RuleTable::Bridge, name), chain(packets, sub));
+            roles.chains.insert((RuleTable::Bridge(PortTable::FIRST), name), chain(packets, sub));
         }
         roles
     }

@@ -98,7 +98,7 @@ impl PortTrace {
         refuse_legacy(tools, record).await?;
         let groups = [NFNLGRP_NFTABLES, NFNLGRP_NFTRACE];
         let events = NetfilterEvents::join(&groups).map_err(TraceError::Kernel)?;
-        let ingress = roles.chains.keys().any(|(table, _)| *table == RuleTable::Netdev);
+        let ingress = roles.chains.keys().any(|(table, _)| table.is_netdev());
         let _mark = if marks {
             None
         } else {

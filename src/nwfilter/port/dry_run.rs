@@ -3,6 +3,7 @@
 use super::bridge::check_mac;
 use super::compile_port::{LearnedAddresses, compile_port};
 use super::{BindingError, Bindings, FailedPorts};
+use crate::firewall::port_nft::PortTable;
 use crate::firewall::{
     FirewallBackend, NoUsableBackend, PortFilter, PortHooks, PortPlan, Script, Unwritable,
 };
@@ -32,8 +33,9 @@ impl Bindings {
         let compiled = compile_port(binding, &mut Compiler::new(&filters), &unknown)?;
         let backend = self.settings.firewall_backend.unwrap_or(FirewallBackend::Nftables);
         let (port, index, hooks) = (&binding.port, 0, PortHooks::Bridge);
+        let table = PortTable::FIRST;
         for rules in [compiled.rules].into_iter().chain(compiled.pending_rules) {
-            let one = PortFilter { index, port: port.clone(), rules, backend, hooks };
+            let one = PortFilter { index, port: port.clone(), rules, backend, hooks, table };
             PortPlan::new(&[one], self.extras())?;
         }
         Ok(())
@@ -58,10 +60,17 @@ impl Bindings {
         let rules = compile_port(binding, &mut Compiler::new(&filters), &unknown)?.rules;
         let mut tried = Vec::new();
         let (port, index, hooks) = (binding.port.clone(), 0, PortHooks::Bridge);
+        let table = PortTable::FIRST;
         let order = FirewallBackend::ORDER.to_vec();
         for backend in self.settings.firewall_backend.map_or(order, |b| vec![b]) {
-            let one =
-                PortFilter { index, port: port.clone(), rules: rules.clone(), backend, hooks };
+            let one = PortFilter {
+                index,
+                port: port.clone(),
+                rules: rules.clone(),
+                backend,
+                hooks,
+                table,
+            };
             match PortPlan::new(&[one], self.extras()) {
                 Ok(plan) => return Ok(plan.scripts()),
                 Err(Unwritable { port, error }) => {

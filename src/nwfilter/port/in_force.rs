@@ -88,7 +88,7 @@ impl Bindings {
 
     /// Reads the counters of these ports' filters, by interface index. Ports without counters are
     /// left out. If nft cannot read the counters, it logs a warning and returns an empty map. nft
-    /// runs once, or not at all if no port has counters.
+    /// runs twice for each table, or not at all if no port has counters.
     pub async fn counts<'a>(
         &self,
         ports: impl Iterator<Item = &'a PortStatus>,
@@ -104,7 +104,8 @@ impl Bindings {
         if objects.is_empty() {
             return BTreeMap::new();
         }
-        match Counters::read(&self.tools).await {
+        let tables = objects.iter().map(|objects| objects.table).collect();
+        match Counters::read(&self.tools, &tables).await {
             Ok(counters) => objects
                 .into_iter()
                 .filter_map(|objects| Some((objects.index, counters.of(objects)?)))

@@ -62,6 +62,7 @@ mod learner_lock;
 mod learner_report;
 mod learning;
 mod lock;
+mod placement;
 mod port_wait;
 mod redefine;
 mod saved_lease;

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use super::bridge::{check_iptables_name, iptables_is_called};
 use super::compile_port::LearnedAddresses;
 use super::lock::Lock;
+use super::placement::{is_special, place};
 use super::{BindingError, Bindings, FailedPorts, PortState, PortStatus, log};
-use crate::firewall::rules::port::{PortRules, Test};
+use crate::firewall::rules::port::PortRules;
 use crate::firewall::{
     Beside, FirewallBackend, NoUsableBackend, PortError, PortFilter, PortPlan, PortRecord,
     Unwritable,
@@ -103,6 +104,7 @@ impl Bindings {
             beside: Beside {
                 // A port whose status cannot be read may have rules in the table.
                 needs_table: guarded || tools.has_damaged() || others.iter().any(uses_nftables),
+                tables: others.iter().filter_map(PortStatus::table).collect(),
                 guarded,
             },
             configured: self.settings.firewall_backend.or(backend_of_guard),
@@ -217,7 +219,7 @@ impl Transaction<'_> {
             self.restore();
             return Err(error.into());
         }
-        if let Err(error) = plan.apply(self.tools, &self.old, self.beside).await {
+        if let Err(error) = plan.apply(self.tools, &self.old, &self.beside).await {
             // If the rollback failed, or the new rules may be set, the status files keep both
             // records.
             if error.left_as_before() {
@@ -241,7 +243,9 @@ impl Transaction<'_> {
     /// pending ones.
     async fn plan(&self, backends: &[FirewallBackend]) -> Result<PortPlan, BindingError> {
         let (mut filters, mut pending) = (Vec::new(), Vec::new());
+        let mut tables = place(self.wanted, backends, &self.beside.tables).into_iter();
         for (wanted, backend) in self.wanted.iter().zip(backends) {
+            let table = tables.next().unwrap_or_default();
             let PortStatus { port, index, .. } = &wanted.status;
             if *backend == FirewallBackend::Iptables && wanted.status.hooks.is_bridge() {
                 let has_packets = |rules: &PortRules| {
@@ -258,6 +262,7 @@ impl Transaction<'_> {
                 rules: rules.clone(),
                 backend: *backend,
                 hooks: wanted.status.hooks,
+                table,
             };
             filters.push(filter(&wanted.rules));
             pending.extend(wanted.pending_rules.iter().map(filter));
@@ -329,7 +334,7 @@ impl Transaction<'_> {
         }
         let nothing = PortPlan::new(&[], self.bindings.extras())?;
         let undone = nothing
-            .apply(self.tools, &plan.recorded().iter().collect::<Vec<_>>(), self.beside)
+            .apply(self.tools, &plan.recorded().iter().collect::<Vec<_>>(), &self.beside)
             .await;
         undone.map_err(|error| self.firewall_error(error))?;
         let dir = self.bindings.dir();
@@ -390,11 +395,4 @@ impl DesiredPort {
     fn all_rules(&self) -> impl Iterator<Item = &PortRules> {
         [&self.rules].into_iter().chain(&self.pending_rules).map(Arc::as_ref)
     }
-}
-
-/// Returns whether some kernels or backends cannot set these rules: they track connections or use
-/// address sets.
-fn is_special(rules: &PortRules) -> bool {
-    let set = |test: &Test| matches!(test, Test::Set { .. });
-    rules.is_stateful() || rules.rules().any(|rule| rule.tests.iter().any(set))
 }

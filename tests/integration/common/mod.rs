@@ -5,6 +5,7 @@ pub mod attach_scene;
 pub mod bad_tools;
 pub mod bpf_machine;
 pub mod bridges;
+pub mod crowd;
 pub mod definitions;
 pub mod dhcp_frame;
 pub mod dhcp_guest;

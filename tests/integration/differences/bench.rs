@@ -17,6 +17,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use netlaunch::firewall::port_nft::PortTable;
 use netlaunch::firewall::rules::port::PortRules;
 use netlaunch::firewall::{
     Beside, FirewallBackend, PortFilter, PortHooks, PortPlan, PortRecord, Tools,
@@ -119,6 +120,7 @@ impl Bench {
                     rules: (*rules)?.clone().into(),
                     backend: self.backend,
                     hooks: PortHooks::Bridge,
+                    table: PortTable::FIRST,
                 })
             })
             .collect();
@@ -126,9 +128,9 @@ impl Bench {
         let (tools, records) = (Tools::find(&self.path), &self.records);
         self.netns.inside(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let beside = Beside { needs_table: false, guarded: false };
+            let beside = Beside::default();
             let records: Vec<_> = records.iter().collect();
-            let applied = plan.apply(&tools, &records, beside);
+            let applied = plan.apply(&tools, &records, &beside);
             runtime.unwrap().block_on(applied).map_err(|error| error_text(&error))
         })?;
         self.records = plan.recorded().to_vec();

@@ -18,7 +18,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use netlaunch::firewall::port_nft::Extras;
+use netlaunch::firewall::port_nft::{Extras, PortTable};
 use netlaunch::firewall::rules::port::PortRules;
 use netlaunch::firewall::{
     Beside, FirewallBackend, PortFilter, PortHooks, PortPlan, PortRecord, Tools,
@@ -110,6 +110,7 @@ impl Wire {
             rules: rules.clone().into(),
             backend,
             hooks: self.hooks,
+            table: PortTable::FIRST,
         };
         let filters: Vec<_> = rules.map(filter).into_iter().collect();
         let extras = Extras { trace: false, counters: false, reject: true };
@@ -118,9 +119,9 @@ impl Wire {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let path = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(Into::into);
             let tools = Tools::find(&path);
-            let beside = Beside { needs_table: false, guarded: false };
+            let beside = Beside::default();
             let old: Vec<_> = old.iter().collect();
-            let applied = plan.apply(&tools, &old, beside);
+            let applied = plan.apply(&tools, &old, &beside);
             runtime.unwrap().block_on(applied).map_err(|error| error_text(&error))
         });
         applied.map(|()| plan.recorded().to_vec())

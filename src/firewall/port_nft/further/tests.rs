@@ -1,0 +1,195 @@
+use super::super::change::change;
+use super::super::{Extras, Families, fetch_less, port, remove_tables};
+use super::*;
+use crate::firewall::rules::port::{
+    FrameKind, Origin, Path, PortRule, PortRules, PortVerdict, Step,
+};
+
+const SECOND: &str = "netlaunch_nwfilter_2";
+
+/// Returns the text of a port with one rule for frames from the guest, in this table.
+fn text(index: u32, table: &str) -> PortText {
+    let rule = PortRule {
+        kind: FrameKind::Arp,
+        tests: Vec::new(),
+        verdict: PortVerdict::Drop,
+        comment: None,
+        origin: Origin::default(),
+    };
+    let from_guest = Path { frames: vec![Step::Rule(rule)], ..Path::default() };
+    let rules = PortRules { from_guest, ..PortRules::default() };
+    let extras = Extras { trace: false, counters: false, reject: true };
+    let name = format!("vnet{index}").parse().unwrap();
+    port(index, &name, &rules, extras).unwrap().in_table(PortTable::named(table).unwrap())
+}
+
+fn second() -> FurtherTables {
+    let tables = BTreeSet::from([PortTable::named(SECOND).unwrap()]);
+    FurtherTables { bridge: tables.clone(), netdev: tables }
+}
+
+fn changed(remove: &[&PortText], add: &[&PortText], emptied: &FurtherTables) -> String {
+    let remove: Vec<_> = remove.iter().map(|port| &*port.objects).collect();
+    change(&remove, add, Families::All, emptied)
+}
+
+#[test]
+fn a_new_port_of_a_further_table_gets_an_element_in_the_first_tables_maps() {
+    let expected = "\
+add table bridge netlaunch_nwfilter_2
+add set bridge netlaunch_nwfilter_2 empty { type mark; }
+add map bridge netlaunch_nwfilter_2 from_guest { type iface_index : verdict; }
+add chain bridge netlaunch_nwfilter_2 prerouting { type filter hook prerouting priority -99; policy accept; }
+flush chain bridge netlaunch_nwfilter_2 prerouting
+add rule bridge netlaunch_nwfilter_2 prerouting iif vmap @from_guest
+add map bridge netlaunch_nwfilter_2 to_guest { type iface_index : verdict; }
+add chain bridge netlaunch_nwfilter_2 postrouting { type filter hook postrouting priority 1; policy accept; }
+flush chain bridge netlaunch_nwfilter_2 postrouting
+add rule bridge netlaunch_nwfilter_2 postrouting oif vmap @to_guest
+add chain bridge netlaunch_nwfilter_2 p7-from
+flush chain bridge netlaunch_nwfilter_2 p7-from
+add chain bridge netlaunch_nwfilter_2 p7-to
+flush chain bridge netlaunch_nwfilter_2 p7-to
+table bridge netlaunch_nwfilter_2 {
+\tchain p7-from {
+\t\tether type arp drop
+\t\taccept
+\t}
+\tchain p7-to {
+\t\taccept
+\t}
+}
+add element bridge netlaunch_nwfilter_2 from_guest { 7 : jump p7-from }
+add element bridge netlaunch_nwfilter_2 to_guest { 7 : jump p7-to }
+add table bridge netlaunch_nwfilter
+add map bridge netlaunch_nwfilter from_guest { type iface_index : verdict; }
+add element bridge netlaunch_nwfilter from_guest { 7 : accept }
+add map bridge netlaunch_nwfilter to_guest { type iface_index : verdict; }
+add element bridge netlaunch_nwfilter to_guest { 7 : accept }
+add table netdev netlaunch_nwfilter_2
+add chain netdev netlaunch_nwfilter_2 p7-ingress
+flush chain netdev netlaunch_nwfilter_2 p7-ingress
+delete chain netdev netlaunch_nwfilter_2 p7-ingress
+add chain netdev netlaunch_nwfilter_2 p7-from
+flush chain netdev netlaunch_nwfilter_2 p7-from
+add chain netdev netlaunch_nwfilter_2 p7-ingress { type filter hook ingress device \"vnet7\" priority 0; policy accept; }
+table netdev netlaunch_nwfilter_2 {
+\tchain p7-from {
+\t\tether type arp drop
+\t\taccept
+\t}
+}
+add rule netdev netlaunch_nwfilter_2 p7-ingress ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iif 7 goto p7-from
+";
+    assert_eq!(changed(&[], &[&text(7, SECOND)], &FurtherTables::default()), expected);
+}
+
+/// Returns the lines of a text that concern the first table.
+fn of_first(text: &str) -> Vec<&str> {
+    let is_first = |line: &&str| line.split(' ').any(|word| word == "netlaunch_nwfilter");
+    text.lines().filter(is_first).collect()
+}
+
+#[test]
+fn a_swap_adds_the_same_elements_again() {
+    let port = text(7, SECOND);
+    let swapped = changed(&[&port], &[&port], &FurtherTables::default());
+    let added = changed(&[], &[&port], &FurtherTables::default());
+    assert_eq!(of_first(&swapped), of_first(&added));
+    assert_eq!(of_first(&added).len(), 5);
+}
+
+#[test]
+fn a_removed_port_leaves_its_table_and_the_first_tables_maps() {
+    let (seven, eight) = (text(7, SECOND), text(8, SECOND));
+    let removed = changed(&[&seven], &[], &FurtherTables::default());
+    for line in [
+        "delete element bridge netlaunch_nwfilter_2 from_guest { 7 : jump p7-from }",
+        "delete chain bridge netlaunch_nwfilter_2 p7-from",
+        "delete chain netdev netlaunch_nwfilter_2 p7-ingress",
+        "delete element bridge netlaunch_nwfilter from_guest { 7 : accept }",
+        "delete element bridge netlaunch_nwfilter to_guest { 7 : accept }",
+    ] {
+        assert!(removed.lines().any(|is| is == line), "{line}\n{removed}");
+    }
+    assert!(!removed.contains("delete table"), "{removed}");
+    // The same transaction binds another port.
+    let both = changed(&[&seven], &[&eight], &FurtherTables::default());
+    for line in [
+        "delete element bridge netlaunch_nwfilter to_guest { 7 : accept }",
+        "add element bridge netlaunch_nwfilter to_guest { 8 : accept }",
+    ] {
+        assert!(both.lines().any(|is| is == line), "{line}\n{both}");
+    }
+}
+
+#[test]
+fn the_last_port_of_a_further_table_takes_the_table_with_it() {
+    let expected = "\
+add table bridge netlaunch_nwfilter_2
+delete table bridge netlaunch_nwfilter_2
+add table bridge netlaunch_nwfilter
+add map bridge netlaunch_nwfilter from_guest { type iface_index : verdict; }
+add element bridge netlaunch_nwfilter from_guest { 7 : accept }
+delete element bridge netlaunch_nwfilter from_guest { 7 : accept }
+add map bridge netlaunch_nwfilter to_guest { type iface_index : verdict; }
+add element bridge netlaunch_nwfilter to_guest { 7 : accept }
+delete element bridge netlaunch_nwfilter to_guest { 7 : accept }
+add table netdev netlaunch_nwfilter_2
+delete table netdev netlaunch_nwfilter_2
+";
+    assert_eq!(changed(&[&text(7, SECOND)], &[], &second()), expected);
+    let bridge = FurtherTables { netdev: BTreeSet::new(), ..second() };
+    let removed = changed(&[&text(7, SECOND)], &[], &bridge);
+    assert!(removed.contains("delete chain netdev netlaunch_nwfilter_2 p7-from\n"), "{removed}");
+}
+
+#[test]
+fn ports_of_two_tables_change_in_one_text() {
+    let ports = [text(7, "netlaunch_nwfilter"), text(8, SECOND)];
+    let both = changed(&[], &[&ports[0], &ports[1]], &FurtherTables::default());
+    let alone = changed(&[], &[&ports[0]], &FurtherTables::default());
+    let (bridge, netdev) = alone.split_at(alone.find("add table netdev").unwrap());
+    assert!(both.starts_with(bridge) && both.contains(netdev), "{both}");
+    assert!(both.contains("add element bridge netlaunch_nwfilter_2 to_guest { 8 : jump p8-to }\n"));
+    assert!(both.contains("add element bridge netlaunch_nwfilter from_guest { 8 : accept }\n"));
+    assert!(!both.contains("{ 7 : accept }"), "{both}");
+}
+
+#[test]
+fn a_guarded_port_leaves_the_first_tables_maps_before_its_filter_goes() {
+    let ports = [text(7, "netlaunch_nwfilter"), text(8, SECOND)];
+    let objects: Vec<_> = ports.iter().map(|port| &*port.objects).collect();
+    assert_eq!(close_ports(&objects[..1]), "");
+    let closed = close_ports(&objects);
+    let expected = changed(&[&ports[1]], &[], &second());
+    assert_eq!(closed.lines().collect::<Vec<_>>(), of_first(&expected));
+    let opened = open_ports(&objects);
+    assert!(opened.contains("add element bridge netlaunch_nwfilter to_guest { 8 : accept }\n"));
+    assert!(!opened.contains("delete") && !opened.contains(SECOND), "{opened}");
+}
+
+#[test]
+fn all_tables_are_removed_together() {
+    let removed = remove_tables(&["bridge", "netdev"], &second());
+    let first = remove_tables(&["bridge", "netdev"], &FurtherTables::default());
+    assert_eq!(
+        first,
+        "add table bridge netlaunch_nwfilter\ndelete table bridge netlaunch_nwfilter\n\
+         add table netdev netlaunch_nwfilter\ndelete table netdev netlaunch_nwfilter\n"
+    );
+    let rest = removed.strip_prefix(&first).unwrap();
+    assert_eq!(rest, first.replace("netlaunch_nwfilter", SECOND));
+    assert!(!remove_tables(&["bridge"], &second()).contains("netdev"));
+}
+
+#[test]
+fn nft_fetches_a_chain_that_the_table_has() {
+    let table = PortTable::named(SECOND).unwrap();
+    assert_eq!(
+        fetch_less(table),
+        "list chain bridge netlaunch_nwfilter_2 prerouting\n\
+         list set bridge netlaunch_nwfilter_2 empty\n"
+    );
+    assert!(fetch_less(PortTable::FIRST).contains("netlaunch_nwfilter guard-from\n"));
+}

@@ -1,0 +1,74 @@
+//! Chooses where the rules of a port are set: which backends can set them, and which table of
+//! nftables gets them.
+
+use super::PortStatus;
+use super::transaction::DesiredPort;
+use crate::firewall::port_nft::{PortTable, TableUse};
+use crate::firewall::rules::port::{PortRules, Test};
+use crate::firewall::{FirewallBackend, PortRecord};
+
+impl PortStatus {
+    /// Returns the table of nftables with the port's rules; `None` if it has no such rules.
+    pub(super) fn table(&self) -> Option<PortTable> {
+        self.recorded.iter().find_map(PortRecord::table)
+    }
+}
+
+/// Returns the tables for the rules of these ports, which get these backends. A port with rules of
+/// nftables stays in its table. `others` counts the ports that do not change.
+pub(super) fn place(
+    wanted: &[DesiredPort],
+    backends: &[FirewallBackend],
+    others: &TableUse,
+) -> Vec<PortTable> {
+    let recorded: Vec<_> = wanted.iter().map(|wanted| wanted.status.table()).collect();
+    in_tables(&recorded, backends, others)
+}
+
+fn in_tables(
+    recorded: &[Option<PortTable>],
+    backends: &[FirewallBackend],
+    others: &TableUse,
+) -> Vec<PortTable> {
+    let mut counted = others.clone();
+    recorded.iter().flatten().for_each(|table| counted.add(*table));
+    let table = |(recorded, backend): (&Option<PortTable>, &FirewallBackend)| match recorded {
+        Some(table) => *table,
+        None if *backend == FirewallBackend::Nftables => counted.place(),
+        None => PortTable::FIRST,
+    };
+    recorded.iter().zip(backends).map(table).collect()
+}
+
+/// Returns whether some kernels or backends cannot set these rules: they track connections or use
+/// address sets.
+pub(super) fn is_special(rules: &PortRules) -> bool {
+    let set = |test: &Test| matches!(test, Test::Set { .. });
+    rules.is_stateful() || rules.rules().any(|rule| rule.tests.iter().any(set))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::firewall::port_nft::MOST_PORTS;
+
+    #[test]
+    fn a_port_keeps_its_table_and_a_new_one_gets_the_first_with_room() {
+        use FirewallBackend::{Iptables, Nftables};
+        let second = PortTable::named("netlaunch_nwfilter_2").unwrap();
+        let full =
+            |number: usize| -> TableUse { vec![PortTable::FIRST; number].into_iter().collect() };
+        for (recorded, others, expected) in [
+            (vec![None, None], MOST_PORTS - 1, vec![PortTable::FIRST, second]),
+            (vec![Some(second), None], 0, vec![second, PortTable::FIRST]),
+            // The ports of the transaction that have a table count before the new ones.
+            (vec![None, Some(PortTable::FIRST)], MOST_PORTS - 1, vec![second, PortTable::FIRST]),
+            (vec![Some(PortTable::FIRST), None], 1000, vec![PortTable::FIRST, second]),
+        ] {
+            let backends = vec![Nftables; recorded.len()];
+            assert_eq!(in_tables(&recorded, &backends, &full(others)), expected, "{recorded:?}");
+        }
+        let tables = in_tables(&[None, None], &[Iptables, Nftables], &full(MOST_PORTS - 1));
+        assert_eq!(tables, [PortTable::FIRST; 2]);
+    }
+}

@@ -1,0 +1,206 @@
+//! Tests a port in a further table of nftables: the first table is full.
+//!
+//! ```text
+//! z0 … z199 [brz]    these fill the first table
+//! vnet0 [br0] …      comes into the second one
+//! ```
+
+use std::fs;
+
+use crate::common::crowd::{self, TABLE};
+use crate::common::flood_scene::{FloodScene, IP, LINKS, usual};
+use crate::common::frame::{BRIDGE, Frame, PEER, VM};
+use crate::common::port_scene::{PortScene, Station};
+use crate::common::{extent, finish, have_root, text, wait_until};
+use crate::nwfilter_watch::{port, rule, settings, watched};
+
+/// Refuses frames in both stages, each way, frames to the host, and link-local frames.
+const RULES: &str = "<rule action='drop' direction='out'><arp opcode='1'/></rule>
+    <rule action='drop' direction='out'><udp dstportstart='53'/></rule>
+    <rule action='drop' direction='in'><udp dstportstart='53'/></rule>";
+
+/// Makes a scene whose first table is full.
+fn crowded() -> PortScene {
+    let scene = PortScene::new(Some("nftables"));
+    crowd::fill_first_table(&scene.netns, &scene.sandbox);
+    scene
+}
+
+/// The names of the tables, with their families.
+fn tables(scene: &PortScene) -> Vec<String> {
+    let mut tables: Vec<String> = scene
+        .sh("nft list tables")
+        .lines()
+        .filter_map(|line| line.strip_prefix("table "))
+        .filter(|table| table.contains("netlaunch_nwfilter"))
+        .map(str::to_owned)
+        .collect();
+    tables.sort();
+    tables
+}
+
+fn filters(scene: &PortScene) {
+    assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 53)));
+    assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 54)));
+    assert!(!scene.leaves(&Frame::arp(VM, PEER, 1)));
+    assert!(scene.leaves(&Frame::arp(VM, PEER, 2)));
+    assert!(!scene.enters(&Frame::udp(PEER, VM, 1, 53)));
+    assert!(scene.enters(&Frame::udp(PEER, VM, 1, 54)));
+}
+
+fn reload(scene: &PortScene) -> String {
+    let output = finish(scene.sandbox.netlaunch(&["firewall", "reload"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+const BOTH: [&str; 4] = [
+    "bridge netlaunch_nwfilter",
+    "bridge netlaunch_nwfilter_2",
+    "netdev netlaunch_nwfilter",
+    "netdev netlaunch_nwfilter_2",
+];
+
+#[test]
+fn a_port_of_a_further_table_has_its_filter_until_its_table_goes_with_it() {
+    if !have_root("a_port_of_a_further_table_has_its_filter_until_its_table_goes_with_it") {
+        return;
+    }
+    let scene = crowded();
+    assert_eq!(tables(&scene), [BOTH[0], BOTH[2]]);
+    scene.filter(RULES).unwrap();
+    assert_eq!(tables(&scene), BOTH);
+    filters(&scene);
+    let index = port(&scene, "vnet0")["index"].to_string();
+    let first = || scene.sh("nft list map bridge netlaunch_nwfilter from_guest");
+    assert!(first().contains("\"vnet0\" : accept"), "{}", first());
+    // A swap and a redefinition leave the port in its table.
+    scene.define("test", &RULES.replace("53", "55")).unwrap();
+    assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 55)));
+    scene.define("test", RULES).unwrap();
+    filters(&scene);
+    assert_eq!(tables(&scene), BOTH);
+    assert!(
+        scene.sh(&format!("nft list table bridge {TABLE}")).contains(&format!("p{index}-from"))
+    );
+    // A second port of this table, and the last one.
+    scene.bind(Station::Vnet1, "test", &[]).unwrap();
+    scene.unbind(Station::Vnet0);
+    assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 53)));
+    assert!(!first().contains("vnet0"), "{}", first());
+    assert_eq!(tables(&scene), BOTH);
+    scene.unbind(Station::Vnet1);
+    assert_eq!(tables(&scene), [BOTH[0], BOTH[2]]);
+    // A port of the first table makes room.
+    scene.netns.ip("link delete z7");
+    scene.filter(RULES).unwrap();
+    assert_eq!(tables(&scene), [BOTH[0], BOTH[2]]);
+    filters(&scene);
+}
+
+#[test]
+fn the_last_port_of_all_tables_takes_all_tables_with_it() {
+    if !have_root("the_last_port_of_all_tables_takes_all_tables_with_it") {
+        return;
+    }
+    let scene = crowded();
+    scene.filter(RULES).unwrap();
+    crowd::remove(&scene.netns, &scene.sandbox);
+    // Without its first table, the filter works on.
+    assert!(reload(&scene).contains("the filter of the port vnet0 is there"));
+    filters(&scene);
+    assert_eq!(tables(&scene), BOTH);
+    scene.unbind(Station::Vnet0);
+    assert!(tables(&scene).is_empty(), "{:?}", tables(&scene));
+}
+
+#[test]
+fn lost_rules_of_a_further_table_are_missed_and_a_reload_restores_them() {
+    if !have_root("lost_rules_of_a_further_table_are_missed_and_a_reload_restores_them") {
+        return;
+    }
+    let scene = crowded();
+    scene.filter(RULES).unwrap();
+    let index = port(&scene, "vnet0")["index"].to_string();
+    let applied = scene.sandbox.path("state/nwfilter/bindings/.applied");
+    for change in [
+        "nft flush ruleset",
+        "nft delete table bridge netlaunch_nwfilter_2",
+        "nft delete table netdev netlaunch_nwfilter_2",
+        "nft flush chain bridge netlaunch_nwfilter_2 postrouting",
+        "nft flush chain bridge netlaunch_nwfilter_2 p{n}-from",
+        "nft 'delete element bridge netlaunch_nwfilter_2 to_guest { {n} }'",
+        "nft 'delete element bridge netlaunch_nwfilter to_guest { {n} }'",
+        "nft 'add table bridge netlaunch_nwfilter_2 { flags dormant; }'",
+        "nft 'add table netdev netlaunch_nwfilter_2 { flags dormant; }'",
+    ] {
+        scene.sh(&change.replace("{n}", &index));
+        assert_eq!(port(&scene, "vnet0")["state"], "rules-missing", "{change}");
+        let check = finish(scene.sandbox.netlaunch(&["firewall", "check"]));
+        assert_eq!(check.status.code(), Some(1), "{change}");
+        let said = reload(&scene);
+        assert!(said.contains("the filter of the port vnet0 is there; before, the "), "{said}");
+        assert_eq!(port(&scene, "vnet0")["state"], "in-force", "{change}");
+        filters(&scene);
+    }
+    let before = fs::read(&applied).unwrap();
+    reload(&scene);
+    assert_eq!(fs::read(&applied).unwrap(), before, "the second reload changed rules");
+}
+
+#[test]
+fn the_guard_lets_a_port_of_a_further_table_to_its_filter_only() {
+    if !have_root("the_guard_lets_a_port_of_a_further_table_to_its_filter_only") {
+        return;
+    }
+    let scene = crowded();
+    drop(watched(&scene, "nftables", &rule("")));
+    let to_host = |scene: &PortScene| scene.reaches_host(4000);
+    scene.unplug(Station::Vnet0);
+    scene.plug(Station::Vnet0);
+    assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 54)) && !to_host(&scene), "closed");
+    scene.filter(RULES).unwrap();
+    assert!(tables(&scene).contains(&BOTH[1].to_owned()));
+    filters(&scene);
+    assert!(to_host(&scene) && scene.leaves(&Frame::udp(VM, BRIDGE, 1, 54)));
+    scene.unbind(Station::Vnet0);
+    assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 54)) && !to_host(&scene), "closed again");
+    assert!(!tables(&scene).contains(&BOTH[1].to_owned()));
+}
+
+/// Binds and unbinds a flooding port that is closed without its filter.
+fn bound_and_unbound(what: &str, prepare: impl Fn(&FloodScene)) {
+    if !have_root(what) {
+        return;
+    }
+    let scene = FloodScene::new("nftables", &LINKS, usual(VM));
+    scene.settings(&settings("nftables", &rule("")));
+    scene.netns.ip("link set vnet0 name other0");
+    prepare(&scene);
+    let watcher = crate::common::start(scene.sandbox.netlaunch(&["nwfilter", "watch"]));
+    let guard = scene.sandbox.path("state/nwfilter/guard.json");
+    assert!(wait_until(std::time::Duration::from_secs(30), || guard.exists()));
+    drop(watcher);
+    scene.netns.ip("link set other0 name vnet0");
+    scene.up();
+    let runs = extent(16, 200);
+    for run in 1..=runs {
+        scene.flood.run(run);
+        scene.bind("clean-traffic", &[IP]);
+        scene.watch.passes(run);
+        scene.netlaunch(&["nwfilter", "binding-delete", "vnet0"]);
+        scene.watch.holds(&format!("{what}, run {run}"));
+    }
+    scene.report(what, runs);
+}
+
+#[test]
+fn no_forbidden_frame_passes_between_the_guard_and_the_filter() {
+    bound_and_unbound("no_forbidden_frame_passes_between_the_guard_and_the_filter", |_| {});
+}
+
+#[test]
+fn no_forbidden_frame_passes_between_the_guard_and_a_filter_in_a_further_table() {
+    let what = "no_forbidden_frame_passes_between_the_guard_and_a_filter_in_a_further_table";
+    bound_and_unbound(what, |scene| crowd::fill_first_table(&scene.netns, &scene.sandbox));
+}
