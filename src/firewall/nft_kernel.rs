@@ -26,6 +26,8 @@ pub(super) const FAMILY: usize = 4;
 
 // Attributes of linux/netfilter/nf_tables.h.
 const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
 
 /// Returns whether the bridge family has a table of this name.
 ///
@@ -137,6 +139,13 @@ pub(super) fn error_number(message: &[u8]) -> Option<i32> {
 pub(super) fn table(family: u8, name: &str) -> Vec<u8> {
     let name = attribute(NFTA_TABLE_NAME, &text(name));
     request(libc::NFT_MSG_GETTABLE, family, &name, libc::NLM_F_ACK as u16)
+}
+
+/// Returns an `NFT_MSG_GETCHAIN` request.
+pub(super) fn chain(family: u8, table: &str, name: &str) -> Vec<u8> {
+    let attributes =
+        [attribute(NFTA_CHAIN_TABLE, &text(table)), attribute(NFTA_CHAIN_NAME, &text(name))];
+    request(libc::NFT_MSG_GETCHAIN, family, &attributes.concat(), libc::NLM_F_ACK as u16)
 }
 
 /// Returns a request of nf_tables.

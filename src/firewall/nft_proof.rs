@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::nft_kernel::{arrived, attribute, is_there, message, open, request, send, table, text};
+use super::nft_kernel::{
+    arrived, attribute, chain, is_there, message, open, request, send, table, text,
+};
 use crate::types::error_text;
 
 /// The name of the set that contains the marks of recent transactions.
@@ -27,8 +29,6 @@ const SET: &str = "transactions";
 const LIFETIME: Duration = Duration::from_secs(120);
 
 // Attributes of linux/netfilter/nf_tables.h.
-const NFTA_CHAIN_TABLE: u16 = 1;
-const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_SET_TABLE: u16 = 1;
@@ -204,13 +204,6 @@ impl<'a> ChainStep<'a> {
             is_base: !declaration.is_empty(),
         })
     }
-}
-
-/// Returns an `NFT_MSG_GETCHAIN` request.
-fn chain(family: u8, table: &str, name: &str) -> Vec<u8> {
-    let attributes =
-        [attribute(NFTA_CHAIN_TABLE, &text(table)), attribute(NFTA_CHAIN_NAME, &text(name))];
-    request(libc::NFT_MSG_GETCHAIN, family, &attributes.concat(), libc::NLM_F_ACK as u16)
 }
 
 /// Returns an `NFT_MSG_GETSETELEM` request for one mark.

@@ -1,7 +1,7 @@
 //! Tests a port in a further table of nftables: the first table is full.
 //!
 //! ```text
-//! z0 … z199 [brz]    these fill the first table
+//! z0 … z499 [brz]    these fill the first table
 //! vnet0 [br0] …      comes into the second one
 //! ```
 
@@ -26,13 +26,13 @@ fn crowded() -> PortScene {
     scene
 }
 
-/// The names of the tables, with their families.
+/// The names of the tables of the families bridge and netdev.
 fn tables(scene: &PortScene) -> Vec<String> {
     let mut tables: Vec<String> = scene
         .sh("nft list tables")
         .lines()
         .filter_map(|line| line.strip_prefix("table "))
-        .filter(|table| table.contains("netlaunch_nwfilter"))
+        .filter(|table| table.starts_with("bridge") || table.starts_with("netdev"))
         .map(str::to_owned)
         .collect();
     tables.sort();
@@ -168,6 +168,30 @@ fn the_guard_lets_a_port_of_a_further_table_to_its_filter_only() {
     assert!(!tables(&scene).contains(&BOTH[1].to_owned()));
 }
 
+#[test]
+fn a_port_stays_closed_if_netlaunch_is_killed_while_its_filter_is_removed() {
+    if !have_root("a_port_stays_closed_if_netlaunch_is_killed_while_its_filter_is_removed") {
+        return;
+    }
+    let scene = crowded();
+    drop(watched(&scene, "nftables", &rule("")));
+    scene.filter(RULES).unwrap();
+    // nft kills netlaunch after its first transaction.
+    scene.sandbox.script(
+        "nft",
+        "/usr/sbin/nft \"$@\"; status=$?; [ \"$*\" != '-f -' ] || kill -9 $PPID; exit $status",
+    );
+    let output = scene.nwfilter_with_path(&scene.sandbox.path("bin"), &["unbind", "vnet0"]);
+    assert!(!output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(tables(&scene), BOTH);
+    for port in [53, 54] {
+        assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, port)), "{port}");
+    }
+    reload(&scene);
+    assert_eq!(tables(&scene), [BOTH[0], BOTH[2]]);
+    assert!(!scene.leaves(&Frame::udp(VM, PEER, 1, 54)));
+}
+
 /// Binds and unbinds a flooding port that is closed without its filter.
 fn bound_and_unbound(what: &str, prepare: impl Fn(&FloodScene)) {
     if !have_root(what) {
@@ -203,4 +227,19 @@ fn no_forbidden_frame_passes_between_the_guard_and_the_filter() {
 fn no_forbidden_frame_passes_between_the_guard_and_a_filter_in_a_further_table() {
     let what = "no_forbidden_frame_passes_between_the_guard_and_a_filter_in_a_further_table";
     bound_and_unbound(what, |scene| crowd::fill_first_table(&scene.netns, &scene.sandbox));
+}
+
+#[test]
+fn a_port_whose_status_was_lost_is_bound_again_in_its_further_table() {
+    if !have_root("a_port_whose_status_was_lost_is_bound_again_in_its_further_table") {
+        return;
+    }
+    let scene = crowded();
+    scene.filter(&RULES.replace("53", "54")).unwrap();
+    fs::remove_dir_all(scene.sandbox.path("state/nwfilter/bindings")).unwrap();
+    scene.define("test", RULES).unwrap();
+    scene.bind(Station::Vnet0, "test", &[]).unwrap();
+    filters(&scene);
+    scene.unbind(Station::Vnet0);
+    assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 53)));
 }

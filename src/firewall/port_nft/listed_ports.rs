@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{FurtherTables, PortHook, PortTable, entry};
 use crate::firewall::nft_dump::{map_elements, table_names, table_shape};
+use crate::firewall::nft_kernel::{chain, is_there};
 use crate::sys::interfaces::Interfaces;
 
 /// Returns the numbers of the ports in a listing of [`PortHook::From`]'s map in the first table whose
@@ -59,6 +60,21 @@ pub fn ports_in(table: PortTable) -> io::Result<BTreeSet<u32>> {
 }
 
 impl FurtherTables {
+    /// Returns the further table of the family bridge that has the chain of the port with this
+    /// number. After the loss of the port's status file, no record names that table.
+    ///
+    /// # Errors
+    /// Returns the kernel's error.
+    pub fn of_port(&self, index: u32) -> io::Result<Option<PortTable>> {
+        let chain_name = entry(index, PortHook::From);
+        for table in &self.bridge {
+            if is_there(&chain(bridge(), &table.to_string(), &chain_name))? {
+                return Ok(Some(*table));
+            }
+        }
+        Ok(None)
+    }
+
     /// Reads the names of the further tables from the kernel.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Renders the filters of ports as the text of one `nft -f -`.
 //!
-//! A table of the bridge family contains up to 200 ports ([`PortTable`]). Each of its base chains
+//! A table of the bridge family contains up to 500 ports ([`PortTable`]). Each of its base chains
 //! begins with a look-up in a map from the interface's number to the port's chain; see [`guard`] for
 //! the second rule. So the number of ports in a table adds nothing to the cost of a frame. Each
 //! further table adds one look-up on each hook. The rules of a removed port never apply to a later
@@ -33,9 +33,9 @@
 //!
 //! # Further tables
 //!
-//! A bind must take the same time on every host, but the kernel validates the whole table at each
-//! change ([`table`]). So the ports beyond 200 are in further tables, `netlaunch_nwfilter_2` and so
-//! on. The first table's maps have an element `accept` for each of their ports, and their base
+//! The time of a bind must not grow with the number of ports, but the kernel validates the whole
+//! table at each change ([`table`]). So the ports beyond 500 are in further tables,
+//! `netlaunch_nwfilter_2` and so on. The first table's maps have an element `accept` for each of their ports, and their base
 //! chains come after those of the first table ([`further`]). A further table is deleted with its
 //! last port; the first one stays as long as a port on a bridge or the guard needs it.
 //!

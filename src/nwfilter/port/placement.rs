@@ -3,7 +3,7 @@
 
 use super::PortStatus;
 use super::transaction::DesiredPort;
-use crate::firewall::port_nft::{PortTable, TableUse};
+use crate::firewall::port_nft::{FurtherTables, PortTable, TableUse};
 use crate::firewall::rules::port::{PortRules, Test};
 use crate::firewall::{FirewallBackend, PortRecord};
 
@@ -21,8 +21,13 @@ pub(super) fn place(
     backends: &[FirewallBackend],
     others: &TableUse,
 ) -> Vec<PortTable> {
-    let recorded: Vec<_> = wanted.iter().map(|wanted| wanted.status.table()).collect();
-    in_tables(&recorded, backends, others)
+    // If the kernel does not answer, nft does not work either, and reports the error.
+    let further = FurtherTables::read().unwrap_or_default();
+    let table = |wanted: &DesiredPort| {
+        let in_kernel = || further.of_port(wanted.status.index).ok().flatten();
+        wanted.status.table().or_else(in_kernel)
+    };
+    in_tables(&wanted.iter().map(table).collect::<Vec<_>>(), backends, others)
 }
 
 fn in_tables(

@@ -34,7 +34,7 @@ fn send(scene: &PortScene) {
 
 #[test]
 fn each_rule_counts_its_frames_under_its_line() {
-    on_both("each_rule_counts_its_frames_under_its_line", |scene, backend| {
+    on_each("each_rule_counts_its_frames_under_its_line", |scene, backend| {
         scene.settings(&format!("firewall_backend = \"{backend}\"\nenable_counters = true\n"));
         scene.bind(Station::Vnet0, "test", &[]).unwrap();
         send(scene);

@@ -60,7 +60,7 @@ fn followed(running: &Running, scene: &PortScene, from: Station, frame: &Frame) 
 
 #[test]
 fn each_frame_is_followed_in_the_words_that_explain_it() {
-    on_both("each_frame_is_followed_in_the_words_that_explain_it", |scene, backend| {
+    on_each("each_frame_is_followed_in_the_words_that_explain_it", |scene, backend| {
         scene.bind(Station::Vnet0, "test", &[]).unwrap();
         let running = Running::follow(scene, &[]);
         for (from, frame) in frames() {

@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use crate::common::crowd;
 use crate::common::frame::Frame;
 use crate::common::port_scene::{PortScene, Station, backends};
 use crate::common::{AT_MOST, Reaped, have_root, start, text, wait_until};
@@ -33,6 +34,20 @@ fn on_both(name: &str, test: impl Fn(&PortScene, &str)) {
         let scene = PortScene::new(Some(backend));
         scene.define("test", RULES).unwrap();
         test(&scene, backend);
+    }
+}
+
+/// Does the same, and runs `test` once more with the port in a further table of nftables.
+fn on_each(name: &str, test: impl Fn(&PortScene, &str)) {
+    on_both(name, &test);
+    if have_root(name) {
+        let scene = PortScene::new(Some("nftables"));
+        scene.settings("firewall_backend = \"nftables\"\nenable_counters = true\n");
+        crowd::fill_first_table(&scene.netns, &scene.sandbox);
+        scene.settings("firewall_backend = \"nftables\"\n");
+        scene.define("test", RULES).unwrap();
+        test(&scene, "nftables");
+        assert!(scene.ruleset().contains(crowd::TABLE));
     }
 }
 
