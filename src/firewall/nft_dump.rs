@@ -102,8 +102,7 @@ pub(super) fn table_shape(
     Ok(table_shapes(family, &[table.to_owned()], maps)?.remove(table))
 }
 
-/// Does the same for several tables. The kernel lists the chains of all tables of a family together,
-/// so that this listing is made only once.
+/// Does the same for several tables, with one listing of the chains of the whole family.
 pub(super) fn table_shapes(
     family: u8,
     tables: &[String],

@@ -52,7 +52,7 @@ add chain bridge netlaunch_nwfilter_2 p7-to
 flush chain bridge netlaunch_nwfilter_2 p7-to
 table bridge netlaunch_nwfilter_2 {
 \tchain p7-from {
-\t\tether type arp drop
+\t\tether type 0x0806 drop
 \t\taccept
 \t}
 \tchain p7-to {
@@ -75,7 +75,7 @@ flush chain netdev netlaunch_nwfilter_2 p7-from
 add chain netdev netlaunch_nwfilter_2 p7-ingress { type filter hook ingress device \"vnet7\" priority 0; policy accept; }
 table netdev netlaunch_nwfilter_2 {
 \tchain p7-from {
-\t\tether type arp drop
+\t\tether type 0x0806 drop
 \t\taccept
 \t}
 }
