@@ -190,10 +190,12 @@ fn a_port_stays_closed_if_netlaunch_is_killed_while_its_filter_is_removed() {
     }
     let scene = guarded();
     scene.filter(RULES).unwrap();
-    // nft kills netlaunch after its first transaction.
+    // nft kills netlaunch, the parent of its parent, after its first transaction.
     scene.sandbox.script(
         "nft",
-        "/usr/sbin/nft \"$@\"; status=$?; [ \"$*\" != '-f -' ] || kill -9 $PPID; exit $status",
+        "/usr/sbin/nft \"$@\"; status=$?\n\
+         read -r _ _ _ netlaunch _ < /proc/$PPID/stat\n\
+         [ \"$*\" != '-f -' ] || kill -9 $netlaunch; exit $status",
     );
     let output = scene.nwfilter_with_path(&scene.sandbox.path("bin"), &["unbind", "vnet0"]);
     assert!(!output.status.success(), "{}", text(&output.stderr));

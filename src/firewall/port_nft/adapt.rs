@@ -152,6 +152,22 @@ mod tests {
     }
 
     #[test]
+    fn a_further_table_is_adapted_as_the_first_one_is() {
+        let second = PortTable::named("netlaunch_nwfilter_2").unwrap();
+        let texts = texts().map(|text| text.in_table(second));
+        let mut attempt = Attempt::new(&texts, None);
+        let first = script(&attempt);
+        let line = first.lines().find(|line| line.contains("device \"vnet1\"")).unwrap();
+        assert!(attempt.adapt(line, "Could not process rule: Invalid argument"));
+        assert_eq!(attempt.wakes_netdev.take(), Some(second));
+        assert!(attempt.adapt(line, "Could not process rule: No such file or directory"));
+        let text = script(&attempt);
+        assert!(!text.contains("\"vnet1\"") && text.contains("\"vnet2\""), "{text}");
+        assert!(attempt.adapt(&format!("add table netdev {second}"), "Operation not supported"));
+        assert!(!script(&attempt).contains("netdev"));
+    }
+
+    #[test]
     fn a_dormant_table_is_woken_once() {
         let texts = texts();
         let mut attempt = Attempt::new(&texts, None);
