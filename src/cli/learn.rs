@@ -93,10 +93,12 @@ impl LearnerProcess {
 
     /// Returns the address of the port's rules, if they are in force.
     fn in_force(&self, bindings: &Bindings) -> Result<Option<IpAddr>, NwfilterError> {
-        let live = bindings.list()?;
-        let status = live.iter().find(|status| status.port == self.port);
-        let status = status.filter(|status| status.failure().is_none());
-        Ok(status.and_then(|status| first_address(status.address, &status.addresses6)))
+        let status = match bindings.get(&self.port) {
+            Err(BindingError::Unbound(_)) => return Ok(None),
+            status => status?,
+        };
+        let is_set = status.failure().is_none();
+        Ok(first_address(status.address, &status.addresses6).filter(|_| is_set))
     }
 }
 

@@ -58,6 +58,19 @@ impl Interfaces {
         Ok(String::from_utf8(name.collect()).ok().and_then(|name| name.parse().ok()))
     }
 
+    /// Returns whether the interface with this number has this name.
+    ///
+    /// # Errors
+    /// The kernel's error, except ENODEV.
+    pub(crate) fn has(&self, number: u32, name: &InterfaceName) -> io::Result<bool> {
+        let Ok(number) = i32::try_from(number) else { return Ok(false) };
+        let mut request = ifreq("");
+        request.ifr_ifru.ifru_ifindex = number;
+        let Some(answer) = self.ask(libc::SIOCGIFNAME as _, request)? else { return Ok(false) };
+        let bytes = answer.ifr_name.iter().map(|c| *c as u8).take_while(|byte| *byte != 0);
+        Ok(bytes.eq(name.as_str().bytes()))
+    }
+
     /// Sends a request and returns the answer, or `None` if there is no such interface.
     fn ask(&self, code: libc::Ioctl, mut request: libc::ifreq) -> io::Result<Option<libc::ifreq>> {
         // SAFETY: SIOCGIFINDEX and SIOCGIFNAME read and write a local ifreq (netdevice(7)).
@@ -80,6 +93,9 @@ mod tests {
         for interface in nix::net::if_::if_nameindex().unwrap().iter() {
             let name = interface.name().to_str().unwrap().parse().unwrap();
             assert_eq!(interfaces.number(&name).unwrap(), Some(interface.index()));
+            assert!(interfaces.has(interface.index(), &name).unwrap());
+            let other = "nl-no-such".parse().unwrap();
+            assert!(!interfaces.has(interface.index(), &other).unwrap());
             assert_eq!(interfaces.name(interface.index()).unwrap(), Some(name));
         }
         assert_eq!(interfaces.name(u32::MAX).unwrap(), None);

@@ -112,6 +112,7 @@ mod nwfilter_flood_learning;
 mod nwfilter_full_disk;
 mod nwfilter_hangup;
 mod nwfilter_in_force;
+mod nwfilter_index;
 mod nwfilter_killed;
 mod nwfilter_learning;
 mod nwfilter_learning6;

@@ -276,10 +276,22 @@ impl LeaseDir {
     /// # Errors
     /// [`StateFileError`] if the directory cannot be read.
     pub fn all(&self, clock: &Clock) -> Result<Vec<SavedLease>, StateFileError> {
+        self.all_but(clock, |_| false)
+    }
+
+    /// Does the same as [`all`](Self::all), without the ports that `is_left_out` names.
+    ///
+    /// # Errors
+    /// The errors of [`all`](Self::all).
+    pub fn all_but(
+        &self,
+        clock: &Clock,
+        is_left_out: impl Fn(&InterfaceName) -> bool,
+    ) -> Result<Vec<SavedLease>, StateFileError> {
         let mut all = Vec::new();
         for name in state_file::names(&self.0)? {
             let port = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok());
-            let Some(port) = port else { continue };
+            let Some(port) = port.filter(|port| !is_left_out(port)) else { continue };
             match self.read(&port, clock) {
                 Ok(saved) => all.extend(saved),
                 Err(error) => tracing::warn!("{}", error_text(&error)),

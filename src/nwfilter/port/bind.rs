@@ -3,7 +3,7 @@
 use super::bridge::{check_linkdev, check_mac};
 use super::compile_port::{CompiledPort, LearnedAddresses, compile_port};
 use super::dhcp_only::with_method;
-use super::interface_names::Ports;
+use super::index::{Overview, OwnPort};
 use super::transaction::DesiredPort;
 use super::{BindingError, Bindings, Created, PortState, PortStatus, bridge, log, status};
 use crate::firewall::FirewallBackend;
@@ -22,10 +22,10 @@ impl Bindings {
     pub async fn create(&self, binding: &Binding) -> Result<Created, BindingError> {
         let port = &binding.port;
         let index = self.index_of(port)?;
-        let (tools, ports) = self.lock().await?;
-        let Ports { live, stale, .. } = self.complete_interrupted(&tools, ports).await?;
+        let (tools, overview) = self.lock_for(OwnPort::Named(port)).await?;
+        let Overview { own, others, stale } = overview;
         tools.check(port)?;
-        if live.iter().any(|status| status.port == *port) {
+        if own.is_some() {
             return Err(BindingError::Bound(port.clone()));
         }
         let neighborhood = bridge::of_port(port, index).await?;
@@ -58,8 +58,8 @@ impl Bindings {
             renamed_from: None,
         };
         // The saved lease may come from an earlier binding of the same guest to the same port.
-        self.check_binding_address(&status, binding, &live).await?;
-        let saved = self.lease_of_earlier_binding(&status, binding, &live).await?;
+        self.check_binding_address(&status, binding, &others).await?;
+        let saved = self.lease_of_earlier_binding(&status, binding, &others).await?;
         let addresses = LearnedAddresses::of(saved.as_ref(), true, true);
         let compiled = compile_port(binding, &mut Compiler::new(&filters), &addresses)?;
         compiled.set_learning(&mut status);
@@ -75,13 +75,14 @@ impl Bindings {
             addresses,
         );
         let fresh = wanted.status.clone();
-        if let Err(error) = self.change(&tools, vec![wanted], &stale, &live).await {
+        match self.change(&tools, vec![wanted], &stale, &others).await {
+            Ok(changed) => self.write_index(&tools, others, &changed),
             // An error that was found before a firewall tool ran changed no rule, so the port stays
             // on.
-            if learning.is_some() && error.was_tried() {
+            Err(error) if learning.is_some() && error.was_tried() => {
                 return Err(self.turn_off_new(fresh, error).await);
             }
-            return Err(error);
+            Err(error) => return Err(error),
         }
         log(learning.as_ref().and_then(|learning| learning.count_tests().err()));
         let mut notes = self.notes(binding, &compiled);
@@ -165,12 +166,12 @@ impl Bindings {
     /// [`BindingError`]; the port then keeps its filter.
     pub async fn delete(&self, port: &InterfaceName) -> Result<(), BindingError> {
         let dismissed = self.dismiss(port).await?;
-        let (lock, ports) = loop {
-            let (lock, ports) = self.lock().await?;
-            let mut all = ports.live.iter().chain(&ports.stale);
+        let (lock, Overview { own, others, mut stale }) = loop {
+            let (lock, overview) = self.lock_for(OwnPort::Named(port)).await?;
+            let mut all = overview.own.iter().chain(&overview.stale);
             let index = all.find(|status| status.port == *port).map(|status| status.index);
             let Some(index) = index.filter(|index| self.locks.is_held(*index)) else {
-                break (lock, ports);
+                break (lock, overview);
             };
             // The learner may be waiting for this lock, so release it and ask again. A learner that
             // starts late may be there although the port does not learn any more.
@@ -178,15 +179,12 @@ impl Bindings {
             self.dismiss_learner(port, index).await?;
         };
         lock.check(port)?;
-        let Ports { mut live, mut stale, .. } = self.complete_interrupted(&lock, ports).await?;
-        let known = live.iter().chain(&stale).any(|status| status.port == *port);
-        if !known {
+        if !own.iter().chain(&stale).any(|status| status.port == *port) {
             return Err(BindingError::Unbound(port.clone()));
         }
-        if let Some(at) = live.iter().position(|status| status.port == *port) {
-            stale.push(live.remove(at));
-        }
-        self.change(&lock, Vec::new(), &stale, &live).await?;
+        stale.extend(own);
+        self.change(&lock, Vec::new(), &stale, &others).await?;
+        self.write_index(&lock, others, &[]);
         drop(lock);
         // Race: another command may have found no learner and started one in the meantime.
         match dismissed {

@@ -4,10 +4,13 @@
 //! command left, and learner locks without a holder. A reload rebuilds the rules of all ports from
 //! the current definitions and addresses.
 
+use std::collections::BTreeSet;
+
 use nix::net::if_::if_nametoindex;
 
 use super::interface_names::Ports;
 use super::lock::Lock;
+use super::summary::PortSummary;
 use super::{BindingError, Bindings, PortStatus, log};
 use crate::firewall::{AppliedTexts, MarkRemoval};
 use crate::nwfilter::learn::{Clock, SavedLease};
@@ -43,9 +46,9 @@ impl Bindings {
         }
         let (tools, ports) = self.lock().await?;
         let Ports { live, stale, .. } = self.complete_interrupted(&tools, ports).await?;
-        self.collect_leases()?;
+        self.collect_leases(&[])?;
         if !stale.is_empty() {
-            self.change(&tools, Vec::new(), &stale, &live).await?;
+            self.change(&tools, Vec::new(), &stale, &self.summaries(&live)).await?;
         }
         Ok(())
     }
@@ -59,7 +62,7 @@ impl Bindings {
         live: &[PortStatus],
     ) {
         if !stale.is_empty()
-            && let Err(error) = self.change(tools, Vec::new(), stale, live).await
+            && let Err(error) = self.change(tools, Vec::new(), stale, &self.summaries(live)).await
         {
             tracing::warn!(
                 "the filters of removed interfaces could not be deleted: {}",
@@ -69,13 +72,16 @@ impl Bindings {
     }
 
     /// Removes the saved leases of interfaces that are gone, and the learner locks that no process
-    /// holds.
-    pub(super) fn collect_leases(&self) -> Result<(), BindingError> {
+    /// holds, except those of the ports in `bound`.
+    pub(super) fn collect_leases(&self, bound: &[PortSummary]) -> Result<(), BindingError> {
+        let names: BTreeSet<_> = bound.iter().map(|other| &other.port).collect();
+        let indexes: BTreeSet<_> = bound.iter().map(|other| other.index).collect();
         let gone = |saved: &SavedLease| if_nametoindex(saved.port.as_str()) != Ok(saved.index);
-        for saved in self.leases.all(&Clock::now())?.iter().filter(|saved| gone(saved)) {
+        let saved = self.leases.all_but(&Clock::now(), |port| names.contains(port))?;
+        for saved in saved.iter().filter(|saved| gone(saved)) {
             self.leases.remove(&saved.port)?;
         }
-        if let Err(error) = self.locks.collect() {
+        if let Err(error) = self.locks.collect(|index| indexes.contains(&index)) {
             tracing::warn!("unused learner locks cannot be removed: {}", error_text(&error));
         }
         Ok(())
@@ -153,7 +159,7 @@ impl Bindings {
         ports: Ports,
     ) -> Result<Rebuilt, BindingError> {
         tools.warn_of_damaged();
-        self.collect_leases()?;
+        self.collect_leases(&[])?;
         // On a full disk, where the marker cannot be written, the rules can still be rebuilt.
         let was_interrupted = self.has_marker();
         if !was_interrupted {
@@ -170,7 +176,7 @@ impl Bindings {
     ) -> Result<Rebuilt, BindingError> {
         let (bound, others) = self.bound(ports.live);
         let wanted = self.wanted(&bound, &self.filters()?)?;
-        let changed = self.change(tools, wanted, &ports.stale, &others).await?;
+        let changed = self.change(tools, wanted, &ports.stale, &self.summaries(&others)).await?;
         self.rebuild_guard(tools).await?;
         Ok(Rebuilt { changed, kept: others })
     }

@@ -120,7 +120,7 @@ impl Bindings {
     }
 
     /// Returns whether the status files belong to this network namespace.
-    fn is_here(&self) -> Result<bool, BindingError> {
+    pub(super) fn is_here(&self) -> Result<bool, BindingError> {
         let failed = |source| BindingError::StateDir { dir: self.dir(), source };
         match fs::read_to_string(self.dir().join(LOCK)) {
             Ok(of) => Ok(of.is_empty() || of == network_namespace().map_err(failed)?),

@@ -6,7 +6,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::interface_names::Ports;
+use super::index::Overview;
 use super::learning::Learning;
 use super::{BindingError, BindingSettings, Bindings, PortState, PortStatus, log};
 use crate::nwfilter::learn::{Clock, SavedLease};
@@ -48,15 +48,13 @@ impl Bindings {
         learning: &mut Learning,
     ) -> Result<RulesUpdate, UpdateError> {
         let index = learning.index;
-        let (tools, Ports { mut live, stale, .. }) = self.lock().await?;
+        let (tools, overview) = self.lock_for_learner(index).await?;
+        let Overview { own, others, stale } = overview;
         // The port may have another binding by now, which this learner does not know.
         if !learning.holds_lock() {
             return Ok(RulesUpdate::PortGone);
         }
-        let Some(at) = live.iter().position(|status| status.index == index) else {
-            return Ok(RulesUpdate::PortGone);
-        };
-        let mut status = live.remove(at);
+        let Some(mut status) = own else { return Ok(RulesUpdate::PortGone) };
         // A learner that started late may be that of an earlier binding.
         if !status.learns || self.binding(&status)?.mac != learning.capture.guest() {
             return Ok(RulesUpdate::PortGone);
@@ -64,15 +62,18 @@ impl Bindings {
         if let Some(why) = &learning.off {
             status.state = PortState::Off(why.clone());
         }
-        let (used, used6) = self.used_addresses(&status, &live).await?;
+        let (used, used6) = self.used_addresses(&status, &others).await?;
         learning.check(used, used6)?;
         let (address, addresses6) = (learning.address(), learning.addresses6());
         self.save_lease(learning, &status.port)?;
-        self.note_refusals(learning, &mut status);
+        let is_written = self.note_refusals(learning, &mut status);
         let has_both = |address4, addresses: &[Ipv6Addr]| {
             address4 == address && addresses == addresses6.as_slice()
         };
         if has_both(status.address, &status.addresses6) && status.state == PortState::Bound {
+            if is_written {
+                self.write_index(&tools, others, &[status]);
+            }
             return Ok(RulesUpdate::Unchanged);
         }
         let changed = async {
@@ -86,12 +87,18 @@ impl Bindings {
                 wanted = self.wanted(&bound, &filters)?;
             }
             let keeping = self.with_settings_of(&status);
-            let change = keeping.change(&tools, wanted, &stale, &live);
+            let change = keeping.change(&tools, wanted, &stale, &others);
             // If a command was interrupted, its marker stays for the next command, which has the
             // settings of nwfilter.conf.
             if self.has_marker() { change.await } else { self.with_marker(change).await }
         };
-        let Err(error) = changed.await else { return Ok(RulesUpdate::Changed) };
+        let error = match changed.await {
+            Ok(changed) => {
+                self.write_index(&tools, others, &changed);
+                return Ok(RulesUpdate::Changed);
+            }
+            Err(error) => error,
+        };
         let error = self.turn_off(&status.port, index, error).await;
         let is_off = status.is_off() || matches!(error, BindingError::TurnedOff { .. });
         let why = error_text(&error);
@@ -102,13 +109,14 @@ impl Bindings {
         Err(UpdateError { error, is_recorded })
     }
 
-    /// Writes the refused addresses into the status file, and logs the new ones.
-    fn note_refusals(&self, learning: &Learning, status: &mut PortStatus) {
+    /// Writes the refused addresses into the status file, and logs the new ones. Returns whether
+    /// the file was written.
+    fn note_refusals(&self, learning: &Learning, status: &mut PortStatus) -> bool {
         let refused = learning.learner.refused().map(ToString::to_string);
         let refused6 = learning.table.as_ref().and_then(|table| table.refused());
         let refused6 = refused6.map(ToString::to_string);
         if refused == status.refused && refused6 == status.refused6 {
-            return;
+            return false;
         }
         let is_new = |new: &Option<String>, old: &Option<String>| new.is_some() && new != old;
         let new = [(&refused, &status.refused), (&refused6, &status.refused6)];
@@ -117,7 +125,10 @@ impl Bindings {
             tracing::warn!("the port {} goes on learning: {refused}", status.port);
         }
         (status.refused, status.refused6) = (refused, refused6);
-        log(status.write(&self.dir()).err());
+        let written = status.write(&self.dir());
+        let is_written = written.is_ok();
+        log(written.err());
+        is_written
     }
 
     /// Saves the learned lease. An address whose lease cannot be saved is not used in rules: after

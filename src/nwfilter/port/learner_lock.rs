@@ -216,8 +216,9 @@ impl LearnerLocks {
         remove(&self.holder_file(index))
     }
 
-    /// Removes the files of all locks that no process holds.
-    pub(super) fn collect(&self) -> io::Result<()> {
+    /// Removes the files of all locks that no process holds, except those of the interfaces that
+    /// `is_bound` names.
+    pub(super) fn collect(&self, is_bound: impl Fn(u32) -> bool) -> io::Result<()> {
         if !self.any_exist() {
             return Ok(());
         }
@@ -228,7 +229,7 @@ impl LearnerLocks {
             let Ok(index) = name.strip_suffix(FIFO_SUFFIX).unwrap_or(&name).parse() else {
                 continue;
             };
-            if !self.is_locked(index)? {
+            if !is_bound(index) && !self.is_locked(index)? {
                 self.remove(index)?;
             }
         }

@@ -2,8 +2,10 @@
 
 use std::ops::Deref;
 
+use super::index::{Overview, OwnPort};
 use super::interface_names::Ports;
 use super::status::Damaged;
+use super::summary::PortSummary;
 use super::{BindingError, Bindings};
 use crate::firewall::LockedTools;
 use crate::sys::state_file::{self, StateFileError};
@@ -63,6 +65,41 @@ impl Bindings {
     /// wait does not block the thread: one process can have two such tasks, and one of them holds
     /// the lock.
     pub(super) async fn lock(&self) -> Result<(Lock, Ports), BindingError> {
+        let mut lock = self.take_lock().await?;
+        let ports = self.read_under(&mut lock)?;
+        Ok((lock, ports))
+    }
+
+    /// Takes the lock for a change of one port, and first completes an interrupted change. Reads
+    /// the status files of the other ports only if the [index](super::index) cannot be used.
+    pub(super) async fn lock_for(
+        &self,
+        own: OwnPort<'_>,
+    ) -> Result<(Lock, Overview), BindingError> {
+        let mut lock = self.take_lock().await?;
+        if let Some(overview) = self.indexed_overview(own) {
+            return Ok((lock, overview));
+        }
+        let ports = self.read_under(&mut lock)?;
+        let ports = self.complete_interrupted(&lock, ports).await?;
+        Ok((lock, self.overview(ports, own)))
+    }
+
+    /// Does the same as [`lock_for`](Self::lock_for), and leaves an interrupted change to the next
+    /// command.
+    pub(super) async fn lock_for_learner(
+        &self,
+        index: u32,
+    ) -> Result<(Lock, Overview), BindingError> {
+        let (mut lock, own) = (self.take_lock().await?, OwnPort::Numbered(index));
+        if let Some(overview) = self.indexed_overview(own) {
+            return Ok((lock, overview));
+        }
+        let ports = self.read_under(&mut lock)?;
+        Ok((lock, self.overview(ports, own)))
+    }
+
+    async fn take_lock(&self) -> Result<Lock, BindingError> {
         let dir = self.dir();
         let failed = |source: std::io::Error| match source.downcast() {
             Ok(timeout) => BindingError::Locked(timeout),
@@ -70,8 +107,28 @@ impl Bindings {
         };
         let lock = state_file::lock(&dir, self.lock_limit).await.map_err(failed)?;
         state_file::clean(self.leases.path());
-        let mut ports = self.update_names()?;
+        state_file::clean(&self.index_dir());
         let tools = LockedTools::new(&self.tools, lock).map_err(failed)?;
-        Ok((Lock { tools, damaged: std::mem::take(&mut ports.damaged) }, ports))
+        Ok(Lock { tools, damaged: Vec::new() })
+    }
+
+    /// Reads all status files under the lock that was just taken.
+    fn read_under(&self, lock: &mut Lock) -> Result<Ports, BindingError> {
+        let mut ports = self.update_names()?;
+        lock.damaged = std::mem::take(&mut ports.damaged);
+        Ok(ports)
+    }
+
+    fn overview(&self, Ports { live, stale, .. }: Ports, own: OwnPort<'_>) -> Overview {
+        let dir = self.dir();
+        let (mut own_status, mut others) = (None, Vec::new());
+        for status in live {
+            if own.is(&status.port, status.index) {
+                own_status = Some(status);
+            } else {
+                others.push(PortSummary::of(&status, &dir));
+            }
+        }
+        Overview { own: own_status, others, stale }
     }
 }

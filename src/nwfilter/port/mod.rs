@@ -26,6 +26,9 @@
 //! A port is identified by its interface index. The kernel does not use an index again, so an
 //! interface with the name of an earlier one is a new port without a filter.
 //!
+//! A change of one port needs only a few facts of the others, which it reads from one file, the
+//! [`index`].
+//!
 //! All commands hold one [`lock`], so they run one after the other. A filter definition that is in
 //! use changes under the same lock ([`Bindings::commit`]): the definition and the rules of every
 //! port that uses it change together, or neither changes.
@@ -56,6 +59,7 @@ mod garbage;
 mod guard;
 mod guest_mac;
 mod in_force;
+mod index;
 mod interface_names;
 mod learned_rules;
 mod learner_lock;
@@ -68,6 +72,7 @@ mod redefine;
 mod saved_lease;
 mod status;
 mod status_file;
+mod summary;
 mod swap;
 mod transaction;
 mod unfinished;
@@ -97,6 +102,7 @@ pub use learner_report::{LearnerReport, ShownAddress6};
 pub use learning::{Learning, LearningEvent};
 pub use port_wait::wait_for_bridge;
 pub use status::{Damaged, PortState, PortStatus};
+use summary::PortSummary;
 use transaction::DesiredPort;
 
 /// The settings of [`Bindings`].
@@ -248,14 +254,17 @@ impl Bindings {
         if !self.locks.any_exist() {
             return Ok(Vec::new());
         }
-        let unattended = |status: &PortStatus| status.learns && !self.locks.is_held(status.index);
-        let live = match self.list() {
-            Ok(live) => live.into_iter(),
-            // The learners of these ports run in the other network namespace.
-            Err(BindingError::OtherNamespace(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(error),
+        let live = match self.indexed() {
+            Some(live) => live,
+            None => match self.list() {
+                Ok(live) => self.summaries(&live),
+                // The learners of these ports run in the other network namespace.
+                Err(BindingError::OtherNamespace(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            },
         };
-        Ok(live.filter(unattended).map(|status| status.port).collect())
+        let unattended = |port: &PortSummary| port.learns() && !self.locks.is_held(port.index);
+        Ok(live.into_iter().filter(unattended).map(|port| port.port).collect())
     }
 
     fn extras(&self) -> Extras {

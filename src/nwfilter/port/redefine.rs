@@ -73,7 +73,7 @@ impl Bindings {
         }
         let wanted = self.wanted(&affected, &change.filters)?;
         let both = async {
-            self.change(&lock, wanted, &stale, &others).await?;
+            self.change(&lock, wanted, &stale, &self.summaries(&others)).await?;
             if let Err(error) = locked.commit(&change) {
                 // Rules must not differ from the definition, so rebuild them from the old one.
                 let apart = |error| BindingError::RollbackFailed { error: Box::new(error) };

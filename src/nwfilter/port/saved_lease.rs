@@ -2,13 +2,13 @@
 //! the guest of a port cannot have.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::bridge::{Site, find};
 use super::compile_port::{method, method6};
+use super::summary::{PortSummary, address_nets};
 use super::{BindingError, Bindings, PortStatus};
 use crate::nwfilter::Binding;
 use crate::nwfilter::learn::{
@@ -48,7 +48,7 @@ impl Bindings {
         &self,
         status: &PortStatus,
         binding: &Binding,
-        others: &[PortStatus],
+        others: &[PortSummary],
     ) -> Result<Option<SavedLease>, BindingError> {
         let Some(saved) = self.saved_lease(status, binding)? else { return Ok(None) };
         let free = self.free_lease(saved, status, others).await?;
@@ -64,7 +64,7 @@ impl Bindings {
         &self,
         mut saved: SavedLease,
         status: &PortStatus,
-        others: &[PortStatus],
+        others: &[PortSummary],
     ) -> Result<Option<SavedLease>, BindingError> {
         let (used, used6) = self.used_addresses(status, others).await?;
         let is_free = |lease: Lease| used.reason(lease.address).is_none();
@@ -78,29 +78,30 @@ impl Bindings {
     pub(super) async fn used_addresses(
         &self,
         status: &PortStatus,
-        others: &[PortStatus],
+        others: &[PortSummary],
     ) -> Result<(UsedAddresses, UsedAddresses6), BindingError> {
         let (mut used, mut used6, host) = host_addresses().await?;
         let clock = Clock::now();
-        for other in ports_on_same_bridge(&host, status, others) {
-            let Ok(binding) = self.binding(other) else { continue };
-            used.servers.extend(address_values::<Ipv4Addr>(&binding, "DHCPSERVER"));
-            used6.servers.extend(address_values::<Ipv6Addr>(&binding, "DHCPV6SERVER"));
+        let own = (status.index, segment(&host, status.index));
+        for other in others.iter().filter(|other| is_neighbor(&host, own, other)) {
+            let Some(guest) = &other.guest else { continue };
+            used.servers.extend(&guest.servers);
+            used6.servers.extend(&guest.servers6);
             let (mut theirs, mut theirs6): (Vec<Ipv4Net>, Vec<Ipv6Net>) = (vec![], vec![]);
-            for net in address_nets(&binding) {
+            for net in &guest.nets {
                 match net {
-                    IpNet::V4(net) => theirs.push(net),
-                    IpNet::V6(net) => theirs6.push(net),
+                    IpNet::V4(net) => theirs.push(*net),
+                    IpNet::V6(net) => theirs6.push(*net),
                 }
             }
             theirs.extend(other.address.map(Ipv4Net::from));
             theirs6.extend(other.addresses6.iter().copied().map(Ipv6Net::from));
             // If the rules could not be set before, a reload sets them with this saved address.
-            if other.learns && (other.address.is_none() || other.addresses6.is_empty()) {
+            if other.learns() && (other.address.is_none() || other.addresses6.is_empty()) {
                 let saved = self.leases.read(&other.port, &clock).ok().flatten();
-                let saved = saved.filter(|saved| saved.is_of(other.index, binding.mac));
+                let saved = saved.filter(|saved| saved.is_of(other.index, guest.mac));
                 let lease = saved.as_ref().and_then(|saved| saved.lease);
-                let lease = lease.filter(|_| other.learns4());
+                let lease = lease.filter(|_| other.learns4);
                 theirs.extend(lease.map(|lease| Ipv4Net::from(lease.address)));
                 let leases6 = saved.filter(|_| other.learns6).map(|saved| saved.leases6);
                 let leases6 = leases6.unwrap_or_default();
@@ -118,20 +119,21 @@ impl Bindings {
         &self,
         status: &PortStatus,
         binding: &Binding,
-        others: &[PortStatus],
+        others: &[PortSummary],
     ) -> Result<(), BindingError> {
         let named = address_nets(binding);
-        if named.is_empty() || others.iter().all(|other| learned_addresses(other).is_empty()) {
+        let conflict = |other: &PortSummary| {
+            other.learned().find(|is| named.iter().any(|net| net.contains(is)))
+        };
+        let holders = others.iter().filter_map(|other| Some((other, conflict(other)?)));
+        let holders: Vec<(&PortSummary, IpAddr)> = holders.collect();
+        // The kernel lists all interfaces of the host, so it is asked only if there is a conflict.
+        if holders.is_empty() {
             return Ok(());
         }
         let (_, _, host) = host_addresses().await?;
-        let holder = ports_on_same_bridge(&host, status, others).find_map(|other| {
-            let address = learned_addresses(other)
-                .into_iter()
-                .find(|is| named.iter().any(|net| net.contains(is)))?;
-            Some((other, address))
-        });
-        match holder {
+        let own = (status.index, segment(&host, status.index));
+        match holders.into_iter().find(|(other, _)| is_neighbor(&host, own, other)) {
             Some((holder, address)) => Err(BindingError::AddressInUse {
                 port: status.port.clone(),
                 address,
@@ -188,24 +190,13 @@ fn learned_addresses(status: &PortStatus) -> Vec<IpAddr> {
     status.address.map(IpAddr::V4).into_iter().chain(v6).collect()
 }
 
-/// Returns the ports on the same bridge, or above the same interface. A port on no bridge has no
-/// neighbors unless it is a macvtap or macvlan. A master of another kind, such as Open vSwitch,
-/// does not show which of its ports reach each other.
-fn ports_on_same_bridge<'a>(
-    host: &HostNet,
-    status: &PortStatus,
-    others: &'a [PortStatus],
-) -> impl Iterator<Item = &'a PortStatus> {
-    let own = status.index;
-    let segment = segment(host, own);
-    let on_it: Vec<&PortStatus> = others
-        .iter()
-        .filter(|other| {
-            let theirs = segment.and_then(|_| self::segment(host, other.index));
-            other.index != own && theirs.is_some() && theirs == segment
-        })
-        .collect();
-    on_it.into_iter()
+/// Returns whether another port is on the same bridge as the own one, or above the same interface;
+/// `own` has the interface index and the segment of that. A port on no bridge has no neighbors
+/// unless it is a macvtap or macvlan. A master of another kind, such as Open vSwitch, does not show
+/// which of its ports reach each other.
+fn is_neighbor(host: &HostNet, own: (u32, Option<u32>), other: &PortSummary) -> bool {
+    let (index, segment) = own;
+    other.index != index && segment.is_some() && self::segment(host, other.index) == segment
 }
 
 /// Returns the number of the bridge of a port, or of the interface below a macvtap or macvlan,
@@ -215,32 +206,6 @@ fn segment(host: &HostNet, index: u32) -> Option<u32> {
         Site::Bridge(bridge) => Some(bridge.index),
         Site::Interface(lower) => lower.map(|lower| lower.index),
     }
-}
-
-/// Returns the addresses among the values of a binding's variable.
-fn address_values<A: FromStr>(binding: &Binding, name: &str) -> Vec<A> {
-    binding
-        .parameters
-        .iter()
-        .filter(|(variable, _)| variable.to_string() == name)
-        .filter_map(|(_, value)| value.as_str().parse().ok())
-        .collect()
-}
-
-/// Returns the addresses and subnets that a binding gives the guest. A value can be an address, or
-/// an address with a prefix length or a netmask.
-fn address_nets(binding: &Binding) -> Vec<IpNet> {
-    let net = |text: &str| -> Option<IpNet> {
-        let Some((address, mask)) = text.split_once('/') else {
-            return Some(IpNet::from(text.parse::<IpAddr>().ok()?));
-        };
-        let by_mask = || IpNet::with_netmask(address.parse().ok()?, mask.parse().ok()?).ok();
-        text.parse().ok().or_else(by_mask)
-    };
-    let names = ["IP", "IPV6"];
-    let parameters = binding.parameters.iter();
-    let values = parameters.filter(|(name, _)| names.contains(&name.to_string().as_str()));
-    values.filter_map(|(_, value)| net(value.as_str())).collect()
 }
 
 /// Creates the learners for the guest of a binding, with the saved addresses if there are some. The

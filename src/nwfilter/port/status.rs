@@ -152,7 +152,17 @@ impl PortStatus {
 }
 
 pub(super) fn path(dir: &Path, port: &InterfaceName) -> PathBuf {
-    dir.join(format!("{port}{SUFFIX}"))
+    dir.join(file_name(port))
+}
+
+/// Returns the name of the status file of a port.
+pub(super) fn file_name(port: &InterfaceName) -> String {
+    format!("{port}{SUFFIX}")
+}
+
+/// Returns whether this is the name of a status file.
+pub(super) fn is_file_name(name: &OsStr) -> bool {
+    name.as_bytes().ends_with(SUFFIX.as_bytes())
 }
 
 /// Reads the status file of one port as it is on disk; `None` if there is none.
@@ -182,8 +192,7 @@ pub struct Damaged {
 /// [`StateFileError`] if the directory cannot be read.
 pub(super) fn all(dir: &Path) -> Result<(Vec<PortStatus>, Vec<Damaged>), StateFileError> {
     let (mut all, mut damaged) = (Vec::new(), Vec::new());
-    let is_status = |name: &OsStr| name.as_bytes().ends_with(SUFFIX.as_bytes());
-    for (name, read) in state_file::read_all::<PortStatus>(dir, VERSION, is_status)? {
+    for (name, read) in state_file::read_all::<PortStatus>(dir, VERSION, is_file_name)? {
         match read {
             Ok(status) => all.extend(status),
             Err(error) => {

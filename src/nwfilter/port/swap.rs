@@ -16,8 +16,9 @@
 use super::bridge::{check_linkdev, check_mac};
 use super::compile_port::{CompiledPort, LearnedAddresses, compile_port, method, method6};
 use super::dhcp_only::with_method;
-use super::interface_names::Ports;
+use super::index::{Overview, OwnPort};
 use super::lock::Lock;
+use super::summary::PortSummary;
 use super::transaction::DesiredPort;
 use super::{BindingError, Bindings, Created, PortStatus, bridge, log};
 use crate::nwfilter::learn::SavedLease;
@@ -44,7 +45,7 @@ struct Swap {
     lock: Lock,
     binding: Binding,
     prepared: Prepared,
-    others: Vec<PortStatus>,
+    others: Vec<PortSummary>,
     stale: Vec<PortStatus>,
 }
 
@@ -72,7 +73,8 @@ impl Bindings {
         );
         let desired = DesiredPort { target: new.clone(), ..desired };
         let change = self.change(&lock, vec![desired], &stale, &others);
-        self.with_marker(change).await?;
+        let changed = self.with_marker(change).await?;
+        self.write_index(&lock, others, &changed);
         if saved.is_none() && !keeps_learner {
             log(self.forget_lease(&old).err());
         }
@@ -95,12 +97,10 @@ impl Bindings {
         let port = &binding.port;
         let index = self.index_of(port)?;
         loop {
-            let (lock, ports) = self.lock().await?;
-            let Ports { live, stale, .. } = self.complete_interrupted(&lock, ports).await?;
+            let (lock, overview) = self.lock_for(OwnPort::Numbered(index)).await?;
+            let Overview { own, others, stale } = overview;
             lock.check(port)?;
-            let (mut own, others): (Vec<_>, Vec<_>) =
-                live.into_iter().partition(|status| status.index == index);
-            let Some(old) = own.pop() else {
+            let Some(old) = own else {
                 return Err(BindingError::Unbound(port.clone()));
             };
             let mut binding = binding.clone();
@@ -119,7 +119,7 @@ impl Bindings {
         &self,
         old: PortStatus,
         binding: &mut Binding,
-        others: &[PortStatus],
+        others: &[PortSummary],
     ) -> Result<Prepared, BindingError> {
         let old_binding = self.binding(&old)?;
         if binding.owner.is_none() {

@@ -16,6 +16,7 @@ use super::bridge::{check_iptables_name, iptables_is_called};
 use super::compile_port::LearnedAddresses;
 use super::lock::Lock;
 use super::placement::{is_special, place};
+use super::summary::PortSummary;
 use super::{BindingError, Bindings, FailedPorts, PortState, PortStatus, log};
 use crate::firewall::rules::port::PortRules;
 use crate::firewall::{
@@ -80,9 +81,10 @@ impl Bindings {
         tools: &Lock,
         wanted: Vec<DesiredPort>,
         gone: &[PortStatus],
-        others: &[PortStatus],
+        others: &[PortSummary],
     ) -> Result<Vec<PortStatus>, BindingError> {
         let dir = self.dir();
+        self.remove_index();
         if self.tools.applied.is_none() {
             // The texts of the last reload are no longer the last changes of rules.
             log(state_file::remove(&self.applied_path()).err());
@@ -91,9 +93,7 @@ impl Bindings {
         for status in concerned() {
             tools.check(&status.port)?;
         }
-        let uses_nftables = |status: &PortStatus| {
-            status.recorded.iter().any(|record| record.backend() == FirewallBackend::Nftables)
-        };
+        let has_rules = |other: &PortSummary| other.backends.contains(&FirewallBackend::Nftables);
         let (guarded, backend_of_guard) = self.guard_of_change();
         let transaction = Transaction {
             bindings: self,
@@ -103,8 +103,8 @@ impl Bindings {
             old: concerned().flat_map(|status| &status.recorded).collect(),
             beside: Beside {
                 // A port whose status cannot be read may have rules in the table.
-                needs_table: guarded || tools.has_damaged() || others.iter().any(uses_nftables),
-                tables: others.iter().filter_map(PortStatus::table).collect(),
+                needs_table: guarded || tools.has_damaged() || others.iter().any(has_rules),
+                tables: others.iter().filter_map(|other| other.table).collect(),
                 guarded,
             },
             configured: self.settings.firewall_backend.or(backend_of_guard),
@@ -143,7 +143,7 @@ impl Bindings {
                 removed.and(self.forget_lease(status).and_then(|()| Ok(status.remove(&dir)?)));
         }
         if !gone.is_empty() {
-            log(self.collect_leases().err());
+            log(self.collect_leases(others).err());
         }
         for wanted in &wanted {
             self.turn_on(&wanted.status).await;

@@ -9,6 +9,7 @@
 //! Modes never depend on the umask: each new file and directory gets its mode by fchmod(2). This
 //! module imports nothing from the crate.
 
+mod mark;
 mod remove;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,8 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
 use rand::RngExt;
 
+#[cfg_attr(not(feature = "bridged"), allow(unused_imports, reason = "filters use it"))]
+pub(crate) use mark::DirMark;
 pub(crate) use walk::{Modes, Trust, Untrusted};
 
 /// The beginning of the name of an incomplete new file.

@@ -243,7 +243,7 @@ pub fn kept_in(state: &Path) -> Vec<String> {
             let path = entry.path();
             if entry.file_type().unwrap().is_dir() {
                 dirs.push(path);
-            } else if !path.ends_with(".lock") && !path.ends_with(".applied") {
+            } else if ![".lock", ".applied", "ports.json"].iter().any(|name| path.ends_with(name)) {
                 files.push(path.strip_prefix(&root).unwrap().display().to_string());
             }
         }

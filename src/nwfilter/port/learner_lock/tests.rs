@@ -43,7 +43,7 @@ async fn a_request_to_leave_reaches_only_the_holder_of_that_interface() {
     for other in &taken {
         assert!(!is_asked(other).await);
     }
-    locks.collect().unwrap();
+    locks.collect(|_| false).unwrap();
     assert_eq!(locks.holder(MANY), Some(std::process::id()), "it is in use");
     drop(taken);
     assert_eq!(names(&locks), [""; 0]);
@@ -126,12 +126,12 @@ async fn another_process_can_take_a_dismissed_lock_at_once() {
 async fn locks_without_a_holder_are_collected() {
     let place = tempfile::tempdir().unwrap();
     let locks = LearnerLocks::new(place.path());
-    locks.collect().unwrap();
+    locks.collect(|_| false).unwrap();
     // The process that should have adopted the lock was killed.
     drop(locks.take(1).unwrap().unwrap().hand_over().unwrap());
     assert_eq!(names(&locks), ["1", "1.seat"]);
     assert!(!locks.is_held(1) && locks.holder(1).is_none());
     fs::write(locks.holder_file(2), "what an earlier version left").unwrap();
-    locks.collect().unwrap();
+    locks.collect(|_| false).unwrap();
     assert_eq!(names(&locks), [""; 0]);
 }

@@ -85,8 +85,7 @@ impl Bindings {
         &self,
         port: &InterfaceName,
     ) -> Result<Option<(PortStatus, Binding, Method)>, BindingError> {
-        let mut live = self.list()?.into_iter();
-        let Some(status) = live.find(|status| status.port == *port && status.learns) else {
+        let Some(status) = self.live(port)?.filter(|status| status.learns) else {
             return Ok(None);
         };
         let binding = self.binding(&status)?;
