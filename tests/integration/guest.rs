@@ -7,7 +7,6 @@ use crate::common::scene::{
 };
 use crate::common::{AT_MOST, As, Guest, Sandbox, have_root};
 
-
 /// How passt takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {

@@ -2,7 +2,6 @@
 //! the world behind the host by NAT, while QEMU runs as another user; on a bridge of the host it is
 //! a machine of the host's network. Nothing is left, however netlaunch ends.
 
-
 use crate::common::bridges::{self, End, neighbour, taps, without_dhcp};
 use crate::common::scene::{Scene, command_line, launch, pid_of};
 use crate::common::{

@@ -1,6 +1,5 @@
 //! Tests the vhost-user transport with a real guest, if the installed passt supports it.
 
-
 use crate::common::scene::{
     HOST, Scene, command_line, launch, netns_with_resolver, nothing_left, passt_has, passt_option,
     passt_path,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PortStatus;
 use crate::firewall::FirewallBackend;
+use crate::firewall::port_nft::PortTable;
 use crate::nwfilter::Binding;
 use crate::types::{InterfaceName, Mac};
 
@@ -26,6 +27,9 @@ pub(super) struct PortSummary {
     pub(super) index: u32,
     /// The backends that hold rules of the port, each once.
     pub(super) backends: Vec<FirewallBackend>,
+    /// The table of nftables with the port's rules; `None` if it has no such rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) table: Option<PortTable>,
     /// Whether the port learns the IPv4 address of its guest.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) learns4: bool,
@@ -71,6 +75,7 @@ impl PortSummary {
             port: status.port.clone(),
             index: status.index,
             backends,
+            table: status.table(),
             learns4: status.learns4(),
             learns6: status.learns && status.learns6,
             address: status.address,
@@ -176,10 +181,10 @@ mod tests {
         let none = json!({ "port": "tap0", "index": 7, "backends": [], "guest": null });
         for (status, expected) in [
             (json!({}), json!({})),
-            (json!({ "recorded": ["nftables"] }), json!({ "backends": ["nftables"] })),
+            (json!({ "recorded": ["nftables"] }), json!({ "backends": ["nftables"], "table": 1 })),
             (
                 json!({ "recorded": ["iptables", "nftables", "iptables"] }),
-                json!({ "backends": ["iptables", "nftables"] }),
+                json!({ "backends": ["iptables", "nftables"], "table": 1 }),
             ),
             (json!({ "learns": true }), json!({ "learns4": true })),
             (
