@@ -145,8 +145,7 @@ pub(super) fn table_shapes(
             }
         }
         for map in maps {
-            let elements = map_elements(family, table, map)?;
-            shape.maps.extend(elements.map(|elements| ((*map).to_owned(), elements)));
+            shape.maps.insert((*map).to_owned(), map_elements(family, table, map)?);
         }
     }
     Ok(shapes)
@@ -163,19 +162,19 @@ pub(super) fn table_names(family: u8) -> io::Result<Vec<String>> {
     }
 }
 
-/// Returns the elements of a map as [`elements`] does; `None` if there is no such map.
+/// Returns the elements of a map as [`elements`] does; none if there is no such map.
 pub(super) fn map_elements(
     family: u8,
     table: &str,
     map: &str,
-) -> io::Result<Option<Vec<(Vec<u8>, String)>>> {
+) -> io::Result<Vec<(Vec<u8>, String)>> {
     let set = [
         attribute(NFTA_SET_ELEM_LIST_TABLE, &text(table)),
         attribute(NFTA_SET_ELEM_LIST_SET, &text(map)),
     ];
     match list(libc::NFT_MSG_GETSETELEM, family, &set.concat()) {
-        Err(error) if is_absent(&error) => Ok(None),
-        listed => Ok(Some(listed?.iter().flat_map(|message| elements(message)).collect())),
+        Err(error) if is_absent(&error) => Ok(Vec::new()),
+        listed => Ok(listed?.iter().flat_map(|message| elements(message)).collect()),
     }
 }
 

@@ -50,7 +50,7 @@ pub fn ports_in(table: PortTable) -> io::Result<BTreeSet<u32>> {
     let mut ports = ports_without_bridge(table)?;
     let interfaces = Interfaces::open()?;
     let map = PortHook::From.map();
-    for (key, chain) in map_elements(bridge(), &table.to_string(), map)?.unwrap_or_default() {
+    for (key, chain) in map_elements(bridge(), &table.to_string(), map)? {
         let Ok(index) = <[u8; 4]>::try_from(&*key).map(u32::from_ne_bytes) else { continue };
         if chain == entry(index, PortHook::From) && interfaces.name(index)?.is_some() {
             ports.insert(index);
