@@ -77,7 +77,7 @@ fn a_guest_has_the_rates_of_its_launch() {
     thread::spawn(move || while stream.write_all(&[0; 16 * 1024]).is_ok() {});
     thread::sleep(SETTLE);
     // The counter of the tap has the headers of large frames once.
-    assert_rate("inbound", 800.0, ALLOWED, || rate(&to_guest));
+    assert_rate("inbound", 800.0, ALLOWED, || rate(to_guest));
     end.shutdown(std::net::Shutdown::Both).unwrap();
     scene.say("go");
     scene.end();
