@@ -44,11 +44,15 @@ fn start_without_core(site: &Site, command: &Command) -> Reaped {
     site.start(shell)
 }
 
+/// How long an answer may take. On a busy machine, QEMU once did not answer a connection that it got
+/// while it started, so the wait for QEMU asks again.
+const ANSWER: Duration = Duration::from_secs(20);
+
 /// Returns whether the QEMU with this QMP socket answers a question.
 fn answers(socket: &Path) -> bool {
     let asked = || -> std::io::Result<bool> {
         let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_read_timeout(Some(ANSWER))?;
         let question = "{\"execute\":\"qmp_capabilities\"}{\"execute\":\"query-status\"}\n";
         stream.write_all(question.as_bytes())?;
         let lines = BufReader::new(stream).lines().map_while(Result::ok);
