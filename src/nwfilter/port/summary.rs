@@ -46,7 +46,7 @@ pub(super) struct PortSummary {
     pub(super) guest: Option<GuestSummary>,
 }
 
-/// What a binding says about the guest of its port.
+/// The facts of a binding about the guest of its port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct GuestSummary {
     /// The MAC address.

@@ -227,7 +227,7 @@ impl Guest {
     pub fn qemu(&self, script: &str) -> Vec<String> {
         let file = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
         // On a busy host the kernel's check of the timer can fail under TCG, and then it panics.
-        // What the guest has no use for takes a fifth of the time until it is up.
+        // The guest has no use for the last three, which take a fifth of the time until it is up.
         let append = format!(
             "console=ttyS0 quiet panic=-1 no_timer_check cryptomgr.notests lsm= audit=0 \
              rodata=off nl.run={}",
