@@ -49,13 +49,9 @@ impl Interfaces {
     /// # Errors
     /// The kernel's error, except ENODEV.
     pub(crate) fn name(&self, number: u32) -> io::Result<Option<InterfaceName>> {
-        let Ok(number) = i32::try_from(number) else { return Ok(None) };
-        let mut request = ifreq("");
-        request.ifr_ifru.ifru_ifindex = number;
-        let Some(answer) = self.ask(libc::SIOCGIFNAME as _, request)? else { return Ok(None) };
-        let name = answer.ifr_name.iter().map(|c| *c as u8).take_while(|byte| *byte != 0);
+        let name = self.name_bytes(number)?;
         // No port has a name that is not an InterfaceName, so the caller needs no such interface.
-        Ok(String::from_utf8(name.collect()).ok().and_then(|name| name.parse().ok()))
+        Ok(name.and_then(|name| String::from_utf8(name).ok()?.parse().ok()))
     }
 
     /// Returns whether the interface with this number has this name.
@@ -63,12 +59,16 @@ impl Interfaces {
     /// # Errors
     /// The kernel's error, except ENODEV.
     pub(crate) fn has(&self, number: u32, name: &InterfaceName) -> io::Result<bool> {
-        let Ok(number) = i32::try_from(number) else { return Ok(false) };
+        Ok(self.name_bytes(number)?.is_some_and(|is| is == name.as_str().as_bytes()))
+    }
+
+    fn name_bytes(&self, number: u32) -> io::Result<Option<Vec<u8>>> {
+        let Ok(number) = i32::try_from(number) else { return Ok(None) };
         let mut request = ifreq("");
         request.ifr_ifru.ifru_ifindex = number;
-        let Some(answer) = self.ask(libc::SIOCGIFNAME as _, request)? else { return Ok(false) };
-        let bytes = answer.ifr_name.iter().map(|c| *c as u8).take_while(|byte| *byte != 0);
-        Ok(bytes.eq(name.as_str().bytes()))
+        let Some(answer) = self.ask(libc::SIOCGIFNAME as _, request)? else { return Ok(None) };
+        let name = answer.ifr_name.iter().map(|c| *c as u8).take_while(|byte| *byte != 0);
+        Ok(Some(name.collect()))
     }
 
     /// Sends a request and returns the answer, or `None` if there is no such interface.

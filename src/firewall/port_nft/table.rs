@@ -91,6 +91,11 @@ impl TableUse {
         table
     }
 
+    /// Returns whether no table has a port.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the number of ports in this table.
     pub fn count(&self, table: PortTable) -> usize {
         self.0.get(&table).copied().unwrap_or_default()

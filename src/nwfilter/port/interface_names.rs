@@ -100,7 +100,7 @@ impl Bindings {
     fn has_index(&self, port: &InterfaceName, index: u32) -> Result<bool, BindingError> {
         let failed = |source| BindingError::StateDir { dir: self.dir(), source };
         let interfaces = Interfaces::open().map_err(failed)?;
-        Ok(interfaces.name(index).map_err(failed)?.as_ref() == Some(port))
+        interfaces.has(index, port).map_err(failed)
     }
 
     /// Reads every status file as it is on disk, and those that cannot be used.

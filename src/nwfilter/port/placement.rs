@@ -1,6 +1,8 @@
 //! Chooses where the rules of a port are set: which backends can set them, and which table of
 //! nftables gets them.
 
+use std::cell::LazyCell;
+
 use super::PortStatus;
 use super::transaction::DesiredPort;
 use crate::firewall::port_nft::{FurtherTables, PortTable, TableUse};
@@ -21,8 +23,9 @@ pub(super) fn place(
     backends: &[FirewallBackend],
     others: &TableUse,
 ) -> Vec<PortTable> {
-    // If the kernel does not answer, nft does not work either, and reports the error.
-    let further = FurtherTables::read().unwrap_or_default();
+    // The kernel is asked only for a port whose record names no table. If it does not answer, nft
+    // does not work either, and reports the error.
+    let further = LazyCell::new(|| FurtherTables::read().unwrap_or_default());
     let table = |wanted: &DesiredPort| {
         let in_kernel = || further.of_port(wanted.status.index).ok().flatten();
         wanted.status.table().or_else(in_kernel)

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::bridge::{Site, find};
 use super::compile_port::{method, method6};
-use super::summary::{PortSummary, address_nets};
+use super::summary::{PortSummary, address_nets, learned};
 use super::{BindingError, Bindings, PortStatus};
 use crate::nwfilter::Binding;
 use crate::nwfilter::learn::{
@@ -186,8 +186,7 @@ impl Bindings {
 
 /// Returns the addresses that a port has learned.
 fn learned_addresses(status: &PortStatus) -> Vec<IpAddr> {
-    let v6 = status.addresses6.iter().copied().map(IpAddr::V6);
-    status.address.map(IpAddr::V4).into_iter().chain(v6).collect()
+    learned(status.address, &status.addresses6).collect()
 }
 
 /// Returns whether another port is on the same bridge as the own one, or above the same interface;

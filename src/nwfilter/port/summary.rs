@@ -13,7 +13,6 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::PortStatus;
-use crate::firewall::FirewallBackend;
 use crate::firewall::port_nft::PortTable;
 use crate::nwfilter::Binding;
 use crate::types::{InterfaceName, Mac};
@@ -25,8 +24,6 @@ pub(super) struct PortSummary {
     pub(super) port: InterfaceName,
     /// The interface index.
     pub(super) index: u32,
-    /// The backends that hold rules of the port, each once.
-    pub(super) backends: Vec<FirewallBackend>,
     /// The table of nftables with the port's rules; `None` if it has no such rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) table: Option<PortTable>,
@@ -65,16 +62,9 @@ pub(super) struct GuestSummary {
 impl PortSummary {
     /// Returns the summary of a status; `dir` is the directory of the status files.
     pub(super) fn of(status: &PortStatus, dir: &Path) -> Self {
-        let mut backends = Vec::new();
-        for backend in status.recorded.iter().map(|record| record.backend()) {
-            if !backends.contains(&backend) {
-                backends.push(backend);
-            }
-        }
         PortSummary {
             port: status.port.clone(),
             index: status.index,
-            backends,
             table: status.table(),
             learns4: status.learns4(),
             learns6: status.learns && status.learns6,
@@ -86,8 +76,7 @@ impl PortSummary {
 
     /// Returns the addresses that the port has learned.
     pub(super) fn learned(&self) -> impl Iterator<Item = IpAddr> {
-        let v6 = self.addresses6.iter().copied().map(IpAddr::V6);
-        self.address.map(IpAddr::V4).into_iter().chain(v6)
+        learned(self.address, &self.addresses6)
     }
 
     /// Returns whether the port learns an address.
@@ -105,6 +94,14 @@ impl GuestSummary {
             servers6: address_values(binding, "DHCPV6SERVER"),
         }
     }
+}
+
+/// Returns the learned addresses of both IP versions.
+pub(super) fn learned(
+    address: Option<Ipv4Addr>,
+    addresses6: &[Ipv6Addr],
+) -> impl Iterator<Item = IpAddr> {
+    address.map(IpAddr::V4).into_iter().chain(addresses6.iter().copied().map(IpAddr::V6))
 }
 
 /// Returns the addresses among the values of a binding's variable.
@@ -178,14 +175,11 @@ mod tests {
              <filterref filter='f'>{}</filterref></filterbinding>",
             parameters.concat()
         );
-        let none = json!({ "port": "tap0", "index": 7, "backends": [], "guest": null });
+        let none = json!({ "port": "tap0", "index": 7, "guest": null });
         for (status, expected) in [
             (json!({}), json!({})),
-            (json!({ "recorded": ["nftables"] }), json!({ "backends": ["nftables"], "table": 1 })),
-            (
-                json!({ "recorded": ["iptables", "nftables", "iptables"] }),
-                json!({ "backends": ["iptables", "nftables"], "table": 1 }),
-            ),
+            (json!({ "recorded": ["nftables"] }), json!({ "table": 1 })),
+            (json!({ "recorded": ["iptables", "nftables", "iptables"] }), json!({ "table": 1 })),
             (json!({ "learns": true }), json!({ "learns4": true })),
             (
                 json!({ "learns": true, "learns6": true }),

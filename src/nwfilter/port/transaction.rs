@@ -18,6 +18,7 @@ use super::lock::Lock;
 use super::placement::{is_special, place};
 use super::summary::PortSummary;
 use super::{BindingError, Bindings, FailedPorts, PortState, PortStatus, log};
+use crate::firewall::port_nft::TableUse;
 use crate::firewall::rules::port::PortRules;
 use crate::firewall::{
     Beside, FirewallBackend, NoUsableBackend, PortError, PortFilter, PortPlan, PortRecord,
@@ -93,7 +94,7 @@ impl Bindings {
         for status in concerned() {
             tools.check(&status.port)?;
         }
-        let has_rules = |other: &PortSummary| other.backends.contains(&FirewallBackend::Nftables);
+        let tables: TableUse = others.iter().filter_map(|other| other.table).collect();
         let (guarded, backend_of_guard) = self.guard_of_change();
         let transaction = Transaction {
             bindings: self,
@@ -103,8 +104,8 @@ impl Bindings {
             old: concerned().flat_map(|status| &status.recorded).collect(),
             beside: Beside {
                 // A port whose status cannot be read may have rules in the table.
-                needs_table: guarded || tools.has_damaged() || others.iter().any(has_rules),
-                tables: others.iter().filter_map(|other| other.table).collect(),
+                needs_table: guarded || tools.has_damaged() || !tables.is_empty(),
+                tables,
                 guarded,
             },
             configured: self.settings.firewall_backend.or(backend_of_guard),
