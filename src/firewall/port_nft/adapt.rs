@@ -99,28 +99,12 @@ impl<'a> Attempt<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Extras, FurtherTables, change, port};
+    use super::super::testing::arp_port;
+    use super::super::{FurtherTables, change};
     use super::*;
-    use crate::firewall::rules::port::{
-        FrameKind, Origin, Path, PortRule, PortRules, PortVerdict, Step,
-    };
 
     fn texts() -> [PortText; 2] {
-        let rule = PortRule {
-            kind: FrameKind::Any,
-            tests: Vec::new(),
-            verdict: PortVerdict::Drop,
-            comment: None,
-            origin: Origin::default(),
-        };
-        let from_guest = Path { frames: vec![Step::Rule(rule)], ..Path::default() };
-        let rules = PortRules { from_guest, ..PortRules::default() };
-        let extras = Extras { trace: false, counters: false, reject: true };
-        let text = |index: u32| {
-            let name = format!("vnet{index}").parse().unwrap();
-            port(index, &name, &rules, extras).unwrap()
-        };
-        [text(1), text(2)]
+        [arp_port(1), arp_port(2)]
     }
 
     fn script(attempt: &Attempt<'_>) -> String {

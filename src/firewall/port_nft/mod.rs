@@ -58,6 +58,8 @@ mod missing;
 mod missing_feature;
 mod roles;
 mod table;
+#[cfg(test)]
+mod testing;
 pub(super) mod words;
 
 use std::collections::{BTreeMap, BTreeSet};

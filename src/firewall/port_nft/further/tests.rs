@@ -1,26 +1,12 @@
 use super::super::change::change;
-use super::super::{Extras, Families, fetch_less, port, remove_tables};
+use super::super::testing::arp_port;
+use super::super::{Families, fetch_less, remove_tables};
 use super::*;
-use crate::firewall::rules::port::{
-    FrameKind, Origin, Path, PortRule, PortRules, PortVerdict, Step,
-};
 
 const SECOND: &str = "netlaunch_nwfilter_2";
 
-/// Returns the text of a port with one rule for frames from the guest, in this table.
 fn text(index: u32, table: &str) -> PortText {
-    let rule = PortRule {
-        kind: FrameKind::Arp,
-        tests: Vec::new(),
-        verdict: PortVerdict::Drop,
-        comment: None,
-        origin: Origin::default(),
-    };
-    let from_guest = Path { frames: vec![Step::Rule(rule)], ..Path::default() };
-    let rules = PortRules { from_guest, ..PortRules::default() };
-    let extras = Extras { trace: false, counters: false, reject: true };
-    let name = format!("vnet{index}").parse().unwrap();
-    port(index, &name, &rules, extras).unwrap().in_table(PortTable::named(table).unwrap())
+    arp_port(index).in_table(PortTable::named(table).unwrap())
 }
 
 fn second() -> FurtherTables {
