@@ -13,6 +13,8 @@
 mod common;
 #[path = "shared/goal.rs"]
 mod goal;
+#[path = "shared/place.rs"]
+mod place;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -29,6 +31,7 @@ const LAUNCHES: usize = 300;
 const ROUNDS: usize = 15;
 
 fn main() {
+    place::in_memory();
     if !have_root("the benchmark of launches") {
         return;
     }

@@ -19,6 +19,8 @@
 mod common;
 #[path = "shared/goal.rs"]
 mod goal;
+#[path = "shared/place.rs"]
+mod place;
 
 use std::fs;
 use std::io::Write;
@@ -40,6 +42,7 @@ const TOOLS: [&str; 6] =
     ["nft", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore", "dnsmasq"];
 
 fn main() {
+    place::in_memory();
     if !have_root("the network benchmark") {
         return;
     }

@@ -13,6 +13,8 @@
 mod common;
 #[path = "shared/goal.rs"]
 mod goal;
+#[path = "shared/place.rs"]
+mod place;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -33,6 +35,7 @@ const PROBE: &[u8] = b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"query-
 const PASST: &str = "--address 10.0.2.15 --netmask 24 --gateway 10.0.2.2";
 
 fn main() {
+    place::in_memory();
     if !have_root("the start benchmark") {
         return;
     }

@@ -19,6 +19,8 @@
 mod common;
 #[path = "shared/goal.rs"]
 mod goal;
+#[path = "shared/place.rs"]
+mod place;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -50,6 +52,7 @@ struct Rates {
 }
 
 fn main() {
+    place::in_memory();
     if !have_root("the throughput benchmark") {
         return;
     }

@@ -12,6 +12,8 @@
 mod common;
 #[path = "shared/goal.rs"]
 mod goal;
+#[path = "shared/place.rs"]
+mod place;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -24,6 +26,7 @@ const PAIRS: usize = 60;
 const QUIT: &str = "{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}\n";
 
 fn main() {
+    place::in_memory();
     let Some(qemu) = qemu("the benchmark of stand-ins") else { return };
     let wrapped = Wrapped::new();
     for (line, input) in [

@@ -27,10 +27,13 @@ mod frames;
 mod goal;
 mod host;
 mod learner;
+#[path = "../shared/place.rs"]
+mod place;
 
 use std::time::Duration;
 
 fn main() {
+    place::in_memory();
     if !common::have_root("the nwfilter benchmark") {
         return;
     }
