@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::libc;
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, mkdirat};
 use nix::unistd::geteuid;
@@ -140,6 +140,9 @@ impl Trusted {
 /// Opens the directory at `path` with O_PATH, so that the descriptor only serves as the start of
 /// other calls. With `modes`, it makes missing directories.
 pub(super) fn walk(path: &Path, trust: Trust, modes: Option<Modes>) -> io::Result<OwnedFd> {
+    if let Some(dir) = open_without_links(path, trust) {
+        return Ok(dir);
+    }
     let root = start("/")?;
     let trusted = Trusted { caller: geteuid().as_raw(), root: fstat(&root)?.st_uid };
     let (mut at, mut at_path) = if path.is_absolute() {
@@ -185,6 +188,25 @@ pub(super) fn walk(path: &Path, trust: Trust, modes: Option<Modes>) -> io::Resul
         trusted.check(&last, path)?;
     }
     Ok(at)
+}
+
+/// Opens the directory at `path` with one system call if no component is a link and the directories
+/// above the last one need no check. Returns `None` if that does not succeed, or before Linux 5.6,
+/// so that the walk makes the directory or finds the error.
+fn open_without_links(path: &Path, trust: Trust) -> Option<OwnedFd> {
+    let is_checked = match trust {
+        Trust::LinksOnly => false,
+        Trust::LastDirectory => true,
+        Trust::WholePath | Trust::WholePathNoLastLink => return None,
+    };
+    let how = OpenHow::new().flags(DIRECTORY).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let dir = openat2(AT_FDCWD, path, how).ok()?;
+    if is_checked {
+        // For the caller and the user 0, the owner of `/` makes no difference.
+        let trusted = Trusted { caller: geteuid().as_raw(), root: 0 };
+        trusted.check(&fstat(&dir).ok()?, path).ok()?;
+    }
+    Some(dir)
 }
 
 /// Checks that no other user can change the content or the meaning of the file at `path`.
