@@ -6,9 +6,8 @@
 //! the same text would change nothing: it declares and fills all its objects again. nft then need
 //! not run, which takes a second with 1,000 ports.
 //!
-//! A change counts as netlaunch's own only if the generation grew by exactly the number of changes
-//! that the kernel confirmed to netlaunch. Otherwise another program changed rules at the same
-//! time, and the next reload applies its texts.
+//! A change counts as netlaunch's own only if the generation grew by exactly one. Otherwise another
+//! program changed rules at the same time, and the next reload applies its texts.
 //!
 //! The generation does not show chains that the kernel itself removes with an interface, or keeps
 //! without one. A caller that misses rules says so ([`AppliedTexts::distrust`]).
@@ -53,10 +52,9 @@ impl Generation {
         Ok(number.map(|number| Generation { number, namespace, boot }))
     }
 
-    /// Returns the generation after this many changes. The kernel skips the number 0.
-    fn after(&self, changes: u32) -> Self {
-        let number = (0..changes).fold(self.number, |number, _| number.checked_add(1).unwrap_or(1));
-        Generation { number, ..self.clone() }
+    /// Returns the next generation. The kernel skips the number 0.
+    fn next(&self) -> Self {
+        Generation { number: self.number.checked_add(1).unwrap_or(1), ..self.clone() }
     }
 }
 
@@ -147,10 +145,10 @@ impl AppliedTexts {
         Generation::now().ok().flatten()
     }
 
-    /// Adds a text that the kernel has committed with this number of changes.
-    pub(super) fn add(&self, text: &str, before: Option<Generation>, changes: u32) {
+    /// Adds a text that the kernel has committed since the generation `before`.
+    pub(super) fn add(&self, text: &str, before: Option<Generation>) {
         let now = Generation::now().ok().flatten();
-        self.state().add(hash(text), before, now, changes);
+        self.state().add(hash(text), before, now);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -159,15 +157,9 @@ impl AppliedTexts {
 }
 
 impl State {
-    fn add(
-        &mut self,
-        text: u64,
-        before: Option<Generation>,
-        now: Option<Generation>,
-        changes: u32,
-    ) {
+    fn add(&mut self, text: u64, before: Option<Generation>, now: Option<Generation>) {
         let (Some(before), Some(now)) = (before, now) else { return *self = State::default() };
-        if now != before.after(changes) {
+        if now != before.next() {
             return *self = State::default();
         }
         // Texts of the last reload that this one has not confirmed may belong to rules that are
@@ -213,16 +205,16 @@ mod tests {
     #[test]
     fn texts_count_while_nothing_else_changes_rules() {
         let mut state = State::default();
-        state.add(1, at(5), at(6), 1);
-        state.add(2, at(6), at(9), 3);
-        assert_eq!(applied(&state), Some((9, vec![1, 2])));
+        state.add(1, at(5), at(6));
+        state.add(2, at(6), at(7));
+        assert_eq!(applied(&state), Some((7, vec![1, 2])));
         // Another program changed rules between the two texts, or while one was applied.
-        state.add(3, at(10), at(11), 1);
+        state.add(3, at(10), at(11));
         assert_eq!(applied(&state), Some((11, vec![3])));
-        state.add(4, at(11), at(13), 1);
+        state.add(4, at(11), at(13));
         assert_eq!(applied(&state), None);
         for (before, now) in [(None, at(2)), (at(1), None)] {
-            state.add(5, before, now, 1);
+            state.add(5, before, now);
             assert_eq!(applied(&state), None);
         }
     }
@@ -231,7 +223,7 @@ mod tests {
     fn a_new_text_ends_the_earlier_texts_that_are_not_confirmed() {
         let mut state = known(9, &[1, 2]);
         state.confirmed.insert(1);
-        state.add(3, at(9), at(10), 1);
+        state.add(3, at(9), at(10));
         assert_eq!(applied(&state), Some((10, vec![1, 3])));
     }
 
@@ -242,7 +234,7 @@ mod tests {
         texts.state().confirmed.insert(1);
         texts.distrust();
         assert_eq!(applied(&texts.state()), Some((9, vec![1])));
-        texts.state().add(2, at(9), at(10), 1);
+        texts.state().add(2, at(9), at(10));
         assert_eq!(applied(&texts.state()), Some((10, vec![1, 2])));
     }
 
@@ -251,10 +243,10 @@ mod tests {
         let other = Generation { namespace: 8, ..at(6).unwrap() };
         for now in [other, Generation { boot: "c".to_owned(), ..at(6).unwrap() }] {
             let mut state = State::default();
-            state.add(1, at(5), Some(now), 1);
+            state.add(1, at(5), Some(now));
             assert_eq!(applied(&state), None);
         }
-        assert_eq!(at(u32::MAX).unwrap().after(2), at(2).unwrap());
+        assert_eq!(at(u32::MAX).unwrap().next(), at(1).unwrap());
     }
 
     #[test]

@@ -193,7 +193,6 @@ mod tests {
             ebtables_save: missing.clone(),
             ebtables_restore: missing,
             held: None,
-            removals: None,
             applied: None,
         };
         let error = choose(&tools, None).await.unwrap_err().to_string();

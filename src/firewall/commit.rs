@@ -75,12 +75,8 @@ async fn attempt(tools: &Tools, text: &str, last: &str) -> Result<(), Uncommitte
         let unproven = || io::Error::other("the transaction has no mark");
         let (proof, _) = marked.as_ref().ok_or_else(unproven)?;
         let committed = proof.is_committed()?;
-        if committed {
-            let removal = proof.clear();
-            if let Some(applied) = &tools.applied {
-                applied.add(text, before.clone(), 1 + removal.changes());
-            }
-            tools.wait_later(removal);
+        if let Some(applied) = tools.applied.as_ref().filter(|_| committed) {
+            applied.add(text, before.clone());
         }
         Ok(committed)
     };

@@ -3,16 +3,13 @@
 //! Each tool inherits the lock and keeps it until the tool ends. If only netlaunch held the lock, a
 //! kill of netlaunch would release it while a tool still changes rules. The next command could then
 //! start, and the older tool would overwrite its work.
-//!
-//! The kernel needs 10 to 30 ms to remove the mark of an nft transaction ([`MarkRemoval`]). A
-//! command has other work meanwhile, so it waits for all removals at its end.
 
 use std::io;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::{MarkRemoval, Tools};
+use super::Tools;
 use crate::sys::flock::Flock;
 
 /// The tools and a lock, which is released when this value is dropped and the last tool has ended.
@@ -29,12 +26,6 @@ impl LockedTools {
     /// Returns an error if the process has too many open files.
     pub(crate) fn new(tools: &Tools, lock: Flock<OwnedFd>) -> io::Result<Self> {
         Ok(LockedTools { tools: tools.holding(Arc::new(lock.try_clone()?)), _lock: lock })
-    }
-
-    /// Returns the removals of the marks of all transactions until now. A caller that has work to
-    /// do without the lock drops them after that work.
-    pub(crate) fn take_removals(&self) -> Vec<MarkRemoval> {
-        self.tools.take_removals()
     }
 }
 

@@ -70,7 +70,6 @@ pub use iptables_state::{TableRemoval, TableState};
 pub(crate) use kernel_trial::try_in_own_network;
 pub use listing::{Listed, list};
 pub use locked_tools::LockedTools;
-pub use nft_proof::MarkRemoval;
 pub use no_usable_backend::NoUsableBackend;
 pub use own_rules::{OwnRules, OwnRulesError};
 pub use port_apply::{Beside, PortFilter, PortPlan};

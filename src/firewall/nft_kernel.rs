@@ -97,14 +97,6 @@ fn acknowledgement(socket: &OwnedFd) -> io::Result<i32> {
     }
 }
 
-/// Returns the error number in the kernel's acknowledgement of a change; 0 means no error. The
-/// kernel acknowledges before the send returns. `None` means that no acknowledgement has arrived.
-pub(super) fn arrived(socket: &OwnedFd) -> Option<i32> {
-    let mut buffer = [0; 4096];
-    let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).ok()?;
-    error_number(first_message(buffer.get(..length)?)?.0)
-}
-
 /// Receives one datagram, which is not empty.
 pub(super) fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     loop {

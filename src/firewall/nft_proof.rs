@@ -3,25 +3,22 @@
 //! The kernel takes a transaction whole or not at all, so one object shows whether it was
 //! committed. If the transaction makes a chain that does not exist yet, or removes one that exists,
 //! that chain is the evidence. Otherwise the transaction adds one random number, its mark, to a set
-//! of netlaunch's own table. The kernel removes a mark after [`LIFETIME`]. A transaction that
-//! deletes the table was committed when the table is gone.
+//! of netlaunch's own table. A transaction that deletes the table was committed when the table is
+//! gone.
 //!
-//! The chain comes first because a mark costs time: netlaunch removes it, and the kernel lets the
-//! socket of a removal wait for 10 to 30 ms.
+//! The kernel removes a mark after [`LIFETIME`]. netlaunch does not remove it: that would be a
+//! transaction, too, and at its end the kernel lets the socket wait for 10 to 30 ms, longer than
+//! all other work of a change that is not nft's.
 //!
 //! [`super::nft_kernel`] asks the questions.
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rand::RngExt;
 
-use super::nft_kernel::{
-    arrived, attribute, chain, is_there, message, open, request, send, table, text,
-};
-use crate::types::error_text;
+use super::nft_kernel::{attribute, chain, is_there, request, table, text};
 
 /// The name of the set that contains the marks of recent transactions.
 const SET: &str = "transactions";
@@ -31,32 +28,10 @@ const LIFETIME: Duration = Duration::from_secs(120);
 // Attributes of linux/netfilter/nf_tables.h.
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_DATA_VALUE: u16 = 1;
-const NFTA_SET_TABLE: u16 = 1;
-const NFTA_SET_NAME: u16 = 2;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
-
-/// The removal of the mark of a transaction.
-///
-/// Dropping it waits until the kernel has removed everything (10 to 30 ms), because the kernel
-/// waits at the end of each nft socket. So a caller that has other work does that first, and drops
-/// this value last.
-#[derive(Debug, Default)]
-#[must_use = "dropping it waits for the kernel"]
-pub struct MarkRemoval {
-    /// The socket of the removal; `None` if nothing was removed.
-    _socket: Option<OwnedFd>,
-    changes: u32,
-}
-
-impl MarkRemoval {
-    /// Returns the number of changes of rules that the removal made.
-    pub(super) fn changes(&self) -> u32 {
-        self.changes
-    }
-}
 
 /// The proof that a transaction was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,34 +101,6 @@ impl Proof {
         Some((proof(Evidence::Mark(mark))?, lines))
     }
 
-    /// Removes the mark. After a failure the mark stays until its lifetime ends, which does no
-    /// harm.
-    pub(super) fn clear(&self) -> MarkRemoval {
-        let Evidence::Mark(mark) = self.evidence else { return MarkRemoval::default() };
-        let ack = libc::NLM_F_ACK as u16;
-        let element = elements(libc::NFT_MSG_DELSETELEM, self.family, &self.table, mark, ack);
-        let name =
-            [attribute(NFTA_SET_TABLE, &text(&self.table)), attribute(NFTA_SET_NAME, &text(SET))];
-        // With NLM_F_NONREC the kernel keeps a set that contains marks of other transactions.
-        let kept = libc::NLM_F_NONREC as u16 | ack;
-        let set = request(libc::NFT_MSG_DELSET, self.family, &name.concat(), kept);
-        // Both have one socket, because the end of each socket waits.
-        let sent = || {
-            let socket = open()?;
-            let mut changes = 0;
-            for change in [&element, &set] {
-                send(&socket, &batch(change))?;
-                changes += u32::from(arrived(&socket) == Some(0));
-            }
-            Ok::<_, io::Error>(MarkRemoval { _socket: Some(socket), changes })
-        };
-        let sent = sent().or_else(|_| sent());
-        if let Err(error) = &sent {
-            tracing::debug!("the mark of a transaction stays for a while: {}", error_text(error));
-        }
-        sent.unwrap_or_default()
-    }
-
     /// Returns whether the kernel has committed the transaction.
     ///
     /// # Errors
@@ -208,11 +155,6 @@ impl<'a> ChainStep<'a> {
 
 /// Returns an `NFT_MSG_GETSETELEM` request for one mark.
 fn element(family: u8, table: &str, mark: u32) -> Vec<u8> {
-    elements(libc::NFT_MSG_GETSETELEM, family, table, mark, libc::NLM_F_ACK as u16)
-}
-
-/// Returns a request about one mark.
-fn elements(kind: libc::c_int, family: u8, table: &str, mark: u32, flags: u16) -> Vec<u8> {
     let nested = |kind, inner: &[u8]| attribute(kind | libc::NLA_F_NESTED as u16, inner);
     let value = attribute(NFTA_DATA_VALUE, &mark.to_ne_bytes());
     let key = nested(NFTA_SET_ELEM_KEY, &value);
@@ -222,13 +164,7 @@ fn elements(kind: libc::c_int, family: u8, table: &str, mark: u32, flags: u16) -
         attribute(NFTA_SET_ELEM_LIST_SET, &text(SET)),
         nested(NFTA_SET_ELEM_LIST_ELEMENTS, &list),
     ];
-    request(kind, family, &attributes.concat(), flags)
-}
-
-/// Returns a change in the form of a batch, which nf_tables needs for changes.
-fn batch(change: &[u8]) -> Vec<u8> {
-    let edge = |kind| message(kind, 0, (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes(), &[], 0);
-    [&edge(libc::NFNL_MSG_BATCH_BEGIN), change, &edge(libc::NFNL_MSG_BATCH_END)].concat()
+    request(libc::NFT_MSG_GETSETELEM, family, &attributes.concat(), libc::NLM_F_ACK as u16)
 }
 
 #[cfg(test)]

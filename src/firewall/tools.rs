@@ -9,11 +9,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::applied_texts::AppliedTexts;
-use super::nft_proof::MarkRemoval;
 use super::tool_error::{LIMIT, ToolError};
 use crate::firewall::rules::Version;
 use crate::sys::process::{CaptureError, Captured, capture_holding};
@@ -53,9 +52,6 @@ pub struct Tools {
     pub ebtables_restore: Lookup,
     /// The file that each tool keeps open while it runs; see [`holding`](Self::holding).
     pub held: Option<Arc<OwnedFd>>,
-    /// The removals of nft's marks that the kernel may still carry out; see
-    /// [`LockedTools`](super::LockedTools). `None` means that each transaction waits for its own.
-    pub removals: Option<Arc<Mutex<Vec<MarkRemoval>>>>,
     /// The texts of the last reload, for a reload; `None` means that nft applies every text.
     pub applied: Option<Arc<AppliedTexts>>,
 }
@@ -146,7 +142,6 @@ impl Tools {
             ebtables_save: tool(Tool::SaveEthernet),
             ebtables_restore: tool(Tool::RestoreEthernet),
             held: None,
-            removals: None,
             applied: None,
         }
     }
@@ -155,23 +150,7 @@ impl Tools {
     /// to the open file, so the lock is released when netlaunch and the last tool have ended, even
     /// if netlaunch was killed.
     pub fn holding(&self, file: Arc<OwnedFd>) -> Self {
-        Tools { held: Some(file), removals: Some(Arc::default()), ..self.clone() }
-    }
-
-    /// Keeps the removal of a mark until these tools are dropped, or waits for it at once if they
-    /// hold no lock.
-    pub(super) fn wait_later(&self, removal: MarkRemoval) {
-        if let Some(removals) = &self.removals {
-            removals.lock().unwrap_or_else(PoisonError::into_inner).push(removal);
-        }
-    }
-
-    /// Returns the kept removals.
-    pub(super) fn take_removals(&self) -> Vec<MarkRemoval> {
-        let taken = |removals: &Arc<Mutex<Vec<MarkRemoval>>>| {
-            std::mem::take(&mut *removals.lock().unwrap_or_else(PoisonError::into_inner))
-        };
-        self.removals.as_ref().map(taken).unwrap_or_default()
+        Tools { held: Some(file), ..self.clone() }
     }
 
     fn lookup(&self, tool: Tool) -> &Lookup {

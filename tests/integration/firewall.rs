@@ -6,7 +6,7 @@ mod failures;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{As, Netns, Sandbox, have_root, run, text};
+use crate::common::{As, Netns, Sandbox, have_root};
 use netlaunch::firewall::conflicts::{self, Guests, Listings};
 use netlaunch::firewall::rules::{
     AddressRange, Mode, NetworkRules, Packets, Rule, Ruleset, Verdict, Version, for_network,
@@ -137,9 +137,7 @@ impl Host {
     }
 
     fn sh(&self, script: &str) -> String {
-        let output = run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", script]);
-        assert!(output.status.success(), "{script}: {}", text(&output.stderr));
-        text(&output.stdout)
+        self.netns.sh(script)
     }
 
     /// All rules of all tools.

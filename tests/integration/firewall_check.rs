@@ -147,9 +147,7 @@ impl Host {
     fn sh(&self, script: &str) -> String {
         let path = format!("PATH={}:$PATH; ", self.sandbox.path("bin").display());
         let script = format!("{path}{script}");
-        let output = run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", &script]);
-        assert!(output.status.success(), "{script}: {}", text(&output.stderr));
-        text(&output.stdout)
+        self.netns.sh(&script)
     }
 
     /// All rules of all tools, handles and all, without times.

@@ -231,8 +231,8 @@ impl Host {
     /// Links, addresses, rules, and the states of networks.
     fn state(&self) -> String {
         let lines = ["nft list ruleset", "ip -o link", "ip -o address"].map(|line| {
-            let argv = ["netns", "exec", &self.netns.name].into_iter().chain(line.split(' '));
-            text(&run("ip", &argv.collect::<Vec<_>>()).stdout)
+            let (program, args) = line.split_once(' ').unwrap();
+            self.netns.says(program, &args.split(' ').collect::<Vec<_>>())
         });
         let state = self.sandbox.state().join("networks");
         let left: Vec<_> = fs::read_dir(state).into_iter().flatten().flatten().collect();

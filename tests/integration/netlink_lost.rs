@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use crate::common::bridges::{QEMU, host as bridge_host, taps};
 use crate::common::scene::nothing_left;
-use crate::common::{As, Netns, Sandbox, extent, finish, have_root, run, text};
+use crate::common::{As, Netns, Sandbox, extent, finish, have_root, text};
 
 /// The calls by which netlink, and the guards of the tools, are spoken to.
 const CALLS: [&str; 4] = ["sendto", "recvfrom", "sendmsg", "recvmsg"];
@@ -72,10 +72,8 @@ impl Host {
     fn state(&self) -> String {
         let script = "ip -o link; ip -o address; ip route; ip -6 route; nft -s list ruleset; \
                       iptables-save; ip6tables-save";
-        let output = run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", script]);
-        assert!(output.status.success(), "{}", text(&output.stderr));
         let mut state = String::new();
-        for line in text(&output.stdout).lines().filter(|line| !line.starts_with('#')) {
+        for line in self.netns.sh(script).lines().filter(|line| !line.starts_with('#')) {
             let line = line.split(" [").next().unwrap_or(line).replace(" tentative", "");
             let line = line.split_once(": ").map_or(line.as_str(), |(_, rest)| rest);
             state += &format!("{}\n", line.split(" qlen ").next().unwrap_or(line));
@@ -112,7 +110,7 @@ fn a_network_start_that_returns_0_has_done_everything() {
     let (losses, running) = (losses(&host.sandbox, false), host.state());
     host.good("network destroy lab", "");
     let mut done = 0;
-    for lost in losses.iter().step_by(extent(5, 1)) {
+    for lost in losses.iter().step_by(extent(9, 1)) {
         let about = format!("start, {lost:?}");
         let output = host.run("network start lab", Some(*lost));
         let said = text(&output.stderr);
@@ -141,7 +139,7 @@ fn a_network_destroy_that_returns_0_has_left_nothing() {
     let output = host.run("network destroy lab", None);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let losses = losses(&host.sandbox, false);
-    for lost in losses.iter().step_by(extent(5, 1)) {
+    for lost in losses.iter().step_by(extent(9, 1)) {
         let about = format!("destroy, {lost:?}");
         host.good("network start lab", &about);
         let output = host.run("network destroy lab", Some(*lost));
@@ -180,7 +178,7 @@ fn a_guest_that_runs_has_its_tap_on_the_bridge() {
     let losses = losses(&sandbox, true);
     let ports = fs::read_to_string(&seen).unwrap();
     assert_eq!(ports.lines().count(), 1, "{ports}");
-    for lost in losses.iter().step_by(extent(5, 1)) {
+    for lost in losses.iter().step_by(extent(9, 1)) {
         let _ = fs::remove_file(&seen);
         let output = finish(traced(&sandbox, &args, Some(*lost)));
         let (said, now) = (text(&output.stderr), fs::read_to_string(&seen).unwrap_or_default());

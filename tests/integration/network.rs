@@ -73,9 +73,7 @@ impl Host {
     }
 
     fn inside(&self, program: &str, args: &[&str]) -> String {
-        let mut argv = vec!["netns", "exec", &self.netns.name, program];
-        argv.extend_from_slice(args);
-        text(&run("ip", &argv).stdout)
+        self.netns.says(program, args)
     }
 
     /// Everything that a network could change.

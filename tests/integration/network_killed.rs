@@ -7,7 +7,7 @@ use std::process::Output;
 
 use crate::common::killed::{self, Moment};
 use crate::common::{
-    AT_MOST, As, Netns, Sandbox, finish, have_root, processes_with, run, text, wait_until,
+    AT_MOST, As, Netns, Sandbox, finish, have_root, processes_with, text, wait_until,
 };
 
 const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000094</uuid>\
@@ -45,9 +45,7 @@ impl Host {
     }
 
     fn sh(&self, script: &str) -> String {
-        let output = run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", script]);
-        assert!(output.status.success(), "{script}: {}", text(&output.stderr));
-        text(&output.stdout)
+        self.netns.sh(script)
     }
 
     /// Everything that netlaunch could leave or change.

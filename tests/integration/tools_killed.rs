@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Output;
 
 use crate::common::bad_tools::{Bad, Count, IPTABLES, NFT, ends, one_line, path};
-use crate::common::{As, Netns, Sandbox, finish, have_root, run, text};
+use crate::common::{As, Netns, Sandbox, finish, have_root, text};
 
 const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000096</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:96'/>\
@@ -46,9 +46,7 @@ impl Host {
     }
 
     fn sh(&self, script: &str) -> String {
-        let output = run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", script]);
-        assert!(output.status.success(), "{script}: {}", text(&output.stderr));
-        text(&output.stdout)
+        self.netns.sh(script)
     }
 
     /// Rules, links and statuses.

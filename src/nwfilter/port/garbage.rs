@@ -12,11 +12,11 @@ use super::interface_names::Ports;
 use super::lock::Lock;
 use super::summary::PortSummary;
 use super::{BindingError, Bindings, PortStatus, log};
-use crate::firewall::{AppliedTexts, MarkRemoval};
+use crate::firewall::AppliedTexts;
 use crate::nwfilter::learn::{Clock, SavedLease};
 use crate::types::error_text;
 
-/// The result of a reload. Dropping it waits for the kernel, for at most 30 ms.
+/// The result of a reload.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Reloaded {
@@ -24,7 +24,6 @@ pub struct Reloaded {
     pub notes: Vec<String>,
     /// The ports that have a filter, as the reload left them.
     pub ports: Vec<PortStatus>,
-    _removals: Vec<MarkRemoval>,
 }
 
 /// The ports after their rules were rebuilt.
@@ -149,7 +148,7 @@ impl Bindings {
             Ok(shared) => shared.iter().for_each(|shared| tracing::warn!("{shared}")),
             Err(error) => log(Some(error)),
         }
-        Ok((Reloaded { notes, ports, _removals: tools.take_removals() }, work))
+        Ok((Reloaded { notes, ports }, work))
     }
 
     /// Does the part of [`reload`](Self::reload) that needs the lock.

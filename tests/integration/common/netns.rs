@@ -1,5 +1,6 @@
 //! A network namespace of a test, with the interfaces that it needs.
 
+use super::ruleset::without_marks;
 use super::*;
 
 /// A network namespace with a default route, from which passt takes its addresses.
@@ -98,7 +99,15 @@ impl Netns {
     pub fn says(&self, program: &str, args: &[&str]) -> String {
         let mut argv = vec!["netns", "exec", &self.name, program];
         argv.extend_from_slice(args);
-        text(&run("ip", &argv).stdout)
+        without_marks(&text(&run("ip", &argv).stdout))
+    }
+
+    /// Runs a shell script inside, which succeeds, and returns its output without the marks of nft
+    /// transactions.
+    pub fn sh(&self, script: &str) -> String {
+        let output = run("ip", &["netns", "exec", &self.name, "sh", "-ec", script]);
+        assert!(output.status.success(), "{script}: {}", text(&output.stderr));
+        without_marks(&text(&output.stdout))
     }
 
     /// A wire to another namespace: an interface `mine` here, and `theirs` there, both on.

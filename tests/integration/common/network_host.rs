@@ -6,7 +6,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use super::{As, Netns, Sandbox, finish, processes_with, run, text};
+use super::{As, Netns, Sandbox, finish, processes_with, text};
 
 /// A host of its own with the definition of the network `lab`.
 pub struct NetworkHost {
@@ -29,9 +29,7 @@ impl NetworkHost {
 
     /// Runs a shell script in the namespace, which succeeds.
     pub fn sh(&self, script: &str) -> String {
-        let output = run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", script]);
-        assert!(output.status.success(), "{script}: {}", text(&output.stderr));
-        text(&output.stdout)
+        self.netns.sh(script)
     }
 
     /// netlaunch with these words.

@@ -29,7 +29,7 @@ pub use super::hub::{backends, hub, tracks_bridges};
 
 use super::frame::{BRIDGE, Frame, OTHER, PEER, VM, mac_text};
 use super::ruleset::ruleset;
-use super::{AT_MOST, As, Netns, Sandbox, finish, run, text, wait_until};
+use super::{AT_MOST, As, Netns, Sandbox, finish, text, wait_until};
 
 /// A place where frames are sent and received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,9 +172,7 @@ impl PortScene {
 
     /// Runs a program of the host inside and returns what it prints.
     pub fn sh(&self, line: &str) -> String {
-        let output = run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", line]);
-        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
-        text(&output.stdout)
+        self.netns.sh(line)
     }
 
     /// Defines a filter of these rules; its name is `name`.

@@ -17,17 +17,20 @@ pub fn ruleset(netns: &Netns) -> String {
     parts.concat()
 }
 
-/// A ruleset without the set of nft's last transactions, which a killed netlaunch leaves for two
-/// minutes.
-fn without_marks(saved: &str) -> String {
-    let (mut kept, mut in_set) = (String::new(), false);
-    for line in saved.lines() {
-        in_set |= line.trim() == "set transactions {";
-        if !in_set {
+/// Returns a ruleset without the marks of nft's last transactions, which stay for two minutes.
+pub fn without_marks(saved: &str) -> String {
+    const MARKS: &str = "set transactions {";
+    if !saved.contains(MARKS) {
+        return saved.to_owned();
+    }
+    let (mut kept, mut lines) = (String::new(), saved.lines().peekable());
+    while let Some(line) = lines.next() {
+        if line.trim() == MARKS {
+            lines.by_ref().find(|line| line.trim() == "}");
+            lines.next_if_eq(&"");
+        } else {
             kept += &format!("{line}\n");
         }
-        // The blank line behind it goes, too.
-        in_set &= !line.is_empty();
     }
     kept
 }

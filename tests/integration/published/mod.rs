@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{AT_MOST, Netns, have_root, processes_with, run, skipped, text, wait_until};
+use crate::common::{AT_MOST, Netns, have_root, processes_with, skipped, text, wait_until};
 use netlaunch::firewall::FirewallBackend;
 use netlaunch::network::NetworkName;
 use netlaunch::network::manager::{GuestAddress, Manager, ManagerSettings, PublishedGuest};
@@ -256,9 +256,7 @@ impl Scene {
 
     /// Runs a program on the host, which succeeds.
     fn sh(&self, script: &str) -> String {
-        let output = run("ip", &["netns", "exec", &self.host.name, "sh", "-ec", script]);
-        assert!(output.status.success(), "{script}: {}", text(&output.stderr));
-        text(&output.stdout)
+        self.host.sh(script)
     }
 
     /// The clients that reach the guest, the address of the host that each uses, and the address
