@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::common::frame::{Frame, OTHER, PEER, VM};
 use crate::common::port_scene::{PortScene, Station, done};
 use crate::common::small_disk::Small;
+use crate::common::tree::files_below;
 use crate::common::{finish, have_root};
 
 const BACKENDS: [&str; 2] = ["nftables", "iptables"];
@@ -13,16 +14,8 @@ const RULE: &str = "<rule action='drop' direction='out'><all-ipv6/></rule>";
 
 /// Every file below the state directory, the lock files and the filler aside.
 fn files(scene: &PortScene) -> Vec<PathBuf> {
-    let mut dirs = vec![scene.sandbox.state()];
-    let mut files = Vec::new();
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { dirs.push(path) } else { files.push(path) }
-        }
-    }
+    let mut files = files_below(&scene.sandbox.state());
     files.retain(|path| !path.ends_with(".lock") && !path.ends_with("filler"));
-    files.sort();
     files
 }
 

@@ -12,12 +12,13 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::scene::{LIMIT, SHELL, Scene, command_line, launch};
 use super::schema::valid;
+use super::tree::files_below;
 use super::wire::{Carried, Says, Wire};
 use super::{As, Guest, Netns, Sandbox, finish, have_root, processes_with, text, wait_until};
 
@@ -236,20 +237,12 @@ impl Lab {
 /// The files about ports below a state directory, by name.
 pub fn kept_in(state: &Path) -> Vec<String> {
     let root = state.join("nwfilter");
-    let mut files = Vec::new();
-    let mut dirs = vec![root.clone()];
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if entry.file_type().unwrap().is_dir() {
-                dirs.push(path);
-            } else if ![".lock", ".applied", "ports.json"].iter().any(|name| path.ends_with(name)) {
-                files.push(path.strip_prefix(&root).unwrap().display().to_string());
-            }
-        }
-    }
-    files.sort();
-    files
+    let mut files = files_below(&root);
+    files.retain(|path| {
+        ![".lock", ".applied", "ports.json"].iter().any(|name| path.ends_with(name))
+    });
+    let name = |path: &PathBuf| path.strip_prefix(&root).unwrap().display().to_string();
+    files.iter().map(name).collect()
 }
 
 impl Outside {

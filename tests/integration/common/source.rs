@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::tree::files_below;
+
 /// One file of the project.
 pub struct Source {
     /// The path from the project's top, as a message shows it.
@@ -14,24 +16,17 @@ pub struct Source {
 /// of their paths.
 pub fn sources(places: &[&str]) -> Vec<Source> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut paths = Vec::new();
-    for place in places {
-        collect(&top.join(place), &mut paths);
-    }
+    let paths_of = |place: &&str| match top.join(place) {
+        dir if dir.is_dir() => files_below(&dir),
+        file => vec![file],
+    };
+    let mut paths: Vec<PathBuf> = places.iter().flat_map(paths_of).collect();
     paths.sort();
     let source = |path: PathBuf| Source {
         path: path.strip_prefix(top).unwrap().display().to_string(),
         text: fs::read_to_string(&path).unwrap(),
     };
     paths.into_iter().map(source).collect()
-}
-
-fn collect(path: &Path, paths: &mut Vec<PathBuf>) {
-    if path.is_dir() {
-        fs::read_dir(path).unwrap().for_each(|entry| collect(&entry.unwrap().path(), paths));
-    } else {
-        paths.push(path.to_owned());
-    }
 }
 
 /// Replaces comments, strings and characters by spaces, so that each brace that is left opens or

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::networks::walk;
+use super::networks::list_files;
 use super::sweep::{Ended, Scenario};
 use crate::common::{As, Netns, Sandbox, USER, finish, text};
 
@@ -90,7 +90,7 @@ impl Definitions {
     fn left(&self) -> Result<(), String> {
         let mut files = String::new();
         for name in ["state", "run", "config"] {
-            walk(&self.sandbox.path(name), &mut files);
+            list_files(&self.sandbox.path(name), &mut files);
         }
         let mine = |line: &&str| !line.ends_with("/lab.xml");
         let left: Vec<&str> = files.lines().filter(mine).collect();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::networks::walk;
+use super::networks::list_files;
 use super::sweep::{Ended, Live, Scenario};
 use crate::common::bridges::{self, QEMU, taps};
 use crate::common::{As, Netns, Sandbox, finish, processes_with, text, wait_until};
@@ -64,7 +64,7 @@ impl Launch {
             left.push_str(&format!("runs: {process:?}\n"));
         }
         for name in ["state", "run", "config"] {
-            walk(&self.sandbox.path(name), &mut left);
+            list_files(&self.sandbox.path(name), &mut left);
         }
         for name in self.sandbox.launch_dirs() {
             if name.starts_with("launch-") {

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::sweep::{Ended, Scenario};
-use crate::common::{As, Netns, Sandbox, finish, processes_with, run, text, wait_until};
+use crate::common::tree::files_below;
+use crate::common::{As, Netns, Sandbox, finish, processes_with, text, wait_until};
 
 const NAT: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000000098</uuid>\
     <forward mode='nat'/><bridge name='nlt0' delay='0'/><mac address='52:54:00:00:00:98'/>\
@@ -54,9 +55,7 @@ impl Network {
         let script = "nft -s list ruleset; iptables-save; ip6tables-save; ip -o link; ip -o address; \
             ip route; ip -6 route; grep . /proc/sys/net/ipv4/ip_forward \
             /proc/sys/net/ipv6/conf/*/forwarding /proc/sys/net/ipv6/conf/*/accept_ra";
-        let output = run("ip", &["netns", "exec", &self.netns.name, "sh", "-ec", script]);
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        let said = text(&output.stdout);
+        let said = self.netns.sh(script);
         let mut lines: Vec<&str> = Vec::new();
         for line in said.lines().filter(|line| !line.starts_with('#') && !line.contains("fe80")) {
             let line = line.split(" [").next().unwrap_or(line);
@@ -78,7 +77,7 @@ impl Network {
             left.push_str(&format!("runs: {process:?}\n"));
         }
         for name in ["state", "run", "config"] {
-            walk(&self.sandbox.path(name), &mut left);
+            list_files(&self.sandbox.path(name), &mut left);
         }
         left
     }
@@ -172,12 +171,8 @@ pub fn differs(name: &str, expected: &str, is: &str) -> Result<(), String> {
 }
 
 /// Lists the files below a directory, without lock files.
-pub fn walk(dir: &Path, found: &mut String) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            walk(&entry.path(), found);
-        } else if entry.file_name() != ".lock" {
-            found.push_str(&format!("left: {}\n", entry.path().display()));
-        }
+pub fn list_files(dir: &Path, found: &mut String) {
+    for file in files_below(dir).iter().filter(|file| !file.ends_with(".lock")) {
+        found.push_str(&format!("left: {}\n", file.display()));
     }
 }

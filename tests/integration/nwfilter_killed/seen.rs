@@ -1,7 +1,6 @@
 //! Observes the state of a scene: the frames that pass, the output of netlaunch, processes, files
 //! and rules.
 
-use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use serde_json::Value;
 
 use crate::common::frame::{Frame, Host, OTHER, PEER, VM};
 use crate::common::port_scene::{PortScene, Station};
+use crate::common::tree::files_below;
 use crate::common::{command_line, run, text};
 
 /// Whether each frame passes, in a fixed order, at both ports.
@@ -80,21 +80,12 @@ pub fn processes(scene: &PortScene) -> Vec<(i32, String)> {
 
 /// Returns the files below the state directory without lock files, and incomplete definitions.
 pub fn files(scene: &PortScene) -> Vec<String> {
-    fn walk(dir: &Path, found: &mut Vec<String>) {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            if entry.path().is_dir() {
-                walk(&entry.path(), found)
-            } else {
-                found.push(entry.path().to_string_lossy().into_owned())
-            }
-        }
-    }
-    let (mut found, mut defined) = (Vec::new(), Vec::new());
-    walk(&scene.sandbox.state(), &mut found);
-    walk(&scene.sandbox.path("config/nwfilter"), &mut defined);
-    found.extend(defined.into_iter().filter(|path| !path.ends_with(".xml")));
-    found.retain(|path| !path.ends_with("/.lock"));
-    found
+    let mut found = files_below(&scene.sandbox.state());
+    let defined = files_below(&scene.sandbox.path("config/nwfilter"));
+    let is_whole = |path: &Path| path.extension().is_some_and(|extension| extension == "xml");
+    found.extend(defined.into_iter().filter(|path| !is_whole(path)));
+    found.retain(|path| !path.ends_with(".lock"));
+    found.iter().map(|path| path.to_string_lossy().into_owned()).collect()
 }
 
 /// Returns the rules in a form that does not depend on the order of chains and ports.
