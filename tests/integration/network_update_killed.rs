@@ -16,18 +16,7 @@ const LAB: &str = "<network><name>lab</name><uuid>0f8dd1a4-5d5c-4f6a-9d2e-000000
 /// Everything that an update changes: the files of dnsmasq and its answer about `db`, the rules,
 /// the document of the running network and the definition. A dnsmasq runs in any case.
 fn state(host: &NetworkHost, guest: &DhcpGuest) -> String {
-    let mut state = String::new();
-    let rules = host.sh("nft -s list ruleset");
-    // Marks of transactions stay for two minutes.
-    let mut lines = rules.lines();
-    while let Some(line) = lines.next() {
-        if line.trim() == "set transactions {" {
-            lines.by_ref().find(|line| line.trim() == "}");
-            lines.next();
-        } else {
-            state.push_str(&format!("{line}\n"));
-        }
-    }
+    let mut state = host.sh("nft -s list ruleset");
     for name in ["dnsmasq.conf", "dnsmasq.dhcp-hosts", "dnsmasq.dns-hosts"] {
         state.push_str(&fs::read_to_string(host.file(name)).unwrap());
     }
@@ -102,7 +91,7 @@ fn a_killed_update_of_hosts_changes_all_or_nothing() {
         return;
     }
     let host = "<host ip='10.74.0.7'><hostname>db</hostname></host>";
-    killed_at_every_step(&["add", "dns-host", host], &["delete", "dns-host", host], extent(5, 1));
+    killed_at_every_step(&["add", "dns-host", host], &["delete", "dns-host", host], extent(9, 1));
 }
 
 #[test]
@@ -111,7 +100,7 @@ fn a_killed_update_that_starts_dnsmasq_again_changes_all_or_nothing() {
         return;
     }
     let txt = "<txt name='motd' value='hello'/>";
-    killed_at_every_step(&["add", "dns-txt", txt], &["delete", "dns-txt", txt], extent(8, 1));
+    killed_at_every_step(&["add", "dns-txt", txt], &["delete", "dns-txt", txt], extent(16, 1));
 }
 
 #[test]
@@ -123,6 +112,6 @@ fn a_killed_update_of_rules_changes_all_or_nothing() {
     killed_at_every_step(
         &["add", "forward-interface", interface],
         &["delete", "forward-interface", interface],
-        extent(12, 1),
+        extent(24, 1),
     );
 }

@@ -32,7 +32,7 @@ use sweep::sweep;
 
 /// Returns the number of injections in a short sweep.
 fn short() -> usize {
-    extent(14, 40)
+    extent(9, 40)
 }
 
 /// Makes the tests of a short and a long sweep for each scenario.

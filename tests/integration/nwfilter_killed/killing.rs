@@ -197,8 +197,8 @@ pub fn kill_at_every_moment(case: &Case, backend: &str) {
     assert_eq!(killing.old == killing.new, same, "{:?}", killing.old);
     killing.end("undisturbed");
     let (mut tried, mut reached) = (0, 0);
-    // Five and four have no common divisor, so a part of the moments has every next command.
-    for (i, at) in moments.iter().enumerate().step_by(extent(5, 1)) {
+    // Nine and four have no common divisor, so a part of the moments has every next command.
+    for (i, at) in moments.iter().enumerate().step_by(extent(9, 1)) {
         let about = &format!("{backend}: {} killed before {at}", case.name);
         if i % 4 == 1 {
             scene.bind(Station::Peer, "unrelated", &[]).unwrap();
