@@ -3,7 +3,13 @@
 //! The tables of legacy iptables are listed as well, because both variants can be in use on one
 //! host. The commands change no rules; a missing tool has no listing.
 
+use std::io;
+
 use super::conflicts::Listings;
+use super::nft_dump::{
+    Attributes, NFT_TABLE_F_DORMANT, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, is_absent,
+    list as list_objects,
+};
 use super::port_iptables::Part;
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
@@ -40,7 +46,7 @@ impl Listed {
 /// Returns an error if a tool refuses, usually because the process is not root, or if no tool is
 /// installed.
 pub async fn list(tools: &Tools, ipv6: bool) -> Result<Listed, ToolError> {
-    let nft = tools.run(Tool::NftList, &[], "").await;
+    let nft = nft(tools).await;
     let mut listed = Listed::default();
     for version in [Version::V4, Version::V6] {
         if version == Version::V6 && !ipv6 {
@@ -60,6 +66,60 @@ pub async fn list(tools: &Tools, ipv6: bool) -> Result<Listed, ToolError> {
         nft => present(nft)?,
     };
     Ok(listed)
+}
+
+/// Returns the tables of nftables that see IP packets, as one JSON document or as several.
+///
+/// nft 1.0.6 reads freed memory when it prints the flags of a table as JSON, and the listing of a
+/// dormant table is sometimes no JSON. A dormant table stops no packet. So if there is one, the
+/// other tables are listed one by one.
+async fn nft(tools: &Tools) -> Result<String, ToolError> {
+    // If the kernel does not answer, nft says why.
+    let tables = ip_tables().unwrap_or_default();
+    if tables.iter().all(|table| !table.is_dormant) {
+        return tools.run(Tool::NftList, &[], "").await;
+    }
+    let mut documents = "{\"nftables\": []}\n".to_owned();
+    for NftTable { family, name, .. } in tables.iter().filter(|table| !table.is_dormant) {
+        let command = ["-j", "-s", "list", "table", family, name];
+        match tools.run(Tool::NftAsk, &command, "").await {
+            Ok(document) if document.trim().is_empty() => {
+                return Err(ToolError::Ignored { program: "nft" });
+            }
+            Ok(document) => documents += &document,
+            // Its owner has removed the table in the meantime.
+            Err(_) if ip_tables().is_ok_and(|now| now.iter().all(|table| table.name != *name)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(documents)
+}
+
+/// A table of nftables.
+struct NftTable {
+    family: &'static str,
+    name: String,
+    is_dormant: bool,
+}
+
+/// Asks the kernel for the tables that see IP packets.
+fn ip_tables() -> io::Result<Vec<NftTable>> {
+    let mut tables = Vec::new();
+    for (family, number) in
+        [("ip", libc::NFPROTO_IPV4), ("ip6", libc::NFPROTO_IPV6), ("inet", libc::NFPROTO_INET)]
+    {
+        let listed = match list_objects(libc::NFT_MSG_GETTABLE, number as u8, &[]) {
+            Err(error) if is_absent(&error) => continue,
+            listed => listed?,
+        };
+        tables.extend(listed.iter().map(|message| {
+            let all = Attributes(message);
+            let flags = all.number(NFTA_TABLE_FLAGS).unwrap_or(0);
+            let name = all.text(NFTA_TABLE_NAME).unwrap_or_default();
+            NftTable { family, name, is_dormant: flags & NFT_TABLE_F_DORMANT != 0 }
+        }));
+    }
+    Ok(tables)
 }
 
 /// Returns the tables of legacy iptables; `None` if the tool is not installed or may not read them.

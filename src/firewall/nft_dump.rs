@@ -16,8 +16,8 @@ use super::nft_kernel::{
 };
 
 // Attributes of linux/netfilter/nf_tables.h.
-const NFTA_TABLE_NAME: u16 = 1;
-const NFTA_TABLE_FLAGS: u16 = 2;
+pub(super) const NFTA_TABLE_NAME: u16 = 1;
+pub(super) const NFTA_TABLE_FLAGS: u16 = 2;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;
@@ -39,7 +39,7 @@ const NFTA_VERDICT_CHAIN: u16 = 2;
 /// The target of a map's element that accepts. No chain has this name, which is a word of nft.
 pub(super) const ACCEPT: &str = "accept";
 /// A table that is there and does nothing.
-const NFT_TABLE_F_DORMANT: u32 = 1;
+pub(super) const NFT_TABLE_F_DORMANT: u32 = 1;
 /// The kernel fills at most 32 KiB at a time (NLMSG_GOODSIZE and netlink_dump()).
 const BUFFER: usize = 64 * 1024;
 /// The number of attempts at a listing that changes by other programs interrupt.

@@ -325,3 +325,26 @@ fn check_names_a_table_that_drops_by_default_with_a_fix_that_works() {
         input_then_forward(&host, &found);
     }
 }
+
+/// nft 1.0.6 prints the flags of a table from freed memory: with a set behind them, the listing of a
+/// dormant table is no JSON.
+#[test]
+fn check_reads_the_other_tables_beside_dormant_ones() {
+    if !have_root("check_reads_the_other_tables_beside_dormant_ones") {
+        return;
+    }
+    let host = Host::new(NAT, "nftables");
+    host.sh(
+        "nft 'add table ip a { flags dormant; }; add set ip a s { type mark; flags timeout; }; \
+         add element ip a s { 1 }; \
+         add chain ip a f { type filter hook forward priority 0; policy drop; }'",
+    );
+    assert_eq!(host.check(), [Value::Null; 0]);
+    host.sh(DEFAULT_DROP);
+    host.sh("nft 'add table ip netlaunch_network { flags dormant; }'");
+    let found = host.check();
+    let places = places(&found);
+    assert!(places.contains(&"inet guard, forward".to_owned()), "{found:#?}");
+    let kinds: Vec<&str> = found.iter().filter_map(|finding| finding["kind"].as_str()).collect();
+    assert!(kinds.contains(&"rules missing"), "{kinds:?}");
+}

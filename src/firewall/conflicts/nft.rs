@@ -1,4 +1,5 @@
-//! Parses the output of `nft -j list ruleset` (libnftables-json(5)).
+//! Parses the output of `nft -j list ruleset`, or of several lists of one table
+//! (libnftables-json(5)).
 //!
 //! A statement that this module does not know becomes an unknown property, which never holds
 //! for certain. netlaunch's own tables and families that see no IP packets are left out.
@@ -15,10 +16,15 @@ use crate::firewall::rules::Version;
 
 /// Returns the tables that see IP packets, without netlaunch's own.
 pub(super) fn tables(json: &str) -> Result<Vec<Table>, ListingError> {
-    let listing: Value = serde_json::from_str(json)?;
+    let documents: Vec<Value> =
+        serde_json::Deserializer::from_str(json).into_iter().collect::<Result<_, _>>()?;
+    if documents.is_empty() {
+        serde_json::from_str::<Value>(json)?;
+    }
+    let items = documents.iter().filter_map(|listing| listing["nftables"].as_array()).flatten();
     let mut tables: Vec<Table> = Vec::new();
     let word = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    for item in listing["nftables"].as_array().into_iter().flatten() {
+    for item in items {
         let (chain, rule) = (&item["chain"], &item["rule"]);
         let item = if chain.is_object() { chain } else { rule };
         let (family, name) = (word(item, "family"), word(item, "table"));
