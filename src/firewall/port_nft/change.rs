@@ -183,15 +183,20 @@ fn change_netdev(text: &mut String, table: PortTable, remove: &[&PortObjects], a
         let _ = writeln!(text, "add chain netdev {table} {chain}");
         let _ = writeln!(text, "flush chain netdev {table} {chain}");
     }
-    for (index, objects) in &old {
-        let kept = kept.get(index).copied().unwrap_or(&none);
-        for chain in objects.chains.difference(&kept.chains) {
-            let _ = writeln!(text, "delete chain netdev {table} {chain}");
-        }
-        for counter in objects.counters.difference(&kept.counters) {
-            let _ = writeln!(text, "add counter netdev {table} {counter}");
-            let _ = writeln!(text, "delete counter netdev {table} {counter}");
-        }
+    // After an interrupted change, a port has two records, which can name one chain.
+    let stays = |index: &u32| kept.get(index).copied().unwrap_or(&none);
+    let chains: BTreeSet<&String> =
+        old.iter().flat_map(|(index, own)| own.chains.difference(&stays(index).chains)).collect();
+    for chain in chains {
+        let _ = writeln!(text, "delete chain netdev {table} {chain}");
+    }
+    let counters: BTreeSet<&String> = old
+        .iter()
+        .flat_map(|(index, own)| own.counters.difference(&stays(index).counters))
+        .collect();
+    for counter in counters {
+        let _ = writeln!(text, "add counter netdev {table} {counter}");
+        let _ = writeln!(text, "delete counter netdev {table} {counter}");
     }
     for counter in kept.values().flat_map(|objects| &objects.counters) {
         let _ = writeln!(text, "add counter netdev {table} {counter}");

@@ -179,3 +179,26 @@ fn nft_fetches_a_chain_that_the_table_has() {
     );
     assert!(fetch_less(PortTable::FIRST).contains("netlaunch_nwfilter guard-from\n"));
 }
+
+/// After an interrupted change, a port has two records with mostly the same objects.
+#[test]
+fn each_deleted_object_was_declared_since_its_last_deletion() {
+    for table in ["netlaunch_nwfilter", SECOND] {
+        let (seven, eight) = (text(7, table), text(8, table));
+        for remove in [&[&seven, &seven][..], &[&seven, &eight, &seven]] {
+            for add in [&[][..], &[&seven], &[&eight]] {
+                let text = changed(remove, add, &FurtherTables::default());
+                let mut declared = BTreeSet::new();
+                for line in text.lines() {
+                    let object = |verb: &str| Some(line.strip_prefix(verb)?.split(" {").next()?);
+                    if let Some(object) = object("add ") {
+                        declared.insert(object);
+                    } else if let Some(object) = object("delete ") {
+                        let is_element = object.starts_with("element ");
+                        assert!(is_element || declared.remove(object), "{line}:\n{text}");
+                    }
+                }
+            }
+        }
+    }
+}
