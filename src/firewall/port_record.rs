@@ -59,6 +59,15 @@ impl PortRecord {
         }
     }
 
+    /// Returns the record of the same rules in another table of nftables.
+    pub fn in_table(&self, table: PortTable) -> Self {
+        let mut moved = self.clone();
+        if let PortRecord::Nftables(objects) = &mut moved {
+            Arc::make_mut(objects).table = table;
+        }
+        moved
+    }
+
     /// Returns the digest of the rules; `None` in the records of earlier versions.
     pub fn digest(&self) -> Option<u64> {
         match self {

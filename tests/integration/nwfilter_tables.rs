@@ -259,3 +259,54 @@ fn a_port_whose_status_was_lost_is_bound_again_in_its_further_table() {
     scene.unbind(Station::Vnet0);
     assert!(scene.leaves(&Frame::udp(VM, PEER, 1, 53)));
 }
+
+/// Changes the status file of a port.
+fn rewrite(scene: &PortScene, port: &str, change: impl FnOnce(&mut Value)) {
+    let file = scene.sandbox.path(&format!("state/nwfilter/bindings/{port}.json"));
+    let mut status = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    change(&mut status);
+    fs::write(file, status.to_string()).unwrap();
+}
+
+#[test]
+fn a_port_stays_in_the_table_that_has_its_rules_whatever_its_record_says() {
+    if !have_root("a_port_stays_in_the_table_that_has_its_rules_whatever_its_record_says") {
+        return;
+    }
+    let scene = crowded();
+    let chain = |port: &str, table: &str| {
+        let index = crate::nwfilter_watch::port(&scene, port)["index"].to_string();
+        scene
+            .sh(&format!("nft list table bridge {table}"))
+            .contains(&format!("chain p{index}-from"))
+    };
+    let bind = |port: &str| {
+        let args = ["nwfilter", "bind", port, "test", "--replace", "--mac", "52:54:00:00:0a:0a"];
+        let output = finish(scene.sandbox.netlaunch(&args));
+        assert!(output.status.success(), "{port}: {}", text(&output.stderr));
+    };
+    // The status file is lost, and another port takes its room in the first table.
+    fs::remove_file(scene.sandbox.path("state/nwfilter/bindings/z5.json")).unwrap();
+    scene.filter(RULES).unwrap();
+    bind("z5");
+    assert_eq!(tables(&scene), [BOTH[0], BOTH[2]]);
+    assert!(chain("z5", "netlaunch_nwfilter"));
+    // The status files are of a time when the ports were in other tables.
+    scene.unbind(Station::Vnet0);
+    scene.bind(Station::Vnet1, "test", &[]).unwrap();
+    scene.bind(Station::Vnet0, "test", &[]).unwrap();
+    assert!(chain("vnet0", TABLE));
+    rewrite(&scene, "z6", |status| status["recorded"][0]["table"] = 2.into());
+    rewrite(&scene, "z7", |status| status["recorded"][0]["table"] = 2.into());
+    rewrite(&scene, "vnet0", |status| status["recorded"][0]["table"] = 1.into());
+    bind("z6");
+    reload(&scene);
+    assert!(chain("z6", "netlaunch_nwfilter") && chain("z7", "netlaunch_nwfilter"));
+    assert!(chain("vnet0", TABLE) && !chain("vnet0", "netlaunch_nwfilter"));
+    filters(&scene);
+    for port in ["z6", "z7", "vnet0", "vnet1"] {
+        let output = finish(scene.sandbox.netlaunch(&["nwfilter", "unbind", port]));
+        assert!(output.status.success(), "{port}: {}", text(&output.stderr));
+    }
+    assert_eq!(tables(&scene), [BOTH[0], BOTH[2]]);
+}

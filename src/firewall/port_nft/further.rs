@@ -37,6 +37,11 @@ impl FurtherTables {
         self.bridge.union(&self.netdev).copied()
     }
 
+    /// Returns whether there is no further table.
+    pub fn is_empty(&self) -> bool {
+        self.bridge.is_empty() && self.netdev.is_empty()
+    }
+
     /// Keeps the tables for which `keep` returns true.
     pub fn retain(&mut self, keep: impl Fn(&PortTable) -> bool) {
         self.bridge.retain(&keep);

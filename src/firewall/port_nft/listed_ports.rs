@@ -3,14 +3,13 @@
 //! The tables are shared by all state directories. Before the last port of one directory removes a
 //! table, this listing shows whether ports of another directory need it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use serde_json::Value;
 
 use super::{FurtherTables, PortHook, PortTable, entry};
 use crate::firewall::nft_dump::{map_elements, table_names, table_shape};
-use crate::firewall::nft_kernel::{chain, is_there};
 use crate::sys::interfaces::Interfaces;
 
 /// Returns the numbers of the ports in a listing of [`PortHook::From`]'s map in the first table whose
@@ -50,31 +49,45 @@ pub fn ports_in(table: PortTable) -> io::Result<BTreeSet<u32>> {
     let mut ports = ports_without_bridge(table)?;
     let interfaces = Interfaces::open()?;
     let map = PortHook::From.map();
-    for (key, chain) in map_elements(bridge(), &table.to_string(), map)? {
-        let Ok(index) = <[u8; 4]>::try_from(&*key).map(u32::from_ne_bytes) else { continue };
-        if chain == entry(index, PortHook::From) && interfaces.name(index)?.is_some() {
+    for index in map_elements(bridge(), &table.to_string(), map)?.iter().filter_map(port_of) {
+        if interfaces.name(index)?.is_some() {
             ports.insert(index);
         }
     }
     Ok(ports)
 }
 
-impl FurtherTables {
-    /// Returns the further table of the family bridge that has the chain of the port with this
-    /// number. After the loss of the port's status file, no record names that table.
+/// The tables of the family bridge that have the chains of ports.
+#[derive(Debug, Clone, Default)]
+pub struct PortPlaces(BTreeMap<u32, PortTable>);
+
+impl PortPlaces {
+    /// Asks the kernel for the ports in the first table and in these further ones.
     ///
     /// # Errors
     /// Returns the kernel's error.
-    pub fn of_port(&self, index: u32) -> io::Result<Option<PortTable>> {
-        let chain_name = entry(index, PortHook::From);
-        for table in &self.bridge {
-            if is_there(&chain(bridge(), &table.to_string(), &chain_name))? {
-                return Ok(Some(*table));
-            }
+    pub fn read(further: &FurtherTables) -> io::Result<Self> {
+        let mut places = BTreeMap::new();
+        for table in std::iter::once(PortTable::FIRST).chain(further.bridge.iter().copied()) {
+            let elements = map_elements(bridge(), &table.to_string(), PortHook::From.map())?;
+            places.extend(elements.iter().filter_map(port_of).map(|index| (index, table)));
         }
-        Ok(None)
+        Ok(PortPlaces(places))
     }
 
+    /// Returns the table that has the chain of the port with this number.
+    pub fn table_of(&self, index: u32) -> Option<PortTable> {
+        self.0.get(&index).copied()
+    }
+}
+
+/// Returns the port whose chain an element of [`PortHook::From`]'s map leads to.
+fn port_of((key, chain): &(Vec<u8>, String)) -> Option<u32> {
+    let index = u32::from_ne_bytes(key.as_slice().try_into().ok()?);
+    (*chain == entry(index, PortHook::From)).then_some(index)
+}
+
+impl FurtherTables {
     /// Reads the names of the further tables from the kernel.
     ///
     /// # Errors

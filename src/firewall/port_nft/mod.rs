@@ -79,7 +79,7 @@ pub use host_guard::{HOST_FAMILIES, add_table, missing_host_guard, set_host_guar
 use ingress::IngressText;
 pub use ingress::{IngressObjects, has_hook};
 pub use interface::interface_port;
-pub use listed_ports::{listed_ports, ports_in, ports_without_bridge, question};
+pub use listed_ports::{PortPlaces, listed_ports, ports_in, ports_without_bridge, question};
 pub use missing::{PortTables, maps, missing, missing_in_index};
 pub use missing_feature::{EGRESS, INTERFACES, MissingKernelFeature, missing_feature};
 pub use roles::roles;

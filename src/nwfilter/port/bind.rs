@@ -2,9 +2,9 @@
 
 use super::bridge::{check_linkdev, check_mac};
 use super::compile_port::{CompiledPort, LearnedAddresses, compile_port};
+use super::desired_port::DesiredPort;
 use super::dhcp_only::with_method;
 use super::index::{Overview, OwnPort};
-use super::transaction::DesiredPort;
 use super::{BindingError, Bindings, Created, PortState, PortStatus, bridge, log, status};
 use crate::firewall::FirewallBackend;
 use crate::firewall::port_limits::open_ways;

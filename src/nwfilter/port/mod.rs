@@ -52,6 +52,7 @@ mod bind;
 mod bridge;
 mod check_ports;
 mod compile_port;
+mod desired_port;
 mod dhcp_only;
 mod dry_run;
 mod error;
@@ -91,6 +92,7 @@ use crate::types::{InterfaceName, error_text};
 pub use bridge::{NotOnBridge, Site, find as site_of};
 pub use check_ports::{FilterState, PortCheck, PortProblem};
 use compile_port::{LearnedAddresses, compile_port};
+use desired_port::DesiredPort;
 pub use error::{BindingError, FailedPorts};
 pub use garbage::Reloaded;
 pub use guard::{PortGuard, WatchLock};
@@ -103,7 +105,6 @@ pub use learning::{Learning, LearningEvent};
 pub use port_wait::wait_for_bridge;
 pub use status::{Damaged, PortState, PortStatus};
 use summary::PortSummary;
-use transaction::DesiredPort;
 
 /// The settings of [`Bindings`].
 #[derive(Debug, Clone)]

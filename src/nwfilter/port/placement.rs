@@ -1,11 +1,11 @@
 //! Chooses where the rules of a port are set: which backends can set them, and which table of
 //! nftables gets them.
 
-use std::cell::LazyCell;
+use std::borrow::Cow;
 
 use super::PortStatus;
-use super::transaction::DesiredPort;
-use crate::firewall::port_nft::{FurtherTables, PortTable, TableUse};
+use super::desired_port::DesiredPort;
+use crate::firewall::port_nft::{FurtherTables, MOST_PORTS, PortPlaces, PortTable, TableUse};
 use crate::firewall::rules::port::{PortRules, Test};
 use crate::firewall::{FirewallBackend, PortRecord};
 
@@ -16,19 +16,41 @@ impl PortStatus {
     }
 }
 
+/// Asks the kernel in which tables it has ports, if it has a further table, or if this number of
+/// `wanted` ports beside `others` needs one.
+///
+/// A record can be older than the rules, and a port without a record can have rules, if status
+/// files were lost or came from a backup. If the kernel does not answer, the records count, and nft
+/// reports the error.
+pub(super) fn places(wanted: usize, others: &TableUse) -> PortPlaces {
+    let further = FurtherTables::read().unwrap_or_default();
+    if further.is_empty() && others.count(PortTable::FIRST) + wanted <= MOST_PORTS {
+        return PortPlaces::default();
+    }
+    PortPlaces::read(&further).unwrap_or_default()
+}
+
+/// Returns a record with the table that has the port's rules.
+pub(super) fn corrected<'a>(record: &'a PortRecord, places: &PortPlaces) -> Cow<'a, PortRecord> {
+    match (record.table(), places.table_of(record.index())) {
+        (Some(recorded), Some(table)) if recorded != table => {
+            tracing::debug!("the rules of the port {} are in the table {table}", record.index());
+            Cow::Owned(record.in_table(table))
+        }
+        _ => Cow::Borrowed(record),
+    }
+}
+
 /// Returns the tables for the rules of these ports, which get these backends. A port with rules of
 /// nftables stays in its table. `others` counts the ports that do not change.
 pub(super) fn place(
     wanted: &[DesiredPort],
     backends: &[FirewallBackend],
     others: &TableUse,
+    places: &PortPlaces,
 ) -> Vec<PortTable> {
-    // The kernel is asked only for a port whose record names no table. If it does not answer, nft
-    // does not work either, and reports the error.
-    let further = LazyCell::new(|| FurtherTables::read().unwrap_or_default());
-    let table = |wanted: &DesiredPort| {
-        let in_kernel = || further.of_port(wanted.status.index).ok().flatten();
-        wanted.status.table().or_else(in_kernel)
+    let table = |DesiredPort { status, .. }: &DesiredPort| {
+        places.table_of(status.index).or_else(|| status.table())
     };
     in_tables(&wanted.iter().map(table).collect::<Vec<_>>(), backends, others)
 }
@@ -58,7 +80,6 @@ pub(super) fn is_special(rules: &PortRules) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::port_nft::MOST_PORTS;
 
     #[test]
     fn a_port_keeps_its_table_and_a_new_one_gets_the_first_with_room() {

@@ -15,11 +15,11 @@
 
 use super::bridge::{check_linkdev, check_mac};
 use super::compile_port::{CompiledPort, LearnedAddresses, compile_port, method, method6};
+use super::desired_port::DesiredPort;
 use super::dhcp_only::with_method;
 use super::index::{Overview, OwnPort};
 use super::lock::Lock;
 use super::summary::PortSummary;
-use super::transaction::DesiredPort;
 use super::{BindingError, Bindings, Created, PortStatus, bridge, log};
 use crate::nwfilter::learn::SavedLease;
 use crate::nwfilter::{Binding, Compiler};

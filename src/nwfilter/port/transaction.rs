@@ -9,16 +9,16 @@
 //! the old status files are restored only if the firewall reports that the old rules are in place.
 //! Otherwise the files keep the records of the old and of the new rules.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::bridge::{check_iptables_name, iptables_is_called};
-use super::compile_port::LearnedAddresses;
+use super::desired_port::DesiredPort;
 use super::lock::Lock;
-use super::placement::{is_special, place};
+use super::placement::{corrected, is_special, place, places};
 use super::summary::PortSummary;
 use super::{BindingError, Bindings, FailedPorts, PortState, PortStatus, log};
-use crate::firewall::port_nft::TableUse;
+use crate::firewall::port_nft::{PortPlaces, TableUse};
 use crate::firewall::rules::port::PortRules;
 use crate::firewall::{
     Beside, FirewallBackend, NoUsableBackend, PortError, PortFilter, PortPlan, PortRecord,
@@ -26,24 +26,6 @@ use crate::firewall::{
 };
 use crate::sys::state_file::{self, StateFileError};
 use crate::types::error_text;
-
-/// The new rules of one port.
-pub(super) struct DesiredPort {
-    /// The status before the change.
-    pub(super) status: PortStatus,
-    /// The status after the change, without the results of the attempt: it has another binding than
-    /// `status` if the port gets one.
-    pub(super) target: PortStatus,
-    /// The rules to set.
-    pub(super) rules: Arc<PortRules>,
-    /// The rules that follow when the address is learned. They are not set now, but the backend
-    /// must be able to express them.
-    pub(super) pending_rules: Option<Arc<PortRules>>,
-    /// The learned IPv4 address in the rules.
-    pub(super) address: Option<Ipv4Addr>,
-    /// The learned IPv6 addresses in the rules.
-    pub(super) addresses6: Vec<Ipv6Addr>,
-}
 
 /// A change of the rules of several ports, which happens completely or not at all.
 struct Transaction<'a> {
@@ -57,6 +39,8 @@ struct Transaction<'a> {
     old: Vec<&'a PortRecord>,
     /// The rules beside those of the transaction.
     beside: Beside,
+    /// The tables that the kernel has ports in.
+    places: PortPlaces,
     /// The only backend that may be used, if nwfilter.conf or the guard of ports sets one.
     configured: Option<FirewallBackend>,
 }
@@ -95,19 +79,25 @@ impl Bindings {
             tools.check(&status.port)?;
         }
         let tables: TableUse = others.iter().filter_map(|other| other.table).collect();
+        let places = places(wanted.len(), &tables);
+        let old: Vec<_> = concerned()
+            .flat_map(|status| &status.recorded)
+            .map(|record| corrected(record, &places))
+            .collect();
         let (guarded, backend_of_guard) = self.guard_of_change();
         let transaction = Transaction {
             bindings: self,
             tools,
             wanted: &wanted,
             gone,
-            old: concerned().flat_map(|status| &status.recorded).collect(),
+            old: old.iter().map(Cow::as_ref).collect(),
             beside: Beside {
                 // A port whose status cannot be read may have rules in the table.
                 needs_table: guarded || tools.has_damaged() || !tables.is_empty(),
                 tables,
                 guarded,
             },
+            places,
             configured: self.settings.firewall_backend.or(backend_of_guard),
         };
         // If the command is interrupted after this point, the next command completes the removal.
@@ -244,7 +234,8 @@ impl Transaction<'_> {
     /// pending ones.
     async fn plan(&self, backends: &[FirewallBackend]) -> Result<PortPlan, BindingError> {
         let (mut filters, mut pending) = (Vec::new(), Vec::new());
-        let mut tables = place(self.wanted, backends, &self.beside.tables).into_iter();
+        let mut tables =
+            place(self.wanted, backends, &self.beside.tables, &self.places).into_iter();
         for (wanted, backend) in self.wanted.iter().zip(backends) {
             let table = tables.next().unwrap_or_default();
             let PortStatus { port, index, .. } = &wanted.status;
@@ -377,23 +368,5 @@ impl Transaction<'_> {
 impl From<Unwritable> for BindingError {
     fn from(Unwritable { port, error }: Unwritable) -> Self {
         BindingError::Firewall { ports: vec![port], error }
-    }
-}
-
-impl DesiredPort {
-    pub(super) fn new(
-        status: PortStatus,
-        rules: Arc<PortRules>,
-        pending_rules: Option<Arc<PortRules>>,
-        addresses: LearnedAddresses,
-    ) -> Self {
-        let address = addresses.v4.known();
-        let addresses6 = addresses.v6.unwrap_or_default();
-        let target = status.clone();
-        DesiredPort { target, status, rules, pending_rules, address, addresses6 }
-    }
-
-    fn all_rules(&self) -> impl Iterator<Item = &PortRules> {
-        [&self.rules].into_iter().chain(&self.pending_rules).map(Arc::as_ref)
     }
 }

@@ -51,6 +51,8 @@ impl Kernel {
                     fields.as_object_mut().unwrap().remove("handle");
                     self.0.entry(name).or_default().push(fields.to_string());
                 }
+                // The marks of transactions.
+                "set" if fields["name"] == "transactions" => {}
                 "map" | "set" => {
                     let name = format!("{kind} {}", fields["name"].as_str().unwrap());
                     let elements = fields["elem"].as_array().cloned().unwrap_or_default();
