@@ -190,7 +190,7 @@ fn each_deleted_object_was_declared_since_its_last_deletion() {
                 let text = changed(remove, add, &FurtherTables::default());
                 let mut declared = BTreeSet::new();
                 for line in text.lines() {
-                    let object = |verb: &str| Some(line.strip_prefix(verb)?.split(" {").next()?);
+                    let object = |verb: &str| line.strip_prefix(verb)?.split(" {").next();
                     if let Some(object) = object("add ") {
                         declared.insert(object);
                     } else if let Some(object) = object("delete ") {
