@@ -170,11 +170,39 @@ impl Transaction<'_> {
                     for (DesiredPort { status, .. }, backend) in self.wanted.iter().zip(&backends) {
                         tracing::debug!("the rules of {} are in {backend}: {why}", status.port);
                     }
+                    self.warn_of_moved(&backends, failures.last());
                     return Ok(changed);
                 }
             }
         }
         Err(NoUsableBackend(failures).into())
+    }
+
+    /// Warns of ports whose rules were in nftables and are in iptables now.
+    fn warn_of_moved(
+        &self,
+        backends: &[FirewallBackend],
+        failure: Option<&(FirewallBackend, FailedPorts)>,
+    ) {
+        let has_moved = |status: &PortStatus, backend| {
+            let was = (status.is_bound(), status.backend);
+            was == (true, FirewallBackend::Nftables) && backend == FirewallBackend::Iptables
+        };
+        let statuses = self.wanted.iter().map(|wanted| &wanted.status).zip(backends);
+        let moved: Vec<_> =
+            statuses.filter(|(status, backend)| has_moved(status, **backend)).collect();
+        if let ([(first, _), more @ ..], Some((_, FailedPorts { error, .. }))) = (&*moved, failure)
+        {
+            let more = match more.len() {
+                0 => String::new(),
+                number => format!(" and of {number} other ports"),
+            };
+            tracing::warn!(
+                "the rules of the port {}{more} moved from nftables to iptables: {}",
+                first.port,
+                error_text(error)
+            );
+        }
     }
 
     /// Returns the backends to try for each port, the best choice first. If nwfilter.conf sets a
