@@ -87,7 +87,7 @@ fn facts(
         Ok(leases) => facts.leases = Some(leases.len()),
         Err(error) => unknown("the leases", &error),
     }
-    facts.pid = status.server().map(|server| server.pid().as_raw());
+    facts.pid = status.server().map(|server| server.pid());
     Ok(facts)
 }
 

@@ -16,7 +16,8 @@ use crate::firewall::rules::{Mode, NetworkRules, Ruleset, Version, for_network};
 use crate::types::error_text;
 use crate::types::facts::Problem;
 
-/// A program family that changes the firewall.
+/// A program family that changes the firewall. Exhaustive, because each use decides for each of the
+/// two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FirewallBackend {

@@ -169,3 +169,41 @@ fn a_word_of_the_command_line_is_found() {
         assert_eq!(texts_for_the_command_line(&source, &words).len(), expected, "{line}");
     }
 }
+
+/// Types of nix, libc and caps, by the names that a signature has.
+const FOREIGN: [&str; 9] =
+    ["libc::", "nix::", "caps::", "Pid", "Uid", "Gid", "Errno", "sock_filter", "CapSet"];
+
+/// Returns the line if it is public and has a type of nix, libc or caps.
+fn foreign(line: &str) -> Option<&str> {
+    let item = line.trim_start().strip_prefix("pub ")?;
+    let words = item.split(|c: char| !c.is_alphanumeric() && !['_', ':'].contains(&c));
+    let is_foreign = |word: &str| {
+        FOREIGN.iter().any(|name| word == *name || (name.ends_with("::") && word.starts_with(name)))
+    };
+    words.into_iter().any(is_foreign).then_some(line)
+}
+
+#[test]
+fn no_public_item_has_a_type_of_nix_libc_or_caps() {
+    for source in sources(&["src/launcher", "src/network", "src/nwfilter", "src/types"]) {
+        let code = without_literals(&source.text);
+        let found: Vec<&str> = code.lines().filter_map(foreign).collect();
+        assert!(found.is_empty(), "{}: {found:?}", source.path);
+    }
+}
+
+#[test]
+fn a_type_of_nix_in_a_public_item_is_found() {
+    for (line, expected) in [
+        ("    pub fn pid(&self) -> Pid {", true),
+        ("    pub pid: Option<Pid>,", true),
+        ("pub fn run(program: &[libc::sock_filter]) {", true),
+        ("pub type Instruction = libc::sock_filter;", true),
+        ("    pub(crate) fn pid(&self) -> Pid {", false),
+        ("    pub fn pid(&self) -> i32 {", false),
+        ("pub struct PidFile;", false),
+    ] {
+        assert_eq!(foreign(line).is_some(), expected, "{line}");
+    }
+}

@@ -7,8 +7,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use nix::unistd::Pid;
-
 use super::INSTALL;
 use super::config::ConfigError;
 use super::port_user::PortUser;
@@ -40,7 +38,7 @@ pub enum DnsmasqError {
         /// The bridge.
         interface: String,
         /// The number of its process.
-        pid: Pid,
+        pid: i32,
     },
     /// dnsmasq ended at once, with this error message.
     #[error("dnsmasq cannot serve {interface}: {words}")]
@@ -81,14 +79,14 @@ pub enum DnsmasqError {
     #[error("cannot signal dnsmasq, process {pid}; run as the user that started it")]
     Signal {
         /// The number of the process.
-        pid: Pid,
+        pid: i32,
         /// The kernel's error.
         source: io::Error,
     },
     /// The recorded dnsmasq does not run any more.
     #[error("dnsmasq is gone, process {0}; start the network again")]
-    Gone(Pid),
+    Gone(i32),
     /// SIGKILL did not end dnsmasq.
     #[error("dnsmasq, process {0}, does not end after SIGKILL; see the kernel log")]
-    Stuck(Pid),
+    Stuck(i32),
 }

@@ -154,8 +154,8 @@ impl Dnsmasq {
     }
 
     /// Returns its process number.
-    pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.process.pid)
+    pub fn pid(&self) -> i32 {
+        self.process.pid
     }
 
     /// Returns whether it still runs.
@@ -173,7 +173,7 @@ impl Dnsmasq {
     }
 
     fn handle(&self) -> io::Result<Option<ProcessHandle>> {
-        ProcessHandle::open(self.pid(), self.process.started)
+        ProcessHandle::open(Pid::from_raw(self.pid()), self.process.started)
     }
 
     /// Replaces the lists of hosts ([`DhcpDns::hosts`], [`super::Dns::hosts`]) and makes dnsmasq
@@ -224,7 +224,7 @@ impl Dnsmasq {
             }
         }
         match processes(record, files).first() {
-            Some(process) => Err(DnsmasqError::Stuck(Pid::from_raw(process.pid))),
+            Some(process) => Err(DnsmasqError::Stuck(process.pid)),
             None => Ok(()),
         }
     }
@@ -236,7 +236,7 @@ async fn signal_and_wait(processes: &[ProcessId], order: Signal) -> Result<bool,
     let mut handles = Vec::new();
     for process in processes {
         let pid = Pid::from_raw(process.pid);
-        let failed = |source| DnsmasqError::Signal { pid, source };
+        let failed = |source| DnsmasqError::Signal { pid: process.pid, source };
         if let Some(handle) = ProcessHandle::open(pid, process.started).map_err(failed)? {
             handle.signal(order).map_err(failed)?;
             // A stopped process handles SIGTERM only after SIGCONT.

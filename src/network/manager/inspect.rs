@@ -385,7 +385,7 @@ fn server_fault(status: &NetworkStatus) -> Option<Fault> {
     }
     let files = Files::in_dir(&status.dir);
     match Dnsmasq::find(status.served.as_ref(), &files) {
-        Some(server) if server.is_stopped() => Some(Fault::ServerStopped(server.pid().as_raw())),
+        Some(server) if server.is_stopped() => Some(Fault::ServerStopped(server.pid())),
         Some(_) => None,
         // Without a readable /proc, as with hidepid, the state is not known, and no fault is
         // reported.

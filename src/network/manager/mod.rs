@@ -67,7 +67,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::firewall::{AppliedTexts, FirewallBackend, LockedTools, Tools, scripts};
+pub use crate::firewall::FirewallBackend;
+use crate::firewall::{AppliedTexts, LockedTools, Tools, scripts};
 use crate::network::{self, Network, NetworkName, NetworkStore};
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::sysctl::Sysctls;

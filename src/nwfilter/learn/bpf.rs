@@ -22,8 +22,24 @@ use super::packet6::{
     SOLICITATION,
 };
 
-/// One instruction of the kernel's BPF machine (`struct sock_filter`).
-pub type Instruction = libc::sock_filter;
+/// One instruction of the kernel's BPF machine (`struct sock_filter` in linux/filter.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instruction {
+    /// The operation.
+    pub code: u16,
+    /// The number of instructions to skip if a condition holds.
+    pub jt: u8,
+    /// The number of instructions to skip otherwise.
+    pub jf: u8,
+    /// The operand.
+    pub k: u32,
+}
+
+impl From<Instruction> for libc::sock_filter {
+    fn from(Instruction { code, jt, jf, k }: Instruction) -> Self {
+        libc::sock_filter { code, jt, jf, k }
+    }
+}
 
 /// The set of frames that the learner needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -19,7 +19,7 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 
-use super::bpf::{Frames, Instruction, program, program_of_sent};
+use super::bpf::{Frames, program, program_of_sent};
 use super::packet6::{is_icmp6, question};
 use super::{GuestFrames, Sender};
 use crate::sys::packet_socket::{PacketSocket, Received};
@@ -200,10 +200,11 @@ impl GuestFrames {
         if is_guests { Sender::Guest } else { Sender::Network }
     }
 
-    fn program(self, frames: impl Into<Frames>, guest: Mac) -> Vec<Instruction> {
-        match self {
+    fn program(self, frames: impl Into<Frames>, guest: Mac) -> Vec<libc::sock_filter> {
+        let program = match self {
             GuestFrames::Received => program(frames, guest),
             GuestFrames::Sent => program_of_sent(frames, guest),
-        }
+        };
+        program.into_iter().map(libc::sock_filter::from).collect()
     }
 }

@@ -82,8 +82,9 @@ use std::path::{self, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::firewall::FirewallBackend;
 use crate::firewall::port_nft::Extras;
-use crate::firewall::{AppliedTexts, FirewallBackend, Tools};
+use crate::firewall::{AppliedTexts, Tools};
 use crate::nwfilter::learn::LeaseDir;
 use crate::nwfilter::{Binding, Compiler, FilterStore, Filters};
 use crate::sys::state_file::{LOCK_LIMIT, StateFileError};

@@ -12,7 +12,6 @@ use std::fs::File;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use netlaunch::nwfilter::learn::bpf::Instruction;
 use netlaunch::sys::packet_socket::{PacketSocket, Received};
 use nix::net::if_::if_nametoindex;
 
@@ -169,8 +168,8 @@ fn drain(socket: &PacketSocket) -> Vec<Vec<u8>> {
 
 /// The kernel's filter that takes frames with this mark at one of its places (filter.txt in the
 /// kernel's documentation).
-fn program(mark: u32) -> Vec<Instruction> {
-    let ret = |k| Instruction { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k };
+fn program(mark: u32) -> Vec<libc::sock_filter> {
+    let ret = |k| libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k };
     let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     // A load beyond the end drops a frame, so the place further back is the last.
@@ -178,8 +177,8 @@ fn program(mark: u32) -> Vec<Instruction> {
         .iter()
         .flat_map(|at| {
             [
-                Instruction { code: load, jt: 0, jf: 0, k: *at as u32 },
-                Instruction { code: equal, jt: 0, jf: 1, k: mark },
+                libc::sock_filter { code: load, jt: 0, jf: 0, k: *at as u32 },
+                libc::sock_filter { code: equal, jt: 0, jf: 1, k: mark },
                 ret(u32::MAX),
             ]
         })

@@ -63,7 +63,11 @@ fn a_killed_dnsmasq_is_noticed_and_another_process_with_its_number_is_not_signal
     let scene = Scene::new();
     let config = default(scene.files());
     let running = scene.start(&config).unwrap();
-    nix::sys::signal::kill(running.pid(), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(running.pid()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
     // A killed process loses its arguments before the kernel closes its sockets.
     let stat = || fs::read_to_string(format!("/proc/{}/stat", running.pid())).unwrap_or_default();
     let is_gone = || stat().rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
@@ -85,7 +89,11 @@ fn a_killed_dnsmasq_is_noticed_and_another_process_with_its_number_is_not_signal
     assert_eq!(sleeper.try_wait().unwrap(), None);
     // One that does not listen to SIGTERM.
     let running = scene.start(&config).unwrap();
-    nix::sys::signal::kill(running.pid(), nix::sys::signal::Signal::SIGSTOP).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(running.pid()),
+        nix::sys::signal::Signal::SIGSTOP,
+    )
+    .unwrap();
     assert!(scene.stop(Leases::Remove).is_empty());
     assert!(scene.processes().is_empty());
     sleeper.kill().unwrap();
