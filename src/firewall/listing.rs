@@ -39,7 +39,7 @@ impl Listed {
     }
 }
 
-/// Runs each installed tool once. Runs the IPv6 tools only if `ipv6` is set, since a kernel may
+/// Runs each installed tool once, and nft once for each table if a table is dormant. Runs the IPv6 tools only if `ipv6` is set, since a kernel may
 /// lack IPv6.
 ///
 /// # Errors
@@ -71,12 +71,16 @@ pub async fn list(tools: &Tools, ipv6: bool) -> Result<Listed, ToolError> {
 /// Returns the tables of nftables that see IP packets, as one JSON document or as several.
 ///
 /// nft 1.0.6 reads freed memory when it prints the flags of a table as JSON, and the listing of a
-/// dormant table is sometimes no JSON. A dormant table stops no packet. So if there is one, the
-/// other tables are listed one by one.
+/// dormant table is sometimes no JSON. A dormant table stops no packet. So if a table is dormant,
+/// nft lists each other table by a command of its own. It parses a table's name as part of the
+/// command, so all tables are listed at once if a name has other characters than nft gives it.
 async fn nft(tools: &Tools) -> Result<String, ToolError> {
     // If the kernel does not answer, nft says why.
     let tables = ip_tables().unwrap_or_default();
-    if tables.iter().all(|table| !table.is_dormant) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    if tables.iter().all(|table| !table.is_dormant)
+        || !tables.iter().all(|table| table.name.bytes().all(is_plain))
+    {
         return tools.run(Tool::NftList, &[], "").await;
     }
     let mut documents = "{\"nftables\": []}\n".to_owned();
@@ -88,11 +92,17 @@ async fn nft(tools: &Tools) -> Result<String, ToolError> {
             }
             Ok(document) => documents += &document,
             // Its owner has removed the table in the meantime.
-            Err(_) if ip_tables().is_ok_and(|now| now.iter().all(|table| table.name != *name)) => {}
+            Err(_) if is_gone(family, name) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(documents)
+}
+
+/// Returns whether the kernel says that a table does not exist.
+fn is_gone(family: &str, name: &str) -> bool {
+    let is_it = |table: &NftTable| table.family == family && table.name == name;
+    ip_tables().is_ok_and(|tables| !tables.iter().any(is_it))
 }
 
 /// A table of nftables.
