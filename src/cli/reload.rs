@@ -25,8 +25,7 @@ pub(super) async fn reload(
     let networks = manager.reload().await;
     // After an error, a text of a network may have been undone.
     let bindings = bindings.applying(applied.filter(|_| networks.is_ok()));
-    // This call does not wait until the kernel has removed the mark of nft's transaction: the
-    // kernel does that while the taps are attached and checked.
+    // The links are listed while nft applies the rules.
     let links = async { Netlink::open()?.links().await };
     let (ports, mut reloaded, links) = match bindings.reload_beside(links).await {
         Ok((mut reloaded, links)) => {

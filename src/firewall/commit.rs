@@ -72,7 +72,9 @@ async fn attempt(tools: &Tools, text: &str, last: &str) -> Result<(), Uncommitte
     let marked = Proof::of(text);
     let before = tools.applied.as_ref().and_then(|applied| applied.before());
     let committed = || -> io::Result<bool> {
-        let unproven = || io::Error::other("the transaction has no mark");
+        let unproven = || {
+            io::Error::other("the text names no table of netlaunch, so the kernel cannot be asked")
+        };
         let (proof, _) = marked.as_ref().ok_or_else(unproven)?;
         let committed = proof.is_committed()?;
         if let Some(applied) = tools.applied.as_ref().filter(|_| committed) {

@@ -1,8 +1,8 @@
 //! The kernel's own answer to whether an nft transaction was committed.
 //!
 //! The kernel takes a transaction whole or not at all, so one object shows whether it was
-//! committed. If the transaction makes a chain that does not exist yet, or removes one that exists,
-//! that chain is the evidence. Otherwise the transaction adds one random number, its mark, to a set
+//! committed. The first chain that the text makes or removes, base chains aside, is the evidence if
+//! it does not exist yet or exists. Otherwise the transaction adds one random number, its mark, to a set
 //! of netlaunch's own table. A transaction that deletes the table was committed when the table is
 //! gone.
 //!
@@ -207,7 +207,7 @@ mod tests {
     }
 
     /// The expected bytes are those that `nft get element ip netlaunch_network changes { 0x12345678
-    /// }` sent, as strace showed them.
+    /// }` sent, as strace showed them. They end behind the name of the set, which was another one.
     #[test]
     fn the_question_is_the_one_that_nft_asks() {
         let message = element(2, "netlaunch_network", 0x1234_5678);

@@ -165,7 +165,7 @@ pub enum StartError {
 }
 
 /// The advice about a passt that fails to start: its own words say what is wrong.
-pub(crate) const PASST_FIX: &str = "mend what it complains of";
+pub(crate) const PASST_FIX: &str = "see its message and correct the cause";
 /// The advice about files that cannot be made and descriptors that ran out.
 pub(crate) const SHORTAGE_FIX: &str =
     "see the space on the disk and the limits that 'ulimit -a' shows";

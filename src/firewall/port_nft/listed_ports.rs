@@ -12,9 +12,9 @@ use super::{FurtherTables, PortHook, PortTable, entry};
 use crate::firewall::nft_dump::{map_elements, table_names, table_shape};
 use crate::sys::interfaces::Interfaces;
 
-/// Returns the numbers of the ports in a listing of [`PortHook::From`]'s map in the first table whose
-/// interfaces exist, without the ports of further tables. nft prints an interface's name, or a bare
-/// number if the interface no longer exists.
+/// Reads nft's listing of [`PortHook::From`]'s map in the first table. Returns the numbers of the
+/// ports that have an interface, except those whose rules are in a further table. nft prints an
+/// interface's name, or a bare number if the interface no longer exists.
 pub fn listed_ports(listing: &str) -> BTreeSet<u32> {
     let listing: Value = serde_json::from_str(listing).unwrap_or_default();
     let parts = listing["nftables"].as_array().into_iter().flatten();

@@ -114,9 +114,7 @@ impl Bindings {
         Ok(self.reload_beside(async {}).await?.0.notes)
     }
 
-    /// Does the same as [`reload`](Self::reload), and does `work` while nft applies the rules. Does
-    /// not wait until the kernel has removed the mark of nft's transaction: a caller that has more
-    /// work drops the first result after it.
+    /// Does the same as [`reload`](Self::reload), and does `work` while nft applies the rules.
     ///
     /// # Errors
     /// The errors of [`reload`](Self::reload).

@@ -8,11 +8,11 @@
 //! ports, in this order: it removes the old index, sets the mark of the directory of the status
 //! files ([`DirMark`]), reads the names in the directory, and writes the summaries with the mark.
 //!
-//! The index is current while the directory has that mark. Every process that makes, replaces or
-//! removes a status file removes the mark by that: another command, an earlier release that does
-//! not know the index, a command that is killed, and an administrator. The marker of an unfinished
-//! change and the record of a reload are in the same directory, so they remove the mark, too. The
-//! old index goes before the next mark comes, so no index fits two marks.
+//! The index is current while the directory has that mark. Any process that makes, replaces or
+//! removes a status file thereby removes the mark: another command, a command that is killed, or an
+//! administrator. The marker of an unfinished change and the record of a reload are in the same
+//! directory, so they remove the mark, too. A writer removes the old index before it sets the next
+//! mark, so an index never matches a later mark.
 //!
 //! The index is written only if the status files are exactly those of its ports. So there is none
 //! while a status file is damaged, is of an interrupted change, or is of an interface that is gone,
@@ -26,8 +26,8 @@
 //! A program can write into a status file in place, which leaves the mark. The index then still has
 //! the facts that netlaunch wrote, and those are of the rules in the kernel. The changed file
 //! counts for every command that reads it: each command on that port, and each command on all
-//! ports, such as a list, a reload or a redefinition. The latter change the directory, so that the
-//! next index is made from the files.
+//! ports, such as a list, a reload or a redefinition. A reload and a redefinition replace the files,
+//! so the next index has the new facts.
 
 use std::ffi::OsString;
 use std::io;

@@ -1,5 +1,8 @@
-//! Chooses where the rules of a port are set: which backends can set them, and which table of
-//! nftables gets them.
+//! Chooses the table of nftables for the rules of each port: a port keeps its table, and a new port
+//! gets the first table with fewer than 500 ports.
+//!
+//! A record can be older than the kernel's rules, so the kernel is asked as soon as there can be a
+//! second table.
 
 use std::borrow::Cow;
 
@@ -16,8 +19,7 @@ impl PortStatus {
     }
 }
 
-/// Asks the kernel in which tables it has ports, if it has a further table, or if this number of
-/// `wanted` ports beside `others` needs one.
+/// Asks the kernel for the table of each port. Asks nothing while one table is enough for all ports.
 ///
 /// A record can be older than the rules, and a port without a record can have rules, if status
 /// files were lost or came from a backup. If the kernel does not answer, the records count, and nft

@@ -1,8 +1,8 @@
 //! The facts of a port that a change of another port needs.
 //!
-//! A status file has all rules' objects of its port, and the binding as XML. A change of one port
-//! needs little of that from the other ports: whether they have rules in a table, and which
-//! addresses their guests have. [`PortSummary`] has these facts, and [`super::index`] keeps the
+//! A status file names every chain and set of its port, and has the binding as XML. A change of one
+//! port needs little of that from the other ports: which table of nftables has their rules, and
+//! which addresses their guests have. [`PortSummary`] has these facts, and [`super::index`] keeps the
 //! summaries of all ports in one file. This module reads no file.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -190,7 +190,7 @@ mod tests {
                 json!({ "address": "10.0.0.2", "addresses6": ["2001:db8::2", "2001:db8::1"] }),
                 json!({ "address": "10.0.0.2", "addresses6": ["2001:db8::2", "2001:db8::1"] }),
             ),
-            // Facts that only the own port needs.
+            // Facts that only a command on this port needs.
             (json!({ "failed": "no", "trace": true, "refused": "10.0.0.3" }), json!({})),
             (
                 json!({ "xml": xml }),

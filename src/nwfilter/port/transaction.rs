@@ -165,7 +165,7 @@ impl Transaction<'_> {
                 Ok(changed) => {
                     let why = match configured {
                         Some(_) => "the settings or the guard of ports demand it",
-                        None => "it takes the rules",
+                        None => "the backend accepts them",
                     };
                     for (DesiredPort { status, .. }, backend) in self.wanted.iter().zip(&backends) {
                         tracing::debug!("the rules of {} are in {backend}: {why}", status.port);
