@@ -1,10 +1,10 @@
 //! Checks the parsers of foreign bytes for the fuzz targets in `fuzz/`.
 //!
-//! A function of this module takes any bytes, gives them to all parsers of one kind, and checks each
-//! result: a written value is read back as the same value, an error has one line, a result is not
-//! larger than its input. It panics if one of these does not hold. The parsers are private, so the
-//! checks are in the library, behind the feature `fuzz`. The ordinary tests run each check on its
-//! seeds in `fuzz/seeds/`.
+//! A function of this module takes any bytes, gives them to all parsers of one kind, and checks
+//! each result: a written value is read back as the same value, an error has one line, a result is
+//! not larger than its input. It panics if one of these does not hold. The parsers are private, so
+//! the checks are in the library, behind the feature `fuzz`. The ordinary tests run each check on
+//! its seeds in `fuzz/seeds/`.
 //!
 //! The targets that need only public functions are complete in `fuzz/fuzz_targets/`.
 

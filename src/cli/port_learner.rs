@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use tokio::sync::watch;
 
 use crate::launcher::guest_port::{
-    AddressLearner, BoxFuture, GuestPortError, LearningEvent, LearningStep,
+    AddressLearner, BoxFuture, GuestPortError, LearnerEvent, LearnerStep,
 };
 use crate::nwfilter::port::{self, Learning};
 
@@ -19,20 +19,20 @@ pub(super) struct PortLearner {
 }
 
 impl AddressLearner for PortLearner {
-    fn next(self: Box<Self>) -> BoxFuture<'static, LearningStep> {
+    fn next(self: Box<Self>) -> BoxFuture<'static, LearnerStep> {
         Box::pin(async move {
             let PortLearner { learning, learned } = *self;
             let (event, learning) = learning.next().await;
             let event = match event {
                 port::LearningEvent::RulesSet { address, addresses6 } => {
                     learned.send_replace(address);
-                    LearningEvent::Learned { address, addresses6 }
+                    LearnerEvent::Learned { address, addresses6 }
                 }
                 port::LearningEvent::RulesNotSet(error) => {
-                    LearningEvent::Failed(GuestPortError::new(error))
+                    LearnerEvent::Failed(GuestPortError::new(error))
                 }
                 port::LearningEvent::Ended(error) => {
-                    LearningEvent::Ended(error.map(GuestPortError::new))
+                    LearnerEvent::Ended(error.map(GuestPortError::new))
                 }
             };
             let learner = learning.map(|learning| {

@@ -6,8 +6,8 @@
 //! stop timeout in serve mode, its passt settings with `--backend slirp`, all settings of user-mode
 //! networks on a bridge, its card if the QEMU arguments bring one, and with `--net` its settings of
 //! a single NIC and those that no NIC takes. Published ports stay, because a port that the file
-//! publishes would be closed otherwise: with `--net` the first NIC that can have them gets them, and
-//! a launch with bridges only is refused.
+//! publishes would be closed otherwise: with `--net` the first NIC that can have them gets them,
+//! and a launch with bridges only is refused.
 
 use std::net::IpAddr;
 

@@ -104,8 +104,8 @@ impl AppliedTexts {
         }
     }
 
-    /// Writes the texts of this reload, all of which are in force now. After a reload with an error,
-    /// drop this value without a call. The caller holds the lock of the directory.
+    /// Writes the texts of this reload, all of which are in force now. After a reload with an
+    /// error, drop this value without a call. The caller holds the lock of the directory.
     ///
     /// # Errors
     /// [`StateFileError`]; the next reload then applies its texts.

@@ -39,8 +39,8 @@ impl Listed {
     }
 }
 
-/// Runs each installed tool once, and nft once for each table if a table is dormant. Runs the IPv6 tools only if `ipv6` is set, since a kernel may
-/// lack IPv6.
+/// Runs each installed tool once, and nft once for each table if a table is dormant. Runs the IPv6
+/// tools only if `ipv6` is set, since a kernel may lack IPv6.
 ///
 /// # Errors
 /// Returns an error if a tool refuses, usually because the process is not root, or if no tool is

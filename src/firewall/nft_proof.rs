@@ -2,9 +2,9 @@
 //!
 //! The kernel takes a transaction whole or not at all, so one object shows whether it was
 //! committed. The first chain that the text makes or removes, base chains aside, is the evidence if
-//! it does not exist yet or exists. Otherwise the transaction adds one random number, its mark, to a set
-//! of netlaunch's own table. A transaction that deletes the table was committed when the table is
-//! gone.
+//! it does not exist yet or exists. Otherwise the transaction adds one random number, its mark, to
+//! a set of netlaunch's own table. A transaction that deletes the table was committed when the
+//! table is gone.
 //!
 //! The kernel removes a mark after [`LIFETIME`]. netlaunch does not remove it: that would be a
 //! transaction, too, and at its end the kernel lets the socket wait for 10 to 30 ms, longer than

@@ -18,7 +18,7 @@ use super::iptables_state::TableState;
 use super::port_change::{self, table_tools, with};
 use super::port_error::{PortError, Unwritable};
 use super::port_hooks::PortHooks;
-use super::port_iptables::{self, Part, PortTables};
+use super::port_iptables::{self, IptablesText, Part};
 use super::port_nft::{
     self, Attempt, Extras, Families, FurtherTables, PortObjects, PortTable, PortText, TableUse,
 };
@@ -64,7 +64,7 @@ pub struct PortPlan {
     texts: Vec<PortText>,
     /// The same texts without ICMP answers, for kernels that cannot reject in the bridge family.
     silent: Option<Vec<PortText>>,
-    tables: Vec<PortTables>,
+    tables: Vec<IptablesText>,
     recorded: Vec<PortRecord>,
 }
 

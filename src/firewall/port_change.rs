@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::iptables_change::TableTools;
 use super::iptables_state::TableState;
 use super::port_error::PortError;
-use super::port_iptables::{self, Part, PortTables};
+use super::port_iptables::{self, IptablesText, Part};
 use super::port_record::PortRecord;
 use super::tools::Tools;
 use crate::types::InterfaceName;
@@ -23,7 +23,7 @@ pub(super) fn table_tools(part: Part) -> TableTools {
 }
 
 /// Returns the state of a part with the chains of these ports added.
-pub(super) fn with(present: TableState, part: Part, ports: &[PortTables]) -> TableState {
+pub(super) fn with(present: TableState, part: Part, ports: &[IptablesText]) -> TableState {
     ports.iter().fold(present, |present, port| port_iptables::with(present, part, port))
 }
 
@@ -40,7 +40,7 @@ type PartChange = (Part, TableState, TableState);
 pub(super) async fn change(
     tools: &Tools,
     remove: &[&PortRecord],
-    add: &[PortTables],
+    add: &[IptablesText],
     guarded: bool,
 ) -> Result<Vec<(Part, TableState)>, PortError> {
     let mut changes = changes(tools, remove, add, guarded).await?;
@@ -100,7 +100,7 @@ fn ethernet_last(changes: Vec<PartChange>) -> Vec<PartChange> {
 async fn changes(
     tools: &Tools,
     remove: &[&PortRecord],
-    add: &[PortTables],
+    add: &[IptablesText],
     guarded: bool,
 ) -> Result<Vec<PartChange>, PortError> {
     let names = |recorded: &&PortRecord| match recorded {
@@ -108,7 +108,7 @@ async fn changes(
         PortRecord::Nftables(_) => None,
     };
     let removed: Vec<InterfaceName> = remove.iter().filter_map(names).collect();
-    let added: Vec<&InterfaceName> = add.iter().map(PortTables::port).collect();
+    let added: Vec<&InterfaceName> = add.iter().map(IptablesText::port).collect();
     // An interrupted change may have left any port closed in ebtables, so that part always counts.
     let is_concerned = |part: Part| {
         let had = |recorded: &&PortRecord| match recorded {

@@ -11,7 +11,7 @@ use super::iptables_state::TableState;
 use super::nft_dump::table_shapes;
 use super::port_change::table_tools;
 use super::port_iptables::Part;
-use super::port_nft::{self, PortTable, PortTables};
+use super::port_nft::{self, PortTable, TableShapes};
 use super::port_record::PortRecord;
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
@@ -24,7 +24,7 @@ pub struct PortRulesState {
     /// need not be read.
     nft_is_committed: bool,
     /// The shapes of nft's tables; `None` if no port needs them, or if they cannot be read.
-    nft: Option<BTreeMap<PortTable, PortTables>>,
+    nft: Option<BTreeMap<PortTable, TableShapes>>,
     /// Whether the kernel has tables of the family netdev.
     has_netdev: bool,
     /// The tables of the iptables tools that ports need and that could be read.
@@ -106,11 +106,11 @@ impl PortRulesState {
             PortRecord::Nftables(objects) => match &self.nft {
                 None => RulesState::Unknown,
                 Some(now) => {
-                    let none = PortTables::default();
+                    let none = TableShapes::default();
                     let own = now.get(&objects.table).unwrap_or(&none);
                     let first = now.get(&PortTable::FIRST).and_then(|first| first.bridge.as_ref());
                     port_nft::missing(objects, own, self.has_netdev)
-                        .or_else(|| port_nft::missing_in_index(objects, first))
+                        .or_else(|| port_nft::missing_in_first_maps(objects, first))
                         .map_or(RulesState::There, RulesState::Missing)
                 }
             },
@@ -139,7 +139,7 @@ impl PortRulesState {
 }
 
 /// Reads the shapes of these tables of ports' filters, and of the first one.
-fn port_tables(mut needed: BTreeSet<PortTable>) -> io::Result<BTreeMap<PortTable, PortTables>> {
+fn port_tables(mut needed: BTreeSet<PortTable>) -> io::Result<BTreeMap<PortTable, TableShapes>> {
     needed.insert(PortTable::FIRST);
     let names: Vec<String> = needed.iter().map(PortTable::to_string).collect();
     let read = |family: i32, maps: &[&str]| {
@@ -148,7 +148,7 @@ fn port_tables(mut needed: BTreeSet<PortTable>) -> io::Result<BTreeMap<PortTable
     let mut bridge = read(libc::NFPROTO_BRIDGE, &port_nft::maps())?;
     let mut netdev = read(libc::NFPROTO_NETDEV, &[])?;
     let tables = needed.into_iter().zip(&names).map(|(table, name)| {
-        (table, PortTables { bridge: bridge.remove(name), netdev: netdev.remove(name) })
+        (table, TableShapes { bridge: bridge.remove(name), netdev: netdev.remove(name) })
     });
     Ok(tables.collect())
 }

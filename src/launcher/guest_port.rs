@@ -136,15 +136,15 @@ pub(crate) struct RulesSet {
 pub(crate) trait AddressLearner: fmt::Debug + Send {
     /// Waits until the rules are set with a new address, or fail to be. Returns the learner for the
     /// next call, or `None` after the end. Dropping the future drops the learner.
-    fn next(self: Box<Self>) -> BoxFuture<'static, LearningStep>;
+    fn next(self: Box<Self>) -> BoxFuture<'static, LearnerStep>;
 }
 
 /// The result of [`AddressLearner::next`].
-pub(crate) type LearningStep = (LearningEvent, Option<Box<dyn AddressLearner>>);
+pub(crate) type LearnerStep = (LearnerEvent, Option<Box<dyn AddressLearner>>);
 
 /// A change in what is known of a guest's address.
 #[derive(Debug)]
-pub(crate) enum LearningEvent {
+pub(crate) enum LearnerEvent {
     /// The rules are set with these addresses.
     Learned {
         /// The IPv4 address; with `None`, the rules wait for it, or do not need it.

@@ -8,7 +8,7 @@ use std::process::ExitStatus;
 use std::task::Poll;
 use std::time::Instant;
 
-use super::guest_port::{BoxFuture, FollowEvent, FollowStep, LearningStep, WatchStep};
+use super::guest_port::{BoxFuture, FollowEvent, FollowStep, LearnerStep, WatchStep};
 use super::recovery::{PasstRestart, RestartHistory, RestartResult};
 use super::resolvers::Watch;
 use super::running::RunningNic;
@@ -22,7 +22,7 @@ pub(super) enum NicEvent {
     /// The restart of its passt is done.
     Restarted(RestartResult),
     /// The learner of the guest's address has made a step.
-    Learning(LearningStep),
+    Learning(LearnerStep),
     /// The follower of the guest's address has made a step.
     Following(FollowStep),
     /// The watch of the port's place has made a step.
@@ -35,7 +35,7 @@ pub(super) enum NicEvent {
 pub(super) struct NicWork {
     pub(super) history: RestartHistory,
     pub(super) restart: Option<PasstRestart>,
-    pub(super) learning: Option<BoxFuture<'static, LearningStep>>,
+    pub(super) learning: Option<BoxFuture<'static, LearnerStep>>,
     pub(super) following: Option<BoxFuture<'static, FollowStep>>,
     pub(super) watching: Option<BoxFuture<'static, WatchStep>>,
     resolvers: Option<Watch>,

@@ -1,7 +1,7 @@
 //! Waits until a started passt serves.
 //!
-//! Both known kinds of passt write their pid file last, so netlaunch looks for this file every
-//! 0.25 ms. That costs one stat(2), and a start with passt 1 ms less than with pauses of 1 ms, which
+//! Both known kinds of passt write their pid file last, so netlaunch looks for this file every 0.25
+//! ms. That costs one stat(2), and a start with passt 1 ms less than with pauses of 1 ms, which
 //! tokio makes 2 ms. When the file is there, and every 10 ms before, netlaunch asks the kernel
 //! whether passt serves ([`super::serving`]), which costs the more the more sockets the host has.
 //!

@@ -6,9 +6,10 @@
 //!
 //! When the servers are known, inotify(7) tells of changes of the file and of each link that leads
 //! to it, so that an idle launch does not wake up. The file itself is watched beside its directory:
-//! in a container it is often mounted there, and its changes are none of the directory. A rare look finds what inotify does not see: a
-//! change on the server of a network file system, and another link among the directories. Without
-//! inotify, such as at the user's limit of instances, the watch looks once a second.
+//! in a container it is often mounted there, and its changes are none of the directory. A rare look
+//! finds what inotify does not see: a change on the server of a network file system, and another
+//! link among the directories. Without inotify, such as at the user's limit of instances, the watch
+//! looks once a second.
 //!
 //! passt reads the servers once, at its start. Other servers need another passt on the same socket,
 //! and the guest's connections end with the first passt. So passt is replaced only if
@@ -163,8 +164,8 @@ impl Watch {
         }
     }
 
-    /// Returns whether the watch follows the changes of the file since before the last look. If not,
-    /// begins to follow them once the servers are known.
+    /// Returns whether the watch follows the changes of the file since before the last look. If
+    /// not, begins to follow them once the servers are known.
     fn follows_changes(&mut self, is_known: bool) -> bool {
         let Ok(paths) = paths_to(&self.file) else {
             self.changes = None;

@@ -19,7 +19,7 @@ use nix::sys::signal::Signal;
 use super::Outcome;
 use super::command::{CommandSource, SupervisorCommand};
 use super::event::LaunchEvent;
-use super::guest_port::{BoxFuture, GuestPortError, LearningEvent, WatchEvent};
+use super::guest_port::{BoxFuture, GuestPortError, LearnerEvent, WatchEvent};
 use super::nic_work::{NicEvent, NicWork, first_event, pending, report_following};
 use super::passt::describe;
 use super::passt_failure::passt_failure;
@@ -336,9 +336,9 @@ impl Supervisor {
 
 impl Running {
     /// Records what is known of the guest's address on the NIC at `place`.
-    fn handle_learning_event(&mut self, place: usize, event: LearningEvent) {
+    fn handle_learning_event(&mut self, place: usize, event: LearnerEvent) {
         let (address, addresses6) = match event {
-            LearningEvent::Learned { address, addresses6 } => {
+            LearnerEvent::Learned { address, addresses6 } => {
                 let v6 = addresses6.iter().map(Ipv6Addr::to_string);
                 let all: Vec<String> = address.iter().map(Ipv4Addr::to_string).chain(v6).collect();
                 match all.as_slice() {
@@ -348,16 +348,16 @@ impl Running {
                 }
                 (address, addresses6)
             }
-            LearningEvent::Failed(error) => {
+            LearnerEvent::Failed(error) => {
                 tracing::error!("{}", error_text(&error));
                 (None, Vec::new())
             }
-            LearningEvent::Ended(Some(error)) => {
+            LearnerEvent::Ended(Some(error)) => {
                 let error = error_text(&error);
                 tracing::error!("the guest's address is not learned any more: {error}");
                 return;
             }
-            LearningEvent::Ended(None) => {
+            LearnerEvent::Ended(None) => {
                 tracing::debug!("the guest's port has no filter any more");
                 return;
             }

@@ -326,8 +326,8 @@ fn check_names_a_table_that_drops_by_default_with_a_fix_that_works() {
     }
 }
 
-/// nft 1.0.6 prints the flags of a table from freed memory: with a set behind them, the listing of a
-/// dormant table is no JSON.
+/// nft 1.0.6 prints the flags of a table from freed memory: with a set behind them, the listing of
+/// a dormant table is no JSON.
 #[test]
 fn check_reads_the_other_tables_beside_dormant_ones() {
     if !have_root("check_reads_the_other_tables_beside_dormant_ones") {

@@ -163,7 +163,8 @@ fn no_rule_of_published_ports_outlives_a_killed_netlaunch_on_iptables() {
     nothing_is_left_after_sigkill("iptables");
 }
 
-/// If a killer hits netlaunch, its guard and its cleaner at once, the next command removes the rules.
+/// If a killer hits netlaunch, its guard and its cleaner at once, the next command removes the
+/// rules.
 #[test]
 fn the_next_command_removes_the_ports_of_a_launch_whose_guard_was_killed_too() {
     let test = "the_next_command_removes_the_ports_of_a_launch_whose_guard_was_killed_too";

@@ -1,9 +1,12 @@
-//! The sizes of sources: a reader keeps a file of 400 lines and a function of 80 lines in mind.
+//! The sizes of sources: a reader keeps a file of 400 lines and a function of 80 lines in mind, and
+//! comments are as wide as the code.
 
 use crate::common::source::{sources, without_literals};
 
 const LINES_OF_A_FILE: usize = 400;
 const LINES_OF_A_FUNCTION: usize = 80;
+/// rustfmt holds the code to this width, and does not wrap comments.
+const WIDTH_OF_A_COMMENT: usize = 100;
 
 /// Returns the name, the first line and the number of lines of each function with a body, from the
 /// line of its name to its closing brace.
@@ -91,4 +94,21 @@ fn functions_are_measured_without_braces_in_texts() {
     let found: Vec<_> =
         found.iter().map(|(name, at, lines)| (name.as_str(), *at, *lines)).collect();
     assert_eq!(found, [("first", 3, 4), ("second", 7, 1), ("inner", 7, 1)]);
+}
+
+#[test]
+fn no_comment_is_wider_than_100_characters() {
+    for source in rust_sources() {
+        for (number, line) in (1..).zip(source.text.lines()) {
+            let text = line.trim_start();
+            // A row of a table stays on one line.
+            let is_comment = text.starts_with("//") && !text.starts_with("//! |");
+            let width = line.chars().count();
+            assert!(
+                !is_comment || width <= WIDTH_OF_A_COMMENT,
+                "{}:{number}: {width} characters",
+                source.path
+            );
+        }
+    }
 }

@@ -66,7 +66,7 @@ struct Chains(Vec<(String, Vec<String>)>);
 
 /// A port's rules, rendered for the three tools.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortTables {
+pub struct IptablesText {
     /// The interface's number.
     pub index: u32,
     port: InterfaceName,
@@ -165,8 +165,8 @@ pub fn port(
     index: u32,
     port: &InterfaceName,
     rules: &PortRules,
-) -> Result<PortTables, Unexpressible> {
-    let mut tables = PortTables {
+) -> Result<IptablesText, Unexpressible> {
+    let mut tables = IptablesText {
         index,
         port: port.clone(),
         ethernet: Chains::default(),
@@ -195,7 +195,7 @@ pub fn port(
     Ok(tables)
 }
 
-impl PortTables {
+impl IptablesText {
     fn chains(&self, part: Part) -> &Chains {
         match part {
             Part::Ethernet => &self.ethernet,
@@ -216,7 +216,7 @@ impl PortTables {
 }
 
 /// Returns the state with a port's chains added.
-pub fn with(present: TableState, part: Part, port: &PortTables) -> TableState {
+pub fn with(present: TableState, part: Part, port: &IptablesText) -> TableState {
     let mut wanted = present;
     let chains = &port.chains(part).0;
     let has = |name: &str| chains.iter().any(|(chain, _)| chain == name);

@@ -34,8 +34,8 @@ impl Families {
 }
 
 /// Returns the transaction that removes the objects in `remove` and adds those in `add`. A port may
-/// be in both lists, with the same table. `emptied` are the tables whose last ports are in `remove`;
-/// they are deleted.
+/// be in both lists, with the same table. `emptied` are the tables whose last ports are in
+/// `remove`; they are deleted.
 pub fn change(
     remove: &[&PortObjects],
     add: &[&PortText],
@@ -63,7 +63,7 @@ pub fn change(
             change_bridge(&mut text, *table, old, new);
         }
     }
-    further::change_index(&mut text, remove, add);
+    further::change_first_maps(&mut text, remove, add);
     for (table, old, new) in parts.iter().filter(|_| families == Families::All) {
         if emptied.netdev.contains(table) {
             remove_table(&mut text, "netdev", *table);

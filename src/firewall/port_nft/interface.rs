@@ -149,7 +149,7 @@ mod tests {
     use super::super::{Attempt, Families, FurtherTables, change, missing, port, remove_tables};
     use super::*;
     use crate::firewall::nft_dump::{ChainShape, TableShape};
-    use crate::firewall::port_nft::{PortTable, PortTables};
+    use crate::firewall::port_nft::{PortTable, TableShapes};
     use crate::firewall::rules::port::{FrameKind, Origin, Path, PortRule, PortVerdict, Step};
 
     const EXTRAS: Extras = Extras { trace: true, counters: true, reject: true };
@@ -236,14 +236,14 @@ mod tests {
             (name.clone(), ChainShape { rules: *rules as usize, drops: false })
         };
         let table = TableShape { chains: rules.iter().map(chain).collect(), ..Default::default() };
-        let whole = PortTables { bridge: None, netdev: Some(table.clone()) };
+        let whole = TableShapes { bridge: None, netdev: Some(table.clone()) };
         assert_eq!(missing(&objects, &whole, true), None);
-        assert!(missing(&objects, &PortTables::default(), true).unwrap().contains("netdev"));
+        assert!(missing(&objects, &TableShapes::default(), true).unwrap().contains("netdev"));
         assert_eq!(rules.len(), 7);
         for name in rules.keys() {
             let mut table = table.clone();
             table.chains.remove(name);
-            let now = PortTables { bridge: None, netdev: Some(table) };
+            let now = TableShapes { bridge: None, netdev: Some(table) };
             let what = missing(&objects, &now, true).unwrap();
             assert!(what.contains(name.as_str()), "{name}: {what}");
         }

@@ -59,20 +59,20 @@ pub fn ports_in(table: PortTable) -> io::Result<BTreeSet<u32>> {
 
 /// The tables of the family bridge that have the chains of ports.
 #[derive(Debug, Clone, Default)]
-pub struct PortPlaces(BTreeMap<u32, PortTable>);
+pub struct TablesInKernel(BTreeMap<u32, PortTable>);
 
-impl PortPlaces {
+impl TablesInKernel {
     /// Asks the kernel for the ports in the first table and in these further ones.
     ///
     /// # Errors
     /// Returns the kernel's error.
     pub fn read(further: &FurtherTables) -> io::Result<Self> {
-        let mut places = BTreeMap::new();
+        let mut tables = BTreeMap::new();
         for table in std::iter::once(PortTable::FIRST).chain(further.bridge.iter().copied()) {
             let elements = map_elements(bridge(), &table.to_string(), PortHook::From.map())?;
-            places.extend(elements.iter().filter_map(port_of).map(|index| (index, table)));
+            tables.extend(elements.iter().filter_map(port_of).map(|index| (index, table)));
         }
-        Ok(PortPlaces(places))
+        Ok(TablesInKernel(tables))
     }
 
     /// Returns the table that has the chain of the port with this number.

@@ -12,7 +12,7 @@ use crate::firewall::nft_dump::{ACCEPT, TableShape};
 
 /// The shapes of the kernel's tables of one name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PortTables {
+pub struct TableShapes {
     /// The table of the family bridge; `None` if it does not exist.
     pub bridge: Option<TableShape>,
     /// The table of the family netdev; `None` if it does not exist.
@@ -26,7 +26,7 @@ pub fn maps() -> [&'static str; 4] {
 
 /// Returns a clause about the first part of a port's filter that the port's tables lack; `None` if
 /// the filter is complete. `has_netdev` says whether the kernel has tables of the family netdev.
-pub fn missing(objects: &PortObjects, now: &PortTables, has_netdev: bool) -> Option<String> {
+pub fn missing(objects: &PortObjects, now: &TableShapes, has_netdev: bool) -> Option<String> {
     if let Some(own) = objects.ingress.as_ref().filter(|_| !objects.is_on_bridge()) {
         return missing_ingress(objects, own, now.netdev.as_ref());
     }
@@ -36,8 +36,8 @@ pub fn missing(objects: &PortObjects, now: &PortTables, has_netdev: bool) -> Opt
     };
     for hook in PortHook::of(objects.limited) {
         let chain = hook.base();
-        // One rule leads frames to all ports' chains, and one to the guard in the first table, which
-        // the rules of earlier versions lack.
+        // One rule leads frames to all ports' chains, and one to the guard in the first table,
+        // which the rules of earlier versions lack.
         let guarded = hook.guard().is_some() && objects.table.is_first();
         let expected = if guarded && table.shape.rules(chain) != 1 { 2 } else { 1 };
         let found = table
@@ -63,7 +63,7 @@ pub fn missing(objects: &PortObjects, now: &PortTables, has_netdev: bool) -> Opt
 
 /// Returns a clause if the first table's maps lack a port of another table: the guard could then
 /// close the port. `first` is the first table of the family bridge.
-pub fn missing_in_index(objects: &PortObjects, first: Option<&TableShape>) -> Option<String> {
+pub fn missing_in_first_maps(objects: &PortObjects, first: Option<&TableShape>) -> Option<String> {
     if objects.table.is_first() || !objects.is_on_bridge() {
         return None;
     }
@@ -178,8 +178,8 @@ mod tests {
         }
     }
 
-    fn whole() -> PortTables {
-        PortTables {
+    fn whole() -> TableShapes {
+        TableShapes {
             bridge: Some(table(
                 &[("prerouting", 1), ("postrouting", 1), ("p7-from", 2), ("p7-to", 1)],
                 &[("from_guest", "p7-from"), ("to_guest", "p7-to")],
@@ -213,7 +213,7 @@ mod tests {
             assert!(what.contains(words), "{words}: {what}");
         }
         for netdev in [None, Some(TableShape::default())] {
-            let now = PortTables { netdev, ..whole() };
+            let now = TableShapes { netdev, ..whole() };
             assert!(missing(&objects(), &now, true).unwrap().contains("netdev"));
             assert_eq!(missing(&objects(), &now, false), None, "a kernel without the family");
         }
@@ -225,7 +225,7 @@ mod tests {
         let mut emptied = whole();
         emptied.bridge.as_mut().map(|table| table.chains.remove("p7-to")).unwrap();
         assert!(missing(&old, &emptied, true).unwrap().contains("p7-to"));
-        let none = PortTables::default();
+        let none = TableShapes::default();
         assert!(missing(&objects(), &none, true).unwrap().contains("is gone"));
     }
 }

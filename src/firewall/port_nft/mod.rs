@@ -1,8 +1,8 @@
 //! Renders the filters of ports as the text of one `nft -f -`.
 //!
 //! A table of the bridge family contains up to 500 ports ([`PortTable`]). Each of its base chains
-//! begins with a look-up in a map from the interface's number to the port's chain; see [`guard`] for
-//! the second rule. So the number of ports in a table adds nothing to the cost of a frame. Each
+//! begins with a look-up in a map from the interface's number to the port's chain; see [`guard`]
+//! for the second rule. So the number of ports in a table adds nothing to the cost of a frame. Each
 //! further table adds one look-up on each hook. The rules of a removed port never apply to a later
 //! port of the same name, since the kernel does not use a number again.
 //!
@@ -35,9 +35,10 @@
 //!
 //! The time of a bind must not grow with the number of ports, but the kernel validates the whole
 //! table at each change ([`table`]). So the ports beyond 500 are in further tables,
-//! `netlaunch_nwfilter_2` and so on. The first table's maps have an element `accept` for each of their ports, and their base
-//! chains come after those of the first table ([`further`]). A further table is deleted with its
-//! last port; the first one stays as long as a port on a bridge or the guard needs it.
+//! `netlaunch_nwfilter_2` and so on. The first table's maps have an element `accept` for each of
+//! their ports, and their base chains come after those of the first table ([`further`]). A further
+//! table is deleted with its last port; the first one stays as long as a port on a bridge or the
+//! guard needs it.
 //!
 //! # Other families
 //!
@@ -79,8 +80,8 @@ pub use host_guard::{HOST_FAMILIES, add_table, missing_host_guard, set_host_guar
 use ingress::IngressText;
 pub use ingress::{IngressObjects, has_hook};
 pub use interface::interface_port;
-pub use listed_ports::{PortPlaces, listed_ports, ports_in, ports_without_bridge, question};
-pub use missing::{PortTables, maps, missing, missing_in_index};
+pub use listed_ports::{TablesInKernel, listed_ports, ports_in, ports_without_bridge, question};
+pub use missing::{TableShapes, maps, missing, missing_in_first_maps};
 pub use missing_feature::{EGRESS, INTERFACES, MissingKernelFeature, missing_feature};
 pub use roles::roles;
 pub use table::{MOST_PORTS, PortTable, TableUse};

@@ -1,10 +1,10 @@
 //! The tables with the filters of ports, and the choice of the table for a port.
 //!
-//! When a transaction adds a rule with a verdict, the kernel walks all rules that the base chains of
-//! the same table lead to (nft_table_validate()). With 1,000 ports of clean-traffic, the commit of a
-//! bind takes 15 to 28 ms if all ports are in one pair of tables, 6 to 8 ms if each pair has 500
-//! ports, and 0.8 ms beside no other port (Linux 6.18, sendmsg() of nft, six runs each). So a pair
-//! of tables has at most [`MOST_PORTS`] ports.
+//! When a transaction adds a rule with a verdict, the kernel walks all rules that the base chains
+//! of the same table lead to (nft_table_validate()). With 1,000 ports of clean-traffic, the commit
+//! of a bind takes 15 to 28 ms if all ports are in one pair of tables, 6 to 8 ms if each pair has
+//! 500 ports, and 0.8 ms beside no other port (Linux 6.18, sendmsg() of nft, six runs each). So a
+//! pair of tables has at most [`MOST_PORTS`] ports.
 //!
 //! More tables with fewer ports would cost more: each further table of the family bridge takes
 //! 0.11 µs of each frame of every port, whose way from tap to tap takes 1.8 µs (medians of 25

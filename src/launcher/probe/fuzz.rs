@@ -1,5 +1,5 @@
-//! Checks the parsers of the outputs of QEMU, passt and virsh, and of the kernel's files below /proc
-//! (see [`crate::fuzz`]).
+//! Checks the parsers of the outputs of QEMU, passt and virsh, and of the kernel's files below
+//! /proc (see [`crate::fuzz`]).
 
 #![allow(clippy::unwrap_used, reason = "a finding is a panic")]
 

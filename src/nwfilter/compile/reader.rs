@@ -84,8 +84,8 @@ impl Reader<'_> {
         tests
     }
 
-    /// Returns the tests of a network rule, except those of the MAC address, the state and the number
-    /// of connections.
+    /// Returns the tests of a network rule, except those of the MAC address, the state and the
+    /// number of connections.
     pub(super) fn network(&self) -> Vec<Test> {
         let mut tests = self.addresses();
         tests.extend(self.range(A::SrcIpFrom, A::SrcIpTo, Address::Source));

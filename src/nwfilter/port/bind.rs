@@ -22,9 +22,9 @@ impl Bindings {
     pub async fn create(&self, binding: &Binding) -> Result<Created, BindingError> {
         let port = &binding.port;
         let index = self.index_of(port)?;
-        let (tools, overview) = self.lock_for(OwnPort::Named(port)).await?;
+        let (lock, overview) = self.lock_for(OwnPort::Named(port)).await?;
         let Overview { own, others, stale } = overview;
-        tools.check(port)?;
+        lock.check(port)?;
         if own.is_some() {
             return Err(BindingError::Bound(port.clone()));
         }
@@ -75,8 +75,8 @@ impl Bindings {
             addresses,
         );
         let fresh = wanted.status.clone();
-        match self.change(&tools, vec![wanted], &stale, &others).await {
-            Ok(changed) => self.write_index(&tools, others, &changed),
+        match self.change(&lock, vec![wanted], &stale, &others).await {
+            Ok(changed) => self.write_index(&lock, others, &changed),
             // An error that was found before a firewall tool ran changed no rule, so the port stays
             // on.
             Err(error) if learning.is_some() && error.was_tried() => {

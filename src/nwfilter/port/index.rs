@@ -5,14 +5,14 @@
 //!
 //! The status files are the truth, and the index `nwfilter/ports.json` below the state directory is
 //! a copy of some of their facts. A command on one port writes it at its end, under the lock of all
-//! ports, in this order: it removes the old index, sets the mark of the directory of the status
-//! files ([`DirMark`]), reads the names in the directory, and writes the summaries with the mark.
+//! ports, in this order: it removes the old index, sets the stamp of the directory of the status
+//! files ([`DirStamp`]), reads the names in the directory, and writes the summaries with the stamp.
 //!
-//! The index is current while the directory has that mark. Any process that makes, replaces or
-//! removes a status file thereby removes the mark: another command, a command that is killed, or an
-//! administrator. The marker of an unfinished change and the record of a reload are in the same
-//! directory, so they remove the mark, too. A writer removes the old index before it sets the next
-//! mark, so an index never matches a later mark.
+//! The index is current while the directory has that stamp. Any process that makes, replaces or
+//! removes a status file thereby removes the stamp: another command, a command that is killed, or
+//! an administrator. The marker of an unfinished change and the record of a reload are in the same
+//! directory, so they remove the stamp, too. A writer removes the old index before it sets the next
+//! stamp, so an index never matches a later stamp.
 //!
 //! The index is written only if the status files are exactly those of its ports. So there is none
 //! while a status file is damaged, is of an interrupted change, or is of an interface that is gone,
@@ -23,11 +23,11 @@
 //!
 //! # What a reader would get wrong
 //!
-//! A program can write into a status file in place, which leaves the mark. The index then still has
-//! the facts that netlaunch wrote, and those are of the rules in the kernel. The changed file
+//! A program can write into a status file in place, which leaves the stamp. The index then still
+//! has the facts that netlaunch wrote, and those are of the rules in the kernel. The changed file
 //! counts for every command that reads it: each command on that port, and each command on all
-//! ports, such as a list, a reload or a redefinition. A reload and a redefinition replace the files,
-//! so the next index has the new facts.
+//! ports, such as a list, a reload or a redefinition. A reload and a redefinition replace the
+//! files, so the next index has the new facts.
 
 use std::ffi::OsString;
 use std::io;
@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 use super::lock::Lock;
 use super::summary::PortSummary;
 use super::{Bindings, PortStatus, status};
-use crate::sys::dir::{Dir, DirMark, Trust};
+use crate::sys::dir::{Dir, DirStamp, Trust};
 use crate::sys::interfaces::Interfaces;
 use crate::sys::namespace::boot_id;
 use crate::sys::state_file::{self, Readers};
@@ -54,7 +54,7 @@ struct Index {
     version: u32,
     boot: String,
     /// The directory of the status files, as the writer left it.
-    mark: DirMark,
+    stamp: DirStamp,
     /// The ports, sorted by name.
     ports: Vec<PortSummary>,
 }
@@ -108,7 +108,7 @@ impl Bindings {
             None
         })?;
         let dir = Dir::open(&self.dir(), Trust::LastDirectory).ok()?;
-        let is_current = dir.mark().ok()?.is_some_and(|mark| mark == index.mark)
+        let is_current = dir.stamp().ok()?.is_some_and(|stamp| stamp == index.stamp)
             && boot_id().is_ok_and(|boot| boot == index.boot);
         // Without ports, the directory may belong to no network namespace yet.
         if !is_current || index.ports.is_empty() || !self.is_here().ok()? {
@@ -180,13 +180,13 @@ impl Bindings {
             return Ok(());
         }
         let dir = Dir::open(&self.dir(), Trust::LastDirectory)?;
-        let Some(mark) = dir.set_mark()? else { return Ok(()) };
-        // After the mark: a later change of a name removes the mark.
+        let Some(stamp) = dir.set_stamp()? else { return Ok(()) };
+        // After the stamp: a later change of a name removes the stamp.
         if !has_files_of(&dir.names()?, &ports) {
             return Ok(());
         }
         ports.sort_by(|a, b| a.port.cmp(&b.port));
-        let index = Index { version: VERSION, boot: boot_id()?, mark, ports };
+        let index = Index { version: VERSION, boot: boot_id()?, stamp, ports };
         state_file::replace(&path, &serde_json::to_vec(&index)?, Readers::Everyone)
     }
 }
@@ -289,7 +289,7 @@ mod tests {
             ("boot", "\"boot\":\"", "\"boot\":\"0"),
             ("version", "\"version\":1", "\"version\":2"),
             ("damaged", "{", ""),
-            ("mark", "\"inode\":", "\"inode\":1"),
+            ("stamp", "\"inode\":", "\"inode\":1"),
             ("name", "\"port\":\"lo\"", "\"port\":\"lo2\""),
             ("number", "\"index\":1", "\"index\":4294967295"),
         ];

@@ -67,7 +67,6 @@ mod learner_lock;
 mod learner_report;
 mod learning;
 mod lock;
-mod placement;
 mod port_wait;
 mod redefine;
 mod saved_lease;
@@ -75,6 +74,7 @@ mod status;
 mod status_file;
 mod summary;
 mod swap;
+mod table_choice;
 mod transaction;
 mod unfinished;
 

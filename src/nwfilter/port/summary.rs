@@ -2,8 +2,8 @@
 //!
 //! A status file names every chain and set of its port, and has the binding as XML. A change of one
 //! port needs little of that from the other ports: which table of nftables has their rules, and
-//! which addresses their guests have. [`PortSummary`] has these facts, and [`super::index`] keeps the
-//! summaries of all ports in one file. This module reads no file.
+//! which addresses their guests have. [`PortSummary`] has these facts, and [`super::index`] keeps
+//! the summaries of all ports in one file. This module reads no file.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use super::bridge::{check_iptables_name, iptables_is_called};
 use super::desired_port::DesiredPort;
 use super::lock::Lock;
-use super::placement::{corrected, is_special, place, places};
 use super::summary::PortSummary;
+use super::table_choice::{choose_tables, corrected, is_special, tables_in_kernel};
 use super::{BindingError, Bindings, FailedPorts, PortState, PortStatus, log};
-use crate::firewall::port_nft::{PortPlaces, TableUse};
+use crate::firewall::port_nft::{TableUse, TablesInKernel};
 use crate::firewall::rules::port::PortRules;
 use crate::firewall::{
     Beside, FirewallBackend, NoUsableBackend, PortError, PortFilter, PortPlan, PortRecord,
@@ -30,7 +30,7 @@ use crate::types::error_text;
 /// A change of the rules of several ports, which happens completely or not at all.
 struct Transaction<'a> {
     bindings: &'a Bindings,
-    tools: &'a Lock,
+    lock: &'a Lock,
     /// The ports whose rules are set.
     wanted: &'a [DesiredPort],
     /// The ports that lose their rules. A port in `wanted` may have the name of one of them.
@@ -40,7 +40,7 @@ struct Transaction<'a> {
     /// The rules beside those of the transaction.
     beside: Beside,
     /// The tables that the kernel has ports in.
-    places: PortPlaces,
+    kernel: TablesInKernel,
     /// The only backend that may be used, if nwfilter.conf or the guard of ports sets one.
     configured: Option<FirewallBackend>,
 }
@@ -63,7 +63,7 @@ impl Bindings {
     /// with a filter, which do not change. Returns the new statuses of the `wanted` ports.
     pub(super) async fn change(
         &self,
-        tools: &Lock,
+        lock: &Lock,
         wanted: Vec<DesiredPort>,
         gone: &[PortStatus],
         others: &[PortSummary],
@@ -76,28 +76,28 @@ impl Bindings {
         }
         let concerned = || wanted.iter().map(|wanted| &wanted.status).chain(gone);
         for status in concerned() {
-            tools.check(&status.port)?;
+            lock.check(&status.port)?;
         }
         let tables: TableUse = others.iter().filter_map(|other| other.table).collect();
-        let places = places(wanted.len(), &tables);
+        let kernel = tables_in_kernel(wanted.len(), &tables);
         let old: Vec<_> = concerned()
             .flat_map(|status| &status.recorded)
-            .map(|record| corrected(record, &places))
+            .map(|record| corrected(record, &kernel))
             .collect();
         let (guarded, backend_of_guard) = self.guard_of_change();
         let transaction = Transaction {
             bindings: self,
-            tools,
+            lock,
             wanted: &wanted,
             gone,
             old: old.iter().map(Cow::as_ref).collect(),
             beside: Beside {
                 // A port whose status cannot be read may have rules in the table.
-                needs_table: guarded || tools.has_damaged() || !tables.is_empty(),
+                needs_table: guarded || lock.has_damaged() || !tables.is_empty(),
                 tables,
                 guarded,
             },
-            places,
+            kernel,
             configured: self.settings.firewall_backend.or(backend_of_guard),
         };
         // If the command is interrupted after this point, the next command completes the removal.
@@ -238,7 +238,7 @@ impl Transaction<'_> {
             self.restore();
             return Err(error.into());
         }
-        if let Err(error) = plan.apply(self.tools, &self.old, &self.beside).await {
+        if let Err(error) = plan.apply(self.lock, &self.old, &self.beside).await {
             // If the rollback failed, or the new rules may be set, the status files keep both
             // records.
             if error.left_as_before() {
@@ -263,7 +263,7 @@ impl Transaction<'_> {
     async fn plan(&self, backends: &[FirewallBackend]) -> Result<PortPlan, BindingError> {
         let (mut filters, mut pending) = (Vec::new(), Vec::new());
         let mut tables =
-            place(self.wanted, backends, &self.beside.tables, &self.places).into_iter();
+            choose_tables(self.wanted, backends, &self.beside.tables, &self.kernel).into_iter();
         for (wanted, backend) in self.wanted.iter().zip(backends) {
             let table = tables.next().unwrap_or_default();
             let PortStatus { port, index, .. } = &wanted.status;
@@ -291,7 +291,7 @@ impl Transaction<'_> {
         // Errors in the pending rules are reported now, and not when the address is learned.
         let pending_plan = PortPlan::new(&pending, self.bindings.extras())?;
         if pending.iter().any(|filter| is_special(&filter.rules)) {
-            pending_plan.check(self.tools).await.map_err(|error| self.firewall_error(error))?;
+            pending_plan.check(self.lock).await.map_err(|error| self.firewall_error(error))?;
         }
         Ok(plan)
     }
@@ -354,7 +354,7 @@ impl Transaction<'_> {
         }
         let nothing = PortPlan::new(&[], self.bindings.extras())?;
         let undone = nothing
-            .apply(self.tools, &plan.recorded().iter().collect::<Vec<_>>(), &self.beside)
+            .apply(self.lock, &plan.recorded().iter().collect::<Vec<_>>(), &self.beside)
             .await;
         undone.map_err(|error| self.firewall_error(error))?;
         let dir = self.bindings.dir();

@@ -9,8 +9,8 @@
 //! Modes never depend on the umask: each new file and directory gets its mode by fchmod(2). This
 //! module imports nothing from the crate.
 
-mod mark;
 mod remove;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -30,7 +30,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
 use rand::RngExt;
 
 #[cfg_attr(not(feature = "bridged"), allow(unused_imports, reason = "filters use it"))]
-pub(crate) use mark::DirMark;
+pub(crate) use stamp::DirStamp;
 pub(crate) use walk::{Modes, Trust, Untrusted};
 
 /// The beginning of the name of an incomplete new file.

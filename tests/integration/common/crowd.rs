@@ -1,5 +1,5 @@
-//! Other ports on the host that fill the first table of nftables, so that the next port comes into a
-//! further one.
+//! Other ports on the host that fill the first table of nftables, so that the next port comes into
+//! a further one.
 
 use std::fs;
 

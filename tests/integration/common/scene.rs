@@ -143,8 +143,8 @@ impl Scene {
     }
 }
 
-/// Returns a host with a resolver and the sandbox of a user on it; `None` if the test needs root and
-/// has none.
+/// Returns a host with a resolver and the sandbox of a user on it; `None` if the test needs root
+/// and has none.
 pub fn host(test: &str, who: As) -> Option<(Netns, Sandbox)> {
     have_root(test).then(|| {
         let host = netns_with_resolver(HOST);

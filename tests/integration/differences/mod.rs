@@ -10,11 +10,11 @@
 //! A second search has rules about connections. A frame alone says little about these, so it sends
 //! exchanges of both ends ([`talk`]), each of which starts without connections. It compares the
 //! backends that can track connections on this kernel, and its last line names the others: nftables
-//! can only where the kernel tracks the connections of a bridge. In the test host, where that is so,
-//! a person runs the search by hand: an emulated machine needs minutes for a round. The number of a
-//! source's connections depends on the time at which the kernel forgets connections, so an exchange
-//! ends before a frame that reaches a rule with `connlimit-above`; the summary has the number of
-//! these exchanges.
+//! can only where the kernel tracks the connections of a bridge. In the test host, where that is
+//! so, a person runs the search by hand: an emulated machine needs minutes for a round. The number
+//! of a source's connections depends on the time at which the kernel forgets connections, so an
+//! exchange ends before a frame that reaches a rule with `connlimit-above`; the summary has the
+//! number of these exchanges.
 //!
 //! A frame that the bridge does not forward without a filter says nothing about the filter. Rules
 //! that a backend refuses at the bind, and rules about which `nwfilter check` prints that a backend

@@ -44,8 +44,8 @@ fn start_without_core(site: &Site, command: &Command) -> Reaped {
     site.start(shell)
 }
 
-/// How long an answer may take. On a busy machine, QEMU once did not answer a connection that it got
-/// while it started, so the wait for QEMU asks again.
+/// How long an answer may take. On a busy machine, QEMU once did not answer a connection that it
+/// got while it started, so the wait for QEMU asks again.
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// Returns whether the QEMU with this QMP socket answers a question.

@@ -212,8 +212,8 @@ pub fn short_headers(scene: &PortScene, backend: Backend) {
     (frame[18], frame[19], frame[20]) = (0, 0, 60);
     frame.splice(54..54, [17, 0, 1, 4, 0, 0, 0, 0]);
     assert_eq!(stops(scene, "<udp-ipv6/>", &frame), backend == Backend::Nftables);
-    // The ports of DCCP (33) behind the end of a packet to the guest. br_netfilter removes the bytes
-    // in front of the rules of both backends, and is there if iptables is used.
+    // The ports of DCCP (33) behind the end of a packet to the guest. br_netfilter removes the
+    // bytes in front of the rules of both backends, and is there if iptables is used.
     if backend == Backend::Nftables {
         return;
     }

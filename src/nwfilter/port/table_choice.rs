@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use super::PortStatus;
 use super::desired_port::DesiredPort;
-use crate::firewall::port_nft::{FurtherTables, MOST_PORTS, PortPlaces, PortTable, TableUse};
+use crate::firewall::port_nft::{FurtherTables, MOST_PORTS, PortTable, TableUse, TablesInKernel};
 use crate::firewall::rules::port::{PortRules, Test};
 use crate::firewall::{FirewallBackend, PortRecord};
 
@@ -19,22 +19,26 @@ impl PortStatus {
     }
 }
 
-/// Asks the kernel for the table of each port. Asks nothing while one table is enough for all ports.
+/// Asks the kernel for the table of each port. Asks nothing while one table is enough for all
+/// ports.
 ///
 /// A record can be older than the rules, and a port without a record can have rules, if status
 /// files were lost or came from a backup. If the kernel does not answer, the records count, and nft
 /// reports the error.
-pub(super) fn places(wanted: usize, others: &TableUse) -> PortPlaces {
+pub(super) fn tables_in_kernel(wanted: usize, others: &TableUse) -> TablesInKernel {
     let further = FurtherTables::read().unwrap_or_default();
     if further.is_empty() && others.count(PortTable::FIRST) + wanted <= MOST_PORTS {
-        return PortPlaces::default();
+        return TablesInKernel::default();
     }
-    PortPlaces::read(&further).unwrap_or_default()
+    TablesInKernel::read(&further).unwrap_or_default()
 }
 
 /// Returns a record with the table that has the port's rules.
-pub(super) fn corrected<'a>(record: &'a PortRecord, places: &PortPlaces) -> Cow<'a, PortRecord> {
-    match (record.table(), places.table_of(record.index())) {
+pub(super) fn corrected<'a>(
+    record: &'a PortRecord,
+    kernel: &TablesInKernel,
+) -> Cow<'a, PortRecord> {
+    match (record.table(), kernel.table_of(record.index())) {
         (Some(recorded), Some(table)) if recorded != table => {
             tracing::debug!("the rules of the port {} are in the table {table}", record.index());
             Cow::Owned(record.in_table(table))
@@ -45,14 +49,14 @@ pub(super) fn corrected<'a>(record: &'a PortRecord, places: &PortPlaces) -> Cow<
 
 /// Returns the tables for the rules of these ports, which get these backends. A port with rules of
 /// nftables stays in its table. `others` counts the ports that do not change.
-pub(super) fn place(
+pub(super) fn choose_tables(
     wanted: &[DesiredPort],
     backends: &[FirewallBackend],
     others: &TableUse,
-    places: &PortPlaces,
+    kernel: &TablesInKernel,
 ) -> Vec<PortTable> {
     let table = |DesiredPort { status, .. }: &DesiredPort| {
-        places.table_of(status.index).or_else(|| status.table())
+        kernel.table_of(status.index).or_else(|| status.table())
     };
     in_tables(&wanted.iter().map(table).collect::<Vec<_>>(), backends, others)
 }

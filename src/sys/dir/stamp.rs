@@ -2,12 +2,12 @@
 //!
 //! Each such change sets the two times of the directory, mtime and ctime, to the same value. The
 //! value alone is no proof: before Linux 6.13, all changes within one tick of up to 10 ms get the
-//! same one. So [`Dir::set_mark`] sets mtime a second back, and the two times differ until the next
-//! change of an entry makes them equal, whatever the clock says. They can become different again
-//! only if a process sets mtime. So a process that has remembered a mark forgets it before it sets
-//! the next one.
+//! same one. So [`Dir::set_stamp`] sets mtime a second back, and the two times differ until the
+//! next change of an entry makes them equal, whatever the clock says. They can become different
+//! again only if a process sets mtime. So a process that has remembered a stamp forgets it before
+//! it sets the next one.
 //!
-//! A write into a file does not change the directory of the file, and so it leaves the mark.
+//! A write into a file does not change the directory of the file, and so it leaves the stamp.
 
 use std::ffi::OsStr;
 
@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Dir;
 
-/// The identity and the times of a marked directory.
+/// The identity and the times of a stamped directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct DirMark {
+pub(crate) struct DirStamp {
     device: u64,
     inode: u64,
     /// The times in seconds and nanoseconds.
@@ -28,27 +28,27 @@ pub(crate) struct DirMark {
 }
 
 impl Dir {
-    /// Returns the mark of the directory; `None` if an entry has changed since the mark was set.
+    /// Returns the stamp of the directory; `None` if an entry has changed since the stamp was set.
     ///
     /// # Errors
     /// The kernel's error.
-    pub(crate) fn mark(&self) -> nix::Result<Option<DirMark>> {
+    pub(crate) fn stamp(&self) -> nix::Result<Option<DirStamp>> {
         let is = self.stat()?;
         let (mtime, ctime) = ((is.st_mtime, is.st_mtime_nsec), (is.st_ctime, is.st_ctime_nsec));
-        let mark = DirMark { device: is.st_dev, inode: is.st_ino, mtime, ctime };
-        Ok(Some(mark).filter(|_| mtime != ctime))
+        let stamp = DirStamp { device: is.st_dev, inode: is.st_ino, mtime, ctime };
+        Ok(Some(stamp).filter(|_| mtime != ctime))
     }
 
-    /// Marks the directory. Returns `None` if its file system does not keep the mark.
+    /// Stamps the directory. Returns `None` if its file system does not keep the stamp.
     ///
     /// # Errors
     /// The kernel's error: EPERM if the directory belongs to another user.
-    pub(crate) fn set_mark(&self) -> nix::Result<Option<DirMark>> {
+    pub(crate) fn set_stamp(&self) -> nix::Result<Option<DirStamp>> {
         let is = self.stat()?;
         let back = TimeSpec::new(is.st_ctime - 1, is.st_ctime_nsec);
         let (kept, itself) = (TimeSpec::UTIME_OMIT, OsStr::new("."));
         utimensat(&self.0, itself, &kept, &back, UtimensatFlags::NoFollowSymlink)?;
-        self.mark()
+        self.stamp()
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
     use crate::sys::dir::Trust;
 
     #[test]
-    fn each_change_of_an_entry_removes_the_mark() {
+    fn each_change_of_an_entry_removes_the_stamp() {
         let place = tempfile::tempdir().unwrap();
         let path = |name: &str| place.path().join(name);
         fs::write(path("a"), "").unwrap();
@@ -75,25 +75,25 @@ mod tests {
         ];
         // Without a pause between them, many of these changes are within one tick.
         for (what, change) in changes.iter().cycle().take(600) {
-            let mark = dir.set_mark().unwrap().expect("a file system that keeps a mark");
-            assert_eq!(dir.mark().unwrap(), Some(mark), "{what}");
+            let stamp = dir.set_stamp().unwrap().expect("a file system that keeps a stamp");
+            assert_eq!(dir.stamp().unwrap(), Some(stamp), "{what}");
             change();
-            assert_eq!(dir.mark().unwrap(), None, "{what}");
+            assert_eq!(dir.stamp().unwrap(), None, "{what}");
         }
         // A write in place is no change of an entry.
-        let mark = dir.set_mark().unwrap();
+        let stamp = dir.set_stamp().unwrap();
         fs::write(path("a"), "b").unwrap();
-        assert_eq!(dir.mark().unwrap(), mark);
+        assert_eq!(dir.stamp().unwrap(), stamp);
     }
 
     #[test]
-    fn another_directory_has_another_mark() {
+    fn another_directory_has_another_stamp() {
         let place = tempfile::tempdir().unwrap();
-        let mark = |name: &str| {
+        let stamp = |name: &str| {
             let path = place.path().join(name);
             fs::create_dir_all(&path).unwrap();
-            Dir::open(&path, Trust::LinksOnly).unwrap().set_mark().unwrap().unwrap()
+            Dir::open(&path, Trust::LinksOnly).unwrap().set_stamp().unwrap().unwrap()
         };
-        assert_ne!(mark("a"), mark("b"));
+        assert_ne!(stamp("a"), stamp("b"));
     }
 }
