@@ -69,20 +69,20 @@ pub(super) async fn commit_with(tools: &Tools, text: &str, last: &str) -> Result
 }
 
 async fn attempt(tools: &Tools, text: &str, last: &str) -> Result<(), Uncommitted> {
-    let marked = Proof::of(text);
+    let proof = Proof::of(text);
     let before = tools.applied.as_ref().and_then(|applied| applied.before());
     let committed = || -> io::Result<bool> {
         let unproven = || {
             io::Error::other("the text names no table of netlaunch, so the kernel cannot be asked")
         };
-        let (proof, _) = marked.as_ref().ok_or_else(unproven)?;
+        let (proof, _) = proof.as_ref().ok_or_else(unproven)?;
         let committed = proof.is_committed()?;
         if let Some(applied) = tools.applied.as_ref().filter(|_| committed) {
             applied.add(text, before.clone());
         }
         Ok(committed)
     };
-    let mark = marked.as_ref().map_or("", |(_, lines)| lines);
+    let mark = proof.as_ref().map_or("", |(_, lines)| lines);
     let input = [text, mark, last].concat();
     let error = match tools.run(Tool::Nft, &[], &input).await {
         // If the kernel does not answer, the exit status of nft decides.

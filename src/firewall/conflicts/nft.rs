@@ -18,6 +18,7 @@ use crate::firewall::rules::Version;
 pub(super) fn tables(json: &str) -> Result<Vec<Table>, ListingError> {
     let documents: Vec<Value> =
         serde_json::Deserializer::from_str(json).into_iter().collect::<Result<_, _>>()?;
+    // No output is an error, not a host without tables.
     if documents.is_empty() {
         serde_json::from_str::<Value>(json)?;
     }

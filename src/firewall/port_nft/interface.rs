@@ -146,25 +146,19 @@ fn sent_rules(index: u32, extras: Extras) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::arp_rule;
     use super::super::{Attempt, Families, FurtherTables, change, missing, port, remove_tables};
     use super::*;
     use crate::firewall::nft_dump::{ChainShape, TableShape};
     use crate::firewall::port_nft::{PortTable, TableShapes};
-    use crate::firewall::rules::port::{FrameKind, Origin, Path, PortRule, PortVerdict, Step};
+    use crate::firewall::rules::port::{Path, PortRule, PortVerdict, Step};
 
     const EXTRAS: Extras = Extras { trace: true, counters: true, reject: true };
 
     fn rules() -> PortRules {
-        let rule = PortRule {
-            kind: FrameKind::Arp,
-            tests: Vec::new(),
-            verdict: PortVerdict::Drop,
-            comment: None,
-            origin: Origin::default(),
-        };
         let path = |verdict| Path {
-            frames: vec![Step::Rule(PortRule { verdict, ..rule.clone() })],
-            packets: vec![rule.clone()],
+            frames: vec![Step::Rule(PortRule { verdict, ..arp_rule() })],
+            packets: vec![arp_rule()],
             ..Path::default()
         };
         PortRules { from_guest: path(PortVerdict::Drop), to_guest: path(PortVerdict::Accept) }
