@@ -195,13 +195,7 @@ impl PortPlan {
         remove: &[&PortRecord],
         beside: &Beside,
     ) -> Result<(), PortError> {
-        let old: Vec<&PortObjects> = remove
-            .iter()
-            .filter_map(|recorded| match recorded {
-                PortRecord::Nftables(objects) => Some(&**objects),
-                PortRecord::Iptables { .. } => None,
-            })
-            .collect();
+        let old: Vec<_> = remove.iter().filter_map(|recorded| recorded.objects()).collect();
         // A port that changes from iptables to nft keeps its old rules until the new ones exist.
         let to_nft: BTreeSet<u32> = self.texts.iter().map(|text| text.objects.index).collect();
         let moves = |recorded: &PortRecord| {
@@ -254,7 +248,7 @@ impl PortPlan {
             port_nft::remove_tables(families, &removed)
         };
         // Beside the ports of a transaction there may be thousands of chains.
-        let fetches_less = beside.needs_table && removed.all().next().is_none();
+        let fetches_less = beside.needs_table && removed.bridge.is_empty();
         let run = |text: String| async move {
             let table = text.lines().next().and_then(|line| line.strip_prefix("add table bridge "));
             let table = table.and_then(PortTable::named).filter(|_| fetches_less);
@@ -284,26 +278,35 @@ impl PortPlan {
 
     /// Returns the further tables in the kernel whose last ports are in `old`.
     fn emptied(&self, old: &[&PortObjects], beside: &Beside) -> io::Result<FurtherTables> {
-        let is_used = |table: &PortTable| {
-            beside.tables.count(*table) > 0
-                || self.texts.iter().any(|text| text.objects.table == *table)
+        // Returns the further tables that a port leaves and no port of this plan needs.
+        let left = |table: fn(&PortObjects) -> Option<PortTable>| {
+            let needed = |left: &PortTable| {
+                self.texts.iter().any(|text| table(&text.objects) == Some(*left))
+            };
+            let mut left: BTreeSet<PortTable> = old.iter().filter_map(|old| table(old)).collect();
+            left.retain(|table| !table.is_first() && !needed(table));
+            left
         };
-        let mut concerned: BTreeSet<PortTable> = old.iter().map(|old| old.table).collect();
-        concerned.retain(|table| !table.is_first() && !is_used(table));
-        if concerned.is_empty() {
+        let mut bridge = left(|port| Some(port.table));
+        bridge.retain(|table| beside.tables.count(*table) == 0);
+        let netdev = left(PortObjects::netdev_table);
+        if bridge.is_empty() && netdev.is_empty() {
             return Ok(FurtherTables::default());
         }
         let named = old.iter().map(|old| old.index).collect();
-        let mut emptied = BTreeSet::new();
-        for table in concerned {
-            // Ports of another state directory may be in the table.
-            if port_nft::ports_in(table)?.is_subset(&named) {
-                emptied.insert(table);
+        let mut emptied = FurtherTables::default();
+        // Ports of another state directory may be in the tables.
+        for table in bridge {
+            if port_nft::ports_in_bridge(table)?.is_subset(&named) {
+                emptied.bridge.insert(table);
             }
         }
-        let mut tables = FurtherTables::read()?;
-        tables.retain(|table| emptied.contains(table));
-        Ok(tables)
+        for table in netdev {
+            if port_nft::ports_in_netdev(table)?.is_subset(&named) {
+                emptied.netdev.insert(table);
+            }
+        }
+        Ok(emptied.intersection(&FurtherTables::read()?))
     }
 
     /// Gives the script of the ports to `run`, which runs nft. If the kernel lacks a feature that
@@ -341,8 +344,12 @@ pub(super) async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> Result<
     let named: BTreeSet<u32> = ports.iter().map(|objects| objects.index).collect();
     let listed_by_kernel = || {
         let mut listed = port_nft::ports_without_bridge(PortTable::FIRST)?;
-        for table in FurtherTables::read()?.all() {
-            listed.extend(port_nft::ports_in(table)?);
+        let further = FurtherTables::read()?;
+        for table in further.bridge {
+            listed.extend(port_nft::ports_in_bridge(table)?);
+        }
+        for table in further.netdev {
+            listed.extend(port_nft::ports_without_bridge(table)?);
         }
         Ok(listed)
     };

@@ -1,15 +1,15 @@
 //! The numbers of frames that the filters of ports let through and dropped, as nft counts them.
 //!
-//! A port whose filter was bound with `enable_counters` has four named counters in nft's table
-//! ([`super::port_nft`]). One nft process reads the counters of all ports in one table. The parser
-//! is lenient, because the form of nft's listings differs between versions: a counter that
+//! A port whose filter was bound with `enable_counters` has four named counters in nft's tables
+//! ([`super::port_nft`]). One nft process reads the counters of all tables of one family. The
+//! parser is lenient, because the form of nft's listings differs between versions: a counter that
 //! netlaunch cannot read is left out and does not cause an error.
 //!
 //! The rules of iptables count as well, but a frame passes up to three tools, each with rules of
 //! its own. The sums do not say which tool dropped a frame, so ports of that backend have no such
 //! numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -55,34 +55,20 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Reads the counters of these tables through nft.
+    /// Reads the counters of all ports' tables through nft.
     ///
     /// # Errors
     /// Returns an error if nft cannot be run or refuses.
-    pub async fn read(tools: &Tools, tables: &BTreeSet<PortTable>) -> Result<Self, ToolError> {
-        let mut counters = Counters::default();
-        for table in tables {
-            let list = |family: &str| format!("list counters table {family} {table}\n");
-            let bridge = tools.run(Tool::Nft, &[], &list("bridge")).await;
-            let netdev = match tools.run(Tool::Nft, &[], &list("netdev")).await {
-                Ok(listing) => listing,
-                // This table exists only if the filter of a port refuses link-local frames, or for
-                // a port without a bridge.
-                Err(ToolError::Refused { .. }) => {
-                    counters.bridge.extend(parse(&bridge?));
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            counters.netdev.extend(parse(&netdev));
-            match bridge {
-                Ok(listing) => counters.bridge.extend(parse(&listing)),
-                // Without a port on a bridge, this table does not exist.
-                Err(ToolError::Refused { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(counters)
+    pub async fn read(tools: &Tools) -> Result<Self, ToolError> {
+        let bridge = tools.run(Tool::Nft, &[], "list counters bridge\n").await;
+        let netdev = tools.run(Tool::Nft, &[], "list counters netdev\n").await;
+        // A kernel may lack one of the families.
+        let (bridge, netdev) = match (bridge, netdev) {
+            (Ok(bridge), Err(ToolError::Refused { .. })) => (bridge, String::new()),
+            (Err(ToolError::Refused { .. }), Ok(netdev)) => (String::new(), netdev),
+            (bridge, netdev) => (bridge?, netdev?),
+        };
+        Ok(Counters { bridge: parse(&bridge), netdev: parse(&netdev) })
     }
 
     /// Returns the counts of a port; `None` if it has no counters, or if nft did not list all of
@@ -114,11 +100,11 @@ impl Counters {
     }
 }
 
-/// Reads a listing of nft: each `counter NAME`, and the numbers after the next `packets` and
-/// `bytes`.
+/// Reads a listing of nft: each `counter NAME` of the ports' tables, and the numbers after the next
+/// `packets` and `bytes`.
 pub(super) fn parse(listing: &str) -> BTreeMap<String, Count> {
     let mut counters = BTreeMap::new();
-    let mut name = None;
+    let (mut is_own, mut name) = (false, None);
     let mut count = Count::default();
     let mut words = listing.split_whitespace();
     while let Some(word) = words.next() {
@@ -127,9 +113,12 @@ pub(super) fn parse(listing: &str) -> BTreeMap<String, Count> {
             "packets" => count.frames = number().unwrap_or_default(),
             "bytes" => {
                 let bytes = number();
-                if let (Some(name), Some(bytes)) = (name.take(), bytes) {
+                if let (Some(name), Some(bytes)) = (name.take().filter(|_| is_own), bytes) {
                     counters.insert(name, Count { bytes, ..count });
                 }
+            }
+            "table" => {
+                is_own = words.nth(1).is_some_and(|name| PortTable::named(name).is_some());
             }
             "counter" => {
                 name = words.next().map(|name| name.trim_matches('"').to_owned());
@@ -161,6 +150,11 @@ mod tests {
 \t\tpackets many bytes some
 \t}
 }
+table bridge mine {
+\tcounter p7-from-dropped {
+\t\tpackets 9 bytes 9
+\t}
+}
 ";
 
     fn objects(index: u32) -> PortObjects {
@@ -186,7 +180,8 @@ mod tests {
         let counters = Counters {
             bridge: parse(LISTING),
             netdev: parse(
-                "counter p7-from-dropped { packets 3 bytes 100 }\ncounter p7-from-passed { packets 9 bytes 9 }",
+                "table netdev netlaunch_nwfilter_2 {\ncounter p7-from-dropped { packets 3 bytes 100 }\n\
+                 counter p7-from-passed { packets 9 bytes 9 }\n}",
             ),
         };
         let counts = counters.of(&objects(7)).unwrap().from_guest;

@@ -3,7 +3,7 @@
 //! All ports are checked together: nft's tables are read once by netlink, and each iptables tool
 //! that a port needs runs once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 
 use super::iptables_shape::ShapeDifference;
@@ -11,7 +11,7 @@ use super::iptables_state::TableState;
 use super::nft_dump::table_shapes;
 use super::port_change::table_tools;
 use super::port_iptables::Part;
-use super::port_nft::{self, PortTable, TableShapes};
+use super::port_nft::{self, PortObjects, PortTable, TableShapes};
 use super::port_record::PortRecord;
 use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
@@ -24,7 +24,7 @@ pub struct PortRulesState {
     /// need not be read.
     nft_is_committed: bool,
     /// The shapes of nft's tables; `None` if no port needs them, or if they cannot be read.
-    nft: Option<BTreeMap<PortTable, TableShapes>>,
+    nft: Option<TableShapes>,
     /// Whether the kernel has tables of the family netdev.
     has_netdev: bool,
     /// The tables of the iptables tools that ports need and that could be read.
@@ -72,12 +72,11 @@ impl PortRulesState {
             tools: Vec::new(),
             unknown: Vec::new(),
         };
-        let needed: BTreeSet<PortTable> = recorded.iter().filter_map(|one| one.table()).collect();
-        if !now.nft_is_committed && !needed.is_empty() {
-            match port_tables(needed) {
+        let ports: Vec<_> = recorded.iter().filter_map(|one| one.objects()).collect();
+        if !now.nft_is_committed && !ports.is_empty() {
+            match port_tables(&ports) {
                 Ok(tables) => {
-                    let has_table = tables.values().any(|tables| tables.netdev.is_some());
-                    now.has_netdev = has_table || has_netdev(tools).await;
+                    now.has_netdev = !tables.netdev.is_empty() || has_netdev(tools).await;
                     now.nft = Some(tables);
                 }
                 Err(error) => now.unknown.push(format!("nftables: {}", reason(&error))),
@@ -105,14 +104,9 @@ impl PortRulesState {
             PortRecord::Nftables(_) if self.nft_is_committed => RulesState::There,
             PortRecord::Nftables(objects) => match &self.nft {
                 None => RulesState::Unknown,
-                Some(now) => {
-                    let none = TableShapes::default();
-                    let own = now.get(&objects.table).unwrap_or(&none);
-                    let first = now.get(&PortTable::FIRST).and_then(|first| first.bridge.as_ref());
-                    port_nft::missing(objects, own, self.has_netdev)
-                        .or_else(|| port_nft::missing_in_first_maps(objects, first))
-                        .map_or(RulesState::There, RulesState::Missing)
-                }
+                Some(now) => port_nft::missing(objects, now, self.has_netdev)
+                    .or_else(|| port_nft::missing_in_first_maps(objects, now))
+                    .map_or(RulesState::There, RulesState::Missing),
             },
             // The records of earlier versions have no shape to compare with.
             PortRecord::Iptables { shapes, parts, .. } if shapes.len() < parts.len() => {
@@ -138,19 +132,21 @@ impl PortRulesState {
     }
 }
 
-/// Reads the shapes of these tables of ports' filters, and of the first one.
-fn port_tables(mut needed: BTreeSet<PortTable>) -> io::Result<BTreeMap<PortTable, TableShapes>> {
-    needed.insert(PortTable::FIRST);
-    let names: Vec<String> = needed.iter().map(PortTable::to_string).collect();
-    let read = |family: i32, maps: &[&str]| {
-        table_shapes(u8::try_from(family).unwrap_or_default(), &names, maps)
+/// Reads the shapes of the tables that ports with these objects need, and of the first table.
+fn port_tables(ports: &[&PortObjects]) -> io::Result<TableShapes> {
+    let read = |family: i32, tables: BTreeSet<PortTable>, maps: &[&str]| {
+        let names: Vec<String> = tables.iter().map(PortTable::to_string).collect();
+        let family = u8::try_from(family).unwrap_or_default();
+        let shapes = table_shapes(family, &names, maps)?.into_iter();
+        let shapes = shapes.filter_map(|(name, shape)| Some((PortTable::named(&name)?, shape)));
+        Ok::<_, io::Error>(shapes.collect())
     };
-    let mut bridge = read(libc::NFPROTO_BRIDGE, &port_nft::maps())?;
-    let mut netdev = read(libc::NFPROTO_NETDEV, &[])?;
-    let tables = needed.into_iter().zip(&names).map(|(table, name)| {
-        (table, TableShapes { bridge: bridge.remove(name), netdev: netdev.remove(name) })
-    });
-    Ok(tables.collect())
+    let bridge = ports.iter().map(|port| port.table).chain([PortTable::FIRST]).collect();
+    let netdev = ports.iter().filter_map(|port| port.netdev_table()).collect();
+    Ok(TableShapes {
+        bridge: read(libc::NFPROTO_BRIDGE, bridge, &port_nft::maps())?,
+        netdev: read(libc::NFPROTO_NETDEV, netdev, &[])?,
+    })
 }
 
 /// Returns whether the kernel accepts a table of the family netdev. Called only if no such table

@@ -51,12 +51,17 @@ impl PortRecord {
         }
     }
 
-    /// Returns the table with the port's rules; `None` for rules of iptables.
-    pub fn table(&self) -> Option<PortTable> {
+    /// Returns the port's objects in the tables of nftables; `None` for rules of iptables.
+    pub fn objects(&self) -> Option<&PortObjects> {
         match self {
-            PortRecord::Nftables(objects) => Some(objects.table),
+            PortRecord::Nftables(objects) => Some(objects),
             PortRecord::Iptables { .. } => None,
         }
+    }
+
+    /// Returns the table of the family bridge for the port's rules; `None` for rules of iptables.
+    pub fn table(&self) -> Option<PortTable> {
+        self.objects().map(|objects| objects.table)
     }
 
     /// Returns the record of the same rules in another table of nftables.

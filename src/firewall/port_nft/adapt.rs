@@ -84,7 +84,7 @@ impl<'a> Attempt<'a> {
         // change began.
         let is_hook = |text: &&mut Cow<'_, PortText>| {
             let own = text.ingress.as_ref().filter(|_| is_on_bridge(text));
-            let table = text.objects.table;
+            let table = text.objects.netdev_table().unwrap_or_default();
             own.is_some_and(|own| own.bases.iter().any(|base| base.declaration(table) == line))
         };
         match self.texts.iter_mut().find(is_hook) {
@@ -138,15 +138,15 @@ mod tests {
     #[test]
     fn a_further_table_is_adapted_as_the_first_one_is() {
         let second = PortTable::named("netlaunch_nwfilter_2").unwrap();
-        let texts = texts().map(|text| text.in_table(second));
+        let texts = [arp_port(71), arp_port(72)];
         let mut attempt = Attempt::new(&texts, None);
         let first = script(&attempt);
-        let line = first.lines().find(|line| line.contains("device \"vnet1\"")).unwrap();
+        let line = first.lines().find(|line| line.contains("device \"vnet71\"")).unwrap();
         assert!(attempt.adapt(line, "Could not process rule: Invalid argument"));
         assert_eq!(attempt.wakes_netdev.take(), Some(second));
         assert!(attempt.adapt(line, "Could not process rule: No such file or directory"));
         let text = script(&attempt);
-        assert!(!text.contains("\"vnet1\"") && text.contains("\"vnet2\""), "{text}");
+        assert!(!text.contains("\"vnet71\"") && text.contains("\"vnet72\""), "{text}");
         assert!(attempt.adapt(&format!("add table netdev {second}"), "Operation not supported"));
         assert!(!script(&attempt).contains("netdev"));
     }

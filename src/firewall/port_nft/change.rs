@@ -45,33 +45,52 @@ pub fn change(
     // The lines that declare and empty chains are about as long as the rules.
     let long = add.iter().map(|port| 2 * port.len()).sum();
     let mut text = String::with_capacity(long);
-    let added = add.iter().map(|port| port.objects.table);
-    let tables: BTreeSet<PortTable> = remove.iter().map(|old| old.table).chain(added).collect();
-    let parts: Vec<_> = tables
-        .into_iter()
-        .map(|table| {
-            let old: Vec<_> = remove.iter().copied().filter(|old| old.table == table).collect();
-            let new: Vec<_> =
-                add.iter().copied().filter(|new| new.objects.table == table).collect();
-            (table, old, new)
-        })
-        .collect();
-    for (table, old, new) in &parts {
-        if emptied.bridge.contains(table) {
-            remove_table(&mut text, "bridge", *table);
+    for (table, PortsOfTable { old, new }) in by_table(remove, add, |port| Some(port.table)) {
+        if emptied.bridge.contains(&table) {
+            remove_table(&mut text, "bridge", table);
         } else {
-            change_bridge(&mut text, *table, old, new);
+            change_bridge(&mut text, table, &old, &new);
         }
     }
     further::change_first_maps(&mut text, remove, add);
-    for (table, old, new) in parts.iter().filter(|_| families == Families::All) {
-        if emptied.netdev.contains(table) {
-            remove_table(&mut text, "netdev", *table);
+    if families == Families::Bridge {
+        return text;
+    }
+    for (table, PortsOfTable { old, new }) in by_table(remove, add, PortObjects::netdev_table) {
+        if emptied.netdev.contains(&table) {
+            remove_table(&mut text, "netdev", table);
         } else {
-            change_netdev(&mut text, *table, old, new);
+            change_netdev(&mut text, table, &old, &new);
         }
     }
     text
+}
+
+/// The ports of a change with old or new objects in one table.
+#[derive(Default)]
+struct PortsOfTable<'a> {
+    old: Vec<&'a PortObjects>,
+    new: Vec<&'a PortText>,
+}
+
+/// Returns the ports of each table that `table` names, in the order of the tables.
+fn by_table<'a>(
+    remove: &[&'a PortObjects],
+    add: &[&'a PortText],
+    table: impl Fn(&PortObjects) -> Option<PortTable>,
+) -> BTreeMap<PortTable, PortsOfTable<'a>> {
+    let mut tables: BTreeMap<PortTable, PortsOfTable<'_>> = BTreeMap::new();
+    for old in remove {
+        if let Some(table) = table(old) {
+            tables.entry(table).or_default().old.push(old);
+        }
+    }
+    for new in add {
+        if let Some(table) = table(&new.objects) {
+            tables.entry(table).or_default().new.push(new);
+        }
+    }
+    tables
 }
 
 /// Returns commands for the end of nft's input, which make nft fetch less.

@@ -32,20 +32,13 @@ pub struct FurtherTables {
 }
 
 impl FurtherTables {
-    /// Returns the tables of both families.
-    pub fn all(&self) -> impl Iterator<Item = PortTable> {
-        self.bridge.union(&self.netdev).copied()
-    }
-
-    /// Returns whether there is no further table.
-    pub fn is_empty(&self) -> bool {
-        self.bridge.is_empty() && self.netdev.is_empty()
-    }
-
-    /// Keeps the tables for which `keep` returns true.
-    pub fn retain(&mut self, keep: impl Fn(&PortTable) -> bool) {
-        self.bridge.retain(&keep);
-        self.netdev.retain(&keep);
+    /// Returns the tables that both have.
+    pub fn intersection(&self, other: &FurtherTables) -> FurtherTables {
+        let both = |one: &BTreeSet<PortTable>, two| one.intersection(two).copied().collect();
+        FurtherTables {
+            bridge: both(&self.bridge, &other.bridge),
+            netdev: both(&self.netdev, &other.netdev),
+        }
     }
 }
 

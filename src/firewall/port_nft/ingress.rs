@@ -39,6 +39,10 @@ use super::words::colons;
 /// chain, but not the base chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressObjects {
+    /// The table; `None` in the records of earlier versions, where it is the one with the name of
+    /// the port's table of the family bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<PortTable>,
     /// The names of the chains.
     pub chains: BTreeSet<String>,
     /// The number of rules in each chain; empty in the records of earlier versions.
@@ -59,8 +63,8 @@ pub struct IngressObjects {
 impl IngressObjects {
     /// Returns the parts that name objects: all but the numbers of rules.
     pub(super) fn names(&self) -> impl PartialEq {
-        let IngressObjects { chains, rules: _, counters, equal_bytes, has_egress } = self;
-        (chains, counters, equal_bytes, has_egress)
+        let IngressObjects { table, chains, rules: _, counters, equal_bytes, has_egress } = self;
+        (table, chains, counters, equal_bytes, has_egress)
     }
 
     /// Returns the names of the base chains of the port with this number.
@@ -143,7 +147,9 @@ pub(super) fn ingress(
         )],
     };
     let text = IngressText { bases: vec![base], body };
-    Ok(Some((IngressObjects { chains, rules, counters, equal_bytes, has_egress: false }, text)))
+    let table = Some(PortTable::of_interface(index));
+    let objects = IngressObjects { table, chains, rules, counters, equal_bytes, has_egress: false };
+    Ok(Some((objects, text)))
 }
 
 /// Returns whether nft can name the interface: its strings cannot contain quotation marks, and

@@ -62,7 +62,7 @@
 use std::sync::Arc;
 
 use super::ingress::{BaseChain, IngressText, base};
-use super::{Extras, IngressObjects, PortHook, PortObjects, PortText, entry};
+use super::{Extras, IngressObjects, PortHook, PortObjects, PortTable, PortText, entry};
 use crate::firewall::port_hooks::{NotOnInterface, PortHooks};
 use crate::firewall::rules::port::PortRules;
 use crate::types::InterfaceName;
@@ -113,7 +113,8 @@ pub fn interface_port(
         rules.insert(chain.clone(), u32::try_from(lines.len()).unwrap_or(u32::MAX));
         own.bases.push(BaseChain { chain, hook, port: port.clone(), rules: lines });
     }
-    let ingress = IngressObjects { chains, rules, counters, equal_bytes, has_egress: true };
+    let table = Some(PortTable::of_interface(index));
+    let ingress = IngressObjects { table, chains, rules, counters, equal_bytes, has_egress: true };
     let objects = PortObjects { index, ingress: Some(ingress), ..PortObjects::default() };
     Ok(PortText { objects: Arc::new(objects), body: String::new(), ingress: Some(own) })
 }
@@ -222,6 +223,11 @@ mod tests {
         assert_eq!(attempt.texts(), [&text()]);
     }
 
+    fn netdev(table: TableShape) -> TableShapes {
+        let netdev = [(PortTable::FIRST, table)].into();
+        TableShapes { netdev, ..TableShapes::default() }
+    }
+
     #[test]
     fn each_chain_that_is_gone_is_missed() {
         let objects = text().objects;
@@ -230,14 +236,14 @@ mod tests {
             (name.clone(), ChainShape { rules: *rules as usize, drops: false })
         };
         let table = TableShape { chains: rules.iter().map(chain).collect(), ..Default::default() };
-        let whole = TableShapes { bridge: None, netdev: Some(table.clone()) };
+        let whole = netdev(table.clone());
         assert_eq!(missing(&objects, &whole, true), None);
         assert!(missing(&objects, &TableShapes::default(), true).unwrap().contains("netdev"));
         assert_eq!(rules.len(), 7);
         for name in rules.keys() {
             let mut table = table.clone();
             table.chains.remove(name);
-            let now = TableShapes { bridge: None, netdev: Some(table) };
+            let now = netdev(table);
             let what = missing(&objects, &now, true).unwrap();
             assert!(what.contains(name.as_str()), "{name}: {what}");
         }

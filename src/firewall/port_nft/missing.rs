@@ -4,19 +4,20 @@
 //! gives the shape of its tables. Only the first missing part is named: one is enough for a
 //! reload to set all rules again.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::ingress::{IngressObjects, base};
 use super::{PortHook, PortObjects, PortTable, entry};
 use crate::firewall::nft_dump::{ACCEPT, TableShape};
 
-/// The shapes of the kernel's tables of one name.
+/// The shapes of the kernel's tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableShapes {
-    /// The table of the family bridge; `None` if it does not exist.
-    pub bridge: Option<TableShape>,
-    /// The table of the family netdev; `None` if it does not exist.
-    pub netdev: Option<TableShape>,
+    /// The tables of the family bridge.
+    pub bridge: BTreeMap<PortTable, TableShape>,
+    /// The tables of the family netdev.
+    pub netdev: BTreeMap<PortTable, TableShape>,
 }
 
 /// Returns the names of the maps that lead to ports' chains.
@@ -28,9 +29,9 @@ pub fn maps() -> [&'static str; 4] {
 /// the filter is complete. `has_netdev` says whether the kernel has tables of the family netdev.
 pub fn missing(objects: &PortObjects, now: &TableShapes, has_netdev: bool) -> Option<String> {
     if let Some(own) = objects.ingress.as_ref().filter(|_| !objects.is_on_bridge()) {
-        return missing_ingress(objects, own, now.netdev.as_ref());
+        return missing_ingress(objects, own, now);
     }
-    let table = match present("bridge", objects.table, now.bridge.as_ref()) {
+    let table = match present("bridge", objects.table, now.bridge.get(&objects.table)) {
         Ok(table) => table,
         Err(what) => return Some(what),
     };
@@ -57,17 +58,17 @@ pub fn missing(objects: &PortObjects, now: &TableShapes, has_netdev: bool) -> Op
     let chain = |(chain, count): (&String, &u32)| table.wrong(chain, *count);
     objects.rules.iter().find_map(chain).or_else(|| {
         let ingress = objects.ingress.as_ref().filter(|_| has_netdev)?;
-        missing_ingress(objects, ingress, now.netdev.as_ref())
+        missing_ingress(objects, ingress, now)
     })
 }
 
 /// Returns a clause if the first table's maps lack a port of another table: the guard could then
-/// close the port. `first` is the first table of the family bridge.
-pub fn missing_in_first_maps(objects: &PortObjects, first: Option<&TableShape>) -> Option<String> {
+/// close the port.
+pub fn missing_in_first_maps(objects: &PortObjects, now: &TableShapes) -> Option<String> {
     if objects.table.is_first() || !objects.is_on_bridge() {
         return None;
     }
-    match present("bridge", PortTable::FIRST, first) {
+    match present("bridge", PortTable::FIRST, now.bridge.get(&PortTable::FIRST)) {
         Ok(table) => PortHook::BOTH
             .into_iter()
             .find_map(|hook| table.leads_elsewhere(hook, objects.index, ACCEPT)),
@@ -79,9 +80,10 @@ pub fn missing_in_first_maps(objects: &PortObjects, first: Option<&TableShape>) 
 fn missing_ingress(
     port: &PortObjects,
     objects: &IngressObjects,
-    table: Option<&TableShape>,
+    now: &TableShapes,
 ) -> Option<String> {
-    let table = match present("netdev", port.table, table) {
+    let name = port.netdev_table().unwrap_or_default();
+    let table = match present("netdev", name, now.netdev.get(&name)) {
         Ok(table) => table,
         Err(what) => return Some(what),
     };
@@ -154,7 +156,7 @@ impl fmt::Display for Present<'_> {
 mod tests {
     use super::*;
     use crate::firewall::nft_dump::ChainShape;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     fn objects() -> PortObjects {
         let rules = BTreeMap::from([("p7-from".to_owned(), 2), ("p7-to".to_owned(), 1)]);
@@ -178,13 +180,17 @@ mod tests {
         }
     }
 
+    fn first(shape: TableShape) -> BTreeMap<PortTable, TableShape> {
+        BTreeMap::from([(PortTable::FIRST, shape)])
+    }
+
     fn whole() -> TableShapes {
         TableShapes {
-            bridge: Some(table(
+            bridge: first(table(
                 &[("prerouting", 1), ("postrouting", 1), ("p7-from", 2), ("p7-to", 1)],
                 &[("from_guest", "p7-from"), ("to_guest", "p7-to")],
             )),
-            netdev: Some(table(&[("p7-ingress", 1), ("p7-from", 2)], &[])),
+            netdev: first(table(&[("p7-ingress", 1), ("p7-from", 2)], &[])),
         }
     }
 
@@ -208,22 +214,23 @@ mod tests {
         ];
         for (change, words) in changes {
             let mut now = whole();
-            now.bridge.as_mut().map(change).unwrap();
+            now.bridge.values_mut().for_each(change);
             let what = missing(&objects(), &now, true).unwrap();
             assert!(what.contains(words), "{words}: {what}");
         }
-        for netdev in [None, Some(TableShape::default())] {
+        for netdev in [BTreeMap::new(), first(TableShape::default())] {
             let now = TableShapes { netdev, ..whole() };
             assert!(missing(&objects(), &now, true).unwrap().contains("netdev"));
             assert_eq!(missing(&objects(), &now, false), None, "a kernel without the family");
         }
         let mut now = whole();
-        now.netdev.as_mut().map(|table| table.unhooked.insert("p7-ingress".to_owned())).unwrap();
+        let table = now.netdev.get_mut(&PortTable::FIRST).unwrap();
+        table.unhooked.insert("p7-ingress".to_owned());
         assert!(missing(&objects(), &now, true).unwrap().contains("is on no interface"));
         let old = PortObjects { rules: BTreeMap::new(), ..objects() };
         assert_eq!(missing(&old, &whole(), true), None);
         let mut emptied = whole();
-        emptied.bridge.as_mut().map(|table| table.chains.remove("p7-to")).unwrap();
+        emptied.bridge.get_mut(&PortTable::FIRST).unwrap().chains.remove("p7-to");
         assert!(missing(&old, &emptied, true).unwrap().contains("p7-to"));
         let none = TableShapes::default();
         assert!(missing(&objects(), &none, true).unwrap().contains("is gone"));

@@ -1,6 +1,6 @@
 //! Renders the filters of ports as the text of one `nft -f -`.
 //!
-//! A table of the bridge family contains up to 500 ports ([`PortTable`]). Each of its base chains
+//! A table of the bridge family contains up to 1,000 ports ([`PortTable`]). Each of its base chains
 //! begins with a look-up in a map from the interface's number to the port's chain; see [`guard`]
 //! for the second rule. So the number of ports in a table adds nothing to the cost of a frame. Each
 //! further table adds one look-up on each hook. The rules of a removed port never apply to a later
@@ -33,8 +33,8 @@
 //!
 //! # Further tables
 //!
-//! The time of a bind must not grow with the number of ports, but the kernel validates the whole
-//! table at each change ([`table`]). So the ports beyond 500 are in further tables,
+//! The kernel validates the whole table at each change ([`table`]), so the time of a bind grows
+//! with the number of ports in the table. The ports beyond 1,000 are in further tables,
 //! `netlaunch_nwfilter_2` and so on. The first table's maps have an element `accept` for each of
 //! their ports, and their base chains come after those of the first table ([`further`]). A further
 //! table is deleted with its last port; the first one stays as long as a port on a bridge or the
@@ -42,9 +42,11 @@
 //!
 //! # Other families
 //!
-//! A second table of the same name, of the family netdev, filters link-local frames ([`ingress`]),
-//! and all frames of ports without a bridge ([`interface`]). All tables change in the same
-//! transaction. The guard has more tables of the first table's name ([`host_guard`]).
+//! Tables of the same names, of the family netdev, filter link-local frames ([`ingress`]), and all
+//! frames of ports without a bridge ([`interface`]). They have no common hook, so many of them cost
+//! a frame nothing: the interface's number says which one has a port's rules
+//! ([`PortTable::of_interface`]). All tables change in the same transaction. The guard has more
+//! tables of the first table's name ([`host_guard`]).
 
 mod adapt;
 mod chains;
@@ -80,7 +82,9 @@ pub use host_guard::{HOST_FAMILIES, add_table, missing_host_guard, set_host_guar
 use ingress::IngressText;
 pub use ingress::{IngressObjects, has_hook};
 pub use interface::interface_port;
-pub use listed_ports::{TablesInKernel, listed_ports, ports_in, ports_without_bridge, question};
+pub use listed_ports::{
+    TablesInKernel, listed_ports, ports_in_bridge, ports_in_netdev, ports_without_bridge, question,
+};
 pub use missing::{TableShapes, maps, missing, missing_in_first_maps};
 pub use missing_feature::{EGRESS, INTERFACES, MissingKernelFeature, missing_feature};
 pub use roles::roles;
@@ -123,7 +127,7 @@ pub struct NoIpset {
 pub struct PortObjects {
     /// The interface's number.
     pub index: u32,
-    /// The tables of the port's objects.
+    /// The table of the family bridge.
     #[serde(default, skip_serializing_if = "PortTable::is_first")]
     pub table: PortTable,
     /// The names of the chains.
@@ -157,6 +161,11 @@ impl PortObjects {
     /// family netdev.
     pub fn is_on_bridge(&self) -> bool {
         self.ingress.as_ref().is_none_or(|own| !own.has_egress)
+    }
+
+    /// Returns the table of the family netdev with objects of the port; `None` if there is none.
+    pub fn netdev_table(&self) -> Option<PortTable> {
+        self.ingress.as_ref().map(|own| own.table.unwrap_or(self.table))
     }
 
     /// Returns the parts that name objects: all but the numbers and the digest of the rules.

@@ -21,7 +21,8 @@ pub fn roles(
 ) -> Result<BTreeMap<(RuleTable, String), ChainRoles>, NoIpset> {
     let mut chains = BTreeMap::new();
     let link_local = rules.for_link_local();
-    let (bridge, netdev) = (RuleTable::Bridge(objects.table), RuleTable::Netdev(objects.table));
+    let bridge = RuleTable::Bridge(objects.table);
+    let netdev = RuleTable::Netdev(objects.netdev_table().unwrap_or_default());
     let table = if objects.is_on_bridge() { bridge } else { netdev };
     let mut paths =
         vec![(table, PortHook::From, &rules.from_guest), (table, PortHook::To, &rules.to_guest)];

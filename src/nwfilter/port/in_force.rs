@@ -88,24 +88,20 @@ impl Bindings {
 
     /// Reads the counters of these ports' filters, by interface index. Ports without counters are
     /// left out. If nft cannot read the counters, it logs a warning and returns an empty map. nft
-    /// runs twice for each table, or not at all if no port has counters.
+    /// runs once for each family of tables, or not at all if no port has counters.
     pub async fn counts<'a>(
         &self,
         ports: impl Iterator<Item = &'a PortStatus>,
     ) -> BTreeMap<u32, PortCounts> {
         let objects: Vec<_> = ports
             .flat_map(|status| &status.recorded)
-            .filter_map(|recorded| match recorded {
-                PortRecord::Nftables(objects) => Some(objects),
-                PortRecord::Iptables { .. } => None,
-            })
+            .filter_map(PortRecord::objects)
             .filter(|objects| objects.has_counters())
             .collect();
         if objects.is_empty() {
             return BTreeMap::new();
         }
-        let tables = objects.iter().map(|objects| objects.table).collect();
-        match Counters::read(&self.tools, &tables).await {
+        match Counters::read(&self.tools).await {
             Ok(counters) => objects
                 .into_iter()
                 .filter_map(|objects| Some((objects.index, counters.of(objects)?)))

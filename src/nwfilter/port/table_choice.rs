@@ -1,5 +1,5 @@
 //! Chooses the table of nftables for the rules of each port: a port keeps its table, and a new port
-//! gets the first table with fewer than 500 ports.
+//! gets the first table with fewer than 1,000 ports.
 //!
 //! A record can be older than the kernel's rules, so the kernel is asked as soon as there can be a
 //! second table.
@@ -27,7 +27,7 @@ impl PortStatus {
 /// reports the error.
 pub(super) fn tables_in_kernel(wanted: usize, others: &TableUse) -> TablesInKernel {
     let further = FurtherTables::read().unwrap_or_default();
-    if further.is_empty() && others.count(PortTable::FIRST) + wanted <= MOST_PORTS {
+    if further.bridge.is_empty() && others.count(PortTable::FIRST) + wanted <= MOST_PORTS {
         return TablesInKernel::default();
     }
     TablesInKernel::read(&further).unwrap_or_default()

@@ -54,6 +54,8 @@ pub fn fill_first_table(netns: &Netns, sandbox: &Sandbox) {
         let mut copy: Value = serde_json::from_str(&copy).unwrap();
         copy["index"] = own.into();
         copy["recorded"][0]["index"] = own.into();
+        // As a version that had one table of the family netdev wrote it.
+        copy["recorded"][0]["ingress"].as_object_mut().unwrap().remove("table");
         fs::write(dir.join(format!("{name}.json")), copy.to_string()).unwrap();
     }
     good(&["firewall", "reload"]);

@@ -32,42 +32,42 @@ add map bridge netlaunch_nwfilter_2 to_guest { type iface_index : verdict; }
 add chain bridge netlaunch_nwfilter_2 postrouting { type filter hook postrouting priority 1; policy accept; }
 flush chain bridge netlaunch_nwfilter_2 postrouting
 add rule bridge netlaunch_nwfilter_2 postrouting oif vmap @to_guest
-add chain bridge netlaunch_nwfilter_2 p7-from
-flush chain bridge netlaunch_nwfilter_2 p7-from
-add chain bridge netlaunch_nwfilter_2 p7-to
-flush chain bridge netlaunch_nwfilter_2 p7-to
+add chain bridge netlaunch_nwfilter_2 p71-from
+flush chain bridge netlaunch_nwfilter_2 p71-from
+add chain bridge netlaunch_nwfilter_2 p71-to
+flush chain bridge netlaunch_nwfilter_2 p71-to
 table bridge netlaunch_nwfilter_2 {
-\tchain p7-from {
+\tchain p71-from {
 \t\tether type 0x0806 drop
 \t\taccept
 \t}
-\tchain p7-to {
+\tchain p71-to {
 \t\taccept
 \t}
 }
-add element bridge netlaunch_nwfilter_2 from_guest { 7 : jump p7-from }
-add element bridge netlaunch_nwfilter_2 to_guest { 7 : jump p7-to }
+add element bridge netlaunch_nwfilter_2 from_guest { 71 : jump p71-from }
+add element bridge netlaunch_nwfilter_2 to_guest { 71 : jump p71-to }
 add table bridge netlaunch_nwfilter
 add map bridge netlaunch_nwfilter from_guest { type iface_index : verdict; }
-add element bridge netlaunch_nwfilter from_guest { 7 : accept }
+add element bridge netlaunch_nwfilter from_guest { 71 : accept }
 add map bridge netlaunch_nwfilter to_guest { type iface_index : verdict; }
-add element bridge netlaunch_nwfilter to_guest { 7 : accept }
+add element bridge netlaunch_nwfilter to_guest { 71 : accept }
 add table netdev netlaunch_nwfilter_2
-add chain netdev netlaunch_nwfilter_2 p7-ingress
-flush chain netdev netlaunch_nwfilter_2 p7-ingress
-delete chain netdev netlaunch_nwfilter_2 p7-ingress
-add chain netdev netlaunch_nwfilter_2 p7-from
-flush chain netdev netlaunch_nwfilter_2 p7-from
-add chain netdev netlaunch_nwfilter_2 p7-ingress { type filter hook ingress device \"vnet7\" priority 0; policy accept; }
+add chain netdev netlaunch_nwfilter_2 p71-ingress
+flush chain netdev netlaunch_nwfilter_2 p71-ingress
+delete chain netdev netlaunch_nwfilter_2 p71-ingress
+add chain netdev netlaunch_nwfilter_2 p71-from
+flush chain netdev netlaunch_nwfilter_2 p71-from
+add chain netdev netlaunch_nwfilter_2 p71-ingress { type filter hook ingress device \"vnet71\" priority 0; policy accept; }
 table netdev netlaunch_nwfilter_2 {
-\tchain p7-from {
+\tchain p71-from {
 \t\tether type 0x0806 drop
 \t\taccept
 \t}
 }
-add rule netdev netlaunch_nwfilter_2 p7-ingress ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iif 7 goto p7-from
+add rule netdev netlaunch_nwfilter_2 p71-ingress ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iif 71 goto p71-from
 ";
-    assert_eq!(changed(&[], &[&text(7, SECOND)], &FurtherTables::default()), expected);
+    assert_eq!(changed(&[], &[&text(71, SECOND)], &FurtherTables::default()), expected);
 }
 
 /// Returns the lines of a text that concern the first table.
@@ -78,7 +78,7 @@ fn of_first(text: &str) -> Vec<&str> {
 
 #[test]
 fn a_swap_adds_the_same_elements_again() {
-    let port = text(7, SECOND);
+    let port = text(71, SECOND);
     let swapped = changed(&[&port], &[&port], &FurtherTables::default());
     let added = changed(&[], &[&port], &FurtherTables::default());
     assert_eq!(of_first(&swapped), of_first(&added));
@@ -87,14 +87,14 @@ fn a_swap_adds_the_same_elements_again() {
 
 #[test]
 fn a_removed_port_leaves_its_table_and_the_first_tables_maps() {
-    let (seven, eight) = (text(7, SECOND), text(8, SECOND));
+    let (seven, eight) = (text(71, SECOND), text(72, SECOND));
     let removed = changed(&[&seven], &[], &FurtherTables::default());
     for line in [
-        "delete element bridge netlaunch_nwfilter_2 from_guest { 7 : jump p7-from }",
-        "delete chain bridge netlaunch_nwfilter_2 p7-from",
-        "delete chain netdev netlaunch_nwfilter_2 p7-ingress",
-        "delete element bridge netlaunch_nwfilter from_guest { 7 : accept }",
-        "delete element bridge netlaunch_nwfilter to_guest { 7 : accept }",
+        "delete element bridge netlaunch_nwfilter_2 from_guest { 71 : jump p71-from }",
+        "delete chain bridge netlaunch_nwfilter_2 p71-from",
+        "delete chain netdev netlaunch_nwfilter_2 p71-ingress",
+        "delete element bridge netlaunch_nwfilter from_guest { 71 : accept }",
+        "delete element bridge netlaunch_nwfilter to_guest { 71 : accept }",
     ] {
         assert!(removed.lines().any(|is| is == line), "{line}\n{removed}");
     }
@@ -102,8 +102,8 @@ fn a_removed_port_leaves_its_table_and_the_first_tables_maps() {
     // The same transaction binds another port.
     let both = changed(&[&seven], &[&eight], &FurtherTables::default());
     for line in [
-        "delete element bridge netlaunch_nwfilter to_guest { 7 : accept }",
-        "add element bridge netlaunch_nwfilter to_guest { 8 : accept }",
+        "delete element bridge netlaunch_nwfilter to_guest { 71 : accept }",
+        "add element bridge netlaunch_nwfilter to_guest { 72 : accept }",
     ] {
         assert!(both.lines().any(|is| is == line), "{line}\n{both}");
     }
@@ -116,42 +116,44 @@ add table bridge netlaunch_nwfilter_2
 delete table bridge netlaunch_nwfilter_2
 add table bridge netlaunch_nwfilter
 add map bridge netlaunch_nwfilter from_guest { type iface_index : verdict; }
-add element bridge netlaunch_nwfilter from_guest { 7 : accept }
-delete element bridge netlaunch_nwfilter from_guest { 7 : accept }
+add element bridge netlaunch_nwfilter from_guest { 71 : accept }
+delete element bridge netlaunch_nwfilter from_guest { 71 : accept }
 add map bridge netlaunch_nwfilter to_guest { type iface_index : verdict; }
-add element bridge netlaunch_nwfilter to_guest { 7 : accept }
-delete element bridge netlaunch_nwfilter to_guest { 7 : accept }
+add element bridge netlaunch_nwfilter to_guest { 71 : accept }
+delete element bridge netlaunch_nwfilter to_guest { 71 : accept }
 add table netdev netlaunch_nwfilter_2
 delete table netdev netlaunch_nwfilter_2
 ";
-    assert_eq!(changed(&[&text(7, SECOND)], &[], &second()), expected);
+    assert_eq!(changed(&[&text(71, SECOND)], &[], &second()), expected);
     let bridge = FurtherTables { netdev: BTreeSet::new(), ..second() };
-    let removed = changed(&[&text(7, SECOND)], &[], &bridge);
-    assert!(removed.contains("delete chain netdev netlaunch_nwfilter_2 p7-from\n"), "{removed}");
+    let removed = changed(&[&text(71, SECOND)], &[], &bridge);
+    assert!(removed.contains("delete chain netdev netlaunch_nwfilter_2 p71-from\n"), "{removed}");
 }
 
 #[test]
 fn ports_of_two_tables_change_in_one_text() {
-    let ports = [text(7, "netlaunch_nwfilter"), text(8, SECOND)];
+    let ports = [text(7, "netlaunch_nwfilter"), text(72, SECOND)];
     let both = changed(&[], &[&ports[0], &ports[1]], &FurtherTables::default());
     let alone = changed(&[], &[&ports[0]], &FurtherTables::default());
     let (bridge, netdev) = alone.split_at(alone.find("add table netdev").unwrap());
     assert!(both.starts_with(bridge) && both.contains(netdev), "{both}");
-    assert!(both.contains("add element bridge netlaunch_nwfilter_2 to_guest { 8 : jump p8-to }\n"));
-    assert!(both.contains("add element bridge netlaunch_nwfilter from_guest { 8 : accept }\n"));
+    assert!(
+        both.contains("add element bridge netlaunch_nwfilter_2 to_guest { 72 : jump p72-to }\n")
+    );
+    assert!(both.contains("add element bridge netlaunch_nwfilter from_guest { 72 : accept }\n"));
     assert!(!both.contains("{ 7 : accept }"), "{both}");
 }
 
 #[test]
 fn a_guarded_port_leaves_the_first_tables_maps_before_its_filter_goes() {
-    let ports = [text(7, "netlaunch_nwfilter"), text(8, SECOND)];
+    let ports = [text(7, "netlaunch_nwfilter"), text(72, SECOND)];
     let objects: Vec<_> = ports.iter().map(|port| &*port.objects).collect();
     assert_eq!(close_ports(&objects[..1]), "");
     let closed = close_ports(&objects);
     let expected = changed(&[&ports[1]], &[], &second());
     assert_eq!(closed.lines().collect::<Vec<_>>(), of_first(&expected));
     let opened = open_ports(&objects);
-    assert!(opened.contains("add element bridge netlaunch_nwfilter to_guest { 8 : accept }\n"));
+    assert!(opened.contains("add element bridge netlaunch_nwfilter to_guest { 72 : accept }\n"));
     assert!(!opened.contains("delete") && !opened.contains(SECOND), "{opened}");
 }
 
@@ -184,7 +186,7 @@ fn nft_fetches_a_chain_that_the_table_has() {
 #[test]
 fn each_deleted_object_was_declared_since_its_last_deletion() {
     for table in ["netlaunch_nwfilter", SECOND] {
-        let (seven, eight) = (text(7, table), text(8, table));
+        let (seven, eight) = (text(71, table), text(72, table));
         for remove in [&[&seven, &seven][..], &[&seven, &eight, &seven]] {
             for add in [&[][..], &[&seven], &[&eight]] {
                 let text = changed(remove, add, &FurtherTables::default());
@@ -201,4 +203,22 @@ fn each_deleted_object_was_declared_since_its_last_deletion() {
             }
         }
     }
+}
+
+#[test]
+fn a_port_leaves_the_netdev_table_of_an_earlier_version() {
+    let port = text(71, "netlaunch_nwfilter");
+    let mut earlier = PortObjects::clone(&port.objects);
+    earlier.ingress.as_mut().unwrap().table = None;
+    assert_eq!(earlier.netdev_table(), Some(PortTable::FIRST));
+    assert_eq!(port.objects.netdev_table(), PortTable::named(SECOND));
+    let moved = change(&[&earlier], &[&port], Families::All, &FurtherTables::default());
+    for line in [
+        "delete chain netdev netlaunch_nwfilter p71-ingress",
+        "delete chain netdev netlaunch_nwfilter p71-from",
+        "table netdev netlaunch_nwfilter_2 {",
+    ] {
+        assert!(moved.lines().any(|is| is == line), "{line}\n{moved}");
+    }
+    assert!(!moved.contains("delete chain bridge"), "{moved}");
 }
