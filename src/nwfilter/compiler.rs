@@ -15,6 +15,7 @@ use super::tree::{DHCP_CLIENT, Filters, ND_MESSAGE, TreeError, flatten, reachabl
 use super::value::{FilterName, VariableName};
 use super::variable::Variables;
 use crate::firewall::rules::port::PortRules;
+use crate::types::Parameter;
 
 /// The reason why a filter cannot be compiled for a port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +52,41 @@ impl<'a> Compiler<'a> {
         self.filters.get(name)
     }
 
+    /// Returns the variables that the rules of a filter can see.
+    fn seen(&mut self, filter: &Filter) -> &BTreeSet<VariableName> {
+        let filters = self.filters;
+        self.seen.entry(filter.name.clone()).or_insert_with(|| visible(filter, filters))
+    }
+
+    /// Returns a note on the parameters that the rules of a filter do not use and that are not in
+    /// `controls`; `None` if there are none.
+    pub fn unused(
+        &mut self,
+        filter: &Filter,
+        parameters: &[Parameter],
+        controls: &[&str],
+    ) -> Option<String> {
+        let seen = self.seen(filter);
+        let mut unused: Vec<&str> = parameters
+            .iter()
+            .filter(|(name, _)| !seen.contains(name) && !controls.contains(&name.as_str()))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        unused.dedup();
+        if unused.is_empty() {
+            return None;
+        }
+        let own = [DHCP_CLIENT, ND_MESSAGE];
+        let used: Vec<&str> =
+            seen.iter().map(VariableName::as_str).filter(|name| !own.contains(name)).collect();
+        let has = match used.as_slice() {
+            [] => "it has no variables".to_owned(),
+            names => format!("its variables are {}", names.join(", ")),
+        };
+        let (unused, name) = (unused.join(", "), &filter.name);
+        Some(format!("the binding sets {unused}, which no rule of the filter {name} uses; {has}"))
+    }
+
     /// Returns the rules of a filter, which must be one of those of [`Compiler::new`], with these
     /// variables.
     ///
@@ -62,8 +98,7 @@ impl<'a> Compiler<'a> {
         variables: &Variables,
     ) -> Result<Compiled, RulesError> {
         let filters = self.filters;
-        let seen = self.seen.entry(filter.name.clone()).or_insert_with(|| visible(filter, filters));
-        let key = (filter.name.clone(), variables.only(seen));
+        let key = (filter.name.clone(), variables.only(self.seen(filter)));
         if let Some(done) = self.done.get(&key) {
             return Ok(done.clone());
         }
@@ -124,6 +159,31 @@ mod tests {
         let other = rules(&[("IP", "10.0.0.2"), ("MAC", "52:54:00:00:00:01")]);
         assert!(Arc::ptr_eq(&one, &same));
         assert_ne!(one, other);
+    }
+
+    #[test]
+    fn parameters_that_no_rule_uses_are_named() {
+        let filters = filters(&[
+            "<filter name='a'><filterref filter='b'/></filter>",
+            "<filter name='b'><rule action='drop' direction='out'><ip srcipaddr='$IP'/></rule></filter>",
+            "<filter name='c'><rule action='drop' direction='out'><arp/></rule></filter>",
+        ]);
+        let mut compiler = Compiler::new(&filters);
+        let mut unused = |filter: &str, names: &[&str]| {
+            let parameter = |name: &&str| (name.parse().unwrap(), "10.0.0.1".parse().unwrap());
+            let parameters: Vec<_> = names.iter().map(parameter).collect();
+            compiler.unused(&filters[&filter.parse().unwrap()], &parameters, &["CONTROL"])
+        };
+        assert_eq!(unused("a", &[]), None);
+        assert_eq!(unused("a", &["IP", "IP", "CONTROL"]), None);
+        assert_eq!(
+            unused("a", &["IP", "ip", "ip", "Port"]).unwrap(),
+            "the binding sets ip, Port, which no rule of the filter a uses; its variables are IP"
+        );
+        assert_eq!(
+            unused("c", &["IP"]).unwrap(),
+            "the binding sets IP, which no rule of the filter c uses; it has no variables"
+        );
     }
 
     #[test]

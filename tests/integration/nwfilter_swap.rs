@@ -37,6 +37,25 @@ fn drops(port: u16) -> String {
 }
 
 #[test]
+fn a_parameter_that_no_rule_uses_is_reported() {
+    if !have_root("a_parameter_that_no_rule_uses_is_reported") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    let mac = mac_text(VM.mac);
+    let bind = |parameter: &str| {
+        let args = ["bind", "vnet0", "clean-traffic", "--mac", &mac, "-p", IP, "-p", parameter];
+        let bound = scene.nwfilter(&[&args[..], &["--replace"]].concat());
+        assert!(bound.status.success());
+        String::from_utf8(bound.stderr).unwrap()
+    };
+    let said = bind("Ip=10.2.3.5");
+    assert!(said.contains("the binding sets Ip, which no rule of the filter clean-traffic uses"));
+    assert!(said.contains("its variables are IP, MAC"), "{said}");
+    assert!(!bind("CTRL_IP_LEARNING=none").contains("the binding sets"));
+}
+
+#[test]
 fn a_bound_port_gets_another_filter_only_with_replace() {
     if !have_root("a_bound_port_gets_another_filter_only_with_replace") {
         return;

@@ -25,8 +25,8 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-/// The most ports that one table of the family bridge gets. Ports of earlier versions are all in the
-/// first table.
+/// The most ports that one table of the family bridge gets. Ports of earlier versions are all in
+/// the first table.
 pub const MOST_PORTS: usize = 1000;
 
 /// The number of interfaces with neighbouring numbers whose ports share a table of the family

@@ -90,10 +90,12 @@ impl Bindings {
         Ok(Created { notes, learning })
     }
 
-    /// Returns the notes of a bind: the warnings of the compiler, and the evasions.
+    /// Returns the notes of a bind: the parameters without effect, the warnings of the compiler, and
+    /// the evasions.
     pub(super) fn notes(&self, binding: &Binding, compiled: &CompiledPort) -> Vec<String> {
         let rules = compiled.pending_rules.as_ref().unwrap_or(&compiled.rules);
-        let mut notes: Vec<String> = compiled.warnings.iter().map(Warning::to_string).collect();
+        let mut notes: Vec<String> = compiled.unused.iter().cloned().collect();
+        notes.extend(compiled.warnings.iter().map(Warning::to_string));
         notes.extend(self.evasions_of(binding, rules));
         notes
     }

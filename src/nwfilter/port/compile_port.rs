@@ -101,6 +101,8 @@ pub(super) struct CompiledPort {
     pub(super) learns4: bool,
     /// Whether IPv6 addresses are learned.
     pub(super) learns6: bool,
+    /// A note on parameters of the binding that have no effect, if there are any.
+    pub(super) unused: Option<String>,
 }
 
 impl CompiledPort {
@@ -137,7 +139,16 @@ pub(super) fn compile_port(
         Ok((rules, warnings)) => {
             let (pending_rules, method) = (None, None);
             let [learns4, learns6] = [false; 2];
-            return Ok(CompiledPort { rules, pending_rules, warnings, method, learns4, learns6 });
+            let unused = compiler.unused(filter, &binding.parameters, &[LEARNING]);
+            return Ok(CompiledPort {
+                rules,
+                pending_rules,
+                warnings,
+                method,
+                learns4,
+                learns6,
+                unused,
+            });
         }
         Err(error) => error,
     };
@@ -179,12 +190,23 @@ pub(super) fn compile_port(
         (Arc::new(learning), Some(rules))
     };
     let method = Some(method);
-    Ok(CompiledPort { rules, pending_rules, warnings, method, learns4, learns6 })
+    let controls: &[&str] = match (learns4, learns6) {
+        (true, true) => &[LEARNING, SERVER, SERVER6],
+        (true, false) => &[LEARNING, SERVER],
+        (false, _) => &[LEARNING, SERVER6],
+    };
+    let unused = compiler.unused(filter, &binding.parameters, controls);
+    Ok(CompiledPort { rules, pending_rules, warnings, method, learns4, learns6, unused })
 }
 
 /// The variables that can be learned.
 const ADDRESS: &str = "IP";
 const ADDRESS6: &str = "IPV6";
+
+/// The parameters that say how addresses are learned.
+const LEARNING: &str = "CTRL_IP_LEARNING";
+const SERVER: &str = "DHCPSERVER";
+const SERVER6: &str = "DHCPV6SERVER";
 
 /// Returns the variables with these addresses, where the binding does not set them.
 fn with(variables: &Variables, v4: Ipv4Addr, v6: &[Ipv6Addr]) -> Variables {
@@ -245,7 +267,7 @@ impl Mode {
 
 /// Returns how `CTRL_IP_LEARNING` says that addresses are learned; `None` if learning is off.
 fn mode(variables: &Variables) -> Result<Option<Mode>, BindingError> {
-    match values(variables, "CTRL_IP_LEARNING") {
+    match values(variables, LEARNING) {
         [] => Ok(Some(Mode::Any)),
         [value] if value.as_str().eq_ignore_ascii_case("any") => Ok(Some(Mode::Any)),
         [value] if value.as_str().eq_ignore_ascii_case("dhcp") => Ok(Some(Mode::Dhcp)),
@@ -262,7 +284,7 @@ fn servers(variables: &Variables) -> Result<Vec<Ipv4Addr>, BindingError> {
         let address: Result<Ipv4Addr, _> = value.as_str().parse();
         address.map_err(|_| BindingError::ServerParameter(value.to_string()))
     };
-    values(variables, "DHCPSERVER").iter().map(server).collect()
+    values(variables, SERVER).iter().map(server).collect()
 }
 
 fn servers6(variables: &Variables) -> Result<Vec<Ipv6Addr>, BindingError> {
@@ -270,7 +292,7 @@ fn servers6(variables: &Variables) -> Result<Vec<Ipv6Addr>, BindingError> {
         let address: Result<Ipv6Addr, _> = value.as_str().parse();
         address.map_err(|_| BindingError::Server6Parameter(value.to_string()))
     };
-    values(variables, "DHCPV6SERVER").iter().map(server).collect()
+    values(variables, SERVER6).iter().map(server).collect()
 }
 
 fn values<'a>(variables: &'a Variables, name: &str) -> &'a [VariableValue] {
