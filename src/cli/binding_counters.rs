@@ -80,16 +80,16 @@ impl Numbers {
     }
 }
 
-fn row(port: &InterfaceName, way: &str, rest: [&str; 4], count: Count) -> [String; 8] {
+fn row(port: &InterfaceName, direction: &str, rest: [&str; 4], count: Count) -> [String; 8] {
     let [filter, line, chain, what] = rest.map(str::to_owned);
     let (frames, bytes) = (count.frames.to_string(), count.bytes.to_string());
-    [port.to_string(), way.to_owned(), filter, line, chain, what, frames, bytes]
+    [port.to_string(), direction.to_owned(), filter, line, chain, what, frames, bytes]
 }
 
-fn rule_row(port: &InterfaceName, way: &str, rule: &RuleName, count: Count) -> [String; 8] {
+fn rule_row(port: &InterfaceName, direction: &str, rule: &RuleName, count: Count) -> [String; 8] {
     let line = rule.origin.line.to_string();
     let chain = rule.chain.as_deref().unwrap_or("IP rules");
-    row(port, way, [&rule.origin.filter, &line, chain, action(rule.verdict())], count)
+    row(port, direction, [&rule.origin.filter, &line, chain, action(rule.verdict())], count)
 }
 
 /// Returns the JSON form of a port's rules; null if their counters are not known.

@@ -54,16 +54,16 @@ impl<'a> ExplainOutput<'a> {
     /// Writes a frame. Returns false if the reader has ended.
     pub(super) fn frame(
         &mut self,
-        way: EvalPath,
+        direction: EvalPath,
         explained: &Explanation<'_>,
     ) -> Result<bool, Failure> {
         self.count += 1;
         let text = if self.json {
             let between = if self.begun { ",\n" } else { "" };
-            let frame = printable::json(&object(self.count, way, explained), false);
+            let frame = printable::json(&object(self.count, direction, explained), false);
             format!("{}{between}{frame}", self.head())
         } else {
-            printable::lines(&lines(self.count, way, explained, self.verbose))
+            printable::lines(&lines(self.count, direction, explained, self.verbose))
         };
         write(text.as_bytes())
     }
@@ -99,8 +99,8 @@ pub(super) fn write(bytes: &[u8]) -> Result<bool, Failure> {
 }
 
 /// Returns the line of one frame and, if `verbose`, a line for each rule that was tried.
-fn lines(number: usize, way: EvalPath, explained: &Explanation<'_>, verbose: bool) -> String {
-    let mut text = format!("{number} {} {explained}\n", way.name());
+fn lines(number: usize, direction: EvalPath, explained: &Explanation<'_>, verbose: bool) -> String {
+    let mut text = format!("{number} {} {explained}\n", direction.name());
     if !verbose {
         return text;
     }
@@ -112,7 +112,7 @@ fn lines(number: usize, way: EvalPath, explained: &Explanation<'_>, verbose: boo
 }
 
 /// Returns the JSON object of one frame.
-pub(super) fn object(number: usize, way: EvalPath, explained: &Explanation<'_>) -> Value {
+pub(super) fn object(number: usize, direction: EvalPath, explained: &Explanation<'_>) -> Value {
     let stages: Vec<Value> = explained
         .stages
         .iter()
@@ -128,7 +128,7 @@ pub(super) fn object(number: usize, way: EvalPath, explained: &Explanation<'_>) 
         .collect();
     json!({
         "number": number,
-        "direction": way.name(),
+        "direction": direction.name(),
         "verdict": explained.verdict.name(),
         "stages": stages,
     })

@@ -163,15 +163,15 @@ fn open(path: &Path) -> Result<Box<dyn Read>, ExplainError> {
 /// Explains one frame. Returns false if the reader of the output has ended.
 fn one<'a>(
     subject: &'a Subject,
-    direction: Option<DirectionArg>,
+    forced: Option<DirectionArg>,
     judge: &mut Judge<'a>,
     frame: Captured<'_>,
     output: &mut ExplainOutput<'_>,
 ) -> Result<bool, Failure> {
     let number = output.count() + 1;
-    let way = way(direction, subject.mac, frame.bytes).map_err(NwfilterError::Explain)?;
+    let direction = direction(forced, subject.mac, frame.bytes).map_err(NwfilterError::Explain)?;
     let explained = judge
-        .judge(way, frame.bytes, frame.length)
+        .judge(direction, frame.bytes, frame.length)
         .map_err(|error| NwfilterError::Explain(ExplainError::Frame { number, error }))?;
     if frame.bytes.len() < frame.length {
         let (kept, length) = (frame.bytes.len(), frame.length);
@@ -180,7 +180,7 @@ fn one<'a>(
         );
     }
     if subject.backend != Some(FirewallBackend::Nftables)
-        && way == EvalPath::Out
+        && direction == EvalPath::Out
         && is_link_local(frame.bytes)
         && explained.verdict.stops()
     {
@@ -188,16 +188,16 @@ fn one<'a>(
             "frame {number} goes to a link-local address (01:80:c2:00:00:00 to 0f): nftables stops it; with iptables the bridge handles it without the filter"
         );
     }
-    output.frame(way, &explained)
+    output.frame(direction, &explained)
 }
 
 /// Returns the direction of a frame: that of the option, else by the source address.
-fn way(
-    direction: Option<DirectionArg>,
+fn direction(
+    forced: Option<DirectionArg>,
     mac: Option<Mac>,
     bytes: &[u8],
 ) -> Result<EvalPath, ExplainError> {
-    match (direction, mac) {
+    match (forced, mac) {
         (Some(DirectionArg::In), _) => Ok(EvalPath::In),
         (Some(DirectionArg::Out), _) => Ok(EvalPath::Out),
         (None, Some(mac)) => {

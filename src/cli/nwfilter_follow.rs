@@ -139,16 +139,16 @@ impl Lines {
                 continue;
             };
             self.number += 1;
-            let way = if frame.to_guest { EvalPath::In } else { EvalPath::Out };
+            let direction = if frame.to_guest { EvalPath::In } else { EvalPath::Out };
             let about = summary(&frame.head);
             let line = if self.json {
-                let mut line = object(self.number, way, &explained);
+                let mut line = object(self.number, direction, &explained);
                 line["version"] = json!(VERSION);
                 line["port"] = json!(self.port.status.port);
                 line["frame"] = json!(about);
                 printable::json(&line, false)
             } else {
-                let line = format!("{} {} {explained} | {about}", self.number, way.name());
+                let line = format!("{} {} {explained} | {about}", self.number, direction.name());
                 printable::lines(&line)
             };
             if !explain_output::write(format!("{line}\n").as_bytes())? {

@@ -223,7 +223,7 @@ impl RouteCheck<'_> {
         let to = BEYOND.into_iter().find(|to| to.is_ipv6() == v6 && !special(to));
         let Some(to) = to else { return Ok(None) };
         let looked = self.netlink.lookup(to, Some((guest, self.bridge))).await?;
-        let (way, by) = match looked {
+        let (outcome, by) = match looked {
             RouteDecision::By { link, table } if !expected.is_empty() => {
                 let name = self.host.name(link);
                 if expected.contains(&name) {
@@ -244,7 +244,7 @@ impl RouteCheck<'_> {
         };
         let (by, rule) = decision(by, rules);
         let what = format!(
-            "packets that guests of {} send beyond the host {way}{by} and not by {}",
+            "packets that guests of {} send beyond the host {outcome}{by} and not by {}",
             own.trunc(),
             expected.join(" or ")
         );

@@ -37,7 +37,7 @@ struct Client {
     sends_to: IpAddr,
 }
 
-/// The way of one client to the guest. Dropping it ends the task that carries the replies.
+/// The datagrams between one client and the guest. Dropping it ends the task that carries the replies.
 struct Flow {
     socket: Arc<UdpSocket>,
     /// The time of the client's last datagram.
@@ -107,7 +107,7 @@ pub(super) async fn serve(socket: UdpSocket, mut port: RelayedPort) {
     }
 }
 
-/// Makes the way of a new client to the guest; `None` if the guest's address is not known, or if
+/// Makes the flow of a new client; `None` if the guest's address is not known, or if
 /// the clients of other ports have all places.
 async fn connect(
     port: &RelayedPort,

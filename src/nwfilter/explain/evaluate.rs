@@ -154,12 +154,12 @@ impl<'a> Judge<'a> {
     /// Returns [`TooShort`] if the bytes are not an Ethernet frame.
     pub fn judge(
         &mut self,
-        way: EvalPath,
+        direction: EvalPath,
         bytes: &[u8],
         length: usize,
     ) -> Result<Explanation<'a>, TooShort> {
         let frame = Frame::read(bytes, length)?;
-        let path = match way {
+        let path = match direction {
             EvalPath::Out => &self.rules.from_guest,
             EvalPath::In => &self.rules.to_guest,
         };
@@ -169,12 +169,12 @@ impl<'a> Judge<'a> {
         // stage.
         let mut place = None;
         if let Some(connections) = &mut self.connections
-            && (way == EvalPath::In || !stopped)
+            && (direction == EvalPath::In || !stopped)
         {
             connections.record_first_fragment(&frame, bytes);
             place = Some(connections.look(&frame));
         }
-        if let Some(end) = untracked(way, path, &frame).filter(|_| !stopped) {
+        if let Some(end) = untracked(direction, path, &frame).filter(|_| !stopped) {
             stages.push(end);
         } else if !stopped && frame.is_ip() && !path.packets.is_empty() {
             stages.push(self.packets(path, &frame, place)?);

@@ -8,8 +8,12 @@ use crate::firewall::rules::port::{FrameKind, Path};
 
 /// Returns the end of the second stage for such a packet from the guest, which drops it; `None` for
 /// other frames.
-pub(super) fn untracked<'a>(way: EvalPath, path: &Path, frame: &Frame<'_>) -> Option<StageEnd<'a>> {
-    if way != EvalPath::Out || !frame.is_link_local() {
+pub(super) fn untracked<'a>(
+    direction: EvalPath,
+    path: &Path,
+    frame: &Frame<'_>,
+) -> Option<StageEnd<'a>> {
+    if direction != EvalPath::Out || !frame.is_link_local() {
         return None;
     }
     let needs_more = |version: &Version| {

@@ -258,8 +258,9 @@ fn answers_pass_after_a_request() {
     let (asks, answers) = (udp(&[], 0), turned(&udp(&[], 0)));
     let verdicts = |frames: &[(EvalPath, &[u8])]| -> Vec<Verdict> {
         let mut judge = Judge::new(&rules);
-        let judged =
-            frames.iter().map(|(way, bytes)| judge.judge(*way, bytes, bytes.len()).unwrap());
+        let judged = frames
+            .iter()
+            .map(|(direction, bytes)| judge.judge(*direction, bytes, bytes.len()).unwrap());
         judged.map(|explained| explained.verdict).collect()
     };
     use Verdict::{Drop, Pass};
@@ -294,8 +295,8 @@ proptest! {
         let bytes = frame(ether_type, &rest);
         let rules = stateful();
         let mut judge = Judge::new(&rules);
-        for way in [EvalPath::Out, EvalPath::In] {
-            prop_assert!(judge.judge(way, &bytes, bytes.len()).is_ok());
+        for direction in [EvalPath::Out, EvalPath::In] {
+            prop_assert!(judge.judge(direction, &bytes, bytes.len()).is_ok());
         }
     }
 }
