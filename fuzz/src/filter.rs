@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use netlaunch::firewall::port_limits::limits;
-use netlaunch::firewall::port_nft::{Extras, PortTable};
+use netlaunch::firewall::port_nft::{Extras, PortTables};
 use netlaunch::firewall::rules::port::{PortRules, Step};
 use netlaunch::firewall::{FirewallBackend, PortFilter, PortHooks, PortPlan};
 use netlaunch::nwfilter::{
@@ -66,7 +66,7 @@ fn mean(filter: &Filter) {
 /// rules.
 fn lines(rules: &PortRules, backend: FirewallBackend, extras: Extras) -> Option<Vec<usize>> {
     let port = "vnet0".parse().unwrap();
-    let filter = PortFilter { index: 7, port, rules: Arc::new(rules.clone()), backend, hooks: PortHooks::Bridge, table: PortTable::FIRST };
+    let filter = PortFilter { index: 7, port, rules: Arc::new(rules.clone()), backend, hooks: PortHooks::Bridge, tables: PortTables::default() };
     match PortPlan::new(&[filter], extras) {
         Ok(plan) => {
             Some(plan.scripts().iter().map(|script| script.input.lines().count()).collect())

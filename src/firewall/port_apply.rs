@@ -20,7 +20,8 @@ use super::port_error::{PortError, Unwritable};
 use super::port_hooks::PortHooks;
 use super::port_iptables::{self, IptablesText, Part};
 use super::port_nft::{
-    self, Attempt, Extras, Families, FurtherTables, PortObjects, PortTable, PortText, TableUse,
+    self, Attempt, Extras, Families, FurtherTables, PortObjects, PortTable, PortTables, PortText,
+    TableUse,
 };
 use super::port_record::PortRecord;
 use super::tool_error::ToolError;
@@ -42,8 +43,8 @@ pub struct PortFilter {
     pub backend: FirewallBackend,
     /// The hooks that see the port's frames.
     pub hooks: PortHooks,
-    /// The table of nftables with the rules.
-    pub table: PortTable,
+    /// The tables of nftables for the rules.
+    pub tables: PortTables,
 }
 
 /// The rules beside those of a transaction.
@@ -52,7 +53,7 @@ pub struct Beside {
     /// Whether nft's first table stays without a port of the transaction: other ports have nftables
     /// rules, or the guard is there.
     pub needs_table: bool,
-    /// The number of other ports in each of nft's tables.
+    /// The number of other ports in each of nft's tables of the family bridge.
     pub tables: TableUse,
     /// Whether a guard closes ports without a filter ([`super::port_guard`]).
     pub guarded: bool,
@@ -92,7 +93,7 @@ impl PortPlan {
                                 .map_err(of_port(filter))
                         }
                     };
-                    Ok(text?.in_table(filter.table))
+                    Ok(text?.in_tables(filter.tables))
                 })
                 .collect::<Result<Vec<_>, Unwritable>>()
         };
@@ -150,7 +151,7 @@ impl PortPlan {
         let mut scripts = Vec::new();
         if !self.texts.is_empty() {
             let all: Vec<_> = self.texts.iter().collect();
-            let text = port_nft::change(&[], &all, Families::All, &FurtherTables::default());
+            let text = port_nft::change(&[], &all, Families::All, &BTreeSet::new());
             scripts.push(apply::script(Tool::Nft, text));
         }
         for part in Part::ALL {
@@ -174,7 +175,7 @@ impl PortPlan {
         if self.texts.is_empty() {
             return Ok(());
         }
-        let none = FurtherTables::default();
+        let none = BTreeSet::new();
         let script = |texts: &[&PortText], families| port_nft::change(&[], texts, families, &none);
         let check = |text: String| async move {
             tools.run(Tool::Nft, &["--check"], &text).await?;
@@ -232,23 +233,28 @@ impl PortPlan {
         }
         let is_last =
             self.texts.is_empty() && !beside.needs_table && !holds_more(tools, old).await?;
-        let removed = if is_last { FurtherTables::read() } else { self.emptied(old, beside) };
-        let removed = removed.map_err(|source| PortError::Unread { source })?;
+        let unread = |source| PortError::Unread { source };
+        let (mut further, mut emptied) = (FurtherTables::default(), BTreeSet::new());
+        if is_last {
+            further = FurtherTables::read().map_err(unread)?;
+        } else {
+            emptied = self.emptied(old, beside).map_err(unread)?;
+        }
         // A kernel may have no tables of the family bridge.
         let is_netdev_alone = is_last
             && !old.iter().any(|objects| objects.is_on_bridge())
             && matches!(nft_kernel::has_bridge_table(&PortTable::FIRST.to_string()), Ok(false));
         let text = |texts: &[&PortText], families| {
             let families: &[&str] = match families {
-                _ if !is_last => return port_nft::change(old, texts, families, &removed),
+                _ if !is_last => return port_nft::change(old, texts, families, &emptied),
                 _ if is_netdev_alone => &["netdev"],
                 Families::All => &["bridge", "netdev"],
                 Families::Bridge => &["bridge"],
             };
-            port_nft::remove_tables(families, &removed)
+            port_nft::remove_tables(families, &further)
         };
         // Beside the ports of a transaction there may be thousands of chains.
-        let fetches_less = beside.needs_table && removed.bridge.is_empty();
+        let fetches_less = beside.needs_table && emptied.is_empty();
         let run = |text: String| async move {
             let table = text.lines().next().and_then(|line| line.strip_prefix("add table bridge "));
             let table = table.and_then(PortTable::named).filter(|_| fetches_less);
@@ -276,37 +282,28 @@ impl PortPlan {
         })
     }
 
-    /// Returns the further tables in the kernel whose last ports are in `old`.
-    fn emptied(&self, old: &[&PortObjects], beside: &Beside) -> io::Result<FurtherTables> {
-        // Returns the further tables that a port leaves and no port of this plan needs.
-        let left = |table: fn(&PortObjects) -> Option<PortTable>| {
-            let needed = |left: &PortTable| {
-                self.texts.iter().any(|text| table(&text.objects) == Some(*left))
-            };
-            let mut left: BTreeSet<PortTable> = old.iter().filter_map(|old| table(old)).collect();
-            left.retain(|table| !table.is_first() && !needed(table));
-            left
+    /// Returns the further tables of the family bridge in the kernel whose last ports are in `old`.
+    fn emptied(&self, old: &[&PortObjects], beside: &Beside) -> io::Result<BTreeSet<PortTable>> {
+        let on_bridge = |port: &PortObjects| Some(port.table).filter(|_| port.is_on_bridge());
+        let is_used = |table: &PortTable| {
+            beside.tables.count(*table) > 0
+                || self.texts.iter().any(|text| on_bridge(&text.objects) == Some(*table))
         };
-        let mut bridge = left(|port| Some(port.table));
-        bridge.retain(|table| beside.tables.count(*table) == 0);
-        let netdev = left(PortObjects::netdev_table);
-        if bridge.is_empty() && netdev.is_empty() {
-            return Ok(FurtherTables::default());
+        let mut left: BTreeSet<PortTable> = old.iter().filter_map(|old| on_bridge(old)).collect();
+        left.retain(|table| !table.is_first() && !is_used(table));
+        if left.is_empty() {
+            return Ok(left);
         }
         let named = old.iter().map(|old| old.index).collect();
-        let mut emptied = FurtherTables::default();
-        // Ports of another state directory may be in the tables.
-        for table in bridge {
-            if port_nft::ports_in_bridge(table)?.is_subset(&named) {
-                emptied.bridge.insert(table);
+        let mut emptied = FurtherTables::read()?.bridge;
+        emptied.retain(|table| left.contains(table));
+        for table in left {
+            // Ports of another state directory may be in the table.
+            if !port_nft::ports_in_bridge(table)?.is_subset(&named) {
+                emptied.remove(&table);
             }
         }
-        for table in netdev {
-            if port_nft::ports_in_netdev(table)?.is_subset(&named) {
-                emptied.netdev.insert(table);
-            }
-        }
-        Ok(emptied.intersection(&FurtherTables::read()?))
+        Ok(emptied)
     }
 
     /// Gives the script of the ports to `run`, which runs nft. If the kernel lacks a feature that

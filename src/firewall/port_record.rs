@@ -59,9 +59,10 @@ impl PortRecord {
         }
     }
 
-    /// Returns the table of the family bridge for the port's rules; `None` for rules of iptables.
+    /// Returns the table of the family bridge with the port's rules; `None` for rules of iptables,
+    /// and for a port without a bridge.
     pub fn table(&self) -> Option<PortTable> {
-        self.objects().map(|objects| objects.table)
+        self.objects().filter(|objects| objects.is_on_bridge()).map(|objects| objects.table)
     }
 
     /// Returns the record of the same rules in another table of nftables.

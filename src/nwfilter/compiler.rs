@@ -67,12 +67,11 @@ impl<'a> Compiler<'a> {
         controls: &[&str],
     ) -> Option<String> {
         let seen = self.seen(filter);
-        let mut unused: Vec<&str> = parameters
+        let unused: BTreeSet<&str> = parameters
             .iter()
             .filter(|(name, _)| !seen.contains(name) && !controls.contains(&name.as_str()))
             .map(|(name, _)| name.as_str())
             .collect();
-        unused.dedup();
         if unused.is_empty() {
             return None;
         }
@@ -83,7 +82,8 @@ impl<'a> Compiler<'a> {
             [] => "it has no variables".to_owned(),
             names => format!("its variables are {}", names.join(", ")),
         };
-        let (unused, name) = (unused.join(", "), &filter.name);
+        let unused = unused.into_iter().collect::<Vec<_>>().join(", ");
+        let name = &filter.name;
         Some(format!("the binding sets {unused}, which no rule of the filter {name} uses; {has}"))
     }
 
@@ -177,8 +177,8 @@ mod tests {
         assert_eq!(unused("a", &[]), None);
         assert_eq!(unused("a", &["IP", "IP", "CONTROL"]), None);
         assert_eq!(
-            unused("a", &["IP", "ip", "ip", "Port"]).unwrap(),
-            "the binding sets ip, Port, which no rule of the filter a uses; its variables are IP"
+            unused("a", &["IP", "ip", "Port", "ip"]).unwrap(),
+            "the binding sets Port, ip, which no rule of the filter a uses; its variables are IP"
         );
         assert_eq!(
             unused("c", &["IP"]).unwrap(),

@@ -145,7 +145,8 @@ pub(super) fn element() -> impl Strategy<Value = Element> {
 
 pub(super) fn rule() -> impl Strategy<Value = Rule> {
     let action = prop::sample::select(Action::NAMES.to_vec()).prop_map(|(_, action)| action);
-    let direction = prop::sample::select(Direction::NAMES.to_vec()).prop_map(|(_, way)| way);
+    let direction =
+        prop::sample::select(Direction::NAMES.to_vec()).prop_map(|(_, direction)| direction);
     (action, direction, -1000i32..=1000, any::<bool>(), of(element())).prop_map(
         |(action, direction, priority, statematch, element)| Rule {
             action,

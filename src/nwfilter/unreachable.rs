@@ -23,20 +23,20 @@ pub struct Unreachable {
     /// The rule.
     pub origin: Origin,
     /// The direction of the frames.
-    pub way: EvalPath,
+    pub direction: EvalPath,
     /// The earlier rule that decides.
     pub by: Origin,
 }
 
 impl std::fmt::Display for Unreachable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let way = match self.way {
+        let direction = match self.direction {
             EvalPath::Out => "from",
             EvalPath::In => "to",
         };
         write!(
             f,
-            "no frame {way} the guest reaches this rule, because {} decides first; remove one of them, or give this rule a lower priority",
+            "no frame {direction} the guest reaches this rule, because {} decides first; remove one of them, or give this rule a lower priority",
             self.by
         )
     }
@@ -45,7 +45,7 @@ impl std::fmt::Display for Unreachable {
 /// Returns the rules that no frame reaches.
 pub fn unreachable(rules: &PortRules) -> Vec<Unreachable> {
     let mut found = Vec::new();
-    for (way, path) in [(EvalPath::Out, &rules.from_guest), (EvalPath::In, &rules.to_guest)] {
+    for (direction, path) in [(EvalPath::Out, &rules.from_guest), (EvalPath::In, &rules.to_guest)] {
         // The value is the deciding rule; `None` if one of the rule's parts can be reached.
         let mut all: BTreeMap<&Origin, Option<&Origin>> = BTreeMap::new();
         for (rule, by) in shadows(path) {
@@ -59,7 +59,7 @@ pub fn unreachable(rules: &PortRules) -> Vec<Unreachable> {
         }
         for (origin, by) in all {
             if let Some(by) = by {
-                found.push(Unreachable { origin: origin.clone(), way, by: by.clone() });
+                found.push(Unreachable { origin: origin.clone(), direction, by: by.clone() });
             }
         }
     }
@@ -137,7 +137,7 @@ mod tests {
         let filters = Filters::from([(filter.name.clone(), filter.clone())]);
         let variables = sample(&needs(&filter, &filters), &filters).unwrap();
         let (rules, _) = compile(&flatten(&filter, &filters, &variables).unwrap()).unwrap();
-        let lines = |found: &Unreachable| (found.origin.line, found.way, found.by.line);
+        let lines = |found: &Unreachable| (found.origin.line, found.direction, found.by.line);
         unreachable(&rules).iter().map(lines).collect()
     }
 

@@ -340,20 +340,52 @@ fn distant_interfaces_have_their_netdev_tables_until_their_filters_go() {
     assert_eq!(port(&scene, "x200")["state"], "in-force");
     reload(&scene);
     assert_eq!(port(&scene, "x300")["state"], "in-force");
-    // The rules of a version that had one table of the family netdev.
-    let (old, new) = ("add chain netdev netlaunch_nwfilter", "netlaunch_nwfilter_5");
-    scene
-        .sh(&format!("nft delete table netdev {new}; nft {old} p300-from; nft {old} p300-ingress"));
+    // The record of a version that had one table of the family netdev.
+    run(&["nwfilter", "unbind", "x300"]);
+    assert_eq!(netdev(), names);
+    bind("x300");
     rewrite(&scene, "x300", |status| {
         status["recorded"][0]["ingress"].as_object_mut().unwrap().remove("table");
     });
+    scene.sh("nft delete table netdev netlaunch_nwfilter_5");
+    reload(&scene);
     bind("x300");
-    assert!(!scene.sh("nft list table netdev netlaunch_nwfilter").contains("p300-"));
-    assert_eq!(netdev(), names);
-    run(&["nwfilter", "unbind", "x300"]);
-    run(&["nwfilter", "unbind", "x200"]);
+    assert!(scene.sh("nft list table netdev netlaunch_nwfilter").contains("p300-from"));
     assert_eq!(netdev(), names[..2]);
-    run(&["nwfilter", "unbind", "x201"]);
-    assert_eq!(netdev(), names[..1]);
+    assert_eq!(port(&scene, "x300")["state"], "in-force");
+    for port in ["x300", "x200", "x201"] {
+        run(&["nwfilter", "unbind", port]);
+    }
     filters(&scene);
+    scene.unbind(Station::Vnet0);
+    assert_eq!(netdev(), [""; 0]);
+    assert_eq!(tables(&scene), [""; 0]);
+}
+
+/// Returns the nft of a host that another process kills when it removes tables.
+const KILLED: &str = "case $(cat /dev/stdin) in *'delete table'*) kill -9 $$;; esac\n\
+    exec /usr/sbin/nft \"$@\"";
+
+#[test]
+fn a_killed_removal_of_the_last_port_without_a_bridge_is_no_success() {
+    if !have_root("a_killed_removal_of_the_last_port_without_a_bridge_is_no_success") {
+        return;
+    }
+    let scene = PortScene::new(Some("nftables"));
+    scene.define("test", "<rule action='drop' direction='out'><arp/></rule>").unwrap();
+    scene.netns.ip("link add low0 type veth peer name low1");
+    scene.netns.ip("link add link low0 name m300 index 300 type macvtap mode bridge");
+    let nwfilter = |args: &[&str]| finish(scene.sandbox.netlaunch(&[&["nwfilter"], args].concat()));
+    let bound = nwfilter(&["bind", "m300", "test", "--mac", "52:54:00:00:0a:0a"]);
+    assert!(bound.status.success(), "{}", text(&bound.stderr));
+    let table = ["netlaunch_nwfilter_5".to_owned()];
+    assert_eq!(tables_of(&scene, "netdev"), table);
+    scene.sandbox.script("nft", KILLED);
+    let unbound = scene.nwfilter_with_path(&scene.sandbox.path("bin"), &["unbind", "m300"]);
+    assert!(!unbound.status.success(), "{}", text(&unbound.stderr));
+    assert_eq!(tables_of(&scene, "netdev"), table);
+    assert_eq!(port(&scene, "m300")["state"], "in-force");
+    let unbound = nwfilter(&["unbind", "m300"]);
+    assert!(unbound.status.success(), "{}", text(&unbound.stderr));
+    assert_eq!(tables_of(&scene, "netdev"), [""; 0]);
 }

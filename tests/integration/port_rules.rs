@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use crate::common::port_scene::tracks_bridges;
 use crate::common::{Netns, have_root, skipped, text};
-use netlaunch::firewall::port_nft::{Extras, PortTable};
+use netlaunch::firewall::port_nft::{Extras, PortTables};
 use netlaunch::firewall::rules::port::{
     Address, Addresses, ConnectionDirection, End, FrameKind, Hardware, Number, Origin,
     Path as EvalPath, PortRule, PortRules, PortVerdict, State, Step, Test,
@@ -41,7 +41,7 @@ fn scripts(
         rules: rules.clone().into(),
         backend,
         hooks: PortHooks::Bridge,
-        table: PortTable::FIRST,
+        tables: PortTables::default(),
     };
     Ok(PortPlan::new(&[filter], extras).map_err(|error| error.error)?.scripts())
 }

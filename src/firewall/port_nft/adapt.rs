@@ -99,8 +99,8 @@ impl<'a> Attempt<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::change;
     use super::super::testing::arp_port;
-    use super::super::{FurtherTables, change};
     use super::*;
 
     fn texts() -> [PortText; 2] {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     fn script(attempt: &Attempt<'_>) -> String {
-        change(&[], &attempt.texts(), attempt.families, &FurtherTables::default())
+        change(&[], &attempt.texts(), attempt.families, &BTreeSet::new())
     }
 
     #[test]

@@ -34,19 +34,19 @@ impl Families {
 }
 
 /// Returns the transaction that removes the objects in `remove` and adds those in `add`. A port may
-/// be in both lists, with the same table. `emptied` are the tables whose last ports are in
-/// `remove`; they are deleted.
+/// be in both lists, with the same table. `emptied` are the tables of the family bridge whose last
+/// ports are in `remove`; they are deleted. A table of the family netdev stays without a port.
 pub fn change(
     remove: &[&PortObjects],
     add: &[&PortText],
     families: Families,
-    emptied: &FurtherTables,
+    emptied: &BTreeSet<PortTable>,
 ) -> String {
     // The lines that declare and empty chains are about as long as the rules.
     let long = add.iter().map(|port| 2 * port.len()).sum();
     let mut text = String::with_capacity(long);
     for (table, PortsOfTable { old, new }) in by_table(remove, add, |port| Some(port.table)) {
-        if emptied.bridge.contains(&table) {
+        if emptied.contains(&table) {
             remove_table(&mut text, "bridge", table);
         } else {
             change_bridge(&mut text, table, &old, &new);
@@ -57,11 +57,7 @@ pub fn change(
         return text;
     }
     for (table, PortsOfTable { old, new }) in by_table(remove, add, PortObjects::netdev_table) {
-        if emptied.netdev.contains(&table) {
-            remove_table(&mut text, "netdev", table);
-        } else {
-            change_netdev(&mut text, table, &old, &new);
-        }
+        change_netdev(&mut text, table, &old, &new);
     }
     text
 }
@@ -149,15 +145,18 @@ fn change_bridge(text: &mut String, table: PortTable, remove: &[&PortObjects], a
 
 /// Returns the transaction that removes the first table in these families and all further ones,
 /// whether they exist or not.
+///
+/// Further tables come first. They were read from the kernel, and the absence of the first table of
+/// the text proves the commit.
 pub fn remove_tables(families: &[&str], further: &FurtherTables) -> String {
     let mut text = String::new();
-    for family in families {
-        remove_table(&mut text, family, PortTable::FIRST);
-    }
     for (family, tables) in [("bridge", &further.bridge), ("netdev", &further.netdev)] {
         for table in tables.iter().filter(|_| families.contains(&family)) {
             remove_table(&mut text, family, *table);
         }
+    }
+    for family in families {
+        remove_table(&mut text, family, PortTable::FIRST);
     }
     text
 }

@@ -22,24 +22,13 @@ use super::change::declare_map;
 use super::{PortHook, PortObjects, PortTable, PortText};
 use crate::firewall::nft_dump::ACCEPT;
 
-/// Further tables, by their family.
+/// All tables of the kernel but the first, by their family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FurtherTables {
     /// The tables of the family bridge.
     pub bridge: BTreeSet<PortTable>,
     /// The tables of the family netdev.
     pub netdev: BTreeSet<PortTable>,
-}
-
-impl FurtherTables {
-    /// Returns the tables that both have.
-    pub fn intersection(&self, other: &FurtherTables) -> FurtherTables {
-        let both = |one: &BTreeSet<PortTable>, two| one.intersection(two).copied().collect();
-        FurtherTables {
-            bridge: both(&self.bridge, &other.bridge),
-            netdev: both(&self.netdev, &other.netdev),
-        }
-    }
 }
 
 /// Returns the transaction that takes these ports out of the first table's maps, so that the guard

@@ -148,6 +148,8 @@ fn sent_rules(index: u32, extras: Extras) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::testing::arp_rule;
+    use std::collections::BTreeSet;
+
     use super::super::{Attempt, Families, FurtherTables, change, missing, port, remove_tables};
     use super::*;
     use crate::firewall::nft_dump::{ChainShape, TableShape};
@@ -198,10 +200,10 @@ mod tests {
     #[test]
     fn no_text_names_the_family_bridge() {
         let port = text();
-        let none = FurtherTables::default();
+        let none = BTreeSet::new();
         let added = change(&[], &[&port], Families::All, &none);
         let removed = change(&[&port.objects], &[], Families::All, &none);
-        for text in [&added, &removed, &remove_tables(&["netdev"], &none)] {
+        for text in [&added, &removed, &remove_tables(&["netdev"], &FurtherTables::default())] {
             assert!(!text.contains("bridge") && text.starts_with(Families::NETDEV), "{text}");
         }
         for chain in ["ingress", "egress", "sent", "from", "from-ip", "to", "to-ip"] {

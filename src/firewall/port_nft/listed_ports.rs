@@ -36,20 +36,8 @@ fn port(element: &Value) -> Option<u32> {
 /// # Errors
 /// Returns the kernel's error.
 pub fn ports_without_bridge(table: PortTable) -> io::Result<BTreeSet<u32>> {
-    ports_with_base(table, "-egress")
-}
-
-/// Returns the numbers of the ports with a hook in this table of the family netdev.
-///
-/// # Errors
-/// Returns the kernel's error.
-pub fn ports_in_netdev(table: PortTable) -> io::Result<BTreeSet<u32>> {
-    ports_with_base(table, "-ingress")
-}
-
-fn ports_with_base(table: PortTable, end: &str) -> io::Result<BTreeSet<u32>> {
     let shape = table_shape(netdev(), &table.to_string(), &[])?.unwrap_or_default();
-    let index = |chain: &String| chain.strip_prefix('p')?.strip_suffix(end)?.parse().ok();
+    let index = |chain: &String| chain.strip_prefix('p')?.strip_suffix("-egress")?.parse().ok();
     Ok(shape.chains.keys().filter_map(index).collect())
 }
 

@@ -31,7 +31,7 @@
 //! 6.1; br_nf_hook_thresh()), and in `prerouting` some kernels skip a chain that was added before
 //! the module.
 //!
-//! # Further tables
+//! # Further tables of the family bridge
 //!
 //! The kernel validates the whole table at each change ([`table`]), so the time of a bind grows
 //! with the number of ports in the table. The ports beyond 1,000 are in further tables,
@@ -44,9 +44,10 @@
 //!
 //! Tables of the same names, of the family netdev, filter link-local frames ([`ingress`]), and all
 //! frames of ports without a bridge ([`interface`]). They have no common hook, so many of them cost
-//! a frame nothing: the interface's number says which one has a port's rules
-//! ([`PortTable::of_interface`]). All tables change in the same transaction. The guard has more
-//! tables of the first table's name ([`host_guard`]).
+//! a frame nothing: the interface's number says which one a new port gets
+//! ([`PortTable::of_interface`]). They stay until the last port of all is removed. All tables
+//! change in the same transaction. The guard has more tables of the first table's name
+//! ([`host_guard`]).
 
 mod adapt;
 mod chains;
@@ -83,12 +84,12 @@ use ingress::IngressText;
 pub use ingress::{IngressObjects, has_hook};
 pub use interface::interface_port;
 pub use listed_ports::{
-    TablesInKernel, listed_ports, ports_in_bridge, ports_in_netdev, ports_without_bridge, question,
+    TablesInKernel, listed_ports, ports_in_bridge, ports_without_bridge, question,
 };
 pub use missing::{TableShapes, maps, missing, missing_in_first_maps};
 pub use missing_feature::{EGRESS, INTERFACES, MissingKernelFeature, missing_feature};
 pub use roles::roles;
-pub use table::{MOST_PORTS, PortTable, TableUse};
+pub use table::{MOST_PORTS, PortTable, PortTables, TableUse};
 
 /// The name of the set of all pairs of equal bytes, which exists as long as the table.
 const EQUAL_BYTES: &str = "equal_bytes";
@@ -206,9 +207,13 @@ pub struct PortText {
 }
 
 impl PortText {
-    /// Returns the text for this table.
-    pub fn in_table(mut self, table: PortTable) -> Self {
-        Arc::make_mut(&mut self.objects).table = table;
+    /// Returns the text for these tables.
+    pub fn in_tables(mut self, tables: PortTables) -> Self {
+        let objects = Arc::make_mut(&mut self.objects);
+        objects.table = tables.bridge;
+        if let Some(own) = &mut objects.ingress {
+            own.table = Some(tables.netdev);
+        }
         self
     }
 }

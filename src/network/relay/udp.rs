@@ -37,7 +37,8 @@ struct Client {
     sends_to: IpAddr,
 }
 
-/// The datagrams between one client and the guest. Dropping it ends the task that carries the replies.
+/// The datagrams between one client and the guest. Dropping it ends the task that carries the
+/// replies.
 struct Flow {
     socket: Arc<UdpSocket>,
     /// The time of the client's last datagram.

@@ -90,8 +90,8 @@ impl Bindings {
         Ok(Created { notes, learning })
     }
 
-    /// Returns the notes of a bind: the parameters without effect, the warnings of the compiler,
-    /// and the evasions.
+    /// Returns the notes of a bind: the parameters that no rule uses, the warnings of the
+    /// compiler, and the evasions.
     pub(super) fn notes(&self, binding: &Binding, compiled: &CompiledPort) -> Vec<String> {
         let rules = compiled.pending_rules.as_ref().unwrap_or(&compiled.rules);
         let mut notes: Vec<String> = compiled.unused.iter().cloned().collect();

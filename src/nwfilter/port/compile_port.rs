@@ -101,7 +101,7 @@ pub(super) struct CompiledPort {
     pub(super) learns4: bool,
     /// Whether IPv6 addresses are learned.
     pub(super) learns6: bool,
-    /// A note on parameters of the binding that have no effect, if there are any.
+    /// A note on parameters of the binding that no rule uses, if there are any.
     pub(super) unused: Option<String>,
 }
 
@@ -139,7 +139,7 @@ pub(super) fn compile_port(
         Ok((rules, warnings)) => {
             let (pending_rules, method) = (None, None);
             let [learns4, learns6] = [false; 2];
-            let unused = compiler.unused(filter, &binding.parameters, &[LEARNING]);
+            let unused = compiler.unused(filter, &binding.parameters, &LEARNING_PARAMETERS);
             return Ok(CompiledPort {
                 rules,
                 pending_rules,
@@ -190,12 +190,7 @@ pub(super) fn compile_port(
         (Arc::new(learning), Some(rules))
     };
     let method = Some(method);
-    let controls: &[&str] = match (learns4, learns6) {
-        (true, true) => &[LEARNING, SERVER, SERVER6],
-        (true, false) => &[LEARNING, SERVER],
-        (false, _) => &[LEARNING, SERVER6],
-    };
-    let unused = compiler.unused(filter, &binding.parameters, controls);
+    let unused = compiler.unused(filter, &binding.parameters, &LEARNING_PARAMETERS);
     Ok(CompiledPort { rules, pending_rules, warnings, method, learns4, learns6, unused })
 }
 
@@ -207,6 +202,10 @@ const ADDRESS6: &str = "IPV6";
 const LEARNING: &str = "CTRL_IP_LEARNING";
 const SERVER: &str = "DHCPSERVER";
 const SERVER6: &str = "DHCPV6SERVER";
+
+/// The parameters that take part in learning, also where no rule uses them: neighbours of the port
+/// learn none of these addresses.
+const LEARNING_PARAMETERS: [&str; 5] = [ADDRESS, ADDRESS6, LEARNING, SERVER, SERVER6];
 
 /// Returns the variables with these addresses, where the binding does not set them.
 fn with(variables: &Variables, v4: Ipv4Addr, v6: &[Ipv6Addr]) -> Variables {

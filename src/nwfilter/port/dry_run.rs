@@ -3,7 +3,7 @@
 use super::bridge::check_mac;
 use super::compile_port::{LearnedAddresses, compile_port};
 use super::{BindingError, Bindings, FailedPorts};
-use crate::firewall::port_nft::PortTable;
+use crate::firewall::port_nft::PortTables;
 use crate::firewall::{
     FirewallBackend, NoUsableBackend, PortFilter, PortHooks, PortPlan, Script, Unwritable,
 };
@@ -33,9 +33,9 @@ impl Bindings {
         let compiled = compile_port(binding, &mut Compiler::new(&filters), &unknown)?;
         let backend = self.settings.firewall_backend.unwrap_or(FirewallBackend::Nftables);
         let (port, index, hooks) = (&binding.port, 0, PortHooks::Bridge);
-        let table = PortTable::FIRST;
+        let tables = PortTables::default();
         for rules in [compiled.rules].into_iter().chain(compiled.pending_rules) {
-            let one = PortFilter { index, port: port.clone(), rules, backend, hooks, table };
+            let one = PortFilter { index, port: port.clone(), rules, backend, hooks, tables };
             PortPlan::new(&[one], self.extras())?;
         }
         Ok(())
@@ -60,7 +60,7 @@ impl Bindings {
         let rules = compile_port(binding, &mut Compiler::new(&filters), &unknown)?.rules;
         let mut tried = Vec::new();
         let (port, index, hooks) = (binding.port.clone(), 0, PortHooks::Bridge);
-        let table = PortTable::FIRST;
+        let tables = PortTables::default();
         let order = FirewallBackend::ORDER.to_vec();
         for backend in self.settings.firewall_backend.map_or(order, |b| vec![b]) {
             let one = PortFilter {
@@ -69,7 +69,7 @@ impl Bindings {
                 rules: rules.clone(),
                 backend,
                 hooks,
-                table,
+                tables,
             };
             match PortPlan::new(&[one], self.extras()) {
                 Ok(plan) => return Ok(plan.scripts()),

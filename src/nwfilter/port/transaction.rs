@@ -262,10 +262,8 @@ impl Transaction<'_> {
     /// pending ones.
     async fn plan(&self, backends: &[FirewallBackend]) -> Result<PortPlan, BindingError> {
         let (mut filters, mut pending) = (Vec::new(), Vec::new());
-        let mut tables =
-            choose_tables(self.wanted, backends, &self.beside.tables, &self.kernel).into_iter();
-        for (wanted, backend) in self.wanted.iter().zip(backends) {
-            let table = tables.next().unwrap_or_default();
+        let tables = choose_tables(self.wanted, backends, &self.beside.tables, &self.kernel);
+        for ((wanted, backend), tables) in self.wanted.iter().zip(backends).zip(tables) {
             let PortStatus { port, index, .. } = &wanted.status;
             if *backend == FirewallBackend::Iptables && wanted.status.hooks.is_bridge() {
                 let has_packets = |rules: &PortRules| {
@@ -282,7 +280,7 @@ impl Transaction<'_> {
                 rules: rules.clone(),
                 backend: *backend,
                 hooks: wanted.status.hooks,
-                table,
+                tables,
             };
             filters.push(filter(&wanted.rules));
             pending.extend(wanted.pending_rules.iter().map(filter));

@@ -17,7 +17,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use netlaunch::firewall::port_nft::PortTable;
+use netlaunch::firewall::port_nft::PortTables;
 use netlaunch::firewall::rules::port::PortRules;
 use netlaunch::firewall::{
     Beside, FirewallBackend, PortFilter, PortHooks, PortPlan, PortRecord, Tools,
@@ -120,7 +120,7 @@ impl Bench {
                     rules: (*rules)?.clone().into(),
                     backend: self.backend,
                     hooks: PortHooks::Bridge,
-                    table: PortTable::FIRST,
+                    tables: PortTables::default(),
                 })
             })
             .collect();

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use netlaunch::firewall::port_nft::{Extras, PortTable};
+use netlaunch::firewall::port_nft::{Extras, PortTables};
 use netlaunch::firewall::{FirewallBackend, PortFilter, PortHooks, PortPlan};
 use netlaunch::nwfilter::explain::{EvalPath, Judge, Verdict};
 use netlaunch::nwfilter::learn::{Method, learning_rules};
@@ -98,7 +98,7 @@ fn both_backends_can_express_the_learning_rules() {
                 rules: rules.clone().into(),
                 backend,
                 hooks: PortHooks::Bridge,
-                table: PortTable::FIRST,
+                tables: PortTables::default(),
             };
             let scripts = PortPlan::new(&[filter], extras).unwrap().scripts();
             assert!(!scripts.is_empty(), "{method:?}, {backend}");

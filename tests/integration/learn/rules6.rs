@@ -1,7 +1,7 @@
 //! Tests the rules for a guest whose IPv6 addresses are unknown, and the program that passes the
 //! frames to the learner.
 
-use netlaunch::firewall::port_nft::{Extras, PortTable};
+use netlaunch::firewall::port_nft::{Extras, PortTables};
 use netlaunch::firewall::rules::port::PortRules;
 use netlaunch::firewall::{FirewallBackend, PortFilter, PortHooks, PortPlan};
 use netlaunch::nwfilter::explain::{EvalPath, Judge, Verdict};
@@ -106,8 +106,8 @@ fn both_backends_can_express_the_rules_for_a_guest_without_an_ipv6_address() {
         for backend in FirewallBackend::ORDER {
             let port = "vnet0".parse().unwrap();
             let (rules, hooks) = (rules.clone().into(), PortHooks::Bridge);
-            let table = PortTable::FIRST;
-            let filter = PortFilter { index: 7, port, rules, backend, hooks, table };
+            let tables = PortTables::default();
+            let filter = PortFilter { index: 7, port, rules, backend, hooks, tables };
             assert!(!PortPlan::new(&[filter], extras).unwrap().scripts().is_empty(), "{backend}");
         }
     }

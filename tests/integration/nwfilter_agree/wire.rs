@@ -18,7 +18,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use netlaunch::firewall::port_nft::{Extras, PortTable};
+use netlaunch::firewall::port_nft::{Extras, PortTables};
 use netlaunch::firewall::rules::port::PortRules;
 use netlaunch::firewall::{
     Beside, FirewallBackend, PortFilter, PortHooks, PortPlan, PortRecord, Tools,
@@ -110,7 +110,7 @@ impl Wire {
             rules: rules.clone().into(),
             backend,
             hooks: self.hooks,
-            table: PortTable::FIRST,
+            tables: PortTables::default(),
         };
         let filters: Vec<_> = rules.map(filter).into_iter().collect();
         let extras = Extras { trace: false, counters: false, reject: true };

@@ -13,7 +13,8 @@ fn recorded(record: &PortRecord) -> BTreeMap<(RuleTable, String), usize> {
     match record {
         PortRecord::Nftables(objects) => {
             let ingress = objects.ingress.iter().flat_map(|ingress| &ingress.rules);
-            let ingress = ingress.map(|chain| (RuleTable::Netdev(objects.table), chain));
+            let ingress =
+                ingress.map(|chain| (RuleTable::Netdev(objects.netdev_table().unwrap()), chain));
             let bridge =
                 objects.rules.iter().map(|chain| (RuleTable::Bridge(objects.table), chain));
             for (table, (chain, rules)) in bridge.chain(ingress) {
@@ -51,9 +52,9 @@ fn compare(rules: &PortRules) -> usize {
         }
         let extras = Extras { trace, counters, reject: true };
         let (rules_of, port) = (rules.clone().into(), port.clone());
-        let table = PortTable::FIRST;
+        let tables = PortTables::default();
         let filter =
-            PortFilter { index: 7, port: port.clone(), rules: rules_of, backend, hooks, table };
+            PortFilter { index: 7, port: port.clone(), rules: rules_of, backend, hooks, tables };
         // ebtables cannot express each of these filters.
         let Ok(plan) = PortPlan::new(&[filter], extras) else { return compared };
         let [record] = plan.recorded() else { panic!("one port has one record") };

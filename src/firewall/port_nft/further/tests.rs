@@ -1,12 +1,13 @@
 use super::super::change::change;
 use super::super::testing::arp_port;
-use super::super::{Families, fetch_less, remove_tables};
+use super::super::{Families, PortTables, fetch_less, remove_tables};
 use super::*;
 
 const SECOND: &str = "netlaunch_nwfilter_2";
 
 fn text(index: u32, table: &str) -> PortText {
-    arp_port(index).in_table(PortTable::named(table).unwrap())
+    let bridge = PortTable::named(table).unwrap();
+    arp_port(index).in_tables(PortTables { bridge, netdev: PortTable::of_interface(index) })
 }
 
 fn second() -> FurtherTables {
@@ -14,7 +15,7 @@ fn second() -> FurtherTables {
     FurtherTables { bridge: tables.clone(), netdev: tables }
 }
 
-fn changed(remove: &[&PortText], add: &[&PortText], emptied: &FurtherTables) -> String {
+fn changed(remove: &[&PortText], add: &[&PortText], emptied: &BTreeSet<PortTable>) -> String {
     let remove: Vec<_> = remove.iter().map(|port| &*port.objects).collect();
     change(&remove, add, Families::All, emptied)
 }
@@ -67,7 +68,7 @@ table netdev netlaunch_nwfilter_2 {
 }
 add rule netdev netlaunch_nwfilter_2 p71-ingress ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iif 71 goto p71-from
 ";
-    assert_eq!(changed(&[], &[&text(71, SECOND)], &FurtherTables::default()), expected);
+    assert_eq!(changed(&[], &[&text(71, SECOND)], &BTreeSet::new()), expected);
 }
 
 /// Returns the lines of a text that concern the first table.
@@ -79,8 +80,8 @@ fn of_first(text: &str) -> Vec<&str> {
 #[test]
 fn a_swap_adds_the_same_elements_again() {
     let port = text(71, SECOND);
-    let swapped = changed(&[&port], &[&port], &FurtherTables::default());
-    let added = changed(&[], &[&port], &FurtherTables::default());
+    let swapped = changed(&[&port], &[&port], &BTreeSet::new());
+    let added = changed(&[], &[&port], &BTreeSet::new());
     assert_eq!(of_first(&swapped), of_first(&added));
     assert_eq!(of_first(&added).len(), 5);
 }
@@ -88,7 +89,7 @@ fn a_swap_adds_the_same_elements_again() {
 #[test]
 fn a_removed_port_leaves_its_table_and_the_first_tables_maps() {
     let (seven, eight) = (text(71, SECOND), text(72, SECOND));
-    let removed = changed(&[&seven], &[], &FurtherTables::default());
+    let removed = changed(&[&seven], &[], &BTreeSet::new());
     for line in [
         "delete element bridge netlaunch_nwfilter_2 from_guest { 71 : jump p71-from }",
         "delete chain bridge netlaunch_nwfilter_2 p71-from",
@@ -100,7 +101,7 @@ fn a_removed_port_leaves_its_table_and_the_first_tables_maps() {
     }
     assert!(!removed.contains("delete table"), "{removed}");
     // The same transaction binds another port.
-    let both = changed(&[&seven], &[&eight], &FurtherTables::default());
+    let both = changed(&[&seven], &[&eight], &BTreeSet::new());
     for line in [
         "delete element bridge netlaunch_nwfilter to_guest { 71 : accept }",
         "add element bridge netlaunch_nwfilter to_guest { 72 : accept }",
@@ -122,19 +123,21 @@ add map bridge netlaunch_nwfilter to_guest { type iface_index : verdict; }
 add element bridge netlaunch_nwfilter to_guest { 71 : accept }
 delete element bridge netlaunch_nwfilter to_guest { 71 : accept }
 add table netdev netlaunch_nwfilter_2
-delete table netdev netlaunch_nwfilter_2
+add chain netdev netlaunch_nwfilter_2 p71-ingress
+flush chain netdev netlaunch_nwfilter_2 p71-ingress
+delete chain netdev netlaunch_nwfilter_2 p71-ingress
+add chain netdev netlaunch_nwfilter_2 p71-from
+flush chain netdev netlaunch_nwfilter_2 p71-from
+delete chain netdev netlaunch_nwfilter_2 p71-from
 ";
-    assert_eq!(changed(&[&text(71, SECOND)], &[], &second()), expected);
-    let bridge = FurtherTables { netdev: BTreeSet::new(), ..second() };
-    let removed = changed(&[&text(71, SECOND)], &[], &bridge);
-    assert!(removed.contains("delete chain netdev netlaunch_nwfilter_2 p71-from\n"), "{removed}");
+    assert_eq!(changed(&[&text(71, SECOND)], &[], &second().bridge), expected);
 }
 
 #[test]
 fn ports_of_two_tables_change_in_one_text() {
     let ports = [text(7, "netlaunch_nwfilter"), text(72, SECOND)];
-    let both = changed(&[], &[&ports[0], &ports[1]], &FurtherTables::default());
-    let alone = changed(&[], &[&ports[0]], &FurtherTables::default());
+    let both = changed(&[], &[&ports[0], &ports[1]], &BTreeSet::new());
+    let alone = changed(&[], &[&ports[0]], &BTreeSet::new());
     let (bridge, netdev) = alone.split_at(alone.find("add table netdev").unwrap());
     assert!(both.starts_with(bridge) && both.contains(netdev), "{both}");
     assert!(
@@ -150,7 +153,7 @@ fn a_guarded_port_leaves_the_first_tables_maps_before_its_filter_goes() {
     let objects: Vec<_> = ports.iter().map(|port| &*port.objects).collect();
     assert_eq!(close_ports(&objects[..1]), "");
     let closed = close_ports(&objects);
-    let expected = changed(&[&ports[1]], &[], &second());
+    let expected = changed(&[&ports[1]], &[], &second().bridge);
     assert_eq!(closed.lines().collect::<Vec<_>>(), of_first(&expected));
     let opened = open_ports(&objects);
     assert!(opened.contains("add element bridge netlaunch_nwfilter to_guest { 72 : accept }\n"));
@@ -166,8 +169,9 @@ fn all_tables_are_removed_together() {
         "add table bridge netlaunch_nwfilter\ndelete table bridge netlaunch_nwfilter\n\
          add table netdev netlaunch_nwfilter\ndelete table netdev netlaunch_nwfilter\n"
     );
-    let rest = removed.strip_prefix(&first).unwrap();
-    assert_eq!(rest, first.replace("netlaunch_nwfilter", SECOND));
+    // The first table of the text exists, so that its absence proves the commit.
+    let further = removed.strip_suffix(&first).unwrap();
+    assert_eq!(further, first.replace("netlaunch_nwfilter", SECOND));
     assert!(!remove_tables(&["bridge"], &second()).contains("netdev"));
 }
 
@@ -189,7 +193,7 @@ fn each_deleted_object_was_declared_since_its_last_deletion() {
         let (seven, eight) = (text(71, table), text(72, table));
         for remove in [&[&seven, &seven][..], &[&seven, &eight, &seven]] {
             for add in [&[][..], &[&seven], &[&eight]] {
-                let text = changed(remove, add, &FurtherTables::default());
+                let text = changed(remove, add, &BTreeSet::new());
                 let mut declared = BTreeSet::new();
                 for line in text.lines() {
                     let object = |verb: &str| line.strip_prefix(verb)?.split(" {").next();
@@ -212,7 +216,7 @@ fn a_port_leaves_the_netdev_table_of_an_earlier_version() {
     earlier.ingress.as_mut().unwrap().table = None;
     assert_eq!(earlier.netdev_table(), Some(PortTable::FIRST));
     assert_eq!(port.objects.netdev_table(), PortTable::named(SECOND));
-    let moved = change(&[&earlier], &[&port], Families::All, &FurtherTables::default());
+    let moved = change(&[&earlier], &[&port], Families::All, &BTreeSet::new());
     for line in [
         "delete chain netdev netlaunch_nwfilter p71-ingress",
         "delete chain netdev netlaunch_nwfilter p71-from",
