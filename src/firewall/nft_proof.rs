@@ -3,8 +3,8 @@
 //! The kernel takes a transaction whole or not at all, so one object shows whether it was
 //! committed. The first chain that the text makes or removes, base chains aside, is the evidence if
 //! it does not exist yet or exists. Otherwise the transaction adds one random number, its mark, to
-//! a set of netlaunch's own table. A transaction that deletes the table was committed when the
-//! table is gone.
+//! a set of netlaunch's own table. A transaction that deletes tables was committed when one that
+//! existed before is gone.
 //!
 //! The kernel removes a mark after [`LIFETIME`]. netlaunch does not remove it: that would be a
 //! transaction, too, and at its end the kernel lets the socket wait for 10 to 30 ms, longer than
@@ -61,44 +61,45 @@ enum Evidence {
 impl Proof {
     /// Returns the proof for this text, and the lines to add to the text: those of the mark, or
     /// none. Returns `None` if the text does not begin with a table of netlaunch. Asks the kernel
-    /// for at most one chain.
+    /// for at most one chain, or for the tables that the text deletes until one exists.
     pub(super) fn of(text: &str) -> Option<(Self, String)> {
-        Proof::with_chains(text, |family, table, name| is_there(&chain(family, table, name)))
+        Proof::with_answers(text, is_there)
     }
 
-    /// Does the same as [`of`](Self::of); `is_there` returns whether a chain exists now.
-    fn with_chains(
+    /// Does the same as [`of`](Self::of); `is_there` returns whether the object of a question
+    /// exists now.
+    fn with_answers(
         text: &str,
-        is_there: impl FnOnce(u8, &str, &str) -> io::Result<bool>,
+        is_there: impl Fn(&[u8]) -> io::Result<bool>,
     ) -> Option<(Self, String)> {
-        let table = text.lines().next()?.strip_prefix("add table ")?;
-        let (family, name) = table.split_once(' ')?;
-        let number = u8::try_from(match family {
-            "ip" => libc::NFPROTO_IPV4,
-            "ip6" => libc::NFPROTO_IPV6,
-            "bridge" => libc::NFPROTO_BRIDGE,
-            "netdev" => libc::NFPROTO_NETDEV,
-            _ => return None,
-        });
-        let proof =
-            |evidence| Some(Proof { family: number.ok()?, table: name.to_owned(), evidence });
-        let deletes = format!("delete table {table}");
-        if text.lines().any(|line| line == deletes) {
-            return Some((proof(Evidence::NoTable)?, String::new()));
+        let first = text.lines().next()?.strip_prefix("add table ")?;
+        let (family, name) = family_and_name(first)?;
+        let proof = |evidence| Proof { family, table: name.to_owned(), evidence };
+        let deleted: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("delete table ")).collect();
+        if deleted.contains(&first) {
+            // The absence of a table that is absent already proves nothing. If all of them are,
+            // there is nothing to commit.
+            let mut tables = deleted.iter().filter_map(|deleted| family_and_name(deleted));
+            let exists =
+                |(family, name): &(u8, &str)| is_there(&table(*family, name)).unwrap_or_default();
+            let (family, name) = tables.find(exists).unwrap_or((family, name));
+            let evidence = Evidence::NoTable;
+            return Some((Proof { family, table: name.to_owned(), evidence }, String::new()));
         }
-        if let Some((chain, exists)) = first_chain(text, table)
-            && is_there(number.ok()?, name, chain).is_ok_and(|now| now != exists)
+        if let Some((name_of_chain, exists)) = first_chain(text, first)
+            && is_there(&chain(family, name, name_of_chain)).is_ok_and(|now| now != exists)
         {
-            let evidence = Evidence::Chain { name: chain.to_owned(), exists };
-            return Some((proof(evidence)?, String::new()));
+            let evidence = Evidence::Chain { name: name_of_chain.to_owned(), exists };
+            return Some((proof(evidence), String::new()));
         }
         let mark = rand::rng().random_range(1..=u32::MAX);
         let lines = format!(
-            "add set {table} {SET} {{ type mark; flags timeout; }}\n\
-             add element {table} {SET} {{ {mark:#x} timeout {}s }}\n",
+            "add set {first} {SET} {{ type mark; flags timeout; }}\n\
+             add element {first} {SET} {{ {mark:#x} timeout {}s }}\n",
             LIFETIME.as_secs()
         );
-        Some((proof(Evidence::Mark(mark))?, lines))
+        Some((proof(Evidence::Mark(mark)), lines))
     }
 
     /// Returns whether the kernel has committed the transaction.
@@ -115,6 +116,19 @@ impl Proof {
             Evidence::NoTable => is_there(&self::table(*family, table)).map(|there| !there),
         }
     }
+}
+
+/// Returns the number of the family and the name of a table of netlaunch, such as `bridge NAME`.
+fn family_and_name(table: &str) -> Option<(u8, &str)> {
+    let (family, name) = table.split_once(' ')?;
+    let number = match family {
+        "ip" => libc::NFPROTO_IPV4,
+        "ip6" => libc::NFPROTO_IPV6,
+        "bridge" => libc::NFPROTO_BRIDGE,
+        "netdev" => libc::NFPROTO_NETDEV,
+        _ => return None,
+    };
+    Some((u8::try_from(number).ok()?, name))
 }
 
 /// Returns the first chain of the table that the text makes or removes and that is no base chain,
@@ -174,7 +188,7 @@ mod tests {
     #[test]
     fn a_text_has_a_mark_unless_a_chain_or_the_table_is_the_evidence() {
         let proven = |text: &str, now: bool| {
-            let (proof, added) = Proof::with_chains(text, |_, _, _| Ok(now)).unwrap();
+            let (proof, added) = Proof::with_answers(text, |_| Ok(now)).unwrap();
             (proof.evidence, added)
         };
         let adds = "add table bridge x\nadd chain bridge x y\n";
@@ -202,6 +216,12 @@ mod tests {
         assert!(matches!(proven(quoted, false).0, Evidence::Mark(_)));
         let deletes = "add table ip x\nadd chain ip x y\ndelete table ip x\n";
         assert_eq!(proven(deletes, false), (Evidence::NoTable, String::new()));
+        let both = "add table ip x\ndelete table ip x\nadd table bridge y\ndelete table bridge y\n";
+        for (family, name) in [(libc::NFPROTO_IPV4, "x"), (libc::NFPROTO_BRIDGE, "y")] {
+            let there = table(family as u8, name);
+            let (proof, _) = Proof::with_answers(both, |asked| Ok(*asked == there)).unwrap();
+            assert_eq!((proof.family, proof.table.as_str()), (family as u8, name));
+        }
         assert_eq!(Proof::of("delete table ip x\n"), None);
         assert_eq!(Proof::of(""), None);
     }

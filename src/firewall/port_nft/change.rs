@@ -145,18 +145,15 @@ fn change_bridge(text: &mut String, table: PortTable, remove: &[&PortObjects], a
 
 /// Returns the transaction that removes the first table in these families and all further ones,
 /// whether they exist or not.
-///
-/// Further tables come first. They were read from the kernel, and the absence of the first table of
-/// the text proves the commit.
 pub fn remove_tables(families: &[&str], further: &FurtherTables) -> String {
     let mut text = String::new();
+    for family in families {
+        remove_table(&mut text, family, PortTable::FIRST);
+    }
     for (family, tables) in [("bridge", &further.bridge), ("netdev", &further.netdev)] {
         for table in tables.iter().filter(|_| families.contains(&family)) {
             remove_table(&mut text, family, *table);
         }
-    }
-    for family in families {
-        remove_table(&mut text, family, PortTable::FIRST);
     }
     text
 }
