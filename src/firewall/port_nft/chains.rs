@@ -1,13 +1,14 @@
 //! Renders a port's rules as chains, and collects the names of the objects that they need.
 //!
-//! Each path has an entry chain, one chain for each sub chain, and a chain for the second stage
-//! if it has packet rules. The names of the objects become the port's record, so no object may
+//! Each path has an entry chain, one chain for each sub chain that is not short ([`super::root`]),
+//! and a chain for the second stage if it has packet rules. The names of the objects become the port's record, so no object may
 //! be rendered without its name in [`PortObjects`].
 
 use std::fmt::Write;
 use std::sync::Arc;
 
 use super::ingress::ingress;
+use super::root::{RootStep, decides, root_steps, sub_chains};
 use super::words::{
     Tested, address, gratuitous, hardware, icmp, implied, kind, neighbor, number, protocol_v6,
     quoted, state,
@@ -15,7 +16,7 @@ use super::words::{
 use super::{Extras, NoIpset, PortHook, PortObjects, PortText, entry};
 use crate::firewall::rules::Version;
 use crate::firewall::rules::port::{
-    FrameKind, Number, Path, PortRule, PortRules, PortVerdict, Step, Test,
+    FrameKind, Number, Path, PortRule, PortRules, PortVerdict, Test,
 };
 use crate::types::InterfaceName;
 
@@ -85,11 +86,11 @@ impl PortText {
         if extras.trace {
             root.push("meta nftrace set 1".to_owned());
         }
-        for step in &path.frames {
+        let steps = root_steps(path);
+        for step in &steps {
             match step {
-                Step::Rule(rule) => root.extend(self.rule(rule, &frames)?),
-                Step::Chain(number) => {
-                    let Some(chain) = path.chains.get(*number) else { continue };
+                RootStep::Rule { rule, .. } => root.extend(self.rule(rule, &frames)?),
+                RootStep::Jump { number, chain } => {
                     let jump = format!("jump {name}-{}", number + 1);
                     let comment = format!(" comment \"{}\"", quoted(&chain.name));
                     root.push(
@@ -98,10 +99,10 @@ impl PortText {
                 }
             }
         }
-        root.push(second.clone());
+        root.extend((!decides(&steps)).then(|| second.clone()));
         self.chain(name.clone(), &root);
         let sub = context(&second, "return");
-        for (number, chain) in path.chains.iter().enumerate() {
+        for (number, chain) in sub_chains(path) {
             let rules = self.rules(&chain.rules, &sub)?;
             self.chain(format!("{name}-{}", number + 1), &rules);
         }

@@ -61,6 +61,7 @@ mod listed_ports;
 mod missing;
 mod missing_feature;
 mod roles;
+mod root;
 mod table;
 #[cfg(test)]
 mod testing;

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use super::root::{RootStep, decides, root_steps, sub_chains};
 use super::{Extras, NoIpset, PortHook, PortObjects, PortText, entry, has_hook};
 use crate::firewall::port_roles::{ChainRoles, PathRoles, ROOT, RuleRole, RuleTable};
-use crate::firewall::rules::port::{Path, PortRules, Step};
+use crate::firewall::rules::port::{Path, PortRules};
 use crate::types::InterfaceName;
 
 /// Returns the roles of the rules of a port's chains.
@@ -45,18 +46,19 @@ fn path_roles(
 ) -> Result<(), NoIpset> {
     let mut text = PortText::new(0);
     let mut root = vec![RuleRole::Other; usize::from(extras.trace)];
-    for step in &path.frames {
+    let steps = root_steps(path);
+    for step in &steps {
         match step {
-            Step::Rule(rule) => {
-                root.extend(all.rule(Some(ROOT), rule, text.lines_of(rule, extras)?));
+            RootStep::Rule { rule, chain } => {
+                let lines = text.lines_of(rule, extras)?;
+                root.extend(all.rule(Some(chain.unwrap_or(ROOT)), rule, lines));
             }
-            Step::Chain(number) if *number < path.chains.len() => root.push(RuleRole::Other),
-            Step::Chain(_) => {}
+            RootStep::Jump { .. } => root.push(RuleRole::Other),
         }
     }
-    root.push(RuleRole::End);
+    root.extend((!decides(&steps)).then_some(RuleRole::End));
     all.chain(name.to_owned(), false, false, root);
-    for (number, chain) in path.chains.iter().enumerate() {
+    for (number, chain) in sub_chains(path) {
         let mut roles = Vec::new();
         for rule in &chain.rules {
             roles.extend(all.rule(Some(&chain.name), rule, text.lines_of(rule, extras)?));

@@ -40,6 +40,10 @@ pub use property::{
     NeighborOption, Number, State, Test,
 };
 
+/// The form in which backends render rules. It grows with each change, so that a reload after an
+/// update sets the rules of all ports again.
+const FORM: u32 = 2;
+
 /// The first of the addresses that a bridge does not forward frames to (IEEE 802.1Q, 8.6.3).
 pub const LINK_LOCAL: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
 
@@ -200,7 +204,7 @@ impl PortRules {
     /// filter that is being defined has the lines of its document.
     pub fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
+        (FORM, self).hash(&mut hasher);
         hasher.finish()
     }
 
