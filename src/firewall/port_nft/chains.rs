@@ -1,8 +1,8 @@
 //! Renders a port's rules as chains, and collects the names of the objects that they need.
 //!
 //! Each path has an entry chain, one chain for each sub chain that is not short ([`super::root`]),
-//! and a chain for the second stage if it has packet rules. The names of the objects become the port's record, so no object may
-//! be rendered without its name in [`PortObjects`].
+//! and a chain for the second stage if it has packet rules. The names of the objects become the
+//! port's record, so no object may be rendered without its name in [`PortObjects`].
 
 use std::fmt::Write;
 use std::sync::Arc;
