@@ -79,10 +79,10 @@ impl Proof {
             text.lines().filter_map(|line| line.strip_prefix("delete table ")).collect();
         if deleted.contains(&first) {
             // The absence of a table that is absent already proves nothing. If all of them are,
-            // there is nothing to commit.
+            // there is nothing to commit. If the kernel does not answer, the later question decides.
             let mut tables = deleted.iter().filter_map(|deleted| family_and_name(deleted));
             let exists =
-                |(family, name): &(u8, &str)| is_there(&table(*family, name)).unwrap_or_default();
+                |(family, name): &(u8, &str)| is_there(&table(*family, name)).unwrap_or(true);
             let (family, name) = tables.find(exists).unwrap_or((family, name));
             let evidence = Evidence::NoTable;
             return Some((Proof { family, table: name.to_owned(), evidence }, String::new()));
@@ -124,6 +124,7 @@ fn family_and_name(table: &str) -> Option<(u8, &str)> {
     let number = match family {
         "ip" => libc::NFPROTO_IPV4,
         "ip6" => libc::NFPROTO_IPV6,
+        "arp" => libc::NFPROTO_ARP,
         "bridge" => libc::NFPROTO_BRIDGE,
         "netdev" => libc::NFPROTO_NETDEV,
         _ => return None,
@@ -216,8 +217,8 @@ mod tests {
         assert!(matches!(proven(quoted, false).0, Evidence::Mark(_)));
         let deletes = "add table ip x\nadd chain ip x y\ndelete table ip x\n";
         assert_eq!(proven(deletes, false), (Evidence::NoTable, String::new()));
-        let both = "add table ip x\ndelete table ip x\nadd table bridge y\ndelete table bridge y\n";
-        for (family, name) in [(libc::NFPROTO_IPV4, "x"), (libc::NFPROTO_BRIDGE, "y")] {
+        let both = "add table ip x\ndelete table ip x\nadd table arp y\ndelete table arp y\n";
+        for (family, name) in [(libc::NFPROTO_IPV4, "x"), (libc::NFPROTO_ARP, "y")] {
             let there = table(family as u8, name);
             let (proof, _) = Proof::with_answers(both, |asked| Ok(*asked == there)).unwrap();
             assert_eq!((proof.family, proof.table.as_str()), (family as u8, name));

@@ -50,8 +50,9 @@ pub struct PortFilter {
 /// The rules beside those of a transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Beside {
-    /// Whether nft's first table stays without a port of the transaction: other ports have nftables
-    /// rules, or the guard is there.
+    /// Whether nft's first table stays without a port of the transaction: other ports on bridges
+    /// have rules of nftables, or the guard is there. Other ports without a bridge are found in the
+    /// kernel.
     pub needs_table: bool,
     /// The number of other ports in each of nft's tables of the family bridge.
     pub tables: TableUse,

@@ -45,9 +45,9 @@
 //! Tables of the same names, of the family netdev, filter link-local frames ([`ingress`]), and all
 //! frames of ports without a bridge ([`interface`]). They have no common hook, so many of them cost
 //! a frame nothing: the interface's number says which one a new port gets
-//! ([`PortTable::of_interface`]). They stay until the last port of all is removed. All tables
-//! change in the same transaction. The guard has more tables of the first table's name
-//! ([`host_guard`]).
+//! ([`PortTable::of_interface`]). They stay until the last port of all is removed, or the guard if
+//! that is later. All tables change in the same transaction. The guard has more tables of the first
+//! table's name ([`host_guard`]).
 
 mod adapt;
 mod chains;

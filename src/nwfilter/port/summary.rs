@@ -24,7 +24,7 @@ pub(super) struct PortSummary {
     pub(super) port: InterfaceName,
     /// The interface index.
     pub(super) index: u32,
-    /// The table of nftables with the port's rules; `None` if it has no such rules.
+    /// The table of the family bridge with the port's rules; `None` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) table: Option<PortTable>,
     /// Whether the port learns the IPv4 address of its guest.

@@ -40,8 +40,9 @@ pub use property::{
     NeighborOption, Number, State, Test,
 };
 
-/// The form in which backends render rules. It grows with each change, so that a reload after an
-/// update sets the rules of all ports again.
+/// The form in which backends render rules. It grows with each change, so that no rule of an
+/// earlier version is attributed to a line of a filter by its place. A reload gives all ports the
+/// present form.
 const FORM: u32 = 2;
 
 /// The first of the addresses that a bridge does not forward frames to (IEEE 802.1Q, 8.6.3).
