@@ -173,7 +173,7 @@ pub fn is_expected_note(line: &str) -> bool {
         " only in plain frames",
         " come to the bridge without the filter",
         ", which is locked by ",
-        " SERIAL, which no rule of the filter ",
+        ", which no rule of the filter ",
     ];
     known.iter().any(|words| line.contains(words))
 }
