@@ -79,7 +79,8 @@ impl Proof {
             text.lines().filter_map(|line| line.strip_prefix("delete table ")).collect();
         if deleted.contains(&first) {
             // The absence of a table that is absent already proves nothing. If all of them are,
-            // there is nothing to commit. If the kernel does not answer, the later question decides.
+            // there is nothing to commit. If the kernel does not answer, the later question
+            // decides.
             let mut tables = deleted.iter().filter_map(|deleted| family_and_name(deleted));
             let exists =
                 |(family, name): &(u8, &str)| is_there(&table(*family, name)).unwrap_or(true);
