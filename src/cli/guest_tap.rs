@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::guest_port::BridgeError;
 use crate::launcher::guest_port::PortRequest;
 use crate::sys::netlink::sysctl::{Key, Sysctls};
-use crate::sys::netlink::{GuestTap, Netlink, TapHome};
+use crate::sys::netlink::{GuestTap, Link, Netlink, TapHome};
 use crate::sys::tap::{TUN, Tap, TapError, TapName};
 use crate::sys::traffic;
 
@@ -17,7 +17,7 @@ pub(super) async fn attach(request: &PortRequest, path: &[PathBuf]) -> Result<Ta
     // A launch that was killed may have left a device.
     netlink.remove_stale_ifbs().await;
     let bridge = &request.bridge;
-    let mtu = netlink.bridge(bridge).await?.mtu;
+    let Link { mtu, stp, .. } = netlink.bridge(bridge).await?;
     let tap = open_tap(request)?;
     let name = tap.name();
     netlink.set_mac(name, request.mac.host_side()).await?;
@@ -30,7 +30,8 @@ pub(super) async fn attach(request: &PortRequest, path: &[PathBuf]) -> Result<Ta
     if sysctls.get(&ipv6)?.is_some() {
         sysctls.set(&ipv6, "1")?;
     }
-    traffic::limit(&netlink, path, name, tap.index(), &request.port.bandwidth).await?;
+    let stp = stp == Some(true);
+    traffic::limit(&netlink, path, name, tap.index(), &request.port.bandwidth, stp).await?;
     let home = TapHome {
         launch: Some(request.launch.clone()),
         bridge: bridge.clone(),

@@ -5,6 +5,13 @@
 //! that come from the guest, so these are redirected to an `ifb` device, leave that device through
 //! the same kind of class, and return to the place that they came from.
 //!
+//! A frame that returns from an `ifb` device passes no ingress hook, and only there can a network
+//! filter see the frames to 01:80:c2:00:00:01 to 0f (LLDP and others), since a bridge handles them
+//! before its own hooks. So these are not redirected and have no limit; a bridge forwards none of
+//! them unless its `group_fwd_mask` says so. The same holds for BPDUs, the frames to
+//! 01:80:c2:00:00:00, on a bridge with STP. A bridge without STP forwards them and its own hooks
+//! see them, so they are redirected there.
+//!
 //! libvirt drops the frames from a guest that are too fast (`police`). TCP answers a dropped frame
 //! with a lower rate, so what a guest reaches depends on the burst; with a queue it is the rate
 //! that the document asks for (measured: 100% of the rate on the wire, both directions, TCP and
@@ -20,6 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::sys::netlink::queues::ARRIVING;
 use crate::sys::netlink::sysctl::{Key, SysctlError, Sysctls};
 use crate::sys::netlink::{LinkError, Netlink, ifb_name};
 use crate::sys::process::capture;
@@ -90,7 +98,8 @@ pub fn tc(path: &[PathBuf]) -> Result<PathBuf, Problem> {
 }
 
 /// Limits the traffic of a device that has no limits yet. `index` is its number, `path` the
-/// directories in which tc is looked for.
+/// directories in which tc is looked for. `stp` says whether the device is a port of a bridge with
+/// STP.
 ///
 /// # Errors
 /// [`TrafficError`].
@@ -100,6 +109,7 @@ pub async fn limit(
     device: &InterfaceName,
     index: u32,
     bandwidth: &Bandwidth,
+    stp: bool,
 ) -> Result<(), TrafficError> {
     if bandwidth.is_unlimited() {
         return Ok(());
@@ -118,10 +128,10 @@ pub async fn limit(
         }
         netlink.up(&ifb).await?;
     }
-    run(&tc, device, &commands(device, &ifb, bandwidth)).await
+    run(&tc, device, &commands(device, &ifb, bandwidth, &of_bpdus(&ifb, stp))).await
 }
 
-/// Returns whether a device has all parts of its limits: the queues, their classes, and the filter
+/// Returns whether a device has all parts of its limits: the queues, their classes, and the filters
 /// for the frames that come from it. Another program can remove each of them.
 ///
 /// # Errors
@@ -147,7 +157,7 @@ pub async fn has_limits(
 }
 
 /// Limits the traffic of a device again, of whose limits parts are gone. The traffic has no limit
-/// for a moment.
+/// for a moment. The parameters are those of [`limit`].
 ///
 /// # Errors
 /// [`TrafficError`].
@@ -157,13 +167,14 @@ pub async fn limit_again(
     device: &InterfaceName,
     index: u32,
     bandwidth: &Bandwidth,
+    stp: bool,
 ) -> Result<(), TrafficError> {
     let tc = tc(path).map_err(|problem| TrafficError::NoTc { device: device.clone(), problem })?;
     // A part that is gone cannot be removed, so an error here means nothing.
     for place in ["root", "ingress"] {
         let _ = run(&tc, device, &format!("qdisc del dev {device} {place}\n")).await;
     }
-    limit(netlink, path, device, index, bandwidth).await
+    limit(netlink, path, device, index, bandwidth, stp).await
 }
 
 /// Runs tc with these commands; it stops at the first one that fails.
@@ -186,9 +197,28 @@ async fn run(tc: &Path, device: &InterfaceName, commands: &str) -> Result<(), Tr
     }
 }
 
+/// Returns what a filter of tc does with the BPDUs from a device. `ifb` is the device for the
+/// frames that come from it. `stp` says whether it is a port of a bridge with STP.
+pub fn of_bpdus(ifb: &InterfaceName, stp: bool) -> String {
+    if stp { PASS.to_owned() } else { redirect(ifb) }
+}
+
+/// What a filter does with frames that are not redirected.
+const PASS: &str = "flowid :1";
+
+/// Returns what a filter does with the other frames.
+fn redirect(ifb: &InterfaceName) -> String {
+    format!("action mirred egress redirect dev {ifb}")
+}
+
 /// Returns the commands for tc, one on each line, that limit the traffic of a device. `ifb` is the
-/// device for the frames that come from it.
-pub fn commands(device: &InterfaceName, ifb: &InterfaceName, bandwidth: &Bandwidth) -> String {
+/// device for the frames that come from it, `bpdus` what [`of_bpdus`] returns.
+pub fn commands(
+    device: &InterfaceName,
+    ifb: &InterfaceName,
+    bandwidth: &Bandwidth,
+    bpdus: &str,
+) -> String {
     let mut text = String::new();
     if let Some(rate) = &bandwidth.inbound {
         class(&mut text, device, rate);
@@ -196,12 +226,18 @@ pub fn commands(device: &InterfaceName, ifb: &InterfaceName, bandwidth: &Bandwid
     if let Some(rate) = &bandwidth.outbound {
         class(&mut text, ifb, rate);
         // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "qdisc add dev {device} ingress\n\
-             filter add dev {device} parent ffff: protocol all prio 1 u32 match u32 0 0 \
-             action mirred egress redirect dev {ifb}\n"
-        );
+        let _ = writeln!(text, "qdisc add dev {device} ingress");
+        // The destination address begins 14 bytes before the packet.
+        let link_local = "u32 match u16 0x0180 0xffff at -14 match u32 0xc2000000";
+        let filters = [
+            format!("{link_local} 0xffffffff at -12 {bpdus}"),
+            format!("{link_local} 0xfffffff0 at -12 {PASS}"),
+            format!("u32 match u32 0 0 {}", redirect(ifb)),
+        ];
+        for (priority, filter) in ARRIVING.iter().zip(filters) {
+            let at = format!("filter add dev {device} parent ffff: protocol all prio {priority}");
+            let _ = writeln!(text, "{at} {filter}");
+        }
     }
     text
 }
@@ -250,7 +286,14 @@ mod tests {
 
     fn made(bandwidth: &str) -> String {
         let (tap, ifb) = ("nltap0".parse().unwrap(), ifb_name(7).unwrap());
-        commands(&tap, &ifb, &bandwidth.parse().unwrap())
+        commands(&tap, &ifb, &bandwidth.parse().unwrap(), &of_bpdus(&ifb, false))
+    }
+
+    #[test]
+    fn bpdus_are_redirected_only_on_a_bridge_that_forwards_them() {
+        let ifb = ifb_name(7).unwrap();
+        assert_eq!(of_bpdus(&ifb, true), "flowid :1");
+        assert_eq!(of_bpdus(&ifb, false), "action mirred egress redirect dev nlout7");
     }
 
     #[test]
@@ -264,7 +307,9 @@ qdisc add dev nlout7 root handle 1: htb default 1
 class add dev nlout7 parent 1: classid 1:1 htb rate 100000Kibps burst 2048000b ceil 100000Kibps cburst 2048000b quantum 60000
 qdisc add dev nlout7 parent 1:1 handle 2: bfifo limit 25600000b
 qdisc add dev nltap0 ingress
-filter add dev nltap0 parent ffff: protocol all prio 1 u32 match u32 0 0 action mirred egress redirect dev nlout7
+filter add dev nltap0 parent ffff: protocol all prio 1 u32 match u16 0x0180 0xffff at -14 match u32 0xc2000000 0xffffffff at -12 action mirred egress redirect dev nlout7
+filter add dev nltap0 parent ffff: protocol all prio 2 u32 match u16 0x0180 0xffff at -14 match u32 0xc2000000 0xfffffff0 at -12 flowid :1
+filter add dev nltap0 parent ffff: protocol all prio 3 u32 match u32 0 0 action mirred egress redirect dev nlout7
 "
         );
     }

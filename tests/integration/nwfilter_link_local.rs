@@ -1,6 +1,8 @@
 //! Tests that frames which a bridge handles before its own hooks (01:80:c2:00:00:00 to 0f) pass the
 //! filter of the port: by frames through a real bridge that learns addresses.
 
+mod limits;
+
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -50,9 +52,8 @@ fn bpdu(mac: [u8; 6]) -> Vec<u8> {
 /// hears none outside of the initial network namespace; the tests of
 /// nwfilter_debian_kernel have a root.)
 fn count_bpdus(scene: &PortScene) {
-    scene.sh("nft add table netdev seen");
-    scene
-        .sh("nft add chain netdev seen c '{ type filter hook ingress device vnet0 priority 10; }'");
+    let chain = "add chain netdev seen c { type filter hook ingress device vnet0 priority 10; }";
+    scene.sh(&format!("nft 'add table netdev seen; {chain}'"));
     scene.sh("nft add rule netdev seen c ether daddr 01:80:c2:00:00:00 counter");
 }
 

@@ -78,7 +78,8 @@ impl StartInProgress<'_> {
         self.bridge_settings(network)?;
         // The limits disappear with the bridge.
         let path = &self.manager.settings.path;
-        traffic::limit(self.netlink, path, name, index, &network.port.bandwidth).await?;
+        let limits = &network.port.bandwidth;
+        traffic::limit(self.netlink, path, name, index, limits, false).await?;
         complete_checksums(name)?;
         for ip in &network.ips {
             links.push(self.netlink.add_address_to(name, index, ip.net).await?);

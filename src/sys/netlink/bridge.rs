@@ -239,7 +239,11 @@ impl Netlink {
         let what = || format!("attach {port} to {bridge}");
         self.change(message, what).await?;
         if self.link(port).await?.master != Some(master.index) {
-            return Err(LinkError::NotDone { what: what() });
+            // Another program may have removed the bridge since.
+            return match self.link_by_index(master.index).await? {
+                Some(_) => Err(LinkError::NotDone { what: what() }),
+                None => Err(LinkError::Missing(bridge.clone())),
+            };
         }
         Ok(Some(Undo::Port { name: port.clone(), index: link.index, bridge: master.index }))
     }

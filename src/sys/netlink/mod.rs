@@ -32,7 +32,7 @@ pub mod link_events;
 pub mod lookup;
 pub mod neighbors;
 mod port;
-mod queues;
+pub mod queues;
 mod read;
 mod request;
 pub mod sysctl;

@@ -5,12 +5,15 @@ use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
 use super::{LinkError, Netlink};
 
+/// The priorities of the filters for the frames that arrive.
+pub const ARRIVING: [u16; 3] = [1, 2, 3];
+
 /// The parts of an interface's traffic control, as far as the limits of netlaunch need them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TrafficParts {
     /// Whether a queue of the kind `htb` with a class has the frames that leave.
     pub limits_leaving: bool,
-    /// Whether a filter has the frames that arrive.
+    /// Whether the filters of [`ARRIVING`] have the frames that arrive.
     pub redirects_arriving: bool,
 }
 
@@ -46,7 +49,11 @@ impl Netlink {
         if has(TcHandle::INGRESS, "ingress") {
             let ingress = TcHandle { major: 0xffff, minor: 0 };
             let filters = self.listed(Message::GetTrafficFilter(about(ingress))).await?;
-            parts.redirects_arriving = !filters.is_empty();
+            // The upper half of this field is the priority.
+            let has = |priority: &u16| {
+                filters.iter().any(|filter| filter.header.info >> 16 == u32::from(*priority))
+            };
+            parts.redirects_arriving = ARRIVING.iter().all(has);
         }
         Ok(parts)
     }
