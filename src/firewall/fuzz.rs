@@ -11,7 +11,7 @@ use super::iptables_state::TableState;
 use super::nft_dump::{Attributes, elements};
 use super::nft_kernel::{FAMILY, HEADER, error_number, first_message};
 use super::port_counters;
-use super::port_nft::{PortTable, listed_ports};
+use super::port_nft::PortTable;
 use super::port_roles::{ChainRoles, PortRoles, RuleRole, RuleTable};
 use super::port_trace::fuzz::Reports;
 use super::rules::Version;
@@ -78,7 +78,6 @@ pub fn listings(bytes: &[u8]) {
         change.lines().for_each(changes_own_chains);
     }
     port_counters::parse(&text);
-    listed_ports(&text);
     for listings in [
         Listings { iptables: Some(&text), ..Listings::default() },
         Listings { ip6tables_legacy: Some(&text), ..Listings::default() },

@@ -28,7 +28,7 @@ use super::tool_error::ToolError;
 use super::tools::{Tool, Tools};
 use super::{Script, apply, nft_kernel};
 use crate::firewall::rules::port::{PortRules, PortVerdict};
-use crate::types::{InterfaceName, error_text};
+use crate::types::InterfaceName;
 
 /// The filter that a port gets.
 #[derive(Debug, Clone)]
@@ -232,8 +232,7 @@ impl PortPlan {
         if old.is_empty() && self.texts.is_empty() {
             return Ok(());
         }
-        let is_last =
-            self.texts.is_empty() && !beside.needs_table && !holds_more(tools, old).await?;
+        let is_last = self.texts.is_empty() && !beside.needs_table && !holds_more(old)?;
         let unread = |source| PortError::Unread { source };
         let (mut further, mut emptied) = (FurtherTables::default(), BTreeSet::new());
         if is_last {
@@ -332,44 +331,23 @@ impl PortPlan {
 }
 
 /// Returns whether the tables contain ports other than these, such as those of another state
-/// directory. If nft refuses or is too slow, the answer is yes, so that the tables stay.
+/// directory.
 ///
 /// # Errors
-/// Returns the error if nft could not be run to its end, or if the kernel does not show its rules.
-pub(super) async fn holds_more(tools: &Tools, ports: &[&PortObjects]) -> Result<bool, PortError> {
-    let question = port_nft::question();
-    let question: Vec<&str> = question.iter().map(String::as_str).collect();
-    let named: BTreeSet<u32> = ports.iter().map(|objects| objects.index).collect();
-    let listed_by_kernel = || {
-        let mut listed = port_nft::ports_without_bridge(PortTable::FIRST)?;
-        let further = FurtherTables::read()?;
-        for table in further.bridge {
+/// Returns the error if the kernel does not show its rules.
+pub(super) fn holds_more(ports: &[&PortObjects]) -> Result<bool, PortError> {
+    let listed = || {
+        let FurtherTables { bridge, netdev } = FurtherTables::read()?;
+        let mut listed = BTreeSet::new();
+        for table in bridge.into_iter().chain([PortTable::FIRST]) {
             listed.extend(port_nft::ports_in_bridge(table)?);
         }
-        for table in further.netdev {
+        for table in netdev.into_iter().chain([PortTable::FIRST]) {
             listed.extend(port_nft::ports_without_bridge(table)?);
         }
         Ok(listed)
     };
-    let ports = listed_by_kernel().map_err(|source| PortError::Unread { source })?;
-    if !ports.is_subset(&named) {
-        return Ok(true);
-    }
-    let error = match tools.run(Tool::NftAsk, &question, "").await {
-        Ok(listing) => return Ok(!port_nft::listed_ports(&listing).is_subset(&named)),
-        Err(error) => error,
-    };
-    let table = PortTable::FIRST.to_string();
-    // If the table does not exist, it contains no port: another program has flushed the rules.
-    if let Ok(false) = nft_kernel::has_bridge_table(&table) {
-        return Ok(false);
-    }
-    match error {
-        ToolError::Refused { .. } | ToolError::Slow { .. } => {
-            let error = error_text(&error);
-            tracing::warn!("the table {table} stays, and may be empty: {error}");
-            Ok(true)
-        }
-        error => Err(error.into()),
-    }
+    let listed: BTreeSet<u32> = listed().map_err(|source| PortError::Unread { source })?;
+    let named: BTreeSet<u32> = ports.iter().map(|objects| objects.index).collect();
+    Ok(!listed.is_subset(&named))
 }

@@ -69,7 +69,7 @@ pub async fn set_guard(
     match backend {
         FirewallBackend::Nftables => {
             let run = |text: String| async move { Ok(commit(tools, &text).await?) };
-            let is_last = rules.is_empty() && !others && !holds_more(tools, &[]).await?;
+            let is_last = rules.is_empty() && !others && !holds_more(&[])?;
             if is_last {
                 let all = [&["bridge", "netdev"], HOST_FAMILIES.as_slice()].concat();
                 let further = FurtherTables::read();

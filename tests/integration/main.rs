@@ -126,6 +126,7 @@ mod nwfilter_macvtap_flood;
 mod nwfilter_macvtap_in_force;
 mod nwfilter_many;
 mod nwfilter_nd;
+mod nwfilter_numeric_names;
 mod nwfilter_off;
 mod nwfilter_ports;
 mod nwfilter_refused;

@@ -124,6 +124,9 @@ fn a_macvlan_is_filtered_in_both_directions() {
     }
     for mode in ["bridge", "vepa", "private", "passthru"] {
         let scene = Scene::new(mode);
+        // The name of this interface is the number of m0.
+        let number = scene.inside.says("cat", &["/sys/class/net/m0/ifindex"]);
+        scene.inside.ip(&format!("link add name {} type bridge", number.trim()));
         let file = scene.sandbox.path("filter.xml");
         std::fs::write(&file, NO_DNS).unwrap();
         scene.nwfilter(&["define", &file.to_string_lossy()]);

@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 use super::further::{self, FurtherTables};
 use super::ingress::{BaseChain, IngressObjects};
-use super::{EMPTY, EQUAL_BYTES, PortHook, PortObjects, PortTable, PortText, entry};
+use super::{EMPTY, EQUAL_BYTES, PortHook, PortObjects, PortTable, PortText, by_number, entry};
 use crate::firewall::rules::Version;
 
 /// The families of tables that a transaction may name.
@@ -327,7 +327,8 @@ fn elements(
     hook: PortHook,
     ports: impl Iterator<Item = u32>,
 ) {
-    let all: Vec<_> = ports.map(|index| format!("{index} : jump {}", entry(index, hook))).collect();
+    let all: Vec<_> =
+        ports.map(|index| format!("{} : jump {}", by_number(index), entry(index, hook))).collect();
     let _ = writeln!(text, "{verb} element bridge {table} {} {{ {} }}", hook.map(), all.join(", "));
 }
 

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::change::declare_map;
-use super::{PortHook, PortObjects, PortTable, PortText};
+use super::{PortHook, PortObjects, PortTable, PortText, by_number};
 use crate::firewall::nft_dump::ACCEPT;
 
 /// All tables of the kernel but the first, by their family.
@@ -66,7 +66,8 @@ fn first_map_lines(text: &mut String, verbs: &[&str], ports: &BTreeSet<u32>) {
         return;
     }
     let table = PortTable::FIRST;
-    let all: Vec<_> = ports.iter().map(|index| format!("{index} : {ACCEPT}")).collect();
+    let all: Vec<_> =
+        ports.iter().map(|index| format!("{} : {ACCEPT}", by_number(*index))).collect();
     let _ = writeln!(text, "add table bridge {table}");
     for hook in PortHook::BOTH {
         declare_map(text, table, hook);

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Extras, NoIpset, PortHook, PortObjects, PortTable, PortText, entry};
+use super::{Extras, NoIpset, PortHook, PortObjects, PortTable, PortText, by_number, entry};
 use crate::firewall::rules::port::{LINK_LOCAL, LINK_LOCAL_MASK, Path, PortRules, PortVerdict};
 use crate::types::InterfaceName;
 
@@ -140,9 +140,10 @@ pub(super) fn ingress(
         hook: "ingress",
         port: port.clone(),
         rules: vec![format!(
-            "ether daddr & {} == {} iif {index} goto {}",
+            "ether daddr & {} == {} iif {} goto {}",
             colons(LINK_LOCAL_MASK),
             colons(LINK_LOCAL),
+            by_number(index),
             entry(index, PortHook::From)
         )],
     };

@@ -62,7 +62,7 @@
 use std::sync::Arc;
 
 use super::ingress::{BaseChain, IngressText, base};
-use super::{Extras, IngressObjects, PortHook, PortObjects, PortTable, PortText, entry};
+use super::{Extras, IngressObjects, PortHook, PortObjects, PortTable, PortText, by_number, entry};
 use crate::firewall::port_hooks::{NotOnInterface, PortHooks};
 use crate::firewall::rules::port::PortRules;
 use crate::types::InterfaceName;
@@ -99,13 +99,13 @@ pub fn interface_port(
     let PortText { objects, body, .. } = text;
     let PortObjects { chains, mut rules, counters, equal_bytes, .. } =
         Arc::unwrap_or_clone(objects);
-    let to = entry(index, PortHook::To);
+    let (to, number) = (entry(index, PortHook::To), by_number(index));
     let bases = [
-        (base(index), "ingress", vec![format!("iif {index} goto {to}")]),
+        (base(index), "ingress", vec![format!("iif {number} goto {to}")]),
         (
             egress_base(index),
             "egress",
-            ["iif", "oif"].map(|side| format!("{side} {index} goto {}", sent(index))).to_vec(),
+            ["iif", "oif"].map(|side| format!("{side} {number} goto {}", sent(index))).to_vec(),
         ),
     ];
     let mut own = IngressText { bases: Vec::new(), body };
@@ -192,8 +192,8 @@ mod tests {
         let rules: Vec<_> =
             own.bases.iter().map(|base| (&*base.chain, base.hook, &*base.rules)).collect();
         let expected = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
-        let to: Vec<String> = expected(&["iif 7 goto p7-to"]);
-        let from: Vec<String> = expected(&["iif 7 goto p7-sent", "oif 7 goto p7-sent"]);
+        let to: Vec<String> = expected(&["iif \" 7\" goto p7-to"]);
+        let from: Vec<String> = expected(&["iif \" 7\" goto p7-sent", "oif \" 7\" goto p7-sent"]);
         assert_eq!(rules, [("p7-ingress", "ingress", &*to), ("p7-egress", "egress", &*from)]);
     }
 

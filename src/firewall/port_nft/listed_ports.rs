@@ -6,30 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use serde_json::Value;
-
 use super::{FurtherTables, PortHook, PortTable, entry};
 use crate::firewall::nft_dump::{map_elements, table_names, table_shape};
 use crate::sys::interfaces::Interfaces;
-
-/// Reads nft's listing of [`PortHook::From`]'s map in the first table. Returns the numbers of the
-/// ports that have an interface, except those whose rules are in a further table. nft prints an
-/// interface's name, or a bare number if the interface no longer exists.
-pub fn listed_ports(listing: &str) -> BTreeSet<u32> {
-    let listing: Value = serde_json::from_str(listing).unwrap_or_default();
-    let parts = listing["nftables"].as_array().into_iter().flatten();
-    let elements = parts.filter_map(|part| part["map"]["elem"].as_array()).flatten();
-    elements.filter_map(port).collect()
-}
-
-fn port(element: &Value) -> Option<u32> {
-    // Earlier versions of netlaunch wrote goto.
-    let target = ["jump", "goto"].iter().find_map(|verdict| element[1][verdict]["target"].as_str());
-    let chain = target?;
-    let index = chain.strip_prefix('p')?.split_once('-')?.0.parse().ok()?;
-    let is_there = element[0].as_str() != Some(&format!("{index}"));
-    (chain == entry(index, PortHook::From) && is_there).then_some(index)
-}
 
 /// Returns the numbers of the ports without a bridge that have rules in this table.
 ///
@@ -41,7 +20,8 @@ pub fn ports_without_bridge(table: PortTable) -> io::Result<BTreeSet<u32>> {
     Ok(shape.chains.keys().filter_map(index).collect())
 }
 
-/// Returns the numbers of the ports in a further table of the family bridge whose interfaces exist.
+/// Returns the numbers of the ports whose chains are in a table of the family bridge and whose
+/// interfaces exist.
 ///
 /// # Errors
 /// Returns the kernel's error.
@@ -108,27 +88,4 @@ fn bridge() -> u8 {
 
 fn netdev() -> u8 {
     u8::try_from(libc::NFPROTO_NETDEV).unwrap_or_default()
-}
-
-/// Returns nft's arguments for the listing of the first table's map.
-pub fn question() -> [String; 6] {
-    let table = PortTable::FIRST.to_string();
-    ["-j", "list", "map", "bridge", &table, PortHook::From.map()].map(str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_that_are_there_are_held() {
-        let listing = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"map": {"family": "bridge",
-            "name": "from_guest", "elem": [["vnet0", {"jump": {"target": "p2-from"}}],
-            ["vnet3", {"goto": {"target": "p3-from"}}], ["vnet4", {"accept": null}],
-            ["7", {"jump": {"target": "p7-from"}}], ["vnet1", {"jump": {"target": "other"}}]]}}]}"#;
-        assert_eq!(listed_ports(listing), BTreeSet::from([2, 3]));
-        for nothing in ["", "{", r#"{"nftables": [{"map": {"name": "from_guest"}}]}"#] {
-            assert_eq!(listed_ports(nothing), BTreeSet::new(), "{nothing}");
-        }
-    }
 }

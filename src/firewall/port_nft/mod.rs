@@ -84,9 +84,7 @@ pub use host_guard::{HOST_FAMILIES, add_table, missing_host_guard, set_host_guar
 use ingress::IngressText;
 pub use ingress::{IngressObjects, has_hook};
 pub use interface::interface_port;
-pub use listed_ports::{
-    TablesInKernel, listed_ports, ports_in_bridge, ports_without_bridge, question,
-};
+pub use listed_ports::{TablesInKernel, ports_in_bridge, ports_without_bridge};
 pub use missing::{TableShapes, maps, missing, missing_in_first_maps};
 pub use missing_feature::{EGRESS, INTERFACES, MissingKernelFeature, missing_feature};
 pub use roles::roles;
@@ -295,6 +293,13 @@ impl PortHook {
         let side = if self == PortHook::To { "oif" } else { "iif" };
         format!("{side} vmap @{}", self.map())
     }
+}
+
+/// Returns nft's text for the interface with this number. nft takes a bare number for an interface
+/// with that name, if there is one: `7` would be the interface named "7", whatever its number is.
+/// No interface has a name with a space, and nft reads a number behind one.
+fn by_number(index: u32) -> String {
+    format!("\" {index}\"")
 }
 
 /// Returns the name of the chain at which a port's frames start.

@@ -46,13 +46,13 @@ table bridge netlaunch_nwfilter_2 {
 \t\taccept
 \t}
 }
-add element bridge netlaunch_nwfilter_2 from_guest { 71 : jump p71-from }
-add element bridge netlaunch_nwfilter_2 to_guest { 71 : jump p71-to }
+add element bridge netlaunch_nwfilter_2 from_guest { \" 71\" : jump p71-from }
+add element bridge netlaunch_nwfilter_2 to_guest { \" 71\" : jump p71-to }
 add table bridge netlaunch_nwfilter
 add map bridge netlaunch_nwfilter from_guest { type iface_index : verdict; }
-add element bridge netlaunch_nwfilter from_guest { 71 : accept }
+add element bridge netlaunch_nwfilter from_guest { \" 71\" : accept }
 add map bridge netlaunch_nwfilter to_guest { type iface_index : verdict; }
-add element bridge netlaunch_nwfilter to_guest { 71 : accept }
+add element bridge netlaunch_nwfilter to_guest { \" 71\" : accept }
 add table netdev netlaunch_nwfilter_2
 add chain netdev netlaunch_nwfilter_2 p71-ingress
 flush chain netdev netlaunch_nwfilter_2 p71-ingress
@@ -66,7 +66,7 @@ table netdev netlaunch_nwfilter_2 {
 \t\taccept
 \t}
 }
-add rule netdev netlaunch_nwfilter_2 p71-ingress ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iif 71 goto p71-from
+add rule netdev netlaunch_nwfilter_2 p71-ingress ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 iif \" 71\" goto p71-from
 ";
     assert_eq!(changed(&[], &[&text(71, SECOND)], &BTreeSet::new()), expected);
 }
@@ -91,11 +91,11 @@ fn a_removed_port_leaves_its_table_and_the_first_tables_maps() {
     let (seven, eight) = (text(71, SECOND), text(72, SECOND));
     let removed = changed(&[&seven], &[], &BTreeSet::new());
     for line in [
-        "delete element bridge netlaunch_nwfilter_2 from_guest { 71 : jump p71-from }",
+        "delete element bridge netlaunch_nwfilter_2 from_guest { \" 71\" : jump p71-from }",
         "delete chain bridge netlaunch_nwfilter_2 p71-from",
         "delete chain netdev netlaunch_nwfilter_2 p71-ingress",
-        "delete element bridge netlaunch_nwfilter from_guest { 71 : accept }",
-        "delete element bridge netlaunch_nwfilter to_guest { 71 : accept }",
+        "delete element bridge netlaunch_nwfilter from_guest { \" 71\" : accept }",
+        "delete element bridge netlaunch_nwfilter to_guest { \" 71\" : accept }",
     ] {
         assert!(removed.lines().any(|is| is == line), "{line}\n{removed}");
     }
@@ -103,8 +103,8 @@ fn a_removed_port_leaves_its_table_and_the_first_tables_maps() {
     // The same transaction binds another port.
     let both = changed(&[&seven], &[&eight], &BTreeSet::new());
     for line in [
-        "delete element bridge netlaunch_nwfilter to_guest { 71 : accept }",
-        "add element bridge netlaunch_nwfilter to_guest { 72 : accept }",
+        "delete element bridge netlaunch_nwfilter to_guest { \" 71\" : accept }",
+        "add element bridge netlaunch_nwfilter to_guest { \" 72\" : accept }",
     ] {
         assert!(both.lines().any(|is| is == line), "{line}\n{both}");
     }
@@ -117,11 +117,11 @@ add table bridge netlaunch_nwfilter_2
 delete table bridge netlaunch_nwfilter_2
 add table bridge netlaunch_nwfilter
 add map bridge netlaunch_nwfilter from_guest { type iface_index : verdict; }
-add element bridge netlaunch_nwfilter from_guest { 71 : accept }
-delete element bridge netlaunch_nwfilter from_guest { 71 : accept }
+add element bridge netlaunch_nwfilter from_guest { \" 71\" : accept }
+delete element bridge netlaunch_nwfilter from_guest { \" 71\" : accept }
 add map bridge netlaunch_nwfilter to_guest { type iface_index : verdict; }
-add element bridge netlaunch_nwfilter to_guest { 71 : accept }
-delete element bridge netlaunch_nwfilter to_guest { 71 : accept }
+add element bridge netlaunch_nwfilter to_guest { \" 71\" : accept }
+delete element bridge netlaunch_nwfilter to_guest { \" 71\" : accept }
 add table netdev netlaunch_nwfilter_2
 add chain netdev netlaunch_nwfilter_2 p71-ingress
 flush chain netdev netlaunch_nwfilter_2 p71-ingress
@@ -141,10 +141,14 @@ fn ports_of_two_tables_change_in_one_text() {
     let (bridge, netdev) = alone.split_at(alone.find("add table netdev").unwrap());
     assert!(both.starts_with(bridge) && both.contains(netdev), "{both}");
     assert!(
-        both.contains("add element bridge netlaunch_nwfilter_2 to_guest { 72 : jump p72-to }\n")
+        both.contains(
+            "add element bridge netlaunch_nwfilter_2 to_guest { \" 72\" : jump p72-to }\n"
+        )
     );
-    assert!(both.contains("add element bridge netlaunch_nwfilter from_guest { 72 : accept }\n"));
-    assert!(!both.contains("{ 7 : accept }"), "{both}");
+    assert!(
+        both.contains("add element bridge netlaunch_nwfilter from_guest { \" 72\" : accept }\n")
+    );
+    assert!(!both.contains("{ \" 7\" : accept }"), "{both}");
 }
 
 #[test]
@@ -156,7 +160,9 @@ fn a_guarded_port_leaves_the_first_tables_maps_before_its_filter_goes() {
     let expected = changed(&[&ports[1]], &[], &second().bridge);
     assert_eq!(closed.lines().collect::<Vec<_>>(), of_first(&expected));
     let opened = open_ports(&objects);
-    assert!(opened.contains("add element bridge netlaunch_nwfilter to_guest { 72 : accept }\n"));
+    assert!(
+        opened.contains("add element bridge netlaunch_nwfilter to_guest { \" 72\" : accept }\n")
+    );
     assert!(!opened.contains("delete") && !opened.contains(SECOND), "{opened}");
 }
 
