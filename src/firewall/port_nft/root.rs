@@ -130,6 +130,12 @@ mod tests {
                 assert_eq!(*chain, Some("rarp"));
             }
         }
+        let vlan = SubChain {
+            name: "vlan".to_owned(),
+            kind: FrameKind::Vlan,
+            rules: vec![rule(Any, Drop)],
+        };
+        assert!(!is_short(&vlan));
     }
 
     #[test]
@@ -153,12 +159,6 @@ mod tests {
             path.frames.push(Step::Rule(last.clone()));
             assert_eq!(decides(&root_steps(&path)), expected, "{last:?}");
         }
-        let vlan = SubChain {
-            name: "vlan".to_owned(),
-            kind: FrameKind::Vlan,
-            rules: vec![rule(any, drop)],
-        };
-        assert!(!is_short(&vlan));
         assert!(!decides(&[]));
         // The rule of a sub chain is about frames of its kind.
         assert!(!decides(&root_steps(&path(vec![vec![rule(any, drop)]]))));
