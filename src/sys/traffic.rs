@@ -197,16 +197,17 @@ async fn run(tc: &Path, device: &InterfaceName, commands: &str) -> Result<(), Tr
     }
 }
 
-/// Returns what a filter of tc does with the BPDUs from a device. `ifb` is the device for the
-/// frames that come from it. `stp` says whether it is a port of a bridge with STP.
+/// Returns the end of the command for tc's filter of the BPDUs that come from a device. `ifb` is
+/// the device for the frames that come from it. `stp` says whether it is a port of a bridge with
+/// STP.
 pub fn of_bpdus(ifb: &InterfaceName, stp: bool) -> String {
     if stp { PASS.to_owned() } else { redirect(ifb) }
 }
 
-/// What a filter does with frames that are not redirected.
+/// The end of a filter's command for tc by which frames pass on unchanged.
 const PASS: &str = "flowid :1";
 
-/// Returns what a filter does with the other frames.
+/// Returns the end of a filter's command for tc by which frames leave by this `ifb` device.
 fn redirect(ifb: &InterfaceName) -> String {
     format!("action mirred egress redirect dev {ifb}")
 }
