@@ -12,7 +12,7 @@ use crate::common::bridges::QEMU;
 use crate::common::scene::{
     LIMIT, alive, command_line, host, launch, launches, nothing_left, pid_of,
 };
-use crate::common::{As, Guest, finish, processes_with, skipped, text, wait_until};
+use crate::common::{As, Guest, Sandbox, finish, processes_with, skipped, text, wait_until};
 
 const BOTH: [As; 2] = [As::Root, As::User];
 
@@ -62,8 +62,17 @@ fn a_detached_guest_answers_after_the_command_has_returned() {
         assert!(logs().contains("==> qemu.log <==\n"), "{}", logs());
         sandbox.good(&["stop", "--stop-timeout", "300", "web"]);
         assert!(sandbox.good(&["logs", "web"]).contains("PRESSED ."));
-        nothing_left(&sandbox);
+        is_stopped(&sandbox);
     }
+}
+
+/// The launch that `stop` has ended has left nothing. `stop` returns when the launch has removed
+/// everything; the process of netlaunch ends a moment later.
+fn is_stopped(sandbox: &Sandbox) {
+    assert_eq!(sandbox.launch_dirs(), [] as [String; 0]);
+    let mark = sandbox.path("").to_string_lossy().into_owned();
+    assert!(wait_until(LIMIT, || processes_with(&mark).is_empty()), "{:?}", processes_with(&mark));
+    nothing_left(sandbox);
 }
 
 #[test]
@@ -94,7 +103,7 @@ fn the_name_of_a_launch_without_a_name_stops_it() {
     let name = sandbox.good(&idle(&["--net", "slirp"], &mark, &[]));
     assert_eq!(launch(&sandbox)["name"], name.trim());
     sandbox.good(&["stop", "--stop-timeout", "0", name.trim()]);
-    nothing_left(&sandbox);
+    is_stopped(&sandbox);
 }
 
 /// script(1) makes a terminal, and closes it when its command has returned.
@@ -119,7 +128,7 @@ fn a_detached_launch_outlives_its_terminal() {
     let shown = launch(&sandbox);
     assert!(alive(pid_of(&shown, "qemu")), "{shown}");
     sandbox.good(&["stop", "--stop-timeout", "0", "web"]);
-    nothing_left(&sandbox);
+    is_stopped(&sandbox);
 }
 
 #[test]
@@ -153,6 +162,6 @@ fn no_process_outlives_a_killed_supervisor() {
         assert!(logs.contains("==> netlaunch.log <==\n"), "{logs}");
         assert!(logs.contains("==> passt.log <==\n"), "{logs}");
         sandbox.good(&["stop", "--stop-timeout", "0", "other"]);
-        nothing_left(&sandbox);
+        is_stopped(&sandbox);
     }
 }
