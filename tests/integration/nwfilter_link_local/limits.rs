@@ -16,7 +16,7 @@ fn limit(scene: &PortScene, stp: bool) {
     scene.sh(&format!("tc -batch - <<'END'\n{commands}END"));
 }
 
-/// What the device of the limits has sent.
+/// Returns the number of frames that left by the device of the limits.
 fn limited(scene: &PortScene) -> u32 {
     scene.sh("cat /sys/class/net/limit/statistics/tx_packets").trim().parse().unwrap()
 }
