@@ -48,6 +48,7 @@ mod launcher_settings;
 mod nic_work;
 mod outcome;
 mod passt;
+mod passt_again;
 mod passt_failure;
 mod passt_ready;
 pub mod plan;

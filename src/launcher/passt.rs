@@ -52,6 +52,14 @@ pub enum PasstError {
         /// The kernel's error.
         source: io::Error,
     },
+    /// netlaunch could not wait for QEMU, which connects again, on passt's socket.
+    #[error("cannot listen on {} for QEMU", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// The kernel's error.
+        source: io::Error,
+    },
     /// There was no descriptor left for passt.
     #[error("cannot copy a descriptor for passt")]
     Copy {

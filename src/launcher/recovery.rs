@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::event::{EventSink, LaunchEvent};
 use super::passt;
+use super::passt_again::start_again;
 use super::running::RunningNic;
 use crate::sys::process::Child;
 use crate::types::error_text;
@@ -124,7 +125,13 @@ impl RunningNic {
                 return RestartResult::Lost;
             }
             tracing::warn!("{reason}; it is started again");
-            match passt::start(&passt_spawn, None).await {
+            // The caller's QEMU in serve mode may be one that does not connect again by itself.
+            let started = if serve_mode {
+                passt::start(&passt_spawn, None).await
+            } else {
+                start_again(&passt_spawn).await
+            };
+            match started {
                 Ok(child) => RestartResult::Serves(child),
                 Err(error) => RestartResult::Failed(error_text(&error)),
             }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,31 @@ fn traffic_of_a_root_guest_returns_after_passt_crashes() {
 #[test]
 fn traffic_of_a_users_guest_returns_after_passt_crashes() {
     traffic_comes_back(As::User);
+}
+
+/// A client that came before QEMU would end Debian 13's passt.
+#[test]
+fn a_new_passt_listens_once_qemu_has_connected_again() {
+    let test = "a_new_passt_listens_once_qemu_has_connected_again";
+    let Some(mut up) = up(test, As::User, "unix", None) else { return };
+    let qemu = Pid::from_raw(pid_of(&launch(&up.sandbox), "qemu"));
+    kill(qemu, Signal::SIGSTOP).unwrap();
+    kill(Pid::from_raw(up.passt), Signal::SIGKILL).unwrap();
+    let socket = up.sandbox.state().join(&up.sandbox.launch_dirs()[0]).join("passt.sock");
+    // The process at the other end of QEMU's socket.
+    let listener = || {
+        let mut ss = Command::new("ss");
+        ss.args(["--unix", "--listening", "--processes", "--no-header", "src"]).arg(&socket);
+        text(&up.netns.inside(|| ss.output().unwrap()).stdout)
+    };
+    assert!(wait_until(AT_MOST, || listener().contains("\"netlaunch\"")), "{}", listener());
+    let refused = up.netns.inside(|| TcpStream::connect(("127.0.0.1", 2280)).unwrap_err());
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    kill(qemu, Signal::SIGCONT).unwrap();
+    assert_eq!(up.netns.ask_tcp(2280, AT_MOST), "tcp-answer\n", "{}", up.scene.said());
+    up.scene.say("go");
+    assert_eq!(up.scene.end().code(), Some(33), "{}", up.scene.said());
+    nothing_left(&up.sandbox);
 }
 
 /// netlaunch gives up with one error, and QEMU and its status are not touched by that.

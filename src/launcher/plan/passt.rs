@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::candidate::Candidate;
 use super::dns::DnsPlan;
@@ -45,7 +45,23 @@ pub struct PasstPlan {
     pub dns: DnsPlan,
 }
 
+/// The only descriptor that passt inherits besides the standard ones.
+const PASST_FD: RawFd = 3;
+
 impl PasstPlan {
+    /// Returns the same passt for a QEMU that has connected to the socket already: it gets the
+    /// connection as a descriptor.
+    pub(in crate::launcher) fn connected(&self) -> PasstPlan {
+        let mut argv = self.argv.clone();
+        let is_socket = |pair: &[OsString]| matches!(pair, [option, path] if option == "--socket" && Some(Path::new(path)) == self.socket.as_deref());
+        if let Some(at) = argv.windows(2).position(is_socket) {
+            let is_one_off = at > 0 && argv.get(at - 1).is_some_and(|word| word == "--one-off");
+            let fd = ["--fd".into(), PASST_FD.to_string().into()];
+            argv.splice(at - usize::from(is_one_off)..at + 2, fd);
+        }
+        PasstPlan { argv, socket: None, fd: Some(PASST_FD), ..self.clone() }
+    }
+
     /// Returns the same passt for a host with other DNS servers; `None` if the guest would see no
     /// difference.
     ///
@@ -92,8 +108,6 @@ pub(super) fn transport(draft: &Draft, notes: &mut Vec<String>) -> Result<Transp
 
 /// Makes the plan for the start of passt.
 pub(super) fn passt_plan(draft: &Draft, transport: Transport) -> Result<PasstPlan, PlanError> {
-    /// The only descriptor that passt inherits besides the standard ones.
-    const PASST_FD: RawFd = 3;
     let path = draft.passt_file("sock");
     let length = path.as_os_str().as_bytes().len();
     let (socket, fd) = match transport {
