@@ -7,12 +7,16 @@
 use ipnet::IpNet;
 
 use super::packets::always;
+use super::subnets::tested_twice;
 use super::{Tested, Unexpressible};
 use crate::firewall::port_nft::words::colons;
 use crate::firewall::rules::Version;
 use crate::firewall::rules::port::{
     Address, Addresses, FrameKind, Hardware, Number, PortRule, PortVerdict, Test,
 };
+
+/// The most lines of one rule whose addresses are split into subnets.
+pub(super) const MOST_LINES: usize = 256;
 
 pub(super) fn kind(kind: FrameKind) -> Vec<String> {
     match (kind, kind.ether_type()) {
@@ -25,14 +29,21 @@ pub(super) fn kind(kind: FrameKind) -> Vec<String> {
 /// Returns a rule as one line or several, or as none if it never applies.
 pub(super) fn link_rule(rule: &PortRule) -> Result<Vec<String>, Unexpressible> {
     let mut lines = vec![kind(rule.kind)];
-    for test in &rule.tests {
-        let words = match link_test(test, rule.kind) {
+    let twice = tested_twice(&rule.tests);
+    let joined = twice.iter().map(|(field, nets)| any_of(*field, nets, rule.kind));
+    let single = rule.tests.iter().filter(|test| !twice.has(test));
+    for tested in single.map(|test| link_test(test, rule.kind)).chain(joined) {
+        let words = match tested {
             Tested::Always => continue,
             Tested::Never => return Ok(Vec::new()),
             Tested::Cannot(what) => {
                 return Err(Unexpressible { origin: rule.origin.clone(), what });
             }
             Tested::If(words) => words,
+            Tested::AnyOf(alternatives) if lines.len() * alternatives.len() > MOST_LINES => {
+                let what = "addresses of too many subnets in the link layer";
+                return Err(Unexpressible { origin: rule.origin.clone(), what });
+            }
             Tested::AnyOf(alternatives) => {
                 lines = lines
                     .iter()
@@ -114,13 +125,7 @@ pub(super) fn link_test(test: &Test, kind: FrameKind) -> Tested {
             always(*negated)
         }
         Test::Address { field, addresses: Addresses::Net(net), negated } => {
-            let option = match field {
-                Address::Source => format!("--{ip}-source"),
-                Address::Destination => format!("--{ip}-destination"),
-                Address::ArpSender => "--arp-ip-src".to_owned(),
-                Address::ArpTarget => "--arp-ip-dst".to_owned(),
-            };
-            Tested::If(format!("{option} {}{}", not(*negated), plain(net)))
+            Tested::If(address(*field, not(*negated), net, kind))
         }
         Test::Neighbor(_) => Tested::Cannot("a neighbor discovery message in the link layer"),
         Test::Gratuitous => Tested::If("--arp-gratuitous".to_owned()),
@@ -130,6 +135,26 @@ pub(super) fn link_test(test: &Test, kind: FrameKind) -> Tested {
         | Test::Connections { .. }
         | Test::State { .. } => Tested::Cannot("a test of the network layer"),
     }
+}
+
+/// Returns the test whether an address is in one of these subnets.
+pub(super) fn any_of(field: Address, nets: &[IpNet], kind: FrameKind) -> Tested {
+    match nets {
+        [] => Tested::Never,
+        [all] if all.prefix_len() == 0 => Tested::Always,
+        _ => Tested::AnyOf(nets.iter().map(|net| address(field, "", net, kind)).collect()),
+    }
+}
+
+fn address(field: Address, not: &str, net: &IpNet, kind: FrameKind) -> String {
+    let ip = if matches!(kind, FrameKind::Ip(Version::V6, _)) { "ip6" } else { "ip" };
+    let option = match field {
+        Address::Source => format!("--{ip}-source"),
+        Address::Destination => format!("--{ip}-destination"),
+        Address::ArpSender => "--arp-ip-src".to_owned(),
+        Address::ArpTarget => "--arp-ip-dst".to_owned(),
+    };
+    format!("{option} {not}{}", plain(net))
 }
 
 /// Returns a subnet as text; a single address has no prefix length.

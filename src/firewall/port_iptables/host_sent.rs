@@ -11,18 +11,14 @@
 //! list: it accepts packets of any sender already, and the additional packets belong to no
 //! connection.
 
-use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
-
 use super::Tested;
-use super::ebtables::{kind, link_test, not};
+use super::ebtables::{MOST_LINES, any_of, kind, link_test, not};
 use super::packets::always;
+use super::subnets::{subnets, tested_twice};
+use crate::firewall::rules::Version;
 use crate::firewall::rules::port::{
     Addresses, ConnectionDirection, FrameKind, Hardware, PortRule, PortVerdict, State, Test,
 };
-use crate::firewall::rules::{AddressRange, Version};
-
-/// The maximum number of lines for one rule whose address ranges are split into subnets.
-const MOST_LINES: usize = 256;
 
 /// The number of IPv6's fragment header, which ebtables reads as the protocol of a later fragment.
 const FRAGMENT: u8 = 44;
@@ -104,8 +100,11 @@ fn lines(rule: &PortRule) -> Option<(Vec<String>, Option<&'static str>)> {
         }
     };
     let mut unsupported = None;
-    for test in &rule.tests {
-        let words = match line_test(test, rule.kind) {
+    let twice = tested_twice(&rule.tests);
+    let joined = twice.iter().map(|(field, nets)| any_of(*field, nets, rule.kind));
+    let single = rule.tests.iter().filter(|test| !twice.has(test));
+    for tested in single.map(|test| line_test(test, rule.kind)).chain(joined) {
+        let words = match tested {
             Tested::Always => continue,
             Tested::Never => return None,
             Tested::If(word) => vec![word],
@@ -145,59 +144,16 @@ fn line_test(test: &Test, rule: FrameKind) -> Tested {
             Tested::If(format!("--ip-icmp-type {not}{}:{}/{first}:{last}", types.0, types.1))
         }
         Test::Address { field, addresses: Addresses::Range(range), negated } => {
-            let test = |net: IpNet| {
-                let addresses = Addresses::Net(net);
-                match link_test(&Test::Address { field: *field, addresses, negated: false }, rule) {
-                    Tested::If(word) => Some(word),
-                    _ => None,
-                }
-            };
-            let nets = subnets(range, *negated);
-            if nets.iter().any(|net| net.prefix_len() == 0) {
-                Tested::Always
-            } else if nets.is_empty() {
-                Tested::Never
-            } else {
-                Tested::AnyOf(nets.into_iter().filter_map(test).collect())
-            }
+            any_of(*field, &subnets(range, *negated), rule)
         }
         test => link_test(test, rule),
-    }
-}
-
-/// Returns the subnets that make up a range of addresses, or all addresses outside the range.
-fn subnets(range: &AddressRange, outside: bool) -> Vec<IpNet> {
-    match range {
-        AddressRange::V4(first, last) => {
-            let nets = |first: u32, last: u32| {
-                Ipv4Subnets::new(first.into(), last.into(), 0).map(IpNet::V4)
-            };
-            let (first, last) = (u32::from(*first), u32::from(*last));
-            if !outside {
-                return nets(first, last).collect();
-            }
-            let below = first.checked_sub(1).map(|end| nets(0, end));
-            let above = last.checked_add(1).map(|start| nets(start, u32::MAX));
-            below.into_iter().chain(above).flatten().collect()
-        }
-        AddressRange::V6(first, last) => {
-            let nets = |first: u128, last: u128| {
-                Ipv6Subnets::new(first.into(), last.into(), 0).map(IpNet::V6)
-            };
-            let (first, last) = (u128::from(*first), u128::from(*last));
-            if !outside {
-                return nets(first, last).collect();
-            }
-            let below = first.checked_sub(1).map(|end| nets(0, end));
-            let above = last.checked_add(1).map(|start| nets(start, u128::MAX));
-            below.into_iter().chain(above).flatten().collect()
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::firewall::rules::AddressRange;
     use crate::firewall::rules::port::{Address, Number, Origin};
 
     const TCP: FrameKind = FrameKind::Ip(Version::V4, Some(6));

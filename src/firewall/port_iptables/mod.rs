@@ -31,6 +31,7 @@ mod host_guard;
 mod host_sent;
 mod packets;
 mod roles;
+mod subnets;
 
 use std::collections::BTreeSet;
 

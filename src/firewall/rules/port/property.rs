@@ -227,7 +227,7 @@ pub enum Number {
 }
 
 /// An IP address in a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     /// The packet's source.
     Source,
