@@ -71,7 +71,9 @@ impl<'a> Attempt<'a> {
             self.wakes_netdev = Some(table);
             return true;
         }
-        if line.contains(" reject")
+        // If the kernel lacks something, nft 1.1 may name a table of a similar name in place of the
+        // statement.
+        if (line.contains(" reject") || said.contains("did you mean"))
             && let Some(silent) = self.silent.take()
         {
             for (text, silent) in self.texts.iter_mut().zip(silent) {
@@ -149,6 +151,18 @@ mod tests {
         assert!(!text.contains("\"vnet71\"") && text.contains("\"vnet72\""), "{text}");
         assert!(attempt.adapt(&format!("add table netdev {second}"), "Operation not supported"));
         assert!(!script(&attempt).contains("netdev"));
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_reject_is_known_by_nfts_guess_too() {
+        let (texts, silent) = ([arp_port(1)], [arp_port(2)]);
+        let said = "No such file or directory; did you mean table 'x' in family bridge?";
+        for (line, said) in [("\t\tmeta l4proto 17 reject", ""), ("table bridge y {", said)] {
+            let mut attempt = Attempt::new(&texts, Some(&silent));
+            assert!(attempt.adapt(line, said));
+            assert!(script(&attempt).contains("p2-from"));
+            assert!(!attempt.adapt(line, said), "once");
+        }
     }
 
     #[test]
