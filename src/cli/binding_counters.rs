@@ -65,17 +65,28 @@ impl Numbers {
         table(header, &rows, &[], &[2])
     }
 
-    /// Warns of each port whose counters are not known. `known` has the warnings of earlier calls.
+    /// Warns of the ports whose counters are not known, once for each reason. `known` has the
+    /// reasons of earlier calls.
     fn warn(&self, known: &mut BTreeMap<u32, String>) {
+        let mut new: BTreeMap<&str, Vec<&InterfaceName>> = BTreeMap::new();
         for port in &self.ports {
             let Some(Err(why)) = self.rules.get(&port.index) else {
                 known.remove(&port.index);
                 continue;
             };
             if known.insert(port.index, why.clone()).as_ref() != Some(why) {
-                let name = &port.port;
-                tracing::warn!("the counters of the rules of the port {name} are not known: {why}");
+                new.entry(why).or_default().push(&port.port);
             }
+        }
+        for (why, ports) in new {
+            let [first, others @ ..] = &*ports else { continue };
+            let more = match others.len() {
+                0 => String::new(),
+                number => format!(" and {number} more"),
+            };
+            tracing::warn!(
+                "the counters of the rules of the port {first}{more} are not known: {why}"
+            );
         }
     }
 }

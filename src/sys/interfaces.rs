@@ -49,9 +49,9 @@ impl Interfaces {
     /// # Errors
     /// The kernel's error, except ENODEV.
     pub(crate) fn name(&self, number: u32) -> io::Result<Option<InterfaceName>> {
-        let name = self.name_bytes(number)?;
+        let Some(answer) = self.ask_name(number)? else { return Ok(None) };
         // No port has a name that is not an InterfaceName, so the caller needs no such interface.
-        Ok(name.and_then(|name| String::from_utf8(name).ok()?.parse().ok()))
+        Ok(String::from_utf8(name_in(&answer).collect()).ok().and_then(|name| name.parse().ok()))
     }
 
     /// Returns whether the interface with this number has this name.
@@ -59,16 +59,15 @@ impl Interfaces {
     /// # Errors
     /// The kernel's error, except ENODEV.
     pub(crate) fn has(&self, number: u32, name: &InterfaceName) -> io::Result<bool> {
-        Ok(self.name_bytes(number)?.is_some_and(|is| is == name.as_str().as_bytes()))
+        let answer = self.ask_name(number)?;
+        Ok(answer.is_some_and(|answer| name_in(&answer).eq(name.as_str().bytes())))
     }
 
-    fn name_bytes(&self, number: u32) -> io::Result<Option<Vec<u8>>> {
+    fn ask_name(&self, number: u32) -> io::Result<Option<libc::ifreq>> {
         let Ok(number) = i32::try_from(number) else { return Ok(None) };
         let mut request = ifreq("");
         request.ifr_ifru.ifru_ifindex = number;
-        let Some(answer) = self.ask(libc::SIOCGIFNAME as _, request)? else { return Ok(None) };
-        let name = answer.ifr_name.iter().map(|c| *c as u8).take_while(|byte| *byte != 0);
-        Ok(Some(name.collect()))
+        self.ask(libc::SIOCGIFNAME as _, request)
     }
 
     /// Sends a request and returns the answer, or `None` if there is no such interface.
@@ -81,6 +80,11 @@ impl Interfaces {
             Err(errno) => Err(errno.into()),
         }
     }
+}
+
+/// Returns the bytes of the name in an answer of the kernel.
+fn name_in(answer: &libc::ifreq) -> impl Iterator<Item = u8> {
+    answer.ifr_name.iter().map(|c| *c as u8).take_while(|byte| *byte != 0)
 }
 
 #[cfg(test)]

@@ -122,8 +122,14 @@ pub(crate) fn is_unfinished(name: &str) -> bool {
 
 /// Removes the incomplete files in `dir`, whose writers were killed. The caller holds the lock
 /// under which files in `dir` are written.
+///
+/// A directory with a stamp has none, because an incomplete file that was made later would have
+/// removed the stamp. So its names, of which there can be a thousand, are not read.
 pub(crate) fn clean(dir: &Path) {
     let Ok(dir) = Dir::open(dir, Trust::LinksOnly) else { return };
+    if dir.stamp().is_ok_and(|stamp| stamp.is_some()) {
+        return;
+    }
     for name in dir.names().unwrap_or_default() {
         if is_unfinished(&name.to_string_lossy()) {
             // A file that stays does no harm; the next command tries again.

@@ -121,3 +121,18 @@ fn only_the_owner_can_open_the_lock_file() {
     open("hard").unwrap_err();
     assert_eq!(mode(&file), 0o644);
 }
+
+#[test]
+fn incomplete_files_are_removed_from_a_directory_that_has_changed_since_its_stamp() {
+    let place = tempfile::tempdir().unwrap();
+    let incomplete = place.path().join(format!("{UNFINISHED}1"));
+    fs::write(place.path().join("port.json"), "").unwrap();
+    for is_stamped in [false, true, true] {
+        if is_stamped {
+            Dir::open(place.path(), Trust::LinksOnly).unwrap().set_stamp().unwrap();
+        }
+        fs::write(&incomplete, "").unwrap();
+        clean(place.path());
+        assert_eq!(names(place.path()).unwrap(), ["port.json"], "{is_stamped}");
+    }
+}

@@ -93,9 +93,13 @@ fn rules_without_counters_are_named_with_the_fix() {
     let scene = PortScene::new(Some("nftables"));
     scene.define("test", RULES).unwrap();
     scene.bind(Station::Vnet0, "test", &[]).unwrap();
+    let (_, error, _) = nwfilter(&scene, &["binding-list", "--counters"]);
+    assert!(error.contains("the port vnet0 are not known"), "{error}");
+    scene.bind(Station::Vnet1, "test", &[]).unwrap();
     let (out, error, status) = nwfilter(&scene, &["binding-list", "--counters", "--json"]);
     assert_eq!(status, Some(0));
-    assert!(error.contains("enable_counters = true") && error.contains("vnet0"), "{error}");
+    assert!(error.contains("enable_counters = true"), "{error}");
+    assert!(error.contains("the port vnet0 and 1 more are not known"), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
     let object: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(object["bindings"][0]["rules"], Value::Null);
