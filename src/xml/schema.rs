@@ -69,8 +69,8 @@ fn with_newer_parts(schema: &Path, dir: &Path) -> PathBuf {
     if copy.ends_with("network.rng") {
         let mut text = std::fs::read_to_string(&copy).unwrap();
         for (place, part) in NEWER {
-            let has_part = text.contains("name=\"title\"") && part.contains("name=\"title\"");
-            if !has_part {
+            let is_known = |name: &&str| part.contains(name) && text.contains(name);
+            if !["name=\"title\"", "name=\"register\""].iter().any(is_known) {
                 assert!(text.contains(place), "{}: {place}", schema.display());
                 text = text.replacen(place, &format!("{part}{place}"), 1);
             }
