@@ -17,6 +17,7 @@ use super::event::EventSink;
 use super::guest_port::{GuestPorts, PortDescriptors, PortRequest};
 use super::kept_logs::QEMU_LOG;
 use super::passt::{self, PasstSpawn};
+use super::passt_again::start_before_qemu;
 use super::ports::{self, PublishError};
 use super::qemu_files::daemonizes;
 use super::qemu_process::QemuProcess;
@@ -195,7 +196,10 @@ impl Running {
                 _ => (None, None),
             };
             let number = nic.fd;
-            let child = passt::start(passt_spawn, passt_end).await?;
+            let child = match passt_end {
+                None => start_before_qemu(passt_spawn).await?,
+                Some(end) => passt::start(passt_spawn, Some(end)).await?,
+            };
             self.passt_started(place, child);
             return Ok(qemu_end.zip(number).into_iter().collect());
         }

@@ -68,6 +68,23 @@ fn auto_takes_slirp_when_passt_lacks_a_published_port() {
     nothing_left(&sandbox);
 }
 
+/// Debian 13's passt is killed so if a client connects before QEMU.
+#[test]
+fn a_passt_that_is_killed_while_it_starts_is_started_again_if_clients_can_be_the_cause() {
+    if !have_root("a_passt_that_is_killed_while_it_starts_is_started_again") {
+        return;
+    }
+    let fake = "mkdir \"$HOME/started\" 2>/dev/null && kill -SEGV $$; exec \"$REAL\" \"$@\"";
+    for (publish, expected) in [("2280:80", Some(1)), ("2253:53/udp", Some(125))] {
+        let (_netns, sandbox) = scene(As::User);
+        let passt = fake_passt(&sandbox, fake).display().to_string();
+        let (status, said) =
+            run(&sandbox, &["--backend", "passt", "--passt", &passt, "-p", publish]);
+        assert_eq!(status, expected, "{publish}: {said}");
+        nothing_left(&sandbox);
+    }
+}
+
 /// Older passt binds ports as root, and Debian 13's too; newer passt cannot, and netlaunch quotes its
 /// reason.
 #[test]
