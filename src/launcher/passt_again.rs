@@ -41,8 +41,8 @@ pub(super) async fn start_before_qemu(passt_spawn: &PasstSpawn) -> Result<Child,
     start(passt_spawn, None).await
 }
 
-/// Waits until QEMU connects, and then starts passt and waits until it serves. QEMU tries to connect
-/// as long as it runs, so there is no time limit.
+/// Waits until QEMU connects, starts passt, and waits until it serves. QEMU tries to connect as
+/// long as it runs, so there is no time limit.
 pub(super) async fn start_again(passt_spawn: &PasstSpawn) -> Result<Child, PasstError> {
     let Some(socket) = &passt_spawn.plan.socket else { return start(passt_spawn, None).await };
     let failed = |source| PasstError::Listen { path: socket.clone(), source };

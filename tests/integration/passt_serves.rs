@@ -85,8 +85,8 @@ fn a_passt_that_is_killed_while_it_starts_is_started_again_if_clients_can_be_the
     }
 }
 
-/// Older passt binds ports as root, and Debian 13's too; newer passt cannot, and netlaunch quotes its
-/// reason.
+/// Older passt binds ports as root, and so does Debian 13's; newer passt cannot, and netlaunch
+/// quotes its reason.
 #[test]
 fn a_low_port_of_root_is_served_or_refused_with_the_reason() {
     if !have_root("a_low_port_of_root") {

@@ -15,7 +15,7 @@ fn a_guest_is_served(test: &str, theirs: &str, ours: &str) {
     assert_eq!(host.zone(), "netlaunch");
     assert_eq!(host.seen(), NAT);
 
-    // A reload removes the zone. The one of Debian 12's firewalld also removes all rules in iptables.
+    // A reload removes the zone. That of Debian 12's firewalld also removes all rules in iptables.
     host.tell_firewalld(&["--reload"]);
     assert_eq!(host.zone(), "");
     assert_eq!(host.seen(), "from host", "in the default zone");
