@@ -70,8 +70,8 @@ fn with_newer_parts(schema: &Path, dir: &Path) -> PathBuf {
         let mut text = std::fs::read_to_string(&copy).unwrap();
         for (place, part) in NEWER {
             let is_known = |name: &&str| part.contains(name) && text.contains(name);
+            // A schema without the place is newer, too.
             if !["name=\"title\"", "name=\"register\""].iter().any(is_known) {
-                assert!(text.contains(place), "{}: {place}", schema.display());
                 text = text.replacen(place, &format!("{part}{place}"), 1);
             }
         }
