@@ -82,8 +82,11 @@ pub(super) fn failure_lines(log: &str) -> String {
 }
 
 /// The beginnings of the lines in which passt reports its set-up.
-const BANNER: [&str; 20] = [
+const BANNER: [&str; 23] = [
     "No external routable interface for IPv",
+    "No interfaces with usable IPv",
+    "IPv4: no external interface as template",
+    "IPv6: no external interface as template",
     "No IPv4 nameserver available",
     "No IPv6 nameserver available",
     "Couldn't get any nameserver address",
@@ -135,6 +138,11 @@ mod tests {
         for (log, expected) in [
             ("", "passt printed nothing"),
             ("No external routable interface\n", "\"No external routable interface\""),
+            ("No interfaces with usable IPv6 routes\nlast words\n", "\"last words\""),
+            (
+                "IPv6: no external interface as template, use local mode\nlast words\n",
+                "\"last words\"",
+            ),
             (
                 "Failed to send 3 bytes to syslog\nPID file open: Permission denied\n\nFailed to send 9 bytes to syslog\n",
                 "\"PID file open: Permission denied\"",
