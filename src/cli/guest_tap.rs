@@ -17,7 +17,7 @@ pub(super) async fn attach(request: &PortRequest, path: &[PathBuf]) -> Result<Ta
     // A launch that was killed may have left a device.
     netlink.remove_stale_ifbs().await;
     let bridge = &request.bridge;
-    let Link { mtu, stp, .. } = netlink.bridge(bridge).await?;
+    let Link { mtu, .. } = netlink.bridge(bridge).await?;
     let tap = open_tap(request)?;
     let name = tap.name();
     netlink.set_mac(name, request.mac.host_side()).await?;
@@ -30,8 +30,7 @@ pub(super) async fn attach(request: &PortRequest, path: &[PathBuf]) -> Result<Ta
     if sysctls.get(&ipv6)?.is_some() {
         sysctls.set(&ipv6, "1")?;
     }
-    let stp = stp == Some(true);
-    traffic::limit(&netlink, path, name, tap.index(), &request.port.bandwidth, stp).await?;
+    traffic::limit(&netlink, path, name, tap.index(), &request.port.bandwidth).await?;
     let home = TapHome {
         launch: Some(request.launch.clone()),
         bridge: bridge.clone(),

@@ -41,9 +41,9 @@ pub(super) fn with_tap(
     };
     script.undo(format!("{unbind}ip link delete dev {tap}"));
     script.lines.push(format!("echo 1 >/proc/sys/net/ipv6/conf/{tap}/disable_ipv6"));
-    limits(&tap, &bridge.bridge, &bridge.port.bandwidth, script);
+    limits(&tap, &bridge.port.bandwidth, script);
     let address = mac.host_side();
-    let master = &bridge.bridge;
+    let master = types::quote(bridge.bridge.as_str().as_ref());
     script.lines.push(format!("ip link set dev {tap} address {address} master {master}"));
     if bridge.network.is_some() {
         script.lines.push(format!("bridge link set dev {tap} guard on"));
@@ -60,8 +60,8 @@ pub(super) fn with_tap(
     script.lines.push(format!("ip link set dev {tap} up"));
 }
 
-/// Limits the traffic of a tap, which becomes a port of this bridge.
-fn limits(tap: &InterfaceName, bridge: &InterfaceName, bandwidth: &Bandwidth, script: &mut Script) {
+/// Limits the traffic of a tap.
+fn limits(tap: &InterfaceName, bandwidth: &Bandwidth, script: &mut Script) {
     // The name is as long as the tap's, so it always is a name.
     let ifb = tap.as_str().replacen("nl-", "no-", 1).parse::<InterfaceName>();
     let Some(ifb) = ifb.ok().filter(|_| !bandwidth.is_unlimited()) else { return };
@@ -70,12 +70,9 @@ fn limits(tap: &InterfaceName, bridge: &InterfaceName, bandwidth: &Bandwidth, sc
         script.undo(format!("ip link delete dev {ifb}"));
         script.lines.push(format!("echo 1 >/proc/sys/net/ipv6/conf/{ifb}/disable_ipv6"));
         script.lines.push(format!("ip link set dev {ifb} up"));
-        let of_bpdus = |stp| format!("bpdus='{}'", traffic::of_bpdus(&ifb, stp));
-        let stp = format!("/sys/class/net/{bridge}/bridge/stp_state");
-        script.lines.push(format!("{}; grep -qx 0 {stp} || {}", of_bpdus(false), of_bpdus(true)));
     }
-    script.lines.push("tc -batch - <<END || exit".to_owned());
-    script.lines.push(traffic::commands(tap, &ifb, bandwidth, "$bpdus").trim_end().to_owned());
+    script.lines.push("tc -batch - <<'END' || exit".to_owned());
+    script.lines.push(traffic::commands(tap, &ifb, bandwidth).trim_end().to_owned());
     script.lines.push("END".to_owned());
 }
 

@@ -75,8 +75,7 @@ impl TapWatch {
         }
         let Ok(name) = tap.name.parse() else { return Ok(None) };
         let path = self.environment.path();
-        let stp = netlink.bridge(&self.bridge).await.is_ok_and(|bridge| bridge.stp == Some(true));
-        let set = traffic::limit_again(&netlink, &path, &name, self.tap, &self.limits, stp).await;
+        let set = traffic::limit_again(&netlink, &path, &name, self.tap, &self.limits).await;
         let before = std::mem::replace(&mut self.unlimited, set.is_err());
         Ok(match set {
             Ok(()) => Some(WatchEvent::Back(format!(

@@ -54,6 +54,14 @@ impl Interfaces {
         Ok(String::from_utf8(name_in(&answer).collect()).ok().and_then(|name| name.parse().ok()))
     }
 
+    /// Returns whether there is an interface with this number, whatever its name is.
+    ///
+    /// # Errors
+    /// The kernel's error, except ENODEV.
+    pub(crate) fn exists(&self, number: u32) -> io::Result<bool> {
+        Ok(self.ask_name(number)?.is_some())
+    }
+
     /// Returns whether the interface with this number has this name.
     ///
     /// # Errors
@@ -101,7 +109,9 @@ mod tests {
             let other = "nl-no-such".parse().unwrap();
             assert!(!interfaces.has(interface.index(), &other).unwrap());
             assert_eq!(interfaces.name(interface.index()).unwrap(), Some(name));
+            assert!(interfaces.exists(interface.index()).unwrap());
         }
+        assert!(!interfaces.exists(u32::MAX).unwrap());
         assert_eq!(interfaces.name(u32::MAX).unwrap(), None);
         assert_eq!(interfaces.name(i32::MAX as u32).unwrap(), None);
         assert_eq!(interfaces.number(&"nl-no-such".parse().unwrap()).unwrap(), None);

@@ -6,11 +6,11 @@
 //! the same kind of class, and return to the place that they came from.
 //!
 //! A frame that returns from an `ifb` device passes no ingress hook, and only there can a network
-//! filter see the frames to 01:80:c2:00:00:01 to 0f (LLDP and others), since a bridge handles them
-//! before its own hooks. So these are not redirected and have no limit; a bridge forwards none of
-//! them unless its `group_fwd_mask` says so. The same holds for BPDUs, the frames to
-//! 01:80:c2:00:00:00, on a bridge with STP. A bridge without STP forwards them and its own hooks
-//! see them, so they are redirected there.
+//! filter see the frames to 01:80:c2:00:00:00 to 0f (BPDUs, LLDP and others), since a bridge
+//! handles them before its own hooks. So these are not redirected and have no limit. A bridge
+//! forwards none of them but those to 01:80:c2:00:00:00, and these without STP only, unless its
+//! `group_fwd_mask` says so. STP can be turned on at any time, so its state must not choose the
+//! filters of tc.
 //!
 //! libvirt drops the frames from a guest that are too fast (`police`). TCP answers a dropped frame
 //! with a lower rate, so what a guest reaches depends on the burst; with a queue it is the rate
@@ -98,8 +98,7 @@ pub fn tc(path: &[PathBuf]) -> Result<PathBuf, Problem> {
 }
 
 /// Limits the traffic of a device that has no limits yet. `index` is its number, `path` the
-/// directories in which tc is looked for. `stp` says whether the device is a port of a bridge with
-/// STP.
+/// directories in which tc is looked for.
 ///
 /// # Errors
 /// [`TrafficError`].
@@ -109,7 +108,6 @@ pub async fn limit(
     device: &InterfaceName,
     index: u32,
     bandwidth: &Bandwidth,
-    stp: bool,
 ) -> Result<(), TrafficError> {
     if bandwidth.is_unlimited() {
         return Ok(());
@@ -128,7 +126,7 @@ pub async fn limit(
         }
         netlink.up(&ifb).await?;
     }
-    run(&tc, device, &commands(device, &ifb, bandwidth, &of_bpdus(&ifb, stp))).await
+    run(&tc, device, &commands(device, &ifb, bandwidth)).await
 }
 
 /// Returns whether a device has all parts of its limits: the queues, their classes, and the filters
@@ -167,14 +165,13 @@ pub async fn limit_again(
     device: &InterfaceName,
     index: u32,
     bandwidth: &Bandwidth,
-    stp: bool,
 ) -> Result<(), TrafficError> {
     let tc = tc(path).map_err(|problem| TrafficError::NoTc { device: device.clone(), problem })?;
     // A part that is gone cannot be removed, so an error here means nothing.
     for place in ["root", "ingress"] {
         let _ = run(&tc, device, &format!("qdisc del dev {device} {place}\n")).await;
     }
-    limit(netlink, path, device, index, bandwidth, stp).await
+    limit(netlink, path, device, index, bandwidth).await
 }
 
 /// Runs tc with these commands; it stops at the first one that fails.
@@ -197,29 +194,9 @@ async fn run(tc: &Path, device: &InterfaceName, commands: &str) -> Result<(), Tr
     }
 }
 
-/// Returns the end of the command for tc's filter of the BPDUs that come from a device. `ifb` is
-/// the device for the frames that come from it. `stp` says whether it is a port of a bridge with
-/// STP.
-pub fn of_bpdus(ifb: &InterfaceName, stp: bool) -> String {
-    if stp { PASS.to_owned() } else { redirect(ifb) }
-}
-
-/// The end of a filter's command for tc by which frames pass on unchanged.
-const PASS: &str = "flowid :1";
-
-/// Returns the end of a filter's command for tc by which frames leave by this `ifb` device.
-fn redirect(ifb: &InterfaceName) -> String {
-    format!("action mirred egress redirect dev {ifb}")
-}
-
 /// Returns the commands for tc, one on each line, that limit the traffic of a device. `ifb` is the
-/// device for the frames that come from it, `bpdus` what [`of_bpdus`] returns.
-pub fn commands(
-    device: &InterfaceName,
-    ifb: &InterfaceName,
-    bandwidth: &Bandwidth,
-    bpdus: &str,
-) -> String {
+/// device for the frames that come from it.
+pub fn commands(device: &InterfaceName, ifb: &InterfaceName, bandwidth: &Bandwidth) -> String {
     let mut text = String::new();
     if let Some(rate) = &bandwidth.inbound {
         class(&mut text, device, rate);
@@ -229,11 +206,11 @@ pub fn commands(
         // Writing to a String cannot fail.
         let _ = writeln!(text, "qdisc add dev {device} ingress");
         // The destination address begins 14 bytes before the packet.
-        let link_local = "u32 match u16 0x0180 0xffff at -14 match u32 0xc2000000";
+        let link_local =
+            "u32 match u16 0x0180 0xffff at -14 match u32 0xc2000000 0xfffffff0 at -12";
         let filters = [
-            format!("{link_local} 0xffffffff at -12 {bpdus}"),
-            format!("{link_local} 0xfffffff0 at -12 {PASS}"),
-            format!("u32 match u32 0 0 {}", redirect(ifb)),
+            format!("{link_local} flowid :1"),
+            format!("u32 match u32 0 0 action mirred egress redirect dev {ifb}"),
         ];
         for (priority, filter) in ARRIVING.iter().zip(filters) {
             let at = format!("filter add dev {device} parent ffff: protocol all prio {priority}");
@@ -287,14 +264,7 @@ mod tests {
 
     fn made(bandwidth: &str) -> String {
         let (tap, ifb) = ("nltap0".parse().unwrap(), ifb_name(7).unwrap());
-        commands(&tap, &ifb, &bandwidth.parse().unwrap(), &of_bpdus(&ifb, false))
-    }
-
-    #[test]
-    fn bpdus_are_redirected_only_on_a_bridge_that_forwards_them() {
-        let ifb = ifb_name(7).unwrap();
-        assert_eq!(of_bpdus(&ifb, true), "flowid :1");
-        assert_eq!(of_bpdus(&ifb, false), "action mirred egress redirect dev nlout7");
+        commands(&tap, &ifb, &bandwidth.parse().unwrap())
     }
 
     #[test]
@@ -308,9 +278,8 @@ qdisc add dev nlout7 root handle 1: htb default 1
 class add dev nlout7 parent 1: classid 1:1 htb rate 100000Kibps burst 2048000b ceil 100000Kibps cburst 2048000b quantum 60000
 qdisc add dev nlout7 parent 1:1 handle 2: bfifo limit 25600000b
 qdisc add dev nltap0 ingress
-filter add dev nltap0 parent ffff: protocol all prio 1 u32 match u16 0x0180 0xffff at -14 match u32 0xc2000000 0xffffffff at -12 action mirred egress redirect dev nlout7
-filter add dev nltap0 parent ffff: protocol all prio 2 u32 match u16 0x0180 0xffff at -14 match u32 0xc2000000 0xfffffff0 at -12 flowid :1
-filter add dev nltap0 parent ffff: protocol all prio 3 u32 match u32 0 0 action mirred egress redirect dev nlout7
+filter add dev nltap0 parent ffff: protocol all prio 1 u32 match u16 0x0180 0xffff at -14 match u32 0xc2000000 0xfffffff0 at -12 flowid :1
+filter add dev nltap0 parent ffff: protocol all prio 2 u32 match u32 0 0 action mirred egress redirect dev nlout7
 "
         );
     }

@@ -137,8 +137,8 @@ fn a_failure_of_tc_is_one_line_with_the_fix() {
         let bandwidth: Bandwidth = "inbound=1".parse().unwrap();
         let lo = name("lo");
         let absent = name("absent");
-        traffic::limit(&links, &[], &lo, 1, &bandwidth, false).await.unwrap();
-        traffic::limit(&links, &[], &absent, 9, &bandwidth, false).await.unwrap_err()
+        traffic::limit(&links, &[], &lo, 1, &bandwidth).await.unwrap();
+        traffic::limit(&links, &[], &absent, 9, &bandwidth).await.unwrap_err()
     });
     assert!(matches!(error, TrafficError::Refused { .. }), "{error}");
     let said = error_text(&error);
@@ -153,7 +153,7 @@ fn limit(host: &Netns, port: &str, bandwidth: &str) -> Result<(), TrafficError> 
     within(host, async |links| {
         let (port, bandwidth) = (name(port), bandwidth.parse().unwrap());
         let index = links.link(&port).await.unwrap().index;
-        traffic::limit(&links, &[], &port, index, &bandwidth, false).await
+        traffic::limit(&links, &[], &port, index, &bandwidth).await
     })
 }
 

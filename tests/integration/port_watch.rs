@@ -148,6 +148,7 @@ fn lost_limits_of_a_guests_traffic_are_set_again() {
         "tc qdisc del dev nl-web root".to_owned(),
         "tc qdisc del dev nl-web ingress".to_owned(),
         "tc filter del dev nl-web ingress".to_owned(),
+        "tc filter del dev nl-web ingress prio 1".to_owned(),
         "tc filter del dev nl-web ingress prio 2".to_owned(),
         format!("tc qdisc del dev {ifb} root"),
         format!("ip link del {ifb}"),

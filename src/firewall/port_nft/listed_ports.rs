@@ -30,7 +30,7 @@ pub fn ports_in_bridge(table: PortTable) -> io::Result<BTreeSet<u32>> {
     let interfaces = Interfaces::open()?;
     let map = PortHook::From.map();
     for index in map_elements(bridge(), &table.to_string(), map)?.iter().filter_map(port_of) {
-        if interfaces.name(index)?.is_some() {
+        if interfaces.exists(index)? {
             ports.insert(index);
         }
     }

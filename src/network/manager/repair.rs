@@ -158,7 +158,7 @@ impl StartInProgress<'_> {
                         let index = netlink.link(bridge).await?.index;
                         let path = &self.manager.settings.path;
                         let limits = &network.port.bandwidth;
-                        traffic::limit_again(netlink, path, bridge, index, limits, false).await?;
+                        traffic::limit_again(netlink, path, bridge, index, limits).await?;
                         "lost limits of its traffic"
                     }
                 };

@@ -79,7 +79,7 @@ impl StartInProgress<'_> {
         // The limits disappear with the bridge.
         let path = &self.manager.settings.path;
         let limits = &network.port.bandwidth;
-        traffic::limit(self.netlink, path, name, index, limits, false).await?;
+        traffic::limit(self.netlink, path, name, index, limits).await?;
         complete_checksums(name)?;
         for ip in &network.ips {
             links.push(self.netlink.add_address_to(name, index, ip.net).await?);

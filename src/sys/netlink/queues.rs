@@ -6,7 +6,7 @@ use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use super::{LinkError, Netlink};
 
 /// The priorities of the filters for the frames that arrive.
-pub const ARRIVING: [u16; 3] = [1, 2, 3];
+pub const ARRIVING: [u16; 2] = [1, 2];
 
 /// The parts of an interface's traffic control, as far as the limits of netlaunch need them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
