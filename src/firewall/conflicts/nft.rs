@@ -120,12 +120,13 @@ fn properties(left: &Value, right: &Value) -> Vec<Property> {
     }
     let known = |property: Option<Property>| property.unwrap_or(Property::Unknown);
     let texts = || words.iter().map(Word::text).collect::<Option<Vec<_>>>();
+    let names = || words.iter().map(Word::name).collect::<Option<Vec<_>>>();
     let protocols = || texts().map(|t| Property::Protocol(t.iter().map(|p| protocol(p)).collect()));
     let nets = || words.iter().map(Word::net).collect::<Option<Vec<_>>>();
     if let Some(key) = left["meta"]["key"].as_str() {
         return vec![known(match key {
-            "iifname" | "iif" => texts().map(Property::Arrives),
-            "oifname" | "oif" => texts().map(Property::Leaves),
+            "iifname" | "iif" => names().map(Property::Arrives),
+            "oifname" | "oif" => names().map(Property::Leaves),
             "l4proto" => protocols(),
             "nfproto" => match texts().unwrap_or_default().as_slice() {
                 [one] if one == "ipv4" => Some(Property::Version(Version::V4)),
@@ -189,6 +190,14 @@ impl Word {
         }
     }
 
+    /// Returns the name of an interface. nft writes the number of an interface that is gone.
+    fn name(&self) -> Option<String> {
+        match self {
+            Word::Text(name) => Some(name.clone()),
+            Word::Ports(_) | Word::Net(_) => None,
+        }
+    }
+
     fn port(&self) -> Option<RangeInclusive<u16>> {
         match self {
             Word::Ports(ports) => Some(ports.clone()),
@@ -240,5 +249,31 @@ fn collect(value: &Value, into: &mut Vec<Word>) -> bool {
             word.map(|word| into.push(word)).is_some()
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// An interface can have the name 7, and nft writes 7 for an interface of this number that is
+    /// gone.
+    #[test]
+    fn a_number_is_no_name_of_an_interface() {
+        for key in ["iif", "oif", "iifname", "oifname"] {
+            let left = json!({ "meta": { "key": key } });
+            let of = |right: Value| properties(&left, &right);
+            assert!(matches!(&of(json!(7))[..], [Property::Unknown]), "{key}");
+            assert!(matches!(&of(json!({ "set": ["a", 7] }))[..], [Property::Unknown]), "{key}");
+            for right in [json!("7"), json!({ "set": ["7"] })] {
+                let found = of(right);
+                let [Property::Arrives(names) | Property::Leaves(names)] = &found[..] else {
+                    panic!("{key}: {found:?}");
+                };
+                assert_eq!(*names, ["7"], "{key}");
+            }
+        }
     }
 }
