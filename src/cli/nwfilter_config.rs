@@ -11,7 +11,7 @@ use super::config::{ConfigError, ConfigMistake, parse_with, position, read_with}
 use super::network_config::{backend, explain};
 use crate::firewall::FirewallBackend;
 use crate::nwfilter::{FilterName, Parameter, VariableName};
-use crate::types::{InterfaceName, MacPrefix, PortPattern};
+use crate::types::{InterfaceName, MacPrefix, PortPattern, is_plain};
 
 /// The file's name in the configuration directory.
 pub(super) const FILE_NAME: &str = "nwfilter.conf";
@@ -44,7 +44,7 @@ pub struct WatchRule {
     /// The names of the ports.
     pub port: PortPattern,
     /// The bridge of the ports; `None` for any bridge.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bridge")]
     pub bridge: Option<InterfaceName>,
     /// The beginning of the MAC addresses of the guests; `None` for any address.
     #[serde(default, deserialize_with = "mac_prefix")]
@@ -57,6 +57,18 @@ pub struct WatchRule {
     /// The line and the column of the rule in the file.
     #[serde(skip)]
     pub place: (usize, usize),
+}
+
+/// Reads the name of a bridge, which the firewall tools must take for that one name.
+fn bridge<'de, D: Deserializer<'de>>(from: D) -> Result<Option<InterfaceName>, D::Error> {
+    let name: InterfaceName = String::deserialize(from)?.parse().map_err(de::Error::custom)?;
+    if is_plain(name.as_str()) {
+        Ok(Some(name))
+    } else {
+        Err(de::Error::custom(format!(
+            "{name} cannot be the bridge of a rule: write a whole name, of letters, digits, ., _, - and @"
+        )))
+    }
 }
 
 /// Reads the beginning of MAC addresses.
@@ -199,6 +211,14 @@ mod tests {
             (
                 "[[watch]]\nport = \"a*\"\nmac = \"5\"\nfilter = \"a\"",
                 ":3:7: \"5\" begins no MAC address: write one to six pairs of hexadecimal digits, such as 52:54:00",
+            ),
+            (
+                "[[watch]]\nport = \"a*\"\nbridge = \"br*\"\nfilter = \"a\"",
+                ":3:10: br* cannot be the bridge of a rule: write a whole name, of letters, digits, ., _, - and @",
+            ),
+            (
+                "[[watch]]\nport = \"a*\"\nbridge = \"br+\"\nfilter = \"a\"",
+                ":3:10: br+ cannot be the bridge of a rule: write a whole name, of letters, digits, ., _, - and @",
             ),
             (
                 "[[watch]]\nport = \"a*\"\nfilter = \"a\"\nparameters = { IP = 1 }",

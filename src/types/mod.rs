@@ -55,6 +55,8 @@ pub use names::{
 };
 pub use passt_option::{PasstOption, PasstOptionError};
 #[cfg(feature = "bridged")]
+pub(crate) use port_pattern::is_plain;
+#[cfg(feature = "bridged")]
 pub use port_pattern::{PortPattern, PortPatternError};
 pub use port_settings::PortSettings;
 pub use publish::{PortRange, Protocol, Publish, overlap};

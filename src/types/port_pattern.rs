@@ -21,14 +21,19 @@ checked_text!(
     /// characters a meaning.
     PortPattern, PortPatternError::Form, |text| {
         let name = text.strip_suffix('*').unwrap_or(text);
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
         // A beginning of 15 bytes is a whole name.
         let longest = if name.len() == text.len() { 15 } else { 14 };
         (1..=longest).contains(&name.len())
-            && name.bytes().all(is_plain)
+            && is_plain(name)
             && name.parse::<InterfaceName>().is_ok()
     }
 );
+
+/// Returns whether a name consists of letters, digits, `.`, `_`, `-` and `@`. The firewall tools
+/// give other characters a meaning: `br*` and `br+` are all names that begin with `br`.
+pub(crate) fn is_plain(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte))
+}
 
 impl PortPattern {
     /// Returns whether an interface with this name is meant.
