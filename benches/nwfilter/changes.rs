@@ -2,7 +2,7 @@
 //! the command: the same rules in the same transaction.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -94,35 +94,65 @@ pub fn swap() {
 /// Measures the bind of the first and of the last of many ports.
 pub fn first_and_last() {
     // Both hosts have as many interfaces, which nft lists.
-    let [_, (many, _)] = BESIDE;
-    let mut medians = Vec::new();
-    for (ports, count) in BESIDE {
-        let host = Host::new(many);
-        host.bind_all(0..ports - 1, "clean-traffic");
-        let port = format!("p{}", ports - 1);
-        let document = host.binding(&port, "clean-traffic");
-        let create = ["nwfilter", "binding-create", document.to_str().unwrap()];
-        let delete = || {
-            host.time(host.sandbox.netlaunch(&["nwfilter", "binding-delete", &port]));
-        };
-        let captured = host.captured(&create);
-        delete();
-        let mut pairs = Pairs::default();
-        for pair in 0..=count {
-            let ours = host.time(host.sandbox.netlaunch(&create));
-            // The same text once more changes nothing.
-            let theirs = host.time(host.nft(&captured));
-            delete();
-            if pair > 0 {
-                pairs.add(ours, theirs);
-            }
+    let [_, (many, count)] = BESIDE;
+    let mut places = BESIDE.map(|(ports, _)| LastPort::new(many, ports));
+    let mut ratios = Vec::new();
+    for pair in 0..=count {
+        let [first, last] = places.each_mut().map(|place| place.bind(pair > 0));
+        if pair > 0 {
+            ratios.push(last / first);
         }
-        let what = format!("bind number {ports}");
-        medians.push(milliseconds(&mut pairs.ours.clone()));
-        pairs.print(&what, &captured);
+    }
+    for place in &mut places {
+        let what = format!("bind number {}", place.number);
+        place.pairs.print(&what, &place.captured);
     }
     let work = format!("bind number {many}");
-    row(&work, "bind number 2", medians[1] / medians[0], "×", Goal::AtMost(1.1));
+    row(&work, "bind number 2", median(&mut ratios), "×", Goal::AtMost(1.1));
+}
+
+/// The last port of a host, which all other ports are bound beside.
+struct LastPort {
+    host: Host,
+    /// The number of bound ports, with the last one.
+    number: usize,
+    port: String,
+    document: PathBuf,
+    captured: PathBuf,
+    pairs: Pairs,
+}
+
+impl LastPort {
+    /// Makes a host with `interfaces` interfaces, and binds `number` minus one of them.
+    fn new(interfaces: usize, number: usize) -> Self {
+        let host = Host::new(interfaces);
+        host.bind_all(0..number - 1, "clean-traffic");
+        let port = format!("p{}", number - 1);
+        let document = host.binding(&port, "clean-traffic");
+        let create = ["nwfilter", "binding-create", document.to_str().unwrap()];
+        let captured = host.captured(&create);
+        let place = LastPort { host, number, port, document, captured, pairs: Pairs::default() };
+        place.delete();
+        place
+    }
+
+    fn delete(&self) {
+        let delete = ["nwfilter", "binding-delete", self.port.as_str()];
+        self.host.time(self.host.sandbox.netlaunch(&delete));
+    }
+
+    /// Binds the port and removes its filter. Returns the seconds of the bind.
+    fn bind(&mut self, is_counted: bool) -> f64 {
+        let create = ["nwfilter", "binding-create", self.document.to_str().unwrap()];
+        let ours = self.host.time(self.host.sandbox.netlaunch(&create));
+        // The same text once more changes nothing.
+        let theirs = self.host.time(self.host.nft(&self.captured));
+        self.delete();
+        if is_counted {
+            self.pairs.add(ours, theirs);
+        }
+        ours.as_secs_f64()
+    }
 }
 
 /// Measures the redefinition of a filter of three rules that many ports use.

@@ -1,6 +1,6 @@
 //! Renders the filters of ports as the text of one `nft -f -`.
 //!
-//! A table of the bridge family contains up to 1,000 ports ([`PortTable`]). Each of its base chains
+//! A table of the bridge family contains up to 500 ports ([`PortTable`]). Each of its base chains
 //! begins with a look-up in a map from the interface's number to the port's chain; see [`guard`]
 //! for the second rule. So the number of ports in a table adds nothing to the cost of a frame. Each
 //! further table adds one look-up on each hook. The rules of a removed port never apply to a later
@@ -34,7 +34,7 @@
 //! # Further tables of the family bridge
 //!
 //! The kernel validates the whole table at each change ([`table`]), so the time of a bind grows
-//! with the number of ports in the table. The ports beyond 1,000 are in further tables,
+//! with the number of ports in the table. The ports beyond 500 are in further tables,
 //! `netlaunch_nwfilter_2` and so on. The first table's maps have an element `accept` for each of
 //! their ports, and their base chains come after those of the first table ([`further`]). A further
 //! table is deleted with its last port; the first one stays as long as a port on a bridge or the

@@ -1,5 +1,5 @@
 //! Chooses the tables of nftables for the rules of each port: a port keeps its tables, and a new
-//! port gets the first table of the family bridge with fewer than 1,000 ports. The number of its
+//! port gets the first table of the family bridge with fewer than 500 ports. The number of its
 //! interface says which table of the family netdev it gets.
 //!
 //! A record can be older than the kernel's rules, so the kernel is asked as soon as there can be a
