@@ -187,7 +187,7 @@ fn dir_of(path: &Path) -> &Path {
 /// removed it just now.
 #[cfg(test)]
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateFileError> {
-    let Some(text) = text(path)? else { return Ok(None) };
+    let Some(text) = content(path)? else { return Ok(None) };
     serde_json::from_slice(&text).map(Some).map_err(damaged(path))
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn read_version<T: DeserializeOwned>(
     path: &Path,
     known: u32,
 ) -> Result<Option<T>, StateFileError> {
-    let Some(text) = text(path)? else { return Ok(None) };
+    let Some(text) = content(path)? else { return Ok(None) };
     parse_version(path, &text, known)
 }
 
@@ -270,8 +270,9 @@ fn damaged(path: &Path) -> impl Fn(serde_json::Error) -> StateFileError {
     |error| StateFileError::Damaged { path: path.to_owned(), what: error.to_string() }
 }
 
-/// Reads the content of a status file, which must be a regular file of bounded size.
-fn text(path: &Path) -> Result<Option<Vec<u8>>, StateFileError> {
+/// Reads the content of a file, which must be a regular file of bounded size. Returns `None` if the
+/// file is missing.
+pub(crate) fn content(path: &Path) -> Result<Option<Vec<u8>>, StateFileError> {
     let opened =
         dir::split(path).and_then(|(dir, name)| Ok((Dir::open(dir, Trust::LastDirectory)?, name)));
     let (dir, name) = match opened {

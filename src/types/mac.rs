@@ -97,7 +97,16 @@ impl Mac {
     /// # Errors
     /// [`MacError`] if no network card can have this address.
     pub fn new(octets: [u8; 6]) -> Result<Self, MacError> {
-        EthernetAddress::new(octets).to_string().parse()
+        Mac::checked(octets, || EthernetAddress::new(octets).to_string())
+    }
+
+    /// Makes an address from its bytes; `text` is for the error.
+    fn checked(octets: [u8; 6], text: impl FnOnce() -> String) -> Result<Self, MacError> {
+        match octets {
+            [0, 0, 0, 0, 0, 0] => Err(MacError::Zero),
+            [first, ..] if first & 1 != 0 => Err(MacError::Multicast(text())),
+            _ => Ok(Mac(octets)),
+        }
     }
 
     /// Returns an address with QEMU's prefix 52:54:00 and three random bytes.
@@ -148,13 +157,7 @@ impl FromStr for Mac {
 
     fn from_str(text: &str) -> Result<Self, MacError> {
         let EthernetAddress(bytes) = text.parse()?;
-        if bytes == [0; 6] {
-            return Err(MacError::Zero);
-        }
-        if bytes[0] & 1 != 0 {
-            return Err(MacError::Multicast(text.to_owned()));
-        }
-        Ok(Mac(bytes))
+        Mac::checked(bytes, || text.to_owned())
     }
 }
 

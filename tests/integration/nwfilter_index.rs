@@ -52,7 +52,7 @@ impl Host {
 
     fn run(&self, args: &[&str]) -> Result<(), String> {
         if !self.has_index {
-            let _ = fs::remove_file(self.state("ports.json"));
+            let _ = fs::remove_file(self.state("ports.index"));
         }
         done(self.scene.nwfilter(args))
     }
@@ -203,5 +203,5 @@ fn a_change_of_one_port_reads_the_status_files_of_no_other() {
     for port in ["vnet0", "vnet1"] {
         host.run(&["unbind", port]).unwrap();
     }
-    assert!(!host.state("ports.json").exists(), "an index without ports");
+    assert!(!host.state("ports.index").exists(), "an index without ports");
 }

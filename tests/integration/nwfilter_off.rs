@@ -52,7 +52,7 @@ fn a_port_that_was_turned_off_when_the_disk_was_full_comes_back() {
     let disk = Small::over(scene.sandbox.state());
     scene.bind(Station::Vnet0, "clean-traffic", &[]).unwrap();
     // Its removal before a change would make room for the status.
-    fs::remove_file(scene.sandbox.state().join("nwfilter/ports.json")).unwrap();
+    fs::remove_file(scene.sandbox.state().join("nwfilter/ports.index")).unwrap();
     disk.fill();
     // Its address can be kept, and the status not be written.
     scene.leaves(&Frame::arp(VM, PEER, 1));

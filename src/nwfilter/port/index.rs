@@ -3,8 +3,9 @@
 //!
 //! # How it works
 //!
-//! The status files are the truth, and the index `nwfilter/ports.json` below the state directory is
-//! a copy of some of their facts. A command on one port writes it at its end, under the lock of all
+//! The status files are the truth, and the index `nwfilter/ports.index` below the state directory
+//! is a copy of some of their facts, in the format of postcard: of 1,000 ports, JSON took 2.5 ms to
+//! read and write. A command on one port writes it at its end, under the lock of all
 //! ports, in this order: it removes the old index, sets the stamp of the directory of the status
 //! files ([`DirStamp`]), reads the names in the directory, and writes the summaries with the stamp.
 //!
@@ -44,14 +45,12 @@ use crate::sys::namespace::boot_id;
 use crate::sys::state_file::{self, Readers};
 use crate::types::{InterfaceName, error_text};
 
-/// The version of the file. Change it when an older netlaunch would misread the file, or when a
-/// summary has a new fact.
+/// The version of the file. Change it with every change of [`Index`] and of the types in it.
 const VERSION: u32 = 1;
 
-/// The content of the file.
+/// The content of the file, after its version.
 #[derive(Debug, Serialize, Deserialize)]
 struct Index {
-    version: u32,
     boot: String,
     /// The directory of the status files, as the writer left it.
     stamp: DirStamp,
@@ -95,18 +94,19 @@ impl Bindings {
     }
 
     fn index_path(&self) -> PathBuf {
-        self.index_dir().join("ports.json")
+        self.index_dir().join("ports.index")
     }
 
     /// Returns the summaries of all ports, sorted by name, if the index is current, belongs to this
     /// network namespace, and has the names and numbers of existing interfaces. `None` means that
     /// the status files have to be read.
     pub(super) fn indexed(&self) -> Option<Vec<PortSummary>> {
-        let read = state_file::read_version::<Index>(&self.index_path(), VERSION);
-        let index = read.unwrap_or_else(|error| {
+        let read = state_file::content(&self.index_path());
+        let content = read.unwrap_or_else(|error| {
             tracing::debug!("the index of the ports is not used: {}", error_text(&error));
             None
         })?;
+        let index = Index::parse(&content)?;
         let dir = Dir::open(&self.dir(), Trust::LastDirectory).ok()?;
         let is_current = dir.stamp().ok()?.is_some_and(|stamp| stamp == index.stamp)
             && boot_id().is_ok_and(|boot| boot == index.boot);
@@ -186,8 +186,22 @@ impl Bindings {
             return Ok(());
         }
         ports.sort_by(|a, b| a.port.cmp(&b.port));
-        let index = Index { version: VERSION, boot: boot_id()?, stamp, ports };
-        state_file::replace(&path, &serde_json::to_vec(&index)?, Readers::Everyone)
+        let index = Index { boot: boot_id()?, stamp, ports };
+        state_file::replace(&path, &index.content()?, Readers::Everyone)
+    }
+}
+
+impl Index {
+    /// Returns the content of the file.
+    fn content(&self) -> io::Result<Vec<u8>> {
+        postcard::to_allocvec(&(VERSION, self)).map_err(io::Error::other)
+    }
+
+    /// Parses the content of the file. Returns `None` if it has another version or is damaged.
+    fn parse(content: &[u8]) -> Option<Self> {
+        let (version, rest) = postcard::take_from_bytes::<u32>(content).ok()?;
+        let (index, rest) = postcard::take_from_bytes(rest).ok().filter(|_| version == VERSION)?;
+        rest.is_empty().then_some(index)
     }
 }
 
@@ -285,27 +299,45 @@ mod tests {
 
     #[test]
     fn an_index_that_does_not_fit_the_host_is_not_used() {
-        let changed: [(&str, &str, &str); 6] = [
-            ("boot", "\"boot\":\"", "\"boot\":\"0"),
-            ("version", "\"version\":1", "\"version\":2"),
-            ("damaged", "{", ""),
-            ("stamp", "\"inode\":", "\"inode\":1"),
-            ("name", "\"port\":\"lo\"", "\"port\":\"lo2\""),
-            ("number", "\"index\":1", "\"index\":4294967295"),
+        type Change = fn(&Path, &mut Index);
+        let changes: [(&str, Change); 4] = [
+            ("boot", |_, index| index.boot.insert(0, '0')),
+            ("stamp", |place, index| {
+                let dir = Dir::open(place, Trust::LastDirectory).unwrap();
+                index.stamp = dir.set_stamp().unwrap().unwrap();
+            }),
+            ("name", |_, index| index.ports[0].port = "lo2".parse().unwrap()),
+            ("number", |_, index| index.ports[0].index = u32::MAX),
         ];
-        for (what, from, to) in changed {
+        for (what, change) in changes {
             let place = tempfile::tempdir().unwrap();
             let (bindings, _) = indexed(place.path());
             let path = bindings.index_path();
-            let text = fs::read_to_string(&path).unwrap();
-            assert!(text.contains(from), "{text}");
-            fs::write(&path, text.replacen(from, to, 1)).unwrap();
+            let mut index = Index::parse(&fs::read(&path).unwrap()).unwrap();
+            change(place.path(), &mut index);
+            fs::write(&path, index.content().unwrap()).unwrap();
             assert_eq!(bindings.indexed(), None, "{what}");
         }
         let place = tempfile::tempdir().unwrap();
         let (bindings, _) = indexed(place.path());
         fs::write(bindings.dir().join(state_file::LOCK), "1:1").unwrap();
         assert_eq!(bindings.indexed(), None, "another network namespace");
+    }
+
+    #[test]
+    fn content_of_another_version_or_with_damage_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let (bindings, ports) = indexed(place.path());
+        let content = fs::read(bindings.index_path()).unwrap();
+        assert_eq!(Index::parse(&content).unwrap().ports, ports);
+        for length in 0..content.len() {
+            assert!(Index::parse(&content[..length]).is_none(), "{length} bytes");
+        }
+        assert!(Index::parse(&[&content[..], b"\0"].concat()).is_none(), "a byte more");
+        assert_eq!(u32::from(content[0]), VERSION);
+        let newer = [&[content[0] + 1], &content[1..]].concat();
+        assert!(Index::parse(&newer).is_none(), "another version");
+        assert!(Index::parse(br#"{"version":1}"#).is_none(), "JSON");
     }
 
     #[test]

@@ -25,19 +25,14 @@ pub(super) struct PortSummary {
     /// The interface index.
     pub(super) index: u32,
     /// The table of the family bridge with the port's rules; `None` if there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) table: Option<PortTable>,
     /// Whether the port learns the IPv4 address of its guest.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) learns4: bool,
     /// Whether the port learns the IPv6 addresses of its guest.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) learns6: bool,
     /// The learned IPv4 address in the rules.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) address: Option<Ipv4Addr>,
     /// The learned IPv6 addresses in the rules, the oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) addresses6: Vec<Ipv6Addr>,
     /// The facts of the binding; `None` if its XML cannot be parsed.
     pub(super) guest: Option<GuestSummary>,
@@ -47,16 +42,29 @@ pub(super) struct PortSummary {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct GuestSummary {
     /// The MAC address.
+    #[serde(with = "octets")]
     pub(super) mac: Mac,
     /// The addresses and subnets of the guest.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) nets: Vec<IpNet>,
     /// The DHCP servers of the guest.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) servers: Vec<Ipv4Addr>,
     /// The DHCPv6 servers of the guest.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) servers6: Vec<Ipv6Addr>,
+}
+
+/// A MAC address as its six bytes: a text of each of 1,000 addresses would take longer.
+mod octets {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use crate::types::Mac;
+
+    pub(super) fn serialize<S: Serializer>(mac: &Mac, serializer: S) -> Result<S::Ok, S::Error> {
+        mac.octets().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Mac, D::Error> {
+        Mac::new(Deserialize::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 impl PortSummary {
@@ -175,7 +183,10 @@ mod tests {
              <filterref filter='f'>{}</filterref></filterbinding>",
             parameters.concat()
         );
-        let none = json!({ "port": "tap0", "index": 7, "guest": null });
+        let none = json!({
+            "port": "tap0", "index": 7, "table": null, "learns4": false, "learns6": false,
+            "address": null, "addresses6": [], "guest": null,
+        });
         for (status, expected) in [
             (json!({}), json!({})),
             (json!({ "recorded": ["nftables"] }), json!({ "table": 1 })),
@@ -195,7 +206,7 @@ mod tests {
             (
                 json!({ "xml": xml }),
                 json!({ "guest": {
-                    "mac": "52:54:00:00:00:01",
+                    "mac": [0x52, 0x54, 0, 0, 0, 1],
                     "nets": ["10.0.0.1/32", "10.1.0.0/16", "2001:db8::/64"],
                     "servers": ["10.0.0.9"], "servers6": ["fe80::9"],
                 } }),

@@ -239,7 +239,7 @@ pub fn kept_in(state: &Path) -> Vec<String> {
     let root = state.join("nwfilter");
     let mut files = files_below(&root);
     files.retain(|path| {
-        ![".lock", ".applied", "ports.json"].iter().any(|name| path.ends_with(name))
+        ![".lock", ".applied", "ports.index"].iter().any(|name| path.ends_with(name))
     });
     let name = |path: &PathBuf| path.strip_prefix(&root).unwrap().display().to_string();
     files.iter().map(name).collect()
