@@ -9,7 +9,7 @@ use netlaunch::firewall::rules::port::{
     Address, FrameKind, Hardware, LINK_LOCAL, LINK_LOCAL_MASK, Number, Path, PortRule, PortRules,
     Test,
 };
-use netlaunch::nwfilter::explain::{EvalPath, Fragment, Frame, Judge, Verdict};
+use netlaunch::nwfilter::explain::{EvalPath, Fragment, Frame, Judge, Packet, Verdict};
 
 /// Returns whether the manual lists that a backend may differ from `explain` on this frame.
 pub fn is_listed(backend: FirewallBackend, rules: &PortRules, way: EvalPath, bytes: &[u8]) -> bool {
@@ -23,7 +23,8 @@ pub fn is_listed(backend: FirewallBackend, rules: &PortRules, way: EvalPath, byt
         FirewallBackend::Iptables => {
             let ends = end_of_headers(&frame, bytes);
             is_link_local(way, bytes) && rules.is_stateful()
-                || has_no_plain_protocol(&frame) && tests_protocol_v6(path)
+                || (has_no_plain_protocol(&frame) || is_later_by_second_header(&frame, bytes))
+                    && tests_protocol_v6(path)
                 || ends == End::InTransport && path.rules().any(tests_transport)
                 || ends == End::InExtensions && path.rules().any(tests_protocol)
         }
@@ -63,6 +64,24 @@ fn tests_arp(path: &Path) -> bool {
 fn has_no_plain_protocol(frame: &Frame<'_>) -> bool {
     let protocol = frame.packet().map(|packet| packet.protocol);
     frame.is(FrameKind::Ip(Version::V6, None)) && matches!(protocol, Some(51 | 59))
+}
+
+/// Returns whether an IPv6 packet is a later fragment, but not by its first fragment header.
+fn is_later_by_second_header(frame: &Frame<'_>, bytes: &[u8]) -> bool {
+    let is_later = |packet: &Packet<'_>| matches!(packet.fragment, Fragment::Later(_));
+    if !frame.is(FrameKind::Ip(Version::V6, None)) || !frame.packet().is_some_and(is_later) {
+        return false;
+    }
+    let (mut protocol, mut at) = (bytes[20], 54);
+    loop {
+        let Some(&[next, words, high, low]) = bytes.get(at..).and_then(<[u8]>::first_chunk) else {
+            return false;
+        };
+        if protocol == 44 {
+            return u16::from_be_bytes([high, low]) & !7 == 0;
+        }
+        (protocol, at) = (next, at + (usize::from(words) + 1) * 8);
+    }
 }
 
 fn tests_protocol_v6(path: &Path) -> bool {

@@ -12,7 +12,7 @@ use proofs::{
     a_pattern_as_a_name, a_renamed_port, ah_and_no_next_header, ah_of_ipv6, an_ipset, arp_lengths,
     calls_of_iptables, connections, counters_of_a_port, dropped_answers, link_local_frames,
     packets_of_the_host, refused_by_iptables, reject_to_the_guest, short_headers, stp_fields,
-    trace_setting,
+    trace_setting, two_fragment_headers,
 };
 
 /// A kind of rule or a setting, and what each backend does with it.
@@ -99,6 +99,12 @@ const DIFFERENCES: &[Difference] = &[
         nftables: "finds the protocol 51 or 59.",
         iptables: "finds the protocol behind AH, and none without a next header, as ebtables does.",
         proof: ah_and_no_next_header,
+    },
+    Difference {
+        what: "<ipv6> with a protocol, for packets whose second fragment header has an offset",
+        nftables: "finds the protocol that this header names.",
+        iptables: "finds the protocol 44, as in other later fragments.",
+        proof: two_fragment_headers,
     },
     Difference {
         what: "Addresses in ARP and RARP packets that do not have six and four bytes",

@@ -198,6 +198,23 @@ pub fn arp_lengths(scene: &PortScene, backend: Backend) {
     assert!(stops(scene, &sender, &frame));
 }
 
+/// The first fragment header says that the packet is whole, and the second one that it is a later
+/// fragment of a datagram.
+pub fn two_fragment_headers(scene: &PortScene, backend: Backend) {
+    let is_nftables = backend == Backend::Nftables;
+    let datagram = Frame::udp6(VM, PEER, 1000, 53).bytes(b"nltest-twice");
+    let mut frame = datagram[..54].to_vec();
+    frame[19] += 16;
+    frame[20] = 44;
+    for (next, offset) in [(44, 0), (17, 8)] {
+        frame.extend([next, 0, 0, offset, 0, 0, 0, 7]);
+    }
+    frame.extend(&datagram[54..]);
+    assert_eq!(stops(scene, "<ipv6 protocol='udp'/>", &frame), is_nftables);
+    assert_eq!(stops(scene, "<ipv6 protocol='44'/>", &frame), !is_nftables);
+    assert_eq!(stops(scene, "<ipv6 match='no' protocol='udp'/>", &frame), !is_nftables);
+}
+
 pub fn short_headers(scene: &PortScene, backend: Backend) {
     // The first four bytes of an ICMP message of type 8, as the whole payload.
     let mut frame = Frame::icmp(VM, PEER, 8).bytes(b"nltest-short");
