@@ -9,7 +9,7 @@
 //! undecided if connections are tracked and the first fragment has not been seen. An undecided
 //! frame counts as passed for the frames after it.
 
-use super::frame::{Frame, TooShort};
+use super::frame::{Frame, TooShort, without_tag};
 use super::link_local::untracked;
 use super::packet::Fragment;
 use super::state::{Connections, Tracking, stops};
@@ -159,6 +159,8 @@ impl<'a> Judge<'a> {
         length: usize,
     ) -> Result<Explanation<'a>, TooShort> {
         let frame = Frame::read(bytes, length)?;
+        let untagged = without_tag(bytes);
+        let tracked = Frame::read(&untagged, length)?;
         let path = match direction {
             EvalPath::Out => &self.rules.from_guest,
             EvalPath::In => &self.rules.to_guest,
@@ -172,7 +174,7 @@ impl<'a> Judge<'a> {
             && (direction == EvalPath::In || !stopped)
         {
             connections.record_first_fragment(&frame, bytes);
-            place = Some(connections.look(&frame));
+            place = Some(connections.look(&tracked));
         }
         if let Some(end) = untracked(direction, path, &frame).filter(|_| !stopped) {
             stages.push(end);
@@ -188,7 +190,7 @@ impl<'a> Judge<'a> {
         if let (Some(connections), Some(place)) = (&mut self.connections, place)
             && !verdict.stops()
         {
-            connections.pass(&frame, place);
+            connections.pass(&tracked, place);
         }
         Ok(Explanation { verdict, stages })
     }

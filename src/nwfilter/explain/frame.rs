@@ -8,13 +8,15 @@
 //!   themselves (as ebtables does; nftables finds only those at the places that six and four bytes
 //!   make). IP addresses exist if the packet has both.
 //! - STP's fields need the header of logical link control and the protocol number of a BPDU.
-//! - A VLAN tag hides the fields behind it: a tagged frame is of no other kind.
+//! - A VLAN tag hides the fields behind it: a tagged frame is of no other kind. But the tracking of
+//!   connections reads them ([`without_tag`]).
 //! - Ports, flags and types need an IP header whose version and lengths are right, and a packet
 //!   that is no later fragment and has four bytes behind its IP headers.
 //! - IPv6's protocol is behind the extension headers; of AH it is AH. Of a later fragment, the link
 //!   layer's rules see the number of the fragment header, 44, and the other rules the protocol that
 //!   this header names, unless that is another extension header.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::packet::{
@@ -302,6 +304,18 @@ impl<'a> Frame<'a> {
     fn bpdu<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let found = self.is(FrameKind::Stp) && self.array(HEADER) == Some(BPDU);
         found.then(|| self.array(HEADER + offset)).flatten()
+    }
+}
+
+/// Returns the bytes of a frame as nf_conntrack_bridge reads them: the kernel has taken the first
+/// VLAN tag out of the frame before. A frame with another tag behind it is no packet.
+pub(super) fn without_tag(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let tag = array(bytes, 12).map(u16::from_be_bytes);
+    match (tag, bytes.get(..12), bytes.get(16..)) {
+        (Some(0x8100 | 0x88a8), Some(head), Some(rest)) if rest.len() >= 2 => {
+            Cow::Owned([head, rest].concat())
+        }
+        _ => Cow::Borrowed(bytes),
     }
 }
 

@@ -13,8 +13,8 @@
 //! The facts on which packets open a connection were measured on Linux 6.18, with the defaults of
 //! nf_conntrack's documented settings (`nf_conntrack_tcp_loose`, which accepts a TCP connection
 //! from its middle). Linux 6.18 has no ports of DCCP; older releases have them, as here. Linux 6.1
-//! also takes a DCCP packet with a broken header for invalid; here such a packet opens a connection,
-//! as on Linux 6.18.
+//! also takes a DCCP packet with a broken header for invalid; here such a packet opens a
+//! connection, as on Linux 6.18.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;

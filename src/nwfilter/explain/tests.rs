@@ -271,6 +271,26 @@ fn answers_pass_after_a_request() {
     assert_eq!(verdicts(&[(EvalPath::Out, &answers), (EvalPath::In, &answers)]), [Pass, Drop]);
 }
 
+/// nf_conntrack_bridge tracks the packet behind one VLAN tag.
+#[test]
+fn a_tagged_packet_opens_a_connection() {
+    let rules = stateful();
+    let (asks, answers) = (udp(&[], 0), turned(&udp(&[], 0)));
+    let tagged = |tags: &[u8]| [&asks[..12], tags, &asks[12..]].concat();
+    for (tags, expected) in [
+        (&[0x81, 0, 0, 0][..], Verdict::Pass),
+        (&[0x81, 0, 0xa0, 5], Verdict::Pass),
+        (&[0x88, 0xa8, 0, 5], Verdict::Pass),
+        (&[0x88, 0xa8, 0, 5, 0x81, 0, 0, 5], Verdict::Drop),
+        (&[0x91, 0, 0, 5], Verdict::Drop),
+    ] {
+        let mut judge = Judge::new(&rules);
+        let mut verdict = |way, bytes: &[u8]| judge.judge(way, bytes, bytes.len()).unwrap().verdict;
+        assert_eq!(verdict(EvalPath::Out, &tagged(tags)), Verdict::Pass, "{tags:x?}");
+        assert_eq!(verdict(EvalPath::In, &answers), expected, "{tags:x?}");
+    }
+}
+
 #[test]
 fn later_fragments_are_undecided_until_the_first_one() {
     let rules = stateful();

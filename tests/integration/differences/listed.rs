@@ -22,7 +22,7 @@ pub fn is_listed(backend: FirewallBackend, rules: &PortRules, way: EvalPath, byt
         }
         FirewallBackend::Iptables => {
             let ends = end_of_headers(&frame, bytes);
-            is_link_local(way, bytes) && rules.is_stateful()
+            (is_link_local(way, bytes) || is_tagged(bytes)) && rules.is_stateful()
                 || (has_no_plain_protocol(&frame) || is_later_by_second_header(&frame, bytes))
                     && tests_protocol_v6(path)
                 || ends == End::InTransport && path.rules().any(tests_transport)
@@ -41,6 +41,11 @@ fn is_dropped(rules: &PortRules, bytes: &[u8]) -> bool {
 fn is_link_local(way: EvalPath, bytes: &[u8]) -> bool {
     let same = |at: usize| bytes[at] & LINK_LOCAL_MASK[at] == LINK_LOCAL[at];
     way == EvalPath::Out && (0..LINK_LOCAL.len()).all(same)
+}
+
+/// Returns whether a frame has a VLAN tag behind which only nftables tracks a packet.
+fn is_tagged(bytes: &[u8]) -> bool {
+    matches!(bytes.get(12..14), Some([0x81, 0] | [0x88, 0xa8]))
 }
 
 fn has_other_arp_lengths(frame: &Frame<'_>, bytes: &[u8]) -> bool {

@@ -12,7 +12,7 @@ use proofs::{
     a_pattern_as_a_name, a_renamed_port, ah_and_no_next_header, ah_of_ipv6, an_ipset, arp_lengths,
     calls_of_iptables, connections, counters_of_a_port, dropped_answers, link_local_frames,
     packets_of_the_host, refused_by_iptables, reject_to_the_guest, short_headers, stp_fields,
-    trace_setting, two_fragment_headers,
+    tagged_packets, trace_setting, two_fragment_headers,
 };
 
 /// A kind of rule or a setting, and what each backend does with it.
@@ -48,6 +48,12 @@ const DIFFERENCES: &[Difference] = &[
         nftables: "counts them as packets of their connections.",
         iptables: "does not track them.",
         proof: dropped_answers,
+    },
+    Difference {
+        what: "Packets with a VLAN tag, beside rules about connections",
+        nftables: "tracks their connections.",
+        iptables: "does not track them.",
+        proof: tagged_packets,
     },
     Difference {
         what: "Connections, ipsets and TCP flags of packets that the host sends or routes to the guest",

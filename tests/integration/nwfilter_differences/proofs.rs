@@ -62,6 +62,19 @@ pub fn dropped_answers(scene: &PortScene, backend: Backend) {
     assert_eq!(scene.enters(&Frame::udp(PEER, VM, 1000, 53)), backend == Backend::Iptables);
 }
 
+/// The peer's tagged packet opens the connection to which the guest's packet is the answer.
+pub fn tagged_packets(scene: &PortScene, backend: Backend) {
+    if backend == Backend::Nftables && !tracks_bridges() {
+        return;
+    }
+    bind(scene, "<rule action='drop' direction='out'><udp state='ESTABLISHED'/></rule>").unwrap();
+    let mut frame = Frame::udp(PEER, VM, 1000, 53).bytes(b"nltest-tag");
+    frame.splice(12..12, [0x81, 0, 0, 5]);
+    scene.write(Station::Peer, &frame);
+    let answer = Frame::udp(VM, PEER, 53, 1000);
+    assert_eq!(scene.leaves(&answer), backend == Backend::Iptables);
+}
+
 pub fn packets_of_the_host(scene: &PortScene, backend: Backend) {
     let rules = "<rule action='drop' direction='in'><tcp flags='SYN/SYN'/></rule>";
     let said = bind(scene, rules).unwrap();
