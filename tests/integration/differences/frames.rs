@@ -144,8 +144,9 @@ fn transport(random: &mut Random, protocol: u8) -> Vec<u8> {
         17 => [ports, [0, 24, 0, 0]].concat(),
         136 => [ports, [0, 0, 0xff, 0xff]].concat(),
         132 => [&ports, [0; 8].as_slice(), &[1, 0, 0, 20], &[0; 16]].concat(),
-        // A Request of DCCP, with the data offset in words of four bytes (RFC 4340, 5.1).
-        33 => [ports, [4, 0, 0, 0], [0; 4]].concat(),
+        // A Request of DCCP: the data offset in words of four bytes, and the bit X, since its
+        // sequence number has 48 bits (RFC 4340, 5.1).
+        33 => [ports, [5, 0, 0, 0], [1, 0, 0, 0]].concat(),
         1 => vec![8, 0, 0, 0, 0, 1, 0, 1],
         58 => vec![random.pick(&[128, 135, 136, 133, 1]), 0, 0, 0, 0, 1, 0, 1],
         // AH (RFC 4302): the next header, and the length in words of four bytes, less 2.

@@ -296,9 +296,10 @@ impl Talk {
             136 => &[0, 24, 0, 1],
             // AH (RFC 4302): the next header, and the length in words of four bytes, less 2.
             51 => return [&[17, 4], [0; 22].as_slice(), ports, &[0, 8, 0, 0]].concat(),
-            // A Request of DCCP, with the data offset in words of four bytes (RFC 4340, 5.1): the
-            // kernels that track DCCP take a broken header for invalid.
-            33 => &[4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            // A Request of DCCP: the data offset in words of four bytes, and the bit X, since its
+            // sequence number has 48 bits (RFC 4340, 5.1). The kernels that track DCCP take a
+            // broken header for invalid.
+            33 => &[5, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
             _ => return vec![0; 24],
         };
         [ports, rest, &[0; 16]].concat()
