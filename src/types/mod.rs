@@ -54,7 +54,7 @@ pub use names::{
     VariableValue,
 };
 pub use passt_option::{PasstOption, PasstOptionError};
-#[cfg(feature = "bridged")]
+#[cfg(feature = "cli")]
 pub(crate) use port_pattern::is_plain;
 #[cfg(feature = "bridged")]
 pub use port_pattern::{PortPattern, PortPatternError};
